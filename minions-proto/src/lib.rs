@@ -1,0 +1,1 @@
+//! The wire between the host and the agent in a guest.
