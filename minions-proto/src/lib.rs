@@ -1,1 +1,31 @@
-//! The wire between the host and the agent in a guest.
+//! The wire between a host and the agent in a guest.
+//!
+//! Everything that both ends must agree on lives here, and nothing else: `minionsd` and
+//! `minionsctl` speak it from the host, `minions-agent` from inside the VM. The bytes are drawn in
+//! `docs/PROTOCOL.md`; agents and host tools that speak the base protocol are in the field, so
+//! this crate only ever grows by addition.
+//!
+//! # Layout
+//!
+//! * [`version`]: protocol number, agent port, feature names.
+//! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
+//! * [`message`]: meaning. Requests, replies, the error reply.
+//! * [`cidr`]: the address rules that both ends apply to a network configuration.
+//! * [`error`]: an invalid field, the error reply, its stable codes.
+//! * [`handshake`]: `CONNECT <port>` / `OK <n>`, which the VMM speaks before the first frame.
+//! * [`hybrid`] (feature `tokio`): dial a VM's Unix socket and shake hands.
+//! * [`connection`] (feature `tokio`): one stream, one request and its reply at a time.
+
+pub mod cidr;
+#[cfg(feature = "tokio")]
+pub mod connection;
+pub mod error;
+pub mod frame;
+pub mod handshake;
+#[cfg(feature = "tokio")]
+pub mod hybrid;
+pub mod message;
+pub mod version;
+
+pub use error::{AgentError, ErrorCode, Invalid};
+pub use message::{Call, Request};

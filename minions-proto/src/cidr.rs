@@ -1,0 +1,238 @@
+//! The rules for addresses in a network configuration.
+//!
+//! A wrong address costs more than a refused request: the guest is unreachable over the network
+//! until somebody notices. So everything that can be known to be wrong is refused before the guest
+//! is touched, with a sentence that says what would be right.
+
+use crate::error::Invalid;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// An address that an interface can have, with the prefix length of its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InterfaceAddress(IpNet);
+
+impl InterfaceAddress {
+    /// Parses `10.0.0.2/16` or `2001:db8::2/64`.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] under the name `field` if it isn't of that form, if the prefix length is out of
+    /// range, or if no host can have the address (unspecified, multicast, loopback, IPv4-mapped,
+    /// or an IPv4 network's own or broadcast address).
+    pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
+        let invalid = |reason: &str| Invalid::value(field, text, reason);
+        let (address, prefix) = text
+            .split_once('/')
+            .ok_or_else(|| invalid("give the prefix length too, as in 10.0.0.2/16"))?;
+        let address = parse_address(address)
+            .ok_or_else(|| invalid("not an IP address with a prefix length, as in 10.0.0.2/16"))?;
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = parse_prefix(prefix)
+            .filter(|prefix| (1..=max).contains(prefix))
+            .ok_or_else(|| invalid(&format!("the prefix length must be 1 to {max}")))?;
+        if let Some(reason) = unusable(address) {
+            return Err(invalid(reason));
+        }
+        let net = IpNet::new(address, prefix)
+            .map_err(|_| invalid(&format!("the prefix length must be 1 to {max}")))?;
+        match reserved(&net, address) {
+            Some(reason) => Err(invalid(reason)),
+            None => Ok(Self(net)),
+        }
+    }
+
+    /// The address alone.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.0.addr()
+    }
+
+    /// The prefix length, 1 to 32 or 128.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.0.prefix_len()
+    }
+
+    /// The address with all host bits set, which IPv4 interfaces carry beside their address.
+    #[must_use]
+    pub fn broadcast(&self) -> IpAddr {
+        self.0.broadcast()
+    }
+}
+
+impl fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Parses the next hop of a default route through an interface that has `address`.
+///
+/// # Errors
+///
+/// [`Invalid`] under the name `field`: not an address, of the other family, no host's address, the
+/// interface's own, or outside its subnet (an IPv6 link-local router is always inside).
+pub fn check_gateway(
+    field: &str,
+    text: &str,
+    address: &InterfaceAddress,
+) -> Result<IpAddr, Invalid> {
+    let invalid = |reason: &str| Invalid::value(field, text, reason);
+    let gateway = parse_address(text)
+        .ok_or_else(|| invalid("not an IP address; give it without a prefix length"))?;
+    if gateway.is_ipv4() != address.address().is_ipv4() {
+        return Err(invalid(&format!("must be of the same family as {address}")));
+    }
+    if let Some(reason) = unusable(gateway) {
+        return Err(invalid(reason));
+    }
+    if gateway == address.address() {
+        return Err(invalid("is the interface's own address"));
+    }
+    if !address.0.contains(&gateway) && !is_link_local_v6(gateway) {
+        return Err(invalid(&format!("outside the subnet {}", address.0.trunc())));
+    }
+    match reserved(&address.0, gateway) {
+        Some(reason) => Err(invalid(reason)),
+        None => Ok(gateway),
+    }
+}
+
+/// Parses a name server's address. Loopback is fine: a local resolver is common.
+///
+/// # Errors
+///
+/// [`Invalid`] under the name `field`: not an address, unspecified, or multicast.
+pub fn check_server(field: &str, text: &str) -> Result<IpAddr, Invalid> {
+    let invalid = |reason: &str| Invalid::value(field, text, reason);
+    let server = parse_address(text).ok_or_else(|| invalid("not an IP address"))?;
+    if server.is_unspecified() || server.is_multicast() {
+        return Err(invalid("no host has this address"));
+    }
+    Ok(server)
+}
+
+/// `IpAddr`'s own grammar, and nothing around it.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    text.parse().ok()
+}
+
+/// Decimal digits only: `u8::from_str` would also take `+8`.
+fn parse_prefix(text: &str) -> Option<u8> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// Why no interface can have this address, whatever its prefix.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let limited_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    if address.is_unspecified() {
+        Some("the unspecified address belongs to no host")
+    } else if address.is_multicast() {
+        Some("a multicast address belongs to no single host")
+    } else if address.is_loopback() {
+        Some("a loopback address reaches nobody else")
+    } else if mapped {
+        Some("an IPv4-mapped address is never on a link; write it as IPv4")
+    } else if limited_broadcast {
+        Some("the broadcast address belongs to no host")
+    } else {
+        None
+    }
+}
+
+/// Why no host in `net` can have this address. IPv4 only, and not in /31 (RFC 3021) or /32.
+fn reserved(net: &IpNet, address: IpAddr) -> Option<&'static str> {
+    let IpNet::V4(v4) = net else { return None };
+    if v4.prefix_len() >= 31 {
+        None
+    } else if address == IpAddr::V4(v4.network()) {
+        Some("is the network's own address, not a host's")
+    } else if address == IpAddr::V4(v4.broadcast()) {
+        Some("is the network's broadcast address, not a host's")
+    } else {
+        None
+    }
+}
+
+fn is_link_local_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(text: &str) -> String {
+        InterfaceAddress::parse("ip", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_address_keeps_its_host_part() {
+        for text in ["10.0.0.2/16", "192.168.1.1/24", "10.0.0.0/31", "2001:db8::2/64"] {
+            assert_eq!(InterfaceAddress::parse("ip", text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_prefix_out_of_range_names_the_range() {
+        assert_eq!(
+            reason("10.0.0.2/33"),
+            "`ip` is \"10.0.0.2/33\": the prefix length must be 1 to 32"
+        );
+        assert_eq!(
+            reason("fe80::1/129"),
+            "`ip` is \"fe80::1/129\": the prefix length must be 1 to 128"
+        );
+        for text in ["10.0.0.2/0", "10.0.0.2/-1", "10.0.0.2/+8", "10.0.0.2/", "10.0.0.2/256"] {
+            assert!(reason(text).contains("prefix length must be"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_no_host_can_have_is_refused() {
+        for text in [
+            "0.0.0.0/8",
+            "224.0.0.1/4",
+            "127.0.0.1/8",
+            "255.255.255.255/32",
+            "10.0.0.0/24",
+            "10.0.0.255/24",
+            "::/64",
+            "ff02::1/64",
+            "::1/128",
+            "::ffff:10.0.0.1/96",
+            "10.0.0.2",
+            "",
+            "/",
+            "10.0.0/8",
+            " 10.0.0.2/8",
+            "example.org/24",
+        ] {
+            assert!(InterfaceAddress::parse("ip", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_must_be_another_host_of_the_same_subnet() {
+        let v4 = InterfaceAddress::parse("ip", "10.0.2.15/24").unwrap();
+        let v6 = InterfaceAddress::parse("ip", "2001:db8::2/64").unwrap();
+        assert!(check_gateway("gateway", "10.0.2.2", &v4).is_ok());
+        assert!(check_gateway("gateway", "fe80::1", &v6).is_ok());
+        for text in ["10.0.3.1", "10.0.2.15", "10.0.2.0", "10.0.2.255", "fe80::1", "10.0.2.2/24"] {
+            assert!(check_gateway("gateway", text, &v4).is_err(), "{text}");
+        }
+        for text in ["2001:db9::1", "10.0.2.2", "ff02::2"] {
+            assert!(check_gateway("gateway", text, &v6).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_local_resolver_is_a_name_server() {
+        assert!(check_server("dns[0]", "127.0.0.53").is_ok());
+        assert!(check_server("dns[0]", "0.0.0.0").is_err());
+        assert!(check_server("dns[0]", "one.one.one.one").is_err());
+    }
+}

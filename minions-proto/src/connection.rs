@@ -1,0 +1,191 @@
+//! One connection, host side: a request, its reply, the next request.
+//!
+//! ```text
+//!          exchange() starts            whole reply read, nothing behind it
+//!   idle ────────────────────▶ poisoned ───────────────────────────────────▶ idle
+//!                                  │ error, deadline, or the future dropped
+//!                                  ▼
+//!                           stays poisoned: close it
+//! ```
+//!
+//! A connection is poisoned from before the first byte of a request is written until the last byte
+//! of its reply is read. Whoever drops an exchange in between leaves a reply in the stream that
+//! belongs to nobody; the next caller must never get it.
+
+use crate::frame::{Decoder, EncodeError, FrameError};
+use crate::message::{Call, ReplyError, decode_reply, encode_request};
+use bytes::Bytes;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout_at};
+
+/// Why there is no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The request is longer than a frame. Nothing was sent; the connection is fine.
+    #[error("request can't be encoded")]
+    Encode(#[from] EncodeError),
+    /// The agent answered with an error. The connection is fine.
+    #[error("agent refused")]
+    Agent(#[source] crate::AgentError),
+    /// The peer closed or the stream broke.
+    #[error("connection lost")]
+    Lost {
+        /// Whether any byte of the request had gone out by then. If not, it can't have run.
+        sent: bool,
+        /// How.
+        #[source]
+        source: io::Error,
+    },
+    /// The deadline passed. Whether the request ran is unknown.
+    #[error("no complete reply in time")]
+    TimedOut,
+    /// The peer broke the protocol: bounds, JSON, or bytes that nobody asked for.
+    #[error("peer broke the protocol")]
+    Protocol(#[from] ProtocolError),
+}
+
+/// How a peer broke the protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    /// A frame out of bounds.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame that is no reply.
+    #[error("malformed reply")]
+    Reply(#[source] ReplyError),
+    /// Bytes before a request, or behind its reply.
+    #[error("unexpected bytes")]
+    Unexpected,
+}
+
+/// What an idle connection looks like from here, without touching the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Nothing seen: alive as far as anybody can tell without asking.
+    Quiet,
+    /// Closed, broken, or sending what nobody asked for.
+    Dead,
+}
+
+/// A handshaked stream to an agent.
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: S,
+    decoder: Decoder,
+    poisoned: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Takes over a stream right behind its handshake.
+    pub fn new(stream: S) -> Self {
+        Self { stream, decoder: Decoder::new(), poisoned: false }
+    }
+
+    /// Whether another request may be sent: no exchange was left in the middle.
+    pub fn is_reusable(&self) -> bool {
+        !self.poisoned
+    }
+
+    /// The stream below.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
+    /// Looks, without waiting, whether the peer closed or sent anything since the last exchange.
+    pub fn liveness(&mut self) -> Liveness {
+        if self.poisoned || !self.decoder.is_empty() {
+            return Liveness::Dead;
+        }
+        let mut byte = [0];
+        let mut seen = ReadBuf::new(&mut byte);
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self.stream).poll_read(&mut context, &mut seen) {
+            Poll::Pending => Liveness::Quiet,
+            // A byte, an end or an error: a connection in the middle of nothing has none of them.
+            Poll::Ready(_) => {
+                self.poisoned = true;
+                Liveness::Dead
+            }
+        }
+    }
+
+    /// Sends a call and waits for its whole reply, no longer than `deadline`.
+    ///
+    /// Not cancel safe, but safe to cancel: a dropped exchange leaves the connection poisoned.
+    ///
+    /// # Errors
+    ///
+    /// [`ExchangeError`]; afterwards [`is_reusable`](Self::is_reusable) tells whether the connection
+    /// survived.
+    pub async fn call<C: Call>(
+        &mut self,
+        call: &C,
+        deadline: Instant,
+    ) -> Result<C::Reply, ExchangeError> {
+        let payload = self.exchange(&encode_request(call)?, deadline).await?;
+        decode_reply(&payload).map_err(|error| match error {
+            ReplyError::Agent(error) => ExchangeError::Agent(error),
+            malformed => {
+                self.poisoned = true;
+                ProtocolError::Reply(malformed).into()
+            }
+        })
+    }
+
+    /// One encoded frame there, one payload back.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn exchange(
+        &mut self,
+        request: &[u8],
+        deadline: Instant,
+    ) -> Result<Bytes, ExchangeError> {
+        if self.liveness() == Liveness::Dead {
+            self.poisoned = true;
+            let source = io::ErrorKind::ConnectionAborted.into();
+            return Err(ExchangeError::Lost { sent: false, source });
+        }
+        self.poisoned = true;
+        let payload = timeout_at(deadline, self.send_and_receive(request))
+            .await
+            .map_err(|_| ExchangeError::TimedOut)??;
+        if !self.decoder.is_empty() {
+            return Err(ProtocolError::Unexpected.into());
+        }
+        self.poisoned = false;
+        Ok(payload)
+    }
+
+    async fn send_and_receive(&mut self, request: &[u8]) -> Result<Bytes, ExchangeError> {
+        self.send(request).await?;
+        loop {
+            if let Some(payload) = self.decoder.next_frame().map_err(ProtocolError::from)? {
+                return Ok(payload);
+            }
+            let lost = |source| ExchangeError::Lost { sent: true, source };
+            if self.stream.read_buf(self.decoder.read_buffer()).await.map_err(lost)? == 0 {
+                return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    async fn send(&mut self, mut request: &[u8]) -> Result<(), ExchangeError> {
+        let mut sent = false;
+        while !request.is_empty() {
+            let written = self
+                .stream
+                .write(request)
+                .await
+                .and_then(|n| if n == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(n) })
+                .map_err(|source| ExchangeError::Lost { sent, source })?;
+            sent = true;
+            request = &request[written..];
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! The hybrid-vsock handshake, which comes before the first frame.
+//!
+//! ```text
+//!  host                          VMM                       guest
+//!   │ connect(vm.vsock)           │                          │
+//!   │ "CONNECT 1024\n"  ────────▶ │ AF_VSOCK connect 1024 ─▶ │
+//!   │ ◀────────  "OK 1073741824\n"│ ◀───────────── accepted  │
+//!   │ frames ◀───────────────────────────────────▶ frames    │
+//! ```
+//!
+//! What real backends do, and what follows:
+//!
+//! * A CONNECT split over two writes is dropped, so it goes out in one.
+//! * Bytes sent before `OK` are lost, so nothing follows until it is here.
+//! * Bytes may arrive together with `OK`, so the line is read byte by byte: a reader that buffers
+//!   would take the start of the first frame with it.
+//! * The number means nothing (some send the port, some a counter): only its shape is checked.
+//! * A refused port is answered by closing, without a line.
+//! * Some VMMs crash when a client goes away before its `\n`. [`initiate`] is therefore not to be
+//!   dropped halfway: run it in a task of its own.
+
+#[cfg(feature = "tokio")]
+mod exchange;
+
+#[cfg(feature = "tokio")]
+pub use exchange::{HandshakeError, accept, grant, initiate};
+
+/// The longest line, `\n` included. `OK 18446744073709551615\n` has 24 bytes.
+pub const MAX_LINE_LEN: usize = 32;
+
+/// A line that isn't what the handshake has at this place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// Not `OK <decimal>`.
+    #[error("expected `OK <number>`")]
+    NotOk,
+    /// Not `CONNECT <port>`.
+    #[error("expected `CONNECT <port>`")]
+    NotConnect,
+    /// No `\n` among the first [`MAX_LINE_LEN`] bytes.
+    #[error("no end of line within {MAX_LINE_LEN} bytes")]
+    TooLong,
+}
+
+/// The line that asks for `port`, `\n` included.
+#[must_use]
+pub fn connect_line(port: u32) -> String {
+    format!("CONNECT {port}\n")
+}
+
+/// Checks the VMM's answer; `line` is without its `\n`.
+///
+/// # Errors
+///
+/// [`LineError::NotOk`] unless it is exactly `OK`, one space, and decimal digits.
+pub fn parse_ok(line: &[u8]) -> Result<(), LineError> {
+    match line.strip_prefix(b"OK ") {
+        Some(digits) if is_decimal(digits) => Ok(()),
+        _ => Err(LineError::NotOk),
+    }
+}
+
+/// Reads the port out of a host's line; `line` is without its `\n`.
+///
+/// # Errors
+///
+/// [`LineError::NotConnect`] unless it is exactly `CONNECT`, one space, and a port that fits 32
+/// bits.
+pub fn parse_connect(line: &[u8]) -> Result<u32, LineError> {
+    line.strip_prefix(b"CONNECT ")
+        .filter(|digits| is_decimal(digits))
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+        .ok_or(LineError::NotConnect)
+}
+
+fn is_decimal(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
+}

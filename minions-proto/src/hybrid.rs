@@ -1,0 +1,55 @@
+//! Dialling a VM: its Unix socket, then the handshake.
+
+use crate::handshake::{HandshakeError, initiate};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout};
+
+/// Which layer failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// There is no such socket file.
+    #[error("no socket at this path")]
+    NoSocket(#[source] io::Error),
+    /// The file is there, but nobody listens behind it: the VMM is gone.
+    #[error("nobody listens on the socket")]
+    NoListener(#[source] io::Error),
+    /// The socket could not be connected for another reason.
+    #[error("socket can't be connected")]
+    Connect(#[source] io::Error),
+    /// The VMM didn't take the connection: its backlog is full.
+    #[error("not accepted within {} ms", .0.as_millis())]
+    NotAccepted(Duration),
+    /// The VMM took the connection, but it doesn't lead to an agent.
+    #[error("handshake failed")]
+    Handshake(#[source] HandshakeError),
+}
+
+/// Connects to the hybrid-vsock socket at `path` and shakes hands for `port`, all within
+/// `deadline`.
+///
+/// Not cancel safe; see [`initiate`].
+///
+/// # Errors
+///
+/// [`DialError`], by the layer that failed.
+pub async fn dial(path: &Path, port: u32, deadline: Duration) -> Result<UnixStream, DialError> {
+    let until = Instant::now() + deadline;
+    let mut stream = timeout(deadline, UnixStream::connect(path))
+        .await
+        .map_err(|_| DialError::NotAccepted(deadline))?
+        .map_err(connect_error)?;
+    let left = until.saturating_duration_since(Instant::now());
+    initiate(&mut stream, port, left).await.map_err(DialError::Handshake)?;
+    Ok(stream)
+}
+
+fn connect_error(error: io::Error) -> DialError {
+    match error.kind() {
+        io::ErrorKind::NotFound => DialError::NoSocket(error),
+        io::ErrorKind::ConnectionRefused => DialError::NoListener(error),
+        _ => DialError::Connect(error),
+    }
+}

@@ -1,0 +1,111 @@
+//! `exec`: run a program, wait for it, collect its output.
+
+use super::Call;
+use crate::error::Invalid;
+use serde::{Deserialize, Serialize};
+
+/// The request. No shell is involved: `command` is a program, `args` are its arguments as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// A path, or a name that is looked up in the agent's `PATH`.
+    pub command: String,
+    /// Arguments after the program's own name.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Milliseconds after which the program's process group is killed. Absent: the agent's default.
+    /// Since protocol 2; a base agent ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+impl Exec {
+    /// The first reason why no kernel would take this argv: an empty command, or a NUL in it.
+    ///
+    /// # Errors
+    ///
+    /// The field and what is wrong with it.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if self.command.is_empty() {
+            return Err(Invalid::new("command", "is empty; name a program"));
+        }
+        if self.command.contains('\0') {
+            return Err(Invalid::new("command", "contains a NUL byte"));
+        }
+        if let Some(at) = self.args.iter().position(|arg| arg.contains('\0')) {
+            return Err(Invalid::new(format!("args[{at}]"), "contains a NUL byte"));
+        }
+        if self.timeout_ms == Some(0) {
+            return Err(Invalid::new("timeout_ms", "is 0; give at least 1 millisecond"));
+        }
+        Ok(())
+    }
+}
+
+impl Call for Exec {
+    type Reply = ExecReply;
+    const TYPE: &'static str = "exec";
+    const IDEMPOTENT: bool = false;
+}
+
+/// The reply: the program ran and ended, whatever its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecReply {
+    /// The exit status; 128+n after signal n; 124 after a timeout.
+    pub exit_code: i32,
+    /// Standard output as text: bytes that are not UTF-8 became U+FFFD. If it didn't fit the frame,
+    /// its head and its tail, with a line between them that says how much is missing.
+    pub stdout: String,
+    /// Standard error, likewise.
+    pub stderr: String,
+    /// Bytes that the program really wrote. This and all below: since protocol 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_bytes: Option<u64>,
+    /// Bytes that the program really wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_bytes: Option<u64>,
+    /// Whether `stdout` lacks its middle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_truncated: Option<bool>,
+    /// Whether `stderr` lacks its middle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_truncated: Option<bool>,
+    /// Which end it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Milliseconds from start to exit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+/// How a program that was started ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Outcome {
+    /// By itself.
+    Exited {
+        /// Its exit status, 0 to 255.
+        code: i32,
+    },
+    /// By a signal that was not ours.
+    Signaled {
+        /// The signal's number.
+        signal: i32,
+        /// Whether it dumped core.
+        core: bool,
+    },
+    /// By us, because its time was up.
+    TimedOut,
+}
+
+impl Outcome {
+    /// What a shell would show as `$?`: the status, 128+n by signal n, 124 (as `timeout(1)`) when
+    /// time was up.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Exited { code } => *code,
+            Self::Signaled { signal, .. } => 128 + signal,
+            Self::TimedOut => 124,
+        }
+    }
+}

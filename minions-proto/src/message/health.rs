@@ -1,0 +1,45 @@
+//! `health_check`: is the agent alive, and what is it?
+
+use super::Call;
+use serde::{Deserialize, Serialize};
+
+/// The request. Also the protocol's negotiation: the reply says what the agent knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HealthCheck {}
+
+impl Call for HealthCheck {
+    type Reply = Health;
+    const TYPE: &'static str = "health_check";
+    const IDEMPOTENT: bool = true;
+}
+
+/// The reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whole seconds since the guest's kernel started, suspend included.
+    pub uptime_secs: u64,
+    /// The kernel's hostname. Guest-made.
+    pub hostname: String,
+    /// Who answers. Absent from a base agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentInfo>,
+}
+
+/// What an agent of protocol 2 or later says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// `minions-agent`, or another implementation's name.
+    pub name: String,
+    /// The agent's own version, for people.
+    pub version: String,
+    /// The protocol it speaks: [`crate::version::PROTOCOL`].
+    pub protocol: u32,
+    /// What it can do beyond its protocol number, by name.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// The guest kernel's `/proc/sys/kernel/random/boot_id`: changes when the guest reboots.
+    pub boot_id: String,
+    /// Minted when the agent starts: changes when the agent restarts. With `boot_id` it is the
+    /// VM's incarnation.
+    pub instance_id: String,
+}

@@ -1,0 +1,51 @@
+//! Messages: what a frame means.
+//!
+//! One file a request, with its reply. A request is a JSON object with a `type`; a reply is one
+//! with a `status`. Unknown fields are ignored on both sides, new fields are optional: that is how
+//! the protocol grows.
+
+mod exec;
+mod health;
+mod network;
+mod reply;
+mod request;
+mod status;
+mod write_file;
+
+pub use exec::{Exec, ExecReply, Outcome};
+pub use health::{AgentInfo, Health, HealthCheck};
+pub use network::{ConfigureNetwork, MAX_DNS_SERVERS, NetworkPlan};
+pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};
+pub use request::{Request, RequestError};
+pub use status::{Filesystem, Interface, Load, Os, ReportStatus, Status};
+pub use write_file::WriteFile;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A request as its sender sees it: what it is called, what comes back, and whether sending it
+/// twice is the same as sending it once.
+pub trait Call: Serialize {
+    /// The success reply.
+    type Reply: DeserializeOwned;
+    /// The `type` on the wire.
+    const TYPE: &'static str;
+    /// Whether it may be sent again when nobody knows if the first one arrived.
+    const IDEMPOTENT: bool;
+}
+
+/// The request object: `type` first, then the call's own fields.
+#[derive(Serialize)]
+struct Tagged<'a, C> {
+    r#type: &'static str,
+    #[serde(flatten)]
+    call: &'a C,
+}
+
+/// Encodes a request as one frame.
+///
+/// # Errors
+///
+/// [`EncodeError`](crate::frame::EncodeError) if it is longer than a frame.
+pub fn encode_request<C: Call>(call: &C) -> Result<Vec<u8>, crate::frame::EncodeError> {
+    crate::frame::encode(&Tagged { r#type: C::TYPE, call })
+}

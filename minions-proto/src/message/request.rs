@@ -1,0 +1,93 @@
+//! Decoding a request, as the agent does.
+
+use super::{Call, ConfigureNetwork, Exec, HealthCheck, ReportStatus, WriteFile};
+use crate::error::{AgentError, ErrorCode};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::borrow::Cow;
+
+/// Every request that this version knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Is the agent alive, and what is it?
+    HealthCheck(HealthCheck),
+    /// Give the guest its network.
+    ConfigureNetwork(ConfigureNetwork),
+    /// Run a program and collect its output.
+    Exec(Exec),
+    /// How is the guest doing?
+    ReportStatus(ReportStatus),
+    /// Put a file into the guest.
+    WriteFile(WriteFile),
+}
+
+/// A well-delimited frame that is no request. The connection lives on.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// No JSON object with a `type`.
+    #[error("request is not a JSON object with a string field `type`")]
+    NoType(#[source] serde_json::Error),
+    /// A `type` minted after this version, or misspelt.
+    #[error("request type is not known to this agent")]
+    UnknownType,
+    /// A known `type` whose fields don't fit.
+    #[error("`{request_type}` is malformed: {source}")]
+    Fields {
+        /// The `type`.
+        request_type: &'static str,
+        /// What serde says, which names the field.
+        source: serde_json::Error,
+    },
+}
+
+/// Only the discriminator; everything else is skipped without being stored.
+#[derive(Deserialize)]
+struct TypeOnly<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+}
+
+impl Request {
+    /// Decodes one frame's payload.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]; convert it into the reply with `AgentError::from`.
+    pub fn decode(payload: &[u8]) -> Result<Self, RequestError> {
+        let TypeOnly { r#type } = serde_json::from_slice(payload).map_err(RequestError::NoType)?;
+        match r#type.as_ref() {
+            HealthCheck::TYPE => Ok(Self::HealthCheck(HealthCheck {})),
+            ConfigureNetwork::TYPE => fields(payload).map(Self::ConfigureNetwork),
+            Exec::TYPE => fields(payload).map(Self::Exec),
+            ReportStatus::TYPE => Ok(Self::ReportStatus(ReportStatus {})),
+            WriteFile::TYPE => fields(payload).map(Self::WriteFile),
+            _ => Err(RequestError::UnknownType),
+        }
+    }
+
+    /// The `type` on the wire.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::HealthCheck(_) => HealthCheck::TYPE,
+            Self::ConfigureNetwork(_) => ConfigureNetwork::TYPE,
+            Self::Exec(_) => Exec::TYPE,
+            Self::ReportStatus(_) => ReportStatus::TYPE,
+            Self::WriteFile(_) => WriteFile::TYPE,
+        }
+    }
+}
+
+fn fields<C: Call + DeserializeOwned>(payload: &[u8]) -> Result<C, RequestError> {
+    serde_json::from_slice(payload)
+        .map_err(|source| RequestError::Fields { request_type: C::TYPE, source })
+}
+
+impl From<RequestError> for AgentError {
+    fn from(error: RequestError) -> Self {
+        let code = match error {
+            RequestError::NoType(_) | RequestError::Fields { .. } => ErrorCode::BadRequest,
+            RequestError::UnknownType => ErrorCode::Unsupported,
+        };
+        Self::new(code, error.to_string())
+    }
+}

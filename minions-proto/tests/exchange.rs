@@ -1,0 +1,191 @@
+//! The handshake and one connection over a stream that misbehaves in every way seen in the field.
+#![cfg(feature = "tokio")]
+
+use minions_proto::connection::{Connection, ExchangeError, Liveness, ProtocolError};
+use minions_proto::handshake::{HandshakeError, accept, grant, initiate};
+use minions_proto::message::{Health, HealthCheck, encode_reply};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::Instant;
+
+const DEADLINE: Duration = Duration::from_secs(2);
+
+fn soon() -> Instant {
+    Instant::now() + DEADLINE
+}
+
+fn health(hostname: &str) -> Vec<u8> {
+    encode_reply(&Health { uptime_secs: 1, hostname: hostname.into(), agent: None }).unwrap()
+}
+
+/// What `initiate` makes of an answer, and what is left in the stream behind it.
+async fn handshake(answer: &[u8], close: bool) -> (Result<(), HandshakeError>, Vec<u8>) {
+    let (mut host, mut vmm) = duplex(1024);
+    vmm.write_all(answer).await.unwrap();
+    if close {
+        vmm.shutdown().await.unwrap();
+    }
+    let result = initiate(&mut host, 1024, DEADLINE).await;
+    drop(vmm);
+    let mut rest = Vec::new();
+    host.read_to_end(&mut rest).await.unwrap();
+    (result, rest)
+}
+
+#[tokio::test]
+async fn connect_goes_out_in_one_write() {
+    // A pipe of the line's exact size takes it in one write; a byte less makes it a split.
+    let (mut host, mut vmm) = duplex("CONNECT 1024\n".len());
+    let vmm = tokio::spawn(async move {
+        let port = accept(&mut vmm, DEADLINE).await.unwrap();
+        grant(&mut vmm, 1_073_741_824).await.unwrap();
+        port
+    });
+    initiate(&mut host, 1024, DEADLINE).await.unwrap();
+    assert_eq!(vmm.await.unwrap(), 1024);
+
+    let (mut host, _vmm) = duplex("CONNECT 1024\n".len() - 1);
+    let split = initiate(&mut host, 1024, DEADLINE).await;
+    assert!(matches!(split, Err(HandshakeError::SplitWrite)), "{split:?}");
+}
+
+#[tokio::test]
+async fn bytes_that_come_with_the_ok_belong_to_the_first_frame() {
+    let (result, rest) = handshake(b"OK 1024\n\x00\x00\x00\x02{}", true).await;
+    result.unwrap();
+    assert_eq!(rest, b"\x00\x00\x00\x02{}");
+}
+
+#[tokio::test]
+async fn a_close_without_a_line_means_refused() {
+    assert!(matches!(handshake(b"", true).await.0, Err(HandshakeError::Refused)));
+    assert!(matches!(handshake(b"OK 10", true).await.0, Err(HandshakeError::Truncated)));
+    let (mut host, vmm) = duplex(64);
+    drop(vmm);
+    let gone = initiate(&mut host, 1024, DEADLINE).await;
+    assert!(matches!(gone, Err(HandshakeError::Refused)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn only_the_exact_shape_is_ok() {
+    for line in ["OK\n", "OK \n", "OK -1\n", "OK 1 \n", "ok 1\n", "OK 1\r\n", "NOT OK 1\n", "\n"] {
+        let result = handshake(line.as_bytes(), true).await.0;
+        assert!(matches!(result, Err(HandshakeError::Line(_))), "{line:?}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn ten_kilobytes_without_a_newline_are_cut_off_at_the_cap() {
+    let (result, rest) = handshake(&[b'O'; 1000], true).await;
+    assert!(matches!(result, Err(HandshakeError::Line(_))), "{result:?}");
+    assert_eq!(rest.len(), 1000 - 32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_at_the_deadline() {
+    let start = Instant::now();
+    let result = handshake(b"OK ", false).await.0;
+    assert!(matches!(result, Err(HandshakeError::TimedOut(_))), "{result:?}");
+    assert_eq!(start.elapsed(), DEADLINE);
+}
+
+#[tokio::test]
+async fn one_byte_at_a_time_is_as_good_as_all_at_once() {
+    let (host, mut agent) = duplex(1);
+    let agent = tokio::spawn(async move {
+        let mut request = [0; 27];
+        agent.read_exact(&mut request).await.unwrap();
+        agent.write_all(&health("drip")).await.unwrap();
+        agent
+    });
+    let mut connection = Connection::new(host);
+    let reply = connection.call(&HealthCheck {}, soon()).await.unwrap();
+    assert_eq!(reply.hostname, "drip");
+    assert!(connection.is_reusable());
+    drop(agent.await.unwrap());
+}
+
+async fn answered_with(
+    reply: &[u8],
+) -> (Connection<DuplexStream>, DuplexStream, Result<Health, ExchangeError>) {
+    let (host, mut agent) = duplex(64 * 1024);
+    let mut connection = Connection::new(host);
+    let script = async {
+        let mut request = [0; 27];
+        agent.read_exact(&mut request).await.unwrap();
+        agent.write_all(reply).await.unwrap();
+        agent
+    };
+    let (result, agent) = tokio::join!(connection.call(&HealthCheck {}, soon()), script);
+    (connection, agent, result)
+}
+
+#[tokio::test]
+async fn an_error_reply_leaves_the_connection_usable() {
+    let (connection, _agent, result) =
+        answered_with(b"\x00\x00\x00\x21{\"status\":\"error\",\"message\":\"no\"}").await;
+    assert!(matches!(result, Err(ExchangeError::Agent(_))), "{result:?}");
+    assert!(connection.is_reusable());
+}
+
+#[tokio::test]
+async fn two_replies_to_one_request_are_a_broken_protocol() {
+    let twice = [health("a"), health("b")].concat();
+    let (connection, _agent, result) = answered_with(&twice).await;
+    assert!(
+        matches!(result, Err(ExchangeError::Protocol(ProtocolError::Unexpected))),
+        "{result:?}"
+    );
+    assert!(!connection.is_reusable());
+}
+
+#[tokio::test]
+async fn garbage_and_oversize_replies_poison_the_connection() {
+    for reply in
+        [&b"\x00\x00\x00\x02[]"[..], b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"HTTP/1.1 200 OK"]
+    {
+        let (connection, _agent, result) = answered_with(reply).await;
+        assert!(matches!(result, Err(ExchangeError::Protocol(_))), "{result:?}");
+        assert!(!connection.is_reusable());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_never_ends_meets_the_whole_exchanges_deadline() {
+    let (connection, _agent, result) = answered_with(b"\x00\x00\x00\x41{\"status\"").await;
+    assert!(matches!(result, Err(ExchangeError::TimedOut)), "{result:?}");
+    assert!(!connection.is_reusable());
+}
+
+#[tokio::test]
+async fn a_dropped_exchange_poisons_and_the_late_reply_is_never_read() {
+    let (host, mut agent) = duplex(1024);
+    let mut connection = Connection::new(host);
+    {
+        let call = connection.call(&HealthCheck {}, soon());
+        tokio::select! {
+            biased;
+            _ = call => panic!("nobody has answered"),
+            () = std::future::ready(()) => {}
+        }
+    }
+    assert!(!connection.is_reusable());
+    agent.write_all(&health("late")).await.unwrap();
+    let next = connection.call(&HealthCheck {}, soon()).await;
+    assert!(matches!(next, Err(ExchangeError::Lost { sent: false, .. })), "{next:?}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_closed_or_spoke_is_dead() {
+    let (host, agent) = duplex(1024);
+    let mut quiet = Connection::new(host);
+    assert_eq!(quiet.liveness(), Liveness::Quiet);
+    drop(agent);
+    assert_eq!(quiet.liveness(), Liveness::Dead);
+
+    let (host, mut agent) = duplex(1024);
+    let mut chatty = Connection::new(host);
+    agent.write_all(&health("early")).await.unwrap();
+    let result = chatty.call(&HealthCheck {}, soon()).await;
+    assert!(matches!(result, Err(ExchangeError::Lost { sent: false, .. })), "{result:?}");
+}

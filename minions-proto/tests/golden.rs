@@ -1,0 +1,176 @@
+//! The base protocol, frozen byte by byte.
+//!
+//! Agents and host tools that speak exactly these bytes are in the field. A change here is a break
+//! of the protocol, whatever else is green.
+
+use minions_proto::error::{AgentError, ErrorCode};
+use minions_proto::frame::encode;
+use minions_proto::message::{
+    ConfigureNetwork, Done, Exec, ExecReply, Health, HealthCheck, ReplyError, ReportStatus, Status,
+    WriteFile, decode_reply, encode_error, encode_reply, encode_request,
+};
+use minions_proto::{Call, Request};
+
+fn network() -> ConfigureNetwork {
+    ConfigureNetwork {
+        ip: "10.0.0.2/16".into(),
+        gateway: "10.0.0.1".into(),
+        dns: vec!["1.1.1.1".into()],
+    }
+}
+
+fn ping() -> Exec {
+    Exec {
+        command: "ping".into(),
+        args: vec!["-c".into(), "3".into(), "1.1.1.1".into()],
+        timeout_ms: None,
+    }
+}
+
+fn key() -> WriteFile {
+    WriteFile {
+        path: "/root/.ssh/authorized_keys".into(),
+        content: "ssh-ed25519 AAAA\n".into(),
+        mode: Some(384),
+        append: false,
+    }
+}
+
+/// The request goes out as these bytes, and these bytes come in as the request.
+#[track_caller]
+fn request<C: Call>(call: &C, decoded: &Request, bytes: &[u8]) {
+    let encoded = encode_request(call).unwrap();
+    assert_eq!(encoded.escape_ascii().to_string(), bytes.escape_ascii().to_string());
+    assert_eq!(&Request::decode(&bytes[4..]).unwrap(), decoded);
+}
+
+#[test]
+fn health_check_request() {
+    request(
+        &HealthCheck {},
+        &Request::HealthCheck(HealthCheck {}),
+        b"\x00\x00\x00\x17{\"type\":\"health_check\"}",
+    );
+}
+
+#[test]
+fn configure_network_request() {
+    request(
+        &network(),
+        &Request::ConfigureNetwork(network()),
+        b"\x00\x00\x00\x5a{\"type\":\"configure_network\",\"ip\":\"10.0.0.2/16\",\
+          \"gateway\":\"10.0.0.1\",\"dns\":[\"1.1.1.1\"]}",
+    );
+}
+
+#[test]
+fn exec_request() {
+    request(
+        &ping(),
+        &Request::Exec(ping()),
+        b"\x00\x00\x00\x40{\"type\":\"exec\",\"command\":\"ping\",\"args\":[\"-c\",\"3\",\"1.1.1.1\"]}",
+    );
+}
+
+#[test]
+fn report_status_request() {
+    request(
+        &ReportStatus {},
+        &Request::ReportStatus(ReportStatus {}),
+        b"\x00\x00\x00\x18{\"type\":\"report_status\"}",
+    );
+}
+
+#[test]
+fn write_file_request() {
+    request(
+        &key(),
+        &Request::WriteFile(key()),
+        b"\x00\x00\x00\x77{\"type\":\"write_file\",\"path\":\"/root/.ssh/authorized_keys\",\
+          \"content\":\"ssh-ed25519 AAAA\\n\",\"mode\":384,\"append\":false}",
+    );
+}
+
+#[test]
+fn replies_go_out_as_the_base_protocol_has_them() {
+    let done = Done { message: "network configured".into() };
+    assert_eq!(
+        encode_reply(&done).unwrap(),
+        b"\x00\x00\x00\x2f{\"status\":\"ok\",\"message\":\"network configured\"}"
+    );
+    let health = Health { uptime_secs: 17, hostname: "cloud-hypervisor".into(), agent: None };
+    assert_eq!(
+        encode_reply(&health).unwrap(),
+        b"\x00\x00\x00\x41{\"status\":\"ok\",\"uptime_secs\":17,\"hostname\":\"cloud-hypervisor\"}"
+    );
+    let error = AgentError { message: "no".into(), code: None, field: None, errno: None };
+    assert_eq!(
+        encode_error(&error).unwrap(),
+        b"\x00\x00\x00\x21{\"status\":\"error\",\"message\":\"no\"}"
+    );
+}
+
+#[test]
+fn a_base_agents_replies_are_understood() {
+    let health: Health =
+        decode_reply(br#"{"status":"ok","uptime_secs":17,"hostname":"cloud-hypervisor"}"#).unwrap();
+    assert_eq!((health.uptime_secs, health.agent), (17, None));
+    let exec: ExecReply =
+        decode_reply(br#"{"status":"ok","exit_code":0,"stdout":"hi","stderr":""}"#).unwrap();
+    assert_eq!((exec.exit_code, exec.stdout.as_str(), exec.outcome), (0, "hi", None));
+    let status: Status = decode_reply(
+        br#"{"status":"ok","uptime_secs":45,"memory_total_mb":977,"memory_used_mb":126,"disk_total_gb":1,"disk_used_gb":0}"#,
+    )
+    .unwrap();
+    assert_eq!((status.memory_total_mb, status.load), (977, None));
+    let done: Done = decode_reply(br#"{"status":"ok","message":"wrote 80 bytes"}"#).unwrap();
+    assert_eq!(done.message, "wrote 80 bytes");
+    let error = decode_reply::<Done>(br#"{"status":"error","message":"no such file"}"#);
+    let Err(ReplyError::Agent(error)) = error else { panic!("{error:?}") };
+    assert_eq!((error.message.as_str(), error.code), ("no such file", None));
+}
+
+#[test]
+fn what_a_later_version_adds_is_ignored() {
+    let request = br#"{"type":"exec","command":"true","nice":5,"env":{"A":"b"}}"#;
+    let Request::Exec(exec) = Request::decode(request).unwrap() else { panic!("not exec") };
+    assert_eq!((exec.command.as_str(), exec.args.len()), ("true", 0));
+    let error = decode_reply::<Done>(
+        br#"{"status":"error","message":"no","code":"from_the_future","hint":1}"#,
+    );
+    let Err(ReplyError::Agent(error)) = error else { panic!("{error:?}") };
+    assert_eq!(error.code, Some(ErrorCode::Other));
+}
+
+#[test]
+fn a_field_order_of_its_own_is_fine() {
+    let request = br#"{"command":"true","args":[],"type":"exec"}"#;
+    assert!(matches!(Request::decode(request), Ok(Request::Exec(_))));
+}
+
+#[test]
+fn a_frame_is_capped_by_its_encoded_length() {
+    // Each NUL is six bytes of JSON: short in memory, too long on the wire.
+    let escaped = "\0".repeat(200_000);
+    assert!(encode(&escaped).is_err());
+    let exactly = "x".repeat(minions_proto::frame::MAX_FRAME_LEN - 2);
+    assert_eq!(encode(&exactly).unwrap().len(), 4 + 1024 * 1024);
+    assert!(encode(&format!("{exactly}x")).is_err());
+}
+
+#[test]
+fn errors_say_what_was_wrong_with_a_request() {
+    let code = |payload: &[u8]| {
+        let reply = AgentError::from(Request::decode(payload).unwrap_err());
+        (reply.code.unwrap(), reply.message)
+    };
+    assert_eq!(code(b"\xff\xfe").0, ErrorCode::BadRequest);
+    assert_eq!(code(b"[]").0, ErrorCode::BadRequest);
+    assert_eq!(code(br#"{"type":7}"#).0, ErrorCode::BadRequest);
+    assert_eq!(code(br#"{"type":"make_coffee"}"#).0, ErrorCode::Unsupported);
+    let (bad, message) = code(br#"{"type":"exec","args":[]}"#);
+    assert_eq!(bad, ErrorCode::BadRequest);
+    assert!(message.contains("missing field `command`"), "{message}");
+    let deep = format!(r#"{{"type":"exec","command":"a","x":{}}}"#, "[".repeat(100_000));
+    assert_eq!(code(deep.as_bytes()).0, ErrorCode::BadRequest);
+}
