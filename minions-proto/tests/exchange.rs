@@ -1,5 +1,6 @@
 //! The handshake and one connection over a stream that misbehaves in every way seen in the field.
 #![cfg(feature = "tokio")]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minions_proto::connection::{Connection, ExchangeError, Liveness, ProtocolError};
 use minions_proto::handshake::{HandshakeError, accept, grant, initiate};
