@@ -15,9 +15,10 @@
 use crate::frame::{Decoder, EncodeError, FrameError};
 use crate::message::{Call, ReplyError, decode_reply, encode_request};
 use bytes::Bytes;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
@@ -96,20 +97,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Looks, without waiting, whether the peer closed or sent anything since the last exchange.
     pub fn liveness(&mut self) -> Liveness {
-        if self.poisoned || !self.decoder.is_empty() {
-            return Liveness::Dead;
-        }
-        let mut byte = [0];
-        let mut seen = ReadBuf::new(&mut byte);
-        let mut context = Context::from_waker(Waker::noop());
-        match Pin::new(&mut self.stream).poll_read(&mut context, &mut seen) {
+        match self.poll_dead(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Liveness::Quiet,
-            // A byte, an end or an error: a connection in the middle of nothing has none of them.
-            Poll::Ready(_) => {
-                self.poisoned = true;
-                Liveness::Dead
-            }
+            Poll::Ready(()) => Liveness::Dead,
         }
+    }
+
+    /// Waits until an idle connection is dead: at once if it is, for ever if it never is.
+    ///
+    /// Cancel safe.
+    pub async fn dead(&mut self) {
+        poll_fn(|context| self.poll_dead(context)).await;
+    }
+
+    fn poll_dead(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.poisoned && self.decoder.is_empty() {
+            let mut byte = [0];
+            let mut seen = ReadBuf::new(&mut byte);
+            // A byte, an end or an error: between two exchanges a connection has none of them.
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut seen)).ok();
+        }
+        self.poisoned = true;
+        Poll::Ready(())
     }
 
     /// Sends a call and waits for its whole reply, no longer than `deadline`.
@@ -146,7 +155,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         deadline: Instant,
     ) -> Result<Bytes, ExchangeError> {
         if self.liveness() == Liveness::Dead {
-            self.poisoned = true;
             let source = io::ErrorKind::ConnectionAborted.into();
             return Err(ExchangeError::Lost { sent: false, source });
         }

@@ -1,0 +1,181 @@
+//! One call to one agent.
+
+use super::pool::CheckoutError;
+use super::{Lane, Pool};
+use crate::vm::status::{Unready, VmStatus};
+use minions_api::vm::Failure;
+use minions_proto::connection::{ExchangeError, ProtocolError};
+use minions_proto::frame::EncodeError;
+use minions_proto::{AgentError, Call};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// How long a caller that is turned away should wait.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a call has no answer. What it means for the guest is part of the meaning: see
+/// [`may_have_executed`](Self::may_have_executed).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// There is no way to the agent.
+    #[error("agent can't be reached: {message}")]
+    Unreachable {
+        /// The layer that failed.
+        failure: Failure,
+        /// The same for people.
+        message: String,
+    },
+    /// All of this VM's connections are in use.
+    #[error("all connections to this VM are in use")]
+    Overloaded,
+    /// The deadline passed.
+    #[error("no answer in time")]
+    TimedOut {
+        /// Whether the request may have reached the agent by then.
+        sent: bool,
+    },
+    /// The connection broke.
+    #[error("connection lost")]
+    Lost {
+        /// Whether the request may have reached the agent by then.
+        sent: bool,
+    },
+    /// What came back isn't the protocol.
+    #[error("agent broke the protocol")]
+    Protocol(#[source] ProtocolError),
+    /// The agent said no.
+    #[error("agent refused")]
+    Agent(#[source] AgentError),
+    /// The agent's version can't do this.
+    #[error("agent lacks {needs}")]
+    TooOld {
+        /// What is missing.
+        needs: &'static str,
+    },
+    /// The request doesn't fit a frame.
+    #[error("request can't be encoded")]
+    Encode(#[source] EncodeError),
+}
+
+impl CallError {
+    /// Whether the guest may have done what was asked.
+    pub(crate) fn may_have_executed(&self) -> bool {
+        match self {
+            Self::TimedOut { sent } | Self::Lost { sent } => *sent,
+            Self::Protocol(_) => true,
+            Self::Unreachable { .. }
+            | Self::Overloaded
+            | Self::Agent(_)
+            | Self::TooOld { .. }
+            | Self::Encode(_) => false,
+        }
+    }
+}
+
+impl From<CheckoutError> for CallError {
+    fn from(error: CheckoutError) -> Self {
+        match error {
+            CheckoutError::Exhausted => Self::Overloaded,
+            CheckoutError::TimedOut => Self::TimedOut { sent: false },
+            CheckoutError::Connect(error) => {
+                Self::Unreachable { failure: error.failure(), message: error.message() }
+            }
+        }
+    }
+}
+
+/// Calls one VM's agent.
+#[derive(Debug)]
+pub(crate) struct AgentClient {
+    pool: Pool,
+    status: watch::Receiver<VmStatus>,
+    /// Asks the supervisor to look now rather than at its next turn.
+    nudge: Arc<Notify>,
+}
+
+impl AgentClient {
+    pub(crate) fn new(pool: Pool, status: watch::Receiver<VmStatus>, nudge: Arc<Notify>) -> Self {
+        Self { pool, status, nudge }
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Whether the agent speaks at least protocol 2, once it has answered a probe; waits for that
+    /// before `deadline`.
+    pub(crate) async fn is_base(&self, deadline: Instant) -> Result<bool, CallError> {
+        self.reachable(deadline).await?;
+        Ok(self.status.borrow().agent.is_none())
+    }
+
+    /// Sends `call` and waits for its reply until `deadline`.
+    ///
+    /// Sends it a second time only if the first attempt used a connection that had idled, and
+    /// either nothing of the request had left, or doing it twice is doing it once.
+    ///
+    /// Safe to cancel: the connection is then closed, not reused.
+    pub(crate) async fn call<C: Call>(
+        &self,
+        call: &C,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<C::Reply, CallError> {
+        self.reachable(deadline).await?;
+        let mut checkout = self.pool.checkout(lane, C::IDEMPOTENT, deadline).await?;
+        loop {
+            let connection = checkout.connection().ok_or(CallError::Lost { sent: false })?;
+            let error = match connection.call(call, deadline).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let lost_before = |sent: bool| !sent || C::IDEMPOTENT;
+            match error {
+                ExchangeError::Lost { sent, .. } if checkout.is_reused() && lost_before(sent) => {
+                    checkout = self.pool.renew(checkout, deadline).await?;
+                }
+                error => return Err(self.failed(error)),
+            }
+        }
+    }
+
+    fn failed(&self, error: ExchangeError) -> CallError {
+        match error {
+            ExchangeError::Agent(error) => return CallError::Agent(error),
+            ExchangeError::Encode(error) => return CallError::Encode(error),
+            ExchangeError::Lost { .. } | ExchangeError::TimedOut | ExchangeError::Protocol(_) => {}
+        }
+        // Whatever else it is, the supervisor wants to know before its next turn.
+        self.nudge.notify_one();
+        match error {
+            ExchangeError::Lost { sent, .. } => CallError::Lost { sent },
+            ExchangeError::Protocol(error) => CallError::Protocol(error),
+            _ => CallError::TimedOut { sent: true },
+        }
+    }
+
+    /// Waits for the first probe of a VM that was only just found; turns callers away from one that
+    /// is known not to answer, after asking its supervisor to look again.
+    async fn reachable(&self, deadline: Instant) -> Result<(), CallError> {
+        let mut status = self.status.clone();
+        let settled = timeout_at(deadline, status.wait_for(|status| !status.is_unsettled())).await;
+        let unready = match settled {
+            Ok(Ok(status)) => status.unready(),
+            // Its supervisor ended: the VM is gone.
+            Ok(Err(_)) => Some(Unready {
+                failure: Failure::NoSocket,
+                message: "the socket file vanished".into(),
+            }),
+            Err(_) => return Err(CallError::TimedOut { sent: false }),
+        };
+        match unready {
+            None => Ok(()),
+            Some(Unready { failure, message }) => {
+                self.nudge.notify_one();
+                Err(CallError::Unreachable { failure, message })
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Connections to one agent that wait for their next call.
+//!
+//! ```text
+//!            checkout: a permit, then …               give back
+//!  caller ──▶ youngest idle one that is quiet ──▶ call ──▶ idle, if the whole reply was read
+//!         └─▶ none: dial                              └──▶ closed otherwise
+//! ```
+//!
+//! * The youngest goes first, so the surplus of a burst grows old at the bottom and is evicted.
+//! * A permit bounds the calls under way. Calls that take as long as a program in the guest can't
+//!   have the last one: it is the [`Lane::Quick`] calls' own.
+//! * A connection that closed or spoke while it idled is never used. After a guest reset it may do
+//!   neither for ever, so one that idled for long is asked before it carries what can't be repeated.
+
+use super::{AgentConnection, ConnectError, Connector};
+use minions_api::vm::PoolFigures;
+use minions_proto::connection::Liveness;
+use minions_proto::message::HealthCheck;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// After this long a connection may be dead without showing it.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a suspect connection has to answer.
+const PING_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A connection that nobody wanted for this long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Callers that may wait for a permit of one VM; a further one is turned away at once.
+const MAX_WAITING: usize = 256;
+
+/// How long a caller waits for a permit before it is turned away.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// Permits that only [`Lane::Quick`] gets.
+const QUICK_PERMITS: usize = 1;
+
+/// What kind of call a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// The agent answers by itself: health, status, network.
+    Quick,
+    /// It lasts as long as a program in the guest does.
+    Long,
+}
+
+/// Why there is no connection to use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckoutError {
+    /// Too many calls are under way or waiting.
+    #[error("all connections to this VM are in use")]
+    Exhausted,
+    /// The caller's own deadline came first.
+    #[error("deadline passed while waiting for a connection")]
+    TimedOut,
+    /// A new one can't be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// One VM's connections. A cheap clone of one pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    connector: Connector,
+    limit: usize,
+    long: Arc<Semaphore>,
+    quick: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    idle: Mutex<Vec<Idle>>,
+    /// Goes up with every flush; a connection of an earlier epoch is not taken back.
+    epoch: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: AgentConnection,
+    since: Instant,
+}
+
+impl Pool {
+    /// A pool in which `limit` calls can be under way at once, at least two.
+    pub(crate) fn new(connector: Connector, limit: usize) -> Self {
+        let limit = limit.max(QUICK_PERMITS + 1);
+        Self(Arc::new(Shared {
+            connector,
+            limit,
+            long: Arc::new(Semaphore::new(limit - QUICK_PERMITS)),
+            quick: Arc::new(Semaphore::new(QUICK_PERMITS)),
+            waiting: AtomicUsize::new(0),
+            idle: Mutex::new(Vec::new()),
+            epoch: AtomicU64::new(0),
+        }))
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+
+    /// What `GET /vms/{vm}` shows.
+    pub(crate) fn figures(&self) -> PoolFigures {
+        let free = self.0.long.available_permits() + self.0.quick.available_permits();
+        PoolFigures {
+            idle: self.0.idle().len(),
+            in_use: self.0.limit.saturating_sub(free),
+            limit: self.0.limit,
+        }
+    }
+
+    /// Closes every idle connection, and those in use when they come back.
+    pub(crate) fn flush(&self) {
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        self.0.idle().clear();
+    }
+
+    /// Closes what nobody has wanted for [`IDLE_TIMEOUT`].
+    pub(crate) fn evict_idle(&self) {
+        self.0.idle().retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
+    }
+
+    /// A connection for one call, before `deadline`.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn checkout(
+        &self,
+        lane: Lane,
+        idempotent: bool,
+        deadline: Instant,
+    ) -> Result<Checkout, CheckoutError> {
+        let permit = self.permit(lane, deadline).await?;
+        let epoch = self.0.epoch.load(Ordering::SeqCst);
+        if let Some(connection) = self.reuse(idempotent, deadline).await {
+            return Ok(Checkout {
+                connection: Some(connection),
+                reused: true,
+                epoch,
+                pool: self.clone(),
+                _permit: permit,
+            });
+        }
+        let connection = timeout_at(deadline, self.0.connector.connect())
+            .await
+            .map_err(|_| CheckoutError::TimedOut)??;
+        Ok(Checkout {
+            connection: Some(connection),
+            reused: false,
+            epoch,
+            pool: self.clone(),
+            _permit: permit,
+        })
+    }
+
+    /// Replaces a reused connection that turned out to be dead by a new one.
+    pub(crate) async fn renew(
+        &self,
+        mut checkout: Checkout,
+        deadline: Instant,
+    ) -> Result<Checkout, CheckoutError> {
+        checkout.connection = None;
+        let connection = timeout_at(deadline, self.0.connector.connect())
+            .await
+            .map_err(|_| CheckoutError::TimedOut)??;
+        checkout.epoch = self.0.epoch.load(Ordering::SeqCst);
+        checkout.connection = Some(connection);
+        checkout.reused = false;
+        Ok(checkout)
+    }
+
+    async fn permit(
+        &self,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, CheckoutError> {
+        let long = Arc::clone(&self.0.long);
+        if let Ok(permit) = Arc::clone(&long).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = Waiting::enter(&self.0.waiting).ok_or(CheckoutError::Exhausted)?;
+        let patience = Instant::now() + MAX_WAIT;
+        let turn = async {
+            match lane {
+                Lane::Long => long.acquire_owned().await,
+                Lane::Quick => tokio::select! {
+                    permit = Arc::clone(&self.0.quick).acquire_owned() => permit,
+                    permit = long.acquire_owned() => permit,
+                },
+            }
+        };
+        match timeout_at(deadline.min(patience), turn).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Err(_) if deadline < patience => Err(CheckoutError::TimedOut),
+            // A semaphore of ours is never closed.
+            Ok(Err(_)) | Err(_) => Err(CheckoutError::Exhausted),
+        }
+    }
+
+    async fn reuse(&self, idempotent: bool, deadline: Instant) -> Option<AgentConnection> {
+        loop {
+            let Idle { mut connection, since } = self.0.idle().pop()?;
+            if connection.liveness() == Liveness::Dead {
+                continue;
+            }
+            if idempotent || since.elapsed() < SUSPECT_AFTER {
+                return Some(connection);
+            }
+            let ping = deadline.min(Instant::now() + PING_DEADLINE);
+            if connection.call(&HealthCheck {}, ping).await.is_ok() {
+                return Some(connection);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The lock is held for a push, a pop or a look, and never over an await.
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the callers that wait for a permit.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicUsize) -> Option<Self> {
+        let waiting = Self(count);
+        (count.fetch_add(1, Ordering::SeqCst) < MAX_WAITING).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A connection for the length of one call. Goes back to the pool when dropped, if its last
+/// exchange was complete.
+#[derive(Debug)]
+pub(crate) struct Checkout {
+    /// `None` only while it is being replaced or given back.
+    connection: Option<AgentConnection>,
+    reused: bool,
+    epoch: u64,
+    pool: Pool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Checkout {
+    /// Whether it has carried a call before: if so, it may be dead without anybody having noticed.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// The connection.
+    pub(crate) fn connection(&mut self) -> Option<&mut AgentConnection> {
+        self.connection.as_mut()
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let mut idle = self.pool.0.idle();
+        let current = self.pool.0.epoch.load(Ordering::SeqCst) == self.epoch;
+        if current && connection.is_reusable() && idle.len() < self.pool.0.limit {
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `GET /vms/{vm}/health`.
+
+use super::extract::{CallParams, Patience, TheVm};
+use super::problem::{ApiError, GuestProblems};
+use crate::agent::Lane;
+use axum::Json;
+use minions_api::{VmName, health};
+use minions_proto::message::{AgentInfo, HealthCheck};
+use std::time::Duration;
+
+/// An agent answers within a millisecond; after this long it won't.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ask the agent for its health
+#[utoipa::path(
+    get, path = "/vms/{vm}/health", operation_id = "get_health", tag = "guest",
+    params(("vm" = VmName, Path), CallParams),
+    responses((status = 200, description = "The agent's answer", body = health::Health), GuestProblems),
+)]
+pub(super) async fn get_health(
+    TheVm(vm): TheVm,
+    patience: Patience,
+) -> Result<Json<health::Health>, ApiError> {
+    let deadline = patience.deadline_or(PATIENCE);
+    let reply = vm
+        .client()
+        .call(&HealthCheck {}, Lane::Quick, deadline)
+        .await
+        .map_err(|error| ApiError::call(vm.name(), error))?;
+    Ok(Json(health::Health {
+        status: "ok".into(),
+        uptime_secs: reply.uptime_secs,
+        hostname: reply.hostname,
+        agent: reply.agent.map(agent_info),
+    }))
+}
+
+/// The wire's view of an agent as REST's.
+pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
+    let AgentInfo { name, version, protocol, features, boot_id, instance_id } = agent;
+    health::AgentInfo { name, version, protocol, features, boot_id, instance_id }
+}

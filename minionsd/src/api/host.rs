@@ -1,0 +1,71 @@
+//! Under which names we may be asked for.
+//!
+//! A web page can make its own name resolve to 127.0.0.1 and then talk to us as to its own origin
+//! (DNS rebinding). Its browser still says the page's name in `Host`, so only names that are known
+//! to be ours get an answer. Over the Unix socket, which no browser can reach, any name will do.
+
+use super::problem::ApiError;
+use crate::config::Config;
+use crate::server::Via;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::Response;
+use http::uri::Authority;
+use minions_api::ErrorCode;
+use std::sync::Arc;
+
+/// The names.
+#[derive(Debug)]
+pub(super) struct AllowedHosts(Vec<String>);
+
+impl AllowedHosts {
+    pub(super) fn new(config: &Config) -> Self {
+        let loopback = ["localhost", "127.0.0.1", "[::1]"].map(String::from);
+        let bound = config.listen.map(|address| match address {
+            std::net::SocketAddr::V4(v4) => v4.ip().to_string(),
+            std::net::SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+        });
+        Self(loopback.into_iter().chain(bound).chain(config.allowed_hosts.clone()).collect())
+    }
+
+    fn allows(&self, host: &str) -> bool {
+        self.0.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+}
+
+/// Lets a request through if it asks for one of our names.
+pub(super) async fn check(
+    State(hosts): State<Arc<AllowedHosts>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let over_unix = request.extensions().get::<Via>() == Some(&Via::Unix);
+    match asked_for(&request) {
+        _ if over_unix => Ok(next.run(request).await),
+        Some(authority) if hosts.allows(authority.host()) => Ok(next.run(request).await),
+        Some(authority) => Err(ApiError::of(
+            ErrorCode::Forbidden,
+            format!(
+                "`Host` is {:?}, which is not a name of this daemon; use localhost, or add the \
+                 name to `allowed_hosts`",
+                authority.host()
+            ),
+        )),
+        None => {
+            Err(ApiError::malformed(Some("Host".into()), "the request has no valid `Host` header"))
+        }
+    }
+}
+
+/// HTTP/1 says it in a header, exactly once; HTTP/2 in the request line.
+fn asked_for(request: &Request) -> Option<Authority> {
+    if let Some(authority) = request.uri().authority() {
+        return Some(authority.clone());
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Authority::try_from(host.as_bytes()).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,26 @@
+//! REST. One route list is both the routing and the OpenAPI document; handlers validate, convert,
+//! call once, and convert back.
+//!
+//! * [`router`]: the route list and the layers around it.
+//! * [`vms`], [`health`], [`status`], [`network`], [`exec`], [`service`], [`docs`]: a file a
+//!   resource.
+//! * [`problem`]: domain errors to problem details, in one exhaustive match.
+//! * [`extract`]: what a handler gets: the VM, the deadline, the body.
+//! * [`host`]: under which names we may be asked for.
+//! * [`request_id`]: `X-Request-Id`, `traceparent`, and the last touch on every problem.
+
+mod docs;
+mod exec;
+mod extract;
+mod health;
+mod host;
+mod network;
+mod problem;
+mod request_id;
+mod router;
+mod service;
+mod status;
+mod vms;
+
+pub use router::openapi_json;
+pub(crate) use router::{Api, app};

@@ -1,0 +1,259 @@
+//! Domain errors to problem details.
+
+use crate::agent::CallError;
+use crate::agent::client::RETRY_AFTER;
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use minions_api::problem::MEDIA_TYPE;
+use minions_api::{ErrorCode, Problem, VmName};
+use minions_proto::error::ErrorCode as AgentCode;
+use minions_proto::frame::EncodeError;
+use minions_proto::{AgentError, Invalid};
+use std::any::Any;
+use std::collections::BTreeMap;
+use utoipa::openapi::response::{Response as DocumentedResponse, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr};
+
+/// A failed request. As a response it is only a status and a [`Problem`] among the extensions: the
+/// outermost layer, which knows the request's id, writes the body ([`into_body`]).
+#[derive(Debug)]
+pub(super) struct ApiError(Box<Problem>);
+
+impl ApiError {
+    /// The request could not be read: 400.
+    pub(super) fn malformed(field: Option<String>, detail: impl Into<String>) -> Self {
+        let mut problem = Problem::new(ErrorCode::InvalidRequest, detail);
+        problem.status = 400;
+        problem.field = field;
+        Self(Box::new(problem))
+    }
+
+    /// The request could be read, but a value can't be: 422.
+    pub(super) fn invalid(invalid: &Invalid) -> Self {
+        let mut problem = Problem::new(ErrorCode::InvalidRequest, invalid.to_string());
+        problem.field = Some(invalid.field.clone());
+        Self(Box::new(problem))
+    }
+
+    pub(super) fn of(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem::new(code, detail)))
+    }
+
+    pub(super) fn vm_not_found(vm: VmName) -> Self {
+        let detail = format!("no VM named {vm} has a socket here; GET /vms lists those that do");
+        Self::of(ErrorCode::VmNotFound, detail).about(vm)
+    }
+
+    pub(super) fn no_such_path() -> Self {
+        Self::of(ErrorCode::NotFound, "nothing is served at this path; see /openapi.json or /docs")
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        Self::of(ErrorCode::MethodNotAllowed, "this method is not served at this path")
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        Self::of(ErrorCode::ShuttingDown, "minionsd is stopping")
+    }
+
+    /// Names the VM.
+    pub(super) fn about(mut self, vm: VmName) -> Self {
+        self.0.vm = Some(vm);
+        self
+    }
+
+    /// A call to `vm`'s agent that failed.
+    pub(super) fn call(vm: &VmName, error: CallError) -> Self {
+        let may_have_executed = error.may_have_executed();
+        let mut problem = match error {
+            CallError::Unreachable { failure, message } => {
+                let mut problem = Problem::new(ErrorCode::AgentUnreachable, message);
+                problem.failure = Some(failure);
+                problem
+            }
+            CallError::Overloaded => Problem::new(
+                ErrorCode::Overloaded,
+                "all connections to this VM are in use; try again when a call has ended",
+            ),
+            CallError::TimedOut { sent: true } => Problem::new(
+                ErrorCode::AgentTimeout,
+                "the agent did not answer in time; it may still be at it",
+            ),
+            CallError::TimedOut { sent: false } => {
+                Problem::new(ErrorCode::AgentTimeout, "no connection to the agent in time")
+            }
+            CallError::Lost { sent } => {
+                let detail = if sent {
+                    "the connection to the agent broke before its reply was complete"
+                } else {
+                    "the connection to the agent broke before anything was sent"
+                };
+                Problem::new(ErrorCode::ConnectionLost, detail)
+            }
+            CallError::Protocol(error) => Problem::new(
+                ErrorCode::AgentProtocolError,
+                format!("what the agent sent is not the protocol: {error}"),
+            ),
+            CallError::Agent(error) => refused(error),
+            CallError::TooOld { needs } => Problem::new(
+                ErrorCode::AgentTooOld,
+                format!("the agent speaks the base protocol only, which has no {needs}"),
+            ),
+            CallError::Encode(EncodeError::Frame(error)) => Problem::new(
+                ErrorCode::PayloadTooLarge,
+                format!("the request does not fit the wire: {error}"),
+            ),
+            CallError::Encode(EncodeError::Json(error)) => {
+                Problem::new(ErrorCode::Internal, error.to_string())
+            }
+        };
+        problem.vm = Some(vm.clone());
+        problem.may_have_executed = may_have_executed;
+        Self(Box::new(problem))
+    }
+}
+
+/// The agent's own no. A base agent sends no code; the message is all there is.
+fn refused(error: AgentError) -> Problem {
+    let code = match error.code {
+        Some(AgentCode::InvalidArgument) => ErrorCode::InvalidRequest,
+        Some(AgentCode::CommandNotFound) => ErrorCode::CommandNotFound,
+        Some(AgentCode::CommandNotExecutable) => ErrorCode::CommandNotExecutable,
+        Some(AgentCode::Busy) => ErrorCode::Overloaded,
+        Some(AgentCode::Unsupported) => ErrorCode::AgentTooOld,
+        // A frame of ours that it can't read is the agent's error, not the caller's.
+        Some(
+            AgentCode::BadRequest
+            | AgentCode::Forbidden
+            | AgentCode::FrameTooLarge
+            | AgentCode::ExecFailed
+            | AgentCode::NetworkFailed
+            | AgentCode::IoFailed
+            | AgentCode::Internal
+            | AgentCode::Other,
+        )
+        | None => ErrorCode::AgentError,
+    };
+    let mut problem = Problem::new(code, error.message);
+    problem.field = error.field;
+    problem.agent_code = error.code.and_then(|code| {
+        serde_json::to_value(code).ok().and_then(|code| code.as_str().map(str::to_owned))
+    });
+    problem
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        if matches!(self.0.code, ErrorCode::Overloaded | ErrorCode::ShuttingDown) {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+        }
+        response.extensions_mut().insert(self.0);
+        response
+    }
+}
+
+/// Writes the body of a response that [`ApiError`] began.
+pub(super) fn into_body(mut response: Response, request_id: &str) -> Response {
+    let Some(mut problem) = response.extensions_mut().remove::<Box<Problem>>() else {
+        return response;
+    };
+    request_id.clone_into(&mut problem.request_id);
+    if let Some(allow) = response.headers().get(header::ALLOW).and_then(|v| v.to_str().ok()) {
+        problem.detail = format!("{}; use {}", problem.detail, allow.replace(',', ", "));
+    }
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    headers.remove(header::CONTENT_LENGTH);
+    *response.body_mut() = Body::from(body);
+    response
+}
+
+/// A handler that panicked: a bug, and a 500 rather than a closed connection.
+pub(super) fn catch_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(message, "a handler panicked");
+    ApiError::of(ErrorCode::Internal, "a bug in minionsd; its log has the details under this id")
+        .into_response()
+}
+
+/// The problems of `codes` as the document shows them, one response a status.
+fn documented(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<DocumentedResponse>> {
+    let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
+    for code in codes {
+        by_status.entry(code.status()).or_default().push(*code);
+    }
+    if codes.contains(&ErrorCode::InvalidRequest) {
+        by_status.entry(400).or_default().push(ErrorCode::InvalidRequest);
+    }
+    let schema = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let response = |codes: &[ErrorCode]| {
+        let said: Vec<_> = codes.iter().map(|code| format!("`{code}`: {}", code.title())).collect();
+        ResponseBuilder::new()
+            .description(said.join("; "))
+            .content(MEDIA_TYPE, schema.clone())
+            .build()
+    };
+    by_status
+        .into_iter()
+        .map(|(status, codes)| (status.to_string(), RefOr::T(response(&codes))))
+        .collect()
+}
+
+/// What any request can meet.
+const ANYWHERE: &[ErrorCode] = &[ErrorCode::Forbidden, ErrorCode::Internal];
+
+/// What a request can meet once it is about a VM.
+const ABOUT_A_VM: &[ErrorCode] =
+    &[ErrorCode::InvalidRequest, ErrorCode::VmNotFound, ErrorCode::ShuttingDown];
+
+/// What a call to a guest can meet.
+const IN_A_GUEST: &[ErrorCode] = &[
+    ErrorCode::AgentError,
+    ErrorCode::AgentTooOld,
+    ErrorCode::AgentProtocolError,
+    ErrorCode::ConnectionLost,
+    ErrorCode::AgentUnreachable,
+    ErrorCode::Overloaded,
+    ErrorCode::AgentTimeout,
+];
+
+/// What a body can meet.
+const WITH_A_BODY: &[ErrorCode] = &[ErrorCode::PayloadTooLarge, ErrorCode::UnsupportedMediaType];
+
+/// What a program in a guest can meet before it runs.
+const WITH_A_PROGRAM: &[ErrorCode] = &[ErrorCode::CommandNotFound, ErrorCode::CommandNotExecutable];
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = $($codes:expr),+;)+) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<DocumentedResponse>> {
+                documented(&[$($codes),+].concat())
+            }
+        }
+    )+};
+}
+
+problems! {
+    /// Of a route that only looks at the daemon.
+    ServiceProblems = ANYWHERE, &[ErrorCode::ShuttingDown];
+    /// Of a route that looks a VM up.
+    VmProblems = ANYWHERE, ABOUT_A_VM;
+    /// Of a route that calls a guest.
+    GuestProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST;
+    /// Of a route that calls a guest with a body.
+    BodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY;
+    /// Of a route that runs a program.
+    ExecProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_PROGRAM;
+}

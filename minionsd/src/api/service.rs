@@ -1,0 +1,48 @@
+//! The daemon about itself. Nothing here waits for a guest.
+
+use super::Api;
+use super::problem::{ApiError, ServiceProblems};
+use axum::Json;
+use axum::extract::State;
+use minions_api::ErrorCode;
+use minions_api::service::{Liveness, Readiness, Version};
+
+/// Served for as long as the daemon lives, even while it drains.
+pub(super) const PATHS: &[&str] = &["/healthz", "/readyz", "/version"];
+
+/// Whether the daemon lives
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "get_healthz", tag = "service",
+    responses((status = 200, description = "It does", body = Liveness), ServiceProblems),
+)]
+pub(super) async fn get_healthz() -> Json<Liveness> {
+    Json(Liveness { status: "ok".into() })
+}
+
+/// Whether the daemon wants requests
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "get_readyz", tag = "service",
+    responses((status = 200, description = "It does", body = Readiness), ServiceProblems),
+)]
+pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>, ApiError> {
+    if api.draining.is_cancelled() {
+        return Err(ApiError::shutting_down());
+    }
+    let vms = api.registry.count().ok_or_else(|| {
+        ApiError::of(ErrorCode::Overloaded, "starting: the socket directory is being read")
+    })?;
+    Ok(Json(Readiness { status: "ready".into(), vms }))
+}
+
+/// What runs here
+#[utoipa::path(
+    get, path = "/version", operation_id = "get_version", tag = "service",
+    responses((status = 200, description = "Name, version, protocol", body = Version), ServiceProblems),
+)]
+pub(super) async fn get_version() -> Json<Version> {
+    Json(Version {
+        name: env!("CARGO_PKG_NAME").into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        protocol: minions_proto::version::PROTOCOL,
+    })
+}

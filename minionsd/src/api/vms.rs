@@ -1,0 +1,44 @@
+//! `GET /vms`, `GET /vms/{vm}`: what the registry knows. Never touches a guest.
+
+use super::Api;
+use super::extract::TheVm;
+use super::problem::{ServiceProblems, VmProblems};
+use crate::vm::Vm;
+use axum::Json;
+use axum::extract::State;
+use minions_api::{VmName, vm};
+
+/// All VMs, in the order of their names
+#[utoipa::path(
+    get, path = "/vms", operation_id = "list_vms", tag = "vms",
+    responses((status = 200, description = "Every VM that has a socket here", body = vm::VmList), ServiceProblems),
+)]
+pub(super) async fn list_vms(State(api): State<Api>) -> Json<vm::VmList> {
+    Json(vm::VmList { vms: api.registry.list().iter().map(shown).collect() })
+}
+
+/// One VM
+#[utoipa::path(
+    get, path = "/vms/{vm}", operation_id = "get_vm", tag = "vms",
+    params(("vm" = VmName, Path)),
+    responses((status = 200, description = "What is known of it", body = vm::Vm), VmProblems),
+)]
+pub(super) async fn get_vm(TheVm(vm): TheVm) -> Json<vm::Vm> {
+    Json(shown(&vm))
+}
+
+fn shown(vm: &Vm) -> vm::Vm {
+    let status = vm.status();
+    vm::Vm {
+        name: vm.name().clone(),
+        state: status.state,
+        since: status.since,
+        reason: status.reason,
+        socket: vm.socket().display().to_string(),
+        agent: status.agent.map(super::health::agent_info),
+        hostname: status.hostname,
+        failed_probes: status.failed_probes,
+        last_seen: status.last_seen,
+        pool: vm.client().pool().figures(),
+    }
+}

@@ -1,0 +1,281 @@
+//! The daemon's configuration: flag before environment before file before default.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Read if it is there and `--config` doesn't name another.
+const DEFAULT_FILE: &str = "/etc/minions/minionsd.toml";
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
+const DEFAULT_SOCKET_DIR: &str = "/run/minions";
+const DEFAULT_POOL_SIZE: usize = 8;
+
+/// A VMM serves 1023 connections a VM; other tools want some of them too.
+const MAX_POOL_SIZE: usize = 512;
+
+/// Shorter than the 90 s after which systemd loses its patience.
+const DEFAULT_SHUTDOWN_GRACE_SECS: u64 = 10;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "minionsd", version, about = "Serves the agents of this host's microVMs as REST")]
+pub struct Args {
+    /// Configuration file [default: /etc/minions/minionsd.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "MINIONS_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// TCP address to serve on, loopback only, or `none` [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDRESS", env = "MINIONS_LISTEN")]
+    pub listen: Option<Switch<SocketAddr>>,
+
+    /// Unix socket to serve on, or `none` [default: /run/minions/minionsd.sock]
+    #[arg(long, value_name = "PATH", env = "MINIONS_UNIX_SOCKET")]
+    pub unix_socket: Option<Switch<PathBuf>>,
+
+    /// Directory of the VMs' sockets, each `<vm>.vsock` [default: /run/minions]
+    #[arg(long, value_name = "DIR", env = "MINIONS_SOCKET_DIR")]
+    pub socket_dir: Option<PathBuf>,
+
+    /// How to log [default: text]
+    #[arg(long, value_enum, env = "MINIONS_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// What to log, as a tracing filter: `info`, `minionsd=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "MINIONS_LOG")]
+    pub log_level: Option<String>,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Command {
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// A value, or `none` to do without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Switch<T> {
+    /// Do without.
+    Off,
+    /// Use this.
+    On(T),
+}
+
+impl<T> Switch<T> {
+    fn into_option(self) -> Option<T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+impl<T: FromStr> FromStr for Switch<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "none" { Ok(Self::Off) } else { text.parse().map(Self::On) }
+    }
+}
+
+impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Switch<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The file's contents; everything in it is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<Switch<SocketAddr>>,
+    unix_socket: Option<Switch<PathBuf>>,
+    socket_dir: Option<PathBuf>,
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
+    pool_size: Option<usize>,
+    shutdown_grace_secs: Option<u64>,
+    log_format: Option<LogFormat>,
+    log_level: Option<String>,
+}
+
+/// A complete and checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// TCP listener.
+    pub listen: Option<SocketAddr>,
+    /// Unix socket listener.
+    pub unix_socket: Option<PathBuf>,
+    /// Where the VMs' sockets are.
+    pub socket_dir: PathBuf,
+    /// Names beside `localhost` and the loopback addresses under which a TCP client may ask for us.
+    pub allowed_hosts: Vec<String>,
+    /// Calls under way at once per VM.
+    pub pool_size: usize,
+    /// How long requests under way may take once the daemon is told to stop.
+    pub shutdown_grace: Duration,
+    /// How to log.
+    pub log_format: LogFormat,
+    /// What to log.
+    pub log_level: String,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{} can't be read", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file isn't TOML, or has a field or value that doesn't belong there.
+    #[error("{} is malformed", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Anybody on the network could run commands in every VM.
+    #[error("`listen` is {0}: only loopback addresses (127.0.0.1, [::1]) are served")]
+    NotLoopback(SocketAddr),
+    /// Nothing to serve on.
+    #[error("`listen` and `unix_socket` are both `none`: nobody could ask anything")]
+    NoListener,
+    /// A number out of range.
+    #[error("`{field}` is {value}: must be {allowed}")]
+    OutOfRange {
+        /// The setting.
+        field: &'static str,
+        /// What it is.
+        value: u64,
+        /// What it may be.
+        allowed: &'static str,
+    },
+}
+
+impl Config {
+    /// Merges the command line (which includes the environment) with the file, and checks it all.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the setting.
+    pub fn load(args: Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        let config = Self::merge(args, file);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn merge(args: Args, file: File) -> Self {
+        let grace = file.shutdown_grace_secs.unwrap_or(DEFAULT_SHUTDOWN_GRACE_SECS);
+        Self {
+            listen: match args.listen.or(file.listen) {
+                Some(listen) => listen.into_option(),
+                None => DEFAULT_LISTEN.parse().ok(),
+            },
+            unix_socket: match args.unix_socket.or(file.unix_socket) {
+                Some(path) => path.into_option(),
+                None => Some(DEFAULT_UNIX_SOCKET.into()),
+            },
+            socket_dir: args
+                .socket_dir
+                .or(file.socket_dir)
+                .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
+            allowed_hosts: file.allowed_hosts,
+            pool_size: file.pool_size.unwrap_or(DEFAULT_POOL_SIZE),
+            shutdown_grace: Duration::from_secs(grace),
+            log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
+            log_level: args.log_level.or(file.log_level).unwrap_or_else(|| "info".into()),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(address) = self.listen.filter(|address| !address.ip().is_loopback()) {
+            return Err(ConfigError::NotLoopback(address));
+        }
+        if self.listen.is_none() && self.unix_socket.is_none() {
+            return Err(ConfigError::NoListener);
+        }
+        if !(2..=MAX_POOL_SIZE).contains(&self.pool_size) {
+            let value = self.pool_size.try_into().unwrap_or(u64::MAX);
+            let (field, allowed) = ("pool_size", "2 to 512");
+            return Err(ConfigError::OutOfRange { field, value, allowed });
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &[&str], file: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("minionsd.toml");
+        std::fs::write(&path, file).unwrap();
+        let mut line = vec!["minionsd", "--config", path.to_str().unwrap()];
+        line.extend(flags);
+        Config::load(Args::parse_from(line))
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let file = "listen = '127.0.0.1:1'\nsocket_dir = '/file'\npool_size = 3";
+        let config = load(&["--socket-dir", "/flag"], file).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:1".parse().ok());
+        assert_eq!(config.socket_dir, Path::new("/flag"));
+        assert_eq!((config.pool_size, config.log_format), (3, LogFormat::Text));
+    }
+
+    #[test]
+    fn what_the_file_may_not_say_is_named() {
+        let said = |file| format!("{:#}", anyhow::Error::from(load(&[], file).unwrap_err()));
+        assert!(said("lisen = 'x'").contains("lisen"));
+        assert!(said("listen = 'localhost'").contains("listen"));
+        assert!(said("pool_size = 1").contains("pool_size"));
+        assert!(said("listen = '0.0.0.0:7070'").contains("listen"));
+        assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
+    }
+
+    #[test]
+    fn none_switches_a_listener_off() {
+        assert_eq!(load(&["--listen", "none"], "").unwrap().listen, None);
+    }
+}

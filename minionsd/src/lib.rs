@@ -1,0 +1,93 @@
+//! The host daemon: finds VMs, keeps connections to their agents, serves them as REST.
+//!
+//! # Layout
+//!
+//! * [`config`]: flags, environment and file, merged and checked before anything starts.
+//! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
+//! * `agent`: the way to one agent: connector, pool, client.
+//! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
+//! * `server`: listeners, HTTP connections, and their drain.
+//!
+//! [`run`] is the whole daemon; it takes the future that ends it, so that a test owns its life.
+
+mod agent;
+mod api;
+pub mod config;
+mod server;
+mod vm;
+
+use config::Config;
+use server::{BindError, Listeners};
+use std::future::Future;
+use std::net::SocketAddr;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use api::openapi_json;
+
+/// Why the daemon can't run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A daemon that has its listeners and is not serving yet.
+#[derive(Debug)]
+pub struct Daemon {
+    config: Config,
+    listeners: Listeners,
+}
+
+impl Daemon {
+    /// Takes the listeners that `config` asks for. Requests that come from now on wait until
+    /// [`serve`](Self::serve).
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], naming the address or path.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(&config).await?;
+        Ok(Self { config, listeners })
+    }
+
+    /// The TCP address that was really taken, if there is one.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listeners.tcp_addr()
+    }
+
+    /// Serves until `shutdown` is ready, then stops in this order: no new connections and no new
+    /// requests; requests under way finish, within the grace period; VM tasks end; pools close.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let registry = vm::Registry::start(
+            self.config.socket_dir.clone(),
+            self.config.pool_size,
+            &tasks,
+            &stop,
+        );
+        let draining = CancellationToken::new();
+        let app = api::app(registry, &self.config, draining.clone());
+        self.listeners.serve(app, shutdown, draining, self.config.shutdown_grace).await;
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Runs the daemon until `shutdown` is ready and everything has been drained.
+///
+/// # Errors
+///
+/// [`StartError`], before anything was started.
+pub async fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), StartError> {
+    Daemon::bind(config).await?.serve(shutdown).await;
+    Ok(())
+}
