@@ -1,5 +1,6 @@
-//! `PUT /vms/{vm}/network`.
+//! `GET` and `PUT /vms/{vm}/network`.
 
+use crate::status::Interface;
 use serde::{Deserialize, Serialize};
 
 /// The guest's first Ethernet interface gets exactly this: other addresses and default routes go.
@@ -30,4 +31,15 @@ pub struct NetworkApplied {
     /// The agent's own words.
     #[cfg_attr(feature = "openapi", schema(example = "network configured"))]
     pub message: String,
+}
+
+/// The guest's network as its kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Network {
+    /// `ok`.
+    #[cfg_attr(feature = "openapi", schema(example = "ok"))]
+    pub status: String,
+    /// Every interface, loopback included.
+    pub interfaces: Vec<Interface>,
 }

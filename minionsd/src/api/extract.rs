@@ -65,7 +65,7 @@ impl FromRequestParts<Api> for Patience {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let Query(params) = Query::<CallParams>::from_request_parts(parts, api)
             .await
-            .map_err(|error| ApiError::malformed(None, error.body_text()))?;
+            .map_err(|error| unfit_query(&error.body_text()))?;
         match params.timeout_ms {
             None => Ok(Self(None)),
             Some(ms @ 1..=MAX_TIMEOUT_MS) => Ok(Self(Some(Duration::from_millis(ms)))),
@@ -75,6 +75,13 @@ impl FromRequestParts<Api> for Patience {
             )),
         }
     }
+}
+
+/// axum says "Failed to deserialize query string: FIELD: REASON".
+fn unfit_query(text: &str) -> ApiError {
+    let reason = text.split_once(": ").map_or(text, |(_, reason)| reason);
+    let field = reason.split_once(": ").map(|(field, _)| field.to_owned());
+    ApiError::malformed(field, format!("the query does not fit: {reason}"))
 }
 
 /// A JSON body, said to be one.

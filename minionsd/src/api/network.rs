@@ -1,16 +1,42 @@
-//! `PUT /vms/{vm}/network`.
+//! `GET` and `PUT /vms/{vm}/network`.
 
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
-use super::problem::{ApiError, BodyProblems};
-use crate::agent::Lane;
+use super::problem::{ApiError, BodyProblems, GuestProblems};
+use super::status::interface;
+use crate::agent::{CallError, Lane};
 use axum::Json;
 use minions_api::VmName;
-use minions_api::network::{NetworkApplied, NetworkRequest};
-use minions_proto::message::ConfigureNetwork;
+use minions_api::network::{Network, NetworkApplied, NetworkRequest};
+use minions_proto::message::{ConfigureNetwork, ReportStatus};
 use std::time::Duration;
 
 /// A handful of netlink requests and a small file.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Read the guest's network interfaces back
+#[utoipa::path(
+    get, path = "/vms/{vm}/network", operation_id = "get_network", tag = "guest",
+    params(("vm" = VmName, Path), CallParams),
+    responses((status = 200, description = "As the guest's kernel has them", body = Network), GuestProblems),
+)]
+pub(super) async fn get_network(
+    TheVm(vm): TheVm,
+    patience: Patience,
+) -> Result<Json<Network>, ApiError> {
+    let deadline = patience.deadline_or(PATIENCE);
+    let reply = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await;
+    reply
+        .and_then(|status| {
+            status.interfaces.ok_or(CallError::TooOld { needs: "report of its interfaces" })
+        })
+        .map(|all| {
+            Json(Network {
+                status: "ok".into(),
+                interfaces: all.into_iter().map(interface).collect(),
+            })
+        })
+        .map_err(|error| ApiError::call(vm.name(), error))
+}
 
 /// Replace the guest's network configuration
 #[utoipa::path(

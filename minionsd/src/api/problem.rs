@@ -191,9 +191,8 @@ fn documented(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<DocumentedResponse>
     for code in codes {
         by_status.entry(code.status()).or_default().push(*code);
     }
-    if codes.contains(&ErrorCode::InvalidRequest) {
-        by_status.entry(400).or_default().push(ErrorCode::InvalidRequest);
-    }
+    // A request that can't be read as one: wherever it goes.
+    by_status.entry(400).or_default().push(ErrorCode::InvalidRequest);
     let schema = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let response = |codes: &[ErrorCode]| {
         let said: Vec<_> = codes.iter().map(|code| format!("`{code}`: {}", code.title())).collect();

@@ -34,6 +34,8 @@ pub(crate) struct Api {
         description = "Health, network, exec and status of this host's microVMs. \
                        Every failure is an `application/problem+json` with a stable `code`."
     ),
+    // Every route refers to it by name.
+    components(schemas(minions_api::Problem)),
     tags(
         (name = "vms", description = "What the registry knows; never touches a guest"),
         (name = "guest", description = "Asks the agent in the guest now"),
@@ -49,7 +51,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(vms::get_vm))
         .routes(routes!(health::get_health))
         .routes(routes!(status::get_status))
-        .routes(routes!(network::put_network))
+        .routes(routes!(network::get_network, network::put_network))
         .routes(routes!(exec::run_exec))
         .routes(routes!(service::get_healthz))
         .routes(routes!(service::get_readyz))
@@ -70,11 +72,14 @@ pub fn openapi_json() -> String {
 }
 
 /// The service over all routes.
+///
+/// The last layer goes around the whole router rather than around each of its routes: only there
+/// does a response have the `Allow` that the router adds to a refused method.
 pub(crate) fn app(registry: Registry, config: &Config, draining: CancellationToken) -> Router {
     let api = Api { registry, draining };
     let hosts = Arc::new(host::AllowedHosts::new(config));
     let (router, _) = routes().split_for_parts();
-    router
+    let router = router
         .with_state(api.clone())
         .merge(docs::pages())
         .fallback(no_such_path)
@@ -82,8 +87,8 @@ pub(crate) fn app(registry: Registry, config: &Config, draining: CancellationTok
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(api, refuse_while_draining))
         .layer(from_fn_with_state(hosts, host::check))
-        .layer(CatchPanicLayer::custom(catch_panic))
-        .layer(from_fn(request_id::layer))
+        .layer(CatchPanicLayer::custom(catch_panic));
+    Router::new().fallback_service(router).layer(from_fn(request_id::layer))
 }
 
 async fn no_such_path() -> ApiError {

@@ -78,7 +78,8 @@ fn filesystem(filesystem: wire::Filesystem) -> status::Filesystem {
     }
 }
 
-fn interface(interface: wire::Interface) -> status::Interface {
+/// The wire's view of an interface as REST's.
+pub(super) fn interface(interface: wire::Interface) -> status::Interface {
     status::Interface {
         name: interface.name,
         mac: interface.mac,
