@@ -1,0 +1,158 @@
+//! The grammar.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use minions_api::VmName;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "minionsctl",
+    version,
+    about = "Health, network, exec and status of microVMs",
+    after_help = "With --socket, commands go straight to one agent and take no VM:\n  \
+                  minionsctl --socket /run/minions/web-1.vsock health"
+)]
+pub(crate) struct Cli {
+    /// minionsd: http://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
+    /// it is there, else http://127.0.0.1:7070]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
+    pub(crate) host: Option<String>,
+
+    /// File with the bearer token for minionsd [env: MINIONS_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// A VM's own socket: talk to its agent without minionsd, and print what it says
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    pub(crate) output: Format,
+
+    /// How long to wait (`500ms`, `10s`, `5m`). For exec: how long the program may take
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// The verbs. `vm` is missing exactly where `--socket` says which agent is meant.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the VMs
+    Ls,
+    /// What minionsd knows of a VM
+    Get {
+        /// Which VM
+        vm: VmName,
+    },
+    /// Ask the agent for its health
+    Health {
+        /// Which VM
+        vm: Option<VmName>,
+    },
+    /// Ask the agent how its guest is doing
+    Status {
+        /// Which VM
+        vm: Option<VmName>,
+    },
+    /// Show the guest's network
+    Network {
+        /// Which VM
+        vm: Option<VmName>,
+    },
+    /// Replace the guest's network configuration
+    ConfigureNetwork(ConfigureNetwork),
+    /// Run a program in the guest: exec VM -- CMD ARGS…
+    Exec(Exec),
+    /// Wait until a VM is ready (at most --timeout, else a minute)
+    Wait {
+        /// Which VM
+        vm: VmName,
+    },
+}
+
+impl Command {
+    /// Whether the exit code is a remote program's.
+    pub(crate) fn runs_a_program(&self) -> bool {
+        matches!(self, Self::Exec(_))
+    }
+}
+
+/// `configure-network`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigureNetwork {
+    /// Which VM
+    pub(crate) vm: Option<VmName>,
+    /// Address with prefix length: 10.0.0.2/16
+    #[arg(long)]
+    pub(crate) ip: String,
+    /// Next hop of the default route
+    #[arg(long)]
+    pub(crate) gateway: String,
+    /// Name servers, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) dns: Vec<String>,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Which VM
+    pub(crate) vm: Option<VmName>,
+    /// The program and its arguments, behind `--`
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) argv: Vec<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration < Duration::from_millis(1) {
+        return Err("must be at least 1ms".into());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_stands_behind_the_dashes_is_the_programs_own() {
+        let cli =
+            Cli::parse_from(["minionsctl", "exec", "web-1", "--", "ping", "-c", "3", "--host"]);
+        let Command::Exec(exec) = cli.command else { panic!("not exec") };
+        assert_eq!(exec.argv, ["ping", "-c", "3", "--host"]);
+    }
+
+    #[test]
+    fn exec_without_a_program_is_a_usage_error() {
+        assert!(Cli::try_parse_from(["minionsctl", "exec", "web-1"]).is_err());
+    }
+
+    #[test]
+    fn a_vm_may_be_called_like_a_verb() {
+        let cli = Cli::parse_from(["minionsctl", "health", "health"]);
+        assert!(matches!(cli.command, Command::Health { vm: Some(_) }));
+    }
+}

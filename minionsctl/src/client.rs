@@ -1,0 +1,136 @@
+//! The daemon over HTTP.
+
+use crate::config::Config;
+use crate::failure::Failure;
+use minions_api::problem::MEDIA_TYPE;
+use minions_api::{Problem, VmName};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// For a daemon on the same host, or near it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the daemon gets on top of its own deadlines before we stop believing in it.
+const BEYOND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// minionsd.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    /// Without a slash at its end.
+    base: String,
+    /// As the user knows it.
+    host: String,
+}
+
+/// How long to wait for one call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// What the daemon is asked for, as `?timeout_ms=`.
+    pub(crate) asked: Option<Duration>,
+    /// What the daemon takes at most.
+    pub(crate) at_most: Duration,
+}
+
+impl Client {
+    pub(crate) fn new(config: &Config) -> Result<Self, Failure> {
+        let host = config.host.clone();
+        let builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .default_headers(headers(config)?)
+            .no_proxy();
+        let (builder, base) = match host.strip_prefix("unix://") {
+            Some("") => return Err(Failure::Host(host)),
+            Some(path) => (builder.unix_socket(path), "http://localhost".to_owned()),
+            None if host.starts_with("http://") => (builder, host.trim_end_matches('/').to_owned()),
+            None => return Err(Failure::Host(host)),
+        };
+        let http = builder
+            .build()
+            .map_err(|source| Failure::Unreachable { host: host.clone(), source })?;
+        Ok(Self { http, base, host })
+    }
+
+    /// `GET path`.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Patience,
+    ) -> Result<T, Failure> {
+        self.send(self.request(Method::GET, path, patience)).await
+    }
+
+    /// `method path` with a JSON body.
+    pub(crate) async fn send_json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        patience: Patience,
+    ) -> Result<T, Failure> {
+        self.send(self.request(method, path, patience).json(body)).await
+    }
+
+    fn request(&self, method: Method, path: &str, patience: Patience) -> RequestBuilder {
+        let query = match patience.asked {
+            Some(asked) => format!("?timeout_ms={}", asked.as_millis()),
+            None => String::new(),
+        };
+        self.http
+            .request(method, format!("{}{path}{query}", self.base))
+            .timeout(patience.asked.unwrap_or(patience.at_most) + BEYOND_DEADLINE)
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+        let response = request.send().await.map_err(|error| self.no_response(error))?;
+        let status = response.status();
+        let is_problem = media_type(&response) == Some(MEDIA_TYPE);
+        let body = response.bytes().await.map_err(|error| self.no_response(error))?;
+        let read = if status.is_success() {
+            serde_json::from_slice(&body).map(Ok)
+        } else if is_problem {
+            serde_json::from_slice::<Problem>(&body)
+                .map(|problem| Err(Failure::Problem(Box::new(problem))))
+        } else {
+            return Err(self.not_minionsd(format!("it answers {status} without a problem")));
+        };
+        read.unwrap_or_else(|error| Err(self.not_minionsd(error.to_string())))
+    }
+
+    fn no_response(&self, source: reqwest::Error) -> Failure {
+        let host = self.host.clone();
+        if source.is_connect() {
+            Failure::Unreachable { host, source }
+        } else {
+            Failure::NoAnswer { host, source }
+        }
+    }
+
+    fn not_minionsd(&self, what: String) -> Failure {
+        Failure::NotMinionsd { host: self.host.clone(), what }
+    }
+}
+
+/// Below `/vms/{vm}`. A name needs no escaping: its grammar has nothing that a URL would mind.
+pub(crate) fn vm_path(vm: &VmName, resource: &str) -> String {
+    format!("/vms/{vm}{resource}")
+}
+
+fn headers(config: &Config) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = &config.token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+            Failure::Usage("the token file has more than one line, or what no header can hold")
+        })?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
+}
+
+fn media_type(response: &Response) -> Option<&str> {
+    response.headers().get(CONTENT_TYPE)?.to_str().ok()
+}

@@ -1,0 +1,37 @@
+//! `minionsctl ls`.
+
+use super::Context;
+use crate::client::Client;
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::output::Rows;
+use minions_api::vm::{Vm, VmList};
+
+pub(super) async fn run(context: &Context<'_>, client: &Client) -> Result<ExitStatus, Failure> {
+    let vms: VmList = client.get("/vms", Context::registry()).await?;
+    context.printer.result(&vms, |list| {
+        let table = Rows::with_header(&["NAME", "STATE", "SINCE", "HOSTNAME", "AGENT", "REASON"]);
+        list.vms.iter().fold(table, |table, vm| table.row(row(vm)))
+    })?;
+    Ok(ExitStatus::Success)
+}
+
+fn row(vm: &Vm) -> [String; 6] {
+    [
+        vm.name.to_string(),
+        vm.state.as_str().into(),
+        vm.since.to_string(),
+        vm.hostname.clone().unwrap_or_else(|| "-".into()),
+        agent(vm),
+        vm.reason.as_ref().map_or_else(|| "-".into(), |reason| reason.message.clone()),
+    ]
+}
+
+/// Its version; `base` for an agent that speaks only the base protocol.
+pub(super) fn agent(vm: &Vm) -> String {
+    match (&vm.agent, vm.last_seen) {
+        (Some(agent), _) => agent.version.clone(),
+        (None, Some(_)) => "base".into(),
+        (None, None) => "-".into(),
+    }
+}

@@ -1,0 +1,53 @@
+//! `minionsctl wait VM`: until it is ready.
+
+use super::Context;
+use crate::client::{Client, vm_path};
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::output::Rows;
+use minions_api::vm::{Vm, VmState};
+use minions_api::{ErrorCode, VmName};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// For a VM that boots.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two looks; minionsd answers from what it knows, without asking the guest.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    client: &Client,
+    name: &VmName,
+) -> Result<ExitStatus, Failure> {
+    let deadline = Instant::now() + context.timeout.unwrap_or(DEFAULT_LIMIT);
+    loop {
+        let missing = match client.get::<Vm>(&vm_path(name, ""), Context::registry()).await {
+            Ok(vm) if vm.state == VmState::Ready => {
+                context
+                    .printer
+                    .result(&vm, |vm| Rows::new().row([format!("{} is ready", vm.name)]))?;
+                return Ok(ExitStatus::Success);
+            }
+            Ok(vm) => why(&vm),
+            // It may be yet to come.
+            Err(Failure::Problem(problem)) if problem.code == ErrorCode::VmNotFound => {
+                problem.detail
+            }
+            Err(failure) => return Err(failure),
+        };
+        if Instant::now() + PAUSE > deadline {
+            return Err(Failure::NotReady(missing));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn why(vm: &Vm) -> String {
+    let state = vm.state.as_str();
+    match &vm.reason {
+        Some(reason) => format!("{} is {state}: {}", vm.name, reason.message),
+        None => format!("{} is {state}", vm.name),
+    }
+}

@@ -1,0 +1,83 @@
+//! Which daemon, which token: flag before environment before the user's file before the host's.
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+use serde::Deserialize;
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const SYSTEM_FILE: &str = "/etc/minions/config.toml";
+const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
+const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
+
+/// A configuration file; everything in it is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    host: Option<String>,
+    token_file: Option<PathBuf>,
+}
+
+/// Where minionsd is, and what shows it who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// `http://…` or `unix://…`.
+    pub(crate) host: String,
+    /// The bearer token.
+    pub(crate) token: Option<String>,
+}
+
+impl Config {
+    pub(crate) fn load(cli: &Cli) -> Result<Self, Failure> {
+        let files: Vec<File> = [user_file(), Some(SYSTEM_FILE.into())]
+            .into_iter()
+            .flatten()
+            .map(|path| read(&path))
+            .collect::<Result<_, _>>()?;
+        let host = cli
+            .host
+            .clone()
+            .or_else(|| env::var("MINIONS_HOST").ok())
+            .or_else(|| files.iter().find_map(|file| file.host.clone()))
+            .unwrap_or_else(default_host);
+        let token_file = cli
+            .token_file
+            .clone()
+            .or_else(|| env::var_os("MINIONS_TOKEN_FILE").map(PathBuf::from))
+            .or_else(|| files.iter().find_map(|file| file.token_file.clone()));
+        let token = token_file.map(|path| token(&path)).transpose()?;
+        Ok(Self { host, token })
+    }
+}
+
+fn default_host() -> String {
+    if Path::new(DEFAULT_UNIX_SOCKET).exists() {
+        format!("unix://{DEFAULT_UNIX_SOCKET}")
+    } else {
+        DEFAULT_HOST.into()
+    }
+}
+
+/// XDG Base Directory: `$XDG_CONFIG_HOME`, or `~/.config` without it.
+fn user_file() -> Option<PathBuf> {
+    let base = env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")))?;
+    Some(base.join("minions/config.toml"))
+}
+
+fn read(path: &Path) -> Result<File, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text)
+            .map_err(|source| Failure::Config { path: path.to_owned(), source: Box::new(source) }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(File::default()),
+        Err(source) => Err(Failure::File { path: path.to_owned(), source }),
+    }
+}
+
+fn token(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|source| Failure::File { path: path.to_owned(), source })
+}

@@ -1,0 +1,149 @@
+//! What goes wrong here, and what to do next.
+
+use crate::exit::ExitStatus;
+use minions_api::vm::Failure as Layer;
+use minions_api::{ErrorCode, Problem};
+use minions_proto::connection::ExchangeError;
+use minions_proto::error::ErrorCode as AgentCode;
+use minions_proto::hybrid::DialError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// minionsd answered with a problem.
+    #[error("{}", .0.detail)]
+    Problem(Box<Problem>),
+    /// minionsd didn't answer.
+    #[error("minionsd at {host} can't be reached")]
+    Unreachable {
+        /// Where it was looked for.
+        host: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// minionsd's answer broke off or took too long.
+    #[error("minionsd at {host} did not answer")]
+    NoAnswer {
+        /// Where.
+        host: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// Something answers there, but not as minionsd does.
+    #[error("what answers at {host} is not minionsd: {what}")]
+    NotMinionsd {
+        /// Where.
+        host: String,
+        /// What it said instead.
+        what: String,
+    },
+    /// `--host` is no place.
+    #[error("--host is {0:?}: must be http://HOST:PORT or unix://PATH")]
+    Host(String),
+    /// A file of ours.
+    #[error("{} can't be read", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A configuration file of ours.
+    #[error("{} is malformed", .path.display())]
+    Config {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// The agent's socket.
+    #[error("no connection to the agent at {}", .path.display())]
+    Dial {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: DialError,
+    },
+    /// The agent's answer.
+    #[error("the agent did not do it")]
+    Agent(#[from] ExchangeError),
+    /// The combination of arguments.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// A value that can't be.
+    #[error(transparent)]
+    Invalid(#[from] minions_proto::Invalid),
+    /// `wait` gave up.
+    #[error("not ready in time: {0}")]
+    NotReady(String),
+    /// Standard output is gone.
+    #[error("the output can't be written")]
+    Output(#[source] io::Error),
+    /// The async runtime didn't start.
+    #[error("the async runtime can't start")]
+    Runtime(#[source] io::Error),
+}
+
+impl Failure {
+    /// What the shell gets.
+    pub(crate) fn exit_status(&self, runs_a_program: bool) -> ExitStatus {
+        if !runs_a_program {
+            return ExitStatus::Failure;
+        }
+        match self {
+            Self::Problem(problem) => ExitStatus::of_exec(problem.code),
+            Self::Agent(ExchangeError::Agent(error)) => match error.code {
+                Some(AgentCode::CommandNotFound) => ExitStatus::NotFound,
+                Some(AgentCode::CommandNotExecutable) => ExitStatus::NotExecutable,
+                _ => ExitStatus::Ours,
+            },
+            _ => ExitStatus::Ours,
+        }
+    }
+
+    /// What to do next, where that isn't plain from the error.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Problem(problem) => problem_hint(problem),
+            Self::Unreachable { .. } => {
+                Some("is minionsd running? Name another place with --host or MINIONS_HOST")
+            }
+            Self::Dial { source, .. } => dial_hint(source),
+            Self::NotReady(_) => Some("`minionsctl get VM` says which layer is missing"),
+            _ => None,
+        }
+    }
+}
+
+fn problem_hint(problem: &Problem) -> Option<&'static str> {
+    match problem.code {
+        ErrorCode::VmNotFound => Some("`minionsctl ls` lists the VMs"),
+        ErrorCode::AgentUnreachable => match problem.failure {
+            Some(Layer::NoAgent) => {
+                Some("is minions-agent installed and running in the guest? If it is booting, wait")
+            }
+            Some(Layer::NoListener | Layer::NoSocket) => Some("start the VM"),
+            _ => Some("`minionsctl get VM` says more"),
+        },
+        ErrorCode::AgentTooOld => Some("install a newer minions-agent in the guest"),
+        ErrorCode::Unauthenticated | ErrorCode::Forbidden => {
+            Some("use the Unix socket as root or as a member of the group minions, or --token-file")
+        }
+        _ if problem.may_have_executed => Some("the guest may have done it all the same"),
+        _ => None,
+    }
+}
+
+fn dial_hint(error: &DialError) -> Option<&'static str> {
+    match error {
+        DialError::NoSocket(_) => Some("is the VM started, and with this vsock path?"),
+        DialError::NoListener(_) => Some("the VMM that made this socket is gone; start the VM"),
+        DialError::Connect(_) => Some("do you have the permission? Try as root"),
+        DialError::NotAccepted(_) => Some("the VMM hangs"),
+        DialError::Handshake(_) => {
+            Some("is minions-agent installed and running in the guest? If it is booting, wait")
+        }
+    }
+}
