@@ -1,16 +1,21 @@
 //! A part that is missing is an error that says what it is and what to do.
 
-use std::{ffi::OsStr, fs, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use testkit::rig::{Artifacts, GUEST_MODULES, Layout};
 
 fn touch(path: &Path) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, "").unwrap();
+    let parent = path.parent().unwrap_or(path);
+    let made = fs::create_dir_all(parent).and_then(|()| fs::write(path, ""));
+    made.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 /// A rig directory with every part, and a search path with every program.
-fn complete(dir: &Path) -> (Layout, std::path::PathBuf) {
+fn complete(dir: &Path) -> (Layout, PathBuf) {
     let layout = Layout::new(dir.join("rig"));
     GUEST_MODULES.iter().for_each(|module| touch(&layout.module(module)));
     [layout.agent(), layout.kernel(), layout.initrd(), layout.vsock_backend()]
@@ -22,7 +27,8 @@ fn complete(dir: &Path) -> (Layout, std::path::PathBuf) {
 }
 
 fn refusal(layout: &Layout, search_path: &OsStr) -> String {
-    let text = Artifacts::locate_in(layout, search_path).unwrap_err().to_string();
+    let error = Artifacts::locate_in(layout, search_path).expect_err("a part is missing");
+    let text = error.to_string();
     assert!(text.contains("run `cargo xtask test`"), "{text}");
     text
 }

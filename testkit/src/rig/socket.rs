@@ -33,9 +33,9 @@ pub(crate) fn place(dir: &Path, name: &str) -> Result<PathBuf, RigError> {
 #[derive(Debug)]
 pub(crate) struct OwnedSocket {
     path: PathBuf,
-    /// Device and inode: a later VM of the same name may have put its own socket in this place,
-    /// which is not ours to remove.
-    identity: (u64, u64),
+    /// A later VM of the same name may have put its own socket in this place, which is not ours
+    /// to remove.
+    identity: Identity,
 }
 
 impl OwnedSocket {
@@ -57,7 +57,11 @@ impl Drop for OwnedSocket {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+/// Device, inode, and when it was made (seconds, nanoseconds): file systems give the inode of a
+/// removed file to the next one, so the inode alone proves nothing.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = path.symlink_metadata()?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }

@@ -22,6 +22,9 @@ use super::{
 const MONITOR: &str = "qmp.sock";
 const SERIAL: &str = "serial.log";
 
+/// What the guest's first process prints on the console at each boot.
+const UP: &str = "init: up";
+
 /// QEMU starts in a quarter of a second; this is for a machine that is very busy.
 const QEMU_START_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -165,11 +168,23 @@ impl Vm {
 
     /// Crashes the VM: SIGKILL to both processes. The socket file stays, as after a real crash.
     pub fn kill(&mut self) {
-        self.qemu.kill();
+        // The backend first: it would notice the end of QEMU and tidy up its socket.
         self.vsock_backend.kill();
+        self.qemu.kill();
     }
 
-    /// Presses the reset button; the guest boots anew and nobody is told.
+    /// How often the guest has booted so far: counted on its console, by the line that it prints
+    /// when its vsock driver is there.
+    pub fn boots(&self) -> usize {
+        self.serial_log().lines().filter(|line| line.trim_end() == UP).count()
+    }
+
+    /// Presses the reset button and returns at once; the guest boots anew and nobody is told.
+    ///
+    /// Keep away from the socket until [`Vm::boots`] has gone up (about 1.5 s): no new connection,
+    /// nothing sent or closed on an old one. vhost-device-vsock 0.3.0 looks at its queues whenever
+    /// the host does something, and its worker ends for good when the guest has not set them up
+    /// again. An idle connection is safe, and stays silent for ever.
     ///
     /// # Errors
     ///
@@ -179,6 +194,11 @@ impl Vm {
     }
 
     /// Freezes QEMU (SIGSTOP): the socket still takes connections, the guest stays silent.
+    ///
+    /// Keep a connection that has sent its `CONNECT` open until it is answered after
+    /// [`Vm::resume`]: vhost-device-vsock 0.3.0 panics, and serves nobody any more, when it
+    /// cannot write the `OK` line. [`Vm::connect`] gives up after 2 s and so must not be called
+    /// on a paused VM.
     ///
     /// # Errors
     ///

@@ -24,6 +24,8 @@ for word in $cmdline; do
     esac
 done
 ip link set lo up
+# The rig counts these lines: one for every boot, printed when the vsock driver is there.
+echo "init: up"
 
 # A killed agent comes back. This loop never ends: the kernel panics when its first process does.
 while :; do
