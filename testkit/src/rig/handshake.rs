@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
-/// A VMM that will answer does so in milliseconds; a guest that is booting may hold us up.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// A guest that is up answers in milliseconds. Much longer than that, because the backend panics
+/// when it is to answer somebody who has given up.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `OK 4294967295\n` is 14 bytes.
 const LINE_CAP: usize = 32;

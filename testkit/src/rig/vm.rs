@@ -4,6 +4,7 @@ use std::{
     io,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -52,9 +53,12 @@ impl VmConfig {
 #[derive(Debug)]
 pub struct Vm {
     name: String,
-    // Dropped in this order: the guest, its device, the files of both.
-    qemu: Process,
+    /// How many boots the guest must have done for its vsock driver to be there.
+    boots_due: AtomicUsize,
+    // Dropped in this order: the backend (which would put a new socket in place of ours when it
+    // sees the end of QEMU), QEMU, the files of both.
     vsock_backend: Process,
+    qemu: Process,
     socket: OwnedSocket,
     private: TempDir,
 }
@@ -87,7 +91,14 @@ impl Vm {
         let command = qemu::command(artifacts, &config, &files);
         let qemu =
             Process::spawn("qemu-system-x86_64", &artifacts.setpriv, &command, file("qemu.log"))?;
-        let mut vm = Self { name: config.name, qemu, vsock_backend, socket, private };
+        let mut vm = Self {
+            name: config.name,
+            boots_due: AtomicUsize::new(1),
+            qemu,
+            vsock_backend,
+            socket,
+            private,
+        };
         vm.wait_for_monitor()?;
         Ok(vm)
     }
@@ -130,14 +141,18 @@ impl Vm {
         })
     }
 
-    /// Waits until somebody in the guest takes connections on `port`.
+    /// Waits until somebody in the guest takes connections on `port`. Touches the socket only
+    /// when the guest's vsock driver is there (see [`Vm::reset`]).
     ///
     /// # Errors
     ///
     /// [`RigError::TimedOut`] with the end of the guest's console, or [`RigError::Ended`].
     pub fn wait_for_port(&mut self, port: u32, timeout: Duration) -> Result<(), RigError> {
         let what = format!("the guest {} listens on VSOCK port {port}", self.name);
-        self.wait_until(&what, timeout, |vm| Ok(vm.connect(port).ok().map(drop)))
+        self.wait_until(&what, timeout, |vm| {
+            let is_up = vm.boots() >= vm.boots_due.load(Ordering::Relaxed);
+            Ok(if is_up { vm.connect(port).ok().map(drop) } else { None })
+        })
     }
 
     /// Calls `condition` until it gives a value, for at most `timeout`; stops early when one of
@@ -181,23 +196,28 @@ impl Vm {
 
     /// Presses the reset button and returns at once; the guest boots anew and nobody is told.
     ///
-    /// Keep away from the socket until [`Vm::boots`] has gone up (about 1.5 s): no new connection,
-    /// nothing sent or closed on an old one. vhost-device-vsock 0.3.0 looks at its queues whenever
-    /// the host does something, and its worker ends for good when the guest has not set them up
-    /// again. An idle connection is safe, and stays silent for ever.
+    /// Keep away from the socket until [`Vm::boots`] has gone up (about 1.5 s), as
+    /// [`Vm::wait_for_port`] does: no new connection, nothing sent or closed on an old one.
+    /// vhost-device-vsock 0.3.0 looks at its queues whenever the host does something, and its
+    /// worker ends for good when the guest has not set them up again. An idle connection is safe,
+    /// and stays silent for ever.
     ///
     /// # Errors
     ///
     /// [`RigError::Monitor`].
     pub fn reset(&self) -> Result<(), RigError> {
-        qmp::execute(&self.private.path().join(MONITOR), "system_reset")
+        // Counted before: the boot that is to come is one more than those that were.
+        let due = self.boots() + 1;
+        qmp::execute(&self.private.path().join(MONITOR), "system_reset")?;
+        self.boots_due.store(due, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Freezes QEMU (SIGSTOP): the socket still takes connections, the guest stays silent.
     ///
     /// Keep a connection that has sent its `CONNECT` open until it is answered after
     /// [`Vm::resume`]: vhost-device-vsock 0.3.0 panics, and serves nobody any more, when it
-    /// cannot write the `OK` line. [`Vm::connect`] gives up after 2 s and so must not be called
+    /// cannot write the `OK` line. [`Vm::connect`] gives up after 10 s and so must not be called
     /// on a paused VM.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     let artifacts = Artifacts::locate()?;
     let mut vm = Vm::boot(&artifacts, VmConfig::new(VM_NAME, dir.path()))?;
     steps.run("virtual machine", || {
+        // Only then the daemon: see `Vm::reset` on what the vsock backend does not survive.
         vm.wait_for_port(AGENT_PORT, BOOT_TIMEOUT)?;
         Ok(Outcome::done("booted"))
     })?;
