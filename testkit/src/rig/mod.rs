@@ -1,0 +1,44 @@
+//! The real-VM rig: boots a guest in about three seconds, without KVM and without root.
+//!
+//! ```text
+//!  a test ── <socket_dir>/<name>.vsock ── vhost-device-vsock ── (vhost-user) ── QEMU ── guest
+//!            "CONNECT 1024\n" → "OK n\n"                                         minions-agent
+//! ```
+//!
+//! The rig only *boots*. What it boots from is prepared in a rig directory by `cargo xtask test`
+//! (or `demo`); when a part is missing, [`Artifacts::locate`] is an error that names the part:
+//! a test that needs a VM fails, it never skips itself.
+//!
+//! # Layout
+//!
+//! - [`Layout`]: where each part lies in the rig directory (shared with xtask, which fills it).
+//! - [`Artifacts`]: the same parts, checked to be there.
+//! - [`Vm`]: one running guest; its processes and files end with it.
+//! - [`wait_until`]: waiting for a condition, with a deadline and a name.
+//!
+//! # Lifetime of the processes
+//!
+//! Dropping a [`Vm`] kills and reaps its two processes and removes its files. If the whole test
+//! process dies instead, even by SIGKILL, the kernel kills them (`PR_SET_PDEATHSIG`). That signal
+//! really fires at the death of the *thread* that started the child, so one thread that lives as
+//! long as the process starts them all: a [`Vm`] may be booted on any thread, outlive it, and be
+//! shared by several tests in a `static`. (A `static` is never dropped, so such a VM leaves its
+//! socket file and temporary directory behind.)
+
+mod artifacts;
+mod error;
+mod handshake;
+mod layout;
+mod process;
+mod qemu;
+mod qmp;
+mod socket;
+mod vm;
+mod vsock_backend;
+mod wait;
+
+pub use artifacts::Artifacts;
+pub use error::RigError;
+pub use layout::{GUEST_MODULES, Layout};
+pub use vm::{Vm, VmConfig};
+pub use wait::wait_until;

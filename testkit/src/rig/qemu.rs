@@ -1,0 +1,51 @@
+//! QEMU's command line.
+
+use std::{ffi::OsString, path::Path, process::Command};
+
+use super::{Artifacts, VmConfig};
+
+/// The private files of one VM that QEMU is told about.
+pub(crate) struct Files<'a> {
+    pub(crate) vhost_socket: &'a Path,
+    pub(crate) monitor: &'a Path,
+    pub(crate) serial: &'a Path,
+}
+
+/// Builds the command. What is not obvious in it:
+///
+/// - TCG, never KVM: `/dev/kvm` may exist and still fail, and tests should not differ by machine.
+/// - The guest's memory is a shared memfd, because the vhost-user backend maps it.
+/// - `restrict=on` keeps every packet of the guest inside QEMU: only its own gateway answers.
+/// - No `-no-reboot`: with it a reset, the guest's or the monitor's, would end QEMU.
+///   `panic=0` keeps a guest that panicked from booting over and over.
+pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_>) -> Command {
+    let memory = config.memory_mib;
+    let mut command = Command::new(&artifacts.qemu);
+    command
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-nodefaults", "-display", "none"])
+        .args(["-m", &memory.to_string(), "-smp", &config.cpus.to_string()])
+        .args(["-object", &format!("memory-backend-memfd,id=mem,size={memory}M,share=on")])
+        .args(["-machine", "q35,memory-backend=mem"])
+        .arg("-kernel")
+        .arg(&artifacts.kernel)
+        .arg("-initrd")
+        .arg(&artifacts.initrd)
+        .arg("-append")
+        .arg(format!("console=ttyS0 quiet panic=0 minions.hostname={}", config.name))
+        .arg("-serial")
+        .arg(with_path("file:", files.serial, ""))
+        .arg("-qmp")
+        .arg(with_path("unix:", files.monitor, ",server=on,wait=off"))
+        .arg("-chardev")
+        .arg(with_path("socket,id=vsock,path=", files.vhost_socket, ""))
+        .args(["-device", "vhost-user-vsock-pci,chardev=vsock"])
+        .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]);
+    command
+}
+
+fn with_path(before: &str, path: &Path, after: &str) -> OsString {
+    let mut option = OsString::from(before);
+    option.push(path);
+    option.push(after);
+    option
+}

@@ -1,0 +1,50 @@
+//! The little of QEMU's monitor protocol (JSON lines on a Unix socket) that the rig needs.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::RigError;
+
+/// The monitor answers at once, or never: it runs in QEMU's main loop.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs one command without arguments, for example `system_reset`.
+pub(crate) fn execute(monitor: &Path, command: &str) -> Result<(), RigError> {
+    converse(monitor, command)
+        .map_err(|source| RigError::Monitor { doing: command.to_owned(), source })
+}
+
+fn converse(monitor: &Path, command: &str) -> io::Result<()> {
+    let stream = UnixStream::connect(monitor)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut stream = stream;
+    lines.next().ok_or(io::ErrorKind::UnexpectedEof)??; // the greeting
+    // Nothing else is taken before the capabilities are agreed on.
+    for command in ["qmp_capabilities", command] {
+        writeln!(stream, "{}", json!({ "execute": command }))?;
+        reply(&mut lines)?;
+    }
+    Ok(())
+}
+
+/// Reads up to the reply; events may come before it.
+fn reply(lines: &mut impl Iterator<Item = io::Result<String>>) -> io::Result<()> {
+    for line in lines {
+        let message: Value = serde_json::from_str(&line?)?;
+        if message.get("return").is_some() {
+            return Ok(());
+        }
+        if let Some(error) = message.get("error") {
+            return Err(io::Error::other(error.to_string()));
+        }
+    }
+    Err(io::ErrorKind::UnexpectedEof.into())
+}

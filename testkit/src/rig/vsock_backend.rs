@@ -1,0 +1,47 @@
+//! The vhost-user vsock device: one process a VM, which offers the hybrid-vsock socket.
+
+use std::{
+    os::unix::fs::FileTypeExt,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use super::{Artifacts, RigError, process::Process, wait::wait_until};
+
+/// The backend opens its sockets within milliseconds; this is for a machine that is very busy.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// CIDs 0 to 2 are reserved: hypervisor, local, host.
+static NEXT_CID: AtomicU32 = AtomicU32::new(3);
+
+/// Starts a backend and waits until both of its sockets exist.
+///
+/// `vhost_socket` is what QEMU connects to, `vsock_socket` what hosts connect to.
+pub(crate) fn start(
+    artifacts: &Artifacts,
+    vhost_socket: &Path,
+    vsock_socket: &Path,
+    log: &Path,
+) -> Result<Process, RigError> {
+    let mut command = Command::new(&artifacts.vsock_backend);
+    command
+        .arg("--guest-cid")
+        .arg(NEXT_CID.fetch_add(1, Ordering::Relaxed).to_string())
+        .arg("--socket")
+        .arg(vhost_socket)
+        .arg("--uds-path")
+        .arg(vsock_socket);
+    let mut backend =
+        Process::spawn("vhost-device-vsock", &artifacts.setpriv, &command, log.to_owned())?;
+    wait_until("vhost-device-vsock listens", START_TIMEOUT, || {
+        backend.check_running()?;
+        Ok((is_socket(vhost_socket) && is_socket(vsock_socket)).then_some(()))
+    })?;
+    Ok(backend)
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+}

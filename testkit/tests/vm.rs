@@ -1,0 +1,123 @@
+//! What the rig promises about a real VM.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use testkit::rig::{Artifacts, RigError, Vm, VmConfig};
+
+const AGENT_PORT: u32 = 1024;
+const BOOT: Duration = Duration::from_secs(60);
+
+fn boot(name: &str, dir: &TempDir) -> Vm {
+    try_boot(name, dir).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn try_boot(name: &str, dir: &TempDir) -> Result<Vm, RigError> {
+    let mut vm = Vm::boot(&Artifacts::locate()?, VmConfig::new(name, dir.path()))?;
+    vm.wait_for_port(AGENT_PORT, BOOT)?;
+    Ok(vm)
+}
+
+fn process(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// The VM's private directory, which its QEMU was told about.
+fn private_dir(vm: &Vm) -> Option<PathBuf> {
+    let command_line = fs::read(process(vm.qemu_pid()).join("cmdline")).ok()?;
+    let command_line = String::from_utf8(command_line).ok()?;
+    let serial = command_line.split('\0').find_map(|word| word.strip_prefix("file:"))?;
+    Path::new(serial).parent().map(Path::to_owned)
+}
+
+#[test]
+fn a_booted_vm_answers_and_a_dropped_one_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let vm = boot("drop-test", &dir);
+    assert_eq!(vm.socket_path(), dir.path().join("drop-test.vsock"));
+    vm.connect(AGENT_PORT).unwrap();
+    assert!(matches!(vm.connect(9), Err(RigError::Handshake { port: 9, .. })));
+
+    let private = private_dir(&vm).unwrap();
+    let processes = [process(vm.qemu_pid()), process(vm.vsock_backend_pid())];
+    assert!(private.exists() && processes.iter().all(|process| process.exists()));
+    drop(vm);
+    assert!(!private.exists());
+    assert!(!processes.iter().any(|process| process.exists()));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_killed_vm_leaves_its_socket_and_the_next_of_its_name_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = boot("again", &dir);
+    let socket = first.socket_path().to_owned();
+    let processes = [process(first.qemu_pid()), process(first.vsock_backend_pid())];
+    first.kill();
+    assert!(!processes.iter().any(|process| process.exists()));
+    let refused = UnixStream::connect(&socket).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+
+    let second = boot("again", &dir);
+    drop(first);
+    assert!(socket.exists(), "the first VM removed the second one's socket");
+    second.connect(AGENT_PORT).unwrap();
+    drop(second);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_reset_vm_boots_anew_in_the_same_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = boot("reset-test", &dir);
+    let pid = vm.qemu_pid();
+    assert_eq!(vm.boots(), 1);
+    vm.reset().unwrap();
+    vm.wait_for_port(AGENT_PORT, BOOT).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(vm.boots(), 2);
+    assert_eq!(vm.qemu_pid(), pid);
+}
+
+#[test]
+fn a_paused_vm_takes_connections_but_stays_silent_until_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let vm = boot("pause-test", &dir);
+    vm.pause().unwrap();
+    let mut stream = UnixStream::connect(vm.socket_path()).unwrap();
+    stream.write_all(b"CONNECT 1024\n").unwrap();
+    let mut line = [0; 3];
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    assert_eq!(stream.read_exact(&mut line).unwrap_err().kind(), ErrorKind::WouldBlock);
+    vm.resume().unwrap();
+    stream.set_read_timeout(Some(BOOT)).unwrap();
+    stream.read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"OK ");
+}
+
+#[test]
+fn a_vm_outlives_the_thread_that_booted_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let vm = std::thread::scope(|scope| scope.spawn(|| boot("thread-test", &dir)).join().unwrap());
+    vm.connect(AGENT_PORT).unwrap();
+}
+
+#[test]
+fn a_name_or_path_that_cannot_work_is_refused_before_anything_starts() {
+    let artifacts = Artifacts::locate().unwrap_or_else(|error| panic!("{error}"));
+    let boot = |name: &str, dir: &Path| Vm::boot(&artifacts, VmConfig::new(name, dir)).unwrap_err();
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["", "../up", "-x", "a b", &"n".repeat(64)] {
+        assert!(matches!(boot(name, dir.path()), RigError::InvalidName(_)), "{name:?}");
+    }
+    let long = dir.path().join("d".repeat(100));
+    assert!(matches!(boot("vm", &long), RigError::SocketPathTooLong(_)));
+    let nowhere = dir.path().join("nowhere");
+    assert!(boot("vm", &nowhere).to_string().contains("vhost-device-vsock"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,120 @@
+//! A tour over a real VM: everything that is shown is really done.
+//!
+//! # Layout
+//!
+//! - [`daemon`]: minionsd as a child that ends in order.
+//! - [`tour`]: the commands that are shown.
+//! - [`shown`]: one of them: printed, run, judged.
+//! - [`interrupt`]: Ctrl-C and SIGTERM end the demo, and nothing stays behind.
+
+mod daemon;
+mod interrupt;
+mod shown;
+mod tour;
+
+use std::{
+    fs::{self, Permissions},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tempfile::TempDir;
+use testkit::rig::{Artifacts, Vm, VmConfig};
+
+use crate::{
+    command,
+    progress::{self, Outcome, Steps},
+    setup,
+    workspace::Workspace,
+};
+use daemon::Daemon;
+use interrupt::Interrupt;
+use tour::Tour;
+
+/// The name that the documentation uses too.
+const VM_NAME: &str = "agent-test-vm";
+
+/// Where the agent listens in the guest.
+const AGENT_PORT: u32 = 1024;
+
+/// A boot takes three seconds; this is for a machine that is very busy.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Binaries, VM, daemon.
+const OWN_STEPS: usize = 3;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) once: bool,
+    pub(crate) listen: SocketAddr,
+}
+
+/// Sets up, gives the tour, and stays until a signal comes (unless `once`).
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    check_free(options.listen)?;
+    let mut steps = Steps::new(setup::VM_STEPS + OWN_STEPS);
+    setup::for_vm(workspace, &mut steps)?;
+    steps.run("minionsd and minionsctl", || build(workspace))?;
+
+    let mut interrupt = Interrupt::install()?;
+    // Dropped in the reverse order: daemon, VM, directory.
+    let dir = socket_dir()?;
+    let artifacts = Artifacts::locate()?;
+    let mut vm = Vm::boot(&artifacts, VmConfig::new(VM_NAME, dir.path()))?;
+    steps.run("virtual machine", || {
+        // Only then the daemon: see `Vm::reset` on what the vsock backend does not survive.
+        vm.wait_for_port(AGENT_PORT, BOOT_TIMEOUT)?;
+        Ok(Outcome::done("booted"))
+    })?;
+    interrupt.check()?;
+    let programs = workspace.target().join("release");
+    let mut daemon = Daemon::start(&programs.join("minionsd"), options.listen, dir.path())?;
+    let tour = Tour::new(&programs.join("minionsctl"), options.listen, vm.name(), vm.socket_path());
+    steps.run("daemon", || {
+        daemon.wait_until_listening()?;
+        command::run(&mut tour.wait_until_ready())?;
+        Ok(Outcome::done("found the VM ready"))
+    })?;
+    for part in tour.parts() {
+        progress::title(part.title);
+        for command in part.commands {
+            interrupt.check()?;
+            shown::run(command)?;
+        }
+    }
+    if !options.once {
+        tour.print_what_to_try();
+        interrupt.wait();
+    }
+    daemon.stop()
+}
+
+/// A port that is taken would otherwise show only after minutes of setup.
+fn check_free(listen: SocketAddr) -> anyhow::Result<()> {
+    TcpListener::bind(listen).map(drop).with_context(|| {
+        format!("cannot serve on {listen}; choose another with --listen ADDRESS:PORT")
+    })
+}
+
+fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut build = workspace.cargo("build");
+    build.args(["--release", "--locked", "-p", "minionsd", "-p", "minionsctl"]);
+    command::run(&mut build)?;
+    Ok(Outcome::done("built"))
+}
+
+/// Readable by all, as the real one is: minionsd takes no socket from a directory that others
+/// may write to.
+fn socket_dir() -> anyhow::Result<TempDir> {
+    let dir = tempfile::Builder::new()
+        .prefix("minions-")
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir()
+        .context("cannot create a directory for the sockets")?;
+    // Whatever the umask took away.
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
+    Ok(dir)
+}

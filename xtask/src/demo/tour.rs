@@ -1,0 +1,133 @@
+//! What the tour shows: four verbs, each by REST, by minionsctl through the daemon, and by
+//! minionsctl straight to the agent.
+
+use std::{
+    env,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{command::line, progress};
+
+/// The guest's place in QEMU's own user network. The gateway is QEMU itself: nothing that the
+/// guest sends leaves the machine.
+const ADDRESS: &str = "10.0.2.15/24";
+const GATEWAY: &str = "10.0.2.2";
+/// Only written into the guest's resolver file; nobody asks it anything.
+const DNS: &str = "1.1.1.1";
+
+/// Some commands under one title.
+pub(crate) struct Part {
+    pub(crate) title: &'static str,
+    pub(crate) commands: Vec<Command>,
+}
+
+/// Knows whom to talk to.
+#[derive(Debug)]
+pub(crate) struct Tour {
+    minionsctl: PathBuf,
+    /// The daemon, as `http://ADDRESS:PORT`.
+    host: String,
+    vm: String,
+    socket: PathBuf,
+}
+
+impl Tour {
+    pub(crate) fn new(minionsctl: &Path, listen: SocketAddr, vm: &str, socket: &Path) -> Self {
+        Self {
+            minionsctl: from_here(minionsctl),
+            host: format!("http://{listen}"),
+            vm: vm.to_owned(),
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// Ends when the daemon says that the VM is ready.
+    pub(crate) fn wait_until_ready(&self) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", "60"]).arg(&self.minionsctl);
+        command.args(["--host", &self.host, "wait", &self.vm]);
+        command
+    }
+
+    /// All of it, in order: the network comes before the ping that needs it.
+    pub(crate) fn parts(&self) -> [Part; 5] {
+        let ping = ["--", "ping", "-c", "2", GATEWAY];
+        let net = ["--ip", ADDRESS, "--gateway", GATEWAY, "--dns", DNS];
+        let net_body = format!(r#"{{"ip":"{ADDRESS}","gateway":"{GATEWAY}","dns":["{DNS}"]}}"#);
+        let ping_body = format!(r#"{{"command":"ping","args":["-c","2","{GATEWAY}"]}}"#);
+        [
+            Part { title: "what is there", commands: vec![self.get(""), self.ctl(&["ls"], &[])] },
+            self.part("health", self.get("/health"), "health", &[]),
+            self.part(
+                "network: none until the host configures it",
+                self.send("PUT", "/network", &net_body),
+                "configure-network",
+                &net,
+            ),
+            self.part(
+                "exec: the guest pings its gateway",
+                self.send("POST", "/exec", &ping_body),
+                "exec",
+                &ping,
+            ),
+            self.part("status", self.get("/status"), "status", &[]),
+        ]
+    }
+
+    /// Lines to copy.
+    pub(crate) fn print_what_to_try(&self) {
+        progress::title("yours until Ctrl-C; try");
+        let shell = r#"{"command":"sh","args":["-c","uname -a; id; ls /"]}"#;
+        for command in [
+            self.get("/health"),
+            self.send("POST", "/exec", shell),
+            self.ctl(&["get", &self.vm], &[]),
+            self.ctl(&["exec", &self.vm], &["--", "sh", "-c", "uname -a; id; ls /"]),
+            self.direct("health", &[]),
+        ] {
+            progress::line(line(&command));
+        }
+        progress::line(format!("in a browser: {0}/ and {0}/docs", self.host));
+    }
+
+    /// One verb three ways.
+    fn part(&self, title: &'static str, rest: Command, verb: &str, arguments: &[&str]) -> Part {
+        let through_daemon = self.ctl(&[verb, &self.vm], arguments);
+        Part { title, commands: vec![rest, through_daemon, self.direct(verb, arguments)] }
+    }
+
+    fn get(&self, below_vm: &str) -> Command {
+        self.curl(&[], below_vm)
+    }
+
+    fn send(&self, method: &str, below_vm: &str, json: &str) -> Command {
+        self.curl(&["-X", method, "-H", "content-type: application/json", "-d", json], below_vm)
+    }
+
+    fn curl(&self, options: &[&str], below_vm: &str) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail-with-body"]).args(options);
+        command.arg(format!("{}/vms/{}{below_vm}", self.host, self.vm));
+        command
+    }
+
+    fn ctl(&self, verb_and_vm: &[&str], arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.minionsctl);
+        command.args(["--host", &self.host]).args(verb_and_vm).args(arguments);
+        command
+    }
+
+    fn direct(&self, verb: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.minionsctl);
+        command.arg("--socket").arg(&self.socket).arg(verb).args(arguments);
+        command
+    }
+}
+
+/// A path that is short to read and right to copy.
+fn from_here(path: &Path) -> PathBuf {
+    let here = env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).to_owned()
+}

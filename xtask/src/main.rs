@@ -1,0 +1,69 @@
+//! The workspace's own commands: `cargo xtask demo | test | openapi`.
+//!
+//! # Layout
+//!
+//! - [`setup`]: what a real VM needs, one file a kind of prerequisite; cached in the rig directory.
+//! - [`demo`]: boots a VM and shows the four verbs over it, each in three ways.
+//! - [`mod@test`]: every check there is, in order, with one summary line at the end.
+//! - [`openapi`]: writes or compares the committed API description.
+//! - [`progress`]: the only place that prints.
+
+mod command;
+mod demo;
+mod openapi;
+mod progress;
+mod setup;
+mod test;
+mod workspace;
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", about = "The workspace's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Boot a real VM with the agent, start minionsd, show health, network, exec and status
+    Demo {
+        /// Exit after the tour instead of staying until Ctrl-C
+        #[arg(long)]
+        once: bool,
+        /// Where minionsd serves HTTP
+        #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS:PORT")]
+        listen: SocketAddr,
+    },
+    /// Check everything, the tests with real VMs included
+    Test,
+    /// Write openapi/minions.json from the daemon's routes
+    Openapi {
+        /// Only compare, and fail if the committed file is out of date
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        progress::error(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::locate()?;
+    match task {
+        Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
+        Task::Test => return test::run(&workspace),
+        Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
+        Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,116 @@
+//! Debian packages.
+
+use std::{path::Path, process::Command};
+
+use crate::{
+    command::{self, CommandError, on_path},
+    progress::Outcome,
+};
+
+/// A package, and how to see that what it brings is there.
+#[derive(Debug)]
+pub(crate) struct Need {
+    pub(crate) package: &'static str,
+    pub(crate) is_met: fn() -> bool,
+}
+
+/// What booting a VM and showing it takes.
+pub(crate) const VM_NEEDS: [Need; 7] = [
+    Need { package: "qemu-system-x86", is_met: || on_path("qemu-system-x86_64") },
+    // Only the static one runs in a guest without libraries, so the program alone proves nothing.
+    Need { package: "busybox-static", is_met: || is_installed("busybox-static") },
+    Need { package: "util-linux", is_met: || on_path("setpriv") },
+    Need { package: "gzip", is_met: || on_path("gzip") },
+    Need { package: "xz-utils", is_met: || on_path("xz") },
+    Need { package: "curl", is_met: || on_path("curl") },
+    // For linking the agent statically.
+    Need {
+        package: "libc6-dev",
+        is_met: || Path::new("/usr/lib/x86_64-linux-gnu/libc.a").exists(),
+    },
+];
+
+/// Why packages are not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AptError {
+    #[error("missing Debian packages; run: sudo apt-get install -y --no-install-recommends {0}")]
+    NotRoot(String),
+    #[error("this machine has no apt-get; install what these Debian packages bring: {0}")]
+    NoApt(String),
+    #[error("apt-get installed {0}, but what it should bring is still not there")]
+    StillMissing(String),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+/// Talks to apt; refreshes the package lists at most once a run.
+#[derive(Debug, Default)]
+pub(crate) struct Apt {
+    lists_are_fresh: bool,
+}
+
+impl Apt {
+    /// Installs the packages whose need is not met.
+    pub(crate) fn ensure(&mut self, needs: &[&Need]) -> anyhow::Result<Outcome> {
+        let missing = missing(needs);
+        if missing.is_empty() {
+            return Ok(Outcome::Cached);
+        }
+        self.install(&missing)?;
+        let still = self::missing(needs);
+        if !still.is_empty() {
+            return Err(AptError::StillMissing(still.join(" ")).into());
+        }
+        Ok(Outcome::done(format!("installed {}", missing.join(", "))))
+    }
+
+    fn install(&mut self, names: &[&str]) -> Result<(), AptError> {
+        if !on_path("apt-get") {
+            return Err(AptError::NoApt(names.join(" ")));
+        }
+        if !is_root() {
+            return Err(AptError::NotRoot(names.join(" ")));
+        }
+        self.refresh_lists()?;
+        let mut install = apt_get("install");
+        command::run(install.args(["-y", "--no-install-recommends"]).args(names))?;
+        Ok(())
+    }
+
+    /// `apt-get update`, the first time it is called; nothing for who may not.
+    pub(crate) fn refresh_lists(&mut self) -> Result<(), CommandError> {
+        if !self.lists_are_fresh && is_root() {
+            command::run(&mut apt_get("update"))?;
+        }
+        self.lists_are_fresh = true;
+        Ok(())
+    }
+
+    /// Downloads the package file of `package` into `dir`.
+    pub(crate) fn download(&self, package: &str, dir: &Path) -> Result<(), CommandError> {
+        // As root, apt would download as the user _apt, who may not write to `dir`.
+        let mut download = apt_get("download");
+        download.args(["-o", "APT::Sandbox::User=root", package]).current_dir(dir);
+        command::run(&mut download).map(drop)
+    }
+}
+
+fn missing(needs: &[&Need]) -> Vec<&'static str> {
+    needs.iter().filter(|need| !(need.is_met)()).map(|need| need.package).collect()
+}
+
+fn apt_get(action: &str) -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", action]);
+    command
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f=${db:Status-Status}", package]);
+    command::run(&mut query).is_ok_and(|status| status == "installed")
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,0 +1,156 @@
+//! The guest's kernel and its modules, taken out of Debian's package without installing it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+use testkit::rig::{GUEST_MODULES, Layout};
+
+use super::apt::Apt;
+use crate::{
+    command::{self, CommandError},
+    progress::Outcome,
+};
+
+/// An empty package that depends on the newest kernel for virtual machines.
+const META_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// Why there is no kernel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    #[error("apt knows no kernel package that {META_PACKAGE} depends on")]
+    NoPackage,
+    #[error("{package} does not contain {what}")]
+    NotInPackage { package: String, what: String },
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Fetches the kernel unless it is there.
+pub(crate) fn ensure(rig: &Layout, apt: &mut Apt) -> anyhow::Result<Outcome> {
+    let mut parts = GUEST_MODULES.iter().map(|name| rig.module(name)).chain([rig.kernel()]);
+    if parts.all(|part| part.exists()) {
+        return Ok(Outcome::Cached);
+    }
+    let scratch = tempfile::tempdir_in(rig.dir()).context("cannot create a scratch directory")?;
+    let package = download(apt, scratch.path())?;
+    let unpacked = unpack(scratch.path(), &package)?;
+    install(rig, &unpacked, &package)?;
+    Ok(Outcome::done(format!("{package} unpacked")))
+}
+
+/// Lists that are old name packages that the archive no longer has: then once more.
+fn download(apt: &mut Apt, dir: &Path) -> Result<String, KernelError> {
+    if let Ok(package) = resolve()
+        && apt.download(&package, dir).is_ok()
+    {
+        return Ok(package);
+    }
+    apt.refresh_lists()?;
+    let package = resolve()?;
+    apt.download(&package, dir)?;
+    Ok(package)
+}
+
+/// The concrete package, for example `linux-image-6.1.0-48-cloud-amd64`.
+fn resolve() -> Result<String, KernelError> {
+    let said = command::run(Command::new("apt-cache").args(["depends", META_PACKAGE]))?;
+    dependency(&said).map(str::to_owned).ok_or(KernelError::NoPackage)
+}
+
+fn dependency(apt_cache: &str) -> Option<&str> {
+    let mut packages = apt_cache.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    packages.find(|package| package.starts_with("linux-image-"))
+}
+
+fn unpack(dir: &Path, package: &str) -> Result<PathBuf, KernelError> {
+    let is_package = |path: &Path| path.extension().is_some_and(|extension| extension == "deb");
+    let file = find(dir, &is_package)?.ok_or_else(|| not_in(package, "a package file"))?;
+    let unpacked = dir.join("unpacked");
+    command::run(Command::new("dpkg").arg("-x").arg(file).arg(&unpacked))?;
+    Ok(unpacked)
+}
+
+fn install(rig: &Layout, unpacked: &Path, package: &str) -> Result<(), KernelError> {
+    let is_kernel = |path: &Path| file_name(path).starts_with("vmlinuz-");
+    let kernel = find(unpacked, &is_kernel)?.ok_or_else(|| not_in(package, "vmlinuz"))?;
+    for module in GUEST_MODULES {
+        let target = rig.module(module);
+        if let Some(dir) = target.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let plain = format!("{module}.ko");
+        let packed = format!("{module}.ko.xz");
+        let is_module = |path: &Path| [&*plain, &*packed].contains(&file_name(path));
+        let source = find(unpacked, &is_module)?.ok_or_else(|| not_in(package, &plain))?;
+        copy_unpacked(&source, &target)?;
+    }
+    fs::copy(kernel, rig.kernel())?;
+    Ok(())
+}
+
+/// The guest's insmod takes no compressed modules.
+fn copy_unpacked(source: &Path, target: &Path) -> Result<(), KernelError> {
+    if source.extension().is_some_and(|extension| extension == "xz") {
+        let out = Stdio::from(fs::File::create(target)?);
+        let status = Command::new("xz").arg("-dc").arg(source).stdout(out).status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("xz -dc {}: {status}", source.display())).into());
+        }
+        return Ok(());
+    }
+    fs::copy(source, target)?;
+    Ok(())
+}
+
+/// The first file below `dir` for which `wanted` holds.
+fn find(dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            if let Some(found) = find(&path, wanted)? {
+                return Ok(Some(found));
+            }
+        } else if wanted(&path) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+fn not_in(package: &str, what: &str) -> KernelError {
+    KernelError::NotInPackage { package: package.to_owned(), what: what.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_concrete_package_is_the_one_depended_on() {
+        let said = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-48-cloud-amd64\n";
+        assert_eq!(dependency(said), Some("linux-image-6.1.0-48-cloud-amd64"));
+        assert_eq!(dependency("W: unknown\n"), None);
+    }
+
+    #[test]
+    fn a_compressed_module_arrives_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("vsock.ko");
+        fs::write(&plain, "module").unwrap();
+        command::run(Command::new("xz").arg(&plain)).unwrap();
+        let target = dir.path().join("out.ko");
+        copy_unpacked(&dir.path().join("vsock.ko.xz"), &target).unwrap();
+        assert_eq!(fs::read_to_string(target).unwrap(), "module");
+    }
+}

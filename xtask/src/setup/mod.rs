@@ -1,0 +1,47 @@
+//! What a real VM needs. Every part is cached in the rig directory: a second run is quick.
+
+mod agent;
+mod apt;
+mod archive;
+mod initrd;
+mod kernel;
+mod python;
+mod stamp;
+mod vsock_backend;
+
+use std::fs;
+
+use anyhow::{Context, ensure};
+
+use crate::{progress::Steps, workspace::Workspace};
+use apt::{Apt, Need};
+
+/// How many steps [`for_vm`] takes.
+pub(crate) const VM_STEPS: usize = 5;
+/// How many steps [`for_tests`] takes.
+pub(crate) const TEST_STEPS: usize = VM_STEPS + 1;
+
+/// Prepares all that a VM is booted from.
+pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
+    prepare(workspace, steps, &[])
+}
+
+/// Prepares all that the tests need: a VM and the OpenAPI tools.
+pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
+    prepare(workspace, steps, &[python::NEED])?;
+    steps.run("python tools", || python::ensure(&workspace.rig().venv()))
+}
+
+fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::Result<()> {
+    ensure!(std::env::consts::ARCH == "x86_64", "the VM rig is for x86-64 hosts only");
+    let rig = workspace.rig();
+    fs::create_dir_all(rig.dir())
+        .with_context(|| format!("cannot create {}", rig.dir().display()))?;
+    let mut apt = Apt::default();
+    let needs: Vec<&Need> = apt::VM_NEEDS.iter().chain(more).collect();
+    steps.run("Debian packages", || apt.ensure(&needs))?;
+    steps.run("guest kernel", || kernel::ensure(rig, &mut apt))?;
+    steps.run("vsock backend", || vsock_backend::ensure(rig))?;
+    steps.run("static agent", || agent::ensure(workspace))?;
+    steps.run("guest image", || initrd::ensure(rig))
+}

@@ -1,0 +1,45 @@
+//! The OpenAPI tools from PyPI, in a virtual environment of their own.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, bail};
+
+use super::{apt::Need, stamp::Stamp};
+use crate::{command, progress::Outcome};
+
+/// Every package with its exact version; the first lines are the ones we call.
+const REQUIREMENTS: &str = include_str!("python-requirements.txt");
+
+/// A Python that can make a virtual environment.
+pub(crate) const NEED: Need = Need { package: "python3-venv", is_met: || interpreter().is_some() };
+
+/// The first in `PATH` may be one that the user manages; the second is Debian's.
+const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
+
+/// Installs the tools unless exactly these versions are there.
+pub(crate) fn ensure(venv: &Path) -> anyhow::Result<Outcome> {
+    let Some(python) = interpreter() else {
+        bail!("no Python here can make a virtual environment");
+    };
+    let version = command::run(Command::new(python).arg("--version"))?;
+    let stamp = Stamp::of(venv.join("minions.stamp"), &(REQUIREMENTS, version));
+    if stamp.is_fresh(&venv.join("bin/python")) {
+        return Ok(Outcome::Cached);
+    }
+    command::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(venv))?;
+    let list = venv.join("requirements.txt");
+    std::fs::write(&list, REQUIREMENTS)
+        .with_context(|| format!("cannot write {}", list.display()))?;
+    let mut install = Command::new(venv.join("bin/python"));
+    install.args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&list);
+    command::run(&mut install)?;
+    stamp.write().context("cannot remember what was installed")?;
+    Ok(Outcome::done("installed"))
+}
+
+fn interpreter() -> Option<&'static str> {
+    let can_make_venv = |python: &&str| {
+        command::run(Command::new(python).args(["-c", "import ensurepip, venv"])).is_ok()
+    };
+    INTERPRETERS.into_iter().find(can_make_venv)
+}

@@ -1,0 +1,96 @@
+//! Every check there is, in order; stops at the first that fails.
+
+mod summary;
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::Context;
+
+use crate::{
+    command, openapi,
+    progress::{self, Outcome, Steps},
+    setup,
+    workspace::Workspace,
+};
+use summary::Summary;
+
+/// Format, lints, docs, API description, binaries, tests.
+const OWN_STEPS: usize = 6;
+
+/// Sets up, then checks.
+///
+/// # Errors
+///
+/// A step before the tests failed. Failed tests are a failing exit code: the last line is then
+/// the summary, as when they pass.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    let mut steps = Steps::new(setup::TEST_STEPS + OWN_STEPS);
+    setup::for_tests(workspace, &mut steps)?;
+    check_sources(workspace, &mut steps)?;
+    let mut summary = Summary::default();
+    let outcome = steps.run_aloud("tests", || {
+        run_tests(workspace, &mut summary)?;
+        summary.verdict()?;
+        Ok(Outcome::done("passed"))
+    });
+    if let Err(error) = &outcome {
+        progress::error(error);
+    }
+    // Alone on the last line, because machines read it.
+    progress::line(&summary);
+    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
+    steps.run("format", || passed(workspace.cargo("fmt").args(["--all", "--check"])))?;
+    steps.run("lints", || {
+        let mut clippy = workspace.cargo("clippy");
+        clippy.args(["--workspace", "--all-targets", "--all-features", "--locked"]);
+        passed(clippy.args(["--", "-D", "warnings"]))
+    })?;
+    steps.run("docs", || {
+        let mut doc = workspace.cargo("doc");
+        doc.args(["--workspace", "--all-features", "--no-deps", "--locked"]);
+        passed(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    steps.run("API description", || {
+        openapi::run(workspace, openapi::Mode::Check)?;
+        Ok(Outcome::done("compared"))
+    })?;
+    // Tests of one crate start the binaries of others, which `cargo test` alone does not build.
+    steps.run("binaries", || {
+        let mut build = workspace.cargo("build");
+        passed(build.args(["--workspace", "--bins", "--all-features", "--locked"]))
+    })
+}
+
+fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
+    command::run(command)?;
+    Ok(Outcome::done("passed"))
+}
+
+/// Runs all tests, with their output passed on line by line.
+fn run_tests(workspace: &Workspace, summary: &mut Summary) -> anyhow::Result<()> {
+    let mut child = workspace
+        .cargo("test")
+        .args(["--workspace", "--all-features", "--locked", "--no-fail-fast"])
+        .env("MINIONS_RIG_DIR", workspace.rig().dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo test")?;
+    if let Some(stdout) = child.stdout.take() {
+        let mut lines = BufReader::new(stdout).split(b'\n');
+        while let Some(line) = lines.next().transpose().context("cannot read from cargo test")? {
+            let line = String::from_utf8_lossy(&line);
+            summary.read(&line);
+            progress::line(line);
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    summary.finish(status.success());
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Where the workspace and its target directory are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use testkit::rig::Layout;
+
+use crate::command::{self, CommandError, cargo};
+
+/// Why the target directory is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkspaceError {
+    #[error("cannot ask cargo about the workspace")]
+    Cargo(#[from] CommandError),
+    #[error("cannot read what cargo says about the workspace")]
+    Json(#[from] serde_json::Error),
+    #[error("cargo does not tell the workspace's target directory")]
+    NoTargetDirectory,
+}
+
+/// The workspace that this xtask was built from.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+    rig: Layout,
+}
+
+impl Workspace {
+    pub(crate) fn locate() -> Result<Self, WorkspaceError> {
+        let mut ask = cargo();
+        ask.args(["metadata", "--no-deps", "--format-version", "1"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        let metadata: Value = serde_json::from_str(&command::run(&mut ask)?)?;
+        let path = |key| metadata[key].as_str().map(PathBuf::from);
+        let target = path("target_directory").ok_or(WorkspaceError::NoTargetDirectory)?;
+        let root = path("workspace_root").ok_or(WorkspaceError::NoTargetDirectory)?;
+        let rig = match env::var_os("MINIONS_RIG_DIR") {
+            Some(dir) if !dir.is_empty() => Layout::new(root.join(dir)),
+            _ => Layout::new(target.join("rig")),
+        };
+        Ok(Self { root, target, rig })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    pub(crate) fn rig(&self) -> &Layout {
+        &self.rig
+    }
+
+    /// `cargo SUBCOMMAND` at the root of the workspace.
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
+        let mut command = cargo();
+        command.arg(subcommand).current_dir(&self.root);
+        command
+    }
+}
