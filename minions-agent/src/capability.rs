@@ -1,0 +1,126 @@
+//! Which kinds of request an agent answers.
+//!
+//! The host decides what it asks for; whoever builds the guest image decides what can be asked at
+//! all. A guest that nobody should run commands in starts its agent with `--allow health,status`.
+
+use minions_proto::Request;
+use std::str::FromStr;
+
+/// One kind of request, by the name it has on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Capability {
+    /// `health`: who are you, and are you alive?
+    Health,
+    /// `status`: how is the guest doing?
+    Status,
+    /// `network`: give the guest its network.
+    Network,
+    /// `exec`: run a program.
+    Exec,
+    /// `write_file`: put a file into the guest.
+    WriteFile,
+}
+
+impl Capability {
+    const ALL: [Self; 5] = [Self::Health, Self::Status, Self::Network, Self::Exec, Self::WriteFile];
+
+    /// The name in `--allow`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::Status => "status",
+            Self::Network => "network",
+            Self::Exec => "exec",
+            Self::WriteFile => "write_file",
+        }
+    }
+
+    /// What a request needs.
+    #[must_use]
+    pub fn needed_by(request: &Request) -> Self {
+        match request {
+            Request::HealthCheck(_) => Self::Health,
+            Request::ReportStatus(_) => Self::Status,
+            Request::ConfigureNetwork(_) => Self::Network,
+            Request::Exec(_) => Self::Exec,
+            Request::WriteFile(_) => Self::WriteFile,
+        }
+    }
+}
+
+/// A set of [`Capability`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// One bit each, by discriminant.
+    bits: u8,
+}
+
+impl Capabilities {
+    /// Everything that this version knows: the default.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::from_iter(Capability::ALL)
+    }
+
+    /// Whether requests of this kind are answered.
+    #[must_use]
+    pub fn contain(self, capability: Capability) -> bool {
+        self.bits & bit(capability) != 0
+    }
+}
+
+fn bit(capability: Capability) -> u8 {
+    1 << capability as u8
+}
+
+impl FromIterator<Capability> for Capabilities {
+    fn from_iter<I: IntoIterator<Item = Capability>>(capabilities: I) -> Self {
+        Self { bits: capabilities.into_iter().fold(0, |bits, one| bits | bit(one)) }
+    }
+}
+
+/// A name in a list of capabilities that isn't one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not one of health, status, network, exec, write_file")]
+pub struct UnknownCapability {
+    /// As it was given.
+    pub name: String,
+}
+
+impl FromStr for Capabilities {
+    type Err = UnknownCapability;
+
+    /// Reads `health,status`. An empty list is no list: an agent that answers nothing is a mistake.
+    fn from_str(list: &str) -> Result<Self, Self::Err> {
+        list.split(',')
+            .map(|name| {
+                Capability::ALL
+                    .into_iter()
+                    .find(|capability| capability.name() == name)
+                    .ok_or_else(|| UnknownCapability { name: name.to_owned() })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_names_exactly_what_is_allowed() {
+        let some: Capabilities = "health,write_file".parse().unwrap();
+        assert!(some.contain(Capability::Health) && some.contain(Capability::WriteFile));
+        assert!(!some.contain(Capability::Exec));
+        let every = Capability::ALL.map(Capability::name).join(",");
+        assert_eq!(every.parse(), Ok(Capabilities::all()));
+    }
+
+    #[test]
+    fn a_misspelt_or_missing_name_is_refused() {
+        for list in ["", "exec,", "health,exce", "Health", "health, exec"] {
+            assert!(list.parse::<Capabilities>().is_err(), "{list:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Two streams into one frame.
+//!
+//! The frame is a megabyte *encoded*, and a control character becomes six bytes: what was kept in
+//! memory may still be far too long. Each stream has half of the room, and what one leaves free
+//! the other may use.
+
+use super::head_tail::Kept;
+use super::json_text;
+use minions_proto::frame::{EncodeError, MAX_FRAME_LEN, PREFIX_LEN};
+use minions_proto::message::{ExecReply, encode_reply};
+
+/// Room for the line that stands for what is missing: 48 bytes encoded, with a 20-digit number.
+const MARKER_COST: usize = 64;
+
+/// Puts both streams' text into `reply`, which has everything else already.
+pub(super) fn fit(reply: ExecReply, stdout: Kept, stderr: Kept) -> Result<ExecReply, EncodeError> {
+    let envelope = encode_reply(&reply)?.len() - PREFIX_LEN;
+    let (for_stdout, for_stderr) =
+        share(MAX_FRAME_LEN - envelope, wanted(&stdout), wanted(&stderr));
+    let (stdout, stdout_truncated) = text(stdout, for_stdout);
+    let (stderr, stderr_truncated) = text(stderr, for_stderr);
+    Ok(ExecReply {
+        stdout,
+        stderr,
+        // Never longer than the `false` that the envelope was measured with.
+        stdout_truncated: Some(stdout_truncated),
+        stderr_truncated: Some(stderr_truncated),
+        ..reply
+    })
+}
+
+/// Divides `room` between two that want so much each.
+fn share(room: usize, a: usize, b: usize) -> (usize, usize) {
+    let half = room / 2;
+    if a + b <= room {
+        (a, b)
+    } else if a <= half {
+        (a, room - a)
+    } else if b <= half {
+        (room - b, b)
+    } else {
+        (half, room - half)
+    }
+}
+
+/// What a stream costs when nothing more is cut.
+fn wanted(kept: &Kept) -> usize {
+    let marker = if kept.missing > 0 { MARKER_COST } else { 0 };
+    json_text::cost(&kept.head) + marker + json_text::cost(&kept.tail)
+}
+
+/// A stream as text that costs at most `budget`, and whether something is missing from it.
+fn text(kept: Kept, budget: usize) -> (String, bool) {
+    if kept.missing == 0 && json_text::cost(&kept.head) <= budget {
+        return (lossy(kept.head), false);
+    }
+    let total = kept.head.len() as u64 + kept.missing + kept.tail.len() as u64;
+    let room = budget.saturating_sub(MARKER_COST);
+    let tail = if kept.missing == 0 { &kept.head } else { &kept.tail };
+    let (head, spent) = json_text::prefix(&kept.head, room - json_text::cost(tail).min(room / 2));
+    let tail = json_text::suffix(tail, room - spent);
+    let missing = total - (head.len() + tail.len()) as u64;
+    let mut text = String::from_utf8_lossy(head).into_owned();
+    text.push_str(&format!("\n[… {missing} bytes omitted …]\n"));
+    text.push_str(&String::from_utf8_lossy(tail));
+    (text, true)
+}
+
+/// Without a copy where the bytes are UTF-8.
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head_tail::HeadTail;
+    use super::*;
+    use minions_proto::message::Outcome;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn reply(stdout: &[u8], stderr: &[u8]) -> (ExecReply, usize) {
+        let empty = ExecReply {
+            exit_code: 0,
+            stdout: String::new(),
+            stderr: String::new(),
+            stdout_bytes: Some(stdout.len() as u64),
+            stderr_bytes: Some(stderr.len() as u64),
+            stdout_truncated: Some(false),
+            stderr_truncated: Some(false),
+            outcome: Some(Outcome::Signaled { signal: 11, core: true }),
+            duration_ms: Some(u64::MAX),
+        };
+        let kept = |bytes: &[u8]| {
+            let mut buffer = HeadTail::new();
+            buffer.push(bytes);
+            buffer.finish()
+        };
+        let reply = fit(empty, kept(stdout), kept(stderr)).unwrap();
+        let len = encode_reply(&reply).unwrap().len() - PREFIX_LEN;
+        (reply, len)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn any_bytes_fit_a_frame(
+            out in vec(any::<u8>(), 1..40), out_times in 0_usize..60_000,
+            err in vec(any::<u8>(), 1..40), err_times in 0_usize..60_000,
+        ) {
+            let (stdout, stderr) = (out.repeat(out_times), err.repeat(err_times));
+            // `reply` panics if the result is longer than a frame.
+            let (reply, len) = reply(&stdout, &stderr);
+            let cut = reply.stdout_truncated == Some(true) || reply.stderr_truncated == Some(true);
+            let whole = reply.stdout == String::from_utf8_lossy(&stdout)
+                && reply.stderr == String::from_utf8_lossy(&stderr);
+            prop_assert_eq!(cut, !whole);
+            // Nothing is cut while there is room for it.
+            prop_assert!(!cut || len > MAX_FRAME_LEN - 256, "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn one_stream_may_use_what_the_other_leaves_free() {
+        let (reply, _) = reply(&vec![b'x'; 900_000], &vec![b'y'; 100_000]);
+        assert_eq!((reply.stdout.len(), reply.stderr.len()), (900_000, 100_000));
+        assert_eq!((reply.stdout_truncated, reply.stderr_truncated), (Some(false), Some(false)));
+    }
+
+    #[test]
+    fn two_long_streams_have_half_each() {
+        let (reply, len) = reply(&vec![b'x'; 3_000_000], &vec![0; 3_000_000]);
+        assert!(len > MAX_FRAME_LEN - 256, "{len}");
+        assert!(reply.stdout.len().abs_diff(MAX_FRAME_LEN / 2) < 1024, "{}", reply.stdout.len());
+        assert!(reply.stderr.len().abs_diff(MAX_FRAME_LEN / 12) < 1024, "{}", reply.stderr.len());
+    }
+
+    #[test]
+    fn the_line_in_the_middle_counts_what_is_missing() {
+        let stream: Vec<u8> = (0..300_000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        let (reply, _) = reply(&stream, b"");
+        let text = reply.stdout;
+        assert!(text.starts_with("0\n1\n2\n") && text.ends_with("299998\n299999\n"));
+        let (head, rest) = text.split_once("\n[… ").unwrap();
+        let (missing, tail) = rest.split_once(" bytes omitted …]\n").unwrap();
+        let missing: usize = missing.parse().unwrap();
+        assert_eq!(head.len() + missing + tail.len(), stream.len());
+    }
+}

@@ -1,0 +1,126 @@
+//! A stream's beginning and end, within a fixed budget, while it is still being written.
+//!
+//! ```text
+//!  written:  ████████████████████░░░░░░░░░░░░░░░░░░░░░░░████████████████████
+//!            └──── head ────────┘└─ counted, not kept ─┘└────── tail ──────┘
+//! ```
+//!
+//! The head says what a program set out to do, the tail how it ended.
+
+use super::json_text;
+use std::collections::VecDeque;
+
+/// Kept of each end. Both together are a whole frame: a reply could never show more.
+const KEEP: usize = minions_proto::frame::MAX_FRAME_LEN / 2;
+
+/// What has been kept so far.
+#[derive(Debug)]
+pub(super) struct HeadTail {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    /// Bytes kept of each end, at most.
+    keep: usize,
+    total: u64,
+}
+
+/// What was kept in the end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// The whole stream, if nothing is missing.
+    pub(super) head: Vec<u8>,
+    pub(super) tail: Vec<u8>,
+    /// Bytes missing between the two.
+    pub(super) missing: u64,
+}
+
+impl HeadTail {
+    pub(super) fn new() -> Self {
+        Self::keeping(KEEP)
+    }
+
+    fn keeping(keep: usize) -> Self {
+        Self { head: Vec::new(), tail: VecDeque::new(), keep, total: 0 }
+    }
+
+    /// Bytes written, kept or not.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.total += bytes.len() as u64;
+        let (head, rest) = bytes.split_at(bytes.len().min(self.keep - self.head.len()));
+        self.head.extend_from_slice(head);
+        let rest = &rest[rest.len().saturating_sub(self.keep)..];
+        let surplus = (self.tail.len() + rest.len()).saturating_sub(self.keep);
+        self.tail.drain(..surplus);
+        self.tail.extend(rest);
+    }
+
+    /// The result. A character that was cut in half at the gap goes wholly into the gap.
+    pub(super) fn finish(mut self) -> Kept {
+        let kept = (self.head.len() + self.tail.len()) as u64;
+        if kept == self.total {
+            self.head.extend(self.tail);
+            return Kept { head: self.head, tail: Vec::new(), missing: 0 };
+        }
+        self.head.truncate(json_text::whole_prefix_len(&self.head));
+        let mut tail = Vec::from(self.tail);
+        tail.drain(..json_text::torn_start_len(&tail));
+        let missing = self.total - (self.head.len() + tail.len()) as u64;
+        Kept { head: self.head, tail, missing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const KEEP: usize = 64;
+
+    fn captured(stream: &[u8], cuts: &[usize]) -> Kept {
+        let (mut buffer, mut at) = (HeadTail::keeping(KEEP), 0);
+        for cut in cuts.iter().cycle() {
+            let end = stream.len().min(at + cut);
+            buffer.push(&stream[at..end]);
+            assert!(buffer.head.len() <= KEEP && buffer.tail.len() <= KEEP);
+            assert!(buffer.tail.capacity() <= 2 * KEEP, "{}", buffer.tail.capacity());
+            at = end;
+            if at == stream.len() {
+                break;
+            }
+        }
+        buffer.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_keeps_the_same_bytes(
+            stream in vec(any::<u8>(), 0..400),
+            cuts in vec(1_usize..200, 1..20),
+        ) {
+            let kept = captured(&stream, &cuts);
+            prop_assert_eq!(&kept, &captured(&stream, &[usize::MAX / 2]));
+            let missing = usize::try_from(kept.missing).unwrap();
+            prop_assert_eq!(kept.head.len() + missing + kept.tail.len(), stream.len());
+            prop_assert!(stream.starts_with(&kept.head) && stream.ends_with(&kept.tail));
+        }
+
+        #[test]
+        fn text_stays_text_around_the_gap(stream in ".{100,300}", cuts in vec(1_usize..50, 1..20)) {
+            let kept = captured(stream.as_bytes(), &cuts);
+            prop_assert!(std::str::from_utf8(&kept.head).is_ok());
+            prop_assert!(std::str::from_utf8(&kept.tail).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_fits_has_no_gap() {
+        let stream = vec![b'x'; 2 * KEEP];
+        assert_eq!(captured(&stream, &[7]), Kept { head: stream, tail: Vec::new(), missing: 0 });
+        let longer = captured(&[b'x'; 2 * KEEP + 1], &[7]);
+        assert_eq!((longer.head.len(), longer.missing, longer.tail.len()), (KEEP, 1, KEEP));
+    }
+}

@@ -1,0 +1,125 @@
+//! What bytes become as text in a JSON string, and how long that is.
+//!
+//! Bytes that are not UTF-8 become U+FFFD, as [`String::from_utf8_lossy`] does it. A *unit* is what
+//! can't be divided: one character, or the bytes that become one U+FFFD together.
+
+/// One unit's length among the bytes, and in the JSON.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    len: usize,
+    cost: usize,
+}
+
+fn units(bytes: &[u8]) -> impl Iterator<Item = Unit> {
+    bytes.utf8_chunks().flat_map(|chunk| {
+        let invalid =
+            Unit { len: chunk.invalid().len(), cost: char::REPLACEMENT_CHARACTER.len_utf8() };
+        let valid = chunk.valid().chars().map(|c| Unit { len: c.len_utf8(), cost: cost_of(c) });
+        valid.chain((invalid.len > 0).then_some(invalid))
+    })
+}
+
+/// Length of a character in JSON as serde_json writes it.
+fn cost_of(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        _ => c.len_utf8(),
+    }
+}
+
+/// Length of `bytes` in JSON, without the quotes around them.
+pub(super) fn cost(bytes: &[u8]) -> usize {
+    units(bytes).map(|unit| unit.cost).sum()
+}
+
+/// The longest beginning that costs at most `budget`, and its cost.
+pub(super) fn prefix(bytes: &[u8], budget: usize) -> (&[u8], usize) {
+    let (mut len, mut spent) = (0, 0);
+    for unit in units(bytes) {
+        if spent + unit.cost > budget {
+            break;
+        }
+        len += unit.len;
+        spent += unit.cost;
+    }
+    (&bytes[..len], spent)
+}
+
+/// The longest end that costs at most `budget`.
+pub(super) fn suffix(bytes: &[u8], budget: usize) -> &[u8] {
+    let (mut at, mut left) = (0, cost(bytes));
+    for unit in units(bytes) {
+        if left <= budget {
+            break;
+        }
+        at += unit.len;
+        left -= unit.cost;
+    }
+    &bytes[at..]
+}
+
+/// How much of `bytes` is there without a character that only begins.
+pub(super) fn whole_prefix_len(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => bytes.len(),
+        Err(_) => bytes.len() - begun_len(bytes),
+    }
+}
+
+/// Bytes of the character that begins at the end of `bytes` and isn't complete.
+fn begun_len(bytes: &[u8]) -> usize {
+    let len = bytes.iter().rev().take_while(|byte| is_continuation(**byte)).take(3).count() + 1;
+    let Some(lead) = bytes.len().checked_sub(len).and_then(|at| bytes.get(at)) else { return 0 };
+    let wanted = match lead {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 0,
+    };
+    if len < wanted { len } else { 0 }
+}
+
+/// Bytes at the start of `bytes` that end a character whose beginning is elsewhere.
+pub(super) fn torn_start_len(bytes: &[u8]) -> usize {
+    bytes.iter().take(3).take_while(|byte| is_continuation(**byte)).count()
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0b1100_0000 == 0b1000_0000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn encoded_len(bytes: &[u8]) -> usize {
+        serde_json::to_string(&String::from_utf8_lossy(bytes)).unwrap().len() - 2
+    }
+
+    proptest! {
+        #[test]
+        fn the_cost_is_what_the_encoder_writes(bytes in vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(cost(&bytes), encoded_len(&bytes));
+        }
+
+        #[test]
+        fn text_costs_what_the_encoder_writes(text in "(.|\n|\"|\\\\|\u{0}|\u{7f}){0,100}") {
+            prop_assert_eq!(cost(text.as_bytes()), encoded_len(text.as_bytes()));
+        }
+
+        #[test]
+        fn both_ends_keep_to_the_budget(bytes in vec(any::<u8>(), 0..300), budget in 0_usize..400) {
+            let (head, spent) = prefix(&bytes, budget);
+            prop_assert_eq!(spent, encoded_len(head));
+            prop_assert!(spent <= budget && bytes.starts_with(head));
+            let tail = suffix(&bytes, budget);
+            prop_assert!(encoded_len(tail) <= budget && bytes.ends_with(tail));
+            // No less than could be kept: a unit costs at most 6.
+            let enough = budget.saturating_sub(6).min(cost(&bytes));
+            prop_assert!(spent >= enough && encoded_len(tail) >= enough);
+        }
+    }
+}

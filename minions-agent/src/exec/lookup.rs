@@ -1,0 +1,96 @@
+//! Which file a command means.
+//!
+//! We look it up ourselves instead of leaving it to `execvp`: that one hands a file without `#!` to
+//! a shell, and its one error number for "not found" covers three different mistakes.
+
+use super::ExecError;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// For an agent that was started without a `PATH`.
+pub(super) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Finds the program for `command`: a path (relative to `/`, where programs start), or a name in
+/// the directories of `path`.
+pub(super) fn find(command: &str, path: &OsStr) -> Result<PathBuf, ExecError> {
+    let not_found = || ExecError::NotFound { command: command.to_owned() };
+    if command.contains('/') {
+        let program = Path::new("/").join(command);
+        return match executable(&program) {
+            Ok(()) => Ok(program),
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(not_found()),
+            Err(errno) => Err(not_executable(&program, errno)),
+        };
+    }
+    let mut refused = None;
+    for dir in path.as_bytes().split(|byte| *byte == b':') {
+        let program = Path::new("/").join(OsStr::from_bytes(dir)).join(command);
+        match executable(&program) {
+            Ok(()) => return Ok(program),
+            Err(Errno::ACCESS) => refused = Some(not_executable(&program, Errno::ACCESS)),
+            // As a shell: what can't be looked at there may still be in the next directory.
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(not_found))
+}
+
+fn not_executable(program: &Path, errno: Errno) -> ExecError {
+    ExecError::NotExecutable { path: program.display().to_string(), source: errno.into() }
+}
+
+/// Whether the kernel would run this file for us, as far as permissions go.
+fn executable(program: &Path) -> Result<(), Errno> {
+    let metadata =
+        fs::metadata(program).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    if metadata.is_file() { access(program, Access::EXEC_OK) } else { Err(Errno::ACCESS) }
+}
+
+/// What a program that exists but "does not exist" is missing, for people.
+pub(super) fn missing_interpreter(program: &Path) -> String {
+    let start = read_start(program).unwrap_or_default();
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match line.strip_prefix(b"#!") {
+        Some(line) => {
+            let line = String::from_utf8_lossy(line);
+            format!("the interpreter {:?}", line.split_whitespace().next().unwrap_or_default())
+        }
+        None => "the dynamic loader that it names".to_owned(),
+    }
+}
+
+/// The kernel looks at 256 bytes for a `#!` line, too.
+fn read_start(program: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(program)?, 256), &mut start)?;
+    Ok(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_up_and_a_path_is_not() {
+        assert!(find("sh", OsStr::new("/nowhere:/bin")).unwrap().ends_with("bin/sh"));
+        assert_eq!(find("/bin/sh", OsStr::new("")).unwrap(), Path::new("/bin/sh"));
+        assert_eq!(find("bin/sh", OsStr::new("")).unwrap(), Path::new("/bin/sh"));
+        assert!(matches!(find("sh", OsStr::new("/nowhere")), Err(ExecError::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_directory_and_a_plain_file_are_there_but_not_executable() {
+        for command in ["/etc", "/etc/passwd"] {
+            let found = find(command, OsStr::new("/bin"));
+            assert!(matches!(found, Err(ExecError::NotExecutable { .. })), "{found:?}");
+        }
+        let found = find("passwd", OsStr::new("/etc"));
+        assert!(matches!(found, Err(ExecError::NotExecutable { .. })), "{found:?}");
+    }
+}

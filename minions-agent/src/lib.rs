@@ -1,0 +1,39 @@
+//! The agent inside a guest: a small root daemon that a host talks to over VSOCK.
+//!
+//! It needs no network of its own, which is the point: it is how the guest gets its network. It
+//! trusts nobody either. Whatever arrives is bounded in size, in time and in number, and whatever
+//! a program in the guest writes becomes at most one frame.
+//!
+//! ```text
+//!  listen::vsock ──┐                       ┌─ ops::health
+//!                  ├─▶ Agent::serve ─▶ session ─▶ ops ─┼─ ops::exec ────────────▶ exec/
+//!  listen::hybrid ─┘   one stream      frames  one     ├─ ops::configure_network ▶ net/
+//!                                              reply   ├─ ops::report_status
+//!                                                      └─ ops::write_file ──▶ replace_file
+//! ```
+//!
+//! # Layout
+//!
+//! * [`agent`]: what all connections share, and [`Agent::serve`] for one stream behind its
+//!   handshake.
+//! * [`capability`]: which kinds of request this agent answers (`--allow`).
+//! * [`listen`]: where connections come from: VSOCK, or a Unix socket that plays the VMM.
+//! * `session`: one connection; frames in, replies out, deadlines around both.
+//! * `ops`: one file a request. They validate, delegate, and say in one place what went wrong.
+//! * `exec`: a child process, its process group, its output within bounds.
+//! * `net`: one interface's address, the default route, the resolver's configuration.
+//! * `replace_file`: a file is either the old one or the new one, never a mixture.
+//! * `identity`: which boot and which agent this is.
+
+pub mod agent;
+pub mod capability;
+mod exec;
+mod identity;
+pub mod listen;
+mod net;
+mod ops;
+mod replace_file;
+mod session;
+
+pub use agent::{Agent, Config, StartError};
+pub use capability::{Capabilities, Capability};

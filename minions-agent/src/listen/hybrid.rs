@@ -1,0 +1,86 @@
+//! A Unix socket that speaks the VMM's side of the handshake.
+
+use super::{ListenError, pause_after};
+use crate::Agent;
+use minions_proto::handshake::{accept, grant};
+use minions_proto::version::AGENT_PORT;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+/// For a client to send its CONNECT line.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whoever connects can run programs as us.
+const SOCKET_MODE: u32 = 0o600;
+
+pub(super) async fn run(
+    path: &Path,
+    agent: &Agent,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ListenError> {
+    let socket = Socket::bind(path).await?;
+    tracing::info!(path = %path.display(), "listening on a hybrid socket");
+    let mut sessions = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            Some(_ended) = sessions.join_next() => {}
+            accepted = socket.listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    sessions.spawn(serve(agent.clone(), stream));
+                }
+                Err(error) => pause_after(error).await,
+            },
+        }
+    }
+}
+
+/// As a VMM would: another port is refused by closing, without a line.
+async fn serve(agent: Agent, mut stream: UnixStream) {
+    match accept(&mut stream, CONNECT_DEADLINE).await {
+        Ok(AGENT_PORT) => {
+            if grant(&mut stream, AGENT_PORT).await.is_ok() {
+                agent.serve(stream).await;
+            }
+        }
+        Ok(port) => tracing::debug!(port, "nobody listens on this port"),
+        Err(error) => tracing::debug!(%error, "no handshake"),
+    }
+}
+
+/// Takes its file with it.
+struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    async fn bind(path: &Path) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Hybrid { path: path.to_owned(), source };
+        match UnixStream::connect(path).await {
+            Ok(_) => return Err(ListenError::InUse(path.to_owned())),
+            // Left behind by one that was killed.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let socket = Self { listener, path: path.to_owned() };
+        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+        Ok(socket)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Somebody else has removed it already.
+        let _ = fs::remove_file(&self.path);
+    }
+}

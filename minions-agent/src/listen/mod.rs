@@ -1,0 +1,112 @@
+//! Where connections come from.
+//!
+//! * [`vsock`]: the host, over AF_VSOCK: what an agent in a VM listens on.
+//! * [`hybrid`]: a Unix socket on which the agent plays the VMM too and speaks CONNECT/OK itself:
+//!   for trying things out without a VM.
+
+mod hybrid;
+mod vsock;
+
+use crate::Agent;
+use minions_proto::version::AGENT_PORT;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// After a failed accept. Descriptors are used up, most likely: others must give some back first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A place to listen, as `--listen` names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `vsock:PORT`.
+    Vsock(u32),
+    /// `hybrid:PATH`.
+    Hybrid(PathBuf),
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self::Vsock(AGENT_PORT)
+    }
+}
+
+/// Not a place to listen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no place to listen: must be vsock:PORT or hybrid:PATH")]
+pub struct InvalidListen(String);
+
+impl FromStr for Listen {
+    type Err = InvalidListen;
+
+    fn from_str(text: &str) -> Result<Self, InvalidListen> {
+        let invalid = || InvalidListen(text.to_owned());
+        match text.split_once(':') {
+            Some(("vsock", port)) => port.parse().map(Self::Vsock).map_err(|_| invalid()),
+            Some(("hybrid", path)) if !path.is_empty() => Ok(Self::Hybrid(path.into())),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+/// Why nobody can connect.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// AF_VSOCK: the port is taken, or the guest has no vsock device or driver.
+    #[error("can't listen on vsock port {port} (is there a vsock device, and its driver loaded?)")]
+    Vsock {
+        /// Which port.
+        port: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Unix socket.
+    #[error("can't listen on {}", .path.display())]
+    Hybrid {
+        /// Which path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process listens there.
+    #[error("{} is in use by another process", .0.display())]
+    InUse(PathBuf),
+}
+
+/// Serves every connection that comes to `listen`, until `shutdown` is ready; then connections are
+/// closed, and programs that they run are killed.
+///
+/// # Errors
+///
+/// [`ListenError`], before anything was served.
+pub async fn run(
+    listen: &Listen,
+    agent: &Agent,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ListenError> {
+    match listen {
+        Listen::Vsock(port) => vsock::run(*port, agent, shutdown).await,
+        Listen::Hybrid(path) => hybrid::run(path, agent, shutdown).await,
+    }
+}
+
+/// A connection that was not taken: said, and survived.
+async fn pause_after(error: io::Error) {
+    tracing::warn!(%error, "a connection was not accepted");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_kind_and_where() {
+        assert_eq!("vsock:1024".parse(), Ok(Listen::default()));
+        assert_eq!("hybrid:/a:b".parse(), Ok(Listen::Hybrid("/a:b".into())));
+        for text in ["", "vsock", "vsock:", "vsock:-1", "vsock:4294967296", "hybrid:", "tcp:1"] {
+            assert!(text.parse::<Listen>().is_err(), "{text:?}");
+        }
+    }
+}

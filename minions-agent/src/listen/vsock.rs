@@ -1,0 +1,37 @@
+//! AF_VSOCK, for the host only.
+//!
+//! A process in the guest can connect to the guest's own CID, or to the loopback CID, and would
+//! otherwise be served as if it were the host. The kernel fills in the peer's CID, so it can't be
+//! forged.
+
+use super::{ListenError, pause_after};
+use crate::Agent;
+use tokio::task::JoinSet;
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
+
+pub(super) async fn run(
+    port: u32,
+    agent: &Agent,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ListenError> {
+    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
+        .map_err(|source| ListenError::Vsock { port, source })?;
+    tracing::info!(port, "listening on vsock");
+    let mut sessions = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            Some(_ended) = sessions.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => {
+                    let agent = agent.clone();
+                    sessions.spawn(async move { agent.serve(stream).await });
+                }
+                // At debug: whoever it is can do it as often as he likes.
+                Ok((_, peer)) => tracing::debug!(cid = peer.cid(), "not the host: closed"),
+                Err(error) => pause_after(error).await,
+            },
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `minions-agent`: see the library.
+
+use lexopt::{Arg, Parser, ValueExt};
+use minions_agent::listen::{self, Listen};
+use minions_agent::{Agent, Config};
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
+
+const HELP: &str = "\
+minions-agent: the small root daemon in a guest that its host talks to
+
+usage: minions-agent [OPTIONS]
+
+  --listen vsock:PORT | hybrid:PATH   where the host comes from [default: vsock:1024]
+                                      hybrid: a Unix socket that speaks CONNECT/OK itself
+  --allow NAME,…                      answer these only: health, status, network, exec, write_file
+                                      [default: all]
+  --exec-timeout SECONDS              for programs that come without a limit [default: 600]
+  --log-level LEVEL                   error, warn, info, debug or trace [default: info]
+  --version
+  --help
+";
+
+/// What the command line asks for.
+enum Asked {
+    Serve(Options),
+    Print(String),
+}
+
+struct Options {
+    listen: Listen,
+    config: Config,
+    level: Level,
+}
+
+/// The command line is wrong, or the agent can't do what it says.
+enum Failure {
+    Usage(lexopt::Error),
+    Run(Box<dyn std::error::Error>),
+}
+
+fn main() -> ExitCode {
+    let done = match parse(Parser::from_env()) {
+        Ok(Asked::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
+        Ok(Asked::Serve(options)) => run(options),
+        Err(error) => Err(Failure::Usage(error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If standard error is gone there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "minions-agent: {failure}");
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(error) => write!(f, "{error} (see --help)"),
+            Self::Run(error) => {
+                write!(f, "{error}")?;
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn run_failure(error: impl std::error::Error + 'static) -> Failure {
+    Failure::Run(Box::new(error))
+}
+
+fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
+    let mut options =
+        Options { listen: Listen::default(), config: Config::default(), level: Level::INFO };
+    while let Some(argument) = line.next()? {
+        match argument {
+            Arg::Long("listen") => options.listen = line.value()?.parse()?,
+            Arg::Long("allow") => options.config.capabilities = line.value()?.parse()?,
+            Arg::Long("exec-timeout") => {
+                options.config.exec_timeout = Duration::from_secs(line.value()?.parse()?);
+            }
+            Arg::Long("log-level") => options.level = line.value()?.parse()?,
+            Arg::Long("version") | Arg::Short('V') => {
+                let version = concat!("minions-agent ", env!("CARGO_PKG_VERSION"), "\n");
+                return Ok(Asked::Print(version.to_owned()));
+            }
+            Arg::Long("help") | Arg::Short('h') => return Ok(Asked::Print(HELP.to_owned())),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Asked::Serve(options))
+}
+
+fn run(Options { listen, config, level }: Options) -> Result<(), Failure> {
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(run_failure)?;
+    runtime.block_on(async {
+        let shutdown = shutdown().map_err(run_failure)?;
+        let agent = Agent::new(config).map_err(run_failure)?;
+        listen::run(&listen, &agent, shutdown).await.map_err(run_failure)
+    })
+}
+
+/// Ready at SIGTERM or SIGINT.
+fn shutdown() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,65 @@
+//! A netlink socket for the length of one operation.
+
+use futures_util::{Stream, TryStreamExt};
+use rtnetlink::Handle;
+use std::io;
+use std::ops::Deref;
+use tokio::task::JoinHandle;
+
+/// A step that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} failed")]
+pub(crate) struct StepError {
+    /// What was being done, as a noun phrase or gerund.
+    step: &'static str,
+    source: rtnetlink::Error,
+}
+
+impl StepError {
+    /// Names the step; to be used with `map_err`.
+    pub(super) fn at(step: &'static str) -> impl Fn(rtnetlink::Error) -> Self {
+        move |source| Self { step, source }
+    }
+
+    pub(super) fn errno(&self) -> Option<i32> {
+        match &self.source {
+            rtnetlink::Error::NetlinkError(message) => Some(message.raw_code().abs()),
+            _ => None,
+        }
+    }
+}
+
+/// The socket, and the task that reads it.
+pub(super) struct Rtnl {
+    handle: Handle,
+    reader: JoinHandle<()>,
+}
+
+impl Rtnl {
+    pub(super) fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self { handle, reader: tokio::spawn(connection) })
+    }
+}
+
+impl Deref for Rtnl {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Rtnl {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// All that a dump gives, or the step that failed.
+pub(super) async fn dump<T>(
+    step: &'static str,
+    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>, StepError> {
+    stream.try_collect().await.map_err(StepError::at(step))
+}

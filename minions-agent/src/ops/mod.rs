@@ -1,0 +1,104 @@
+//! From a frame to its reply. One file a request type: validate, delegate, say what went wrong.
+
+mod configure_network;
+mod exec;
+mod health;
+pub(crate) mod report_status;
+mod write_file;
+
+use crate::agent::Agent;
+use crate::capability::Capability;
+use minions_proto::frame::EncodeError;
+use minions_proto::message::{encode_error, encode_reply};
+use minions_proto::{AgentError, ErrorCode, Request};
+use serde::Serialize;
+use std::error::Error;
+
+/// The longest error message, in bytes before JSON escapes. A message may quote what the host
+/// sent, which may be as long as a frame.
+const MAX_MESSAGE_LEN: usize = 4096;
+
+/// Answers one request. Every path leads to a frame.
+///
+/// Dropping the future kills a program that it was running; see each request for the others.
+pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Vec<u8> {
+    let request = match Request::decode(payload) {
+        Ok(request) => request,
+        Err(error) => return refuse(error.into()),
+    };
+    let needed = Capability::needed_by(&request);
+    tracing::debug!(request = request.type_name(), "request");
+    if !agent.capabilities().contain(needed) {
+        let message = format!("this agent was started without `{}`", needed.name());
+        return refuse(AgentError::new(ErrorCode::Forbidden, message));
+    }
+    match request {
+        Request::HealthCheck(_) => reply(&Ok(health::answer(agent.identity()))),
+        Request::ConfigureNetwork(call) => {
+            reply(&configure_network::answer(agent.network(), &call).await)
+        }
+        Request::Exec(call) => reply(&exec::answer(agent.executor(), call).await),
+        Request::ReportStatus(_) => reply(&Ok(agent.vitals().report().await)),
+        Request::WriteFile(call) => reply(&write_file::answer(call).await),
+    }
+}
+
+/// Encodes what a request came to. What doesn't go into a frame becomes an error: the host gets
+/// one reply whatever happens.
+fn reply<T: Serialize>(result: &Result<T, AgentError>) -> Vec<u8> {
+    match result {
+        Ok(body) => encode_reply(body).unwrap_or_else(|error| refuse(too_long(&error))),
+        Err(error) => refuse(error.clone()),
+    }
+}
+
+fn too_long(error: &EncodeError) -> AgentError {
+    AgentError::new(ErrorCode::Internal, format!("reply can't be sent: {error}"))
+}
+
+/// Encodes an error reply, its message cut if need be.
+pub(crate) fn refuse(mut error: AgentError) -> Vec<u8> {
+    tracing::debug!(code = ?error.code, errno = ?error.errno, "request refused");
+    if error.message.len() > MAX_MESSAGE_LEN {
+        let end = error.message.floor_char_boundary(MAX_MESSAGE_LEN);
+        error.message.truncate(end);
+        error.message.push('…');
+    }
+    encode_error(&error).expect("a message of 4 KiB fits a frame of 1 MiB, however it is escaped")
+}
+
+/// An error and what caused it, as one sentence for people.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
+
+    fn text(frame: &[u8]) -> &str {
+        std::str::from_utf8(&frame[PREFIX_LEN..]).unwrap()
+    }
+
+    #[test]
+    fn a_reply_that_fits_no_frame_becomes_an_error() {
+        let body = minions_proto::message::Done { message: "\0".repeat(MAX_FRAME_LEN / 2) };
+        let frame = reply(&Ok(body));
+        assert!(text(&frame).contains(r#""code":"internal""#), "{}", text(&frame));
+    }
+
+    #[test]
+    fn an_error_about_a_very_long_value_is_cut() {
+        let frame = refuse(AgentError::new(ErrorCode::CommandNotFound, "\u{1}é".repeat(500_000)));
+        assert!(frame.len() < 6 * MAX_MESSAGE_LEN);
+        assert!(text(&frame).contains('…'));
+    }
+}

@@ -1,0 +1,96 @@
+//! How busy the processors are, from samples taken in the background.
+
+use procfs::{CpuTime, CurrentSI, KernelStats};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// Long enough to mean something, short enough to be about now.
+const SAMPLE: Duration = Duration::from_secs(5);
+
+/// Measures for as long as it lives.
+#[derive(Debug)]
+pub(super) struct CpuMeter {
+    percent: watch::Receiver<Option<f64>>,
+    sampler: JoinHandle<()>,
+}
+
+impl CpuMeter {
+    pub(super) fn start() -> Self {
+        let (publish, percent) = watch::channel(None);
+        Self { percent, sampler: tokio::spawn(sample(publish)) }
+    }
+
+    /// Of the last sample; `None` before the first one is complete.
+    pub(super) fn percent(&self) -> Option<f64> {
+        *self.percent.borrow()
+    }
+}
+
+impl Drop for CpuMeter {
+    fn drop(&mut self) {
+        self.sampler.abort();
+    }
+}
+
+/// Processors online.
+pub(super) fn count() -> Option<u32> {
+    u32::try_from(KernelStats::current().ok()?.cpu_time.len()).ok()
+}
+
+async fn sample(publish: watch::Sender<Option<f64>>) {
+    let mut before = Ticks::now();
+    loop {
+        sleep(SAMPLE).await;
+        let after = Ticks::now();
+        publish
+            .send_replace(before.zip(after).and_then(|(before, after)| after.busy_since(before)));
+        before = after;
+    }
+}
+
+/// Since boot, over all processors.
+#[derive(Debug, Clone, Copy)]
+struct Ticks {
+    idle: u64,
+    total: u64,
+}
+
+impl Ticks {
+    fn now() -> Option<Self> {
+        Some(Self::of(&KernelStats::current().ok()?.total))
+    }
+
+    /// Guest time is in user time already. Waiting for I/O is not work of a processor.
+    fn of(time: &CpuTime) -> Self {
+        let idle = time.idle + time.iowait.unwrap_or(0);
+        let others = [time.irq, time.softirq, time.steal];
+        let others: u64 = others.into_iter().flatten().sum();
+        Self { idle, total: idle + time.user + time.nice + time.system + others }
+    }
+
+    /// Percent, to a tenth. The kernel's idle ticks can go back a little.
+    fn busy_since(self, before: Self) -> Option<f64> {
+        let total = u32::try_from(self.total.checked_sub(before.total)?).ok()?;
+        let idle = u32::try_from(self.idle.saturating_sub(before.idle)).ok()?.min(total);
+        let busy = f64::from(total - idle) / f64::from(total) * 100.0;
+        (total > 0).then(|| (busy * 10.0).round() / 10.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_is_of_the_time_between_two_samples() {
+        let before = Ticks { idle: 1_000, total: 2_000 };
+        let busy = |idle, total| Ticks { idle, total }.busy_since(before);
+        assert_eq!(busy(1_075, 2_100), Some(25.0));
+        assert_eq!(busy(1_000, 2_100), Some(100.0));
+        assert_eq!(busy(999, 2_100), Some(100.0));
+        assert_eq!(busy(1_100, 2_100), Some(0.0));
+        assert_eq!(busy(1_000, 2_000), None);
+    }
+}

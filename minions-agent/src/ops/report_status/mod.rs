@@ -1,0 +1,74 @@
+//! `report_status`: how is the guest doing? Answered at once, from what is at hand.
+
+mod cpu;
+mod disks;
+mod os;
+
+use super::health::uptime_secs;
+use crate::net::interfaces;
+use cpu::CpuMeter;
+use disks::Disks;
+use minions_proto::message::{Load, Status};
+use procfs::{Current, LoadAverage, Meminfo};
+use rustix::system::uname;
+
+const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
+
+/// Looks at the guest.
+#[derive(Debug)]
+pub(crate) struct Vitals {
+    cpu: CpuMeter,
+    disks: Disks,
+}
+
+impl Vitals {
+    /// Starts to sample the CPU in the background, until dropped.
+    pub(crate) fn start() -> Self {
+        Self { cpu: CpuMeter::start(), disks: Disks::default() }
+    }
+
+    /// What a kernel without this or that doesn't tell is absent, or zero in the base fields.
+    pub(crate) async fn report(&self) -> Status {
+        let memory = Meminfo::current().ok();
+        let memory = memory.as_ref();
+        let filesystems = self.disks.list().await;
+        let root = filesystems
+            .as_deref()
+            .and_then(|all| all.iter().find(|filesystem| filesystem.mount_point == "/"));
+        Status {
+            uptime_secs: uptime_secs(),
+            memory_total_mb: memory.map_or(0, |memory| memory.mem_total / MIB),
+            memory_used_mb: memory.map_or(0, used) / MIB,
+            disk_total_gb: root.map_or(0, |root| rounded_gib(root.total_bytes)),
+            disk_used_gb: root.map_or(0, |root| rounded_gib(root.used_bytes)),
+            load: LoadAverage::current().ok().map(|load| Load {
+                one: two_digits(load.one),
+                five: two_digits(load.five),
+                fifteen: two_digits(load.fifteen),
+            }),
+            cpus: cpu::count(),
+            cpu_percent: self.cpu.percent(),
+            swap_total_mb: memory.map(|memory| memory.swap_total / MIB),
+            swap_used_mb: memory.map(|memory| (memory.swap_total - memory.swap_free) / MIB),
+            filesystems,
+            interfaces: interfaces::list().await.ok(),
+            os: os::read(),
+            kernel: Some(uname().release().to_string_lossy().into_owned()),
+        }
+    }
+}
+
+/// What no program could get without another one losing it.
+fn used(memory: &Meminfo) -> u64 {
+    memory.mem_total.saturating_sub(memory.mem_available.unwrap_or(memory.mem_free))
+}
+
+fn rounded_gib(bytes: u64) -> u64 {
+    (bytes + GIB / 2) / GIB
+}
+
+/// As the kernel prints it: an `f32` made wider shows digits that were never there.
+fn two_digits(load: f32) -> f64 {
+    (f64::from(load) * 100.0).round() / 100.0
+}

@@ -1,0 +1,203 @@
+//! `write_file`: put a file into the guest.
+
+use super::chain;
+use crate::replace_file::{self, Attributes};
+use minions_proto::message::{Done, WriteFile};
+use minions_proto::{AgentError, ErrorCode, Invalid};
+use rustix::fs::OFlags;
+use std::fs::{self, Metadata, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// For a new file whose mode isn't given.
+const DEFAULT_MODE: u32 = 0o644;
+
+/// All permission bits there are.
+const MODE_BITS: u32 = 0o7777;
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("{path:?} can't be written")]
+    Io { path: String, source: io::Error },
+    #[error("the write was cut off")]
+    Interrupted,
+}
+
+/// Once begun, a write is finished even if the host goes away.
+pub(super) async fn answer(call: WriteFile) -> Result<Done, AgentError> {
+    let written = tokio::task::spawn_blocking(move || write(&call)).await;
+    written.unwrap_or(Err(WriteError::Interrupted)).map_err(refused)
+}
+
+fn refused(error: WriteError) -> AgentError {
+    match error {
+        WriteError::Invalid(invalid) => invalid.into(),
+        WriteError::Io { ref source, .. } => {
+            let errno = source.raw_os_error();
+            AgentError::new(ErrorCode::IoFailed, chain(&error)).with_errno(errno)
+        }
+        WriteError::Interrupted => AgentError::new(ErrorCode::Internal, chain(&error)),
+    }
+}
+
+fn write(call: &WriteFile) -> Result<Done, WriteError> {
+    validate(call)?;
+    let path = Path::new(&call.path);
+    let failed = |source| WriteError::Io { path: call.path.clone(), source };
+    let present = match fs::symlink_metadata(path) {
+        Ok(metadata) => Some(metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(error)),
+    };
+    writable(call, present.as_ref())?;
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let content = call.content.as_bytes();
+    if call.append {
+        append(path, content, call.mode).map_err(failed)?;
+    } else {
+        let attributes = attributes(call.mode, present.filter(Metadata::is_file).as_ref());
+        replace_file::replace(path, content, attributes).map_err(failed)?;
+    }
+    Ok(Done { message: format!("wrote {} bytes to {}", content.len(), call.path) })
+}
+
+/// What can be said without looking.
+fn validate(call: &WriteFile) -> Result<(), Invalid> {
+    let invalid = |reason| Err(Invalid::value("path", &call.path, reason));
+    if call.path.contains('\0') {
+        return Err(Invalid::new("path", "contains a NUL byte"));
+    }
+    if !call.path.starts_with('/') {
+        return invalid("must be absolute: start it with /");
+    }
+    if Path::new(&call.path).file_name().is_none() || call.path.ends_with('/') {
+        return invalid("must end with a file's name");
+    }
+    match call.mode {
+        Some(mode) if mode > MODE_BITS => {
+            let reason = format!("is {mode}: must be at most {MODE_BITS} (0o7777)");
+            Err(Invalid::new("mode", reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What has this name already must be a file. A link may be replaced, but is not written through;
+/// a device, a socket or a pipe is no place for content.
+fn writable(call: &WriteFile, present: Option<&Metadata>) -> Result<(), Invalid> {
+    let invalid = |reason| Err(Invalid::value("path", &call.path, reason));
+    match present.map(Metadata::file_type) {
+        Some(kind) if kind.is_dir() => invalid("is a directory"),
+        Some(kind) if kind.is_symlink() && call.append => {
+            invalid("is a symbolic link, which is not appended through")
+        }
+        Some(kind) if !kind.is_file() && !kind.is_symlink() => invalid("is not a regular file"),
+        _ => Ok(()),
+    }
+}
+
+/// A file keeps its owner, and its mode if none is given.
+fn attributes(mode: Option<u32>, file: Option<&Metadata>) -> Attributes {
+    Attributes {
+        mode: mode.or(file.map(|file| file.mode() & MODE_BITS)).unwrap_or(DEFAULT_MODE),
+        owner: file.map(|file| (file.uid(), file.gid())),
+    }
+}
+
+fn append(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(mode.unwrap_or(DEFAULT_MODE))
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    if let Some(mode) = mode {
+        // The mode above is only for a new file, and cut by the umask.
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn call(path: &Path, content: &str) -> WriteFile {
+        let path = path.to_str().unwrap().to_owned();
+        WriteFile { path, content: content.to_owned(), mode: None, append: false }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & MODE_BITS
+    }
+
+    #[test]
+    fn parents_are_made_and_the_mode_is_exactly_what_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/key");
+        let done = write(&WriteFile { mode: Some(0o600), ..call(&path, "secret") }).unwrap();
+        assert_eq!(done.message, format!("wrote 6 bytes to {}", path.display()));
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("secret", 0o600));
+        write(&call(&path, "other")).unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("other", 0o600));
+    }
+
+    #[test]
+    fn appending_adds_and_replacing_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for content in ["one\n", "two\n"] {
+            write(&WriteFile { append: true, ..call(&path, content) }).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        write(&call(&path, "three\n")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_never_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, "untouched").unwrap();
+        symlink(&target, &link).unwrap();
+        assert!(write(&WriteFile { append: true, ..call(&link, "x") }).is_err());
+        write(&call(&link, "new")).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "untouched");
+    }
+
+    #[test]
+    fn what_can_not_be_a_file_names_its_field() {
+        let dir = tempfile::tempdir().unwrap();
+        let field = |call: &WriteFile| match write(call).unwrap_err() {
+            WriteError::Invalid(invalid) => invalid.field,
+            other => panic!("{other:?}"),
+        };
+        for path in ["", "relative", "/", "/a/", "/a/..", "/a\0b", "/dev/null"] {
+            assert_eq!(field(&call(Path::new(path), "")), "path", "{path:?}");
+        }
+        assert_eq!(field(&call(dir.path(), "")), "path");
+        let odd = WriteFile { mode: Some(0o10000), ..call(&dir.path().join("f"), "") };
+        assert_eq!(field(&odd), "mode");
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let below = call(&path.join("child"), "new");
+        assert!(matches!(write(&below), Err(WriteError::Io { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,34 @@
+//! A file is either the old one or the new one, never a mixture.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{PermissionsExt, fchown};
+use std::path::Path;
+use tempfile::NamedTempFile;
+
+/// What a file has beside its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// User and group; `None`: ours.
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+/// Puts a file with `content` at `path`, in place of whatever has this name: even after a power cut
+/// it is the old one or the new one. On failure nothing has changed, and nothing is left behind.
+pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io::Result<()> {
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    // In the same directory: a rename doesn't cross filesystems.
+    let mut temporary = NamedTempFile::new_in(parent)?;
+    temporary.write_all(content)?;
+    let file = temporary.as_file();
+    if let Some((user, group)) = attributes.owner {
+        fchown(file, Some(user), Some(group))?;
+    }
+    // After the owner: a change of owner takes set-user-id away.
+    file.set_permissions(Permissions::from_mode(attributes.mode))?;
+    file.sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    File::open(parent)?.sync_all()
+}
