@@ -9,13 +9,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 /// A handshaked connection to an agent.
 pub(crate) type AgentConnection = Connection<UnixStream>;
 
-/// From `connect(2)` to `OK`. VMMs give up on a guest that doesn't accept after 2 s themselves.
+/// From `connect(2)` to `OK`, for whoever waits. VMMs give up on a guest that doesn't accept after
+/// 2 s themselves.
 const DIAL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The same for the dial itself, which goes on when nobody waits any more: a VMM may crash or wedge
+/// when a client leaves between CONNECT and OK (vhost-device-vsock 0.3.0 does), and a guest that
+/// was only paused comes back.
+const ABANDON_AFTER: Duration = Duration::from_secs(120);
+
+/// Dials to one VM that may be unanswered at once. More than a pool ever wants at the same moment;
+/// a VM that answers none of them gets no further one.
+const MAX_UNANSWERED: usize = 16;
 
 /// Dials in flight over all VMs: when a thousand sockets appear at once, they take turns.
 #[derive(Debug, Clone)]
@@ -29,16 +40,23 @@ impl DialLimit {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-#[error("no connection to the agent")]
-pub(crate) struct ConnectError {
-    #[from]
-    source: DialError,
+pub(crate) enum ConnectError {
+    /// A layer said no.
+    #[error("no connection to the agent")]
+    Dial(#[from] DialError),
+    /// No layer said anything.
+    #[error("no answer to CONNECT")]
+    Unanswered,
 }
 
 impl ConnectError {
     /// The layer that failed.
     pub(crate) fn failure(&self) -> Failure {
-        match &self.source {
+        let error = match self {
+            Self::Unanswered => return Failure::NoHandshake,
+            Self::Dial(error) => error,
+        };
+        match error {
             DialError::NoSocket(_) => Failure::NoSocket,
             DialError::NoListener(_) => Failure::NoListener,
             DialError::Connect(_) | DialError::NotAccepted(_) => Failure::ConnectFailed,
@@ -53,7 +71,13 @@ impl ConnectError {
 
     /// What a person should know, and look at.
     pub(crate) fn message(&self) -> String {
-        match &self.source {
+        let error = match self {
+            Self::Unanswered => {
+                return "the VMM did not answer CONNECT: the guest or the VMM hangs".into();
+            }
+            Self::Dial(error) => error,
+        };
+        match error {
             DialError::NoSocket(_) => "the socket file vanished".into(),
             DialError::NoListener(_) => {
                 "nobody listens on the socket: the VMM is not running".into()
@@ -66,9 +90,6 @@ impl ConnectError {
                 HandshakeError::Refused => {
                     "the VMM closed after CONNECT: no agent listens in the guest (yet)".into()
                 }
-                HandshakeError::TimedOut(_) => {
-                    "the VMM did not answer CONNECT: the guest or the VMM hangs".into()
-                }
                 other => format!("the handshake failed: {other}"),
             },
         }
@@ -80,11 +101,12 @@ impl ConnectError {
 pub(crate) struct Connector {
     socket: PathBuf,
     limit: DialLimit,
+    unanswered: Arc<Semaphore>,
 }
 
 impl Connector {
     pub(crate) fn new(socket: PathBuf, limit: DialLimit) -> Self {
-        Self { socket, limit }
+        Self { socket, limit, unanswered: Arc::new(Semaphore::new(MAX_UNANSWERED)) }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -93,20 +115,25 @@ impl Connector {
 
     /// A new connection. Takes at most its turn among the dials plus [`DIAL_DEADLINE`].
     ///
-    /// Cancel safe: some VMMs crash when a client leaves in the middle of CONNECT, so a dial runs
-    /// in a task of its own and is finished there, whoever has stopped waiting for it.
+    /// Cancel safe: a dial runs in a task of its own and comes to its end there, whoever has stopped
+    /// waiting for it. How many of them there can be is bounded.
     pub(crate) async fn connect(&self) -> Result<AgentConnection, ConnectError> {
-        let turn = Arc::clone(&self.limit.0).acquire_owned().await;
+        let place = Arc::clone(&self.unanswered)
+            .try_acquire_owned()
+            .map_err(|_| ConnectError::Unanswered)?;
+        // Neither semaphore is ever closed.
+        let _turn = self.limit.0.acquire().await;
+        let (tell, told) = oneshot::channel();
         let socket = self.socket.clone();
-        let dialled = tokio::spawn(async move {
-            let _turn = turn;
-            dial(&socket, AGENT_PORT, DIAL_DEADLINE).await
+        tokio::spawn(async move {
+            let dialled = dial(&socket, AGENT_PORT, ABANDON_AFTER).await;
+            drop(place);
+            // Nobody waits any more: the connection is complete, and may be closed.
+            let _ = tell.send(dialled);
         });
-        match dialled.await {
-            Ok(stream) => Ok(Connection::new(stream?)),
-            // The task neither panics nor is aborted while the runtime lives; if it is all the
-            // same, the dial did not succeed.
-            Err(_) => Err(DialError::NotAccepted(DIAL_DEADLINE).into()),
+        match timeout(DIAL_DEADLINE, told).await {
+            Ok(Ok(dialled)) => Ok(Connection::new(dialled?)),
+            Ok(Err(_)) | Err(_) => Err(ConnectError::Unanswered),
         }
     }
 }

@@ -27,13 +27,13 @@ const SUFFIX: &str = ".vsock";
 /// The permission bit that lets anybody at all put a socket here.
 const WORLD_WRITABLE: u32 = 0o002;
 
-/// What tells two sockets of the same name apart. Filesystems reuse inode numbers, so the birth
-/// time belongs to it, where there is one.
+/// What tells two sockets of the same name apart. Filesystems reuse an inode number at once, so the
+/// time at which the socket was bound belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SocketId {
     device: u64,
     inode: u64,
-    born: Option<SystemTime>,
+    bound: Option<SystemTime>,
 }
 
 /// A VM's socket.
@@ -75,7 +75,7 @@ pub(crate) fn scan(dir: &Path) -> Result<Sockets, ScanError> {
 }
 
 fn id_of(metadata: &Metadata) -> SocketId {
-    SocketId { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() }
+    SocketId { device: metadata.dev(), inode: metadata.ino(), bound: metadata.modified().ok() }
 }
 
 /// Scans `dir` now, whenever something happens in it, and every [`RESCAN_INTERVAL`], and sends what
