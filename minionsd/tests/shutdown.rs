@@ -1,0 +1,52 @@
+//! How the daemon ends.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use std::time::Duration;
+use testkit::daemon::{TestDaemon, config};
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn a_call_under_way_is_finished_and_a_new_client_finds_nobody() {
+    let mut daemon = TestDaemon::start().await;
+    let _vm =
+        FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let request = daemon.http.post(daemon.url("/vms/web-1/exec"));
+    let request = request.json(&serde_json::json!({ "command": "sleep", "args": ["1"] }));
+    let call =
+        tokio::spawn(async move { testkit::daemon::read(request.send().await.unwrap()).await });
+    daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
+    daemon.ask_to_stop();
+    assert_eq!(call.await.unwrap().json["exit_code"], 0);
+    let (url, http, socket) =
+        (daemon.url("/healthz"), reqwest::Client::new(), daemon.unix_socket());
+    timeout(testkit::daemon::DEADLINE, daemon.stopped()).await.unwrap();
+    assert!(http.get(url).send().await.unwrap_err().is_connect());
+    assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_period_is_cut() {
+    let mut daemon =
+        TestDaemon::with(|config| config.shutdown_grace = Duration::from_millis(100)).await;
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let request = daemon.http.post(daemon.url("/vms/web-1/exec"));
+    let request = request.json(&serde_json::json!({ "command": "sleep", "args": ["600"] }));
+    let call = tokio::spawn(request.send());
+    daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
+    daemon.ask_to_stop();
+    timeout(testkit::daemon::DEADLINE, daemon.stopped()).await.unwrap();
+    assert!(call.await.unwrap().is_err());
+    drop(vm);
+}
+
+#[tokio::test]
+async fn a_second_daemon_does_not_take_the_first_ones_socket() {
+    let daemon = TestDaemon::start().await;
+    let config = minionsd::config::Config { listen: None, ..config(daemon.sockets()) };
+    let refused = minionsd::Daemon::bind(config).await.unwrap_err();
+    assert!(refused.to_string().contains("in use"), "{refused}");
+    assert!(daemon.unix_socket().exists());
+}

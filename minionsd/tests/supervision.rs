@@ -1,0 +1,187 @@
+//! What the daemon says about VMs that are not well, and that they come back by themselves.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use serde_json::json;
+use std::time::Duration;
+use testkit::daemon::TestDaemon;
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+
+fn well() -> Behaviour {
+    Behaviour::Agent(agent().unwrap())
+}
+
+fn framed(json: &str) -> Vec<u8> {
+    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn each_way_of_not_being_ready_names_its_layer() {
+    let daemon = TestDaemon::start().await;
+    for (name, behaviour, failure) in [
+        ("refuses", Behaviour::Refuses, "no_agent"),
+        ("mute", Behaviour::NeverGrants, "no_handshake"),
+        ("garbled", Behaviour::Grants(b"HTTP/1.1 400 Bad Request\n".to_vec()), "bad_handshake"),
+        ("endless", Behaviour::Grants(vec![b'O'; 10_000]), "bad_handshake"),
+        ("silent", Behaviour::Silent, "agent_silent"),
+        ("hangs-up", Behaviour::HangsUp, "agent_closed"),
+        ("chatty", Behaviour::SpeaksFirst(framed("{}")), "agent_closed"),
+        ("oversize", Behaviour::Replies(vec![0xff; 8]), "protocol_error"),
+        ("not-json", Behaviour::Replies(framed("nonsense")), "protocol_error"),
+        ("twice", Behaviour::Replies(framed("{}").repeat(2)), "protocol_error"),
+        (
+            "drips",
+            Behaviour::Drips(framed("{\"status\":\"ok\"}"), Duration::from_millis(200)),
+            "agent_silent",
+        ),
+        (
+            "says-no",
+            Behaviour::Replies(framed(r#"{"status":"error","message":"no"}"#)),
+            "agent_error",
+        ),
+    ] {
+        let vm = FakeVmm::start(daemon.sockets(), name, behaviour).unwrap();
+        let path = format!("/vms/{name}");
+        let seen = daemon.until(&path, |vm| vm.json["failed_probes"].as_u64() >= Some(1)).await;
+        let reason = &seen.json["reason"];
+        // A byte that comes before the request can meet it on either side of its sending.
+        let either = name == "chatty" && reason["failure"] == "protocol_error";
+        assert!(either || reason["failure"] == failure, "{name}: {reason}");
+        assert!(reason["message"].as_str().is_some_and(|message| !message.is_empty()));
+        daemon.until_state(name, "unreachable").await;
+        let health = daemon.get(&format!("/vms/{name}/health")).await;
+        health.assert_problem(503, "agent_unreachable");
+        assert_eq!(health.json["may_have_executed"], false);
+        assert_eq!(vm.half_connects(), 0, "{name}: a CONNECT was left in the middle");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_vm_shows_at_once_and_does_not_affect_another() {
+    let daemon = TestDaemon::start().await;
+    let victim = FakeVmm::start(daemon.sockets(), "victim", well()).unwrap();
+    let _other = FakeVmm::start(daemon.sockets(), "other", well()).unwrap();
+    daemon.until_state("victim", "ready").await;
+    let other = daemon.until_state("other", "ready").await;
+    let path = victim.path().to_owned();
+    victim.crash();
+    let stale = daemon.until_state("victim", "stale").await;
+    assert_eq!(stale.json["reason"]["failure"], "no_listener");
+    daemon.get("/vms/victim/health").await.assert_problem(503, "agent_unreachable");
+    assert!(path.exists(), "a socket file is never ours to remove");
+    assert_eq!(daemon.get("/vms/other/health").await.status, 200);
+    assert_eq!(daemon.get("/vms/other").await.json["since"], other.json["since"]);
+}
+
+#[tokio::test]
+async fn a_vm_that_boots_again_is_ready_by_itself() {
+    let daemon = TestDaemon::start().await;
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+    let before = daemon.until_state("web-1", "ready").await;
+    let path = vm.path().to_owned();
+    vm.crash();
+    daemon.until_state("web-1", "stale").await;
+    std::fs::remove_file(path).unwrap();
+    let _vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+    let after = daemon.until_state("web-1", "ready").await;
+    assert_ne!(after.json["agent"]["instance_id"], before.json["agent"]["instance_id"]);
+    assert_eq!(daemon.exec("web-1", "true", &[]).await.json["exit_code"], 0);
+}
+
+#[tokio::test]
+async fn another_vm_under_the_same_name_never_gets_the_old_ones_connections() {
+    let daemon = TestDaemon::start().await;
+    let _old = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+    let before = daemon.until_state("web-1", "ready").await;
+    assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
+    let new = FakeVmm::start(daemon.sockets(), "new", well()).unwrap();
+    std::fs::rename(new.path(), daemon.sockets().join("web-1.vsock")).unwrap();
+    let old_id = before.json["agent"]["instance_id"].clone();
+    daemon
+        .until("/vms/web-1/health", |health| {
+            health.status == 200 && health.json["agent"]["instance_id"] != old_id
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_agent_that_goes_silent_ends_a_call_at_its_deadline() {
+    let daemon = TestDaemon::start().await;
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    vm.switch_to(Behaviour::Silent);
+    let exec = daemon.post("/vms/web-1/exec?timeout_ms=300", json!({ "command": "true" })).await;
+    // Whether the daemon has noticed before the call decides which of the two it is.
+    assert!(matches!(exec.status, 503 | 504), "{exec:?}");
+    daemon.until_state("web-1", "unreachable").await;
+    vm.switch_to(well());
+    daemon.until_state("web-1", "ready").await;
+    assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_of_a_program_may_have_run_it() {
+    let daemon = TestDaemon::start().await;
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let (exec, ()) = tokio::join!(daemon.exec("web-1", "sleep", &["30"]), async {
+        daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
+        // In use from the checkout on; the program itself shows when the request has arrived.
+        tokio::time::timeout(testkit::daemon::DEADLINE, running("sleep 30")).await.unwrap();
+        vm.switch_to(well());
+    });
+    exec.assert_problem(502, "connection_lost");
+    assert_eq!(exec.json["may_have_executed"], true);
+}
+
+/// Waits until a process of this test's own has this command line.
+async fn running(command_line: &str) {
+    let wanted = command_line.replace(' ', "\0") + "\0";
+    let is_ours = |pid: &str| {
+        let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent =
+            parent.rsplit(')').next().and_then(|rest| rest.split(' ').nth(2)?.parse().ok());
+        parent == Some(std::process::id())
+            && std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line == wanted)
+    };
+    loop {
+        let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+        if processes.any(|process| process.file_name().to_str().is_some_and(is_ours)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_directory_may_be_removed_and_made_again() {
+    let daemon = TestDaemon::with(|config| config.socket_dir = config.socket_dir.join("vms")).await;
+    let dir = daemon.sockets().join("vms");
+    daemon.until("/readyz", |ready| ready.status == 200).await;
+    for _ in 0..2 {
+        std::fs::create_dir(&dir).unwrap();
+        let vm = FakeVmm::start(&dir, "web-1", well()).unwrap();
+        daemon.until_state("web-1", "ready").await;
+        drop(vm);
+        std::fs::remove_dir(&dir).unwrap();
+        daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_vms_at_once_are_all_ready() {
+    let daemon = TestDaemon::start().await;
+    let agent = agent().unwrap();
+    let _vms: Vec<_> = (0..100)
+        .map(|n| {
+            let behaviour = Behaviour::Agent(agent.clone());
+            FakeVmm::start(daemon.sockets(), &format!("vm-{n}"), behaviour).unwrap()
+        })
+        .collect();
+    daemon
+        .until("/vms", |list| {
+            let vms = list.json["vms"].as_array().unwrap();
+            vms.len() == 100 && vms.iter().all(|vm| vm["state"] == "ready")
+        })
+        .await;
+}

@@ -1,0 +1,115 @@
+//! What a fake VMM and the guest behind it do.
+
+use minions_agent::Agent;
+use minions_proto::frame::Decoder;
+use minions_proto::handshake::grant;
+use minions_proto::version::AGENT_PORT;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::sleep;
+
+/// One way to behave, towards every connection.
+#[derive(Debug, Clone)]
+pub enum Behaviour {
+    /// As a VMM with a guest whose agent is well.
+    Agent(Agent),
+    /// Closes after CONNECT: nobody listens in the guest.
+    Refuses,
+    /// Takes CONNECT and never answers: the guest or the VMM hangs.
+    NeverGrants,
+    /// Answers CONNECT with these bytes.
+    Grants(Vec<u8>),
+    /// `OK`, and then nothing, whatever is asked: a guest that was reset.
+    Silent,
+    /// `OK`, and this to every request.
+    Replies(Vec<u8>),
+    /// The same, a byte at a time with a pause before each.
+    Drips(Vec<u8>, Duration),
+    /// `OK`, and closes at the first whole request.
+    HangsUp,
+    /// `OK`, and speaks these bytes before it is asked.
+    SpeaksFirst(Vec<u8>),
+}
+
+impl Behaviour {
+    /// Serves a connection whose CONNECT line asked for `port`, until it ends.
+    pub(super) async fn serve(self, mut stream: UnixStream, port: u32) {
+        if port != AGENT_PORT {
+            return;
+        }
+        // A client that goes away ends the connection; there is nobody to tell.
+        let _ = match self {
+            Self::Agent(agent) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => {
+                    agent.serve(stream).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Self::Refuses => Ok(()),
+            Self::NeverGrants => until_end(&mut stream).await,
+            Self::Grants(line) => {
+                let granted = stream.write_all(&line).await;
+                granted.and(until_end(&mut stream).await)
+            }
+            Self::Silent => {
+                let granted = grant(&mut stream, port).await;
+                granted.and(until_end(&mut stream).await)
+            }
+            Self::Replies(reply) => answer(&mut stream, &reply, None).await,
+            Self::Drips(reply, pause) => answer(&mut stream, &reply, Some(pause)).await,
+            Self::HangsUp => {
+                let granted = grant(&mut stream, port).await;
+                granted.and(request(&mut stream, &mut Decoder::new()).await.map(drop))
+            }
+            Self::SpeaksFirst(bytes) => {
+                let granted = grant(&mut stream, port).await;
+                granted.and(stream.write_all(&bytes).await).and(until_end(&mut stream).await)
+            }
+        };
+    }
+}
+
+/// Reads and ignores until the client goes away.
+async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
+    let mut sink = [0; 1024];
+    while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}
+
+/// The same reply to every request.
+async fn answer(
+    stream: &mut UnixStream,
+    reply: &[u8],
+    pause: Option<Duration>,
+) -> std::io::Result<()> {
+    grant(stream, AGENT_PORT).await?;
+    let mut decoder = Decoder::new();
+    while request(stream, &mut decoder).await? {
+        match pause {
+            None => stream.write_all(reply).await?,
+            Some(pause) => {
+                for byte in reply.chunks(1) {
+                    sleep(pause).await;
+                    stream.write_all(byte).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a whole frame; `false` at the end of the stream.
+async fn request(stream: &mut UnixStream, decoder: &mut Decoder) -> std::io::Result<bool> {
+    loop {
+        match decoder.next_frame() {
+            Ok(Some(_)) => return Ok(true),
+            Ok(None) => {}
+            Err(error) => return Err(std::io::Error::other(error)),
+        }
+        if stream.read_buf(decoder.read_buffer()).await? == 0 {
+            return Ok(false);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A VMM that isn't there: a hybrid-vsock socket with the real agent's library behind it, or with
+//! any of the faults that real ones have shown.
+//!
+//! The agent runs its programs on this machine, as this user; it is started without the right to
+//! touch the network.
+
+mod behaviour;
+
+pub use behaviour::Behaviour;
+
+use minions_agent::{Agent, Capabilities, Capability, Config, StartError};
+use minions_proto::handshake::{HandshakeError, accept};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// For a host to send its CONNECT line.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A running fake. Dropping it closes its socket and all connections, and removes the file.
+#[derive(Debug)]
+pub struct FakeVmm {
+    path: PathBuf,
+    behaviour: watch::Sender<Behaviour>,
+    counters: Arc<Counters>,
+    task: JoinHandle<()>,
+    leaves_its_file: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicUsize,
+    half_connects: AtomicUsize,
+}
+
+/// The agent's library as a fake VMM runs it: everything but the network, which would be this
+/// machine's.
+///
+/// # Errors
+///
+/// [`StartError`] without `/proc`.
+pub fn agent() -> Result<Agent, StartError> {
+    let harmless =
+        [Capability::Health, Capability::Status, Capability::Exec, Capability::WriteFile];
+    Agent::new(Config { capabilities: Capabilities::from_iter(harmless), ..Config::default() })
+}
+
+impl FakeVmm {
+    /// Listens on `<dir>/<name>.vsock`.
+    ///
+    /// # Errors
+    ///
+    /// The socket's: the path is taken, or too long.
+    pub fn start(dir: &Path, name: &str, behaviour: Behaviour) -> io::Result<Self> {
+        let path = dir.join(format!("{name}.vsock"));
+        let listener = UnixListener::bind(&path)?;
+        let (behaviour, behaves) = watch::channel(behaviour);
+        let counters = Arc::new(Counters::default());
+        let task = tokio::spawn(serve(listener, behaves, Arc::clone(&counters)));
+        Ok(Self { path, behaviour, counters, task, leaves_its_file: false })
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Behaves differently from now on, towards connections that are open too: they are closed.
+    pub fn switch_to(&self, behaviour: Behaviour) {
+        self.behaviour.send_replace(behaviour);
+    }
+
+    /// Connections taken so far.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.counters.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Clients that went away in the middle of their CONNECT line, which crashes some VMMs.
+    #[must_use]
+    pub fn half_connects(&self) -> usize {
+        self.counters.half_connects.load(Ordering::SeqCst)
+    }
+
+    /// Dies as a VMM does that is killed: connections break, the socket file stays.
+    pub fn crash(mut self) {
+        self.leaves_its_file = true;
+    }
+}
+
+impl Drop for FakeVmm {
+    fn drop(&mut self) {
+        self.task.abort();
+        if !self.leaves_its_file {
+            // Already gone if a test removed it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+async fn serve(
+    listener: UnixListener,
+    mut behaves: watch::Receiver<Behaviour>,
+    counters: Arc<Counters>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { return };
+                counters.accepted.fetch_add(1, Ordering::SeqCst);
+                let behaviour = behaves.borrow().clone();
+                connections.spawn(connection(stream, behaviour, Arc::clone(&counters)));
+            }
+            changed = behaves.changed() => {
+                if changed.is_err() { return }
+                connections.abort_all();
+            }
+            Some(_ended) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(mut stream: UnixStream, behaviour: Behaviour, counters: Arc<Counters>) {
+    match accept(&mut stream, CONNECT_DEADLINE).await {
+        Ok(port) => behaviour.serve(stream, port).await,
+        Err(HandshakeError::Truncated) => {
+            counters.half_connects.fetch_add(1, Ordering::SeqCst);
+        }
+        // Nobody's business: a scan, or a test that goes away.
+        Err(_) => {}
+    }
+}
