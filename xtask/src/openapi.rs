@@ -71,7 +71,7 @@ fn first_difference(old: &str, new: &str) -> Option<String> {
         .enumerate()
         .find(|(_, (old, new))| old != new)
         .unwrap_or((old.lines().count().min(new.lines().count()), ("the end", "more")));
-    Some(format!("line {} has {:?}, the daemon says {:?}", number + 1, old.trim(), new.trim()))
+    Some(format!("line {} has `{}`, the daemon says `{}`", number + 1, old.trim(), new.trim()))
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_first_difference_is_named() {
         assert_eq!(first_difference("a\nb\n", "a\nb\n"), None);
-        assert!(first_difference("a\nb\n", "a\nc\n").unwrap().contains("line 2 has \"b\""));
+        assert!(first_difference("a\nb\n", "a\nc\n").unwrap().contains("line 2 has `b`"));
         assert!(first_difference("", "a\n").unwrap().contains("missing"));
         assert!(first_difference("a\n", "a\nb\n").is_some());
     }
