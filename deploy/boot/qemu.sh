@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# Boots one VM with QEMU and puts its vsock where minionsd finds it; see qemu.md.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+usage: qemu.sh NAME --kernel FILE [--initrd FILE] [--disk FILE] [OPTION...]
+
+  NAME                the VM's name; its socket is <socket-dir>/NAME.vsock
+  --kernel FILE       kernel image (bzImage)
+  --initrd FILE       initial ram disk
+  --disk FILE         root disk, as /dev/vda; at least one of --initrd and --disk
+  --disk-format F     raw (default) or qcow2
+  --append WORDS      added to the kernel's command line
+  --memory MIB        default 256
+  --cpus N            default 1
+  --net MODE          restricted (default): packets reach QEMU's own gateway and nothing else
+                      user: the guest may reach what this host reaches
+                      none: no network card
+  --accel MODE        auto (default: KVM where it works, else emulation), kvm or tcg
+  --console FILE      write the guest's console there instead of to standard output
+  --socket-dir DIR    default $MINIONS_SOCKET_DIR, else /run/minions
+
+Runs until the VM ends. SIGINT and SIGTERM switch the VM off and remove its socket.
+$QEMU and $VHOST_DEVICE_VSOCK name other binaries than those in $PATH.
+Exit codes: QEMU's own; 1 it could not be started; 64 wrong usage.
+END
+}
+
+QEMU=${QEMU:-qemu-system-x86_64}
+VHOST_DEVICE_VSOCK=${VHOST_DEVICE_VSOCK:-vhost-device-vsock}
+
+# The guest's own number, which only the guest sees: each VM has a backend process of its own, so
+# all of them can have the same one. 0 to 2 are reserved.
+readonly GUEST_CID=3
+# sockaddr_un.sun_path, less its final NUL.
+readonly MAX_SOCKET_PATH=107
+
+say() { printf 'qemu.sh: %s\n' "$*" >&2; }
+die() { say "$@"; exit 1; }
+misuse() { say "$@"; usage >&2; exit 64; }
+
+# --- what is wanted ---
+
+kernel='' initrd='' disk='' disk_format=raw append='' memory=256 cpus=1
+net=restricted accel=auto console='' socket_dir=${MINIONS_SOCKET_DIR:-/run/minions}
+
+parse_args() {
+    case ${1-} in
+        -h | --help) usage; exit 0 ;;
+        '' | -*) misuse "the VM's name comes first" ;;
+    esac
+    name=$1
+    shift
+    while (($#)); do
+        if [[ $1 == -h || $1 == --help ]]; then usage; exit 0; fi
+        (($# >= 2)) || misuse "$1 wants a value, or is not known"
+        case $1 in
+            --kernel) kernel=$2 ;;
+            --initrd) initrd=$2 ;;
+            --disk) disk=$2 ;;
+            --disk-format) disk_format=$2 ;;
+            --append) append=$2 ;;
+            --memory) memory=$2 ;;
+            --cpus) cpus=$2 ;;
+            --net) net=$2 ;;
+            --accel) accel=$2 ;;
+            --console) console=$2 ;;
+            --socket-dir) socket_dir=$2 ;;
+            *) misuse "$1 is not known" ;;
+        esac
+        shift 2
+    done
+}
+
+check_args() {
+    [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$ ]] || misuse "not a VM name: $name"
+    [[ $memory =~ ^[1-9][0-9]*$ ]] || misuse "--memory wants a number of MiB"
+    [[ $cpus =~ ^[1-9][0-9]*$ ]] || misuse "--cpus wants a number"
+    [[ $disk_format == raw || $disk_format == qcow2 ]] || misuse "--disk-format is raw or qcow2"
+    [[ $net =~ ^(restricted|user|none)$ ]] || misuse "--net is restricted, user or none"
+    [[ $accel =~ ^(auto|kvm|tcg)$ ]] || misuse "--accel is auto, kvm or tcg"
+    [[ -n $kernel ]] || misuse "--kernel is missing"
+    [[ -n $initrd || -n $disk ]] || misuse "give --initrd, --disk or both"
+    local file
+    for file in "$kernel" ${initrd:+"$initrd"} ${disk:+"$disk"}; do
+        [[ -r $file ]] || die "can't read $file"
+    done
+    local tool
+    for tool in "$QEMU" "$VHOST_DEVICE_VSOCK" ss flock; do
+        command -v "$tool" >/dev/null || die "$tool is not installed"
+    done
+}
+
+# --- the socket ---
+
+prepare_socket_dir() {
+    [[ -d $socket_dir ]] || mkdir -m 0755 -- "$socket_dir" || die "can't create $socket_dir"
+    # In one spelling, for ss below.
+    socket_dir=$(realpath -- "$socket_dir")
+    [[ -z $(find "$socket_dir" -maxdepth 0 -perm /002) ]] ||
+        die "$socket_dir is writable by everybody, so anybody could pose as a VM: chmod o-w it"
+    socket=$socket_dir/$name.vsock
+    ((${#socket} <= MAX_SOCKET_PATH)) || die "$socket is longer than a socket's path may be"
+}
+
+# The backend removes whatever is at its path when it starts. That is right for a stale file, but
+# would cut a running VM off; so look first, under a lock that two starts can't hold at once.
+claim_socket() {
+    exec {lock}>"$socket_dir/.$name.lock"
+    flock -n "$lock" || die "$name is already running, or just being started"
+    [[ -e $socket || -L $socket ]] || return 0
+    [[ -S $socket && ! -L $socket ]] || die "$socket is in the way and is no socket"
+    # Asking the kernel, not the socket: a connection that comes and goes can hurt a VMM.
+    if [[ -n $(ss -xlH src "$socket") ]]; then
+        die "somebody listens on $socket: a VM of that name is running"
+    fi
+    say "removing $socket, which a VM has left behind"
+    rm -- "$socket"
+}
+
+# --- the processes ---
+
+scratch='' backend='' vm='' inode=''
+
+# $lock stays ours alone: a child that kept it open would hold the name after we are gone.
+start_backend() {
+    # Whoever may connect may run commands as root in the guest: only this user.
+    (umask 077 && exec "$VHOST_DEVICE_VSOCK" --guest-cid "$GUEST_CID" \
+        --socket "$scratch/vhost.sock" --uds-path "$socket") {lock}>&- &
+    backend=$!
+    local tries=0
+    until [[ -S $scratch/vhost.sock && -S $socket ]]; do
+        kill -0 "$backend" 2>/dev/null || die "$VHOST_DEVICE_VSOCK ended at once"
+        ((++tries < 100)) || die "$VHOST_DEVICE_VSOCK made no sockets within 5 s"
+        sleep 0.05
+    done
+    inode=$(stat -c %i -- "$socket")
+}
+
+# /dev/kvm may be there and still not carry a VM (nested virtualisation, for one), and then QEMU
+# doesn't fall back, it aborts. So try: a machine that is stopped before its first instruction.
+kvm_works() {
+    [[ -w /dev/kvm ]] || return 1
+    local probe=(-accel kvm -cpu max -machine q35 -m 16 -S)
+    probe+=(-nodefaults -no-user-config -display none -monitor stdio)
+    # The subshell keeps the shell's word about an abort to itself.
+    (ulimit -c 0 && timeout 5 "$QEMU" "${probe[@]}" <<<quit) >/dev/null 2>&1
+}
+
+# In QEMU's option lists a comma is written twice.
+escaped() { printf '%s' "${1//,/,,}"; }
+
+qemu_args() {
+    args=(-nodefaults -no-user-config -display none)
+    args+=(-sandbox 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny')
+    if [[ $accel == auto ]]; then
+        accel=tcg
+        if kvm_works; then accel=kvm; fi
+    fi
+    args+=(-accel "$accel" -cpu max -smp "$cpus" -m "$memory")
+    args+=(-object "memory-backend-memfd,id=mem,size=${memory}M,share=on")
+    args+=(-machine 'q35,memory-backend=mem')
+    args+=(-chardev "socket,id=vsock,path=$(escaped "$scratch/vhost.sock")")
+    args+=(-device 'vhost-user-vsock-pci,chardev=vsock')
+    args+=(-device virtio-rng-pci)
+    case $net in
+        restricted) args+=(-netdev 'user,id=net,restrict=on' -device 'virtio-net-pci,netdev=net') ;;
+        user) args+=(-netdev 'user,id=net' -device 'virtio-net-pci,netdev=net') ;;
+        none) ;;
+        *) misuse "--net $net" ;;
+    esac
+    local cmdline='console=ttyS0'
+    args+=(-kernel "$kernel")
+    [[ -z $initrd ]] || args+=(-initrd "$initrd")
+    if [[ -n $disk ]]; then
+        args+=(-drive "if=none,id=disk,format=$disk_format,file=$(escaped "$disk")")
+        args+=(-device 'virtio-blk-pci,drive=disk')
+        cmdline+=' root=/dev/vda rw'
+    fi
+    args+=(-append "$cmdline${append:+ $append}")
+    if [[ -n $console ]]; then
+        args+=(-chardev "file,id=console,path=$(escaped "$console")")
+    else
+        args+=(-chardev 'stdio,id=console,signal=off')
+    fi
+    args+=(-serial chardev:console)
+}
+
+# shellcheck disable=SC2317 # a trap calls it
+cleanup() {
+    trap '' INT TERM HUP
+    local pid
+    for pid in $vm $backend; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    # The backend leaves its file behind. Only ours: by now the name may be another VM's.
+    if [[ -n $inode && $(stat -c %i -- "$socket" 2>/dev/null) == "$inode" ]]; then
+        rm -f -- "$socket"
+    fi
+    [[ -z $scratch ]] || rm -rf -- "$scratch"
+}
+
+main() {
+    parse_args "$@"
+    check_args
+    prepare_socket_dir
+    claim_socket
+    trap cleanup EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    trap 'exit 129' HUP
+    scratch=$(mktemp -d "${XDG_RUNTIME_DIR:-/tmp}/minions.XXXXXX")
+    start_backend
+    local args
+    qemu_args
+    "$QEMU" "${args[@]}" </dev/null {lock}>&- &
+    vm=$!
+    say "$name is starting ($accel); its vsock is $socket"
+    local code=0
+    wait "$vm" || code=$?
+    vm=''
+    exit "$code"
+}
+
+main "$@"
