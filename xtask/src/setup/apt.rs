@@ -30,6 +30,9 @@ pub(crate) const VM_NEEDS: [Need; 7] = [
     },
 ];
 
+/// What the tests look at the network with.
+pub(crate) const TEST_NEEDS: [Need; 1] = [Need { package: "iproute2", is_met: || on_path("ip") }];
+
 /// Why packages are not there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AptError {

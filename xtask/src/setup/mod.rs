@@ -28,7 +28,8 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 
 /// Prepares all that the tests need: a VM and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    prepare(workspace, steps, &[python::NEED])?;
+    let [iproute] = apt::TEST_NEEDS;
+    prepare(workspace, steps, &[python::NEED, iproute])?;
     steps.run("python tools", || python::ensure(&workspace.rig().venv()))
 }
 

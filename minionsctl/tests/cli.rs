@@ -1,0 +1,202 @@
+//! What a user of the command line sees.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use serde_json::{Value, json};
+use std::process::{Command, Output};
+use testkit::daemon::TestDaemon;
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+
+/// `minionsctl` without anything of this machine's configuration.
+fn minionsctl(args: &[&str]) -> Output {
+    let nowhere = tempfile::tempdir().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_minionsctl"))
+        .args(args)
+        .env_remove("MINIONS_HOST")
+        .env_remove("MINIONS_TOKEN_FILE")
+        .env("XDG_CONFIG_HOME", nowhere.path())
+        .output()
+        .unwrap()
+}
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+async fn ctl(daemon: &TestDaemon, args: &[&str]) -> Ran {
+    let host = daemon.url("");
+    let args: Vec<String> =
+        ["--host", &host].into_iter().chain(args.iter().copied()).map(String::from).collect();
+    run(args).await
+}
+
+async fn direct(vm: &FakeVmm, args: &[&str]) -> Ran {
+    let socket = vm.path().to_str().unwrap();
+    let args: Vec<String> =
+        ["--socket", socket].into_iter().chain(args.iter().copied()).map(String::from).collect();
+    run(args).await
+}
+
+async fn run(args: Vec<String>) -> Ran {
+    let output = tokio::task::spawn_blocking(move || {
+        minionsctl(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    let output = output.await.unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    fn assert(&self, code: i32, stdout: &str, stderr: &str) {
+        assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
+        assert!(self.stdout.contains(stdout), "stdout is {:?}", self.stdout);
+        assert!(self.stderr.contains(stderr), "stderr is {:?}", self.stderr);
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+fn framed(json: &Value) -> Vec<u8> {
+    let json = json.to_string();
+    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
+}
+
+async fn daemon_with_vm() -> (TestDaemon, FakeVmm) {
+    let daemon = TestDaemon::start().await;
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    (daemon, vm)
+}
+
+#[tokio::test]
+async fn every_verb_prints_for_people_or_for_programs() {
+    let (daemon, _vm) = daemon_with_vm().await;
+    ctl(&daemon, &["wait", "web-1"]).await.assert(0, "web-1 is ready", "");
+    ctl(&daemon, &["ls"]).await.assert(0, "web-1  ready", "");
+    ctl(&daemon, &["get", "web-1"]).await.assert(0, "Connections:", "");
+    ctl(&daemon, &["health", "web-1"]).await.assert(0, "minions-agent", "");
+    ctl(&daemon, &["status", "web-1"]).await.assert(0, "Kernel:", "");
+    ctl(&daemon, &["network", "web-1"]).await.assert(0, "127.0.0.1/8", "");
+    for verb in ["get", "health", "status", "network"] {
+        assert!(ctl(&daemon, &["-o", "json", verb, "web-1"]).await.json().is_object());
+    }
+    assert_eq!(ctl(&daemon, &["ls", "-o", "json"]).await.json()["vms"][0]["name"], "web-1");
+}
+
+#[tokio::test]
+async fn exec_is_as_transparent_as_a_shells_child() {
+    let (daemon, vm) = daemon_with_vm().await;
+    let program = "echo out; echo err >&2; exit 37";
+    let ran = ctl(&daemon, &["exec", "web-1", "--", "sh", "-c", program]).await;
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (37, "out\n", "err\n"));
+    for (program, code) in [("exit 0", 0), ("kill -SEGV $$", 139), ("kill -TERM $$", 143)] {
+        ctl(&daemon, &["exec", "web-1", "--", "sh", "-c", program]).await.assert(code, "", "");
+        direct(&vm, &["exec", "--", "sh", "-c", program]).await.assert(code, "exit_code", "");
+    }
+    let late = ["exec", "--timeout", "100ms", "web-1", "--", "sleep", "100"];
+    ctl(&daemon, &late).await.assert(124, "", "");
+    ctl(&daemon, &["exec", "web-1", "--", "/nowhere"]).await.assert(127, "", "not found");
+    ctl(&daemon, &["exec", "web-1", "--", "/etc/passwd"]).await.assert(126, "", "error:");
+    direct(&vm, &["exec", "--", "/nowhere"]).await.assert(127, "", "not found");
+    direct(&vm, &["exec", "--", "/etc/passwd"]).await.assert(126, "", "error:");
+}
+
+#[tokio::test]
+async fn a_program_that_was_lost_never_looks_like_success() {
+    let daemon = TestDaemon::start().await;
+    ctl(&daemon, &["exec", "nope", "--", "true"]).await.assert(125, "", "no VM named nope");
+    let gone = vec!["--host", "http://127.0.0.1:1", "exec", "x", "--", "true"];
+    run(gone.into_iter().map(String::from).collect()).await.assert(125, "", "hint: is minionsd");
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::HangsUp).unwrap();
+    direct(&vm, &["exec", "--", "true"]).await.assert(125, "", "connection lost");
+    let odd = json!({ "status": "ok", "exit_code": 256, "stdout": "", "stderr": "" });
+    vm.switch_to(Behaviour::Replies(framed(&odd)));
+    direct(&vm, &["exec", "--", "true"]).await.assert(125, "", "");
+}
+
+#[tokio::test]
+async fn straight_to_an_agent_prints_what_it_said() {
+    let (_daemon, vm) = daemon_with_vm().await;
+    let health = direct(&vm, &["health"]).await;
+    assert_eq!((health.code, &health.json()["agent"]["protocol"]), (0, &json!(2)));
+    assert!(direct(&vm, &["status"]).await.json()["memory_total_mb"].is_u64());
+    assert!(direct(&vm, &["network"]).await.json()["interfaces"].is_array());
+    vm.switch_to(Behaviour::Replies(framed(
+        &json!({ "status": "ok", "uptime_secs": 1, "hostname": "h", "from_the_future": [1] }),
+    )));
+    assert_eq!(direct(&vm, &["health"]).await.json()["from_the_future"], json!([1]));
+}
+
+#[tokio::test]
+async fn nothing_a_guest_says_reaches_the_terminal_alive() {
+    let daemon = TestDaemon::start().await;
+    let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}name\r\n";
+    let agent = json!({
+        "name": evil, "version": evil, "protocol": 2, "features": [evil],
+        "boot_id": evil, "instance_id": evil,
+    });
+    let health = json!({ "status": "ok", "uptime_secs": 1, "hostname": evil, "agent": agent });
+    let vm =
+        FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Replies(framed(&health))).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let no = json!({ "status": "error", "message": evil, "code": "io_failed" });
+    let mut seen = Vec::new();
+    for args in [
+        &["ls"][..],
+        &["get", "web-1"],
+        &["health", "web-1"],
+        &["health", "web-1", "-o", "json"],
+        &["ls", "-o", "json"],
+    ] {
+        seen.push(ctl(&daemon, args).await);
+    }
+    seen.push(direct(&vm, &["health"]).await);
+    vm.switch_to(Behaviour::Replies(framed(&no)));
+    seen.push(direct(&vm, &["health"]).await);
+    for ran in seen {
+        let text = ran.stdout + &ran.stderr;
+        assert!(text.contains("name"), "{text:?}");
+        let alive = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+        assert_eq!(alive, None, "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_says_what_to_do_next() {
+    let (daemon, vm) = daemon_with_vm().await;
+    ctl(&daemon, &["health", "nope"]).await.assert(1, "", "hint: `minionsctl ls`");
+    ctl(&daemon, &["health"]).await.assert(1, "", "which VM?");
+    direct(&vm, &["ls"]).await.assert(1, "", "leave --socket out");
+    direct(&vm, &["health", "web-1"]).await.assert(1, "", "leave the VM out");
+    let net = ["--ip", "10.0.0.2/33", "--gateway", "10.0.0.1"];
+    let bad = "`ip` is \"10.0.0.2/33\": the prefix length must be 1 to 32";
+    ctl(&daemon, &[&["configure-network", "web-1"], &net[..]].concat()).await.assert(1, "", bad);
+    direct(&vm, &[&["configure-network"], &net[..]].concat()).await.assert(1, "", bad);
+    ctl(&daemon, &["--timeout", "200ms", "wait", "nope"]).await.assert(1, "", "not ready in time");
+    let odd = ["--host", "ftp://x", "ls"].map(String::from).to_vec();
+    run(odd).await.assert(1, "", "must be http://HOST:PORT or unix://PATH");
+    vm.switch_to(Behaviour::Refuses);
+    direct(&vm, &["health"]).await.assert(1, "", "hint: is minions-agent installed");
+}
+
+#[tokio::test]
+async fn the_unix_socket_is_as_good_as_tcp_and_the_environment_as_a_flag() {
+    let (daemon, _vm) = daemon_with_vm().await;
+    let host = format!("unix://{}", daemon.unix_socket().display());
+    let output = tokio::task::spawn_blocking(move || {
+        Command::new(env!("CARGO_BIN_EXE_minionsctl"))
+            .args(["exec", "web-1", "--", "echo", "hi"])
+            .env("MINIONS_HOST", host)
+            .output()
+            .unwrap()
+    });
+    assert_eq!(output.await.unwrap().stdout, b"hi\n");
+}
