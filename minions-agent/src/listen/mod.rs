@@ -1,7 +1,7 @@
 //! Where connections come from.
 //!
-//! * [`vsock`]: the host, over AF_VSOCK: what an agent in a VM listens on.
-//! * [`hybrid`]: a Unix socket on which the agent plays the VMM too and speaks CONNECT/OK itself:
+//! * `vsock`: the host, over AF_VSOCK: what an agent in a VM listens on.
+//! * `hybrid`: a Unix socket on which the agent plays the VMM too and speaks CONNECT/OK itself:
 //!   for trying things out without a VM.
 
 mod hybrid;

@@ -1,0 +1,317 @@
+//! The whole system over a real kernel and a real AF_VSOCK: VMs under QEMU, minionsd in this
+//! process, and minionsctl as a user runs it.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use testkit::daemon::{Reply, TestDaemon};
+use testkit::rig::{Artifacts, Layout, Vm, VmConfig};
+
+const AGENT_PORT: u32 = 1024;
+const BOOT: Duration = Duration::from_secs(120);
+const VM: &str = "agent-test-vm";
+
+/// QEMU's own user network: the guest's address, and its gateway, which is QEMU itself.
+const NETWORK: [&str; 6] =
+    ["--ip", "10.0.2.15/24", "--gateway", "10.0.2.2", "--dns", "1.1.1.1,9.9.9.9"];
+
+fn boot(daemon: &TestDaemon, name: &str) -> Vm {
+    let artifacts = Artifacts::locate().unwrap_or_else(|error| panic!("{error}"));
+    let mut vm = Vm::boot(&artifacts, VmConfig::new(name, daemon.sockets()))
+        .unwrap_or_else(|error| panic!("{error}"));
+    vm.wait_for_port(AGENT_PORT, BOOT).unwrap_or_else(|error| panic!("{error}"));
+    vm
+}
+
+/// A daemon with a VM that it has found ready. The VM is dropped first.
+async fn ready() -> (Vm, TestDaemon) {
+    let daemon = TestDaemon::start().await;
+    let vm = boot(&daemon, VM);
+    daemon.until_state(VM, "ready").await;
+    (vm, daemon)
+}
+
+fn minionsctl(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_minionsctl")).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(args: &[&str]) -> String {
+    let output = minionsctl(args);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+async fn shell(daemon: &TestDaemon, script: &str) -> Reply {
+    daemon.exec(VM, "sh", &["-c", script]).await
+}
+
+/// What a script in the guest prints.
+async fn printed(daemon: &TestDaemon, script: &str) -> String {
+    let ran = shell(daemon, script).await;
+    assert_eq!(ran.json["exit_code"], 0, "{ran:?}");
+    ran.json["stdout"].as_str().unwrap().trim().to_owned()
+}
+
+fn eth0(network: &Reply) -> Value {
+    let interfaces = network.json["interfaces"].as_array().unwrap();
+    interfaces.iter().find(|interface| interface["name"] == "eth0").unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verbs_work_by_rest_by_minionsctl_and_straight_to_the_agent() {
+    let (vm, daemon) = ready().await;
+    let (host, socket) = (daemon.url(""), vm.socket_path().to_str().unwrap().to_owned());
+    let ctl = |args: &[&str]| succeeds(&[&["--host", &host], args].concat());
+    let direct = |args: &[&str]| -> Value {
+        serde_json::from_str(&succeeds(&[&["--socket", &socket], args].concat())).unwrap()
+    };
+
+    assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.json["hostname"], VM);
+    assert!(ctl(&["health", VM]).contains(VM));
+    assert_eq!(direct(&["health"])["hostname"], VM);
+
+    let ping = ["ping", "-c", "1", "-W", "5", "10.0.2.2"];
+    let before = daemon.exec(VM, ping[0], &ping[1..]).await;
+    assert_ne!(before.json["exit_code"], 0, "there is no network yet: {before:?}");
+    let body = json!({ "ip": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": ["1.1.1.1"] });
+    let put = daemon.put(&format!("/vms/{VM}/network"), body).await;
+    assert_eq!((put.status, &put.json["message"]), (200, &json!("network configured")));
+    assert!(ctl(&[&["configure-network", VM], &NETWORK[..]].concat()).contains("configured"));
+    assert_eq!(direct(&[&["configure-network"], &NETWORK[..]].concat())["status"], "ok");
+
+    assert_eq!(daemon.exec(VM, ping[0], &ping[1..]).await.json["exit_code"], 0);
+    assert!(ctl(&[&["exec", VM, "--"], &ping[..]].concat()).contains("1 packets received"));
+    assert_eq!(direct(&[&["exec", "--"], &ping[..]].concat())["exit_code"], 0);
+
+    let status = daemon.get(&format!("/vms/{VM}/status")).await;
+    assert!((100..256).contains(&status.json["memory_total_mb"].as_u64().unwrap()), "{status:?}");
+    assert!(ctl(&["status", VM]).contains("10.0.2.15/24"));
+    assert_eq!(direct(&["status"])["kernel"], status.json["kernel"]);
+    assert!(ctl(&["network", VM]).contains("10.0.2.15/24"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_is_replaced_and_one_that_can_not_be_changes_nothing() {
+    let (_vm, daemon) = ready().await;
+    let path = format!("/vms/{VM}/network");
+    let state =
+        "ip addr show eth0 | grep inet; ip route; ip -6 route show default; cat /etc/resolv.conf";
+    let old = "ip addr add 192.168.7.7/24 dev eth0; ip link set eth0 up; ip route add default via 192.168.7.1";
+    shell(&daemon, old).await;
+    let good =
+        json!({ "ip": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": ["1.1.1.1", "9.9.9.9"] });
+    assert_eq!(daemon.put(&path, good.clone()).await.status, 200);
+    let once = printed(&daemon, state).await;
+    assert!(once.contains("inet 10.0.2.15/24 brd 10.0.2.255"), "{once}");
+    assert!(
+        once.contains("default via 10.0.2.2 dev eth0") && !once.contains("192.168.7"),
+        "{once}"
+    );
+    assert!(once.contains("nameserver 1.1.1.1\nnameserver 9.9.9.9"), "{once}");
+    assert_eq!(daemon.put(&path, good).await.status, 200);
+    assert_eq!(printed(&daemon, state).await, once, "twice is once");
+    for (ip, gateway) in [
+        ("10.0.0.2/33", "10.0.0.1"),
+        ("fe80::1/129", "fe80::2"),
+        ("10.0.0.2/16", "10.9.0.1"),
+        ("0.0.0.0/8", "0.0.0.1"),
+    ] {
+        let bad = json!({ "ip": ip, "gateway": gateway, "dns": [] });
+        daemon.put(&path, bad).await.assert_problem(422, "invalid_request");
+    }
+    assert_eq!(printed(&daemon, state).await, once, "nothing has changed");
+    let v6 = json!({ "ip": "fec0::99/64", "gateway": "fec0::2", "dns": [] });
+    assert_eq!(daemon.put(&path, v6).await.status, 200);
+    let read_back = eth0(&daemon.get(&path).await);
+    let addresses = read_back["addresses"].as_array().unwrap();
+    let global: Vec<_> =
+        addresses.iter().filter(|ip| !ip.as_str().unwrap().starts_with("fe80")).collect();
+    assert_eq!(global, [&json!("fec0::99/64")], "{read_back}");
+    let pinged = daemon.exec(VM, "ping", &["-6", "-c", "1", "-W", "5", "fec0::2"]).await;
+    assert_eq!(pinged.json["exit_code"], 0, "{pinged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_vm_shows_another_is_unaffected_and_it_comes_back_by_itself() {
+    let (mut vm, daemon) = ready().await;
+    let _other = boot(&daemon, "other-vm");
+    let other = daemon.until_state("other-vm", "ready").await;
+    let before = daemon.get(&format!("/vms/{VM}")).await;
+    vm.kill();
+    daemon.until(&format!("/vms/{VM}"), |vm| vm.status == 404 || vm.json["state"] != "ready").await;
+    let health = daemon.get(&format!("/vms/{VM}/health")).await;
+    assert!(matches!(health.status, 404 | 503), "{health:?}");
+    assert_eq!(daemon.get("/vms/other-vm/health").await.status, 200);
+    drop(vm);
+    let _vm = boot(&daemon, VM);
+    let after = daemon.until_state(VM, "ready").await;
+    assert_ne!(after.json["agent"]["boot_id"], before.json["agent"]["boot_id"]);
+    assert_eq!(printed(&daemon, "echo back").await, "back");
+    assert_eq!(daemon.get("/vms/other-vm").await.json["since"], other.json["since"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_is_ready_again_by_itself() {
+    let (_vm, daemon) = ready().await;
+    let before = daemon.get(&format!("/vms/{VM}")).await.json["agent"].clone();
+    let killed = shell(&daemon, "kill -KILL $(pidof minions-agent)").await;
+    killed.assert_problem(502, "connection_lost");
+    assert_eq!(killed.json["may_have_executed"], true);
+    let after = daemon
+        .until(&format!("/vms/{VM}"), |vm| {
+            vm.json["state"] == "ready" && vm.json["agent"]["instance_id"] != before["instance_id"]
+        })
+        .await;
+    assert_eq!(after.json["agent"]["boot_id"], before["boot_id"]);
+    assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behind() {
+    let (_vm, daemon) = ready().await;
+    for (script, code) in [("exit 37", 37), ("kill -SEGV $$", 139), ("kill -KILL $$", 137)] {
+        assert_eq!(shell(&daemon, script).await.json["exit_code"], code, "{script}");
+    }
+    daemon.exec(VM, "/nowhere", &[]).await.assert_problem(422, "command_not_found");
+    daemon.exec(VM, "/etc/passwd", &[]).await.assert_problem(422, "command_not_executable");
+    let stubborn = "trap '' TERM; sleep 987 & sleep 987 & wait";
+    let body = json!({ "command": "sh", "args": ["-c", stubborn], "timeout_ms": 300 });
+    let late = daemon.post(&format!("/vms/{VM}/exec"), body).await;
+    assert_eq!(late.json["outcome"]["type"], "timed_out", "{late:?}");
+    // The script's own shell has the word in its command line too.
+    assert_eq!(printed(&daemon, "ps -o args | grep -c '[s]leep 987' || true").await, "0");
+    let detached = shell(&daemon, "sleep 600 & echo hi").await;
+    assert_eq!(detached.json["stdout"], "hi\n");
+    printed(&daemon, "kill $(pidof sleep)").await;
+
+    let figures = "pid=$(pidof minions-agent); ls /proc/$pid/fd | wc -l; ps | wc -l; \
+                   grep -c 'State:.Z' /proc/[0-9]*/status | grep -v ':0' | wc -l";
+    let before = printed(&daemon, figures).await;
+    for _ in 0..1000 {
+        assert_eq!(daemon.exec(VM, "true", &[]).await.json["exit_code"], 0);
+    }
+    assert_eq!(printed(&daemon, figures).await, before, "descriptors, processes, zombies");
+    println!(
+        "{}",
+        printed(&daemon, "grep -E '^(Vm(HWM|RSS)|Rss)' /proc/$(pidof minions-agent)/status").await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_host_tool_drives_the_agent_in_the_vm() {
+    let (vm, _daemon) = ready().await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/peers/base_host.py");
+    let host = |args: &[&str]| -> Value {
+        let mut python = Command::new("python3");
+        let output = python.arg(&script).arg(vm.socket_path()).args(args).stdin(Stdio::null());
+        let output = output.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {said}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(host(&["health"])["hostname"], VM);
+    assert!(host(&["status"])["memory_used_mb"].is_u64());
+    let network = host(&["network", "10.0.2.15/24", "10.0.2.2", "1.1.1.1"]);
+    assert_eq!(network["message"], "network configured");
+    assert_eq!(host(&["exec", "ping", "-c", "1", "10.0.2.2"])["exit_code"], 0);
+    let wrote = host(&["write", "/root/.ssh/authorized_keys", "600", "ssh-ed25519 AAAA"]);
+    assert!(wrote["message"].as_str().unwrap().starts_with("wrote 16 bytes"), "{wrote}");
+    let mode = host(&["exec", "stat", "-c", "%a %s", "/root/.ssh/authorized_keys"]);
+    assert_eq!(mode["stdout"], "600 16\n");
+}
+
+/// The tools that `cargo xtask test` puts into the rig directory.
+fn python_tool(name: &str) -> Command {
+    let venv = Layout::from_env().venv().canonicalize().unwrap_or_else(|error| {
+        panic!("no Python tools ({error}): run `cargo xtask test`, which installs them")
+    });
+    Command::new(venv.join("bin").join(name))
+}
+
+#[track_caller]
+fn passes(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}\n{said}\n{complained}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_is_valid_and_the_daemon_keeps_to_it() {
+    let (_vm, daemon) = ready().await;
+    let dir = tempfile::tempdir().unwrap();
+    let document = dir.path().join("openapi.json");
+    let served = daemon.http.get(daemon.url("/openapi.json")).send().await.unwrap();
+    std::fs::write(&document, served.bytes().await.unwrap()).unwrap();
+    passes(python_tool("openapi-spec-validator").arg(&document));
+    // Once with names as they come, once with every call going to the VM.
+    for config in [String::new(), format!("[parameters]\n\"path.vm\" = \"{VM}\"\n")] {
+        std::fs::write(dir.path().join("schemathesis.toml"), config).unwrap();
+        let said = passes(schemathesis(&daemon, &document).current_dir(dir.path()));
+        println!("{said}");
+    }
+    assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.status, 200);
+}
+
+/// A status that isn't documented is a failure, so any 5xx that may come is.
+fn schemathesis(daemon: &TestDaemon, document: &Path) -> Command {
+    let checks = [
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_schema_conformance",
+        "response_headers_conformance",
+        "unsupported_method",
+        "negative_data_rejection",
+    ];
+    let mut command = python_tool("schemathesis");
+    command.arg("run").arg(document).args([
+        "--url",
+        &daemon.url(""),
+        "--checks",
+        &checks.join(","),
+    ]);
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "30", "--seed", "1"]);
+    command.args(["--request-timeout", "60", "--no-color"]);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_client_calls_health_status_and_exec() {
+    let (_vm, daemon) = ready().await;
+    let dir = tempfile::tempdir().unwrap();
+    let document = dir.path().join("openapi.json");
+    std::fs::write(&document, minionsd::openapi_json()).unwrap();
+    passes(
+        python_tool("openapi-python-client")
+            .current_dir(dir.path())
+            .args(["generate", "--meta", "none", "--output-path", "minions_client", "--path"])
+            .arg(&document),
+    );
+    let script = r#"
+import sys
+from minions_client import Client
+from minions_client.api.guest import get_health, get_status, run_exec
+from minions_client.models import ExecRequest, Problem
+
+client, vm = Client(base_url=sys.argv[1]), sys.argv[2]
+assert get_health.sync(client=client, vm=vm).hostname == vm
+assert get_status.sync(client=client, vm=vm).memory_total_mb > 0
+ran = run_exec.sync(client=client, vm=vm, body=ExecRequest(command="sh", args=["-c", "echo hi; exit 3"]))
+assert (ran.exit_code, ran.stdout) == (3, "hi\n"), ran
+missing = get_health.sync(client=client, vm="nope")
+assert isinstance(missing, Problem) and missing.code == "vm_not_found", missing
+print("three calls and a problem")
+"#;
+    let said = passes(python_tool("python").current_dir(dir.path()).args([
+        "-c",
+        script,
+        &daemon.url(""),
+        VM,
+    ]));
+    assert_eq!(said, "three calls and a problem\n");
+}
