@@ -14,6 +14,7 @@ const DEFAULT_FILE: &str = "/etc/minions/minionsd.toml";
 const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
 const DEFAULT_SOCKET_DIR: &str = "/run/minions";
+const DEFAULT_OPERATOR_GROUP: &str = "minions";
 const DEFAULT_POOL_SIZE: usize = 8;
 
 /// A VMM serves 1023 connections a VM; other tools want some of them too.
@@ -41,6 +42,14 @@ pub struct Args {
     /// Directory of the VMs' sockets, each `<vm>.vsock` [default: /run/minions]
     #[arg(long, value_name = "DIR", env = "MINIONS_SOCKET_DIR")]
     pub socket_dir: Option<PathBuf>,
+
+    /// File with the bearer token that may operate, mode 0600 [default: none]
+    #[arg(long, value_name = "FILE", env = "MINIONSD_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Append the audit lines to this file, as JSON [default: into the log]
+    #[arg(long, value_name = "FILE", env = "MINIONSD_AUDIT_LOG")]
+    pub audit_log: Option<PathBuf>,
 
     /// How to log [default: text]
     #[arg(long, value_enum, env = "MINIONS_LOG_FORMAT")]
@@ -111,6 +120,9 @@ struct File {
     listen: Option<Switch<SocketAddr>>,
     unix_socket: Option<Switch<PathBuf>>,
     socket_dir: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    operator_group: Option<String>,
+    audit_log: Option<PathBuf>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
     pool_size: Option<usize>,
@@ -128,6 +140,12 @@ pub struct Config {
     pub unix_socket: Option<PathBuf>,
     /// Where the VMs' sockets are.
     pub socket_dir: PathBuf,
+    /// The bearer token that may operate.
+    pub token_file: Option<PathBuf>,
+    /// The group whose members may operate.
+    pub operator_group: String,
+    /// Where audit lines go, if not into the log.
+    pub audit_log: Option<PathBuf>,
     /// Names beside `localhost` and the loopback addresses under which a TCP client may ask for us.
     pub allowed_hosts: Vec<String>,
     /// Calls under way at once per VM.
@@ -209,6 +227,9 @@ impl Config {
                 .socket_dir
                 .or(file.socket_dir)
                 .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
+            token_file: args.token_file.or(file.token_file),
+            operator_group: file.operator_group.unwrap_or_else(|| DEFAULT_OPERATOR_GROUP.into()),
+            audit_log: args.audit_log.or(file.audit_log),
             allowed_hosts: file.allowed_hosts,
             pool_size: file.pool_size.unwrap_or(DEFAULT_POOL_SIZE),
             shutdown_grace: Duration::from_secs(grace),

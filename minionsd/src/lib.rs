@@ -16,13 +16,17 @@ pub mod config;
 mod server;
 mod vm;
 
+use api::auth::{Operators, Policy, Token};
 use config::Config;
 use server::{BindError, Listeners};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use api::audit::TARGET as AUDIT_TARGET;
+pub use api::auth::TokenError;
 pub use api::openapi_json;
 
 /// Why the daemon can't run.
@@ -32,12 +36,16 @@ pub enum StartError {
     /// A listener can't be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The bearer token can't be used.
+    #[error("`token_file` can't be used")]
+    Token(#[from] TokenError),
 }
 
 /// A daemon that has its listeners and is not serving yet.
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
+    policy: Policy,
     listeners: Listeners,
 }
 
@@ -49,8 +57,12 @@ impl Daemon {
     ///
     /// [`StartError`], naming the address or path.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let policy = Policy {
+            operators: Arc::new(Operators::new(config.operator_group.clone())),
+            token: config.token_file.as_deref().map(Token::read).transpose()?,
+        };
         let listeners = Listeners::bind(&config).await?;
-        Ok(Self { config, listeners })
+        Ok(Self { config, policy, listeners })
     }
 
     /// The TCP address that was really taken, if there is one.
@@ -70,7 +82,7 @@ impl Daemon {
             &stop,
         );
         let draining = CancellationToken::new();
-        let app = api::app(registry, &self.config, draining.clone());
+        let app = api::app(registry, &self.config, self.policy, draining.clone());
         self.listeners.serve(app, shutdown, draining, self.config.shutdown_grace).await;
         stop.cancel();
         tasks.close();

@@ -1,16 +1,18 @@
 //! Listeners, HTTP connections, and their drain.
 
+use crate::api::auth::Peer;
 use crate::config::Config;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use nix::unistd::Group;
 use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,15 +34,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The owner and the group may connect.
 const UNIX_SOCKET_MODE: u32 = 0o660;
-
-/// Which way a request came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Via {
-    /// Over TCP: from a browser, for all we know.
-    Tcp,
-    /// Over the Unix socket, which a browser can't reach.
-    Unix,
-}
 
 /// A listener that can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +89,7 @@ impl Listeners {
             None => None,
         };
         let unix = match &config.unix_socket {
-            Some(path) => Some(bind_unix(path).await?),
+            Some(path) => Some(bind_unix(path, &config.operator_group).await?),
             None => None,
         };
         Ok(Self { tcp, unix })
@@ -129,7 +122,7 @@ impl Listeners {
     }
 }
 
-async fn bind_unix(path: &Path) -> Result<UnixSocket, BindError> {
+async fn bind_unix(path: &Path, group: &str) -> Result<UnixSocket, BindError> {
     let failed = |source| BindError::Unix { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
@@ -143,8 +136,20 @@ async fn bind_unix(path: &Path) -> Result<UnixSocket, BindError> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
+    let socket = UnixSocket { listener, path: path.to_owned() };
+    // Before the group may connect: until then it is ours alone.
+    give_to_group(path, group).map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(UNIX_SOCKET_MODE)).map_err(failed)?;
-    Ok(UnixSocket { listener, path: path.to_owned() })
+    Ok(socket)
+}
+
+/// Lets the operators' group, if there is one, connect. A service manager may have done it.
+fn give_to_group(path: &Path, group: &str) -> io::Result<()> {
+    let Some(group) = Group::from_name(group)? else { return Ok(()) };
+    if fs::metadata(path)?.gid() == group.gid.as_raw() {
+        return Ok(());
+    }
+    chown(path, None, Some(group.gid.as_raw()))
 }
 
 /// HTTP over whatever was accepted.
@@ -184,9 +189,15 @@ impl Server {
             match accepted {
                 Ok(Accepted::Tcp(stream)) => {
                     stream.set_nodelay(true).ok();
-                    self.spawn(stream, Via::Tcp, place);
+                    // Without addresses it is gone already.
+                    if let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) {
+                        self.spawn(stream, Peer::tcp(client, server), place);
+                    }
                 }
-                Ok(Accepted::Unix(stream)) => self.spawn(stream, Via::Unix, place),
+                Ok(Accepted::Unix(stream)) => {
+                    let peer = Peer::unix(stream.peer_cred().ok());
+                    self.spawn(stream, peer, place);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -195,12 +206,13 @@ impl Server {
         }
     }
 
-    fn spawn<S>(&self, stream: S, via: Via, place: tokio::sync::OwnedSemaphorePermit)
+    fn spawn<S>(&self, stream: S, peer: Peer, place: tokio::sync::OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let peer = Arc::new(peer);
         let app = self.app.clone().map_request(move |mut request: hyper::Request<_>| {
-            request.extensions_mut().insert(via);
+            request.extensions_mut().insert(Arc::clone(&peer));
             request
         });
         let connection = self

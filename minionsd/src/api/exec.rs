@@ -1,5 +1,6 @@
 //! `POST /vms/{vm}/exec`.
 
+use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, ExecProblems};
 use crate::agent::{AgentClient, CallError, Lane};
@@ -27,8 +28,10 @@ const AFTER_LIMIT: Duration = Duration::from_secs(5);
 pub(super) async fn run_exec(
     TheVm(vm): TheVm,
     patience: Patience,
+    note: Note,
     JsonBody(request): JsonBody<ExecRequest>,
 ) -> Result<Json<ExecResult>, ApiError> {
+    note.program(&request.command, &request.args);
     let asked = request.timeout_ms;
     let mut call =
         Exec { command: request.command, args: request.args, timeout_ms: request.timeout_ms };

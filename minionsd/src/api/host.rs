@@ -4,9 +4,9 @@
 //! (DNS rebinding). Its browser still says the page's name in `Host`, so only names that are known
 //! to be ours get an answer. Over the Unix socket, which no browser can reach, any name will do.
 
+use super::auth::Peer;
 use super::problem::ApiError;
 use crate::config::Config;
-use crate::server::Via;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
@@ -40,7 +40,8 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let over_unix = request.extensions().get::<Via>() == Some(&Via::Unix);
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let over_unix = peer.is_some_and(|peer| !peer.may_be_a_browser());
     match asked_for(&request) {
         _ if over_unix => Ok(next.run(request).await),
         Some(authority) if hosts.allows(authority.host()) => Ok(next.run(request).await),
@@ -59,7 +60,7 @@ pub(super) async fn check(
 }
 
 /// HTTP/1 says it in a header, exactly once; HTTP/2 in the request line.
-fn asked_for(request: &Request) -> Option<Authority> {
+pub(super) fn asked_for(request: &Request) -> Option<Authority> {
     if let Some(authority) = request.uri().authority() {
         return Some(authority.clone());
     }

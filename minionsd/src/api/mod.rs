@@ -6,9 +6,13 @@
 //!   resource.
 //! * [`problem`]: domain errors to problem details, in one exhaustive match.
 //! * [`extract`]: what a handler gets: the VM, the deadline, the body.
-//! * [`host`]: under which names we may be asked for.
+//! * [`auth`]: who asks, and who may do what. [`audit`]: one line for each operate call.
+//! * [`host`]: under which names we may be asked for. [`browser`]: what a web page may not.
 //! * [`request_id`]: `X-Request-Id`, `traceparent`, and the last touch on every problem.
 
+pub(crate) mod audit;
+pub(crate) mod auth;
+mod browser;
 mod docs;
 mod exec;
 mod extract;

@@ -151,6 +151,10 @@ impl IntoResponse for ApiError {
         if matches!(self.0.code, ErrorCode::Overloaded | ErrorCode::ShuttingDown) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
         }
+        if self.0.code == ErrorCode::Unauthenticated {
+            let challenge = HeaderValue::from_static("Bearer realm=\"minionsd\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
         response.extensions_mut().insert(self.0);
         response
     }
@@ -208,7 +212,8 @@ fn documented(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<DocumentedResponse>
 }
 
 /// What any request can meet.
-const ANYWHERE: &[ErrorCode] = &[ErrorCode::Forbidden, ErrorCode::Internal];
+const ANYWHERE: &[ErrorCode] =
+    &[ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::Internal];
 
 /// What a request can meet once it is about a VM.
 const ABOUT_A_VM: &[ErrorCode] =

@@ -1,18 +1,22 @@
 //! The route list and the layers around it.
 
+use super::auth::{self, Policy};
 use super::problem::{ApiError, catch_panic};
-use super::{docs, exec, health, host, network, request_id, service, status, vms};
+use super::{browser, docs, exec, health, host, network, request_id, service, status, vms};
 use crate::config::Config;
 use crate::vm::Registry;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
+use minions_api::service::Scope;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa::openapi::extensions::ExtensionsBuilder;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 /// The longest request body. A frame's cap is on its encoded length, and the body's own escapes
@@ -23,6 +27,8 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) registry: Registry,
+    /// Who may do what.
+    pub(crate) policy: Policy,
     /// Cancelled once the daemon has been told to stop.
     pub(crate) draining: CancellationToken,
 }
@@ -44,25 +50,61 @@ pub(crate) struct Api {
 )]
 struct Document;
 
-/// The one list: what is served, and what the document says.
-fn routes() -> OpenApiRouter<Api> {
+/// The one list: what is served, who may, and what the document says. A route can't be added
+/// without its scope.
+fn routes(layers: &Layers) -> OpenApiRouter<Api> {
+    use Scope::{Operate, Read};
     OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(vms::list_vms))
-        .routes(routes!(vms::get_vm))
-        .routes(routes!(health::get_health))
-        .routes(routes!(status::get_status))
-        .routes(routes!(network::get_network, network::put_network))
-        .routes(routes!(exec::run_exec))
-        .routes(routes!(service::get_healthz))
-        .routes(routes!(service::get_readyz))
-        .routes(routes!(service::get_version))
-        .routes(routes!(docs::get_openapi))
+        .routes(layers.around(Read, routes!(vms::list_vms)))
+        .routes(layers.around(Read, routes!(vms::get_vm)))
+        .routes(layers.around(Read, routes!(health::get_health)))
+        .routes(layers.around(Read, routes!(status::get_status)))
+        .routes(layers.around(Read, routes!(network::get_network)))
+        .routes(layers.around(Operate, routes!(network::put_network)))
+        .routes(layers.around(Operate, routes!(exec::run_exec)))
+        .routes(layers.around(Read, routes!(service::get_healthz)))
+        .routes(layers.around(Read, routes!(service::get_readyz)))
+        .routes(layers.around(Read, routes!(service::get_version)))
+        .routes(layers.around(Read, routes!(service::get_whoami)))
+        .routes(layers.around(Read, routes!(docs::get_openapi)))
+}
+
+/// What goes around a route by its scope. For the document alone there is nobody to ask.
+struct Layers(Option<Api>);
+
+impl Layers {
+    /// Notes the scope in the document, and checks it when the route is served.
+    fn around(
+        &self,
+        scope: Scope,
+        (schemas, mut paths, route): UtoipaMethodRouter<Api>,
+    ) -> UtoipaMethodRouter<Api> {
+        for item in paths.paths.values_mut() {
+            for operation in operations(item) {
+                let noted = ExtensionsBuilder::new().add("x-scope", scope.as_str()).build();
+                operation.extensions.get_or_insert_default().merge(noted);
+            }
+        }
+        let route = match (&self.0, scope) {
+            (None, _) => route,
+            (Some(api), Scope::Read) => route.layer(from_fn_with_state(api.clone(), auth::read)),
+            (Some(api), Scope::Operate) => {
+                route.layer(from_fn_with_state(api.clone(), auth::operate))
+            }
+        };
+        (schemas, paths, route)
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
 }
 
 /// The OpenAPI document, as it is served and committed: pretty, with a newline at its end.
 #[must_use]
 pub fn openapi_json() -> String {
-    let mut document = routes().to_openapi();
+    let mut document = routes(&Layers(None)).to_openapi();
     // From our own crate's manifest; the licence and contact that utoipa would add are nobody's.
     document.info.license = None;
     document.info.contact = None;
@@ -73,19 +115,29 @@ pub fn openapi_json() -> String {
 
 /// The service over all routes.
 ///
-/// The last layer goes around the whole router rather than around each of its routes: only there
+/// From the outside in: the request's id, panics, the names we go by, what browsers may, the daemon's
+/// end, and then the route's scope.
+///
+/// The first of them goes around the whole router rather than around each of its routes: only there
 /// does a response have the `Allow` that the router adds to a refused method.
-pub(crate) fn app(registry: Registry, config: &Config, draining: CancellationToken) -> Router {
-    let api = Api { registry, draining };
+pub(crate) fn app(
+    registry: Registry,
+    config: &Config,
+    policy: Policy,
+    draining: CancellationToken,
+) -> Router {
+    let api = Api { registry, policy, draining };
     let hosts = Arc::new(host::AllowedHosts::new(config));
-    let (router, _) = routes().split_for_parts();
+    let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
+    let pages = docs::pages().layer(from_fn_with_state(api.clone(), auth::read));
     let router = router
         .with_state(api.clone())
-        .merge(docs::pages())
+        .merge(pages)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(api, refuse_while_draining))
+        .layer(from_fn(browser::layer))
         .layer(from_fn_with_state(hosts, host::check))
         .layer(CatchPanicLayer::custom(catch_panic));
     Router::new().fallback_service(router).layer(from_fn(request_id::layer))

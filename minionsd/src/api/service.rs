@@ -1,11 +1,12 @@
 //! The daemon about itself. Nothing here waits for a guest.
 
 use super::Api;
+use super::auth::Caller;
 use super::problem::{ApiError, ServiceProblems};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use minions_api::ErrorCode;
-use minions_api::service::{Liveness, Readiness, Version};
+use minions_api::service::{Liveness, Readiness, Version, Whoami};
 
 /// Served for as long as the daemon lives, even while it drains.
 pub(super) const PATHS: &[&str] = &["/healthz", "/readyz", "/version"];
@@ -45,4 +46,18 @@ pub(super) async fn get_version() -> Json<Version> {
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: minions_proto::version::PROTOCOL,
     })
+}
+
+/// Who you are to this daemon, and what you may do
+#[utoipa::path(
+    get, path = "/whoami", operation_id = "get_whoami", tag = "service",
+    responses((status = 200, description = "As the kernel or your token says", body = Whoami), ServiceProblems),
+)]
+pub(super) async fn get_whoami(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<Whoami>, ApiError> {
+    let caller = Caller::of(&request, &api.policy)?;
+    let identity = caller.identity().await;
+    Ok(Json(Whoami { identity, scopes: caller.scopes(&api.policy).await }))
 }

@@ -1,0 +1,155 @@
+//! Who may do what.
+//!
+//! ```text
+//!  connection ─▶ Peer: Unix credentials, or the uid behind a loopback TCP connection
+//!  request    ─▶ Caller: a bearer token if there is one, else the peer
+//!  route      ─▶ Scope: declared once in the route list, checked here
+//! ```
+//!
+//! * *read*: whoever can connect to the Unix socket or to a loopback address.
+//! * *operate*: root, the daemon's own uid, members of the operators' group, and the bearer token.
+//!
+//! A wrong token is refused even where no token would be needed: who shows one means it.
+
+mod operators;
+mod peer;
+mod sock_diag;
+mod token;
+
+pub(crate) use operators::Operators;
+pub(crate) use peer::Peer;
+pub(crate) use token::Token;
+pub use token::TokenError;
+
+use super::Api;
+use super::audit::{self, Note};
+use super::problem::ApiError;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use minions_api::ErrorCode;
+use minions_api::service::{Identity, Scope};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// What identities are judged by. A cheap clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) operators: Arc<Operators>,
+    pub(crate) token: Option<Token>,
+}
+
+/// Who asks: found out as far as the route needs it.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    peer: Arc<Peer>,
+    token: bool,
+}
+
+impl Caller {
+    /// Whom a request belongs to.
+    ///
+    /// # Errors
+    ///
+    /// A token that isn't ours, or a request that didn't come over one of our listeners.
+    pub(super) fn of(request: &Request, policy: &Policy) -> Result<Self, ApiError> {
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
+        let peer = peer.ok_or_else(|| ApiError::of(ErrorCode::Internal, "no peer"))?;
+        let shown = request.headers().get(AUTHORIZATION);
+        let token = match (shown, &policy.token) {
+            (None, _) => false,
+            (Some(shown), Some(token)) if token.is_shown_by(shown.as_bytes()) => true,
+            (Some(_), _) => return Err(unauthenticated("the bearer token is not this daemon's")),
+        };
+        Ok(Self { peer, token })
+    }
+
+    /// Who that is. Asks the kernel, once a connection.
+    pub(super) async fn identity(&self) -> Identity {
+        if self.token { Identity::Token } else { self.peer.identity().await }
+    }
+
+    /// What they may do.
+    pub(super) async fn scopes(&self, policy: &Policy) -> Vec<Scope> {
+        let identity = self.identity().await;
+        if self.token || policy.operators.include(&identity).await {
+            vec![Scope::Read, Scope::Operate]
+        } else if self.peer.is_local() {
+            vec![Scope::Read]
+        } else {
+            Vec::new()
+        }
+    }
+
+    async fn require(&self, scope: Scope, policy: &Policy) -> Result<(), ApiError> {
+        // What every local caller may do needs no question to the kernel.
+        if scope == Scope::Read && (self.token || self.peer.is_local()) {
+            return Ok(());
+        }
+        if self.scopes(policy).await.contains(&scope) {
+            return Ok(());
+        }
+        match self.identity().await {
+            Identity::Unknown => Err(unauthenticated(
+                "this needs to be known who you are: use the Unix socket, or a bearer token",
+            )),
+            Identity::User { uid } => Err(ApiError::of(
+                ErrorCode::Forbidden,
+                format!(
+                    "user {uid} may read, but not operate: be root or in the group {}, or use a \
+                     bearer token",
+                    policy.operators.group()
+                ),
+            )),
+            Identity::Token => Err(ApiError::of(ErrorCode::Internal, "the token operates")),
+        }
+    }
+}
+
+fn unauthenticated(detail: &str) -> ApiError {
+    ApiError::of(ErrorCode::Unauthenticated, detail)
+}
+
+/// The layer of a route with [`Scope::Read`].
+pub(super) async fn read(
+    State(api): State<Api>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    Caller::of(&request, &api.policy)?.require(Scope::Read, &api.policy).await?;
+    Ok(next.run(request).await)
+}
+
+/// The layer of a route with [`Scope::Operate`]: every call leaves a line in the audit log, also one
+/// that was refused.
+pub(super) async fn operate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let caller = Caller::of(&request, &api.policy);
+    let note = Note::default();
+    request.extensions_mut().insert(note.clone());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let path = request.uri().path().to_owned();
+    let (identity, response) = match caller {
+        Err(error) => (Identity::Unknown, error.into_response()),
+        Ok(caller) => {
+            let identity = caller.identity().await;
+            let response = match caller.require(Scope::Operate, &api.policy).await {
+                Ok(()) => next.run(request).await,
+                Err(error) => error.into_response(),
+            };
+            (identity, response)
+        }
+    };
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    audit::write(&audit::Entry {
+        identity: &identity,
+        action: format_args!("{method} {route}"),
+        vm: audit::vm_in(&path),
+        note: &note,
+        status: response.status().as_u16(),
+        duration: started.elapsed(),
+    });
+    response
+}

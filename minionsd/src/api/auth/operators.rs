@@ -1,0 +1,44 @@
+//! Which users operate.
+
+use minions_api::service::Identity;
+use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist};
+use std::ffi::CString;
+
+/// Root, the daemon's own user, and the members of one group.
+#[derive(Debug)]
+pub(crate) struct Operators {
+    group: String,
+    own: u32,
+}
+
+impl Operators {
+    /// With the members of `group`, which need not exist.
+    pub(crate) fn new(group: String) -> Self {
+        Self { group, own: geteuid().as_raw() }
+    }
+
+    pub(super) fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Whether they operate. Asks the system's user database, which may be on another machine: off
+    /// the async threads.
+    pub(super) async fn include(&self, identity: &Identity) -> bool {
+        let Identity::User { uid } = *identity else { return false };
+        if uid == 0 || uid == self.own {
+            return true;
+        }
+        let group = self.group.clone();
+        let asked = tokio::task::spawn_blocking(move || is_member(uid, &group));
+        // A lookup that fails gives no rights.
+        asked.await.is_ok_and(|member| member.unwrap_or_default())
+    }
+}
+
+fn is_member(uid: u32, group: &str) -> nix::Result<bool> {
+    let Some(group) = Group::from_name(group)? else { return Ok(false) };
+    let Some(user) = User::from_uid(Uid::from_raw(uid))? else { return Ok(false) };
+    let name = CString::new(user.name).map_err(|_| nix::Error::EINVAL)?;
+    let groups: Vec<Gid> = getgrouplist(&name, user.gid)?;
+    Ok(groups.contains(&group.gid))
+}

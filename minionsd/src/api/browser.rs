@@ -1,0 +1,122 @@
+//! What a browser may be tricked into.
+//!
+//! A page of any origin can make its visitor's browser send requests to a loopback address. What
+//! changes something must therefore come from a page of ours, or from no page at all: browsers say
+//! where a request comes from in `Origin` and `Sec-Fetch-Site`, which no page can forge.
+//!
+//! Reading is different: a page of another origin may send a GET, but without CORS headers, which
+//! are never sent, its browser doesn't show it the answer.
+
+use super::auth::Peer;
+use super::problem::ApiError;
+use axum::extract::Request;
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Method, uri::Authority};
+use axum::middleware::Next;
+use axum::response::Response;
+use minions_api::ErrorCode;
+use std::sync::Arc;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// For what isn't a page: nothing may be loaded, and nobody may frame it.
+const NOTHING: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
+
+/// For the documentation page: only its own files. It sets styles from its scripts, and has small
+/// pictures in its style sheet.
+const OWN_FILES: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+);
+
+/// Refuses what a page of another origin sent, and tells browsers what a reply may do.
+pub(super) async fn layer(request: Request, next: Next) -> Result<Response, ApiError> {
+    let over_tcp =
+        request.extensions().get::<Arc<Peer>>().is_none_or(|peer| peer.may_be_a_browser());
+    if over_tcp && changes_something(&request) {
+        from_our_own_page(request.headers(), super::host::asked_for(&request).as_ref())?;
+    }
+    let policy = if request.uri().path().starts_with("/docs") { OWN_FILES } else { NOTHING };
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(response)
+}
+
+/// A WebSocket begins as a GET, and is held to no same-origin policy.
+fn changes_something(request: &Request) -> bool {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    !reads || request.headers().contains_key(header::UPGRADE)
+}
+
+fn from_our_own_page(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), ApiError> {
+    let refused = |header: &str| {
+        Err(ApiError::of(
+            ErrorCode::Forbidden,
+            format!("a page of another origin sent this (`{header}`), and may not"),
+        ))
+    };
+    for site in headers.get_all(SEC_FETCH_SITE) {
+        // `none`: typed into the address bar.
+        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
+            return refused("Sec-Fetch-Site");
+        }
+    }
+    for origin in headers.get_all(header::ORIGIN) {
+        if host.is_none_or(|host| !is_origin_of(origin, host)) {
+            return refused("Origin");
+        }
+    }
+    Ok(())
+}
+
+/// `null`, which a sandboxed page or a file sends, is nobody's.
+fn is_origin_of(origin: &HeaderValue, host: &Authority) -> bool {
+    let authority = origin.to_str().ok().and_then(|origin| {
+        origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+    });
+    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(headers: &[(HeaderName, &'static str)]) -> bool {
+        let headers =
+            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        from_our_own_page(&headers.collect(), Some(&Authority::from_static("localhost:7070")))
+            .is_ok()
+    }
+
+    #[test]
+    fn no_page_at_all_and_our_own_page_may() {
+        assert!(allows(&[]));
+        assert!(allows(&[(SEC_FETCH_SITE, "none")]));
+        assert!(allows(&[
+            (SEC_FETCH_SITE, "same-origin"),
+            (header::ORIGIN, "http://localhost:7070")
+        ]));
+    }
+
+    #[test]
+    fn a_page_of_another_origin_may_not() {
+        for site in ["cross-site", "same-site", "", "same-origin, none"] {
+            assert!(!allows(&[(SEC_FETCH_SITE, site)]), "{site:?}");
+        }
+        for origin in [
+            "null",
+            "http://localhost:7071",
+            "http://localhost",
+            "http://evil.example",
+            "http://localhost:7070.evil.example",
+            "localhost:7070",
+            "",
+        ] {
+            assert!(!allows(&[(header::ORIGIN, origin)]), "{origin:?}");
+        }
+    }
+}
