@@ -31,7 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE", env = "MINIONS_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// TCP address to serve on, loopback only, or `none` [default: 127.0.0.1:7070]
+    /// TCP address to serve on, or `none`; beyond loopback only with TLS and a token
+    /// [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS", env = "MINIONS_LISTEN")]
     pub listen: Option<Switch<SocketAddr>>,
 
@@ -46,6 +47,18 @@ pub struct Args {
     /// File with the bearer token that may operate, mode 0600 [default: none]
     #[arg(long, value_name = "FILE", env = "MINIONSD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// Serve TCP over TLS with this certificate chain (PEM), read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Take only TLS clients whose certificate is from one of these authorities (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// Append the audit lines to this file, as JSON [default: into the log]
     #[arg(long, value_name = "FILE", env = "MINIONSD_AUDIT_LOG")]
@@ -123,12 +136,26 @@ struct File {
     token_file: Option<PathBuf>,
     operator_group: Option<String>,
     audit_log: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
     pool_size: Option<usize>,
     shutdown_grace_secs: Option<u64>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
+}
+
+/// Where TLS has its secrets from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Authorities of client certificates; with them, a client needs one.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A complete and checked configuration.
@@ -144,6 +171,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// The group whose members may operate.
     pub operator_group: String,
+    /// TLS on the TCP listener.
+    pub tls: Option<TlsFiles>,
     /// Where audit lines go, if not into the log.
     pub audit_log: Option<PathBuf>,
     /// Names beside `localhost` and the loopback addresses under which a TCP client may ask for us.
@@ -178,8 +207,14 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// Anybody on the network could run commands in every VM.
-    #[error("`listen` is {0}: only loopback addresses (127.0.0.1, [::1]) are served")]
+    #[error(
+        "`listen` is {0}: beyond loopback (127.0.0.1, [::1]) it needs TLS (`tls_cert`, `tls_key`) \
+         and a token (`token_file`)"
+    )]
     NotLoopback(SocketAddr),
+    /// One of two files that need each other.
+    #[error("`tls_cert` and `tls_key` need each other, and `tls_client_ca` needs both")]
+    HalfTls,
     /// Nothing to serve on.
     #[error("`listen` and `unix_socket` are both `none`: nobody could ask anything")]
     NoListener,
@@ -207,14 +242,24 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
             None => File::default(),
         };
-        let config = Self::merge(args, file);
+        let config = Self::merge(args, file)?;
         config.check()?;
         Ok(config)
     }
 
-    fn merge(args: Args, file: File) -> Self {
+    fn merge(args: Args, file: File) -> Result<Self, ConfigError> {
         let grace = file.shutdown_grace_secs.unwrap_or(DEFAULT_SHUTDOWN_GRACE_SECS);
-        Self {
+        let certificate = args.tls_cert.or(file.tls_cert);
+        let client_ca = args.tls_client_ca.or(file.tls_client_ca);
+        let tls = match (certificate, args.tls_key.or(file.tls_key), client_ca) {
+            (Some(certificate), Some(key), client_ca) => {
+                Some(TlsFiles { certificate, key, client_ca })
+            }
+            (None, None, None) => None,
+            _ => return Err(ConfigError::HalfTls),
+        };
+        Ok(Self {
+            tls,
             listen: match args.listen.or(file.listen) {
                 Some(listen) => listen.into_option(),
                 None => DEFAULT_LISTEN.parse().ok(),
@@ -235,11 +280,13 @@ impl Config {
             shutdown_grace: Duration::from_secs(grace),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log_level: args.log_level.or(file.log_level).unwrap_or_else(|| "info".into()),
-        }
+        })
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if let Some(address) = self.listen.filter(|address| !address.ip().is_loopback()) {
+        let guarded = self.tls.is_some() && self.token_file.is_some();
+        let beyond = self.listen.filter(|address| !address.ip().is_loopback());
+        if let Some(address) = beyond.filter(|_| !guarded) {
             return Err(ConfigError::NotLoopback(address));
         }
         if self.listen.is_none() && self.unix_socket.is_none() {
@@ -292,7 +339,17 @@ mod tests {
         assert!(said("listen = 'localhost'").contains("listen"));
         assert!(said("pool_size = 1").contains("pool_size"));
         assert!(said("listen = '0.0.0.0:7070'").contains("listen"));
+        assert!(said("listen = '0.0.0.0:7070'\ntoken_file = '/t'").contains("tls_cert"));
+        let tls = "listen = '0.0.0.0:7070'\ntls_cert = '/c'\ntls_key = '/k'";
+        assert!(said(tls).contains("token_file"));
+        assert!(said("tls_cert = '/c'").contains("tls_key"));
         assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
+    }
+
+    #[test]
+    fn with_tls_and_a_token_any_address_is_served() {
+        let file = "listen = '0.0.0.0:7070'\ntls_cert = '/c'\ntls_key = '/k'\ntoken_file = '/t'";
+        assert!(load(&[], file).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
 //! * `agent`: the way to one agent: connector, pool, client.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
-//! * `server`: listeners, HTTP connections, and their drain.
+//! * `server`: listeners, HTTP connections, and their drain. `tls`: for the TCP listener.
 //!
 //! [`run`] is the whole daemon; it takes the future that ends it, so that a test owns its life.
 
@@ -14,6 +14,7 @@ mod agent;
 mod api;
 pub mod config;
 mod server;
+mod tls;
 mod vm;
 
 use api::auth::{Operators, Policy, Token};

@@ -2,10 +2,11 @@
 
 use crate::api::auth::Peer;
 use crate::config::Config;
+use crate::tls::{Tls, TlsError};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::Group;
 use std::fs::{self, Permissions};
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -28,6 +30,9 @@ const MAX_CONNECTIONS: usize = 1024;
 
 /// For the head of a request, and between two requests on one connection.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For a client to finish its TLS handshake.
+const TLS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Out of descriptors, most likely: others must give some back first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -54,6 +59,9 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// TLS can't be had.
+    #[error("TLS can't be had")]
+    Tls(#[from] TlsError),
     /// Another daemon has it.
     #[error("{} is in use by another process", .0.display())]
     UnixInUse(PathBuf),
@@ -63,6 +71,8 @@ pub enum BindError {
 #[derive(Debug)]
 pub(crate) struct Listeners {
     tcp: Option<TcpListener>,
+    /// On TCP only: over the Unix socket the kernel vouches for both ends.
+    tls: Option<Arc<Tls>>,
     unix: Option<UnixSocket>,
 }
 
@@ -92,7 +102,8 @@ impl Listeners {
             Some(path) => Some(bind_unix(path, &config.operator_group).await?),
             None => None,
         };
-        Ok(Self { tcp, unix })
+        let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+        Ok(Self { tcp, tls, unix })
     }
 
     pub(crate) fn tcp_addr(&self) -> Option<SocketAddr> {
@@ -114,6 +125,7 @@ impl Listeners {
         tokio::select! {
             () = shutdown => {}
             () = server.accept_all(&self) => {}
+            () = reload_on_hangup(self.tls.as_deref()) => {}
         }
         tracing::info!("stopping");
         draining.cancel();
@@ -152,29 +164,49 @@ fn give_to_group(path: &Path, group: &str) -> io::Result<()> {
     chown(path, None, Some(group.gid.as_raw()))
 }
 
+/// Reads the certificate again at each SIGHUP. Never ends.
+async fn reload_on_hangup(tls: Option<&Tls>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return std::future::pending().await };
+    loop {
+        hangup.recv().await;
+        match tls.map(Tls::reload) {
+            None => tracing::info!("SIGHUP: nothing to reload"),
+            Some(Ok(())) => tracing::info!("SIGHUP: certificate reloaded"),
+            Some(Err(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "SIGHUP: the old certificate stays");
+            }
+        }
+    }
+}
+
 /// HTTP over whatever was accepted.
 struct Server {
-    app: Router,
-    http: Builder<TokioExecutor>,
+    http: Http,
     connections: Arc<Semaphore>,
     graceful: GracefulShutdown,
     grace: Duration,
+}
+
+/// What one connection needs. A cheap clone.
+#[derive(Clone)]
+struct Http {
+    app: Router,
+    protocol: Builder<TokioExecutor>,
     /// Ends the connections that outlive the grace period.
     cut: CancellationToken,
 }
 
 impl Server {
     fn new(app: Router, grace: Duration) -> Self {
-        let mut http = Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
-        http.http2().timer(TokioTimer::new()).max_concurrent_streams(128);
+        let mut protocol = Builder::new(TokioExecutor::new());
+        protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
+        protocol.http2().timer(TokioTimer::new()).max_concurrent_streams(128);
         Self {
-            app,
-            http,
+            http: Http { app, protocol, cut: CancellationToken::new() },
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             graceful: GracefulShutdown::new(),
             grace,
-            cut: CancellationToken::new(),
         }
     }
 
@@ -187,16 +219,11 @@ impl Server {
                 stream = accept_unix(listeners.unix.as_ref()) => stream.map(Accepted::Unix),
             };
             match accepted {
-                Ok(Accepted::Tcp(stream)) => {
-                    stream.set_nodelay(true).ok();
-                    // Without addresses it is gone already.
-                    if let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) {
-                        self.spawn(stream, Peer::tcp(client, server), place);
-                    }
-                }
+                Ok(Accepted::Tcp(stream)) => self.spawn_tcp(stream, listeners.tls.as_ref(), place),
                 Ok(Accepted::Unix(stream)) => {
                     let peer = Peer::unix(stream.peer_cred().ok());
-                    self.spawn(stream, peer, place);
+                    let (http, watcher) = (self.http.clone(), self.graceful.watcher());
+                    tokio::spawn(http.serve(stream, peer, watcher, place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
@@ -206,39 +233,56 @@ impl Server {
         }
     }
 
-    fn spawn<S>(&self, stream: S, peer: Peer, place: tokio::sync::OwnedSemaphorePermit)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let peer = Arc::new(peer);
-        let app = self.app.clone().map_request(move |mut request: hyper::Request<_>| {
-            request.extensions_mut().insert(Arc::clone(&peer));
-            request
-        });
-        let connection = self
-            .http
-            .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app))
-            .into_owned();
-        let connection = self.graceful.watch(connection);
-        let cut = self.cut.clone();
+    fn spawn_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, place: OwnedSemaphorePermit) {
+        // Without addresses it is gone already.
+        let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else { return };
+        stream.set_nodelay(true).ok();
+        let peer = Peer::tcp(client, server);
+        let (http, watcher) = (self.http.clone(), self.graceful.watcher());
+        let Some(acceptor) = tls.map(|tls| tls.acceptor()) else {
+            tokio::spawn(http.serve(stream, peer, watcher, place));
+            return;
+        };
         tokio::spawn(async move {
-            let _place = place;
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                },
-                () = cut.cancelled() => {}
+            match timeout(TLS_DEADLINE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => http.serve(stream, peer, watcher, place).await,
+                Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+                Err(_) => tracing::debug!("no TLS handshake in time"),
             }
         });
     }
 
     async fn drain(self) {
-        let Self { graceful, connections, grace, cut, .. } = self;
+        let Self { http, graceful, connections, grace } = self;
         if timeout(grace, graceful.shutdown()).await.is_err() {
             let left = MAX_CONNECTIONS.saturating_sub(connections.available_permits());
             tracing::warn!(connections = left, "cut off: still busy after the grace period");
         }
-        cut.cancel();
+        http.cut.cancel();
+    }
+}
+
+impl Http {
+    /// Serves one connection to its end, or until it is cut.
+    async fn serve<S>(self, stream: S, peer: Peer, watcher: Watcher, place: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = Arc::new(peer);
+        let app = self.app.map_request(move |mut request: hyper::Request<_>| {
+            request.extensions_mut().insert(Arc::clone(&peer));
+            request
+        });
+        let service = TowerToHyperService::new(app);
+        let connection =
+            self.protocol.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::select! {
+            ended = watcher.watch(connection.into_owned()) => if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
+            },
+            () = self.cut.cancelled() => {}
+        }
+        drop(place);
     }
 }
 

@@ -41,6 +41,7 @@ pub fn config(dir: &Path) -> Config {
         socket_dir: dir.to_owned(),
         token_file: None,
         operator_group: "minions".into(),
+        tls: None,
         audit_log: None,
         allowed_hosts: Vec::new(),
         pool_size: 8,
