@@ -8,7 +8,7 @@ use minions_proto::message::Call;
 use minions_proto::version::AGENT_PORT;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -106,6 +106,13 @@ pub(crate) fn agent_command(listen: &str) -> Command {
     let mut command = Command::new(BINARY);
     command.args(["--log-level", "error", "--listen", listen]);
     command
+}
+
+/// Asks an agent to end, and waits until it has.
+pub(crate) async fn terminate(agent: &mut RunningAgent) -> ExitStatus {
+    let pid = Pid::from_child(agent.child());
+    kill_process(pid, Signal::TERM).unwrap();
+    until("the agent ends", async || agent.child().try_wait().unwrap()).await
 }
 
 /// One request; anything but a reply or a refusal is a failed test.
