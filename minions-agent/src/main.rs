@@ -88,7 +88,7 @@ fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
             Arg::Long("listen") => options.listen = line.value()?.parse()?,
             Arg::Long("allow") => options.config.capabilities = line.value()?.parse()?,
             Arg::Long("exec-timeout") => {
-                options.config.exec_timeout = Duration::from_secs(line.value()?.parse()?);
+                options.config.exec_timeout = seconds(line.value()?.parse()?)?;
             }
             Arg::Long("log-level") => options.level = line.value()?.parse()?,
             Arg::Long("version") | Arg::Short('V') => {
@@ -100,6 +100,14 @@ fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
         }
     }
     Ok(Asked::Serve(options))
+}
+
+/// A limit of nothing would end every program at its start.
+fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
+    match seconds {
+        0 => Err("--exec-timeout must be at least 1 second".into()),
+        _ => Ok(Duration::from_secs(seconds)),
+    }
 }
 
 fn run(Options { listen, config, level }: Options) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use minions_proto::handshake::{accept, grant};
 use minions_proto::version::AGENT_PORT;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
@@ -65,8 +65,8 @@ impl Socket {
         let failed = |source| ListenError::Hybrid { path: path.to_owned(), source };
         match UnixStream::connect(path).await {
             Ok(_) => return Err(ListenError::InUse(path.to_owned())),
-            // Left behind by one that was killed.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            // Left behind by one that was killed. A file that is no socket refuses just the same.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
                 fs::remove_file(path).map_err(failed)?;
             }
             Err(_) => {}
@@ -76,6 +76,10 @@ impl Socket {
         fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
         Ok(socket)
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 impl Drop for Socket {

@@ -3,7 +3,7 @@
 use super::link::Index;
 use super::rtnl::{Rtnl, StepError, dump};
 use minions_proto::cidr::InterfaceAddress;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rustix::io::Errno;
 use std::net::IpAddr;
 
@@ -17,12 +17,13 @@ pub(super) async fn replace(
     let present = list(rtnl, link).await?;
     let (conflicting, other): (Vec<_>, Vec<_>) = present
         .into_iter()
-        .filter(|address| !is(address, wanted) && !is_link_local_v6(address))
+        .filter(|address| !is(address, wanted))
+        .filter(|address| bars(address, wanted) || !is_link_local_v6(address))
         .partition(|address| bars(address, wanted));
     for address in conflicting {
         delete(rtnl, address).await?;
     }
-    // First the new one, then the old ones away: at no moment is the interface without any.
+    // First the new one, then the old ones away: if it can be, the interface is never without any.
     add(rtnl, link, wanted).await?;
     for address in other {
         delete(rtnl, address).await?;
@@ -61,13 +62,34 @@ async fn delete(rtnl: &Rtnl, address: AddressMessage) -> Result<(), StepError> {
     }
 }
 
+/// Whether it is as [`add`] makes it, but perhaps for its lifetime, which `add` changes.
 fn is(address: &AddressMessage, wanted: &InterfaceAddress) -> bool {
-    ip_of(address) == Some(wanted.address()) && address.header.prefix_len == wanted.prefix_len()
+    let ip = wanted.address();
+    let broadcast = (ip.is_ipv4() && wanted.prefix_len() < 31).then(|| wanted.broadcast());
+    let mut has_broadcast = None;
+    let same_attributes = address.attributes.iter().all(|attribute| match attribute {
+        // Apart, they are the two ends of a point-to-point link.
+        AddressAttribute::Local(one) | AddressAttribute::Address(one) => *one == ip,
+        AddressAttribute::Broadcast(v4) => {
+            has_broadcast = Some(IpAddr::V4(*v4));
+            true
+        }
+        // Without the route to its subnet no gateway can be reached.
+        AddressAttribute::Flags(flags) => !flags.contains(AddressFlags::Noprefixroute),
+        _ => true,
+    });
+    same_attributes
+        && has_broadcast == broadcast
+        && ip_of(address) == Some(ip)
+        && address.header.prefix_len == wanted.prefix_len()
+        && (ip.is_ipv6() || address.header.scope == AddressScope::Universe)
 }
 
-/// IPv6 doesn't take an address twice, even with another prefix length. IPv4 does.
+/// Whether the kernel would take the wanted one for this one, and leave it as it is. IPv6 doesn't
+/// have an address twice, IPv4 doesn't with the same prefix length.
 fn bars(address: &AddressMessage, wanted: &InterfaceAddress) -> bool {
-    wanted.address().is_ipv6() && ip_of(address) == Some(wanted.address())
+    ip_of(address) == Some(wanted.address())
+        && (wanted.address().is_ipv6() || address.header.prefix_len == wanted.prefix_len())
 }
 
 fn is_link_local_v6(address: &AddressMessage) -> bool {

@@ -34,7 +34,7 @@ pub(super) async fn replace_default(
         let superfluous = routes
             .into_iter()
             .filter(is_default)
-            .filter(|route| same_family || output_of(route) == Some(link))
+            .filter(|route| same_family || leads_over(route, link))
             .filter(|route| !(same_family && is_wanted(route, link, gateway)));
         for route in superfluous {
             rtnl.route()
@@ -62,7 +62,15 @@ fn default_route(link: Index, gateway: IpAddr) -> RouteMessage {
 fn is_default(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0
         && route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.kind == RouteType::Unicast
+        && matches!(
+            route.header.kind,
+            // Those that lead nowhere hide ours just as well, if their metric is lower.
+            RouteType::Unicast
+                | RouteType::BlackHole
+                | RouteType::Unreachable
+                | RouteType::Prohibit
+                | RouteType::Throw
+        )
 }
 
 /// The one that was just set: the same way with another metric, say from DHCP, is not it.
@@ -79,6 +87,15 @@ fn output_of(route: &RouteMessage) -> Option<Index> {
     find(route, |attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
+    })
+}
+
+/// By itself, or by one of several hops.
+fn leads_over(route: &RouteMessage, link: Index) -> bool {
+    route.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Oif(index) => *index == link,
+        RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == link),
+        _ => false,
     })
 }
 

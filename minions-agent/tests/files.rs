@@ -1,0 +1,66 @@
+//! `write_file`, over the wire.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod support;
+
+use minions_proto::ErrorCode;
+use minions_proto::message::WriteFile;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use support::RunningAgent;
+
+fn file(path: &Path, content: &str) -> WriteFile {
+    let path = path.to_str().unwrap().to_owned();
+    WriteFile { path, content: content.to_owned(), mode: None, append: false }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn mode_384_is_0600_and_parents_are_made() {
+    let agent = RunningAgent::start().await;
+    let path = agent.dir().join("root/.ssh/authorized_keys");
+    let done = agent.call(&WriteFile { mode: Some(384), ..file(&path, "key 🦀\n") }).await.unwrap();
+    assert_eq!(done.message, format!("wrote 9 bytes to {}", path.display()));
+    assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("key 🦀\n", 0o600));
+}
+
+#[tokio::test]
+async fn appending_adds_to_the_end_and_replacing_replaces() {
+    let agent = RunningAgent::start().await;
+    let path = agent.dir().join("log");
+    for line in ["one\n", "two\n"] {
+        agent.call(&WriteFile { append: true, ..file(&path, line) }).await.unwrap();
+    }
+    assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("one\ntwo\n", 0o644));
+    agent.call(&file(&path, "")).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "");
+}
+
+#[tokio::test]
+async fn what_can_not_be_a_file_is_an_invalid_argument() {
+    let agent = RunningAgent::start().await;
+    for path in ["", "relative", "/", "/tmp/", "/a\0b", "/dev/null", "/proc"] {
+        let error = agent.call(&file(Path::new(path), "x")).await.unwrap_err();
+        assert_eq!(error.code, Some(ErrorCode::InvalidArgument), "{path:?}: {error:?}");
+        assert_eq!(error.field.as_deref(), Some("path"), "{path:?}");
+    }
+    let odd = WriteFile { mode: Some(0o10000), ..file(&agent.dir().join("x"), "") };
+    assert_eq!(agent.call(&odd).await.unwrap_err().field.as_deref(), Some("mode"));
+    assert!(!agent.dir().join("x").exists());
+}
+
+#[tokio::test]
+async fn what_the_kernel_refuses_has_its_error_number() {
+    let agent = RunningAgent::start().await;
+    let plain = agent.dir().join("plain");
+    fs::write(&plain, "old").unwrap();
+    for (path, errno) in [(plain.join("child"), 20), (agent.dir().join("x".repeat(256)), 36)] {
+        let error = agent.call(&file(&path, "new")).await.unwrap_err();
+        assert_eq!((error.code, error.errno), (Some(ErrorCode::IoFailed), Some(errno)));
+    }
+    assert_eq!(fs::read_to_string(&plain).unwrap(), "old");
+}

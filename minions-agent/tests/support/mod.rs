@@ -1,0 +1,156 @@
+//! The real agent as a process of its own, on a hybrid socket in a directory of its own.
+#![allow(dead_code, reason = "each test crate uses its part of this module")]
+
+use minions_proto::AgentError;
+use minions_proto::connection::{Connection, ExchangeError};
+use minions_proto::hybrid;
+use minions_proto::message::Call;
+use minions_proto::version::AGENT_PORT;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
+
+/// For whatever happens soon, on however busy a machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// How often to look whether it has happened.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_minions-agent");
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct RunningAgent {
+    child: Child,
+    dir: TempDir,
+}
+
+impl RunningAgent {
+    pub(crate) async fn start() -> Self {
+        Self::with_flags(&[]).await
+    }
+
+    pub(crate) async fn with_flags(flags: &[&str]) -> Self {
+        Self::with(|listen| {
+            let mut command = agent_command(listen);
+            command.args(flags);
+            command
+        })
+        .await
+    }
+
+    /// Starts what `command` makes of the `--listen` value: it must become the agent.
+    pub(crate) async fn with(command: impl FnOnce(&str) -> Command) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent.sock");
+        let child = command(&listen_value(&socket)).spawn().unwrap();
+        let mut agent = Self { child, dir };
+        until("the agent listens", async || {
+            if let Some(status) = agent.child.try_wait().unwrap() {
+                panic!("the agent ended instead of listening: {status}");
+            }
+            UnixStream::connect(&socket).await.ok()
+        })
+        .await;
+        agent
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("agent.sock")
+    }
+
+    /// A directory that goes with the agent.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) async fn stream(&self) -> UnixStream {
+        hybrid::dial(&self.socket(), AGENT_PORT, SOON).await.unwrap()
+    }
+
+    pub(crate) async fn connect(&self) -> Connection<UnixStream> {
+        Connection::new(self.stream().await)
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn call<C: Call>(&self, call: &C) -> Result<C::Reply, AgentError> {
+        answer(&mut self.connect().await, call).await
+    }
+}
+
+impl Drop for RunningAgent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn listen_value(socket: &Path) -> String {
+    format!("hybrid:{}", socket.display())
+}
+
+pub(crate) fn agent_command(listen: &str) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(["--log-level", "error", "--listen", listen]);
+    command
+}
+
+/// Asks an agent to end, and waits until it has.
+pub(crate) async fn terminate(agent: &mut RunningAgent) -> ExitStatus {
+    let pid = Pid::from_child(agent.child());
+    kill_process(pid, Signal::TERM).unwrap();
+    until("the agent ends", async || agent.child().try_wait().unwrap()).await
+}
+
+/// One request; anything but a reply or a refusal is a failed test.
+pub(crate) async fn answer<C: Call>(
+    connection: &mut Connection<UnixStream>,
+    call: &C,
+) -> Result<C::Reply, AgentError> {
+    match connection.call(call, Instant::now() + SOON).await {
+        Ok(reply) => Ok(reply),
+        Err(ExchangeError::Agent(error)) => Err(error),
+        Err(other) => panic!("no reply: {other:?}"),
+    }
+}
+
+/// Waits until `look` finds something.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        sleep(LOOK).await;
+    }
+}
+
+/// Processes with `argument` among their arguments, zombies not counted: those have none.
+pub(crate) fn processes_with(argument: &str) -> Vec<i32> {
+    let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: i32 = entry.unwrap().file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        line.split(|byte| *byte == 0).any(|one| one == argument.as_bytes()).then_some(pid)
+    });
+    numbers.collect()
+}
+
+/// Ends one process that a test has started.
+pub(crate) fn kill(pid: i32) {
+    // It may have ended already.
+    let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+}
