@@ -188,6 +188,10 @@ async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behin
     assert_eq!(detached.json["stdout"], "hi\n");
     printed(&daemon, "kill $(pidof sleep)").await;
 
+    printed(&daemon, "echo -500 > /proc/$(pidof minions-agent)/oom_score_adj").await;
+    let exposed = "until [ $(cat /proc/$$/oom_score_adj) = 0 ]; do :; done; echo exposed";
+    assert_eq!(printed(&daemon, exposed).await, "exposed", "spared when memory runs out");
+
     let figures = "pid=$(pidof minions-agent); ls /proc/$pid/fd | wc -l; ps | wc -l; \
                    grep -c 'State:.Z' /proc/[0-9]*/status | grep -v ':0' | wc -l";
     let before = printed(&daemon, figures).await;

@@ -5,6 +5,7 @@
 
 use minions_proto::message::Outcome;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -35,6 +36,9 @@ impl Process {
     pub(super) fn spawn(mut command: Command) -> io::Result<Self> {
         let child = command.kill_on_drop(true).spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(id) = child.id() {
+            expose_to_oom_killer(id);
+        }
         Ok(Self { child, group })
     }
 
@@ -75,6 +79,17 @@ impl Drop for Process {
         if let Some(group) = self.group {
             let _ = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+/// The agent's unit keeps the kernel from choosing the agent when memory runs out, and a child
+/// inherits that. A program that eats all memory must be the one that goes.
+fn expose_to_oom_killer(pid: u32) {
+    let score = format!("/proc/{pid}/oom_score_adj");
+    let is_spared = fs::read_to_string(&score).is_ok_and(|score| score.starts_with('-'));
+    if is_spared {
+        // Only who has ended in between can't be changed any more.
+        let _ = fs::write(score, "0");
     }
 }
 
