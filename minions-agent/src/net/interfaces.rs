@@ -7,13 +7,17 @@ use minions_proto::message::Interface;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, Stats64};
 
+/// What the protocol has room for: interfaces, and addresses of each.
+const MAX_LISTED: usize = 1024;
+const MAX_ADDRESSES: usize = 256;
+
 /// All of them, loopback included, in the order of their indices.
 pub(crate) async fn list() -> Result<Vec<Interface>, NetworkError> {
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     let mut links = dump("listing the interfaces", rtnl.link().get().execute()).await?;
     let addresses = dump("listing the addresses", rtnl.address().get().execute()).await?;
     links.sort_by_key(|link| link.header.index);
-    Ok(links.iter().map(|link| interface(link, &addresses)).collect())
+    Ok(links.iter().take(MAX_LISTED).map(|link| interface(link, &addresses)).collect())
 }
 
 fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
@@ -28,6 +32,7 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
             .filter_map(|address| {
                 Some(format!("{}/{}", ip_of(address)?, address.header.prefix_len))
             })
+            .take(MAX_ADDRESSES)
             .collect(),
         rx_bytes: 0,
         rx_packets: 0,

@@ -1,6 +1,6 @@
 //! `health_check`: is the agent alive, and what is it?
 
-use super::Call;
+use super::{Call, bounded};
 use serde::{Deserialize, Serialize};
 
 /// The request. Also the protocol's negotiation: the reply says what the agent knows.
@@ -34,8 +34,8 @@ pub struct AgentInfo {
     pub version: String,
     /// The protocol it speaks: [`crate::version::PROTOCOL`].
     pub protocol: u32,
-    /// What it can do beyond its protocol number, by name.
-    #[serde(default)]
+    /// What it can do beyond its protocol number, by name; at most 256.
+    #[serde(default, deserialize_with = "bounded::list::<256, _, _>")]
     pub features: Vec<String>,
     /// The guest kernel's `/proc/sys/kernel/random/boot_id`: changes when the guest reboots.
     pub boot_id: String,

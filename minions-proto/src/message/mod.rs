@@ -4,6 +4,7 @@
 //! with a `status`. Unknown fields are ignored on both sides, new fields are optional: that is how
 //! the protocol grows.
 
+mod bounded;
 mod exec;
 mod health;
 mod network;

@@ -1,6 +1,6 @@
 //! `report_status`: how is the guest doing?
 
-use super::Call;
+use super::{Call, bounded};
 use serde::{Deserialize, Serialize};
 
 /// The request.
@@ -43,11 +43,19 @@ pub struct Status {
     /// Swap in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap_used_mb: Option<u64>,
-    /// Every mounted filesystem that has blocks of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Every mounted filesystem that has blocks of its own; at most 1024.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional_list::<1024, _, _>"
+    )]
     pub filesystems: Option<Vec<Filesystem>>,
-    /// Every network interface, loopback included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Every network interface, loopback included; at most 1024.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional_list::<1024, _, _>"
+    )]
     pub interfaces: Option<Vec<Interface>>,
     /// From `os-release`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,7 +107,8 @@ pub struct Interface {
     pub up: bool,
     /// Largest packet, in bytes.
     pub mtu: u32,
-    /// `10.0.0.2/16`, `fe80::1/64`.
+    /// `10.0.0.2/16`, `fe80::1/64`; at most 256.
+    #[serde(deserialize_with = "bounded::list::<256, _, _>")]
     pub addresses: Vec<String>,
     /// Bytes received since boot.
     pub rx_bytes: u64,

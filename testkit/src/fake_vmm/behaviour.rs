@@ -30,6 +30,8 @@ pub enum Behaviour {
     HangsUp,
     /// `OK`, and speaks these bytes before it is asked.
     SpeaksFirst(Vec<u8>),
+    /// `OK`, and these bytes over and over, for as long as anybody reads.
+    Floods(Vec<u8>),
 }
 
 impl Behaviour {
@@ -63,6 +65,7 @@ impl Behaviour {
                 let granted = grant(&mut stream, port).await;
                 granted.and(request(&mut stream, &mut Decoder::new()).await.map(drop))
             }
+            Self::Floods(bytes) => flood(&mut stream, &bytes).await,
             Self::SpeaksFirst(bytes) => {
                 let granted = grant(&mut stream, port).await;
                 granted.and(stream.write_all(&bytes).await).and(until_end(&mut stream).await)
@@ -76,6 +79,14 @@ async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
     Ok(())
+}
+
+/// Ends when the client does.
+async fn flood(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
+    grant(stream, AGENT_PORT).await?;
+    loop {
+        stream.write_all(bytes).await?;
+    }
 }
 
 /// The same reply to every request.

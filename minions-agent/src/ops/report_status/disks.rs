@@ -12,6 +12,9 @@ use tokio::time::timeout;
 /// A filesystem whose server is gone hangs whoever looks at it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What the protocol has room for. A container host has hundreds.
+const MAX_LISTED: usize = 1024;
+
 /// In memory, or in no place at all. As the root filesystem they count: it is all there is.
 const VIRTUAL: &[&str] = &["devtmpfs", "hugetlbfs", "ramfs", "tmpfs", "efivarfs"];
 
@@ -51,6 +54,7 @@ fn list() -> Option<Vec<Filesystem>> {
         .map(|(_, filesystem)| filesystem)
         .collect();
     listed.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    listed.truncate(MAX_LISTED);
     Some(listed)
 }
 
