@@ -206,6 +206,26 @@ async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_inside_the_guest_is_served_or_takes_the_agents_port() {
+    let (_vm, daemon) = ready().await;
+    let cid = printed(&daemon, "vsock-probe cid").await;
+    assert!(cid.parse::<u32>().is_ok_and(|cid| cid > 2), "{cid}");
+    // Loopback, and the guest's own CID; as root too, who is nobody's host either.
+    for target in ["1", &cid] {
+        for user in ["alice", "root"] {
+            let probe =
+                format!("su -s /bin/sh {user} -c 'vsock-probe connect {target} {AGENT_PORT}'");
+            let said = printed(&daemon, &probe).await;
+            assert!(matches!(said.as_str(), "closed" | "refused"), "{user} to {target}: {said}");
+        }
+    }
+    let bind = format!("su -s /bin/sh alice -c 'vsock-probe bind {AGENT_PORT}'");
+    assert_eq!(printed(&daemon, &bind).await, "refused");
+    let elsewhere = "su -s /bin/sh alice -c 'vsock-probe bind 1025'";
+    assert_eq!(printed(&daemon, elsewhere).await, "bound", "the probe can bind at all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_base_host_tool_drives_the_agent_in_the_vm() {
     let (vm, _daemon) = ready().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/peers/base_host.py");

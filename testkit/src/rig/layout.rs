@@ -70,6 +70,11 @@ impl Layout {
         self.dir.join("agent/minions-agent")
     }
 
+    /// The static `vsock-probe` that was put into the initial ramdisk.
+    pub fn probe(&self) -> PathBuf {
+        self.dir.join("agent/vsock-probe")
+    }
+
     /// The root under which host tools are installed (`bin` below it).
     pub fn tools(&self) -> PathBuf {
         self.dir.join("tools")

@@ -1,4 +1,5 @@
-//! The agent as one static file, which runs in a guest without libraries.
+//! What runs in a guest without libraries, each as one static file: the agent, and the probe that
+//! tries from inside what the agent must not allow.
 
 use std::{
     env, fs,
@@ -15,23 +16,29 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Names a static agent to be used instead of building one.
 const OVERRIDE: &str = "MINIONS_RIG_AGENT";
 
-/// Builds the agent and copies it into the rig directory.
+/// Builds both and copies them into the rig directory.
 pub(crate) fn ensure(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let probe =
+        build(workspace, &["-p", "testkit", "--bin", "vsock-probe", "--features", "vsock-probe"])?
+            .join("vsock-probe");
+    copy_if_changed(&probe, &workspace.rig().probe()).context("cannot take the probe")?;
     let agent = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
-        None => build(workspace)?,
+        None => build(workspace, &["-p", "minions-agent"])?.join("minions-agent"),
     };
     copy_if_changed(&agent, &workspace.rig().agent())
         .with_context(|| format!("cannot take the agent from {}", agent.display()))
 }
 
-fn build(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+/// The directory that it was built into.
+fn build(workspace: &Workspace, what: &[&str]) -> anyhow::Result<PathBuf> {
     let mut build = workspace.cargo("build");
     build
-        .args(["--profile", "agent", "--target", TARGET, "-p", "minions-agent", "--locked"])
+        .args(["--profile", "agent", "--target", TARGET, "--locked"])
+        .args(what)
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
     command::run(&mut build)?;
-    Ok(workspace.target().join(TARGET).join("agent/minions-agent"))
+    Ok(workspace.target().join(TARGET).join("agent"))
 }
 
 /// An unchanged agent keeps its file, so that the guest image stays as it is.

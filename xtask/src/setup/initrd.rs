@@ -34,6 +34,7 @@ struct Inputs {
     /// Paths of the applets, for example `usr/bin/env`.
     applets: String,
     agent: Vec<u8>,
+    probe: Vec<u8>,
     modules: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -67,6 +68,7 @@ impl Inputs {
             busybox: read(Path::new(BUSYBOX))?,
             applets: command::run(Command::new(BUSYBOX).arg("--list-full"))?,
             agent: read(&rig.agent())?,
+            probe: read(&rig.probe())?,
             modules,
         })
     }
@@ -87,6 +89,7 @@ impl Inputs {
         }
         archive.file("bin/busybox", 0o755, &*self.busybox);
         archive.file("usr/bin/minions-agent", 0o755, &*self.agent);
+        archive.file("usr/bin/vsock-probe", 0o755, &*self.probe);
         let mut order = String::new();
         for (name, content) in &self.modules {
             let path = format!("lib/modules/{name}.ko");
