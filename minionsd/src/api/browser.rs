@@ -30,20 +30,25 @@ const OWN_FILES: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
 
-/// Refuses what a page of another origin sent, and tells browsers what a reply may do.
-pub(super) async fn layer(request: Request, next: Next) -> Result<Response, ApiError> {
+/// Refuses what a page of another origin sent.
+pub(super) async fn refuse(request: Request, next: Next) -> Result<Response, ApiError> {
     let over_tcp =
         request.extensions().get::<Arc<Peer>>().is_none_or(|peer| peer.may_be_a_browser());
     if over_tcp && changes_something(&request) {
         from_our_own_page(request.headers(), super::host::asked_for(&request).as_ref())?;
     }
+    Ok(next.run(request).await)
+}
+
+/// Tells browsers what a reply may do, whatever the reply: it goes around everything that refuses.
+pub(super) async fn restrict(request: Request, next: Next) -> Response {
     let policy = if request.uri().path().starts_with("/docs") { OWN_FILES } else { NOTHING };
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    Ok(response)
+    response
 }
 
 /// A WebSocket begins as a GET, and is held to no same-origin policy.

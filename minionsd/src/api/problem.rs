@@ -166,7 +166,9 @@ pub(super) fn into_body(mut response: Response, request_id: &str) -> Response {
         return response;
     };
     request_id.clone_into(&mut problem.request_id);
-    if let Some(allow) = response.headers().get(header::ALLOW).and_then(|v| v.to_str().ok()) {
+    // The router says `Allow` also where something else was wrong first.
+    let allow = response.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok());
+    if let (StatusCode::METHOD_NOT_ALLOWED, Some(allow)) = (response.status(), allow) {
         problem.detail = format!("{}; use {}", problem.detail, allow.replace(',', ", "));
     }
     let body = serde_json::to_vec(&problem).unwrap_or_default();

@@ -115,11 +115,11 @@ pub fn openapi_json() -> String {
 
 /// The service over all routes.
 ///
-/// From the outside in: the request's id, panics, the names we go by, what browsers may, the daemon's
-/// end, and then the route's scope.
+/// From the outside in: the request's id, what browsers may do with the reply, panics, the names we go
+/// by, what pages may send, the daemon's end, and then the route's scope.
 ///
-/// The first of them goes around the whole router rather than around each of its routes: only there
-/// does a response have the `Allow` that the router adds to a refused method.
+/// The first two go around the whole router rather than around each of its routes: only there does a
+/// response have the `Allow` that the router adds to a refused method.
 pub(crate) fn app(
     registry: Registry,
     config: &Config,
@@ -137,10 +137,13 @@ pub(crate) fn app(
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(api, refuse_while_draining))
-        .layer(from_fn(browser::layer))
+        .layer(from_fn(browser::refuse))
         .layer(from_fn_with_state(hosts, host::check))
         .layer(CatchPanicLayer::custom(catch_panic));
-    Router::new().fallback_service(router).layer(from_fn(request_id::layer))
+    Router::new()
+        .fallback_service(router)
+        .layer(from_fn(browser::restrict))
+        .layer(from_fn(request_id::layer))
 }
 
 async fn no_such_path() -> ApiError {

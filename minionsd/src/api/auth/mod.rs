@@ -22,16 +22,15 @@ pub(crate) use token::Token;
 pub use token::TokenError;
 
 use super::Api;
-use super::audit::{self, Note};
+use super::audit;
 use super::problem::ApiError;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use minions_api::ErrorCode;
 use minions_api::service::{Identity, Scope};
 use std::sync::Arc;
-use tokio::time::Instant;
 
 /// What identities are judged by. A cheap clone.
 #[derive(Debug, Clone)]
@@ -54,8 +53,7 @@ impl Caller {
     ///
     /// A token that isn't ours, or a request that didn't come over one of our listeners.
     pub(super) fn of(request: &Request, policy: &Policy) -> Result<Self, ApiError> {
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        let peer = peer.ok_or_else(|| ApiError::of(ErrorCode::Internal, "no peer"))?;
+        let peer = peer_of(request)?;
         let shown = request.headers().get(AUTHORIZATION);
         let token = match (shown, &policy.token) {
             (None, _) => false,
@@ -107,6 +105,11 @@ impl Caller {
     }
 }
 
+fn peer_of(request: &Request) -> Result<Arc<Peer>, ApiError> {
+    let peer = request.extensions().get::<Arc<Peer>>().cloned();
+    peer.ok_or_else(|| ApiError::of(ErrorCode::Internal, "no peer"))
+}
+
 fn unauthenticated(detail: &str) -> ApiError {
     ApiError::of(ErrorCode::Unauthenticated, detail)
 }
@@ -122,34 +125,32 @@ pub(super) async fn read(
 }
 
 /// The layer of a route with [`Scope::Operate`]: every call leaves a line in the audit log, also one
-/// that was refused.
+/// that was refused, and one whose caller didn't wait for its end.
 pub(super) async fn operate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let caller = Caller::of(&request, &api.policy);
-    let note = Note::default();
-    request.extensions_mut().insert(note.clone());
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let path = request.uri().path().to_owned();
-    let (identity, response) = match caller {
-        Err(error) => (Identity::Unknown, error.into_response()),
-        Ok(caller) => {
-            let identity = caller.identity().await;
-            let response = match caller.require(Scope::Operate, &api.policy).await {
-                Ok(()) => next.run(request).await,
-                Err(error) => error.into_response(),
-            };
-            (identity, response)
-        }
+    let mut call = audit::Call::begin(&request);
+    request.extensions_mut().insert(call.note());
+    let (peer, caller) = (peer_of(&request), Caller::of(&request, &api.policy));
+    let response = match admit(peer, caller, &api.policy, &mut call).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
     };
-    let route = route.as_ref().map_or("", MatchedPath::as_str);
-    audit::write(&audit::Entry {
-        identity: &identity,
-        action: format_args!("{method} {route}"),
-        vm: audit::vm_in(&path),
-        note: &note,
-        status: response.status().as_u16(),
-        duration: started.elapsed(),
-    });
+    call.answered(response.status());
     response
+}
+
+/// Notes who it is, and whether they may.
+async fn admit(
+    peer: Result<Arc<Peer>, ApiError>,
+    caller: Result<Caller, ApiError>,
+    policy: &Policy,
+    call: &mut audit::Call,
+) -> Result<(), ApiError> {
+    call.by(peer?.identity().await);
+    let caller = caller?;
+    if caller.token {
+        call.with_token();
+    }
+    caller.require(Scope::Operate, policy).await?;
+    call.allowed();
+    Ok(())
 }

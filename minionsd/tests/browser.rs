@@ -1,0 +1,167 @@
+//! What a page of another origin gets: nothing. By forged headers, and from a real browser.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use reqwest::Method;
+use serde_json::json;
+use std::path::PathBuf;
+use testkit::daemon::{Reply, TestDaemon, read};
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// A daemon with a VM, and a file that a program in the VM would make.
+struct Target {
+    daemon: TestDaemon,
+    marker: PathBuf,
+    _vm: FakeVmm,
+}
+
+impl Target {
+    async fn start() -> Self {
+        let daemon = TestDaemon::start().await;
+        let vm = Behaviour::Agent(agent().unwrap());
+        let vm = FakeVmm::start(daemon.sockets(), "web-1", vm).unwrap();
+        daemon.until_state("web-1", "ready").await;
+        let marker = daemon.sockets().join("marker");
+        Self { daemon, marker, _vm: vm }
+    }
+
+    /// What runs a program, when it gets through.
+    fn exec(&self) -> String {
+        json!({ "command": "touch", "args": [self.marker] }).to_string()
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = self.daemon.http.request(method.clone(), self.daemon.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if method != "GET" {
+            request = request.body(self.exec());
+        }
+        let reply = read(request.send().await.unwrap()).await;
+        assert_for_browsers(&reply);
+        reply
+    }
+
+    #[track_caller]
+    fn assert_nothing_ran(&self, about: &str) {
+        assert!(!self.marker.exists(), "{about}: it ran");
+    }
+}
+
+/// What every reply carries, and never carries.
+#[track_caller]
+fn assert_for_browsers(reply: &Reply) {
+    let cors = |name: &&str| name.starts_with("access-control-");
+    let cors: Vec<_> = reply.headers.keys().map(|name| name.as_str()).filter(cors).collect();
+    assert!(cors.is_empty(), "{cors:?}");
+    let header = |name: &str| reply.headers.get(name).and_then(|value| value.to_str().ok());
+    assert!(
+        header("content-security-policy").is_some_and(|csp| csp.contains("default-src 'none'")),
+        "{reply:?}"
+    );
+    assert_eq!(header("x-content-type-options"), Some("nosniff"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_forged_request_is_refused() {
+    let target = Target::start().await;
+    let same = target.daemon.url("");
+    let other_port = "http://127.0.0.1:1";
+    let by_name = format!("http://localhost:{}", target.daemon.address.port());
+    let cases: [(&str, &[(&str, &str)], u16); 14] = [
+        ("another host", &[JSON, ("host", "evil.example")], 403),
+        ("another host with our port", &[JSON, ("host", "evil.example:7070")], 403),
+        ("rebound", &[JSON, ("host", "evil.example"), ("origin", "http://evil.example")], 403),
+        ("our name in theirs", &[JSON, ("host", "localhost.evil.example")], 403),
+        ("another origin", &[JSON, ("origin", "http://evil.example")], 403),
+        ("no origin", &[JSON, ("origin", "null")], 403),
+        ("another port", &[JSON, ("origin", other_port)], 403),
+        ("another of our names", &[JSON, ("origin", &by_name)], 403),
+        ("two origins", &[JSON, ("origin", &same), ("origin", "http://evil.example")], 403),
+        ("same site", &[JSON, ("sec-fetch-site", "same-site")], 403),
+        ("cross-site", &[JSON, ("sec-fetch-site", "cross-site")], 403),
+        (
+            "cross-site with our origin",
+            &[JSON, ("sec-fetch-site", "cross-site"), ("origin", &same)],
+            403,
+        ),
+        ("text", &[("content-type", "text/plain")], 415),
+        ("a form", &[("content-type", "application/x-www-form-urlencoded")], 415),
+    ];
+    for (about, headers, status) in cases {
+        for (method, path) in
+            [("POST", "/vms/web-1/exec"), ("PUT", "/vms/web-1/network"), ("DELETE", "/vms/web-1")]
+        {
+            if status == 415 && method == "DELETE" {
+                continue; // Nothing takes one, so nothing reads its body.
+            }
+            let reply = target.ask(method, path, headers).await;
+            let code = if status == 403 { "forbidden" } else { "unsupported_media_type" };
+            assert_eq!((reply.status, &reply.json["code"]), (status, &json!(code)), "{about}");
+            reply.assert_problem(status, code);
+            target.assert_nothing_ran(about);
+        }
+    }
+    // The same by a page of ours, and by no page.
+    for headers in [&[JSON, ("origin", &same), ("sec-fetch-site", "same-origin")][..], &[JSON]] {
+        assert_eq!(target.ask("POST", "/vms/web-1/exec", headers).await.status, 200);
+        assert!(target.marker.exists());
+        std::fs::remove_file(&target.marker).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_web_socket_from_another_page_is_refused_on_any_path() {
+    let target = Target::start().await;
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for path in ["/vms/web-1/exec", "/vms", "/", "/docs/", "/no/such/path"] {
+        for from in [
+            ("origin", "http://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("host", "evil.example"),
+        ] {
+            let headers: Vec<_> = upgrade.into_iter().chain([from]).collect();
+            target.ask("GET", path, &headers).await.assert_problem(403, "forbidden");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_rebinds_its_name_reads_nothing() {
+    let target = Target::start().await;
+    for path in ["/vms", "/whoami", "/docs/", "/openapi.json", "/healthz", "/no/such/path"] {
+        let reply = target.ask("GET", path, &[("host", "evil.example")]).await;
+        reply.assert_problem(403, "forbidden");
+    }
+}
+
+#[tokio::test]
+async fn every_reply_tells_browsers_what_it_may_do() {
+    let target = Target::start().await;
+    let evil = ("origin", "http://evil.example");
+    let preflight = ("access-control-request-method", "POST");
+    let cases: [(&str, &str, &[(&str, &str)], u16); 9] = [
+        ("GET", "/vms", &[], 200),
+        ("GET", "/vms", &[evil], 200),
+        ("GET", "/docs/", &[], 200),
+        ("GET", "/docs/swagger-ui.css", &[], 200),
+        ("GET", "/no/such/path", &[], 404),
+        ("DELETE", "/vms", &[], 405),
+        ("GET", "/vms", &[("authorization", "Bearer wrong")], 401),
+        ("POST", "/vms/web-1/exec", &[], 415),
+        ("OPTIONS", "/vms/web-1/exec", &[evil, preflight], 403),
+    ];
+    for (method, path, headers, status) in cases {
+        assert_eq!(target.ask(method, path, headers).await.status, status, "{method} {path}");
+    }
+}
