@@ -119,11 +119,14 @@ fn run(Options { listen, config, level }: Options) -> Result<(), Failure> {
         .init();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(run_failure)?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
         let agent = Agent::new(config).map_err(run_failure)?;
         listen::run(&listen, &agent, shutdown).await.map_err(run_failure)
-    })
+    });
+    // A thread that hangs (on a mount whose server is gone, say) is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
 }
 
 /// Ready at SIGTERM or SIGINT.

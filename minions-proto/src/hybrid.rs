@@ -19,9 +19,9 @@ pub enum DialError {
     /// The socket could not be connected for another reason.
     #[error("socket can't be connected")]
     Connect(#[source] io::Error),
-    /// The VMM didn't take the connection: its backlog is full.
-    #[error("not accepted within {} ms", .0.as_millis())]
-    NotAccepted(Duration),
+    /// The VMM doesn't take the connection: its backlog is full.
+    #[error("the connection is not accepted")]
+    NotAccepted,
     /// The VMM took the connection, but it doesn't lead to an agent.
     #[error("handshake failed")]
     Handshake(#[source] HandshakeError),
@@ -39,7 +39,7 @@ pub async fn dial(path: &Path, port: u32, deadline: Duration) -> Result<UnixStre
     let until = Instant::now() + deadline;
     let mut stream = timeout(deadline, UnixStream::connect(path))
         .await
-        .map_err(|_| DialError::NotAccepted(deadline))?
+        .map_err(|_| DialError::NotAccepted)?
         .map_err(connect_error)?;
     let left = until.saturating_duration_since(Instant::now());
     initiate(&mut stream, port, left).await.map_err(DialError::Handshake)?;
@@ -50,6 +50,8 @@ fn connect_error(error: io::Error) -> DialError {
     match error.kind() {
         io::ErrorKind::NotFound => DialError::NoSocket(error),
         io::ErrorKind::ConnectionRefused => DialError::NoListener(error),
+        // Without blocking, the kernel says at once that a Unix socket's backlog is full.
+        io::ErrorKind::WouldBlock => DialError::NotAccepted,
         _ => DialError::Connect(error),
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! # Layout
 //!
-//! * [`version`]: protocol number, agent port, feature names.
+//! * [`version`]: protocol number, agent port, the agent's name.
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
 //! * [`message`]: meaning. Requests, replies, the error reply.
 //! * [`cidr`]: the address rules that both ends apply to a network configuration.

@@ -38,6 +38,12 @@ pub(crate) struct Patience {
 impl Client {
     pub(crate) fn new(config: &Config) -> Result<Self, Failure> {
         let host = config.host.clone();
+        if config.token.is_some() && !stays_here(&host) {
+            return Err(Failure::Usage(
+                "the token would go over the network in the clear; use it with unix:// or a \
+                 loopback address",
+            ));
+        }
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .default_headers(headers(config)?)
@@ -112,6 +118,13 @@ impl Client {
     fn not_minionsd(&self, what: String) -> Failure {
         Failure::NotMinionsd { host: self.host.clone(), what }
     }
+}
+
+/// To the Unix socket, or to this machine.
+fn stays_here(host: &str) -> bool {
+    let url = host.strip_prefix("http://").and_then(|_| reqwest::Url::parse(host).ok());
+    let name = url.as_ref().and_then(|url| url.host_str());
+    host.starts_with("unix://") || matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 /// Below `/vms/{vm}`. A name needs no escaping: its grammar has nothing that a URL would mind.

@@ -141,7 +141,7 @@ fn dial_hint(error: &DialError) -> Option<&'static str> {
         DialError::NoSocket(_) => Some("is the VM started, and with this vsock path?"),
         DialError::NoListener(_) => Some("the VMM that made this socket is gone; start the VM"),
         DialError::Connect(_) => Some("do you have the permission? Try as root"),
-        DialError::NotAccepted(_) => Some("the VMM hangs"),
+        DialError::NotAccepted => Some("the VMM hangs"),
         DialError::Handshake(_) => {
             Some("is minions-agent installed and running in the guest? If it is booting, wait")
         }

@@ -25,7 +25,10 @@ use output::Printer;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let printer = Printer::new(cli.output);
     let runs_a_program = cli.command.runs_a_program();
     let status = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -37,6 +40,18 @@ fn main() -> ExitCode {
         failure.exit_status(runs_a_program)
     });
     status.into()
+}
+
+/// Help and version are what was asked for. A command line that can't be read ends with 2, as usual,
+/// unless it is `exec`'s: a program in a guest ends with 2 too, and this one never ran.
+fn usage(error: &clap::Error) -> ExitCode {
+    // If standard error is gone there is nobody left to tell.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitStatus::Success.into();
+    }
+    let for_exec = std::env::args().take_while(|arg| arg != "--").any(|arg| arg == "exec");
+    if for_exec { ExitStatus::Ours.into() } else { ExitCode::from(2) }
 }
 
 impl From<ExitStatus> for ExitCode {

@@ -123,6 +123,23 @@ async fn a_program_that_was_lost_never_looks_like_success() {
 }
 
 #[tokio::test]
+async fn a_command_line_that_can_not_be_read_is_not_mistaken_for_the_programs_end() {
+    let run_args = |args: &[&str]| run(args.iter().map(|arg| (*arg).to_owned()).collect());
+    run_args(&["exec", "web-1", "ls", "-z"]).await.assert(125, "", "Usage:");
+    run_args(&["helth"]).await.assert(2, "", "Usage:");
+    run_args(&["--help"]).await.assert(0, "Usage:", "");
+}
+
+#[tokio::test]
+async fn a_token_never_leaves_the_machine_in_the_clear() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "0123456789abcdefghijklmn").unwrap();
+    let args =
+        ["--token-file", token.path().to_str().unwrap(), "--host", "http://192.0.2.1:7070", "ls"];
+    run(args.map(String::from).to_vec()).await.assert(1, "", "in the clear");
+}
+
+#[tokio::test]
 async fn straight_to_an_agent_prints_what_it_said() {
     let (_daemon, vm) = daemon_with_vm().await;
     let health = direct(&vm, &["health"]).await;

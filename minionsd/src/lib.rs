@@ -23,6 +23,8 @@ use server::{BindError, Listeners};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +43,9 @@ pub enum StartError {
     #[error("`token_file` can't be used")]
     Token(#[from] TokenError),
 }
+
+/// A dial takes at most 2 s with a VMM that is well.
+const DIALS_GRACE: Duration = Duration::from_secs(3);
 
 /// A daemon that has its listeners and is not serving yet.
 #[derive(Debug)]
@@ -87,7 +92,10 @@ impl Daemon {
         self.listeners.serve(app, shutdown, draining, self.config.shutdown_grace).await;
         stop.cancel();
         tasks.close();
-        tasks.wait().await;
+        if timeout(DIALS_GRACE, tasks.wait()).await.is_err() {
+            // VMs that neither answer nor refuse: there is no better moment to leave them.
+            tracing::warn!(tasks = tasks.len(), "left in the middle of a handshake");
+        }
         tracing::info!("stopped");
     }
 }

@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Metadata;
 use tracing_subscriber::filter::filter_fn;
@@ -24,11 +25,14 @@ fn main() -> anyhow::Result<()> {
     }
     let config = Config::load(args).context("the configuration is not valid")?;
     start_logging(&config)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the async runtime can't start")?
-        .block_on(serve(config))
+        .context("the async runtime can't start")?;
+    let served = runtime.block_on(serve(config));
+    // A thread that hangs (in a user database on another machine, say) is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -53,11 +57,11 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     let audit = config.audit_log.as_deref().map(audit_file).transpose()?;
+    // Audit lines are in the log whatever its level, unless they have a file of their own.
+    let audit_lines = if audit.is_some() { "audit=off" } else { "audit=info" };
+    let filter = filter.add_directive(audit_lines.parse().context("no filter for audit lines")?);
+    let log = log.with_filter(filter);
     let is_audit = |metadata: &Metadata<'_>| metadata.target() == minionsd::AUDIT_TARGET;
-    let apart = audit.is_some();
-    let log = log
-        .with_filter(filter)
-        .with_filter(filter_fn(move |metadata| !(apart && is_audit(metadata))));
     let audit = audit.map(|file| {
         let lines = tracing_subscriber::fmt::layer().json().with_writer(Mutex::new(file));
         lines.with_filter(filter_fn(move |metadata| is_audit(metadata) || metadata.is_span()))

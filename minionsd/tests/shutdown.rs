@@ -1,4 +1,4 @@
-//! How the daemon ends.
+//! How the daemon begins and ends.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::time::Duration;
@@ -49,4 +49,38 @@ async fn a_second_daemon_does_not_take_the_first_ones_socket() {
     let refused = minionsd::Daemon::bind(config).await.unwrap_err();
     assert!(refused.to_string().contains("in use"), "{refused}");
     assert!(daemon.unix_socket().exists());
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_not_taken_for_a_left_over_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let precious = dir.path().join("minionsd.toml");
+    std::fs::write(&precious, "keep me").unwrap();
+    let config = minionsd::config::Config {
+        listen: None,
+        unix_socket: Some(precious.clone()),
+        ..config(dir.path())
+    };
+    assert!(minionsd::Daemon::bind(config).await.is_err());
+    assert_eq!(std::fs::read_to_string(precious).unwrap(), "keep me");
+}
+
+#[tokio::test]
+async fn a_request_that_waited_for_the_start_is_never_told_that_a_vm_does_not_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let _vm = FakeVmm::start(dir.path(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
+    let daemon = minionsd::Daemon::bind(config(dir.path())).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/vms/web-1", daemon.local_addr().unwrap());
+    let early: Vec<_> = (0..20).map(|_| tokio::spawn(http.get(&url).send())).collect();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(daemon.serve(async {
+        let _ = stopped.await;
+    }));
+    for request in early {
+        let status = request.await.unwrap().unwrap().status().as_u16();
+        assert!(matches!(status, 200 | 503), "{status}");
+    }
+    drop((stop, http));
+    serving.await.unwrap();
 }

@@ -154,6 +154,35 @@ async fn running(command_line: &str) {
 }
 
 #[tokio::test]
+async fn a_guest_that_answers_and_hangs_up_gets_no_more_of_us_than_a_silent_one() {
+    let daemon = TestDaemon::start().await;
+    let health = framed(r#"{"status":"ok","uptime_secs":1,"hostname":"h"}"#);
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::AnswersOnce(health)).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Without a pause it would be some ten thousand.
+    assert!(vm.accepted() < 50, "{} connections in two seconds", vm.accepted());
+}
+
+#[tokio::test]
+async fn a_call_to_an_agent_that_was_replaced_is_lost_and_not_waited_for() {
+    let daemon = TestDaemon::start().await;
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let path = vm.path().to_owned();
+    let (exec, ()) = tokio::join!(daemon.exec("web-1", "sleep", &["31"]), async {
+        tokio::time::timeout(testkit::daemon::DEADLINE, running("sleep 31")).await.unwrap();
+        // Another VM takes the name; the old one's connections stay open, and silent.
+        std::fs::rename(&path, daemon.sockets().join("moved")).unwrap();
+        let _new = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+        daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 0).await;
+    });
+    exec.assert_problem(502, "connection_lost");
+    assert_eq!(exec.json["may_have_executed"], true);
+    drop(vm);
+}
+
+#[tokio::test]
 async fn the_directory_may_be_removed_and_made_again() {
     let daemon = TestDaemon::with(|config| config.socket_dir = config.socket_dir.join("vms")).await;
     let dir = daemon.sockets().join("vms");

@@ -84,7 +84,9 @@ impl TestDaemon {
             let _ = stopped.await;
         }));
         let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
-        Self { dir, address, http, stop: Some(stop), task }
+        let daemon = Self { dir, address, http, stop: Some(stop), task };
+        daemon.until("/readyz", |ready| ready.status == 200).await;
+        daemon
     }
 
     /// Where the VMs' sockets go.

@@ -54,15 +54,22 @@ fn name(link: &LinkMessage) -> String {
 }
 
 fn is_device(link: &LinkMessage) -> bool {
-    is_ethernet(link) && kind(link).is_none()
+    is_ethernet(link) && is_free(link) && kind(link).is_none()
 }
 
 fn is_container_end(link: &LinkMessage) -> bool {
-    is_ethernet(link) && matches!(kind(link), Some(InfoKind::Veth | InfoKind::MacVlan))
+    is_ethernet(link)
+        && is_free(link)
+        && matches!(kind(link), Some(InfoKind::Veth | InfoKind::MacVlan))
 }
 
 fn is_ethernet(link: &LinkMessage) -> bool {
     link.header.link_layer_type == LinkLayerType::Ether
+}
+
+/// Not part of a bridge or a bond, which would have the address.
+fn is_free(link: &LinkMessage) -> bool {
+    !link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(_)))
 }
 
 /// What made the interface, if it was software.

@@ -14,8 +14,8 @@ use std::time::Duration;
 /// minionsd's and the agent's own limit for a program whose caller names none.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// For the agent to end a program whose time is up, and to say so.
-const AFTER_LIMIT: Duration = Duration::from_secs(5);
+/// What minionsd allows on top, for finding a connection and for ending a program whose time is up.
+const AFTER_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(
     context: &Context<'_>,

@@ -5,8 +5,10 @@ use super::{Lane, Pool};
 use crate::vm::status::{Unready, VmStatus};
 use minions_api::vm::Failure;
 use minions_proto::connection::{ExchangeError, ProtocolError};
+use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::frame::EncodeError;
 use minions_proto::{AgentError, Call};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -65,12 +67,32 @@ impl CallError {
         match self {
             Self::TimedOut { sent } | Self::Lost { sent } => *sent,
             Self::Protocol(_) => true,
-            Self::Unreachable { .. }
-            | Self::Overloaded
-            | Self::Agent(_)
-            | Self::TooOld { .. }
-            | Self::Encode(_) => false,
+            Self::Agent(error) => refused_after_doing(error.code),
+            Self::Unreachable { .. } | Self::Overloaded | Self::TooOld { .. } | Self::Encode(_) => {
+                false
+            }
         }
+    }
+}
+
+/// Whether an agent that says no may have done a part of it. A base agent doesn't tell.
+fn refused_after_doing(code: Option<AgentCode>) -> bool {
+    match code {
+        Some(
+            AgentCode::BadRequest
+            | AgentCode::Unsupported
+            | AgentCode::InvalidArgument
+            | AgentCode::Forbidden
+            | AgentCode::FrameTooLarge
+            | AgentCode::CommandNotFound
+            | AgentCode::CommandNotExecutable
+            | AgentCode::ExecFailed
+            | AgentCode::Busy,
+        ) => false,
+        Some(
+            AgentCode::NetworkFailed | AgentCode::IoFailed | AgentCode::Internal | AgentCode::Other,
+        )
+        | None => true,
     }
 }
 
@@ -104,14 +126,17 @@ impl AgentClient {
         &self.pool
     }
 
-    /// Whether the agent speaks at least protocol 2, once it has answered a probe; waits for that
-    /// before `deadline`.
+    /// Whether the agent speaks the base protocol only: known once it has answered a probe, which is
+    /// waited for before `deadline`.
     pub(crate) async fn is_base(&self, deadline: Instant) -> Result<bool, CallError> {
         self.reachable(deadline).await?;
         Ok(self.status.borrow().agent.is_none())
     }
 
     /// Sends `call` and waits for its reply until `deadline`.
+    ///
+    /// It is lost when the agent turns out to be another one than it was sent to: after a guest's
+    /// reset its connections may stay silent for ever.
     ///
     /// Sends it a second time only if the first attempt used a connection that had idled, and
     /// either nothing of the request had left, or doing it twice is doing it once.
@@ -126,10 +151,19 @@ impl AgentClient {
         self.reachable(deadline).await?;
         let mut checkout = self.pool.checkout(lane, C::IDEMPOTENT, deadline).await?;
         loop {
+            let epoch = checkout.epoch().clone();
             let connection = checkout.connection().ok_or(CallError::Lost { sent: false })?;
-            let error = match connection.call(call, deadline).await {
-                Ok(reply) => return Ok(reply),
-                Err(error) => error,
+            let replaced = epoch.cancelled();
+            let error = tokio::select! {
+                answered = connection.call(call, deadline) => match answered {
+                    Ok(reply) => return Ok(reply),
+                    Err(error) => error,
+                },
+                // Whom it was sent to is gone, and an answer may never come.
+                () = replaced => {
+                    let source = io::ErrorKind::ConnectionAborted.into();
+                    ExchangeError::Lost { sent: true, source }
+                }
             };
             let lost_before = |sent: bool| !sent || C::IDEMPOTENT;
             match error {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 /// A handshaked connection to an agent.
 pub(crate) type AgentConnection = Connection<UnixStream>;
@@ -28,13 +29,18 @@ const ABANDON_AFTER: Duration = Duration::from_secs(120);
 /// a VM that answers none of them gets no further one.
 const MAX_UNANSWERED: usize = 16;
 
-/// Dials in flight over all VMs: when a thousand sockets appear at once, they take turns.
+/// The dials over all VMs: when a thousand sockets appear at once, they take turns. Each runs as a
+/// task that the daemon's end waits for, within bounds.
 #[derive(Debug, Clone)]
-pub(crate) struct DialLimit(Arc<Semaphore>);
+pub(crate) struct Dials {
+    turns: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
 
-impl DialLimit {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self(Arc::new(Semaphore::new(limit)))
+impl Dials {
+    /// At most `limit` in flight.
+    pub(crate) fn new(limit: usize, tasks: TaskTracker) -> Self {
+        Self { turns: Arc::new(Semaphore::new(limit)), tasks }
     }
 }
 
@@ -59,7 +65,7 @@ impl ConnectError {
         match error {
             DialError::NoSocket(_) => Failure::NoSocket,
             DialError::NoListener(_) => Failure::NoListener,
-            DialError::Connect(_) | DialError::NotAccepted(_) => Failure::ConnectFailed,
+            DialError::Connect(_) | DialError::NotAccepted => Failure::ConnectFailed,
             DialError::Handshake(error) => match error {
                 HandshakeError::Refused => Failure::NoAgent,
                 HandshakeError::TimedOut(_) => Failure::NoHandshake,
@@ -83,7 +89,7 @@ impl ConnectError {
                 "nobody listens on the socket: the VMM is not running".into()
             }
             DialError::Connect(error) => format!("the socket can't be connected: {error}"),
-            DialError::NotAccepted(_) => {
+            DialError::NotAccepted => {
                 "the VMM doesn't accept connections: it hangs, or too many wait".into()
             }
             DialError::Handshake(error) => match error {
@@ -100,13 +106,13 @@ impl ConnectError {
 #[derive(Debug)]
 pub(crate) struct Connector {
     socket: PathBuf,
-    limit: DialLimit,
+    dials: Dials,
     unanswered: Arc<Semaphore>,
 }
 
 impl Connector {
-    pub(crate) fn new(socket: PathBuf, limit: DialLimit) -> Self {
-        Self { socket, limit, unanswered: Arc::new(Semaphore::new(MAX_UNANSWERED)) }
+    pub(crate) fn new(socket: PathBuf, dials: Dials) -> Self {
+        Self { socket, dials, unanswered: Arc::new(Semaphore::new(MAX_UNANSWERED)) }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -122,10 +128,10 @@ impl Connector {
             .try_acquire_owned()
             .map_err(|_| ConnectError::Unanswered)?;
         // Neither semaphore is ever closed.
-        let _turn = self.limit.0.acquire().await;
+        let _turn = self.dials.turns.acquire().await;
         let (tell, told) = oneshot::channel();
         let socket = self.socket.clone();
-        tokio::spawn(async move {
+        self.dials.tasks.spawn(async move {
             let dialled = dial(&socket, AGENT_PORT, ABANDON_AFTER).await;
             drop(place);
             // Nobody waits any more: the connection is complete, and may be closed.

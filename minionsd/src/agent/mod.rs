@@ -9,5 +9,5 @@ pub(crate) mod connector;
 pub(crate) mod pool;
 
 pub(crate) use client::{AgentClient, CallError};
-pub(crate) use connector::{AgentConnection, ConnectError, Connector, DialLimit};
+pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials};
 pub(crate) use pool::{Lane, Pool};

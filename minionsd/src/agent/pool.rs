@@ -16,11 +16,12 @@ use super::{AgentConnection, ConnectError, Connector};
 use minions_api::vm::PoolFigures;
 use minions_proto::connection::Liveness;
 use minions_proto::message::HealthCheck;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 /// After this long a connection may be dead without showing it.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
@@ -74,9 +75,15 @@ struct Shared {
     long: Arc<Semaphore>,
     quick: Arc<Semaphore>,
     waiting: AtomicUsize,
-    idle: Mutex<Vec<Idle>>,
-    /// Goes up with every flush; a connection of an earlier epoch is not taken back.
-    epoch: AtomicU64,
+    stock: Mutex<Stock>,
+}
+
+#[derive(Debug, Default)]
+struct Stock {
+    idle: Vec<Idle>,
+    /// Cancelled when the agent behind the connections is another one: what was connected before
+    /// leads nowhere.
+    epoch: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -95,8 +102,7 @@ impl Pool {
             long: Arc::new(Semaphore::new(limit - QUICK_PERMITS)),
             quick: Arc::new(Semaphore::new(QUICK_PERMITS)),
             waiting: AtomicUsize::new(0),
-            idle: Mutex::new(Vec::new()),
-            epoch: AtomicU64::new(0),
+            stock: Mutex::default(),
         }))
     }
 
@@ -108,21 +114,28 @@ impl Pool {
     pub(crate) fn figures(&self) -> PoolFigures {
         let free = self.0.long.available_permits() + self.0.quick.available_permits();
         PoolFigures {
-            idle: self.0.idle().len(),
+            idle: self.0.stock().idle.len(),
             in_use: self.0.limit.saturating_sub(free),
             limit: self.0.limit,
         }
     }
 
-    /// Closes every idle connection, and those in use when they come back.
+    /// Closes every idle connection: the agent doesn't answer, so they are suspect. Those in use may
+    /// still come to their end.
+    pub(crate) fn close_idle(&self) {
+        self.0.stock().idle.clear();
+    }
+
+    /// Ends every connection, those in use too: the agent that they led to is gone.
     pub(crate) fn flush(&self) {
-        self.0.epoch.fetch_add(1, Ordering::SeqCst);
-        self.0.idle().clear();
+        let mut stock = self.0.stock();
+        stock.epoch.cancel();
+        *stock = Stock::default();
     }
 
     /// Closes what nobody has wanted for [`IDLE_TIMEOUT`].
     pub(crate) fn evict_idle(&self) {
-        self.0.idle().retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
+        self.0.stock().idle.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
     }
 
     /// A connection for one call, before `deadline`.
@@ -135,26 +148,14 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Checkout, CheckoutError> {
         let permit = self.permit(lane, deadline).await?;
-        let epoch = self.0.epoch.load(Ordering::SeqCst);
-        if let Some(connection) = self.reuse(idempotent, deadline).await {
-            return Ok(Checkout {
-                connection: Some(connection),
-                reused: true,
-                epoch,
-                pool: self.clone(),
-                _permit: permit,
-            });
-        }
-        let connection = timeout_at(deadline, self.0.connector.connect())
-            .await
-            .map_err(|_| CheckoutError::TimedOut)??;
-        Ok(Checkout {
-            connection: Some(connection),
-            reused: false,
-            epoch,
-            pool: self.clone(),
-            _permit: permit,
-        })
+        let reused = self.reuse(idempotent, deadline).await;
+        let is_reused = reused.is_some();
+        let (connection, epoch) = match reused {
+            Some(reused) => reused,
+            None => self.connect(deadline).await?,
+        };
+        let connection = Some(connection);
+        Ok(Checkout { connection, reused: is_reused, epoch, pool: self.clone(), _permit: permit })
     }
 
     /// Replaces a reused connection that turned out to be dead by a new one.
@@ -164,13 +165,23 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Checkout, CheckoutError> {
         checkout.connection = None;
+        let (connection, epoch) = self.connect(deadline).await?;
+        checkout.connection = Some(connection);
+        checkout.epoch = epoch;
+        checkout.reused = false;
+        Ok(checkout)
+    }
+
+    async fn connect(
+        &self,
+        deadline: Instant,
+    ) -> Result<(AgentConnection, CancellationToken), CheckoutError> {
+        // Before it is dialled: what is replaced in between has been replaced for this one too.
+        let epoch = self.0.stock().epoch.clone();
         let connection = timeout_at(deadline, self.0.connector.connect())
             .await
             .map_err(|_| CheckoutError::TimedOut)??;
-        checkout.epoch = self.0.epoch.load(Ordering::SeqCst);
-        checkout.connection = Some(connection);
-        checkout.reused = false;
-        Ok(checkout)
+        Ok((connection, epoch))
     }
 
     async fn permit(
@@ -201,18 +212,22 @@ impl Pool {
         }
     }
 
-    async fn reuse(&self, idempotent: bool, deadline: Instant) -> Option<AgentConnection> {
+    async fn reuse(
+        &self,
+        idempotent: bool,
+        deadline: Instant,
+    ) -> Option<(AgentConnection, CancellationToken)> {
         loop {
-            let Idle { mut connection, since } = self.0.idle().pop()?;
+            let (Idle { mut connection, since }, epoch) = self.0.stock().pop()?;
             if connection.liveness() == Liveness::Dead {
                 continue;
             }
             if idempotent || since.elapsed() < SUSPECT_AFTER {
-                return Some(connection);
+                return Some((connection, epoch));
             }
             let ping = deadline.min(Instant::now() + PING_DEADLINE);
             if connection.call(&HealthCheck {}, ping).await.is_ok() {
-                return Some(connection);
+                return Some((connection, epoch));
             }
         }
     }
@@ -220,8 +235,15 @@ impl Pool {
 
 impl Shared {
     /// The lock is held for a push, a pop or a look, and never over an await.
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stock {
+    /// The youngest, and what it belongs to.
+    fn pop(&mut self) -> Option<(Idle, CancellationToken)> {
+        Some((self.idle.pop()?, self.epoch.clone()))
     }
 }
 
@@ -248,7 +270,7 @@ pub(crate) struct Checkout {
     /// `None` only while it is being replaced or given back.
     connection: Option<AgentConnection>,
     reused: bool,
-    epoch: u64,
+    epoch: CancellationToken,
     pool: Pool,
     _permit: OwnedSemaphorePermit,
 }
@@ -257,6 +279,11 @@ impl Checkout {
     /// Whether it has carried a call before: if so, it may be dead without anybody having noticed.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Cancelled when the agent at its other end is gone.
+    pub(crate) fn epoch(&self) -> &CancellationToken {
+        &self.epoch
     }
 
     /// The connection.
@@ -268,10 +295,11 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let mut idle = self.pool.0.idle();
-        let current = self.pool.0.epoch.load(Ordering::SeqCst) == self.epoch;
-        if current && connection.is_reusable() && idle.len() < self.pool.0.limit {
-            idle.push(Idle { connection, since: Instant::now() });
+        let mut stock = self.pool.0.stock();
+        // Flushing takes the same lock, so it can't come in between.
+        let current = !self.epoch.is_cancelled();
+        if current && connection.is_reusable() && stock.idle.len() < self.pool.0.limit {
+            stock.idle.push(Idle { connection, since: Instant::now() });
         }
     }
 }

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 /// How long a program may take whose caller didn't say.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// From the moment a program's time is up: the agent's TERM, its grace, its KILL, and its reply.
-const AFTER_LIMIT: Duration = Duration::from_secs(5);
+/// What a call takes beyond its program's time: up to 8 s for a connection (a permit, a ping, a
+/// dial), 7 s for the agent to end a program that doesn't want to end, and the reply's way.
+const AFTER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Run a program, wait for it, and return its output
 #[utoipa::path(

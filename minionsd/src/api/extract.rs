@@ -30,7 +30,8 @@ impl FromRequestParts<Api> for TheVm {
         let name: VmName = name.parse().map_err(|error| {
             ApiError::malformed(Some("vm".into()), format!("`vm` is {:?}: {error}", name.0))
         })?;
-        api.registry.get(&name).map(Self).ok_or_else(|| ApiError::vm_not_found(name))
+        let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
+        vms.get(&name).cloned().map(Self).ok_or_else(|| ApiError::vm_not_found(name))
     }
 }
 

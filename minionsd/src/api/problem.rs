@@ -53,6 +53,11 @@ impl ApiError {
         Self::of(ErrorCode::MethodNotAllowed, "this method is not served at this path")
     }
 
+    /// Nobody knows yet which VMs there are.
+    pub(super) fn starting() -> Self {
+        Self::of(ErrorCode::Overloaded, "minionsd is starting: it is still looking for VMs")
+    }
+
     pub(super) fn shutting_down() -> Self {
         Self::of(ErrorCode::ShuttingDown, "minionsd is stopping")
     }
@@ -218,8 +223,12 @@ const ANYWHERE: &[ErrorCode] =
     &[ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::Internal];
 
 /// What a request can meet once it is about a VM.
-const ABOUT_A_VM: &[ErrorCode] =
-    &[ErrorCode::InvalidRequest, ErrorCode::VmNotFound, ErrorCode::ShuttingDown];
+const ABOUT_A_VM: &[ErrorCode] = &[
+    ErrorCode::InvalidRequest,
+    ErrorCode::VmNotFound,
+    ErrorCode::Overloaded,
+    ErrorCode::ShuttingDown,
+];
 
 /// What a call to a guest can meet.
 const IN_A_GUEST: &[ErrorCode] = &[
@@ -228,7 +237,6 @@ const IN_A_GUEST: &[ErrorCode] = &[
     ErrorCode::AgentProtocolError,
     ErrorCode::ConnectionLost,
     ErrorCode::AgentUnreachable,
-    ErrorCode::Overloaded,
     ErrorCode::AgentTimeout,
 ];
 
@@ -253,7 +261,7 @@ macro_rules! problems {
 
 problems! {
     /// Of a route that only looks at the daemon.
-    ServiceProblems = ANYWHERE, &[ErrorCode::ShuttingDown];
+    ServiceProblems = ANYWHERE, &[ErrorCode::Overloaded, ErrorCode::ShuttingDown];
     /// Of a route that looks a VM up.
     VmProblems = ANYWHERE, ABOUT_A_VM;
     /// Of a route that calls a guest.

@@ -5,7 +5,6 @@ use super::auth::Caller;
 use super::problem::{ApiError, ServiceProblems};
 use axum::Json;
 use axum::extract::{Request, State};
-use minions_api::ErrorCode;
 use minions_api::service::{Liveness, Readiness, Version, Whoami};
 
 /// Served for as long as the daemon lives, even while it drains.
@@ -29,9 +28,7 @@ pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>
     if api.draining.is_cancelled() {
         return Err(ApiError::shutting_down());
     }
-    let vms = api.registry.count().ok_or_else(|| {
-        ApiError::of(ErrorCode::Overloaded, "starting: the socket directory is being read")
-    })?;
+    let vms = api.registry.vms().ok_or_else(ApiError::starting)?.len();
     Ok(Json(Readiness { status: "ready".into(), vms }))
 }
 

@@ -2,7 +2,7 @@
 
 use super::Api;
 use super::extract::TheVm;
-use super::problem::{ServiceProblems, VmProblems};
+use super::problem::{ApiError, ServiceProblems, VmProblems};
 use crate::vm::Vm;
 use axum::Json;
 use axum::extract::State;
@@ -13,8 +13,9 @@ use minions_api::{VmName, vm};
     get, path = "/vms", operation_id = "list_vms", tag = "vms",
     responses((status = 200, description = "Every VM that has a socket here", body = vm::VmList), ServiceProblems),
 )]
-pub(super) async fn list_vms(State(api): State<Api>) -> Json<vm::VmList> {
-    Json(vm::VmList { vms: api.registry.list().iter().map(shown).collect() })
+pub(super) async fn list_vms(State(api): State<Api>) -> Result<Json<vm::VmList>, ApiError> {
+    let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
+    Ok(Json(vm::VmList { vms: vms.values().map(shown).collect() }))
 }
 
 /// One VM

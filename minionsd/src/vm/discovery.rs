@@ -57,6 +57,18 @@ pub(crate) enum ScanError {
     WorldWritable(PathBuf),
 }
 
+impl ScanError {
+    /// Whether it says nothing about the VMs: out of descriptors, most likely.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::WorldWritable(_) => false,
+            Self::Unreadable { source, .. } => {
+                !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
+        }
+    }
+}
+
 /// Scans `dir` once. Blocking: a directory of a thousand sockets takes a few milliseconds.
 pub(crate) fn scan(dir: &Path) -> Result<Sockets, ScanError> {
     let unreadable = |source| ScanError::Unreadable { dir: dir.to_owned(), source };
@@ -99,6 +111,10 @@ pub(crate) async fn watch(dir: PathBuf, found: mpsc::Sender<Sockets>) {
             }
             Err(error) => {
                 complain(&mut complaint, &error);
+                if error.is_passing() {
+                    // What was there is there still, as far as anybody knows.
+                    continue;
+                }
                 Sockets::new()
             }
         };

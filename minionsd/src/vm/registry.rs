@@ -6,7 +6,7 @@
 use super::discovery::{self, SocketId, Sockets};
 use super::status::VmStatus;
 use super::supervisor::Supervisor;
-use crate::agent::{AgentClient, Connector, DialLimit, Pool};
+use crate::agent::{AgentClient, Connector, Dials, Pool};
 use minions_api::vm::VmState;
 use minions_api::{Timestamp, VmName};
 use std::collections::BTreeMap;
@@ -46,7 +46,8 @@ impl Vm {
     }
 }
 
-type Vms = BTreeMap<VmName, Vm>;
+/// All of them.
+pub(crate) type Vms = BTreeMap<VmName, Vm>;
 
 /// The picture. A cheap clone.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ impl Registry {
         let (found, sockets) = mpsc::channel(1);
         let keeper = Keeper {
             pool_size,
-            dials: DialLimit::new(MAX_DIALS),
+            dials: Dials::new(MAX_DIALS, tasks.clone()),
             tasks: tasks.clone(),
             stop: stop.child_token(),
             known: BTreeMap::new(),
@@ -79,27 +80,16 @@ impl Registry {
         Self { vms }
     }
 
-    /// The VM of this name.
-    pub(crate) fn get(&self, name: &VmName) -> Option<Vm> {
-        self.vms.borrow().as_ref()?.get(name).cloned()
-    }
-
-    /// All VMs, in the order of their names.
-    pub(crate) fn list(&self) -> Vec<Vm> {
-        let vms = self.vms.borrow().clone();
-        vms.iter().flat_map(|vms| vms.values()).cloned().collect()
-    }
-
-    /// How many there are, once the directory has been looked at.
-    pub(crate) fn count(&self) -> Option<usize> {
-        self.vms.borrow().as_ref().map(|vms| vms.len())
+    /// All VMs by name; `None` until the directory has been looked at once: nobody can say yet.
+    pub(crate) fn vms(&self) -> Option<Arc<Vms>> {
+        self.vms.borrow().clone()
     }
 }
 
 /// Owns the set of VMs.
 struct Keeper {
     pool_size: usize,
-    dials: DialLimit,
+    dials: Dials,
     tasks: TaskTracker,
     stop: CancellationToken,
     known: BTreeMap<VmName, Known>,

@@ -133,13 +133,10 @@ impl VmStatus {
 
     /// The pause before the next probe. `jitter` is a random number from 0 to 1.
     pub(crate) fn pause(&self, jitter: f64) -> Duration {
-        if self.failed_probes == 0 {
-            return PROBE_INTERVAL.mul_f64(0.9 + 0.2 * jitter);
+        match self.failed_probes {
+            0 => PROBE_INTERVAL.mul_f64(0.9 + 0.2 * jitter),
+            failures => backoff(failures, jitter),
         }
-        let exponent = i32::try_from(self.failed_probes - 1).unwrap_or(i32::MAX).min(32);
-        let grown = BACKOFF_FIRST.mul_f64(BACKOFF_FACTOR.powi(exponent)).min(BACKOFF_MAX);
-        // Full jitter, but never none: a probe costs the VMM a connection.
-        grown.mul_f64(jitter).max(BACKOFF_FIRST / 2)
     }
 
     fn enter(&mut self, state: VmState, now: Timestamp) {
@@ -148,6 +145,15 @@ impl VmStatus {
             self.since = now;
         }
     }
+}
+
+/// The pause after so many failures in a row; none after none.
+pub(crate) fn backoff(failures: u32, jitter: f64) -> Duration {
+    let Some(grown) = failures.checked_sub(1) else { return Duration::ZERO };
+    let exponent = i32::try_from(grown).unwrap_or(i32::MAX).min(32);
+    let grown = BACKOFF_FIRST.mul_f64(BACKOFF_FACTOR.powi(exponent)).min(BACKOFF_MAX);
+    // Full jitter, but never none: a probe costs the VMM a connection.
+    grown.mul_f64(jitter).max(BACKOFF_FIRST / 2)
 }
 
 /// What an agent says of itself, no longer than an honest one would.

@@ -4,7 +4,7 @@
 //! that connection dies (which is how the death of a VM shows at once), and when a call was turned
 //! away or failed. What it learns it publishes; nobody else writes a VM's state.
 
-use super::status::{Incarnation, VmStatus};
+use super::status::{Incarnation, VmStatus, backoff};
 use crate::agent::{AgentConnection, Pool};
 use minions_api::vm::{Failure, VmState};
 use minions_api::{Timestamp, VmName};
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long an agent has to answer a probe once it is connected.
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A connection that dies this soon after an answer was hardly worth making.
+const EARLY: Duration = Duration::from_secs(1);
 
 /// However many callers want to know: not more often than this.
 const NUDGE_GAP: Duration = Duration::from_millis(100);
@@ -53,6 +56,7 @@ impl Supervisor {
 
     async fn supervise(&self) {
         let mut own = None;
+        let mut early_deaths = 0;
         loop {
             let probed = self.probe(&mut own).await;
             let probed_at = Instant::now();
@@ -60,9 +64,16 @@ impl Supervisor {
             self.pool.evict_idle();
             let pause = self.status.borrow().pause(rand::rng().random());
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(pause) => early_deaths = 0,
                 () = self.nudged(probed_at) => {}
-                () = died(&mut own) => own = None,
+                () = died(&mut own) => {
+                    own = None;
+                    early_deaths = if probed_at.elapsed() < EARLY { early_deaths + 1 } else { 0 };
+                    // A guest that answers and hangs up, over and over, gets no more of us than one
+                    // that doesn't answer.
+                    let pause = backoff(early_deaths, rand::rng().random());
+                    sleep(pause).await;
+                }
             }
         }
     }
@@ -92,7 +103,10 @@ impl Supervisor {
                     self.pool.flush();
                 }
             }
-            Err(ProbeError { failure, message }) => status.failed(failure, message, now),
+            Err(ProbeError { failure, message }) => {
+                status.failed(failure, message, now);
+                self.pool.close_idle();
+            }
         });
         let after = self.status.borrow();
         if after.state != before {
@@ -101,10 +115,6 @@ impl Supervisor {
     }
 
     fn announce(&self, before: VmState, after: &VmStatus) {
-        if after.state != VmState::Ready {
-            // Whatever idles there leads nowhere any more.
-            self.pool.flush();
-        }
         let failure = after.reason.as_ref().map(|reason| tracing::field::debug(reason.failure));
         let (before, after) = (before.as_str(), after.state.as_str());
         tracing::info!(vm = %self.name, before, after, failure, "vm state");

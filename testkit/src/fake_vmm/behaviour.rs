@@ -24,7 +24,9 @@ pub enum Behaviour {
     Silent,
     /// `OK`, and this to every request.
     Replies(Vec<u8>),
-    /// The same, a byte at a time with a pause before each.
+    /// `OK`, this to the first request, and closes.
+    AnswersOnce(Vec<u8>),
+    /// As `Replies`, a byte at a time with a pause before each.
     Drips(Vec<u8>, Duration),
     /// `OK`, and closes at the first whole request.
     HangsUp,
@@ -61,6 +63,11 @@ impl Behaviour {
             }
             Self::Replies(reply) => answer(&mut stream, &reply, None).await,
             Self::Drips(reply, pause) => answer(&mut stream, &reply, Some(pause)).await,
+            Self::AnswersOnce(reply) => {
+                let granted = grant(&mut stream, port).await;
+                let asked = granted.and(request(&mut stream, &mut Decoder::new()).await);
+                asked.and(stream.write_all(&reply).await)
+            }
             Self::HangsUp => {
                 let granted = grant(&mut stream, port).await;
                 granted.and(request(&mut stream, &mut Decoder::new()).await.map(drop))

@@ -1,9 +1,12 @@
 //! Listeners, HTTP connections, and their drain.
 
+mod first_bytes;
+
 use crate::api::auth::Peer;
 use crate::config::Config;
 use crate::tls::{Tls, TlsError};
 use axum::Router;
+use first_bytes::FirstBytes;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -13,7 +16,7 @@ use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +28,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Clients connected at once. A further one waits in the kernel's backlog.
+/// Clients connected at once, over TCP and over Unix apart: nobody who may only use the one shuts out
+/// those who may use the other. A further one waits in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// How often an HTTP/2 client is asked whether it is still there, and how long it has to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// For the head of a request, and between two requests on one connection.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
@@ -141,8 +148,8 @@ async fn bind_unix(path: &Path, group: &str) -> Result<UnixSocket, BindError> {
     }
     match UnixStream::connect(path).await {
         Ok(_) => return Err(BindError::UnixInUse(path.to_owned())),
-        // Left behind by a daemon that was killed.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        // Left behind by a daemon that was killed. A plain file refuses too, and isn't ours.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
             fs::remove_file(path).map_err(failed)?;
         }
         Err(_) => {}
@@ -153,6 +160,10 @@ async fn bind_unix(path: &Path, group: &str) -> Result<UnixSocket, BindError> {
     give_to_group(path, group).map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(UNIX_SOCKET_MODE)).map_err(failed)?;
     Ok(socket)
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// Lets the operators' group, if there is one, connect. A service manager may have done it.
@@ -183,7 +194,8 @@ async fn reload_on_hangup(tls: Option<&Tls>) {
 /// HTTP over whatever was accepted.
 struct Server {
     http: Http,
-    connections: Arc<Semaphore>,
+    tcp_places: Arc<Semaphore>,
+    unix_places: Arc<Semaphore>,
     graceful: GracefulShutdown,
     grace: Duration,
 }
@@ -201,10 +213,16 @@ impl Server {
     fn new(app: Router, grace: Duration) -> Self {
         let mut protocol = Builder::new(TokioExecutor::new());
         protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
-        protocol.http2().timer(TokioTimer::new()).max_concurrent_streams(128);
+        protocol
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(128)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
         Self {
             http: Http { app, protocol, cut: CancellationToken::new() },
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            tcp_places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            unix_places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             graceful: GracefulShutdown::new(),
             grace,
         }
@@ -212,23 +230,34 @@ impl Server {
 
     /// Accepts for ever.
     async fn accept_all(&self, listeners: &Listeners) {
+        tokio::join!(
+            self.accept_tcp(listeners.tcp.as_ref(), listeners.tls.as_ref()),
+            self.accept_unix(listeners.unix.as_ref()),
+        );
+    }
+
+    async fn accept_tcp(&self, listener: Option<&TcpListener>, tls: Option<&Arc<Tls>>) {
+        let Some(listener) = listener else { return std::future::pending().await };
         loop {
-            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                stream = accept_tcp(listeners.tcp.as_ref()) => stream.map(Accepted::Tcp),
-                stream = accept_unix(listeners.unix.as_ref()) => stream.map(Accepted::Unix),
-            };
-            match accepted {
-                Ok(Accepted::Tcp(stream)) => self.spawn_tcp(stream, listeners.tls.as_ref(), place),
-                Ok(Accepted::Unix(stream)) => {
+            let Ok(place) = Arc::clone(&self.tcp_places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => self.spawn_tcp(stream, tls, place),
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    async fn accept_unix(&self, socket: Option<&UnixSocket>) {
+        let Some(UnixSocket { listener, .. }) = socket else { return std::future::pending().await };
+        loop {
+            let Ok(place) = Arc::clone(&self.unix_places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
                     let peer = Peer::unix(stream.peer_cred().ok());
                     let (http, watcher) = (self.http.clone(), self.graceful.watcher());
                     tokio::spawn(http.serve(stream, peer, watcher, place));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+                Err(error) => pause_after(&error).await,
             }
         }
     }
@@ -253,9 +282,10 @@ impl Server {
     }
 
     async fn drain(self) {
-        let Self { http, graceful, connections, grace } = self;
+        let Self { http, tcp_places, unix_places, graceful, grace } = self;
         if timeout(grace, graceful.shutdown()).await.is_err() {
-            let left = MAX_CONNECTIONS.saturating_sub(connections.available_permits());
+            let free = tcp_places.available_permits() + unix_places.available_permits();
+            let left = (2 * MAX_CONNECTIONS).saturating_sub(free);
             tracing::warn!(connections = left, "cut off: still busy after the grace period");
         }
         http.cut.cancel();
@@ -274,8 +304,9 @@ impl Http {
             request
         });
         let service = TowerToHyperService::new(app);
-        let connection =
-            self.protocol.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let connection = self
+            .protocol
+            .serve_connection_with_upgrades(TokioIo::new(FirstBytes::of(stream)), service);
         tokio::select! {
             ended = watcher.watch(connection.into_owned()) => if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
@@ -286,21 +317,7 @@ impl Http {
     }
 }
 
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
-    match listener {
-        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
-        None => std::future::pending().await,
-    }
-}
-
-async fn accept_unix(socket: Option<&UnixSocket>) -> io::Result<UnixStream> {
-    match socket {
-        Some(socket) => socket.listener.accept().await.map(|(stream, _)| stream),
-        None => std::future::pending().await,
-    }
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "a connection was not accepted");
+    sleep(ACCEPT_PAUSE).await;
 }

@@ -3,8 +3,10 @@
 //! The group is the child's own, so a signal to it reaches what the child started, unless that
 //! moved to another group (a daemon does).
 
+mod group;
+
 use minions_proto::message::Outcome;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -63,11 +65,13 @@ impl Process {
         let _ = kill_process_group(group, Signal::TERM);
         let deadline = Instant::now() + GRACE;
         let _ = timeout_at(deadline, self.child.wait()).await;
-        // The group's number stays taken while anybody is in it, so this can't hit strangers.
-        while test_kill_process_group(group).is_ok() && Instant::now() < deadline {
+        while group::is_alive(group) {
+            if Instant::now() >= deadline {
+                let _ = kill_process_group(group, Signal::KILL);
+                break;
+            }
             sleep(LOOK).await;
         }
-        let _ = kill_process_group(group, Signal::KILL);
         if timeout(REAP, self.child.wait()).await.is_ok() {
             self.group = None;
         }

@@ -1,0 +1,107 @@
+//! A deadline for a client's first bytes.
+//!
+//! The server reads them to tell HTTP/1 from HTTP/2, before its own deadlines begin: without this
+//! one, a client that connects and says nothing would keep its place for ever.
+
+use super::HEADER_DEADLINE;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// As long as HTTP/2's preface. No HTTP/1 request is shorter.
+const FIRST: usize = 24;
+
+/// A stream whose first bytes must come within [`HEADER_DEADLINE`].
+pub(super) struct FirstBytes<S> {
+    stream: S,
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl<S> FirstBytes<S> {
+    pub(super) fn of(stream: S) -> Self {
+        Self { stream, missing: FIRST, deadline: Box::pin(sleep(HEADER_DEADLINE)) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FirstBytes<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.missing > 0 {
+            if read.is_pending() {
+                ready!(self.deadline.as_mut().poll(context));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FirstBytes<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_too_little_is_not_waited_for() {
+        for said in [&b""[..], b"PRI * HTTP"] {
+            let (mut client, server) = duplex(64);
+            client.write_all(said).await.unwrap();
+            let started = Instant::now();
+            let mut all = Vec::new();
+            let ended = FirstBytes::of(server).read_to_end(&mut all).await.unwrap_err();
+            assert_eq!((ended.kind(), all.as_slice()), (io::ErrorKind::TimedOut, said));
+            assert_eq!(started.elapsed(), HEADER_DEADLINE);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_begun_is_the_servers_affair() {
+        let (mut client, server) = duplex(64);
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n";
+        client.write_all(request).await.unwrap();
+        let mut server = FirstBytes::of(server);
+        server.read_exact(&mut [0; 33]).await.unwrap();
+        let more = tokio::time::timeout(HEADER_DEADLINE * 2, server.read_u8()).await;
+        assert!(more.is_err(), "no deadline of ours any more");
+    }
+}
