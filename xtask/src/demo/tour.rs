@@ -89,7 +89,7 @@ impl Tour {
         ] {
             progress::line(line(&command));
         }
-        progress::line(format!("in a browser: {0}/ and {0}/docs", self.host));
+        progress::line(format!("in a browser: {}/docs", self.host));
     }
 
     /// One verb three ways.
