@@ -21,7 +21,8 @@ pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     // In the same directory: a rename doesn't cross filesystems.
     let mut temporary = NamedTempFile::new_in(parent)?;
-    temporary.write_all(content)?;
+    // To the file itself: through its owner, an error would lose the kernel's number.
+    temporary.as_file_mut().write_all(content)?;
     let file = temporary.as_file();
     if let Some((user, group)) = attributes.owner {
         fchown(file, Some(user), Some(group))?;

@@ -4,7 +4,7 @@
 mod support;
 
 use minions_proto::ErrorCode;
-use minions_proto::message::WriteFile;
+use minions_proto::message::{Exec, WriteFile};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -63,4 +63,26 @@ async fn what_the_kernel_refuses_has_its_error_number() {
         assert_eq!((error.code, error.errno), (Some(ErrorCode::IoFailed), Some(errno)));
     }
     assert_eq!(fs::read_to_string(&plain).unwrap(), "old");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_leaves_the_old_file_whole() {
+    // A file system of 64 KiB that only the agent sees.
+    let script = "set -e
+        mount --make-rprivate /
+        mount -t tmpfs -o size=64k tmpfs /mnt
+        exec \"$0\" --log-level error --listen \"$1\"";
+    let agent = RunningAgent::with(|listen| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--", "sh", "-c", script, support::BINARY, listen]);
+        command
+    })
+    .await;
+    let path = Path::new("/mnt/file");
+    agent.call(&file(path, "old")).await.unwrap();
+    let full = agent.call(&file(path, &"x".repeat(100_000))).await.unwrap_err();
+    assert_eq!((full.code, full.errno), (Some(ErrorCode::IoFailed), Some(28)), "{full:?}");
+    let look = ["-c", "cat /mnt/file; ls -A /mnt"].map(str::to_owned).to_vec();
+    let look = Exec { command: "sh".to_owned(), args: look, timeout_ms: None };
+    assert_eq!(agent.call(&look).await.unwrap().stdout, "oldfile\n", "and nothing else is there");
 }
