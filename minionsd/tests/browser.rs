@@ -9,6 +9,8 @@ use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// A daemon with a VM, and a file that a program in the VM would make.
 struct Target {
     daemon: TestDaemon,
@@ -31,7 +33,7 @@ impl Target {
         json!({ "command": "touch", "args": [self.marker] }).to_string()
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    async fn ask(&self, method: &str, path: &str, headers: Headers<'_>) -> Reply {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.daemon.http.request(method.clone(), self.daemon.url(path));
         for (name, value) in headers {
@@ -71,7 +73,7 @@ async fn a_forged_request_is_refused() {
     let same = target.daemon.url("");
     let other_port = "http://127.0.0.1:1";
     let by_name = format!("http://localhost:{}", target.daemon.address.port());
-    let cases: [(&str, &[(&str, &str)], u16); 14] = [
+    let cases: [(&str, Headers<'_>, u16); 14] = [
         ("another host", &[JSON, ("host", "evil.example")], 403),
         ("another host with our port", &[JSON, ("host", "evil.example:7070")], 403),
         ("rebound", &[JSON, ("host", "evil.example"), ("origin", "http://evil.example")], 403),
@@ -150,7 +152,7 @@ async fn every_reply_tells_browsers_what_it_may_do() {
     let target = Target::start().await;
     let evil = ("origin", "http://evil.example");
     let preflight = ("access-control-request-method", "POST");
-    let cases: [(&str, &str, &[(&str, &str)], u16); 9] = [
+    let cases: [(&str, &str, Headers<'_>, u16); 9] = [
         ("GET", "/vms", &[], 200),
         ("GET", "/vms", &[evil], 200),
         ("GET", "/docs/", &[], 200),

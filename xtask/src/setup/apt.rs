@@ -30,8 +30,11 @@ pub(crate) const VM_NEEDS: [Need; 7] = [
     },
 ];
 
-/// What the tests look at the network with.
-pub(crate) const TEST_NEEDS: [Need; 1] = [Need { package: "iproute2", is_met: || on_path("ip") }];
+/// What the tests look at the network with, and the browser whose pages the daemon must resist.
+pub(crate) const TEST_NEEDS: [Need; 2] = [
+    Need { package: "iproute2", is_met: || on_path("ip") },
+    Need { package: "chromium", is_met: || on_path("chromium") },
+];
 
 /// Why packages are not there.
 #[derive(Debug, thiserror::Error)]

@@ -28,8 +28,8 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 
 /// Prepares all that the tests need: a VM and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    let [iproute] = apt::TEST_NEEDS;
-    prepare(workspace, steps, &[python::NEED, iproute])?;
+    let [iproute, chromium] = apt::TEST_NEEDS;
+    prepare(workspace, steps, &[python::NEED, iproute, chromium])?;
     steps.run("python tools", || python::ensure(&workspace.rig().venv()))
 }
 

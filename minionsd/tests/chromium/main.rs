@@ -1,0 +1,136 @@
+//! What pages of other origins get from the daemon, in a real browser.
+//!
+//! The browser runs as a user who operates, so nothing but the daemon's distrust of pages is between
+//! them and the VM.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod pages;
+
+use pages::Pages;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::Stdio;
+use tempfile::TempDir;
+pub(crate) use testkit::daemon::DEADLINE;
+use testkit::daemon::TestDaemon;
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// A daemon with a VM, and a server with a page against it.
+struct Scene {
+    daemon: TestDaemon,
+    pages: Pages,
+    /// What a program in the VM would make.
+    marker: PathBuf,
+    _vm: FakeVmm,
+}
+
+impl Scene {
+    async fn start(allowed_hosts: &[&str]) -> Self {
+        let hosts = allowed_hosts.iter().map(ToString::to_string).collect();
+        let daemon = TestDaemon::with(|config| config.allowed_hosts = hosts).await;
+        let vm = Behaviour::Agent(agent().unwrap());
+        let vm = FakeVmm::start(daemon.sockets(), "web-1", vm).unwrap();
+        daemon.until_state("web-1", "ready").await;
+        let pages = Pages::start(daemon.address).await;
+        let marker = daemon.sockets().join("marker");
+        Self { daemon, pages, marker, _vm: vm }
+    }
+
+    fn page(&self, name: &str, target: &str) -> String {
+        let (address, marker) = (self.pages.address, self.marker.display());
+        let page = format!("http://{name}:{}/attacks", address.port());
+        // Under a name of its own, so that no connection is reused that was passed on to the daemon.
+        let report = format!("http://report.example:{}/report", address.port());
+        format!("{page}?target={target}&report={report}&marker={marker}")
+    }
+
+    /// What becomes of the attacks of the page under `name` against `target`.
+    async fn attack(&mut self, name: &str, target: &str) -> Value {
+        let (page, profile) = (self.page(name, target), tempfile::tempdir().unwrap());
+        let mut browser = chromium(&profile).arg(page).stdout(Stdio::null()).spawn().unwrap();
+        let outcomes = self.pages.report().await;
+        browser.kill().await.unwrap();
+        outcomes
+    }
+
+    /// What the browser shows when that page has sent a form.
+    async fn submit(&self, name: &str, target: &str) -> String {
+        dom(&format!("{}&form", self.page(name, target))).await
+    }
+}
+
+/// What the browser has made of a page once nothing more happens.
+async fn dom(page: &str) -> String {
+    let profile = tempfile::tempdir().unwrap();
+    let mut browser = chromium(&profile);
+    browser.args(["--virtual-time-budget=10000", "--dump-dom", page]);
+    let output = timeout(DEADLINE, browser.output()).await.expect("chromium ends").unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A browser to which every name is this machine's. Its own walls around the local network are down:
+/// not every browser has them.
+fn chromium(profile: &TempDir) -> Command {
+    let is_there = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .any(|dir| dir.join("chromium").exists());
+    assert!(is_there, "this test needs chromium: `cargo xtask test` installs it");
+    let mut command = Command::new("chromium");
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]);
+    command.args(["--no-first-run", "--disable-background-networking", "--disable-sync"]);
+    command.args(["--disable-component-update", "--no-proxy-server"]);
+    command.arg("--disable-features=LocalNetworkAccessChecks");
+    command.arg("--host-resolver-rules=MAP * 127.0.0.1");
+    command.arg(format!("--user-data-dir={}", profile.path().display()));
+    command.env("HOME", profile.path()).stdin(Stdio::null()).stderr(Stdio::null());
+    command.kill_on_drop(true);
+    command
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_gets_nothing_done_and_reads_nothing() {
+    let mut scene = Scene::start(&[]).await;
+    let target = scene.daemon.url("");
+    // From another port, another name, and another site.
+    for name in ["127.0.0.1", "localhost", "evil.example"] {
+        let outcomes = scene.attack(name, &target).await;
+        let expected = json!({
+            "text": "failed", "json": "failed", "read": "failed", "socket": "failed",
+            // Sent, and what came back is hidden from the page.
+            "blind": "opaque",
+        });
+        assert_eq!(outcomes, expected, "from {name}");
+        let reply = scene.submit(name, &target).await;
+        assert!(reply.contains("urn:minions:problem:forbidden"), "from {name}: {reply}");
+        assert!(!scene.marker.exists(), "from {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_whose_name_was_rebound_to_us_is_refused() {
+    let mut scene = Scene::start(&[]).await;
+    let target = format!("http://evil.example:{}", scene.pages.address.port());
+    let outcomes = scene.attack("evil.example", &target).await;
+    let expected = json!({
+        "text": "403", "json": "403", "blind": "403", "read": "403",
+        "socket": "failed",
+    });
+    assert_eq!(outcomes, expected);
+    assert!(!scene.marker.exists());
+    // Nor does it see a page of ours.
+    let page = format!("http://evil.example:{}/docs/", scene.daemon.address.port());
+    let dom = dom(&page).await;
+    assert!(dom.contains("forbidden") && !dom.contains("swagger"), "{dom}");
+}
+
+/// The attacks are real: where the page's name is one of ours, the one that says it sends JSON works.
+#[tokio::test]
+async fn a_page_of_ours_may() {
+    let mut scene = Scene::start(&["ours.example"]).await;
+    let target = format!("http://ours.example:{}", scene.pages.address.port());
+    let outcomes = scene.attack("ours.example", &target).await;
+    let (json, read, text) = (&outcomes["json"], &outcomes["read"], &outcomes["text"]);
+    assert_eq!((json, read, text), (&json!("200"), &json!("200"), &json!("415")));
+    assert!(scene.marker.exists());
+}
