@@ -263,10 +263,8 @@ impl Server {
     }
 
     fn spawn_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, place: OwnedSemaphorePermit) {
-        // Without addresses it is gone already.
-        let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else { return };
+        let Ok(peer) = Peer::tcp(&stream) else { return };
         stream.set_nodelay(true).ok();
-        let peer = Peer::tcp(client, server);
         let (http, watcher) = (self.http.clone(), self.graceful.watcher());
         let Some(acceptor) = tls.map(|tls| tls.acceptor()) else {
             tokio::spawn(http.serve(stream, peer, watcher, place));

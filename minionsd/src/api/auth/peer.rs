@@ -2,7 +2,10 @@
 
 use super::sock_diag;
 use minions_api::service::Identity;
+use rustix::fs::fstat;
+use std::io;
 use std::net::SocketAddr;
+use tokio::net::TcpStream;
 use tokio::net::unix::UCred;
 use tokio::sync::OnceCell;
 
@@ -16,13 +19,9 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy)]
 enum Way {
     /// The kernel told its credentials when it connected.
-    Unix {
-        uid: Option<u32>,
-    },
-    Tcp {
-        client: SocketAddr,
-        server: SocketAddr,
-    },
+    Unix { uid: Option<u32> },
+    /// `inode` is our own socket's.
+    Tcp { client: SocketAddr, server: SocketAddr, inode: u64 },
 }
 
 impl Peer {
@@ -32,9 +31,15 @@ impl Peer {
         Self { way: Way::Unix { uid }, identity: OnceCell::new() }
     }
 
-    /// Connected over TCP, from `client` to us at `server`.
-    pub(crate) fn tcp(client: SocketAddr, server: SocketAddr) -> Self {
-        Self { way: Way::Tcp { client, server }, identity: OnceCell::new() }
+    /// Connected over TCP.
+    ///
+    /// # Errors
+    ///
+    /// The stream's: without addresses it is gone already.
+    pub(crate) fn tcp(stream: &TcpStream) -> io::Result<Self> {
+        let (client, server) = (stream.peer_addr()?, stream.local_addr()?);
+        let inode = fstat(stream)?.st_ino;
+        Ok(Self { way: Way::Tcp { client, server, inode }, identity: OnceCell::new() })
     }
 
     /// Over TCP it may be a browser; over the Unix socket it can't.
@@ -46,7 +51,7 @@ impl Peer {
     pub(super) fn is_local(&self) -> bool {
         match self.way {
             Way::Unix { .. } => true,
-            Way::Tcp { client, server } => {
+            Way::Tcp { client, server, .. } => {
                 client.ip().to_canonical().is_loopback() && server.ip().to_canonical().is_loopback()
             }
         }
@@ -57,11 +62,12 @@ impl Peer {
         let found = self.identity.get_or_init(|| async {
             let uid = match self.way {
                 Way::Unix { uid } => uid,
-                Way::Tcp { client, server } if self.is_local() => sock_diag::uid_of(client, server)
-                    .unwrap_or_else(|error| {
+                Way::Tcp { client, server, inode } if self.is_local() => {
+                    sock_diag::uid_of(client, server, inode).unwrap_or_else(|error| {
                         tracing::warn!(%error, "the kernel doesn't say whose a connection is");
                         None
-                    }),
+                    })
+                }
                 Way::Tcp { .. } => None,
             };
             uid.map_or(Identity::Unknown, |uid| Identity::User { uid })

@@ -3,6 +3,10 @@
 //! The kernel keeps connections after their process has closed them (TIME_WAIT, FIN_WAIT, and those
 //! without a file), and reports uid 0 for some of them. Only an ESTABLISHED socket that still
 //! belongs to a file counts; for anything else the answer is "nobody".
+//!
+//! A client can also vanish, and somebody else come from its port. So afterwards our own end is looked
+//! up in the same way: if it still is the socket that we accepted, and ESTABLISHED, its four-tuple
+//! has been nobody else's in between.
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -24,13 +28,32 @@ const ANSWER_LEN: usize = 4096;
 /// Don't wait: the kernel has answered when the request has been taken.
 const MSG_DONTWAIT: i32 = 0x40;
 
-/// The uid of the process that holds the `client` end of the connection to `server`; `None` if no
-/// process does (any more).
-pub(super) fn uid_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<u32>> {
+/// One end of an established connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    uid: u32,
+    inode: u32,
+}
+
+/// The uid of the process that holds the `client` end of the connection to `server`, whose end we
+/// hold under `inode`; `None` if no process does (any more).
+pub(super) fn uid_of(
+    client: SocketAddr,
+    server: SocketAddr,
+    inode: u64,
+) -> io::Result<Option<u32>> {
+    let Some(theirs) = look_up(client, server)? else { return Ok(None) };
+    let ours = look_up(server, client)?;
+    let same = ours.is_some_and(|ours| u64::from(ours.inode) == inode);
+    Ok(same.then_some(theirs.uid))
+}
+
+/// The socket at `local` that is connected to `remote`.
+fn look_up(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<End>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
-    socket.send(&request(client, server), 0)?;
+    socket.send(&request(local, remote), 0)?;
     let mut answer = vec![0; ANSWER_LEN];
     let len = socket.recv(&mut answer.as_mut_slice(), MSG_DONTWAIT)?;
     let answer = answer.get(..len).unwrap_or_default();
@@ -38,7 +61,7 @@ pub(super) fn uid_of(client: SocketAddr, server: SocketAddr) -> io::Result<Optio
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(match answer.payload {
         NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-            owner(&response.header, client, server)
+            established(&response.header, local, remote)
         }
         // ENOENT: no such socket.
         _ => None,
@@ -46,27 +69,28 @@ pub(super) fn uid_of(client: SocketAddr, server: SocketAddr) -> io::Result<Optio
 }
 
 /// The lookup falls back to listening sockets, so the answer must be about what was asked.
-fn owner(found: &InetResponseHeader, client: SocketAddr, server: SocketAddr) -> Option<u32> {
+fn established(found: &InetResponseHeader, local: SocketAddr, remote: SocketAddr) -> Option<End> {
     let id = &found.socket_id;
     let is_it = (id.source_port, id.source_address.to_canonical())
-        == (client.port(), client.ip().to_canonical())
+        == (local.port(), local.ip().to_canonical())
         && (id.destination_port, id.destination_address.to_canonical())
-            == (server.port(), server.ip().to_canonical());
-    (is_it && found.state == TCP_ESTABLISHED && found.inode != 0).then_some(found.uid)
+            == (remote.port(), remote.ip().to_canonical());
+    let end = End { uid: found.uid, inode: found.inode };
+    (is_it && found.state == TCP_ESTABLISHED && found.inode != 0).then_some(end)
 }
 
-fn request(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
-    let (client_ip, server_ip) = (client.ip().to_canonical(), server.ip().to_canonical());
+fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+    let (local_ip, remote_ip) = (local.ip().to_canonical(), remote.ip().to_canonical());
     let socket_id = SocketId {
-        source_port: client.port(),
-        destination_port: server.port(),
-        source_address: client_ip,
-        destination_address: server_ip,
+        source_port: local.port(),
+        destination_port: remote.port(),
+        source_address: local_ip,
+        destination_address: remote_ip,
         interface_id: 0,
         cookie: ANY_COOKIE,
     };
     let request = InetRequest {
-        family: if client_ip.is_ipv4() { AF_INET } else { AF_INET6 },
+        family: if local_ip.is_ipv4() { AF_INET } else { AF_INET6 },
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::empty(),
         states: StateFlags::ESTABLISHED,
@@ -90,32 +114,45 @@ mod tests {
         rustix::process::getuid().as_raw()
     }
 
+    fn inode(stream: &TcpStream) -> u64 {
+        rustix::fs::fstat(stream).unwrap().st_ino
+    }
+
+    /// A connection: the client's end, ours, and their addresses.
+    fn connection(address: &str) -> (TcpStream, TcpStream, SocketAddr, SocketAddr) {
+        let listener = TcpListener::bind(address).unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = TcpStream::connect(server).unwrap();
+        let (accepted, address) = listener.accept().unwrap();
+        (client, accepted, address, server)
+    }
+
     #[test]
     fn a_connection_belongs_to_the_process_that_made_it() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let listener = TcpListener::bind(address).unwrap();
-            let server = listener.local_addr().unwrap();
-            let client = TcpStream::connect(server).unwrap();
-            let address = client.local_addr().unwrap();
-            assert_eq!(uid_of(address, server).unwrap(), Some(own_uid()));
-            // From the other end it is another socket.
-            assert_eq!(uid_of(server, address).unwrap(), None, "not accepted: it has no file yet");
+            let (_client, ours, client, server) = connection(address);
+            assert_eq!(uid_of(client, server, inode(&ours)).unwrap(), Some(own_uid()));
         }
     }
 
     #[test]
     fn a_connection_that_was_closed_is_nobodys() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = listener.local_addr().unwrap();
-        let client = TcpStream::connect(server).unwrap();
-        let (accepted, address) = listener.accept().unwrap();
-        assert_eq!(uid_of(address, server).unwrap(), Some(own_uid()));
-        drop(client);
+        let (stream, ours, client, server) = connection("127.0.0.1:0");
+        let inode = inode(&ours);
+        drop(stream);
         // FIN_WAIT2: the kernel's own, without a file.
-        assert_eq!(uid_of(address, server).unwrap(), None);
-        drop(accepted);
+        assert_eq!(look_up(client, server).unwrap(), None);
+        assert_eq!(uid_of(client, server, inode).unwrap(), None);
+        drop(ours);
         // TIME_WAIT.
-        assert_eq!(uid_of(address, server).unwrap(), None);
+        assert_eq!(look_up(client, server).unwrap(), None);
+    }
+
+    #[test]
+    fn another_connection_from_the_same_port_is_not_taken_for_ours() {
+        let (_stream, ours, client, server) = connection("127.0.0.1:0");
+        let another = inode(&ours) + 1;
+        assert_eq!(uid_of(client, server, another).unwrap(), None);
     }
 
     #[test]
@@ -123,7 +160,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = listener.local_addr().unwrap();
         let nowhere = "127.0.0.1:1".parse().unwrap();
-        assert_eq!(uid_of(server, nowhere).unwrap(), None);
-        assert_eq!(uid_of(nowhere, server).unwrap(), None);
+        assert_eq!(look_up(server, nowhere).unwrap(), None);
+        assert_eq!(look_up(nowhere, server).unwrap(), None);
     }
 }
