@@ -69,16 +69,9 @@ fn framed(json: &Value) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
-async fn daemon_with_vm() -> (TestDaemon, FakeVmm) {
-    let daemon = TestDaemon::start().await;
-    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
-    daemon.until_state("web-1", "ready").await;
-    (daemon, vm)
-}
-
 #[tokio::test]
 async fn every_verb_prints_for_people_or_for_programs() {
-    let (daemon, _vm) = daemon_with_vm().await;
+    let (daemon, _vm) = TestDaemon::with_vm().await;
     ctl(&daemon, &["wait", "web-1"]).await.assert(0, "web-1 is ready", "");
     ctl(&daemon, &["ls"]).await.assert(0, "web-1  ready", "");
     ctl(&daemon, &["get", "web-1"]).await.assert(0, "Connections:", "");
@@ -93,7 +86,7 @@ async fn every_verb_prints_for_people_or_for_programs() {
 
 #[tokio::test]
 async fn exec_is_as_transparent_as_a_shells_child() {
-    let (daemon, vm) = daemon_with_vm().await;
+    let (daemon, vm) = TestDaemon::with_vm().await;
     let program = "echo out; echo err >&2; exit 37";
     let ran = ctl(&daemon, &["exec", "web-1", "--", "sh", "-c", program]).await;
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (37, "out\n", "err\n"));
@@ -141,7 +134,7 @@ async fn a_token_never_leaves_the_machine_in_the_clear() {
 
 #[tokio::test]
 async fn straight_to_an_agent_prints_what_it_said() {
-    let (_daemon, vm) = daemon_with_vm().await;
+    let (_daemon, vm) = TestDaemon::with_vm().await;
     let health = direct(&vm, &["health"]).await;
     assert_eq!((health.code, &health.json()["agent"]["protocol"]), (0, &json!(2)));
     assert!(direct(&vm, &["status"]).await.json()["memory_total_mb"].is_u64());
@@ -188,7 +181,7 @@ async fn nothing_a_guest_says_reaches_the_terminal_alive() {
 
 #[tokio::test]
 async fn an_error_says_what_to_do_next() {
-    let (daemon, vm) = daemon_with_vm().await;
+    let (daemon, vm) = TestDaemon::with_vm().await;
     ctl(&daemon, &["health", "nope"]).await.assert(1, "", "hint: `minionsctl ls`");
     ctl(&daemon, &["health"]).await.assert(1, "", "which VM?");
     direct(&vm, &["ls"]).await.assert(1, "", "leave --socket out");
@@ -206,7 +199,7 @@ async fn an_error_says_what_to_do_next() {
 
 #[tokio::test]
 async fn the_unix_socket_is_as_good_as_tcp_and_the_environment_as_a_flag() {
-    let (daemon, _vm) = daemon_with_vm().await;
+    let (daemon, _vm) = TestDaemon::with_vm().await;
     let host = format!("unix://{}", daemon.unix_socket().display());
     let output = tokio::task::spawn_blocking(move || {
         Command::new(env!("CARGO_BIN_EXE_minionsctl"))

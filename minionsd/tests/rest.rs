@@ -5,16 +5,9 @@ use serde_json::json;
 use testkit::daemon::{TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
-async fn daemon_with_vm() -> (TestDaemon, FakeVmm) {
-    let daemon = TestDaemon::start().await;
-    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
-    daemon.until_state("web-1", "ready").await;
-    (daemon, vm)
-}
-
 #[tokio::test]
 async fn a_vm_that_appears_is_listed_and_one_that_vanishes_is_not() {
-    let (daemon, vm) = daemon_with_vm().await;
+    let (daemon, vm) = TestDaemon::with_vm().await;
     let list = daemon.get("/vms").await;
     assert_eq!(list.json["vms"][0]["name"], "web-1");
     assert_eq!(list.json["vms"][0]["agent"]["name"], "minions-agent");
@@ -25,7 +18,7 @@ async fn a_vm_that_appears_is_listed_and_one_that_vanishes_is_not() {
 
 #[tokio::test]
 async fn health_comes_from_the_agent() {
-    let (daemon, _vm) = daemon_with_vm().await;
+    let (daemon, _vm) = TestDaemon::with_vm().await;
     let health = daemon.get("/vms/web-1/health").await;
     assert_eq!((health.status, &health.json["status"]), (200, &json!("ok")));
     let hostname = rustix::system::uname().nodename().to_str().unwrap().to_owned();
@@ -35,7 +28,7 @@ async fn health_comes_from_the_agent() {
 
 #[tokio::test]
 async fn status_has_the_base_fields_and_what_newer_agents_add() {
-    let (daemon, _vm) = daemon_with_vm().await;
+    let (daemon, _vm) = TestDaemon::with_vm().await;
     let status = daemon.get("/vms/web-1/status").await;
     for field in
         ["uptime_secs", "memory_total_mb", "memory_used_mb", "disk_total_gb", "disk_used_gb"]
@@ -49,7 +42,7 @@ async fn status_has_the_base_fields_and_what_newer_agents_add() {
 
 #[tokio::test]
 async fn the_network_is_read_back_as_the_kernel_has_it() {
-    let (daemon, _vm) = daemon_with_vm().await;
+    let (daemon, _vm) = TestDaemon::with_vm().await;
     let network = daemon.get("/vms/web-1/network").await;
     let interfaces = network.json["interfaces"].as_array().unwrap().clone();
     let loopback = interfaces.iter().find(|interface| interface["name"] == "lo").unwrap();
@@ -58,7 +51,7 @@ async fn the_network_is_read_back_as_the_kernel_has_it() {
 
 #[tokio::test]
 async fn a_program_that_ran_is_a_200_whatever_its_end() {
-    let (daemon, _vm) = daemon_with_vm().await;
+    let (daemon, _vm) = TestDaemon::with_vm().await;
     let ran = daemon.exec("web-1", "sh", &["-c", "echo out; echo err >&2; exit 37"]).await;
     assert_eq!(ran.status, 200);
     assert_eq!((&ran.json["exit_code"], &ran.json["stdout"]), (&json!(37), &json!("out\n")));
@@ -74,7 +67,7 @@ async fn a_program_that_ran_is_a_200_whatever_its_end() {
 
 #[tokio::test]
 async fn a_program_that_never_started_is_a_problem_that_says_why() {
-    let (daemon, _vm) = daemon_with_vm().await;
+    let (daemon, _vm) = TestDaemon::with_vm().await;
     let missing = daemon.exec("web-1", "/nowhere/to/be/found", &[]).await;
     missing.assert_problem(422, "command_not_found");
     assert_eq!(
@@ -107,7 +100,7 @@ async fn a_slow_program_does_not_delay_another_call() {
 
 #[tokio::test]
 async fn connections_are_reused() {
-    let (daemon, vm) = daemon_with_vm().await;
+    let (daemon, vm) = TestDaemon::with_vm().await;
     let before = vm.accepted();
     for _ in 0..50 {
         assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);

@@ -3,6 +3,7 @@
 //! What goes wrong here ends the test: everything panics, and says where it was called.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
+use crate::fake_vmm::{Behaviour, FakeVmm, agent};
 use minionsd::Daemon;
 use minionsd::config::{Config, LogFormat};
 use reqwest::header::HeaderMap;
@@ -87,6 +88,15 @@ impl TestDaemon {
         let daemon = Self { dir, address, http, stop: Some(stop), task };
         daemon.until("/readyz", |ready| ready.status == 200).await;
         daemon
+    }
+
+    /// With a VM named `web-1` that is ready: the real agent behind a fake VMM.
+    pub async fn with_vm() -> (Self, FakeVmm) {
+        let daemon = Self::start().await;
+        let behaviour = Behaviour::Agent(agent().unwrap());
+        let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
+        daemon.until_state("web-1", "ready").await;
+        (daemon, vm)
     }
 
     /// Where the VMs' sockets go.
