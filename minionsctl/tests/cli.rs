@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use testkit::daemon::TestDaemon;
-use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use testkit::fake_vmm::{Behaviour, FakeVmm};
 
 /// `minionsctl` without anything of this machine's configuration.
 fn minionsctl(args: &[&str]) -> Output {
