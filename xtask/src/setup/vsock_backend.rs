@@ -1,4 +1,4 @@
-//! The program that offers the hybrid-vsock socket for QEMU, from crates.io.
+//! The program that offers the hybrid-vsock socket for QEMU: a published crate.
 
 use std::fs;
 
