@@ -128,13 +128,22 @@ impl Guest {
         self.sh("cat /etc/resolv.conf")
     }
 
-    /// All that a configuration may change.
+    /// All that a configuration may change, without what the kernel adds by itself and at its
+    /// leisure: link-local and multicast entries, and the carrier.
     fn state(&self) -> Value {
+        let mut ipv6 = self.json("ip -6 -j route show table all");
+        ipv6.retain(|route| {
+            let leisurely = |dst: &str| dst.starts_with(LINK_LOCAL) || dst.starts_with("ff00:");
+            !route["dst"].as_str().is_some_and(leisurely)
+        });
+        let mut addresses = self.address_info();
+        addresses.retain(|info| !info["local"].as_str().unwrap().starts_with(LINK_LOCAL));
+        let flags = self.json("ip -j link show dev eth0")[0]["flags"].clone();
         json!({
-            "addresses": self.address_info(),
-            "up": self.json("ip -j link show dev eth0")[0]["flags"],
+            "addresses": addresses,
+            "up": flags.as_array().unwrap().contains(&json!("UP")),
             "ipv4": self.json("ip -4 -j route show table all"),
-            "ipv6": self.json("ip -6 -j route show table all"),
+            "ipv6": ipv6,
             "etc": self.sh("ls -A /etc; cat /etc/resolv.conf 2>/dev/null || true"),
         })
     }

@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
-use testkit::daemon::{Reply, TestDaemon};
+use std::time::{Duration, Instant};
+use testkit::daemon::{DEADLINE, Reply, TestDaemon};
 use testkit::rig::{Artifacts, Layout, Vm, VmConfig};
 
 const AGENT_PORT: u32 = 1024;
@@ -192,13 +192,22 @@ async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behin
     let exposed = "until [ $(cat /proc/$$/oom_score_adj) = 0 ]; do :; done; echo exposed";
     assert_eq!(printed(&daemon, exposed).await, "exposed", "spared when memory runs out");
 
-    let figures = "pid=$(pidof minions-agent); ls /proc/$pid/fd | wc -l; ps | wc -l; \
+    // The kernel's own threads come and go; `ps` shows them in brackets.
+    let figures = "pid=$(pidof minions-agent); ls /proc/$pid/fd | wc -l; ps -o args | grep -vc '^\\['; \
                    grep -c 'State:.Z' /proc/[0-9]*/status | grep -v ':0' | wc -l";
     let before = printed(&daemon, figures).await;
     for _ in 0..1000 {
         assert_eq!(daemon.exec(VM, "true", &[]).await.json["exit_code"], 0);
     }
-    assert_eq!(printed(&daemon, figures).await, before, "descriptors, processes, zombies");
+    // What has leaked is there for good; what is only on its way out is not a leak.
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let after = printed(&daemon, figures).await;
+        if after == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "descriptors, processes, zombies: {before} {after}");
+    }
     println!(
         "{}",
         printed(&daemon, "grep -E '^(Vm(HWM|RSS)|Rss)' /proc/$(pidof minions-agent)/status").await
