@@ -79,7 +79,9 @@ fn a_reset_vm_boots_anew_in_the_same_process() {
     let pid = vm.qemu_pid();
     assert_eq!(vm.boots(), 1);
     vm.reset().unwrap();
-    vm.wait_for_port(AGENT_PORT, BOOT).unwrap_or_else(|error| panic!("{error}"));
+    // Seen on the console alone: whether the backend survives a reset is a matter of luck on a busy
+    // machine (see `Vm::reset`), and not this rig's promise.
+    vm.wait_until("the guest boots again", BOOT, |vm| Ok((vm.boots() == 2).then_some(()))).unwrap();
     assert_eq!(vm.boots(), 2);
     assert_eq!(vm.qemu_pid(), pid);
 }
