@@ -1,6 +1,6 @@
 //! One pipe from a program, read into bounded memory.
 
-use super::head_tail::HeadTail;
+use minions_proto::collect::HeadTail;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Bytes a read. A pipe holds 64 KiB; more than a page or two at a time gains little.

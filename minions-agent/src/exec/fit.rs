@@ -4,8 +4,8 @@
 //! memory may still be far too long. Each stream has half of the room, and what one leaves free
 //! the other may use.
 
-use super::head_tail::Kept;
 use super::json_text;
+use minions_proto::collect::Kept;
 use minions_proto::frame::{EncodeError, MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{ExecReply, encode_reply};
 

@@ -14,15 +14,15 @@
 
 mod capture;
 mod fit;
-mod head_tail;
+
 mod json_text;
 mod lookup;
 mod process;
 mod start;
 
 use capture::Capture;
-use head_tail::HeadTail;
 use minions_proto::Invalid;
+use minions_proto::collect::HeadTail;
 use minions_proto::frame::EncodeError;
 use minions_proto::message::{Exec, ExecReply, Outcome};
 use process::Process;
