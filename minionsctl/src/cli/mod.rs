@@ -22,23 +22,36 @@ use std::time::Duration;
 pub(crate) struct Cli {
     /// minionsd: http://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
     /// it is there, else http://127.0.0.1:7070]
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "URL",
+        conflicts_with = "socket"
+    )]
     pub(crate) host: Option<String>,
 
     /// File with the bearer token for minionsd [env: MINIONS_TOKEN_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
     /// A VM's own socket: talk to its agent without minionsd, and print what it says
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
     /// How to print
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_enum,
+        default_value = "table"
+    )]
     pub(crate) output: Format,
 
     /// How long to wait (`500ms`, `10s`, `5m`). For exec: how long the program may take
-    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
     /// What to do

@@ -67,11 +67,11 @@ impl Printer {
         say(&harmless(text));
     }
 
-    /// The same to a terminal that may be a program's, where a line's end doesn't bring the cursor
-    /// back to its beginning.
-    pub(crate) fn remark_in(&self, text: &str, raw: bool) {
-        let text = harmless(text);
-        if raw { say(&format!("\r\n{text}\r")) } else { say(&text) }
+    /// The same, lines of it, to a terminal that is a program's at the moment: the cursor may be
+    /// anywhere, and a line's end doesn't bring it back to the beginning.
+    pub(crate) fn remark_in_between(&self, lines: &[&str]) {
+        let lines: Vec<String> = lines.iter().map(|line| harmless(line)).collect();
+        say(&format!("\r\n{}\r", lines.join("\r\n")));
     }
 
     /// Why there is no result, what lies behind it, and what to do next.

@@ -136,7 +136,7 @@ impl Session<'_> {
             Happened::InputEnded => client.close_input(),
             // To end the input here would tell the program that this was all of it.
             Happened::InputFailed(error) => return Some(End::Leave(Err(Failure::Input(error)))),
-            Happened::Help => HELP.iter().for_each(|line| self.remark(line)),
+            Happened::Help => self.remarks(&HELP),
             Happened::Leave => return Some(End::Leave(Ok(ExitStatus::Ours))),
             Happened::Resized => self.tell_size(),
             Happened::Signal(INT) if !self.plan.raw && !self.interrupted => {

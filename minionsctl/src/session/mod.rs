@@ -116,7 +116,7 @@ impl<'a> Session<'a> {
             let (attached, mut link) = match self.connect().await? {
                 Connected::Stream(attached, link) => (attached, link),
                 Connected::Left(status) => {
-                    self.say_how_to_come_back();
+                    self.say_goodbye();
                     return Ok(status);
                 }
             };
@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
                 End::Status(status) => return Ok(status),
                 End::Leave(status) => {
                     link.leave().await;
-                    self.say_how_to_come_back();
+                    self.say_goodbye();
                     return status;
                 }
                 End::Lost(why) => self.lost(why)?,
@@ -207,20 +207,27 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn say_how_to_come_back(&self) {
-        if self.plan.outlives_us
-            && let Some(client) = &self.client
-        {
-            self.remark(&format!(
-                "it goes on; `{} {}` comes back",
-                self.plan.come_back,
-                client.id()
-            ));
+    fn say_goodbye(&self) {
+        match &self.client {
+            Some(client) if self.plan.outlives_us => {
+                let Plan { come_back, .. } = &self.plan;
+                self.remark(&format!("it goes on; `{come_back} {}` comes back", client.id()));
+            }
+            _ if self.terminal.is_some() => self.remark("minionsctl: disconnected"),
+            _ => {}
         }
     }
 
     fn remark(&self, text: &str) {
-        self.printer.remark_in(text, self.terminal.is_some());
+        self.remarks(&[text]);
+    }
+
+    fn remarks(&self, lines: &[&str]) {
+        if self.terminal.is_some() {
+            self.printer.remark_in_between(lines);
+        } else {
+            lines.iter().for_each(|line| self.printer.remark(line));
+        }
     }
 
     /// Only where it doesn't get into somebody's log.
