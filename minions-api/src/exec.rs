@@ -414,6 +414,17 @@ pub struct SignalRequest {
     pub signal: String,
 }
 
+/// The signal was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SignalSent {
+    /// `ok`.
+    #[cfg_attr(feature = "openapi", schema(example = "ok"))]
+    pub status: String,
+    /// For people. Guest-made.
+    pub message: String,
+}
+
 /// `POST /exec`: one program on many VMs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -212,6 +212,12 @@ impl ExecClient {
         self.input.closed = true;
     }
 
+    /// Whether there is input, or its end, that was taken and not sent yet.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.input.sent < self.input.end || (self.input.closed && !self.input.close_sent)
+    }
+
     /// The next message of input to be sent, if there is any.
     pub fn next_input(&mut self) -> Option<Message> {
         let payload = self.input.next()?;
