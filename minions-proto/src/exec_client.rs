@@ -69,7 +69,10 @@ struct Output {
 struct Input {
     /// What the program hasn't taken yet, as far as we know; sent or not.
     kept: VecDeque<Bytes>,
-    /// Offset of the first kept byte: the program has taken everything before.
+    /// Offset of the first kept byte.
+    kept_from: u64,
+    /// The program has taken everything before this offset. Smaller than `kept_from` only where
+    /// another client sent what is between: the agent has that.
     acked: u64,
     /// Offset behind the last byte sent.
     sent: u64,
@@ -99,7 +102,8 @@ impl ExecClient {
         let at = |offset| Output { received: offset, acked: offset };
         let input = Input {
             kept: VecDeque::new(),
-            acked: attached.stdin,
+            kept_from: attached.stdin,
+            acked: attached.stdin_acked,
             sent: attached.stdin,
             end: attached.stdin,
             window: attached.stdin_window,
@@ -258,7 +262,7 @@ impl Input {
             self.close_sent |= close;
             return close.then(Bytes::new);
         }
-        let mut skip = usize::try_from(self.sent - self.acked).ok()?;
+        let mut skip = usize::try_from(self.sent - self.kept_from).ok()?;
         for chunk in &self.kept {
             if skip < chunk.len() {
                 let len = (chunk.len() - skip).min(CHUNK_LEN);
@@ -275,11 +279,13 @@ impl Input {
         if offset < self.acked || offset > self.end {
             return Err(StreamError::Offset { what: "stdin", theirs: offset, ours: self.acked });
         }
-        while self.acked < offset {
+        self.acked = offset;
+        while self.kept_from < offset {
             let Some(chunk) = self.kept.front_mut() else { break };
-            let done = usize::try_from(offset - self.acked).unwrap_or(usize::MAX).min(chunk.len());
+            let done = offset - self.kept_from;
+            let done = usize::try_from(done).unwrap_or(usize::MAX).min(chunk.len());
             chunk.advance(done);
-            self.acked += done as u64;
+            self.kept_from += done as u64;
             if chunk.is_empty() {
                 self.kept.pop_front();
             }
@@ -289,7 +295,7 @@ impl Input {
 
     fn resume(&mut self, attached: &ExecAttached) -> Result<(), StreamError> {
         self.taken(attached.stdin_acked)?;
-        if !(self.acked..=self.end).contains(&attached.stdin) {
+        if !(self.kept_from..=self.end).contains(&attached.stdin) {
             let ours = self.sent;
             return Err(StreamError::Offset { what: "stdin", theirs: attached.stdin, ours });
         }
@@ -357,6 +363,19 @@ mod tests {
         let mut later = attached(0, 0);
         later.stdout = 1;
         assert!(client.resume(&later).is_err());
+    }
+
+    #[test]
+    fn what_another_client_sent_is_neither_sent_again_nor_forgotten_in_the_window() {
+        let mut client = ExecClient::new(&attached(70, 40));
+        assert_eq!(client.input_room(), 70);
+        client.push_input(Bytes::from_static(b"abc"));
+        assert_eq!(client.next_input().unwrap().payload, "abc");
+        client.receive(agent(&AgentControl::Ack { stdin: 60 })).unwrap();
+        client.resume(&attached(72, 65)).unwrap();
+        assert_eq!(client.next_input().unwrap().payload, "c");
+        client.receive(agent(&AgentControl::Ack { stdin: 73 })).unwrap();
+        assert_eq!(client.input_room(), 100);
     }
 
     proptest! {
