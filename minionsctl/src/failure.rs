@@ -171,6 +171,8 @@ impl Failure {
         match self {
             Self::Problem(problem) => problem.retryable && problem.may_have_executed,
             Self::Link(error) => error.is_transient(),
+            Self::Agent(ExchangeError::Lost { sent, .. }) => *sent,
+            Self::Agent(ExchangeError::TimedOut) => true,
             _ => false,
         }
     }
