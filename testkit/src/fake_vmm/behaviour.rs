@@ -1,5 +1,6 @@
 //! What a fake VMM and the guest behind it do.
 
+use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
 use minions_proto::handshake::grant;
@@ -29,6 +30,9 @@ pub enum Behaviour {
     Replies(Vec<u8>),
     /// `OK`, this to the first request, and closes.
     AnswersOnce(Vec<u8>),
+    /// `OK`, and the first to every request; behind it, if that opened a stream, the second over and
+    /// over.
+    Streams(Vec<u8>, Vec<u8>),
     /// As `Replies`, a byte at a time with a pause before each.
     Drips(Vec<u8>, Duration),
     /// `OK`, and closes at the first whole request.
@@ -74,11 +78,12 @@ impl Behaviour {
                 granted.and(until_end(&mut stream).await)
             }
             Self::Replies(reply) => answer(&mut stream, &reply, None).await,
+            Self::Streams(reply, then) => streams(&mut stream, &reply, &then).await,
             Self::Drips(reply, pause) => answer(&mut stream, &reply, Some(pause)).await,
             Self::AnswersOnce(reply) => {
                 let granted = grant(&mut stream, port).await;
                 let asked = granted.and(request(&mut stream, &mut Decoder::new()).await);
-                asked.and(stream.write_all(&reply).await)
+                asked.map(drop).and(stream.write_all(&reply).await)
             }
             Self::HangsUp => {
                 let granted = grant(&mut stream, port).await;
@@ -116,7 +121,7 @@ async fn answer(
 ) -> std::io::Result<()> {
     grant(stream, AGENT_PORT).await?;
     let mut decoder = Decoder::new();
-    while request(stream, &mut decoder).await? {
+    while request(stream, &mut decoder).await?.is_some() {
         match pause {
             None => stream.write_all(reply).await?,
             Some(pause) => {
@@ -130,16 +135,35 @@ async fn answer(
     Ok(())
 }
 
-/// Waits for a whole frame; `false` at the end of the stream.
-async fn request(stream: &mut UnixStream, decoder: &mut Decoder) -> std::io::Result<bool> {
+/// Likewise, until a request opens a stream.
+async fn streams(stream: &mut UnixStream, reply: &[u8], then: &[u8]) -> std::io::Result<()> {
+    grant(stream, AGENT_PORT).await?;
+    let mut decoder = Decoder::new();
+    while let Some(request) = request(stream, &mut decoder).await? {
+        stream.write_all(reply).await?;
+        let opens = |name: &[u8]| request.windows(name.len()).any(|part| part == name);
+        if opens(b"\"exec_start\"") || opens(b"\"exec_attach\"") {
+            if then.is_empty() {
+                return until_end(stream).await;
+            }
+            loop {
+                stream.write_all(then).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a whole frame; `None` at the end of the stream.
+async fn request(stream: &mut UnixStream, decoder: &mut Decoder) -> std::io::Result<Option<Bytes>> {
     loop {
         match decoder.next_frame() {
-            Ok(Some(_)) => return Ok(true),
+            Ok(Some(request)) => return Ok(Some(request)),
             Ok(None) => {}
             Err(error) => return Err(std::io::Error::other(error)),
         }
         if stream.read_buf(decoder.read_buffer()).await? == 0 {
-            return Ok(false);
+            return Ok(None);
         }
     }
 }
