@@ -5,8 +5,10 @@ use minions_agent::Agent;
 use minions_proto::frame::Decoder;
 use minions_proto::handshake::grant;
 use minions_proto::version::AGENT_PORT;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
@@ -18,6 +20,8 @@ pub enum Behaviour {
     /// Likewise, through a buffer of so many bytes: what is in it when the connection is
     /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
     Buffered(Agent, usize),
+    /// Likewise, but the reply to the first request to start a program is lost, with its connection.
+    LosesFirstStart(Agent, Arc<AtomicBool>),
     /// Closes after CONNECT: nobody listens in the guest.
     Refuses,
     /// Takes CONNECT and never answers: the guest or the VMM hangs.
@@ -64,6 +68,16 @@ impl Behaviour {
                     let relayed = copy_bidirectional(&mut stream, &mut ours);
                     let ((), relayed) = tokio::join!(agent.serve(theirs), relayed);
                     relayed.map(drop)
+                }
+                Err(error) => Err(error),
+            },
+            Self::LosesFirstStart(agent, lost) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => {
+                    let (ours, theirs) = duplex(64 * 1024);
+                    tokio::select! {
+                        () = agent.serve(theirs) => Ok(()),
+                        lost = lose_first_start(stream, ours, &lost) => lost,
+                    }
                 }
                 Err(error) => Err(error),
             },
@@ -133,6 +147,32 @@ async fn answer(
         }
     }
     Ok(())
+}
+
+/// Passes everything on, up to a reply that shall not arrive.
+async fn lose_first_start(
+    mut host: UnixStream,
+    mut agent: DuplexStream,
+    lost: &AtomicBool,
+) -> std::io::Result<()> {
+    let (mut from_host, mut from_agent) = ([0; 4096], [0; 4096]);
+    let mut armed = false;
+    loop {
+        tokio::select! {
+            read = host.read(&mut from_host) => {
+                let bytes = &from_host[..read?];
+                let starts = bytes.windows(12).any(|part| part == b"\"exec_start\"");
+                armed |= starts && !lost.swap(true, Ordering::SeqCst);
+                if bytes.is_empty() { return Ok(()) }
+                agent.write_all(bytes).await?;
+            }
+            read = agent.read(&mut from_agent) => {
+                let bytes = &from_agent[..read?];
+                if armed || bytes.is_empty() { return Ok(()) }
+                host.write_all(bytes).await?;
+            }
+        }
+    }
 }
 
 /// Likewise, until a request opens a stream.
