@@ -22,6 +22,10 @@ use std::collections::VecDeque;
 /// Bytes received after which an ack is due. A fraction of what an agent keeps for its client.
 const ACK_AFTER: u64 = 128 * 1024;
 
+/// No program writes or reads as much: 4 EiB. An agent that says otherwise is wrong, and must not make
+/// our sums overflow.
+const MAX_OFFSET: u64 = 1 << 62;
+
 /// What a message means to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -99,13 +103,17 @@ impl ExecClient {
     /// At the beginning of a stream.
     #[must_use]
     pub fn new(attached: &ExecAttached) -> Self {
-        let at = |offset| Output { received: offset, acked: offset };
+        let at = |offset: u64| {
+            let offset = offset.min(MAX_OFFSET);
+            Output { received: offset, acked: offset }
+        };
+        let stdin = attached.stdin.min(MAX_OFFSET);
         let input = Input {
             kept: VecDeque::new(),
-            kept_from: attached.stdin,
-            acked: attached.stdin_acked,
-            sent: attached.stdin,
-            end: attached.stdin,
+            kept_from: stdin,
+            acked: attached.stdin_acked.min(stdin),
+            sent: stdin,
+            end: stdin,
             window: attached.stdin_window,
             closed: attached.stdin_closed,
             close_sent: attached.stdin_closed,
@@ -167,7 +175,7 @@ impl ExecClient {
 
     fn lost(&mut self, stream: OutputStream, from: u64, to: u64) -> Result<Event, StreamError> {
         let output = self.output(stream);
-        if from != output.received || to < from {
+        if from != output.received || !(from..=MAX_OFFSET).contains(&to) {
             let ours = output.received;
             return Err(StreamError::Offset { what: "lost output", theirs: from, ours });
         }
@@ -352,6 +360,7 @@ mod tests {
         assert_eq!(client.received(OutputStream::Stdout), 7);
         assert!(client.receive(gap(6, 9)).is_err());
         assert!(client.receive(gap(7, 5)).is_err());
+        assert!(client.receive(gap(7, u64::MAX)).is_err());
     }
 
     #[test]
@@ -363,6 +372,20 @@ mod tests {
         let mut later = attached(0, 0);
         later.stdout = 1;
         assert!(client.resume(&later).is_err());
+    }
+
+    #[test]
+    fn offsets_that_no_program_reaches_overflow_nothing() {
+        let mut reply = attached(u64::MAX, u64::MAX);
+        (reply.stdout, reply.stderr, reply.stdin_window) = (u64::MAX, u64::MAX, u64::MAX);
+        let mut client = ExecClient::new(&reply);
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            client.receive(Message { channel, payload: Bytes::from_static(b"abc") }).unwrap();
+        }
+        assert!(client.ack(true).is_some());
+        client.push_input(Bytes::from_static(b"abc"));
+        assert_eq!(client.next_input().unwrap().payload, "abc");
+        assert!(client.input_room() > 0);
     }
 
     #[test]

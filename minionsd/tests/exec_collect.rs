@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use testkit::daemon::{TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use tokio::task::JoinSet;
@@ -234,6 +236,26 @@ async fn a_connection_that_breaks_costs_no_byte_and_no_second_run() {
     let expected = once.repeat(5) + &input;
     assert!(ran.json["stdout"].as_str().unwrap() == expected, "{}", ran.json["stdout_bytes"]);
     assert_eq!(fs::read_to_string(&marks).unwrap(), "x\n".repeat(5));
+}
+
+#[tokio::test]
+async fn a_start_whose_reply_is_lost_is_asked_for_again_and_not_done_again() {
+    for accept in ["application/json", "application/x-ndjson"] {
+        let daemon = TestDaemon::start().await;
+        let lost = Arc::new(AtomicBool::new(false));
+        let behaviour = Behaviour::LosesFirstStart(agent().unwrap(), Arc::clone(&lost));
+        let _vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
+        daemon.until_state("web-1", "ready").await;
+        let marks = daemon.sockets().join("marks");
+        let body = sh(&format!("echo x >> {}; cat", marks.display()), json!({ "stdin": "in\n" }));
+        let request = daemon.http.post(daemon.url(EXEC)).header("accept", accept).json(&body);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let answer = answer.text().await.unwrap();
+        assert!(answer.contains(r#""in\n""#) && answer.contains(r#""exit_code":0"#), "{answer}");
+        assert!(lost.load(Ordering::SeqCst), "it was lost");
+        assert_eq!(fs::read_to_string(&marks).unwrap(), "x\n");
+    }
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn a_plain_program_runs_in_all_three_forms() {
         (&json!("ok"), &json!(0), &json!(true))
     );
     let (output, end, closed) = client.rest().await;
-    assert_eq!((&output[..], &end["outcome"]["code"]), (&b"out\nerr\n"[..], &json!(3)));
+    assert_eq!((&output[..], &end["outcome"]["code"]), (&b"out\n"[..], &json!(3)));
     assert_eq!(closed, Closed(1000, String::new()));
     let many = json!({ "vms": ["*"], "exec": { "command": "false" } });
     let many = Lines::post(&daemon, "/exec", many).await.rest().await;

@@ -36,7 +36,7 @@ async fn what_goes_in_comes_out_and_the_end_is_an_end() {
     client.stdin(b"\xff\0bytes").await;
     client.stdin(b"").await;
     let (output, end, closed) = client.rest().await;
-    assert_eq!(output, b"\xff\0byteserr\n");
+    assert_eq!(output, b"\xff\0bytes");
     assert_eq!((&end["type"], &end["outcome"]["code"]), (&json!("exit"), &json!(5)));
     assert_eq!(closed, normal());
 }
@@ -237,4 +237,21 @@ async fn a_daemon_that_ends_says_so_and_leaves_the_program_to_its_grace() {
     assert_eq!(idle.rest().await.2, Closed(1012, "shutting_down".into()));
     timeout(DEADLINE, daemon.stopped()).await.unwrap();
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_hold_up_the_daemons_end() {
+    let (mut daemon, _vm) = TestDaemon::with_vm().await;
+    let client = open(&daemon, sh("yes")).await;
+    let stuck =
+        || async { daemon.get("/vms/web-1/execs").await.json["execs"][0]["stdout_bytes"].as_u64() };
+    let (mut last, mut same) = (None, 0);
+    while same < 30 {
+        let now = stuck().await;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    daemon.ask_to_stop();
+    timeout(DEADLINE, daemon.stopped()).await.unwrap();
+    drop(client);
 }

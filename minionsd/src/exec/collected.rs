@@ -52,7 +52,7 @@ impl Gathered {
 
     /// As text.
     pub(crate) fn show(self) -> Shown {
-        let total = self.gone + self.written.total();
+        let total = self.gone.saturating_add(self.written.total());
         let kept = self.written.finish();
         let truncated = kept.missing > 0 || self.gone > 0;
         let (text, bytes) = text(kept);
@@ -109,7 +109,7 @@ pub(crate) async fn collect(
         };
         share.grow_to(this.needs(written.len()) + other.needs(0)).await?;
         this.written.push(&written);
-        this.gone += gone;
+        this.gone = this.gone.saturating_add(gone);
     }
 }
 

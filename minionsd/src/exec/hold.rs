@@ -69,10 +69,11 @@ pub(crate) async fn leave(mut stream: AgentStream) {
     .await;
 }
 
-/// The request may have been on its way, or the connection broken.
+/// The request may have been on its way, or the connection broken. Another agent may know the id too,
+/// and then it isn't ours to leave.
 async fn come_back_and_leave(place: &Place, id: ExecId) {
     let attach = ExecAttach { id, stdout: None, stderr: None, role: Role::Control };
-    if let Ok((_, stream)) = opening::attach(place, &attach, Instant::now() + COME_BACK).await {
+    if let Ok((_, stream)) = opening::once_more(place, &attach, Instant::now() + COME_BACK).await {
         leave(stream).await;
     }
 }

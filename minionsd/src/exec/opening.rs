@@ -66,6 +66,19 @@ pub(crate) async fn attach(
     }
 }
 
+/// Attaches once more to a program that was behind this very agent, for what is left to be said.
+///
+/// # Errors
+///
+/// As [`start`].
+pub(super) async fn once_more(
+    place: &Place,
+    attach: &ExecAttach,
+    deadline: Instant,
+) -> Result<Opened, CallError> {
+    persist(place, attach, Instant::now(), deadline, true).await
+}
+
 /// Comes back to a program whose stream broke at `since`.
 ///
 /// # Errors

@@ -213,7 +213,11 @@ impl Client {
                 Ok(Message { channel: Channel::Control, payload }) => {
                     end = serde_json::from_slice(&payload).unwrap();
                 }
-                Ok(message) => output.extend_from_slice(&message.payload),
+                Ok(Message { channel: Channel::Stdout, payload }) => {
+                    output.extend_from_slice(&payload);
+                }
+                // The two outputs are in no order.
+                Ok(_) => {}
                 Err(closed) => return (output, end, closed),
             }
         }
