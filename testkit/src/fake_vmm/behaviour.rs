@@ -5,7 +5,7 @@ use minions_proto::frame::Decoder;
 use minions_proto::handshake::grant;
 use minions_proto::version::AGENT_PORT;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
@@ -14,6 +14,9 @@ use tokio::time::sleep;
 pub enum Behaviour {
     /// As a VMM with a guest whose agent is well.
     Agent(Agent),
+    /// Likewise, through a buffer of so many bytes: what is in it when the connection is
+    /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
+    Buffered(Agent, usize),
     /// Closes after CONNECT: nobody listens in the guest.
     Refuses,
     /// Takes CONNECT and never answers: the guest or the VMM hangs.
@@ -48,6 +51,15 @@ impl Behaviour {
                 Ok(()) => {
                     agent.serve(stream).await;
                     Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Self::Buffered(agent, bytes) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => {
+                    let (mut ours, theirs) = duplex(bytes);
+                    let relayed = copy_bidirectional(&mut stream, &mut ours);
+                    let ((), relayed) = tokio::join!(agent.serve(theirs), relayed);
+                    relayed.map(drop)
                 }
                 Err(error) => Err(error),
             },

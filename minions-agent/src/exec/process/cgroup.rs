@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where systemd and everybody else mounts it.
-const MOUNT: &str = "/sys/fs/cgroup";
+/// Where everybody mounts it; the second one where version 1 is still there as well.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// Below it for an agent that is in no group of its own.
 const OURS: &str = "minions";
@@ -66,10 +66,7 @@ impl Cgroups {
 fn parent() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let mount = Path::new(MOUNT);
-    if !mount.join("cgroup.controllers").exists() {
-        return None;
-    }
+    let mount = MOUNTS.iter().map(Path::new).find(|dir| dir.join("cgroup.controllers").exists())?;
     if !path.is_empty() {
         return Some(mount.join(path));
     }
