@@ -264,7 +264,10 @@ async fn attempts(
         // with the same id, it can't start it twice.
         let again = if retry.is_on() { failure.is_transient() } else { failure.may_have_started() };
         if !again || !plan.has_id() {
-            return Err(failure);
+            return Err(match plan.opening {
+                Opening::Attach(_) if retry.is_on() => Failure::NoWayBack(Box::new(failure)),
+                Opening::Attach(_) | Opening::Start(_) => failure,
+            });
         }
         retry.failed(failure);
     }

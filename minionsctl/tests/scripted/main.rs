@@ -287,6 +287,20 @@ async fn a_stream_that_is_not_found_again_is_a_loss() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_gone_is_not_waited_for() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let (mut peer, request) = daemon.peer().await;
+    peer.attached(&json!({ "id": request["id"] })).await;
+    drop(peer);
+    let (mut peer, _) = daemon.peer().await;
+    peer.text(&problem("exec_gone", 410, &json!({}))).await;
+    let (code, _, stderr) = end(child).await;
+    assert_eq!(code, 125);
+    assert!(stderr.contains("no way back to it: this is exec_gone"), "{stderr}");
+}
+
+#[tokio::test]
 async fn a_stream_that_makes_no_sense_is_a_loss_at_once() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
