@@ -6,7 +6,7 @@ mod peer;
 
 use minions_proto::AgentError;
 use minions_proto::ErrorCode;
-use minions_proto::channel::{AgentControl, HostControl};
+use minions_proto::channel::{AgentControl, HostControl, OutputStream};
 use peer::Listener;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -284,6 +284,24 @@ async fn a_stream_that_is_not_found_again_is_a_loss() {
     let (code, stdout, stderr) = end(child).await;
     assert_eq!((code, stdout.as_str()), (125, "half"));
     assert!(stderr.contains("could not get back to it within 15s"), "{stderr}");
+}
+
+#[tokio::test]
+async fn what_lacks_some_of_its_output_is_no_success() {
+    let daemon = Listener::bind().await;
+    for (code, ours) in [(0, 125), (3, 3)] {
+        let child = start(&daemon, &["web-1", "--", "true"]);
+        let (mut peer, _) = daemon.peer().await;
+        peer.attached(&json!({})).await;
+        peer.stdout("a").await;
+        let stream = OutputStream::Stdout;
+        peer.control(&AgentControl::Gap { stream, from: 1, to: 9 }).await;
+        peer.stdout("b").await;
+        peer.exit(code).await;
+        let (code, stdout, stderr) = end(child).await;
+        assert_eq!((code, stdout.as_str()), (ours, "ab"));
+        assert_eq!(stderr, "8 bytes of standard output are lost\n");
+    }
 }
 
 #[tokio::test]
