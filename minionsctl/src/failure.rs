@@ -65,6 +65,9 @@ pub(crate) enum Failure {
         /// How the last attempt failed.
         source: Box<Failure>,
     },
+    /// The same, for a reason that stays.
+    #[error("lost the program, and there is no way back to it")]
+    NoWayBack(#[source] Box<Failure>),
     /// The agent's counts contradict ours.
     #[error("lost the program: what comes can't be it")]
     Stream(#[from] StreamError),

@@ -112,14 +112,21 @@ impl Session<'_> {
         self.retry.succeeded();
         match client.receive(message)? {
             Event::Output(stream, bytes) => self.output.begin(stream, bytes),
-            Event::Gap(stream, bytes) => self.remark_gap(stream, bytes),
+            Event::Gap(stream, bytes) => {
+                self.incomplete = true;
+                self.remark_gap(stream, bytes);
+            }
             Event::InputTaken => {}
             Event::Heartbeat => self.controls.extend(client.ack(true)),
             Event::Ended(ended) => {
                 if let Outcome::Lost { reason } = &ended.outcome {
                     self.remark(&format!("nobody knows how the program ended: {reason}"));
                 }
-                return Ok(Some(End::Status(ExitStatus::remote(ended.outcome.exit_code()))));
+                return Ok(Some(End::Status(match ended.outcome.exit_code() {
+                    // Whoever depends on our output must not take it for all of it.
+                    0 if self.incomplete => ExitStatus::Ours,
+                    code => ExitStatus::remote(code),
+                })));
             }
             Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 return Err(Failure::TakenOver(error));

@@ -3,6 +3,7 @@
 use crate::guest::{Guest, Ran, Running, ctl, until};
 use rustix::process::Signal;
 use std::path::Path;
+use testkit::fake_vmm::{Behaviour, FakeVmm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_code_is_the_programs() {
@@ -78,6 +79,26 @@ async fn a_client_that_ends_takes_the_program_along() {
     running.signal(Signal::TERM);
     running.end().assert(143, "", "");
     until("gone", || !Path::new(&process).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_agent_runs_what_it_can_and_the_rest_is_refused() {
+    let guest = Guest::start().await;
+    // The reply to a health check and to an exec in one, from an agent that says nothing of itself.
+    let reply = serde_json::json!({
+        "status": "ok", "uptime_secs": 1, "hostname": "h",
+        "exit_code": 3, "stdout": "out\n", "stderr": "err\n",
+    });
+    let reply = reply.to_string();
+    let frame = [&u32::try_from(reply.len()).unwrap().to_be_bytes()[..], reply.as_bytes()].concat();
+    let _base = FakeVmm::start(guest.daemon.sockets(), "old", Behaviour::Replies(frame)).unwrap();
+    guest.daemon.until_state("old", "ready").await;
+    let ran = guest.run(&["exec", "old", "--", "true"]);
+    assert_eq!((ran.code, &ran.stdout[..], ran.stderr.as_str()), (3, &b"out\n"[..], "err\n"));
+    for more in [&["-i"][..], &["-e", "A=B"], &["--id", "x"], &["-d"], &["--timeout", "1s"]] {
+        let args = [&["exec"], more, &["old", "--", "true"]].concat();
+        guest.run(&args).assert(125, "", "hint: install a newer minions-agent");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,6 +97,17 @@ async fn a_detached_terminal_can_be_come_back_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_can_be_left_before_anybody_sits_at_it() {
+    let guest = Guest::start().await;
+    guest.run(&["exec", "-dit", "--id", "sh", "web-1", "--", "sh", "-i"]).assert(0, "sh\n", "");
+    let mut pty = Pty::start(&guest.ctl(&["attach", "web-1", "sh"]));
+    pty.resize(30, 90);
+    pty.types("echo he''re; exit 9\r");
+    pty.shows("here\r\n");
+    assert_eq!(pty.code(), Some(9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_is_waited_for_and_the_shell_is_the_same() {
     let (dir, _vm) = vm();
     let daemon = DaemonProcess::start(dir.path());
