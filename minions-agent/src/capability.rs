@@ -43,7 +43,13 @@ impl Capability {
             Request::HealthCheck(_) => Self::Health,
             Request::ReportStatus(_) => Self::Status,
             Request::ConfigureNetwork(_) => Self::Network,
-            Request::Exec(_) => Self::Exec,
+            Request::Exec(_)
+            | Request::ExecStart(_)
+            | Request::ExecAttach(_)
+            | Request::ExecList(_)
+            | Request::ExecInspect(_)
+            | Request::ExecSignal(_)
+            | Request::ExecRemove(_) => Self::Exec,
             Request::WriteFile(_) => Self::WriteFile,
         }
     }

@@ -145,7 +145,11 @@ async fn an_argument_too_long_for_the_kernel_is_its_error_number() {
     let agent = RunningAgent::start().await;
     // The kernel takes 128 KiB a string, a frame takes 1 MiB.
     let error = agent.call(&exec("true", &[&"x".repeat(900_000)])).await.unwrap_err();
-    assert_eq!((error.code, error.errno), (Some(ErrorCode::ExecFailed), Some(7)), "{error:?}");
+    assert_eq!(
+        (error.code, error.errno),
+        (Some(ErrorCode::ArgumentListTooLong), Some(7)),
+        "{error:?}"
+    );
     assert!(agent.call(&exec("true", &[&"x".repeat(100_000)])).await.is_ok());
 }
 

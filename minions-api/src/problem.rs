@@ -33,6 +33,22 @@ pub enum ErrorCode {
     CommandNotFound,
     /// The guest's kernel won't run this program.
     CommandNotExecutable,
+    /// Arguments and environment are longer than the guest's kernel takes.
+    ArgumentListTooLong,
+    /// The guest has no such user or group.
+    UserNotFound,
+    /// The working directory is missing in the guest, or closed to the user.
+    CwdNotFound,
+    /// No environment variable can have this name or value.
+    InvalidEnv,
+    /// There is no such signal.
+    InvalidSignal,
+    /// No exec can have this id.
+    InvalidExecId,
+    /// The guest has no exec of this id: it never was, or it ended long ago.
+    ExecGone,
+    /// The id belongs to another command, or the exec has ended already.
+    ExecConflict,
     /// The agent understood and failed, or refused.
     AgentError,
     /// The agent is of a version that can't do this.
@@ -68,6 +84,14 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::CommandNotFound => "command_not_found",
             Self::CommandNotExecutable => "command_not_executable",
+            Self::ArgumentListTooLong => "argument_list_too_long",
+            Self::UserNotFound => "user_not_found",
+            Self::CwdNotFound => "cwd_not_found",
+            Self::InvalidEnv => "invalid_env",
+            Self::InvalidSignal => "invalid_signal",
+            Self::InvalidExecId => "invalid_exec_id",
+            Self::ExecGone => "exec_gone",
+            Self::ExecConflict => "exec_conflict",
             Self::AgentError => "agent_error",
             Self::AgentTooOld => "agent_too_old",
             Self::AgentProtocolError => "agent_protocol_error",
@@ -90,7 +114,17 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::InvalidRequest | Self::CommandNotFound | Self::CommandNotExecutable => 422,
+            Self::ExecConflict => 409,
+            Self::ExecGone => 410,
+            Self::InvalidRequest
+            | Self::CommandNotFound
+            | Self::CommandNotExecutable
+            | Self::ArgumentListTooLong
+            | Self::UserNotFound
+            | Self::CwdNotFound
+            | Self::InvalidEnv
+            | Self::InvalidSignal
+            | Self::InvalidExecId => 422,
             Self::Internal => 500,
             Self::AgentTooOld => 501,
             Self::AgentError | Self::AgentProtocolError | Self::ConnectionLost => 502,
@@ -113,6 +147,14 @@ impl ErrorCode {
             Self::MethodNotAllowed => "Method not allowed",
             Self::CommandNotFound => "Command not found in the guest",
             Self::CommandNotExecutable => "Command not executable in the guest",
+            Self::ArgumentListTooLong => "Argument list too long",
+            Self::UserNotFound => "User not found in the guest",
+            Self::CwdNotFound => "Working directory not usable in the guest",
+            Self::InvalidEnv => "Invalid environment variable",
+            Self::InvalidSignal => "Invalid signal",
+            Self::InvalidExecId => "Invalid exec id",
+            Self::ExecGone => "No such exec",
+            Self::ExecConflict => "Exec id in use",
             Self::AgentError => "The agent reported an error",
             Self::AgentTooOld => "The agent is too old for this",
             Self::AgentProtocolError => "The agent broke the protocol",
@@ -144,6 +186,14 @@ impl ErrorCode {
             | Self::MethodNotAllowed
             | Self::CommandNotFound
             | Self::CommandNotExecutable
+            | Self::ArgumentListTooLong
+            | Self::UserNotFound
+            | Self::CwdNotFound
+            | Self::InvalidEnv
+            | Self::InvalidSignal
+            | Self::InvalidExecId
+            | Self::ExecGone
+            | Self::ExecConflict
             | Self::AgentError
             | Self::AgentTooOld
             | Self::AgentProtocolError

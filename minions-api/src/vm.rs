@@ -81,6 +81,9 @@ pub struct PoolFigures {
     pub in_use: usize,
     /// Calls that can be under way at once.
     pub limit: usize,
+    /// Programs that are being followed; their connections are their own.
+    #[serde(default)]
+    pub streams: usize,
 }
 
 /// One VM.

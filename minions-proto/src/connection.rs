@@ -11,6 +11,9 @@
 //! A connection is poisoned from before the first byte of a request is written until the last byte
 //! of its reply is read. Whoever drops an exchange in between leaves a reply in the stream that
 //! belongs to nobody; the next caller must never get it.
+//!
+//! A request that [opens](Connection::open) a stream ends all that, if its reply is `ok`: what follows
+//! is [channel mode](crate::channel), and the connection is [taken apart](Connection::into_parts).
 
 use crate::frame::{Decoder, EncodeError, FrameError};
 use crate::message::{Call, ReplyError, decode_reply, encode_request};
@@ -144,6 +147,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         })
     }
 
+    /// Sends a call that opens a stream. After an `ok` reply the connection is in
+    /// [channel mode](crate::channel), so it is poisoned: go on with
+    /// [`into_parts`](Self::into_parts). After [`ExchangeError::Agent`] it is as good as before.
+    ///
+    /// Not cancel safe, but safe to cancel, as [`call`](Self::call).
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), except that bytes behind an `ok` reply are the stream's first.
+    pub async fn open<C: Call>(
+        &mut self,
+        call: &C,
+        deadline: Instant,
+    ) -> Result<C::Reply, ExchangeError> {
+        let payload = self.whole_exchange(&encode_request(call)?, deadline).await?;
+        match decode_reply(&payload) {
+            Ok(reply) => Ok(reply),
+            Err(ReplyError::Agent(error)) if self.decoder.is_empty() => {
+                self.poisoned = false;
+                Err(ExchangeError::Agent(error))
+            }
+            Err(ReplyError::Agent(_)) => Err(ProtocolError::Unexpected.into()),
+            Err(malformed) => Err(ProtocolError::Reply(malformed).into()),
+        }
+    }
+
+    /// The stream below, and what has been read from it beyond the last reply.
+    #[must_use]
+    pub fn into_parts(self) -> (S, Decoder) {
+        (self.stream, self.decoder)
+    }
+
     /// One encoded frame there, one payload back.
     ///
     /// # Errors
@@ -154,19 +189,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         request: &[u8],
         deadline: Instant,
     ) -> Result<Bytes, ExchangeError> {
-        if self.liveness() == Liveness::Dead {
-            let source = io::ErrorKind::ConnectionAborted.into();
-            return Err(ExchangeError::Lost { sent: false, source });
-        }
-        self.poisoned = true;
-        let payload = timeout_at(deadline, self.send_and_receive(request))
-            .await
-            .map_err(|_| ExchangeError::TimedOut)??;
+        let payload = self.whole_exchange(request, deadline).await?;
         if !self.decoder.is_empty() {
             return Err(ProtocolError::Unexpected.into());
         }
         self.poisoned = false;
         Ok(payload)
+    }
+
+    /// Leaves the connection poisoned: whether anything may follow the reply is the caller's to say.
+    async fn whole_exchange(
+        &mut self,
+        request: &[u8],
+        deadline: Instant,
+    ) -> Result<Bytes, ExchangeError> {
+        if self.liveness() == Liveness::Dead {
+            let source = io::ErrorKind::ConnectionAborted.into();
+            return Err(ExchangeError::Lost { sent: false, source });
+        }
+        self.poisoned = true;
+        timeout_at(deadline, self.send_and_receive(request))
+            .await
+            .map_err(|_| ExchangeError::TimedOut)?
     }
 
     async fn send_and_receive(&mut self, request: &[u8]) -> Result<Bytes, ExchangeError> {

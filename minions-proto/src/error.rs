@@ -23,6 +23,20 @@ pub enum ErrorCode {
     CommandNotFound,
     /// The program is there, but the kernel won't run it for us.
     CommandNotExecutable,
+    /// No such user or group in the guest.
+    UserNotFound,
+    /// The working directory is missing, or closed to the user.
+    CwdNotFound,
+    /// Arguments and environment are longer than the kernel takes (E2BIG).
+    ArgumentListTooLong,
+    /// There is no exec of this id: it never was, or it ended long ago and was dropped.
+    ExecGone,
+    /// The id belongs to another command.
+    ExecConflict,
+    /// The exec has ended already.
+    ExecEnded,
+    /// Another host took the stream over.
+    TakenOver,
     /// The program could not be started for another reason (`errno` says which).
     ExecFailed,
     /// The guest's network could not be brought to the wanted state.

@@ -10,16 +10,22 @@
 //! * [`version`]: protocol number, agent port, the agent's name.
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
 //! * [`message`]: meaning. Requests, replies, the error reply.
+//! * [`channel`]: channel mode, which a stream's connection is in behind its reply.
+//! * [`exec_client`]: the host's half of a stream to an exec: offsets, acks, what to keep.
+//! * [`collect`]: a stream's beginning and end within a budget, as text for a reply.
 //! * [`cidr`]: the address rules that both ends apply to a network configuration.
 //! * [`error`]: an invalid field, the error reply, its stable codes.
 //! * [`handshake`]: `CONNECT <port>` / `OK <n>`, which the VMM speaks before the first frame.
 //! * [`hybrid`] (feature `tokio`): dial a VM's Unix socket and shake hands.
 //! * [`connection`] (feature `tokio`): one stream, one request and its reply at a time.
 
+pub mod channel;
 pub mod cidr;
+pub mod collect;
 #[cfg(feature = "tokio")]
 pub mod connection;
 pub mod error;
+pub mod exec_client;
 pub mod frame;
 pub mod handshake;
 #[cfg(feature = "tokio")]

@@ -8,6 +8,7 @@ use minions_proto::message::{ReplyError, decode_reply, encode_request};
 use minions_proto::version::AGENT_PORT;
 use std::path::Path;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 /// VMMs give up on a guest that doesn't accept after 2 s themselves.
@@ -22,15 +23,20 @@ pub(crate) struct Answer<T> {
     pub(crate) json: serde_json::Value,
 }
 
-/// Connects to the agent behind `socket` and makes one call.
+/// Connects to the agent behind `socket`.
+pub(crate) async fn connect(socket: &Path) -> Result<UnixStream, Failure> {
+    dial(socket, AGENT_PORT, DIAL_DEADLINE)
+        .await
+        .map_err(|source| Failure::Dial { path: socket.to_owned(), source })
+}
+
+/// Connects and makes one call.
 pub(crate) async fn call<C: Call>(
     socket: &Path,
     call: &C,
     patience: Duration,
 ) -> Result<Answer<C::Reply>, Failure> {
-    let stream = dial(socket, AGENT_PORT, DIAL_DEADLINE)
-        .await
-        .map_err(|source| Failure::Dial { path: socket.to_owned(), source })?;
+    let stream = connect(socket).await?;
     let request = encode_request(call).map_err(ExchangeError::from)?;
     let mut connection = Connection::new(stream);
     let payload = connection.exchange(&request, Instant::now() + patience).await?;
@@ -39,6 +45,7 @@ pub(crate) async fn call<C: Call>(
     Ok(Answer { reply, json })
 }
 
+/// What a reply that is none means to a caller.
 fn reply_error(error: ReplyError) -> ExchangeError {
     match error {
         ReplyError::Agent(error) => ExchangeError::Agent(error),

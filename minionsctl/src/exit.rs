@@ -39,6 +39,11 @@ impl ExitStatus {
         u8::try_from(exit_code).map_or(Self::Ours, Self::Remote)
     }
 
+    /// As a shell shows a process that a signal ended.
+    pub(crate) fn by_signal(number: i32) -> Self {
+        Self::remote(128 + number)
+    }
+
     /// A program that was not run, by the reason.
     pub(crate) fn of_exec(code: ErrorCode) -> Self {
         match code {

@@ -1,13 +1,16 @@
 //! What goes wrong here, and what to do next.
 
 use crate::exit::ExitStatus;
+use crate::link::LinkError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
 use minions_proto::connection::ExchangeError;
-use minions_proto::error::ErrorCode as AgentCode;
+use minions_proto::error::{AgentError, ErrorCode as AgentCode};
+use minions_proto::exec_client::StreamError;
 use minions_proto::hybrid::DialError;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,44 @@ pub(crate) enum Failure {
         /// What it said instead.
         what: String,
     },
+    /// minionsd's answer stopped in the middle.
+    #[error("minionsd at {host} has gone silent")]
+    Silent {
+        /// Where.
+        host: String,
+    },
+    /// minionsd's answer ended too early.
+    #[error("minionsd at {host} broke off")]
+    BrokeOff {
+        /// Where.
+        host: String,
+    },
+    /// The stream to a program.
+    #[error("lost the program")]
+    Link(#[from] LinkError),
+    /// The same, also after all attempts to find it again.
+    #[error("lost the program, and could not get back to it within {}", humantime::format_duration(*.patience))]
+    NotReattached {
+        /// How long was tried.
+        patience: Duration,
+        /// How the last attempt failed.
+        source: Box<Failure>,
+    },
+    /// The same, for a reason that stays.
+    #[error("lost the program, and there is no way back to it")]
+    NoWayBack(#[source] Box<Failure>),
+    /// The agent's counts contradict ours.
+    #[error("lost the program: what comes can't be it")]
+    Stream(#[from] StreamError),
+    /// Somebody else attached.
+    #[error("taken over by another client")]
+    TakenOver(#[source] AgentError),
+    /// Standard input.
+    #[error("the input can't be read")]
+    Input(#[source] io::Error),
+    /// The terminal that is our input.
+    #[error("the terminal can't be set up")]
+    Terminal(#[source] io::Error),
     /// `--host` is no place.
     #[error("--host is {0:?}: must be http://HOST:PORT or unix://PATH")]
     Host(String),
@@ -78,6 +119,9 @@ pub(crate) enum Failure {
     /// `wait` gave up.
     #[error("not ready in time: {0}")]
     NotReady(String),
+    /// `wait` gave up on a program.
+    #[error("{0} still runs")]
+    StillRuns(String),
     /// Standard output is gone.
     #[error("the output can't be written")]
     Output(#[source] io::Error),
@@ -87,6 +131,10 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// No VM is named.
+    pub(crate) const WHICH_VM: Self =
+        Self::Usage("which VM? Give its name (`minionsctl ls`), or --socket PATH");
+
     /// What the shell gets.
     pub(crate) fn exit_status(&self, runs_a_program: bool) -> ExitStatus {
         if !runs_a_program {
@@ -103,6 +151,35 @@ impl Failure {
         }
     }
 
+    /// Whether the same may succeed in a moment.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            // One that starts has yet to find the VMs.
+            Self::Problem(problem) => problem.retryable || problem.code == ErrorCode::VmNotFound,
+            Self::Link(error) => error.is_transient(),
+            Self::Agent(error) => {
+                matches!(error, ExchangeError::Lost { .. } | ExchangeError::TimedOut)
+            }
+            Self::Unreachable { .. }
+            | Self::NoAnswer { .. }
+            | Self::Silent { .. }
+            | Self::BrokeOff { .. }
+            | Self::Dial { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the program may run in spite of this.
+    pub(crate) fn may_have_started(&self) -> bool {
+        match self {
+            Self::Problem(problem) => problem.retryable && problem.may_have_executed,
+            Self::Link(error) => error.is_transient(),
+            Self::Agent(ExchangeError::Lost { sent, .. }) => *sent,
+            Self::Agent(ExchangeError::TimedOut) => true,
+            _ => false,
+        }
+    }
+
     /// What to do next, where that isn't plain from the error.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
@@ -111,6 +188,9 @@ impl Failure {
                 Some("is minionsd running? Name another place with --host or MINIONS_HOST")
             }
             Self::Dial { source, .. } => dial_hint(source),
+            Self::NotReattached { .. } => {
+                Some("if it still runs, `minionsctl ps VM` shows it, and `attach` comes back to it")
+            }
             Self::NotReady(_) => Some("`minionsctl get VM` says which layer is missing"),
             _ => None,
         }

@@ -4,7 +4,10 @@
 //!
 //! * [`cli`]: the grammar.
 //! * [`config`]: which daemon, which token: flag before environment before file.
-//! * [`client`]: the daemon over HTTP. [`agent`]: one agent over its socket, no daemon.
+//! * [`client`]: the daemon over HTTP. [`agent`]: one agent over its socket, no daemon. [`target`]:
+//!   one of the two.
+//! * [`link`]: a stream to a program, over either. [`session`]: the program at its other end as if it
+//!   were here, however often the stream breaks. [`local`]: our input, signals, terminal.
 //! * [`commands`]: a file a verb.
 //! * [`output`]: everything that is printed, with guest-made text made harmless.
 //! * [`exit`]: what the shell gets.
@@ -17,7 +20,11 @@ mod commands;
 mod config;
 mod exit;
 mod failure;
+mod link;
+mod local;
 mod output;
+mod session;
+mod target;
 
 use clap::Parser;
 use exit::ExitStatus;
@@ -50,7 +57,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return ExitStatus::Success.into();
     }
-    let for_exec = std::env::args().take_while(|arg| arg != "--").any(|arg| arg == "exec");
+    let mut args = std::env::args_os().take_while(|arg| arg != "--");
+    let for_exec = args.any(|arg| arg == "exec" || arg == "attach");
     if for_exec { ExitStatus::Ours.into() } else { ExitCode::from(2) }
 }
 

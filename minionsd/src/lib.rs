@@ -4,7 +4,8 @@
 //!
 //! * [`config`]: flags, environment and file, merged and checked before anything starts.
 //! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
-//! * `agent`: the way to one agent: connector, pool, client.
+//! * `agent`: the way to one agent: connector, pool, client, stream.
+//! * `exec`: programs in guests: followed, collected, left.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
 //! * `server`: listeners, HTTP connections, and their drain. `tls`: for the TCP listener.
 //!
@@ -13,6 +14,7 @@
 mod agent;
 mod api;
 pub mod config;
+mod exec;
 mod server;
 mod tls;
 mod vm;
@@ -44,8 +46,9 @@ pub enum StartError {
     Token(#[from] TokenError),
 }
 
-/// A dial takes at most 2 s with a VMM that is well.
-const DIALS_GRACE: Duration = Duration::from_secs(3);
+/// A dial takes at most 2 s with a VMM that is well, as do WebSockets to be closed and farewells to be
+/// said.
+const TASKS_GRACE: Duration = Duration::from_secs(3);
 
 /// A daemon that has its listeners and is not serving yet.
 #[derive(Debug)]
@@ -78,7 +81,8 @@ impl Daemon {
     }
 
     /// Serves until `shutdown` is ready, then stops in this order: no new connections and no new
-    /// requests; requests under way finish, within the grace period; VM tasks end; pools close.
+    /// requests, and WebSockets close; requests under way finish, within the grace period; VM tasks
+    /// end; pools close.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = vm::Registry::start(
@@ -88,13 +92,14 @@ impl Daemon {
             &stop,
         );
         let draining = CancellationToken::new();
-        let app = api::app(registry, &self.config, self.policy, draining.clone());
+        let execs = exec::Execs::new(tasks.clone(), draining.clone());
+        let app = api::app(registry, &self.config, self.policy, execs);
         self.listeners.serve(app, shutdown, draining, self.config.shutdown_grace).await;
         stop.cancel();
         tasks.close();
-        if timeout(DIALS_GRACE, tasks.wait()).await.is_err() {
+        if timeout(TASKS_GRACE, tasks.wait()).await.is_err() {
             // VMs that neither answer nor refuse: there is no better moment to leave them.
-            tracing::warn!(tasks = tasks.len(), "left in the middle of a handshake");
+            tracing::warn!(tasks = tasks.len(), "left in the middle of a handshake or a farewell");
         }
         tracing::info!("stopped");
     }

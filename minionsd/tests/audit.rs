@@ -242,6 +242,68 @@ async fn who_hangs_up_while_a_program_runs_leaves_a_line_too() {
     assert_eq!(line["status"], Value::Null, "it never got one");
 }
 
+#[tokio::test]
+async fn a_line_names_the_exec_and_its_outcome_and_comes_when_the_stream_is_over() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let program = Program::start().await;
+    let here = "/vms/web-1/exec";
+    let with = |more: Value| {
+        let mut body = json!({ "command": "sh", "args": ["-c", "exit 3"] });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.to_string()
+    };
+    let lines = "Accept: application/x-ndjson";
+    for (id, more, header, status, outcome) in [
+        ("exits", json!({ "id": "job-1" }), "X-None: 0", 200, "exited 3"),
+        ("streams", json!({ "id": "job-2" }), lines, 200, "exited 3"),
+        ("lives-on", json!({ "id": "job-3", "detach": true }), lines, 202, "detached"),
+        (
+            "conflicts",
+            json!({ "id": "job-1", "env": { "A": SECRET } }),
+            lines,
+            409,
+            "exec_conflict",
+        ),
+        (
+            "is-late",
+            json!({ "id": "job-4", "args": ["-c", "sleep 9"], "timeout_ms": 50 }),
+            "X-None: 0",
+            200,
+            "timed_out",
+        ),
+    ] {
+        let body = with(more.clone());
+        let asked = ["--json", &body, "--header", header];
+        assert_eq!(program.ask(id, ROOT, "POST", here, &asked).await, status, "{id}");
+        let line = program.line(id).await;
+        let said = [&line["exec_id"], &line["outcome"], &line["status"]];
+        assert_eq!(said, [&more["id"], &json!(outcome), &json!(status)], "{line}");
+    }
+    let many = json!({ "vms": ["*"], "exec": { "command": "false" } }).to_string();
+    assert_eq!(program.ask("many", ROOT, "POST", "/exec", &["--json", &many]).await, 200);
+    let line = program.line("many").await;
+    let outcome = "1 vms: 0 succeeded, 1 failed, 0 problems, 0 skipped";
+    assert_eq!((&line["outcome"], &line["command"]), (&json!(outcome), &json!("\"false\"")));
+    // A stream that goes on has no line yet.
+    let marker = program.path("marker");
+    let script = format!("touch {}; exec sleep 600", marker.display());
+    let body = json!({ "command": "sh", "args": ["-c", script] }).to_string();
+    // Not the blocking one: the VM lives in this thread.
+    let mut stream = tokio::net::TcpStream::connect(program.address()).await.unwrap();
+    let head = String::from_utf8(request("goes-on", &body)).unwrap();
+    let head = head.replace("Host: localhost\r\n", &format!("Host: localhost\r\n{lines}\r\n"));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    program.until("the program runs", |_| marker.exists().then_some(())).await;
+    assert_eq!(program.lines_of("goes-on"), Vec::<Value>::new());
+    drop(stream);
+    let line = program.line("goes-on").await;
+    assert_eq!((&line["status"], &line["outcome"]), (&json!(200), &Value::Null));
+    assert!(!fs::read_to_string(program.path("audit")).unwrap().contains(SECRET));
+}
+
 fn request(id: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     let head = format!(

@@ -113,7 +113,7 @@ async fn a_wrong_method_says_which_to_use() {
     let daemon = TestDaemon::start().await;
     for (method, path, allow) in [
         ("DELETE", "/vms", "GET,HEAD"),
-        ("GET", "/vms/x/exec", "POST"),
+        ("PUT", "/vms/x/exec", "GET,HEAD,POST"),
         ("POST", "/vms/x/network", "GET,HEAD,PUT"),
     ] {
         let reply = raw(&daemon, method, path, "application/json", "").await;
@@ -129,10 +129,18 @@ async fn a_wrong_method_says_which_to_use() {
 #[tokio::test]
 async fn a_body_that_is_too_long_is_refused_and_one_that_fits_no_frame_too() {
     let (daemon, _vm) = daemon_with_vm().await;
-    let huge = json!({ "command": "true", "args": ["x".repeat(3 * 1024 * 1024)] });
-    daemon.post("/vms/web-1/exec", huge).await.assert_problem(413, "payload_too_large");
-    let big = json!({ "command": "true", "args": ["x".repeat(1024 * 1024)] });
-    daemon.post("/vms/web-1/exec", big).await.assert_problem(413, "payload_too_large");
+    let huge = json!({ "command": "true", "args": ["x".repeat(9 * 1024 * 1024)] });
+    for path in ["/vms/web-1/exec", "/exec"] {
+        daemon.post(path, huge.clone()).await.assert_problem(413, "payload_too_large");
+    }
+    let big = json!({ "ip": "x".repeat(3 * 1024 * 1024), "gateway": "", "dns": [] });
+    daemon.put("/vms/web-1/network", big).await.assert_problem(413, "payload_too_large");
+    for length in [1024 * 1024, 3 * 1024 * 1024] {
+        let long = json!({ "command": "true", "args": ["x".repeat(length)] });
+        let long = daemon.post("/vms/web-1/exec", long).await;
+        long.assert_problem(422, "argument_list_too_long");
+        assert_eq!(long.json["may_have_executed"], false);
+    }
     assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
 }
 

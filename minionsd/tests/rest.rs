@@ -90,7 +90,7 @@ async fn a_slow_program_does_not_delay_another_call() {
             tokio::time::Instant::now()
         },
         async {
-            daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
+            daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 1).await;
             assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
             tokio::time::Instant::now()
         }

@@ -16,7 +16,7 @@ async fn a_call_under_way_is_finished_and_a_new_client_finds_nobody() {
     let request = request.json(&serde_json::json!({ "command": "sleep", "args": ["1"] }));
     let call =
         tokio::spawn(async move { testkit::daemon::read(request.send().await.unwrap()).await });
-    daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
+    daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 1).await;
     daemon.ask_to_stop();
     assert_eq!(call.await.unwrap().json["exit_code"], 0);
     let (url, http, socket) =
@@ -35,7 +35,7 @@ async fn what_outlasts_the_grace_period_is_cut() {
     let request = daemon.http.post(daemon.url("/vms/web-1/exec"));
     let request = request.json(&serde_json::json!({ "command": "sleep", "args": ["600"] }));
     let call = tokio::spawn(request.send());
-    daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
+    daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 1).await;
     daemon.ask_to_stop();
     timeout(testkit::daemon::DEADLINE, daemon.stopped()).await.unwrap();
     assert!(call.await.unwrap().is_err());

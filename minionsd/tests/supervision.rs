@@ -124,8 +124,8 @@ async fn a_connection_that_breaks_in_the_middle_of_a_program_may_have_run_it() {
     let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
     daemon.until_state("web-1", "ready").await;
     let (exec, ()) = tokio::join!(daemon.exec("web-1", "sleep", &["30"]), async {
-        daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
-        // In use from the checkout on; the program itself shows when the request has arrived.
+        daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 1).await;
+        // A stream from the checkout on; the program itself shows when the request has arrived.
         tokio::time::timeout(testkit::daemon::DEADLINE, running("sleep 30")).await.unwrap();
         vm.switch_to(well());
     });

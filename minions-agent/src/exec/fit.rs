@@ -4,8 +4,8 @@
 //! memory may still be far too long. Each stream has half of the room, and what one leaves free
 //! the other may use.
 
-use super::head_tail::Kept;
 use super::json_text;
+use minions_proto::collect::Kept;
 use minions_proto::frame::{EncodeError, MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{ExecReply, encode_reply};
 
@@ -74,8 +74,8 @@ fn lossy(bytes: Vec<u8>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head_tail::HeadTail;
     use super::*;
+    use minions_proto::collect::HeadTail;
     use minions_proto::message::Outcome;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -93,7 +93,7 @@ mod tests {
             duration_ms: Some(u64::MAX),
         };
         let kept = |bytes: &[u8]| {
-            let mut buffer = HeadTail::new();
+            let mut buffer = HeadTail::keeping(MAX_FRAME_LEN / 2);
             buffer.push(bytes);
             buffer.finish()
         };

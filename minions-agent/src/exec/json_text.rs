@@ -59,36 +59,6 @@ pub(super) fn suffix(bytes: &[u8], budget: usize) -> &[u8] {
     &bytes[at..]
 }
 
-/// How much of `bytes` is there without a character that only begins.
-pub(super) fn whole_prefix_len(bytes: &[u8]) -> usize {
-    match std::str::from_utf8(bytes) {
-        Ok(_) => bytes.len(),
-        Err(_) => bytes.len() - begun_len(bytes),
-    }
-}
-
-/// Bytes of the character that begins at the end of `bytes` and isn't complete.
-fn begun_len(bytes: &[u8]) -> usize {
-    let len = bytes.iter().rev().take_while(|byte| is_continuation(**byte)).take(3).count() + 1;
-    let Some(lead) = bytes.len().checked_sub(len).and_then(|at| bytes.get(at)) else { return 0 };
-    let wanted = match lead {
-        0xc2..=0xdf => 2,
-        0xe0..=0xef => 3,
-        0xf0..=0xf4 => 4,
-        _ => 0,
-    };
-    if len < wanted { len } else { 0 }
-}
-
-/// Bytes at the start of `bytes` that end a character whose beginning is elsewhere.
-pub(super) fn torn_start_len(bytes: &[u8]) -> usize {
-    bytes.iter().take(3).take_while(|byte| is_continuation(**byte)).count()
-}
-
-fn is_continuation(byte: u8) -> bool {
-    byte & 0b1100_0000 == 0b1000_0000
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

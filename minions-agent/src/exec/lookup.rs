@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 pub(super) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Finds the program for `command`: a path (relative to `/`, where programs start), or a name in
-/// the directories of `path`.
-pub(super) fn find(command: &str, path: &OsStr) -> Result<PathBuf, ExecError> {
+/// Finds the program for `command`: a path (relative to `cwd`, where the program starts), or a name
+/// in the directories of `path`.
+pub(super) fn find(command: &str, path: &OsStr, cwd: &Path) -> Result<PathBuf, ExecError> {
     let not_found = || ExecError::NotFound { command: command.to_owned() };
     if command.contains('/') {
-        let program = Path::new("/").join(command);
+        let program = cwd.join(command);
         return match executable(&program) {
             Ok(()) => Ok(program),
             Err(Errno::NOENT | Errno::NOTDIR) => Err(not_found()),
@@ -30,7 +30,7 @@ pub(super) fn find(command: &str, path: &OsStr) -> Result<PathBuf, ExecError> {
     }
     let mut refused = None;
     for dir in path.as_bytes().split(|byte| *byte == b':') {
-        let program = Path::new("/").join(OsStr::from_bytes(dir)).join(command);
+        let program = cwd.join(OsStr::from_bytes(dir)).join(command);
         match executable(&program) {
             Ok(()) => return Ok(program),
             Err(Errno::ACCESS) => refused = Some(not_executable(&program, Errno::ACCESS)),
@@ -76,21 +76,25 @@ fn read_start(program: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn find(command: &str, path: &str) -> Result<PathBuf, ExecError> {
+        super::find(command, OsStr::new(path), Path::new("/"))
+    }
+
     #[test]
     fn a_name_is_looked_up_and_a_path_is_not() {
-        assert!(find("sh", OsStr::new("/nowhere:/bin")).unwrap().ends_with("bin/sh"));
-        assert_eq!(find("/bin/sh", OsStr::new("")).unwrap(), Path::new("/bin/sh"));
-        assert_eq!(find("bin/sh", OsStr::new("")).unwrap(), Path::new("/bin/sh"));
-        assert!(matches!(find("sh", OsStr::new("/nowhere")), Err(ExecError::NotFound { .. })));
+        assert!(find("sh", "/nowhere:/bin").unwrap().ends_with("bin/sh"));
+        assert_eq!(find("/bin/sh", "").unwrap(), Path::new("/bin/sh"));
+        assert_eq!(find("bin/sh", "").unwrap(), Path::new("/bin/sh"));
+        assert!(matches!(find("sh", "/nowhere"), Err(ExecError::NotFound { .. })));
     }
 
     #[test]
     fn a_directory_and_a_plain_file_are_there_but_not_executable() {
         for command in ["/etc", "/etc/passwd"] {
-            let found = find(command, OsStr::new("/bin"));
+            let found = find(command, "/bin");
             assert!(matches!(found, Err(ExecError::NotExecutable { .. })), "{found:?}");
         }
-        let found = find("passwd", OsStr::new("/etc"));
+        let found = find("passwd", "/etc");
         assert!(matches!(found, Err(ExecError::NotExecutable { .. })), "{found:?}");
     }
 }

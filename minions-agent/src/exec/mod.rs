@@ -1,45 +1,65 @@
 //! Running programs.
 //!
 //! ```text
-//!  lookup ─▶ start ─▶ Process (own group) ── exit ──▶ drain ≤ 100 ms ─▶ fit ─▶ reply
-//!                        │  │ stdout, stderr ─▶ Capture (head + tail, ≤ 1 MiB each)
-//!                        │ time is up
-//!                        ▼
-//!                      TERM to the group, 2 s, KILL to the group
+//!  start ─▶ registry ─▶ launch ─▶ Exec ◀──────────── attach ── Tail ─▶ a stream, or the base reply
+//!            one an id             │  ring of stdout, ring of stderr, input
+//!                                  │
+//!                                 Life: one task a program
+//!                                  ├─ Pump: pipes or terminal ⇄ rings and input
+//!                                  └─ Process: own session, own cgroup; time is up, or nobody wants
+//!                                     it any more: TERM, grace, KILL to the whole tree
 //! ```
+//!
+//! An exec is an object: it outlives the connection that started it, and its id is the way back to
+//! it. The base `exec` request is one that is attached to, collected and forgotten.
 //!
 //! A program ends when *it* ends, not when the last holder of its pipes does: `sh -c 'sleep 300 &'`
 //! is over at once, and the sleep lives on. What such a left-over writes after the drain meets a
 //! closed pipe.
 
-mod capture;
+mod collect;
 mod fit;
-mod head_tail;
 mod json_text;
+mod launch;
+mod life;
 mod lookup;
+mod object;
+mod pipe;
 mod process;
-mod start;
+mod pump;
+mod registry;
+mod ring;
+mod tail;
+mod user;
+mod watched;
 
-use capture::Capture;
-use head_tail::HeadTail;
+pub(crate) use object::{Exec, ExecRefusal};
+pub(crate) use tail::{Handle, Piece, Tail};
+
+use launch::{Launched, launch};
+use life::Life;
 use minions_proto::Invalid;
 use minions_proto::frame::EncodeError;
-use minions_proto::message::{Exec, ExecReply, Outcome};
-use process::Process;
+use minions_proto::message::{
+    ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
+    MAX_TIMEOUT_MS, Role,
+};
+use process::Cgroups;
+use pump::Pump;
+use registry::{Begun, Found, Registry};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::process::{ChildStderr, ChildStdout};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Programs at once. Each may hold 2 MiB of output.
+/// Programs at once. Each may hold 1 MiB of output.
 const MAX_RUNNING: usize = 64;
 
-/// The longest time limit, 24 h: what runs longer is a service and wants a supervisor.
-const MAX_TIMEOUT: Duration = Duration::from_hours(24);
-
-/// After the exit, for others that still hold the pipes to close them.
-const DRAIN: Duration = Duration::from_millis(100);
+/// Between TERM and KILL, for requests that don't say. Short enough that `timeout 1s` is over within
+/// two, long enough to write a file and go.
+const KILL_GRACE: Duration = Duration::from_millis(500);
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +76,30 @@ pub(crate) enum ExecError {
     NoInterpreter { path: String, missing: String, source: io::Error },
     #[error("{path:?} can't be started")]
     Start { path: String, source: io::Error },
-    #[error("no standard input: /dev/null can't be opened")]
-    NoNullDevice(#[source] io::Error),
-    #[error("the program's end can't be waited for")]
+    #[error(transparent)]
+    User(#[from] user::UserError),
+    #[error("the agent can't become user {user:?}")]
+    CantBecome { user: String, source: io::Error },
+    #[error("the working directory {path:?} can't be entered")]
+    Cwd { path: String, source: io::Error },
+    #[error("the resource limits can't be set")]
+    Limits(#[source] io::Error),
+    #[error("arguments and environment are longer than the kernel takes")]
+    TooLong(#[source] io::Error),
+    #[error("a path, an argument or a variable contains a NUL byte")]
+    Nul,
+    #[error("the program's standard streams can't be made")]
+    Streams(#[source] io::Error),
+    #[error("the program can't be watched")]
     Wait(#[source] io::Error),
+    #[error("no exec has the id {0}: it never was, or it ended and was dropped")]
+    Gone(ExecId),
+    #[error("another command has this id")]
+    Conflict,
+    #[error(transparent)]
+    Refused(#[from] ExecRefusal),
+    #[error("the program's end was lost: {0}")]
+    Lost(String),
     #[error("the agent is shutting down")]
     Interrupted,
     #[error("result can't be encoded")]
@@ -73,10 +113,23 @@ impl ExecError {
             Self::NotExecutable { source, .. }
             | Self::NoInterpreter { source, .. }
             | Self::Start { source, .. }
-            | Self::NoNullDevice(source)
+            | Self::CantBecome { source, .. }
+            | Self::Cwd { source, .. }
+            | Self::Limits(source)
+            | Self::TooLong(source)
+            | Self::Streams(source)
             | Self::Wait(source) => source.raw_os_error(),
             Self::NotFound { .. } => Some(rustix::io::Errno::NOENT.raw_os_error()),
-            Self::Invalid(_) | Self::Busy | Self::Interrupted | Self::Encode(_) => None,
+            Self::Invalid(_)
+            | Self::Busy
+            | Self::Nul
+            | Self::User(_)
+            | Self::Gone(_)
+            | Self::Conflict
+            | Self::Refused(_)
+            | Self::Lost(_)
+            | Self::Interrupted
+            | Self::Encode(_) => None,
         }
     }
 }
@@ -84,101 +137,166 @@ impl ExecError {
 /// Runs programs, so many at a time.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    slots: Semaphore,
+    shared: Arc<Shared>,
     default_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    slots: Arc<Semaphore>,
+    registry: Registry,
+    cgroups: Cgroups,
+    minted: AtomicU64,
+}
+
+/// Whether an exec can be asked for after its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    Keep,
+    Forget,
 }
 
 impl Executor {
     pub(crate) fn new(default_timeout: Duration) -> Self {
         Self {
-            slots: Semaphore::new(MAX_RUNNING),
-            default_timeout: default_timeout.min(MAX_TIMEOUT),
+            shared: Arc::new(Shared {
+                slots: Arc::new(Semaphore::new(MAX_RUNNING)),
+                registry: Registry::default(),
+                cgroups: Cgroups::find(),
+                minted: AtomicU64::new(0),
+            }),
+            default_timeout: default_timeout.min(Duration::from_millis(MAX_TIMEOUT_MS)),
         }
     }
 
-    /// Runs one program to its end, and gives a reply that fits a frame.
+    /// Starts a program and attaches to it; or only attaches, if its id is there already.
     ///
-    /// Dropping the future kills the program's process group.
-    pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, ExecError> {
-        exec.validate()?;
-        let limit = self.limit(exec.timeout_ms)?;
-        let _slot = self.slots.try_acquire().map_err(|_| ExecError::Busy)?;
-        let started = Instant::now();
-        let mut process = start::start(exec).await?;
-        let mut output = Output::of(&mut process);
-        let outcome = output.run(&mut process, started + limit).await.map_err(ExecError::Wait)?;
-        let duration = started.elapsed();
-        output.drain().await;
-        output.reply(&outcome, duration)
+    /// Dropping the future lets the start finish; nobody is attached then, and its reattach grace
+    /// runs.
+    pub(crate) async fn start(&self, start: ExecStart) -> Begin {
+        self.begin(start, Afterwards::Keep).await
     }
 
-    fn limit(&self, timeout_ms: Option<u64>) -> Result<Duration, Invalid> {
-        let limit = timeout_ms.map_or(self.default_timeout, Duration::from_millis);
-        if limit > MAX_TIMEOUT {
-            let reason = format!("is over the limit of {} ms", MAX_TIMEOUT.as_millis());
-            return Err(Invalid::new("timeout_ms", reason));
-        }
-        Ok(limit)
-    }
-}
-
-/// Both of a program's streams.
-struct Output {
-    stdout: Capture<ChildStdout>,
-    stderr: Capture<ChildStderr>,
-}
-
-impl Output {
-    fn of(process: &mut Process) -> Self {
-        let (stdout, stderr) = process.take_output();
-        Self { stdout: Capture::new(stdout), stderr: Capture::new(stderr) }
-    }
-
-    /// Reads both streams until the program ends by itself or is ended at `deadline`.
-    async fn run(&mut self, process: &mut Process, deadline: Instant) -> io::Result<Outcome> {
-        match self.read_while(timeout_at(deadline, process.wait())).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.read_while(process.terminate()).await;
-                Ok(Outcome::TimedOut)
+    async fn begin(&self, mut start: ExecStart, afterwards: Afterwards) -> Begin {
+        let validated = start.validate().map_err(ExecError::from);
+        validated.map_err(Arc::new)?;
+        let id = start.id.get_or_insert_with(|| self.shared.mint()).clone();
+        let fingerprint = fingerprint(&start);
+        let found = self.shared.registry.find_or_begin(&id, fingerprint).map_err(Arc::new)?;
+        let (exec, created) = match found {
+            Found::Known(known) => (known.begun().await?, false),
+            Found::New(tell) => {
+                let mut told = tell.subscribe();
+                let shared = Arc::clone(&self.shared);
+                tokio::spawn(async move {
+                    let begun = shared.run(id, start, afterwards).await;
+                    // Whoever asked may have gone.
+                    tell.send_replace(Some(begun));
+                });
+                let begun = told.wait_for(Option::is_some).await.map(|begun| begun.clone());
+                let begun = begun.ok().flatten();
+                (begun.unwrap_or_else(|| Err(Arc::new(ExecError::Interrupted)))?, true)
             }
-        }
-    }
-
-    /// Keeps the pipes empty until `work` is done: a program that blocks on a full pipe never ends.
-    async fn read_while<W: Future>(&mut self, work: W) -> W::Output {
-        tokio::pin!(work);
-        loop {
-            // Not biased: a program that never stops writing must not hide its own end.
-            tokio::select! {
-                done = &mut work => return done,
-                () = self.stdout.read(), if self.stdout.is_open() => {}
-                () = self.stderr.read(), if self.stderr.is_open() => {}
-            }
-        }
-    }
-
-    /// Reads what is in the pipes, to their end if that comes soon.
-    async fn drain(&mut self) {
-        let to_the_end =
-            async { tokio::join!(self.stdout.read_to_end(), self.stderr.read_to_end()) };
-        // Late: somebody else holds a pipe, and need not be waited for.
-        let _ = timeout(DRAIN, to_the_end).await;
-    }
-
-    fn reply(self, outcome: &Outcome, duration: Duration) -> Result<ExecReply, ExecError> {
-        let (stdout, stderr): (HeadTail, HeadTail) = (self.stdout.into(), self.stderr.into());
-        let reply = ExecReply {
-            exit_code: outcome.exit_code(),
-            stdout: String::new(),
-            stderr: String::new(),
-            stdout_bytes: Some(stdout.total()),
-            stderr_bytes: Some(stderr.total()),
-            stdout_truncated: Some(false),
-            stderr_truncated: Some(false),
-            outcome: Some(outcome.clone()),
-            duration_ms: Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
         };
-        Ok(fit::fit(reply, stdout.finish(), stderr.finish())?)
+        let attached = exec.attach(Role::Control, None, None, created);
+        attached.map_err(|refusal| Arc::new(refusal.into()))
     }
+
+    /// Comes back to an exec.
+    pub(crate) async fn attach(&self, attach: ExecAttach) -> Begin {
+        let ExecAttach { id, stdout, stderr, role } = attach;
+        let exec = self.shared.registry.find(&id).map_err(Arc::new)?.begun().await?;
+        exec.attach(role, stdout, stderr, false).map_err(|refusal| Arc::new(refusal.into()))
+    }
+
+    pub(crate) fn list(&self) -> ExecListed {
+        ExecListed { execs: self.shared.registry.all().iter().map(|exec| exec.info()).collect() }
+    }
+
+    /// Dropping the future changes nothing.
+    pub(crate) async fn inspect(&self, inspect: ExecInspect) -> Result<ExecInfo, Arc<ExecError>> {
+        let known = self.shared.registry.find(&inspect.id).map_err(Arc::new)?;
+        let exec = known.begun().await?;
+        if let Some(wait_ms) = inspect.wait_ms {
+            exec.ended_within(Duration::from_millis(wait_ms.min(MAX_TIMEOUT_MS))).await;
+        }
+        Ok(exec.info())
+    }
+
+    pub(crate) async fn signal(&self, signal: ExecSignal) -> Result<(), Arc<ExecError>> {
+        let known = self.shared.registry.find(&signal.id).map_err(Arc::new)?;
+        let signalled = known.begun().await?.signal(signal.signal);
+        signalled.map_err(|refusal| Arc::new(refusal.into()))
+    }
+
+    /// Ends an exec with everything that it started, and forgets it.
+    pub(crate) async fn remove(&self, id: &ExecId) -> Result<ExecInfo, Arc<ExecError>> {
+        let exec = self.shared.registry.find(id).map_err(Arc::new)?.begun().await?;
+        exec.end();
+        // Its grace is a minute at most, and what is killed may take a moment.
+        exec.ended_within(Duration::from_secs(90)).await;
+        self.shared.registry.forget(id);
+        Ok(exec.info())
+    }
+}
+
+/// An exec's stream, or why there is none.
+pub(crate) type Begin = Result<(ExecAttached, Tail), Arc<ExecError>>;
+
+impl Shared {
+    /// Starts the program, and leaves it to a task of its own.
+    async fn run(self: Arc<Self>, id: ExecId, start: ExecStart, afterwards: Afterwards) -> Begun {
+        let begun = match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => self.begin(&id, start, slot, afterwards).await,
+            Err(_) => Err(ExecError::Busy),
+        };
+        begun.map_err(|error| {
+            self.registry.forget(&id);
+            Arc::new(error)
+        })
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        id: &ExecId,
+        start: ExecStart,
+        slot: OwnedSemaphorePermit,
+        afterwards: Afterwards,
+    ) -> Result<Arc<Exec>, ExecError> {
+        let timeout = start.timeout_ms.map(Duration::from_millis);
+        let grace = start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
+        let shown = start.clone();
+        let launched = launch(start, self.cgroups.clone()).await?;
+        let Launched { process, stdin, stdout, stderr } = launched;
+        let exec = Arc::new(Exec::new(id.clone(), process.pid(), &shown));
+        let terminal = shown.tty.is_some().then(|| stdout.clone());
+        let pump = Pump::new(Arc::clone(&exec), stdin, stdout, stderr);
+        let life = Life { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
+        self.registry.running(&exec);
+        let (shared, lived) = (Arc::clone(self), Arc::clone(&exec));
+        tokio::spawn(async move {
+            life.run().await;
+            match afterwards {
+                Afterwards::Keep => shared.registry.ended(&lived),
+                Afterwards::Forget => shared.registry.forget(&lived.id),
+            }
+            drop(slot);
+        });
+        Ok(exec)
+    }
+
+    /// An id that no client would choose: clients' own are theirs.
+    fn mint(&self) -> ExecId {
+        let number = self.minted.fetch_add(1, Ordering::Relaxed);
+        format!("agent-{}-{number}", std::process::id())
+            .parse()
+            .expect("letters, digits and dashes, far fewer than 64")
+    }
+}
+
+/// What makes two requests the same.
+fn fingerprint(start: &ExecStart) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    start.hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,25 +1,102 @@
-//! `exec`: run a program, wait, collect.
+//! Programs: the base `exec`, and execs as objects.
 
 use super::chain;
-use crate::exec::{ExecError, Executor};
-use minions_proto::message::{Exec, ExecReply};
+use crate::exec::{Begin, ExecError, ExecRefusal, Executor, Tail};
+use minions_proto::message::{
+    Done, Exec, ExecAttach, ExecAttached, ExecInfo, ExecInspect, ExecRemove, ExecReply, ExecSignal,
+    ExecStart,
+};
 use minions_proto::{AgentError, ErrorCode};
 
-/// Dropping the future kills the program's process group.
-pub(super) async fn answer(executor: &Executor, call: Exec) -> Result<ExecReply, AgentError> {
-    executor.run(call).await.map_err(refused)
+/// Dropping the future ends the program and everything that it started.
+pub(super) async fn run(executor: &Executor, call: Exec) -> Result<ExecReply, AgentError> {
+    executor.run(call).await.map_err(|error| refused(&error))
 }
 
-fn refused(error: ExecError) -> AgentError {
+/// Dropping the future after the program was started leaves it to its reattach grace.
+pub(super) async fn start(
+    executor: &Executor,
+    call: ExecStart,
+) -> Result<(ExecAttached, Tail), AgentError> {
+    opened(executor.start(call).await)
+}
+
+pub(super) async fn attach(
+    executor: &Executor,
+    call: ExecAttach,
+) -> Result<(ExecAttached, Tail), AgentError> {
+    opened(executor.attach(call).await)
+}
+
+fn opened(begin: Begin) -> Result<(ExecAttached, Tail), AgentError> {
+    begin.map_err(|error| refused(&error))
+}
+
+pub(super) async fn inspect(
+    executor: &Executor,
+    call: ExecInspect,
+) -> Result<ExecInfo, AgentError> {
+    executor.inspect(call).await.map_err(|error| refused(&error))
+}
+
+pub(super) async fn signal(executor: &Executor, call: ExecSignal) -> Result<Done, AgentError> {
+    let message = format!("sent {} to {}", call.signal, call.id);
+    executor.signal(call).await.map_err(|error| refused(&error))?;
+    Ok(Done { message })
+}
+
+/// Dropping the future lets the program end all the same.
+pub(super) async fn remove(executor: &Executor, call: ExecRemove) -> Result<ExecInfo, AgentError> {
+    executor.remove(&call.id).await.map_err(|error| refused(&error))
+}
+
+fn refused(error: &ExecError) -> AgentError {
     let code = match error {
-        ExecError::Invalid(invalid) => return invalid.into(),
+        ExecError::Invalid(invalid) | ExecError::Refused(ExecRefusal::Invalid(invalid)) => {
+            return invalid.clone().into();
+        }
         ExecError::Busy => ErrorCode::Busy,
         ExecError::NotFound { .. } => ErrorCode::CommandNotFound,
         ExecError::NotExecutable { .. } | ExecError::NoInterpreter { .. } => {
             ErrorCode::CommandNotExecutable
         }
-        ExecError::Start { .. } | ExecError::NoNullDevice(_) => ErrorCode::ExecFailed,
-        ExecError::Wait(_) | ExecError::Interrupted | ExecError::Encode(_) => ErrorCode::Internal,
+        ExecError::User(_) => ErrorCode::UserNotFound,
+        ExecError::Cwd { .. } => ErrorCode::CwdNotFound,
+        ExecError::TooLong(_) => ErrorCode::ArgumentListTooLong,
+        ExecError::Gone(_) => ErrorCode::ExecGone,
+        ExecError::Conflict => ErrorCode::ExecConflict,
+        ExecError::Refused(refusal) => refusal_code(refusal),
+        ExecError::Start { .. }
+        | ExecError::CantBecome { .. }
+        | ExecError::Limits(_)
+        | ExecError::Nul
+        | ExecError::Streams(_) => ErrorCode::ExecFailed,
+        ExecError::Wait(_) | ExecError::Lost(_) | ExecError::Interrupted | ExecError::Encode(_) => {
+            ErrorCode::Internal
+        }
     };
-    AgentError::new(code, chain(&error)).with_errno(error.errno())
+    let field = match error {
+        ExecError::User(_) | ExecError::CantBecome { .. } => Some("user"),
+        ExecError::Cwd { .. } => Some("cwd"),
+        ExecError::Limits(_) => Some("rlimits"),
+        ExecError::Gone(_) | ExecError::Conflict => Some("id"),
+        _ => None,
+    };
+    let mut refused = AgentError::new(code, chain(error)).with_errno(error.errno());
+    refused.field = field.map(str::to_owned);
+    refused
+}
+
+/// What a stream's host is told about something that it said.
+pub(crate) fn stream_refusal(refusal: &ExecRefusal) -> AgentError {
+    AgentError::new(refusal_code(refusal), chain(refusal))
+}
+
+fn refusal_code(refusal: &ExecRefusal) -> ErrorCode {
+    match refusal {
+        ExecRefusal::Invalid(_) => ErrorCode::InvalidArgument,
+        ExecRefusal::Ended => ErrorCode::ExecEnded,
+        ExecRefusal::TooManySignals => ErrorCode::Busy,
+        ExecRefusal::Window | ExecRefusal::InputClosed => ErrorCode::BadRequest,
+    }
 }

@@ -1,15 +1,16 @@
 //! From a frame to its reply. One file a request type: validate, delegate, say what went wrong.
 
 mod configure_network;
-mod exec;
+pub(crate) mod exec;
 mod health;
 pub(crate) mod report_status;
 mod write_file;
 
 use crate::agent::Agent;
 use crate::capability::Capability;
+use crate::exec::Tail;
 use minions_proto::frame::EncodeError;
-use minions_proto::message::{encode_error, encode_reply};
+use minions_proto::message::{ExecAttached, encode_error, encode_reply};
 use minions_proto::{AgentError, ErrorCode, Request};
 use serde::Serialize;
 use std::error::Error;
@@ -18,28 +19,51 @@ use std::error::Error;
 /// sent, which may be as long as a frame.
 const MAX_MESSAGE_LEN: usize = 4096;
 
+/// What a frame leads to.
+pub(crate) enum Answer {
+    /// A reply, and then the next request.
+    Reply(Vec<u8>),
+    /// A reply, and then a stream for the rest of the connection.
+    Stream(Vec<u8>, Tail),
+}
+
 /// Answers one request. Every path leads to a frame.
 ///
-/// Dropping the future kills a program that it was running; see each request for the others.
-pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Vec<u8> {
+/// Dropping the future ends a program that the base `exec` was running; see each request for the
+/// others.
+pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
     let request = match Request::decode(payload) {
         Ok(request) => request,
-        Err(error) => return refuse(error.into()),
+        Err(error) => return Answer::Reply(refuse(error.into())),
     };
     let needed = Capability::needed_by(&request);
     tracing::debug!(request = request.type_name(), "request");
     if !agent.capabilities().contain(needed) {
         let message = format!("this agent was started without `{}`", needed.name());
-        return refuse(AgentError::new(ErrorCode::Forbidden, message));
+        return Answer::Reply(refuse(AgentError::new(ErrorCode::Forbidden, message)));
     }
-    match request {
+    let executor = agent.executor();
+    Answer::Reply(match request {
+        Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
+        Request::ExecAttach(call) => return stream(exec::attach(executor, call).await),
         Request::HealthCheck(_) => reply(&Ok(health::answer(agent.identity()))),
         Request::ConfigureNetwork(call) => {
             reply(&configure_network::answer(agent.network(), &call).await)
         }
-        Request::Exec(call) => reply(&exec::answer(agent.executor(), call).await),
+        Request::Exec(call) => reply(&exec::run(executor, call).await),
+        Request::ExecList(_) => reply(&Ok(executor.list())),
+        Request::ExecInspect(call) => reply(&exec::inspect(executor, call).await),
+        Request::ExecSignal(call) => reply(&exec::signal(executor, call).await),
+        Request::ExecRemove(call) => reply(&exec::remove(executor, call).await),
         Request::ReportStatus(_) => reply(&Ok(agent.vitals().report().await)),
         Request::WriteFile(call) => reply(&write_file::answer(call).await),
+    })
+}
+
+fn stream(opened: Result<(ExecAttached, Tail), AgentError>) -> Answer {
+    match opened {
+        Ok((attached, tail)) => Answer::Stream(reply(&Ok(attached)), tail),
+        Err(error) => Answer::Reply(refuse(error)),
     }
 }
 

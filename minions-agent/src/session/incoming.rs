@@ -4,7 +4,7 @@ use super::SessionError;
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 /// From a frame's first byte to its last.
@@ -38,6 +38,15 @@ pub(super) struct Incoming<S> {
 impl<S: AsyncRead + Unpin> Incoming<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, decoder: Decoder::new(), ended: false }
+    }
+
+    /// Both halves of the stream at once, for channel mode, and what was read of it already.
+    pub(super) fn split(&mut self) -> (ReadHalf<&mut S>, WriteHalf<&mut S>, &mut Decoder)
+    where
+        S: AsyncWrite,
+    {
+        let (read, write) = tokio::io::split(&mut self.stream);
+        (read, write, &mut self.decoder)
     }
 
     /// To write a reply to. Reading from it would lose frames.

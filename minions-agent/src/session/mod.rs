@@ -7,14 +7,19 @@
 //!    └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! A request that opens a stream is the connection's last: from its reply on it is in channel mode
+//! ([`stream`]).
+//!
 //! A frame that is no request gets an error reply and the connection lives. Only three things end
 //! it: the host closes, a deadline passes, or a length over the cap makes the stream unreadable.
 
 mod incoming;
+mod stream;
 
 use crate::agent::Agent;
-use crate::ops;
+use crate::ops::{self, Answer};
 use incoming::{Frame, Incoming};
+use minions_proto::channel::ChannelError;
 use minions_proto::frame::FrameError;
 use minions_proto::{AgentError, ErrorCode};
 use std::io;
@@ -44,6 +49,10 @@ enum SessionError {
     SlowFrame,
     #[error("reply wasn't taken within 30 s")]
     SlowReader,
+    #[error("channel mode was broken")]
+    Channel(#[from] ChannelError),
+    #[error("frame out of bounds")]
+    Frame(#[from] FrameError),
     #[error("stream broke")]
     Io(#[from] io::Error),
 }
@@ -67,7 +76,15 @@ where
     loop {
         let reply = match incoming.next().await? {
             Frame::End => return Ok(()),
-            Frame::Payload(payload) => incoming.attend(ops::answer(agent, &payload)).await?,
+            Frame::Payload(payload) => match incoming.attend(ops::answer(agent, &payload)).await? {
+                Answer::Reply(reply) => reply,
+                Answer::Stream(reply, tail) => {
+                    write(incoming.stream(), &reply).await?;
+                    let stream = stream::run(incoming, tail).await;
+                    part(incoming.stream()).await;
+                    return stream;
+                }
+            },
             Frame::Malformed(FrameError::Empty) => {
                 refusal(ErrorCode::BadRequest, FrameError::Empty)
             }

@@ -1,6 +1,8 @@
 //! The real agent as a process of its own, on a hybrid socket in a directory of its own.
 #![allow(dead_code, reason = "each test crate uses its part of this module")]
 
+pub(crate) mod channel;
+
 use minions_proto::AgentError;
 use minions_proto::connection::{Connection, ExchangeError};
 use minions_proto::hybrid;

@@ -1,6 +1,6 @@
 //! `exec`: run a program, wait for it, collect its output.
 
-use super::Call;
+use super::{Call, Outcome};
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
 
@@ -25,19 +25,24 @@ impl Exec {
     ///
     /// The field and what is wrong with it.
     pub fn validate(&self) -> Result<(), Invalid> {
-        if self.command.is_empty() {
-            return Err(Invalid::new("command", "is empty; name a program"));
-        }
-        if self.command.contains('\0') {
-            return Err(Invalid::new("command", "contains a NUL byte"));
-        }
-        if let Some(at) = self.args.iter().position(|arg| arg.contains('\0')) {
-            return Err(Invalid::new(format!("args[{at}]"), "contains a NUL byte"));
-        }
+        validate_argv(&self.command, &self.args)?;
         if self.timeout_ms == Some(0) {
             return Err(Invalid::new("timeout_ms", "is 0; give at least 1 millisecond"));
         }
         Ok(())
+    }
+}
+
+pub(super) fn validate_argv(command: &str, args: &[String]) -> Result<(), Invalid> {
+    if command.is_empty() {
+        return Err(Invalid::new("command", "is empty; name a program"));
+    }
+    if command.contains('\0') {
+        return Err(Invalid::new("command", "contains a NUL byte"));
+    }
+    match args.iter().position(|arg| arg.contains('\0')) {
+        Some(at) => Err(Invalid::new(format!("args[{at}]"), "contains a NUL byte")),
+        None => Ok(()),
     }
 }
 
@@ -75,37 +80,4 @@ pub struct ExecReply {
     /// Milliseconds from start to exit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
-}
-
-/// How a program that was started ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Outcome {
-    /// By itself.
-    Exited {
-        /// Its exit status, 0 to 255.
-        code: i32,
-    },
-    /// By a signal that was not ours.
-    Signaled {
-        /// The signal's number.
-        signal: i32,
-        /// Whether it dumped core.
-        core: bool,
-    },
-    /// By us, because its time was up.
-    TimedOut,
-}
-
-impl Outcome {
-    /// What a shell would show as `$?`: the status, 128+n by signal n, 124 (as `timeout(1)`) when
-    /// time was up.
-    #[must_use]
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Self::Exited { code } => *code,
-            Self::Signaled { signal, .. } => 128 + signal,
-            Self::TimedOut => 124,
-        }
-    }
 }

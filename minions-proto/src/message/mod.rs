@@ -6,18 +6,30 @@
 
 mod bounded;
 mod exec;
+mod exec_id;
+mod exec_stream;
 mod health;
 mod network;
+mod outcome;
 mod reply;
 mod request;
+mod signal;
 mod status;
 mod write_file;
 
-pub use exec::{Exec, ExecReply, Outcome};
+pub use exec::{Exec, ExecReply};
+pub use exec_id::ExecId;
+pub use exec_stream::{
+    ExecAttach, ExecAttached, ExecInfo, ExecInspect, ExecList, ExecListed, ExecRemove, ExecSignal,
+    ExecStart, FEATURE as EXEC_FEATURE, HEARTBEAT, MAX_KILL_GRACE_MS, MAX_TIMEOUT_MS, OnDisconnect,
+    REATTACH_GRACE, RLIMITS, Role, Tty, Usage,
+};
 pub use health::{AgentInfo, Health, HealthCheck};
 pub use network::{ConfigureNetwork, MAX_DNS_SERVERS, NetworkPlan};
+pub use outcome::{Outcome, StartFailure};
 pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};
 pub use request::{Request, RequestError};
+pub use signal::Signal;
 pub use status::{Filesystem, Interface, Load, Os, ReportStatus, Status};
 pub use write_file::WriteFile;
 

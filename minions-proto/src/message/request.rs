@@ -1,6 +1,9 @@
 //! Decoding a request, as the agent does.
 
-use super::{Call, ConfigureNetwork, Exec, HealthCheck, ReportStatus, WriteFile};
+use super::{
+    Call, ConfigureNetwork, Exec, ExecAttach, ExecInspect, ExecList, ExecRemove, ExecSignal,
+    ExecStart, HealthCheck, ReportStatus, WriteFile,
+};
 use crate::error::{AgentError, ErrorCode};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::borrow::Cow;
@@ -18,6 +21,18 @@ pub enum Request {
     ReportStatus(ReportStatus),
     /// Put a file into the guest.
     WriteFile(WriteFile),
+    /// Start a program as an object; opens a stream.
+    ExecStart(Box<ExecStart>),
+    /// Come back to one; opens a stream.
+    ExecAttach(ExecAttach),
+    /// Which ones are there?
+    ExecList(ExecList),
+    /// One of them, or its end.
+    ExecInspect(ExecInspect),
+    /// Send it a signal.
+    ExecSignal(ExecSignal),
+    /// End and forget it.
+    ExecRemove(ExecRemove),
 }
 
 /// A well-delimited frame that is no request. The connection lives on.
@@ -60,6 +75,12 @@ impl Request {
             Exec::TYPE => fields(payload).map(Self::Exec),
             ReportStatus::TYPE => Ok(Self::ReportStatus(ReportStatus {})),
             WriteFile::TYPE => fields(payload).map(Self::WriteFile),
+            ExecStart::TYPE => fields(payload).map(Box::new).map(Self::ExecStart),
+            ExecAttach::TYPE => fields(payload).map(Self::ExecAttach),
+            ExecList::TYPE => Ok(Self::ExecList(ExecList {})),
+            ExecInspect::TYPE => fields(payload).map(Self::ExecInspect),
+            ExecSignal::TYPE => fields(payload).map(Self::ExecSignal),
+            ExecRemove::TYPE => fields(payload).map(Self::ExecRemove),
             _ => Err(RequestError::UnknownType),
         }
     }
@@ -73,6 +94,12 @@ impl Request {
             Self::Exec(_) => Exec::TYPE,
             Self::ReportStatus(_) => ReportStatus::TYPE,
             Self::WriteFile(_) => WriteFile::TYPE,
+            Self::ExecStart(_) => ExecStart::TYPE,
+            Self::ExecAttach(_) => ExecAttach::TYPE,
+            Self::ExecList(_) => ExecList::TYPE,
+            Self::ExecInspect(_) => ExecInspect::TYPE,
+            Self::ExecSignal(_) => ExecSignal::TYPE,
+            Self::ExecRemove(_) => ExecRemove::TYPE,
         }
     }
 }

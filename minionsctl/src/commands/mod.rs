@@ -1,13 +1,18 @@
 //! A file a verb.
 
+mod attach;
 mod configure_network;
 mod exec;
 mod get;
 mod health;
+mod kill;
+mod logs;
 mod ls;
 mod network;
+mod ps;
 mod status;
 mod wait;
+mod wait_exec;
 
 use crate::cli::{Cli, Command};
 use crate::client::{Client, Patience};
@@ -15,20 +20,12 @@ use crate::config::Config;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
-use minions_api::VmName;
-use std::path::{Path, PathBuf};
+use crate::target::Target;
+use std::path::Path;
 use std::time::Duration;
 
 /// What minionsd takes at most for what an agent answers by itself.
 const QUICK: Duration = Duration::from_secs(15);
-
-/// Whom a command is for.
-enum Target {
-    /// One VM, through minionsd.
-    Vm(Client, VmName),
-    /// One agent, without it.
-    Agent(PathBuf),
-}
 
 /// Everything that a verb needs beside its own arguments.
 struct Context<'a> {
@@ -58,11 +55,14 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failu
     let config = Config::load(&cli)?;
     let context = Context { printer, timeout: cli.timeout };
     let socket = cli.socket.as_deref();
-    let target = |vm| target(&config, socket, vm);
+    let target = |vm| Target::new(&config, socket, vm);
     match cli.command {
         Command::Ls => ls::run(&context, &daemon(&config, socket)?).await,
         Command::Get { vm } => get::run(&context, &daemon(&config, socket)?, &vm).await,
-        Command::Wait { vm } => wait::run(&context, &daemon(&config, socket)?, &vm).await,
+        Command::Wait { vm, id: None } => wait::run(&context, &daemon(&config, socket)?, &vm).await,
+        Command::Wait { vm, id: Some(id) } => {
+            wait_exec::run(&context, &daemon(&config, socket)?, &vm, &id).await
+        }
         Command::Health { vm } => health::run(&context, &target(vm)?).await,
         Command::Status { vm } => status::run(&context, &target(vm)?).await,
         Command::Network { vm } => network::run(&context, &target(vm)?).await,
@@ -70,22 +70,20 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failu
             let target = target(args.vm.clone())?;
             configure_network::run(&context, &target, args).await
         }
-        Command::Exec(args) => {
-            let target = target(args.vm.clone())?;
-            exec::run(&context, &target, args.argv).await
+        Command::Exec(args) => exec::run(&context, &config, socket, &args).await,
+        Command::Ps { vm } => ps::run(&context, &target(vm)?).await,
+        Command::Logs(args) => {
+            let client = daemon(&config, socket)?;
+            let vm = args.exec.vm.as_ref().ok_or(Failure::WHICH_VM)?;
+            logs::run(&context, &client, vm, &args).await
         }
-    }
-}
-
-fn target(config: &Config, socket: Option<&Path>, vm: Option<VmName>) -> Result<Target, Failure> {
-    match (socket, vm) {
-        (Some(socket), None) => Ok(Target::Agent(socket.to_owned())),
-        (None, Some(vm)) => Ok(Target::Vm(Client::new(config)?, vm)),
-        (Some(_), Some(_)) => {
-            Err(Failure::Usage("--socket names the agent already; leave the VM out"))
+        Command::Attach(args) => {
+            let target = target(args.exec.vm.clone())?;
+            attach::run(&context, &target, &args).await
         }
-        (None, None) => {
-            Err(Failure::Usage("which VM? Give its name (`minionsctl ls`), or --socket PATH"))
+        Command::Kill(args) => {
+            let target = target(args.exec.vm.clone())?;
+            kill::run(&context, &target, &args).await
         }
     }
 }

@@ -6,7 +6,9 @@ use crate::vm::status::{Unready, VmStatus};
 use minions_api::vm::Failure;
 use minions_proto::connection::{ExchangeError, ProtocolError};
 use minions_proto::error::ErrorCode as AgentCode;
+use minions_proto::exec_client::StreamError;
 use minions_proto::frame::EncodeError;
+use minions_proto::message::AgentInfo;
 use minions_proto::{AgentError, Call};
 use std::io;
 use std::sync::Arc;
@@ -53,9 +55,23 @@ pub(crate) enum CallError {
     /// The agent's version can't do this.
     #[error("agent lacks {needs}")]
     TooOld {
-        /// What is missing.
-        needs: &'static str,
+        /// What is missing, in words.
+        needs: String,
+        /// The first field of the request that asks for it.
+        field: Option<String>,
     },
+    /// A program ran, and nobody knows how it ended.
+    #[error("lost: {reason}")]
+    ExecLost {
+        /// Why not.
+        reason: String,
+    },
+    /// What the agent says on a stream contradicts what it has said, or isn't channel mode.
+    #[error("agent broke the stream")]
+    Stream(#[source] StreamError),
+    /// There is no room for more of the program's output.
+    #[error("no memory for the program's output")]
+    NoRoom,
     /// The request doesn't fit a frame.
     #[error("request can't be encoded")]
     Encode(#[source] EncodeError),
@@ -66,7 +82,7 @@ impl CallError {
     pub(crate) fn may_have_executed(&self) -> bool {
         match self {
             Self::TimedOut { sent } | Self::Lost { sent } => *sent,
-            Self::Protocol(_) => true,
+            Self::Protocol(_) | Self::ExecLost { .. } | Self::Stream(_) | Self::NoRoom => true,
             Self::Agent(error) => refused_after_doing(error.code),
             Self::Unreachable { .. } | Self::Overloaded | Self::TooOld { .. } | Self::Encode(_) => {
                 false
@@ -86,11 +102,21 @@ fn refused_after_doing(code: Option<AgentCode>) -> bool {
             | AgentCode::FrameTooLarge
             | AgentCode::CommandNotFound
             | AgentCode::CommandNotExecutable
+            | AgentCode::UserNotFound
+            | AgentCode::CwdNotFound
+            | AgentCode::ArgumentListTooLong
+            | AgentCode::ExecGone
+            | AgentCode::ExecConflict
+            | AgentCode::ExecEnded
             | AgentCode::ExecFailed
             | AgentCode::Busy,
         ) => false,
         Some(
-            AgentCode::NetworkFailed | AgentCode::IoFailed | AgentCode::Internal | AgentCode::Other,
+            AgentCode::NetworkFailed
+            | AgentCode::IoFailed
+            | AgentCode::TakenOver
+            | AgentCode::Internal
+            | AgentCode::Other,
         )
         | None => true,
     }
@@ -126,11 +152,9 @@ impl AgentClient {
         &self.pool
     }
 
-    /// Whether the agent speaks the base protocol only: known once it has answered a probe, which is
-    /// waited for before `deadline`.
-    pub(crate) async fn is_base(&self, deadline: Instant) -> Result<bool, CallError> {
-        self.reachable(deadline).await?;
-        Ok(self.status.borrow().agent.is_none())
+    /// What the agent said of itself last, if it speaks more than the base protocol.
+    pub(super) fn agent(&self) -> Option<AgentInfo> {
+        self.status.borrow().agent.clone()
     }
 
     /// Sends `call` and waits for its reply until `deadline`.
@@ -175,7 +199,8 @@ impl AgentClient {
         }
     }
 
-    fn failed(&self, error: ExchangeError) -> CallError {
+    /// What is to be told of a failed exchange. The supervisor is told too.
+    pub(super) fn failed(&self, error: ExchangeError) -> CallError {
         match error {
             ExchangeError::Agent(error) => return CallError::Agent(error),
             ExchangeError::Encode(error) => return CallError::Encode(error),
@@ -192,7 +217,7 @@ impl AgentClient {
 
     /// Waits for the first probe of a VM that was only just found; turns callers away from one that
     /// is known not to answer, after asking its supervisor to look again.
-    async fn reachable(&self, deadline: Instant) -> Result<(), CallError> {
+    pub(super) async fn reachable(&self, deadline: Instant) -> Result<(), CallError> {
         let mut status = self.status.clone();
         let settled = timeout_at(deadline, status.wait_for(|status| !status.is_unsettled())).await;
         let unready = match settled {

@@ -25,9 +25,9 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(2);
 /// was only paused comes back.
 const ABANDON_AFTER: Duration = Duration::from_secs(120);
 
-/// Dials to one VM that may be unanswered at once. More than a pool ever wants at the same moment;
-/// a VM that answers none of them gets no further one.
-const MAX_UNANSWERED: usize = 16;
+/// Dials to one VM that may be unanswered at once. More than a pool and the streams beside it want at
+/// the same moment; a VM that answers none of them gets no further one.
+const MAX_UNANSWERED: usize = 24;
 
 /// The dials over all VMs: when a thousand sockets appear at once, they take turns. Each runs as a
 /// task that the daemon's end waits for, within bounds.

@@ -9,6 +9,8 @@
 //! * The youngest goes first, so the surplus of a burst grows old at the bottom and is evicted.
 //! * A permit bounds the calls under way. Calls that take as long as a program in the guest can't
 //!   have the last one: it is the [`Lane::Quick`] calls' own.
+//! * Streams are bounded for themselves ([`Lane::Beside`]): however many programs are followed for
+//!   however long, the calls have what they had before.
 //! * A connection that closed or spoke while it idled is never used. After a guest reset it may do
 //!   neither for ever, so one that idled for long is asked before it carries what can't be repeated.
 
@@ -41,6 +43,13 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Permits that only [`Lane::Quick`] gets.
 const QUICK_PERMITS: usize = 1;
 
+/// Streams open at once.
+const MAX_BESIDE: usize = 64;
+
+/// Streams that dial at once; the others wait for their turn. Together with a pool of the default
+/// size and its supervisor fewer than a connector allows.
+const MAX_BESIDE_DIALS: usize = 8;
+
 /// What kind of call a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
@@ -48,6 +57,8 @@ pub(crate) enum Lane {
     Quick,
     /// It lasts as long as a program in the guest does.
     Long,
+    /// Likewise, and there may be many: bounded apart, and turned away at once beyond that.
+    Beside,
 }
 
 /// Why there is no connection to use.
@@ -74,6 +85,8 @@ struct Shared {
     limit: usize,
     long: Arc<Semaphore>,
     quick: Arc<Semaphore>,
+    beside: Arc<Semaphore>,
+    beside_dials: Semaphore,
     waiting: AtomicUsize,
     stock: Mutex<Stock>,
 }
@@ -101,6 +114,8 @@ impl Pool {
             limit,
             long: Arc::new(Semaphore::new(limit - QUICK_PERMITS)),
             quick: Arc::new(Semaphore::new(QUICK_PERMITS)),
+            beside: Arc::new(Semaphore::new(MAX_BESIDE)),
+            beside_dials: Semaphore::new(MAX_BESIDE_DIALS),
             waiting: AtomicUsize::new(0),
             stock: Mutex::default(),
         }))
@@ -117,6 +132,7 @@ impl Pool {
             idle: self.0.stock().idle.len(),
             in_use: self.0.limit.saturating_sub(free),
             limit: self.0.limit,
+            streams: MAX_BESIDE.saturating_sub(self.0.beside.available_permits()),
         }
     }
 
@@ -152,10 +168,16 @@ impl Pool {
         let is_reused = reused.is_some();
         let (connection, epoch) = match reused {
             Some(reused) => reused,
+            None if lane == Lane::Beside => {
+                let turn = timeout_at(deadline, self.0.beside_dials.acquire()).await;
+                // A semaphore of ours is never closed.
+                let _turn = turn.map_err(|_| CheckoutError::TimedOut)?;
+                self.connect(deadline).await?
+            }
             None => self.connect(deadline).await?,
         };
         let connection = Some(connection);
-        Ok(Checkout { connection, reused: is_reused, epoch, pool: self.clone(), _permit: permit })
+        Ok(Checkout { connection, reused: is_reused, epoch, pool: self.clone(), permit })
     }
 
     /// Replaces a reused connection that turned out to be dead by a new one.
@@ -189,6 +211,10 @@ impl Pool {
         lane: Lane,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, CheckoutError> {
+        if lane == Lane::Beside {
+            let beside = Arc::clone(&self.0.beside);
+            return beside.try_acquire_owned().map_err(|_| CheckoutError::Exhausted);
+        }
         let long = Arc::clone(&self.0.long);
         if let Ok(permit) = Arc::clone(&long).try_acquire_owned() {
             return Ok(permit);
@@ -197,7 +223,7 @@ impl Pool {
         let patience = Instant::now() + MAX_WAIT;
         let turn = async {
             match lane {
-                Lane::Long => long.acquire_owned().await,
+                Lane::Long | Lane::Beside => long.acquire_owned().await,
                 Lane::Quick => tokio::select! {
                     permit = Arc::clone(&self.0.quick).acquire_owned() => permit,
                     permit = long.acquire_owned() => permit,
@@ -272,7 +298,7 @@ pub(crate) struct Checkout {
     reused: bool,
     epoch: CancellationToken,
     pool: Pool,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Checkout {
@@ -284,6 +310,16 @@ impl Checkout {
     /// Cancelled when the agent at its other end is gone.
     pub(crate) fn epoch(&self) -> &CancellationToken {
         &self.epoch
+    }
+
+    /// Takes the connection for good, with the permit that bounds how many there are.
+    pub(super) fn into_parts(
+        mut self,
+    ) -> Option<(AgentConnection, CancellationToken, OwnedSemaphorePermit)> {
+        let connection = self.connection.take()?;
+        // All of it: what stays with us counts for nothing.
+        let permit = self.permit.split(1)?;
+        Some((connection, self.epoch.clone(), permit))
     }
 
     /// The connection.

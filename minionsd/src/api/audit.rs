@@ -7,15 +7,17 @@ use axum::http::request::Parts;
 use minions_api::service::Identity;
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::time::Instant;
+use tracing::Span;
 
 /// The tracing target of audit lines, which the log's filter and the audit file go by.
 pub const TARGET: &str = "audit";
 
-/// What a handler adds to its line.
+/// What a handler adds to its line. As long as anybody keeps one, the call isn't over: a stream's
+/// line comes when the stream ends.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Note(Arc<OnceLock<Program>>);
+pub(super) struct Note(Option<Arc<Line>>);
 
 /// A program, recognisable without being readable.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ struct Program {
 impl Note {
     /// The call runs this program.
     pub(super) fn program(&self, command: &str, args: &[String]) {
+        let Some(line) = &self.0 else { return };
         let mut digest = Sha256::new();
         for arg in args {
             digest.update(u64::try_from(arg.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -35,7 +38,21 @@ impl Note {
         }
         let arguments = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         // A handler says it once; a second time would change nothing.
-        let _ = self.0.set(Program { command: command.to_owned(), arguments });
+        let _ = line.program.set(Program { command: command.to_owned(), arguments });
+    }
+
+    /// The call is about the exec of this id.
+    pub(super) fn exec(&self, id: &str) {
+        if let Some(line) = &self.0 {
+            let _ = line.exec_id.set(id.to_owned());
+        }
+    }
+
+    /// What became of it.
+    pub(super) fn outcome(&self, outcome: impl FnOnce() -> String) {
+        if let Some(line) = &self.0 {
+            let _ = line.outcome.set(outcome());
+        }
     }
 }
 
@@ -51,12 +68,25 @@ impl<S: Sync> FromRequestParts<S> for Note {
 /// A call under way. It leaves its line when it is over, however it ends: also if its caller hangs up
 /// and its future is dropped, when what it asked for may have been done already.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Call(Arc<Line>);
+
+/// What the line will say.
+#[derive(Debug)]
+struct Line {
+    /// The request's: its id and trace id belong to the line.
+    span: Span,
     action: String,
     /// As it was sent: still percent-encoded, so plain ASCII.
     vm: Option<String>,
-    note: Note,
+    program: OnceLock<Program>,
+    exec_id: OnceLock<String>,
+    outcome: OnceLock<String>,
     started: Instant,
+    caller: Mutex<Caller>,
+}
+
+#[derive(Debug)]
+struct Caller {
     identity: Identity,
     with_token: bool,
     allowed: bool,
@@ -68,41 +98,75 @@ impl Call {
     /// By nobody yet, and not allowed.
     pub(super) fn begin(request: &Request) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        Self {
+        let identity = Identity::Unknown;
+        let caller = Caller { identity, with_token: false, allowed: false, status: None };
+        Self(Arc::new(Line {
+            span: Span::current(),
             action: format!("{} {route}", request.method()),
             vm: vm_in(request.uri().path()).map(str::to_owned),
-            note: Note::default(),
+            program: OnceLock::new(),
+            exec_id: OnceLock::new(),
+            outcome: OnceLock::new(),
             started: Instant::now(),
-            identity: Identity::Unknown,
-            with_token: false,
-            allowed: false,
-            status: None,
-        }
+            caller: Mutex::new(caller),
+        }))
     }
 
     /// What its handler can add to.
     pub(super) fn note(&self) -> Note {
-        self.note.clone()
+        Note(Some(Arc::clone(&self.0)))
     }
 
     /// Who is at the other end, whatever they have shown.
     pub(super) fn by(&mut self, identity: Identity) {
-        self.identity = identity;
+        self.0.caller().identity = identity;
     }
 
     /// They have the bearer token.
     pub(super) fn with_token(&mut self) {
-        self.with_token = true;
+        self.0.caller().with_token = true;
     }
 
     /// From here on something may happen in the VM.
     pub(super) fn allowed(&mut self) {
-        self.allowed = true;
+        self.0.caller().allowed = true;
     }
 
-    /// It has come to its end.
+    /// It has an answer; its body may still be on its way.
     pub(super) fn answered(&mut self, status: StatusCode) {
-        self.status = Some(status.as_u16());
+        self.0.caller().status = Some(status.as_u16());
+    }
+}
+
+impl Line {
+    /// Held for an assignment or a look.
+    fn caller(&self) -> MutexGuard<'_, Caller> {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) {
+        let program = self.program.get();
+        let caller = self.caller();
+        let (kind, uid) = match caller.identity {
+            Identity::User { uid } => ("user", Some(uid)),
+            Identity::Token | Identity::Unknown => ("unknown", None),
+        };
+        tracing::info!(
+            target: TARGET,
+            identity = if caller.with_token { "token" } else { kind },
+            uid,
+            action = self.action,
+            vm = self.vm,
+            // Quoted and escaped: whoever calls chooses it.
+            command = program.map(|program| tracing::field::debug(&program.command)),
+            arguments_sha256 = program.map(|program| program.arguments.as_str()),
+            exec_id = self.exec_id.get(),
+            outcome = self.outcome.get(),
+            allowed = caller.allowed,
+            status = caller.status,
+            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "operate"
+        );
     }
 }
 
@@ -111,27 +175,9 @@ fn vm_in(path: &str) -> Option<&str> {
     path.strip_prefix("/vms/")?.split('/').next()
 }
 
-/// Writes the line. The request's id and trace id come from the span around it.
-impl Drop for Call {
+/// Whoever lets go last writes the line.
+impl Drop for Line {
     fn drop(&mut self) {
-        let program = self.note.0.get();
-        let (kind, uid) = match self.identity {
-            Identity::User { uid } => ("user", Some(uid)),
-            Identity::Token | Identity::Unknown => ("unknown", None),
-        };
-        tracing::info!(
-            target: TARGET,
-            identity = if self.with_token { "token" } else { kind },
-            uid,
-            action = self.action,
-            vm = self.vm,
-            // Quoted and escaped: whoever calls chooses it.
-            command = program.map(|program| tracing::field::debug(&program.command)),
-            arguments_sha256 = program.map(|program| program.arguments.as_str()),
-            allowed = self.allowed,
-            status = self.status,
-            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "operate"
-        );
+        self.span.in_scope(|| self.write());
     }
 }

@@ -5,12 +5,13 @@ use super::problem::ApiError;
 use crate::vm::Vm;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use minions_api::exec::MAX_TIMEOUT_MS;
 use minions_api::{ErrorCode, VmName};
 use minions_proto::Invalid;
+use minions_proto::message::ExecId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
@@ -24,14 +25,47 @@ impl FromRequestParts<Api> for TheVm {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let name = Path::<String>::from_request_parts(parts, api)
-            .await
-            .map_err(|error| ApiError::malformed(Some("vm".into()), error.body_text()))?;
+        let name = path_parameter(parts, api, "vm").await?;
         let name: VmName = name.parse().map_err(|error| {
-            ApiError::malformed(Some("vm".into()), format!("`vm` is {:?}: {error}", name.0))
+            ApiError::malformed(Some("vm".into()), format!("`vm` is {name:?}: {error}"))
         })?;
         let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
         vms.get(&name).cloned().map(Self).ok_or_else(|| ApiError::vm_not_found(name))
+    }
+}
+
+/// The exec that the path names. Whether it is there is the agent's to say.
+pub(super) struct TheExec(pub(super) ExecId);
+
+impl FromRequestParts<Api> for TheExec {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let id = path_parameter(parts, api, "id").await?;
+        id.parse().map(Self).map_err(|invalid| ApiError::value(&invalid))
+    }
+}
+
+async fn path_parameter(parts: &mut Parts, api: &Api, name: &str) -> Result<String, ApiError> {
+    let unreadable = |why: String| ApiError::malformed(Some(name.to_owned()), why);
+    let all = RawPathParams::from_request_parts(parts, api)
+        .await
+        .map_err(|error| unreadable(error.body_text()))?;
+    let found = all.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+    found.ok_or_else(|| unreadable("missing from the path".into()))
+}
+
+/// A query, with the field that doesn't fit.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        Query::<T>::from_request_parts(parts, api)
+            .await
+            .map(|Query(params)| Self(params))
+            .map_err(|error| unfit_query(&error.body_text()))
     }
 }
 
@@ -46,9 +80,15 @@ pub(super) struct CallParams {
 }
 
 /// How long the caller wants to wait.
+#[derive(Debug)]
 pub(super) struct Patience(Option<Duration>);
 
 impl Patience {
+    /// The `timeout_ms` of a query.
+    pub(super) fn of(timeout_ms: Option<u64>) -> Result<Self, ApiError> {
+        milliseconds("timeout_ms", timeout_ms, 1).map(Self)
+    }
+
     /// The caller's wish, or `default`, from now on.
     pub(super) fn deadline_or(&self, default: Duration) -> Instant {
         Instant::now() + self.0.unwrap_or(default)
@@ -64,17 +104,23 @@ impl FromRequestParts<Api> for Patience {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let Query(params) = Query::<CallParams>::from_request_parts(parts, api)
-            .await
-            .map_err(|error| unfit_query(&error.body_text()))?;
-        match params.timeout_ms {
-            None => Ok(Self(None)),
-            Some(ms @ 1..=MAX_TIMEOUT_MS) => Ok(Self(Some(Duration::from_millis(ms)))),
-            Some(ms) => Err(ApiError::malformed(
-                Some("timeout_ms".into()),
-                format!("`timeout_ms` is {ms}: must be 1 to {MAX_TIMEOUT_MS}"),
-            )),
-        }
+        let Params(params) = Params::<CallParams>::from_request_parts(parts, api).await?;
+        Self::of(params.timeout_ms)
+    }
+}
+
+/// A duration in a query: at least so much, at most a day.
+pub(super) fn milliseconds(
+    field: &str,
+    ms: Option<u64>,
+    least: u64,
+) -> Result<Option<Duration>, ApiError> {
+    match ms {
+        Some(ms) if !(least..=MAX_TIMEOUT_MS).contains(&ms) => Err(ApiError::malformed(
+            Some(field.to_owned()),
+            format!("`{field}` is {ms}: must be {least} to {MAX_TIMEOUT_MS}"),
+        )),
+        ms => Ok(ms.map(Duration::from_millis)),
     }
 }
 
@@ -99,14 +145,19 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
             ));
         }
         let body = Bytes::from_request(request, api).await.map_err(|error| unreadable(&error))?;
-        let mut json = serde_json::Deserializer::from_slice(&body);
-        let value =
-            serde_path_to_error::deserialize(&mut json).map_err(|error| not_the_shape(&error))?;
-        json.end().map_err(|error| {
-            ApiError::malformed(None, format!("the body goes on behind its JSON: {error}"))
-        })?;
-        Ok(Self(value))
+        from_json(&body).map(Self)
     }
+}
+
+/// JSON from a client, with the field that doesn't fit.
+pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let value =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| not_the_shape(&error))?;
+    json.end().map_err(|error| {
+        ApiError::malformed(None, format!("the body goes on behind its JSON: {error}"))
+    })?;
+    Ok(value)
 }
 
 /// A page of another origin can send a form or plain text without being asked; this it can't.
@@ -118,7 +169,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 fn unreadable(error: &BytesRejection) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        ApiError::of(ErrorCode::PayloadTooLarge, "the body is longer than 2 MiB")
+        ApiError::of(
+            ErrorCode::PayloadTooLarge,
+            "the body is too long: up to 8 MiB for a program, 2 MiB otherwise",
+        )
     } else {
         ApiError::malformed(None, "the body could not be read to its end")
     }

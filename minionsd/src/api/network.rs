@@ -27,7 +27,8 @@ pub(super) async fn get_network(
     let reply = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await;
     reply
         .and_then(|status| {
-            status.interfaces.ok_or(CallError::TooOld { needs: "report of its interfaces" })
+            let needs = "report of its interfaces";
+            status.interfaces.ok_or(CallError::TooOld { needs: needs.into(), field: None })
         })
         .map(|all| {
             Json(Network {

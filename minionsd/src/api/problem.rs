@@ -36,6 +36,13 @@ impl ApiError {
         Self(Box::new(problem))
     }
 
+    /// Likewise, with the code of its own that such a value may have.
+    pub(super) fn value(invalid: &Invalid) -> Self {
+        let mut problem = Problem::new(code_of_value(&invalid.field), invalid.to_string());
+        problem.field = Some(invalid.field.clone());
+        Self(Box::new(problem))
+    }
+
     pub(super) fn of(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self(Box::new(Problem::new(code, detail)))
     }
@@ -66,6 +73,44 @@ impl ApiError {
     pub(super) fn about(mut self, vm: VmName) -> Self {
         self.0.vm = Some(vm);
         self
+    }
+
+    /// The field is one of `outer`'s.
+    pub(super) fn within(mut self, outer: &str) -> Self {
+        if let Some(field) = &mut self.0.field {
+            *field = format!("{outer}.{field}");
+        }
+        self
+    }
+
+    /// It is about exactly this field.
+    pub(super) fn within_field(mut self, field: &str) -> Self {
+        self.0.field = Some(field.to_owned());
+        self
+    }
+
+    /// For where it is no response's body.
+    pub(super) fn into_problem(self, request_id: &str) -> Problem {
+        let mut problem = *self.0;
+        request_id.clone_into(&mut problem.request_id);
+        problem
+    }
+
+    pub(super) fn code(&self) -> ErrorCode {
+        self.0.code
+    }
+
+    /// A program that could not be run in `vm`. What makes its request too long for the wire is what
+    /// would be too long for a kernel as well: arguments and environment.
+    pub(super) fn exec(vm: &VmName, error: CallError) -> Self {
+        match error {
+            CallError::Encode(EncodeError::Frame(_)) => Self::of(
+                ErrorCode::ArgumentListTooLong,
+                "arguments and environment are longer than the wire's 1 MiB, encoded",
+            )
+            .about(vm.clone()),
+            error => Self::call(vm, error),
+        }
     }
 
     /// A call to `vm`'s agent that failed.
@@ -101,9 +146,24 @@ impl ApiError {
                 format!("what the agent sent is not the protocol: {error}"),
             ),
             CallError::Agent(error) => refused(error),
-            CallError::TooOld { needs } => Problem::new(
-                ErrorCode::AgentTooOld,
-                format!("the agent speaks the base protocol only, which has no {needs}"),
+            CallError::TooOld { needs, field } => {
+                let detail = format!("the agent is of a version that has no {needs}");
+                let mut problem = Problem::new(ErrorCode::AgentTooOld, detail);
+                problem.field = field;
+                problem
+            }
+            CallError::ExecLost { reason } => {
+                let detail = format!("the program is lost: {reason}");
+                Problem::new(ErrorCode::ConnectionLost, detail)
+            }
+            CallError::Stream(error) => Problem::new(
+                ErrorCode::AgentProtocolError,
+                format!("what the agent sent is not the protocol: {error}"),
+            ),
+            CallError::NoRoom => Problem::new(
+                ErrorCode::Overloaded,
+                "there is no memory for more output: other programs' results have it all; take it \
+                 as a stream, or keep less of it (`max_output_bytes`)",
             ),
             CallError::Encode(EncodeError::Frame(error)) => Problem::new(
                 ErrorCode::PayloadTooLarge,
@@ -122,9 +182,18 @@ impl ApiError {
 /// The agent's own no. A base agent sends no code; the message is all there is.
 fn refused(error: AgentError) -> Problem {
     let code = match error.code {
-        Some(AgentCode::InvalidArgument) => ErrorCode::InvalidRequest,
+        Some(AgentCode::InvalidArgument) => {
+            code_of_value(error.field.as_deref().unwrap_or_default())
+        }
         Some(AgentCode::CommandNotFound) => ErrorCode::CommandNotFound,
         Some(AgentCode::CommandNotExecutable) => ErrorCode::CommandNotExecutable,
+        Some(AgentCode::UserNotFound) => ErrorCode::UserNotFound,
+        Some(AgentCode::CwdNotFound) => ErrorCode::CwdNotFound,
+        Some(AgentCode::ArgumentListTooLong) => ErrorCode::ArgumentListTooLong,
+        Some(AgentCode::ExecGone) => ErrorCode::ExecGone,
+        Some(AgentCode::ExecConflict | AgentCode::ExecEnded | AgentCode::TakenOver) => {
+            ErrorCode::ExecConflict
+        }
         Some(AgentCode::Busy) => ErrorCode::Overloaded,
         Some(AgentCode::Unsupported) => ErrorCode::AgentTooOld,
         // A frame of ours that it can't read is the agent's error, not the caller's.
@@ -141,11 +210,31 @@ fn refused(error: AgentError) -> Problem {
         | None => ErrorCode::AgentError,
     };
     let mut problem = Problem::new(code, error.message);
-    problem.field = error.field;
+    problem.field = error.field.or_else(|| field_of(code).map(str::to_owned));
     problem.agent_code = error.code.and_then(|code| {
         serde_json::to_value(code).ok().and_then(|code| code.as_str().map(str::to_owned))
     });
     problem
+}
+
+/// A wrong value's code, by its field.
+fn code_of_value(field: &str) -> ErrorCode {
+    match field.split('.').next() {
+        Some("env") => ErrorCode::InvalidEnv,
+        Some("signal") => ErrorCode::InvalidSignal,
+        Some("id") => ErrorCode::InvalidExecId,
+        _ => ErrorCode::InvalidRequest,
+    }
+}
+
+/// The field that a code is about, where there is only one.
+fn field_of(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::UserNotFound => Some("user"),
+        ErrorCode::CwdNotFound => Some("cwd"),
+        ErrorCode::ExecGone | ErrorCode::ExecConflict => Some("id"),
+        _ => None,
+    }
 }
 
 impl IntoResponse for ApiError {
@@ -244,7 +333,21 @@ const IN_A_GUEST: &[ErrorCode] = &[
 const WITH_A_BODY: &[ErrorCode] = &[ErrorCode::PayloadTooLarge, ErrorCode::UnsupportedMediaType];
 
 /// What a program in a guest can meet before it runs.
-const WITH_A_PROGRAM: &[ErrorCode] = &[ErrorCode::CommandNotFound, ErrorCode::CommandNotExecutable];
+const WITH_A_PROGRAM: &[ErrorCode] = &[
+    ErrorCode::CommandNotFound,
+    ErrorCode::CommandNotExecutable,
+    ErrorCode::ArgumentListTooLong,
+    ErrorCode::UserNotFound,
+    ErrorCode::CwdNotFound,
+    ErrorCode::InvalidEnv,
+];
+
+/// What an exec's id can meet.
+const WITH_AN_ID: &[ErrorCode] =
+    &[ErrorCode::InvalidExecId, ErrorCode::ExecGone, ErrorCode::ExecConflict];
+
+/// What a signal can meet.
+const WITH_A_SIGNAL: &[ErrorCode] = &[ErrorCode::InvalidSignal];
 
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $($codes:expr),+;)+) => {$(
@@ -269,5 +372,11 @@ problems! {
     /// Of a route that calls a guest with a body.
     BodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY;
     /// Of a route that runs a program.
-    ExecProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_PROGRAM;
+    ExecProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_PROGRAM, WITH_AN_ID;
+    /// Of a route that runs one on many VMs: what happens on each is no problem of the request.
+    ManyProblems = ANYWHERE, ABOUT_A_VM, WITH_A_BODY, &[ErrorCode::InvalidEnv, ErrorCode::InvalidExecId];
+    /// Of a route about an exec that may be there.
+    IdProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_AN_ID;
+    /// Of the route that sends a signal.
+    SignalProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_AN_ID, WITH_A_SIGNAL;
 }

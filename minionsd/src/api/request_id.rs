@@ -3,10 +3,13 @@
 //! into the log too.
 
 use super::problem::into_body;
-use axum::extract::Request;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use std::convert::Infallible;
+use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -17,9 +20,29 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The longest id that is taken over.
 const MAX_LEN: usize = 128;
 
+/// The id, for a handler that writes problems where the outermost layer doesn't see them: into a
+/// stream.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RequestId(Arc<str>);
+
+impl RequestId {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
 /// The outermost layer.
-pub(super) async fn layer(request: Request, next: Next) -> Response {
+pub(super) async fn layer(mut request: Request, next: Next) -> Response {
     let id = given(request.headers()).unwrap_or_else(|| Uuid::new_v4().to_string());
+    request.extensions_mut().insert(RequestId(id.as_str().into()));
     let trace_id = trace_id(request.headers()).map(tracing::field::display);
     let span = tracing::info_span!("request", request_id = %id, trace_id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());

@@ -4,6 +4,7 @@ use super::auth::{self, Policy};
 use super::problem::{ApiError, catch_panic};
 use super::{browser, docs, exec, health, host, network, request_id, service, status, vms};
 use crate::config::Config;
+use crate::exec::Execs;
 use crate::vm::Registry;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -23,12 +24,18 @@ use utoipa_axum::routes;
 /// (`\u0000`) are at most as long, so whatever could fit a frame fits here.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
+/// The longest that describes a program: its input is in it, and an argument that is too long for any
+/// kernel is told as that.
+const MAX_EXEC_BODY: usize = 8 * 1024 * 1024;
+
 /// What every handler works with. A cheap clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) registry: Registry,
     /// Who may do what.
     pub(crate) policy: Policy,
+    /// What all programs share.
+    pub(crate) execs: Execs,
     /// Cancelled once the daemon has been told to stop.
     pub(crate) draining: CancellationToken,
 }
@@ -45,6 +52,7 @@ pub(crate) struct Api {
     tags(
         (name = "vms", description = "What the registry knows; never touches a guest"),
         (name = "guest", description = "Asks the agent in the guest now"),
+        (name = "exec", description = "Runs programs in the guest"),
         (name = "service", description = "The daemon itself")
     )
 )]
@@ -61,12 +69,24 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Read, routes!(status::get_status)))
         .routes(layers.around(Read, routes!(network::get_network)))
         .routes(layers.around(Operate, routes!(network::put_network)))
-        .routes(layers.around(Operate, routes!(exec::run_exec)))
+        .routes(long(layers.around(Operate, routes!(exec::run_exec))))
+        .routes(layers.around(Operate, routes!(exec::websocket::open_exec)))
+        .routes(layers.around(Operate, routes!(exec::execs::list_execs)))
+        .routes(layers.around(Operate, routes!(exec::execs::get_exec)))
+        .routes(layers.around(Operate, routes!(exec::execs::delete_exec)))
+        .routes(layers.around(Operate, routes!(exec::execs::signal_exec)))
+        .routes(layers.around(Operate, routes!(exec::output::get_exec_output)))
+        .routes(long(layers.around(Operate, routes!(exec::many::run_many_execs))))
         .routes(layers.around(Read, routes!(service::get_healthz)))
         .routes(layers.around(Read, routes!(service::get_readyz)))
         .routes(layers.around(Read, routes!(service::get_version)))
         .routes(layers.around(Read, routes!(service::get_whoami)))
         .routes(layers.around(Read, routes!(docs::get_openapi)))
+}
+
+/// A route whose body may be as long as a program.
+fn long((schemas, paths, route): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
+    (schemas, paths, route.layer(DefaultBodyLimit::max(MAX_EXEC_BODY)))
 }
 
 /// What goes around a route by its scope. For the document alone there is nobody to ask.
@@ -120,13 +140,9 @@ pub fn openapi_json() -> String {
 ///
 /// The first two go around the whole router rather than around each of its routes: only there does a
 /// response have the `Allow` that the router adds to a refused method.
-pub(crate) fn app(
-    registry: Registry,
-    config: &Config,
-    policy: Policy,
-    draining: CancellationToken,
-) -> Router {
-    let api = Api { registry, policy, draining };
+pub(crate) fn app(registry: Registry, config: &Config, policy: Policy, execs: Execs) -> Router {
+    let draining = execs.draining.clone();
+    let api = Api { registry, policy, execs, draining };
     let hosts = Arc::new(host::AllowedHosts::new(config));
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
     let pages = docs::pages().layer(from_fn_with_state(api.clone(), auth::read));

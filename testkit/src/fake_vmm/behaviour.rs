@@ -1,11 +1,14 @@
 //! What a fake VMM and the guest behind it do.
 
+use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
 use minions_proto::handshake::grant;
 use minions_proto::version::AGENT_PORT;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
@@ -14,6 +17,11 @@ use tokio::time::sleep;
 pub enum Behaviour {
     /// As a VMM with a guest whose agent is well.
     Agent(Agent),
+    /// Likewise, through a buffer of so many bytes: what is in it when the connection is
+    /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
+    Buffered(Agent, usize),
+    /// Likewise, but the reply to the first request to start a program is lost, with its connection.
+    LosesFirstStart(Agent, Arc<AtomicBool>),
     /// Closes after CONNECT: nobody listens in the guest.
     Refuses,
     /// Takes CONNECT and never answers: the guest or the VMM hangs.
@@ -26,6 +34,9 @@ pub enum Behaviour {
     Replies(Vec<u8>),
     /// `OK`, this to the first request, and closes.
     AnswersOnce(Vec<u8>),
+    /// `OK`, and the first to every request; behind it, if that opened a stream, the second over and
+    /// over.
+    Streams(Vec<u8>, Vec<u8>),
     /// As `Replies`, a byte at a time with a pause before each.
     Drips(Vec<u8>, Duration),
     /// `OK`, and closes at the first whole request.
@@ -51,6 +62,25 @@ impl Behaviour {
                 }
                 Err(error) => Err(error),
             },
+            Self::Buffered(agent, bytes) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => {
+                    let (mut ours, theirs) = duplex(bytes);
+                    let relayed = copy_bidirectional(&mut stream, &mut ours);
+                    let ((), relayed) = tokio::join!(agent.serve(theirs), relayed);
+                    relayed.map(drop)
+                }
+                Err(error) => Err(error),
+            },
+            Self::LosesFirstStart(agent, lost) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => {
+                    let (ours, theirs) = duplex(64 * 1024);
+                    tokio::select! {
+                        () = agent.serve(theirs) => Ok(()),
+                        lost = lose_first_start(stream, ours, &lost) => lost,
+                    }
+                }
+                Err(error) => Err(error),
+            },
             Self::Refuses => Ok(()),
             Self::NeverGrants => until_end(&mut stream).await,
             Self::Grants(line) => {
@@ -62,11 +92,12 @@ impl Behaviour {
                 granted.and(until_end(&mut stream).await)
             }
             Self::Replies(reply) => answer(&mut stream, &reply, None).await,
+            Self::Streams(reply, then) => streams(&mut stream, &reply, &then).await,
             Self::Drips(reply, pause) => answer(&mut stream, &reply, Some(pause)).await,
             Self::AnswersOnce(reply) => {
                 let granted = grant(&mut stream, port).await;
                 let asked = granted.and(request(&mut stream, &mut Decoder::new()).await);
-                asked.and(stream.write_all(&reply).await)
+                asked.map(drop).and(stream.write_all(&reply).await)
             }
             Self::HangsUp => {
                 let granted = grant(&mut stream, port).await;
@@ -104,7 +135,7 @@ async fn answer(
 ) -> std::io::Result<()> {
     grant(stream, AGENT_PORT).await?;
     let mut decoder = Decoder::new();
-    while request(stream, &mut decoder).await? {
+    while request(stream, &mut decoder).await?.is_some() {
         match pause {
             None => stream.write_all(reply).await?,
             Some(pause) => {
@@ -118,16 +149,61 @@ async fn answer(
     Ok(())
 }
 
-/// Waits for a whole frame; `false` at the end of the stream.
-async fn request(stream: &mut UnixStream, decoder: &mut Decoder) -> std::io::Result<bool> {
+/// Passes everything on, up to a reply that shall not arrive.
+async fn lose_first_start(
+    mut host: UnixStream,
+    mut agent: DuplexStream,
+    lost: &AtomicBool,
+) -> std::io::Result<()> {
+    let (mut from_host, mut from_agent) = ([0; 4096], [0; 4096]);
+    let mut armed = false;
+    loop {
+        tokio::select! {
+            read = host.read(&mut from_host) => {
+                let bytes = &from_host[..read?];
+                let starts = bytes.windows(12).any(|part| part == b"\"exec_start\"");
+                armed |= starts && !lost.swap(true, Ordering::SeqCst);
+                if bytes.is_empty() { return Ok(()) }
+                agent.write_all(bytes).await?;
+            }
+            read = agent.read(&mut from_agent) => {
+                let bytes = &from_agent[..read?];
+                if armed || bytes.is_empty() { return Ok(()) }
+                host.write_all(bytes).await?;
+            }
+        }
+    }
+}
+
+/// Likewise, until a request opens a stream.
+async fn streams(stream: &mut UnixStream, reply: &[u8], then: &[u8]) -> std::io::Result<()> {
+    grant(stream, AGENT_PORT).await?;
+    let mut decoder = Decoder::new();
+    while let Some(request) = request(stream, &mut decoder).await? {
+        stream.write_all(reply).await?;
+        let opens = |name: &[u8]| request.windows(name.len()).any(|part| part == name);
+        if opens(b"\"exec_start\"") || opens(b"\"exec_attach\"") {
+            if then.is_empty() {
+                return until_end(stream).await;
+            }
+            loop {
+                stream.write_all(then).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a whole frame; `None` at the end of the stream.
+async fn request(stream: &mut UnixStream, decoder: &mut Decoder) -> std::io::Result<Option<Bytes>> {
     loop {
         match decoder.next_frame() {
-            Ok(Some(_)) => return Ok(true),
+            Ok(Some(request)) => return Ok(Some(request)),
             Ok(None) => {}
             Err(error) => return Err(std::io::Error::other(error)),
         }
         if stream.read_buf(decoder.read_buffer()).await? == 0 {
-            return Ok(false);
+            return Ok(None);
         }
     }
 }

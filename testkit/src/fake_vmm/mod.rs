@@ -77,6 +77,11 @@ impl FakeVmm {
         self.behaviour.send_replace(behaviour);
     }
 
+    /// Breaks all connections, as a VMM or its guest may at any moment. New ones are taken as before.
+    pub fn cut(&self) {
+        self.behaviour.send_modify(|_| {});
+    }
+
     /// Connections taken so far.
     #[must_use]
     pub fn accepted(&self) -> usize {

@@ -1,106 +1,145 @@
-//! A child process and its group.
-//!
-//! The group is the child's own, so a signal to it reaches what the child started, unless that
-//! moved to another group (a daemon does).
+//! A child process, and everything that it starts.
 
+mod cgroup;
 mod group;
+pub(super) mod signal;
+mod spawn;
+mod tree;
 
-use minions_proto::message::Outcome;
-use rustix::process::{Pid, Signal, kill_process_group};
-use std::fs;
+pub(super) use cgroup::{Cgroup, Cgroups};
+pub(super) use spawn::{Image, Setup, Step};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep, timeout_at};
+use tree::Tree;
+use wait4::{ResUse, ResourceUsage, Wait4};
 
-/// Between asking (TERM) and ending (KILL).
-const GRACE: Duration = Duration::from_secs(2);
+/// How often to look whether a tree that was asked to end is gone: nothing tells us.
+const LOOK: Duration = Duration::from_millis(10);
 
-/// How often to look whether a group that was asked to end is gone: nothing tells us.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// For a killed child to be reaped. Only one in an uninterruptible sleep takes longer; it is then
-/// reaped in the background.
+/// For killed processes to be gone. Only one in an uninterruptible sleep takes longer.
 const REAP: Duration = Duration::from_secs(5);
 
-/// A running child. Dropping it kills the whole group; tokio reaps the child.
+/// A process that was started, before the runtime watches it.
+#[derive(Debug)]
+pub(super) struct Started {
+    child: Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+    tree: Tree,
+}
+
+impl Started {
+    /// Starts `command` in a session of its own. May block.
+    pub(super) fn spawn(command: Command, setup: Setup, cgroups: &Cgroups) -> io::Result<Self> {
+        let cgroup = cgroups.make();
+        let mut child = spawn::spawn(command, setup, cgroup.as_ref())?;
+        let pid = Pid::from_child(&child);
+        let tree = Tree::new(pid, cgroup);
+        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(pidfd) => Ok(Self { child, pid, pidfd, tree }),
+            Err(errno) => {
+                tree.kill();
+                child.wait()?;
+                Err(errno.into())
+            }
+        }
+    }
+}
+
+/// A running process. Dropping it kills the whole tree.
 #[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
-    /// `None` once the child has ended by itself: what it left behind may stay.
-    group: Option<Pid>,
+    /// `None` once it has been waited for.
+    child: Option<Child>,
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    tree: Tree,
+    end: Option<ResUse>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) status: ExitStatus,
+    pub(super) usage: ResourceUsage,
 }
 
 impl Process {
-    /// Starts `command`, which makes a process group of its own.
-    pub(super) fn spawn(mut command: Command) -> io::Result<Self> {
-        let child = command.kill_on_drop(true).spawn()?;
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(id) = child.id() {
-            expose_to_oom_killer(id);
+    pub(super) fn watch(started: Started) -> io::Result<Self> {
+        let Started { child, pid, pidfd, tree } = started;
+        match super::watched::watch(pidfd) {
+            Ok(pidfd) => Ok(Self { child: Some(child), pid, pidfd, tree, end: None }),
+            Err(error) => {
+                tree.kill();
+                Err(error)
+            }
         }
-        Ok(Self { child, group })
     }
 
-    /// The pipes, once.
-    pub(super) fn take_output(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
-        (self.child.stdout.take(), self.child.stderr.take())
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Waits for the child to end by itself, and reaps it.
+    pub(super) fn signal(&self, signal: Signal) {
+        self.tree.signal(signal);
+    }
+
+    /// Waits for the process to end, and reaps it.
     ///
     /// Cancel safe.
-    pub(super) async fn wait(&mut self) -> io::Result<Outcome> {
-        let status = self.child.wait().await?;
-        self.group = None;
-        Ok(outcome(status))
+    pub(super) async fn wait(&mut self) -> io::Result<End> {
+        if self.child.is_some() {
+            // A process's descriptor becomes readable when it ends, and stays so.
+            self.pidfd.readable().await?.retain_ready();
+            self.end = self.child.take().map(Wait4::wait4).transpose()?;
+        }
+        let end = self.end.ok_or(io::ErrorKind::NotFound)?;
+        Ok(End { status: end.status, usage: end.rusage })
     }
 
-    /// Ends the group: TERM, up to 2 s for all of it to go, KILL to what is left.
-    pub(super) async fn terminate(&mut self) {
-        let Some(group) = self.group else { return };
-        // An error means that there is nobody left to signal.
-        let _ = kill_process_group(group, Signal::TERM);
-        let deadline = Instant::now() + GRACE;
-        let _ = timeout_at(deadline, self.child.wait()).await;
-        while group::is_alive(group) {
+    /// Ends the tree: TERM, up to `grace` for all of it to go, KILL to what is left. A terminal's
+    /// session is hung up on, too: interactive shells don't heed TERM.
+    pub(super) async fn terminate(&mut self, grace: Duration, terminal: bool) -> io::Result<End> {
+        let deadline = Instant::now() + grace;
+        if terminal {
+            self.tree.signal_all(Signal::HUP);
+        }
+        self.tree.signal_all(Signal::TERM);
+        // What is stopped can't even end.
+        self.tree.signal_all(Signal::CONT);
+        // Late: it is killed with the rest below.
+        let _ = timeout_at(deadline, self.wait()).await;
+        while self.tree.is_alive() {
             if Instant::now() >= deadline {
-                let _ = kill_process_group(group, Signal::KILL);
+                self.tree.kill();
                 break;
             }
             sleep(LOOK).await;
         }
-        if timeout(REAP, self.child.wait()).await.is_ok() {
-            self.group = None;
+        let end = self.wait().await?;
+        let patience = Instant::now() + REAP;
+        while self.tree.is_alive() && Instant::now() < patience {
+            sleep(LOOK).await;
         }
+        Ok(end)
+    }
+
+    /// What it left behind may stay; the control group that this is in.
+    pub(super) fn release(mut self) -> Option<Cgroup> {
+        self.tree.release()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::KILL);
+        if self.child.is_some() {
+            self.tree.kill();
         }
-    }
-}
-
-/// The agent's unit keeps the kernel from choosing the agent when memory runs out, and a child
-/// inherits that. A program that eats all memory must be the one that goes.
-fn expose_to_oom_killer(pid: u32) {
-    let score = format!("/proc/{pid}/oom_score_adj");
-    let is_spared = fs::read_to_string(&score).is_ok_and(|score| score.starts_with('-'));
-    if is_spared {
-        // Only who has ended in between can't be changed any more.
-        let _ = fs::write(score, "0");
-    }
-}
-
-fn outcome(status: ExitStatus) -> Outcome {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Outcome::Exited { code },
-        (None, Some(signal)) => Outcome::Signaled { signal, core: status.core_dumped() },
-        (None, None) => unreachable!("waiting reports an exit or a signal, never a stop"),
     }
 }

@@ -1,4 +1,5 @@
-//! A stream's beginning and end, within a fixed budget, while it is still being written.
+//! Collecting a program's output: a stream's beginning and end, within a fixed budget, while it is
+//! still being written. The base `exec` reply and the daemon's collected exec both show that.
 //!
 //! ```text
 //!  written:  ████████████████████░░░░░░░░░░░░░░░░░░░░░░░████████████████████
@@ -7,15 +8,11 @@
 //!
 //! The head says what a program set out to do, the tail how it ended.
 
-use super::json_text;
 use std::collections::VecDeque;
-
-/// Kept of each end. Both together are a whole frame: a reply could never show more.
-const KEEP: usize = minions_proto::frame::MAX_FRAME_LEN / 2;
 
 /// What has been kept so far.
 #[derive(Debug)]
-pub(super) struct HeadTail {
+pub struct HeadTail {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     /// Bytes kept of each end, at most.
@@ -25,29 +22,30 @@ pub(super) struct HeadTail {
 
 /// What was kept in the end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub struct Kept {
     /// The whole stream, if nothing is missing.
-    pub(super) head: Vec<u8>,
-    pub(super) tail: Vec<u8>,
+    pub head: Vec<u8>,
+    /// Its end, if something is.
+    pub tail: Vec<u8>,
     /// Bytes missing between the two.
-    pub(super) missing: u64,
+    pub missing: u64,
 }
 
 impl HeadTail {
-    pub(super) fn new() -> Self {
-        Self::keeping(KEEP)
-    }
-
-    fn keeping(keep: usize) -> Self {
+    /// Keeps at most `keep` bytes of each end.
+    #[must_use]
+    pub fn keeping(keep: usize) -> Self {
         Self { head: Vec::new(), tail: VecDeque::new(), keep, total: 0 }
     }
 
     /// Bytes written, kept or not.
-    pub(super) fn total(&self) -> u64 {
+    #[must_use]
+    pub fn total(&self) -> u64 {
         self.total
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// What comes next.
+    pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
         let (head, rest) = bytes.split_at(bytes.len().min(self.keep - self.head.len()));
         self.head.extend_from_slice(head);
@@ -58,18 +56,50 @@ impl HeadTail {
     }
 
     /// The result. A character that was cut in half at the gap goes wholly into the gap.
-    pub(super) fn finish(mut self) -> Kept {
+    #[must_use]
+    pub fn finish(mut self) -> Kept {
         let kept = (self.head.len() + self.tail.len()) as u64;
         if kept == self.total {
             self.head.extend(self.tail);
             return Kept { head: self.head, tail: Vec::new(), missing: 0 };
         }
-        self.head.truncate(json_text::whole_prefix_len(&self.head));
+        self.head.truncate(whole_prefix_len(&self.head));
         let mut tail = Vec::from(self.tail);
-        tail.drain(..json_text::torn_start_len(&tail));
+        tail.drain(..torn_start_len(&tail));
         let missing = self.total - (self.head.len() + tail.len()) as u64;
         Kept { head: self.head, tail, missing }
     }
+}
+
+/// How much of `bytes` is there without a character that only begins.
+#[must_use]
+pub fn whole_prefix_len(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => bytes.len(),
+        Err(_) => bytes.len() - begun_len(bytes),
+    }
+}
+
+/// Bytes of the character that begins at the end of `bytes` and isn't complete.
+fn begun_len(bytes: &[u8]) -> usize {
+    let len = bytes.iter().rev().take_while(|byte| is_continuation(**byte)).take(3).count() + 1;
+    let Some(lead) = bytes.len().checked_sub(len).and_then(|at| bytes.get(at)) else { return 0 };
+    let wanted = match lead {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 0,
+    };
+    if len < wanted { len } else { 0 }
+}
+
+/// Bytes at the start of `bytes` that end a character whose beginning is elsewhere.
+fn torn_start_len(bytes: &[u8]) -> usize {
+    bytes.iter().take(3).take_while(|byte| is_continuation(**byte)).count()
+}
+
+fn is_continuation(byte: u8) -> bool {
+    byte & 0b1100_0000 == 0b1000_0000
 }
 
 #[cfg(test)]

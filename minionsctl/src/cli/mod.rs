@@ -1,7 +1,12 @@
 //! The grammar.
 
+mod exec;
+
+pub(crate) use exec::{Attach, Exec, Kill, Logs, Many};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
+use minions_proto::message::ExecId;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,23 +22,36 @@ use std::time::Duration;
 pub(crate) struct Cli {
     /// minionsd: http://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
     /// it is there, else http://127.0.0.1:7070]
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "URL",
+        conflicts_with = "socket"
+    )]
     pub(crate) host: Option<String>,
 
     /// File with the bearer token for minionsd [env: MINIONS_TOKEN_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
     /// A VM's own socket: talk to its agent without minionsd, and print what it says
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
     /// How to print
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_enum,
+        default_value = "table"
+    )]
     pub(crate) output: Format,
 
     /// How long to wait (`500ms`, `10s`, `5m`). For exec: how long the program may take
-    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
     /// What to do
@@ -78,18 +96,32 @@ pub(crate) enum Command {
     /// Replace the guest's network configuration
     ConfigureNetwork(ConfigureNetwork),
     /// Run a program in the guest: exec VM -- CMD ARGS…
-    Exec(Exec),
-    /// Wait until a VM is ready (at most --timeout, else a minute)
+    Exec(Box<Exec>),
+    /// List a VM's programs: those that run, and those that ended not long ago
+    Ps {
+        /// Which VM
+        vm: Option<VmName>,
+    },
+    /// Print what a program has written so far
+    Logs(Logs),
+    /// Come back to a program
+    Attach(Attach),
+    /// Send a program a signal, or end and forget it
+    Kill(Kill),
+    /// Wait until a VM is ready (at most --timeout, else a minute); or, with ID, until a program has
+    /// ended, with its exit code
     Wait {
         /// Which VM
         vm: VmName,
+        /// Which of its programs
+        id: Option<ExecId>,
     },
 }
 
 impl Command {
     /// Whether the exit code is a remote program's.
     pub(crate) fn runs_a_program(&self) -> bool {
-        matches!(self, Self::Exec(_))
+        matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
     }
 }
 
@@ -107,16 +139,6 @@ pub(crate) struct ConfigureNetwork {
     /// Name servers, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub(crate) dns: Vec<String>,
-}
-
-/// `exec`.
-#[derive(Debug, Args)]
-pub(crate) struct Exec {
-    /// Which VM
-    pub(crate) vm: Option<VmName>,
-    /// The program and its arguments, behind `--`
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) argv: Vec<String>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -148,6 +170,31 @@ mod tests {
     #[test]
     fn exec_without_a_program_is_a_usage_error() {
         assert!(Cli::try_parse_from(["minionsctl", "exec", "web-1"]).is_err());
+    }
+
+    #[test]
+    fn many_vms_are_no_place_for_what_is_one_programs() {
+        let parse = |args: &[&str]| {
+            Cli::try_parse_from([&["minionsctl", "exec"], args, &["--", "true"]].concat())
+        };
+        assert!(parse(&["--on", "web-*", "--on", "db", "--group", "--timeout", "5s"]).is_ok());
+        assert!(parse(&["--all", "-e", "A=B", "-u", "nobody", "-w", "/tmp"]).is_ok());
+        for more in ["web-1", "-i", "-t", "-d", "--id=x", "--socket=/x", "--all"] {
+            assert!(parse(&["--on", "web-*", more]).is_err(), "{more}");
+        }
+        assert!(parse(&["--all", "web-1"]).is_err());
+        assert!(parse(&["-it", "web-1"]).is_ok());
+    }
+
+    #[test]
+    fn a_program_is_named_by_vm_and_id_and_by_id_alone_behind_a_socket() {
+        let parse = |args: &[&str]| match Cli::parse_from([&["minionsctl"], args].concat()).command
+        {
+            Command::Kill(Kill { exec, .. }) => (exec.vm.map(String::from), exec.id.to_string()),
+            _ => panic!("not kill"),
+        };
+        assert_eq!(parse(&["kill", "web-1", "x", "-s", "INT"]), (Some("web-1".into()), "x".into()));
+        assert_eq!(parse(&["--socket", "/s", "kill", "x"]), (None, "x".into()));
     }
 
     #[test]

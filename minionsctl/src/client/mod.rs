@@ -1,5 +1,8 @@
 //! The daemon over HTTP.
 
+mod lines;
+mod upgrade;
+
 use crate::config::Config;
 use crate::failure::Failure;
 use minions_api::problem::MEDIA_TYPE;
@@ -80,6 +83,15 @@ impl Client {
         self.send(self.request(method, path, patience).json(body)).await
     }
 
+    /// `DELETE path`.
+    pub(crate) async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Patience,
+    ) -> Result<T, Failure> {
+        self.send(self.request(Method::DELETE, path, patience)).await
+    }
+
     fn request(&self, method: Method, path: &str, patience: Patience) -> RequestBuilder {
         let query = match patience.asked {
             Some(asked) => format!("?timeout_ms={}", asked.as_millis()),
@@ -92,18 +104,26 @@ impl Client {
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
         let response = request.send().await.map_err(|error| self.no_response(error))?;
-        let status = response.status();
-        let is_problem = media_type(&response) == Some(MEDIA_TYPE);
+        if !response.status().is_success() {
+            return Err(self.problem(response).await);
+        }
         let body = response.bytes().await.map_err(|error| self.no_response(error))?;
-        let read = if status.is_success() {
-            serde_json::from_slice(&body).map(Ok)
-        } else if is_problem {
-            serde_json::from_slice::<Problem>(&body)
-                .map(|problem| Err(Failure::Problem(Box::new(problem))))
-        } else {
-            return Err(self.not_minionsd(format!("it answers {status} without a problem")));
-        };
-        read.unwrap_or_else(|error| Err(self.not_minionsd(error.to_string())))
+        serde_json::from_slice(&body).map_err(|error| self.not_minionsd(error.to_string()))
+    }
+
+    /// What an answer that is no success says.
+    async fn problem(&self, response: Response) -> Failure {
+        let status = response.status();
+        if media_type(&response) != Some(MEDIA_TYPE) {
+            return self.not_minionsd(format!("it answers {status} without a problem"));
+        }
+        match response.bytes().await {
+            Err(error) => self.no_response(error),
+            Ok(body) => match serde_json::from_slice::<Problem>(&body) {
+                Ok(problem) => Failure::Problem(Box::new(problem)),
+                Err(error) => self.not_minionsd(error.to_string()),
+            },
+        }
     }
 
     fn no_response(&self, source: reqwest::Error) -> Failure {
@@ -115,7 +135,13 @@ impl Client {
         }
     }
 
-    fn not_minionsd(&self, what: String) -> Failure {
+    /// An answer that is not complete.
+    pub(crate) fn broke_off(&self) -> Failure {
+        Failure::BrokeOff { host: self.host.clone() }
+    }
+
+    /// An answer that makes no sense.
+    pub(crate) fn not_minionsd(&self, what: String) -> Failure {
         Failure::NotMinionsd { host: self.host.clone(), what }
     }
 }

@@ -4,6 +4,10 @@
 //! guest or a daemon said goes through [`Printer`], which makes control characters visible. Only a
 //! program's own output is passed on as it is: that is what was asked for.
 
+mod program;
+
+pub(crate) use program::{ProgramOutput, write_to};
+
 use crate::cli::Format;
 use crate::failure::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -42,20 +46,32 @@ impl Printer {
         emit((harmless_json(&text) + "\n").as_bytes())
     }
 
+    /// `value` as JSON on one line.
+    pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
+        emit((harmless_json(&text) + "\n").as_bytes())
+    }
+
+    /// A line above results.
+    pub(crate) fn heading(&self, text: &str) -> Result<(), Failure> {
+        emit((harmless(text) + "\n").as_bytes())
+    }
+
     /// Whether programs read this.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// A remote program's output, byte for byte.
-    pub(crate) fn program(&self, stdout: &str, stderr: &str) -> Result<(), Failure> {
-        emit(stdout.as_bytes())?;
-        io::stderr().write_all(stderr.as_bytes()).map_err(Failure::Output)
-    }
-
     /// A remark that is no result.
     pub(crate) fn remark(&self, text: &str) {
         say(&harmless(text));
+    }
+
+    /// The same, lines of it, to a terminal that is a program's at the moment: the cursor may be
+    /// anywhere, and a line's end doesn't bring it back to the beginning.
+    pub(crate) fn remark_in_between(&self, lines: &[&str]) {
+        let lines: Vec<String> = lines.iter().map(|line| harmless(line)).collect();
+        say(&format!("\r\n{}\r", lines.join("\r\n")));
     }
 
     /// Why there is no result, what lies behind it, and what to do next.
@@ -124,6 +140,12 @@ impl Rows {
         let lines = table.lines().map(|line| format!("{}\n", line.trim_end()));
         lines.map(|line| line.strip_prefix(' ').map_or(line.clone(), String::from)).collect()
     }
+}
+
+/// A line of a program's output where it stands among others': what it could do to a terminal, it
+/// could do to theirs. Tabs stay.
+pub(crate) fn harmless_line(line: &str) -> String {
+    line.split('\t').map(harmless).collect::<Vec<_>>().join("\t")
 }
 
 /// The text with everything made visible that could do something to a terminal: C0, DEL, C1, and

@@ -1,0 +1,85 @@
+//! The base `exec`: start, collect, forget.
+
+use super::fit::fit;
+use super::{Afterwards, ExecError, Executor, Piece, Tail};
+use bytes::BytesMut;
+use minions_proto::Invalid;
+use minions_proto::channel::{Ended, HostControl, OutputStream};
+use minions_proto::collect::HeadTail;
+use minions_proto::frame::MAX_FRAME_LEN;
+use minions_proto::message::{Exec, ExecReply, ExecStart, MAX_TIMEOUT_MS, OnDisconnect, Outcome};
+use std::sync::Arc;
+
+/// Kept of each end of a stream. Both together are a whole frame: a reply could never show more.
+const KEEP: usize = MAX_FRAME_LEN / 2;
+
+/// Leaves when dropped: nobody comes back to a base exec.
+struct Leaving(super::Handle);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        // Leaving can't be refused.
+        let _ = self.0.control(HostControl::Leave);
+    }
+}
+
+impl Executor {
+    /// Runs one program to its end, and gives a reply that fits a frame.
+    ///
+    /// Dropping the future ends the program and everything that it started.
+    pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, Arc<ExecError>> {
+        let start = self.collected(exec).map_err(|invalid| Arc::new(invalid.into()))?;
+        let (_, tail) = self.begin(start, Afterwards::Forget).await?;
+        let leaving = Leaving(tail.handle());
+        let reply = collect(tail, &leaving.0).await;
+        reply.map_err(Arc::new)
+    }
+
+    fn collected(&self, exec: Exec) -> Result<ExecStart, Invalid> {
+        exec.validate()?;
+        let default = u64::try_from(self.default_timeout.as_millis()).unwrap_or(MAX_TIMEOUT_MS);
+        Ok(ExecStart {
+            command: exec.command,
+            args: exec.args,
+            timeout_ms: Some(exec.timeout_ms.unwrap_or(default)),
+            on_disconnect: OnDisconnect::Kill,
+            ..ExecStart::default()
+        })
+    }
+}
+
+async fn collect(mut tail: Tail, handle: &super::Handle) -> Result<ExecReply, ExecError> {
+    let (mut stdout, mut stderr) = (HeadTail::keeping(KEEP), HeadTail::keeping(KEEP));
+    let mut buffer = BytesMut::new();
+    let ended = loop {
+        buffer.clear();
+        match tail.next(&mut buffer).await {
+            Piece::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
+            Piece::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
+            Piece::Ended(ended) => break ended,
+            // Its id is known to nobody who could take it over, and it loses nothing.
+            Piece::Gap { .. } | Piece::InputTaken(_) | Piece::Complete | Piece::TakenOver => {}
+        }
+        let ack = HostControl::Ack { stdout: stdout.total(), stderr: stderr.total() };
+        handle.control(ack)?;
+    };
+    reply(ended, stdout, stderr)
+}
+
+fn reply(ended: Ended, stdout: HeadTail, stderr: HeadTail) -> Result<ExecReply, ExecError> {
+    if let Outcome::Lost { reason } = ended.outcome {
+        return Err(ExecError::Lost(reason));
+    }
+    let reply = ExecReply {
+        exit_code: ended.outcome.exit_code(),
+        stdout: String::new(),
+        stderr: String::new(),
+        stdout_bytes: Some(stdout.total()),
+        stderr_bytes: Some(stderr.total()),
+        stdout_truncated: Some(false),
+        stderr_truncated: Some(false),
+        outcome: Some(ended.outcome),
+        duration_ms: Some(ended.usage.wall_ms),
+    };
+    Ok(fit(reply, stdout.finish(), stderr.finish())?)
+}

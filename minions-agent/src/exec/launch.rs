@@ -1,0 +1,244 @@
+//! From a request to a running process.
+
+use super::ExecError;
+use super::lookup::{DEFAULT_PATH, find, missing_interpreter};
+use super::pipe::{Pipe, winsize};
+use super::process::{Cgroups, Image, Process, Setup, Started, Step};
+use super::user::{self, Account};
+use minions_proto::message::{ExecStart, Tty};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::tcsetwinsize;
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{CString, NulError, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tokio::task::spawn_blocking;
+
+/// What a service manager tells the agent, and only the agent: a child that believed it would
+/// answer the watchdog or take the agent's sockets for its own.
+const NOT_FOR_CHILDREN: [&str; 9] = [
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "MAINPID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// What most terminals understand.
+const DEFAULT_TERM: &str = "xterm-256color";
+
+/// A running program, and our ends of its streams.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) process: Process,
+    pub(super) stdin: Option<Pipe>,
+    pub(super) stdout: Pipe,
+    /// A terminal has none.
+    pub(super) stderr: Option<Pipe>,
+}
+
+/// Starts the program.
+///
+/// On a thread of its own, because looking up and loading a program reads files, and a file system
+/// that hangs must hang this request alone. Not to be cancelled: what was started would be lost.
+pub(super) async fn launch(start: ExecStart, cgroups: Cgroups) -> Result<Launched, ExecError> {
+    let launched = spawn_blocking(move || spawn(&start, &cgroups));
+    let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
+    let process = Process::watch(started).map_err(ExecError::Wait)?;
+    let Ends { stdin, stdout, stderr, terminal } = ends;
+    let pipe = |fd| Pipe::new(fd).map_err(ExecError::Wait);
+    let stdout = pipe(stdout)?;
+    let stdin = if terminal { Some(stdout.clone()) } else { stdin.map(pipe).transpose()? };
+    Ok(Launched { process, stdin, stdout, stderr: stderr.map(pipe).transpose()? })
+}
+
+/// Our ends, which don't block.
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+    /// Whether all of them are `stdout`.
+    terminal: bool,
+}
+
+fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecError> {
+    let account = start.user.as_deref().map(user::find).transpose()?;
+    let cwd = start.cwd.as_deref().unwrap_or("/");
+    let path = start.env.get("PATH").map(OsString::from).or_else(|| env::var_os("PATH"));
+    let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
+    let program = find(&start.command, &path, Path::new(cwd))?;
+    let image = image(start, &program, environment(start, account.as_ref(), path));
+    // Only its streams: the rest is the image's.
+    let mut command = Command::new(&program);
+    let ends = match &start.tty {
+        Some(tty) => terminal(&mut command, tty),
+        None => pipes(&mut command, start.stdin),
+    };
+    let ends = ends.map_err(|source| ExecError::Streams(source.into()))?;
+    let setup = Setup {
+        image: image.map_err(|_| ExecError::Nul)?,
+        terminal: ends.terminal,
+        rlimits: start.rlimits.iter().filter_map(|(name, limit)| rlimit(name, *limit)).collect(),
+        account,
+        cwd: CString::new(cwd).unwrap_or_default(),
+        expose_to_oom_killer: is_spared(),
+    };
+    match Started::spawn(command, setup, cgroups) {
+        Ok(started) => Ok((started, ends)),
+        Err(error) => Err(refused(start, &program, error)),
+    }
+}
+
+/// Validation has refused strings with a NUL, and the guest's own files have none.
+fn image(
+    start: &ExecStart,
+    program: &Path,
+    environment: BTreeMap<OsString, OsString>,
+) -> Result<Image, NulError> {
+    let args = std::iter::once(&start.command).chain(&start.args);
+    let args = args.map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?;
+    let env = environment.into_iter().map(|(mut variable, value)| {
+        variable.push("=");
+        variable.push(value);
+        CString::new(variable.into_vec())
+    });
+    let path = CString::new(program.as_os_str().as_bytes())?;
+    Ok(Image::new(path, args, env.collect::<Result<_, _>>()?))
+}
+
+/// The agent's own, its user's, its terminal's, and then what was asked for.
+fn environment(
+    start: &ExecStart,
+    account: Option<&Account>,
+    path: OsString,
+) -> BTreeMap<OsString, OsString> {
+    let mut variables: BTreeMap<OsString, OsString> = env::vars_os()
+        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|ours| name == ours))
+        .collect();
+    let of_account = |account: &Account| {
+        let Account { name, home, shell, .. } = account;
+        [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)]
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+    };
+    match account {
+        Some(account) => variables.extend(of_account(account)),
+        // Who stays who the agent is keeps what the agent was started with.
+        None => {
+            for (name, value) in user::of(rustix::process::geteuid()).iter().flat_map(of_account) {
+                variables.entry(name).or_insert(value);
+            }
+        }
+    }
+    if let Some(tty) = &start.tty {
+        variables.insert("TERM".into(), tty.term.as_deref().unwrap_or(DEFAULT_TERM).into());
+    }
+    variables.extend(start.env.iter().map(|(name, value)| (name.into(), value.into())));
+    variables.insert("PATH".into(), path);
+    variables
+}
+
+fn pipes(command: &mut Command, stdin: bool) -> Result<Ends, Errno> {
+    let stdin = if stdin {
+        let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+        command.stdin(theirs);
+        Some(without_blocking(ours)?)
+    } else {
+        // Opened here, so that a guest without a /dev gets an error about that.
+        let null = File::open("/dev/null");
+        command.stdin(null.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?);
+        None
+    };
+    let (stdout, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    command.stdout(theirs);
+    let (stderr, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    command.stderr(theirs);
+    let (stdout, stderr) = (without_blocking(stdout)?, without_blocking(stderr)?);
+    Ok(Ends { stdin, stdout, stderr: Some(stderr), terminal: false })
+}
+
+/// Our end only: the program's own must block, as every program expects.
+fn without_blocking(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    fcntl_setfl(&fd, OFlags::NONBLOCK)?;
+    Ok(fd)
+}
+
+fn terminal(command: &mut Command, tty: &Tty) -> Result<Ends, Errno> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = ioctl_tiocgptpeer(&master, flags)?;
+    tcsetwinsize(&slave, winsize(tty.rows, tty.cols))?;
+    let again = |fd: &OwnedFd| {
+        fd.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    };
+    command.stdin(Stdio::from(again(&slave)?)).stdout(Stdio::from(again(&slave)?)).stderr(slave);
+    Ok(Ends { stdin: None, stdout: without_blocking(master)?, stderr: None, terminal: true })
+}
+
+fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
+    let resource = match name {
+        "as" => Resource::As,
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        // Validation has refused every other name.
+        _ => return None,
+    };
+    Some((resource, Rlimit { current: Some(limit), maximum: Some(limit) }))
+}
+
+/// The agent's unit keeps the kernel from choosing the agent when memory runs out, and a child
+/// inherits that.
+fn is_spared() -> bool {
+    fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-'))
+}
+
+/// `program` was there a moment ago, so "no such file" is about something that it needs.
+fn refused(start: &ExecStart, program: &Path, error: io::Error) -> ExecError {
+    let (step, source) = Step::of(error);
+    let path = program.display().to_string();
+    match (step, Errno::from_io_error(&source)) {
+        (Step::Cwd, _) => {
+            ExecError::Cwd { path: start.cwd.clone().unwrap_or_else(|| "/".into()), source }
+        }
+        (Step::User, _) => {
+            ExecError::CantBecome { user: start.user.clone().unwrap_or_default(), source }
+        }
+        (Step::Limits, _) => ExecError::Limits(source),
+        (Step::Session | Step::Terminal, _) => ExecError::Streams(source),
+        (Step::Exec, Some(Errno::NOENT)) => {
+            ExecError::NoInterpreter { path, missing: missing_interpreter(program), source }
+        }
+        (Step::Exec, Some(Errno::ACCESS | Errno::NOEXEC)) => {
+            ExecError::NotExecutable { path, source }
+        }
+        (Step::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),
+        (Step::Exec, _) => ExecError::Start { path, source },
+    }
+}

@@ -1,0 +1,106 @@
+//! The task that owns a program, from its start to its end.
+
+use super::object::{Exec, millis};
+use super::pipe::Pipe;
+use super::process::{self, End, Process};
+use super::pump::Pump;
+use minions_proto::channel::Ended;
+use minions_proto::message::{Outcome, Usage};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// What a program is run with, beside its exec.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) exec: Arc<Exec>,
+    pub(super) process: Process,
+    pub(super) pump: Pump,
+    /// Where its size can be changed.
+    pub(super) terminal: Option<Pipe>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) grace: Duration,
+}
+
+impl Life {
+    /// Runs it to its end, and says in the exec how that was.
+    pub(super) async fn run(mut self) {
+        let watch = watch(&self.exec, &mut self.process, &self.terminal, self.timeout, self.grace);
+        let outcome = self.pump.while_doing(watch).await;
+        let wall_ms = millis(self.exec.started.elapsed());
+        self.pump.drain().await;
+        let ended = match outcome {
+            Ok((outcome, end)) => Ended { outcome, usage: usage(&end, wall_ms) },
+            Err(error) => {
+                let reason = format!("its end can't be waited for: {error}");
+                let usage = Usage { wall_ms, ..Usage::default() };
+                Ended { outcome: Outcome::Lost { reason }, usage }
+            }
+        };
+        self.exec.finish(ended, self.process.release());
+    }
+}
+
+/// Waits for the end, or brings it about: when time is up, or when nobody wants it any more.
+async fn watch(
+    exec: &Exec,
+    process: &mut Process,
+    terminal: &Option<Pipe>,
+    timeout: Option<Duration>,
+    grace: Duration,
+) -> io::Result<(Outcome, End)> {
+    // A limit that no clock reaches is none.
+    let deadline = timeout.and_then(|timeout| exec.started.checked_add(timeout));
+    loop {
+        let orders = exec.take_orders();
+        for signal in orders.signals {
+            process.signal(process::signal::of(signal));
+        }
+        if let (Some((rows, cols)), Some(terminal)) = (orders.size, terminal) {
+            // A terminal that nobody has open any more has no size.
+            let _ = terminal.resize(rows, cols);
+        }
+        if orders.end {
+            let end = process.terminate(grace, terminal.is_some()).await?;
+            return Ok((outcome(end.status), end));
+        }
+        tokio::select! {
+            end = process.wait() => {
+                let end = end?;
+                return Ok((outcome(end.status), end));
+            }
+            () = exec.ordered.notified() => {}
+            () = reached(deadline) => {
+                let end = process.terminate(grace, terminal.is_some()).await?;
+                return Ok((Outcome::TimedOut, end));
+            }
+        }
+    }
+}
+
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn outcome(status: ExitStatus) -> Outcome {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Outcome::Exited { code },
+        (None, Some(signal)) => Outcome::Signaled { signal, core: status.core_dumped() },
+        (None, None) => unreachable!("waiting reports an exit or a signal, never a stop"),
+    }
+}
+
+fn usage(end: &End, wall_ms: u64) -> Usage {
+    Usage {
+        wall_ms,
+        user_ms: millis(end.usage.utime),
+        system_ms: millis(end.usage.stime),
+        max_rss_bytes: end.usage.maxrss,
+    }
+}

@@ -1,0 +1,84 @@
+//! Our end of a program's pipe, or the master side of its terminal.
+
+use rustix::io::Errno;
+use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A descriptor that doesn't block. Clones are the same one: a terminal is read and written.
+#[derive(Debug, Clone)]
+pub(super) struct Pipe(Arc<AsyncFd<OwnedFd>>);
+
+/// What reading came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    Bytes(usize),
+    /// It would have blocked after all.
+    Nothing,
+    /// Nobody has the other end any more.
+    End,
+}
+
+impl Pipe {
+    /// Takes a descriptor that was opened with `O_NONBLOCK`.
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self(Arc::new(super::watched::watch(fd)?)))
+    }
+
+    /// Waits for something to read. Cancel safe.
+    pub(super) async fn readable(&self) {
+        // An error shows itself at the read that follows.
+        let _ = self.0.readable().await.map(|mut guard| guard.retain_ready());
+    }
+
+    /// Waits for room to write. Cancel safe.
+    pub(super) async fn writable(&self) {
+        let _ = self.0.writable().await.map(|mut guard| guard.retain_ready());
+    }
+
+    /// Reads without waiting.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> Read {
+        let read = self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buffer)?));
+        match read {
+            Ok(0) => Read::End,
+            Ok(len) => Read::Bytes(len),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::Nothing,
+            // EIO is how a terminal's master says that everybody has closed it.
+            Err(_) => Read::End,
+        }
+    }
+
+    /// Writes without waiting; how many bytes went. An error means that nobody reads any more.
+    pub(super) fn write(&self, slices: (&[u8], &[u8])) -> io::Result<usize> {
+        let slices = [IoSlice::new(slices.0), IoSlice::new(slices.1)];
+        match self.0.try_io(Interest::WRITABLE, |fd| Ok(rustix::io::writev(fd, &slices)?)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            written => written,
+        }
+    }
+
+    /// Bytes that could be read at once.
+    pub(super) fn waiting(&self) -> u64 {
+        rustix::io::ioctl_fionread(self.0.get_ref()).unwrap_or(0)
+    }
+
+    /// A terminal's size.
+    pub(super) fn resize(&self, rows: u16, cols: u16) -> Result<(), Errno> {
+        tcsetwinsize(self.0.get_ref(), winsize(rows, cols))
+    }
+
+    /// The character that a terminal takes for the end of the input: Ctrl-D, unless it was changed.
+    pub(super) fn end_of_input(&self) -> u8 {
+        tcgetattr(self.0.get_ref())
+            .map_or(4, |termios| termios.special_codes[SpecialCodeIndex::VEOF])
+    }
+}
+
+pub(super) fn winsize(rows: u16, cols: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 }
+}

@@ -1,0 +1,223 @@
+//! A program's bytes: from its pipes into the exec's rings, from the exec's input into its pipe.
+
+use super::object::Exec;
+use super::pipe::{Pipe, Read};
+use minions_proto::channel::OutputStream;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// Bytes a read: what a pipe holds.
+const READ_LEN: usize = 64 * 1024;
+
+/// After the program's end, for others that still hold its pipes to close them.
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// All three pipes of a program, or its terminal.
+#[derive(Debug)]
+pub(super) struct Pump {
+    exec: Arc<Exec>,
+    stdin: Option<Pipe>,
+    stdout: Source,
+    stderr: Source,
+    /// Whether the end of the input is a character.
+    terminal: bool,
+    /// Whether the program's input ended in the middle of a line: a terminal then takes its first
+    /// end-of-input character for the line's end.
+    mid_line: bool,
+    scratch: Vec<u8>,
+}
+
+/// Where output comes from.
+#[derive(Debug)]
+struct Source {
+    stream: OutputStream,
+    /// `None` once it has ended.
+    pipe: Option<Pipe>,
+    /// What was in it when the program ended.
+    owed: u64,
+}
+
+/// What can be done.
+enum Ready {
+    Read(OutputStream),
+    Write,
+    Look,
+}
+
+impl Pump {
+    pub(super) fn new(
+        exec: Arc<Exec>,
+        stdin: Option<Pipe>,
+        stdout: Pipe,
+        stderr: Option<Pipe>,
+    ) -> Self {
+        let source = |stream, pipe| Source { stream, pipe, owed: 0 };
+        Self {
+            exec,
+            stdin,
+            terminal: stderr.is_none(),
+            stdout: source(OutputStream::Stdout, Some(stdout)),
+            stderr: source(OutputStream::Stderr, stderr),
+            mid_line: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Moves bytes until `work` is done.
+    pub(super) async fn while_doing<W: Future>(&mut self, work: W) -> W::Output {
+        tokio::pin!(work);
+        loop {
+            // Not biased: a program that never stops writing must not hide its own end.
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.step() => {}
+            }
+        }
+    }
+
+    /// After the program's end: reads what it wrote, however long its reader takes, and what others
+    /// write within [`DRAIN`].
+    pub(super) async fn drain(&mut self) {
+        self.stdin = None;
+        self.stdout.note_owed();
+        self.stderr.note_owed();
+        while self.stdout.owed > 0 || self.stderr.owed > 0 {
+            self.step().await;
+        }
+        let mut until = Instant::now() + DRAIN;
+        while self.stdout.is_open() || self.stderr.is_open() {
+            if self.is_full() {
+                let since = Instant::now();
+                self.step().await;
+                // Waiting for the reader is not waiting for others.
+                until += since.elapsed();
+            } else if timeout_at(until, self.step()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let (stdout, stderr, _) = self.room();
+        (!self.stdout.is_open() || stdout == 0) && (!self.stderr.is_open() || stderr == 0)
+    }
+
+    /// Room in both rings, and whether there is something for the program.
+    fn room(&self) -> (usize, usize, bool) {
+        let state = self.exec.state();
+        let hold = state.holds();
+        let input = !state.input.is_empty() || state.input.is_closed();
+        (state.stdout.room(hold), state.stderr.room(hold), input)
+    }
+
+    /// Waits until something can be moved, and moves it; or until there may be more room.
+    ///
+    /// Cancel safe: nothing is awaited once something was read.
+    async fn step(&mut self) {
+        let look_again = self.exec.expire();
+        let (stdout_room, stderr_room, input) = self.room();
+        let ready = tokio::select! {
+            () = self.stdout.readable(), if stdout_room > 0 && self.stdout.is_open() => {
+                Ready::Read(OutputStream::Stdout)
+            }
+            () = self.stderr.readable(), if stderr_room > 0 && self.stderr.is_open() => {
+                Ready::Read(OutputStream::Stderr)
+            }
+            () = writable(self.stdin.as_ref()), if input && self.stdin.is_some() => Ready::Write,
+            () = self.exec.moved.notified() => Ready::Look,
+            () = until(look_again) => Ready::Look,
+        };
+        match ready {
+            Ready::Read(OutputStream::Stdout) => {
+                self.stdout.read(&self.exec, stdout_room, &mut self.scratch);
+            }
+            Ready::Read(OutputStream::Stderr) => {
+                self.stderr.read(&self.exec, stderr_room, &mut self.scratch);
+            }
+            Ready::Write => self.write(),
+            Ready::Look => {}
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(pipe) = &self.stdin else { return };
+        let mut state = self.exec.state();
+        if state.input.is_empty() {
+            // Closed, or we would not be here.
+            if !self.terminal || self.end_terminal_input(pipe) {
+                self.stdin = None;
+            }
+            return;
+        }
+        let waiting = state.input.waiting();
+        match pipe.write(waiting) {
+            Ok(0) => return,
+            Ok(len) => {
+                let last = len
+                    .checked_sub(1 + waiting.0.len())
+                    .map_or_else(|| waiting.0.get(len - 1), |at| waiting.1.get(at));
+                self.mid_line = last != Some(&b'\n');
+                state.input.take(len);
+            }
+            Err(_) => {
+                state.input.refuse();
+                self.stdin = None;
+            }
+        }
+        drop(state);
+        self.exec.news.send_replace(());
+    }
+
+    /// Whether it went.
+    fn end_terminal_input(&self, pipe: &Pipe) -> bool {
+        let end = [pipe.end_of_input(); 2];
+        let times = if self.mid_line { 2 } else { 1 };
+        !matches!(pipe.write((&end[..times], &[])), Ok(0))
+    }
+}
+
+impl Source {
+    fn is_open(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    async fn readable(&self) {
+        if let Some(pipe) = &self.pipe {
+            pipe.readable().await;
+        }
+    }
+
+    fn note_owed(&mut self) {
+        self.owed = self.pipe.as_ref().map_or(0, Pipe::waiting);
+    }
+
+    fn read(&mut self, exec: &Exec, room: usize, scratch: &mut Vec<u8>) {
+        let Some(pipe) = &self.pipe else { return };
+        scratch.resize(READ_LEN, 0);
+        match pipe.read(&mut scratch[..room.min(READ_LEN)]) {
+            Read::Bytes(len) => {
+                self.owed = self.owed.saturating_sub(len as u64);
+                exec.wrote(self.stream, &scratch[..len]);
+            }
+            Read::Nothing => {}
+            Read::End => {
+                self.owed = 0;
+                self.pipe = None;
+            }
+        }
+    }
+}
+
+async fn writable(pipe: Option<&Pipe>) {
+    if let Some(pipe) = pipe {
+        pipe.writable().await;
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

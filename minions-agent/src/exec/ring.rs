@@ -1,0 +1,135 @@
+//! The newest bytes of one output, by their offsets in the stream.
+//!
+//! ```text
+//!   0 ········ start ──────── acked ──────────── end
+//!     lost       kept for whoever   the client     next byte
+//!                comes late         lacks these
+//! ```
+//!
+//! While a client is there, or may come back, what it lacks is never overwritten: there is no
+//! [`room`](Ring::room) then, nobody reads the program's pipe, and the program waits.
+
+use std::collections::VecDeque;
+
+/// Bytes kept of one stream. With both streams of as many programs as may run at once: 64 MiB, if
+/// all of them write more than anybody reads.
+pub(super) const CAPACITY: usize = 512 * 1024;
+
+/// One output.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    bytes: VecDeque<u8>,
+    start: u64,
+    acked: u64,
+}
+
+impl Ring {
+    /// Offset of the oldest byte.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Offset behind the newest.
+    pub(super) fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// How many bytes may be pushed: if `hold`, without overwriting what was not acknowledged.
+    pub(super) fn room(&self, hold: bool) -> usize {
+        let held = if hold { self.end() - self.acked.clamp(self.start, self.end()) } else { 0 };
+        // Held bytes are kept ones, and those are no more than the capacity.
+        CAPACITY - usize::try_from(held).unwrap_or(CAPACITY)
+    }
+
+    /// Appends bytes; the oldest make room.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let skipped = bytes.len().saturating_sub(CAPACITY);
+        let surplus = (self.bytes.len() + bytes.len() - skipped).saturating_sub(CAPACITY);
+        self.bytes.drain(..surplus);
+        self.start += (surplus + skipped) as u64;
+        let needed = self.bytes.len() + bytes.len() - skipped;
+        if needed > self.bytes.capacity() {
+            let wanted = (2 * self.bytes.capacity()).clamp(needed, CAPACITY);
+            self.bytes.reserve_exact(wanted - self.bytes.len());
+        }
+        self.bytes.extend(&bytes[skipped..]);
+    }
+
+    /// The client has everything before `offset`.
+    pub(super) fn acknowledge(&mut self, offset: u64) {
+        self.acked = self.acked.max(offset.min(self.end()));
+    }
+
+    /// Appends what there is from `from` on, at most `most` bytes, and says how many.
+    pub(super) fn copy(&self, from: u64, most: usize, out: &mut impl bytes::BufMut) -> usize {
+        let skip = usize::try_from(from.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        let (front, back) = self.bytes.as_slices();
+        let mut copied = 0;
+        for (part, skip) in [(front, skip), (back, skip.saturating_sub(front.len()))] {
+            let part = part.get(skip..).unwrap_or_default();
+            let part = &part[..part.len().min(most - copied)];
+            out.put_slice(part);
+            copied += part.len();
+        }
+        copied
+    }
+
+    /// Gives back memory that nothing will need: there will be no more.
+    pub(super) fn finish(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn byte(offset: u64) -> u8 {
+        (offset % 251) as u8
+    }
+
+    proptest! {
+        #[test]
+        fn an_offset_always_finds_its_byte(
+            lens in vec(0_usize..300_000, 1..12), from in any::<prop::sample::Index>(), most in 0_usize..70_000,
+        ) {
+            let (mut ring, mut offset) = (Ring::default(), 0_u64);
+            for len in lens {
+                let bytes: Vec<u8> = (offset..offset + len as u64).map(byte).collect();
+                ring.push(&bytes);
+                offset += len as u64;
+                prop_assert_eq!(ring.end(), offset);
+                prop_assert!(ring.memory() <= CAPACITY);
+                prop_assert!(ring.end() - ring.start() == offset.min(CAPACITY as u64));
+            }
+            let kept = ring.end() - ring.start();
+            let from = ring.start() + from.index(usize::try_from(kept).unwrap() + 1) as u64;
+            let mut out = Vec::new();
+            let copied = ring.copy(from, most, &mut out);
+            prop_assert_eq!(copied as u64, (ring.end() - from).min(most as u64));
+            let right: Vec<u8> = (from..from + copied as u64).map(byte).collect();
+            prop_assert_eq!(out, right);
+        }
+    }
+
+    #[test]
+    fn what_is_held_takes_room_until_it_is_acknowledged() {
+        let mut ring = Ring::default();
+        ring.push(&vec![0; CAPACITY - 10]);
+        assert_eq!((ring.room(true), ring.room(false)), (10, CAPACITY));
+        ring.acknowledge(100);
+        assert_eq!(ring.room(true), 110);
+        // An ack of what was never written counts for what was.
+        ring.acknowledge(u64::MAX);
+        assert_eq!(ring.room(true), CAPACITY);
+        ring.push(&[1; 20]);
+        assert_eq!((ring.start(), ring.room(true)), (10, CAPACITY - 20));
+    }
+}

@@ -1,0 +1,165 @@
+//! One stream's view of an exec: what comes next for it.
+
+use super::object::{Exec, ExecRefusal, State};
+use bytes::BytesMut;
+use minions_proto::channel::{CHUNK_LEN, Ended, HostControl, OutputStream};
+use minions_proto::message::ExecAttached;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Input that the program took since the last ack, after which the next one is due.
+const ACK_AFTER: u64 = 64 * 1024;
+
+const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// So many bytes of output; they were appended to the buffer.
+    Output(OutputStream, usize),
+    /// Output that is lost.
+    Gap { stream: OutputStream, from: u64, to: u64 },
+    /// The program has taken its input up to this offset.
+    InputTaken(u64),
+    /// It has ended, and all of its output came.
+    Ended(Ended),
+    /// All of its output came that was there when the stream began.
+    Complete,
+    /// Another stream is the client now.
+    TakenOver,
+}
+
+/// A stream's place in an exec. Dropping the client's one means that its connection broke.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    exec: Arc<Exec>,
+    news: watch::Receiver<()>,
+    /// Offsets of the next bytes.
+    next: [u64; 2],
+    /// Which stream is looked at first: they take turns.
+    turn: usize,
+    /// Whose client this is, if it is one.
+    holder: Option<u64>,
+    /// Where a snapshot ends.
+    until: Option<[u64; 2]>,
+    input_acked: u64,
+}
+
+impl Tail {
+    pub(super) fn new(
+        exec: Arc<Exec>,
+        next: [u64; 2],
+        holder: Option<u64>,
+        until: Option<[u64; 2]>,
+        attached: &ExecAttached,
+    ) -> Self {
+        let news = exec.news.subscribe();
+        Self { exec, news, next, turn: 0, holder, until, input_acked: attached.stdin_acked }
+    }
+
+    /// Waits for what comes next. Output is appended to `buffer`.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self, buffer: &mut BytesMut) -> Piece {
+        loop {
+            self.news.borrow_and_update();
+            if let Some(piece) = self.look(buffer) {
+                return piece;
+            }
+            // The sender lives as long as the exec that we hold.
+            let _ = self.news.changed().await;
+        }
+    }
+
+    fn look(&mut self, buffer: &mut BytesMut) -> Option<Piece> {
+        let exec = Arc::clone(&self.exec);
+        let state = exec.state();
+        if self.holder.is_some_and(|holder| holder != state.holder()) {
+            return Some(Piece::TakenOver);
+        }
+        for turn in [self.turn, 1 - self.turn] {
+            if let Some(piece) = self.output(&state, turn, buffer) {
+                self.turn = 1 - turn;
+                return Some(piece);
+            }
+        }
+        if let Some(piece) = self.input(&state) {
+            return Some(piece);
+        }
+        let complete =
+            |until: &[u64; 2]| self.next.iter().zip(until).all(|(next, end)| next >= end);
+        match (state.ended(), &self.until) {
+            (Some(ended), _) => Some(Piece::Ended(ended.clone())),
+            (None, Some(until)) if complete(until) => Some(Piece::Complete),
+            (None, _) => None,
+        }
+    }
+
+    fn output(&mut self, state: &State, turn: usize, buffer: &mut BytesMut) -> Option<Piece> {
+        let (stream, next) = (STREAMS[turn], &mut self.next[turn]);
+        let ring = state.ring(stream);
+        let limit = self.until.map_or(u64::MAX, |until| until[turn]);
+        if *next >= ring.end().min(limit) {
+            return None;
+        }
+        if *next < ring.start() {
+            let from = std::mem::replace(next, ring.start());
+            return Some(Piece::Gap { stream, from, to: *next });
+        }
+        let most = usize::try_from(limit - *next).unwrap_or(CHUNK_LEN).min(CHUNK_LEN);
+        let len = ring.copy(*next, most, buffer);
+        *next += len as u64;
+        Some(Piece::Output(stream, len))
+    }
+
+    fn input(&mut self, state: &State) -> Option<Piece> {
+        self.holder?;
+        let taken = state.input.taken();
+        let due = taken - self.input_acked >= ACK_AFTER || state.input.is_empty();
+        if taken == self.input_acked || !due {
+            return None;
+        }
+        self.input_acked = taken;
+        Some(Piece::InputTaken(taken))
+    }
+
+    /// The host's half of the stream, for while somebody waits for what comes next.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle { exec: Arc::clone(&self.exec), holder: self.holder }
+    }
+}
+
+/// What a host may do on a stream. Only the client has a say.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    exec: Arc<Exec>,
+    holder: Option<u64>,
+}
+
+impl Handle {
+    /// What it said on the control channel.
+    pub(crate) fn control(&self, control: HostControl) -> Result<(), ExecRefusal> {
+        let Some(holder) = self.holder else { return Ok(()) };
+        match control {
+            HostControl::Resize { rows, cols } => self.exec.resize(rows, cols),
+            HostControl::Signal { signal } => self.exec.signal(signal)?,
+            HostControl::Ack { stdout, stderr } => self.exec.acknowledge(holder, stdout, stderr),
+            HostControl::Leave => self.exec.detach(holder, true),
+            HostControl::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// Input for the program; an empty slice is its end.
+    pub(crate) fn input(&self, bytes: &[u8]) -> Result<(), ExecRefusal> {
+        self.holder.map_or(Ok(()), |holder| self.exec.push_input(holder, bytes))
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if let Some(holder) = self.holder {
+            self.exec.detach(holder, false);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Whom a program runs as.
+//!
+//! Read from `/etc/passwd` and `/etc/group` themselves: the agent is linked statically, and a C
+//! library's lookups load shared ones. Users that only a directory service knows are not found by
+//! name; their numbers work.
+
+use rustix::process::{Gid, Uid};
+use std::fs;
+use std::io;
+
+/// A user as a process has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+    /// Supplementary groups.
+    pub(super) groups: Vec<Gid>,
+    pub(super) name: String,
+    pub(super) home: String,
+    pub(super) shell: String,
+}
+
+/// Why there is no such account.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UserError {
+    #[error("the guest has no user {0:?}")]
+    NoUser(String),
+    #[error("the guest has no group {0:?}")]
+    NoGroup(String),
+    #[error("{file} can't be read")]
+    Unreadable { file: &'static str, source: io::Error },
+}
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// Finds `USER` or `USER:GROUP`, each a name or a number. A number needs no entry: a user without
+/// one has the group of the same number, and `/` for a home. With a group given there are no
+/// supplementary ones.
+pub(super) fn find(spec: &str) -> Result<Account, UserError> {
+    resolve(spec, &read(PASSWD)?, &read(GROUP)?)
+}
+
+/// The entry of a uid, if there is one.
+pub(super) fn of(uid: Uid) -> Option<Account> {
+    find(&uid.as_raw().to_string()).ok()
+}
+
+fn read(file: &'static str) -> Result<String, UserError> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        // A guest without users has numbers all the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(UserError::Unreadable { file, source }),
+    }
+}
+
+fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Account, UserError> {
+    let (user, wanted) = match spec.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (spec, None),
+    };
+    let mut account = entry(user, passwd).ok_or_else(|| UserError::NoUser(user.to_owned()))?;
+    match wanted {
+        None => account.groups = memberships(&account, group),
+        Some(wanted) => {
+            account.gid =
+                group_number(wanted, group).ok_or_else(|| UserError::NoGroup(wanted.to_owned()))?;
+        }
+    }
+    Ok(account)
+}
+
+/// passwd(5): `name:password:uid:gid:gecos:home:shell`.
+fn entry(user: &str, passwd: &str) -> Option<Account> {
+    let number: Option<u32> = number(user);
+    let found = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let home = fields.nth(1)?;
+        let shell = fields.next().unwrap_or_default();
+        (name == user || number == Some(uid)).then(|| Account {
+            uid: Uid::from_raw(uid),
+            gid: Gid::from_raw(gid),
+            groups: Vec::new(),
+            name: name.to_owned(),
+            home: home.to_owned(),
+            // As passwd(5) says of an empty one.
+            shell: if shell.is_empty() { "/bin/sh" } else { shell }.to_owned(),
+        })
+    });
+    found.or_else(|| {
+        number.map(|number| Account {
+            uid: Uid::from_raw(number),
+            gid: Gid::from_raw(number),
+            groups: Vec::new(),
+            name: user.to_owned(),
+            home: "/".to_owned(),
+            shell: "/bin/sh".to_owned(),
+        })
+    })
+}
+
+/// group(5): `name:password:gid:member,member`.
+fn groups(group: &str) -> impl Iterator<Item = (&str, Gid, &str)> {
+    group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let gid = number(fields.nth(1)?)?;
+        Some((name, Gid::from_raw(gid), fields.next().unwrap_or_default()))
+    })
+}
+
+fn memberships(account: &Account, group: &str) -> Vec<Gid> {
+    let mut gids = vec![account.gid];
+    for (_, gid, members) in groups(group) {
+        if members.split(',').any(|member| member == account.name) && !gids.contains(&gid) {
+            gids.push(gid);
+        }
+    }
+    gids
+}
+
+fn group_number(wanted: &str, group: &str) -> Option<Gid> {
+    let named = groups(group).find(|(name, ..)| *name == wanted).map(|(_, gid, _)| gid);
+    named.or_else(|| number(wanted).map(Gid::from_raw))
+}
+
+/// The kernel's -1 means "leave as it is", and is nobody's.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nalice:x:1000:1000:A,,,:/home/alice:\nbroken:x:z\n12:x:77:77::/:/bin/false\n";
+    const GROUP: &str =
+        "root:x:0:\nalice:x:1000:\nwheel:x:10:bob,alice\ndocker:x:11:alice\nother:x:12:malice\n";
+
+    fn gids(account: &Account) -> Vec<u32> {
+        account.groups.iter().map(|gid| gid.as_raw()).collect()
+    }
+
+    #[test]
+    fn a_user_has_a_home_a_shell_and_groups() {
+        let alice = resolve("alice", PASSWD, GROUP).unwrap();
+        assert_eq!((alice.uid.as_raw(), alice.gid.as_raw()), (1000, 1000));
+        assert_eq!((alice.home.as_str(), alice.shell.as_str()), ("/home/alice", "/bin/sh"));
+        assert_eq!(gids(&alice), [1000, 10, 11]);
+        assert_eq!(resolve("1000", PASSWD, GROUP).unwrap(), alice);
+    }
+
+    #[test]
+    fn a_group_of_ones_own_choice_is_the_only_one() {
+        let alice = resolve("alice:docker", PASSWD, GROUP).unwrap();
+        assert_eq!((alice.gid.as_raw(), gids(&alice)), (11, vec![]));
+        assert_eq!(resolve("alice:99", PASSWD, GROUP).unwrap().gid.as_raw(), 99);
+    }
+
+    #[test]
+    fn a_number_needs_no_entry_and_a_name_goes_first() {
+        let stranger = resolve("4711", "", "").unwrap();
+        assert_eq!((stranger.uid.as_raw(), stranger.gid.as_raw()), (4711, 4711));
+        assert_eq!(resolve("12", PASSWD, GROUP).unwrap().uid.as_raw(), 77);
+    }
+
+    #[test]
+    fn who_is_not_there_is_named() {
+        assert!(matches!(resolve("bob", PASSWD, GROUP), Err(UserError::NoUser(_))));
+        assert!(matches!(resolve("alice:nope", PASSWD, GROUP), Err(UserError::NoGroup(_))));
+        assert!(resolve("broken", PASSWD, GROUP).is_err());
+        assert!(resolve("4294967295", PASSWD, GROUP).is_err());
+        assert!(resolve("-1", PASSWD, GROUP).is_err());
+    }
+}

@@ -1,0 +1,336 @@
+//! Streams to programs, over the wire: bytes, input, terminals, signals.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod support;
+
+use minions_proto::ErrorCode;
+use minions_proto::channel::{AgentControl, Channel, HostControl};
+use minions_proto::exec_client::{Event, ExecClient};
+use minions_proto::message::{
+    ExecAttach, ExecInspect, ExecStart, OnDisconnect, Outcome, Role, Tty,
+};
+use std::time::Duration;
+use support::channel::Stream;
+use support::{RunningAgent, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn sh(script: &str) -> ExecStart {
+    ExecStart {
+        command: "sh".into(),
+        args: vec!["-c".into(), script.into()],
+        ..ExecStart::default()
+    }
+}
+
+fn with_tty(script: &str) -> ExecStart {
+    ExecStart { tty: Some(Tty { rows: 30, cols: 100, term: None }), ..sh(script) }
+}
+
+/// Bytes in which every position looks different.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+#[tokio::test]
+async fn both_streams_arrive_byte_for_byte_with_the_end_behind_them() {
+    let agent = RunningAgent::start().await;
+    let noise = noise(3_000_000);
+    let file = agent.dir().join("noise");
+    std::fs::write(&file, &noise).unwrap();
+    let script = format!("cat {0}; tail -c 700000 {0} >&2; exit 7", file.display());
+    let all = Stream::open(&agent, &sh(&script)).await.unwrap().collect().await;
+    assert!(all.stdout == noise && all.stderr == noise[2_300_000..]);
+    let ended = all.ended.unwrap();
+    assert_eq!(ended.outcome, Outcome::Exited { code: 7 });
+    assert!(ended.usage.max_rss_bytes > 100_000, "{ended:?}");
+}
+
+#[tokio::test]
+async fn input_comes_back_through_cat_while_both_ends_are_full() {
+    let agent = RunningAgent::start().await;
+    let noise = noise(5_000_000);
+    let start = ExecStart { command: "cat".into(), stdin: true, ..ExecStart::default() };
+    let stream = Stream::open(&agent, &start).await.unwrap();
+    let mut client = ExecClient::new(&stream.attached);
+    let (socket, mut decoder) = stream.into_parts();
+    let (mut read, mut write) = socket.into_split();
+    let (mut source, mut echoed, mut out) = (&noise[..], Vec::new(), bytes::BytesMut::new());
+    let ended = loop {
+        let room = client.input_room().min(source.len());
+        client.push_input(bytes::Bytes::copy_from_slice(&source[..room]));
+        source = &source[room..];
+        if source.is_empty() {
+            client.close_input();
+        }
+        while let Some(message) = client.next_input() {
+            message.encode(&mut out);
+        }
+        if let Some(ack) = client.ack(false) {
+            minions_proto::channel::Message::host(&ack).encode(&mut out);
+        }
+        tokio::select! {
+            sent = write.write_buf(&mut out), if !out.is_empty() => assert!(sent.unwrap() > 0),
+            got = read.read_buf(decoder.read_buffer()) => assert!(got.unwrap() > 0),
+        }
+        let mut ended = None;
+        while let Some(payload) = decoder.next_frame().unwrap() {
+            let message = minions_proto::channel::Message::decode(payload).unwrap();
+            match client.receive(message).unwrap() {
+                Event::Output(_, bytes) => echoed.extend_from_slice(&bytes),
+                Event::Ended(end) => ended = Some(end),
+                Event::InputTaken | Event::Heartbeat => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if let Some(ended) = ended {
+            break ended;
+        }
+    };
+    assert_eq!(ended.outcome, Outcome::Exited { code: 0 });
+    assert!(echoed == noise, "{} bytes came back", echoed.len());
+}
+
+#[tokio::test]
+async fn a_program_waits_for_a_reader_that_has_stopped() {
+    let agent = RunningAgent::start().await;
+    let start = ExecStart { id: Some("yes".parse().unwrap()), ..sh("exec yes") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    let inspect = ExecInspect { id: "yes".parse().unwrap(), wait_ms: None };
+    // Two looks at the same number: it has stopped.
+    let mut before = 0;
+    let written = until("the program waits", async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = agent.call(&inspect).await.unwrap().stdout_bytes;
+        let stopped = now > 0 && now == before;
+        before = now;
+        stopped.then_some(now)
+    })
+    .await;
+    assert!(written <= 512 * 1024, "{written} bytes are kept for a reader that takes none");
+    // And goes on when the reader does.
+    let mut got = 0;
+    while got < 5_000_000 {
+        got += stream.output().await.len() as u64;
+        stream.control(HostControl::Ack { stdout: got, stderr: 0 }).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_program_wrote_before_its_end_waits_for_a_slow_reader() {
+    let agent = RunningAgent::start().await;
+    let start = ExecStart { id: Some("slow".parse().unwrap()), ..sh("seq 300000; exit 3") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    let mut text = Vec::new();
+    // Nothing is acknowledged until the ring is full and everything else is in the pipe.
+    while text.len() < 512 * 1024 {
+        text.extend_from_slice(&stream.output().await);
+    }
+    stream.control(HostControl::Ack { stdout: text.len() as u64, stderr: 0 }).await;
+    let rest = stream.collect().await;
+    text.extend_from_slice(&rest.stdout);
+    let right: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
+    assert!(text == right.as_bytes(), "{} of {} bytes", text.len(), right.len());
+    assert_eq!(rest.ended.unwrap().outcome, Outcome::Exited { code: 3 });
+}
+
+#[tokio::test]
+async fn a_background_child_hangs_nothing() {
+    let agent = RunningAgent::start().await;
+    let stream = Stream::open(&agent, &sh("sleep 300 & echo $!")).await.unwrap();
+    let all = stream.collect().await;
+    assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 0 });
+    support::kill(String::from_utf8(all.stdout).unwrap().trim().parse().unwrap());
+    // One that never stops writing neither.
+    let all = Stream::open(&agent, &sh("yes & exit 4")).await.unwrap().collect().await;
+    assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 4 });
+}
+
+#[tokio::test]
+async fn without_input_there_is_none_and_with_input_its_end_is_explicit() {
+    let agent = RunningAgent::start().await;
+    let all = Stream::open(&agent, &sh("cat; echo end")).await.unwrap().collect().await;
+    assert_eq!(all.stdout, b"end\n");
+    let start = ExecStart { stdin: true, ..sh("cat; echo end") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    stream.send(Channel::Stdin, b"one\n").await;
+    assert_eq!(stream.output().await, "one\n");
+    stream.send(Channel::Stdin, b"two\n").await;
+    assert_eq!(stream.output().await, "two\n");
+    stream.send(Channel::Stdin, b"").await;
+    assert_eq!(stream.collect().await.stdout, b"end\n");
+}
+
+#[tokio::test]
+async fn a_program_that_closes_its_input_takes_the_rest_in_silence() {
+    let agent = RunningAgent::start().await;
+    let start = ExecStart { stdin: true, ..sh("exec <&-; echo closed; sleep 1; echo end") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    stream.until("closed").await;
+    for _ in 0..64 {
+        stream.send(Channel::Stdin, &[0; 4096]).await;
+    }
+    stream.send(Channel::Stdin, b"").await;
+    let all = stream.collect().await;
+    assert_eq!((all.stdout, all.refusals), (b"end\n".to_vec(), Vec::new()));
+}
+
+#[tokio::test]
+async fn more_input_than_the_window_is_refused_and_harms_nothing() {
+    let agent = RunningAgent::start().await;
+    let start = ExecStart { stdin: true, ..sh("sleep 300") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    for _ in 0..8 {
+        stream.send(Channel::Stdin, &[0; 64 * 1024]).await;
+    }
+    let refusal = loop {
+        let message = stream.next().await.unwrap();
+        if let AgentControl::Error(error) = message.agent_control().unwrap() {
+            break error;
+        }
+    };
+    assert_eq!(refusal.code, Some(ErrorCode::BadRequest));
+    stream.control(HostControl::Signal { signal: "KILL".parse().unwrap() }).await;
+    let ended = stream.collect().await.ended.unwrap();
+    assert_eq!(ended.outcome, Outcome::Signaled { signal: 9, core: false });
+}
+
+#[tokio::test]
+async fn any_signal_reaches_the_program_by_its_name() {
+    let agent = RunningAgent::start().await;
+    for (name, number) in [("USR1", 10), ("SIGHUP", 1), ("RTMIN+1", 35)] {
+        let mut stream = Stream::open(&agent, &sh("echo up; sleep 300")).await.unwrap();
+        stream.until("up").await;
+        stream.control(HostControl::Signal { signal: name.parse().unwrap() }).await;
+        let ended = stream.collect().await.ended.unwrap();
+        assert!(
+            matches!(ended.outcome, Outcome::Signaled { signal, .. } if signal == number),
+            "{name}: {ended:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_control_that_is_no_control_is_refused_and_the_stream_lives() {
+    let agent = RunningAgent::start().await;
+    let start = ExecStart { stdin: true, ..sh("cat") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    for junk in [&b"{"[..], b"[]", br#"{"type":"signal","signal":"NOPE"}"#, br#"{"type":"resize"}"#]
+    {
+        stream.send(Channel::Control, junk).await;
+    }
+    // One of tomorrow is ignored instead.
+    stream.send(Channel::Control, br#"{"type":"teleport"}"#).await;
+    stream.send(Channel::Stdin, b"alive").await;
+    stream.send(Channel::Stdin, b"").await;
+    let all = stream.collect().await;
+    assert_eq!((all.stdout, all.refusals.len()), (b"alive".to_vec(), 4));
+}
+
+#[tokio::test]
+async fn a_terminal_is_a_controlling_one_of_the_right_size() {
+    let agent = RunningAgent::start().await;
+    // Without a controlling terminal /dev/tty can't be opened.
+    let script = "tty; stty size; echo $TERM; echo direct >/dev/tty; exit 5";
+    let all = Stream::open(&agent, &with_tty(script)).await.unwrap().collect().await;
+    let text = String::from_utf8(all.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("/dev/pts/"), "{text}");
+    assert_eq!(lines[1..], ["30 100", "xterm-256color", "direct"]);
+    assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 5 });
+    assert!(all.stderr.is_empty());
+}
+
+#[tokio::test]
+async fn a_terminal_is_resized_interrupted_and_ended() {
+    let agent = RunningAgent::start().await;
+    let script = "trap 'stty size; exit 4' WINCH; echo up; while :; do sleep 0.05; done";
+    let mut stream = Stream::open(&agent, &with_tty(script)).await.unwrap();
+    stream.until("up").await;
+    stream.control(HostControl::Resize { rows: 50, cols: 132 }).await;
+    stream.until("50 132").await;
+    assert_eq!(stream.collect().await.ended.unwrap().outcome, Outcome::Exited { code: 4 });
+
+    let script = "echo up; while read line; do echo \"<$line>\"; done; echo over";
+    let start = ExecStart { stdin: true, ..with_tty(script) };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    stream.until("up").await;
+    stream.send(Channel::Stdin, b"more\n").await;
+    stream.until("<more>").await;
+    stream.send(Channel::Stdin, b"").await;
+    stream.until("over").await;
+    assert_eq!(stream.collect().await.ended.unwrap().outcome, Outcome::Exited { code: 0 });
+
+    let start = ExecStart { stdin: true, ..with_tty("echo up; sleep 300") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    stream.until("up").await;
+    stream.send(Channel::Stdin, b"\x03").await;
+    let ended = stream.collect().await.ended.unwrap();
+    assert_eq!(ended.outcome, Outcome::Signaled { signal: 2, core: false });
+}
+
+#[tokio::test]
+async fn a_terminals_input_ends_in_the_middle_of_a_line_too() {
+    let agent = RunningAgent::start().await;
+    let start = ExecStart { stdin: true, ..with_tty("stty -echo; echo up; cat; echo; echo over") };
+    let mut stream = Stream::open(&agent, &start).await.unwrap();
+    stream.until("up").await;
+    stream.send(Channel::Stdin, b"no newline").await;
+    stream.send(Channel::Stdin, b"").await;
+    let text = stream.until("over").await;
+    assert!(text.contains("no newline"), "{text}");
+}
+
+#[tokio::test]
+async fn an_agent_says_that_it_is_alive() {
+    let agent = RunningAgent::start().await;
+    let mut stream = Stream::open(&agent, &sh("sleep 300")).await.unwrap();
+    let message = stream.next().await.unwrap();
+    assert_eq!(message.agent_control().unwrap(), AgentControl::Heartbeat);
+}
+
+#[tokio::test]
+async fn who_watches_changes_nothing_and_loses_only_what_the_client_had() {
+    let agent = RunningAgent::start().await;
+    let id: minions_proto::message::ExecId = "watched".parse().unwrap();
+    let start = ExecStart {
+        id: Some(id.clone()),
+        stdin: true,
+        on_disconnect: OnDisconnect::Kill,
+        ..sh("echo one; read x; echo two; read x; seq 200000; read x; exit 6")
+    };
+    let mut client = Stream::open(&agent, &start).await.unwrap();
+    client.until("one").await;
+    let attach = |role| ExecAttach { id: id.clone(), stdout: Some(0), stderr: None, role };
+    // A snapshot ends where the output does, and the program runs on.
+    let all = Stream::open(&agent, &attach(Role::Snapshot)).await.unwrap().collect().await;
+    assert_eq!((all.stdout, all.ended), (b"one\n".to_vec(), None));
+    let mut watcher = Stream::open(&agent, &attach(Role::Watch)).await.unwrap();
+    assert_eq!(watcher.output().await, "one\n");
+    // What it says is not the client's word.
+    watcher.control(HostControl::Signal { signal: "KILL".parse().unwrap() }).await;
+    watcher.send(Channel::Stdin, b"no\n").await;
+    watcher.control(HostControl::Leave).await;
+    client.send(Channel::Stdin, b"yes\n").await;
+    client.until("two").await;
+    client.send(Channel::Stdin, b"\n\n").await;
+    let all = client.collect().await;
+    assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 6 });
+    // Whoever comes late gets what is kept, and is told what isn't.
+    let all = Stream::open(&agent, &attach(Role::Watch)).await.unwrap().collect().await;
+    let right: String = ["one\n", "two\n"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain((1..=200_000).map(|n| format!("{n}\n")))
+        .collect();
+    assert_eq!(all.lost + all.stdout.len() as u64, right.len() as u64);
+    assert!(all.lost > 0 && right.as_bytes().ends_with(&all.stdout));
+}

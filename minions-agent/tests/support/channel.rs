@@ -1,0 +1,149 @@
+//! A host's end of a stream, message by message.
+
+use super::{RunningAgent, SOON};
+use bytes::{Bytes, BytesMut};
+use minions_proto::AgentError;
+use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message, OutputStream};
+use minions_proto::frame::Decoder;
+use minions_proto::message::{Call, ExecAttached, ReplyError, decode_reply, encode_request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// An open stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) attached: ExecAttached,
+    socket: UnixStream,
+    decoder: Decoder,
+    /// Offsets behind what was received.
+    stdout: u64,
+    stderr: u64,
+}
+
+/// Everything that a stream brought until its end.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    /// Bytes that were said to be lost.
+    pub(crate) lost: u64,
+    pub(crate) ended: Option<Ended>,
+    pub(crate) refusals: Vec<AgentError>,
+}
+
+impl Stream {
+    /// Sends a request that opens one.
+    pub(crate) async fn open(agent: &RunningAgent, call: &impl Call) -> Result<Self, AgentError> {
+        let mut socket = agent.stream().await;
+        socket.write_all(&encode_request(call).unwrap()).await.unwrap();
+        let mut decoder = Decoder::new();
+        let payload = frame(&mut socket, &mut decoder).await.expect("a reply");
+        match decode_reply(&payload) {
+            Ok(attached) => {
+                let ExecAttached { stdout, stderr, .. } = attached;
+                Ok(Self { attached, socket, decoder, stdout, stderr })
+            }
+            Err(ReplyError::Agent(error)) => Err(error),
+            Err(other) => panic!("no reply: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, channel: Channel, payload: &[u8]) {
+        let mut out = BytesMut::new();
+        Message { channel, payload: Bytes::copy_from_slice(payload) }.encode(&mut out);
+        self.socket.write_all(&out).await.unwrap();
+    }
+
+    pub(crate) async fn control(&mut self, control: HostControl) {
+        let mut out = BytesMut::new();
+        Message::host(&control).encode(&mut out);
+        self.socket.write_all(&out).await.unwrap();
+    }
+
+    /// The next message; `None` once the agent has closed.
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        let payload = frame(&mut self.socket, &mut self.decoder).await?;
+        let message = Message::decode(payload).unwrap();
+        match message.channel {
+            Channel::Stdout => self.stdout += message.payload.len() as u64,
+            Channel::Stderr => self.stderr += message.payload.len() as u64,
+            Channel::Control => {
+                if let AgentControl::Gap { stream, to, .. } = message.agent_control().unwrap() {
+                    match stream {
+                        OutputStream::Stdout => self.stdout = to,
+                        OutputStream::Stderr => self.stderr = to,
+                    }
+                }
+            }
+            Channel::Stdin => panic!("input from the agent"),
+        }
+        Some(message)
+    }
+
+    /// The next output, whatever else comes in between.
+    pub(crate) async fn output(&mut self) -> Bytes {
+        loop {
+            let message = self.next().await.expect("output before the end");
+            if matches!(message.channel, Channel::Stdout | Channel::Stderr) {
+                return message.payload;
+            }
+        }
+    }
+
+    /// Reads output until it contains `text`.
+    pub(crate) async fn until(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            let so_far = String::from_utf8_lossy(&seen).into_owned();
+            if so_far.contains(text) {
+                return so_far;
+            }
+            seen.extend_from_slice(&self.output().await);
+        }
+    }
+
+    /// Reads to the end, and acknowledges all along.
+    pub(crate) async fn collect(mut self) -> Collected {
+        let mut all = Collected::default();
+        while let Some(message) = self.next().await {
+            match message.channel {
+                Channel::Stdout => all.stdout.extend_from_slice(&message.payload),
+                Channel::Stderr => all.stderr.extend_from_slice(&message.payload),
+                Channel::Stdin => {}
+                Channel::Control => match message.agent_control().unwrap() {
+                    AgentControl::Gap { from, to, .. } => all.lost += to - from,
+                    AgentControl::Exit(ended) => all.ended = Some(ended),
+                    AgentControl::Error(error) => all.refusals.push(error),
+                    AgentControl::Heartbeat | AgentControl::Ack { .. } | AgentControl::Unknown => {}
+                },
+            }
+            // The agent may have closed behind its last message.
+            let mut out = BytesMut::new();
+            let Self { stdout, stderr, .. } = self;
+            Message::host(&HostControl::Ack { stdout, stderr }).encode(&mut out);
+            let _ = self.socket.write_all(&out).await;
+        }
+        all
+    }
+
+    /// Both halves, for a test that reads and writes at once.
+    pub(crate) fn into_parts(self) -> (UnixStream, Decoder) {
+        (self.socket, self.decoder)
+    }
+}
+
+pub(crate) async fn frame(socket: &mut UnixStream, decoder: &mut Decoder) -> Option<Bytes> {
+    let read = async {
+        loop {
+            if let Some(payload) = decoder.next_frame().unwrap() {
+                return Some(payload);
+            }
+            // A reset is an end, too: the agent had closed, and something was still on its way.
+            if socket.read_buf(decoder.read_buffer()).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    };
+    timeout(SOON, read).await.expect("something from the agent")
+}

@@ -1,0 +1,443 @@
+//! The host's half of a stream to an exec, without its I/O.
+//!
+//! ```text
+//!   program's input                          program's output
+//!   ── acked ──┬── arrived ──┬── sent ──┬── kept          ── acked ──┬── received
+//!              │    the agent has it    │   still to send            │  told at the next ack
+//!              └──────── at most one window ────────┘
+//! ```
+//!
+//! Whoever drives it moves [`Message`]s between it and a connection: to an agent, or to the daemon's
+//! WebSocket. When the connection breaks, [`attach`](ExecClient::attach) says where to go on and
+//! [`resume`](ExecClient::resume) takes the answer, so that no byte is missing and none comes twice.
+
+use crate::AgentError;
+use crate::channel::{
+    AgentControl, CHUNK_LEN, Channel, ChannelError, Ended, HostControl, Message, OutputStream,
+};
+use crate::message::{ExecAttach, ExecAttached, ExecId, Role};
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+
+/// Bytes received after which an ack is due. A fraction of what an agent keeps for its client.
+const ACK_AFTER: u64 = 128 * 1024;
+
+/// No program writes or reads as much: 4 EiB. An agent that says otherwise is wrong, and must not make
+/// our sums overflow.
+const MAX_OFFSET: u64 = 1 << 62;
+
+/// What a message means to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The program wrote this.
+    Output(OutputStream, Bytes),
+    /// The program wrote this many bytes that are lost for ever.
+    Gap(OutputStream, u64),
+    /// The program took some of its input: there may be room for more.
+    InputTaken,
+    /// It ended; nothing follows.
+    Ended(Ended),
+    /// The agent refused a control message, or gave the stream to another host.
+    Refused(AgentError),
+    /// The agent is alive.
+    Heartbeat,
+}
+
+/// Where a stream and its peer disagree.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// No channel message.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// An offset that can't be.
+    #[error("the agent counts {what} differently: {theirs} where {ours} is right")]
+    Offset {
+        /// Of what.
+        what: &'static str,
+        /// By the agent.
+        theirs: u64,
+        /// By us.
+        ours: u64,
+    },
+}
+
+/// How far one output has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Output {
+    received: u64,
+    acked: u64,
+}
+
+/// Input that may be needed again.
+#[derive(Debug, Default)]
+struct Input {
+    /// What the program hasn't taken yet, as far as we know; sent or not.
+    kept: VecDeque<Bytes>,
+    /// Offset of the first kept byte.
+    kept_from: u64,
+    /// The program has taken everything before this offset. Smaller than `kept_from` only where
+    /// another client sent what is between: the agent has that.
+    acked: u64,
+    /// Offset behind the last byte sent.
+    sent: u64,
+    /// Offset behind the last kept byte.
+    end: u64,
+    /// Bytes that may be kept.
+    window: u64,
+    /// Whether there will be no more.
+    closed: bool,
+    /// Whether the agent was told so.
+    close_sent: bool,
+}
+
+/// One exec as its client sees it.
+#[derive(Debug)]
+pub struct ExecClient {
+    id: ExecId,
+    stdout: Output,
+    stderr: Output,
+    input: Input,
+}
+
+impl ExecClient {
+    /// At the beginning of a stream.
+    #[must_use]
+    pub fn new(attached: &ExecAttached) -> Self {
+        let at = |offset: u64| {
+            let offset = offset.min(MAX_OFFSET);
+            Output { received: offset, acked: offset }
+        };
+        let stdin = attached.stdin.min(MAX_OFFSET);
+        let input = Input {
+            kept: VecDeque::new(),
+            kept_from: stdin,
+            acked: attached.stdin_acked.min(stdin),
+            sent: stdin,
+            end: stdin,
+            window: attached.stdin_window,
+            closed: attached.stdin_closed,
+            close_sent: attached.stdin_closed,
+        };
+        Self {
+            id: attached.id.clone(),
+            stdout: at(attached.stdout),
+            stderr: at(attached.stderr),
+            input,
+        }
+    }
+
+    /// Which exec.
+    #[must_use]
+    pub fn id(&self) -> &ExecId {
+        &self.id
+    }
+
+    /// Offset behind the last byte received.
+    #[must_use]
+    pub fn received(&self, stream: OutputStream) -> u64 {
+        match stream {
+            OutputStream::Stdout => self.stdout.received,
+            OutputStream::Stderr => self.stderr.received,
+        }
+    }
+
+    fn output(&mut self, stream: OutputStream) -> &mut Output {
+        match stream {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// Takes a message of the agent.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError`]: the stream can't be trusted any more.
+    pub fn receive(&mut self, message: Message) -> Result<Event, StreamError> {
+        match message.channel {
+            Channel::Stdin => Err(ChannelError::Direction(Channel::Stdin).into()),
+            Channel::Stdout => Ok(self.written(OutputStream::Stdout, message.payload)),
+            Channel::Stderr => Ok(self.written(OutputStream::Stderr, message.payload)),
+            Channel::Control => match message.agent_control()? {
+                AgentControl::Heartbeat | AgentControl::Unknown => Ok(Event::Heartbeat),
+                AgentControl::Ack { stdin } => self.input.taken(stdin).map(|()| Event::InputTaken),
+                AgentControl::Gap { stream, from, to } => self.lost(stream, from, to),
+                AgentControl::Exit(ended) => Ok(Event::Ended(ended)),
+                AgentControl::Error(error) => Ok(Event::Refused(error)),
+            },
+        }
+    }
+
+    fn written(&mut self, stream: OutputStream, bytes: Bytes) -> Event {
+        self.output(stream).received += bytes.len() as u64;
+        Event::Output(stream, bytes)
+    }
+
+    fn lost(&mut self, stream: OutputStream, from: u64, to: u64) -> Result<Event, StreamError> {
+        let output = self.output(stream);
+        if from != output.received || !(from..=MAX_OFFSET).contains(&to) {
+            let ours = output.received;
+            return Err(StreamError::Offset { what: "lost output", theirs: from, ours });
+        }
+        output.received = to;
+        Ok(Event::Gap(stream, to - from))
+    }
+
+    /// The ack that is due: because so much was received since the last one, or, if `now`, anything
+    /// at all. Whoever calls has done with everything received what it wants to do with it.
+    pub fn ack(&mut self, now: bool) -> Option<HostControl> {
+        let new = |output: &Output| output.received - output.acked;
+        let unacked = new(&self.stdout) + new(&self.stderr);
+        if unacked == 0 || (unacked < ACK_AFTER && !now) {
+            return None;
+        }
+        self.stdout.acked = self.stdout.received;
+        self.stderr.acked = self.stderr.received;
+        Some(HostControl::Ack { stdout: self.stdout.received, stderr: self.stderr.received })
+    }
+
+    /// How many bytes of input can be taken at the moment.
+    #[must_use]
+    pub fn input_room(&self) -> usize {
+        let input = &self.input;
+        if input.closed {
+            return 0;
+        }
+        let room = input.window.saturating_sub(input.end - input.acked);
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// Takes more input, at most [`input_room`](Self::input_room).
+    pub fn push_input(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.input.end += bytes.len() as u64;
+            self.input.kept.push_back(bytes);
+        }
+    }
+
+    /// There is no more input.
+    pub fn close_input(&mut self) {
+        self.input.closed = true;
+    }
+
+    /// Whether there is input, or its end, that was taken and not sent yet.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.input.sent < self.input.end || (self.input.closed && !self.input.close_sent)
+    }
+
+    /// The next message of input to be sent, if there is any.
+    pub fn next_input(&mut self) -> Option<Message> {
+        let payload = self.input.next()?;
+        Some(Message { channel: Channel::Stdin, payload })
+    }
+
+    /// How to come back after the connection broke.
+    #[must_use]
+    pub fn attach(&self) -> ExecAttach {
+        ExecAttach {
+            id: self.id.clone(),
+            stdout: Some(self.stdout.received),
+            stderr: Some(self.stderr.received),
+            role: Role::Control,
+        }
+    }
+
+    /// Goes on with the stream that [`attach`](Self::attach) has opened.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::Offset`] if the agent's counts contradict ours: it isn't the same exec.
+    pub fn resume(&mut self, attached: &ExecAttached) -> Result<(), StreamError> {
+        for (what, theirs, ours) in [
+            ("stdout", attached.stdout, self.stdout.received),
+            ("stderr", attached.stderr, self.stderr.received),
+        ] {
+            if theirs != ours {
+                return Err(StreamError::Offset { what, theirs, ours });
+            }
+        }
+        self.stdout.acked = self.stdout.received;
+        self.stderr.acked = self.stderr.received;
+        self.input.resume(attached)
+    }
+}
+
+impl Input {
+    fn next(&mut self) -> Option<Bytes> {
+        if self.sent == self.end {
+            let close = self.closed && !self.close_sent;
+            self.close_sent |= close;
+            return close.then(Bytes::new);
+        }
+        let mut skip = usize::try_from(self.sent - self.kept_from).ok()?;
+        for chunk in &self.kept {
+            if skip < chunk.len() {
+                let len = (chunk.len() - skip).min(CHUNK_LEN);
+                self.sent += len as u64;
+                return Some(chunk.slice(skip..skip + len));
+            }
+            skip -= chunk.len();
+        }
+        None
+    }
+
+    /// The program has taken everything before `offset`.
+    fn taken(&mut self, offset: u64) -> Result<(), StreamError> {
+        if offset < self.acked || offset > self.end {
+            return Err(StreamError::Offset { what: "stdin", theirs: offset, ours: self.acked });
+        }
+        self.acked = offset;
+        while self.kept_from < offset {
+            let Some(chunk) = self.kept.front_mut() else { break };
+            let done = offset - self.kept_from;
+            let done = usize::try_from(done).unwrap_or(usize::MAX).min(chunk.len());
+            chunk.advance(done);
+            self.kept_from += done as u64;
+            if chunk.is_empty() {
+                self.kept.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, attached: &ExecAttached) -> Result<(), StreamError> {
+        self.taken(attached.stdin_acked)?;
+        if !(self.kept_from..=self.end).contains(&attached.stdin) {
+            let ours = self.sent;
+            return Err(StreamError::Offset { what: "stdin", theirs: attached.stdin, ours });
+        }
+        self.sent = attached.stdin;
+        self.window = attached.stdin_window;
+        self.close_sent = attached.stdin_closed;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn attached(stdin: u64, acked: u64) -> ExecAttached {
+        ExecAttached {
+            id: "x".parse().unwrap(),
+            created: true,
+            pid: 1,
+            stdout: 0,
+            stderr: 0,
+            stdin,
+            stdin_acked: acked,
+            stdin_window: 100,
+            stdin_closed: false,
+        }
+    }
+
+    fn agent(control: &AgentControl) -> Message {
+        Message::agent(control)
+    }
+
+    #[test]
+    fn an_ack_is_due_after_so_much_or_on_demand() {
+        let mut client = ExecClient::new(&attached(0, 0));
+        assert_eq!(client.ack(true), None);
+        let payload = Bytes::from_static(b"abc");
+        client.receive(Message { channel: Channel::Stderr, payload }).unwrap();
+        assert_eq!(client.ack(false), None);
+        assert_eq!(client.ack(true), Some(HostControl::Ack { stdout: 0, stderr: 3 }));
+        assert_eq!(client.ack(true), None);
+        let payload = Bytes::from(vec![0; 128 * 1024]);
+        client.receive(Message { channel: Channel::Stdout, payload }).unwrap();
+        assert!(client.ack(false).is_some());
+    }
+
+    #[test]
+    fn a_gap_moves_the_offset_and_only_forward_from_where_we_are() {
+        let mut client = ExecClient::new(&attached(0, 0));
+        let gap = |from, to| agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to });
+        assert_eq!(client.receive(gap(0, 7)).unwrap(), Event::Gap(OutputStream::Stdout, 7));
+        assert_eq!(client.received(OutputStream::Stdout), 7);
+        assert!(client.receive(gap(6, 9)).is_err());
+        assert!(client.receive(gap(7, 5)).is_err());
+        assert!(client.receive(gap(7, u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn an_ack_of_what_was_never_sent_is_refused() {
+        let mut client = ExecClient::new(&attached(0, 0));
+        client.push_input(Bytes::from_static(b"abc"));
+        assert!(client.receive(agent(&AgentControl::Ack { stdin: 4 })).is_err());
+        assert!(client.resume(&attached(4, 0)).is_err());
+        let mut later = attached(0, 0);
+        later.stdout = 1;
+        assert!(client.resume(&later).is_err());
+    }
+
+    #[test]
+    fn offsets_that_no_program_reaches_overflow_nothing() {
+        let mut reply = attached(u64::MAX, u64::MAX);
+        (reply.stdout, reply.stderr, reply.stdin_window) = (u64::MAX, u64::MAX, u64::MAX);
+        let mut client = ExecClient::new(&reply);
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            client.receive(Message { channel, payload: Bytes::from_static(b"abc") }).unwrap();
+        }
+        assert!(client.ack(true).is_some());
+        client.push_input(Bytes::from_static(b"abc"));
+        assert_eq!(client.next_input().unwrap().payload, "abc");
+        assert!(client.input_room() > 0);
+    }
+
+    #[test]
+    fn what_another_client_sent_is_neither_sent_again_nor_forgotten_in_the_window() {
+        let mut client = ExecClient::new(&attached(70, 40));
+        assert_eq!(client.input_room(), 70);
+        client.push_input(Bytes::from_static(b"abc"));
+        assert_eq!(client.next_input().unwrap().payload, "abc");
+        client.receive(agent(&AgentControl::Ack { stdin: 60 })).unwrap();
+        client.resume(&attached(72, 65)).unwrap();
+        assert_eq!(client.next_input().unwrap().payload, "c");
+        client.receive(agent(&AgentControl::Ack { stdin: 73 })).unwrap();
+        assert_eq!(client.input_room(), 100);
+    }
+
+    proptest! {
+        /// Whatever was on its way when connections broke, the agent gets every byte once.
+        #[test]
+        fn input_survives_broken_connections(
+            input in vec(any::<u8>(), 0..1000),
+            steps in vec((0_usize..40, 0_usize..6, 0_usize..60, any::<bool>()), 1..80),
+        ) {
+            let mut client = ExecClient::new(&attached(0, 0));
+            let (mut source, mut arrived, mut taken, mut closed) = (&input[..], Vec::new(), 0_u64, false);
+            for (push, send, take, breaks) in steps.into_iter().chain([(1000, 1000, 1000, false); 40]) {
+                let len = push.min(client.input_room()).min(source.len());
+                client.push_input(Bytes::copy_from_slice(&source[..len]));
+                source = &source[len..];
+                if source.is_empty() {
+                    client.close_input();
+                }
+                for n in 0..send {
+                    let Some(message) = client.next_input() else { break };
+                    // The last one before a break is lost on its way.
+                    if breaks && n + 1 == send {
+                        break;
+                    }
+                    closed |= message.payload.is_empty();
+                    arrived.extend_from_slice(&message.payload);
+                    prop_assert!(arrived.len() as u64 <= taken + 100);
+                }
+                taken = (taken + take as u64).min(arrived.len() as u64);
+                if breaks {
+                    let mut reply = attached(arrived.len() as u64, taken);
+                    reply.stdin_closed = closed;
+                    client.resume(&reply).unwrap();
+                } else {
+                    client.receive(agent(&AgentControl::Ack { stdin: taken })).unwrap();
+                }
+            }
+            prop_assert_eq!(arrived, input);
+            prop_assert!(closed);
+        }
+    }
+}

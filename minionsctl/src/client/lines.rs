@@ -1,0 +1,99 @@
+//! A body that is one JSON object a line, as the lines come.
+
+use super::Client;
+use crate::failure::Failure;
+use bytes::BytesMut;
+use minions_api::exec::NDJSON;
+use reqwest::header::ACCEPT;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::marker::PhantomData;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// minionsd says every 5 s that it is alive; before the first line it may have to wait for an agent.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The longest line: a collected result with both outputs, in text that needs escaping and in
+/// base64. No more than this is held for a peer that never ends its line.
+const MAX_LINE: usize = 1024 * 1024 * 1024;
+
+/// A body under way.
+#[derive(Debug)]
+pub(crate) struct Lines<'a, T> {
+    client: &'a Client,
+    response: Response,
+    buffer: BytesMut,
+    /// Bytes of the buffer that have been looked through for a line's end.
+    seen: usize,
+    of: PhantomData<fn() -> T>,
+}
+
+impl Client {
+    /// `GET path`, line by line.
+    pub(crate) async fn get_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<Lines<'_, T>, Failure> {
+        self.lines(self.http.request(Method::GET, format!("{}{path}", self.base))).await
+    }
+
+    /// `POST path` with a JSON body, line by line.
+    pub(crate) async fn post_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Lines<'_, T>, Failure> {
+        let url = format!("{}{path}", self.base);
+        self.lines(self.http.request(Method::POST, url).json(body)).await
+    }
+
+    async fn lines<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<Lines<'_, T>, Failure> {
+        let response = timeout(SILENCE, request.header(ACCEPT, NDJSON).send())
+            .await
+            .map_err(|_| self.silent())?
+            .map_err(|error| self.no_response(error))?;
+        if !response.status().is_success() {
+            return Err(self.problem(response).await);
+        }
+        let buffer = BytesMut::new();
+        Ok(Lines { client: self, response, buffer, seen: 0, of: PhantomData })
+    }
+
+    fn silent(&self) -> Failure {
+        Failure::Silent { host: self.host.clone() }
+    }
+}
+
+impl<T: DeserializeOwned> Lines<'_, T> {
+    /// The next line; `None` behind the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
+        loop {
+            let fresh = self.buffer.get(self.seen..).unwrap_or_default();
+            if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(self.seen + end + 1);
+                self.seen = 0;
+                let value = serde_json::from_slice(&line);
+                return value
+                    .map(Some)
+                    .map_err(|error| self.client.not_minionsd(error.to_string()));
+            }
+            self.seen = self.buffer.len();
+            let chunk = timeout(SILENCE, self.response.chunk())
+                .await
+                .map_err(|_| self.client.silent())?
+                .map_err(|error| self.client.no_response(error))?;
+            match chunk {
+                Some(chunk) if self.buffer.len() + chunk.len() <= MAX_LINE => {
+                    self.buffer.extend_from_slice(&chunk);
+                }
+                Some(_) => return Err(self.client.not_minionsd("a line never ends".into())),
+                None => return Ok(None),
+            }
+        }
+    }
+}

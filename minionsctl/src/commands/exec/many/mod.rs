@@ -1,0 +1,46 @@
+//! One program on many VMs, shown as each ends.
+
+mod shown;
+mod tally;
+
+use super::Context;
+use crate::cli;
+use crate::client::Client;
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::output::Printer;
+use minions_api::exec::{ExecRequest, ManyExecEvent, ManyExecRequest};
+use shown::{Groups, Look};
+use tally::Tally;
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    client: &Client,
+    exec: ExecRequest,
+    args: &cli::Many,
+) -> Result<ExitStatus, Failure> {
+    let vms = if args.all { vec!["*".into()] } else { args.on.clone() };
+    let request =
+        ManyExecRequest { vms, exec, concurrency: args.concurrency, fail_fast: args.fail_fast };
+    let mut events = client.post_lines::<ManyExecEvent>("/exec", &request).await?;
+    let json = context.printer.is_json();
+    let look = Look::of_ours();
+    let (mut tally, mut groups) = (Tally::default(), Groups::default());
+    let complete = loop {
+        let Some(event) = events.next().await? else { break false };
+        if json {
+            Printer::json_line(&event)?;
+        }
+        tally.count(&event);
+        match event {
+            ManyExecEvent::Summary(_) => break true,
+            ManyExecEvent::Heartbeat => {}
+            event if json => drop(event),
+            event if args.group => groups.add(event),
+            event => shown::show(context.printer, &look, &event)?,
+        }
+    };
+    groups.show(context.printer, &look)?;
+    context.printer.remark(&tally.summary());
+    if complete { Ok(tally.exit_status()) } else { Err(client.broke_off()) }
+}

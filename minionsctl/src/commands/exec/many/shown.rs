@@ -1,0 +1,184 @@
+//! Outputs of many VMs in one place: each line behind its VM's name, or each different output once.
+//!
+//! A pipe gets the lines' own bytes. A terminal gets them harmless: one guest's could else write over
+//! the names of the others.
+
+use crate::failure::Failure;
+use crate::local::terminal::output_is_terminal;
+use crate::output::{Printer, harmless_line, write_to};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use minions_api::VmName;
+use minions_api::exec::{ExecResult, ManyExecEvent};
+use minions_proto::channel::OutputStream::{self, Stderr, Stdout};
+
+/// How bytes are shown.
+#[derive(Debug)]
+pub(super) struct Look {
+    harmless: bool,
+}
+
+impl Look {
+    /// As our output needs it.
+    pub(super) fn of_ours() -> Self {
+        Self { harmless: output_is_terminal() }
+    }
+
+    fn line(&self, line: &[u8]) -> Vec<u8> {
+        if self.harmless {
+            harmless_line(&String::from_utf8_lossy(line)).into_bytes()
+        } else {
+            line.to_vec()
+        }
+    }
+
+    /// Each line behind `prefix`, and ended if it isn't.
+    fn lines(&self, prefix: &str, output: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(output.len() + prefix.len() + 1);
+        for line in output.split_inclusive(|byte| *byte == b'\n') {
+            shown.extend_from_slice(prefix.as_bytes());
+            shown.extend(self.line(line.strip_suffix(b"\n").unwrap_or(line)));
+            shown.push(b'\n');
+        }
+        shown
+    }
+}
+
+/// One VM's end, at once.
+pub(super) fn show(printer: &Printer, look: &Look, event: &ManyExecEvent) -> Result<(), Failure> {
+    match event {
+        ManyExecEvent::Result { vm, result } => {
+            let prefix = format!("{vm} | ");
+            for (stream, output) in [(Stdout, stdout(result)), (Stderr, stderr(result))] {
+                write_to(stream, &look.lines(&prefix, &output)).map_err(Failure::Output)?;
+            }
+            if is_cut(result) {
+                printer.remark(&format!("{vm}: the output was too long; its middle is missing"));
+            }
+        }
+        ManyExecEvent::Problem { vm, problem, .. } => {
+            printer.remark(&format!("{vm}: {}", problem.detail));
+        }
+        ManyExecEvent::Skipped { .. } | ManyExecEvent::Heartbeat | ManyExecEvent::Summary(_) => {}
+    }
+    Ok(())
+}
+
+/// What VMs have in common.
+#[derive(Debug, PartialEq, Eq)]
+struct Same {
+    /// `exit 3`, or why it didn't run.
+    end: String,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// Different outputs, in the order in which they came first.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: Vec<(Same, Vec<VmName>)>,
+}
+
+impl Groups {
+    pub(super) fn add(&mut self, event: ManyExecEvent) {
+        let (vm, same) = match event {
+            ManyExecEvent::Result { vm, result } => {
+                let cut =
+                    if is_cut(&result) { ", the middle of the output is missing" } else { "" };
+                let end = match result.exit_code {
+                    0 => format!("ok{cut}"),
+                    code => format!("exit {code}{cut}"),
+                };
+                (vm, Same { end, stdout: stdout(&result), stderr: stderr(&result) })
+            }
+            ManyExecEvent::Problem { vm, problem, .. } => {
+                (vm, Same { end: problem.detail, stdout: Vec::new(), stderr: Vec::new() })
+            }
+            ManyExecEvent::Skipped { .. }
+            | ManyExecEvent::Heartbeat
+            | ManyExecEvent::Summary(_) => return,
+        };
+        match self.groups.iter_mut().find(|(known, _)| *known == same) {
+            Some((_, vms)) => vms.push(vm),
+            None => self.groups.push((same, vec![vm])),
+        }
+    }
+
+    /// The largest group last, where the eye is.
+    pub(super) fn show(mut self, printer: &Printer, look: &Look) -> Result<(), Failure> {
+        self.groups.sort_by_key(|(_, vms)| vms.len());
+        for (same, vms) in &mut self.groups {
+            vms.sort();
+            printer.heading(&heading(same, vms))?;
+            for (stream, output) in [(Stdout, &same.stdout), (Stderr, &same.stderr)] {
+                write_to(stream, &look.lines("", output)).map_err(Failure::Output)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn heading(same: &Same, vms: &[VmName]) -> String {
+    let names: Vec<String> = vms.iter().map(ToString::to_string).collect();
+    format!("== {} ({}): {}", names.join(" "), vms.len(), same.end)
+}
+
+fn is_cut(result: &ExecResult) -> bool {
+    result.stdout_truncated == Some(true) || result.stderr_truncated == Some(true)
+}
+
+fn stdout(result: &ExecResult) -> Vec<u8> {
+    bytes(result, Stdout)
+}
+
+fn stderr(result: &ExecResult) -> Vec<u8> {
+    bytes(result, Stderr)
+}
+
+/// The bytes if they were sent as such, else the text.
+fn bytes(result: &ExecResult, stream: OutputStream) -> Vec<u8> {
+    let (text, base64) = match stream {
+        Stdout => (&result.stdout, &result.stdout_base64),
+        Stderr => (&result.stderr, &result.stderr_base64),
+    };
+    let decoded = base64.as_ref().and_then(|base64| BASE64_STANDARD.decode(base64).ok());
+    decoded.unwrap_or_else(|| text.clone().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ran(vm: &str, code: i32, stdout: &str) -> ManyExecEvent {
+        let result = json!({ "status": "ok", "exit_code": code, "stdout": stdout, "stderr": "" });
+        serde_json::from_value(json!({ "type": "result", "vm": vm, "result": result })).unwrap()
+    }
+
+    #[test]
+    fn every_line_has_its_vms_name() {
+        let look = Look { harmless: false };
+        assert_eq!(look.lines("a | ", b"1\n2\x1b"), b"a | 1\na | 2\x1b\n");
+        assert_eq!(look.lines("a | ", b""), b"");
+        assert_eq!(look.lines("a | ", b"\n\n"), b"a | \na | \n");
+    }
+
+    #[test]
+    fn on_a_terminal_no_guest_writes_over_anothers_name() {
+        let look = Look { harmless: true };
+        assert_eq!(look.lines("a | ", b"x\r\tb | y\x1b[A\n"), b"a | x\\u{d}\tb | y\\u{1b}[A\n");
+    }
+
+    #[test]
+    fn equal_ends_are_one_group() {
+        let mut groups = Groups::default();
+        for (vm, code, stdout) in
+            [("c", 0, "6.1"), ("a", 0, "6.1"), ("b", 0, "6.6"), ("d", 1, "6.1")]
+        {
+            groups.add(ran(vm, code, stdout));
+        }
+        let shown: Vec<String> =
+            groups.groups.iter().map(|(same, vms)| heading(same, vms)).collect();
+        assert_eq!(shown, ["== c a (2): ok", "== b (1): ok", "== d (1): exit 1"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! How many ended how, and what that makes of the whole.
+
+use crate::exit::ExitStatus;
+use minions_api::ErrorCode;
+use minions_api::exec::{ManyExecEvent, Outcome};
+use std::collections::BTreeMap;
+
+/// How a VM's part ended, in the order in which a summary names them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Ok,
+    Exit(i32),
+    Signal(i32),
+    TimedOut,
+    Problem(String),
+    Skipped,
+}
+
+/// The count.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    ends: BTreeMap<End, u64>,
+    /// The highest exit code of a program.
+    worst: i32,
+    /// Whether one could not be run, or was lost: worse than anything that a program says.
+    ours: bool,
+}
+
+impl Tally {
+    pub(super) fn count(&mut self, event: &ManyExecEvent) {
+        let end = match event {
+            ManyExecEvent::Result { result, .. } => {
+                self.code(result.exit_code);
+                match (&result.outcome, result.exit_code) {
+                    (Some(Outcome::TimedOut), _) => End::TimedOut,
+                    (Some(Outcome::Signaled { signal, .. }), _) => End::Signal(*signal),
+                    (_, 0) => End::Ok,
+                    (_, code) => End::Exit(code),
+                }
+            }
+            ManyExecEvent::Problem { problem, .. } => {
+                self.code(i32::from(ExitStatus::of_exec(problem.code).code()));
+                End::Problem(short(problem.code))
+            }
+            ManyExecEvent::Skipped { .. } => {
+                self.ours = true;
+                End::Skipped
+            }
+            ManyExecEvent::Heartbeat | ManyExecEvent::Summary(_) => return,
+        };
+        *self.ends.entry(end).or_default() += 1;
+    }
+
+    fn code(&mut self, code: i32) {
+        // Also a code that no kernel gives.
+        self.ours |= ExitStatus::remote(code).code() == ExitStatus::Ours.code();
+        self.worst = self.worst.max(code);
+    }
+
+    /// `50 VMs: 48 ok, 1 exit 3, 1 unreachable`.
+    pub(super) fn summary(&self) -> String {
+        let total: u64 = self.ends.values().sum();
+        let vms = if total == 1 { "VM" } else { "VMs" };
+        let ends = self.ends.iter().map(|(end, count)| match end {
+            End::Ok => format!("{count} ok"),
+            End::Exit(code) => format!("{count} exit {code}"),
+            End::Signal(signal) => format!("{count} signal {signal}"),
+            End::TimedOut => format!("{count} timed out"),
+            End::Problem(what) => format!("{count} {what}"),
+            End::Skipped => format!("{count} skipped"),
+        });
+        let ends = ends.collect::<Vec<_>>().join(", ");
+        if ends.is_empty() { format!("{total} {vms}") } else { format!("{total} {vms}: {ends}") }
+    }
+
+    pub(super) fn exit_status(&self) -> ExitStatus {
+        if self.ours || self.ends.is_empty() {
+            return ExitStatus::Ours;
+        }
+        ExitStatus::remote(self.worst)
+    }
+}
+
+fn short(code: ErrorCode) -> String {
+    match code {
+        ErrorCode::AgentUnreachable => "unreachable".into(),
+        code => code.as_str().replace('_', " "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minions_api::Problem;
+    use serde_json::json;
+
+    fn ran(code: i32, outcome: &serde_json::Value) -> ManyExecEvent {
+        let result = json!({
+            "status": "ok", "exit_code": code, "stdout": "", "stderr": "", "outcome": outcome,
+        });
+        serde_json::from_value(json!({ "type": "result", "vm": "a", "result": result })).unwrap()
+    }
+
+    fn exited(code: i32) -> ManyExecEvent {
+        ran(code, &json!({ "type": "exited", "code": code }))
+    }
+
+    fn problem(code: ErrorCode) -> ManyExecEvent {
+        ManyExecEvent::Problem {
+            vm: "a".parse().unwrap(),
+            outcome: Outcome::Lost { reason: String::new() },
+            problem: Box::new(Problem::new(code, "")),
+        }
+    }
+
+    fn tally(events: &[ManyExecEvent]) -> (String, u8) {
+        let mut tally = Tally::default();
+        events.iter().for_each(|event| tally.count(event));
+        (tally.summary(), tally.exit_status().code())
+    }
+
+    #[test]
+    fn the_worst_decides() {
+        assert_eq!(tally(&[exited(0), exited(0)]), ("2 VMs: 2 ok".into(), 0));
+        assert_eq!(tally(&[exited(0), exited(3), exited(1)]).1, 3);
+        let killed = ran(137, &json!({ "type": "signaled", "signal": 9, "core": false }));
+        let late = ran(124, &json!({ "type": "timed_out" }));
+        assert_eq!(
+            tally(&[killed.clone(), late, exited(0)]),
+            ("3 VMs: 1 ok, 1 signal 9, 1 timed out".into(), 137)
+        );
+        assert_eq!(
+            tally(&[killed, problem(ErrorCode::AgentUnreachable), exited(3), exited(0)]),
+            ("4 VMs: 1 ok, 1 exit 3, 1 signal 9, 1 unreachable".into(), 125)
+        );
+        assert_eq!(
+            tally(&[problem(ErrorCode::CommandNotFound), exited(0)]),
+            ("2 VMs: 1 ok, 1 command not found".into(), 127)
+        );
+    }
+
+    #[test]
+    fn what_never_ran_is_no_success() {
+        let skipped = ManyExecEvent::Skipped { vm: "a".parse().unwrap() };
+        assert_eq!(tally(&[exited(0), skipped]), ("2 VMs: 1 ok, 1 skipped".into(), 125));
+        assert_eq!(tally(&[exited(-1)]).1, 125);
+        assert_eq!(tally(&[]).1, 125);
+    }
+}

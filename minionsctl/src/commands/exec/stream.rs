@@ -1,0 +1,42 @@
+//! Bytes as they come, both ways.
+
+use super::Context;
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::link::Opening;
+use crate::local::terminal::input_is_terminal;
+use crate::session::{Plan, Session, come_back};
+use crate::target::Target;
+use minions_api::exec::{ExecRequest, OnDisconnect};
+use uuid::Uuid;
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    target: &Target,
+    mut request: ExecRequest,
+    interactive: bool,
+) -> Result<ExitStatus, Failure> {
+    let tty = request.tty.is_some();
+    let raw = tty && interactive;
+    if raw && !input_is_terminal() {
+        return Err(Failure::Usage(
+            "-i and -t together need a terminal, and the input is none: leave -t out, or, if the \
+             program needs a terminal but no input, -i",
+        ));
+    }
+    request.interactive = Some(interactive);
+    // With an id, a start whose answer is lost can be asked for again, and a stream come back to.
+    let minted = request.id.is_none();
+    request.id.get_or_insert_with(|| Uuid::new_v4().to_string());
+    let plan = Plan {
+        outlives_us: request.on_disconnect == Some(OnDisconnect::Detach),
+        opening: Opening::Start(Box::new(request)),
+        minted,
+        interactive,
+        tty,
+        raw,
+        come_back: come_back(target),
+        timeout: context.timeout,
+    };
+    Session::new(target, context.printer, plan)?.run().await
+}

@@ -1,0 +1,74 @@
+//! `minionsctl ps VM`: its programs.
+
+use super::Context;
+use crate::agent;
+use crate::client::vm_path;
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::output::{Printer, Rows};
+use crate::target::Target;
+use minions_api::exec::{ExecInfo, ExecInfoList, ExecState};
+use minions_proto::message::ExecList;
+use std::time::Duration;
+
+const HEADER: [&str; 8] = ["ID", "STATE", "AGE", "EXIT", "USER", "TTY", "OUT", "COMMAND"];
+
+pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
+    match target {
+        Target::Agent(socket) => {
+            let answer = agent::call(socket, &ExecList {}, context.quick_direct()).await?;
+            Printer::json(&answer.json)?;
+        }
+        Target::Vm(client, vm) => {
+            let list: ExecInfoList = client.get(&vm_path(vm, "/execs"), context.quick()).await?;
+            context.printer.result(&list, |list| {
+                let table = Rows::with_header(&HEADER);
+                list.execs.iter().fold(table, |table, info| table.row(row(info)))
+            })?;
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+fn row(info: &ExecInfo) -> [String; 8] {
+    let state = match (info.state, info.attached) {
+        (ExecState::Running, true) => "attached",
+        (ExecState::Running, false) => "running",
+        (ExecState::Ended, _) => "ended",
+    };
+    let command = std::iter::once(&info.command).chain(&info.args).map(|word| quoted(word));
+    [
+        info.id.clone(),
+        state.into(),
+        // Younger than a second is 0s: what changes from look to look says nothing.
+        humantime::format_duration(Duration::from_secs(info.age_ms / 1000)).to_string(),
+        info.exit_code.map_or_else(|| "-".into(), |code| code.to_string()),
+        info.user.clone().unwrap_or_else(|| "-".into()),
+        if info.tty { "yes" } else { "no" }.into(),
+        format!("{} B", info.stdout_bytes.saturating_add(info.stderr_bytes)),
+        command.collect::<Vec<_>>().join(" "),
+    ]
+}
+
+/// So that one word looks like one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_word_looks_like_one() {
+        for (word, shown) in
+            [("ls", "ls"), ("-la", "-la"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'")]
+        {
+            assert_eq!(quoted(word), shown);
+        }
+    }
+}

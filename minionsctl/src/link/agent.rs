@@ -1,0 +1,113 @@
+//! Straight to an agent.
+
+use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
+use crate::agent::connect;
+use crate::failure::Failure;
+use bytes::BytesMut;
+use minions_api::exec::{self as api, AttachRequest, ExecRequest};
+use minions_proto::channel::Message;
+use minions_proto::connection::Connection;
+use minions_proto::frame::Decoder;
+use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, OnDisconnect, Role, Tty};
+use std::path::Path;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub(super) async fn open(
+    socket: &Path,
+    opening: &Opening,
+) -> Result<(ExecAttached, Link), Failure> {
+    let mut connection = Connection::new(connect(socket).await?);
+    let deadline = Instant::now() + OPEN_DEADLINE;
+    let attached = match opening {
+        Opening::Start(request) => {
+            connection.open(&start(request.as_ref().clone())?, deadline).await?
+        }
+        Opening::Attach(request) => connection.open(&attach(request)?, deadline).await?,
+    };
+    let (stream, decoder) = connection.into_parts();
+    Ok((attached, spawn(stream, decoder)))
+}
+
+/// The request as the wire has it. Through minionsd, minionsd does the same.
+fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
+    let tty = request.tty.map(|api::Tty { rows, cols, term }| Tty { rows, cols, term });
+    let start = ExecStart {
+        id: request.id.map(|id| id.parse()).transpose()?,
+        command: request.command,
+        args: request.args,
+        env: request.env,
+        cwd: request.cwd,
+        user: request.user,
+        stdin: request.interactive.unwrap_or(true),
+        tty,
+        timeout_ms: request.timeout_ms,
+        kill_grace_ms: request.kill_grace_ms,
+        rlimits: request.rlimits,
+        on_disconnect: match request.on_disconnect {
+            Some(api::OnDisconnect::Detach) => OnDisconnect::Detach,
+            Some(api::OnDisconnect::Kill) | None => OnDisconnect::Kill,
+        },
+    };
+    start.validate()?;
+    Ok(start)
+}
+
+fn attach(request: &AttachRequest) -> Result<ExecAttach, Failure> {
+    Ok(ExecAttach {
+        id: request.attach.parse()?,
+        stdout: request.stdout_offset,
+        stderr: request.stderr_offset,
+        role: Role::Control,
+    })
+}
+
+fn spawn(stream: UnixStream, decoder: Decoder) -> Link {
+    let (reader, writer) = stream.into_split();
+    let (incoming_sender, incoming) = mpsc::channel(QUEUE);
+    let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(read(reader, decoder, incoming_sender));
+    tasks.spawn(write(writer, outgoing_receiver));
+    Link { incoming, outgoing, _tasks: tasks }
+}
+
+async fn read(
+    mut reader: OwnedReadHalf,
+    mut decoder: Decoder,
+    incoming: mpsc::Sender<Result<Message, LinkError>>,
+) {
+    loop {
+        let message = next(&mut reader, &mut decoder).await;
+        let last = message.is_err();
+        if incoming.send(message).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn next(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Message, LinkError> {
+    loop {
+        if let Some(payload) = decoder.next_frame()? {
+            return Ok(Message::decode(payload)?);
+        }
+        if reader.read_buf(decoder.read_buffer()).await.map_err(LinkError::Broken)? == 0 {
+            return Err(LinkError::ended());
+        }
+    }
+}
+
+async fn write(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Message>) {
+    let mut frames = BytesMut::new();
+    while let Some(message) = outgoing.recv().await {
+        message.encode(&mut frames);
+        if writer.write_all_buf(&mut frames).await.is_err() {
+            return;
+        }
+    }
+    let _ = writer.shutdown().await;
+}

@@ -1,0 +1,147 @@
+//! Through minionsd's WebSocket.
+
+use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
+use crate::client::{Client, vm_path};
+use crate::failure::Failure;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use minions_api::exec::Attached;
+use minions_api::{Problem, VmName};
+use minions_proto::channel::Message;
+use minions_proto::frame::MAX_FRAME_LEN;
+use minions_proto::message::ExecAttached;
+use reqwest::Upgraded;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Error, Message as WsMessage};
+
+/// Stands for an id that is none.
+const NO_ID: &str = "none";
+
+type Stream = WebSocketStream<Upgraded>;
+
+pub(super) async fn open(
+    client: &Client,
+    vm: &VmName,
+    opening: &Opening,
+) -> Result<(ExecAttached, Link), Failure> {
+    let upgraded = client.upgrade(&vm_path(vm, "/exec")).await?;
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_FRAME_LEN))
+        .max_frame_size(Some(MAX_FRAME_LEN));
+    let mut stream = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
+    let request = match opening {
+        Opening::Start(request) => serde_json::to_string(request),
+        Opening::Attach(request) => serde_json::to_string(request),
+    };
+    // Texts, numbers and lists of them: nothing that JSON can't hold.
+    let request = request.unwrap_or_default();
+    let first = timeout(OPEN_DEADLINE, async {
+        stream.send(WsMessage::text(request)).await.map_err(broken)?;
+        answer(&mut stream).await
+    });
+    let text = first.await.map_err(|_| LinkError::Silent)??;
+    let attached = attached(client, &text)?;
+    Ok((attached, spawn(stream)))
+}
+
+async fn answer(stream: &mut Stream) -> Result<String, LinkError> {
+    loop {
+        match stream.next().await {
+            Some(Ok(WsMessage::Text(text))) => return Ok(text.as_str().to_owned()),
+            Some(message) => {
+                meaning(message)?;
+            }
+            None => return Err(LinkError::ended()),
+        }
+    }
+}
+
+fn attached(client: &Client, text: &str) -> Result<ExecAttached, Failure> {
+    let foreign = |error: serde_json::Error| client.not_minionsd(error.to_string());
+    let Ok(reply) = serde_json::from_str::<Attached>(text) else {
+        let problem: Problem = serde_json::from_str(text).map_err(foreign)?;
+        return Err(Failure::Problem(Box::new(problem)));
+    };
+    Ok(ExecAttached {
+        // A base agent's exec has none that means anything.
+        id: reply.id.parse().or_else(|_| NO_ID.parse())?,
+        created: reply.created,
+        pid: reply.pid,
+        stdout: reply.stdout,
+        stderr: reply.stderr,
+        stdin: reply.stdin,
+        stdin_acked: reply.stdin_acked,
+        stdin_window: reply.stdin_window,
+        stdin_closed: reply.stdin_closed,
+    })
+}
+
+fn spawn(stream: Stream) -> Link {
+    let (sink, stream) = stream.split();
+    let (incoming_sender, incoming) = mpsc::channel(QUEUE);
+    let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(read(stream, incoming_sender));
+    tasks.spawn(async {
+        // How a connection is broken, its reader says.
+        let _ = write(sink, outgoing_receiver).await;
+    });
+    Link { incoming, outgoing, _tasks: tasks }
+}
+
+async fn read(mut stream: SplitStream<Stream>, incoming: mpsc::Sender<Result<Message, LinkError>>) {
+    while let Some(message) = stream.next().await {
+        let Some(message) = meaning(message).transpose() else { continue };
+        let last = message.is_err();
+        if incoming.send(message).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn write(
+    mut sink: SplitSink<Stream, WsMessage>,
+    mut outgoing: mpsc::Receiver<Message>,
+) -> Result<(), Error> {
+    while let Some(message) = outgoing.recv().await {
+        sink.feed(WsMessage::Binary(message.to_bytes())).await?;
+        while let Ok(message) = outgoing.try_recv() {
+            sink.feed(WsMessage::Binary(message.to_bytes())).await?;
+        }
+        sink.flush().await?;
+    }
+    // The Close frame: we have said all that we had to say.
+    sink.close().await
+}
+
+/// What a WebSocket message says, if it says anything to us.
+fn meaning(message: Result<WsMessage, Error>) -> Result<Option<Message>, LinkError> {
+    match message.map_err(broken)? {
+        WsMessage::Binary(bytes) => Ok(Some(Message::decode(bytes)?)),
+        WsMessage::Close(frame) => {
+            let (code, reason) = frame.map_or((1005, String::new()), |frame| {
+                (frame.code.into(), frame.reason.as_str().to_owned())
+            });
+            Err(LinkError::Closed { code, reason })
+        }
+        // The library answers pings itself; there is no text behind the first.
+        WsMessage::Text(_) | WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => {
+            Ok(None)
+        }
+    }
+}
+
+fn broken(error: tungstenite::Error) -> LinkError {
+    match error {
+        Error::Io(error) => LinkError::Broken(error),
+        Error::ConnectionClosed | Error::AlreadyClosed => LinkError::ended(),
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            LinkError::ended()
+        }
+        error => LinkError::WebSocket(Box::new(error)),
+    }
+}

@@ -1,0 +1,78 @@
+//! The signals that we get.
+
+use crate::failure::Failure;
+use std::future::pending;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What asks us to end.
+const ENDING: [SignalKind; 4] =
+    [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+
+/// Those that are listened to. Others do what they always do.
+#[derive(Debug)]
+pub(super) struct Signals {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hangup: Option<Signal>,
+    quit: Option<Signal>,
+    window: Option<Signal>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caught {
+    /// To end, by this number.
+    Ending(i32),
+    /// The terminal has another size.
+    Window,
+}
+
+impl Signals {
+    /// Listens, except to what whoever started us wants ignored (`nohup`, a shell's background jobs).
+    pub(super) fn listen(terminal: bool) -> Result<Self, Failure> {
+        let ignored = ignored();
+        let listen = |kind: SignalKind| {
+            let bit = u32::try_from(kind.as_raw_value() - 1).unwrap_or(0);
+            let wanted = ignored.checked_shr(bit).is_none_or(|mask| mask & 1 == 0);
+            wanted.then(|| signal(kind)).transpose().map_err(Failure::Runtime)
+        };
+        let [interrupt, terminate, hangup, quit] = ENDING.map(listen);
+        let window = terminal.then(|| signal(SignalKind::window_change())).transpose();
+        Ok(Self {
+            interrupt: interrupt?,
+            terminate: terminate?,
+            hangup: hangup?,
+            quit: quit?,
+            window: window.map_err(Failure::Runtime)?,
+        })
+    }
+
+    /// The next one. Cancel safe.
+    pub(super) async fn next(&mut self) -> Caught {
+        let [interrupt, terminate, hangup, quit] = ENDING.map(|kind| kind.as_raw_value());
+        tokio::select! {
+            () = caught(&mut self.interrupt) => Caught::Ending(interrupt),
+            () = caught(&mut self.terminate) => Caught::Ending(terminate),
+            () = caught(&mut self.hangup) => Caught::Ending(hangup),
+            () = caught(&mut self.quit) => Caught::Ending(quit),
+            () = caught(&mut self.window) => Caught::Window,
+        }
+    }
+}
+
+async fn caught(signal: &mut Option<Signal>) {
+    let caught = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if caught.is_none() {
+        pending().await
+    }
+}
+
+/// The mask of ignored signals, signal 1 in bit 0 (proc(5)). Listening would undo it.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

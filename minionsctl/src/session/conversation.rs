@@ -1,0 +1,183 @@
+//! What goes on over one stream.
+
+use super::Session;
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::link::{Link, LinkError};
+use crate::local::terminal::size;
+use crate::local::{HELP, Happened};
+use minions_proto::ErrorCode as AgentCode;
+use minions_proto::channel::{HostControl, Message, OutputStream};
+use minions_proto::exec_client::{Event, ExecClient};
+use minions_proto::message::{Outcome, Signal};
+use std::io;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Four heartbeats.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// SIGINT and SIGPIPE.
+const INT: i32 = 2;
+const PIPE: i32 = 13;
+
+/// How a stream ends for us.
+pub(super) enum End {
+    /// The program ended.
+    Status(ExitStatus),
+    /// We go.
+    Leave(Result<ExitStatus, Failure>),
+    /// It broke.
+    Lost(LinkError),
+}
+
+impl Session<'_> {
+    /// Moves messages until the stream ends.
+    pub(super) async fn converse(&mut self, link: &mut Link) -> Result<End, Failure> {
+        let Some(mut client) = self.client.take() else {
+            return Ok(End::Lost(LinkError::Silent));
+        };
+        let end = self.converse_as(&mut client, link).await;
+        self.client = Some(client);
+        end
+    }
+
+    async fn converse_as(
+        &mut self,
+        client: &mut ExecClient,
+        link: &mut Link,
+    ) -> Result<End, Failure> {
+        let mut heard = Instant::now();
+        let outgoing = link.outgoing();
+        let mut open = true;
+        self.tell_size();
+        loop {
+            let writing = self.output.is_writing();
+            let something = open && (!self.controls.is_empty() || client.has_input());
+            tokio::select! {
+                happened = self.local.next(client.input_room()) => {
+                    if let Some(end) = self.happened(client, happened) {
+                        return Ok(end);
+                    }
+                }
+                written = self.output.written(), if writing => {
+                    if let Err(error) = written {
+                        return Ok(End::Leave(nobody_reads(error)));
+                    }
+                    // Nothing was heard because nobody listened.
+                    heard = Instant::now();
+                    self.controls.extend(client.ack(false));
+                }
+                message = link.receive(), if !writing => {
+                    heard = Instant::now();
+                    if let Some(end) = self.received(client, message)? {
+                        return Ok(end);
+                    }
+                }
+                room = outgoing.reserve(), if something => {
+                    let Ok(room) = room else {
+                        // The reader says how it broke, behind what had arrived before.
+                        open = false;
+                        continue;
+                    };
+                    let control = self.controls.pop_front();
+                    let message = control.map(|control| Message::host(&control));
+                    if let Some(message) = message.or_else(|| client.next_input()) {
+                        room.send(message);
+                    }
+                }
+                () = sleep_until(heard + SILENCE), if !writing => {
+                    // We may have been stopped ourselves all the while.
+                    let Some(message) = link.received() else {
+                        return Ok(End::Lost(LinkError::Silent));
+                    };
+                    heard = Instant::now();
+                    if let Some(end) = self.received(client, message)? {
+                        return Ok(end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn received(
+        &mut self,
+        client: &mut ExecClient,
+        message: Result<Message, LinkError>,
+    ) -> Result<Option<End>, Failure> {
+        let message = match message {
+            Ok(message) => message,
+            Err(why) => return Ok(Some(End::Lost(why))),
+        };
+        self.retry.succeeded();
+        match client.receive(message)? {
+            Event::Output(stream, bytes) => self.output.begin(stream, bytes),
+            Event::Gap(stream, bytes) => {
+                self.incomplete = true;
+                self.remark_gap(stream, bytes);
+            }
+            Event::InputTaken => {}
+            Event::Heartbeat => self.controls.extend(client.ack(true)),
+            Event::Ended(ended) => {
+                if let Outcome::Lost { reason } = &ended.outcome {
+                    self.remark(&format!("nobody knows how the program ended: {reason}"));
+                }
+                return Ok(Some(End::Status(match ended.outcome.exit_code() {
+                    // Whoever depends on our output must not take it for all of it.
+                    0 if self.incomplete => ExitStatus::Ours,
+                    code => ExitStatus::remote(code),
+                })));
+            }
+            Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
+                return Err(Failure::TakenOver(error));
+            }
+            Event::Refused(error) => self.remark(&format!("refused: {}", error.message)),
+        }
+        Ok(None)
+    }
+
+    fn happened(&mut self, client: &mut ExecClient, happened: Happened) -> Option<End> {
+        match happened {
+            Happened::Input(bytes) => client.push_input(bytes),
+            Happened::InputEnded => client.close_input(),
+            // To end the input here would tell the program that this was all of it.
+            Happened::InputFailed(error) => return Some(End::Leave(Err(Failure::Input(error)))),
+            Happened::Help => self.remarks(&HELP),
+            Happened::Leave => return Some(End::Leave(Ok(ExitStatus::Ours))),
+            Happened::Resized => self.tell_size(),
+            Happened::Signal(INT) if !self.plan.raw && !self.interrupted => {
+                self.interrupted = true;
+                self.controls
+                    .extend(Signal::from_number(INT).map(|signal| HostControl::Signal { signal }));
+            }
+            Happened::Signal(number) => {
+                return Some(End::Leave(Ok(ExitStatus::by_signal(number))));
+            }
+        }
+        None
+    }
+
+    fn tell_size(&mut self) {
+        if self.plan.tty
+            && let Some((rows, cols)) = size()
+        {
+            self.controls.push_back(HostControl::Resize { rows, cols });
+        }
+    }
+
+    fn remark_gap(&self, stream: OutputStream, bytes: u64) {
+        let name = match stream {
+            OutputStream::Stdout => "standard output",
+            OutputStream::Stderr => "standard error",
+        };
+        self.remark(&format!("{bytes} bytes of {name} are lost"));
+    }
+}
+
+/// A reader that has seen enough ends us as it would end the program, were that here.
+fn nobody_reads(error: io::Error) -> Result<ExitStatus, Failure> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(ExitStatus::by_signal(PIPE)),
+        _ => Err(Failure::Output(error)),
+    }
+}

@@ -1,0 +1,154 @@
+//! Something to run `minionsctl` against, and how it is run.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use testkit::daemon::{DEADLINE, TestDaemon};
+use testkit::fake_vmm::FakeVmm;
+
+/// A daemon, the VM `web-1`, and a directory for what programs in it do: they run on this machine.
+pub(crate) struct Guest {
+    pub(crate) daemon: TestDaemon,
+    pub(crate) vm: FakeVmm,
+    dir: TempDir,
+}
+
+/// How a command ended.
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Guest {
+    pub(crate) async fn start() -> Self {
+        let (daemon, vm) = TestDaemon::with_vm().await;
+        Self { daemon, vm, dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A pipe with a name: a program that reads it stays until the test opens it.
+    pub(crate) fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.file(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    }
+
+    /// `minionsctl` with this daemon, and no input.
+    pub(crate) fn ctl(&self, args: &[&str]) -> Command {
+        ctl(&self.daemon.url(""), args)
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(&mut self.ctl(args))
+    }
+}
+
+/// `minionsctl` with that daemon, no input, and nothing of this machine's configuration.
+pub(crate) fn ctl(host: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
+    command.arg("--host").arg(host).args(args);
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
+    command.env_remove("MINIONS_HOST").env_remove("MINIONS_TOKEN_FILE");
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Ran {
+    #[track_caller]
+    pub(crate) fn of(command: &mut Command) -> Self {
+        command.output().unwrap().into()
+    }
+
+    #[track_caller]
+    pub(crate) fn assert(&self, code: i32, stdout: &str, stderr: &str) -> &Self {
+        let text = String::from_utf8_lossy(&self.stdout);
+        assert_eq!(self.code, code, "{text}{}", self.stderr);
+        assert!(text.contains(stdout), "stdout is {text:?}");
+        assert!(self.stderr.contains(stderr), "stderr is {:?}", self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.stdout).unwrap()
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// A `minionsctl` under way, whose lines can be read as they come. Killed if it is dropped.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    #[track_caller]
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(pid(&self.child), signal).unwrap();
+    }
+
+    /// The rest of its output, and its end.
+    pub(crate) fn end(mut self) -> Ran {
+        let mut stdout = Vec::new();
+        io::copy(&mut self.stdout, &mut stdout).unwrap();
+        let mut stderr = Vec::new();
+        io::copy(self.child.stderr.as_mut().unwrap(), &mut stderr).unwrap();
+        let status = self.child.wait().unwrap();
+        Output { status, stdout, stderr }.into()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn pid(child: &Child) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap()
+}
+
+/// Opens a pipe that a program waits at, and gives it this.
+pub(crate) fn feed(fifo: &Path, text: &str) {
+    let mut pipe = std::fs::OpenOptions::new().write(true).open(fifo).unwrap();
+    pipe.write_all(text.as_bytes()).unwrap();
+}
+
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,78 @@
+//! One program on many VMs.
+
+use crate::guest::Guest;
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+
+/// Beside `web-1`, `web-2` and `db`.
+async fn three() -> (Guest, [FakeVmm; 2]) {
+    let guest = Guest::start().await;
+    let vms = ["web-2", "db"].map(|name| {
+        let behaviour = Behaviour::Agent(agent().unwrap());
+        FakeVmm::start(guest.daemon.sockets(), name, behaviour).unwrap()
+    });
+    for name in ["web-2", "db"] {
+        guest.daemon.until_state(name, "ready").await;
+    }
+    (guest, vms)
+}
+
+fn lines(bytes: &[u8]) -> Vec<&str> {
+    let mut lines: Vec<&str> = std::str::from_utf8(bytes).unwrap().lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_line_says_where_it_comes_from() {
+    let (guest, _vms) = three().await;
+    let ran = guest.run(&["exec", "--on", "web-*", "--", "printf", "a\\nb"]);
+    assert_eq!(ran.code, 0);
+    assert_eq!(lines(&ran.stdout), ["web-1 | a", "web-1 | b", "web-2 | a", "web-2 | b"]);
+    assert_eq!(ran.stderr, "2 VMs: 2 ok\n");
+    let ran = guest.run(&["exec", "--all", "--", "sh", "-c", "echo no >&2; exit 4"]);
+    assert_eq!((ran.code, ran.stdout.len()), (4, 0));
+    assert!(ran.stderr.ends_with("3 VMs: 3 exit 4\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("db | no\n"), "{}", ran.stderr);
+    let one = guest.run(&["exec", "--on", "db", "--on", "web-2", "--", "true"]);
+    assert_eq!(one.stderr, "2 VMs: 2 ok\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worst_end_is_the_exit_code() {
+    let (guest, vms) = three().await;
+    let dir = guest.file("first");
+    // Whoever is first fails.
+    let script = format!("mkdir {} 2> /dev/null && exit 3; exit 0", dir.display());
+    let ran = guest.run(&["exec", "--all", "--", "sh", "-c", &script]);
+    ran.assert(3, "", "3 VMs: 2 ok, 1 exit 3");
+    vms[1].switch_to(Behaviour::Refuses);
+    guest.daemon.until_state("db", "unreachable").await;
+    let ran = guest.run(&["exec", "--all", "--", "true"]);
+    ran.assert(125, "", "3 VMs: 2 ok, 1 unreachable").assert(125, "", "db: ");
+    vms[1].switch_to(Behaviour::Agent(agent().unwrap()));
+    guest.run(&["exec", "--on", "nope*", "--", "true"]).assert(125, "", "error:");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_outputs_are_shown_once() {
+    let (guest, _vms) = three().await;
+    let dir = guest.file("first");
+    let script = format!("mkdir {} 2> /dev/null && exit 3; echo same", dir.display());
+    let ran =
+        guest.run(&["exec", "--all", "--group", "--concurrency", "1", "--", "sh", "-c", &script]);
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    assert!(first.starts_with("== ") && first.ends_with(" (1): exit 3"), "{text}");
+    assert!(rest.contains(" (2): ok\nsame\n"), "{text}");
+    assert_eq!(ran.code, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_read_the_events_themselves() {
+    let (guest, _vms) = three().await;
+    let ran = guest.run(&["-o", "json", "exec", "--all", "--", "echo", "hi"]);
+    let events: Vec<serde_json::Value> =
+        lines(&ran.stdout).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_type = |name: &str| events.iter().filter(|event| event["type"] == name).count();
+    assert_eq!((of_type("result"), of_type("summary"), ran.code), (3, 1, 0));
+}

@@ -1,0 +1,337 @@
+//! The stream of an exec against a minionsd that misbehaves on purpose, or in ways that a real one
+//! can't be brought to at the right moment.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod peer;
+
+use minions_proto::AgentError;
+use minions_proto::ErrorCode;
+use minions_proto::channel::{AgentControl, HostControl, OutputStream};
+use peer::Listener;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::process::{Output, Stdio};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// `minionsctl exec` there.
+fn start(daemon: &Listener, args: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
+    command.arg("--host").arg(daemon.host()).arg("exec").args(args);
+    command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("MINIONS_TOKEN_FILE");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true).spawn().unwrap()
+}
+
+async fn end(child: Child) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = child.wait_with_output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn problem(code: &str, status: u16, more: &Value) -> Value {
+    let mut problem = json!({
+        "type": format!("urn:minions:problem:{code}"), "title": "", "status": status,
+        "detail": format!("this is {code}"), "code": code, "request_id": "r",
+        "retryable": false, "may_have_executed": false,
+    });
+    problem.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    problem
+}
+
+#[tokio::test]
+async fn a_lost_stream_is_found_again_with_no_byte_missing_or_doubled() {
+    let daemon = Listener::bind().await;
+    let mut child = start(&daemon, &["-i", "web-1", "--", "cat"]);
+    let input: Vec<u8> = (0..=255).collect();
+    child.stdin.take().unwrap().write_all(&input).await.unwrap();
+
+    let (mut peer, request) = daemon.peer().await;
+    assert_eq!((&request["command"], &request["interactive"]), (&json!("cat"), &json!(true)));
+    let id = &request["id"];
+    peer.attached(&json!({ "id": id })).await;
+    assert_eq!(peer.input(100).await, input[..100], "no more than the window");
+    peer.control(&AgentControl::Ack { stdin: 40 }).await;
+    assert_eq!(peer.input(40).await, input[100..140]);
+    peer.stdout("abc").await;
+    peer.control(&AgentControl::Heartbeat).await;
+    assert_eq!(peer.hear_control().await, HostControl::Ack { stdout: 3, stderr: 0 });
+    // Of the input, 120 bytes had arrived and 90 were taken.
+    drop(peer);
+
+    let (mut peer, request) = daemon.peer().await;
+    assert_eq!(request, json!({ "attach": id, "stdout_offset": 3, "stderr_offset": 0 }));
+    let there = json!({ "id": id, "stdout": 3, "stdin": 120, "stdin_acked": 90 });
+    peer.attached(&there).await;
+    assert_eq!(peer.input(70).await, input[120..190]);
+    peer.stdout("def").await;
+    peer.close(1011, "connection_lost").await;
+
+    let (mut peer, request) = daemon.peer().await;
+    assert_eq!(request["stdout_offset"], 6);
+    let there = json!({ "id": id, "stdout": 6, "stdin": 190, "stdin_acked": 190 });
+    peer.attached(&there).await;
+    assert_eq!(peer.input(usize::MAX).await, input[190..], "and the end behind it");
+    peer.exit(3).await;
+    assert_eq!(end(child).await, (3, "abcdef".into(), String::new()));
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_is_lost_is_asked_for_again_by_the_same_id() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let (peer, first) = daemon.peer().await;
+    drop(peer);
+    let (mut peer, second) = daemon.peer().await;
+    assert!(first["id"].is_string() && first == second, "{first} {second}");
+    let lost = json!({ "retryable": true, "may_have_executed": true });
+    peer.text(&problem("connection_lost", 502, &lost)).await;
+    let (mut peer, third) = daemon.peer().await;
+    assert_eq!(first, third);
+    peer.attached(&json!({ "id": first["id"], "created": false, "stdin_closed": true })).await;
+    peer.stdout("once").await;
+    peer.exit(0).await;
+    assert_eq!(end(child).await, (0, "once".into(), String::new()));
+}
+
+#[tokio::test]
+async fn an_agent_that_knows_no_ids_is_asked_without_and_not_come_back_to() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let (mut peer, request) = daemon.peer().await;
+    assert!(request["id"].is_string());
+    peer.text(&problem("agent_too_old", 501, &json!({ "field": "id" }))).await;
+    let (mut peer, request) = daemon.peer().await;
+    assert_eq!(request.get("id"), None);
+    peer.attached(&json!({ "id": "", "pid": 0 })).await;
+    peer.close(1011, "connection_lost").await;
+    let (code, _, stderr) = end(child).await;
+    assert_eq!(code, 125, "{stderr}");
+    assert!(
+        stderr.contains("lost the program: minionsd closed the stream (1011: connection_lost)")
+    );
+
+    let child = start(&daemon, &["--id", "mine", "web-1", "--", "true"]);
+    let (mut peer, request) = daemon.peer().await;
+    assert_eq!(request["id"], "mine");
+    peer.text(&problem("agent_too_old", 501, &json!({ "field": "id" }))).await;
+    assert_eq!(end(child).await.0, 125, "it was asked for");
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_is_the_problem_that_it_is() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let body = problem("vm_not_found", 404, &json!({})).to_string();
+    let head = format!(
+        "HTTP/1.1 404 Not Found\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    daemon.answer(&[&head, &body[..10], &body[10..]]).await;
+    let (code, _, stderr) = end(child).await;
+    assert_eq!((code, stderr.contains("this is vm_not_found")), (125, true), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_start_that_failed_is_not_tried_again() {
+    let daemon = Listener::bind().await;
+    for (code, status, exit) in [
+        ("command_not_found", 422, 127),
+        ("command_not_executable", 422, 126),
+        ("forbidden", 403, 125),
+    ] {
+        let child = start(&daemon, &["web-1", "--", "true"]);
+        let (mut peer, _) = daemon.peer().await;
+        peer.text(&problem(code, status, &json!({}))).await;
+        peer.close(1008, "").await;
+        assert_eq!(end(child).await.0, exit, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn who_was_taken_over_says_so() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let (mut peer, _) = daemon.peer().await;
+    peer.attached(&json!({})).await;
+    let error = AgentError::new(ErrorCode::TakenOver, "another client attached");
+    peer.control(&AgentControl::Error(error)).await;
+    peer.close(1000, "").await;
+    let (code, _, stderr) = end(child).await;
+    assert_eq!(code, 125);
+    assert!(stderr.contains("taken over by another client"), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_first_interrupt_is_the_programs_and_the_second_ours() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "sleep", "100"]);
+    let (mut peer, request) = daemon.peer().await;
+    assert_eq!(request["interactive"], false);
+    peer.attached(&json!({ "stdin_closed": true })).await;
+    // Whatever is heard, is heard by a client that listens to its signals.
+    peer.stdout("x").await;
+    peer.control(&AgentControl::Heartbeat).await;
+    assert_eq!(peer.hear_control().await, HostControl::Ack { stdout: 1, stderr: 0 });
+    signal(&child, Signal::INT);
+    let int = HostControl::Signal { signal: "INT".parse().unwrap() };
+    assert_eq!(peer.hear_control().await, int);
+    signal(&child, Signal::INT);
+    assert_eq!(peer.hear_control().await, HostControl::Leave);
+    assert_eq!(peer.hear().await, None, "in form");
+    assert_eq!(end(child).await, (130, "x".into(), String::new()));
+}
+
+#[tokio::test]
+async fn a_client_that_is_told_to_end_leaves_in_form() {
+    let daemon = Listener::bind().await;
+    for (number, detach) in [(Signal::TERM, true), (Signal::HUP, false), (Signal::QUIT, false)] {
+        let mut args = vec!["-i", "web-1", "--", "cat"];
+        if detach {
+            args.splice(0..0, ["--on-disconnect", "detach"]);
+        }
+        let mut child = start(&daemon, &args);
+        let mut stdin = child.stdin.take().unwrap();
+        let (mut peer, _) = daemon.peer().await;
+        peer.attached(&json!({})).await;
+        stdin.write_all(b"!").await.unwrap();
+        assert_eq!(peer.input(1).await, b"!");
+        signal(&child, number);
+        assert_eq!(peer.hear_control().await, HostControl::Leave);
+        assert_eq!(peer.hear().await, None);
+        drop(peer);
+        let (code, _, stderr) = end(child).await;
+        assert_eq!(code, 128 + number.as_raw(), "{stderr}");
+        assert_eq!(stderr.contains("`minionsctl attach web-1 x` comes back"), detach, "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_program_is_not_kept_waiting_for_the_end_of_the_input() {
+    let daemon = Listener::bind().await;
+    let mut child = start(&daemon, &["-i", "web-1", "--", "true"]);
+    let stdin = child.stdin.take();
+    let (mut peer, _) = daemon.peer().await;
+    peer.attached(&json!({})).await;
+    peer.exit(0).await;
+    assert_eq!(end(child).await, (0, String::new(), String::new()));
+    drop(stdin);
+}
+
+#[tokio::test]
+async fn output_that_nobody_takes_is_not_acknowledged_and_stops_nothing_else() {
+    let daemon = Listener::bind().await;
+    let mut child = start(&daemon, &["-i", "web-1", "--", "cat"]);
+    let mut stdout = child.stdout.take().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let (mut peer, _) = daemon.peer().await;
+    peer.attached(&json!({})).await;
+    // More than a pipe holds, and less than the socket and the queue do.
+    let chunk: &'static str = "x".repeat(32 * 1024).leak();
+    for _ in 0..8 {
+        peer.stdout(chunk).await;
+    }
+    stdin.write_all(b"still here").await.unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 10 {
+        let message = peer.hear().await.unwrap();
+        assert!(message.host_control().is_err(), "{:?}", message.host_control());
+        heard.extend_from_slice(&message.payload);
+    }
+    let reads = tokio::spawn(async move {
+        let mut all = Vec::new();
+        stdout.read_to_end(&mut all).await.unwrap();
+        all.len()
+    });
+    let ack = peer.hear_control().await;
+    assert!(matches!(ack, HostControl::Ack { stdout, .. } if stdout >= 128 * 1024), "{ack:?}");
+    peer.exit(0).await;
+    assert_eq!(end(child).await.0, 0);
+    assert_eq!(reads.await.unwrap(), 8 * chunk.len());
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_ends_the_program() {
+    let daemon = Listener::bind().await;
+    let mut child = start(&daemon, &["web-1", "--", "yes"]);
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let (mut peer, _) = daemon.peer().await;
+    peer.attached(&json!({})).await;
+    peer.stdout("y\n").await;
+    peer.control(&AgentControl::Heartbeat).await;
+    let mut line = String::new();
+    stdout.read_line(&mut line).await.unwrap();
+    drop(stdout);
+    // A child of another test, just forked, may hold the pipe open for another moment.
+    while peer.hear_control().await != HostControl::Leave {
+        peer.stdout("y\n").await;
+        peer.control(&AgentControl::Heartbeat).await;
+    }
+    drop(peer);
+    assert_eq!(end(child).await, (141, String::new(), String::new()));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_found_again_is_a_loss() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let (mut peer, _) = daemon.peer().await;
+    peer.attached(&json!({})).await;
+    peer.stdout("half").await;
+    peer.close(1012, "restart").await;
+    drop((peer, daemon));
+    let (code, stdout, stderr) = end(child).await;
+    assert_eq!((code, stdout.as_str()), (125, "half"));
+    assert!(stderr.contains("could not get back to it within 15s"), "{stderr}");
+}
+
+#[tokio::test]
+async fn what_lacks_some_of_its_output_is_no_success() {
+    let daemon = Listener::bind().await;
+    for (code, ours) in [(0, 125), (3, 3)] {
+        let child = start(&daemon, &["web-1", "--", "true"]);
+        let (mut peer, _) = daemon.peer().await;
+        peer.attached(&json!({})).await;
+        peer.stdout("a").await;
+        let stream = OutputStream::Stdout;
+        peer.control(&AgentControl::Gap { stream, from: 1, to: 9 }).await;
+        peer.stdout("b").await;
+        peer.exit(code).await;
+        let (code, stdout, stderr) = end(child).await;
+        assert_eq!((code, stdout.as_str()), (ours, "ab"));
+        assert_eq!(stderr, "8 bytes of standard output are lost\n");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_gone_is_not_waited_for() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let (mut peer, request) = daemon.peer().await;
+    peer.attached(&json!({ "id": request["id"] })).await;
+    drop(peer);
+    let (mut peer, _) = daemon.peer().await;
+    peer.text(&problem("exec_gone", 410, &json!({}))).await;
+    let (code, _, stderr) = end(child).await;
+    assert_eq!(code, 125);
+    assert!(stderr.contains("no way back to it: this is exec_gone"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_stream_that_makes_no_sense_is_a_loss_at_once() {
+    let daemon = Listener::bind().await;
+    let child = start(&daemon, &["web-1", "--", "true"]);
+    let (mut peer, request) = daemon.peer().await;
+    peer.attached(&json!({ "id": request["id"] })).await;
+    drop(peer);
+    let (mut peer, _) = daemon.peer().await;
+    peer.attached(&json!({ "id": request["id"], "stdout": 5 })).await;
+    let (code, _, stderr) = end(child).await;
+    assert_eq!(code, 125);
+    assert!(stderr.contains("counts stdout differently"), "{stderr}");
+}

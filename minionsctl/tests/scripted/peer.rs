@@ -1,0 +1,119 @@
+//! A minionsd that says exactly what a test wants it to say.
+
+use futures_util::{SinkExt, StreamExt};
+use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
+use minions_proto::message::{Outcome, Usage};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message as WsMessage;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{WebSocketStream, accept_async};
+
+/// Where it listens.
+pub(crate) struct Listener(TcpListener);
+
+/// One WebSocket.
+pub(crate) struct Peer(WebSocketStream<TcpStream>);
+
+impl Listener {
+    pub(crate) async fn bind() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+
+    /// The next WebSocket, and its first message.
+    pub(crate) async fn peer(&self) -> (Peer, Value) {
+        let (stream, _) = self.0.accept().await.unwrap();
+        let mut peer = Peer(accept_async(stream).await.unwrap());
+        let first = peer.0.next().await.unwrap().unwrap();
+        (peer, serde_json::from_str(first.to_text().unwrap()).unwrap())
+    }
+
+    /// Answers the next request with these pieces.
+    pub(crate) async fn answer(&self, pieces: &[&str]) {
+        let (mut stream, _) = self.0.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+        }
+        for piece in pieces {
+            stream.write_all(piece.as_bytes()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Peer {
+    pub(crate) async fn text(&mut self, json: &Value) {
+        self.0.send(WsMessage::text(json.to_string())).await.unwrap();
+    }
+
+    /// An `Attached`, with these fields other than at a stream's beginning.
+    pub(crate) async fn attached(&mut self, fields: &Value) {
+        let mut json = json!({
+            "status": "ok", "id": "x", "created": true, "pid": 1, "stdout": 0, "stderr": 0,
+            "stdin": 0, "stdin_acked": 0, "stdin_window": 100, "stdin_closed": false,
+        });
+        json.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        self.text(&json).await;
+    }
+
+    async fn say(&mut self, message: &Message) {
+        self.0.send(WsMessage::Binary(message.to_bytes())).await.unwrap();
+    }
+
+    pub(crate) async fn stdout(&mut self, bytes: &'static str) {
+        self.say(&Message { channel: Channel::Stdout, payload: bytes.into() }).await;
+    }
+
+    pub(crate) async fn control(&mut self, control: &AgentControl) {
+        self.say(&Message::agent(control)).await;
+    }
+
+    pub(crate) async fn exit(&mut self, code: i32) {
+        let outcome = Outcome::Exited { code };
+        self.control(&AgentControl::Exit(Ended { outcome, usage: Usage::default() })).await;
+    }
+
+    pub(crate) async fn close(&mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        self.0.close(Some(frame)).await.unwrap();
+    }
+
+    /// The next message; `None` at a Close frame.
+    pub(crate) async fn hear(&mut self) -> Option<Message> {
+        loop {
+            match self.0.next().await.unwrap().unwrap() {
+                WsMessage::Binary(bytes) => return Some(Message::decode(bytes).unwrap()),
+                WsMessage::Close(_) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// The next control message.
+    pub(crate) async fn hear_control(&mut self) -> HostControl {
+        self.hear().await.unwrap().host_control().unwrap()
+    }
+
+    /// So many bytes of input; or what comes until its end.
+    pub(crate) async fn input(&mut self, len: usize) -> Vec<u8> {
+        let mut input = Vec::new();
+        while input.len() < len {
+            let message = self.hear().await.unwrap();
+            if message.channel != Channel::Stdin {
+                continue;
+            }
+            if message.payload.is_empty() {
+                break;
+            }
+            input.extend_from_slice(&message.payload);
+        }
+        input
+    }
+}

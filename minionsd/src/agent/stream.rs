@@ -1,0 +1,214 @@
+//! A connection in channel mode: messages one way and the other, each way for itself.
+
+use bytes::{Buf, BytesMut};
+use minions_proto::channel::{ChannelError, Message};
+use minions_proto::frame::{Decoder, FrameError};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// After this long without a whole message the agent is gone: four of its heartbeats.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// A stream to an exec. Closing it is dropping it.
+#[derive(Debug)]
+pub(crate) struct AgentStream {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    /// Bounds how many there are.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why nothing more comes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// Closed between two messages.
+    #[error("the agent closed the stream")]
+    Closed,
+    /// Closed in the middle of one, or otherwise.
+    #[error("the connection to the agent broke")]
+    Lost(#[source] io::Error),
+    /// Neither a message nor a heartbeat.
+    #[error("the agent says nothing any more")]
+    Silent,
+    /// The agent at the other end is another one, or its VM is gone.
+    #[error("the agent was replaced")]
+    Replaced,
+    /// Not channel mode.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Not channel mode either.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+}
+
+impl Broken {
+    /// Whether the agent did what no agent may, so that coming back to it makes no sense.
+    pub(crate) fn is_breach(&self) -> bool {
+        match self {
+            Self::Closed | Self::Lost(_) | Self::Silent | Self::Replaced => false,
+            Self::Frame(_) | Self::Channel(_) => true,
+        }
+    }
+}
+
+impl AgentStream {
+    /// Goes on with a connection whose reply opened a stream. `epoch` is cancelled when the agent is
+    /// another one.
+    pub(super) fn new(
+        (stream, decoder): (UnixStream, Decoder),
+        epoch: CancellationToken,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let (read, write) = stream.into_split();
+        Self {
+            reader: Reader { stream: read, decoder, epoch },
+            writer: Writer { stream: write, buffer: BytesMut::new() },
+            _permit: permit,
+        }
+    }
+}
+
+/// What the agent says.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    stream: OwnedReadHalf,
+    decoder: Decoder,
+    epoch: CancellationToken,
+}
+
+impl Reader {
+    /// The next message. Waits no longer than an agent that lives can be silent.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Message, Broken> {
+        let Self { stream, decoder, epoch } = self;
+        tokio::select! {
+            // First what has arrived: the last words of an agent that is gone are still its own.
+            biased;
+            message = timeout(SILENCE, whole(stream, decoder)) => {
+                message.unwrap_or(Err(Broken::Silent))
+            }
+            () = epoch.cancelled() => Err(Broken::Replaced),
+        }
+    }
+}
+
+async fn whole(stream: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Message, Broken> {
+    loop {
+        if let Some(payload) = decoder.next_frame()? {
+            return Ok(Message::decode(payload)?);
+        }
+        if stream.read_buf(decoder.read_buffer()).await.map_err(Broken::Lost)? == 0 {
+            return Err(if decoder.is_empty() {
+                Broken::Closed
+            } else {
+                Broken::Lost(io::ErrorKind::UnexpectedEof.into())
+            });
+        }
+    }
+}
+
+/// What is said to the agent.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    stream: OwnedWriteHalf,
+    buffer: BytesMut,
+}
+
+impl Writer {
+    /// Puts a message behind those that are still to be written. How many that may be is the
+    /// caller's to bound, by [`pending`](Self::pending).
+    pub(crate) fn queue(&mut self, message: &Message) {
+        message.encode(&mut self.buffer);
+    }
+
+    /// Bytes that are still to be written.
+    pub(crate) fn pending(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes what is queued.
+    ///
+    /// Cancel safe: goes on where it was.
+    pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
+        while self.buffer.has_remaining() {
+            let written = self.stream.write_buf(&mut self.buffer).await.map_err(Broken::Lost)?;
+            if written == 0 {
+                return Err(Broken::Lost(io::ErrorKind::WriteZero.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use minions_proto::channel::Channel;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
+
+    /// A stream and the agent's end of it.
+    pub(crate) fn pair(decoder: Decoder) -> (AgentStream, UnixStream, CancellationToken) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let epoch = CancellationToken::new();
+        (AgentStream::new((ours, decoder), epoch.clone(), permit), theirs, epoch)
+    }
+
+    fn frame(bytes: &'static [u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        Message { channel: Channel::Stdout, payload: Bytes::from_static(bytes) }.encode(&mut out);
+        out
+    }
+
+    #[tokio::test]
+    async fn bytes_that_came_right_behind_the_reply_are_the_first_message() {
+        let mut decoder = Decoder::new();
+        decoder.extend(&frame(b"early")[..7]);
+        let (mut stream, mut agent, _epoch) = pair(decoder);
+        agent.write_all(&frame(b"early")[7..]).await.unwrap();
+        assert_eq!(stream.reader.next().await.unwrap().payload, "early");
+    }
+
+    #[tokio::test]
+    async fn an_end_between_messages_is_told_from_one_within() {
+        let (mut stream, agent, _epoch) = pair(Decoder::new());
+        drop(agent);
+        assert!(matches!(stream.reader.next().await, Err(Broken::Closed)));
+        let (mut stream, mut agent, _epoch) = pair(Decoder::new());
+        agent.write_all(&frame(b"half")[..6]).await.unwrap();
+        drop(agent);
+        assert!(matches!(stream.reader.next().await, Err(Broken::Lost(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_an_end_and_so_is_another_agent() {
+        let (mut stream, _agent, epoch) = pair(Decoder::new());
+        assert!(matches!(stream.reader.next().await, Err(Broken::Silent)));
+        epoch.cancel();
+        assert!(matches!(stream.reader.next().await, Err(Broken::Replaced)));
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_was_dropped_goes_on_where_it_was() {
+        let (mut stream, mut agent, _epoch) = pair(Decoder::new());
+        let payload = Bytes::from(vec![7; 900_000]);
+        stream.writer.queue(&Message { channel: Channel::Stdin, payload: payload.clone() });
+        let dropped = timeout(Duration::from_millis(10), stream.writer.flush()).await;
+        assert!(dropped.is_err(), "more than the socket takes");
+        let (flushed, read) = tokio::join!(stream.writer.flush(), async {
+            let mut all = vec![0; 4 + 1 + payload.len()];
+            agent.read_exact(&mut all).await.map(|_| all)
+        });
+        flushed.unwrap();
+        assert_eq!(read.unwrap()[5..], payload);
+    }
+}

@@ -1,0 +1,168 @@
+//! `/vms/{vm}/execs`: the programs that an agent knows.
+
+use super::super::audit::Note;
+use super::super::extract::{CallParams, JsonBody, Params, Patience, TheExec, TheVm, milliseconds};
+use super::super::problem::{ApiError, IdProblems, SignalProblems};
+use super::show;
+use crate::agent::{CallError, Instance, Lane, Programs};
+use crate::vm::Vm;
+use axum::Json;
+use minions_api::VmName;
+use minions_api::exec::{ExecInfo, ExecInfoList, SignalRequest, SignalSent};
+use minions_proto::Call;
+use minions_proto::message::{
+    ExecInfo as WireInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, MAX_KILL_GRACE_MS,
+};
+use serde::Deserialize;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An agent answers at once.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// To see a program die that takes all of its grace, and what it started.
+const REMOVE_PATIENCE: Duration = Duration::from_millis(MAX_KILL_GRACE_MS + 35_000);
+
+/// The longest that an agent is left alone with a question: a connection may be dead without showing
+/// it.
+const WAIT_AT_A_TIME: Duration = Duration::from_secs(15);
+
+/// What an agent without `exec2` lacks.
+pub(super) fn too_old() -> CallError {
+    CallError::TooOld { needs: "execs as objects".into(), field: None }
+}
+
+/// The agent, if it knows execs as objects.
+pub(super) async fn instance(vm: &Vm, deadline: Instant) -> Result<Instance, CallError> {
+    match vm.client().programs(deadline).await? {
+        Programs::Objects(instance) => Ok(instance),
+        Programs::Plain { .. } => Err(too_old()),
+    }
+}
+
+async fn ask<C: Call>(
+    vm: &Vm,
+    call: &C,
+    lane: Lane,
+    deadline: Instant,
+) -> Result<C::Reply, CallError> {
+    instance(vm, deadline).await?;
+    vm.client().call(call, lane, deadline).await
+}
+
+/// All programs that run, and those that ended not long ago
+#[utoipa::path(
+    get, path = "/vms/{vm}/execs", operation_id = "list_execs", tag = "exec",
+    params(("vm" = VmName, Path), CallParams),
+    responses((status = 200, description = "Oldest first", body = ExecInfoList), IdProblems),
+)]
+pub(in super::super) async fn list_execs(
+    TheVm(vm): TheVm,
+    patience: Patience,
+) -> Result<Json<ExecInfoList>, ApiError> {
+    let listed = ask(&vm, &ExecList {}, Lane::Quick, patience.deadline_or(PATIENCE)).await;
+    let listed = listed.map_err(|error| ApiError::call(vm.name(), error))?;
+    Ok(Json(ExecInfoList { execs: listed.execs.into_iter().map(show::info).collect() }))
+}
+
+/// The query of `GET /vms/{vm}/execs/{id}`.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct InspectParams {
+    /// Milliseconds to wait for its end before answering. Default: none.
+    #[param(minimum = 0, maximum = 86_400_000)]
+    wait_ms: Option<u64>,
+    /// Milliseconds after which the caller gets an `agent_timeout` instead of an answer.
+    #[param(minimum = 1, maximum = 86_400_000)]
+    timeout_ms: Option<u64>,
+}
+
+/// One program, or its end
+#[utoipa::path(
+    get, path = "/vms/{vm}/execs/{id}", operation_id = "get_exec", tag = "exec",
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), InspectParams),
+    responses((status = 200, description = "As it is now", body = ExecInfo), IdProblems),
+)]
+pub(in super::super) async fn get_exec(
+    TheVm(vm): TheVm,
+    TheExec(id): TheExec,
+    Params(params): Params<InspectParams>,
+    note: Note,
+) -> Result<Json<ExecInfo>, ApiError> {
+    note.exec(id.as_str());
+    let wait = milliseconds("wait_ms", params.wait_ms, 0)?.unwrap_or_default();
+    let deadline = Patience::of(params.timeout_ms)?.deadline_or(wait + PATIENCE);
+    let info = inspect(&vm, ExecInspect { id, wait_ms: None }, wait, deadline).await;
+    let info = info.map_err(|error| ApiError::call(vm.name(), error))?;
+    Ok(Json(show::info(info)))
+}
+
+/// Asks until it has ended, or for so long.
+async fn inspect(
+    vm: &Vm,
+    mut inspect: ExecInspect,
+    wait: Duration,
+    deadline: Instant,
+) -> Result<WireInfo, CallError> {
+    let until = Instant::now() + wait;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).min(WAIT_AT_A_TIME);
+        let (lane, wait_ms) = match left.as_millis() {
+            0 => (Lane::Quick, None),
+            // At most 15 000.
+            ms => (Lane::Beside, u64::try_from(ms).ok()),
+        };
+        inspect.wait_ms = wait_ms;
+        let answered_by = deadline.min(Instant::now() + left + PATIENCE);
+        let info = ask(vm, &inspect, lane, answered_by).await?;
+        if info.outcome.is_some() || lane == Lane::Quick {
+            return Ok(info);
+        }
+    }
+}
+
+/// End a program, with everything that it started, and forget it
+#[utoipa::path(
+    delete, path = "/vms/{vm}/execs/{id}", operation_id = "delete_exec", tag = "exec",
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), CallParams),
+    responses((status = 200, description = "As it was at its end", body = ExecInfo), IdProblems),
+)]
+pub(in super::super) async fn delete_exec(
+    TheVm(vm): TheVm,
+    TheExec(id): TheExec,
+    patience: Patience,
+    note: Note,
+) -> Result<Json<ExecInfo>, ApiError> {
+    note.exec(id.as_str());
+    let deadline = patience.deadline_or(REMOVE_PATIENCE);
+    let info = ask(&vm, &ExecRemove { id }, Lane::Beside, deadline).await;
+    let info = show::info(info.map_err(|error| ApiError::call(vm.name(), error))?);
+    if let Some(outcome) = &info.outcome {
+        note.outcome(|| show::in_words(outcome));
+    }
+    Ok(Json(info))
+}
+
+/// Send a program a signal, and its process group
+#[utoipa::path(
+    post, path = "/vms/{vm}/execs/{id}/signal", operation_id = "signal_exec", tag = "exec",
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), CallParams),
+    request_body = SignalRequest,
+    responses((status = 200, description = "It was sent", body = SignalSent), SignalProblems),
+)]
+pub(in super::super) async fn signal_exec(
+    TheVm(vm): TheVm,
+    TheExec(id): TheExec,
+    patience: Patience,
+    note: Note,
+    JsonBody(request): JsonBody<SignalRequest>,
+) -> Result<Json<SignalSent>, ApiError> {
+    note.exec(id.as_str());
+    let signal = request.signal.parse().map_err(|invalid| ApiError::value(&invalid));
+    let signal = signal.map_err(|error| error.about(vm.name().clone()))?;
+    let call = ExecSignal { id, signal };
+    let done = ask(&vm, &call, Lane::Quick, patience.deadline_or(PATIENCE)).await;
+    let done = done.map_err(|error| ApiError::call(vm.name(), error))?;
+    Ok(Json(SignalSent { status: "ok".into(), message: done.message }))
+}

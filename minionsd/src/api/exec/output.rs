@@ -1,0 +1,106 @@
+//! `GET /vms/{vm}/execs/{id}/output`: what a program has written, and what it goes on writing. It
+//! notices nothing of its readers.
+
+use super::super::Api;
+use super::super::audit::Note;
+use super::super::extract::{Params, Patience, TheExec, TheVm};
+use super::super::problem::{ApiError, IdProblems};
+use super::super::request_id::RequestId;
+use super::execs::instance;
+use super::lines::{self, Around, Source};
+use crate::agent::{CallError, Lane};
+use crate::exec::{Driver, Place};
+use crate::vm::Vm;
+use axum::extract::State;
+use axum::response::Response;
+use minions_api::VmName;
+use minions_api::exec::ExecEvent;
+use minions_proto::message::{ExecAttach, ExecInspect, Role};
+use serde::Deserialize;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An agent answers at once.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The query.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct OutputParams {
+    /// Offset of the first byte of standard output that is wanted. What of it is not kept any more is
+    /// a `gap`.
+    #[serde(default)]
+    #[param(required = false)]
+    stdout_offset: u64,
+    /// The same of standard error.
+    #[serde(default)]
+    #[param(required = false)]
+    stderr_offset: u64,
+    /// Whether to go on with what it writes from now on, to its end. Default: no.
+    #[serde(default)]
+    #[param(required = false)]
+    follow: bool,
+    /// Milliseconds after which the stream ends with an `agent_timeout`. Default: none.
+    #[param(minimum = 1, maximum = 86_400_000)]
+    timeout_ms: Option<u64>,
+}
+
+/// Read what a program has written, and follow it
+#[utoipa::path(
+    get, path = "/vms/{vm}/execs/{id}/output", operation_id = "get_exec_output", tag = "exec",
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), OutputParams),
+    responses(
+        (status = 200, description = "`started`, its output, and `exit`, or `end` if it still runs",
+            body = ExecEvent, content_type = "application/x-ndjson"),
+        IdProblems,
+    ),
+)]
+pub(in super::super) async fn get_exec_output(
+    State(api): State<Api>,
+    TheVm(vm): TheVm,
+    TheExec(id): TheExec,
+    Params(params): Params<OutputParams>,
+    note: Note,
+    request_id: RequestId,
+) -> Result<Response, ApiError> {
+    note.exec(id.as_str());
+    let patience = Patience::of(params.timeout_ms)?;
+    let deadline = patience.asked().map(|patience| Instant::now() + patience);
+    let (stdout, stderr) = (params.stdout_offset, params.stderr_offset);
+    let role = if params.follow { Role::Watch } else { Role::Snapshot };
+    let attach = ExecAttach { id, stdout: Some(stdout), stderr: Some(stderr), role };
+    let driver = watch(&api, &vm, &attach, patience.deadline_or(PATIENCE)).await;
+    let driver = driver.map_err(|error| ApiError::call(vm.name(), in_our_words(error)))?;
+    let (vm, request_id) = (vm.name().clone(), request_id.as_str().to_owned());
+    let around = Around { vm, request_id, note, deadline };
+    Ok(lines::response(Source::Object(Box::new(driver)), around, [stdout, stderr]))
+}
+
+async fn watch(
+    api: &Api,
+    vm: &Vm,
+    attach: &ExecAttach,
+    deadline: Instant,
+) -> Result<Driver, CallError> {
+    let instance = instance(vm, deadline).await?;
+    // How far a snapshot must get at least: a connection that breaks ends it, too.
+    let inspect = ExecInspect { id: attach.id.clone(), wait_ms: None };
+    let info = vm.client().call(&inspect, Lane::Quick, deadline).await?;
+    let place = Place { vm: vm.clone(), instance };
+    let extent = (info.stdout_bytes, info.stderr_bytes);
+    Driver::watch(&api.execs, &place, attach, extent, deadline).await
+}
+
+/// The agent's names for offsets are not ours.
+pub(super) fn in_our_words(error: CallError) -> CallError {
+    match error {
+        CallError::Agent(mut error) => {
+            if let Some(field @ ("stdout" | "stderr")) = error.field.as_deref() {
+                error.field = Some(format!("{field}_offset"));
+            }
+            CallError::Agent(error)
+        }
+        error => error,
+    }
+}

@@ -1,0 +1,259 @@
+//! Channel messages between a WebSocket and an agent.
+//!
+//! Only a pump: it holds one message each way, acknowledges nothing and looks into control messages
+//! only to know which is the last. The two ways don't wait for each other, so an agent whose client
+//! doesn't read still gets its input, and the other way round.
+
+use super::super::audit::Note;
+use super::show;
+use crate::agent::stream::{Reader, Writer};
+use crate::agent::{AgentStream, Broken};
+use crate::exec::Happened;
+use crate::exec::hold::leave;
+use crate::exec::plain::Plain;
+use axum::extract::ws::{CloseCode, CloseFrame, Message as Packet, WebSocket, close_code};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use minions_proto::ErrorCode as AgentCode;
+use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
+use minions_proto::frame::MAX_FRAME_LEN;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// For a client to take a last message and to close. The daemon's end waits for longer.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+
+type ToClient = SplitSink<WebSocket, Packet>;
+type FromClient = SplitStream<WebSocket>;
+
+/// Why it is over.
+enum End {
+    /// The agent sent its last message.
+    Exit,
+    /// Another client has the program now.
+    TakenOver,
+    /// The agent's connection broke.
+    Agent(Broken),
+    /// The client closed, as one should.
+    Goodbye,
+    /// The client's connection broke.
+    Vanished,
+    /// The client sent what no client may.
+    Breach(CloseCode, &'static str),
+    /// The daemon ends.
+    Restart,
+}
+
+/// Pumps until either side is through. What becomes of the program then: a client that closed has
+/// left; one whose connection broke, or whose daemon ends, may come back.
+pub(super) async fn pump(
+    socket: WebSocket,
+    mut stream: AgentStream,
+    note: &Note,
+    draining: &CancellationToken,
+) {
+    let (mut to_client, mut from_client) = socket.split();
+    // Whether the client has said so itself: then the agent's close is an answer.
+    let left = AtomicBool::new(false);
+    let end = tokio::select! {
+        end = up(&mut from_client, &mut stream.writer, &left) => end,
+        end = down(&mut stream.reader, &mut to_client, note) => end,
+        () = draining.cancelled() => End::Restart,
+    };
+    let left = left.into_inner();
+    let (code, reason) = match end {
+        End::Exit => (close_code::NORMAL, ""),
+        End::TakenOver => (close_code::POLICY, "taken_over"),
+        End::Agent(_) if left => (close_code::NORMAL, ""),
+        End::Agent(broken) if broken.is_breach() => (close_code::ERROR, "agent_protocol_error"),
+        End::Agent(_) => (close_code::ERROR, "connection_lost"),
+        End::Breach(code, reason) => (code, reason),
+        End::Restart => (close_code::RESTART, "shutting_down"),
+        End::Goodbye => {
+            let leaving = async {
+                if !left {
+                    leave(stream).await;
+                }
+            };
+            // The answer to its Close is waiting to be sent.
+            let answered = timeout(FAREWELL, to_client.close());
+            let _ = tokio::join!(leaving, answered);
+            return;
+        }
+        End::Vanished => return,
+    };
+    drop(stream);
+    close_halves(to_client, from_client, code, reason).await;
+}
+
+/// From the client to the agent.
+async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool) -> End {
+    loop {
+        let bytes = match from.next().await {
+            Some(Ok(Packet::Binary(bytes))) => bytes,
+            Some(Ok(Packet::Ping(_) | Packet::Pong(_))) => continue,
+            Some(Ok(Packet::Text(_))) => {
+                return End::Breach(close_code::UNSUPPORTED, "messages are binary");
+            }
+            Some(Ok(Packet::Close(_))) => return End::Goodbye,
+            Some(Err(error)) if is_too_long(&error) => return TOO_LONG,
+            Some(Err(_)) | None => return End::Vanished,
+        };
+        if bytes.len() > MAX_FRAME_LEN {
+            return TOO_LONG;
+        }
+        let message = match Message::decode(bytes) {
+            Ok(message) if matches!(message.channel, Channel::Stdin | Channel::Control) => message,
+            _ => return End::Breach(close_code::PROTOCOL, "no such channel this way"),
+        };
+        if message.channel == Channel::Control
+            && matches!(message.host_control(), Ok(HostControl::Leave))
+        {
+            left.store(true, Ordering::SeqCst);
+        }
+        to.queue(&message);
+        if to.flush().await.is_err() {
+            // The agent's last words may be on their way down. The client hears the rest then.
+            while let Some(Ok(packet)) = from.next().await {
+                if matches!(packet, Packet::Close(_)) {
+                    return End::Goodbye;
+                }
+            }
+            return End::Vanished;
+        }
+    }
+}
+
+const TOO_LONG: End = End::Breach(close_code::SIZE, "longer than 1 MiB");
+
+/// From the agent to the client.
+async fn down(from: &mut Reader, to: &mut ToClient, note: &Note) -> End {
+    loop {
+        let message = match from.next().await {
+            Ok(message) => message,
+            Err(broken) => return End::Agent(broken),
+        };
+        let last = last(&message, note);
+        if to.send(Packet::Binary(message.to_bytes())).await.is_err() {
+            // Whether it said goodbye before it went is in what it sent.
+            tokio::time::sleep(FAREWELL).await;
+            return End::Vanished;
+        }
+        if let Some(end) = last {
+            return end;
+        }
+    }
+}
+
+/// Whether this is the agent's last message.
+fn last(message: &Message, note: &Note) -> Option<End> {
+    if message.channel != Channel::Control {
+        return None;
+    }
+    // What the client can't read either is the client's to judge.
+    match message.agent_control().ok()? {
+        AgentControl::Exit(ended) => {
+            noted(note, &ended);
+            Some(End::Exit)
+        }
+        AgentControl::Error(error) if error.code == Some(AgentCode::TakenOver) => {
+            note.outcome(|| "taken_over".into());
+            Some(End::TakenOver)
+        }
+        _ => None,
+    }
+}
+
+fn noted(note: &Note, ended: &Ended) {
+    note.outcome(|| show::in_words(&show::outcome(ended.outcome.clone())));
+}
+
+/// Tells a client of a program behind an agent that has no streams. Whatever the client says but
+/// goodbye can't reach it.
+pub(super) async fn tell(
+    socket: WebSocket,
+    mut plain: Plain,
+    note: &Note,
+    draining: &CancellationToken,
+) {
+    let (mut to_client, mut from_client) = socket.split();
+    let told = async {
+        loop {
+            let (message, over) = match plain.next().await {
+                Ok(Happened::Output(stream, _, payload)) => {
+                    (Message { channel: stream.channel(), payload }, false)
+                }
+                Ok(Happened::Ended(ended)) => {
+                    noted(note, &ended);
+                    (Message::agent(&AgentControl::Exit(ended)), true)
+                }
+                Ok(_) => (Message::agent(&AgentControl::Heartbeat), false),
+                Err(_) => return End::Agent(Broken::Closed),
+            };
+            if to_client.send(Packet::Binary(message.to_bytes())).await.is_err() {
+                return End::Vanished;
+            }
+            if over {
+                return End::Exit;
+            }
+        }
+    };
+    let end = tokio::select! {
+        end = told => end,
+        end = until_gone(&mut from_client) => end,
+        () = draining.cancelled() => End::Restart,
+    };
+    let (code, reason) = match end {
+        End::Exit => (close_code::NORMAL, ""),
+        End::Restart => (close_code::RESTART, "shutting_down"),
+        End::Breach(code, reason) => (code, reason),
+        End::Agent(_) | End::TakenOver => (close_code::ERROR, "connection_lost"),
+        End::Goodbye | End::Vanished => {
+            let _ = timeout(FAREWELL, to_client.close()).await;
+            return;
+        }
+    };
+    close_halves(to_client, from_client, code, reason).await;
+}
+
+async fn until_gone(from: &mut FromClient) -> End {
+    loop {
+        match from.next().await {
+            Some(Ok(Packet::Close(_))) => return End::Goodbye,
+            Some(Ok(_)) => {}
+            Some(Err(error)) if is_too_long(&error) => return TOO_LONG,
+            Some(Err(_)) | None => return End::Vanished,
+        }
+    }
+}
+
+/// Whether a client's message broke our limit.
+pub(super) fn is_too_long(error: &axum::Error) -> bool {
+    use std::error::Error;
+    // axum doesn't show what the error below is.
+    error.source().is_some_and(|below| below.to_string().starts_with("Space limit exceeded"))
+}
+
+/// Closes, and waits a moment for the client to agree.
+pub(super) async fn close(socket: WebSocket, code: CloseCode, reason: &'static str) {
+    let (to_client, from_client) = socket.split();
+    close_halves(to_client, from_client, code, reason).await;
+}
+
+async fn close_halves(
+    mut to_client: ToClient,
+    mut from_client: FromClient,
+    code: CloseCode,
+    reason: &'static str,
+) {
+    let frame = CloseFrame { code, reason: reason.into() };
+    let _ = timeout(FAREWELL, async {
+        if to_client.send(Packet::Close(Some(frame))).await.is_ok() {
+            // What it sent before it knew is in the way of its answer.
+            while let Some(Ok(_)) = from_client.next().await {}
+        }
+    })
+    .await;
+}

@@ -1,0 +1,75 @@
+//! A program's result on its way to its caller.
+
+use super::show;
+use crate::agent::CallError;
+use crate::exec::Collected;
+use crate::exec::budget::Share;
+use axum::Json;
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use minions_api::exec::{ExecResult, Outcome};
+use minions_proto::message::ExecReply;
+use std::convert::Infallible;
+
+/// What is given to the connection at a time.
+const PIECE: usize = 64 * 1024;
+
+/// A program that ran.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) result: ExecResult,
+    /// The memory that its output holds.
+    share: Option<Share>,
+}
+
+impl Finished {
+    /// # Errors
+    ///
+    /// [`CallError::ExecLost`]: the agent itself lost it.
+    pub(super) fn object(id: &str, collected: Collected) -> Result<Self, CallError> {
+        if let minions_proto::message::Outcome::Lost { reason } = &collected.ended.outcome {
+            return Err(CallError::ExecLost { reason: reason.clone() });
+        }
+        let (result, share) = show::collected(id, collected);
+        Ok(Self { result, share: Some(share) })
+    }
+
+    pub(super) fn plain(reply: ExecReply) -> Self {
+        Self { result: show::plain(reply), share: None }
+    }
+
+    /// Whether it ended with 0.
+    pub(super) fn is_success(&self) -> bool {
+        self.result.exit_code == 0
+    }
+
+    /// Its end, for the audit log.
+    pub(super) fn in_words(&self) -> String {
+        let plain = Outcome::Exited { code: self.result.exit_code };
+        show::in_words(self.result.outcome.as_ref().unwrap_or(&plain))
+    }
+}
+
+/// The memory counts until the caller has the result.
+impl IntoResponse for Finished {
+    fn into_response(self) -> Response {
+        let Self { result, share } = self;
+        let Some(share) = share.filter(|share| !share.is_empty()) else {
+            return Json(result).into_response();
+        };
+        let json = Bytes::from(serde_json::to_vec(&result).unwrap_or_default());
+        drop(result);
+        let length = json.len();
+        let pieces = futures_util::stream::unfold((json, share), |(mut json, share)| async move {
+            let piece = json.split_to(json.len().min(PIECE));
+            (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (json, share)))
+        });
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (CONTENT_LENGTH, length.into()),
+        ];
+        (headers, Body::from_stream(pieces)).into_response()
+    }
+}

@@ -1,0 +1,97 @@
+//! Bytes of a stream as text, a chunk at a time, without ever cutting a character in half.
+
+use bytes::Bytes;
+use minions_api::exec::Chunk;
+use minions_proto::collect::whole_prefix_len;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// One stream on its way into chunks.
+#[derive(Debug, Default)]
+pub(super) struct Text {
+    /// The beginning of a character whose rest hasn't come yet: up to 3 bytes.
+    begun: Vec<u8>,
+    /// The offset of its first.
+    offset: u64,
+}
+
+impl Text {
+    /// What can be told of these bytes, which begin at `offset`.
+    pub(super) fn push(&mut self, offset: u64, bytes: Bytes) -> Option<Chunk> {
+        let (offset, bytes) = if self.begun.is_empty() {
+            (offset, bytes)
+        } else {
+            (self.offset, [&self.begun[..], &bytes].concat().into())
+        };
+        let whole = whole_prefix_len(&bytes);
+        self.begun = bytes[whole..].to_vec();
+        self.offset = offset + whole as u64;
+        chunk(offset, &bytes[..whole])
+    }
+
+    /// There will be no rest.
+    pub(super) fn flush(&mut self) -> Option<Chunk> {
+        chunk(self.offset, &std::mem::take(&mut self.begun))
+    }
+}
+
+fn chunk(offset: u64, bytes: &[u8]) -> Option<Chunk> {
+    if bytes.is_empty() {
+        return None;
+    }
+    Some(match std::str::from_utf8(bytes) {
+        Ok(text) => Chunk { offset, data: Some(text.to_owned()), data_base64: None },
+        Err(_) => Chunk { offset, data: None, data_base64: Some(STANDARD.encode(bytes)) },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(bytes: &[u8], size: usize) -> Vec<Chunk> {
+        let (mut text, mut chunks, mut offset) = (Text::default(), Vec::new(), 0);
+        for piece in bytes.chunks(size) {
+            chunks.extend(text.push(offset, Bytes::copy_from_slice(piece)));
+            offset += piece.len() as u64;
+        }
+        chunks.extend(text.flush());
+        chunks
+    }
+
+    fn bytes(chunks: &[Chunk]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for Chunk { offset, data, data_base64 } in chunks {
+            assert_eq!(*offset, all.len() as u64);
+            match (data, data_base64) {
+                (Some(text), None) => all.extend(text.bytes()),
+                (None, Some(base64)) => all.extend(STANDARD.decode(base64).unwrap()),
+                both => panic!("{both:?}"),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_character_is_never_cut_in_half_however_it_comes() {
+        let text = "aä€🦀z".repeat(20);
+        for size in 1..9 {
+            let chunks = chunks(text.as_bytes(), size);
+            assert!(chunks.iter().all(|chunk| chunk.data.is_some()), "by {size}");
+            assert_eq!(bytes(&chunks), text.as_bytes(), "by {size}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_come_as_they_are() {
+        for junk in
+            [&b"\xff\xfe"[..], b"a\xe2\x82", b"\xe2\x82a", b"\xf0\x9f\xf0\x9f\xa6\x80", b"\x80"]
+        {
+            for size in 1..5 {
+                assert_eq!(bytes(&chunks(junk, size)), junk, "{junk:?} by {size}");
+            }
+        }
+        assert_eq!(chunks(b"", 1), []);
+    }
+}

@@ -1,0 +1,79 @@
+//! A program that somebody holds.
+
+use super::{Execs, Place, opening};
+use crate::agent::AgentStream;
+use minions_proto::channel::{HostControl, Message};
+use minions_proto::message::{ExecAttach, ExecId, Role};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// To come back for the sake of a farewell, if the connection was just broken.
+const COME_BACK: Duration = Duration::from_secs(5);
+
+/// For the agent to close after `leave`. A VMM may drop what has not arrived when we close first.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The right to say what becomes of a program. Whoever drops it leaves: the agent is told so at once,
+/// and `on_disconnect` decides. Not while the daemon itself ends: then the stream just breaks, and
+/// the program waits for somebody to come back.
+#[derive(Debug)]
+pub(super) struct Hold {
+    execs: Execs,
+    place: Place,
+    id: ExecId,
+    /// `None` before the first, and between two.
+    pub(super) stream: Option<AgentStream>,
+    held: bool,
+}
+
+impl Hold {
+    /// Held from before the program is started: whoever goes away in between leaves too.
+    pub(super) fn of(execs: Execs, place: Place, id: ExecId) -> Self {
+        Self { execs, place, id, stream: None, held: true }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// There is nothing to leave (any more): it ended, never began, or belongs to somebody else.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.held || self.execs.draining.is_cancelled() {
+            return;
+        }
+        let (place, id, stream) = (self.place.clone(), self.id.clone(), self.stream.take());
+        self.execs.tasks.spawn(async move {
+            match stream {
+                Some(stream) => leave(stream).await,
+                None => come_back_and_leave(&place, id).await,
+            }
+        });
+    }
+}
+
+/// Says goodbye. Takes at most [`GOODBYE`].
+pub(crate) async fn leave(mut stream: AgentStream) {
+    stream.writer.queue(&Message::host(&HostControl::Leave));
+    // Best effort: if it doesn't arrive, the agent's own grace period comes to the same end.
+    let _ = timeout(GOODBYE, async {
+        if stream.writer.flush().await.is_ok() {
+            while stream.reader.next().await.is_ok() {}
+        }
+    })
+    .await;
+}
+
+/// The request may have been on its way, or the connection broken. Another agent may know the id too,
+/// and then it isn't ours to leave.
+async fn come_back_and_leave(place: &Place, id: ExecId) {
+    let attach = ExecAttach { id, stdout: None, stderr: None, role: Role::Control };
+    if let Ok((_, stream)) = opening::once_more(place, &attach, Instant::now() + COME_BACK).await {
+        leave(stream).await;
+    }
+}

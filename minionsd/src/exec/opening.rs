@@ -1,0 +1,158 @@
+//! The first stream to a program, and the next one after that broke.
+//!
+//! Both may be asked for again: a program has an id, so the same agent doesn't start it twice. Another
+//! agent would, so only the first attempt goes to whoever answers ([`AgentClient::open`]).
+//!
+//! [`AgentClient::open`]: crate::agent::AgentClient::open
+
+use super::Place;
+use crate::agent::{AgentStream, CallError};
+use crate::vm::status::backoff;
+use minions_proto::Call;
+use minions_proto::error::ErrorCode as AgentCode;
+use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, REATTACH_GRACE};
+use rand::RngExt;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// How long an agent has to start a program, or to find one. It does so at once, unless its guest is
+/// short of everything.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// The longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// A program's reply and its stream.
+pub(crate) type Opened = (ExecAttached, AgentStream);
+
+/// Starts a program, which must have an id.
+///
+/// # Errors
+///
+/// The agent's no, or no way to it. [`CallError::may_have_executed`] is right about both.
+pub(crate) async fn start(
+    place: &Place,
+    start: &ExecStart,
+    deadline: Instant,
+) -> Result<Opened, CallError> {
+    let client = place.vm.client();
+    let error = match client.open(start, None, attempt(deadline)).await {
+        Err(error) if may_pass(&error) => error,
+        settled => return settled,
+    };
+    if !error.may_have_executed() && !matches!(error, CallError::Lost { .. }) {
+        // Not a connection that died, but a limit, or no way there: for the caller to know.
+        return Err(error);
+    }
+    persist(place, start, Instant::now(), deadline, error.may_have_executed()).await
+}
+
+/// Attaches to a program that may or may not be there.
+///
+/// # Errors
+///
+/// As [`start`].
+pub(crate) async fn attach(
+    place: &Place,
+    attach: &ExecAttach,
+    deadline: Instant,
+) -> Result<Opened, CallError> {
+    let client = place.vm.client();
+    match client.open(attach, None, attempt(deadline)).await {
+        Err(CallError::Lost { .. }) => {
+            persist(place, attach, Instant::now(), deadline, false).await
+        }
+        settled => settled,
+    }
+}
+
+/// Attaches once more to a program that was behind this very agent, for what is left to be said.
+///
+/// # Errors
+///
+/// As [`start`].
+pub(super) async fn once_more(
+    place: &Place,
+    attach: &ExecAttach,
+    deadline: Instant,
+) -> Result<Opened, CallError> {
+    persist(place, attach, Instant::now(), deadline, true).await
+}
+
+/// Comes back to a program whose stream broke at `since`.
+///
+/// # Errors
+///
+/// [`CallError::ExecLost`]: the way back is closed, for good.
+pub(crate) async fn come_back(
+    place: &Place,
+    attach: &ExecAttach,
+    since: Instant,
+) -> Result<Opened, CallError> {
+    let opened = persist(place, attach, since, since + REATTACH_GRACE, true).await;
+    opened.map_err(|error| match error {
+        CallError::ExecLost { .. } => error,
+        CallError::Agent(error) => CallError::ExecLost { reason: error.message },
+        error => CallError::ExecLost {
+            reason: format!("the connection to the agent broke, and there is no way back: {error}"),
+        },
+    })
+}
+
+/// Asks the same agent until it answers, or until it no longer waits for us. `sent` is whether it may
+/// have been asked already: a failure then says so.
+async fn persist<C: Call<Reply = ExecAttached>>(
+    place: &Place,
+    call: &C,
+    since: Instant,
+    deadline: Instant,
+    mut sent: bool,
+) -> Result<Opened, CallError> {
+    let until = deadline.min(since + REATTACH_GRACE);
+    let mut failures = 0;
+    loop {
+        let opened = place.vm.client().open(call, Some(&place.instance), attempt(until)).await;
+        match opened {
+            Err(CallError::ExecLost { .. }) if !sent => return Err(CallError::Lost { sent }),
+            Err(error) if may_pass(&error) => {
+                sent |= error.may_have_executed();
+                if Instant::now() >= until {
+                    return Err(if sent { said_of_sent(error) } else { error });
+                }
+            }
+            settled => return settled,
+        }
+        failures += 1;
+        let pause = backoff(failures, rand::rng().random()).min(MAX_PAUSE);
+        sleep_until(until.min(Instant::now() + pause)).await;
+    }
+}
+
+/// The last failure, as one of a request that was sent.
+fn said_of_sent(error: CallError) -> CallError {
+    match error {
+        CallError::TimedOut { .. } => CallError::TimedOut { sent: true },
+        _ => CallError::Lost { sent: true },
+    }
+}
+
+fn attempt(deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + ATTEMPT)
+}
+
+/// Whether the next attempt may fare better.
+fn may_pass(error: &CallError) -> bool {
+    match error {
+        CallError::Lost { .. }
+        | CallError::TimedOut { .. }
+        | CallError::Unreachable { .. }
+        | CallError::Overloaded => true,
+        CallError::Agent(error) => error.code == Some(AgentCode::Busy),
+        CallError::Protocol(_)
+        | CallError::TooOld { .. }
+        | CallError::Encode(_)
+        | CallError::ExecLost { .. }
+        | CallError::Stream(_)
+        | CallError::NoRoom => false,
+    }
+}

@@ -1,0 +1,110 @@
+//! Agents that lie, flood and fall silent once a program runs.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod programs;
+
+use bytes::{Bytes, BytesMut};
+use minions_proto::channel::{AgentControl, Channel, Message, OutputStream};
+use programs::{Client, Closed, Lines};
+use serde_json::{Value, json};
+use testkit::daemon::TestDaemon;
+use testkit::fake_vmm::{Behaviour, FakeVmm};
+
+const EXEC: &str = "/vms/web-1/exec";
+
+fn framed(json: &Value) -> Vec<u8> {
+    let json = json.to_string();
+    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
+}
+
+/// Answers whatever is asked: also how it is, and that a program was started at these offsets.
+fn reply(offset: u64) -> Vec<u8> {
+    framed(&json!({
+        "status": "ok", "uptime_secs": 1, "hostname": "h",
+        "agent": {
+            "name": "n", "version": "v", "protocol": 2, "boot_id": "b", "instance_id": "i",
+            "features": ["exec2"]
+        },
+        "id": "theirs", "created": true, "pid": 1, "stdout": offset, "stderr": offset,
+        "stdin": offset, "stdin_acked": offset, "stdin_window": offset, "stdin_closed": false
+    }))
+}
+
+fn bytes(message: &Message) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    message.encode(&mut out);
+    out.to_vec()
+}
+
+fn output(len: usize) -> Vec<u8> {
+    bytes(&Message { channel: Channel::Stdout, payload: Bytes::from(vec![b'x'; len]) })
+}
+
+async fn with(reply: Vec<u8>, then: Vec<u8>) -> (TestDaemon, FakeVmm) {
+    let daemon = TestDaemon::start().await;
+    let behaviour = Behaviour::Streams(reply, then);
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    (daemon, vm)
+}
+
+#[tokio::test]
+async fn what_is_no_stream_is_a_broken_protocol_in_every_form() {
+    let gap = |from, to| {
+        bytes(&Message::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
+    };
+    for then in [
+        vec![0, 0, 0, 2, 9, 9],
+        vec![0, 0, 0, 0],
+        vec![0xff; 8],
+        bytes(&Message { channel: Channel::Stdin, payload: Bytes::from_static(b"x") }),
+        bytes(&Message { channel: Channel::Control, payload: Bytes::from_static(b"[") }),
+        bytes(&Message::agent(&AgentControl::Ack { stdin: 7 })),
+        gap(5, 6),
+        gap(0, u64::MAX),
+    ] {
+        let (daemon, _vm) = with(reply(0), then.clone()).await;
+        let request = json!({ "command": "true" });
+        let collected = daemon.post(EXEC, request.clone()).await;
+        collected.assert_problem(502, "agent_protocol_error");
+        assert_eq!(collected.json["may_have_executed"], true, "{then:?}");
+        let events = Lines::post(&daemon, EXEC, request).await.rest().await;
+        let last = events.last().unwrap();
+        assert_eq!(last["problem"]["code"], "agent_protocol_error", "{then:?}");
+        assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
+    }
+    let (daemon, _vm) = with(reply(0), vec![0, 0, 0, 2, 9, 9]).await;
+    let (mut client, _) = Client::open(&daemon, "web-1", json!({ "command": "true" })).await;
+    assert_eq!(client.message().await, Err(Closed(1011, "agent_protocol_error".into())));
+}
+
+#[tokio::test]
+async fn offsets_that_can_not_be_break_nothing() {
+    let end = bytes(&Message::agent(&AgentControl::Exit(minions_proto::channel::Ended {
+        outcome: minions_proto::message::Outcome::Exited { code: 0 },
+        usage: minions_proto::message::Usage::default(),
+    })));
+    let (daemon, _vm) = with(reply(u64::MAX), [output(1000), end].concat()).await;
+    let request = json!({ "command": "true", "stdin": "abc" });
+    let ran = daemon.post(EXEC, request.clone()).await;
+    assert_eq!((ran.status, &ran.json["stdout_truncated"]), (200, &json!(true)), "{ran:?}");
+    let events = Lines::post(&daemon, EXEC, request).await.rest().await;
+    assert_eq!(events.last().unwrap()["type"], "exit");
+}
+
+#[tokio::test]
+async fn output_without_end_is_taken_in_until_the_callers_patience_ends() {
+    let (daemon, _vm) = with(reply(0), output(60_000)).await;
+    let request = json!({ "command": "true", "max_output_bytes": 1_000_000 });
+    let late = daemon.post(&format!("{EXEC}?timeout_ms=500"), request).await;
+    late.assert_problem(504, "agent_timeout");
+    assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
+    let path = format!("{EXEC}?timeout_ms=500");
+    let mut lines = Lines::post(&daemon, &path, json!({ "command": "true" })).await;
+    let mut last = json!(null);
+    while let Some(event) = lines.next().await {
+        last = event;
+    }
+    assert_eq!(last["problem"]["code"], "agent_timeout");
+    daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 0).await;
+}

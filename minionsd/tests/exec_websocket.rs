@@ -1,0 +1,257 @@
+//! A program over a WebSocket.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod programs;
+
+use minions_proto::channel::{Channel, HostControl};
+use programs::{Client, Closed, gone, pid_in, until};
+use serde_json::{Value, json};
+use testkit::daemon::{DEADLINE, TestDaemon, read};
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use tokio::time::timeout;
+
+fn sh(script: &str) -> Value {
+    json!({ "command": "sh", "args": ["-c", script] })
+}
+
+async fn open(daemon: &TestDaemon, request: Value) -> Client {
+    let (client, attached) = Client::open(daemon, "web-1", request).await;
+    assert_eq!((&attached["status"], &attached["created"]), (&json!("ok"), &json!(true)));
+    assert!(
+        attached["pid"].as_u64().unwrap() > 0 && attached["stdin_window"].as_u64().unwrap() > 0
+    );
+    client
+}
+
+fn normal() -> Closed {
+    Closed(1000, String::new())
+}
+
+#[tokio::test]
+async fn what_goes_in_comes_out_and_the_end_is_an_end() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut client = open(&daemon, sh("cat; echo err >&2; exit 5")).await;
+    client.stdin(b"hello\n").await;
+    assert_eq!(client.until("hello\n").await, "hello\n");
+    client.stdin(b"\xff\0bytes").await;
+    client.stdin(b"").await;
+    let (output, end, closed) = client.rest().await;
+    assert_eq!(output, b"\xff\0bytes");
+    assert_eq!((&end["type"], &end["outcome"]["code"]), (&json!("exit"), &json!(5)));
+    assert_eq!(closed, normal());
+}
+
+#[tokio::test]
+async fn a_terminal_has_a_size_and_another_one_later() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut request = sh("stty -echo; trap 'stty size' WINCH; stty size; while :; do read x; done");
+    request["tty"] = json!({ "rows": 24, "cols": 80 });
+    let mut client = open(&daemon, request).await;
+    client.until("24 80\r\n").await;
+    client.control(HostControl::Resize { rows: 30, cols: 100 }).await;
+    client.until("30 100\r\n").await;
+    client.control(HostControl::Signal { signal: "KILL".parse().unwrap() }).await;
+    let (_, end, closed) = client.rest().await;
+    assert_eq!((&end["outcome"]["signal"], closed), (&json!(9), normal()));
+}
+
+#[tokio::test]
+async fn what_can_not_be_started_is_a_problem_and_a_close() {
+    let (daemon, vm) = TestDaemon::with_vm().await;
+    for (first, code, close) in [
+        (json!({ "command": "/nowhere" }).to_string(), "command_not_found", 1008),
+        (json!({ "command": "a", "env": { "": "" } }).to_string(), "invalid_env", 1008),
+        (json!({ "command": "a", "stdin": "x" }).to_string(), "invalid_request", 1008),
+        (json!({ "command": "a", "detach": true }).to_string(), "invalid_request", 1008),
+        (json!({ "command": "a", "more": 1 }).to_string(), "invalid_request", 1008),
+        (json!({ "attach": "nope" }).to_string(), "exec_gone", 1008),
+        (json!({ "attach": "-" }).to_string(), "invalid_exec_id", 1008),
+        (json!({ "attach": "a", "more": 1 }).to_string(), "invalid_request", 1008),
+        ("{".into(), "invalid_request", 1008),
+        (
+            json!({ "command": "true", "args": ["x".repeat(1_048_500)] }).to_string(),
+            "argument_list_too_long",
+            1008,
+        ),
+    ] {
+        let mut client = Client::connect(&daemon, "web-1").await;
+        client.text(&first).await;
+        let problem = client.answer().await;
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(
+            (&problem["vm"], problem["request_id"].as_str().unwrap().len()),
+            (&json!("web-1"), 36)
+        );
+        assert_eq!(client.message().await, Err(Closed(close, code.into())));
+    }
+    let mut client = Client::connect(&daemon, "web-1").await;
+    client.raw(b"\0hello".to_vec()).await;
+    assert_eq!(client.answer().await["code"], "invalid_request");
+    vm.switch_to(Behaviour::Refuses);
+    daemon.until_state("web-1", "unreachable").await;
+    let (mut client, problem) = Client::open(&daemon, "web-1", sh("true")).await;
+    assert_eq!(problem["code"], "agent_unreachable");
+    assert_eq!(client.message().await, Err(Closed(1011, "agent_unreachable".into())));
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_or_of_another_origin_is_none() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let plain = daemon.get("/vms/web-1/exec").await;
+    plain.assert_problem(400, "invalid_request").assert_field("Upgrade");
+    let upgrade = |path: &str| {
+        let request = daemon.http.get(daemon.url(path)).header("connection", "upgrade");
+        let request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
+        request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    let foreign = upgrade("/vms/web-1/exec").header("origin", "http://evil.example");
+    read(foreign.send().await.unwrap()).await.assert_problem(403, "forbidden");
+    let gone = read(upgrade("/vms/web-2/exec").send().await.unwrap()).await;
+    gone.assert_problem(404, "vm_not_found");
+}
+
+#[tokio::test]
+async fn what_no_client_may_send_closes() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    for (bytes, close) in [
+        (b"\x01hi".to_vec(), 1002),
+        (b"\x09hi".to_vec(), 1002),
+        (vec![], 1002),
+        (vec![0; 1_048_577], 1009),
+        (vec![0; 1_100_000], 1009),
+    ] {
+        let mut client = open(&daemon, sh("exec sleep 600")).await;
+        client.raw(bytes).await;
+        assert_eq!(client.rest().await.2.0, close);
+    }
+    let mut client = open(&daemon, sh("exec sleep 600")).await;
+    client.text("hello").await;
+    assert_eq!(client.rest().await.2.0, 1003);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_has_left_and_one_that_vanishes_may_come_back() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let file = daemon.sockets().join("left");
+    let script = format!("echo $$ > {}; exec sleep 600", file.display());
+    let client = open(&daemon, sh(&script)).await;
+    let pid = pid_in(&file).await;
+    client.close().await;
+    gone(pid).await;
+
+    let file = daemon.sockets().join("vanished");
+    let mut request = sh(&format!("echo $$ > {}; echo one; read x; echo two $x", file.display()));
+    request["id"] = json!("shell");
+    let mut client = open(&daemon, request).await;
+    client.until("one\n").await;
+    drop(client);
+    let away = |info: &testkit::daemon::Reply| info.json["attached"] == false;
+    let info = daemon.until("/vms/web-1/execs/shell", away).await;
+    assert_eq!(info.json["state"], "running");
+    let back = json!({ "attach": "shell", "stdout_offset": 4 });
+    let (mut client, attached) = Client::open(&daemon, "web-1", back).await;
+    assert_eq!((&attached["created"], &attached["stdout"]), (&json!(false), &json!(4)));
+    client.stdin(b"three\n").await;
+    let (output, end, closed) = client.rest().await;
+    assert_eq!((&output[..], &end["outcome"]["code"]), (&b"two three\n"[..], &json!(0)));
+    assert_eq!(closed, normal());
+}
+
+#[tokio::test]
+async fn a_client_that_says_leave_detaches_and_is_closed() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut request = sh("echo up; exec sleep 600");
+    request["id"] = json!("stays");
+    request["on_disconnect"] = json!("detach");
+    let mut client = open(&daemon, request).await;
+    client.until("up\n").await;
+    client.control(HostControl::Leave).await;
+    assert_eq!(client.rest().await.2, normal());
+    let info = daemon.get("/vms/web-1/execs/stays").await;
+    assert_eq!((&info.json["state"], &info.json["attached"]), (&json!("running"), &json!(false)));
+    let request = daemon.http.delete(daemon.url("/vms/web-1/execs/stays"));
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn the_newest_client_has_the_program() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut request = sh("echo up; read x; echo $x");
+    request["id"] = json!("one");
+    let mut first = open(&daemon, request).await;
+    first.until("up\n").await;
+    let (mut second, _) = Client::open(&daemon, "web-1", json!({ "attach": "one" })).await;
+    let (_, end, closed) = first.rest().await;
+    assert_eq!((&end["type"], &end["code"]), (&json!("error"), &json!("taken_over")));
+    assert_eq!(closed, Closed(1008, "taken_over".into()));
+    second.stdin(b"mine\n").await;
+    let (output, end, _) = second.rest().await;
+    assert_eq!((&output[..], &end["type"]), (&b"up\nmine\n"[..], &json!("exit")));
+}
+
+#[tokio::test]
+async fn an_agent_that_breaks_away_is_told_and_can_be_come_back_to() {
+    let (daemon, vm) = TestDaemon::with_vm().await;
+    let mut request = sh("echo one; read x; echo $x");
+    request["id"] = json!("broken");
+    let mut client = open(&daemon, request).await;
+    client.until("one\n").await;
+    vm.cut();
+    assert_eq!(client.rest().await.2, Closed(1011, "connection_lost".into()));
+    let back = json!({ "attach": "broken", "stdout_offset": 4, "stderr_offset": 0 });
+    let (mut client, attached) = Client::open(&daemon, "web-1", back).await;
+    assert_eq!(attached["status"], "ok", "{attached}");
+    client.stdin(b"two\n").await;
+    let (output, _, closed) = client.rest().await;
+    assert_eq!((&output[..], closed), (&b"two\n"[..], normal()));
+}
+
+#[tokio::test]
+async fn input_gets_through_while_nobody_reads_the_output() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let marker = daemon.sockets().join("marker");
+    let script = format!("yes & cat > {}; exec sleep 600", marker.display());
+    let mut client = open(&daemon, sh(&script)).await;
+    let message = client.message().await.unwrap();
+    assert_eq!(message.channel, Channel::Stdout);
+    // Nothing more is read; the stream down fills up.
+    client.stdin(&[b'x'; 100_000]).await;
+    let arrived = || std::fs::metadata(&marker).is_ok_and(|file| file.len() == 100_000);
+    until("the input arrived", arrived).await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_says_so_and_leaves_the_program_to_its_grace() {
+    let mut daemon = TestDaemon::start().await;
+    let _vm =
+        FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let file = daemon.sockets().join("pid");
+    let script = format!("echo $$ > {}; exec sleep 600", file.display());
+    let mut client = open(&daemon, sh(&script)).await;
+    let pid = pid_in(&file).await;
+    // One that hasn't said what it wants, too.
+    let mut idle = Client::connect(&daemon, "web-1").await;
+    daemon.ask_to_stop();
+    assert_eq!(client.rest().await.2, Closed(1012, "shutting_down".into()));
+    assert_eq!(idle.rest().await.2, Closed(1012, "shutting_down".into()));
+    timeout(DEADLINE, daemon.stopped()).await.unwrap();
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_hold_up_the_daemons_end() {
+    let (mut daemon, _vm) = TestDaemon::with_vm().await;
+    let client = open(&daemon, sh("yes")).await;
+    let stuck =
+        || async { daemon.get("/vms/web-1/execs").await.json["execs"][0]["stdout_bytes"].as_u64() };
+    let (mut last, mut same) = (None, 0);
+    while same < 30 {
+        let now = stuck().await;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    daemon.ask_to_stop();
+    timeout(DEADLINE, daemon.stopped()).await.unwrap();
+    drop(client);
+}
