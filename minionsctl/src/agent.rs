@@ -46,7 +46,7 @@ pub(crate) async fn call<C: Call>(
 }
 
 /// What a reply that is none means to a caller.
-pub(crate) fn reply_error(error: ReplyError) -> ExchangeError {
+fn reply_error(error: ReplyError) -> ExchangeError {
     match error {
         ReplyError::Agent(error) => ExchangeError::Agent(error),
         malformed => ProtocolError::Reply(malformed).into(),

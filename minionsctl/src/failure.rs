@@ -65,6 +65,9 @@ pub(crate) enum Failure {
         /// How the last attempt failed.
         source: Box<Failure>,
     },
+    /// The same, for a reason that stays.
+    #[error("lost the program, and there is no way back to it")]
+    NoWayBack(#[source] Box<Failure>),
     /// The agent's counts contradict ours.
     #[error("lost the program: what comes can't be it")]
     Stream(#[from] StreamError),
@@ -171,6 +174,8 @@ impl Failure {
         match self {
             Self::Problem(problem) => problem.retryable && problem.may_have_executed,
             Self::Link(error) => error.is_transient(),
+            Self::Agent(ExchangeError::Lost { sent, .. }) => *sent,
+            Self::Agent(ExchangeError::TimedOut) => true,
             _ => false,
         }
     }

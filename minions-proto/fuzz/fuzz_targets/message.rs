@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
-    Done, ExecReply, Health, Status, decode_reply, encode_reply, encode_request,
+    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, Health, Status, decode_reply, encode_reply, encode_request,
 };
 use minions_proto::{AgentError, Request};
 
@@ -15,6 +15,12 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::Exec(call) => encode_request(call),
         Request::ReportStatus(call) => encode_request(call),
         Request::WriteFile(call) => encode_request(call),
+        Request::ExecStart(call) => encode_request(&**call),
+        Request::ExecAttach(call) => encode_request(call),
+        Request::ExecList(call) => encode_request(call),
+        Request::ExecInspect(call) => encode_request(call),
+        Request::ExecSignal(call) => encode_request(call),
+        Request::ExecRemove(call) => encode_request(call),
     }
     .expect("no field grows by more than its escapes, which came in escaped")
 }
@@ -29,6 +35,9 @@ fuzz_target!(|payload: &[u8]| {
             if let Request::ConfigureNetwork(network) = &request {
                 let _ = network.plan();
             }
+            if let Request::ExecStart(start) = &request {
+                let _ = start.validate();
+            }
             let frame = reencoded(&request);
             assert_eq!(Request::decode(&frame[PREFIX_LEN..]).expect("just encoded"), request);
         }
@@ -37,6 +46,9 @@ fuzz_target!(|payload: &[u8]| {
     let _ = decode_reply::<Done>(payload);
     let _ = decode_reply::<ExecReply>(payload);
     let _ = decode_reply::<Status>(payload);
+    let _ = decode_reply::<ExecAttached>(payload);
+    let _ = decode_reply::<ExecInfo>(payload);
+    let _ = decode_reply::<ExecListed>(payload);
     if let Ok(health) = decode_reply::<Health>(payload) {
         let frame = encode_reply(&health).expect("shorter than what came in, times six");
         assert_eq!(decode_reply::<Health>(&frame[PREFIX_LEN..]).expect("just encoded"), health);

@@ -46,8 +46,8 @@ pub(crate) struct Exec {
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
 
-    /// Start it, print its id and go; it goes on by itself
-    #[arg(short, long, conflicts_with = "interactive")]
+    /// Start it, print its id and go; it goes on by itself. With -i, its input stays open for `attach`
+    #[arg(short, long)]
     pub(crate) detach: bool,
 
     /// Its id: starting the same again attaches to it instead

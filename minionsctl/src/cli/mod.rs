@@ -183,7 +183,6 @@ mod tests {
             assert!(parse(&["--on", "web-*", more]).is_err(), "{more}");
         }
         assert!(parse(&["--all", "web-1"]).is_err());
-        assert!(parse(&["-i", "-d", "web-1"]).is_err());
         assert!(parse(&["-it", "web-1"]).is_ok());
     }
 

@@ -5,7 +5,7 @@ use crate::cli;
 use crate::client::{Client, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::write_to;
+use crate::output::{Printer, write_to};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use minions_api::VmName;
@@ -61,11 +61,19 @@ async fn replay(
 ) -> Result<(), Failure> {
     let mut events = client.get_lines::<ExecEvent>(path).await?;
     *seen = true;
+    let json = context.printer.is_json();
     while let Some(event) = events.next().await? {
+        if json {
+            Printer::json_line(&event)?;
+        }
         match event {
             ExecEvent::Started { .. } | ExecEvent::Heartbeat => {}
-            ExecEvent::Stdout(chunk) => printed.print(client, OutputStream::Stdout, &chunk)?,
-            ExecEvent::Stderr(chunk) => printed.print(client, OutputStream::Stderr, &chunk)?,
+            ExecEvent::Stdout(chunk) => {
+                printed.take(client, OutputStream::Stdout, &chunk, json)?;
+            }
+            ExecEvent::Stderr(chunk) => {
+                printed.take(client, OutputStream::Stderr, &chunk, json)?;
+            }
             ExecEvent::Gap { stream, from, to } => {
                 let (stream, name) = match stream {
                     StreamName::Stdout => (OutputStream::Stdout, "standard output"),
@@ -102,11 +110,13 @@ impl Printed {
         }
     }
 
-    fn print(
+    /// Prints it, unless that has been done.
+    fn take(
         &mut self,
         client: &Client,
         stream: OutputStream,
         chunk: &Chunk,
+        done: bool,
     ) -> Result<(), Failure> {
         let bytes = match (&chunk.data, &chunk.data_base64) {
             (Some(text), _) => text.clone().into_bytes(),
@@ -115,7 +125,9 @@ impl Printed {
                 .map_err(|error| client.not_minionsd(error.to_string()))?,
             (None, None) => Vec::new(),
         };
-        write_to(stream, &bytes).map_err(Failure::Output)?;
+        if !done {
+            write_to(stream, &bytes).map_err(Failure::Output)?;
+        }
         *self.offset(stream) = Some(chunk.offset + bytes.len() as u64);
         Ok(())
     }

@@ -1,64 +1,40 @@
 //! Straight to an agent.
 
 use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
-use crate::agent::{connect, reply_error};
+use crate::agent::connect;
 use crate::failure::Failure;
 use bytes::BytesMut;
 use minions_api::exec::{self as api, AttachRequest, ExecRequest};
-use minions_proto::Call;
 use minions_proto::channel::Message;
-use minions_proto::connection::ExchangeError;
+use minions_proto::connection::Connection;
 use minions_proto::frame::Decoder;
-use minions_proto::message::{
-    ExecAttach, ExecAttached, ExecStart, OnDisconnect, Role, Tty, decode_reply, encode_request,
-};
+use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, OnDisconnect, Role, Tty};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 pub(super) async fn open(
     socket: &Path,
     opening: &Opening,
 ) -> Result<(ExecAttached, Link), Failure> {
-    let mut stream = connect(socket).await?;
-    let mut decoder = Decoder::new();
-    let reply = async {
-        match opening {
-            Opening::Start(request) => {
-                ask(&mut stream, &mut decoder, &start(request.as_ref().clone())?).await
-            }
-            Opening::Attach(request) => ask(&mut stream, &mut decoder, &attach(request)?).await,
+    let mut connection = Connection::new(connect(socket).await?);
+    let deadline = Instant::now() + OPEN_DEADLINE;
+    let attached = match opening {
+        Opening::Start(request) => {
+            connection.open(&start(request.as_ref().clone())?, deadline).await?
         }
+        Opening::Attach(request) => connection.open(&attach(request)?, deadline).await?,
     };
-    let attached = timeout(OPEN_DEADLINE, reply).await.map_err(|_| LinkError::Silent)??;
+    let (stream, decoder) = connection.into_parts();
     Ok((attached, spawn(stream, decoder)))
 }
 
-/// One call; what follows its reply stays in the decoder.
-async fn ask<C: Call>(
-    stream: &mut UnixStream,
-    decoder: &mut Decoder,
-    call: &C,
-) -> Result<C::Reply, Failure> {
-    let request = encode_request(call).map_err(ExchangeError::from)?;
-    stream.write_all(&request).await.map_err(LinkError::Broken)?;
-    let payload = loop {
-        if let Some(payload) = decoder.next_frame().map_err(LinkError::from)? {
-            break payload;
-        }
-        if stream.read_buf(decoder.read_buffer()).await.map_err(LinkError::Broken)? == 0 {
-            return Err(LinkError::ended().into());
-        }
-    };
-    Ok(decode_reply(&payload).map_err(reply_error)?)
-}
-
 /// The request as the wire has it. Through minionsd, minionsd does the same.
-pub(crate) fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
+fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
     let tty = request.tty.map(|api::Tty { rows, cols, term }| Tty { rows, cols, term });
     let start = ExecStart {
         id: request.id.map(|id| id.parse()).transpose()?,

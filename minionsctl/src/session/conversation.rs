@@ -48,14 +48,12 @@ impl Session<'_> {
         link: &mut Link,
     ) -> Result<End, Failure> {
         let mut heard = Instant::now();
-        let mut input: Option<Message> = None;
         let outgoing = link.outgoing();
         let mut open = true;
         self.tell_size();
         loop {
-            input = input.or_else(|| client.next_input());
             let writing = self.output.is_writing();
-            let something = open && (!self.controls.is_empty() || input.is_some());
+            let something = open && (!self.controls.is_empty() || client.has_input());
             tokio::select! {
                 happened = self.local.next(client.input_room()) => {
                     if let Some(end) = self.happened(client, happened) {
@@ -82,9 +80,10 @@ impl Session<'_> {
                         open = false;
                         continue;
                     };
-                    match self.controls.pop_front() {
-                        Some(control) => room.send(Message::host(&control)),
-                        None => if let Some(message) = input.take() { room.send(message) },
+                    let control = self.controls.pop_front();
+                    let message = control.map(|control| Message::host(&control));
+                    if let Some(message) = message.or_else(|| client.next_input()) {
+                        room.send(message);
                     }
                 }
                 () = sleep_until(heard + SILENCE), if !writing => {
@@ -113,14 +112,21 @@ impl Session<'_> {
         self.retry.succeeded();
         match client.receive(message)? {
             Event::Output(stream, bytes) => self.output.begin(stream, bytes),
-            Event::Gap(stream, bytes) => self.remark_gap(stream, bytes),
+            Event::Gap(stream, bytes) => {
+                self.incomplete = true;
+                self.remark_gap(stream, bytes);
+            }
             Event::InputTaken => {}
             Event::Heartbeat => self.controls.extend(client.ack(true)),
             Event::Ended(ended) => {
                 if let Outcome::Lost { reason } = &ended.outcome {
                     self.remark(&format!("nobody knows how the program ended: {reason}"));
                 }
-                return Ok(Some(End::Status(ExitStatus::remote(ended.outcome.exit_code()))));
+                return Ok(Some(End::Status(match ended.outcome.exit_code() {
+                    // Whoever depends on our output must not take it for all of it.
+                    0 if self.incomplete => ExitStatus::Ours,
+                    code => ExitStatus::remote(code),
+                })));
             }
             Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 return Err(Failure::TakenOver(error));

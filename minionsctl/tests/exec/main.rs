@@ -1,5 +1,5 @@
 //! Programs in a guest as their user sees them: the real minionsctl, minionsd and agent, with only the
-//! VM left out.
+//! VM left out, except in [`real_vm`].
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod bytes;
@@ -9,5 +9,6 @@ mod objects;
 mod outcomes;
 mod process;
 mod pty;
+mod real_vm;
 mod restarts;
 mod terminal;

@@ -39,7 +39,7 @@ async fn each_line_says_where_it_comes_from() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_worst_end_is_the_exit_code() {
-    let (guest, mut vms) = three().await;
+    let (guest, vms) = three().await;
     let dir = guest.file("first");
     // Whoever is first fails.
     let script = format!("mkdir {} 2> /dev/null && exit 3; exit 0", dir.display());

@@ -3,6 +3,7 @@
 use crate::guest::{Guest, Ran, Running, ctl, until};
 use rustix::process::Signal;
 use std::path::Path;
+use testkit::fake_vmm::{Behaviour, FakeVmm};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_code_is_the_programs() {
@@ -31,9 +32,10 @@ async fn what_can_not_run_has_a_code_and_a_reason() {
     exec(&["-it", "--", "true"]).assert(125, "", "leave -t out");
     exec(&["--group", "--", "true"]).assert(125, "", "go with --on or --all");
     let long = "x".repeat(100_000);
-    let args: Vec<&str> = ["--", "echo"].into_iter().chain([long.as_str(); 15]).collect();
-    let ran = exec(&args);
-    assert_eq!(ran.stdout.len(), 15 * 100_001, "{}", ran.stderr);
+    let echo = |times| exec(&[&["--", "echo"], &vec![long.as_str(); times][..]].concat());
+    assert_eq!(echo(8).stdout.len(), 8 * 100_001);
+    // No wire's frame holds that.
+    echo(15).assert(125, "", "longer than");
     guest.run(&["exec", "nope", "--", "true"]).assert(125, "", "`minionsctl ls` lists the VMs");
     Ran::of(&mut ctl("http://127.0.0.1:1", &["exec", "x", "--", "true"])).assert(
         125,
@@ -77,6 +79,26 @@ async fn a_client_that_ends_takes_the_program_along() {
     running.signal(Signal::TERM);
     running.end().assert(143, "", "");
     until("gone", || !Path::new(&process).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_agent_runs_what_it_can_and_the_rest_is_refused() {
+    let guest = Guest::start().await;
+    // The reply to a health check and to an exec in one, from an agent that says nothing of itself.
+    let reply = serde_json::json!({
+        "status": "ok", "uptime_secs": 1, "hostname": "h",
+        "exit_code": 3, "stdout": "out\n", "stderr": "err\n",
+    });
+    let reply = reply.to_string();
+    let frame = [&u32::try_from(reply.len()).unwrap().to_be_bytes()[..], reply.as_bytes()].concat();
+    let _base = FakeVmm::start(guest.daemon.sockets(), "old", Behaviour::Replies(frame)).unwrap();
+    guest.daemon.until_state("old", "ready").await;
+    let ran = guest.run(&["exec", "old", "--", "true"]);
+    assert_eq!((ran.code, &ran.stdout[..], ran.stderr.as_str()), (3, &b"out\n"[..], "err\n"));
+    for more in [&["-i"][..], &["-e", "A=B"], &["--id", "x"], &["-d"], &["--timeout", "1s"]] {
+        let args = [&["exec"], more, &["old", "--", "true"]].concat();
+        guest.run(&args).assert(125, "", "hint: install a newer minions-agent");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

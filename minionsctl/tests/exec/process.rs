@@ -1,13 +1,10 @@
-//! minionsd in a process of its own, which can be killed as no task can: this test program once more,
-//! with one test that is the daemon.
+//! minionsd as a user runs it: in a process of its own, which can be killed as no task can.
 
 use crate::guest::{Ran, ctl, pid};
 use rustix::process::{Signal, kill_process};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-const DIR: &str = "MINIONS_TEST_DAEMON_DIR";
 
 /// A running daemon. Killed if it is dropped.
 pub(crate) struct DaemonProcess {
@@ -18,11 +15,15 @@ pub(crate) struct DaemonProcess {
 impl DaemonProcess {
     /// Serves `unix://<dir>/minionsd.sock`, where it has found `web-1` ready.
     pub(crate) fn start(dir: &Path) -> Self {
-        let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "process::the_daemon", "--ignored"])
-            .env(DIR, dir)
+        let socket = dir.join("minionsd.sock");
+        let child = Command::new(binary())
+            .args(["--listen", "127.0.0.1:0", "--socket-dir"])
+            .arg(dir)
+            .arg("--unix-socket")
+            .arg(&socket)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let daemon = Self { child, dir: dir.to_owned() };
@@ -32,8 +33,18 @@ impl DaemonProcess {
         daemon
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn host(&self) -> String {
         format!("unix://{}/minionsd.sock", self.dir.display())
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Ends it in this way.
@@ -50,16 +61,10 @@ impl Drop for DaemonProcess {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "no test: other tests run it as their daemon"]
-async fn the_daemon() {
-    let Some(dir) = env::var_os(DIR) else { return };
-    let daemon = minionsd::Daemon::bind(testkit::daemon::config(Path::new(&dir))).await.unwrap();
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
-    daemon
-        .serve(async move {
-            terminate.recv().await;
-        })
-        .await;
+/// Cargo builds a workspace's programs side by side; it names only a package's own to its tests.
+fn binary() -> PathBuf {
+    let tests = env::current_exe().unwrap();
+    let binary = tests.parent().and_then(Path::parent).unwrap().join("minionsd");
+    assert!(binary.is_file(), "{} is missing: run `cargo build -p minionsd`", binary.display());
+    binary
 }

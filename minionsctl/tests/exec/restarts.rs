@@ -68,7 +68,7 @@ async fn who_waits_or_follows_does_so_across_a_restart() {
         dir.path().display()
     );
     let mut start = ctl(&host, &["exec", "-d", "--id", "x", "web-1", "--", "sh", "-c", &script]);
-    assert!(start.status().unwrap().success());
+    assert!(start.output().unwrap().status.success());
     let mut follower = Running::start(&mut ctl(&host, &["logs", "-f", "web-1", "x"]));
     assert_eq!(follower.line(), "one");
     daemon.end(Signal::KILL);

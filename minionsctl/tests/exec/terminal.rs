@@ -37,10 +37,12 @@ async fn another_size_is_told() {
     assert_eq!(pty.code(), Some(125));
 }
 
+type Way = fn(&mut Pty);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_out_leaves_the_terminal_as_it_was() {
     let guest = Guest::start().await;
-    let ways: [(&str, fn(&mut Pty), i32); 4] = [
+    let ways: [(&str, Way, i32); 4] = [
         ("exit", |pty| pty.types("exit 3\r"), 3),
         ("escape", |pty| pty.types("\r~."), 125),
         ("TERM", |pty| kill_process(client(pty), Signal::TERM).unwrap(), 143),
@@ -70,7 +72,7 @@ async fn escapes_are_explained_and_can_be_typed() {
     pty.types("~?");
     pty.shows("~.  disconnect");
     pty.types("\recho a~.b\r");
-    pty.shows("\na~.b\r\n");
+    pty.shows("now> a~.b\r\n");
     pty.types("~~\u{15}exit\r");
     assert_eq!(pty.code(), Some(0));
 }
@@ -92,6 +94,17 @@ async fn a_detached_terminal_can_be_come_back_to() {
     pty.types("echo still $x; exit 8\r");
     pty.shows("\nstill kept\r\n");
     assert_eq!(pty.code(), Some(8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_can_be_left_before_anybody_sits_at_it() {
+    let guest = Guest::start().await;
+    guest.run(&["exec", "-dit", "--id", "sh", "web-1", "--", "sh", "-i"]).assert(0, "sh\n", "");
+    let mut pty = Pty::start(&guest.ctl(&["attach", "web-1", "sh"]));
+    pty.resize(30, 90);
+    pty.types("echo he''re; exit 9\r");
+    pty.shows("here\r\n");
+    assert_eq!(pty.code(), Some(9));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,10 +15,11 @@ pub(crate) struct Need {
 }
 
 /// What booting a VM and showing it takes.
-pub(crate) const VM_NEEDS: [Need; 7] = [
+pub(crate) const VM_NEEDS: [Need; 8] = [
     Need { package: "qemu-system-x86", is_met: || on_path("qemu-system-x86_64") },
     // Only the static one runs in a guest without libraries, so the program alone proves nothing.
     Need { package: "busybox-static", is_met: || is_installed("busybox-static") },
+    Need { package: "vim-tiny", is_met: || on_path("vim.tiny") },
     Need { package: "util-linux", is_met: || on_path("setpriv") },
     Need { package: "gzip", is_met: || on_path("gzip") },
     Need { package: "xz-utils", is_met: || on_path("xz") },

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use testkit::rig::{GUEST_MODULES, Layout};
 
-use super::{archive::Archive, stamp::Stamp};
+use super::{archive::Archive, editor, stamp::Stamp};
 use crate::{command, progress::Outcome};
 
 /// The first process of the guest.
@@ -35,6 +35,7 @@ struct Inputs {
     applets: String,
     agent: Vec<u8>,
     probe: Vec<u8>,
+    editor: Vec<(String, Vec<u8>)>,
     modules: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -69,6 +70,7 @@ impl Inputs {
             applets: command::run(Command::new(BUSYBOX).arg("--list-full"))?,
             agent: read(&rig.agent())?,
             probe: read(&rig.probe())?,
+            editor: editor::files()?,
             modules,
         })
     }
@@ -90,6 +92,9 @@ impl Inputs {
         archive.file("bin/busybox", 0o755, &*self.busybox);
         archive.file("usr/bin/minions-agent", 0o755, &*self.agent);
         archive.file("usr/bin/vsock-probe", 0o755, &*self.probe);
+        for (path, content) in &self.editor {
+            archive.file(path, 0o755, &**content);
+        }
         let mut order = String::new();
         for (name, content) in &self.modules {
             let path = format!("lib/modules/{name}.ko");

@@ -3,6 +3,7 @@
 mod agent;
 mod apt;
 mod archive;
+mod editor;
 mod initrd;
 mod kernel;
 mod python;

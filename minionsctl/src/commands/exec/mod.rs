@@ -37,7 +37,7 @@ pub(super) async fn run(
     let target = Target::new(config, socket, args.vm.clone())?;
     let json = context.printer.is_json();
     match &target {
-        _ if args.detach => detached::run(context, &target, request).await,
+        _ if args.detach => detached::run(context, &target, request, args.interactive).await,
         _ if args.tty && json => Err(Failure::Usage("a terminal can't be printed as JSON")),
         Target::Agent(socket) if args.is_plain() => {
             collected::from_agent(context, socket, request).await

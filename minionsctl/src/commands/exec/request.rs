@@ -6,6 +6,7 @@ use crate::local::terminal;
 use minions_api::exec::ExecRequest;
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// All that the arguments say about the program itself.
@@ -14,7 +15,7 @@ pub(super) fn request(args: &Exec, timeout: Option<Duration>) -> Result<ExecRequ
     Ok(ExecRequest {
         command: argv.next().unwrap_or_default(),
         args: argv.collect(),
-        env: variables(&args.env, |key| env::var(key).ok())?,
+        env: variables(&args.env, |key| env::var_os(key))?,
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         tty: args.tty.then(terminal::like_ours),
@@ -28,12 +29,12 @@ pub(super) fn request(args: &Exec, timeout: Option<Duration>) -> Result<ExecRequ
 /// `KEY=VALUE`; or `KEY`, with the value that it has `here`, if it has one.
 fn variables(
     said: &[String],
-    here: impl Fn(&str) -> Option<String>,
+    here: impl Fn(&str) -> Option<OsString>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut variables = BTreeMap::new();
     for one in said {
         let (key, value) = match one.split_once('=') {
-            Some((key, value)) => (key, Some(value.to_owned())),
+            Some((key, value)) => (key, Some(value.into())),
             None => (one.as_str(), here(one)),
         };
         if key.is_empty() {
@@ -42,6 +43,9 @@ fn variables(
             ));
         }
         if let Some(value) = value {
+            let value = value.into_string().map_err(|_| {
+                Failure::Usage("--env can only take a value from here that is UTF-8")
+            })?;
             variables.insert(key.to_owned(), value);
         }
     }
@@ -54,7 +58,7 @@ mod tests {
 
     fn parsed(said: &[&str]) -> Result<Vec<(String, String)>, Failure> {
         let said: Vec<String> = said.iter().map(|one| (*one).to_owned()).collect();
-        let here = |key: &str| (key == "HOME").then(|| "/root".to_owned());
+        let here = |key: &str| (key == "HOME").then(|| "/root".into());
         variables(&said, here).map(|variables| variables.into_iter().collect())
     }
 

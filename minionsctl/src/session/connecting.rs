@@ -1,0 +1,133 @@
+//! The way to a stream, and back to it.
+
+use super::retry::Retry;
+use super::{Plan, Session};
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::link::{self, Link, LinkError, Opening};
+use crate::local::Happened;
+use crate::local::terminal::RawTerminal;
+use crate::target::Target;
+use minions_api::exec::AttachRequest;
+use minions_proto::channel::{HostControl, OutputStream};
+use minions_proto::exec_client::ExecClient;
+use minions_proto::message::ExecAttached;
+use tokio::time::timeout_at;
+
+/// What connecting comes to.
+pub(super) enum Connected {
+    Stream(ExecAttached, Link),
+    /// The user doesn't want to wait for it.
+    Left(ExitStatus),
+}
+
+impl Session<'_> {
+    /// Opens the stream: for the first time, or as often as it takes.
+    pub(super) async fn connect(&mut self) -> Result<Connected, Failure> {
+        let room = self.client.as_ref().map_or(0, ExecClient::input_room);
+        let Self { target, plan, retry, local, client, .. } = self;
+        let attempts = attempts(target, plan, retry);
+        tokio::pin!(attempts);
+        let mut room = room;
+        loop {
+            let happened = tokio::select! {
+                opened = &mut attempts => {
+                    let (attached, link) = opened?;
+                    return Ok(Connected::Stream(attached, link));
+                }
+                happened = local.next(room) => happened,
+            };
+            match (happened, client.as_mut()) {
+                (Happened::Signal(number), _) => {
+                    return Ok(Connected::Left(ExitStatus::by_signal(number)));
+                }
+                (Happened::Leave, _) => return Ok(Connected::Left(ExitStatus::Ours)),
+                (Happened::InputFailed(error), _) => return Err(Failure::Input(error)),
+                (Happened::Input(bytes), Some(client)) => {
+                    client.push_input(bytes);
+                    room = client.input_room();
+                }
+                (Happened::InputEnded, Some(client)) => client.close_input(),
+                // Its present size is told to a terminal anyway, as soon as there is a stream.
+                (Happened::Resized | Happened::Help, _) => {}
+                // Without a client there is no room.
+                (Happened::Input(_) | Happened::InputEnded, None) => {}
+            }
+        }
+    }
+
+    /// Goes on where the last stream broke off, or begins.
+    pub(super) fn adopt(&mut self, attached: &ExecAttached) -> Result<(), Failure> {
+        if let Some(client) = &mut self.client {
+            client.resume(attached)?;
+            self.remark_to_people("minionsctl: reattached");
+        } else {
+            if attached.stdin_closed {
+                // Then a key means nothing to the program, and Ctrl-C has to be a signal.
+                self.local.stop_input();
+                self.plan.raw = false;
+            }
+            self.has_id = self.plan.has_id();
+            self.client = Some(ExecClient::new(attached));
+            if self.plan.raw {
+                self.terminal = Some(RawTerminal::take()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream is gone. Looks whether another may be sought.
+    pub(super) fn lost(&mut self, why: LinkError) -> Result<(), Failure> {
+        let Some(client) = self.client.as_ref().filter(|_| why.is_transient() && self.has_id)
+        else {
+            return Err(Failure::Link(why));
+        };
+        self.plan.opening = Opening::Attach(AttachRequest {
+            attach: client.id().to_string(),
+            stdout_offset: Some(client.received(OutputStream::Stdout)),
+            stderr_offset: Some(client.received(OutputStream::Stderr)),
+        });
+        // Where we are is told by the attach, the size again behind it; a signal is told once.
+        self.controls.retain(|control| matches!(control, HostControl::Signal { .. }));
+        if !self.retry.is_on() {
+            self.remark_to_people("minionsctl: connection lost, reattaching…");
+        }
+        self.retry.failed(Failure::Link(why));
+        Ok(())
+    }
+}
+
+/// Attempts to open the stream until one succeeds, or no other can.
+async fn attempts(
+    target: &Target,
+    plan: &mut Plan,
+    retry: &mut Retry,
+) -> Result<(ExecAttached, Link), Failure> {
+    loop {
+        retry.pause().await?;
+        let opened = match retry.deadline() {
+            None => link::open(target, &plan.opening).await,
+            Some(deadline) => match timeout_at(deadline, link::open(target, &plan.opening)).await {
+                Ok(opened) => opened,
+                Err(_) => return Err(retry.give_up()),
+            },
+        };
+        let failure = match opened {
+            Ok(opened) => return Ok(opened),
+            Err(failure) => failure,
+        };
+        if plan.leave_out_id(&failure) {
+            continue;
+        }
+        // Before the first reply only what may have started the program is worth a second attempt:
+        // with the same id, it can't start it twice.
+        let again = if retry.is_on() { failure.is_transient() } else { failure.may_have_started() };
+        if !again || !plan.has_id() {
+            return Err(match plan.opening {
+                Opening::Attach(_) if retry.is_on() => Failure::NoWayBack(Box::new(failure)),
+                Opening::Attach(_) | Opening::Start(_) => failure,
+            });
+        }
+        retry.failed(failure);
+    }
+}
