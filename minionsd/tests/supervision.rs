@@ -175,7 +175,7 @@ async fn a_call_to_an_agent_that_was_replaced_is_lost_and_not_waited_for() {
         // Another VM takes the name; the old one's connections stay open, and silent.
         std::fs::rename(&path, daemon.sockets().join("moved")).unwrap();
         let _new = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
-        daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 0).await;
+        daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 0).await;
     });
     exec.assert_problem(502, "connection_lost");
     assert_eq!(exec.json["may_have_executed"], true);

@@ -157,6 +157,12 @@ impl AgentClient {
         self.status.borrow().agent.clone()
     }
 
+    /// Whether the VM itself is gone, or another one has its name. It doesn't come back.
+    pub(crate) fn is_gone(&self) -> bool {
+        // Its supervisor has ended.
+        self.status.has_changed().is_err()
+    }
+
     /// Sends `call` and waits for its reply until `deadline`.
     ///
     /// It is lost when the agent turns out to be another one than it was sent to: after a guest's

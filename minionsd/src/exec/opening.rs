@@ -111,6 +111,9 @@ async fn persist<C: Call<Reply = ExecAttached>>(
     let until = deadline.min(since + REATTACH_GRACE);
     let mut failures = 0;
     loop {
+        if place.vm.client().is_gone() && sent {
+            return Err(CallError::ExecLost { reason: "its VM is gone".into() });
+        }
         let opened = place.vm.client().open(call, Some(&place.instance), attempt(until)).await;
         match opened {
             Err(CallError::ExecLost { .. }) if !sent => return Err(CallError::Lost { sent }),
