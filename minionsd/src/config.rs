@@ -141,6 +141,8 @@ struct File {
     tls_client_ca: Option<PathBuf>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    #[serde(default)]
+    allowed_origins: Vec<String>,
     pool_size: Option<usize>,
     shutdown_grace_secs: Option<u64>,
     log_format: Option<LogFormat>,
@@ -177,6 +179,9 @@ pub struct Config {
     pub audit_log: Option<PathBuf>,
     /// Names beside `localhost` and the loopback addresses under which a TCP client may ask for us.
     pub allowed_hosts: Vec<String>,
+    /// Origins of other pages that may use the interface in their visitors' name, as browsers write
+    /// them: `https://dash.example:8443`.
+    pub allowed_origins: Vec<String>,
     /// Calls under way at once per VM.
     pub pool_size: usize,
     /// How long requests under way may take once the daemon is told to stop.
@@ -218,6 +223,17 @@ pub enum ConfigError {
     /// Nothing to serve on.
     #[error("`listen` and `unix_socket` are both `none`: nobody could ask anything")]
     NoListener,
+    /// Not what a browser would send in `Origin`.
+    #[error(
+        "`allowed_origins[{index}]` is {origin:?}: must be http://HOST or https://HOST, with :PORT if \
+         it isn't the usual one, in lower case, and nothing behind it"
+    )]
+    NotAnOrigin {
+        /// Which.
+        index: usize,
+        /// What it is.
+        origin: String,
+    },
     /// A number out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
     OutOfRange {
@@ -243,6 +259,17 @@ impl Config {
             None => File::default(),
         };
         let config = Self::merge(args, file)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration of a file with this text, without flags and environment.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the setting.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config = Self::merge(Args::parse_from(["minionsd"]), parse(Path::new("-"), text)?)?;
         config.check()?;
         Ok(config)
     }
@@ -276,6 +303,7 @@ impl Config {
             operator_group: file.operator_group.unwrap_or_else(|| DEFAULT_OPERATOR_GROUP.into()),
             audit_log: args.audit_log.or(file.audit_log),
             allowed_hosts: file.allowed_hosts,
+            allowed_origins: file.allowed_origins,
             pool_size: file.pool_size.unwrap_or(DEFAULT_POOL_SIZE),
             shutdown_grace: Duration::from_secs(grace),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
@@ -292,6 +320,11 @@ impl Config {
         if self.listen.is_none() && self.unix_socket.is_none() {
             return Err(ConfigError::NoListener);
         }
+        if let Some((index, origin)) =
+            self.allowed_origins.iter().enumerate().find(|(_, origin)| !is_origin(origin))
+        {
+            return Err(ConfigError::NotAnOrigin { index, origin: origin.clone() });
+        }
         if !(2..=MAX_POOL_SIZE).contains(&self.pool_size) {
             let value = self.pool_size.try_into().unwrap_or(u64::MAX);
             let (field, allowed) = ("pool_size", "2 to 512");
@@ -304,9 +337,26 @@ impl Config {
 fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|source| ConfigError::Malformed {
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
+    toml::from_str(text).map_err(|source| ConfigError::Malformed {
         path: path.to_owned(),
         source: Box::new(source),
+    })
+}
+
+/// As the Fetch standard serialises one: scheme, host, port, and nothing else. `null` is what any
+/// sandboxed page sends, and is nobody's.
+fn is_origin(text: &str) -> bool {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let uri = text.parse::<http::Uri>().ok();
+    let own = uri.as_ref().and_then(|uri| uri.authority());
+    authority.is_some_and(|authority| {
+        own.is_some_and(|own| own.as_str() == authority)
+            && !authority.contains('@')
+            && !authority.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'*')
     })
 }
 
@@ -334,7 +384,7 @@ mod tests {
 
     #[test]
     fn what_the_file_may_not_say_is_named() {
-        let said = |file| format!("{:#}", anyhow::Error::from(load(&[], file).unwrap_err()));
+        let said = |file: &str| format!("{:#}", anyhow::Error::from(load(&[], file).unwrap_err()));
         assert!(said("lisen = 'x'").contains("lisen"));
         assert!(said("listen = 'localhost'").contains("listen"));
         assert!(said("pool_size = 1").contains("pool_size"));
@@ -343,6 +393,12 @@ mod tests {
         let tls = "listen = '0.0.0.0:7070'\ntls_cert = '/c'\ntls_key = '/k'";
         assert!(said(tls).contains("token_file"));
         assert!(said("tls_cert = '/c'").contains("tls_key"));
+        for origin in
+            ["null", "*", "https://dash.example/", "dash.example", "HTTP://a", "https://*.a"]
+        {
+            let file = format!("allowed_origins = ['https://ok.example', '{origin}']");
+            assert!(said(&file).contains("allowed_origins[1]"), "{origin}");
+        }
         assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
     }
 

@@ -32,6 +32,8 @@ use tokio_util::task::TaskTracker;
 
 pub use api::audit::TARGET as AUDIT_TARGET;
 pub use api::auth::TokenError;
+#[cfg(fuzzing)]
+pub use api::fuzzing;
 pub use api::openapi_json;
 
 /// Why the daemon can't run.

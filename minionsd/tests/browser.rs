@@ -115,6 +115,51 @@ async fn a_forged_request_is_refused() {
     }
 }
 
+const DASHBOARD: (&str, &str) = ("origin", "https://dash.example:8443");
+
+#[tokio::test]
+async fn a_configured_origin_may_and_its_neighbours_may_not() {
+    let daemon = TestDaemon::with(|config| config.allowed_origins = vec![DASHBOARD.1.into()]).await;
+    let vm = Behaviour::Agent(agent().unwrap());
+    let _vm = FakeVmm::start(daemon.sockets(), "web-1", vm).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let ask = async |method: Method, headers: Headers<'_>| {
+        let mut request = daemon.http.request(method, daemon.url("/vms/web-1/exec"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        read(request.body(r#"{"command":"true"}"#).send().await.unwrap()).await
+    };
+    let cross = ("sec-fetch-site", "cross-site");
+    let preflight = [
+        DASHBOARD,
+        cross,
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type"),
+    ];
+    let allowed = |reply: &Reply| {
+        let header = reply.headers.get("access-control-allow-origin");
+        header.map(|origin| origin.to_str().unwrap().to_owned())
+    };
+    let reply = ask(Method::OPTIONS, &preflight).await;
+    assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
+    let reply = ask(Method::POST, &[JSON, DASHBOARD, cross]).await;
+    assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
+    // Its pages read what went wrong, too.
+    let reply = ask(Method::POST, &[DASHBOARD, cross]).await;
+    assert_eq!((reply.status, allowed(&reply).as_deref()), (415, Some(DASHBOARD.1)));
+    for origin in
+        ["https://dash.example", "http://dash.example:8443", "https://a.dash.example:8443", "null"]
+    {
+        for headers in [&[JSON, ("origin", origin)][..], &[JSON, DASHBOARD, ("origin", origin)]] {
+            let reply = ask(Method::POST, headers).await;
+            assert_eq!((reply.status, allowed(&reply)), (403, None), "{origin}");
+        }
+        let reply = ask(Method::OPTIONS, &[("origin", origin), preflight[2]]).await;
+        assert_eq!((reply.status, allowed(&reply)), (403, None), "{origin}");
+    }
+}
+
 #[tokio::test]
 async fn a_web_socket_from_another_page_is_refused_on_any_path() {
     let target = Target::start().await;

@@ -45,6 +45,7 @@ pub fn config(dir: &Path) -> Config {
         tls: None,
         audit_log: None,
         allowed_hosts: Vec::new(),
+        allowed_origins: Vec::new(),
         pool_size: 8,
         shutdown_grace: Duration::from_secs(10),
         log_format: LogFormat::Text,

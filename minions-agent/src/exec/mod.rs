@@ -42,7 +42,7 @@ use minions_proto::Invalid;
 use minions_proto::frame::EncodeError;
 use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
-    MAX_TIMEOUT_MS, Role,
+    MAX_TIMEOUT_MS, OnDisconnect, Role,
 };
 use process::Cgroups;
 use pump::Pump;
@@ -294,9 +294,15 @@ impl Shared {
     }
 }
 
-/// What makes two requests the same.
+/// What makes two requests the same: what runs, and not for how long or for whom.
 fn fingerprint(start: &ExecStart) -> u64 {
+    let what = ExecStart {
+        timeout_ms: None,
+        kill_grace_ms: None,
+        on_disconnect: OnDisconnect::default(),
+        ..start.clone()
+    };
     let mut hasher = DefaultHasher::new();
-    start.hash(&mut hasher);
+    what.hash(&mut hasher);
     hasher.finish()
 }

@@ -4,20 +4,26 @@
 //! changes something must therefore come from a page of ours, or from no page at all: browsers say
 //! where a request comes from in `Origin` and `Sec-Fetch-Site`, which no page can forge.
 //!
-//! Reading is different: a page of another origin may send a GET, but without CORS headers, which
-//! are never sent, its browser doesn't show it the answer.
+//! Reading is different: a page of another origin may send a GET, but without CORS headers its browser
+//! doesn't show it the answer. Only origins that the configuration names get those, and may also
+//! change something: their pages act for whoever has them open.
 
 use super::auth::Peer;
 use super::problem::ApiError;
-use axum::extract::Request;
+use crate::config::Config;
+use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, uri::Authority};
 use axum::middleware::Next;
 use axum::response::Response;
 use minions_api::ErrorCode;
 use std::sync::Arc;
+use std::time::Duration;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// For what isn't a page: nothing may be loaded, and nobody may frame it.
 const NOTHING: HeaderValue =
@@ -30,11 +36,53 @@ const OWN_FILES: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
 
+/// How long a browser may remember that it asked whether it may.
+const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
+
+/// Origins of other pages that may do what our own may.
+#[derive(Debug, Clone)]
+pub(super) struct AllowedOrigins(Arc<[HeaderValue]>);
+
+impl AllowedOrigins {
+    pub(super) fn new(config: &Config) -> Self {
+        // What the configuration's check has let through is plain ASCII.
+        let origins = config.allowed_origins.iter().filter_map(|origin| origin.parse().ok());
+        Self(origins.collect())
+    }
+
+    fn allow(&self, headers: &HeaderMap) -> bool {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        // One, and a known one: browsers send no second.
+        origins.next().is_some_and(|origin| self.0.contains(origin)) && origins.next().is_none()
+    }
+
+    /// Tells those pages' browsers that they may. Without any there is nothing to tell.
+    pub(super) fn cors(&self) -> Option<CorsLayer> {
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::list(self.0.iter().cloned()))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers([
+                header::ACCEPT,
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                X_REQUEST_ID,
+            ])
+            .expose_headers([X_REQUEST_ID, header::RETRY_AFTER])
+            .allow_private_network(true)
+            .max_age(PREFLIGHT_AGE);
+        (!self.0.is_empty()).then_some(layer)
+    }
+}
+
 /// Refuses what a page of another origin sent.
-pub(super) async fn refuse(request: Request, next: Next) -> Result<Response, ApiError> {
+pub(super) async fn refuse(
+    State(origins): State<AllowedOrigins>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     let over_tcp =
         request.extensions().get::<Arc<Peer>>().is_none_or(|peer| peer.may_be_a_browser());
-    if over_tcp && changes_something(&request) {
+    if over_tcp && changes_something(&request) && !origins.allow(request.headers()) {
         from_our_own_page(request.headers(), super::host::asked_for(&request).as_ref())?;
     }
     Ok(next.run(request).await)

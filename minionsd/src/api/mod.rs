@@ -16,6 +16,8 @@ mod browser;
 mod docs;
 mod exec;
 mod extract;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod host;
 mod network;

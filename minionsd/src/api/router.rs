@@ -13,6 +13,7 @@ use axum::response::Response;
 use minions_api::service::Scope;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::extensions::ExtensionsBuilder;
@@ -144,6 +145,7 @@ pub(crate) fn app(registry: Registry, config: &Config, policy: Policy, execs: Ex
     let draining = execs.draining.clone();
     let api = Api { registry, policy, execs, draining };
     let hosts = Arc::new(host::AllowedHosts::new(config));
+    let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
     let pages = docs::pages().layer(from_fn_with_state(api.clone(), auth::read));
     let router = router
@@ -153,7 +155,8 @@ pub(crate) fn app(registry: Registry, config: &Config, policy: Policy, execs: Ex
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(api, refuse_while_draining))
-        .layer(from_fn(browser::refuse))
+        .layer(option_layer(origins.cors()))
+        .layer(from_fn_with_state(origins, browser::refuse))
         .layer(from_fn_with_state(hosts, host::check))
         .layer(CatchPanicLayer::custom(catch_panic));
     Router::new()

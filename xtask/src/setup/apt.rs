@@ -31,10 +31,13 @@ pub(crate) const VM_NEEDS: [Need; 8] = [
     },
 ];
 
-/// What the tests look at the network with, and the browser whose pages the daemon must resist.
-pub(crate) const TEST_NEEDS: [Need; 2] = [
+/// What the tests look at the network with, the browser whose pages the daemon must resist, what judges
+/// the units, and the compiler of the fuzzer's own C++.
+pub(crate) const TEST_NEEDS: [Need; 4] = [
     Need { package: "iproute2", is_met: || on_path("ip") },
     Need { package: "chromium", is_met: || on_path("chromium") },
+    Need { package: "systemd", is_met: || on_path("systemd-analyze") },
+    Need { package: "g++", is_met: || on_path("g++") },
 ];
 
 /// Why packages are not there.

@@ -1,5 +1,6 @@
 //! Every check there is, in order; stops at the first that fails.
 
+mod fuzz;
 mod summary;
 
 use std::{
@@ -12,13 +13,13 @@ use anyhow::Context;
 use crate::{
     command, openapi,
     progress::{self, Outcome, Steps},
-    setup,
+    setup::{self, cargo_tool},
     workspace::Workspace,
 };
 use summary::Summary;
 
-/// Format, lints, docs, API description, binaries, tests.
-const OWN_STEPS: usize = 6;
+/// Format, lints, docs, API description, dependencies, fuzzing, binaries, tests.
+const OWN_STEPS: usize = 8;
 
 /// Sets up, then checks.
 ///
@@ -60,6 +61,13 @@ fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()>
         openapi::run(workspace, openapi::Mode::Check)?;
         Ok(Outcome::done("compared"))
     })?;
+    steps.run("dependencies", || {
+        let mut deny = Command::new(cargo_tool::CARGO_DENY.program(workspace.rig()));
+        // Advisories are in a repository that not every machine can reach.
+        deny.args(["check", "bans", "licenses", "sources"]).current_dir(workspace.root());
+        passed(&mut deny)
+    })?;
+    steps.run("fuzzing", || fuzz::run(workspace))?;
     // Tests of one crate start the binaries of others, which `cargo test` alone does not build.
     steps.run("binaries", || {
         let mut build = workspace.cargo("build");

@@ -209,3 +209,16 @@ async fn objects(vm: &Vm, plan: &Plan, deadline: Instant) -> Result<Instance, Ca
         }),
     }
 }
+
+/// A request for a program, up to where it would be sent.
+#[cfg(fuzzing)]
+pub(super) fn planned(body: &[u8]) {
+    use minions_proto::message::encode_request;
+    for form in [Form::Post, Form::Many, Form::WebSocket] {
+        let Some(request) = super::fuzzing::again::<ExecRequest>(body) else { return };
+        if let Ok(plan) = Plan::of(request, form) {
+            plan.start.validate().expect("what is planned is possible");
+            let _ = encode_request(&plan.start);
+        }
+    }
+}

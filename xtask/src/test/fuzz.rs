@@ -1,0 +1,111 @@
+//! A short run of every fuzz target. A longer one is `cargo fuzz run`'s.
+//!
+//! On the stable compiler: what `cargo fuzz` adds beyond these flags is the address sanitizer, and
+//! nothing here has unsafe code of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context;
+
+use crate::{
+    command::{self, cargo},
+    progress::Outcome,
+    workspace::Workspace,
+};
+
+/// Packages of targets, each a workspace of its own because of these flags.
+const PACKAGES: [&str; 2] = ["minions-proto/fuzz", "minionsd/fuzz"];
+
+/// Instrumentation for libFuzzer. Only with `--target`, so that build scripts stay as they are.
+const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares \
+    -Clink-dead-code -Ccodegen-units=1 -Cdebug-assertions";
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Seconds a target.
+const SECONDS: u32 = 8;
+
+/// Builds and runs all of them.
+pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut runs = 0;
+    let mut targets = 0;
+    for package in PACKAGES {
+        let dir = workspace.root().join(package);
+        let build = workspace.target().join("fuzz");
+        let mut cargo = cargo();
+        cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]);
+        cargo.arg(dir.join("Cargo.toml")).arg("--target-dir").arg(&build);
+        command::run(cargo.env("RUSTFLAGS", FLAGS))?;
+        for target in names(&dir)? {
+            let program = build.join(TARGET).join("release").join(&target);
+            runs += fuzz(&program, &corpus(workspace, &target)?)?;
+            targets += 1;
+        }
+    }
+    Ok(Outcome::done(format!("{targets} targets, {runs} runs")))
+}
+
+/// Every file in `fuzz_targets` is one.
+fn names(package: &Path) -> anyhow::Result<Vec<String>> {
+    let files = fs::read_dir(package.join("fuzz_targets"))
+        .with_context(|| format!("no targets in {}", package.display()))?;
+    let mut names = Vec::new();
+    for file in files {
+        let path = file?.path();
+        names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What earlier runs found worth keeping stays in `target/`.
+fn corpus(workspace: &Workspace, target: &str) -> anyhow::Result<PathBuf> {
+    let dir = workspace.target().join("fuzz/corpus").join(target);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// How many inputs it was given.
+fn fuzz(program: &Path, corpus: &Path) -> anyhow::Result<u64> {
+    let stats = corpus.with_extension("log");
+    let mut fuzz = Command::new("sh");
+    // libFuzzer reports on standard error.
+    fuzz.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(program).arg(corpus);
+    fuzz.arg(format!("-max_total_time={SECONDS}")).args([
+        "-max_len=4096",
+        "-rss_limit_mb=1024",
+        "-timeout=5",
+        "-print_final_stats=1",
+        "-artifact_prefix=/dev/null/",
+    ]);
+    let said = command::run(&mut fuzz)?;
+    fs::write(&stats, &said).with_context(|| format!("cannot write {}", stats.display()))?;
+    executed(&said).with_context(|| format!("{} says nothing of its runs", program.display()))
+}
+
+/// `stat::number_of_executed_units: 798487`.
+fn executed(said: &str) -> Option<u64> {
+    let line =
+        said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_runs_is_read_from_the_statistics() {
+        let said = "Done 3 runs in 1 second(s)\nstat::number_of_executed_units: 798487\n";
+        assert_eq!(executed(said), Some(798_487));
+        assert_eq!(executed("Done"), None);
+    }
+}
