@@ -328,7 +328,8 @@ async fn a_generated_client_calls_health_status_and_exec() {
     let script = r#"
 import sys
 from minions_client import Client
-from minions_client.api.guest import get_health, get_status, run_exec
+from minions_client.api.exec_ import run_exec
+from minions_client.api.guest import get_health, get_status
 from minions_client.models import ExecRequest, Problem
 
 client, vm = Client(base_url=sys.argv[1]), sys.argv[2]

@@ -248,6 +248,8 @@ fn a_shell_vim_and_top_are_at_home_in_the_terminal() {
     pty.types("iroses\rviolets\u{1b}:w\r");
     pty.shows("written");
     pty.resize(20, 60);
+    // Size and keys go separate ways; a key must not be there first.
+    until("resized", || host.prints("stty -F /dev/pts/0 size") == "20 60");
     pty.types(":set lines? columns?\r");
     pty.shows("columns=60");
     pty.types(":q\r");

@@ -44,7 +44,7 @@ impl Started {
         match pidfd_open(pid, PidfdFlags::NONBLOCK) {
             Ok(pidfd) => Ok(Self { child, pid, pidfd, tree }),
             Err(errno) => {
-                tree.kill();
+                drop(tree);
                 child.wait()?;
                 Err(errno.into())
             }
@@ -73,13 +73,8 @@ pub(super) struct End {
 impl Process {
     pub(super) fn watch(started: Started) -> io::Result<Self> {
         let Started { child, pid, pidfd, tree } = started;
-        match super::watched::watch(pidfd) {
-            Ok(pidfd) => Ok(Self { child: Some(child), pid, pidfd, tree, end: None }),
-            Err(error) => {
-                tree.kill();
-                Err(error)
-            }
-        }
+        let pidfd = super::watched::watch(pidfd)?;
+        Ok(Self { child: Some(child), pid, pidfd, tree, end: None })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -133,13 +128,5 @@ impl Process {
     /// What it left behind may stay; the control group that this is in.
     pub(super) fn release(mut self) -> Option<Cgroup> {
         self.tree.release()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            self.tree.kill();
-        }
     }
 }

@@ -4,6 +4,8 @@ use super::cgroup::Cgroup;
 use super::group;
 use rustix::process::{Pid, Signal, kill_process_group};
 
+/// Killed when it is dropped, unless it was [released](Self::release): nobody would watch over it.
+///
 /// The process group, which what it started is in unless it went away, and the control group, which
 /// nothing can leave.
 #[derive(Debug)]
@@ -52,5 +54,13 @@ impl Tree {
     pub(super) fn release(&mut self) -> Option<Cgroup> {
         self.group = None;
         self.cgroup.take()
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        if self.group.is_some() {
+            self.kill();
+        }
     }
 }

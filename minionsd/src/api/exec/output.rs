@@ -23,6 +23,9 @@ use tokio::time::Instant;
 /// An agent answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The largest offset that can be asked for: 2⁵³ − 1, which every JSON reader holds exactly.
+const MAX_OFFSET: u64 = 9_007_199_254_740_991;
+
 /// The query.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -31,11 +34,11 @@ pub(in super::super) struct OutputParams {
     /// Offset of the first byte of standard output that is wanted. What of it is not kept any more is
     /// a `gap`.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(required = false, maximum = 9_007_199_254_740_991_u64)]
     stdout_offset: u64,
     /// The same of standard error.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(required = false, maximum = 9_007_199_254_740_991_u64)]
     stderr_offset: u64,
     /// Whether to go on with what it writes from now on, to its end. Default: no.
     #[serde(default)]
@@ -68,6 +71,12 @@ pub(in super::super) async fn get_exec_output(
     let patience = Patience::of(params.timeout_ms)?;
     let deadline = patience.asked().map(|patience| Instant::now() + patience);
     let (stdout, stderr) = (params.stdout_offset, params.stderr_offset);
+    for (field, offset) in [("stdout_offset", stdout), ("stderr_offset", stderr)] {
+        if offset > MAX_OFFSET {
+            let detail = format!("`{field}` is {offset}: must be 0 to {MAX_OFFSET}");
+            return Err(ApiError::malformed(Some(field.into()), detail));
+        }
+    }
     let role = if params.follow { Role::Watch } else { Role::Snapshot };
     let attach = ExecAttach { id, stdout: Some(stdout), stderr: Some(stderr), role };
     let driver = watch(&api, &vm, &attach, patience.deadline_or(PATIENCE)).await;
