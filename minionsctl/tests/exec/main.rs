@@ -4,6 +4,7 @@
 
 mod bytes;
 mod guest;
+mod impossible;
 mod many;
 mod objects;
 mod outcomes;

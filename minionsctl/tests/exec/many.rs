@@ -76,3 +76,47 @@ async fn programs_read_the_events_themselves() {
     let of_type = |name: &str| events.iter().filter(|event| event["type"] == name).count();
     assert_eq!((of_type("result"), of_type("summary"), ran.code), (3, 1, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_fifty_that_hangs_holds_nobody_else() {
+    let guest = Guest::start().await;
+    let mut vms = Vec::new();
+    for number in 2..=50 {
+        let behaviour = Behaviour::Agent(agent().unwrap());
+        vms.push(
+            FakeVmm::start(guest.daemon.sockets(), &format!("web-{number}"), behaviour).unwrap(),
+        );
+    }
+    for number in 2..=50 {
+        guest.daemon.until_state(&format!("web-{number}"), "ready").await;
+    }
+    // Whoever is the seventh to come ends with 7; web-50 takes the request and never answers.
+    let dir = guest.file("places");
+    std::fs::create_dir(&dir).unwrap();
+    let script = format!(
+        "n=1; until mkdir {}/$n 2>/dev/null; do n=$((n + 1)); done; [ $n != 7 ] || exit 7",
+        dir.display()
+    );
+    vms.last().unwrap().switch_to(Behaviour::Silent);
+    let command = ["exec", "--on", "*", "--timeout", "1s", "--", "sh", "-c", &script];
+    let ran = guest.run(&[&["-o", "json"], &command[..]].concat());
+    let text = String::from_utf8(ran.stdout).unwrap();
+    let events: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ends: Vec<_> = events.iter().filter(|event| event["type"] != "heartbeat").collect();
+    assert_eq!(ends.len(), 51, "{text}");
+    let with_code =
+        |code: i64| ends.iter().filter(|event| event["result"]["exit_code"] == code).count();
+    assert_eq!((with_code(0), with_code(7)), (48, 1));
+    // The one that hangs comes last, behind everybody else's end.
+    assert_eq!(
+        (&ends[49]["type"], &ends[49]["vm"]),
+        (&"problem".into(), &"web-50".into()),
+        "{text}"
+    );
+    assert_eq!(
+        ends[50],
+        &serde_json::json!({ "type": "summary", "total": 50, "succeeded": 48, "failed": 1, "problems": 1, "skipped": 0 })
+    );
+    assert_eq!(ran.code, 125);
+}
