@@ -25,6 +25,8 @@ pub struct Config {
     pub capabilities: Capabilities,
     /// For execs that give no time limit of their own.
     pub exec_timeout: Duration,
+    /// `USER` or `USER:GROUP` for execs that name none. `None`: the agent's own.
+    pub exec_user: Option<String>,
     /// What a network configuration with name servers replaces.
     pub resolv_conf: PathBuf,
 }
@@ -34,6 +36,7 @@ impl Default for Config {
         Self {
             capabilities: Capabilities::all(),
             exec_timeout: DEFAULT_EXEC_TIMEOUT,
+            exec_user: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
         }
     }
@@ -79,7 +82,7 @@ impl Agent {
             capabilities: config.capabilities,
             identity: Identity::mint()?,
             connections: Semaphore::new(MAX_CONNECTIONS),
-            executor: Executor::new(config.exec_timeout),
+            executor: Executor::new(config.exec_timeout, config.exec_user),
             network: Network::new(config.resolv_conf),
             vitals: Vitals::start(),
         };

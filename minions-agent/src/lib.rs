@@ -17,7 +17,9 @@
 //! * [`agent`]: what all connections share, and [`Agent::serve`] for one stream behind its
 //!   handshake.
 //! * [`capability`]: which kinds of request this agent answers (`--allow`).
-//! * [`listen`]: where connections come from: VSOCK, or a Unix socket that plays the VMM.
+//! * [`listen`]: where connections come from: VSOCK, or a Unix socket that plays the VMM, either of
+//!   them passed on by a service manager if that holds it.
+//! * [`supervision`]: what the service manager is told.
 //! * `session`: one connection; frames in, replies out, deadlines around both.
 //! * `ops`: one file a request. They validate, delegate, and say in one place what went wrong.
 //! * `exec`: a child process, its process group, its output within bounds.
@@ -34,6 +36,7 @@ mod net;
 mod ops;
 mod replace_file;
 mod session;
+pub mod supervision;
 
 pub use agent::{Agent, Config, StartError};
 pub use capability::{Capabilities, Capability};

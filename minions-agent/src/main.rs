@@ -1,7 +1,8 @@
 //! `minions-agent`: see the library.
 
 use lexopt::{Arg, Parser, ValueExt};
-use minions_agent::listen::{self, Listen};
+use minions_agent::listen::{Listen, Listener};
+use minions_agent::supervision::Supervision;
 use minions_agent::{Agent, Config};
 use std::fmt;
 use std::io::{self, Write};
@@ -15,11 +16,17 @@ minions-agent: the small root daemon in a guest that its host talks to
 
 usage: minions-agent [OPTIONS]
 
-  --listen vsock:PORT | hybrid:PATH   where the host comes from [default: vsock:1024]
+  --listen vsock:PORT | hybrid:PATH | activated
+                                      where the host comes from [default: activated if a service
+                                      manager passes a socket, else vsock:1024]
                                       hybrid: a Unix socket that speaks CONNECT/OK itself
+                                      activated: the socket that the service manager passes
   --allow NAME,…                      answer these only: health, status, network, exec, write_file
                                       [default: all]
   --exec-timeout SECONDS              for programs that come without a limit [default: 600]
+  --exec-user USER[:GROUP]            programs that name no user run as this one
+                                      [default: the agent's own user]. A default, no barrier: the
+                                      host may name another one
   --log-level LEVEL                   error, warn, info, debug or trace [default: info]
   --version
   --help
@@ -32,7 +39,7 @@ enum Asked {
 }
 
 struct Options {
-    listen: Listen,
+    listen: Option<Listen>,
     config: Config,
     level: Level,
 }
@@ -81,15 +88,15 @@ fn run_failure(error: impl std::error::Error + 'static) -> Failure {
 }
 
 fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let mut options =
-        Options { listen: Listen::default(), config: Config::default(), level: Level::INFO };
+    let mut options = Options { listen: None, config: Config::default(), level: Level::INFO };
     while let Some(argument) = line.next()? {
         match argument {
-            Arg::Long("listen") => options.listen = line.value()?.parse()?,
+            Arg::Long("listen") => options.listen = Some(line.value()?.parse()?),
             Arg::Long("allow") => options.config.capabilities = line.value()?.parse()?,
             Arg::Long("exec-timeout") => {
                 options.config.exec_timeout = seconds(line.value()?.parse()?)?;
             }
+            Arg::Long("exec-user") => options.config.exec_user = Some(line.value()?.string()?),
             Arg::Long("log-level") => options.level = line.value()?.parse()?,
             Arg::Long("version") | Arg::Short('V') => {
                 let version = concat!("minions-agent ", env!("CARGO_PKG_VERSION"), "\n");
@@ -121,8 +128,17 @@ fn run(Options { listen, config, level }: Options) -> Result<(), Failure> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(run_failure)?;
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
+        let supervision = Supervision::from_environment().map_err(run_failure)?;
         let agent = Agent::new(config).map_err(run_failure)?;
-        listen::run(&listen, &agent, shutdown).await.map_err(run_failure)
+        let listen = listen.unwrap_or_else(Listen::by_environment);
+        let listener = Listener::bind(&listen).await.map_err(run_failure)?;
+        supervision.ready();
+        tokio::select! {
+            () = listener.serve(&agent, shutdown) => {}
+            () = supervision.stay_alive() => {}
+        }
+        supervision.stopping();
+        Ok(())
     });
     // A thread that hangs (on a mount whose server is gone, say) is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));

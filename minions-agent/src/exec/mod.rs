@@ -139,6 +139,8 @@ impl ExecError {
 pub(crate) struct Executor {
     shared: Arc<Shared>,
     default_timeout: Duration,
+    /// For execs that name no user.
+    default_user: Option<String>,
 }
 
 #[derive(Debug)]
@@ -157,7 +159,7 @@ enum Afterwards {
 }
 
 impl Executor {
-    pub(crate) fn new(default_timeout: Duration) -> Self {
+    pub(crate) fn new(default_timeout: Duration, default_user: Option<String>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 slots: Arc::new(Semaphore::new(MAX_RUNNING)),
@@ -166,6 +168,7 @@ impl Executor {
                 minted: AtomicU64::new(0),
             }),
             default_timeout: default_timeout.min(Duration::from_millis(MAX_TIMEOUT_MS)),
+            default_user,
         }
     }
 
@@ -178,6 +181,7 @@ impl Executor {
     }
 
     async fn begin(&self, mut start: ExecStart, afterwards: Afterwards) -> Begin {
+        start.user = start.user.or_else(|| self.default_user.clone());
         let validated = start.validate().map_err(ExecError::from);
         validated.map_err(Arc::new)?;
         let id = start.id.get_or_insert_with(|| self.shared.mint()).clone();

@@ -6,6 +6,7 @@ use minions_proto::handshake::{accept, grant};
 use minions_proto::version::AGENT_PORT;
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,25 +19,53 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Whoever connects can run programs as us.
 const SOCKET_MODE: u32 = 0o600;
 
-pub(super) async fn run(
-    path: &Path,
-    agent: &Agent,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ListenError> {
-    let socket = Socket::bind(path).await?;
-    tracing::info!(path = %path.display(), "listening on a hybrid socket");
-    let mut sessions = JoinSet::new();
-    tokio::pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => return Ok(()),
-            Some(_ended) = sessions.join_next() => {}
-            accepted = socket.listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    sessions.spawn(serve(agent.clone(), stream));
-                }
-                Err(error) => pause_after(error).await,
-            },
+/// The socket, and the file that it takes with it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: UnixListener,
+    _file: Option<SocketFile>,
+}
+
+impl Listener {
+    pub(super) async fn bind(path: &Path) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Hybrid { path: path.to_owned(), source };
+        match UnixStream::connect(path).await {
+            Ok(_) => return Err(ListenError::InUse(path.to_owned())),
+            // Left behind by one that was killed. A file that is no socket refuses just the same.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            Err(_) => {}
+        }
+        let socket = UnixListener::bind(path).map_err(failed)?;
+        let listener = Self { socket, _file: Some(SocketFile(path.to_owned())) };
+        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+        tracing::info!(path = %path.display(), "listening on a hybrid socket");
+        Ok(listener)
+    }
+
+    /// One that listens already. Its file is somebody else's.
+    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
+        let socket = std::os::unix::net::UnixListener::from(fd);
+        socket.set_nonblocking(true)?;
+        tracing::info!("listening on the service manager's hybrid socket");
+        Ok(Self { socket: UnixListener::from_std(socket)?, _file: None })
+    }
+
+    pub(super) async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {
+        let mut sessions = JoinSet::new();
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                Some(_ended) = sessions.join_next() => {}
+                accepted = self.socket.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        sessions.spawn(serve(agent.clone(), stream));
+                    }
+                    Err(error) => pause_after(error).await,
+                },
+            }
         }
     }
 }
@@ -54,37 +83,17 @@ async fn serve(agent: Agent, mut stream: UnixStream) {
     }
 }
 
-/// Takes its file with it.
-struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Socket {
-    async fn bind(path: &Path) -> Result<Self, ListenError> {
-        let failed = |source| ListenError::Hybrid { path: path.to_owned(), source };
-        match UnixStream::connect(path).await {
-            Ok(_) => return Err(ListenError::InUse(path.to_owned())),
-            // Left behind by one that was killed. A file that is no socket refuses just the same.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
-                fs::remove_file(path).map_err(failed)?;
-            }
-            Err(_) => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        let socket = Self { listener, path: path.to_owned() };
-        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-        Ok(socket)
-    }
-}
+/// A socket's file, removed when dropped.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
 
 fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-impl Drop for Socket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         // Somebody else has removed it already.
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(&self.0);
     }
 }

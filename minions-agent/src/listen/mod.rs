@@ -3,11 +3,14 @@
 //! * `vsock`: the host, over AF_VSOCK: what an agent in a VM listens on.
 //! * `hybrid`: a Unix socket on which the agent plays the VMM too and speaks CONNECT/OK itself:
 //!   for trying things out without a VM.
+//! * `activated`: a socket of either kind that the service manager holds and passes on.
 
+mod activated;
 mod hybrid;
 mod vsock;
 
 use crate::Agent;
+use activated::Activated;
 use minions_proto::version::AGENT_PORT;
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +27,8 @@ pub enum Listen {
     Vsock(u32),
     /// `hybrid:PATH`.
     Hybrid(PathBuf),
+    /// `activated`: what the service manager passes.
+    Activated,
 }
 
 impl Default for Listen {
@@ -32,9 +37,18 @@ impl Default for Listen {
     }
 }
 
+impl Listen {
+    /// Where to listen if nobody said: on what the service manager passes, if it does, or on the
+    /// agent's port.
+    #[must_use]
+    pub fn by_environment() -> Self {
+        if activated::is_offered() { Self::Activated } else { Self::default() }
+    }
+}
+
 /// Not a place to listen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no place to listen: must be vsock:PORT or hybrid:PATH")]
+#[error("{0:?} is no place to listen: must be vsock:PORT, hybrid:PATH or activated")]
 pub struct InvalidListen(String);
 
 impl FromStr for Listen {
@@ -42,6 +56,9 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, InvalidListen> {
         let invalid = || InvalidListen(text.to_owned());
+        if text == "activated" {
+            return Ok(Self::Activated);
+        }
         match text.split_once(':') {
             Some(("vsock", port)) => port.parse().map(Self::Vsock).map_err(|_| invalid()),
             Some(("hybrid", path)) if !path.is_empty() => Ok(Self::Hybrid(path.into())),
@@ -72,22 +89,45 @@ pub enum ListenError {
     /// Another process listens there.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
+    /// What the service manager passes.
+    #[error("no usable socket from the service manager")]
+    Activation(#[source] io::Error),
 }
 
-/// Serves every connection that comes to `listen`, until `shutdown` is ready; then connections are
-/// closed, and programs that they run are killed.
-///
-/// # Errors
-///
-/// [`ListenError`], before anything was served.
-pub async fn run(
-    listen: &Listen,
-    agent: &Agent,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ListenError> {
-    match listen {
-        Listen::Vsock(port) => vsock::run(*port, agent, shutdown).await,
-        Listen::Hybrid(path) => hybrid::run(path, agent, shutdown).await,
+/// A place where connections can come.
+#[derive(Debug)]
+pub struct Listener(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Vsock(vsock::Listener),
+    Hybrid(hybrid::Listener),
+}
+
+impl Listener {
+    /// From here on hosts can connect, and wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`].
+    pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        Ok(Self(match listen {
+            Listen::Vsock(port) => Kind::Vsock(vsock::Listener::bind(*port)?),
+            Listen::Hybrid(path) => Kind::Hybrid(hybrid::Listener::bind(path).await?),
+            Listen::Activated => match activated::take()? {
+                Activated::Vsock(listener) => Kind::Vsock(listener),
+                Activated::Hybrid(listener) => Kind::Hybrid(listener),
+            },
+        }))
+    }
+
+    /// Serves every connection that comes, until `shutdown` is ready; then connections are closed,
+    /// and programs that they run are killed.
+    pub async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {
+        match self.0 {
+            Kind::Vsock(listener) => listener.serve(agent, shutdown).await,
+            Kind::Hybrid(listener) => listener.serve(agent, shutdown).await,
+        }
     }
 }
 
@@ -105,6 +145,7 @@ mod tests {
     fn a_place_is_a_kind_and_where() {
         assert_eq!("vsock:1024".parse(), Ok(Listen::default()));
         assert_eq!("hybrid:/a:b".parse(), Ok(Listen::Hybrid("/a:b".into())));
+        assert_eq!("activated".parse(), Ok(Listen::Activated));
         for text in ["", "vsock", "vsock:", "vsock:-1", "vsock:4294967296", "hybrid:", "tcp:1"] {
             assert!(text.parse::<Listen>().is_err(), "{text:?}");
         }

@@ -6,32 +6,48 @@
 
 use super::{ListenError, pause_after};
 use crate::Agent;
+use rustix::io::ioctl_fionbio;
+use std::io;
+use std::os::fd::OwnedFd;
 use tokio::task::JoinSet;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
-pub(super) async fn run(
-    port: u32,
-    agent: &Agent,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ListenError> {
-    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
-        .map_err(|source| ListenError::Vsock { port, source })?;
-    tracing::info!(port, "listening on vsock");
-    let mut sessions = JoinSet::new();
-    tokio::pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => return Ok(()),
-            Some(_ended) = sessions.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => {
-                    let agent = agent.clone();
-                    sessions.spawn(async move { agent.serve(stream).await });
-                }
-                // At debug: whoever it is can do it as often as he likes.
-                Ok((_, peer)) => tracing::debug!(cid = peer.cid(), "not the host: closed"),
-                Err(error) => pause_after(error).await,
-            },
+/// A VSOCK port.
+#[derive(Debug)]
+pub(super) struct Listener(VsockListener);
+
+impl Listener {
+    pub(super) fn bind(port: u32) -> Result<Self, ListenError> {
+        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
+            .map_err(|source| ListenError::Vsock { port, source })?;
+        tracing::info!(port, "listening on vsock");
+        Ok(Self(listener))
+    }
+
+    /// One that listens already.
+    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
+        ioctl_fionbio(&fd, true)?;
+        tracing::info!("listening on the service manager's vsock port");
+        Ok(Self(VsockListener::from(fd)))
+    }
+
+    pub(super) async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {
+        let mut sessions = JoinSet::new();
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                Some(_ended) = sessions.join_next() => {}
+                accepted = self.0.accept() => match accepted {
+                    Ok((stream, peer)) if peer.cid() == VMADDR_CID_HOST => {
+                        let agent = agent.clone();
+                        sessions.spawn(async move { agent.serve(stream).await });
+                    }
+                    // At debug: whoever it is can do it as often as he likes.
+                    Ok((_, peer)) => tracing::debug!(cid = peer.cid(), "not the host: closed"),
+                    Err(error) => pause_after(error).await,
+                },
+            }
         }
     }
 }

@@ -1,0 +1,80 @@
+//! What the service manager is told (sd_notify(3)): that the agent is ready, that it still lives,
+//! that it ends. Without a service manager there is nobody to tell, and nothing happens.
+
+use std::env;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// The manager that started us, if it wants to hear.
+#[derive(Debug)]
+pub struct Supervision {
+    socket: Option<UnixDatagram>,
+    /// How long it waits for a sign of life.
+    watchdog: Option<Duration>,
+}
+
+impl Supervision {
+    /// As the environment says.
+    ///
+    /// # Errors
+    ///
+    /// If it names a manager that can't be reached.
+    pub fn from_environment() -> io::Result<Self> {
+        let socket = match env::var_os("NOTIFY_SOCKET") {
+            Some(address) if !address.is_empty() => Some(connect(address.as_bytes())?),
+            _ => None,
+        };
+        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").filter(|usec| ours && *usec > 0);
+        Ok(Self { socket, watchdog: watchdog.map(Duration::from_micros) })
+    }
+
+    /// Connections are taken from now on.
+    pub fn ready(&self) {
+        self.say("READY=1");
+    }
+
+    /// The end has begun.
+    pub fn stopping(&self) {
+        self.say("STOPPING=1");
+    }
+
+    /// Gives signs of life, twice as often as they are waited for, for as long as the runtime that
+    /// serves the connections gets to it. Never returns.
+    pub async fn stay_alive(&self) {
+        let Some(patience) = self.watchdog else { return std::future::pending().await };
+        let mut beat = interval((patience / 2).max(Duration::from_millis(1)));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            self.say("WATCHDOG=1");
+        }
+    }
+
+    fn say(&self, state: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(state.as_bytes())
+        {
+            tracing::warn!(%error, state, "the service manager was not told");
+        }
+    }
+}
+
+/// `@` stands for the NUL of an abstract address.
+fn connect(address: &[u8]) -> io::Result<UnixDatagram> {
+    let address = match address.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(Path::new(std::ffi::OsStr::from_bytes(address)))?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    // A manager that doesn't read must not hold us up.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}

@@ -1,0 +1,105 @@
+//! The agent under a service manager: a socket passed on, signs of life, a default user.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod support;
+
+use minions_proto::message::{Exec, HealthCheck};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use support::{BINARY, RunningAgent, SOON};
+
+/// Ended and waited for when dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An agent that finds `listener` as descriptor 3, as sd_listen_fds(3) has it.
+fn activated(listener: &UnixListener, flags: &str) -> Ended {
+    let socket = OwnedFd::from(listener.try_clone().unwrap());
+    let script = format!(
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" --log-level error {flags}"
+    );
+    let command =
+        Command::new("sh").args(["-c", &script, BINARY]).stdin(Stdio::from(socket)).spawn();
+    Ended(command.unwrap())
+}
+
+async fn hostname(socket: &Path) -> String {
+    let stream = minions_proto::hybrid::dial(socket, 1024, SOON).await.unwrap();
+    let mut connection = minions_proto::connection::Connection::new(stream);
+    support::answer(&mut connection, &HealthCheck {}).await.unwrap().hostname
+}
+
+#[tokio::test]
+async fn a_passed_socket_is_served_and_holds_connections_while_the_agent_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("held.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let first = activated(&listener, "");
+    assert!(!hostname(&path).await.is_empty());
+    drop(first);
+    // Nobody is there, and yet it is not refused: the manager holds the socket.
+    let waiting = tokio::spawn({
+        let path = path.clone();
+        async move { hostname(&path).await }
+    });
+    let _second = activated(&listener, "--listen activated");
+    assert!(!waiting.await.unwrap().is_empty());
+    assert!(path.exists(), "an agent removed a file that isn't its own");
+}
+
+#[tokio::test]
+async fn what_no_manager_passed_is_not_waited_for() {
+    for (pid, count) in [("1", "1"), ("$$", "0"), ("$$", "1")] {
+        // Descriptor 3 is a file here, where the environment claims that there is one.
+        let script = format!(
+            "exec 3</dev/null; LISTEN_PID={pid} LISTEN_FDS={count} exec \"$0\" --listen activated"
+        );
+        let output = Command::new("sh").args(["-c", &script, BINARY]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("no usable socket from the service manager"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_manager_hears_that_the_agent_is_ready_lives_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(SOON)).unwrap();
+    let hear = || {
+        let mut state = [0; 64];
+        let len = manager.recv(&mut state).unwrap();
+        String::from_utf8(state[..len].to_vec()).unwrap()
+    };
+    let mut agent = RunningAgent::with(|listen| {
+        let mut command = support::agent_command(listen);
+        let address = dir.path().join("notify");
+        command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "40000");
+        command
+    })
+    .await;
+    assert_eq!(hear(), "READY=1");
+    assert_eq!((hear(), hear()), ("WATCHDOG=1".into(), "WATCHDOG=1".into()));
+    assert!(support::terminate(&mut agent).await.success());
+    while hear() != "STOPPING=1" {}
+}
+
+#[tokio::test]
+async fn programs_that_name_no_user_run_as_the_one_of_the_command_line() {
+    let agent = RunningAgent::with_flags(&["--exec-user", "65534:65533"]).await;
+    let id = Exec { command: "id".into(), args: Vec::new(), timeout_ms: None };
+    let ran = agent.call(&id).await.unwrap();
+    assert!(ran.stdout.contains("uid=65534") && ran.stdout.contains("gid=65533"), "{ran:?}");
+    let agent = RunningAgent::with_flags(&["--exec-user", "nobody-of-this-name"]).await;
+    let refused = agent.call(&id).await.unwrap_err();
+    assert_eq!(refused.code, Some(minions_proto::ErrorCode::UserNotFound), "{refused:?}");
+}
