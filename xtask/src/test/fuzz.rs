@@ -46,7 +46,11 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
         command::run(cargo.env("RUSTFLAGS", FLAGS))?;
         for target in names(&dir)? {
             let program = build.join(TARGET).join("release").join(&target);
-            runs += fuzz(&program, &corpus(workspace, &target)?)?;
+            runs += fuzz(
+                &program,
+                &kept(workspace, "corpus", &target)?,
+                &kept(workspace, "artifacts", &target)?,
+            )?;
             targets += 1;
         }
     }
@@ -66,15 +70,16 @@ fn names(package: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What earlier runs found worth keeping stays in `target/`.
-fn corpus(workspace: &Workspace, target: &str) -> anyhow::Result<PathBuf> {
-    let dir = workspace.target().join("fuzz/corpus").join(target);
+/// What runs found worth keeping stays in `target/fuzz/<kind>/<target>`: inputs that reach new code
+/// in `corpus`, inputs that fail in `artifacts`.
+fn kept(workspace: &Workspace, kind: &str, target: &str) -> anyhow::Result<PathBuf> {
+    let dir = workspace.target().join("fuzz").join(kind).join(target);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
 }
 
 /// How many inputs it was given.
-fn fuzz(program: &Path, corpus: &Path) -> anyhow::Result<u64> {
+fn fuzz(program: &Path, corpus: &Path, artifacts: &Path) -> anyhow::Result<u64> {
     let stats = corpus.with_extension("log");
     let mut fuzz = Command::new("sh");
     // libFuzzer reports on standard error.
@@ -84,8 +89,9 @@ fn fuzz(program: &Path, corpus: &Path) -> anyhow::Result<u64> {
         "-rss_limit_mb=1024",
         "-timeout=5",
         "-print_final_stats=1",
-        "-artifact_prefix=/dev/null/",
     ]);
+    // libFuzzer demands that the folder exists, and takes it for one only with the slash.
+    fuzz.arg(format!("-artifact_prefix={}/", artifacts.display()));
     let said = command::run(&mut fuzz)?;
     fs::write(&stats, &said).with_context(|| format!("cannot write {}", stats.display()))?;
     executed(&said).with_context(|| format!("{} says nothing of its runs", program.display()))
