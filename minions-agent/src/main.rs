@@ -128,7 +128,7 @@ fn run(Options { listen, config, level }: Options) -> Result<(), Failure> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(run_failure)?;
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
-        let supervision = Supervision::from_environment().map_err(run_failure)?;
+        let supervision = Supervision::from_environment();
         let agent = Agent::new(config).map_err(run_failure)?;
         let listen = listen.unwrap_or_else(Listen::by_environment);
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
