@@ -25,6 +25,7 @@
 //! * `exec`: a child process, its process group, its output within bounds.
 //! * `net`: one interface's address, the default route, the resolver's configuration.
 //! * `replace_file`: a file is either the old one or the new one, never a mixture.
+//! * `power`: the guest's end.
 //! * `identity`: which boot and which agent this is.
 
 pub mod agent;
@@ -34,6 +35,7 @@ mod identity;
 pub mod listen;
 mod net;
 mod ops;
+mod power;
 mod replace_file;
 mod session;
 pub mod supervision;

@@ -34,6 +34,7 @@ mod user;
 mod watched;
 
 pub(crate) use object::{Exec, ExecRefusal};
+pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{Handle, Piece, Tail};
 
 use launch::{Launched, launch};

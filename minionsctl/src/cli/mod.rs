@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
 use minions_proto::message::ExecId;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -95,6 +95,12 @@ pub(crate) enum Command {
     },
     /// Replace the guest's network configuration
     ConfigureNetwork(ConfigureNetwork),
+    /// Set the guest's clock to the host's, or to --time
+    SetClock(SetClock),
+    /// End the guest
+    Poweroff(Power),
+    /// Start the guest anew
+    Reboot(Power),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<Exec>),
     /// List a VM's programs: those that run, and those that ended not long ago
@@ -139,6 +145,26 @@ pub(crate) struct ConfigureNetwork {
     /// Name servers, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub(crate) dns: Vec<String>,
+}
+
+/// `set-clock`.
+#[derive(Debug, Args)]
+pub(crate) struct SetClock {
+    /// Which VM
+    pub(crate) vm: Option<VmName>,
+    /// Another time than now: 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
+    pub(crate) time: Option<SystemTime>,
+}
+
+/// `poweroff` and `reboot`.
+#[derive(Debug, Args)]
+pub(crate) struct Power {
+    /// Which VM
+    pub(crate) vm: Option<VmName>,
+    /// Leave the guest's init out: programs get two seconds, file systems are synced
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -181,6 +181,25 @@ impl Vm {
         })
     }
 
+    /// Waits until QEMU has ended by itself, as it does when its guest powers off.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::TimedOut`] with the end of the guest's console.
+    pub fn wait_for_end(&mut self, timeout: Duration) -> Result<(), RigError> {
+        let what = format!("the guest {} has powered off", self.name);
+        wait_until(&what, timeout, || match self.qemu.check_running() {
+            Err(RigError::Ended { .. }) => Ok(Some(())),
+            other => other.map(|()| None),
+        })
+        .map_err(|error| match error {
+            RigError::TimedOut { what, timeout, .. } => {
+                RigError::TimedOut { what, timeout, serial: tail(&self.serial_log()) }
+            }
+            other => other,
+        })
+    }
+
     /// Crashes the VM: SIGKILL to both processes. The socket file stays, as after a real crash.
     pub fn kill(&mut self) {
         // The backend first: it would notice the end of QEMU and tidy up its socket.
