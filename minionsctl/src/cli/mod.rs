@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
                   minionsctl --socket /run/minions/web-1.vsock health"
 )]
 pub(crate) struct Cli {
-    /// minionsd: http://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
+    /// minionsd: http://HOST:PORT, https://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
     /// it is there, else http://127.0.0.1:7070]
     #[arg(
         long,
@@ -34,6 +34,15 @@ pub(crate) struct Cli {
     /// File with the bearer token for minionsd [env: MINIONS_TOKEN_FILE]
     #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+
+    /// Trust these authorities (PEM) for https://, instead of this machine's [env: MINIONS_CA_FILE]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
+    /// Certificate chain and key (PEM, one file) to show to an https:// minionsd that wants one
+    /// [env: MINIONS_CERT_FILE]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
+    pub(crate) cert_file: Option<PathBuf>,
 
     /// A VM's own socket: talk to its agent without minionsd, and print what it says
     #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
