@@ -26,7 +26,7 @@ pub enum Capability {
 }
 
 impl Capability {
-    const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Health,
         Self::Status,
         Self::Network,

@@ -2,6 +2,7 @@
 
 use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::listen::{Listen, Listener};
+use minions_agent::privileges;
 use minions_agent::supervision::Supervision;
 use minions_agent::{Agent, Capabilities, Config};
 use std::fmt;
@@ -127,13 +128,14 @@ fn run(Options { listen, allow, mut config, level }: Options) -> Result<(), Fail
         .with_ansi(false)
         .with_target(false)
         .init();
+    let listen = listen.unwrap_or_else(Listen::by_environment);
+    config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
+    privileges::keep_for(config.capabilities).map_err(run_failure)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(run_failure)?;
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
         let supervision = Supervision::from_environment();
-        let listen = listen.unwrap_or_else(Listen::by_environment);
-        config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
         let agent = Agent::new(config).map_err(run_failure)?;
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
         supervision.ready();
