@@ -145,11 +145,11 @@ fn clients_that_leave_at_any_point_leave_nothing_and_take_nothing_from_others() 
 }
 
 #[test]
-fn a_guest_that_is_reset_under_knocking_clients_is_reached_again() {
+fn a_guest_that_is_reset_or_powered_on_under_knocking_clients_is_reached() {
     let dir = tempfile::tempdir().unwrap();
     let mut vm = boot("knock-test", &dir);
     let socket = vm.socket_path().to_owned();
-    for _ in 0..3 {
+    for is_reset in [true, true, false, true, false] {
         let _held = vm.connect(AGENT_PORT).unwrap();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -162,7 +162,12 @@ fn a_guest_that_is_reset_under_knocking_clients_is_reached_again() {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
-            vm.reset().unwrap();
+            if is_reset {
+                vm.reset().unwrap();
+            } else {
+                vm.kill_qemu().unwrap();
+                vm.power_on().unwrap();
+            }
             let reached = vm.wait_for_port(AGENT_PORT, BOOT);
             over.store(true, Ordering::Relaxed);
             reached.unwrap_or_else(|error| panic!("{error}"));
