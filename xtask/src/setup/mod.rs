@@ -4,11 +4,13 @@ mod agent;
 mod apt;
 mod archive;
 pub(crate) mod cargo_tool;
+mod edit;
 mod editor;
 mod initrd;
 mod kernel;
 mod python;
 mod stamp;
+mod vsock_backend;
 
 use std::fs;
 
@@ -44,7 +46,7 @@ fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::R
     let needs: Vec<&Need> = apt::VM_NEEDS.iter().chain(more).collect();
     steps.run("Debian packages", || apt.ensure(&needs))?;
     steps.run("guest kernel", || kernel::ensure(rig, &mut apt))?;
-    steps.run("vsock backend", || cargo_tool::VSOCK_BACKEND.ensure(rig))?;
+    steps.run("vsock backend", || vsock_backend::ensure(rig))?;
     steps.run("static agent", || agent::ensure(workspace))?;
     steps.run("guest image", || initrd::ensure(rig))
 }
