@@ -2,7 +2,7 @@
 //! when the guest can do nothing else.
 
 use crate::identity::Identity;
-use minions_proto::message::{AgentInfo, EXEC_FEATURE, Health};
+use minions_proto::message::{AgentInfo, EXEC_FEATURE, Health, NETWORK_FEATURE};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
@@ -15,7 +15,7 @@ pub(super) fn answer(identity: &Identity) -> Health {
             name: AGENT_NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
-            features: vec![EXEC_FEATURE.to_owned()],
+            features: vec![EXEC_FEATURE.to_owned(), NETWORK_FEATURE.to_owned()],
             boot_id: identity.boot_id.clone(),
             instance_id: identity.instance_id.clone(),
         }),
