@@ -69,6 +69,7 @@ impl Guest {
     /// Everything that a change may touch, as its tools print it. Lifetimes run on, so that those of
     /// addresses that end are cut.
     fn state(&self) -> String {
+        // A queue comes with the first time that an interface is up, and stays.
         self.sh("ip -d addr show dev eth0; ip -d addr show dev eth1
             ip -d -4 route show table all; ip -d -6 route show table all
             cat /proc/sys/net/ipv6/conf/eth*/accept_ra; hostname
@@ -77,6 +78,10 @@ impl Guest {
             .lines()
             .map(|line| match (line.contains("forever"), line.find("valid_lft")) {
                 (false, Some(at)) => &line[..at],
+                _ => line,
+            })
+            .map(|line| match line.find(" qdisc ") {
+                Some(at) if line.contains("UP") || line.contains("DOWN") => &line[..at],
                 _ => line,
             })
             .map(|line| match line.find(" expires ") {

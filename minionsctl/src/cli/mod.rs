@@ -1,10 +1,12 @@
 //! The grammar.
 
 mod exec;
+mod network;
 
 pub(crate) use exec::{Attach, Exec, Kill, Logs, Many};
+pub(crate) use network::{ConfigureNetwork, ConfirmNetwork};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
 use minions_proto::message::ExecId;
 use std::path::PathBuf;
@@ -93,8 +95,10 @@ pub(crate) enum Command {
         /// Which VM
         vm: Option<VmName>,
     },
-    /// Replace the guest's network configuration
-    ConfigureNetwork(ConfigureNetwork),
+    /// Change the guest's network, and show what became different
+    ConfigureNetwork(Box<ConfigureNetwork>),
+    /// Let a change of the network stay that was made with --confirm-within
+    ConfirmNetwork(ConfirmNetwork),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<Exec>),
     /// List a VM's programs: those that run, and those that ended not long ago
@@ -123,22 +127,6 @@ impl Command {
     pub(crate) fn runs_a_program(&self) -> bool {
         matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
     }
-}
-
-/// `configure-network`.
-#[derive(Debug, Args)]
-pub(crate) struct ConfigureNetwork {
-    /// Which VM
-    pub(crate) vm: Option<VmName>,
-    /// Address with prefix length: 10.0.0.2/16
-    #[arg(long)]
-    pub(crate) ip: String,
-    /// Next hop of the default route
-    #[arg(long)]
-    pub(crate) gateway: String,
-    /// Name servers, separated by commas
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) dns: Vec<String>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

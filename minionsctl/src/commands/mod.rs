@@ -68,7 +68,13 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failu
         Command::Network { vm } => network::run(&context, &target(vm)?).await,
         Command::ConfigureNetwork(args) => {
             let target = target(args.vm.clone())?;
-            configure_network::run(&context, &target, args).await
+            configure_network::run(&context, &target, *args).await
+        }
+        Command::ConfirmNetwork(args) => {
+            let (vm, id) = args.vm_and_id();
+            let vm = vm.map(|name| name.parse()).transpose();
+            let vm = vm.map_err(|_| Failure::Usage("a VM's name comes before the change's id"))?;
+            configure_network::confirm(&context, &target(vm)?, id).await
         }
         Command::Exec(args) => exec::run(&context, &config, socket, &args).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,

@@ -70,6 +70,7 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Read, routes!(status::get_status)))
         .routes(layers.around(Read, routes!(network::get_network)))
         .routes(layers.around(Operate, routes!(network::put_network)))
+        .routes(layers.around(Operate, routes!(network::confirm_network)))
         .routes(long(layers.around(Operate, routes!(exec::run_exec))))
         .routes(layers.around(Operate, routes!(exec::websocket::open_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::list_execs)))
