@@ -73,7 +73,12 @@ impl Guest {
         serde_json::from_str(&self.sh(script)).unwrap()
     }
 
-    async fn configure(&self, ip: &str, gateway: &str, dns: &[&str]) -> Result<NetworkChanged, AgentError> {
+    async fn configure(
+        &self,
+        ip: &str,
+        gateway: &str,
+        dns: &[&str],
+    ) -> Result<NetworkChanged, AgentError> {
         self.agent
             .call(&ConfigureNetwork {
                 ip: ip.to_owned(),

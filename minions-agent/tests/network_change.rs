@@ -205,7 +205,8 @@ async fn what_is_read_back_is_what_was_asked_for() {
         .iter()
         .filter(|route| route.protocol == "static")
         .map(|route| {
-            let (via, over) = (route.via.as_deref().unwrap_or("-"), route.interface.as_ref().unwrap());
+            let (via, over) =
+                (route.via.as_deref().unwrap_or("-"), route.interface.as_ref().unwrap());
             format!("{} {via} {over} {} {}", route.to, route.metric, route.on_link)
         })
         .collect();
@@ -269,18 +270,36 @@ async fn a_dry_run_tells_the_difference_and_makes_none() {
 async fn whatever_fails_leaves_everything_as_it_was() {
     for (change, step) in [
         // Nobody there.
-        (json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.250"] }] }), "verify_gateway"),
-        (json!({ "interfaces": [{ "addresses": ["2001:db8::2/64"], "gateways": ["2001:db8::250"] }] }), "verify_gateway"),
-        (json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.250", "verify": ["gateway"] }), "verify_gateway"),
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.250"] }] }),
+            "verify_gateway",
+        ),
+        (
+            json!({ "interfaces": [{ "addresses": ["2001:db8::2/64"], "gateways": ["2001:db8::250"] }] }),
+            "verify_gateway",
+        ),
+        (
+            json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.250", "verify": ["gateway"] }),
+            "verify_gateway",
+        ),
         // The neighbour has it.
-        (json!({ "interfaces": [{ "addresses": ["10.0.0.66/16"], "gateways": ["10.0.0.1"] }] }), "addresses"),
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.66/16"], "gateways": ["10.0.0.1"] }] }),
+            "addresses",
+        ),
         (json!({ "interfaces": [{ "addresses": ["2001:db8::66/64"] }] }), "verify_addresses"),
         // The kernel knows no way to the next hop.
-        (json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"] }],
-                 "routes": [{ "to": "10.9.9.0/24", "via": "203.0.113.1", "interface": "lo" }] }), "routes"),
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"] }],
+                 "routes": [{ "to": "10.9.9.0/24", "via": "203.0.113.1", "interface": "lo" }] }),
+            "routes",
+        ),
         // No server there: nothing listens on the neighbour.
-        (json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.1"] }],
-                 "dns": ["10.0.0.1"], "hostname": "after", "mtu": 1420, "verify": ["dns"] }), "verify_dns"),
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.1"] }],
+                 "dns": ["10.0.0.1"], "hostname": "after", "mtu": 1420, "verify": ["dns"] }),
+            "verify_dns",
+        ),
     ] {
         let (guest, before) = Guest::with_history().await;
         let error = guest.change(change.clone()).await.unwrap_err();
@@ -391,11 +410,7 @@ async fn an_agent_that_starts_in_the_middle_of_a_change_puts_it_back() {
     let text = guest.sh(&format!("cat {RUN}"));
     let mut journal: Value = serde_json::from_str(&text).unwrap();
     journal["pending"] = Value::Null;
-    std::fs::write(
-        format!("/proc/{}/root{RUN}", guest.agent.pid()),
-        journal.to_string(),
-    )
-    .unwrap();
+    std::fs::write(format!("/proc/{}/root{RUN}", guest.agent.pid()), journal.to_string()).unwrap();
     let next = succeed(&guest).await;
     guest.is_again(&before).await;
     assert_eq!(next.call(&ReadNetwork {}).await.unwrap().pending, None);
@@ -406,11 +421,23 @@ async fn an_agent_that_starts_in_the_middle_of_a_change_puts_it_back() {
 async fn a_request_that_can_not_be_names_its_field_and_touches_nothing() {
     let (guest, before) = Guest::with_history().await;
     for (change, field) in [
-        (json!({ "interfaces": [{ "name": "eth9", "addresses": ["10.0.0.2/16"] }] }), "interfaces[0].name"),
-        (json!({ "interfaces": [{ "mac": "52:54:00:00:00:99", "addresses": [] }] }), "interfaces[0].mac"),
-        (json!({ "interfaces": [{ "name": "eth0", "mtu": 1400 }, { "mac": "52:54:00:00:00:01" }] }), "interfaces[1]"),
-        (json!({ "interfaces": [{ "name": "eth0", "mtu": 1400 }],
-                 "routes": [{ "to": "10.9.0.0/16", "interface": "eth9" }] }), "routes[0].interface"),
+        (
+            json!({ "interfaces": [{ "name": "eth9", "addresses": ["10.0.0.2/16"] }] }),
+            "interfaces[0].name",
+        ),
+        (
+            json!({ "interfaces": [{ "mac": "52:54:00:00:00:99", "addresses": [] }] }),
+            "interfaces[0].mac",
+        ),
+        (
+            json!({ "interfaces": [{ "name": "eth0", "mtu": 1400 }, { "mac": "52:54:00:00:00:01" }] }),
+            "interfaces[1]",
+        ),
+        (
+            json!({ "interfaces": [{ "name": "eth0", "mtu": 1400 }],
+                 "routes": [{ "to": "10.9.0.0/16", "interface": "eth9" }] }),
+            "routes[0].interface",
+        ),
         (json!({ "interfaces": [{ "addresses": ["10.0.0.2/33"] }] }), "interfaces[0].addresses[0]"),
     ] {
         let error = guest.change(change.clone()).await.unwrap_err();

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_name_that_would_write_more_than_itself_into_a_file_is_refused() {
-        for text in ["", "a b", "a\nnameserver 6.6.6.6", "-a", "a-", "a..b", "ä", &"a".repeat(65)] {
+        for text in ["", "a b", "a\nnameserver 6.6.6.6", "-a", "a-", "a..b", "ä", &"a".repeat(65)]
+        {
             assert!(check_hostname("hostname", text).is_err(), "{text:?}");
         }
         for text in ["", ".", "a b", "a\noptions x", "~.", "a..b", "..", &"a".repeat(64)] {
@@ -122,10 +123,16 @@ mod tests {
 
     #[test]
     fn what_no_single_interface_has_is_no_mac() {
-        for text in
-            ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "52:54:00:12:34:+6", "525400123456",
-             "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01"]
-        {
+        for text in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "52:54:00:12:34:+6",
+            "525400123456",
+            "00:00:00:00:00:00",
+            "ff:ff:ff:ff:ff:ff",
+            "01:00:5e:00:00:01",
+        ] {
             assert!(parse_mac("mac", text).is_err(), "{text}");
         }
     }

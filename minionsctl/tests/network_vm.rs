@@ -108,7 +108,10 @@ async fn a_wrong_gateway_is_found_out_and_the_old_network_is_back_byte_for_byte(
     let put = guest.put(wrong()).await;
     put.assert_problem(502, "network_failed");
     assert_eq!(put.json["step"], "verify_gateway", "{put:?}");
-    assert_eq!((&put.json["restored"], &put.json["may_have_executed"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&put.json["restored"], &put.json["may_have_executed"]),
+        (&json!(true), &json!(false))
+    );
     guest.is_again(&before).await;
     guest.printed("ping -c 1 -W 5 10.0.2.2").await;
 }
@@ -151,7 +154,11 @@ async fn an_agent_that_dies_before_the_confirmation_is_followed_by_one_that_puts
     guest.daemon.exec(VM, "sh", &["-c", "kill -9 $(pidof minions-agent)"]).await;
     let deadline = Instant::now() + DEADLINE;
     while instance().await["instance_id"] == first["instance_id"] {
-        assert!(Instant::now() < deadline, "the agent is not started again\n{}", guest.vm.serial_log());
+        assert!(
+            Instant::now() < deadline,
+            "the agent is not started again\n{}",
+            guest.vm.serial_log()
+        );
         sleep(Duration::from_millis(100)).await;
     }
     guest.daemon.until_state(VM, "ready").await;
@@ -211,8 +218,14 @@ async fn two_cards_both_families_an_mtu_and_routes_are_read_back_as_they_were_as
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let changed = guest.ctl(&[
-        "configure-network", VM, "--interface", "eth1 10.0.2.41/25 mtu 1400", "--route",
-        "10.1.0.0/16 via 10.0.2.9 dev eth1", "--hostname", "web-2",
+        "configure-network",
+        VM,
+        "--interface",
+        "eth1 10.0.2.41/25 mtu 1400",
+        "--route",
+        "10.1.0.0/16 via 10.0.2.9 dev eth1",
+        "--hostname",
+        "web-2",
     ]);
     let changed = String::from_utf8(changed.stdout).unwrap();
     for part in ["+  address   eth1  10.0.2.41/25", "1420 -> 1400", "web-1 -> web-2", "Verified:"] {

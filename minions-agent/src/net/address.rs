@@ -27,9 +27,8 @@ pub(super) async fn replace(
 ) -> Result<(), StepError> {
     let present = list(rtnl, link).await?;
     let bars_any = |address: &AddressMessage| wanted.iter().any(|one| bars(address, one));
-    let (conflicting, other): (Vec<_>, Vec<_>) = superfluous(&present, wanted)
-        .cloned()
-        .partition(|address| bars_any(address));
+    let (conflicting, other): (Vec<_>, Vec<_>) =
+        superfluous(&present, wanted).cloned().partition(|address| bars_any(address));
     for address in conflicting {
         delete(rtnl, address).await?;
     }

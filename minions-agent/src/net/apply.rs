@@ -111,9 +111,7 @@ impl Work<'_> {
             owner.write(&places, &plan).map_err(|source| NetworkError::File { path, source })?;
             owner.reload().map_err(NetworkError::Reload)
         });
-        written.await.unwrap_or_else(|error| {
-            Err(NetworkError::Reload(io::Error::other(error)))
-        })
+        written.await.unwrap_or_else(|error| Err(NetworkError::Reload(io::Error::other(error))))
     }
 
     /// Those of this change, else those that are there.

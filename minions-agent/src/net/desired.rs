@@ -161,7 +161,13 @@ impl DesiredLink {
 struct Differences(Vec<NetworkDiff>);
 
 impl Differences {
-    fn push(&mut self, what: &str, interface: Option<String>, from: Option<String>, to: Option<String>) {
+    fn push(
+        &mut self,
+        what: &str,
+        interface: Option<String>,
+        from: Option<String>,
+        to: Option<String>,
+    ) {
         if self.0.len() < MAX_DIFFERENCES {
             self.0.push(NetworkDiff { what: what.to_owned(), interface, from, to });
         }

@@ -5,8 +5,8 @@
 //! it is this boot's or nobody's.
 
 use super::NetworkError;
-use super::snapshot::{LinkState, Snapshot};
 use super::saved_file::SavedFile;
+use super::snapshot::{LinkState, Snapshot};
 use crate::replace_file::{self, Attributes};
 use minions_proto::message::Dns;
 use netlink_packet_core::{Emitable, Parseable};
@@ -94,9 +94,9 @@ impl Journal {
     /// What was left in this boot. One that can't be read is nobody's any more.
     pub(super) fn read(&self) -> Option<Left> {
         let text = fs::read(&self.path).ok()?;
-        let entry = serde_json::from_slice::<Entry>(&text).ok().filter(|entry| {
-            boot_id().is_ok_and(|boot_id| boot_id == entry.boot_id)
-        });
+        let entry = serde_json::from_slice::<Entry>(&text)
+            .ok()
+            .filter(|entry| boot_id().is_ok_and(|boot_id| boot_id == entry.boot_id));
         let left = entry.and_then(Entry::left);
         if left.is_none() {
             tracing::warn!("the journal of network changes is not this boot's, or broken");

@@ -57,10 +57,9 @@ pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a L
             .min_by_key(|link| (link.rank, link.index)),
         Selector::Name(name) => links.iter().find(|link| link.name == *name),
         // A bridge may have the address of one of its ports, which comes first.
-        Selector::Mac(mac) => links
-            .iter()
-            .filter(|link| link.mac == *mac)
-            .min_by_key(|link| (link.rank, link.index)),
+        Selector::Mac(mac) => {
+            links.iter().filter(|link| link.mac == *mac).min_by_key(|link| (link.rank, link.index))
+        }
     }
 }
 

@@ -144,8 +144,13 @@ async fn in_turn(
     let pending = PendingChange { id: id.clone(), expires_in_ms: journal::milliseconds(within) };
     reply.message = format!("network configured; put back in {within:?} unless confirmed");
     reply.pending = Some(pending);
-    turn.pending =
-        Some(Pending { id: id.clone(), deadline, plan: Some(plan), reply: reply.clone(), snapshot });
+    turn.pending = Some(Pending {
+        id: id.clone(),
+        deadline,
+        plan: Some(plan),
+        reply: reply.clone(),
+        snapshot,
+    });
     drop(turn);
     tokio::spawn(expire(shared, id, deadline));
     Ok(reply)

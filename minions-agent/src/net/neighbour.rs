@@ -69,8 +69,12 @@ async fn entry(
 
 fn is_of(entry: &NeighbourMessage, address: IpAddr) -> bool {
     entry.attributes.iter().any(|attribute| match (attribute, address) {
-        (NeighbourAttribute::Destination(NeighbourAddress::Inet(one)), IpAddr::V4(v4)) => *one == v4,
-        (NeighbourAttribute::Destination(NeighbourAddress::Inet6(one)), IpAddr::V6(v6)) => *one == v6,
+        (NeighbourAttribute::Destination(NeighbourAddress::Inet(one)), IpAddr::V4(v4)) => {
+            *one == v4
+        }
+        (NeighbourAttribute::Destination(NeighbourAddress::Inet6(one)), IpAddr::V6(v6)) => {
+            *one == v6
+        }
         _ => false,
     })
 }

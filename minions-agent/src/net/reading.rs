@@ -19,8 +19,7 @@ pub(super) async fn read(
     let name = |index| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
     let routes = route::list(&rtnl).await?;
     let routes = routes.iter().filter(|route| {
-        route.header.table == RouteHeader::RT_TABLE_MAIN
-            && route.header.kind == RouteType::Unicast
+        route.header.table == RouteHeader::RT_TABLE_MAIN && route.header.kind == RouteType::Unicast
     });
     let routes = routes.filter_map(|route| shown(route, route::output_of(route).and_then(name)));
     Ok(NetworkState {

@@ -192,8 +192,7 @@ async fn routes(rtnl: &Rtnl, then: &Snapshot) -> Result<(), NetworkError> {
 
 /// It comes and goes with the interface.
 fn is_link_local(route: &RouteMessage) -> bool {
-    route::destination_of(route)
-        .is_some_and(|to| minions_proto::cidr::is_link_local_v6(to.addr()))
+    route::destination_of(route).is_some_and(|to| minions_proto::cidr::is_link_local_v6(to.addr()))
 }
 
 fn is_the_kernels(route: &RouteMessage) -> bool {

@@ -3,6 +3,7 @@
 use super::desired::Desired;
 use super::link::Index;
 use super::rtnl::{Rtnl, StepError, dump};
+use futures_util::StreamExt;
 use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
@@ -12,7 +13,6 @@ use netlink_packet_route::route::{
     RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use futures_util::StreamExt;
 use rtnetlink::RouteMessageBuilder;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

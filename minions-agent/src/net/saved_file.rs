@@ -57,8 +57,8 @@ impl SavedFile {
             },
             Was::Link(target) => {
                 let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-                let temporary = tempfile::Builder::new()
-                    .make_in(parent, |path| symlink(target, path))?;
+                let temporary =
+                    tempfile::Builder::new().make_in(parent, |path| symlink(target, path))?;
                 temporary.into_temp_path().persist(&self.path).map_err(|error| error.error)?;
             }
             Was::File { content, mode, user, group } => {
@@ -86,14 +86,11 @@ mod tests {
     fn whatever_had_the_name_has_it_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
-        let states: [&dyn Fn(); 3] = [
-            &|| {},
-            &|| symlink("elsewhere/none", &path).unwrap(),
-            &|| {
+        let states: [&dyn Fn(); 3] =
+            [&|| {}, &|| symlink("elsewhere/none", &path).unwrap(), &|| {
                 fs::write(&path, b"\xffnot text\n").unwrap();
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o4640)).unwrap();
-            },
-        ];
+            }];
         for (at, make) in states.iter().enumerate() {
             make();
             let saved = SavedFile::read(&path).unwrap();

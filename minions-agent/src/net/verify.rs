@@ -152,9 +152,9 @@ async fn route_to(rtnl: &Rtnl, one: &DesiredLink, gateway: IpAddr) -> Result<(),
         }
     };
     let found = dump("looking a route up", rtnl.route().get(question).execute()).await?;
-    let straight = found.iter().any(|route| {
-        route::output_of(route) == Some(link) && route::gateway_of(route).is_none()
-    });
+    let straight = found
+        .iter()
+        .any(|route| route::output_of(route) == Some(link) && route::gateway_of(route).is_none());
     if straight {
         return Ok(());
     }

@@ -121,9 +121,11 @@ fn rows(applied: &NetworkApplied) -> Rows {
     let rows = Rows::new().row([applied.message.clone()]);
     let changes = applied.changes.iter().flatten();
     let rows = changes.fold(rows, |rows, change| rows.row(line(change)));
-    let names = applied.verified.iter().flatten().filter_map(|check| {
-        serde_json::to_value(check).ok()?.as_str().map(str::to_owned)
-    });
+    let names = applied
+        .verified
+        .iter()
+        .flatten()
+        .filter_map(|check| serde_json::to_value(check).ok()?.as_str().map(str::to_owned));
     let names: Vec<_> = names.collect();
     let rows = match names.as_slice() {
         [] => rows,
@@ -132,7 +134,9 @@ fn rows(applied: &NetworkApplied) -> Rows {
     let rows = rows.optional("DNS by:", applied.dns_owner.as_ref());
     match &applied.pending {
         None => rows,
-        Some(pending) => rows.value("Confirm by:", format!("minionsctl confirm-network VM {}", pending.id)),
+        Some(pending) => {
+            rows.value("Confirm by:", format!("minionsctl confirm-network VM {}", pending.id))
+        }
     }
 }
 

@@ -5,7 +5,6 @@ mod convert;
 #[cfg(fuzzing)]
 pub(super) use convert::wire;
 
-
 use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, GuestProblems, NetworkProblems};
@@ -51,9 +50,8 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
     }
     let status = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await?;
     let needs = "report of its interfaces";
-    let all = status
-        .interfaces
-        .ok_or_else(|| CallError::TooOld { needs: needs.into(), field: None })?;
+    let all =
+        status.interfaces.ok_or_else(|| CallError::TooOld { needs: needs.into(), field: None })?;
     Ok(Network {
         status: "ok".into(),
         hostname: None,
@@ -81,7 +79,8 @@ pub(super) async fn put_network(
     let about = |error: ApiError| error.about(vm.name().clone());
     let changed = match change.beyond_base() {
         None => {
-            let base = convert::base(change).map_err(|invalid| about(ApiError::invalid(&invalid)))?;
+            let base =
+                convert::base(change).map_err(|invalid| about(ApiError::invalid(&invalid)))?;
             base.plan().map_err(|invalid| about(ApiError::invalid(&invalid)))?;
             set(&vm, &base, patience.deadline_or(PATIENCE)).await
         }

@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn comments_and_options_are_neither() {
-        let read = parse("# nameserver 6.6.6.6\noptions edns0\nnameserver\t9.9.9.9 # x\ndomain a\nsearch b c\n");
+        let read = parse(
+            "# nameserver 6.6.6.6\noptions edns0\nnameserver\t9.9.9.9 # x\ndomain a\nsearch b c\n",
+        );
         assert_eq!(read, (vec!["9.9.9.9".to_owned()], vec!["b".to_owned(), "c".to_owned()]));
     }
 }

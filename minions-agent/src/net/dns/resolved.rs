@@ -34,9 +34,5 @@ pub(super) fn upstream(run: &Path) -> PathBuf {
 pub(super) fn text(plan: &DnsPlan) -> String {
     let servers: Vec<_> = plan.servers.iter().map(IpAddr::to_string).collect();
     let domains: Vec<_> = plan.search.iter().map(String::as_str).chain(["~."]).collect();
-    format!(
-        "[Resolve]\nDNS=\nDNS={}\nDomains=\nDomains={}\n",
-        servers.join(" "),
-        domains.join(" ")
-    )
+    format!("[Resolve]\nDNS=\nDNS={}\nDomains=\nDomains={}\n", servers.join(" "), domains.join(" "))
 }

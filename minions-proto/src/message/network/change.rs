@@ -104,8 +104,7 @@ pub enum Check {
 
 impl Check {
     /// In the order in which they are made.
-    pub const ALL: [Self; 5] =
-        [Self::Link, Self::Addresses, Self::Route, Self::Gateway, Self::Dns];
+    pub const ALL: [Self; 5] = [Self::Link, Self::Addresses, Self::Route, Self::Gateway, Self::Dns];
 
     /// As in JSON.
     #[must_use]

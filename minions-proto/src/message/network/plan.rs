@@ -245,7 +245,8 @@ fn check_gateways(
         for (at, (gateway, text)) in interface.gateways.iter().zip(&change.gateways).enumerate() {
             let field = format!("{}.gateways[{at}]", interface.field);
             if seen.iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
-                let reason = "is a second default route of its family; give it a metric, in `routes`";
+                let reason =
+                    "is a second default route of its family; give it a metric, in `routes`";
                 return Err(Invalid::value(field, text, reason));
             }
             seen.push(*gateway);

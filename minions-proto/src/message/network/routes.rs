@@ -64,7 +64,8 @@ fn check_route(
         Some(text) => selector(&format!("{field}.interface"), text)?,
         None => found(&field, via, on_link, interfaces)?,
     };
-    let plan = RoutePlan { to, via, selector, on_link, metric: metric(change.metric, is_ipv4), field };
+    let plan =
+        RoutePlan { to, via, selector, on_link, metric: metric(change.metric, is_ipv4), field };
     match (via, interfaces.iter().find(|one| one.selector == plan.selector)) {
         (Some(via), Some(interface)) if !on_link => {
             if !is_on_link(via, interface) {
@@ -138,9 +139,8 @@ pub(super) fn reachable(
     if !own && (is_link_local_v6(gateway) || routes.iter().any(on_link)) {
         return Ok(());
     }
-    let family = |address: &&crate::cidr::InterfaceAddress| {
-        address.address().is_ipv4() == gateway.is_ipv4()
-    };
+    let family =
+        |address: &&crate::cidr::InterfaceAddress| address.address().is_ipv4() == gateway.is_ipv4();
     let mut refused = Invalid::value(field, &text, "its interface has no address of its family");
     for address in addresses.iter().filter(family) {
         match check_gateway(field, &text, address) {

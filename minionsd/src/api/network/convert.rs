@@ -38,9 +38,8 @@ pub(in crate::api) fn wire(request: rest::NetworkRequest) -> wire::ChangeNetwork
 
 /// As the frozen form has it.
 pub(in crate::api) fn base(change: wire::ChangeNetwork) -> Result<wire::ConfigureNetwork, Invalid> {
-    let given = |field: &str, value: Option<String>| {
-        value.ok_or_else(|| Invalid::new(field, "is missing"))
-    };
+    let given =
+        |field: &str, value: Option<String>| value.ok_or_else(|| Invalid::new(field, "is missing"));
     Ok(wire::ConfigureNetwork {
         ip: given("ip", change.ip)?,
         gateway: given("gateway", change.gateway)?,
