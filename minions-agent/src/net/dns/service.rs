@@ -16,8 +16,8 @@ pub(super) fn reload_or_restart(unit: &str) -> io::Result<()> {
     if systemctl(&["reload-or-restart", unit]).is_ok() {
         return Ok(());
     }
-    // Started too often in a short time, perhaps.
-    systemctl(&["reset-failed", unit])?;
+    // Started too often in a short time, perhaps. If that isn't it, the same will be said again.
+    let _ = systemctl(&["reset-failed", unit]);
     systemctl(&["reload-or-restart", unit])
 }
 
