@@ -38,8 +38,12 @@ pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_
         .arg(with_path("unix:", files.monitor, ",server=on,wait=off"))
         .arg("-chardev")
         .arg(with_path("socket,id=vsock,path=", files.vhost_socket, ""))
-        .args(["-device", "vhost-user-vsock-pci,chardev=vsock"])
-        .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]);
+        .args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+    for nic in 1..=config.nics {
+        command.args(["-netdev", &format!("user,id=net{nic},restrict=on")]);
+        let device = format!("virtio-net-pci,netdev=net{nic},mac=52:54:00:4d:00:{nic:02x}");
+        command.args(["-device", &device]);
+    }
     command
 }
 

@@ -40,12 +40,15 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// Virtual CPUs.
     pub cpus: u32,
+    /// Network cards, `eth0` and on, each on a network of its own with QEMU as the gateway (10.0.2.2,
+    /// fec0::2); the last byte of their MACs counts from 1.
+    pub nics: u8,
 }
 
 impl VmConfig {
-    /// A small VM: 256 MiB and one CPU.
+    /// A small VM: 256 MiB, one CPU, one network card.
     pub fn new(name: impl Into<String>, socket_dir: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), socket_dir: socket_dir.into(), memory_mib: 256, cpus: 1 }
+        Self { name: name.into(), socket_dir: socket_dir.into(), memory_mib: 256, cpus: 1, nics: 1 }
     }
 }
 
@@ -185,7 +188,7 @@ impl Vm {
     ///
     /// [`RigError::TimedOut`] with the end of the guest's console.
     pub fn wait_for_end(&mut self, timeout: Duration) -> Result<(), RigError> {
-        let what = format!("the guest {} has powered off", self.name);
+        let what = format!("the guest {} has powered off", self.name());
         wait_until(&what, timeout, || match self.qemu.check_running() {
             Err(RigError::Ended { .. }) => Ok(Some(())),
             other => other.map(|()| None),
