@@ -36,6 +36,11 @@ mod watched;
 pub(crate) use object::{Exec, ExecRefusal};
 pub(crate) use tail::{Handle, Piece, Tail};
 
+/// Ends the programs of an agent that has ended, where it was in no control group of its own.
+pub(crate) fn kill_leftover() {
+    process::kill_leftover();
+}
+
 use launch::{Launched, launch};
 use life::Life;
 use minions_proto::Invalid;
