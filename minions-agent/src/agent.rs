@@ -34,7 +34,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            capabilities: Capabilities::all(),
+            capabilities: Capabilities::without_the_machine(),
             exec_timeout: DEFAULT_EXEC_TIMEOUT,
             exec_user: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),

@@ -19,10 +19,22 @@ pub enum Capability {
     Exec,
     /// `write_file`: put a file into the guest.
     WriteFile,
+    /// `clock`: set the guest's clock.
+    Clock,
+    /// `power`: end the guest, or start it anew.
+    Power,
 }
 
 impl Capability {
-    const ALL: [Self; 5] = [Self::Health, Self::Status, Self::Network, Self::Exec, Self::WriteFile];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Health,
+        Self::Status,
+        Self::Network,
+        Self::Exec,
+        Self::WriteFile,
+        Self::Clock,
+        Self::Power,
+    ];
 
     /// The name in `--allow`.
     #[must_use]
@@ -33,6 +45,8 @@ impl Capability {
             Self::Network => "network",
             Self::Exec => "exec",
             Self::WriteFile => "write_file",
+            Self::Clock => "clock",
+            Self::Power => "power",
         }
     }
 
@@ -51,6 +65,8 @@ impl Capability {
             | Request::ExecSignal(_)
             | Request::ExecRemove(_) => Self::Exec,
             Request::WriteFile(_) => Self::WriteFile,
+            Request::SetClock(_) => Self::Clock,
+            Request::Power(_) => Self::Power,
         }
     }
 }
@@ -63,10 +79,18 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Everything that this version knows: the default.
+    /// Everything that this version knows: the default of an agent in a guest.
     #[must_use]
     pub fn all() -> Self {
         Self::from_iter(Capability::ALL)
+    }
+
+    /// The default of an agent that is in no guest, as far as it knows: what it serves must be named
+    /// before it sets the clock of the machine that it runs on, or ends it.
+    #[must_use]
+    pub fn without_the_machine() -> Self {
+        let of_the_machine = [Capability::Clock, Capability::Power];
+        Capability::ALL.into_iter().filter(|one| !of_the_machine.contains(one)).collect()
     }
 
     /// Whether requests of this kind are answered.
@@ -88,7 +112,7 @@ impl FromIterator<Capability> for Capabilities {
 
 /// A name in a list of capabilities that isn't one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not one of health, status, network, exec, write_file")]
+#[error("{name:?} is not one of health, status, network, exec, write_file, clock, power")]
 pub struct UnknownCapability {
     /// As it was given.
     pub name: String,

@@ -26,6 +26,8 @@
 //! * `exec`: a child process, its process group, its output within bounds.
 //! * `net`: one interface's address, the default route, the resolver's configuration.
 //! * `replace_file`: a file is either the old one or the new one, never a mixture.
+//! * `power`: the guest's end.
+//! * [`privileges`]: what root may do that this agent will never need.
 //! * `identity`: which boot and which agent this is.
 
 pub mod agent;
@@ -36,6 +38,8 @@ pub mod init;
 pub mod listen;
 mod net;
 mod ops;
+mod power;
+pub mod privileges;
 mod replace_file;
 mod session;
 pub mod supervision;

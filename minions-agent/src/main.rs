@@ -2,8 +2,9 @@
 
 use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::listen::{Listen, Listener};
+use minions_agent::privileges;
 use minions_agent::supervision::Supervision;
-use minions_agent::{Agent, Config, init};
+use minions_agent::{Agent, Capabilities, Config, init};
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,8 +22,9 @@ usage: minions-agent [OPTIONS]
                                       manager passes a socket, else vsock:1024]
                                       hybrid: a Unix socket that speaks CONNECT/OK itself
                                       activated: the socket that the service manager passes
-  --allow NAME,…                      answer these only: health, status, network, exec, write_file
-                                      [default: all]
+  --allow NAME,…                      answer these only: health, status, network, exec, write_file,
+                                      clock, power [default: all; with hybrid:, which is no guest's,
+                                      all but clock and power]
   --exec-timeout SECONDS              for programs that come without a limit [default: 600]
   --exec-user USER[:GROUP]            programs that name no user run as this one
                                       [default: the agent's own user]. A default, no barrier: the
@@ -43,6 +45,7 @@ enum Asked {
 
 struct Options {
     listen: Option<Listen>,
+    allow: Option<Capabilities>,
     config: Config,
     level: Level,
 }
@@ -99,11 +102,12 @@ fn run_failure(error: impl std::error::Error + 'static) -> Failure {
 }
 
 fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let mut options = Options { listen: None, config: Config::default(), level: Level::INFO };
+    let mut options =
+        Options { listen: None, allow: None, config: Config::default(), level: Level::INFO };
     while let Some(argument) = line.next()? {
         match argument {
             Arg::Long("listen") => options.listen = Some(line.value()?.parse()?),
-            Arg::Long("allow") => options.config.capabilities = line.value()?.parse()?,
+            Arg::Long("allow") => options.allow = Some(line.value()?.parse()?),
             Arg::Long("exec-timeout") => {
                 options.config.exec_timeout = seconds(line.value()?.parse()?)?;
             }
@@ -128,20 +132,22 @@ fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
     }
 }
 
-fn run(Options { listen, config, level }: Options) -> Result<(), Failure> {
+fn run(Options { listen, allow, mut config, level }: Options) -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
         .with_ansi(false)
         .with_target(false)
         .init();
+    let listen = listen.unwrap_or_else(Listen::by_environment);
+    config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
+    privileges::keep_for(config.capabilities).map_err(run_failure)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(run_failure)?;
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
-        let supervision = Supervision::from_environment().map_err(run_failure)?;
+        let supervision = Supervision::from_environment();
         let agent = Agent::new(config).map_err(run_failure)?;
-        let listen = listen.unwrap_or_else(Listen::by_environment);
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
         supervision.ready();
         tokio::select! {
@@ -154,6 +160,14 @@ fn run(Options { listen, config, level }: Options) -> Result<(), Failure> {
     // A thread that hangs (on a mount whose server is gone, say) is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// Only VSOCK is sure to be a guest's.
+fn default_capabilities(listen: &Listen) -> Capabilities {
+    match listen {
+        Listen::Hybrid(_) => Capabilities::without_the_machine(),
+        Listen::Vsock(_) | Listen::Activated => Capabilities::all(),
+    }
 }
 
 /// Ready at SIGTERM or SIGINT.

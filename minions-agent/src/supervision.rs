@@ -19,20 +19,21 @@ pub struct Supervision {
 }
 
 impl Supervision {
-    /// As the environment says.
-    ///
-    /// # Errors
-    ///
-    /// If it names a manager that can't be reached.
-    pub fn from_environment() -> io::Result<Self> {
-        let socket = match env::var_os("NOTIFY_SOCKET") {
-            Some(address) if !address.is_empty() => Some(connect(address.as_bytes())?),
-            _ => None,
-        };
+    /// As the environment says. A manager that can't be reached is none: the agent is the only way
+    /// into its guest, and serves all the same.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+        let socket = address.and_then(|address| {
+            let unreachable = |error: &io::Error| {
+                tracing::warn!(%error, ?address, "the service manager can't be reached");
+            };
+            connect(address.as_bytes()).inspect_err(unreachable).ok()
+        });
         let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|usec| ours && *usec > 0);
-        Ok(Self { socket, watchdog: watchdog.map(Duration::from_micros) })
+        Self { socket, watchdog: watchdog.map(Duration::from_micros) }
     }
 
     /// Connections are taken from now on.

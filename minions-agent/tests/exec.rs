@@ -8,6 +8,7 @@ use minions_proto::message::{Exec, ExecReply, HealthCheck, Outcome, encode_reque
 use minions_proto::{AgentError, ErrorCode};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use support::{RunningAgent, SOON, kill, processes_with, until};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
@@ -295,6 +296,23 @@ async fn a_program_gets_no_descriptor_of_the_agents_own() {
     let inherited = std::process::Command::new("ls").arg("/proc/self/fd").output().unwrap();
     let reply = agent.call(&exec("ls", &["/proc/self/fd"])).await.unwrap();
     assert_eq!(reply.stdout, String::from_utf8(inherited.stdout).unwrap());
+}
+
+#[tokio::test]
+async fn signals_that_the_agent_was_told_to_ignore_are_not_ignored_by_its_programs() {
+    let agent = RunningAgent::with(|listen| {
+        let mut command = Command::new("sh");
+        let script = r#"trap "" HUP INT QUIT USR1; exec "$@""#;
+        let agent = support::agent_command(listen);
+        command.args(["-c", script, "sh"]).arg(agent.get_program()).args(agent.get_args());
+        command
+    })
+    .await;
+    let ignored = agent.call(&exec("grep", &["SigIgn", "/proc/self/status"])).await.unwrap();
+    let mask = ignored.stdout.trim().trim_start_matches("SigIgn:\t");
+    let mask = u64::from_str_radix(mask, 16).unwrap();
+    // Bit n - 1 is signal n's; 32 and 33 are the C library's own.
+    assert_eq!(mask & !(0b11 << 31), 0, "{mask:b}");
 }
 
 #[tokio::test]

@@ -21,6 +21,30 @@ impl Drop for Ended {
     }
 }
 
+/// A hexadecimal field of /proc/PID/status.
+fn field(process: &str, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+}
+
+#[tokio::test]
+async fn what_no_allowed_request_needs_is_given_away() {
+    // CAP_SYS_TIME is 25.
+    for (allow, kept) in [("health,status", 0), ("health,clock", 1 << 25)] {
+        let agent = RunningAgent::with_flags(&["--allow", allow]).await;
+        agent.call(&HealthCheck {}).await.unwrap();
+        let of_it = |name| field(&agent.pid().to_string(), name);
+        for set in ["CapEff", "CapPrm"] {
+            assert_eq!(of_it(set), kept & field("self", set), "{allow}: {set}");
+        }
+        assert_eq!((of_it("CapBnd") & !kept, of_it("NoNewPrivs")), (0, 1), "{allow}");
+    }
+    let agent = RunningAgent::with_flags(&["--allow", "health,exec"]).await;
+    let of_it = |name| field(&agent.pid().to_string(), name);
+    assert_eq!((of_it("CapEff"), of_it("NoNewPrivs")), (field("self", "CapEff"), 0));
+}
+
 /// An agent that finds `listener` as descriptor 3, as sd_listen_fds(3) has it.
 fn activated(listener: &UnixListener, flags: &str) -> Ended {
     let socket = OwnedFd::from(listener.try_clone().unwrap());

@@ -16,6 +16,10 @@ pub struct Health {
     /// Who answers. Absent for a base agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentInfo>,
+    /// How far the guest's clock is ahead of the host's, in milliseconds; negative if it is behind.
+    /// Right to half of the time that the call took. Absent if the agent doesn't tell the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// What an agent says of itself.

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     NetworkFailed,
     /// A file could not be written.
     IoFailed,
+    /// The guest's clock could not be set.
+    ClockFailed,
     /// The agent is at one of its limits; trying again later is sensible.
     Busy,
     /// The agent broke; a bug.

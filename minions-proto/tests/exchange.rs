@@ -16,7 +16,13 @@ fn soon() -> Instant {
 }
 
 fn health(hostname: &str) -> Vec<u8> {
-    encode_reply(&Health { uptime_secs: 1, hostname: hostname.into(), agent: None }).unwrap()
+    encode_reply(&Health {
+        uptime_secs: 1,
+        hostname: hostname.into(),
+        agent: None,
+        time_unix_ms: None,
+    })
+    .unwrap()
 }
 
 /// What `initiate` makes of an answer, and what is left in the stream behind it.

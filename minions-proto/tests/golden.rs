@@ -8,8 +8,9 @@
 use minions_proto::error::{AgentError, ErrorCode};
 use minions_proto::frame::encode;
 use minions_proto::message::{
-    ConfigureNetwork, Done, Exec, ExecReply, Health, HealthCheck, ReplyError, ReportStatus, Status,
-    WriteFile, decode_reply, encode_error, encode_reply, encode_request,
+    ConfigureNetwork, Done, Exec, ExecReply, Health, HealthCheck, Power, PowerAction, ReplyError,
+    ReportStatus, SetClock, Status, WriteFile, decode_reply, encode_error, encode_reply,
+    encode_request,
 };
 use minions_proto::{Call, Request};
 
@@ -94,13 +95,35 @@ fn write_file_request() {
 }
 
 #[test]
+fn clock_and_power_requests_are_additions() {
+    request(
+        &SetClock { time_unix_ms: 1_795_000_000_000 },
+        &Request::SetClock(SetClock { time_unix_ms: 1_795_000_000_000 }),
+        b"\x00\x00\x00\x31{\"type\":\"set_clock\",\"time_unix_ms\":1795000000000}",
+    );
+    let reboot = Power { action: PowerAction::Reboot, force: false };
+    request(
+        &reboot,
+        &Request::Power(reboot),
+        b"\x00\x00\x00\x30{\"type\":\"power\",\"action\":\"reboot\",\"force\":false}",
+    );
+    let without_force = br#"{"type":"power","action":"reboot"}"#;
+    assert_eq!(Request::decode(without_force).unwrap(), Request::Power(reboot));
+}
+
+#[test]
 fn replies_go_out_as_the_base_protocol_has_them() {
     let done = Done { message: "network configured".into() };
     assert_eq!(
         encode_reply(&done).unwrap(),
         b"\x00\x00\x00\x2e{\"status\":\"ok\",\"message\":\"network configured\"}"
     );
-    let health = Health { uptime_secs: 17, hostname: "cloud-hypervisor".into(), agent: None };
+    let health = Health {
+        uptime_secs: 17,
+        hostname: "cloud-hypervisor".into(),
+        agent: None,
+        time_unix_ms: None,
+    };
     assert_eq!(
         encode_reply(&health).unwrap(),
         b"\x00\x00\x00\x3e{\"status\":\"ok\",\"uptime_secs\":17,\"hostname\":\"cloud-hypervisor\"}"

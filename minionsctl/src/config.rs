@@ -17,15 +17,21 @@ const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 struct File {
     host: Option<String>,
     token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
 }
 
 /// Where minionsd is, and what shows it who we are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// `http://…` or `unix://…`.
+    /// `http://…`, `https://…` or `unix://…`.
     pub(crate) host: String,
     /// The bearer token.
     pub(crate) token: Option<String>,
+    /// Who may vouch for an `https://` one, instead of whom this machine trusts.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// What it gets to see of us.
+    pub(crate) cert_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -41,13 +47,18 @@ impl Config {
             .or_else(|| env::var("MINIONS_HOST").ok())
             .or_else(|| files.iter().find_map(|file| file.host.clone()))
             .unwrap_or_else(default_host);
-        let token_file = cli
-            .token_file
-            .clone()
-            .or_else(|| env::var_os("MINIONS_TOKEN_FILE").map(PathBuf::from))
-            .or_else(|| files.iter().find_map(|file| file.token_file.clone()));
-        let token = token_file.map(|path| token(&path)).transpose()?;
-        Ok(Self { host, token })
+        let path = |flag: &Option<PathBuf>, variable, in_file: fn(&File) -> &Option<PathBuf>| {
+            flag.clone()
+                .or_else(|| env::var_os(variable).map(PathBuf::from))
+                .or_else(|| files.iter().find_map(|file| in_file(file).clone()))
+        };
+        let token_file = path(&cli.token_file, "MINIONS_TOKEN_FILE", |file| &file.token_file);
+        Ok(Self {
+            host,
+            token: token_file.map(|path| token(&path)).transpose()?,
+            ca_file: path(&cli.ca_file, "MINIONS_CA_FILE", |file| &file.ca_file),
+            cert_file: path(&cli.cert_file, "MINIONS_CERT_FILE", |file| &file.cert_file),
+        })
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) enum Failure {
     #[error("the terminal can't be set up")]
     Terminal(#[source] io::Error),
     /// `--host` is no place.
-    #[error("--host is {0:?}: must be http://HOST:PORT or unix://PATH")]
+    #[error("--host is {0:?}: must be http://HOST:PORT, https://HOST:PORT or unix://PATH")]
     Host(String),
     /// A file of ours.
     #[error("{} can't be read", .path.display())]
@@ -90,6 +90,14 @@ pub(crate) enum Failure {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A file of certificates, or of a certificate and its key.
+    #[error("{} holds no PEM {what}", .path.display())]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
     },
     /// A configuration file of ours.
     #[error("{} is malformed", .path.display())]

@@ -192,7 +192,7 @@ async fn an_error_says_what_to_do_next() {
     direct(&vm, &[&["configure-network"], &net[..]].concat()).await.assert(1, "", bad);
     ctl(&daemon, &["--timeout", "200ms", "wait", "nope"]).await.assert(1, "", "not ready in time");
     let odd = ["--host", "ftp://x", "ls"].map(String::from).to_vec();
-    run(odd).await.assert(1, "", "must be http://HOST:PORT or unix://PATH");
+    run(odd).await.assert(1, "", "must be http://HOST:PORT, https://HOST:PORT or unix://PATH");
     vm.switch_to(Behaviour::Refuses);
     direct(&vm, &["health"]).await.assert(1, "", "hint: is minions-agent installed");
 }

@@ -75,7 +75,7 @@ impl Daemon {
     }
 
     fn http(&self) -> reqwest::Client {
-        let http = reqwest::Client::builder().unix_socket(self.socket.clone());
+        let http = testkit::daemon::http().unix_socket(self.socket.clone());
         http.timeout(DEADLINE).build().unwrap()
     }
 

@@ -114,7 +114,7 @@ async fn the_daemon_answers_for_itself_over_both_of_its_sockets() {
     assert_eq!(daemon.get("/healthz").await.json, json!({ "status": "ok" }));
     daemon.until("/readyz", |ready| ready.status == 200).await;
     assert_eq!(daemon.get("/version").await.json["name"], "minionsd");
-    let unix = reqwest::Client::builder().unix_socket(daemon.unix_socket()).build().unwrap();
+    let unix = testkit::daemon::http().unix_socket(daemon.unix_socket()).build().unwrap();
     let reply = read(unix.get("http://any.name.will.do/healthz").send().await.unwrap()).await;
     assert_eq!(reply.status, 200);
 }

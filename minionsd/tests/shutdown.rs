@@ -20,7 +20,7 @@ async fn a_call_under_way_is_finished_and_a_new_client_finds_nobody() {
     daemon.ask_to_stop();
     assert_eq!(call.await.unwrap().json["exit_code"], 0);
     let (url, http, socket) =
-        (daemon.url("/healthz"), reqwest::Client::new(), daemon.unix_socket());
+        (daemon.url("/healthz"), testkit::daemon::http().build().unwrap(), daemon.unix_socket());
     timeout(testkit::daemon::DEADLINE, daemon.stopped()).await.unwrap();
     assert!(http.get(url).send().await.unwrap_err().is_connect());
     assert!(!socket.exists());
@@ -70,7 +70,7 @@ async fn a_request_that_waited_for_the_start_is_never_told_that_a_vm_does_not_ex
     let dir = tempfile::tempdir().unwrap();
     let _vm = FakeVmm::start(dir.path(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
     let daemon = minionsd::Daemon::bind(config(dir.path())).await.unwrap();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = testkit::daemon::http().build().unwrap();
     let url = format!("http://{}/vms/web-1", daemon.local_addr().unwrap());
     let early: Vec<_> = (0..20).map(|_| tokio::spawn(http.get(&url).send())).collect();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

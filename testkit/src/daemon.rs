@@ -53,6 +53,16 @@ pub fn config(dir: &Path) -> Config {
     }
 }
 
+/// A client of a daemon on this machine, for who adds something to it.
+///
+/// A build of all crates together has TLS in it, since minionsctl wants it, and such a client can't be
+/// made before somebody has chosen the cryptography.
+pub fn http() -> reqwest::ClientBuilder {
+    // Fails only if there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
+
 /// A reply, read to its end.
 #[derive(Debug)]
 pub struct Reply {
@@ -85,7 +95,7 @@ impl TestDaemon {
         let task = tokio::spawn(daemon.serve(async {
             let _ = stopped.await;
         }));
-        let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        let http = http().timeout(DEADLINE).build().unwrap();
         let daemon = Self { dir, address, http, stop: Some(stop), task };
         daemon.until("/readyz", |ready| ready.status == 200).await;
         daemon

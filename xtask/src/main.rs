@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask demo | test | openapi`.
+//! The workspace's own commands: `cargo xtask demo | setup | test | openapi`.
 //!
 //! # Layout
 //!
@@ -20,7 +20,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::workspace::Workspace;
+use crate::{progress::Steps, workspace::Workspace};
 
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask", about = "The workspace's own commands")]
@@ -40,6 +40,8 @@ enum Task {
         #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
     },
+    /// Prepare what the tests need, the guest with the agent as it is now included
+    Setup,
     /// Check everything, the tests with real VMs included
     Test,
     /// Write openapi/minions.json from the daemon's routes
@@ -61,6 +63,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::locate()?;
     match task {
         Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
+        Task::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
         Task::Test => return test::run(&workspace),
         Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
         Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,

@@ -34,6 +34,7 @@ mod user;
 mod watched;
 
 pub(crate) use object::{Exec, ExecRefusal};
+pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{Handle, Piece, Tail};
 
 /// Ends the programs of an agent that has ended, where it was in no control group of its own.

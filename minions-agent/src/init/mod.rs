@@ -95,7 +95,8 @@ pub fn run(options: &[OsString]) -> Result<Infallible, InitError> {
     runtime.block_on(names::set_loopback_up());
     // Whoever watches the console counts boots by this line.
     console("up");
-    runtime.block_on(supervise::run(options, signals))
+    let action = runtime.block_on(supervise::run(options, signals));
+    runtime.block_on(power::finish(action))
 }
 
 /// Says it on the console, where the kernel speaks too.

@@ -1,6 +1,6 @@
 //! The guest's life: the agent runs, orphans are reaped, until somebody asks for the end.
 
-use super::power::{self, Signals};
+use super::power::{Action, Signals};
 use super::{ENVIRONMENT, console};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
@@ -35,20 +35,20 @@ pub(super) fn reap() -> Reaped {
     }
 }
 
-/// Never returns: the end of PID 1 is a kernel's panic.
-pub(super) async fn run(options: &[OsString], mut signals: Signals) -> ! {
+/// Until somebody asks for the end, and how.
+pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
     let mut children = match signal(SignalKind::child()) {
         Ok(children) => children,
         Err(error) => {
             console(format_args!("wait for children: {error}"));
-            return power::finish(power::Action::PowerOff).await;
+            return Action::PowerOff;
         }
     };
     let mut agent = start(options);
     let mut again = agent.is_none().then(|| Instant::now() + PAUSE);
     loop {
         tokio::select! {
-            action = signals.asked() => return power::finish(action).await,
+            action = signals.asked() => return action,
             // One signal may stand for many children.
             _ = children.recv() => while let Reaped::One(pid, status) = reap() {
                 if Some(pid) == agent {

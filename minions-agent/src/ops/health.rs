@@ -1,8 +1,9 @@
-//! `health_check`: reads two values from the kernel and touches nothing else, so that it answers
+//! `health_check`: reads three values from the kernel and touches nothing else, so that it answers
 //! when the guest can do nothing else.
 
+use super::set_clock::now_ms;
 use crate::identity::Identity;
-use minions_proto::message::{AgentInfo, EXEC_FEATURE, Health};
+use minions_proto::message::{AgentInfo, CLOCK_FEATURE, EXEC_FEATURE, Health, POWER_FEATURE};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
@@ -15,10 +16,11 @@ pub(super) fn answer(identity: &Identity) -> Health {
             name: AGENT_NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
-            features: vec![EXEC_FEATURE.to_owned()],
+            features: [EXEC_FEATURE, CLOCK_FEATURE, POWER_FEATURE].map(str::to_owned).into(),
             boot_id: identity.boot_id.clone(),
             instance_id: identity.instance_id.clone(),
         }),
+        time_unix_ms: Some(now_ms()),
     }
 }
 

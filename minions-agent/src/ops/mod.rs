@@ -3,7 +3,9 @@
 mod configure_network;
 pub(crate) mod exec;
 mod health;
+mod power;
 pub(crate) mod report_status;
+mod set_clock;
 mod write_file;
 
 use crate::agent::Agent;
@@ -14,6 +16,7 @@ use minions_proto::message::{ExecAttached, encode_error, encode_reply};
 use minions_proto::{AgentError, ErrorCode, Request};
 use serde::Serialize;
 use std::error::Error;
+use std::pin::Pin;
 
 /// The longest error message, in bytes before JSON escapes. A message may quote what the host
 /// sent, which may be as long as a frame.
@@ -25,6 +28,8 @@ pub(crate) enum Answer {
     Reply(Vec<u8>),
     /// A reply, and then a stream for the rest of the connection.
     Stream(Vec<u8>, Tail),
+    /// A reply, and then, whether or not it arrived, what must not be done before.
+    ReplyThen(Vec<u8>, Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 /// Answers one request. Every path leads to a frame.
@@ -46,6 +51,10 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
     Answer::Reply(match request {
         Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
         Request::ExecAttach(call) => return stream(exec::attach(executor, call).await),
+        Request::Power(call) => {
+            let (done, then) = power::answer(call);
+            return Answer::ReplyThen(reply(&Ok(done)), Box::pin(then));
+        }
         Request::HealthCheck(_) => reply(&Ok(health::answer(agent.identity()))),
         Request::ConfigureNetwork(call) => {
             reply(&configure_network::answer(agent.network(), &call).await)
@@ -57,6 +66,7 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
         Request::ExecRemove(call) => reply(&exec::remove(executor, call).await),
         Request::ReportStatus(_) => reply(&Ok(agent.vitals().report().await)),
         Request::WriteFile(call) => reply(&write_file::answer(call).await),
+        Request::SetClock(call) => reply(&set_clock::answer(call)),
     })
 }
 

@@ -78,6 +78,13 @@ where
             Frame::End => return Ok(()),
             Frame::Payload(payload) => match incoming.attend(ops::answer(agent, &payload)).await? {
                 Answer::Reply(reply) => reply,
+                Answer::ReplyThen(reply, then) => {
+                    let written = write(incoming.stream(), &reply).await;
+                    // A task of its own: it goes on when this connection ends.
+                    tokio::spawn(then);
+                    written?;
+                    continue;
+                }
                 Answer::Stream(reply, tail) => {
                     write(incoming.stream(), &reply).await?;
                     let stream = stream::run(incoming, tail).await;

@@ -23,6 +23,9 @@ pub struct Health {
     /// Who answers. Absent from a base agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentInfo>,
+    /// The guest's clock when it answered, in milliseconds since 1970 (UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_unix_ms: Option<u64>,
 }
 
 /// What an agent of protocol 2 or later says of itself.

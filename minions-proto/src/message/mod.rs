@@ -5,18 +5,21 @@
 //! the protocol grows.
 
 mod bounded;
+mod clock;
 mod exec;
 mod exec_id;
 mod exec_stream;
 mod health;
 mod network;
 mod outcome;
+mod power;
 mod reply;
 mod request;
 mod signal;
 mod status;
 mod write_file;
 
+pub use clock::{CLOCK_FEATURE, ClockSet, MAX_TIME_MS, MIN_TIME_MS, SetClock};
 pub use exec::{Exec, ExecReply};
 pub use exec_id::ExecId;
 pub use exec_stream::{
@@ -27,6 +30,7 @@ pub use exec_stream::{
 pub use health::{AgentInfo, Health, HealthCheck};
 pub use network::{ConfigureNetwork, MAX_DNS_SERVERS, NetworkPlan};
 pub use outcome::{Outcome, StartFailure};
+pub use power::{POWER_FEATURE, Power, PowerAction};
 pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};
 pub use request::{Request, RequestError};
 pub use signal::Signal;

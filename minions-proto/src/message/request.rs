@@ -2,7 +2,7 @@
 
 use super::{
     Call, ConfigureNetwork, Exec, ExecAttach, ExecInspect, ExecList, ExecRemove, ExecSignal,
-    ExecStart, HealthCheck, ReportStatus, WriteFile,
+    ExecStart, HealthCheck, Power, ReportStatus, SetClock, WriteFile,
 };
 use crate::error::{AgentError, ErrorCode};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -33,6 +33,10 @@ pub enum Request {
     ExecSignal(ExecSignal),
     /// End and forget it.
     ExecRemove(ExecRemove),
+    /// Set the guest's clock.
+    SetClock(SetClock),
+    /// End the guest, or start it anew.
+    Power(Power),
 }
 
 /// A well-delimited frame that is no request. The connection lives on.
@@ -81,6 +85,8 @@ impl Request {
             ExecInspect::TYPE => fields(payload).map(Self::ExecInspect),
             ExecSignal::TYPE => fields(payload).map(Self::ExecSignal),
             ExecRemove::TYPE => fields(payload).map(Self::ExecRemove),
+            SetClock::TYPE => fields(payload).map(Self::SetClock),
+            Power::TYPE => fields(payload).map(Self::Power),
             _ => Err(RequestError::UnknownType),
         }
     }
@@ -100,6 +106,8 @@ impl Request {
             Self::ExecInspect(_) => ExecInspect::TYPE,
             Self::ExecSignal(_) => ExecSignal::TYPE,
             Self::ExecRemove(_) => ExecRemove::TYPE,
+            Self::SetClock(_) => SetClock::TYPE,
+            Self::Power(_) => Power::TYPE,
         }
     }
 }

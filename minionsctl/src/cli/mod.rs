@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
 use minions_proto::message::ExecId;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -20,7 +20,7 @@ use std::time::Duration;
                   minionsctl --socket /run/minions/web-1.vsock health"
 )]
 pub(crate) struct Cli {
-    /// minionsd: http://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
+    /// minionsd: http://HOST:PORT, https://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
     /// it is there, else http://127.0.0.1:7070]
     #[arg(
         long,
@@ -34,6 +34,15 @@ pub(crate) struct Cli {
     /// File with the bearer token for minionsd [env: MINIONS_TOKEN_FILE]
     #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+
+    /// Trust these authorities (PEM) for https://, instead of this machine's [env: MINIONS_CA_FILE]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
+    /// Certificate chain and key (PEM, one file) to show to an https:// minionsd that wants one
+    /// [env: MINIONS_CERT_FILE]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
+    pub(crate) cert_file: Option<PathBuf>,
 
     /// A VM's own socket: talk to its agent without minionsd, and print what it says
     #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
@@ -95,6 +104,12 @@ pub(crate) enum Command {
     },
     /// Replace the guest's network configuration
     ConfigureNetwork(ConfigureNetwork),
+    /// Set the guest's clock to the host's, or to --time
+    SetClock(SetClock),
+    /// End the guest
+    Poweroff(Power),
+    /// Start the guest anew
+    Reboot(Power),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<Exec>),
     /// List a VM's programs: those that run, and those that ended not long ago
@@ -139,6 +154,26 @@ pub(crate) struct ConfigureNetwork {
     /// Name servers, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub(crate) dns: Vec<String>,
+}
+
+/// `set-clock`.
+#[derive(Debug, Args)]
+pub(crate) struct SetClock {
+    /// Which VM
+    pub(crate) vm: Option<VmName>,
+    /// Another time than now: 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
+    pub(crate) time: Option<SystemTime>,
+}
+
+/// `poweroff` and `reboot`.
+#[derive(Debug, Args)]
+pub(crate) struct Power {
+    /// Which VM
+    pub(crate) vm: Option<VmName>,
+    /// Leave the guest's init out: programs get two seconds, file systems are synced
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

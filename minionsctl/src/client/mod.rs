@@ -1,6 +1,7 @@
 //! The daemon over HTTP.
 
 mod lines;
+mod tls;
 mod upgrade;
 
 use crate::config::Config;
@@ -41,20 +42,22 @@ pub(crate) struct Patience {
 impl Client {
     pub(crate) fn new(config: &Config) -> Result<Self, Failure> {
         let host = config.host.clone();
-        if config.token.is_some() && !stays_here(&host) {
+        if config.token.is_some() && !is_private(&host) {
             return Err(Failure::Usage(
-                "the token would go over the network in the clear; use it with unix:// or a \
-                 loopback address",
+                "the token would go over the network in the clear; use it with https://, unix:// or \
+                 a loopback address",
             ));
         }
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .default_headers(headers(config)?)
             .no_proxy();
+        let base = host.trim_end_matches('/').to_owned();
         let (builder, base) = match host.strip_prefix("unix://") {
             Some("") => return Err(Failure::Host(host)),
-            Some(path) => (builder.unix_socket(path), "http://localhost".to_owned()),
-            None if host.starts_with("http://") => (builder, host.trim_end_matches('/').to_owned()),
+            Some(path) => (tls::none(builder).unix_socket(path), "http://localhost".to_owned()),
+            None if host.starts_with("http://") => (tls::none(builder), base),
+            None if host.starts_with("https://") => (tls::trust(builder, config)?, base),
             None => return Err(Failure::Host(host)),
         };
         let http = builder
@@ -146,11 +149,13 @@ impl Client {
     }
 }
 
-/// To the Unix socket, or to this machine.
-fn stays_here(host: &str) -> bool {
+/// To the Unix socket, to this machine, or so that nobody else can read it.
+fn is_private(host: &str) -> bool {
     let url = host.strip_prefix("http://").and_then(|_| reqwest::Url::parse(host).ok());
     let name = url.as_ref().and_then(|url| url.host_str());
-    host.starts_with("unix://") || matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
+    host.starts_with("unix://")
+        || host.starts_with("https://")
+        || matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 /// Below `/vms/{vm}`. A name needs no escaping: its grammar has nothing that a URL would mind.

@@ -29,6 +29,10 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
                         agent.map(|agent| format!("{} {}", agent.name, agent.version)),
                     )
                     .optional("Protocol:", agent.map(|agent| agent.protocol))
+                    .optional(
+                        "Clock:",
+                        health.clock_offset_ms.map(|ms| format!("{ms:+} ms against the host's")),
+                    )
             })?;
         }
     }

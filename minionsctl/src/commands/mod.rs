@@ -9,7 +9,9 @@ mod kill;
 mod logs;
 mod ls;
 mod network;
+mod power;
 mod ps;
+mod set_clock;
 mod status;
 mod wait;
 mod wait_exec;
@@ -21,6 +23,7 @@ use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::target::Target;
+use minions_api::power::PowerAction;
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,6 +72,15 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failu
         Command::ConfigureNetwork(args) => {
             let target = target(args.vm.clone())?;
             configure_network::run(&context, &target, args).await
+        }
+        Command::SetClock(args) => set_clock::run(&context, &target(args.vm.clone())?, &args).await,
+        Command::Poweroff(args) => {
+            let target = target(args.vm)?;
+            power::run(&context, &target, PowerAction::Poweroff, args.force).await
+        }
+        Command::Reboot(args) => {
+            let target = target(args.vm)?;
+            power::run(&context, &target, PowerAction::Reboot, args.force).await
         }
         Command::Exec(args) => exec::run(&context, &config, socket, &args).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,

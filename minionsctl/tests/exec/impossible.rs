@@ -57,7 +57,7 @@ async fn a_thousand_impossible_requests_leave_nothing() {
     let (dir, _vm) = vm();
     let daemon = DaemonProcess::start(dir.path());
     let socket = dir.path().join("minionsd.sock");
-    let http = reqwest::Client::builder().unix_socket(socket).timeout(DEADLINE).build().unwrap();
+    let http = testkit::daemon::http().unix_socket(socket).timeout(DEADLINE).build().unwrap();
     let ask = async |method: &str, path: &str, body: &Value| {
         let mut request = http.request(method.parse().unwrap(), format!("http://localhost{path}"));
         if !body.is_null() {

@@ -114,6 +114,7 @@ fn refused_after_doing(code: Option<AgentCode>) -> bool {
         Some(
             AgentCode::NetworkFailed
             | AgentCode::IoFailed
+            | AgentCode::ClockFailed
             | AgentCode::TakenOver
             | AgentCode::Internal
             | AgentCode::Other,
@@ -155,6 +156,25 @@ impl AgentClient {
     /// What the agent said of itself last, if it speaks more than the base protocol.
     pub(super) fn agent(&self) -> Option<AgentInfo> {
         self.status.borrow().agent.clone()
+    }
+
+    /// Makes sure that the agent knows `feature`: known once it has answered a probe, which is waited
+    /// for before `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::TooOld`] with what it `lacks`: the way to …
+    pub(crate) async fn require(
+        &self,
+        feature: &str,
+        lacks: &str,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        self.reachable(deadline).await?;
+        let known =
+            self.agent().is_some_and(|agent| agent.features.iter().any(|known| known == feature));
+        let needs = || format!("the way to {lacks}");
+        if known { Ok(()) } else { Err(CallError::TooOld { needs: needs(), field: None }) }
     }
 
     /// Whether the VM itself is gone, or another one has its name. It doesn't come back.

@@ -1,12 +1,13 @@
 //! `GET /vms/{vm}/health`.
 
+use super::clock::offset_ms;
 use super::extract::{CallParams, Patience, TheVm};
 use super::problem::{ApiError, GuestProblems};
 use crate::agent::Lane;
 use axum::Json;
 use minions_api::{VmName, health};
 use minions_proto::message::{AgentInfo, HealthCheck};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// An agent answers within a millisecond; after this long it won't.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,6 +23,7 @@ pub(super) async fn get_health(
     patience: Patience,
 ) -> Result<Json<health::Health>, ApiError> {
     let deadline = patience.deadline_or(PATIENCE);
+    let asked = SystemTime::now();
     let reply = vm
         .client()
         .call(&HealthCheck {}, Lane::Quick, deadline)
@@ -32,6 +34,9 @@ pub(super) async fn get_health(
         uptime_secs: reply.uptime_secs,
         hostname: reply.hostname,
         agent: reply.agent.map(agent_info),
+        clock_offset_ms: reply
+            .time_unix_ms
+            .map(|theirs| offset_ms(theirs, asked, SystemTime::now())),
     }))
 }
 

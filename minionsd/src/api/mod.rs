@@ -13,6 +13,7 @@
 pub(crate) mod audit;
 pub(crate) mod auth;
 mod browser;
+mod clock;
 mod docs;
 mod exec;
 mod extract;
@@ -21,6 +22,7 @@ pub mod fuzzing;
 mod health;
 mod host;
 mod network;
+mod power;
 mod problem;
 mod request_id;
 mod router;

@@ -204,6 +204,7 @@ fn refused(error: AgentError) -> Problem {
             | AgentCode::ExecFailed
             | AgentCode::NetworkFailed
             | AgentCode::IoFailed
+            | AgentCode::ClockFailed
             | AgentCode::Internal
             | AgentCode::Other,
         )

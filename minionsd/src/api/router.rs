@@ -2,7 +2,9 @@
 
 use super::auth::{self, Policy};
 use super::problem::{ApiError, catch_panic};
-use super::{browser, docs, exec, health, host, network, request_id, service, status, vms};
+use super::{
+    browser, clock, docs, exec, health, host, network, power, request_id, service, status, vms,
+};
 use crate::config::Config;
 use crate::exec::Execs;
 use crate::vm::Registry;
@@ -70,6 +72,8 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Read, routes!(status::get_status)))
         .routes(layers.around(Read, routes!(network::get_network)))
         .routes(layers.around(Operate, routes!(network::put_network)))
+        .routes(layers.around(Operate, routes!(clock::put_clock)))
+        .routes(layers.around(Operate, routes!(power::power_vm)))
         .routes(long(layers.around(Operate, routes!(exec::run_exec))))
         .routes(layers.around(Operate, routes!(exec::websocket::open_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::list_execs)))

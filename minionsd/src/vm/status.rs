@@ -187,7 +187,7 @@ mod tests {
             boot_id: "boot".into(),
             instance_id: instance.into(),
         };
-        Health { uptime_secs: 1, hostname: "guest".into(), agent: Some(agent) }
+        Health { uptime_secs: 1, hostname: "guest".into(), agent: Some(agent), time_unix_ms: None }
     }
 
     fn failed(status: &mut VmStatus, failure: Failure) -> VmState {

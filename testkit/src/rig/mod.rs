@@ -40,5 +40,5 @@ mod wait;
 pub use artifacts::Artifacts;
 pub use error::RigError;
 pub use layout::{GUEST_MODULES, Layout};
-pub use vm::{Vm, VmConfig};
+pub use vm::{Guest, Vm, VmConfig};
 pub use wait::wait_until;

@@ -40,12 +40,39 @@ pub struct VmConfig {
     pub memory_mib: u32,
     /// Virtual CPUs.
     pub cpus: u32,
+    /// What it boots into.
+    pub guest: Guest,
+    /// Whether a reboot of the guest ends QEMU, as it ends Firecracker.
+    pub reboot_ends: bool,
+}
+
+/// What a VM boots into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guest {
+    /// The rig's own initial ramdisk: busybox and the agent.
+    Small,
+    /// Another initial ramdisk, and words for the kernel's command line.
+    Initrd(PathBuf, String),
+    /// A raw disk image with a file system that systemd or another init is on; it is written to.
+    Disk(PathBuf),
 }
 
 impl VmConfig {
     /// A small VM: 256 MiB and one CPU.
     pub fn new(name: impl Into<String>, socket_dir: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), socket_dir: socket_dir.into(), memory_mib: 256, cpus: 1 }
+        Self { name: name.into(), socket_dir: socket_dir.into(), memory_mib: 256, cpus: 1,
+            guest: Guest::Small, reboot_ends: false }
+    }
+
+    /// A VM with a distribution on `disk`: 512 MiB and two CPUs. A reboot ends it; boot it again.
+    pub fn with_disk(name: impl Into<String>, socket_dir: impl Into<PathBuf>, disk: impl Into<PathBuf>) -> Self {
+        Self {
+            memory_mib: 512,
+            cpus: 2,
+            guest: Guest::Disk(disk.into()),
+            reboot_ends: true,
+            ..Self::new(name, socket_dir)
+        }
     }
 }
 
@@ -174,6 +201,25 @@ impl Vm {
             condition(self)
         });
         outcome.map_err(|error| match error {
+            RigError::TimedOut { what, timeout, .. } => {
+                RigError::TimedOut { what, timeout, serial: tail(&self.serial_log()) }
+            }
+            other => other,
+        })
+    }
+
+    /// Waits until QEMU has ended by itself, as it does when its guest powers off.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::TimedOut`] with the end of the guest's console.
+    pub fn wait_for_end(&mut self, timeout: Duration) -> Result<(), RigError> {
+        let what = format!("the guest {} has powered off", self.name);
+        wait_until(&what, timeout, || match self.qemu.check_running() {
+            Err(RigError::Ended { .. }) => Ok(Some(())),
+            other => other.map(|()| None),
+        })
+        .map_err(|error| match error {
             RigError::TimedOut { what, timeout, .. } => {
                 RigError::TimedOut { what, timeout, serial: tail(&self.serial_log()) }
             }

@@ -82,8 +82,14 @@ fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
 
 /// Runs all tests, with their output passed on line by line.
 fn run_tests(workspace: &Workspace, summary: &mut Summary) -> anyhow::Result<()> {
-    let mut child = workspace
-        .cargo("test")
+    let cargo = workspace.cargo("test");
+    // Whoever runs us in the background may have told us to ignore some, and programs under test heed
+    // that, as they should.
+    let mut child = Command::new("env")
+        .arg("--default-signal=HUP,INT,QUIT,TERM")
+        .arg(cargo.get_program())
+        .args(cargo.get_args())
+        .current_dir(workspace.root())
         .args(["--workspace", "--all-features", "--locked", "--no-fail-fast"])
         .env("MINIONS_RIG_DIR", workspace.rig().dir())
         .stdin(Stdio::null())

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::num::NonZeroI32;
 
 /// Every signal that has a name on the wire, real-time ones included.
-pub(in crate::exec) fn of(signal: Named) -> Signal {
+pub(crate) fn of(signal: Named) -> Signal {
     let Some(number) = NonZeroI32::new(signal.number()) else { return Signal::TERM };
     Signal::from_named_raw_nonzero(number).unwrap_or_else(|| {
         // SAFETY: the number is one of 34 to 64, which the kernel knows. What must not be done with

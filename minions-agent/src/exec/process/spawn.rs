@@ -124,12 +124,26 @@ pub(super) fn spawn(
     command.spawn()
 }
 
+/// The highest signal there is (signal(7)).
+const LAST_SIGNAL: libc::c_int = 64;
+
+/// What the agent was started with, under nohup(1) or by a shell in the background, ends here: a
+/// program that ignores a signal without having asked for it can't be ended by that signal.
+fn forget_dispositions() {
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: takes no pointer. Those that can't be changed stay as they are, which the kernel
+        // says by an error that changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Returns only if something fails.
 fn become_it(setup: &Setup, entrance: Option<&OwnedFd>) -> io::Error {
     prepare(setup, entrance).err().unwrap_or_else(|| setup.image.become_it())
 }
 
 fn prepare(setup: &Setup, entrance: Option<&OwnedFd>) -> io::Result<()> {
+    forget_dispositions();
     if let Some(entrance) = entrance {
         // Without it the process group has to do.
         let _ = write(entrance, b"0");

@@ -1,0 +1,46 @@
+//! `minionsctl set-clock VM`.
+
+use super::{Context, Target};
+use crate::agent;
+use crate::cli;
+use crate::client::vm_path;
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::output::{Printer, Rows};
+use minions_api::clock::{ClockRequest, ClockSet};
+use minions_proto::message::SetClock;
+use reqwest::Method;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    target: &Target,
+    args: &cli::SetClock,
+) -> Result<ExitStatus, Failure> {
+    let asked = args.time.map(unix_ms);
+    match target {
+        Target::Agent(socket) => {
+            let time_unix_ms = asked.unwrap_or_else(|| unix_ms(SystemTime::now()));
+            let call = SetClock { time_unix_ms }.validate()?;
+            let answer = agent::call(socket, &call, context.quick_direct()).await?;
+            Printer::json(&answer.json)?;
+        }
+        Target::Vm(client, vm) => {
+            let body = ClockRequest { time_unix_ms: asked };
+            let path = vm_path(vm, "/clock");
+            let set: ClockSet =
+                client.send_json(Method::PUT, &path, &body, context.quick()).await?;
+            context.printer.result(&set, |set| Rows::new().row([moved(set.step_ms)]))?;
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+fn moved(step_ms: i64) -> String {
+    format!("moved by {step_ms} ms")
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

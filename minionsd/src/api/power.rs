@@ -1,0 +1,42 @@
+//! `POST /vms/{vm}/power`.
+
+use super::extract::{CallParams, JsonBody, Patience, TheVm};
+use super::problem::{ApiError, BodyProblems};
+use crate::agent::Lane;
+use axum::Json;
+use axum::http::StatusCode;
+use minions_api::VmName;
+use minions_api::power::{self, PowerAccepted, PowerRequest};
+use minions_proto::message::{POWER_FEATURE, Power, PowerAction};
+use std::time::Duration;
+
+/// The agent answers before it begins.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// End the guest, or start it anew
+///
+/// The answer comes before it happens. Whether it has happened is to be seen in `GET /vms/{vm}`.
+#[utoipa::path(
+    post, path = "/vms/{vm}/power", operation_id = "power_vm", tag = "guest",
+    params(("vm" = VmName, Path), CallParams),
+    request_body = PowerRequest,
+    responses((status = 202, description = "It will be done", body = PowerAccepted), BodyProblems),
+)]
+pub(super) async fn power_vm(
+    TheVm(vm): TheVm,
+    patience: Patience,
+    JsonBody(request): JsonBody<PowerRequest>,
+) -> Result<(StatusCode, Json<PowerAccepted>), ApiError> {
+    let deadline = patience.deadline_or(PATIENCE);
+    let client = vm.client();
+    let about = |error| ApiError::call(vm.name(), error);
+    client.require(POWER_FEATURE, "end or restart its guest", deadline).await.map_err(about)?;
+    let PowerRequest { action, force } = request;
+    let action = match action {
+        power::PowerAction::Poweroff => PowerAction::Poweroff,
+        power::PowerAction::Reboot => PowerAction::Reboot,
+    };
+    let done = client.call(&Power { action, force }, Lane::Quick, deadline).await.map_err(about)?;
+    let accepted = PowerAccepted { status: "ok".into(), message: done.message };
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
