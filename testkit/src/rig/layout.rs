@@ -20,16 +20,13 @@ pub const GUEST_MODULES: [&str; 11] = [
 ];
 
 /// What the disk's initial ramdisk inserts before it mounts the disk, in this order.
-pub const DISK_MODULES: [&str; 9] = [
+pub const DISK_MODULES: [&str; 6] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev",
     "virtio_pci",
     "virtio_blk",
-    "crc16",
-    "mbcache",
-    "jbd2",
 ];
 
 /// Names the parts below one rig directory; says nothing about whether they exist.

@@ -46,7 +46,8 @@ pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_
 fn boot_from(command: &mut Command, artifacts: &Artifacts, config: &VmConfig) {
     let (initrd, words) = match &config.guest {
         Guest::Small => (&artifacts.initrd, ""),
-        Guest::Initrd(initrd, words) => (initrd, &**words),
+        // What comes after the two dashes is the first process's.
+        Guest::AgentFirst => (&artifacts.initrd, "rdinit=/usr/bin/minions-agent -- --init"),
         Guest::Disk(disk) => {
             // `unsafe`: a test's disk needs not survive this machine.
             let drive = with_path("if=none,id=disk,format=raw,cache=unsafe,file=", disk, "");
@@ -54,10 +55,11 @@ fn boot_from(command: &mut Command, artifacts: &Artifacts, config: &VmConfig) {
             (&artifacts.disk_initrd, "root=/dev/vda rw")
         }
     };
-    command.arg("-initrd").arg(initrd).arg("-append").arg(format!(
-        "console=ttyS0 quiet panic=0 minions.hostname={} {words}",
-        config.name
-    ));
+    command
+        .arg("-initrd")
+        .arg(initrd)
+        .arg("-append")
+        .arg(format!("console=ttyS0 quiet panic=0 minions.hostname={} {words}", config.name));
 }
 
 fn with_path(before: &str, path: &Path, after: &str) -> OsString {
