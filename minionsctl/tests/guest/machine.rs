@@ -17,6 +17,9 @@ pub(crate) const BOOT: Duration = Duration::from_secs(240);
 /// For whatever happens soon in such a guest.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 
+/// Prints the name of the network card, once there is one.
+pub(crate) const CARD: &str = "ls /sys/class/net | grep -v '^lo$' || true";
+
 /// Nobody in particular: who has no rights on this machine.
 const NOBODY: u32 = 65534;
 
@@ -145,6 +148,11 @@ impl Machine {
         ran["stdout"].as_str().unwrap().trim().to_owned()
     }
 
+    /// Runs a script that ends the agent or the guest: nobody may be left to answer.
+    pub(crate) fn last_words(&self, script: &str) {
+        minionsctl(self.vm.socket_path(), &["exec", "--", "sh", "-c", script]);
+    }
+
     /// Until the script prints something.
     pub(crate) fn until_printed(&self, script: &str) -> String {
         wait_until(script, SOON, || Ok(Some(self.printed(script)).filter(|said| !said.is_empty())))
@@ -153,10 +161,22 @@ impl Machine {
 
     /// `instance_id` of the agent that answers now.
     pub(crate) fn instance(&self) -> String {
+        self.answering().unwrap_or_else(|| panic!("no answer\n{}", self.vm.serial_log()))
+    }
+
+    /// Until an agent answers that is not the one with this `instance_id`.
+    pub(crate) fn until_another(&self, instance: &str) {
+        wait_until("another agent answers", SOON, || {
+            Ok(self.answering().filter(|now| now != instance))
+        })
+        .unwrap_or_else(|error| panic!("{error}\n{}", self.vm.serial_log()));
+    }
+
+    /// None while the agent is away, or ends in the middle of an answer.
+    fn answering(&self) -> Option<String> {
         let output = minionsctl(self.vm.socket_path(), &["health"]);
-        let health: Value = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|_| panic!("{output:?}\n{}", self.vm.serial_log()));
-        health["agent"]["instance_id"].as_str().unwrap().to_owned()
+        let health: Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(health["agent"]["instance_id"].as_str()?.to_owned())
     }
 }
 

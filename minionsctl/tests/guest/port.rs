@@ -36,25 +36,24 @@ fn the_socket_unit_holds_the_port_and_a_caller_waits_while_the_agent_is_away() {
 fn an_agent_that_hangs_is_killed_and_started_again_and_the_port_stays() {
     let disk = Disk::installed();
     let machine = Machine::debian(&disk, "watchdog");
+    let first = machine.instance();
     let pid = "systemctl show -P MainPID minions-agent.service";
     // The unit's patience is a minute; the mechanism is the same with less.
-    machine.printed(
+    machine.last_words(
         "mkdir -p /run/systemd/system/minions-agent.service.d
         printf '[Service]\\nWatchdogSec=4\\n' >/run/systemd/system/minions-agent.service.d/test.conf
         systemctl daemon-reload
         systemctl --no-block restart minions-agent.service",
     );
+    machine.until_another(&first);
     let instance = machine.instance();
     let before = machine.until_printed(pid);
     assert_eq!(machine.printed("systemctl show -P WatchdogUSec minions-agent.service"), "4s");
     // From a unit of its own, after the answer: the agent can't answer once it is stopped.
     machine.printed(&format!("systemd-run --quiet --no-block --on-active=1 kill -STOP {before}"));
-    let changed = testkit::rig::wait_until("another agent answers", SOON, || {
-        Ok(Some(machine.instance()).filter(|now| *now != instance))
-    });
-    changed.unwrap_or_else(|error| panic!("{error}"));
+    machine.until_another(&instance);
     assert_ne!(machine.printed(pid), before);
     let result =
-        machine.printed("journalctl -b -u minions-agent.service | grep -c 'watchdog timeout'");
+        machine.printed("journalctl -b -u minions-agent.service | grep -ci 'watchdog timeout'");
     assert!(result.parse::<u32>().unwrap() > 0);
 }
