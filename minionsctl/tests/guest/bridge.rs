@@ -35,6 +35,8 @@ impl Network {
         command.args(["--net", "--pid", "--fork", "--kill-child=KILL", "--", "bash", "-c", START]);
         command.args([&boot, &layout.kernel(), &layout.initrd(), &dir.path().to_owned()]);
         command.env("VHOST_DEVICE_VSOCK", layout.vsock_backend());
+        // Killed as they are, the scripts leave their scratch directories; so they go with ours.
+        command.env("XDG_RUNTIME_DIR", dir.path());
         let child = command.stdin(Stdio::null()).spawn().unwrap();
         Self { child, dir }
     }
