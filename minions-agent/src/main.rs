@@ -4,7 +4,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::listen::{Listen, Listener};
 use minions_agent::privileges;
 use minions_agent::supervision::Supervision;
-use minions_agent::{Agent, Capabilities, Config};
+use minions_agent::{Agent, Capabilities, Config, init};
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,6 +29,9 @@ usage: minions-agent [OPTIONS]
   --exec-user USER[:GROUP]            programs that name no user run as this one
                                       [default: the agent's own user]. A default, no barrier: the
                                       host may name another one
+  --init                              be the first process of a VM that has no other: mount, insert
+                                      modules, keep an agent with the other options running, reap,
+                                      power off when asked. Implied for PID 1 named `init`
   --log-level LEVEL                   error, warn, info, debug or trace [default: info]
   --version
   --help
@@ -54,11 +57,19 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
+    if let Some(options) = init::asked(std::env::args_os()) {
+        let Err(error) = init::run(&options);
+        return ended(Err(run_failure(error)));
+    }
     let done = match parse(Parser::from_env()) {
         Ok(Asked::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
         Ok(Asked::Serve(options)) => run(options),
         Err(error) => Err(Failure::Usage(error)),
     };
+    ended(done)
+}
+
+fn ended(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

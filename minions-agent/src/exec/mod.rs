@@ -37,6 +37,11 @@ pub(crate) use object::{Exec, ExecRefusal};
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{Handle, Piece, Tail};
 
+/// Ends the programs of an agent that has ended, where it was in no control group of its own.
+pub(crate) fn kill_leftover() {
+    process::kill_leftover();
+}
+
 use launch::{Launched, launch};
 use life::Life;
 use minions_proto::Invalid;

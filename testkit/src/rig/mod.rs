@@ -40,8 +40,8 @@ mod vm;
 mod vsock_backend;
 mod wait;
 
-pub use artifacts::Artifacts;
+pub use artifacts::{Artifacts, debian};
 pub use error::RigError;
-pub use layout::{GUEST_MODULES, Layout};
-pub use vm::{Vm, VmConfig};
+pub use layout::{DISK_MODULES, GUEST_MODULES, Layout};
+pub use vm::{Guest, Vm, VmConfig};
 pub use wait::wait_until;

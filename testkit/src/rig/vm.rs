@@ -43,12 +43,50 @@ pub struct VmConfig {
     /// Network cards, `eth0` and on, each on a network of its own with QEMU as the gateway (10.0.2.2,
     /// fec0::2); the last byte of their MACs counts from 1.
     pub nics: u8,
+    /// What it boots into.
+    pub guest: Guest,
+    /// Whether a reboot of the guest ends QEMU, as it ends Firecracker.
+    pub reboot_ends: bool,
+}
+
+/// What a VM boots into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guest {
+    /// The rig's own initial ramdisk: busybox and the agent.
+    Small,
+    /// The same, with the agent itself as the first process (`--init`).
+    AgentFirst,
+    /// A raw disk image with a file system that systemd or another init is on; it is written to.
+    Disk(PathBuf),
 }
 
 impl VmConfig {
     /// A small VM: 256 MiB, one CPU, one network card.
     pub fn new(name: impl Into<String>, socket_dir: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), socket_dir: socket_dir.into(), memory_mib: 256, cpus: 1, nics: 1 }
+        Self {
+            name: name.into(),
+            socket_dir: socket_dir.into(),
+            memory_mib: 256,
+            cpus: 1,
+            nics: 1,
+            guest: Guest::Small,
+            reboot_ends: false,
+        }
+    }
+
+    /// A VM with a distribution on `disk`: 512 MiB and two CPUs. A reboot ends it; boot it again.
+    pub fn with_disk(
+        name: impl Into<String>,
+        socket_dir: impl Into<PathBuf>,
+        disk: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            memory_mib: 512,
+            cpus: 2,
+            guest: Guest::Disk(disk.into()),
+            reboot_ends: true,
+            ..Self::new(name, socket_dir)
+        }
     }
 }
 
@@ -90,10 +128,12 @@ impl Vm {
         let vsock_backend = vsock_backend::start(artifacts, &vhost_socket, &socket, &log)?;
         let socket = OwnedSocket::claim(socket)?;
         let qemu = start_qemu(artifacts, &config, private.path())?;
+        // A distribution doesn't say so. Before its driver's first start the backend refuses, unharmed.
+        let boots_due = usize::from(!matches!(config.guest, Guest::Disk(_)));
         let mut vm = Self {
             artifacts: artifacts.clone(),
             config,
-            boots_due: AtomicUsize::new(1),
+            boots_due: AtomicUsize::new(boots_due),
             qemu,
             vsock_backend,
             socket,

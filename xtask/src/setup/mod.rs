@@ -4,6 +4,7 @@ mod agent;
 mod apt;
 mod archive;
 pub(crate) mod cargo_tool;
+mod debian;
 mod edit;
 mod editor;
 mod initrd;
@@ -22,7 +23,7 @@ use apt::{Apt, Need};
 /// How many steps [`for_vm`] takes.
 pub(crate) const VM_STEPS: usize = 5;
 /// How many steps [`for_tests`] takes.
-pub(crate) const TEST_STEPS: usize = VM_STEPS + 2;
+pub(crate) const TEST_STEPS: usize = VM_STEPS + 3;
 
 /// Prepares all that a VM is booted from.
 pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
@@ -31,8 +32,9 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 
 /// Prepares all that the tests need: a VM and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    let [iproute, chromium, systemd, compiler] = apt::TEST_NEEDS;
-    prepare(workspace, steps, &[python::NEED, iproute, chromium, systemd, compiler])?;
+    let needs: Vec<Need> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
+    prepare(workspace, steps, &needs)?;
+    steps.run("Debian guest", || debian::ensure(workspace.rig()))?;
     steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(workspace.rig()))?;
     steps.run("python tools", || python::ensure(&workspace.rig().venv()))
 }

@@ -77,6 +77,14 @@ fn parent() -> Option<PathBuf> {
     }
 }
 
+/// Kills what an agent in no group of its own has left behind.
+pub(in crate::exec) fn kill_leftover() {
+    for mount in MOUNTS {
+        // There may be none, of either.
+        let _ = fs::write(Path::new(mount).join(OURS).join("cgroup.kill"), "1");
+    }
+}
+
 impl Shared {
     fn sweep(&self) {
         let mut leftover = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
