@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use testkit::rig::{Artifacts, RigError, Vm, VmConfig};
 
 const AGENT_PORT: u32 = 1024;
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(120);
 
 fn boot(name: &str, dir: &TempDir) -> Vm {
     try_boot(name, dir).unwrap_or_else(|error| panic!("{error}"))

@@ -18,6 +18,8 @@ pub(crate) struct Files<'a> {
 /// - `restrict=on` keeps every packet of the guest inside QEMU: only its own gateway answers.
 /// - `-no-reboot` only if asked for: with it a reset, the guest's or the monitor's, would end QEMU.
 ///   `panic=0` keeps a guest that panicked from booting over and over.
+/// - `no_timer_check`: at its start the kernel counts timer interrupts for 40 ms, and panics when an
+///   emulated processor that the host leaves waiting gets too few of them.
 pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_>) -> Command {
     let memory = config.memory_mib;
     let mut command = Command::new(&artifacts.qemu);
@@ -47,6 +49,8 @@ pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_
     command
 }
 
+const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=0 no_timer_check";
+
 fn boot_from(command: &mut Command, artifacts: &Artifacts, config: &VmConfig) {
     let (initrd, words) = match &config.guest {
         Guest::Small => (&artifacts.initrd, ""),
@@ -63,7 +67,7 @@ fn boot_from(command: &mut Command, artifacts: &Artifacts, config: &VmConfig) {
         .arg("-initrd")
         .arg(initrd)
         .arg("-append")
-        .arg(format!("console=ttyS0 quiet panic=0 minions.hostname={} {words}", config.name));
+        .arg(format!("{KERNEL_WORDS} minions.hostname={} {words}", config.name));
 }
 
 fn with_path(before: &str, path: &Path, after: &str) -> OsString {
