@@ -16,7 +16,7 @@ const VM: &str = "net-test-vm";
 /// All that a change may touch, byte for byte as the guest's tools print it. The packet counters of
 /// its links are none of it.
 const STATE: &str = "ip addr; ip -4 route show table all; ip -6 route show table all | sort; \
-    hostname; cat /proc/sys/net/ipv6/conf/eth*/accept_ra; ls -l /etc/resolv.conf; cat /etc/resolv.conf";
+    hostname; cat /proc/sys/net/ipv6/conf/eth*/accept_ra; stat -c '%A %u:%g %F' /etc/resolv.conf; cat /etc/resolv.conf";
 
 struct Guest {
     // Dropped first.

@@ -18,6 +18,8 @@ pub(crate) struct Files<'a> {
 /// - `restrict=on` keeps every packet of the guest inside QEMU: only its own gateway answers.
 /// - No `-no-reboot`: with it a reset, the guest's or the monitor's, would end QEMU.
 ///   `panic=0` keeps a guest that panicked from booting over and over.
+/// - `no_timer_check`: the kernel counts timer ticks for a moment at its start, and panics if a busy
+///   host gave QEMU no time for them.
 pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_>) -> Command {
     let memory = config.memory_mib;
     let mut command = Command::new(&artifacts.qemu);
@@ -31,7 +33,7 @@ pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_
         .arg("-initrd")
         .arg(&artifacts.initrd)
         .arg("-append")
-        .arg(format!("console=ttyS0 quiet panic=0 minions.hostname={}", config.name))
+        .arg(format!("console=ttyS0 quiet panic=0 no_timer_check minions.hostname={}", config.name))
         .arg("-serial")
         .arg(with_path("file:", files.serial, ""))
         .arg("-qmp")
