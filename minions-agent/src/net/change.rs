@@ -79,5 +79,5 @@ async fn put_back(
     let mut restored = snapshot.restore(places).await;
     // One that stays would have the next agent do it again, which is no harm.
     restored = restored.and(journal.clear());
-    ChangeError { step, error, restored }
+    ChangeError { step, error, restored: restored.map_err(Box::new) }
 }

@@ -86,7 +86,7 @@ pub(crate) struct ChangeError {
     pub(crate) step: &'static str,
     pub(crate) error: NetworkError,
     /// Why the network is not as it was before.
-    pub(crate) restored: Result<(), NetworkError>,
+    pub(crate) restored: Result<(), Box<NetworkError>>,
 }
 
 impl ChangeError {
@@ -97,12 +97,12 @@ impl ChangeError {
 
     /// The change is there, and an agent that starts would put it back.
     pub(super) fn unjournaled(error: NetworkError) -> Self {
-        Self { step: "journal", error, restored: Err(NetworkError::Interrupted) }
+        Self { step: "journal", error, restored: Err(Box::new(NetworkError::Interrupted)) }
     }
 
     /// A bug.
     pub(super) fn interrupted() -> Self {
-        let restored = Err(NetworkError::Interrupted);
+        let restored = Err(Box::new(NetworkError::Interrupted));
         Self { step: "apply", error: NetworkError::Interrupted, restored }
     }
 }

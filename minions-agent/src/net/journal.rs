@@ -126,7 +126,8 @@ impl Entry {
     }
 }
 
-fn bytes(message: &impl Emitable) -> Vec<u8> {
+/// As netlink has it.
+pub(super) fn bytes(message: &impl Emitable) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);
     bytes

@@ -6,7 +6,7 @@
 use super::dns::{Owner, Places};
 use super::rtnl::Rtnl;
 use super::snapshot::{self, LinkState, Snapshot};
-use super::{NetworkError, address, link, route};
+use super::{NetworkError, address, journal, link, route};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
@@ -118,7 +118,7 @@ fn same(one: &[AddressMessage], other: &[AddressMessage]) -> bool {
 
 /// What an address is, without what changes by itself: how long it still lives, and whether others
 /// were found that have it.
-fn key(address: &AddressMessage) -> AddressMessage {
+fn key(address: &AddressMessage) -> Vec<u8> {
     let mut key = address.clone();
     key.header.flags = Default::default();
     for attribute in &mut key.attributes {
@@ -139,7 +139,7 @@ fn key(address: &AddressMessage) -> AddressMessage {
             _ => {}
         }
     }
-    key
+    journal::bytes(&key)
 }
 
 /// The message that makes it again, `elapsed` seconds later; `None` if it would have ended by now.
@@ -172,7 +172,7 @@ async fn routes(rtnl: &Rtnl, then: &Snapshot) -> Result<(), NetworkError> {
     let was: Vec<_> = then.routes.iter().map(route_key).collect();
     for route in route::list(rtnl).await? {
         let extra = snapshot::is_kept(&route.header) && !was.contains(&route_key(&route));
-        if extra && !is_the_kernels(&route) {
+        if extra && !is_link_local(&route) {
             route::delete(rtnl, route).await?;
         }
     }
@@ -195,18 +195,12 @@ fn is_link_local(route: &RouteMessage) -> bool {
     route::destination_of(route).is_some_and(|to| minions_proto::cidr::is_link_local_v6(to.addr()))
 }
 
-fn is_the_kernels(route: &RouteMessage) -> bool {
-    is_link_local(route)
-}
-
 /// What a route is, without what changes by itself: its use, and its carrier.
-fn route_key(route: &RouteMessage) -> RouteMessage {
-    let mut key = settings(route);
-    key.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Expires(_)));
-    key
+fn route_key(route: &RouteMessage) -> Vec<u8> {
+    journal::bytes(&settings(route))
 }
 
-/// What can be set of a route.
+/// What can be set of a route. When it ends is shown among what changes by itself.
 fn settings(route: &RouteMessage) -> RouteMessage {
     let mut message = route.clone();
     message.header.flags &= RouteFlags::Onlink;

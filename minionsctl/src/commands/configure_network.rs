@@ -34,7 +34,7 @@ pub(super) async fn run(
             let patience = Patience { asked: context.timeout, at_most: CHANGE };
             let applied: NetworkApplied =
                 client.send_json(Method::PUT, &path, &body, patience).await?;
-            context.printer.result(&applied, rows)?;
+            show(context.printer, &applied)?;
         }
     }
     Ok(ExitStatus::Success)
@@ -117,10 +117,20 @@ fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
     serde_json::from_str(&text.map_err(unreadable)?).map_err(|error| unreadable(error.into()))
 }
 
-fn rows(applied: &NetworkApplied) -> Rows {
-    let rows = Rows::new().row([applied.message.clone()]);
-    let changes = applied.changes.iter().flatten();
-    let rows = changes.fold(rows, |rows, change| rows.row(line(change)));
+/// What was done, what is different, and what else there is to say: each with columns of its own.
+fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
+    if printer.is_json() {
+        return Printer::json(applied);
+    }
+    printer.heading(&applied.message)?;
+    printer.result(applied, |applied| {
+        let changes = applied.changes.iter().flatten();
+        changes.fold(Rows::new(), |rows, change| rows.row(line(change)))
+    })?;
+    printer.result(applied, remarks)
+}
+
+fn remarks(applied: &NetworkApplied) -> Rows {
     let names = applied
         .verified
         .iter()
@@ -128,8 +138,8 @@ fn rows(applied: &NetworkApplied) -> Rows {
         .filter_map(|check| serde_json::to_value(check).ok()?.as_str().map(str::to_owned));
     let names: Vec<_> = names.collect();
     let rows = match names.as_slice() {
-        [] => rows,
-        names => rows.value("Verified:", names.join(", ")),
+        [] => Rows::new(),
+        names => Rows::new().value("Verified:", names.join(", ")),
     };
     let rows = rows.optional("DNS by:", applied.dns_owner.as_ref());
     match &applied.pending {

@@ -66,16 +66,15 @@ fn check_route(
     };
     let plan =
         RoutePlan { to, via, selector, on_link, metric: metric(change.metric, is_ipv4), field };
-    match (via, interfaces.iter().find(|one| one.selector == plan.selector)) {
-        (Some(via), Some(interface)) if !on_link => {
-            if !is_on_link(via, interface) {
-                let reason = "is in no subnet of its interface; if it is on the link all the same, \
-                              say so with `on_link`";
-                return Err(Invalid::value(via_field, &via.to_string(), reason));
-            }
-        }
-        // An interface that the request says nothing of: the kernel knows.
-        _ => {}
+    // An interface that the request says nothing of: the kernel knows.
+    let interface = interfaces.iter().find(|one| one.selector == plan.selector);
+    if let (Some(via), Some(interface)) = (via, interface)
+        && !on_link
+        && !is_on_link(via, interface)
+    {
+        let reason = "is in no subnet of its interface; if it is on the link all the same, say so \
+                      with `on_link`";
+        return Err(Invalid::value(via_field, &via.to_string(), reason));
     }
     Ok(plan)
 }
