@@ -1,7 +1,10 @@
 //! The daemon over HTTP.
 
+mod events;
 mod lines;
 mod upgrade;
+
+pub(crate) use events::Told;
 
 use crate::config::Config;
 use crate::failure::Failure;
