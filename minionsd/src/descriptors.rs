@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const OWN: usize = 20;
 
 /// Of each listener, for clients that only get to hear that there are too many.
-pub(crate) const OVERFLOW: usize = 2;
+pub(crate) const OVERFLOW: usize = 4;
 
 /// Clients connected at once, over TCP and over Unix apart: nobody who may only use the one shuts out
 /// those who may use the other.

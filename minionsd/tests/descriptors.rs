@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 struct Daemon {
     dir: TempDir,
     socket: PathBuf,
-    _child: Child,
+    child: Child,
 }
 
 impl Daemon {
@@ -34,7 +34,7 @@ impl Daemon {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { dir, socket, _child: child }
+        Self { dir, socket, child }
     }
 
     /// Over a connection of its own: its status, and what it says.
@@ -111,7 +111,7 @@ async fn clients_beyond_the_limit_are_told_so_and_may_still_ask_whether_it_lives
 async fn the_soft_limit_is_raised_to_the_hard_one() {
     let daemon = Daemon::limited("ulimit -S -n 64; ulimit -H -n 640");
     daemon.until("/readyz", |status, _| status == 200).await;
-    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon._child.id().unwrap()));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.child.id().unwrap()));
     let limits = limits.unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let columns: Vec<_> = files.split_ascii_whitespace().collect();

@@ -31,8 +31,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// For a client for whom there is no room to say what it wants, which it gets one answer to.
-const SHED_DEADLINE: Duration = Duration::from_secs(2);
+/// For a client for whom there is no room: to say what it wants, and to get its one answer. Short, because
+/// others stand behind it who want to know at least whether the daemon lives.
+const SHED_DEADLINE: Duration = Duration::from_millis(250);
 
 /// How often an HTTP/2 client is asked whether it is still there, and how long it has to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -353,7 +354,7 @@ impl Server {
             return;
         };
         tokio::spawn(async move {
-            match timeout(TLS_DEADLINE, acceptor.accept(stream)).await {
+            match timeout(http.lasts.unwrap_or(TLS_DEADLINE), acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => http.serve(stream, peer, watcher, place).await,
                 Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
                 Err(_) => tracing::debug!("no TLS handshake in time"),

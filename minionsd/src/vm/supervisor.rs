@@ -142,18 +142,18 @@ impl Supervisor {
         from + pause
     }
 
-    /// Probes. Calls that fail meanwhile count at once, however long the probe takes.
+    /// Probes. Calls that fail meanwhile count at once, however long the probe takes; then another one
+    /// decides, over a connection of its own.
     async fn probe_and_heed_calls(
         &self,
         own: &mut Option<AgentConnection>,
     ) -> Result<Health, ProbeError> {
-        let probe = self.probe(own);
-        tokio::pin!(probe);
         tokio::select! {
-            probed = &mut probe => return probed,
+            probed = self.probe(own) => return probed,
             failure = self.calls.too_many_failed() => self.calls_failed(failure),
         }
-        probe.await
+        *own = None;
+        self.probe(own).await
     }
 
     /// Asks the agent over the supervisor's own connection, made anew if there is none.
@@ -211,8 +211,6 @@ impl Supervisor {
 
     fn answered(&self, health: Health, now: Timestamp) {
         let mut identity = Identity::Same;
-        // Whatever calls had against the agent: they may try again.
-        self.calls.succeeded();
         self.change(|status| {
             let (who, moved) = status.answered(health, now);
             if who != Identity::Same {
@@ -233,7 +231,7 @@ impl Supervisor {
     fn calls_failed(&self, failure: Failure) {
         self.pool.close_idle();
         self.change(|status| status.calls_failed(failure, Timestamp::now()));
-        // From the next one on they count again.
+        // Also if that changed nothing: from the next one on they count again.
         self.calls.succeeded();
     }
 
@@ -242,6 +240,9 @@ impl Supervisor {
         let mut moved = None;
         self.status.send_modify(|status| moved = change(status));
         let Some(moved) = moved else { return };
+        // What calls had against the agent is dealt with. Not before: that probes are answered is no
+        // answer to them.
+        self.calls.succeeded();
         let (before, after, cause) =
             (moved.before.as_str(), moved.after.as_str(), moved.cause.as_str());
         let failure = self.status.borrow().reason.as_ref().map(|reason| reason.failure.as_str());
