@@ -82,3 +82,67 @@ impl AsyncWrite for AgentSocket {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use minions_proto::connection::{Connection, ExchangeError};
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Semaphore;
+    use tokio::time::Instant;
+
+    /// A reply of so many bytes.
+    const LEN: usize = 512 * 1024;
+
+    /// A connection to a guest that answers everything with [`LEN`] bytes.
+    fn connection(budget: &Budget) -> Connection<AgentSocket> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let descriptor = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        tokio::spawn(async move {
+            let prefix = u32::try_from(LEN).unwrap().to_be_bytes();
+            let reply = [&prefix[..], &vec![b' '; LEN]].concat();
+            while theirs.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {
+                if theirs.write_all(&reply).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Connection::new(AgentSocket::new(ours, budget.share(), descriptor))
+    }
+
+    async fn exchange(connection: &mut Connection<AgentSocket>) -> Result<usize, ExchangeError> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        connection.exchange(b"request", deadline).await.map(|reply| reply.len())
+    }
+
+    #[tokio::test]
+    async fn a_long_reply_takes_its_share_and_gives_it_back() {
+        let budget = Budget::default();
+        let mut connection = connection(&budget);
+        for _ in 0..3 {
+            assert_eq!(exchange(&mut connection).await.unwrap(), LEN);
+            assert!((LEN..2 * LEN).contains(&budget.used()), "{}", budget.used());
+        }
+        connection.get_mut().rest();
+        assert_eq!(budget.used(), 0);
+        exchange(&mut connection).await.unwrap();
+        drop(connection);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn replies_that_do_not_fit_together_are_refused_and_their_connections_closed() {
+        let budget = Budget::default();
+        let mut others = budget.share();
+        while others.try_grow_to(budget.used() + 1) {}
+        let full = budget.used();
+        let mut connection = connection(&budget);
+        let refused = exchange(&mut connection).await.unwrap_err();
+        assert!(matches!(refused, ExchangeError::Lost { source, .. } if is_no_room(&source)));
+        assert!(!connection.is_reusable());
+        assert_eq!(budget.used(), full);
+    }
+}
