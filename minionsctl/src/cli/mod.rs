@@ -91,6 +91,11 @@ pub(crate) enum Command {
         /// Which VM
         vm: VmName,
     },
+    /// Find out which layer between minionsd and a guest's name servers is broken, and what to do
+    Doctor {
+        /// Which VM
+        vm: VmName,
+    },
     /// Ask the agent for its health
     Health {
         /// Which VM

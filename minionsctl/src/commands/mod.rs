@@ -2,6 +2,7 @@
 
 mod attach;
 mod configure_network;
+mod doctor;
 mod exec;
 mod get;
 mod health;
@@ -68,6 +69,7 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failu
         Command::Wait { vm, id: Some(id) } => {
             wait_exec::run(&context, &daemon(&config, socket)?, &vm, &id).await
         }
+        Command::Doctor { vm } => doctor::run(&context, &daemon(&config, socket)?, &vm).await,
         Command::Health { vm } => health::run(&context, &target(vm)?).await,
         Command::Status { vm } => status::run(&context, &target(vm)?).await,
         Command::Network { vm } => network::run(&context, &target(vm)?).await,

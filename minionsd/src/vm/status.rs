@@ -323,7 +323,8 @@ mod tests {
     fn a_base_agents_guest_booted_again_if_it_has_been_up_for_less_than_before() {
         let mut status = found();
         let mut answered = |uptime_secs, agent: Option<AgentInfo>| {
-            let health = Health { uptime_secs, hostname: "guest".into(), agent, time_unix_ms: None };
+            let health =
+                Health { uptime_secs, hostname: "guest".into(), agent, time_unix_ms: None };
             status.answered(health, Timestamp::now()).0
         };
         assert_eq!(answered(10, None), Identity::Same);
