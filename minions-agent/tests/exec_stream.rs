@@ -269,7 +269,7 @@ async fn a_terminal_is_resized_interrupted_and_ended() {
     stream.until("over").await;
     assert_eq!(stream.collect().await.ended.unwrap().outcome, Outcome::Exited { code: 0 });
 
-    let start = ExecStart { stdin: true, ..with_tty("echo up; sleep 300") };
+    let start = ExecStart { stdin: true, ..with_tty("echo up; exec sleep 300") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
     stream.until("up").await;
     stream.send(Channel::Stdin, b"\x03").await;
