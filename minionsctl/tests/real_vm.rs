@@ -270,6 +270,21 @@ async fn a_clock_that_is_off_is_told_and_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_is_set_by_the_daemon_itself_if_that_is_wanted() {
+    let limit = Some(Duration::from_secs(60));
+    let daemon = TestDaemon::with(|config| config.clock_limit = limit).await;
+    let _vm = boot(&daemon, VM);
+    daemon.until_state(VM, "ready").await;
+    // Behind the daemon's back.
+    printed(&daemon, "date -s '2033-05-18 00:00:00'").await;
+    let path = format!("/vms/{VM}/health");
+    let right = |health: &Reply| {
+        health.json["clock_offset_ms"].as_i64().is_some_and(|ms| ms.abs() < 3_600_000)
+    };
+    daemon.until(&path, right).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_is_powered_off_after_it_has_said_so() {
     let (mut vm, daemon) = ready().await;
     let body = json!({ "action": "explode" });

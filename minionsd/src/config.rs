@@ -20,6 +20,10 @@ const DEFAULT_POOL_SIZE: usize = 8;
 /// A VMM serves 1023 connections a VM; other tools want some of them too.
 const MAX_POOL_SIZE: usize = 512;
 
+/// A probe tells a clock to some milliseconds; a day off is off for everybody.
+const CLOCK_LIMITS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_hours(24);
+
 /// Shorter than the 90 s after which systemd loses its patience.
 const DEFAULT_SHUTDOWN_GRACE_SECS: u64 = 10;
 
@@ -144,6 +148,7 @@ struct File {
     #[serde(default)]
     allowed_origins: Vec<String>,
     pool_size: Option<usize>,
+    clock_limit_ms: Option<u64>,
     shutdown_grace_secs: Option<u64>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
@@ -184,6 +189,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Calls under way at once per VM.
     pub pool_size: usize,
+    /// A guest whose clock is off by more than this has it set, once a minute at most; never without.
+    pub clock_limit: Option<Duration>,
     /// How long requests under way may take once the daemon is told to stop.
     pub shutdown_grace: Duration,
     /// How to log.
@@ -305,6 +312,7 @@ impl Config {
             allowed_hosts: file.allowed_hosts,
             allowed_origins: file.allowed_origins,
             pool_size: file.pool_size.unwrap_or(DEFAULT_POOL_SIZE),
+            clock_limit: file.clock_limit_ms.map(Duration::from_millis),
             shutdown_grace: Duration::from_secs(grace),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log_level: args.log_level.or(file.log_level).unwrap_or_else(|| "info".into()),
@@ -328,6 +336,13 @@ impl Config {
         if !(2..=MAX_POOL_SIZE).contains(&self.pool_size) {
             let value = self.pool_size.try_into().unwrap_or(u64::MAX);
             let (field, allowed) = ("pool_size", "2 to 512");
+            return Err(ConfigError::OutOfRange { field, value, allowed });
+        }
+        if let Some(limit) = self.clock_limit
+            && !CLOCK_LIMITS.contains(&limit)
+        {
+            let value = limit.as_millis().try_into().unwrap_or(u64::MAX);
+            let (field, allowed) = ("clock_limit_ms", "100 to 86400000");
             return Err(ConfigError::OutOfRange { field, value, allowed });
         }
         Ok(())

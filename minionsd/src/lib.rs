@@ -16,6 +16,7 @@
 mod agent;
 mod api;
 mod budget;
+mod clock;
 pub mod config;
 mod descriptors;
 mod events;
@@ -104,8 +105,10 @@ impl Daemon {
             budget: budget.clone(),
             meters: Arc::clone(&meters),
         };
-        let (socket_dir, pool_size) = (self.config.socket_dir.clone(), self.config.pool_size);
-        let registry = vm::Registry::start(socket_dir, pool_size, means, &tasks, &stop);
+        let each =
+            vm::Each { pool_size: self.config.pool_size, clock_limit: self.config.clock_limit };
+        let socket_dir = self.config.socket_dir.clone();
+        let registry = vm::Registry::start(socket_dir, each, means, &tasks, &stop);
         let draining = CancellationToken::new();
         let execs =
             exec::Execs::new(tasks.clone(), draining.clone(), budget, descriptors.websockets);

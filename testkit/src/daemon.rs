@@ -47,6 +47,7 @@ pub fn config(dir: &Path) -> Config {
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         pool_size: 8,
+        clock_limit: None,
         shutdown_grace: Duration::from_secs(10),
         log_format: LogFormat::Text,
         log_level: "info".into(),

@@ -1,9 +1,9 @@
 //! `GET /vms/{vm}/health`.
 
-use super::clock::offset_ms;
 use super::extract::{CallParams, Patience, TheVm};
 use super::problem::{ApiError, GuestProblems};
 use crate::agent::Lane;
+use crate::clock::offset_ms;
 use axum::Json;
 use minions_api::{VmName, health};
 use minions_proto::message::{AgentInfo, HealthCheck};

@@ -13,4 +13,4 @@ pub(crate) mod status;
 pub(crate) mod supervisor;
 pub(crate) mod transition;
 
-pub(crate) use registry::{Means, Registry, Vm};
+pub(crate) use registry::{Each, Means, Registry, Vm};

@@ -17,6 +17,7 @@ use minions_api::{Timestamp, VmName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,6 +60,15 @@ impl Vm {
 /// All of them.
 pub(crate) type Vms = BTreeMap<VmName, Vm>;
 
+/// What the configuration says for each VM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Each {
+    /// Calls under way at once.
+    pub(crate) pool_size: usize,
+    /// A clock that is off by more is set; never without.
+    pub(crate) clock_limit: Option<Duration>,
+}
+
 /// The picture. A cheap clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
@@ -77,11 +87,11 @@ pub(crate) struct Means {
 }
 
 impl Registry {
-    /// Starts to discover the VMs in `socket_dir` and to supervise each, with at most `pool_size`
-    /// calls under way per VM. Everything runs in `tasks` and ends with `stop`.
+    /// Starts to discover the VMs in `socket_dir` and to supervise each as `each` says.
+    /// Everything runs in `tasks` and ends with `stop`.
     pub(crate) fn start(
         socket_dir: PathBuf,
-        pool_size: usize,
+        each: Each,
         means: Means,
         tasks: &TaskTracker,
         stop: &CancellationToken,
@@ -92,7 +102,7 @@ impl Registry {
         let Means { descriptors, budget, meters } = means;
         let dials = Dials::new(MAX_DIALS, tasks.clone(), descriptors, budget, Arc::clone(&meters));
         let keeper = Keeper {
-            pool_size,
+            each,
             dials: dials.clone(),
             events: events.clone(),
             meters,
@@ -124,7 +134,7 @@ impl Registry {
 
 /// Owns the set of VMs.
 struct Keeper {
-    pool_size: usize,
+    each: Each,
     dials: Dials,
     events: Events,
     meters: Arc<Meters>,
@@ -209,7 +219,7 @@ impl Keeper {
 
     fn supervise(&self, name: VmName, socket: discovery::Socket) -> Known {
         let id = socket.id;
-        let pool = Pool::new(Connector::new(socket, self.dials.clone()), self.pool_size);
+        let pool = Pool::new(Connector::new(socket, self.dials.clone()), self.each.pool_size);
         let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let (nudge, calls) = (Arc::new(Notify::new()), Arc::new(Calls::default()));
         let stop = self.stop.child_token();
@@ -223,6 +233,7 @@ impl Keeper {
             calls,
             events: self.events.clone(),
             meters: Arc::clone(&self.meters),
+            clock_limit: self.each.clock_limit,
             stop: stop.clone(),
         };
         self.tasks.spawn(supervisor.run());

@@ -11,6 +11,7 @@ use super::process::Process;
 use super::status::{Identity, Moved, VmStatus, backoff};
 use crate::agent::socket::is_no_room;
 use crate::agent::{AgentConnection, Calls, Pool};
+use crate::clock::ClockKeeper;
 use crate::events::Events;
 use crate::metrics::Meters;
 use minions_api::event::{Event, EventKind};
@@ -44,6 +45,7 @@ pub(crate) struct Supervisor {
     pub(crate) calls: Arc<Calls>,
     pub(crate) events: Events,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) clock_limit: Option<Duration>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -54,12 +56,12 @@ struct ProbeError {
 }
 
 /// What the supervisor has between two probes.
-#[derive(Default)]
 struct Hold {
     /// Its own connection, if the last probe was answered on it.
     own: Option<AgentConnection>,
     /// The process that listens on the socket, watched.
     vmm: Option<Process>,
+    clock: ClockKeeper,
     /// How often in a row its connection died right after an answer.
     early_deaths: u32,
 }
@@ -75,10 +77,15 @@ impl Supervisor {
     }
 
     async fn supervise(&self) {
-        let mut hold = Hold::default();
+        let mut hold = Hold {
+            own: None,
+            vmm: None,
+            clock: ClockKeeper::new(self.clock_limit),
+            early_deaths: 0,
+        };
         loop {
             let begun = Instant::now();
-            let probed = self.probe_and_heed_calls(&mut hold.own).await;
+            let probed = self.probe_and_heed_calls(&mut hold).await;
             self.meters.probed(begun.elapsed(), probed.as_ref().err().map(|error| error.failure));
             let probed_at = Instant::now();
             self.look_at_vmm(&mut hold);
@@ -144,33 +151,31 @@ impl Supervisor {
 
     /// Probes. Calls that fail meanwhile count at once, however long the probe takes; then another one
     /// decides, over a connection of its own.
-    async fn probe_and_heed_calls(
-        &self,
-        own: &mut Option<AgentConnection>,
-    ) -> Result<Health, ProbeError> {
+    async fn probe_and_heed_calls(&self, hold: &mut Hold) -> Result<Health, ProbeError> {
         tokio::select! {
-            probed = self.probe(own) => return probed,
+            probed = self.probe(hold) => return probed,
             failure = self.calls.too_many_failed() => self.calls_failed(failure),
         }
-        *own = None;
-        self.probe(own).await
+        hold.own = None;
+        self.probe(hold).await
     }
 
     /// Asks the agent over the supervisor's own connection, made anew if there is none.
     ///
     /// Safe to cancel: the connection is then closed.
-    async fn probe(&self, own: &mut Option<AgentConnection>) -> Result<Health, ProbeError> {
-        let mut connection = match own.take() {
+    async fn probe(&self, hold: &mut Hold) -> Result<Health, ProbeError> {
+        let mut connection = match hold.own.take() {
             Some(connection) => connection,
             None => self.pool.connector().connect().await.map_err(|error| ProbeError {
                 failure: error.failure(),
                 message: error.message(),
             })?,
         };
-        let deadline = Instant::now() + PROBE_DEADLINE;
+        let (deadline, asked) = (Instant::now() + PROBE_DEADLINE, SystemTime::now());
         let health = connection.call(&HealthCheck {}, deadline).await.map_err(probe_error)?;
+        hold.clock.keep(&self.name, &mut connection, &health, asked).await;
         connection.get_mut().rest();
-        *own = Some(connection);
+        hold.own = Some(connection);
         Ok(health)
     }
 
