@@ -1,5 +1,6 @@
 //! What a fake VMM and the guest behind it do.
 
+use super::Guest;
 use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
@@ -17,7 +18,9 @@ use tokio::time::sleep;
 pub enum Behaviour {
     /// As a VMM with a guest whose agent is well.
     Agent(Agent),
-    /// Likewise, through a buffer of so many bytes: what is in it when the connection is
+    /// Likewise, with a guest that runs nothing, and answers as it is told to.
+    Guest(Guest),
+    /// As `Agent`, through a buffer of so many bytes: what is in it when the connection is
     /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
     Buffered(Agent, usize),
     /// Likewise, but the reply to the first request to start a program is lost, with its connection.
@@ -60,6 +63,10 @@ impl Behaviour {
                     agent.serve(stream).await;
                     Ok(())
                 }
+                Err(error) => Err(error),
+            },
+            Self::Guest(guest) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => guest.serve(&mut stream).await,
                 Err(error) => Err(error),
             },
             Self::Buffered(agent, bytes) => match grant(&mut stream, 1_073_741_824).await {
@@ -113,7 +120,7 @@ impl Behaviour {
 }
 
 /// Reads and ignores until the client goes away.
-async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
+pub(super) async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
     Ok(())
@@ -195,7 +202,10 @@ async fn streams(stream: &mut UnixStream, reply: &[u8], then: &[u8]) -> std::io:
 }
 
 /// Waits for a whole frame; `None` at the end of the stream.
-async fn request(stream: &mut UnixStream, decoder: &mut Decoder) -> std::io::Result<Option<Bytes>> {
+pub(super) async fn request(
+    stream: &mut UnixStream,
+    decoder: &mut Decoder,
+) -> std::io::Result<Option<Bytes>> {
     loop {
         match decoder.next_frame() {
             Ok(Some(request)) => return Ok(Some(request)),
