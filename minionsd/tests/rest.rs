@@ -133,6 +133,21 @@ async fn the_documentation_needs_no_network() {
 }
 
 #[tokio::test]
+async fn the_dashboard_needs_no_network() {
+    let daemon = TestDaemon::start().await;
+    for (path, kind) in
+        [("/", "text/html"), ("/dashboard.js", "text/javascript"), ("/dashboard.css", "text/css")]
+    {
+        let file = daemon.http.get(daemon.url(path)).send().await.unwrap();
+        assert_eq!(file.status(), 200, "{path}");
+        assert!(file.headers()["content-type"].to_str().unwrap().starts_with(kind), "{path}");
+        let policy = file.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        assert!(!file.text().await.unwrap().contains("://"), "{path} names another place");
+    }
+}
+
+#[tokio::test]
 async fn a_request_keeps_its_id() {
     let daemon = TestDaemon::start().await;
     let given = daemon.http.get(daemon.url("/vms/nope")).header("x-request-id", "abc-123");

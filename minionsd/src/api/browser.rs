@@ -9,6 +9,7 @@
 //! change something: their pages act for whoever has them open.
 
 use super::auth::Peer;
+use super::dashboard;
 use super::problem::ApiError;
 use crate::config::Config;
 use axum::extract::{Request, State};
@@ -34,6 +35,13 @@ const NOTHING: HeaderValue =
 const OWN_FILES: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+);
+
+/// For the dashboard: only its own files, its own daemon, and no text that becomes markup.
+const DASHBOARD: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; \
+     frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
+     require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
 /// How long a browser may remember that it asked whether it may.
@@ -90,7 +98,11 @@ pub(super) async fn refuse(
 
 /// Tells browsers what a reply may do, whatever the reply: it goes around everything that refuses.
 pub(super) async fn restrict(request: Request, next: Next) -> Response {
-    let policy = if request.uri().path().starts_with("/docs") { OWN_FILES } else { NOTHING };
+    let policy = match request.uri().path() {
+        path if path.starts_with("/docs") => OWN_FILES,
+        path if dashboard::PATHS.contains(&path) => DASHBOARD,
+        _ => NOTHING,
+    };
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);

@@ -3,7 +3,7 @@
 //!
 //! * [`router`]: the route list and the layers around it.
 //! * [`vms`], [`health`], [`status`], [`network`], [`exec`], [`service`], [`docs`]: a file a
-//!   resource.
+//!   resource. [`dashboard`]: all VMs at a glance, for a browser.
 //! * [`problem`]: domain errors to problem details, in one exhaustive match.
 //! * [`extract`]: what a handler gets: the VM, the deadline, the body.
 //! * [`auth`]: who asks, and who may do what. [`audit`]: one line for each operate call.
@@ -14,6 +14,7 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 mod browser;
 mod clock;
+mod dashboard;
 mod docs;
 mod exec;
 mod extract;

@@ -3,7 +3,8 @@
 use super::auth::{self, Policy};
 use super::problem::{ApiError, catch_panic};
 use super::{
-    browser, clock, docs, exec, health, host, network, power, request_id, service, status, vms,
+    browser, clock, dashboard, docs, exec, health, host, network, power, request_id, service,
+    status, vms,
 };
 use crate::config::Config;
 use crate::exec::Execs;
@@ -151,7 +152,8 @@ pub(crate) fn app(registry: Registry, config: &Config, policy: Policy, execs: Ex
     let hosts = Arc::new(host::AllowedHosts::new(config));
     let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
-    let pages = docs::pages().layer(from_fn_with_state(api.clone(), auth::read));
+    let pages =
+        docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(api.clone(), auth::read));
     let router = router
         .with_state(api.clone())
         .merge(pages)

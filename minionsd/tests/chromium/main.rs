@@ -134,3 +134,17 @@ async fn a_page_of_ours_may() {
     assert_eq!((json, read, text), (&json!("200"), &json!("200"), &json!("415")));
     assert!(scene.marker.exists());
 }
+
+#[tokio::test]
+async fn the_dashboard_shows_what_guests_say_as_text() {
+    let scene = Scene::start(&[]).await;
+    let hostile = r#"{"status":"ok","uptime_secs":1,"hostname":"<img src=x onerror=document.title='owned'>"}"#;
+    let length = u32::try_from(hostile.len()).unwrap();
+    let frame = [&length.to_be_bytes()[..], hostile.as_bytes()].concat();
+    let _evil = FakeVmm::start(scene.daemon.sockets(), "evil", Behaviour::Replies(frame)).unwrap();
+    scene.daemon.until_state("evil", "ready").await;
+    let dom = dom(&scene.daemon.url("/")).await;
+    assert!(dom.contains(">web-1<") && dom.contains("2 of 2 ready"), "{dom}");
+    assert!(dom.contains("&lt;img src=x") && !dom.contains("<img"), "{dom}");
+    assert!(dom.contains("<title>minions</title>"), "{dom}");
+}
