@@ -9,11 +9,13 @@
 //! * [`vm_name`]: the one grammar for a VM's name.
 //! * [`vm`]: what the registry knows of a VM.
 //! * [`health`], [`status`], [`network`], [`exec`], [`clock`], [`power`]: one file a resource.
+//! * [`event`]: what happens to VMs.
 //! * [`service`]: the daemon about itself.
 //! * [`problem`]: every failure (RFC 9457) and its stable code.
 //! * [`timestamp`]: moments as RFC 3339.
 
 pub mod clock;
+pub mod event;
 pub mod exec;
 pub mod health;
 pub mod network;

@@ -98,6 +98,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &self.stream
     }
 
+    /// The stream below, for what isn't reading or writing.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Looks, without waiting, whether the peer closed or sent anything since the last exchange.
     pub fn liveness(&mut self) -> Liveness {
         match self.poll_dead(&mut Context::from_waker(Waker::noop())) {

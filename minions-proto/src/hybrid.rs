@@ -37,13 +37,25 @@ pub enum DialError {
 /// [`DialError`], by the layer that failed.
 pub async fn dial(path: &Path, port: u32, deadline: Duration) -> Result<UnixStream, DialError> {
     let until = Instant::now() + deadline;
-    let mut stream = timeout(deadline, UnixStream::connect(path))
-        .await
-        .map_err(|_| DialError::NotAccepted)?
-        .map_err(connect_error)?;
+    let mut stream = connect(path, deadline).await?;
     let left = until.saturating_duration_since(Instant::now());
     initiate(&mut stream, port, left).await.map_err(DialError::Handshake)?;
     Ok(stream)
+}
+
+/// Connects, and says nothing yet: whoever wants to look at the socket first does so now, and then goes
+/// on with [`initiate`].
+///
+/// Cancel safe.
+///
+/// # Errors
+///
+/// [`DialError`], by the layer that failed.
+pub async fn connect(path: &Path, deadline: Duration) -> Result<UnixStream, DialError> {
+    timeout(deadline, UnixStream::connect(path))
+        .await
+        .map_err(|_| DialError::NotAccepted)?
+        .map_err(connect_error)
 }
 
 fn connect_error(error: io::Error) -> DialError {

@@ -210,3 +210,55 @@ async fn the_unix_socket_is_as_good_as_tcp_and_the_environment_as_a_flag() {
     });
     assert_eq!(output.await.unwrap().stdout, b"hi\n");
 }
+
+#[tokio::test]
+async fn watch_tells_what_happens_as_it_happens() {
+    let daemon = TestDaemon::start().await;
+    for format in ["table", "json"] {
+        let mut watching = tokio::process::Command::new(env!("CARGO_BIN_EXE_minionsctl"))
+            .args(["--host", &daemon.url(""), "-o", format, "watch", "web-1"])
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = tokio::io::BufReader::new(watching.stdout.take().unwrap());
+        let mut lines = tokio::io::AsyncBufReadExt::lines(lines);
+        let heard = |figures: String| figures.contains("minions_event_readers 1\n");
+        let deadline = tokio::time::Instant::now() + testkit::daemon::DEADLINE;
+        while !heard(metrics(&daemon).await) {
+            assert!(tokio::time::Instant::now() < deadline, "it doesn't follow");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let agent = testkit::fake_vmm::agent().unwrap();
+        let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent)).unwrap();
+        let mut next = async || {
+            let line = tokio::time::timeout(testkit::daemon::DEADLINE, lines.next_line()).await;
+            line.unwrap().unwrap().unwrap()
+        };
+        let (found, ready) = (next().await, next().await);
+        assert!(found.contains("web-1") && found.contains("vm.found"), "{found}");
+        match format {
+            "table" => {
+                assert!(ready.ends_with("vm.state  connecting -> ready (answered)"), "{ready}")
+            }
+            _ => {
+                let ready: Value = serde_json::from_str(&ready).unwrap();
+                assert_eq!(
+                    (&ready["type"], &ready["state"]),
+                    (&json!("vm.state"), &json!("ready"))
+                );
+            }
+        }
+        drop(vm);
+        watching.kill().await.unwrap();
+        daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
+        while !metrics(&daemon).await.contains("minions_event_readers 0\n") {
+            assert!(tokio::time::Instant::now() < deadline + testkit::daemon::DEADLINE);
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn metrics(daemon: &TestDaemon) -> String {
+    daemon.http.get(daemon.url("/metrics")).send().await.unwrap().text().await.unwrap()
+}

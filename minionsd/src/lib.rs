@@ -5,6 +5,8 @@
 //! * [`config`]: flags, environment and file, merged and checked before anything starts.
 //! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
 //! * `agent`: the way to one agent: connector, pool, client, stream.
+//! * `events`: what happens to VMs. `metrics`: what is counted.
+//! * `budget`, `descriptors`: memory and descriptors, and who may have how much of them.
 //! * `exec`: programs in guests: followed, collected, left.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
 //! * `server`: listeners, HTTP connections, and their drain. `tls`: for the TCP listener.
@@ -13,15 +15,22 @@
 
 mod agent;
 mod api;
+mod budget;
 pub mod config;
+mod descriptors;
+mod events;
 mod exec;
+mod metrics;
 mod server;
 mod tls;
 mod vm;
 
 use api::auth::{Operators, Policy, Token};
+use budget::Budget;
 use config::Config;
-use server::{BindError, Listeners};
+use descriptors::Descriptors;
+use metrics::Meters;
+use server::{BindError, Listeners, Served};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +44,7 @@ pub use api::auth::TokenError;
 #[cfg(fuzzing)]
 pub use api::fuzzing;
 pub use api::openapi_json;
+pub use descriptors::raise_limit as raise_descriptor_limit;
 
 /// Why the daemon can't run.
 #[derive(Debug, thiserror::Error)]
@@ -87,16 +97,28 @@ impl Daemon {
     /// end; pools close.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let registry = vm::Registry::start(
-            self.config.socket_dir.clone(),
-            self.config.pool_size,
-            &tasks,
-            &stop,
-        );
+        let (budget, meters) = (Budget::default(), Arc::new(Meters::default()));
+        let descriptors = Descriptors::of_process();
+        let means = vm::Means {
+            descriptors: descriptors.clone(),
+            budget: budget.clone(),
+            meters: Arc::clone(&meters),
+        };
+        let (socket_dir, pool_size) = (self.config.socket_dir.clone(), self.config.pool_size);
+        let registry = vm::Registry::start(socket_dir, pool_size, means, &tasks, &stop);
         let draining = CancellationToken::new();
-        let execs = exec::Execs::new(tasks.clone(), draining.clone());
-        let app = api::app(registry, &self.config, self.policy, execs);
-        self.listeners.serve(app, shutdown, draining, self.config.shutdown_grace).await;
+        let execs =
+            exec::Execs::new(tasks.clone(), draining.clone(), budget, descriptors.websockets);
+        let parts =
+            api::Parts { registry, policy: self.policy, execs, meters: Arc::clone(&meters) };
+        let served = Served {
+            app: api::app(&self.config, parts),
+            shed: api::shed(Arc::clone(&meters)),
+            clients: descriptors.clients,
+            grace: self.config.shutdown_grace,
+            meters,
+        };
+        self.listeners.serve(served, shutdown, draining).await;
         stop.cancel();
         tasks.close();
         if timeout(TASKS_GRACE, tasks.wait()).await.is_err() {

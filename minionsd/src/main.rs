@@ -25,6 +25,7 @@ fn main() -> anyhow::Result<()> {
     }
     let config = Config::load(args).context("the configuration is not valid")?;
     start_logging(&config)?;
+    minionsd::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

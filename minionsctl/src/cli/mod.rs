@@ -110,6 +110,11 @@ pub(crate) enum Command {
     Poweroff(Power),
     /// Start the guest anew
     Reboot(Power),
+    /// Tell what happens to VMs as it happens: found, gone, another state, another incarnation
+    Watch {
+        /// Only what happens to this one
+        vm: Option<VmName>,
+    },
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<Exec>),
     /// List a VM's programs: those that run, and those that ended not long ago

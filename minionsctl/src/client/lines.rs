@@ -64,7 +64,7 @@ impl Client {
         Ok(Lines { client: self, response, buffer, seen: 0, of: PhantomData })
     }
 
-    fn silent(&self) -> Failure {
+    pub(super) fn silent(&self) -> Failure {
         Failure::Silent { host: self.host.clone() }
     }
 }

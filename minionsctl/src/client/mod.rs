@@ -1,8 +1,11 @@
 //! The daemon over HTTP.
 
+mod events;
 mod lines;
 mod tls;
 mod upgrade;
+
+pub(crate) use events::Told;
 
 use crate::config::Config;
 use crate::failure::Failure;

@@ -6,7 +6,7 @@ use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
 use minions_api::VmName;
-use minions_api::vm::Vm;
+use minions_api::vm::{Vm, Vmm};
 
 pub(super) async fn run(
     context: &Context<'_>,
@@ -20,6 +20,7 @@ pub(super) async fn run(
             .value("Name:", &vm.name)
             .value("State:", vm.state.as_str())
             .value("Since:", vm.since)
+            .value("Cause:", vm.cause.as_str())
             .optional("Reason:", vm.reason.as_ref().map(|reason| &reason.message))
             .value("Socket:", &vm.socket)
             .optional("Hostname:", vm.hostname.as_ref())
@@ -28,14 +29,33 @@ pub(super) async fn run(
             .optional("Boot id:", agent.map(|agent| &agent.boot_id))
             .optional("Instance id:", agent.map(|agent| &agent.instance_id))
             .optional("Last seen:", vm.last_seen)
-            .value("Failed probes:", vm.failed_probes)
+            .value("Failed probes:", format!("{} of {}", vm.failed_probes, vm.attempts))
+            .optional("Next probe:", vm.next_probe)
+            .optional(
+                "Last error:",
+                vm.last_error.as_ref().map(|error| format!("{} at {}", error.message, error.at)),
+            )
+            .optional("VMM:", vm.vmm.as_ref().map(vmm))
+            .value(
+                "Socket id:",
+                format!("device {}, inode {}", vm.incarnation.device, vm.incarnation.inode),
+            )
             .value(
                 "Connections:",
                 format!(
-                    "{} idle, {} in use, at most {}",
-                    vm.pool.idle, vm.pool.in_use, vm.pool.limit
+                    "{} idle, {} in use, at most {}; {} waiting; {} streams",
+                    vm.pool.idle, vm.pool.in_use, vm.pool.limit, vm.pool.waiting, vm.pool.streams
                 ),
             )
     })?;
     Ok(ExitStatus::Success)
+}
+
+/// The process, and what it costs.
+fn vmm(vmm: &Vmm) -> String {
+    let name = vmm.name.as_deref().map_or_else(String::new, |name| format!("{name}, "));
+    let memory = vmm.rss_bytes.map(|bytes| format!(", {} MiB resident", bytes / (1024 * 1024)));
+    let cpu =
+        vmm.cpu_ms.map(|ms| format!(", {}.{} s of processor time", ms / 1000, ms % 1000 / 100));
+    format!("{name}pid {}{}{}", vmm.pid, memory.unwrap_or_default(), cpu.unwrap_or_default())
 }

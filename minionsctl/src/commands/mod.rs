@@ -15,6 +15,7 @@ mod set_clock;
 mod status;
 mod wait;
 mod wait_exec;
+mod watch;
 
 use crate::cli::{Cli, Command};
 use crate::client::{Client, Patience};
@@ -62,6 +63,7 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failu
     match cli.command {
         Command::Ls => ls::run(&context, &daemon(&config, socket)?).await,
         Command::Get { vm } => get::run(&context, &daemon(&config, socket)?, &vm).await,
+        Command::Watch { vm } => watch::run(&context, &daemon(&config, socket)?, vm.as_ref()).await,
         Command::Wait { vm, id: None } => wait::run(&context, &daemon(&config, socket)?, &vm).await,
         Command::Wait { vm, id: Some(id) } => {
             wait_exec::run(&context, &daemon(&config, socket)?, &vm, &id).await

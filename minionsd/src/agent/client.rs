@@ -1,9 +1,10 @@
 //! One call to one agent.
 
 use super::pool::CheckoutError;
-use super::{Lane, Pool};
+use super::socket::is_no_room;
+use super::{Calls, Lane, Pool};
 use crate::vm::status::{Unready, VmStatus};
-use minions_api::vm::Failure;
+use minions_api::vm::{Failure, VmState};
 use minions_proto::connection::{ExchangeError, ProtocolError};
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::exec_client::StreamError;
@@ -15,6 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// An agent that answers by itself takes a millisecond; a caller that gave it less than this has not
+/// learned anything about it.
+const FAIR: Duration = Duration::from_millis(100);
 
 /// How long a caller that is turned away should wait.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -34,6 +40,9 @@ pub(crate) enum CallError {
     /// All of this VM's connections are in use.
     #[error("all connections to this VM are in use")]
     Overloaded,
+    /// The daemon has no descriptor to reach the VM with.
+    #[error("no descriptor left")]
+    Exhausted,
     /// The deadline passed.
     #[error("no answer in time")]
     TimedOut {
@@ -84,9 +93,11 @@ impl CallError {
             Self::TimedOut { sent } | Self::Lost { sent } => *sent,
             Self::Protocol(_) | Self::ExecLost { .. } | Self::Stream(_) | Self::NoRoom => true,
             Self::Agent(error) => refused_after_doing(error.code),
-            Self::Unreachable { .. } | Self::Overloaded | Self::TooOld { .. } | Self::Encode(_) => {
-                false
-            }
+            Self::Unreachable { .. }
+            | Self::Overloaded
+            | Self::Exhausted
+            | Self::TooOld { .. }
+            | Self::Encode(_) => false,
         }
     }
 }
@@ -128,6 +139,9 @@ impl From<CheckoutError> for CallError {
         match error {
             CheckoutError::Exhausted => Self::Overloaded,
             CheckoutError::TimedOut => Self::TimedOut { sent: false },
+            CheckoutError::Connect(error) if error.failure() == Failure::DaemonExhausted => {
+                Self::Exhausted
+            }
             CheckoutError::Connect(error) => {
                 Self::Unreachable { failure: error.failure(), message: error.message() }
             }
@@ -142,11 +156,18 @@ pub(crate) struct AgentClient {
     status: watch::Receiver<VmStatus>,
     /// Asks the supervisor to look now rather than at its next turn.
     nudge: Arc<Notify>,
+    /// Tells it how calls fare.
+    calls: Arc<Calls>,
 }
 
 impl AgentClient {
-    pub(crate) fn new(pool: Pool, status: watch::Receiver<VmStatus>, nudge: Arc<Notify>) -> Self {
-        Self { pool, status, nudge }
+    pub(crate) fn new(
+        pool: Pool,
+        status: watch::Receiver<VmStatus>,
+        nudge: Arc<Notify>,
+        calls: Arc<Calls>,
+    ) -> Self {
+        Self { pool, status, nudge, calls }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -200,13 +221,18 @@ impl AgentClient {
     ) -> Result<C::Reply, CallError> {
         self.reachable(deadline).await?;
         let mut checkout = self.pool.checkout(lane, C::IDEMPOTENT, deadline).await?;
+        // What runs a program takes as long as the program does.
+        let asked = (lane == Lane::Quick).then(Instant::now);
         loop {
             let epoch = checkout.epoch().clone();
             let connection = checkout.connection().ok_or(CallError::Lost { sent: false })?;
             let replaced = epoch.cancelled();
             let error = tokio::select! {
                 answered = connection.call(call, deadline) => match answered {
-                    Ok(reply) => return Ok(reply),
+                    Ok(reply) => {
+                        self.calls.succeeded();
+                        return Ok(reply);
+                    }
                     Err(error) => error,
                 },
                 // Whom it was sent to is gone, and an answer may never come.
@@ -220,30 +246,54 @@ impl AgentClient {
                 ExchangeError::Lost { sent, .. } if checkout.is_reused() && lost_before(sent) => {
                     checkout = self.pool.renew(checkout, deadline).await?;
                 }
-                error => return Err(self.failed(error)),
+                error => return Err(self.failed(error, asked, &epoch)),
             }
         }
     }
 
-    /// What is to be told of a failed exchange. The supervisor is told too.
-    pub(super) fn failed(&self, error: ExchangeError) -> CallError {
-        match error {
-            ExchangeError::Agent(error) => return CallError::Agent(error),
+    /// A call was answered.
+    pub(super) fn succeeded(&self) {
+        self.calls.succeeded();
+    }
+
+    /// What is to be told of a failed exchange. The supervisor is told too, and whether it is the
+    /// agent's fault; `asked` is since when an agent that answers by itself had time to.
+    pub(super) fn failed(
+        &self,
+        error: ExchangeError,
+        asked: Option<Instant>,
+        epoch: &CancellationToken,
+    ) -> CallError {
+        let (failure, error) = match error {
+            ExchangeError::Agent(error) => {
+                self.calls.succeeded();
+                return CallError::Agent(error);
+            }
             ExchangeError::Encode(error) => return CallError::Encode(error),
-            ExchangeError::Lost { .. } | ExchangeError::TimedOut | ExchangeError::Protocol(_) => {}
+            ExchangeError::Lost { source, .. } if is_no_room(&source) => return CallError::NoRoom,
+            ExchangeError::Lost { sent, .. } => (Failure::AgentClosed, CallError::Lost { sent }),
+            ExchangeError::Protocol(error) => (Failure::ProtocolError, CallError::Protocol(error)),
+            ExchangeError::TimedOut => (Failure::AgentSilent, CallError::TimedOut { sent: true }),
+        };
+        let fair = match &error {
+            CallError::TimedOut { .. } => asked.is_some_and(|asked| asked.elapsed() >= FAIR),
+            _ => true,
+        };
+        // One that is gone has no future to be judged for.
+        if fair && !epoch.is_cancelled() {
+            self.calls.failed(failure);
         }
         // Whatever else it is, the supervisor wants to know before its next turn.
         self.nudge.notify_one();
-        match error {
-            ExchangeError::Lost { sent, .. } => CallError::Lost { sent },
-            ExchangeError::Protocol(error) => CallError::Protocol(error),
-            _ => CallError::TimedOut { sent: true },
-        }
+        error
     }
 
     /// Waits for the first probe of a VM that was only just found; turns callers away from one that
     /// is known not to answer, after asking its supervisor to look again.
     pub(super) async fn reachable(&self, deadline: Instant) -> Result<(), CallError> {
+        if self.status.has_changed().is_ok() && self.status.borrow().state == VmState::Ready {
+            return Ok(());
+        }
         let mut status = self.status.clone();
         let settled = timeout_at(deadline, status.wait_for(|status| !status.is_unsettled())).await;
         let unready = match settled {

@@ -1,12 +1,18 @@
 //! New connections to one agent.
 
+use super::socket::AgentSocket;
+use crate::budget::Budget;
+use crate::descriptors::Descriptors;
+use crate::metrics::Meters;
+use crate::vm::discovery::{Socket, SocketId};
 use minions_api::vm::Failure;
 use minions_proto::connection::Connection;
-use minions_proto::handshake::HandshakeError;
-use minions_proto::hybrid::{DialError, dial};
+use minions_proto::handshake::{HandshakeError, initiate};
+use minions_proto::hybrid::{DialError, connect};
 use minions_proto::version::AGENT_PORT;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, oneshot};
@@ -14,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// A handshaked connection to an agent.
-pub(crate) type AgentConnection = Connection<UnixStream>;
+pub(crate) type AgentConnection = Connection<AgentSocket>;
 
 /// From `connect(2)` to `OK`, for whoever waits. VMMs give up on a guest that doesn't accept after
 /// 2 s themselves.
@@ -29,18 +35,42 @@ const ABANDON_AFTER: Duration = Duration::from_secs(120);
 /// the same moment; a VM that answers none of them gets no further one.
 const MAX_UNANSWERED: usize = 24;
 
-/// The dials over all VMs: when a thousand sockets appear at once, they take turns. Each runs as a
-/// task that the daemon's end waits for, within bounds.
+/// What the dials to all VMs share. When a thousand sockets appear at once, they take turns. Each dial
+/// runs as a task that the daemon's end waits for, within bounds. A cheap clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Dials {
+    limit: usize,
     turns: Arc<Semaphore>,
     tasks: TaskTracker,
+    descriptors: Descriptors,
+    budget: Budget,
+    meters: Arc<Meters>,
 }
 
 impl Dials {
-    /// At most `limit` in flight.
-    pub(crate) fn new(limit: usize, tasks: TaskTracker) -> Self {
-        Self { turns: Arc::new(Semaphore::new(limit)), tasks }
+    /// At most `limit` in flight, with what the daemon has to give.
+    pub(crate) fn new(
+        limit: usize,
+        tasks: TaskTracker,
+        descriptors: Descriptors,
+        budget: Budget,
+        meters: Arc<Meters>,
+    ) -> Self {
+        let turns = Arc::new(Semaphore::new(limit));
+        Self { limit, turns, tasks, descriptors, budget, meters }
+    }
+
+    /// How many are waited for at the moment.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.limit.saturating_sub(self.turns.available_permits())
+    }
+
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 }
 
@@ -53,6 +83,12 @@ pub(crate) enum ConnectError {
     /// No layer said anything.
     #[error("no answer to CONNECT")]
     Unanswered,
+    /// The name belongs to another VM's socket now, which nobody meant.
+    #[error("another socket has this name")]
+    Replaced,
+    /// We have none to spare.
+    #[error("no descriptor left")]
+    NoDescriptor,
 }
 
 impl ConnectError {
@@ -60,11 +96,15 @@ impl ConnectError {
     pub(crate) fn failure(&self) -> Failure {
         let error = match self {
             Self::Unanswered => return Failure::NoHandshake,
+            Self::Replaced => return Failure::NoSocket,
+            Self::NoDescriptor => return Failure::DaemonExhausted,
             Self::Dial(error) => error,
         };
         match error {
             DialError::NoSocket(_) => Failure::NoSocket,
             DialError::NoListener(_) => Failure::NoListener,
+            // Our descriptors are counted, but not those of the whole machine.
+            DialError::Connect(error) if is_exhaustion(error) => Failure::DaemonExhausted,
             DialError::Connect(_) | DialError::NotAccepted => Failure::ConnectFailed,
             DialError::Handshake(error) => match error {
                 HandshakeError::Refused => Failure::NoAgent,
@@ -80,6 +120,10 @@ impl ConnectError {
         let error = match self {
             Self::Unanswered => {
                 return "the VMM did not answer CONNECT: the guest or the VMM hangs".into();
+            }
+            Self::Replaced => return "the socket file is another VM's".into(),
+            Self::NoDescriptor => {
+                return "minionsd has no file descriptor left; see its LimitNOFILE".into();
             }
             Self::Dial(error) => error,
         };
@@ -102,21 +146,40 @@ impl ConnectError {
     }
 }
 
+/// EMFILE or ENFILE.
+fn is_exhaustion(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 /// Dials one VM.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    socket: PathBuf,
+    socket: Socket,
     dials: Dials,
     unanswered: Arc<Semaphore>,
+    /// The process that listens, as the kernel told whoever connected last; 0 before the first, and if
+    /// it is none that this daemon can see.
+    listener: Arc<AtomicU32>,
 }
 
 impl Connector {
-    pub(crate) fn new(socket: PathBuf, dials: Dials) -> Self {
-        Self { socket, dials, unanswered: Arc::new(Semaphore::new(MAX_UNANSWERED)) }
+    pub(crate) fn new(socket: Socket, dials: Dials) -> Self {
+        let unanswered = Arc::new(Semaphore::new(MAX_UNANSWERED));
+        Self { socket, dials, unanswered, listener: Arc::new(AtomicU32::new(0)) }
     }
 
     pub(crate) fn socket(&self) -> &Path {
-        &self.socket
+        &self.socket.path
+    }
+
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        self.dials.descriptors()
+    }
+
+    /// The pid of the process that listens, as far as anybody has seen.
+    pub(crate) fn listener(&self) -> Option<u32> {
+        Some(self.listener.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
 
     /// A new connection. Takes at most its turn among the dials plus [`DIAL_DEADLINE`].
@@ -124,16 +187,27 @@ impl Connector {
     /// Cancel safe: a dial runs in a task of its own and comes to its end there, whoever has stopped
     /// waiting for it. How many of them there can be is bounded.
     pub(crate) async fn connect(&self) -> Result<AgentConnection, ConnectError> {
+        let dialled = self.dial().await;
+        if let Err(error) = &dialled {
+            self.dials.meters.dial_failed(error.failure());
+        }
+        dialled
+    }
+
+    async fn dial(&self) -> Result<AgentConnection, ConnectError> {
         let place = Arc::clone(&self.unanswered)
             .try_acquire_owned()
             .map_err(|_| ConnectError::Unanswered)?;
         // Neither semaphore is ever closed.
         let _turn = self.dials.turns.acquire().await;
+        let descriptor = self.dials.descriptors.take().ok_or(ConnectError::NoDescriptor)?;
         let (tell, told) = oneshot::channel();
-        let socket = self.socket.clone();
+        let (socket, listener) = (self.socket.clone(), Arc::clone(&self.listener));
+        let share = self.dials.budget.share();
         self.dials.tasks.spawn(async move {
-            let dialled = dial(&socket, AGENT_PORT, ABANDON_AFTER).await;
+            let dialled = handshaked(&socket, &listener).await;
             drop(place);
+            let dialled = dialled.map(|stream| AgentSocket::new(stream, share, descriptor));
             // Nobody waits any more: the connection is complete, and may be closed.
             let _ = tell.send(dialled);
         });
@@ -142,4 +216,18 @@ impl Connector {
             Ok(Err(_)) | Err(_) => Err(ConnectError::Unanswered),
         }
     }
+}
+
+/// Not cancel safe, and more: see [`initiate`].
+async fn handshaked(socket: &Socket, listener: &AtomicU32) -> Result<UnixStream, ConnectError> {
+    let mut stream = connect(&socket.path, ABANDON_AFTER).await?;
+    // What has the name now, had it when we connected.
+    if SocketId::at(&socket.path).is_ok_and(|id| id != socket.id) {
+        return Err(ConnectError::Replaced);
+    }
+    let credentials = stream.peer_cred().ok();
+    let pid = credentials.and_then(|credentials| u32::try_from(credentials.pid()?).ok());
+    listener.store(pid.unwrap_or(0), Ordering::Relaxed);
+    initiate(&mut stream, AGENT_PORT, ABANDON_AFTER).await.map_err(DialError::Handshake)?;
+    Ok(stream)
 }

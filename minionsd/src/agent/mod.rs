@@ -2,16 +2,23 @@
 //!
 //! * [`connector`]: a new, handshaked connection, and which layer failed if there is none.
 //! * [`pool`]: idle connections, who may use one, and when one is too suspect to be used.
+//! * [`socket`]: a connection with what it costs, and how much a guest may make us keep.
+//! * [`calls`]: how the calls fare, for the supervisor.
 //! * [`client`]: one call, with its deadline and its at most one retry.
 //! * [`open`]: the call that opens a stream, and which agent it is that answers.
 //! * [`stream`]: what that connection carries from then on.
 
+pub(crate) mod calls;
+#[cfg(test)]
+mod cancelled;
 pub(crate) mod client;
 pub(crate) mod connector;
 pub(crate) mod open;
 pub(crate) mod pool;
+pub(crate) mod socket;
 pub(crate) mod stream;
 
+pub(crate) use calls::Calls;
 pub(crate) use client::{AgentClient, CallError};
 pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials};
 pub(crate) use open::{Instance, Programs};

@@ -72,11 +72,12 @@ impl AgentClient {
             let asked = deadline.min(Instant::now() + ASK_DEADLINE);
             let health = connection.call(&HealthCheck {}, asked).await;
             // Whatever went wrong, the call itself was not sent.
-            let health = health.map_err(|_| self.failed(unsent()))?;
+            let health = health.map_err(|_| self.failed(unsent(), None, &epoch))?;
             if health.agent.as_ref().map(Instance::of).as_ref() != Some(only) {
                 return Err(CallError::ExecLost { reason: "the agent was started anew".into() });
             }
         }
+        let asked = Instant::now();
         let opened = tokio::select! {
             opened = connection.open(call, deadline) => opened,
             () = epoch.cancelled() => {
@@ -84,7 +85,8 @@ impl AgentClient {
                 Err(ExchangeError::Lost { sent: true, source })
             }
         };
-        let attached = opened.map_err(|error| self.failed(error))?;
+        let attached = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
+        self.succeeded();
         let (connection, epoch, permit) =
             checkout.into_parts().ok_or(CallError::Lost { sent: true })?;
         Ok((attached, AgentStream::new(connection.into_parts(), epoch, permit)))

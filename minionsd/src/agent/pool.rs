@@ -132,6 +132,7 @@ impl Pool {
             idle: self.0.stock().idle.len(),
             in_use: self.0.limit.saturating_sub(free),
             limit: self.0.limit,
+            waiting: self.0.waiting.load(Ordering::Relaxed).min(MAX_WAITING),
             streams: MAX_BESIDE.saturating_sub(self.0.beside.available_permits()),
         }
     }
@@ -330,7 +331,12 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return };
+        if self.pool.0.connector.descriptors().are_short() {
+            // Others need it more than our next call does.
+            return;
+        }
+        connection.get_mut().rest();
         let mut stock = self.pool.0.stock();
         // Flushing takes the same lock, so it can't come in between.
         let current = !self.epoch.is_cancelled();

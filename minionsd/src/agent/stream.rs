@@ -1,12 +1,13 @@
 //! A connection in channel mode: messages one way and the other, each way for itself.
 
+use super::socket::AgentSocket;
+use crate::budget::{FREE, Share};
 use bytes::{Buf, BytesMut};
 use minions_proto::channel::{ChannelError, Message};
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -20,8 +21,8 @@ const SILENCE: Duration = Duration::from_secs(20);
 pub(crate) struct AgentStream {
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
-    /// Bounds how many there are.
-    _permit: OwnedSemaphorePermit,
+    /// One bounds how many there are, the other is for the descriptor.
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// Why nothing more comes.
@@ -39,6 +40,9 @@ pub(crate) enum Broken {
     /// The agent at the other end is another one, or its VM is gone.
     #[error("the agent was replaced")]
     Replaced,
+    /// The daemon has no memory for such a long message now.
+    #[error("no memory for a message of the agent's")]
+    NoRoom,
     /// Not channel mode.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -51,7 +55,7 @@ impl Broken {
     /// Whether the agent did what no agent may, so that coming back to it makes no sense.
     pub(crate) fn is_breach(&self) -> bool {
         match self {
-            Self::Closed | Self::Lost(_) | Self::Silent | Self::Replaced => false,
+            Self::Closed | Self::Lost(_) | Self::Silent | Self::Replaced | Self::NoRoom => false,
             Self::Frame(_) | Self::Channel(_) => true,
         }
     }
@@ -61,15 +65,16 @@ impl AgentStream {
     /// Goes on with a connection whose reply opened a stream. `epoch` is cancelled when the agent is
     /// another one.
     pub(super) fn new(
-        (stream, decoder): (UnixStream, Decoder),
+        (socket, decoder): (AgentSocket, Decoder),
         epoch: CancellationToken,
         permit: OwnedSemaphorePermit,
     ) -> Self {
+        let (stream, share, descriptor) = socket.into_parts();
         let (read, write) = stream.into_split();
         Self {
-            reader: Reader { stream: read, decoder, epoch },
+            reader: Reader { stream: read, decoder, share, epoch },
             writer: Writer { stream: write, buffer: BytesMut::new() },
-            _permit: permit,
+            _permits: [permit, descriptor],
         }
     }
 }
@@ -79,6 +84,8 @@ impl AgentStream {
 pub(crate) struct Reader {
     stream: OwnedReadHalf,
     decoder: Decoder,
+    /// Of the daemon's memory, for messages that come in long pieces.
+    share: Share,
     epoch: CancellationToken,
 }
 
@@ -87,11 +94,11 @@ impl Reader {
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Message, Broken> {
-        let Self { stream, decoder, epoch } = self;
+        let Self { stream, decoder, share, epoch } = self;
         tokio::select! {
             // First what has arrived: the last words of an agent that is gone are still its own.
             biased;
-            message = timeout(SILENCE, whole(stream, decoder)) => {
+            message = timeout(SILENCE, whole(stream, decoder, share)) => {
                 message.unwrap_or(Err(Broken::Silent))
             }
             () = epoch.cancelled() => Err(Broken::Replaced),
@@ -99,10 +106,21 @@ impl Reader {
     }
 }
 
-async fn whole(stream: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Message, Broken> {
+async fn whole(
+    stream: &mut OwnedReadHalf,
+    decoder: &mut Decoder,
+    share: &mut Share,
+) -> Result<Message, Broken> {
     loop {
         if let Some(payload) = decoder.next_frame()? {
+            if !share.is_empty() {
+                share.release();
+            }
             return Ok(Message::decode(payload)?);
+        }
+        let held = decoder.capacity();
+        if held > FREE && !share.try_grow_to(held) {
+            return Err(Broken::NoRoom);
         }
         if stream.read_buf(decoder.read_buffer()).await.map_err(Broken::Lost)? == 0 {
             return Err(if decoder.is_empty() {
@@ -150,17 +168,20 @@ impl Writer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::budget::Budget;
     use bytes::Bytes;
     use minions_proto::channel::Channel;
     use std::sync::Arc;
+    use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
 
     /// A stream and the agent's end of it.
     pub(crate) fn pair(decoder: Decoder) -> (AgentStream, UnixStream, CancellationToken) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let epoch = CancellationToken::new();
-        (AgentStream::new((ours, decoder), epoch.clone(), permit), theirs, epoch)
+        let socket = AgentSocket::new(ours, Budget::default().share(), permit());
+        (AgentStream::new((socket, decoder), epoch.clone(), permit()), theirs, epoch)
     }
 
     fn frame(bytes: &'static [u8]) -> BytesMut {

@@ -8,6 +8,7 @@
 //! * [`extract`]: what a handler gets: the VM, the deadline, the body.
 //! * [`auth`]: who asks, and who may do what. [`audit`]: one line for each operate call.
 //! * [`host`]: under which names we may be asked for. [`browser`]: what a web page may not.
+//! * [`events`]: what happens to VMs. [`metrics`]: figures.
 //! * [`request_id`]: `X-Request-Id`, `traceparent`, and the last touch on every problem.
 
 pub(crate) mod audit;
@@ -16,12 +17,14 @@ mod browser;
 mod clock;
 mod dashboard;
 mod docs;
+mod events;
 mod exec;
 mod extract;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
 mod host;
+mod metrics;
 mod network;
 mod power;
 mod problem;
@@ -32,4 +35,4 @@ mod status;
 mod vms;
 
 pub use router::openapi_json;
-pub(crate) use router::{Api, app};
+pub(crate) use router::{Api, Parts, app, shed};

@@ -126,6 +126,10 @@ impl ApiError {
                 ErrorCode::Overloaded,
                 "all connections to this VM are in use; try again when a call has ended",
             ),
+            CallError::Exhausted => Problem::new(
+                ErrorCode::Overloaded,
+                "minionsd has no file descriptor left to reach the VM with; others must end first",
+            ),
             CallError::TimedOut { sent: true } => Problem::new(
                 ErrorCode::AgentTimeout,
                 "the agent did not answer in time; it may still be at it",
@@ -162,8 +166,8 @@ impl ApiError {
             ),
             CallError::NoRoom => Problem::new(
                 ErrorCode::Overloaded,
-                "there is no memory for more output: other programs' results have it all; take it \
-                 as a stream, or keep less of it (`max_output_bytes`)",
+                "there is no memory for what the guest says: other replies and results have it all; \
+                 take a program's output as a stream, or keep less of it (`max_output_bytes`)",
             ),
             CallError::Encode(EncodeError::Frame(error)) => Problem::new(
                 ErrorCode::PayloadTooLarge,
@@ -243,7 +247,10 @@ impl IntoResponse for ApiError {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
-        if matches!(self.0.code, ErrorCode::Overloaded | ErrorCode::ShuttingDown) {
+        if matches!(
+            self.0.code,
+            ErrorCode::Overloaded | ErrorCode::ShuttingDown | ErrorCode::AgentUnreachable
+        ) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
         }
         if self.0.code == ErrorCode::Unauthenticated {
@@ -253,6 +260,11 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(self.0);
         response
     }
+}
+
+/// What a response says went wrong, if [`ApiError`] began it.
+pub(super) fn problem_in(response: &Response) -> Option<ErrorCode> {
+    response.extensions().get::<Box<Problem>>().map(|problem| problem.code)
 }
 
 /// Writes the body of a response that [`ApiError`] began.

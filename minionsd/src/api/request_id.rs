@@ -2,8 +2,9 @@
 //! response, and in every problem. A caller's `traceparent` (W3C Trace Context) puts its trace id
 //! into the log too.
 
-use super::problem::into_body;
-use axum::extract::{FromRequestParts, Request};
+use super::problem::{into_body, problem_in};
+use crate::metrics::{Meters, RouteMeter};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -39,8 +40,27 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     }
 }
 
+/// What the outermost layer counts with. A cheap clone.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    meters: Arc<Meters>,
+    /// For what isn't any route's: wrong paths and methods, refused hosts and origins.
+    unrouted: Arc<RouteMeter>,
+}
+
+impl Counted {
+    pub(super) fn new(meters: Arc<Meters>) -> Self {
+        let unrouted = meters.route("", "");
+        Self { meters, unrouted }
+    }
+}
+
 /// The outermost layer.
-pub(super) async fn layer(mut request: Request, next: Next) -> Response {
+pub(super) async fn layer(
+    State(counted): State<Counted>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = given(request.headers()).unwrap_or_else(|| Uuid::new_v4().to_string());
     request.extensions_mut().insert(RequestId(id.as_str().into()));
     let trace_id = trace_id(request.headers()).map(tracing::field::display);
@@ -48,10 +68,15 @@ pub(super) async fn layer(mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let started = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, took) = (response.status().as_u16(), started.elapsed());
     span.in_scope(|| {
-        let (status, micros) = (response.status().as_u16(), started.elapsed().as_micros());
-        tracing::debug!(%method, path, status, micros, "served");
+        tracing::debug!(%method, path, status, micros = took.as_micros(), "served");
     });
+    let meter = response.extensions_mut().remove::<Arc<RouteMeter>>();
+    meter.as_ref().unwrap_or(&counted.unrouted).served(status, took);
+    if let Some(code) = problem_in(&response) {
+        counted.meters.problem(code);
+    }
     response = into_body(response, &id);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, id);

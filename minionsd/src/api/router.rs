@@ -1,18 +1,20 @@
 //! The route list and the layers around it.
 
-use super::auth::{self, Policy};
+use super::auth::{self, Guard, Policy};
 use super::problem::{ApiError, catch_panic};
 use super::{
-    browser, clock, dashboard, docs, exec, health, host, network, power, request_id, service,
-    status, vms,
+    browser, clock, dashboard, docs, events, exec, health, host, metrics, network, power,
+    request_id, service, status, vms,
 };
 use crate::config::Config;
 use crate::exec::Execs;
+use crate::metrics::Meters;
 use crate::vm::Registry;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
+use minions_api::ErrorCode;
 use minions_api::service::Scope;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +42,19 @@ pub(crate) struct Api {
     pub(crate) policy: Policy,
     /// What all programs share.
     pub(crate) execs: Execs,
+    /// What is counted.
+    pub(crate) meters: Arc<Meters>,
     /// Cancelled once the daemon has been told to stop.
     pub(crate) draining: CancellationToken,
+}
+
+/// What the service is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) registry: Registry,
+    pub(crate) policy: Policy,
+    pub(crate) execs: Execs,
+    pub(crate) meters: Arc<Meters>,
 }
 
 #[derive(OpenApi)]
@@ -52,7 +65,7 @@ pub(crate) struct Api {
                        Every failure is an `application/problem+json` with a stable `code`."
     ),
     // Every route refers to it by name.
-    components(schemas(minions_api::Problem)),
+    components(schemas(minions_api::Problem, minions_api::event::Reset)),
     tags(
         (name = "vms", description = "What the registry knows; never touches a guest"),
         (name = "guest", description = "Asks the agent in the guest now"),
@@ -69,6 +82,7 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(layers.around(Read, routes!(vms::list_vms)))
         .routes(layers.around(Read, routes!(vms::get_vm)))
+        .routes(layers.around(Read, routes!(events::follow_events)))
         .routes(layers.around(Read, routes!(health::get_health)))
         .routes(layers.around(Read, routes!(status::get_status)))
         .routes(layers.around(Read, routes!(network::get_network)))
@@ -87,6 +101,7 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Read, routes!(service::get_readyz)))
         .routes(layers.around(Read, routes!(service::get_version)))
         .routes(layers.around(Read, routes!(service::get_whoami)))
+        .routes(layers.around(Read, routes!(metrics::get_metrics)))
         .routes(layers.around(Read, routes!(docs::get_openapi)))
 }
 
@@ -105,26 +120,30 @@ impl Layers {
         scope: Scope,
         (schemas, mut paths, route): UtoipaMethodRouter<Api>,
     ) -> UtoipaMethodRouter<Api> {
-        for item in paths.paths.values_mut() {
-            for operation in operations(item) {
+        let (mut method, mut template) = ("", String::new());
+        for (path, item) in &mut paths.paths {
+            template.clone_from(path);
+            for (of, operation) in operations(item) {
+                method = of;
                 let noted = ExtensionsBuilder::new().add("x-scope", scope.as_str()).build();
                 operation.extensions.get_or_insert_default().merge(noted);
             }
         }
-        let route = match (&self.0, scope) {
-            (None, _) => route,
-            (Some(api), Scope::Read) => route.layer(from_fn_with_state(api.clone(), auth::read)),
-            (Some(api), Scope::Operate) => {
-                route.layer(from_fn_with_state(api.clone(), auth::operate))
-            }
+        let Some(api) = &self.0 else { return (schemas, paths, route) };
+        let guard = Guard { api: api.clone(), meter: api.meters.route(method, &template) };
+        let route = match scope {
+            Scope::Read => route.layer(from_fn_with_state(guard, auth::read)),
+            Scope::Operate => route.layer(from_fn_with_state(guard, auth::operate)),
         };
         (schemas, paths, route)
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+/// Each of a path, with its method.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
     let PathItem { get, put, post, delete, patch, .. } = item;
-    [get, put, post, delete, patch].into_iter().flatten()
+    let all = [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 /// The OpenAPI document, as it is served and committed: pretty, with a newline at its end.
@@ -146,14 +165,17 @@ pub fn openapi_json() -> String {
 ///
 /// The first two go around the whole router rather than around each of its routes: only there does a
 /// response have the `Allow` that the router adds to a refused method.
-pub(crate) fn app(registry: Registry, config: &Config, policy: Policy, execs: Execs) -> Router {
+pub(crate) fn app(config: &Config, parts: Parts) -> Router {
+    let Parts { registry, policy, execs, meters } = parts;
     let draining = execs.draining.clone();
-    let api = Api { registry, policy, execs, draining };
+    let counted = request_id::Counted::new(Arc::clone(&meters));
+    let api = Api { registry, policy, execs, meters, draining };
     let hosts = Arc::new(host::AllowedHosts::new(config));
     let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
+    let guard = Guard { api: api.clone(), meter: api.meters.route("GET", "/docs") };
     let pages =
-        docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(api.clone(), auth::read));
+        docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(guard, auth::read));
     let router = router
         .with_state(api.clone())
         .merge(pages)
@@ -168,7 +190,18 @@ pub(crate) fn app(registry: Registry, config: &Config, policy: Policy, execs: Ex
     Router::new()
         .fallback_service(router)
         .layer(from_fn(browser::restrict))
-        .layer(from_fn(request_id::layer))
+        .layer(from_fn_with_state(counted, request_id::layer))
+}
+
+/// What is served to clients for whom there is no room: that the daemon lives, and that they should
+/// come back.
+pub(crate) fn shed(meters: Arc<Meters>) -> Router {
+    let counted = request_id::Counted::new(meters);
+    Router::new()
+        .route("/healthz", axum::routing::get(service::get_healthz))
+        .fallback(async || ApiError::of(ErrorCode::Overloaded, "too many clients are connected"))
+        .layer(from_fn(browser::restrict))
+        .layer(from_fn_with_state(counted, request_id::layer))
 }
 
 async fn no_such_path() -> ApiError {

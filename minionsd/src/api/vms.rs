@@ -15,7 +15,7 @@ use minions_api::{VmName, vm};
 )]
 pub(super) async fn list_vms(State(api): State<Api>) -> Result<Json<vm::VmList>, ApiError> {
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
-    Ok(Json(vm::VmList { vms: vms.values().map(shown).collect() }))
+    Ok(Json(vm::VmList { vms: vms.values().map(|vm| shown(vm, false)).collect() }))
 }
 
 /// One VM
@@ -25,21 +25,29 @@ pub(super) async fn list_vms(State(api): State<Api>) -> Result<Json<vm::VmList>,
     responses((status = 200, description = "What is known of it", body = vm::Vm), VmProblems),
 )]
 pub(super) async fn get_vm(TheVm(vm): TheVm) -> Json<vm::Vm> {
-    Json(shown(&vm))
+    Json(shown(&vm, true))
 }
 
-fn shown(vm: &Vm) -> vm::Vm {
+/// `closely`: with what has to be looked up first.
+fn shown(vm: &Vm, closely: bool) -> vm::Vm {
     let status = vm.status();
+    let incarnation = status.incarnation();
     vm::Vm {
         name: vm.name().clone(),
         state: status.state,
         since: status.since,
+        cause: status.cause,
         reason: status.reason,
         socket: vm.socket().display().to_string(),
         agent: status.agent.map(super::health::agent_info),
         hostname: status.hostname,
         failed_probes: status.failed_probes,
         last_seen: status.last_seen,
+        last_error: status.last_error,
+        attempts: status.attempts,
+        next_probe: status.next_probe,
+        incarnation,
+        vmm: status.vmm.map(|vmm| vmm.show(closely)),
         pool: vm.client().pool().figures(),
     }
 }

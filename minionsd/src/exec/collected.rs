@@ -1,8 +1,8 @@
 //! All that a program wrote, at once.
 
-use super::budget::Share;
 use super::{Driver, Happened};
 use crate::agent::CallError;
+use crate::budget::Share;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::collect::{HeadTail, Kept};
 

@@ -243,7 +243,7 @@ fn breach(broken: Broken) -> CallError {
     match broken {
         Broken::Frame(error) => CallError::Protocol(ProtocolError::Frame(error)),
         Broken::Channel(error) => CallError::Stream(StreamError::Channel(error)),
-        Broken::Closed | Broken::Lost(_) | Broken::Silent | Broken::Replaced => {
+        Broken::Closed | Broken::Lost(_) | Broken::Silent | Broken::Replaced | Broken::NoRoom => {
             CallError::Lost { sent: true }
         }
     }

@@ -12,10 +12,9 @@
 //! * [`opening`]: the first stream to a program, and the next one after that broke.
 //! * [`hold`]: a program that somebody holds. Letting go says `leave`.
 //! * [`driver`]: what a program says, without a byte missing and none twice.
-//! * [`collected`]: all of it at once, within a budget ([`budget`]).
+//! * [`collected`]: all of it at once, within a [budget](crate::budget).
 //! * [`plain`]: the same from agents that know a program as one request and one reply.
 
-pub(crate) mod budget;
 pub(crate) mod collected;
 pub(crate) mod driver;
 pub(crate) mod hold;
@@ -26,16 +25,12 @@ pub(crate) use collected::Collected;
 pub(crate) use driver::{Driver, Happened};
 
 use crate::agent::Instance;
+use crate::budget::Budget;
 use crate::vm::Vm;
-use budget::OutputBudget;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// WebSockets open at once, over all VMs: as many as there can be HTTP connections of each kind. An
-/// upgraded connection is no longer one of those.
-const MAX_WEBSOCKETS: usize = 1024;
 
 /// What all programs of the daemon share. A cheap clone.
 #[derive(Debug, Clone)]
@@ -47,15 +42,20 @@ pub(crate) struct Execs {
     /// daemon that goes, and callers may come back to what they started.
     pub(crate) draining: CancellationToken,
     /// For collected output.
-    pub(crate) output: OutputBudget,
+    pub(crate) output: Budget,
     /// For WebSockets.
     pub(crate) websockets: Arc<Semaphore>,
 }
 
 impl Execs {
-    pub(crate) fn new(tasks: TaskTracker, draining: CancellationToken) -> Self {
-        let websockets = Arc::new(Semaphore::new(MAX_WEBSOCKETS));
-        Self { tasks, draining, output: OutputBudget::default(), websockets }
+    pub(crate) fn new(
+        tasks: TaskTracker,
+        draining: CancellationToken,
+        output: Budget,
+        websockets: usize,
+    ) -> Self {
+        let websockets = Arc::new(Semaphore::new(websockets));
+        Self { tasks, draining, output, websockets }
     }
 }
 

@@ -149,7 +149,8 @@ fn may_pass(error: &CallError) -> bool {
         CallError::Lost { .. }
         | CallError::TimedOut { .. }
         | CallError::Unreachable { .. }
-        | CallError::Overloaded => true,
+        | CallError::Overloaded
+        | CallError::Exhausted => true,
         CallError::Agent(error) => error.code == Some(AgentCode::Busy),
         CallError::Protocol(_)
         | CallError::TooOld { .. }

@@ -4,6 +4,8 @@ mod first_bytes;
 
 use crate::api::auth::Peer;
 use crate::config::Config;
+use crate::descriptors::OVERFLOW;
+use crate::metrics::Meters;
 use crate::tls::{Tls, TlsError};
 use axum::Router;
 use first_bytes::FirstBytes;
@@ -19,6 +21,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -28,9 +31,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Clients connected at once, over TCP and over Unix apart: nobody who may only use the one shuts out
-/// those who may use the other. A further one waits in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 1024;
+/// For a client for whom there is no room: to say what it wants, and to get its one answer. Short, because
+/// others stand behind it who want to know at least whether the daemon lives.
+const SHED_DEADLINE: Duration = Duration::from_millis(250);
 
 /// How often an HTTP/2 client is asked whether it is still there, and how long it has to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -72,6 +75,19 @@ pub enum BindError {
     /// Another daemon has it.
     #[error("{} is in use by another process", .0.display())]
     UnixInUse(PathBuf),
+}
+
+/// What is served, to how many.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) app: Router,
+    /// For those who are too many.
+    pub(crate) shed: Router,
+    /// Connections at once, of each listener.
+    pub(crate) clients: usize,
+    /// How long requests under way may take once the daemon is told to stop.
+    pub(crate) grace: Duration,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// What the daemon listens on.
@@ -117,18 +133,17 @@ impl Listeners {
         self.tcp.as_ref()?.local_addr().ok()
     }
 
-    /// Serves `app` until `shutdown`; cancels `draining`; lets requests under way finish within
-    /// `grace`, and closes what is left.
+    /// Serves until `shutdown`; cancels `draining`; lets requests under way finish within the grace
+    /// period, and closes what is left.
     pub(crate) async fn serve(
         self,
-        app: Router,
+        served: Served,
         shutdown: impl Future<Output = ()> + Send,
         draining: CancellationToken,
-        grace: Duration,
     ) {
         let (address, path) = (self.tcp_addr(), self.unix.as_ref().map(|unix| &unix.path));
         tracing::info!(tcp = ?address, unix = ?path, "serving");
-        let server = Server::new(app, grace);
+        let server = Server::new(served);
         tokio::select! {
             () = shutdown => {}
             () = server.accept_all(&self) => {}
@@ -194,10 +209,56 @@ async fn reload_on_hangup(tls: Option<&Tls>) {
 /// HTTP over whatever was accepted.
 struct Server {
     http: Http,
-    tcp_places: Arc<Semaphore>,
-    unix_places: Arc<Semaphore>,
+    shed: Http,
+    tcp_places: Places,
+    unix_places: Places,
     graceful: GracefulShutdown,
     grace: Duration,
+    meters: Arc<Meters>,
+}
+
+/// For one client.
+struct Place {
+    permit: OwnedSemaphorePermit,
+    is_normal: bool,
+}
+
+/// Where the clients of one listener go.
+struct Places {
+    clients: usize,
+    normal: Arc<Semaphore>,
+    /// For those who only hear that there are too many. Beyond that the kernel's backlog is left.
+    overflow: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(clients: usize) -> Self {
+        let normal = Arc::new(Semaphore::new(clients));
+        Self { clients, normal, overflow: Arc::new(Semaphore::new(OVERFLOW)) }
+    }
+
+    /// Waits until there is any. `None` never comes: a semaphore of ours is never closed.
+    async fn any(&self) -> Option<Place> {
+        let (permit, is_normal) = tokio::select! {
+            biased;
+            permit = Arc::clone(&self.normal).acquire_owned() => (permit.ok()?, true),
+            permit = Arc::clone(&self.overflow).acquire_owned() => (permit.ok()?, false),
+        };
+        Some(Place { permit, is_normal })
+    }
+
+    /// Somebody may have gone while we waited for the client that is here now.
+    fn improve(&self, place: &mut Place) {
+        if !place.is_normal
+            && let Ok(permit) = Arc::clone(&self.normal).try_acquire_owned()
+        {
+            *place = Place { permit, is_normal: true };
+        }
+    }
+
+    fn taken(&self) -> usize {
+        self.clients.saturating_sub(self.normal.available_permits())
+    }
 }
 
 /// What one connection needs. A cheap clone.
@@ -207,10 +268,13 @@ struct Http {
     protocol: Builder<TokioExecutor>,
     /// Ends the connections that outlive the grace period.
     cut: CancellationToken,
+    /// How long a connection may last in all, if it isn't a proper one.
+    lasts: Option<Duration>,
 }
 
 impl Server {
-    fn new(app: Router, grace: Duration) -> Self {
+    fn new(served: Served) -> Self {
+        let Served { app, shed, clients, grace, meters } = served;
         let mut protocol = Builder::new(TokioExecutor::new());
         protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
         protocol
@@ -219,12 +283,18 @@ impl Server {
             .max_concurrent_streams(128)
             .keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
+        let mut brief = protocol.clone();
+        brief.http1().keep_alive(false);
+        let cut = CancellationToken::new();
+        let lasts = Some(SHED_DEADLINE);
         Self {
-            http: Http { app, protocol, cut: CancellationToken::new() },
-            tcp_places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            unix_places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            shed: Http { app: shed, protocol: brief, cut: cut.clone(), lasts },
+            http: Http { app, protocol, cut, lasts: None },
+            tcp_places: Places::new(clients),
+            unix_places: Places::new(clients),
             graceful: GracefulShutdown::new(),
             grace,
+            meters,
         }
     }
 
@@ -239,9 +309,12 @@ impl Server {
     async fn accept_tcp(&self, listener: Option<&TcpListener>, tls: Option<&Arc<Tls>>) {
         let Some(listener) = listener else { return std::future::pending().await };
         loop {
-            let Ok(place) = Arc::clone(&self.tcp_places).acquire_owned().await else { return };
+            let Some(mut place) = self.tcp_places.any().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => self.spawn_tcp(stream, tls, place),
+                Ok((stream, _)) => {
+                    self.tcp_places.improve(&mut place);
+                    self.spawn_tcp(stream, tls, place);
+                }
                 Err(error) => pause_after(&error).await,
             }
         }
@@ -250,28 +323,38 @@ impl Server {
     async fn accept_unix(&self, socket: Option<&UnixSocket>) {
         let Some(UnixSocket { listener, .. }) = socket else { return std::future::pending().await };
         loop {
-            let Ok(place) = Arc::clone(&self.unix_places).acquire_owned().await else { return };
+            let Some(mut place) = self.unix_places.any().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    self.unix_places.improve(&mut place);
                     let peer = Peer::unix(stream.peer_cred().ok());
-                    let (http, watcher) = (self.http.clone(), self.graceful.watcher());
-                    tokio::spawn(http.serve(stream, peer, watcher, place));
+                    let (http, watcher) = (self.at(&place), self.graceful.watcher());
+                    tokio::spawn(http.serve(stream, peer, watcher, place.permit));
                 }
                 Err(error) => pause_after(&error).await,
             }
         }
     }
 
-    fn spawn_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, place: OwnedSemaphorePermit) {
+    /// What is served at a place.
+    fn at(&self, place: &Place) -> Http {
+        if place.is_normal {
+            return self.http.clone();
+        }
+        self.meters.shed.fetch_add(1, Ordering::Relaxed);
+        self.shed.clone()
+    }
+
+    fn spawn_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, place: Place) {
         let Ok(peer) = Peer::tcp(&stream) else { return };
         stream.set_nodelay(true).ok();
-        let (http, watcher) = (self.http.clone(), self.graceful.watcher());
+        let (http, watcher, place) = (self.at(&place), self.graceful.watcher(), place.permit);
         let Some(acceptor) = tls.map(|tls| tls.acceptor()) else {
             tokio::spawn(http.serve(stream, peer, watcher, place));
             return;
         };
         tokio::spawn(async move {
-            match timeout(TLS_DEADLINE, acceptor.accept(stream)).await {
+            match timeout(http.lasts.unwrap_or(TLS_DEADLINE), acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => http.serve(stream, peer, watcher, place).await,
                 Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
                 Err(_) => tracing::debug!("no TLS handshake in time"),
@@ -280,10 +363,9 @@ impl Server {
     }
 
     async fn drain(self) {
-        let Self { http, tcp_places, unix_places, graceful, grace } = self;
+        let Self { http, tcp_places, unix_places, graceful, grace, .. } = self;
         if timeout(grace, graceful.shutdown()).await.is_err() {
-            let free = tcp_places.available_permits() + unix_places.available_permits();
-            let left = (2 * MAX_CONNECTIONS).saturating_sub(free);
+            let left = tcp_places.taken() + unix_places.taken();
             tracing::warn!(connections = left, "cut off: still busy after the grace period");
         }
         http.cut.cancel();
@@ -305,11 +387,19 @@ impl Http {
         let connection = self
             .protocol
             .serve_connection_with_upgrades(TokioIo::new(FirstBytes::of(stream)), service);
+        let lasts = self.lasts;
+        let expired = async {
+            match lasts {
+                Some(lasts) => sleep(lasts).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = watcher.watch(connection.into_owned()) => if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             },
             () = self.cut.cancelled() => {}
+            () = expired => {}
         }
         drop(place);
     }

@@ -29,11 +29,23 @@ const WORLD_WRITABLE: u32 = 0o002;
 
 /// What tells two sockets of the same name apart. Filesystems reuse an inode number at once, so the
 /// time at which the socket was bound belongs to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SocketId {
     device: u64,
     inode: u64,
     bound: Option<SystemTime>,
+}
+
+impl SocketId {
+    /// Of the socket that is at `path` now.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| id_of(&metadata))
+    }
+
+    /// Device and inode.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
 }
 
 /// A VM's socket.

@@ -6,10 +6,15 @@
 use super::discovery::{self, SocketId, Sockets};
 use super::status::VmStatus;
 use super::supervisor::Supervisor;
-use crate::agent::{AgentClient, Connector, Dials, Pool};
+use crate::agent::{AgentClient, Calls, Connector, Dials, Pool};
+use crate::budget::Budget;
+use crate::descriptors::Descriptors;
+use crate::events::Events;
+use crate::metrics::Meters;
+use minions_api::event::{Event, EventKind};
 use minions_api::vm::VmState;
 use minions_api::{Timestamp, VmName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, watch};
@@ -30,6 +35,11 @@ pub(crate) struct Vm {
 impl Vm {
     pub(crate) fn name(&self) -> &VmName {
         &self.name
+    }
+
+    /// Whether its agent answers.
+    pub(crate) fn state(&self) -> VmState {
+        self.status.borrow().state
     }
 
     /// What the supervisor published last.
@@ -54,6 +64,16 @@ pub(crate) type Vms = BTreeMap<VmName, Vm>;
 pub(crate) struct Registry {
     /// `None` until the directory has been looked at once.
     vms: watch::Receiver<Option<Arc<Vms>>>,
+    events: Events,
+    dials: Dials,
+}
+
+/// What the VMs share with the rest of the daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Means {
+    pub(crate) descriptors: Descriptors,
+    pub(crate) budget: Budget,
+    pub(crate) meters: Arc<Meters>,
 }
 
 impl Registry {
@@ -62,14 +82,20 @@ impl Registry {
     pub(crate) fn start(
         socket_dir: PathBuf,
         pool_size: usize,
+        means: Means,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
         let (publish, vms) = watch::channel(None);
         let (found, sockets) = mpsc::channel(1);
+        let events = Events::new();
+        let Means { descriptors, budget, meters } = means;
+        let dials = Dials::new(MAX_DIALS, tasks.clone(), descriptors, budget, Arc::clone(&meters));
         let keeper = Keeper {
             pool_size,
-            dials: Dials::new(MAX_DIALS, tasks.clone()),
+            dials: dials.clone(),
+            events: events.clone(),
+            meters,
             tasks: tasks.clone(),
             stop: stop.child_token(),
             known: BTreeMap::new(),
@@ -77,7 +103,17 @@ impl Registry {
         };
         tasks.spawn(discovery::watch(socket_dir, found));
         tasks.spawn(keeper.run(sockets));
-        Self { vms }
+        Self { vms, events, dials }
+    }
+
+    /// What happens to VMs.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// What the ways to all VMs share.
+    pub(crate) fn dials(&self) -> &Dials {
+        &self.dials
     }
 
     /// All VMs by name; `None` until the directory has been looked at once: nobody can say yet.
@@ -90,6 +126,8 @@ impl Registry {
 struct Keeper {
     pool_size: usize,
     dials: Dials,
+    events: Events,
+    meters: Arc<Meters>,
     tasks: TaskTracker,
     stop: CancellationToken,
     known: BTreeMap<VmName, Known>,
@@ -120,37 +158,87 @@ impl Keeper {
     /// Makes the set of VMs the set of sockets.
     fn reconcile(&mut self, found: Sockets) {
         let before = self.known.len();
+        let mut replaced = BTreeSet::new();
+        let mut gone = Vec::new();
         self.known.retain(|name, known| {
-            let stays = found.get(name).is_some_and(|socket| socket.id == known.socket);
+            let now = found.get(name);
+            let stays = now.is_some_and(|socket| socket.id == known.socket);
             if !stays {
                 known.stop.cancel();
+                if now.is_some() {
+                    replaced.insert(name.clone());
+                } else {
+                    gone.push(known.vm.clone());
+                }
             }
             stays
         });
-        let mut changed = self.known.len() != before;
+        let lost = self.known.len() != before;
+        let mut came = Vec::new();
         for (name, socket) in found {
             if !self.known.contains_key(&name) {
                 let known = self.supervise(name.clone(), socket);
+                came.push(known.vm.clone());
                 self.known.insert(name, known);
-                changed = true;
             }
         }
-        if changed || self.publish.borrow().is_none() {
+        if lost || !came.is_empty() || self.publish.borrow().is_none() {
             let vms = self.known.iter().map(|(name, known)| (name.clone(), known.vm.clone()));
             self.publish.send_replace(Some(Arc::new(vms.collect())));
+        }
+        self.tell(&gone, &replaced, &came);
+    }
+
+    /// Tells what happened, now that everybody who hears of it can see it.
+    fn tell(&self, gone: &[Vm], replaced: &BTreeSet<VmName>, came: &[Vm]) {
+        for vm in gone {
+            tracing::info!(vm = %vm.name, "vm gone");
+            self.events.publish(happened(EventKind::VmGone, vm));
+        }
+        for vm in came {
+            let kind = if replaced.contains(&vm.name) {
+                tracing::info!(vm = %vm.name, "vm replaced");
+                EventKind::VmReplaced
+            } else {
+                tracing::info!(vm = %vm.name, state = VmState::Connecting.as_str(), "vm found");
+                EventKind::VmFound
+            };
+            self.events.publish(happened(kind, vm));
         }
     }
 
     fn supervise(&self, name: VmName, socket: discovery::Socket) -> Known {
-        tracing::info!(vm = %name, state = VmState::Connecting.as_str(), "vm found");
-        let pool = Pool::new(Connector::new(socket.path, self.dials.clone()), self.pool_size);
-        let (publish, status) = watch::channel(VmStatus::found(Timestamp::now()));
-        let nudge = Arc::new(Notify::new());
+        let id = socket.id;
+        let pool = Pool::new(Connector::new(socket, self.dials.clone()), self.pool_size);
+        let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
+        let (nudge, calls) = (Arc::new(Notify::new()), Arc::new(Calls::default()));
         let stop = self.stop.child_token();
-        let client = AgentClient::new(pool.clone(), status.clone(), Arc::clone(&nudge));
-        let supervisor =
-            Supervisor { name: name.clone(), pool, status: publish, nudge, stop: stop.clone() };
+        let client =
+            AgentClient::new(pool.clone(), status.clone(), Arc::clone(&nudge), Arc::clone(&calls));
+        let supervisor = Supervisor {
+            name: name.clone(),
+            pool,
+            status: publish,
+            nudge,
+            calls,
+            events: self.events.clone(),
+            meters: Arc::clone(&self.meters),
+            stop: stop.clone(),
+        };
         self.tasks.spawn(supervisor.run());
-        Known { socket: socket.id, stop, vm: Vm { name, status, client: Arc::new(client) } }
+        Known { socket: id, stop, vm: Vm { name, status, client: Arc::new(client) } }
+    }
+}
+
+fn happened(kind: EventKind, vm: &Vm) -> Event {
+    Event {
+        kind,
+        at: Timestamp::now(),
+        vm: vm.name.clone(),
+        state: None,
+        before: None,
+        cause: None,
+        reason: None,
+        incarnation: vm.status().incarnation(),
     }
 }

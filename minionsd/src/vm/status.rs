@@ -1,32 +1,13 @@
-//! A VM's state.
-//!
-//! ```text
-//!                     answered
-//!   ┌────────────┐ ──────────────▶ ┌───────┐
-//!   │ connecting │                 │ ready │ ◀─┐
-//!   └────────────┘                 └───────┘   │
-//!      │      │  3 failures          │    │    │ answered
-//!      │      └───────────────┐      │    │    │
-//!      │ no listener          ▼  3 failures    │
-//!      │              ┌─────────────┐◀┘   │    │
-//!      │              │ unreachable │ ────│────┤
-//!      ▼              └─────────────┘     │    │
-//!   ┌───────┐  no listener │  ▲           │    │
-//!   │ stale │ ◀────────────┘  │ any other │    │
-//!   └───────┘ ◀───────────────│── no listener  │
-//!      └──────────────────────┴────────────────┘
-//! ```
-//!
-//! A VM is gone when its socket file is: its supervisor then ends, and the registry forgets it.
-//! `no listener` needs no second look: the kernel itself says that nobody is there.
+//! A VM's state as its supervisor publishes it. Which state follows which is in
+//! [`transition`](super::transition).
 
+use super::discovery::SocketId;
+use super::process::ProcessId;
+use super::transition::{self, Seen};
 use minions_api::Timestamp;
-use minions_api::vm::{Failure, Reason, VmState};
+use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
 use minions_proto::message::{AgentInfo, Health};
 use std::time::Duration;
-
-/// Probes that must fail in a row before a VM counts as unreachable.
-const FAILURES_TO_UNREACHABLE: u32 = 3;
 
 /// Between probes of a VM that answers, ± a tenth so that a thousand VMs don't march in step.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,11 +29,22 @@ const KEPT_FEATURES: usize = 64;
 pub(crate) struct VmStatus {
     pub(crate) state: VmState,
     pub(crate) since: Timestamp,
+    pub(crate) cause: Cause,
+    /// Why it isn't ready; or why its last probe failed.
     pub(crate) reason: Option<Reason>,
+    /// The last of those, also when it is over.
+    pub(crate) last_error: Option<Reason>,
     pub(crate) agent: Option<AgentInfo>,
     pub(crate) hostname: Option<String>,
+    /// The guest's uptime in its last answer, in seconds.
+    uptime: Option<u64>,
     pub(crate) failed_probes: u32,
+    pub(crate) attempts: u64,
+    pub(crate) next_probe: Option<Timestamp>,
     pub(crate) last_seen: Option<Timestamp>,
+    socket: SocketId,
+    /// Who listens on the socket, as far as that is known.
+    pub(crate) vmm: Option<ProcessId>,
 }
 
 /// Why calls are turned away.
@@ -62,32 +54,49 @@ pub(crate) struct Unready {
     pub(crate) message: String,
 }
 
-/// What a health check showed beyond that the agent lives.
+/// The state changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Incarnation {
-    /// Nothing new, or the first answer.
+pub(crate) struct Moved {
+    pub(crate) before: VmState,
+    pub(crate) after: VmState,
+    pub(crate) cause: Cause,
+}
+
+/// Who answered, compared to who answered before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// The same, or the first one.
     Same,
-    /// The agent started anew, with or without its guest: connections from before lead nowhere.
-    Changed,
+    /// The agent started anew, in a guest that went on.
+    Restarted,
+    /// The guest booted again.
+    Rebooted,
 }
 
 impl VmStatus {
     /// A VM whose socket was just found.
-    pub(crate) fn found(now: Timestamp) -> Self {
+    pub(crate) fn found(socket: SocketId, now: Timestamp) -> Self {
         Self {
             state: VmState::Connecting,
             since: now,
+            cause: Cause::Found,
             reason: None,
+            last_error: None,
             agent: None,
             hostname: None,
+            uptime: None,
             failed_probes: 0,
+            attempts: 0,
+            next_probe: None,
             last_seen: None,
+            socket,
+            vmm: None,
         }
     }
 
     /// No probe has come back yet: nobody can say.
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.state == VmState::Connecting && self.failed_probes == 0
+        self.state == VmState::Connecting && self.attempts == 0
     }
 
     /// Why calls are turned away, unless it may well answer.
@@ -101,34 +110,55 @@ impl VmStatus {
         }
     }
 
+    /// Which VM it is.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        let (device, inode) = self.socket.numbers();
+        let agent = self.agent.as_ref();
+        Incarnation {
+            device,
+            inode,
+            vmm_pid: self.vmm.as_ref().map(|vmm| vmm.pid),
+            vmm_start_ticks: self.vmm.as_ref().and_then(|vmm| vmm.started),
+            boot_id: agent.map(|agent| agent.boot_id.clone()),
+            instance_id: agent.map(|agent| agent.instance_id.clone()),
+        }
+    }
+
     /// A probe was answered.
-    pub(crate) fn answered(&mut self, health: Health, now: Timestamp) -> Incarnation {
+    pub(crate) fn answered(&mut self, health: Health, now: Timestamp) -> (Identity, Option<Moved>) {
         let agent = health.agent.map(bounded);
-        let changed = match (&self.agent, &agent) {
-            (Some(old), Some(new)) => {
-                old.boot_id != new.boot_id || old.instance_id != new.instance_id
-            }
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        self.enter(VmState::Ready, now);
+        let identity = self.compare(agent.as_ref(), health.uptime_secs);
+        self.attempts += 1;
         self.reason = None;
         self.failed_probes = 0;
         self.last_seen = Some(now);
         self.hostname = Some(clipped(health.hostname));
+        self.uptime = Some(health.uptime_secs);
         self.agent = agent;
-        if changed { Incarnation::Changed } else { Incarnation::Same }
+        (identity, self.enter(Seen::Answered, now))
     }
 
     /// A probe failed.
-    pub(crate) fn failed(&mut self, failure: Failure, message: String, now: Timestamp) {
+    pub(crate) fn failed(
+        &mut self,
+        failure: Failure,
+        message: String,
+        now: Timestamp,
+    ) -> Option<Moved> {
+        self.attempts += 1;
         self.failed_probes = self.failed_probes.saturating_add(1);
-        self.reason = Some(Reason { failure, message, at: now });
-        if matches!(failure, Failure::NoListener) {
-            self.enter(VmState::Stale, now);
-        } else if self.failed_probes >= FAILURES_TO_UNREACHABLE || self.state == VmState::Stale {
-            self.enter(VmState::Unreachable, now);
+        self.give_reason(Reason { failure, message, at: now });
+        self.enter(Seen::Failed { failure, in_a_row: self.failed_probes }, now)
+    }
+
+    /// Three calls in a row failed, the last one at this layer.
+    pub(crate) fn calls_failed(&mut self, failure: Failure, now: Timestamp) -> Option<Moved> {
+        let moved = self.enter(Seen::CallsFailed, now);
+        if moved.is_some() {
+            let message = "three calls in a row had no answer; the next probe decides".to_owned();
+            self.give_reason(Reason { failure, message, at: now });
         }
+        moved
     }
 
     /// The pause before the next probe. `jitter` is a random number from 0 to 1.
@@ -139,11 +169,32 @@ impl VmStatus {
         }
     }
 
-    fn enter(&mut self, state: VmState, now: Timestamp) {
-        if self.state != state {
-            self.state = state;
-            self.since = now;
+    /// A base agent tells only how long its guest has been up; a guest whose agent was replaced by one
+    /// of another kind is taken for one that booted.
+    fn compare(&self, agent: Option<&AgentInfo>, uptime: u64) -> Identity {
+        let booted_again = self.uptime.is_some_and(|before| uptime < before);
+        match (&self.agent, agent) {
+            (Some(old), Some(new)) if old.boot_id != new.boot_id => Identity::Rebooted,
+            (Some(old), Some(new)) if old.instance_id != new.instance_id => Identity::Restarted,
+            (Some(_), Some(_)) => Identity::Same,
+            (Some(_), None) => Identity::Rebooted,
+            (None, Some(_)) if self.last_seen.is_none() => Identity::Same,
+            (None, _) if booted_again => Identity::Rebooted,
+            (None, Some(_)) => Identity::Restarted,
+            (None, None) => Identity::Same,
         }
+    }
+
+    fn give_reason(&mut self, reason: Reason) {
+        self.last_error = Some(reason.clone());
+        self.reason = Some(reason);
+    }
+
+    fn enter(&mut self, seen: Seen, now: Timestamp) -> Option<Moved> {
+        let (after, cause) = transition::next(self.state, seen)?;
+        let before = std::mem::replace(&mut self.state, after);
+        (self.since, self.cause) = (now, cause);
+        Some(Moved { before, after, cause })
     }
 }
 
@@ -178,6 +229,10 @@ fn clipped(mut text: String) -> String {
 mod tests {
     use super::*;
 
+    fn found() -> VmStatus {
+        VmStatus::found(SocketId::default(), Timestamp::now())
+    }
+
     fn health(instance: &str) -> Health {
         let agent = AgentInfo {
             name: "a".into(),
@@ -197,37 +252,64 @@ mod tests {
 
     #[test]
     fn three_failures_make_a_ready_vm_unreachable_and_one_answer_brings_it_back() {
-        let mut status = VmStatus::found(Timestamp::now());
+        let mut status = found();
         status.answered(health("1"), Timestamp::now());
         assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Ready);
         assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Ready);
         assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Unreachable);
         assert!(status.unready().is_some());
+        assert_eq!(status.cause, Cause::ProbesFailed);
         status.answered(health("1"), Timestamp::now());
         assert_eq!((status.state, status.failed_probes), (VmState::Ready, 0));
+        assert!(status.unready().is_none());
+        assert!(status.last_error.is_some() && status.reason.is_none());
+    }
+
+    #[test]
+    fn failed_calls_turn_further_ones_away_until_a_probe_is_answered() {
+        let mut status = found();
+        status.answered(health("1"), Timestamp::now());
+        let moved = status.calls_failed(Failure::AgentSilent, Timestamp::now()).unwrap();
+        assert_eq!((moved.after, moved.cause), (VmState::Unreachable, Cause::CallsFailed));
+        assert_eq!(status.unready().unwrap().failure, Failure::AgentSilent);
+        status.answered(health("1"), Timestamp::now());
         assert!(status.unready().is_none());
     }
 
     #[test]
-    fn nobody_listening_is_stale_at_once_and_a_listener_without_agent_is_unreachable() {
-        let mut status = VmStatus::found(Timestamp::now());
-        status.answered(health("1"), Timestamp::now());
-        assert_eq!(failed(&mut status, Failure::NoListener), VmState::Stale);
-        assert_eq!(failed(&mut status, Failure::NoAgent), VmState::Unreachable);
-        assert_eq!(failed(&mut status, Failure::NoListener), VmState::Stale);
+    fn who_answers_is_compared_with_who_answered_before() {
+        let mut status = found();
+        let mut answered = |boot: &str, instance: &str| {
+            let mut health = health(instance);
+            if let Some(agent) = &mut health.agent {
+                agent.boot_id = boot.into();
+            }
+            status.answered(health, Timestamp::now()).0
+        };
+        assert_eq!(answered("boot", "1"), Identity::Same);
+        assert_eq!(answered("boot", "1"), Identity::Same);
+        assert_eq!(answered("boot", "2"), Identity::Restarted);
+        assert_eq!(answered("again", "3"), Identity::Rebooted);
     }
 
     #[test]
-    fn a_new_instance_of_the_agent_is_another_incarnation() {
-        let mut status = VmStatus::found(Timestamp::now());
-        assert_eq!(status.answered(health("1"), Timestamp::now()), Incarnation::Same);
-        assert_eq!(status.answered(health("1"), Timestamp::now()), Incarnation::Same);
-        assert_eq!(status.answered(health("2"), Timestamp::now()), Incarnation::Changed);
+    fn a_base_agents_guest_booted_again_if_it_has_been_up_for_less_than_before() {
+        let mut status = found();
+        let mut answered = |uptime_secs, agent: Option<AgentInfo>| {
+            let health =
+                Health { uptime_secs, hostname: "guest".into(), agent, time_unix_ms: None };
+            status.answered(health, Timestamp::now()).0
+        };
+        assert_eq!(answered(10, None), Identity::Same);
+        assert_eq!(answered(15, None), Identity::Same);
+        assert_eq!(answered(2, None), Identity::Rebooted);
+        assert_eq!(answered(5, health("new").agent), Identity::Restarted);
+        assert_eq!(answered(6, None), Identity::Rebooted);
     }
 
     #[test]
     fn the_pause_grows_to_its_bound_and_never_vanishes() {
-        let mut status = VmStatus::found(Timestamp::now());
+        let mut status = found();
         let mut last = Duration::ZERO;
         for _ in 0..100 {
             failed(&mut status, Failure::NoAgent);
@@ -241,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_a_guest_says_of_itself_is_kept_only_up_to_a_bound() {
-        let mut status = VmStatus::found(Timestamp::now());
+        let mut status = found();
         let mut huge = health("1");
         huge.hostname = "é".repeat(500_000);
         if let Some(agent) = &mut huge.agent {

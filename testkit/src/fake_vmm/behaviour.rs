@@ -35,6 +35,9 @@ pub enum Behaviour {
     Silent,
     /// `OK`, and this to every request.
     Replies(Vec<u8>),
+    /// `OK`, and this to every request on the first connection; to all others nothing: a supervisor
+    /// would think that all is well.
+    FirstOnly(Vec<u8>, Arc<AtomicBool>),
     /// `OK`, this to the first request, and closes.
     AnswersOnce(Vec<u8>),
     /// `OK`, and the first to every request; behind it, if that opened a stream, the second over and
@@ -94,7 +97,10 @@ impl Behaviour {
                 let granted = stream.write_all(&line).await;
                 granted.and(until_end(&mut stream).await)
             }
-            Self::Silent => {
+            Self::FirstOnly(reply, taken) if !taken.swap(true, Ordering::SeqCst) => {
+                answer(&mut stream, &reply, None).await
+            }
+            Self::Silent | Self::FirstOnly(..) => {
                 let granted = grant(&mut stream, port).await;
                 granted.and(until_end(&mut stream).await)
             }

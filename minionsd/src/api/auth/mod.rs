@@ -24,6 +24,7 @@ pub use token::TokenError;
 use super::Api;
 use super::audit;
 use super::problem::ApiError;
+use crate::metrics::RouteMeter;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
@@ -114,27 +115,46 @@ fn unauthenticated(detail: &str) -> ApiError {
     ApiError::of(ErrorCode::Unauthenticated, detail)
 }
 
+/// What a route's layer needs. A cheap clone.
+#[derive(Debug, Clone)]
+pub(super) struct Guard {
+    pub(super) api: Api,
+    /// Of this route. The outermost layer, which knows how long a request took, finds it in the reply.
+    pub(super) meter: Arc<RouteMeter>,
+}
+
 /// The layer of a route with [`Scope::Read`].
-pub(super) async fn read(
-    State(api): State<Api>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    Caller::of(&request, &api.policy)?.require(Scope::Read, &api.policy).await?;
-    Ok(next.run(request).await)
+pub(super) async fn read(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let Guard { api, meter } = guard;
+    let allowed = match Caller::of(&request, &api.policy) {
+        Ok(caller) => caller.require(Scope::Read, &api.policy).await,
+        Err(error) => Err(error),
+    };
+    let mut response = match allowed {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    response.extensions_mut().insert(meter);
+    response
 }
 
 /// The layer of a route with [`Scope::Operate`]: every call leaves a line in the audit log, also one
 /// that was refused, and one whose caller didn't wait for its end.
-pub(super) async fn operate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(super) async fn operate(
+    State(guard): State<Guard>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Guard { api, meter } = guard;
     let mut call = audit::Call::begin(&request);
     request.extensions_mut().insert(call.note());
     let (peer, caller) = (peer_of(&request), Caller::of(&request, &api.policy));
-    let response = match admit(peer, caller, &api.policy, &mut call).await {
+    let mut response = match admit(peer, caller, &api.policy, &mut call).await {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
     call.answered(response.status());
+    response.extensions_mut().insert(meter);
     response
 }
 

@@ -26,6 +26,7 @@ use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, ExecProblems};
 use super::request_id::RequestId;
 use crate::agent::{CallError, Instance, Lane, Programs};
+use crate::budget::FREE;
 use crate::exec::plain::{self, Plain};
 use crate::exec::{Driver, Place, collected};
 use crate::vm::Vm;
@@ -134,7 +135,13 @@ async fn collect(
             let patience =
                 patience.asked().and_then(|patience| patience.as_millis().try_into().ok());
             exec.timeout_ms = exec.timeout_ms.map(|limit| limit.min(patience.unwrap_or(limit)));
-            return plain::run(vm, &exec, deadline).await.map(Finished::plain);
+            let reply = plain::run(vm, &exec, deadline).await?;
+            let (mut share, held) =
+                (api.execs.output.share(), reply.stdout.len() + reply.stderr.len());
+            if held > FREE {
+                share.grow_to(held).await?;
+            }
+            return Ok(Finished::plain(reply, share));
         }
     };
     let place = Place { vm: vm.clone(), instance };

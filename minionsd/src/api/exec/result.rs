@@ -2,8 +2,8 @@
 
 use super::show;
 use crate::agent::CallError;
+use crate::budget::Share;
 use crate::exec::Collected;
-use crate::exec::budget::Share;
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -21,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 pub(super) struct Finished {
     pub(super) result: ExecResult,
     /// The memory that its output holds.
-    share: Option<Share>,
+    share: Share,
 }
 
 impl Finished {
@@ -33,11 +33,11 @@ impl Finished {
             return Err(CallError::ExecLost { reason: reason.clone() });
         }
         let (result, share) = show::collected(id, collected);
-        Ok(Self { result, share: Some(share) })
+        Ok(Self { result, share })
     }
 
-    pub(super) fn plain(reply: ExecReply) -> Self {
-        Self { result: show::plain(reply), share: None }
+    pub(super) fn plain(reply: ExecReply, share: Share) -> Self {
+        Self { result: show::plain(reply), share }
     }
 
     /// Whether it ended with 0.
@@ -56,9 +56,9 @@ impl Finished {
 impl IntoResponse for Finished {
     fn into_response(self) -> Response {
         let Self { result, share } = self;
-        let Some(share) = share.filter(|share| !share.is_empty()) else {
+        if share.is_empty() {
             return Json(result).into_response();
-        };
+        }
         let json = Bytes::from(serde_json::to_vec(&result).unwrap_or_default());
         drop(result);
         let length = json.len();

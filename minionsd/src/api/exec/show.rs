@@ -1,7 +1,7 @@
 //! The wire's view of programs as REST's.
 
+use crate::budget::Share;
 use crate::exec::Collected;
-use crate::exec::budget::Share;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minions_api::exec as api;

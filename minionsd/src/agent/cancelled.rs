@@ -1,0 +1,153 @@
+//! A caller may go away at any moment. Whatever the moment: no half CONNECT is left to a VMM, and the
+//! next caller gets its own reply.
+
+use super::{AgentClient, Calls, Connector, Dials, Lane, Pool};
+use crate::budget::Budget;
+use crate::descriptors::Descriptors;
+use crate::metrics::Meters;
+use crate::vm::discovery::{Socket, SocketId};
+use crate::vm::status::VmStatus;
+use minions_api::Timestamp;
+use minions_proto::frame::Decoder;
+use minions_proto::message::{Exec, Health};
+use proptest::prelude::*;
+use std::future::Future;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the VMM saw.
+#[derive(Debug, Default)]
+struct Saw {
+    half_connects: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+/// A VMM with an agent whose programs print their own name. Everything comes in pieces of `piece` bytes.
+async fn vmm(listener: UnixListener, piece: usize, saw: Arc<Saw>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        saw.connections.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(serve(stream, piece, Arc::clone(&saw)));
+    }
+}
+
+async fn serve(mut stream: UnixStream, piece: usize, saw: Arc<Saw>) -> Option<()> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.ok()? == 0 {
+            saw.half_connects.fetch_add(1, Ordering::SeqCst);
+            return None;
+        }
+        line.push(byte[0]);
+    }
+    assert_eq!(line, b"CONNECT 1024\n");
+    in_pieces(&mut stream, b"OK 7\n", piece).await?;
+    let mut decoder = Decoder::new();
+    loop {
+        while let Some(request) = decoder.next_frame().unwrap() {
+            let request: serde_json::Value = serde_json::from_slice(&request).unwrap();
+            let name = &request["command"];
+            let reply = serde_json::json!({
+                "status": "ok", "exit_code": 0, "stdout": name, "stderr": "",
+            });
+            let reply = reply.to_string();
+            let prefix = u32::try_from(reply.len()).unwrap().to_be_bytes();
+            in_pieces(&mut stream, &[&prefix[..], reply.as_bytes()].concat(), piece).await?;
+        }
+        if stream.read_buf(decoder.read_buffer()).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+async fn in_pieces(stream: &mut UnixStream, bytes: &[u8], piece: usize) -> Option<()> {
+    for piece in bytes.chunks(piece) {
+        stream.write_all(piece).await.ok()?;
+        yield_now().await;
+    }
+    Some(())
+}
+
+/// Drops a future when it would be polled once too often.
+struct Cut<'a, F>(Pin<&'a mut F>, usize);
+
+impl<F: Future> Future for Cut<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(left) = self.1.checked_sub(1) else { return Poll::Ready(None) };
+        self.1 = left;
+        let output = ready!(self.0.as_mut().poll(context));
+        Poll::Ready(Some(output))
+    }
+}
+
+fn client(path: &Path) -> AgentClient {
+    let socket = Socket { path: path.to_owned(), id: SocketId::at(path).unwrap() };
+    let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
+    let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
+    let pool = Pool::new(Connector::new(socket.clone(), dials), 4);
+    let mut status = VmStatus::found(socket.id, Timestamp::now());
+    let health = Health { uptime_secs: 1, hostname: "h".into(), agent: None, time_unix_ms: None };
+    status.answered(health, Timestamp::now());
+    let (publish, status) = watch::channel(status);
+    // For as long as the test lives: a supervisor that ends is a VM that is gone.
+    std::mem::forget(publish);
+    AgentClient::new(pool, status, Arc::new(Notify::new()), Arc::new(Calls::default()))
+}
+
+fn named(name: &str) -> Exec {
+    Exec { command: name.to_owned(), args: Vec::new(), timeout_ms: None }
+}
+
+async fn calls_cut_at(cuts: &[usize], piece: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web-1.vsock");
+    let saw = Arc::new(Saw::default());
+    let vmm = tokio::spawn(vmm(UnixListener::bind(&path).unwrap(), piece, Arc::clone(&saw)));
+    let client = client(&path);
+    for (turn, cut) in cuts.iter().enumerate() {
+        let deadline = Instant::now() + DEADLINE;
+        let (first, second) = (named(&format!("cut-{turn}")), named(&format!("whole-{turn}")));
+        {
+            let call = pin!(client.call(&first, Lane::Long, deadline));
+            if let Some(reply) = timeout(DEADLINE, Cut(call, *cut)).await.unwrap() {
+                assert_eq!(reply.unwrap().stdout, first.command);
+            }
+        }
+        let reply = client.call(&second, Lane::Long, deadline).await.unwrap();
+        assert_eq!(reply.stdout, second.command, "somebody else's reply");
+    }
+    assert_eq!(saw.half_connects.load(Ordering::SeqCst), 0, "half a CONNECT was left behind");
+    assert!(saw.connections.load(Ordering::SeqCst) > 0);
+    vmm.abort();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whenever_a_caller_leaves_the_next_one_gets_its_own_reply(
+        cuts in proptest::collection::vec(0_usize..40, 1..6),
+        piece in 1_usize..40,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(calls_cut_at(&cuts, piece));
+    }
+}
+
+#[tokio::test]
+async fn every_single_moment_is_one_to_leave_at() {
+    calls_cut_at(&(0..60).collect::<Vec<_>>(), 1).await;
+}

@@ -1,0 +1,148 @@
+//! A connection to a VM as the daemon holds it: with the descriptor that it costs, and with a bound on
+//! what the guest may make us keep of a reply.
+
+use crate::budget::{FREE, Share};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A handshaked stream.
+///
+/// What is read between two writes is one reply, and somebody holds all of it until it is whole. Beyond
+/// [`FREE`] it must fit the daemon's budget; if it doesn't, reading fails as *out of memory*.
+#[derive(Debug)]
+pub(crate) struct AgentSocket {
+    stream: UnixStream,
+    share: Share,
+    /// Bytes since the last write.
+    read: usize,
+    descriptor: OwnedSemaphorePermit,
+}
+
+impl AgentSocket {
+    pub(super) fn new(stream: UnixStream, share: Share, descriptor: OwnedSemaphorePermit) -> Self {
+        Self { stream, share, read: 0, descriptor }
+    }
+
+    /// The reply has been dealt with; the next request may be long in coming.
+    pub(crate) fn rest(&mut self) {
+        self.read = 0;
+        self.share.release();
+    }
+
+    /// For a stream, which has its own rules.
+    pub(super) fn into_parts(self) -> (UnixStream, Share, OwnedSemaphorePermit) {
+        let Self { stream, mut share, descriptor, .. } = self;
+        share.release();
+        (stream, share, descriptor)
+    }
+}
+
+/// Whether a failure was ours, for lack of room.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory
+}
+
+impl AsyncRead for AgentSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.read += buffer.filled().len() - before;
+        let held = self.read;
+        if held > FREE && !self.share.try_grow_to(held) {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for AgentSocket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // The next request: what was read before has been dealt with.
+        self.rest();
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use minions_proto::connection::{Connection, ExchangeError};
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Semaphore;
+    use tokio::time::Instant;
+
+    /// A reply of so many bytes.
+    const LEN: usize = 512 * 1024;
+
+    /// A connection to a guest that answers everything with [`LEN`] bytes.
+    fn connection(budget: &Budget) -> Connection<AgentSocket> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let descriptor = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        tokio::spawn(async move {
+            let prefix = u32::try_from(LEN).unwrap().to_be_bytes();
+            let reply = [&prefix[..], &vec![b' '; LEN]].concat();
+            while theirs.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {
+                if theirs.write_all(&reply).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Connection::new(AgentSocket::new(ours, budget.share(), descriptor))
+    }
+
+    async fn exchange(connection: &mut Connection<AgentSocket>) -> Result<usize, ExchangeError> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        connection.exchange(b"request", deadline).await.map(|reply| reply.len())
+    }
+
+    #[tokio::test]
+    async fn a_long_reply_takes_its_share_and_gives_it_back() {
+        let budget = Budget::default();
+        let mut connection = connection(&budget);
+        for _ in 0..3 {
+            assert_eq!(exchange(&mut connection).await.unwrap(), LEN);
+            assert!((LEN..2 * LEN).contains(&budget.used()), "{}", budget.used());
+        }
+        connection.get_mut().rest();
+        assert_eq!(budget.used(), 0);
+        exchange(&mut connection).await.unwrap();
+        drop(connection);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn replies_that_do_not_fit_together_are_refused_and_their_connections_closed() {
+        let budget = Budget::default();
+        let mut others = budget.share();
+        while others.try_grow_to(budget.used() + 1) {}
+        let full = budget.used();
+        let mut connection = connection(&budget);
+        let refused = exchange(&mut connection).await.unwrap_err();
+        assert!(matches!(refused, ExchangeError::Lost { source, .. } if is_no_room(&source)));
+        assert!(!connection.is_reusable());
+        assert_eq!(budget.used(), full);
+    }
+}

@@ -1,0 +1,129 @@
+//! `GET /events`: what happens to VMs, as Server-Sent Events.
+//!
+//! A line `id:` for each, which a client sends back as `Last-Event-ID` when it comes again; browsers do
+//! so by themselves.
+
+use super::Api;
+use super::extract::Params;
+use super::problem::{ApiError, ServiceProblems};
+use crate::events::{EventId, MAX_READERS, Read, Reader};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use minions_api::event::{Event, RESET, SSE};
+use minions_api::{ErrorCode, VmName};
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Between two signs of life. Also how long a client that is gone without a word keeps its place.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Where a client says what it has.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// What a client hears first: that it is heard, and after how many milliseconds to come back if this
+/// breaks.
+const GREETING: &[u8] = b"retry: 1000\n\n";
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventParams {
+    /// Only what happens to this VM, which need not be here yet.
+    #[param(value_type = Option<VmName>)]
+    vm: Option<String>,
+}
+
+/// Follow what happens to VMs
+///
+/// Server-Sent Events: `event:` is the event's `type`, `data:` the event as JSON, `id:` the place to
+/// come back to with `Last-Event-ID`. `event: reset` (with a `Reset`) stands where events are missing;
+/// look at `GET /vms` again then. A comment every 10 s shows that the daemon lives. Never ends by itself.
+#[utoipa::path(
+    get, path = "/events", operation_id = "follow_events", tag = "vms",
+    params(
+        EventParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "Go on behind this event"),
+    ),
+    responses(
+        (status = 200, description = "Events as they happen", body = Event,
+            content_type = "text/event-stream"),
+        ServiceProblems,
+    ),
+)]
+pub(super) async fn follow_events(
+    State(api): State<Api>,
+    Params(params): Params<EventParams>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let vm = params.vm.map(parse_name).transpose()?;
+    let reader = api.registry.events().reader(last_event_id(&headers)?, vm).ok_or_else(|| {
+        let detail = format!("{MAX_READERS} clients follow events already");
+        ApiError::of(ErrorCode::Overloaded, detail)
+    })?;
+    let told = Told { reader, draining: api.draining, greeted: false };
+    let lines = futures_util::stream::unfold(told, |mut told| async move {
+        told.next().await.map(|line| (Ok::<_, Infallible>(line), told))
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(SSE)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+fn parse_name(name: String) -> Result<VmName, ApiError> {
+    name.parse().map_err(|error| {
+        ApiError::malformed(Some("vm".into()), format!("`vm` is {name:?}: {error}"))
+    })
+}
+
+/// What the client says it has. An empty one is none (the standard's reset of it).
+fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, ApiError> {
+    let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return Ok(None) };
+    let id = id.to_str().ok().and_then(|id| id.parse().ok());
+    id.map(Some).ok_or_else(|| {
+        let detail = format!("`Last-Event-ID` is {}", crate::events::NotAnId);
+        ApiError::malformed(Some("Last-Event-ID".into()), detail)
+    })
+}
+
+/// One client's stream. The body asks for the next piece when the last one was taken.
+#[derive(Debug)]
+struct Told {
+    reader: Reader,
+    draining: CancellationToken,
+    greeted: bool,
+}
+
+impl Told {
+    async fn next(&mut self) -> Option<Bytes> {
+        if !std::mem::replace(&mut self.greeted, true) {
+            return Some(Bytes::from_static(GREETING));
+        }
+        let read = tokio::select! {
+            read = timeout(HEARTBEAT, self.reader.next()) => read,
+            () = self.draining.cancelled() => return None,
+        };
+        let id = self.reader.last();
+        Some(match read {
+            Ok(Read::Event(event)) => message(&id, event.kind.as_str(), &*event),
+            Ok(Read::Reset(reset)) => message(&id, RESET, &reset),
+            // With an id: a filter may have passed over many, and nobody wants them again.
+            Err(_) => format!(": alive\nid: {id}\n\n").into(),
+        })
+    }
+}
+
+fn message<T: Serialize>(id: &impl Display, event: &str, data: &T) -> Bytes {
+    // JSON without line breaks, as serde writes it. Nothing in it can't be JSON.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    format!("id: {id}\nevent: {event}\ndata: {data}\n\n").into()
+}

@@ -1,0 +1,145 @@
+//! `GET /metrics`: figures for Prometheus.
+
+use super::Api;
+use super::problem::ServiceProblems;
+use crate::metrics::text::{Kind, MEDIA_TYPE, Page};
+use crate::vm::Vm;
+use crate::vm::process::stat;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use minions_api::vm::{PoolFigures, VmState};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const STATES: [VmState; 4] =
+    [VmState::Connecting, VmState::Ready, VmState::Unreachable, VmState::Stale];
+
+/// Figures in Prometheus's text format
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "get_metrics", tag = "service",
+    responses(
+        (status = 200, description = "Version 0.0.4 of the text format; docs/OPERATIONS.md has the list",
+            body = String, content_type = "text/plain"),
+        ServiceProblems,
+    ),
+)]
+pub(super) async fn get_metrics(State(api): State<Api>) -> Response {
+    let mut page = Page::default();
+    let vms = api.registry.vms().unwrap_or_default();
+    let vms: Vec<_> =
+        vms.values().map(|vm| (vm, vm.state(), vm.client().pool().figures())).collect();
+    of_vms(&mut page, &vms);
+    of_ways(&mut page, &api);
+    of_calls(&mut page, &api);
+    of_the_daemon(&mut page, &api);
+    let media_type = HeaderValue::from_static(MEDIA_TYPE);
+    ([(CONTENT_TYPE, media_type)], page.finish()).into_response()
+}
+
+/// States and pools.
+fn of_vms(page: &mut Page, vms: &[(&Vm, VmState, PoolFigures)]) {
+    let mut family = page.family("minions_vms", Kind::Gauge, "VMs by state.");
+    for state in STATES {
+        let count = vms.iter().filter(|(_, of, _)| *of == state).count();
+        family.figure(&[("state", state.as_str())], count);
+    }
+    let mut family = page.family("minions_vm_ready", Kind::Gauge, "Whether the agent answers.");
+    for (vm, state, _) in vms {
+        family.figure(&[("vm", vm.name().as_str())], u8::from(*state == VmState::Ready));
+    }
+    let help = "Connections by use: idle, in_use, streams; and callers waiting for one.";
+    let mut family = page.family("minions_vm_connections", Kind::Gauge, help);
+    for (vm, _, pool) in vms {
+        for (kind, value) in [
+            ("idle", pool.idle),
+            ("in_use", pool.in_use),
+            ("streams", pool.streams),
+            ("waiting", pool.waiting),
+        ] {
+            family.figure(&[("vm", vm.name().as_str()), ("use", kind)], value);
+        }
+    }
+    let streams: usize = vms.iter().map(|(_, _, pool)| pool.streams).sum();
+    page.one("minions_execs_in_flight", Kind::Gauge, "Programs that are followed.", streams);
+}
+
+/// Probes, dials, what they cost, and events.
+fn of_ways(page: &mut Page, api: &Api) {
+    let (meters, dials) = (&api.meters, api.registry.dials());
+    let help = "How long health probes took, failed ones too.";
+    page.family("minions_probe_duration_seconds", Kind::Histogram, help)
+        .histogram(&[], &meters.probes);
+    for (name, help, tally) in [
+        ("minions_probe_failures_total", "Probes that failed, by layer.", &meters.failed_probes),
+        ("minions_dial_failures_total", "Dials that failed, by layer.", &meters.failed_dials),
+    ] {
+        let mut family = page.family(name, Kind::Counter, help);
+        for (failure, count) in tally.figures() {
+            family.figure(&[("failure", failure)], count);
+        }
+    }
+    page.one("minions_dials_in_flight", Kind::Gauge, "Dials waited for.", dials.in_flight());
+    let help = "Memory given out for what guests say.";
+    page.one("minions_guest_bytes_in_flight", Kind::Gauge, help, dials.budget().used());
+    let (taken, limit) = dials.descriptors().figures();
+    page.one("minions_vm_descriptors", Kind::Gauge, "Descriptors that VMs take.", taken);
+    let help = "Descriptors that VMs can take.";
+    page.one("minions_vm_descriptors_limit", Kind::Gauge, help, limit);
+    let (events, missed, readers) = api.registry.events().figures();
+    page.one("minions_events_total", Kind::Counter, "Events.", events);
+    let help = "Events that readers were too slow for, over all readers.";
+    page.one("minions_events_missed_total", Kind::Counter, help, missed);
+    page.one("minions_event_readers", Kind::Gauge, "Clients of GET /events.", readers);
+}
+
+/// HTTP.
+fn of_calls(page: &mut Page, api: &Api) {
+    let routes = api.meters.routes();
+    let help = "Requests by route and status.";
+    let mut family = page.family("minions_http_requests_total", Kind::Counter, help);
+    for route in &routes {
+        for (status, count) in route.statuses() {
+            let status = status.to_string();
+            let labels =
+                [("method", &*route.method), ("route", &*route.template), ("status", &*status)];
+            family.figure(&labels, count);
+        }
+    }
+    let help = "Until the head of the reply. Routes that were never asked are left out.";
+    let mut family = page.family("minions_http_request_duration_seconds", Kind::Histogram, help);
+    for route in routes.iter().filter(|route| route.statuses().next().is_some()) {
+        let labels = [("method", &*route.method), ("route", &*route.template)];
+        family.histogram(&labels, &route.durations);
+    }
+    let mut family = page.family("minions_problems_total", Kind::Counter, "Failures by code.");
+    for (code, count) in api.meters.problems.figures() {
+        family.figure(&[("code", code)], count);
+    }
+    let help = "Clients that only heard that there are too many.";
+    let shed = api.meters.shed.load(Ordering::Relaxed);
+    page.one("minions_http_connections_shed_total", Kind::Counter, help, shed);
+}
+
+/// The process. What `/proc` doesn't tell (out of descriptors, say) is left out.
+fn of_the_daemon(page: &mut Page, api: &Api) {
+    page.family("minions_build_info", Kind::Gauge, "Always 1.")
+        .figure(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let draining = u8::from(api.draining.is_cancelled());
+    page.one("minions_draining", Kind::Gauge, "Whether the daemon is stopping.", draining);
+    if let Some(own) = stat(std::process::id()) {
+        let cpu = Duration::from_millis(own.cpu_ms).as_secs_f64();
+        page.one("process_cpu_seconds_total", Kind::Counter, "Processor time.", cpu);
+        let help = "Resident memory.";
+        page.one("process_resident_memory_bytes", Kind::Gauge, help, own.rss_bytes);
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        // One of them is what we look with.
+        let open = open.count().saturating_sub(1);
+        page.one("process_open_fds", Kind::Gauge, "Open descriptors.", open);
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if let Some(limit) = limit {
+        page.one("process_max_fds", Kind::Gauge, "Descriptors that can be open.", limit);
+    }
+}

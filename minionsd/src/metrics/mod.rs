@@ -1,0 +1,129 @@
+//! What is counted while it happens. Everything else that `GET /metrics` shows is looked up when it is
+//! asked for, so that a VM that is gone leaves nothing behind.
+//!
+//! Labels are the daemon's own words: states, codes, layers, route templates. Nothing that a guest or a
+//! caller says becomes one, except a VM's name, for as long as the VM is here.
+
+pub(crate) mod histogram;
+pub(crate) mod text;
+
+use histogram::Histogram;
+use minions_api::ErrorCode;
+use minions_api::vm::Failure;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The first HTTP status that is counted, and how many follow.
+const FIRST_STATUS: u16 = 100;
+const STATUSES: usize = 500;
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    pub(crate) probes: Histogram,
+    pub(crate) failed_probes: Tally,
+    pub(crate) failed_dials: Tally,
+    pub(crate) problems: Tally,
+    /// Clients that only heard that there are too many.
+    pub(crate) shed: AtomicU64,
+    routes: Mutex<Vec<Arc<RouteMeter>>>,
+}
+
+impl Meters {
+    /// A probe took so long, and failed at this layer or didn't.
+    pub(crate) fn probed(&self, took: Duration, failure: Option<Failure>) {
+        self.probes.observe(took);
+        if let Some(failure) = failure {
+            self.failed_probes.count(failure.as_str());
+        }
+    }
+
+    pub(crate) fn dial_failed(&self, failure: Failure) {
+        self.failed_dials.count(failure.as_str());
+    }
+
+    pub(crate) fn problem(&self, code: ErrorCode) {
+        self.problems.count(code.as_str());
+    }
+
+    /// A meter for one more route. Made once for each when the daemon starts.
+    pub(crate) fn route(&self, method: &str, template: &str) -> Arc<RouteMeter> {
+        let meter = Arc::new(RouteMeter::new(method, template));
+        self.lock_routes().push(Arc::clone(&meter));
+        meter
+    }
+
+    pub(crate) fn routes(&self) -> Vec<Arc<RouteMeter>> {
+        self.lock_routes().clone()
+    }
+
+    fn lock_routes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<RouteMeter>>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts by one of our own words. For what seldom happens: it takes a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Tally {
+    fn count(&self, word: &'static str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(word).or_default() += 1;
+    }
+
+    pub(crate) fn figures(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The calls of one route.
+#[derive(Debug)]
+pub(crate) struct RouteMeter {
+    pub(crate) method: String,
+    pub(crate) template: String,
+    /// Until the head of the reply.
+    pub(crate) durations: Histogram,
+    by_status: Vec<AtomicU64>,
+}
+
+impl RouteMeter {
+    pub(crate) fn new(method: &str, template: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            template: template.to_owned(),
+            durations: Histogram::default(),
+            by_status: (0..STATUSES).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    pub(crate) fn served(&self, status: u16, took: Duration) {
+        self.durations.observe(took);
+        let index = status.checked_sub(FIRST_STATUS).map(usize::from);
+        if let Some(count) = index.and_then(|index| self.by_status.get(index)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each status that was given, and how often.
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = (u16, u64)> {
+        let counts = self.by_status.iter().map(|count| count.load(Ordering::Relaxed));
+        (FIRST_STATUS..).zip(counts).filter(|(_, count)| *count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_counts_by_status_and_shows_only_what_happened() {
+        let meter = RouteMeter::new("GET", "/x");
+        for status in [200, 503, 200, 7] {
+            meter.served(status, Duration::from_micros(1));
+        }
+        assert_eq!(meter.statuses().collect::<Vec<_>>(), [(200, 2), (503, 1)]);
+    }
+}

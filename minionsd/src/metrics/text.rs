@@ -1,0 +1,133 @@
+//! Prometheus's text format, version 0.0.4.
+//!
+//! ```text
+//! # HELP minions_vms VMs by state.
+//! # TYPE minions_vms gauge
+//! minions_vms{state="ready"} 12
+//! ```
+
+use super::histogram::Histogram;
+use std::fmt::{Display, Write as _};
+
+/// The media type.
+pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A page under way.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    text: String,
+}
+
+/// What a family's figures are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// Only grows.
+    Counter,
+    /// Comes and goes.
+    Gauge,
+    /// Of a [`Histogram`].
+    Histogram,
+}
+
+impl Page {
+    /// Begins a family of figures. They follow, all of them, before the next family.
+    pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        // Writing to a string doesn't fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        Family { page: self, name }
+    }
+
+    /// A family of one figure.
+    pub(crate) fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
+        self.family(name, kind, help).figure(&[], value);
+    }
+
+    pub(crate) fn finish(self) -> String {
+        self.text
+    }
+}
+
+/// One family.
+#[derive(Debug)]
+pub(crate) struct Family<'a> {
+    page: &'a mut Page,
+    name: &'static str,
+}
+
+impl Family<'_> {
+    pub(crate) fn figure(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.line("", labels, value);
+    }
+
+    pub(crate) fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) {
+        let (figures, sum) = histogram.figures();
+        let count = figures.last().map_or(0, |(_, count)| *count);
+        for (bound, value) in figures {
+            let labels = [labels, &[("le", bound.as_str())]].concat();
+            self.line("_bucket", &labels, value);
+        }
+        self.line("_sum", labels, sum);
+        self.line("_count", labels, count);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        let text = &mut self.page.text;
+        text.push_str(self.name);
+        text.push_str(suffix);
+        for (index, (name, value)) in labels.iter().enumerate() {
+            let before = if index == 0 { '{' } else { ',' };
+            let _ = write!(text, "{before}{name}=\"{}\"", Escaped(value));
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(text, "{close} {value}");
+    }
+}
+
+/// A label's value.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.chars().try_for_each(|character| match character {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            other => f.write_char(other),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_page_is_as_prometheus_reads_it() {
+        let mut page = Page::default();
+        let mut family = page.family("a_total", Kind::Counter, "As.");
+        family.figure(&[("x", "1"), ("y", "q\"b\\n\n")], 3);
+        page.one("b", Kind::Gauge, "B.", 0.5);
+        let expected = "# HELP a_total As.\n# TYPE a_total counter\n\
+                        a_total{x=\"1\",y=\"q\\\"b\\\\n\\n\"} 3\n\
+                        # HELP b B.\n# TYPE b gauge\nb 0.5\n";
+        assert_eq!(page.finish(), expected);
+    }
+
+    #[test]
+    fn a_histogram_has_its_buckets_sum_and_count() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_millis(3));
+        let mut page = Page::default();
+        page.family("h", Kind::Histogram, "H.").histogram(&[("r", "x")], &histogram);
+        let text = page.finish();
+        assert!(text.contains("h_bucket{r=\"x\",le=\"0.0025\"} 0\n"), "{text}");
+        assert!(text.contains("h_bucket{r=\"x\",le=\"0.005\"} 1\n"), "{text}");
+        assert!(text.ends_with("h_sum{r=\"x\"} 0.003\nh_count{r=\"x\"} 1\n"), "{text}");
+    }
+}
