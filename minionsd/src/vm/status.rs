@@ -39,6 +39,8 @@ pub(crate) struct VmStatus {
     /// The guest's uptime in its last answer, in seconds.
     uptime: Option<u64>,
     pub(crate) failed_probes: u32,
+    /// The last probe could not be made, for want of something of ours.
+    blind: bool,
     pub(crate) attempts: u64,
     pub(crate) next_probe: Option<Timestamp>,
     pub(crate) last_seen: Option<Timestamp>,
@@ -86,6 +88,7 @@ impl VmStatus {
             hostname: None,
             uptime: None,
             failed_probes: 0,
+            blind: false,
             attempts: 0,
             next_probe: None,
             last_seen: None,
@@ -103,6 +106,8 @@ impl VmStatus {
     pub(crate) fn unready(&self) -> Option<Unready> {
         match self.state {
             VmState::Ready => None,
+            // Nobody knows: they may try.
+            VmState::Connecting if self.blind => None,
             VmState::Connecting | VmState::Unreachable | VmState::Stale => self
                 .reason
                 .as_ref()
@@ -131,6 +136,7 @@ impl VmStatus {
         self.attempts += 1;
         self.reason = None;
         self.failed_probes = 0;
+        self.blind = false;
         self.last_seen = Some(now);
         self.hostname = Some(clipped(health.hostname));
         self.uptime = Some(health.uptime_secs);
@@ -146,7 +152,10 @@ impl VmStatus {
         now: Timestamp,
     ) -> Option<Moved> {
         self.attempts += 1;
-        self.failed_probes = self.failed_probes.saturating_add(1);
+        self.blind = failure == Failure::DaemonExhausted;
+        if !self.blind {
+            self.failed_probes = self.failed_probes.saturating_add(1);
+        }
         self.give_reason(Reason { failure, message, at: now });
         self.enter(Seen::Failed { failure, in_a_row: self.failed_probes }, now)
     }
@@ -164,6 +173,7 @@ impl VmStatus {
     /// The pause before the next probe. `jitter` is a random number from 0 to 1.
     pub(crate) fn pause(&self, jitter: f64) -> Duration {
         match self.failed_probes {
+            0 if self.blind => backoff(1, jitter),
             0 => PROBE_INTERVAL.mul_f64(0.9 + 0.2 * jitter),
             failures => backoff(failures, jitter),
         }
@@ -274,6 +284,18 @@ mod tests {
         assert_eq!(status.unready().unwrap().failure, Failure::AgentSilent);
         status.answered(health("1"), Timestamp::now());
         assert!(status.unready().is_none());
+    }
+
+    #[test]
+    fn a_probe_that_we_could_not_make_says_nothing_about_the_vm() {
+        let mut status = found();
+        for _ in 0..9 {
+            assert_eq!(failed(&mut status, Failure::DaemonExhausted), VmState::Connecting);
+            assert!(status.unready().is_none() && status.pause(1.0) <= BACKOFF_FIRST);
+        }
+        assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Connecting);
+        assert_eq!(status.failed_probes, 1);
+        assert!(status.unready().is_some());
     }
 
     #[test]
