@@ -13,6 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, d
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
+/// Between two pieces of a line.
+const PIECE_PAUSE: Duration = Duration::from_millis(2);
+
 /// One way to behave, towards every connection.
 #[derive(Debug, Clone)]
 pub enum Behaviour {
@@ -20,6 +23,8 @@ pub enum Behaviour {
     Agent(Agent),
     /// Likewise, with a guest that runs nothing, and answers as it is told to.
     Guest(Guest),
+    /// Likewise, with these pieces instead of one `OK`, a moment between them.
+    GrantsInPieces(Vec<Vec<u8>>, Guest),
     /// As `Agent`, through a buffer of so many bytes: what is in it when the connection is
     /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
     Buffered(Agent, usize),
@@ -69,6 +74,10 @@ impl Behaviour {
                 Err(error) => Err(error),
             },
             Self::Guest(guest) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => guest.serve(&mut stream).await,
+                Err(error) => Err(error),
+            },
+            Self::GrantsInPieces(pieces, guest) => match in_pieces(&mut stream, &pieces).await {
                 Ok(()) => guest.serve(&mut stream).await,
                 Err(error) => Err(error),
             },
@@ -129,6 +138,15 @@ impl Behaviour {
 pub(super) async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}
+
+/// So that the other side can read them one by one.
+async fn in_pieces(stream: &mut UnixStream, pieces: &[Vec<u8>]) -> std::io::Result<()> {
+    for piece in pieces {
+        stream.write_all(piece).await?;
+        sleep(PIECE_PAUSE).await;
+    }
     Ok(())
 }
 

@@ -45,7 +45,7 @@ enum Kind {
 impl Fault {
     /// Any of them.
     pub(super) fn draw(rng: &mut StdRng) -> Self {
-        let kind = match rng.random_range(0..21) {
+        let kind = match rng.random_range(0..22) {
             0 => Kind::Answers(Manner::Mute),
             1 => Kind::Answers(Manner::Slow(Duration::from_millis(rng.random_range(10..400)))),
             2 => Kind::Answers(Manner::LosesReplies),
@@ -66,6 +66,7 @@ impl Fault {
             17 => Kind::Reset,
             18 => Kind::Killed,
             19 => Kind::Vanishes,
+            20 => Kind::Answers(Manner::Hangs),
             _ => Kind::Replaced,
         };
         Self { kind, lasts: Duration::from_millis(rng.random_range(50..LONGEST_MS)) }

@@ -1,5 +1,6 @@
 //! How a guest answers.
 
+use super::until_end;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -14,6 +15,8 @@ pub enum Manner {
     Slow(Duration),
     /// Not at all. A connection that was asked something stays silent for ever.
     Mute,
+    /// Does what it is asked, and then nothing more.
+    Hangs,
     /// Does what it is asked, and closes instead of answering.
     LosesReplies,
     /// Does what it is asked, and closes in the middle of the reply.
@@ -33,6 +36,10 @@ impl Manner {
     pub(super) async fn say(self, stream: &mut UnixStream, reply: &[u8]) -> std::io::Result<bool> {
         match self {
             Self::Well | Self::Slow(_) | Self::Mute => stream.write_all(reply).await?,
+            Self::Hangs => {
+                until_end(stream).await?;
+                return Ok(false);
+            }
             Self::LosesReplies => return Ok(false),
             Self::Truncates => {
                 stream.write_all(&reply[..reply.len() / 2]).await?;
