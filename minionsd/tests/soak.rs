@@ -10,7 +10,7 @@ async fn no_answer_is_wrong_lost_or_doubled_whatever_happens_to_two_hundred_vms(
     let report = run(&Options {
         minionsd: env!("CARGO_BIN_EXE_minionsd").into(),
         seed: 1,
-        lasts: Duration::from_secs(12),
+        lasts: Duration::from_secs(6),
         vms: 200,
         callers: 32,
         out: out.path().to_owned(),

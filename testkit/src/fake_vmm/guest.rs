@@ -161,7 +161,8 @@ impl Guest {
             Ok(Request::HealthCheck(_)) => encode_reply(&self.health()),
             Ok(Request::ReportStatus(_)) => encode_reply(&self.status()),
             Ok(Request::Exec(exec)) => {
-                let output = self.run(exec.args.first());
+                let life = self.state().life;
+                let output = self.run(life, exec.args.first());
                 encode_reply(&json!({ "exit_code": 0, "stdout": output, "stderr": "" }))
             }
             Ok(Request::ExecStart(start)) if self.shared.dialect == Dialect::Objects => {
@@ -183,11 +184,12 @@ impl Guest {
             let refusal = AgentError::new(ErrorCode::BadRequest, "an id is wanted");
             return Answer { reply: encode_error(&refusal).unwrap_or_default(), stream: None };
         };
-        if let Some(output) = self.remembered(&id) {
-            return attached(id, false, &output, None);
-        }
-        let output = self.run(order);
+        // One look and one entry: whoever comes with the same id meanwhile waits.
         let mut state = self.state();
+        if let Some(output) = state.programs.get(&id) {
+            return attached(id, false, output, None);
+        }
+        let output = self.run(state.life, order);
         state.programs.insert(id.clone(), output.clone());
         state.oldest_first.push_back(id.clone());
         if state.oldest_first.len() > REMEMBERED
@@ -195,7 +197,6 @@ impl Guest {
         {
             state.programs.remove(&oldest);
         }
-        drop(state);
         attached(id, true, &output, None)
     }
 
@@ -204,9 +205,8 @@ impl Guest {
     }
 
     /// The side effect, and what it writes.
-    fn run(&self, order: Option<&String>) -> String {
+    fn run(&self, life: u64, order: Option<&String>) -> String {
         let order = order.map_or("", String::as_str);
-        let life = self.state().life;
         self.shared.ledger.ran(order, &self.shared.name);
         format!("{} {life} {order}\n", self.shared.name)
     }
