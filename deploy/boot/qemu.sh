@@ -16,7 +16,9 @@ usage: qemu.sh NAME --kernel FILE [--initrd FILE] [--disk FILE] [OPTION...]
   --cpus N            default 1
   --net MODE          restricted (default): packets reach QEMU's own gateway and nothing else
                       user: the guest may reach what this host reaches
+                      tap=IFACE: the tap interface IFACE, on a bridge of yours (bridge.sh makes both)
                       none: no network card
+  --mac ADDRESS       the network card's; default: made from NAME, so that no two are the same
   --accel MODE        auto (default: KVM where it works, else emulation), kvm or tcg
   --console FILE      write the guest's console there instead of to standard output
   --socket-dir DIR    default $MINIONS_SOCKET_DIR, else /run/minions
@@ -43,7 +45,7 @@ misuse() { say "$@"; usage >&2; exit 64; }
 # --- what is wanted ---
 
 kernel='' initrd='' disk='' disk_format=raw append='' memory=256 cpus=1
-net=restricted accel=auto console='' socket_dir=${MINIONS_SOCKET_DIR:-/run/minions}
+net=restricted mac='' accel=auto console='' socket_dir=${MINIONS_SOCKET_DIR:-/run/minions}
 
 parse_args() {
     case ${1-} in
@@ -64,6 +66,7 @@ parse_args() {
             --memory) memory=$2 ;;
             --cpus) cpus=$2 ;;
             --net) net=$2 ;;
+            --mac) mac=$2 ;;
             --accel) accel=$2 ;;
             --console) console=$2 ;;
             --socket-dir) socket_dir=$2 ;;
@@ -78,7 +81,12 @@ check_args() {
     [[ $memory =~ ^[1-9][0-9]*$ ]] || misuse "--memory wants a number of MiB"
     [[ $cpus =~ ^[1-9][0-9]*$ ]] || misuse "--cpus wants a number"
     [[ $disk_format == raw || $disk_format == qcow2 ]] || misuse "--disk-format is raw or qcow2"
-    [[ $net =~ ^(restricted|user|none)$ ]] || misuse "--net is restricted, user or none"
+    [[ $net =~ ^(restricted|user|none|tap=[A-Za-z0-9._-]{1,15})$ ]] ||
+        misuse "--net is restricted, user, tap=IFACE or none"
+    [[ $mac =~ ^([0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5})?$ ]] || misuse "--mac wants six bytes: 52:54:00:..."
+    if [[ $net == tap=* ]] && ! ip link show dev "${net#tap=}" >/dev/null 2>&1; then
+        die "there is no interface ${net#tap=} (bridge.sh makes it)"
+    fi
     [[ $accel =~ ^(auto|kvm|tcg)$ ]] || misuse "--accel is auto, kvm or tcg"
     [[ -n $kernel ]] || misuse "--kernel is missing"
     [[ -n $initrd || -n $disk ]] || misuse "give --initrd, --disk or both"
@@ -148,6 +156,13 @@ kvm_works() {
     (ulimit -c 0 && timeout 5 "$QEMU" "${probe[@]}" <<<quit) >/dev/null 2>&1
 }
 
+# Two cards on one bridge must differ; a VM's shall be the same at its next start. 52:54:00 is QEMU's.
+mac_of_name() {
+    local sum
+    sum=$(printf '%s' "$name" | sha256sum)
+    printf '52:54:00:%s:%s:%s' "${sum:0:2}" "${sum:2:2}" "${sum:4:2}"
+}
+
 # In QEMU's option lists a comma is written twice.
 escaped() { printf '%s' "${1//,/,,}"; }
 
@@ -164,9 +179,11 @@ qemu_args() {
     args+=(-chardev "socket,id=vsock,path=$(escaped "$scratch/vhost.sock")")
     args+=(-device 'vhost-user-vsock-pci,chardev=vsock')
     args+=(-device virtio-rng-pci)
+    local card="virtio-net-pci,netdev=net,mac=${mac:-$(mac_of_name)}"
     case $net in
-        restricted) args+=(-netdev 'user,id=net,restrict=on' -device 'virtio-net-pci,netdev=net') ;;
-        user) args+=(-netdev 'user,id=net' -device 'virtio-net-pci,netdev=net') ;;
+        restricted) args+=(-netdev 'user,id=net,restrict=on' -device "$card") ;;
+        user) args+=(-netdev 'user,id=net' -device "$card") ;;
+        tap=*) args+=(-netdev "tap,id=net,ifname=${net#tap=},script=no,downscript=no" -device "$card") ;;
         none) ;;
         *) misuse "--net $net" ;;
     esac

@@ -1,6 +1,6 @@
 //! What all connections of one agent share.
 
-use crate::capability::Capabilities;
+use crate::capability::{Capabilities, Capability};
 use crate::exec::Executor;
 use crate::identity::{Identity, IdentityError};
 use crate::net::Network;
@@ -27,8 +27,10 @@ pub struct Config {
     pub exec_timeout: Duration,
     /// `USER` or `USER:GROUP` for execs that name none. `None`: the agent's own.
     pub exec_user: Option<String>,
-    /// What a network configuration with name servers replaces.
+    /// What a network configuration with name servers replaces, where no service has them.
     pub resolv_conf: PathBuf,
+    /// Where things lie until the next boot: `/run`.
+    pub run_dir: PathBuf,
 }
 
 impl Default for Config {
@@ -38,6 +40,7 @@ impl Default for Config {
             exec_timeout: DEFAULT_EXEC_TIMEOUT,
             exec_user: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            run_dir: PathBuf::from("/run"),
         }
     }
 }
@@ -83,7 +86,11 @@ impl Agent {
             identity: Identity::mint()?,
             connections: Semaphore::new(MAX_CONNECTIONS),
             executor: Executor::new(config.exec_timeout, config.exec_user),
-            network: Network::new(config.resolv_conf),
+            network: Network::new(
+                config.resolv_conf,
+                &config.run_dir,
+                config.capabilities.contain(Capability::Network),
+            ),
             vitals: Vitals::start(),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -55,8 +55,10 @@ impl Capability {
     pub fn needed_by(request: &Request) -> Self {
         match request {
             Request::HealthCheck(_) => Self::Health,
-            Request::ReportStatus(_) => Self::Status,
-            Request::ConfigureNetwork(_) => Self::Network,
+            Request::ReportStatus(_) | Request::ReadNetwork(_) => Self::Status,
+            Request::ConfigureNetwork(_)
+            | Request::ChangeNetwork(_)
+            | Request::NetworkConfirm(_) => Self::Network,
             Request::Exec(_)
             | Request::ExecStart(_)
             | Request::ExecAttach(_)

@@ -17,6 +17,7 @@
 //! * [`agent`]: what all connections share, and [`Agent::serve`] for one stream behind its
 //!   handshake.
 //! * [`capability`]: which kinds of request this agent answers (`--allow`).
+//! * [`init`]: the first process of a VM that has no other (`--init`).
 //! * [`listen`]: where connections come from: VSOCK, or a Unix socket that plays the VMM, either of
 //!   them passed on by a service manager if that holds it.
 //! * [`mod@log`]: lines for standard error, which may hang without anybody noticing.
@@ -34,6 +35,7 @@ pub mod agent;
 pub mod capability;
 mod exec;
 mod identity;
+pub mod init;
 pub mod listen;
 pub mod log;
 mod net;

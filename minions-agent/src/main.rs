@@ -5,7 +5,7 @@ use minions_agent::listen::{Listen, Listener};
 use minions_agent::log::Log;
 use minions_agent::privileges;
 use minions_agent::supervision::Supervision;
-use minions_agent::{Agent, Capabilities, Config};
+use minions_agent::{Agent, Capabilities, Config, init};
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,6 +30,9 @@ usage: minions-agent [OPTIONS]
   --exec-user USER[:GROUP]            programs that name no user run as this one
                                       [default: the agent's own user]. A default, no barrier: the
                                       host may name another one
+  --init                              be the first process of a VM that has no other: mount, insert
+                                      modules, keep an agent with the other options running, reap,
+                                      power off when asked. Implied for PID 1 named `init`
   --log-level LEVEL                   error, warn, info, debug or trace [default: info]
   --version
   --help
@@ -62,12 +65,21 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn main() -> ExitCode {
+    // Before there is a second thread.
+    if let Some(options) = init::asked(std::env::args_os()) {
+        let Err(error) = init::run(&options);
+        return ended(Err(run_failure(error)), &Log::to_standard_error());
+    }
     let log = Log::to_standard_error();
     let done = match parse(Parser::from_env()) {
         Ok(Asked::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
         Ok(Asked::Serve(options)) => run(options, &log),
         Err(error) => Err(Failure::Usage(error)),
     };
+    ended(done, &log)
+}
+
+fn ended(done: Result<(), Failure>, log: &Log) -> ExitCode {
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -151,6 +151,8 @@ fn program(action: PowerAction) -> &'static str {
 struct FirstProcess {
     /// Its program's file name.
     program: String,
+    /// Whether it is this very program (`--init`), which may be named anything.
+    is_ours: bool,
     /// `SigCgt` of /proc/1/status: bit n - 1 for signal n.
     caught: u64,
 }
@@ -158,13 +160,15 @@ struct FirstProcess {
 impl FirstProcess {
     fn read() -> Self {
         let program = fs::read_link("/proc/1/exe").ok();
+        let is_ours = program.is_some() && program == fs::read_link("/proc/self/exe").ok();
         let program = program.as_deref().and_then(Path::file_name).unwrap_or_default();
         let status = fs::read_to_string("/proc/1/status").unwrap_or_default();
-        Self { program: program.to_string_lossy().into_owned(), caught: caught(&status) }
+        let program = program.to_string_lossy().into_owned();
+        Self { program, is_ours, caught: caught(&status) }
     }
 
     fn keeps_to_busybox(&self) -> bool {
-        self.program == "busybox" || self.program == minions_proto::version::AGENT_NAME
+        self.program == "busybox" || self.is_ours
     }
 
     fn catches(&self, signal: Signal) -> bool {
@@ -198,6 +202,7 @@ mod tests {
     fn what_the_first_process_catches_is_read_from_its_mask() {
         let first = FirstProcess {
             program: "busybox".into(),
+            is_ours: false,
             caught: caught("Name:\tinit\nSigCgt:\t0000000000000800\n"),
         };
         assert!(first.keeps_to_busybox());

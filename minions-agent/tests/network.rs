@@ -8,7 +8,7 @@
 
 mod support;
 
-use minions_proto::message::{ConfigureNetwork, Done};
+use minions_proto::message::{ConfigureNetwork, NetworkChanged};
 use minions_proto::{AgentError, ErrorCode};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -42,6 +42,7 @@ impl Guest {
             "set -e
             mount --make-rprivate /
             mount -t tmpfs tmpfs /etc
+            mount -t tmpfs tmpfs /run
             ip link set lo up
             {setup}
             exec \"$0\" --log-level error --listen \"$1\""
@@ -72,7 +73,12 @@ impl Guest {
         serde_json::from_str(&self.sh(script)).unwrap()
     }
 
-    async fn configure(&self, ip: &str, gateway: &str, dns: &[&str]) -> Result<Done, AgentError> {
+    async fn configure(
+        &self,
+        ip: &str,
+        gateway: &str,
+        dns: &[&str],
+    ) -> Result<NetworkChanged, AgentError> {
         self.agent
             .call(&ConfigureNetwork {
                 ip: ip.to_owned(),

@@ -49,6 +49,13 @@ pub enum ErrorCode {
     ExecGone,
     /// The id belongs to another command, or the exec has ended already.
     ExecConflict,
+    /// The guest's network could not be made as it was asked for; `step` says what failed, `restored`
+    /// whether everything is as it was before.
+    NetworkFailed,
+    /// Another change of the guest's network waits for its confirmation.
+    NetworkPending,
+    /// No change with this id waits for a confirmation: it was put back, or never was.
+    NetworkChangeGone,
     /// The agent understood and failed, or refused.
     AgentError,
     /// The agent is of a version that can't do this.
@@ -92,6 +99,9 @@ impl ErrorCode {
             Self::InvalidExecId => "invalid_exec_id",
             Self::ExecGone => "exec_gone",
             Self::ExecConflict => "exec_conflict",
+            Self::NetworkFailed => "network_failed",
+            Self::NetworkPending => "network_pending",
+            Self::NetworkChangeGone => "network_change_gone",
             Self::AgentError => "agent_error",
             Self::AgentTooOld => "agent_too_old",
             Self::AgentProtocolError => "agent_protocol_error",
@@ -114,8 +124,8 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::ExecConflict => 409,
-            Self::ExecGone => 410,
+            Self::ExecConflict | Self::NetworkPending => 409,
+            Self::ExecGone | Self::NetworkChangeGone => 410,
             Self::InvalidRequest
             | Self::CommandNotFound
             | Self::CommandNotExecutable
@@ -127,7 +137,10 @@ impl ErrorCode {
             | Self::InvalidExecId => 422,
             Self::Internal => 500,
             Self::AgentTooOld => 501,
-            Self::AgentError | Self::AgentProtocolError | Self::ConnectionLost => 502,
+            Self::AgentError
+            | Self::AgentProtocolError
+            | Self::ConnectionLost
+            | Self::NetworkFailed => 502,
             Self::AgentUnreachable | Self::Overloaded | Self::ShuttingDown => 503,
             Self::AgentTimeout => 504,
         }
@@ -155,6 +168,9 @@ impl ErrorCode {
             Self::InvalidExecId => "Invalid exec id",
             Self::ExecGone => "No such exec",
             Self::ExecConflict => "Exec id in use",
+            Self::NetworkFailed => "Network change failed in the guest",
+            Self::NetworkPending => "A network change waits for its confirmation",
+            Self::NetworkChangeGone => "No such network change",
             Self::AgentError => "The agent reported an error",
             Self::AgentTooOld => "The agent is too old for this",
             Self::AgentProtocolError => "The agent broke the protocol",
@@ -176,6 +192,8 @@ impl ErrorCode {
             | Self::Overloaded
             | Self::ShuttingDown
             | Self::AgentTimeout => true,
+            // What waits is confirmed or put back in the end, but nobody should wait for that.
+            Self::NetworkFailed | Self::NetworkPending | Self::NetworkChangeGone => false,
             Self::VmNotFound
             | Self::NotFound
             | Self::InvalidRequest
@@ -238,6 +256,12 @@ pub struct Problem {
     /// The agent's own stable code, if it sent one that is known here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_code: Option<String>,
+    /// What was being done to the guest's network when it failed: `addresses`, `verify_gateway`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Whether the guest's network is as it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<bool>,
     /// Whether the same request can succeed later.
     pub retryable: bool,
     /// Whether the guest may have done what was asked, in spite of the failure.
@@ -258,6 +282,8 @@ impl Problem {
             field: None,
             failure: None,
             agent_code: None,
+            step: None,
+            restored: None,
             retryable: code.is_retryable(),
             may_have_executed: false,
         }

@@ -55,6 +55,12 @@ impl InterfaceAddress {
         self.0.prefix_len()
     }
 
+    /// Whether `other` is in the subnet.
+    #[must_use]
+    pub fn contains(&self, other: IpAddr) -> bool {
+        self.0.contains(&other)
+    }
+
     /// The address with all host bits set, which IPv4 interfaces carry beside their address.
     #[must_use]
     pub fn broadcast(&self) -> IpAddr {
@@ -98,6 +104,49 @@ pub fn check_gateway(
         Some(reason) => Err(invalid(reason)),
         None => Ok(gateway),
     }
+}
+
+/// Parses a route's next hop, whatever its subnet.
+///
+/// # Errors
+///
+/// [`Invalid`] under the name `field`: not an address, or no host's.
+pub fn check_next_hop(field: &str, text: &str) -> Result<IpAddr, Invalid> {
+    let address = parse_address(text).ok_or_else(|| {
+        Invalid::value(field, text, "not an IP address; give it without a prefix length")
+    })?;
+    match unusable(address) {
+        Some(reason) => Err(Invalid::value(field, text, reason)),
+        None => Ok(address),
+    }
+}
+
+/// Parses a route's destination: `10.1.0.0/16`, `0.0.0.0/0`, `::/0`.
+///
+/// # Errors
+///
+/// [`Invalid`] under the name `field`: not of that form, bits set behind the prefix, or a destination
+/// that is never routed (multicast, loopback).
+pub fn parse_destination(field: &str, text: &str) -> Result<IpNet, Invalid> {
+    let invalid = |reason: &str| Invalid::value(field, text, reason);
+    let (address, prefix) = text
+        .split_once('/')
+        .ok_or_else(|| invalid("give the prefix length too, as in 10.1.0.0/16 or 0.0.0.0/0"))?;
+    let address =
+        parse_address(address).ok_or_else(|| invalid("not an IP network, as in 10.1.0.0/16"))?;
+    let max = if address.is_ipv4() { 32 } else { 128 };
+    let out_of_range = || invalid(&format!("the prefix length must be 0 to {max}"));
+    let prefix = parse_prefix(prefix).ok_or_else(out_of_range)?;
+    let net = IpNet::new(address, prefix).map_err(|_| out_of_range())?;
+    if net.trunc() != net {
+        return Err(invalid(&format!("has bits set behind its prefix; write {}", net.trunc())));
+    }
+    if net.prefix_len() > 0
+        && let Some(reason) = unusable(address).filter(|_| !address.is_unspecified())
+    {
+        return Err(invalid(reason));
+    }
+    Ok(net)
 }
 
 /// Parses a name server's address. Loopback is fine: a local resolver is common.
@@ -157,7 +206,9 @@ fn reserved(net: &IpNet, address: IpAddr) -> Option<&'static str> {
     }
 }
 
-fn is_link_local_v6(address: IpAddr) -> bool {
+/// Whether it is IPv6 and only means something on its own link.
+#[must_use]
+pub fn is_link_local_v6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 

@@ -41,6 +41,10 @@ pub enum ErrorCode {
     ExecFailed,
     /// The guest's network could not be brought to the wanted state.
     NetworkFailed,
+    /// Another change of the network waits for its confirmation.
+    NetworkPending,
+    /// No change of the network with this id waits: it was put back, or never was.
+    NetworkChangeGone,
     /// A file could not be written.
     IoFailed,
     /// The guest's clock could not be set.
@@ -93,12 +97,25 @@ pub struct AgentError {
     /// The kernel's error number, where it was the kernel that said no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
+    /// What was being done to the network when it failed: `addresses`, `verify gateway`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Whether the network is as it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<bool>,
 }
 
 impl AgentError {
     /// An error with a code and a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: Some(code), field: None, errno: None }
+        Self {
+            message: message.into(),
+            code: Some(code),
+            field: None,
+            errno: None,
+            step: None,
+            restored: None,
+        }
     }
 
     /// Adds the kernel's error number.

@@ -14,6 +14,7 @@
 //! * [`exec_client`]: the host's half of a stream to an exec: offsets, acks, what to keep.
 //! * [`collect`]: a stream's beginning and end within a budget, as text for a reply.
 //! * [`cidr`]: the address rules that both ends apply to a network configuration.
+//! * [`names`]: the same for hostnames, domains, interfaces and MACs.
 //! * [`error`]: an invalid field, the error reply, its stable codes.
 //! * [`handshake`]: `CONNECT <port>` / `OK <n>`, which the VMM speaks before the first frame.
 //! * [`hybrid`] (feature `tokio`): dial a VM's Unix socket and shake hands.
@@ -31,6 +32,7 @@ pub mod handshake;
 #[cfg(feature = "tokio")]
 pub mod hybrid;
 pub mod message;
+pub mod names;
 pub mod version;
 
 pub use error::{AgentError, ErrorCode, Invalid};

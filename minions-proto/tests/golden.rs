@@ -128,7 +128,7 @@ fn replies_go_out_as_the_base_protocol_has_them() {
         encode_reply(&health).unwrap(),
         b"\x00\x00\x00\x3e{\"status\":\"ok\",\"uptime_secs\":17,\"hostname\":\"cloud-hypervisor\"}"
     );
-    let error = AgentError { message: "no".into(), code: None, field: None, errno: None };
+    let error = AgentError { code: None, ..AgentError::new(ErrorCode::Other, "no") };
     assert_eq!(
         encode_error(&error).unwrap(),
         b"\x00\x00\x00\x21{\"status\":\"error\",\"message\":\"no\"}"

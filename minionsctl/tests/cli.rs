@@ -262,3 +262,26 @@ async fn watch_tells_what_happens_as_it_happens() {
 async fn metrics(daemon: &TestDaemon) -> String {
     daemon.http.get(daemon.url("/metrics")).send().await.unwrap().text().await.unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_names_the_broken_layer_and_what_to_do() {
+    let (daemon, vm) = TestDaemon::with_vm().await;
+    let found = ctl(&daemon, &["-o", "json", "doctor", "web-1"]).await;
+    let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    let verdict = |layer: &str| {
+        let findings = found["findings"].as_array().unwrap().iter();
+        findings.filter(|one| one["layer"] == layer).map(|one| one["verdict"].clone()).next()
+    };
+    for layer in ["daemon", "socket", "vmm", "connect", "agent", "version", "clock"] {
+        assert_eq!(verdict(layer), Some("fine".into()), "{layer}: {found}");
+    }
+    vm.switch_to(Behaviour::Refuses);
+    daemon.until_state("web-1", "unreachable").await;
+    let broken = ctl(&daemon, &["doctor", "web-1"]).await;
+    for said in ["BROKEN", "install minions-agent", "not reached"] {
+        broken.assert(1, said, "");
+    }
+    ctl(&daemon, &["doctor", "nope"]).await.assert(1, "no VM named nope", "");
+    let nobody = ["--host", "http://127.0.0.1:1", "doctor", "web-1"].map(String::from).to_vec();
+    run(nobody).await.assert(1, "minionsd  BROKEN", "");
+}

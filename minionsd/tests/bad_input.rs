@@ -89,9 +89,32 @@ async fn a_network_that_can_not_be_names_its_field() {
     let many = json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.1", "dns": vec!["1.1.1.1"; 17] });
     let many = daemon.put("/vms/web-1/network", many).await;
     many.assert_problem(422, "invalid_request").assert_field("dns");
-    let more = json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.1", "mtu": 1400 });
+    let more = json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.1", "metric": 7 });
     let more = daemon.put("/vms/web-1/network", more).await;
-    more.assert_problem(422, "invalid_request").assert_field("mtu");
+    more.assert_problem(422, "invalid_request").assert_field("metric");
+}
+
+#[tokio::test]
+async fn a_richer_network_that_can_not_be_names_its_field_too() {
+    let (daemon, _vm) = daemon_with_vm().await;
+    let eth0 = json!({ "name": "eth0", "addresses": ["10.0.0.2/16"], "gateways": ["10.9.0.1"] });
+    let route = json!({ "to": "10.1.0.0/16", "via": "10.0.0.1" });
+    for (body, field) in [
+        (json!({ "interfaces": [eth0] }), "interfaces[0].gateways[0]"),
+        (json!({ "interfaces": [{ "nam": "eth0" }] }), "interfaces[0].nam"),
+        (json!({ "interfaces": [{}], "routes": vec![route; 1000] }), "routes"),
+        (json!({ "interfaces": [{}], "mtu": 100_000 }), "mtu"),
+        (json!({ "interfaces": [{}], "verify": ["everything"] }), "verify[0]"),
+        (json!({ "hostname": "a b" }), "hostname"),
+        (json!({ "dns": ["1.1.1.1"], "search": ["a b"] }), "search[0]"),
+        (json!({ "hostname": "web-1", "confirm_within_ms": 1 }), "confirm_within_ms"),
+        (json!({}), "ip"),
+    ] {
+        let reply = daemon.put("/vms/web-1/network", body).await;
+        reply.assert_problem(422, "invalid_request").assert_field(field);
+    }
+    let confirm = daemon.post("/vms/web-1/network/confirm", json!({ "change": "x" })).await;
+    confirm.assert_problem(422, "invalid_request");
 }
 
 #[tokio::test]

@@ -72,6 +72,12 @@ async fn what_a_base_agent_can_not_do_is_refused_and_not_dropped() {
     refused.assert_problem(501, "agent_too_old");
     assert!(refused.json["detail"].as_str().unwrap().contains("timeout_ms"), "{refused:?}");
     daemon.get("/vms/old/network").await.assert_problem(501, "agent_too_old");
+    // Nothing of what it asks for is dropped in silence.
+    let network = json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.1", "mtu": 1400 });
+    let refused = daemon.put("/vms/old/network", network).await;
+    refused.assert_problem(501, "agent_too_old").assert_field("mtu");
+    let confirm = daemon.post("/vms/old/network/confirm", json!({ "id": "net-1" })).await;
+    confirm.assert_problem(501, "agent_too_old");
     assert!(!std::fs::read_to_string(log).unwrap().contains("exec"));
 }
 

@@ -47,6 +47,8 @@ async fn the_network_is_read_back_as_the_kernel_has_it() {
     let interfaces = network.json["interfaces"].as_array().unwrap().clone();
     let loopback = interfaces.iter().find(|interface| interface["name"] == "lo").unwrap();
     assert!(loopback["addresses"].as_array().unwrap().contains(&json!("127.0.0.1/8")));
+    assert!(network.json["routes"].is_array() && network.json["dns"]["servers"].is_array());
+    assert_eq!(network.json["hostname"], daemon.get("/vms/web-1/health").await.json["hostname"]);
 }
 
 #[tokio::test]

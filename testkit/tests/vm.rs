@@ -1,10 +1,12 @@
 //! What the rig promises about a real VM.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use tempfile::TempDir;
 use testkit::rig::{Artifacts, RigError, Vm, VmConfig};
 
 const AGENT_PORT: u32 = 1024;
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(120);
 
 fn boot(name: &str, dir: &TempDir) -> Vm {
     try_boot(name, dir).unwrap_or_else(|error| panic!("{error}"))
@@ -79,9 +81,7 @@ fn a_reset_vm_boots_anew_in_the_same_process() {
     let pid = vm.qemu_pid();
     assert_eq!(vm.boots(), 1);
     vm.reset().unwrap();
-    // Seen on the console alone: whether the backend survives a reset is a matter of luck on a busy
-    // machine (see `Vm::reset`), and not this rig's promise.
-    vm.wait_until("the guest boots again", BOOT, |vm| Ok((vm.boots() == 2).then_some(()))).unwrap();
+    vm.wait_for_port(AGENT_PORT, BOOT).unwrap();
     assert_eq!(vm.boots(), 2);
     assert_eq!(vm.qemu_pid(), pid);
 }
@@ -100,6 +100,105 @@ fn a_paused_vm_takes_connections_but_stays_silent_until_resumed() {
     stream.set_read_timeout(Some(BOOT)).unwrap();
     stream.read_exact(&mut line).unwrap();
     assert_eq!(&line, b"OK ");
+}
+
+/// Asks for the agent and doesn't wait for the answer.
+fn ask(vm: &Vm) -> UnixStream {
+    let mut stream = UnixStream::connect(vm.socket_path()).unwrap();
+    stream.write_all(b"CONNECT 1024\n").unwrap();
+    stream
+}
+
+/// Descriptors of the vsock backend.
+fn descriptors(vm: &Vm) -> usize {
+    fs::read_dir(process(vm.vsock_backend_pid()).join("fd")).unwrap().count()
+}
+
+#[test]
+fn clients_that_leave_at_any_point_leave_nothing_and_take_nothing_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = boot("leave-test", &dir);
+    let before = descriptors(&vm);
+    for round in 0..20 {
+        // While the guest is frozen none of these can be answered: they all leave before the `OK`.
+        vm.pause().unwrap();
+        for _ in 0..3 {
+            drop(UnixStream::connect(vm.socket_path()).unwrap());
+            drop(ask(&vm));
+            let mut half = UnixStream::connect(vm.socket_path()).unwrap();
+            half.write_all(b"CONNECT").unwrap();
+        }
+        vm.resume().unwrap();
+        // Leaves with an answer unread.
+        let mut stream = vm.connect(AGENT_PORT).unwrap();
+        stream.write_all(b"\x00\x00\x00\x17{\"type\":\"health_check\"}").unwrap();
+        stream.set_nonblocking(true).unwrap();
+        vm.wait_until("the answer is there", BOOT, |_| {
+            Ok(rustix::net::recv(&stream, &mut [0; 4], rustix::net::RecvFlags::PEEK).ok())
+        })
+        .unwrap();
+        drop(stream);
+        vm.connect(AGENT_PORT).unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
+    vm.wait_until("all are forgotten", BOOT, |vm| Ok((descriptors(vm) <= before).then_some(())))
+        .unwrap_or_else(|error| panic!("{before} and {}: {error}", descriptors(&vm)));
+}
+
+#[test]
+fn a_guest_that_is_reset_or_powered_on_under_knocking_clients_is_reached() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = boot("knock-test", &dir);
+    let socket = vm.socket_path().to_owned();
+    for is_reset in [true, true, false, true, false] {
+        let _held = vm.connect(AGENT_PORT).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    if let Ok(mut stream) = UnixStream::connect(&socket) {
+                        // Turned away or not: it is gone before that is known.
+                        let _ = stream.write_all(b"CONNECT 1024\n");
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            if is_reset {
+                vm.reset().unwrap();
+            } else {
+                vm.kill_qemu().unwrap();
+                vm.power_on().unwrap();
+            }
+            let reached = vm.wait_for_port(AGENT_PORT, BOOT);
+            over.store(true, Ordering::Relaxed);
+            reached.unwrap_or_else(|error| panic!("{error}"));
+        });
+    }
+}
+
+#[test]
+fn a_crashed_qemu_is_powered_on_again_behind_the_same_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = boot("power-test", &dir);
+    let backend = vm.vsock_backend_pid();
+    for _ in 0..2 {
+        vm.kill_qemu().unwrap();
+        assert!(matches!(vm.connect(AGENT_PORT), Err(RigError::Handshake { .. })));
+        vm.power_on().unwrap();
+        vm.wait_for_port(AGENT_PORT, BOOT).unwrap_or_else(|error| panic!("{error}"));
+    }
+    assert_eq!(vm.vsock_backend_pid(), backend);
+    drop(vm);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_killed_agent_is_started_again_by_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = boot("agent-test", &dir);
+    let ends = |vm: &Vm| vm.serial_log().matches("init: the agent ended").count();
+    vm.kill_agent(AGENT_PORT).unwrap();
+    vm.wait_until("its end is seen", BOOT, |vm| Ok((ends(vm) == 1).then_some(()))).unwrap();
+    vm.wait_for_port(AGENT_PORT, BOOT).unwrap();
 }
 
 #[test]

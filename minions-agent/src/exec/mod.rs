@@ -37,6 +37,11 @@ pub(crate) use object::{Exec, ExecRefusal};
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{Handle, Piece, Tail};
 
+/// Ends the programs of an agent that has ended, where it was in no control group of its own.
+pub(crate) fn kill_leftover() {
+    process::kill_leftover();
+}
+
 use launch::{Launched, launch};
 use life::Life;
 use minions_proto::Invalid;
@@ -240,7 +245,7 @@ impl Executor {
         exec.end();
         // Its grace is a minute at most, and what is killed may take a moment.
         exec.ended_within(Duration::from_secs(90)).await;
-        self.shared.registry.forget(id);
+        self.shared.registry.forget(&exec);
         Ok(exec.info())
     }
 }
@@ -256,7 +261,7 @@ impl Shared {
             Err(_) => Err(ExecError::Busy),
         };
         begun.map_err(|error| {
-            self.registry.forget(&id);
+            self.registry.forget_start(&id);
             Arc::new(error)
         })
     }
@@ -283,7 +288,7 @@ impl Shared {
             life.run().await;
             match afterwards {
                 Afterwards::Keep => shared.registry.ended(&lived),
-                Afterwards::Forget => shared.registry.forget(&lived.id),
+                Afterwards::Forget => shared.registry.forget(&lived),
             }
             drop(slot);
         });

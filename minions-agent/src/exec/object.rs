@@ -296,6 +296,11 @@ impl Exec {
         Ok(())
     }
 
+    /// Whether this attachment is the client's still.
+    pub(super) fn is_held_by(&self, holder: u64) -> bool {
+        self.state().holder == holder
+    }
+
     /// Its terminal has another size.
     pub(super) fn resize(&self, rows: u16, cols: u16) {
         self.state().orders.size = Some((rows, cols));

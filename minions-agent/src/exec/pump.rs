@@ -5,7 +5,7 @@ use super::pipe::{Pipe, Read};
 use minions_proto::channel::OutputStream;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Bytes a read: what a pipe holds.
 const READ_LEN: usize = 64 * 1024;
@@ -82,8 +82,9 @@ impl Pump {
         self.stdin = None;
         self.stdout.note_owed();
         self.stderr.note_owed();
-        while self.stdout.owed > 0 || self.stderr.owed > 0 {
-            self.step().await;
+        while self.stdout.still_owes() || self.stderr.still_owes() {
+            // Nothing tells us when somebody else reads the pipe, as a program can its own.
+            let _ = timeout(DRAIN, self.step()).await;
         }
         let mut until = Instant::now() + DRAIN;
         while self.stdout.is_open() || self.stderr.is_open() {
@@ -192,6 +193,11 @@ impl Source {
         self.owed = self.pipe.as_ref().map_or(0, Pipe::waiting);
     }
 
+    fn still_owes(&mut self) -> bool {
+        self.owed = self.owed.min(self.pipe.as_ref().map_or(0, Pipe::waiting));
+        self.owed > 0
+    }
+
     fn read(&mut self, exec: &Exec, room: usize, scratch: &mut Vec<u8>) {
         let Some(pipe) = &self.pipe else { return };
         scratch.resize(READ_LEN, 0);
@@ -219,5 +225,38 @@ async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::ring::CAPACITY;
+    use minions_proto::message::{ExecStart, Role};
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_else_took_from_the_pipe_is_not_waited_for() {
+        let exec = Arc::new(Exec::new("robbed".parse().unwrap(), 1, &ExecStart::default()));
+        let (_, client) = exec.attach(Role::Control, None, None, true).unwrap();
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let thief = ours.try_clone().unwrap();
+        rustix::io::write(&theirs, b"loot").unwrap();
+        // The client reads nothing yet, so neither does the pump.
+        exec.wrote(OutputStream::Stdout, &vec![0; CAPACITY]);
+        let mut pump = Pump::new(Arc::clone(&exec), None, Pipe::new(ours).unwrap(), None);
+        let mut drained = Box::pin(pump.drain());
+        poll_fn(|context| {
+            assert!(drained.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(rustix::io::read(&thief, &mut [0; 8]).unwrap(), 4);
+        let holder = exec.state().holder();
+        exec.acknowledge(holder, CAPACITY as u64, 0);
+        timeout(100 * DRAIN, drained).await.expect("an end");
+        drop((client, theirs));
     }
 }

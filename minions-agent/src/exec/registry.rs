@@ -104,15 +104,26 @@ impl Registry {
 
     /// It has ended; it may be asked for a while longer.
     pub(super) fn ended(&self, exec: &Arc<Exec>) {
-        if let Some(entry) = self.entries().get_mut(&exec.id) {
+        if let Some(entry) = self.entries().get_mut(&exec.id)
+            && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
+        {
             entry.stage = Stage::Ended(Arc::clone(exec), Instant::now());
         }
         self.sweep();
     }
 
-    /// It never was, or nobody shall find it again.
-    pub(super) fn forget(&self, id: &ExecId) {
+    /// It never was.
+    pub(super) fn forget_start(&self, id: &ExecId) {
         self.entries().remove(id);
+    }
+
+    /// Nobody shall find it again. Its id may be another one's by now, which stays.
+    pub(super) fn forget(&self, exec: &Arc<Exec>) {
+        let mut entries = self.entries();
+        let found = entries.get(&exec.id).and_then(Entry::exec);
+        if found.is_some_and(|found| Arc::ptr_eq(found, exec)) {
+            entries.remove(&exec.id);
+        }
     }
 
     /// All of them, oldest first.
@@ -160,5 +171,30 @@ impl Entry {
             Stage::Starting(_) => None,
             Stage::Running(exec) | Stage::Ended(exec, _) => Some(exec),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minions_proto::message::ExecStart;
+
+    #[test]
+    fn an_exec_that_is_forgotten_late_takes_no_other_one_along() {
+        let registry = Registry::default();
+        let id: ExecId = "same".parse().unwrap();
+        let begin = || {
+            assert!(matches!(registry.find_or_begin(&id, 0), Ok(Found::New(_))));
+            let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
+            registry.running(&exec);
+            exec
+        };
+        let old = begin();
+        registry.forget(&old);
+        let new = begin();
+        // Two who removed the old one, and its own end.
+        registry.forget(&old);
+        registry.ended(&old);
+        assert!(matches!(registry.find(&id), Ok(Known::Ready(found)) if Arc::ptr_eq(&found, &new)));
     }
 }

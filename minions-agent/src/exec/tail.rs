@@ -139,7 +139,9 @@ pub(crate) struct Handle {
 impl Handle {
     /// What it said on the control channel.
     pub(crate) fn control(&self, control: HostControl) -> Result<(), ExecRefusal> {
-        let Some(holder) = self.holder else { return Ok(()) };
+        let Some(holder) = self.holder.filter(|holder| self.exec.is_held_by(*holder)) else {
+            return Ok(());
+        };
         match control {
             HostControl::Resize { rows, cols } => self.exec.resize(rows, cols),
             HostControl::Signal { signal } => self.exec.signal(signal)?,
@@ -161,5 +163,28 @@ impl Drop for Tail {
         if let Some(holder) = self.holder {
             self.exec.detach(holder, false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minions_proto::message::{ExecStart, Role, Signal};
+
+    #[tokio::test]
+    async fn who_was_taken_over_has_no_say_any_more() {
+        let exec = Arc::new(Exec::new("taken".parse().unwrap(), 1, &ExecStart::default()));
+        let attach = || exec.attach(Role::Control, None, None, false).unwrap().1;
+        let (first, second) = (attach(), attach());
+        let (stale, client) = (first.handle(), second.handle());
+        let say = |handle: &Handle| {
+            handle.control(HostControl::Resize { rows: 1, cols: 1 }).unwrap();
+            let signal = Signal::from_number(15).unwrap();
+            handle.control(HostControl::Signal { signal }).unwrap();
+            let orders = exec.take_orders();
+            (orders.size, orders.signals.len())
+        };
+        assert_eq!(say(&stale), (None, 0));
+        assert_eq!(say(&client), (Some((1, 1)), 1));
     }
 }

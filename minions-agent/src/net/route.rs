@@ -1,70 +1,110 @@
-//! The default route.
+//! Routes: those that shall be, and those that are in their way.
 
+use super::desired::Desired;
 use super::link::Index;
 use super::rtnl::{Rtnl, StepError, dump};
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+use futures_util::StreamExt;
+use ipnet::IpNet;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
+use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The metric that the kernel gives an IPv6 route that comes without (`IP6_RT_PRIO_USER`). An IPv4
-/// route without one has 0, which is not shown.
-const IPV6_METRIC: u32 = 1024;
+/// A route that shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) to: IpNet,
+    pub(super) via: Option<IpAddr>,
+    pub(super) link: Index,
+    pub(super) on_link: bool,
+    pub(super) metric: u32,
+}
 
-/// Makes the route over `gateway` and `link` the only default route of its family, and leaves no
-/// default route of the other family on `link`.
-pub(super) async fn replace_default(
-    rtnl: &Rtnl,
-    link: Index,
-    gateway: IpAddr,
-) -> Result<(), StepError> {
-    rtnl.route()
-        .add(default_route(link, gateway))
-        .replace()
-        .execute()
-        .await
-        .map_err(StepError::at("setting the default route"))?;
-    for (query, same_family) in [
-        (RouteMessageBuilder::<Ipv4Addr>::new().build(), gateway.is_ipv4()),
-        (RouteMessageBuilder::<Ipv6Addr>::new().build(), gateway.is_ipv6()),
-    ] {
-        let routes = dump("listing the routes", rtnl.route().get(query).execute()).await?;
-        let superfluous = routes
-            .into_iter()
-            .filter(is_default)
-            .filter(|route| same_family || leads_over(route, link))
-            .filter(|route| !(same_family && is_wanted(route, link, gateway)));
-        for route in superfluous {
-            rtnl.route()
-                .del(route)
-                .execute()
-                .await
-                .map_err(StepError::at("removing an old default route"))?;
+/// Every route of both families, in the order in which the kernel tries those to one destination.
+pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<RouteMessage>, StepError> {
+    let v4 = rtnl.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+    let mut routes = dump("listing the routes", v4).await?;
+    let v6 = rtnl.route().get(RouteMessageBuilder::<Ipv6Addr>::new().build()).execute();
+    routes.extend(dump("listing the routes", v6).await?);
+    Ok(routes)
+}
+
+/// Sets every wanted route, and takes away those that would be beside them.
+pub(super) async fn replace(rtnl: &Rtnl, desired: &Desired) -> Result<(), StepError> {
+    let present = list(rtnl).await?;
+    // What is on the link first: it leads to the next hops of the others.
+    let mut missing: Vec<_> = desired.routes.iter().filter(|one| !one.is_among(&present)).collect();
+    missing.sort_by_key(|one| one.via.is_some());
+    for one in missing {
+        let request = rtnl.route().add(one.message()).replace();
+        request.execute().await.map_err(StepError::at("setting a route"))?;
+    }
+    for route in list(rtnl).await?.into_iter().filter(|route| is_superfluous(route, desired)) {
+        delete(rtnl, route).await?;
+    }
+    Ok(())
+}
+
+/// Adds it exactly as the message says, behind others to the same destination.
+pub(super) async fn add_as(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepError> {
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(route));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
+    let at = StepError::at("putting a route back");
+    let mut handle = (**rtnl).clone();
+    let mut replies = handle.request(request).map_err(&at)?;
+    while let Some(reply) = replies.next().await {
+        match reply.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() && !is(&error, Errno::EXIST) => {
+                return Err(at(rtnetlink::Error::NetlinkError(error)));
+            }
+            _ => {}
         }
     }
     Ok(())
 }
 
-fn default_route(link: Index, gateway: IpAddr) -> RouteMessage {
-    match gateway {
-        IpAddr::V4(v4) => {
-            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(link).gateway(v4).build()
-        }
-        IpAddr::V6(v6) => {
-            RouteMessageBuilder::<Ipv6Addr>::new().output_interface(link).gateway(v6).build()
-        }
+pub(super) async fn delete(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepError> {
+    match rtnl.route().del(route).execute().await {
+        // It went with another one, or with an address.
+        Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::SRCH) => Ok(()),
+        other => other.map_err(StepError::at("removing an old route")),
     }
 }
 
-/// In the main table; the kernel's dump gives all of them.
-fn is_default(route: &RouteMessage) -> bool {
-    route.header.destination_prefix_length == 0
-        && route.header.table == RouteHeader::RT_TABLE_MAIN
+fn is(error: &netlink_packet_core::ErrorMessage, errno: Errno) -> bool {
+    error.raw_code() == -errno.raw_os_error()
+}
+
+/// Whether it has to go for the wanted ones to be as they should.
+pub(super) fn is_superfluous(route: &RouteMessage, desired: &Desired) -> bool {
+    if !is_somebodys(route) || desired.routes.iter().any(|one| one.is(route)) {
+        return false;
+    }
+    if route.header.destination_prefix_length == 0 {
+        let wants_one = |one: &Wanted| {
+            one.to.prefix_len() == 0 && family(one.to.addr()) == route.header.address_family
+        };
+        return desired.routes.iter().any(wants_one)
+            || desired.exclusive_links().any(|link| leads_over(route, link));
+    }
+    desired.replaces_routes
+        && route.header.protocol != RouteProtocol::Kernel
+        && desired.links.iter().any(|link| leads_over(route, link.link.index))
+}
+
+/// In the main table (the kernel's dump gives all of them), and of a kind that decides where packets
+/// go. Those that lead nowhere hide ours just as well, if their metric is lower.
+fn is_somebodys(route: &RouteMessage) -> bool {
+    route.header.table == RouteHeader::RT_TABLE_MAIN
         && matches!(
             route.header.kind,
-            // Those that lead nowhere hide ours just as well, if their metric is lower.
             RouteType::Unicast
                 | RouteType::BlackHole
                 | RouteType::Unreachable
@@ -73,17 +113,81 @@ fn is_default(route: &RouteMessage) -> bool {
         )
 }
 
-/// The one that was just set: the same way with another metric, say from DHCP, is not it.
-fn is_wanted(route: &RouteMessage, link: Index, gateway: IpAddr) -> bool {
+impl Wanted {
+    pub(super) fn is_among(&self, routes: &[RouteMessage]) -> bool {
+        routes.iter().any(|route| self.is(route))
+    }
+
+    /// The same way with another metric, say from DHCP, is not it.
+    fn is(&self, route: &RouteMessage) -> bool {
+        is_somebodys(route)
+            && route.header.kind == RouteType::Unicast
+            && destination_of(route) == Some(self.to)
+            && output_of(route) == Some(self.link)
+            && gateway_of(route) == self.via
+            && metric_of(route) == self.metric
+            && route.header.flags.contains(RouteFlags::Onlink) == self.on_link
+    }
+
+    fn message(&self) -> RouteMessage {
+        let mut message = match (self.to.addr(), self.via) {
+            (IpAddr::V4(to), via) => {
+                let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                    .destination_prefix(to, self.to.prefix_len())
+                    .output_interface(self.link);
+                match via {
+                    Some(IpAddr::V4(via)) => route.gateway(via).build(),
+                    _ => route.scope(RouteScope::Link).build(),
+                }
+            }
+            (IpAddr::V6(to), via) => {
+                let route = RouteMessageBuilder::<Ipv6Addr>::new()
+                    .destination_prefix(to, self.to.prefix_len())
+                    .output_interface(self.link);
+                match via {
+                    Some(IpAddr::V6(via)) => route.gateway(via).build(),
+                    _ => route.build(),
+                }
+            }
+        };
+        if self.metric > 0 {
+            message.attributes.push(RouteAttribute::Priority(self.metric));
+        }
+        if self.on_link {
+            message.header.flags |= RouteFlags::Onlink;
+        }
+        message
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+pub(super) fn metric_of(route: &RouteMessage) -> u32 {
     let metric = find(route, |attribute| match attribute {
         RouteAttribute::Priority(metric) => Some(*metric),
         _ => None,
     });
-    let ours = if gateway.is_ipv4() { None } else { Some(IPV6_METRIC) };
-    output_of(route) == Some(link) && gateway_of(route) == Some(gateway) && metric == ours
+    metric.unwrap_or(0)
 }
 
-fn output_of(route: &RouteMessage) -> Option<Index> {
+/// None for families other than the two.
+pub(super) fn destination_of(route: &RouteMessage) -> Option<IpNet> {
+    let address = find(route, |attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
+    let unspecified = match route.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let address: IpAddr = address.unwrap_or(unspecified);
+    IpNet::new(address, route.header.destination_prefix_length).ok()
+}
+
+pub(super) fn output_of(route: &RouteMessage) -> Option<Index> {
     find(route, |attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
@@ -99,16 +203,19 @@ fn leads_over(route: &RouteMessage, link: Index) -> bool {
     })
 }
 
-fn gateway_of(route: &RouteMessage) -> Option<IpAddr> {
-    find(route, |attribute| match (attribute, route.header.address_family) {
-        (RouteAttribute::Gateway(RouteAddress::Inet(v4)), AddressFamily::Inet) => {
-            Some((*v4).into())
-        }
-        (RouteAttribute::Gateway(RouteAddress::Inet6(v6)), AddressFamily::Inet6) => {
-            Some((*v6).into())
-        }
+pub(super) fn gateway_of(route: &RouteMessage) -> Option<IpAddr> {
+    find(route, |attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
         _ => None,
     })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
 }
 
 fn find<T>(route: &RouteMessage, wanted: impl Fn(&RouteAttribute) -> Option<T>) -> Option<T> {

@@ -3,7 +3,9 @@
 
 use super::set_clock::now_ms;
 use crate::identity::Identity;
-use minions_proto::message::{AgentInfo, CLOCK_FEATURE, EXEC_FEATURE, Health, POWER_FEATURE};
+use minions_proto::message::{
+    AgentInfo, CLOCK_FEATURE, EXEC_FEATURE, Health, NETWORK_FEATURE, POWER_FEATURE,
+};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
@@ -16,7 +18,9 @@ pub(super) fn answer(identity: &Identity) -> Health {
             name: AGENT_NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
-            features: [EXEC_FEATURE, CLOCK_FEATURE, POWER_FEATURE].map(str::to_owned).into(),
+            features: [EXEC_FEATURE, NETWORK_FEATURE, CLOCK_FEATURE, POWER_FEATURE]
+                .map(str::to_owned)
+                .into(),
             boot_id: identity.boot_id.clone(),
             instance_id: identity.instance_id.clone(),
         }),

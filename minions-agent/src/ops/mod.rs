@@ -57,8 +57,15 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
         }
         Request::HealthCheck(_) => reply(&Ok(health::answer(agent.identity()))),
         Request::ConfigureNetwork(call) => {
-            reply(&configure_network::answer(agent.network(), &call).await)
+            reply(&configure_network::base(agent.network(), &call).await)
         }
+        Request::ChangeNetwork(call) => {
+            reply(&configure_network::rich(agent.network(), &call).await)
+        }
+        Request::NetworkConfirm(call) => {
+            reply(&configure_network::confirm(agent.network(), &call).await)
+        }
+        Request::ReadNetwork(_) => reply(&configure_network::read(agent.network()).await),
         Request::Exec(call) => reply(&exec::run(executor, call).await),
         Request::ExecList(_) => reply(&Ok(executor.list())),
         Request::ExecInspect(call) => reply(&exec::inspect(executor, call).await),

@@ -156,3 +156,9 @@ pub(crate) fn kill(pid: i32) {
     // It may have ended already.
     let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
 }
+
+/// Stops one process that a test has started: it does nothing any more, and everything of it stays.
+pub(crate) fn stop(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+}

@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
-    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, Health, Status, decode_reply, encode_reply, encode_request,
+    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, Health, NetworkChanged, NetworkState,
+    Status, decode_reply, encode_reply, encode_request,
 };
 use minions_proto::{AgentError, Request};
 
@@ -12,6 +13,9 @@ fn reencoded(request: &Request) -> Vec<u8> {
     match request {
         Request::HealthCheck(call) => encode_request(call),
         Request::ConfigureNetwork(call) => encode_request(call),
+        Request::ChangeNetwork(call) => encode_request(&**call),
+        Request::NetworkConfirm(call) => encode_request(call),
+        Request::ReadNetwork(call) => encode_request(call),
         Request::Exec(call) => encode_request(call),
         Request::ReportStatus(call) => encode_request(call),
         Request::WriteFile(call) => encode_request(call),
@@ -35,6 +39,9 @@ fuzz_target!(|payload: &[u8]| {
             if let Request::ConfigureNetwork(network) = &request {
                 let _ = network.plan();
             }
+            if let Request::ChangeNetwork(network) = &request {
+                let _ = network.plan();
+            }
             if let Request::ExecStart(start) = &request {
                 let _ = start.validate();
             }
@@ -44,6 +51,8 @@ fuzz_target!(|payload: &[u8]| {
         Err(error) => assert!(AgentError::from(error).code.is_some()),
     }
     let _ = decode_reply::<Done>(payload);
+    let _ = decode_reply::<NetworkChanged>(payload);
+    let _ = decode_reply::<NetworkState>(payload);
     let _ = decode_reply::<ExecReply>(payload);
     let _ = decode_reply::<Status>(payload);
     let _ = decode_reply::<ExecAttached>(payload);

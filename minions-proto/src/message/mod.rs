@@ -28,7 +28,13 @@ pub use exec_stream::{
     REATTACH_GRACE, RLIMITS, Role, Tty, Usage,
 };
 pub use health::{AgentInfo, Health, HealthCheck};
-pub use network::{ConfigureNetwork, MAX_DNS_SERVERS, NetworkPlan};
+pub use network::{
+    CONFIRM_WITHIN_MS, ChangeNetwork, Check, ConfigureNetwork, Dns, DnsPlan,
+    FEATURE as NETWORK_FEATURE, InterfaceChange, InterfacePlan, MAX_ADDRESSES, MAX_DNS_SERVERS,
+    MAX_INTERFACES, MAX_ROUTES, MAX_SEARCH_DOMAINS, MTU, NetworkChanged, NetworkConfirm,
+    NetworkDiff, NetworkPlan, NetworkState, PendingChange, ReadNetwork, Route, RouteChange,
+    RoutePlan, Selector,
+};
 pub use outcome::{Outcome, StartFailure};
 pub use power::{POWER_FEATURE, Power, PowerAction};
 pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};

@@ -1,8 +1,9 @@
 //! Decoding a request, as the agent does.
 
 use super::{
-    Call, ConfigureNetwork, Exec, ExecAttach, ExecInspect, ExecList, ExecRemove, ExecSignal,
-    ExecStart, HealthCheck, Power, ReportStatus, SetClock, WriteFile,
+    Call, ChangeNetwork, ConfigureNetwork, Exec, ExecAttach, ExecInspect, ExecList, ExecRemove,
+    ExecSignal, ExecStart, HealthCheck, NetworkConfirm, Power, ReadNetwork, ReportStatus, SetClock,
+    WriteFile,
 };
 use crate::error::{AgentError, ErrorCode};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,6 +16,12 @@ pub enum Request {
     HealthCheck(HealthCheck),
     /// Give the guest its network.
     ConfigureNetwork(ConfigureNetwork),
+    /// Likewise, with more than the base form has.
+    ChangeNetwork(Box<ChangeNetwork>),
+    /// The network may stay as it was changed.
+    NetworkConfirm(NetworkConfirm),
+    /// What network is there?
+    ReadNetwork(ReadNetwork),
     /// Run a program and collect its output.
     Exec(Exec),
     /// How is the guest doing?
@@ -75,7 +82,9 @@ impl Request {
         let TypeOnly { r#type } = serde_json::from_slice(payload).map_err(RequestError::NoType)?;
         match r#type.as_ref() {
             HealthCheck::TYPE => Ok(Self::HealthCheck(HealthCheck {})),
-            ConfigureNetwork::TYPE => fields(payload).map(Self::ConfigureNetwork),
+            ConfigureNetwork::TYPE => Self::decode_network(payload),
+            NetworkConfirm::TYPE => fields(payload).map(Self::NetworkConfirm),
+            ReadNetwork::TYPE => Ok(Self::ReadNetwork(ReadNetwork {})),
             Exec::TYPE => fields(payload).map(Self::Exec),
             ReportStatus::TYPE => Ok(Self::ReportStatus(ReportStatus {})),
             WriteFile::TYPE => fields(payload).map(Self::WriteFile),
@@ -91,12 +100,23 @@ impl Request {
         }
     }
 
+    /// Two forms under one name: whatever the base form can say is the base form.
+    fn decode_network(payload: &[u8]) -> Result<Self, RequestError> {
+        let change: ChangeNetwork = fields(payload)?;
+        match change.beyond_base() {
+            None => fields(payload).map(Self::ConfigureNetwork),
+            Some(_) => Ok(Self::ChangeNetwork(Box::new(change))),
+        }
+    }
+
     /// The `type` on the wire.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::HealthCheck(_) => HealthCheck::TYPE,
-            Self::ConfigureNetwork(_) => ConfigureNetwork::TYPE,
+            Self::ConfigureNetwork(_) | Self::ChangeNetwork(_) => ConfigureNetwork::TYPE,
+            Self::NetworkConfirm(_) => NetworkConfirm::TYPE,
+            Self::ReadNetwork(_) => ReadNetwork::TYPE,
             Self::Exec(_) => Exec::TYPE,
             Self::ReportStatus(_) => ReportStatus::TYPE,
             Self::WriteFile(_) => WriteFile::TYPE,

@@ -46,6 +46,10 @@ pub(crate) struct Exec {
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
 
+    /// Set a resource limit, as nofile=1024 or as=268435456, in the units of setrlimit(2)
+    #[arg(long, value_name = "NAME=N", value_parser = limit)]
+    pub(crate) rlimit: Vec<(String, u64)>,
+
     /// Start it, print its id and go; it goes on by itself. With -i, its input stays open for `attach`
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -110,11 +114,21 @@ impl Many {
 impl Exec {
     /// Whether nothing is asked for that the base protocol doesn't have.
     pub(crate) fn is_plain(&self) -> bool {
-        let Self { interactive, tty, env, workdir, user, detach, id, on_disconnect, .. } = self;
+        let Self { interactive, tty, env, workdir, user, rlimit, .. } = self;
+        let Self { detach, id, on_disconnect, .. } = self;
         !(*interactive || *tty || *detach)
             && env.is_empty()
+            && rlimit.is_empty()
             && (workdir, user, id, on_disconnect) == (&None, &None, &None, &None)
     }
+}
+
+/// Which names there are is checked where all requests are.
+fn limit(said: &str) -> Result<(String, u64), String> {
+    let limit = said.split_once('=').and_then(|(name, limit)| Some((name, limit.parse().ok()?)));
+    limit
+        .map(|(name, limit)| (name.to_owned(), limit))
+        .ok_or_else(|| "must be NAME=N, as nofile=1024".into())
 }
 
 /// What becomes of a program when its client goes.

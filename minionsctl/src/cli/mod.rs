@@ -1,14 +1,18 @@
 //! The grammar.
 
 mod exec;
+mod machine;
+mod network;
 
 pub(crate) use exec::{Attach, Exec, Kill, Logs, Many};
+pub(crate) use machine::{Power, SetClock};
+pub(crate) use network::{ConfigureNetwork, ConfirmNetwork};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
 use minions_proto::message::ExecId;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -87,6 +91,11 @@ pub(crate) enum Command {
         /// Which VM
         vm: VmName,
     },
+    /// Find out which layer between minionsd and a guest's name servers is broken, and what to do
+    Doctor {
+        /// Which VM
+        vm: VmName,
+    },
     /// Ask the agent for its health
     Health {
         /// Which VM
@@ -102,8 +111,10 @@ pub(crate) enum Command {
         /// Which VM
         vm: Option<VmName>,
     },
-    /// Replace the guest's network configuration
-    ConfigureNetwork(ConfigureNetwork),
+    /// Change the guest's network, and show what became different
+    ConfigureNetwork(Box<ConfigureNetwork>),
+    /// Let a change of the network stay that was made with --confirm-within
+    ConfirmNetwork(ConfirmNetwork),
     /// Set the guest's clock to the host's, or to --time
     SetClock(SetClock),
     /// End the guest
@@ -143,42 +154,6 @@ impl Command {
     pub(crate) fn runs_a_program(&self) -> bool {
         matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
     }
-}
-
-/// `configure-network`.
-#[derive(Debug, Args)]
-pub(crate) struct ConfigureNetwork {
-    /// Which VM
-    pub(crate) vm: Option<VmName>,
-    /// Address with prefix length: 10.0.0.2/16
-    #[arg(long)]
-    pub(crate) ip: String,
-    /// Next hop of the default route
-    #[arg(long)]
-    pub(crate) gateway: String,
-    /// Name servers, separated by commas
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) dns: Vec<String>,
-}
-
-/// `set-clock`.
-#[derive(Debug, Args)]
-pub(crate) struct SetClock {
-    /// Which VM
-    pub(crate) vm: Option<VmName>,
-    /// Another time than now: 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
-    pub(crate) time: Option<SystemTime>,
-}
-
-/// `poweroff` and `reboot`.
-#[derive(Debug, Args)]
-pub(crate) struct Power {
-    /// Which VM
-    pub(crate) vm: Option<VmName>,
-    /// Leave the guest's init out: programs get two seconds, file systems are synced
-    #[arg(long)]
-    pub(crate) force: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

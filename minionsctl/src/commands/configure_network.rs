@@ -1,38 +1,184 @@
-//! `minionsctl configure-network VM --ip … --gateway … --dns …`.
+//! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`.
 
 use super::{Context, Target};
 use crate::agent;
 use crate::cli;
-use crate::client::vm_path;
+use crate::client::{Patience, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
-use minions_api::network::{NetworkApplied, NetworkRequest};
-use minions_proto::message::ConfigureNetwork;
+use minions_api::network::{
+    Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
+};
+use minions_proto::message::{
+    ChangeNetwork, ConfigureNetwork, HealthCheck, NETWORK_FEATURE, NetworkConfirm,
+};
 use reqwest::Method;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+/// What an agent takes at most to make a change, verify it, and put it back.
+const CHANGE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(
     context: &Context<'_>,
     target: &Target,
     args: cli::ConfigureNetwork,
 ) -> Result<ExitStatus, Failure> {
-    let cli::ConfigureNetwork { ip, gateway, dns, .. } = args;
+    let body = request(args)?;
+    match target {
+        Target::Agent(socket) => direct(context, socket, &body).await?,
+        Target::Vm(client, vm) => {
+            let path = vm_path(vm, "/network");
+            let patience = Patience { asked: context.timeout, at_most: CHANGE };
+            let applied: NetworkApplied =
+                client.send_json(Method::PUT, &path, &body, patience).await?;
+            show(context.printer, &applied)?;
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// Straight to the agent: the same look that minionsd would take first, since a base agent might not.
+async fn direct(
+    context: &Context<'_>,
+    socket: &Path,
+    body: &NetworkRequest,
+) -> Result<(), Failure> {
+    // REST's fields are the wire's.
+    let unfit = |error: serde_json::Error| Failure::Output(error.into());
+    let json = serde_json::to_value(body).map_err(unfit)?;
+    let change: ChangeNetwork = serde_json::from_value(json).map_err(unfit)?;
+    if change.beyond_base().is_none() {
+        let (Some(ip), Some(gateway)) = (change.ip, change.gateway) else {
+            return Err(Failure::Usage("--ip and --gateway go together"));
+        };
+        let call = ConfigureNetwork { ip, gateway, dns: change.dns.unwrap_or_default() };
+        call.plan()?;
+        return Printer::json(&agent::call(socket, &call, context.quick_direct()).await?.json);
+    }
+    change.plan()?;
+    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
+    let features = health.agent.map(|agent| agent.features).unwrap_or_default();
+    if !features.iter().any(|feature| feature == NETWORK_FEATURE) {
+        return Err(Failure::Usage("this agent takes --ip, --gateway and --dns only"));
+    }
+    let patience = context.timeout.unwrap_or(CHANGE);
+    Printer::json(&agent::call(socket, &change, patience).await?.json)
+}
+
+fn request(args: cli::ConfigureNetwork) -> Result<NetworkRequest, Failure> {
+    if let Some(file) = &args.file {
+        let mut request = from_file(file)?;
+        request.dry_run = request.dry_run.or(args.dry_run.then_some(true));
+        return Ok(request);
+    }
+    let verify = match args.verify.as_slice() {
+        [] => None,
+        [none] if none == "none" => Some(Vec::new()),
+        names => Some(names.iter().map(|name| check(name)).collect::<Result<_, _>>()?),
+    };
+    let some = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
+    Ok(NetworkRequest {
+        ip: args.ip,
+        gateway: args.gateway,
+        dns: args.dns,
+        interfaces: args.interface,
+        routes: Some(args.route).filter(|routes| !routes.is_empty()),
+        search: some(args.search),
+        mtu: args.mtu,
+        hostname: args.hostname,
+        verify,
+        confirm_within_ms: args.confirm_within.map(milliseconds),
+        dry_run: args.dry_run.then_some(true),
+    })
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn check(name: &str) -> Result<Check, Failure> {
+    serde_json::from_value(name.into()).map_err(|_| {
+        Failure::Usage("--verify takes link, addresses, route, gateway, dns, or none alone")
+    })
+}
+
+/// A body as the daemon takes it.
+fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let unreadable = |source: io::Error| Failure::File { path: file.to_owned(), source };
+    serde_json::from_str(&text.map_err(unreadable)?).map_err(|error| unreadable(error.into()))
+}
+
+/// What was done, what is different, and what else there is to say: each with columns of its own.
+fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
+    if printer.is_json() {
+        return Printer::json(applied);
+    }
+    printer.heading(&applied.message)?;
+    printer.result(applied, |applied| {
+        let changes = applied.changes.iter().flatten();
+        changes.fold(Rows::new(), |rows, change| rows.row(line(change)))
+    })?;
+    printer.result(applied, remarks)
+}
+
+fn remarks(applied: &NetworkApplied) -> Rows {
+    let names = applied
+        .verified
+        .iter()
+        .flatten()
+        .filter_map(|check| serde_json::to_value(check).ok()?.as_str().map(str::to_owned));
+    let names: Vec<_> = names.collect();
+    let rows = match names.as_slice() {
+        [] => Rows::new(),
+        names => Rows::new().value("Verified:", names.join(", ")),
+    };
+    let rows = rows.optional("DNS by:", applied.dns_owner.as_ref());
+    match &applied.pending {
+        None => rows,
+        Some(pending) => {
+            rows.value("Confirm by:", format!("minionsctl confirm-network VM {}", pending.id))
+        }
+    }
+}
+
+/// `+` what is new, `-` what is gone, `~` what is another.
+fn line(change: &NetworkDiff) -> [String; 4] {
+    let (mark, text) = match (&change.from, &change.to) {
+        (Some(from), Some(to)) => ("~", format!("{from} -> {to}")),
+        (None, Some(to)) => ("+", to.clone()),
+        (Some(from), None) => ("-", from.clone()),
+        (None, None) => ("~", String::new()),
+    };
+    let interface = change.interface.clone().unwrap_or_default();
+    [mark.to_owned(), change.what.clone(), interface, text]
+}
+
+/// `confirm-network`.
+pub(super) async fn confirm(
+    context: &Context<'_>,
+    target: &Target,
+    id: String,
+) -> Result<ExitStatus, Failure> {
     match target {
         Target::Agent(socket) => {
-            let call = ConfigureNetwork { ip, gateway, dns };
-            // The same look that minionsd would take; a base agent might not.
-            call.plan()?;
-            let answer = agent::call(socket, &call, context.quick_direct()).await?;
-            Printer::json(&answer.json)?;
+            let call = NetworkConfirm { id };
+            Printer::json(&agent::call(socket, &call, context.quick_direct()).await?.json)?;
         }
         Target::Vm(client, vm) => {
-            let body = NetworkRequest { ip, gateway, dns };
-            let path = vm_path(vm, "/network");
-            let applied: NetworkApplied =
-                client.send_json(Method::PUT, &path, &body, context.quick()).await?;
-            context
-                .printer
-                .result(&applied, |applied| Rows::new().row([applied.message.clone()]))?;
+            let path = vm_path(vm, "/network/confirm");
+            let body = NetworkConfirmRequest { id };
+            let done: NetworkConfirmed =
+                client.send_json(Method::POST, &path, &body, context.quick()).await?;
+            context.printer.result(&done, |done| Rows::new().row([done.message.clone()]))?;
         }
     }
     Ok(ExitStatus::Success)

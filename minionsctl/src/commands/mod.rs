@@ -2,6 +2,7 @@
 
 mod attach;
 mod configure_network;
+mod doctor;
 mod exec;
 mod get;
 mod health;
@@ -68,12 +69,19 @@ pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failu
         Command::Wait { vm, id: Some(id) } => {
             wait_exec::run(&context, &daemon(&config, socket)?, &vm, &id).await
         }
+        Command::Doctor { vm } => doctor::run(&context, &daemon(&config, socket)?, &vm).await,
         Command::Health { vm } => health::run(&context, &target(vm)?).await,
         Command::Status { vm } => status::run(&context, &target(vm)?).await,
         Command::Network { vm } => network::run(&context, &target(vm)?).await,
         Command::ConfigureNetwork(args) => {
             let target = target(args.vm.clone())?;
-            configure_network::run(&context, &target, args).await
+            configure_network::run(&context, &target, *args).await
+        }
+        Command::ConfirmNetwork(args) => {
+            let (vm, id) = args.vm_and_id();
+            let vm = vm.map(|name| name.parse()).transpose();
+            let vm = vm.map_err(|_| Failure::Usage("a VM's name comes before the change's id"))?;
+            configure_network::confirm(&context, &target(vm)?, id).await
         }
         Command::SetClock(args) => set_clock::run(&context, &target(args.vm.clone())?, &args).await,
         Command::Poweroff(args) => {

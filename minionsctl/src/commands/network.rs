@@ -6,32 +6,73 @@ use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
-use minions_api::network::Network;
+use minions_api::network::{Network, Route};
 use minions_api::status::Interface;
-use minions_proto::message::ReportStatus;
+use minions_proto::message::{HealthCheck, NETWORK_FEATURE, ReadNetwork, ReportStatus};
+use std::path::Path;
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => {
-            let answer = agent::call(socket, &ReportStatus {}, context.quick_direct()).await?;
-            let interfaces = answer.reply.interfaces.ok_or(Failure::Usage(
-                "this agent speaks the base protocol only, which doesn't report interfaces",
-            ))?;
-            Printer::json(&serde_json::json!({ "status": "ok", "interfaces": interfaces }))?;
-        }
+        Target::Agent(socket) => direct(context, socket).await?,
         Target::Vm(client, vm) => {
             let network: Network = client.get(&vm_path(vm, "/network"), context.quick()).await?;
-            context.printer.result(&network, |network| {
-                let table =
-                    Rows::with_header(&["NAME", "UP", "MAC", "MTU", "ADDRESSES", "RX", "TX"]);
-                network.interfaces.iter().fold(table, |table, interface| table.row(row(interface)))
-            })?;
+            if context.printer.is_json() {
+                Printer::json(&network)?;
+            } else {
+                tables(context.printer, &network)?;
+            }
         }
     }
     Ok(ExitStatus::Success)
 }
 
-fn row(interface: &Interface) -> [String; 7] {
+async fn direct(context: &Context<'_>, socket: &Path) -> Result<(), Failure> {
+    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
+    let features = health.agent.map(|agent| agent.features).unwrap_or_default();
+    if features.iter().any(|feature| feature == NETWORK_FEATURE) {
+        let answer = agent::call(socket, &ReadNetwork {}, context.quick_direct()).await?;
+        return Printer::json(&answer.json);
+    }
+    let answer = agent::call(socket, &ReportStatus {}, context.quick_direct()).await?;
+    let interfaces = answer.reply.interfaces.ok_or(Failure::Usage(
+        "this agent speaks the base protocol only, which doesn't report interfaces",
+    ))?;
+    Printer::json(&serde_json::json!({ "status": "ok", "interfaces": interfaces }))
+}
+
+/// One a kind, those of a base agent fewer.
+fn tables(printer: &Printer, network: &Network) -> Result<(), Failure> {
+    printer.result(network, |network| {
+        let columns = ["NAME", "UP", "MAC", "MTU", "ADDRESSES", "RX", "TX", "ERRORS", "DROPPED"];
+        let table = Rows::with_header(&columns);
+        network.interfaces.iter().fold(table, |table, interface| table.row(row(interface)))
+    })?;
+    if let Some(routes) = &network.routes {
+        printer.heading("")?;
+        printer.result(routes, |routes| {
+            let table = Rows::with_header(&["TO", "VIA", "INTERFACE", "METRIC", "BY"]);
+            routes.iter().fold(table, |table, route| table.row(route_row(route)))
+        })?;
+    }
+    let Some(dns) = &network.dns else { return Ok(()) };
+    printer.heading("")?;
+    printer.result(network, |network| {
+        let rows = Rows::new()
+            .optional("Hostname:", network.hostname.as_ref())
+            .value("DNS:", dns.servers.join(" "))
+            .value("Search:", dns.search.join(" "))
+            .value("DNS by:", &dns.owner);
+        match &network.pending {
+            None => rows,
+            Some(pending) => {
+                let seconds = pending.expires_in_ms.div_ceil(1000);
+                rows.value("Pending:", format!("{}, put back in {seconds} s", pending.id))
+            }
+        }
+    })
+}
+
+fn row(interface: &Interface) -> [String; 9] {
     [
         interface.name.clone(),
         if interface.up { "yes" } else { "no" }.into(),
@@ -40,5 +81,19 @@ fn row(interface: &Interface) -> [String; 7] {
         interface.addresses.join(" "),
         format!("{} B", interface.rx_bytes),
         format!("{} B", interface.tx_bytes),
+        (interface.rx_errors.saturating_add(interface.tx_errors)).to_string(),
+        (interface.rx_dropped.saturating_add(interface.tx_dropped)).to_string(),
+    ]
+}
+
+fn route_row(route: &Route) -> [String; 5] {
+    let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+    let on_link = if route.on_link { " (on link)" } else { "" };
+    [
+        route.to.clone(),
+        or_dash(&route.via) + on_link,
+        or_dash(&route.interface),
+        route.metric.to_string(),
+        route.protocol.clone(),
     ]
 }

@@ -54,6 +54,18 @@ async fn a_program_starts_where_and_with_what_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_has_the_limits_that_were_asked_for() {
+    let guest = Guest::start().await;
+    let limited = |limits: &[&str]| {
+        let script = ["web-1", "--", "sh", "-c", "ulimit -n; ulimit -c"];
+        guest.run(&[&["exec"], limits, &script].concat())
+    };
+    limited(&["--rlimit", "nofile=77", "--rlimit", "core=0"]).assert(0, "77\n0\n", "");
+    limited(&["--rlimit", "files=77"]).assert(125, "", "files");
+    limited(&["--rlimit", "nofile=many"]).assert(125, "", "must be NAME=N");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupt_is_the_programs_to_handle() {
     let guest = Guest::start().await;
     let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done";

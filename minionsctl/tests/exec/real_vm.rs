@@ -156,8 +156,15 @@ fn every_end_has_its_exit_code_and_leaves_nothing() {
     let flees = "(setsid sh -c 'trap \"\" TERM HUP; sleep 77773' &); trap '' TERM; sleep 77774";
     limited(&["sh", "-c", flees]);
     assert!(!host.runs("sleep 77773") && !host.runs("sleep 77774"));
-    // What an exec left behind on purpose is still there.
+    // Out of its control group, as `su` is that opens a login's own: its process group still knows it.
+    let left = "echo $$ >/sys/fs/cgroup/cgroup.procs || exit 9; trap '' TERM; sleep 77777";
+    limited(&["sh", "-c", left]);
+    assert!(!host.runs("sleep 77777"));
+
+    // What an exec left behind on purpose is still there, and so is its control group; no other is.
     assert!(host.runs("sleep 77771"));
+    let groups = "ls /sys/fs/cgroup/minions | grep -c ^exec-";
+    until("only that group and the list's own", || host.prints(groups) == "2");
 }
 
 #[test]

@@ -92,6 +92,8 @@ impl CallError {
         match self {
             Self::TimedOut { sent } | Self::Lost { sent } => *sent,
             Self::Protocol(_) | Self::ExecLost { .. } | Self::Stream(_) | Self::NoRoom => true,
+            // Only an agent that put everything back says so.
+            Self::Agent(error) if error.restored == Some(true) => false,
             Self::Agent(error) => refused_after_doing(error.code),
             Self::Unreachable { .. }
             | Self::Overloaded
@@ -120,6 +122,8 @@ fn refused_after_doing(code: Option<AgentCode>) -> bool {
             | AgentCode::ExecConflict
             | AgentCode::ExecEnded
             | AgentCode::ExecFailed
+            | AgentCode::NetworkPending
+            | AgentCode::NetworkChangeGone
             | AgentCode::Busy,
         ) => false,
         Some(
@@ -191,11 +195,22 @@ impl AgentClient {
         lacks: &str,
         deadline: Instant,
     ) -> Result<(), CallError> {
+        if self.has_feature(feature, deadline).await? {
+            return Ok(());
+        }
+        Err(CallError::TooOld { needs: format!("the way to {lacks}"), field: None })
+    }
+
+    /// Whether the agent knows something by this name: known once it has answered a probe, which is waited
+    /// for before `deadline`.
+    pub(crate) async fn has_feature(
+        &self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<bool, CallError> {
         self.reachable(deadline).await?;
-        let known =
-            self.agent().is_some_and(|agent| agent.features.iter().any(|known| known == feature));
-        let needs = || format!("the way to {lacks}");
-        if known { Ok(()) } else { Err(CallError::TooOld { needs: needs(), field: None }) }
+        let agent = self.agent();
+        Ok(agent.is_some_and(|agent| agent.features.iter().any(|feature| feature == name)))
     }
 
     /// Whether the VM itself is gone, or another one has its name. It doesn't come back.

@@ -3,8 +3,7 @@
 use super::exec::planned;
 use super::extract::from_json;
 use minions_api::exec::{AttachRequest, ManyExecRequest, SignalRequest};
-use minions_api::network::NetworkRequest;
-use minions_proto::message::ConfigureNetwork;
+use minions_api::network::{NetworkConfirmRequest, NetworkRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -15,8 +14,9 @@ pub fn bodies(body: &[u8]) {
     again::<ManyExecRequest>(body);
     again::<AttachRequest>(body);
     again::<SignalRequest>(body);
-    if let Some(NetworkRequest { ip, gateway, dns }) = again(body) {
-        let _ = ConfigureNetwork { ip, gateway, dns }.plan();
+    again::<NetworkConfirmRequest>(body);
+    if let Some(request) = again::<NetworkRequest>(body) {
+        let _ = super::network::wire(request).plan();
     }
 }
 

@@ -1,64 +1,146 @@
-//! `GET` and `PUT /vms/{vm}/network`.
+//! `GET` and `PUT /vms/{vm}/network`, `POST /vms/{vm}/network/confirm`.
 
+mod convert;
+
+#[cfg(fuzzing)]
+pub(super) use convert::wire;
+
+use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
-use super::problem::{ApiError, BodyProblems, GuestProblems};
+use super::problem::{ApiError, GuestProblems, NetworkProblems};
 use super::status::interface;
 use crate::agent::{CallError, Lane};
+use crate::vm::Vm;
 use axum::Json;
 use minions_api::VmName;
-use minions_api::network::{Network, NetworkApplied, NetworkRequest};
-use minions_proto::message::{ConfigureNetwork, ReportStatus};
+use minions_api::network::{
+    Network, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkRequest,
+};
+use minions_proto::message::{
+    ChangeNetwork, ConfigureNetwork, NETWORK_FEATURE, NetworkChanged, NetworkConfirm, ReadNetwork,
+    ReportStatus,
+};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A handful of netlink requests and a small file.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Read the guest's network interfaces back
+/// What an agent takes at most to make a change, verify it, and put it back.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Read the guest's network back
 #[utoipa::path(
     get, path = "/vms/{vm}/network", operation_id = "get_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "As the guest's kernel has them", body = Network), GuestProblems),
+    responses((status = 200, description = "As the guest's kernel has it", body = Network), GuestProblems),
 )]
 pub(super) async fn get_network(
     TheVm(vm): TheVm,
     patience: Patience,
 ) -> Result<Json<Network>, ApiError> {
     let deadline = patience.deadline_or(PATIENCE);
-    let reply = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await;
-    reply
-        .and_then(|status| {
-            let needs = "report of its interfaces";
-            status.interfaces.ok_or(CallError::TooOld { needs: needs.into(), field: None })
-        })
-        .map(|all| {
-            Json(Network {
-                status: "ok".into(),
-                interfaces: all.into_iter().map(interface).collect(),
-            })
-        })
-        .map_err(|error| ApiError::call(vm.name(), error))
+    read(&vm, deadline).await.map(Json).map_err(|error| ApiError::call(vm.name(), error))
 }
 
-/// Replace the guest's network configuration
+async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
+    if vm.client().has_feature(NETWORK_FEATURE, deadline).await? {
+        let state = vm.client().call(&ReadNetwork {}, Lane::Quick, deadline).await?;
+        return Ok(convert::network(state));
+    }
+    let status = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await?;
+    let needs = "report of its interfaces";
+    let all =
+        status.interfaces.ok_or_else(|| CallError::TooOld { needs: needs.into(), field: None })?;
+    Ok(Network {
+        status: "ok".into(),
+        hostname: None,
+        interfaces: all.into_iter().map(interface).collect(),
+        routes: None,
+        dns: None,
+        pending: None,
+    })
+}
+
+/// Change the guest's network
 #[utoipa::path(
     put, path = "/vms/{vm}/network", operation_id = "put_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = NetworkRequest,
-    responses((status = 200, description = "It is so now", body = NetworkApplied), BodyProblems),
+    responses((status = 200, description = "It is so now", body = NetworkApplied), NetworkProblems),
 )]
 pub(super) async fn put_network(
     TheVm(vm): TheVm,
     patience: Patience,
+    note: Note,
     JsonBody(request): JsonBody<NetworkRequest>,
 ) -> Result<Json<NetworkApplied>, ApiError> {
-    let NetworkRequest { ip, gateway, dns } = request;
-    let call = ConfigureNetwork { ip, gateway, dns };
-    call.plan().map_err(|invalid| ApiError::invalid(&invalid).about(vm.name().clone()))?;
+    let change = convert::wire(request);
+    let about = |error: ApiError| error.about(vm.name().clone());
+    let changed = match change.beyond_base() {
+        None => {
+            let base =
+                convert::base(change).map_err(|invalid| about(ApiError::invalid(&invalid)))?;
+            base.plan().map_err(|invalid| about(ApiError::invalid(&invalid)))?;
+            set(&vm, &base, patience.deadline_or(PATIENCE)).await
+        }
+        Some(field) => {
+            change.plan().map_err(|invalid| about(ApiError::invalid(&invalid)))?;
+            make(&vm, &change, field, patience.deadline_or(CHANGE_PATIENCE)).await
+        }
+    };
+    let changed = changed.map_err(|error| ApiError::call(vm.name(), error))?;
+    note.outcome(|| convert::in_a_word(&changed));
+    Ok(Json(convert::applied(changed)))
+}
+
+/// What every agent can.
+async fn set(
+    vm: &Vm,
+    base: &ConfigureNetwork,
+    deadline: Instant,
+) -> Result<NetworkChanged, CallError> {
+    vm.client().call(base, Lane::Quick, deadline).await
+}
+
+/// What only newer ones can. It may take as long as a gateway takes not to answer, so it isn't in the way
+/// of quick calls.
+async fn make(
+    vm: &Vm,
+    change: &ChangeNetwork,
+    field: &str,
+    deadline: Instant,
+) -> Result<NetworkChanged, CallError> {
+    needs_feature(vm, Some(field), deadline).await?;
+    vm.client().call(change, Lane::Beside, deadline).await
+}
+
+async fn needs_feature(vm: &Vm, field: Option<&str>, deadline: Instant) -> Result<(), CallError> {
+    if vm.client().has_feature(NETWORK_FEATURE, deadline).await? {
+        return Ok(());
+    }
+    let needs = "network configuration beyond `ip`, `gateway` and `dns` (network2)";
+    Err(CallError::TooOld { needs: needs.into(), field: field.map(str::to_owned) })
+}
+
+/// Let a change of the network stay
+#[utoipa::path(
+    post, path = "/vms/{vm}/network/confirm", operation_id = "confirm_network", tag = "guest",
+    params(("vm" = VmName, Path), CallParams),
+    request_body = NetworkConfirmRequest,
+    responses((status = 200, description = "It stays", body = NetworkConfirmed), NetworkProblems),
+)]
+pub(super) async fn confirm_network(
+    TheVm(vm): TheVm,
+    patience: Patience,
+    JsonBody(request): JsonBody<NetworkConfirmRequest>,
+) -> Result<Json<NetworkConfirmed>, ApiError> {
+    let call = NetworkConfirm { id: request.id };
     let deadline = patience.deadline_or(PATIENCE);
-    let done = vm
-        .client()
-        .call(&call, Lane::Quick, deadline)
-        .await
-        .map_err(|error| ApiError::call(vm.name(), error))?;
-    Ok(Json(NetworkApplied { status: "ok".into(), message: done.message }))
+    let confirm = async {
+        needs_feature(&vm, None, deadline).await?;
+        vm.client().call(&call, Lane::Quick, deadline).await
+    };
+    let done = confirm.await.map_err(|error| ApiError::call(vm.name(), error))?;
+    Ok(Json(NetworkConfirmed { status: "ok".into(), message: done.message }))
 }

@@ -198,6 +198,9 @@ fn refused(error: AgentError) -> Problem {
         Some(AgentCode::ExecConflict | AgentCode::ExecEnded | AgentCode::TakenOver) => {
             ErrorCode::ExecConflict
         }
+        Some(AgentCode::NetworkFailed) => ErrorCode::NetworkFailed,
+        Some(AgentCode::NetworkPending) => ErrorCode::NetworkPending,
+        Some(AgentCode::NetworkChangeGone) => ErrorCode::NetworkChangeGone,
         Some(AgentCode::Busy) => ErrorCode::Overloaded,
         Some(AgentCode::Unsupported) => ErrorCode::AgentTooOld,
         // A frame of ours that it can't read is the agent's error, not the caller's.
@@ -206,7 +209,6 @@ fn refused(error: AgentError) -> Problem {
             | AgentCode::Forbidden
             | AgentCode::FrameTooLarge
             | AgentCode::ExecFailed
-            | AgentCode::NetworkFailed
             | AgentCode::IoFailed
             | AgentCode::ClockFailed
             | AgentCode::Internal
@@ -215,6 +217,8 @@ fn refused(error: AgentError) -> Problem {
         | None => ErrorCode::AgentError,
     };
     let mut problem = Problem::new(code, error.message);
+    problem.step = error.step;
+    problem.restored = error.restored;
     problem.field = error.field.or_else(|| field_of(code).map(str::to_owned));
     problem.agent_code = error.code.and_then(|code| {
         serde_json::to_value(code).ok().and_then(|code| code.as_str().map(str::to_owned))
@@ -359,6 +363,10 @@ const WITH_A_PROGRAM: &[ErrorCode] = &[
 const WITH_AN_ID: &[ErrorCode] =
     &[ErrorCode::InvalidExecId, ErrorCode::ExecGone, ErrorCode::ExecConflict];
 
+/// What a change of the network can meet.
+const WITH_A_NETWORK: &[ErrorCode] =
+    &[ErrorCode::NetworkFailed, ErrorCode::NetworkPending, ErrorCode::NetworkChangeGone];
+
 /// What a signal can meet.
 const WITH_A_SIGNAL: &[ErrorCode] = &[ErrorCode::InvalidSignal];
 
@@ -382,8 +390,10 @@ problems! {
     VmProblems = ANYWHERE, ABOUT_A_VM;
     /// Of a route that calls a guest.
     GuestProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST;
-    /// Of a route that calls a guest with a body.
+    /// Likewise with a body.
     BodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY;
+    /// Of a route that changes a network.
+    NetworkProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_NETWORK;
     /// Of a route that runs a program.
     ExecProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_PROGRAM, WITH_AN_ID;
     /// Of a route that runs one on many VMs: what happens on each is no problem of the request.

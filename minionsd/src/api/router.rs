@@ -87,6 +87,7 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Read, routes!(status::get_status)))
         .routes(layers.around(Read, routes!(network::get_network)))
         .routes(layers.around(Operate, routes!(network::put_network)))
+        .routes(layers.around(Operate, routes!(network::confirm_network)))
         .routes(layers.around(Operate, routes!(clock::put_clock)))
         .routes(layers.around(Operate, routes!(power::power_vm)))
         .routes(long(layers.around(Operate, routes!(exec::run_exec))))

@@ -12,8 +12,10 @@ use std::time::Duration;
 /// Between probes of a VM that answers, ± a tenth so that a thousand VMs don't march in step.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The pause after the first failed probe, and how it grows.
+/// The pause after a failed probe, how many probes it stays the same, and how it grows then. An agent
+/// that was killed listens again within half a second: it shouldn't be missed for as long again.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_STEADY: u32 = 6;
 const BACKOFF_FACTOR: f64 = 1.6;
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -210,8 +212,11 @@ impl VmStatus {
 
 /// The pause after so many failures in a row; none after none.
 pub(crate) fn backoff(failures: u32, jitter: f64) -> Duration {
-    let Some(grown) = failures.checked_sub(1) else { return Duration::ZERO };
-    let exponent = i32::try_from(grown).unwrap_or(i32::MAX).min(32);
+    if failures == 0 {
+        return Duration::ZERO;
+    }
+    let growth = failures.saturating_sub(BACKOFF_STEADY);
+    let exponent = i32::try_from(growth).unwrap_or(i32::MAX).min(32);
     let grown = BACKOFF_FIRST.mul_f64(BACKOFF_FACTOR.powi(exponent)).min(BACKOFF_MAX);
     // Full jitter, but never none: a probe costs the VMM a connection.
     grown.mul_f64(jitter).max(BACKOFF_FIRST / 2)
@@ -341,6 +346,14 @@ mod tests {
             last = pause;
         }
         assert_eq!(last, BACKOFF_MAX);
+    }
+
+    #[test]
+    fn an_agent_that_was_killed_is_looked_for_at_an_even_pace_for_half_a_second() {
+        let pauses = (1..=BACKOFF_STEADY).map(|failures| backoff(failures, 1.0));
+        assert!(pauses.clone().all(|pause| pause == BACKOFF_FIRST));
+        assert!(pauses.sum::<Duration>() >= Duration::from_millis(500));
+        assert!(backoff(BACKOFF_STEADY + 1, 1.0) > BACKOFF_FIRST);
     }
 
     #[test]

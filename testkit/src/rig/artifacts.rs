@@ -15,6 +15,8 @@ pub struct Artifacts {
     pub(crate) vsock_backend: PathBuf,
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
+    /// Checked when a VM has a disk: the demo's has none.
+    pub(crate) disk_initrd: PathBuf,
 }
 
 impl Artifacts {
@@ -47,8 +49,19 @@ impl Artifacts {
             vsock_backend: file("vsock backend vhost-device-vsock", &layout.vsock_backend())?,
             kernel: file("kernel image", &layout.kernel())?,
             initrd: file("initial ramdisk", &layout.initrd())?,
+            disk_initrd: layout.disk_initrd(),
         })
     }
+}
+
+/// The Debian image, to be copied.
+///
+/// # Errors
+///
+/// [`RigError::MissingFile`] if the setup of the tests has not run.
+pub fn debian(layout: &Layout) -> Result<PathBuf, RigError> {
+    file("disk's initial ramdisk", &layout.disk_initrd())?;
+    file("Debian image", &layout.debian())
 }
 
 fn file(part: impl Into<String>, path: &Path) -> Result<PathBuf, RigError> {

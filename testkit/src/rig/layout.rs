@@ -19,6 +19,16 @@ pub const GUEST_MODULES: [&str; 11] = [
     "vmw_vsock_virtio_transport",
 ];
 
+/// What the disk's initial ramdisk inserts before it mounts the disk, in this order.
+pub const DISK_MODULES: [&str; 6] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+];
+
 /// Names the parts below one rig directory; says nothing about whether they exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -63,6 +73,21 @@ impl Layout {
     /// The initial ramdisk, which is the whole guest: busybox, modules, agent.
     pub fn initrd(&self) -> PathBuf {
         self.dir.join("initrd.gz")
+    }
+
+    /// The initial ramdisk that mounts a disk and starts what is on it.
+    pub fn disk_initrd(&self) -> PathBuf {
+        self.dir.join("disk-initrd.gz")
+    }
+
+    /// A Debian with systemd on an ext4 file system, without an agent. To be copied, not changed.
+    pub fn debian(&self) -> PathBuf {
+        self.dir.join("debian.ext4")
+    }
+
+    /// The kernel's modules as its package has them, below `lib/modules`.
+    pub fn module_tree(&self) -> PathBuf {
+        self.dir.join("kernel/tree")
     }
 
     /// The static agent that was put into the initial ramdisk.

@@ -13,7 +13,8 @@
 //!
 //! - [`Layout`]: where each part lies in the rig directory (shared with xtask, which fills it).
 //! - [`Artifacts`]: the same parts, checked to be there.
-//! - [`Vm`]: one running guest; its processes and files end with it.
+//! - [`Vm`]: one running guest; its processes and files end with it. What can befall it is done to it
+//!   by its methods: reset, pause, a crash of the guest's agent, of QEMU, of both its processes.
 //! - [`wait_until`]: waiting for a condition, with a deadline and a name.
 //!
 //! # Lifetime of the processes
@@ -25,8 +26,10 @@
 //! shared by several tests in a `static`. (A `static` is never dropped, so such a VM leaves its
 //! socket file and temporary directory behind.)
 
+mod agent;
 mod artifacts;
 mod error;
+mod faults;
 mod handshake;
 mod layout;
 mod process;
@@ -37,8 +40,8 @@ mod vm;
 mod vsock_backend;
 mod wait;
 
-pub use artifacts::Artifacts;
+pub use artifacts::{Artifacts, debian};
 pub use error::RigError;
-pub use layout::{GUEST_MODULES, Layout};
-pub use vm::{Vm, VmConfig};
+pub use layout::{DISK_MODULES, GUEST_MODULES, Layout};
+pub use vm::{Guest, Vm, VmConfig};
 pub use wait::wait_until;

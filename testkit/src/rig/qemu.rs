@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::Path, process::Command};
 
-use super::{Artifacts, VmConfig};
+use super::{Artifacts, Guest, VmConfig};
 
 /// The private files of one VM that QEMU is told about.
 pub(crate) struct Files<'a> {
@@ -16,8 +16,10 @@ pub(crate) struct Files<'a> {
 /// - TCG, never KVM: `/dev/kvm` may exist and still fail, and tests should not differ by machine.
 /// - The guest's memory is a shared memfd, because the vhost-user backend maps it.
 /// - `restrict=on` keeps every packet of the guest inside QEMU: only its own gateway answers.
-/// - No `-no-reboot`: with it a reset, the guest's or the monitor's, would end QEMU.
+/// - `-no-reboot` only if asked for: with it a reset, the guest's or the monitor's, would end QEMU.
 ///   `panic=0` keeps a guest that panicked from booting over and over.
+/// - `no_timer_check`: at its start the kernel counts timer interrupts for 40 ms, and panics when an
+///   emulated processor that the host leaves waiting gets too few of them.
 pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_>) -> Command {
     let memory = config.memory_mib;
     let mut command = Command::new(&artifacts.qemu);
@@ -28,19 +30,44 @@ pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_
         .args(["-machine", "q35,memory-backend=mem"])
         .arg("-kernel")
         .arg(&artifacts.kernel)
-        .arg("-initrd")
-        .arg(&artifacts.initrd)
-        .arg("-append")
-        .arg(format!("console=ttyS0 quiet panic=0 minions.hostname={}", config.name))
         .arg("-serial")
         .arg(with_path("file:", files.serial, ""))
         .arg("-qmp")
         .arg(with_path("unix:", files.monitor, ",server=on,wait=off"))
         .arg("-chardev")
         .arg(with_path("socket,id=vsock,path=", files.vhost_socket, ""))
-        .args(["-device", "vhost-user-vsock-pci,chardev=vsock"])
-        .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]);
+        .args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+    for nic in 1..=config.nics {
+        command.args(["-netdev", &format!("user,id=net{nic},restrict=on")]);
+        let device = format!("virtio-net-pci,netdev=net{nic},mac=52:54:00:4d:00:{nic:02x}");
+        command.args(["-device", &device]);
+    }
+    boot_from(&mut command, artifacts, config);
+    if config.reboot_ends {
+        command.arg("-no-reboot");
+    }
     command
+}
+
+const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=0 no_timer_check";
+
+fn boot_from(command: &mut Command, artifacts: &Artifacts, config: &VmConfig) {
+    let (initrd, words) = match &config.guest {
+        Guest::Small => (&artifacts.initrd, ""),
+        // What comes after the two dashes is the first process's.
+        Guest::AgentFirst => (&artifacts.initrd, "rdinit=/usr/bin/minions-agent -- --init"),
+        Guest::Disk(disk) => {
+            // `unsafe`: a test's disk needs not survive this machine.
+            let drive = with_path("if=none,id=disk,format=raw,cache=unsafe,file=", disk, "");
+            command.arg("-drive").arg(drive).args(["-device", "virtio-blk-pci,drive=disk"]);
+            (&artifacts.disk_initrd, "root=/dev/vda rw")
+        }
+    };
+    command
+        .arg("-initrd")
+        .arg(initrd)
+        .arg("-append")
+        .arg(format!("{KERNEL_WORDS} minions.hostname={} {words}", config.name));
 }
 
 fn with_path(before: &str, path: &Path, after: &str) -> OsString {

@@ -35,11 +35,20 @@ pub(crate) fn start(
         .arg(vsock_socket);
     let mut backend =
         Process::spawn("vhost-device-vsock", &artifacts.setpriv, &command, log.to_owned())?;
+    wait(&mut backend, vhost_socket, vsock_socket)?;
+    Ok(backend)
+}
+
+/// Waits until both of a backend's sockets exist. That for QEMU is there only while no QEMU has it.
+pub(crate) fn wait(
+    backend: &mut Process,
+    vhost_socket: &Path,
+    vsock_socket: &Path,
+) -> Result<(), RigError> {
     wait_until("vhost-device-vsock listens", START_TIMEOUT, || {
         backend.check_running()?;
         Ok((is_socket(vhost_socket) && is_socket(vsock_socket)).then_some(()))
-    })?;
-    Ok(backend)
+    })
 }
 
 fn is_socket(path: &Path) -> bool {

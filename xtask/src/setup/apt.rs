@@ -32,12 +32,18 @@ pub(crate) const VM_NEEDS: [Need; 8] = [
 ];
 
 /// What the tests look at the network with, the browser whose pages the daemon must resist, what judges
-/// the units, and the compiler of the fuzzer's own C++.
-pub(crate) const TEST_NEEDS: [Need; 4] = [
+/// the units, the compiler of the fuzzer's own C++, and what the images take.
+pub(crate) const TEST_NEEDS: [Need; 9] = [
     Need { package: "iproute2", is_met: || on_path("ip") },
     Need { package: "chromium", is_met: || on_path("chromium") },
     Need { package: "systemd", is_met: || on_path("systemd-analyze") },
     Need { package: "g++", is_met: || on_path("g++") },
+    // The Debian guest, what puts the agent into it, and who reads the script that does.
+    Need { package: "mmdebstrap", is_met: || on_path("mmdebstrap") },
+    Need { package: "kmod", is_met: || on_path("depmod") },
+    Need { package: "e2fsprogs", is_met: || on_path("debugfs") },
+    Need { package: "zstd", is_met: || on_path("zstd") },
+    Need { package: "shellcheck", is_met: || on_path("shellcheck") },
 ];
 
 /// Why packages are not there.
@@ -121,6 +127,6 @@ fn is_installed(package: &str) -> bool {
     command::run(&mut query).is_ok_and(|status| status == "installed")
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -25,7 +25,7 @@ alice:x:1000:1000:Alice:/home/alice:/bin/sh
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nalice:x:1000:\nstaff:x:50:alice\n";
 
 /// Where Debian puts busybox-static.
-const BUSYBOX: &str = "/bin/busybox";
+pub(super) const BUSYBOX: &str = "/bin/busybox";
 
 /// Everything in the guest that comes from outside.
 #[derive(Debug, Hash)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use testkit::rig::{GUEST_MODULES, Layout};
+use testkit::rig::{DISK_MODULES, GUEST_MODULES, Layout};
 
 use super::apt::Apt;
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) enum KernelError {
 
 /// Fetches the kernel unless it is there.
 pub(crate) fn ensure(rig: &Layout, apt: &mut Apt) -> anyhow::Result<Outcome> {
-    let mut parts = GUEST_MODULES.iter().map(|name| rig.module(name)).chain([rig.kernel()]);
+    let mut parts = modules().map(|name| rig.module(name)).chain([rig.kernel(), rig.module_tree()]);
     if parts.all(|part| part.exists()) {
         return Ok(Outcome::Cached);
     }
@@ -79,7 +79,7 @@ fn unpack(dir: &Path, package: &str) -> Result<PathBuf, KernelError> {
 fn install(rig: &Layout, unpacked: &Path, package: &str) -> Result<(), KernelError> {
     let is_kernel = |path: &Path| file_name(path).starts_with("vmlinuz-");
     let kernel = find(unpacked, &is_kernel)?.ok_or_else(|| not_in(package, "vmlinuz"))?;
-    for module in GUEST_MODULES {
+    for module in modules() {
         let target = rig.module(module);
         if let Some(dir) = target.parent() {
             fs::create_dir_all(dir)?;
@@ -89,8 +89,31 @@ fn install(rig: &Layout, unpacked: &Path, package: &str) -> Result<(), KernelErr
         let is_module = |path: &Path| [&*plain, &*packed].contains(&file_name(path));
         let source = find(unpacked, &is_module)?.ok_or_else(|| not_in(package, &plain))?;
         copy_unpacked(&source, &target)?;
+        keep_in_tree(rig, unpacked, &source)?;
+    }
+    let is_list = |path: &Path| file_name(path) == "modules.builtin";
+    let list = find(unpacked, &is_list)?.ok_or_else(|| not_in(package, "modules.builtin"))?;
+    for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+        keep_in_tree(rig, unpacked, &list.with_file_name(name))?;
     }
     fs::copy(kernel, rig.kernel())?;
+    Ok(())
+}
+
+/// Of all guests, each once.
+fn modules() -> impl Iterator<Item = &'static str> {
+    let more = DISK_MODULES.into_iter().filter(|name| !GUEST_MODULES.contains(name));
+    GUEST_MODULES.into_iter().chain(more)
+}
+
+/// A guest that loads modules itself wants them where the package has them.
+fn keep_in_tree(rig: &Layout, unpacked: &Path, source: &Path) -> Result<(), KernelError> {
+    let Ok(place) = source.strip_prefix(unpacked) else { return Ok(()) };
+    let target = rig.module_tree().join(place);
+    if let Some(dir) = target.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::copy(source, target)?;
     Ok(())
 }
 

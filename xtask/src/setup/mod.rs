@@ -4,11 +4,14 @@ mod agent;
 mod apt;
 mod archive;
 pub(crate) mod cargo_tool;
+mod debian;
+mod edit;
 mod editor;
 mod initrd;
 mod kernel;
 mod python;
 mod stamp;
+mod vsock_backend;
 
 use std::fs;
 
@@ -20,7 +23,7 @@ use apt::{Apt, Need};
 /// How many steps [`for_vm`] takes.
 pub(crate) const VM_STEPS: usize = 5;
 /// How many steps [`for_tests`] takes.
-pub(crate) const TEST_STEPS: usize = VM_STEPS + 2;
+pub(crate) const TEST_STEPS: usize = VM_STEPS + 3;
 
 /// Prepares all that a VM is booted from.
 pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
@@ -29,8 +32,9 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 
 /// Prepares all that the tests need: a VM and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    let [iproute, chromium, systemd, compiler] = apt::TEST_NEEDS;
-    prepare(workspace, steps, &[python::NEED, iproute, chromium, systemd, compiler])?;
+    let needs: Vec<Need> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
+    prepare(workspace, steps, &needs)?;
+    steps.run("Debian guest", || debian::ensure(workspace.rig()))?;
     steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(workspace.rig()))?;
     steps.run("python tools", || python::ensure(&workspace.rig().venv()))
 }
@@ -44,7 +48,7 @@ fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::R
     let needs: Vec<&Need> = apt::VM_NEEDS.iter().chain(more).collect();
     steps.run("Debian packages", || apt.ensure(&needs))?;
     steps.run("guest kernel", || kernel::ensure(rig, &mut apt))?;
-    steps.run("vsock backend", || cargo_tool::VSOCK_BACKEND.ensure(rig))?;
+    steps.run("vsock backend", || vsock_backend::ensure(rig))?;
     steps.run("static agent", || agent::ensure(workspace))?;
     steps.run("guest image", || initrd::ensure(rig))
 }

@@ -1,5 +1,6 @@
 //! A control group for each program, where the guest has cgroup v2 and lets us: a program can leave
-//! its session and its process group, but not its cgroup, so that a kill leaves nothing.
+//! its session and its process group, but only root's can leave its cgroup, so that a kill leaves
+//! nothing.
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
@@ -77,6 +78,14 @@ fn parent() -> Option<PathBuf> {
     }
 }
 
+/// Kills what an agent in no group of its own has left behind.
+pub(in crate::exec) fn kill_leftover() {
+    for mount in MOUNTS {
+        // There may be none, of either.
+        let _ = fs::write(Path::new(mount).join(OURS).join("cgroup.kill"), "1");
+    }
+}
+
 impl Shared {
     fn sweep(&self) {
         let mut leftover = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,13 +112,16 @@ impl Cgroup {
         Ok(open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
-    /// Sends a signal to each process in it, as they are at this moment.
-    pub(super) fn signal(&self, signal: Signal) {
+    /// Sends a signal to each process in it, as they are at this moment, and says which those were.
+    pub(super) fn signal(&self, signal: Signal) -> Vec<Pid> {
         let processes = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
-        for pid in processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+        let processes = processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+        let processes: Vec<Pid> = processes.collect();
+        for pid in &processes {
             // It may have ended.
-            let _ = kill_process(pid, signal);
+            let _ = kill_process(*pid, signal);
         }
+        processes
     }
 
     /// Kills everything in it at once; nothing can fork its way out (kernel 5.14).

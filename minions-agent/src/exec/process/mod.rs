@@ -6,7 +6,7 @@ pub(super) mod signal;
 mod spawn;
 mod tree;
 
-pub(super) use cgroup::{Cgroup, Cgroups};
+pub(super) use cgroup::{Cgroup, Cgroups, kill_leftover};
 pub(super) use spawn::{Image, Setup, Step};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};

@@ -7,10 +7,11 @@ use rustix::process::{Pid, Signal, kill_process_group};
 /// Killed when it is dropped, unless it was [released](Self::release): nobody would watch over it.
 ///
 /// The process group, which what it started is in unless it went away, and the control group, which
-/// nothing can leave.
+/// only root can leave: `su` does, where every login gets a session of its own. Neither holds all of
+/// it for sure, so the program is over when both are empty.
 #[derive(Debug)]
 pub(super) struct Tree {
-    /// `None` once the program has been waited for: its number may be somebody else's then.
+    /// `None` once nobody is in it: its number may be somebody else's then.
     group: Option<Pid>,
     cgroup: Option<Cgroup>,
 }
@@ -28,11 +29,11 @@ impl Tree {
         }
     }
 
-    /// To everybody.
+    /// To everybody, once.
     pub(super) fn signal_all(&self, signal: Signal) {
-        match &self.cgroup {
-            Some(cgroup) => cgroup.signal(signal),
-            None => self.signal(signal),
+        let told = self.cgroup.as_ref().map(|cgroup| cgroup.signal(signal)).unwrap_or_default();
+        if self.group.is_some_and(|group| !told.contains(&group)) {
+            self.signal(signal);
         }
     }
 
@@ -43,23 +44,22 @@ impl Tree {
         }
     }
 
-    pub(super) fn is_alive(&self) -> bool {
-        match &self.cgroup {
-            Some(cgroup) => cgroup.is_alive(),
-            None => self.group.is_some_and(group::is_alive),
-        }
+    /// Whether anything runs, zombies not counted.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.group = self.group.filter(|group| group::is_alive(*group));
+        self.group.is_some() || self.cgroup.as_ref().is_some_and(Cgroup::is_alive)
     }
 
-    /// The program has been waited for. What it left behind may stay.
+    /// The program has been waited for. What it left behind may stay, and is in what this returns.
     pub(super) fn release(&mut self) -> Option<Cgroup> {
         self.group = None;
-        self.cgroup.take()
+        self.cgroup.take().filter(Cgroup::is_alive)
     }
 }
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        if self.group.is_some() {
+        if self.group.is_some() || self.cgroup.is_some() {
             self.kill();
         }
     }

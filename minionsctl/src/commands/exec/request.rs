@@ -18,6 +18,7 @@ pub(super) fn request(args: &Exec, timeout: Option<Duration>) -> Result<ExecRequ
         env: variables(&args.env, |key| env::var_os(key))?,
         cwd: args.workdir.clone(),
         user: args.user.clone(),
+        rlimits: args.rlimit.iter().cloned().collect(),
         tty: args.tty.then(terminal::like_ours),
         timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         id: args.id.as_ref().map(ToString::to_string),

@@ -1,0 +1,70 @@
+//! What the guest is called, and the loopback interface.
+
+use super::{console, report};
+use rtnetlink::LinkUnspec;
+use rustix::system::sethostname;
+use std::fs;
+use std::time::Duration;
+
+/// The words of the kernel's command line that name the guest; the first is ours, the second systemd's.
+const WORDS: [&str; 2] = ["minions.hostname=", "systemd.hostname="];
+
+/// The kernel's limit, in bytes.
+const MAX_LEN: usize = 64;
+
+/// The kernel makes `lo` first in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// A kernel answers at once.
+const NETLINK: Duration = Duration::from_secs(5);
+
+/// From the kernel's command line, else from /etc/hostname, else it stays as it is.
+pub(super) fn set_hostname() {
+    let read = |file| fs::read_to_string(file).unwrap_or_default();
+    let (cmdline, file) = (read("/proc/cmdline"), read("/etc/hostname"));
+    if let Some(name) = hostname(&cmdline, &file) {
+        report("set the hostname", sethostname(name.as_bytes()));
+    }
+}
+
+fn hostname<'a>(cmdline: &'a str, file: &'a str) -> Option<&'a str> {
+    let word =
+        |prefix: &&str| cmdline.split_whitespace().find_map(|word| word.strip_prefix(prefix));
+    let name = WORDS.iter().find_map(word).or_else(|| file.lines().next().map(str::trim))?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (!name.is_empty() && name.len() <= MAX_LEN && name.bytes().all(is_name)).then_some(name)
+}
+
+/// Programs talk to 127.0.0.1 also where there is no other network.
+pub(super) async fn set_loopback_up() {
+    let (connection, handle) = match rtnetlink::new_connection() {
+        Ok((connection, handle, _)) => (connection, handle),
+        Err(error) => return console(format_args!("set the loopback up: {error}")),
+    };
+    let served = tokio::spawn(connection);
+    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+    match tokio::time::timeout(NETLINK, handle.link().set(up).execute()).await {
+        Ok(done) => drop(report("set the loopback up", done)),
+        Err(late) => console(format_args!("set the loopback up: {late}")),
+    }
+    served.abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_names_the_guest_before_the_file() {
+        assert_eq!(hostname("quiet minions.hostname=web-1 ro", "file\n"), Some("web-1"));
+        assert_eq!(hostname("quiet systemd.hostname=web-2", ""), Some("web-2"));
+        assert_eq!(hostname("quiet", "file\n"), Some("file"));
+        assert_eq!(hostname("quiet", ""), None);
+    }
+
+    #[test]
+    fn what_is_no_name_is_not_taken() {
+        assert_eq!(hostname("minions.hostname=a;b", ""), None);
+        assert_eq!(hostname(&format!("minions.hostname={}", "n".repeat(65)), ""), None);
+    }
+}

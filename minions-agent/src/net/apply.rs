@@ -1,0 +1,134 @@
+//! The steps of a change, in the order in which the kernel needs them.
+
+use super::address::{self, Duplicates};
+use super::desired::{Desired, DesiredLink};
+use super::dns::Places;
+use super::rtnl::Rtnl;
+use super::snapshot::Snapshot;
+use super::{NetworkError, link, networkd, route, verify};
+use minions_proto::message::{Check, NetworkPlan};
+use rustix::system::sethostname;
+use std::io;
+use std::net::IpAddr;
+
+/// All that a change is made of.
+pub(super) struct Work<'a> {
+    pub(super) rtnl: &'a Rtnl,
+    pub(super) plan: &'a NetworkPlan,
+    pub(super) desired: &'a Desired,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) places: &'a Places,
+}
+
+impl Work<'_> {
+    /// Makes the change if there is one to make, and looks whether it holds what it shall. `step` says
+    /// how far it is.
+    pub(super) async fn run(
+        &self,
+        changed: bool,
+        step: &mut &'static str,
+    ) -> Result<(), NetworkError> {
+        if changed {
+            self.apply(step).await?;
+        }
+        for check in &self.plan.checks {
+            *step = verifying(*check);
+            match check {
+                Check::Dns => super::dns_query::any_answers(&self.servers()).await?,
+                check => verify::check(self.rtnl, self.desired, *check).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, step: &mut &'static str) -> Result<(), NetworkError> {
+        *step = "interface";
+        for one in &self.desired.links {
+            self.interface(one).await?;
+        }
+        *step = "addresses";
+        for one in &self.desired.links {
+            self.addresses(one).await?;
+        }
+        *step = "routes";
+        route::replace(self.rtnl, self.desired).await?;
+        *step = "dns";
+        self.dns().await?;
+        *step = "hostname";
+        if let Some(hostname) = &self.desired.hostname {
+            let set = sethostname(hostname.as_bytes());
+            set.map_err(|errno| NetworkError::Hostname(errno.into()))?;
+        }
+        Ok(())
+    }
+
+    async fn interface(&self, one: &DesiredLink) -> Result<(), NetworkError> {
+        let link = &one.link;
+        if one.addresses.is_some() {
+            // Routers on the link would add addresses and default routes of their own to the ones that
+            // the host gives. What they have added before goes with the other ones.
+            link::set_accept_ra(&link.name, "0").map_err(NetworkError::Routers)?;
+        }
+        if let Some(mtu) = one.mtu.filter(|mtu| *mtu != link.mtu) {
+            link::set_mtu(self.rtnl, link.index, mtu).await?;
+        }
+        if !link.up {
+            link::set_up(self.rtnl, link.index, true).await?;
+        }
+        Ok(())
+    }
+
+    async fn addresses(&self, one: &DesiredLink) -> Result<(), NetworkError> {
+        let Some(wanted) = &one.addresses else { return Ok(()) };
+        let duplicates = if self.plan.checks.contains(&Check::Addresses) {
+            let present = self.snapshot.addresses_of(one.link.index);
+            verify::no_duplicates(self.rtnl, one, &present).await?;
+            Duplicates::Detect
+        } else {
+            Duplicates::Ignore
+        };
+        Ok(address::replace(self.rtnl, one.link.index, wanted, duplicates).await?)
+    }
+
+    /// The files: of whoever has the name servers, and of networkd.
+    async fn dns(&self) -> Result<(), NetworkError> {
+        let dns = self.desired.dns.clone();
+        let dns = dns.filter(|(owner, plan)| {
+            let path = &self.desired.dns_file;
+            let saved = self.snapshot.files.iter().find(|file| file.path == *path);
+            !saved.is_some_and(|file| owner.holds(file, plan))
+        });
+        let links = self.desired.links.iter().filter(|one| one.addresses.is_some());
+        let names: Vec<_> = links.map(|one| one.link.name.clone()).collect();
+        let (places, path) = (self.places.clone(), self.desired.dns_file.clone());
+        let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
+            for name in names {
+                let path = networkd::file(&places.run, &name);
+                networkd::keep_off(&places.run, &name)
+                    .map_err(|source| NetworkError::File { path, source })?;
+            }
+            let Some((owner, plan)) = dns else { return Ok(()) };
+            owner.write(&places, &plan).map_err(|source| NetworkError::File { path, source })?;
+            owner.reload().map_err(NetworkError::Reload)
+        });
+        written.await.unwrap_or_else(|error| Err(NetworkError::Reload(io::Error::other(error))))
+    }
+
+    /// Those of this change, else those that are there.
+    fn servers(&self) -> Vec<IpAddr> {
+        match &self.desired.dns {
+            Some((_, plan)) => plan.servers.clone(),
+            None => self.snapshot.dns.servers.iter().filter_map(|text| text.parse().ok()).collect(),
+        }
+    }
+}
+
+fn verifying(check: Check) -> &'static str {
+    match check {
+        Check::Link => "verify_link",
+        Check::Addresses => "verify_addresses",
+        Check::Route => "verify_route",
+        Check::Gateway => "verify_gateway",
+        Check::Dns => "verify_dns",
+    }
+}

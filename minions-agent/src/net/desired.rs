@@ -1,0 +1,228 @@
+//! A plan against the interfaces that are there: what shall be, and how that differs from what is.
+
+use super::dns::{Owner, Places};
+use super::link::{self, Index, Link};
+use super::route::{self, Wanted};
+use super::snapshot::Snapshot;
+use super::{NetworkError, address};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use minions_proto::Invalid;
+use minions_proto::cidr::InterfaceAddress;
+use minions_proto::message::{DnsPlan, InterfacePlan, NetworkDiff, NetworkPlan, Selector};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// What the protocol has room for.
+const MAX_DIFFERENCES: usize = 1024;
+
+/// What shall be.
+#[derive(Debug)]
+pub(super) struct Desired {
+    pub(super) links: Vec<DesiredLink>,
+    /// Default routes among them.
+    pub(super) routes: Vec<Wanted>,
+    /// Whether other routes over these links go.
+    pub(super) replaces_routes: bool,
+    pub(super) dns: Option<(Owner, DnsPlan)>,
+    /// What is written for that.
+    pub(super) dns_file: PathBuf,
+    pub(super) hostname: Option<String>,
+}
+
+/// One interface.
+#[derive(Debug)]
+pub(super) struct DesiredLink {
+    /// As it is.
+    pub(super) link: Link,
+    pub(super) addresses: Option<Vec<InterfaceAddress>>,
+    pub(super) gateways: Vec<IpAddr>,
+    pub(super) mtu: Option<u32>,
+}
+
+impl Desired {
+    /// Finds the interfaces. Nothing is touched.
+    pub(super) fn resolve(
+        plan: &NetworkPlan,
+        links: &[Link],
+        (owner, places): (Owner, &Places),
+    ) -> Result<Self, NetworkError> {
+        let mut desired = Self {
+            links: Vec::new(),
+            routes: Vec::new(),
+            replaces_routes: plan.routes.is_some(),
+            dns: plan.dns.clone().map(|dns| (owner, dns)),
+            dns_file: owner.file(places),
+            hostname: plan.hostname.clone(),
+        };
+        for interface in &plan.interfaces {
+            let found = desired_link(interface, links)?;
+            let twice = desired.links.iter().any(|other| other.link.index == found.link.index);
+            if twice {
+                let reason = format!("is {}, which is given already", found.link.name);
+                return Err(Invalid::new(&interface.field, reason).into());
+            }
+            desired.routes.extend(found.gateways.iter().map(|gateway| Wanted {
+                to: everywhere(*gateway),
+                via: Some(*gateway),
+                link: found.link.index,
+                on_link: false,
+                // The kernel's own for IPv6 (`IP6_RT_PRIO_USER`).
+                metric: if gateway.is_ipv4() { 0 } else { 1024 },
+            }));
+            desired.links.push(found);
+        }
+        for plan in plan.routes.iter().flatten() {
+            let field = format!("{}.interface", plan.field);
+            let link = find(links, &plan.selector, &field)?.index;
+            let (to, via, metric) = (plan.to, plan.via, plan.metric);
+            desired.routes.push(Wanted { to, via, link, on_link: plan.on_link, metric });
+        }
+        Ok(desired)
+    }
+
+    /// The interfaces that are this change's alone: with all their addresses, or default routes.
+    pub(super) fn exclusive_links(&self) -> impl Iterator<Item = Index> {
+        let exclusive = self.links.iter().filter(|one| one.is_exclusive());
+        exclusive.map(|one| one.link.index)
+    }
+
+    /// What is different in `now`. Empty: it is so already.
+    pub(super) fn differences(&self, now: &Snapshot, links: &[Link]) -> Vec<NetworkDiff> {
+        let mut list = Differences(Vec::new());
+        for one in &self.links {
+            one.differences(now, &mut list);
+        }
+        let name = |route: &netlink_packet_route::route::RouteMessage| {
+            let index = route::output_of(route);
+            links.iter().find(|link| Some(link.index) == index).map(|link| link.name.clone())
+        };
+        for route in now.routes.iter().filter(|route| route::is_superfluous(route, self)) {
+            let (via, metric) = (route::gateway_of(route), route::metric_of(route));
+            let text = route::destination_of(route).map(|to| in_words(to, via, metric));
+            list.push("route", name(route), text, None);
+        }
+        for wanted in self.routes.iter().filter(|one| !one.is_among(&now.routes)) {
+            let link = links.iter().find(|link| link.index == wanted.link);
+            let text = in_words(wanted.to, wanted.via, wanted.metric);
+            list.push("route", link.map(|link| link.name.clone()), None, Some(text));
+        }
+        self.dns_differences(now, &mut list);
+        if let Some(hostname) = &self.hostname {
+            list.compare("hostname", None, &now.hostname, hostname);
+        }
+        list.0
+    }
+
+    fn dns_differences(&self, now: &Snapshot, list: &mut Differences) {
+        let Some((owner, plan)) = &self.dns else { return };
+        if now.files.iter().any(|file| file.path == self.dns_file && owner.holds(file, plan)) {
+            return;
+        }
+        let before = list.0.len();
+        let (was, shall) = (now.dns.servers.join(" "), plan.servers.iter().map(IpAddr::to_string));
+        let shall = shall.collect::<Vec<_>>().join(" ");
+        list.compare("dns", None, &was, &shall);
+        list.compare("search", None, &now.dns.search.join(" "), &plan.search.join(" "));
+        if list.0.len() == before {
+            // The same, but not where its owner would find it again.
+            list.push("dns", None, Some(was), Some(shall));
+        }
+    }
+}
+
+impl DesiredLink {
+    fn is_exclusive(&self) -> bool {
+        self.addresses.is_some() || !self.gateways.is_empty()
+    }
+
+    fn differences(&self, now: &Snapshot, list: &mut Differences) {
+        let name = &self.link.name;
+        if !self.link.up {
+            list.compare("link", Some(name), "down", "up");
+        }
+        if let Some(mtu) = self.mtu {
+            list.compare("mtu", Some(name), &self.link.mtu.to_string(), &mtu.to_string());
+        }
+        let Some(addresses) = &self.addresses else { return };
+        if let Some(accept_ra) = now.accept_ra(self.link.index) {
+            list.compare("accept_ra", Some(name), accept_ra, "0");
+        }
+        let present = now.addresses_of(self.link.index);
+        for old in address::superfluous(&present, addresses) {
+            let text = address::in_words(old);
+            list.push("address", Some(name.clone()), text, None);
+        }
+        for new in addresses.iter().filter(|one| !address::is_present(&present, one)) {
+            list.push("address", Some(name.clone()), None, Some(new.to_string()));
+        }
+    }
+}
+
+struct Differences(Vec<NetworkDiff>);
+
+impl Differences {
+    fn push(
+        &mut self,
+        what: &str,
+        interface: Option<String>,
+        from: Option<String>,
+        to: Option<String>,
+    ) {
+        if self.0.len() < MAX_DIFFERENCES {
+            self.0.push(NetworkDiff { what: what.to_owned(), interface, from, to });
+        }
+    }
+
+    fn compare(&mut self, what: &str, interface: Option<&str>, from: &str, to: &str) {
+        if from != to {
+            let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            self.push(what, interface.map(str::to_owned), some(from), some(to));
+        }
+    }
+}
+
+fn desired_link(plan: &InterfacePlan, links: &[Link]) -> Result<DesiredLink, NetworkError> {
+    let field = match &plan.selector {
+        Selector::Default => plan.field.clone(),
+        Selector::Name(_) => format!("{}.name", plan.field),
+        Selector::Mac(_) => format!("{}.mac", plan.field),
+    };
+    let link = find(links, &plan.selector, &field)?.clone();
+    if let (Some(mtu), Some(max)) = (plan.mtu, link.max_mtu)
+        && mtu > max
+    {
+        let reason = format!("is {mtu}: {} takes at most {max}", link.name);
+        return Err(Invalid::new(format!("{}.mtu", plan.field), reason).into());
+    }
+    Ok(DesiredLink {
+        link,
+        addresses: plan.addresses.clone(),
+        gateways: plan.gateways.clone(),
+        mtu: plan.mtu,
+    })
+}
+
+fn find<'a>(links: &'a [Link], by: &Selector, field: &str) -> Result<&'a Link, NetworkError> {
+    link::choose(links, by).ok_or_else(|| match by {
+        Selector::Default => NetworkError::NoInterface,
+        Selector::Name(name) => Invalid::value(field, name, "this guest has none").into(),
+        Selector::Mac(mac) => {
+            let digits = mac.map(|byte| format!("{byte:02x}"));
+            Invalid::value(field, &digits.join(":"), "this guest has none").into()
+        }
+    })
+}
+
+/// The destination of a default route.
+fn everywhere(gateway: IpAddr) -> IpNet {
+    match gateway {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+fn in_words(to: IpNet, via: Option<IpAddr>, metric: u32) -> String {
+    let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
+    let metric = if metric == 0 { String::new() } else { format!(" metric {metric}") };
+    format!("{to}{via}{metric}")
+}

@@ -1,0 +1,57 @@
+//! One question to a name server, to see whether it answers at all.
+
+use super::NetworkError;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+const PORT: u16 = 53;
+
+/// For one server.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// As many as a resolver asks.
+const MOST: usize = 3;
+
+/// Header: our id, "recursion desired", one question. Question: the root's name servers.
+const QUESTION: [u8; 17] = [0x6d, 0x69, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+/// The bit that makes a message an answer, in the third byte.
+const ANSWER: u8 = 0x80;
+
+/// Whether one of the first servers answers, whatever it says.
+pub(super) async fn any_answers(servers: &[IpAddr]) -> Result<(), NetworkError> {
+    let mut last = None;
+    for server in servers.iter().take(MOST) {
+        match timeout(DEADLINE, ask(*server)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => last = Some((*server, error)),
+            Err(_) => last = Some((*server, io::ErrorKind::TimedOut.into())),
+        }
+    }
+    Err(match last {
+        Some((server, source)) => NetworkError::NoNames { server, source },
+        None => NetworkError::NoServers,
+    })
+}
+
+/// Waits for an answer for ever: what isn't one is passed over.
+async fn ask(server: IpAddr) -> io::Result<()> {
+    let any: IpAddr = match server {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    // Only what comes from there is received.
+    socket.connect((server, PORT)).await?;
+    socket.send(&QUESTION).await?;
+    let mut answer = [0; 512];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        if length >= 12 && answer[..2] == QUESTION[..2] && answer[2] & ANSWER != 0 {
+            return Ok(());
+        }
+    }
+}

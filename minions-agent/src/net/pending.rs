@@ -1,0 +1,37 @@
+//! A change that waits for its confirmation.
+
+use super::snapshot::Snapshot;
+use super::{ChangeError, NetworkError};
+use minions_proto::message::{NetworkChanged, NetworkPlan, PendingChange};
+use tokio::time::Instant;
+
+/// What is needed to put it back, or to say again what was done.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) id: String,
+    pub(super) deadline: Instant,
+    /// `None`: an agent before this one did it.
+    pub(super) plan: Option<NetworkPlan>,
+    pub(super) reply: NetworkChanged,
+    pub(super) snapshot: Snapshot,
+}
+
+impl Pending {
+    /// One that an agent before this one has left.
+    pub(super) fn resumed(id: String, deadline: Instant, snapshot: Snapshot) -> Self {
+        Self { id, deadline, plan: None, reply: NetworkChanged::default(), snapshot }
+    }
+
+    pub(super) fn shown(&self) -> PendingChange {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        PendingChange { id: self.id.clone(), expires_in_ms: super::journal::milliseconds(left) }
+    }
+
+    /// Whoever asks for the same again has lost the reply. Anything else has to wait.
+    pub(super) fn asked_again(&self, plan: &NetworkPlan) -> Result<NetworkChanged, ChangeError> {
+        if self.plan.as_ref() != Some(plan) {
+            return Err(ChangeError::untouched(NetworkError::Pending { id: self.id.clone() }));
+        }
+        Ok(NetworkChanged { pending: Some(self.shown()), ..self.reply.clone() })
+    }
+}

@@ -1,0 +1,43 @@
+//! The network as it is.
+
+use super::dns::{Owner, Places};
+use super::rtnl::Rtnl;
+use super::{NetworkError, interfaces, link, route};
+use minions_proto::message::{NetworkState, PendingChange, Route};
+use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteMessage, RouteType};
+use rustix::system::uname;
+
+/// What the protocol has room for.
+const MAX_ROUTES: usize = 1024;
+
+pub(super) async fn read(
+    places: &Places,
+    pending: Option<PendingChange>,
+) -> Result<NetworkState, NetworkError> {
+    let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
+    let links = link::list(&rtnl).await?;
+    let name = |index| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+    let routes = route::list(&rtnl).await?;
+    let routes = routes.iter().filter(|route| {
+        route.header.table == RouteHeader::RT_TABLE_MAIN && route.header.kind == RouteType::Unicast
+    });
+    let routes = routes.filter_map(|route| shown(route, route::output_of(route).and_then(name)));
+    Ok(NetworkState {
+        hostname: uname().nodename().to_string_lossy().into_owned(),
+        routes: routes.take(MAX_ROUTES).collect(),
+        interfaces: interfaces::list().await?,
+        dns: Owner::detect(places).read(places),
+        pending,
+    })
+}
+
+fn shown(route: &RouteMessage, interface: Option<String>) -> Option<Route> {
+    Some(Route {
+        to: route::destination_of(route)?.to_string(),
+        via: route::gateway_of(route).map(|via| via.to_string()),
+        interface,
+        metric: route::metric_of(route),
+        protocol: route.header.protocol.to_string(),
+        on_link: route.header.flags.contains(RouteFlags::Onlink),
+    })
+}

@@ -1,0 +1,238 @@
+//! Back to a snapshot.
+//!
+//! Each part is compared first and left alone if it is as it was. What differs is put back in the order
+//! in which the kernel needs it: the interface, its addresses, the routes that they carry.
+
+use super::dns::{Owner, Places};
+use super::rtnl::Rtnl;
+use super::snapshot::{self, LinkState, Snapshot};
+use super::{NetworkError, address, journal, link, route};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
+use rustix::system::{sethostname, uname};
+use std::io;
+
+/// In the kernel's clock ticks for user space (`USER_HZ`).
+const TICKS_A_SECOND: u32 = 100;
+
+/// What the first failing part says; the others are done all the same.
+struct First(Result<(), NetworkError>);
+
+impl First {
+    fn note<T>(&mut self, done: Result<T, impl Into<NetworkError>>) -> Option<T> {
+        match done {
+            Ok(done) => Some(done),
+            Err(error) => {
+                if self.0.is_ok() {
+                    self.0 = Err(error.into());
+                }
+                None
+            }
+        }
+    }
+}
+
+pub(super) async fn run(snapshot: &Snapshot, places: &Places) -> Result<(), NetworkError> {
+    let mut first = First(Ok(()));
+    // By the files that are there now and not by those that were: whose they are has not changed.
+    let owner = Owner::detect(places);
+    for file in &snapshot.files {
+        let restored = file.restore();
+        let path = file.path.clone();
+        let restored = restored.map_err(|source| NetworkError::File { path, source });
+        let written = first.note(restored).unwrap_or(false);
+        if written && file.path == owner.file(places) {
+            let reloaded = tokio::task::spawn_blocking(move || owner.reload()).await;
+            let reloaded = reloaded.unwrap_or_else(|error| Err(io::Error::other(error)));
+            first.note(reloaded.map_err(NetworkError::Reload));
+        }
+    }
+    if uname().nodename().to_bytes() != snapshot.hostname.as_bytes() {
+        let set = sethostname(snapshot.hostname.as_bytes()).map_err(io::Error::from);
+        first.note(set.map_err(NetworkError::Hostname));
+    }
+    let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
+    for state in &snapshot.links {
+        first.note(link(&rtnl, state).await);
+        first.note(addresses(&rtnl, state, snapshot).await);
+    }
+    first.note(routes(&rtnl, snapshot).await);
+    first.0
+}
+
+async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {
+    let links = link::list(rtnl).await?;
+    // Unplugged meanwhile.
+    let Some(now) = links.iter().find(|link| link.index == state.index) else { return Ok(()) };
+    if now.up != state.up {
+        link::set_up(rtnl, state.index, state.up).await?;
+    }
+    if now.mtu != state.mtu {
+        link::set_mtu(rtnl, state.index, state.mtu).await?;
+    }
+    match &state.accept_ra {
+        Some(value) => link::set_accept_ra(&now.name, value).map_err(NetworkError::Routers),
+        None => Ok(()),
+    }
+}
+
+/// A family whose addresses differ, or only their order, is put back as a whole: the order decides
+/// which one is the primary.
+async fn addresses(rtnl: &Rtnl, state: &LinkState, then: &Snapshot) -> Result<(), NetworkError> {
+    let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let of_family = |all: Vec<AddressMessage>| -> Vec<AddressMessage> {
+            all.into_iter().filter(|address| address.header.family == family).collect()
+        };
+        let was = of_family(then.addresses_of(state.index));
+        let now = of_family(address::list(rtnl, state.index).await?);
+        if same(&was, &now) {
+            continue;
+        }
+        // The kernel's own stays if it was there: it would come back only after a while.
+        let stays = |address: &AddressMessage, among: &[AddressMessage]| {
+            address::is_link_local_v6(address)
+                && among.iter().any(|other| key(other) == key(address))
+        };
+        for address in now.iter().filter(|address| !stays(address, &was)) {
+            address::delete(rtnl, address.clone()).await?;
+        }
+        let mut missing: Vec<_> = was.iter().filter(|address| !stays(address, &now)).collect();
+        if family == AddressFamily::Inet6 {
+            // The kernel lists the newest first.
+            missing.reverse();
+        }
+        for address in missing {
+            if let Some(message) = to_add(address, elapsed) {
+                address::add_as(rtnl, message).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn same(one: &[AddressMessage], other: &[AddressMessage]) -> bool {
+    one.iter().map(key).eq(other.iter().map(key))
+}
+
+/// What an address is, without what changes by itself: how long it still lives, and whether others
+/// were found that have it.
+fn key(address: &AddressMessage) -> Vec<u8> {
+    let mut key = address.clone();
+    key.header.flags = Default::default();
+    for attribute in &mut key.attributes {
+        match attribute {
+            AddressAttribute::CacheInfo(life) => {
+                life.cstamp = 0;
+                life.tstamp = 0;
+                for seconds in [&mut life.ifa_preferred, &mut life.ifa_valid] {
+                    *seconds = if *seconds == u32::MAX { u32::MAX } else { 0 };
+                }
+            }
+            AddressAttribute::Flags(flags) => {
+                *flags -= AddressFlags::Tentative
+                    | AddressFlags::Dadfailed
+                    | AddressFlags::Optimistic
+                    | AddressFlags::Deprecated;
+            }
+            _ => {}
+        }
+    }
+    journal::bytes(&key)
+}
+
+/// The message that makes it again, `elapsed` seconds later; `None` if it would have ended by now.
+fn to_add(address: &AddressMessage, elapsed: u32) -> Option<AddressMessage> {
+    let mut message = address.clone();
+    message.header.flags = Default::default();
+    for attribute in &mut message.attributes {
+        match attribute {
+            AddressAttribute::CacheInfo(life) if life.ifa_valid != u32::MAX => {
+                life.ifa_valid = life.ifa_valid.checked_sub(elapsed).filter(|left| *left > 0)?;
+                if life.ifa_preferred != u32::MAX {
+                    life.ifa_preferred = life.ifa_preferred.saturating_sub(elapsed);
+                }
+            }
+            // What is a setting; the rest the kernel finds out.
+            AddressAttribute::Flags(flags) => {
+                *flags &= AddressFlags::Nodad
+                    | AddressFlags::Homeaddress
+                    | AddressFlags::Managetempaddr
+                    | AddressFlags::Noprefixroute
+                    | AddressFlags::Mcautojoin;
+            }
+            _ => {}
+        }
+    }
+    Some(message)
+}
+
+async fn routes(rtnl: &Rtnl, then: &Snapshot) -> Result<(), NetworkError> {
+    let was: Vec<_> = then.routes.iter().map(route_key).collect();
+    for route in route::list(rtnl).await? {
+        let extra = snapshot::is_kept(&route.header) && !was.contains(&route_key(&route));
+        if extra && !is_link_local(&route) {
+            route::delete(rtnl, route).await?;
+        }
+    }
+    let now: Vec<_> = route::list(rtnl).await?.iter().map(route_key).collect();
+    let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
+    let missing = then.routes.iter().filter(|route| !now.contains(&route_key(route)));
+    let mut missing: Vec<_> = missing.filter(|route| !is_link_local(route)).collect();
+    // What is on the link first: it leads to the next hops of the others. Otherwise as they were.
+    missing.sort_by_key(|route| route::gateway_of(route).is_some());
+    for route in missing {
+        if let Some(message) = route_to_add(route, elapsed) {
+            route::add_as(rtnl, message).await?;
+        }
+    }
+    Ok(())
+}
+
+/// It comes and goes with the interface.
+fn is_link_local(route: &RouteMessage) -> bool {
+    route::destination_of(route).is_some_and(|to| minions_proto::cidr::is_link_local_v6(to.addr()))
+}
+
+/// What a route is, without what changes by itself: its use, and its carrier.
+fn route_key(route: &RouteMessage) -> Vec<u8> {
+    journal::bytes(&settings(route))
+}
+
+/// What can be set of a route. When it ends is shown among what changes by itself.
+fn settings(route: &RouteMessage) -> RouteMessage {
+    let mut message = route.clone();
+    message.header.flags &= RouteFlags::Onlink;
+    let by_id = message.attributes.iter().any(|one| matches!(one, RouteAttribute::NhId(_)));
+    message.attributes.retain(|attribute| match attribute {
+        RouteAttribute::CacheInfo(_) => false,
+        // What the next hop's object says is shown with it, and may not be given with it.
+        RouteAttribute::Gateway(_) | RouteAttribute::Oif(_) | RouteAttribute::MultiPath(_) => {
+            !by_id
+        }
+        _ => true,
+    });
+    for attribute in &mut message.attributes {
+        if let RouteAttribute::MultiPath(hops) = attribute {
+            for hop in hops {
+                hop.flags &= RouteNextHopFlags::Onlink;
+            }
+        }
+    }
+    message
+}
+
+/// The message that makes it again, `elapsed` seconds later; `None` if it would have ended by now.
+fn route_to_add(route: &RouteMessage, elapsed: u32) -> Option<RouteMessage> {
+    let mut message = settings(route);
+    let expires = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::CacheInfo(info) if info.expires > 0 => Some(info.expires / TICKS_A_SECOND),
+        _ => None,
+    });
+    if let Some(seconds) = expires {
+        let left = seconds.checked_sub(elapsed).filter(|left| *left > 0)?;
+        message.attributes.push(RouteAttribute::Expires(left));
+    }
+    Some(message)
+}

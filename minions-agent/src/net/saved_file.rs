@@ -1,0 +1,105 @@
+//! A file as it was, to be put back.
+
+use crate::replace_file::{self, Attributes};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// A configuration that is longer is none.
+const MAX_LEN: u64 = 1024 * 1024;
+
+/// What had a name, and the name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedFile {
+    pub(super) path: PathBuf,
+    pub(super) was: Was,
+}
+
+/// What had the name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Was {
+    Absent,
+    Link(PathBuf),
+    File { content: Vec<u8>, mode: u32, user: u32, group: u32 },
+}
+
+impl SavedFile {
+    /// Reads it; a symbolic link itself, not what it leads to.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        let was = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Was::Absent,
+            Err(error) => return Err(error),
+            Ok(metadata) if metadata.is_symlink() => Was::Link(fs::read_link(path)?),
+            Ok(metadata) => {
+                let mut content = Vec::new();
+                let file = fs::File::open(path)?;
+                if file.take(MAX_LEN + 1).read_to_end(&mut content)? as u64 > MAX_LEN {
+                    return Err(io::ErrorKind::FileTooLarge.into());
+                }
+                let mode = metadata.permissions().mode() & 0o7777;
+                Was::File { content, mode, user: metadata.uid(), group: metadata.gid() }
+            }
+        };
+        Ok(Self { path: path.to_owned(), was })
+    }
+
+    /// Puts it back, if it isn't as it was; says whether it had to.
+    pub(super) fn restore(&self) -> io::Result<bool> {
+        if Self::read(&self.path).is_ok_and(|now| now == *self) {
+            return Ok(false);
+        }
+        match &self.was {
+            Was::Absent => match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+            Was::Link(target) => {
+                let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+                let temporary =
+                    tempfile::Builder::new().make_in(parent, |path| symlink(target, path))?;
+                temporary.into_temp_path().persist(&self.path).map_err(|error| error.error)?;
+            }
+            Was::File { content, mode, user, group } => {
+                let attributes = Attributes { mode: *mode, owner: Some((*user, *group)) };
+                replace_file::replace(&self.path, content, attributes)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A file's content.
+    pub(super) fn content(&self) -> Option<&[u8]> {
+        match &self.was {
+            Was::File { content, .. } => Some(content),
+            Was::Absent | Was::Link(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_had_the_name_has_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("resolv.conf");
+        let states: [&dyn Fn(); 3] =
+            [&|| {}, &|| symlink("elsewhere/none", &path).unwrap(), &|| {
+                fs::write(&path, b"\xffnot text\n").unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o4640)).unwrap();
+            }];
+        for (at, make) in states.iter().enumerate() {
+            make();
+            let saved = SavedFile::read(&path).unwrap();
+            assert!(!saved.restore().unwrap(), "{at}");
+            let _ = fs::remove_file(&path);
+            fs::write(&path, "something else").unwrap();
+            assert!(saved.restore().unwrap(), "{at}");
+            assert_eq!(SavedFile::read(&path).unwrap(), saved);
+            let _ = fs::remove_file(&path);
+        }
+    }
+}

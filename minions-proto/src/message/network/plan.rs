@@ -1,0 +1,297 @@
+//! A change in which every value has been checked, alone and against the others.
+
+use super::routes::{self, check_routes};
+use super::{
+    CONFIRM_WITHIN_MS, ChangeNetwork, Check, InterfaceChange, MAX_ADDRESSES, MAX_DNS_SERVERS,
+    MAX_INTERFACES, MAX_SEARCH_DOMAINS, MTU,
+};
+use crate::cidr::{InterfaceAddress, check_gateway, check_server};
+use crate::error::Invalid;
+use crate::names::{check_domain, check_hostname, check_interface_name, parse_mac};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkPlan {
+    /// Interfaces with all that they shall have.
+    pub interfaces: Vec<InterfacePlan>,
+    /// The routes of these interfaces beside default ones and those to their own subnets. `None`:
+    /// as they are.
+    pub routes: Option<Vec<RoutePlan>>,
+    /// `None`: as it is.
+    pub dns: Option<DnsPlan>,
+    /// `None`: as it is.
+    pub hostname: Option<String>,
+    /// What must hold afterwards, in the order of [`Check::ALL`].
+    pub checks: Vec<Check>,
+    /// For how long the change may be without its confirmation; `None`: it needs none.
+    pub confirm_within: Option<Duration>,
+    /// Only compare.
+    pub dry_run: bool,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfacePlan {
+    /// Where it stands in the request: `interfaces[0]`. Empty in the base form.
+    pub field: String,
+    /// Which one.
+    pub selector: Selector,
+    /// All of its addresses. `None`: as they are.
+    pub addresses: Option<Vec<InterfaceAddress>>,
+    /// Next hops of default routes, at most one a family.
+    pub gateways: Vec<IpAddr>,
+    /// `None`: as it is.
+    pub mtu: Option<u32>,
+}
+
+/// How an interface is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The first Ethernet interface.
+    Default,
+    /// By the kernel's name.
+    Name(String),
+    /// By its link-layer address.
+    Mac([u8; 6]),
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutePlan {
+    /// Where it stands in the request: `routes[3]`.
+    pub field: String,
+    /// Destination; no bits set behind its prefix.
+    pub to: IpNet,
+    /// Next hop, in the same family.
+    pub via: Option<IpAddr>,
+    /// Over which interface.
+    pub selector: Selector,
+    /// The next hop is on the link although no subnet says so.
+    pub on_link: bool,
+    /// As the kernel will have it: 1024 for an IPv6 route that came without.
+    pub metric: u32,
+}
+
+/// The resolver's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsPlan {
+    /// Name servers, in order of preference; at least one.
+    pub servers: Vec<IpAddr>,
+    /// Search domains, in order.
+    pub search: Vec<String>,
+}
+
+/// The base form: nothing is looked at afterwards, and nothing needs a confirmation.
+pub(super) fn base(ip: &str, gateway: &str, dns: &[String]) -> Result<NetworkPlan, Invalid> {
+    let interface = first_interface(ip, gateway)?;
+    Ok(NetworkPlan {
+        interfaces: vec![interface],
+        routes: None,
+        dns: check_dns(dns, &[])?,
+        hostname: None,
+        checks: Vec::new(),
+        confirm_within: None,
+        dry_run: false,
+    })
+}
+
+pub(super) fn rich(change: &ChangeNetwork) -> Result<NetworkPlan, Invalid> {
+    if let Some(mtu) = change.mtu {
+        check_mtu("mtu", mtu)?;
+    }
+    let mut interfaces = interfaces(change)?;
+    if interfaces.is_empty() && change.mtu.is_some() {
+        return Err(Invalid::new("mtu", "is an interface's; give `interfaces`, or `ip`"));
+    }
+    for interface in &mut interfaces {
+        interface.mtu = interface.mtu.or(change.mtu);
+    }
+    let routes = match &change.routes {
+        None => None,
+        Some(given) => Some(check_routes(given, &interfaces)?),
+    };
+    check_gateways(&interfaces, routes.as_deref().unwrap_or_default(), change)?;
+    let servers = change.dns.as_deref().unwrap_or_default();
+    let dns = check_dns(servers, change.search.as_deref().unwrap_or_default())?;
+    let hostname = change.hostname.as_deref();
+    let hostname = hostname.map(|name| check_hostname("hostname", name)).transpose()?;
+    if interfaces.is_empty() && routes.is_none() && dns.is_none() && hostname.is_none() {
+        let reason = "is missing: give `ip` and `gateway`, or what else shall change";
+        return Err(Invalid::new("interfaces", reason));
+    }
+    Ok(NetworkPlan {
+        checks: checks(change),
+        interfaces,
+        routes,
+        dns,
+        hostname,
+        confirm_within: confirm_within(change)?,
+        dry_run: change.dry_run.unwrap_or(false),
+    })
+}
+
+fn checks(change: &ChangeNetwork) -> Vec<Check> {
+    match &change.verify {
+        Some(asked) => Check::ALL.into_iter().filter(|check| asked.contains(check)).collect(),
+        None if change.interfaces.is_empty() => Vec::new(),
+        None => Check::ALL.into_iter().filter(|check| *check != Check::Dns).collect(),
+    }
+}
+
+fn confirm_within(change: &ChangeNetwork) -> Result<Option<Duration>, Invalid> {
+    match change.confirm_within_ms {
+        Some(ms) if !CONFIRM_WITHIN_MS.contains(&ms) => Err(Invalid::new(
+            "confirm_within_ms",
+            format!(
+                "is {ms}: give {} to {} milliseconds",
+                CONFIRM_WITHIN_MS.start(),
+                CONFIRM_WITHIN_MS.end()
+            ),
+        )),
+        ms => Ok(ms.map(Duration::from_millis)),
+    }
+}
+
+fn interfaces(change: &ChangeNetwork) -> Result<Vec<InterfacePlan>, Invalid> {
+    let ChangeNetwork { ip, gateway, interfaces, .. } = change;
+    match (ip, gateway) {
+        (Some(_), _) | (_, Some(_)) if !interfaces.is_empty() => {
+            let field = if ip.is_some() { "ip" } else { "gateway" };
+            Err(Invalid::new(field, "stands beside `interfaces`; give one of them"))
+        }
+        (Some(ip), Some(gateway)) => first_interface(ip, gateway).map(|one| vec![one]),
+        (Some(_), None) => Err(Invalid::new("gateway", "is missing; it goes with `ip`")),
+        (None, Some(_)) => Err(Invalid::new("ip", "is missing; it goes with `gateway`")),
+        (None, None) => named_interfaces(interfaces),
+    }
+}
+
+fn first_interface(ip: &str, gateway: &str) -> Result<InterfacePlan, Invalid> {
+    let address = InterfaceAddress::parse("ip", ip)?;
+    let gateway = check_gateway("gateway", gateway, &address)?;
+    Ok(InterfacePlan {
+        field: String::new(),
+        selector: Selector::Default,
+        addresses: Some(vec![address]),
+        gateways: vec![gateway],
+        mtu: None,
+    })
+}
+
+fn named_interfaces(given: &[InterfaceChange]) -> Result<Vec<InterfacePlan>, Invalid> {
+    at_most("interfaces", "interfaces", given.len(), MAX_INTERFACES)?;
+    let mut plans: Vec<InterfacePlan> = Vec::with_capacity(given.len());
+    for (at, change) in given.iter().enumerate() {
+        let plan = named_interface(format!("interfaces[{at}]"), change)?;
+        if let Some(same) = plans.iter().find(|other| other.selector == plan.selector) {
+            let reason = format!("is the same interface as `{}`", same.field);
+            return Err(Invalid::new(plan.field, reason));
+        }
+        let own = plan.addresses.as_deref().unwrap_or_default();
+        for (index, address) in own.iter().enumerate() {
+            let others = plans.iter().flat_map(|other| other.addresses.iter().flatten());
+            let mut before = others.chain(&own[..index]);
+            if before.any(|other| other.address() == address.address()) {
+                let field = format!("{}.addresses[{index}]", plan.field);
+                return Err(Invalid::value(field, &address.to_string(), "is given twice"));
+            }
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn named_interface(field: String, change: &InterfaceChange) -> Result<InterfacePlan, Invalid> {
+    let selector = match (&change.name, &change.mac) {
+        (None, None) => Selector::Default,
+        (Some(name), None) => Selector::Name(check_interface_name(&format!("{field}.name"), name)?),
+        (None, Some(mac)) => Selector::Mac(parse_mac(&format!("{field}.mac"), mac)?),
+        (Some(_), Some(_)) => {
+            return Err(Invalid::new(format!("{field}.mac"), "stands beside `name`; give one"));
+        }
+    };
+    let list = format!("{field}.addresses");
+    let addresses = match &change.addresses {
+        None => None,
+        Some(given) => {
+            at_most(&list, "addresses", given.len(), MAX_ADDRESSES)?;
+            let parsed = given.iter().enumerate();
+            let parsed = parsed
+                .map(|(at, address)| InterfaceAddress::parse(&format!("{list}[{at}]"), address));
+            Some(parsed.collect::<Result<_, _>>()?)
+        }
+    };
+    if let Some(mtu) = change.mtu {
+        check_mtu(&format!("{field}.mtu"), mtu)?;
+    }
+    let gateways = change.gateways.iter().enumerate();
+    let gateways = gateways
+        .map(|(at, gateway)| routes::next_hop(&format!("{field}.gateways[{at}]"), gateway))
+        .collect::<Result<_, _>>()?;
+    Ok(InterfacePlan { field, selector, addresses, gateways, mtu: change.mtu })
+}
+
+/// Every gateway can be reached, and no family has two default routes of the same metric.
+fn check_gateways(
+    interfaces: &[InterfacePlan],
+    routes: &[RoutePlan],
+    change: &ChangeNetwork,
+) -> Result<(), Invalid> {
+    let mut seen: Vec<IpAddr> = Vec::new();
+    for (interface, change) in interfaces.iter().zip(&change.interfaces) {
+        for (at, (gateway, text)) in interface.gateways.iter().zip(&change.gateways).enumerate() {
+            let field = format!("{}.gateways[{at}]", interface.field);
+            if seen.iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
+                let reason =
+                    "is a second default route of its family; give it a metric, in `routes`";
+                return Err(Invalid::value(field, text, reason));
+            }
+            seen.push(*gateway);
+            routes::reachable(&field, *gateway, interface, routes)?;
+        }
+    }
+    for interface in interfaces {
+        for gateway in &interface.gateways {
+            routes::no_other_default(*gateway, routes)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_mtu(field: &str, mtu: u32) -> Result<(), Invalid> {
+    if MTU.contains(&mtu) {
+        return Ok(());
+    }
+    let reason = format!("is {mtu}: must be {} (IPv6 needs that) to {}", MTU.start(), MTU.end());
+    Err(Invalid::new(field, reason))
+}
+
+fn check_dns(servers: &[String], search: &[String]) -> Result<Option<DnsPlan>, Invalid> {
+    at_most("dns", "servers", servers.len(), MAX_DNS_SERVERS)?;
+    at_most("search", "domains", search.len(), MAX_SEARCH_DOMAINS)?;
+    let servers: Vec<_> = servers
+        .iter()
+        .enumerate()
+        .map(|(at, server)| check_server(&format!("dns[{at}]"), server))
+        .collect::<Result<_, _>>()?;
+    let search: Vec<_> = search
+        .iter()
+        .enumerate()
+        .map(|(at, domain)| check_domain(&format!("search[{at}]"), domain))
+        .collect::<Result<_, _>>()?;
+    match (servers.is_empty(), search.is_empty()) {
+        (true, true) => Ok(None),
+        (true, false) => Err(Invalid::new("dns", "is missing; it goes with `search`")),
+        (false, _) => Ok(Some(DnsPlan { servers, search })),
+    }
+}
+
+pub(super) fn at_most(field: &str, what: &str, count: usize, most: usize) -> Result<(), Invalid> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Invalid::new(field, format!("has {count} {what}; give at most {most}")))
+}

@@ -1,0 +1,168 @@
+//! The rules for routes.
+
+use super::plan::at_most;
+use super::{InterfacePlan, MAX_ROUTES, RouteChange, RoutePlan, Selector};
+use crate::cidr::{check_gateway, check_next_hop, is_link_local_v6, parse_destination};
+use crate::error::Invalid;
+use crate::names::{check_interface_name, parse_mac};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// What the kernel gives an IPv6 route that comes without (`IP6_RT_PRIO_USER`).
+const IPV6_METRIC: u32 = 1024;
+
+/// The metric that the kernel will have.
+fn metric(given: Option<u32>, is_ipv4: bool) -> u32 {
+    match given {
+        None | Some(0) if !is_ipv4 => IPV6_METRIC,
+        given => given.unwrap_or(0),
+    }
+}
+
+pub(super) fn next_hop(field: &str, text: &str) -> Result<IpAddr, Invalid> {
+    check_next_hop(field, text)
+}
+
+pub(super) fn check_routes(
+    given: &[RouteChange],
+    interfaces: &[InterfacePlan],
+) -> Result<Vec<RoutePlan>, Invalid> {
+    at_most("routes", "routes", given.len(), MAX_ROUTES)?;
+    let mut plans: Vec<RoutePlan> = Vec::with_capacity(given.len());
+    for (at, change) in given.iter().enumerate() {
+        let plan = check_route(format!("routes[{at}]"), change, interfaces)?;
+        let same = |other: &&RoutePlan| other.to == plan.to && other.metric == plan.metric;
+        if let Some(other) = plans.iter().find(same) {
+            let reason = format!("has the destination and metric of `{}`", other.field);
+            return Err(Invalid::new(plan.field, reason));
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn check_route(
+    field: String,
+    change: &RouteChange,
+    interfaces: &[InterfacePlan],
+) -> Result<RoutePlan, Invalid> {
+    let to = parse_destination(&format!("{field}.to"), &change.to)?;
+    let is_ipv4 = matches!(to, IpNet::V4(_));
+    let via_field = format!("{field}.via");
+    let via = change.via.as_deref().map(|via| next_hop(&via_field, via)).transpose()?;
+    if let (Some(via), Some(text)) = (via, &change.via)
+        && via.is_ipv4() != is_ipv4
+    {
+        let reason = format!("must be of the same family as {to}");
+        return Err(Invalid::value(via_field, text, &reason));
+    }
+    let on_link = change.on_link.unwrap_or(false);
+    if on_link && via.is_none() {
+        return Err(Invalid::new(format!("{field}.on_link"), "says something of `via`; give it"));
+    }
+    let selector = match &change.interface {
+        Some(text) => selector(&format!("{field}.interface"), text)?,
+        None => found(&field, via, on_link, interfaces)?,
+    };
+    let plan =
+        RoutePlan { to, via, selector, on_link, metric: metric(change.metric, is_ipv4), field };
+    // An interface that the request says nothing of: the kernel knows.
+    let interface = interfaces.iter().find(|one| one.selector == plan.selector);
+    if let (Some(via), Some(interface)) = (via, interface)
+        && !on_link
+        && !is_on_link(via, interface)
+    {
+        let reason = "is in no subnet of its interface; if it is on the link all the same, say so \
+                      with `on_link`";
+        return Err(Invalid::value(via_field, &via.to_string(), reason));
+    }
+    Ok(plan)
+}
+
+/// A name, or a MAC.
+fn selector(field: &str, text: &str) -> Result<Selector, Invalid> {
+    match parse_mac(field, text) {
+        Ok(mac) => Ok(Selector::Mac(mac)),
+        Err(_) => check_interface_name(field, text).map(Selector::Name),
+    }
+}
+
+/// The interface of a route that names none.
+fn found(
+    field: &str,
+    via: Option<IpAddr>,
+    on_link: bool,
+    interfaces: &[InterfacePlan],
+) -> Result<Selector, Invalid> {
+    let unclear = |reason: &str| Err(Invalid::new(format!("{field}.interface"), reason));
+    if let [only] = interfaces
+        && (via.is_none() || on_link || via.is_some_and(is_link_local_v6))
+    {
+        return Ok(only.selector.clone());
+    }
+    let Some(via) = via.filter(|via| !on_link && !is_link_local_v6(*via)) else {
+        return unclear("is missing: nothing else says over which interface");
+    };
+    let has = |one: &&InterfacePlan| one.addresses.iter().flatten().any(|own| own.contains(via));
+    match interfaces.iter().find(has) {
+        Some(interface) => Ok(interface.selector.clone()),
+        None if interfaces.is_empty() => unclear("is missing: the request has no interfaces"),
+        None => {
+            let reason = "is in no subnet of this request's interfaces";
+            Err(Invalid::value(format!("{field}.via"), &via.to_string(), reason))
+        }
+    }
+}
+
+/// Whether the interface's own subnets have it.
+fn is_on_link(via: IpAddr, interface: &InterfacePlan) -> bool {
+    // If it keeps the addresses that it has, the kernel knows.
+    let Some(addresses) = &interface.addresses else { return true };
+    is_link_local_v6(via) || addresses.iter().any(|address| address.contains(via))
+}
+
+/// A default route's next hop: in a subnet of its interface, or in the destination of a route that
+/// says that it is on the link.
+pub(super) fn reachable(
+    field: &str,
+    gateway: IpAddr,
+    interface: &InterfacePlan,
+    routes: &[RoutePlan],
+) -> Result<(), Invalid> {
+    let text = gateway.to_string();
+    let Some(addresses) = &interface.addresses else { return Ok(()) };
+    let own = addresses.iter().any(|address| address.address() == gateway);
+    let on_link = |route: &RoutePlan| {
+        route.via.is_none() && route.selector == interface.selector && route.to.contains(&gateway)
+    };
+    if !own && (is_link_local_v6(gateway) || routes.iter().any(on_link)) {
+        return Ok(());
+    }
+    let family =
+        |address: &&crate::cidr::InterfaceAddress| address.address().is_ipv4() == gateway.is_ipv4();
+    let mut refused = Invalid::value(field, &text, "its interface has no address of its family");
+    for address in addresses.iter().filter(family) {
+        match check_gateway(field, &text, address) {
+            Ok(_) if !own => return Ok(()),
+            Ok(_) => refused = Invalid::value(field, &text, "is the interface's own address"),
+            Err(invalid) => refused = invalid,
+        }
+    }
+    Err(refused)
+}
+
+/// No route is the same default route.
+pub(super) fn no_other_default(gateway: IpAddr, routes: &[RoutePlan]) -> Result<(), Invalid> {
+    let same = routes.iter().find(|route| {
+        route.to.prefix_len() == 0
+            && matches!(route.to, IpNet::V4(_)) == gateway.is_ipv4()
+            && route.metric == metric(None, gateway.is_ipv4())
+    });
+    match same {
+        None => Ok(()),
+        Some(route) => Err(Invalid::new(
+            format!("{}.metric", route.field),
+            "must differ from the gateway's: it is a default route too",
+        )),
+    }
+}

@@ -1,0 +1,58 @@
+//! `minionsctl doctor VM`: walks the layers from minionsd to the guest's name servers, and says which one
+//! is broken and what to do.
+
+mod examine;
+mod finding;
+
+use super::Context;
+use crate::client::{Client, vm_path};
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::output::Rows;
+use examine::{Answers, examine};
+use finding::{Finding, Verdict};
+use minions_api::VmName;
+use minions_api::vm::Vm;
+use serde::Serialize;
+
+/// What was found, from the outside in.
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    vm: VmName,
+    /// No layer is broken.
+    healthy: bool,
+    findings: Vec<Finding>,
+}
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    client: &Client,
+    vm: &VmName,
+) -> Result<ExitStatus, Failure> {
+    let findings = match client.get::<Vm>(&vm_path(vm, ""), Context::registry()).await {
+        // One layer can be told from the other only by an answer.
+        Err(error @ Failure::Problem(_)) => vec![Finding::daemon(), Finding::unknown_vm(&error)],
+        Err(error) => vec![Finding::no_daemon(&error)],
+        Ok(known) => {
+            let answers = Answers {
+                health: client.get(&vm_path(vm, "/health"), context.quick()).await,
+                network: client.get(&vm_path(vm, "/network"), context.quick()).await,
+            };
+            [vec![Finding::daemon()], examine(&known, &answers)].concat()
+        }
+    };
+    let healthy = findings.iter().all(|finding| finding.verdict != Verdict::Broken);
+    let diagnosis = Diagnosis { vm: vm.clone(), healthy, findings };
+    context.printer.result(&diagnosis, |diagnosis| {
+        let lines = diagnosis.findings.iter().map(|finding| {
+            [
+                finding.layer.as_str().to_owned(),
+                finding.verdict.as_str().to_owned(),
+                finding.finding.clone(),
+                finding.advice.clone().unwrap_or_default(),
+            ]
+        });
+        lines.fold(Rows::with_header(&["LAYER", "", "FOUND", "WHAT TO DO"]), Rows::row)
+    })?;
+    Ok(if healthy { ExitStatus::Success } else { ExitStatus::Failure })
+}

@@ -1,0 +1,39 @@
+//! An image from packages becomes a VM that the host controls.
+
+use crate::machine::{BOOT, CARD, Disk, Machine};
+use serde_json::json;
+use testkit::daemon::TestDaemon;
+
+const VM: &str = "debian";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debian_comes_up_ready_takes_its_network_and_is_ready_again_after_a_reboot() {
+    let disk = Disk::installed();
+    let daemon = TestDaemon::start().await;
+    let mut machine = Machine::on(&disk, VM, daemon.sockets());
+    let first = daemon.until_state(VM, "ready").await;
+    assert_eq!(
+        machine.printed("systemctl is-active minions-agent.socket minions-agent"),
+        "active\nactive"
+    );
+    assert_eq!(machine.printed("ls /etc/systemd/network"), "");
+
+    // The agent is up before the network is; udev loads the card's driver a moment later.
+    machine.until_printed(CARD);
+    let ping = ["-c", "1", "-W", "5", "10.0.2.2"];
+    assert_ne!(daemon.exec(VM, "ping", &ping).await.json["exit_code"], 0);
+    let network = json!({ "ip": "10.0.2.15/24", "gateway": "10.0.2.2", "dns": ["10.0.2.3"] });
+    let put = daemon.put(&format!("/vms/{VM}/network"), network).await;
+    assert_eq!(put.status, 200, "{put:?}");
+    let pinged = daemon.exec(VM, "ping", &ping).await;
+    assert_eq!(pinged.json["exit_code"], 0, "{pinged:?}");
+
+    let boot = machine.printed("cat /proc/sys/kernel/random/boot_id");
+    machine.last_words("systemctl --no-block reboot");
+    machine.vm.wait_for_end(BOOT).unwrap_or_else(|error| panic!("{error}"));
+    drop(machine);
+    let machine = Machine::on(&disk, VM, daemon.sockets());
+    let second = daemon.until_state(VM, "ready").await;
+    assert_ne!(machine.printed("cat /proc/sys/kernel/random/boot_id"), boot);
+    assert_ne!(first.json["since"], second.json["since"]);
+}

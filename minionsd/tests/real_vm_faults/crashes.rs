@@ -1,0 +1,66 @@
+//! QEMU is killed, alone or with its vsock backend, or stopped.
+
+use crate::host::{Host, VM};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_vmm_is_a_502_at_once_then_stale_and_another_of_its_name_is_ready() {
+    let mut host = Host::start().await;
+    let before = host.agent().await;
+    let running = host.under_way("sleep 300").await;
+    host.vm.kill();
+    let lost = running.await.unwrap();
+    lost.assert_problem(502, "connection_lost");
+    assert_eq!(lost.json["may_have_executed"], true, "{lost:?}");
+    host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "stale").await;
+    host.get(&format!("/vms/{VM}/health")).await.assert_problem(503, "agent_unreachable");
+    host.boot_another();
+    let after = host.until_another(&before).await;
+    assert_ne!(after["boot_id"], before["boot_id"]);
+    assert_eq!(host.prints("echo back").await, "back");
+    host.daemon.assert_runs();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_is_dead_behind_a_backend_that_lives_is_unreachable_until_it_is_powered_on() {
+    let mut host = Host::start().await;
+    let before = host.agent().await;
+    let running = host.under_way("sleep 300").await;
+    host.vm.kill_qemu().unwrap();
+    running.await.unwrap().assert_problem(502, "connection_lost");
+    let dead = host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "unreachable").await;
+    assert_eq!(dead.json["reason"]["failure"], "no_agent", "{dead:?}");
+    host.get(&format!("/vms/{VM}/health")).await.assert_problem(503, "agent_unreachable");
+    host.vm.power_on().unwrap();
+    let after = host.until_another(&before).await;
+    assert_ne!(after["boot_id"], before["boot_id"]);
+    assert_eq!(host.prints("echo back").await, "back");
+    host.daemon.assert_runs();
+}
+
+/// How long QEMU is stopped.
+const STOPPED: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_is_stopped_for_20_s_is_unreachable_and_goes_on_as_if_nothing_had_been() {
+    let mut host = Host::start().await;
+    let before = host.agent().await;
+    let running = host.under_way("sleep 5; echo over").await;
+    host.vm.pause().unwrap();
+    let end = Instant::now() + STOPPED;
+    let asked = host.get(&format!("/vms/{VM}/health?timeout_ms=300")).await;
+    asked.assert_problem(504, "agent_timeout");
+    host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "unreachable").await;
+    host.get(&format!("/vms/{VM}/health")).await.assert_problem(503, "agent_unreachable");
+    assert_eq!(host.get("/healthz").await.status, 200);
+    // The fault itself, not a wait for something to come about.
+    sleep_until(end).await;
+    host.vm.resume().unwrap();
+    host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "ready").await;
+    assert_eq!(host.agent().await, before, "neither guest nor agent was restarted");
+    let ended = running.await.unwrap();
+    assert_eq!((ended.status, &ended.json["stdout"]), (200, &"over\n".into()), "{ended:?}");
+    assert_eq!(host.prints("echo back").await, "back");
+    host.daemon.assert_runs();
+}

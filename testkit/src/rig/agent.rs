@@ -1,0 +1,35 @@
+//! The one thing that the rig itself asks of an agent: its end.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use serde_json::json;
+
+/// A process in the guest ends within milliseconds; this is for a machine that is very busy.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Has the agent at the other end run a program that kills it, and waits for the end of the
+/// connection.
+pub(crate) fn kill(mut stream: UnixStream) -> io::Result<()> {
+    let request = json!({
+        "type": "exec",
+        "command": "sh",
+        "args": ["-c", "kill -KILL $(pidof minions-agent)"],
+    });
+    let request = request.to_string();
+    let length = u32::try_from(request.len()).map_err(io::Error::other)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.write_all(&length.to_be_bytes())?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    match stream.take(1024).read_to_end(&mut answer) {
+        Ok(0) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+        Ok(_) => Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned())),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,95 @@
+//! What can befall a VM, done to it on purpose.
+
+use std::{io, sync::atomic::Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{
+    RigError, Vm, agent, qmp,
+    socket::OwnedSocket,
+    vm::{MONITOR, VHOST_SOCKET, start_qemu},
+    vsock_backend,
+};
+
+impl Vm {
+    /// Crashes the VM: SIGKILL to both processes. The socket file stays, as after a real crash.
+    pub fn kill(&mut self) {
+        // The backend first: it would notice the end of QEMU and tidy up its socket.
+        self.vsock_backend.kill();
+        self.qemu.kill();
+    }
+
+    /// Presses the reset button and returns at once; the guest boots anew and nobody is told. Held
+    /// connections stay silent until something is sent on them.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Monitor`].
+    pub fn reset(&self) -> Result<(), RigError> {
+        // Counted before: the boot that is to come is one more than those that were.
+        let due = self.boots() + 1;
+        qmp::execute(&self.private.path().join(MONITOR), "system_reset")?;
+        self.boots_due.store(due, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Freezes QEMU (SIGSTOP): the socket still takes connections, the guest stays silent.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Signal`].
+    pub fn pause(&self) -> Result<(), RigError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Ends [`Vm::pause`].
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Signal`].
+    pub fn resume(&self) -> Result<(), RigError> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Kills the agent in the guest (SIGKILL), over a connection of the rig's own. The guest starts it
+    /// anew.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Handshake`], also if the agent doesn't end.
+    pub fn kill_agent(&self, port: u32) -> Result<(), RigError> {
+        let stream = self.connect(port)?;
+        agent::kill(stream).map_err(|source| self.handshake_error(port, source))
+    }
+
+    /// Crashes QEMU alone (SIGKILL). The vsock backend lives on with a new socket in place of the old
+    /// one, and turns every `CONNECT` away. See [`Vm::power_on`].
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::TimedOut`] or [`RigError::Ended`], if the backend doesn't survive it.
+    pub fn kill_qemu(&mut self) -> Result<(), RigError> {
+        self.qemu.kill();
+        let vhost_socket = self.private.path().join(VHOST_SOCKET);
+        vsock_backend::wait(&mut self.vsock_backend, &vhost_socket, self.socket.path())?;
+        self.socket = OwnedSocket::claim(self.socket.path().to_owned())?;
+        Ok(())
+    }
+
+    /// Starts QEMU again after [`Vm::kill_qemu`]. Returns when it runs; the guest is then booting.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::boot`].
+    pub fn power_on(&mut self) -> Result<(), RigError> {
+        self.qemu = start_qemu(&self.artifacts, &self.config, self.private.path())?;
+        self.boots_due.store(1, Ordering::Relaxed);
+        self.wait_for_monitor()
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), RigError> {
+        let pid = Pid::from_raw(self.qemu_pid().cast_signed())
+            .ok_or_else(|| RigError::Signal(io::ErrorKind::NotFound.into()))?;
+        kill_process(pid, signal).map_err(|errno| RigError::Signal(errno.into()))
+    }
+}

@@ -1,0 +1,108 @@
+//! A Debian with systemd on a disk, as a user's image would be: from packages, without an agent.
+//!
+//! Made without mounting anything: `mmdebstrap` makes a tarball, `mke2fs -d` a file system of it.
+
+use std::{
+    fs::{self, File},
+    io::BufWriter,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+use testkit::rig::{DISK_MODULES, Layout};
+
+use super::{apt::is_root, archive::Archive, initrd::BUSYBOX, stamp::Stamp};
+use crate::{command, progress::Outcome};
+
+/// The guest's first process until the disk's own.
+const INIT: &str = include_str!("disk-init.sh");
+
+const SUITE: &str = "bookworm";
+
+/// What a server image would have, and not much more.
+const PACKAGES: [&str; 10] = [
+    "systemd",
+    "systemd-sysv",
+    "systemd-resolved",
+    "dbus",
+    "udev",
+    "kmod",
+    "iproute2",
+    "iputils-ping",
+    "procps",
+    "util-linux",
+];
+
+/// Of the file system, in MiB; twice of what is in it. A file with holes.
+const SIZE: u32 = 600;
+
+/// Builds the image and the initial ramdisk that starts it, unless they are there.
+pub(super) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
+    let modules = DISK_MODULES.map(|name| fs::read(rig.module(name)).unwrap_or_default());
+    let stamp = Stamp::of(rig.dir().join("debian.stamp"), &(SUITE, PACKAGES, SIZE, INIT, &modules));
+    if stamp.is_fresh(&rig.debian()) && rig.disk_initrd().exists() {
+        return Ok(Outcome::Cached);
+    }
+    write_initrd(rig).context("cannot write the disk's initial ramdisk")?;
+    write_image(rig)?;
+    stamp.write().context("cannot remember what the image was made from")?;
+    Ok(Outcome::done("built"))
+}
+
+fn write_image(rig: &Layout) -> anyhow::Result<()> {
+    // Owners and devices of what is unpacked are real only for root.
+    ensure!(is_root(), "the Debian image is built by root: run this once as root");
+    let scratch = tempfile::tempdir_in(rig.dir()).context("cannot create a scratch directory")?;
+    let (tar, root) = (scratch.path().join("root.tar"), scratch.path().join("root"));
+    let mut bootstrap = Command::new("mmdebstrap");
+    bootstrap.args(["--quiet", "--variant=minbase"]);
+    // Manuals and translations only cost time.
+    bootstrap.args([
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+    ]);
+    bootstrap.arg(format!("--include={}", PACKAGES.join(","))).arg(SUITE).arg(&tar);
+    command::run(&mut bootstrap)?;
+    fs::create_dir(&root)?;
+    command::run(Command::new("tar").arg("-xpf").arg(&tar).arg("-C").arg(&root))?;
+    add_modules(rig, &root)?;
+    let image = scratch.path().join("debian.ext4");
+    let mut make = Command::new("mke2fs");
+    make.args(["-q", "-t", "ext4", "-m", "0", "-d"]).arg(&root).arg(&image);
+    command::run(make.arg(format!("{SIZE}M")))?;
+    fs::rename(image, rig.debian()).context("cannot put the image in its place")
+}
+
+/// Without `depmod` nothing is loaded by itself, and there is no /dev/vsock.
+fn add_modules(rig: &Layout, root: &Path) -> anyhow::Result<()> {
+    let source = rig.module_tree().join("lib/modules");
+    command::run(Command::new("cp").args(["-r", "--"]).arg(&source).arg(root.join("usr/lib")))?;
+    for version in fs::read_dir(&source).context("the kernel has no modules")? {
+        command::run(Command::new("depmod").arg("-b").arg(root).arg(version?.file_name()))?;
+    }
+    Ok(())
+}
+
+fn write_initrd(rig: &Layout) -> anyhow::Result<()> {
+    let mut archive = Archive::default();
+    for directory in ["dev", "root"] {
+        archive.directory(directory, 0o755);
+    }
+    archive.file("bin/busybox", 0o755, fs::read(BUSYBOX)?);
+    for applet in ["sh", "mount", "umount", "insmod", "switch_root", "poweroff", "usleep"] {
+        archive.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    let mut order = String::new();
+    for name in DISK_MODULES {
+        let path = format!("lib/modules/{name}.ko");
+        order += &format!("/{path}\n");
+        archive.file(&path, 0o644, fs::read(rig.module(name))?);
+    }
+    archive.file("lib/modules/order", 0o644, order);
+    archive.file("init", 0o755, INIT);
+    let plain = rig.disk_initrd().with_extension("");
+    archive.write(BufWriter::new(File::create(&plain)?))?;
+    command::run(Command::new("gzip").args(["--force", "--no-name"]).arg(&plain))?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What vhost-device-vsock 0.3.0 needs to serve a VM for as long as the VM runs, whatever its clients
+//! and its guest do.
+
+use crate::setup::edit::Edit;
+
+/// In the order in which one reads the program: a client, its packets, the guest's queues.
+pub(super) const EDITS: &[Edit] = &[
+    Edit {
+        why: "a client that left before its CONNECT was read would wake the worker for ever",
+        file: "src/vhu_vsock_thread.rs",
+        find: "// Has to be EPOLLIN as it was not connected previously",
+        replace: "self.thread_backend.stream_map.remove(&fd);",
+    },
+    Edit {
+        why: "a client that left before OK would panic the worker",
+        file: "src/vsock_conn.rs",
+        find: "self.stream.write_all(response.as_bytes()).unwrap();",
+        replace: "if self.stream.write_all(response.as_bytes()).is_err() {
+            self.rx_queue.enqueue(RxOps::Reset);
+            return Ok(());
+        }",
+    },
+    Edit {
+        why: "one that left before the guest answered at all would keep its place for ever",
+        file: "src/thread_backend.rs",
+        find: "if conn.rx_queue.peek() == Some(RxOps::Reset) {",
+        replace: "let left = conn.rx_queue.peek() == Some(RxOps::Rw) && !conn.connect;
+        if left || conn.rx_queue.peek() == Some(RxOps::Reset) {",
+    },
+    Edit {
+        why: "the guest would never be told of a client that left with bytes unread",
+        file: "src/vsock_conn.rs",
+        find: "if let Ok(read_cnt) = self.stream.read_volatile(&mut buf) {",
+        replace: "let read = match self.stream.read_volatile(&mut buf) {
+            Err(vm_memory::VolatileMemoryError::IOError(error))
+                if error.kind() != ErrorKind::WouldBlock => Ok(0),
+            read => read,
+        };
+        if let Ok(read_cnt) = read {",
+    },
+    Edit {
+        why: "between a guest's reset and its driver's next start there are no queues: whoever \
+              connects then is turned away, as before the first start, and nothing is looked for",
+        file: "src/vhu_vsock.rs",
+        find: "let evt_idx = thread.event_idx;",
+        replace: "let evt_idx = thread.event_idx;
+        use vhost_user_backend::VringT;
+        use virtio_queue::QueueT;
+        let ready = |vring: &VringRwLock| vring.get_ref().get_queue().ready();
+        if !(ready(vring_rx) && ready(vring_tx)) {
+            if device_event == BACKEND_EVENT {
+                // The thread takes it for the sign that there is a guest.
+                let memory = thread.mem.take();
+                thread.process_backend_evt(evset);
+                thread.mem = memory;
+            }
+            return Ok(());
+        }",
+    },
+    Edit {
+        why: "an error would end the worker, and queues may still stop at any moment",
+        file: "src/vhu_vsock.rs",
+        find: "thread.process_tx(vring_tx, evt_idx)?;",
+        replace: "thread.process_tx(vring_tx, evt_idx).unwrap_or_else(|error| warn!(\"{error}\"));",
+    },
+    Edit {
+        why: "the same",
+        file: "src/vhu_vsock.rs",
+        find: "_ => return Err(e.into()),",
+        replace: "error => warn!(\"{error}\"),",
+    },
+    Edit {
+        why: "the same",
+        file: "src/vhu_vsock.rs",
+        find: "thread.process_rx(vring_rx, evt_idx)?;",
+        replace: "thread.process_rx(vring_rx, evt_idx).unwrap_or_else(|error| warn!(\"{error}\"));",
+    },
+    Edit {
+        why: "the same: it would panic",
+        file: "src/vhu_vsock_thread.rs",
+        find: "                    .iter(mem)
+                    .unwrap()
+                    .go_to_previous_position();",
+        replace: "                    .go_to_previous_position();",
+    },
+    Edit {
+        why: "what was on its way when the guest was reset would be written into the new guest's memory",
+        file: "src/vhu_vsock_thread.rs",
+        find: "fn vring_handle_event(event_data: EventData) {",
+        replace: "fn vring_handle_event(event_data: EventData) {
+        if !virtio_queue::QueueT::ready(event_data.vring.get_ref().get_queue()) {
+            return;
+        }",
+    },
+];
