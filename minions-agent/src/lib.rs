@@ -20,6 +20,7 @@
 //! * [`init`]: the first process of a VM that has no other (`--init`).
 //! * [`listen`]: where connections come from: VSOCK, or a Unix socket that plays the VMM, either of
 //!   them passed on by a service manager if that holds it.
+//! * [`mod@log`]: lines for standard error, which may hang without anybody noticing.
 //! * [`supervision`]: what the service manager is told.
 //! * `session`: one connection; frames in, replies out, deadlines around both.
 //! * `ops`: one file a request. They validate, delegate, and say in one place what went wrong.
@@ -36,6 +37,7 @@ mod exec;
 mod identity;
 pub mod init;
 pub mod listen;
+pub mod log;
 mod net;
 mod ops;
 mod power;

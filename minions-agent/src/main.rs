@@ -2,6 +2,7 @@
 
 use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::listen::{Listen, Listener};
+use minions_agent::log::Log;
 use minions_agent::privileges;
 use minions_agent::supervision::Supervision;
 use minions_agent::{Agent, Capabilities, Config, init};
@@ -56,28 +57,38 @@ enum Failure {
     Run(Box<dyn std::error::Error>),
 }
 
+/// For the last lines of the log.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// For threads that are idle: for ever. A guest that has no process left to give (a fork bomb's) has
+/// none for a thread either, and what needs one then must find one.
+const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
+
 fn main() -> ExitCode {
+    // Before there is a second thread.
     if let Some(options) = init::asked(std::env::args_os()) {
         let Err(error) = init::run(&options);
-        return ended(Err(run_failure(error)));
+        return ended(Err(run_failure(error)), &Log::to_standard_error());
     }
+    let log = Log::to_standard_error();
     let done = match parse(Parser::from_env()) {
         Ok(Asked::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
-        Ok(Asked::Serve(options)) => run(options),
+        Ok(Asked::Serve(options)) => run(options, &log),
         Err(error) => Err(Failure::Usage(error)),
     };
-    ended(done)
+    ended(done, &log)
 }
 
-fn ended(done: Result<(), Failure>) -> ExitCode {
-    match done {
+fn ended(done: Result<(), Failure>, log: &Log) -> ExitCode {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // If standard error is gone there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "minions-agent: {failure}");
+            log.say(format!("minions-agent: {failure}\n").as_bytes());
             ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
         }
-    }
+    };
+    log.flush(LOG_PATIENCE);
+    code
 }
 
 impl fmt::Display for Failure {
@@ -132,18 +143,25 @@ fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
     }
 }
 
-fn run(Options { listen, allow, mut config, level }: Options) -> Result<(), Failure> {
+fn run(options: Options, log: &Log) -> Result<(), Failure> {
+    let Options { listen, allow, mut config, level } = options;
+    log.take_panics();
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(log.clone())
         .with_ansi(false)
         .with_target(false)
         .init();
     let listen = listen.unwrap_or_else(Listen::by_environment);
     config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
     privileges::keep_for(config.capabilities).map_err(run_failure)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(run_failure)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(KEEP_THREADS)
+        .build()
+        .map_err(run_failure)?;
+    // The first of them.
+    runtime.spawn_blocking(|| {});
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
         let supervision = Supervision::from_environment();

@@ -1,10 +1,11 @@
-//! The workspace's own commands: `cargo xtask demo | setup | test | openapi`.
+//! The workspace's own commands: `cargo xtask demo | setup | test | soak | openapi`.
 //!
 //! # Layout
 //!
 //! - [`setup`]: what a real VM needs, one file a kind of prerequisite; cached in the rig directory.
 //! - [`demo`]: boots a VM and shows the four verbs over it, each in three ways.
 //! - [`mod@test`]: every check there is, in order, with one summary line at the end.
+//! - [`mod@soak`]: the daemon over many VMs that misbehave, for as long as one likes.
 //! - [`openapi`]: writes or compares the committed API description.
 //! - [`progress`]: the only place that prints.
 
@@ -13,6 +14,7 @@ mod demo;
 mod openapi;
 mod progress;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -44,6 +46,8 @@ enum Task {
     Setup,
     /// Check everything, the tests with real VMs included
     Test,
+    /// Run the daemon for long over many VMs that misbehave, and check every answer
+    Soak(soak::Options),
     /// Write openapi/minions.json from the daemon's routes
     Openapi {
         /// Only compare, and fail if the committed file is out of date
@@ -65,6 +69,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
         Task::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
         Task::Test => return test::run(&workspace),
+        Task::Soak(options) => return soak::run(&workspace, &options),
         Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
         Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
     }

@@ -8,6 +8,7 @@
 use super::Place;
 use crate::agent::{AgentStream, CallError};
 use crate::vm::status::backoff;
+use minions_api::vm::Failure;
 use minions_proto::Call;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, REATTACH_GRACE};
@@ -40,6 +41,9 @@ pub(crate) async fn start(
         Err(error) if may_pass(&error) => error,
         settled => return settled,
     };
+    if Instant::now() >= deadline {
+        return Err(error);
+    }
     if !error.may_have_executed() && !matches!(error, CallError::Lost { .. }) {
         // Not a connection that died, but a limit, or no way there: for the caller to know.
         return Err(error);
@@ -117,6 +121,9 @@ async fn persist<C: Call<Reply = ExecAttached>>(
         let opened = place.vm.client().open(call, Some(&place.instance), attempt(until)).await;
         match opened {
             Err(CallError::ExecLost { .. }) if !sent => return Err(CallError::Lost { sent }),
+            Err(CallError::Unreachable { failure, .. }) if sent && is_death(failure) => {
+                return Err(CallError::ExecLost { reason: "its VMM is gone".into() });
+            }
             Err(error) if may_pass(&error) => {
                 sent |= error.may_have_executed();
                 if Instant::now() >= until {
@@ -129,6 +136,11 @@ async fn persist<C: Call<Reply = ExecAttached>>(
         let pause = backoff(failures, rand::rng().random()).min(MAX_PAUSE);
         sleep_until(until.min(Instant::now() + pause)).await;
     }
+}
+
+/// Whether it says that the process is gone which had the VM: what ran in there is gone with it.
+fn is_death(failure: Failure) -> bool {
+    matches!(failure, Failure::NoListener | Failure::NoSocket)
 }
 
 /// The last failure, as one of a request that was sent.

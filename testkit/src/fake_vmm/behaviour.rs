@@ -1,5 +1,6 @@
 //! What a fake VMM and the guest behind it do.
 
+use super::Guest;
 use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
@@ -12,12 +13,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, d
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
+/// Between two pieces of a line.
+const PIECE_PAUSE: Duration = Duration::from_millis(2);
+
 /// One way to behave, towards every connection.
 #[derive(Debug, Clone)]
 pub enum Behaviour {
     /// As a VMM with a guest whose agent is well.
     Agent(Agent),
-    /// Likewise, through a buffer of so many bytes: what is in it when the connection is
+    /// Likewise, with a guest that runs nothing, and answers as it is told to.
+    Guest(Guest),
+    /// Likewise, with these pieces instead of one `OK`, a moment between them.
+    GrantsInPieces(Vec<Vec<u8>>, Guest),
+    /// As `Agent`, through a buffer of so many bytes: what is in it when the connection is
     /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
     Buffered(Agent, usize),
     /// Likewise, but the reply to the first request to start a program is lost, with its connection.
@@ -63,6 +71,14 @@ impl Behaviour {
                     agent.serve(stream).await;
                     Ok(())
                 }
+                Err(error) => Err(error),
+            },
+            Self::Guest(guest) => match grant(&mut stream, 1_073_741_824).await {
+                Ok(()) => guest.serve(&mut stream).await,
+                Err(error) => Err(error),
+            },
+            Self::GrantsInPieces(pieces, guest) => match in_pieces(&mut stream, &pieces).await {
+                Ok(()) => guest.serve(&mut stream).await,
                 Err(error) => Err(error),
             },
             Self::Buffered(agent, bytes) => match grant(&mut stream, 1_073_741_824).await {
@@ -119,9 +135,18 @@ impl Behaviour {
 }
 
 /// Reads and ignores until the client goes away.
-async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
+pub(super) async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}
+
+/// So that the other side can read them one by one.
+async fn in_pieces(stream: &mut UnixStream, pieces: &[Vec<u8>]) -> std::io::Result<()> {
+    for piece in pieces {
+        stream.write_all(piece).await?;
+        sleep(PIECE_PAUSE).await;
+    }
     Ok(())
 }
 
@@ -201,7 +226,10 @@ async fn streams(stream: &mut UnixStream, reply: &[u8], then: &[u8]) -> std::io:
 }
 
 /// Waits for a whole frame; `None` at the end of the stream.
-async fn request(stream: &mut UnixStream, decoder: &mut Decoder) -> std::io::Result<Option<Bytes>> {
+pub(super) async fn request(
+    stream: &mut UnixStream,
+    decoder: &mut Decoder,
+) -> std::io::Result<Option<Bytes>> {
     loop {
         match decoder.next_frame() {
             Ok(Some(request)) => return Ok(Some(request)),

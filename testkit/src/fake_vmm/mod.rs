@@ -5,8 +5,12 @@
 //! touch the network.
 
 mod behaviour;
+mod guest;
+mod ledger;
 
 pub use behaviour::Behaviour;
+pub use guest::{Dialect, Guest, Manner};
+pub use ledger::{Ledger, Runs};
 
 use minions_agent::{Agent, Capabilities, Capability, Config, StartError};
 use minions_proto::handshake::{HandshakeError, accept};

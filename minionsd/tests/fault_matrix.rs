@@ -1,0 +1,534 @@
+//! The fault matrix: one test a row, the row's sentence as its name.
+//!
+//! Rows that only a kernel can show are on real VMs, in `real_vm_faults`: a guest's full disk and its
+//! clock among them. Here is what a VMM, a socket directory, a client and the host can do.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod faults;
+
+use faults::{Events, Process, World, until};
+use serde_json::json;
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use testkit::daemon::{DEADLINE, Reply, TestDaemon, read};
+use testkit::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Manner, agent};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Longer than any call here should take by itself, in milliseconds.
+const LONG: u64 = 60_000;
+
+fn framed(json: &str) -> Vec<u8> {
+    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn guest_reset_in_mid_request_504_at_the_deadline_pool_flushed_next_call_works_vm_rebooted() {
+    let world = World::new().await;
+    let mut events = Events::of(&world.daemon).await;
+    // Connections for the pool, which the reset leaves silent.
+    let idle = || world.daemon.get("/vms/web-1/status");
+    tokio::join!(idle(), idle(), idle());
+    let call = world
+        .in_mid_exec(300, async || {
+            world.guest.restart(2, true);
+            world.guest.behave(Manner::Well);
+        })
+        .await;
+    call.assert_problem(504, "agent_timeout");
+    assert_eq!(call.json["may_have_executed"], true);
+    events.until("vm.rebooted").await;
+    for order in 2..6 {
+        assert_eq!(world.order(order, LONG).await.status, 200);
+        assert_eq!(world.daemon.get("/vms/web-1/status").await.status, 200);
+    }
+    assert_eq!(world.ran(1), 1);
+}
+
+#[tokio::test]
+async fn vmm_killed_eof_502_at_once_stale_within_a_second() {
+    let World { daemon, vm, guest, ledger } = World::new().await;
+    guest.behave(Manner::Hangs);
+    ledger.open(1, "web-1");
+    let body = json!({ "command": "soak", "args": ["1"] });
+    let (call, ()) = tokio::join!(daemon.post("/vms/web-1/exec", body), async {
+        until("it runs", async || ledger.runs(1).unwrap().there == 1).await;
+        vm.crash();
+        daemon.until_state("web-1", "stale").await;
+    });
+    call.assert_problem(502, "connection_lost");
+    assert_eq!(call.json["may_have_executed"], true);
+    daemon.get("/vms/web-1/health").await.assert_problem(503, "agent_unreachable");
+}
+
+#[tokio::test]
+async fn socket_file_without_a_listener_stale_never_a_500_never_unlinked() {
+    let daemon = TestDaemon::start().await;
+    let path = daemon.sockets().join("web-1.vsock");
+    drop(UnixListener::bind(&path).unwrap());
+    let seen = daemon.until_state("web-1", "stale").await;
+    assert_eq!(seen.json["reason"]["failure"], "no_listener");
+    for resource in ["health", "status", "network"] {
+        let call = daemon.get(&format!("/vms/web-1/{resource}")).await;
+        call.assert_problem(503, "agent_unreachable");
+    }
+    daemon.exec("web-1", "true", &[]).await.assert_problem(503, "agent_unreachable");
+    daemon.until("/vms/web-1", |vm| vm.json["failed_probes"].as_u64() >= Some(3)).await;
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn backend_alive_vm_dead_unreachable_and_backoff() {
+    let world = World::new().await;
+    world.vm.switch_to(Behaviour::Refuses);
+    let seen = world.daemon.until_state("web-1", "unreachable").await;
+    assert_eq!(seen.json["reason"]["failure"], "no_agent");
+    assert!(seen.json["failed_probes"].as_u64() >= Some(1));
+    // Whoever asks is told at once, and doesn't make the daemon dial more than every 100 ms.
+    let (begun, dialled) = (Instant::now(), world.vm.accepted());
+    for _ in 0..200 {
+        world.daemon.get("/vms/web-1/health").await.assert_problem(503, "agent_unreachable");
+    }
+    let most = begun.elapsed().as_millis() / 100 + 2;
+    let dialled = (world.vm.accepted() - dialled) as u128;
+    assert!(dialled <= most, "{dialled} dials where {most} are enough");
+    world.vm.switch_to(Behaviour::Guest(world.guest.clone()));
+    world.daemon.until_state("web-1", "ready").await;
+}
+
+#[tokio::test]
+async fn same_name_other_vm_old_pool_dropped_in_flight_calls_502_vm_replaced() {
+    let world = World::new().await;
+    let mut events = Events::of(&world.daemon).await;
+    let idle = || world.daemon.get("/vms/web-1/health");
+    tokio::join!(idle(), idle(), idle());
+    let spare = tempfile::tempdir_in(world.daemon.sockets()).unwrap();
+    let successor = world.guest.successor(2);
+    let behaviour = Behaviour::Guest(successor.clone());
+    let new = FakeVmm::start(spare.path(), "web-1", behaviour).unwrap();
+    let call = world
+        .in_mid_exec(LONG, async || {
+            fs::rename(new.path(), world.daemon.sockets().join("web-1.vsock")).unwrap();
+        })
+        .await;
+    call.assert_problem(502, "connection_lost");
+    events.until("vm.replaced").await;
+    // The old one would answer, if anybody asked it.
+    world.guest.behave(Manner::Well);
+    for _ in 0..20 {
+        let health = world.daemon.get("/vms/web-1/health").await;
+        assert_eq!(health.json["agent"]["instance_id"], "web-1 2", "{health:?}");
+    }
+    assert_eq!(world.order(2, LONG).await.json["stdout"], "web-1 2 2\n");
+}
+
+#[tokio::test]
+async fn accepts_never_answers_504_at_the_deadline_breaker_after_3_other_vms_unaffected() {
+    let world = World::new().await;
+    let _other = world.bystander().await;
+    world.guest.behave(Manner::Mute);
+    let others = async {
+        for _ in 0..100 {
+            assert_eq!(world.daemon.get("/vms/other/health").await.status, 200);
+        }
+    };
+    let calls = async {
+        let mut waited = 0;
+        loop {
+            let call = world.daemon.get("/vms/web-1/health?timeout_ms=200").await;
+            if call.status == 503 {
+                call.assert_problem(503, "agent_unreachable");
+                assert!(call.headers.contains_key("retry-after"));
+                break waited;
+            }
+            call.assert_problem(504, "agent_timeout");
+            waited += 1;
+        }
+    };
+    let (waited, ()) = tokio::join!(calls, others);
+    assert!((1..=3).contains(&waited), "{waited} calls waited for nothing");
+    world.daemon.until_state("web-1", "unreachable").await;
+}
+
+#[tokio::test]
+async fn one_byte_a_second_whole_frame_deadline() {
+    let world = World::new().await;
+    // The reply would take minutes, and no single read of it long.
+    world.guest.behave(Manner::Dribbles(Duration::from_millis(150)));
+    for resource in ["health", "status"] {
+        let call = world.daemon.get(&format!("/vms/web-1/{resource}?timeout_ms=600")).await;
+        call.assert_problem(504, "agent_timeout");
+    }
+    world.order(1, 600).await.assert_problem(504, "agent_timeout");
+}
+
+#[tokio::test]
+async fn oversize_and_garbage_agent_protocol_error_closed() {
+    for manner in [Manner::Oversizes, Manner::Garbles] {
+        let world = World::new().await;
+        world.guest.behave(manner);
+        let dialled = world.vm.accepted();
+        let call = world.daemon.get("/vms/web-1/status").await;
+        call.assert_problem(502, "agent_protocol_error");
+        let exec = world.order(1, LONG).await;
+        exec.assert_problem(502, "agent_protocol_error");
+        assert_eq!((&exec.json["may_have_executed"], world.ran(1)), (&json!(true), 1));
+        world.guest.behave(Manner::Well);
+        world.daemon.until("/vms/web-1/status", |status| status.status == 200).await;
+        // None of the connections that broke the protocol was used again.
+        assert!(world.vm.accepted() >= dialled + 2, "{manner:?}");
+    }
+}
+
+#[tokio::test]
+async fn truncated_502_nothing_of_it_is_taken_for_a_reply() {
+    let world = World::new().await;
+    world.guest.behave(Manner::Truncates);
+    world.daemon.get("/vms/web-1/status").await.assert_problem(502, "connection_lost");
+    world.guest.behave(Manner::Well);
+    world.daemon.until("/vms/web-1/status", |status| status.status == 200).await;
+    assert_eq!(world.order(1, LONG).await.status, 200);
+}
+
+#[tokio::test]
+async fn two_replies_to_one_request_the_second_is_nobodys() {
+    // No objects: their streams would end the connections.
+    let world = World::speaking(Dialect::Base).await;
+    world.guest.behave(Manner::Repeats);
+    let mut answered = 0;
+    for order in 1..30 {
+        let before = world.guest.answers();
+        let status = world.daemon.get("/vms/web-1/status").await;
+        if status.status == 200 {
+            assert!(status.json["uptime_secs"].as_u64() > Some(before), "an earlier reply");
+            answered += 1;
+        }
+        let exec = world.order(order, LONG).await;
+        if exec.status == 200 {
+            assert_eq!(exec.json["stdout"], format!("web-1 1 {order}\n"));
+            answered += 1;
+        } else if exec.json["may_have_executed"] == false {
+            assert_eq!(world.ran(order), 0);
+        }
+    }
+    println!("{answered} of 58 calls were answered");
+    assert!(world.daemon.get("/vms/web-1").await.json["pool"]["idle"].as_u64() <= Some(8));
+}
+
+#[tokio::test]
+async fn a_reply_before_the_request_is_not_taken_for_its_reply() {
+    let daemon = TestDaemon::start().await;
+    let health = framed(r#"{"status":"ok","uptime_secs":77,"hostname":"early"}"#);
+    let together = [b"OK 7\n".to_vec(), health.clone()].concat();
+    for (name, behaviour) in [
+        ("behind", Behaviour::SpeaksFirst(health)),
+        // In one write with the handshake: it is there before anything can be asked.
+        ("together", Behaviour::Grants(together)),
+    ] {
+        let _vm = FakeVmm::start(daemon.sockets(), name, behaviour).unwrap();
+        let seen = daemon.until_state(name, "unreachable").await;
+        let failure = seen.json["reason"]["failure"].as_str().unwrap();
+        assert!(matches!(failure, "agent_closed" | "protocol_error"), "{name}: {failure}");
+        assert_eq!(seen.json["hostname"], json!(null), "{name}: it was believed");
+        let call = daemon.get(&format!("/vms/{name}/health")).await;
+        call.assert_problem(503, "agent_unreachable");
+    }
+}
+
+#[tokio::test]
+async fn fd_exhaustion_sheds_503_healthz_answers_recovers_by_itself() {
+    let daemon = Process::start("ulimit -n 64");
+    let _vms: Vec<_> = (0..20).map(|n| daemon.guest(&format!("vm-{n}"))).collect();
+    daemon.until("/readyz", |ready| ready.status == 200).await;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(tokio::net::UnixStream::connect(&daemon.socket).await.unwrap());
+    }
+    let shed = daemon.until("/vms", |list| list.status == 503).await;
+    shed.assert_problem(503, "overloaded");
+    assert!(shed.headers.contains_key("retry-after"));
+    daemon.until("/healthz", |alive| alive.status == 200).await;
+    drop(crowd);
+    daemon
+        .until("/vms", |list| {
+            let vms = list.json["vms"].as_array().map_or(&[][..], Vec::as_slice);
+            vms.len() == 20 && vms.iter().all(|vm| vm["state"] == "ready")
+        })
+        .await;
+    daemon.until("/vms/vm-7/health", |health| health.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_vms_at_once_all_listed_and_ready_bounded_dials_no_herd() {
+    let daemon = TestDaemon::start().await;
+    // A moment between CONNECT and OK, so that dials overlap.
+    let behaviour = |n: usize| {
+        let guest = Guest::new(&format!("vm-{n}"), Dialect::Base, 1, Arc::default());
+        Behaviour::GrantsInPieces(vec![b"OK ".to_vec(), b"1\n".to_vec()], guest)
+    };
+    let vms: Vec<_> = (0..1000)
+        .map(|n| FakeVmm::start(daemon.sockets(), &format!("vm-{n}"), behaviour(n)).unwrap())
+        .collect();
+    daemon
+        .until("/vms", |list| {
+            let vms = list.json["vms"].as_array().map_or(&[][..], Vec::as_slice);
+            vms.len() == 1000 && vms.iter().all(|vm| vm["state"] == "ready")
+        })
+        .await;
+    let dials: usize = vms.iter().map(FakeVmm::accepted).sum();
+    assert!((1000..1100).contains(&dials), "{dials} dials for a thousand VMs");
+    assert_eq!(vms.iter().map(FakeVmm::half_connects).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn a_thousand_vms_that_never_grant_dials_stay_below_their_limit() {
+    let daemon = TestDaemon::start().await;
+    let vms: Vec<_> = (0..1000)
+        .map(|n| {
+            FakeVmm::start(daemon.sockets(), &format!("vm-{n}"), Behaviour::NeverGrants).unwrap()
+        })
+        .collect();
+    let dialled = || vms.iter().map(FakeVmm::accepted).sum::<usize>();
+    let begun = Instant::now();
+    until("dials", async || dialled() >= 32).await;
+    for _ in 0..10 {
+        // 64 at a time, each for 2 s at least.
+        let most = 64 * (1 + usize::try_from(begun.elapsed().as_secs()).unwrap() / 2 + 1);
+        let (dials, list) = (dialled(), daemon.get("/vms").await);
+        assert!(dials <= most, "{dials} dials at once");
+        assert_eq!(list.json["vms"].as_array().unwrap().len(), 1000);
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_directory_is_removed_and_made_again_vms_are_found_again() {
+    let daemon = TestDaemon::with(|config| config.socket_dir = config.socket_dir.join("vms")).await;
+    let dir = daemon.sockets().join("vms");
+    for life in 1..4 {
+        fs::create_dir(&dir).unwrap();
+        let guest = Guest::new("web-1", Dialect::Objects, life, Arc::default());
+        let vm = FakeVmm::start(&dir, "web-1", Behaviour::Guest(guest)).unwrap();
+        let seen = daemon.until_state("web-1", "ready").await;
+        assert_eq!(seen.json["agent"]["instance_id"], format!("web-1 {life}"));
+        drop(vm);
+        fs::remove_dir(&dir).unwrap();
+        daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
+        daemon.get("/vms/web-1/health").await.assert_problem(404, "vm_not_found");
+    }
+}
+
+#[tokio::test]
+async fn inotify_overflows_what_is_there_is_found_and_what_is_gone_is_gone() {
+    let World { daemon, vm, .. } = World::new().await;
+    let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let queue: usize = queue.trim().parse().unwrap();
+    // On this thread, so that the daemon, which is on it too, reads none of the events.
+    for n in 0..queue {
+        let file = daemon.sockets().join(format!("{n}"));
+        fs::write(&file, "").unwrap();
+        fs::remove_file(&file).unwrap();
+    }
+    // These are not in the queue any more.
+    drop(vm);
+    let guest = Guest::new("late", Dialect::Objects, 1, Arc::default());
+    let _late = FakeVmm::start(daemon.sockets(), "late", Behaviour::Guest(guest)).unwrap();
+    daemon.until_state("late", "ready").await;
+    daemon.until("/vms/web-1", |vm| vm.status == 404).await;
+}
+
+#[tokio::test]
+async fn client_leaves_in_mid_exec_the_program_is_ended_nothing_leaked() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let script = format!("echo $$ > {}; exec sleep 600", pid.display());
+    let body = json!({ "command": "sh", "args": ["-c", script] });
+    let call = daemon.http.post(daemon.url("/vms/web-1/exec")).json(&body).send();
+    let call = tokio::spawn(call);
+    until("it runs", async || fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))).await;
+    call.abort();
+    let pid = fs::read_to_string(&pid).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    until("it is ended", async || {
+        fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+    })
+    .await;
+    daemon
+        .until("/vms/web-1", |vm| {
+            (&vm.json["pool"]["streams"], &vm.json["pool"]["in_use"]) == (&json!(0), &json!(0))
+        })
+        .await;
+    assert_eq!(daemon.exec("web-1", "true", &[]).await.json["exit_code"], 0);
+}
+
+#[tokio::test]
+async fn sigterm_in_mid_exec_drains_within_the_grace_period_then_says_what_was_cut() {
+    let mut daemon = Process::start("");
+    let behaviour = Behaviour::Agent(agent().unwrap());
+    let _vm = FakeVmm::start(daemon.dir.path(), "web-1", behaviour).unwrap();
+    daemon.until("/vms/web-1", |vm| vm.json["state"] == "ready").await;
+    let go = daemon.dir.path().join("go");
+    let waits = format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display());
+    let short = daemon.exec(json!({ "command": "sh", "args": ["-c", waits] }));
+    let long = daemon.exec(json!({ "command": "sleep", "args": ["600"] }));
+    let (short, long) = (tokio::spawn(short), tokio::spawn(long));
+    daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 2).await;
+    let pid = daemon.child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    // It has begun to end, and the short one still may.
+    until("it takes nobody new", async || daemon.get("/healthz").await.is_none()).await;
+    fs::write(&go, "").unwrap();
+    assert_eq!(short.await.unwrap().unwrap().json["stdout"], "done\n");
+    let ended = timeout(DEADLINE, daemon.child.wait()).await.unwrap().unwrap();
+    assert!(ended.success(), "{ended}");
+    assert!(long.await.unwrap().is_err(), "nobody can know how it ended");
+    let said = daemon.said();
+    assert!(said.contains("cut off") && said.contains("connections=1"), "{said}");
+}
+
+#[tokio::test]
+async fn agent_crashes_in_mid_exec_502_may_have_executed_ready_again() {
+    let world = World::new().await;
+    let mut events = Events::of(&world.daemon).await;
+    let call = world
+        .in_mid_exec(LONG, async || {
+            world.guest.restart(2, false);
+            world.guest.behave(Manner::Well);
+            world.vm.cut();
+        })
+        .await;
+    call.assert_problem(502, "connection_lost");
+    assert_eq!(call.json["may_have_executed"], true);
+    events.until("agent.restarted").await;
+    world.daemon.until_state("web-1", "ready").await;
+    assert_eq!(world.order(2, LONG).await.status, 200);
+    assert_eq!(world.ran(1), 1, "it was started again by itself");
+}
+
+#[tokio::test]
+async fn host_clock_jumps_execs_work_timers_unaffected() {
+    let shim = tempfile::tempdir().unwrap();
+    let (library, offset) = (shim.path().join("host_clock.so"), shim.path().join("offset"));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/host_clock.c");
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+    assert!(compile.status().unwrap().success());
+    let (library, path) = (library.display(), offset.display());
+    let daemon = Process::start(&format!("export LD_PRELOAD={library} HOST_CLOCK_OFFSET={path}"));
+    let behaviour = Behaviour::Agent(agent().unwrap());
+    let _vm = FakeVmm::start(daemon.dir.path(), "web-1", behaviour).unwrap();
+    let ready = daemon.until("/vms/web-1", |vm| vm.json["state"] == "ready").await;
+    let year = |vm: &Reply| vm.json["last_seen"].as_str().unwrap()[..4].parse::<i64>().unwrap();
+    let call = tokio::spawn(daemon.exec(json!({ "command": "sleep", "args": ["1"] })));
+    daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 1).await;
+    for days in [400_i64, -400] {
+        fs::write(&offset, (days * 86_400).to_string()).unwrap();
+        // At the next probe it has seen the VM in another year, and otherwise as it was.
+        let ahead = |vm: &Reply| (year(vm) - year(&ready)).signum() == days.signum();
+        daemon.until("/vms/web-1", ahead).await;
+        let begun = Instant::now();
+        let timed = daemon.get("/vms/web-1/health?timeout_ms=60000").await.unwrap();
+        assert_eq!(timed.status, 200);
+        let slept = daemon.exec(json!({ "command": "sleep", "args": ["60"], "timeout_ms": 300 }));
+        assert_eq!(slept.await.unwrap().json["outcome"]["type"], "timed_out");
+        assert!(begun.elapsed() < Duration::from_secs(50), "a timer went by the wrong clock");
+    }
+    assert_eq!(call.await.unwrap().unwrap().json["exit_code"], 0);
+    let after = daemon.get("/vms/web-1").await.unwrap();
+    assert_eq!(
+        (&after.json["state"], &after.json["since"]),
+        (&json!("ready"), &ready.json["since"])
+    );
+}
+
+#[tokio::test]
+async fn handshake_split_coalesced_or_malformed_exact() {
+    let daemon = TestDaemon::start().await;
+    let pieces = |line: &str| line.bytes().map(|byte| vec![byte]).collect::<Vec<_>>();
+    let whole = |line: &str| vec![line.as_bytes().to_vec()];
+    let endless = "O".repeat(10_000);
+    for (name, granted, is_right) in [
+        ("split", pieces("OK 1073741824\n"), true),
+        ("zero", whole("OK 0\n"), true),
+        ("longest", pieces(&format!("OK {}\n", "9".repeat(28))), true),
+        ("too-long", whole(&format!("OK {}\n", "9".repeat(29))), false),
+        ("no-number", whole("OK\n"), false),
+        ("no-digits", whole("OK \n"), false),
+        ("negative", whole("OK -1\n"), false),
+        ("two-spaces", whole("OK  1\n"), false),
+        ("trailing", whole("OK 1 \n"), false),
+        ("carriage-return", whole("OK 1\r\n"), false),
+        ("lower-case", whole("ok 1\n"), false),
+        ("leading", whole(" OK 1\n"), false),
+        ("contains", whole("NOT OK 1\n"), false),
+        ("endless", whole(&endless), false),
+    ] {
+        let guest = Guest::new(name, Dialect::Objects, 1, Arc::default());
+        let behaviour = Behaviour::GrantsInPieces(granted, guest);
+        let vm = FakeVmm::start(daemon.sockets(), name, behaviour).unwrap();
+        let path = format!("/vms/{name}");
+        let seen = daemon.until(&path, |vm| vm.json["attempts"].as_u64() >= Some(1)).await;
+        if is_right {
+            assert_eq!(seen.json["state"], "ready", "{name}: {seen:?}");
+            assert_eq!(daemon.get(&format!("{path}/health")).await.json["hostname"], name);
+        } else {
+            assert_eq!(seen.json["reason"]["failure"], "bad_handshake", "{name}: {seen:?}");
+        }
+        assert_eq!(vm.half_connects(), 0);
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_connections_slow_and_half_open_clients_bounded_others_unaffected() {
+    let world = World::new().await;
+    let address = world.daemon.address;
+    let begun = &b"GET /vms/web-1/health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "[..];
+    let mut half_open = Vec::new();
+    for n in 0..200 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Nothing at all, half a request, half a body.
+        match n % 3 {
+            0 => {}
+            1 => stream.write_all(begun).await.unwrap(),
+            _ => stream
+                .write_all(b"POST /vms/web-1/exec HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{")
+                .await
+                .unwrap(),
+        }
+        half_open.push(stream);
+    }
+    let slow = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for byte in begun {
+            stream.write_all(&[*byte]).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    // One client, two hundred connections, each with a call under way.
+    let mut calls = JoinSet::new();
+    for _ in 0..200 {
+        let http = testkit::daemon::http().timeout(DEADLINE).build().unwrap();
+        let url = world.daemon.url("/vms/web-1/health");
+        calls.spawn(async move { read(http.get(url).send().await.unwrap()).await });
+    }
+    for reply in calls.join_all().await {
+        if reply.status != 200 {
+            reply.assert_problem(503, "overloaded");
+        }
+    }
+    // What they hold is their own: nobody's call, and nobody's connection to a guest.
+    let seen = world.daemon.get("/vms/web-1").await;
+    assert_eq!(seen.json["pool"]["in_use"], 0, "{seen:?}");
+    assert!(seen.json["pool"]["idle"].as_u64() <= seen.json["pool"]["limit"].as_u64());
+    assert!(world.vm.accepted() <= 16, "{} connections to the guest", world.vm.accepted());
+    assert_eq!(world.order(1, LONG).await.status, 200);
+    slow.await.unwrap();
+    drop(half_open);
+    assert_eq!(world.daemon.get("/vms/web-1/health").await.status, 200);
+}

@@ -1,0 +1,174 @@
+//! What the rows of the fault matrix share: a daemon over guests that keep books, the daemon as a process
+//! of its own, events.
+
+use serde_json::{Value, json};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use testkit::daemon::{DEADLINE, Reply, TestDaemon, http, read};
+use testkit::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger, Manner};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// A daemon with one VM, `web-1`, that is ready.
+pub(crate) struct World {
+    pub(crate) daemon: TestDaemon,
+    pub(crate) vm: FakeVmm,
+    pub(crate) guest: Guest,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::speaking(Dialect::Objects).await
+    }
+
+    pub(crate) async fn speaking(dialect: Dialect) -> Self {
+        let daemon = TestDaemon::start().await;
+        let ledger = Arc::new(Ledger::default());
+        let guest = Guest::new("web-1", dialect, 1, Arc::clone(&ledger));
+        let behaviour = Behaviour::Guest(guest.clone());
+        let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
+        daemon.until_state("web-1", "ready").await;
+        Self { daemon, vm, guest, ledger }
+    }
+
+    /// Another VM, which nothing is done to.
+    pub(crate) async fn bystander(&self) -> FakeVmm {
+        let guest = Guest::new("other", Dialect::Objects, 1, Arc::default());
+        let vm = FakeVmm::start(self.daemon.sockets(), "other", Behaviour::Guest(guest)).unwrap();
+        self.daemon.until_state("other", "ready").await;
+        vm
+    }
+
+    /// A program of this number.
+    pub(crate) async fn order(&self, order: u64, patience_ms: u64) -> Reply {
+        self.ledger.open(order, "web-1");
+        let body = json!({ "command": "soak", "args": [order.to_string()] });
+        self.daemon.post(&format!("/vms/web-1/exec?timeout_ms={patience_ms}"), body).await
+    }
+
+    /// Waits until it runs.
+    pub(crate) async fn running(&self, order: u64) {
+        until("it runs", async || self.ran(order) == 1).await;
+    }
+
+    pub(crate) fn ran(&self, order: u64) -> u32 {
+        self.ledger.runs(order).map_or(0, |runs| runs.there + runs.elsewhere)
+    }
+
+    /// A program in the middle of which something happens: the call's reply.
+    pub(crate) async fn in_mid_exec(&self, patience_ms: u64, then: impl AsyncFnOnce()) -> Reply {
+        self.guest.behave(Manner::Hangs);
+        let call = self.order(1, patience_ms);
+        let happening = async {
+            self.running(1).await;
+            then().await;
+        };
+        tokio::join!(call, happening).0
+    }
+}
+
+/// Waits for something that no one tells.
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A reader of `GET /events`.
+pub(crate) struct Events {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Events {
+    pub(crate) async fn of(daemon: &TestDaemon) -> Self {
+        let mut response = daemon.http.get(daemon.url("/events")).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        // From here on it is heard.
+        let greeting = response.chunk().await.unwrap().unwrap();
+        Self { response, text: String::from_utf8(greeting.to_vec()).unwrap() }
+    }
+
+    /// Waits for an event of this kind.
+    pub(crate) async fn until(&mut self, kind: &str) {
+        while !self.text.contains(&format!("event: {kind}\n")) {
+            let chunk = timeout(DEADLINE, self.response.chunk()).await.expect(kind).unwrap();
+            self.text += std::str::from_utf8(&chunk.expect("events go on")).unwrap();
+        }
+    }
+}
+
+/// The daemon as a process of its own.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) dir: TempDir,
+    pub(crate) socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Process {
+    /// After `preparation` in a shell.
+    pub(crate) fn start(preparation: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let (socket, log) = (dir.path().join("minionsd.sock"), dir.path().join("log"));
+        let script = format!("{preparation}\nexec \"$@\"");
+        let child = Command::new("sh")
+            .args(["-e", "-c", &script, "sh", env!("CARGO_BIN_EXE_minionsd")])
+            .args(["--listen", "none", "--unix-socket"])
+            .arg(&socket)
+            .arg("--socket-dir")
+            .arg(dir.path())
+            .stderr(Stdio::from(File::create(&log).unwrap()))
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self { child, dir, socket, log }
+    }
+
+    pub(crate) fn guest(&self, name: &str) -> FakeVmm {
+        let guest = Guest::new(name, Dialect::Objects, 1, Arc::default());
+        FakeVmm::start(self.dir.path(), name, Behaviour::Guest(guest)).unwrap()
+    }
+
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Over a connection of its own. `None` if there was no answer.
+    pub(crate) async fn get(&self, path: &str) -> Option<Reply> {
+        let http = http().unix_socket(self.socket.clone()).timeout(DEADLINE).build().unwrap();
+        Some(read(http.get(format!("http://minionsd{path}")).send().await.ok()?).await)
+    }
+
+    pub(crate) async fn until(&self, path: &str, condition: impl Fn(&Reply) -> bool) -> Reply {
+        let mut last = None;
+        until(path, async || {
+            last = self.get(path).await;
+            last.as_ref().is_some_and(&condition)
+        })
+        .await;
+        last.unwrap()
+    }
+
+    /// A program in the VM `web-1`.
+    pub(crate) fn exec(
+        &self,
+        body: Value,
+    ) -> impl Future<Output = Result<Reply, reqwest::Error>> + use<> {
+        let http = http().unix_socket(self.socket.clone()).timeout(DEADLINE).build().unwrap();
+        async move {
+            let request = http.post("http://minionsd/vms/web-1/exec").json(&body);
+            let response = request.send().await?;
+            Ok(read(response).await)
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! A short soak; `cargo xtask soak` is the long one.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use std::time::Duration;
+use testkit::soak::{Options, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_is_wrong_lost_or_doubled_whatever_happens_to_two_hundred_vms() {
+    let out = tempfile::tempdir().unwrap();
+    let report = run(&Options {
+        minionsd: env!("CARGO_BIN_EXE_minionsd").into(),
+        seed: 1,
+        lasts: Duration::from_secs(6),
+        vms: 200,
+        callers: 32,
+        out: out.path().to_owned(),
+    })
+    .await
+    .unwrap();
+    println!("{:#}", report.summary);
+    let found = (&report.violations, &report.tail);
+    assert_eq!(report.violation_count, 0, "{found:#?}");
+}

@@ -1,0 +1,60 @@
+//! How a guest answers.
+
+use super::until_end;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::time::sleep;
+
+/// One way to answer, whatever is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As an agent that is well.
+    Well,
+    /// Likewise, after a while.
+    Slow(Duration),
+    /// Not at all. A connection that was asked something stays silent for ever.
+    Mute,
+    /// Does what it is asked, and then nothing more.
+    Hangs,
+    /// Does what it is asked, and closes instead of answering.
+    LosesReplies,
+    /// Does what it is asked, and closes in the middle of the reply.
+    Truncates,
+    /// Does what it is asked, and replies something that is no JSON.
+    Garbles,
+    /// Does what it is asked, and announces a frame that is too long.
+    Oversizes,
+    /// Gives every reply twice, in one write: the second is nobody's.
+    Repeats,
+    /// A byte at a time.
+    Dribbles(Duration),
+}
+
+impl Manner {
+    /// Gives a reply. Whether the connection goes on.
+    pub(super) async fn say(self, stream: &mut UnixStream, reply: &[u8]) -> std::io::Result<bool> {
+        match self {
+            Self::Well | Self::Slow(_) | Self::Mute => stream.write_all(reply).await?,
+            Self::Hangs => {
+                until_end(stream).await?;
+                return Ok(false);
+            }
+            Self::LosesReplies => return Ok(false),
+            Self::Truncates => {
+                stream.write_all(&reply[..reply.len() / 2]).await?;
+                return Ok(false);
+            }
+            Self::Garbles => stream.write_all(b"\0\0\0\x04junk").await?,
+            Self::Oversizes => stream.write_all(&[0xff; 8]).await?,
+            Self::Repeats => stream.write_all(&reply.repeat(2)).await?,
+            Self::Dribbles(pause) => {
+                for byte in reply.chunks(1) {
+                    sleep(pause).await;
+                    stream.write_all(byte).await?;
+                }
+            }
+        }
+        Ok(true)
+    }
+}

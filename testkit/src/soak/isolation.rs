@@ -1,0 +1,111 @@
+//! What the VMs that are well notice of those that hang.
+
+use super::{Options, SoakError, World, daemon::DaemonProcess, found, watch};
+use crate::fake_vmm::Behaviour;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+/// Windows of each kind; they take turns, so that what else the machine does meets both.
+const ROUNDS: u32 = 5;
+
+/// Callers of the VMs that are well. A few, so that it is latency that is measured and no queue.
+const CALLERS: usize = 4;
+
+/// Callers of those that hang.
+const STUBBORN: usize = 4;
+
+/// For the daemon to know that VMs hang, or that they don't any more.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// Health latencies of VMs that are well, in microseconds, sorted.
+#[derive(Debug, Default)]
+pub struct Isolation {
+    /// While all are.
+    pub alone: Vec<u64>,
+    /// While a tenth of all hang, and are called.
+    pub beside: Vec<u64>,
+}
+
+impl Isolation {
+    /// A percentile of both.
+    #[must_use]
+    pub fn percentile(&self, percent: usize) -> (u64, u64) {
+        let of = |sorted: &[u64]| {
+            let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+            sorted.get(at).copied().unwrap_or(0)
+        };
+        (of(&self.alone), of(&self.beside))
+    }
+}
+
+/// Measures it: `options.lasts` in all.
+///
+/// # Errors
+///
+/// [`SoakError`].
+pub async fn isolation(options: &Options) -> Result<Isolation, SoakError> {
+    std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
+    let daemon = DaemonProcess::start(options)?;
+    let (world, bodies) = found(options, &daemon)?;
+    watch::until_all_ready(&world, SETTLING).await;
+    let wedged = options.vms / 10;
+    let window = options.lasts / (2 * ROUNDS);
+    let mut measured = Isolation::default();
+    measure(&world, wedged, window / 2, false).await;
+    for _ in 0..ROUNDS {
+        measured.alone.extend(measure(&world, wedged, window, false).await);
+        for body in &bodies[..wedged] {
+            body.switch_to(Behaviour::Silent);
+        }
+        measured.beside.extend(measure(&world, wedged, window, true).await);
+        for body in &bodies[..wedged] {
+            body.switch_to(Behaviour::Guest(body.member().guest()));
+        }
+        watch::until_all_ready(&world, SETTLING).await;
+    }
+    measured.alone.sort_unstable();
+    measured.beside.sort_unstable();
+    Ok(measured)
+}
+
+/// Latencies of the VMs from `wedged` on. The ones before are called too, if they are to be.
+async fn measure(world: &Arc<World>, wedged: usize, lasts: Duration, stubborn: bool) -> Vec<u64> {
+    let until = Instant::now() + lasts;
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        callers.spawn(call(Arc::clone(world), wedged, world.members.len(), caller, until));
+    }
+    for caller in 0..STUBBORN {
+        let world = Arc::clone(world);
+        // As many in both cases: what they themselves cost is not what is asked.
+        let (from, to) = if stubborn { (0, wedged) } else { (wedged, world.members.len()) };
+        callers.spawn(async move {
+            call(world, from, to, caller, until).await;
+            Vec::new()
+        });
+    }
+    callers.join_all().await.into_iter().flatten().collect()
+}
+
+async fn call(
+    world: Arc<World>,
+    from: usize,
+    to: usize,
+    caller: usize,
+    until: Instant,
+) -> Vec<u64> {
+    let mut took = Vec::new();
+    let mut at = caller;
+    while Instant::now() < until {
+        at += CALLERS;
+        let name = &world.members[from + at % (to - from)].name;
+        let started = Instant::now();
+        world.get(&format!("/vms/{name}/health?timeout_ms=1000")).await;
+        took.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        // People don't call without a pause, and a machine that is full measures itself.
+        sleep(Duration::from_millis(2)).await;
+    }
+    took
+}

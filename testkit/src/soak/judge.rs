@@ -1,0 +1,112 @@
+//! What an answer may be.
+
+use super::World;
+use super::member::{Before, Member};
+use super::orders::Told;
+use serde_json::Value;
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) json: Value,
+}
+
+/// Failures that a VM may be the cause of, with their status.
+const FAILURES: [(u16, &str); 8] = [
+    (404, "vm_not_found"),
+    (502, "agent_error"),
+    (502, "agent_protocol_error"),
+    (502, "connection_lost"),
+    (503, "agent_unreachable"),
+    (503, "overloaded"),
+    (504, "agent_timeout"),
+    (410, "exec_gone"),
+];
+
+impl World {
+    /// Whether it is a 200. If not, it must be a proper problem, and of a VM that has an excuse.
+    pub(super) fn is_ok(&self, what: &str, vm: &Member, before: &Before, answer: &Answer) -> bool {
+        if answer.status == 200 {
+            self.journal.answer(&format!("{what} 200"));
+            return true;
+        }
+        let code = answer.json["code"].as_str().unwrap_or_default();
+        self.journal.answer(&format!("{what} {} {code}", answer.status));
+        if !FAILURES.contains(&(answer.status, code)) {
+            self.wrong(what, vm, "is no failure that a VM can cause", answer);
+        } else if answer.json["vm"] != vm.name.as_str() {
+            self.wrong(what, vm, "is not about this VM", answer);
+        } else if vm.was_calm(before) {
+            self.wrong(what, vm, "failed, and nothing was done to the VM", answer);
+        }
+        false
+    }
+
+    /// Health, or status: of this VM, of a life of it that may answer, and no earlier answer.
+    pub(super) fn judge_vitals(&self, what: &str, vm: &Member, before: &Before, answer: &Answer) {
+        if !self.is_ok(what, vm, before, answer) {
+            return;
+        }
+        let json = &answer.json;
+        if json.get("hostname").is_some_and(|hostname| *hostname != vm.name.as_str()) {
+            self.wrong(what, vm, "is another VM's", answer);
+        }
+        let number = json["uptime_secs"].as_u64().unwrap_or(0);
+        if number <= before.answers || number > vm.guest().answers() {
+            self.wrong(what, vm, &format!("is no answer after number {}", before.answers), answer);
+        }
+        if let Some(instance) = json["agent"]["instance_id"].as_str() {
+            let life = instance.rsplit(' ').next().and_then(|life| life.parse().ok());
+            if !life.is_some_and(|life| vm.may_answer(life, before)) {
+                self.wrong(what, vm, "is of a life that may not answer", answer);
+            }
+        }
+    }
+
+    /// What a program wrote: this VM, a life that may answer, this order.
+    pub(super) fn judge_output(&self, vm: &Member, before: &Before, order: u64, output: &str) {
+        let words: Vec<_> = output.split_whitespace().collect();
+        let right = match words.as_slice() {
+            [name, life, number] => {
+                *name == vm.name
+                    && *number == order.to_string()
+                    && life.parse().is_ok_and(|life| vm.may_answer(life, before))
+            }
+            _ => false,
+        };
+        if !right {
+            let text = format!("{}: order {order} wrote {output:?}: {before:?}", vm.name);
+            self.journal.violation(text);
+        }
+    }
+
+    /// What a program's caller was told.
+    pub(super) fn told(
+        &self,
+        what: &str,
+        vm: &Member,
+        before: &Before,
+        order: u64,
+        answer: &Answer,
+    ) -> Told {
+        if self.is_ok(what, vm, before, answer) {
+            self.judge_output(vm, before, order, answer.json["stdout"].as_str().unwrap_or(""));
+            return Told::Ran;
+        }
+        told_by_problem(&answer.json)
+    }
+
+    pub(super) fn wrong(&self, what: &str, vm: &Member, why: &str, answer: &Answer) {
+        let Answer { status, json } = answer;
+        self.journal.violation(format!("{}: {what} {status} {why}: {json}", vm.name));
+    }
+}
+
+/// By a problem.
+pub(super) fn told_by_problem(problem: &Value) -> Told {
+    match problem["may_have_executed"].as_bool() {
+        Some(false) => Told::Not,
+        _ => Told::Perhaps,
+    }
+}

@@ -1,0 +1,144 @@
+//! Programs that were asked for, and what may have become of them.
+
+use super::journal::Journal;
+use crate::fake_vmm::Ledger;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// From a call's end until nothing that it set off can run any more: twice what a daemon takes to
+/// come back to a program.
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
+
+/// What a caller was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It ran.
+    Ran,
+    /// It may have.
+    Perhaps,
+    /// It has not, and will not.
+    Not,
+}
+
+impl Told {
+    /// Of two calls for the same program.
+    pub(super) fn either(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ran, _) | (_, Self::Ran) => Self::Ran,
+            (Self::Perhaps, _) | (_, Self::Perhaps) => Self::Perhaps,
+            (Self::Not, Self::Not) => Self::Not,
+        }
+    }
+}
+
+/// All of one run.
+#[derive(Debug)]
+pub(super) struct Orders {
+    ledger: Arc<Ledger>,
+    next: AtomicU64,
+    told: Mutex<VecDeque<(Instant, u64, Told)>>,
+}
+
+impl Orders {
+    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+        Self { ledger, next: AtomicU64::new(1), told: Mutex::default() }
+    }
+
+    /// A new one, for this VM.
+    pub(super) fn open(&self, vm: &str) -> u64 {
+        let order = self.next.fetch_add(1, Ordering::SeqCst);
+        self.ledger.open(order, vm);
+        order
+    }
+
+    /// Its call is over. What was told is checked now, as far as it can be, and for good later.
+    pub(super) fn told(&self, order: u64, told: Told, journal: &Journal) {
+        self.check(order, told, journal);
+        let mut waiting = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back((Instant::now(), order, told));
+    }
+
+    /// Closes those whose time has come.
+    pub(super) fn settle(&self, journal: &Journal) {
+        self.settle_older_than(SETTLED_AFTER, journal);
+    }
+
+    /// Closes all.
+    pub(super) fn settle_all(&self, journal: &Journal) {
+        self.settle_older_than(Duration::ZERO, journal);
+    }
+
+    fn settle_older_than(&self, age: Duration, journal: &Journal) {
+        loop {
+            let mut waiting = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(&(at, order, told)) = waiting.front() else { break };
+            if at.elapsed() < age {
+                break;
+            }
+            waiting.pop_front();
+            drop(waiting);
+            self.check(order, told, journal);
+            self.ledger.close(order);
+        }
+        for stranger in self.ledger.strangers() {
+            journal.violation(stranger);
+        }
+    }
+
+    fn check(&self, order: u64, told: Told, journal: &Journal) {
+        let Some(runs) = self.ledger.runs(order) else {
+            return journal.violation(format!("order {order} is not in the ledger"));
+        };
+        let wrong = match (told, runs.there) {
+            _ if runs.elsewhere > 0 => "ran in another VM",
+            (_, 2..) => "ran twice",
+            (Told::Ran, 0) => "didn't run, and its caller was told that it did",
+            (Told::Not, 1) => "ran, and its caller was told that it had not",
+            _ => return,
+        };
+        journal.violation(format!("order {order} {wrong}: {runs:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the model says of an order of which that was told, and which ran in these.
+    fn verdict(told: Told, ran_in: &[&str]) -> u64 {
+        let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
+        let orders = Orders::new(Arc::clone(&ledger));
+        let order = orders.open("a");
+        for guest in ran_in {
+            ledger.ran(&order.to_string(), guest);
+        }
+        orders.told(order, told, &journal);
+        journal.violation_count()
+    }
+
+    #[tokio::test]
+    async fn the_model_knows_lost_doubled_and_misdirected_programs() {
+        assert_eq!(verdict(Told::Ran, &["a"]), 0);
+        assert_eq!(verdict(Told::Perhaps, &["a"]) + verdict(Told::Perhaps, &[]), 0);
+        assert_eq!(verdict(Told::Not, &[]), 0);
+        assert_eq!(verdict(Told::Ran, &[]), 1);
+        assert_eq!(verdict(Told::Not, &["a"]), 1);
+        assert_eq!(verdict(Told::Ran, &["a", "a"]), 1);
+        assert_eq!(verdict(Told::Perhaps, &["b"]), 1);
+    }
+
+    #[tokio::test]
+    async fn what_runs_after_it_was_settled_is_a_violation() {
+        let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
+        let orders = Orders::new(Arc::clone(&ledger));
+        let order = orders.open("a");
+        orders.told(order, Told::Perhaps, &journal);
+        orders.settle_all(&journal);
+        ledger.ran(&order.to_string(), "a");
+        orders.settle_all(&journal);
+        assert_eq!(journal.violation_count(), 1);
+    }
+}

@@ -1,0 +1,67 @@
+//! Which fault comes when, and to whom.
+
+use super::World;
+use super::fault::Fault;
+use super::member::Body;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Between two faults, on average, in milliseconds.
+const GAP_MS: u64 = 250;
+
+/// Faults so far, by kind.
+pub(super) type Kinds = BTreeMap<String, u64>;
+
+/// Does things to VMs until told to stop; gives them back when all is undone.
+pub(super) async fn run(
+    world: Arc<World>,
+    bodies: Vec<Body>,
+    mut rng: StdRng,
+    stop: CancellationToken,
+) -> (Vec<Body>, Kinds) {
+    let most = (bodies.len() / 10).max(1);
+    let mut bodies: Vec<_> = bodies.into_iter().map(Some).collect();
+    let mut afflicted = JoinSet::new();
+    let mut kinds = Kinds::new();
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(Ok((at, body))) = afflicted.join_next() => bodies[at] = Some(body),
+            () = sleep_until(next) => {
+                next += Duration::from_millis(rng.random_range(0..2 * GAP_MS));
+                // Drawn in any case, so that what follows doesn't depend on how long these took.
+                let (at, fault) = (rng.random_range(0..bodies.len()), Fault::draw(&mut rng));
+                if afflicted.len() < most && let Some(body) = bodies[at].take() {
+                    *kinds.entry(fault.name()).or_insert(0) += 1;
+                    afflicted.spawn(afflict(Arc::clone(&world), at, body, fault));
+                }
+            }
+        }
+    }
+    while let Some(ended) = afflicted.join_next().await {
+        if let Ok((at, body)) = ended {
+            bodies[at] = Some(body);
+        }
+    }
+    (bodies.into_iter().flatten().collect(), kinds)
+}
+
+async fn afflict(world: Arc<World>, at: usize, mut body: Body, fault: Fault) -> (usize, Body) {
+    let member = body.member();
+    member.afflict();
+    world.journal.event(format!("{} begins: {fault:?}", member.name));
+    if let Err(error) = fault.run(&mut body, &world).await {
+        // Ours, not the daemon's; and yet it is no run that counts.
+        world.journal.violation(format!("{}: {fault:?} failed: {error}", member.name));
+    }
+    member.relieve();
+    world.journal.event(format!("{} ends: {}", member.name, fault.name()));
+    (at, body)
+}

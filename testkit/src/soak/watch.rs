@@ -1,0 +1,69 @@
+//! That VMs come back by themselves.
+
+use super::World;
+use super::member::Condition;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A VM that is well is ready by then: probes come at most 5 s and a bit apart, each within 3 s, and
+/// the machine may be busy.
+const RECOVERY: Duration = Duration::from_secs(40);
+
+/// Looks at the states, and settles orders, until told to stop.
+pub(super) async fn run(world: Arc<World>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        look(&world).await;
+        world.orders.settle(&world.journal);
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn look(world: &World) {
+    let Some(list) = world.get("/vms").await else { return };
+    let listed = list.json["vms"].as_array().map_or(&[][..], Vec::as_slice);
+    for member in &world.members {
+        let state = listed.iter().find(|vm| vm["name"] == member.name.as_str());
+        let state = state.map_or(&Value::Null, |vm| &vm["state"]);
+        if state == "ready" {
+            member.seen_ready();
+        } else if let Condition::Recovering(since) = member.condition()
+            && since.elapsed() > RECOVERY
+        {
+            let name = &member.name;
+            world.journal.violation(format!("{name} is {state} long after its fault ended"));
+            // Once is enough: it starts over.
+            member.relieve();
+        } else if member.condition() == Condition::Calm {
+            let name = &member.name;
+            world.journal.violation(format!("{name} became {state}, and nothing was done to it"));
+            member.relieve();
+        }
+    }
+}
+
+/// How long it took; `None`, and a violation, if it took too long.
+pub(super) async fn until_all_ready(world: &World, patience: Duration) -> Option<Duration> {
+    let started = Instant::now();
+    while started.elapsed() < patience {
+        if let Some(list) = world.get("/vms").await {
+            let vms = list.json["vms"].as_array().map_or(&[][..], Vec::as_slice);
+            let ready = vms.iter().filter(|vm| vm["state"] == "ready").count();
+            if ready == world.members.len() {
+                return Some(started.elapsed());
+            }
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    let what = format!("not all VMs are ready {} s after the last fault", patience.as_secs());
+    world.journal.violation(what);
+    None
+}
