@@ -22,8 +22,9 @@ pub const PREFIX_LEN: usize = 4;
 /// protocol).
 pub const MAX_FRAME_LEN: usize = 1024 * 1024;
 
-/// The most that is reserved ahead of the bytes that have arrived.
-const READ_AHEAD: usize = 64 * 1024;
+/// The most that is reserved ahead of the bytes that have arrived: one message of a byte channel, as
+/// long as this crate makes them, in its frame.
+const READ_AHEAD: usize = PREFIX_LEN + 1 + 64 * 1024;
 
 /// What an idle decoder starts with: nearly every message is shorter.
 const FIRST_READ: usize = 2 * 1024;
@@ -105,6 +106,8 @@ impl io::Write for BoundedSink {
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,
+    /// Bytes of the last frame, if the next one is likely to be as long.
+    likely: Option<usize>,
 }
 
 impl Decoder {
@@ -112,6 +115,12 @@ impl Decoder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From here on the next frame is likely to be as long as the last one, as in a stream of output:
+    /// room is made for it at once, so that one read brings it. A short frame makes that small again.
+    pub fn expect_alike(&mut self) {
+        self.likely = Some(0);
     }
 
     /// True at a frame boundary: nothing of a next frame has arrived.
@@ -133,7 +142,7 @@ impl Decoder {
             Some(len) if len <= MAX_FRAME_LEN => {
                 (PREFIX_LEN + len).saturating_sub(self.buffer.len())
             }
-            _ => FIRST_READ,
+            _ => self.likely.map_or(FIRST_READ, |len| FIRST_READ.max(PREFIX_LEN + len)),
         };
         self.buffer.reserve(missing.clamp(1, READ_AHEAD));
         &mut self.buffer
@@ -163,6 +172,9 @@ impl Decoder {
         if self.buffer.is_empty() {
             // A connection idles for hours after a large reply; its memory must not.
             self.buffer = BytesMut::new();
+        }
+        if let Some(likely) = &mut self.likely {
+            *likely = len;
         }
         if payload.is_empty() { Err(FrameError::Empty) } else { Ok(Some(payload)) }
     }

@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask demo | setup | test | soak | openapi`.
+//! The workspace's own commands: `cargo xtask demo | setup | test | soak | bench | openapi`.
 //!
 //! # Layout
 //!
@@ -6,9 +6,11 @@
 //! - [`demo`]: boots a VM and shows the four verbs over it, each in three ways.
 //! - [`mod@test`]: every check there is, in order, with one summary line at the end.
 //! - [`mod@soak`]: the daemon over many VMs that misbehave, for as long as one likes.
+//! - [`bench`]: this project and its peers on the same work; tables, JSON, a plot.
 //! - [`openapi`]: writes or compares the committed API description.
 //! - [`progress`]: the only place that prints.
 
+mod bench;
 mod command;
 mod demo;
 mod openapi;
@@ -18,7 +20,7 @@ mod soak;
 mod test;
 mod workspace;
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -48,6 +50,11 @@ enum Task {
     Test,
     /// Run the daemon for long over many VMs that misbehave, and check every answer
     Soak(soak::Options),
+    /// Measure this project and its peers side by side; JSON and plots under target/bench/
+    Bench(bench::Options),
+    /// Fake VM sockets whose agents cost nothing, for the benches
+    #[command(hide = true)]
+    BenchResponder { dir: PathBuf, count: u32 },
     /// Write openapi/minions.json from the daemon's routes
     Openapi {
         /// Only compare, and fail if the committed file is out of date
@@ -64,12 +71,19 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<ExitCode> {
+    if let Task::BenchResponder { dir, count } = task {
+        bench::responder::run(&dir, count)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let workspace = Workspace::locate()?;
     match task {
         Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
         Task::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
         Task::Test => return test::run(&workspace),
         Task::Soak(options) => return soak::run(&workspace, &options),
+        Task::Bench(options) => return bench::run(&workspace, &options),
+        // Needs no workspace, and has run.
+        Task::BenchResponder { .. } => {}
         Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
         Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
     }

@@ -65,10 +65,11 @@ impl AgentStream {
     /// Goes on with a connection whose reply opened a stream. `epoch` is cancelled when the agent is
     /// another one.
     pub(super) fn new(
-        (socket, decoder): (AgentSocket, Decoder),
+        (socket, mut decoder): (AgentSocket, Decoder),
         epoch: CancellationToken,
         permit: OwnedSemaphorePermit,
     ) -> Self {
+        decoder.expect_alike();
         let (stream, share, descriptor) = socket.into_parts();
         let (read, write) = stream.into_split();
         Self {

@@ -4,12 +4,14 @@
 //! vsock-probe cid                 prints the guest's own CID
 //! vsock-probe connect CID PORT    answered | closed | refused
 //! vsock-probe bind PORT           bound | refused
+//! vsock-probe echo PORT           sends back what comes, one connection after the other, for ever
+//! vsock-probe spawn TIMES PROGRAM the median µs from starting PROGRAM to having waited for its end
 //! ```
 
 use std::env;
 use std::io::{self, Read, Write};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream, get_local_cid};
 
 /// An agent answers in milliseconds.
@@ -32,6 +34,14 @@ fn main() -> ExitCode {
                 .map_or_else(|_| "refused".to_owned(), |_| "bound".to_owned()),
             Err(_) => return ExitCode::from(2),
         },
+        ["echo", port] => match port.parse() {
+            Ok(port) => echo(port).map_or_else(|error| error.to_string(), |()| "ended".to_owned()),
+            Err(_) => return ExitCode::from(2),
+        },
+        ["spawn", times, program] => match times.parse().map(|times| spawn(times, program)) {
+            Ok(Ok(micros)) => micros.to_string(),
+            _ => return ExitCode::from(2),
+        },
         _ => return ExitCode::from(2),
     };
     match writeln!(io::stdout(), "{said}") {
@@ -45,6 +55,32 @@ fn connect(cid: u32, port: u32) -> String {
         Ok(stream) => if ask(stream).unwrap_or(false) { "answered" } else { "closed" }.to_owned(),
         Err(_) => "refused".to_owned(),
     }
+}
+
+fn echo(port: u32) -> io::Result<()> {
+    let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port)?;
+    let mut buffer = [0; 4096];
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        // One that breaks is followed by the next.
+        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..len]).is_err() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spawn(times: usize, program: &str) -> io::Result<u128> {
+    let mut samples = Vec::new();
+    for _ in 0..times.max(1) {
+        let started = Instant::now();
+        Command::new(program).status()?;
+        samples.push(started.elapsed().as_micros());
+    }
+    samples.sort_unstable();
+    Ok(samples[samples.len() / 2])
 }
 
 /// Whether a single byte of an answer comes.

@@ -13,6 +13,9 @@ use crate::{command, progress::Outcome, workspace::Workspace};
 /// Only this target is sure to be installed; its libc links statically too.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Its libc in it.
+const RUSTFLAGS: &str = "-C target-feature=+crt-static";
+
 /// Names a static agent to be used instead of building one.
 const OVERRIDE: &str = "MINIONS_RIG_AGENT";
 
@@ -36,7 +39,7 @@ fn build(workspace: &Workspace, what: &[&str]) -> anyhow::Result<PathBuf> {
     build
         .args(["--profile", "agent", "--target", TARGET, "--locked"])
         .args(what)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        .env("RUSTFLAGS", RUSTFLAGS);
     command::run(&mut build)?;
     Ok(workspace.target().join(TARGET).join("agent"))
 }

@@ -46,6 +46,16 @@ pub(crate) const TEST_NEEDS: [Need; 9] = [
     Need { package: "shellcheck", is_met: || on_path("shellcheck") },
 ];
 
+/// Whom the benches measure against, and the load generator.
+pub(crate) const BENCH_NEEDS: [Need; 6] = [
+    Need { package: "nginx-light", is_met: || on_path("nginx") },
+    Need { package: "wrk", is_met: || on_path("wrk") },
+    Need { package: "qemu-guest-agent", is_met: || Path::new("/usr/sbin/qemu-ga").exists() },
+    Need { package: "openssh-server", is_met: || Path::new("/usr/sbin/sshd").exists() },
+    Need { package: "openssh-client", is_met: || on_path("ssh") },
+    Need { package: "socat", is_met: || on_path("socat") },
+];
+
 /// Why packages are not there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AptError {

@@ -25,6 +25,9 @@ pub(crate) const VM_STEPS: usize = 5;
 /// How many steps [`for_tests`] takes.
 pub(crate) const TEST_STEPS: usize = VM_STEPS + 3;
 
+/// How many steps [`for_bench`] takes.
+pub(crate) const BENCH_STEPS: usize = VM_STEPS;
+
 /// Prepares all that a VM is booted from.
 pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     prepare(workspace, steps, &[])
@@ -37,6 +40,11 @@ pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Res
     steps.run("Debian guest", || debian::ensure(workspace.rig()))?;
     steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(workspace.rig()))?;
     steps.run("python tools", || python::ensure(&workspace.rig().venv()))
+}
+
+/// Prepares a VM, and those whom it is measured against.
+pub(crate) fn for_bench(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
+    prepare(workspace, steps, &apt::BENCH_NEEDS)
 }
 
 fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::Result<()> {

@@ -1,0 +1,121 @@
+//! The agent as a program in a guest: how big, how hungry, how soon there.
+
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+
+use super::{
+    Options, Programs, exec,
+    keep_alive::KeepAlive,
+    measure::Series,
+    process::Usage,
+    qemu_ga::{self, QemuGa},
+    report::{Aim, Report, Row, Unit},
+    site::{self, Daemon},
+    talk,
+};
+
+/// For an answer after the start.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// One agent's figures.
+#[derive(Debug, Default)]
+struct Figures {
+    size_mb: Series,
+    idle_mb: Series,
+    used_mb: Series,
+    start_ms: Series,
+}
+
+pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Report> {
+    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
+    let execs = if options.quick { 50 } else { 1000 };
+    for _ in 0..options.rounds {
+        measure_ours(programs, execs, &mut ours)?;
+        measure_qemu_ga(execs, &mut theirs)?;
+    }
+    let row = |case: &str, unit, ours, theirs, most| Row {
+        case: case.into(),
+        unit,
+        ours,
+        peer: Some(("qemu-ga", theirs)),
+        aim: Some(Aim::AtMost(most)),
+    };
+    let rows = vec![
+        row(
+            "size (qemu-ga's without its libraries)",
+            Unit::Megabytes,
+            ours.size_mb,
+            theirs.size_mb,
+            1.5,
+        ),
+        row("RSS, idle", Unit::Megabytes, ours.idle_mb, theirs.idle_mb, 2.5),
+        row("RSS after 1,000 execs", Unit::Megabytes, ours.used_mb, theirs.used_mb, 2.5),
+        row("start to first answer", Unit::Milliseconds, ours.start_ms, theirs.start_ms, 10.0),
+    ];
+    Ok(Report { bench: "agent", rows })
+}
+
+fn measure_ours(programs: &Programs, execs: u32, figures: &mut Figures) -> anyhow::Result<()> {
+    let dir = site::directory()?;
+    let socket = site::vm_socket(dir.path());
+    let started = Instant::now();
+    let agent = site::start_agent(programs, dir.path())?;
+    let mut connection = until_connected(started, || {
+        let stream = UnixStream::connect(&socket).ok()?;
+        talk::handshake(stream).ok()
+    })?;
+    talk::ask_health(&mut connection)?;
+    figures.start_ms.push(started.elapsed().as_secs_f64() * 1e3);
+    figures.size_mb.push(size_mb(&programs.agent)?);
+    figures.idle_mb.push(Usage::of(agent.pid())?.rss_mb);
+    let daemon = Daemon::ready(programs, dir.path())?;
+    let mut rest = KeepAlive::unix(&daemon.socket)?;
+    for _ in 0..execs {
+        exec::exec(&mut rest)?;
+    }
+    figures.used_mb.push(Usage::of(agent.pid())?.rss_mb);
+    Ok(())
+}
+
+fn measure_qemu_ga(execs: u32, figures: &mut Figures) -> anyhow::Result<()> {
+    let dir = site::directory()?;
+    let started = Instant::now();
+    let agent = QemuGa::start(dir.path())?;
+    let mut client = until_connected(started, || agent.connect().ok())?;
+    client.ping()?;
+    figures.start_ms.push(started.elapsed().as_secs_f64() * 1e3);
+    figures.size_mb.push(size_mb(Path::new(qemu_ga::PROGRAM))?);
+    figures.idle_mb.push(Usage::of(agent.program.pid())?.rss_mb);
+    for _ in 0..execs {
+        client.exec(exec::PROGRAM)?;
+    }
+    figures.used_mb.push(Usage::of(agent.program.pid())?.rss_mb);
+    Ok(())
+}
+
+/// Tries without a pause that would be measured, but lets others run.
+fn until_connected<T>(
+    started: Instant,
+    mut connect: impl FnMut() -> Option<T>,
+) -> anyhow::Result<T> {
+    loop {
+        if let Some(connection) = connect() {
+            return Ok(connection);
+        }
+        ensure!(started.elapsed() < DEADLINE, "an agent does not listen");
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+fn size_mb(program: &Path) -> anyhow::Result<f64> {
+    let size = fs::metadata(program).with_context(|| format!("no {}", program.display()))?.len();
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let size = size as f64;
+    Ok(size / 1e6)
+}

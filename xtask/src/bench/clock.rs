@@ -1,0 +1,25 @@
+//! How long things take.
+
+use std::time::{Duration, Instant};
+
+use super::measure::quantile;
+
+pub(crate) fn microseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// The median of `times` runs of `work`, in microseconds.
+pub(crate) fn p50(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let mut samples = Vec::new();
+    for _ in 0..times {
+        samples.push(microseconds(timed(&mut work)?));
+    }
+    Ok(quantile(&samples, 0.5))
+}
+
+/// One run of `work`.
+pub(crate) fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    work()?;
+    Ok(started.elapsed())
+}

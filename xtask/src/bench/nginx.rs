@@ -1,0 +1,76 @@
+//! nginx twice: one that knows the answer, and one that is a proxy for it, with nothing in it that is
+//! not needed and every connection kept.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::Context;
+
+use super::{process::Background, responder::REPLY, site::free_address};
+
+/// Ended together.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    proxy: Background,
+    _upstream: Background,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    /// Starts both; all of their files are in `dir`.
+    pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let socket = dir.join("upstream.sock");
+        let server = format!(
+            "server {{ listen unix:{0}; keepalive_requests 100000000; location / {{ \
+             default_type application/json; return 200 '{REPLY}'; }} }}",
+            socket.display()
+        );
+        let mut upstream = start(dir, "upstream", 1, &server)?;
+        upstream.wait_until("nginx has its socket", || socket.exists().then_some(()))?;
+        let server = format!(
+            "upstream behind {{ server unix:{}; keepalive 64; keepalive_requests 100000000; }}\n\
+             server {{ listen {address}; keepalive_requests 100000000; location / {{ \
+             proxy_pass http://behind; proxy_http_version 1.1; \
+             proxy_set_header Connection \"\"; }} }}",
+            socket.display()
+        );
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut proxy = start(dir, "proxy", workers, &server)?;
+        proxy.wait_until("nginx listens", || TcpStream::connect(address).ok())?;
+        Ok(Self { proxy, _upstream: upstream, address })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The proxy's.
+    pub(crate) fn pid(&self) -> u32 {
+        self.proxy.pid()
+    }
+}
+
+fn start(dir: &Path, name: &str, workers: usize, server: &str) -> anyhow::Result<Background> {
+    let own = dir.join(name);
+    fs::create_dir(&own).with_context(|| format!("cannot create {}", own.display()))?;
+    let dir = own.display();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("{what}_temp_path {dir}/{what};"))
+        .concat();
+    let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
+    let configuration = format!(
+        "{user}daemon off;\nworker_processes {workers};\npid {dir}/pid;\nerror_log stderr warn;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; {temporary}\n{server}\n}}\n"
+    );
+    let file = own.join("nginx.conf");
+    fs::write(&file, configuration).context("cannot configure nginx")?;
+    let mut command = Command::new("nginx");
+    command.arg("-e").arg("stderr").arg("-c").arg(&file);
+    Background::spawn(&command, &own.join("log"))
+}

@@ -1,0 +1,84 @@
+//! QEMU's guest agent on a Unix socket, which it takes without a VM.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use super::process::Background;
+
+/// Where Debian puts it.
+pub(crate) const PROGRAM: &str = "/usr/sbin/qemu-ga";
+
+/// The running agent.
+#[derive(Debug)]
+pub(crate) struct QemuGa {
+    pub(crate) program: Background,
+    socket: PathBuf,
+}
+
+impl QemuGa {
+    /// Starts it and returns at once; all of its files are in `dir`.
+    pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
+        let socket = dir.join("qga.sock");
+        let mut command = Command::new(PROGRAM);
+        command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir);
+        command.arg("-f").arg(dir.join("qga.pid"));
+        let program = Background::spawn(&command, &dir.join("qga.log"))?;
+        Ok(Self { program, socket })
+    }
+
+    /// Its only client, if it listens already.
+    pub(crate) fn connect(&self) -> anyhow::Result<Client> {
+        let stream = UnixStream::connect(&self.socket).context("cannot connect to qemu-ga")?;
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    /// Likewise, once it does.
+    pub(crate) fn connect_soon(&mut self) -> anyhow::Result<Client> {
+        let socket = self.socket.clone();
+        let connected = || UnixStream::connect(&socket).ok();
+        let stream = self.program.wait_until("qemu-ga listens", connected)?;
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+}
+
+/// One connection; qemu-ga serves no second one beside it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    pub(crate) fn ping(&mut self) -> anyhow::Result<()> {
+        self.ask(&json!({ "execute": "guest-ping" })).map(drop)
+    }
+
+    /// Runs `path` and asks for its end without a pause.
+    pub(crate) fn exec(&mut self, path: &str) -> anyhow::Result<()> {
+        let arguments = json!({ "path": path, "capture-output": true });
+        let started = self.ask(&json!({ "execute": "guest-exec", "arguments": arguments }))?;
+        let status = json!({
+            "execute": "guest-exec-status",
+            "arguments": { "pid": started["pid"] },
+        });
+        while self.ask(&status)?["exited"] != true {}
+        Ok(())
+    }
+
+    fn ask(&mut self, request: &Value) -> anyhow::Result<Value> {
+        writeln!(self.stream.get_mut(), "{request}")?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let mut reply: Value = serde_json::from_str(&line).context("qemu-ga's answer")?;
+        match reply.get_mut("return") {
+            Some(value) => Ok(value.take()),
+            None => bail!("qemu-ga answered {line}"),
+        }
+    }
+}

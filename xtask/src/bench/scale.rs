@@ -1,0 +1,105 @@
+//! From one VM to five thousand, behind fake sockets: against itself with one.
+
+use std::{fs, path::Path, thread, time::Duration};
+
+use anyhow::Context;
+
+use super::{
+    Options, Programs,
+    clock::timed,
+    measure::Series,
+    plot::{self, Curve},
+    process::Usage,
+    report::{Aim, Report, Row, Unit},
+    site::{self, Daemon},
+    wrk,
+};
+
+const COUNTS: [u32; 4] = [1, 100, 1000, 5000];
+
+/// What the aims are for.
+const AIMED_AT: u32 = 1000;
+
+/// How long an idle daemon is looked at: two rounds of probes of every VM.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What is left of the start's work when all are ready.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// A daemon's figures with so many VMs.
+#[derive(Debug, Default)]
+struct Figures {
+    ready_ms: Series,
+    rss_mb: Series,
+    idle_percent: Series,
+    health_p50_us: Series,
+}
+
+pub(crate) fn run(programs: &Programs, options: &Options, out: &Path) -> anyhow::Result<Report> {
+    let mut figures: [Figures; COUNTS.len()] = Default::default();
+    for _ in 0..options.rounds {
+        for (count, figures) in COUNTS.into_iter().zip(&mut figures) {
+            measure(programs, options, count, figures)?;
+        }
+    }
+    let medians = |of: fn(&Figures) -> &Series| {
+        figures.iter().map(|figures| of(figures).median()).collect::<Vec<f64>>()
+    };
+    let latency = Curve {
+        label: "health p50, µs",
+        colour: "#1f5fa8",
+        values: medians(|figures| &figures.health_p50_us),
+    };
+    let memory =
+        Curve { label: "RSS, MB", colour: "#b3471f", values: medians(|figures| &figures.rss_mb) };
+    let picture = plot::svg("minionsd and the number of VMs", &COUNTS, &latency, &memory);
+    fs::write(out.join("scale.svg"), picture).context("cannot write the plot")?;
+    Ok(report(figures))
+}
+
+fn measure(
+    programs: &Programs,
+    options: &Options,
+    count: u32,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let dir = site::directory()?;
+    let _responder = site::responder(programs, dir.path(), count)?;
+    let mut daemon = None;
+    let ready = timed(|| {
+        let daemon = daemon.insert(Daemon::start(programs, dir.path())?);
+        daemon.wait_until_ready(count)
+    })?;
+    let daemon = daemon.context("a daemon that is ready has been started")?;
+    figures.ready_ms.push(ready.as_secs_f64() * 1e3);
+    let pid = daemon.program.pid();
+    let idle = if options.quick { IDLE / 10 } else { IDLE };
+    thread::sleep(SETTLING.min(idle));
+    let before = Usage::of(pid)?;
+    thread::sleep(idle);
+    let after = Usage::of(pid)?;
+    figures.rss_mb.push(after.rss_mb);
+    let busy = after.cpu.saturating_sub(before.cpu);
+    figures.idle_percent.push(100.0 * busy.as_secs_f64() / idle.as_secs_f64());
+    let load = wrk::run(daemon.address, "/vms/vm-1/health", 1, Duration::from_secs(2))?;
+    figures.health_p50_us.push(load.p50_us);
+    Ok(())
+}
+
+fn report(figures: [Figures; COUNTS.len()]) -> Report {
+    let one_p50_us = figures[0].health_p50_us.clone();
+    let mut rows = Vec::new();
+    for (count, figures) in COUNTS.into_iter().zip(figures) {
+        let aim = |most| (count == AIMED_AT).then_some(Aim::AtMost(most));
+        let mut row = |what: &str, unit, ours, peer, aim| {
+            rows.push(Row { case: format!("{count} VMs: {what}"), unit, ours, peer, aim });
+        };
+        row("all ready", Unit::Milliseconds, figures.ready_ms, None, aim(1000.0));
+        row("RSS", Unit::Megabytes, figures.rss_mb, None, aim(30.0));
+        row("idle", Unit::PercentOfACore, figures.idle_percent, None, aim(1.0));
+        let peer = (count > 1).then(|| ("1 VM", one_p50_us.clone()));
+        let aim = (count == AIMED_AT).then_some(Aim::RatioAtMost(1.1));
+        row("health p50", Unit::Microseconds, figures.health_p50_us, peer, aim);
+    }
+    Report { bench: "scale", rows }
+}

@@ -1,0 +1,105 @@
+//! What a bench stands on: a directory with VM sockets, and a minionsd over it.
+
+use std::{
+    fs::{self, Permissions},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use super::{Programs, keep_alive::KeepAlive, process::Background};
+
+/// The VM that calls go to. Others are `vm-2`, `vm-3`, ….
+pub(crate) const VM: &str = "vm-1";
+
+/// A directory that minionsd takes sockets from: not writable by others, and with a short path.
+pub(crate) fn directory() -> anyhow::Result<TempDir> {
+    let dir = tempfile::Builder::new()
+        .prefix("minions-bench-")
+        .tempdir()
+        .context("cannot create a directory for the sockets")?;
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
+    Ok(dir)
+}
+
+/// An address of this machine that nobody has at the moment.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    Ok(listener.local_addr()?)
+}
+
+/// A fake VMM with `count` VMs in `dir`, whose agents cost nothing.
+pub(crate) fn responder(programs: &Programs, dir: &Path, count: u32) -> anyhow::Result<Background> {
+    let mut command = Command::new(&programs.xtask);
+    command.arg("bench-responder").arg(dir).arg(count.to_string());
+    let mut responder = Background::spawn(&command, &dir.join("responder.log"))?;
+    let last = dir.join(format!("vm-{count}.vsock"));
+    responder.wait_until("all VM sockets are there", || last.exists().then_some(()))?;
+    Ok(responder)
+}
+
+/// The agent itself, outside of any VM: it speaks CONNECT and OK for its VMM.
+pub(crate) fn agent(programs: &Programs, dir: &Path) -> anyhow::Result<Background> {
+    let socket = vm_socket(dir);
+    let mut agent = start_agent(programs, dir)?;
+    agent.wait_until("the agent listens", || socket.exists().then_some(()))?;
+    Ok(agent)
+}
+
+/// Likewise, and returns at once.
+pub(crate) fn start_agent(programs: &Programs, dir: &Path) -> anyhow::Result<Background> {
+    let mut command = Command::new(&programs.agent);
+    command.arg("--listen").arg(format!("hybrid:{}", vm_socket(dir).display()));
+    Background::spawn(&command, &dir.join("agent.log"))
+}
+
+/// Where [`VM`] is in `dir`.
+pub(crate) fn vm_socket(dir: &Path) -> PathBuf {
+    dir.join(format!("{VM}.vsock"))
+}
+
+/// minionsd.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) program: Background,
+    pub(crate) address: SocketAddr,
+    pub(crate) socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it over the sockets in `dir`.
+    pub(crate) fn start(programs: &Programs, dir: &Path) -> anyhow::Result<Self> {
+        let (address, socket) = (free_address()?, dir.join("minionsd.sock"));
+        let mut command = Command::new(&programs.minionsd);
+        command.args(["--listen", &address.to_string(), "--unix-socket"]).arg(&socket);
+        command.arg("--socket-dir").arg(dir);
+        let program = Background::spawn(&command, &dir.join("minionsd.log"))?;
+        Ok(Self { program, address, socket })
+    }
+
+    /// Waits until `count` VMs are ready.
+    pub(crate) fn wait_until_ready(&mut self, count: u32) -> anyhow::Result<()> {
+        let (what, socket) = (format!("{count} VMs are ready"), &self.socket);
+        let mut connection = None;
+        self.program.wait_until(&what, || {
+            if connection.is_none() {
+                connection = KeepAlive::unix(socket).ok();
+            }
+            let vms = connection.as_mut()?.get("/vms").ok()?;
+            let vms = vms["vms"].as_array()?.iter();
+            let ready = vms.filter(|vm| vm["state"] == "ready").count();
+            (ready == usize::try_from(count).ok()?).then_some(())
+        })
+    }
+
+    /// Starts it, and waits until its one VM is ready.
+    pub(crate) fn ready(programs: &Programs, dir: &Path) -> anyhow::Result<Self> {
+        let mut daemon = Self::start(programs, dir)?;
+        daemon.wait_until_ready(1)?;
+        Ok(daemon)
+    }
+}

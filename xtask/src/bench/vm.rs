@@ -1,0 +1,90 @@
+//! A real VM: what minionsd and the agent add to the way through VMM and guest.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+use testkit::rig::{Artifacts, Vm, VmConfig};
+
+use super::{
+    Options, Programs,
+    clock::p50,
+    exec::{self, PROGRAM},
+    keep_alive::KeepAlive,
+    measure::Series,
+    report::{Aim, Report, Row, Unit},
+    site::{self, Daemon, VM},
+};
+
+const AGENT_PORT: u32 = 1024;
+const ECHO_PORT: u32 = 5000;
+
+/// As long as a health reply with its prefix.
+const ECHOED: usize = 360;
+
+/// A boot takes three seconds; this is for a machine that is very busy.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Report> {
+    let dir = site::directory()?;
+    let mut vm = Vm::boot(&Artifacts::locate()?, VmConfig::new(VM, dir.path()))?;
+    vm.wait_for_port(AGENT_PORT, BOOT_TIMEOUT)?;
+    let daemon = Daemon::ready(programs, dir.path())?;
+    let mut rest = KeepAlive::unix(&daemon.socket)?;
+    let echo = json!({ "command": "vsock-probe", "args": ["echo", ECHO_PORT.to_string()] });
+    start(&mut rest, echo)?;
+    vm.wait_for_port(ECHO_PORT, BOOT_TIMEOUT)?;
+    let mut echo = vm.connect(ECHO_PORT)?;
+    let (times, spawns) = if options.quick { (50, 5) } else { (500, 50) };
+    let [mut health_us, mut echo_us, mut exec_us, mut spawn_us] = [const { Vec::new() }; 4];
+    for _ in 0..options.rounds {
+        health_us.push(p50(times, || rest.get(&format!("/vms/{VM}/health")).map(drop))?);
+        echo_us.push(p50(times, || echoed(&mut echo))?);
+        exec_us.push(p50(spawns, || exec::exec(&mut rest))?);
+        spawn_us.push(spawned_inside(&mut rest, spawns)?);
+    }
+    let [health_us, echo_us, exec_us, spawn_us] = [health_us, echo_us, exec_us, spawn_us]
+        .map(|samples| samples.into_iter().collect::<Series>());
+    let row = |case: &str, ours, peer, theirs, most| Row {
+        case: case.into(),
+        unit: Unit::Microseconds,
+        ours,
+        peer: Some((peer, theirs)),
+        aim: Some(Aim::RatioAtMost(most)),
+    };
+    let floor = spawn_us.plus(&echo_us);
+    let rows = vec![
+        row("health over REST, p50", health_us, "vsock echo", echo_us, 1.5),
+        row("true over REST, p50", exec_us, "spawn + echo", floor, 1.15),
+    ];
+    Ok(Report { bench: "vm", rows })
+}
+
+/// Starts a program that goes on by itself.
+fn start(rest: &mut KeepAlive<UnixStream>, mut program: serde_json::Value) -> anyhow::Result<()> {
+    program["detach"] = true.into();
+    rest.post_for(202, &format!("/vms/{VM}/exec"), &program).map(drop)
+}
+
+fn echoed(stream: &mut UnixStream) -> anyhow::Result<()> {
+    let mut bytes = [b'x'; ECHOED];
+    stream.write_all(&bytes)?;
+    stream.read_exact(&mut bytes)?;
+    Ok(())
+}
+
+/// What a program in the guest measures, in microseconds: no host is in it.
+fn spawned_inside(rest: &mut KeepAlive<UnixStream>, times: u32) -> anyhow::Result<f64> {
+    let program = json!({
+        "command": "vsock-probe",
+        "args": ["spawn", times.to_string(), PROGRAM],
+    });
+    let result = rest.post(&format!("/vms/{VM}/exec"), &program)?;
+    ensure!(result["exit_code"] == 0, "{result}");
+    let said = result["stdout"].as_str().unwrap_or_default();
+    said.trim().parse().with_context(|| format!("the guest says {said:?}"))
+}
