@@ -45,6 +45,7 @@ pub mod privileges;
 mod replace_file;
 mod session;
 pub mod supervision;
+mod watched;
 
 pub use agent::{Agent, Config, StartError};
 pub use capability::{Capabilities, Capability};

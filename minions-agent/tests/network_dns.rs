@@ -160,9 +160,25 @@ async fn a_service_that_is_not_running_owns_nothing() {
 }
 
 #[tokio::test]
-async fn networkd_is_told_to_keep_off_where_it_runs() {
-    let running = "mkdir -p /run/systemd/netif; touch /run/systemd/netif/state";
-    let guest = Guest::with(running, 0).await;
+async fn a_resolved_that_the_boot_has_yet_to_start_owns_them_already() {
+    let enabled = "mkdir -p /run/systemd/system /etc/systemd/system
+        ln -s /lib/systemd/system/systemd-resolved.service \
+            /etc/systemd/system/dbus-org.freedesktop.resolve1.service
+        ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf";
+    let guest = Guest::with(enabled, 0).await;
+    let changed = guest.change(json!({})).await.unwrap();
+    assert_eq!(changed.dns_owner.as_deref(), Some("systemd_resolved"));
+    assert!(guest.sh(&format!("cat {DROP_IN}")).contains("DNS=1.1.1.1"));
+    let link = "../run/systemd/resolve/stub-resolv.conf\n";
+    assert_eq!(guest.sh("readlink /etc/resolv.conf"), link);
+    // Nobody waits for it: the boot may have other things to do first.
+    let asked = "--no-ask-password --no-block reload-or-restart systemd-resolved.service\n";
+    assert_eq!(guest.asked(), asked);
+}
+
+#[tokio::test]
+async fn networkd_is_told_to_keep_off_wherever_it_may_be_started() {
+    let guest = Guest::with("mkdir -p /run/systemd/system", 0).await;
     guest.change(json!({})).await.unwrap();
     let text = guest.sh("cat /run/systemd/network/00-minions-eth0.network");
     assert!(text.ends_with("[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n"), "{text}");

@@ -31,7 +31,6 @@ mod registry;
 mod ring;
 mod tail;
 mod user;
-mod watched;
 
 pub(crate) use object::{Exec, ExecRefusal};
 pub(crate) use process::signal::of as raw_signal;

@@ -25,7 +25,7 @@ pub(super) enum Read {
 impl Pipe {
     /// Takes a descriptor that was opened with `O_NONBLOCK`.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self(Arc::new(super::watched::watch(fd)?)))
+        Ok(Self(Arc::new(crate::watched::watch(fd)?)))
     }
 
     /// Waits for something to read. Cancel safe.

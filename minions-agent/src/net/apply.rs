@@ -109,7 +109,7 @@ impl Work<'_> {
             }
             let Some((owner, plan)) = dns else { return Ok(()) };
             owner.write(&places, &plan).map_err(|source| NetworkError::File { path, source })?;
-            owner.reload().map_err(NetworkError::Reload)
+            owner.reload(&places).map_err(NetworkError::Reload)
         });
         written.await.unwrap_or_else(|error| Err(NetworkError::Reload(io::Error::other(error))))
     }

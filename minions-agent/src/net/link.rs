@@ -99,6 +99,11 @@ pub(super) async fn set_mtu(rtnl: &Rtnl, index: Index, mtu: u32) -> Result<(), S
 }
 
 impl Link {
+    /// Not made by software.
+    pub(super) fn is_device(&self) -> bool {
+        self.rank == Rank::Device
+    }
+
     fn of(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {

@@ -15,11 +15,13 @@
 
 mod address;
 mod apply;
+mod arrival;
 mod change;
 mod desired;
 mod dns;
 mod dns_query;
 mod error;
+mod events;
 pub(crate) mod interfaces;
 mod journal;
 mod link;
@@ -82,10 +84,13 @@ impl Network {
         Self { shared }
     }
 
-    /// Makes the network what `plan` says, or leaves it as it is.
+    /// Makes the network what `plan` says, or leaves it as it is. An interface that isn't there is given
+    /// a few seconds to come.
     ///
     /// Dropping the future doesn't stop a change that has begun.
     pub(crate) async fn configure(&self, plan: NetworkPlan) -> Result<NetworkChanged, ChangeError> {
+        // Before its turn: who confirms, or a deadline, doesn't wait for a card.
+        arrival::wait(&plan, &self.shared.places.run).await;
         let turn = Arc::clone(&self.shared.turn).lock_owned().await;
         let shared = Arc::clone(&self.shared);
         let work = tokio::spawn(in_turn(shared, turn, plan));

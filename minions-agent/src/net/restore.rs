@@ -43,7 +43,8 @@ pub(super) async fn run(snapshot: &Snapshot, places: &Places) -> Result<(), Netw
         let restored = restored.map_err(|source| NetworkError::File { path, source });
         let written = first.note(restored).unwrap_or(false);
         if written && file.path == owner.file(places) {
-            let reloaded = tokio::task::spawn_blocking(move || owner.reload()).await;
+            let places = places.clone();
+            let reloaded = tokio::task::spawn_blocking(move || owner.reload(&places)).await;
             let reloaded = reloaded.unwrap_or_else(|error| Err(io::Error::other(error)));
             first.note(reloaded.map_err(NetworkError::Reload));
         }

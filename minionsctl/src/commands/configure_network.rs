@@ -50,13 +50,14 @@ async fn direct(
     let unfit = |error: serde_json::Error| Failure::Output(error.into());
     let json = serde_json::to_value(body).map_err(unfit)?;
     let change: ChangeNetwork = serde_json::from_value(json).map_err(unfit)?;
+    let patience = context.timeout.unwrap_or(CHANGE);
     if change.beyond_base().is_none() {
         let (Some(ip), Some(gateway)) = (change.ip, change.gateway) else {
             return Err(Failure::Usage("--ip and --gateway go together"));
         };
         let call = ConfigureNetwork { ip, gateway, dns: change.dns.unwrap_or_default() };
         call.plan()?;
-        return Printer::json(&agent::call(socket, &call, context.quick_direct()).await?.json);
+        return Printer::json(&agent::call(socket, &call, patience).await?.json);
     }
     change.plan()?;
     let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
@@ -64,7 +65,6 @@ async fn direct(
     if !features.iter().any(|feature| feature == NETWORK_FEATURE) {
         return Err(Failure::Usage("this agent takes --ip, --gateway and --dns only"));
     }
-    let patience = context.timeout.unwrap_or(CHANGE);
     Printer::json(&agent::call(socket, &change, patience).await?.json)
 }
 

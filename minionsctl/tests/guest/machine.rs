@@ -17,9 +17,6 @@ pub(crate) const BOOT: Duration = Duration::from_secs(240);
 /// For whatever happens soon in such a guest.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 
-/// Prints the name of the network card, once there is one.
-pub(crate) const CARD: &str = "ls /sys/class/net | grep -v '^lo$' || true";
-
 /// Nobody in particular: who has no rights on this machine.
 const NOBODY: u32 = 65534;
 

@@ -8,3 +8,4 @@ mod dns;
 mod first_process;
 mod machine;
 mod port;
+mod rollback;

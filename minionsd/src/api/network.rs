@@ -82,7 +82,7 @@ pub(super) async fn put_network(
             let base =
                 convert::base(change).map_err(|invalid| about(ApiError::invalid(&invalid)))?;
             base.plan().map_err(|invalid| about(ApiError::invalid(&invalid)))?;
-            set(&vm, &base, patience.deadline_or(PATIENCE)).await
+            set(&vm, &base, patience.deadline_or(CHANGE_PATIENCE)).await
         }
         Some(field) => {
             change.plan().map_err(|invalid| about(ApiError::invalid(&invalid)))?;
@@ -94,13 +94,14 @@ pub(super) async fn put_network(
     Ok(Json(convert::applied(changed)))
 }
 
-/// What every agent can.
+/// What every agent can. It may take as long as a card takes to be there, or a service to start anew, so it
+/// isn't in the way of quick calls.
 async fn set(
     vm: &Vm,
     base: &ConfigureNetwork,
     deadline: Instant,
 ) -> Result<NetworkChanged, CallError> {
-    vm.client().call(base, Lane::Quick, deadline).await
+    vm.client().call(base, Lane::Beside, deadline).await
 }
 
 /// What only newer ones can. It may take as long as a gateway takes not to answer, so it isn't in the way

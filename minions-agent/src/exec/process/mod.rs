@@ -73,7 +73,7 @@ pub(super) struct End {
 impl Process {
     pub(super) fn watch(started: Started) -> io::Result<Self> {
         let Started { child, pid, pidfd, tree } = started;
-        let pidfd = super::watched::watch(pidfd)?;
+        let pidfd = crate::watched::watch(pidfd)?;
         Ok(Self { child: Some(child), pid, pidfd, tree, end: None })
     }
 

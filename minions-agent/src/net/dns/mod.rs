@@ -55,7 +55,8 @@ impl Owner {
         }
     }
 
-    /// A service that isn't running owns nothing, whatever it has left behind.
+    /// A service that isn't running owns nothing, whatever it has left behind; but one that the guest's
+    /// boot will start does.
     pub(super) fn detect(places: &Places) -> Self {
         let saved = SavedFile::read(&places.resolv_conf);
         let (target, text) = match saved.map(|file| file.was) {
@@ -66,7 +67,9 @@ impl Owner {
             _ => return Self::ResolvConf,
         };
         let target = target.to_string_lossy();
-        if resolved::owns(&target, &text) && resolved::is_running(&places.run) {
+        if resolved::owns(&target, &text)
+            && (resolved::is_running(&places.run) || resolved::will_run(places))
+        {
             Self::Resolved
         } else if network_manager::owns(&target, &text) && network_manager::is_running(&places.run)
         {
@@ -103,10 +106,10 @@ impl Owner {
     }
 
     /// Has its service read its files. Blocks.
-    pub(super) fn reload(self) -> io::Result<()> {
+    pub(super) fn reload(self, places: &Places) -> io::Result<()> {
         match self {
             Self::ResolvConf => Ok(()),
-            Self::Resolved => service::reload_or_restart("systemd-resolved.service"),
+            Self::Resolved => resolved::reload(&places.run),
             Self::NetworkManager => service::reload("NetworkManager.service"),
         }
     }

@@ -1,8 +1,16 @@
 //! systemd-resolved: a drop-in of resolved.conf(5).
 
+use super::{Places, service};
+use crate::net::networkd;
 use minions_proto::message::DnsPlan;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+
+const UNIT: &str = "systemd-resolved.service";
+
+/// What enabling it makes, whatever target wants it.
+const ALIAS: &str = "systemd/system/dbus-org.freedesktop.resolve1.service";
 
 /// Its own stub, which it also offers where `resolv.conf` is no link.
 const STUB: &str = "nameserver 127.0.0.53";
@@ -17,6 +25,19 @@ pub(super) fn owns(target: &str, text: &str) -> bool {
 /// Its socket goes with it.
 pub(super) fn is_running(run: &Path) -> bool {
     run.join("systemd/resolve/io.systemd.Resolve").exists()
+}
+
+/// Whether it is enabled: the agent is up before it, and may be asked before it runs.
+pub(super) fn will_run(places: &Places) -> bool {
+    let etc = places.resolv_conf.parent();
+    networkd::systemd_runs(&places.run)
+        && etc.is_some_and(|etc| etc.join(ALIAS).symlink_metadata().is_ok())
+}
+
+/// Has it read its files. One that doesn't run yet reads them when it starts, which may be as late as the
+/// boot likes. Blocks.
+pub(super) fn reload(run: &Path) -> io::Result<()> {
+    if is_running(run) { service::reload_or_restart(UNIT) } else { service::start_later(UNIT) }
 }
 
 /// By name the last of all drop-ins, so that nothing comes behind it.

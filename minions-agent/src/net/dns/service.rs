@@ -21,6 +21,11 @@ pub(super) fn reload_or_restart(unit: &str) -> io::Result<()> {
     systemctl(&["reload-or-restart", unit])
 }
 
+/// Sees to it that it starts with its files as they are now, and doesn't wait for that.
+pub(super) fn start_later(unit: &str) -> io::Result<()> {
+    systemctl(&["--no-block", "reload-or-restart", unit])
+}
+
 pub(super) fn reload(unit: &str) -> io::Result<()> {
     systemctl(&["reload", unit])
 }

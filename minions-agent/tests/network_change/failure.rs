@@ -1,0 +1,77 @@
+//! A change that fails leaves no trace.
+
+use crate::guest::Guest;
+use minions_proto::ErrorCode;
+use minions_proto::message::ConfigureNetwork;
+use serde_json::json;
+
+#[tokio::test]
+async fn whatever_fails_leaves_everything_as_it_was() {
+    for (change, step) in [
+        // Nobody there.
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.250"] }] }),
+            "verify_gateway",
+        ),
+        (
+            json!({ "interfaces": [{ "addresses": ["2001:db8::2/64"], "gateways": ["2001:db8::250"] }] }),
+            "verify_gateway",
+        ),
+        (
+            json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.250", "verify": ["gateway"] }),
+            "verify_gateway",
+        ),
+        // The neighbour has it.
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.66/16"], "gateways": ["10.0.0.1"] }] }),
+            "addresses",
+        ),
+        (json!({ "interfaces": [{ "addresses": ["2001:db8::66/64"] }] }), "verify_addresses"),
+        // The kernel knows no way to the next hop.
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"] }],
+                 "routes": [{ "to": "10.9.9.0/24", "via": "203.0.113.1", "interface": "lo" }] }),
+            "routes",
+        ),
+        // No server there: nothing listens on the neighbour.
+        (
+            json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.1"] }],
+                 "dns": ["10.0.0.1"], "hostname": "after", "mtu": 1420, "verify": ["dns"] }),
+            "verify_dns",
+        ),
+    ] {
+        let (guest, before) = Guest::with_history().await;
+        let error = guest.change(change.clone()).await.unwrap_err();
+        assert_eq!(error.code, Some(ErrorCode::NetworkFailed), "{change}: {error:?}");
+        assert_eq!((error.step.as_deref(), error.restored), (Some(step), Some(true)), "{error:?}");
+        guest.is_again(&before).await;
+        assert_eq!(guest.journal(), "", "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_base_request_that_fails_half_way_leaves_everything_as_it_was() {
+    let (guest, _) = Guest::with_history().await;
+    // A file system that can't be written to.
+    guest.sh("mount -o remount,ro /etc");
+    let before = guest.state();
+    let base = ConfigureNetwork {
+        ip: "10.0.0.2/16".into(),
+        gateway: "10.0.0.1".into(),
+        dns: vec!["1.1.1.1".into()],
+    };
+    let error = guest.agent.call(&base).await.unwrap_err();
+    assert_eq!((error.step.as_deref(), error.restored), (Some("dns"), Some(true)), "{error:?}");
+    guest.is_again(&before).await;
+}
+
+#[tokio::test]
+async fn an_interface_that_was_down_is_down_again() {
+    let guest = Guest::start().await;
+    let before = guest.state();
+    let change = json!({ "interfaces": [{ "addresses": ["10.0.0.2/16", "2001:db8::2/64"],
+                                          "gateways": ["10.0.0.250"] }] });
+    let error = guest.change(change).await.unwrap_err();
+    assert_eq!(error.restored, Some(true), "{error:?}");
+    guest.is_again(&before).await;
+}

@@ -1,0 +1,9 @@
+//! The second version of the network configuration, on a real kernel.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod asked;
+mod confirmation;
+mod failure;
+mod guest;
+#[path = "../support/mod.rs"]
+mod support;
