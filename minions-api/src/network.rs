@@ -191,7 +191,7 @@ pub struct PendingChange {
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfirmRequest {
     /// The pending change's.
-    #[cfg_attr(feature = "openapi", schema(max_length = 128))]
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 128))]
     pub id: String,
 }
 

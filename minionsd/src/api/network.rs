@@ -136,7 +136,8 @@ pub(super) async fn confirm_network(
     patience: Patience,
     JsonBody(request): JsonBody<NetworkConfirmRequest>,
 ) -> Result<Json<NetworkConfirmed>, ApiError> {
-    let call = NetworkConfirm { id: request.id };
+    let call = NetworkConfirm { id: request.id }.validate();
+    let call = call.map_err(|invalid| ApiError::invalid(&invalid).about(vm.name().clone()))?;
     let deadline = patience.deadline_or(PATIENCE);
     let confirm = async {
         needs_feature(&vm, None, deadline).await?;

@@ -67,6 +67,28 @@ pub struct NetworkConfirm {
     pub id: String,
 }
 
+/// The longest id of a change, in characters: an agent's own are far shorter.
+pub const MAX_CHANGE_ID: usize = 128;
+
+impl NetworkConfirm {
+    /// Checks the id's length.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::Invalid) for `id`.
+    pub fn validate(self) -> Result<Self, crate::Invalid> {
+        match self.id.chars().count() {
+            1..=MAX_CHANGE_ID => Ok(self),
+            len => Err(crate::Invalid::new(
+                "id",
+                format!(
+                    "has {len} characters: must be 1 to {MAX_CHANGE_ID}, as the change's reply had it"
+                ),
+            )),
+        }
+    }
+}
+
 impl Call for NetworkConfirm {
     type Reply = Done;
     const TYPE: &'static str = "network_confirm";
