@@ -68,7 +68,7 @@ pub struct NetworkConfirm {
 }
 
 /// The longest id of a change, in characters: an agent's own are far shorter.
-pub const MAX_CHANGE_ID: usize = 128;
+const MAX_CHANGE_ID: usize = 128;
 
 impl NetworkConfirm {
     /// Checks the id's length.
