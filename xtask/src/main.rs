@@ -6,7 +6,7 @@
 //! - [`demo`]: boots a VM and shows the four verbs over it, each in three ways.
 //! - [`mod@test`]: every check there is, in order, with one summary line at the end.
 //! - [`mod@soak`]: the daemon over many VMs that misbehave, for as long as one likes.
-//! - [`bench`]: this project and its peers on the same work; tables, JSON, a plot.
+//! - [`mod@bench`]: this project and its peers on the same work; tables, JSON, a plot.
 //! - [`openapi`]: writes or compares the committed API description.
 //! - [`progress`]: the only place that prints.
 

@@ -8,10 +8,10 @@
 //! ```
 //!
 //! What is never allowed: an answer of another VM, of a life of the VM that was over before the call
-//! began, or to an earlier request ([`caller`]); a program that ran twice, or that ran although its
-//! caller was told that it can't have, or that didn't although he was told that it did ([`orders`]); a
-//! failure of a VM that nothing was done to; a VM that doesn't come back ([`watch`]); a daemon that
-//! grows ([`curve`]), panics or ends ([`daemon`]).
+//! began, or to an earlier request (`caller`); a program that ran twice, or that ran although its
+//! caller was told that it can't have, or that didn't although he was told that it did (`orders`); a
+//! failure of a VM that nothing was done to; a VM that doesn't come back (`watch`); a daemon that
+//! grows (`curve`), panics or ends (`daemon`).
 //!
 //! The seed decides which faults come in which order and what callers ask for. When exactly they meet
 //! is the machine's: the same seed is the same pressure, not the same run.
