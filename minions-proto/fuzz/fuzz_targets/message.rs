@@ -25,6 +25,8 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::ExecInspect(call) => encode_request(call),
         Request::ExecSignal(call) => encode_request(call),
         Request::ExecRemove(call) => encode_request(call),
+        Request::SetClock(call) => encode_request(call),
+        Request::Power(call) => encode_request(call),
     }
     .expect("no field grows by more than its escapes, which came in escaped")
 }
