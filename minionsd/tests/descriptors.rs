@@ -39,7 +39,7 @@ impl Daemon {
 
     /// Over a connection of its own: its status, and what it says.
     async fn get(&self, path: &str) -> Option<(u16, Value)> {
-        let http = reqwest::Client::builder()
+        let http = testkit::daemon::http()
             .unix_socket(self.socket.clone())
             .timeout(Duration::from_secs(5))
             .build()

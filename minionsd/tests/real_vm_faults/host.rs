@@ -69,7 +69,7 @@ impl Host {
         let dir =
             tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
         let daemon = DaemonProcess::start(dir.path());
-        let http = reqwest::Client::builder()
+        let http = testkit::daemon::http()
             .unix_socket(dir.path().join("minionsd.sock"))
             .timeout(BOOT)
             .build()
