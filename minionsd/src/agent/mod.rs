@@ -5,6 +5,7 @@
 //! * [`socket`]: a connection with what it costs, and how much a guest may make us keep.
 //! * [`calls`]: how the calls fare, for the supervisor.
 //! * [`client`]: one call, with its deadline and its at most one retry.
+//! * [`health`]: the call that is made most often. [`coalesce`]: how those who wait share it.
 //! * [`open`]: the call that opens a stream, and which agent it is that answers.
 //! * [`stream`]: what that connection carries from then on.
 
@@ -12,7 +13,9 @@ pub(crate) mod calls;
 #[cfg(test)]
 mod cancelled;
 pub(crate) mod client;
+mod coalesce;
 pub(crate) mod connector;
+mod health;
 pub(crate) mod open;
 pub(crate) mod pool;
 pub(crate) mod socket;

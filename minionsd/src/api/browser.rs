@@ -11,20 +11,17 @@
 use super::auth::Peer;
 use super::dashboard;
 use super::problem::ApiError;
+use super::request_id::X_REQUEST_ID;
 use crate::config::Config;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, uri::Authority};
-use axum::middleware::Next;
-use axum::response::Response;
 use minions_api::ErrorCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// For what isn't a page: nothing may be loaded, and nobody may frame it.
 const NOTHING: HeaderValue =
@@ -58,6 +55,16 @@ impl AllowedOrigins {
         Self(origins.collect())
     }
 
+    /// Refuses what a page of another origin sent.
+    pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
+        let over_tcp =
+            request.extensions().get::<Arc<Peer>>().is_none_or(|peer| peer.may_be_a_browser());
+        if over_tcp && changes_something(request) && !self.allow(request.headers()) {
+            from_our_own_page(request.headers(), super::host::asked_for(request).as_ref())?;
+        }
+        Ok(())
+    }
+
     fn allow(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         // One, and a known one: browsers send no second.
@@ -82,33 +89,20 @@ impl AllowedOrigins {
     }
 }
 
-/// Refuses what a page of another origin sent.
-pub(super) async fn refuse(
-    State(origins): State<AllowedOrigins>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let over_tcp =
-        request.extensions().get::<Arc<Peer>>().is_none_or(|peer| peer.may_be_a_browser());
-    if over_tcp && changes_something(&request) && !origins.allow(request.headers()) {
-        from_our_own_page(request.headers(), super::host::asked_for(&request).as_ref())?;
-    }
-    Ok(next.run(request).await)
-}
-
-/// Tells browsers what a reply may do, whatever the reply: it goes around everything that refuses.
-pub(super) async fn restrict(request: Request, next: Next) -> Response {
-    let policy = match request.uri().path() {
+/// What a reply of this path may do in a browser.
+pub(super) fn policy(path: &str) -> HeaderValue {
+    match path {
         path if path.starts_with("/docs") => OWN_FILES,
         path if dashboard::PATHS.contains(&path) => DASHBOARD,
         _ => NOTHING,
-    };
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+    }
+}
+
+/// Tells browsers what a reply may do, whatever the reply.
+pub(super) fn restrict(headers: &mut HeaderMap, policy: HeaderValue) {
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    response
 }
 
 /// A WebSocket begins as a GET, and is held to no same-origin policy.

@@ -2,12 +2,11 @@
 
 use super::extract::{CallParams, Patience, TheVm};
 use super::problem::{ApiError, GuestProblems};
-use crate::agent::Lane;
 use crate::clock::offset_ms;
 use axum::Json;
 use minions_api::{VmName, health};
-use minions_proto::message::{AgentInfo, HealthCheck};
-use std::time::{Duration, SystemTime};
+use minions_proto::message::AgentInfo;
+use std::time::Duration;
 
 /// An agent answers within a millisecond; after this long it won't.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,20 +22,17 @@ pub(super) async fn get_health(
     patience: Patience,
 ) -> Result<Json<health::Health>, ApiError> {
     let deadline = patience.deadline_or(PATIENCE);
-    let asked = SystemTime::now();
-    let reply = vm
-        .client()
-        .call(&HealthCheck {}, Lane::Quick, deadline)
-        .await
-        .map_err(|error| ApiError::call(vm.name(), error))?;
+    let answered =
+        vm.client().health(deadline).await.map_err(|error| ApiError::call(vm.name(), error))?;
+    let reply = &answered.health;
     Ok(Json(health::Health {
         status: "ok".into(),
         uptime_secs: reply.uptime_secs,
-        hostname: reply.hostname,
-        agent: reply.agent.map(agent_info),
+        hostname: reply.hostname.clone(),
+        agent: reply.agent.clone().map(agent_info),
         clock_offset_ms: reply
             .time_unix_ms
-            .map(|theirs| offset_ms(theirs, asked, SystemTime::now())),
+            .map(|theirs| offset_ms(theirs, answered.asked, answered.answered)),
     }))
 }
 

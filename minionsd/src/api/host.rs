@@ -7,10 +7,8 @@
 use super::auth::Peer;
 use super::problem::ApiError;
 use crate::config::Config;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header;
-use axum::middleware::Next;
-use axum::response::Response;
 use http::uri::Authority;
 use minions_api::ErrorCode;
 use std::sync::Arc;
@@ -29,33 +27,31 @@ impl AllowedHosts {
         Self(loopback.into_iter().chain(bound).chain(config.allowed_hosts.clone()).collect())
     }
 
+    /// Lets a request through if it asks for one of our names.
+    pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
+        let peer = request.extensions().get::<Arc<Peer>>();
+        if peer.is_some_and(|peer| !peer.may_be_a_browser()) {
+            return Ok(());
+        }
+        match asked_for(request) {
+            Some(authority) if self.allows(authority.host()) => Ok(()),
+            Some(authority) => Err(ApiError::of(
+                ErrorCode::Forbidden,
+                format!(
+                    "`Host` is {:?}, which is not a name of this daemon; use localhost, or add the \
+                     name to `allowed_hosts`",
+                    authority.host()
+                ),
+            )),
+            None => Err(ApiError::malformed(
+                Some("Host".into()),
+                "the request has no valid `Host` header",
+            )),
+        }
+    }
+
     fn allows(&self, host: &str) -> bool {
         self.0.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
-    }
-}
-
-/// Lets a request through if it asks for one of our names.
-pub(super) async fn check(
-    State(hosts): State<Arc<AllowedHosts>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let peer = request.extensions().get::<Arc<Peer>>();
-    let over_unix = peer.is_some_and(|peer| !peer.may_be_a_browser());
-    match asked_for(&request) {
-        _ if over_unix => Ok(next.run(request).await),
-        Some(authority) if hosts.allows(authority.host()) => Ok(next.run(request).await),
-        Some(authority) => Err(ApiError::of(
-            ErrorCode::Forbidden,
-            format!(
-                "`Host` is {:?}, which is not a name of this daemon; use localhost, or add the \
-                 name to `allowed_hosts`",
-                authority.host()
-            ),
-        )),
-        None => {
-            Err(ApiError::malformed(Some("Host".into()), "the request has no valid `Host` header"))
-        }
     }
 }
 

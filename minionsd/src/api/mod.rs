@@ -1,7 +1,7 @@
 //! REST. One route list is both the routing and the OpenAPI document; handlers validate, convert,
 //! call once, and convert back.
 //!
-//! * [`router`]: the route list and the layers around it.
+//! * [`router`]: the route list. [`front`]: what stands around all of it, for every request.
 //! * [`vms`], [`health`], [`status`], [`network`], [`exec`], [`service`], [`docs`]: a file a
 //!   resource. [`dashboard`]: all VMs at a glance, for a browser.
 //! * [`problem`]: domain errors to problem details, in one exhaustive match.
@@ -9,7 +9,7 @@
 //! * [`auth`]: who asks, and who may do what. [`audit`]: one line for each operate call.
 //! * [`host`]: under which names we may be asked for. [`browser`]: what a web page may not.
 //! * [`events`]: what happens to VMs. [`metrics`]: figures.
-//! * [`request_id`]: `X-Request-Id`, `traceparent`, and the last touch on every problem.
+//! * [`request_id`]: `X-Request-Id` and `traceparent`.
 
 pub(crate) mod audit;
 pub(crate) mod auth;
@@ -20,6 +20,7 @@ mod docs;
 mod events;
 mod exec;
 mod extract;
+mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
@@ -34,5 +35,6 @@ mod service;
 mod status;
 mod vms;
 
+pub(crate) use front::Front;
 pub use router::openapi_json;
 pub(crate) use router::{Api, Parts, app, shed};

@@ -291,7 +291,7 @@ pub(super) fn into_body(mut response: Response, request_id: &str) -> Response {
 }
 
 /// A handler that panicked: a bug, and a 500 rather than a closed connection.
-pub(super) fn catch_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+pub(super) fn catch_panic(panic: &(dyn Any + Send)) -> Response {
     let message = panic
         .downcast_ref::<String>()
         .map(String::as_str)

@@ -1,34 +1,29 @@
-//! The route list and the layers around it.
+//! The route list and what stands around each of its routes.
 
 use super::auth::{self, Guard, Policy};
-use super::problem::{ApiError, catch_panic};
+use super::front::{Front, Gate};
+use super::problem::ApiError;
 use super::{
-    browser, clock, dashboard, docs, events, exec, health, host, metrics, network, power,
-    request_id, service, status, vms,
+    browser, clock, dashboard, docs, events, exec, health, host, metrics, network, power, service,
+    status, vms,
 };
 use crate::config::Config;
 use crate::exec::Execs;
 use crate::metrics::Meters;
 use crate::vm::Registry;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use minions_api::ErrorCode;
 use minions_api::service::Scope;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tower::util::option_layer;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
-
-/// The longest request body. A frame's cap is on its encoded length, and the body's own escapes
-/// (`\u0000`) are at most as long, so whatever could fit a frame fits here.
-const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// The longest that describes a program: its input is in it, and an argument that is too long for any
 /// kernel is told as that.
@@ -160,49 +155,33 @@ pub fn openapi_json() -> String {
 }
 
 /// The service over all routes.
-///
-/// From the outside in: the request's id, what browsers may do with the reply, panics, the names we go
-/// by, what pages may send, the daemon's end, and then the route's scope.
-///
-/// The first two go around the whole router rather than around each of its routes: only there does a
-/// response have the `Allow` that the router adds to a refused method.
-pub(crate) fn app(config: &Config, parts: Parts) -> Router {
+pub(crate) fn app(config: &Config, parts: Parts) -> Front {
     let Parts { registry, policy, execs, meters } = parts;
     let draining = execs.draining.clone();
-    let counted = request_id::Counted::new(Arc::clone(&meters));
     let api = Api { registry, policy, execs, meters, draining };
-    let hosts = Arc::new(host::AllowedHosts::new(config));
     let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
     let guard = Guard { api: api.clone(), meter: api.meters.route("GET", "/docs") };
     let pages =
         docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(guard, auth::read));
-    let router = router
-        .with_state(api.clone())
+    let meters = Arc::clone(&api.meters);
+    let routes = router
+        .with_state(api)
         .merge(pages)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(api, refuse_while_draining))
-        .layer(option_layer(origins.cors()))
-        .layer(from_fn_with_state(origins, browser::refuse))
-        .layer(from_fn_with_state(hosts, host::check))
-        .layer(CatchPanicLayer::custom(catch_panic));
-    Router::new()
-        .fallback_service(router)
-        .layer(from_fn(browser::restrict))
-        .layer(from_fn_with_state(counted, request_id::layer))
+        .layer(option_layer(origins.cors()));
+    let gate = Gate { hosts: host::AllowedHosts::new(config), origins };
+    Front::new(routes, Some(gate), meters)
 }
 
 /// What is served to clients for whom there is no room: that the daemon lives, and that they should
 /// come back.
-pub(crate) fn shed(meters: Arc<Meters>) -> Router {
-    let counted = request_id::Counted::new(meters);
-    Router::new()
+pub(crate) fn shed(meters: Arc<Meters>) -> Front {
+    let routes = Router::new()
         .route("/healthz", axum::routing::get(service::get_healthz))
-        .fallback(async || ApiError::of(ErrorCode::Overloaded, "too many clients are connected"))
-        .layer(from_fn(browser::restrict))
-        .layer(from_fn_with_state(counted, request_id::layer))
+        .fallback(async || ApiError::of(ErrorCode::Overloaded, "too many clients are connected"));
+    Front::new(routes, None, meters)
 }
 
 async fn no_such_path() -> ApiError {
@@ -211,18 +190,4 @@ async fn no_such_path() -> ApiError {
 
 async fn no_such_method() -> ApiError {
     ApiError::method_not_allowed()
-}
-
-/// A request that arrives on an open connection after the daemon was told to stop is turned away;
-/// only what the daemon says of itself is still served.
-async fn refuse_while_draining(
-    State(api): State<Api>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let of_the_daemon = service::PATHS.contains(&request.uri().path());
-    if api.draining.is_cancelled() && !of_the_daemon {
-        return Err(ApiError::shutting_down());
-    }
-    Ok(next.run(request).await)
 }

@@ -2,17 +2,16 @@
 
 mod first_bytes;
 
+use crate::api::Front;
 use crate::api::auth::Peer;
 use crate::config::Config;
 use crate::descriptors::OVERFLOW;
 use crate::metrics::Meters;
 use crate::tls::{Tls, TlsError};
-use axum::Router;
 use first_bytes::FirstBytes;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use nix::unistd::Group;
 use std::fs::{self, Permissions};
 use std::future::Future;
@@ -29,7 +28,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 /// For a client for whom there is no room: to say what it wants, and to get its one answer. Short, because
 /// others stand behind it who want to know at least whether the daemon lives.
@@ -80,9 +78,9 @@ pub enum BindError {
 /// What is served, to how many.
 #[derive(Debug)]
 pub(crate) struct Served {
-    pub(crate) app: Router,
+    pub(crate) app: Front,
     /// For those who are too many.
-    pub(crate) shed: Router,
+    pub(crate) shed: Front,
     /// Connections at once, of each listener.
     pub(crate) clients: usize,
     /// How long requests under way may take once the daemon is told to stop.
@@ -264,7 +262,7 @@ impl Places {
 /// What one connection needs. A cheap clone.
 #[derive(Clone)]
 struct Http {
-    app: Router,
+    app: Front,
     protocol: Builder<TokioExecutor>,
     /// Ends the connections that outlive the grace period.
     cut: CancellationToken,
@@ -378,15 +376,8 @@ impl Http {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let peer = Arc::new(peer);
-        let app = self.app.map_request(move |mut request: hyper::Request<_>| {
-            request.extensions_mut().insert(Arc::clone(&peer));
-            request
-        });
-        let service = TowerToHyperService::new(app);
-        let connection = self
-            .protocol
-            .serve_connection_with_upgrades(TokioIo::new(FirstBytes::of(stream)), service);
+        let stream = TokioIo::new(FirstBytes::of(stream));
+        let connection = self.protocol.serve_connection_with_upgrades(stream, self.app.to(peer));
         let lasts = self.lasts;
         let expired = async {
             match lasts {

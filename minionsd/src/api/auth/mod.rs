@@ -24,6 +24,7 @@ pub use token::TokenError;
 use super::Api;
 use super::audit;
 use super::problem::ApiError;
+use super::service;
 use crate::metrics::RouteMeter;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -123,9 +124,22 @@ pub(super) struct Guard {
     pub(super) meter: Arc<RouteMeter>,
 }
 
+/// A request that arrives on an open connection after the daemon was told to stop is turned away;
+/// only what the daemon says of itself is still served.
+fn open(api: &Api, request: &Request) -> Result<(), ApiError> {
+    let of_the_daemon = || service::PATHS.contains(&request.uri().path());
+    if api.draining.is_cancelled() && !of_the_daemon() {
+        return Err(ApiError::shutting_down());
+    }
+    Ok(())
+}
+
 /// The layer of a route with [`Scope::Read`].
 pub(super) async fn read(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let Guard { api, meter } = guard;
+    if let Err(refused) = open(&api, &request) {
+        return refused.into_response();
+    }
     let allowed = match Caller::of(&request, &api.policy) {
         Ok(caller) => caller.require(Scope::Read, &api.policy).await,
         Err(error) => Err(error),
@@ -146,6 +160,9 @@ pub(super) async fn operate(
     next: Next,
 ) -> Response {
     let Guard { api, meter } = guard;
+    if let Err(refused) = open(&api, &request) {
+        return refused.into_response();
+    }
     let mut call = audit::Call::begin(&request);
     request.extensions_mut().insert(call.note());
     let (peer, caller) = (peer_of(&request), Caller::of(&request, &api.policy));
