@@ -81,17 +81,14 @@ impl Front {
         request.extensions_mut().insert(id.clone());
         let trace_id = request_id::trace_id(request.headers()).map(tracing::field::display);
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
-        let asked = tracing::enabled!(tracing::Level::DEBUG)
-            .then(|| (request.method().clone(), request.uri().path().to_owned()));
-        let policy = browser::policy(request.uri().path());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let policy = browser::policy(&path);
         let started = Instant::now();
         let mut response = shared.route(request).instrument(span.clone()).await;
         let (status, took) = (response.status().as_u16(), started.elapsed());
-        if let Some((method, path)) = asked {
-            span.in_scope(|| {
-                tracing::debug!(%method, path, status, micros = took.as_micros(), "served");
-            });
-        }
+        span.in_scope(|| {
+            tracing::debug!(%method, path, status, micros = took.as_micros(), "served");
+        });
         let meter = response.extensions_mut().remove::<Arc<RouteMeter>>();
         meter.as_ref().unwrap_or(&shared.unrouted).served(status, took);
         if let Some(code) = problem_in(&response) {
