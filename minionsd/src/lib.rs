@@ -40,6 +40,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "bench")]
+pub use agent::benching;
 pub use api::audit::TARGET as AUDIT_TARGET;
 pub use api::auth::TokenError;
 #[cfg(fuzzing)]

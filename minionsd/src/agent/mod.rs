@@ -9,6 +9,8 @@
 //! * [`open`]: the call that opens a stream, and which agent it is that answers.
 //! * [`stream`]: what that connection carries from then on.
 
+#[cfg(feature = "bench")]
+pub mod benching;
 pub(crate) mod calls;
 #[cfg(test)]
 mod cancelled;

@@ -20,7 +20,7 @@ use minions_api::{Timestamp, VmName};
 use minions_proto::connection::ExchangeError;
 use minions_proto::message::{Health, HealthCheck};
 use rand::RngExt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
@@ -34,6 +34,12 @@ const EARLY: Duration = Duration::from_secs(1);
 
 /// However many callers want to know: not more often than this.
 const NUDGE_GAP: Duration = Duration::from_millis(100);
+
+/// Probes that are due within this are made at once: the VMs of a host share its wake-ups.
+const STEP: Duration = Duration::from_millis(100);
+
+/// For a pause shorter than this, a step is too long.
+const STEPS_FROM: Duration = Duration::from_secs(1);
 
 /// Supervises one VM until it is told to stop.
 #[derive(Debug)]
@@ -141,12 +147,14 @@ impl Supervisor {
 
     /// Says when the next probe is due.
     fn plan(&self, from: Instant, pause: Duration) -> Instant {
+        let due = if pause < STEPS_FROM { from + pause } else { at_step(from + pause) };
+        let pause = due - from;
         self.status.send_if_modified(|status| {
             status.next_probe = Some(Timestamp(SystemTime::now() + pause));
             // Nobody waits for that.
             false
         });
-        from + pause
+        due
     }
 
     /// Probes. Calls that fail meanwhile count at once, however long the probe takes; then another one
@@ -276,6 +284,14 @@ impl Supervisor {
     }
 }
 
+/// The end of the step that an instant is in. All VMs count from the same start.
+fn at_step(instant: Instant) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let into = instant.saturating_duration_since(*START).as_nanos() % STEP.as_nanos();
+    let left = (STEP.as_nanos() - into) % STEP.as_nanos();
+    instant + Duration::from_nanos(u64::try_from(left).unwrap_or_default())
+}
+
 fn random() -> f64 {
     rand::rng().random()
 }
@@ -318,4 +334,19 @@ fn probe_error(error: ExchangeError) -> ProbeError {
         ExchangeError::Encode(error) => (Failure::ProtocolError, error.to_string()),
     };
     ProbeError { failure, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_within_a_step_is_due_at_its_end() {
+        let first = at_step(Instant::now() + STEP);
+        assert_eq!(at_step(first), first);
+        for ms in [1, 50, 99, 100] {
+            assert_eq!(at_step(first + Duration::from_millis(ms)), first + STEP, "{ms} ms");
+        }
+        assert_eq!(at_step(first + Duration::from_nanos(1)), first + STEP);
+    }
 }

@@ -1,0 +1,62 @@
+//! The pool by itself: what it costs to take a connection, beside what is then said over it.
+//!
+//! `cargo bench -p minionsd --features bench`
+#![expect(clippy::unwrap_used, reason = "a bench that can't go on has nothing to report")]
+
+use divan::Bencher;
+use minionsd::benching::BenchedPool;
+use std::sync::Arc;
+use testkit::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest};
+use tokio::runtime::Runtime;
+
+fn main() {
+    divan::main();
+}
+
+/// A VM, its pool, and what both run in.
+struct Site {
+    runtime: Runtime,
+    pool: Arc<BenchedPool>,
+    _vm: FakeVmm,
+    _dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let guest = Guest::new("vm-1", Dialect::Objects, 1, Arc::default());
+        let vm = {
+            let _entered = runtime.enter();
+            FakeVmm::start(dir.path(), "vm-1", Behaviour::Guest(guest)).unwrap()
+        };
+        let pool = Arc::new(BenchedPool::new(vm.path(), 8).unwrap());
+        runtime.block_on(pool.check_out()).unwrap();
+        Self { runtime, pool, _vm: vm, _dir: dir }
+    }
+}
+
+/// Permit, youngest idle connection, a look whether it is quiet, and back.
+#[divan::bench]
+fn check_out_and_give_back(bencher: Bencher<'_, '_>) {
+    let site = Site::new();
+    bencher.bench_local(|| site.runtime.block_on(site.pool.check_out()).unwrap());
+}
+
+/// The same with one exchange in between, the guest's side included.
+#[divan::bench]
+fn one_health_check(bencher: Bencher<'_, '_>) {
+    let site = Site::new();
+    bencher.bench_local(|| site.runtime.block_on(site.pool.health()).unwrap());
+}
+
+/// Callers at once, who take turns when they are more than the pool has connections.
+#[divan::bench(args = [1, 8, 32])]
+fn health_checks_at_once(bencher: Bencher<'_, '_>, callers: usize) {
+    let site = Site::new();
+    let all = || async {
+        let asked = (0..callers).map(|_| site.pool.health());
+        futures_util::future::try_join_all(asked).await
+    };
+    bencher.counter(callers).bench_local(|| site.runtime.block_on(all()).unwrap());
+}

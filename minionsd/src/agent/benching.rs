@@ -1,0 +1,63 @@
+//! A way for benches to a pool: what a call through it costs beside the exchange itself.
+
+use super::{Connector, Dials, Lane, Pool};
+use crate::budget::Budget;
+use crate::descriptors::Descriptors;
+use crate::metrics::Meters;
+use crate::vm::discovery::{Socket, SocketId};
+use minions_proto::message::{Health, HealthCheck};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// No call of a bench takes as long.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// One VM's pool.
+#[derive(Debug)]
+pub struct BenchedPool(Pool);
+
+impl BenchedPool {
+    /// A pool of `limit` connections to the VM whose socket is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing at `path`.
+    pub fn new(path: &Path, limit: usize) -> io::Result<Self> {
+        let socket = Socket { path: path.to_owned(), id: SocketId::at(path)? };
+        let dials = Dials::new(
+            limit,
+            TaskTracker::new(),
+            Descriptors::of_process(),
+            Budget::default(),
+            Arc::new(Meters::default()),
+        );
+        Ok(Self(Pool::new(Connector::new(socket, dials), limit)))
+    }
+
+    /// Takes a connection and gives it back.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a checkout can meet.
+    pub async fn check_out(&self) -> io::Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        self.0.checkout(Lane::Quick, true, deadline).await.map(drop).map_err(io::Error::other)
+    }
+
+    /// One health check over a connection of the pool.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a checkout or a call can meet.
+    pub async fn health(&self) -> io::Result<Health> {
+        let deadline = Instant::now() + DEADLINE;
+        let checkout = self.0.checkout(Lane::Quick, true, deadline).await;
+        let mut checkout = checkout.map_err(io::Error::other)?;
+        let connection = checkout.connection().ok_or(io::ErrorKind::NotConnected)?;
+        connection.call(&HealthCheck {}, deadline).await.map_err(io::Error::other)
+    }
+}
