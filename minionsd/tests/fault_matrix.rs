@@ -330,6 +330,11 @@ async fn fd_exhaustion_sheds_503_healthz_answers_recovers_by_itself() {
     shed.assert_problem(503, "overloaded");
     assert!(shed.headers.contains_key("retry-after"));
     daemon.until("/healthz", |alive| alive.status == 200).await;
+    // In the midst of the crowd, not because that was sent away.
+    daemon
+        .until("/vms", |list| matches!(list.status, 200 | 503))
+        .await
+        .assert_problem(503, "overloaded");
     drop(crowd);
     daemon
         .until("/vms", |list| {
@@ -396,7 +401,11 @@ async fn the_directory_is_removed_and_made_again_vms_are_found_again() {
         let vm = FakeVmm::start(&dir, "web-1", Behaviour::Guest(guest)).unwrap();
         let seen = daemon.until_state("web-1", "ready").await;
         assert_eq!(seen.json["agent"]["instance_id"], format!("web-1 {life}"));
-        drop(vm);
+        // Of this one only the directory itself can tell.
+        let guest = Guest::new("web-2", Dialect::Objects, life, Arc::default());
+        let later = FakeVmm::start(&dir, "web-2", Behaviour::Guest(guest)).unwrap();
+        daemon.until_state("web-2", "ready").await;
+        drop((vm, later));
         fs::remove_dir(&dir).unwrap();
         daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
         daemon.get("/vms/web-1/health").await.assert_problem(404, "vm_not_found");
@@ -481,9 +490,12 @@ async fn agent_crashes_in_mid_exec_502_may_have_executed_ready_again() {
     let mut events = Events::of(&world.daemon).await;
     let call = world
         .in_mid_exec(LONG, async || {
+            // For a moment nobody listens in the guest.
+            world.vm.switch_to(Behaviour::Refuses);
+            world.daemon.until_state("web-1", "unreachable").await;
             world.guest.restart(2, false);
             world.guest.behave(Manner::Well);
-            world.vm.cut();
+            world.vm.switch_to(Behaviour::Guest(world.guest.clone()));
         })
         .await;
     call.assert_problem(502, "connection_lost");
@@ -508,9 +520,12 @@ async fn host_clock_jumps_execs_work_timers_unaffected() {
     let _vm = FakeVmm::start(daemon.dir.path(), "web-1", behaviour).unwrap();
     let ready = daemon.until("/vms/web-1", |vm| vm.json["state"] == "ready").await;
     let year = |vm: &Reply| vm.json["last_seen"].as_str().unwrap()[..4].parse::<i64>().unwrap();
-    let call = tokio::spawn(daemon.exec(json!({ "command": "sleep", "args": ["1"] })));
-    daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 1).await;
-    for days in [400_i64, -400] {
+    // It runs through both jumps.
+    let (runs, go) = (shim.path().join("runs"), shim.path().join("go"));
+    let waits = format!("> {}; until [ -e {} ]; do sleep 0.05; done", runs.display(), go.display());
+    let call = tokio::spawn(daemon.exec(json!({ "command": "sh", "args": ["-c", waits] })));
+    until("it runs", async || runs.exists()).await;
+    for days in [-400_i64, 400] {
         fs::write(&offset, (days * 86_400).to_string()).unwrap();
         // At the next probe it has seen the VM in another year, and otherwise as it was.
         let ahead = |vm: &Reply| (year(vm) - year(&ready)).signum() == days.signum();
@@ -522,6 +537,7 @@ async fn host_clock_jumps_execs_work_timers_unaffected() {
         assert_eq!(slept.await.unwrap().json["outcome"]["type"], "timed_out");
         assert!(begun.elapsed() < Duration::from_secs(50), "a timer went by the wrong clock");
     }
+    fs::write(&go, "").unwrap();
     assert_eq!(call.await.unwrap().unwrap().json["exit_code"], 0);
     let after = daemon.get("/vms/web-1").await.unwrap();
     assert_eq!(
