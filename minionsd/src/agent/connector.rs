@@ -231,3 +231,28 @@ async fn handshaked(socket: &Socket, listener: &AtomicU32) -> Result<UnixStream,
     initiate(&mut stream, AGENT_PORT, ABANDON_AFTER).await.map_err(DialError::Handshake)?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixListener;
+
+    #[tokio::test]
+    async fn a_name_that_has_become_another_vms_is_not_dialled() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, successor] = ["web-1.vsock", "new"].map(|name| dir.path().join(name));
+        let _meant = UnixListener::bind(&path).unwrap();
+        let socket = Socket { id: SocketId::at(&path).unwrap(), path: path.clone() };
+        let other = UnixListener::bind(&successor).unwrap();
+        fs::rename(successor, path).unwrap();
+        let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
+        let dials = Dials::new(1, TaskTracker::new(), descriptors, Budget::default(), meters);
+        let dialled = Connector::new(socket, dials).connect().await;
+        assert!(matches!(dialled, Err(ConnectError::Replaced)), "{dialled:?}");
+        let mut said = Vec::new();
+        other.accept().await.unwrap().0.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"", "it was asked for an agent");
+    }
+}

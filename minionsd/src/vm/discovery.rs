@@ -3,7 +3,7 @@
 //! One mechanism decides: a scan of the directory. inotify only says when to scan; a scan every few
 //! seconds covers what inotify loses (its queue overflows, the directory is replaced by another).
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use inotify::{Inotify, WatchMask};
 use minions_api::VmName;
 use std::collections::BTreeMap;
@@ -112,7 +112,11 @@ pub(crate) async fn watch(dir: PathBuf, found: mpsc::Sender<Sockets>) {
     loop {
         tokio::select! {
             _ = rescan.tick() => {}
-            () = hints.next() => sleep(SETTLE).await,
+            () = hints.next() => {
+                sleep(SETTLE).await;
+                // The scan answers them all. What comes from now on it may miss, and stays a hint.
+                hints.forget();
+            }
             () = found.closed() => return,
         }
         hints.renew(&dir);
@@ -191,6 +195,11 @@ impl Hints {
             None => std::future::pending().await,
         }
     }
+
+    /// Drops those that are there. How many at once is bounded, by the runtime; the rest are hints still.
+    fn forget(&mut self) {
+        while self.next().now_or_never().is_some() {}
+    }
 }
 
 #[cfg(test)]
@@ -226,6 +235,22 @@ mod tests {
         UnixListener::bind(dir.path().join("web-1.vsock")).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         assert!(matches!(scan(dir.path()), Err(ScanError::WorldWritable(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_hints_is_one_scan() {
+        let dir = dir();
+        let (found, mut scans) = mpsc::channel(1);
+        let watch = tokio::spawn(watch(dir.path().to_owned(), found));
+        assert_eq!(scans.recv().await.unwrap().len(), 0);
+        // On this thread, so that all of them are there when the watch looks.
+        let listeners: Vec<_> = (0..1000)
+            .map(|n| UnixListener::bind(dir.path().join(format!("vm-{n}.vsock"))).unwrap())
+            .collect();
+        assert_eq!(scans.recv().await.unwrap().len(), listeners.len());
+        let next = tokio::time::timeout(RESCAN_INTERVAL / 2, scans.recv()).await;
+        assert!(next.is_err(), "scanned again for what it had seen");
+        watch.abort();
     }
 
     #[test]

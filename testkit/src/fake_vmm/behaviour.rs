@@ -1,6 +1,6 @@
 //! What a fake VMM and the guest behind it do.
 
-use super::Guest;
+use super::{Guest, Handshakes};
 use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
@@ -25,6 +25,8 @@ pub enum Behaviour {
     Guest(Guest),
     /// Likewise, with these pieces instead of one `OK`, a moment between them.
     GrantsInPieces(Vec<Vec<u8>>, Guest),
+    /// As `Guest`, a while after CONNECT, and counted until then.
+    GrantsLate(Arc<Handshakes>, Duration, Guest),
     /// As `Agent`, through a buffer of so many bytes: what is in it when the connection is
     /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
     Buffered(Agent, usize),
@@ -81,6 +83,15 @@ impl Behaviour {
                 Ok(()) => guest.serve(&mut stream).await,
                 Err(error) => Err(error),
             },
+            Self::GrantsLate(handshakes, pause, guest) => {
+                let under_way = handshakes.begin();
+                sleep(pause).await;
+                drop(under_way);
+                match grant(&mut stream, 1_073_741_824).await {
+                    Ok(()) => guest.serve(&mut stream).await,
+                    Err(error) => Err(error),
+                }
+            }
             Self::Buffered(agent, bytes) => match grant(&mut stream, 1_073_741_824).await {
                 Ok(()) => {
                     let (mut ours, theirs) = duplex(bytes);

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
@@ -57,9 +57,19 @@ pub enum Dialect {
     Objects,
 }
 
+/// Connections on which a guest broke the protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Breaches {
+    /// All of them.
+    pub made: u32,
+    /// Those on which nothing was asked any more before they were closed.
+    pub closed: u32,
+}
+
 #[derive(Debug)]
 struct State {
     manner: Manner,
+    breaches: Breaches,
     life: u64,
     boot: u64,
     programs: HashMap<ExecId, String>,
@@ -88,6 +98,7 @@ impl Guest {
     ) -> Self {
         let state = State {
             manner: Manner::Well,
+            breaches: Breaches::default(),
             life,
             boot: life,
             programs: HashMap::new(),
@@ -127,6 +138,12 @@ impl Guest {
         self.shared.answers.load(Ordering::SeqCst)
     }
 
+    /// What became of the connections on which it broke the protocol.
+    #[must_use]
+    pub fn breaches(&self) -> Breaches {
+        self.state().breaches
+    }
+
     /// Never held over an await.
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -148,12 +165,26 @@ impl Guest {
             if !manner.say(stream, &reply).await? {
                 return Ok(());
             }
+            if manner.is_breach() {
+                return self.breached(stream).await;
+            }
             if let Some(then) = then {
                 stream.write_all(&then).await?;
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Says nothing any more, and sees what the host makes of that.
+    async fn breached(&self, stream: &mut UnixStream) -> std::io::Result<()> {
+        self.state().breaches.made += 1;
+        // A host that closes without having read everything resets.
+        if stream.read(&mut [0]).await.unwrap_or(0) == 0 {
+            self.state().breaches.closed += 1;
+            return Ok(());
+        }
+        until_end(stream).await
     }
 
     fn answer(&self, payload: &[u8]) -> Answer {

@@ -6,23 +6,27 @@
 
 mod behaviour;
 mod guest;
+mod handshakes;
 mod ledger;
 
 pub use behaviour::Behaviour;
-pub use guest::{Dialect, Guest, Manner};
+pub use guest::{Breaches, Dialect, Guest, Manner};
+pub use handshakes::Handshakes;
 pub use ledger::{Ledger, Runs};
 
 use minions_agent::{Agent, Capabilities, Capability, Config, StartError};
-use minions_proto::handshake::{HandshakeError, accept};
+use minions_proto::handshake::{MAX_LINE_LEN, parse_connect};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 /// For a host to send its CONNECT line.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -92,7 +96,8 @@ impl FakeVmm {
         self.counters.accepted.load(Ordering::SeqCst)
     }
 
-    /// Clients that went away in the middle of their CONNECT line, which crashes some VMMs.
+    /// Clients that went away in the middle of their CONNECT line, which crashes some VMMs, or that wrote
+    /// it in pieces or something behind it, which none understands.
     #[must_use]
     pub fn half_connects(&self) -> usize {
         self.counters.half_connects.load(Ordering::SeqCst)
@@ -138,12 +143,16 @@ async fn serve(
 }
 
 async fn connection(mut stream: UnixStream, behaviour: Behaviour, counters: Arc<Counters>) {
-    match accept(&mut stream, CONNECT_DEADLINE).await {
-        Ok(port) => behaviour.serve(stream, port).await,
-        Err(HandshakeError::Truncated) => {
+    // As real ones do: in one read, and what doesn't come with it is lost.
+    let mut line = [0; MAX_LINE_LEN];
+    let read = timeout(CONNECT_DEADLINE, stream.read(&mut line)).await;
+    let Some(line) = read.ok().and_then(|read| line.get(..read.ok()?)) else { return };
+    match line.strip_suffix(b"\n").map(parse_connect) {
+        Some(Ok(port)) => behaviour.serve(stream, port).await,
+        // Nobody's business: a scan, or a test that goes away.
+        None if line.is_empty() => {}
+        None | Some(Err(_)) => {
             counters.half_connects.fetch_add(1, Ordering::SeqCst);
         }
-        // Nobody's business: a scan, or a test that goes away.
-        Err(_) => {}
     }
 }

@@ -6,6 +6,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
+/// Between a reply and the same once more.
+const LATE: Duration = Duration::from_millis(20);
+
 /// One way to answer, whatever is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
@@ -27,6 +30,8 @@ pub enum Manner {
     Oversizes,
     /// Gives every reply twice, in one write: the second is nobody's.
     Repeats,
+    /// Likewise, the second by itself when the first one has been taken.
+    RepeatsLate,
     /// A byte at a time.
     Dribbles(Duration),
 }
@@ -48,6 +53,11 @@ impl Manner {
             Self::Garbles => stream.write_all(b"\0\0\0\x04junk").await?,
             Self::Oversizes => stream.write_all(&[0xff; 8]).await?,
             Self::Repeats => stream.write_all(&reply.repeat(2)).await?,
+            Self::RepeatsLate => {
+                stream.write_all(reply).await?;
+                sleep(LATE).await;
+                stream.write_all(reply).await?;
+            }
             Self::Dribbles(pause) => {
                 for byte in reply.chunks(1) {
                     sleep(pause).await;
@@ -56,5 +66,10 @@ impl Manner {
             }
         }
         Ok(true)
+    }
+
+    /// Whether nothing can follow what is said, by the protocol.
+    pub(super) fn is_breach(self) -> bool {
+        matches!(self, Self::Garbles | Self::Oversizes | Self::RepeatsLate)
     }
 }
