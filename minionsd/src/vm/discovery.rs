@@ -239,13 +239,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_of_hints_is_one_scan() {
-        let dir = dir();
+        let own = dir();
+        // Its parent, in which others make files, is watched too.
+        let dir = own.path().join("vms");
+        fs::create_dir(&dir).unwrap();
         let (found, mut scans) = mpsc::channel(1);
-        let watch = tokio::spawn(watch(dir.path().to_owned(), found));
+        let watch = tokio::spawn(watch(dir.clone(), found));
         assert_eq!(scans.recv().await.unwrap().len(), 0);
         // On this thread, so that all of them are there when the watch looks.
         let listeners: Vec<_> = (0..1000)
-            .map(|n| UnixListener::bind(dir.path().join(format!("vm-{n}.vsock"))).unwrap())
+            .map(|n| UnixListener::bind(dir.join(format!("vm-{n}.vsock"))).unwrap())
             .collect();
         assert_eq!(scans.recv().await.unwrap().len(), listeners.len());
         let next = tokio::time::timeout(RESCAN_INTERVAL / 2, scans.recv()).await;
