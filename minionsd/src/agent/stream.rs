@@ -2,7 +2,7 @@
 
 use super::socket::AgentSocket;
 use crate::budget::{FREE, Share};
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use minions_proto::channel::{ChannelError, Message};
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
@@ -95,6 +95,13 @@ impl Reader {
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Message, Broken> {
+        self.next_packet().await.map(|(_, message)| message)
+    }
+
+    /// Likewise, with the bytes that it came as, to be passed on as they are.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next_packet(&mut self) -> Result<(Bytes, Message), Broken> {
         let Self { stream, decoder, share, epoch } = self;
         tokio::select! {
             // First what has arrived: the last words of an agent that is gone are still its own.
@@ -111,13 +118,14 @@ async fn whole(
     stream: &mut OwnedReadHalf,
     decoder: &mut Decoder,
     share: &mut Share,
-) -> Result<Message, Broken> {
+) -> Result<(Bytes, Message), Broken> {
     loop {
         if let Some(payload) = decoder.next_frame()? {
             if !share.is_empty() {
                 share.release();
             }
-            return Ok(Message::decode(payload)?);
+            let message = Message::decode(payload.clone())?;
+            return Ok((payload, message));
         }
         let held = decoder.capacity();
         if held > FREE && !share.try_grow_to(held) {
@@ -170,7 +178,6 @@ impl Writer {
 pub(crate) mod tests {
     use super::*;
     use crate::budget::Budget;
-    use bytes::Bytes;
     use minions_proto::channel::Channel;
     use std::sync::Arc;
     use tokio::net::UnixStream;

@@ -131,12 +131,12 @@ const TOO_LONG: End = End::Breach(close_code::SIZE, "longer than 1 MiB");
 /// From the agent to the client.
 async fn down(from: &mut Reader, to: &mut ToClient, note: &Note) -> End {
     loop {
-        let message = match from.next().await {
-            Ok(message) => message,
+        let (packet, message) = match from.next_packet().await {
+            Ok(next) => next,
             Err(broken) => return End::Agent(broken),
         };
         let last = last(&message, note);
-        if to.send(Packet::Binary(message.to_bytes())).await.is_err() {
+        if to.send(Packet::Binary(packet)).await.is_err() {
             // Whether it said goodbye before it went is in what it sent.
             tokio::time::sleep(FAREWELL).await;
             return End::Vanished;
