@@ -3,10 +3,10 @@
 use super::ExecError;
 use super::lookup::{DEFAULT_PATH, find, missing_interpreter};
 use super::pipe::{Pipe, winsize};
-use super::process::{Cgroups, Image, Process, Setup, Started, Step};
+use super::process::{Cgroups, Image, Process, Setup, Started, Step, Streams};
 use super::user::{self, Account};
 use minions_proto::message::{ExecStart, Tty};
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit};
@@ -15,12 +15,11 @@ use rustix::termios::tcsetwinsize;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, NulError, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use tokio::task::spawn_blocking;
 
 /// What a service manager tells the agent, and only the agent: a child that believed it would
@@ -81,14 +80,13 @@ fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecEr
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
     let program = find(&start.command, &path, Path::new(cwd))?;
     let image = image(start, &program, environment(start, account.as_ref(), path));
-    // Only its streams: the rest is the image's.
-    let mut command = Command::new(&program);
-    let ends = match &start.tty {
-        Some(tty) => terminal(&mut command, tty),
-        None => pipes(&mut command, start.stdin),
+    let made = match &start.tty {
+        Some(tty) => terminal(tty),
+        None => pipes(start.stdin),
     };
-    let ends = ends.map_err(|source| ExecError::Streams(source.into()))?;
+    let (ends, streams) = made.map_err(|source| ExecError::Streams(source.into()))?;
     let setup = Setup {
+        streams,
         image: image.map_err(|_| ExecError::Nul)?,
         terminal: ends.terminal,
         rlimits: start.rlimits.iter().filter_map(|(name, limit)| rlimit(name, *limit)).collect(),
@@ -96,7 +94,7 @@ fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecEr
         cwd: CString::new(cwd).unwrap_or_default(),
         expose_to_oom_killer: is_spared(),
     };
-    match Started::spawn(command, setup, cgroups) {
+    match Started::spawn(&setup, cgroups) {
         Ok(started) => Ok((started, ends)),
         Err(error) => Err(refused(start, &program, error)),
     }
@@ -150,23 +148,21 @@ fn environment(
     variables
 }
 
-fn pipes(command: &mut Command, stdin: bool) -> Result<Ends, Errno> {
-    let stdin = if stdin {
+fn pipes(stdin: bool) -> Result<(Ends, Streams), Errno> {
+    let (ours, theirs) = if stdin {
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-        command.stdin(theirs);
-        Some(without_blocking(ours)?)
+        (Some(without_blocking(ours)?), theirs)
     } else {
         // Opened here, so that a guest without a /dev gets an error about that.
-        let null = File::open("/dev/null");
-        command.stdin(null.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?);
-        None
+        (None, open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     };
-    let (stdout, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-    command.stdout(theirs);
-    let (stderr, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-    command.stderr(theirs);
+    let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stdout, stderr) = (without_blocking(stdout)?, without_blocking(stderr)?);
-    Ok(Ends { stdin, stdout, stderr: Some(stderr), terminal: false })
+    Ok((
+        Ends { stdin: ours, stdout, stderr: Some(stderr), terminal: false },
+        Streams { stdin: theirs, stdout: their_stdout, stderr: their_stderr },
+    ))
 }
 
 /// Our end only: the program's own must block, as every program expects.
@@ -175,7 +171,7 @@ fn without_blocking(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn terminal(command: &mut Command, tty: &Tty) -> Result<Ends, Errno> {
+fn terminal(tty: &Tty) -> Result<(Ends, Streams), Errno> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
@@ -185,8 +181,9 @@ fn terminal(command: &mut Command, tty: &Tty) -> Result<Ends, Errno> {
     let again = |fd: &OwnedFd| {
         fd.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     };
-    command.stdin(Stdio::from(again(&slave)?)).stdout(Stdio::from(again(&slave)?)).stderr(slave);
-    Ok(Ends { stdin: None, stdout: without_blocking(master)?, stderr: None, terminal: true })
+    let streams = Streams { stdin: again(&slave)?, stdout: again(&slave)?, stderr: slave };
+    let stdout = without_blocking(master)?;
+    Ok((Ends { stdin: None, stdout, stderr: None, terminal: true }, streams))
 }
 
 fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
@@ -231,7 +228,7 @@ fn refused(start: &ExecStart, program: &Path, error: io::Error) -> ExecError {
             ExecError::CantBecome { user: start.user.clone().unwrap_or_default(), source }
         }
         (Step::Limits, _) => ExecError::Limits(source),
-        (Step::Session | Step::Terminal, _) => ExecError::Streams(source),
+        (Step::Streams | Step::Session | Step::Terminal, _) => ExecError::Streams(source),
         (Step::Exec, Some(Errno::NOENT)) => {
             ExecError::NoInterpreter { path, missing: missing_interpreter(program), source }
         }

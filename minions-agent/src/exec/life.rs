@@ -99,8 +99,8 @@ fn outcome(status: ExitStatus) -> Outcome {
 fn usage(end: &End, wall_ms: u64) -> Usage {
     Usage {
         wall_ms,
-        user_ms: millis(end.usage.utime),
-        system_ms: millis(end.usage.stime),
-        max_rss_bytes: end.usage.maxrss,
+        user_ms: millis(end.used.user),
+        system_ms: millis(end.used.system),
+        max_rss_bytes: end.used.max_rss_bytes,
     }
 }

@@ -106,10 +106,10 @@ pub(in crate::exec) struct Cgroup {
 }
 
 impl Cgroup {
-    /// What a process writes `0` to in order to be in it.
-    pub(super) fn entrance(&self) -> io::Result<OwnedFd> {
-        let file = self.dir.join("cgroup.procs");
-        Ok(open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+    /// What a process can be started in.
+    pub(super) fn directory(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(open(&self.dir, flags, Mode::empty())?)
     }
 
     /// Sends a signal to each process in it, as they are at this moment, and says which those were.

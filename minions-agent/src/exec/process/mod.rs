@@ -7,17 +7,17 @@ mod spawn;
 mod tree;
 
 pub(super) use cgroup::{Cgroup, Cgroups, kill_leftover};
-pub(super) use spawn::{Image, Setup, Step};
+pub(super) use spawn::{Image, Setup, Step, Streams, Used};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, Signal};
+use spawn::Spawned;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 use tree::Tree;
-use wait4::{ResUse, ResourceUsage, Wait4};
 
 /// How often to look whether a tree that was asked to end is gone: nothing tells us.
 const LOOK: Duration = Duration::from_millis(10);
@@ -28,53 +28,42 @@ const REAP: Duration = Duration::from_secs(5);
 /// A process that was started, before the runtime watches it.
 #[derive(Debug)]
 pub(super) struct Started {
-    child: Child,
-    pid: Pid,
-    pidfd: OwnedFd,
+    spawned: Spawned,
     tree: Tree,
 }
 
 impl Started {
-    /// Starts `command` in a session of its own. May block.
-    pub(super) fn spawn(command: Command, setup: Setup, cgroups: &Cgroups) -> io::Result<Self> {
+    /// Starts what `setup` says in a session of its own. May block.
+    pub(super) fn spawn(setup: &Setup, cgroups: &Cgroups) -> io::Result<Self> {
         let cgroup = cgroups.make();
-        let mut child = spawn::spawn(command, setup, cgroup.as_ref())?;
-        let pid = Pid::from_child(&child);
-        let tree = Tree::new(pid, cgroup);
-        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Ok(pidfd) => Ok(Self { child, pid, pidfd, tree }),
-            Err(errno) => {
-                drop(tree);
-                child.wait()?;
-                Err(errno.into())
-            }
-        }
+        let spawned = spawn::spawn(setup, cgroup.as_ref())?;
+        let tree = Tree::new(spawned.pid, cgroup);
+        Ok(Self { spawned, tree })
     }
 }
 
 /// A running process. Dropping it kills the whole tree.
 #[derive(Debug)]
 pub(super) struct Process {
-    /// `None` once it has been waited for.
-    child: Option<Child>,
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     tree: Tree,
-    end: Option<ResUse>,
+    /// Once it has been waited for.
+    end: Option<End>,
 }
 
 /// How a process ended.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct End {
     pub(super) status: ExitStatus,
-    pub(super) usage: ResourceUsage,
+    pub(super) used: Used,
 }
 
 impl Process {
     pub(super) fn watch(started: Started) -> io::Result<Self> {
-        let Started { child, pid, pidfd, tree } = started;
+        let Started { spawned: Spawned { pid, pidfd }, tree } = started;
         let pidfd = crate::watched::watch(pidfd)?;
-        Ok(Self { child: Some(child), pid, pidfd, tree, end: None })
+        Ok(Self { pid, pidfd, tree, end: None })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -89,13 +78,13 @@ impl Process {
     ///
     /// Cancel safe.
     pub(super) async fn wait(&mut self) -> io::Result<End> {
-        if self.child.is_some() {
-            // A process's descriptor becomes readable when it ends, and stays so.
-            self.pidfd.readable().await?.retain_ready();
-            self.end = self.child.take().map(Wait4::wait4).transpose()?;
+        if let Some(end) = self.end {
+            return Ok(end);
         }
-        let end = self.end.ok_or(io::ErrorKind::NotFound)?;
-        Ok(End { status: end.status, usage: end.rusage })
+        // A process's descriptor becomes readable when it ends, and stays so.
+        self.pidfd.readable().await?.retain_ready();
+        let (status, used) = spawn::wait(self.pid)?;
+        Ok(*self.end.insert(End { status, used }))
     }
 
     /// Ends the tree: TERM, up to `grace` for all of it to go, KILL to what is left. A terminal's
