@@ -6,7 +6,10 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 
 /// Running; killed when dropped.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ pub(super) struct Cost {
 }
 
 impl DaemonProcess {
-    pub(super) fn start(options: &Options) -> Result<Self, SoakError> {
+    /// Starts it, and waits until it takes connections.
+    pub(super) async fn start(options: &Options) -> Result<Self, SoakError> {
         let dir = tempfile::Builder::new().prefix("soak-").tempdir();
         let dir = dir.map_err(SoakError::io("no directory for sockets"))?;
         let vms = dir.path().join("vms");
@@ -48,7 +52,22 @@ impl DaemonProcess {
             .stderr(stderr)
             .spawn()
             .map_err(SoakError::io(format!("can't start {}", options.minionsd.display())))?;
-        Ok(Self { child, dir, log, ended: false })
+        let daemon = Self { child, dir, log, ended: false };
+        daemon.listens().await?;
+        Ok(daemon)
+    }
+
+    async fn listens(&self) -> Result<(), SoakError> {
+        let deadline = Instant::now() + crate::daemon::DEADLINE;
+        loop {
+            match UnixStream::connect(self.dir.path().join("minionsd.sock")).await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(SoakError::io("minionsd does not listen")(error));
+                }
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
 
     /// Where the VMs' sockets go.

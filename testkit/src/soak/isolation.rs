@@ -47,7 +47,7 @@ impl Isolation {
 /// [`SoakError`].
 pub async fn isolation(options: &Options) -> Result<Isolation, SoakError> {
     std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
-    let daemon = DaemonProcess::start(options)?;
+    let daemon = DaemonProcess::start(options).await?;
     let (world, bodies) = found(options, &daemon)?;
     watch::until_all_ready(&world, SETTLING).await;
     let wedged = options.vms / 10;

@@ -136,7 +136,7 @@ impl World {
 /// [`SoakError`] if it can't begin. What goes wrong later is a violation.
 pub async fn run(options: &Options) -> Result<Report, SoakError> {
     std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
-    let mut daemon = DaemonProcess::start(options)?;
+    let mut daemon = DaemonProcess::start(options).await?;
     let (world, bodies) = found(options, &daemon)?;
     let stop = CancellationToken::new();
     let watching = tokio::spawn(watch::run(Arc::clone(&world), stop.clone()));
