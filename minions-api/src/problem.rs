@@ -68,6 +68,8 @@ pub enum ErrorCode {
     AgentUnreachable,
     /// A limit is reached; come back later.
     Overloaded,
+    /// The audit log cannot be written, and `audit = "required"`: nothing was done.
+    AuditUnavailable,
     /// The daemon is on its way out.
     ShuttingDown,
     /// The agent didn't answer in time.
@@ -108,6 +110,7 @@ impl ErrorCode {
             Self::ConnectionLost => "connection_lost",
             Self::AgentUnreachable => "agent_unreachable",
             Self::Overloaded => "overloaded",
+            Self::AuditUnavailable => "audit_unavailable",
             Self::ShuttingDown => "shutting_down",
             Self::AgentTimeout => "agent_timeout",
             Self::Internal => "internal",
@@ -141,7 +144,10 @@ impl ErrorCode {
             | Self::AgentProtocolError
             | Self::ConnectionLost
             | Self::NetworkFailed => 502,
-            Self::AgentUnreachable | Self::Overloaded | Self::ShuttingDown => 503,
+            Self::AgentUnreachable
+            | Self::Overloaded
+            | Self::AuditUnavailable
+            | Self::ShuttingDown => 503,
             Self::AgentTimeout => 504,
         }
     }
@@ -177,6 +183,7 @@ impl ErrorCode {
             Self::ConnectionLost => "Connection to the agent lost",
             Self::AgentUnreachable => "The agent can't be reached",
             Self::Overloaded => "Overloaded",
+            Self::AuditUnavailable => "Audit log unavailable",
             Self::ShuttingDown => "Shutting down",
             Self::AgentTimeout => "The agent did not answer in time",
             Self::Internal => "Internal error",
@@ -190,6 +197,7 @@ impl ErrorCode {
             Self::ConnectionLost
             | Self::AgentUnreachable
             | Self::Overloaded
+            | Self::AuditUnavailable
             | Self::ShuttingDown
             | Self::AgentTimeout => true,
             // What waits is confirmed or put back in the end, but nobody should wait for that.

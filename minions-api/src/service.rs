@@ -21,6 +21,9 @@ pub struct Readiness {
     pub status: String,
     /// VMs known.
     pub vms: usize,
+    /// Warnings for the operator of the host: a setting that weakens a promise, a log that cannot be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// `GET /version`.

@@ -25,7 +25,7 @@ struct Ran {
 }
 
 async fn ctl(daemon: &TestDaemon, args: &[&str]) -> Ran {
-    let host = daemon.url("");
+    let host = daemon.host();
     let args: Vec<String> =
         ["--host", &host].into_iter().chain(args.iter().copied()).map(String::from).collect();
     run(args).await
@@ -216,7 +216,7 @@ async fn watch_tells_what_happens_as_it_happens() {
     let daemon = TestDaemon::start().await;
     for format in ["table", "json"] {
         let mut watching = tokio::process::Command::new(env!("CARGO_BIN_EXE_minionsctl"))
-            .args(["--host", &daemon.url(""), "-o", format, "watch", "web-1"])
+            .args(["--host", &daemon.host(), "-o", format, "watch", "web-1"])
             .stdout(std::process::Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -88,7 +88,7 @@ impl Guest {
 
     fn ctl(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
-        command.args(["--host", &self.daemon.url("")]).args(args).output().unwrap()
+        command.args(["--host", &self.daemon.host()]).args(args).output().unwrap()
     }
 }
 

@@ -64,7 +64,7 @@ fn eth0(network: &Reply) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_verbs_work_by_rest_by_minionsctl_and_straight_to_the_agent() {
     let (vm, daemon) = ready().await;
-    let (host, socket) = (daemon.url(""), vm.socket_path().to_str().unwrap().to_owned());
+    let (host, socket) = (daemon.host(), vm.socket_path().to_str().unwrap().to_owned());
     let ctl = |args: &[&str]| succeeds(&[&["--host", &host], args].concat());
     let direct = |args: &[&str]| -> Value {
         serde_json::from_str(&succeeds(&[&["--socket", &socket], args].concat())).unwrap()
@@ -252,7 +252,7 @@ async fn a_clock_that_is_off_is_told_and_set() {
     let body = json!({ "command": "sleep", "args": ["77"], "timeout_ms": 300 });
     let slept = daemon.post(&format!("/vms/{VM}/exec"), body).await;
     assert_eq!(slept.json["outcome"]["type"], "timed_out", "{slept:?}");
-    assert!(succeeds(&["--host", &daemon.url(""), "set-clock", VM]).starts_with("moved by -"));
+    assert!(succeeds(&["--host", &daemon.host(), "set-clock", VM]).starts_with("moved by -"));
     assert!(offset().await.abs() < HOUR_MS);
 
     let wrong = daemon.put(&clock, json!({ "time_unix_ms": 2_000_000_000 })).await;
@@ -292,7 +292,7 @@ async fn a_guest_is_powered_off_after_it_has_said_so() {
     refused.assert_problem(422, "invalid_request");
     assert_eq!(refused.json["field"], "action");
     assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.status, 200);
-    let said = succeeds(&["--host", &daemon.url(""), "poweroff", VM]);
+    let said = succeeds(&["--host", &daemon.host(), "poweroff", VM]);
     assert!(said.contains("powered off"), "{said}");
     vm.wait_for_end(BOOT).unwrap_or_else(|error| panic!("{error}"));
 }
@@ -365,12 +365,7 @@ fn schemathesis(daemon: &TestDaemon, document: &Path) -> Command {
         "negative_data_rejection",
     ];
     let mut command = python_tool("schemathesis");
-    command.arg("run").arg(document).args([
-        "--url",
-        &daemon.url(""),
-        "--checks",
-        &checks.join(","),
-    ]);
+    command.arg("run").arg(document).args(["--url", &daemon.host(), "--checks", &checks.join(",")]);
     // It would end the VM that the others need.
     command.args(["--exclude-operation-id", "power_vm"]);
     // It never ends.
@@ -411,7 +406,7 @@ print("three calls and a problem")
     let said = passes(python_tool("python").current_dir(dir.path()).args([
         "-c",
         script,
-        &daemon.url(""),
+        &daemon.host(),
         VM,
     ]));
     assert_eq!(said, "three calls and a problem\n");

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minionsd::Daemon;
-use minionsd::config::TlsFiles;
+use minionsd::config::{TlsFiles, TokenFile};
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +30,7 @@ impl Host {
         fs::write(file("token"), "a-token-that-is-only-for-this-test").unwrap();
         fs::set_permissions(file("token"), Permissions::from_mode(0o600)).unwrap();
         let mut config = config(dir.path());
-        config.token_file = Some(file("token"));
+        config.token_file = Some(TokenFile::Existing(file("token")));
         config.tls = Some(TlsFiles {
             certificate: file("pair.pem"),
             key: file("pair.pem"),

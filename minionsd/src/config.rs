@@ -15,6 +15,9 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
 const DEFAULT_SOCKET_DIR: &str = "/run/minions";
 const DEFAULT_OPERATOR_GROUP: &str = "minions";
+/// Name of the token file in systemd's state directory (`StateDirectory=`).
+const CREATED_TOKEN: &str = "token";
+
 const DEFAULT_POOL_SIZE: usize = 8;
 
 /// A VMM serves 1023 connections a VM; other tools want some of them too.
@@ -48,7 +51,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "MINIONS_SOCKET_DIR")]
     pub socket_dir: Option<PathBuf>,
 
-    /// File with the bearer token that may operate, mode 0600 [default: none]
+    /// File with the bearer token that authorizes to operate: mode 0600, or 0640 with the operators' group
+    /// [default: `token` in systemd's state directory, created on the first start; otherwise none]
     #[arg(long, value_name = "FILE", env = "MINIONSD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 
@@ -64,9 +68,23 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// Append the audit lines to this file, as JSON [default: into the log]
+    /// Which callers on this machine read over TCP: `local` (all), or `token` [default: local]
+    #[arg(long, value_name = "RULE", value_enum, env = "MINIONSD_TCP_READ")]
+    pub tcp_read: Option<TcpRead>,
+
+    /// What authorizes to operate over TCP: `token`, or also the caller's `uid`; only for hosts without
+    /// relays, because a uid behind TCP is that of the process that dialed [default: token]
+    #[arg(long, value_name = "RULE", value_enum, env = "MINIONSD_TCP_OPERATE")]
+    pub tcp_operate: Option<TcpOperate>,
+
+    /// Append the audit entries to this file, as JSON [default: to the log]
     #[arg(long, value_name = "FILE", env = "MINIONSD_AUDIT_LOG")]
     pub audit_log: Option<PathBuf>,
+
+    /// Whether to refuse operate calls while the audit log cannot be written: `required`, or `best-effort`
+    /// [default: required with --audit-log, otherwise best-effort]
+    #[arg(long, value_name = "RULE", value_enum, env = "MINIONSD_AUDIT")]
+    pub audit: Option<AuditRule>,
 
     /// How to log [default: text]
     #[arg(long, value_enum, env = "MINIONS_LOG_FORMAT")]
@@ -130,6 +148,37 @@ pub enum LogFormat {
     Json,
 }
 
+/// Which callers read over loopback TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TcpRead {
+    /// Every user of this machine.
+    Local,
+    /// Callers with the bearer token.
+    Token,
+}
+
+/// What authorizes to operate over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TcpOperate {
+    /// The bearer token.
+    Token,
+    /// The bearer token, or on loopback the uid of the process that dialed. Every relay that an operator
+    /// runs then operates for those who use it.
+    Uid,
+}
+
+/// What happens to operate calls while the audit log cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditRule {
+    /// They are refused with `audit_unavailable`.
+    Required,
+    /// They are served; lost entries are counted.
+    BestEffort,
+}
+
 /// The file's contents; everything in it is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,7 +188,10 @@ struct File {
     socket_dir: Option<PathBuf>,
     token_file: Option<PathBuf>,
     operator_group: Option<String>,
+    tcp_read: Option<TcpRead>,
+    tcp_operate: Option<TcpOperate>,
     audit_log: Option<PathBuf>,
+    audit: Option<AuditRule>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     tls_client_ca: Option<PathBuf>,
@@ -152,6 +204,25 @@ struct File {
     shutdown_grace_secs: Option<u64>,
     log_format: Option<LogFormat>,
     log_level: Option<String>,
+}
+
+/// The file with the bearer token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenFile {
+    /// A file that must exist.
+    Existing(PathBuf),
+    /// A file that the daemon creates with a random token if it does not exist.
+    Created(PathBuf),
+}
+
+impl TokenFile {
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Existing(path) | Self::Created(path) => path,
+        }
+    }
 }
 
 /// Where TLS has its secrets from.
@@ -174,14 +245,20 @@ pub struct Config {
     pub unix_socket: Option<PathBuf>,
     /// Where the VMs' sockets are.
     pub socket_dir: PathBuf,
-    /// The bearer token that may operate.
-    pub token_file: Option<PathBuf>,
-    /// The group whose members may operate.
+    /// The file with the bearer token that authorizes to operate.
+    pub token_file: Option<TokenFile>,
+    /// The group whose members are allowed to operate.
     pub operator_group: String,
+    /// Which callers read over loopback TCP.
+    pub tcp_read: TcpRead,
+    /// What authorizes to operate over TCP.
+    pub tcp_operate: TcpOperate,
     /// TLS on the TCP listener.
     pub tls: Option<TlsFiles>,
-    /// Where audit lines go, if not into the log.
+    /// File of the audit entries; without one they go to the log.
     pub audit_log: Option<PathBuf>,
+    /// What happens to operate calls while the audit log cannot be written.
+    pub audit: AuditRule,
     /// Names beside `localhost` and the loopback addresses under which a TCP client may ask for us.
     pub allowed_hosts: Vec<String>,
     /// Origins of other pages that may use the interface in their visitors' name, as browsers write
@@ -241,6 +318,14 @@ pub enum ConfigError {
         /// What it is.
         origin: String,
     },
+    /// Nobody could read over TCP.
+    #[error(
+        "`tcp_read` is \"token\" and there is no token: set `token_file`, or `listen = \"none\"`"
+    )]
+    NoTokenToReadWith,
+    /// The log does not confirm that a line was written.
+    #[error("`audit` is \"required\", which needs a file of its own: set `audit_log`")]
+    NoRequiredAuditFile,
     /// A number out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
     OutOfRange {
@@ -265,7 +350,9 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
             None => File::default(),
         };
-        let config = Self::merge(args, file)?;
+        let state_dir = std::env::var_os("STATE_DIRECTORY").filter(|dirs| !dirs.is_empty());
+        let state_dir = state_dir.and_then(|dirs| std::env::split_paths(&dirs).next());
+        let config = Self::merge(args, file, state_dir.as_deref())?;
         config.check()?;
         Ok(config)
     }
@@ -276,12 +363,14 @@ impl Config {
     ///
     /// [`ConfigError`], naming the setting.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config = Self::merge(Args::parse_from(["minionsd"]), parse(Path::new("-"), text)?)?;
+        let config =
+            Self::merge(Args::parse_from(["minionsd"]), parse(Path::new("-"), text)?, None)?;
         config.check()?;
         Ok(config)
     }
 
-    fn merge(args: Args, file: File) -> Result<Self, ConfigError> {
+    fn merge(args: Args, file: File, state_dir: Option<&Path>) -> Result<Self, ConfigError> {
+        let audit_log = args.audit_log.or(file.audit_log);
         let grace = file.shutdown_grace_secs.unwrap_or(DEFAULT_SHUTDOWN_GRACE_SECS);
         let certificate = args.tls_cert.or(file.tls_cert);
         let client_ca = args.tls_client_ca.or(file.tls_client_ca);
@@ -306,9 +395,18 @@ impl Config {
                 .socket_dir
                 .or(file.socket_dir)
                 .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
-            token_file: args.token_file.or(file.token_file),
+            token_file: match args.token_file.or(file.token_file) {
+                Some(path) => Some(TokenFile::Existing(path)),
+                None => state_dir.map(|dir| TokenFile::Created(dir.join(CREATED_TOKEN))),
+            },
             operator_group: file.operator_group.unwrap_or_else(|| DEFAULT_OPERATOR_GROUP.into()),
-            audit_log: args.audit_log.or(file.audit_log),
+            tcp_read: args.tcp_read.or(file.tcp_read).unwrap_or(TcpRead::Local),
+            tcp_operate: args.tcp_operate.or(file.tcp_operate).unwrap_or(TcpOperate::Token),
+            audit: args.audit.or(file.audit).unwrap_or(match audit_log {
+                Some(_) => AuditRule::Required,
+                None => AuditRule::BestEffort,
+            }),
+            audit_log,
             allowed_hosts: file.allowed_hosts,
             allowed_origins: file.allowed_origins,
             pool_size: file.pool_size.unwrap_or(DEFAULT_POOL_SIZE),
@@ -327,6 +425,12 @@ impl Config {
         }
         if self.listen.is_none() && self.unix_socket.is_none() {
             return Err(ConfigError::NoListener);
+        }
+        if self.tcp_read == TcpRead::Token && self.listen.is_some() && self.token_file.is_none() {
+            return Err(ConfigError::NoTokenToReadWith);
+        }
+        if self.audit == AuditRule::Required && self.audit_log.is_none() {
+            return Err(ConfigError::NoRequiredAuditFile);
         }
         if let Some((index, origin)) =
             self.allowed_origins.iter().enumerate().find(|(_, origin)| !is_origin(origin))
@@ -414,6 +518,9 @@ mod tests {
             let file = format!("allowed_origins = ['https://ok.example', '{origin}']");
             assert!(said(&file).contains("allowed_origins[1]"), "{origin}");
         }
+        assert!(said("tcp_read = 'token'").contains("token_file"));
+        assert!(said("tcp_operate = 'root'").contains("tcp_operate"));
+        assert!(said("audit = 'required'").contains("audit_log"));
         assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
     }
 
@@ -421,6 +528,38 @@ mod tests {
     fn with_tls_and_a_token_any_address_is_served() {
         let file = "listen = '0.0.0.0:7070'\ntls_cert = '/c'\ntls_key = '/k'\ntoken_file = '/t'";
         assert!(load(&[], file).is_ok());
+    }
+
+    #[test]
+    fn tcp_reads_for_local_users_and_operates_for_the_token_unless_told_otherwise() {
+        let config = load(&[], "").unwrap();
+        assert_eq!((config.tcp_read, config.tcp_operate), (TcpRead::Local, TcpOperate::Token));
+        let file = "tcp_read = 'token'\ntcp_operate = 'uid'\ntoken_file = '/t'";
+        let config = load(&[], file).unwrap();
+        assert_eq!((config.tcp_read, config.tcp_operate), (TcpRead::Token, TcpOperate::Uid));
+        let config = load(&["--tcp-read", "local", "--tcp-operate", "token"], file).unwrap();
+        assert_eq!((config.tcp_read, config.tcp_operate), (TcpRead::Local, TcpOperate::Token));
+    }
+
+    #[test]
+    fn the_audit_is_required_where_it_has_a_file() {
+        assert_eq!(load(&[], "").unwrap().audit, AuditRule::BestEffort);
+        assert_eq!(load(&[], "audit_log = '/a'").unwrap().audit, AuditRule::Required);
+        let file = "audit_log = '/a'\naudit = 'best-effort'";
+        assert_eq!(load(&[], file).unwrap().audit, AuditRule::BestEffort);
+        assert_eq!(load(&["--audit", "required"], file).unwrap().audit, AuditRule::Required);
+    }
+
+    #[test]
+    fn only_the_state_directorys_token_file_is_created() {
+        let merged = |file| {
+            let args = Args::parse_from(["minionsd"]);
+            let file = parse(Path::new("-"), file).unwrap();
+            Config::merge(args, file, Some(Path::new("/state"))).unwrap().token_file
+        };
+        assert_eq!(merged(""), Some(TokenFile::Created("/state/token".into())));
+        assert_eq!(merged("token_file = '/t'"), Some(TokenFile::Existing("/t".into())));
+        assert_eq!(load(&[], "").unwrap().token_file, None);
     }
 
     #[test]

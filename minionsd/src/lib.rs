@@ -5,6 +5,7 @@
 //! * [`config`]: flags, environment and file, merged and checked before anything starts.
 //! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
 //! * `agent`: the way to one agent: connector, pool, client, stream.
+//! * `audit`: who called what. `logging`: the log, which never blocks.
 //! * `events`: what happens to VMs. `metrics`: what is counted.
 //! * `budget`, `descriptors`: memory and descriptors, and who may have how much of them.
 //! * `exec`: programs in guests: followed, collected, left.
@@ -15,20 +16,23 @@
 
 mod agent;
 mod api;
+mod audit;
 mod budget;
 mod clock;
 pub mod config;
 mod descriptors;
 mod events;
 mod exec;
+pub mod logging;
 mod metrics;
 mod server;
 mod tls;
 mod vm;
 
 use api::auth::{Operators, Policy, Token};
+use audit::Audit;
 use budget::Budget;
-use config::Config;
+use config::{Config, TcpOperate, TokenFile};
 use descriptors::Descriptors;
 use metrics::Meters;
 use server::{BindError, Listeners, Served};
@@ -42,11 +46,11 @@ use tokio_util::task::TaskTracker;
 
 #[cfg(feature = "bench")]
 pub use agent::benching;
-pub use api::audit::TARGET as AUDIT_TARGET;
 pub use api::auth::TokenError;
 #[cfg(fuzzing)]
 pub use api::fuzzing;
 pub use api::openapi_json;
+pub use audit::AuditError;
 pub use descriptors::raise_limit as raise_descriptor_limit;
 
 /// Why the daemon can't run.
@@ -59,6 +63,9 @@ pub enum StartError {
     /// The bearer token can't be used.
     #[error("`token_file` can't be used")]
     Token(#[from] TokenError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// A dial takes at most 2 s with a VMM that is well, as do WebSockets to be closed and farewells to be
@@ -70,6 +77,7 @@ const TASKS_GRACE: Duration = Duration::from_secs(3);
 pub struct Daemon {
     config: Config,
     policy: Policy,
+    audit: Audit,
     listeners: Listeners,
 }
 
@@ -81,12 +89,10 @@ impl Daemon {
     ///
     /// [`StartError`], naming the address or path.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let policy = Policy {
-            operators: Arc::new(Operators::new(config.operator_group.clone())),
-            token: config.token_file.as_deref().map(Token::read).transpose()?,
-        };
+        let policy = policy(&config)?;
+        let audit = Audit::open(&config)?;
         let listeners = Listeners::bind(&config).await?;
-        Ok(Self { config, policy, listeners })
+        Ok(Self { config, policy, audit, listeners })
     }
 
     /// The TCP address that was really taken, if there is one.
@@ -114,8 +120,15 @@ impl Daemon {
         let draining = CancellationToken::new();
         let execs =
             exec::Execs::new(tasks.clone(), draining.clone(), budget, descriptors.websockets);
-        let parts =
-            api::Parts { registry, policy: self.policy, execs, meters: Arc::clone(&meters) };
+        tasks.spawn(self.audit.clone().write_refusals(stop.clone()));
+        tasks.spawn(logging::report_dropped(stop.clone()));
+        let parts = api::Parts {
+            registry,
+            policy: self.policy,
+            audit: self.audit,
+            execs,
+            meters: Arc::clone(&meters),
+        };
         let served = Served {
             app: api::app(&self.config, parts),
             shed: api::shed(Arc::clone(&meters)),
@@ -132,6 +145,27 @@ impl Daemon {
         }
         tracing::info!("stopped");
     }
+}
+
+/// The configured rules for callers.
+fn policy(config: &Config) -> Result<Policy, TokenError> {
+    let group = &config.operator_group;
+    let token = match &config.token_file {
+        None => None,
+        Some(TokenFile::Existing(path)) => Some(Token::read(path, group)?),
+        Some(TokenFile::Created(path)) => Some(Token::read_or_create(path, group)?),
+    };
+    if config.tcp_operate == TcpOperate::Uid {
+        tracing::warn!("{}", api::auth::UID_WARNING);
+    }
+    Ok(Policy {
+        operators: Arc::new(Operators::new(group.clone())),
+        token,
+        tcp_read: config.tcp_read,
+        tcp_operate: config.tcp_operate,
+        unix_socket: config.unix_socket.clone(),
+        token_file: config.token_file.as_ref().map(|file| file.path().to_owned()),
+    })
 }
 
 /// Runs the daemon until `shutdown` is ready and everything has been drained.

@@ -1,65 +1,111 @@
-//! Who may do what: every operation of the document, by every kind of caller.
+//! Who may do what: every operation of the document, by every kind of caller, over every listener, under
+//! every `tcp_read` and `tcp_operate`.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod callers;
 
 use callers::{Answer, GROUP, MEMBER, OTHER, ROOT, TOKEN, User, WRONG_TOKEN, Way, bearer, curl};
+use futures_util::StreamExt;
+use minionsd::config::{TcpOperate, TcpRead, TlsFiles, TokenFile};
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use testkit::daemon::{DEADLINE, TestDaemon};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use tokio::time::timeout;
+
+/// Requests under way at once: enough for two processors.
+const AT_ONCE: usize = 4;
 
 /// One operation of the document.
 #[derive(Debug)]
 struct Operation {
     method: String,
-    /// With the VM that is there.
+    /// With the name of a VM that exists.
     path: String,
     operates: bool,
 }
 
-/// A kind of caller, and what is promised to it.
+/// The listener that a caller uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listener {
+    Unix,
+    Tcp,
+    Tls,
+}
+
+/// A kind of caller.
+#[derive(Debug, Clone, Copy)]
 struct Case {
     who: &'static str,
     user: User,
-    over_unix: bool,
+    listener: Listener,
     token: Option<&'static str>,
-    promise: Promise,
 }
 
+/// The settings that decide over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rules {
+    read: TcpRead,
+    operate: TcpOperate,
+}
+
+const DEFAULT: Rules = Rules { read: TcpRead::Local, operate: TcpOperate::Token };
+
+const ALL_RULES: [Rules; 4] = [
+    DEFAULT,
+    Rules { read: TcpRead::Token, operate: TcpOperate::Token },
+    Rules { read: TcpRead::Local, operate: TcpOperate::Uid },
+    Rules { read: TcpRead::Token, operate: TcpOperate::Uid },
+];
+
+/// What is promised to a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Promise {
     Operates,
     Reads,
+    /// It is known, but has no scope.
+    Nothing,
+    /// Its credential is wrong.
     Unauthenticated,
     NoConnection,
 }
 
-fn cases() -> Vec<Case> {
-    use Promise::{NoConnection, Operates, Reads, Unauthenticated};
-    // In the group by its process alone, which the user database doesn't know: it connects.
-    let guest = User { uid: OTHER.uid, gid: MEMBER.gid };
-    let case = |who, user, over_unix, token, promise| Case { who, user, over_unix, token, promise };
+/// A process in the operators' group that the user database does not have in it: `Group=`, `sg`.
+const IN_GROUP: User = User { uid: OTHER.uid, gid: MEMBER.gid };
+
+fn cases(listener: Listener) -> Vec<Case> {
+    let case = |who, user, token| Case { who, user, listener, token };
     vec![
-        case("root over Unix", ROOT, true, None, Operates),
-        case("root over TCP", ROOT, false, None, Operates),
-        case("a member over Unix", MEMBER, true, None, Operates),
-        case("a member over TCP", MEMBER, false, None, Operates),
-        case("another over Unix", OTHER, true, None, NoConnection),
-        case("another over TCP", OTHER, false, None, Reads),
-        case("another with the group's right to connect", guest, true, None, Reads),
-        case("the token over TCP", OTHER, false, Some(TOKEN), Operates),
-        case("the token over Unix", guest, true, Some(TOKEN), Operates),
-        case("a wrong token over TCP", OTHER, false, Some(WRONG_TOKEN), Unauthenticated),
-        case("a wrong token over Unix", guest, true, Some(WRONG_TOKEN), Unauthenticated),
-        case("root with a wrong token over TCP", ROOT, false, Some(WRONG_TOKEN), Unauthenticated),
-        case("root with a wrong token over Unix", ROOT, true, Some(WRONG_TOKEN), Unauthenticated),
+        case("root", ROOT, None),
+        case("a member", MEMBER, None),
+        case("a process in the group", IN_GROUP, None),
+        case("another user", OTHER, None),
+        case("the token", IN_GROUP, Some(TOKEN)),
+        case("a wrong token", IN_GROUP, Some(WRONG_TOKEN)),
+        case("root with a wrong token", ROOT, Some(WRONG_TOKEN)),
     ]
+}
+
+/// The rule book, written down a second time.
+fn promise(case: &Case, rules: Rules) -> Promise {
+    match (case.token, case.listener) {
+        (Some(WRONG_TOKEN), _) => Promise::Unauthenticated,
+        (Some(_), _) => Promise::Operates,
+        (None, Listener::Unix) if case.who == "another user" => Promise::NoConnection,
+        (None, Listener::Unix) => Promise::Operates,
+        (None, Listener::Tcp | Listener::Tls) => {
+            let is_operator = matches!(case.who, "root" | "a member");
+            match rules {
+                Rules { operate: TcpOperate::Uid, .. } if is_operator => Promise::Operates,
+                Rules { read: TcpRead::Local, .. } => Promise::Reads,
+                Rules { read: TcpRead::Token, .. } => Promise::Nothing,
+            }
+        }
+    }
 }
 
 fn operations() -> Vec<Operation> {
@@ -91,29 +137,72 @@ fn token_file(text: &str, mode: u32) -> NamedTempFile {
     file
 }
 
-async fn daemon(token: &Path) -> TestDaemon {
-    callers::must_be_root();
-    TestDaemon::with(|config| {
-        config.operator_group = GROUP.into();
-        config.token_file = Some(token.to_owned());
-    })
-    .await
+/// A daemon with [`TOKEN`] and what its listeners need. Its VM is there and has no agent.
+struct Site {
+    daemon: TestDaemon,
+    is_tls: bool,
+    _files: TempDir,
 }
 
-async fn ask(daemon: &TestDaemon, case: &Case, method: &str, path: &str) -> Option<Answer> {
-    let (socket, origin) = (daemon.unix_socket(), daemon.url(""));
-    let way = if case.over_unix { Way::Unix(&socket) } else { Way::Tcp(&origin) };
-    let shown = case.token.map(bearer);
-    let mut more = vec!["--request", method];
-    if let Some(shown) = &shown {
-        more.extend(["--header", shown]);
+impl Site {
+    async fn start(rules: Rules, is_tls: bool) -> Self {
+        callers::must_be_root();
+        let files = tempfile::tempdir().unwrap();
+        let path = |name: &str| files.path().join(name);
+        fs::write(path("token"), TOKEN).unwrap();
+        fs::set_permissions(path("token"), Permissions::from_mode(0o600)).unwrap();
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(path("certificate"), pair.cert.pem()).unwrap();
+        fs::write(path("key"), pair.signing_key.serialize_pem()).unwrap();
+        let daemon = TestDaemon::with(|config| {
+            config.operator_group = GROUP.into();
+            config.token_file = Some(TokenFile::Existing(path("token")));
+            (config.tcp_read, config.tcp_operate) = (rules.read, rules.operate);
+            config.tls = is_tls.then(|| TlsFiles {
+                certificate: path("certificate"),
+                key: path("key"),
+                client_ca: None,
+            });
+        })
+        .await;
+        Self { daemon, is_tls, _files: files }
     }
+
+    /// The callers of the listeners that this daemon has.
+    fn cases(&self) -> Vec<Case> {
+        let tcp = if self.is_tls { Listener::Tls } else { Listener::Tcp };
+        [cases(Listener::Unix), cases(tcp)].concat()
+    }
+
+    async fn ask(&self, case: &Case, method: &str, path: &str, more: &[&str]) -> Option<Answer> {
+        let socket = self.daemon.unix_socket();
+        let origin = match case.listener {
+            Listener::Unix | Listener::Tcp => self.daemon.url(""),
+            Listener::Tls => format!("https://{}", self.daemon.address),
+        };
+        let way = match case.listener {
+            Listener::Unix => Way::Unix(&socket),
+            Listener::Tcp | Listener::Tls => Way::Tcp(&origin),
+        };
+        let shown = case.token.map(bearer);
+        // The certificate is self-signed; what it is worth is tested elsewhere.
+        let mut all = vec!["--insecure", "--request", method];
+        if let Some(shown) = &shown {
+            all.extend(["--header", shown]);
+        }
+        all.extend(more);
+        curl(case.user, way, path, &all).await
+    }
+}
+
+async fn ask(site: &Site, case: &Case, operation: &Operation) -> Option<Answer> {
+    let Operation { method, path, .. } = operation;
+    // What never ends by itself refuses this header, and only that.
+    let mut more = vec!["--header", "Last-Event-ID: nonsense"];
     if method != "GET" {
         more.extend(["--json", "{}"]);
     }
-    // What never ends by itself refuses this, and only that.
-    more.extend(["--header", "Last-Event-ID: nonsense"]);
-    curl(case.user, way, path, &more).await
+    site.ask(case, method, path, &more).await
 }
 
 /// What the promise says about this operation.
@@ -126,14 +215,18 @@ fn check(promise: Promise, operation: &Operation, answer: Option<&Answer>, about
     let code = answer.json()["code"].clone();
     match promise {
         Promise::NoConnection => panic!("{about}: connected"),
-        Promise::Unauthenticated => {
+        Promise::Reads | Promise::Nothing if operation.operates => {
+            assert_eq!((answer.status, code), (403, json!("forbidden")), "{about}");
+            let detail = answer.json()["detail"].to_string();
+            for way_out in ["--unix-socket", "Authorization: Bearer"] {
+                assert!(detail.contains(way_out), "{about}: {detail}");
+            }
+        }
+        Promise::Nothing | Promise::Unauthenticated => {
             assert_eq!((answer.status, code), (401, json!("unauthenticated")), "{about}");
             assert!(answer.head.contains("www-authenticate: bearer"), "{about}: {}", answer.head);
         }
-        Promise::Reads if operation.operates => {
-            assert_eq!((answer.status, code), (403, json!("forbidden")), "{about}");
-        }
-        // What the route makes of it is its own affair, but it was asked.
+        // The route answers in its own way, but it was asked.
         Promise::Reads | Promise::Operates => {
             assert!(!answer.is_refusal(), "{about}: {answer:?}");
             assert!(!matches!(answer.status, 404 | 405), "{about}: no such route: {answer:?}");
@@ -143,75 +236,127 @@ fn check(promise: Promise, operation: &Operation, answer: Option<&Answer>, about
 
 #[tokio::test]
 async fn every_operation_is_open_to_exactly_those_it_is_meant_for() {
-    let token = token_file(TOKEN, 0o600);
-    let daemon = daemon(token.path()).await;
-    let _vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Refuses).unwrap();
-    daemon.until("/vms/web-1", |vm| vm.status == 200).await;
-    let (operations, cases) = (operations(), cases());
+    let operations = operations();
     assert!(operations.iter().any(|operation| operation.operates), "{operations:?}");
-    for operation in &operations {
-        let Operation { method, path, .. } = operation;
-        for case in &cases {
-            let answer = ask(&daemon, case, method, path).await;
-            let about = format!("{method} {path} by {}", case.who);
-            check(case.promise, operation, answer.as_ref(), &about);
+    for rules in ALL_RULES {
+        for is_tls in [false, true] {
+            let site = Site::start(rules, is_tls).await;
+            let _vm = FakeVmm::start(site.daemon.sockets(), "web-1", Behaviour::Refuses).unwrap();
+            site.daemon.until("/vms/web-1", |vm| vm.status == 200).await;
+            let cases = site.cases();
+            let all = operations
+                .iter()
+                .flat_map(|operation| cases.iter().map(move |case| (operation, case)));
+            let asked = futures_util::stream::iter(all).map(|(operation, case)| {
+                let site = &site;
+                async move { (operation, case, ask(site, case, operation).await) }
+            });
+            let answers: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
+            assert_eq!(answers.len(), operations.len() * cases.len());
+            for (operation, case, answer) in answers {
+                let about = format!("{operation:?} by {case:?} under {rules:?}");
+                check(promise(case, rules), operation, answer.as_ref(), &about);
+            }
         }
     }
 }
 
 #[tokio::test]
-async fn whoami_says_who_one_is_and_what_one_may() {
-    let token = token_file(TOKEN, 0o600);
-    let daemon = daemon(token.path()).await;
-    for case in cases() {
-        let answer = ask(&daemon, &case, "GET", "/whoami").await;
-        let scopes = match case.promise {
-            Promise::Operates => json!(["read", "operate"]),
-            Promise::Reads => json!(["read"]),
-            Promise::Unauthenticated | Promise::NoConnection => continue,
-        };
-        let identity = match case.token {
-            Some(_) => json!({ "kind": "token" }),
-            None => json!({ "kind": "user", "uid": case.user.uid }),
-        };
-        let expected = json!({ "identity": identity, "scopes": scopes });
-        assert_eq!(answer.unwrap().json(), expected, "{}", case.who);
+async fn whoami_names_the_caller_and_its_scopes() {
+    for rules in ALL_RULES {
+        let site = Site::start(rules, false).await;
+        for case in site.cases() {
+            let answer = site.ask(&case, "GET", "/whoami", &[]).await;
+            let scopes = match promise(&case, rules) {
+                Promise::Operates => json!(["read", "operate"]),
+                Promise::Reads => json!(["read"]),
+                Promise::Nothing | Promise::Unauthenticated | Promise::NoConnection => continue,
+            };
+            let identity = match case.token {
+                Some(_) => json!({ "kind": "token" }),
+                None => json!({ "kind": "user", "uid": case.user.uid }),
+            };
+            let expected = json!({ "identity": identity, "scopes": scopes });
+            assert_eq!(answer.unwrap().json(), expected, "{case:?} under {rules:?}");
+        }
     }
 }
 
 #[tokio::test]
-async fn what_is_no_operation_is_held_to_its_token_too() {
-    let token = token_file(TOKEN, 0o600);
-    let daemon = daemon(token.path()).await;
-    for path in ["/docs/", "/docs/swagger-ui.css"] {
-        for case in cases() {
-            let operation = Operation { method: "GET".into(), path: path.into(), operates: false };
-            let answer = ask(&daemon, &case, "GET", path).await;
-            check(case.promise, &operation, answer.as_ref(), &format!("{path} by {}", case.who));
+async fn pages_that_are_no_operation_follow_the_same_rules() {
+    for rules in ALL_RULES {
+        let site = Site::start(rules, false).await;
+        for path in ["/", "/docs/", "/docs/swagger-ui.css"] {
+            for case in site.cases() {
+                let operation =
+                    Operation { method: "GET".into(), path: path.into(), operates: false };
+                let answer = ask(&site, &case, &operation).await;
+                let about = format!("{path} by {case:?} under {rules:?}");
+                check(promise(&case, rules), &operation, answer.as_ref(), &about);
+            }
         }
+    }
+}
+
+/// A relay dials the daemon for its users: `socat`, `ssh -L`, QEMU's user networking. This one belongs to
+/// root, as the kernel sees it.
+async fn relay(to: std::net::SocketAddr) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut daemon = tokio::net::TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut daemon).await;
+            });
+        }
+    });
+    origin
+}
+
+#[tokio::test]
+async fn behind_a_relay_of_roots_a_user_reads_and_operates_only_where_uids_authorize() {
+    for rules in [DEFAULT, Rules { operate: TcpOperate::Uid, ..DEFAULT }] {
+        let site = Site::start(rules, false).await;
+        let vm = Behaviour::Agent(agent().unwrap());
+        let _vm = FakeVmm::start(site.daemon.sockets(), "web-1", vm).unwrap();
+        site.daemon.until_state("web-1", "ready").await;
+        let origin = relay(site.daemon.address).await;
+        let read = curl(OTHER, Way::Tcp(&origin), "/vms/web-1/health", &[]).await.unwrap();
+        assert_eq!(read.status, 200);
+        let marker = site.daemon.sockets().join("marker");
+        let body = json!({ "command": "touch", "args": [&marker] }).to_string();
+        let exec = curl(OTHER, Way::Tcp(&origin), "/vms/web-1/exec", &["--json", &body]).await;
+        let status = exec.unwrap().status;
+        let warned = site.daemon.get("/readyz").await.json["detail"].to_string();
+        match rules.operate {
+            TcpOperate::Token => assert_eq!((status, marker.exists()), (403, false)),
+            // The warning is true.
+            TcpOperate::Uid => assert_eq!((status, marker.exists()), (200, true)),
+        }
+        assert_eq!(warned.contains("tcp_operate"), rules != DEFAULT, "{warned}");
     }
 }
 
 #[tokio::test]
 async fn a_refused_program_does_not_run() {
-    let token = token_file(TOKEN, 0o600);
-    let daemon = daemon(token.path()).await;
-    let vm = Behaviour::Agent(agent().unwrap());
-    let _vm = FakeVmm::start(daemon.sockets(), "web-1", vm).unwrap();
-    daemon.until_state("web-1", "ready").await;
-    let (socket, origin) = (daemon.unix_socket(), daemon.url(""));
-    for case in cases() {
-        let marker = daemon.sockets().join(case.who.replace(' ', "-"));
-        let way = if case.over_unix { Way::Unix(&socket) } else { Way::Tcp(&origin) };
-        let shown = case.token.map(bearer).unwrap_or_else(|| "X-None: 0".into());
-        let body = json!({ "command": "touch", "args": [&marker] }).to_string();
-        curl(case.user, way, "/vms/web-1/exec", &["--header", &shown, "--json", &body]).await;
-        assert_eq!(marker.exists(), case.promise == Promise::Operates, "{}", case.who);
+    for rules in ALL_RULES {
+        let site = Site::start(rules, false).await;
+        let vm = Behaviour::Agent(agent().unwrap());
+        let _vm = FakeVmm::start(site.daemon.sockets(), "web-1", vm).unwrap();
+        site.daemon.until_state("web-1", "ready").await;
+        for case in site.cases() {
+            let marker = site.daemon.sockets().join(format!("{:?} {}", case.listener, case.who));
+            let body = json!({ "command": "touch", "args": [&marker] }).to_string();
+            site.ask(&case, "POST", "/vms/web-1/exec", &["--json", &body]).await;
+            let ran = promise(&case, rules) == Promise::Operates;
+            assert_eq!(marker.exists(), ran, "{case:?} under {rules:?}");
+        }
     }
 }
 
 #[tokio::test]
-async fn a_token_that_is_none_keeps_the_daemon_from_starting() {
+async fn a_token_file_that_cannot_be_used_keeps_the_daemon_from_starting() {
     let cases = [
         (token_file(TOKEN, 0o644), "chmod 600"),
         (token_file(TOKEN, 0o640), "chmod 600"),

@@ -270,8 +270,9 @@ async fn a_caller_who_hangs_up_takes_the_program_along() {
         let body = sh(&script, more).to_string();
         let mut stream = TcpStream::connect(daemon.address).unwrap();
         let head = format!(
-            "POST {EXEC} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
+            "POST {EXEC} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            daemon.bearer(),
             body.len()
         );
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();

@@ -594,6 +594,11 @@ async fn two_hundred_connections_slow_and_half_open_clients_bounded_others_unaff
     let world = World::new().await;
     let address = world.daemon.address;
     let begun = &b"GET /vms/web-1/health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "[..];
+    let half_body = format!(
+        "POST /vms/web-1/exec HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 900\r\n\r\n{{",
+        world.daemon.bearer()
+    );
     let mut half_open = Vec::new();
     for n in 0..200 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -601,10 +606,7 @@ async fn two_hundred_connections_slow_and_half_open_clients_bounded_others_unaff
         match n % 3 {
             0 => {}
             1 => stream.write_all(begun).await.unwrap(),
-            _ => stream
-                .write_all(b"POST /vms/web-1/exec HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{")
-                .await
-                .unwrap(),
+            _ => stream.write_all(half_body.as_bytes()).await.unwrap(),
         }
         half_open.push(stream);
     }

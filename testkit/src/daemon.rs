@@ -5,10 +5,10 @@
 
 use crate::fake_vmm::{Behaviour, FakeVmm, agent};
 use minionsd::Daemon;
-use minionsd::config::{Config, LogFormat};
-use reqwest::header::HeaderMap;
+use minionsd::config::{AuditRule, Config, LogFormat, TcpOperate, TcpRead, TokenFile};
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::Value;
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,9 @@ pub struct TestDaemon {
     dir: TempDir,
     /// Where it serves over TCP.
     pub address: SocketAddr,
-    /// A client for requests that the methods here don't make.
+    /// A client with the daemon's token, for requests that the methods here don't make.
     pub http: reqwest::Client,
+    token: Option<String>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -42,8 +43,11 @@ pub fn config(dir: &Path) -> Config {
         socket_dir: dir.to_owned(),
         token_file: None,
         operator_group: "minions".into(),
+        tcp_read: TcpRead::Local,
+        tcp_operate: TcpOperate::Token,
         tls: None,
         audit_log: None,
+        audit: AuditRule::BestEffort,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         pool_size: 8,
@@ -52,6 +56,21 @@ pub fn config(dir: &Path) -> Config {
         log_format: LogFormat::Text,
         log_level: "info".into(),
     }
+}
+
+/// The token of a test's own daemon.
+pub const TOKEN: &str = "test-test-test-test-test-test";
+
+/// Writes [`TOKEN`] to a file in `dir`, as minionsd accepts it.
+///
+/// # Panics
+///
+/// The file cannot be written.
+pub fn write_token(dir: &Path) -> PathBuf {
+    let path = dir.join("token");
+    fs::write(&path, TOKEN).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    path
 }
 
 /// A client of a daemon on this machine, for who adds something to it.
@@ -89,15 +108,27 @@ impl TestDaemon {
             .tempdir()
             .unwrap();
         let mut config = config(dir.path());
+        config.token_file = Some(TokenFile::Existing(write_token(dir.path())));
         adjust(&mut config);
+        let token = config.token_file.as_ref().map(|file| fs::read_to_string(file.path()).unwrap());
+        let over_unix = config.tls.is_some().then(|| config.unix_socket.clone()).flatten();
         let daemon = Daemon::bind(config).await.unwrap();
         let address = daemon.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(daemon.serve(async {
             let _ = stopped.await;
         }));
-        let http = http().timeout(DEADLINE).build().unwrap();
-        let daemon = Self { dir, address, http, stop: Some(stop), task };
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &token {
+            headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        }
+        let mut http = http().timeout(DEADLINE).default_headers(headers);
+        // With TLS on TCP, the test's own requests go over the Unix socket.
+        if let Some(path) = over_unix {
+            http = http.unix_socket(path);
+        }
+        let http = http.build().unwrap();
+        let daemon = Self { dir, address, http, token, stop: Some(stop), task };
         daemon.until("/readyz", |ready| ready.status == 200).await;
         daemon
     }
@@ -119,6 +150,16 @@ impl TestDaemon {
     /// Where it serves over Unix.
     pub fn unix_socket(&self) -> PathBuf {
         self.dir.path().join("minionsd.sock")
+    }
+
+    /// The daemon as `minionsctl --host` takes it: over the Unix socket, where the test's user operates.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.unix_socket().display())
+    }
+
+    /// The `Authorization` header's value that authorizes to operate.
+    pub fn bearer(&self) -> String {
+        format!("Bearer {}", self.token.as_deref().unwrap_or_default())
     }
 
     /// `path` as a URL.

@@ -41,7 +41,7 @@ impl Guest {
 
     /// `minionsctl` with this daemon, and no input.
     pub(crate) fn ctl(&self, args: &[&str]) -> Command {
-        ctl(&self.daemon.url(""), args)
+        ctl(&self.daemon.host(), args)
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Ran {

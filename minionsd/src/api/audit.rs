@@ -1,62 +1,77 @@
-//! One line for every operate call: who, what, which VM, how it ended. Never an argument, a file's
-//! content or a token.
+//! The audit entries of one operate call. Never an argument, a file's content or a token.
 
+use super::problem::ApiError;
+use super::request_id::{self, RequestId};
+use crate::audit::{Audit, By, Entry, Program, Refusal, Stage};
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use minions_api::ErrorCode;
 use minions_api::service::Identity;
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::time::Instant;
-use tracing::Span;
 
-/// The tracing target of audit lines, which the log's filter and the audit file go by.
-pub const TARGET: &str = "audit";
-
-/// What a handler adds to its line. As long as anybody keeps one, the call isn't over: a stream's
-/// line comes when the stream ends.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Note(Option<Arc<Line>>);
-
-/// A program, recognisable without being readable.
-#[derive(Debug)]
-struct Program {
-    command: String,
-    /// SHA-256 over the arguments, each behind its length: the same call gives the same digest.
-    arguments: String,
+/// When the first entry of a route's calls is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// When the call is admitted.
+    AtAdmission,
+    /// When the handler knows the program ([`Note::program`]) or the exec ([`Note::attachment`]), before it
+    /// contacts a guest.
+    WithProgram,
 }
+
+/// A handler's access to the entries of its call. While a clone exists, the call is not over: a stream's
+/// last entry is written when the stream ends.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Note(Option<Arc<State>>);
 
 impl Note {
-    /// The call runs this program.
-    pub(super) fn program(&self, command: &str, args: &[String]) {
-        let Some(line) = &self.0 else { return };
-        let mut digest = Sha256::new();
-        for arg in args {
-            digest.update(u64::try_from(arg.len()).unwrap_or(u64::MAX).to_be_bytes());
-            digest.update(arg);
-        }
-        let arguments = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        // A handler says it once; a second time would change nothing.
-        let _ = line.program.set(Program { command: command.to_owned(), arguments });
+    /// Names the program that the call runs, and writes the call's first entry.
+    ///
+    /// # Errors
+    ///
+    /// `audit_unavailable`: the program must not run.
+    pub(super) async fn program(&self, command: &str, args: &[String]) -> Result<(), ApiError> {
+        let Some(state) = &self.0 else { return Ok(()) };
+        // A handler names its program once; later calls change nothing.
+        let _ = state
+            .program
+            .set(Program { command: format!("{command:?}"), arguments_sha256: digest(args) });
+        state.begin().await
     }
 
-    /// The call is about the exec of this id.
+    /// Names the exec that the call attaches to, and writes the call's first entry.
+    ///
+    /// # Errors
+    ///
+    /// `audit_unavailable`: the call must not attach.
+    pub(super) async fn attachment(&self, id: &str) -> Result<(), ApiError> {
+        self.exec(id);
+        match &self.0 {
+            Some(state) => state.begin().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Names the exec that the call is about.
     pub(super) fn exec(&self, id: &str) {
-        if let Some(line) = &self.0 {
-            let _ = line.exec_id.set(id.to_owned());
+        if let Some(state) = &self.0 {
+            let _ = state.exec_id.set(id.to_owned());
         }
     }
 
-    /// What became of it.
+    /// Sets the call's outcome, in a few words.
     pub(super) fn outcome(&self, outcome: impl FnOnce() -> String) {
-        if let Some(line) = &self.0 {
-            let _ = line.outcome.set(outcome());
+        if let Some(state) = &self.0 {
+            let _ = state.outcome.set(outcome());
         }
     }
 }
 
-/// Outside of an operate route there is nowhere to note anything, and nothing is lost.
+/// Routes with the scope *read* have no entries: their note keeps nothing.
 impl<S: Sync> FromRequestParts<S> for Note {
     type Rejection = Infallible;
 
@@ -65,108 +80,186 @@ impl<S: Sync> FromRequestParts<S> for Note {
     }
 }
 
-/// A call under way. It leaves its line when it is over, however it ends: also if its caller hangs up
-/// and its future is dropped, when what it asked for may have been done already.
+/// An operate call under way. Its last entry is written however it ends: also if the caller disconnects
+/// and its future is dropped, when the guest may have done what was asked.
 #[derive(Debug)]
-pub(super) struct Call(Arc<Line>);
+pub(super) struct Call {
+    state: Arc<State>,
+    begins: Begins,
+}
 
-/// What the line will say.
 #[derive(Debug)]
-struct Line {
-    /// The request's: its id and trace id belong to the line.
-    span: Span,
+struct State {
+    audit: Audit,
+    request_id: String,
+    trace_id: Option<String>,
     action: String,
-    /// As it was sent: still percent-encoded, so plain ASCII.
     vm: Option<String>,
     program: OnceLock<Program>,
     exec_id: OnceLock<String>,
     outcome: OnceLock<String>,
     started: Instant,
-    caller: Mutex<Caller>,
+    progress: Mutex<Progress>,
 }
 
 #[derive(Debug)]
-struct Caller {
-    identity: Identity,
-    with_token: bool,
-    allowed: bool,
-    /// None until there is an answer.
+struct Progress {
+    peer: Identity,
+    has_token: bool,
+    phase: Phase,
+    /// `None` until there is a reply.
     status: Option<u16>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The caller is not checked yet, or was refused.
+    Unchecked,
+    /// The caller may do this; the last entry is not written yet.
+    Admitted,
+    /// All entries are written.
+    Over,
+}
+
 impl Call {
-    /// By nobody yet, and not allowed.
-    pub(super) fn begin(request: &Request) -> Self {
+    /// A call whose caller is not checked yet.
+    pub(super) fn of(request: &Request, audit: Audit, begins: Begins) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let identity = Identity::Unknown;
-        let caller = Caller { identity, with_token: false, allowed: false, status: None };
-        Self(Arc::new(Line {
-            span: Span::current(),
+        let request_id = request.extensions().get::<RequestId>();
+        let progress = Progress {
+            peer: Identity::Unknown,
+            has_token: false,
+            phase: Phase::Unchecked,
+            status: None,
+        };
+        let state = State {
+            audit,
+            request_id: request_id.map_or_else(String::new, |id| id.as_str().to_owned()),
+            trace_id: request_id::trace_id(request.headers()).map(str::to_owned),
             action: format!("{} {route}", request.method()),
             vm: vm_in(request.uri().path()).map(str::to_owned),
             program: OnceLock::new(),
             exec_id: OnceLock::new(),
             outcome: OnceLock::new(),
             started: Instant::now(),
-            caller: Mutex::new(caller),
-        }))
+            progress: Mutex::new(progress),
+        };
+        Self { state: Arc::new(state), begins }
     }
 
-    /// What its handler can add to.
+    /// A handler's access to the entries.
     pub(super) fn note(&self) -> Note {
-        Note(Some(Arc::clone(&self.0)))
+        Note(Some(Arc::clone(&self.state)))
     }
 
-    /// Who is at the other end, whatever they have shown.
-    pub(super) fn by(&mut self, identity: Identity) {
-        self.0.caller().identity = identity;
+    /// Sets the identity of the connection's other end, whatever credential the request has.
+    pub(super) fn identify(&self, peer: Identity) {
+        self.state.progress().peer = peer;
     }
 
-    /// They have the bearer token.
-    pub(super) fn with_token(&mut self) {
-        self.0.caller().with_token = true;
+    /// The request has the bearer token.
+    pub(super) fn has_token(&self) {
+        self.state.progress().has_token = true;
     }
 
-    /// From here on something may happen in the VM.
-    pub(super) fn allowed(&mut self) {
-        self.0.caller().allowed = true;
+    /// Admits the call, and writes its first entry if it [begins](Begins) now.
+    ///
+    /// # Errors
+    ///
+    /// `audit_unavailable`: nothing must reach the guest.
+    pub(super) async fn admitted(&self) -> Result<(), ApiError> {
+        if self.begins == Begins::AtAdmission {
+            self.state.begin().await?;
+        }
+        self.state.progress().phase = Phase::Admitted;
+        Ok(())
     }
 
-    /// It has an answer; its body may still be on its way.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        self.0.caller().status = Some(status.as_u16());
+    /// Sets the reply's status. Unless the reply is a stream that goes on, this writes the last entry.
+    pub(super) async fn answered(self, status: StatusCode) {
+        self.state.progress().status = Some(status.as_u16());
+        // A stream's body holds a note.
+        if Arc::strong_count(&self.state) == 1
+            && let Some(entry) = self.state.last_entry()
+        {
+            self.state.audit.end(entry).await;
+        }
+    }
+
+    /// Sets the status of the refusal.
+    pub(super) fn refused(self, status: StatusCode) {
+        self.state.progress().status = Some(status.as_u16());
     }
 }
 
-impl Line {
+impl State {
     /// Held for an assignment or a look.
-    fn caller(&self) -> MutexGuard<'_, Caller> {
-        self.caller.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) {
-        let program = self.program.get();
-        let caller = self.caller();
-        let (kind, uid) = match caller.identity {
-            Identity::User { uid } => ("user", Some(uid)),
-            Identity::Token | Identity::Unknown => ("unknown", None),
-        };
-        tracing::info!(
-            target: TARGET,
-            identity = if caller.with_token { "token" } else { kind },
-            uid,
-            action = self.action,
-            vm = self.vm,
-            // Quoted and escaped: whoever calls chooses it.
-            command = program.map(|program| tracing::field::debug(&program.command)),
-            arguments_sha256 = program.map(|program| program.arguments.as_str()),
-            exec_id = self.exec_id.get(),
-            outcome = self.outcome.get(),
-            allowed = caller.allowed,
-            status = caller.status,
-            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "operate"
-        );
+    async fn begin(&self) -> Result<(), ApiError> {
+        let entry = self.entry(Stage::Begin);
+        self.audit.begin(entry).await.map_err(|unavailable| {
+            ApiError::of(
+                ErrorCode::AuditUnavailable,
+                format!("{unavailable}: operate calls are refused until it can be written"),
+            )
+        })
+    }
+
+    fn entry(&self, stage: Stage) -> Entry {
+        let progress = self.progress();
+        let took = self.started.elapsed().as_millis();
+        Entry {
+            stage,
+            by: By::new(&progress.peer, progress.has_token),
+            action: self.action.clone(),
+            vm: self.vm.clone(),
+            program: self.program.get().cloned(),
+            exec_id: self.exec_id.get().cloned(),
+            outcome: self.outcome.get().cloned(),
+            allowed: true,
+            status: progress.status,
+            duration_ms: (stage == Stage::End).then(|| took.try_into().unwrap_or(u64::MAX)),
+            count: None,
+            request_id: self.request_id.clone(),
+            trace_id: self.trace_id.clone(),
+        }
+    }
+
+    /// The last entry of an admitted call, once.
+    fn last_entry(&self) -> Option<Entry> {
+        let before = std::mem::replace(&mut self.progress().phase, Phase::Over);
+        (before == Phase::Admitted).then(|| self.entry(Stage::End))
+    }
+
+    fn refusal(&self) -> Refusal {
+        let progress = self.progress();
+        Refusal {
+            by: By::new(&progress.peer, progress.has_token),
+            action: self.action.clone(),
+            vm: self.vm.clone(),
+            request_id: self.request_id.clone(),
+            trace_id: self.trace_id.clone(),
+            status: progress.status,
+        }
+    }
+}
+
+/// The call is over when nothing holds its state any longer.
+impl Drop for State {
+    fn drop(&mut self) {
+        let phase = self.progress().phase;
+        match phase {
+            Phase::Unchecked => self.audit.refused(self.refusal()),
+            Phase::Admitted => {
+                if let Some(entry) = self.last_entry() {
+                    self.audit.end_without_waiting(&entry);
+                }
+            }
+            Phase::Over => {}
+        }
     }
 }
 
@@ -175,9 +268,11 @@ fn vm_in(path: &str) -> Option<&str> {
     path.strip_prefix("/vms/")?.split('/').next()
 }
 
-/// Whoever lets go last writes the line.
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.span.in_scope(|| self.write());
+fn digest(args: &[String]) -> String {
+    let mut digest = Sha256::new();
+    for arg in args {
+        digest.update(u64::try_from(arg.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(arg);
     }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

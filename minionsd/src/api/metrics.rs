@@ -32,6 +32,7 @@ pub(super) async fn get_metrics(State(api): State<Api>) -> Response {
     of_vms(&mut page, &vms);
     of_ways(&mut page, &api);
     of_calls(&mut page, &api);
+    of_logs(&mut page, &api);
     of_the_daemon(&mut page, &api);
     let media_type = HeaderValue::from_static(MEDIA_TYPE);
     ([(CONTENT_TYPE, media_type)], page.finish()).into_response()
@@ -119,6 +120,19 @@ fn of_calls(page: &mut Page, api: &Api) {
     let help = "Clients that only heard that there are too many.";
     let shed = api.meters.shed.load(Ordering::Relaxed);
     page.one("minions_http_connections_shed_total", Kind::Counter, help, shed);
+}
+
+/// The audit log and the log.
+fn of_logs(page: &mut Page, api: &Api) {
+    let audit = api.audit.figures();
+    let help = "Whether the last audit entry was written.";
+    page.one("minions_audit_writable", Kind::Gauge, help, u8::from(audit.is_writable));
+    let help = "Attempts to write an audit entry that failed.";
+    page.one("minions_audit_write_failures_total", Kind::Counter, help, audit.failures);
+    let help = "Audit entries that were never written.";
+    page.one("minions_audit_entries_lost_total", Kind::Counter, help, audit.lost);
+    let help = "Lines of the log that were dropped because standard error was not read.";
+    page.one("minions_log_lines_dropped_total", Kind::Counter, help, crate::logging::dropped().log);
 }
 
 /// The process. What `/proc` doesn't tell (out of descriptors, say) is left out.

@@ -12,6 +12,7 @@ use minions_proto::frame::EncodeError;
 use minions_proto::{AgentError, Invalid};
 use std::any::Any;
 use std::collections::BTreeMap;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::{Response as DocumentedResponse, ResponseBuilder};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr};
 
@@ -253,7 +254,10 @@ impl IntoResponse for ApiError {
         let mut response = status.into_response();
         if matches!(
             self.0.code,
-            ErrorCode::Overloaded | ErrorCode::ShuttingDown | ErrorCode::AgentUnreachable
+            ErrorCode::Overloaded
+                | ErrorCode::AuditUnavailable
+                | ErrorCode::ShuttingDown
+                | ErrorCode::AgentUnreachable
         ) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
         }
@@ -322,6 +326,15 @@ fn documented(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<DocumentedResponse>
         .into_iter()
         .map(|(status, codes)| (status.to_string(), RefOr::T(response(&codes))))
         .collect()
+}
+
+/// Adds `audit_unavailable` to the 503 of an operation with the scope *operate*.
+pub(super) fn document_refusal_without_audit(operation: &mut Operation) {
+    let code = ErrorCode::AuditUnavailable;
+    let response = operation.responses.responses.get_mut(&code.status().to_string());
+    if let Some(RefOr::T(response)) = response {
+        response.description = format!("{}; `{code}`: {}", response.description, code.title());
+    }
 }
 
 /// What any request can meet.

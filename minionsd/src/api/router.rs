@@ -1,12 +1,14 @@
 //! The route list and what stands around each of its routes.
 
+use super::audit::Begins;
 use super::auth::{self, Guard, Policy};
 use super::front::{Front, Gate};
 use super::problem::ApiError;
 use super::{
-    browser, clock, dashboard, docs, events, exec, health, host, metrics, network, power, service,
-    status, vms,
+    browser, clock, dashboard, docs, events, exec, health, host, metrics, network, power, problem,
+    service, status, vms,
 };
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::exec::Execs;
 use crate::metrics::Meters;
@@ -22,6 +24,7 @@ use tower::util::option_layer;
 use utoipa::OpenApi;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
@@ -29,12 +32,17 @@ use utoipa_axum::routes;
 /// kernel is told as that.
 const MAX_EXEC_BODY: usize = 8 * 1024 * 1024;
 
+/// Name of the security scheme in the document.
+const BEARER: &str = "bearer";
+
 /// What every handler works with. A cheap clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) registry: Registry,
-    /// Who may do what.
+    /// The rules by which callers get their scopes.
     pub(crate) policy: Policy,
+    /// The audit log.
+    pub(crate) audit: Audit,
     /// What all programs share.
     pub(crate) execs: Execs,
     /// What is counted.
@@ -48,6 +56,7 @@ pub(crate) struct Api {
 pub(crate) struct Parts {
     pub(crate) registry: Registry,
     pub(crate) policy: Policy,
+    pub(crate) audit: Audit,
     pub(crate) execs: Execs,
     pub(crate) meters: Arc<Meters>,
 }
@@ -85,14 +94,14 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Operate, routes!(network::confirm_network)))
         .routes(layers.around(Operate, routes!(clock::put_clock)))
         .routes(layers.around(Operate, routes!(power::power_vm)))
-        .routes(long(layers.around(Operate, routes!(exec::run_exec))))
-        .routes(layers.around(Operate, routes!(exec::websocket::open_exec)))
+        .routes(long(layers.around_program(routes!(exec::run_exec))))
+        .routes(layers.around_program(routes!(exec::websocket::open_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::list_execs)))
         .routes(layers.around(Operate, routes!(exec::execs::get_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::delete_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::signal_exec)))
         .routes(layers.around(Operate, routes!(exec::output::get_exec_output)))
-        .routes(long(layers.around(Operate, routes!(exec::many::run_many_execs))))
+        .routes(long(layers.around_program(routes!(exec::many::run_many_execs))))
         .routes(layers.around(Read, routes!(service::get_healthz)))
         .routes(layers.around(Read, routes!(service::get_readyz)))
         .routes(layers.around(Read, routes!(service::get_version)))
@@ -111,9 +120,19 @@ struct Layers(Option<Api>);
 
 impl Layers {
     /// Notes the scope in the document, and checks it when the route is served.
-    fn around(
+    fn around(&self, scope: Scope, routes: UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
+        self.with(scope, Begins::AtAdmission, routes)
+    }
+
+    /// The same for a route whose handler names the program that it runs.
+    fn around_program(&self, routes: UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
+        self.with(Scope::Operate, Begins::WithProgram, routes)
+    }
+
+    fn with(
         &self,
         scope: Scope,
+        begins: Begins,
         (schemas, mut paths, route): UtoipaMethodRouter<Api>,
     ) -> UtoipaMethodRouter<Api> {
         let (mut method, mut template) = ("", String::new());
@@ -123,10 +142,14 @@ impl Layers {
                 method = of;
                 let noted = ExtensionsBuilder::new().add("x-scope", scope.as_str()).build();
                 operation.extensions.get_or_insert_default().merge(noted);
+                if scope == Scope::Operate {
+                    problem::document_refusal_without_audit(operation);
+                }
             }
         }
         let Some(api) = &self.0 else { return (schemas, paths, route) };
-        let guard = Guard { api: api.clone(), meter: api.meters.route(method, &template) };
+        let meter = api.meters.route(method, &template);
+        let guard = Guard { api: api.clone(), meter, begins };
         let route = match scope {
             Scope::Read => route.layer(from_fn_with_state(guard, auth::read)),
             Scope::Operate => route.layer(from_fn_with_state(guard, auth::operate)),
@@ -149,19 +172,33 @@ pub fn openapi_json() -> String {
     // From our own crate's manifest; the licence and contact that utoipa would add are nobody's.
     document.info.license = None;
     document.info.contact = None;
+    add_security(&mut document);
     let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
 }
 
+/// The bearer token as a way to authenticate; without it, the connection decides (Unix socket, loopback).
+fn add_security(document: &mut utoipa::openapi::OpenApi) {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+        "The content of minionsd's `token_file`. Required to operate over TCP; the Unix socket \
+         identifies its callers by themselves.",
+    ));
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
+    let token = SecurityRequirement::new(BEARER, Vec::<String>::new());
+    document.security = Some(vec![SecurityRequirement::default(), token]);
+}
+
 /// The service over all routes.
 pub(crate) fn app(config: &Config, parts: Parts) -> Front {
-    let Parts { registry, policy, execs, meters } = parts;
+    let Parts { registry, policy, audit, execs, meters } = parts;
     let draining = execs.draining.clone();
-    let api = Api { registry, policy, execs, meters, draining };
+    let api = Api { registry, policy, audit, execs, meters, draining };
     let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
-    let guard = Guard { api: api.clone(), meter: api.meters.route("GET", "/docs") };
+    let meter = api.meters.route("GET", "/docs");
+    let guard = Guard { api: api.clone(), meter, begins: Begins::AtAdmission };
     let pages =
         docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(guard, auth::read));
     let meters = Arc::clone(&api.meters);

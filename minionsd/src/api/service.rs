@@ -1,8 +1,9 @@
 //! The daemon about itself. Nothing here waits for a guest.
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::{Caller, UID_WARNING};
 use super::problem::{ApiError, ServiceProblems};
+use crate::config::TcpOperate;
 use axum::Json;
 use axum::extract::{Request, State};
 use minions_api::service::{Liveness, Readiness, Version, Whoami};
@@ -29,7 +30,18 @@ pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>
         return Err(ApiError::shutting_down());
     }
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?.len();
-    Ok(Json(Readiness { status: "ready".into(), vms }))
+    Ok(Json(Readiness { status: "ready".into(), vms, detail: detail(&api) }))
+}
+
+/// What the operator of the host should know or change.
+fn detail(api: &Api) -> Option<String> {
+    let by_uid = api.policy.tcp_operate == TcpOperate::Uid;
+    let audit = "the audit log cannot be written: operate calls are refused until it can";
+    let warnings: Vec<_> = [(by_uid, UID_WARNING), (api.audit.refuses_calls(), audit)]
+        .into_iter()
+        .filter_map(|(applies, warning)| applies.then_some(warning))
+        .collect();
+    (!warnings.is_empty()).then(|| warnings.join("; "))
 }
 
 /// What runs here

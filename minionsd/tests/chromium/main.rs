@@ -6,6 +6,7 @@
 
 mod pages;
 
+use minionsd::config::TcpOperate;
 use pages::Pages;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -27,9 +28,15 @@ struct Scene {
 }
 
 impl Scene {
+    /// A browser has no token that a page could use, so the uid of its user must do for the attacks to be
+    /// real.
     async fn start(allowed_hosts: &[&str]) -> Self {
         let hosts = allowed_hosts.iter().map(ToString::to_string).collect();
-        let daemon = TestDaemon::with(|config| config.allowed_hosts = hosts).await;
+        let daemon = TestDaemon::with(|config| {
+            config.allowed_hosts = hosts;
+            config.tcp_operate = TcpOperate::Uid;
+        })
+        .await;
         let vm = Behaviour::Agent(agent().unwrap());
         let vm = FakeVmm::start(daemon.sockets(), "web-1", vm).unwrap();
         daemon.until_state("web-1", "ready").await;

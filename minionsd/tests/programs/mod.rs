@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Packet;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// Waits for something that no one tells.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -129,7 +130,9 @@ impl Client {
     pub(crate) async fn connect(daemon: &TestDaemon, vm: &str) -> Self {
         let stream = TcpStream::connect(daemon.address).await.unwrap();
         let url = format!("ws://{}/vms/{vm}/exec", daemon.address);
-        Self(tokio_tungstenite::client_async(url, stream).await.unwrap().0)
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert("authorization", daemon.bearer().parse().unwrap());
+        Self(tokio_tungstenite::client_async(request, stream).await.unwrap().0)
     }
 
     /// Says what it wants, and gives the answer.

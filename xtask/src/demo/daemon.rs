@@ -25,6 +25,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Daemon {
     child: Child,
     listen: SocketAddr,
+    socket: PathBuf,
     log: PathBuf,
 }
 
@@ -33,13 +34,13 @@ impl Daemon {
     ///
     /// It dies with this thread, and a Ctrl-C at the terminal does not reach it directly.
     pub(crate) fn start(program: &Path, listen: SocketAddr, dir: &Path) -> anyhow::Result<Self> {
-        let log = dir.join("minionsd.log");
+        let (log, socket) = (dir.join("minionsd.log"), dir.join("minionsd.sock"));
         let out = File::create(&log).context("cannot create the daemon's log")?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
             .args(["--listen", &listen.to_string(), "--unix-socket"])
-            .arg(dir.join("minionsd.sock"))
+            .arg(&socket)
             .arg("--socket-dir")
             .arg(dir)
             .stdin(Stdio::null())
@@ -48,7 +49,17 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .context("cannot start minionsd")?;
-        Ok(Self { child, listen, log })
+        Ok(Self { child, listen, socket, log })
+    }
+
+    /// Its TCP address.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Its Unix socket.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Waits until the daemon takes connections.

@@ -72,7 +72,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     interrupt.check()?;
     let programs = workspace.target().join("release");
     let mut daemon = Daemon::start(&programs.join("minionsd"), options.listen, dir.path())?;
-    let tour = Tour::new(&programs.join("minionsctl"), options.listen, vm.name(), vm.socket_path());
+    let tour = Tour::new(&programs.join("minionsctl"), &daemon, vm.name(), vm.socket_path());
     steps.run("daemon", || {
         daemon.wait_until_listening()?;
         command::run(&mut tour.wait_until_ready())?;

@@ -3,11 +3,11 @@
 
 use std::{
     env,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use super::daemon::Daemon;
 use crate::{command::line, progress};
 
 /// The guest's place in QEMU's own user network. The gateway is QEMU itself: nothing that the
@@ -27,17 +27,20 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) struct Tour {
     minionsctl: PathBuf,
-    /// The daemon, as `http://ADDRESS:PORT`.
+    /// The daemon, as `http://ADDRESS:PORT`: for reads.
     host: String,
+    /// Its Unix socket: for calls that operate.
+    daemon_socket: PathBuf,
     vm: String,
     socket: PathBuf,
 }
 
 impl Tour {
-    pub(crate) fn new(minionsctl: &Path, listen: SocketAddr, vm: &str, socket: &Path) -> Self {
+    pub(crate) fn new(minionsctl: &Path, daemon: &Daemon, vm: &str, socket: &Path) -> Self {
         Self {
             minionsctl: from_here(minionsctl),
-            host: format!("http://{listen}"),
+            host: format!("http://{}", daemon.listen()),
+            daemon_socket: daemon.socket().to_owned(),
             vm: vm.to_owned(),
             socket: socket.to_owned(),
         }
@@ -47,7 +50,7 @@ impl Tour {
     pub(crate) fn wait_until_ready(&self) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", "60"]).arg(&self.minionsctl);
-        command.args(["--host", &self.host, "wait", &self.vm]);
+        command.args(["--host", &self.unix_host(), "wait", &self.vm]);
         command
     }
 
@@ -98,25 +101,31 @@ impl Tour {
         Part { title, commands: vec![rest, through_daemon, self.direct(verb, arguments)] }
     }
 
+    /// A read: every local user may, over TCP.
     fn get(&self, below_vm: &str) -> Command {
-        self.curl(&[], below_vm)
-    }
-
-    fn send(&self, method: &str, below_vm: &str, json: &str) -> Command {
-        self.curl(&["-X", method, "-H", "content-type: application/json", "-d", json], below_vm)
-    }
-
-    fn curl(&self, options: &[&str], below_vm: &str) -> Command {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--fail-with-body"]).args(options);
+        command.args(["-sS", "--fail-with-body"]);
         command.arg(format!("{}/vms/{}{below_vm}", self.host, self.vm));
+        command
+    }
+
+    /// A call that operates: over the Unix socket, where the kernel says who calls.
+    fn send(&self, method: &str, below_vm: &str, json: &str) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail-with-body", "--unix-socket"]).arg(&self.daemon_socket);
+        command.args(["-X", method, "-H", "content-type: application/json", "-d", json]);
+        command.arg(format!("http://localhost/vms/{}{below_vm}", self.vm));
         command
     }
 
     fn ctl(&self, verb_and_vm: &[&str], arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.minionsctl);
-        command.args(["--host", &self.host]).args(verb_and_vm).args(arguments);
+        command.args(["--host", &self.unix_host()]).args(verb_and_vm).args(arguments);
         command
+    }
+
+    fn unix_host(&self) -> String {
+        format!("unix://{}", self.daemon_socket.display())
     }
 
     fn direct(&self, verb: &str, arguments: &[&str]) -> Command {

@@ -1,4 +1,4 @@
-//! Which users operate.
+//! The users who are allowed to operate.
 
 use minions_api::service::Identity;
 use nix::unistd::{Gid, Group, Uid, User, geteuid, getgrouplist};
@@ -12,7 +12,7 @@ pub(crate) struct Operators {
 }
 
 impl Operators {
-    /// With the members of `group`, which need not exist.
+    /// Operators by membership in `group`, which need not exist.
     pub(crate) fn new(group: String) -> Self {
         Self { group, own: geteuid().as_raw() }
     }
@@ -21,22 +21,28 @@ impl Operators {
         &self.group
     }
 
-    /// Whether they operate. Asks the system's user database, which may be on another machine: off
-    /// the async threads.
-    pub(super) async fn include(&self, identity: &Identity) -> bool {
+    /// Whether `identity` is an operator's. `primary` is the primary group of the connection's process, as
+    /// the kernel recorded it: systemd's `Group=`, `sg` and `setpriv` give a group that the user database
+    /// does not have.
+    ///
+    /// Asks the system's user database, which may be on another machine: off the async threads.
+    pub(super) async fn include(&self, identity: &Identity, primary: Option<u32>) -> bool {
         let Identity::User { uid } = *identity else { return false };
         if uid == 0 || uid == self.own {
             return true;
         }
         let group = self.group.clone();
-        let asked = tokio::task::spawn_blocking(move || is_member(uid, &group));
-        // A lookup that fails gives no rights.
+        let asked = tokio::task::spawn_blocking(move || is_member(uid, primary, &group));
+        // A failed lookup grants nothing.
         asked.await.is_ok_and(|member| member.unwrap_or_default())
     }
 }
 
-fn is_member(uid: u32, group: &str) -> nix::Result<bool> {
+fn is_member(uid: u32, primary: Option<u32>, group: &str) -> nix::Result<bool> {
     let Some(group) = Group::from_name(group)? else { return Ok(false) };
+    if primary == Some(group.gid.as_raw()) {
+        return Ok(true);
+    }
     let Some(user) = User::from_uid(Uid::from_raw(uid))? else { return Ok(false) };
     let name = CString::new(user.name).map_err(|_| nix::Error::EINVAL)?;
     let groups: Vec<Gid> = getgrouplist(&name, user.gid)?;

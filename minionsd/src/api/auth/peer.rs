@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The other end of a connection, as the kernel knows it.
 
 use super::sock_diag;
 use minions_api::service::Identity;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::net::unix::UCred;
 use tokio::sync::OnceCell;
 
-/// One connection's other end. What the kernel says of it is asked for once, when it is needed.
+/// The other end of one connection. Its identity is looked up once, when it is needed.
 #[derive(Debug)]
 pub(crate) struct Peer {
     way: Way,
@@ -18,36 +18,49 @@ pub(crate) struct Peer {
 
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// The kernel told its credentials when it connected.
-    Unix { uid: Option<u32> },
-    /// `inode` is our own socket's.
+    /// The credentials that the kernel recorded at `connect` (`SO_PEERCRED`).
+    Unix { uid: Option<u32>, gid: Option<u32> },
+    /// `inode` is that of the daemon's own socket.
     Tcp { client: SocketAddr, server: SocketAddr, inode: u64 },
 }
 
 impl Peer {
-    /// Connected over the Unix socket. Without credentials it is nobody.
+    /// A client of the Unix socket. Without credentials its identity is unknown.
     pub(crate) fn unix(credentials: Option<UCred>) -> Self {
-        let uid = credentials.map(|credentials| credentials.uid());
-        Self { way: Way::Unix { uid }, identity: OnceCell::new() }
+        let (uid, gid) = (credentials.map(|by| by.uid()), credentials.map(|by| by.gid()));
+        Self { way: Way::Unix { uid, gid }, identity: OnceCell::new() }
     }
 
-    /// Connected over TCP.
+    /// A client of the TCP listener.
     ///
     /// # Errors
     ///
-    /// The stream's: without addresses it is gone already.
+    /// The connection is closed already and has no addresses.
     pub(crate) fn tcp(stream: &TcpStream) -> io::Result<Self> {
         let (client, server) = (stream.peer_addr()?, stream.local_addr()?);
         let inode = fstat(stream)?.st_ino;
         Ok(Self { way: Way::Tcp { client, server, inode }, identity: OnceCell::new() })
     }
 
-    /// Over TCP it may be a browser; over the Unix socket it can't.
+    /// Whether the client can be a browser: browsers cannot use a Unix socket.
     pub(crate) fn may_be_a_browser(&self) -> bool {
         matches!(self.way, Way::Tcp { .. })
     }
 
-    /// On this machine.
+    /// Whether the connection came over the Unix socket.
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self.way, Way::Unix { .. })
+    }
+
+    /// The primary group of the process that connected; known for the Unix socket only.
+    pub(super) fn group(&self) -> Option<u32> {
+        match self.way {
+            Way::Unix { gid, .. } => gid,
+            Way::Tcp { .. } => None,
+        }
+    }
+
+    /// Whether the process that connected is on this machine.
     pub(super) fn is_local(&self) -> bool {
         match self.way {
             Way::Unix { .. } => true,
@@ -57,14 +70,14 @@ impl Peer {
         }
     }
 
-    /// Who it is, as the kernel says.
+    /// The uid of the process that connected.
     pub(super) async fn identity(&self) -> Identity {
         let found = self.identity.get_or_init(|| async {
             let uid = match self.way {
-                Way::Unix { uid } => uid,
+                Way::Unix { uid, .. } => uid,
                 Way::Tcp { client, server, inode } if self.is_local() => {
                     sock_diag::uid_of(client, server, inode).unwrap_or_else(|error| {
-                        tracing::warn!(%error, "the kernel doesn't say whose a connection is");
+                        tracing::warn!(%error, "the kernel did not name the owner of a loopback connection (sock_diag)");
                         None
                     })
                 }

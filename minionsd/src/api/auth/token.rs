@@ -1,47 +1,79 @@
 //! The bearer token (RFC 6750).
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nix::unistd::Group;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// Shorter ones can be guessed: 128 bits in base64 have 22 characters.
+/// Shortest accepted token: 128 bits in base64 have 22 characters.
 const MIN_LEN: usize = 22;
 
-/// Nobody else may read the file.
-const OTHERS: u32 = 0o077;
+/// Entropy of a created token.
+const CREATED_BYTES: usize = 32;
+
+/// Permissions that a token file must not have: others' access, and the group's write and execute.
+const FORBIDDEN: u32 = 0o037;
+
+/// Read permission of the group; accepted if the group is the operators'.
+const GROUP_READ: u32 = 0o040;
+
+/// Permissions of a created token file: operators read it.
+const CREATED_MODE: u32 = 0o640;
 
 /// The daemon's token. Its text is never shown.
 #[derive(Clone)]
 pub(crate) struct Token(Arc<[u8]>);
 
-/// Why there is no token.
+/// Why the daemon has no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file can't be read.
-    #[error("{} can't be read", .path.display())]
+    /// The file cannot be read.
+    #[error("{} cannot be read", .path.display())]
     Unreadable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Others may read the file.
-    #[error("{} may be read by others: take that permission away (chmod 600)", .0.display())]
-    Exposed(PathBuf),
-    /// What is in it is no token.
+    /// Users who are no operators can read or change the file.
+    #[error(
+        "{} is accessible to others than operators: chmod 600, or chmod 640 with the group {group}",
+        .path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// The operators' group.
+        group: String,
+    },
+    /// The content is no token.
     #[error("{} must hold one line of at least {MIN_LEN} visible ASCII characters", .0.display())]
     Malformed(PathBuf),
+    /// The file did not exist and cannot be created.
+    #[error("{} cannot be created", .path.display())]
+    NotCreated {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
 }
 
 impl Token {
-    /// Reads it from a file of ours with mode 0600: one line.
-    pub(crate) fn read(path: &Path) -> Result<Self, TokenError> {
+    /// Reads the token from the one line of a file with mode 0600, or 0640 if its group is `group`, the
+    /// operators'.
+    pub(crate) fn read(path: &Path, group: &str) -> Result<Self, TokenError> {
         let unreadable = |source| TokenError::Unreadable { path: path.to_owned(), source };
-        if fs::metadata(path).map_err(unreadable)?.mode() & OTHERS != 0 {
-            return Err(TokenError::Exposed(path.to_owned()));
+        let metadata = fs::metadata(path).map_err(unreadable)?;
+        let group_reads = metadata.mode() & GROUP_READ != 0;
+        if metadata.mode() & FORBIDDEN != 0 || group_reads && Some(metadata.gid()) != gid_of(group)
+        {
+            return Err(TokenError::Exposed { path: path.to_owned(), group: group.to_owned() });
         }
         let text = fs::read_to_string(path).map_err(unreadable)?;
         let token = text.trim_ascii();
@@ -51,14 +83,52 @@ impl Token {
         Ok(Self(token.as_bytes().into()))
     }
 
-    /// Whether an `Authorization` header shows it. Takes as long for a nearly right one as for any
-    /// other of its length.
+    /// Reads the token from `path`, after creating the file with a random token if it does not exist:
+    /// mode 0640 with the group `group`, or 0600 if there is no such group.
+    pub(crate) fn read_or_create(path: &Path, group: &str) -> Result<Self, TokenError> {
+        if !path.exists() {
+            let not_created = |source| TokenError::NotCreated { path: path.to_owned(), source };
+            create(path, group).map_err(not_created)?;
+            tracing::info!(path = %path.display(), "created the file with the bearer token");
+        }
+        Self::read(path, group)
+    }
+
+    /// Whether an `Authorization` header contains this token. The comparison takes the same time for every
+    /// value of the same length.
     pub(super) fn is_shown_by(&self, authorization: &[u8]) -> bool {
         let scheme = b"bearer ";
         authorization.split_at_checked(scheme.len()).is_some_and(|(said, token)| {
             said.eq_ignore_ascii_case(scheme) && bool::from(token.ct_eq(&self.0))
         })
     }
+}
+
+/// Creates the file whole or not at all; keeps one that another process created meanwhile.
+fn create(path: &Path, group: &str) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
+    let secret: [u8; CREATED_BYTES] = rand::random();
+    writeln!(file, "{}", URL_SAFE_NO_PAD.encode(secret))?;
+    open_to_group(file.as_file(), group)?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+        _ => Ok(()),
+    }
+}
+
+/// The temporary file begins with mode 0600. Without the right to give it to the group it stays so.
+fn open_to_group(file: &File, group: &str) -> io::Result<()> {
+    let Some(gid) = gid_of(group) else { return Ok(()) };
+    if file.metadata()?.gid() != gid && fchown(file, None, Some(gid)).is_err() {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(CREATED_MODE))
+}
+
+fn gid_of(group: &str) -> Option<u32> {
+    Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 impl std::fmt::Debug for Token {
@@ -72,11 +142,14 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    /// A group that every Debian has, with the number 1.
+    const GROUP: &str = "daemon";
+
     fn read(text: &str, mode: u32) -> Result<Token, TokenError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
-        Token::read(file.path())
+        fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+        Token::read(file.path(), GROUP)
     }
 
     #[test]
@@ -99,11 +172,52 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_read_or_that_is_too_short_is_no_token() {
+    fn a_file_that_others_can_read_or_that_is_too_short_is_refused() {
         let good = "0123456789abcdefghijklmn";
-        assert!(matches!(read(good, 0o640), Err(TokenError::Exposed(_))));
+        // The group is root's, not the operators'.
+        assert!(matches!(read(good, 0o640), Err(TokenError::Exposed { .. })));
+        assert!(matches!(read(good, 0o604), Err(TokenError::Exposed { .. })));
         assert!(matches!(read("short", 0o600), Err(TokenError::Malformed(_))));
         assert!(matches!(read(&format!("{good}\n{good}"), 0o600), Err(TokenError::Malformed(_))));
         assert!(!format!("{:?}", read(good, 0o600).unwrap()).contains("0123"));
+    }
+
+    #[test]
+    fn the_operators_group_may_read_the_file_but_not_change_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "0123456789abcdefghijklmn").unwrap();
+        fchown(file.as_file(), None, gid_of(GROUP)).unwrap();
+        for (mode, accepted) in [(0o640, true), (0o600, true), (0o660, false), (0o644, false)] {
+            fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Token::read(file.path(), GROUP).is_ok(), accepted, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_created_once_with_a_token_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+        let token = Token::read_or_create(&first, GROUP).unwrap();
+        let metadata = fs::metadata(&first).unwrap();
+        assert_eq!((metadata.mode() & 0o777, Some(metadata.gid())), (0o640, gid_of(GROUP)));
+        assert_eq!(Token::read_or_create(&first, GROUP).unwrap().0, token.0);
+        assert_ne!(Token::read_or_create(&second, GROUP).unwrap().0, token.0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn without_the_group_the_created_file_is_the_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        Token::read_or_create(&path, "no-such-group").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_named() {
+        let path = Path::new("/nowhere/token");
+        let error = Token::read_or_create(path, GROUP).unwrap_err();
+        assert!(matches!(&error, TokenError::NotCreated { .. }), "{error}");
+        assert!(error.to_string().contains("/nowhere/token"), "{error}");
     }
 }

@@ -162,6 +162,11 @@ addEventListener("hashchange", go);
 setInterval(() => { if (!document.hidden) refresh(); }, EVERY_MS);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 ask("/version").then((daemon) => { $("daemon").textContent = `${daemon.name} ${daemon.version}`; }).catch(() => {});
+ask("/whoami").then((caller) => {
+  const operates = caller.scopes.includes("operate");
+  $("caller").textContent = operates ? "read and operate" : "read only";
+  $("caller").title = operates ? "" : "To operate, use minionsctl or curl --unix-socket on the host, or the bearer token.";
+}).catch(() => {});
 refresh();
 go();
 listen();

@@ -49,7 +49,7 @@ pub(in super::super) async fn run_many_execs(
     request_id: RequestId,
     JsonBody(request): JsonBody<ManyExecRequest>,
 ) -> Result<Response, ApiError> {
-    note.program(&request.exec.command, &request.exec.args);
+    note.program(&request.exec.command, &request.exec.args).await?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
     let vms = select(&request.vms, &vms)?;
     let plan = Plan::of(request.exec, Form::Many).map_err(|error| error.within("exec"))?;

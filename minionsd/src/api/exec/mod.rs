@@ -80,7 +80,7 @@ pub(super) async fn run_exec(
     headers: HeaderMap,
     JsonBody(request): JsonBody<ExecRequest>,
 ) -> Result<Response, ApiError> {
-    note.program(&request.command, &request.args);
+    note.program(&request.command, &request.args).await?;
     let name = vm.name().clone();
     let plan = Plan::of(request, Form::Post).map_err(|error| error.about(name.clone()))?;
     note.exec(plan.id());

@@ -148,7 +148,7 @@ impl Session {
         let deadline = self.patience.deadline_or(START);
         let (plan, id) = match first {
             First::Start(request) => {
-                self.note.program(&request.command, &request.args);
+                self.note.program(&request.command, &request.args).await?;
                 let plan = Plan::of(*request, Form::WebSocket)?;
                 let id = plan.id().to_owned();
                 (Ok(plan), id)
@@ -156,6 +156,7 @@ impl Session {
             First::Attach(attach) => {
                 let id = attach.attach.parse().map_err(|invalid| ApiError::value(&invalid))?;
                 let AttachRequest { attach, stdout_offset, stderr_offset } = attach;
+                self.note.attachment(&attach).await?;
                 let (stdout, stderr, role) = (stdout_offset, stderr_offset, Role::Control);
                 (Err(ExecAttach { id, stdout, stderr, role }), attach)
             }

@@ -1,0 +1,111 @@
+//! The caller of one request: its identity and its scopes.
+
+use super::super::problem::ApiError;
+use super::{Peer, Policy};
+use axum::extract::Request;
+use axum::http::header::AUTHORIZATION;
+use minions_api::ErrorCode;
+use minions_api::service::{Identity, Scope};
+use std::sync::Arc;
+
+/// The caller of one request.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Caller {
+    peer: Arc<Peer>,
+    has_token: bool,
+}
+
+impl Caller {
+    /// Identifies the caller of `request`. Does not ask the kernel yet.
+    ///
+    /// # Errors
+    ///
+    /// A bearer token that is not this daemon's, or a request without a [`Peer`].
+    pub(in super::super) fn of(request: &Request, policy: &Policy) -> Result<Self, ApiError> {
+        let peer = Self::peer_of(request)?;
+        let has_token = match (request.headers().get(AUTHORIZATION), &policy.token) {
+            (None, _) => false,
+            (Some(shown), Some(token)) if token.is_shown_by(shown.as_bytes()) => true,
+            (Some(_), _) => return Err(unauthenticated("the bearer token is not this daemon's")),
+        };
+        Ok(Self { peer, has_token })
+    }
+
+    /// The connection's other end.
+    ///
+    /// # Errors
+    ///
+    /// The request came from none of the daemon's listeners, which is a bug.
+    pub(super) fn peer_of(request: &Request) -> Result<Arc<Peer>, ApiError> {
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
+        peer.ok_or_else(|| ApiError::of(ErrorCode::Internal, "the request has no peer"))
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.has_token
+    }
+
+    /// The caller's identity. Asks the kernel, once per connection.
+    pub(in super::super) async fn identity(&self) -> Identity {
+        if self.has_token { Identity::Token } else { self.peer.identity().await }
+    }
+
+    /// Everything that the caller is allowed to do.
+    pub(in super::super) async fn scopes(&self, policy: &Policy) -> Vec<Scope> {
+        if self.may_operate(policy).await {
+            vec![Scope::Read, Scope::Operate]
+        } else if self.may_read_unidentified(policy) {
+            vec![Scope::Read]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Refuses a caller without `scope`.
+    ///
+    /// # Errors
+    ///
+    /// `unauthenticated` or `forbidden`; the text names every way to get the scope.
+    pub(super) async fn require(&self, scope: Scope, policy: &Policy) -> Result<(), ApiError> {
+        // Most reads need neither the kernel nor the user database.
+        if scope == Scope::Read && (self.has_token || self.may_read_unidentified(policy)) {
+            return Ok(());
+        }
+        if self.may_operate(policy).await {
+            return Ok(());
+        }
+        Err(self.refusal(scope, policy).await)
+    }
+
+    async fn may_operate(&self, policy: &Policy) -> bool {
+        if self.has_token {
+            return true;
+        }
+        if !policy.uid_authorizes(&self.peer) {
+            return false;
+        }
+        let (identity, group) = (self.peer.identity().await, self.peer.group());
+        policy.operators.include(&identity, group).await
+    }
+
+    /// Whether the connection alone allows reading, for any user of this machine.
+    fn may_read_unidentified(&self, policy: &Policy) -> bool {
+        policy.opens_reads(&self.peer)
+    }
+
+    async fn refusal(&self, scope: Scope, policy: &Policy) -> ApiError {
+        let identity = self.identity().await;
+        let detail = policy.refusal(scope, &self.peer, &identity);
+        match (scope, identity) {
+            // A token in the request would be accepted: RFC 9110, 15.5.2.
+            (Scope::Read, _) | (Scope::Operate, Identity::Unknown) => unauthenticated(&detail),
+            (Scope::Operate, Identity::User { .. } | Identity::Token) => {
+                ApiError::of(ErrorCode::Forbidden, detail)
+            }
+        }
+    }
+}
+
+fn unauthenticated(detail: &str) -> ApiError {
+    ApiError::of(ErrorCode::Unauthenticated, detail)
+}

@@ -1,0 +1,105 @@
+//! The layers in front of every route: they admit or refuse its callers.
+
+use super::super::Api;
+use super::super::audit::{Begins, Call};
+use super::super::problem::ApiError;
+use super::super::service;
+use super::{Caller, Peer, Policy};
+use crate::metrics::RouteMeter;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use minions_api::service::Scope;
+use std::sync::Arc;
+
+/// State of a route's layer. A cheap clone.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Guard {
+    pub(in super::super) api: Api,
+    /// The route's meter. The outermost layer, which measures the duration, finds it in the reply.
+    pub(in super::super) meter: Arc<RouteMeter>,
+    /// When the audit entries of the route's calls begin; of no meaning for [`Scope::Read`].
+    pub(in super::super) begins: Begins,
+}
+
+/// Refuses requests that arrive on an open connection after the daemon was told to stop, except those
+/// about the daemon itself.
+fn refuse_while_draining(api: &Api, request: &Request) -> Result<(), ApiError> {
+    let about_the_daemon = service::PATHS.contains(&request.uri().path());
+    if api.draining.is_cancelled() && !about_the_daemon {
+        return Err(ApiError::shutting_down());
+    }
+    Ok(())
+}
+
+/// The layer of a route with [`Scope::Read`].
+pub(in super::super) async fn read(
+    State(guard): State<Guard>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Guard { api, meter, .. } = guard;
+    if let Err(refused) = refuse_while_draining(&api, &request) {
+        return refused.into_response();
+    }
+    let allowed = match Caller::of(&request, &api.policy) {
+        Ok(caller) => caller.require(Scope::Read, &api.policy).await,
+        Err(error) => Err(error),
+    };
+    let mut response = match allowed {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    response.extensions_mut().insert(meter);
+    response
+}
+
+/// The layer of a route with [`Scope::Operate`].
+///
+/// Every call leaves an audit entry. That of a refused call is aggregated with others; that of an
+/// admitted call begins before the handler can reach a guest and is complete before the caller gets the
+/// reply, unless the reply is a stream.
+pub(in super::super) async fn operate(
+    State(guard): State<Guard>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Guard { api, meter, begins } = guard;
+    if let Err(refused) = refuse_while_draining(&api, &request) {
+        return refused.into_response();
+    }
+    let call = Call::of(&request, api.audit.clone(), begins);
+    let (peer, caller) = (Caller::peer_of(&request), Caller::of(&request, &api.policy));
+    let mut response = match admit(peer, caller, &api.policy, &call).await {
+        Ok(()) => {
+            request.extensions_mut().insert(call.note());
+            let response = next.run(request).await;
+            call.answered(response.status()).await;
+            response
+        }
+        Err(error) => {
+            let response = error.into_response();
+            call.refused(response.status());
+            response
+        }
+    };
+    response.extensions_mut().insert(meter);
+    response
+}
+
+/// Identifies the caller, checks its scope, and begins the audit entry.
+async fn admit(
+    peer: Result<Arc<Peer>, ApiError>,
+    caller: Result<Caller, ApiError>,
+    policy: &Policy,
+    call: &Call,
+) -> Result<(), ApiError> {
+    // A wrong token does not hide the connection's uid.
+    call.identify(peer?.identity().await);
+    let caller = caller?;
+    if caller.has_token() {
+        call.has_token();
+    }
+    caller.require(Scope::Operate, policy).await?;
+    call.admitted().await
+}

@@ -1,0 +1,205 @@
+//! One entry of the audit log.
+
+use minions_api::Timestamp;
+use minions_api::service::Identity;
+use serde::Serialize;
+
+/// The tracing target of audit entries in the log.
+pub(crate) const TARGET: &str = "audit";
+
+/// Which part of a call an entry is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// The call was admitted and goes on after this entry is written.
+    Begin,
+    /// The call is over.
+    End,
+    /// Refused calls of one caller, as one entry.
+    Refused,
+}
+
+/// The caller, as entries name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub(crate) struct By {
+    /// `user`, `token` or `unknown`.
+    pub(super) identity: &'static str,
+    /// Of the connection's other end, with a token too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uid: Option<u32>,
+}
+
+impl By {
+    /// A caller whose connection is `peer`'s.
+    pub(crate) fn new(peer: &Identity, has_token: bool) -> Self {
+        let (identity, uid) = match peer {
+            Identity::User { uid } => ("user", Some(*uid)),
+            Identity::Token | Identity::Unknown => ("unknown", None),
+        };
+        Self { identity: if has_token { "token" } else { identity }, uid }
+    }
+
+    /// All callers beyond those that are counted one by one.
+    pub(super) const OTHERS: Self = Self { identity: "others", uid: None };
+}
+
+/// A program, recognisable without its arguments.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Program {
+    /// Quoted and escaped, because the caller chooses it.
+    pub(crate) command: String,
+    /// SHA-256 over the arguments, each preceded by its length: equal calls have equal digests.
+    pub(crate) arguments_sha256: String,
+}
+
+/// Calls that one entry stands for.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Count {
+    pub(crate) count: u64,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+}
+
+/// One entry.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Entry {
+    pub(crate) stage: Stage,
+    #[serde(flatten)]
+    pub(crate) by: By,
+    /// Method and route template.
+    pub(crate) action: String,
+    /// As the caller wrote it in the path, still percent-encoded: ASCII.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vm: Option<String>,
+    #[serde(flatten)]
+    pub(crate) program: Option<Program>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exec_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<String>,
+    pub(crate) allowed: bool,
+    /// `None` before the reply, and for a caller that did not wait for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) duration_ms: Option<u64>,
+    #[serde(flatten)]
+    /// For [`Stage::Refused`] only.
+    pub(crate) count: Option<Count>,
+    pub(crate) request_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<String>,
+}
+
+/// An entry as a line of the file: the form that tracing's JSON has, so that one reader serves both.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: Timestamp,
+    level: &'static str,
+    fields: Fields<'a>,
+    target: &'static str,
+    span: Span<'a>,
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    message: &'static str,
+    #[serde(flatten)]
+    entry: &'a Entry,
+}
+
+#[derive(Serialize)]
+struct Span<'a> {
+    name: &'static str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+}
+
+/// Says in the file that entries are missing before it.
+#[derive(Serialize)]
+struct Lost {
+    timestamp: Timestamp,
+    level: &'static str,
+    fields: LostFields,
+    target: &'static str,
+}
+
+#[derive(Serialize)]
+struct LostFields {
+    message: &'static str,
+    count: u64,
+}
+
+impl Entry {
+    fn message(&self) -> &'static str {
+        match self.stage {
+            Stage::Begin | Stage::End => "operate",
+            Stage::Refused => "refused",
+        }
+    }
+
+    /// The entry as one line of JSON, with its line break.
+    pub(super) fn line(&self) -> Vec<u8> {
+        line_of(&Line {
+            timestamp: Timestamp::now(),
+            level: "INFO",
+            fields: Fields { message: self.message(), entry: self },
+            target: TARGET,
+            span: Span {
+                name: "request",
+                request_id: &self.request_id,
+                trace_id: self.trace_id.as_deref(),
+            },
+        })
+    }
+
+    /// Writes the entry to the log.
+    pub(super) fn log(&self) {
+        let program = self.program.as_ref();
+        let count = self.count.as_ref();
+        tracing::info!(
+            target: TARGET,
+            request_id = self.request_id,
+            trace_id = self.trace_id,
+            stage = match self.stage {
+                Stage::Begin => "begin",
+                Stage::End => "end",
+                Stage::Refused => "refused",
+            },
+            identity = self.by.identity,
+            uid = self.by.uid,
+            action = self.action,
+            vm = self.vm,
+            command = program.map(|program| program.command.as_str()),
+            arguments_sha256 = program.map(|program| program.arguments_sha256.as_str()),
+            exec_id = self.exec_id,
+            outcome = self.outcome,
+            allowed = self.allowed,
+            status = self.status,
+            duration_ms = self.duration_ms,
+            count = count.map(|count| count.count),
+            first = count.map(|count| tracing::field::display(&count.first)),
+            last = count.map(|count| tracing::field::display(&count.last)),
+            "{}",
+            self.message()
+        );
+    }
+}
+
+/// The line that stands where `count` entries were lost.
+pub(super) fn lost(count: u64) -> Vec<u8> {
+    line_of(&Lost {
+        timestamp: Timestamp::now(),
+        level: "WARN",
+        fields: LostFields { message: "audit entries were lost", count },
+        target: TARGET,
+    })
+}
+
+fn line_of(line: &impl Serialize) -> Vec<u8> {
+    // Strings and numbers: serialization cannot fail.
+    let mut line = serde_json::to_vec(line).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

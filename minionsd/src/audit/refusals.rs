@@ -1,0 +1,161 @@
+//! Refused calls, counted by caller.
+//!
+//! A refused call costs its caller nothing, so an entry for each would let any user of the machine fill
+//! the disk. Once a second at most, each caller's refusals become one entry with their number, the first
+//! and the last time, and one of the calls as an example.
+
+use super::entry::{By, Count, Entry, Stage};
+use minions_api::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// Callers that are counted one by one within a second. One user may have thousands of uids (subuids);
+/// those beyond are counted together.
+const MAX_CALLERS: usize = 32;
+
+/// A refused call.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) by: By,
+    pub(crate) action: String,
+    pub(crate) vm: Option<String>,
+    pub(crate) request_id: String,
+    pub(crate) trace_id: Option<String>,
+    /// `None` if the caller left before it was refused.
+    pub(crate) status: Option<u16>,
+}
+
+/// The refused calls since the last entries.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    callers: Mutex<BTreeMap<By, Refused>>,
+    any: Notify,
+}
+
+#[derive(Debug)]
+struct Refused {
+    count: Count,
+    last: Refusal,
+}
+
+impl Refusals {
+    pub(super) fn add(&self, refusal: Refusal) {
+        let now = Timestamp::now();
+        let mut callers = self.callers();
+        let is_known = callers.contains_key(&refusal.by);
+        let by = if is_known || callers.len() < MAX_CALLERS { refusal.by } else { By::OTHERS };
+        match callers.get_mut(&by) {
+            Some(refused) => {
+                refused.count.count += 1;
+                refused.count.last = now;
+                refused.last = refusal;
+            }
+            None => {
+                let count = Count { count: 1, first: now, last: now };
+                callers.insert(by, Refused { count, last: refusal });
+                self.any.notify_one();
+            }
+        }
+    }
+
+    /// Waits until there are refused calls and the wall clock's second in which the first of them came is
+    /// over: entries of one caller are never in the same second.
+    ///
+    /// Cancel safe: a refused call that was waited for is found by [`take`](Self::take).
+    pub(super) async fn due(&self) {
+        if self.callers().is_empty() {
+            self.any.notified().await;
+        }
+        sleep(until_next_second()).await;
+    }
+
+    /// Takes all refused calls, one entry per caller.
+    pub(super) fn take(&self) -> Vec<Entry> {
+        let callers = std::mem::take(&mut *self.callers());
+        callers.into_iter().map(|(by, refused)| entry(by, refused)).collect()
+    }
+
+    /// Held for a map operation.
+    fn callers(&self) -> MutexGuard<'_, BTreeMap<By, Refused>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn entry(by: By, refused: Refused) -> Entry {
+    let Refused { count, last } = refused;
+    Entry {
+        stage: Stage::Refused,
+        by,
+        action: last.action,
+        vm: last.vm,
+        program: None,
+        exec_id: None,
+        outcome: None,
+        allowed: false,
+        status: last.status,
+        duration_ms: None,
+        count: Some(count),
+        request_id: last.request_id,
+        trace_id: last.trace_id,
+    }
+}
+
+fn until_next_second() -> Duration {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // A millisecond more: a timer's resolution.
+    Duration::from_millis(1001 - u64::from(since_epoch.subsec_millis()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use minions_api::service::Identity;
+
+    fn refuse(refusals: &Refusals, uid: u32, request_id: &str) {
+        refusals.add(Refusal {
+            by: By::new(&Identity::User { uid }, false),
+            action: "POST /exec".into(),
+            vm: None,
+            request_id: request_id.into(),
+            trace_id: None,
+            status: Some(403),
+        });
+    }
+
+    #[test]
+    fn all_refused_calls_of_a_caller_are_one_entry() {
+        let refusals = Refusals::default();
+        (0..1000).for_each(|n| refuse(&refusals, n % 2, &n.to_string()));
+        let entries = refusals.take();
+        let counts: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.by.uid, entry.count.as_ref().unwrap().count))
+            .collect();
+        assert_eq!(counts, [(Some(0), 500), (Some(1), 500)]);
+        assert_eq!(entries[1].request_id, "999");
+        assert!(refusals.take().is_empty());
+    }
+
+    #[test]
+    fn however_many_callers_there_are_the_entries_are_bounded_and_count_all() {
+        let refusals = Refusals::default();
+        (0..10_000).for_each(|uid| refuse(&refusals, uid, ""));
+        let entries = refusals.take();
+        assert_eq!(entries.len(), MAX_CALLERS + 1);
+        let all: u64 = entries.iter().map(|entry| entry.count.as_ref().unwrap().count).sum();
+        assert_eq!(all, 10_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_due_before_a_call_is_refused() {
+        let refusals = Refusals::default();
+        assert!(refusals.due().now_or_never().is_none());
+        refuse(&refusals, 0, "");
+        refusals.due().await;
+        assert_eq!(refusals.take().len(), 1);
+    }
+}

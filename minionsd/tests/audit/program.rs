@@ -1,0 +1,204 @@
+//! The real program over a VM, with an audit file.
+
+use super::callers::{GROUP, OTHER, TOKEN, User, Way, bearer, curl};
+use serde_json::Value;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+use testkit::daemon::DEADLINE;
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::{Instant, sleep};
+
+/// `minionsd` with a VM `web-1`.
+pub(crate) struct Program {
+    pub(crate) dir: TempDir,
+    audit: PathBuf,
+    origin: String,
+    _vm: FakeVmm,
+    child: Child,
+    /// Kept open and not read.
+    _stderr: Option<ChildStderr>,
+}
+
+impl Program {
+    pub(crate) async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// With more settings in its configuration file.
+    pub(crate) async fn with(settings: &str) -> Self {
+        Self::auditing_to(None, settings).await
+    }
+
+    /// With its audit entries in this file.
+    pub(crate) async fn auditing_to(audit: Option<&Path>, settings: &str) -> Self {
+        let mut program = Self::spawn(audit, settings, false);
+        program.origin = program.until("it serves", Self::origin_in_log).await;
+        program
+            .until("the VM is ready", |program| program.log().contains("ready").then_some(()))
+            .await;
+        program
+    }
+
+    /// Its standard error is a pipe that is read until the VM is ready, and then no longer.
+    pub(crate) async fn unread() -> Self {
+        let mut program = Self::spawn(None, "", true);
+        let mut stderr = program.child.stderr.take().unwrap();
+        let mut log = Vec::new();
+        let has = |log: &[u8], word: &str| String::from_utf8_lossy(log).contains(word);
+        while !(has(&log, "ready") && has(&log, "serving tcp")) {
+            let read = tokio::time::timeout(DEADLINE, stderr.read_buf(&mut log)).await;
+            assert_ne!(read.expect("it logs").unwrap(), 0, "it ended");
+        }
+        fs::write(program.path("log"), &log).unwrap();
+        program.origin = program.origin_in_log().unwrap();
+        program._stderr = Some(stderr);
+        program
+    }
+
+    fn spawn(audit: Option<&Path>, settings: &str, piped: bool) -> Self {
+        super::callers::must_be_root();
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let config = format!("operator_group = '{GROUP}'\n{settings}");
+        fs::write(path("minionsd.toml"), config).unwrap();
+        fs::write(path("token"), TOKEN).unwrap();
+        fs::set_permissions(path("token"), Permissions::from_mode(0o600)).unwrap();
+        let vm = Behaviour::Agent(agent().unwrap());
+        let vm = FakeVmm::start(dir.path(), "web-1", vm).unwrap();
+        let audit = audit.map_or_else(|| path("audit"), Path::to_owned);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_minionsd"));
+        command.args(["--listen", "127.0.0.1:0", "--log-level", "debug"]);
+        command.arg("--config").arg(path("minionsd.toml"));
+        command.arg("--unix-socket").arg(path("minionsd.sock"));
+        command.arg("--socket-dir").arg(dir.path());
+        command.arg("--token-file").arg(path("token"));
+        command.arg("--audit-log").arg(&audit);
+        let log = fs::File::create(path("log")).unwrap();
+        command.stdin(Stdio::null()).stderr(if piped { Stdio::piped() } else { log.into() });
+        let child = command.kill_on_drop(true).spawn().unwrap();
+        Self { dir, audit, origin: String::new(), _vm: vm, child, _stderr: None }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = self.log();
+        log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
+    }
+
+    fn origin_in_log(&self) -> Option<String> {
+        let log = self.log();
+        let (_, address) = log.split_once("serving tcp=Some(")?;
+        Some(format!("http://{}", address.split_once(')')?.0))
+    }
+
+    /// Waits until there is an answer.
+    pub(crate) async fn until<T>(&self, what: &str, answer: impl Fn(&Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(answer) = answer(self) {
+                return answer;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "never: {what}; it ended with: {}",
+                self.end_of_log()
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.origin.strip_prefix("http://").unwrap()
+    }
+
+    /// TCP connections that the program still has.
+    pub(crate) fn connections(&self) -> usize {
+        let fds = format!("/proc/{}/fd", self.child.id().unwrap());
+        let sockets =
+            fs::read_dir(fds).unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        let sockets: Vec<_> = sockets.filter_map(|to| Some(to.to_str()?.to_owned())).collect();
+        // `sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode`
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let listening = "0A";
+        rows.filter(|row| row[3] != listening && sockets.contains(&format!("socket:[{}]", row[9])))
+            .count()
+    }
+
+    /// The audit lines so far. One may be half written.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.audit).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub(crate) fn lines_of(&self, id: &str) -> Vec<Value> {
+        let lines = self.lines().into_iter();
+        lines.filter(|line| line["span"]["request_id"] == id).collect()
+    }
+
+    /// The fields of the last line about this request.
+    pub(crate) async fn line(&self, id: &str) -> Value {
+        let last = |program: &Self| {
+            program.lines_of(id).pop().filter(|line| line["fields"]["stage"] != "begin")
+        };
+        self.until(&format!("the last audit line about {id}"), last).await["fields"].clone()
+    }
+
+    /// Over the Unix socket, where the file's mode lets `user` connect; otherwise over TCP.
+    pub(crate) async fn ask(
+        &self,
+        id: &str,
+        user: User,
+        method: &str,
+        path: &str,
+        more: &[&str],
+    ) -> u16 {
+        let id = format!("X-Request-Id: {id}");
+        let more = [&["--request", method, "--header", &id], more].concat();
+        let socket = self.path("minionsd.sock");
+        let way = if user.uid == OTHER.uid { Way::Tcp(&self.origin) } else { Way::Unix(&socket) };
+        curl(user, way, path, &more).await.unwrap().status
+    }
+
+    /// Refused calls of this uid, over all lines.
+    pub(crate) fn refused(&self, uid: u32) -> u64 {
+        let lines = self.lines().into_iter().map(|line| line["fields"].clone());
+        let of_uid = lines.filter(|line| line["stage"] == "refused" && line["uid"] == uid);
+        of_uid.map(|line| line["count"].as_u64().unwrap()).sum()
+    }
+}
+
+/// The bytes of a request for a program.
+pub(crate) fn request(id: &str, token: Option<&str>, body: &str) -> Vec<u8> {
+    let length = body.len();
+    let token = token.map(|token| format!("{}\r\n", bearer(token))).unwrap_or_default();
+    let head = format!(
+        "POST /vms/web-1/exec HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {id}\r\n{token}\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body.as_bytes()].concat()
+}
+
+/// This thread alone.
+pub(crate) fn become_other() {
+    let gid = rustix::process::Gid::from_raw(OTHER.gid);
+    let uid = rustix::process::Uid::from_raw(OTHER.uid);
+    rustix::thread::set_thread_groups(&[]).unwrap();
+    rustix::thread::set_thread_gid(gid).unwrap();
+    rustix::thread::set_thread_uid(uid).unwrap();
+}
