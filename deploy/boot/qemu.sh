@@ -15,7 +15,9 @@ usage: qemu.sh NAME --kernel FILE [--initrd FILE] [--disk FILE] [OPTION...]
   --memory MIB        default 256
   --cpus N            default 1
   --net MODE          restricted (default): packets reach QEMU's own gateway and nothing else
-                      user: the guest may reach what this host reaches
+                      user=NETNS: the guest reaches what the network namespace NETNS reaches (`ip netns add`);
+                        needs root. `user` alone is refused: QEMU's gateway 10.0.2.2 would pass the
+                        guest's connections on to this host's 127.0.0.1
                       tap=IFACE: the tap interface IFACE, on a bridge of yours (bridge.sh makes both)
                       none: no network card
   --mac ADDRESS       the network card's; default: made from NAME, so that no two are the same
@@ -41,6 +43,8 @@ readonly MAX_SOCKET_PATH=107
 say() { printf 'qemu.sh: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 misuse() { say "$@"; usage >&2; exit 64; }
+# Wrong usage with a reason that must not scroll away.
+refuse() { say "$@"; exit 64; }
 
 # --- what is wanted ---
 
@@ -76,17 +80,46 @@ parse_args() {
     done
 }
 
+check_net() {
+    case $net in
+        user)
+            say "--net user is refused: QEMU passes a guest's connections to its gateway 10.0.2.2 on to"
+            say "127.0.0.1 of this host, as the user who runs QEMU; so the guest would reach every service"
+            say "there, minionsd included. Use instead:"
+            say "  --net restricted    no network beyond QEMU (the default)"
+            say "  --net tap=IFACE     a bridge, with access beyond this host if you allow it (network.md)"
+            refuse "  --net user=NETNS    a network namespace with a loopback of its own (qemu.md)"
+            ;;
+        user=*) check_netns "${net#user=}" ;;
+        tap=*)
+            [[ $net =~ ^tap=[A-Za-z0-9._-]{1,15}$ ]] || misuse "not an interface's name: ${net#tap=}"
+            ip link show dev "${net#tap=}" >/dev/null 2>&1 ||
+                die "there is no interface ${net#tap=} (bridge.sh makes it)"
+            ;;
+        restricted | none) ;;
+        *) misuse "--net is restricted, user=NETNS, tap=IFACE or none" ;;
+    esac
+}
+
+# A namespace whose loopback is not this host's. /proc/1 is the host's first process, or the container's.
+check_netns() {
+    local file=/run/netns/$1 own
+    [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$ ]] || misuse "not the name of a network namespace: $1"
+    ((EUID == 0)) || die "--net user=$1 needs root, to enter the network namespace"
+    [[ -e $file ]] || die "there is no network namespace $1 (ip netns add $1)"
+    for own in /proc/self/ns/net /proc/1/ns/net; do
+        [[ ! $file -ef $own ]] || refuse "--net user=$1 is refused: $1 is this host's own network" \
+            "namespace, and the guest would reach its 127.0.0.1 through 10.0.2.2"
+    done
+}
+
 check_args() {
     [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$ ]] || misuse "not a VM name: $name"
     [[ $memory =~ ^[1-9][0-9]*$ ]] || misuse "--memory wants a number of MiB"
     [[ $cpus =~ ^[1-9][0-9]*$ ]] || misuse "--cpus wants a number"
     [[ $disk_format == raw || $disk_format == qcow2 ]] || misuse "--disk-format is raw or qcow2"
-    [[ $net =~ ^(restricted|user|none|tap=[A-Za-z0-9._-]{1,15})$ ]] ||
-        misuse "--net is restricted, user, tap=IFACE or none"
+    check_net
     [[ $mac =~ ^([0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5})?$ ]] || misuse "--mac wants six bytes: 52:54:00:..."
-    if [[ $net == tap=* ]] && ! ip link show dev "${net#tap=}" >/dev/null 2>&1; then
-        die "there is no interface ${net#tap=} (bridge.sh makes it)"
-    fi
     [[ $accel =~ ^(auto|kvm|tcg)$ ]] || misuse "--accel is auto, kvm or tcg"
     [[ -n $kernel ]] || misuse "--kernel is missing"
     [[ -n $initrd || -n $disk ]] || misuse "give --initrd, --disk or both"
@@ -182,7 +215,12 @@ qemu_args() {
     local card="virtio-net-pci,netdev=net,mac=${mac:-$(mac_of_name)}"
     case $net in
         restricted) args+=(-netdev 'user,id=net,restrict=on' -device "$card") ;;
-        user) args+=(-netdev 'user,id=net' -device "$card") ;;
+        user=*)
+            # QEMU's gateway then stands for that namespace's loopback. Unix sockets, the vsock's among
+            # them, are found by path from any namespace.
+            launcher=(ip netns exec "${net#user=}")
+            args+=(-netdev 'user,id=net' -device "$card")
+            ;;
         tap=*) args+=(-netdev "tap,id=net,ifname=${net#tap=},script=no,downscript=no" -device "$card") ;;
         none) ;;
         *) misuse "--net $net" ;;
@@ -230,9 +268,10 @@ main() {
     trap 'exit 129' HUP
     scratch=$(mktemp -d "${XDG_RUNTIME_DIR:-/tmp}/minions.XXXXXX")
     start_backend
-    local args
+    local args launcher=()
     qemu_args
-    "$QEMU" "${args[@]}" </dev/null {lock}>&- &
+    # A launcher becomes QEMU, so its process number is QEMU's.
+    "${launcher[@]}" "$QEMU" "${args[@]}" </dev/null {lock}>&- &
     vm=$!
     say "$name is starting ($accel); its vsock is $socket"
     local code=0

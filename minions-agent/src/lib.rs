@@ -9,7 +9,7 @@
 //!                  ├─▶ Agent::serve ─▶ session ─▶ ops ─┼─ ops::exec ────────────▶ exec/
 //!  listen::hybrid ─┘   one stream      frames  one     ├─ ops::configure_network ▶ net/
 //!                                              reply   ├─ ops::report_status
-//!                                                      └─ ops::write_file ──▶ replace_file
+//!                                                      └─ ops::write_file ───────▶ files/
 //! ```
 //!
 //! # Layout
@@ -26,6 +26,7 @@
 //! * `ops`: one file a request. They validate, delegate, and say in one place what went wrong.
 //! * `exec`: a child process, its process group, its output within bounds.
 //! * `net`: one interface's address, the default route, the resolver's configuration.
+//! * `files`: paths to files, resolved so that no other user of the guest turns them elsewhere.
 //! * `replace_file`: a file is either the old one or the new one, never a mixture.
 //! * `power`: the guest's end.
 //! * [`privileges`]: what root may do that this agent will never need.
@@ -34,6 +35,7 @@
 pub mod agent;
 pub mod capability;
 mod exec;
+mod files;
 mod identity;
 pub mod init;
 pub mod listen;

@@ -1,20 +1,17 @@
 //! `write_file`: put a file into the guest.
 
 use super::chain;
-use crate::replace_file::{self, Attributes};
+use crate::files::{Attributes, MODE_BITS, Place, ResolveError, is_regular};
 use minions_proto::message::{Done, WriteFile};
 use minions_proto::{AgentError, ErrorCode, Invalid};
-use rustix::fs::OFlags;
-use std::fs::{self, Metadata, OpenOptions, Permissions};
+use rustix::fs::{FileType, Stat, fstat};
+use std::fs::Permissions;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// For a new file whose mode isn't given.
 const DEFAULT_MODE: u32 = 0o644;
-
-/// All permission bits there are.
-const MODE_BITS: u32 = 0o7777;
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -46,25 +43,25 @@ fn refused(error: WriteError) -> AgentError {
 
 fn write(call: &WriteFile) -> Result<Done, WriteError> {
     validate(call)?;
-    let path = Path::new(&call.path);
     let failed = |source| WriteError::Io { path: call.path.clone(), source };
-    let present = match fs::symlink_metadata(path) {
-        Ok(metadata) => Some(metadata),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed(error)),
-    };
+    let place = Place::make(Path::new(&call.path)).map_err(|error| match error {
+        ResolveError::Io(source) => failed(source),
+        refused => unfit(call, &refused.to_string()).into(),
+    })?;
+    let present = place.present().map_err(failed)?;
     writable(call, present.as_ref())?;
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
-    }
     let content = call.content.as_bytes();
     if call.append {
-        append(path, content, call.mode).map_err(failed)?;
+        append(call, &place)?;
     } else {
-        let attributes = attributes(call.mode, present.filter(Metadata::is_file).as_ref());
-        replace_file::replace(path, content, attributes).map_err(failed)?;
+        let trusted = present.filter(|file| is_regular(file) && place.trusts(file));
+        place.replace(content, attributes(call.mode, trusted.as_ref())).map_err(failed)?;
     }
     Ok(Done { message: format!("wrote {} bytes to {}", content.len(), call.path) })
+}
+
+fn unfit(call: &WriteFile, reason: &str) -> Invalid {
+    Invalid::value("path", &call.path, reason)
 }
 
 /// What can be said without looking.
@@ -76,7 +73,8 @@ fn validate(call: &WriteFile) -> Result<(), Invalid> {
     if !call.path.starts_with('/') {
         return invalid("must be absolute: start it with /");
     }
-    if Path::new(&call.path).file_name().is_none() || call.path.ends_with('/') {
+    let has_no_name = Path::new(&call.path).file_name().is_none();
+    if has_no_name || call.path.ends_with('/') || call.path.ends_with("/.") {
         return invalid("must end with a file's name");
     }
     match call.mode {
@@ -90,45 +88,52 @@ fn validate(call: &WriteFile) -> Result<(), Invalid> {
 
 /// What has this name already must be a file. A link may be replaced, but is not written through;
 /// a device, a socket or a pipe is no place for content.
-fn writable(call: &WriteFile, present: Option<&Metadata>) -> Result<(), Invalid> {
-    let invalid = |reason| Err(Invalid::value("path", &call.path, reason));
-    match present.map(Metadata::file_type) {
-        Some(kind) if kind.is_dir() => invalid("is a directory"),
-        Some(kind) if kind.is_symlink() && call.append => {
-            invalid("is a symbolic link, which is not appended through")
+fn writable(call: &WriteFile, present: Option<&Stat>) -> Result<(), Invalid> {
+    match present.map(|file| FileType::from_raw_mode(file.st_mode)) {
+        Some(FileType::Directory) => Err(unfit(call, "is a directory")),
+        Some(FileType::Symlink) if call.append => {
+            Err(unfit(call, "is a symbolic link, which is not appended through"))
         }
-        Some(kind) if !kind.is_file() && !kind.is_symlink() => invalid("is not a regular file"),
-        _ => Ok(()),
+        None | Some(FileType::RegularFile | FileType::Symlink) => Ok(()),
+        Some(_) => Err(unfit(call, "is not a regular file")),
     }
 }
 
-/// A file keeps its owner, and its mode if none is given.
-fn attributes(mode: Option<u32>, file: Option<&Metadata>) -> Attributes {
+/// A file keeps its owner, and its mode if none is given. `file` is one that only root had a say in:
+/// of any other nothing is kept.
+fn attributes(mode: Option<u32>, file: Option<&Stat>) -> Attributes {
     Attributes {
-        mode: mode.or(file.map(|file| file.mode() & MODE_BITS)).unwrap_or(DEFAULT_MODE),
-        owner: file.map(|file| (file.uid(), file.gid())),
+        mode: mode.or(file.map(|file| file.st_mode & MODE_BITS)).unwrap_or(DEFAULT_MODE),
+        owner: file.map(|file| (file.st_uid, file.st_gid)),
     }
 }
 
-fn append(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(mode.unwrap_or(DEFAULT_MODE))
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
-    if let Some(mode) = mode {
-        // The mode above is only for a new file, and cut by the umask.
-        file.set_permissions(Permissions::from_mode(mode))?;
+fn append(call: &WriteFile, place: &Place) -> Result<(), WriteError> {
+    let failed = |source| WriteError::Io { path: call.path.clone(), source };
+    let mut file = place.open_to_append(call.mode.unwrap_or(DEFAULT_MODE)).map_err(failed)?;
+    let stat = fstat(&file).map_err(|errno| failed(errno.into()))?;
+    writable(call, Some(&stat))?;
+    if !place.may_be_appended_to(&stat) {
+        let reason = format!(
+            "is a file of user {} with {} names: only a file of root's is appended to, and none that \
+             another user can have linked there; write it without `append`",
+            stat.st_uid, stat.st_nlink
+        );
+        return Err(unfit(call, &reason).into());
     }
-    file.write_all(content)?;
-    file.sync_all()
+    if let Some(mode) = call.mode {
+        // The mode above is only for a new file, and cut by the umask.
+        file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    file.write_all(call.content.as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     fn call(path: &Path, content: &str) -> WriteFile {
         let path = path.to_str().unwrap().to_owned();

@@ -8,4 +8,6 @@ mod dns;
 mod first_process;
 mod machine;
 mod port;
+mod reach;
+mod recipe;
 mod rollback;
