@@ -11,7 +11,15 @@ use minions_api::service::Identity;
 use sha2::{Digest, Sha256};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use tokio::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Refusals of one caller within a second that are answered at once: more than a person or a misconfigured
+/// client causes.
+const REFUSALS_WITHOUT_DELAY: u64 = 50;
+
+/// Delay of the replies to further ones.
+const REFUSAL_DELAY: Duration = Duration::from_millis(50);
 
 /// When the first entry of a route's calls is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,11 +121,11 @@ struct Progress {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The caller is not checked yet, or was refused.
+    /// The caller is not checked yet.
     Unchecked,
     /// The caller may do this; the last entry is not written yet.
     Admitted,
-    /// All entries are written.
+    /// All entries are written, or the refusal is recorded.
     Over,
 }
 
@@ -186,9 +194,16 @@ impl Call {
         }
     }
 
-    /// Sets the status of the refusal.
-    pub(super) fn refused(self, status: StatusCode) {
+    /// Records the refusal. A caller with many of them in one second waits for its reply: neither tokens can
+    /// be guessed nor other callers be delayed by refused calls in quick succession.
+    ///
+    /// Cancel safe: the refusal is recorded before the wait.
+    pub(super) async fn refused(self, status: StatusCode) {
         self.state.progress().status = Some(status.as_u16());
+        self.state.progress().phase = Phase::Over;
+        if self.state.audit.refused(self.state.refusal()) > REFUSALS_WITHOUT_DELAY {
+            sleep(REFUSAL_DELAY).await;
+        }
     }
 }
 
@@ -252,7 +267,9 @@ impl Drop for State {
     fn drop(&mut self) {
         let phase = self.progress().phase;
         match phase {
-            Phase::Unchecked => self.audit.refused(self.refusal()),
+            Phase::Unchecked => {
+                self.audit.refused(self.refusal());
+            }
             Phase::Admitted => {
                 if let Some(entry) = self.last_entry() {
                     self.audit.end_without_waiting(&entry);

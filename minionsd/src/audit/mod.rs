@@ -124,9 +124,9 @@ impl Audit {
         }
     }
 
-    /// Counts a refused call.
-    pub(crate) fn refused(&self, refusal: Refusal) {
-        self.refusals.add(refusal);
+    /// Counts a refused call; returns how many of this caller wait for their entry, with this one.
+    pub(crate) fn refused(&self, refusal: Refusal) -> u64 {
+        self.refusals.add(refusal)
     }
 
     /// Writes the counts of refused calls, once a second while there are any, until `stop`.

@@ -42,7 +42,8 @@ struct Refused {
 }
 
 impl Refusals {
-    pub(super) fn add(&self, refusal: Refusal) {
+    /// Counts a refused call; returns how many of its caller are counted since the last entries.
+    pub(super) fn add(&self, refusal: Refusal) -> u64 {
         let now = Timestamp::now();
         let mut callers = self.callers();
         let is_known = callers.contains_key(&refusal.by);
@@ -52,11 +53,13 @@ impl Refusals {
                 refused.count.count += 1;
                 refused.count.last = now;
                 refused.last = refusal;
+                refused.count.count
             }
             None => {
                 let count = Count { count: 1, first: now, last: now };
                 callers.insert(by, Refused { count, last: refusal });
                 self.any.notify_one();
+                1
             }
         }
     }

@@ -79,7 +79,7 @@ pub(in super::super) async fn operate(
         }
         Err(error) => {
             let response = error.into_response();
-            call.refused(response.status());
+            call.refused(response.status()).await;
             response
         }
     };
