@@ -6,7 +6,7 @@
 use super::discovery::{self, SocketId, Sockets};
 use super::status::VmStatus;
 use super::supervisor::Supervisor;
-use crate::agent::{AgentClient, Calls, Connector, Dials, Pool};
+use crate::agent::{AgentClient, Calls, Connector, Dials, Pool, StreamTurns};
 use crate::budget::Budget;
 use crate::descriptors::Descriptors;
 use crate::events::Events;
@@ -50,6 +50,11 @@ impl Vm {
 
     pub(crate) fn client(&self) -> &AgentClient {
         &self.client
+    }
+
+    /// The turns in which all its streams work.
+    pub(crate) fn turns(&self) -> &StreamTurns {
+        self.client.pool().turns()
     }
 
     pub(crate) fn socket(&self) -> &Path {
