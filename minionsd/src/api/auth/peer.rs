@@ -58,7 +58,7 @@ impl Peer {
     }
 
     /// Who it is, as the kernel says.
-    pub(super) async fn identity(&self) -> Identity {
+    pub(crate) async fn identity(&self) -> Identity {
         let found = self.identity.get_or_init(|| async {
             let uid = match self.way {
                 Way::Unix { uid } => uid,
