@@ -1,5 +1,9 @@
 //! The daemon's configuration: flag before environment before file before default.
 
+mod socket_owner;
+
+pub use socket_owner::SocketOwner;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::io;
@@ -137,6 +141,8 @@ struct File {
     listen: Option<Switch<SocketAddr>>,
     unix_socket: Option<Switch<PathBuf>>,
     socket_dir: Option<PathBuf>,
+    #[serde(default)]
+    socket_owners: Vec<String>,
     token_file: Option<PathBuf>,
     operator_group: Option<String>,
     audit_log: Option<PathBuf>,
@@ -174,6 +180,8 @@ pub struct Config {
     pub unix_socket: Option<PathBuf>,
     /// Where the VMs' sockets are.
     pub socket_dir: PathBuf,
+    /// Who beside root and the daemon itself may own that directory, or write to it.
+    pub socket_owners: Vec<SocketOwner>,
     /// The bearer token that may operate.
     pub token_file: Option<PathBuf>,
     /// The group whose members may operate.
@@ -241,6 +249,17 @@ pub enum ConfigError {
         /// What it is.
         origin: String,
     },
+    /// No user and no group of this host.
+    #[error(
+        "`socket_owners[{index}]` is {owner:?}: must be a user of this host, by name or number, or `:` and a \
+         group"
+    )]
+    UnknownOwner {
+        /// Which.
+        index: usize,
+        /// What it is.
+        owner: String,
+    },
     /// A number out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
     OutOfRange {
@@ -306,6 +325,7 @@ impl Config {
                 .socket_dir
                 .or(file.socket_dir)
                 .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
+            socket_owners: socket_owners(&file.socket_owners)?,
             token_file: args.token_file.or(file.token_file),
             operator_group: file.operator_group.unwrap_or_else(|| DEFAULT_OPERATOR_GROUP.into()),
             audit_log: args.audit_log.or(file.audit_log),
@@ -347,6 +367,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn socket_owners(owners: &[String]) -> Result<Vec<SocketOwner>, ConfigError> {
+    let parse = |(index, owner): (usize, &String)| {
+        SocketOwner::parse(owner)
+            .ok_or_else(|| ConfigError::UnknownOwner { index, owner: owner.clone() })
+    };
+    owners.iter().enumerate().map(parse).collect()
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -415,6 +443,8 @@ mod tests {
             assert!(said(&file).contains("allowed_origins[1]"), "{origin}");
         }
         assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
+        let unknown = said("socket_owners = ['root', 'no such user']");
+        assert!(unknown.contains("socket_owners[1]") && unknown.contains("no such user"));
     }
 
     #[test]
