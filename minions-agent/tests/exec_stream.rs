@@ -9,7 +9,7 @@ use minions_proto::exec_client::{Event, ExecClient};
 use minions_proto::message::{
     ExecAttach, ExecInspect, ExecStart, OnDisconnect, Outcome, Role, Tty,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::channel::Stream;
 use support::{RunningAgent, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,7 +60,7 @@ async fn input_comes_back_through_cat_while_both_ends_are_full() {
     let noise = noise(5_000_000);
     let start = ExecStart { command: "cat".into(), stdin: true, ..ExecStart::default() };
     let stream = Stream::open(&agent, &start).await.unwrap();
-    let mut client = ExecClient::new(&stream.attached);
+    let mut client = ExecClient::new(&stream.attached, Instant::now());
     let (socket, mut decoder) = stream.into_parts();
     let (mut read, mut write) = socket.into_split();
     let (mut source, mut echoed, mut out) = (&noise[..], Vec::new(), bytes::BytesMut::new());
@@ -84,7 +84,7 @@ async fn input_comes_back_through_cat_while_both_ends_are_full() {
         let mut ended = None;
         while let Some(payload) = decoder.next_frame().unwrap() {
             let message = minions_proto::channel::Message::decode(payload).unwrap();
-            match client.receive(message).unwrap() {
+            match client.receive(message, Instant::now()).unwrap() {
                 Event::Output(_, bytes) => echoed.extend_from_slice(&bytes),
                 Event::Ended(end) => ended = Some(end),
                 Event::InputTaken | Event::Heartbeat => {}

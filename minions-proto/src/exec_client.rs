@@ -15,9 +15,11 @@ use crate::AgentError;
 use crate::channel::{
     AgentControl, CHUNK_LEN, Channel, ChannelError, Ended, HostControl, Message, OutputStream,
 };
+use crate::empty_messages::{EmptyMessageLimit, TooManyEmptyMessages};
 use crate::message::{ExecAttach, ExecAttached, ExecId, Role};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
+use std::time::Instant;
 
 /// Bytes received after which an ack is due. A fraction of what an agent keeps for its client.
 const ACK_AFTER: u64 = 128 * 1024;
@@ -59,6 +61,9 @@ pub enum StreamError {
         /// By us.
         ours: u64,
     },
+    /// Too many messages that carry nothing.
+    #[error(transparent)]
+    Empty(#[from] TooManyEmptyMessages),
 }
 
 /// How far one output has got.
@@ -97,12 +102,13 @@ pub struct ExecClient {
     stdout: Output,
     stderr: Output,
     input: Input,
+    empty_messages: EmptyMessageLimit,
 }
 
 impl ExecClient {
-    /// At the beginning of a stream.
+    /// At the beginning of a stream, which is at `now`.
     #[must_use]
-    pub fn new(attached: &ExecAttached) -> Self {
+    pub fn new(attached: &ExecAttached, now: Instant) -> Self {
         let at = |offset: u64| {
             let offset = offset.min(MAX_OFFSET);
             Output { received: offset, acked: offset }
@@ -122,6 +128,7 @@ impl ExecClient {
             id: attached.id.clone(),
             stdout: at(attached.stdout),
             stderr: at(attached.stderr),
+            empty_messages: EmptyMessageLimit::new(input.acked, now),
             input,
         }
     }
@@ -148,29 +155,40 @@ impl ExecClient {
         }
     }
 
-    /// Takes a message of the agent.
+    /// Takes a message of the agent that was read at `now`.
     ///
     /// # Errors
     ///
     /// [`StreamError`]: the stream can't be trusted any more.
-    pub fn receive(&mut self, message: Message) -> Result<Event, StreamError> {
+    pub fn receive(&mut self, message: Message, now: Instant) -> Result<Event, StreamError> {
         match message.channel {
             Channel::Stdin => Err(ChannelError::Direction(Channel::Stdin).into()),
-            Channel::Stdout => Ok(self.written(OutputStream::Stdout, message.payload)),
-            Channel::Stderr => Ok(self.written(OutputStream::Stderr, message.payload)),
-            Channel::Control => match message.agent_control()? {
-                AgentControl::Heartbeat | AgentControl::Unknown => Ok(Event::Heartbeat),
-                AgentControl::Ack { stdin } => self.input.taken(stdin).map(|()| Event::InputTaken),
-                AgentControl::Gap { stream, from, to } => self.lost(stream, from, to),
-                AgentControl::Exit(ended) => Ok(Event::Ended(ended)),
-                AgentControl::Error(error) => Ok(Event::Refused(error)),
-            },
+            Channel::Stdout => self.written(OutputStream::Stdout, message.payload, now),
+            Channel::Stderr => self.written(OutputStream::Stderr, message.payload, now),
+            Channel::Control => self.controlled(message.agent_control()?, now),
         }
     }
 
-    fn written(&mut self, stream: OutputStream, bytes: Bytes) -> Event {
+    fn controlled(&mut self, control: AgentControl, now: Instant) -> Result<Event, StreamError> {
+        self.empty_messages.count_control(&control, now)?;
+        match control {
+            AgentControl::Heartbeat | AgentControl::Unknown => Ok(Event::Heartbeat),
+            AgentControl::Ack { stdin } => self.input.taken(stdin).map(|()| Event::InputTaken),
+            AgentControl::Gap { stream, from, to } => self.lost(stream, from, to),
+            AgentControl::Exit(ended) => Ok(Event::Ended(ended)),
+            AgentControl::Error(error) => Ok(Event::Refused(error)),
+        }
+    }
+
+    fn written(
+        &mut self,
+        stream: OutputStream,
+        bytes: Bytes,
+        now: Instant,
+    ) -> Result<Event, StreamError> {
+        self.empty_messages.count_output(bytes.len(), now)?;
         self.output(stream).received += bytes.len() as u64;
-        Event::Output(stream, bytes)
+        Ok(Event::Output(stream, bytes))
     }
 
     fn lost(&mut self, stream: OutputStream, from: u64, to: u64) -> Result<Event, StreamError> {
@@ -338,36 +356,60 @@ mod tests {
         Message::agent(control)
     }
 
+    fn receive(client: &mut ExecClient, message: Message) -> Result<Event, StreamError> {
+        client.receive(message, Instant::now())
+    }
+
+    #[test]
+    fn a_stream_of_messages_that_carry_nothing_is_refused_and_one_of_single_bytes_is_not() {
+        let start = Instant::now();
+        let byte = |channel| Message { channel, payload: Bytes::from_static(b"x") };
+        for empty in [
+            agent(&AgentControl::Heartbeat),
+            agent(&AgentControl::Unknown),
+            agent(&AgentControl::Ack { stdin: 0 }),
+            Message { channel: Channel::Stderr, payload: Bytes::new() },
+        ] {
+            let mut client = ExecClient::new(&attached(0, 0), start);
+            let flood = (0..5_000).map(|_| client.receive(empty.clone(), start));
+            let refused = flood.into_iter().find_map(Result::err);
+            assert!(matches!(refused, Some(StreamError::Empty(_))), "{empty:?}: {refused:?}");
+            for channel in [Channel::Stdout, Channel::Stderr] {
+                assert!((0..5_000).all(|_| client.receive(byte(channel), start).is_ok()));
+            }
+        }
+    }
+
     #[test]
     fn an_ack_is_due_after_so_much_or_on_demand() {
-        let mut client = ExecClient::new(&attached(0, 0));
+        let mut client = ExecClient::new(&attached(0, 0), Instant::now());
         assert_eq!(client.ack(true), None);
         let payload = Bytes::from_static(b"abc");
-        client.receive(Message { channel: Channel::Stderr, payload }).unwrap();
+        receive(&mut client, Message { channel: Channel::Stderr, payload }).unwrap();
         assert_eq!(client.ack(false), None);
         assert_eq!(client.ack(true), Some(HostControl::Ack { stdout: 0, stderr: 3 }));
         assert_eq!(client.ack(true), None);
         let payload = Bytes::from(vec![0; 128 * 1024]);
-        client.receive(Message { channel: Channel::Stdout, payload }).unwrap();
+        receive(&mut client, Message { channel: Channel::Stdout, payload }).unwrap();
         assert!(client.ack(false).is_some());
     }
 
     #[test]
     fn a_gap_moves_the_offset_and_only_forward_from_where_we_are() {
-        let mut client = ExecClient::new(&attached(0, 0));
+        let mut client = ExecClient::new(&attached(0, 0), Instant::now());
         let gap = |from, to| agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to });
-        assert_eq!(client.receive(gap(0, 7)).unwrap(), Event::Gap(OutputStream::Stdout, 7));
+        assert_eq!(receive(&mut client, gap(0, 7)).unwrap(), Event::Gap(OutputStream::Stdout, 7));
         assert_eq!(client.received(OutputStream::Stdout), 7);
-        assert!(client.receive(gap(6, 9)).is_err());
-        assert!(client.receive(gap(7, 5)).is_err());
-        assert!(client.receive(gap(7, u64::MAX)).is_err());
+        assert!(receive(&mut client, gap(6, 9)).is_err());
+        assert!(receive(&mut client, gap(7, 5)).is_err());
+        assert!(receive(&mut client, gap(7, u64::MAX)).is_err());
     }
 
     #[test]
     fn an_ack_of_what_was_never_sent_is_refused() {
-        let mut client = ExecClient::new(&attached(0, 0));
+        let mut client = ExecClient::new(&attached(0, 0), Instant::now());
         client.push_input(Bytes::from_static(b"abc"));
-        assert!(client.receive(agent(&AgentControl::Ack { stdin: 4 })).is_err());
+        assert!(receive(&mut client, agent(&AgentControl::Ack { stdin: 4 })).is_err());
         assert!(client.resume(&attached(4, 0)).is_err());
         let mut later = attached(0, 0);
         later.stdout = 1;
@@ -378,9 +420,9 @@ mod tests {
     fn offsets_that_no_program_reaches_overflow_nothing() {
         let mut reply = attached(u64::MAX, u64::MAX);
         (reply.stdout, reply.stderr, reply.stdin_window) = (u64::MAX, u64::MAX, u64::MAX);
-        let mut client = ExecClient::new(&reply);
+        let mut client = ExecClient::new(&reply, Instant::now());
         for channel in [Channel::Stdout, Channel::Stderr] {
-            client.receive(Message { channel, payload: Bytes::from_static(b"abc") }).unwrap();
+            receive(&mut client, Message { channel, payload: Bytes::from_static(b"abc") }).unwrap();
         }
         assert!(client.ack(true).is_some());
         client.push_input(Bytes::from_static(b"abc"));
@@ -390,14 +432,14 @@ mod tests {
 
     #[test]
     fn what_another_client_sent_is_neither_sent_again_nor_forgotten_in_the_window() {
-        let mut client = ExecClient::new(&attached(70, 40));
+        let mut client = ExecClient::new(&attached(70, 40), Instant::now());
         assert_eq!(client.input_room(), 70);
         client.push_input(Bytes::from_static(b"abc"));
         assert_eq!(client.next_input().unwrap().payload, "abc");
-        client.receive(agent(&AgentControl::Ack { stdin: 60 })).unwrap();
+        receive(&mut client, agent(&AgentControl::Ack { stdin: 60 })).unwrap();
         client.resume(&attached(72, 65)).unwrap();
         assert_eq!(client.next_input().unwrap().payload, "c");
-        client.receive(agent(&AgentControl::Ack { stdin: 73 })).unwrap();
+        receive(&mut client, agent(&AgentControl::Ack { stdin: 73 })).unwrap();
         assert_eq!(client.input_room(), 100);
     }
 
@@ -408,7 +450,7 @@ mod tests {
             input in vec(any::<u8>(), 0..1000),
             steps in vec((0_usize..40, 0_usize..6, 0_usize..60, any::<bool>()), 1..80),
         ) {
-            let mut client = ExecClient::new(&attached(0, 0));
+            let mut client = ExecClient::new(&attached(0, 0), Instant::now());
             let (mut source, mut arrived, mut taken, mut closed) = (&input[..], Vec::new(), 0_u64, false);
             for (push, send, take, breaks) in steps.into_iter().chain([(1000, 1000, 1000, false); 40]) {
                 let len = push.min(client.input_room()).min(source.len());
@@ -433,7 +475,7 @@ mod tests {
                     reply.stdin_closed = closed;
                     client.resume(&reply).unwrap();
                 } else {
-                    client.receive(agent(&AgentControl::Ack { stdin: taken })).unwrap();
+                    receive(&mut client, agent(&AgentControl::Ack { stdin: taken })).unwrap();
                 }
             }
             prop_assert_eq!(arrived, input);

@@ -11,6 +11,7 @@
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
 //! * [`message`]: meaning. Requests, replies, the error reply.
 //! * [`channel`]: channel mode, which a stream's connection is in behind its reply.
+//! * [`empty_messages`]: rate limit for messages of an agent that carry nothing.
 //! * [`exec_client`]: the host's half of a stream to an exec: offsets, acks, what to keep.
 //! * [`collect`]: a stream's beginning and end within a budget, as text for a reply.
 //! * [`cidr`]: the address rules that both ends apply to a network configuration.
@@ -25,6 +26,7 @@ pub mod cidr;
 pub mod collect;
 #[cfg(feature = "tokio")]
 pub mod connection;
+pub mod empty_messages;
 pub mod error;
 pub mod exec_client;
 pub mod frame;

@@ -1,5 +1,9 @@
 //! The daemon's configuration: flag before environment before file before default.
 
+mod socket_owner;
+
+pub use socket_owner::SocketOwner;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::io;
@@ -186,6 +190,8 @@ struct File {
     listen: Option<Switch<SocketAddr>>,
     unix_socket: Option<Switch<PathBuf>>,
     socket_dir: Option<PathBuf>,
+    #[serde(default)]
+    socket_owners: Vec<String>,
     token_file: Option<PathBuf>,
     operator_group: Option<String>,
     tcp_read: Option<TcpRead>,
@@ -245,6 +251,8 @@ pub struct Config {
     pub unix_socket: Option<PathBuf>,
     /// Where the VMs' sockets are.
     pub socket_dir: PathBuf,
+    /// Users and groups, other than root and the daemon's own user, that may own or write to that directory.
+    pub socket_owners: Vec<SocketOwner>,
     /// The file with the bearer token that authorizes to operate.
     pub token_file: Option<TokenFile>,
     /// The group whose members are allowed to operate.
@@ -326,6 +334,17 @@ pub enum ConfigError {
     /// The log does not confirm that a line was written.
     #[error("`audit` is \"required\", which needs a file of its own: set `audit_log`")]
     NoRequiredAuditFile,
+    /// No user and no group of this host.
+    #[error(
+        "`socket_owners[{index}]` is {owner:?}: must be a user of this host, by name or number, or `:` and a \
+         group"
+    )]
+    UnknownOwner {
+        /// Which.
+        index: usize,
+        /// What it is.
+        owner: String,
+    },
     /// A number out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
     OutOfRange {
@@ -395,6 +414,7 @@ impl Config {
                 .socket_dir
                 .or(file.socket_dir)
                 .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
+            socket_owners: socket_owners(&file.socket_owners)?,
             token_file: match args.token_file.or(file.token_file) {
                 Some(path) => Some(TokenFile::Existing(path)),
                 None => state_dir.map(|dir| TokenFile::Created(dir.join(CREATED_TOKEN))),
@@ -451,6 +471,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn socket_owners(owners: &[String]) -> Result<Vec<SocketOwner>, ConfigError> {
+    let parse = |(index, owner): (usize, &String)| {
+        SocketOwner::parse(owner)
+            .ok_or_else(|| ConfigError::UnknownOwner { index, owner: owner.clone() })
+    };
+    owners.iter().enumerate().map(parse).collect()
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -522,6 +550,8 @@ mod tests {
         assert!(said("tcp_operate = 'root'").contains("tcp_operate"));
         assert!(said("audit = 'required'").contains("audit_log"));
         assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
+        let unknown = said("socket_owners = ['root', 'no such user']");
+        assert!(unknown.contains("socket_owners[1]") && unknown.contains("no such user"));
     }
 
     #[test]

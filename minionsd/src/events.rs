@@ -20,8 +20,49 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 /// Events that are kept. An event has at most some hundred bytes of the guest's, so 4 MiB at the worst.
 const KEPT: usize = 4096;
 
-/// Readers at once.
+/// Readers of each kind at once.
 pub(crate) const MAX_READERS: usize = 64;
+
+/// Kinds of readers, each with places of its own: those whom every user of the host can be cannot keep the
+/// others out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReaderKind {
+    /// Operates, over whatever listener.
+    Operator,
+    /// Only reads, over the Unix socket.
+    Unix,
+    /// Only reads, over TCP.
+    Tcp,
+}
+
+/// Places of all readers.
+#[derive(Debug)]
+struct ReaderPlaces {
+    operators: Arc<Semaphore>,
+    unix: Arc<Semaphore>,
+    tcp: Arc<Semaphore>,
+}
+
+impl ReaderPlaces {
+    fn new() -> Self {
+        let places = || Arc::new(Semaphore::new(MAX_READERS));
+        Self { operators: places(), unix: places(), tcp: places() }
+    }
+
+    fn take(&self, kind: ReaderKind) -> Option<OwnedSemaphorePermit> {
+        let places = match kind {
+            ReaderKind::Operator => &self.operators,
+            ReaderKind::Unix => &self.unix,
+            ReaderKind::Tcp => &self.tcp,
+        };
+        Arc::clone(places).try_acquire_owned().ok()
+    }
+
+    fn taken(&self) -> usize {
+        let all = [&self.operators, &self.unix, &self.tcp];
+        all.map(|places| MAX_READERS.saturating_sub(places.available_permits())).iter().sum()
+    }
+}
 
 /// An event's place in this daemon's history, as text `<run>-<number>`: ids of another run are
 /// recognised, and lead nowhere.
@@ -62,7 +103,7 @@ struct Shared {
     ring: Mutex<Ring>,
     /// The number of the next event: tells readers that there is something.
     next: watch::Sender<u64>,
-    readers: Arc<Semaphore>,
+    readers: ReaderPlaces,
     missed: AtomicU64,
 }
 
@@ -91,7 +132,7 @@ impl Events {
             run: since.as_micros().try_into().unwrap_or(u64::MAX),
             ring: Mutex::new(Ring { kept: VecDeque::new(), next: 1 }),
             next: watch::Sender::new(1),
-            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            readers: ReaderPlaces::new(),
             missed: AtomicU64::new(0),
         }))
     }
@@ -112,9 +153,14 @@ impl Events {
     }
 
     /// Reads on behind `last`, or what happens from now on; only what happens to `vm`, if that is
-    /// given. `None` if there are too many readers.
-    pub(crate) fn reader(&self, last: Option<EventId>, vm: Option<VmName>) -> Option<Reader> {
-        let place = Arc::clone(&self.0.readers).try_acquire_owned().ok()?;
+    /// given. `None` if there are too many readers of this kind.
+    pub(crate) fn reader(
+        &self,
+        kind: ReaderKind,
+        last: Option<EventId>,
+        vm: Option<VmName>,
+    ) -> Option<Reader> {
+        let place = self.0.readers.take(kind)?;
         let next = self.0.ring().next;
         let (at, lost) = match last {
             None => (next, false),
@@ -129,8 +175,8 @@ impl Events {
 
     /// Events so far, those that readers missed, and readers.
     pub(crate) fn figures(&self) -> (u64, u64, usize) {
-        let readers = MAX_READERS - self.0.readers.available_permits();
-        (self.0.ring().next - 1, self.0.missed.load(Ordering::Relaxed), readers)
+        let missed = self.0.missed.load(Ordering::Relaxed);
+        (self.0.ring().next - 1, missed, self.0.readers.taken())
     }
 }
 
@@ -236,7 +282,7 @@ mod tests {
     fn a_reader_reads_what_happens_from_its_coming_on() {
         let events = Events::new();
         events.publish(event("before"));
-        let mut reader = events.reader(None, None).unwrap();
+        let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         assert_eq!(read(&mut reader), None);
         events.publish(event("a"));
         events.publish(event("b"));
@@ -248,11 +294,11 @@ mod tests {
     #[test]
     fn one_who_comes_back_misses_nothing_and_gets_nothing_twice() {
         let events = Events::new();
-        let mut reader = events.reader(None, None).unwrap();
+        let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         (0..3).for_each(|n| events.publish(event(&format!("vm-{n}"))));
         assert_eq!(read(&mut reader).as_deref(), Some("vm-0"));
         let last: EventId = reader.last().to_string().parse().unwrap();
-        let mut again = events.reader(Some(last), None).unwrap();
+        let mut again = events.reader(ReaderKind::Tcp, Some(last), None).unwrap();
         assert_eq!(read(&mut again).as_deref(), Some("vm-1"));
         assert_eq!(read(&mut again).as_deref(), Some("vm-2"));
         assert_eq!(read(&mut again), None);
@@ -261,7 +307,7 @@ mod tests {
     #[test]
     fn a_slow_reader_is_told_how_much_it_missed_and_holds_nobody_up() {
         let events = Events::new();
-        let mut reader = events.reader(None, None).unwrap();
+        let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         (0..KEPT + 5).for_each(|n| events.publish(event(&format!("vm-{n}"))));
         assert_eq!(read(&mut reader).as_deref(), Some("Some(5)"));
         assert_eq!(read(&mut reader).as_deref(), Some("vm-5"));
@@ -273,7 +319,7 @@ mod tests {
         let events = Events::new();
         events.publish(event("a"));
         for id in [EventId { run: 1, number: 1 }, EventId { run: events.0.run, number: 99 }] {
-            let mut reader = events.reader(Some(id), None).unwrap();
+            let mut reader = events.reader(ReaderKind::Tcp, Some(id), None).unwrap();
             assert_eq!(read(&mut reader).as_deref(), Some("None"), "{id}");
             assert_eq!(read(&mut reader), None, "{id}");
         }
@@ -282,7 +328,7 @@ mod tests {
     #[test]
     fn a_filter_lets_one_vm_through_and_its_ids_still_count_all() {
         let events = Events::new();
-        let mut reader = events.reader(None, "b".parse().ok()).unwrap();
+        let mut reader = events.reader(ReaderKind::Tcp, None, "b".parse().ok()).unwrap();
         ["a", "b", "c"].into_iter().for_each(|vm| events.publish(event(vm)));
         assert_eq!(read(&mut reader).as_deref(), Some("b"));
         assert_eq!(read(&mut reader), None);
@@ -290,12 +336,17 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many_readers() {
+    fn there_are_only_so_many_readers_of_each_kind() {
         let events = Events::new();
-        let mut readers: Vec<_> = (0..MAX_READERS).map(|_| events.reader(None, None)).collect();
+        let reader = |kind| events.reader(kind, None, None);
+        let kinds = [ReaderKind::Tcp, ReaderKind::Unix, ReaderKind::Operator];
+        let mut readers: Vec<_> =
+            kinds.iter().flat_map(|kind| (0..MAX_READERS).map(|_| reader(*kind))).collect();
         assert!(readers.iter().all(Option::is_some));
-        assert!(events.reader(None, None).is_none());
+        assert!(kinds.iter().all(|kind| reader(*kind).is_none()));
+        assert_eq!(events.figures().2, 3 * MAX_READERS);
         readers.pop();
-        assert!(events.reader(None, None).is_some());
+        assert!(reader(ReaderKind::Tcp).is_none());
+        assert!(reader(ReaderKind::Operator).is_some());
     }
 }

@@ -116,7 +116,8 @@ impl Daemon {
         let each =
             vm::Each { pool_size: self.config.pool_size, clock_limit: self.config.clock_limit };
         let socket_dir = self.config.socket_dir.clone();
-        let registry = vm::Registry::start(socket_dir, each, means, &tasks, &stop);
+        let trusted = vm::Trusted::of(&self.config);
+        let registry = vm::Registry::start(socket_dir, trusted, each, means, &tasks, &stop);
         let draining = CancellationToken::new();
         let execs =
             exec::Execs::new(tasks.clone(), draining.clone(), budget, descriptors.websockets);

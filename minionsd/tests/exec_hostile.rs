@@ -108,3 +108,67 @@ async fn output_without_end_is_taken_in_until_the_callers_patience_ends() {
     assert_eq!(last["problem"]["code"], "agent_timeout");
     daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 0).await;
 }
+
+/// Messages that carry nothing, many in one write.
+fn empty_messages() -> Vec<Vec<u8>> {
+    let control = |json: &'static [u8]| {
+        bytes(&Message { channel: Channel::Control, payload: Bytes::from_static(json) })
+    };
+    [
+        control(br#"{"type":"heartbeat"}"#),
+        control(br#"{"type":"teleport","to":[1,2,3]}"#),
+        control(br#"{"type":"ack","stdin":0}"#),
+        control(br#"{"type":"gap","stream":"stdout","from":0,"to":0}"#),
+        output(0),
+    ]
+    .map(|message| message.repeat(500))
+    .into()
+}
+
+#[tokio::test]
+async fn a_stream_of_messages_that_carry_nothing_is_a_broken_protocol_in_every_form() {
+    for flood in empty_messages() {
+        let (daemon, _vm) = with(reply(0), flood).await;
+        let request = json!({ "command": "true" });
+        let collected = daemon.post(EXEC, request.clone()).await;
+        collected.assert_problem(502, "agent_protocol_error");
+        let mut lines = Lines::post(&daemon, EXEC, request.clone()).await;
+        let (mut heartbeats, mut last) = (0, json!(null));
+        while let Some(event) = lines.next().await {
+            heartbeats += u32::from(event["type"] == "heartbeat");
+            last = event;
+        }
+        assert_eq!(last["problem"]["code"], "agent_protocol_error");
+        assert!(heartbeats <= 1, "{heartbeats} heartbeats passed to the caller");
+        let (mut client, _) = Client::open(&daemon, "web-1", request).await;
+        let closed = loop {
+            match client.message().await {
+                Ok(_) => {}
+                Err(closed) => break closed,
+            }
+        };
+        assert_eq!(closed, Closed(1011, "agent_protocol_error".into()));
+        assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
+        daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn output_of_single_bytes_is_never_a_broken_protocol() {
+    let messages = 20_000;
+    let end = bytes(&Message::agent(&AgentControl::Exit(minions_proto::channel::Ended {
+        outcome: minions_proto::message::Outcome::Exited { code: 0 },
+        usage: minions_proto::message::Usage::default(),
+    })));
+    let (daemon, _vm) = with(reply(0), [output(1).repeat(messages), end].concat()).await;
+    let request = json!({ "command": "true" });
+    let ran = daemon.post(EXEC, request.clone()).await;
+    assert_eq!((ran.status, &ran.json["stdout_bytes"]), (200, &json!(messages)), "{ran:?}");
+    let events = Lines::post(&daemon, EXEC, request.clone()).await.rest().await;
+    assert_eq!(programs::bytes_of(&events, "stdout", 0), vec![b'x'; messages]);
+    assert_eq!(events.last().unwrap()["type"], "exit");
+    let (mut client, _) = Client::open(&daemon, "web-1", request).await;
+    let (written, end, closed) = client.rest().await;
+    assert_eq!((written, &end["type"]), (vec![b'x'; messages], &json!("exit")));
+    assert_eq!(closed.0, 1000);
+}

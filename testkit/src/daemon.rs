@@ -41,6 +41,7 @@ pub fn config(dir: &Path) -> Config {
         listen: "127.0.0.1:0".parse().ok(),
         unix_socket: Some(dir.join("minionsd.sock")),
         socket_dir: dir.to_owned(),
+        socket_owners: Vec::new(),
         token_file: None,
         operator_group: "minions".into(),
         tcp_read: TcpRead::Local,

@@ -18,7 +18,7 @@ use minions_proto::{AgentError, ErrorCode};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 /// Refusals that wait to be told; a host that asks for more isn't told each.
 const MAX_REFUSALS: usize = 16;
@@ -99,6 +99,8 @@ async fn speak<W: AsyncWrite + Unpin>(
     mut refusals: mpsc::Receiver<AgentError>,
 ) -> Result<(), SessionError> {
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    // One heartbeat, not one for each interval, after a host that did not read for long.
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut frame = BytesMut::with_capacity(HEADER_LEN + CHUNK_LEN);
     loop {
         frame.clear();

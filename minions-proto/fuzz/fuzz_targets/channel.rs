@@ -8,6 +8,7 @@ use minions_proto::channel::{Message, OutputStream};
 use minions_proto::exec_client::ExecClient;
 use minions_proto::frame::Decoder;
 use minions_proto::message::ExecAttached;
+use std::time::Instant;
 
 fuzz_target!(|input: (u64, u64, Vec<u8>)| {
     let (offset, window, bytes) = input;
@@ -22,14 +23,14 @@ fuzz_target!(|input: (u64, u64, Vec<u8>)| {
         stdin_window: window,
         stdin_closed: false,
     };
-    let mut client = ExecClient::new(&attached);
+    let mut client = ExecClient::new(&attached, Instant::now());
     let mut decoder = Decoder::new();
     decoder.extend(&bytes);
     while let Ok(Some(payload)) = decoder.next_frame() {
         let Ok(message) = Message::decode(payload) else { return };
         let _ = message.host_control();
         let before = client.received(OutputStream::Stdout);
-        if client.receive(message).is_err() {
+        if client.receive(message, Instant::now()).is_err() {
             return;
         }
         assert!(client.received(OutputStream::Stdout) >= before);

@@ -12,7 +12,7 @@ use minions_api::exec::AttachRequest;
 use minions_proto::channel::{HostControl, OutputStream};
 use minions_proto::exec_client::ExecClient;
 use minions_proto::message::ExecAttached;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 /// What connecting comes to.
 pub(super) enum Connected {
@@ -68,7 +68,7 @@ impl Session<'_> {
                 self.plan.raw = false;
             }
             self.has_id = self.plan.has_id();
-            self.client = Some(ExecClient::new(attached));
+            self.client = Some(ExecClient::new(attached, Instant::now().into_std()));
             if self.plan.raw {
                 self.terminal = Some(RawTerminal::take()?);
             }

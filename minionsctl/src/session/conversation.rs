@@ -110,7 +110,7 @@ impl Session<'_> {
             Err(why) => return Ok(Some(End::Lost(why))),
         };
         self.retry.succeeded();
-        match client.receive(message)? {
+        match client.receive(message, Instant::now().into_std())? {
             Event::Output(stream, bytes) => self.output.begin(stream, bytes),
             Event::Gap(stream, bytes) => {
                 self.incomplete = true;

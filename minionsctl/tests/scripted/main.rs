@@ -335,3 +335,17 @@ async fn a_stream_that_makes_no_sense_is_a_loss_at_once() {
     assert_eq!(code, 125);
     assert!(stderr.contains("counts stdout differently"), "{stderr}");
 }
+
+#[tokio::test]
+async fn a_stream_of_messages_that_carry_nothing_ends_with_an_error() {
+    for control in [AgentControl::Heartbeat, AgentControl::Unknown] {
+        let daemon = Listener::bind().await;
+        let child = start(&daemon, &["web-1", "--", "true"]);
+        let (mut peer, request) = daemon.peer().await;
+        peer.attached(&json!({ "id": request["id"] })).await;
+        peer.flood(&control).await;
+        let (status, stdout, stderr) = end(child).await;
+        assert_eq!((status, stdout.as_str()), (125, ""), "{stderr}");
+        assert!(stderr.contains("10 messages a second that carry nothing"), "{stderr}");
+    }
+}

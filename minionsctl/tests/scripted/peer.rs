@@ -75,6 +75,12 @@ impl Peer {
         self.say(&Message::agent(control)).await;
     }
 
+    /// Sends the same control message until the client has gone.
+    pub(crate) async fn flood(&mut self, control: &AgentControl) {
+        let message = WsMessage::Binary(Message::agent(control).to_bytes());
+        while self.0.send(message.clone()).await.is_ok() {}
+    }
+
     pub(crate) async fn exit(&mut self, code: i32) {
         let outcome = Outcome::Exited { code };
         self.control(&AgentControl::Exit(Ended { outcome, usage: Usage::default() })).await;

@@ -7,7 +7,8 @@
 //! * [`client`]: one call, with its deadline and its at most one retry.
 //! * [`health`]: the call that is made most often. [`coalesce`]: how those who wait share it.
 //! * [`open`]: the call that opens a stream, and which agent it is that answers.
-//! * [`stream`]: what that connection carries from then on.
+//! * [`stream`]: what that connection carries from then on. [`pace`]: the rate that all streams of a VM share.
+//!   [`turns`]: how many of them work at the same time.
 
 #[cfg(feature = "bench")]
 pub mod benching;
@@ -19,9 +20,11 @@ mod coalesce;
 pub(crate) mod connector;
 mod health;
 pub(crate) mod open;
+pub(crate) mod pace;
 pub(crate) mod pool;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod turns;
 
 pub(crate) use calls::Calls;
 pub(crate) use client::{AgentClient, CallError};
@@ -29,3 +32,4 @@ pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials};
 pub(crate) use open::{Instance, Programs};
 pub(crate) use pool::{Lane, Pool};
 pub(crate) use stream::{AgentStream, Broken};
+pub(crate) use turns::StreamTurns;

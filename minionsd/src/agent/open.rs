@@ -87,9 +87,10 @@ impl AgentClient {
         };
         let attached = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
         self.succeeded();
+        let pace = self.pool().pace();
         let (connection, epoch, permit) =
             checkout.into_parts().ok_or(CallError::Lost { sent: true })?;
-        Ok((attached, AgentStream::new(connection.into_parts(), epoch, permit)))
+        Ok((attached, AgentStream::new(connection.into_parts(), epoch, permit, pace)))
     }
 }
 

@@ -14,7 +14,8 @@
 //! * A connection that closed or spoke while it idled is never used. After a guest reset it may do
 //!   neither for ever, so one that idled for long is asked before it carries what can't be repeated.
 
-use super::{AgentConnection, ConnectError, Connector};
+use super::pace::StreamPace;
+use super::{AgentConnection, ConnectError, Connector, StreamTurns};
 use minions_api::vm::PoolFigures;
 use minions_proto::connection::Liveness;
 use minions_proto::message::HealthCheck;
@@ -87,6 +88,8 @@ struct Shared {
     quick: Arc<Semaphore>,
     beside: Arc<Semaphore>,
     beside_dials: Semaphore,
+    pace: Arc<StreamPace>,
+    turns: StreamTurns,
     waiting: AtomicUsize,
     stock: Mutex<Stock>,
 }
@@ -116,6 +119,8 @@ impl Pool {
             quick: Arc::new(Semaphore::new(QUICK_PERMITS)),
             beside: Arc::new(Semaphore::new(MAX_BESIDE)),
             beside_dials: Semaphore::new(MAX_BESIDE_DIALS),
+            pace: Arc::default(),
+            turns: StreamTurns::default(),
             waiting: AtomicUsize::new(0),
             stock: Mutex::default(),
         }))
@@ -123,6 +128,16 @@ impl Pool {
 
     pub(crate) fn connector(&self) -> &Connector {
         &self.0.connector
+    }
+
+    /// The processing rate that all streams of this VM share.
+    pub(super) fn pace(&self) -> Arc<StreamPace> {
+        Arc::clone(&self.0.pace)
+    }
+
+    /// The turns in which all streams of this VM work.
+    pub(crate) fn turns(&self) -> &StreamTurns {
+        &self.0.turns
     }
 
     /// What `GET /vms/{vm}` shows.

@@ -1,16 +1,21 @@
 //! A connection in channel mode: messages one way and the other, each way for itself.
 
+use super::pace::{StreamPace, Turn};
 use super::socket::AgentSocket;
 use crate::budget::{FREE, Share};
 use bytes::{Buf, Bytes, BytesMut};
 use minions_proto::channel::{ChannelError, Message};
+use minions_proto::empty_messages::TooManyEmptyMessages;
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// After this long without a whole message the agent is gone: four of its heartbeats.
@@ -49,6 +54,9 @@ pub(crate) enum Broken {
     /// Not channel mode either.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// Too many messages that carry nothing.
+    #[error(transparent)]
+    Empty(#[from] TooManyEmptyMessages),
 }
 
 impl Broken {
@@ -56,24 +64,25 @@ impl Broken {
     pub(crate) fn is_breach(&self) -> bool {
         match self {
             Self::Closed | Self::Lost(_) | Self::Silent | Self::Replaced | Self::NoRoom => false,
-            Self::Frame(_) | Self::Channel(_) => true,
+            Self::Frame(_) | Self::Channel(_) | Self::Empty(_) => true,
         }
     }
 }
 
 impl AgentStream {
     /// Goes on with a connection whose reply opened a stream. `epoch` is cancelled when the agent is
-    /// another one.
+    /// another one. `pace` is that of the VM.
     pub(super) fn new(
         (socket, mut decoder): (AgentSocket, Decoder),
         epoch: CancellationToken,
         permit: OwnedSemaphorePermit,
+        pace: Arc<StreamPace>,
     ) -> Self {
         decoder.expect_alike();
         let (stream, share, descriptor) = socket.into_parts();
         let (read, write) = stream.into_split();
         Self {
-            reader: Reader { stream: read, decoder, share, epoch },
+            reader: Reader { stream: read, decoder, share, epoch, pace, turn: Turn::Continue },
             writer: Writer { stream: write, buffer: BytesMut::new() },
             _permits: [permit, descriptor],
         }
@@ -88,6 +97,9 @@ pub(crate) struct Reader {
     /// Of the daemon's memory, for messages that come in long pieces.
     share: Share,
     epoch: CancellationToken,
+    pace: Arc<StreamPace>,
+    /// What must be done before the next message is read.
+    turn: Turn,
 }
 
 impl Reader {
@@ -102,12 +114,23 @@ impl Reader {
     ///
     /// Cancel safe.
     pub(crate) async fn next_packet(&mut self) -> Result<(Bytes, Message), Broken> {
-        let Self { stream, decoder, share, epoch } = self;
+        match self.turn {
+            Turn::Continue => {}
+            Turn::Yield => yield_now().await,
+            Turn::WaitUntil(time) => sleep_until(time).await,
+        }
+        self.turn = Turn::Continue;
+        // Messages that have arrived already are taken without waiting for the socket: other tasks get
+        // their turn between them.
+        consume_budget().await;
+        let Self { stream, decoder, share, epoch, pace, turn } = self;
         tokio::select! {
             // First what has arrived: the last words of an agent that is gone are still its own.
             biased;
             message = timeout(SILENCE, whole(stream, decoder, share)) => {
-                message.unwrap_or(Err(Broken::Silent))
+                let (packet, message) = message.unwrap_or(Err(Broken::Silent))?;
+                *turn = pace.charge(packet.len(), Instant::now());
+                Ok((packet, message))
             }
             () = epoch.cancelled() => Err(Broken::Replaced),
         }
@@ -179,17 +202,26 @@ pub(crate) mod tests {
     use super::*;
     use crate::budget::Budget;
     use minions_proto::channel::Channel;
-    use std::sync::Arc;
     use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
 
     /// A stream and the agent's end of it.
     pub(crate) fn pair(decoder: Decoder) -> (AgentStream, UnixStream, CancellationToken) {
+        let epoch = CancellationToken::new();
+        let (stream, theirs) = paced_pair(decoder, epoch.clone(), &Arc::default());
+        (stream, theirs, epoch)
+    }
+
+    /// The same with the pace of a VM.
+    fn paced_pair(
+        decoder: Decoder,
+        epoch: CancellationToken,
+        pace: &Arc<StreamPace>,
+    ) -> (AgentStream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let epoch = CancellationToken::new();
         let socket = AgentSocket::new(ours, Budget::default().share(), permit());
-        (AgentStream::new((socket, decoder), epoch.clone(), permit()), theirs, epoch)
+        (AgentStream::new((socket, decoder), epoch, permit(), Arc::clone(pace)), theirs)
     }
 
     fn frame(bytes: &'static [u8]) -> BytesMut {
@@ -239,5 +271,40 @@ pub(crate) mod tests {
         });
         flushed.unwrap();
         assert_eq!(read.unwrap()[5..], payload);
+    }
+
+    async fn read(stream: &mut AgentStream, messages: usize) {
+        for _ in 0..messages {
+            assert_eq!(stream.reader.next().await.unwrap().payload, "x");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_of_one_vm_share_a_rate_and_another_vm_has_its_own() {
+        let pace: Arc<StreamPace> = Arc::default();
+        let (mut first, mut first_agent) =
+            paced_pair(Decoder::new(), CancellationToken::new(), &pace);
+        let (mut second, mut second_agent) =
+            paced_pair(Decoder::new(), CancellationToken::new(), &pace);
+        let (mut other, mut other_agent) =
+            paced_pair(Decoder::new(), CancellationToken::new(), &Arc::default());
+        let flood = frame(b"x").repeat(2_000);
+        for agent in [&mut first_agent, &mut second_agent, &mut other_agent] {
+            agent.write_all(&flood).await.unwrap();
+        }
+        // Paused time passes only while all tasks wait.
+        let started = Instant::now();
+        read(&mut first, 900).await;
+        assert_eq!(started.elapsed(), Duration::ZERO, "within the burst");
+        read(&mut second, 2_000).await;
+        read(&mut first, 1_100).await;
+        let waited = started.elapsed().as_millis();
+        assert!(
+            (60..70).contains(&waited),
+            "4,000 messages at 20 us each, less the burst: {waited}"
+        );
+        let started = Instant::now();
+        read(&mut other, 900).await;
+        assert_eq!(started.elapsed(), Duration::ZERO, "another VM's");
     }
 }

@@ -4,20 +4,23 @@
 //! so by themselves.
 
 use super::Api;
+use super::auth::{Caller, Peer};
 use super::extract::Params;
 use super::problem::{ApiError, ServiceProblems};
-use crate::events::{EventId, MAX_READERS, Read, Reader};
+use crate::events::{EventId, MAX_READERS, Read, Reader, ReaderKind};
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use minions_api::event::{Event, RESET, SSE};
+use minions_api::service::Scope;
 use minions_api::{ErrorCode, VmName};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -61,11 +64,25 @@ pub(super) struct EventParams {
 pub(super) async fn follow_events(
     State(api): State<Api>,
     Params(params): Params<EventParams>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let vm = params.vm.map(parse_name).transpose()?;
-    let reader = api.registry.events().reader(last_event_id(&headers)?, vm).ok_or_else(|| {
-        let detail = format!("{MAX_READERS} clients follow events already");
+    let last = last_event_id(request.headers())?;
+    let caller = Caller::of(&request, &api.policy)?;
+    let kind = if caller.scopes(&api.policy).await.contains(&Scope::Operate) {
+        ReaderKind::Operator
+    } else if request.extensions().get::<Arc<Peer>>().is_some_and(|peer| !peer.may_be_a_browser()) {
+        ReaderKind::Unix
+    } else {
+        ReaderKind::Tcp
+    };
+    let reader = api.registry.events().reader(kind, last, vm).ok_or_else(|| {
+        let clients = match kind {
+            ReaderKind::Operator => "operators",
+            ReaderKind::Unix => "clients of the Unix socket",
+            ReaderKind::Tcp => "clients that may only read",
+        };
+        let detail = format!("{MAX_READERS} {clients} follow events already");
         ApiError::of(ErrorCode::Overloaded, detail)
     })?;
     let told = Told { reader, draining: api.draining, greeted: false };

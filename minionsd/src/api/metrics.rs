@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::problem::ServiceProblems;
+use crate::metrics::Meters;
 use crate::metrics::text::{Kind, MEDIA_TYPE, Page};
 use crate::vm::Vm;
 use crate::vm::process::stat;
@@ -31,6 +32,7 @@ pub(super) async fn get_metrics(State(api): State<Api>) -> Response {
         vms.values().map(|vm| (vm, vm.state(), vm.client().pool().figures())).collect();
     of_vms(&mut page, &vms);
     of_ways(&mut page, &api);
+    of_the_directory(&mut page, &api.meters);
     of_calls(&mut page, &api);
     of_logs(&mut page, &api);
     of_the_daemon(&mut page, &api);
@@ -92,6 +94,20 @@ fn of_ways(page: &mut Page, api: &Api) {
     let help = "Events that readers were too slow for, over all readers.";
     page.one("minions_events_missed_total", Kind::Counter, help, missed);
     page.one("minions_event_readers", Kind::Gauge, "Clients of GET /events.", readers);
+}
+
+/// The directory of sockets.
+fn of_the_directory(page: &mut Page, meters: &Meters) {
+    let help = "Scans without a result, because the directory of sockets is not trusted or unreadable, by reason.";
+    let mut family = page.family("minions_socket_scans_failed_total", Kind::Counter, help);
+    for (reason, count) in meters.refused_scans.figures() {
+        family.figure(&[("reason", reason)], count);
+    }
+    let help = "Files named *.vsock that are not taken for a VM's socket, by reason.";
+    let mut family = page.family("minions_socket_files_passed_over", Kind::Gauge, help);
+    for (reason, count) in [("name", &meters.wrong_names), ("not_a_socket", &meters.no_sockets)] {
+        family.figure(&[("reason", reason)], count.load(Ordering::Relaxed));
+    }
 }
 
 /// HTTP.

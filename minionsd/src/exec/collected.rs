@@ -92,6 +92,15 @@ fn text(kept: Kept) -> (String, Option<Vec<u8>>) {
 pub(crate) async fn collect(
     driver: &mut Driver,
     keep: usize,
+    share: Share,
+) -> Result<Collected, CallError> {
+    let turns = driver.turns();
+    turns.take(collect_in_turns(driver, keep, share)).await
+}
+
+async fn collect_in_turns(
+    driver: &mut Driver,
+    keep: usize,
     mut share: Share,
 ) -> Result<Collected, CallError> {
     let (mut stdout, mut stderr) = (Gathered::keeping(keep), Gathered::keeping(keep));

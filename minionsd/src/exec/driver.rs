@@ -2,7 +2,7 @@
 
 use super::hold::Hold;
 use super::{Execs, Place, opening};
-use crate::agent::{AgentStream, Broken, CallError};
+use crate::agent::{AgentStream, Broken, CallError, StreamTurns};
 use bytes::{Buf, Bytes};
 use minions_proto::channel::{CHUNK_LEN, Ended, Message, OutputStream};
 use minions_proto::connection::ProtocolError;
@@ -105,9 +105,14 @@ impl Driver {
             // Somebody came before us, with the same request.
             input.advance(usize::try_from(attached.stdin).unwrap_or(usize::MAX).min(input.len()));
         }
-        let exec = ExecClient::new(&attached);
+        let exec = ExecClient::new(&attached, Instant::now().into_std());
         let (settled, mute, broken_at, extent) = (false, false, None, (0, 0));
         Self { hold, exec, attached, role, input, settled, mute, broken_at, extent }
+    }
+
+    /// The turns in which whoever follows the program works.
+    pub(crate) fn turns(&self) -> StreamTurns {
+        self.hold.place().vm.turns().clone()
     }
 
     /// What the agent said to the first stream.
@@ -167,7 +172,8 @@ impl Driver {
         let offsets = [OutputStream::Stdout, OutputStream::Stderr]
             .map(|stream| (stream, self.exec.received(stream)));
         let before = |stream| offsets.iter().find(|(s, _)| *s == stream).map_or(0, |(_, at)| *at);
-        Ok(match self.exec.receive(message).map_err(CallError::Stream)? {
+        let now = Instant::now().into_std();
+        Ok(match self.exec.receive(message, now).map_err(CallError::Stream)? {
             Event::Output(stream, bytes) => Some(Happened::Output(stream, before(stream), bytes)),
             Event::Gap(stream, len) => {
                 Some(Happened::Gap(stream, before(stream), before(stream) + len))
@@ -243,6 +249,7 @@ fn breach(broken: Broken) -> CallError {
     match broken {
         Broken::Frame(error) => CallError::Protocol(ProtocolError::Frame(error)),
         Broken::Channel(error) => CallError::Stream(StreamError::Channel(error)),
+        Broken::Empty(error) => CallError::Stream(StreamError::Empty(error)),
         Broken::Closed | Broken::Lost(_) | Broken::Silent | Broken::Replaced | Broken::NoRoom => {
             CallError::Lost { sent: true }
         }

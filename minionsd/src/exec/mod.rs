@@ -12,11 +12,13 @@
 //! * [`opening`]: the first stream to a program, and the next one after that broke.
 //! * [`hold`]: a program that somebody holds. Letting go says `leave`.
 //! * [`driver`]: what a program says, without a byte missing and none twice.
+//! * [`heartbeat`]: which heartbeats of an agent are passed to a client.
 //! * [`collected`]: all of it at once, within a [budget](crate::budget).
 //! * [`plain`]: the same from agents that know a program as one request and one reply.
 
 pub(crate) mod collected;
 pub(crate) mod driver;
+pub(crate) mod heartbeat;
 pub(crate) mod hold;
 pub(crate) mod opening;
 pub(crate) mod plain;

@@ -11,7 +11,7 @@ use histogram::Histogram;
 use minions_api::ErrorCode;
 use minions_api::vm::Failure;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,11 @@ pub(crate) struct Meters {
     pub(crate) failed_probes: Tally,
     pub(crate) failed_dials: Tally,
     pub(crate) problems: Tally,
+    /// Scans of the directory of sockets that were refused.
+    pub(crate) refused_scans: Tally,
+    /// Files there that are named `*.vsock` without a VM's name, and with one but no sockets.
+    pub(crate) wrong_names: AtomicUsize,
+    pub(crate) no_sockets: AtomicUsize,
     /// Clients that only heard that there are too many.
     pub(crate) shed: AtomicU64,
     routes: Mutex<Vec<Arc<RouteMeter>>>,
@@ -46,6 +51,11 @@ impl Meters {
 
     pub(crate) fn problem(&self, code: ErrorCode) {
         self.problems.count(code.as_str());
+    }
+
+    /// The directory of sockets was refused, for this reason.
+    pub(crate) fn scan_refused(&self, reason: &'static str) {
+        self.refused_scans.count(reason);
     }
 
     /// A meter for one more route. Made once for each when the daemon starts.

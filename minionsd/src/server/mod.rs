@@ -1,6 +1,7 @@
 //! Listeners, HTTP connections, and their drain.
 
 mod first_bytes;
+mod shares;
 
 use crate::api::Front;
 use crate::api::auth::Peer;
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use nix::unistd::Group;
+use shares::{Counted, UserShares};
 use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
@@ -210,6 +212,8 @@ struct Server {
     shed: Http,
     tcp_places: Places,
     unix_places: Places,
+    /// Of the places for TCP.
+    users: UserShares,
     graceful: GracefulShutdown,
     grace: Duration,
     meters: Arc<Meters>,
@@ -217,8 +221,16 @@ struct Server {
 
 /// For one client.
 struct Place {
-    permit: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
     is_normal: bool,
+    /// Its share of what its user may have.
+    counted: Option<Counted>,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, is_normal: bool) -> Self {
+        Self { _permit: permit, is_normal, counted: None }
+    }
 }
 
 /// Where the clients of one listener go.
@@ -242,7 +254,7 @@ impl Places {
             permit = Arc::clone(&self.normal).acquire_owned() => (permit.ok()?, true),
             permit = Arc::clone(&self.overflow).acquire_owned() => (permit.ok()?, false),
         };
-        Some(Place { permit, is_normal })
+        Some(Place::new(permit, is_normal))
     }
 
     /// Somebody may have gone while we waited for the client that is here now.
@@ -250,8 +262,14 @@ impl Places {
         if !place.is_normal
             && let Ok(permit) = Arc::clone(&self.normal).try_acquire_owned()
         {
-            *place = Place { permit, is_normal: true };
+            *place = Place::new(permit, true);
         }
+    }
+
+    /// A place for a client that must not have a normal one, if there is any now.
+    fn only_overflow(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.overflow).try_acquire_owned().ok()?;
+        Some(Place::new(permit, false))
     }
 
     fn taken(&self) -> usize {
@@ -290,6 +308,7 @@ impl Server {
             http: Http { app, protocol, cut, lasts: None },
             tcp_places: Places::new(clients),
             unix_places: Places::new(clients),
+            users: UserShares::new(clients),
             graceful: GracefulShutdown::new(),
             grace,
             meters,
@@ -311,7 +330,7 @@ impl Server {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     self.tcp_places.improve(&mut place);
-                    self.spawn_tcp(stream, tls, place);
+                    self.admit_tcp(stream, tls, place).await;
                 }
                 Err(error) => pause_after(&error).await,
             }
@@ -327,7 +346,7 @@ impl Server {
                     self.unix_places.improve(&mut place);
                     let peer = Peer::unix(stream.peer_cred().ok());
                     let (http, watcher) = (self.at(&place), self.graceful.watcher());
-                    tokio::spawn(http.serve(stream, peer, watcher, place.permit));
+                    tokio::spawn(http.serve(stream, peer, watcher, place));
                 }
                 Err(error) => pause_after(&error).await,
             }
@@ -343,10 +362,28 @@ impl Server {
         self.shed.clone()
     }
 
-    fn spawn_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, place: Place) {
+    /// Serves a client within its user's share. Never waits for a place: the next client may be
+    /// another user's.
+    async fn admit_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, mut place: Place) {
         let Ok(peer) = Peer::tcp(&stream) else { return };
+        if place.is_normal {
+            match self.users.count(&peer, self.tcp_places.taken()).await {
+                Some(counted) => place.counted = Some(counted),
+                None => {
+                    let Some(overflow) = self.tcp_places.only_overflow() else {
+                        self.meters.shed.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
+                    place = overflow;
+                }
+            }
+        }
+        self.spawn_tcp(stream, peer, tls, place);
+    }
+
+    fn spawn_tcp(&self, stream: TcpStream, peer: Peer, tls: Option<&Arc<Tls>>, place: Place) {
         stream.set_nodelay(true).ok();
-        let (http, watcher, place) = (self.at(&place), self.graceful.watcher(), place.permit);
+        let (http, watcher) = (self.at(&place), self.graceful.watcher());
         let Some(acceptor) = tls.map(|tls| tls.acceptor()) else {
             tokio::spawn(http.serve(stream, peer, watcher, place));
             return;
@@ -372,7 +409,7 @@ impl Server {
 
 impl Http {
     /// Serves one connection to its end, or until it is cut.
-    async fn serve<S>(self, stream: S, peer: Peer, watcher: Watcher, place: OwnedSemaphorePermit)
+    async fn serve<S>(self, stream: S, peer: Peer, watcher: Watcher, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

@@ -3,14 +3,21 @@
 //! One mechanism decides: a scan of the directory. inotify only says when to scan; a scan every few
 //! seconds covers what inotify loses (its queue overflows, the directory is replaced by another).
 
+use super::passed_over::{Passed, PassedOver, ScanLog};
+use super::socket_dir::{Distrust, Trusted};
+use crate::metrics::Meters;
 use futures_util::{FutureExt, StreamExt};
 use inotify::{Inotify, WatchMask};
 use minions_api::VmName;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -23,9 +30,6 @@ const SETTLE: Duration = Duration::from_millis(10);
 
 /// `<vm>.vsock`. Files named `<vm>.vsock_<port>` belong to the guests' own connections.
 const SUFFIX: &str = ".vsock";
-
-/// The permission bit that lets anybody at all put a socket here.
-const WORLD_WRITABLE: u32 = 0o002;
 
 /// What tells two sockets of the same name apart. Filesystems reuse an inode number at once, so the
 /// time at which the socket was bound belongs to it.
@@ -58,44 +62,53 @@ pub(crate) struct Socket {
 /// All of them, by the VM's name.
 pub(crate) type Sockets = BTreeMap<VmName, Socket>;
 
-/// Why a scan gave nothing.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ScanError {
-    /// The directory can't be read. It may not be there yet.
-    #[error("{} can't be read: {source}", .dir.display())]
-    Unreadable { dir: PathBuf, source: io::Error },
-    /// Anybody could put a socket of their own there and be taken for a VM.
-    #[error("{} is writable by everybody; take that permission away (chmod o-w)", .0.display())]
-    WorldWritable(PathBuf),
+/// What a scan met.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    pub(crate) sockets: Sockets,
+    /// Files that look like a VM's socket and are none.
+    pub(crate) passed: Passed,
 }
 
-impl ScanError {
-    /// Whether it says nothing about the VMs: out of descriptors, most likely.
-    fn is_passing(&self) -> bool {
-        match self {
-            Self::WorldWritable(_) => false,
-            Self::Unreadable { source, .. } => {
-                !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-            }
+/// Whether a refusal says nothing about the VMs: the daemon is out of descriptors, most likely.
+fn is_passing(refusal: &Distrust) -> bool {
+    match refusal {
+        Distrust::Owner { .. } | Distrust::Group { .. } | Distrust::Others(_) => false,
+        Distrust::Unreadable { source, .. } => {
+            !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
         }
     }
 }
 
 /// Scans `dir` once. Blocking: a directory of a thousand sockets takes a few milliseconds.
-pub(crate) fn scan(dir: &Path) -> Result<Sockets, ScanError> {
-    let unreadable = |source| ScanError::Unreadable { dir: dir.to_owned(), source };
-    if fs::metadata(dir).map_err(unreadable)?.mode() & WORLD_WRITABLE != 0 {
-        return Err(ScanError::WorldWritable(dir.to_owned()));
-    }
-    let sockets = fs::read_dir(dir).map_err(unreadable)?.filter_map(|entry| {
-        let entry = entry.ok()?;
-        let name = entry.file_name().to_str()?.strip_suffix(SUFFIX)?.parse().ok()?;
+pub(crate) fn scan(dir: &Path, trusted: &Trusted) -> Result<Scan, Distrust> {
+    trusted.check(dir)?;
+    let unreadable = |source| Distrust::Unreadable { path: dir.to_owned(), source };
+    let mut scan = Scan::default();
+    for entry in fs::read_dir(dir).map_err(unreadable)?.flatten() {
+        let file = entry.file_name();
+        let Some(name) = stem(&file) else { continue };
+        let Some(name) = name.to_str().and_then(|name| name.parse::<VmName>().ok()) else {
+            scan.passed.add(&file, PassedOver::Name);
+            continue;
+        };
         let path = entry.path();
-        // Follows a symlink, which only somebody who may write here can have made.
-        let metadata = fs::metadata(&path).ok()?;
-        metadata.file_type().is_socket().then(|| (name, Socket { path, id: id_of(&metadata) }))
-    });
-    Ok(sockets.collect())
+        // Follows a symlink, which only somebody who may write here can have made. One that leads nowhere
+        // belongs to a VM that is off.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.file_type().is_socket() {
+            scan.sockets.insert(name, Socket { path, id: id_of(&metadata) });
+        } else {
+            scan.passed.add(&file, PassedOver::NotASocket);
+        }
+    }
+    Ok(scan)
+}
+
+/// What is before [`SUFFIX`]; `None` for other files, and for hidden ones.
+fn stem(file: &OsStr) -> Option<&OsStr> {
+    let bytes = file.as_bytes().strip_suffix(SUFFIX.as_bytes())?;
+    (!bytes.starts_with(b".")).then(|| OsStr::from_bytes(bytes))
 }
 
 fn id_of(metadata: &Metadata) -> SocketId {
@@ -104,11 +117,16 @@ fn id_of(metadata: &Metadata) -> SocketId {
 
 /// Scans `dir` now, whenever something happens in it, and every [`RESCAN_INTERVAL`], and sends what
 /// it finds. Ends when the receiver does.
-pub(crate) async fn watch(dir: PathBuf, found: mpsc::Sender<Sockets>) {
+pub(crate) async fn watch(
+    dir: PathBuf,
+    trusted: Trusted,
+    meters: Arc<Meters>,
+    found: mpsc::Sender<Sockets>,
+) {
     let mut hints = Hints::new(&dir);
     let mut rescan = interval(RESCAN_INTERVAL);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut complaint = None;
+    let mut log = ScanLog::default();
     loop {
         tokio::select! {
             _ = rescan.tick() => {}
@@ -120,14 +138,17 @@ pub(crate) async fn watch(dir: PathBuf, found: mpsc::Sender<Sockets>) {
             () = found.closed() => return,
         }
         hints.renew(&dir);
-        let sockets = match scan_off_thread(dir.clone()).await {
-            Ok(sockets) => {
-                complaint = None;
+        let sockets = match scan_off_thread(dir.clone(), trusted.clone()).await {
+            Ok(Scan { sockets, passed }) => {
+                log.scanned(&passed);
+                meters.wrong_names.store(passed.names, Ordering::Relaxed);
+                meters.no_sockets.store(passed.no_sockets, Ordering::Relaxed);
                 sockets
             }
-            Err(error) => {
-                complain(&mut complaint, &error);
-                if error.is_passing() {
+            Err(refusal) => {
+                log.refused(&refusal);
+                meters.scan_refused(refusal.reason());
+                if is_passing(&refusal) {
                     // What was there is there still, as far as anybody knows.
                     continue;
                 }
@@ -140,20 +161,11 @@ pub(crate) async fn watch(dir: PathBuf, found: mpsc::Sender<Sockets>) {
     }
 }
 
-async fn scan_off_thread(dir: PathBuf) -> Result<Sockets, ScanError> {
-    let shown = dir.clone();
-    tokio::task::spawn_blocking(move || scan(&dir)).await.unwrap_or_else(|error| {
-        Err(ScanError::Unreadable { dir: shown, source: io::Error::other(error) })
-    })
-}
-
-/// Says the same thing once, not every five seconds.
-fn complain(last: &mut Option<String>, error: &ScanError) {
-    let text = error.to_string();
-    if last.as_ref() != Some(&text) {
-        tracing::warn!("no VMs can be found: {text}");
-        *last = Some(text);
-    }
+async fn scan_off_thread(dir: PathBuf, trusted: Trusted) -> Result<Scan, Distrust> {
+    let path = dir.clone();
+    tokio::task::spawn_blocking(move || scan(&dir, &trusted))
+        .await
+        .unwrap_or_else(|error| Err(Distrust::Unreadable { path, source: io::Error::other(error) }))
 }
 
 /// inotify's hints that a scan would find something new. Without inotify there are none, and the
@@ -213,8 +225,13 @@ mod tests {
         tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap()
     }
 
+    /// Root, and whoever runs the test.
+    fn trusted() -> Trusted {
+        Trusted::of(&crate::config::Config::parse("").unwrap())
+    }
+
     fn names(dir: &Path) -> Vec<String> {
-        scan(dir).unwrap().into_keys().map(String::from).collect()
+        scan(dir, &trusted()).unwrap().sockets.into_keys().map(String::from).collect()
     }
 
     #[test]
@@ -230,11 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn files_that_look_like_a_vms_socket_and_are_none_are_counted() {
+        let dir = dir();
+        let long = format!("{}.vsock", "x".repeat(64));
+        let wrong_names = ["a b.vsock", "a:b.vsock", "-a.vsock", &long, "\u{e4}.vsock"];
+        for name in wrong_names {
+            // A socket's path is short; the name decides before the type.
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        fs::write(dir.path().join("file.vsock"), "").unwrap();
+        fs::create_dir(dir.path().join("dir.vsock")).unwrap();
+        for none in ["web-1.vsock_1024", ".hidden.vsock", "web-1", "vsock"] {
+            fs::write(dir.path().join(none), "").unwrap();
+        }
+        symlink("/nowhere", dir.path().join("off.vsock")).unwrap();
+        let scan = scan(dir.path(), &trusted()).unwrap();
+        assert_eq!((scan.passed.names, scan.passed.no_sockets), (wrong_names.len(), 2));
+        assert!(scan.sockets.is_empty());
+    }
+
+    #[test]
     fn a_directory_that_anybody_can_write_to_has_no_vms() {
         let dir = dir();
         UnixListener::bind(dir.path().join("web-1.vsock")).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-        assert!(matches!(scan(dir.path()), Err(ScanError::WorldWritable(_))));
+        assert!(matches!(scan(dir.path(), &trusted()), Err(Distrust::Others(_))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -244,7 +281,7 @@ mod tests {
         let dir = own.path().join("vms");
         fs::create_dir(&dir).unwrap();
         let (found, mut scans) = mpsc::channel(1);
-        let watch = tokio::spawn(watch(dir.clone(), found));
+        let watch = tokio::spawn(watch(dir.clone(), trusted(), Arc::default(), found));
         assert_eq!(scans.recv().await.unwrap().len(), 0);
         // On this thread, so that all of them are there when the watch looks.
         let listeners: Vec<_> = (0..1000)
@@ -261,13 +298,13 @@ mod tests {
         let dir = dir();
         let path = dir.path().join("web-1.vsock");
         let first = UnixListener::bind(&path).unwrap();
-        let before = scan(dir.path()).unwrap();
-        assert_eq!(scan(dir.path()).unwrap(), before);
+        let before = scan(dir.path(), &trusted()).unwrap();
+        assert_eq!(scan(dir.path(), &trusted()).unwrap(), before);
         // The inode's number may be given to the next file at once, so it can't tell them apart.
         let then = Timespec { tv_sec: 1, tv_nsec: 0 };
         let times = Timestamps { last_access: then, last_modification: then };
         utimensat(CWD, &path, &times, AtFlags::empty()).unwrap();
-        assert_ne!(scan(dir.path()).unwrap(), before);
+        assert_ne!(scan(dir.path(), &trusted()).unwrap(), before);
         drop(first);
     }
 }

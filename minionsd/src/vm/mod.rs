@@ -1,16 +1,20 @@
 //! The VMs of this host.
 //!
 //! * [`discovery`]: which sockets are there.
+//!   [`socket_dir`]: whether their directory can be trusted. [`passed_over`]: files that are no sockets.
 //! * [`registry`]: the VMs behind them, by name.
 //! * [`supervisor`]: the one task that owns a VM's state.
 //! * [`status`]: that state, and what is known beside it. [`transition`]: which state follows which.
 //! * [`process`]: the process behind a socket.
 
 pub(crate) mod discovery;
+pub(crate) mod passed_over;
 pub(crate) mod process;
 pub(crate) mod registry;
+pub(crate) mod socket_dir;
 pub(crate) mod status;
 pub(crate) mod supervisor;
 pub(crate) mod transition;
 
 pub(crate) use registry::{Each, Means, Registry, Vm};
+pub(crate) use socket_dir::Trusted;

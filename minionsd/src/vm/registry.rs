@@ -4,9 +4,10 @@
 //! Everybody else reads the latest picture of it.
 
 use super::discovery::{self, SocketId, Sockets};
+use super::socket_dir::Trusted;
 use super::status::VmStatus;
 use super::supervisor::Supervisor;
-use crate::agent::{AgentClient, Calls, Connector, Dials, Pool};
+use crate::agent::{AgentClient, Calls, Connector, Dials, Pool, StreamTurns};
 use crate::budget::Budget;
 use crate::descriptors::Descriptors;
 use crate::events::Events;
@@ -52,6 +53,11 @@ impl Vm {
         &self.client
     }
 
+    /// The turns in which all its streams work.
+    pub(crate) fn turns(&self) -> &StreamTurns {
+        self.client.pool().turns()
+    }
+
     pub(crate) fn socket(&self) -> &Path {
         self.client.pool().connector().socket()
     }
@@ -87,10 +93,11 @@ pub(crate) struct Means {
 }
 
 impl Registry {
-    /// Starts to discover the VMs in `socket_dir` and to supervise each as `each` says.
+    /// Starts to discover the VMs in `socket_dir`, if that is `trusted`, and to supervise each as `each` says.
     /// Everything runs in `tasks` and ends with `stop`.
     pub(crate) fn start(
         socket_dir: PathBuf,
+        trusted: Trusted,
         each: Each,
         means: Means,
         tasks: &TaskTracker,
@@ -105,13 +112,13 @@ impl Registry {
             each,
             dials: dials.clone(),
             events: events.clone(),
-            meters,
+            meters: Arc::clone(&meters),
             tasks: tasks.clone(),
             stop: stop.child_token(),
             known: BTreeMap::new(),
             publish,
         };
-        tasks.spawn(discovery::watch(socket_dir, found));
+        tasks.spawn(discovery::watch(socket_dir, trusted, meters, found));
         tasks.spawn(keeper.run(sockets));
         Self { vms, events, dials }
     }

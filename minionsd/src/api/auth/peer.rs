@@ -71,7 +71,7 @@ impl Peer {
     }
 
     /// The uid of the process that connected.
-    pub(super) async fn identity(&self) -> Identity {
+    pub(crate) async fn identity(&self) -> Identity {
         let found = self.identity.get_or_init(|| async {
             let uid = match self.way {
                 Way::Unix { uid, .. } => uid,

@@ -8,6 +8,7 @@ use super::super::problem::ApiError;
 use super::show;
 use super::text::Text;
 use crate::agent::CallError;
+use crate::exec::heartbeat::HeartbeatFilter;
 use crate::exec::plain::Plain;
 use crate::exec::{Driver, Happened};
 use axum::body::Body;
@@ -35,7 +36,10 @@ pub(super) enum Source {
 impl Source {
     async fn next(&mut self) -> Result<Happened, CallError> {
         match self {
-            Self::Object(driver) => driver.next().await,
+            Self::Object(driver) => {
+                let turns = driver.turns();
+                turns.take(driver.next()).await
+            }
             Self::Plain(plain, _) => plain.next().await,
         }
     }
@@ -77,7 +81,13 @@ pub(super) struct Around {
 /// A response that tells a program as it happens, with its outputs from these offsets on.
 pub(super) fn response(source: Source, around: Around, [stdout, stderr]: [u64; 2]) -> Response {
     let told = source.beginning(stdout, stderr);
-    let lines = Lines { source: Some(source), around, texts: Default::default(), told };
+    let lines = Lines {
+        source: Some(source),
+        around,
+        texts: Default::default(),
+        told,
+        heartbeats: HeartbeatFilter::default(),
+    };
     body(lines, |mut lines| async move {
         let line = lines.next().await?;
         Some((line, lines))
@@ -122,6 +132,7 @@ struct Lines {
     texts: [Text; 2],
     /// What comes before what happens next.
     told: VecDeque<ExecEvent>,
+    heartbeats: HeartbeatFilter,
 }
 
 impl Lines {
@@ -154,7 +165,9 @@ impl Lines {
                 self.flush(stream);
                 self.told.push_back(ExecEvent::Gap { stream: show::stream(stream), from, to });
             }
-            Happened::Heartbeat => self.told.push_back(ExecEvent::Heartbeat),
+            Happened::Heartbeat => {
+                self.told.extend(self.heartbeats.pass().then_some(ExecEvent::Heartbeat));
+            }
             Happened::Told => self.end(ExecEvent::End),
             Happened::Ended(ended) => self.exit(ended),
         }

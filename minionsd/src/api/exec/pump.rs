@@ -1,25 +1,30 @@
 //! Channel messages between a WebSocket and an agent.
 //!
-//! Only a pump: it holds one message each way, acknowledges nothing and looks into control messages
-//! only to know which is the last. The two ways don't wait for each other, so an agent whose client
-//! doesn't read still gets its input, and the other way round.
+//! Only a pump: it holds one message each way, acknowledges nothing and looks into control messages only to
+//! know which is the last, to coalesce heartbeats, and to end a stream of messages that carry nothing. The
+//! two ways don't wait for each other, so an agent whose client doesn't read still gets its input, and the
+//! other way round.
 
 use super::super::audit::Note;
 use super::show;
+use crate::agent::Broken;
 use crate::agent::stream::{Reader, Writer};
-use crate::agent::{AgentStream, Broken};
 use crate::exec::Happened;
+use crate::exec::heartbeat::HeartbeatFilter;
 use crate::exec::hold::leave;
+use crate::exec::opening::Opened;
 use crate::exec::plain::Plain;
 use axum::extract::ws::{CloseCode, CloseFrame, Message as Packet, WebSocket, close_code};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::ErrorCode as AgentCode;
 use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
+use minions_proto::empty_messages::EmptyMessageLimit;
 use minions_proto::frame::MAX_FRAME_LEN;
+use minions_proto::message::ExecAttached;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// For a client to take a last message and to close. The daemon's end waits for longer.
@@ -50,16 +55,17 @@ enum End {
 /// left; one whose connection broke, or whose daemon ends, may come back.
 pub(super) async fn pump(
     socket: WebSocket,
-    mut stream: AgentStream,
+    (attached, mut stream): Opened,
     note: &Note,
     draining: &CancellationToken,
 ) {
     let (mut to_client, mut from_client) = socket.split();
+    let mut checked = CheckedMessages::of(&attached);
     // Whether the client has said so itself: then the agent's close is an answer.
     let left = AtomicBool::new(false);
     let end = tokio::select! {
         end = up(&mut from_client, &mut stream.writer, &left) => end,
-        end = down(&mut stream.reader, &mut to_client, note) => end,
+        end = down(&mut stream.reader, &mut to_client, &mut checked, note) => end,
         () = draining.cancelled() => End::Restart,
     };
     let left = left.into_inner();
@@ -129,13 +135,21 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool) -> End {
 const TOO_LONG: End = End::Breach(close_code::SIZE, "longer than 1 MiB");
 
 /// From the agent to the client.
-async fn down(from: &mut Reader, to: &mut ToClient, note: &Note) -> End {
+async fn down(
+    from: &mut Reader,
+    to: &mut ToClient,
+    checked: &mut CheckedMessages,
+    note: &Note,
+) -> End {
     loop {
-        let (packet, message) = match from.next_packet().await {
-            Ok(next) => next,
+        let next = from.next_packet().await;
+        let next = next.and_then(|(packet, message)| Ok((packet, checked.check(&message, note)?)));
+        let (packet, last) = match next {
+            Ok((packet, Passage::More)) => (packet, None),
+            Ok((packet, Passage::Last(end))) => (packet, Some(end)),
+            Ok((_, Passage::Coalesced)) => continue,
             Err(broken) => return End::Agent(broken),
         };
-        let last = last(&message, note);
         if to.send(Packet::Binary(packet)).await.is_err() {
             // Whether it said goodbye before it went is in what it sent.
             tokio::time::sleep(FAREWELL).await;
@@ -147,22 +161,52 @@ async fn down(from: &mut Reader, to: &mut ToClient, note: &Note) -> End {
     }
 }
 
-/// Whether this is the agent's last message.
-fn last(message: &Message, note: &Note) -> Option<End> {
-    if message.channel != Channel::Control {
-        return None;
+/// What becomes of an agent's message.
+enum Passage {
+    /// The client gets it.
+    More,
+    /// The client gets it, and nothing after it.
+    Last(End),
+    /// A heartbeat shortly after another one.
+    Coalesced,
+}
+
+/// The agent's messages on their way to the client.
+struct CheckedMessages {
+    limit: EmptyMessageLimit,
+    heartbeats: HeartbeatFilter,
+}
+
+impl CheckedMessages {
+    fn of(attached: &ExecAttached) -> Self {
+        let limit = EmptyMessageLimit::new(attached.stdin_acked, Instant::now().into_std());
+        Self { limit, heartbeats: HeartbeatFilter::default() }
     }
-    // What the client can't read either is the client's to judge.
-    match message.agent_control().ok()? {
-        AgentControl::Exit(ended) => {
-            noted(note, &ended);
-            Some(End::Exit)
+
+    fn check(&mut self, message: &Message, note: &Note) -> Result<Passage, Broken> {
+        let now = Instant::now().into_std();
+        if message.channel != Channel::Control {
+            self.limit.count_output(message.payload.len(), now)?;
+            return Ok(Passage::More);
         }
-        AgentControl::Error(error) if error.code == Some(AgentCode::TakenOver) => {
-            note.outcome(|| "taken_over".into());
-            Some(End::TakenOver)
-        }
-        _ => None,
+        let Ok(control) = message.agent_control() else {
+            // The client may know a form of it that this daemon does not.
+            self.limit.count_empty(now)?;
+            return Ok(Passage::More);
+        };
+        self.limit.count_control(&control, now)?;
+        Ok(match control {
+            AgentControl::Heartbeat if !self.heartbeats.pass() => Passage::Coalesced,
+            AgentControl::Exit(ended) => {
+                noted(note, &ended);
+                Passage::Last(End::Exit)
+            }
+            AgentControl::Error(error) if error.code == Some(AgentCode::TakenOver) => {
+                note.outcome(|| "taken_over".into());
+                Passage::Last(End::TakenOver)
+            }
+            _ => Passage::More,
+        })
     }
 }
 

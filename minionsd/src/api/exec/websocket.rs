@@ -125,9 +125,9 @@ impl Session {
         };
         match opened {
             Ok(Program::Object(opened)) => {
-                let (attached, stream) = *opened;
-                if tell(&mut socket, &show::attached(&attached)).await {
-                    pump::pump(socket, stream, &self.note, &draining).await;
+                if tell(&mut socket, &show::attached(&opened.0)).await {
+                    let pumped = pump::pump(socket, *opened, &self.note, &draining);
+                    self.vm.turns().take(pumped).await;
                 }
             }
             Ok(Program::Plain(plain, id)) => {

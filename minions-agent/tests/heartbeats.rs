@@ -1,0 +1,41 @@
+//! Heartbeats of a stream, in paused time.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use minions_agent::{Agent, Capabilities, Capability, Config};
+use minions_proto::channel::{AgentControl, Message};
+use minions_proto::connection::Connection;
+use minions_proto::message::{ExecStart, HEARTBEAT};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, duplex};
+use tokio::time::{Instant, advance, pause, timeout};
+
+#[tokio::test]
+async fn a_host_that_did_not_read_for_an_hour_gets_no_heartbeats_of_that_hour() {
+    let capabilities = Capabilities::from_iter([Capability::Exec]);
+    let agent = Agent::new(Config { capabilities, ..Config::default() }).unwrap();
+    // Two heartbeats fit into it; the agent then waits for the host.
+    let (host, guest) = duplex(64);
+    let served = tokio::spawn(async move { agent.serve(guest).await });
+    let start = ExecStart { command: "cat".into(), stdin: true, ..ExecStart::default() };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut connection = Connection::new(host);
+    connection.open(&start, deadline).await.unwrap();
+    let (mut host, mut decoder) = connection.into_parts();
+    pause();
+    for _ in 0..720 {
+        advance(HEARTBEAT).await;
+    }
+    let mut heartbeats = 0;
+    while let Ok(read) = timeout(HEARTBEAT / 2, host.read_buf(decoder.read_buffer())).await {
+        assert!(read.unwrap() > 0, "the stream has ended");
+        while let Some(payload) = decoder.next_frame().unwrap() {
+            let control = Message::decode(payload).unwrap().agent_control().unwrap();
+            assert_eq!(control, AgentControl::Heartbeat);
+            heartbeats += 1;
+        }
+    }
+    assert!((2..=4).contains(&heartbeats), "{heartbeats}");
+    drop(host);
+    tokio::time::resume();
+    timeout(Duration::from_secs(30), served).await.expect("an end").unwrap();
+}

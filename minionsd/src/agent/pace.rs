@@ -1,0 +1,144 @@
+//! Processing rate that all streams of one VM share.
+//!
+//! A guest decides how many messages its streams send, and each costs the daemon processor time that the
+//! other VMs then lack. So each message is charged to its VM, and a stream whose VM has used up its budget
+//! waits before it reads on. Waiting loses nothing: an agent that is not read sends the same bytes later, in
+//! fewer and longer messages.
+//!
+//! The budget is a leaky bucket of work, measured as time. A message of few bytes is charged several times its
+//! real cost, one of 64 KiB a part of it: single bytes pass at 50,000 messages a second, bulk output at more
+//! than any socket carries.
+
+use minions_proto::channel::CHUNK_LEN;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Charge for a message without payload. Each byte, up to [`CHUNK_LEN`], makes it less.
+const SHORT_MESSAGE: Duration = Duration::from_micros(20);
+
+/// Charge for [`CHUNK_LEN`] bytes of payload: 8 GB/s.
+const FULL_CHUNK: Duration = Duration::from_micros(8);
+
+/// Work that may be done without waiting after the streams were quiet.
+const BURST: Duration = Duration::from_millis(20);
+
+/// Work ahead of time from which on the streams take turns after each message.
+const BUSY: Duration = Duration::from_millis(10);
+
+/// Shortest wait: below the resolution of the runtime's timer, a wait costs more than it spares.
+const MIN_WAIT: Duration = Duration::from_millis(2);
+
+/// What a stream must do before it reads its next message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nothing.
+    Continue,
+    /// Let other tasks run: without that, the stream that is woken first would use up all of the budget.
+    Yield,
+    /// Wait: the VM's budget is used up.
+    WaitUntil(Instant),
+}
+
+/// The budget of one VM.
+#[derive(Debug, Default)]
+pub(crate) struct StreamPace {
+    /// Time at which all work charged so far will have been paid for.
+    paid_until: Mutex<Option<Instant>>,
+}
+
+impl StreamPace {
+    /// Charges a message with `len` bytes of payload that was read at `now`.
+    pub(crate) fn charge(&self, len: usize, now: Instant) -> Turn {
+        let charge = charge(len);
+        let paid_until = {
+            let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = paid_until.map_or(now, |until| until.max(now)) + charge;
+            *paid_until = Some(until);
+            until
+        };
+        let ahead = paid_until.saturating_duration_since(now);
+        if ahead > BURST {
+            Turn::WaitUntil(now + (ahead - BURST).max(MIN_WAIT))
+        } else if ahead > BUSY {
+            Turn::Yield
+        } else {
+            Turn::Continue
+        }
+    }
+}
+
+/// Charge for a message with `len` bytes of payload.
+fn charge(len: usize) -> Duration {
+    let filled = len as f64 / CHUNK_LEN as f64;
+    SHORT_MESSAGE.mul_f64((1.0 - filled).max(0.0)) + FULL_CHUNK.mul_f64(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Messages of `len` bytes that `streams` streams process in a second of paused time.
+    fn processed(pace: &StreamPace, streams: usize, len: usize) -> Vec<u32> {
+        let start = Instant::now();
+        let end = start + Duration::from_secs(1);
+        let mut counts = vec![0; streams];
+        // When each may read on, and its place in the queue of those that may. Reading takes no time here.
+        let mut queue: BTreeSet<_> = (0..streams).map(|stream| (start, stream, stream)).collect();
+        let mut places = streams..;
+        while let Some((mut now, place, stream)) = queue.pop_first()
+            && now < end
+        {
+            let mut place = place;
+            loop {
+                counts[stream] += 1;
+                match pace.charge(len, now) {
+                    Turn::Continue => continue,
+                    Turn::Yield => {}
+                    Turn::WaitUntil(time) => now = time,
+                }
+                place = places.next().unwrap_or(place);
+                break;
+            }
+            queue.insert((now, place, stream));
+        }
+        counts
+    }
+
+    #[test]
+    fn short_messages_are_limited_together_whatever_the_number_of_streams() {
+        for streams in [1, 4, 64] {
+            let counts = processed(&StreamPace::default(), streams, 1);
+            let total: u32 = counts.iter().sum();
+            // 50,000, and the burst before them.
+            assert!((50_900..=51_100).contains(&total), "{streams} streams: {total}");
+        }
+    }
+
+    #[test]
+    fn streams_of_one_vm_get_equal_parts() {
+        for streams in [2, 64] {
+            let counts = processed(&StreamPace::default(), streams, 1);
+            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(*most <= 2 * *least, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn bulk_output_passes_at_the_rate_of_any_socket() {
+        let count = processed(&StreamPace::default(), 4, CHUNK_LEN + 1).iter().sum::<u32>();
+        let rate = u64::from(count) * CHUNK_LEN as u64;
+        assert!(rate > 8_000_000_000, "{rate} bytes a second");
+        // The longest message is charged by all of its bytes.
+        assert_eq!(charge(16 * CHUNK_LEN), 16 * FULL_CHUNK);
+    }
+
+    #[test]
+    fn one_vm_does_not_wait_for_another() {
+        let (busy, quiet) = (StreamPace::default(), StreamPace::default());
+        processed(&busy, 4, 1);
+        assert_ne!(busy.charge(1, Instant::now()), Turn::Continue);
+        assert_eq!(quiet.charge(1, Instant::now()), Turn::Continue);
+    }
+}

@@ -1,0 +1,140 @@
+//! Turns of one VM's streams on the daemon's threads.
+//!
+//! The runtime gives all tasks that are ready equal turns, so a VM with 64 busy streams would get 64 times as
+//! much processor time as a VM with one call. Here at most half of the threads work on streams of one VM at
+//! the same time; its other streams wait outside of the runtime's queue, and do not delay other VMs.
+//!
+//! A turn lasts for one poll of a stream's task, which the runtime bounds, and is never held while a task
+//! waits for its client or its agent.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Streams of one VM that may work at the same time.
+static CONCURRENCY: LazyLock<usize> = LazyLock::new(|| {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (threads / 2).max(1)
+});
+
+/// The turns of one VM. A cheap clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StreamTurns(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Turns that are taken.
+    working: usize,
+    /// Tasks that found no turn since the last one ended. Each is woken then and tries again: to give the
+    /// turn to one of them in advance would stall the VM if that task is not polled for long.
+    waiting: Vec<Waker>,
+}
+
+impl StreamTurns {
+    /// Runs a stream's future in turns with those of the VM's other streams.
+    ///
+    /// As safe to cancel as the future itself.
+    pub(crate) fn take<F: Future>(&self, future: F) -> InTurns<F> {
+        InTurns { turns: self.clone(), future: Box::pin(future) }
+    }
+
+    fn begin(&self, context: &Context<'_>) -> Option<Turn<'_>> {
+        let mut state = self.state();
+        if state.working < *CONCURRENCY {
+            state.working += 1;
+            return Some(Turn(self));
+        }
+        if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            state.waiting.push(context.waker().clone());
+        }
+        None
+    }
+
+    /// Never held over a poll.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One turn. Ends when dropped, also by a panic.
+struct Turn<'a>(&'a StreamTurns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut state = self.0.state();
+            state.working -= 1;
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A future that is polled in turns.
+#[derive(Debug)]
+pub(crate) struct InTurns<F> {
+    turns: StreamTurns,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for InTurns<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { turns, future } = &mut *self;
+        let Some(_turn) = turns.begin(context) else { return Poll::Pending };
+        future.as_mut().poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::task::{JoinSet, yield_now};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    async fn all_streams_get_to_their_end_and_only_so_many_work_at_once() {
+        let (turns, working, most) =
+            (StreamTurns::default(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let shared = Arc::new((working, most));
+        let mut streams = JoinSet::new();
+        for _ in 0..64 {
+            let shared = Arc::clone(&shared);
+            streams.spawn(turns.take(async move {
+                for _ in 0..100 {
+                    let now = shared.0.fetch_add(1, Ordering::SeqCst) + 1;
+                    shared.1.fetch_max(now, Ordering::SeqCst);
+                    std::hint::black_box((0..1_000).sum::<u64>());
+                    shared.0.fetch_sub(1, Ordering::SeqCst);
+                    yield_now().await;
+                }
+            }));
+        }
+        while let Some(ended) = streams.join_next().await {
+            ended.unwrap();
+        }
+        assert!((1..=*CONCURRENCY).contains(&shared.1.load(Ordering::SeqCst)));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_waits_for_its_peer_keeps_no_other_from_working() {
+        let turns = StreamTurns::default();
+        let stuck: Vec<_> =
+            (0..64).map(|_| tokio::spawn(turns.take(std::future::pending::<()>()))).collect();
+        yield_now().await;
+        turns.take(async { yield_now().await }).await;
+        stuck.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_dropped_or_panics_in_its_turn_ends_the_turn() {
+        let turns = StreamTurns::default();
+        for _ in 0..2 * *CONCURRENCY {
+            let panics = tokio::spawn(turns.take(async { panic!("in its turn") }));
+            assert!(panics.await.unwrap_err().is_panic());
+        }
+        turns.take(yield_now()).await;
+    }
+}

@@ -1,0 +1,117 @@
+//! Files in the directory of sockets that look like a VM's and are none, and what is logged of them.
+
+use super::socket_dir::Distrust;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+
+/// Names that are kept for the log. Only trusted users can make files there.
+const MAX_NAMED: usize = 256;
+
+/// Why a file named `*.vsock` is not taken for a VM's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PassedOver {
+    /// What is before `.vsock` is no VM name.
+    Name,
+    /// It is no socket.
+    NotASocket,
+}
+
+/// Those that a scan met.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// With a wrong name.
+    pub(crate) names: usize,
+    /// With a VM's name, but no sockets.
+    pub(crate) no_sockets: usize,
+    /// Some of them, for the log.
+    named: Vec<(OsString, PassedOver)>,
+}
+
+impl Passed {
+    pub(crate) fn add(&mut self, file: &OsStr, why: PassedOver) {
+        match why {
+            PassedOver::Name => self.names += 1,
+            PassedOver::NotASocket => self.no_sockets += 1,
+        }
+        if self.named.len() < MAX_NAMED {
+            self.named.push((file.to_owned(), why));
+        }
+    }
+}
+
+/// What has been logged already: a scan every five seconds must not repeat it.
+#[derive(Debug, Default)]
+pub(crate) struct ScanLog {
+    files: BTreeSet<OsString>,
+    /// Reasons why the directory was refused, since it was last accepted.
+    refusals: BTreeSet<&'static str>,
+}
+
+impl ScanLog {
+    /// Warns of the files that the scan before did not meet.
+    pub(crate) fn scanned(&mut self, passed: &Passed) {
+        self.refusals.clear();
+        for (file, why) in self.new_files(passed) {
+            match why {
+                PassedOver::Name => tracing::warn!(
+                    file = ?file,
+                    "passed over: not a VM name before `.vsock`; a VM name has 1 to 63 letters, digits, \
+                     `.`, `_` and `-`, and begins with a letter or digit"
+                ),
+                PassedOver::NotASocket => tracing::warn!(
+                    file = ?file,
+                    "passed over: not a socket; remove it, or give it another name"
+                ),
+            }
+        }
+    }
+
+    /// Warns that the directory was refused, once for each reason until it is accepted again.
+    pub(crate) fn refused(&mut self, why: &Distrust) {
+        if self.refusals.insert(why.reason()) {
+            tracing::warn!("no VMs can be found: {why}");
+        }
+    }
+
+    fn new_files(&mut self, passed: &Passed) -> Vec<(OsString, PassedOver)> {
+        let met: BTreeSet<_> = passed.named.iter().map(|(file, _)| file.clone()).collect();
+        let new = passed.named.iter().filter(|(file, _)| !self.files.contains(file)).cloned();
+        let new = new.collect();
+        self.files = met;
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(files: &[&str]) -> Passed {
+        let mut passed = Passed::default();
+        files.iter().for_each(|file| passed.add(file.as_ref(), PassedOver::Name));
+        passed
+    }
+
+    fn new(log: &mut ScanLog, files: &[&str]) -> Vec<String> {
+        let new = log.new_files(&passed(files)).into_iter();
+        new.map(|(file, _)| file.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_logged_once_for_as_long_as_it_is_there() {
+        let mut log = ScanLog::default();
+        assert_eq!(new(&mut log, &["a b.vsock"]), ["a b.vsock"]);
+        assert_eq!(new(&mut log, &["a b.vsock", "c:d.vsock"]), ["c:d.vsock"]);
+        assert!(new(&mut log, &["c:d.vsock"]).is_empty());
+        assert_eq!(new(&mut log, &["a b.vsock", "c:d.vsock"]), ["a b.vsock"]);
+    }
+
+    #[test]
+    fn all_files_are_counted_and_a_bounded_number_is_named() {
+        let mut passed = Passed::default();
+        for n in 0..1_000 {
+            passed.add(format!("{n}.vsock").as_ref(), PassedOver::NotASocket);
+        }
+        assert_eq!((passed.names, passed.no_sockets, passed.named.len()), (0, 1_000, MAX_NAMED));
+    }
+}
