@@ -1,20 +1,20 @@
 //! The steps of a change, in the order in which the kernel needs them.
 
 use super::address::{self, Duplicates};
+use super::checks::Checks;
 use super::desired::{Desired, DesiredLink};
 use super::dns::Places;
 use super::rtnl::Rtnl;
 use super::snapshot::Snapshot;
 use super::{NetworkError, link, networkd, route, verify};
-use minions_proto::message::{Check, NetworkPlan};
+use minions_proto::message::Check;
 use rustix::system::sethostname;
 use std::io;
-use std::net::IpAddr;
 
 /// All that a change is made of.
 pub(super) struct Work<'a> {
     pub(super) rtnl: &'a Rtnl,
-    pub(super) plan: &'a NetworkPlan,
+    pub(super) checks: &'a Checks,
     pub(super) desired: &'a Desired,
     pub(super) snapshot: &'a Snapshot,
     pub(super) places: &'a Places,
@@ -31,12 +31,9 @@ impl Work<'_> {
         if changed {
             self.apply(step).await?;
         }
-        for check in &self.plan.checks {
+        for check in &self.checks.list {
             *step = verifying(*check);
-            match check {
-                Check::Dns => super::dns_query::any_answers(&self.servers()).await?,
-                check => verify::check(self.rtnl, self.desired, *check).await?,
-            }
+            verify::check(self.rtnl, self.checks, *check).await?;
         }
         Ok(())
     }
@@ -80,7 +77,7 @@ impl Work<'_> {
 
     async fn addresses(&self, one: &DesiredLink) -> Result<(), NetworkError> {
         let Some(wanted) = &one.addresses else { return Ok(()) };
-        let duplicates = if self.plan.checks.contains(&Check::Addresses) {
+        let duplicates = if self.checks.list.contains(&Check::Addresses) {
             let present = self.snapshot.addresses_of(one.link.index);
             verify::no_duplicates(self.rtnl, one, &present).await?;
             Duplicates::Detect
@@ -112,14 +109,6 @@ impl Work<'_> {
             owner.reload(&places).map_err(NetworkError::Reload)
         });
         written.await.unwrap_or_else(|error| Err(NetworkError::Reload(io::Error::other(error))))
-    }
-
-    /// Those of this change, else those that are there.
-    fn servers(&self) -> Vec<IpAddr> {
-        match &self.desired.dns {
-            Some((_, plan)) => plan.servers.clone(),
-            None => self.snapshot.dns.servers.iter().filter_map(|text| text.parse().ok()).collect(),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One change, from its plan to its end: it is there, or nothing is different.
 
+use super::checks::Checks;
 use super::desired::Desired;
 use super::dns::{Owner, Places};
 use super::journal::Journal;
@@ -27,6 +28,7 @@ pub(super) async fn run(
     let desired = Desired::resolve(plan, &links, (owner, places)).map_err(untouched)?;
     let touched: Vec<&Link> = desired.links.iter().map(|one| &one.link).collect();
     let snapshot = Snapshot::take(&rtnl, &touched, owner, places).await.map_err(untouched)?;
+    let checks = Checks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;
     let changes = desired.differences(&snapshot, &links);
     let changed = !changes.is_empty();
     let reply = |message: &str, verified: Vec<Check>| NetworkChanged {
@@ -44,15 +46,21 @@ pub(super) async fn run(
     if changed {
         journal.write(&snapshot, None).map_err(untouched)?;
     }
-    let work = apply::Work { rtnl: &rtnl, plan, desired: &desired, snapshot: &snapshot, places };
+    let work = apply::Work {
+        rtnl: &rtnl,
+        desired: &desired,
+        checks: &checks,
+        snapshot: &snapshot,
+        places,
+    };
     let mut step = "apply";
     let done = match timeout(DEADLINE, work.run(changed, &mut step)).await {
         Ok(done) => done,
         Err(_) => Err(NetworkError::TooLong),
     };
     match done {
-        Ok(()) if changed => Ok((reply("network configured", plan.checks.clone()), Some(snapshot))),
-        Ok(()) => Ok((reply("nothing to change", plan.checks.clone()), None)),
+        Ok(()) if changed => Ok((reply("network configured", checks.list.clone()), Some(snapshot))),
+        Ok(()) => Ok((reply("nothing to change", checks.list.clone()), None)),
         // What doesn't hold has not held before either.
         Err(error) if !changed => Err(ChangeError { step, error, restored: Ok(()) }),
         Err(error) => Err(put_back(step, error, &snapshot, places, journal).await),

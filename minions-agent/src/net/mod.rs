@@ -17,6 +17,7 @@ mod address;
 mod apply;
 mod arrival;
 mod change;
+mod checks;
 mod desired;
 mod dns;
 mod dns_query;

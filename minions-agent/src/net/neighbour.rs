@@ -30,7 +30,10 @@ pub(super) async fn answers(
     ask(rtnl, link, address).await?;
     loop {
         match entry(rtnl, link, address).await?.map(|entry| entry.header.state) {
-            Some(NeighbourState::Reachable) => return Ok(true),
+            // The last two: the link needs no asking, or an entry was set by hand meanwhile.
+            Some(NeighbourState::Reachable | NeighbourState::Noarp | NeighbourState::Permanent) => {
+                return Ok(true);
+            }
             Some(NeighbourState::Failed) => return Ok(false),
             _ if Instant::now() >= deadline => return Ok(false),
             _ => sleep(LOOK).await,

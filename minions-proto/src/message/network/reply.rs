@@ -23,7 +23,7 @@ pub struct NetworkChanged {
     /// the request had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_owner: Option<String>,
-    /// The checks that were made, and passed.
+    /// Checks that had something to check and passed.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
