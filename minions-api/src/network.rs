@@ -151,6 +151,10 @@ pub struct NetworkApplied {
     /// Checks that had something to check and passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Vec<Check>>,
+    /// Risks to a change that was made: a journal that could not be written, a network service of the guest
+    /// that may undo the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
     /// The change waits for its confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
@@ -160,7 +164,7 @@ pub struct NetworkApplied {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkDiff {
-    /// `link`, `mtu`, `accept_ra`, `address`, `route`, `dns`, `search`, `hostname`.
+    /// `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`, `search`, `hostname`.
     #[cfg_attr(feature = "openapi", schema(example = "address"))]
     pub what: String,
     /// Of which interface, where it is one's.

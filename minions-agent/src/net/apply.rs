@@ -6,7 +6,7 @@ use super::desired::{Desired, DesiredLink};
 use super::dns::Places;
 use super::rtnl::Rtnl;
 use super::snapshot::Snapshot;
-use super::{NetworkError, link, networkd, route, verify};
+use super::{NetworkError, keep_off, link, route, verify};
 use minions_proto::message::Check;
 use rustix::system::sethostname;
 use std::io;
@@ -22,24 +22,26 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     /// Makes the change if there is one to make, and looks whether it holds what it shall. `step` says
-    /// how far it is.
+    /// how far it is. Returns warnings.
     pub(super) async fn run(
         &self,
         changed: bool,
         step: &mut &'static str,
-    ) -> Result<(), NetworkError> {
+    ) -> Result<Vec<String>, NetworkError> {
+        let mut warnings = Vec::new();
         if changed {
+            *step = "interface";
+            warnings = keep_off::run(self.desired, self.snapshot, self.places).await;
             self.apply(step).await?;
         }
         for check in &self.checks.list {
             *step = verifying(*check);
             verify::check(self.rtnl, self.checks, *check).await?;
         }
-        Ok(())
+        Ok(warnings)
     }
 
     async fn apply(&self, step: &mut &'static str) -> Result<(), NetworkError> {
-        *step = "interface";
         for one in &self.desired.links {
             self.interface(one).await?;
         }
@@ -87,24 +89,16 @@ impl Work<'_> {
         Ok(address::replace(self.rtnl, one.link.index, wanted, duplicates).await?)
     }
 
-    /// The files: of whoever has the name servers, and of networkd.
+    /// Writes the file of the service that has the name servers.
     async fn dns(&self) -> Result<(), NetworkError> {
-        let dns = self.desired.dns.clone();
-        let dns = dns.filter(|(owner, plan)| {
-            let path = &self.desired.dns_file;
-            let saved = self.snapshot.files.iter().find(|file| file.path == *path);
-            !saved.is_some_and(|file| owner.holds(file, plan))
-        });
-        let links = self.desired.links.iter().filter(|one| one.addresses.is_some());
-        let names: Vec<_> = links.map(|one| one.link.name.clone()).collect();
-        let (places, path) = (self.places.clone(), self.desired.dns_file.clone());
+        let Some((owner, plan)) = self.desired.dns.clone() else { return Ok(()) };
+        let path = &self.desired.dns_file;
+        let saved = self.snapshot.files.iter().find(|file| file.path == *path);
+        if saved.is_some_and(|file| owner.holds(file, &plan)) {
+            return Ok(());
+        }
+        let (places, path) = (self.places.clone(), path.clone());
         let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
-            for name in names {
-                let path = networkd::file(&places.run, &name);
-                networkd::keep_off(&places.run, &name)
-                    .map_err(|source| NetworkError::File { path, source })?;
-            }
-            let Some((owner, plan)) = dns else { return Ok(()) };
             owner.write(&places, &plan).map_err(|source| NetworkError::File { path, source })?;
             owner.reload(&places).map_err(NetworkError::Reload)
         });

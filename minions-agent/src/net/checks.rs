@@ -21,6 +21,8 @@ pub(super) struct Checks {
     pub(super) addresses: Vec<LinkAddress>,
     /// Of default routes, in both families.
     pub(super) next_hops: Vec<NextHop>,
+    /// Those that can be asked: not the ones on a tunnel, for example.
+    pub(super) routers: Vec<Router>,
     pub(super) servers: Vec<IpAddr>,
 }
 
@@ -47,6 +49,13 @@ pub(super) struct NextHop {
     pub(super) on_link: bool,
 }
 
+/// A router that can be asked whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Router {
+    pub(super) link: LinkName,
+    pub(super) address: IpAddr,
+}
+
 impl Checks {
     /// Finds the objects among what the request sets. For checks that the request names, the settings that its
     /// interfaces keep count as well.
@@ -66,6 +75,7 @@ impl Checks {
             links: desired.links.iter().map(|one| name(one.link.index)).collect(),
             addresses: desired.links.iter().flat_map(set_addresses).collect(),
             next_hops: Vec::new(),
+            routers: Vec::new(),
             servers: servers(desired, now),
         };
         let wanted = desired.routes.iter().filter(|route| route.to.prefix_len() == 0);
@@ -78,6 +88,7 @@ impl Checks {
             checks.addresses.extend(kept.flat_map(|one| kept_addresses(&one.link, now)));
             checks.add_next_hops(kept_next_hops(desired, now, links));
         }
+        checks.find_routers(links);
         for check in &plan.checks {
             if checks.has_object(*check) {
                 checks.list.push(*check);
@@ -97,11 +108,24 @@ impl Checks {
         }
     }
 
+    /// Each is asked once, also if it is the next hop of an on-link route and of another one.
+    fn find_routers(&mut self, links: &[Link]) {
+        for hop in &self.next_hops {
+            let router = Router { link: hop.link.clone(), address: hop.gateway };
+            let link = links.iter().find(|link| link.index == hop.link.index);
+            let can_be_asked = link.is_some_and(|link| link.asks_neighbours);
+            if can_be_asked && !self.routers.contains(&router) {
+                self.routers.push(router);
+            }
+        }
+    }
+
     fn has_object(&self, check: Check) -> bool {
         match check {
             Check::Link => !self.links.is_empty(),
             Check::Addresses => !self.addresses.is_empty(),
-            Check::Route | Check::Gateway => !self.next_hops.is_empty(),
+            Check::Route => !self.next_hops.is_empty(),
+            Check::Gateway => !self.routers.is_empty(),
             Check::Dns => !self.servers.is_empty(),
         }
     }
@@ -118,7 +142,7 @@ fn without_object(check: Check) -> Invalid {
     let missing = match check {
         Check::Link => "the request has no `interfaces`",
         Check::Addresses => "no interface of the request has an address",
-        Check::Route | Check::Gateway => {
+        Check::Gateway | Check::Route => {
             "no default route of the request or of its interfaces has a next hop; give `gateways`"
         }
         Check::Dns => "the guest has no name server; give `dns`",

@@ -25,8 +25,10 @@ mod error;
 mod events;
 pub(crate) mod interfaces;
 mod journal;
+mod keep_off;
 mod link;
 mod neighbour;
+mod network_manager;
 mod networkd;
 mod pending;
 mod reading;
@@ -35,6 +37,7 @@ mod route;
 mod rtnl;
 mod saved_file;
 mod snapshot;
+mod tool;
 mod verify;
 
 pub(crate) use error::{ChangeError, NetworkError};

@@ -1,7 +1,7 @@
 //! Whether a change does what it is for.
 
 use super::address::{self, ip_of};
-use super::checks::{Checks, LinkAddress, LinkName, NextHop};
+use super::checks::{Checks, LinkAddress, LinkName, NextHop, Router};
 use super::desired::DesiredLink;
 use super::rtnl::{Rtnl, dump};
 use super::{NetworkError, dns_query, link, neighbour, route};
@@ -66,28 +66,20 @@ pub(super) async fn check(rtnl: &Rtnl, checks: &Checks, check: Check) -> Result<
             }
             Ok(())
         }
-        Check::Gateway => gateways(rtnl, &checks.next_hops).await,
+        Check::Gateway => answer(rtnl, &checks.routers).await,
         Check::Dns => dns_query::any_answers(&checks.servers).await,
     }
 }
 
 /// All at the same time: each has the whole time for its answer.
-async fn gateways(rtnl: &Rtnl, hops: &[NextHop]) -> Result<(), NetworkError> {
+async fn answer(rtnl: &Rtnl, routers: &[Router]) -> Result<(), NetworkError> {
     let deadline = Instant::now() + GATEWAY_DEADLINE;
-    // The same router can be the next hop of an on-link route and of another one.
-    let mut routers: Vec<(&LinkName, IpAddr)> = Vec::new();
-    for hop in hops {
-        if !routers.contains(&(&hop.link, hop.gateway)) {
-            routers.push((&hop.link, hop.gateway));
-        }
-    }
-    let asked = routers
-        .iter()
-        .map(|(link, gateway)| neighbour::answers(rtnl, link.index, *gateway, deadline));
+    let asked =
+        routers.iter().map(|one| neighbour::answers(rtnl, one.link.index, one.address, deadline));
     let answered = futures_util::future::join_all(asked).await;
-    for ((link, gateway), answered) in routers.into_iter().zip(answered) {
+    for (Router { link, address }, answered) in routers.iter().zip(answered) {
         if !answered? {
-            return Err(NetworkError::Silent { gateway, link: link.name.clone() });
+            return Err(NetworkError::Silent { gateway: *address, link: link.name.clone() });
         }
     }
     Ok(())
