@@ -63,7 +63,7 @@ pub struct NetworkRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InterfaceRequest {
-    /// The guest kernel's name for it.
+    /// The guest kernel's name for it, or an alternative one (altname).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(example = "eth0"))]
     pub name: Option<String>,

@@ -100,7 +100,7 @@ mod tests {
             "fe80::1%eth0/64",
             "fe80::1%eth0 x",
             "fe80::1%eth0%eth1:",
-            "fe80::1%a-name-that-is-too-long",
+            &format!("fe80::1%{}", "a".repeat(128)),
             "fe80::1%eth0\noptions x",
         ] {
             let invalid = ServerAddress::parse("dns[3]", text).unwrap_err();

@@ -6,7 +6,7 @@ use super::desired::{Desired, DesiredLink};
 use super::dns::Places;
 use super::rtnl::Rtnl;
 use super::snapshot::Snapshot;
-use super::{NetworkError, keep_off, link, route, verify};
+use super::{NetworkError, ipv6, keep_off, link, route, verify};
 use minions_proto::message::Check;
 use rustix::system::sethostname;
 use std::io;
@@ -63,10 +63,10 @@ impl Work<'_> {
 
     async fn interface(&self, one: &DesiredLink) -> Result<(), NetworkError> {
         let link = &one.link;
-        if one.addresses.is_some() {
+        if one.addresses.is_some() && self.snapshot.accept_ra(link.index).is_some() {
             // Routers on the link would add addresses and default routes of their own to the ones that
             // the host gives. What they have added before goes with the other ones.
-            link::set_accept_ra(&link.name, "0").map_err(NetworkError::Routers)?;
+            ipv6::set_accept_ra(&link.name, "0").map_err(NetworkError::Routers)?;
         }
         if let Some(mtu) = one.mtu.filter(|mtu| *mtu != link.mtu) {
             link::set_mtu(self.rtnl, link.index, mtu).await?;

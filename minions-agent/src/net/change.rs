@@ -7,7 +7,7 @@ use super::journal::Journal;
 use super::link;
 use super::rtnl::Rtnl;
 use super::snapshot::Snapshot;
-use super::{ChangeError, NetworkError, Shared, apply};
+use super::{ChangeError, NetworkError, Shared, apply, ipv6};
 use minions_proto::message::{Check, NetworkChanged, NetworkPlan};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -26,6 +26,7 @@ pub(super) async fn run(
     let links = link::list(&rtnl).await.map_err(ChangeError::untouched)?;
     let owner = Owner::detect(places);
     let mut desired = Desired::resolve(plan, &links, (owner, places)).map_err(untouched)?;
+    ipv6::check(&desired, &links).map_err(untouched)?;
     let snapshot = Snapshot::take(&rtnl, &desired, owner, places).await.map_err(untouched)?;
     desired.keep_dns(&snapshot, (owner, places));
     let checks = Checks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;

@@ -82,7 +82,9 @@ impl Desired {
         }
         for plan in plan.routes.iter().flatten() {
             let field = format!("{}.interface", plan.field);
-            let link = find(links, &plan.selector, &field)?.index;
+            let link = find(links, &plan.selector, &field)?;
+            check_no_port(links, link, &field)?;
+            let link = link.index;
             let (to, via, metric) = (plan.to, plan.via, plan.metric);
             desired.routes.push(Wanted { to, via, link, on_link: plan.on_link, metric });
         }
@@ -155,6 +157,11 @@ impl Desired {
 }
 
 impl DesiredLink {
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.addresses.iter().flatten().any(|address| address.address().is_ipv6())
+            || self.gateways.iter().any(IpAddr::is_ipv6)
+    }
+
     fn is_exclusive(&self) -> bool {
         self.addresses.is_some() || !self.gateways.is_empty()
     }
@@ -218,6 +225,10 @@ fn desired_link(plan: &InterfacePlan, links: &[Link]) -> Result<DesiredLink, Net
         Selector::Mac(_) => format!("{}.mac", plan.field),
     };
     let link = find(links, &plan.selector, &field)?.clone();
+    // A port can have an MTU of its own, but no addresses.
+    if plan.addresses.is_some() || !plan.gateways.is_empty() {
+        check_no_port(links, &link, &field)?;
+    }
     if let (Some(mtu), Some(max)) = (plan.mtu, link.max_mtu)
         && mtu > max
     {
@@ -234,13 +245,29 @@ fn desired_link(plan: &InterfacePlan, links: &[Link]) -> Result<DesiredLink, Net
 
 fn find<'a>(links: &'a [Link], by: &Selector, field: &str) -> Result<&'a Link, NetworkError> {
     link::choose(links, by).ok_or_else(|| match by {
-        Selector::Default => NetworkError::NoInterface,
+        Selector::Default => match link::default_port(links) {
+            Some((port, of)) => {
+                NetworkError::OnlyPort { port: port.name.clone(), of: of.name.clone() }
+            }
+            None => NetworkError::NoInterface,
+        },
         Selector::Name(name) => Invalid::value(field, name, "this guest has none").into(),
         Selector::Mac(mac) => {
             let digits = mac.map(|byte| format!("{byte:02x}"));
             Invalid::value(field, &digits.join(":"), "this guest has none").into()
         }
     })
+}
+
+/// Packets for a port's own addresses go to its bridge or bond, which does not have them.
+fn check_no_port(links: &[Link], link: &Link, field: &str) -> Result<(), Invalid> {
+    match link::controller_of(links, link) {
+        None => Ok(()),
+        Some(of) => {
+            let reason = format!("is a port of {0}, which has the addresses: name {0}", of.name);
+            Err(Invalid::value(field, &link.name, &reason))
+        }
+    }
 }
 
 /// The destination of a default route.

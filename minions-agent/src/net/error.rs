@@ -16,6 +16,10 @@ pub(crate) enum NetworkError {
     Invalid(#[from] Invalid),
     #[error("this guest has no Ethernet interface")]
     NoInterface,
+    #[error("this guest has no Ethernet interface of its own: {port} is a port of {of}; name {of}")]
+    OnlyPort { port: String, of: String },
+    #[error("IPv6 is off in this guest on {link}: {reason}")]
+    NoIpv6 { link: String, reason: String },
     #[error("router advertisements can't be turned off")]
     Routers(#[source] io::Error),
     #[error(transparent)]
@@ -73,6 +77,8 @@ impl NetworkError {
             Self::Step(error) => error.errno(),
             Self::Invalid(_)
             | Self::NoInterface
+            | Self::OnlyPort { .. }
+            | Self::NoIpv6 { .. }
             | Self::NoCarrier { .. }
             | Self::Duplicate { .. }
             | Self::Unusable { .. }

@@ -24,6 +24,7 @@ mod dns_query;
 mod error;
 mod events;
 pub(crate) mod interfaces;
+mod ipv6;
 mod journal;
 mod keep_off;
 mod link;

@@ -7,7 +7,7 @@ use super::dns::{Owner, Places};
 use super::network_manager::{self, Management};
 use super::rtnl::Rtnl;
 use super::snapshot::{self, LinkState, Snapshot};
-use super::{NetworkError, address, journal, link, route};
+use super::{NetworkError, address, ipv6, journal, link, route};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
@@ -91,7 +91,7 @@ async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {
         link::set_mtu(rtnl, state.index, state.mtu).await?;
     }
     match &state.accept_ra {
-        Some(value) => link::set_accept_ra(&now.name, value).map_err(NetworkError::Routers),
+        Some(value) => ipv6::set_accept_ra(&now.name, value).map_err(NetworkError::Routers),
         None => Ok(()),
     }
 }

@@ -3,14 +3,14 @@
 //! Taken of everything that a change may touch, also by the way: the kernel takes routes along with an
 //! address, in whatever table they are.
 
-use super::desired::Desired;
+use super::desired::{Desired, DesiredLink};
 use super::dns::{Owner, Places};
-use super::link::{self, Index};
+use super::link::Index;
 use super::network_manager::{self, Management};
 use super::restore;
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
-use super::{NetworkError, address, networkd, route};
+use super::{NetworkError, address, ipv6, networkd, route};
 use minions_proto::message::Dns;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
@@ -18,6 +18,7 @@ use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::io;
 
 /// `RT_TABLE_LOCAL`: the kernel's own book.
 const TABLE_LOCAL: u8 = 255;
@@ -45,7 +46,7 @@ pub(super) struct LinkState {
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) mtu: u32,
-    /// `None`: no IPv6.
+    /// `None`: it is not touched. There is no IPv6, or none is asked for and the setting is read-only.
     pub(super) accept_ra: Option<String>,
     /// Of an interface whose addresses the change sets.
     #[serde(default)]
@@ -65,14 +66,15 @@ impl Snapshot {
         let mut states = Vec::new();
         let mut paths = vec![owner.file(places)];
         let mut management = managements(desired, places).await;
-        for link in desired.links.iter().map(|one| &one.link) {
+        for one in &desired.links {
+            let link = &one.link;
             addresses.extend(address::list(rtnl, link.index).await?);
             states.push(LinkState {
                 index: link.index,
                 name: link.name.clone(),
                 up: link.up,
                 mtu: link.mtu,
-                accept_ra: link::accept_ra(link).map_err(NetworkError::Routers)?,
+                accept_ra: accept_ra(one).map_err(NetworkError::Routers)?,
                 network_manager: management.remove(&link.index).unwrap_or_default(),
             });
             paths.push(networkd::file(&places.run, &link.name));
@@ -112,6 +114,11 @@ impl Snapshot {
     pub(super) async fn restore(&self, places: &Places) -> Result<(), NetworkError> {
         restore::run(self, places).await
     }
+}
+
+fn accept_ra(one: &DesiredLink) -> io::Result<Option<String>> {
+    let name = &one.link.name;
+    if one.has_ipv6() || ipv6::is_writable(name) { ipv6::accept_ra(name) } else { Ok(None) }
 }
 
 /// What NetworkManager does with the interfaces whose addresses are set.

@@ -49,7 +49,7 @@ pub struct ChangeNetwork {
 /// One interface. With neither `name` nor `mac` it is the first Ethernet interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceChange {
-    /// The kernel's name for it.
+    /// The kernel's name for it, or an alternative one (altname).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its link-layer address, `52:54:00:12:34:56`.
