@@ -1,7 +1,7 @@
 //! From a request to a running process.
 
 use super::ExecError;
-use super::lookup::{DEFAULT_PATH, find, missing_interpreter};
+use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{Pipe, winsize};
 use super::process::{Cgroups, Image, Process, Setup, Started, Step, Streams};
 use super::user::{self, Account};
@@ -14,12 +14,12 @@ use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::tcsetwinsize;
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::{CString, NulError, OsString};
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
 
 /// What a service manager tells the agent, and only the agent: a child that believed it would
@@ -78,8 +78,8 @@ fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecEr
     let cwd = start.cwd.as_deref().unwrap_or("/");
     let path = start.env.get("PATH").map(OsString::from).or_else(|| env::var_os("PATH"));
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
-    let program = find(&start.command, &path, Path::new(cwd))?;
-    let image = image(start, &program, environment(start, account.as_ref(), path));
+    let programs = programs(start, &path, Path::new(cwd), account.as_ref())?;
+    let image = image(start, &programs, environment(start, account.as_ref(), path));
     let made = match &start.tty {
         Some(tty) => terminal(tty),
         None => pipes(start.stdin),
@@ -96,14 +96,31 @@ fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecEr
     };
     match Started::spawn(&setup, cgroups) {
         Ok(started) => Ok((started, ends)),
-        Err(error) => Err(refused(start, &program, error)),
+        Err(error) => Err(refused(start, &programs, error)),
+    }
+}
+
+/// Files that can be the program, at least one. Another user sees other files than the agent: directories that are
+/// closed to that user, and directories of that user's that are closed to root (FUSE, NFS). So the new process itself
+/// tries all candidates, after it has become that user.
+fn programs(
+    start: &ExecStart,
+    path: &OsStr,
+    cwd: &Path,
+    account: Option<&Account>,
+) -> Result<Vec<PathBuf>, ExecError> {
+    match account {
+        Some(account) if account.uid != rustix::process::geteuid() => {
+            Ok(candidates(&start.command, path, cwd))
+        }
+        Some(_) | None => Ok(vec![find(&start.command, path, cwd)?]),
     }
 }
 
 /// Validation has refused strings with a NUL, and the guest's own files have none.
 fn image(
     start: &ExecStart,
-    program: &Path,
+    programs: &[PathBuf],
     environment: BTreeMap<OsString, OsString>,
 ) -> Result<Image, NulError> {
     let args = std::iter::once(&start.command).chain(&start.args);
@@ -113,8 +130,8 @@ fn image(
         variable.push(value);
         CString::new(variable.into_vec())
     });
-    let path = CString::new(program.as_os_str().as_bytes())?;
-    Ok(Image::new(path, args, env.collect::<Result<_, _>>()?))
+    let paths = programs.iter().map(|path| CString::new(path.as_os_str().as_bytes()));
+    Ok(Image::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
 }
 
 /// The agent's own, its user's, its terminal's, and then what was asked for.
@@ -216,10 +233,12 @@ fn is_spared() -> bool {
     fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-'))
 }
 
-/// `program` was there a moment ago, so "no such file" is about something that it needs.
-fn refused(start: &ExecStart, program: &Path, error: io::Error) -> ExecError {
+/// Says why no program was started. Which candidate was meant is looked up once more, for the message only.
+fn refused(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
     let (step, source) = Step::of(error);
-    let path = program.display().to_string();
+    let there = programs.iter().find(|path| path.is_file());
+    let meant = there.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
+    let path = meant.display().to_string();
     match (step, Errno::from_io_error(&source)) {
         (Step::Cwd, _) => {
             ExecError::Cwd { path: start.cwd.clone().unwrap_or_else(|| "/".into()), source }
@@ -229,10 +248,14 @@ fn refused(start: &ExecStart, program: &Path, error: io::Error) -> ExecError {
         }
         (Step::Limits, _) => ExecError::Limits(source),
         (Step::Streams | Step::Session | Step::Terminal, _) => ExecError::Streams(source),
-        (Step::Exec, Some(Errno::NOENT)) => {
-            ExecError::NoInterpreter { path, missing: missing_interpreter(program), source }
+        // A file that is there lacks something that it needs.
+        (Step::Exec, Some(Errno::NOENT)) if there.is_some() => {
+            ExecError::NoInterpreter { path, missing: missing_interpreter(meant), source }
         }
-        (Step::Exec, Some(Errno::ACCESS | Errno::NOEXEC)) => {
+        (Step::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
+            ExecError::NotFound { command: start.command.clone() }
+        }
+        (Step::Exec, Some(Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG)) => {
             ExecError::NotExecutable { path, source }
         }
         (Step::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),

@@ -63,7 +63,8 @@ impl Streams {
 /// file without `#!` to a shell.
 #[derive(Debug)]
 pub(in crate::exec) struct Image {
-    path: CString,
+    /// Files that can be the program, in the order in which they are tried.
+    paths: Vec<CString>,
     /// Into `_strings`, with a null at the end.
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
@@ -77,20 +78,48 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
-    pub(in crate::exec) fn new(path: CString, args: Vec<CString>, env: Vec<CString>) -> Self {
+    pub(in crate::exec) fn new(paths: Vec<CString>, args: Vec<CString>, env: Vec<CString>) -> Self {
         let pointers = |strings: &Vec<CString>| {
             strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
         };
-        Self { path, argv: pointers(&args), envp: pointers(&env), _strings: [args, env] }
+        Self { paths, argv: pointers(&args), envp: pointers(&env), _strings: [args, env] }
     }
 
-    /// Becomes the program. Returns only if that fails.
+    /// Becomes the first of the files that this user can execute, as execvp(3) does. Returns only if there is none:
+    /// with "permission denied" if that was the reason for one of them.
     fn become_it(&self) -> io::Error {
-        // SAFETY: a path and two arrays of pointers to strings, each with a null at its end, which
-        // live as long as `self`.
-        unsafe { libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
-        io::Error::last_os_error()
+        let mut refused = Errno::NOENT;
+        for path in &self.paths {
+            // SAFETY: a path and two arrays of pointers to strings, each with a null at its end, which
+            // live as long as `self`.
+            unsafe { libc::execve(path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
+            let error = io::Error::last_os_error();
+            match Errno::from_io_error(&error) {
+                Some(errno) if self.paths.len() > 1 && is_elsewhere(errno) => {
+                    refused = if refused == Errno::ACCESS { refused } else { errno };
+                }
+                _ => return error,
+            }
+        }
+        refused.into()
     }
+}
+
+/// Whether a file is missing or out of reach, so that the program can be in another directory.
+fn is_elsewhere(errno: Errno) -> bool {
+    [
+        Errno::ACCESS,
+        Errno::NOENT,
+        Errno::NOTDIR,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+        Errno::NODEV,
+        Errno::STALE,
+        Errno::NOTCONN,
+        Errno::TIMEDOUT,
+        Errno::IO,
+    ]
+    .contains(&errno)
 }
 
 /// What could not be done.
