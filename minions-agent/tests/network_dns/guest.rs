@@ -13,6 +13,10 @@ pub(crate) struct Guest {
 impl Guest {
     /// `status` is what the service manager's answer is.
     pub(crate) async fn with(setup: &str, status: u8) -> Self {
+        Self::with_flags(setup, status, "").await
+    }
+
+    pub(crate) async fn with_flags(setup: &str, status: u8, flags: &str) -> Self {
         let script = format!(
             "set -e
             mount --make-rprivate /
@@ -25,7 +29,7 @@ impl Guest {
             chmod 755 /run/bin/systemctl
             {setup}
             export PATH=/run/bin:$PATH
-            exec \"$0\" --log-level error --listen \"$1\""
+            exec \"$0\" --log-level error --listen \"$1\" {flags}"
         );
         let agent = RunningAgent::with(|listen| {
             let mut command = Command::new("unshare");
