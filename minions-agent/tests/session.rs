@@ -6,6 +6,7 @@ mod support;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::handshake::HandshakeError;
 use minions_proto::hybrid::{self, DialError};
+use minions_proto::message::HealthCheck;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -233,6 +234,27 @@ async fn what_is_not_allowed_is_forbidden() {
         assert_eq!((&answer["status"], &answer["code"]), (&json!("error"), &json!("forbidden")));
     }
     assert_alive(&mut stream).await;
+}
+
+#[tokio::test]
+async fn an_agent_announces_only_what_it_serves() {
+    for (flags, features, allowed) in [
+        (&["--allow", "health,status"][..], &[][..], Some(&["health", "status"][..])),
+        (&["--allow", "health,exec"], &["exec2"], Some(&["health", "exec"])),
+        // On a hybrid socket it is in no guest, as far as it knows.
+        (&[], &["exec2", "network2"], Some(&["health", "status", "network", "exec", "write_file"])),
+        (
+            &["--allow", "health,status,network,exec,write_file,clock,power"],
+            &["exec2", "network2", "clock", "power"],
+            None,
+        ),
+    ] {
+        let agent = RunningAgent::with_flags(flags).await;
+        let about = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap();
+        assert_eq!(about.features, features, "{flags:?}");
+        let allowed = allowed.map(|all| all.iter().map(|&one| one.to_owned()).collect());
+        assert_eq!(about.allowed, allowed, "{flags:?}");
+    }
 }
 
 #[tokio::test]

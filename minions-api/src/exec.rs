@@ -382,6 +382,10 @@ pub struct ExecInfo {
     pub stderr_kept_from: u64,
     /// Bytes of input that have arrived for it.
     pub stdin_bytes: u64,
+    /// Whether it runs although the agent has told it to end: at its time limit, by `DELETE`, or because its client
+    /// is gone. A program that waits in the guest's kernel can ignore every signal. Absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_requested: Option<bool>,
     /// The exit status as a shell would show it. Absent while it runs, like all below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

@@ -64,6 +64,7 @@ async fn watch(
             let _ = terminal.resize(rows, cols);
         }
         if orders.end {
+            exec.request_end();
             let end = process.terminate(grace, terminal.is_some()).await?;
             return Ok((outcome(end.status), end));
         }
@@ -74,6 +75,7 @@ async fn watch(
             }
             () = exec.ordered.notified() => {}
             () = reached(deadline) => {
+                exec.request_end();
                 let end = process.terminate(grace, terminal.is_some()).await?;
                 return Ok((Outcome::TimedOut, end));
             }

@@ -66,6 +66,10 @@ const MAX_RUNNING: usize = 64;
 /// two, long enough to write a file and go.
 const KILL_GRACE: Duration = Duration::from_millis(500);
 
+/// Longest time that `exec_remove` waits for the end: a grace of a minute, and the end of what is killed. Only a
+/// process that waits in the kernel takes longer.
+const REMOVAL: Duration = Duration::from_secs(90);
+
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecError {
@@ -99,6 +103,9 @@ pub(crate) enum ExecError {
     Wait(#[source] io::Error),
     #[error("no exec has the id {0}: it never was, or it ended and was dropped")]
     Gone(ExecId),
+    #[error("the exec {0} was told to end and has not ended within {secs} s: its process waits in the kernel or is \
+             frozen; it keeps its id and its place among the {MAX_RUNNING} programs", secs = REMOVAL.as_secs())]
+    NotEnded(ExecId),
     #[error("another command has this id")]
     Conflict,
     #[error(transparent)]
@@ -130,6 +137,7 @@ impl ExecError {
             | Self::Nul
             | Self::User(_)
             | Self::Gone(_)
+            | Self::NotEnded(_)
             | Self::Conflict
             | Self::Refused(_)
             | Self::Lost(_)
@@ -238,12 +246,13 @@ impl Executor {
         signalled.map_err(|refusal| Arc::new(refusal.into()))
     }
 
-    /// Ends an exec with everything that it started, and forgets it.
+    /// Ends an exec with everything that it started, and forgets it. One that does not end keeps its id and its slot.
     pub(crate) async fn remove(&self, id: &ExecId) -> Result<ExecInfo, Arc<ExecError>> {
         let exec = self.shared.registry.find(id).map_err(Arc::new)?.begun().await?;
         exec.end();
-        // Its grace is a minute at most, and what is killed may take a moment.
-        exec.ended_within(Duration::from_secs(90)).await;
+        if !exec.ended_within(REMOVAL).await {
+            return Err(Arc::new(ExecError::NotEnded(id.clone())));
+        }
         self.shared.registry.forget(&exec);
         Ok(exec.info())
     }
@@ -314,4 +323,35 @@ fn fingerprint(start: &ExecStart) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exec_that_does_not_end_is_not_removed() {
+        let executor = Executor::new(Duration::from_secs(1), None);
+        let id: ExecId = "frozen".parse().unwrap();
+        let registry = &executor.shared.registry;
+        assert!(matches!(registry.find_or_begin(&id, 0), Ok(Found::New(_))));
+        // No task looks after it, as if its process never ended.
+        let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
+        registry.running(&exec);
+
+        let error = executor.remove(&id).await.unwrap_err();
+        assert!(matches!(&*error, ExecError::NotEnded(which) if *which == id), "{error:?}");
+        let info = executor.inspect(ExecInspect { id: id.clone(), wait_ms: None }).await.unwrap();
+        assert_eq!(info.outcome, None);
+        assert!(matches!(registry.find_or_begin(&id, 1), Err(ExecError::Conflict)));
+
+        // Once it has ended, it can be removed.
+        let ended = minions_proto::channel::Ended {
+            outcome: minions_proto::message::Outcome::Exited { code: 0 },
+            usage: minions_proto::message::Usage::default(),
+        };
+        exec.finish(ended, None);
+        executor.remove(&id).await.unwrap();
+        assert!(matches!(&*executor.remove(&id).await.unwrap_err(), ExecError::Gone(_)));
+    }
 }

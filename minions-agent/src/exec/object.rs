@@ -69,6 +69,8 @@ pub(super) struct State {
     /// Which attachment is the client's: the newest.
     holder: u64,
     orders: Orders,
+    /// Whether the process has been told to end.
+    end_requested: bool,
     ended: Option<Ended>,
     /// What it left running is in there.
     leftover: Option<Cgroup>,
@@ -143,6 +145,7 @@ impl Exec {
                 client: Client::Away { since: Instant::now() },
                 holder: 0,
                 orders: Orders::default(),
+                end_requested: false,
                 ended: None,
                 leftover: None,
             }),
@@ -346,12 +349,18 @@ impl Exec {
         self.notify_all();
     }
 
-    /// Waits for its end, no longer than `patience`. Cancel safe.
-    pub(super) async fn ended_within(&self, patience: Duration) {
+    /// Notes that its process is being told to end.
+    pub(super) fn request_end(&self) {
+        self.state().end_requested = true;
+        self.news.send_replace(());
+    }
+
+    /// Waits for its end, no longer than `patience`; returns whether it has ended. Cancel safe.
+    pub(super) async fn ended_within(&self, patience: Duration) -> bool {
         let mut news = self.news.subscribe();
         let ended = news.wait_for(|()| self.state().ended.is_some());
-        // Late, or forgotten: whoever asks looks for himself.
-        let _ = tokio::time::timeout(patience, ended).await;
+        // The sender lives as long as `self`.
+        tokio::time::timeout(patience, ended).await.is_ok()
     }
 
     pub(super) fn info(&self) -> ExecInfo {
@@ -371,6 +380,7 @@ impl Exec {
             stderr_bytes: state.stderr.end(),
             stderr_kept_from: state.stderr.start(),
             stdin_bytes: state.input.arrived,
+            end_requested: (state.end_requested && state.ended.is_none()).then_some(true),
             outcome: state.ended.as_ref().map(|ended| ended.outcome.clone()),
             usage: state.ended.as_ref().map(|ended| ended.usage),
         }

@@ -325,6 +325,10 @@ pub struct ExecInfo {
     pub stderr_kept_from: u64,
     /// Bytes of input that have arrived for it.
     pub stdin_bytes: u64,
+    /// Whether it runs although the agent has told it to end: at its time limit, by `exec_remove`, or because its
+    /// client is gone. Absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_requested: Option<bool>,
     /// Absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,

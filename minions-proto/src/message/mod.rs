@@ -27,7 +27,7 @@ pub use exec_stream::{
     ExecStart, FEATURE as EXEC_FEATURE, HEARTBEAT, MAX_KILL_GRACE_MS, MAX_TIMEOUT_MS, OnDisconnect,
     REATTACH_GRACE, RLIMITS, Role, Tty, Usage,
 };
-pub use health::{AgentInfo, Health, HealthCheck};
+pub use health::{AgentInfo, Health, HealthCheck, OPERATIONS};
 pub use network::{
     CONFIRM_WITHIN_MS, ChangeNetwork, Check, ConfigureNetwork, Dns, DnsPlan,
     FEATURE as NETWORK_FEATURE, InterfaceChange, InterfacePlan, MAX_ADDRESSES, MAX_DNS_SERVERS,

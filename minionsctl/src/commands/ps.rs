@@ -32,6 +32,7 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
 
 fn row(info: &ExecInfo) -> [String; 8] {
     let state = match (info.state, info.attached) {
+        (ExecState::Running, _) if info.end_requested == Some(true) => "ending",
         (ExecState::Running, true) => "attached",
         (ExecState::Running, false) => "running",
         (ExecState::Ended, _) => "ended",

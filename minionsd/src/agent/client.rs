@@ -133,6 +133,7 @@ fn refused_after_doing(code: Option<AgentCode>) -> bool {
             | AgentCode::IoFailed
             | AgentCode::ClockFailed
             | AgentCode::TakenOver
+            | AgentCode::ExecNotEnded
             | AgentCode::Internal
             | AgentCode::Other,
         )
@@ -191,21 +192,23 @@ impl AgentClient {
         self.status.borrow().agent.clone()
     }
 
-    /// Makes sure that the agent knows `feature`: known once it has answered a probe, which is waited
-    /// for before `deadline`.
+    /// Makes sure that the agent serves `operation`, whose `feature` it announces: known once it has answered a
+    /// probe, which is waited for before `deadline`.
     ///
     /// # Errors
     ///
-    /// [`CallError::TooOld`] with what it `lacks`: the way to …
+    /// [`CallError::TooOld`] with what it `lacks`: the way to …; [`CallError::Agent`] if it was started without the
+    /// operation.
     pub(crate) async fn require(
         &self,
-        feature: &str,
+        (operation, feature): (&str, &str),
         lacks: &str,
         deadline: Instant,
     ) -> Result<(), CallError> {
         if self.has_feature(feature, deadline).await? {
             return Ok(());
         }
+        self.allows(operation)?;
         Err(CallError::TooOld { needs: format!("the way to {lacks}"), field: None })
     }
 
@@ -219,6 +222,26 @@ impl AgentClient {
         self.reachable(deadline).await?;
         let agent = self.agent();
         Ok(agent.is_some_and(|agent| agent.features.iter().any(|feature| feature == name)))
+    }
+
+    /// Makes sure that the agent has not said that it was started without `operation`.
+    ///
+    /// # Errors
+    ///
+    /// The answer that the agent would give.
+    pub(crate) fn allows(&self, operation: &str) -> Result<(), CallError> {
+        match self.agent() {
+            Some(agent) if !agent.allows(operation) => {
+                Err(CallError::Agent(AgentError::not_allowed(operation)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether the agent says which operations it serves. Every such agent knows all requests of protocol 2 that
+    /// need none of the missing ones.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.agent().is_some_and(|agent| agent.allowed.is_some())
     }
 
     /// Whether the VM itself is gone, or another one has its name. It doesn't come back.

@@ -46,6 +46,7 @@ impl AgentClient {
     /// `deadline`.
     pub(crate) async fn programs(&self, deadline: Instant) -> Result<Programs, CallError> {
         self.reachable(deadline).await?;
+        self.allows("exec")?;
         Ok(match self.agent() {
             None => Programs::Plain { limits: false },
             Some(agent) if agent.features.iter().any(|feature| feature == EXEC_FEATURE) => {

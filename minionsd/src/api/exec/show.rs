@@ -107,6 +107,7 @@ pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
         stderr_bytes: info.stderr_bytes,
         stderr_kept_from: info.stderr_kept_from,
         stdin_bytes: info.stdin_bytes,
+        end_requested: info.end_requested,
         exit_code: info.outcome.as_ref().map(wire::Outcome::exit_code),
         outcome: info.outcome.map(outcome),
         usage: info.usage.map(usage),
