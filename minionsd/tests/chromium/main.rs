@@ -138,7 +138,7 @@ async fn a_page_of_ours_may() {
 #[tokio::test]
 async fn the_dashboard_shows_what_guests_say_as_text() {
     let scene = Scene::start(&[]).await;
-    let hostile = r#"{"status":"ok","uptime_secs":1,"hostname":"<img src=x onerror=document.title='owned'>"}"#;
+    let hostile = r#"{"status":"ok","uptime_secs":1,"hostname":"<img src=x onerror=document.title='owned'>zero\u200bwidth\udb40\udc41"}"#;
     let length = u32::try_from(hostile.len()).unwrap();
     let frame = [&length.to_be_bytes()[..], hostile.as_bytes()].concat();
     let _evil = FakeVmm::start(scene.daemon.sockets(), "evil", Behaviour::Replies(frame)).unwrap();
@@ -157,4 +157,5 @@ async fn the_dashboard_shows_what_guests_say_as_text() {
     assert!(dom.contains(">web-1<") && dom.contains("2 of 2 ready"), "{dom}");
     assert!(dom.contains("&lt;img src=x") && !dom.contains("<img"), "{dom}");
     assert!(dom.contains("<title>minions</title>"), "{dom}");
+    assert!(dom.contains(r"zero\u{200b}width\u{e0041}"), "{dom}");
 }
