@@ -97,8 +97,8 @@ async fn a_page_of_another_origin_gets_nothing_done_and_reads_nothing() {
         let outcomes = scene.attack(name, &target).await;
         let expected = json!({
             "text": "failed", "json": "failed", "read": "failed", "socket": "failed",
-            // Sent, and what came back is hidden from the page.
-            "blind": "opaque",
+            // Sent and refused; the browser gives the page nothing of the refusal.
+            "blind": "failed", "look": "failed",
         });
         assert_eq!(outcomes, expected, "from {name}");
         let reply = scene.submit(name, &target).await;
@@ -113,7 +113,7 @@ async fn a_page_whose_name_was_rebound_to_us_is_refused() {
     let target = format!("http://evil.example:{}", scene.pages.address.port());
     let outcomes = scene.attack("evil.example", &target).await;
     let expected = json!({
-        "text": "403", "json": "403", "blind": "403", "read": "403",
+        "text": "403", "json": "403", "blind": "403", "read": "403", "look": "403",
         "socket": "failed",
     });
     assert_eq!(outcomes, expected);
