@@ -80,6 +80,7 @@ async fn a_frame_that_is_no_request_is_refused_and_the_connection_lives() {
     let mut stream = agent.stream().await;
     let deep = "[".repeat(100_000);
     let nested = format!(r#"{{"type":"health_check","x":{deep}"#);
+    let ignored = format!(r#"{{"type":"health_check","x":{deep}{}}}"#, "]".repeat(100_000));
     for (payload, code) in [
         (&b"junk"[..], "bad_request"),
         (b"", "bad_request"),
@@ -99,6 +100,7 @@ async fn a_frame_that_is_no_request_is_refused_and_the_connection_lives() {
         (br#"{"type":"HEALTH_CHECK"}"#, "unsupported"),
         (deep.as_bytes(), "bad_request"),
         (nested.as_bytes(), "bad_request"),
+        (ignored.as_bytes(), "bad_request"),
         (&vec![b' '; MAX_FRAME_LEN], "bad_request"),
     ] {
         let shown = String::from_utf8_lossy(&payload[..payload.len().min(60)]).into_owned();

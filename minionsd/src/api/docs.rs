@@ -8,6 +8,9 @@ use axum::response::IntoResponse;
 use std::sync::LazyLock;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+/// Where the page is; the first leads to the second.
+pub(super) const PAGES: [&str; 2] = ["/docs", "/docs/"];
+
 static DOCUMENT: LazyLock<String> = LazyLock::new(openapi_json);
 
 /// This document

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use minions_api::exec::MAX_TIMEOUT_MS;
 use minions_api::{ErrorCode, VmName};
 use minions_proto::Invalid;
+use minions_proto::json::check_depth;
 use minions_proto::message::ExecId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -151,6 +152,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
 
 /// JSON from a client, with the field that doesn't fit.
 pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    check_depth(text).map_err(|error| ApiError::malformed(None, format!("the body: {error}")))?;
     let mut json = serde_json::Deserializer::from_slice(text);
     let value =
         serde_path_to_error::deserialize(&mut json).map_err(|error| not_the_shape(&error))?;

@@ -9,9 +9,14 @@ let vms = [];
 let chosen = null;
 let detailOf = 0;
 
+// Characters that would change how the text around them looks, or that nobody would see. Line ends are ours.
+const HIDDEN = /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+const visible = (text) =>
+  String(text).replace(HIDDEN, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
+
 function element(tag, text, className) {
   const made = document.createElement(tag);
-  if (text !== undefined && text !== null) made.textContent = text;
+  if (text !== undefined && text !== null) made.textContent = visible(text);
   if (className) made.className = className;
   return made;
 }
@@ -70,7 +75,7 @@ async function refresh() {
     $("trouble").hidden = true;
     show();
   } catch (error) {
-    $("trouble").textContent = `minionsd doesn't answer: ${error.message}`;
+    $("trouble").textContent = visible(`minionsd doesn't answer: ${error.message}`);
     $("trouble").hidden = false;
   }
 }
@@ -103,7 +108,7 @@ async function choose(name) {
   const turn = ++detailOf;
   show();
   $("detail").hidden = false;
-  $("detail").querySelector("h2").textContent = name;
+  $("detail").querySelector("h2").textContent = visible(name);
   $("facts").replaceChildren(element("p", "Asking the guest …", "quiet"));
   const path = `/vms/${encodeURIComponent(name)}`;
   const [known, status] = await Promise.allSettled([ask(path), ask(`${path}/status`)]);
