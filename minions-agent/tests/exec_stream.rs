@@ -100,6 +100,28 @@ async fn input_comes_back_through_cat_while_both_ends_are_full() {
 }
 
 #[tokio::test]
+async fn a_host_that_leaves_and_closes_without_reading_ends_its_program_at_once() {
+    // Sooner than the grace for a lost host, 15 s.
+    const AT_ONCE: Duration = Duration::from_secs(10);
+    let agent = RunningAgent::start().await;
+    for round in 0..20 {
+        let id: minions_proto::message::ExecId = format!("yes-{round}").parse().unwrap();
+        let start = ExecStart { id: Some(id.clone()), ..sh("exec yes") };
+        let stream = Stream::open(&agent, &start).await.unwrap();
+        let (mut socket, _) = stream.into_parts();
+        socket.read_exact(&mut [0; 4096]).await.unwrap();
+        let mut leave = bytes::BytesMut::new();
+        minions_proto::channel::Message::host(&HostControl::Leave).encode(&mut leave);
+        socket.write_all(&leave).await.unwrap();
+        drop(socket);
+        let inspect = ExecInspect { id, wait_ms: Some(10_000) };
+        let info = tokio::time::timeout(AT_ONCE, agent.call(&inspect)).await;
+        let ended = info.is_ok_and(|info| info.unwrap().outcome.is_some());
+        assert!(ended, "round {round}: the agent never read `leave`");
+    }
+}
+
+#[tokio::test]
 async fn a_program_waits_for_a_reader_that_has_stopped() {
     let agent = RunningAgent::start().await;
     let start = ExecStart { id: Some("yes".parse().unwrap()), ..sh("exec yes") };

@@ -6,6 +6,7 @@ mod programs;
 use minions_proto::channel::{Channel, HostControl};
 use programs::{Client, Closed, gone, pid_in, until};
 use serde_json::{Value, json};
+use std::time::Duration;
 use testkit::daemon::{DEADLINE, TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use tokio::time::timeout;
@@ -171,6 +172,27 @@ async fn a_client_that_says_leave_detaches_and_is_closed() {
     assert_eq!((&info.json["state"], &info.json["attached"]), (&json!("running"), &json!(false)));
     let request = daemon.http.delete(daemon.url("/vms/web-1/execs/stays"));
     assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+/// As `minionsctl exec VM -- yes | head -1` does.
+#[tokio::test]
+async fn a_client_that_leaves_with_unread_output_ends_its_program_at_once() {
+    // Sooner than the agent's grace for a lost client, 15 s.
+    const AT_ONCE: Duration = Duration::from_secs(10);
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    for round in 0..20 {
+        let id = format!("yes-{round}");
+        let mut request = sh("exec yes");
+        request["id"] = json!(id);
+        let mut client = open(&daemon, request).await;
+        client.until("y\n").await;
+        client.control(HostControl::Leave).await;
+        drop(client);
+        let path = format!("/vms/web-1/execs/{id}");
+        let ended = daemon.until(&path, |info| info.json["state"] != "running");
+        let ended = timeout(AT_ONCE, ended).await;
+        assert!(ended.is_ok(), "round {round}: the agent never read `leave`");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::agent::Broken;
 use crate::agent::stream::{Reader, Writer};
 use crate::exec::Happened;
 use crate::exec::heartbeat::HeartbeatFilter;
-use crate::exec::hold::leave;
+use crate::exec::hold::{close_after_leave, leave};
 use crate::exec::opening::Opened;
 use crate::exec::plain::Plain;
 use axum::extract::ws::{CloseCode, CloseFrame, Message as Packet, WebSocket, close_code};
@@ -78,19 +78,21 @@ pub(super) async fn pump(
         End::Breach(code, reason) => (code, reason),
         End::Restart => (close_code::RESTART, "shutting_down"),
         End::Goodbye => {
-            let leaving = async {
-                if !left {
-                    leave(stream).await;
-                }
-            };
-            // The answer to its Close is waiting to be sent.
+            let leaving =
+                async { if left { close_after_leave(stream).await } else { leave(stream).await } };
+            // The answer to the client's Close is waiting to be sent.
             let answered = timeout(FAREWELL, to_client.close());
             let _ = tokio::join!(leaving, answered);
             return;
         }
+        End::Vanished if left => return close_after_leave(stream).await,
         End::Vanished => return,
     };
-    drop(stream);
+    if left {
+        close_after_leave(stream).await;
+    } else {
+        drop(stream);
+    }
     close_halves(to_client, from_client, code, reason).await;
 }
 
