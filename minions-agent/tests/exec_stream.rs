@@ -60,7 +60,7 @@ async fn input_comes_back_through_cat_while_both_ends_are_full() {
     let noise = noise(5_000_000);
     let start = ExecStart { command: "cat".into(), stdin: true, ..ExecStart::default() };
     let stream = Stream::open(&agent, &start).await.unwrap();
-    let mut client = ExecClient::new(&stream.attached, Instant::now());
+    let mut client = ExecClient::new(&stream.attached, Instant::now()).unwrap();
     let (socket, mut decoder) = stream.into_parts();
     let (mut read, mut write) = socket.into_split();
     let (mut source, mut echoed, mut out) = (&noise[..], Vec::new(), bytes::BytesMut::new());

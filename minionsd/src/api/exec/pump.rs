@@ -20,6 +20,7 @@ use futures_util::{SinkExt, StreamExt};
 use minions_proto::ErrorCode as AgentCode;
 use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
 use minions_proto::empty_messages::EmptyMessageLimit;
+use minions_proto::exec_client::{StreamError, check_offset};
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::ExecAttached;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -185,7 +186,7 @@ impl CheckedMessages {
         Self { limit, heartbeats: HeartbeatFilter::default() }
     }
 
-    fn check(&mut self, message: &Message, note: &Note) -> Result<Passage, Broken> {
+    fn check(&mut self, message: &Message, note: &Note) -> Result<Passage, StreamError> {
         let now = Instant::now().into_std();
         if message.channel != Channel::Control {
             self.limit.count_output(message.payload.len(), now)?;
@@ -198,6 +199,10 @@ impl CheckedMessages {
         };
         self.limit.count_control(&control, now)?;
         Ok(match control {
+            AgentControl::Gap { to, .. } => {
+                check_offset("lost output", to)?;
+                Passage::More
+            }
             AgentControl::Heartbeat if !self.heartbeats.pass() => Passage::Coalesced,
             AgentControl::Exit(ended) => {
                 noted(note, &ended);
