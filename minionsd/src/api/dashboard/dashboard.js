@@ -71,7 +71,7 @@ function show() {
 
 async function refresh() {
   try {
-    vms = (await ask("/vms")).vms;
+    vms = (await ask("vms")).vms;
     $("trouble").hidden = true;
     show();
   } catch (error) {
@@ -110,7 +110,7 @@ async function choose(name) {
   $("detail").hidden = false;
   $("detail").querySelector("h2").textContent = visible(name);
   $("facts").replaceChildren(element("p", "Asking the guest …", "quiet"));
-  const path = `/vms/${encodeURIComponent(name)}`;
+  const path = `vms/${encodeURIComponent(name)}`;
   const [known, status] = await Promise.allSettled([ask(path), ask(`${path}/status`)]);
   if (turn !== detailOf) return;
   const parts = [];
@@ -145,7 +145,7 @@ function go() {
 /// Events say when to look again; without them the clock does.
 function listen() {
   let soon;
-  const events = new EventSource("/events");
+  const events = new EventSource("events");
   const look = () => {
     clearTimeout(soon);
     soon = setTimeout(refresh, SETTLE_MS);
@@ -166,8 +166,8 @@ document.addEventListener("keydown", (event) => { if (event.key === "Escape") le
 addEventListener("hashchange", go);
 setInterval(() => { if (!document.hidden) refresh(); }, EVERY_MS);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-ask("/version").then((daemon) => { $("daemon").textContent = `${daemon.name} ${daemon.version}`; }).catch(() => {});
-ask("/whoami").then((caller) => {
+ask("version").then((daemon) => { $("daemon").textContent = `${daemon.name} ${daemon.version}`; }).catch(() => {});
+ask("whoami").then((caller) => {
   const operates = caller.scopes.includes("operate");
   $("caller").textContent = operates ? "read and operate" : "read only";
   $("caller").title = operates ? "" : "To operate, use minionsctl or curl --unix-socket on the host, or the bearer token.";
