@@ -33,6 +33,7 @@ mod tail;
 mod user;
 
 pub(crate) use object::{Exec, ExecRefusal};
+pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{Handle, Piece, Tail};
 
@@ -41,6 +42,7 @@ pub(crate) fn kill_leftover() {
     process::kill_leftover();
 }
 
+use crate::protection::ProgramDefaults;
 use launch::{Launched, launch};
 use life::Life;
 use minions_proto::Invalid;
@@ -153,6 +155,7 @@ struct Shared {
     slots: Arc<Semaphore>,
     registry: Registry,
     cgroups: Cgroups,
+    defaults: ProgramDefaults,
     minted: AtomicU64,
 }
 
@@ -164,12 +167,18 @@ enum Afterwards {
 }
 
 impl Executor {
-    pub(crate) fn new(default_timeout: Duration, default_user: Option<String>) -> Self {
+    pub(crate) fn new(
+        default_timeout: Duration,
+        default_user: Option<String>,
+        defaults: ProgramDefaults,
+        groups: ProgramGroups,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 slots: Arc::new(Semaphore::new(MAX_RUNNING)),
                 registry: Registry::default(),
-                cgroups: Cgroups::find(),
+                cgroups: Cgroups::find(groups),
+                defaults,
                 minted: AtomicU64::new(0),
             }),
             default_timeout: default_timeout.min(Duration::from_millis(MAX_TIMEOUT_MS)),
@@ -275,7 +284,7 @@ impl Shared {
         let timeout = start.timeout_ms.map(Duration::from_millis);
         let grace = start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
         let shown = start.clone();
-        let launched = launch(start, self.cgroups.clone()).await?;
+        let launched = launch(start, self.cgroups.clone(), self.defaults).await?;
         let Launched { process, stdin, stdout, stderr } = launched;
         let exec = Arc::new(Exec::new(id.clone(), process.pid(), &shown));
         let terminal = shown.tty.is_some().then(|| stdout.clone());

@@ -11,3 +11,4 @@ mod port;
 mod reach;
 mod recipe;
 mod rollback;
+mod standing;

@@ -2,6 +2,7 @@
 //! its session and its process group, but only root's can leave its cgroup, so that a kill leaves
 //! nothing.
 
+use crate::cgroup::{self, Hierarchy};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -11,30 +12,43 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where everybody mounts it; the second one where version 1 is still there as well.
-const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// By all agents of this process.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
-/// Below it for an agent that is in no group of its own.
+/// Directly below the tree's root.
 const OURS: &str = "minions";
 
-/// Makes control groups below our own.
+/// Where an agent makes the control groups of its programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProgramGroups {
+    /// In `/minions`, with all controllers: the machine is a guest, and its tree the agent's to arrange.
+    /// Not below the agent's own group: programs outlive a restart of the agent, its unit's group
+    /// doesn't, and systemd starts nothing in a group whose subgroups have controllers.
+    OfGuest,
+    /// Below the group that the agent was started in, by this name.
+    Below(String),
+}
+
+/// Makes control groups for programs.
 #[derive(Debug, Clone)]
 pub(in crate::exec) struct Cgroups(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
+    hierarchy: Hierarchy,
+    groups: ProgramGroups,
     parent: PathBuf,
-    made: AtomicU64,
     /// Those that something still ran in when we were done with them.
     leftover: Mutex<Vec<PathBuf>>,
 }
 
 impl Cgroups {
     /// Finds out whether control groups can be made.
-    pub(in crate::exec) fn find() -> Self {
-        let cgroups = Self(parent().map(|parent| {
-            Arc::new(Shared { parent, made: AtomicU64::new(0), leftover: Mutex::default() })
-        }));
+    pub(in crate::exec) fn find(groups: ProgramGroups) -> Self {
+        let Some(hierarchy) = Hierarchy::find() else { return Self(None) };
+        let parent = parent(&hierarchy, &groups);
+        let shared = Shared { hierarchy, groups, parent, leftover: Mutex::default() };
+        let cgroups = Self(Some(Arc::new(shared)));
         // Only trying tells: a read-only mount looks the same.
         match cgroups.make() {
             Some(cgroup) if cgroup.dir.join("cgroup.kill").exists() => {
@@ -51,9 +65,13 @@ impl Cgroups {
         shared.sweep();
         // Another agent, or one before us, may have left some behind.
         for _ in 0..16 {
-            let number = shared.made.fetch_add(1, Ordering::Relaxed);
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
             let dir = shared.parent.join(format!("exec-{}-{number}", std::process::id()));
-            match fs::create_dir(&dir) {
+            let made = fs::create_dir(&dir).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => shared.make_parent().and_then(|()| fs::create_dir(&dir)),
+                _ => Err(error),
+            });
+            match made {
                 Ok(()) => return Some(Cgroup { dir, shared: Arc::clone(shared) }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(_) => return None,
@@ -63,30 +81,42 @@ impl Cgroups {
     }
 }
 
-/// `0::/system.slice/minions-agent.service` → the directory to make ours in.
-fn parent() -> Option<PathBuf> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let mount = MOUNTS.iter().map(Path::new).find(|dir| dir.join("cgroup.controllers").exists())?;
-    if !path.is_empty() {
-        return Some(mount.join(path));
-    }
-    let ours = mount.join(OURS);
-    match fs::create_dir(&ours) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => None,
-        _ => Some(ours),
+fn parent(hierarchy: &Hierarchy, groups: &ProgramGroups) -> PathBuf {
+    let ours = hierarchy.root().join(OURS);
+    match groups {
+        ProgramGroups::OfGuest => ours,
+        ProgramGroups::Below(name) => hierarchy.own().unwrap_or(ours).join(name),
     }
 }
 
-/// Kills what an agent in no group of its own has left behind.
+/// Kills what a guest's agent has left behind.
 pub(in crate::exec) fn kill_leftover() {
-    for mount in MOUNTS {
-        // There may be none, of either.
-        let _ = fs::write(Path::new(mount).join(OURS).join("cgroup.kill"), "1");
+    if let Some(hierarchy) = Hierarchy::find() {
+        // There may be none.
+        let _ = fs::write(hierarchy.root().join(OURS).join("cgroup.kill"), "1");
     }
 }
 
 impl Shared {
+    /// With what controllers there are; the rest of a machine that is no guest stays as it is.
+    fn make_parent(&self) -> io::Result<()> {
+        match &self.groups {
+            ProgramGroups::OfGuest => cgroup::enable_controllers(self.hierarchy.root()),
+            ProgramGroups::Below(_) => self.parent.parent().map_or(Ok(()), cgroup::make)?,
+        }
+        cgroup::make(&self.parent)?;
+        cgroup::enable_controllers(&self.parent);
+        Ok(())
+    }
+
+    /// Leaves nothing of an agent that is no guest's own, once its last program is gone.
+    fn remove_parent(&self) {
+        if let ProgramGroups::Below(_) = self.groups {
+            // Others may be in it.
+            let _ = fs::remove_dir(&self.parent);
+        }
+    }
+
     fn sweep(&self) {
         let mut leftover = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
         leftover.retain(|dir| is_busy(dir));
@@ -143,6 +173,8 @@ impl Drop for Cgroup {
         if is_busy(&self.dir) {
             let mut leftover = self.shared.leftover.lock().unwrap_or_else(PoisonError::into_inner);
             leftover.push(std::mem::take(&mut self.dir));
+        } else {
+            self.shared.remove_parent();
         }
     }
 }

@@ -6,6 +6,7 @@ pub(super) mod signal;
 mod spawn;
 mod tree;
 
+pub use cgroup::ProgramGroups;
 pub(super) use cgroup::{Cgroup, Cgroups, kill_leftover};
 pub(super) use spawn::{Image, Setup, Step, Streams, Used};
 
