@@ -3,7 +3,7 @@
 use super::ExecError;
 use super::lookup::{DEFAULT_PATH, find, missing_interpreter};
 use super::pipe::{Pipe, winsize};
-use super::process::{Cgroups, Image, Process, Setup, Started, Step, Streams};
+use super::process::{Cgroups, Image, Limits, Process, Record, Setup, Started, Step, Streams};
 use super::user::{self, Account};
 use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
@@ -64,10 +64,11 @@ pub(super) struct Launched {
 /// that hangs must hang this request alone. Not to be cancelled: what was started would be lost.
 pub(super) async fn launch(
     start: ExecStart,
+    record: Record,
     cgroups: Cgroups,
     defaults: ProgramDefaults,
 ) -> Result<Launched, ExecError> {
-    let launched = spawn_blocking(move || spawn(&start, &cgroups, defaults));
+    let launched = spawn_blocking(move || spawn(&start, record, &cgroups, defaults));
     let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
     let process = Process::watch(started).map_err(ExecError::Wait)?;
     let Ends { stdin, stdout, stderr, terminal } = ends;
@@ -88,6 +89,7 @@ struct Ends {
 
 fn spawn(
     start: &ExecStart,
+    record: Record,
     cgroups: &Cgroups,
     defaults: ProgramDefaults,
 ) -> Result<(Started, Ends), ExecError> {
@@ -112,7 +114,13 @@ fn spawn(
         nice: defaults.nice,
         oom_score_adj: defaults.oom_score_adj.map(|score| score.to_string()),
     };
-    match Started::spawn(&setup, cgroups) {
+    let limits = Limits {
+        memory_bytes: start.memory_bytes,
+        pids: start.pids,
+        dies_as_one: start.tty.is_none(),
+    };
+    let cgroup = cgroups.begin(&record, limits)?;
+    match Started::spawn(&setup, cgroup, record, limits.first().is_some()) {
         Ok(started) => Ok((started, ends)),
         Err(error) => Err(refused(start, &program, error)),
     }

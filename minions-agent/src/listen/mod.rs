@@ -50,7 +50,8 @@ impl Listen {
     #[must_use]
     pub fn is_of_guest(&self) -> bool {
         match self {
-            Self::Vsock(_) | Self::Activated => true,
+            Self::Vsock(_) => true,
+            Self::Activated => activated::is_vsock(),
             Self::Hybrid(_) => false,
         }
     }
@@ -59,7 +60,9 @@ impl Listen {
     #[must_use]
     pub fn program_groups(&self) -> ProgramGroups {
         match self {
-            Self::Vsock(_) | Self::Activated => ProgramGroups::OfGuest,
+            Self::Vsock(_) => ProgramGroups::OfGuest,
+            Self::Activated if activated::is_vsock() => ProgramGroups::OfGuest,
+            Self::Activated => ProgramGroups::Below("minions-activated".to_owned()),
             Self::Hybrid(path) => {
                 let mut hasher = DefaultHasher::new();
                 path.hash(&mut hasher);

@@ -12,3 +12,4 @@ mod reach;
 mod recipe;
 mod rollback;
 mod standing;
+mod survival;

@@ -149,17 +149,18 @@ pub(super) struct Spawned {
 }
 
 /// Starts what `setup` says, in a session of its own and in `cgroup`. Without that, if the kernel refuses
-/// it, the process group has to do.
+/// it, the process group has to do, unless the program must be `confined`.
 ///
 /// # Errors
 ///
 /// The step's that failed ([`Step::of`]); nothing runs then, and nothing is left to be waited for.
-pub(super) fn spawn(setup: &Setup, cgroup: Option<&Cgroup>) -> io::Result<Spawned> {
+pub(super) fn spawn(setup: &Setup, cgroup: Option<&Cgroup>, confined: bool) -> io::Result<Spawned> {
     let directory = cgroup.map(Cgroup::directory).transpose()?;
     // Closed by exec, and then the end of it is good news.
     let (failure, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     let masked = Masked::all();
     let spawned = match directory {
+        Some(directory) if confined => fork(Some(&directory), setup, &theirs),
         Some(directory) => {
             fork(Some(&directory), setup, &theirs).or_else(|_| fork(None, setup, &theirs))
         }

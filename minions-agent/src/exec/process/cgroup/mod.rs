@@ -2,7 +2,14 @@
 //! its session and its process group, but only root's can leave its cgroup, so that a kill leaves
 //! nothing.
 
+mod limits;
+mod record;
+
+pub(in crate::exec) use limits::Limits;
+pub(in crate::exec) use record::{Owner, Record};
+
 use crate::cgroup::{self, Hierarchy};
+use minions_proto::Invalid;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -14,6 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// By all agents of this process.
 static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// Of a program's group's name.
+const PREFIX: &str = "exec-";
 
 /// Directly below the tree's root.
 const OURS: &str = "minions";
@@ -59,14 +69,31 @@ impl Cgroups {
         }
     }
 
-    /// A new one, if that works.
-    pub(in crate::exec) fn make(&self) -> Option<Cgroup> {
+    /// A new one for the program of `record`, if that works.
+    ///
+    /// # Errors
+    ///
+    /// The limit that the guest can't enforce.
+    pub(in crate::exec) fn begin(
+        &self,
+        record: &Record,
+        limits: Limits,
+    ) -> Result<Option<Cgroup>, Invalid> {
+        let Some(cgroup) = self.make() else { return limits.unless_any() };
+        if let Err(error) = record.write(&cgroup.dir) {
+            tracing::warn!(%error, "a control group can't be labelled: the next agent won't know its id");
+        }
+        limits.apply(&cgroup.dir)?;
+        Ok(Some(cgroup))
+    }
+
+    fn make(&self) -> Option<Cgroup> {
         let shared = self.0.as_ref()?;
         shared.sweep();
         // Another agent, or one before us, may have left some behind.
         for _ in 0..16 {
             let number = MADE.fetch_add(1, Ordering::Relaxed);
-            let dir = shared.parent.join(format!("exec-{}-{number}", std::process::id()));
+            let dir = shared.parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
             let made = fs::create_dir(&dir).or_else(|error| match error.kind() {
                 io::ErrorKind::NotFound => shared.make_parent().and_then(|()| fs::create_dir(&dir)),
                 _ => Err(error),
@@ -79,6 +106,36 @@ impl Cgroups {
         }
         None
     }
+
+    /// What earlier agents at this place have left running, the oldest group first, and who each was.
+    /// Groups in which nothing runs are removed.
+    pub(in crate::exec) fn left_by_others(&self) -> Vec<(String, Option<Record>, Cgroup)> {
+        let Some(shared) = &self.0 else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(&shared.parent) else { return Vec::new() };
+        let mut left = Vec::new();
+        for entry in entries.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Some(process) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next())
+            else {
+                continue;
+            };
+            let record = Record::read(&entry.path());
+            // One that is being made has none yet.
+            let is_used = record.as_ref().map_or_else(
+                || Path::new("/proc").join(process).exists(),
+                |record| record.agent.is_another_that_lives(),
+            );
+            if is_used {
+                continue;
+            }
+            let cgroup = Cgroup { dir: entry.path(), shared: Arc::clone(shared) };
+            if cgroup.is_alive() {
+                left.push((name, record, cgroup));
+            }
+        }
+        left.sort_by_key(|(_, record, _)| record.as_ref().map_or(0, |record| record.started_ms));
+        left
+    }
 }
 
 fn parent(hierarchy: &Hierarchy, groups: &ProgramGroups) -> PathBuf {
@@ -86,14 +143,6 @@ fn parent(hierarchy: &Hierarchy, groups: &ProgramGroups) -> PathBuf {
     match groups {
         ProgramGroups::OfGuest => ours,
         ProgramGroups::Below(name) => hierarchy.own().unwrap_or(ours).join(name),
-    }
-}
-
-/// Kills what a guest's agent has left behind.
-pub(in crate::exec) fn kill_leftover() {
-    if let Some(hierarchy) = Hierarchy::find() {
-        // There may be none.
-        let _ = fs::write(hierarchy.root().join(OURS).join("cgroup.kill"), "1");
     }
 }
 
@@ -143,7 +192,7 @@ impl Cgroup {
     }
 
     /// Sends a signal to each process in it, as they are at this moment, and says which those were.
-    pub(super) fn signal(&self, signal: Signal) -> Vec<Pid> {
+    pub(in crate::exec) fn signal(&self, signal: Signal) -> Vec<Pid> {
         let processes = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
         let processes = processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
         let processes: Vec<Pid> = processes.collect();
@@ -154,6 +203,25 @@ impl Cgroup {
         processes
     }
 
+    /// The program has this number, of which the next agent should know.
+    pub(super) fn label(&self, record: &Record) {
+        // Whoever could not be told at first has been complained about.
+        let _ = record.write(&self.dir);
+    }
+
+    /// How many processes of it the kernel has killed for want of memory; 0 where that isn't counted.
+    pub(super) fn oom_kills(&self) -> u64 {
+        let events = fs::read_to_string(self.dir.join("memory.events")).unwrap_or_default();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// How many processes run in it.
+    pub(in crate::exec) fn processes(&self) -> u64 {
+        let processes = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+        processes.lines().count() as u64
+    }
+
     /// Kills everything in it at once; nothing can fork its way out (kernel 5.14).
     pub(in crate::exec) fn kill(&self) {
         if let Err(error) = fs::write(self.dir.join("cgroup.kill"), "1") {
@@ -162,7 +230,7 @@ impl Cgroup {
     }
 
     /// Whether anything runs in it, zombies not counted.
-    pub(super) fn is_alive(&self) -> bool {
+    pub(in crate::exec) fn is_alive(&self) -> bool {
         fs::read_to_string(self.dir.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
