@@ -222,7 +222,7 @@ async fn more_input_than_the_window_is_refused_and_harms_nothing() {
     assert_eq!(refusal.code, Some(ErrorCode::BadRequest));
     stream.control(HostControl::Signal { signal: "KILL".parse().unwrap() }).await;
     let ended = stream.collect().await.ended.unwrap();
-    assert_eq!(ended.outcome, Outcome::Signaled { signal: 9, core: false });
+    assert_eq!(ended.outcome, Outcome::Signaled { signal: 9, core: false, reason: None });
 }
 
 #[tokio::test]
@@ -296,7 +296,7 @@ async fn a_terminal_is_resized_interrupted_and_ended() {
     stream.until("up").await;
     stream.send(Channel::Stdin, b"\x03").await;
     let ended = stream.collect().await.ended.unwrap();
-    assert_eq!(ended.outcome, Outcome::Signaled { signal: 2, core: false });
+    assert_eq!(ended.outcome, Outcome::Signaled { signal: 2, core: false, reason: None });
 }
 
 #[tokio::test]

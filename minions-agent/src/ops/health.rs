@@ -4,11 +4,16 @@
 use super::set_clock::now_ms;
 use crate::identity::Identity;
 use minions_proto::message::{
-    AgentInfo, CLOCK_FEATURE, EXEC_FEATURE, Health, NETWORK_FEATURE, POWER_FEATURE,
+    AgentInfo, CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, Health, NETWORK_FEATURE,
+    POWER_FEATURE,
 };
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
+
+/// What this agent knows beyond the base protocol.
+const FEATURES: [&str; 5] =
+    [EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, CLOCK_FEATURE, POWER_FEATURE];
 
 pub(super) fn answer(identity: &Identity) -> Health {
     Health {
@@ -18,9 +23,7 @@ pub(super) fn answer(identity: &Identity) -> Health {
             name: AGENT_NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
-            features: [EXEC_FEATURE, NETWORK_FEATURE, CLOCK_FEATURE, POWER_FEATURE]
-                .map(str::to_owned)
-                .into(),
+            features: FEATURES.map(str::to_owned).into(),
             boot_id: identity.boot_id.clone(),
             instance_id: identity.instance_id.clone(),
         }),

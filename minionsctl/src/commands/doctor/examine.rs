@@ -6,7 +6,9 @@ use minions_api::health::Health;
 use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
-use minions_proto::message::{CLOCK_FEATURE, EXEC_FEATURE, NETWORK_FEATURE, POWER_FEATURE};
+use minions_proto::message::{
+    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, POWER_FEATURE,
+};
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
 
@@ -14,7 +16,8 @@ use std::net::IpAddr;
 const CLOCK_TOLERANCE_MS: u64 = 1000;
 
 /// All that this version's agent can do.
-const FEATURES: [&str; 4] = [EXEC_FEATURE, NETWORK_FEATURE, CLOCK_FEATURE, POWER_FEATURE];
+const FEATURES: [&str; 5] =
+    [EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, CLOCK_FEATURE, POWER_FEATURE];
 
 /// What the guest said just now.
 #[derive(Debug)]
