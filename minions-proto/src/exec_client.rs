@@ -250,6 +250,13 @@ impl ExecClient {
         Some(HostControl::Ack { stdout: self.stdout.received, stderr: self.stderr.received })
     }
 
+    /// An ack of everything received, whether or not it was acknowledged before: tells the other end that
+    /// this client acknowledges by itself.
+    #[must_use]
+    pub fn offsets(&self) -> HostControl {
+        HostControl::Ack { stdout: self.stdout.acked, stderr: self.stderr.acked }
+    }
+
     /// How many bytes of input can be taken at the moment.
     #[must_use]
     pub fn input_room(&self) -> usize {

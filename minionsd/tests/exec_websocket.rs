@@ -174,6 +174,29 @@ async fn a_client_that_says_leave_detaches_and_is_closed() {
     assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
+/// More than the agent keeps without an ack, to a client that knows nothing of acks.
+#[tokio::test]
+async fn a_client_that_never_acknowledges_gets_all_output_and_the_exit_code() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut client = open(&daemon, sh("head -c 3000000 /dev/zero; exit 3")).await;
+    let (output, end, closed) = timeout(DEADLINE, client.rest()).await.expect("it never ends");
+    assert_eq!((output.len(), &end["exit_code"]), (3_000_000, &json!(3)));
+    assert_eq!(closed, normal());
+}
+
+/// A client that acknowledges may re-attach: the daemon acknowledges nothing for it.
+#[tokio::test]
+async fn output_that_an_acknowledging_client_does_not_acknowledge_is_kept() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut request = sh("head -c 3000000 /dev/zero; sleep 600");
+    request["id"] = json!("kept");
+    let mut client = open(&daemon, request).await;
+    client.control(HostControl::Ack { stdout: 0, stderr: 0 }).await;
+    let full = |info: &testkit::daemon::Reply| info.json["stdout_bytes"] == 512 * 1024;
+    let info = daemon.until("/vms/web-1/execs/kept", full).await;
+    assert_eq!(info.json["stdout_kept_from"], 0, "{info:?}");
+}
+
 /// As `minionsctl exec VM -- yes | head -1` does.
 #[tokio::test]
 async fn a_client_that_leaves_with_unread_output_ends_its_program_at_once() {

@@ -51,6 +51,8 @@ impl Session<'_> {
         let outgoing = link.outgoing();
         let mut open = true;
         self.tell_size();
+        // Before the first output: otherwise minionsd acknowledges for us what we may not have yet.
+        self.controls.push_back(client.offsets());
         loop {
             let writing = self.output.is_writing();
             let something = open && (!self.controls.is_empty() || client.has_input());

@@ -3,12 +3,13 @@
 //!
 //! * [`plan`]: what a caller wants run, checked.
 //! * [`accept`]: which form the caller accepts. [`lines`], [`text`]: a program as a stream of events.
-//! * [`websocket`], [`pump`]: a program as channel messages.
+//! * [`websocket`], [`pump`]: a program as channel messages. [`acks`]: acknowledgement for simple clients.
 //! * [`execs`], [`output`]: those that are there already.
 //! * [`many`], [`select`]: one program on many VMs.
 //! * [`show`]: the wire's view as REST's.
 
 mod accept;
+mod acks;
 pub(super) mod execs;
 mod lines;
 pub(super) mod many;
