@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 /// What a program is run with, beside its exec.
@@ -39,7 +40,11 @@ impl Life {
                 Ended { outcome: Outcome::Lost { reason }, usage }
             }
         };
-        self.exec.finish(ended, self.process.release());
+        let (left, empty) = self.process.release();
+        self.exec.finish(ended, left);
+        // The client first: making a control group ready for another program takes a moment.
+        yield_now().await;
+        drop(empty);
     }
 }
 

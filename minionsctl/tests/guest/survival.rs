@@ -63,6 +63,25 @@ fn a_program_ends_at_its_own_limits_and_nothing_else_does() {
     assert!(machine.execs()["other"]["outcome"].is_null());
 }
 
+#[test]
+fn programs_that_write_files_leave_no_control_groups_in_the_kernel() {
+    let machine = Machine::tiny("groups");
+    for at in 0..60 {
+        machine.printed(&format!("echo {at} >/tmp/{at}"));
+    }
+    let dying = "sed -n 's/nr_dying_descendants //p' /sys/fs/cgroup/cgroup.stat";
+    let dying: u32 = machine.printed(dying).parse().unwrap();
+    assert!(dying < 10, "{dying} of 60");
+    // What a program has changed in its group is not the next one's.
+    machine.printed(
+        "group=$(grep ^0:: /proc/self/cgroup | cut -d: -f3)
+        echo 5000000 >/sys/fs/cgroup$group/memory.high; echo 1 >/sys/fs/cgroup$group/cpu.weight",
+    );
+    let fresh = "group=$(grep ^0:: /proc/self/cgroup | cut -d: -f3)
+        cat /sys/fs/cgroup$group/memory.high /sys/fs/cgroup$group/cpu.weight";
+    assert_eq!(machine.printed(fresh), "max\n100");
+}
+
 /// Five programs outlive the agent, are listed by the next one, and can all be ended.
 fn five_lost(machine: &Machine, kill_agent: &str) {
     let ids = ["one", "two", "three", "four", "five"];

@@ -129,8 +129,11 @@ impl Process {
         Ok(end)
     }
 
-    /// What it left behind may stay; the control group that this is in.
-    pub(super) fn release(mut self) -> Option<Cgroup> {
-        self.tree.release()
+    /// What it left behind may stay. Its control group, if something runs in it, or else if nothing does.
+    pub(super) fn release(mut self) -> (Option<Cgroup>, Option<Cgroup>) {
+        match self.tree.release() {
+            Some(cgroup) if cgroup.is_alive() => (Some(cgroup), None),
+            empty => (None, empty),
+        }
     }
 }

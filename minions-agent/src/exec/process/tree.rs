@@ -58,7 +58,7 @@ impl Tree {
     /// The program has been waited for. What it left behind may stay, and is in what this returns.
     pub(super) fn release(&mut self) -> Option<Cgroup> {
         self.group = None;
-        self.cgroup.take().filter(Cgroup::is_alive)
+        self.cgroup.take()
     }
 }
 

@@ -46,10 +46,8 @@ impl Limits {
                 fs::write(dir.join(file), limit.to_string()).map_err(|_| unenforceable(field))?;
             }
         }
-        if self.dies_as_one {
-            // Without the controller there is no such file.
-            let _ = fs::write(dir.join("memory.oom.group"), "1");
-        }
+        // Without the controller there is no such file. A group that was used before has either.
+        let _ = fs::write(dir.join("memory.oom.group"), if self.dies_as_one { "1" } else { "0" });
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! nothing.
 
 mod limits;
+mod pool;
 mod record;
 
 pub(in crate::exec) use limits::Limits;
@@ -10,6 +11,7 @@ pub(in crate::exec) use record::{Owner, Record};
 
 use crate::cgroup::{self, Hierarchy};
 use minions_proto::Invalid;
+use pool::Pool;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -48,6 +50,8 @@ struct Shared {
     hierarchy: Hierarchy,
     groups: ProgramGroups,
     parent: PathBuf,
+    /// Of a guest's agent.
+    pool: Pool,
     /// Those that something still ran in when we were done with them.
     leftover: Mutex<Vec<PathBuf>>,
 }
@@ -57,7 +61,8 @@ impl Cgroups {
     pub(in crate::exec) fn find(groups: ProgramGroups) -> Self {
         let Some(hierarchy) = Hierarchy::find() else { return Self(None) };
         let parent = parent(&hierarchy, &groups);
-        let shared = Shared { hierarchy, groups, parent, leftover: Mutex::default() };
+        let (pool, leftover) = (Pool::default(), Mutex::default());
+        let shared = Shared { hierarchy, groups, parent, pool, leftover };
         let cgroups = Self(Some(Arc::new(shared)));
         // Only trying tells: a read-only mount looks the same.
         match cgroups.make() {
@@ -69,7 +74,7 @@ impl Cgroups {
         }
     }
 
-    /// A new one for the program of `record`, if that works.
+    /// One for the program of `record`, if that works.
     ///
     /// # Errors
     ///
@@ -79,12 +84,26 @@ impl Cgroups {
         record: &Record,
         limits: Limits,
     ) -> Result<Option<Cgroup>, Invalid> {
+        if limits.first().is_none()
+            && let Some(cgroup) = self.used_before(record)
+        {
+            limits.apply(&cgroup.dir)?;
+            return Ok(Some(cgroup));
+        }
         let Some(cgroup) = self.make() else { return limits.unless_any() };
         if let Err(error) = record.write(&cgroup.dir) {
             tracing::warn!(%error, "a control group can't be labelled: the next agent won't know its id");
         }
         limits.apply(&cgroup.dir)?;
         Ok(Some(cgroup))
+    }
+
+    fn used_before(&self, record: &Record) -> Option<Cgroup> {
+        let shared = self.0.as_ref()?;
+        let dir = shared.pool.take()?;
+        // A program of root's may have removed it.
+        record.write(&dir).ok()?;
+        Some(Cgroup::of(dir, shared))
     }
 
     fn make(&self) -> Option<Cgroup> {
@@ -99,7 +118,7 @@ impl Cgroups {
                 _ => Err(error),
             });
             match made {
-                Ok(()) => return Some(Cgroup { dir, shared: Arc::clone(shared) }),
+                Ok(()) => return Some(Cgroup::of(dir, shared)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(_) => return None,
             }
@@ -123,12 +142,12 @@ impl Cgroups {
             // One that is being made has none yet.
             let is_used = record.as_ref().map_or_else(
                 || Path::new("/proc").join(process).exists(),
-                |record| record.agent.is_another_that_lives(),
+                |record| record.agent.is_alive(),
             );
             if is_used {
                 continue;
             }
-            let cgroup = Cgroup { dir: entry.path(), shared: Arc::clone(shared) };
+            let cgroup = Cgroup::of(entry.path(), shared);
             if cgroup.is_alive() {
                 left.push((name, record, cgroup));
             }
@@ -181,10 +200,16 @@ fn is_busy(dir: &Path) -> bool {
 #[derive(Debug)]
 pub(in crate::exec) struct Cgroup {
     dir: PathBuf,
+    /// How many processes were killed in it for want of memory, before this program.
+    oom_kills_before: u64,
     shared: Arc<Shared>,
 }
 
 impl Cgroup {
+    fn of(dir: PathBuf, shared: &Arc<Shared>) -> Self {
+        Self { oom_kills_before: oom_kills(&dir), dir, shared: Arc::clone(shared) }
+    }
+
     /// What a process can be started in.
     pub(super) fn directory(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -209,11 +234,10 @@ impl Cgroup {
         let _ = record.write(&self.dir);
     }
 
-    /// How many processes of it the kernel has killed for want of memory; 0 where that isn't counted.
+    /// How many processes of its program the kernel has killed for want of memory; 0 where that isn't
+    /// counted.
     pub(super) fn oom_kills(&self) -> u64 {
-        let events = fs::read_to_string(self.dir.join("memory.events")).unwrap_or_default();
-        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        oom_kills(&self.dir).saturating_sub(self.oom_kills_before)
     }
 
     /// How many processes run in it.
@@ -236,8 +260,20 @@ impl Cgroup {
     }
 }
 
+fn oom_kills(dir: &Path) -> u64 {
+    let events = fs::read_to_string(dir.join("memory.events")).unwrap_or_default();
+    let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if self.shared.groups == ProgramGroups::OfGuest
+            && !self.is_alive()
+            && self.shared.pool.keep(&self.dir)
+        {
+            return;
+        }
         if is_busy(&self.dir) {
             let mut leftover = self.shared.leftover.lock().unwrap_or_else(PoisonError::into_inner);
             leftover.push(std::mem::take(&mut self.dir));

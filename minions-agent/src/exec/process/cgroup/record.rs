@@ -46,9 +46,9 @@ impl Owner {
         Self { pid, started: started(pid).unwrap_or_default() }
     }
 
-    /// Whether the process lives, and is another one than this.
-    pub(super) fn is_another_that_lives(self) -> bool {
-        self.pid != std::process::id() && started(self.pid) == Some(self.started)
+    /// Whether the process lives: this one, or another agent at the same place.
+    pub(super) fn is_alive(self) -> bool {
+        started(self.pid) == Some(self.started)
     }
 }
 
