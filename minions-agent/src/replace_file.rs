@@ -1,10 +1,10 @@
 //! A file is either the old one or the new one, never a mixture.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{PermissionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
-use tempfile::NamedTempFile;
+use tempfile::Builder;
 
 /// What a file has beside its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) struct Attributes {
 pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io::Result<()> {
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     // In the same directory: a rename doesn't cross filesystems.
-    let mut temporary = NamedTempFile::new_in(parent)?;
+    let mut temporary = Builder::new().make_in(parent, create)?;
     // To the file itself: through its owner, an error would lose the kernel's number.
     temporary.as_file_mut().write_all(content)?;
     let file = temporary.as_file();
@@ -32,4 +32,9 @@ pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io
     file.sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     File::open(parent)?.sync_all()
+}
+
+/// A file of the agent's own alone. An error is the kernel's: the name of a temporary file means nothing to a reader.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }

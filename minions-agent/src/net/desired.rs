@@ -2,8 +2,9 @@
 
 use super::dns::{Owner, Places};
 use super::link::{self, Index, Link};
+use super::network_manager::Management;
 use super::route::{self, Wanted};
-use super::snapshot::Snapshot;
+use super::snapshot::{LinkState, Snapshot};
 use super::{NetworkError, address};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minions_proto::Invalid;
@@ -80,6 +81,20 @@ impl Desired {
         Ok(desired)
     }
 
+    /// Name servers that NetworkManager has set for an interface go when it leaves the interface. If the change
+    /// names none, they are written as the host's.
+    pub(super) fn keep_dns(&mut self, now: &Snapshot, owner: Owner) {
+        let brings_some =
+            |state: &LinkState| matches!(state.network_manager, Management::Managed(Some(_)));
+        if self.dns.is_some() || owner == Owner::ResolvConf || !now.links.iter().any(brings_some) {
+            return;
+        }
+        let servers: Vec<_> = now.dns.servers.iter().filter_map(|text| text.parse().ok()).collect();
+        if !servers.is_empty() {
+            self.dns = Some((owner, DnsPlan { servers, search: now.dns.search.clone() }));
+        }
+    }
+
     /// The interfaces that are this change's alone: with all their addresses, or default routes.
     pub(super) fn exclusive_links(&self) -> impl Iterator<Item = Index> {
         let exclusive = self.links.iter().filter(|one| one.is_exclusive());
@@ -144,6 +159,12 @@ impl DesiredLink {
             list.compare("mtu", Some(name), &self.link.mtu.to_string(), &mtu.to_string());
         }
         let Some(addresses) = &self.addresses else { return };
+        match now.state_of(self.link.index).map(|state| &state.network_manager) {
+            Some(Management::Managed(_) | Management::External) => {
+                list.compare("network_manager", Some(name), "managed", "unmanaged");
+            }
+            Some(Management::Unmanaged | Management::Unknown) | None => {}
+        }
         if let Some(accept_ra) = now.accept_ra(self.link.index) {
             list.compare("accept_ra", Some(name), accept_ra, "0");
         }

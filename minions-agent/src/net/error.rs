@@ -23,6 +23,8 @@ pub(crate) enum NetworkError {
     File { path: PathBuf, source: io::Error },
     #[error("the service that has the name servers does not take them")]
     Reload(#[source] io::Error),
+    #[error("NetworkManager does not take {link} back")]
+    NetworkManager { link: String, source: io::Error },
     #[error("the hostname can't be set")]
     Hostname(#[source] io::Error),
     #[error("{link} has no carrier")]
@@ -41,8 +43,11 @@ pub(crate) enum NetworkError {
     NoServers,
     #[error("it took too long")]
     TooLong,
-    #[error("the journal of changes can't be kept")]
-    Journal(#[source] io::Error),
+    #[error("the journal of the change, {}, cannot be written", .path.display())]
+    Journal { path: PathBuf, source: io::Error },
+    #[error("`confirm_within_ms` needs the journal {}, which cannot be written; make room for it in its file system, \
+             or omit `confirm_within_ms`", .path.display())]
+    Unconfirmable { path: PathBuf, source: io::Error },
     #[error("the change {id} waits for its confirmation")]
     Pending { id: String },
     #[error("no such change waits for a confirmation: it was put back, or never was")]
@@ -59,8 +64,10 @@ impl NetworkError {
             | Self::Routers(source)
             | Self::Reload(source)
             | Self::Hostname(source)
-            | Self::Journal(source)
+            | Self::Journal { source, .. }
+            | Self::Unconfirmable { source, .. }
             | Self::NoNames { source, .. }
+            | Self::NetworkManager { source, .. }
             | Self::File { source, .. } => source.raw_os_error(),
             Self::Step(error) => error.errno(),
             Self::Invalid(_)

@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) up: bool,
     /// With carrier.
     pub(super) running: bool,
+    /// Whether neighbours are asked for their link-layer addresses (ARP, neighbour discovery).
+    pub(super) asks_neighbours: bool,
     mac: Vec<u8>,
     rank: Rank,
 }
@@ -113,6 +115,7 @@ impl Link {
             max_mtu: None,
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::LowerUp),
+            asks_neighbours: !flags.contains(LinkFlags::Noarp),
             mac: Vec::new(),
             rank: rank(message),
         };

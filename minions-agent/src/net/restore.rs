@@ -4,6 +4,7 @@
 //! in which the kernel needs it: the interface, its addresses, the routes that they carry.
 
 use super::dns::{Owner, Places};
+use super::network_manager::{self, Management};
 use super::rtnl::Rtnl;
 use super::snapshot::{self, LinkState, Snapshot};
 use super::{NetworkError, address, journal, link, route};
@@ -59,7 +60,24 @@ pub(super) async fn run(snapshot: &Snapshot, places: &Places) -> Result<(), Netw
         first.note(addresses(&rtnl, state, snapshot).await);
     }
     first.note(routes(&rtnl, snapshot).await);
+    for state in &snapshot.links {
+        first.note(management(state).await);
+    }
     first.0
+}
+
+/// Last: NetworkManager makes what it finds its own configuration again.
+async fn management(state: &LinkState) -> Result<(), NetworkError> {
+    let connection = match &state.network_manager {
+        Management::Managed(connection) => connection.clone(),
+        Management::Unmanaged | Management::External | Management::Unknown => return Ok(()),
+    };
+    let link = state.name.clone();
+    let given = tokio::task::spawn_blocking(move || {
+        network_manager::give_back(&link, connection.as_deref())
+    });
+    let given = given.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    given.map_err(|source| NetworkError::NetworkManager { link: state.name.clone(), source })
 }
 
 async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {

@@ -7,3 +7,4 @@ mod failure;
 mod guest;
 #[path = "../support/mod.rs"]
 mod support;
+mod verified;

@@ -142,6 +142,8 @@ fn remarks(applied: &NetworkApplied) -> Rows {
         names => Rows::new().value("Verified:", names.join(", ")),
     };
     let rows = rows.optional("DNS by:", applied.dns_owner.as_ref());
+    let warnings = applied.warnings.iter().flatten();
+    let rows = warnings.fold(rows, |rows, text| rows.value("Warning:", text));
     match &applied.pending {
         None => rows,
         Some(pending) => {

@@ -33,8 +33,9 @@ pub struct ChangeNetwork {
     /// The kernel's hostname, until the next boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// What must hold afterwards, or everything is put back. Absent: all but `dns` with
-    /// `interfaces`, nothing with `ip`.
+    /// Checks after the change; if one fails, everything is put back. Absent: with `interfaces`, all except
+    /// `dns` that have something to check; with `ip`, none. A check that is named here and has nothing to
+    /// check is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Vec<Check>>,
     /// Everything is put back after so long, unless the change is confirmed.
@@ -94,9 +95,9 @@ pub enum Check {
     Link,
     /// The addresses are there, usable, and nobody else on the link has them.
     Addresses,
-    /// The kernel would reach each gateway over its interface, without a further hop.
+    /// The kernel reaches the next hop of each default route over its interface, without a further hop.
     Route,
-    /// Each gateway answers (ARP, neighbour discovery).
+    /// The next hop of each default route answers (ARP, neighbour discovery).
     Gateway,
     /// A name server answers.
     Dns,

@@ -26,6 +26,9 @@ pub struct NetworkPlan {
     pub hostname: Option<String>,
     /// What must hold afterwards, in the order of [`Check::ALL`].
     pub checks: Vec<Check>,
+    /// Whether the request names the checks. A named check that has nothing to look at makes the request
+    /// invalid; a default one is left out.
+    pub checks_named: bool,
     /// For how long the change may be without its confirmation; `None`: it needs none.
     pub confirm_within: Option<Duration>,
     /// Only compare.
@@ -93,6 +96,7 @@ pub(super) fn base(ip: &str, gateway: &str, dns: &[String]) -> Result<NetworkPla
         dns: check_dns(dns, &[])?,
         hostname: None,
         checks: Vec::new(),
+        checks_named: false,
         confirm_within: None,
         dry_run: false,
     })
@@ -124,6 +128,7 @@ pub(super) fn rich(change: &ChangeNetwork) -> Result<NetworkPlan, Invalid> {
     }
     Ok(NetworkPlan {
         checks: checks(change),
+        checks_named: change.verify.is_some(),
         interfaces,
         routes,
         dns,
