@@ -18,7 +18,8 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(example = "10.0.0.1"))]
     pub gateway: Option<String>,
-    /// Name servers, at most 16. None: the guest's resolver configuration stays as it is.
+    /// Name servers, at most 16. None: the guest's resolver configuration stays as it is. A link-local one has the
+    /// form `fe80::1%eth0`; without the interface it belongs to the only interface of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(max_items = 16, example = json!(["1.1.1.1"])))]
     pub dns: Vec<String>,
@@ -31,7 +32,7 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     pub routes: Option<Vec<RouteRequest>>,
-    /// Domains in which short names are looked up, at most 16. Goes with `dns`.
+    /// Domains in which short names are looked up, at most 16. Goes with `dns`. Absent: they stay; empty: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 16, example = json!(["example.org"])))]
     pub search: Option<Vec<String>>,

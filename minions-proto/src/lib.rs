@@ -16,6 +16,7 @@
 //! * [`exec_client`]: the host's half of a stream to an exec: offsets, acks, what to keep.
 //! * [`collect`]: a stream's beginning and end within a budget, as text for a reply.
 //! * [`cidr`]: the address rules that both ends apply to a network configuration.
+//! * [`name_server`]: addresses of name servers, link-local ones with their zone.
 //! * [`names`]: the same for hostnames, domains, interfaces and MACs.
 //! * [`error`]: an invalid field, the error reply, its stable codes.
 //! * [`handshake`]: `CONNECT <port>` / `OK <n>`, which the VMM speaks before the first frame.
@@ -36,6 +37,7 @@ pub mod handshake;
 pub mod hybrid;
 pub mod json;
 pub mod message;
+pub mod name_server;
 pub mod names;
 pub mod version;
 

@@ -91,15 +91,17 @@ impl Work<'_> {
 
     /// Writes the file of the service that has the name servers.
     async fn dns(&self) -> Result<(), NetworkError> {
-        let Some((owner, plan)) = self.desired.dns.clone() else { return Ok(()) };
+        let Some((owner, resolver)) = self.desired.dns.clone() else { return Ok(()) };
         let path = &self.desired.dns_file;
         let saved = self.snapshot.files.iter().find(|file| file.path == *path);
-        if saved.is_some_and(|file| owner.holds(file, &plan)) {
+        if saved.is_some_and(|file| owner.holds(file, &resolver)) {
             return Ok(());
         }
         let (places, path) = (self.places.clone(), path.clone());
         let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
-            owner.write(&places, &plan).map_err(|source| NetworkError::File { path, source })?;
+            owner
+                .write(&places, &resolver)
+                .map_err(|source| NetworkError::File { path, source })?;
             owner.reload(&places).map_err(NetworkError::Reload)
         });
         written.await.unwrap_or_else(|error| Err(NetworkError::Reload(io::Error::other(error))))

@@ -27,7 +27,7 @@ pub(super) async fn run(
     let owner = Owner::detect(places);
     let mut desired = Desired::resolve(plan, &links, (owner, places)).map_err(untouched)?;
     let snapshot = Snapshot::take(&rtnl, &desired, owner, places).await.map_err(untouched)?;
-    desired.keep_dns(&snapshot, owner);
+    desired.keep_dns(&snapshot, (owner, places));
     let checks = Checks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;
     let changes = desired.differences(&snapshot, &links);
     let changed = !changes.is_empty();

@@ -5,11 +5,12 @@
 
 use super::address::{ip_of, is_link_local_v6};
 use super::desired::{Desired, DesiredLink};
-use super::link::{Index, Link};
+use super::link::{self, Index, Link};
 use super::route;
 use super::snapshot::Snapshot;
 use minions_proto::Invalid;
-use minions_proto::message::{Check, NetworkPlan};
+use minions_proto::message::{Check, NetworkPlan, Selector};
+use minions_proto::name_server::ServerAddress;
 use std::net::IpAddr;
 
 /// Checks of one change, and what each of them looks at.
@@ -23,7 +24,7 @@ pub(super) struct Checks {
     pub(super) next_hops: Vec<NextHop>,
     /// Those that can be asked: not the ones on a tunnel, for example.
     pub(super) routers: Vec<Router>,
-    pub(super) servers: Vec<IpAddr>,
+    pub(super) servers: Vec<NameServer>,
 }
 
 /// An interface, with its name for error messages.
@@ -56,6 +57,14 @@ pub(super) struct Router {
     pub(super) address: IpAddr,
 }
 
+/// A name server that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NameServer {
+    pub(super) address: ServerAddress,
+    /// Index of the interface of a link-local address, else 0.
+    pub(super) scope: Index,
+}
+
 impl Checks {
     /// Finds the objects among what the request sets. For checks that the request names, the settings that its
     /// interfaces keep count as well.
@@ -76,7 +85,7 @@ impl Checks {
             addresses: desired.links.iter().flat_map(set_addresses).collect(),
             next_hops: Vec::new(),
             routers: Vec::new(),
-            servers: servers(desired, now),
+            servers: servers(desired, now, links),
         };
         let wanted = desired.routes.iter().filter(|route| route.to.prefix_len() == 0);
         checks.add_next_hops(wanted.filter_map(|route| {
@@ -181,9 +190,16 @@ fn kept_next_hops(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<Next
 }
 
 /// The name servers of this change, else those that are there.
-fn servers(desired: &Desired, now: &Snapshot) -> Vec<IpAddr> {
-    match &desired.dns {
-        Some((_, plan)) => plan.servers.clone(),
+fn servers(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<NameServer> {
+    let all: Vec<ServerAddress> = match &desired.dns {
+        Some((_, resolver)) => resolver.servers.clone(),
         None => now.dns.servers.iter().filter_map(|text| text.parse().ok()).collect(),
-    }
+    };
+    let scope = |server: &ServerAddress| {
+        let zone = Selector::Name(server.zone.clone()?);
+        link::choose(links, &zone).map(|link| link.index)
+    };
+    all.into_iter()
+        .map(|address| NameServer { scope: scope(&address).unwrap_or(0), address })
+        .collect()
 }

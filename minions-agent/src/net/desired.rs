@@ -1,6 +1,6 @@
 //! A plan against the interfaces that are there: what shall be, and how that differs from what is.
 
-use super::dns::{Owner, Places};
+use super::dns::{Owner, Places, Resolver};
 use super::link::{self, Index, Link};
 use super::network_manager::Management;
 use super::route::{self, Wanted};
@@ -9,7 +9,7 @@ use super::{NetworkError, address};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minions_proto::Invalid;
 use minions_proto::cidr::InterfaceAddress;
-use minions_proto::message::{DnsPlan, InterfacePlan, NetworkDiff, NetworkPlan, Selector};
+use minions_proto::message::{InterfacePlan, NetworkDiff, NetworkPlan, Selector};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub(super) struct Desired {
     pub(super) routes: Vec<Wanted>,
     /// Whether other routes over these links go.
     pub(super) replaces_routes: bool,
-    pub(super) dns: Option<(Owner, DnsPlan)>,
+    pub(super) dns: Option<(Owner, Resolver)>,
     /// What is written for that.
     pub(super) dns_file: PathBuf,
     pub(super) hostname: Option<String>,
@@ -51,7 +51,7 @@ impl Desired {
             links: Vec::new(),
             routes: Vec::new(),
             replaces_routes: plan.routes.is_some(),
-            dns: plan.dns.clone().map(|dns| (owner, dns)),
+            dns: None,
             dns_file: owner.file(places),
             hostname: plan.hostname.clone(),
         };
@@ -72,6 +72,14 @@ impl Desired {
             }));
             desired.links.push(found);
         }
+        if let Some(dns) = &plan.dns {
+            let only_link = match desired.links.as_slice() {
+                [only] => Some(&only.link),
+                _ => None,
+            };
+            let resolver = Resolver::planned(dns, only_link, links, (owner, places))?;
+            desired.dns = Some((owner, resolver));
+        }
         for plan in plan.routes.iter().flatten() {
             let field = format!("{}.interface", plan.field);
             let link = find(links, &plan.selector, &field)?.index;
@@ -83,15 +91,15 @@ impl Desired {
 
     /// Name servers that NetworkManager has set for an interface go when it leaves the interface. If the change
     /// names none, they are written as the host's.
-    pub(super) fn keep_dns(&mut self, now: &Snapshot, owner: Owner) {
+    pub(super) fn keep_dns(&mut self, now: &Snapshot, (owner, places): (Owner, &Places)) {
         let brings_some =
             |state: &LinkState| matches!(state.network_manager, Management::Managed(Some(_)));
-        if self.dns.is_some() || owner == Owner::ResolvConf || !now.links.iter().any(brings_some) {
-            return;
-        }
-        let servers: Vec<_> = now.dns.servers.iter().filter_map(|text| text.parse().ok()).collect();
-        if !servers.is_empty() {
-            self.dns = Some((owner, DnsPlan { servers, search: now.dns.search.clone() }));
+        if self.dns.is_none()
+            && owner != Owner::ResolvConf
+            && now.links.iter().any(brings_some)
+            && let Some(present) = owner.present(places)
+        {
+            self.dns = Some((owner, present));
         }
     }
 
@@ -129,15 +137,16 @@ impl Desired {
     }
 
     fn dns_differences(&self, now: &Snapshot, list: &mut Differences) {
-        let Some((owner, plan)) = &self.dns else { return };
-        if now.files.iter().any(|file| file.path == self.dns_file && owner.holds(file, plan)) {
+        let Some((owner, resolver)) = &self.dns else { return };
+        if now.files.iter().any(|file| file.path == self.dns_file && owner.holds(file, resolver)) {
             return;
         }
         let before = list.0.len();
-        let (was, shall) = (now.dns.servers.join(" "), plan.servers.iter().map(IpAddr::to_string));
+        let (was, shall) =
+            (now.dns.servers.join(" "), resolver.servers.iter().map(ToString::to_string));
         let shall = shall.collect::<Vec<_>>().join(" ");
         list.compare("dns", None, &was, &shall);
-        list.compare("search", None, &now.dns.search.join(" "), &plan.search.join(" "));
+        list.compare("search", None, &now.dns.search.join(" "), &resolver.search.join(" "));
         if list.0.len() == before {
             // The same, but not where its owner would find it again.
             list.push("dns", None, Some(was), Some(shall));

@@ -2,6 +2,7 @@
 
 use super::rtnl::StepError;
 use minions_proto::Invalid;
+use minions_proto::name_server::ServerAddress;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ pub(crate) enum NetworkError {
     #[error("the gateway {gateway} does not answer on {link}")]
     Silent { gateway: IpAddr, link: String },
     #[error("the name server {server} does not answer")]
-    NoNames { server: IpAddr, source: io::Error },
+    NoNames { server: ServerAddress, source: io::Error },
     #[error("there are no name servers to ask")]
     NoServers,
     #[error("it took too long")]

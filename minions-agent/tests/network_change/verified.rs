@@ -135,3 +135,32 @@ async fn a_named_check_covers_what_the_interface_keeps() {
         assert_eq!(verified(&changed), [Check::Addresses]);
     }
 }
+
+/// Answers one question on port 53 of a link-local address, and ends in any case.
+const NAME_SERVER: &str = "
+import signal, socket
+signal.alarm(60)
+server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+server.bind(('fe80::53', 53, 0, socket.if_nametoindex('peer0')))
+open('/run/listens', 'w')
+question, asker = server.recvfrom(512)
+server.sendto(question[:2] + b'\\x80' + question[3:], asker)
+";
+
+#[tokio::test]
+async fn a_link_local_name_server_is_asked_over_its_link() {
+    let guest = Guest::start().await;
+    guest.sh("ip link set eth0 up; ip link set eth1 up");
+    guest.settled().await;
+    guest.sh(&format!(
+        "cat > /run/server.py <<'END'{NAME_SERVER}END
+        nsenter --net=/run/netns/peer sh -ec '
+            ip addr add fe80::53/64 dev peer0 nodad
+            python3 /run/server.py > /dev/null 2>&1 &'
+        until [ -e /run/listens ]; do sleep 0.02; done"
+    ));
+    let change = json!({ "interfaces": [{ "name": "eth0", "addresses": ["10.0.0.2/16"] }],
+                         "dns": ["fe80::53"], "verify": ["dns"] });
+    let changed = guest.change(change).await.unwrap();
+    assert_eq!(verified(&changed), [Check::Dns]);
+}

@@ -5,6 +5,7 @@
 mod full_run;
 mod guest;
 mod network_manager;
+mod resolv_conf;
 #[path = "../support/mod.rs"]
 mod support;
 

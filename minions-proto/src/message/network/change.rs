@@ -21,10 +21,10 @@ pub struct ChangeNetwork {
     /// those that are there stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<Vec<RouteChange>>,
-    /// Name servers. Absent or empty: the resolver configuration stays, unless `search` is given.
+    /// Name servers, link-local ones as `fe80::1%eth0`. Absent or empty: the resolver configuration stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Vec<String>>,
-    /// Domains in which short names are looked up. Needs `dns`.
+    /// Domains in which short names are looked up. Needs `dns`. Absent: they stay; empty: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Vec<String>>,
     /// For every interface of this request that has none of its own.
