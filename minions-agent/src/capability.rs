@@ -4,7 +4,9 @@
 //! all. A guest that nobody should run commands in starts its agent with `--allow health,status`.
 
 use minions_proto::Request;
-use minions_proto::message::{CLOCK_FEATURE, EXEC_FEATURE, NETWORK_FEATURE, POWER_FEATURE};
+use minions_proto::message::{
+    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, POWER_FEATURE,
+};
 use std::str::FromStr;
 
 /// One kind of request, by the name it has on the command line.
@@ -27,8 +29,9 @@ pub enum Capability {
 }
 
 /// Names in `features`, and what an agent must serve to announce them.
-const FEATURES: [(Capability, &str); 4] = [
+const FEATURES: [(Capability, &str); 5] = [
     (Capability::Exec, EXEC_FEATURE),
+    (Capability::Exec, EXEC_LIMITS_FEATURE),
     (Capability::Network, NETWORK_FEATURE),
     (Capability::Clock, CLOCK_FEATURE),
     (Capability::Power, POWER_FEATURE),
@@ -179,8 +182,11 @@ mod tests {
     fn features_are_those_of_the_allowed_capabilities() {
         let of = |list: &str| list.parse::<Capabilities>().unwrap();
         assert_eq!(of("health,status").features(), Vec::<String>::new());
-        assert_eq!(of("health,exec,clock").features(), ["exec2", "clock"]);
-        assert_eq!(Capabilities::all().features(), ["exec2", "network2", "clock", "power"]);
+        assert_eq!(of("health,exec,clock").features(), ["exec2", "exec_limits", "clock"]);
+        assert_eq!(
+            Capabilities::all().features(),
+            ["exec2", "exec_limits", "network2", "clock", "power"]
+        );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);
         assert_eq!(Capabilities::all().names(), None);
     }

@@ -9,6 +9,7 @@
 //!
 //! * [`version`]: protocol number, agent port, the agent's name.
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
+//! * [`json`]: JSON from a peer, with a bound on its depth.
 //! * [`message`]: meaning. Requests, replies, the error reply.
 //! * [`channel`]: channel mode, which a stream's connection is in behind its reply.
 //! * [`empty_messages`]: rate limit for messages of an agent that carry nothing.
@@ -34,6 +35,7 @@ pub mod frame;
 pub mod handshake;
 #[cfg(feature = "tokio")]
 pub mod hybrid;
+pub mod json;
 pub mod message;
 pub mod name_server;
 pub mod names;

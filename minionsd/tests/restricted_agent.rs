@@ -72,7 +72,7 @@ async fn what_it_serves_is_announced_and_answered() {
     ];
     let (daemon, _vm) = restricted_to(&all).await;
     let health = daemon.get("/vms/web-1/health").await;
-    let features = json!(["exec2", "network2", "clock", "power"]);
+    let features = json!(["exec2", "exec_limits", "network2", "clock", "power"]);
     assert_eq!(health.json["agent"]["features"], features, "{health:?}");
     assert_eq!(health.json["agent"].get("allowed"), None, "{health:?}");
 }

@@ -3,8 +3,9 @@
 use super::ExecError;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{Pipe, winsize};
-use super::process::{Cgroups, Image, Process, Setup, Started, Step, Streams};
+use super::process::{Cgroups, Image, Limits, Process, Record, Setup, Started, Step, Streams};
 use super::user::{self, Account};
+use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
@@ -15,7 +16,6 @@ use rustix::termios::tcsetwinsize;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -24,14 +24,23 @@ use tokio::task::spawn_blocking;
 
 /// What a service manager tells the agent, and only the agent: a child that believed it would
 /// answer the watchdog or take the agent's sockets for its own.
-const NOT_FOR_CHILDREN: [&str; 9] = [
+const NOT_FOR_CHILDREN: [&str; 18] = [
+    "CACHE_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",
+    "LOGS_DIRECTORY",
     "MAINPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
     "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
@@ -53,8 +62,13 @@ pub(super) struct Launched {
 ///
 /// On a thread of its own, because looking up and loading a program reads files, and a file system
 /// that hangs must hang this request alone. Not to be cancelled: what was started would be lost.
-pub(super) async fn launch(start: ExecStart, cgroups: Cgroups) -> Result<Launched, ExecError> {
-    let launched = spawn_blocking(move || spawn(&start, &cgroups));
+pub(super) async fn launch(
+    start: ExecStart,
+    record: Record,
+    cgroups: Cgroups,
+    defaults: ProgramDefaults,
+) -> Result<Launched, ExecError> {
+    let launched = spawn_blocking(move || spawn(&start, record, &cgroups, defaults));
     let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
     let process = Process::watch(started).map_err(ExecError::Wait)?;
     let Ends { stdin, stdout, stderr, terminal } = ends;
@@ -73,7 +87,12 @@ struct Ends {
     terminal: bool,
 }
 
-fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecError> {
+fn spawn(
+    start: &ExecStart,
+    record: Record,
+    cgroups: &Cgroups,
+    defaults: ProgramDefaults,
+) -> Result<(Started, Ends), ExecError> {
     let account = start.user.as_deref().map(user::find).transpose()?;
     let cwd = start.cwd.as_deref().unwrap_or("/");
     let path = start.env.get("PATH").map(OsString::from).or_else(|| env::var_os("PATH"));
@@ -92,9 +111,16 @@ fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecEr
         rlimits: start.rlimits.iter().filter_map(|(name, limit)| rlimit(name, *limit)).collect(),
         account,
         cwd: CString::new(cwd).unwrap_or_default(),
-        expose_to_oom_killer: is_spared(),
+        nice: defaults.nice,
+        oom_score_adj: defaults.oom_score_adj.map(|score| score.to_string()),
     };
-    match Started::spawn(&setup, cgroups) {
+    let limits = Limits {
+        memory_bytes: start.memory_bytes,
+        pids: start.pids,
+        dies_as_one: start.tty.is_none(),
+    };
+    let cgroup = cgroups.begin(&record, limits)?;
+    match Started::spawn(&setup, cgroup, record, limits.first().is_some()) {
         Ok(started) => Ok((started, ends)),
         Err(error) => Err(refused(start, &programs, error)),
     }
@@ -225,12 +251,6 @@ fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
         _ => return None,
     };
     Some((resource, Rlimit { current: Some(limit), maximum: Some(limit) }))
-}
-
-/// The agent's unit keeps the kernel from choosing the agent when memory runs out, and a child
-/// inherits that.
-fn is_spared() -> bool {
-    fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-'))
 }
 
 /// Says why no program was started. Which candidate was meant is looked up once more, for the message only.

@@ -36,11 +36,17 @@ fn row(info: &ExecInfo) -> [String; 8] {
         (ExecState::Running, true) => "attached",
         (ExecState::Running, false) => "running",
         (ExecState::Ended, _) => "ended",
+        (ExecState::Lost, _) => "lost",
+    };
+    // What runs on without being followed by anything.
+    let state = match info.left_running {
+        Some(left) => format!("{state}+{left}"),
+        None => state.to_owned(),
     };
     let command = std::iter::once(&info.command).chain(&info.args).map(|word| quoted(word));
     [
         info.id.clone(),
-        state.into(),
+        state,
         // Younger than a second is 0s: what changes from look to look says nothing.
         humantime::format_duration(Duration::from_secs(info.age_ms / 1000)).to_string(),
         info.exit_code.map_or_else(|| "-".into(), |code| code.to_string()),

@@ -1,7 +1,5 @@
 //! One call to one agent.
 
-use super::coalesce::Coalesced;
-use super::health::Answered;
 use super::pool::CheckoutError;
 use super::socket::is_no_room;
 use super::{Calls, Lane, Pool};
@@ -165,7 +163,6 @@ pub(crate) struct AgentClient {
     nudge: Arc<Notify>,
     /// Tells it how calls fare.
     calls: Arc<Calls>,
-    healths: Coalesced<Arc<Answered>>,
 }
 
 impl AgentClient {
@@ -175,16 +172,11 @@ impl AgentClient {
         nudge: Arc<Notify>,
         calls: Arc<Calls>,
     ) -> Self {
-        Self { pool, status, nudge, calls, healths: Coalesced::default() }
+        Self { pool, status, nudge, calls }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
-    }
-
-    /// Health checks, which callers that wait share.
-    pub(super) fn healths(&self) -> &Coalesced<Arc<Answered>> {
-        &self.healths
     }
 
     /// What the agent said of itself last, if it speaks more than the base protocol.

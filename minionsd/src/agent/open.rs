@@ -8,6 +8,7 @@ use super::client::AgentClient;
 use super::{AgentStream, CallError, Lane};
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
+use minions_proto::exec_client::check_attached;
 use minions_proto::message::{AgentInfo, EXEC_FEATURE, ExecAttached, HealthCheck};
 use std::io;
 use std::time::Duration;
@@ -88,6 +89,7 @@ impl AgentClient {
         };
         let attached = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
         self.succeeded();
+        check_attached(&attached).map_err(CallError::Stream)?;
         let pace = self.pool().pace();
         let (connection, epoch, permit) =
             checkout.into_parts().ok_or(CallError::Lost { sent: true })?;

@@ -7,7 +7,7 @@ use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
 use minions_proto::message::{
-    CLOCK_FEATURE, EXEC_FEATURE, NETWORK_FEATURE, OPERATIONS, POWER_FEATURE,
+    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, OPERATIONS, POWER_FEATURE,
 };
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
@@ -16,8 +16,9 @@ use std::net::IpAddr;
 const CLOCK_TOLERANCE_MS: u64 = 1000;
 
 /// Features of this version's agent, with the operation that each belongs to.
-const FEATURES: [(&str, &str); 4] = [
+const FEATURES: [(&str, &str); 5] = [
     ("exec", EXEC_FEATURE),
+    ("exec", EXEC_LIMITS_FEATURE),
     ("network", NETWORK_FEATURE),
     ("clock", CLOCK_FEATURE),
     ("power", POWER_FEATURE),
@@ -321,10 +322,10 @@ mod tests {
         let refused = "started without network, exec, write_file, clock, power (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
         // An operation that it serves without the feature is an old agent's.
-        let old = of(json!(["exec2"]), json!(["health", "exec", "network"]));
+        let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));
         assert_eq!(old.verdict, Verdict::Doubtful);
         assert!(old.finding.ends_with("without network2"), "{old:?}");
-        let all = of(json!(["exec2", "network2", "clock", "power"]), Value::Null);
+        let all = of(json!(["exec2", "exec_limits", "network2", "clock", "power"]), Value::Null);
         assert_eq!((all.verdict, all.finding.contains("without")), (Verdict::Fine, false));
     }
 

@@ -78,15 +78,8 @@ fn checked(check: wire::Check) -> rest::Check {
 }
 
 pub(super) fn applied(changed: wire::NetworkChanged) -> rest::NetworkApplied {
-    let wire::NetworkChanged {
-        message,
-        changed,
-        changes,
-        dns_owner,
-        verified,
-        warnings,
-        pending,
-    } = changed;
+    let wire::NetworkChanged { message, changed, changes, dns_owner, verified, warnings, pending } =
+        changed;
     rest::NetworkApplied {
         status: "ok".into(),
         message,
