@@ -215,7 +215,7 @@ async fn objects(vm: &Vm, plan: &Plan, deadline: Instant) -> Result<Instance, Ca
 pub(super) fn planned(body: &[u8]) {
     use minions_proto::message::encode_request;
     for form in [Form::Post, Form::Many, Form::WebSocket] {
-        let Some(request) = super::fuzzing::again::<ExecRequest>(body) else { return };
+        let Some(request) = super::fuzzing::round_trip::<ExecRequest>(body) else { return };
         if let Ok(plan) = Plan::of(request, form) {
             plan.start.validate().expect("what is planned is possible");
             let _ = encode_request(&plan.start);
