@@ -94,7 +94,7 @@ async fn when_there_is_room_again_calls_are_served_and_the_file_is_whole() {
     assert_eq!(run("after").await, 200);
     assert_eq!(program.lines_of("after").len(), 2);
     let said =
-        |program: &Program| program.log().contains("the audit log is written again").then_some(());
+        |program: &Program| program.log().contains("the audit log can be written again").then_some(());
     program.until("it is said", said).await;
 }
 
