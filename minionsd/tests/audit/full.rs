@@ -93,8 +93,9 @@ async fn when_there_is_room_again_calls_are_served_and_the_file_is_whole() {
     fs::remove_file(&filler).unwrap();
     assert_eq!(run("after").await, 200);
     assert_eq!(program.lines_of("after").len(), 2);
-    let said =
-        |program: &Program| program.log().contains("the audit log can be written again").then_some(());
+    let said = |program: &Program| {
+        program.log().contains("the audit log can be written again").then_some(())
+    };
     program.until("it is said", said).await;
 }
 
