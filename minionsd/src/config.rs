@@ -152,7 +152,7 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Switch<T> {
 pub enum LogFormat {
     /// Human-readable text.
     Text,
-    /// One JSON object per line.
+    /// JSON, one object per line.
     Json,
 }
 

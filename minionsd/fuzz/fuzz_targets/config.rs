@@ -1,4 +1,5 @@
-//! A configuration file of any text: no panic, and what is taken never serves beyond loopback unguarded.
+//! Any text as a configuration file: no panic, and an accepted configuration listens beyond loopback only with TLS and
+//! a token.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Any bytes as a request's body: no panic, and what is taken says the same when it is sent again.
+//! Any bytes as a request body: no panic, and an accepted request survives a round trip through JSON.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

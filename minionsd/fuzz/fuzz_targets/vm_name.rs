@@ -1,4 +1,4 @@
-//! Any text as a VM's name: what is taken needs no escaping in a path, a URL, a header or a terminal.
+//! Any text as a VM name: an accepted name needs no escaping in a path, a URL, a header or a terminal.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

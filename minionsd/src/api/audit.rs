@@ -24,9 +24,9 @@ const REFUSAL_DELAY: Duration = Duration::from_millis(50);
 /// Time at which the first audit entry of a call is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begins {
-    /// On admission of the call.
+    /// Written on admission of the call.
     AtAdmission,
-    /// As soon as the handler knows the program ([`Note::program`]) or the exec ([`Note::attachment`]), before a guest
+    /// Written when the handler knows the program ([`Note::program`]) or the exec ([`Note::attachment`]), before a guest
     /// is contacted.
     WithProgram,
 }

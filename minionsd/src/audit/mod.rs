@@ -44,7 +44,7 @@ pub(crate) struct Unavailable;
 /// Counts for `GET /metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Figures {
-    /// Whether the last attempt to write an entry succeeded.
+    /// The last attempt to write an entry succeeded.
     pub(crate) is_writable: bool,
     /// Attempts to write an entry that failed.
     pub(crate) failures: u64,

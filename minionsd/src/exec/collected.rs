@@ -16,7 +16,7 @@ pub(crate) struct Collected {
     pub(crate) share: Share,
 }
 
-/// One output of a program, while it is collected.
+/// Output stream that is being collected.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     written: HeadTail,
@@ -26,7 +26,7 @@ pub(crate) struct Gathered {
     gone: u64,
 }
 
-/// One output of a program, as shown to the caller.
+/// Output stream as shown to the caller.
 #[derive(Debug)]
 pub(crate) struct Shown {
     /// The output as text: invalid UTF-8 is replaced by U+FFFD, and omitted bytes by a line with their number.

@@ -37,7 +37,7 @@ pub(crate) struct Driver {
     exec: ExecClient,
     attached: ExecAttached,
     role: Role,
-    /// Input that is not in `exec` yet; `None` if there is none, or all of it is.
+    /// Input that was not passed to `exec` yet; `None` without input, and when all of it was passed.
     input: Option<Bytes>,
     /// The caller has processed all events so far, and this should be acknowledged now.
     settled: bool,

@@ -28,7 +28,7 @@ const ANSWER_LEN: usize = 4096;
 /// `recv` flag to return at once: the kernel queues the answer before `send` returns.
 const MSG_DONTWAIT: i32 = 0x40;
 
-/// One end of an established connection.
+/// Socket at one end of an established connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
     uid: u32,
