@@ -125,10 +125,9 @@ pub(crate) async fn report_dropped(stop: CancellationToken) {
         }
         let now = dropped();
         if now != reported {
-            let (lines, audit) = (now.log - reported.log, now.audit - reported.audit);
             tracing::warn!(
-                lines,
-                audit_entries = audit,
+                lines = now.log - reported.log,
+                audit_entries = now.audit - reported.audit,
                 "log lines were dropped because standard error was not read fast enough"
             );
             reported = now;

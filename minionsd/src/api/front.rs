@@ -82,11 +82,13 @@ impl Front {
         request.extensions_mut().insert(id.clone());
         let trace_id = request_id::trace_id(request.headers()).map(tracing::field::display);
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
         let policy = browser::policy(&path);
         let started = Instant::now();
         let mut response = shared.route(request).instrument(span.clone()).await;
-        let (status, took) = (response.status().as_u16(), started.elapsed());
+        let status = response.status().as_u16();
+        let took = started.elapsed();
         span.in_scope(|| {
             tracing::debug!(%method, path, status, micros = took.as_micros(), "served");
         });

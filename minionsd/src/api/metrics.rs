@@ -70,7 +70,8 @@ fn of_vms(page: &mut Page, vms: &[(&Vm, VmState, PoolFigures)]) {
 
 /// Writes probes, dials, the resources that they use, and events.
 fn of_connections(page: &mut Page, api: &Api) {
-    let (meters, dials) = (&api.meters, api.registry.dials());
+    let meters = &api.meters;
+    let dials = api.registry.dials();
     let help = "Duration of health probes, including failed ones.";
     page.family("minions_probe_duration_seconds", Kind::Histogram, help)
         .histogram(&[], &meters.probes);

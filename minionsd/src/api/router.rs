@@ -138,7 +138,9 @@ impl Layers {
         begins: Begins,
         (schemas, mut paths, route): UtoipaMethodRouter<Api>,
     ) -> UtoipaMethodRouter<Api> {
-        let (mut method, mut template, mut query) = ("", String::new(), Vec::new());
+        let mut method = "";
+        let mut template = String::new();
+        let mut query = Vec::new();
         for (path, item) in &mut paths.paths {
             template.clone_from(path);
             for (of, operation) in operations(item) {

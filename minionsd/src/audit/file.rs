@@ -101,8 +101,7 @@ impl AuditFile {
 
     /// Hands one entry to the thread without waiting for it.
     pub(super) fn submit(&self, entry: &Entry) {
-        let (line, keep) = (entry.line(), Keep::UntilWritten);
-        self.order(Order::Write { line, keep, written: None });
+        self.order(Order::Write { line: entry.line(), keep: Keep::UntilWritten, written: None });
     }
 
     /// Waits until all earlier entries have been attempted, at most for [`WRITE_DEADLINE`].

@@ -108,8 +108,17 @@ impl Driver {
         }
         let now = Instant::now().into_std();
         let exec = ExecClient::new(&attached, now).map_err(CallError::Stream)?;
-        let (settled, mute, broken_at, extent) = (false, false, None, (0, 0));
-        Ok(Self { hold, exec, attached, role, input, settled, mute, broken_at, extent })
+        Ok(Self {
+            hold,
+            exec,
+            attached,
+            role,
+            input,
+            settled: false,
+            mute: false,
+            broken_at: None,
+            extent: (0, 0),
+        })
     }
 
     /// Returns the VM's turns, in which the program's stream is processed.

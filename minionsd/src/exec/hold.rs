@@ -48,7 +48,9 @@ impl Drop for Hold {
         if !self.held || self.execs.draining.is_cancelled() {
             return;
         }
-        let (place, id, stream) = (self.place.clone(), self.id.clone(), self.stream.take());
+        let place = self.place.clone();
+        let id = self.id.clone();
+        let stream = self.stream.take();
         self.execs.tasks.spawn(async move {
             match stream {
                 Some(stream) => leave(stream).await,

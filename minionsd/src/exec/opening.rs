@@ -41,8 +41,8 @@ pub(crate) async fn start(
     if let Some(field) = start.limit()
         && !client.has_feature(EXEC_LIMITS_FEATURE, deadline).await?
     {
-        let (needs, field) = (format!("`{field}` for programs"), Some(field.to_owned()));
-        return Err(CallError::TooOld { needs, field });
+        let needs = format!("`{field}` for programs");
+        return Err(CallError::TooOld { needs, field: Some(field.to_owned()) });
     }
     let error = match client.open(start, None, attempt(deadline)).await {
         Err(error) if may_pass(&error) => error,

@@ -141,7 +141,8 @@ impl Listeners {
         shutdown: impl Future<Output = ()> + Send,
         draining: CancellationToken,
     ) {
-        let (address, path) = (self.tcp_addr(), self.unix.as_ref().map(|unix| &unix.path));
+        let address = self.tcp_addr();
+        let path = self.unix.as_ref().map(|unix| &unix.path);
         tracing::info!(tcp = ?address, unix = ?path, "serving");
         let server = Server::new(served);
         tokio::select! {
@@ -290,7 +291,8 @@ impl Server {
                 Ok((stream, _)) => {
                     self.unix_places.improve(&mut place);
                     let peer = Peer::unix(stream.peer_cred().ok());
-                    let (http, watcher) = (self.at(&place), self.graceful.watcher());
+                    let http = self.at(&place);
+                    let watcher = self.graceful.watcher();
                     tokio::spawn(http.serve(stream, peer, watcher, place));
                 }
                 Err(error) => pause_after(&error).await,
@@ -328,7 +330,8 @@ impl Server {
 
     fn spawn_tcp(&self, stream: TcpStream, peer: Peer, tls: Option<&Arc<Tls>>, place: Place) {
         stream.set_nodelay(true).ok();
-        let (http, watcher) = (self.at(&place), self.graceful.watcher());
+        let http = self.at(&place);
+        let watcher = self.graceful.watcher();
         let Some(acceptor) = tls.map(|tls| tls.acceptor()) else {
             tokio::spawn(http.serve(stream, peer, watcher, place));
             return;

@@ -86,8 +86,8 @@ impl Caller {
         if !policy.uid_authorizes(&self.peer) {
             return false;
         }
-        let (identity, group) = (self.peer.identity().await, self.peer.group());
-        policy.operators.include(&identity, group).await
+        let identity = self.peer.identity().await;
+        policy.operators.include(&identity, self.peer.group()).await
     }
 
     /// Reports whether the connection alone allows reading, for any user of this host.

@@ -94,7 +94,8 @@ pub(in super::super) async fn operate(
         return refused.into_response();
     }
     let call = Call::of(&request, api.audit.clone(), begins);
-    let (peer, caller) = (Caller::peer_of(&request), Caller::of(&request, &api.policy));
+    let peer = Caller::peer_of(&request);
+    let caller = Caller::of(&request, &api.policy);
     let mut response = match admit(peer, caller, &api.policy, &call).await {
         Ok(()) => {
             request.extensions_mut().insert(call.note());

@@ -54,10 +54,10 @@ fn look_up(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<End>> {
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
     socket.send(&request(local, remote), 0)?;
-    let mut answer = vec![0; ANSWER_LEN];
-    let len = socket.recv(&mut answer.as_mut_slice(), MSG_DONTWAIT)?;
-    let answer = answer.get(..len).unwrap_or_default();
-    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(answer)
+    let mut buffer = vec![0; ANSWER_LEN];
+    let len = socket.recv(&mut buffer.as_mut_slice(), MSG_DONTWAIT)?;
+    let bytes = buffer.get(..len).unwrap_or_default();
+    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(bytes)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(match answer.payload {
         NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {

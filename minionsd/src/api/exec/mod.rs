@@ -155,8 +155,8 @@ async fn stream(api: &Api, vm: &Vm, plan: Plan, around: Around) -> Result<Respon
     let source = match vm.client().programs(started_by).await? {
         Programs::Objects(instance) => {
             let place = Place { vm: vm.clone(), instance };
-            let (start, stdin) = (&plan.start, plan.stdin.clone());
-            let driver = Driver::start(&api.execs, &place, start, stdin, started_by).await?;
+            let stdin = plan.stdin.clone();
+            let driver = Driver::start(&api.execs, &place, &plan.start, stdin, started_by).await?;
             Source::Object(Box::new(driver))
         }
         Programs::Plain { limits } => {

@@ -161,8 +161,13 @@ impl Session {
                 let id = attach.attach.parse().map_err(|invalid| ApiError::value(&invalid))?;
                 let AttachRequest { attach, stdout_offset, stderr_offset } = attach;
                 self.note.attachment(&attach).await?;
-                let (stdout, stderr, role) = (stdout_offset, stderr_offset, Role::Control);
-                (Err(ExecAttach { id, stdout, stderr, role }), attach)
+                let exec_attach = ExecAttach {
+                    id,
+                    stdout: stdout_offset,
+                    stderr: stderr_offset,
+                    role: Role::Control,
+                };
+                (Err(exec_attach), attach)
             }
         };
         self.note.exec(&id);
