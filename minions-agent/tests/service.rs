@@ -186,18 +186,19 @@ async fn programs_get_nothing_that_a_service_manager_tells_the_agent() {
     assert_eq!(names, ["KEPT"]);
 }
 
-/// Nice value and `oom_score_adj` of a process, and the nice values of its threads.
+/// Of the agent: nice values and scheduling policies of all threads (3: batch), `oom_score_adj`; then the same of a
+/// program (0: the default policy).
 const STANDING: &str = "read -r pid _ </proc/$PPID/stat
-    for thread in /proc/$pid/task/*; do cut -d' ' -f19 $thread/stat; done | sort -u | tr '\\n' ' '
-    cat /proc/$pid/oom_score_adj; cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj";
+    for thread in /proc/$pid/task/*; do cut -d' ' -f19,41 $thread/stat; done | sort -u | tr '\\n' ' '
+    cat /proc/$pid/oom_score_adj; cut -d' ' -f19,41 /proc/self/stat; cat /proc/self/oom_score_adj";
 
 #[tokio::test]
 async fn the_agent_is_preferred_and_its_programs_are_not() {
     // As a unit, a shell, and somebody who wants all of it to yield would start it.
     for (preparation, score, program) in [
-        ("echo -900 >/proc/self/oom_score_adj", 0, "0\n0\n"),
-        (":", 0, "0\n0\n"),
-        ("echo 300 >/proc/self/oom_score_adj; renice -n 5 $$ >/dev/null", 300, "5\n300\n"),
+        ("echo -900 >/proc/self/oom_score_adj", 0, "0 0\n0\n"),
+        (":", 0, "0 0\n0\n"),
+        ("echo 300 >/proc/self/oom_score_adj; renice -n 5 $$ >/dev/null", 300, "5 0\n300\n"),
     ] {
         // CAP_SYS_RESOURCE is 24; a container lacks it, and real VMs are tested as well.
         let may_lower = field("self", "CapEff") & 1 << 24 != 0;
@@ -205,7 +206,7 @@ async fn the_agent_is_preferred_and_its_programs_are_not() {
         let script = format!("{{ {preparation}; }} 2>/dev/null; exec \"$0\" \"$@\"");
         let agent = behind(&["sh", "-c", &script]).await;
         let seen = shell(&agent, STANDING).await.stdout;
-        assert_eq!(seen, format!("-20 {agent_score}\n{program}"), "{preparation}");
+        assert_eq!(seen, format!("-20 3 {agent_score}\n{program}"), "{preparation}");
     }
 }
 

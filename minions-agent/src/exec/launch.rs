@@ -112,6 +112,7 @@ fn spawn(
         account,
         cwd: CString::new(cwd).unwrap_or_default(),
         nice: defaults.nice,
+        default_policy: defaults.default_policy,
         oom_score_adj: defaults.oom_score_adj.map(|score| score.to_string()),
     };
     let limits = Limits {

@@ -238,7 +238,7 @@ mod tests {
     use std::task::Poll;
 
     #[tokio::test(start_paused = true)]
-    async fn what_somebody_else_took_from_the_pipe_is_not_waited_for() {
+    async fn bytes_that_another_process_read_from_the_pipe_are_not_waited_for() {
         let exec = Arc::new(Exec::new("robbed".parse().unwrap(), 1, &ExecStart::default()));
         let (_, client) = exec.attach(Role::Control, None, None, true).unwrap();
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();

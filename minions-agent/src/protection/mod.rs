@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `oom_score_adj` | -900: almost anything else is killed first | what the agent was started with, at least 0 |
 //! | nice value, of each thread | -20 | what the agent was started with |
+//! | scheduling policy, of each thread | `SCHED_BATCH`: no program is interrupted for a few bytes | the default policy |
 //! | control group, in a guest | one of its own with `cpu.weight` 10000 and `memory.min` | one each, with the defaults |
 //!
 //! All of it takes privileges, or files of the kernel's that may be missing. What can't be done is said
@@ -16,9 +17,11 @@
 //!
 //! * [`inherited`]: what the agent's parent has left it, undone.
 //! * `leaf`: the control group.
+//! * `policy`: the scheduling policy.
 
 pub mod inherited;
 mod leaf;
+pub(crate) mod policy;
 
 use rustix::process::{getpriority_process, setpriority_process};
 use std::fs;
@@ -38,6 +41,8 @@ pub struct ProgramDefaults {
     pub nice: Option<i32>,
     /// `oom_score_adj`; `None`: the agent's own.
     pub oom_score_adj: Option<i32>,
+    /// The default scheduling policy, where the agent has left it; `false`: the agent's own.
+    pub default_policy: bool,
 }
 
 /// What was done, and what could not be.
@@ -64,6 +69,9 @@ pub fn raise(is_of_guest: bool) -> Protection {
     attempt("set oom_score_adj to -900", spare_from_oom_killer());
     let nice = getpriority_process(None).ok();
     attempt("set the nice value to -20", setpriority_process(None, NICE).map_err(Into::into));
+    let batch = policy::set_batch();
+    let default_policy = matches!(batch, Ok(true));
+    attempt("set the scheduling policy to SCHED_BATCH", batch.map(drop));
     if is_of_guest {
         attempt("set the session's nice value to -20", raise_autogroup());
         attempt("enter a control group of its own", leaf::enter());
@@ -72,6 +80,7 @@ pub fn raise(is_of_guest: bool) -> Protection {
         nice,
         // A unit may have set it for the agent; never for what the agent runs.
         oom_score_adj: oom_score_adj.map(|score| score.max(0)),
+        default_policy,
     };
     protection
 }

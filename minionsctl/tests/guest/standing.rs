@@ -2,23 +2,23 @@
 
 use crate::machine::{Disk, Machine};
 
-/// Of the agent: nice values of all threads, `oom_score_adj`, control group, weight, protected memory; then of
-/// a program: nice value, `oom_score_adj`, its group's parent, weight.
+/// Of the agent: nice values and scheduling policies of all threads (3: batch), `oom_score_adj`, control group,
+/// weight, protected memory; then of a program: nice value, policy (0: default), `oom_score_adj`, its group's parent, weight.
 const STANDING: &str = "read -r agent _ </proc/$PPID/stat
-    for thread in /proc/$agent/task/*; do cut -d' ' -f19 $thread/stat; done | sort -u
+    for thread in /proc/$agent/task/*; do cut -d' ' -f19,41 $thread/stat; done | sort -u
     cat /proc/$agent/oom_score_adj
     group=$(grep ^0:: /proc/$agent/cgroup | cut -d: -f3)
     echo $group
     cat /sys/fs/cgroup$group/cpu.weight /sys/fs/cgroup$group/memory.min
-    cut -d' ' -f19 /proc/self/stat
+    cut -d' ' -f19,41 /proc/self/stat
     cat /proc/self/oom_score_adj
     group=$(grep ^0:: /proc/self/cgroup | cut -d: -f3)
     echo ${group%/*}
     cat /sys/fs/cgroup$group/cpu.weight";
 
 fn standing(agent_group: &str) -> String {
-    let agent = format!("-20\n-900\n{agent_group}\n10000\n33554432");
-    format!("{agent}\n0\n0\n/minions\n100")
+    let agent = format!("-20 3\n-900\n{agent_group}\n10000\n33554432");
+    format!("{agent}\n0 0\n0\n/minions\n100")
 }
 
 #[test]

@@ -6,9 +6,12 @@
 //! vsock-probe bind PORT           bound | refused
 //! vsock-probe echo PORT           sends back what comes, one connection after the other, for ever
 //! vsock-probe spawn TIMES PROGRAM the median µs from starting PROGRAM to having waited for its end
+//! vsock-probe noise BYTES         random bytes to standard output, their SHA-256 to standard error
 //! ```
 
+use sha2::{Digest, Sha256};
 use std::env;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -41,6 +44,11 @@ fn main() -> ExitCode {
         ["spawn", times, program] => match times.parse().map(|times| spawn(times, program)) {
             Ok(Ok(micros)) => micros.to_string(),
             _ => return ExitCode::from(2),
+        },
+        ["noise", len] => match len.parse().map(noise) {
+            Ok(Ok(())) => return ExitCode::SUCCESS,
+            Ok(Err(_)) => return ExitCode::FAILURE,
+            Err(_) => return ExitCode::from(2),
         },
         _ => return ExitCode::from(2),
     };
@@ -81,6 +89,21 @@ fn spawn(times: usize, program: &str) -> io::Result<u128> {
     }
     samples.sort_unstable();
     Ok(samples[samples.len() / 2])
+}
+
+/// Writes random bytes in the largest pieces that a pipe takes, and then their hash. A pipeline of `tee` and
+/// `sha256sum` does the same in pieces of 1 KiB, five times as slowly.
+fn noise(len: u64) -> io::Result<()> {
+    let mut noise = File::open("/dev/urandom")?.take(len);
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
+    let mut stdout = io::stdout().lock();
+    while let read @ 1.. = noise.read(&mut buffer)? {
+        hash.update(&buffer[..read]);
+        stdout.write_all(&buffer[..read])?;
+    }
+    stdout.flush()?;
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(io::stderr(), "{digest}")
 }
 
 /// Whether a single byte of an answer comes.

@@ -70,7 +70,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
         Ok(Outcome::done("booted"))
     })?;
     interrupt.check()?;
-    let programs = workspace.target().join("release");
+    let programs = workspace.target().join("quick");
     let mut daemon = Daemon::start(&programs.join("minionsd"), options.listen, dir.path())?;
     let tour = Tour::new(&programs.join("minionsctl"), &daemon, vm.name(), vm.socket_path());
     steps.run("daemon", || {
@@ -101,7 +101,7 @@ fn check_free(listen: SocketAddr) -> anyhow::Result<()> {
 
 fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut build = workspace.cargo("build");
-    build.args(["--release", "--locked", "-p", "minionsd", "-p", "minionsctl"]);
+    build.args(["--profile", "quick", "--locked", "-p", "minionsd", "-p", "minionsctl"]);
     command::run(&mut build)?;
     Ok(Outcome::done("built"))
 }

@@ -19,29 +19,47 @@ const RUSTFLAGS: &str = "-C target-feature=+crt-static";
 /// Names a static agent to be used instead of building one.
 const OVERRIDE: &str = "MINIONS_RIG_AGENT";
 
+/// How the agent is compiled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AgentProfile {
+    /// In the least time.
+    Quick,
+    /// As it is packaged.
+    Packaged,
+}
+
+impl AgentProfile {
+    /// The profile's name in Cargo.toml.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Packaged => "agent",
+        }
+    }
+}
+
 /// Builds both and copies them into the rig directory.
-pub(crate) fn ensure(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let probe =
-        build(workspace, &["-p", "testkit", "--bin", "vsock-probe", "--features", "vsock-probe"])?
-            .join("vsock-probe");
+pub(crate) fn ensure(workspace: &Workspace, profile: AgentProfile) -> anyhow::Result<Outcome> {
+    let probe = ["-p", "testkit", "--bin", "vsock-probe", "--features", "vsock-probe"];
+    let probe = build(workspace, profile, &probe)?.join("vsock-probe");
     copy_if_changed(&probe, &workspace.rig().probe()).context("cannot take the probe")?;
     let agent = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
-        None => build(workspace, &["-p", "minions-agent"])?.join("minions-agent"),
+        None => build(workspace, profile, &["-p", "minions-agent"])?.join("minions-agent"),
     };
     copy_if_changed(&agent, &workspace.rig().agent())
         .with_context(|| format!("cannot take the agent from {}", agent.display()))
 }
 
 /// The directory that it was built into.
-fn build(workspace: &Workspace, what: &[&str]) -> anyhow::Result<PathBuf> {
+fn build(workspace: &Workspace, profile: AgentProfile, what: &[&str]) -> anyhow::Result<PathBuf> {
     let mut build = workspace.cargo("build");
     build
-        .args(["--profile", "agent", "--target", TARGET, "--locked"])
+        .args(["--profile", profile.name(), "--target", TARGET, "--locked"])
         .args(what)
         .env("RUSTFLAGS", RUSTFLAGS);
     command::run(&mut build)?;
-    Ok(workspace.target().join(TARGET).join("agent"))
+    Ok(workspace.target().join(TARGET).join(profile.name()))
 }
 
 /// An unchanged agent keeps its file, so that the guest image stays as it is.

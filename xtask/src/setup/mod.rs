@@ -18,6 +18,7 @@ use std::fs;
 use anyhow::{Context, ensure};
 
 use crate::{progress::Steps, workspace::Workspace};
+use agent::AgentProfile;
 use apt::{Apt, Need};
 
 /// How many steps [`for_vm`] takes.
@@ -30,13 +31,13 @@ pub(crate) const BENCH_STEPS: usize = VM_STEPS;
 
 /// Prepares all that a VM is booted from.
 pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    prepare(workspace, steps, &[])
+    prepare(workspace, steps, AgentProfile::Quick, &[])
 }
 
 /// Prepares all that the tests need: a VM and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     let needs: Vec<Need> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
-    prepare(workspace, steps, &needs)?;
+    prepare(workspace, steps, AgentProfile::Quick, &needs)?;
     steps.run("Debian guest", || debian::ensure(workspace.rig()))?;
     steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(workspace.rig()))?;
     steps.run("python tools", || python::ensure(&workspace.rig().venv()))
@@ -44,10 +45,15 @@ pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Res
 
 /// Prepares a VM, and those whom it is measured against.
 pub(crate) fn for_bench(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    prepare(workspace, steps, &apt::BENCH_NEEDS)
+    prepare(workspace, steps, AgentProfile::Packaged, &apt::BENCH_NEEDS)
 }
 
-fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::Result<()> {
+fn prepare(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    profile: AgentProfile,
+    more: &[Need],
+) -> anyhow::Result<()> {
     ensure!(std::env::consts::ARCH == "x86_64", "the VM rig is for x86-64 hosts only");
     let rig = workspace.rig();
     fs::create_dir_all(rig.dir())
@@ -57,6 +63,6 @@ fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::R
     steps.run("Debian packages", || apt.ensure(&needs))?;
     steps.run("guest kernel", || kernel::ensure(rig, &mut apt))?;
     steps.run("vsock backend", || vsock_backend::ensure(rig))?;
-    steps.run("static agent", || agent::ensure(workspace))?;
+    steps.run("static agent", || agent::ensure(workspace, profile))?;
     steps.run("guest image", || initrd::ensure(rig))
 }

@@ -10,6 +10,7 @@
 
 use super::cgroup::Cgroup;
 use crate::exec::user::Account;
+use crate::protection::policy;
 use libc::{c_char, c_int, c_long};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, read, retry_on_intr, write};
@@ -40,6 +41,8 @@ pub(in crate::exec) struct Setup {
     pub(in crate::exec) cwd: CString,
     /// Nice value, where the agent's own is for the agent only.
     pub(in crate::exec) nice: Option<i32>,
+    /// Whether the scheduling policy is reset, because the agent's own is for the agent only.
+    pub(in crate::exec) default_policy: bool,
     /// `oom_score_adj`, likewise: a program that eats all memory must be the one that is killed.
     pub(in crate::exec) oom_score_adj: Option<String>,
 }
@@ -367,6 +370,10 @@ fn prepare(setup: &Setup) -> io::Result<()> {
     if let Some(nice) = setup.nice {
         // Never a higher priority than the agent's own, so that it can't be refused.
         let _ = setpriority_process(None, nice);
+    }
+    if setup.default_policy {
+        // A program under the agent's policy runs as well, only later.
+        let _ = policy::set_default();
     }
     if let Some(score) = &setup.oom_score_adj {
         let file = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty());
