@@ -152,7 +152,7 @@ impl Exec {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a stream whose output begins at these offsets, or at the oldest bytes that are kept.
+    /// Opens a stream to the exec. Its output begins at these offsets, or at the oldest bytes that are kept.
     ///
     /// Refuses an offset beyond the end of the output.
     pub(super) fn attach(

@@ -126,7 +126,7 @@ fn may_be_elsewhere(errno: Errno) -> bool {
     .contains(&errno)
 }
 
-/// Step of starting a program that failed.
+/// The step at which starting a program failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::exec) enum Step {
     Streams,

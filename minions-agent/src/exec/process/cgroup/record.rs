@@ -1,7 +1,7 @@
 //! Record of a program for the next agent, stored with the program's control group.
 //!
-//! It is an extended attribute of the group: it exists exactly as long as the group, and does not need a writable
-//! file system.
+//! The record is an extended attribute of the group: it exists exactly as long as the group, and does not need a
+//! writable file system.
 
 use minions_proto::message::{ExecId, OnDisconnect};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
