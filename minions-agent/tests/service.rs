@@ -6,7 +6,7 @@ mod support;
 use minions_proto::message::{Exec, HealthCheck};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::{BINARY, RunningAgent, SOON};
 
@@ -210,23 +210,41 @@ async fn the_agent_is_preferred_and_its_programs_are_not() {
     }
 }
 
+/// Starts an agent as the user and group 65534, without supplementary groups, on `agent.sock` in `dir`.
+async fn unprivileged(dir: &Path, flags: &[&str]) -> (Ended, PathBuf) {
+    rustix::fs::chown(dir, Some(rustix::process::Uid::from_raw(65534)), None).unwrap();
+    let socket = dir.join("agent.sock");
+    let binary = dir.join("minions-agent");
+    std::fs::copy(BINARY, &binary).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&binary);
+    command.args(["--listen", &support::listen_value(&socket)]).args(flags);
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let agent = Ended(command.stderr(log).spawn().unwrap());
+    support::until("the agent listens", async || socket.exists().then_some(())).await;
+    (agent, socket)
+}
+
 #[tokio::test]
 async fn an_agent_without_privileges_serves_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    rustix::fs::chown(dir.path(), Some(rustix::process::Uid::from_raw(65534)), None).unwrap();
-    let socket = dir.path().join("agent.sock");
-    let binary = dir.path().join("minions-agent");
-    std::fs::copy(BINARY, &binary).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--clear-groups", "--"]).arg(&binary);
-    let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let _agent = Ended(
-        command.args(["--listen", &support::listen_value(&socket)]).stderr(log).spawn().unwrap(),
-    );
-    support::until("the agent listens", async || socket.exists().then_some(())).await;
+    let (_agent, socket) = unprivileged(dir.path(), &[]).await;
     assert!(!hostname(&socket).await.is_empty());
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     for what in ["set oom_score_adj to -900", "set the nice value to -20"] {
         assert_eq!(log.matches(what).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_privileges_refuses_a_group_that_it_cannot_give() {
+    for (user, allowed) in [("65534", true), ("65534:65534", true), ("65534:1", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_agent, socket) = unprivileged(dir.path(), &["--exec-user", user]).await;
+        let stream = minions_proto::hybrid::dial(&socket, 1024, SOON).await.unwrap();
+        let mut connection = minions_proto::connection::Connection::new(stream);
+        let id = Exec { command: "id".into(), args: ["-g".into()].into(), timeout_ms: None };
+        let ran = support::answer(&mut connection, &id).await;
+        assert_eq!(ran.is_ok(), allowed, "{user}: {ran:?}");
     }
 }

@@ -396,8 +396,10 @@ fn prepare(setup: &Setup) -> io::Result<()> {
 }
 
 fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
-    // An agent that is not root can only run programs as its own user, and then there is nothing to change.
-    if !rustix::process::geteuid().is_root() && rustix::process::geteuid() == uid {
+    // An agent that is not root can only run programs as its own user and group, and then there is nothing to
+    // change. A group that the request names comes without supplementary groups; another one is refused below.
+    let (own_uid, own_gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !own_uid.is_root() && own_uid == uid && (!groups.is_empty() || gid == own_gid) {
         return Ok(());
     }
     set_thread_groups(groups)?;
