@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Target {
     /// The agent of a VM, through minionsd.
     Vm(Client, VmName),
-    /// One agent, by its socket, without minionsd.
+    /// An agent, by the VM's socket, without minionsd.
     Agent(PathBuf),
 }
 

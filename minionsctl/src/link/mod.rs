@@ -57,7 +57,7 @@ pub(crate) enum LinkError {
     /// The connection ended or broke.
     #[error("the connection broke")]
     Broken(#[source] io::Error),
-    /// No message arrived in time, not even a heartbeat.
+    /// The deadline passed without a message, even a heartbeat.
     #[error("the peer stopped responding")]
     Silent,
     /// The peer violated the WebSocket protocol.

@@ -27,7 +27,7 @@ pub(crate) enum Escapes {
     /// At the beginning of a line.
     #[default]
     LineStart,
-    /// After a `~` at the beginning of a line, which has not been passed on.
+    /// A `~` was typed at the beginning of a line, and is held back.
     Tilde,
     /// Anywhere else in a line.
     Inside,

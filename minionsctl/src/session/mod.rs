@@ -46,7 +46,7 @@ pub(crate) struct Session<'a> {
     client: Option<ExecClient>,
     /// Control messages to be sent.
     controls: VecDeque<HostControl>,
-    /// One SIGINT has been passed on to the program. The next one ends minionsctl.
+    /// A first SIGINT has been passed on to the program. The next one ends minionsctl.
     interrupted: bool,
     /// Some of the program's output was lost.
     incomplete: bool,

@@ -1,5 +1,4 @@
-//! Programs in a guest as their user sees them: the real minionsctl, minionsd and agent, with only the
-//! VM left out, except in [`real_vm`].
+//! Programs in a guest, with the real minionsctl, minionsd and agent, but without a VM except in [`real_vm`].
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod bytes;
