@@ -1,5 +1,5 @@
 //! Commands as a user runs them, against a daemon in this process.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use serde_json::{Value, json};
 use std::process::{Command, Output};
@@ -278,8 +278,8 @@ async fn doctor_names_the_broken_layer_and_gives_advice() {
     vm.switch_to(Behaviour::Refuses);
     daemon.until_state("web-1", "unreachable").await;
     let broken = ctl(&daemon, &["doctor", "web-1"]).await;
-    for said in ["BROKEN", "install minions-agent", "not reached"] {
-        broken.assert(1, said, "");
+    for text in ["BROKEN", "install minions-agent", "not reached"] {
+        broken.assert(1, text, "");
     }
     ctl(&daemon, &["doctor", "nope"]).await.assert(1, "no VM named nope", "");
     let unreachable =

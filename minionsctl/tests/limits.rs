@@ -1,5 +1,5 @@
 //! `--timeout`, the default host, and input that cannot be read.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use std::fs::File;
 use std::os::unix::net::UnixListener;

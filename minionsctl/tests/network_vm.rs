@@ -1,6 +1,6 @@
 //! Network changes on a real VM, over REST, the wire and a real kernel. QEMU is the gateway of each of the guest's
 //! networks.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use serde_json::{Value, json};
 use std::process::{Command, Output};

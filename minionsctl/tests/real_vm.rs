@@ -1,6 +1,6 @@
 //! The whole system with a real guest kernel and AF_VSOCK: VMs under QEMU, minionsd in this process, and minionsctl
 //! as a user runs it.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -40,9 +40,9 @@ fn minionsctl(args: &[&str]) -> Output {
 #[track_caller]
 fn succeeds(args: &[&str]) -> String {
     let output = minionsctl(args);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    stdout
 }
 
 async fn shell(daemon: &TestDaemon, script: &str) -> Reply {
@@ -228,8 +228,11 @@ async fn no_user_of_the_guest_is_served_or_can_take_the_agents_port() {
         for user in ["alice", "root"] {
             let probe =
                 format!("su -s /bin/sh {user} -c 'vsock-probe connect {target} {AGENT_PORT}'");
-            let said = printed(&daemon, &probe).await;
-            assert!(matches!(said.as_str(), "closed" | "refused"), "{user} to {target}: {said}");
+            let answer = printed(&daemon, &probe).await;
+            assert!(
+                matches!(answer.as_str(), "closed" | "refused"),
+                "{user} to {target}: {answer}"
+            );
         }
     }
     let bind = format!("su -s /bin/sh alice -c 'vsock-probe bind {AGENT_PORT}'");
@@ -300,8 +303,8 @@ async fn a_guest_powers_off_after_it_has_accepted_the_request() {
     refused.assert_problem(422, "invalid_request");
     assert_eq!(refused.json["field"], "action");
     assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.status, 200);
-    let said = succeeds(&["--host", &daemon.host(), "poweroff", VM]);
-    assert!(said.contains("powered off"), "{said}");
+    let stdout = succeeds(&["--host", &daemon.host(), "poweroff", VM]);
+    assert!(stdout.contains("powered off"), "{stdout}");
     vm.wait_for_end(BOOT).unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -313,8 +316,8 @@ async fn a_base_host_tool_drives_the_agent_in_the_vm() {
         let mut python = Command::new("python3");
         let output = python.arg(&script).arg(vm.socket_path()).args(args).stdin(Stdio::null());
         let output = output.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
         serde_json::from_slice(&output.stdout).unwrap()
     };
     assert_eq!(host(&["health"])["hostname"], VM);
@@ -356,8 +359,8 @@ async fn the_openapi_document_is_valid_and_the_daemon_conforms_to_it() {
     // Once with generated VM names, once with the name of the VM in every call.
     for config in [String::new(), format!("[parameters]\n\"path.vm\" = \"{VM}\"\n")] {
         std::fs::write(dir.path().join("schemathesis.toml"), config).unwrap();
-        let said = passes(schemathesis(&daemon, &document).current_dir(dir.path()));
-        println!("{said}");
+        let report = passes(schemathesis(&daemon, &document).current_dir(dir.path()));
+        println!("{report}");
     }
     assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.status, 200);
 }
@@ -411,11 +414,11 @@ missing = get_health.sync(client=client, vm="nope")
 assert isinstance(missing, Problem) and missing.code == "vm_not_found", missing
 print("three calls and a problem")
 "#;
-    let said = passes(python_tool("python").current_dir(dir.path()).args([
+    let stdout = passes(python_tool("python").current_dir(dir.path()).args([
         "-c",
         script,
         &daemon.host(),
         VM,
     ]));
-    assert_eq!(said, "three calls and a problem\n");
+    assert_eq!(stdout, "three calls and a problem\n");
 }

@@ -1,5 +1,5 @@
 //! A minionsd with TLS, as from another machine: CA bundle, token and client certificate.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use minionsd::Daemon;
 use minionsd::config::{TlsFiles, TokenFile};
@@ -88,9 +88,9 @@ fn certify(dir: &Path) {
 }
 
 #[track_caller]
-fn fails(output: &Output, said: &str) {
+fn fails(output: &Output, expected: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && error.contains(said), "{error}");
+    assert!(!output.status.success() && error.contains(expected), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

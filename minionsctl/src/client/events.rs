@@ -94,12 +94,12 @@ impl Events<'_> {
 
     fn message(&mut self) -> Result<Told, Failure> {
         let (kind, data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
-        let told = if kind == RESET {
+        let message = if kind == RESET {
             serde_json::from_str(&data).map(Told::Reset)
         } else {
             serde_json::from_str(&data).map(|event| Told::Event(Box::new(event)))
         };
-        told.map_err(|error| self.client.not_minionsd(error.to_string()))
+        message.map_err(|error| self.client.not_minionsd(error.to_string()))
     }
 
     /// Reads the next line, without its end.

@@ -61,7 +61,7 @@ async fn direct(
     }
     change.plan()?;
     let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    // A restricted agent reports by itself what it refuses.
+    // A restricted agent reports what it refuses in its reply.
     let supported = health.agent.is_some_and(|agent| {
         agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
     });

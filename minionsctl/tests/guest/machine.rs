@@ -48,8 +48,8 @@ impl Disk {
         for owned in [&disk.path, &disk.path.parent().unwrap().to_owned()] {
             chown(owned, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let said = disk.install(&layout);
-        assert!(said.contains("move /etc/systemd/network/10-vm.network"), "{said}");
+        let plan = disk.install(&layout);
+        assert!(plan.contains("move /etc/systemd/network/10-vm.network"), "{plan}");
         disk
     }
 
@@ -73,9 +73,9 @@ impl Disk {
             .arg("--agent")
             .arg(kit.path().join("minions-agent"))
             .arg(&disk);
-        let said = run(&mut install);
+        let output = run(&mut install);
         run(Command::new("mv").arg(&disk).arg(&self.path));
-        String::from_utf8(said.stdout).unwrap()
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn put(&self, content: &[u8], path: &str, mode: &str) {
@@ -183,7 +183,7 @@ impl Machine {
 
     /// Waits until the script prints something, and returns it.
     pub(crate) fn until_printed(&self, script: &str) -> String {
-        wait_until(script, SOON, || Ok(Some(self.printed(script)).filter(|said| !said.is_empty())))
+        wait_until(script, SOON, || Ok(Some(self.printed(script)).filter(|text| !text.is_empty())))
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -216,7 +216,7 @@ pub(crate) fn minionsctl(socket: &Path, args: &[&str]) -> Output {
 #[track_caller]
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
     output
 }

@@ -19,15 +19,15 @@ fn the_socket_unit_holds_the_port_and_starts_the_agent_for_a_caller() {
     let mut machine = Machine::debian(&disk, "port");
     let first = machine.instance();
     machine.printed(TRY_TO_SQUAT);
-    let said = machine
+    let result = machine
         .vm
         .wait_until("the squatter is done", SOON, |vm| {
             let log = vm.serial_log();
             let line = log.lines().find_map(|line| line.split_once("squatter: "));
-            Ok::<_, RigError>(line.map(|(_, said)| said.trim().to_owned()))
+            Ok::<_, RigError>(line.map(|(_, result)| result.trim().to_owned()))
         })
         .unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(said, "inactive refused bound inactive");
+    assert_eq!(result, "inactive refused bound inactive");
     // The agent is still stopped; this connection starts it.
     assert_ne!(machine.instance(), first);
 }

@@ -59,9 +59,9 @@ fn a_wrong_gateway_and_a_silent_host_leave_the_old_network() {
 
     let refused = minionsctl(socket, &[&WRONG[..], &["--verify", "gateway"]].concat());
     assert!(!refused.status.success(), "{refused:?}");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned()
+    let output = String::from_utf8_lossy(&refused.stderr).into_owned()
         + &String::from_utf8_lossy(&refused.stdout);
-    assert!(said.contains("10.0.2.77") && said.contains("as it was before"), "{said}");
+    assert!(output.contains("10.0.2.77") && output.contains("as it was before"), "{output}");
     is_again(&machine, &before);
     machine.printed("ping -c 1 -W 5 10.0.2.2");
 

@@ -1,5 +1,6 @@
-//! The stream of an exec against a scripted minionsd, for faults that a real one does not produce at the right moment.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! The stream of an exec against a scripted minionsd, for faults that a real one does not produce at the right
+//! moment.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 mod peer;
 

@@ -1,5 +1,5 @@
-//! `minionsctl doctor VM`: checks the layers from minionsd to the guest's name servers, and prints which one is broken
-//! and what to do.
+//! `minionsctl doctor VM`: checks the layers from minionsd to the guest's name servers, and prints which one is
+//! broken and what to do.
 
 mod examine;
 mod finding;
