@@ -4,9 +4,9 @@
 mod callers;
 
 use callers::{GROUP, OTHER, TOKEN, User};
+use minionsd::config::TokenFile;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use minionsd::config::TokenFile;
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
