@@ -1,10 +1,11 @@
 //! What all connections of one agent share.
 
 use crate::capability::{Capabilities, Capability};
-use crate::exec::Executor;
+use crate::exec::{Executor, ProgramGroups};
 use crate::identity::{Identity, IdentityError};
 use crate::net::Network;
 use crate::ops::report_status::Vitals;
+use crate::protection::ProgramDefaults;
 use crate::session;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +32,10 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Where things lie until the next boot: `/run`.
     pub run_dir: PathBuf,
+    /// What programs are started with instead of the agent's own priority.
+    pub programs: ProgramDefaults,
+    /// Where the control groups of programs are made.
+    pub groups: ProgramGroups,
 }
 
 impl Default for Config {
@@ -41,6 +46,8 @@ impl Default for Config {
             exec_user: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             run_dir: PathBuf::from("/run"),
+            programs: ProgramDefaults::default(),
+            groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
         }
     }
 }
@@ -85,7 +92,12 @@ impl Agent {
             capabilities: config.capabilities,
             identity: Identity::mint()?,
             connections: Semaphore::new(MAX_CONNECTIONS),
-            executor: Executor::new(config.exec_timeout, config.exec_user),
+            executor: Executor::new(
+                config.exec_timeout,
+                config.exec_user,
+                config.programs,
+                config.groups,
+            ),
             network: Network::new(
                 config.resolv_conf,
                 &config.run_dir,

@@ -4,6 +4,9 @@
 //! all. A guest that nobody should run commands in starts its agent with `--allow health,status`.
 
 use minions_proto::Request;
+use minions_proto::message::{
+    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, POWER_FEATURE,
+};
 use std::str::FromStr;
 
 /// One kind of request, by the name it has on the command line.
@@ -24,6 +27,15 @@ pub enum Capability {
     /// `power`: end the guest, or start it anew.
     Power,
 }
+
+/// Names in `features`, and what an agent must serve to announce them.
+const FEATURES: [(Capability, &str); 5] = [
+    (Capability::Exec, EXEC_FEATURE),
+    (Capability::Exec, EXEC_LIMITS_FEATURE),
+    (Capability::Network, NETWORK_FEATURE),
+    (Capability::Clock, CLOCK_FEATURE),
+    (Capability::Power, POWER_FEATURE),
+];
 
 impl Capability {
     pub(crate) const ALL: [Self; 7] = [
@@ -95,6 +107,22 @@ impl Capabilities {
         Capability::ALL.into_iter().filter(|one| !of_the_machine.contains(one)).collect()
     }
 
+    /// Names of the features that are served.
+    pub(crate) fn features(self) -> Vec<String> {
+        let served = FEATURES.iter().filter(|(capability, _)| self.contain(*capability));
+        served.map(|(_, feature)| (*feature).to_owned()).collect()
+    }
+
+    /// Names of the capabilities, or `None` if there are all.
+    pub(crate) fn names(self) -> Option<Vec<String>> {
+        let names = || self.iter().map(|one| one.name().to_owned()).collect();
+        (self != Self::all()).then(names)
+    }
+
+    fn iter(self) -> impl Iterator<Item = Capability> {
+        Capability::ALL.into_iter().filter(move |one| self.contain(*one))
+    }
+
     /// Whether requests of this kind are answered.
     #[must_use]
     pub fn contain(self, capability: Capability) -> bool {
@@ -147,6 +175,20 @@ mod tests {
         assert!(!some.contain(Capability::Exec));
         let every = Capability::ALL.map(Capability::name).join(",");
         assert_eq!(every.parse(), Ok(Capabilities::all()));
+        assert_eq!(Capability::ALL.map(Capability::name), minions_proto::message::OPERATIONS);
+    }
+
+    #[test]
+    fn features_are_those_of_the_allowed_capabilities() {
+        let of = |list: &str| list.parse::<Capabilities>().unwrap();
+        assert_eq!(of("health,status").features(), Vec::<String>::new());
+        assert_eq!(of("health,exec,clock").features(), ["exec2", "exec_limits", "clock"]);
+        assert_eq!(
+            Capabilities::all().features(),
+            ["exec2", "exec_limits", "network2", "clock", "power"]
+        );
+        assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);
+        assert_eq!(Capabilities::all().names(), None);
     }
 
     #[test]

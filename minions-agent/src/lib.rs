@@ -30,10 +30,13 @@
 //! * `replace_file`: a file is either the old one or the new one, never a mixture.
 //! * `power`: the guest's end.
 //! * [`privileges`]: what root may do that this agent will never need.
+//! * [`protection`]: what keeps the agent alive and answering beside its programs.
+//! * `cgroup`: the tree of control groups.
 //! * `identity`: which boot and which agent this is.
 
 pub mod agent;
 pub mod capability;
+mod cgroup;
 mod exec;
 mod files;
 mod identity;
@@ -44,6 +47,7 @@ mod net;
 mod ops;
 mod power;
 pub mod privileges;
+pub mod protection;
 mod replace_file;
 mod session;
 pub mod supervision;
@@ -51,3 +55,4 @@ mod watched;
 
 pub use agent::{Agent, Config, StartError};
 pub use capability::{Capabilities, Capability};
+pub use exec::ProgramGroups;

@@ -3,7 +3,8 @@
 use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::listen::{Listen, Listener};
 use minions_agent::log::Log;
-use minions_agent::privileges;
+use minions_agent::privileges::{self, PrivilegeError};
+use minions_agent::protection::{self, Protection, inherited};
 use minions_agent::supervision::Supervision;
 use minions_agent::{Agent, Capabilities, Config, init};
 use std::fmt;
@@ -45,8 +46,7 @@ enum Asked {
 }
 
 struct Options {
-    listen: Option<Listen>,
-    allow: Option<Capabilities>,
+    listen: Listen,
     config: Config,
     level: Level,
 }
@@ -65,18 +65,37 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn main() -> ExitCode {
-    // Before there is a second thread.
+    // All of this before there is a second thread.
+    inherited::forget();
     if let Some(options) = init::asked(std::env::args_os()) {
         let Err(error) = init::run(&options);
         return ended(Err(run_failure(error)), &Log::to_standard_error());
     }
+    let asked = parse(Parser::from_env());
+    let prepared = asked.map(|asked| match asked {
+        Asked::Print(text) => Prepared::Print(text),
+        Asked::Serve(options) => {
+            let protection = protection::raise(options.listen.is_of_guest());
+            // Last: what protects takes privileges.
+            let kept = privileges::keep_for(options.config.capabilities);
+            Prepared::Serve(options, protection, kept)
+        }
+    });
     let log = Log::to_standard_error();
-    let done = match parse(Parser::from_env()) {
-        Ok(Asked::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
-        Ok(Asked::Serve(options)) => run(options, &log),
+    let done = match prepared {
+        Ok(Prepared::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
+        Ok(Prepared::Serve(options, protection, kept)) => {
+            kept.map_err(run_failure).and_then(|()| run(options, protection, &log))
+        }
         Err(error) => Err(Failure::Usage(error)),
     };
     ended(done, &log)
+}
+
+/// What the command line asks for, as far as it must be done by the only thread.
+enum Prepared {
+    Serve(Options, Protection, Result<(), PrivilegeError>),
+    Print(String),
 }
 
 fn ended(done: Result<(), Failure>, log: &Log) -> ExitCode {
@@ -113,17 +132,17 @@ fn run_failure(error: impl std::error::Error + 'static) -> Failure {
 }
 
 fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let mut options =
-        Options { listen: None, allow: None, config: Config::default(), level: Level::INFO };
+    let (mut listen, mut allow) = (None::<Listen>, None::<Capabilities>);
+    let (mut config, mut level) = (Config::default(), Level::INFO);
     while let Some(argument) = line.next()? {
         match argument {
-            Arg::Long("listen") => options.listen = Some(line.value()?.parse()?),
-            Arg::Long("allow") => options.allow = Some(line.value()?.parse()?),
+            Arg::Long("listen") => listen = Some(line.value()?.parse()?),
+            Arg::Long("allow") => allow = Some(line.value()?.parse()?),
             Arg::Long("exec-timeout") => {
-                options.config.exec_timeout = seconds(line.value()?.parse()?)?;
+                config.exec_timeout = seconds(line.value()?.parse()?)?;
             }
-            Arg::Long("exec-user") => options.config.exec_user = Some(line.value()?.string()?),
-            Arg::Long("log-level") => options.level = line.value()?.parse()?,
+            Arg::Long("exec-user") => config.exec_user = Some(line.value()?.string()?),
+            Arg::Long("log-level") => level = line.value()?.parse()?,
             Arg::Long("version") | Arg::Short('V') => {
                 let version = concat!("minions-agent ", env!("CARGO_PKG_VERSION"), "\n");
                 return Ok(Asked::Print(version.to_owned()));
@@ -132,7 +151,9 @@ fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Asked::Serve(options))
+    let listen = listen.unwrap_or_else(Listen::by_environment);
+    config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
+    Ok(Asked::Serve(Options { listen, config, level }))
 }
 
 /// A limit of nothing would end every program at its start.
@@ -143,8 +164,8 @@ fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
     }
 }
 
-fn run(options: Options, log: &Log) -> Result<(), Failure> {
-    let Options { listen, allow, mut config, level } = options;
+fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failure> {
+    let Options { listen, mut config, level } = options;
     log.take_panics();
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -152,9 +173,11 @@ fn run(options: Options, log: &Log) -> Result<(), Failure> {
         .with_ansi(false)
         .with_target(false)
         .init();
-    let listen = listen.unwrap_or_else(Listen::by_environment);
-    config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
-    privileges::keep_for(config.capabilities).map_err(run_failure)?;
+    for failure in &protection.failures {
+        tracing::warn!("not protected from the agent's programs: {failure}");
+    }
+    config.programs = protection.programs;
+    config.groups = listen.program_groups();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(KEEP_THREADS)
@@ -180,12 +203,8 @@ fn run(options: Options, log: &Log) -> Result<(), Failure> {
     served
 }
 
-/// Only VSOCK is sure to be a guest's.
 fn default_capabilities(listen: &Listen) -> Capabilities {
-    match listen {
-        Listen::Hybrid(_) => Capabilities::without_the_machine(),
-        Listen::Vsock(_) | Listen::Activated => Capabilities::all(),
-    }
+    if listen.is_of_guest() { Capabilities::all() } else { Capabilities::without_the_machine() }
 }
 
 /// Ready at SIGTERM or SIGINT.

@@ -60,7 +60,7 @@ async fn input_comes_back_through_cat_while_both_ends_are_full() {
     let noise = noise(5_000_000);
     let start = ExecStart { command: "cat".into(), stdin: true, ..ExecStart::default() };
     let stream = Stream::open(&agent, &start).await.unwrap();
-    let mut client = ExecClient::new(&stream.attached, Instant::now());
+    let mut client = ExecClient::new(&stream.attached, Instant::now()).unwrap();
     let (socket, mut decoder) = stream.into_parts();
     let (mut read, mut write) = socket.into_split();
     let (mut source, mut echoed, mut out) = (&noise[..], Vec::new(), bytes::BytesMut::new());
@@ -97,6 +97,28 @@ async fn input_comes_back_through_cat_while_both_ends_are_full() {
     };
     assert_eq!(ended.outcome, Outcome::Exited { code: 0 });
     assert!(echoed == noise, "{} bytes came back", echoed.len());
+}
+
+#[tokio::test]
+async fn a_host_that_leaves_and_closes_without_reading_ends_its_program_at_once() {
+    // Sooner than the grace for a lost host, 15 s.
+    const AT_ONCE: Duration = Duration::from_secs(10);
+    let agent = RunningAgent::start().await;
+    for round in 0..20 {
+        let id: minions_proto::message::ExecId = format!("yes-{round}").parse().unwrap();
+        let start = ExecStart { id: Some(id.clone()), ..sh("exec yes") };
+        let stream = Stream::open(&agent, &start).await.unwrap();
+        let (mut socket, _) = stream.into_parts();
+        socket.read_exact(&mut [0; 4096]).await.unwrap();
+        let mut leave = bytes::BytesMut::new();
+        minions_proto::channel::Message::host(&HostControl::Leave).encode(&mut leave);
+        socket.write_all(&leave).await.unwrap();
+        drop(socket);
+        let inspect = ExecInspect { id, wait_ms: Some(10_000) };
+        let info = tokio::time::timeout(AT_ONCE, agent.call(&inspect)).await;
+        let ended = info.is_ok_and(|info| info.unwrap().outcome.is_some());
+        assert!(ended, "round {round}: the agent never read `leave`");
+    }
 }
 
 #[tokio::test]
@@ -200,7 +222,7 @@ async fn more_input_than_the_window_is_refused_and_harms_nothing() {
     assert_eq!(refusal.code, Some(ErrorCode::BadRequest));
     stream.control(HostControl::Signal { signal: "KILL".parse().unwrap() }).await;
     let ended = stream.collect().await.ended.unwrap();
-    assert_eq!(ended.outcome, Outcome::Signaled { signal: 9, core: false });
+    assert_eq!(ended.outcome, Outcome::Signaled { signal: 9, core: false, reason: None });
 }
 
 #[tokio::test]
@@ -274,7 +296,7 @@ async fn a_terminal_is_resized_interrupted_and_ended() {
     stream.until("up").await;
     stream.send(Channel::Stdin, b"\x03").await;
     let ended = stream.collect().await.ended.unwrap();
-    assert_eq!(ended.outcome, Outcome::Signaled { signal: 2, core: false });
+    assert_eq!(ended.outcome, Outcome::Signaled { signal: 2, core: false, reason: None });
 }
 
 #[tokio::test]

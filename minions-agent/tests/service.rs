@@ -127,3 +127,105 @@ async fn programs_that_name_no_user_run_as_the_one_of_the_command_line() {
     let refused = agent.call(&id).await.unwrap_err();
     assert_eq!(refused.code, Some(minions_proto::ErrorCode::UserNotFound), "{refused:?}");
 }
+
+/// An agent behind a program that prepares what it inherits.
+async fn behind(words: &[&str]) -> RunningAgent {
+    RunningAgent::with(|listen| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args([BINARY, "--log-level", "error", "--listen", listen]);
+        command
+    })
+    .await
+}
+
+async fn shell(agent: &RunningAgent, script: &str) -> minions_proto::message::ExecReply {
+    let args = ["-c", script].map(str::to_owned).into();
+    agent.call(&Exec { command: "sh".into(), args, timeout_ms: None }).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_agent_whose_parent_ignores_sigchld_loses_no_program() {
+    let agent = behind(&["env", "--ignore-signal=CHLD"]).await;
+    assert_eq!(shell(&agent, "exit 3").await.exit_code, 3);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_started_with_blocked_signals_hears_them() {
+    let mut agent = behind(&["env", "--block-signal"]).await;
+    assert!(support::terminate(&mut agent).await.success());
+}
+
+#[tokio::test]
+async fn programs_get_neither_descriptors_nor_umask_of_the_agents_parent() {
+    let agent = behind(&["sh", "-c", "umask 077; exec 7</dev/null; exec \"$0\" \"$@\""]).await;
+    let seen = shell(&agent, "umask; ls /proc/self/fd | tr '\\n' ' '").await.stdout;
+    // The fourth is the directory that `ls` reads.
+    assert_eq!(seen, "0022\n0 1 2 3 ");
+}
+
+#[tokio::test]
+async fn programs_get_nothing_that_a_service_manager_tells_the_agent() {
+    const TOLD: [&str; 8] = [
+        "SYSTEMD_EXEC_PID",
+        "MEMORY_PRESSURE_WATCH",
+        "CREDENTIALS_DIRECTORY",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
+        "CACHE_DIRECTORY",
+        "LOGS_DIRECTORY",
+        "CONFIGURATION_DIRECTORY",
+    ];
+    let agent = RunningAgent::with(|listen| {
+        let mut command = support::agent_command(listen);
+        command.envs(TOLD.map(|name| (name, "x"))).env("KEPT", "x");
+        command
+    })
+    .await;
+    let seen = shell(&agent, "env").await.stdout;
+    let names: Vec<_> = seen.lines().filter_map(|line| line.strip_suffix("=x")).collect();
+    assert_eq!(names, ["KEPT"]);
+}
+
+/// Nice value and `oom_score_adj` of a process, and the nice values of its threads.
+const STANDING: &str = "read -r pid _ </proc/$PPID/stat
+    for thread in /proc/$pid/task/*; do cut -d' ' -f19 $thread/stat; done | sort -u | tr '\\n' ' '
+    cat /proc/$pid/oom_score_adj; cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj";
+
+#[tokio::test]
+async fn the_agent_is_preferred_and_its_programs_are_not() {
+    // As a unit, a shell, and somebody who wants all of it to yield would start it.
+    for (preparation, score, program) in [
+        ("echo -900 >/proc/self/oom_score_adj", 0, "0\n0\n"),
+        (":", 0, "0\n0\n"),
+        ("echo 300 >/proc/self/oom_score_adj; renice -n 5 $$ >/dev/null", 300, "5\n300\n"),
+    ] {
+        // CAP_SYS_RESOURCE is 24; a container lacks it, and real VMs are tested as well.
+        let may_lower = field("self", "CapEff") & 1 << 24 != 0;
+        let agent_score = if may_lower { -900 } else { score };
+        let script = format!("{{ {preparation}; }} 2>/dev/null; exec \"$0\" \"$@\"");
+        let agent = behind(&["sh", "-c", &script]).await;
+        let seen = shell(&agent, STANDING).await.stdout;
+        assert_eq!(seen, format!("-20 {agent_score}\n{program}"), "{preparation}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_privileges_serves_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    rustix::fs::chown(dir.path(), Some(rustix::process::Uid::from_raw(65534)), None).unwrap();
+    let socket = dir.path().join("agent.sock");
+    let binary = dir.path().join("minions-agent");
+    std::fs::copy(BINARY, &binary).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups", "--"]).arg(&binary);
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let _agent = Ended(
+        command.args(["--listen", &support::listen_value(&socket)]).stderr(log).spawn().unwrap(),
+    );
+    support::until("the agent listens", async || socket.exists().then_some(())).await;
+    assert!(!hostname(&socket).await.is_empty());
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    for what in ["set oom_score_adj to -900", "set the nice value to -20"] {
+        assert_eq!(log.matches(what).count(), 1, "{log}");
+    }
+}

@@ -6,6 +6,7 @@ mod support;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::handshake::HandshakeError;
 use minions_proto::hybrid::{self, DialError};
+use minions_proto::message::HealthCheck;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -80,6 +81,7 @@ async fn a_frame_that_is_no_request_is_refused_and_the_connection_lives() {
     let mut stream = agent.stream().await;
     let deep = "[".repeat(100_000);
     let nested = format!(r#"{{"type":"health_check","x":{deep}"#);
+    let ignored = format!(r#"{{"type":"health_check","x":{deep}{}}}"#, "]".repeat(100_000));
     for (payload, code) in [
         (&b"junk"[..], "bad_request"),
         (b"", "bad_request"),
@@ -99,6 +101,7 @@ async fn a_frame_that_is_no_request_is_refused_and_the_connection_lives() {
         (br#"{"type":"HEALTH_CHECK"}"#, "unsupported"),
         (deep.as_bytes(), "bad_request"),
         (nested.as_bytes(), "bad_request"),
+        (ignored.as_bytes(), "bad_request"),
         (&vec![b' '; MAX_FRAME_LEN], "bad_request"),
     ] {
         let shown = String::from_utf8_lossy(&payload[..payload.len().min(60)]).into_owned();
@@ -233,6 +236,31 @@ async fn what_is_not_allowed_is_forbidden() {
         assert_eq!((&answer["status"], &answer["code"]), (&json!("error"), &json!("forbidden")));
     }
     assert_alive(&mut stream).await;
+}
+
+#[tokio::test]
+async fn an_agent_announces_only_what_it_serves() {
+    for (flags, features, allowed) in [
+        (&["--allow", "health,status"][..], &[][..], Some(&["health", "status"][..])),
+        (&["--allow", "health,exec"], &["exec2", "exec_limits"], Some(&["health", "exec"])),
+        // On a hybrid socket it is in no guest, as far as it knows.
+        (
+            &[],
+            &["exec2", "exec_limits", "network2"],
+            Some(&["health", "status", "network", "exec", "write_file"]),
+        ),
+        (
+            &["--allow", "health,status,network,exec,write_file,clock,power"],
+            &["exec2", "exec_limits", "network2", "clock", "power"],
+            None,
+        ),
+    ] {
+        let agent = RunningAgent::with_flags(flags).await;
+        let about = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap();
+        assert_eq!(about.features, features, "{flags:?}");
+        let allowed = allowed.map(|all| all.iter().map(|&one| one.to_owned()).collect());
+        assert_eq!(about.allowed, allowed, "{flags:?}");
+    }
 }
 
 #[tokio::test]

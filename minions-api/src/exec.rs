@@ -64,6 +64,21 @@ pub struct ExecRequest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "openapi", schema(example = json!({"nofile": 1024})))]
     pub rlimits: BTreeMap<String, u64>,
+    /// Bytes of memory that the program and everything that it starts may use together. Beyond that the
+    /// guest's kernel ends it (`outcome.reason` is `oom`). Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(minimum = 1, maximum = 9_223_372_036_854_775_807_u64, example = 268_435_456)
+    )]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads of the program that there may be at once, itself included. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(minimum = 1, maximum = 9_223_372_036_854_775_807_u64, example = 64)
+    )]
+    pub pids: Option<u64>,
     /// Bytes of each stream that a collected result keeps, half of them from the stream's beginning
     /// and half from its end. Default: 10 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,6 +228,9 @@ pub enum Outcome {
         signal: i32,
         /// Whether it dumped core.
         core: bool,
+        /// Why, where the agent knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<SignalReason>,
     },
     /// Ended because its time was up.
     TimedOut,
@@ -229,6 +247,17 @@ pub enum Outcome {
         /// Why not.
         reason: String,
     },
+}
+
+/// Why a program was ended by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SignalReason {
+    /// The guest kernel's out-of-memory killer chose it, or a process that it had started.
+    Oom,
+    /// Another reason, known to a newer agent.
+    Other,
 }
 
 /// Why a program could not be started.
@@ -382,6 +411,10 @@ pub struct ExecInfo {
     pub stderr_kept_from: u64,
     /// Bytes of input that have arrived for it.
     pub stdin_bytes: u64,
+    /// Whether it runs although the agent has told it to end: at its time limit, by `DELETE`, or because its client
+    /// is gone. A program that waits in the guest's kernel can ignore every signal. Absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_requested: Option<bool>,
     /// The exit status as a shell would show it. Absent while it runs, like all below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -391,6 +424,9 @@ pub struct ExecInfo {
     /// What it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Processes of an exec that ended or was lost which run on. `DELETE` ends them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_running: Option<u64>,
 }
 
 /// Whether an exec runs.
@@ -402,6 +438,9 @@ pub enum ExecState {
     Running,
     /// It has ended.
     Ended,
+    /// The agent lost it, because the agent was restarted: `outcome.reason` says when. It may run on
+    /// (`left_running`), can be sent signals and deleted; its output and its end are not known.
+    Lost,
 }
 
 /// `POST /vms/{vm}/execs/{id}/signal`.

@@ -32,8 +32,12 @@ pub struct AgentInfo {
     pub version: String,
     /// The wire protocol that it speaks.
     pub protocol: u32,
-    /// What it can do beyond that number.
+    /// What it can do beyond that number. What it refuses is not in it.
     pub features: Vec<String>,
+    /// The operations that it serves, if it was started without some of them (`minions-agent --allow`): `health`,
+    /// `status`, `network`, `exec`, `write_file`, `clock`, `power`. Absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<String>>,
     /// Changes when the guest reboots.
     pub boot_id: String,
     /// Changes when the agent restarts.

@@ -18,7 +18,8 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(example = "10.0.0.1"))]
     pub gateway: Option<String>,
-    /// Name servers, at most 16. None: the guest's resolver configuration stays as it is.
+    /// Name servers, at most 16. None: the guest's resolver configuration stays as it is. A link-local one has the
+    /// form `fe80::1%eth0`; without the interface it belongs to the only interface of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(max_items = 16, example = json!(["1.1.1.1"])))]
     pub dns: Vec<String>,
@@ -31,7 +32,7 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     pub routes: Option<Vec<RouteRequest>>,
-    /// Domains in which short names are looked up, at most 16. Goes with `dns`.
+    /// Domains in which short names are looked up, at most 16. Goes with `dns`. Absent: they stay; empty: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_items = 16, example = json!(["example.org"])))]
     pub search: Option<Vec<String>>,
@@ -43,8 +44,9 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 64, example = "web-1"))]
     pub hostname: Option<String>,
-    /// What must hold afterwards; if it doesn't, everything is put back. Absent: all but `dns` with
-    /// `interfaces`, nothing with `ip`.
+    /// Checks after the change; if one fails, everything is put back. Absent: with `interfaces`, all except
+    /// `dns` that have something to check; with `ip`, none. A check that is named here and has nothing to
+    /// check is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Vec<Check>>,
     /// Everything is put back after so many milliseconds, unless the change is confirmed.
@@ -61,7 +63,7 @@ pub struct NetworkRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InterfaceRequest {
-    /// The guest kernel's name for it.
+    /// The guest kernel's name for it, or an alternative one (altname).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(example = "eth0"))]
     pub name: Option<String>,
@@ -118,9 +120,9 @@ pub enum Check {
     Link,
     /// The addresses are there, usable, and nobody else on the link has them.
     Addresses,
-    /// The kernel would reach each gateway over its interface, without a further hop.
+    /// The kernel reaches the next hop of each default route over its interface, without a further hop.
     Route,
-    /// Each gateway answers (ARP, neighbour discovery).
+    /// The next hop of each default route answers (ARP, neighbour discovery).
     Gateway,
     /// A name server answers.
     Dns,
@@ -147,9 +149,13 @@ pub struct NetworkApplied {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(example = "systemd_resolved"))]
     pub dns_owner: Option<String>,
-    /// The checks that were made, and passed.
+    /// Checks that had something to check and passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Vec<Check>>,
+    /// Risks to a change that was made: a journal that could not be written, a network service of the guest
+    /// that may undo the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
     /// The change waits for its confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
@@ -159,7 +165,7 @@ pub struct NetworkApplied {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkDiff {
-    /// `link`, `mtu`, `accept_ra`, `address`, `route`, `dns`, `search`, `hostname`.
+    /// `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`, `search`, `hostname`.
     #[cfg_attr(feature = "openapi", schema(example = "address"))]
     pub what: String,
     /// Of which interface, where it is one's.

@@ -14,6 +14,7 @@
 
 use crate::AgentError;
 use crate::frame::{MAX_FRAME_LEN, PREFIX_LEN};
+use crate::json;
 use crate::message::{Outcome, Signal, Usage};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -246,7 +247,7 @@ impl Message {
     ///
     /// [`ChannelError::Control`].
     pub fn agent_control(&self) -> Result<AgentControl, ChannelError> {
-        serde_json::from_slice(&self.payload).map_err(ChannelError::Control)
+        json::from_slice(&self.payload).map_err(ChannelError::Control)
     }
 
     /// What an agent reads on channel 3.
@@ -255,7 +256,7 @@ impl Message {
     ///
     /// [`ChannelError::Control`].
     pub fn host_control(&self) -> Result<HostControl, ChannelError> {
-        serde_json::from_slice(&self.payload).map_err(ChannelError::Control)
+        json::from_slice(&self.payload).map_err(ChannelError::Control)
     }
 }
 

@@ -35,6 +35,8 @@ pub enum ErrorCode {
     ExecConflict,
     /// The exec has ended already.
     ExecEnded,
+    /// The exec was told to end and has not ended.
+    ExecNotEnded,
     /// Another host took the stream over.
     TakenOver,
     /// The program could not be started for another reason (`errno` says which).
@@ -116,6 +118,16 @@ impl AgentError {
             step: None,
             restored: None,
         }
+    }
+
+    /// The refusal of an operation that the agent was started without.
+    #[must_use]
+    pub fn not_allowed(operation: &str) -> Self {
+        let message = format!(
+            "this agent was started without `{operation}`; to permit it, add `{operation}` to the option --allow of \
+             minions-agent in the guest"
+        );
+        Self::new(ErrorCode::Forbidden, message)
     }
 
     /// Adds the kernel's error number.

@@ -24,9 +24,9 @@ use std::time::Instant;
 /// Bytes received after which an ack is due. A fraction of what an agent keeps for its client.
 const ACK_AFTER: u64 = 128 * 1024;
 
-/// No program writes or reads as much: 4 EiB. An agent that says otherwise is wrong, and must not make
-/// our sums overflow.
-const MAX_OFFSET: u64 = 1 << 62;
+/// Largest offset that an agent may name: 2⁵³ − 1, which every JSON reader holds exactly. A program that writes
+/// 1 GB/s gets there after a hundred days.
+pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
 /// What a message means to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,14 @@ pub enum StreamError {
         theirs: u64,
         /// By us.
         ours: u64,
+    },
+    /// An offset that no program reaches.
+    #[error("the agent is at offset {offset} of {what}, which no program reaches")]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// By the agent.
+        offset: u64,
     },
     /// Too many messages that carry nothing.
     #[error(transparent)]
@@ -95,6 +103,31 @@ struct Input {
     close_sent: bool,
 }
 
+/// Checks the offsets at which a stream begins.
+///
+/// # Errors
+///
+/// [`StreamError::TooLarge`]; [`StreamError::Offset`] if more input was taken than has arrived.
+pub fn check_attached(attached: &ExecAttached) -> Result<(), StreamError> {
+    let ExecAttached { stdout, stderr, stdin, stdin_acked, .. } = *attached;
+    check_offset("stdout", stdout)?;
+    check_offset("stderr", stderr)?;
+    check_offset("stdin", stdin)?;
+    if stdin_acked > stdin {
+        return Err(StreamError::Offset { what: "stdin", theirs: stdin_acked, ours: stdin });
+    }
+    Ok(())
+}
+
+/// Checks an offset that an agent names.
+///
+/// # Errors
+///
+/// [`StreamError::TooLarge`].
+pub fn check_offset(what: &'static str, offset: u64) -> Result<(), StreamError> {
+    if offset > MAX_OFFSET { Err(StreamError::TooLarge { what, offset }) } else { Ok(()) }
+}
+
 /// One exec as its client sees it.
 #[derive(Debug)]
 pub struct ExecClient {
@@ -107,30 +140,30 @@ pub struct ExecClient {
 
 impl ExecClient {
     /// At the beginning of a stream, which is at `now`.
-    #[must_use]
-    pub fn new(attached: &ExecAttached, now: Instant) -> Self {
-        let at = |offset: u64| {
-            let offset = offset.min(MAX_OFFSET);
-            Output { received: offset, acked: offset }
-        };
-        let stdin = attached.stdin.min(MAX_OFFSET);
+    ///
+    /// # Errors
+    ///
+    /// As [`check_attached`].
+    pub fn new(attached: &ExecAttached, now: Instant) -> Result<Self, StreamError> {
+        check_attached(attached)?;
+        let at = |offset: u64| Output { received: offset, acked: offset };
         let input = Input {
             kept: VecDeque::new(),
-            kept_from: stdin,
-            acked: attached.stdin_acked.min(stdin),
-            sent: stdin,
-            end: stdin,
+            kept_from: attached.stdin,
+            acked: attached.stdin_acked,
+            sent: attached.stdin,
+            end: attached.stdin,
             window: attached.stdin_window,
             closed: attached.stdin_closed,
             close_sent: attached.stdin_closed,
         };
-        Self {
+        Ok(Self {
             id: attached.id.clone(),
             stdout: at(attached.stdout),
             stderr: at(attached.stderr),
             empty_messages: EmptyMessageLimit::new(input.acked, now),
             input,
-        }
+        })
     }
 
     /// Which exec.
@@ -192,10 +225,13 @@ impl ExecClient {
     }
 
     fn lost(&mut self, stream: OutputStream, from: u64, to: u64) -> Result<Event, StreamError> {
+        let what = "lost output";
+        check_offset(what, to)?;
         let output = self.output(stream);
-        if from != output.received || !(from..=MAX_OFFSET).contains(&to) {
-            let ours = output.received;
-            return Err(StreamError::Offset { what: "lost output", theirs: from, ours });
+        let ours = output.received;
+        if from != ours || to < from {
+            let theirs = if from == ours { to } else { from };
+            return Err(StreamError::Offset { what, theirs, ours });
         }
         output.received = to;
         Ok(Event::Gap(stream, to - from))
@@ -212,6 +248,13 @@ impl ExecClient {
         self.stdout.acked = self.stdout.received;
         self.stderr.acked = self.stderr.received;
         Some(HostControl::Ack { stdout: self.stdout.received, stderr: self.stderr.received })
+    }
+
+    /// An ack of everything received, whether or not it was acknowledged before: tells the other end that
+    /// this client acknowledges by itself.
+    #[must_use]
+    pub fn offsets(&self) -> HostControl {
+        HostControl::Ack { stdout: self.stdout.acked, stderr: self.stderr.acked }
     }
 
     /// How many bytes of input can be taken at the moment.
@@ -333,153 +376,4 @@ impl Input {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    fn attached(stdin: u64, acked: u64) -> ExecAttached {
-        ExecAttached {
-            id: "x".parse().unwrap(),
-            created: true,
-            pid: 1,
-            stdout: 0,
-            stderr: 0,
-            stdin,
-            stdin_acked: acked,
-            stdin_window: 100,
-            stdin_closed: false,
-        }
-    }
-
-    fn agent(control: &AgentControl) -> Message {
-        Message::agent(control)
-    }
-
-    fn receive(client: &mut ExecClient, message: Message) -> Result<Event, StreamError> {
-        client.receive(message, Instant::now())
-    }
-
-    #[test]
-    fn a_stream_of_messages_that_carry_nothing_is_refused_and_one_of_single_bytes_is_not() {
-        let start = Instant::now();
-        let byte = |channel| Message { channel, payload: Bytes::from_static(b"x") };
-        for empty in [
-            agent(&AgentControl::Heartbeat),
-            agent(&AgentControl::Unknown),
-            agent(&AgentControl::Ack { stdin: 0 }),
-            Message { channel: Channel::Stderr, payload: Bytes::new() },
-        ] {
-            let mut client = ExecClient::new(&attached(0, 0), start);
-            let flood = (0..5_000).map(|_| client.receive(empty.clone(), start));
-            let refused = flood.into_iter().find_map(Result::err);
-            assert!(matches!(refused, Some(StreamError::Empty(_))), "{empty:?}: {refused:?}");
-            for channel in [Channel::Stdout, Channel::Stderr] {
-                assert!((0..5_000).all(|_| client.receive(byte(channel), start).is_ok()));
-            }
-        }
-    }
-
-    #[test]
-    fn an_ack_is_due_after_so_much_or_on_demand() {
-        let mut client = ExecClient::new(&attached(0, 0), Instant::now());
-        assert_eq!(client.ack(true), None);
-        let payload = Bytes::from_static(b"abc");
-        receive(&mut client, Message { channel: Channel::Stderr, payload }).unwrap();
-        assert_eq!(client.ack(false), None);
-        assert_eq!(client.ack(true), Some(HostControl::Ack { stdout: 0, stderr: 3 }));
-        assert_eq!(client.ack(true), None);
-        let payload = Bytes::from(vec![0; 128 * 1024]);
-        receive(&mut client, Message { channel: Channel::Stdout, payload }).unwrap();
-        assert!(client.ack(false).is_some());
-    }
-
-    #[test]
-    fn a_gap_moves_the_offset_and_only_forward_from_where_we_are() {
-        let mut client = ExecClient::new(&attached(0, 0), Instant::now());
-        let gap = |from, to| agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to });
-        assert_eq!(receive(&mut client, gap(0, 7)).unwrap(), Event::Gap(OutputStream::Stdout, 7));
-        assert_eq!(client.received(OutputStream::Stdout), 7);
-        assert!(receive(&mut client, gap(6, 9)).is_err());
-        assert!(receive(&mut client, gap(7, 5)).is_err());
-        assert!(receive(&mut client, gap(7, u64::MAX)).is_err());
-    }
-
-    #[test]
-    fn an_ack_of_what_was_never_sent_is_refused() {
-        let mut client = ExecClient::new(&attached(0, 0), Instant::now());
-        client.push_input(Bytes::from_static(b"abc"));
-        assert!(receive(&mut client, agent(&AgentControl::Ack { stdin: 4 })).is_err());
-        assert!(client.resume(&attached(4, 0)).is_err());
-        let mut later = attached(0, 0);
-        later.stdout = 1;
-        assert!(client.resume(&later).is_err());
-    }
-
-    #[test]
-    fn offsets_that_no_program_reaches_overflow_nothing() {
-        let mut reply = attached(u64::MAX, u64::MAX);
-        (reply.stdout, reply.stderr, reply.stdin_window) = (u64::MAX, u64::MAX, u64::MAX);
-        let mut client = ExecClient::new(&reply, Instant::now());
-        for channel in [Channel::Stdout, Channel::Stderr] {
-            receive(&mut client, Message { channel, payload: Bytes::from_static(b"abc") }).unwrap();
-        }
-        assert!(client.ack(true).is_some());
-        client.push_input(Bytes::from_static(b"abc"));
-        assert_eq!(client.next_input().unwrap().payload, "abc");
-        assert!(client.input_room() > 0);
-    }
-
-    #[test]
-    fn what_another_client_sent_is_neither_sent_again_nor_forgotten_in_the_window() {
-        let mut client = ExecClient::new(&attached(70, 40), Instant::now());
-        assert_eq!(client.input_room(), 70);
-        client.push_input(Bytes::from_static(b"abc"));
-        assert_eq!(client.next_input().unwrap().payload, "abc");
-        receive(&mut client, agent(&AgentControl::Ack { stdin: 60 })).unwrap();
-        client.resume(&attached(72, 65)).unwrap();
-        assert_eq!(client.next_input().unwrap().payload, "c");
-        receive(&mut client, agent(&AgentControl::Ack { stdin: 73 })).unwrap();
-        assert_eq!(client.input_room(), 100);
-    }
-
-    proptest! {
-        /// Whatever was on its way when connections broke, the agent gets every byte once.
-        #[test]
-        fn input_survives_broken_connections(
-            input in vec(any::<u8>(), 0..1000),
-            steps in vec((0_usize..40, 0_usize..6, 0_usize..60, any::<bool>()), 1..80),
-        ) {
-            let mut client = ExecClient::new(&attached(0, 0), Instant::now());
-            let (mut source, mut arrived, mut taken, mut closed) = (&input[..], Vec::new(), 0_u64, false);
-            for (push, send, take, breaks) in steps.into_iter().chain([(1000, 1000, 1000, false); 40]) {
-                let len = push.min(client.input_room()).min(source.len());
-                client.push_input(Bytes::copy_from_slice(&source[..len]));
-                source = &source[len..];
-                if source.is_empty() {
-                    client.close_input();
-                }
-                for n in 0..send {
-                    let Some(message) = client.next_input() else { break };
-                    // The last one before a break is lost on its way.
-                    if breaks && n + 1 == send {
-                        break;
-                    }
-                    closed |= message.payload.is_empty();
-                    arrived.extend_from_slice(&message.payload);
-                    prop_assert!(arrived.len() as u64 <= taken + 100);
-                }
-                taken = (taken + take as u64).min(arrived.len() as u64);
-                if breaks {
-                    let mut reply = attached(arrived.len() as u64, taken);
-                    reply.stdin_closed = closed;
-                    client.resume(&reply).unwrap();
-                } else {
-                    receive(&mut client, agent(&AgentControl::Ack { stdin: taken })).unwrap();
-                }
-            }
-            prop_assert_eq!(arrived, input);
-            prop_assert!(closed);
-        }
-    }
-}
+mod tests;

@@ -9,12 +9,14 @@
 //!
 //! * [`version`]: protocol number, agent port, the agent's name.
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
+//! * [`json`]: JSON from a peer, with a bound on its depth.
 //! * [`message`]: meaning. Requests, replies, the error reply.
 //! * [`channel`]: channel mode, which a stream's connection is in behind its reply.
 //! * [`empty_messages`]: rate limit for messages of an agent that carry nothing.
 //! * [`exec_client`]: the host's half of a stream to an exec: offsets, acks, what to keep.
 //! * [`collect`]: a stream's beginning and end within a budget, as text for a reply.
 //! * [`cidr`]: the address rules that both ends apply to a network configuration.
+//! * [`name_server`]: addresses of name servers, link-local ones with their zone.
 //! * [`names`]: the same for hostnames, domains, interfaces and MACs.
 //! * [`error`]: an invalid field, the error reply, its stable codes.
 //! * [`handshake`]: `CONNECT <port>` / `OK <n>`, which the VMM speaks before the first frame.
@@ -33,7 +35,9 @@ pub mod frame;
 pub mod handshake;
 #[cfg(feature = "tokio")]
 pub mod hybrid;
+pub mod json;
 pub mod message;
+pub mod name_server;
 pub mod names;
 pub mod version;
 

@@ -11,8 +11,8 @@ const MAX_DOMAIN: usize = 253;
 /// One part between dots.
 const MAX_LABEL: usize = 63;
 
-/// `IFNAMSIZ`, less its terminator.
-const MAX_INTERFACE_NAME: usize = 15;
+/// Of an alternative name (`ALTIFNAMSIZ`, less its terminator). The kernel's own names have 15 bytes at most.
+const MAX_INTERFACE_NAME: usize = 127;
 
 /// A host's name: labels of letters, digits and hyphens.
 ///
@@ -55,7 +55,7 @@ fn is_label(label: &str, marks: &[u8]) -> bool {
         && !label.ends_with('-')
 }
 
-/// An interface's name, by the kernel's rules, and printable.
+/// An interface's name, its own or an alternative one, by the kernel's rules, and printable.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ mod tests {
         for text in ["", ".", "a b", "a\noptions x", "~.", "a..b", "..", &"a".repeat(64)] {
             assert!(check_domain("search[0]", text).is_err(), "{text:?}");
         }
-        for text in ["", ".", "..", "a/b", "eth0:1", "a b", "sixteen-letters-"] {
+        for text in ["", ".", "..", "a/b", "eth0:1", "a b", &"a".repeat(128)] {
             assert!(check_interface_name("name", text).is_err(), "{text:?}");
         }
     }
@@ -117,7 +117,9 @@ mod tests {
     fn usual_names_pass() {
         assert_eq!(check_hostname("hostname", "web-1.example").unwrap(), "web-1.example");
         assert_eq!(check_domain("search[0]", "_tcp.example.org.").unwrap(), "_tcp.example.org");
-        assert_eq!(check_interface_name("name", "enp0s3").unwrap(), "enp0s3");
+        for name in ["enp0s3", &"a".repeat(127)] {
+            assert_eq!(check_interface_name("name", name).unwrap(), name);
+        }
         assert_eq!(parse_mac("mac", "52:54:00:AB:cd:0f").unwrap(), [0x52, 0x54, 0, 0xab, 0xcd, 15]);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::cli::Cli;
 use crate::failure::Failure;
+use rustix::fs::{Access, access};
 use serde::Deserialize;
 use std::env;
 use std::io;
@@ -62,8 +63,9 @@ impl Config {
     }
 }
 
+/// The Unix socket, where this user may connect to it; otherwise loopback TCP, over which every user reads.
 fn default_host() -> String {
-    if Path::new(DEFAULT_UNIX_SOCKET).exists() {
+    if access(DEFAULT_UNIX_SOCKET, Access::WRITE_OK).is_ok() {
         format!("unix://{DEFAULT_UNIX_SOCKET}")
     } else {
         DEFAULT_HOST.into()

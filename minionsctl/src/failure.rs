@@ -42,6 +42,9 @@ pub(crate) enum Failure {
         /// What it said instead.
         what: String,
     },
+    /// The limit of the command passed.
+    #[error("no result within {} (--timeout)", humantime::format_duration(*.0))]
+    TimedOut(Duration),
     /// minionsd's answer stopped in the middle.
     #[error("minionsd at {host} has gone silent")]
     Silent {

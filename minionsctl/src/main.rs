@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let printer = Printer::new(cli.output);
     let runs_a_program = cli.command.runs_a_program();
     let status = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(commands::run(cli, &printer)),
+        Ok(runtime) => runtime.block_on(commands::run_bounded(cli, &printer)),
         Err(error) => Err(failure::Failure::Runtime(error)),
     };
     let status = status.unwrap_or_else(|failure| {

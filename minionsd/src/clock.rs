@@ -88,6 +88,7 @@ mod tests {
             features: features.iter().map(ToString::to_string).collect(),
             boot_id: "b".into(),
             instance_id: "i".into(),
+            allowed: None,
         };
         let time_unix_ms = Some(time_unix_ms);
         Health { uptime_secs: 1, hostname: "h".into(), agent: Some(agent), time_unix_ms }

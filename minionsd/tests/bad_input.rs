@@ -23,7 +23,7 @@ async fn raw(
     method: &str,
     path: &str,
     kind: &str,
-    body: &'static str,
+    body: impl Into<reqwest::Body>,
 ) -> Reply {
     let method = method.parse().unwrap();
     let request = daemon.http.request(method, daemon.url(path)).header("content-type", kind);
@@ -204,5 +204,21 @@ async fn a_request_without_a_name_or_with_two_gets_nothing() {
         let mut reply = String::new();
         stream.read_to_string(&mut reply).await.unwrap();
         assert!(reply.starts_with("HTTP/1.1 400"), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nests_too_deep_is_refused_wherever_it_does() {
+    let (daemon, _vm) = daemon_with_vm().await;
+    let deep = "[".repeat(1_000) + &"]".repeat(1_000);
+    for body in [
+        format!(r#"{{"command":"true","unknown":{deep}}}"#),
+        format!(r#"{{"command":"true","args":{deep}}}"#),
+        deep,
+    ] {
+        let reply = raw(&daemon, "POST", "/vms/web-1/exec", "application/json", body).await;
+        reply.assert_problem(400, "invalid_request");
+        let detail = reply.json["detail"].as_str().unwrap();
+        assert!(detail.contains("127 deep"), "{detail}");
     }
 }

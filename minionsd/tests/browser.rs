@@ -65,6 +65,7 @@ fn assert_for_browsers(reply: &Reply) {
         "{reply:?}"
     );
     assert_eq!(header("x-content-type-options"), Some("nosniff"), "{reply:?}");
+    assert_eq!(header("cross-origin-resource-policy"), Some("same-origin"), "{reply:?}");
 }
 
 #[tokio::test]
@@ -145,6 +146,11 @@ async fn a_configured_origin_may_and_its_neighbours_may_not() {
     assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
     let reply = ask(Method::POST, &[JSON, DASHBOARD, cross]).await;
     assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
+    let get = daemon.http.get(daemon.url("/vms")).header(cross.0, cross.1);
+    let reply =
+        read(get.try_clone().unwrap().header(DASHBOARD.0, DASHBOARD.1).send().await.unwrap()).await;
+    assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
+    assert_eq!(read(get.send().await.unwrap()).await.status, 403);
     // Its pages read what went wrong, too.
     let reply = ask(Method::POST, &[DASHBOARD, cross]).await;
     assert_eq!((reply.status, allowed(&reply).as_deref()), (415, Some(DASHBOARD.1)));
@@ -189,6 +195,44 @@ async fn a_page_that_rebinds_its_name_reads_nothing() {
     for path in ["/vms", "/whoami", "/docs/", "/openapi.json", "/healthz", "/no/such/path"] {
         let reply = target.ask("GET", path, &[("host", "evil.example")]).await;
         reply.assert_problem(403, "forbidden");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_asks_nothing_and_may_link_to_our_pages() {
+    let target = Target::start().await;
+    let link = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    let picture = [("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")];
+    let frame = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+    for site in ["cross-site", "same-site"] {
+        let from =
+            |how: [(&'static str, &'static str); 2]| [("sec-fetch-site", site), how[0], how[1]];
+        for path in ["/", "/docs/"] {
+            assert_eq!(target.ask("GET", path, &from(link)).await.status, 200, "{path}");
+            for how in [picture, frame] {
+                target.ask("GET", path, &from(how)).await.assert_problem(403, "forbidden");
+            }
+        }
+        for path in ["/vms", "/vms/web-1/health", "/vms/web-1/status", "/dashboard.js", "/healthz"]
+        {
+            for how in [link, picture, frame] {
+                target.ask("GET", path, &from(how)).await.assert_problem(403, "forbidden");
+            }
+            assert_eq!(target.ask("HEAD", path, &[("sec-fetch-site", site)]).await.status, 403);
+        }
+    }
+    // A page of ours, the address bar, and what is no browser.
+    for headers in [&[("sec-fetch-site", "same-origin")][..], &[("sec-fetch-site", "none")], &[]] {
+        assert_eq!(target.ask("GET", "/vms/web-1/health", headers).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_name_with_user_information_is_not_ours() {
+    let target = Target::start().await;
+    for host in ["evil.example@localhost", "localhost@localhost", "@localhost"] {
+        let reply = target.ask("GET", "/vms", &[("host", host)]).await;
+        reply.assert_problem(400, "invalid_request").assert_field("Host");
     }
 }
 

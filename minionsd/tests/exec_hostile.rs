@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use minions_proto::channel::{AgentControl, Channel, Message, OutputStream};
 use programs::{Client, Closed, Lines};
 use serde_json::{Value, json};
-use testkit::daemon::TestDaemon;
+use testkit::daemon::{TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm};
 
 const EXEC: &str = "/vms/web-1/exec";
@@ -17,7 +17,7 @@ fn framed(json: &Value) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
-/// Answers whatever is asked: also how it is, and that a program was started at these offsets.
+/// Answers whatever is asked: also how it is, that a program was started at these offsets, and what it has done.
 fn reply(offset: u64) -> Vec<u8> {
     framed(&json!({
         "status": "ok", "uptime_secs": 1, "hostname": "h",
@@ -26,7 +26,10 @@ fn reply(offset: u64) -> Vec<u8> {
             "features": ["exec2"]
         },
         "id": "theirs", "created": true, "pid": 1, "stdout": offset, "stderr": offset,
-        "stdin": offset, "stdin_acked": offset, "stdin_window": offset, "stdin_closed": false
+        "stdin": offset, "stdin_acked": offset, "stdin_window": offset, "stdin_closed": false,
+        "command": "true", "tty": false, "age_ms": 1, "attached": false, "on_disconnect": "detach",
+        "stdout_bytes": 9, "stdout_kept_from": 0, "stderr_bytes": 9, "stderr_kept_from": 0,
+        "stdin_bytes": 0
     }))
 }
 
@@ -79,17 +82,53 @@ async fn what_is_no_stream_is_a_broken_protocol_in_every_form() {
 }
 
 #[tokio::test]
-async fn offsets_that_can_not_be_break_nothing() {
-    let end = bytes(&Message::agent(&AgentControl::Exit(minions_proto::channel::Ended {
-        outcome: minions_proto::message::Outcome::Exited { code: 0 },
-        usage: minions_proto::message::Usage::default(),
-    })));
-    let (daemon, _vm) = with(reply(u64::MAX), [output(1000), end].concat()).await;
-    let request = json!({ "command": "true", "stdin": "abc" });
-    let ran = daemon.post(EXEC, request.clone()).await;
-    assert_eq!((ran.status, &ran.json["stdout_truncated"]), (200, &json!(true)), "{ran:?}");
-    let events = Lines::post(&daemon, EXEC, request).await.rest().await;
-    assert_eq!(events.last().unwrap()["type"], "exit");
+async fn offsets_that_can_not_be_are_a_broken_protocol_in_every_form() {
+    for offset in [1 << 53, 1 << 62, u64::MAX - 3, u64::MAX] {
+        let (daemon, _vm) = with(reply(offset), output(1000)).await;
+        let request = json!({ "command": "true", "stdin": "abc" });
+        daemon.post(EXEC, request.clone()).await.assert_problem(502, "agent_protocol_error");
+        let streamed = daemon.http.post(daemon.url(EXEC)).json(&request);
+        let streamed = streamed.header("accept", "application/x-ndjson").send().await.unwrap();
+        read(streamed).await.assert_problem(502, "agent_protocol_error");
+        let request = json!({ "command": "true" });
+        let (_, answer) = Client::open(&daemon, "web-1", request).await;
+        assert_eq!(answer["code"], "agent_protocol_error", "{answer}");
+        let output = daemon.get("/vms/web-1/execs/theirs/output").await;
+        assert_eq!(output.json["code"], "agent_protocol_error", "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_goes_back_behind_what_was_asked_for_is_a_broken_protocol() {
+    let (daemon, _vm) = with(reply(5), output(1000)).await;
+    let output = daemon.get("/vms/web-1/execs/theirs/output?stdout_offset=6").await;
+    output.assert_problem(502, "agent_protocol_error");
+}
+
+/// However far a gap goes: an offset is never smaller than the one before, and none is told that cannot be.
+#[tokio::test]
+async fn offsets_of_a_stream_only_grow() {
+    let gap = |from, to| {
+        bytes(&Message::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
+    };
+    let max = (1 << 53) - 1;
+    let then = [output(3), gap(3, max), output(3), gap(max + 3, 1 << 61)].concat();
+    let (daemon, _vm) = with(reply(0), then).await;
+    let events = Lines::post(&daemon, EXEC, json!({ "command": "true" })).await.rest().await;
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| match event["type"].as_str().unwrap() {
+            "stdout" => ("stdout", event["offset"].as_u64().unwrap()),
+            "gap" => ("gap", event["to"].as_u64().unwrap()),
+            other => (if other == "started" { "started" } else { "error" }, 0),
+        })
+        .collect();
+    let expected = [("started", 0), ("stdout", 0), ("gap", max), ("stdout", max), ("error", 0)];
+    assert_eq!(told, expected, "{events:?}");
+    assert_eq!(events.last().unwrap()["problem"]["code"], "agent_protocol_error");
+    let (mut client, _) = Client::open(&daemon, "web-1", json!({ "command": "true" })).await;
+    let (written, _, closed) = client.rest().await;
+    assert_eq!((&*written, closed), (&b"xxxxxx"[..], Closed(1011, "agent_protocol_error".into())));
 }
 
 #[tokio::test]

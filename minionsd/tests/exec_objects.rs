@@ -192,3 +192,58 @@ async fn a_broken_connection_does_not_end_what_was_detached() {
     until("it went on", || marker.exists()).await;
     daemon.until(&format!("{EXECS}/stays"), |info| info.json["exit_code"] == 0).await;
 }
+
+/// An agent that knows execs as objects and nothing newer, and says this whatever it is asked.
+async fn with_older_agent(more: Value) -> (TestDaemon, FakeVmm) {
+    let daemon = TestDaemon::start().await;
+    let mut reply = json!({
+        "status": "ok", "uptime_secs": 1, "hostname": "h",
+        "agent": {
+            "name": "n", "version": "v", "protocol": 2, "boot_id": "b", "instance_id": "i",
+            "features": ["exec2"]
+        },
+    });
+    reply.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let reply = reply.to_string();
+    let framed =
+        [&u32::try_from(reply.len()).unwrap().to_be_bytes()[..], reply.as_bytes()].concat();
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Replies(framed)).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    (daemon, vm)
+}
+
+#[tokio::test]
+async fn a_limit_is_never_sent_to_an_agent_that_would_ignore_it() {
+    let (daemon, _vm) = with_older_agent(json!({})).await;
+    for (field, value) in [("memory_bytes", json!(1 << 20)), ("pids", json!(8))] {
+        let mut request = json!({ "command": "true" });
+        request[field] = value;
+        let refused = daemon.post(EXEC, request.clone()).await;
+        refused.assert_problem(501, "agent_too_old").assert_field(field);
+        assert_eq!(refused.json["may_have_executed"], false);
+        request["detach"] = json!(true);
+        daemon.post(EXEC, request).await.assert_problem(501, "agent_too_old").assert_field(field);
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_an_agent_has_lost_is_shown_as_lost_with_what_runs_on() {
+    let reason = "the agent was restarted at 2026-01-31T12:00:00Z";
+    let info = json!({
+        "id": "old", "command": "sleep", "args": ["9"], "tty": false, "pid": 7, "age_ms": 5,
+        "attached": false, "on_disconnect": "kill", "stdout_bytes": 0, "stdout_kept_from": 0,
+        "stderr_bytes": 0, "stderr_kept_from": 0, "stdin_bytes": 0,
+        "outcome": { "type": "lost", "reason": reason }, "left_running": 2
+    });
+    let mut reply = info.clone();
+    reply["execs"] = json!([info]);
+    let (daemon, _vm) = with_older_agent(reply).await;
+    let listed = daemon.get(EXECS).await.json["execs"][0].clone();
+    for shown in [listed, daemon.get(&format!("{EXECS}/old?wait_ms=5000")).await.json] {
+        assert_eq!((&shown["state"], &shown["left_running"]), (&json!("lost"), &json!(2)));
+        assert_eq!(
+            (&shown["outcome"]["reason"], &shown["exit_code"]),
+            (&json!(reason), &json!(125))
+        );
+    }
+}

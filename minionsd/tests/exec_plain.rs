@@ -102,6 +102,8 @@ async fn what_asks_for_more_is_refused_by_its_fields_and_never_sent() {
         ("tty", json!({ "rows": 1, "cols": 1 })),
         ("kill_grace_ms", json!(1)),
         ("rlimits", json!({ "nofile": 64 })),
+        ("memory_bytes", json!(1 << 20)),
+        ("pids", json!(8)),
         ("id", json!("a")),
         ("on_disconnect", json!("detach")),
         ("detach", json!(true)),

@@ -6,6 +6,7 @@ mod programs;
 use minions_proto::channel::{Channel, HostControl};
 use programs::{Client, Closed, gone, pid_in, until};
 use serde_json::{Value, json};
+use std::time::Duration;
 use testkit::daemon::{DEADLINE, TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use tokio::time::timeout;
@@ -171,6 +172,50 @@ async fn a_client_that_says_leave_detaches_and_is_closed() {
     assert_eq!((&info.json["state"], &info.json["attached"]), (&json!("running"), &json!(false)));
     let request = daemon.http.delete(daemon.url("/vms/web-1/execs/stays"));
     assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+/// More than the agent keeps without an ack, to a client that knows nothing of acks.
+#[tokio::test]
+async fn a_client_that_never_acknowledges_gets_all_output_and_the_exit_code() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut client = open(&daemon, sh("head -c 3000000 /dev/zero; exit 3")).await;
+    let (output, end, closed) = timeout(DEADLINE, client.rest()).await.expect("it never ends");
+    assert_eq!((output.len(), &end["exit_code"]), (3_000_000, &json!(3)));
+    assert_eq!(closed, normal());
+}
+
+/// A client that acknowledges may re-attach: the daemon acknowledges nothing for it.
+#[tokio::test]
+async fn output_that_an_acknowledging_client_does_not_acknowledge_is_kept() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let mut request = sh("head -c 3000000 /dev/zero; sleep 600");
+    request["id"] = json!("kept");
+    let mut client = open(&daemon, request).await;
+    client.control(HostControl::Ack { stdout: 0, stderr: 0 }).await;
+    let full = |info: &testkit::daemon::Reply| info.json["stdout_bytes"] == 512 * 1024;
+    let info = daemon.until("/vms/web-1/execs/kept", full).await;
+    assert_eq!(info.json["stdout_kept_from"], 0, "{info:?}");
+}
+
+/// As `minionsctl exec VM -- yes | head -1` does.
+#[tokio::test]
+async fn a_client_that_leaves_with_unread_output_ends_its_program_at_once() {
+    // Sooner than the agent's grace for a lost client, 15 s.
+    const AT_ONCE: Duration = Duration::from_secs(10);
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    for round in 0..20 {
+        let id = format!("yes-{round}");
+        let mut request = sh("exec yes");
+        request["id"] = json!(id);
+        let mut client = open(&daemon, request).await;
+        client.until("y\n").await;
+        client.control(HostControl::Leave).await;
+        drop(client);
+        let path = format!("/vms/web-1/execs/{id}");
+        let ended = daemon.until(&path, |info| info.json["state"] != "running");
+        let ended = timeout(AT_ONCE, ended).await;
+        assert!(ended.is_ok(), "round {round}: the agent never read `leave`");
+    }
 }
 
 #[tokio::test]

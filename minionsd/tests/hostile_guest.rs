@@ -160,3 +160,18 @@ async fn hostile_guests_cost_a_bounded_share_and_nobody_else_notices() {
     assert_eq!(alive, None, "a control character in the log");
     drop(good);
 }
+
+#[tokio::test]
+async fn a_reply_that_nests_too_deep_in_a_field_that_is_ignored_breaks_the_protocol() {
+    let health = |ignored: &str| {
+        framed(&format!(r#"{{"status":"ok","uptime_secs":1,"hostname":"h","ignored":{ignored}}}"#))
+    };
+    let daemon = testkit::daemon::TestDaemon::start().await;
+    let deep = "[".repeat(400_000) + &"]".repeat(400_000);
+    let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Replies(health("[[]]"))).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    vm.switch_to(Behaviour::Replies(health(&deep)));
+    let refused = daemon.until("/vms/web-1/health", |health| health.status != 200).await;
+    assert!(matches!(refused.status, 502 | 503), "{refused:?}");
+    daemon.until("/vms/web-1", |vm| vm.json["reason"]["failure"] == "protocol_error").await;
+}

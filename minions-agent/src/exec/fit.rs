@@ -89,7 +89,7 @@ mod tests {
             stderr_bytes: Some(stderr.len() as u64),
             stdout_truncated: Some(false),
             stderr_truncated: Some(false),
-            outcome: Some(Outcome::Signaled { signal: 11, core: true }),
+            outcome: Some(Outcome::Signaled { signal: 11, core: true, reason: None }),
             duration_ms: Some(u64::MAX),
         };
         let kept = |bytes: &[u8]| {

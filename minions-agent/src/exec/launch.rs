@@ -1,10 +1,11 @@
 //! From a request to a running process.
 
 use super::ExecError;
-use super::lookup::{DEFAULT_PATH, find, missing_interpreter};
+use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{Pipe, winsize};
-use super::process::{Cgroups, Image, Process, Setup, Started, Step, Streams};
+use super::process::{Cgroups, Image, Limits, Process, Record, Setup, Started, Step, Streams};
 use super::user::{self, Account};
+use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
@@ -14,24 +15,32 @@ use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::tcsetwinsize;
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::{CString, NulError, OsString};
-use std::fs;
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
 
 /// What a service manager tells the agent, and only the agent: a child that believed it would
 /// answer the watchdog or take the agent's sockets for its own.
-const NOT_FOR_CHILDREN: [&str; 9] = [
+const NOT_FOR_CHILDREN: [&str; 18] = [
+    "CACHE_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",
+    "LOGS_DIRECTORY",
     "MAINPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
     "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
@@ -53,8 +62,13 @@ pub(super) struct Launched {
 ///
 /// On a thread of its own, because looking up and loading a program reads files, and a file system
 /// that hangs must hang this request alone. Not to be cancelled: what was started would be lost.
-pub(super) async fn launch(start: ExecStart, cgroups: Cgroups) -> Result<Launched, ExecError> {
-    let launched = spawn_blocking(move || spawn(&start, &cgroups));
+pub(super) async fn launch(
+    start: ExecStart,
+    record: Record,
+    cgroups: Cgroups,
+    defaults: ProgramDefaults,
+) -> Result<Launched, ExecError> {
+    let launched = spawn_blocking(move || spawn(&start, record, &cgroups, defaults));
     let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
     let process = Process::watch(started).map_err(ExecError::Wait)?;
     let Ends { stdin, stdout, stderr, terminal } = ends;
@@ -73,13 +87,18 @@ struct Ends {
     terminal: bool,
 }
 
-fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecError> {
+fn spawn(
+    start: &ExecStart,
+    record: Record,
+    cgroups: &Cgroups,
+    defaults: ProgramDefaults,
+) -> Result<(Started, Ends), ExecError> {
     let account = start.user.as_deref().map(user::find).transpose()?;
     let cwd = start.cwd.as_deref().unwrap_or("/");
     let path = start.env.get("PATH").map(OsString::from).or_else(|| env::var_os("PATH"));
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
-    let program = find(&start.command, &path, Path::new(cwd))?;
-    let image = image(start, &program, environment(start, account.as_ref(), path));
+    let programs = programs(start, &path, Path::new(cwd), account.as_ref())?;
+    let image = image(start, &programs, environment(start, account.as_ref(), path));
     let made = match &start.tty {
         Some(tty) => terminal(tty),
         None => pipes(start.stdin),
@@ -92,18 +111,42 @@ fn spawn(start: &ExecStart, cgroups: &Cgroups) -> Result<(Started, Ends), ExecEr
         rlimits: start.rlimits.iter().filter_map(|(name, limit)| rlimit(name, *limit)).collect(),
         account,
         cwd: CString::new(cwd).unwrap_or_default(),
-        expose_to_oom_killer: is_spared(),
+        nice: defaults.nice,
+        oom_score_adj: defaults.oom_score_adj.map(|score| score.to_string()),
     };
-    match Started::spawn(&setup, cgroups) {
+    let limits = Limits {
+        memory_bytes: start.memory_bytes,
+        pids: start.pids,
+        dies_as_one: start.tty.is_none(),
+    };
+    let cgroup = cgroups.begin(&record, limits)?;
+    match Started::spawn(&setup, cgroup, record, limits.first().is_some()) {
         Ok(started) => Ok((started, ends)),
-        Err(error) => Err(refused(start, &program, error)),
+        Err(error) => Err(refused(start, &programs, error)),
+    }
+}
+
+/// Files that can be the program, at least one. Another user sees other files than the agent: directories that are
+/// closed to that user, and directories of that user's that are closed to root (FUSE, NFS). So the new process itself
+/// tries all candidates, after it has become that user.
+fn programs(
+    start: &ExecStart,
+    path: &OsStr,
+    cwd: &Path,
+    account: Option<&Account>,
+) -> Result<Vec<PathBuf>, ExecError> {
+    match account {
+        Some(account) if account.uid != rustix::process::geteuid() => {
+            Ok(candidates(&start.command, path, cwd))
+        }
+        Some(_) | None => Ok(vec![find(&start.command, path, cwd)?]),
     }
 }
 
 /// Validation has refused strings with a NUL, and the guest's own files have none.
 fn image(
     start: &ExecStart,
-    program: &Path,
+    programs: &[PathBuf],
     environment: BTreeMap<OsString, OsString>,
 ) -> Result<Image, NulError> {
     let args = std::iter::once(&start.command).chain(&start.args);
@@ -113,8 +156,8 @@ fn image(
         variable.push(value);
         CString::new(variable.into_vec())
     });
-    let path = CString::new(program.as_os_str().as_bytes())?;
-    Ok(Image::new(path, args, env.collect::<Result<_, _>>()?))
+    let paths = programs.iter().map(|path| CString::new(path.as_os_str().as_bytes()));
+    Ok(Image::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
 }
 
 /// The agent's own, its user's, its terminal's, and then what was asked for.
@@ -210,16 +253,12 @@ fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
     Some((resource, Rlimit { current: Some(limit), maximum: Some(limit) }))
 }
 
-/// The agent's unit keeps the kernel from choosing the agent when memory runs out, and a child
-/// inherits that.
-fn is_spared() -> bool {
-    fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.starts_with('-'))
-}
-
-/// `program` was there a moment ago, so "no such file" is about something that it needs.
-fn refused(start: &ExecStart, program: &Path, error: io::Error) -> ExecError {
+/// Says why no program was started. Which candidate was meant is looked up once more, for the message only.
+fn refused(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
     let (step, source) = Step::of(error);
-    let path = program.display().to_string();
+    let there = programs.iter().find(|path| path.is_file());
+    let meant = there.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
+    let path = meant.display().to_string();
     match (step, Errno::from_io_error(&source)) {
         (Step::Cwd, _) => {
             ExecError::Cwd { path: start.cwd.clone().unwrap_or_else(|| "/".into()), source }
@@ -229,10 +268,14 @@ fn refused(start: &ExecStart, program: &Path, error: io::Error) -> ExecError {
         }
         (Step::Limits, _) => ExecError::Limits(source),
         (Step::Streams | Step::Session | Step::Terminal, _) => ExecError::Streams(source),
-        (Step::Exec, Some(Errno::NOENT)) => {
-            ExecError::NoInterpreter { path, missing: missing_interpreter(program), source }
+        // A file that is there lacks something that it needs.
+        (Step::Exec, Some(Errno::NOENT)) if there.is_some() => {
+            ExecError::NoInterpreter { path, missing: missing_interpreter(meant), source }
         }
-        (Step::Exec, Some(Errno::ACCESS | Errno::NOEXEC)) => {
+        (Step::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
+            ExecError::NotFound { command: start.command.clone() }
+        }
+        (Step::Exec, Some(Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG)) => {
             ExecError::NotExecutable { path, source }
         }
         (Step::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),

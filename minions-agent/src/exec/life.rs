@@ -5,12 +5,12 @@ use super::pipe::Pipe;
 use super::process::{self, End, Process};
 use super::pump::Pump;
 use minions_proto::channel::Ended;
-use minions_proto::message::{Outcome, Usage};
+use minions_proto::message::{Outcome, SignalReason, Usage};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 /// What a program is run with, beside its exec.
@@ -40,7 +40,11 @@ impl Life {
                 Ended { outcome: Outcome::Lost { reason }, usage }
             }
         };
-        self.exec.finish(ended, self.process.release());
+        let (left, empty) = self.process.release();
+        self.exec.finish(ended, left);
+        // The client first: making a control group ready for another program takes a moment.
+        yield_now().await;
+        drop(empty);
     }
 }
 
@@ -64,16 +68,18 @@ async fn watch(
             let _ = terminal.resize(rows, cols);
         }
         if orders.end {
+            exec.request_end();
             let end = process.terminate(grace, terminal.is_some()).await?;
-            return Ok((outcome(end.status), end));
+            return Ok((outcome(&end), end));
         }
         tokio::select! {
             end = process.wait() => {
                 let end = end?;
-                return Ok((outcome(end.status), end));
+                return Ok((outcome(&end), end));
             }
             () = exec.ordered.notified() => {}
             () = reached(deadline) => {
+                exec.request_end();
                 let end = process.terminate(grace, terminal.is_some()).await?;
                 return Ok((Outcome::TimedOut, end));
             }
@@ -88,10 +94,15 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-fn outcome(status: ExitStatus) -> Outcome {
+fn outcome(end: &End) -> Outcome {
+    let status = end.status;
     match (status.code(), status.signal()) {
         (Some(code), _) => Outcome::Exited { code },
-        (None, Some(signal)) => Outcome::Signaled { signal, core: status.core_dumped() },
+        (None, Some(signal)) => {
+            let is_killer = signal == libc::SIGKILL && end.out_of_memory;
+            let reason = is_killer.then_some(SignalReason::Oom);
+            Outcome::Signaled { signal, core: status.core_dumped(), reason }
+        }
         (None, None) => unreachable!("waiting reports an exit or a signal, never a stop"),
     }
 }

@@ -16,12 +16,22 @@ use std::path::{Path, PathBuf};
 pub(super) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Finds the program for `command`: a path (relative to `cwd`, where the program starts), or a name
-/// in the directories of `path`.
+/// Files that `command` can mean, in the order in which they are tried: a path (relative to `cwd`, where the program
+/// starts) is one file, a name is a file in each directory of `path`.
+pub(super) fn candidates(command: &str, path: &OsStr, cwd: &Path) -> Vec<PathBuf> {
+    if command.contains('/') {
+        return vec![cwd.join(command)];
+    }
+    let directories = path.as_bytes().split(|byte| *byte == b':');
+    directories.map(|dir| cwd.join(OsStr::from_bytes(dir)).join(command)).collect()
+}
+
+/// Finds the program for `command` among its [`candidates`], as the agent's own user.
 pub(super) fn find(command: &str, path: &OsStr, cwd: &Path) -> Result<PathBuf, ExecError> {
     let not_found = || ExecError::NotFound { command: command.to_owned() };
+    let candidates = candidates(command, path, cwd);
     if command.contains('/') {
-        let program = cwd.join(command);
+        let program = candidates.into_iter().next().unwrap_or_default();
         return match executable(&program) {
             Ok(()) => Ok(program),
             Err(Errno::NOENT | Errno::NOTDIR) => Err(not_found()),
@@ -29,8 +39,7 @@ pub(super) fn find(command: &str, path: &OsStr, cwd: &Path) -> Result<PathBuf, E
         };
     }
     let mut refused = None;
-    for dir in path.as_bytes().split(|byte| *byte == b':') {
-        let program = cwd.join(OsStr::from_bytes(dir)).join(command);
+    for program in candidates {
         match executable(&program) {
             Ok(()) => return Ok(program),
             Err(Errno::ACCESS) => refused = Some(not_executable(&program, Errno::ACCESS)),

@@ -15,32 +15,34 @@
 //!
 //! A program ends when *it* ends, not when the last holder of its pipes does: `sh -c 'sleep 300 &'`
 //! is over at once, and the sleep lives on. What such a left-over writes after the drain meets a
-//! closed pipe.
+//! closed pipe. It stays listed, and so do programs that outlive their agent ([`lost`]): nothing that
+//! an exec started runs unseen.
 
 mod collect;
 mod fit;
+mod input;
 mod json_text;
 mod launch;
 mod life;
+mod listing;
 mod lookup;
+mod lost;
 mod object;
 mod pipe;
 mod process;
 mod pump;
 mod registry;
 mod ring;
+mod shown;
 mod tail;
 mod user;
 
 pub(crate) use object::{Exec, ExecRefusal};
+pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{Handle, Piece, Tail};
 
-/// Ends the programs of an agent that has ended, where it was in no control group of its own.
-pub(crate) fn kill_leftover() {
-    process::kill_leftover();
-}
-
+use crate::protection::ProgramDefaults;
 use launch::{Launched, launch};
 use life::Life;
 use minions_proto::Invalid;
@@ -49,9 +51,10 @@ use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
     MAX_TIMEOUT_MS, OnDisconnect, Role,
 };
-use process::Cgroups;
+use process::{Cgroups, Owner, Record};
 use pump::Pump;
 use registry::{Begun, Found, Registry};
+use shown::{Shown, boot_ms};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
@@ -65,6 +68,12 @@ const MAX_RUNNING: usize = 64;
 /// Between TERM and KILL, for requests that don't say. Short enough that `timeout 1s` is over within
 /// two, long enough to write a file and go.
 const KILL_GRACE: Duration = Duration::from_millis(500);
+
+/// Longest time that `exec_remove` waits for the end: a grace of a minute, and the end of what is killed. Only a
+/// process that waits in the kernel takes longer.
+const REMOVAL: Duration = Duration::from_secs(90);
+/// For what was left running to be gone once it is killed.
+const LEFT: Duration = Duration::from_secs(5);
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +108,9 @@ pub(crate) enum ExecError {
     Wait(#[source] io::Error),
     #[error("no exec has the id {0}: it never was, or it ended and was dropped")]
     Gone(ExecId),
+    #[error("the exec {0} was told to end and has not ended within {secs} s: its process waits in the kernel or is \
+             frozen; it keeps its id and its place among the {MAX_RUNNING} programs", secs = REMOVAL.as_secs())]
+    NotEnded(ExecId),
     #[error("another command has this id")]
     Conflict,
     #[error(transparent)]
@@ -130,6 +142,7 @@ impl ExecError {
             | Self::Nul
             | Self::User(_)
             | Self::Gone(_)
+            | Self::NotEnded(_)
             | Self::Conflict
             | Self::Refused(_)
             | Self::Lost(_)
@@ -153,6 +166,8 @@ struct Shared {
     slots: Arc<Semaphore>,
     registry: Registry,
     cgroups: Cgroups,
+    owner: Owner,
+    defaults: ProgramDefaults,
     minted: AtomicU64,
 }
 
@@ -164,12 +179,21 @@ enum Afterwards {
 }
 
 impl Executor {
-    pub(crate) fn new(default_timeout: Duration, default_user: Option<String>) -> Self {
+    pub(crate) fn new(
+        default_timeout: Duration,
+        default_user: Option<String>,
+        defaults: ProgramDefaults,
+        groups: ProgramGroups,
+    ) -> Self {
+        let (registry, cgroups) = (Registry::default(), Cgroups::find(groups));
+        lost::adopt(&registry, &cgroups);
         Self {
             shared: Arc::new(Shared {
                 slots: Arc::new(Semaphore::new(MAX_RUNNING)),
-                registry: Registry::default(),
-                cgroups: Cgroups::find(),
+                registry,
+                cgroups,
+                owner: Owner::this(),
+                defaults,
                 minted: AtomicU64::new(0),
             }),
             default_timeout: default_timeout.min(Duration::from_millis(MAX_TIMEOUT_MS)),
@@ -219,7 +243,7 @@ impl Executor {
     }
 
     pub(crate) fn list(&self) -> ExecListed {
-        ExecListed { execs: self.shared.registry.all().iter().map(|exec| exec.info()).collect() }
+        listing::listed(self.shared.registry.all().iter().map(|exec| exec.info()).collect())
     }
 
     /// Dropping the future changes nothing.
@@ -238,14 +262,20 @@ impl Executor {
         signalled.map_err(|refusal| Arc::new(refusal.into()))
     }
 
-    /// Ends an exec with everything that it started, and forgets it.
+    /// Ends an exec with everything that it started, and forgets it. One that does not end keeps its id and its slot.
     pub(crate) async fn remove(&self, id: &ExecId) -> Result<ExecInfo, Arc<ExecError>> {
         let exec = self.shared.registry.find(id).map_err(Arc::new)?.begun().await?;
         exec.end();
-        // Its grace is a minute at most, and what is killed may take a moment.
-        exec.ended_within(Duration::from_secs(90)).await;
-        self.shared.registry.forget(&exec);
-        Ok(exec.info())
+        if !exec.ended_within(REMOVAL).await {
+            return Err(Arc::new(ExecError::NotEnded(id.clone())));
+        }
+        exec.left_within(LEFT).await;
+        let info = exec.info();
+        // Left-over processes that heed no kill (they wait for a dead disk) keep it listed.
+        if info.left_running.is_none() {
+            self.shared.registry.forget(&exec);
+        }
+        Ok(info)
     }
 }
 
@@ -275,7 +305,8 @@ impl Shared {
         let timeout = start.timeout_ms.map(Duration::from_millis);
         let grace = start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
         let shown = start.clone();
-        let launched = launch(start, self.cgroups.clone()).await?;
+        let record = self.record(id, &start);
+        let launched = launch(start, record, self.cgroups.clone(), self.defaults).await?;
         let Launched { process, stdin, stdout, stderr } = launched;
         let exec = Arc::new(Exec::new(id.clone(), process.pid(), &shown));
         let terminal = shown.tty.is_some().then(|| stdout.clone());
@@ -287,19 +318,33 @@ impl Shared {
             life.run().await;
             match afterwards {
                 Afterwards::Keep => shared.registry.ended(&lived),
-                Afterwards::Forget => shared.registry.forget(&lived),
+                Afterwards::Forget => shared.registry.over(&lived),
             }
             drop(slot);
         });
         Ok(exec)
     }
 
+    /// For the next agent.
+    fn record(&self, id: &ExecId, start: &ExecStart) -> Record {
+        let Shown { command, args, user, tty } = Shown::of(start);
+        let (on_disconnect, started_ms) = (start.on_disconnect, boot_ms());
+        let (id, agent, pid) = (id.clone(), self.owner, 0);
+        Record { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
+    }
+
     /// An id that no client would choose: clients' own are theirs.
     fn mint(&self) -> ExecId {
-        let number = self.minted.fetch_add(1, Ordering::Relaxed);
-        format!("agent-{}-{number}", std::process::id())
-            .parse()
-            .expect("letters, digits and dashes, far fewer than 64")
+        loop {
+            let number = self.minted.fetch_add(1, Ordering::Relaxed);
+            let id: ExecId = format!("agent-{}-{number}", std::process::id())
+                .parse()
+                .expect("letters, digits and dashes, far fewer than 64");
+            // An earlier agent may have had the same process number.
+            if self.registry.is_free(&id) {
+                return id;
+            }
+        }
     }
 }
 
@@ -314,4 +359,37 @@ fn fingerprint(start: &ExecStart) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exec_that_does_not_end_is_not_removed() {
+        let groups = ProgramGroups::Below(format!("minions-test-{}", std::process::id()));
+        let executor =
+            Executor::new(Duration::from_secs(1), None, ProgramDefaults::default(), groups);
+        let id: ExecId = "frozen".parse().unwrap();
+        let registry = &executor.shared.registry;
+        assert!(matches!(registry.find_or_begin(&id, 0), Ok(Found::New(_))));
+        // No task looks after it, as if its process never ended.
+        let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
+        registry.running(&exec);
+
+        let error = executor.remove(&id).await.unwrap_err();
+        assert!(matches!(&*error, ExecError::NotEnded(which) if *which == id), "{error:?}");
+        let info = executor.inspect(ExecInspect { id: id.clone(), wait_ms: None }).await.unwrap();
+        assert_eq!(info.outcome, None);
+        assert!(matches!(registry.find_or_begin(&id, 1), Err(ExecError::Conflict)));
+
+        // Once it has ended, it can be removed.
+        let ended = minions_proto::channel::Ended {
+            outcome: minions_proto::message::Outcome::Exited { code: 0 },
+            usage: minions_proto::message::Usage::default(),
+        };
+        exec.finish(ended, None);
+        executor.remove(&id).await.unwrap();
+        assert!(matches!(&*executor.remove(&id).await.unwrap_err(), ExecError::Gone(_)));
+    }
 }

@@ -10,29 +10,32 @@
 //! While the client is *here* or *away*, output that it lacks is kept and the program waits if there
 //! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it go on by itself.
 
-use super::process::Cgroup;
+use super::input::Input;
+use super::process::signal::of as raw_signal;
+use super::process::{Cgroup, Record};
 use super::ring::Ring;
+use super::shown::{Shown, boot_ms};
 use super::tail::Tail;
 use minions_proto::Invalid;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::message::{
-    ExecAttached, ExecId, ExecInfo, ExecStart, OnDisconnect, REATTACH_GRACE, Role, Signal,
+    ExecAttached, ExecId, ExecInfo, ExecStart, OnDisconnect, Outcome, REATTACH_GRACE, Role, Signal,
+    Usage,
 };
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Input that may be there without the program having taken it.
 pub(super) const STDIN_WINDOW: usize = 256 * 1024;
 
+/// How often to look whether what was left behind is gone: nothing tells us.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Signals that may wait for delivery. They are delivered at once; more than this is a flood.
 const MAX_SIGNALS: usize = 64;
-
-/// Of a command line that is shown: enough to recognise it.
-const MAX_SHOWN: usize = 256;
-const MAX_SHOWN_ARGS: usize = 64;
 
 /// One exec.
 #[derive(Debug)]
@@ -51,15 +54,6 @@ pub(crate) struct Exec {
     pub(super) ordered: Notify,
 }
 
-/// What lists show of its request.
-#[derive(Debug)]
-struct Shown {
-    command: String,
-    args: Vec<String>,
-    user: Option<String>,
-    tty: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) stdout: Ring,
@@ -69,21 +63,11 @@ pub(super) struct State {
     /// Which attachment is the client's: the newest.
     holder: u64,
     orders: Orders,
+    /// Whether the process has been told to end.
+    end_requested: bool,
     ended: Option<Ended>,
     /// What it left running is in there.
     leftover: Option<Cgroup>,
-}
-
-/// Input on its way to the program.
-#[derive(Debug, Default)]
-pub(super) struct Input {
-    bytes: VecDeque<u8>,
-    /// Offset behind the last byte that arrived.
-    arrived: u64,
-    /// Whether there will be no more.
-    closed: bool,
-    /// The program doesn't read any more; what comes is taken and thrown away.
-    refused: bool,
 }
 
 /// Where the client is.
@@ -119,33 +103,44 @@ pub(crate) enum ExecRefusal {
 
 impl Exec {
     pub(super) fn new(id: ExecId, pid: u32, start: &ExecStart) -> Self {
-        let cut = |text: &String| {
-            let end = text.floor_char_boundary(MAX_SHOWN);
-            if end < text.len() { format!("{}…", &text[..end]) } else { text.clone() }
-        };
         let closed = !start.stdin;
+        let input = Input { closed, refused: closed, ..Input::default() };
+        // Whoever started it attaches next.
+        let client = Client::Away { since: Instant::now() };
+        let shown = Shown::of(start);
+        Self::made(id, pid, shown, start.on_disconnect, State::new(input, client))
+    }
+
+    /// A program that an earlier agent started, and that runs on in `cgroup`. What is known of it is its
+    /// end for this agent: it is lost.
+    pub(super) fn lost(id: ExecId, record: Option<&Record>, cgroup: Cgroup, reason: &str) -> Self {
+        let input = Input { closed: true, refused: true, ..Input::default() };
+        let mut state = State::new(input, Client::Gone);
+        state.stdout.finish();
+        state.stderr.finish();
+        state.leftover = Some(cgroup);
+        let age_ms = record.map_or(0, |record| boot_ms().saturating_sub(record.started_ms));
+        state.ended = Some(Ended {
+            outcome: Outcome::Lost { reason: reason.to_owned() },
+            usage: Usage { wall_ms: age_ms, ..Usage::default() },
+        });
+        let shown = record.map_or_else(Shown::unknown, Shown::recorded);
+        let on_disconnect = record.map(|record| record.on_disconnect).unwrap_or_default();
+        let pid = record.map_or(0, |record| record.pid);
+        let mut exec = Self::made(id, pid, shown, on_disconnect, state);
+        let started = exec.started.checked_sub(Duration::from_millis(age_ms));
+        exec.started = started.unwrap_or(exec.started);
+        exec
+    }
+
+    fn made(id: ExecId, pid: u32, shown: Shown, on_disconnect: OnDisconnect, state: State) -> Self {
         Self {
             id,
             pid,
-            shown: Shown {
-                command: cut(&start.command),
-                args: start.args.iter().take(MAX_SHOWN_ARGS).map(cut).collect(),
-                user: start.user.as_ref().map(cut),
-                tty: start.tty.is_some(),
-            },
-            on_disconnect: start.on_disconnect,
+            shown,
+            on_disconnect,
             started: Instant::now(),
-            state: Mutex::new(State {
-                stdout: Ring::default(),
-                stderr: Ring::default(),
-                input: Input { closed, refused: closed, ..Input::default() },
-                // Whoever started it attaches next.
-                client: Client::Away { since: Instant::now() },
-                holder: 0,
-                orders: Orders::default(),
-                ended: None,
-                leftover: None,
-            }),
+            state: Mutex::new(state),
             news: watch::Sender::new(()),
             moved: Notify::new(),
             ordered: Notify::new(),
@@ -166,8 +161,10 @@ impl Exec {
         created: bool,
     ) -> Result<(ExecAttached, Tail), ExecRefusal> {
         let mut state = self.state();
-        let stdout = begin("stdout", stdout, &state.stdout)?;
-        let stderr = begin("stderr", stderr, &state.stderr)?;
+        // What an earlier agent's program wrote is gone, so any offset is behind its end.
+        let is_lost = state.is_lost();
+        let stdout = begin("stdout", stdout, &state.stdout, is_lost)?;
+        let stderr = begin("stderr", stderr, &state.stderr, is_lost)?;
         let holder = match role {
             Role::Control => {
                 state.stdout.acknowledge(stdout);
@@ -284,6 +281,11 @@ impl Exec {
     /// Sends it a signal.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), ExecRefusal> {
         let mut state = self.state();
+        if state.is_lost() {
+            let left = state.leftover.as_ref();
+            let told = left.map(|left| left.signal(raw_signal(signal))).unwrap_or_default();
+            return if told.is_empty() { Err(ExecRefusal::Ended) } else { Ok(()) };
+        }
         if state.ended.is_some() {
             return Err(ExecRefusal::Ended);
         }
@@ -346,16 +348,45 @@ impl Exec {
         self.notify_all();
     }
 
-    /// Waits for its end, no longer than `patience`. Cancel safe.
-    pub(super) async fn ended_within(&self, patience: Duration) {
+    /// Notes that its process is being told to end.
+    pub(super) fn request_end(&self) {
+        self.state().end_requested = true;
+        self.news.send_replace(());
+    }
+
+    /// Waits for its end, no longer than `patience`; returns whether it has ended. Cancel safe.
+    pub(super) async fn ended_within(&self, patience: Duration) -> bool {
         let mut news = self.news.subscribe();
         let ended = news.wait_for(|()| self.state().ended.is_some());
-        // Late, or forgotten: whoever asks looks for himself.
-        let _ = tokio::time::timeout(patience, ended).await;
+        // The sender lives as long as `self`.
+        tokio::time::timeout(patience, ended).await.is_ok()
+    }
+
+    /// How many processes run on that it left behind, its end notwithstanding.
+    pub(super) fn left_running(&self) -> Option<u64> {
+        self.state().left_running()
+    }
+
+    /// Waits until nothing that it left behind runs, no longer than `patience`. Cancel safe.
+    pub(super) async fn left_within(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        while self.left_running().is_some() && Instant::now() < until {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Drops what is kept of its output.
+    pub(super) fn forget_output(&self) {
+        let mut state = self.state();
+        state.stdout.forget();
+        state.stderr.forget();
+        drop(state);
+        self.news.send_replace(());
     }
 
     pub(super) fn info(&self) -> ExecInfo {
-        let state = self.state();
+        let mut state = self.state();
+        let left_running = state.left_running();
         ExecInfo {
             id: self.id.clone(),
             command: self.shown.command.clone(),
@@ -371,8 +402,10 @@ impl Exec {
             stderr_bytes: state.stderr.end(),
             stderr_kept_from: state.stderr.start(),
             stdin_bytes: state.input.arrived,
+            end_requested: (state.end_requested && state.ended.is_none()).then_some(true),
             outcome: state.ended.as_ref().map(|ended| ended.outcome.clone()),
             usage: state.ended.as_ref().map(|ended| ended.usage),
+            left_running,
         }
     }
 
@@ -384,9 +417,9 @@ impl Exec {
 }
 
 /// The first offset that a stream sends: what was asked for, or the oldest that there is.
-fn begin(field: &str, asked: Option<u64>, ring: &Ring) -> Result<u64, Invalid> {
+fn begin(field: &str, asked: Option<u64>, ring: &Ring, is_lost: bool) -> Result<u64, Invalid> {
     match asked {
-        Some(offset) if offset > ring.end() => {
+        Some(offset) if offset > ring.end() && !is_lost => {
             let reason = format!("is {offset}: the program has written {} bytes", ring.end());
             Err(Invalid::new(field, reason))
         }
@@ -396,6 +429,32 @@ fn begin(field: &str, asked: Option<u64>, ring: &Ring) -> Result<u64, Invalid> {
 }
 
 impl State {
+    fn new(input: Input, client: Client) -> Self {
+        Self {
+            stdout: Ring::default(),
+            stderr: Ring::default(),
+            input,
+            client,
+            holder: 0,
+            orders: Orders::default(),
+            end_requested: false,
+            ended: None,
+            leftover: None,
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.ended.as_ref().is_some_and(|end| matches!(end.outcome, Outcome::Lost { .. }))
+    }
+
+    fn left_running(&mut self) -> Option<u64> {
+        let left = self.leftover.take_if(|left| !left.is_alive());
+        // Removed with its directory.
+        drop(left);
+        // Groups that the program made within its own count as one process.
+        self.leftover.as_ref().map(|left| left.processes().max(1))
+    }
+
     pub(super) fn ring(&self, stream: OutputStream) -> &Ring {
         match stream {
             OutputStream::Stdout => &self.stdout,
@@ -422,37 +481,6 @@ impl State {
 
     pub(super) fn ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
-    }
-}
-
-impl Input {
-    /// Offset behind the last byte that the program has taken.
-    pub(super) fn taken(&self) -> u64 {
-        self.arrived - self.bytes.len() as u64
-    }
-
-    /// What the program is to take next.
-    pub(super) fn waiting(&self) -> (&[u8], &[u8]) {
-        self.bytes.as_slices()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    /// The program has taken this much.
-    pub(super) fn take(&mut self, len: usize) {
-        self.bytes.drain(..len);
-    }
-
-    /// The program takes no more.
-    pub(super) fn refuse(&mut self) {
-        self.refused = true;
-        self.bytes = VecDeque::new();
     }
 }
 

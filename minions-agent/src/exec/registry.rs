@@ -12,6 +12,10 @@ use tokio::time::Instant;
 /// Execs that are kept after their end.
 const MAX_ENDED: usize = 256;
 
+/// Beyond those, execs that something runs on of: what runs in a guest must be found. A list has room for
+/// 1024 on the wire.
+const MAX_LEFT: usize = 512;
+
 /// Output that they may keep together, in bytes.
 const MAX_ENDED_MEMORY: usize = 16 * 1024 * 1024;
 
@@ -29,8 +33,8 @@ pub(super) struct Registry {
 
 #[derive(Debug)]
 struct Entry {
-    /// Of the request: the same id with another one is a mistake.
-    fingerprint: u64,
+    /// Of the request: the same id with another one is a mistake. An earlier agent's is not known.
+    fingerprint: Option<u64>,
     stage: Stage,
 }
 
@@ -39,6 +43,8 @@ enum Stage {
     Starting(watch::Receiver<Option<Begun>>),
     Running(Arc<Exec>),
     Ended(Arc<Exec>, Instant),
+    /// Ended and wanted by nobody, but something that it left behind runs on.
+    Left(Arc<Exec>, Instant),
 }
 
 /// What an id leads to.
@@ -79,14 +85,32 @@ impl Registry {
     pub(super) fn find_or_begin(&self, id: &ExecId, fingerprint: u64) -> Result<Found, ExecError> {
         let mut entries = self.entries();
         if let Some(entry) = entries.get(id) {
-            if entry.fingerprint != fingerprint {
+            if entry.fingerprint.is_some_and(|known| known != fingerprint) {
                 return Err(ExecError::Conflict);
             }
             return Ok(Found::Known(entry.known()));
         }
         let (tell, told) = watch::channel(None);
-        entries.insert(id.clone(), Entry { fingerprint, stage: Stage::Starting(told) });
+        let entry = Entry { fingerprint: Some(fingerprint), stage: Stage::Starting(told) };
+        entries.insert(id.clone(), entry);
         Ok(Found::New(tell))
+    }
+
+    /// Whether an id is free.
+    pub(super) fn is_free(&self, id: &ExecId) -> bool {
+        !self.entries().contains_key(id)
+    }
+
+    /// Takes in what an earlier agent has left. False if there is no room for more.
+    pub(super) fn adopt(&self, exec: Exec) -> bool {
+        let mut entries = self.entries();
+        if entries.len() >= MAX_LEFT {
+            return false;
+        }
+        let id = exec.id.clone();
+        let stage = Stage::Ended(Arc::new(exec), Instant::now());
+        entries.insert(id, Entry { fingerprint: None, stage });
+        true
     }
 
     /// The exec of an id.
@@ -108,6 +132,20 @@ impl Registry {
             && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
         {
             entry.stage = Stage::Ended(Arc::clone(exec), Instant::now());
+        }
+        self.sweep();
+    }
+
+    /// It has ended, and nobody will ask for it: it is forgotten once nothing of it runs.
+    pub(super) fn over(&self, exec: &Arc<Exec>) {
+        if exec.left_running().is_none() {
+            return self.forget(exec);
+        }
+        exec.forget_output();
+        if let Some(entry) = self.entries().get_mut(&exec.id)
+            && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
+        {
+            entry.stage = Stage::Left(Arc::clone(exec), Instant::now());
         }
         self.sweep();
     }
@@ -136,23 +174,34 @@ impl Registry {
         execs
     }
 
-    /// Drops ended ones, the oldest first, until what is left is within bounds.
+    /// Drops ended ones, the oldest first, until what is left is within bounds. One that something runs
+    /// on of loses its output only.
     fn sweep(&self) {
         let mut entries = self.entries();
         let mut ended: Vec<_> = entries
-            .iter()
-            .filter_map(|(id, entry)| match &entry.stage {
-                Stage::Ended(exec, since) => Some((*since, id.clone(), exec.memory())),
+            .values()
+            .filter_map(|entry| match &entry.stage {
+                Stage::Ended(exec, since) => Some((*since, Arc::clone(exec), false)),
+                Stage::Left(exec, since) => Some((*since, Arc::clone(exec), true)),
                 Stage::Starting(_) | Stage::Running(_) => None,
             })
             .collect();
         // The newest first: they stay.
         ended.sort_by_key(|(since, ..)| std::cmp::Reverse(*since));
-        let mut memory = 0;
-        for (at, (since, id, bytes)) in ended.into_iter().enumerate() {
-            memory += bytes;
-            if at >= MAX_ENDED || memory > MAX_ENDED_MEMORY || since.elapsed() > KEEP {
-                entries.remove(&id);
+        let (mut kept, mut memory, mut left) = (0, 0, 0);
+        for (since, exec, is_left) in ended {
+            if !is_left {
+                (kept, memory) = (kept + 1, memory + exec.memory());
+                let has_room = kept <= MAX_ENDED && memory <= MAX_ENDED_MEMORY;
+                if has_room && since.elapsed() <= KEEP {
+                    continue;
+                }
+            }
+            if left < MAX_LEFT && exec.left_running().is_some() {
+                left += 1;
+                exec.forget_output();
+            } else {
+                entries.remove(&exec.id);
             }
         }
     }
@@ -162,14 +211,16 @@ impl Entry {
     fn known(&self) -> Known {
         match &self.stage {
             Stage::Starting(begun) => Known::Starting(begun.clone()),
-            Stage::Running(exec) | Stage::Ended(exec, _) => Known::Ready(Arc::clone(exec)),
+            Stage::Running(exec) | Stage::Ended(exec, _) | Stage::Left(exec, _) => {
+                Known::Ready(Arc::clone(exec))
+            }
         }
     }
 
     fn exec(&self) -> Option<&Arc<Exec>> {
         match &self.stage {
             Stage::Starting(_) => None,
-            Stage::Running(exec) | Stage::Ended(exec, _) => Some(exec),
+            Stage::Running(exec) | Stage::Ended(exec, _) | Stage::Left(exec, _) => Some(exec),
         }
     }
 }

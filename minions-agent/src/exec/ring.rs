@@ -79,6 +79,12 @@ impl Ring {
         self.bytes.shrink_to_fit();
     }
 
+    /// Drops what is kept; the stream's end stays where it is.
+    pub(super) fn forget(&mut self) {
+        self.start = self.end();
+        self.bytes = VecDeque::new();
+    }
+
     /// Bytes of memory.
     pub(super) fn memory(&self) -> usize {
         self.bytes.capacity()

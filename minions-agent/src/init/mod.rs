@@ -90,6 +90,8 @@ pub fn run(options: &[OsString]) -> Result<Infallible, InitError> {
     };
     power::no_ctrl_alt_del();
     mounts::mount_all();
+    // The kernel never chooses a machine's first process, but does a container's.
+    report("set oom_score_adj", crate::protection::spare_from_oom_killer());
     modules::insert_all();
     names::set_hostname();
     runtime.block_on(names::set_loopback_up());

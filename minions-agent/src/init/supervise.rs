@@ -58,8 +58,6 @@ pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
                 }
             },
             () = at(again) => {
-                // As under systemd, what an agent has left behind doesn't outlive it.
-                crate::exec::kill_leftover();
                 agent = start(options);
                 again = agent.is_none().then(|| Instant::now() + PAUSE);
             }

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, sockopt};
 use std::env;
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `SD_LISTEN_FDS_START`: the first one that is passed.
@@ -28,6 +28,13 @@ pub(super) enum Activated {
 pub(super) fn is_offered() -> bool {
     let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS").is_some_and(|n| n > 0)
+}
+
+/// Whether the first socket that was passed is one of VSOCK. To be asked before it is taken.
+pub(super) fn is_vsock() -> bool {
+    // SAFETY: the descriptor is only asked about; one that is not open answers with an error.
+    let fd = unsafe { BorrowedFd::borrow_raw(FIRST) };
+    is_offered() && sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::VSOCK)
 }
 
 /// Takes the first socket that was passed; there is one only once.

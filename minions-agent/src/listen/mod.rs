@@ -9,9 +9,10 @@ mod activated;
 mod hybrid;
 mod vsock;
 
-use crate::Agent;
+use crate::{Agent, ProgramGroups};
 use activated::Activated;
 use minions_proto::version::AGENT_PORT;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -43,6 +44,31 @@ impl Listen {
     #[must_use]
     pub fn by_environment() -> Self {
         if activated::is_offered() { Self::Activated } else { Self::default() }
+    }
+
+    /// Whether the agent is a guest's own, and the machine its to arrange: only VSOCK is sure to be.
+    #[must_use]
+    pub fn is_of_guest(&self) -> bool {
+        match self {
+            Self::Vsock(_) => true,
+            Self::Activated => activated::is_vsock(),
+            Self::Hybrid(_) => false,
+        }
+    }
+
+    /// Where the control groups of programs are made. The same for the next agent that listens there.
+    #[must_use]
+    pub fn program_groups(&self) -> ProgramGroups {
+        match self {
+            Self::Vsock(_) => ProgramGroups::OfGuest,
+            Self::Activated if activated::is_vsock() => ProgramGroups::OfGuest,
+            Self::Activated => ProgramGroups::Below("minions-activated".to_owned()),
+            Self::Hybrid(path) => {
+                let mut hasher = DefaultHasher::new();
+                path.hash(&mut hasher);
+                ProgramGroups::Below(format!("minions-{:016x}", hasher.finish()))
+            }
+        }
     }
 }
 

@@ -1,20 +1,20 @@
 //! The steps of a change, in the order in which the kernel needs them.
 
 use super::address::{self, Duplicates};
+use super::checks::Checks;
 use super::desired::{Desired, DesiredLink};
 use super::dns::Places;
 use super::rtnl::Rtnl;
 use super::snapshot::Snapshot;
-use super::{NetworkError, link, networkd, route, verify};
-use minions_proto::message::{Check, NetworkPlan};
+use super::{NetworkError, ipv6, keep_off, link, route, verify};
+use minions_proto::message::Check;
 use rustix::system::sethostname;
 use std::io;
-use std::net::IpAddr;
 
 /// All that a change is made of.
 pub(super) struct Work<'a> {
     pub(super) rtnl: &'a Rtnl,
-    pub(super) plan: &'a NetworkPlan,
+    pub(super) checks: &'a Checks,
     pub(super) desired: &'a Desired,
     pub(super) snapshot: &'a Snapshot,
     pub(super) places: &'a Places,
@@ -22,27 +22,26 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     /// Makes the change if there is one to make, and looks whether it holds what it shall. `step` says
-    /// how far it is.
+    /// how far it is. Returns warnings.
     pub(super) async fn run(
         &self,
         changed: bool,
         step: &mut &'static str,
-    ) -> Result<(), NetworkError> {
+    ) -> Result<Vec<String>, NetworkError> {
+        let mut warnings = Vec::new();
         if changed {
+            *step = "interface";
+            warnings = keep_off::run(self.desired, self.snapshot, self.places).await;
             self.apply(step).await?;
         }
-        for check in &self.plan.checks {
+        for check in &self.checks.list {
             *step = verifying(*check);
-            match check {
-                Check::Dns => super::dns_query::any_answers(&self.servers()).await?,
-                check => verify::check(self.rtnl, self.desired, *check).await?,
-            }
+            verify::check(self.rtnl, self.checks, *check).await?;
         }
-        Ok(())
+        Ok(warnings)
     }
 
     async fn apply(&self, step: &mut &'static str) -> Result<(), NetworkError> {
-        *step = "interface";
         for one in &self.desired.links {
             self.interface(one).await?;
         }
@@ -64,10 +63,10 @@ impl Work<'_> {
 
     async fn interface(&self, one: &DesiredLink) -> Result<(), NetworkError> {
         let link = &one.link;
-        if one.addresses.is_some() {
+        if one.addresses.is_some() && self.snapshot.accept_ra(link.index).is_some() {
             // Routers on the link would add addresses and default routes of their own to the ones that
             // the host gives. What they have added before goes with the other ones.
-            link::set_accept_ra(&link.name, "0").map_err(NetworkError::Routers)?;
+            ipv6::set_accept_ra(&link.name, "0").map_err(NetworkError::Routers)?;
         }
         if let Some(mtu) = one.mtu.filter(|mtu| *mtu != link.mtu) {
             link::set_mtu(self.rtnl, link.index, mtu).await?;
@@ -80,7 +79,7 @@ impl Work<'_> {
 
     async fn addresses(&self, one: &DesiredLink) -> Result<(), NetworkError> {
         let Some(wanted) = &one.addresses else { return Ok(()) };
-        let duplicates = if self.plan.checks.contains(&Check::Addresses) {
+        let duplicates = if self.checks.list.contains(&Check::Addresses) {
             let present = self.snapshot.addresses_of(one.link.index);
             verify::no_duplicates(self.rtnl, one, &present).await?;
             Duplicates::Detect
@@ -90,36 +89,22 @@ impl Work<'_> {
         Ok(address::replace(self.rtnl, one.link.index, wanted, duplicates).await?)
     }
 
-    /// The files: of whoever has the name servers, and of networkd.
+    /// Writes the file of the service that has the name servers.
     async fn dns(&self) -> Result<(), NetworkError> {
-        let dns = self.desired.dns.clone();
-        let dns = dns.filter(|(owner, plan)| {
-            let path = &self.desired.dns_file;
-            let saved = self.snapshot.files.iter().find(|file| file.path == *path);
-            !saved.is_some_and(|file| owner.holds(file, plan))
-        });
-        let links = self.desired.links.iter().filter(|one| one.addresses.is_some());
-        let names: Vec<_> = links.map(|one| one.link.name.clone()).collect();
-        let (places, path) = (self.places.clone(), self.desired.dns_file.clone());
+        let Some((owner, resolver)) = self.desired.dns.clone() else { return Ok(()) };
+        let path = &self.desired.dns_file;
+        let saved = self.snapshot.files.iter().find(|file| file.path == *path);
+        if saved.is_some_and(|file| owner.holds(file, &resolver)) {
+            return Ok(());
+        }
+        let (places, path) = (self.places.clone(), path.clone());
         let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
-            for name in names {
-                let path = networkd::file(&places.run, &name);
-                networkd::keep_off(&places.run, &name)
-                    .map_err(|source| NetworkError::File { path, source })?;
-            }
-            let Some((owner, plan)) = dns else { return Ok(()) };
-            owner.write(&places, &plan).map_err(|source| NetworkError::File { path, source })?;
+            owner
+                .write(&places, &resolver)
+                .map_err(|source| NetworkError::File { path, source })?;
             owner.reload(&places).map_err(NetworkError::Reload)
         });
         written.await.unwrap_or_else(|error| Err(NetworkError::Reload(io::Error::other(error))))
-    }
-
-    /// Those of this change, else those that are there.
-    fn servers(&self) -> Vec<IpAddr> {
-        match &self.desired.dns {
-            Some((_, plan)) => plan.servers.clone(),
-            None => self.snapshot.dns.servers.iter().filter_map(|text| text.parse().ok()).collect(),
-        }
     }
 }
 

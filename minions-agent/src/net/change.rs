@@ -1,12 +1,13 @@
 //! One change, from its plan to its end: it is there, or nothing is different.
 
+use super::checks::Checks;
 use super::desired::Desired;
 use super::dns::{Owner, Places};
 use super::journal::Journal;
-use super::link::{self, Link};
+use super::link;
 use super::rtnl::Rtnl;
 use super::snapshot::Snapshot;
-use super::{ChangeError, NetworkError, Shared, apply};
+use super::{ChangeError, NetworkError, Shared, apply, ipv6};
 use minions_proto::message::{Check, NetworkChanged, NetworkPlan};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -24,38 +25,72 @@ pub(super) async fn run(
     let rtnl = Rtnl::open().map_err(|error| untouched(NetworkError::Open(error)))?;
     let links = link::list(&rtnl).await.map_err(ChangeError::untouched)?;
     let owner = Owner::detect(places);
-    let desired = Desired::resolve(plan, &links, (owner, places)).map_err(untouched)?;
-    let touched: Vec<&Link> = desired.links.iter().map(|one| &one.link).collect();
-    let snapshot = Snapshot::take(&rtnl, &touched, owner, places).await.map_err(untouched)?;
+    let mut desired = Desired::resolve(plan, &links, (owner, places)).map_err(untouched)?;
+    ipv6::check(&desired, &links).map_err(untouched)?;
+    let snapshot = Snapshot::take(&rtnl, &desired, owner, places).await.map_err(untouched)?;
+    desired.keep_dns(&snapshot, (owner, places));
+    let checks = Checks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;
     let changes = desired.differences(&snapshot, &links);
     let changed = !changes.is_empty();
-    let reply = |message: &str, verified: Vec<Check>| NetworkChanged {
+    let reply = |message: &str, verified: Vec<Check>, warnings: Vec<String>| NetworkChanged {
         message: message.to_owned(),
         changed: Some(changed),
         changes: Some(changes.clone()),
         dns_owner: plan.dns.as_ref().map(|_| owner.name().to_owned()),
         verified: Some(verified),
+        warnings: Some(warnings).filter(|all| !all.is_empty()),
         pending: None,
     };
     if plan.dry_run {
         let message = if changed { "this would change" } else { "nothing would change" };
-        return Ok((reply(message, Vec::new()), None));
+        return Ok((reply(message, Vec::new(), Vec::new()), None));
     }
-    if changed {
-        journal.write(&snapshot, None).map_err(untouched)?;
-    }
-    let work = apply::Work { rtnl: &rtnl, plan, desired: &desired, snapshot: &snapshot, places };
+    let unjournaled = if changed { unjournaled(plan, &snapshot, journal)? } else { None };
+    let work = apply::Work {
+        rtnl: &rtnl,
+        desired: &desired,
+        checks: &checks,
+        snapshot: &snapshot,
+        places,
+    };
     let mut step = "apply";
     let done = match timeout(DEADLINE, work.run(changed, &mut step)).await {
         Ok(done) => done,
         Err(_) => Err(NetworkError::TooLong),
     };
     match done {
-        Ok(()) if changed => Ok((reply("network configured", plan.checks.clone()), Some(snapshot))),
-        Ok(()) => Ok((reply("nothing to change", plan.checks.clone()), None)),
+        Ok(warnings) => {
+            let warnings = unjournaled.into_iter().chain(warnings).collect();
+            let message = if changed { "network configured" } else { "nothing to change" };
+            Ok((reply(message, checks.list.clone(), warnings), changed.then_some(snapshot)))
+        }
         // What doesn't hold has not held before either.
         Err(error) if !changed => Err(ChangeError { step, error, restored: Ok(()) }),
         Err(error) => Err(put_back(step, error, &snapshot, places, journal).await),
+    }
+}
+
+/// Keeps the way back in the journal. Only a change that must outlive the agent depends on the journal; for any other
+/// one, returns a warning if the journal cannot be written: a full `/run` must not keep the network from being mended.
+fn unjournaled(
+    plan: &NetworkPlan,
+    snapshot: &Snapshot,
+    journal: &Journal,
+) -> Result<Option<String>, ChangeError> {
+    match journal.write(snapshot, None) {
+        Ok(()) => Ok(None),
+        Err(NetworkError::Journal { path, source }) if plan.confirm_within.is_some() => {
+            Err(ChangeError {
+                step: "journal",
+                error: NetworkError::Unconfirmable { path, source },
+                restored: Ok(()),
+            })
+        }
+        Err(error) => {
+            let reason = crate::ops::chain(&error);
+            tracing::warn!(error = reason, "network change without a journal");
+            Ok(Some(format!("{reason}; if the agent ends during the change, nothing is put back")))
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! A plan against the interfaces that are there: what shall be, and how that differs from what is.
 
-use super::dns::{Owner, Places};
+use super::dns::{Owner, Places, Resolver};
 use super::link::{self, Index, Link};
+use super::network_manager::Management;
 use super::route::{self, Wanted};
-use super::snapshot::Snapshot;
+use super::snapshot::{LinkState, Snapshot};
 use super::{NetworkError, address};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minions_proto::Invalid;
 use minions_proto::cidr::InterfaceAddress;
-use minions_proto::message::{DnsPlan, InterfacePlan, NetworkDiff, NetworkPlan, Selector};
+use minions_proto::message::{InterfacePlan, NetworkDiff, NetworkPlan, Selector};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ pub(super) struct Desired {
     pub(super) routes: Vec<Wanted>,
     /// Whether other routes over these links go.
     pub(super) replaces_routes: bool,
-    pub(super) dns: Option<(Owner, DnsPlan)>,
+    pub(super) dns: Option<(Owner, Resolver)>,
     /// What is written for that.
     pub(super) dns_file: PathBuf,
     pub(super) hostname: Option<String>,
@@ -50,7 +51,7 @@ impl Desired {
             links: Vec::new(),
             routes: Vec::new(),
             replaces_routes: plan.routes.is_some(),
-            dns: plan.dns.clone().map(|dns| (owner, dns)),
+            dns: None,
             dns_file: owner.file(places),
             hostname: plan.hostname.clone(),
         };
@@ -71,13 +72,37 @@ impl Desired {
             }));
             desired.links.push(found);
         }
+        if let Some(dns) = &plan.dns {
+            let only_link = match desired.links.as_slice() {
+                [only] => Some(&only.link),
+                _ => None,
+            };
+            let resolver = Resolver::planned(dns, only_link, links, (owner, places))?;
+            desired.dns = Some((owner, resolver));
+        }
         for plan in plan.routes.iter().flatten() {
             let field = format!("{}.interface", plan.field);
-            let link = find(links, &plan.selector, &field)?.index;
+            let link = find(links, &plan.selector, &field)?;
+            check_no_port(links, link, &field)?;
+            let link = link.index;
             let (to, via, metric) = (plan.to, plan.via, plan.metric);
             desired.routes.push(Wanted { to, via, link, on_link: plan.on_link, metric });
         }
         Ok(desired)
+    }
+
+    /// Name servers that NetworkManager has set for an interface go when it leaves the interface. If the change
+    /// names none, they are written as the host's.
+    pub(super) fn keep_dns(&mut self, now: &Snapshot, (owner, places): (Owner, &Places)) {
+        let brings_some =
+            |state: &LinkState| matches!(state.network_manager, Management::Managed(Some(_)));
+        if self.dns.is_none()
+            && owner != Owner::ResolvConf
+            && now.links.iter().any(brings_some)
+            && let Some(present) = owner.present(places)
+        {
+            self.dns = Some((owner, present));
+        }
     }
 
     /// The interfaces that are this change's alone: with all their addresses, or default routes.
@@ -114,15 +139,16 @@ impl Desired {
     }
 
     fn dns_differences(&self, now: &Snapshot, list: &mut Differences) {
-        let Some((owner, plan)) = &self.dns else { return };
-        if now.files.iter().any(|file| file.path == self.dns_file && owner.holds(file, plan)) {
+        let Some((owner, resolver)) = &self.dns else { return };
+        if now.files.iter().any(|file| file.path == self.dns_file && owner.holds(file, resolver)) {
             return;
         }
         let before = list.0.len();
-        let (was, shall) = (now.dns.servers.join(" "), plan.servers.iter().map(IpAddr::to_string));
+        let (was, shall) =
+            (now.dns.servers.join(" "), resolver.servers.iter().map(ToString::to_string));
         let shall = shall.collect::<Vec<_>>().join(" ");
         list.compare("dns", None, &was, &shall);
-        list.compare("search", None, &now.dns.search.join(" "), &plan.search.join(" "));
+        list.compare("search", None, &now.dns.search.join(" "), &resolver.search.join(" "));
         if list.0.len() == before {
             // The same, but not where its owner would find it again.
             list.push("dns", None, Some(was), Some(shall));
@@ -131,6 +157,11 @@ impl Desired {
 }
 
 impl DesiredLink {
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.addresses.iter().flatten().any(|address| address.address().is_ipv6())
+            || self.gateways.iter().any(IpAddr::is_ipv6)
+    }
+
     fn is_exclusive(&self) -> bool {
         self.addresses.is_some() || !self.gateways.is_empty()
     }
@@ -144,6 +175,12 @@ impl DesiredLink {
             list.compare("mtu", Some(name), &self.link.mtu.to_string(), &mtu.to_string());
         }
         let Some(addresses) = &self.addresses else { return };
+        match now.state_of(self.link.index).map(|state| &state.network_manager) {
+            Some(Management::Managed(_) | Management::External) => {
+                list.compare("network_manager", Some(name), "managed", "unmanaged");
+            }
+            Some(Management::Unmanaged | Management::Unknown) | None => {}
+        }
         if let Some(accept_ra) = now.accept_ra(self.link.index) {
             list.compare("accept_ra", Some(name), accept_ra, "0");
         }
@@ -188,6 +225,10 @@ fn desired_link(plan: &InterfacePlan, links: &[Link]) -> Result<DesiredLink, Net
         Selector::Mac(_) => format!("{}.mac", plan.field),
     };
     let link = find(links, &plan.selector, &field)?.clone();
+    // A port can have an MTU of its own, but no addresses.
+    if plan.addresses.is_some() || !plan.gateways.is_empty() {
+        check_no_port(links, &link, &field)?;
+    }
     if let (Some(mtu), Some(max)) = (plan.mtu, link.max_mtu)
         && mtu > max
     {
@@ -204,13 +245,29 @@ fn desired_link(plan: &InterfacePlan, links: &[Link]) -> Result<DesiredLink, Net
 
 fn find<'a>(links: &'a [Link], by: &Selector, field: &str) -> Result<&'a Link, NetworkError> {
     link::choose(links, by).ok_or_else(|| match by {
-        Selector::Default => NetworkError::NoInterface,
+        Selector::Default => match link::default_port(links) {
+            Some((port, of)) => {
+                NetworkError::OnlyPort { port: port.name.clone(), of: of.name.clone() }
+            }
+            None => NetworkError::NoInterface,
+        },
         Selector::Name(name) => Invalid::value(field, name, "this guest has none").into(),
         Selector::Mac(mac) => {
             let digits = mac.map(|byte| format!("{byte:02x}"));
             Invalid::value(field, &digits.join(":"), "this guest has none").into()
         }
     })
+}
+
+/// Packets for a port's own addresses go to its bridge or bond, which does not have them.
+fn check_no_port(links: &[Link], link: &Link, field: &str) -> Result<(), Invalid> {
+    match link::controller_of(links, link) {
+        None => Ok(()),
+        Some(of) => {
+            let reason = format!("is a port of {0}, which has the addresses: name {0}", of.name);
+            Err(Invalid::value(field, &link.name, &reason))
+        }
+    }
 }
 
 /// The destination of a default route.

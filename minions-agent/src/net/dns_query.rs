@@ -1,8 +1,9 @@
 //! One question to a name server, to see whether it answers at all.
 
 use super::NetworkError;
+use super::checks::NameServer;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -22,30 +23,32 @@ const QUESTION: [u8; 17] = [0x6d, 0x69, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0
 const ANSWER: u8 = 0x80;
 
 /// Whether one of the first servers answers, whatever it says.
-pub(super) async fn any_answers(servers: &[IpAddr]) -> Result<(), NetworkError> {
+pub(super) async fn any_answers(servers: &[NameServer]) -> Result<(), NetworkError> {
     let mut last = None;
     for server in servers.iter().take(MOST) {
-        match timeout(DEADLINE, ask(*server)).await {
+        match timeout(DEADLINE, ask(server)).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => last = Some((*server, error)),
-            Err(_) => last = Some((*server, io::ErrorKind::TimedOut.into())),
+            Ok(Err(error)) => last = Some((server, error)),
+            Err(_) => last = Some((server, io::ErrorKind::TimedOut.into())),
         }
     }
     Err(match last {
-        Some((server, source)) => NetworkError::NoNames { server, source },
+        Some((server, source)) => NetworkError::NoNames { server: server.address.clone(), source },
         None => NetworkError::NoServers,
     })
 }
 
 /// Waits for an answer for ever: what isn't one is passed over.
-async fn ask(server: IpAddr) -> io::Result<()> {
-    let any: IpAddr = match server {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+async fn ask(server: &NameServer) -> io::Result<()> {
+    let (any, there): (IpAddr, SocketAddr) = match server.address.address {
+        IpAddr::V4(v4) => (Ipv4Addr::UNSPECIFIED.into(), (v4, PORT).into()),
+        IpAddr::V6(v6) => {
+            (Ipv6Addr::UNSPECIFIED.into(), SocketAddrV6::new(v6, PORT, 0, server.scope).into())
+        }
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     // Only what comes from there is received.
-    socket.connect((server, PORT)).await?;
+    socket.connect(there).await?;
     socket.send(&QUESTION).await?;
     let mut answer = [0; 512];
     loop {

@@ -2,6 +2,7 @@
 
 use super::rtnl::StepError;
 use minions_proto::Invalid;
+use minions_proto::name_server::ServerAddress;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,6 +16,10 @@ pub(crate) enum NetworkError {
     Invalid(#[from] Invalid),
     #[error("this guest has no Ethernet interface")]
     NoInterface,
+    #[error("this guest has no Ethernet interface of its own: {port} is a port of {of}; name {of}")]
+    OnlyPort { port: String, of: String },
+    #[error("IPv6 is off in this guest on {link}: {reason}")]
+    NoIpv6 { link: String, reason: String },
     #[error("router advertisements can't be turned off")]
     Routers(#[source] io::Error),
     #[error(transparent)]
@@ -23,6 +28,8 @@ pub(crate) enum NetworkError {
     File { path: PathBuf, source: io::Error },
     #[error("the service that has the name servers does not take them")]
     Reload(#[source] io::Error),
+    #[error("NetworkManager does not take {link} back")]
+    NetworkManager { link: String, source: io::Error },
     #[error("the hostname can't be set")]
     Hostname(#[source] io::Error),
     #[error("{link} has no carrier")]
@@ -36,13 +43,16 @@ pub(crate) enum NetworkError {
     #[error("the gateway {gateway} does not answer on {link}")]
     Silent { gateway: IpAddr, link: String },
     #[error("the name server {server} does not answer")]
-    NoNames { server: IpAddr, source: io::Error },
+    NoNames { server: ServerAddress, source: io::Error },
     #[error("there are no name servers to ask")]
     NoServers,
     #[error("it took too long")]
     TooLong,
-    #[error("the journal of changes can't be kept")]
-    Journal(#[source] io::Error),
+    #[error("the journal of the change, {}, cannot be written", .path.display())]
+    Journal { path: PathBuf, source: io::Error },
+    #[error("`confirm_within_ms` needs the journal {}, which cannot be written; make room for it in its file system, \
+             or omit `confirm_within_ms`", .path.display())]
+    Unconfirmable { path: PathBuf, source: io::Error },
     #[error("the change {id} waits for its confirmation")]
     Pending { id: String },
     #[error("no such change waits for a confirmation: it was put back, or never was")]
@@ -59,12 +69,16 @@ impl NetworkError {
             | Self::Routers(source)
             | Self::Reload(source)
             | Self::Hostname(source)
-            | Self::Journal(source)
+            | Self::Journal { source, .. }
+            | Self::Unconfirmable { source, .. }
             | Self::NoNames { source, .. }
+            | Self::NetworkManager { source, .. }
             | Self::File { source, .. } => source.raw_os_error(),
             Self::Step(error) => error.errno(),
             Self::Invalid(_)
             | Self::NoInterface
+            | Self::OnlyPort { .. }
+            | Self::NoIpv6 { .. }
             | Self::NoCarrier { .. }
             | Self::Duplicate { .. }
             | Self::Unusable { .. }

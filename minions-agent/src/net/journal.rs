@@ -62,7 +62,7 @@ impl Journal {
     ) -> Result<(), NetworkError> {
         let until = |within: Duration| boot_clock_ms() + milliseconds(within);
         let entry = Entry {
-            boot_id: boot_id().map_err(NetworkError::Journal)?,
+            boot_id: boot_id().map_err(|source| self.failed(source))?,
             pending: pending.map(|(id, within)| (id.to_owned(), until(within))),
             links: snapshot.links.clone(),
             addresses: snapshot.addresses.iter().map(bytes).collect(),
@@ -71,7 +71,11 @@ impl Journal {
             hostname: snapshot.hostname.clone(),
             taken: snapshot.taken,
         };
-        self.store(&entry).map_err(NetworkError::Journal)
+        self.store(&entry).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> NetworkError {
+        NetworkError::Journal { path: self.path.clone(), source }
     }
 
     fn store(&self, entry: &Entry) -> io::Result<()> {
@@ -83,11 +87,10 @@ impl Journal {
 
     /// The change is over.
     pub(super) fn clear(&self) -> Result<(), NetworkError> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(NetworkError::Journal(error))
-            }
-            _ => Ok(()),
+        match fs::remove_file(&self.path).map_err(|error| (error.kind(), error)) {
+            // There is no journal. In the second case there is no directory for it either.
+            Ok(()) | Err((io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _)) => Ok(()),
+            Err((_, error)) => Err(self.failed(error)),
         }
     }
 

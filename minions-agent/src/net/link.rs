@@ -3,12 +3,9 @@
 use super::rtnl::{Rtnl, StepError, dump};
 use minions_proto::message::Selector;
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
 };
 use rtnetlink::LinkUnspec;
-use std::fs;
-use std::io;
-use std::path::PathBuf;
 
 /// The kernel's interface index.
 pub(super) type Index = u32;
@@ -26,6 +23,13 @@ pub(super) struct Link {
     pub(super) up: bool,
     /// With carrier.
     pub(super) running: bool,
+    /// Whether neighbours are asked for their link-layer addresses (ARP, neighbour discovery).
+    pub(super) asks_neighbours: bool,
+    /// Other names of the interface (`ip link property add … altname`).
+    altnames: Vec<String>,
+    /// Bridge, bond or VRF that the interface is a part of.
+    controller: Option<Index>,
+    is_vrf: bool,
     mac: Vec<u8>,
     rank: Rank,
 }
@@ -51,39 +55,52 @@ pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<Link>, StepError> {
 /// The one that is meant.
 pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a Link> {
     match selector {
-        Selector::Default => links
+        Selector::Default => default(links),
+        Selector::Name(name) => links
             .iter()
-            .filter(|link| link.rank != Rank::Other)
-            .min_by_key(|link| (link.rank, link.index)),
-        Selector::Name(name) => links.iter().find(|link| link.name == *name),
-        // A bridge may have the address of one of its ports, which comes first.
-        Selector::Mac(mac) => {
-            links.iter().filter(|link| link.mac == *mac).min_by_key(|link| (link.rank, link.index))
+            .find(|link| link.name == *name)
+            .or_else(|| links.iter().find(|link| link.altnames.contains(name))),
+        // A bridge or a bond can have the link-layer address of its ports, which have no addresses.
+        Selector::Mac(mac) => links
+            .iter()
+            .filter(|link| link.mac == *mac)
+            .min_by_key(|link| (controller_of(links, link).is_some(), link.rank, link.index)),
+    }
+}
+
+/// The first Ethernet device that is no port. If all devices are ports, the bridge or bond of the first one: the host's
+/// network is behind it.
+fn default(links: &[Link]) -> Option<&Link> {
+    let of_rank = |rank| links.iter().filter(move |link| link.rank == rank);
+    let is_free = |link: &&Link| controller_of(links, link).is_none();
+    of_rank(Rank::Device)
+        .find(is_free)
+        .or_else(|| of_rank(Rank::Device).find_map(|device| controller_of(links, device)))
+        .or_else(|| of_rank(Rank::ContainerEnd).find(is_free))
+}
+
+/// The bridge or bond that has the addresses of its port `link`; `None` if `link` is no port. An interface in a VRF has
+/// its own addresses.
+pub(super) fn controller_of<'a>(links: &'a [Link], link: &Link) -> Option<&'a Link> {
+    let above = |link: &Link| {
+        let controller = links.iter().find(|one| Some(one.index) == link.controller);
+        controller.filter(|controller| !controller.is_vrf)
+    };
+    // A bond can be a port of a bridge. The kernel allows no loops; the bound is for a list that changed meanwhile.
+    let mut highest = above(link)?;
+    for _ in 0..links.len() {
+        match above(highest) {
+            Some(higher) => highest = higher,
+            None => break,
         }
     }
+    Some(highest)
 }
 
-/// Whether routers on the link may add addresses and default routes of their own; `None` on a kernel
-/// without IPv6.
-pub(super) fn accept_ra(link: &Link) -> io::Result<Option<String>> {
-    match fs::read_to_string(accept_ra_file(&link.name)) {
-        Ok(text) => Ok(Some(text.trim_end().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Likewise.
-pub(super) fn set_accept_ra(name: &str, value: &str) -> io::Result<()> {
-    match fs::write(accept_ra_file(name), value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// A name has no slash: the kernel sees to that.
-fn accept_ra_file(name: &str) -> PathBuf {
-    format!("/proc/sys/net/ipv6/conf/{name}/accept_ra").into()
+/// A port that would be the default interface if it were none.
+pub(super) fn default_port(links: &[Link]) -> Option<(&Link, &Link)> {
+    let mut ports = links.iter().filter(|link| link.rank == Rank::ContainerEnd);
+    ports.find_map(|link| Some((link, controller_of(links, link)?)))
 }
 
 pub(super) async fn set_up(rtnl: &Rtnl, index: Index, up: bool) -> Result<(), StepError> {
@@ -113,12 +130,23 @@ impl Link {
             max_mtu: None,
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::LowerUp),
+            asks_neighbours: !flags.contains(LinkFlags::Noarp),
+            altnames: Vec::new(),
+            controller: None,
+            is_vrf: matches!(kind(message), Some(InfoKind::Vrf)),
             mac: Vec::new(),
             rank: rank(message),
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Controller(index) => link.controller = Some(*index),
+                LinkAttribute::PropList(all) => {
+                    link.altnames.extend(all.iter().filter_map(|one| match one {
+                        Prop::AltIfName(name) => Some(name.clone()),
+                        _ => None,
+                    }));
+                }
                 LinkAttribute::Address(mac) => link.mac.clone_from(mac),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::MaxMtu(mtu) => link.max_mtu = Some(*mtu).filter(|mtu| *mtu > 0),
@@ -130,7 +158,7 @@ impl Link {
 }
 
 fn rank(link: &LinkMessage) -> Rank {
-    if link.header.link_layer_type != LinkLayerType::Ether || !is_free(link) {
+    if link.header.link_layer_type != LinkLayerType::Ether {
         return Rank::Other;
     }
     match kind(link) {
@@ -138,11 +166,6 @@ fn rank(link: &LinkMessage) -> Rank {
         Some(InfoKind::Veth | InfoKind::MacVlan) => Rank::ContainerEnd,
         Some(_) => Rank::Other,
     }
-}
-
-/// Not part of a bridge or a bond, which would have the address.
-fn is_free(link: &LinkMessage) -> bool {
-    !link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(_)))
 }
 
 /// What made the interface, if it was software.
@@ -155,4 +178,58 @@ fn kind(link: &LinkMessage) -> Option<&InfoKind> {
         LinkInfo::Kind(kind) => Some(kind),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: Index, name: &str, rank: Rank, controller: Option<Index>) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            mtu: 1500,
+            max_mtu: None,
+            up: true,
+            running: true,
+            asks_neighbours: true,
+            altnames: vec![format!("alt-{name}")],
+            controller,
+            is_vrf: name.starts_with("vrf"),
+            mac: vec![0x52, 0x54, 0, 0, 0, 1],
+            rank,
+        }
+    }
+
+    fn chosen<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a str> {
+        choose(links, selector).map(|link| link.name.as_str())
+    }
+
+    #[test]
+    fn the_default_interface_is_never_a_port() {
+        let eth0 = |controller| link(2, "eth0", Rank::Device, controller);
+        let (br0, bond0) =
+            (link(9, "br0", Rank::Other, None), link(8, "bond0", Rank::Other, Some(9)));
+        let eth1 = link(3, "eth1", Rank::Device, None);
+        let veth = |controller| link(1, "veth7", Rank::ContainerEnd, controller);
+        for (links, expected) in [
+            (vec![veth(None), eth0(Some(9)), eth1, br0.clone()], Some("eth1")),
+            (vec![veth(None), eth0(Some(9)), br0.clone()], Some("br0")),
+            (vec![eth0(Some(8)), bond0, br0.clone()], Some("br0")),
+            (vec![eth0(Some(7)), link(7, "vrf0", Rank::Other, None)], Some("eth0")),
+            // The far end of a container is no network of the host's.
+            (vec![veth(Some(9)), br0.clone()], None),
+            (vec![br0], None),
+        ] {
+            assert_eq!(chosen(&links, &Selector::Default), expected, "{links:#?}");
+        }
+    }
+
+    #[test]
+    fn a_link_layer_address_that_ports_share_belongs_to_their_bridge() {
+        let links = [link(2, "eth0", Rank::Device, Some(9)), link(9, "br0", Rank::Other, None)];
+        assert_eq!(chosen(&links, &Selector::Mac([0x52, 0x54, 0, 0, 0, 1])), Some("br0"));
+        assert_eq!(chosen(&links, &Selector::Name("alt-eth0".into())), Some("eth0"));
+        assert_eq!(chosen(&links, &Selector::Name("alt-eth1".into())), None);
+    }
 }

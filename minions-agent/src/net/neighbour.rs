@@ -21,7 +21,7 @@ pub(super) async fn answers(
     deadline: Instant,
 ) -> Result<bool, StepError> {
     match entry(rtnl, link, address).await? {
-        // Somebody set it by hand, or the link needs no asking.
+        // An administrator has set it.
         Some(entry) if is_fixed(&entry) => return Ok(true),
         // It was true at some time.
         Some(entry) => forget(rtnl, entry).await,
@@ -79,6 +79,8 @@ fn is_of(entry: &NeighbourMessage, address: IpAddr) -> bool {
     })
 }
 
+/// `NOARP` is no such entry: the kernel makes one for an address that it takes for a broadcast address, as it does
+/// for every address while the guest has no route and no loopback.
 fn is_fixed(entry: &NeighbourMessage) -> bool {
-    matches!(entry.header.state, NeighbourState::Permanent | NeighbourState::Noarp)
+    matches!(entry.header.state, NeighbourState::Permanent)
 }

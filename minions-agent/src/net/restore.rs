@@ -4,9 +4,10 @@
 //! in which the kernel needs it: the interface, its addresses, the routes that they carry.
 
 use super::dns::{Owner, Places};
+use super::network_manager::{self, Management};
 use super::rtnl::Rtnl;
 use super::snapshot::{self, LinkState, Snapshot};
-use super::{NetworkError, address, journal, link, route};
+use super::{NetworkError, address, ipv6, journal, link, route};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
@@ -59,7 +60,24 @@ pub(super) async fn run(snapshot: &Snapshot, places: &Places) -> Result<(), Netw
         first.note(addresses(&rtnl, state, snapshot).await);
     }
     first.note(routes(&rtnl, snapshot).await);
+    for state in &snapshot.links {
+        first.note(management(state).await);
+    }
     first.0
+}
+
+/// Last: NetworkManager makes what it finds its own configuration again.
+async fn management(state: &LinkState) -> Result<(), NetworkError> {
+    let connection = match &state.network_manager {
+        Management::Managed(connection) => connection.clone(),
+        Management::Unmanaged | Management::External | Management::Unknown => return Ok(()),
+    };
+    let link = state.name.clone();
+    let given = tokio::task::spawn_blocking(move || {
+        network_manager::give_back(&link, connection.as_deref())
+    });
+    let given = given.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    given.map_err(|source| NetworkError::NetworkManager { link: state.name.clone(), source })
 }
 
 async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {
@@ -73,7 +91,7 @@ async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {
         link::set_mtu(rtnl, state.index, state.mtu).await?;
     }
     match &state.accept_ra {
-        Some(value) => link::set_accept_ra(&now.name, value).map_err(NetworkError::Routers),
+        Some(value) => ipv6::set_accept_ra(&now.name, value).map_err(NetworkError::Routers),
         None => Ok(()),
     }
 }

@@ -9,8 +9,8 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::RouteMessageBuilder;
@@ -200,6 +200,50 @@ fn leads_over(route: &RouteMessage, link: Index) -> bool {
         RouteAttribute::Oif(index) => *index == link,
         RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == link),
         _ => false,
+    })
+}
+
+/// Whether the route applies where no other route does, in the main table, and leads somewhere.
+pub(super) fn is_default(route: &RouteMessage) -> bool {
+    is_somebodys(route)
+        && route.header.kind == RouteType::Unicast
+        && route.header.destination_prefix_length == 0
+}
+
+/// One of the routers that a route leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hop {
+    pub(super) link: Index,
+    pub(super) gateway: IpAddr,
+    pub(super) on_link: bool,
+}
+
+/// The routers of a route: one, several with equal-cost paths, none if its destination is on the link.
+pub(super) fn hops_of(route: &RouteMessage) -> Vec<Hop> {
+    let on_link = route.header.flags.contains(RouteFlags::Onlink);
+    let single = output_of(route).zip(router_in(&route.attributes));
+    let mut hops: Vec<_> =
+        single.into_iter().map(|(link, gateway)| Hop { link, gateway, on_link }).collect();
+    for attribute in &route.attributes {
+        let RouteAttribute::MultiPath(paths) = attribute else { continue };
+        hops.extend(paths.iter().filter_map(|path| {
+            Some(Hop {
+                link: path.interface_index,
+                gateway: router_in(&path.attributes)?,
+                on_link: path.flags.contains(RouteNextHopFlags::Onlink),
+            })
+        }));
+    }
+    hops
+}
+
+/// An IPv4 route can have an IPv6 router (`RTA_VIA`).
+fn router_in(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => Some((*v4).into()),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => Some((*v6).into()),
+        _ => None,
     })
 }
 

@@ -63,7 +63,7 @@ impl SavedFile {
             }
             Was::File { content, mode, user, group } => {
                 let attributes = Attributes { mode: *mode, owner: Some((*user, *group)) };
-                replace_file::replace(&self.path, content, attributes)?;
+                replace_file::replace_or_overwrite(&self.path, content, attributes)?;
             }
         }
         Ok(true)

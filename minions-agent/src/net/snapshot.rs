@@ -3,18 +3,22 @@
 //! Taken of everything that a change may touch, also by the way: the kernel takes routes along with an
 //! address, in whatever table they are.
 
+use super::desired::{Desired, DesiredLink};
 use super::dns::{Owner, Places};
-use super::link::{self, Index, Link};
+use super::link::Index;
+use super::network_manager::{self, Management};
 use super::restore;
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
-use super::{NetworkError, address, networkd, route};
+use super::{NetworkError, address, ipv6, networkd, route};
 use minions_proto::message::Dns;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io;
 
 /// `RT_TABLE_LOCAL`: the kernel's own book.
 const TABLE_LOCAL: u8 = 255;
@@ -42,31 +46,39 @@ pub(super) struct LinkState {
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) mtu: u32,
-    /// `None`: no IPv6.
+    /// `None`: it is not touched. There is no IPv6, or none is asked for and the setting is read-only.
     pub(super) accept_ra: Option<String>,
+    /// Of an interface whose addresses the change sets.
+    #[serde(default)]
+    pub(super) network_manager: Management,
 }
 
 impl Snapshot {
-    /// Of `links`, all routes, the hostname, and what is written for `owner` and these links.
+    /// Reads the links of `desired`, all routes, the hostname, and the files that are written for `owner` and
+    /// these links.
     pub(super) async fn take(
         rtnl: &Rtnl,
-        links: &[&Link],
+        desired: &Desired,
         owner: Owner,
         places: &Places,
     ) -> Result<Self, NetworkError> {
         let mut addresses = Vec::new();
         let mut states = Vec::new();
         let mut paths = vec![owner.file(places)];
-        for link in links {
+        let mut management = managements(desired, places).await;
+        for one in &desired.links {
+            let link = &one.link;
             addresses.extend(address::list(rtnl, link.index).await?);
             states.push(LinkState {
                 index: link.index,
                 name: link.name.clone(),
                 up: link.up,
                 mtu: link.mtu,
-                accept_ra: link::accept_ra(link).map_err(NetworkError::Routers)?,
+                accept_ra: accept_ra(one).map_err(NetworkError::Routers)?,
+                network_manager: management.remove(&link.index).unwrap_or_default(),
             });
             paths.push(networkd::file(&places.run, &link.name));
+            paths.push(network_manager::file(&places.run, &link.name));
         }
         let mut routes = route::list(rtnl).await?;
         routes.retain(|route| is_kept(&route.header));
@@ -86,7 +98,11 @@ impl Snapshot {
     }
 
     pub(super) fn accept_ra(&self, link: Index) -> Option<&str> {
-        self.links.iter().find(|state| state.index == link)?.accept_ra.as_deref()
+        self.state_of(link)?.accept_ra.as_deref()
+    }
+
+    pub(super) fn state_of(&self, link: Index) -> Option<&LinkState> {
+        self.links.iter().find(|state| state.index == link)
     }
 
     pub(super) fn addresses_of(&self, link: Index) -> Vec<AddressMessage> {
@@ -98,6 +114,23 @@ impl Snapshot {
     pub(super) async fn restore(&self, places: &Places) -> Result<(), NetworkError> {
         restore::run(self, places).await
     }
+}
+
+fn accept_ra(one: &DesiredLink) -> io::Result<Option<String>> {
+    let name = &one.link.name;
+    if one.has_ipv6() || ipv6::is_writable(name) { ipv6::accept_ra(name) } else { Ok(None) }
+}
+
+/// What NetworkManager does with the interfaces whose addresses are set.
+async fn managements(desired: &Desired, places: &Places) -> HashMap<Index, Management> {
+    let set = desired.links.iter().filter(|one| one.addresses.is_some());
+    let links: Vec<_> = set.map(|one| (one.link.index, one.link.name.clone())).collect();
+    let places = places.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let all = links.iter();
+        all.map(|(index, name)| (*index, network_manager::management(&places, name))).collect()
+    });
+    asked.await.unwrap_or_default()
 }
 
 /// Whether a route is somebody's, and not what the kernel keeps for itself.

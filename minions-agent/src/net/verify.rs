@@ -1,9 +1,10 @@
 //! Whether a change does what it is for.
 
 use super::address::{self, ip_of};
-use super::desired::{Desired, DesiredLink};
+use super::checks::{Checks, LinkAddress, LinkName, NextHop, Router};
+use super::desired::DesiredLink;
 use super::rtnl::{Rtnl, dump};
-use super::{NetworkError, link, neighbour, route};
+use super::{NetworkError, dns_query, link, neighbour, route};
 use minions_proto::cidr::{InterfaceAddress, is_link_local_v6};
 use minions_proto::message::Check;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -54,75 +55,67 @@ pub(super) async fn no_duplicates(
     Ok(())
 }
 
-pub(super) async fn check(
-    rtnl: &Rtnl,
-    desired: &Desired,
-    check: Check,
-) -> Result<(), NetworkError> {
+/// Makes one check; everything that it looks at is in `checks`.
+pub(super) async fn check(rtnl: &Rtnl, checks: &Checks, check: Check) -> Result<(), NetworkError> {
     match check {
-        Check::Link => links(rtnl, desired).await,
-        Check::Addresses => {
-            for one in &desired.links {
-                addresses(rtnl, one).await?;
-            }
-            Ok(())
-        }
+        Check::Link => links(rtnl, &checks.links).await,
+        Check::Addresses => addresses(rtnl, &checks.addresses).await,
         Check::Route => {
-            for (one, gateway) in gateways(desired) {
-                route_to(rtnl, one, gateway).await?;
+            for hop in &checks.next_hops {
+                route_to(rtnl, hop).await?;
             }
             Ok(())
         }
-        Check::Gateway => {
-            let deadline = Instant::now() + GATEWAY_DEADLINE;
-            for (one, gateway) in gateways(desired) {
-                if !neighbour::answers(rtnl, one.link.index, gateway, deadline).await? {
-                    return Err(NetworkError::Silent { gateway, link: one.link.name.clone() });
-                }
-            }
-            Ok(())
-        }
-        // Needs no netlink.
-        Check::Dns => Ok(()),
+        Check::Gateway => answer(rtnl, &checks.routers).await,
+        Check::Dns => dns_query::any_answers(&checks.servers).await,
     }
 }
 
-fn gateways(desired: &Desired) -> impl Iterator<Item = (&DesiredLink, IpAddr)> {
-    desired.links.iter().flat_map(|one| one.gateways.iter().map(move |gateway| (one, *gateway)))
+/// All at the same time: each has the whole time for its answer.
+async fn answer(rtnl: &Rtnl, routers: &[Router]) -> Result<(), NetworkError> {
+    let deadline = Instant::now() + GATEWAY_DEADLINE;
+    let asked =
+        routers.iter().map(|one| neighbour::answers(rtnl, one.link.index, one.address, deadline));
+    let answered = futures_util::future::join_all(asked).await;
+    for (Router { link, address }, answered) in routers.iter().zip(answered) {
+        if !answered? {
+            return Err(NetworkError::Silent { gateway: *address, link: link.name.clone() });
+        }
+    }
+    Ok(())
 }
 
-async fn links(rtnl: &Rtnl, desired: &Desired) -> Result<(), NetworkError> {
+async fn links(rtnl: &Rtnl, wanted: &[LinkName]) -> Result<(), NetworkError> {
     let deadline = Instant::now() + LINK_DEADLINE;
     loop {
         let now = link::list(rtnl).await?;
-        let is_running = |one: &&DesiredLink| {
-            now.iter().any(|link| link.index == one.link.index && link.up && link.running)
+        let is_running = |one: &&LinkName| {
+            now.iter().any(|link| link.index == one.index && link.up && link.running)
         };
-        match desired.links.iter().find(|one| !is_running(one)) {
+        match wanted.iter().find(|one| !is_running(one)) {
             None => return Ok(()),
             Some(one) if Instant::now() >= deadline => {
-                return Err(NetworkError::NoCarrier { link: one.link.name.clone() });
+                return Err(NetworkError::NoCarrier { link: one.name.clone() });
             }
             Some(_) => sleep(LOOK).await,
         }
     }
 }
 
-async fn addresses(rtnl: &Rtnl, one: &DesiredLink) -> Result<(), NetworkError> {
+async fn addresses(rtnl: &Rtnl, wanted: &[LinkAddress]) -> Result<(), NetworkError> {
     let deadline = Instant::now() + ADDRESS_DEADLINE;
-    let name = || one.link.name.clone();
-    'wanted: for wanted in one.addresses.iter().flatten() {
+    'wanted: for LinkAddress { link, ip } in wanted {
+        let (address, name) = (*ip, || link.name.clone());
         loop {
-            let present = address::list(rtnl, one.link.index).await?;
-            let ip = wanted.address();
-            let found = present.iter().find(|address| ip_of(address) == Some(ip));
+            let present = address::list(rtnl, link.index).await?;
+            let found = present.iter().find(|address| ip_of(address) == Some(*ip));
             match found.map(flags) {
                 Some(flags) if flags.contains(AddressFlags::Dadfailed) => {
-                    return Err(NetworkError::Duplicate { address: ip, link: name() });
+                    return Err(NetworkError::Duplicate { address, link: name() });
                 }
                 Some(flags) if !flags.contains(AddressFlags::Tentative) => continue 'wanted,
                 _ if Instant::now() >= deadline => {
-                    return Err(NetworkError::Unusable { address: ip, link: name() });
+                    return Err(NetworkError::Unusable { address, link: name() });
                 }
                 _ => sleep(LOOK).await,
             }
@@ -139,24 +132,40 @@ fn flags(address: &AddressMessage) -> AddressFlags {
     found.unwrap_or(AddressFlags::empty())
 }
 
-/// The kernel would send packets for the gateway over this link, straight.
-async fn route_to(rtnl: &Rtnl, one: &DesiredLink, gateway: IpAddr) -> Result<(), NetworkError> {
-    let link = one.link.index;
-    let question = match gateway {
+/// The kernel sends packets for the gateway over its link without a further hop.
+async fn route_to(rtnl: &Rtnl, hop: &NextHop) -> Result<(), NetworkError> {
+    let reached = if hop.on_link {
+        is_default_next_hop(rtnl, hop).await?
+    } else {
+        is_straight(rtnl, hop).await?
+    };
+    if reached {
+        return Ok(());
+    }
+    Err(NetworkError::Elsewhere { gateway: hop.gateway, link: hop.link.name.clone() })
+}
+
+/// An on-link route leads to its gateway by itself, so its presence decides. A lookup of the gateway would find
+/// whichever default route has the lowest metric.
+async fn is_default_next_hop(rtnl: &Rtnl, hop: &NextHop) -> Result<bool, NetworkError> {
+    let routes = route::list(rtnl).await?;
+    let mut hops = routes.iter().filter(|route| route::is_default(route)).flat_map(route::hops_of);
+    Ok(hops.any(|one| one.link == hop.link.index && one.gateway == hop.gateway && one.on_link))
+}
+
+async fn is_straight(rtnl: &Rtnl, hop: &NextHop) -> Result<bool, NetworkError> {
+    let link = hop.link.index;
+    let question = match hop.gateway {
         IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
         IpAddr::V6(v6) => {
             let question = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128);
             // A link-local address means something on its link only.
-            let local = is_link_local_v6(gateway);
+            let local = is_link_local_v6(hop.gateway);
             if local { question.output_interface(link).build() } else { question.build() }
         }
     };
     let found = dump("looking a route up", rtnl.route().get(question).execute()).await?;
-    let straight = found
+    Ok(found
         .iter()
-        .any(|route| route::output_of(route) == Some(link) && route::gateway_of(route).is_none());
-    if straight {
-        return Ok(());
-    }
-    Err(NetworkError::Elsewhere { gateway, link: one.link.name.clone() })
+        .any(|route| route::output_of(route) == Some(link) && route::gateway_of(route).is_none()))
 }

@@ -64,6 +64,7 @@ fn refused(error: &ExecError) -> AgentError {
         ExecError::Cwd { .. } => ErrorCode::CwdNotFound,
         ExecError::TooLong(_) => ErrorCode::ArgumentListTooLong,
         ExecError::Gone(_) => ErrorCode::ExecGone,
+        ExecError::NotEnded(_) => ErrorCode::ExecNotEnded,
         ExecError::Conflict => ErrorCode::ExecConflict,
         ExecError::Refused(refusal) => refusal_code(refusal),
         ExecError::Start { .. }
@@ -79,7 +80,7 @@ fn refused(error: &ExecError) -> AgentError {
         ExecError::User(_) | ExecError::CantBecome { .. } => Some("user"),
         ExecError::Cwd { .. } => Some("cwd"),
         ExecError::Limits(_) => Some("rlimits"),
-        ExecError::Gone(_) | ExecError::Conflict => Some("id"),
+        ExecError::Gone(_) | ExecError::NotEnded(_) | ExecError::Conflict => Some("id"),
         _ => None,
     };
     let mut refused = AgentError::new(code, chain(error)).with_errno(error.errno());

@@ -2,15 +2,14 @@
 //! when the guest can do nothing else.
 
 use super::set_clock::now_ms;
+use crate::capability::Capabilities;
 use crate::identity::Identity;
-use minions_proto::message::{
-    AgentInfo, CLOCK_FEATURE, EXEC_FEATURE, Health, NETWORK_FEATURE, POWER_FEATURE,
-};
+use minions_proto::message::{AgentInfo, Health};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
 
-pub(super) fn answer(identity: &Identity) -> Health {
+pub(super) fn answer(identity: &Identity, capabilities: Capabilities) -> Health {
     Health {
         uptime_secs: uptime_secs(),
         hostname: uname().nodename().to_string_lossy().into_owned(),
@@ -18,11 +17,10 @@ pub(super) fn answer(identity: &Identity) -> Health {
             name: AGENT_NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
-            features: [EXEC_FEATURE, NETWORK_FEATURE, CLOCK_FEATURE, POWER_FEATURE]
-                .map(str::to_owned)
-                .into(),
+            features: capabilities.features(),
             boot_id: identity.boot_id.clone(),
             instance_id: identity.instance_id.clone(),
+            allowed: capabilities.names(),
         }),
         time_unix_ms: Some(now_ms()),
     }

@@ -44,8 +44,7 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
     let needed = Capability::needed_by(&request);
     tracing::debug!(request = request.type_name(), "request");
     if !agent.capabilities().contain(needed) {
-        let message = format!("this agent was started without `{}`", needed.name());
-        return Answer::Reply(refuse(AgentError::new(ErrorCode::Forbidden, message)));
+        return Answer::Reply(refuse(AgentError::not_allowed(needed.name())));
     }
     let executor = agent.executor();
     Answer::Reply(match request {
@@ -55,7 +54,9 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
             let (done, then) = power::answer(call);
             return Answer::ReplyThen(reply(&Ok(done)), Box::pin(then));
         }
-        Request::HealthCheck(_) => reply(&Ok(health::answer(agent.identity()))),
+        Request::HealthCheck(_) => {
+            reply(&Ok(health::answer(agent.identity(), agent.capabilities())))
+        }
         Request::ConfigureNetwork(call) => {
             reply(&configure_network::base(agent.network(), &call).await)
         }

@@ -16,12 +16,17 @@ use minions_proto::frame::{Decoder, PREFIX_LEN};
 use minions_proto::message::HEARTBEAT;
 use minions_proto::{AgentError, ErrorCode};
 use std::io;
+use std::pin::pin;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 /// Refusals that wait to be told; a host that asks for more isn't told each.
 const MAX_REFUSALS: usize = 16;
+
+/// For messages of the host that arrived before its connection broke.
+const LAST_MESSAGES: Duration = Duration::from_millis(100);
 
 /// In front of a payload: length and channel.
 const HEADER_LEN: usize = PREFIX_LEN + 1;
@@ -35,9 +40,16 @@ where
     let (read, write, decoder) = incoming.split();
     let handle = tail.handle();
     let (refuse, refusals) = mpsc::channel(MAX_REFUSALS);
+    let mut listening = pin!(listen(read, decoder, &handle, &refuse));
     tokio::select! {
-        left = listen(read, decoder, &handle, &refuse) => left,
-        ended = speak(write, &mut tail, refusals) => ended,
+        left = &mut listening => left,
+        ended = speak(write, &mut tail, refusals) => {
+            if ended.is_err() {
+                // A host that closed without reading everything may have sent `leave` before.
+                let _ = timeout(LAST_MESSAGES, listening).await;
+            }
+            ended
+        }
     }
 }
 

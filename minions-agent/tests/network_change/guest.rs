@@ -1,8 +1,8 @@
-//! An agent in namespaces of its own, with a neighbour behind a veth that is the gateway.
+//! An agent in namespaces of its own, with a neighbour behind two veths that is the gateway.
 //!
 //! ```text
 //!  agent │ eth0 ◀─ veth ─▶ peer0 │ neighbour: 10.0.0.1, 2001:db8::1
-//!        │ eth1 ◀─ veth ─▶ peer1 │
+//!        │ eth1 ◀─ veth ─▶ peer1 │            2001:db8:1::1
 //! ```
 
 use crate::support::{self, RunningAgent, until};
@@ -37,7 +37,8 @@ impl Guest {
                 ip link set lo up; ip link set peer0 up; ip link set peer1 up
                 ip addr add 10.0.0.1/16 dev peer0; ip addr add 10.0.0.66/16 dev peer0
                 ip addr add 2001:db8::1/64 dev peer0 nodad
-                ip addr add 2001:db8::66/64 dev peer0 nodad'
+                ip addr add 2001:db8::66/64 dev peer0 nodad
+                ip addr add 2001:db8:1::1/64 dev peer1 nodad'
             printf 'nameserver 9.9.9.9\\noptions edns0\\n' > /etc/resolv.conf
             chmod 640 /etc/resolv.conf
             exec \"$0\" --log-level error --listen \"$1\"";

@@ -5,5 +5,7 @@ mod asked;
 mod confirmation;
 mod failure;
 mod guest;
+mod interfaces;
 #[path = "../support/mod.rs"]
 mod support;
+mod verified;

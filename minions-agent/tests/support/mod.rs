@@ -61,6 +61,15 @@ impl RunningAgent {
         agent
     }
 
+    /// Kills the agent, and starts another one in its place.
+    pub(crate) async fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let socket = self.socket();
+        self.child = agent_command(&listen_value(&socket)).spawn().unwrap();
+        until("the next agent listens", async || UnixStream::connect(&socket).await.ok()).await;
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("agent.sock")
     }

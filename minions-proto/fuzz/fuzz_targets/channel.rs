@@ -23,7 +23,7 @@ fuzz_target!(|input: (u64, u64, Vec<u8>)| {
         stdin_window: window,
         stdin_closed: false,
     };
-    let mut client = ExecClient::new(&attached, Instant::now());
+    let Ok(mut client) = ExecClient::new(&attached, Instant::now()) else { return };
     let mut decoder = Decoder::new();
     decoder.extend(&bytes);
     while let Ok(Some(payload)) = decoder.next_frame() {

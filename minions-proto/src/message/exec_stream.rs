@@ -12,6 +12,13 @@ use std::time::Duration;
 /// objects and channel mode.
 pub const FEATURE: &str = "exec2";
 
+/// The name in [`AgentInfo::features`](super::AgentInfo::features) of an agent that knows
+/// [`ExecStart::memory_bytes`] and [`ExecStart::pids`], and lists the programs of earlier agents.
+pub const LIMITS_FEATURE: &str = "exec_limits";
+
+/// The largest value of [`ExecStart::memory_bytes`] and [`ExecStart::pids`].
+pub const MAX_LIMIT: u64 = i64::MAX.unsigned_abs();
+
 /// How often an agent says on a stream that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
@@ -81,6 +88,13 @@ pub struct ExecStart {
     /// Soft and hard limits, by their names in [`RLIMITS`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rlimits: BTreeMap<String, u64>,
+    /// Bytes of memory that it and all that it starts may use together. Absent: no limit. Feature
+    /// `exec_limits`, like the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads that there may be of it at once, itself included. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
     /// What becomes of it when its client goes.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
@@ -110,6 +124,14 @@ pub struct Tty {
 }
 
 impl ExecStart {
+    /// The first field that takes an agent with [`LIMITS_FEATURE`], if there is one.
+    #[must_use]
+    pub fn limit(&self) -> Option<&'static str> {
+        [("memory_bytes", self.memory_bytes), ("pids", self.pids)]
+            .into_iter()
+            .find_map(|(field, limit)| limit.map(|_| field))
+    }
+
     /// The first reason why this can't be run, whatever the guest is like.
     ///
     /// # Errors
@@ -139,6 +161,8 @@ impl ExecStart {
         }
         within("timeout_ms", self.timeout_ms, 1, MAX_TIMEOUT_MS)?;
         within("kill_grace_ms", self.kill_grace_ms, 0, MAX_KILL_GRACE_MS)?;
+        within("memory_bytes", self.memory_bytes, 1, MAX_LIMIT)?;
+        within("pids", self.pids, 1, MAX_LIMIT)?;
         if let Some(name) = self.rlimits.keys().find(|name| !RLIMITS.contains(&name.as_str())) {
             let rule = format!("must name a limit of setrlimit(2): one of {}", RLIMITS.join(", "));
             return Err(Invalid::value("rlimits", name, &rule));
@@ -154,10 +178,10 @@ impl ExecStart {
     }
 }
 
-fn within(field: &str, ms: Option<u64>, least: u64, most: u64) -> Result<(), Invalid> {
-    match ms {
-        Some(ms) if !(least..=most).contains(&ms) => {
-            Err(Invalid::new(field, format!("is {ms}: must be {least} to {most}")))
+fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<(), Invalid> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => {
+            Err(Invalid::new(field, format!("is {value}: must be {least} to {most}")))
         }
         _ => Ok(()),
     }
@@ -325,12 +349,19 @@ pub struct ExecInfo {
     pub stderr_kept_from: u64,
     /// Bytes of input that have arrived for it.
     pub stdin_bytes: u64,
+    /// Whether it runs although the agent has told it to end: at its time limit, by `exec_remove`, or because its
+    /// client is gone. Absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_requested: Option<bool>,
     /// Absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Processes of an exec that ended or was lost which run on. Absent: none, or unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_running: Option<u64>,
 }
 
 /// What a program used, those of its children that it waited for included.
@@ -374,6 +405,10 @@ mod tests {
         assert_eq!(wrong(|s| s.timeout_ms = Some(0)), "timeout_ms");
         assert_eq!(wrong(|s| s.timeout_ms = Some(MAX_TIMEOUT_MS + 1)), "timeout_ms");
         assert_eq!(wrong(|s| s.kill_grace_ms = Some(MAX_KILL_GRACE_MS + 1)), "kill_grace_ms");
+        for limit in [0, MAX_LIMIT + 1, u64::MAX] {
+            assert_eq!(start(|s| s.memory_bytes = Some(limit)).unwrap_err(), "memory_bytes");
+            assert_eq!(start(|s| s.pids = Some(limit)).unwrap_err(), "pids");
+        }
         assert_eq!(wrong(|s| s.rlimits = [("nofiles".into(), 1)].into()), "rlimits");
         assert_eq!(wrong(|s| s.tty = Some(Tty { rows: 0, cols: 1, term: None })), "tty.rows");
     }
@@ -385,6 +420,7 @@ mod tests {
         with_env("A", "B=C").unwrap();
         right(|s| s.user = Some("nobody:0".into()));
         right(|s| s.kill_grace_ms = Some(0));
+        right(|s| (s.memory_bytes, s.pids) = (Some(1), Some(MAX_LIMIT)));
         right(|s| s.rlimits = [("nofile".into(), 64)].into());
     }
 }

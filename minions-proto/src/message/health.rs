@@ -45,4 +45,24 @@ pub struct AgentInfo {
     /// Minted when the agent starts: changes when the agent restarts. With `boot_id` it is the
     /// VM's incarnation.
     pub instance_id: String,
+    /// The operations that this agent serves, by their names in [`OPERATIONS`], if it was started without some of
+    /// them; at most 256. Absent: all.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional_list::<256, _, _>"
+    )]
+    pub allowed: Option<Vec<String>>,
+}
+
+/// Names of the operations that an agent can be restricted to (`minions-agent --allow`).
+pub const OPERATIONS: [&str; 7] =
+    ["health", "status", "network", "exec", "write_file", "clock", "power"];
+
+impl AgentInfo {
+    /// Whether the agent serves this operation, as far as it says.
+    #[must_use]
+    pub fn allows(&self, operation: &str) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))
+    }
 }

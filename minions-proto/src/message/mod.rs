@@ -24,10 +24,11 @@ pub use exec::{Exec, ExecReply};
 pub use exec_id::ExecId;
 pub use exec_stream::{
     ExecAttach, ExecAttached, ExecInfo, ExecInspect, ExecList, ExecListed, ExecRemove, ExecSignal,
-    ExecStart, FEATURE as EXEC_FEATURE, HEARTBEAT, MAX_KILL_GRACE_MS, MAX_TIMEOUT_MS, OnDisconnect,
-    REATTACH_GRACE, RLIMITS, Role, Tty, Usage,
+    ExecStart, FEATURE as EXEC_FEATURE, HEARTBEAT, LIMITS_FEATURE as EXEC_LIMITS_FEATURE,
+    MAX_KILL_GRACE_MS, MAX_LIMIT, MAX_TIMEOUT_MS, OnDisconnect, REATTACH_GRACE, RLIMITS, Role, Tty,
+    Usage,
 };
-pub use health::{AgentInfo, Health, HealthCheck};
+pub use health::{AgentInfo, Health, HealthCheck, OPERATIONS};
 pub use network::{
     CONFIRM_WITHIN_MS, ChangeNetwork, Check, ConfigureNetwork, Dns, DnsPlan,
     FEATURE as NETWORK_FEATURE, InterfaceChange, InterfacePlan, MAX_ADDRESSES, MAX_DNS_SERVERS,
@@ -35,7 +36,7 @@ pub use network::{
     NetworkDiff, NetworkPlan, NetworkState, PendingChange, ReadNetwork, Route, RouteChange,
     RoutePlan, Selector,
 };
-pub use outcome::{Outcome, StartFailure};
+pub use outcome::{Outcome, SignalReason, StartFailure};
 pub use power::{POWER_FEATURE, Power, PowerAction};
 pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};
 pub use request::{Request, RequestError};

@@ -17,6 +17,9 @@ pub enum Outcome {
         signal: i32,
         /// Whether it dumped core.
         core: bool,
+        /// Why, where the agent knows. Absent: unknown, or an agent without `exec_limits`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<SignalReason>,
     },
     /// By us, because its time was up.
     TimedOut,
@@ -33,6 +36,17 @@ pub enum Outcome {
         /// Why not, for people.
         reason: String,
     },
+}
+
+/// Why a program was ended by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalReason {
+    /// The guest kernel's out-of-memory killer chose it, or a process that it had started.
+    Oom,
+    /// A reason minted after this version.
+    #[serde(other)]
+    Other,
 }
 
 /// Why a program could not be started.

@@ -2,6 +2,7 @@
 
 use crate::error::AgentError;
 use crate::frame::{EncodeError, encode};
+use crate::json;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
@@ -63,7 +64,8 @@ pub fn encode_error(error: &AgentError) -> Result<Vec<u8>, EncodeError> {
 ///
 /// [`ReplyError::Agent`] is an answer; the others mean that the stream can't be trusted any more.
 pub fn decode_reply<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ReplyError> {
-    let StatusOnly { status } = serde_json::from_slice(payload).map_err(ReplyError::Malformed)?;
+    // Bounds the depth of everything, so also of what follows.
+    let StatusOnly { status } = json::from_slice(payload).map_err(ReplyError::Malformed)?;
     match status.as_ref() {
         "ok" => serde_json::from_slice(payload).map_err(ReplyError::Malformed),
         "error" => Err(match serde_json::from_slice(payload) {

@@ -6,6 +6,7 @@ use super::{
     WriteFile,
 };
 use crate::error::{AgentError, ErrorCode};
+use crate::json;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
@@ -52,6 +53,9 @@ pub enum RequestError {
     /// No JSON object with a `type`.
     #[error("request is not a JSON object with a string field `type`")]
     NoType(#[source] serde_json::Error),
+    /// Deeper than any request.
+    #[error("request is malformed: {0}")]
+    TooDeep(#[from] json::TooDeep),
     /// A `type` minted after this version, or misspelt.
     #[error("request type is not known to this agent")]
     UnknownType,
@@ -79,6 +83,7 @@ impl Request {
     ///
     /// [`RequestError`]; convert it into the reply with `AgentError::from`.
     pub fn decode(payload: &[u8]) -> Result<Self, RequestError> {
+        json::check_depth(payload)?;
         let TypeOnly { r#type } = serde_json::from_slice(payload).map_err(RequestError::NoType)?;
         match r#type.as_ref() {
             HealthCheck::TYPE => Ok(Self::HealthCheck(HealthCheck {})),
@@ -140,7 +145,9 @@ fn fields<C: Call + DeserializeOwned>(payload: &[u8]) -> Result<C, RequestError>
 impl From<RequestError> for AgentError {
     fn from(error: RequestError) -> Self {
         let code = match error {
-            RequestError::NoType(_) | RequestError::Fields { .. } => ErrorCode::BadRequest,
+            RequestError::NoType(_) | RequestError::TooDeep(_) | RequestError::Fields { .. } => {
+                ErrorCode::BadRequest
+            }
             RequestError::UnknownType => ErrorCode::Unsupported,
         };
         Self::new(code, error.to_string())

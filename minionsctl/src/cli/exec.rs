@@ -50,6 +50,14 @@ pub(crate) struct Exec {
     #[arg(long, value_name = "NAME=N", value_parser = limit)]
     pub(crate) rlimit: Vec<(String, u64)>,
 
+    /// Bytes of memory that it and all that it starts may use together; beyond that it is ended
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<u64>,
+
+    /// Processes and threads that there may be of it at once
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u64>,
+
     /// Start it, print its id and go; it goes on by itself. With -i, its input stays open for `attach`
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -115,10 +123,11 @@ impl Exec {
     /// Whether nothing is asked for that the base protocol doesn't have.
     pub(crate) fn is_plain(&self) -> bool {
         let Self { interactive, tty, env, workdir, user, rlimit, .. } = self;
-        let Self { detach, id, on_disconnect, .. } = self;
+        let Self { memory, pids, detach, id, on_disconnect, .. } = self;
         !(*interactive || *tty || *detach)
             && env.is_empty()
             && rlimit.is_empty()
+            && (memory, pids) == (&None, &None)
             && (workdir, user, id, on_disconnect) == (&None, &None, &None, &None)
     }
 }

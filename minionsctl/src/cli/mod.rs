@@ -25,7 +25,7 @@ use std::time::Duration;
 )]
 pub(crate) struct Cli {
     /// minionsd: http://HOST:PORT, https://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
-    /// it is there, else http://127.0.0.1:7070]
+    /// this user may connect to it, else http://127.0.0.1:7070]
     #[arg(
         long,
         global = true,
@@ -63,7 +63,7 @@ pub(crate) struct Cli {
     )]
     pub(crate) output: Format,
 
-    /// How long to wait (`500ms`, `10s`, `5m`). For exec: how long the program may take
+    /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec, limit for the program
     #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -79,6 +79,17 @@ pub(crate) enum Format {
     Table,
     /// For programs
     Json,
+}
+
+/// The thing that `--timeout` limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeoutMeaning {
+    /// The whole command.
+    Command,
+    /// The program in the guest.
+    Program,
+    /// Nothing: the command has no end.
+    None,
 }
 
 /// The verbs. `vm` is missing exactly where `--socket` says which agent is meant.
@@ -153,6 +164,29 @@ impl Command {
     /// Whether the exit code is a remote program's.
     pub(crate) fn runs_a_program(&self) -> bool {
         matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
+    }
+
+    /// The thing that `--timeout` limits.
+    pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
+        match self {
+            Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
+            Self::Watch { .. } => TimeoutMeaning::None,
+            Self::Ls
+            | Self::Get { .. }
+            | Self::Doctor { .. }
+            | Self::Health { .. }
+            | Self::Status { .. }
+            | Self::Network { .. }
+            | Self::ConfigureNetwork(_)
+            | Self::ConfirmNetwork(_)
+            | Self::SetClock(_)
+            | Self::Poweroff(_)
+            | Self::Reboot(_)
+            | Self::Ps { .. }
+            | Self::Logs(_)
+            | Self::Kill(_)
+            | Self::Wait { .. } => TimeoutMeaning::Command,
+        }
     }
 }
 

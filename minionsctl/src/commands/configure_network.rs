@@ -61,8 +61,11 @@ async fn direct(
     }
     change.plan()?;
     let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    let features = health.agent.map(|agent| agent.features).unwrap_or_default();
-    if !features.iter().any(|feature| feature == NETWORK_FEATURE) {
+    // A restricted agent says itself what it refuses.
+    let knows = health.agent.is_some_and(|agent| {
+        agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
+    });
+    if !knows {
         return Err(Failure::Usage("this agent takes --ip, --gateway and --dns only"));
     }
     Printer::json(&agent::call(socket, &change, patience).await?.json)
@@ -142,6 +145,8 @@ fn remarks(applied: &NetworkApplied) -> Rows {
         names => Rows::new().value("Verified:", names.join(", ")),
     };
     let rows = rows.optional("DNS by:", applied.dns_owner.as_ref());
+    let warnings = applied.warnings.iter().flatten();
+    let rows = warnings.fold(rows, |rows, text| rows.value("Warning:", text));
     match &applied.pending {
         None => rows,
         Some(pending) => {

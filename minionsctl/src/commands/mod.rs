@@ -18,7 +18,7 @@ mod wait;
 mod wait_exec;
 mod watch;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, TimeoutMeaning};
 use crate::client::{Client, Patience};
 use crate::config::Config;
 use crate::exit::ExitStatus;
@@ -28,6 +28,10 @@ use crate::target::Target;
 use minions_api::power::PowerAction;
 use std::path::Path;
 use std::time::Duration;
+use tokio::time::timeout;
+
+/// For minionsd's own answer that the limit passed.
+const ANSWER_GRACE: Duration = Duration::from_millis(250);
 
 /// What minionsd takes at most for what an agent answers by itself.
 const QUICK: Duration = Duration::from_secs(15);
@@ -55,8 +59,24 @@ impl Context<'_> {
     }
 }
 
+/// Runs the command within its `--timeout`.
+pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
+    let limit = match (cli.timeout, cli.command.meaning_of_timeout()) {
+        (Some(limit), TimeoutMeaning::Command) => limit,
+        (Some(_), TimeoutMeaning::None) => {
+            return Err(Failure::Usage(
+                "this command follows until it is interrupted: no --timeout",
+            ));
+        }
+        (None, _) | (Some(_), TimeoutMeaning::Program) => return run(cli, printer).await,
+    };
+    // minionsd gets the same limit and says more about what is missing.
+    let ran = timeout(limit + ANSWER_GRACE, run(cli, printer)).await;
+    ran.unwrap_or(Err(Failure::TimedOut(limit)))
+}
+
 /// Runs the command.
-pub(crate) async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
+async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
     let config = Config::load(&cli)?;
     let context = Context { printer, timeout: cli.timeout };
     let socket = cli.socket.as_deref();

@@ -28,8 +28,11 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
 
 async fn direct(context: &Context<'_>, socket: &Path) -> Result<(), Failure> {
     let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    let features = health.agent.map(|agent| agent.features).unwrap_or_default();
-    if features.iter().any(|feature| feature == NETWORK_FEATURE) {
+    // A restricted agent does not announce what it cannot change, but reads it back.
+    let knows = health.agent.is_some_and(|agent| {
+        agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
+    });
+    if knows {
         let answer = agent::call(socket, &ReadNetwork {}, context.quick_direct()).await?;
         return Printer::json(&answer.json);
     }

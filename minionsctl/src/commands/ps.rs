@@ -32,14 +32,21 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
 
 fn row(info: &ExecInfo) -> [String; 8] {
     let state = match (info.state, info.attached) {
+        (ExecState::Running, _) if info.end_requested == Some(true) => "ending",
         (ExecState::Running, true) => "attached",
         (ExecState::Running, false) => "running",
         (ExecState::Ended, _) => "ended",
+        (ExecState::Lost, _) => "lost",
+    };
+    // What runs on without being followed by anything.
+    let state = match info.left_running {
+        Some(left) => format!("{state}+{left}"),
+        None => state.to_owned(),
     };
     let command = std::iter::once(&info.command).chain(&info.args).map(|word| quoted(word));
     [
         info.id.clone(),
-        state.into(),
+        state,
         // Younger than a second is 0s: what changes from look to look says nothing.
         humantime::format_duration(Duration::from_secs(info.age_ms / 1000)).to_string(),
         info.exit_code.map_or_else(|| "-".into(), |code| code.to_string()),

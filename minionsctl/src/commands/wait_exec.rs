@@ -6,7 +6,7 @@ use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
 use minions_api::VmName;
-use minions_api::exec::{ExecInfo, ExecState, Outcome};
+use minions_api::exec::{ExecInfo, ExecState, Outcome, SignalReason};
 use minions_proto::message::{ExecId, Signal};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -32,7 +32,7 @@ pub(super) async fn run(
         let look = LOOK.min(left);
         let path = vm_path(vm, &format!("/execs/{id}?wait_ms={}", look.as_millis()));
         match client.get::<ExecInfo>(&path, Patience { asked: None, at_most: look }).await {
-            Ok(info) if info.state == ExecState::Ended => return ended(context, &info),
+            Ok(info) if info.state != ExecState::Running => return ended(context, &info),
             Ok(_) if left.is_zero() => return Err(Failure::StillRuns(id.to_string())),
             Ok(_) => (seen, missed) = (true, None),
             Err(failure) => {
@@ -58,6 +58,9 @@ pub(super) fn end(info: &ExecInfo) -> String {
     match &info.outcome {
         None => format!("{id} still ran"),
         Some(Outcome::Exited { code }) => format!("{id} ended with {code}"),
+        Some(Outcome::Signaled { reason: Some(SignalReason::Oom), .. }) => {
+            format!("{id} was ended by the guest's kernel: out of memory")
+        }
         Some(Outcome::Signaled { signal, .. }) => match Signal::from_number(*signal) {
             Some(name) => format!("{id} was ended by signal {signal} ({name})"),
             None => format!("{id} was ended by signal {signal}"),

@@ -8,7 +8,9 @@ use minions_api::exec::{self as api, AttachRequest, ExecRequest};
 use minions_proto::channel::Message;
 use minions_proto::connection::Connection;
 use minions_proto::frame::Decoder;
-use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, OnDisconnect, Role, Tty};
+use minions_proto::message::{
+    EXEC_LIMITS_FEATURE, ExecAttach, ExecAttached, ExecStart, HealthCheck, OnDisconnect, Role, Tty,
+};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -25,12 +27,31 @@ pub(super) async fn open(
     let deadline = Instant::now() + OPEN_DEADLINE;
     let attached = match opening {
         Opening::Start(request) => {
-            connection.open(&start(request.as_ref().clone())?, deadline).await?
+            let start = start(request.as_ref().clone())?;
+            knows_limits(&mut connection, &start, deadline).await?;
+            connection.open(&start, deadline).await?
         }
         Opening::Attach(request) => connection.open(&attach(request)?, deadline).await?,
     };
     let (stream, decoder) = connection.into_parts();
     Ok((attached, spawn(stream, decoder)))
+}
+
+/// An older agent would ignore them.
+async fn knows_limits(
+    connection: &mut Connection<UnixStream>,
+    start: &ExecStart,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    if start.limit().is_none() {
+        return Ok(());
+    }
+    let health = connection.call(&HealthCheck {}, deadline).await?;
+    let features = health.agent.map(|agent| agent.features).unwrap_or_default();
+    if features.iter().any(|feature| feature == EXEC_LIMITS_FEATURE) {
+        return Ok(());
+    }
+    Err(Failure::Usage("this agent has no --memory and --pids (feature exec_limits)"))
 }
 
 /// The request as the wire has it. Through minionsd, minionsd does the same.
@@ -48,6 +69,8 @@ fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
         timeout_ms: request.timeout_ms,
         kill_grace_ms: request.kill_grace_ms,
         rlimits: request.rlimits,
+        memory_bytes: request.memory_bytes,
+        pids: request.pids,
         on_disconnect: match request.on_disconnect {
             Some(api::OnDisconnect::Detach) => OnDisconnect::Detach,
             Some(api::OnDisconnect::Kill) | None => OnDisconnect::Kill,

@@ -40,8 +40,15 @@ pub(super) async fn open(
     // Texts, numbers and lists of them: nothing that JSON can't hold.
     let request = request.unwrap_or_default();
     let first = timeout(OPEN_DEADLINE, async {
-        stream.send(WsMessage::text(request)).await.map_err(broken)?;
-        answer(&mut stream).await
+        let sent = stream.send(WsMessage::text(request)).await.map_err(broken);
+        match (sent, answer(&mut stream).await) {
+            (Ok(()), answered) => answered,
+            // minionsd refuses a request that is too long before it has read all of it, and then closes: its
+            // answer says more than the failed write.
+            (Err(_), Ok(answer)) => Ok(answer),
+            (Err(_), Err(closed @ LinkError::Closed { .. })) => Err(closed),
+            (Err(unsent), Err(_)) => Err(unsent),
+        }
     });
     let text = first.await.map_err(|_| LinkError::Silent)??;
     let attached = attached(client, &text)?;

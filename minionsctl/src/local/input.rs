@@ -10,6 +10,7 @@ use minions_proto::channel::CHUNK_LEN;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read};
 use rustix::stdio::stdin;
+use rustix::termios::isatty;
 use std::future::pending;
 use std::io;
 use tokio::sync::mpsc;
@@ -62,8 +63,9 @@ fn read_some(buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match read(stdin(), &mut *buffer) {
             Ok(len) => return Ok(len),
-            // A terminal that is gone.
-            Err(Errno::IO) => return Ok(0),
+            // The end on a terminal that hung up. From a file or a device it is a failed read, and taking it for
+            // the end would give the program a part of its input.
+            Err(Errno::IO) if isatty(stdin()) => return Ok(0),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
                 match poll(&mut [PollFd::from_borrowed_fd(stdin(), PollFlags::IN)], None) {

@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// Prints one command's result.
 #[derive(Debug)]
@@ -148,8 +149,8 @@ pub(crate) fn harmless_line(line: &str) -> String {
     line.split('\t').map(harmless).collect::<Vec<_>>().join("\t")
 }
 
-/// The text with everything made visible that could do something to a terminal: C0, DEL, C1, and
-/// the marks that change a line's direction.
+/// The text with everything made visible that could do something to a terminal, or that nobody would see:
+/// C0, DEL, C1, marks that change a line's direction, zero-width characters.
 fn harmless(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, character| {
         if is_active(character) {
@@ -166,7 +167,10 @@ fn harmless(text: &str) -> String {
 fn harmless_json(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, character| {
         if character != '\n' && is_active(character) {
-            let _ = write!(shown, "\\u{:04x}", u32::from(character));
+            // One above U+FFFF is two of them.
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
         } else {
             shown.push(character);
         }
@@ -174,10 +178,32 @@ fn harmless_json(text: &str) -> String {
     })
 }
 
+/// Whether a terminal would obey the character, or show nothing for it: two names that differ in it alone would
+/// look the same.
 fn is_active(character: char) -> bool {
-    let bidirectional = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let separator = matches!(character, '\u{2028}' | '\u{2029}');
-    character.is_control() || bidirectional || separator
+    if character.is_ascii() {
+        return character.is_ascii_control();
+    }
+    let category = character.general_category();
+    let formats = matches!(
+        category,
+        GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+    );
+    formats || is_ignorable(character)
+}
+
+/// `Default_Ignorable_Code_Point` as far as it isn't `Format`: the grapheme joiner, Hangul fillers, Khmer vowels
+/// without a shape, variation selectors, and what is reserved for more of the kind.
+fn is_ignorable(character: char) -> bool {
+    matches!(
+        character,
+        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{2065}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 fn emit(bytes: &[u8]) -> Result<(), Failure> {
@@ -201,14 +227,35 @@ mod tests {
         assert_eq!(harmless("web-1 ✓ ä"), "web-1 ✓ ä");
     }
 
+    #[test]
+    fn characters_that_nobody_would_see_are_shown() {
+        let soft_hyphen_and_zero_widths =
+            "\u{ad}\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{2060}\u{2061}\u{2064}\u{feff}";
+        let tags_and_selectors = "\u{e0001}\u{e0041}\u{e007f}\u{fe0f}\u{e0100}";
+        let others = "\u{61c}\u{180e}\u{34f}\u{3164}\u{115f}\u{ffa0}\u{fff9}\u{1d173}";
+        for text in [soft_hyphen_and_zero_widths, tags_and_selectors, others] {
+            for hidden in text.chars() {
+                let shown = harmless(&format!("web{hidden}-1"));
+                assert_eq!(shown, format!("web{}-1", hidden.escape_unicode()));
+                let json = serde_json::to_string(&format!("web{hidden}-1")).unwrap();
+                assert!(harmless_json(&json).is_ascii(), "{hidden:?}");
+            }
+        }
+        assert_eq!(harmless_json("\"\u{e0041}\""), "\"\\udb40\\udc41\"");
+        // Letters with marks, and what is merely unusual, stay.
+        for plain in ["a\u{308}", "日本", "🚀", "e\u{301}", "\u{e000}", "a\u{a0}b"] {
+            assert_eq!(harmless(plain), plain);
+        }
+    }
+
     proptest! {
         #[test]
-        fn nothing_active_is_left(text in "\\PC*|.*") {
+        fn nothing_active_is_left(text in any::<String>()) {
             prop_assert!(!harmless(&text).chars().any(is_active));
         }
 
         #[test]
-        fn harmless_json_means_the_same(text in ".*") {
+        fn harmless_json_means_the_same(text in any::<String>()) {
             let json = serde_json::to_string(&text).unwrap();
             let shown = harmless_json(&json);
             prop_assert!(!shown.chars().any(is_active));

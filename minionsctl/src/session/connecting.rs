@@ -68,7 +68,7 @@ impl Session<'_> {
                 self.plan.raw = false;
             }
             self.has_id = self.plan.has_id();
-            self.client = Some(ExecClient::new(attached, Instant::now().into_std()));
+            self.client = Some(ExecClient::new(attached, Instant::now().into_std())?);
             if self.plan.raw {
                 self.terminal = Some(RawTerminal::take()?);
             }

@@ -9,7 +9,7 @@ use crate::local::{HELP, Happened};
 use minions_proto::ErrorCode as AgentCode;
 use minions_proto::channel::{HostControl, Message, OutputStream};
 use minions_proto::exec_client::{Event, ExecClient};
-use minions_proto::message::{Outcome, Signal};
+use minions_proto::message::{Outcome, Signal, SignalReason};
 use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -51,6 +51,8 @@ impl Session<'_> {
         let outgoing = link.outgoing();
         let mut open = true;
         self.tell_size();
+        // Before the first output: otherwise minionsd acknowledges for us what we may not have yet.
+        self.controls.push_back(client.offsets());
         loop {
             let writing = self.output.is_writing();
             let something = open && (!self.controls.is_empty() || client.has_input());
@@ -119,8 +121,17 @@ impl Session<'_> {
             Event::InputTaken => {}
             Event::Heartbeat => self.controls.extend(client.ack(true)),
             Event::Ended(ended) => {
-                if let Outcome::Lost { reason } = &ended.outcome {
-                    self.remark(&format!("nobody knows how the program ended: {reason}"));
+                match &ended.outcome {
+                    Outcome::Lost { reason } => {
+                        self.remark(&format!("nobody knows how the program ended: {reason}"));
+                    }
+                    Outcome::Signaled { reason: Some(SignalReason::Oom), .. } => {
+                        self.remark("the guest's kernel ended the program: out of memory");
+                    }
+                    Outcome::Exited { .. }
+                    | Outcome::Signaled { .. }
+                    | Outcome::TimedOut
+                    | Outcome::FailedToStart { .. } => {}
                 }
                 return Ok(Some(End::Status(match ended.outcome.exit_code() {
                     // Whoever depends on our output must not take it for all of it.

@@ -1,6 +1,6 @@
 //! The agent as the first process of a guest.
 
-use crate::machine::{Machine, SOON};
+use crate::machine::{Machine, SOON, minionsctl};
 use testkit::rig::wait_until;
 
 /// How many of each there are. Kernel threads have no command line, and are left out by their parent.
@@ -34,15 +34,19 @@ fn a_thousand_orphans_are_reaped_and_no_exit_code_is_lost() {
 }
 
 #[test]
-fn an_agent_that_dies_comes_back_and_leaves_no_program_behind() {
+fn an_agent_that_dies_comes_back_and_knows_what_it_left_behind() {
     let machine = Machine::agent_first("again");
     let first = machine.instance();
     machine.printed("setsid sleep 1234 </dev/null >/dev/null 2>&1 & true");
-    let program = "pgrep -f 'sleep 1234' || true";
     machine.last_words("kill -9 $PPID");
     machine.until_another(&first);
-    assert_eq!(machine.printed(program), "");
     assert!(machine.vm.serial_log().contains("init: the agent ended (signal 9)"));
+    let execs = machine.execs();
+    assert_eq!(execs.len(), 1, "{execs:?}");
+    let (id, left) = execs.first_key_value().unwrap();
+    assert_eq!((&left["outcome"]["type"], &left["left_running"]), (&"lost".into(), &1.into()));
+    assert!(minionsctl(machine.vm.socket_path(), &["kill", "--remove", id]).status.success());
+    assert_eq!(machine.printed("pgrep -f 'sleep 123[4]' || true"), "");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A guest and its disk, and programs in it by the shortest way: minionsctl straight to the agent.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -121,6 +122,36 @@ impl Machine {
             ..VmConfig::new(name, dir.path())
         };
         Self::start(config, Some(dir))
+    }
+
+    /// As [`Machine::agent_first`], with 128 MiB and one processor.
+    pub(crate) fn tiny(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = VmConfig {
+            guest: Guest::AgentFirst,
+            reboot_ends: true,
+            memory_mib: 128,
+            ..VmConfig::new(name, dir.path())
+        };
+        Self::start(config, Some(dir))
+    }
+
+    /// Starts a program that goes on by itself.
+    #[track_caller]
+    pub(crate) fn detach(&self, id: &str, options: &[&str], script: &str) {
+        let command = [&["exec", "-d", "--id", id], options, &["--", "sh", "-c", script]].concat();
+        let output = minionsctl(self.vm.socket_path(), &command);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// `ps`, by id.
+    #[track_caller]
+    pub(crate) fn execs(&self) -> BTreeMap<String, Value> {
+        let output = minionsctl(self.vm.socket_path(), &["ps"]);
+        let list: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        let execs = list["execs"].as_array().unwrap_or_else(|| panic!("{list}"));
+        execs.iter().map(|exec| (exec["id"].as_str().unwrap().to_owned(), exec.clone())).collect()
     }
 
     fn start(config: VmConfig, dir: Option<TempDir>) -> Self {

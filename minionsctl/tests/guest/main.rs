@@ -11,3 +11,5 @@ mod port;
 mod reach;
 mod recipe;
 mod rollback;
+mod standing;
+mod survival;

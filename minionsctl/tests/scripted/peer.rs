@@ -91,11 +91,18 @@ impl Peer {
         self.0.close(Some(frame)).await.unwrap();
     }
 
-    /// The next message; `None` at a Close frame.
+    /// The next message; `None` at a Close frame. An ack of nothing only says that the client acknowledges by
+    /// itself, and is passed over.
     pub(crate) async fn hear(&mut self) -> Option<Message> {
         loop {
             match self.0.next().await.unwrap().unwrap() {
-                WsMessage::Binary(bytes) => return Some(Message::decode(bytes).unwrap()),
+                WsMessage::Binary(bytes) => {
+                    let message = Message::decode(bytes).unwrap();
+                    let nothing = HostControl::Ack { stdout: 0, stderr: 0 };
+                    if message.host_control().ok() != Some(nothing) {
+                        return Some(message);
+                    }
+                }
                 WsMessage::Close(_) => return None,
                 _ => {}
             }

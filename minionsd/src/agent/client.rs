@@ -1,9 +1,7 @@
 //! One call to one agent.
 
 use super::checkout::{Checkout, CheckoutError};
-use super::coalesce::Coalesced;
 use super::gate::Barred;
-use super::health::Answered;
 use super::socket::is_no_room;
 use super::{Calls, Lane, Pool};
 use crate::vm::status::{Unready, VmStatus};
@@ -134,6 +132,7 @@ fn refused_after_doing(code: Option<AgentCode>) -> bool {
             | AgentCode::IoFailed
             | AgentCode::ClockFailed
             | AgentCode::TakenOver
+            | AgentCode::ExecNotEnded
             | AgentCode::Internal
             | AgentCode::Other,
         )
@@ -170,7 +169,6 @@ pub(crate) struct AgentClient {
     nudge: Arc<Notify>,
     /// Tells it how calls fare.
     calls: Arc<Calls>,
-    healths: Coalesced<Arc<Answered>>,
 }
 
 impl AgentClient {
@@ -180,16 +178,11 @@ impl AgentClient {
         nudge: Arc<Notify>,
         calls: Arc<Calls>,
     ) -> Self {
-        Self { pool, status, nudge, calls, healths: Coalesced::default() }
+        Self { pool, status, nudge, calls }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
-    }
-
-    /// Health checks, which callers that wait share.
-    pub(super) fn healths(&self) -> &Coalesced<Arc<Answered>> {
-        &self.healths
     }
 
     /// What the agent said of itself last, if it speaks more than the base protocol.
@@ -197,21 +190,23 @@ impl AgentClient {
         self.status.borrow().agent.clone()
     }
 
-    /// Makes sure that the agent knows `feature`: known once it has answered a probe, which is waited
-    /// for before `deadline`.
+    /// Makes sure that the agent serves `operation`, whose `feature` it announces: known once it has answered a
+    /// probe, which is waited for before `deadline`.
     ///
     /// # Errors
     ///
-    /// [`CallError::TooOld`] with what it `lacks`: the way to …
+    /// [`CallError::TooOld`] with what it `lacks`: the way to …; [`CallError::Agent`] if it was started without the
+    /// operation.
     pub(crate) async fn require(
         &self,
-        feature: &str,
+        (operation, feature): (&str, &str),
         lacks: &str,
         deadline: Instant,
     ) -> Result<(), CallError> {
         if self.has_feature(feature, deadline).await? {
             return Ok(());
         }
+        self.allows(operation)?;
         Err(CallError::TooOld { needs: format!("the way to {lacks}"), field: None })
     }
 
@@ -225,6 +220,26 @@ impl AgentClient {
         self.reachable(deadline).await?;
         let agent = self.agent();
         Ok(agent.is_some_and(|agent| agent.features.iter().any(|feature| feature == name)))
+    }
+
+    /// Makes sure that the agent has not said that it was started without `operation`.
+    ///
+    /// # Errors
+    ///
+    /// The answer that the agent would give.
+    pub(crate) fn allows(&self, operation: &str) -> Result<(), CallError> {
+        match self.agent() {
+            Some(agent) if !agent.allows(operation) => {
+                Err(CallError::Agent(AgentError::not_allowed(operation)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether the agent says which operations it serves. Every such agent knows all requests of protocol 2 that
+    /// need none of the missing ones.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.agent().is_some_and(|agent| agent.allowed.is_some())
     }
 
     /// Whether the VM itself is gone, or another one has its name. It doesn't come back.

@@ -7,7 +7,7 @@
 //! * [`socket`]: a connection with what it costs, and how much a guest may make us keep.
 //! * [`calls`]: how the calls fare, for the supervisor.
 //! * [`client`]: one call, with its deadline and its at most one retry.
-//! * [`health`]: the call that is made most often. [`coalesce`]: how those who wait share it.
+//! * [`health`]: the call that is made most often.
 //! * [`open`]: the call that opens a stream, and which agent it is that answers.
 //! * [`stream`]: what that connection carries from then on. [`pace`]: the rate that all streams of a VM share.
 //!   [`turns`]: how many of them work at the same time.
@@ -19,7 +19,6 @@ pub(crate) mod calls;
 mod cancelled;
 mod checkout;
 pub(crate) mod client;
-mod coalesce;
 pub(crate) mod connector;
 pub(crate) mod gate;
 mod health;

@@ -8,6 +8,7 @@ use super::client::AgentClient;
 use super::{AgentStream, CallError, Lane};
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
+use minions_proto::exec_client::check_attached;
 use minions_proto::message::{AgentInfo, EXEC_FEATURE, ExecAttached, HealthCheck};
 use std::io;
 use std::time::Duration;
@@ -46,6 +47,7 @@ impl AgentClient {
     /// `deadline`.
     pub(crate) async fn programs(&self, deadline: Instant) -> Result<Programs, CallError> {
         self.reachable(deadline).await?;
+        self.allows("exec")?;
         Ok(match self.agent() {
             None => Programs::Plain { limits: false },
             Some(agent) if agent.features.iter().any(|feature| feature == EXEC_FEATURE) => {
@@ -87,6 +89,7 @@ impl AgentClient {
         };
         let attached = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
         self.succeeded();
+        check_attached(&attached).map_err(CallError::Stream)?;
         let pace = self.pool().pace();
         let (connection, epoch, permit) =
             checkout.into_parts().ok_or(CallError::Lost { sent: true })?;

@@ -5,7 +5,7 @@ use super::socket::AgentSocket;
 use crate::budget::{FREE, Share};
 use bytes::{Buf, Bytes, BytesMut};
 use minions_proto::channel::{ChannelError, Message};
-use minions_proto::empty_messages::TooManyEmptyMessages;
+use minions_proto::exec_client::StreamError;
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
 use std::sync::Arc;
@@ -54,9 +54,9 @@ pub(crate) enum Broken {
     /// Not channel mode either.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// Too many messages that carry nothing.
+    /// What no agent says on a stream.
     #[error(transparent)]
-    Empty(#[from] TooManyEmptyMessages),
+    Stream(#[from] StreamError),
 }
 
 impl Broken {
@@ -64,7 +64,7 @@ impl Broken {
     pub(crate) fn is_breach(&self) -> bool {
         match self {
             Self::Closed | Self::Lost(_) | Self::Silent | Self::Replaced | Self::NoRoom => false,
-            Self::Frame(_) | Self::Channel(_) | Self::Empty(_) => true,
+            Self::Frame(_) | Self::Channel(_) | Self::Stream(_) => true,
         }
     }
 }

@@ -4,14 +4,18 @@
 //! changes something must therefore come from a page of ours, or from no page at all: browsers say
 //! where a request comes from in `Origin` and `Sec-Fetch-Site`, which no page can forge.
 //!
-//! Reading is different: a page of another origin may send a GET, but without CORS headers its browser
-//! doesn't show it the answer. Only origins that the configuration names get those, and may also
-//! change something: their pages act for whoever has them open.
+//! Reading is refused to pages of other origins as well: without CORS headers their browser doesn't show them
+//! the answer, but a guest would be asked all the same, as often as the page likes. What remains is a link to one
+//! of our own pages. A link to a route of the interface is refused, because a page can open links by itself; a
+//! person types the address, or copies it.
+//!
+//! Only origins that the configuration names get CORS headers, and may also change something: their pages act
+//! for whoever has them open.
 
 use super::auth::Peer;
-use super::dashboard;
 use super::problem::ApiError;
 use super::request_id::X_REQUEST_ID;
+use super::{dashboard, docs};
 use crate::config::Config;
 use axum::extract::Request;
 use axum::http::header::{self, HeaderName, HeaderValue};
@@ -22,6 +26,11 @@ use std::time::Duration;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+/// Which other pages may have a reply as a picture, script or the like. CORS replies are not held to it.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// For what isn't a page: nothing may be loaded, and nobody may frame it.
 const NOTHING: HeaderValue =
@@ -59,10 +68,17 @@ impl AllowedOrigins {
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         let over_tcp =
             request.extensions().get::<Arc<Peer>>().is_none_or(|peer| peer.may_be_a_browser());
-        if over_tcp && changes_something(request) && !self.allow(request.headers()) {
-            from_our_own_page(request.headers(), super::host::asked_for(request).as_ref())?;
+        if !over_tcp || self.allow(request.headers()) {
+            return Ok(());
         }
-        Ok(())
+        if changes_something(request) {
+            let host = super::host::asked_for(request);
+            return from_our_own_page(request.headers(), host.as_ref());
+        }
+        if opens_our_page(request) {
+            return Ok(());
+        }
+        from_our_own_site(request.headers())
     }
 
     fn allow(&self, headers: &HeaderMap) -> bool {
@@ -103,6 +119,7 @@ pub(super) fn restrict(headers: &mut HeaderMap, policy: HeaderValue) {
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
 }
 
 /// A WebSocket begins as a GET, and is held to no same-origin policy.
@@ -111,25 +128,46 @@ fn changes_something(request: &Request) -> bool {
     !reads || request.headers().contains_key(header::UPGRADE)
 }
 
-fn from_our_own_page(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), ApiError> {
-    let refused = |header: &str| {
-        Err(ApiError::of(
-            ErrorCode::Forbidden,
-            format!("a page of another origin sent this (`{header}`), and may not"),
-        ))
+/// A link to one of our pages, followed in a tab of its own. Clients other than browsers send none of this.
+fn opens_our_page(request: &Request) -> bool {
+    let says = |name, value: &str| {
+        request.headers().get(name).is_some_and(|said: &HeaderValue| said == value)
     };
-    for site in headers.get_all(SEC_FETCH_SITE) {
-        // `none`: typed into the address bar.
-        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
-            return refused("Sec-Fetch-Site");
-        }
-    }
+    let path = request.uri().path();
+    (path == dashboard::PAGE || docs::PAGES.contains(&path))
+        && says(SEC_FETCH_MODE, "navigate")
+        && says(SEC_FETCH_DEST, "document")
+}
+
+fn from_our_own_page(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), ApiError> {
+    from_our_own_site(headers)?;
     for origin in headers.get_all(header::ORIGIN) {
         if host.is_none_or(|host| !is_origin_of(origin, host)) {
-            return refused("Origin");
+            return Err(from_another_page("Origin"));
         }
     }
     Ok(())
+}
+
+/// Of all that a browser says, `Sec-Fetch-Site` is there for every request to a loopback address.
+fn from_our_own_site(headers: &HeaderMap) -> Result<(), ApiError> {
+    for site in headers.get_all(SEC_FETCH_SITE) {
+        // `none`: typed into the address bar.
+        if !matches!(site.as_bytes(), b"same-origin" | b"none") {
+            return Err(from_another_page("Sec-Fetch-Site"));
+        }
+    }
+    Ok(())
+}
+
+fn from_another_page(header: &str) -> ApiError {
+    ApiError::of(
+        ErrorCode::Forbidden,
+        format!(
+            "a page of another origin sent this request (`{header}`), which is not allowed; open the address \
+             itself, or add the page's origin to `allowed_origins`"
+        ),
+    )
 }
 
 /// `null`, which a sandboxed page or a file sends, is nobody's.

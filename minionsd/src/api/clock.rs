@@ -35,7 +35,7 @@ pub(super) async fn put_clock(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    client.require(CLOCK_FEATURE, "set its clock", deadline).await.map_err(about)?;
+    client.require(("clock", CLOCK_FEATURE), "set its clock", deadline).await.map_err(about)?;
     let call = asked.map_or_else(|| at(unix_ms(SystemTime::now())), Ok)?;
     let set = client.call(&call, Lane::Quick, deadline).await.map_err(about)?;
     Ok(Json(ClockSet { status: "ok".into(), step_ms: set.step_ms }))

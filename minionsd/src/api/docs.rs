@@ -3,10 +3,14 @@
 use super::problem::ServiceProblems;
 use super::router::openapi_json;
 use axum::Router;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
-use axum::response::IntoResponse;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use std::sync::LazyLock;
 use utoipa_swagger_ui::{Config, SwaggerUi};
+
+/// Where the page is; the first leads to the second.
+pub(super) const PAGES: [&str; 2] = ["/docs", "/docs/"];
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(openapi_json);
 
@@ -22,7 +26,14 @@ pub(super) async fn get_openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT.as_str())
 }
 
-/// `/docs`: the document as a page to browse and try.
+/// `/docs`: the document as a page to browse and try. All its links are relative, so that it also works below
+/// a prefix of a reverse proxy.
 pub(super) fn pages() -> Router {
-    SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into()
+    let pages: Router = SwaggerUi::new("/docs").config(Config::from("../openapi.json")).into();
+    pages.layer(map_response(async |mut response: Response| {
+        if response.headers().get(LOCATION).is_some_and(|location| location == "/docs/") {
+            response.headers_mut().insert(LOCATION, HeaderValue::from_static("docs/"));
+        }
+        response
+    }))
 }

@@ -4,6 +4,7 @@
 //! so by themselves.
 
 use super::Api;
+use super::X_ACCEL_BUFFERING;
 use super::auth::{Caller, Peer};
 use super::extract::Params;
 use super::problem::{ApiError, ServiceProblems};
@@ -92,6 +93,8 @@ pub(super) async fn follow_events(
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(SSE)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // nginx would otherwise collect the stream before it passes it on.
+        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
     Ok((headers, Body::from_stream(lines)).into_response())
 }

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use minions_api::exec::MAX_TIMEOUT_MS;
 use minions_api::{ErrorCode, VmName};
 use minions_proto::Invalid;
+use minions_proto::json::check_depth;
 use minions_proto::message::ExecId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -144,6 +145,10 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
                 "the body must be JSON, and said to be: `Content-Type: application/json`",
             ));
         }
+        // Before the body is read: a client that sent `Expect: 100-continue` then does not send it.
+        if is_announced_too_long(&request) {
+            return Err(too_long());
+        }
         let body = Bytes::from_request(request, api).await.map_err(|error| unreadable(&error))?;
         from_json(&body).map(Self)
     }
@@ -151,11 +156,12 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
 
 /// JSON from a client, with the field that doesn't fit.
 pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    check_depth(text).map_err(|error| ApiError::malformed(None, format!("the body: {error}")))?;
     let mut json = serde_json::Deserializer::from_slice(text);
     let value =
         serde_path_to_error::deserialize(&mut json).map_err(|error| not_the_shape(&error))?;
     json.end().map_err(|error| {
-        ApiError::malformed(None, format!("the body goes on behind its JSON: {error}"))
+        ApiError::malformed(None, format!("unexpected data after the JSON body: {error}"))
     })?;
     Ok(value)
 }
@@ -167,12 +173,27 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
 }
 
+/// Longest body of a route, in bytes; in the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimit(pub(super) usize);
+
+fn is_announced_too_long(request: &Request) -> bool {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let limit = request.extensions().get::<BodyLimit>();
+    matches!((length, limit), (Some(length), Some(limit)) if length > limit.0)
+}
+
+fn too_long() -> ApiError {
+    ApiError::of(
+        ErrorCode::PayloadTooLarge,
+        "the body is too long: up to 8 MiB for a program, 2 MiB otherwise",
+    )
+}
+
 fn unreadable(error: &BytesRejection) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        ApiError::of(
-            ErrorCode::PayloadTooLarge,
-            "the body is too long: up to 8 MiB for a program, 2 MiB otherwise",
-        )
+        too_long()
     } else {
         ApiError::malformed(None, "the body could not be read to its end")
     }

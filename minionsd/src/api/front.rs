@@ -13,6 +13,7 @@
 
 use super::auth::Peer;
 use super::browser::{self, AllowedOrigins};
+use super::extract::BodyLimit;
 use super::host::AllowedHosts;
 use super::problem::{ApiError, catch_panic, into_body, problem_in};
 use super::request_id::{self, RequestId, X_REQUEST_ID};
@@ -111,6 +112,7 @@ impl Shared {
             return refused.into_response();
         }
         DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
+        request.extensions_mut().insert(BodyLimit(MAX_BODY));
         let mut routes = self.routes.clone();
         // In a future of its own, so that a panic before the first await is caught too.
         let routed = AssertUnwindSafe(async move { routes.call(request).await }).catch_unwind();

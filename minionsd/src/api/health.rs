@@ -38,6 +38,6 @@ pub(super) async fn get_health(
 
 /// The wire's view of an agent as REST's.
 pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
-    let AgentInfo { name, version, protocol, features, boot_id, instance_id } = agent;
-    health::AgentInfo { name, version, protocol, features, boot_id, instance_id }
+    let AgentInfo { name, version, protocol, features, boot_id, instance_id, allowed } = agent;
+    health::AgentInfo { name, version, protocol, features, allowed, boot_id, instance_id }
 }

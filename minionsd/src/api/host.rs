@@ -55,14 +55,18 @@ impl AllowedHosts {
     }
 }
 
-/// HTTP/1 says it in a header, exactly once; HTTP/2 in the request line.
+/// HTTP/1 says it in a header, exactly once; HTTP/2 in the request line. A name with user information before it
+/// (`evil.example@localhost`) is none: no client sends that, and it is easily mistaken for another name.
 pub(super) fn asked_for(request: &Request) -> Option<Authority> {
-    if let Some(authority) = request.uri().authority() {
-        return Some(authority.clone());
-    }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Authority::try_from(host.as_bytes()).ok(),
-        _ => None,
-    }
+    let authority = match request.uri().authority() {
+        Some(authority) => Some(authority.clone()),
+        None => {
+            let mut hosts = request.headers().get_all(header::HOST).iter();
+            match (hosts.next(), hosts.next()) {
+                (Some(host), None) => Authority::try_from(host.as_bytes()).ok(),
+                _ => None,
+            }
+        }
+    };
+    authority.filter(|authority| !authority.as_str().contains('@'))
 }

@@ -35,6 +35,10 @@ mod service;
 mod status;
 mod vms;
 
+use axum::http::HeaderName;
 pub(crate) use front::Front;
 pub use router::openapi_json;
 pub(crate) use router::{Api, Parts, app, shed};
+
+/// Tells nginx whether to collect a reply before it passes it on (`no` for streams).
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

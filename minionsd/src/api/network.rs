@@ -44,7 +44,8 @@ pub(super) async fn get_network(
 }
 
 async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
-    if vm.client().has_feature(NETWORK_FEATURE, deadline).await? {
+    // A restricted agent does not announce what it cannot change, but reads it back.
+    if vm.client().has_feature(NETWORK_FEATURE, deadline).await? || vm.client().is_restricted() {
         let state = vm.client().call(&ReadNetwork {}, Lane::Quick, deadline).await?;
         return Ok(convert::network(state));
     }
@@ -120,6 +121,7 @@ async fn needs_feature(vm: &Vm, field: Option<&str>, deadline: Instant) -> Resul
     if vm.client().has_feature(NETWORK_FEATURE, deadline).await? {
         return Ok(());
     }
+    vm.client().allows("network")?;
     let needs = "network configuration beyond `ip`, `gateway` and `dns` (network2)";
     Err(CallError::TooOld { needs: needs.into(), field: field.map(str::to_owned) })
 }

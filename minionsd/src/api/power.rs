@@ -30,7 +30,10 @@ pub(super) async fn power_vm(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    client.require(POWER_FEATURE, "end or restart its guest", deadline).await.map_err(about)?;
+    client
+        .require(("power", POWER_FEATURE), "end or restart its guest", deadline)
+        .await
+        .map_err(about)?;
     let PowerRequest { action, force } = request;
     let action = match action {
         power::PowerAction::Poweroff => PowerAction::Poweroff,

@@ -184,6 +184,10 @@ impl ApiError {
     }
 }
 
+/// Status of an `agent_error` for an operation that the agent was started without: no retry and no other caller gets
+/// another answer.
+const REFUSED_BY_THE_AGENT: u16 = 501;
+
 /// The agent's own no. A base agent sends no code; the message is all there is.
 fn refused(error: AgentError) -> Problem {
     let code = match error.code {
@@ -196,9 +200,12 @@ fn refused(error: AgentError) -> Problem {
         Some(AgentCode::CwdNotFound) => ErrorCode::CwdNotFound,
         Some(AgentCode::ArgumentListTooLong) => ErrorCode::ArgumentListTooLong,
         Some(AgentCode::ExecGone) => ErrorCode::ExecGone,
-        Some(AgentCode::ExecConflict | AgentCode::ExecEnded | AgentCode::TakenOver) => {
-            ErrorCode::ExecConflict
-        }
+        Some(
+            AgentCode::ExecConflict
+            | AgentCode::ExecEnded
+            | AgentCode::ExecNotEnded
+            | AgentCode::TakenOver,
+        ) => ErrorCode::ExecConflict,
         Some(AgentCode::NetworkFailed) => ErrorCode::NetworkFailed,
         Some(AgentCode::NetworkPending) => ErrorCode::NetworkPending,
         Some(AgentCode::NetworkChangeGone) => ErrorCode::NetworkChangeGone,
@@ -218,6 +225,9 @@ fn refused(error: AgentError) -> Problem {
         | None => ErrorCode::AgentError,
     };
     let mut problem = Problem::new(code, error.message);
+    if error.code == Some(AgentCode::Forbidden) {
+        problem.status = REFUSED_BY_THE_AGENT;
+    }
     problem.step = error.step;
     problem.restored = error.restored;
     problem.field = error.field.or_else(|| field_of(code).map(str::to_owned));
@@ -314,6 +324,9 @@ fn documented(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<DocumentedResponse>
     }
     // A request that can't be read as one: wherever it goes.
     by_status.entry(400).or_default().push(ErrorCode::InvalidRequest);
+    if codes.contains(&ErrorCode::AgentError) {
+        by_status.entry(REFUSED_BY_THE_AGENT).or_default().push(ErrorCode::AgentError);
+    }
     let schema = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let response = |codes: &[ErrorCode]| {
         let said: Vec<_> = codes.iter().map(|code| format!("`{code}`: {}", code.title())).collect();

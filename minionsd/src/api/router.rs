@@ -2,6 +2,7 @@
 
 use super::audit::Begins;
 use super::auth::{self, Guard, Policy};
+use super::extract::BodyLimit;
 use super::front::{Front, Gate};
 use super::problem::ApiError;
 use super::{
@@ -13,17 +14,18 @@ use crate::config::Config;
 use crate::exec::Execs;
 use crate::metrics::Meters;
 use crate::vm::Registry;
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use minions_api::ErrorCode;
 use minions_api::service::Scope;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tower::util::option_layer;
 use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::extensions::ExtensionsBuilder;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
@@ -112,7 +114,8 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
 
 /// A route whose body may be as long as a program.
 fn long((schemas, paths, route): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
-    (schemas, paths, route.layer(DefaultBodyLimit::max(MAX_EXEC_BODY)))
+    let limits = (DefaultBodyLimit::max(MAX_EXEC_BODY), Extension(BodyLimit(MAX_EXEC_BODY)));
+    (schemas, paths, route.layer(limits))
 }
 
 /// What goes around a route by its scope. For the document alone there is nobody to ask.
@@ -135,11 +138,12 @@ impl Layers {
         begins: Begins,
         (schemas, mut paths, route): UtoipaMethodRouter<Api>,
     ) -> UtoipaMethodRouter<Api> {
-        let (mut method, mut template) = ("", String::new());
+        let (mut method, mut template, mut query) = ("", String::new(), Vec::new());
         for (path, item) in &mut paths.paths {
             template.clone_from(path);
             for (of, operation) in operations(item) {
                 method = of;
+                query.extend(query_parameters(operation));
                 let noted = ExtensionsBuilder::new().add("x-scope", scope.as_str()).build();
                 operation.extensions.get_or_insert_default().merge(noted);
                 if scope == Scope::Operate {
@@ -149,7 +153,7 @@ impl Layers {
         }
         let Some(api) = &self.0 else { return (schemas, paths, route) };
         let meter = api.meters.route(method, &template);
-        let guard = Guard { api: api.clone(), meter, begins };
+        let guard = Guard { api: api.clone(), meter, begins, query: Some(query.into()) };
         let route = match scope {
             Scope::Read => route.layer(from_fn_with_state(guard, auth::read)),
             Scope::Operate => route.layer(from_fn_with_state(guard, auth::operate)),
@@ -163,6 +167,17 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
     let PathItem { get, put, post, delete, patch, .. } = item;
     let all = [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)];
     all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Names of an operation's query parameters.
+fn query_parameters(operation: &Operation) -> impl Iterator<Item = String> {
+    let parameters = operation.parameters.iter().flatten();
+    parameters.filter_map(|parameter| match parameter {
+        RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => {
+            Some(parameter.name.clone())
+        }
+        RefOr::T(_) | RefOr::Ref(_) => None,
+    })
 }
 
 /// The OpenAPI document, as it is served and committed: pretty, with a newline at its end.
@@ -198,7 +213,7 @@ pub(crate) fn app(config: &Config, parts: Parts) -> Front {
     let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
     let meter = api.meters.route("GET", "/docs");
-    let guard = Guard { api: api.clone(), meter, begins: Begins::AtAdmission };
+    let guard = Guard { api: api.clone(), meter, begins: Begins::AtAdmission, query: None };
     let pages =
         docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(guard, auth::read));
     let meters = Arc::clone(&api.meters);

@@ -65,7 +65,7 @@ impl Driver {
         let id = start.id.clone().ok_or(CallError::Lost { sent: false })?;
         let mut hold = Hold::of(execs.clone(), place.clone(), id);
         match opening::start(place, start, deadline).await {
-            Ok(opened) => Ok(Self::new(hold, opened, Role::Control, input)),
+            Ok(opened) => Self::new(hold, opened, Role::Control, input),
             Err(error) => {
                 if !error.may_have_executed() {
                     hold.release();
@@ -91,7 +91,8 @@ impl Driver {
         let mut hold = Hold::of(execs.clone(), place.clone(), attach.id.clone());
         hold.release();
         let opened = opening::attach(place, attach, deadline).await?;
-        Ok(Self { extent, ..Self::new(hold, opened, attach.role, None) })
+        begins_where_asked(attach, &opened.0).map_err(CallError::Stream)?;
+        Ok(Self { extent, ..Self::new(hold, opened, attach.role, None)? })
     }
 
     fn new(
@@ -99,15 +100,16 @@ impl Driver {
         (attached, stream): (ExecAttached, AgentStream),
         role: Role,
         mut input: Option<Bytes>,
-    ) -> Self {
+    ) -> Result<Self, CallError> {
         hold.stream = Some(stream);
         if let Some(input) = &mut input {
             // Somebody came before us, with the same request.
             input.advance(usize::try_from(attached.stdin).unwrap_or(usize::MAX).min(input.len()));
         }
-        let exec = ExecClient::new(&attached, Instant::now().into_std());
+        let now = Instant::now().into_std();
+        let exec = ExecClient::new(&attached, now).map_err(CallError::Stream)?;
         let (settled, mute, broken_at, extent) = (false, false, None, (0, 0));
-        Self { hold, exec, attached, role, input, settled, mute, broken_at, extent }
+        Ok(Self { hold, exec, attached, role, input, settled, mute, broken_at, extent })
     }
 
     /// The turns in which whoever follows the program works.
@@ -245,11 +247,24 @@ impl Driver {
     }
 }
 
+/// An agent skips what it no longer keeps, but never goes back.
+fn begins_where_asked(attach: &ExecAttach, attached: &ExecAttached) -> Result<(), StreamError> {
+    for (what, theirs, asked) in
+        [("stdout", attached.stdout, attach.stdout), ("stderr", attached.stderr, attach.stderr)]
+    {
+        match asked {
+            Some(ours) if theirs < ours => return Err(StreamError::Offset { what, theirs, ours }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn breach(broken: Broken) -> CallError {
     match broken {
         Broken::Frame(error) => CallError::Protocol(ProtocolError::Frame(error)),
         Broken::Channel(error) => CallError::Stream(StreamError::Channel(error)),
-        Broken::Empty(error) => CallError::Stream(StreamError::Empty(error)),
+        Broken::Stream(error) => CallError::Stream(error),
         Broken::Closed | Broken::Lost(_) | Broken::Silent | Broken::Replaced | Broken::NoRoom => {
             CallError::Lost { sent: true }
         }

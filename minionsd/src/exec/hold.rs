@@ -57,10 +57,18 @@ impl Drop for Hold {
     }
 }
 
-/// Says goodbye. Takes at most [`GOODBYE`].
+/// Sends `leave` and reads to the stream's end. Takes at most [`GOODBYE`].
 pub(crate) async fn leave(mut stream: AgentStream) {
     stream.writer.queue(&Message::host(&HostControl::Leave));
-    // Best effort: if it doesn't arrive, the agent's own grace period comes to the same end.
+    close_after_leave(stream).await;
+}
+
+/// Reads a stream to its end after `leave` was queued on it. Takes at most [`GOODBYE`].
+///
+/// A stream that is closed with unread output resets the connection, and the agent may then never read the
+/// `leave`: the program would run on for the agent's grace period.
+pub(crate) async fn close_after_leave(mut stream: AgentStream) {
+    // Best effort: without the `leave`, the agent's grace period has the same result.
     let _ = timeout(GOODBYE, async {
         if stream.writer.flush().await.is_ok() {
             while stream.reader.next().await.is_ok() {}

@@ -11,7 +11,9 @@ use crate::vm::status::backoff;
 use minions_api::vm::Failure;
 use minions_proto::Call;
 use minions_proto::error::ErrorCode as AgentCode;
-use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, REATTACH_GRACE};
+use minions_proto::message::{
+    EXEC_LIMITS_FEATURE, ExecAttach, ExecAttached, ExecStart, REATTACH_GRACE,
+};
 use rand::RngExt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -37,6 +39,12 @@ pub(crate) async fn start(
     deadline: Instant,
 ) -> Result<Opened, CallError> {
     let client = place.vm.client();
+    if let Some(field) = start.limit()
+        && !client.has_feature(EXEC_LIMITS_FEATURE, deadline).await?
+    {
+        let (needs, field) = (format!("`{field}` for programs"), Some(field.to_owned()));
+        return Err(CallError::TooOld { needs, field });
+    }
     let error = match client.open(start, None, attempt(deadline)).await {
         Err(error) if may_pass(&error) => error,
         settled => return settled,

@@ -1,12 +1,12 @@
 //! Listeners, HTTP connections, and their drain.
 
 mod first_bytes;
+mod places;
 mod shares;
 
 use crate::api::Front;
 use crate::api::auth::Peer;
 use crate::config::Config;
-use crate::descriptors::OVERFLOW;
 use crate::metrics::Meters;
 use crate::tls::{Tls, TlsError};
 use first_bytes::FirstBytes;
@@ -14,7 +14,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use nix::unistd::Group;
-use shares::{Counted, UserShares};
+use places::{Place, Places};
+use shares::UserShares;
 use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
@@ -27,7 +28,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -217,64 +217,6 @@ struct Server {
     graceful: GracefulShutdown,
     grace: Duration,
     meters: Arc<Meters>,
-}
-
-/// For one client.
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    is_normal: bool,
-    /// Its share of what its user may have.
-    counted: Option<Counted>,
-}
-
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, is_normal: bool) -> Self {
-        Self { _permit: permit, is_normal, counted: None }
-    }
-}
-
-/// Where the clients of one listener go.
-struct Places {
-    clients: usize,
-    normal: Arc<Semaphore>,
-    /// For those who only hear that there are too many. Beyond that the kernel's backlog is left.
-    overflow: Arc<Semaphore>,
-}
-
-impl Places {
-    fn new(clients: usize) -> Self {
-        let normal = Arc::new(Semaphore::new(clients));
-        Self { clients, normal, overflow: Arc::new(Semaphore::new(OVERFLOW)) }
-    }
-
-    /// Waits until there is any. `None` never comes: a semaphore of ours is never closed.
-    async fn any(&self) -> Option<Place> {
-        let (permit, is_normal) = tokio::select! {
-            biased;
-            permit = Arc::clone(&self.normal).acquire_owned() => (permit.ok()?, true),
-            permit = Arc::clone(&self.overflow).acquire_owned() => (permit.ok()?, false),
-        };
-        Some(Place::new(permit, is_normal))
-    }
-
-    /// Somebody may have gone while we waited for the client that is here now.
-    fn improve(&self, place: &mut Place) {
-        if !place.is_normal
-            && let Ok(permit) = Arc::clone(&self.normal).try_acquire_owned()
-        {
-            *place = Place::new(permit, true);
-        }
-    }
-
-    /// A place for a client that must not have a normal one, if there is any now.
-    fn only_overflow(&self) -> Option<Place> {
-        let permit = Arc::clone(&self.overflow).try_acquire_owned().ok()?;
-        Some(Place::new(permit, false))
-    }
-
-    fn taken(&self) -> usize {
-        self.clients.saturating_sub(self.normal.available_permits())
-    }
 }
 
 /// What one connection needs. A cheap clone.

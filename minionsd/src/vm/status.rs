@@ -238,10 +238,15 @@ fn bounded(agent: AgentInfo) -> AgentInfo {
         name: clipped(agent.name),
         version: clipped(agent.version),
         protocol: agent.protocol,
-        features: agent.features.into_iter().take(KEPT_FEATURES).map(clipped).collect(),
+        features: few(agent.features),
         boot_id: clipped(agent.boot_id),
         instance_id: clipped(agent.instance_id),
+        allowed: agent.allowed.map(few),
     }
+}
+
+fn few(names: Vec<String>) -> Vec<String> {
+    names.into_iter().take(KEPT_FEATURES).map(clipped).collect()
 }
 
 fn clipped(mut text: String) -> String {
@@ -266,6 +271,7 @@ mod tests {
             features: Vec::new(),
             boot_id: "boot".into(),
             instance_id: instance.into(),
+            allowed: None,
         };
         Health { uptime_secs: 1, hostname: "guest".into(), agent: Some(agent), time_unix_ms: None }
     }

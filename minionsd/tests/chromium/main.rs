@@ -104,8 +104,8 @@ async fn a_page_of_another_origin_gets_nothing_done_and_reads_nothing() {
         let outcomes = scene.attack(name, &target).await;
         let expected = json!({
             "text": "failed", "json": "failed", "read": "failed", "socket": "failed",
-            // Sent, and what came back is hidden from the page.
-            "blind": "opaque",
+            // Sent and refused; the browser gives the page nothing of the refusal.
+            "blind": "failed", "look": "failed",
         });
         assert_eq!(outcomes, expected, "from {name}");
         let reply = scene.submit(name, &target).await;
@@ -120,7 +120,7 @@ async fn a_page_whose_name_was_rebound_to_us_is_refused() {
     let target = format!("http://evil.example:{}", scene.pages.address.port());
     let outcomes = scene.attack("evil.example", &target).await;
     let expected = json!({
-        "text": "403", "json": "403", "blind": "403", "read": "403",
+        "text": "403", "json": "403", "blind": "403", "read": "403", "look": "403",
         "socket": "failed",
     });
     assert_eq!(outcomes, expected);
@@ -145,7 +145,7 @@ async fn a_page_of_ours_may() {
 #[tokio::test]
 async fn the_dashboard_shows_what_guests_say_as_text() {
     let scene = Scene::start(&[]).await;
-    let hostile = r#"{"status":"ok","uptime_secs":1,"hostname":"<img src=x onerror=document.title='owned'>"}"#;
+    let hostile = r#"{"status":"ok","uptime_secs":1,"hostname":"<img src=x onerror=document.title='owned'>zero\u200bwidth\udb40\udc41"}"#;
     let length = u32::try_from(hostile.len()).unwrap();
     let frame = [&length.to_be_bytes()[..], hostile.as_bytes()].concat();
     let _evil = FakeVmm::start(scene.daemon.sockets(), "evil", Behaviour::Replies(frame)).unwrap();
@@ -164,4 +164,5 @@ async fn the_dashboard_shows_what_guests_say_as_text() {
     assert!(dom.contains(">web-1<") && dom.contains("2 of 2 ready"), "{dom}");
     assert!(dom.contains("&lt;img src=x") && !dom.contains("<img"), "{dom}");
     assert!(dom.contains("<title>minions</title>"), "{dom}");
+    assert!(dom.contains(r"zero\u{200b}width\u{e0041}"), "{dom}");
 }

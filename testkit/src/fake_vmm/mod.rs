@@ -13,8 +13,9 @@ pub use behaviour::Behaviour;
 pub use guest::{Breaches, Dialect, Guest, Manner};
 pub use handshakes::Handshakes;
 pub use ledger::{Ledger, Runs};
+pub use minions_agent::Capability;
 
-use minions_agent::{Agent, Capabilities, Capability, Config, StartError};
+use minions_agent::{Agent, Capabilities, Config, StartError};
 use minions_proto::handshake::{MAX_LINE_LEN, parse_connect};
 use std::fs;
 use std::io;
@@ -54,9 +55,23 @@ struct Counters {
 ///
 /// [`StartError`] without `/proc`.
 pub fn agent() -> Result<Agent, StartError> {
-    let harmless =
-        [Capability::Health, Capability::Status, Capability::Exec, Capability::WriteFile];
-    Agent::new(Config { capabilities: Capabilities::from_iter(harmless), ..Config::default() })
+    agent_allowing([
+        Capability::Health,
+        Capability::Status,
+        Capability::Exec,
+        Capability::WriteFile,
+    ])
+}
+
+/// The agent's library, restricted to these operations.
+///
+/// # Errors
+///
+/// [`StartError`] without `/proc`.
+pub fn agent_allowing(
+    operations: impl IntoIterator<Item = Capability>,
+) -> Result<Agent, StartError> {
+    Agent::new(Config { capabilities: Capabilities::from_iter(operations), ..Config::default() })
 }
 
 impl FakeVmm {

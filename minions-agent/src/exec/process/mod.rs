@@ -6,7 +6,8 @@ pub(super) mod signal;
 mod spawn;
 mod tree;
 
-pub(super) use cgroup::{Cgroup, Cgroups, kill_leftover};
+pub use cgroup::ProgramGroups;
+pub(super) use cgroup::{Cgroup, Cgroups, Limits, Owner, Record};
 pub(super) use spawn::{Image, Setup, Step, Streams, Used};
 
 use rustix::process::{Pid, Signal};
@@ -33,10 +34,21 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// Starts what `setup` says in a session of its own. May block.
-    pub(super) fn spawn(setup: &Setup, cgroups: &Cgroups) -> io::Result<Self> {
-        let cgroup = cgroups.make();
-        let spawned = spawn::spawn(setup, cgroup.as_ref())?;
+    /// Starts what `setup` says in a session of its own and in `cgroup`, where the next agent finds it
+    /// as `record`. May block.
+    ///
+    /// `confined` is whether it must not run outside of `cgroup`.
+    pub(super) fn spawn(
+        setup: &Setup,
+        cgroup: Option<Cgroup>,
+        mut record: Record,
+        confined: bool,
+    ) -> io::Result<Self> {
+        let spawned = spawn::spawn(setup, cgroup.as_ref(), confined)?;
+        if let Some(cgroup) = &cgroup {
+            record.pid = spawned.pid.as_raw_nonzero().get().unsigned_abs();
+            cgroup.label(&record);
+        }
         let tree = Tree::new(spawned.pid, cgroup);
         Ok(Self { spawned, tree })
     }
@@ -57,6 +69,8 @@ pub(super) struct Process {
 pub(super) struct End {
     pub(super) status: ExitStatus,
     pub(super) used: Used,
+    /// Whether the kernel killed it, or a process that it started, for want of memory.
+    pub(super) out_of_memory: bool,
 }
 
 impl Process {
@@ -84,7 +98,8 @@ impl Process {
         // A process's descriptor becomes readable when it ends, and stays so.
         self.pidfd.readable().await?.retain_ready();
         let (status, used) = spawn::wait(self.pid)?;
-        Ok(*self.end.insert(End { status, used }))
+        let out_of_memory = self.tree.oom_kills() > 0;
+        Ok(*self.end.insert(End { status, used, out_of_memory }))
     }
 
     /// Ends the tree: TERM, up to `grace` for all of it to go, KILL to what is left. A terminal's
@@ -114,8 +129,11 @@ impl Process {
         Ok(end)
     }
 
-    /// What it left behind may stay; the control group that this is in.
-    pub(super) fn release(mut self) -> Option<Cgroup> {
-        self.tree.release()
+    /// What it left behind may stay. Its control group, if something runs in it, or else if nothing does.
+    pub(super) fn release(mut self) -> (Option<Cgroup>, Option<Cgroup>) {
+        match self.tree.release() {
+            Some(cgroup) if cgroup.is_alive() => (Some(cgroup), None),
+            empty => (None, empty),
+        }
     }
 }

@@ -14,7 +14,10 @@ use libc::{c_char, c_int, c_long};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Gid, Pid, Resource, Rlimit, Uid, chdir, ioctl_tiocsctty, setrlimit, setsid};
+use rustix::process::{
+    Gid, Pid, Resource, Rlimit, Uid, chdir, ioctl_tiocsctty, setpriority_process, setrlimit,
+    setsid, umask,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::ffi::CString;
@@ -35,9 +38,10 @@ pub(in crate::exec) struct Setup {
     pub(in crate::exec) rlimits: Vec<(Resource, Rlimit)>,
     pub(in crate::exec) account: Option<Account>,
     pub(in crate::exec) cwd: CString,
-    /// Whether the agent's own protection from the kernel's out-of-memory killer must go: a program
-    /// that eats all memory must be the one that is chosen.
-    pub(in crate::exec) expose_to_oom_killer: bool,
+    /// Nice value, where the agent's own is for the agent only.
+    pub(in crate::exec) nice: Option<i32>,
+    /// `oom_score_adj`, likewise: a program that eats all memory must be the one that is killed.
+    pub(in crate::exec) oom_score_adj: Option<String>,
 }
 
 /// The program's ends of its streams. Three that block and are closed by exec, none of them a standard one
@@ -63,7 +67,8 @@ impl Streams {
 /// file without `#!` to a shell.
 #[derive(Debug)]
 pub(in crate::exec) struct Image {
-    path: CString,
+    /// Files that can be the program, in the order in which they are tried.
+    paths: Vec<CString>,
     /// Into `_strings`, with a null at the end.
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
@@ -77,20 +82,48 @@ unsafe impl Send for Image {}
 unsafe impl Sync for Image {}
 
 impl Image {
-    pub(in crate::exec) fn new(path: CString, args: Vec<CString>, env: Vec<CString>) -> Self {
+    pub(in crate::exec) fn new(paths: Vec<CString>, args: Vec<CString>, env: Vec<CString>) -> Self {
         let pointers = |strings: &Vec<CString>| {
             strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
         };
-        Self { path, argv: pointers(&args), envp: pointers(&env), _strings: [args, env] }
+        Self { paths, argv: pointers(&args), envp: pointers(&env), _strings: [args, env] }
     }
 
-    /// Becomes the program. Returns only if that fails.
+    /// Becomes the first of the files that this user can execute, as execvp(3) does. Returns only if there is none:
+    /// with "permission denied" if that was the reason for one of them.
     fn become_it(&self) -> io::Error {
-        // SAFETY: a path and two arrays of pointers to strings, each with a null at its end, which
-        // live as long as `self`.
-        unsafe { libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
-        io::Error::last_os_error()
+        let mut refused = Errno::NOENT;
+        for path in &self.paths {
+            // SAFETY: a path and two arrays of pointers to strings, each with a null at its end, which
+            // live as long as `self`.
+            unsafe { libc::execve(path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
+            let error = io::Error::last_os_error();
+            match Errno::from_io_error(&error) {
+                Some(errno) if self.paths.len() > 1 && is_elsewhere(errno) => {
+                    refused = if refused == Errno::ACCESS { refused } else { errno };
+                }
+                _ => return error,
+            }
+        }
+        refused.into()
     }
+}
+
+/// Whether a file is missing or out of reach, so that the program can be in another directory.
+fn is_elsewhere(errno: Errno) -> bool {
+    [
+        Errno::ACCESS,
+        Errno::NOENT,
+        Errno::NOTDIR,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+        Errno::NODEV,
+        Errno::STALE,
+        Errno::NOTCONN,
+        Errno::TIMEDOUT,
+        Errno::IO,
+    ]
+    .contains(&errno)
 }
 
 /// What could not be done.
@@ -145,17 +178,18 @@ pub(super) struct Spawned {
 }
 
 /// Starts what `setup` says, in a session of its own and in `cgroup`. Without that, if the kernel refuses
-/// it, the process group has to do.
+/// it, the process group has to do, unless the program must be `confined`.
 ///
 /// # Errors
 ///
 /// The step's that failed ([`Step::of`]); nothing runs then, and nothing is left to be waited for.
-pub(super) fn spawn(setup: &Setup, cgroup: Option<&Cgroup>) -> io::Result<Spawned> {
+pub(super) fn spawn(setup: &Setup, cgroup: Option<&Cgroup>, confined: bool) -> io::Result<Spawned> {
     let directory = cgroup.map(Cgroup::directory).transpose()?;
     // Closed by exec, and then the end of it is good news.
     let (failure, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     let masked = Masked::all();
     let spawned = match directory {
+        Some(directory) if confined => fork(Some(&directory), setup, &theirs),
         Some(directory) => {
             fork(Some(&directory), setup, &theirs).or_else(|_| fork(None, setup, &theirs))
         }
@@ -299,6 +333,9 @@ fn part(number: impl TryInto<u64>) -> u64 {
     number.try_into().unwrap_or(0)
 }
 
+/// What a login shell has, whatever the agent was started with.
+const UMASK: Mode = Mode::from_raw_mode(0o022);
+
 /// The highest signal there is (signal(7)).
 const LAST_SIGNAL: libc::c_int = 64;
 
@@ -326,10 +363,15 @@ fn become_it(setup: &Setup) -> io::Error {
 fn prepare(setup: &Setup) -> io::Result<()> {
     forget_signals();
     setup.streams.become_ours().map_err(|errno| Step::Streams.failed(errno))?;
-    if setup.expose_to_oom_killer {
-        let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty());
+    umask(UMASK);
+    if let Some(nice) = setup.nice {
+        // Never a higher priority than the agent's own, so that it can't be refused.
+        let _ = setpriority_process(None, nice);
+    }
+    if let Some(score) = &setup.oom_score_adj {
+        let file = open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty());
         // Without a /proc there is no score to be changed either.
-        let _ = score.and_then(|score| write(score, b"0"));
+        let _ = file.and_then(|file| write(file, score.as_bytes()));
     }
     setsid().map_err(|errno| Step::Session.failed(errno))?;
     if setup.terminal {

@@ -44,6 +44,11 @@ impl Tree {
         }
     }
 
+    /// How many of its processes the kernel has killed for want of memory.
+    pub(super) fn oom_kills(&self) -> u64 {
+        self.cgroup.as_ref().map_or(0, Cgroup::oom_kills)
+    }
+
     /// Whether anything runs, zombies not counted.
     pub(super) fn is_alive(&mut self) -> bool {
         self.group = self.group.filter(|group| group::is_alive(*group));
@@ -53,7 +58,7 @@ impl Tree {
     /// The program has been waited for. What it left behind may stay, and is in what this returns.
     pub(super) fn release(&mut self) -> Option<Cgroup> {
         self.group = None;
-        self.cgroup.take().filter(Cgroup::is_alive)
+        self.cgroup.take()
     }
 }
 

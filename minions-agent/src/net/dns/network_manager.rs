@@ -1,7 +1,6 @@
 //! NetworkManager: global DNS in a piece of NetworkManager.conf(5).
 
-use minions_proto::message::DnsPlan;
-use std::net::IpAddr;
+use super::{Resolver, resolv_conf};
 use std::path::{Path, PathBuf};
 
 /// Whether `resolv.conf`, by its link's target or its text, is its.
@@ -17,12 +16,15 @@ pub(super) fn file(run: &Path) -> PathBuf {
     run.join("NetworkManager/conf.d/zz-minions.conf")
 }
 
-/// Global DNS replaces what connections bring.
-pub(super) fn text(plan: &DnsPlan) -> String {
-    let servers: Vec<_> = plan.servers.iter().map(IpAddr::to_string).collect();
+/// Global DNS replaces what connections bring, options included.
+pub(super) fn text(resolver: &Resolver) -> String {
+    let servers: Vec<_> = resolver.servers.iter().map(ToString::to_string).collect();
+    let options = resolv_conf::options(&resolver.kept);
+    let options =
+        if options.is_empty() { String::new() } else { format!("options={}\n", options.join(",")) };
     format!(
-        "[global-dns]\nsearches={}\n\n[global-dns-domain-*]\nservers={}\n",
-        plan.search.join(","),
+        "[global-dns]\nsearches={}\n{options}\n[global-dns-domain-*]\nservers={}\n",
+        resolver.search.join(","),
         servers.join(",")
     )
 }

@@ -1,21 +1,53 @@
 //! resolv.conf(5).
 
-use minions_proto::message::DnsPlan;
+use super::Resolver;
 use std::fmt::Write;
 
 /// What a reply has room for.
 const MAX_LISTED: usize = 256;
 
-pub(super) fn text(plan: &DnsPlan) -> String {
+/// Longest text that is kept of another program's file, in bytes.
+const MAX_KEPT: usize = 4096;
+
+pub(super) fn text(resolver: &Resolver) -> String {
     let mut text = String::new();
-    if !plan.search.is_empty() {
+    if !resolver.search.is_empty() {
         // Writing to a String can't fail.
-        let _ = writeln!(text, "search {}", plan.search.join(" "));
+        let _ = writeln!(text, "search {}", resolver.search.join(" "));
     }
-    for server in &plan.servers {
+    for server in &resolver.servers {
         let _ = writeln!(text, "nameserver {server}");
     }
+    for line in &resolver.kept {
+        let _ = writeln!(text, "{line}");
+    }
     text
+}
+
+/// Settings other than servers and search domains, in their order. Comments describe the old file.
+pub(super) fn kept(text: &str) -> Vec<String> {
+    let is_kept = |line: &&str| {
+        let keyword = line.split_ascii_whitespace().next().unwrap_or_default();
+        !keyword.is_empty()
+            && !keyword.starts_with(['#', ';'])
+            && !["nameserver", "search", "domain"].contains(&keyword)
+    };
+    let mut room = MAX_KEPT;
+    let lines = text.lines().filter(is_kept).map(str::trim_end);
+    let lines = lines.take_while(|line| match room.checked_sub(line.len() + 1) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    });
+    lines.map(str::to_owned).collect()
+}
+
+/// Words of the `options` lines among `kept`.
+pub(super) fn options(kept: &[String]) -> Vec<&str> {
+    let lines = kept.iter().filter_map(|line| line.trim_start().strip_prefix("options"));
+    lines.flat_map(str::split_ascii_whitespace).collect()
 }
 
 /// Servers and search domains; of several `search` lines the last counts.
@@ -39,13 +71,33 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let plan = DnsPlan {
-            servers: vec!["1.1.1.1".parse().unwrap(), "2001:db8::53".parse().unwrap()],
+        let resolver = Resolver {
+            servers: ["1.1.1.1", "2001:db8::53", "fe80::1%eth0"]
+                .map(|text| text.parse().unwrap())
+                .into(),
             search: vec!["example.org".into(), "a.example".into()],
+            kept: vec!["options edns0".into(), "sortlist 10.0.0.0/8".into()],
         };
-        let read = parse(&text(&plan));
-        assert_eq!(read.0, ["1.1.1.1", "2001:db8::53"]);
-        assert_eq!(read.1, plan.search);
+        let text = text(&resolver);
+        let (servers, search) = parse(&text);
+        assert_eq!(servers, ["1.1.1.1", "2001:db8::53", "fe80::1%eth0"]);
+        assert_eq!((search, kept(&text)), (resolver.search, resolver.kept));
+    }
+
+    #[test]
+    fn options_and_sort_lists_are_kept_and_nothing_else() {
+        let text = "# by hand\noptions timeout:1 attempts:2\n\n; old\ndomain a\nsearch b\n\
+                    nameserver 9.9.9.9\nsortlist 10.0.0.0/8 \n  options rotate\nlookup file bind\n";
+        let lines = kept(text);
+        let expected = [
+            "options timeout:1 attempts:2",
+            "sortlist 10.0.0.0/8",
+            "  options rotate",
+            "lookup file bind",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(options(&lines), ["timeout:1", "attempts:2", "rotate"]);
+        assert!(kept(&"options x\n".repeat(10_000)).concat().len() <= MAX_KEPT);
     }
 
     #[test]

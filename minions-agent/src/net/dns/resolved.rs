@@ -1,10 +1,8 @@
 //! systemd-resolved: a drop-in of resolved.conf(5).
 
-use super::{Places, service};
+use super::{Places, Resolver, service};
 use crate::net::networkd;
-use minions_proto::message::DnsPlan;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 const UNIT: &str = "systemd-resolved.service";
@@ -52,8 +50,8 @@ pub(super) fn upstream(run: &Path) -> PathBuf {
 
 /// An empty assignment drops what came before. `~.` sends every name to these servers, whatever
 /// servers a link has of its own.
-pub(super) fn text(plan: &DnsPlan) -> String {
-    let servers: Vec<_> = plan.servers.iter().map(IpAddr::to_string).collect();
-    let domains: Vec<_> = plan.search.iter().map(String::as_str).chain(["~."]).collect();
+pub(super) fn text(resolver: &Resolver) -> String {
+    let servers: Vec<_> = resolver.servers.iter().map(ToString::to_string).collect();
+    let domains: Vec<_> = resolver.search.iter().map(String::as_str).chain(["~."]).collect();
     format!("[Resolve]\nDNS=\nDNS={}\nDomains=\nDomains={}\n", servers.join(" "), domains.join(" "))
 }

@@ -1,15 +1,7 @@
 //! A service that reads its files again.
 
+use crate::net::tool;
 use std::io;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-/// For a restart on a busy guest.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// How often to look whether it is done.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Those that can't reload start anew: systemd-resolved before version 256.
 pub(super) fn reload_or_restart(unit: &str) -> io::Result<()> {
@@ -30,30 +22,14 @@ pub(super) fn reload(unit: &str) -> io::Result<()> {
     systemctl(&["reload", unit])
 }
 
-/// Blocks until it is done; one that isn't in time is ended.
+/// Blocks until it has ended.
 fn systemctl(args: &[&str]) -> io::Result<()> {
-    let mut child = Command::new("systemctl")
-        .arg("--no-ask-password")
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        match child.try_wait()? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => {
-                let what = args.join(" ");
-                return Err(io::Error::other(format!("systemctl {what} ended with {status}")));
-            }
-            None if Instant::now() < deadline => sleep(LOOK),
-            None => {
-                // It may have ended just now.
-                let _ = child.kill();
-                child.wait()?;
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+    let all: Vec<_> = ["--no-ask-password"].iter().chain(args).copied().collect();
+    match tool::run("systemctl", &all)? {
+        (status, _) if status.success() => Ok(()),
+        (status, _) => {
+            let what = args.join(" ");
+            Err(io::Error::other(format!("systemctl {what} ended with {status}")))
         }
     }
 }

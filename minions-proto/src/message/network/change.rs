@@ -21,10 +21,10 @@ pub struct ChangeNetwork {
     /// those that are there stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<Vec<RouteChange>>,
-    /// Name servers. Absent or empty: the resolver configuration stays, unless `search` is given.
+    /// Name servers, link-local ones as `fe80::1%eth0`. Absent or empty: the resolver configuration stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Vec<String>>,
-    /// Domains in which short names are looked up. Needs `dns`.
+    /// Domains in which short names are looked up. Needs `dns`. Absent: they stay; empty: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Vec<String>>,
     /// For every interface of this request that has none of its own.
@@ -33,8 +33,9 @@ pub struct ChangeNetwork {
     /// The kernel's hostname, until the next boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// What must hold afterwards, or everything is put back. Absent: all but `dns` with
-    /// `interfaces`, nothing with `ip`.
+    /// Checks after the change; if one fails, everything is put back. Absent: with `interfaces`, all except
+    /// `dns` that have something to check; with `ip`, none. A check that is named here and has nothing to
+    /// check is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Vec<Check>>,
     /// Everything is put back after so long, unless the change is confirmed.
@@ -48,7 +49,7 @@ pub struct ChangeNetwork {
 /// One interface. With neither `name` nor `mac` it is the first Ethernet interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceChange {
-    /// The kernel's name for it.
+    /// The kernel's name for it, or an alternative one (altname).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its link-layer address, `52:54:00:12:34:56`.
@@ -94,9 +95,9 @@ pub enum Check {
     Link,
     /// The addresses are there, usable, and nobody else on the link has them.
     Addresses,
-    /// The kernel would reach each gateway over its interface, without a further hop.
+    /// The kernel reaches the next hop of each default route over its interface, without a further hop.
     Route,
-    /// Each gateway answers (ARP, neighbour discovery).
+    /// The next hop of each default route answers (ARP, neighbour discovery).
     Gateway,
     /// A name server answers.
     Dns,

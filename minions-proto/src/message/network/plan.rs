@@ -5,8 +5,9 @@ use super::{
     CONFIRM_WITHIN_MS, ChangeNetwork, Check, InterfaceChange, MAX_ADDRESSES, MAX_DNS_SERVERS,
     MAX_INTERFACES, MAX_SEARCH_DOMAINS, MTU,
 };
-use crate::cidr::{InterfaceAddress, check_gateway, check_server};
+use crate::cidr::{InterfaceAddress, check_gateway};
 use crate::error::Invalid;
+use crate::name_server::ServerAddress;
 use crate::names::{check_domain, check_hostname, check_interface_name, parse_mac};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -26,6 +27,9 @@ pub struct NetworkPlan {
     pub hostname: Option<String>,
     /// What must hold afterwards, in the order of [`Check::ALL`].
     pub checks: Vec<Check>,
+    /// Whether the request names the checks. A named check that has nothing to look at makes the request
+    /// invalid; a default one is left out.
+    pub checks_named: bool,
     /// For how long the change may be without its confirmation; `None`: it needs none.
     pub confirm_within: Option<Duration>,
     /// Only compare.
@@ -78,10 +82,11 @@ pub struct RoutePlan {
 /// The resolver's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsPlan {
-    /// Name servers, in order of preference; at least one.
-    pub servers: Vec<IpAddr>,
-    /// Search domains, in order.
-    pub search: Vec<String>,
+    /// Name servers, in order of preference; at least one. A link-local one without a zone belongs to the only
+    /// interface of the request.
+    pub servers: Vec<ServerAddress>,
+    /// Search domains, in order. `None`: as they are.
+    pub search: Option<Vec<String>>,
 }
 
 /// The base form: nothing is looked at afterwards, and nothing needs a confirmation.
@@ -90,9 +95,10 @@ pub(super) fn base(ip: &str, gateway: &str, dns: &[String]) -> Result<NetworkPla
     Ok(NetworkPlan {
         interfaces: vec![interface],
         routes: None,
-        dns: check_dns(dns, &[])?,
+        dns: check_dns(dns, None, 1)?,
         hostname: None,
         checks: Vec::new(),
+        checks_named: false,
         confirm_within: None,
         dry_run: false,
     })
@@ -115,7 +121,7 @@ pub(super) fn rich(change: &ChangeNetwork) -> Result<NetworkPlan, Invalid> {
     };
     check_gateways(&interfaces, routes.as_deref().unwrap_or_default(), change)?;
     let servers = change.dns.as_deref().unwrap_or_default();
-    let dns = check_dns(servers, change.search.as_deref().unwrap_or_default())?;
+    let dns = check_dns(servers, change.search.as_deref(), interfaces.len())?;
     let hostname = change.hostname.as_deref();
     let hostname = hostname.map(|name| check_hostname("hostname", name)).transpose()?;
     if interfaces.is_empty() && routes.is_none() && dns.is_none() && hostname.is_none() {
@@ -124,6 +130,7 @@ pub(super) fn rich(change: &ChangeNetwork) -> Result<NetworkPlan, Invalid> {
     }
     Ok(NetworkPlan {
         checks: checks(change),
+        checks_named: change.verify.is_some(),
         interfaces,
         routes,
         dns,
@@ -269,24 +276,39 @@ fn check_mtu(field: &str, mtu: u32) -> Result<(), Invalid> {
     Err(Invalid::new(field, reason))
 }
 
-fn check_dns(servers: &[String], search: &[String]) -> Result<Option<DnsPlan>, Invalid> {
+fn check_dns(
+    servers: &[String],
+    search: Option<&[String]>,
+    interfaces: usize,
+) -> Result<Option<DnsPlan>, Invalid> {
     at_most("dns", "servers", servers.len(), MAX_DNS_SERVERS)?;
-    at_most("search", "domains", search.len(), MAX_SEARCH_DOMAINS)?;
+    at_most("search", "domains", search.map_or(0, <[_]>::len), MAX_SEARCH_DOMAINS)?;
     let servers: Vec<_> = servers
         .iter()
         .enumerate()
-        .map(|(at, server)| check_server(&format!("dns[{at}]"), server))
+        .map(|(at, server)| check_server(&format!("dns[{at}]"), server, interfaces))
         .collect::<Result<_, _>>()?;
-    let search: Vec<_> = search
-        .iter()
-        .enumerate()
-        .map(|(at, domain)| check_domain(&format!("search[{at}]"), domain))
-        .collect::<Result<_, _>>()?;
-    match (servers.is_empty(), search.is_empty()) {
+    let domains = |search: &[String]| {
+        let search = search.iter().enumerate();
+        search.map(|(at, domain)| check_domain(&format!("search[{at}]"), domain)).collect()
+    };
+    let search: Option<Vec<_>> = search.map(domains).transpose()?;
+    match (servers.is_empty(), search.as_ref().is_none_or(Vec::is_empty)) {
         (true, true) => Ok(None),
         (true, false) => Err(Invalid::new("dns", "is missing; it goes with `search`")),
         (false, _) => Ok(Some(DnsPlan { servers, search })),
     }
+}
+
+fn check_server(field: &str, text: &str, interfaces: usize) -> Result<ServerAddress, Invalid> {
+    let server = ServerAddress::parse(field, text)?;
+    if server.needs_zone() && interfaces != 1 {
+        let reason = format!(
+            "is link-local, and the request has {interfaces} interfaces: append the interface, as in {text}%eth0"
+        );
+        return Err(Invalid::value(field, text, &reason));
+    }
+    Ok(server)
 }
 
 pub(super) fn at_most(field: &str, what: &str, count: usize, most: usize) -> Result<(), Invalid> {

@@ -23,13 +23,20 @@ pub struct NetworkChanged {
     /// the request had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_owner: Option<String>,
-    /// The checks that were made, and passed.
+    /// Checks that had something to check and passed.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "bounded::optional_list::<16, _, _>"
     )]
     pub verified: Option<Vec<Check>>,
+    /// Risks to a change that was made; at most 64. Guest-made.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional_list::<64, _, _>"
+    )]
+    pub warnings: Option<Vec<String>>,
     /// The change waits for its confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
@@ -38,7 +45,7 @@ pub struct NetworkChanged {
 /// One difference. Without `from` something is added, without `to` it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkDiff {
-    /// `link`, `mtu`, `accept_ra`, `address`, `route`, `dns`, `search`, `hostname`.
+    /// `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`, `search`, `hostname`.
     pub what: String,
     /// Of which interface, where it is one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

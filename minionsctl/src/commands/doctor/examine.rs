@@ -6,15 +6,23 @@ use minions_api::health::Health;
 use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
-use minions_proto::message::{CLOCK_FEATURE, EXEC_FEATURE, NETWORK_FEATURE, POWER_FEATURE};
+use minions_proto::message::{
+    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, OPERATIONS, POWER_FEATURE,
+};
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
 
 /// A clock that is off by more than this confuses certificates, logs and builds.
 const CLOCK_TOLERANCE_MS: u64 = 1000;
 
-/// All that this version's agent can do.
-const FEATURES: [&str; 4] = [EXEC_FEATURE, NETWORK_FEATURE, CLOCK_FEATURE, POWER_FEATURE];
+/// Features of this version's agent, with the operation that each belongs to.
+const FEATURES: [(&str, &str); 5] = [
+    ("exec", EXEC_FEATURE),
+    ("exec", EXEC_LIMITS_FEATURE),
+    ("network", NETWORK_FEATURE),
+    ("clock", CLOCK_FEATURE),
+    ("power", POWER_FEATURE),
+];
 
 /// What the guest said just now.
 #[derive(Debug)]
@@ -134,8 +142,20 @@ fn version(health: &Health) -> Finding {
         );
     };
     let what = format!("{} {}, protocol {}", agent.name, agent.version, agent.protocol);
-    let knows = |feature: &&str| agent.features.iter().any(|known| known == feature);
-    let missing: Vec<_> = FEATURES.into_iter().filter(|feature| !knows(feature)).collect();
+    let knows = |feature: &str| agent.features.iter().any(|known| known == feature);
+    let allows = |operation: &str| {
+        agent.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))
+    };
+    let refused: Vec<_> = OPERATIONS.into_iter().filter(|operation| !allows(operation)).collect();
+    let what = match refused.as_slice() {
+        [] => what,
+        refused => format!("{what}, started without {} (--allow)", refused.join(", ")),
+    };
+    let missing: Vec<_> = FEATURES
+        .into_iter()
+        .filter(|(operation, feature)| allows(operation) && !knows(feature))
+        .map(|(_, feature)| feature)
+        .collect();
     if !missing.is_empty() {
         let finding = format!("{what}, without {}", missing.join(", "));
         return Finding::doubtful(Layer::Version, finding, NEWER);
@@ -288,6 +308,25 @@ mod tests {
         assert_eq!(finding.advice.as_deref(), Some("minionsctl set-clock web-1"));
         assert_eq!(clock(&vm, &health(json!({ "clock_offset_ms": 5 }))).verdict, Verdict::Fine);
         assert_eq!(version(&slow).verdict, Verdict::Doubtful);
+    }
+
+    #[test]
+    fn what_an_agent_was_started_without_is_shown_and_is_no_old_version() {
+        let of = |features: Value, allowed: Value| {
+            let agent = json!({ "name": "a", "version": "1", "protocol": PROTOCOL, "boot_id": "b",
+                                "instance_id": "i", "features": features, "allowed": allowed });
+            version(&health(json!({ "agent": agent })))
+        };
+        let restricted = of(json!([]), json!(["health", "status"]));
+        assert_eq!(restricted.verdict, Verdict::Fine);
+        let refused = "started without network, exec, write_file, clock, power (--allow)";
+        assert!(restricted.finding.ends_with(refused), "{restricted:?}");
+        // An operation that it serves without the feature is an old agent's.
+        let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));
+        assert_eq!(old.verdict, Verdict::Doubtful);
+        assert!(old.finding.ends_with("without network2"), "{old:?}");
+        let all = of(json!(["exec2", "exec_limits", "network2", "clock", "power"]), Value::Null);
+        assert_eq!((all.verdict, all.finding.contains("without")), (Verdict::Fine, false));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) fn request(args: &Exec, timeout: Option<Duration>) -> Result<ExecRequ
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         rlimits: args.rlimit.iter().cloned().collect(),
+        memory_bytes: args.memory,
+        pids: args.pids,
         tty: args.tty.then(terminal::like_ours),
         timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         id: args.id.as_ref().map(ToString::to_string),

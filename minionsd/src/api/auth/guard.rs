@@ -6,7 +6,7 @@ use super::super::problem::ApiError;
 use super::super::service;
 use super::{Caller, Peer, Policy};
 use crate::metrics::RouteMeter;
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use minions_api::service::Scope;
@@ -20,6 +20,29 @@ pub(in super::super) struct Guard {
     pub(in super::super) meter: Arc<RouteMeter>,
     /// When the audit entries of the route's calls begin; of no meaning for [`Scope::Read`].
     pub(in super::super) begins: Begins,
+    /// Names of the query's parameters, as the document has them; `None` for pages, which take any.
+    pub(in super::super) query: Option<Arc<[String]>>,
+}
+
+impl Guard {
+    /// Refuses a query with a parameter that the route does not have: ignoring it would change the meaning.
+    fn check_query(&self, request: &Request) -> Result<(), ApiError> {
+        let (Some(known), Some(_)) = (&self.query, request.uri().query()) else { return Ok(()) };
+        let query = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
+        // A query that cannot be read is the handler's to refuse, which names the field.
+        let Ok(Query(given)) = query else { return Ok(()) };
+        match given.into_iter().find(|(name, _)| !known.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let detail = if known.is_empty() {
+                    format!("{name:?} is not a query parameter of this route, which has none")
+                } else {
+                    format!("{name:?} is not a query parameter of this route: {}", known.join(", "))
+                };
+                Err(ApiError::malformed(Some(name), detail))
+            }
+        }
+    }
 }
 
 /// Refuses requests that arrive on an open connection after the daemon was told to stop, except those
@@ -38,12 +61,13 @@ pub(in super::super) async fn read(
     request: Request,
     next: Next,
 ) -> Response {
+    let query = guard.check_query(&request);
     let Guard { api, meter, .. } = guard;
     if let Err(refused) = refuse_while_draining(&api, &request) {
         return refused.into_response();
     }
     let allowed = match Caller::of(&request, &api.policy) {
-        Ok(caller) => caller.require(Scope::Read, &api.policy).await,
+        Ok(caller) => caller.require(Scope::Read, &api.policy).await.and(query),
         Err(error) => Err(error),
     };
     let mut response = match allowed {
@@ -64,7 +88,8 @@ pub(in super::super) async fn operate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Guard { api, meter, begins } = guard;
+    let query = guard.check_query(&request);
+    let Guard { api, meter, begins, .. } = guard;
     if let Err(refused) = refuse_while_draining(&api, &request) {
         return refused.into_response();
     }
@@ -73,7 +98,10 @@ pub(in super::super) async fn operate(
     let mut response = match admit(peer, caller, &api.policy, &call).await {
         Ok(()) => {
             request.extensions_mut().insert(call.note());
-            let response = next.run(request).await;
+            let response = match query {
+                Ok(()) => next.run(request).await,
+                Err(error) => error.into_response(),
+            };
             call.answered(response.status()).await;
             response
         }

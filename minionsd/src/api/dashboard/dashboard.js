@@ -9,9 +9,14 @@ let vms = [];
 let chosen = null;
 let detailOf = 0;
 
+// Characters that would change how the text around them looks, or that nobody would see. Line ends are ours.
+const HIDDEN = /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+const visible = (text) =>
+  String(text).replace(HIDDEN, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
+
 function element(tag, text, className) {
   const made = document.createElement(tag);
-  if (text !== undefined && text !== null) made.textContent = text;
+  if (text !== undefined && text !== null) made.textContent = visible(text);
   if (className) made.className = className;
   return made;
 }
@@ -66,11 +71,11 @@ function show() {
 
 async function refresh() {
   try {
-    vms = (await ask("/vms")).vms;
+    vms = (await ask("vms")).vms;
     $("trouble").hidden = true;
     show();
   } catch (error) {
-    $("trouble").textContent = `minionsd doesn't answer: ${error.message}`;
+    $("trouble").textContent = visible(`minionsd doesn't answer: ${error.message}`);
     $("trouble").hidden = false;
   }
 }
@@ -103,9 +108,9 @@ async function choose(name) {
   const turn = ++detailOf;
   show();
   $("detail").hidden = false;
-  $("detail").querySelector("h2").textContent = name;
+  $("detail").querySelector("h2").textContent = visible(name);
   $("facts").replaceChildren(element("p", "Asking the guest …", "quiet"));
-  const path = `/vms/${encodeURIComponent(name)}`;
+  const path = `vms/${encodeURIComponent(name)}`;
   const [known, status] = await Promise.allSettled([ask(path), ask(`${path}/status`)]);
   if (turn !== detailOf) return;
   const parts = [];
@@ -140,7 +145,7 @@ function go() {
 /// Events say when to look again; without them the clock does.
 function listen() {
   let soon;
-  const events = new EventSource("/events");
+  const events = new EventSource("events");
   const look = () => {
     clearTimeout(soon);
     soon = setTimeout(refresh, SETTLE_MS);
@@ -161,8 +166,8 @@ document.addEventListener("keydown", (event) => { if (event.key === "Escape") le
 addEventListener("hashchange", go);
 setInterval(() => { if (!document.hidden) refresh(); }, EVERY_MS);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-ask("/version").then((daemon) => { $("daemon").textContent = `${daemon.name} ${daemon.version}`; }).catch(() => {});
-ask("/whoami").then((caller) => {
+ask("version").then((daemon) => { $("daemon").textContent = `${daemon.name} ${daemon.version}`; }).catch(() => {});
+ask("whoami").then((caller) => {
   const operates = caller.scopes.includes("operate");
   $("caller").textContent = operates ? "read and operate" : "read only";
   $("caller").title = operates ? "" : "To operate, use minionsctl or curl --unix-socket on the host, or the bearer token.";

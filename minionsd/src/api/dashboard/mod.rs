@@ -6,8 +6,11 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
+/// Where the page itself is.
+pub(super) const PAGE: &str = "/";
+
 /// Where its files are.
-pub(super) const PATHS: [&str; 3] = ["/", "/dashboard.css", "/dashboard.js"];
+pub(super) const PATHS: [&str; 3] = [PAGE, "/dashboard.css", "/dashboard.js"];
 
 const FILES: [(&str, &str); 3] = [
     ("text/html; charset=utf-8", include_str!("dashboard.html")),

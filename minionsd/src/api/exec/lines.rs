@@ -3,6 +3,7 @@
 //! The body is asked for its next line only when the last one was taken, and only then the agent is
 //! told that what the line held has arrived: a caller that reads slowly slows the program down.
 
+use super::super::X_ACCEL_BUFFERING;
 use super::super::audit::Note;
 use super::super::problem::ApiError;
 use super::show;
@@ -108,6 +109,8 @@ where
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(NDJSON)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // nginx would otherwise collect the stream before it passes it on.
+        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
     (headers, Body::from_stream(lines)).into_response()
 }

@@ -2,12 +2,14 @@
 //! `POST /exec` on many VMs are rooms of their own.
 //!
 //! * [`plan`]: what a caller wants run, checked.
-//! * [`lines`], [`text`]: a program as a stream of events.
-//! * [`websocket`], [`pump`]: a program as channel messages.
+//! * [`accept`]: which form the caller accepts. [`lines`], [`text`]: a program as a stream of events.
+//! * [`websocket`], [`pump`]: a program as channel messages. [`acks`]: acknowledgement for simple clients.
 //! * [`execs`], [`output`]: those that are there already.
 //! * [`many`], [`select`]: one program on many VMs.
 //! * [`show`]: the wire's view as REST's.
 
+mod accept;
+mod acks;
 pub(super) mod execs;
 mod lines;
 pub(super) mod many;
@@ -32,11 +34,11 @@ use crate::exec::{Driver, Place, collected};
 use crate::vm::Vm;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use lines::{Around, Source};
 use minions_api::VmName;
-use minions_api::exec::{ExecEvent, ExecInfo, ExecRequest, ExecResult, MAX_TIMEOUT_MS, NDJSON};
+use minions_api::exec::{ExecEvent, ExecInfo, ExecRequest, ExecResult, MAX_TIMEOUT_MS};
 use minions_proto::message::ExecInspect;
 use plan::{Form, Plan};
 use result::Finished;
@@ -89,7 +91,7 @@ pub(super) async fn run_exec(
             note.outcome(|| "detached".into());
             (StatusCode::ACCEPTED, Json(info)).into_response()
         })
-    } else if wants_lines(&headers) {
+    } else if accept::prefers_lines(&headers) {
         let request_id = request_id.as_str().to_owned();
         let (vm_name, note) = (name.clone(), note.clone());
         let deadline = patience.asked().map(|patience| Instant::now() + patience);
@@ -105,15 +107,6 @@ pub(super) async fn run_exec(
         let error = ApiError::exec(&name, error);
         note.outcome(|| error.code().to_string());
         error
-    })
-}
-
-/// Whether the caller asked for a stream.
-fn wants_lines(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().any(|accept| {
-        let accept = accept.to_str().unwrap_or_default();
-        let mut types = accept.split(',').filter_map(|one| one.split(';').next());
-        types.any(|essence| essence.trim().eq_ignore_ascii_case(NDJSON))
     })
 }
 

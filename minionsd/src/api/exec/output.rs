@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::response::Response;
 use minions_api::VmName;
 use minions_api::exec::ExecEvent;
+use minions_proto::exec_client::MAX_OFFSET;
 use minions_proto::message::{ExecAttach, ExecInspect, Role};
 use serde::Deserialize;
 use std::time::Duration;
@@ -22,9 +23,6 @@ use tokio::time::Instant;
 
 /// An agent answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The largest offset that can be asked for: 2⁵³ − 1, which every JSON reader holds exactly.
-const MAX_OFFSET: u64 = 9_007_199_254_740_991;
 
 /// The query.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

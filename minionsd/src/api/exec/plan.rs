@@ -81,6 +81,8 @@ impl Plan {
             timeout_ms: request.timeout_ms,
             kill_grace_ms: request.kill_grace_ms,
             rlimits: request.rlimits,
+            memory_bytes: request.memory_bytes,
+            pids: request.pids,
             on_disconnect,
         };
         start.validate().map_err(|invalid| ApiError::value(&invalid))?;
@@ -186,6 +188,8 @@ fn beyond_plain(request: &ExecRequest) -> Vec<&'static str> {
         ("tty", request.tty.is_some()),
         ("kill_grace_ms", request.kill_grace_ms.is_some()),
         ("rlimits", !request.rlimits.is_empty()),
+        ("memory_bytes", request.memory_bytes.is_some()),
+        ("pids", request.pids.is_some()),
         ("id", request.id.is_some()),
         ("on_disconnect", request.on_disconnect == Some(ApiOnDisconnect::Detach)),
         ("detach", request.detach),

@@ -1,25 +1,28 @@
 //! Channel messages between a WebSocket and an agent.
 //!
-//! Only a pump: it holds one message each way, acknowledges nothing and looks into control messages only to
-//! know which is the last, to coalesce heartbeats, and to end a stream of messages that carry nothing. The
-//! two ways don't wait for each other, so an agent whose client doesn't read still gets its input, and the
+//! It holds one message each way, and looks into control messages to know which is the last, to coalesce
+//! heartbeats, to end a stream of messages that carry nothing, and to acknowledge output for clients that do
+//! not. The two ways don't wait for each other, so an agent whose client doesn't read still gets its input, and the
 //! other way round.
 
 use super::super::audit::Note;
+use super::acks::Acks;
 use super::show;
 use crate::agent::Broken;
 use crate::agent::stream::{Reader, Writer};
 use crate::exec::Happened;
 use crate::exec::heartbeat::HeartbeatFilter;
-use crate::exec::hold::leave;
+use crate::exec::hold::{close_after_leave, leave};
 use crate::exec::opening::Opened;
 use crate::exec::plain::Plain;
 use axum::extract::ws::{CloseCode, CloseFrame, Message as Packet, WebSocket, close_code};
+use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::ErrorCode as AgentCode;
 use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
 use minions_proto::empty_messages::EmptyMessageLimit;
+use minions_proto::exec_client::{StreamError, check_offset};
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::ExecAttached;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,9 +66,10 @@ pub(super) async fn pump(
     let mut checked = CheckedMessages::of(&attached);
     // Whether the client has said so itself: then the agent's close is an answer.
     let left = AtomicBool::new(false);
+    let acks = Acks::of(&attached);
     let end = tokio::select! {
-        end = up(&mut from_client, &mut stream.writer, &left) => end,
-        end = down(&mut stream.reader, &mut to_client, &mut checked, note) => end,
+        end = up(&mut from_client, &mut stream.writer, &left, &acks) => end,
+        end = down(&mut stream.reader, &mut to_client, &mut checked, &acks, note) => end,
         () = draining.cancelled() => End::Restart,
     };
     let left = left.into_inner();
@@ -78,26 +82,37 @@ pub(super) async fn pump(
         End::Breach(code, reason) => (code, reason),
         End::Restart => (close_code::RESTART, "shutting_down"),
         End::Goodbye => {
-            let leaving = async {
-                if !left {
-                    leave(stream).await;
-                }
-            };
-            // The answer to its Close is waiting to be sent.
+            let leaving =
+                async { if left { close_after_leave(stream).await } else { leave(stream).await } };
+            // The answer to the client's Close is waiting to be sent.
             let answered = timeout(FAREWELL, to_client.close());
             let _ = tokio::join!(leaving, answered);
             return;
         }
+        End::Vanished if left => return close_after_leave(stream).await,
         End::Vanished => return,
     };
-    drop(stream);
+    if left {
+        close_after_leave(stream).await;
+    } else {
+        drop(stream);
+    }
     close_halves(to_client, from_client, code, reason).await;
 }
 
 /// From the client to the agent.
-async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool) -> End {
+async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Acks) -> End {
     loop {
-        let bytes = match from.next().await {
+        let packet = tokio::select! {
+            packet = from.next() => packet,
+            ack = acks.due() => {
+                to.queue(&Message::host(&ack));
+                // If the agent is gone, the other way learns why.
+                let _ = to.flush().await;
+                continue;
+            }
+        };
+        let bytes = match packet {
             Some(Ok(Packet::Binary(bytes))) => bytes,
             Some(Ok(Packet::Ping(_) | Packet::Pong(_))) => continue,
             Some(Ok(Packet::Text(_))) => {
@@ -114,10 +129,12 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool) -> End {
             Ok(message) if matches!(message.channel, Channel::Stdin | Channel::Control) => message,
             _ => return End::Breach(close_code::PROTOCOL, "no such channel this way"),
         };
-        if message.channel == Channel::Control
-            && matches!(message.host_control(), Ok(HostControl::Leave))
-        {
-            left.store(true, Ordering::SeqCst);
+        if message.channel == Channel::Control {
+            match message.host_control() {
+                Ok(HostControl::Leave) => left.store(true, Ordering::SeqCst),
+                Ok(HostControl::Ack { .. }) => acks.leave_to_client(),
+                _ => {}
+            }
         }
         to.queue(&message);
         if to.flush().await.is_err() {
@@ -139,26 +156,43 @@ async fn down(
     from: &mut Reader,
     to: &mut ToClient,
     checked: &mut CheckedMessages,
+    acks: &Acks,
     note: &Note,
 ) -> End {
     loop {
         let next = from.next_packet().await;
-        let next = next.and_then(|(packet, message)| Ok((packet, checked.check(&message, note)?)));
-        let (packet, last) = match next {
-            Ok((packet, Passage::More)) => (packet, None),
-            Ok((packet, Passage::Last(end))) => (packet, Some(end)),
-            Ok((_, Passage::Coalesced)) => continue,
+        let next = next.and_then(|(packet, message)| {
+            let passage = checked.check(&message, note)?;
+            Ok((packet, message, passage))
+        });
+        let (packet, message, last) = match next {
+            Ok((packet, message, Passage::More)) => (packet, message, None),
+            Ok((packet, message, Passage::Last(end))) => (packet, message, Some(end)),
+            Ok((_, _, Passage::Coalesced)) => continue,
             Err(broken) => return End::Agent(broken),
         };
+        let packet =
+            if last.is_some() { with_exit_code(&message).unwrap_or(packet) } else { packet };
         if to.send(Packet::Binary(packet)).await.is_err() {
             // Whether it said goodbye before it went is in what it sent.
             tokio::time::sleep(FAREWELL).await;
             return End::Vanished;
         }
+        acks.passed_on(&message);
         if let Some(end) = last {
             return end;
         }
     }
+}
+
+/// The agent's last message with the `exit_code` that the other forms have: the status, 128+n after signal n,
+/// 124 at the time limit. `None` if it is no exit.
+fn with_exit_code(message: &Message) -> Option<Bytes> {
+    let Ok(AgentControl::Exit(ended)) = message.agent_control() else { return None };
+    let mut control: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
+    control.as_object_mut()?.insert("exit_code".into(), ended.outcome.exit_code().into());
+    let payload = serde_json::to_vec(&control).ok()?.into();
+    Some(Message { channel: Channel::Control, payload }.to_bytes())
 }
 
 /// What becomes of an agent's message.
@@ -183,7 +217,7 @@ impl CheckedMessages {
         Self { limit, heartbeats: HeartbeatFilter::default() }
     }
 
-    fn check(&mut self, message: &Message, note: &Note) -> Result<Passage, Broken> {
+    fn check(&mut self, message: &Message, note: &Note) -> Result<Passage, StreamError> {
         let now = Instant::now().into_std();
         if message.channel != Channel::Control {
             self.limit.count_output(message.payload.len(), now)?;
@@ -196,6 +230,10 @@ impl CheckedMessages {
         };
         self.limit.count_control(&control, now)?;
         Ok(match control {
+            AgentControl::Gap { to, .. } => {
+                check_offset("lost output", to)?;
+                Passage::More
+            }
             AgentControl::Heartbeat if !self.heartbeats.pass() => Passage::Coalesced,
             AgentControl::Exit(ended) => {
                 noted(note, &ended);

@@ -54,12 +54,21 @@ pub(super) fn plain(reply: wire::ExecReply) -> api::ExecResult {
 pub(super) fn outcome(outcome: wire::Outcome) -> api::Outcome {
     match outcome {
         wire::Outcome::Exited { code } => api::Outcome::Exited { code },
-        wire::Outcome::Signaled { signal, core } => api::Outcome::Signaled { signal, core },
+        wire::Outcome::Signaled { signal, core, reason } => {
+            api::Outcome::Signaled { signal, core, reason: reason.map(signal_reason) }
+        }
         wire::Outcome::TimedOut => api::Outcome::TimedOut,
         wire::Outcome::FailedToStart { kind, errno } => {
             api::Outcome::FailedToStart { kind: start_failure(kind), errno }
         }
         wire::Outcome::Lost { reason } => api::Outcome::Lost { reason },
+    }
+}
+
+fn signal_reason(reason: wire::SignalReason) -> api::SignalReason {
+    match reason {
+        wire::SignalReason::Oom => api::SignalReason::Oom,
+        wire::SignalReason::Other => api::SignalReason::Other,
     }
 }
 
@@ -87,10 +96,13 @@ pub(super) fn stream(stream: OutputStream) -> api::StreamName {
 }
 
 pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
-    let ended = info.outcome.is_some();
     api::ExecInfo {
         id: info.id.to_string(),
-        state: if ended { api::ExecState::Ended } else { api::ExecState::Running },
+        state: match &info.outcome {
+            None => api::ExecState::Running,
+            Some(wire::Outcome::Lost { .. }) => api::ExecState::Lost,
+            Some(_) => api::ExecState::Ended,
+        },
         command: info.command,
         args: info.args,
         user: info.user,
@@ -107,9 +119,11 @@ pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
         stderr_bytes: info.stderr_bytes,
         stderr_kept_from: info.stderr_kept_from,
         stdin_bytes: info.stdin_bytes,
+        end_requested: info.end_requested,
         exit_code: info.outcome.as_ref().map(wire::Outcome::exit_code),
         outcome: info.outcome.map(outcome),
         usage: info.usage.map(usage),
+        left_running: info.left_running,
     }
 }
 
@@ -143,6 +157,9 @@ pub(super) fn attached(attached: &wire::ExecAttached) -> api::Attached {
 pub(super) fn in_words(outcome: &api::Outcome) -> String {
     match outcome {
         api::Outcome::Exited { code } => format!("exited {code}"),
+        api::Outcome::Signaled { signal, reason: Some(api::SignalReason::Oom), .. } => {
+            format!("signaled {signal} oom")
+        }
         api::Outcome::Signaled { signal, .. } => format!("signaled {signal}"),
         api::Outcome::TimedOut => "timed_out".into(),
         api::Outcome::FailedToStart { .. } => "failed_to_start".into(),

@@ -25,6 +25,7 @@ use axum::response::Response;
 use minions_api::exec::{AttachRequest, Attached, ExecRequest};
 use minions_api::{ErrorCode, VmName};
 use minions_proto::frame::MAX_FRAME_LEN;
+use minions_proto::json;
 use minions_proto::message::{ExecAttach, Role};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -230,7 +231,7 @@ fn parse(text: &[u8]) -> Result<First, ApiError> {
         attach: Option<IgnoredAny>,
     }
     // What isn't even JSON is told as a request that isn't.
-    match serde_json::from_slice(text) {
+    match json::from_slice(text) {
         Ok(Keys { attach: Some(_) }) => from_json(text).map(First::Attach),
         _ => from_json(text).map(|request| First::Start(Box::new(request))),
     }

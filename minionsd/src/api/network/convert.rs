@@ -78,7 +78,8 @@ fn checked(check: wire::Check) -> rest::Check {
 }
 
 pub(super) fn applied(changed: wire::NetworkChanged) -> rest::NetworkApplied {
-    let wire::NetworkChanged { message, changed, changes, dns_owner, verified, pending } = changed;
+    let wire::NetworkChanged { message, changed, changes, dns_owner, verified, warnings, pending } =
+        changed;
     rest::NetworkApplied {
         status: "ok".into(),
         message,
@@ -86,6 +87,7 @@ pub(super) fn applied(changed: wire::NetworkChanged) -> rest::NetworkApplied {
         changes: changes.map(|all| all.into_iter().map(difference).collect()),
         dns_owner,
         verified: verified.map(|all| all.into_iter().map(checked).collect()),
+        warnings,
         pending: pending.map(waiting),
     }
 }

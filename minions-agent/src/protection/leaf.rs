@@ -1,0 +1,41 @@
+//! A control group for the agent alone.
+
+use crate::cgroup::{self, Hierarchy};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Directly below the tree's root, for an agent that was not started in a group of its own.
+const NAME: &str = "minions-agent";
+
+/// The most there is; 100 is every other group's.
+const CPU_WEIGHT: &str = "10000";
+
+/// Bytes that memory pressure takes nothing of: several times what the agent uses.
+const MEMORY_MIN: u64 = 32 * 1024 * 1024;
+
+/// Enters the group, with all of the CPU time that it can use and memory that is not reclaimed.
+pub(super) fn enter() -> io::Result<()> {
+    // A guest without control groups lacks nothing that could be repaired.
+    let Some(hierarchy) = Hierarchy::find() else { return Ok(()) };
+    let dir = match hierarchy.own().filter(|own| is_ours_alone(own)) {
+        // The unit's own.
+        Some(own) => own,
+        None => move_to_own(&hierarchy)?,
+    };
+    let weighted = fs::write(dir.join("cpu.weight"), CPU_WEIGHT);
+    fs::write(dir.join("memory.min"), MEMORY_MIN.to_string()).and(weighted)
+}
+
+fn is_ours_alone(own: &Path) -> bool {
+    fs::read_to_string(own.join("cgroup.procs"))
+        .is_ok_and(|processes| processes.trim_end() == std::process::id().to_string())
+}
+
+fn move_to_own(hierarchy: &Hierarchy) -> io::Result<PathBuf> {
+    cgroup::enable_controllers(hierarchy.root());
+    let dir = hierarchy.root().join(NAME);
+    cgroup::make(&dir)?;
+    fs::write(dir.join("cgroup.procs"), std::process::id().to_string())?;
+    Ok(dir)
+}

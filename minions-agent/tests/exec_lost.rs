@@ -1,0 +1,205 @@
+//! Nothing that runs is invisible: programs of an agent that was killed, and what programs leave behind.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+mod support;
+
+use minions_proto::ErrorCode;
+use minions_proto::message::{
+    Exec, ExecAttach, ExecInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, ExecStart,
+    HealthCheck, OnDisconnect, Outcome, Role, Signal,
+};
+use std::process::Command;
+use support::channel::Stream;
+use support::{BINARY, RunningAgent, kill, processes_with, until};
+
+/// A number of seconds to sleep that no other process sleeps: it is how a sleep is found.
+fn seconds(test: u32) -> String {
+    format!("302.{}{test}", std::process::id())
+}
+
+fn detached(id: &str, script: &str) -> ExecStart {
+    ExecStart {
+        id: Some(id.parse().unwrap()),
+        command: "sh".into(),
+        args: vec!["-c".into(), script.into()],
+        on_disconnect: OnDisconnect::Detach,
+        ..ExecStart::default()
+    }
+}
+
+async fn list(agent: &RunningAgent) -> Vec<ExecInfo> {
+    agent.call(&ExecList {}).await.unwrap().execs
+}
+
+async fn inspect(agent: &RunningAgent, id: &str) -> ExecInfo {
+    agent.call(&ExecInspect { id: id.parse().unwrap(), wait_ms: Some(20_000) }).await.unwrap()
+}
+
+fn reason(info: &ExecInfo) -> &str {
+    let Some(Outcome::Lost { reason }) = &info.outcome else { panic!("not lost: {info:?}") };
+    reason
+}
+
+/// Ends what a failed test would leave behind.
+struct Sleeps(String);
+
+impl Drop for Sleeps {
+    fn drop(&mut self) {
+        processes_with(&self.0).into_iter().for_each(kill);
+    }
+}
+
+/// An agent that was killed with programs `a`, `b` and `c` running, and is there again.
+async fn crashed(seconds: &str) -> (RunningAgent, Vec<u32>) {
+    let mut agent = RunningAgent::start().await;
+    let mut pids = Vec::new();
+    for id in ["a", "b", "c"] {
+        let script = format!("sleep {seconds}; true");
+        pids.push(Stream::open(&agent, &detached(id, &script)).await.unwrap().attached.pid);
+    }
+    until("all sleep", async || (processes_with(seconds).len() == 3).then_some(())).await;
+    agent.crash().await;
+    (agent, pids)
+}
+
+#[tokio::test]
+async fn programs_of_a_killed_agent_are_listed_by_the_next_one_as_lost() {
+    let seconds = seconds(1);
+    let _sleeps = Sleeps(seconds.clone());
+    let (mut agent, pids) = crashed(&seconds).await;
+    // Also by the one after that.
+    for _ in 0..2 {
+        let execs = list(&agent).await;
+        let ids: Vec<_> = execs.iter().map(|info| info.id.to_string()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        for (info, pid) in execs.iter().zip(&pids) {
+            assert!(reason(info).contains("the agent was restarted at 20"), "{info:?}");
+            assert_eq!((info.command.as_str(), &info.pid), ("sh", pid));
+            assert_eq!(info.args, ["-c", &format!("sleep {seconds}; true")]);
+            assert_eq!(info.on_disconnect, OnDisconnect::Detach);
+            assert_eq!(info.left_running, Some(2), "the shell and its sleep");
+        }
+        agent.crash().await;
+    }
+    assert_eq!(processes_with(&seconds).len(), 3);
+}
+
+#[tokio::test]
+async fn a_lost_program_can_be_asked_for_signalled_and_removed() {
+    let seconds = seconds(2);
+    let _sleeps = Sleeps(seconds.clone());
+    let (agent, pids) = crashed(&seconds).await;
+    assert!(reason(&inspect(&agent, "a").await).contains("restarted at"));
+
+    // Who comes back with what it has got, and who starts it once more, is told the same.
+    let back =
+        ExecAttach { id: "a".parse().unwrap(), stdout: Some(7), stderr: None, role: Role::Control };
+    let again = detached("a", "echo ran twice");
+    for attached in
+        [Stream::open(&agent, &back).await.unwrap(), Stream::open(&agent, &again).await.unwrap()]
+    {
+        assert_eq!((attached.attached.created, attached.attached.pid), (false, pids[0]));
+        let all = attached.collect().await;
+        assert!(all.stdout.is_empty());
+        assert!(matches!(all.ended.unwrap().outcome, Outcome::Lost { .. }));
+    }
+
+    let signal = ExecSignal { id: "a".parse().unwrap(), signal: Signal::from_number(15).unwrap() };
+    agent.call(&signal).await.unwrap();
+    until("it has ended", async || inspect(&agent, "a").await.left_running.is_none().then_some(()))
+        .await;
+    let refused = agent.call(&signal).await.unwrap_err();
+    assert_eq!(refused.code, Some(ErrorCode::ExecEnded));
+
+    for id in ["b", "c"] {
+        let removed = agent.call(&ExecRemove { id: id.parse().unwrap() }).await.unwrap();
+        assert_eq!(removed.left_running, None);
+    }
+    assert_eq!(processes_with(&seconds), [0; 0]);
+    let ids: Vec<_> = list(&agent).await.iter().map(|info| info.id.to_string()).collect();
+    assert_eq!(ids, ["a"]);
+}
+
+#[tokio::test]
+async fn an_agent_lists_nothing_of_another_that_lives() {
+    let seconds = seconds(3);
+    let _sleeps = Sleeps(seconds.clone());
+    let agent = RunningAgent::start().await;
+    let _stream = Stream::open(&agent, &detached("a", &format!("sleep {seconds}"))).await.unwrap();
+    // On the same socket: the same place for groups.
+    let socket = agent.socket();
+    std::fs::rename(&socket, agent.dir().join("first.sock")).unwrap();
+    let mut second = support::agent_command(&support::listen_value(&socket)).spawn().unwrap();
+    let listed = until("the second listens", async || {
+        tokio::net::UnixStream::connect(&socket).await.ok()?;
+        Some(list(&agent).await)
+    })
+    .await;
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert_eq!(listed, []);
+    assert_eq!(processes_with(&seconds).len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_base_exec_leaves_behind_is_listed_until_it_is_gone() {
+    let seconds = seconds(4);
+    let _sleeps = Sleeps(seconds.clone());
+    let agent = RunningAgent::start().await;
+    let script = format!("sleep {seconds} >/dev/null 2>&1 & exit 3");
+    let args = vec!["-c".into(), script];
+    let left = Exec { command: "sh".into(), args, timeout_ms: None };
+    assert_eq!(agent.call(&left).await.unwrap().exit_code, 3);
+    assert_eq!(agent.call(&left).await.unwrap().exit_code, 3);
+    let execs = list(&agent).await;
+    assert_eq!(execs.len(), 2, "{execs:?}");
+    for info in &execs {
+        assert_eq!(
+            (info.left_running, &info.outcome),
+            (Some(1), &Some(Outcome::Exited { code: 3 }))
+        );
+    }
+    agent.call(&ExecRemove { id: execs[0].id.clone() }).await.unwrap();
+    assert_eq!(processes_with(&seconds).len(), 1);
+    processes_with(&seconds).into_iter().for_each(kill);
+    until("nothing is listed", async || list(&agent).await.is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_limit_that_the_guest_can_not_enforce_is_refused_by_its_field() {
+    // A guest without control groups.
+    let agent = RunningAgent::with(|listen| {
+        let script = "set -e
+            mount --make-rprivate /
+            mount -t tmpfs tmpfs /sys/fs/cgroup
+            exec \"$0\" --log-level error --listen \"$1\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--", "sh", "-c", script, BINARY, listen]);
+        command
+    })
+    .await;
+    let features = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap().features;
+    assert!(features.contains(&"exec_limits".to_owned()));
+    let started = agent.dir().join("started");
+    let start = detached("limited", &format!("touch {}", started.display()));
+    for (field, start) in [
+        ("memory_bytes", ExecStart { memory_bytes: Some(1 << 30), ..start.clone() }),
+        ("pids", ExecStart { pids: Some(64), ..start.clone() }),
+    ] {
+        let refused = Stream::open(&agent, &start).await.unwrap_err();
+        assert_eq!(refused.code, Some(ErrorCode::InvalidArgument), "{refused:?}");
+        assert_eq!(refused.field.as_deref(), Some(field));
+        assert!(refused.message.contains("cgroup v2"), "{refused:?}");
+        let zero = match field {
+            "pids" => ExecStart { pids: Some(0), ..start },
+            _ => ExecStart { memory_bytes: Some(1 << 63), ..start },
+        };
+        let refused = Stream::open(&agent, &zero).await.unwrap_err();
+        assert_eq!(refused.field.as_deref(), Some(field));
+        assert!(refused.message.contains("must be 1 to 9223372036854775807"), "{refused:?}");
+    }
+    assert!(!started.exists());
+    let ran = Stream::open(&agent, &start).await.unwrap().collect().await;
+    assert_eq!(ran.ended.unwrap().outcome, Outcome::Exited { code: 0 });
+    assert!(started.exists());
+}

@@ -1,0 +1,172 @@
+//! Offsets, acks, input over broken connections.
+
+use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn attached(stdin: u64, acked: u64) -> ExecAttached {
+    ExecAttached {
+        id: "x".parse().unwrap(),
+        created: true,
+        pid: 1,
+        stdout: 0,
+        stderr: 0,
+        stdin,
+        stdin_acked: acked,
+        stdin_window: 100,
+        stdin_closed: false,
+    }
+}
+
+fn agent(control: &AgentControl) -> Message {
+    Message::agent(control)
+}
+
+fn receive(client: &mut ExecClient, message: Message) -> Result<Event, StreamError> {
+    client.receive(message, Instant::now())
+}
+
+#[test]
+fn a_stream_of_messages_that_carry_nothing_is_refused_and_one_of_single_bytes_is_not() {
+    let start = Instant::now();
+    let byte = |channel| Message { channel, payload: Bytes::from_static(b"x") };
+    for empty in [
+        agent(&AgentControl::Heartbeat),
+        agent(&AgentControl::Unknown),
+        agent(&AgentControl::Ack { stdin: 0 }),
+        Message { channel: Channel::Stderr, payload: Bytes::new() },
+    ] {
+        let mut client = ExecClient::new(&attached(0, 0), start).unwrap();
+        let flood = (0..5_000).map(|_| client.receive(empty.clone(), start));
+        let refused = flood.into_iter().find_map(Result::err);
+        assert!(matches!(refused, Some(StreamError::Empty(_))), "{empty:?}: {refused:?}");
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            assert!((0..5_000).all(|_| client.receive(byte(channel), start).is_ok()));
+        }
+    }
+}
+
+#[test]
+fn an_ack_is_due_after_so_much_or_on_demand() {
+    let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+    assert_eq!(client.ack(true), None);
+    let payload = Bytes::from_static(b"abc");
+    receive(&mut client, Message { channel: Channel::Stderr, payload }).unwrap();
+    assert_eq!(client.ack(false), None);
+    assert_eq!(client.ack(true), Some(HostControl::Ack { stdout: 0, stderr: 3 }));
+    assert_eq!(client.ack(true), None);
+    let payload = Bytes::from(vec![0; 128 * 1024]);
+    receive(&mut client, Message { channel: Channel::Stdout, payload }).unwrap();
+    assert!(client.ack(false).is_some());
+}
+
+#[test]
+fn a_gap_moves_the_offset_and_only_forward_from_where_we_are() {
+    let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+    let gap = |from, to| agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to });
+    assert_eq!(receive(&mut client, gap(0, 7)).unwrap(), Event::Gap(OutputStream::Stdout, 7));
+    assert_eq!(client.received(OutputStream::Stdout), 7);
+    assert!(receive(&mut client, gap(6, 9)).is_err());
+    assert!(receive(&mut client, gap(7, 5)).is_err());
+    for beyond in [MAX_OFFSET + 1, 1 << 62, u64::MAX] {
+        let refused = receive(&mut client, gap(7, beyond));
+        assert!(matches!(refused, Err(StreamError::TooLarge { offset, .. }) if offset == beyond));
+    }
+    assert!(receive(&mut client, gap(7, MAX_OFFSET)).is_ok());
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_is_refused() {
+    let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+    client.push_input(Bytes::from_static(b"abc"));
+    assert!(receive(&mut client, agent(&AgentControl::Ack { stdin: 4 })).is_err());
+    assert!(client.resume(&attached(4, 0)).is_err());
+    let mut later = attached(0, 0);
+    later.stdout = 1;
+    assert!(client.resume(&later).is_err());
+}
+
+#[test]
+fn offsets_that_no_program_reaches_are_refused() {
+    let change: [fn(&mut ExecAttached, u64); 3] = [
+        |attached, offset| attached.stdout = offset,
+        |attached, offset| attached.stderr = offset,
+        |attached, offset| (attached.stdin, attached.stdin_acked) = (offset, offset),
+    ];
+    for change in change {
+        for (offset, is_right) in [(MAX_OFFSET, true), (MAX_OFFSET + 1, false), (u64::MAX, false)] {
+            let mut reply = attached(0, 0);
+            change(&mut reply, offset);
+            assert_eq!(ExecClient::new(&reply, Instant::now()).is_ok(), is_right, "{reply:?}");
+        }
+    }
+    assert!(ExecClient::new(&attached(3, 4), Instant::now()).is_err());
+}
+
+#[test]
+fn the_largest_offsets_overflow_nothing() {
+    let mut reply = attached(MAX_OFFSET, MAX_OFFSET);
+    (reply.stdout, reply.stderr, reply.stdin_window) = (MAX_OFFSET, MAX_OFFSET, u64::MAX);
+    let mut client = ExecClient::new(&reply, Instant::now()).unwrap();
+    for channel in [Channel::Stdout, Channel::Stderr] {
+        let payload = Bytes::from_static(b"abc");
+        receive(&mut client, Message { channel, payload }).unwrap();
+    }
+    assert!(client.ack(true).is_some());
+    client.push_input(Bytes::from_static(b"abc"));
+    assert_eq!(client.next_input().unwrap().payload, "abc");
+    assert!(client.input_room() > 0);
+}
+
+#[test]
+fn what_another_client_sent_is_neither_sent_again_nor_forgotten_in_the_window() {
+    let mut client = ExecClient::new(&attached(70, 40), Instant::now()).unwrap();
+    assert_eq!(client.input_room(), 70);
+    client.push_input(Bytes::from_static(b"abc"));
+    assert_eq!(client.next_input().unwrap().payload, "abc");
+    receive(&mut client, agent(&AgentControl::Ack { stdin: 60 })).unwrap();
+    client.resume(&attached(72, 65)).unwrap();
+    assert_eq!(client.next_input().unwrap().payload, "c");
+    receive(&mut client, agent(&AgentControl::Ack { stdin: 73 })).unwrap();
+    assert_eq!(client.input_room(), 100);
+}
+
+proptest! {
+    /// Whatever was on its way when connections broke, the agent gets every byte once.
+    #[test]
+    fn input_survives_broken_connections(
+        input in vec(any::<u8>(), 0..1000),
+        steps in vec((0_usize..40, 0_usize..6, 0_usize..60, any::<bool>()), 1..80),
+    ) {
+        let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+        let (mut source, mut arrived, mut taken, mut closed) = (&input[..], Vec::new(), 0_u64, false);
+        for (push, send, take, breaks) in steps.into_iter().chain([(1000, 1000, 1000, false); 40]) {
+            let len = push.min(client.input_room()).min(source.len());
+            client.push_input(Bytes::copy_from_slice(&source[..len]));
+            source = &source[len..];
+            if source.is_empty() {
+                client.close_input();
+            }
+            for n in 0..send {
+                let Some(message) = client.next_input() else { break };
+                // The last one before a break is lost on its way.
+                if breaks && n + 1 == send {
+                    break;
+                }
+                closed |= message.payload.is_empty();
+                arrived.extend_from_slice(&message.payload);
+                prop_assert!(arrived.len() as u64 <= taken + 100);
+            }
+            taken = (taken + take as u64).min(arrived.len() as u64);
+            if breaks {
+                let mut reply = attached(arrived.len() as u64, taken);
+                reply.stdin_closed = closed;
+                client.resume(&reply).unwrap();
+            } else {
+                receive(&mut client, agent(&AgentControl::Ack { stdin: taken })).unwrap();
+            }
+        }
+        prop_assert_eq!(arrived, input);
+        prop_assert!(closed);
+    }
+}

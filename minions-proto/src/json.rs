@@ -1,0 +1,107 @@
+//! JSON from a peer, with a bound on its depth.
+//!
+//! serde_json bounds the depth of what it keeps, but skips the value of an unknown field whatever its depth. So
+//! the depth is counted before anything is parsed, in one pass without memory.
+
+use serde::Deserialize;
+use serde::de::Error;
+
+/// Deepest nesting of lists and objects: what serde_json accepts elsewhere.
+pub const MAX_DEPTH: usize = 127;
+
+/// JSON that nests deeper than [`MAX_DEPTH`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("JSON nests more than {MAX_DEPTH} deep")]
+pub struct TooDeep;
+
+/// Parses `text`.
+///
+/// # Errors
+///
+/// serde_json's, and one for what is [too deep](TooDeep).
+pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> serde_json::Result<T> {
+    check_depth(text).map_err(serde_json::Error::custom)?;
+    serde_json::from_slice(text)
+}
+
+/// Checks the depth of `text`, which need not be JSON otherwise.
+///
+/// # Errors
+///
+/// [`TooDeep`].
+pub fn check_depth(text: &[u8]) -> Result<(), TooDeep> {
+    let (mut depth, mut in_string, mut bytes) = (0_usize, false, text.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            // The escaped character, which may be a quote.
+            b'\\' if in_string => _ = bytes.next(),
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(TooDeep);
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+    use serde_json::Value;
+
+    fn nested(depth: usize) -> String {
+        format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn what_is_skipped_may_be_as_deep_as_what_is_kept() {
+        for (depth, fits) in
+            [(1, true), (MAX_DEPTH, true), (MAX_DEPTH + 1, false), (400_000, false)]
+        {
+            let text = nested(depth);
+            assert_eq!(from_slice::<IgnoredAny>(text.as_bytes()).is_ok(), fits, "{depth} skipped");
+            assert_eq!(serde_json::from_str::<Value>(&text).is_ok(), fits, "{depth} kept");
+        }
+        let mixed = "{\"a\":[".repeat(MAX_DEPTH) + "1";
+        assert_eq!(check_depth(mixed.as_bytes()), Err(TooDeep));
+    }
+
+    #[test]
+    fn only_what_is_open_at_the_same_time_counts_and_nothing_in_strings() {
+        check_depth("[]".repeat(1_000).as_bytes()).unwrap();
+        let text = format!(r#"{{"a":"{}","b\"":"\\","c":[]}}"#, "[".repeat(1_000));
+        check_depth(text.as_bytes()).unwrap();
+        let behind = format!(r#"["\\",{}]"#, nested(MAX_DEPTH));
+        assert_eq!(check_depth(behind.as_bytes()), Err(TooDeep));
+    }
+
+    proptest! {
+        #[test]
+        fn depth_is_counted_as_a_parser_counts_it(text in r#"[\[\]{}",:\\a1 ]{0,60}"#) {
+            if let Ok(value) = serde_json::from_str::<Value>(&text) {
+                prop_assert!(depth_of(&value) <= MAX_DEPTH);
+                prop_assert!(check_depth(text.as_bytes()).is_ok());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_taken(text in any::<Vec<u8>>()) {
+            let _ = check_depth(&text);
+        }
+    }
+
+    fn depth_of(value: &Value) -> usize {
+        match value {
+            Value::Array(values) => 1 + values.iter().map(depth_of).max().unwrap_or(0),
+            Value::Object(values) => 1 + values.values().map(depth_of).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `--timeout`, the default host, and input that cannot be read.
+#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+
+use std::fs::File;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use testkit::daemon::TestDaemon;
+use tokio::time::timeout;
+
+/// Less than minionsctl's own deadlines, which are 10 s and more.
+const SOONER: Duration = Duration::from_secs(8);
+
+fn minionsctl(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
+    command.args(args).env("XDG_CONFIG_HOME", "/nonexistent");
+    command.env_remove("MINIONS_HOST").env_remove("MINIONS_TOKEN_FILE").stdin(Stdio::null());
+    command
+}
+
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A daemon that was stopped: the kernel accepts for it.
+#[tokio::test]
+async fn the_timeout_limits_every_command_against_a_daemon_that_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("minionsd.sock");
+    let _silent = UnixListener::bind(&path).unwrap();
+    let host = format!("unix://{}", path.display());
+    for args in [
+        &["ls"][..],
+        &["get", "web-1"],
+        &["health", "web-1"],
+        &["status", "web-1"],
+        &["network", "web-1"],
+        &["ps", "web-1"],
+        &["logs", "web-1", "x"],
+        &["kill", "web-1", "x"],
+        &["wait", "web-1"],
+        &["doctor", "web-1"],
+        &["poweroff", "web-1"],
+    ] {
+        let command = minionsctl(&[&["--host", &host, "--timeout", "200ms"], args].concat());
+        let ran = timeout(SOONER, output(command)).await;
+        let ran = ran.unwrap_or_else(|_| panic!("{args:?} takes longer than its --timeout"));
+        assert_eq!(ran.status.code(), Some(1), "{args:?}: {ran:?}");
+        assert!(stderr(&ran).contains("no result within 200ms (--timeout)"), "{args:?}: {ran:?}");
+    }
+    let watch = output(minionsctl(&["--host", &host, "--timeout", "1s", "watch"])).await;
+    assert!(stderr(&watch).contains("no --timeout"), "{watch:?}");
+}
+
+/// In a mount namespace with the default socket, which only its group may use.
+#[tokio::test]
+async fn a_user_who_may_not_use_the_default_socket_reads_over_tcp() {
+    let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/minions && \
+                  touch /run/minions/minionsd.sock && chmod 660 /run/minions/minionsd.sock && \
+                  exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$0\" ls";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--", "sh", "-c", script]);
+    command.arg(env!("CARGO_BIN_EXE_minionsctl"));
+    command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("MINIONS_HOST");
+    command.env_remove("MINIONS_TOKEN_FILE");
+    let ran = output(command).await;
+    // Nothing listens there in this namespace; but it was asked.
+    assert!(stderr(&ran).contains("http://127.0.0.1:7070 can't be reached"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn input_that_cannot_be_read_is_a_failure_and_not_its_end() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let host = daemon.host();
+    let mut command = minionsctl(&["--host", &host, "exec", "-i", "web-1", "--", "cat"]);
+    // Reading at offset 0 fails with EIO.
+    command.stdin(File::open("/proc/self/mem").unwrap());
+    let ran = output(command).await;
+    assert_eq!(ran.status.code(), Some(125), "{ran:?}");
+    assert!(stderr(&ran).contains("the input can't be read"), "{ran:?}");
+}
