@@ -12,6 +12,9 @@
 //! of its reply is read. Whoever drops an exchange in between leaves a reply in the stream that
 //! belongs to nobody; the next caller must never get it.
 //!
+//! A request can also be sent without waiting for its reply ([`Connection::ask`]), and its reply received
+//! later ([`Connection::answer`]). The connection is then poisoned until the last outstanding reply is read.
+//!
 //! A request that [opens](Connection::open) a stream ends all that, if its reply is `ok`: what follows
 //! is [channel mode](crate::channel), and the connection is [taken apart](Connection::into_parts).
 
@@ -80,12 +83,25 @@ pub struct Connection<S> {
     stream: S,
     decoder: Decoder,
     poisoned: bool,
+    /// Requests that were sent by [`ask`](Self::ask) and have no reply yet.
+    outstanding: usize,
+    /// A request is being sent, or its sending was abandoned.
+    sending: bool,
+    /// The stream ended, or the peer broke the protocol.
+    broken: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Takes over a stream right behind its handshake.
     pub fn new(stream: S) -> Self {
-        Self { stream, decoder: Decoder::new(), poisoned: false }
+        Self {
+            stream,
+            decoder: Decoder::new(),
+            poisoned: false,
+            outstanding: 0,
+            sending: false,
+            broken: false,
+        }
     }
 
     /// Whether another request may be sent: no exchange was left in the middle.
@@ -124,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let mut seen = ReadBuf::new(&mut byte);
             // A byte, an end or an error: between two exchanges a connection has none of them.
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut seen)).ok();
+            self.broken = true;
         }
         self.poisoned = true;
         Poll::Ready(())
@@ -143,10 +160,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         deadline: Instant,
     ) -> Result<C::Reply, ExchangeError> {
         let payload = self.exchange(&encode_request(call)?, deadline).await?;
-        decode_reply(&payload).map_err(|error| match error {
+        self.decoded(decode_reply(&payload))
+    }
+
+    fn decoded<T>(&mut self, reply: Result<T, ReplyError>) -> Result<T, ExchangeError> {
+        reply.map_err(|error| match error {
             ReplyError::Agent(error) => ExchangeError::Agent(error),
             malformed => {
-                self.poisoned = true;
+                (self.poisoned, self.broken) = (true, true);
                 ProtocolError::Reply(malformed).into()
             }
         })
@@ -178,6 +199,64 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Whether the connection is poisoned for no other reason than that a reply did not come: its wait was
+    /// abandoned, or its deadline passed. The peer may still send the reply.
+    pub fn is_unanswered(&self) -> bool {
+        self.poisoned && !self.broken
+    }
+
+    /// Requests that [`ask`](Self::ask) sent and that have no reply yet.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// Whether some bytes of a reply have arrived, but not all of them.
+    pub fn has_partial_reply(&self) -> bool {
+        !self.decoder.is_empty()
+    }
+
+    /// Sends a call without waiting for its reply, which [`answer`](Self::answer) receives. Further calls
+    /// may be sent while replies are outstanding: the peer answers in order.
+    ///
+    /// Not cancel safe, but safe to cancel: the connection then stays poisoned.
+    ///
+    /// # Errors
+    ///
+    /// [`ExchangeError::Lost`] if the stream broke, [`ExchangeError::TimedOut`] if it took not all of the
+    /// request before `deadline`; the connection is then useless.
+    pub async fn ask<C: Call>(&mut self, call: &C, deadline: Instant) -> Result<(), ExchangeError> {
+        let request = encode_request(call)?;
+        if self.outstanding == 0 && self.liveness() == Liveness::Dead {
+            let source = io::ErrorKind::ConnectionAborted.into();
+            return Err(ExchangeError::Lost { sent: false, source });
+        }
+        self.poisoned = true;
+        self.sending = true;
+        timeout_at(deadline, self.send(&request)).await.map_err(|_| ExchangeError::TimedOut)??;
+        self.sending = false;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// Waits for the next outstanding reply to a call that [`ask`](Self::ask) sent. There must be one.
+    ///
+    /// Cancel safe: bytes of the reply that have arrived are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), without a deadline.
+    pub async fn answer<C: Call>(&mut self) -> Result<C::Reply, ExchangeError> {
+        let payload = self.receive().await?;
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if self.outstanding == 0 {
+            if !self.decoder.is_empty() {
+                return Err(ProtocolError::Unexpected.into());
+            }
+            self.poisoned = self.sending;
+        }
+        self.decoded(decode_reply(&payload))
+    }
+
     /// The stream below, and what has been read from it beyond the last reply.
     #[must_use]
     pub fn into_parts(self) -> (S, Decoder) {
@@ -196,6 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<Bytes, ExchangeError> {
         let payload = self.whole_exchange(request, deadline).await?;
         if !self.decoder.is_empty() {
+            self.broken = true;
             return Err(ProtocolError::Unexpected.into());
         }
         self.poisoned = false;
@@ -213,13 +293,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(ExchangeError::Lost { sent: false, source });
         }
         self.poisoned = true;
-        timeout_at(deadline, self.send_and_receive(request))
+        let received = timeout_at(deadline, self.send_and_receive(request))
             .await
-            .map_err(|_| ExchangeError::TimedOut)?
+            .map_err(|_| ExchangeError::TimedOut)?;
+        self.broken |= received.is_err();
+        received
     }
 
     async fn send_and_receive(&mut self, request: &[u8]) -> Result<Bytes, ExchangeError> {
         self.send(request).await?;
+        self.receive().await
+    }
+
+    /// Cancel safe.
+    async fn receive(&mut self) -> Result<Bytes, ExchangeError> {
         loop {
             if let Some(payload) = self.decoder.next_frame().map_err(ProtocolError::from)? {
                 return Ok(payload);

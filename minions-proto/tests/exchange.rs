@@ -176,7 +176,7 @@ async fn a_dropped_exchange_poisons_and_the_late_reply_is_never_read() {
             () = std::future::ready(()) => {}
         }
     }
-    assert!(!connection.is_reusable());
+    assert!(!connection.is_reusable() && connection.is_unanswered());
     agent.write_all(&health("late")).await.unwrap();
     let next = connection.call(&HealthCheck {}, soon()).await;
     assert!(matches!(next, Err(ExchangeError::Lost { sent: false, .. })), "{next:?}");
@@ -195,4 +195,68 @@ async fn an_idle_connection_that_closed_or_spoke_is_dead() {
     agent.write_all(&health("early")).await.unwrap();
     let result = chatty.call(&HealthCheck {}, soon()).await;
     assert!(matches!(result, Err(ExchangeError::Lost { sent: false, .. })), "{result:?}");
+    assert!(!chatty.is_unanswered(), "it is broken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_is_still_received_after_its_wait_was_abandoned() {
+    let (host, mut agent) = duplex(4096);
+    let mut connection = Connection::new(host);
+    connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    assert!(!connection.is_reusable());
+    let reply = health("late");
+    for piece in reply.chunks(7) {
+        let waited =
+            tokio::time::timeout(DEADLINE, connection.answer::<HealthCheck>()).await.is_ok();
+        assert!(!waited, "the reply was not complete");
+        agent.write_all(piece).await.unwrap();
+    }
+    assert_eq!(connection.answer::<HealthCheck>().await.unwrap().hostname, "late");
+    assert!(connection.is_reusable());
+}
+
+#[tokio::test]
+async fn outstanding_replies_are_matched_in_order_and_nothing_else_is_sent_before_the_last() {
+    let (host, mut agent) = duplex(4096);
+    let mut connection = Connection::new(host);
+    for _ in 0..3 {
+        connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    }
+    assert_eq!(connection.outstanding(), 3);
+    agent.write_all(&[health("1"), health("2")].concat()).await.unwrap();
+    for expected in ["1", "2"] {
+        assert_eq!(connection.answer::<HealthCheck>().await.unwrap().hostname, expected);
+        assert!(!connection.is_reusable());
+    }
+    let early = connection.call(&HealthCheck {}, soon()).await;
+    assert!(matches!(early, Err(ExchangeError::Lost { sent: false, .. })), "{early:?}");
+    agent.write_all(&[health("3"), health("nobody's")].concat()).await.unwrap();
+    let third = connection.answer::<HealthCheck>().await;
+    assert!(matches!(third, Err(ExchangeError::Protocol(ProtocolError::Unexpected))), "{third:?}");
+    assert!(!connection.is_reusable(), "a fourth reply to three requests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_sent_in_part_leaves_the_connection_poisoned() {
+    let (host, mut agent) = duplex(27 + 5);
+    let mut connection = Connection::new(host);
+    connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    let second = connection.ask(&HealthCheck {}, soon()).await;
+    assert!(matches!(second, Err(ExchangeError::TimedOut)), "{second:?}");
+    let reply = health("1");
+    let (written, answered) =
+        tokio::join!(agent.write_all(&reply), connection.answer::<HealthCheck>());
+    written.unwrap();
+    answered.unwrap();
+    assert!(!connection.is_reusable());
+}
+
+#[tokio::test]
+async fn the_end_of_the_stream_ends_the_wait_for_a_reply() {
+    let (host, agent) = duplex(4096);
+    let mut connection = Connection::new(host);
+    connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    drop(agent);
+    let lost = connection.answer::<HealthCheck>().await;
+    assert!(matches!(lost, Err(ExchangeError::Lost { sent: true, .. })), "{lost:?}");
 }

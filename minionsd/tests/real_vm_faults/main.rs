@@ -9,4 +9,5 @@ mod agents;
 mod crashes;
 mod guests;
 mod host;
+mod pauses;
 mod resets;

@@ -75,7 +75,7 @@ impl Behaviour {
                 }
                 Err(error) => Err(error),
             },
-            Self::Guest(guest) => match grant(&mut stream, 1_073_741_824).await {
+            Self::Guest(guest) => match granted_by(&guest, &mut stream).await {
                 Ok(()) => guest.serve(&mut stream).await,
                 Err(error) => Err(error),
             },
@@ -150,6 +150,12 @@ pub(super) async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
     Ok(())
+}
+
+/// As soon as the guest runs.
+async fn granted_by(guest: &Guest, stream: &mut UnixStream) -> std::io::Result<()> {
+    guest.runs().await;
+    grant(stream, 1_073_741_824).await
 }
 
 /// So that the other side can read them one by one.

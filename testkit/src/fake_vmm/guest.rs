@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// Programs that are remembered, so that the same id isn't run twice.
@@ -45,6 +46,7 @@ struct Shared {
     ledger: Arc<Ledger>,
     /// Answers so far, those of its predecessors under the same name included.
     answers: Arc<AtomicU64>,
+    running: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -104,8 +106,8 @@ impl Guest {
             programs: HashMap::new(),
             oldest_first: VecDeque::new(),
         };
-        let state = Mutex::new(state);
-        Self { shared: Arc::new(Shared { name: name.to_owned(), dialect, ledger, answers, state }) }
+        let (name, state, running) = (name.to_owned(), Mutex::new(state), watch::Sender::new(true));
+        Self { shared: Arc::new(Shared { name, dialect, ledger, answers, running, state }) }
     }
 
     /// Another guest of the same name, which goes on counting where this one is.
@@ -120,8 +122,26 @@ impl Guest {
         self.state().manner = manner;
     }
 
-    /// Starts anew, as another life of its agent: what was connected before is never answered again,
-    /// and not closed either. `reboots` says whether its kernel starts anew too.
+    /// Stops its processors, as a VMM that pauses it: connections are neither granted nor answered until
+    /// [`resume`](Self::resume), and everything that was asked meanwhile is answered then.
+    pub fn pause(&self) {
+        self.shared.running.send_replace(false);
+    }
+
+    /// Ends [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.shared.running.send_replace(true);
+    }
+
+    /// Waits while it is paused.
+    pub(super) async fn runs(&self) {
+        // The sender is ours.
+        let _ = self.shared.running.subscribe().wait_for(|running| *running).await;
+    }
+
+    /// Starts again, as another life of its agent. What was asked before is never answered, and a connection
+    /// from before stays silent until something more is sent on it: as a guest that was reset, whose kernel
+    /// answers that with a reset of the connection. `reboots` says whether its kernel starts again too.
     pub fn restart(&self, life: u64, reboots: bool) {
         let mut state = self.state();
         state.life = life;
@@ -154,14 +174,21 @@ impl Guest {
         let connected_to = self.state().life;
         let mut decoder = Decoder::new();
         while let Some(payload) = request(stream, &mut decoder).await? {
+            self.runs().await;
+            if self.state().life != connected_to {
+                return Ok(());
+            }
             let manner = self.state().manner;
             if let Manner::Slow(pause) = manner {
                 sleep(pause).await;
             }
             if matches!(manner, Manner::Mute) || self.state().life != connected_to {
-                return until_end(stream).await;
+                return self.until_reset(connected_to, stream).await;
             }
             let Answer { reply, stream: then } = self.answer(&payload);
+            if manner == Manner::Hangs {
+                return self.until_reset(connected_to, stream).await;
+            }
             if !manner.say(stream, &reply).await? {
                 return Ok(());
             }
@@ -170,6 +197,17 @@ impl Guest {
             }
             if let Some(then) = then {
                 stream.write_all(&then).await?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says nothing, until the client goes away or sends something to a guest that started again.
+    async fn until_reset(&self, connected_to: u64, stream: &mut UnixStream) -> std::io::Result<()> {
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {
+            if self.state().life != connected_to {
                 return Ok(());
             }
         }

@@ -51,6 +51,25 @@ impl Vm {
         self.signal(Signal::CONT)
     }
 
+    /// Pauses the guest (QMP `stop`): its processors stop and its vsock device with them. QEMU and the backend
+    /// continue.
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Monitor`].
+    pub fn stop(&self) -> Result<(), RigError> {
+        qmp::execute(&self.private.path().join(MONITOR), "stop")
+    }
+
+    /// Ends [`Vm::stop`] (QMP `cont`).
+    ///
+    /// # Errors
+    ///
+    /// [`RigError::Monitor`].
+    pub fn cont(&self) -> Result<(), RigError> {
+        qmp::execute(&self.private.path().join(MONITOR), "cont")
+    }
+
     /// Kills the agent in the guest (SIGKILL), over a connection of the rig's own. The guest starts it
     /// anew.
     ///

@@ -1,6 +1,5 @@
 //! How a guest answers.
 
-use super::until_end;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -40,11 +39,9 @@ impl Manner {
     /// Gives a reply. Whether the connection goes on.
     pub(super) async fn say(self, stream: &mut UnixStream, reply: &[u8]) -> std::io::Result<bool> {
         match self {
-            Self::Well | Self::Slow(_) | Self::Mute => stream.write_all(reply).await?,
-            Self::Hangs => {
-                until_end(stream).await?;
-                return Ok(false);
-            }
+            Self::Well | Self::Slow(_) => stream.write_all(reply).await?,
+            // Their silence is the guest's to keep.
+            Self::Mute | Self::Hangs => {}
             Self::LosesReplies => return Ok(false),
             Self::Truncates => {
                 stream.write_all(&reply[..reply.len() / 2]).await?;

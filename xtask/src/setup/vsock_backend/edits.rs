@@ -39,14 +39,17 @@ pub(super) const EDITS: &[Edit] = &[
         if let Ok(read_cnt) = read {",
     },
     Edit {
-        why: "between a guest's reset and its driver's next start there are no queues: whoever \
-              connects then is turned away, as before the first start, and nothing is looked for",
+        why: "between a guest's reset and its driver's next start, and while the guest is paused, there are \
+              no queues: connections that are made then are turned away, as before the first start, and \
+              what arrives on others is delivered when there are queues again",
         file: "src/vhu_vsock.rs",
         find: "let evt_idx = thread.event_idx;",
         replace: "let evt_idx = thread.event_idx;
         use vhost_user_backend::VringT;
         use virtio_queue::QueueT;
-        let ready = |vring: &VringRwLock| vring.get_ref().get_queue().ready();
+        fn ready(vring: &VringRwLock) -> bool {
+            vring.get_ref().get_queue().ready()
+        }
         if !(ready(vring_rx) && ready(vring_tx)) {
             if device_event == BACKEND_EVENT {
                 // The thread takes it for the sign that there is a guest.
@@ -54,8 +57,35 @@ pub(super) const EDITS: &[Edit] = &[
                 thread.process_backend_evt(evset);
                 thread.mem = memory;
             }
+            if device_event == SIBLING_VM_EVENT {
+                let _ = thread.sibling_event_fd.read();
+            }
+            // No event tells that the queues are back.
+            use std::sync::atomic::{AtomicBool, Ordering};
+            static WAITING: AtomicBool = AtomicBool::new(false);
+            if !WAITING.swap(true, Ordering::SeqCst) {
+                let (rx, tx) = (vring_rx.clone(), vring_tx.clone());
+                let wake = thread.sibling_event_fd.try_clone()?;
+                std::thread::spawn(move || {
+                    for _ in 0..6000 {
+                        if ready(&rx) && ready(&tx) {
+                            break;
+                        }
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                    WAITING.store(false, Ordering::SeqCst);
+                    let _ = wake.write(1);
+                });
+            }
             return Ok(());
         }",
+    },
+    Edit {
+        why: "the same: that event stands for what is pending, from other guests and from the host",
+        file: "src/vhu_vsock.rs",
+        find: "thread.process_raw_pkts(vring_rx, evt_idx)?;
+                return Ok(());",
+        replace: "thread.process_raw_pkts(vring_rx, evt_idx)?;",
     },
     Edit {
         why: "an error would end the worker, and queues may still stop at any moment",
