@@ -1,6 +1,7 @@
 //! Every check there is, in order; stops at the first that fails.
 
 mod fuzz;
+mod language;
 mod summary;
 
 use std::{
