@@ -1,4 +1,4 @@
-//! The network as it is.
+//! Present state of the network.
 
 use super::dns::{Owner, Places};
 use super::rtnl::Rtnl;
@@ -7,7 +7,7 @@ use minions_proto::message::{NetworkState, PendingChange, Route};
 use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteMessage, RouteType};
 use rustix::system::uname;
 
-/// What the protocol has room for.
+/// Most routes in a reply, a limit of the protocol.
 const MAX_ROUTES: usize = 1024;
 
 pub(super) async fn read(
