@@ -47,7 +47,7 @@ impl Interface {
             Some(format!("{service} may undo the configuration of {name}: {}", chain(&error)))
         };
         let networkd = networkd::keep_off(&places.run, name);
-        let piece = network_manager::keep_off(places, name, *index);
+        let snippet = network_manager::keep_off(places, name, *index);
         let running = match management {
             Management::Unmanaged => Ok(()),
             Management::External | Management::Managed(_) => network_manager::release(name),
@@ -55,7 +55,7 @@ impl Interface {
         };
         let warnings = [
             may_undo("systemd-networkd", networkd),
-            may_undo("NetworkManager, when it starts again,", piece),
+            may_undo("NetworkManager, when it starts again,", snippet),
             may_undo("NetworkManager", running),
         ];
         warnings.into_iter().flatten().collect()

@@ -5,7 +5,7 @@ use crate::guest::Guest;
 use minions_proto::message::NetworkConfirm;
 use serde_json::{Value, json};
 
-const PIECE: &str = "/run/NetworkManager/conf.d/zz-minions-eth0.conf";
+const SNIPPET: &str = "/run/NetworkManager/conf.d/zz-minions-eth0.conf";
 
 const GIVEN: &str = "[device-minions-2]\nmatch-device=interface-name:=eth0\nmanaged=0\n";
 
@@ -38,8 +38,8 @@ fn addresses() -> Value {
     json!({ "dns": null, "search": null })
 }
 
-fn piece(guest: &Guest) -> String {
-    guest.sh(&format!("cat {PIECE} 2>/dev/null || echo none"))
+fn snippet(guest: &Guest) -> String {
+    guest.sh(&format!("cat {SNIPPET} 2>/dev/null || echo none"))
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_running_network_manager_releases_the_interface_also_after_a_restart()
     let left = json!({ "what": "network_manager", "interface": "eth0", "from": "managed", "to": "unmanaged" });
     assert!(changes.as_array().unwrap().contains(&left), "{changes:#}");
     assert_eq!(guest.asked(), TAKEN);
-    assert!(piece(&guest).ends_with(GIVEN), "{}", piece(&guest));
+    assert!(snippet(&guest).ends_with(GIVEN), "{}", snippet(&guest));
 
     let again = guest.change(addresses()).await.unwrap();
     assert_eq!((again.changed, guest.asked().as_str()), (Some(false), ""));
@@ -67,7 +67,7 @@ async fn a_failed_change_returns_the_interface_and_its_connection() {
     let wrong = json!({ "dns": ["10.0.0.53"], "verify": ["dns"] });
     let error = guest.change(wrong).await.unwrap_err();
     assert_eq!((error.step.as_deref(), error.restored), (Some("verify_dns"), Some(true)));
-    assert_eq!(piece(&guest), "none\n");
+    assert_eq!(snippet(&guest), "none\n");
     assert_eq!(guest.asked(), format!("{TAKEN}{GIVEN_BACK}"));
 }
 
@@ -81,7 +81,7 @@ async fn an_unconfirmed_change_returns_the_interface() {
     })
     .await;
     assert_eq!(guest.asked(), format!("{TAKEN}{GIVEN_BACK}"));
-    assert_eq!(piece(&guest), "none\n");
+    assert_eq!(snippet(&guest), "none\n");
     guest.agent.call(&NetworkConfirm { id }).await.unwrap_err();
 }
 
@@ -111,7 +111,7 @@ async fn name_servers_of_a_connection_stay_when_the_interface_is_released() {
 async fn the_snippet_is_written_only_where_network_manager_is_installed() {
     let guest = Guest::with("mkdir /etc/NetworkManager", 0).await;
     guest.change(addresses()).await.unwrap();
-    assert!(piece(&guest).ends_with(GIVEN), "{}", piece(&guest));
+    assert!(snippet(&guest).ends_with(GIVEN), "{}", snippet(&guest));
     let guest = Guest::with("", 0).await;
     guest.change(addresses()).await.unwrap();
     assert_eq!(guest.sh("ls /run/NetworkManager 2>/dev/null || echo none"), "none\n");
@@ -127,5 +127,5 @@ async fn a_network_manager_that_cannot_be_told_is_a_warning() {
         matches!(&warnings[..], [one] if one.contains("NetworkManager") && one.contains("eth0")),
         "{warnings:?}"
     );
-    assert!(piece(&guest).ends_with(GIVEN));
+    assert!(snippet(&guest).ends_with(GIVEN));
 }
