@@ -133,8 +133,10 @@ fn run_failure(error: impl std::error::Error + 'static) -> Failure {
 }
 
 fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let (mut listen, mut allow) = (None::<Listen>, None::<Capabilities>);
-    let (mut config, mut level) = (Config::default(), Level::INFO);
+    let mut listen = None::<Listen>;
+    let mut allow = None::<Capabilities>;
+    let mut config = Config::default();
+    let mut level = Level::INFO;
     while let Some(argument) = line.next()? {
         match argument {
             Arg::Long("listen") => listen = Some(line.value()?.parse()?),

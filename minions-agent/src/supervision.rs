@@ -73,7 +73,8 @@ impl Supervision {
         };
         let pulse = Pulse::of_this_thread(patience * HANG);
         let beat = (patience / 4).max(Duration::from_millis(1));
-        let (feeding, socket) = (pulse.clone(), Arc::clone(socket));
+        let feeding = pulse.clone();
+        let socket = Arc::clone(socket);
         let watchdog = thread::Builder::new().name("watchdog".into());
         let spawned = watchdog.spawn(move || {
             let mut examination = feeding.examination();

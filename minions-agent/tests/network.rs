@@ -18,7 +18,7 @@ use support::{RunningAgent, until};
 const LINK_LOCAL: &str = "fe80:";
 
 /// Lifetime of an address that does not expire.
-const FOR_EVER: u32 = u32::MAX;
+const UNLIMITED: u32 = u32::MAX;
 
 /// Creates the agent's end of a veth with a low index, like the only device of a VM.
 const ETHERNET: &str = "ip link add name eth0 index 2 type veth peer name peer0 index 3
@@ -174,7 +174,7 @@ async fn the_address_the_route_and_the_resolver_are_as_requested() {
     let address = &guest.address_info()[0];
     assert_eq!(address["broadcast"], "10.0.255.255");
     assert_eq!(address["scope"], "global");
-    assert_eq!(address["valid_life_time"], FOR_EVER);
+    assert_eq!(address["valid_life_time"], UNLIMITED);
     assert_eq!(guest.default_routes()[0].get("metric"), None);
     let on_link = &guest.json("ip -4 -j route show 10.0.0.0/16")[0];
     assert_eq!((&on_link["dev"], &on_link["prefsrc"]), (&json!("eth0"), &json!("10.0.0.2")));
@@ -242,7 +242,7 @@ async fn earlier_addresses_and_default_routes_are_removed() {
         guest.sh(&format!("ip link set eth0 up; {before}"));
         guest.configured("10.0.0.2/16", "10.0.0.1").await;
         let address = &guest.address_info()[0];
-        assert_eq!(address["valid_life_time"], FOR_EVER, "{before}");
+        assert_eq!(address["valid_life_time"], UNLIMITED, "{before}");
         assert_eq!(address["broadcast"], "10.0.255.255", "{before}");
         assert_eq!(address["scope"], "global", "{before}");
         let on_link = guest.json("ip -4 -j route show 10.0.0.0/16 dev eth0 proto kernel");
@@ -274,7 +274,7 @@ async fn earlier_ipv6_addresses_and_default_routes_are_removed() {
         guest.sh(&format!("ip link set eth0 up; {before}"));
         guest.configured("2001:db8::2/64", "2001:db8::1").await;
         let address = &guest.address_info()[0];
-        assert_eq!(address["valid_life_time"], FOR_EVER, "{before}");
+        assert_eq!(address["valid_life_time"], UNLIMITED, "{before}");
         assert_eq!(address.get("address"), None, "{before}: still point to point");
         assert_eq!(guest.default_routes()[0]["metric"], 1024, "{before}");
         let on_link = guest.json("ip -6 -j route show 2001:db8::/64 dev eth0 proto kernel");

@@ -70,8 +70,13 @@ struct Walk {
 
 impl Walk {
     fn from_root() -> io::Result<Self> {
-        let (at, shown) = (Directory::root()?, PathBuf::from("/"));
-        Ok(Self { at, shown, left: Vec::new(), links: 0, is_adrift: false })
+        Ok(Self {
+            at: Directory::root()?,
+            shown: PathBuf::from("/"),
+            left: Vec::new(),
+            links: 0,
+            is_adrift: false,
+        })
     }
 
     /// Inserts the names of `path` before the remaining ones.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 /// Duplicate address detection for an added address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duplicates {
-    /// No detection: the address is usable at once. The host gives each guest its own address, and detection
+    /// Detection disabled: the address is usable at once. The host gives each guest its own address, and detection
     /// would keep an IPv6 address unusable for a second after the reply.
     Ignore,
     /// An IPv6 address becomes usable once the kernel has found no other host that uses it.

@@ -97,7 +97,8 @@ impl Work<'_> {
         if saved.is_some_and(|file| owner.holds(file, &resolver)) {
             return Ok(());
         }
-        let (places, path) = (self.places.clone(), path.clone());
+        let places = self.places.clone();
+        let path = path.clone();
         let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
             owner
                 .write(&places, &resolver)

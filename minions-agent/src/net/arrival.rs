@@ -30,8 +30,8 @@ pub(super) async fn wait(plan: &NetworkPlan, run: &Path) {
 
 async fn until_there(plan: &NetworkPlan, run: &Path) -> Result<(), NetworkError> {
     // Before the first listing, so that no event after it is missed.
-    let (links, names) = (Events::of_links(), Events::of_udev());
-    let (links, names) = (links.map_err(NetworkError::Open)?, names.map_err(NetworkError::Open)?);
+    let links = Events::of_links().map_err(NetworkError::Open)?;
+    let names = Events::of_udev().map_err(NetworkError::Open)?;
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     loop {
         let present = link::list(&rtnl).await?;

@@ -1,4 +1,4 @@
-//! One change, from its plan to its result: it is applied completely, or not at all.
+//! A single change, from its plan to its result: it is applied completely, or not at all.
 
 use super::checks::Checks;
 use super::desired::Desired;

@@ -84,9 +84,13 @@ impl Desired {
             let field = format!("{}.interface", plan.field);
             let link = find(links, &plan.selector, &field)?;
             check_no_port(links, link, &field)?;
-            let link = link.index;
-            let (to, via, metric) = (plan.to, plan.via, plan.metric);
-            desired.routes.push(Wanted { to, via, link, on_link: plan.on_link, metric });
+            desired.routes.push(Wanted {
+                to: plan.to,
+                via: plan.via,
+                link: link.index,
+                on_link: plan.on_link,
+                metric: plan.metric,
+            });
         }
         Ok(desired)
     }
@@ -144,14 +148,14 @@ impl Desired {
             return;
         }
         let before = list.0.len();
-        let (was, shall) =
-            (now.dns.servers.join(" "), resolver.servers.iter().map(ToString::to_string));
-        let shall = shall.collect::<Vec<_>>().join(" ");
-        list.compare("dns", None, &was, &shall);
+        let present = now.dns.servers.join(" ");
+        let wanted = resolver.servers.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let wanted = wanted.join(" ");
+        list.compare("dns", None, &present, &wanted);
         list.compare("search", None, &now.dns.search.join(" "), &resolver.search.join(" "));
         if list.0.len() == before {
             // Same values, but not in the file that their owner reads after a restart.
-            list.push("dns", None, Some(was), Some(shall));
+            list.push("dns", None, Some(present), Some(wanted));
         }
     }
 }

@@ -115,7 +115,8 @@ fn is_unconcerned(status: ExitStatus) -> bool {
 /// Parses the three lines of nmcli: `yes`, `100 (connected)`, the UUID.
 fn parse(text: &str) -> Management {
     let mut lines = text.lines();
-    let (managed, state) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let managed = lines.next().unwrap_or_default();
+    let state = lines.next().unwrap_or_default();
     match managed {
         "yes" if state.contains("externally") => Management::External,
         "yes" => {

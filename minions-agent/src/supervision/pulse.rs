@@ -30,8 +30,12 @@ impl Pulse {
     pub(super) fn of_this_thread(limit: Duration) -> Self {
         let thread = gettid().as_raw_nonzero();
         let schedule = File::open(format!("/proc/self/task/{thread}/schedstat")).ok();
-        let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Shared { asked, answered, question: Notify::new(), schedule };
+        let shared = Shared {
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            question: Notify::new(),
+            schedule,
+        };
         Self { shared: Arc::new(shared), limit }
     }
 

@@ -36,7 +36,7 @@ const MARK: &str = "# By minions-agent, from the host's network configuration.\n
 /// Owner of the name servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// No service: programs read `resolv.conf`.
+    /// Plain `resolv.conf`, without a service.
     ResolvConf,
     Resolved,
     NetworkManager,

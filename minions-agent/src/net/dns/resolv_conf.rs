@@ -12,7 +12,7 @@ const MAX_KEPT: usize = 4096;
 pub(super) fn text(resolver: &Resolver) -> String {
     let mut text = String::new();
     if !resolver.search.is_empty() {
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "search {}", resolver.search.join(" "));
     }
     for server in &resolver.servers {
