@@ -1,7 +1,7 @@
-//! What keeps the agent alive and answering beside its programs.
+//! Keeps the agent alive and responsive while its programs run.
 //!
-//! Programs may eat all memory and all processors. The agent is the way to end them, so it comes first, no
-//! matter what started it:
+//! Programs may use all memory and all processors. The agent is the means to end them, so it takes
+//! precedence, no matter what started it:
 //!
 //! | of the agent | value | programs get |
 //! |---|---|---|
@@ -10,13 +10,13 @@
 //! | scheduling policy, of each thread | `SCHED_BATCH`: no program is interrupted for a few bytes | the default policy |
 //! | control group, in a guest | one of its own with `cpu.weight` 10000 and `memory.min` | one each, with the defaults |
 //!
-//! All of it takes privileges, or files of the kernel's that may be missing. What can't be done is said
-//! in the log, once, and is no reason not to start.
+//! Each of these needs privileges, or kernel files that may be missing. A failure is logged once and does
+//! not prevent the agent from starting.
 //!
 //! # Layout
 //!
-//! * [`inherited`]: what the agent's parent has left it, undone.
-//! * `leaf`: the control group.
+//! * [`inherited`]: resets state inherited from the agent's parent.
+//! * `leaf`: the agent's control group.
 //! * `policy`: the scheduling policy.
 
 pub mod inherited;
@@ -27,14 +27,14 @@ use rustix::process::{getpriority_process, setpriority_process};
 use std::fs;
 use std::io;
 
-/// The agent's own `oom_score_adj`. Not -1000, which would exempt it altogether: an agent that eats all
+/// The agent's own `oom_score_adj`. Not -1000, which would exempt it completely: an agent that uses up all
 /// memory must be killed and restarted.
 const OOM_SCORE_ADJ: i32 = -900;
 
 /// The highest priority of ordinary scheduling (setpriority(2)).
 const NICE: i32 = -20;
 
-/// What programs are started with, instead of the agent's own.
+/// Priority and OOM score of programs, instead of the agent's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProgramDefaults {
     /// Nice value; `None`: the agent's own.
@@ -45,18 +45,19 @@ pub struct ProgramDefaults {
     pub default_policy: bool,
 }
 
-/// What was done, and what could not be.
+/// Result of [`raise`].
 #[derive(Debug, Default)]
 pub struct Protection {
-    /// For the agent's programs.
+    /// Values for the agent's programs.
     pub programs: ProgramDefaults,
-    /// One sentence for each failure.
+    /// Description of each step that failed.
     pub failures: Vec<String>,
 }
 
-/// Protects this process. To be called by the only thread: others inherit priority and control group.
+/// Protects this process. Must be called while the process has only one thread: later threads inherit priority
+/// and control group.
 ///
-/// `is_of_guest` is whether the machine's control groups are the agent's to arrange.
+/// `is_of_guest`: the agent belongs to a guest and may change the machine's control groups.
 #[must_use]
 pub fn raise(is_of_guest: bool) -> Protection {
     let mut protection = Protection::default();
@@ -78,18 +79,18 @@ pub fn raise(is_of_guest: bool) -> Protection {
     }
     protection.programs = ProgramDefaults {
         nice,
-        // A unit may have set it for the agent; never for what the agent runs.
+        // A negative score is set by a unit for the agent, not for the agent's programs.
         oom_score_adj: oom_score_adj.map(|score| score.max(0)),
         default_policy,
     };
     protection
 }
 
-/// Makes the kernel choose almost anything else when memory runs out.
+/// Makes the kernel kill almost any other process first when memory runs out.
 ///
 /// # Errors
 ///
-/// Without the privilege, or without a `/proc`.
+/// Fails without the privilege, or without `/proc`.
 pub fn spare_from_oom_killer() -> io::Result<()> {
     if oom_score_adj()? > OOM_SCORE_ADJ {
         fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string())?;
@@ -102,10 +103,11 @@ fn oom_score_adj() -> io::Result<i32> {
     text.trim_end().parse().map_err(io::Error::other)
 }
 
-/// Where the kernel schedules by sessions (sched(7), autogroup), nice values count inside one only.
+/// Raises the nice value of the agent's session. With autogroup scheduling (sched(7)), the nice value of a
+/// process only counts within its session.
 fn raise_autogroup() -> io::Result<()> {
     match fs::write("/proc/self/autogroup", NICE.to_string()) {
-        // The kernel doesn't, or the session is the first process's, which has no value of its own.
+        // No autogroup scheduling, or the session of PID 1, which has no nice value of its own.
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) =>
         {
