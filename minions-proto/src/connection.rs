@@ -13,9 +13,8 @@
 //! the next caller must never receive.
 //!
 //! A request that [opens](Connection::open) a stream and gets an `ok` reply ends this cycle: after
-//! it
-//! the connection is in [channel mode](crate::channel) and is
-//! [taken apart](Connection::into_parts).
+//! it the connection is in [channel mode](crate::channel) and is [taken
+//! apart](Connection::into_parts).
 
 use crate::frame::{Decoder, EncodeError, FrameError};
 use crate::message::{Call, ReplyError, decode_reply, encode_request};
@@ -157,9 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         })
     }
 
-    /// Sends a call that opens a stream. After an `ok` reply the connection is in
-    /// [channel mode](crate::channel) and poisoned: continue with [`into_parts`](Self::into_parts).
-    /// After
+    /// Sends a call that opens a stream. After an `ok` reply the connection is in [channel
+    /// mode](crate::channel) and poisoned: continue with [`into_parts`](Self::into_parts). After
     /// [`ExchangeError::Agent`] it is reusable.
     ///
     /// Not cancel safe, but safe to cancel, as [`call`](Self::call).

@@ -1,8 +1,7 @@
 //! JSON from a peer, with a limit on its depth.
 //!
 //! serde_json limits the depth of the values that it keeps, but skips the value of an unknown field
-//! at any depth.
-//! So the depth is checked before parsing, in one pass that allocates nothing.
+//! at any depth. So the depth is checked before parsing, in one pass that allocates nothing.
 
 use serde::Deserialize;
 use serde::de::Error;

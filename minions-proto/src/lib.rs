@@ -2,8 +2,8 @@
 //!
 //! This crate contains everything that both ends must agree on, and nothing else. `minionsd` and
 //! `minionsctl` use it on the host, `minions-agent` inside the VM. `docs/PROTOCOL.md` draws the
-//! bytes.
-//! Agents and host tools that speak the base protocol are in the field, so this crate only adds.
+//! bytes. Agents and host tools that speak the base protocol are in the field, so this crate only
+//! adds.
 //!
 //! # Layout
 //!
