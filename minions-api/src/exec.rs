@@ -96,7 +96,7 @@ pub struct ExecRequest {
         schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", example = "job-17")
     )]
     pub id: Option<String>,
-    /// What happens to the program when its caller leaves. Default: `kill`.
+    /// Behaviour when the caller leaves. Default: `kill`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_disconnect: Option<OnDisconnect>,
     /// Starts the program and answers at once: 202 with the body of `GET …/execs/{id}`. The program
@@ -106,7 +106,7 @@ pub struct ExecRequest {
     pub detach: bool,
 }
 
-/// Fate of an exec whose caller leaves: `kill` ends it and everything that it started; `detach`
+/// Behaviour of an exec whose caller leaves: `kill` ends it and everything that it started; `detach`
 /// lets it continue, and its newest output replaces the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -408,7 +408,7 @@ pub struct ExecInfo {
     pub age_ms: u64,
     /// Whether a client is attached.
     pub attached: bool,
-    /// What happens to the program when its client leaves.
+    /// Behaviour when the client leaves.
     pub on_disconnect: OnDisconnect,
     /// Number of bytes that the program has written to standard output.
     pub stdout_bytes: u64,

@@ -23,7 +23,7 @@ pub struct Health {
     pub clock_offset_ms: Option<i64>,
 }
 
-/// Description of an agent by itself. Written by the guest.
+/// Self-description of an agent. Written by the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentInfo {

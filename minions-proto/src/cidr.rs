@@ -25,7 +25,7 @@ impl InterfaceAddress {
         let invalid = |reason: &str| Invalid::value(field, text, reason);
         let (address, prefix) = text
             .split_once('/')
-            .ok_or_else(|| invalid("the prefix length is missing, as in 10.0.0.2/16"))?;
+            .ok_or_else(|| invalid("add the prefix length, as in 10.0.0.2/16"))?;
         let address = parse_address(address)
             .ok_or_else(|| invalid("not an IP address with a prefix length, as in 10.0.0.2/16"))?;
         let max = if address.is_ipv4() { 32 } else { 128 };
@@ -132,7 +132,7 @@ pub fn parse_destination(field: &str, text: &str) -> Result<IpNet, Invalid> {
     let invalid = |reason: &str| Invalid::value(field, text, reason);
     let (address, prefix) = text
         .split_once('/')
-        .ok_or_else(|| invalid("the prefix length is missing, as in 10.1.0.0/16 or 0.0.0.0/0"))?;
+        .ok_or_else(|| invalid("add the prefix length, as in 10.1.0.0/16 or 0.0.0.0/0"))?;
     let address =
         parse_address(address).ok_or_else(|| invalid("not an IP network, as in 10.1.0.0/16"))?;
     let max = if address.is_ipv4() { 32 } else { 128 };
