@@ -46,7 +46,7 @@ pub struct ExecRequest {
     /// Standard input, in base64 (RFC 4648, section 4). Excludes `stdin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin_base64: Option<String>,
-    /// WebSocket only: whether channel 0 is the program's standard input. Default: `true`.
+    /// WebSocket only: true if channel 0 is the program's standard input. Default: `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactive: Option<bool>,
     /// Terminal for all three standard streams. The program's output then arrives as standard
@@ -157,7 +157,7 @@ pub struct Attached {
     pub status: String,
     /// Id of the exec.
     pub id: String,
-    /// Whether this request started the program.
+    /// True if this request started the program.
     pub created: bool,
     /// Process id in the guest; 0 if the agent does not report it.
     pub pid: u32,
@@ -171,7 +171,7 @@ pub struct Attached {
     pub stdin_acked: u64,
     /// Number of bytes that the client may send beyond `stdin_acked`.
     pub stdin_window: u64,
-    /// Whether the agent has received the end of the input.
+    /// True if the agent has received the end of the input.
     pub stdin_closed: bool,
 }
 
@@ -209,7 +209,7 @@ pub struct ExecResult {
     /// True if the middle of `stderr` was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_truncated: Option<bool>,
-    /// How the program ended.
+    /// Outcome of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Milliseconds from start to exit, measured in the guest.
@@ -234,7 +234,7 @@ pub enum Outcome {
     Signaled {
         /// Number of the signal.
         signal: i32,
-        /// Whether the program dumped core.
+        /// True if the program dumped core.
         core: bool,
         /// Reason for the signal, if the agent knows it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -314,7 +314,7 @@ pub enum ExecEvent {
         id: String,
         /// Process id in the guest; 0 if the agent does not report it.
         pid: u32,
-        /// Whether this request started the program.
+        /// True if this request started the program.
         created: bool,
     },
     /// The program wrote to standard output, or to its terminal.
@@ -330,13 +330,13 @@ pub enum ExecEvent {
         /// Offset after the last lost byte.
         to: u64,
     },
-    /// No output, but the agent is alive. Sent about every 5 s.
+    /// Sign of life of the agent while there is no output. Sent about every 5 s.
     Heartbeat,
     /// The program ended, and all of its output was sent.
     Exit {
         /// Exit status; 128+n after signal n; 124 after a timeout.
         exit_code: i32,
-        /// How the program ended.
+        /// Outcome of the program.
         outcome: Outcome,
         /// Resources that the program used. Absent for a base agent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -351,7 +351,7 @@ pub enum ExecEvent {
     },
 }
 
-/// One of a program's two output streams.
+/// Output stream of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -391,7 +391,7 @@ pub struct ExecInfoList {
 pub struct ExecInfo {
     /// Id of the exec.
     pub id: String,
-    /// Whether the exec runs, has ended or was lost.
+    /// Current state.
     pub state: ExecState,
     /// Command of the program; truncated if it is long.
     pub command: String,
@@ -400,13 +400,13 @@ pub struct ExecInfo {
     /// User that the program runs as, if not the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether the program has a terminal.
+    /// True if the program has a terminal.
     pub tty: bool,
     /// Process id in the guest.
     pub pid: u32,
     /// Milliseconds since the start.
     pub age_ms: u64,
-    /// Whether a client is attached.
+    /// True if a client is attached.
     pub attached: bool,
     /// Behaviour when the client leaves.
     pub on_disconnect: OnDisconnect,
@@ -429,7 +429,7 @@ pub struct ExecInfo {
     /// `usage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// How the program ended.
+    /// Outcome of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Resources that the program used.
@@ -491,7 +491,7 @@ pub struct ManyExecRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 256))]
     pub concurrency: Option<u32>,
-    /// Whether the first failure prevents further starts. Programs that already run continue to
+    /// True if the first failure prevents further starts. Programs that already run continue to
     /// their end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fail_fast: bool,
@@ -523,7 +523,7 @@ pub enum ManyExecEvent {
         /// Name of the VM.
         vm: VmName,
     },
-    /// No program ended, but the daemon is alive. Sent about every 5 s.
+    /// Sign of life of the daemon while no program ends. Sent about every 5 s.
     Heartbeat,
     /// Totals, as the last line.
     Summary(ManyExecSummary),

@@ -147,7 +147,7 @@ pub struct NetworkApplied {
     /// Text for people, written by the guest.
     #[cfg_attr(feature = "openapi", schema(example = "network configured"))]
     pub message: String,
-    /// Whether the change made a difference, or with `dry_run` would make one.
+    /// True if the change made a difference, or with `dry_run` would make one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<bool>,
     /// Differences, at most 1024.

@@ -17,7 +17,7 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 pub enum ErrorCode {
     /// The registry has no VM of this name.
     VmNotFound,
-    /// No route has this path.
+    /// The daemon has no route with this path.
     NotFound,
     /// The request is invalid: 400 if it could not be read, 422 if a value is wrong.
     InvalidRequest,
@@ -43,7 +43,7 @@ pub enum ErrorCode {
     CwdNotFound,
     /// The name or value of an environment variable is invalid.
     InvalidEnv,
-    /// No such signal exists.
+    /// The signal does not exist.
     InvalidSignal,
     /// The id does not have the form of an exec id.
     InvalidExecId,
@@ -56,7 +56,7 @@ pub enum ErrorCode {
     NetworkFailed,
     /// Another change of the guest's network waits for its confirmation.
     NetworkPending,
-    /// No change with this id waits for a confirmation: it was put back, or never existed.
+    /// The id belongs to no pending change: it was put back, or never existed.
     NetworkChangeGone,
     /// The agent understood the request and failed, or refused it.
     AgentError,
@@ -270,12 +270,12 @@ pub struct Problem {
     /// Step of the network change that failed: `addresses`, `verify_gateway`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Whether the guest's old network configuration is back.
+    /// True if the guest's old network configuration is back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<bool>,
-    /// Whether the same request can succeed later.
+    /// True if the same request can succeed later.
     pub retryable: bool,
-    /// Whether the guest may have done the requested operation despite the failure.
+    /// True if the guest may have done the requested operation despite the failure.
     pub may_have_executed: bool,
 }
 

@@ -78,7 +78,7 @@ pub struct Filesystem {
     pub used_bytes: u64,
     /// Bytes that an unprivileged process can still write.
     pub available_bytes: u64,
-    /// Whether the filesystem is mounted read-only.
+    /// True if the filesystem is mounted read-only.
     pub read_only: bool,
 }
 
@@ -91,7 +91,7 @@ pub struct Interface {
     /// Link-layer address, `52:54:00:12:34:56`. Absent if the link has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// Whether the interface is administratively up and has a carrier.
+    /// True if the interface is administratively up and has a carrier.
     pub up: bool,
     /// MTU in bytes.
     pub mtu: u32,

@@ -41,7 +41,7 @@ impl VmState {
 pub enum Failure {
     /// The socket file vanished.
     NoSocket,
-    /// No process listens on the socket: the VMM is gone.
+    /// The socket has no listening process: the VMM is gone.
     NoListener,
     /// Connecting to the socket failed: missing permissions, or no free descriptors.
     ConnectFailed,

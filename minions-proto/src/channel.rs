@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 /// make the overhead negligible, short enough not to delay control messages.
 pub const CHUNK_LEN: usize = 64 * 1024;
 
-/// One of the four channels of a stream.
+/// Channel of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// Channel 0: bytes for the program, host to agent. An empty payload is the end of its input.
@@ -148,7 +148,7 @@ pub fn put_header(out: &mut BytesMut, channel: Channel, len: usize) {
     out.put_u8(channel.number());
 }
 
-/// One of a program's two output streams.
+/// Output stream of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputStream {
@@ -235,7 +235,7 @@ pub enum AgentControl {
 /// End of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// How the program ended.
+    /// Outcome of the program.
     pub outcome: Outcome,
     /// Resources that the program used.
     pub usage: Usage,

@@ -38,7 +38,7 @@ pub enum ExchangeError {
     /// The peer closed the connection, or the stream broke.
     #[error("connection lost")]
     Lost {
-        /// Whether any byte of the request had been written. If not, the request cannot have run.
+        /// True if any byte of the request had been written. If not, the request cannot have run.
         sent: bool,
         /// Cause of the loss.
         #[source]
@@ -69,7 +69,7 @@ pub enum ProtocolError {
 /// State of an idle connection, as far as it is visible without a request to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// No sign of failure; only a request can confirm that the peer is alive.
+    /// The connection shows no sign of failure; only a request can confirm that the peer is alive.
     Quiet,
     /// The connection is closed or broken, or the peer sent unsolicited bytes.
     Dead,

@@ -45,7 +45,7 @@ pub enum ErrorCode {
     NetworkFailed,
     /// Another network change waits for its confirmation.
     NetworkPending,
-    /// No network change with this id waits for a confirmation: it was put back, or never existed.
+    /// The id belongs to no pending network change: it was put back, or never existed.
     NetworkChangeGone,
     /// A file could not be written.
     IoFailed,
@@ -100,7 +100,7 @@ pub struct AgentError {
     /// Step of the network change that failed: `addresses`, `verify_gateway`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Whether the old network configuration is back.
+    /// True if the old network configuration is back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<bool>,
 }

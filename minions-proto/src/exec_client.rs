@@ -99,9 +99,9 @@ struct Input {
     end: u64,
     /// Largest number of bytes to keep.
     window: u64,
-    /// Whether the input is complete.
+    /// True if the input is complete.
     closed: bool,
-    /// Whether the end of the input was sent.
+    /// True if the end of the input was sent.
     close_sent: bool,
 }
 
@@ -199,24 +199,30 @@ impl ExecClient {
     pub fn receive(&mut self, message: Message, now: Instant) -> Result<Event, StreamError> {
         match message.channel {
             Channel::Stdin => Err(ChannelError::Direction(Channel::Stdin).into()),
-            Channel::Stdout => self.written(OutputStream::Stdout, message.payload, now),
-            Channel::Stderr => self.written(OutputStream::Stderr, message.payload, now),
-            Channel::Control => self.controlled(message.agent_control()?, now),
+            Channel::Stdout => self.receive_output(OutputStream::Stdout, message.payload, now),
+            Channel::Stderr => self.receive_output(OutputStream::Stderr, message.payload, now),
+            Channel::Control => self.receive_control(message.agent_control()?, now),
         }
     }
 
-    fn controlled(&mut self, control: AgentControl, now: Instant) -> Result<Event, StreamError> {
+    fn receive_control(
+        &mut self,
+        control: AgentControl,
+        now: Instant,
+    ) -> Result<Event, StreamError> {
         self.empty_messages.count_control(&control, now)?;
         match control {
             AgentControl::Heartbeat | AgentControl::Unknown => Ok(Event::Heartbeat),
-            AgentControl::Ack { stdin } => self.input.taken(stdin).map(|()| Event::InputTaken),
-            AgentControl::Gap { stream, from, to } => self.lost(stream, from, to),
+            AgentControl::Ack { stdin } => {
+                self.input.acknowledge(stdin).map(|()| Event::InputTaken)
+            }
+            AgentControl::Gap { stream, from, to } => self.receive_gap(stream, from, to),
             AgentControl::Exit(ended) => Ok(Event::Ended(ended)),
             AgentControl::Error(error) => Ok(Event::Refused(error)),
         }
     }
 
-    fn written(
+    fn receive_output(
         &mut self,
         stream: OutputStream,
         bytes: Bytes,
@@ -227,7 +233,12 @@ impl ExecClient {
         Ok(Event::Output(stream, bytes))
     }
 
-    fn lost(&mut self, stream: OutputStream, from: u64, to: u64) -> Result<Event, StreamError> {
+    fn receive_gap(
+        &mut self,
+        stream: OutputStream,
+        from: u64,
+        to: u64,
+    ) -> Result<Event, StreamError> {
         let what = "lost output";
         check_offset(what, to)?;
         let output = self.output(stream);
@@ -348,7 +359,7 @@ impl Input {
     }
 
     /// Drops kept input before `offset`, which the program has read.
-    fn taken(&mut self, offset: u64) -> Result<(), StreamError> {
+    fn acknowledge(&mut self, offset: u64) -> Result<(), StreamError> {
         if offset < self.acked || offset > self.end {
             return Err(StreamError::Offset { what: "stdin", theirs: offset, ours: self.acked });
         }
@@ -367,7 +378,7 @@ impl Input {
     }
 
     fn resume(&mut self, attached: &ExecAttached) -> Result<(), StreamError> {
-        self.taken(attached.stdin_acked)?;
+        self.acknowledge(attached.stdin_acked)?;
         if !(self.kept_from..=self.end).contains(&attached.stdin) {
             let ours = self.sent;
             return Err(StreamError::Offset { what: "stdin", theirs: attached.stdin, ours });

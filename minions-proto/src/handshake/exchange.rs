@@ -18,7 +18,7 @@ pub enum HandshakeError {
     /// The peer does not speak hybrid vsock.
     #[error("malformed handshake line")]
     Line(#[from] LineError),
-    /// No complete line arrived before the deadline.
+    /// The deadline passed before a complete line arrived.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
     /// The kernel accepted only a part of the CONNECT line, which must be sent in one write.

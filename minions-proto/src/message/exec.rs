@@ -76,7 +76,7 @@ pub struct ExecReply {
     /// True if the middle of `stderr` was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_truncated: Option<bool>,
-    /// How the program ended.
+    /// Outcome of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Milliseconds from start to exit.

@@ -77,7 +77,7 @@ pub struct ExecStart {
     /// colon and a group that replaces the user's own groups. Absent: the agent's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether channel 0 is the program's standard input. Otherwise that is `/dev/null`.
+    /// True if channel 0 is the program's standard input. Otherwise that is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
     /// Terminal for all three standard streams; the output arrives on channel 1.
@@ -242,7 +242,7 @@ impl Call for ExecAttach {
 pub struct ExecAttached {
     /// Id of the exec.
     pub id: ExecId,
-    /// Whether this request started the program.
+    /// True if this request started the program.
     pub created: bool,
     /// Process id in the guest.
     pub pid: u32,
@@ -256,7 +256,7 @@ pub struct ExecAttached {
     pub stdin_acked: u64,
     /// Number of input bytes that the host may send beyond `stdin_acked`.
     pub stdin_window: u64,
-    /// Whether the end of the input has arrived.
+    /// True if the end of the input has arrived.
     pub stdin_closed: bool,
 }
 
@@ -335,13 +335,13 @@ pub struct ExecInfo {
     /// User that the program runs as, if not the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether the program has a terminal.
+    /// True if the program has a terminal.
     pub tty: bool,
     /// Process id in the guest.
     pub pid: u32,
     /// Milliseconds since the start.
     pub age_ms: u64,
-    /// Whether a client is attached.
+    /// True if a client is attached.
     pub attached: bool,
     /// Behaviour when the client leaves.
     pub on_disconnect: OnDisconnect,

@@ -52,7 +52,7 @@ pub trait Call: Serialize {
     type Reply: DeserializeOwned;
     /// Value of `type` on the wire.
     const TYPE: &'static str;
-    /// Whether the request may be sent again if it is not known whether the first one arrived.
+    /// True if the request may be sent again if it is not known whether the first one arrived.
     const IDEMPOTENT: bool;
 }
 

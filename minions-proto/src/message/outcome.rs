@@ -15,7 +15,7 @@ pub enum Outcome {
     Signaled {
         /// Number of the signal.
         signal: i32,
-        /// Whether the program dumped core.
+        /// True if the program dumped core.
         core: bool,
         /// Reason for the signal. Absent: unknown, or an agent without `exec_limits`.
         #[serde(default, skip_serializing_if = "Option::is_none")]

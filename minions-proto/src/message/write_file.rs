@@ -14,7 +14,7 @@ pub struct WriteFile {
     /// one gets `0644`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
-    /// Whether to append the text instead of replacing the file.
+    /// True to append the text instead of replacing the file.
     #[serde(default)]
     pub append: bool,
 }

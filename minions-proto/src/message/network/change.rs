@@ -45,7 +45,7 @@ pub struct ChangeNetwork {
     /// Milliseconds after which everything is put back, unless the change is confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within_ms: Option<u64>,
-    /// Whether to only return the differences without applying the change.
+    /// True to only return the differences without applying the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
 }

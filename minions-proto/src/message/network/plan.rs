@@ -27,12 +27,12 @@ pub struct NetworkPlan {
     pub hostname: Option<String>,
     /// Checks after the change, in the order of [`Check::ALL`].
     pub checks: Vec<Check>,
-    /// Whether the request names the checks. A named check that has nothing to check makes the
+    /// True if the request names the checks. A named check that has nothing to check makes the
     /// request invalid; a default check is left out.
     pub checks_named: bool,
     /// Time within which the change must be confirmed. `None`: it needs no confirmation.
     pub confirm_within: Option<Duration>,
-    /// Whether to only compare, without applying the change.
+    /// True to only compare, without applying the change.
     pub dry_run: bool,
 }
 
@@ -225,8 +225,8 @@ fn named_interface(field: String, change: &InterfaceChange) -> Result<InterfaceP
         None => None,
         Some(given) => {
             at_most(&list, "addresses", given.len(), MAX_ADDRESSES)?;
-            let parsed = given.iter().enumerate();
-            let parsed = parsed
+            let texts = given.iter().enumerate();
+            let parsed = texts
                 .map(|(at, address)| InterfaceAddress::parse(&format!("{list}[{at}]"), address));
             Some(parsed.collect::<Result<_, _>>()?)
         }
@@ -234,8 +234,8 @@ fn named_interface(field: String, change: &InterfaceChange) -> Result<InterfaceP
     if let Some(mtu) = change.mtu {
         check_mtu(&format!("{field}.mtu"), mtu)?;
     }
-    let gateways = change.gateways.iter().enumerate();
-    let gateways = gateways
+    let texts = change.gateways.iter().enumerate();
+    let gateways = texts
         .map(|(at, gateway)| routes::next_hop(&format!("{field}.gateways[{at}]"), gateway))
         .collect::<Result<_, _>>()?;
     Ok(InterfacePlan { field, selector, addresses, gateways, mtu: change.mtu })

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct NetworkChanged {
     /// Text for people.
     pub message: String,
-    /// Whether the change made a difference, or with `dry_run` would make one.
+    /// True if the change made a difference, or with `dry_run` would make one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<bool>,
     /// Differences; at most 1024.

@@ -62,7 +62,7 @@ fn check_route(
     }
     let selector = match &change.interface {
         Some(text) => selector(&format!("{field}.interface"), text)?,
-        None => found(&field, via, on_link, interfaces)?,
+        None => infer_interface(&field, via, on_link, interfaces)?,
     };
     let plan =
         RoutePlan { to, via, selector, on_link, metric: metric(change.metric, is_ipv4), field };
@@ -88,7 +88,7 @@ fn selector(field: &str, text: &str) -> Result<Selector, Invalid> {
 }
 
 /// Finds the interface of a route that names none.
-fn found(
+fn infer_interface(
     field: &str,
     via: Option<IpAddr>,
     on_link: bool,
