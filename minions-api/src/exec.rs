@@ -182,7 +182,8 @@ pub struct ExecResult {
     /// Always `ok`: the program was started.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
-    /// Id of the exec. A base agent returns only `status`, `exit_code`, `stdout` and `stderr`.
+    /// Id of the exec. Absent if the agent lacks the feature `exec2`. A base agent returns only
+    /// `status`, `exit_code`, `stdout` and `stderr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Exit status; 128+n after signal n; 124 after a timeout.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// Network configuration to apply to the guest. `ip` and `gateway` are sufficient: the first
 /// Ethernet interface then gets exactly this address and this default route, and its other
-/// addresses and default routes are removed. All other fields require the agent feature `network2`.
-/// Repeating a request changes nothing.
+/// addresses and default routes are removed. Fields other than `ip`, `gateway` and `dns` require
+/// the agent feature `network2`. Repeating a request changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

@@ -56,7 +56,7 @@ pub enum ErrorCode {
     NetworkFailed,
     /// Another change of the guest's network waits for its confirmation.
     NetworkPending,
-    /// The id belongs to no pending change: it was put back, or never existed.
+    /// The change with this id was already put back, or never existed.
     NetworkChangeGone,
     /// The agent understood the request and failed, or refused it.
     AgentError,

@@ -36,8 +36,8 @@ impl ServerAddress {
         if zone.is_some() && !is_link_local_v6(address) {
             return Err(invalid("only an IPv6 link-local address has a zone; remove the % part"));
         }
-        let zone = zone.map(|zone| check_interface_name(field, zone)).transpose();
-        let zone = zone.map_err(|_| {
+        let checked = zone.map(|zone| check_interface_name(field, zone)).transpose();
+        let zone = checked.map_err(|_| {
             invalid("the zone must be the name of an interface, as in fe80::1%eth0")
         })?;
         Ok(Self { address, zone })

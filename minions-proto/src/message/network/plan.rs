@@ -67,7 +67,7 @@ pub enum Selector {
 pub struct RoutePlan {
     /// Path in the request: `routes[3]`.
     pub field: String,
-    /// Destination, without bits after its prefix.
+    /// Destination, without bits set after its prefix.
     pub to: IpNet,
     /// Next hop, of the same address family.
     pub via: Option<IpAddr>,
@@ -122,8 +122,8 @@ pub(super) fn rich(change: &ChangeNetwork) -> Result<NetworkPlan, Invalid> {
     check_gateways(&interfaces, routes.as_deref().unwrap_or_default(), change)?;
     let servers = change.dns.as_deref().unwrap_or_default();
     let dns = check_dns(servers, change.search.as_deref(), interfaces.len())?;
-    let hostname = change.hostname.as_deref();
-    let hostname = hostname.map(|name| check_hostname("hostname", name)).transpose()?;
+    let given = change.hostname.as_deref();
+    let hostname = given.map(|name| check_hostname("hostname", name)).transpose()?;
     if interfaces.is_empty() && routes.is_none() && dns.is_none() && hostname.is_none() {
         let reason = "is missing: give `ip` and `gateway`, or another setting to change";
         return Err(Invalid::new("interfaces", reason));
