@@ -197,7 +197,7 @@ impl TestDaemon {
             if condition(&reply) {
                 return reply;
             }
-            assert!(Instant::now() < deadline, "GET {path} stays {reply:?}");
+            assert!(Instant::now() < deadline, "timed out: GET {path} still returns {reply:?}");
             sleep(Duration::from_millis(10)).await;
         }
     }
