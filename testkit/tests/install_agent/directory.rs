@@ -61,7 +61,7 @@ fn links_that_lead_out_of_the_directory_are_resolved_inside_it() {
 
 #[test]
 fn a_loop_of_links_and_a_name_unsafe_for_debugfs_are_rejected() {
-    for (target, words) in [("systemd", "loop of links"), ("a\" b", "strange characters")] {
+    for (target, words) in [("systemd", "loop of links"), ("a\" b", "unsupported characters")] {
         let scene = Scene::systemd();
         let root = scene.root();
         fs::rename(root.join("etc/systemd"), root.join("usr/old")).unwrap();

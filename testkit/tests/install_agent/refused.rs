@@ -44,7 +44,7 @@ fn an_image_without_room_is_not_changed() {
     let scene = Scene::systemd();
     fs::write(scene.agent(), [fs::read("/bin/true").unwrap(), vec![1; 12 << 20]].concat()).unwrap();
     let image = scene.image("8M");
-    rejected_unchanged(&scene, &image, 73, "no room");
+    rejected_unchanged(&scene, &image, 73, "no space");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn an_unusable_or_missing_agent_is_not_installed() {
     overwrite(&scene.agent(), 18, &[other]);
     rejected_unchanged(&scene, &image, 78, "another processor");
     fs::write(scene.agent(), "#!/bin/sh\n").unwrap();
-    rejected_unchanged(&scene, &image, 65, "no program for Linux");
+    rejected_unchanged(&scene, &image, 65, "not a program for Linux");
     fs::remove_file(scene.agent()).unwrap();
     rejected_unchanged(&scene, &image, 66, "no agent");
 }

@@ -40,6 +40,6 @@ fn a_compressed_file_that_is_not_a_tarball_is_rejected() {
     let file = scene.dir.path().join("a.gz");
     sh("head -c 4096 /dev/zero | tr '\\0' x | gzip >\"$0\"", &[&file]);
     let before = fs::read(&file).unwrap();
-    scene.install(&[], &file).refused(65, "no tarball");
+    scene.install(&[], &file).refused(65, "not a tarball");
     assert!(fs::read(&file).unwrap() == before);
 }
