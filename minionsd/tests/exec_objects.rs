@@ -228,7 +228,7 @@ async fn a_limit_is_never_sent_to_an_agent_that_would_ignore_it() {
 }
 
 #[tokio::test]
-async fn a_program_that_an_agent_has_lost_is_shown_as_lost_with_what_runs_on() {
+async fn a_lost_program_is_listed_with_the_number_of_running_processes() {
     let reason = "the agent was restarted at 2026-01-31T12:00:00Z";
     let info = json!({
         "id": "old", "command": "sleep", "args": ["9"], "tty": false, "pid": 7, "age_ms": 5,

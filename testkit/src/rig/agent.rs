@@ -15,12 +15,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Makes the agent at the other end run a program that kills the agent, and waits for the end of the
 /// connection.
 pub(crate) fn kill(mut stream: UnixStream) -> io::Result<()> {
-    let request = json!({
+    let exec = json!({
         "type": "exec",
         "command": "sh",
         "args": ["-c", "kill -KILL $(pidof minions-agent)"],
     });
-    let request = request.to_string();
+    let request = exec.to_string();
     let length = u32::try_from(request.len()).map_err(io::Error::other)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;

@@ -65,7 +65,7 @@ pub enum RigError {
         what: String,
         /// Length of the wait.
         timeout: Duration,
-        /// Last lines of the guest's serial console; empty if there is none.
+        /// Last lines of the guest's serial console; empty without a console.
         serial: String,
     },
     /// A signal could not be sent to QEMU.

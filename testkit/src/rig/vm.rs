@@ -1,4 +1,4 @@
-//! One running guest.
+//! A running VM.
 
 use std::{
     fs, io,
@@ -54,7 +54,7 @@ pub struct VmConfig {
 pub enum Guest {
     /// The rig's own initial ramdisk: busybox and the agent.
     Small,
-    /// The same ramdisk, with the agent itself as the first process (`--init`).
+    /// Ramdisk of `Small`, with the agent itself as the first process (`--init`).
     AgentFirst,
     /// Raw disk image with a file system that contains systemd or another init; the guest writes to it.
     Disk(PathBuf),
@@ -110,7 +110,7 @@ impl Vm {
     /// Starts the vsock backend, then QEMU. Returns when both run; the guest is then booting
     /// (see [`Vm::wait_for_port`]).
     ///
-    /// A socket that a killed VM of the same name left behind is replaced.
+    /// A socket left by a killed VM of the same name is replaced.
     ///
     /// # Errors
     ///

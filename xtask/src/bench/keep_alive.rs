@@ -44,11 +44,11 @@ impl<S: Read + Write> KeepAlive<S> {
         path: &str,
         body: &Value,
     ) -> anyhow::Result<Value> {
-        let body = body.to_string();
+        let json = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
+             Content-Length: {}\r\n\r\n{json}",
+            json.len()
         );
         self.ask(expected, &request)
     }

@@ -26,10 +26,10 @@ pub(crate) fn allow_many_descriptors() -> anyhow::Result<()> {
 pub(crate) fn described() -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib: u64 =
-        kib.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split_whitespace().next().unwrap_or("?");
+        total.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default();
+    let averages = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = averages.split_whitespace().next().unwrap_or("?");
     format!("{cores} cores, {} GiB, load {load} at the start", kib / (1024 * 1024))
 }

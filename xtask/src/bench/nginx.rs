@@ -35,9 +35,9 @@ impl Nginx {
             socket.exists().then_some(())
         })?;
         let server = format!(
-            "upstream behind {{ server unix:{}; keepalive 64; keepalive_requests 100000000; }}\n\
+            "upstream backend {{ server unix:{}; keepalive 64; keepalive_requests 100000000; }}\n\
              server {{ listen {address}; keepalive_requests 100000000; location / {{ \
-             proxy_pass http://behind; proxy_http_version 1.1; \
+             proxy_pass http://backend; proxy_http_version 1.1; \
              proxy_set_header Connection \"\"; }} }}",
             socket.display()
         );

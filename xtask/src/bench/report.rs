@@ -28,7 +28,7 @@ pub(crate) enum Aim {
     AtMost(f64),
 }
 
-/// One comparison.
+/// Comparison of our figure with a peer's.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) case: String,

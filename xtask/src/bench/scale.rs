@@ -1,4 +1,4 @@
-//! minionsd with one to five thousand VMs behind fake sockets, compared with itself and one VM.
+//! minionsd with one to five thousand VMs with fake sockets, compared with itself and one VM.
 
 use std::{fs, path::Path, thread, time::Duration};
 
@@ -65,12 +65,12 @@ fn measure(
 ) -> anyhow::Result<()> {
     let dir = site::directory()?;
     let _responder = site::responder(programs, dir.path(), count)?;
-    let mut daemon = None;
+    let mut started = None;
     let ready = timed(|| {
-        let daemon = daemon.insert(Daemon::start(programs, dir.path())?);
+        let daemon = started.insert(Daemon::start(programs, dir.path())?);
         daemon.wait_until_ready(count)
     })?;
-    let daemon = daemon.context("the daemon was not started")?;
+    let daemon = started.context("the daemon was not started")?;
     figures.ready_ms.push(ready.as_secs_f64() * 1e3);
     let pid = daemon.program.pid();
     let idle = if options.quick { IDLE / 10 } else { IDLE };

@@ -146,13 +146,17 @@ fn count(command: &mut Command, bytes: u64) -> anyhow::Result<()> {
 
 /// Runs `command` with an input of `bytes` bytes.
 fn feed(command: &mut Command, bytes: u64) -> anyhow::Result<()> {
-    let mut source = Command::new("head");
-    source.args(["-c", &bytes.to_string(), "/dev/zero"]).stdout(Stdio::piped());
-    let mut source = source.spawn()?;
+    let mut head = Command::new("head");
+    head.args(["-c", &bytes.to_string(), "/dev/zero"]).stdout(Stdio::piped());
+    let mut source = head.spawn()?;
     let input = source.stdout.take().context("no pipe from head")?;
     let status = command.stdin(input).stdout(Stdio::null()).status()?;
-    let source = source.wait()?;
-    ensure!(status.success() && source.success(), "`{}` failed", crate::command::line(command));
+    let source_status = source.wait()?;
+    ensure!(
+        status.success() && source_status.success(),
+        "`{}` failed",
+        crate::command::line(command)
+    );
     Ok(())
 }
 

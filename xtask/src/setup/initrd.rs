@@ -16,7 +16,7 @@ use crate::{command, progress::Outcome};
 /// First process of the guest.
 const INIT: &str = include_str!("guest-init.sh");
 
-/// Users of the guest: root, nobody, and one ordinary user to run commands as.
+/// Users of the guest; alice is an ordinary user to run commands as.
 const PASSWD: &str = "\
 root:x:0:0:root:/root:/bin/sh
 nobody:x:65534:65534:nobody:/nonexistent:/bin/false

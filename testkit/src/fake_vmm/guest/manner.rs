@@ -16,7 +16,7 @@ pub enum Manner {
     Well,
     /// Correct, after this time.
     Slow(Duration),
-    /// No answers. A connection that carried a request stays silent forever.
+    /// Sends no answers. A connection that carried a request stays silent forever.
     Mute,
     /// Carries the request out and sends no reply.
     Hangs,
