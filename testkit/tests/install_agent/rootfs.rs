@@ -98,7 +98,7 @@ impl Scene {
         tarball
     }
 
-    /// Runs the script as user nobody, who becomes the owner of all files of the scene.
+    /// Runs the script as an unprivileged user, who becomes the owner of all files of the scene.
     pub(crate) fn as_nobody(&self, args: &[&str], target: &Path) -> Ran {
         let kit = self.dir.path().join("kit");
         if !kit.exists() {
