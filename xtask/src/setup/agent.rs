@@ -1,5 +1,5 @@
-//! What runs in a guest without libraries, each as one static file: the agent, and the probe that
-//! tries from inside what the agent must not allow.
+//! The programs that run in a guest without libraries, each as one static file: the agent, and the probe that
+//! attempts from inside what the agent must not allow.
 
 use std::{
     env, fs,
@@ -10,13 +10,13 @@ use anyhow::Context;
 
 use crate::{command, progress::Outcome, workspace::Workspace};
 
-/// Only this target is sure to be installed; its libc links statically too.
+/// Target whose libc can be linked statically; the only one that is sure to be installed.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Its libc in it.
+/// Links libc statically.
 const RUSTFLAGS: &str = "-C target-feature=+crt-static";
 
-/// Names a static agent to be used instead of building one.
+/// Environment variable that names a static agent to use instead of building one.
 const OVERRIDE: &str = "MINIONS_RIG_AGENT";
 
 /// How the agent is compiled.
@@ -42,16 +42,16 @@ impl AgentProfile {
 pub(crate) fn ensure(workspace: &Workspace, profile: AgentProfile) -> anyhow::Result<Outcome> {
     let probe = ["-p", "testkit", "--bin", "vsock-probe", "--features", "vsock-probe"];
     let probe = build(workspace, profile, &probe)?.join("vsock-probe");
-    copy_if_changed(&probe, &workspace.rig().probe()).context("cannot take the probe")?;
+    copy_if_changed(&probe, &workspace.rig().probe()).context("cannot copy the probe")?;
     let agent = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
         None => build(workspace, profile, &["-p", "minions-agent"])?.join("minions-agent"),
     };
     copy_if_changed(&agent, &workspace.rig().agent())
-        .with_context(|| format!("cannot take the agent from {}", agent.display()))
+        .with_context(|| format!("cannot copy the agent from {}", agent.display()))
 }
 
-/// The directory that it was built into.
+/// Builds a package and returns the directory of the result.
 fn build(workspace: &Workspace, profile: AgentProfile, what: &[&str]) -> anyhow::Result<PathBuf> {
     let mut build = workspace.cargo("build");
     build
@@ -62,7 +62,7 @@ fn build(workspace: &Workspace, profile: AgentProfile, what: &[&str]) -> anyhow:
     Ok(workspace.target().join(TARGET).join(profile.name()))
 }
 
-/// An unchanged agent keeps its file, so that the guest image stays as it is.
+/// Copies the file unless it is unchanged: the guest image is rebuilt only for a changed agent.
 fn copy_if_changed(source: &Path, target: &Path) -> anyhow::Result<Outcome> {
     let new = fs::read(source)?;
     if fs::read(target).is_ok_and(|old| old == new) {
