@@ -1,4 +1,4 @@
-//! `minions-agent`: see the library.
+//! `minions-agent`: command line and start of the agent; the library does the work.
 
 use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::listen::{Listen, Listener};
@@ -15,31 +15,32 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 
 const HELP: &str = "\
-minions-agent: the small root daemon in a guest that its host talks to
+minions-agent: the root daemon in a guest that serves requests from its host
 
 usage: minions-agent [OPTIONS]
 
   --listen vsock:PORT | hybrid:PATH | activated
-                                      where the host comes from [default: activated if a service
-                                      manager passes a socket, else vsock:1024]
-                                      hybrid: a Unix socket that speaks CONNECT/OK itself
-                                      activated: the socket that the service manager passes
-  --allow NAME,…                      answer these only: health, status, network, exec, write_file,
-                                      clock, power [default: all; with hybrid:, which is no guest's,
-                                      all but clock and power]
-  --exec-timeout SECONDS              for programs that come without a limit [default: 600]
-  --exec-user USER[:GROUP]            programs that name no user run as this one
-                                      [default: the agent's own user]. A default, no barrier: the
-                                      host may name another one
-  --init                              be the first process of a VM that has no other: mount, insert
-                                      modules, keep an agent with the other options running, reap,
-                                      power off when asked. Implied for PID 1 named `init`
+                                      where to accept the host's connections [default: activated if
+                                      the service manager passes a socket, else vsock:1024]
+                                      hybrid: a Unix socket on which the agent answers CONNECT
+                                      itself, as a VMM would
+                                      activated: the socket passed by the service manager
+  --allow NAME,…                      answer only these requests: health, status, network, exec,
+                                      write_file, clock, power [default: all; with hybrid:, which
+                                      does not imply a guest, all except clock and power]
+  --exec-timeout SECONDS              time limit of programs whose request has none [default: 600]
+  --exec-user USER[:GROUP]            user of programs whose request names none [default: the agent's
+                                      own user]. Not an access control: a request can name any user
+  --init                              run as PID 1 of a VM without another init: mount file systems,
+                                      insert modules, keep an agent with the other options running,
+                                      reap orphans, power off on request. Implied for PID 1 named
+                                      `init`
   --log-level LEVEL                   error, warn, info, debug or trace [default: info]
   --version
   --help
 ";
 
-/// What the command line asks for.
+/// Parsed command line.
 enum Asked {
     Serve(Options),
     Print(String),
@@ -51,21 +52,21 @@ struct Options {
     level: Level,
 }
 
-/// The command line is wrong, or the agent can't do what it says.
+/// Reason for a non-zero exit status: 2 for a wrong command line, 1 for a failed start.
 enum Failure {
     Usage(lexopt::Error),
     Run(Box<dyn std::error::Error>),
 }
 
-/// For the last lines of the log.
+/// Time at the end to write the last lines of the log.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For threads that are idle: for ever. A guest that has no process left to give (a fork bomb's) has
-/// none for a thread either, and what needs one then must find one.
+/// Time that idle blocking threads are kept: practically forever. In a guest that has reached its process
+/// limit (a fork bomb) no thread can be created either, so a thread must already be there.
 const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn main() -> ExitCode {
-    // All of this before there is a second thread.
+    // All of this must run before a second thread exists.
     inherited::forget();
     if let Some(options) = init::asked(std::env::args_os()) {
         let Err(error) = init::run(&options);
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
         Asked::Print(text) => Prepared::Print(text),
         Asked::Serve(options) => {
             let protection = protection::raise(options.listen.is_of_guest());
-            // Last: what protects takes privileges.
+            // Last: protection needs privileges that are dropped here.
             let kept = privileges::keep_for(options.config.capabilities);
             Prepared::Serve(options, protection, kept)
         }
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
     ended(done, &log)
 }
 
-/// What the command line asks for, as far as it must be done by the only thread.
+/// Command line after the steps that must run while the process has only one thread.
 enum Prepared {
     Serve(Options, Protection, Result<(), PrivilegeError>),
     Print(String),
@@ -132,8 +133,10 @@ fn run_failure(error: impl std::error::Error + 'static) -> Failure {
 }
 
 fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let (mut listen, mut allow) = (None::<Listen>, None::<Capabilities>);
-    let (mut config, mut level) = (Config::default(), Level::INFO);
+    let mut listen = None::<Listen>;
+    let mut allow = None::<Capabilities>;
+    let mut config = Config::default();
+    let mut level = Level::INFO;
     while let Some(argument) = line.next()? {
         match argument {
             Arg::Long("listen") => listen = Some(line.value()?.parse()?),
@@ -156,7 +159,7 @@ fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
     Ok(Asked::Serve(Options { listen, config, level }))
 }
 
-/// A limit of nothing would end every program at its start.
+/// Rejects 0, which would end every program at its start.
 fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
     match seconds {
         0 => Err("--exec-timeout must be at least 1 second".into()),
@@ -174,7 +177,7 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
         .with_target(false)
         .init();
     for failure in &protection.failures {
-        tracing::warn!("not protected from the agent's programs: {failure}");
+        tracing::warn!("failed to protect the agent from its programs: {failure}");
     }
     config.programs = protection.programs;
     config.groups = listen.program_groups();
@@ -183,7 +186,7 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
         .thread_keep_alive(KEEP_THREADS)
         .build()
         .map_err(run_failure)?;
-    // The first of them.
+    // Creates the first blocking thread now; see `KEEP_THREADS`.
     runtime.spawn_blocking(|| {});
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
@@ -198,7 +201,7 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
         supervision.stopping();
         Ok(())
     });
-    // A thread that hangs (on a mount whose server is gone, say) is not waited for.
+    // Do not wait for a thread that hangs, for example on a mount whose server is gone.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
@@ -207,7 +210,7 @@ fn default_capabilities(listen: &Listen) -> Capabilities {
     if listen.is_of_guest() { Capabilities::all() } else { Capabilities::without_the_machine() }
 }
 
-/// Ready at SIGTERM or SIGINT.
+/// Returns a future that completes at SIGTERM or SIGINT.
 fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

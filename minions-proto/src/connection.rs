@@ -1,7 +1,7 @@
-//! One connection, host side: a request, its reply, the next request.
+//! Host side of a connection: a request, its reply, the next request.
 //!
 //! ```text
-//!          exchange() starts            whole reply read, nothing behind it
+//!          exchange() starts            whole reply read, nothing after it
 //!   idle ────────────────────▶ poisoned ───────────────────────────────────▶ idle
 //!                                  │ error, deadline, or the future dropped
 //!                                  ▼
@@ -9,11 +9,15 @@
 //! ```
 //!
 //! A connection is poisoned from before the first byte of a request is written until the last byte
-//! of its reply is read. Whoever drops an exchange in between leaves a reply in the stream that
-//! belongs to nobody; the next caller must never get it.
+//! of its reply is read. An exchange that is dropped in between leaves a reply in the stream that
+//! the next caller must never receive.
 //!
-//! A request that [opens](Connection::open) a stream ends all that, if its reply is `ok`: what follows
-//! is [channel mode](crate::channel), and the connection is [taken apart](Connection::into_parts).
+//! A request can also be sent without waiting for its reply ([`Connection::ask`]), and its reply received
+//! later ([`Connection::answer`]). The connection is then poisoned until the last outstanding reply is read.
+//!
+//! A request that [opens](Connection::open) a stream and gets an `ok` reply ends this cycle: after
+//! it the connection is in [channel mode](crate::channel) and is [taken
+//! apart](Connection::into_parts).
 
 use crate::frame::{Decoder, EncodeError, FrameError};
 use crate::message::{Call, ReplyError, decode_reply, encode_request};
@@ -25,85 +29,99 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-/// Why there is no reply.
+/// Failure of an exchange.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// The request is longer than a frame. Nothing was sent; the connection is fine.
-    #[error("request can't be encoded")]
+    /// The request is longer than a frame. Nothing was sent; the connection is reusable.
+    #[error("request cannot be encoded")]
     Encode(#[from] EncodeError),
-    /// The agent answered with an error. The connection is fine.
+    /// The agent answered with an error. The connection is reusable.
     #[error("agent refused")]
     Agent(#[source] crate::AgentError),
-    /// The peer closed or the stream broke.
+    /// The peer closed the connection, or the stream broke.
     #[error("connection lost")]
     Lost {
-        /// Whether any byte of the request had gone out by then. If not, it can't have run.
+        /// True if any byte of the request had been written. If not, the request cannot have run.
         sent: bool,
-        /// How.
+        /// Cause of the loss.
         #[source]
         source: io::Error,
     },
-    /// The deadline passed. Whether the request ran is unknown.
-    #[error("no complete reply in time")]
+    /// The deadline passed. The request may have run.
+    #[error("no complete reply before the deadline")]
     TimedOut,
-    /// The peer broke the protocol: bounds, JSON, or bytes that nobody asked for.
-    #[error("peer broke the protocol")]
+    /// The peer violated the protocol: bounds, JSON, or unsolicited bytes.
+    #[error("peer violated the protocol")]
     Protocol(#[from] ProtocolError),
 }
 
-/// How a peer broke the protocol.
+/// Violation of the protocol by a peer.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
-    /// A frame out of bounds.
+    /// The length of a frame is out of bounds.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A frame that is no reply.
+    /// A frame is not a reply.
     #[error("malformed reply")]
     Reply(#[source] ReplyError),
-    /// Bytes before a request, or behind its reply.
+    /// Bytes arrived before a request, or after its reply.
     #[error("unexpected bytes")]
     Unexpected,
 }
 
-/// What an idle connection looks like from here, without touching the peer.
+/// State of an idle connection, as far as it is visible without a request to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// Nothing seen: alive as far as anybody can tell without asking.
+    /// The connection shows no sign of failure; only a request can confirm that the peer is alive.
     Quiet,
-    /// Closed, broken, or sending what nobody asked for.
+    /// The connection is closed or broken, or the peer sent unsolicited bytes.
     Dead,
 }
 
-/// A handshaked stream to an agent.
+/// Connection to an agent, after the handshake.
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
     decoder: Decoder,
     poisoned: bool,
+    /// Requests that were sent by [`ask`](Self::ask) and have no reply yet.
+    outstanding: usize,
+    /// A request is being sent, or its sending was abandoned.
+    sending: bool,
+    /// The stream ended, or the peer broke the protocol.
+    broken: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Takes over a stream right behind its handshake.
+    /// Takes over a stream directly after its handshake.
     pub fn new(stream: S) -> Self {
-        Self { stream, decoder: Decoder::new(), poisoned: false }
+        Self {
+            stream,
+            decoder: Decoder::new(),
+            poisoned: false,
+            outstanding: 0,
+            sending: false,
+            broken: false,
+        }
     }
 
-    /// Whether another request may be sent: no exchange was left in the middle.
+    /// Reports whether another request may be sent: no exchange was interrupted.
     pub fn is_reusable(&self) -> bool {
         !self.poisoned
     }
 
-    /// The stream below.
+    /// Returns the underlying stream.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
 
-    /// The stream below, for what isn't reading or writing.
+    /// Returns the underlying stream, for operations other than reading and writing.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.stream
     }
 
-    /// Looks, without waiting, whether the peer closed or sent anything since the last exchange.
+    /// Checks, without waiting, whether the peer has closed or sent anything since the last
+    /// exchange.
     pub fn liveness(&mut self) -> Liveness {
         match self.poll_dead(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Liveness::Quiet,
@@ -111,7 +129,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Waits until an idle connection is dead: at once if it is, for ever if it never is.
+    /// Waits until an idle connection is dead: returns at once if it is, and never if it stays
+    /// alive.
     ///
     /// Cancel safe.
     pub async fn dead(&mut self) {
@@ -122,45 +141,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.poisoned && self.decoder.is_empty() {
             let mut byte = [0];
             let mut seen = ReadBuf::new(&mut byte);
-            // A byte, an end or an error: between two exchanges a connection has none of them.
+            // A byte, an end of file or an error all mean the same: an idle connection has none of
+            // them.
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut seen)).ok();
+            self.broken = true;
         }
         self.poisoned = true;
         Poll::Ready(())
     }
 
-    /// Sends a call and waits for its whole reply, no longer than `deadline`.
+    /// Sends a call and waits for its complete reply until `deadline`.
     ///
-    /// Not cancel safe, but safe to cancel: a dropped exchange leaves the connection poisoned.
+    /// Not cancel safe, but safe to cancel: a dropped call leaves the connection poisoned.
     ///
     /// # Errors
     ///
-    /// [`ExchangeError`]; afterwards [`is_reusable`](Self::is_reusable) tells whether the connection
-    /// survived.
+    /// [`ExchangeError`]; afterwards [`is_reusable`](Self::is_reusable) reports whether the
+    /// connection survived.
     pub async fn call<C: Call>(
         &mut self,
         call: &C,
         deadline: Instant,
     ) -> Result<C::Reply, ExchangeError> {
         let payload = self.exchange(&encode_request(call)?, deadline).await?;
-        decode_reply(&payload).map_err(|error| match error {
+        self.decoded(decode_reply(&payload))
+    }
+
+    fn decoded<T>(&mut self, reply: Result<T, ReplyError>) -> Result<T, ExchangeError> {
+        reply.map_err(|error| match error {
             ReplyError::Agent(error) => ExchangeError::Agent(error),
             malformed => {
-                self.poisoned = true;
+                (self.poisoned, self.broken) = (true, true);
                 ProtocolError::Reply(malformed).into()
             }
         })
     }
 
-    /// Sends a call that opens a stream. After an `ok` reply the connection is in
-    /// [channel mode](crate::channel), so it is poisoned: go on with
-    /// [`into_parts`](Self::into_parts). After [`ExchangeError::Agent`] it is as good as before.
+    /// Sends a call that opens a stream. After an `ok` reply the connection is in [channel
+    /// mode](crate::channel) and poisoned: continue with [`into_parts`](Self::into_parts). After
+    /// [`ExchangeError::Agent`] it is reusable.
     ///
     /// Not cancel safe, but safe to cancel, as [`call`](Self::call).
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call), except that bytes behind an `ok` reply are the stream's first.
+    /// As [`call`](Self::call), except that bytes after an `ok` reply belong to the stream.
     pub async fn open<C: Call>(
         &mut self,
         call: &C,
@@ -178,13 +203,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The stream below, and what has been read from it beyond the last reply.
+    /// Reports whether the connection is poisoned only because a reply did not come: its wait was
+    /// abandoned, or its deadline passed. The peer may still send the reply.
+    pub fn is_unanswered(&self) -> bool {
+        self.poisoned && !self.broken
+    }
+
+    /// Returns the number of requests that [`ask`](Self::ask) sent and that have no reply yet.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// Reports whether some bytes of a reply have arrived, but not all of them.
+    pub fn has_partial_reply(&self) -> bool {
+        !self.decoder.is_empty()
+    }
+
+    /// Sends a call without waiting for its reply, which [`answer`](Self::answer) receives. Further calls
+    /// may be sent while replies are outstanding: the peer answers in order.
+    ///
+    /// Not cancel safe, but safe to cancel: the connection then stays poisoned.
+    ///
+    /// # Errors
+    ///
+    /// [`ExchangeError::Lost`] if the stream broke, [`ExchangeError::TimedOut`] if it took not all of the
+    /// request before `deadline`; the connection is then useless.
+    pub async fn ask<C: Call>(&mut self, call: &C, deadline: Instant) -> Result<(), ExchangeError> {
+        let request = encode_request(call)?;
+        if self.outstanding == 0 && self.liveness() == Liveness::Dead {
+            let source = io::ErrorKind::ConnectionAborted.into();
+            return Err(ExchangeError::Lost { sent: false, source });
+        }
+        self.poisoned = true;
+        self.sending = true;
+        timeout_at(deadline, self.send(&request)).await.map_err(|_| ExchangeError::TimedOut)??;
+        self.sending = false;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// Waits for the next outstanding reply to a call that [`ask`](Self::ask) sent. There must be one.
+    ///
+    /// Cancel safe: bytes of the reply that have arrived are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), without a deadline.
+    pub async fn answer<C: Call>(&mut self) -> Result<C::Reply, ExchangeError> {
+        let payload = self.receive().await?;
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if self.outstanding == 0 {
+            if !self.decoder.is_empty() {
+                return Err(ProtocolError::Unexpected.into());
+            }
+            self.poisoned = self.sending;
+        }
+        self.decoded(decode_reply(&payload))
+    }
+
+    /// Returns the underlying stream, and the decoder with the bytes that were read after the last
+    /// reply.
     #[must_use]
     pub fn into_parts(self) -> (S, Decoder) {
         (self.stream, self.decoder)
     }
 
-    /// One encoded frame there, one payload back.
+    /// Sends one encoded frame and returns the payload of the reply.
     ///
     /// # Errors
     ///
@@ -196,13 +280,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<Bytes, ExchangeError> {
         let payload = self.whole_exchange(request, deadline).await?;
         if !self.decoder.is_empty() {
+            self.broken = true;
             return Err(ProtocolError::Unexpected.into());
         }
         self.poisoned = false;
         Ok(payload)
     }
 
-    /// Leaves the connection poisoned: whether anything may follow the reply is the caller's to say.
+    /// Leaves the connection poisoned; the caller decides whether bytes may follow the reply.
     async fn whole_exchange(
         &mut self,
         request: &[u8],
@@ -213,13 +298,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(ExchangeError::Lost { sent: false, source });
         }
         self.poisoned = true;
-        timeout_at(deadline, self.send_and_receive(request))
+        let received = timeout_at(deadline, self.send_and_receive(request))
             .await
-            .map_err(|_| ExchangeError::TimedOut)?
+            .map_err(|_| ExchangeError::TimedOut)?;
+        self.broken |= received.is_err();
+        received
     }
 
     async fn send_and_receive(&mut self, request: &[u8]) -> Result<Bytes, ExchangeError> {
         self.send(request).await?;
+        self.receive().await
+    }
+
+    /// Cancel safe.
+    async fn receive(&mut self) -> Result<Bytes, ExchangeError> {
         loop {
             if let Some(payload) = self.decoder.next_frame().map_err(ProtocolError::from)? {
                 return Ok(payload);

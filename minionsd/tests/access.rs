@@ -1,4 +1,4 @@
-//! Who may do what: every operation of the document, by every kind of caller, over every listener, under
+//! Access rules: every operation of the OpenAPI document, by every kind of caller, over every listener, under
 //! every `tcp_read` and `tcp_operate`.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
@@ -17,14 +17,14 @@ use testkit::daemon::{DEADLINE, TestDaemon};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use tokio::time::timeout;
 
-/// Requests under way at once: enough for two processors.
+/// Number of concurrent requests: enough for two processors.
 const AT_ONCE: usize = 4;
 
-/// One operation of the document.
+/// Operation of the document.
 #[derive(Debug)]
 struct Operation {
     method: String,
-    /// With the name of a VM that exists.
+    /// Path with the name of an existing VM.
     path: String,
     operates: bool,
 }
@@ -37,7 +37,7 @@ enum Listener {
     Tls,
 }
 
-/// A kind of caller.
+/// Kind of caller.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     who: &'static str,
@@ -46,7 +46,7 @@ struct Case {
     token: Option<&'static str>,
 }
 
-/// The settings that decide over TCP.
+/// Settings that decide over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rules {
     read: TcpRead,
@@ -62,19 +62,19 @@ const ALL_RULES: [Rules; 4] = [
     Rules { read: TcpRead::Token, operate: TcpOperate::Uid },
 ];
 
-/// What is promised to a caller.
+/// Access that is promised to a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Promise {
     Operates,
     Reads,
-    /// It is known, but has no scope.
+    /// The caller is identified, but has no scope.
     Nothing,
-    /// Its credential is wrong.
+    /// The caller's credential is wrong.
     Unauthenticated,
     NoConnection,
 }
 
-/// A process in the operators' group that the user database does not have in it: `Group=`, `sg`.
+/// Process in the operators' group whose user is not a member in the user database: `Group=`, `sg`.
 const IN_GROUP: User = User { uid: OTHER.uid, gid: MEMBER.gid };
 
 fn cases(listener: Listener) -> Vec<Case> {
@@ -90,7 +90,7 @@ fn cases(listener: Listener) -> Vec<Case> {
     ]
 }
 
-/// The rule book, written down a second time.
+/// Returns the promise to a caller: the access rules, written down independently of the daemon.
 fn promise(case: &Case, rules: Rules) -> Promise {
     match (case.token, case.listener) {
         (Some(WRONG_TOKEN), _) => Promise::Unauthenticated,
@@ -118,10 +118,10 @@ fn operations() -> Vec<Operation> {
                 Some("operate") => true,
                 scope => panic!("{method} {path} has the scope {scope:?}"),
             };
-            // What changes something is never open to all, whatever the document says.
+            // An operation that changes something must never be open to all, whatever the document says.
             assert!(operates || method == "get", "{method} {path} is open to all");
             let (method, path) = (method.to_uppercase(), path.replace("{vm}", "web-1"));
-            // Any other parameter: whatever it means, nothing of this name is there.
+            // Any other parameter gets a name that does not exist.
             let path = path.split('/').map(|part| if part.starts_with('{') { "0" } else { part });
             let path = path.collect::<Vec<_>>().join("/");
             operations.push(Operation { method, path, operates });
@@ -137,7 +137,7 @@ fn token_file(text: &str, mode: u32) -> NamedTempFile {
     file
 }
 
-/// A daemon with [`TOKEN`] and what its listeners need. Its VM is there and has no agent.
+/// Daemon with [`TOKEN`] and the files for its listeners. Its VM exists and has no agent.
 struct Site {
     daemon: TestDaemon,
     is_tls: bool,
@@ -168,7 +168,7 @@ impl Site {
         Self { daemon, is_tls, _files: files }
     }
 
-    /// The callers of the listeners that this daemon has.
+    /// Returns the callers of this daemon's listeners.
     fn cases(&self) -> Vec<Case> {
         let tcp = if self.is_tls { Listener::Tls } else { Listener::Tcp };
         [cases(Listener::Unix), cases(tcp)].concat()
@@ -184,11 +184,11 @@ impl Site {
             Listener::Unix => Way::Unix(&socket),
             Listener::Tcp | Listener::Tls => Way::Tcp(&origin),
         };
-        let shown = case.token.map(bearer);
-        // The certificate is self-signed; what it is worth is tested elsewhere.
+        let header = case.token.map(bearer);
+        // The certificate is self-signed; its verification is tested elsewhere.
         let mut all = vec!["--insecure", "--request", method];
-        if let Some(shown) = &shown {
-            all.extend(["--header", shown]);
+        if let Some(header) = &header {
+            all.extend(["--header", header]);
         }
         all.extend(more);
         curl(case.user, way, path, &all).await
@@ -197,7 +197,7 @@ impl Site {
 
 async fn ask(site: &Site, case: &Case, operation: &Operation) -> Option<Answer> {
     let Operation { method, path, .. } = operation;
-    // What never ends by itself refuses this header, and only that.
+    // Operations that never end reject this header; the others ignore it.
     let mut more = vec!["--header", "Last-Event-ID: nonsense"];
     if method != "GET" {
         more.extend(["--json", "{}"]);
@@ -205,7 +205,7 @@ async fn ask(site: &Site, case: &Case, operation: &Operation) -> Option<Answer> 
     site.ask(case, method, path, &more).await
 }
 
-/// What the promise says about this operation.
+/// Checks the answer to this operation against the promise.
 #[track_caller]
 fn check(promise: Promise, operation: &Operation, answer: Option<&Answer>, about: &str) {
     let Some(answer) = answer else {
@@ -218,15 +218,15 @@ fn check(promise: Promise, operation: &Operation, answer: Option<&Answer>, about
         Promise::Reads | Promise::Nothing if operation.operates => {
             assert_eq!((answer.status, code), (403, json!("forbidden")), "{about}");
             let detail = answer.json()["detail"].to_string();
-            for way_out in ["--unix-socket", "Authorization: Bearer"] {
-                assert!(detail.contains(way_out), "{about}: {detail}");
+            for hint in ["--unix-socket", "Authorization: Bearer"] {
+                assert!(detail.contains(hint), "{about}: {detail}");
             }
         }
         Promise::Nothing | Promise::Unauthenticated => {
             assert_eq!((answer.status, code), (401, json!("unauthenticated")), "{about}");
             assert!(answer.head.contains("www-authenticate: bearer"), "{about}: {}", answer.head);
         }
-        // The route answers in its own way, but it was asked.
+        // The route decides about the rest of the answer, but it was reached.
         Promise::Reads | Promise::Operates => {
             assert!(!answer.is_refusal(), "{about}: {answer:?}");
             assert!(!matches!(answer.status, 404 | 405), "{about}: no such route: {answer:?}");
@@ -235,7 +235,7 @@ fn check(promise: Promise, operation: &Operation, answer: Option<&Answer>, about
 }
 
 #[tokio::test]
-async fn every_operation_is_open_to_exactly_those_it_is_meant_for() {
+async fn every_operation_is_open_to_exactly_the_promised_callers() {
     let operations = operations();
     assert!(operations.iter().any(|operation| operation.operates), "{operations:?}");
     for rules in ALL_RULES {
@@ -283,7 +283,7 @@ async fn whoami_names_the_caller_and_its_scopes() {
 }
 
 #[tokio::test]
-async fn pages_that_are_no_operation_follow_the_same_rules() {
+async fn pages_outside_the_document_follow_the_same_rules() {
     for rules in ALL_RULES {
         let site = Site::start(rules, false).await;
         for path in ["/", "/docs/", "/docs/swagger-ui.css"] {
@@ -298,8 +298,8 @@ async fn pages_that_are_no_operation_follow_the_same_rules() {
     }
 }
 
-/// A relay dials the daemon for its users: `socat`, `ssh -L`, QEMU's user networking. This one belongs to
-/// root, as the kernel sees it.
+/// Starts a relay that dials the daemon for its users, like `socat`, `ssh -L`, or QEMU's user networking. To
+/// the kernel, its connections belong to root.
 async fn relay(to: std::net::SocketAddr) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -315,7 +315,7 @@ async fn relay(to: std::net::SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn behind_a_relay_of_roots_a_user_reads_and_operates_only_where_uids_authorize() {
+async fn through_roots_relay_a_user_operates_only_where_uids_authorize() {
     for rules in [DEFAULT, Rules { operate: TcpOperate::Uid, ..DEFAULT }] {
         let site = Site::start(rules, false).await;
         let vm = Behaviour::Agent(agent().unwrap());
@@ -331,7 +331,7 @@ async fn behind_a_relay_of_roots_a_user_reads_and_operates_only_where_uids_autho
         let warned = site.daemon.get("/readyz").await.json["detail"].to_string();
         match rules.operate {
             TcpOperate::Token => assert_eq!((status, marker.exists()), (403, false)),
-            // The warning is true.
+            // The warning is justified.
             TcpOperate::Uid => assert_eq!((status, marker.exists()), (200, true)),
         }
         assert_eq!(warned.contains("tcp_operate"), rules != DEFAULT, "{warned}");
@@ -356,17 +356,17 @@ async fn a_refused_program_does_not_run() {
 }
 
 #[tokio::test]
-async fn a_token_file_that_cannot_be_used_keeps_the_daemon_from_starting() {
+async fn the_daemon_does_not_start_with_an_unusable_token_file() {
     let cases = [
         (token_file(TOKEN, 0o644), "chmod 600"),
         (token_file(TOKEN, 0o640), "chmod 600"),
         (token_file("short", 0o600), "at least 22"),
         (token_file("", 0o600), "at least 22"),
     ];
-    for (file, said) in &cases {
+    for (file, reason) in &cases {
         let error = start(file.path()).await;
         let path = file.path().to_str().unwrap();
-        for word in ["token_file", path, said] {
+        for word in ["token_file", path, reason] {
             assert!(error.contains(word), "no {word:?} in: {error}");
         }
         assert!(!error.contains(TOKEN), "{error}");
@@ -375,7 +375,7 @@ async fn a_token_file_that_cannot_be_used_keeps_the_daemon_from_starting() {
     assert!(error.contains("/nowhere/token") && error.contains("No such file"), "{error}");
 }
 
-/// What the program says before it ends with a failure.
+/// Starts the program, which must end with a failure, and returns its error output.
 async fn start(token: &Path) -> String {
     let dir = tempfile::tempdir().unwrap();
     let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_minionsd"))
@@ -386,7 +386,8 @@ async fn start(token: &Path) -> String {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = timeout(DEADLINE, child).await.expect("it starts with such a token").unwrap();
+    let output =
+        timeout(DEADLINE, child).await.expect("the daemon ends because of the token file").unwrap();
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).unwrap()
 }

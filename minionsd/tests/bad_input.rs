@@ -1,4 +1,4 @@
-//! Whatever a client sends: a precise problem, and nothing reaches the guest.
+//! Invalid requests: each results in a precise problem, and none reaches the guest.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::json;
@@ -7,7 +7,8 @@ use testkit::fake_vmm::{Behaviour, FakeVmm};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A VM that answers health and would answer anything else with the same: what reaches it shows.
+/// Starts a VM that sends its health reply to every request: a request that reaches it is answered with
+/// success.
 async fn daemon_with_vm() -> (TestDaemon, FakeVmm) {
     let daemon = TestDaemon::start().await;
     let health = br#"{"status":"ok","uptime_secs":1,"hostname":"h","exit_code":0,"stdout":"","stderr":"","message":"reached"}"#;
@@ -31,7 +32,7 @@ async fn raw(
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_or_not_said_to_be() {
+async fn a_body_that_is_not_json_or_not_declared_as_json_is_rejected() {
     let (daemon, _vm) = daemon_with_vm().await;
     let exec = "/vms/web-1/exec";
     for body in ["", "{", "{\"command\":", "nonsense", "{} {}", "\u{0}"] {
@@ -48,7 +49,7 @@ async fn a_body_that_is_no_json_or_not_said_to_be() {
 }
 
 #[tokio::test]
-async fn a_wrong_value_names_its_field() {
+async fn an_invalid_value_names_the_field() {
     let (daemon, _vm) = daemon_with_vm().await;
     for (body, field) in [
         (json!({}), "command"),
@@ -70,7 +71,7 @@ async fn a_wrong_value_names_its_field() {
 }
 
 #[tokio::test]
-async fn a_network_that_can_not_be_names_its_field() {
+async fn an_invalid_network_names_the_field() {
     let (daemon, _vm) = daemon_with_vm().await;
     for (ip, gateway, dns, field) in [
         ("10.0.0.2/33", "10.0.0.1", "1.1.1.1", "ip"),
@@ -95,7 +96,7 @@ async fn a_network_that_can_not_be_names_its_field() {
 }
 
 #[tokio::test]
-async fn a_richer_network_that_can_not_be_names_its_field_too() {
+async fn an_invalid_network_with_interfaces_names_the_field() {
     let (daemon, _vm) = daemon_with_vm().await;
     let eth0 = json!({ "name": "eth0", "addresses": ["10.0.0.2/16"], "gateways": ["10.9.0.1"] });
     let route = json!({ "to": "10.1.0.0/16", "via": "10.0.0.1" });
@@ -118,7 +119,7 @@ async fn a_richer_network_that_can_not_be_names_its_field_too() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_is_never_looked_up() {
+async fn an_invalid_vm_name_is_never_looked_up() {
     let (daemon, _vm) = daemon_with_vm().await;
     for name in
         ["..%2f", "..%2f..%2fetc%2fpasswd", "%2e%2e%2fx", ".hidden", "a%20b", "a%00", "%ff", "-x"]
@@ -132,7 +133,7 @@ async fn a_name_that_is_none_is_never_looked_up() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_says_which_to_use() {
+async fn the_error_of_a_wrong_method_names_the_right_ones() {
     let daemon = TestDaemon::start().await;
     for (method, path, allow) in [
         ("DELETE", "/vms", "GET,HEAD"),
@@ -150,7 +151,7 @@ async fn a_wrong_method_says_which_to_use() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_long_is_refused_and_one_that_fits_no_frame_too() {
+async fn a_body_too_long_for_the_limit_or_for_a_frame_is_rejected() {
     let (daemon, _vm) = daemon_with_vm().await;
     let huge = json!({ "command": "true", "args": ["x".repeat(9 * 1024 * 1024)] });
     for path in ["/vms/web-1/exec", "/exec"] {
@@ -168,7 +169,7 @@ async fn a_body_that_is_too_long_is_refused_and_one_that_fits_no_frame_too() {
 }
 
 #[tokio::test]
-async fn a_query_that_does_not_fit_names_its_field() {
+async fn an_invalid_query_parameter_is_named() {
     let (daemon, _vm) = daemon_with_vm().await;
     for (query, field) in [
         ("timeout_ms=0", "timeout_ms"),
@@ -182,7 +183,7 @@ async fn a_query_that_does_not_fit_names_its_field() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_ours_gets_nothing() {
+async fn a_foreign_host_name_is_rejected() {
     let (daemon, _vm) = daemon_with_vm().await;
     for host in ["evil.example", "evil.example:7070", "localhost.evil.example", "169.254.169.254"] {
         let request = daemon.http.get(daemon.url("/vms")).header("host", host);
@@ -195,7 +196,7 @@ async fn a_name_that_is_not_ours_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_name_or_with_two_gets_nothing() {
+async fn a_request_with_no_host_or_with_two_is_rejected() {
     let daemon = TestDaemon::start().await;
     for head in ["GET /vms HTTP/1.1\r\n", "GET /vms HTTP/1.1\r\nhost: localhost\r\nhost: evil\r\n"]
     {
@@ -208,7 +209,7 @@ async fn a_request_without_a_name_or_with_two_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_nests_too_deep_is_refused_wherever_it_does() {
+async fn a_body_nested_too_deeply_is_rejected_in_any_field() {
     let (daemon, _vm) = daemon_with_vm().await;
     let deep = "[".repeat(1_000) + &"]".repeat(1_000);
     for body in [

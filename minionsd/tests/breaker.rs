@@ -1,4 +1,4 @@
-//! Calls that fail: three in a row, and further ones fail at once until a probe is answered.
+//! Circuit breaker: after three failed calls in a row, further ones fail at once until a probe is answered.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ fn framed(json: &str) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
-/// Its supervisor thinks that it is well; nobody else gets an answer.
+/// Returns a VM whose supervisor gets answers on its connection, but no other client does.
 fn two_faced() -> Behaviour {
     let health = framed(r#"{"status":"ok","uptime_secs":1,"hostname":"h"}"#);
     Behaviour::FirstOnly(health, Arc::new(AtomicBool::new(false)))
@@ -32,7 +32,7 @@ async fn after_three_failed_calls_further_ones_fail_at_once_until_a_probe_is_ans
     call.assert_problem(503, "agent_unreachable");
     assert!(call.headers.contains_key("retry-after"));
     assert_eq!(call.json["may_have_executed"], false);
-    // The default patience is 5 s: it was not spent. What is dialled now are probes.
+    // The default timeout of 5 s was not used up. New dials are probes.
     let after = daemon.get("/vms/web-1").await;
     assert_eq!(after.json["state"], "unreachable");
     assert!(vm.accepted() <= dialled + 3, "{} dials", vm.accepted() - dialled);
@@ -44,7 +44,7 @@ async fn after_three_failed_calls_further_ones_fail_at_once_until_a_probe_is_ans
 }
 
 #[tokio::test]
-async fn a_caller_with_no_patience_says_nothing_about_the_vm() {
+async fn a_call_with_a_short_deadline_does_not_count_as_a_failure_of_the_vm() {
     let daemon = TestDaemon::start().await;
     let _vm = FakeVmm::start(daemon.sockets(), "web-1", two_faced()).unwrap();
     let before = daemon.until_state("web-1", "ready").await;
@@ -52,7 +52,7 @@ async fn a_caller_with_no_patience_says_nothing_about_the_vm() {
         daemon.get("/vms/web-1/status?timeout_ms=20").await.assert_problem(504, "agent_timeout");
     }
     let attempts = before.json["attempts"].as_u64();
-    // A probe later, it has had its chance to be held against the VM.
+    // After the next probe, the failures would have had an effect.
     let after = daemon.until("/vms/web-1", |vm| vm.json["attempts"].as_u64() > attempts).await;
     assert_eq!(
         (&after.json["state"], &after.json["since"]),
@@ -61,7 +61,7 @@ async fn a_caller_with_no_patience_says_nothing_about_the_vm() {
 }
 
 #[tokio::test]
-async fn an_answer_between_failures_is_forgiveness() {
+async fn an_answer_between_failures_resets_the_count() {
     let daemon = TestDaemon::start().await;
     let vm = FakeVmm::start(daemon.sockets(), "web-1", two_faced()).unwrap();
     let before = daemon.until_state("web-1", "ready").await;

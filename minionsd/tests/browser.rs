@@ -1,4 +1,5 @@
-//! What a page of another origin gets: nothing. By forged headers, and from a real browser.
+//! Requests from pages of other origins are rejected. Tested with forged headers; `chromium` has a real
+//! browser.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use reqwest::Method;
@@ -11,7 +12,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
-/// A daemon with a VM, and a file that a program in the VM would make.
+/// Daemon with a VM, and a file that a program in the VM would create.
 struct Target {
     daemon: TestDaemon,
     marker: PathBuf,
@@ -28,7 +29,7 @@ impl Target {
         Self { daemon, marker, _vm: vm }
     }
 
-    /// What runs a program, when it gets through.
+    /// Returns a body that runs a program, if the request is accepted.
     fn exec(&self) -> String {
         json!({ "command": "touch", "args": [self.marker] }).to_string()
     }
@@ -49,11 +50,11 @@ impl Target {
 
     #[track_caller]
     fn assert_nothing_ran(&self, about: &str) {
-        assert!(!self.marker.exists(), "{about}: it ran");
+        assert!(!self.marker.exists(), "{about}: the program ran");
     }
 }
 
-/// What every reply carries, and never carries.
+/// Asserts the headers that every reply must and must not have.
 #[track_caller]
 fn assert_for_browsers(reply: &Reply) {
     let cors = |name: &&str| name.starts_with("access-control-");
@@ -69,7 +70,7 @@ fn assert_for_browsers(reply: &Reply) {
 }
 
 #[tokio::test]
-async fn a_forged_request_is_refused() {
+async fn a_forged_request_is_rejected() {
     let target = Target::start().await;
     let same = target.daemon.url("");
     let other_port = "http://127.0.0.1:1";
@@ -99,7 +100,7 @@ async fn a_forged_request_is_refused() {
             [("POST", "/vms/web-1/exec"), ("PUT", "/vms/web-1/network"), ("DELETE", "/vms/web-1")]
         {
             if status == 415 && method == "DELETE" {
-                continue; // Nothing takes one, so nothing reads its body.
+                continue; // No route accepts DELETE here, so no body is read.
             }
             let reply = target.ask(method, path, headers).await;
             let code = if status == 403 { "forbidden" } else { "unsupported_media_type" };
@@ -108,7 +109,7 @@ async fn a_forged_request_is_refused() {
             target.assert_nothing_ran(about);
         }
     }
-    // The same by a page of ours, and by no page.
+    // The same request by a page of the daemon, and by a client that is not a browser.
     for headers in [&[JSON, ("origin", &same), ("sec-fetch-site", "same-origin")][..], &[JSON]] {
         assert_eq!(target.ask("POST", "/vms/web-1/exec", headers).await.status, 200);
         assert!(target.marker.exists());
@@ -119,7 +120,7 @@ async fn a_forged_request_is_refused() {
 const DASHBOARD: (&str, &str) = ("origin", "https://dash.example:8443");
 
 #[tokio::test]
-async fn a_configured_origin_may_and_its_neighbours_may_not() {
+async fn a_configured_origin_is_allowed_and_similar_ones_are_not() {
     let daemon = TestDaemon::with(|config| config.allowed_origins = vec![DASHBOARD.1.into()]).await;
     let vm = Behaviour::Agent(agent().unwrap());
     let _vm = FakeVmm::start(daemon.sockets(), "web-1", vm).unwrap();
@@ -151,7 +152,7 @@ async fn a_configured_origin_may_and_its_neighbours_may_not() {
         read(get.try_clone().unwrap().header(DASHBOARD.0, DASHBOARD.1).send().await.unwrap()).await;
     assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
     assert_eq!(read(get.send().await.unwrap()).await.status, 403);
-    // Its pages read what went wrong, too.
+    // Pages of that origin can also read errors.
     let reply = ask(Method::POST, &[DASHBOARD, cross]).await;
     assert_eq!((reply.status, allowed(&reply).as_deref()), (415, Some(DASHBOARD.1)));
     for origin in
@@ -167,7 +168,7 @@ async fn a_configured_origin_may_and_its_neighbours_may_not() {
 }
 
 #[tokio::test]
-async fn a_web_socket_from_another_page_is_refused_on_any_path() {
+async fn a_websocket_from_another_origin_is_rejected_on_any_path() {
     let target = Target::start().await;
     let upgrade = [
         ("connection", "upgrade"),
@@ -199,7 +200,7 @@ async fn a_page_that_rebinds_its_name_reads_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_asks_nothing_and_may_link_to_our_pages() {
+async fn a_page_of_another_origin_may_link_to_pages_but_not_embed_or_read() {
     let target = Target::start().await;
     let link = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
     let picture = [("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")];
@@ -221,14 +222,14 @@ async fn a_page_of_another_origin_asks_nothing_and_may_link_to_our_pages() {
             assert_eq!(target.ask("HEAD", path, &[("sec-fetch-site", site)]).await.status, 403);
         }
     }
-    // A page of ours, the address bar, and what is no browser.
+    // A page of the daemon, the address bar, and a client that is not a browser.
     for headers in [&[("sec-fetch-site", "same-origin")][..], &[("sec-fetch-site", "none")], &[]] {
         assert_eq!(target.ask("GET", "/vms/web-1/health", headers).await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn a_name_with_user_information_is_not_ours() {
+async fn a_host_with_user_information_is_rejected() {
     let target = Target::start().await;
     for host in ["evil.example@localhost", "localhost@localhost", "@localhost"] {
         let reply = target.ask("GET", "/vms", &[("host", host)]).await;
@@ -237,7 +238,7 @@ async fn a_name_with_user_information_is_not_ours() {
 }
 
 #[tokio::test]
-async fn every_reply_tells_browsers_what_it_may_do() {
+async fn every_reply_has_the_headers_that_restrict_browsers() {
     let target = Target::start().await;
     let evil = ("origin", "http://evil.example");
     let preflight = ("access-control-request-method", "POST");

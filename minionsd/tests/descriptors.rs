@@ -1,4 +1,4 @@
-//! A daemon that may have 64 descriptors, and more to do than that.
+//! A daemon with at most 64 descriptors, and a load that would need more.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::Value;
@@ -20,7 +20,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Under hard limits, as `ulimit` sets them.
+    /// Starts the daemon with hard limits, as set by `ulimit`.
     fn limited(limits: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -37,7 +37,7 @@ impl Daemon {
         Self { dir, socket, child }
     }
 
-    /// Over a connection of its own: its status, and what it says.
+    /// Sends a request over a new connection, and returns status and body.
     async fn get(&self, path: &str) -> Option<(u16, Value)> {
         let http = testkit::daemon::http()
             .unix_socket(self.socket.clone())
@@ -58,14 +58,14 @@ impl Daemon {
             {
                 return json.clone();
             }
-            assert!(Instant::now() < deadline, "GET {path} stays {seen:?}");
+            assert!(Instant::now() < deadline, "timed out: GET {path} still returns {seen:?}");
             sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_hundred_vms_take_turns_at_the_descriptors_of_thirty() {
+async fn a_hundred_vms_become_ready_with_descriptors_for_thirty() {
     let daemon = Daemon::limited("ulimit -n 64");
     let agent = agent().unwrap();
     let _vms: Vec<_> = (0..100)
@@ -82,7 +82,7 @@ async fn a_hundred_vms_take_turns_at_the_descriptors_of_thirty() {
         .await;
     assert_eq!(daemon.get("/healthz").await.unwrap().0, 200);
     for n in [0, 50, 99] {
-        // Turned away for a moment at the worst.
+        // A request may be rejected for a moment.
         daemon
             .until(&format!("/vms/vm-{n}/health"), |status, _| {
                 assert!(matches!(status, 200 | 503), "{status}");
@@ -93,7 +93,7 @@ async fn a_hundred_vms_take_turns_at_the_descriptors_of_thirty() {
 }
 
 #[tokio::test]
-async fn clients_beyond_the_limit_are_told_so_and_may_still_ask_whether_it_lives() {
+async fn clients_beyond_the_limit_are_rejected_but_healthz_still_answers() {
     let daemon = Daemon::limited("ulimit -n 64");
     daemon.until("/readyz", |status, _| status == 200).await;
     let mut idle = Vec::new();

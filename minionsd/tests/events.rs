@@ -1,4 +1,4 @@
-//! What happens to VMs, as a reader of `GET /events` is told.
+//! Events about VMs, as received by a reader of `GET /events`.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use reqwest::Response;
@@ -26,7 +26,7 @@ fn framed(json: &Value) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
-/// A reader of events.
+/// Reader of events.
 struct Reader {
     response: Response,
     text: String,
@@ -42,13 +42,13 @@ impl Reader {
         let mut response = request.send().await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        // From here on it is heard.
+        // From now on the reader receives all events.
         let greeting = response.chunk().await.unwrap().unwrap();
         let text = String::from_utf8(greeting.to_vec()).unwrap();
         Self { response, text, last: last.map(str::to_owned) }
     }
 
-    /// The next message that isn't a comment: its `event:` and its data.
+    /// Returns the `event:` field and the data of the next message that is not a comment.
     async fn next(&mut self) -> (String, Value) {
         loop {
             while let Some((message, rest)) = self.text.split_once("\n\n") {
@@ -79,7 +79,7 @@ impl Reader {
 }
 
 #[tokio::test]
-async fn a_vms_life_is_told_in_order_and_with_reasons() {
+async fn events_of_a_vm_arrive_in_order_and_with_reasons() {
     let daemon = TestDaemon::start().await;
     let mut reader = Reader::of(&daemon, "", None).await;
     let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
@@ -107,7 +107,7 @@ async fn a_vms_life_is_told_in_order_and_with_reasons() {
 }
 
 #[tokio::test]
-async fn another_vm_under_the_name_another_boot_and_another_start_are_told_apart() {
+async fn a_replaced_vm_a_reboot_and_an_agent_restart_are_distinguished() {
     let daemon = TestDaemon::start().await;
     let mut reader = Reader::of(&daemon, "?vm=web-1", None).await;
     let replies = |boot, instance| Behaviour::Replies(health(boot, instance));
@@ -120,7 +120,7 @@ async fn another_vm_under_the_name_another_boot_and_another_start_are_told_apart
     assert_eq!(reader.until("vm.rebooted").await["incarnation"]["boot_id"], "b2");
     let other = FakeVmm::start(daemon.sockets(), "other", replies("b3", "i4")).unwrap();
     std::fs::rename(other.path(), vm.path()).unwrap();
-    // Of the other one's life nothing is told here: it isn't asked for.
+    // The reader has not asked for events of the VM `other`.
     let (kind, replaced) = reader.next().await;
     assert_eq!((kind.as_str(), &replaced["vm"]), ("vm.replaced", &json!("web-1")));
     assert_ne!(replaced["incarnation"]["inode"], restarted["incarnation"]["inode"]);
@@ -128,7 +128,7 @@ async fn another_vm_under_the_name_another_boot_and_another_start_are_told_apart
 }
 
 #[tokio::test]
-async fn a_base_agents_guest_that_booted_again_shows_in_its_uptime() {
+async fn a_reboot_of_a_guest_with_a_base_agent_is_detected_by_its_uptime() {
     let daemon = TestDaemon::start().await;
     let up = |secs: u64| {
         Behaviour::Replies(framed(&json!({ "status": "ok", "uptime_secs": secs, "hostname": "h" })))
@@ -141,7 +141,7 @@ async fn a_base_agents_guest_that_booted_again_shows_in_its_uptime() {
 }
 
 #[tokio::test]
-async fn who_comes_back_goes_on_where_it_was() {
+async fn a_reader_that_reconnects_continues_after_its_last_event() {
     let daemon = TestDaemon::start().await;
     let mut reader = Reader::of(&daemon, "", None).await;
     let _vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
@@ -155,7 +155,7 @@ async fn who_comes_back_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn events_of_another_daemons_life_are_missing_and_it_says_so() {
+async fn a_position_of_another_daemon_process_results_in_a_reset() {
     let daemon = TestDaemon::start().await;
     let mut reader = Reader::of(&daemon, "", Some("abc-5")).await;
     assert_eq!(reader.next().await, ("reset".to_owned(), json!({})));
@@ -166,7 +166,7 @@ async fn events_of_another_daemons_life_are_missing_and_it_says_so() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_readers_and_one_that_leaves_makes_room() {
+async fn the_number_of_readers_is_limited_and_a_leaving_one_frees_its_place() {
     let daemon = TestDaemon::start().await;
     let mut readers = Vec::new();
     for _ in 0..64 {
@@ -185,7 +185,7 @@ async fn there_are_only_so_many_readers_and_one_that_leaves_makes_room() {
 }
 
 #[tokio::test]
-async fn a_reader_does_not_hold_up_the_daemons_end() {
+async fn a_reader_does_not_delay_the_end_of_the_daemon() {
     let mut daemon = TestDaemon::with(|config| config.shutdown_grace = DEADLINE * 10).await;
     let mut reader = Reader::of(&daemon, "", None).await;
     daemon.ask_to_stop();

@@ -1,4 +1,4 @@
-//! A program's result, as a whole.
+//! Programs whose result is returned as a whole.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod programs;
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 const EXEC: &str = "/vms/web-1/exec";
 
-/// `sh -c script`, with more fields.
+/// Returns a request for `sh -c script` with more fields.
 fn sh(script: &str, more: Value) -> Value {
     let mut request = json!({ "command": "sh", "args": ["-c", script] });
     request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -26,7 +26,7 @@ fn sh(script: &str, more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_can_not_be_run_has_a_code_and_a_field_of_its_own() {
+async fn a_request_that_cannot_be_run_has_a_specific_code_and_field() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let long = "x".repeat(3_000_000);
     let big_base64 = json!({ "stdin": "a", "stdin_base64": "YQ==" });
@@ -75,7 +75,7 @@ async fn what_can_not_be_run_has_a_code_and_a_field_of_its_own() {
     for (command, args, code) in [
         ("/nowhere/to/be/found", vec![], "command_not_found"),
         ("/etc/passwd", vec![], "command_not_executable"),
-        // Longer than the wire takes; and longer than a kernel does, of a single argument.
+        // Longer than the wire accepts; and longer than a kernel accepts for a single argument.
         ("true", vec![long.as_str()], "argument_list_too_long"),
         ("true", vec![&long[..200_000]], "argument_list_too_long"),
     ] {
@@ -90,7 +90,7 @@ async fn what_can_not_be_run_has_a_code_and_a_field_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_program_reads_what_it_is_given_and_its_end() {
+async fn a_program_reads_its_whole_input_and_then_end_of_file() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let cat = |more: Value| sh("cat", more);
     let text = daemon.post(EXEC, cat(json!({ "stdin": "grüße\n" }))).await;
@@ -101,9 +101,9 @@ async fn a_program_reads_what_it_is_given_and_its_end() {
     let back = STANDARD.decode(bytes.json["stdout_base64"].as_str().unwrap()).unwrap();
     assert!(back == all);
     assert_eq!(daemon.post(EXEC, cat(json!({ "stdin": "" }))).await.json["stdout"], "");
-    // Nothing to read at all, and nobody waits for it.
+    // No input at all; the program does not wait for any.
     assert_eq!(daemon.post(EXEC, cat(json!({}))).await.json["stdout"], "");
-    // More than any window; and a program that doesn't want it.
+    // More than any window; and a program that does not read it.
     let long = "0123456789abcdef".repeat(200_000);
     let counted = daemon.post(EXEC, sh("wc -c", json!({ "stdin": long }))).await;
     assert_eq!(counted.json["stdout"], "3200000\n");
@@ -112,7 +112,7 @@ async fn a_program_reads_what_it_is_given_and_its_end() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_what_the_program_gets() {
+async fn a_program_gets_the_requested_environment_and_limits() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let more = json!({
         "env": { "GREETING": "hello" }, "cwd": "/tmp", "rlimits": { "nofile": 77 },
@@ -120,9 +120,9 @@ async fn what_is_asked_for_is_what_the_program_gets() {
     });
     let script = "echo $GREETING; pwd; ulimit -n; stty size; tty >&2";
     let ran = daemon.post(EXEC, sh(script, more)).await;
-    let said = ran.json["stdout"].as_str().unwrap();
+    let output = ran.json["stdout"].as_str().unwrap();
     for line in ["hello\r\n", "/tmp\r\n", "77\r\n", "11 22\r\n", "/dev/pts/"] {
-        assert!(said.contains(line), "{line:?} in {said:?}");
+        assert!(output.contains(line), "{line:?} in {output:?}");
     }
     assert_eq!((&ran.json["status"], &ran.json["stderr"]), (&json!("ok"), &json!("")));
     assert_eq!(ran.json["outcome"], json!({ "type": "exited", "code": 0 }));
@@ -136,7 +136,7 @@ async fn what_is_asked_for_is_what_the_program_gets() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_come_beside_the_text() {
+async fn output_that_is_not_utf8_is_also_returned_as_base64() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let ran = daemon.exec("web-1", "printf", &[r"a\377b\303\n"]).await;
     assert_eq!(ran.json["stdout"], "a\u{fffd}b\u{fffd}\n");
@@ -146,7 +146,7 @@ async fn bytes_that_are_no_text_come_beside_the_text() {
 }
 
 #[tokio::test]
-async fn of_much_output_the_beginning_and_the_end_are_kept() {
+async fn the_beginning_and_the_end_of_long_output_are_kept() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     // 20 MB: 2 500 000 lines of 8 bytes.
     let script = "seq -w 1000001 3500000; echo err >&2";
@@ -191,7 +191,7 @@ async fn the_same_request_with_the_same_id_runs_once() {
     let mut ran = 0;
     while let Some(reply) = both.join_next().await {
         let reply = reply.unwrap();
-        // The second may have taken the first one's place.
+        // The second request may have taken the program over from the first one.
         if reply.status != 409 {
             assert_eq!((reply.status, &reply.json["exit_code"]), (200, &json!(7)), "{reply:?}");
             assert_eq!(
@@ -210,17 +210,17 @@ async fn the_same_request_with_the_same_id_runs_once() {
     assert_eq!(other.json["may_have_executed"], false);
 }
 
-/// Breaks the connections a few times while a program writes.
+/// Breaks the connections several times while a program writes.
 async fn cut_while(vm: &FakeVmm, file: &std::path::Path) {
     for step in 1..=3 {
         let reached = || fs::read_to_string(file).is_ok_and(|text| text.lines().count() >= step);
-        programs::until("the program is at it", reached).await;
+        programs::until("the program has written its marks", reached).await;
         vm.cut();
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_costs_no_byte_and_no_second_run() {
+async fn a_broken_connection_loses_no_byte_and_causes_no_second_run() {
     let daemon = TestDaemon::start().await;
     let behaviour = Behaviour::Buffered(agent().unwrap(), 10_000);
     let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
@@ -234,7 +234,7 @@ async fn a_connection_that_breaks_costs_no_byte_and_no_second_run() {
     let request = sh(&script, json!({ "stdin": input }));
     let before = vm.accepted();
     let (ran, ()) = tokio::join!(daemon.post(EXEC, request), cut_while(&vm, &marks));
-    assert!(vm.accepted() >= before + 3, "it came back each time");
+    assert!(vm.accepted() >= before + 3, "the daemon re-attached each time");
     assert_eq!((ran.status, &ran.json["exit_code"]), (200, &json!(0)), "{}", ran.json["detail"]);
     let once = (1_000_001..=1_100_000).map(|n| format!("{n}\n")).collect::<String>();
     let expected = once.repeat(5) + &input;
@@ -243,7 +243,7 @@ async fn a_connection_that_breaks_costs_no_byte_and_no_second_run() {
 }
 
 #[tokio::test]
-async fn a_start_whose_reply_is_lost_is_asked_for_again_and_not_done_again() {
+async fn a_start_whose_reply_is_lost_is_repeated_but_runs_once() {
     for accept in ["application/json", "application/x-ndjson"] {
         let daemon = TestDaemon::start().await;
         let lost = Arc::new(AtomicBool::new(false));
@@ -257,13 +257,13 @@ async fn a_start_whose_reply_is_lost_is_asked_for_again_and_not_done_again() {
         assert_eq!(answer.status(), 200);
         let answer = answer.text().await.unwrap();
         assert!(answer.contains(r#""in\n""#) && answer.contains(r#""exit_code":0"#), "{answer}");
-        assert!(lost.load(Ordering::SeqCst), "it was lost");
+        assert!(lost.load(Ordering::SeqCst), "no reply was lost");
         assert_eq!(fs::read_to_string(&marks).unwrap(), "x\n");
     }
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_takes_the_program_along() {
+async fn a_caller_that_hangs_up_ends_the_program_unless_it_is_detached() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     for (name, more, dies) in [
         ("kill", json!({}), true),
@@ -296,7 +296,7 @@ async fn a_caller_who_hangs_up_takes_the_program_along() {
 }
 
 #[tokio::test]
-async fn a_caller_whose_patience_ends_takes_the_program_along() {
+async fn the_end_of_the_callers_deadline_ends_the_program() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let file = daemon.sockets().join("pid");
     let script = format!("echo $$ > {}; exec sleep 600", file.display());
@@ -307,7 +307,7 @@ async fn a_caller_whose_patience_ends_takes_the_program_along() {
 }
 
 #[tokio::test]
-async fn programs_that_take_long_leave_the_other_calls_alone() {
+async fn long_running_programs_do_not_delay_other_calls() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut slow = JoinSet::new();
     for _ in 0..8 {
@@ -324,7 +324,7 @@ async fn programs_that_take_long_leave_the_other_calls_alone() {
 }
 
 #[tokio::test]
-async fn more_programs_than_there_may_be_are_turned_away_at_once() {
+async fn programs_beyond_the_limit_are_rejected_at_once() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut slow = JoinSet::new();
     for _ in 0..64 {

@@ -1,4 +1,4 @@
-//! Agents that lie, flood and fall silent once a program runs.
+//! Agents that lie, flood, or fall silent while a program runs.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod programs;
@@ -17,7 +17,8 @@ fn framed(json: &Value) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
-/// Answers whatever is asked: also how it is, that a program was started at these offsets, and what it has done.
+/// Returns a reply that is valid for every request: health, a program started at these offsets, and the state
+/// of an exec.
 fn reply(offset: u64) -> Vec<u8> {
     framed(&json!({
         "status": "ok", "uptime_secs": 1, "hostname": "h",
@@ -52,7 +53,7 @@ async fn with(reply: Vec<u8>, then: Vec<u8>) -> (TestDaemon, FakeVmm) {
 }
 
 #[tokio::test]
-async fn what_is_no_stream_is_a_broken_protocol_in_every_form() {
+async fn an_invalid_stream_is_a_protocol_error_in_every_form() {
     let gap = |from, to| {
         bytes(&Message::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
     };
@@ -82,7 +83,7 @@ async fn what_is_no_stream_is_a_broken_protocol_in_every_form() {
 }
 
 #[tokio::test]
-async fn offsets_that_can_not_be_are_a_broken_protocol_in_every_form() {
+async fn impossible_offsets_are_a_protocol_error_in_every_form() {
     for offset in [1 << 53, 1 << 62, u64::MAX - 3, u64::MAX] {
         let (daemon, _vm) = with(reply(offset), output(1000)).await;
         let request = json!({ "command": "true", "stdin": "abc" });
@@ -99,15 +100,15 @@ async fn offsets_that_can_not_be_are_a_broken_protocol_in_every_form() {
 }
 
 #[tokio::test]
-async fn an_agent_that_goes_back_behind_what_was_asked_for_is_a_broken_protocol() {
+async fn output_from_before_the_requested_offset_is_a_protocol_error() {
     let (daemon, _vm) = with(reply(5), output(1000)).await;
     let output = daemon.get("/vms/web-1/execs/theirs/output?stdout_offset=6").await;
     output.assert_problem(502, "agent_protocol_error");
 }
 
-/// However far a gap goes: an offset is never smaller than the one before, and none is told that cannot be.
+/// Covers gaps of any size: no offset is smaller than the previous one, and no impossible offset is passed on.
 #[tokio::test]
-async fn offsets_of_a_stream_only_grow() {
+async fn offsets_of_a_stream_never_decrease() {
     let gap = |from, to| {
         bytes(&Message::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
     };
@@ -115,7 +116,7 @@ async fn offsets_of_a_stream_only_grow() {
     let then = [output(3), gap(3, max), output(3), gap(max + 3, 1 << 61)].concat();
     let (daemon, _vm) = with(reply(0), then).await;
     let events = Lines::post(&daemon, EXEC, json!({ "command": "true" })).await.rest().await;
-    let told: Vec<_> = events
+    let received: Vec<_> = events
         .iter()
         .map(|event| match event["type"].as_str().unwrap() {
             "stdout" => ("stdout", event["offset"].as_u64().unwrap()),
@@ -124,7 +125,7 @@ async fn offsets_of_a_stream_only_grow() {
         })
         .collect();
     let expected = [("started", 0), ("stdout", 0), ("gap", max), ("stdout", max), ("error", 0)];
-    assert_eq!(told, expected, "{events:?}");
+    assert_eq!(received, expected, "{events:?}");
     assert_eq!(events.last().unwrap()["problem"]["code"], "agent_protocol_error");
     let (mut client, _) = Client::open(&daemon, "web-1", json!({ "command": "true" })).await;
     let (written, _, closed) = client.rest().await;
@@ -132,7 +133,7 @@ async fn offsets_of_a_stream_only_grow() {
 }
 
 #[tokio::test]
-async fn output_without_end_is_taken_in_until_the_callers_patience_ends() {
+async fn endless_output_is_read_until_the_callers_deadline() {
     let (daemon, _vm) = with(reply(0), output(60_000)).await;
     let request = json!({ "command": "true", "max_output_bytes": 1_000_000 });
     let late = daemon.post(&format!("{EXEC}?timeout_ms=500"), request).await;
@@ -148,7 +149,7 @@ async fn output_without_end_is_taken_in_until_the_callers_patience_ends() {
     daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 0).await;
 }
 
-/// Messages that carry nothing, many in one write.
+/// Returns floods of messages without content, many in one write.
 fn empty_messages() -> Vec<Vec<u8>> {
     let control = |json: &'static [u8]| {
         bytes(&Message { channel: Channel::Control, payload: Bytes::from_static(json) })
@@ -165,7 +166,7 @@ fn empty_messages() -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn a_stream_of_messages_that_carry_nothing_is_a_broken_protocol_in_every_form() {
+async fn a_flood_of_empty_messages_is_a_protocol_error_in_every_form() {
     for flood in empty_messages() {
         let (daemon, _vm) = with(reply(0), flood).await;
         let request = json!({ "command": "true" });
@@ -193,7 +194,7 @@ async fn a_stream_of_messages_that_carry_nothing_is_a_broken_protocol_in_every_f
 }
 
 #[tokio::test]
-async fn output_of_single_bytes_is_never_a_broken_protocol() {
+async fn output_of_single_bytes_is_never_a_protocol_error() {
     let messages = 20_000;
     let end = bytes(&Message::agent(&AgentControl::Exit(minions_proto::channel::Ended {
         outcome: minions_proto::message::Outcome::Exited { code: 0 },

@@ -1,4 +1,4 @@
-//! One program on many VMs.
+//! A program that runs in many VMs.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod programs;
@@ -30,7 +30,7 @@ fn named(events: &[Value], kind: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn each_vm_has_a_line_and_one_that_hangs_holds_up_nobody() {
+async fn each_vm_has_a_line_and_a_hanging_vm_does_not_delay_others() {
     let daemon = TestDaemon::start().await;
     let names: Vec<String> = (0..50).map(|n| format!("vm-{n:02}")).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -66,25 +66,25 @@ async fn each_vm_has_a_line_and_one_that_hangs_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn names_and_patterns_choose_each_vm_once() {
+async fn names_and_patterns_select_each_vm_once() {
     let daemon = TestDaemon::start().await;
     let _vms = vms(&daemon, &["db-1", "web-1", "web-2", "web-10"]).await;
-    for (wanted, chosen) in [
+    for (patterns, selected) in [
         (json!(["web-1"]), vec!["web-1"]),
         (json!(["web-?", "web-1"]), vec!["web-1", "web-2"]),
         (json!(["web-*"]), vec!["web-1", "web-10", "web-2"]),
         (json!(["*"]), vec!["db-1", "web-1", "web-10", "web-2"]),
         (json!(["*b-1", "web-2"]), vec!["db-1", "web-1", "web-2"]),
     ] {
-        let body = json!({ "vms": wanted, "exec": { "command": "true" } });
+        let body = json!({ "vms": patterns, "exec": { "command": "true" } });
         let events = Lines::post(&daemon, "/exec", body).await.rest().await;
-        assert_eq!(named(&events, "result"), chosen.into_iter().map(String::from).collect());
+        assert_eq!(named(&events, "result"), selected.into_iter().map(String::from).collect());
         assert_eq!(events.last().unwrap()["failed"], 0);
     }
 }
 
 #[tokio::test]
-async fn what_can_not_be_asked_of_many_is_a_problem() {
+async fn an_invalid_request_for_many_vms_is_a_problem() {
     let daemon = TestDaemon::start().await;
     let _vms = vms(&daemon, &["web-1"]).await;
     let with = |vms: Value, more: Value| {
@@ -126,7 +126,7 @@ async fn what_can_not_be_asked_of_many_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_nowhere_is_told_of_each() {
+async fn a_missing_program_is_reported_for_each_vm() {
     let daemon = TestDaemon::start().await;
     let _vms = vms(&daemon, &["web-1", "web-2"]).await;
     let body = json!({ "vms": ["*"], "exec": { "command": "/nowhere" } });
@@ -143,11 +143,11 @@ async fn a_program_that_is_nowhere_is_told_of_each() {
 }
 
 #[tokio::test]
-async fn after_a_failure_the_others_are_skipped_if_that_is_wanted() {
+async fn with_fail_fast_the_vms_after_a_failure_are_skipped() {
     let daemon = TestDaemon::start().await;
     let _vms = vms(&daemon, &["a", "b", "c", "d"]).await;
     let once = daemon.sockets().join("once");
-    // The first one that gets there is well, the second is not.
+    // The first program to run succeeds, the second one fails.
     let script = format!("mkdir {}", once.display());
     let body = json!({ "vms": ["*"], "exec": sh(&script), "concurrency": 1, "fail_fast": true });
     let events = Lines::post(&daemon, "/exec", body).await.rest().await;
@@ -166,19 +166,19 @@ async fn after_a_failure_the_others_are_skipped_if_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_takes_all_of_them_along() {
+async fn a_caller_that_leaves_ends_all_programs() {
     let daemon = TestDaemon::start().await;
     let names = ["a", "b", "c"];
     let _vms = vms(&daemon, &names).await;
     let dir = daemon.sockets().join("pids");
     std::fs::create_dir(&dir).unwrap();
-    // Each in a file of its own: the programs know no other name of their VM.
+    // Each program writes a separate file: it does not know the name of its VM.
     let script = format!("f=$(mktemp -p {}); echo $$ > $f; exec sleep 600", dir.display());
     let body = json!({ "vms": names, "exec": sh(&script) });
     let mut lines = Lines::post(&daemon, "/exec", body).await;
     let files = || std::fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
-    programs::until("all run", || files().count() == 3).await;
-    // The caller hears that the daemon is alive, while nothing else happens.
+    programs::until("all programs run", || files().count() == 3).await;
+    // The daemon sends a sign of life while nothing else happens.
     assert_eq!(lines.next().await.unwrap()["type"], "heartbeat");
     let mut pids = Vec::new();
     for file in files() {

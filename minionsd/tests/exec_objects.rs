@@ -29,7 +29,7 @@ async fn output(daemon: &TestDaemon, id: &str, query: &str) -> Lines {
 }
 
 #[tokio::test]
-async fn what_was_detached_goes_on_and_can_be_found_read_and_ended() {
+async fn a_detached_program_can_be_listed_read_followed_and_ended() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let script = "echo one; cat; echo two >&2; exec sleep 600";
     let started = detached(&daemon, "job", script, json!({ "stdin": "input\n" })).await;
@@ -68,7 +68,7 @@ async fn what_was_detached_goes_on_and_can_be_found_read_and_ended() {
 }
 
 #[tokio::test]
-async fn who_follows_sees_what_happens_and_the_program_does_not_see_him() {
+async fn followers_see_all_output_and_do_not_affect_the_program() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     let (gate, id) = (daemon.sockets().join("gate"), "watched");
     let script =
@@ -80,7 +80,7 @@ async fn who_follows_sees_what_happens_and_the_program_does_not_see_him() {
         assert_eq!(follower.event().await["type"], "started");
         assert_eq!(follower.event().await["data"], "one\n");
     }
-    // A follower's connection may break like any other.
+    // The connection of a follower may break, as any other.
     vm.cut();
     let [first, second] = both;
     drop(first);
@@ -94,7 +94,7 @@ async fn who_follows_sees_what_happens_and_the_program_does_not_see_him() {
 }
 
 #[tokio::test]
-async fn who_waits_for_an_end_gets_it_and_who_does_not_want_to_wait_any_longer_gets_what_is() {
+async fn a_wait_returns_at_the_end_of_the_program_or_after_its_time() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     detached(
         &daemon,
@@ -118,7 +118,7 @@ async fn who_waits_for_an_end_gets_it_and_who_does_not_want_to_wait_any_longer_g
 }
 
 #[tokio::test]
-async fn an_input_that_is_longer_than_the_program_wants_to_read_at_once_arrives() {
+async fn input_larger_than_the_window_reaches_a_program_that_reads_late() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let gate = daemon.sockets().join("gate");
     let script = format!("while ! test -e {}; do sleep 0.01; done; wc -c", gate.display());
@@ -131,7 +131,7 @@ async fn an_input_that_is_longer_than_the_program_wants_to_read_at_once_arrives(
 }
 
 #[tokio::test]
-async fn what_is_wrong_about_an_exec_has_a_code_and_a_field() {
+async fn an_invalid_request_about_an_exec_has_a_code_and_a_field() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     detached(&daemon, "there", "exec sleep 600", json!({})).await;
     for path in ["-x", "a%2fb", "%20", "a%00"] {
@@ -174,7 +174,7 @@ async fn what_is_wrong_about_an_exec_has_a_code_and_a_field() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_does_not_end_what_was_detached() {
+async fn a_broken_connection_does_not_end_a_detached_program() {
     let daemon = TestDaemon::start().await;
     let behaviour = Behaviour::Buffered(agent().unwrap(), 10_000);
     let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
@@ -189,11 +189,12 @@ async fn a_broken_connection_does_not_end_what_was_detached() {
     detached(&daemon, "stays", &script, json!({})).await;
     vm.cut();
     std::fs::write(&gate, "").unwrap();
-    until("it went on", || marker.exists()).await;
+    until("the program continued", || marker.exists()).await;
     daemon.until(&format!("{EXECS}/stays"), |info| info.json["exit_code"] == 0).await;
 }
 
-/// An agent that knows execs as objects and nothing newer, and says this whatever it is asked.
+/// Starts an agent that implements execs as objects but no newer feature, and sends this reply to every
+/// request.
 async fn with_older_agent(more: Value) -> (TestDaemon, FakeVmm) {
     let daemon = TestDaemon::start().await;
     let mut reply = json!({
@@ -227,7 +228,7 @@ async fn a_limit_is_never_sent_to_an_agent_that_would_ignore_it() {
 }
 
 #[tokio::test]
-async fn a_program_that_an_agent_has_lost_is_shown_as_lost_with_what_runs_on() {
+async fn a_lost_program_is_listed_with_the_number_of_running_processes() {
     let reason = "the agent was restarted at 2026-01-31T12:00:00Z";
     let info = json!({
         "id": "old", "command": "sleep", "args": ["9"], "tty": false, "pid": 7, "age_ms": 5,

@@ -1,4 +1,4 @@
-//! Programs behind agents that know no execs as objects.
+//! Programs in VMs whose agents do not implement execs as objects.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod programs;
@@ -12,7 +12,7 @@ use testkit::fake_vmm::{Behaviour, FakeVmm};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// A daemon and a VM `old` whose agent knows the base protocol only.
+/// Starts a daemon and a VM `old` whose agent implements the base protocol only.
 async fn with_base_agent() -> (TestDaemon, Child) {
     let daemon = TestDaemon::start().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/peers/base_agent.py");
@@ -63,7 +63,7 @@ async fn a_plain_program_runs_in_all_three_forms() {
 }
 
 #[tokio::test]
-async fn a_plain_program_that_can_not_be_started_is_a_problem_in_all_forms() {
+async fn a_plain_program_that_cannot_be_started_is_a_problem_in_all_forms() {
     let (daemon, _agent) = with_base_agent().await;
     let request = json!({ "command": "/nowhere/to/be/found" });
     daemon.post(EXEC, request.clone()).await.assert_problem(502, "agent_error");
@@ -76,7 +76,7 @@ async fn a_plain_program_that_can_not_be_started_is_a_problem_in_all_forms() {
 }
 
 #[tokio::test]
-async fn a_plain_program_that_takes_its_time_is_heard_of() {
+async fn a_slow_plain_program_causes_heartbeats() {
     let (daemon, _agent) = with_base_agent().await;
     let gate = daemon.sockets().join("gate");
     let script = format!("while ! test -e {}; do sleep 0.01; done; echo done", gate.display());
@@ -89,7 +89,7 @@ async fn a_plain_program_that_takes_its_time_is_heard_of() {
 }
 
 #[tokio::test]
-async fn what_asks_for_more_is_refused_by_its_fields_and_never_sent() {
+async fn a_request_with_unsupported_fields_names_them_and_is_never_sent() {
     let (daemon, _agent) = with_base_agent().await;
     let marker = daemon.sockets().join("marker");
     for (field, value) in [
@@ -141,7 +141,7 @@ async fn what_asks_for_more_is_refused_by_its_fields_and_never_sent() {
 }
 
 #[tokio::test]
-async fn an_agent_of_protocol_2_has_time_limits_without_objects() {
+async fn an_agent_of_protocol_2_without_objects_supports_time_limits() {
     let daemon = TestDaemon::start().await;
     let reply = json!({
         "status": "ok", "uptime_secs": 1, "hostname": "h", "exit_code": 124, "stdout": "", "stderr": "",

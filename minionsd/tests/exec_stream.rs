@@ -1,4 +1,4 @@
-//! A program as a stream of lines.
+//! A program whose output is a stream of JSON lines.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod programs;
@@ -16,7 +16,7 @@ fn sh(script: &str) -> Value {
 }
 
 #[tokio::test]
-async fn events_come_in_order_and_every_byte_has_its_place() {
+async fn events_arrive_in_order_and_every_byte_at_its_offset() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let gate = daemon.sockets().join("gate");
     let script = format!(
@@ -27,7 +27,7 @@ async fn events_come_in_order_and_every_byte_has_its_place() {
     let started = lines.event().await;
     assert_eq!((&started["type"], &started["created"]), (&json!("started"), &json!(true)));
     assert!(started["pid"].as_u64().unwrap() > 0 && started["id"].as_str().unwrap().len() == 32);
-    // As they happen: the program waits for us to have seen them.
+    // Events arrive as they happen: the program waits until the test has seen them.
     let mut first = [lines.event().await, lines.event().await];
     first.sort_by_key(|event| event["type"].to_string());
     assert_eq!(first[0], json!({ "type": "stderr", "offset": 0, "data": "err\n" }));
@@ -42,7 +42,7 @@ async fn events_come_in_order_and_every_byte_has_its_place() {
 }
 
 #[tokio::test]
-async fn characters_stay_whole_and_what_is_no_text_stays_as_it_is() {
+async fn characters_are_not_split_and_invalid_bytes_are_kept() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let gate = |name: &str| daemon.sockets().join(name);
     let wait =
@@ -54,7 +54,7 @@ async fn characters_stay_whole_and_what_is_no_text_stays_as_it_is() {
     );
     let mut lines = Lines::post(&daemon, EXEC, sh(&script)).await;
     let mut events = vec![lines.event().await, lines.event().await];
-    // The half that has come waits for the other.
+    // An incomplete character waits for its rest.
     assert_eq!(events[1], json!({ "type": "stdout", "offset": 0, "data": "a" }));
     fs::write(gate("one"), "").unwrap();
     events.push(lines.event().await);
@@ -65,7 +65,7 @@ async fn characters_stay_whole_and_what_is_no_text_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_not_to_be_seen() {
+async fn a_broken_connection_is_invisible_in_the_stream() {
     let daemon = TestDaemon::start().await;
     let behaviour = Behaviour::Buffered(agent().unwrap(), 10_000);
     let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
@@ -80,13 +80,13 @@ async fn a_connection_that_breaks_is_not_to_be_seen() {
         for step in 1..=3 {
             let reached =
                 || fs::read_to_string(&marks).is_ok_and(|text| text.lines().count() >= step);
-            until("the program is at it", reached).await;
+            until("the program has written its marks", reached).await;
             vm.cut();
         }
     };
     let before = vm.accepted();
     let (events, ()) = tokio::join!(lines.rest(), cuts);
-    assert!(vm.accepted() >= before + 3, "it came back each time");
+    assert!(vm.accepted() >= before + 3, "the daemon re-attached each time");
     let expected = (1_000_001..=1_050_000).map(|n| format!("{n}\n")).collect::<String>().repeat(5);
     for stream in ["stdout", "stderr"] {
         assert!(bytes_of(&events, stream, 0) == expected.as_bytes(), "{stream}");
@@ -99,7 +99,7 @@ async fn a_connection_that_breaks_is_not_to_be_seen() {
 }
 
 #[tokio::test]
-async fn a_program_whose_agent_is_another_one_is_lost_and_not_run_again() {
+async fn a_program_is_lost_with_its_agent_and_is_not_run_again() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     let marks = daemon.sockets().join("marks");
     let script = format!("echo x >> {}; echo out; exec sleep 600", marks.display());
@@ -120,7 +120,7 @@ async fn a_program_whose_agent_is_another_one_is_lost_and_not_run_again() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_takes_the_program_along() {
+async fn a_caller_that_leaves_ends_the_program() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let file = daemon.sockets().join("pid");
     let script = format!("echo $$ > {}; exec sleep 600", file.display());
@@ -132,7 +132,7 @@ async fn a_caller_who_goes_takes_the_program_along() {
 }
 
 #[tokio::test]
-async fn a_caller_whose_patience_ends_is_told_in_the_stream() {
+async fn the_end_of_the_callers_deadline_is_reported_in_the_stream() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let path = format!("{EXEC}?timeout_ms=700");
     let mut lines = Lines::post(&daemon, &path, sh("echo $$; exec sleep 600")).await;
@@ -148,7 +148,7 @@ async fn a_caller_whose_patience_ends_is_told_in_the_stream() {
 }
 
 #[tokio::test]
-async fn a_program_waits_for_a_caller_who_reads_slowly() {
+async fn a_program_is_blocked_while_its_caller_reads_slowly() {
     const TOTAL: u64 = 60_000_000;
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let marker = daemon.sockets().join("marker");
@@ -158,7 +158,7 @@ async fn a_program_waits_for_a_caller_who_reads_slowly() {
     let lines = Lines::post(&daemon, EXEC, request).await;
     let written =
         || async { daemon.get("/vms/web-1/execs/slow").await.json["stdout_bytes"].as_u64() };
-    // It comes to a stop, long before its end.
+    // The output stalls long before its end.
     let (mut last, mut same) = (None, 0);
     while same < 30 {
         let now = written().await;
@@ -172,7 +172,7 @@ async fn a_program_waits_for_a_caller_who_reads_slowly() {
 }
 
 #[tokio::test]
-async fn the_same_id_a_second_time_is_told_from_where_it_is_kept() {
+async fn a_second_request_with_the_same_id_gets_the_output_still_kept() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut request = sh("seq -w 1000001 1200000");
     request["id"] = json!("again");

@@ -29,7 +29,7 @@ fn normal() -> Closed {
 }
 
 #[tokio::test]
-async fn what_goes_in_comes_out_and_the_end_is_an_end() {
+async fn input_reaches_the_program_and_its_end_ends_the_program() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut client = open(&daemon, sh("cat; echo err >&2; exit 5")).await;
     client.stdin(b"hello\n").await;
@@ -43,7 +43,7 @@ async fn what_goes_in_comes_out_and_the_end_is_an_end() {
 }
 
 #[tokio::test]
-async fn a_terminal_has_a_size_and_another_one_later() {
+async fn a_terminal_has_a_size_and_can_be_resized() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut request = sh("stty -echo; trap 'stty size' WINCH; stty size; while :; do read x; done");
     request["tty"] = json!({ "rows": 24, "cols": 80 });
@@ -57,7 +57,7 @@ async fn a_terminal_has_a_size_and_another_one_later() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_started_is_a_problem_and_a_close() {
+async fn a_program_that_cannot_be_started_is_a_problem_and_a_close() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     for (first, code, close) in [
         (json!({ "command": "/nowhere" }).to_string(), "command_not_found", 1008),
@@ -96,7 +96,7 @@ async fn what_can_not_be_started_is_a_problem_and_a_close() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_or_of_another_origin_is_none() {
+async fn a_plain_request_or_another_origin_does_not_open_a_websocket() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let plain = daemon.get("/vms/web-1/exec").await;
     plain.assert_problem(400, "invalid_request").assert_field("Upgrade");
@@ -112,7 +112,7 @@ async fn what_is_no_websocket_or_of_another_origin_is_none() {
 }
 
 #[tokio::test]
-async fn what_no_client_may_send_closes() {
+async fn an_invalid_message_closes_the_websocket() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     for (bytes, close) in [
         (b"\x01hi".to_vec(), 1002),
@@ -131,7 +131,7 @@ async fn what_no_client_may_send_closes() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_has_left_and_one_that_vanishes_may_come_back() {
+async fn a_close_ends_the_program_and_a_lost_client_may_re_attach() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let file = daemon.sockets().join("left");
     let script = format!("echo $$ > {}; exec sleep 600", file.display());
@@ -159,7 +159,7 @@ async fn a_client_that_closes_has_left_and_one_that_vanishes_may_come_back() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_leave_detaches_and_is_closed() {
+async fn a_client_that_sends_leave_detaches_and_is_closed() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut request = sh("echo up; exec sleep 600");
     request["id"] = json!("stays");
@@ -174,17 +174,18 @@ async fn a_client_that_says_leave_detaches_and_is_closed() {
     assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
-/// More than the agent keeps without an ack, to a client that knows nothing of acks.
+/// Sends more output than the agent keeps without an ack, to a client that does not implement acks.
 #[tokio::test]
 async fn a_client_that_never_acknowledges_gets_all_output_and_the_exit_code() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut client = open(&daemon, sh("head -c 3000000 /dev/zero; exit 3")).await;
-    let (output, end, closed) = timeout(DEADLINE, client.rest()).await.expect("it never ends");
+    let (output, end, closed) =
+        timeout(DEADLINE, client.rest()).await.expect("the program does not end");
     assert_eq!((output.len(), &end["exit_code"]), (3_000_000, &json!(3)));
     assert_eq!(closed, normal());
 }
 
-/// A client that acknowledges may re-attach: the daemon acknowledges nothing for it.
+/// A client that sends acks may re-attach, so the daemon sends none on its behalf.
 #[tokio::test]
 async fn output_that_an_acknowledging_client_does_not_acknowledge_is_kept() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
@@ -197,10 +198,10 @@ async fn output_that_an_acknowledging_client_does_not_acknowledge_is_kept() {
     assert_eq!(info.json["stdout_kept_from"], 0, "{info:?}");
 }
 
-/// As `minionsctl exec VM -- yes | head -1` does.
+/// Leaves as `minionsctl exec VM -- yes | head -1` does.
 #[tokio::test]
 async fn a_client_that_leaves_with_unread_output_ends_its_program_at_once() {
-    // Sooner than the agent's grace for a lost client, 15 s.
+    // Less than the agent's grace period for a lost client, 15 s.
     const AT_ONCE: Duration = Duration::from_secs(10);
     let (daemon, _vm) = TestDaemon::with_vm().await;
     for round in 0..20 {
@@ -219,7 +220,7 @@ async fn a_client_that_leaves_with_unread_output_ends_its_program_at_once() {
 }
 
 #[tokio::test]
-async fn the_newest_client_has_the_program() {
+async fn the_newest_client_takes_the_program_over() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let mut request = sh("echo up; read x; echo $x");
     request["id"] = json!("one");
@@ -235,7 +236,7 @@ async fn the_newest_client_has_the_program() {
 }
 
 #[tokio::test]
-async fn an_agent_that_breaks_away_is_told_and_can_be_come_back_to() {
+async fn a_lost_agent_connection_is_reported_and_the_client_can_re_attach() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     let mut request = sh("echo one; read x; echo $x");
     request["id"] = json!("broken");
@@ -252,21 +253,21 @@ async fn an_agent_that_breaks_away_is_told_and_can_be_come_back_to() {
 }
 
 #[tokio::test]
-async fn input_gets_through_while_nobody_reads_the_output() {
+async fn input_is_delivered_while_the_output_is_not_read() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let marker = daemon.sockets().join("marker");
     let script = format!("yes & cat > {}; exec sleep 600", marker.display());
     let mut client = open(&daemon, sh(&script)).await;
     let message = client.message().await.unwrap();
     assert_eq!(message.channel, Channel::Stdout);
-    // Nothing more is read; the stream down fills up.
+    // The client reads no more; its output stream fills up.
     client.stdin(&[b'x'; 100_000]).await;
     let arrived = || std::fs::metadata(&marker).is_ok_and(|file| file.len() == 100_000);
     until("the input arrived", arrived).await;
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_says_so_and_leaves_the_program_to_its_grace() {
+async fn a_daemon_that_stops_closes_with_1012_and_does_not_kill_programs() {
     let mut daemon = TestDaemon::start().await;
     let _vm =
         FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
@@ -275,7 +276,7 @@ async fn a_daemon_that_ends_says_so_and_leaves_the_program_to_its_grace() {
     let script = format!("echo $$ > {}; exec sleep 600", file.display());
     let mut client = open(&daemon, sh(&script)).await;
     let pid = pid_in(&file).await;
-    // One that hasn't said what it wants, too.
+    // A client that has sent no request yet is closed, too.
     let mut idle = Client::connect(&daemon, "web-1").await;
     daemon.ask_to_stop();
     assert_eq!(client.rest().await.2, Closed(1012, "shutting_down".into()));
@@ -285,7 +286,7 @@ async fn a_daemon_that_ends_says_so_and_leaves_the_program_to_its_grace() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_does_not_hold_up_the_daemons_end() {
+async fn a_client_that_reads_nothing_does_not_delay_the_end_of_the_daemon() {
     let (mut daemon, _vm) = TestDaemon::with_vm().await;
     let client = open(&daemon, sh("yes")).await;
     let stuck =

@@ -1,7 +1,7 @@
-//! The fault matrix: one test a row, the row's sentence as its name.
+//! The fault matrix: one test for each row, named after the row.
 //!
-//! Rows that only a kernel can show are on real VMs, in `real_vm_faults`: a guest's full disk and its
-//! clock among them. Here is what a VMM, a socket directory, a client and the host can do.
+//! Rows that need a real kernel are tested with real VMs in `real_vm_faults`, among them a guest's full disk
+//! and its clock. The faults here are those of a VMM, a socket directory, a client and the host.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod faults;
@@ -21,11 +21,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// Longer than any call here should take by itself, in milliseconds.
+/// Timeout of calls that must end before it, in milliseconds.
 const LONG: u64 = 60_000;
 
-/// For what happens at once, or at a deadline of less than a second: on a machine that is busy, and before
-/// anything that would come by itself.
+/// Time limit for an immediate effect, or for a deadline of less than a second, on a busy machine; shorter
+/// than the intervals after which the daemon would act anyway.
 const IN_TIME: Duration = Duration::from_secs(4);
 
 fn framed(json: &str) -> Vec<u8> {
@@ -33,12 +33,12 @@ fn framed(json: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn guest_reset_in_mid_request_504_at_the_deadline_pool_flushed_next_call_works_vm_rebooted() {
+async fn guest_reset_during_a_request_504_at_the_deadline_pool_flushed_vm_rebooted() {
     let world = World::new().await;
     let mut events = Events::of(&world.daemon).await;
-    // Connections for the pool, which the reset leaves silent: more than the calls below take.
+    // Idle connections in the pool, which the reset leaves silent: more than the calls below take.
     world.guest.behave(Manner::Slow(Duration::from_millis(100)));
-    until("some idle", async || {
+    until("the pool has idle connections", async || {
         let call = || world.daemon.get("/vms/web-1/status");
         tokio::join!(call(), call(), call(), call(), call(), call());
         world.daemon.get("/vms/web-1").await.json["pool"]["idle"].as_u64() >= Some(4)
@@ -53,7 +53,7 @@ async fn guest_reset_in_mid_request_504_at_the_deadline_pool_flushed_next_call_w
         let call = hasty.await;
         (call, begun.elapsed())
     };
-    // On a connection that stays silent it would wait for longer than the test does.
+    // On a connection that stays silent, this call would wait for longer than the test.
     let patient = async {
         world.running(1).await;
         world.daemon.get("/vms/web-1/status?timeout_ms=60000").await
@@ -62,11 +62,12 @@ async fn guest_reset_in_mid_request_504_at_the_deadline_pool_flushed_next_call_w
     call.assert_problem(504, "agent_timeout");
     assert_eq!(call.json["may_have_executed"], true);
     assert!(waited >= Duration::from_millis(300) && waited < IN_TIME, "{waited:?}");
-    // Flushed: sent again to the guest that is there now, or not if it had a connection of its own.
+    // The pool is flushed: the call is repeated with the new guest, or fails if its connection was not a
+    // reused one.
     assert!(matches!(patient.status, 200 | 502), "{patient:?}");
     events.until("vm.rebooted").await;
     for order in 2..6 {
-        // First the one that is sent on whatever is idle.
+        // First a call that would use an idle connection.
         assert_eq!(world.daemon.get("/vms/web-1/status").await.status, 200);
         assert_eq!(world.order(order, LONG).await.status, 200);
     }
@@ -74,7 +75,7 @@ async fn guest_reset_in_mid_request_504_at_the_deadline_pool_flushed_next_call_w
 }
 
 #[tokio::test]
-async fn vmm_killed_eof_502_at_once_stale_within_a_second() {
+async fn vmm_killed_502_at_once_stale_within_a_second() {
     let World { daemon, vm, guest, ledger } = World::new().await;
     guest.behave(Manner::Hangs);
     ledger.open(1, "web-1");
@@ -83,10 +84,10 @@ async fn vmm_killed_eof_502_at_once_stale_within_a_second() {
     let idle = FakeVmm::start(daemon.sockets(), "idle", Behaviour::Guest(idle)).unwrap();
     daemon.until_state("idle", "ready").await;
     let (call, killed) = tokio::join!(daemon.post("/vms/web-1/exec", body), async {
-        until("it runs", async || ledger.runs(1).unwrap().there == 1).await;
+        until("the program runs", async || ledger.runs(1).unwrap().there == 1).await;
         let killed = Instant::now();
         vm.crash();
-        // Of this one no call tells.
+        // No call would report the end of this one.
         idle.crash();
         for name in ["web-1", "idle"] {
             daemon.until_state(name, "stale").await;
@@ -123,20 +124,20 @@ async fn backend_alive_vm_dead_unreachable_and_backoff() {
     let seen = world.daemon.until_state("web-1", "unreachable").await;
     assert_eq!(seen.json["reason"]["failure"], "no_agent");
     assert!(seen.json["failed_probes"].as_u64() >= Some(1));
-    // Whoever asks is told at once, and doesn't make the daemon dial more than every 100 ms.
+    // Callers get an answer at once, and do not make the daemon dial more often than every 100 ms.
     let (begun, dialled) = (Instant::now(), world.vm.accepted());
     for _ in 0..200 {
         world.daemon.get("/vms/web-1/health").await.assert_problem(503, "agent_unreachable");
     }
     let most = begun.elapsed().as_millis() / 100 + 2;
     let dialled = (world.vm.accepted() - dialled) as u128;
-    assert!(dialled <= most, "{dialled} dials where {most} are enough");
+    assert!(dialled <= most, "{dialled} dials, expected at most {most}");
     world.vm.switch_to(Behaviour::Guest(world.guest.clone()));
     world.daemon.until_state("web-1", "ready").await;
 }
 
 #[tokio::test]
-async fn same_name_other_vm_old_pool_dropped_in_flight_calls_502_vm_replaced() {
+async fn same_name_other_vm_pool_dropped_calls_in_flight_502_vm_replaced() {
     for dialect in [Dialect::Base, Dialect::Objects] {
         another_vm_of_the_same_name(World::speaking(dialect).await).await;
     }
@@ -160,18 +161,18 @@ async fn another_vm_of_the_same_name(world: World) {
     call.assert_problem(502, "connection_lost");
     assert!(replaced.get().elapsed() < IN_TIME, "{:?}", replaced.get().elapsed());
     events.until("vm.replaced").await;
-    // The old one would answer, if anybody asked it.
+    // The old VM would answer, if it were asked.
     world.guest.behave(Manner::Well);
     for order in 2..20 {
         assert_eq!(world.daemon.get("/vms/web-1/health").await.status, 200);
         let output = world.order(order, LONG).await.json["stdout"].clone();
         assert_eq!(output, format!("web-1 2 {order}\n"));
     }
-    assert_eq!(world.ran(1), 1, "the other one got it too");
+    assert_eq!(world.ran(1), 1, "the program also ran in the other VM");
 }
 
 #[tokio::test]
-async fn accepts_never_answers_504_at_the_deadline_breaker_after_3_other_vms_unaffected() {
+async fn accepts_but_never_answers_504_breaker_after_3_other_vms_unaffected() {
     let world = World::new().await;
     let _other = world.bystander().await;
     world.guest.behave(Manner::Mute);
@@ -180,7 +181,7 @@ async fn accepts_never_answers_504_at_the_deadline_breaker_after_3_other_vms_una
             assert_eq!(world.daemon.get("/vms/other/health").await.status, 200);
         }
     };
-    // Waits for as long as the others take, however long that is.
+    // Waits for as long as the calls to the other VM take.
     let endless = world.daemon.http.get(world.daemon.url("/vms/web-1/status?timeout_ms=60000"));
     let endless = tokio::spawn(endless.send());
     let calls = async {
@@ -201,14 +202,14 @@ async fn accepts_never_answers_504_at_the_deadline_breaker_after_3_other_vms_una
     let (waited, ()) = tokio::join!(calls, others);
     assert!(!endless.is_finished());
     endless.abort();
-    assert!((1..=3).contains(&waited), "{waited} calls waited for nothing");
+    assert!((1..=3).contains(&waited), "{waited} calls waited until their deadline");
     world.daemon.until_state("web-1", "unreachable").await;
 }
 
 #[tokio::test]
-async fn one_byte_a_second_whole_frame_deadline() {
+async fn one_byte_at_a_time_504_at_the_deadline_of_the_whole_frame() {
     let world = World::new().await;
-    // The reply would take minutes, and no single read of it long.
+    // The whole reply would take minutes, although each read of it is short.
     world.guest.behave(Manner::Dribbles(Duration::from_millis(150)));
     for resource in ["health", "status"] {
         let call = world.daemon.get(&format!("/vms/web-1/{resource}?timeout_ms=600")).await;
@@ -218,7 +219,7 @@ async fn one_byte_a_second_whole_frame_deadline() {
 }
 
 #[tokio::test]
-async fn oversize_and_garbage_agent_protocol_error_closed() {
+async fn oversized_or_invalid_frame_protocol_error_connection_closed() {
     for manner in [Manner::Oversizes, Manner::Garbles] {
         let world = World::new().await;
         world.guest.behave(manner);
@@ -230,35 +231,36 @@ async fn oversize_and_garbage_agent_protocol_error_closed() {
         world.guest.behave(Manner::Well);
         world.daemon.until("/vms/web-1/status", |status| status.status == 200).await;
         let all_closed = |Breaches { made, closed }| made >= 2 && made == closed;
-        until("all are closed", async || all_closed(world.guest.breaches())).await;
+        until("all broken connections are closed", async || all_closed(world.guest.breaches()))
+            .await;
     }
 }
 
 #[tokio::test]
-async fn truncated_502_nothing_of_it_is_taken_for_a_reply() {
+async fn truncated_reply_502_and_is_never_used() {
     let world = World::new().await;
     world.guest.behave(Manner::Truncates);
     world.daemon.get("/vms/web-1/status").await.assert_problem(502, "connection_lost");
     world.guest.behave(Manner::Well);
     world.daemon.until("/vms/web-1/status", |status| status.status == 200).await;
     assert_eq!(world.order(1, LONG).await.status, 200);
-    // What is there could be taken for a whole reply.
+    // The truncated frame contains a complete JSON reply.
     let mut health = framed(r#"{"status":"ok","uptime_secs":77,"hostname":"early"}"#);
     health[3] += 1;
     let behaviour = Behaviour::AnswersOnce(health);
     let _vm = FakeVmm::start(world.daemon.sockets(), "short", behaviour).unwrap();
     let seen = world.daemon.until_state("short", "unreachable").await;
     assert_eq!(seen.json["reason"]["failure"], "agent_closed");
-    assert_eq!(seen.json["hostname"], json!(null), "it was believed");
+    assert_eq!(seen.json["hostname"], json!(null), "the truncated reply was used");
 }
 
 #[tokio::test]
-async fn two_replies_to_one_request_the_second_is_nobodys() {
-    // No objects: their streams would end the connections.
+async fn two_replies_to_one_request_the_second_is_never_used() {
+    // Without exec objects, whose streams would end the connections.
     let world = World::speaking(Dialect::Base).await;
     let (guest, mut order) = (&world.guest, 0);
     for manner in [Manner::Repeats, Manner::RepeatsLate] {
-        // Of one kind, so that the second reply could well be the next call's.
+        // Calls of one kind, so that the second reply would be valid for the next call.
         for runs in [false, true] {
             let (answers, breaches) = (guest.answers(), guest.breaches());
             let mut ask = async || {
@@ -270,7 +272,7 @@ async fn two_replies_to_one_request_the_second_is_nobodys() {
             if manner == Manner::RepeatsLate {
                 let made = || guest.breaches().made - breaches.made;
                 let given = || guest.answers() - answers + u64::from(runs);
-                until("the second is there", async || u64::from(made()) == given()).await;
+                until("the second reply has arrived", async || u64::from(made()) == given()).await;
             }
             guest.behave(Manner::Well);
             for _ in 0..3 {
@@ -279,20 +281,21 @@ async fn two_replies_to_one_request_the_second_is_nobodys() {
         }
     }
     let all_closed = |Breaches { made, closed }| made == closed;
-    until("none was asked again, all are closed", async || all_closed(guest.breaches())).await;
+    until("all connections with a second reply are closed", async || all_closed(guest.breaches()))
+        .await;
 }
 
-/// Asks for the status, and gets none that was given before.
+/// Requests the status, and checks that the reply is a new one.
 async fn status_own(world: &World) -> u16 {
     let before = world.guest.answers();
     let reply = world.daemon.get("/vms/web-1/status").await;
     if reply.status == 200 {
-        assert!(reply.json["uptime_secs"].as_u64() > Some(before), "an earlier reply");
+        assert!(reply.json["uptime_secs"].as_u64() > Some(before), "the reply is an earlier one");
     }
     reply.status
 }
 
-/// Runs a program, and gets nobody else's output.
+/// Runs a program, and checks that the output is its own.
 async fn order_own(world: &World, order: u64) -> u16 {
     let reply = world.order(order, LONG).await;
     if reply.status == 200 {
@@ -304,27 +307,27 @@ async fn order_own(world: &World, order: u64) -> u16 {
 }
 
 #[tokio::test]
-async fn a_reply_before_the_request_is_not_taken_for_its_reply() {
+async fn a_reply_before_the_request_is_never_used() {
     let daemon = TestDaemon::start().await;
     let health = framed(r#"{"status":"ok","uptime_secs":77,"hostname":"early"}"#);
     let together = [b"OK 7\n".to_vec(), health.clone()].concat();
     for (name, behaviour) in [
-        ("behind", Behaviour::SpeaksFirst(health)),
-        // In one write with the handshake: it is there before anything can be asked.
+        ("after", Behaviour::SpeaksFirst(health)),
+        // In one write with the handshake: the reply is there before any request.
         ("together", Behaviour::Grants(together)),
     ] {
         let _vm = FakeVmm::start(daemon.sockets(), name, behaviour).unwrap();
         let seen = daemon.until_state(name, "unreachable").await;
         let failure = seen.json["reason"]["failure"].as_str().unwrap();
         assert!(matches!(failure, "agent_closed" | "protocol_error"), "{name}: {failure}");
-        assert_eq!(seen.json["hostname"], json!(null), "{name}: it was believed");
+        assert_eq!(seen.json["hostname"], json!(null), "{name}: the reply was used");
         let call = daemon.get(&format!("/vms/{name}/health")).await;
         call.assert_problem(503, "agent_unreachable");
     }
 }
 
 #[tokio::test]
-async fn fd_exhaustion_sheds_503_healthz_answers_recovers_by_itself() {
+async fn descriptors_exhausted_503_healthz_answers_recovers() {
     let daemon = Process::start("ulimit -n 64");
     let _vms: Vec<_> = (0..20).map(|n| daemon.guest(&format!("vm-{n}"))).collect();
     daemon.until("/readyz", |ready| ready.status == 200).await;
@@ -336,7 +339,7 @@ async fn fd_exhaustion_sheds_503_healthz_answers_recovers_by_itself() {
     shed.assert_problem(503, "overloaded");
     assert!(shed.headers.contains_key("retry-after"));
     daemon.until("/healthz", |alive| alive.status == 200).await;
-    // In the midst of the crowd, not because that was sent away.
+    // Rejected while the crowd is still connected.
     daemon
         .until("/vms", |list| matches!(list.status, 200 | 503))
         .await
@@ -352,10 +355,10 @@ async fn fd_exhaustion_sheds_503_healthz_answers_recovers_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_vms_at_once_all_listed_and_ready_bounded_dials_no_herd() {
+async fn a_thousand_vms_at_once_all_ready_dials_bounded() {
     let daemon = TestDaemon::start().await;
     let handshakes = Arc::new(Handshakes::default());
-    // Long enough for all of them to overlap, if nobody keeps them from it.
+    // Long enough for all of them to overlap, if their number were not limited.
     let pause = Duration::from_millis(50);
     let behaviour = |n: usize| {
         let guest = Guest::new(&format!("vm-{n}"), Dialect::Base, 1, Arc::default());
@@ -377,7 +380,7 @@ async fn a_thousand_vms_at_once_all_listed_and_ready_bounded_dials_no_herd() {
 }
 
 #[tokio::test]
-async fn a_thousand_vms_that_never_grant_dials_stay_below_their_limit() {
+async fn a_thousand_vms_never_answer_connect_dials_bounded() {
     let daemon = TestDaemon::start().await;
     let vms: Vec<_> = (0..1000)
         .map(|n| {
@@ -386,9 +389,9 @@ async fn a_thousand_vms_that_never_grant_dials_stay_below_their_limit() {
         .collect();
     let dialled = || vms.iter().map(FakeVmm::accepted).sum::<usize>();
     let begun = Instant::now();
-    until("dials", async || dialled() >= 32).await;
+    until("the daemon dials", async || dialled() >= 32).await;
     for _ in 0..10 {
-        // 64 at a time, each for 2 s at least.
+        // At most 64 at a time, each for at least 2 s.
         let most = 64 * (1 + usize::try_from(begun.elapsed().as_secs()).unwrap() / 2 + 1);
         let (dials, list) = (dialled(), daemon.get("/vms").await);
         assert!(dials <= most, "{dials} dials at once");
@@ -398,7 +401,7 @@ async fn a_thousand_vms_that_never_grant_dials_stay_below_their_limit() {
 }
 
 #[tokio::test]
-async fn the_directory_is_removed_and_made_again_vms_are_found_again() {
+async fn directory_removed_and_created_again_vms_found_again() {
     let daemon = TestDaemon::with(|config| config.socket_dir = config.socket_dir.join("vms")).await;
     let dir = daemon.sockets().join("vms");
     for life in 1..4 {
@@ -407,7 +410,7 @@ async fn the_directory_is_removed_and_made_again_vms_are_found_again() {
         let vm = FakeVmm::start(&dir, "web-1", Behaviour::Guest(guest)).unwrap();
         let seen = daemon.until_state("web-1", "ready").await;
         assert_eq!(seen.json["agent"]["instance_id"], format!("web-1 {life}"));
-        // Of this one only the directory itself can tell.
+        // A new VM: only events or scans of the new directory can reveal it.
         let guest = Guest::new("web-2", Dialect::Objects, life, Arc::default());
         let later = FakeVmm::start(&dir, "web-2", Behaviour::Guest(guest)).unwrap();
         daemon.until_state("web-2", "ready").await;
@@ -419,17 +422,17 @@ async fn the_directory_is_removed_and_made_again_vms_are_found_again() {
 }
 
 #[tokio::test]
-async fn inotify_overflows_what_is_there_is_found_and_what_is_gone_is_gone() {
+async fn inotify_overflow_new_vms_found_removed_vms_gone() {
     let World { daemon, vm, .. } = World::new().await;
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let queue: usize = queue.trim().parse().unwrap();
-    // On this thread, so that the daemon, which is on it too, reads none of the events.
+    // On the thread that also runs the daemon, which therefore reads none of the events.
     for n in 0..queue {
         let file = daemon.sockets().join(format!("{n}"));
         fs::write(&file, "").unwrap();
         fs::remove_file(&file).unwrap();
     }
-    // These are not in the queue any more.
+    // Events of these do not fit in the queue any more.
     drop(vm);
     let guest = Guest::new("late", Dialect::Objects, 1, Arc::default());
     let _late = FakeVmm::start(daemon.sockets(), "late", Behaviour::Guest(guest)).unwrap();
@@ -438,7 +441,7 @@ async fn inotify_overflows_what_is_there_is_found_and_what_is_gone_is_gone() {
 }
 
 #[tokio::test]
-async fn client_leaves_in_mid_exec_the_program_is_ended_nothing_leaked() {
+async fn client_leaves_during_exec_program_ended_nothing_leaked() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
@@ -446,16 +449,19 @@ async fn client_leaves_in_mid_exec_the_program_is_ended_nothing_leaked() {
     let body = json!({ "command": "sh", "args": ["-c", script] });
     let call = daemon.http.post(daemon.url("/vms/web-1/exec")).json(&body).send();
     let call = tokio::spawn(call);
-    until("it runs", async || fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))).await;
+    until("the program runs", async || {
+        fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
+    })
+    .await;
     call.abort();
     let left = Instant::now();
     let pid = fs::read_to_string(&pid).unwrap();
     let stat = format!("/proc/{}/stat", pid.trim());
-    until("it is ended", async || {
+    until("the program is killed", async || {
         fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
     })
     .await;
-    // Left, not lost: for somebody lost the agent waits 15 s.
+    // The client left; for a lost client the agent would wait 15 s.
     assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
     daemon
         .until("/vms/web-1", |vm| {
@@ -466,7 +472,7 @@ async fn client_leaves_in_mid_exec_the_program_is_ended_nothing_leaked() {
 }
 
 #[tokio::test]
-async fn sigterm_in_mid_exec_drains_within_the_grace_period_then_says_what_was_cut() {
+async fn sigterm_during_exec_drains_within_the_grace_period_and_logs_the_rest() {
     let mut daemon = Process::start("");
     let behaviour = Behaviour::Agent(agent().unwrap());
     let _vm = FakeVmm::start(daemon.dir.path(), "web-1", behaviour).unwrap();
@@ -479,24 +485,25 @@ async fn sigterm_in_mid_exec_drains_within_the_grace_period_then_says_what_was_c
     daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 2).await;
     let pid = daemon.child.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    // It has begun to end, and the short one still may.
-    until("it takes nobody new", async || daemon.get("/healthz").await.is_none()).await;
+    // The daemon is stopping, but the short program may still end.
+    until("the daemon accepts no new connections", async || daemon.get("/healthz").await.is_none())
+        .await;
     fs::write(&go, "").unwrap();
     assert_eq!(short.await.unwrap().unwrap().json["stdout"], "done\n");
     let ended = timeout(DEADLINE, daemon.child.wait()).await.unwrap().unwrap();
     assert!(ended.success(), "{ended}");
-    assert!(long.await.unwrap().is_err(), "nobody can know how it ended");
-    let said = daemon.said();
-    assert!(said.contains("cut off") && said.contains("connections=1"), "{said}");
+    assert!(long.await.unwrap().is_err(), "the call must fail: the end of the program is unknown");
+    let log = daemon.log();
+    assert!(log.contains("cut off") && log.contains("connections=1"), "{log}");
 }
 
 #[tokio::test]
-async fn agent_crashes_in_mid_exec_502_may_have_executed_ready_again() {
+async fn agent_crashes_during_exec_502_may_have_executed_ready_again() {
     let world = World::new().await;
     let mut events = Events::of(&world.daemon).await;
     let call = world
         .in_mid_exec(LONG, async || {
-            // For a moment nobody listens in the guest.
+            // For a moment no agent listens in the guest.
             world.vm.switch_to(Behaviour::Refuses);
             world.daemon.until_state("web-1", "unreachable").await;
             world.guest.restart(2, false);
@@ -509,7 +516,7 @@ async fn agent_crashes_in_mid_exec_502_may_have_executed_ready_again() {
     events.until("agent.restarted").await;
     world.daemon.until_state("web-1", "ready").await;
     assert_eq!(world.order(2, LONG).await.status, 200);
-    assert_eq!(world.ran(1), 1, "it was started again by itself");
+    assert_eq!(world.ran(1), 1, "the program was started again");
 }
 
 #[tokio::test]
@@ -526,14 +533,14 @@ async fn host_clock_jumps_execs_work_timers_unaffected() {
     let _vm = FakeVmm::start(daemon.dir.path(), "web-1", behaviour).unwrap();
     let ready = daemon.until("/vms/web-1", |vm| vm.json["state"] == "ready").await;
     let year = |vm: &Reply| vm.json["last_seen"].as_str().unwrap()[..4].parse::<i64>().unwrap();
-    // It runs through both jumps.
+    // This program runs during both jumps.
     let (runs, go) = (shim.path().join("runs"), shim.path().join("go"));
     let waits = format!("> {}; until [ -e {} ]; do sleep 0.05; done", runs.display(), go.display());
     let call = tokio::spawn(daemon.exec(json!({ "command": "sh", "args": ["-c", waits] })));
-    until("it runs", async || runs.exists()).await;
+    until("the program runs", async || runs.exists()).await;
     for days in [-400_i64, 400] {
         fs::write(&offset, (days * 86_400).to_string()).unwrap();
-        // At the next probe it has seen the VM in another year, and otherwise as it was.
+        // The next probe sees the VM in another year, and otherwise unchanged.
         let ahead = |vm: &Reply| (year(vm) - year(&ready)).signum() == days.signum();
         daemon.until("/vms/web-1", ahead).await;
         let begun = Instant::now();
@@ -541,7 +548,7 @@ async fn host_clock_jumps_execs_work_timers_unaffected() {
         assert_eq!(timed.status, 200);
         let slept = daemon.exec(json!({ "command": "sleep", "args": ["60"], "timeout_ms": 300 }));
         assert_eq!(slept.await.unwrap().json["outcome"]["type"], "timed_out");
-        assert!(begun.elapsed() < Duration::from_secs(50), "a timer went by the wrong clock");
+        assert!(begun.elapsed() < Duration::from_secs(50), "a timer uses the wrong clock");
     }
     fs::write(&go, "").unwrap();
     assert_eq!(call.await.unwrap().unwrap().json["exit_code"], 0);
@@ -553,7 +560,7 @@ async fn host_clock_jumps_execs_work_timers_unaffected() {
 }
 
 #[tokio::test]
-async fn handshake_split_coalesced_or_malformed_exact() {
+async fn handshake_split_coalesced_or_malformed_parsed_exactly() {
     let daemon = TestDaemon::start().await;
     let pieces = |line: &str| line.bytes().map(|byte| vec![byte]).collect::<Vec<_>>();
     let whole = |line: &str| vec![line.as_bytes().to_vec()];
@@ -590,7 +597,7 @@ async fn handshake_split_coalesced_or_malformed_exact() {
 }
 
 #[tokio::test]
-async fn two_hundred_connections_slow_and_half_open_clients_bounded_others_unaffected() {
+async fn two_hundred_slow_or_half_open_clients_bounded_others_unaffected() {
     let world = World::new().await;
     let address = world.daemon.address;
     let begun = &b"GET /vms/web-1/health HTTP/1.1\r\nHost: localhost\r\nX-Slow: "[..];
@@ -602,7 +609,7 @@ async fn two_hundred_connections_slow_and_half_open_clients_bounded_others_unaff
     let mut half_open = Vec::new();
     for n in 0..200 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // Nothing at all, half a request, half a body.
+        // No bytes, half a head, half a body.
         match n % 3 {
             0 => {}
             1 => stream.write_all(begun).await.unwrap(),
@@ -617,7 +624,7 @@ async fn two_hundred_connections_slow_and_half_open_clients_bounded_others_unaff
             sleep(Duration::from_millis(5)).await;
         }
     });
-    // One client, two hundred connections, each with a call under way.
+    // One client with two hundred connections and a call on each of them.
     let mut calls = JoinSet::new();
     for _ in 0..200 {
         let http = testkit::daemon::http().timeout(DEADLINE).build().unwrap();
@@ -629,7 +636,7 @@ async fn two_hundred_connections_slow_and_half_open_clients_bounded_others_unaff
             reply.assert_problem(503, "overloaded");
         }
     }
-    // What they hold is their own: nobody's call, and nobody's connection to a guest.
+    // These clients hold only their own connections: no call in the pool, and no connection to a guest.
     let seen = world.daemon.get("/vms/web-1").await;
     assert_eq!(seen.json["pool"]["in_use"], 0, "{seen:?}");
     assert!(seen.json["pool"]["idle"].as_u64() <= seen.json["pool"]["limit"].as_u64());

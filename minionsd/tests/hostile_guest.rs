@@ -1,4 +1,4 @@
-//! Guests that attack the daemon: it stays small, and the other VMs don't notice.
+//! Guests that attack the daemon: its memory stays bounded, and other VMs are not affected.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::json;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the daemon may grow by, whatever guests do.
+/// Allowed growth of the daemon's memory, whatever guests do.
 const GROWTH_KIB: u64 = 32 * 1024;
 
 const CALLERS: usize = 8;
@@ -24,7 +24,7 @@ fn framed(json: &str) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
-/// One of each kind.
+/// Returns one hostile guest of each kind.
 fn hostile() -> Vec<(&'static str, Behaviour)> {
     let escapes = "\\u001b[2J".repeat(100_000);
     let hostname = format!(r#"{{"status":"ok","uptime_secs":1,"hostname":"{escapes}"}}"#);
@@ -51,7 +51,7 @@ fn hostile() -> Vec<(&'static str, Behaviour)> {
     ]
 }
 
-/// The real daemon as a process of its own.
+/// Daemon as a separate process.
 struct Daemon {
     child: Child,
     socket: PathBuf,
@@ -79,7 +79,7 @@ impl Daemon {
         http.timeout(DEADLINE).build().unwrap()
     }
 
-    /// The most memory that it ever had, in KiB.
+    /// Returns the peak of the daemon's resident memory, in KiB.
     fn peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap()));
         let status = status.unwrap();
@@ -107,7 +107,7 @@ async fn until_ready(http: &reqwest::Client, vm: &str) {
     }
 }
 
-/// Calls all of them, over and over, from several callers at once.
+/// Calls all VMs repeatedly, from several callers at once.
 async fn besiege(http: &reqwest::Client, vms: &[&'static str]) {
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
@@ -127,7 +127,7 @@ async fn besiege(http: &reqwest::Client, vms: &[&'static str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_guests_cost_a_bounded_share_and_nobody_else_notices() {
+async fn hostile_guests_use_bounded_memory_and_do_not_affect_other_vms() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     let daemon = Daemon::start(dir.path());
@@ -156,13 +156,13 @@ async fn hostile_guests_cost_a_bounded_share_and_nobody_else_notices() {
     assert!(growth <= GROWTH_KIB, "grew by {growth} KiB from {before} KiB");
 
     let log = fs::read(&daemon.log).unwrap();
-    let alive = log.iter().find(|byte| byte.is_ascii_control() && **byte != b'\n');
-    assert_eq!(alive, None, "a control character in the log");
+    let control = log.iter().find(|byte| byte.is_ascii_control() && **byte != b'\n');
+    assert_eq!(control, None, "the log contains a control character");
     drop(good);
 }
 
 #[tokio::test]
-async fn a_reply_that_nests_too_deep_in_a_field_that_is_ignored_breaks_the_protocol() {
+async fn a_reply_nested_too_deeply_in_an_ignored_field_is_a_protocol_error() {
     let health = |ignored: &str| {
         framed(&format!(r#"{{"status":"ok","uptime_secs":1,"hostname":"h","ignored":{ignored}}}"#))
     };

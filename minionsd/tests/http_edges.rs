@@ -1,4 +1,4 @@
-//! Edges of HTTP that proxies, generated clients and curl meet.
+//! Edge cases of HTTP that matter to proxies, generated clients and curl.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::{Value, json};
@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Every read operation of the document, with a query that no route has.
+/// Covers every operation of the document, with a query parameter that no route has.
 #[tokio::test]
-async fn an_unknown_query_parameter_is_named_and_refused_on_every_route() {
+async fn an_unknown_query_parameter_is_named_and_rejected_on_every_route() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let document: Value = serde_json::from_str(&minionsd::openapi_json()).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -27,9 +27,9 @@ async fn an_unknown_query_parameter_is_named_and_refused_on_every_route() {
     assert_eq!(daemon.get("/vms/web-1/health?timeout_ms=1000").await.status, 200);
 }
 
-/// RFC 9110, 10.1.1: the length is in the head, so the answer needs no body.
+/// RFC 9110, 10.1.1: the length is in the head, so the reply can be sent before the body.
 #[tokio::test]
-async fn a_body_that_is_announced_too_long_is_refused_before_it_is_sent() {
+async fn a_body_with_a_content_length_over_the_limit_is_rejected_unread() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     for (path, method, length) in
         [("/vms/web-1/exec", "POST", 100_000_000), ("/vms/web-1/network", "PUT", 3_000_000)]
@@ -66,7 +66,7 @@ async fn a_caller_that_does_not_accept_lines_gets_a_result() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_told_not_to_collect_streams() {
+async fn a_proxy_is_told_not_to_buffer_streams() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let events = daemon.http.get(daemon.url("/events")).send().await.unwrap();
     assert_eq!(events.headers()["x-accel-buffering"], "no");
@@ -76,7 +76,7 @@ async fn a_proxy_is_told_not_to_collect_streams() {
     assert_eq!(lines.headers()["x-accel-buffering"], "no");
 }
 
-/// Below a prefix of a reverse proxy only relative links lead back to the daemon.
+/// Under the path prefix of a reverse proxy, only relative links lead back to the daemon.
 #[tokio::test]
 async fn pages_have_no_absolute_links() {
     let daemon = TestDaemon::start().await;
@@ -92,7 +92,7 @@ async fn pages_have_no_absolute_links() {
         for absolute in
             ["\"/vms", "`/vms", "\"/events", "\"/dashboard", "\"/docs", "\"/openapi.json"]
         {
-            assert!(!page.contains(absolute), "{path} has {absolute}");
+            assert!(!page.contains(absolute), "{path} contains {absolute}");
         }
     }
     let initializer = client.get(daemon.url("/docs/swagger-initializer.js")).send().await.unwrap();

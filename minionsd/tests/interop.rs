@@ -1,5 +1,5 @@
-//! Both directions with peers that know only the base protocol. They are written in another
-//! language, from the bytes in the documentation, and share no code with this workspace.
+//! Interoperability in both directions with peers that implement only the base protocol. They are written in
+//! another language, from the bytes in the documentation, and share no code with this workspace.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn python(script: &str) -> Command {
     python
 }
 
-/// The base agent, once it listens.
+/// Starts the base agent and waits until it listens.
 async fn base_agent(socket: &Path, log: &Path) -> Child {
     let mut agent = python("base_agent.py");
     let mut agent =
@@ -55,14 +55,14 @@ async fn a_base_agent_is_driven_with_base_requests_only() {
             "health_check" | "report_status" => &["type"],
             "exec" => &["args", "command", "type"],
             "configure_network" => &["dns", "gateway", "ip", "type"],
-            other => panic!("{other} is not of the base protocol"),
+            other => panic!("{other} is not in the base protocol"),
         };
         assert_eq!(fields, base);
     }
 }
 
 #[tokio::test]
-async fn what_a_base_agent_can_not_do_is_refused_and_not_dropped() {
+async fn an_operation_unknown_to_a_base_agent_is_rejected_not_ignored() {
     let daemon = TestDaemon::start().await;
     let log = daemon.sockets().join("requests");
     let _agent = base_agent(&daemon.sockets().join("old.vsock"), &log).await;
@@ -72,7 +72,7 @@ async fn what_a_base_agent_can_not_do_is_refused_and_not_dropped() {
     refused.assert_problem(501, "agent_too_old");
     assert!(refused.json["detail"].as_str().unwrap().contains("timeout_ms"), "{refused:?}");
     daemon.get("/vms/old/network").await.assert_problem(501, "agent_too_old");
-    // Nothing of what it asks for is dropped in silence.
+    // No part of a request is dropped silently.
     let network = json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.1", "mtu": 1400 });
     let refused = daemon.put("/vms/old/network", network).await;
     refused.assert_problem(501, "agent_too_old").assert_field("mtu");
@@ -104,7 +104,7 @@ async fn a_base_host_tool_drives_this_agent() {
     }
     drop(stdin);
     let output = host.wait_with_output().await.unwrap();
-    // Two of the replies are errors, which is what its exit code 1 says.
+    // Two of the replies are errors, so the exit code is 1.
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     let replies: Vec<Value> = output
         .stdout
@@ -119,13 +119,13 @@ async fn a_base_host_tool_drives_this_agent() {
 }
 
 #[tokio::test]
-async fn the_peers_themselves_and_the_documented_bytes_are_sound() {
+async fn the_tests_of_the_peers_and_of_the_documented_bytes_pass() {
     let checked = Command::new("python3")
         .args(["-m", "unittest", "discover", "-s"])
         .arg(peers())
         .output()
         .await
         .unwrap();
-    let said = String::from_utf8_lossy(&checked.stderr);
-    assert!(checked.status.success() && said.contains("Ran "), "{said}");
+    let report = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && report.contains("Ran "), "{report}");
 }

@@ -1,11 +1,11 @@
-//! What an operator's monitoring sees.
+//! Metrics, as read by an operator's monitoring.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
-/// Every figure by its name and labels, after the page was read as Prometheus does.
+/// Reads the page as Prometheus does, and returns every value by its name and labels.
 async fn scrape(daemon: &TestDaemon) -> BTreeMap<String, f64> {
     let response = daemon.http.get(daemon.url("/metrics")).send().await.unwrap();
     assert_eq!(response.status(), 200);
@@ -14,19 +14,19 @@ async fn scrape(daemon: &TestDaemon) -> BTreeMap<String, f64> {
     for line in response.text().await.unwrap().lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             family = rest.split(' ').next().unwrap().to_owned();
-            assert!(families.insert(family.clone()), "{family} is there twice");
+            assert!(families.insert(family.clone()), "{family} occurs twice");
         } else if !line.starts_with("# HELP ") {
             let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(name.starts_with(&family), "{line} is not of {family}");
+            assert!(name.starts_with(&family), "{line} does not belong to {family}");
             let again = figures.insert(name.to_owned(), value.parse().unwrap());
-            assert_eq!(again, None, "{name} is there twice");
+            assert_eq!(again, None, "{name} occurs twice");
         }
     }
     figures
 }
 
 #[tokio::test]
-async fn what_happened_is_counted_and_a_vm_that_is_gone_leaves_no_label() {
+async fn requests_and_probes_are_counted_and_a_removed_vm_leaves_no_label() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     for _ in 0..3 {
         daemon.get("/vms/web-1/health").await;
@@ -69,7 +69,7 @@ async fn failures_are_counted_by_their_layer() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_caller_invents_becomes_a_label() {
+async fn values_chosen_by_a_caller_never_become_labels() {
     let daemon = TestDaemon::start().await;
     let _vm =
         FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
@@ -86,6 +86,6 @@ async fn nothing_that_a_caller_invents_becomes_a_label() {
     let routes = |figures: &BTreeMap<String, f64>| {
         figures.keys().filter(|name| name.starts_with("minions_http_requests_total")).count()
     };
-    // At most that of the first scrape itself.
+    // At most one more: that of the first scrape.
     assert!(routes(&after) <= routes(&before) + 1, "{before:#?} and then {after:#?}");
 }

@@ -18,13 +18,16 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 }
 
 #[test]
-fn the_committed_document_is_the_one_that_is_served() {
+fn the_committed_document_equals_the_generated_one() {
     let committed = include_str!("../../openapi/minions.json");
-    assert!(committed == minionsd::openapi_json(), "it drifted: run `cargo xtask openapi`");
+    assert!(
+        committed == minionsd::openapi_json(),
+        "openapi/minions.json is out of date: run `cargo xtask openapi`"
+    );
 }
 
 #[test]
-fn every_operation_has_an_id_of_its_own_and_documents_its_problems() {
+fn every_operation_has_a_unique_id_and_documents_its_problems() {
     let document = document();
     let mut ids = HashSet::new();
     for (path, method, operation) in operations(&document) {
@@ -41,7 +44,7 @@ fn every_operation_has_an_id_of_its_own_and_documents_its_problems() {
 }
 
 #[test]
-fn every_schema_that_is_named_is_there() {
+fn every_referenced_schema_exists() {
     let text = minionsd::openapi_json();
     let document = document();
     for reference in text.split("\"#/components/schemas/").skip(1) {

@@ -1,4 +1,4 @@
-//! Places for clients: a user who may only read cannot take those of the operators.
+//! Places for clients: a user who may only read cannot take up those of the operators.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod callers;
@@ -17,14 +17,14 @@ use tempfile::NamedTempFile;
 use testkit::daemon::{DEADLINE, TestDaemon};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
-/// Readers of `/events` of one kind.
+/// Limit of readers of `/events` of one kind.
 const READERS: usize = 64;
 
-/// More connections than there are places.
+/// Number of connections: more than there are places.
 const CONNECTIONS: usize = 1_200;
 
-/// Runs `work` on a thread that is another user's: the kernel gives credentials to threads, and a socket
-/// keeps those with which it was made.
+/// Runs `work` on a thread with the credentials of `user`: the kernel assigns credentials to threads, and a
+/// socket keeps those of its creation.
 fn as_user<T: Send + 'static>(user: User, work: impl FnOnce() -> T + Send + 'static) -> T {
     let working = thread::spawn(move || {
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -36,7 +36,7 @@ fn as_user<T: Send + 'static>(user: User, work: impl FnOnce() -> T + Send + 'sta
     working.join().unwrap()
 }
 
-/// Connections of `user` on each of which `request` was sent.
+/// Opens connections as `user` and sends `request` on each of them.
 fn connections(
     user: User,
     address: SocketAddr,
@@ -47,7 +47,7 @@ fn connections(
         let connect = || {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            // One that was turned away is closed already.
+            // A rejected connection is already closed.
             let _ = stream.write_all(request.as_bytes());
             stream
         };
@@ -55,14 +55,14 @@ fn connections(
     })
 }
 
-/// The status of the reply on a connection; `None` if it was closed without one.
+/// Returns the status of the reply on a connection; `None` if it was closed without one.
 fn status(mut stream: &TcpStream) -> Option<u16> {
     let mut head = [0; 12];
     stream.read_exact(&mut head).ok()?;
     std::str::from_utf8(&head[9..]).unwrap().parse().ok()
 }
 
-/// A daemon with a token and a VM, its connections over TCP and over Unix.
+/// Daemon with a token and a VM, and a client for its Unix socket.
 struct Target {
     daemon: TestDaemon,
     unix: reqwest::Client,
@@ -89,8 +89,8 @@ impl Target {
         Self { unix: unix.build().unwrap(), daemon, _vm: vm, _token: token }
     }
 
-    /// An operator follows events and runs a program: over the Unix socket, and with the token over a new
-    /// TCP connection.
+    /// Asserts that an operator can read events and run a program: over the Unix socket, and with the token
+    /// over a new TCP connection.
     async fn assert_operators_are_served(&self) {
         let tcp = testkit::daemon::http().timeout(DEADLINE).build().unwrap();
         for (client, origin, token) in
@@ -126,7 +126,7 @@ async fn connections_of_one_user_do_not_take_the_places_of_others() {
     let target = Target::start().await;
     let held = connections(OTHER, target.daemon.address, CONNECTIONS, "");
     target.assert_operators_are_served().await;
-    // They are still there: each got an answer if it asked, or was closed as one too many.
+    // The connections are either still open and answer a request, or were rejected and closed.
     let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let served = held
         .iter()
@@ -134,12 +134,12 @@ async fn connections_of_one_user_do_not_take_the_places_of_others() {
             (&**stream).write_all(ask.as_bytes()).is_ok() && status(stream) == Some(200)
         })
         .count();
-    // Half of all places, a quarter, and those that serve nothing else.
+    // Half of all places, a quarter, and the ones for /healthz and rejections.
     assert!((512..=768 + 4).contains(&served), "{served}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upgrades_that_are_refused_do_not_take_websockets() {
+async fn rejected_upgrades_do_not_take_the_places_of_websockets() {
     let target = Target::start().await;
     let request = "GET /vms/web-1/exec HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
                    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\

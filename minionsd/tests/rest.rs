@@ -1,4 +1,4 @@
-//! What a REST client sees when all is well.
+//! REST with healthy VMs.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::json;
@@ -27,7 +27,7 @@ async fn health_comes_from_the_agent() {
 }
 
 #[tokio::test]
-async fn status_has_the_base_fields_and_what_newer_agents_add() {
+async fn status_has_the_base_fields_and_those_of_newer_agents() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let status = daemon.get("/vms/web-1/status").await;
     for field in
@@ -41,7 +41,7 @@ async fn status_has_the_base_fields_and_what_newer_agents_add() {
 }
 
 #[tokio::test]
-async fn the_network_is_read_back_as_the_kernel_has_it() {
+async fn the_network_is_reported_as_the_kernel_has_it() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let network = daemon.get("/vms/web-1/network").await;
     let interfaces = network.json["interfaces"].as_array().unwrap().clone();
@@ -68,7 +68,7 @@ async fn a_program_that_ran_is_a_200_whatever_its_end() {
 }
 
 #[tokio::test]
-async fn a_program_that_never_started_is_a_problem_that_says_why() {
+async fn a_program_that_never_started_is_a_problem_with_the_reason() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let missing = daemon.exec("web-1", "/nowhere/to/be/found", &[]).await;
     missing.assert_problem(422, "command_not_found");
@@ -111,7 +111,7 @@ async fn connections_are_reused() {
 }
 
 #[tokio::test]
-async fn the_daemon_answers_for_itself_over_both_of_its_sockets() {
+async fn the_daemon_answers_about_itself_over_both_of_its_sockets() {
     let daemon = TestDaemon::start().await;
     assert_eq!(daemon.get("/healthz").await.json, json!({ "status": "ok" }));
     daemon.until("/readyz", |ready| ready.status == 200).await;
@@ -145,7 +145,7 @@ async fn the_dashboard_needs_no_network() {
         assert!(file.headers()["content-type"].to_str().unwrap().starts_with(kind), "{path}");
         let policy = file.headers()["content-security-policy"].to_str().unwrap().to_owned();
         assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
-        assert!(!file.text().await.unwrap().contains("://"), "{path} names another place");
+        assert!(!file.text().await.unwrap().contains("://"), "{path} refers to another host");
     }
 }
 

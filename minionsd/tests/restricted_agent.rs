@@ -1,4 +1,4 @@
-//! An agent that was started without some operations says so, and nobody is told that it is too old.
+//! An agent that was started without some operations rejects them as such, not as an old agent.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn assert_refused(reply: &Reply, operation: &str) {
 }
 
 #[tokio::test]
-async fn what_an_agent_was_started_without_is_a_501_that_names_it() {
+async fn a_disabled_operation_is_a_501_that_names_it() {
     let (daemon, _vm) = restricted_to(&[Capability::Health, Capability::Status]).await;
     let put = async |path: &str, body: Value| daemon.put(&format!("/vms/web-1/{path}"), body).await;
     let post =
@@ -49,14 +49,14 @@ async fn what_an_agent_was_started_without_is_a_501_that_names_it() {
 }
 
 #[tokio::test]
-async fn what_it_serves_is_announced_and_answered() {
+async fn enabled_operations_are_announced_and_answered() {
     let (daemon, _vm) = restricted_to(&[Capability::Health, Capability::Status]).await;
     let health = daemon.get("/vms/web-1/health").await;
     assert_eq!(health.json["agent"]["features"], json!([]), "{health:?}");
     assert_eq!(health.json["agent"]["allowed"], json!(["health", "status"]), "{health:?}");
     let vm = daemon.get("/vms/web-1").await;
     assert_eq!(vm.json["agent"]["allowed"], json!(["health", "status"]), "{vm:?}");
-    // The network is read back whole, though it cannot be changed.
+    // The complete network can be read, though it cannot be changed.
     let network = daemon.get("/vms/web-1/network").await;
     assert_eq!(network.status, 200, "{network:?}");
     assert!(network.json["routes"].is_array() && network.json["dns"].is_object(), "{network:?}");

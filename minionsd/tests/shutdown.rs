@@ -1,4 +1,4 @@
-//! How the daemon begins and ends.
+//! Start and end of the daemon.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_call_under_way_is_finished_and_a_new_client_finds_nobody() {
+async fn a_call_in_progress_is_completed_and_a_new_client_cannot_connect() {
     let mut daemon = TestDaemon::start().await;
     let _vm =
         FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
@@ -27,7 +27,7 @@ async fn a_call_under_way_is_finished_and_a_new_client_finds_nobody() {
 }
 
 #[tokio::test]
-async fn what_outlasts_the_grace_period_is_cut() {
+async fn a_call_that_outlasts_the_grace_period_is_cut_off() {
     let mut daemon =
         TestDaemon::with(|config| config.shutdown_grace = Duration::from_millis(100)).await;
     let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
@@ -52,7 +52,7 @@ async fn a_second_daemon_does_not_take_the_first_ones_socket() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_not_taken_for_a_left_over_one() {
+async fn a_file_that_is_not_a_socket_is_never_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let precious = dir.path().join("minionsd.toml");
     std::fs::write(&precious, "keep me").unwrap();
@@ -66,7 +66,7 @@ async fn a_file_that_is_no_socket_is_not_taken_for_a_left_over_one() {
 }
 
 #[tokio::test]
-async fn a_request_that_waited_for_the_start_is_never_told_that_a_vm_does_not_exist() {
+async fn a_request_during_the_start_never_gets_a_404_for_an_existing_vm() {
     let dir = tempfile::tempdir().unwrap();
     let _vm = FakeVmm::start(dir.path(), "web-1", Behaviour::Agent(agent().unwrap())).unwrap();
     let daemon = minionsd::Daemon::bind(config(dir.path())).await.unwrap();

@@ -1,11 +1,11 @@
-//! A short soak; `cargo xtask soak` is the long one.
+//! A short soak test; `cargo xtask soak` runs longer ones.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::time::Duration;
 use testkit::soak::{Options, run};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_is_wrong_lost_or_doubled_whatever_happens_to_two_hundred_vms() {
+async fn two_hundred_faulty_vms_cause_no_wrong_lost_or_repeated_answer() {
     let out = tempfile::tempdir().unwrap();
     let report = run(&Options {
         minionsd: env!("CARGO_BIN_EXE_minionsd").into(),

@@ -1,4 +1,4 @@
-//! The directory of sockets: whose it may be, and what is said of what is passed over.
+//! The directory of sockets: its allowed owners, and reports about files that are passed over.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::fs::{self, Permissions};
@@ -13,10 +13,10 @@ use tokio::time::{Duration, Instant, sleep};
 
 const NOBODY: u32 = 65534;
 
-/// A group that no user database has.
+/// Group that is in no user database.
 const GROUP: u32 = 4_000_000;
 
-/// A daemon with a log of its own.
+/// Running daemon with its log.
 struct Daemon {
     own: TempDir,
     vms: PathBuf,
@@ -24,7 +24,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Its directory of sockets is below a directory below `/tmp`; `prepare` gets both.
+    /// Starts a daemon whose socket directory is below another directory below `/tmp`; `prepare` gets both.
     fn start(config: &str, prepare: impl FnOnce(&Path, &Path)) -> Self {
         let own = tempfile::tempdir().unwrap();
         let above = own.path().join("above");
@@ -66,18 +66,22 @@ impl Daemon {
         }
     }
 
-    /// The value of one line of `/metrics`.
+    /// Returns the value of one line of `/metrics`, or 0 without such a line.
     async fn metric(&self, name: &str) -> usize {
         let metrics = self.get("/metrics").await;
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Waits for a figure, with a hint to scan each time.
+    /// Waits until a metric meets the condition, and triggers a scan in each round.
     async fn until_metric(&self, name: &str, condition: impl Fn(usize) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !condition(self.metric(name).await) {
-            assert!(Instant::now() < deadline, "{name} stays {}", self.metric(name).await);
+            assert!(
+                Instant::now() < deadline,
+                "timed out: {name} is still {}",
+                self.metric(name).await
+            );
             fs::write(self.vms.join("hint"), "").unwrap();
             fs::remove_file(self.vms.join("hint")).unwrap();
             sleep(Duration::from_millis(20)).await;
@@ -96,7 +100,7 @@ impl Daemon {
         fs::read_to_string(self.own.path().join("log")).unwrap()
     }
 
-    /// How many lines of its log have `words`.
+    /// Returns the number of lines in the log that contain `words`.
     fn logged(&self, words: &str) -> usize {
         self.log().lines().filter(|line| line.contains(words)).count()
     }
@@ -112,11 +116,14 @@ fn set_mode(path: &Path, mode: u32) {
 
 fn must_be_root() {
     let is_root = rustix::process::geteuid().is_root();
-    assert!(is_root, "this test gives directories to other users, which only root can: use sudo");
+    assert!(
+        is_root,
+        "this test changes owners of directories, which only root can do: run it with sudo"
+    );
 }
 
 #[tokio::test]
-async fn a_directory_that_others_can_replace_or_fill_has_no_vms_and_is_complained_of_once() {
+async fn an_unsafe_directory_has_no_vms_and_is_reported_once() {
     must_be_root();
     type Prepare = fn(&Path, &Path);
     let cases: [(Prepare, &str, &str); 6] = [
@@ -141,19 +148,19 @@ async fn a_directory_that_others_can_replace_or_fill_has_no_vms_and_is_complaine
             "\":4000000\"",
         ),
     ];
-    for (prepare, reason, said) in cases {
+    for (prepare, reason, advice) in cases {
         let daemon = Daemon::start("", prepare);
         let _vm = vm(&daemon.vms, "web-1");
         let figure = format!("minions_socket_scans_failed_total{{reason=\"{reason}\"}}");
         daemon.until_metric(&figure, |scans| scans >= 3).await;
         assert!(!daemon.get("/vms").await.contains("web-1"), "{reason}");
         assert_eq!(daemon.logged("no VMs can be found"), 1, "{}", daemon.log());
-        assert_eq!(daemon.logged(said), 1, "{}", daemon.log());
+        assert_eq!(daemon.logged(advice), 1, "{}", daemon.log());
     }
 }
 
 #[tokio::test]
-async fn owners_and_groups_that_are_named_are_trusted() {
+async fn configured_owners_and_groups_are_trusted() {
     must_be_root();
     let daemon = Daemon::start("socket_owners = ['65534', ':4000000']", |above, vms| {
         chown(above, Some(NOBODY), Some(GROUP)).unwrap();
@@ -163,7 +170,7 @@ async fn owners_and_groups_that_are_named_are_trusted() {
     });
     let _vm = vm(&daemon.vms, "web-1");
     daemon.until_ready("web-1").await;
-    // A sticky directory above is the administrator's as well, and so is one of the operators' group.
+    // A sticky parent directory is safe too, and so is a directory of the operators' group.
     let daemon = Daemon::start("operator_group = 'daemon'", |above, vms| {
         set_mode(above, 0o1777);
         chown(vms, None, Some(1)).unwrap();
@@ -175,7 +182,7 @@ async fn owners_and_groups_that_are_named_are_trusted() {
 }
 
 #[tokio::test]
-async fn files_that_are_passed_over_are_counted_and_named_once() {
+async fn files_that_are_passed_over_are_counted_and_logged_once() {
     let daemon = Daemon::start("", |_, _| {});
     let _vm = vm(&daemon.vms, "web-1");
     let _others = ["web 1", "web:1", "\u{1b}[2J"].map(|name| vm(&daemon.vms, name));
@@ -187,7 +194,7 @@ async fn files_that_are_passed_over_are_counted_and_named_once() {
     );
     daemon.until_metric(name, |files| files == 3).await;
     daemon.until_metric(no_socket, |files| files == 1).await;
-    // Another scan says nothing new.
+    // A further scan logs only the new file.
     fs::write(daemon.vms.join("late.vsock"), "").unwrap();
     daemon.until_metric(no_socket, |files| files == 2).await;
     fs::remove_file(daemon.vms.join("late.vsock")).unwrap();

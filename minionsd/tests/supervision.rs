@@ -1,4 +1,4 @@
-//! What the daemon says about VMs that are not well, and that they come back by themselves.
+//! State of faulty VMs in the daemon, and their recovery without help.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::json;
@@ -15,7 +15,7 @@ fn framed(json: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_way_of_not_being_ready_names_its_layer() {
+async fn each_fault_is_reported_with_its_layer() {
     let daemon = TestDaemon::start().await;
     for (name, behaviour, failure) in [
         ("refuses", Behaviour::Refuses, "no_agent"),
@@ -43,7 +43,7 @@ async fn each_way_of_not_being_ready_names_its_layer() {
         let path = format!("/vms/{name}");
         let seen = daemon.until(&path, |vm| vm.json["failed_probes"].as_u64() >= Some(1)).await;
         let reason = &seen.json["reason"];
-        // A byte that comes before the request can meet it on either side of its sending.
+        // A byte sent before the request may arrive before or after the request is sent.
         let either = name == "chatty" && reason["failure"] == "protocol_error";
         assert!(either || reason["failure"] == failure, "{name}: {reason}");
         assert!(reason["message"].as_str().is_some_and(|message| !message.is_empty()));
@@ -51,12 +51,12 @@ async fn each_way_of_not_being_ready_names_its_layer() {
         let health = daemon.get(&format!("/vms/{name}/health")).await;
         health.assert_problem(503, "agent_unreachable");
         assert_eq!(health.json["may_have_executed"], false);
-        assert_eq!(vm.half_connects(), 0, "{name}: a CONNECT was left in the middle");
+        assert_eq!(vm.half_connects(), 0, "{name}: a client left in the middle of CONNECT");
     }
 }
 
 #[tokio::test]
-async fn a_killed_vm_shows_at_once_and_does_not_affect_another() {
+async fn a_killed_vm_is_stale_at_once_and_does_not_affect_another() {
     let daemon = TestDaemon::start().await;
     let victim = FakeVmm::start(daemon.sockets(), "victim", well()).unwrap();
     let _other = FakeVmm::start(daemon.sockets(), "other", well()).unwrap();
@@ -67,13 +67,13 @@ async fn a_killed_vm_shows_at_once_and_does_not_affect_another() {
     let stale = daemon.until_state("victim", "stale").await;
     assert_eq!(stale.json["reason"]["failure"], "no_listener");
     daemon.get("/vms/victim/health").await.assert_problem(503, "agent_unreachable");
-    assert!(path.exists(), "a socket file is never ours to remove");
+    assert!(path.exists(), "the daemon removed a socket file");
     assert_eq!(daemon.get("/vms/other/health").await.status, 200);
     assert_eq!(daemon.get("/vms/other").await.json["since"], other.json["since"]);
 }
 
 #[tokio::test]
-async fn a_vm_that_boots_again_is_ready_by_itself() {
+async fn a_vm_that_boots_again_is_ready_without_help() {
     let daemon = TestDaemon::start().await;
     let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
     let before = daemon.until_state("web-1", "ready").await;
@@ -110,7 +110,7 @@ async fn an_agent_that_goes_silent_ends_a_call_at_its_deadline() {
     daemon.until_state("web-1", "ready").await;
     vm.switch_to(Behaviour::Silent);
     let exec = daemon.post("/vms/web-1/exec?timeout_ms=300", json!({ "command": "true" })).await;
-    // Whether the daemon has noticed before the call decides which of the two it is.
+    // The status depends on whether the daemon has noticed the silence before the call.
     assert!(matches!(exec.status, 503 | 504), "{exec:?}");
     daemon.until_state("web-1", "unreachable").await;
     vm.switch_to(well());
@@ -119,13 +119,13 @@ async fn an_agent_that_goes_silent_ends_a_call_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_in_the_middle_of_a_program_may_have_run_it() {
+async fn a_connection_lost_during_a_program_means_may_have_executed() {
     let daemon = TestDaemon::start().await;
     let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
     daemon.until_state("web-1", "ready").await;
     let (exec, ()) = tokio::join!(daemon.exec("web-1", "sleep", &["30"]), async {
         daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 1).await;
-        // A stream from the checkout on; the program itself shows when the request has arrived.
+        // The pool counts a stream from its checkout on; the running program shows that the request has arrived.
         tokio::time::timeout(testkit::daemon::DEADLINE, running("sleep 30")).await.unwrap();
         vm.switch_to(well());
     });
@@ -133,16 +133,16 @@ async fn a_connection_that_breaks_in_the_middle_of_a_program_may_have_run_it() {
     assert_eq!(exec.json["may_have_executed"], true);
 }
 
-/// Waits until a process of this test's own has this command line.
+/// Waits until a child process of this test has this command line.
 async fn running(command_line: &str) {
-    let wanted = command_line.replace(' ', "\0") + "\0";
+    let expected = command_line.replace(' ', "\0") + "\0";
     let is_ours = |pid: &str| {
         let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let parent =
             parent.rsplit(')').next().and_then(|rest| rest.split(' ').nth(2)?.parse().ok());
         parent == Some(std::process::id())
             && std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line == wanted)
+                .is_ok_and(|line| line == expected)
     };
     loop {
         let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -154,18 +154,18 @@ async fn running(command_line: &str) {
 }
 
 #[tokio::test]
-async fn a_guest_that_answers_and_hangs_up_gets_no_more_of_us_than_a_silent_one() {
+async fn a_guest_that_answers_and_hangs_up_is_not_dialled_without_pause() {
     let daemon = TestDaemon::start().await;
     let health = framed(r#"{"status":"ok","uptime_secs":1,"hostname":"h"}"#);
     let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::AnswersOnce(health)).unwrap();
     daemon.until_state("web-1", "ready").await;
-    // A window to count in, not a wait for anything: without a pause it would be ten thousand.
+    // The counting period, not a wait for an effect: without pauses there would be ten thousand dials.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(vm.accepted() < 50, "{} connections in two seconds", vm.accepted());
 }
 
 #[tokio::test]
-async fn a_call_to_an_agent_that_was_replaced_is_lost_and_not_waited_for() {
+async fn a_call_to_a_replaced_agent_fails_at_once() {
     let daemon = TestDaemon::start().await;
     let vm = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
     daemon.until_state("web-1", "ready").await;
@@ -183,7 +183,7 @@ async fn a_call_to_an_agent_that_was_replaced_is_lost_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn the_directory_may_be_removed_and_made_again() {
+async fn the_directory_may_be_removed_and_created_again() {
     let daemon = TestDaemon::with(|config| config.socket_dir = config.socket_dir.join("vms")).await;
     let dir = daemon.sockets().join("vms");
     daemon.until("/readyz", |ready| ready.status == 200).await;

@@ -1,5 +1,5 @@
-//! Beyond loopback: only with TLS, and only with the token. In a network namespace of its own, whose
-//! one address is not loopback.
+//! Access beyond loopback requires TLS and the token. Tested in a separate network namespace, whose only
+//! address is not loopback.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::fs::{self, Permissions};
@@ -14,7 +14,7 @@ const URL: &str = "https://10.99.99.1:7443";
 const TOKEN: &str = "a-token-that-is-only-for-this-test";
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The real daemon in its namespace; killed when dropped.
+/// Running daemon in its namespace; killed when dropped.
 struct Daemon {
     child: Child,
     dir: TempDir,
@@ -23,11 +23,11 @@ struct Daemon {
 impl Daemon {
     fn start() -> Self {
         let daemon = Self::spawn(&[]);
-        daemon.until("it serves", || daemon.curl(&["/healthz"]).0 != 0);
+        daemon.until("the daemon serves", || daemon.curl(&["/healthz"]).0 != 0);
         daemon
     }
 
-    /// Doesn't wait until it serves.
+    /// Starts the daemon without waiting until it serves.
     fn spawn(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         certify(dir.path(), "first");
@@ -59,7 +59,7 @@ impl Daemon {
         self.dir.path().join(name)
     }
 
-    /// What curl in the same namespace gets: the HTTP status, 0 without one, and the body.
+    /// Sends a request with curl in the same namespace; returns the HTTP status (0 without one) and the body.
     fn curl(&self, args: &[&str]) -> (u16, String) {
         let (path, flags) = args.split_last().unwrap();
         let pid = self.child.id().to_string();
@@ -71,8 +71,8 @@ impl Daemon {
             .arg(format!("{URL}{path}"))
             .output()
             .unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        let (body, status) = said.rsplit_once('\n').unwrap_or_default();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let (body, status) = output.rsplit_once('\n').unwrap_or_default();
         (status.parse().unwrap_or(0), body.to_owned())
     }
 
@@ -84,7 +84,7 @@ impl Daemon {
     fn until(&self, what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !condition() {
-            assert!(Instant::now() < deadline, "not in time: {what}");
+            assert!(Instant::now() < deadline, "timed out waiting until {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -97,7 +97,7 @@ impl Drop for Daemon {
     }
 }
 
-/// An authority, and a certificate of it for the daemon's address and for a client.
+/// Creates an authority, and a certificate issued by it for the daemon's address and for a client.
 fn certify(dir: &Path, name: &str) {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new([]).unwrap();
@@ -114,23 +114,26 @@ fn certify(dir: &Path, name: &str) {
 }
 
 #[test]
-fn beyond_loopback_nothing_is_answered_without_the_token() {
+fn beyond_loopback_no_request_is_answered_without_the_token() {
     let daemon = Daemon::start();
     for path in ["/vms", "/healthz", "/openapi.json", "/docs/", "/whoami"] {
         let (status, body) = daemon.curl(&[path]);
-        let kept_quiet = status == 401 || (path == "/whoami" && body.contains("\"scopes\":[]"));
-        assert!(kept_quiet, "{path}: {status} {body}");
+        let is_rejected = status == 401 || (path == "/whoami" && body.contains("\"scopes\":[]"));
+        assert!(is_rejected, "{path}: {status} {body}");
         assert_eq!(daemon.with_token(path).0, 200, "{path}");
     }
     let wrong = ["-H", "Authorization: Bearer a-token-that-is-not-of-this-daemon", "/vms"];
     assert_eq!(daemon.curl(&wrong).0, 401);
     assert!(daemon.with_token("/whoami").1.contains("\"kind\":\"token\""));
     let plain = ["--http1.1", "-k", "--url", "http://10.99.99.1:7443/vms", "/vms"];
-    assert!(!daemon.curl(&plain).1.contains("\"vms\""), "plain HTTP is not served there");
+    assert!(
+        !daemon.curl(&plain).1.contains("\"vms\""),
+        "plain HTTP must not be served on this address"
+    );
 }
 
 #[test]
-fn a_renewed_certificate_is_served_after_a_hangup_and_a_broken_one_is_not() {
+fn after_sighup_a_renewed_certificate_is_served_but_not_a_broken_one() {
     let daemon = Daemon::start();
     let hang_up = || {
         let pid = daemon.child.id().to_string();
@@ -138,7 +141,7 @@ fn a_renewed_certificate_is_served_after_a_hangup_and_a_broken_one_is_not() {
     };
     fs::write(daemon.file("certificate.pem"), "nonsense").unwrap();
     hang_up();
-    assert_eq!(daemon.with_token("/vms").0, 200, "the old one stays");
+    assert_eq!(daemon.with_token("/vms").0, 200, "the daemon must keep the old certificate");
     certify(daemon.dir.path(), "second");
     assert_eq!(daemon.with_token("/vms").0, 0, "curl trusts the second authority only");
     hang_up();
@@ -153,7 +156,11 @@ fn with_a_client_authority_only_its_clients_are_served() {
     let daemon = Daemon::spawn(&["--tls-client-ca", &file("authority.pem")]);
     let header = format!("@{}", daemon.file("bearer").display());
     let (certificate, key) = (file("certificate.pem"), file("key.pem"));
-    let shown = ["--cert", &certificate, "--key", &key, "-H", &header, "/vms"];
-    daemon.until("a client with a certificate is served", || daemon.curl(&shown).0 == 200);
-    assert_eq!(daemon.with_token("/vms").0, 0, "without a certificate there is no handshake");
+    let args = ["--cert", &certificate, "--key", &key, "-H", &header, "/vms"];
+    daemon.until("a client with a certificate is served", || daemon.curl(&args).0 == 200);
+    assert_eq!(
+        daemon.with_token("/vms").0,
+        0,
+        "without a client certificate the handshake must fail"
+    );
 }

@@ -1,4 +1,4 @@
-//! The unit files, as systemd judges them.
+//! Security of the unit files, as rated by systemd.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ fn unit(name: &str) -> PathBuf {
 const THRESHOLD: &str = "--threshold=20";
 
 #[test]
-fn the_daemons_unit_leaves_an_attacker_little() {
-    let judged = Command::new("systemd-analyze")
+fn systemd_rates_the_exposure_of_the_daemons_unit_as_ok() {
+    let rated = Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--no-pager", THRESHOLD])
         .arg(unit("minionsd.service"))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&judged.stdout);
-    assert!(judged.status.success(), "{said}{}", String::from_utf8_lossy(&judged.stderr));
-    assert!(said.contains("Overall exposure level"), "{said}");
-    println!("{}", said.lines().last().unwrap());
+    let report = String::from_utf8_lossy(&rated.stdout);
+    assert!(rated.status.success(), "{report}{}", String::from_utf8_lossy(&rated.stderr));
+    assert!(report.contains("Overall exposure level"), "{report}");
+    println!("{}", report.lines().last().unwrap());
 }

@@ -1,4 +1,4 @@
-//! The process behind a VM's socket: seen, and its death seen at once.
+//! The VMM process that listens on a VM's socket: it is identified, and its end is noticed at once.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use serde_json::json;
@@ -8,8 +8,8 @@ use testkit::daemon::{DEADLINE, TestDaemon};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// A VMM whose connections, and even whose listener, outlive it: a child of it has them all. It answers
-/// health checks and nothing else, and ends when its standard input does.
+/// VMM whose connections and listener outlive it, because a child process holds them all. It answers only
+/// health checks; the child ends when its standard input does.
 const VMM: &str = r#"
 import os, socket, struct, sys, threading, time
 listener = socket.socket(socket.AF_UNIX)
@@ -47,7 +47,7 @@ fn start(socket: &Path) -> Child {
 }
 
 #[tokio::test]
-async fn a_vm_shows_the_process_that_listens_for_it_and_what_that_costs() {
+async fn a_vm_shows_its_vmm_process_and_the_resources_of_it() {
     let daemon = TestDaemon::start().await;
     let vmm = start(&daemon.sockets().join("web-1.vsock"));
     daemon.until_state("web-1", "ready").await;
@@ -67,7 +67,7 @@ async fn a_vm_shows_the_process_that_listens_for_it_and_what_that_costs() {
 }
 
 #[tokio::test]
-async fn a_call_ends_with_the_vmm_also_if_its_connections_stay_open() {
+async fn a_call_ends_with_the_vmm_even_if_its_connections_stay_open() {
     let daemon = TestDaemon::start().await;
     let mut vmm = start(&daemon.sockets().join("web-1.vsock"));
     let input = vmm.stdin.take();

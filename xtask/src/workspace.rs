@@ -1,4 +1,4 @@
-//! Where the workspace and its target directory are.
+//! Location of the workspace and its target directory.
 
 use std::{
     env,
@@ -11,14 +11,14 @@ use testkit::rig::Layout;
 
 use crate::command::{self, CommandError, cargo};
 
-/// Why the target directory is not known.
+/// Failure to locate the workspace or its target directory.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkspaceError {
-    #[error("cannot ask cargo about the workspace")]
+    #[error("cannot run `cargo metadata`")]
     Cargo(#[from] CommandError),
-    #[error("cannot read what cargo says about the workspace")]
+    #[error("cannot parse the output of `cargo metadata`")]
     Json(#[from] serde_json::Error),
-    #[error("cargo does not tell the workspace's target directory")]
+    #[error("`cargo metadata` does not name the workspace's root and target directory")]
     NoTargetDirectory,
 }
 
@@ -58,7 +58,7 @@ impl Workspace {
         &self.rig
     }
 
-    /// `cargo SUBCOMMAND` at the root of the workspace.
+    /// Returns the command `cargo SUBCOMMAND`, to be run at the root of the workspace.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = cargo();
         command.arg(subcommand).current_dir(&self.root);

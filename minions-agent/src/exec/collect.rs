@@ -1,4 +1,4 @@
-//! The base `exec`: start, collect, forget.
+//! The base `exec`: starts a program, collects its output, and forgets it.
 
 use super::fit::fit;
 use super::{Afterwards, ExecError, Executor, Piece, Tail};
@@ -10,21 +10,22 @@ use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::{Exec, ExecReply, ExecStart, MAX_TIMEOUT_MS, OnDisconnect, Outcome};
 use std::sync::Arc;
 
-/// Kept of each end of a stream. Both together are a whole frame: a reply could never show more.
+/// Bytes kept of the head, and of the tail, of each stream. Together they fill a frame, so a reply could not
+/// hold more.
 const KEEP: usize = MAX_FRAME_LEN / 2;
 
-/// Leaves when dropped: nobody comes back to a base exec.
+/// Leaves the exec when dropped: no client re-attaches to a base exec.
 struct Leaving(super::Handle);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        // Leaving can't be refused.
+        // Leaving is never refused.
         let _ = self.0.control(HostControl::Leave);
     }
 }
 
 impl Executor {
-    /// Runs one program to its end, and gives a reply that fits a frame.
+    /// Runs a program to its end, and returns a reply that fits a frame.
     ///
     /// Dropping the future ends the program and everything that it started.
     pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, Arc<ExecError>> {
@@ -57,7 +58,8 @@ async fn collect(mut tail: Tail, handle: &super::Handle) -> Result<ExecReply, Ex
             Piece::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
             Piece::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
             Piece::Ended(ended) => break ended,
-            // Its id is known to nobody who could take it over, and it loses nothing.
+            // No output is lost, because all of it is acknowledged here; and no client takes over, because none
+            // knows the id.
             Piece::Gap { .. } | Piece::InputTaken(_) | Piece::Complete | Piece::TakenOver => {}
         }
         let ack = HostControl::Ack { stdout: stdout.total(), stderr: stderr.total() };

@@ -1,4 +1,4 @@
-//! From a request to a running process.
+//! Launch: turns a request into a running process.
 
 use super::ExecError;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
@@ -22,8 +22,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
 
-/// What a service manager tells the agent, and only the agent: a child that believed it would
-/// answer the watchdog or take the agent's sockets for its own.
+/// Variables that a service manager sets for the agent only. A child that acted on them would answer the
+/// agent's watchdog, or take the agent's sockets for its own.
 const NOT_FOR_CHILDREN: [&str; 18] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
@@ -45,23 +45,23 @@ const NOT_FOR_CHILDREN: [&str; 18] = [
     "WATCHDOG_USEC",
 ];
 
-/// What most terminals understand.
+/// Value of `TERM` for requests that give none: most terminals understand it.
 const DEFAULT_TERM: &str = "xterm-256color";
 
-/// A running program, and our ends of its streams.
+/// A running program, and the agent's ends of its streams.
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) process: Process,
     pub(super) stdin: Option<Pipe>,
     pub(super) stdout: Pipe,
-    /// A terminal has none.
+    /// `None` for a terminal: its output is one stream.
     pub(super) stderr: Option<Pipe>,
 }
 
 /// Starts the program.
 ///
-/// On a thread of its own, because looking up and loading a program reads files, and a file system
-/// that hangs must hang this request alone. Not to be cancelled: what was started would be lost.
+/// Runs on its own thread, because looking up and loading a program reads files, and a file system that
+/// hangs must block this request only. Not cancel safe: a program that was started would be lost.
 pub(super) async fn launch(
     start: ExecStart,
     record: Record,
@@ -78,12 +78,12 @@ pub(super) async fn launch(
     Ok(Launched { process, stdin, stdout, stderr: stderr.map(pipe).transpose()? })
 }
 
-/// Our ends, which don't block.
+/// The agent's ends of the streams, opened non-blocking.
 struct Ends {
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
-    /// Whether all of them are `stdout`.
+    /// True if `stdout` is the master side of a terminal, and the only stream.
     terminal: bool,
 }
 
@@ -99,11 +99,11 @@ fn spawn(
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
     let programs = programs(start, &path, Path::new(cwd), account.as_ref())?;
     let image = image(start, &programs, environment(start, account.as_ref(), path));
-    let made = match &start.tty {
+    let opened = match &start.tty {
         Some(tty) => terminal(tty),
         None => pipes(start.stdin),
     };
-    let (ends, streams) = made.map_err(|source| ExecError::Streams(source.into()))?;
+    let (ends, streams) = opened.map_err(|source| ExecError::Streams(source.into()))?;
     let setup = Setup {
         streams,
         image: image.map_err(|_| ExecError::Nul)?,
@@ -112,6 +112,7 @@ fn spawn(
         account,
         cwd: CString::new(cwd).unwrap_or_default(),
         nice: defaults.nice,
+        default_policy: defaults.default_policy,
         oom_score_adj: defaults.oom_score_adj.map(|score| score.to_string()),
     };
     let limits = Limits {
@@ -122,13 +123,15 @@ fn spawn(
     let cgroup = cgroups.begin(&record, limits)?;
     match Started::spawn(&setup, cgroup, record, limits.first().is_some()) {
         Ok(started) => Ok((started, ends)),
-        Err(error) => Err(refused(start, &programs, error)),
+        Err(error) => Err(start_error(start, &programs, error)),
     }
 }
 
-/// Files that can be the program, at least one. Another user sees other files than the agent: directories that are
-/// closed to that user, and directories of that user's that are closed to root (FUSE, NFS). So the new process itself
-/// tries all candidates, after it has become that user.
+/// Returns the files that can be the program, at least one.
+///
+/// Another user can reach other files than the agent: directories may be closed to that user, and that user's
+/// directories may be closed to root (FUSE, NFS). So the new process itself tries all candidates, after it has
+/// switched to the user.
 fn programs(
     start: &ExecStart,
     path: &OsStr,
@@ -143,7 +146,10 @@ fn programs(
     }
 }
 
-/// Validation has refused strings with a NUL, and the guest's own files have none.
+/// Converts the program, its arguments and its environment to C strings.
+///
+/// A NUL byte is an error, but not expected: validation refuses it in requests, and the guest's own files and
+/// variables contain none.
 fn image(
     start: &ExecStart,
     programs: &[PathBuf],
@@ -160,14 +166,15 @@ fn image(
     Ok(Image::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
 }
 
-/// The agent's own, its user's, its terminal's, and then what was asked for.
+/// Returns the variables of the program: the agent's own, then the user's, the terminal's, and the requested ones.
+/// Later ones replace earlier ones.
 fn environment(
     start: &ExecStart,
     account: Option<&Account>,
     path: OsString,
 ) -> BTreeMap<OsString, OsString> {
     let mut variables: BTreeMap<OsString, OsString> = env::vars_os()
-        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|ours| name == ours))
+        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|private| name == private))
         .collect();
     let of_account = |account: &Account| {
         let Account { name, home, shell, .. } = account;
@@ -176,7 +183,7 @@ fn environment(
     };
     match account {
         Some(account) => variables.extend(of_account(account)),
-        // Who stays who the agent is keeps what the agent was started with.
+        // A program of the agent's own user keeps the variables that the agent was started with.
         None => {
             for (name, value) in user::of(rustix::process::geteuid()).iter().flat_map(of_account) {
                 variables.entry(name).or_insert(value);
@@ -196,7 +203,7 @@ fn pipes(stdin: bool) -> Result<(Ends, Streams), Errno> {
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
         (Some(without_blocking(ours)?), theirs)
     } else {
-        // Opened here, so that a guest without a /dev gets an error about that.
+        // Opened before the fork, so that the error of a guest without /dev is reported as such.
         (None, open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     };
     let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -208,7 +215,7 @@ fn pipes(stdin: bool) -> Result<(Ends, Streams), Errno> {
     ))
 }
 
-/// Our end only: the program's own must block, as every program expects.
+/// Makes the agent's end non-blocking. The program's end must block, as programs expect.
 fn without_blocking(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     fcntl_setfl(&fd, OFlags::NONBLOCK)?;
     Ok(fd)
@@ -221,10 +228,10 @@ fn terminal(tty: &Tty) -> Result<(Ends, Streams), Errno> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags)?;
     tcsetwinsize(&slave, winsize(tty.rows, tty.cols))?;
-    let again = |fd: &OwnedFd| {
+    let duplicate = |fd: &OwnedFd| {
         fd.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     };
-    let streams = Streams { stdin: again(&slave)?, stdout: again(&slave)?, stderr: slave };
+    let streams = Streams { stdin: duplicate(&slave)?, stdout: duplicate(&slave)?, stderr: slave };
     let stdout = without_blocking(master)?;
     Ok((Ends { stdin: None, stdout, stderr: None, terminal: true }, streams))
 }
@@ -253,12 +260,12 @@ fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
     Some((resource, Rlimit { current: Some(limit), maximum: Some(limit) }))
 }
 
-/// Says why no program was started. Which candidate was meant is looked up once more, for the message only.
-fn refused(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
+/// Returns the reason why no program was started. For the message, looks again for a candidate that exists.
+fn start_error(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
     let (step, source) = Step::of(error);
-    let there = programs.iter().find(|path| path.is_file());
-    let meant = there.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
-    let path = meant.display().to_string();
+    let existing = programs.iter().find(|path| path.is_file());
+    let program = existing.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
+    let path = program.display().to_string();
     match (step, Errno::from_io_error(&source)) {
         (Step::Cwd, _) => {
             ExecError::Cwd { path: start.cwd.clone().unwrap_or_else(|| "/".into()), source }
@@ -268,9 +275,9 @@ fn refused(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecErr
         }
         (Step::Limits, _) => ExecError::Limits(source),
         (Step::Streams | Step::Session | Step::Terminal, _) => ExecError::Streams(source),
-        // A file that is there lacks something that it needs.
-        (Step::Exec, Some(Errno::NOENT)) if there.is_some() => {
-            ExecError::NoInterpreter { path, missing: missing_interpreter(meant), source }
+        // The file exists, so the kernel did not find its interpreter.
+        (Step::Exec, Some(Errno::NOENT)) if existing.is_some() => {
+            ExecError::NoInterpreter { path, missing: missing_interpreter(program), source }
         }
         (Step::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
             ExecError::NotFound { command: start.command.clone() }

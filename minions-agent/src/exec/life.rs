@@ -13,20 +13,20 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-/// What a program is run with, beside its exec.
+/// A started program with its exec and everything needed until its end.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) exec: Arc<Exec>,
     pub(super) process: Process,
     pub(super) pump: Pump,
-    /// Where its size can be changed.
+    /// The program's terminal, for changes of its size.
     pub(super) terminal: Option<Pipe>,
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
 }
 
 impl Life {
-    /// Runs it to its end, and says in the exec how that was.
+    /// Runs the program to its end, and records its outcome in the exec.
     pub(super) async fn run(mut self) {
         let watch = watch(&self.exec, &mut self.process, &self.terminal, self.timeout, self.grace);
         let outcome = self.pump.while_doing(watch).await;
@@ -35,20 +35,20 @@ impl Life {
         let ended = match outcome {
             Ok((outcome, end)) => Ended { outcome, usage: usage(&end, wall_ms) },
             Err(error) => {
-                let reason = format!("its end can't be waited for: {error}");
+                let reason = format!("the agent cannot wait for the program: {error}");
                 let usage = Usage { wall_ms, ..Usage::default() };
                 Ended { outcome: Outcome::Lost { reason }, usage }
             }
         };
         let (left, empty) = self.process.release();
         self.exec.finish(ended, left);
-        // The client first: making a control group ready for another program takes a moment.
+        // Let the client's stream run first: preparing a control group for another program takes time.
         yield_now().await;
         drop(empty);
     }
 }
 
-/// Waits for the end, or brings it about: when time is up, or when nobody wants it any more.
+/// Waits for the end, and carries out orders. Ends the program at its time limit, or when ordered to.
 async fn watch(
     exec: &Exec,
     process: &mut Process,
@@ -56,7 +56,7 @@ async fn watch(
     timeout: Option<Duration>,
     grace: Duration,
 ) -> io::Result<(Outcome, End)> {
-    // A limit that no clock reaches is none.
+    // A limit beyond the clock's range never applies.
     let deadline = timeout.and_then(|timeout| exec.started.checked_add(timeout));
     loop {
         let orders = exec.take_orders();
@@ -64,7 +64,7 @@ async fn watch(
             process.signal(process::signal::of(signal));
         }
         if let (Some((rows, cols)), Some(terminal)) = (orders.size, terminal) {
-            // A terminal that nobody has open any more has no size.
+            // Fails once no process has the terminal open.
             let _ = terminal.resize(rows, cols);
         }
         if orders.end {

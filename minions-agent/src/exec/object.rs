@@ -1,4 +1,4 @@
-//! An exec: what its program, its client and everybody who asks share.
+//! An exec: the state shared by its program, its client, and all other callers.
 //!
 //! ```text
 //!              attach                    connection breaks
@@ -7,8 +7,8 @@
 //!                          └── leave ───────────────────────────────────────────┘
 //! ```
 //!
-//! While the client is *here* or *away*, output that it lacks is kept and the program waits if there
-//! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it go on by itself.
+//! While the client is *here* or *away*, output that it lacks is kept, and the program waits if there
+//! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it run on without a client.
 
 use super::input::Input;
 use super::process::signal::of as raw_signal;
@@ -28,16 +28,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-/// Input that may be there without the program having taken it.
+/// Limit of input that has arrived and that the program has not taken yet, in bytes.
 pub(super) const STDIN_WINDOW: usize = 256 * 1024;
 
-/// How often to look whether what was left behind is gone: nothing tells us.
+/// Poll interval while waiting for leftover processes to end: there is no notification.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Signals that may wait for delivery. They are delivered at once; more than this is a flood.
+/// Limit of signals that wait for delivery. Signals are delivered at once, so more than this is a flood.
 const MAX_SIGNALS: usize = 64;
 
-/// One exec.
+/// A started program, with its output, its input and its client.
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(super) id: ExecId,
@@ -46,11 +46,11 @@ pub(crate) struct Exec {
     pub(super) on_disconnect: OnDisconnect,
     pub(super) started: Instant,
     state: Mutex<State>,
-    /// For its readers: something has changed.
+    /// Notifies the exec's readers of any change.
     pub(super) news: watch::Sender<()>,
-    /// For whoever moves its bytes: there may be room, or input.
+    /// Notifies the pump that there may be room for output, or input to write.
     pub(super) moved: Notify,
-    /// For whoever watches over its process.
+    /// Notifies the task that owns the process of new orders.
     pub(super) ordered: Notify,
 }
 
@@ -60,17 +60,17 @@ pub(super) struct State {
     pub(super) stderr: Ring,
     pub(super) input: Input,
     client: Client,
-    /// Which attachment is the client's: the newest.
+    /// Number of the client's attachment: the newest one with the role `control`.
     holder: u64,
     orders: Orders,
-    /// Whether the process has been told to end.
+    /// True once the process is being told to end.
     end_requested: bool,
     ended: Option<Ended>,
-    /// What it left running is in there.
+    /// Control group of the processes that outlived the program.
     leftover: Option<Cgroup>,
 }
 
-/// Where the client is.
+/// Presence of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
     Here,
@@ -78,7 +78,7 @@ enum Client {
     Gone,
 }
 
-/// What the process is to be told.
+/// Orders for the process that have not been carried out.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     pub(super) signals: VecDeque<Signal>,
@@ -86,18 +86,18 @@ pub(super) struct Orders {
     pub(super) end: bool,
 }
 
-/// Why somebody can't attach, or tell it something.
+/// Reason why an attach, input, or an order is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecRefusal {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("it has ended")]
+    #[error("the exec has ended")]
     Ended,
-    #[error("{MAX_SIGNALS} signals wait for their delivery")]
+    #[error("{MAX_SIGNALS} signals are already waiting for delivery")]
     TooManySignals,
     #[error("more input than the window allows")]
     Window,
-    #[error("input behind the input's end")]
+    #[error("input after the end of the input")]
     InputClosed,
 }
 
@@ -105,14 +105,14 @@ impl Exec {
     pub(super) fn new(id: ExecId, pid: u32, start: &ExecStart) -> Self {
         let closed = !start.stdin;
         let input = Input { closed, refused: closed, ..Input::default() };
-        // Whoever started it attaches next.
+        // The client that started it attaches next.
         let client = Client::Away { since: Instant::now() };
         let shown = Shown::of(start);
         Self::made(id, pid, shown, start.on_disconnect, State::new(input, client))
     }
 
-    /// A program that an earlier agent started, and that runs on in `cgroup`. What is known of it is its
-    /// end for this agent: it is lost.
+    /// Returns the exec of a program that an earlier agent started and that still runs in `cgroup`. Its outcome
+    /// is `lost`: its output and its end are not known to this agent.
     pub(super) fn lost(id: ExecId, record: Option<&Record>, cgroup: Cgroup, reason: &str) -> Self {
         let input = Input { closed: true, refused: true, ..Input::default() };
         let mut state = State::new(input, Client::Gone);
@@ -147,12 +147,14 @@ impl Exec {
         }
     }
 
-    /// Never held over an await.
+    /// Locks the state. The guard must not be held across an await.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a stream to it, whose output begins at these offsets.
+    /// Opens a stream to the exec. Its output begins at these offsets, or at the oldest bytes that are kept.
+    ///
+    /// Refuses an offset beyond the end of the output.
     pub(super) fn attach(
         self: &Arc<Self>,
         role: Role,
@@ -161,7 +163,7 @@ impl Exec {
         created: bool,
     ) -> Result<(ExecAttached, Tail), ExecRefusal> {
         let mut state = self.state();
-        // What an earlier agent's program wrote is gone, so any offset is behind its end.
+        // The length of output that went to an earlier agent is unknown: accept any offset.
         let is_lost = state.is_lost();
         let stdout = begin("stdout", stdout, &state.stdout, is_lost)?;
         let stderr = begin("stderr", stderr, &state.stderr, is_lost)?;
@@ -170,7 +172,8 @@ impl Exec {
                 state.stdout.acknowledge(stdout);
                 state.stderr.acknowledge(stderr);
                 state.holder += 1;
-                // What its end has settled stays settled.
+                // A client that is gone has ordered the program's end, unless that is detached. Attaching
+                // does not undo this.
                 if state.client != Client::Gone || self.on_disconnect == OnDisconnect::Detach {
                     state.client = Client::Here;
                 }
@@ -198,10 +201,10 @@ impl Exec {
         Ok((attached, tail))
     }
 
-    /// The client of an attachment goes: for good, or because its connection broke.
+    /// Ends an attachment: `for_good` if its client left, otherwise because its connection broke.
     pub(super) fn detach(&self, holder: u64, for_good: bool) {
         let mut state = self.state();
-        // Another one has taken over.
+        // Another attachment has taken over, or the client is already gone.
         if state.holder != holder || state.client == Client::Gone {
             return;
         }
@@ -219,7 +222,8 @@ impl Exec {
         state.orders.end |= self.on_disconnect == OnDisconnect::Kill;
     }
 
-    /// Notices that the client doesn't come back. When to look again, if it may.
+    /// Marks an absent client as gone once its re-attach grace period has passed. Until then, returns the
+    /// time of the next check.
     pub(super) fn expire(&self) -> Option<Instant> {
         let mut state = self.state();
         let Client::Away { since } = state.client else { return None };
@@ -239,7 +243,7 @@ impl Exec {
         self.ordered.notify_one();
     }
 
-    /// The client has this much output.
+    /// Records that the client has all output before these offsets.
     pub(super) fn acknowledge(&self, holder: u64, stdout: u64, stderr: u64) {
         let mut state = self.state();
         if state.holder == holder {
@@ -249,7 +253,7 @@ impl Exec {
         }
     }
 
-    /// More input; nothing of it is its end.
+    /// Appends input for the program; an empty slice ends the input.
     pub(super) fn push_input(&self, holder: u64, bytes: &[u8]) -> Result<(), ExecRefusal> {
         let mut state = self.state();
         if state.holder != holder {
@@ -260,7 +264,7 @@ impl Exec {
         if bytes.is_empty() {
             input.closed = true;
         } else if input.closed {
-            // A program without input, or one that has ended, takes whatever comes.
+            // Input for a program that takes none, or that has ended, is accepted and dropped.
             if !input.refused && !ended {
                 return Err(ExecRefusal::InputClosed);
             }
@@ -278,13 +282,13 @@ impl Exec {
         Ok(())
     }
 
-    /// Sends it a signal.
+    /// Queues a signal for the process. A lost program's remaining processes get it immediately.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), ExecRefusal> {
         let mut state = self.state();
         if state.is_lost() {
             let left = state.leftover.as_ref();
-            let told = left.map(|left| left.signal(raw_signal(signal))).unwrap_or_default();
-            return if told.is_empty() { Err(ExecRefusal::Ended) } else { Ok(()) };
+            let signalled = left.map(|left| left.signal(raw_signal(signal))).unwrap_or_default();
+            return if signalled.is_empty() { Err(ExecRefusal::Ended) } else { Ok(()) };
         }
         if state.ended.is_some() {
             return Err(ExecRefusal::Ended);
@@ -298,18 +302,18 @@ impl Exec {
         Ok(())
     }
 
-    /// Whether this attachment is the client's still.
+    /// Reports whether this attachment is still the client's.
     pub(super) fn is_held_by(&self, holder: u64) -> bool {
         self.state().holder == holder
     }
 
-    /// Its terminal has another size.
+    /// Orders a new size for the terminal.
     pub(super) fn resize(&self, rows: u16, cols: u16) {
         self.state().orders.size = Some((rows, cols));
         self.ordered.notify_one();
     }
 
-    /// It shall end, whoever is there; what it left behind too.
+    /// Orders the program's end, even if a client is attached, and kills leftover processes.
     pub(super) fn end(&self) {
         let mut state = self.state();
         state.client = Client::Gone;
@@ -321,14 +325,14 @@ impl Exec {
         self.notify_all();
     }
 
-    /// What there is to be told.
+    /// Takes the pending orders; an order to end remains.
     pub(super) fn take_orders(&self) -> Orders {
         let mut state = self.state();
         let end = state.orders.end;
         Orders { end, ..std::mem::take(&mut state.orders) }
     }
 
-    /// Its program wrote this.
+    /// Appends output of the program.
     pub(super) fn wrote(&self, stream: OutputStream, bytes: &[u8]) {
         let mut state = self.state();
         state.ring_mut(stream).push(bytes);
@@ -336,7 +340,7 @@ impl Exec {
         self.news.send_replace(());
     }
 
-    /// It is over; everything that it wrote was pushed.
+    /// Records the end of the program, after all of its output was appended.
     pub(super) fn finish(&self, ended: Ended, leftover: Option<Cgroup>) {
         let mut state = self.state();
         state.stdout.finish();
@@ -348,13 +352,13 @@ impl Exec {
         self.notify_all();
     }
 
-    /// Notes that its process is being told to end.
+    /// Records that the process is being told to end.
     pub(super) fn request_end(&self) {
         self.state().end_requested = true;
         self.news.send_replace(());
     }
 
-    /// Waits for its end, no longer than `patience`; returns whether it has ended. Cancel safe.
+    /// Waits up to `patience` for the end; returns whether the exec has ended. Cancel safe.
     pub(super) async fn ended_within(&self, patience: Duration) -> bool {
         let mut news = self.news.subscribe();
         let ended = news.wait_for(|()| self.state().ended.is_some());
@@ -362,12 +366,12 @@ impl Exec {
         tokio::time::timeout(patience, ended).await.is_ok()
     }
 
-    /// How many processes run on that it left behind, its end notwithstanding.
+    /// Returns the number of processes that outlived the program and still run, or `None` without any.
     pub(super) fn left_running(&self) -> Option<u64> {
         self.state().left_running()
     }
 
-    /// Waits until nothing that it left behind runs, no longer than `patience`. Cancel safe.
+    /// Waits up to `patience` until no leftover process runs. Cancel safe.
     pub(super) async fn left_within(&self, patience: Duration) {
         let until = Instant::now() + patience;
         while self.left_running().is_some() && Instant::now() < until {
@@ -375,7 +379,7 @@ impl Exec {
         }
     }
 
-    /// Drops what is kept of its output.
+    /// Drops the output that is kept.
     pub(super) fn forget_output(&self) {
         let mut state = self.state();
         state.stdout.forget();
@@ -409,18 +413,19 @@ impl Exec {
         }
     }
 
-    /// Bytes of output that it keeps.
+    /// Returns the memory that is used by kept output, in bytes.
     pub(super) fn memory(&self) -> usize {
         let state = self.state();
         state.stdout.memory() + state.stderr.memory()
     }
 }
 
-/// The first offset that a stream sends: what was asked for, or the oldest that there is.
-fn begin(field: &str, asked: Option<u64>, ring: &Ring, is_lost: bool) -> Result<u64, Invalid> {
-    match asked {
+/// Returns the first offset that a stream sends: the requested one, or the oldest that is kept.
+fn begin(field: &str, requested: Option<u64>, ring: &Ring, is_lost: bool) -> Result<u64, Invalid> {
+    match requested {
         Some(offset) if offset > ring.end() && !is_lost => {
-            let reason = format!("is {offset}: the program has written {} bytes", ring.end());
+            let reason =
+                format!("is {offset}, but the program has written only {} bytes", ring.end());
             Err(Invalid::new(field, reason))
         }
         Some(offset) => Ok(offset),
@@ -449,9 +454,9 @@ impl State {
 
     fn left_running(&mut self) -> Option<u64> {
         let left = self.leftover.take_if(|left| !left.is_alive());
-        // Removed with its directory.
+        // Dropping the group removes its directory, or returns it to the pool.
         drop(left);
-        // Groups that the program made within its own count as one process.
+        // Processes in subgroups are not counted; where there are no others, report one.
         self.leftover.as_ref().map(|left| left.processes().max(1))
     }
 
@@ -469,12 +474,12 @@ impl State {
         }
     }
 
-    /// Whether output that the client lacks must be kept.
+    /// Reports whether output that the client lacks must be kept.
     pub(super) fn holds(&self) -> bool {
         self.client != Client::Gone
     }
 
-    /// The attachment that is the client's.
+    /// Returns the number of the client's attachment.
     pub(super) fn holder(&self) -> u64 {
         self.holder
     }

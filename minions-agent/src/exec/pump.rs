@@ -1,4 +1,4 @@
-//! A program's bytes: from its pipes into the exec's rings, from the exec's input into its pipe.
+//! Pump: moves a program's output from its pipes to the exec's rings, and input from the exec to its pipe.
 
 use super::object::Exec;
 use super::pipe::{Pipe, Read};
@@ -7,38 +7,38 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-/// Bytes a read: what a pipe holds.
+/// Bytes per read: the capacity of a pipe.
 const READ_LEN: usize = 64 * 1024;
 
-/// After the program's end, for others that still hold its pipes to close them.
+/// Time after the program's end in which other processes that still hold its pipes may close them.
 const DRAIN: Duration = Duration::from_millis(100);
 
-/// All three pipes of a program, or its terminal.
+/// The pipes of a program, or its terminal, and the exec that they belong to.
 #[derive(Debug)]
 pub(super) struct Pump {
     exec: Arc<Exec>,
     stdin: Option<Pipe>,
     stdout: Source,
     stderr: Source,
-    /// Whether the end of the input is a character.
+    /// True for a terminal, where a character marks the end of the input.
     terminal: bool,
-    /// Whether the program's input ended in the middle of a line: a terminal then takes its first
-    /// end-of-input character for the line's end.
+    /// True if the last byte of input was not a newline: a terminal then takes the first end-of-input
+    /// character for the end of the line.
     mid_line: bool,
     scratch: Vec<u8>,
 }
 
-/// Where output comes from.
+/// Source of one output stream.
 #[derive(Debug)]
 struct Source {
     stream: OutputStream,
     /// `None` once it has ended.
     pipe: Option<Pipe>,
-    /// What was in it when the program ended.
+    /// Bytes that were in the pipe when the program ended, and have not been read.
     owed: u64,
 }
 
-/// What can be done.
+/// Next action of the pump.
 enum Ready {
     Read(OutputStream),
     Write,
@@ -68,7 +68,7 @@ impl Pump {
     pub(super) async fn while_doing<W: Future>(&mut self, work: W) -> W::Output {
         tokio::pin!(work);
         loop {
-            // Not biased: a program that never stops writing must not hide its own end.
+            // Not `biased`: a program that never stops writing must not delay the detection of its end.
             tokio::select! {
                 done = &mut work => return done,
                 () = self.step() => {}
@@ -76,14 +76,14 @@ impl Pump {
         }
     }
 
-    /// After the program's end: reads what it wrote, however long its reader takes, and what others
-    /// write within [`DRAIN`].
+    /// Reads the rest of the output, after the program's end: all that the program wrote, however long the
+    /// reader takes, and what other processes write within [`DRAIN`].
     pub(super) async fn drain(&mut self) {
         self.stdin = None;
         self.stdout.note_owed();
         self.stderr.note_owed();
         while self.stdout.still_owes() || self.stderr.still_owes() {
-            // Nothing tells us when somebody else reads the pipe, as a program can its own.
+            // Another process may read the pipe as well, and there is no notification of that.
             let _ = timeout(DRAIN, self.step()).await;
         }
         let mut until = Instant::now() + DRAIN;
@@ -91,7 +91,7 @@ impl Pump {
             if self.is_full() {
                 let since = Instant::now();
                 self.step().await;
-                // Waiting for the reader is not waiting for others.
+                // Time spent waiting for the reader does not count.
                 until += since.elapsed();
             } else if timeout_at(until, self.step()).await.is_err() {
                 return;
@@ -104,7 +104,7 @@ impl Pump {
         (!self.stdout.is_open() || stdout == 0) && (!self.stderr.is_open() || stderr == 0)
     }
 
-    /// Room in both rings, and whether there is something for the program.
+    /// Returns the room in both rings, and whether there is input, or its end, for the program.
     fn room(&self) -> (usize, usize, bool) {
         let state = self.exec.state();
         let hold = state.holds();
@@ -112,9 +112,9 @@ impl Pump {
         (state.stdout.room(hold), state.stderr.room(hold), input)
     }
 
-    /// Waits until something can be moved, and moves it; or until there may be more room.
+    /// Waits until bytes can be moved, and moves them, or until the room may have changed.
     ///
-    /// Cancel safe: nothing is awaited once something was read.
+    /// Cancel safe: there is no await after a read or a write.
     async fn step(&mut self) {
         let look_again = self.exec.expire();
         let (stdout_room, stderr_room, input) = self.room();
@@ -145,7 +145,7 @@ impl Pump {
         let Some(pipe) = &self.stdin else { return };
         let mut state = self.exec.state();
         if state.input.is_empty() {
-            // Closed, or we would not be here.
+            // The input is closed; otherwise the pump would not write.
             if !self.terminal || self.end_terminal_input(pipe) {
                 self.stdin = None;
             }
@@ -170,7 +170,7 @@ impl Pump {
         self.exec.news.send_replace(());
     }
 
-    /// Whether it went.
+    /// Writes the end-of-input character. Returns false if there was no room for it.
     fn end_terminal_input(&self, pipe: &Pipe) -> bool {
         let end = [pipe.end_of_input(); 2];
         let times = if self.mid_line { 2 } else { 1 };
@@ -238,13 +238,13 @@ mod tests {
     use std::task::Poll;
 
     #[tokio::test(start_paused = true)]
-    async fn what_somebody_else_took_from_the_pipe_is_not_waited_for() {
+    async fn bytes_that_another_process_read_from_the_pipe_are_not_waited_for() {
         let exec = Arc::new(Exec::new("robbed".parse().unwrap(), 1, &ExecStart::default()));
         let (_, client) = exec.attach(Role::Control, None, None, true).unwrap();
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
         let thief = ours.try_clone().unwrap();
         rustix::io::write(&theirs, b"loot").unwrap();
-        // The client reads nothing yet, so neither does the pump.
+        // The client reads nothing yet, so the pump does not read either.
         exec.wrote(OutputStream::Stdout, &vec![0; CAPACITY]);
         let mut pump = Pump::new(Arc::clone(&exec), None, Pipe::new(ours).unwrap(), None);
         let mut drained = Box::pin(pump.drain());

@@ -1,14 +1,15 @@
-//! What is told of a program, in lists and to the next agent.
+//! Description of a program, for lists and for the next agent.
 
 use super::process::Record;
 use minions_proto::message::ExecStart;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Of a command line that is shown: enough to recognise it.
+/// Longest part of a command, an argument or a user that is shown, in bytes: enough to recognise it.
 const MAX_SHOWN: usize = 256;
+/// Limit of arguments that are shown.
 const MAX_SHOWN_ARGS: usize = 64;
 
-/// What lists show of its request.
+/// The parts of a request that lists show, each truncated.
 #[derive(Debug)]
 pub(super) struct Shown {
     pub(super) command: String,
@@ -27,7 +28,7 @@ impl Shown {
         }
     }
 
-    /// What another agent has recorded, or any root program in its name.
+    /// Truncates a record again: it may come from another agent version, or from any program of root's.
     pub(super) fn recorded(record: &Record) -> Self {
         Self {
             command: cut(&record.command),
@@ -37,7 +38,7 @@ impl Shown {
         }
     }
 
-    /// Of a program that nothing is known of.
+    /// Returns the description of a program without a record.
     pub(super) fn unknown() -> Self {
         Self { command: "?".to_owned(), args: Vec::new(), user: None, tty: false }
     }
@@ -48,7 +49,7 @@ fn cut(text: &str) -> String {
     if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
 }
 
-/// Milliseconds since the guest's boot.
+/// Returns the milliseconds since the guest's boot.
 pub(super) fn boot_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let (seconds, nanoseconds) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));

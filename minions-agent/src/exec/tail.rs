@@ -1,4 +1,4 @@
-//! One stream's view of an exec: what comes next for it.
+//! Position of one stream in an exec, and the messages that are due on it.
 
 use super::object::{Exec, ExecRefusal, State};
 use bytes::BytesMut;
@@ -7,40 +7,40 @@ use minions_proto::message::ExecAttached;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Input that the program took since the last ack, after which the next one is due.
+/// Bytes of input that the program takes until the next ack is due.
 const ACK_AFTER: u64 = 64 * 1024;
 
 const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 
-/// What comes next.
+/// Next event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// So many bytes of output; they were appended to the buffer.
+    /// Output: the number of bytes that were appended to the buffer.
     Output(OutputStream, usize),
-    /// Output that is lost.
+    /// Output that was dropped before this stream had read it.
     Gap { stream: OutputStream, from: u64, to: u64 },
     /// The program has taken its input up to this offset.
     InputTaken(u64),
-    /// It has ended, and all of its output came.
+    /// The program has ended, and all of its output has been read.
     Ended(Ended),
-    /// All of its output came that was there when the stream began.
+    /// All output that existed when the snapshot began has been read.
     Complete,
-    /// Another stream is the client now.
+    /// Another stream has become the client's.
     TakenOver,
 }
 
-/// A stream's place in an exec. Dropping the client's one means that its connection broke.
+/// Position of a stream in an exec. Dropping the client's tail counts as a broken connection.
 #[derive(Debug)]
 pub(crate) struct Tail {
     exec: Arc<Exec>,
     news: watch::Receiver<()>,
-    /// Offsets of the next bytes.
+    /// Offsets of the next bytes to read, of standard output and of standard error.
     next: [u64; 2],
-    /// Which stream is looked at first: they take turns.
+    /// Index of the output that is checked first: they take turns.
     turn: usize,
-    /// Whose client this is, if it is one.
+    /// Number of the attachment, if this stream is the client's.
     holder: Option<u64>,
-    /// Where a snapshot ends.
+    /// End offsets of a snapshot.
     until: Option<[u64; 2]>,
     input_acked: u64,
 }
@@ -57,7 +57,7 @@ impl Tail {
         Self { exec, news, next, turn: 0, holder, until, input_acked: attached.stdin_acked }
     }
 
-    /// Waits for what comes next. Output is appended to `buffer`.
+    /// Waits for the next event. Output is appended to `buffer`.
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self, buffer: &mut BytesMut) -> Piece {
@@ -66,7 +66,7 @@ impl Tail {
             if let Some(piece) = self.look(buffer) {
                 return piece;
             }
-            // The sender lives as long as the exec that we hold.
+            // The sender lives as long as the exec, which this value holds.
             let _ = self.news.changed().await;
         }
     }
@@ -123,13 +123,13 @@ impl Tail {
         Some(Piece::InputTaken(taken))
     }
 
-    /// The host's half of the stream, for while somebody waits for what comes next.
+    /// Returns the host's direction of the stream, for use while [`next`](Self::next) waits.
     pub(crate) fn handle(&self) -> Handle {
         Handle { exec: Arc::clone(&self.exec), holder: self.holder }
     }
 }
 
-/// What a host may do on a stream. Only the client has a say.
+/// The host's direction of a stream. Only the client's stream has an effect on the program.
 #[derive(Debug)]
 pub(crate) struct Handle {
     exec: Arc<Exec>,
@@ -137,7 +137,7 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// What it said on the control channel.
+    /// Carries out a message of the control channel.
     pub(crate) fn control(&self, control: HostControl) -> Result<(), ExecRefusal> {
         let Some(holder) = self.holder.filter(|holder| self.exec.is_held_by(*holder)) else {
             return Ok(());
@@ -152,7 +152,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Input for the program; an empty slice is its end.
+    /// Passes input on to the program; an empty slice ends the input.
     pub(crate) fn input(&self, bytes: &[u8]) -> Result<(), ExecRefusal> {
         self.holder.map_or(Ok(()), |holder| self.exec.push_input(holder, bytes))
     }
@@ -172,19 +172,19 @@ mod tests {
     use minions_proto::message::{ExecStart, Role, Signal};
 
     #[tokio::test]
-    async fn who_was_taken_over_has_no_say_any_more() {
+    async fn a_stream_that_was_taken_over_has_no_effect_any_more() {
         let exec = Arc::new(Exec::new("taken".parse().unwrap(), 1, &ExecStart::default()));
         let attach = || exec.attach(Role::Control, None, None, false).unwrap().1;
         let (first, second) = (attach(), attach());
         let (stale, client) = (first.handle(), second.handle());
-        let say = |handle: &Handle| {
+        let control = |handle: &Handle| {
             handle.control(HostControl::Resize { rows: 1, cols: 1 }).unwrap();
             let signal = Signal::from_number(15).unwrap();
             handle.control(HostControl::Signal { signal }).unwrap();
             let orders = exec.take_orders();
             (orders.size, orders.signals.len())
         };
-        assert_eq!(say(&stale), (None, 0));
-        assert_eq!(say(&client), (Some((1, 1)), 1));
+        assert_eq!(control(&stale), (None, 0));
+        assert_eq!(control(&client), (Some((1, 1)), 1));
     }
 }

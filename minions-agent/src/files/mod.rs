@@ -1,21 +1,21 @@
 //! Files of the guest, also in directories that other users may change.
 //!
-//! The agent is root, so a path is an order to root. Whoever may change a directory on that path may
-//! try to turn the order to another file: by a link, by a file made beforehand, by an exchange between
-//! two system calls. So a path is resolved once, one directory at a time, into a [`Place`]: an open
-//! directory and a name in it. Everything else is done relative to that directory.
+//! The agent is root, and a path is a request to root. A user who may change a directory on that path may
+//! try to redirect the request to another file: with a link, with a file created in advance, or with an
+//! exchange between two system calls. So a path is resolved once, one directory at a time, into a
+//! [`Place`]: an open directory and a name in it. Everything else is relative to that directory.
 //!
 //! ```text
 //!  path ─▶ Walk: opens one directory after the other ─▶ Place: directory + name ─┬─▶ present
-//!           follows a link only if root alone made it                            ├─▶ replace
+//!           follows only links that root alone can have created                  ├─▶ replace
 //!                                                                                └─▶ open_to_append
 //! ```
 //!
 //! # Layout
 //!
-//! * `directory`: an open directory, and who may change its entries.
-//! * `resolve`: from a path to a [`Place`].
-//! * `place`: what is done with a name in a directory.
+//! * `directory`: an open directory, and the users that may change its entries.
+//! * `resolve`: resolution of a path to a [`Place`].
+//! * `place`: operations on a name in a directory.
 
 mod directory;
 mod place;

@@ -1,4 +1,4 @@
-//! A name in an open directory, and what is done with it.
+//! A name in an open directory, and the operations on it.
 
 use super::directory::{Directory, is_ours};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, renameat, unlinkat};
@@ -9,15 +9,15 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, fchown};
 
-/// Attempts to find a name that is free, or to open a file that others remove and make meanwhile.
+/// Attempts to find a free name, or to open a file that other processes remove and create at the same time.
 const ATTEMPTS: usize = 16;
 
-/// A file's attributes besides its content.
+/// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attributes {
     /// Permission bits.
     pub(crate) mode: u32,
-    /// User and group; `None`: ours.
+    /// User and group; `None`: the agent's own.
     pub(crate) owner: Option<(u32, u32)>,
 }
 
@@ -33,7 +33,7 @@ impl Place {
         Self { directory, name }
     }
 
-    /// The file of that name, if there is one. A link is not followed.
+    /// Returns the status of the file of that name, if there is one. A link is not followed.
     pub(crate) fn present(&self) -> io::Result<Option<Stat>> {
         match self.directory.look(&self.name) {
             Ok(stat) => Ok(Some(stat)),
@@ -42,40 +42,40 @@ impl Place {
         }
     }
 
-    /// Whether nobody but root had a say in a file's owner, mode and content.
+    /// Reports whether root alone determined the owner, mode and content of `file`.
     ///
-    /// A file of root's in somebody's own directory was put there by that user. Where everybody may
-    /// write, another name of a file of root's may have been (a hard link).
+    /// A file of root in a directory of another user may have been moved there by that user. In a directory that others
+    /// can write to, it may be a hard link, created by another user, to a different file of root.
     pub(crate) fn trusts(&self, file: &Stat) -> bool {
         is_ours(file.st_uid)
             && self.directory.is_ours()
             && (self.directory.is_closed() || file.st_nlink == 1)
     }
 
-    /// Whether `file` is root's and not one that a user has given another name (a hard link).
+    /// Reports whether `file` belongs to root and cannot be a hard link created by another user.
     pub(crate) fn may_be_appended_to(&self, file: &Stat) -> bool {
         is_ours(file.st_uid) && (self.directory.is_closed() || file.st_nlink == 1)
     }
 
-    /// Puts a file with `content` there, in place of whatever has this name: even after a power cut it is
-    /// the old one or the new one. On failure nothing has changed, and nothing is left behind.
+    /// Replaces whatever has this name by a file with `content`. Even after a power cut, the name has either the
+    /// old or the new file. On failure nothing has changed, and no temporary file remains.
     pub(crate) fn replace(&self, content: &[u8], attributes: Attributes) -> io::Result<()> {
         let mut temporary = Temporary::make(&self.directory)?;
         temporary.file.write_all(content)?;
         if let Some((user, group)) = attributes.owner {
             fchown(&temporary.file, Some(user), Some(group))?;
         }
-        // After the owner: a change of owner takes set-user-id away.
+        // After the owner: a change of owner clears set-user-id.
         temporary.file.set_permissions(Permissions::from_mode(attributes.mode))?;
         temporary.file.sync_all()?;
         temporary.become_file(&self.name)?;
         self.directory.sync()
     }
 
-    /// Opens the file of that name for appending, or makes it. To be looked at (`fstat`) before it is
-    /// written to: others may have put another one there since it was last seen.
+    /// Opens the file of that name for appending, or creates it. The caller must check it with `fstat` before
+    /// writing: another process may have replaced it since [`present`](Self::present).
     pub(crate) fn open_to_append(&self, mode: u32) -> io::Result<File> {
-        // Without a controlling terminal, and without waiting for a pipe's reader.
+        // Do not acquire a controlling terminal, and do not wait for a pipe's reader.
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let flags = flags | OFlags::NOCTTY | OFlags::NONBLOCK;
         let new = flags | OFlags::CREATE | OFlags::EXCL;
@@ -93,12 +93,12 @@ impl Place {
     }
 }
 
-/// Whether it is neither a directory nor a link, device, socket or pipe.
+/// Reports whether `file` is a regular file: not a directory, link, device, socket or pipe.
 pub(crate) fn is_regular(file: &Stat) -> bool {
     FileType::from_raw_mode(file.st_mode) == FileType::RegularFile
 }
 
-/// A new file that nobody else can open, removed when it is dropped.
+/// New file with mode 0600 and a random name, removed on drop.
 struct Temporary<'a> {
     directory: &'a Directory,
     name: OsString,
@@ -110,7 +110,7 @@ impl<'a> Temporary<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let own = Mode::RUSR | Mode::WUSR;
         for _ in 0..ATTEMPTS {
-            // Not to be guessed: whoever may write there could take all names.
+            // Unpredictable: a user who can write there could occupy all names in advance.
             let random = RandomState::new().build_hasher().finish();
             let name = OsString::from(format!(".minions-{random:016x}"));
             match openat(directory, &name, flags | OFlags::CLOEXEC, own) {
@@ -123,7 +123,7 @@ impl<'a> Temporary<'a> {
 
     fn become_file(mut self, name: &OsStr) -> io::Result<()> {
         renameat(self.directory, &self.name, self.directory, name)?;
-        // Nothing is left to be removed.
+        // Nothing is left to remove.
         self.name.clear();
         Ok(())
     }
@@ -132,7 +132,7 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.name.is_empty() {
-            // What can't be removed stays; the error that led here is the one to be told.
+            // Ignored: the error that led here is the one to report.
             let _ = unlinkat(self.directory, &self.name, AtFlags::empty());
         }
     }

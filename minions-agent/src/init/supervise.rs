@@ -1,4 +1,4 @@
-//! The guest's life: the agent runs, orphans are reaped, until somebody asks for the end.
+//! Runs the agent and reaps orphans until the end of the guest is requested.
 
 use super::power::{Action, Signals};
 use super::{ENVIRONMENT, console};
@@ -11,22 +11,22 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-/// Before the agent is started again, so that one that can't start doesn't keep the guest busy.
+/// Pause before the agent is restarted, so that an agent that fails to start does not keep the guest busy.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The agent is always this very program, whatever has become of its file.
+/// Program of the agent: the running one, even if its file was replaced or removed.
 const AGENT: &str = "/proc/self/exe";
 
-/// What one look for ended children found.
+/// Result of a non-blocking wait for ended children.
 #[derive(Debug)]
 pub(super) enum Reaped {
     One(Pid, WaitStatus),
-    /// There are children, and they run.
+    /// There are children, and all of them run.
     Nobody,
     NoChildren,
 }
 
-/// Takes one child that has ended.
+/// Reaps one child that has ended, if there is one.
 pub(super) fn reap() -> Reaped {
     match wait(WaitOptions::NOHANG) {
         Ok(Some((pid, status))) => Reaped::One(pid, status),
@@ -35,7 +35,8 @@ pub(super) fn reap() -> Reaped {
     }
 }
 
-/// Until somebody asks for the end, and how.
+/// Runs the agent with `options`, restarting it whenever it ends, until the end of the guest is requested.
+/// Returns the requested action.
 pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
     let mut children = match signal(SignalKind::child()) {
         Ok(children) => children,
@@ -49,7 +50,7 @@ pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
     loop {
         tokio::select! {
             action = signals.asked() => return action,
-            // One signal may stand for many children.
+            // One SIGCHLD may stand for many children.
             _ = children.recv() => while let Reaped::One(pid, status) = reap() {
                 if Some(pid) == agent {
                     console(format_args!("the agent ended ({})", in_words(status)));
@@ -72,7 +73,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// Its exit is ours to wait for, by number: the handle is let go.
+/// Starts the agent and returns its PID. The handle is dropped: [`reap`] waits for the process.
 fn start(options: &[OsString]) -> Option<Pid> {
     let started = Command::new(AGENT).args(options).envs(ENVIRONMENT).spawn();
     super::report("start the agent", started).map(|child| Pid::from_child(&child))
@@ -82,6 +83,6 @@ fn in_words(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "no reason given".to_owned(),
+        (None, None) => "unknown reason".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The steps of a change, in the order in which the kernel needs them.
+//! Steps of a change, in the order that the kernel requires.
 
 use super::address::{self, Duplicates};
 use super::checks::Checks;
@@ -11,7 +11,7 @@ use minions_proto::message::Check;
 use rustix::system::sethostname;
 use std::io;
 
-/// All that a change is made of.
+/// Inputs of a change.
 pub(super) struct Work<'a> {
     pub(super) rtnl: &'a Rtnl,
     pub(super) checks: &'a Checks,
@@ -21,8 +21,8 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Makes the change if there is one to make, and looks whether it holds what it shall. `step` says
-    /// how far it is. Returns warnings.
+    /// Applies the change if there are differences, and verifies the result. `step` is set to the step that is in
+    /// progress. Returns warnings.
     pub(super) async fn run(
         &self,
         changed: bool,
@@ -64,8 +64,8 @@ impl Work<'_> {
     async fn interface(&self, one: &DesiredLink) -> Result<(), NetworkError> {
         let link = &one.link;
         if one.addresses.is_some() && self.snapshot.accept_ra(link.index).is_some() {
-            // Routers on the link would add addresses and default routes of their own to the ones that
-            // the host gives. What they have added before goes with the other ones.
+            // Otherwise routers on the link would add their own addresses and default routes to those of the
+            // host. Earlier ones are removed with the other old addresses.
             ipv6::set_accept_ra(&link.name, "0").map_err(NetworkError::Routers)?;
         }
         if let Some(mtu) = one.mtu.filter(|mtu| *mtu != link.mtu) {
@@ -89,7 +89,7 @@ impl Work<'_> {
         Ok(address::replace(self.rtnl, one.link.index, wanted, duplicates).await?)
     }
 
-    /// Writes the file of the service that has the name servers.
+    /// Writes the configuration file of the service that manages the name servers.
     async fn dns(&self) -> Result<(), NetworkError> {
         let Some((owner, resolver)) = self.desired.dns.clone() else { return Ok(()) };
         let path = &self.desired.dns_file;
@@ -97,7 +97,8 @@ impl Work<'_> {
         if saved.is_some_and(|file| owner.holds(file, &resolver)) {
             return Ok(());
         }
-        let (places, path) = (self.places.clone(), path.clone());
+        let places = self.places.clone();
+        let path = path.clone();
         let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
             owner
                 .write(&places, &resolver)

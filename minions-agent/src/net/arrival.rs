@@ -1,5 +1,5 @@
-//! Interfaces that are not there yet: the agent is up before udev has loaded a card's driver, and a host
-//! that plugs a card in configures it at once.
+//! Waiting for interfaces that do not exist yet: the agent starts before udev has loaded a card's driver, and a
+//! host configures a hot-plugged card at once.
 
 use super::NetworkError;
 use super::events::Events;
@@ -11,27 +11,27 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// For a card that is being plugged in.
+/// Deadline for a card that is being hot-plugged.
 const PLUGGED_IN: Duration = Duration::from_secs(5);
 
-/// Since the guest's boot, for all that udev has to do before a card of the VM's own has its driver, on a busy
-/// host. The daemon's patience is longer.
+/// Deadline after the guest's boot, until udev has loaded the drivers of the VM's cards on a busy host. The
+/// daemon's own deadline for the request is longer.
 const BOOTED: Duration = Duration::from_secs(30);
 
-/// Returns as soon as all interfaces of `plan` are there and have their names, or at a deadline: what is
-/// missing then, the change itself says. Nothing is touched, and dropping the future is safe.
+/// Returns as soon as all interfaces of `plan` exist and have their names, or at a deadline; the change then
+/// reports what is missing. Changes nothing. Cancel safe.
 pub(super) async fn wait(plan: &NetworkPlan, run: &Path) {
     let up = Duration::from_secs(u64::try_from(snapshot::now()).unwrap_or(u64::MAX));
     let patience = BOOTED.saturating_sub(up).max(PLUGGED_IN);
     if let Ok(Err(error)) = timeout(patience, until_there(plan, run)).await {
-        tracing::warn!(error = crate::ops::chain(&error), "not waiting for interfaces");
+        tracing::warn!(error = crate::ops::chain(&error), "cannot wait for interfaces");
     }
 }
 
 async fn until_there(plan: &NetworkPlan, run: &Path) -> Result<(), NetworkError> {
-    // Before the first look, so that nothing is missed between it and them.
-    let (links, names) = (Events::of_links(), Events::of_udev());
-    let (links, names) = (links.map_err(NetworkError::Open)?, names.map_err(NetworkError::Open)?);
+    // Before the first listing, so that no event after it is missed.
+    let links = Events::of_links().map_err(NetworkError::Open)?;
+    let names = Events::of_udev().map_err(NetworkError::Open)?;
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     loop {
         let present = link::list(&rtnl).await?;
@@ -52,8 +52,8 @@ fn selectors(plan: &NetworkPlan) -> impl Iterator<Item = &Selector> {
     interfaces.chain(plan.routes.iter().flatten().map(|one| &one.selector))
 }
 
-/// Whether udev, where it runs, has done with it: an interface that is set up before would keep the
-/// kernel's name, or lose it in the middle of a change.
+/// Reports whether the interface has its final name: udev has processed it, or udev does not run. An interface that
+/// is set up earlier would keep the kernel's name, or be renamed in the middle of a change.
 fn has_name(link: &Link, run: &Path) -> bool {
     !link.is_device()
         || !run.join("udev/control").exists()

@@ -1,4 +1,4 @@
-//! One change, from its plan to its end: it is there, or nothing is different.
+//! A single change, from its plan to its result: it is applied completely, or not at all.
 
 use super::checks::Checks;
 use super::desired::Desired;
@@ -12,10 +12,11 @@ use minions_proto::message::{Check, NetworkChanged, NetworkPlan};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// For everything but putting it back; each part has a shorter one of its own.
+/// Deadline for applying and verifying a change; its parts have shorter ones. Restoring is not included.
 const DEADLINE: Duration = Duration::from_secs(45);
 
-/// What was done, and the way back if there is something to put back. The journal has it too.
+/// Makes a change. Returns the reply, and the snapshot to restore if anything was changed; the snapshot is also in
+/// the journal.
 pub(super) async fn run(
     plan: &NetworkPlan,
     places: &Places,
@@ -42,7 +43,11 @@ pub(super) async fn run(
         pending: None,
     };
     if plan.dry_run {
-        let message = if changed { "this would change" } else { "nothing would change" };
+        let message = if changed {
+            "dry run: the network would change"
+        } else {
+            "dry run: nothing would change"
+        };
         return Ok((reply(message, Vec::new(), Vec::new()), None));
     }
     let unjournaled = if changed { unjournaled(plan, &snapshot, journal)? } else { None };
@@ -64,14 +69,14 @@ pub(super) async fn run(
             let message = if changed { "network configured" } else { "nothing to change" };
             Ok((reply(message, checks.list.clone(), warnings), changed.then_some(snapshot)))
         }
-        // What doesn't hold has not held before either.
+        // Nothing was changed, so there is nothing to restore: the check would have failed before, too.
         Err(error) if !changed => Err(ChangeError { step, error, restored: Ok(()) }),
         Err(error) => Err(put_back(step, error, &snapshot, places, journal).await),
     }
 }
 
-/// Keeps the way back in the journal. Only a change that must outlive the agent depends on the journal; for any other
-/// one, returns a warning if the journal cannot be written: a full `/run` must not keep the network from being mended.
+/// Writes the snapshot to the journal. A change that waits for confirmation depends on the journal. For any other
+/// change, returns a warning if the journal cannot be written: a full `/run` must not prevent a repair of the network.
 fn unjournaled(
     plan: &NetworkPlan,
     snapshot: &Snapshot,
@@ -89,12 +94,14 @@ fn unjournaled(
         Err(error) => {
             let reason = crate::ops::chain(&error);
             tracing::warn!(error = reason, "network change without a journal");
-            Ok(Some(format!("{reason}; if the agent ends during the change, nothing is put back")))
+            Ok(Some(format!(
+                "{reason}; if the agent ends during the change, the network is not restored"
+            )))
         }
     }
 }
 
-/// The change was made, and can't stay.
+/// Restores the network after a change that was applied but cannot be kept.
 pub(super) async fn undo(
     step: &'static str,
     error: NetworkError,
@@ -112,7 +119,7 @@ async fn put_back(
     journal: &Journal,
 ) -> ChangeError {
     let mut restored = snapshot.restore(places).await;
-    // One that stays would have the next agent do it again, which is no harm.
+    // If the journal remains, the next agent restores the snapshot once more, which is harmless.
     restored = restored.and(journal.clear());
     ChangeError { step, error, restored: restored.map_err(Box::new) }
 }

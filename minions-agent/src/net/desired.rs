@@ -1,4 +1,4 @@
-//! A plan against the interfaces that are there: what shall be, and how that differs from what is.
+//! Desired state of a plan on the interfaces of this guest, and its differences from the present state.
 
 use super::dns::{Owner, Places, Resolver};
 use super::link::{self, Index, Link};
@@ -13,27 +13,27 @@ use minions_proto::message::{InterfacePlan, NetworkDiff, NetworkPlan, Selector};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// What the protocol has room for.
+/// Most differences in a reply, a limit of the protocol.
 const MAX_DIFFERENCES: usize = 1024;
 
-/// What shall be.
+/// Desired state of the network.
 #[derive(Debug)]
 pub(super) struct Desired {
     pub(super) links: Vec<DesiredLink>,
-    /// Default routes among them.
+    /// Routes, including default routes.
     pub(super) routes: Vec<Wanted>,
-    /// Whether other routes over these links go.
+    /// True if all other routes over these links are removed.
     pub(super) replaces_routes: bool,
     pub(super) dns: Option<(Owner, Resolver)>,
-    /// What is written for that.
+    /// File that is written for `dns`.
     pub(super) dns_file: PathBuf,
     pub(super) hostname: Option<String>,
 }
 
-/// One interface.
+/// Desired state of one interface.
 #[derive(Debug)]
 pub(super) struct DesiredLink {
-    /// As it is.
+    /// Present state.
     pub(super) link: Link,
     pub(super) addresses: Option<Vec<InterfaceAddress>>,
     pub(super) gateways: Vec<IpAddr>,
@@ -41,7 +41,7 @@ pub(super) struct DesiredLink {
 }
 
 impl Desired {
-    /// Finds the interfaces. Nothing is touched.
+    /// Finds the interfaces of a plan. Changes nothing.
     pub(super) fn resolve(
         plan: &NetworkPlan,
         links: &[Link],
@@ -59,7 +59,7 @@ impl Desired {
             let found = desired_link(interface, links)?;
             let twice = desired.links.iter().any(|other| other.link.index == found.link.index);
             if twice {
-                let reason = format!("is {}, which is given already", found.link.name);
+                let reason = format!("selects {}, which the request has already", found.link.name);
                 return Err(Invalid::new(&interface.field, reason).into());
             }
             desired.routes.extend(found.gateways.iter().map(|gateway| Wanted {
@@ -67,7 +67,7 @@ impl Desired {
                 via: Some(*gateway),
                 link: found.link.index,
                 on_link: false,
-                // The kernel's own for IPv6 (`IP6_RT_PRIO_USER`).
+                // The kernel's default for IPv6 (`IP6_RT_PRIO_USER`).
                 metric: if gateway.is_ipv4() { 0 } else { 1024 },
             }));
             desired.links.push(found);
@@ -84,15 +84,19 @@ impl Desired {
             let field = format!("{}.interface", plan.field);
             let link = find(links, &plan.selector, &field)?;
             check_no_port(links, link, &field)?;
-            let link = link.index;
-            let (to, via, metric) = (plan.to, plan.via, plan.metric);
-            desired.routes.push(Wanted { to, via, link, on_link: plan.on_link, metric });
+            desired.routes.push(Wanted {
+                to: plan.to,
+                via: plan.via,
+                link: link.index,
+                on_link: plan.on_link,
+                metric: plan.metric,
+            });
         }
         Ok(desired)
     }
 
-    /// Name servers that NetworkManager has set for an interface go when it leaves the interface. If the change
-    /// names none, they are written as the host's.
+    /// Keeps name servers that NetworkManager has set for an interface: it removes them when it releases the
+    /// interface. If the change has no name servers, they are written as if the host had set them.
     pub(super) fn keep_dns(&mut self, now: &Snapshot, (owner, places): (Owner, &Places)) {
         let brings_some =
             |state: &LinkState| matches!(state.network_manager, Management::Managed(Some(_)));
@@ -105,13 +109,13 @@ impl Desired {
         }
     }
 
-    /// The interfaces that are this change's alone: with all their addresses, or default routes.
+    /// Returns the interfaces whose addresses or default routes are set by this change alone.
     pub(super) fn exclusive_links(&self) -> impl Iterator<Item = Index> {
         let exclusive = self.links.iter().filter(|one| one.is_exclusive());
         exclusive.map(|one| one.link.index)
     }
 
-    /// What is different in `now`. Empty: it is so already.
+    /// Returns the differences from `now`; empty if the desired state is present already.
     pub(super) fn differences(&self, now: &Snapshot, links: &[Link]) -> Vec<NetworkDiff> {
         let mut list = Differences(Vec::new());
         for one in &self.links {
@@ -144,14 +148,14 @@ impl Desired {
             return;
         }
         let before = list.0.len();
-        let (was, shall) =
-            (now.dns.servers.join(" "), resolver.servers.iter().map(ToString::to_string));
-        let shall = shall.collect::<Vec<_>>().join(" ");
-        list.compare("dns", None, &was, &shall);
+        let present = now.dns.servers.join(" ");
+        let wanted = resolver.servers.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let wanted = wanted.join(" ");
+        list.compare("dns", None, &present, &wanted);
         list.compare("search", None, &now.dns.search.join(" "), &resolver.search.join(" "));
         if list.0.len() == before {
-            // The same, but not where its owner would find it again.
-            list.push("dns", None, Some(was), Some(shall));
+            // Same values, but not in the file that their owner reads after a restart.
+            list.push("dns", None, Some(present), Some(wanted));
         }
     }
 }
@@ -225,14 +229,14 @@ fn desired_link(plan: &InterfacePlan, links: &[Link]) -> Result<DesiredLink, Net
         Selector::Mac(_) => format!("{}.mac", plan.field),
     };
     let link = find(links, &plan.selector, &field)?.clone();
-    // A port can have an MTU of its own, but no addresses.
+    // A port of a bridge or bond can have an MTU, but no addresses.
     if plan.addresses.is_some() || !plan.gateways.is_empty() {
         check_no_port(links, &link, &field)?;
     }
     if let (Some(mtu), Some(max)) = (plan.mtu, link.max_mtu)
         && mtu > max
     {
-        let reason = format!("is {mtu}: {} takes at most {max}", link.name);
+        let reason = format!("is {mtu}: the maximum of {} is {max}", link.name);
         return Err(Invalid::new(format!("{}.mtu", plan.field), reason).into());
     }
     Ok(DesiredLink {
@@ -251,26 +255,32 @@ fn find<'a>(links: &'a [Link], by: &Selector, field: &str) -> Result<&'a Link, N
             }
             None => NetworkError::NoInterface,
         },
-        Selector::Name(name) => Invalid::value(field, name, "this guest has none").into(),
+        Selector::Name(name) => {
+            Invalid::value(field, name, "no such interface in the guest").into()
+        }
         Selector::Mac(mac) => {
             let digits = mac.map(|byte| format!("{byte:02x}"));
-            Invalid::value(field, &digits.join(":"), "this guest has none").into()
+            Invalid::value(field, &digits.join(":"), "no such interface in the guest").into()
         }
     })
 }
 
-/// Packets for a port's own addresses go to its bridge or bond, which does not have them.
+/// Refuses a port of a bridge or bond: the bridge or bond receives the packets for a port's addresses, but does not
+/// have these addresses.
 fn check_no_port(links: &[Link], link: &Link, field: &str) -> Result<(), Invalid> {
     match link::controller_of(links, link) {
         None => Ok(()),
         Some(of) => {
-            let reason = format!("is a port of {0}, which has the addresses: name {0}", of.name);
+            let reason = format!(
+                "is a port of {0}, which has the addresses; configure {0} instead",
+                of.name
+            );
             Err(Invalid::value(field, &link.name, &reason))
         }
     }
 }
 
-/// The destination of a default route.
+/// Returns the destination of a default route.
 fn everywhere(gateway: IpAddr) -> IpNet {
     match gateway {
         IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),

@@ -1,8 +1,8 @@
-//! The way back, for an agent that starts in the middle of a change.
+//! Journal of a change: lets an agent that starts in the middle of a change restore the network.
 //!
-//! One file in `/run`, there from before the first step to the end: `pending` is absent as long as steps
-//! are made, and then says until when the change may be confirmed. Its times are the boot clock's, and
-//! it is this boot's or nobody's.
+//! The journal is one file in `/run` that exists from before the first step to the end of the change. `pending`
+//! is absent while steps are made; afterwards it holds the deadline for the confirmation. Times are those of the
+//! boot clock, and a journal of another boot is ignored.
 
 use super::NetworkError;
 use super::saved_file::SavedFile;
@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Root's own: it has what programs in the guest need not know.
+/// Only root can read the journal: programs in the guest have no need to know its content.
 const DIR_MODE: u32 = 0o700;
 const MODE: u32 = 0o600;
 
@@ -29,10 +29,10 @@ pub(super) struct Journal {
     path: PathBuf,
 }
 
-/// What an agent before this one has left.
+/// Change left over from a previous agent.
 pub(super) struct Left {
     pub(super) snapshot: Snapshot,
-    /// The id, and how long it may still be confirmed. `None`: it was in the middle of it.
+    /// Id, and time left for the confirmation. `None`: the change was in progress.
     pub(super) pending: Option<(String, Duration)>,
 }
 
@@ -41,7 +41,7 @@ struct Entry {
     boot_id: String,
     pending: Option<(String, u64)>,
     links: Vec<LinkState>,
-    /// As netlink has them.
+    /// Netlink messages.
     addresses: Vec<Vec<u8>>,
     routes: Vec<Vec<u8>>,
     files: Vec<SavedFile>,
@@ -54,7 +54,7 @@ impl Journal {
         Self { path: run.join("minions-agent/network.json") }
     }
 
-    /// Keeps the way back; with `pending`, for so long.
+    /// Writes the snapshot; `pending` is the id and the time for the confirmation.
     pub(super) fn write(
         &self,
         snapshot: &Snapshot,
@@ -85,16 +85,16 @@ impl Journal {
         replace_file::replace(&self.path, &text, Attributes { mode: MODE, owner: None })
     }
 
-    /// The change is over.
+    /// Removes the journal at the end of a change.
     pub(super) fn clear(&self) -> Result<(), NetworkError> {
         match fs::remove_file(&self.path).map_err(|error| (error.kind(), error)) {
-            // There is no journal. In the second case there is no directory for it either.
+            // There is no journal, or not even a directory for it.
             Ok(()) | Err((io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _)) => Ok(()),
             Err((_, error)) => Err(self.failed(error)),
         }
     }
 
-    /// What was left in this boot. One that can't be read is nobody's any more.
+    /// Reads the change left over in this boot. A journal of another boot or with invalid content is removed.
     pub(super) fn read(&self) -> Option<Left> {
         let text = fs::read(&self.path).ok()?;
         let entry = serde_json::from_slice::<Entry>(&text)
@@ -102,8 +102,10 @@ impl Journal {
             .filter(|entry| boot_id().is_ok_and(|boot_id| boot_id == entry.boot_id));
         let left = entry.and_then(Entry::left);
         if left.is_none() {
-            tracing::warn!("the journal of network changes is not this boot's, or broken");
-            // The next change replaces it in any case.
+            tracing::warn!(
+                "removing a journal of network changes that is invalid or of another boot"
+            );
+            // On failure, the next change replaces it.
             let _ = self.clear();
         }
         left
@@ -129,7 +131,7 @@ impl Entry {
     }
 }
 
-/// As netlink has it.
+/// Encodes a netlink message.
 pub(super) fn bytes(message: &impl Emitable) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);
@@ -140,9 +142,9 @@ fn boot_id() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
 }
 
-/// Not to be guessed, though nobody who could would need to. Never empty.
+/// Generates the random id of a change.
 pub(super) fn mint_id() -> String {
-    // Every read of this file is a new random UUID. An agent can't have started without it.
+    // Every read of this file returns a new random UUID. The agent cannot start without this file.
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     format!("net-{}", uuid.trim_end())
 }

@@ -1,6 +1,6 @@
 //! Keeps the guest's own network services off the interfaces that the host configures.
 //!
-//! Done before the first step: NetworkManager would react to each of them. What fails here is a warning in the
+//! Runs before the first step, because NetworkManager would react to each step. A failure is only a warning in the
 //! reply, because the change itself holds until that service acts.
 
 use super::desired::Desired;
@@ -12,14 +12,14 @@ use super::snapshot::Snapshot;
 use crate::ops::chain;
 use std::io;
 
-/// One interface whose addresses the change sets.
+/// Interface whose addresses the change sets.
 struct Interface {
     index: Index,
     name: String,
     management: Management,
 }
 
-/// Returns the warnings.
+/// Keeps the services off all interfaces whose addresses the change sets. Returns warnings.
 pub(super) async fn run(desired: &Desired, snapshot: &Snapshot, places: &Places) -> Vec<String> {
     let set = desired.links.iter().filter(|one| one.addresses.is_some());
     let all: Vec<_> = set
@@ -47,15 +47,15 @@ impl Interface {
             Some(format!("{service} may undo the configuration of {name}: {}", chain(&error)))
         };
         let networkd = networkd::keep_off(&places.run, name);
-        let piece = network_manager::keep_off(places, name, *index);
+        let snippet = network_manager::keep_off(places, name, *index);
         let running = match management {
             Management::Unmanaged => Ok(()),
             Management::External | Management::Managed(_) => network_manager::release(name),
-            Management::Unknown => Err(io::Error::other("it runs, and nmcli cannot reach it")),
+            Management::Unknown => Err(io::Error::other("it runs, but nmcli cannot reach it")),
         };
         let warnings = [
             may_undo("systemd-networkd", networkd),
-            may_undo("NetworkManager, when it starts again,", piece),
+            may_undo("NetworkManager, when it starts again,", snippet),
             may_undo("NetworkManager", running),
         ];
         warnings.into_iter().flatten().collect()

@@ -1,4 +1,4 @@
-//! Interfaces: which there are, which one is meant, whether it is up.
+//! Interfaces: listing, selection, and administrative state.
 
 use super::rtnl::{Rtnl, StepError, dump};
 use minions_proto::message::Selector;
@@ -10,33 +10,32 @@ use rtnetlink::LinkUnspec;
 /// The kernel's interface index.
 pub(super) type Index = u32;
 
-/// An interface, as the kernel counts and names it.
+/// Network interface with the kernel's index and name.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) index: Index,
     pub(super) name: String,
     /// Largest packet, in bytes.
     pub(super) mtu: u32,
-    /// The driver's word; absent where it takes anything.
+    /// Largest MTU that the driver accepts; `None` if it sets no limit.
     pub(super) max_mtu: Option<u32>,
-    /// Administratively.
+    /// Administratively up.
     pub(super) up: bool,
-    /// With carrier.
+    /// The interface has a carrier.
     pub(super) running: bool,
-    /// Whether neighbours are asked for their link-layer addresses (ARP, neighbour discovery).
+    /// Neighbours are resolved to link-layer addresses (ARP, neighbour discovery).
     pub(super) asks_neighbours: bool,
     /// Other names of the interface (`ip link property add … altname`).
     altnames: Vec<String>,
-    /// Bridge, bond or VRF that the interface is a part of.
+    /// Bridge, bond or VRF to which the interface belongs.
     controller: Option<Index>,
     is_vrf: bool,
     mac: Vec<u8>,
     rank: Rank,
 }
 
-/// What an interface is to whoever names none: a device if there is one, else the container's end of
-/// a veth or macvlan. Never one that somebody in the guest made for other ends: a bridge, a dummy, a
-/// tunnel.
+/// Suitability as the default interface: a device if there is one, else the container's end of a veth or macvlan.
+/// Never an interface that the guest created for other purposes: a bridge, a dummy, a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Device,
@@ -44,7 +43,7 @@ enum Rank {
     Other,
 }
 
-/// All of them, by index.
+/// Returns all interfaces in the order of their indices.
 pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<Link>, StepError> {
     let messages = dump("listing the interfaces", rtnl.link().get().execute()).await?;
     let mut links: Vec<_> = messages.iter().map(Link::of).collect();
@@ -52,7 +51,7 @@ pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<Link>, StepError> {
     Ok(links)
 }
 
-/// The one that is meant.
+/// Returns the interface that `selector` selects.
 pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a Link> {
     match selector {
         Selector::Default => default(links),
@@ -60,7 +59,8 @@ pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a L
             .iter()
             .find(|link| link.name == *name)
             .or_else(|| links.iter().find(|link| link.altnames.contains(name))),
-        // A bridge or a bond can have the link-layer address of its ports, which have no addresses.
+        // A bridge or bond can have the link-layer address of one of its ports. It is preferred: ports have no
+        // IP addresses.
         Selector::Mac(mac) => links
             .iter()
             .filter(|link| link.mac == *mac)
@@ -68,8 +68,8 @@ pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a L
     }
 }
 
-/// The first Ethernet device that is no port. If all devices are ports, the bridge or bond of the first one: the host's
-/// network is behind it.
+/// Returns the first Ethernet device that is not a port. If all devices are ports, returns the bridge or bond of the
+/// first one, which connects to the host's network.
 fn default(links: &[Link]) -> Option<&Link> {
     let of_rank = |rank| links.iter().filter(move |link| link.rank == rank);
     let is_free = |link: &&Link| controller_of(links, link).is_none();
@@ -79,14 +79,14 @@ fn default(links: &[Link]) -> Option<&Link> {
         .or_else(|| of_rank(Rank::ContainerEnd).find(is_free))
 }
 
-/// The bridge or bond that has the addresses of its port `link`; `None` if `link` is no port. An interface in a VRF has
-/// its own addresses.
+/// Returns the bridge or bond that has the addresses of its port `link`; `None` if `link` is not a port. An interface
+/// in a VRF has its own addresses.
 pub(super) fn controller_of<'a>(links: &'a [Link], link: &Link) -> Option<&'a Link> {
     let above = |link: &Link| {
         let controller = links.iter().find(|one| Some(one.index) == link.controller);
         controller.filter(|controller| !controller.is_vrf)
     };
-    // A bond can be a port of a bridge. The kernel allows no loops; the bound is for a list that changed meanwhile.
+    // A bond can be a port of a bridge. The kernel allows no loops, but the list may have changed while it was read.
     let mut highest = above(link)?;
     for _ in 0..links.len() {
         match above(highest) {
@@ -97,7 +97,7 @@ pub(super) fn controller_of<'a>(links: &'a [Link], link: &Link) -> Option<&'a Li
     Some(highest)
 }
 
-/// A port that would be the default interface if it were none.
+/// Returns a port, and its bridge, that would be the default interface if it were not a port.
 pub(super) fn default_port(links: &[Link]) -> Option<(&Link, &Link)> {
     let mut ports = links.iter().filter(|link| link.rank == Rank::ContainerEnd);
     ports.find_map(|link| Some((link, controller_of(links, link)?)))
@@ -116,7 +116,7 @@ pub(super) async fn set_mtu(rtnl: &Rtnl, index: Index, mtu: u32) -> Result<(), S
 }
 
 impl Link {
-    /// Not made by software.
+    /// Reports whether the interface is a device, not created by software.
     pub(super) fn is_device(&self) -> bool {
         self.rank == Rank::Device
     }
@@ -168,7 +168,7 @@ fn rank(link: &LinkMessage) -> Rank {
     }
 }
 
-/// What made the interface, if it was software.
+/// Returns the kind of a software interface; `None` for a device.
 fn kind(link: &LinkMessage) -> Option<&InfoKind> {
     let infos = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
@@ -217,7 +217,7 @@ mod tests {
             (vec![veth(None), eth0(Some(9)), br0.clone()], Some("br0")),
             (vec![eth0(Some(8)), bond0, br0.clone()], Some("br0")),
             (vec![eth0(Some(7)), link(7, "vrf0", Rank::Other, None)], Some("eth0")),
-            // The far end of a container is no network of the host's.
+            // The far end of a container's veth does not lead to the host's network.
             (vec![veth(Some(9)), br0.clone()], None),
             (vec![br0], None),
         ] {

@@ -1,4 +1,4 @@
-//! Routes: those that shall be, and those that are in their way.
+//! Routes: the wanted ones, and those that conflict with them.
 
 use super::desired::Desired;
 use super::link::Index;
@@ -17,7 +17,7 @@ use rtnetlink::RouteMessageBuilder;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A route that shall be.
+/// Wanted route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) to: IpNet,
@@ -27,7 +27,7 @@ pub(super) struct Wanted {
     pub(super) metric: u32,
 }
 
-/// Every route of both families, in the order in which the kernel tries those to one destination.
+/// Returns all routes of both families, in the order in which the kernel tries routes to the same destination.
 pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<RouteMessage>, StepError> {
     let v4 = rtnl.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
     let mut routes = dump("listing the routes", v4).await?;
@@ -36,10 +36,10 @@ pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<RouteMessage>, StepError> {
     Ok(routes)
 }
 
-/// Sets every wanted route, and takes away those that would be beside them.
+/// Sets all wanted routes and removes those that conflict with them.
 pub(super) async fn replace(rtnl: &Rtnl, desired: &Desired) -> Result<(), StepError> {
     let present = list(rtnl).await?;
-    // What is on the link first: it leads to the next hops of the others.
+    // Routes without a gateway first, because they lead to the next hops of the others.
     let mut missing: Vec<_> = desired.routes.iter().filter(|one| !one.is_among(&present)).collect();
     missing.sort_by_key(|one| one.via.is_some());
     for one in missing {
@@ -52,7 +52,7 @@ pub(super) async fn replace(rtnl: &Rtnl, desired: &Desired) -> Result<(), StepEr
     Ok(())
 }
 
-/// Adds it exactly as the message says, behind others to the same destination.
+/// Adds a route exactly as in the message, after others to the same destination.
 pub(super) async fn add_as(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepError> {
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(route));
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
@@ -72,7 +72,7 @@ pub(super) async fn add_as(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepE
 
 pub(super) async fn delete(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepError> {
     match rtnl.route().del(route).execute().await {
-        // It went with another one, or with an address.
+        // The kernel has removed it together with another route or with an address.
         Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::SRCH) => Ok(()),
         other => other.map_err(StepError::at("removing an old route")),
     }
@@ -82,9 +82,9 @@ fn is(error: &netlink_packet_core::ErrorMessage, errno: Errno) -> bool {
     error.raw_code() == -errno.raw_os_error()
 }
 
-/// Whether it has to go for the wanted ones to be as they should.
+/// Reports whether the change removes this route.
 pub(super) fn is_superfluous(route: &RouteMessage, desired: &Desired) -> bool {
-    if !is_somebodys(route) || desired.routes.iter().any(|one| one.is(route)) {
+    if !affects_forwarding(route) || desired.routes.iter().any(|one| one.is(route)) {
         return false;
     }
     if route.header.destination_prefix_length == 0 {
@@ -99,9 +99,9 @@ pub(super) fn is_superfluous(route: &RouteMessage, desired: &Desired) -> bool {
         && desired.links.iter().any(|link| leads_over(route, link.link.index))
 }
 
-/// In the main table (the kernel's dump gives all of them), and of a kind that decides where packets
-/// go. Those that lead nowhere hide ours just as well, if their metric is lower.
-fn is_somebodys(route: &RouteMessage) -> bool {
+/// Reports whether a route is in the main table (the kernel's dump has all tables) and of a kind that decides where
+/// packets go. Blackholes and the like count: with a lower metric they hide a wanted route.
+fn affects_forwarding(route: &RouteMessage) -> bool {
     route.header.table == RouteHeader::RT_TABLE_MAIN
         && matches!(
             route.header.kind,
@@ -118,9 +118,10 @@ impl Wanted {
         routes.iter().any(|route| self.is(route))
     }
 
-    /// The same way with another metric, say from DHCP, is not it.
+    /// Reports whether `route` is this route. The same path with another metric, for example from DHCP, is a different
+    /// route.
     fn is(&self, route: &RouteMessage) -> bool {
-        is_somebodys(route)
+        affects_forwarding(route)
             && route.header.kind == RouteType::Unicast
             && destination_of(route) == Some(self.to)
             && output_of(route) == Some(self.link)
@@ -172,7 +173,7 @@ pub(super) fn metric_of(route: &RouteMessage) -> u32 {
     metric.unwrap_or(0)
 }
 
-/// None for families other than the two.
+/// Returns the destination; `None` for families other than IPv4 and IPv6.
 pub(super) fn destination_of(route: &RouteMessage) -> Option<IpNet> {
     let address = find(route, |attribute| match attribute {
         RouteAttribute::Destination(address) => ip(address),
@@ -194,7 +195,7 @@ pub(super) fn output_of(route: &RouteMessage) -> Option<Index> {
     })
 }
 
-/// By itself, or by one of several hops.
+/// Reports whether a route uses `link`, alone or for one of several hops.
 fn leads_over(route: &RouteMessage, link: Index) -> bool {
     route.attributes.iter().any(|attribute| match attribute {
         RouteAttribute::Oif(index) => *index == link,
@@ -203,14 +204,14 @@ fn leads_over(route: &RouteMessage, link: Index) -> bool {
     })
 }
 
-/// Whether the route applies where no other route does, in the main table, and leads somewhere.
+/// Reports whether a route is a default route of the main table that forwards packets.
 pub(super) fn is_default(route: &RouteMessage) -> bool {
-    is_somebodys(route)
+    affects_forwarding(route)
         && route.header.kind == RouteType::Unicast
         && route.header.destination_prefix_length == 0
 }
 
-/// One of the routers that a route leads to.
+/// Next hop of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hop {
     pub(super) link: Index,
@@ -218,7 +219,7 @@ pub(super) struct Hop {
     pub(super) on_link: bool,
 }
 
-/// The routers of a route: one, several with equal-cost paths, none if its destination is on the link.
+/// Returns the next hops of a route: one, several with equal-cost paths, none if its destination is on the link.
 pub(super) fn hops_of(route: &RouteMessage) -> Vec<Hop> {
     let on_link = route.header.flags.contains(RouteFlags::Onlink);
     let single = output_of(route).zip(router_in(&route.attributes));
@@ -237,7 +238,7 @@ pub(super) fn hops_of(route: &RouteMessage) -> Vec<Hop> {
     hops
 }
 
-/// An IPv4 route can have an IPv6 router (`RTA_VIA`).
+/// Returns the router among the attributes. An IPv4 route can have an IPv6 router (`RTA_VIA`).
 fn router_in(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(address) => ip(address),

@@ -1,4 +1,4 @@
-//! A file as it was, to be put back.
+//! Saved copy of a file, for restoring it.
 
 use crate::replace_file::{self, Attributes};
 use serde::{Deserialize, Serialize};
@@ -7,17 +7,17 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// A configuration that is longer is none.
+/// Maximum length of a saved file, in bytes. A larger file is not a network configuration, and is refused.
 const MAX_LEN: u64 = 1024 * 1024;
 
-/// What had a name, and the name.
+/// A path, and the file that it had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedFile {
     pub(super) path: PathBuf,
     pub(super) was: Was,
 }
 
-/// What had the name.
+/// Earlier content of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Was {
     Absent,
@@ -26,7 +26,7 @@ pub(super) enum Was {
 }
 
 impl SavedFile {
-    /// Reads it; a symbolic link itself, not what it leads to.
+    /// Saves the file at `path`; of a symbolic link, saves the link and not its target.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         let was = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Was::Absent,
@@ -45,7 +45,7 @@ impl SavedFile {
         Ok(Self { path: path.to_owned(), was })
     }
 
-    /// Puts it back, if it isn't as it was; says whether it had to.
+    /// Restores the file if it has changed. Returns whether it had.
     pub(super) fn restore(&self) -> io::Result<bool> {
         if Self::read(&self.path).is_ok_and(|now| now == *self) {
             return Ok(false);
@@ -69,7 +69,7 @@ impl SavedFile {
         Ok(true)
     }
 
-    /// A file's content.
+    /// Returns the content if the path had a regular file.
     pub(super) fn content(&self) -> Option<&[u8]> {
         match &self.was {
             Was::File { content, .. } => Some(content),
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_had_the_name_has_it_again() {
+    fn files_links_and_absence_are_restored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
         let states: [&dyn Fn(); 3] =

@@ -1,7 +1,7 @@
-//! The network as it is before a change, and back to it.
+//! State of the network before a change, for restoring it.
 //!
-//! Taken of everything that a change may touch, also by the way: the kernel takes routes along with an
-//! address, in whatever table they are.
+//! Includes everything that a change can affect, also indirectly: the kernel removes routes together with an address,
+//! whatever their table.
 
 use super::desired::{Desired, DesiredLink};
 use super::dns::{Owner, Places};
@@ -20,41 +20,42 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
 
-/// `RT_TABLE_LOCAL`: the kernel's own book.
+/// `RT_TABLE_LOCAL`, which the kernel maintains itself.
 const TABLE_LOCAL: u8 = 255;
 
-/// As it was.
+/// State of the network at one time.
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
     pub(super) links: Vec<LinkState>,
-    /// Of these links, in the kernel's order.
+    /// Addresses of these links, in the kernel's order.
     pub(super) addresses: Vec<AddressMessage>,
-    /// Of all links, in the kernel's order; the local table aside.
+    /// Routes of all links except those in the local table, in the kernel's order.
     pub(super) routes: Vec<RouteMessage>,
     pub(super) files: Vec<SavedFile>,
     pub(super) hostname: String,
-    /// Only to compare with: the files are what is put back.
+    /// Resolver settings, only for comparison: the files are restored.
     pub(super) dns: Dns,
-    /// Seconds on the boot clock, for lifetimes that have run on since.
+    /// Time of the snapshot in seconds on the boot clock, to adjust lifetimes.
     pub(super) taken: i64,
 }
 
-/// One interface.
+/// State of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LinkState {
     pub(super) index: Index,
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) mtu: u32,
-    /// `None`: it is not touched. There is no IPv6, or none is asked for and the setting is read-only.
+    /// `accept_ra`; `None` if the change does not set it: there is no IPv6, or the setting is read-only and the
+    /// request has no IPv6 settings.
     pub(super) accept_ra: Option<String>,
-    /// Of an interface whose addresses the change sets.
+    /// Relation of NetworkManager to the interface, if the change sets its addresses.
     #[serde(default)]
     pub(super) network_manager: Management,
 }
 
 impl Snapshot {
-    /// Reads the links of `desired`, all routes, the hostname, and the files that are written for `owner` and
+    /// Reads the links of `desired`, all routes, the hostname, and the files that a change writes for `owner` and for
     /// these links.
     pub(super) async fn take(
         rtnl: &Rtnl,
@@ -110,7 +111,7 @@ impl Snapshot {
         of.cloned().collect()
     }
 
-    /// Puts everything back. Goes on after an error, to put back what can be; the first one is told.
+    /// Restores everything. After an error, continues with the other parts and returns the first error.
     pub(super) async fn restore(&self, places: &Places) -> Result<(), NetworkError> {
         restore::run(self, places).await
     }
@@ -121,7 +122,7 @@ fn accept_ra(one: &DesiredLink) -> io::Result<Option<String>> {
     if one.has_ipv6() || ipv6::is_writable(name) { ipv6::accept_ra(name) } else { Ok(None) }
 }
 
-/// What NetworkManager does with the interfaces whose addresses are set.
+/// Queries NetworkManager about the interfaces whose addresses the change sets.
 async fn managements(desired: &Desired, places: &Places) -> HashMap<Index, Management> {
     let set = desired.links.iter().filter(|one| one.addresses.is_some());
     let links: Vec<_> = set.map(|one| (one.link.index, one.link.name.clone())).collect();
@@ -133,12 +134,12 @@ async fn managements(desired: &Desired, places: &Places) -> HashMap<Index, Manag
     asked.await.unwrap_or_default()
 }
 
-/// Whether a route is somebody's, and not what the kernel keeps for itself.
+/// Reports whether a route belongs in a snapshot: it is not in the local table, which the kernel maintains.
 pub(super) fn is_kept(header: &RouteHeader) -> bool {
     header.table != TABLE_LOCAL
 }
 
-/// Seconds on the boot clock.
+/// Returns the boot clock in seconds.
 pub(super) fn now() -> i64 {
     clock_gettime(ClockId::Boottime).tv_sec
 }

@@ -1,4 +1,4 @@
-//! Programs: the base `exec`, and execs as objects.
+//! Requests about programs: the base `exec`, and execs as objects.
 
 use super::chain;
 use crate::exec::{Begin, ExecError, ExecRefusal, Executor, Tail};
@@ -8,12 +8,13 @@ use minions_proto::message::{
 };
 use minions_proto::{AgentError, ErrorCode};
 
-/// Dropping the future ends the program and everything that it started.
+/// Runs a program to its end. Dropping the future ends the program and all processes that it started.
 pub(super) async fn run(executor: &Executor, call: Exec) -> Result<ExecReply, AgentError> {
     executor.run(call).await.map_err(|error| refused(&error))
 }
 
-/// Dropping the future after the program was started leaves it to its reattach grace.
+/// Starts a program and opens its stream. If the future is dropped after the start, the program keeps running
+/// for its re-attach grace period.
 pub(super) async fn start(
     executor: &Executor,
     call: ExecStart,
@@ -45,7 +46,7 @@ pub(super) async fn signal(executor: &Executor, call: ExecSignal) -> Result<Done
     Ok(Done { message })
 }
 
-/// Dropping the future lets the program end all the same.
+/// Removes an exec and ends its program. Dropping the future does not stop that.
 pub(super) async fn remove(executor: &Executor, call: ExecRemove) -> Result<ExecInfo, AgentError> {
     executor.remove(&call.id).await.map_err(|error| refused(&error))
 }
@@ -88,7 +89,7 @@ fn refused(error: &ExecError) -> AgentError {
     refused
 }
 
-/// What a stream's host is told about something that it said.
+/// Returns the error reply for a message of the host on a stream.
 pub(crate) fn stream_refusal(refusal: &ExecRefusal) -> AgentError {
     AgentError::new(refusal_code(refusal), chain(refusal))
 }

@@ -1,5 +1,5 @@
-//! `health_check`: reads three values from the kernel and touches nothing else, so that it answers
-//! when the guest can do nothing else.
+//! `health_check`: only reads three values from the kernel, so that it works even if nothing else in the guest
+//! does.
 
 use super::set_clock::now_ms;
 use crate::capability::Capabilities;
@@ -26,7 +26,7 @@ pub(super) fn answer(identity: &Identity, capabilities: Capabilities) -> Health 
     }
 }
 
-/// Whole seconds since the kernel started, suspend included.
+/// Returns the time since the kernel started, in whole seconds, including time in suspend.
 pub(super) fn uptime_secs() -> u64 {
     u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
 }

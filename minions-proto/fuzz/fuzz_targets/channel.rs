@@ -1,5 +1,5 @@
-//! A stream of any bytes, as a host's client reads it: no panic, counts that only grow, and nothing kept
-//! beyond what was pushed.
+//! Feeds arbitrary bytes to a host's client: it does not panic, its offsets only grow, and it keeps
+//! nothing beyond the pushed input.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Any bytes in any chunks: no panic, no memory beyond what arrived plus the read-ahead, and the
-//! same frames as when they arrive at once.
+//! Feeds arbitrary bytes in arbitrary chunks: no panic, no memory beyond the received bytes and the
+//! read-ahead, and the same frames as without chunking.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

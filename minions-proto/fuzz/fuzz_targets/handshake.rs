@@ -1,4 +1,5 @@
-//! Any answer to CONNECT, and any line from a host: no panic, and never a byte read past the line.
+//! Feeds arbitrary answers to CONNECT and arbitrary lines of a host: no panic, and no byte is read
+//! past the line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Any payload: no panic, and what decodes encodes back to something that decodes the same.
+//! Feeds arbitrary payloads: no panic, and a decoded message is the same after encoding and
+//! decoding it again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,11 +29,11 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::SetClock(call) => encode_request(call),
         Request::Power(call) => encode_request(call),
     }
-    .expect("no field grows by more than its escapes, which came in escaped")
+    .expect("a field grows only by its escapes, and it arrived escaped")
 }
 
 fuzz_target!(|payload: &[u8]| {
-    // A raw control character takes six bytes when it goes out again; stay clear of the cap.
+    // A raw control character is encoded as six bytes: stay below the limit of a frame.
     if payload.len() > MAX_FRAME_LEN / 8 {
         return;
     }
@@ -61,7 +62,7 @@ fuzz_target!(|payload: &[u8]| {
     let _ = decode_reply::<ExecInfo>(payload);
     let _ = decode_reply::<ExecListed>(payload);
     if let Ok(health) = decode_reply::<Health>(payload) {
-        let frame = encode_reply(&health).expect("shorter than what came in, times six");
+        let frame = encode_reply(&health).expect("at most six times as long as the payload");
         assert_eq!(decode_reply::<Health>(&frame[PREFIX_LEN..]).expect("just encoded"), health);
     }
 });

@@ -1,4 +1,4 @@
-//! `GET /events`: Server-Sent Events, of which minionsd uses `id`, `event` and `data` in one line each.
+//! `GET /events`: Server-Sent Events with the fields `id`, `event` and `data`, one line each.
 
 use super::Client;
 use crate::failure::Failure;
@@ -10,36 +10,37 @@ use reqwest::header::ACCEPT;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// minionsd says every 10 s that it is alive.
+/// Silence after which the daemon counts as gone. minionsd sends a comment every 10 s.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The longest line. An event has some hundred bytes.
+/// Longest accepted line, in bytes. An event has a few hundred.
 const MAX_LINE: usize = 1024 * 1024;
 
-/// What a stream says.
+/// Message of an event stream.
 #[derive(Debug)]
 pub(crate) enum Told {
-    /// Something happened.
+    /// An event.
     Event(Box<Event>),
-    /// Something is missing here.
+    /// Events are missing at this point.
     Reset(Reset),
 }
 
-/// A stream of events under way.
+/// Open stream of events.
 #[derive(Debug)]
 pub(crate) struct Events<'a> {
     client: &'a Client,
     response: Response,
     buffer: BytesMut,
-    /// Of the message under way.
+    /// Field `event` of the message being read.
     kind: String,
+    /// Field `data` of the message being read.
     data: String,
-    /// Where to come back to.
+    /// Last `id`, to resume from.
     last: Option<String>,
 }
 
 impl Client {
-    /// Follows what happens, to `vm` if that is given, from behind the event with the id `last` on.
+    /// Follows the events, of `vm` only if it is given, starting after the event with the id `last`.
     pub(crate) async fn events(
         &self,
         vm: Option<&VmName>,
@@ -57,18 +58,24 @@ impl Client {
         if !response.status().is_success() {
             return Err(self.problem(response).await);
         }
-        let (kind, data) = (String::new(), String::new());
-        Ok(Events { client: self, response, buffer: BytesMut::new(), kind, data, last })
+        Ok(Events {
+            client: self,
+            response,
+            buffer: BytesMut::new(),
+            kind: String::new(),
+            data: String::new(),
+            last,
+        })
     }
 }
 
 impl Events<'_> {
-    /// Where to come back to.
+    /// Returns the id to resume from.
     pub(crate) fn last(&self) -> Option<String> {
         self.last.clone()
     }
 
-    /// The next message; `None` when minionsd ends the stream.
+    /// Waits for the next message; `None` when minionsd ends the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<Told>, Failure> {
         loop {
             let Some(line) = self.line().await? else { return Ok(None) };
@@ -79,7 +86,7 @@ impl Events<'_> {
                 Some(("id", id)) => self.last = Some(id.trim_start().to_owned()),
                 Some(("event", kind)) => kind.trim_start().clone_into(&mut self.kind),
                 Some(("data", data)) => data.trim_start().clone_into(&mut self.data),
-                // A comment, or what a later version says beside.
+                // A comment, or a field of a later version.
                 _ => {}
             }
         }
@@ -87,15 +94,15 @@ impl Events<'_> {
 
     fn message(&mut self) -> Result<Told, Failure> {
         let (kind, data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
-        let told = if kind == RESET {
+        let message = if kind == RESET {
             serde_json::from_str(&data).map(Told::Reset)
         } else {
             serde_json::from_str(&data).map(|event| Told::Event(Box::new(event)))
         };
-        told.map_err(|error| self.client.not_minionsd(error.to_string()))
+        message.map_err(|error| self.client.not_minionsd(error.to_string()))
     }
 
-    /// The next line, without its end.
+    /// Reads the next line, without its end.
     async fn line(&mut self) -> Result<Option<String>, Failure> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -111,7 +118,9 @@ impl Events<'_> {
                 Some(chunk) if self.buffer.len() + chunk.len() <= MAX_LINE => {
                     self.buffer.extend_from_slice(&chunk);
                 }
-                Some(_) => return Err(self.client.not_minionsd("a line never ends".into())),
+                Some(_) => {
+                    return Err(self.client.not_minionsd("a line is longer than 1 MiB".into()));
+                }
                 None => return Ok(None),
             }
         }

@@ -1,4 +1,4 @@
-//! A body that is one JSON object a line, as the lines come.
+//! Streamed bodies with one JSON object per line (NDJSON).
 
 use super::Client;
 use crate::failure::Failure;
@@ -12,26 +12,27 @@ use std::marker::PhantomData;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// minionsd says every 5 s that it is alive; before the first line it may have to wait for an agent.
+/// Silence after which the daemon counts as gone. minionsd sends a heartbeat every 5 s, but may wait for an agent
+/// before the first line.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The longest line: a collected result with both outputs, in text that needs escaping and in
-/// base64. No more than this is held for a peer that never ends its line.
+/// Longest accepted line, in bytes: a collected result with both outputs, as escaped text and as base64. Bounds the
+/// memory for a peer that never ends its line.
 const MAX_LINE: usize = 1024 * 1024 * 1024;
 
-/// A body under way.
+/// Streamed body.
 #[derive(Debug)]
 pub(crate) struct Lines<'a, T> {
     client: &'a Client,
     response: Response,
     buffer: BytesMut,
-    /// Bytes of the buffer that have been looked through for a line's end.
+    /// Length of the part of the buffer that is known to have no line end.
     seen: usize,
     of: PhantomData<fn() -> T>,
 }
 
 impl Client {
-    /// `GET path`, line by line.
+    /// Sends `GET path`, and returns the body line by line.
     pub(crate) async fn get_lines<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -39,7 +40,7 @@ impl Client {
         self.lines(self.http.request(Method::GET, format!("{}{path}", self.base))).await
     }
 
-    /// `POST path` with a JSON body, line by line.
+    /// Sends `POST path` with a JSON body, and returns the answer line by line.
     pub(crate) async fn post_lines<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -70,7 +71,7 @@ impl Client {
 }
 
 impl<T: DeserializeOwned> Lines<'_, T> {
-    /// The next line; `None` behind the last.
+    /// Waits for the next line; `None` after the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
         loop {
             let fresh = self.buffer.get(self.seen..).unwrap_or_default();
@@ -91,7 +92,9 @@ impl<T: DeserializeOwned> Lines<'_, T> {
                 Some(chunk) if self.buffer.len() + chunk.len() <= MAX_LINE => {
                     self.buffer.extend_from_slice(&chunk);
                 }
-                Some(_) => return Err(self.client.not_minionsd("a line never ends".into())),
+                Some(_) => {
+                    return Err(self.client.not_minionsd("a line is longer than 1 GiB".into()));
+                }
                 None => return Ok(None),
             }
         }

@@ -1,4 +1,4 @@
-//! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`.
+//! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`: changes the network.
 
 use super::{Context, Target};
 use crate::agent;
@@ -18,7 +18,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-/// What an agent takes at most to make a change, verify it, and put it back.
+/// Longest time that an agent takes to make a change, verify it, and put it back.
 const CHANGE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(
@@ -40,20 +40,20 @@ pub(super) async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// Straight to the agent: the same look that minionsd would take first, since a base agent might not.
+/// Calls the agent directly. Validates the request first, as minionsd does: a base agent might not.
 async fn direct(
     context: &Context<'_>,
     socket: &Path,
     body: &NetworkRequest,
 ) -> Result<(), Failure> {
-    // REST's fields are the wire's.
-    let unfit = |error: serde_json::Error| Failure::Output(error.into());
-    let json = serde_json::to_value(body).map_err(unfit)?;
-    let change: ChangeNetwork = serde_json::from_value(json).map_err(unfit)?;
+    // The fields of REST and of the wire have the same names.
+    let failed = |error: serde_json::Error| Failure::Output(error.into());
+    let json = serde_json::to_value(body).map_err(failed)?;
+    let change: ChangeNetwork = serde_json::from_value(json).map_err(failed)?;
     let patience = context.timeout.unwrap_or(CHANGE);
     if change.beyond_base().is_none() {
         let (Some(ip), Some(gateway)) = (change.ip, change.gateway) else {
-            return Err(Failure::Usage("--ip and --gateway go together"));
+            return Err(Failure::Usage("--ip and --gateway require each other"));
         };
         let call = ConfigureNetwork { ip, gateway, dns: change.dns.unwrap_or_default() };
         call.plan()?;
@@ -61,12 +61,15 @@ async fn direct(
     }
     change.plan()?;
     let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    // A restricted agent says itself what it refuses.
-    let knows = health.agent.is_some_and(|agent| {
+    // A restricted agent reports what it refuses in its reply.
+    let supported = health.agent.is_some_and(|agent| {
         agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
     });
-    if !knows {
-        return Err(Failure::Usage("this agent takes --ip, --gateway and --dns only"));
+    if !supported {
+        return Err(Failure::Usage(
+            "this agent version supports only --ip, --gateway and --dns (no feature network2); upgrade \
+             minions-agent",
+        ));
     }
     Printer::json(&agent::call(socket, &change, patience).await?.json)
 }
@@ -104,11 +107,11 @@ fn milliseconds(duration: Duration) -> u64 {
 
 fn check(name: &str) -> Result<Check, Failure> {
     serde_json::from_value(name.into()).map_err(|_| {
-        Failure::Usage("--verify takes link, addresses, route, gateway, dns, or none alone")
+        Failure::Usage("--verify accepts link, addresses, route, gateway, dns, or none alone")
     })
 }
 
-/// A body as the daemon takes it.
+/// Reads the request from a JSON file, or from standard input for `-`.
 fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
@@ -120,7 +123,7 @@ fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
     serde_json::from_str(&text.map_err(unreadable)?).map_err(|error| unreadable(error.into()))
 }
 
-/// What was done, what is different, and what else there is to say: each with columns of its own.
+/// Prints the message, the differences and the remarks, each with its own columns.
 fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
     if printer.is_json() {
         return Printer::json(applied);
@@ -144,18 +147,18 @@ fn remarks(applied: &NetworkApplied) -> Rows {
         [] => Rows::new(),
         names => Rows::new().value("Verified:", names.join(", ")),
     };
-    let rows = rows.optional("DNS by:", applied.dns_owner.as_ref());
+    let rows = rows.optional("DNS owner:", applied.dns_owner.as_ref());
     let warnings = applied.warnings.iter().flatten();
     let rows = warnings.fold(rows, |rows, text| rows.value("Warning:", text));
     match &applied.pending {
         None => rows,
         Some(pending) => {
-            rows.value("Confirm by:", format!("minionsctl confirm-network VM {}", pending.id))
+            rows.value("Confirm with:", format!("minionsctl confirm-network VM {}", pending.id))
         }
     }
 }
 
-/// `+` what is new, `-` what is gone, `~` what is another.
+/// Formats a difference: `+` added, `-` removed, `~` changed.
 fn line(change: &NetworkDiff) -> [String; 4] {
     let (mark, text) = match (&change.from, &change.to) {
         (Some(from), Some(to)) => ("~", format!("{from} -> {to}")),
@@ -167,7 +170,7 @@ fn line(change: &NetworkDiff) -> [String; 4] {
     [mark.to_owned(), change.what.clone(), interface, text]
 }
 
-/// `confirm-network`.
+/// Runs `confirm-network`.
 pub(super) async fn confirm(
     context: &Context<'_>,
     target: &Target,

@@ -1,4 +1,4 @@
-//! `minionsctl poweroff VM` and `reboot VM`.
+//! `minionsctl poweroff VM` and `minionsctl reboot VM`.
 
 use super::{Context, Target};
 use crate::agent;

@@ -1,4 +1,4 @@
-//! `minionsctl wait VM`: until it is ready.
+//! `minionsctl wait VM`: waits until the VM is ready.
 
 use super::Context;
 use crate::client::{Client, vm_path};
@@ -10,10 +10,10 @@ use minions_api::{ErrorCode, VmName};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// For a VM that boots.
+/// Default time limit, long enough for a VM to boot.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two looks; minionsd answers from what it knows, without asking the guest.
+/// Pause between two polls. minionsd answers from its own state, without asking the guest.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
@@ -31,7 +31,7 @@ pub(super) async fn run(
                 return Ok(ExitStatus::Success);
             }
             Ok(vm) => why(&vm),
-            // It may be yet to come.
+            // The VM may still appear.
             Err(Failure::Problem(problem)) if problem.code == ErrorCode::VmNotFound => {
                 problem.detail
             }

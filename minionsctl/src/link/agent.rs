@@ -1,4 +1,4 @@
-//! Straight to an agent.
+//! A stream directly to an agent.
 
 use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
 use crate::agent::connect;
@@ -28,7 +28,7 @@ pub(super) async fn open(
     let attached = match opening {
         Opening::Start(request) => {
             let start = start(request.as_ref().clone())?;
-            knows_limits(&mut connection, &start, deadline).await?;
+            check_limits(&mut connection, &start, deadline).await?;
             connection.open(&start, deadline).await?
         }
         Opening::Attach(request) => connection.open(&attach(request)?, deadline).await?,
@@ -37,8 +37,8 @@ pub(super) async fn open(
     Ok((attached, spawn(stream, decoder)))
 }
 
-/// An older agent would ignore them.
-async fn knows_limits(
+/// Checks that the agent supports the limits of `start`. An older agent would ignore them silently.
+async fn check_limits(
     connection: &mut Connection<UnixStream>,
     start: &ExecStart,
     deadline: Instant,
@@ -51,10 +51,13 @@ async fn knows_limits(
     if features.iter().any(|feature| feature == EXEC_LIMITS_FEATURE) {
         return Ok(());
     }
-    Err(Failure::Usage("this agent has no --memory and --pids (feature exec_limits)"))
+    Err(Failure::Usage(
+        "this agent version does not support --memory and --pids (feature exec_limits); upgrade \
+         minions-agent",
+    ))
 }
 
-/// The request as the wire has it. Through minionsd, minionsd does the same.
+/// Converts the request to the wire message, as minionsd does for requests through it.
 fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
     let tty = request.tty.map(|api::Tty { rows, cols, term }| Tty { rows, cols, term });
     let start = ExecStart {

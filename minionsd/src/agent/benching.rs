@@ -35,7 +35,7 @@ impl BenchedPool {
             Budget::default(),
             Arc::new(Meters::default()),
         );
-        Ok(Self(Pool::new(Connector::new(socket, dials), limit)))
+        Ok(Self(Pool::new(Connector::new(socket, dials), limit, Arc::default())))
     }
 
     /// Takes a connection and gives it back.

@@ -94,11 +94,11 @@ impl<F: Future> Future for Cut<'_, F> {
     }
 }
 
-fn client(path: &Path) -> AgentClient {
+pub(super) fn client(path: &Path) -> AgentClient {
     let socket = Socket { path: path.to_owned(), id: SocketId::at(path).unwrap() };
     let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
     let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
-    let pool = Pool::new(Connector::new(socket.clone(), dials), 4);
+    let pool = Pool::new(Connector::new(socket.clone(), dials), 4, Arc::default());
     let mut status = VmStatus::found(socket.id, Timestamp::now());
     let health = Health { uptime_secs: 1, hostname: "h".into(), agent: None, time_unix_ms: None };
     status.answered(health, Timestamp::now());

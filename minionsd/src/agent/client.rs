@@ -1,6 +1,7 @@
 //! One call to one agent.
 
-use super::pool::CheckoutError;
+use super::checkout::{Checkout, CheckoutError};
+use super::gate::Barred;
 use super::socket::is_no_room;
 use super::{Calls, Lane, Pool};
 use crate::vm::status::{Unready, VmStatus};
@@ -143,7 +144,12 @@ impl From<CheckoutError> for CallError {
     fn from(error: CheckoutError) -> Self {
         match error {
             CheckoutError::Exhausted => Self::Overloaded,
-            CheckoutError::TimedOut => Self::TimedOut { sent: false },
+            CheckoutError::TimedOut | CheckoutError::Barred(Barred::Unanswered) => {
+                Self::TimedOut { sent: false }
+            }
+            CheckoutError::Barred(Barred::Refused(Unready { failure, message })) => {
+                Self::Unreachable { failure, message }
+            }
             CheckoutError::Connect(error) if error.failure() == Failure::DaemonExhausted => {
                 Self::Exhausted
             }
@@ -258,7 +264,8 @@ impl AgentClient {
         deadline: Instant,
     ) -> Result<C::Reply, CallError> {
         self.reachable(deadline).await?;
-        let mut checkout = self.pool.checkout(lane, C::IDEMPOTENT, deadline).await?;
+        let mut checkout = self.checkout(lane, C::IDEMPOTENT, deadline).await?;
+        let begun = Instant::now();
         // What runs a program takes as long as the program does.
         let asked = (lane == Lane::Quick).then(Instant::now);
         loop {
@@ -282,11 +289,35 @@ impl AgentClient {
             let lost_before = |sent: bool| !sent || C::IDEMPOTENT;
             match error {
                 ExchangeError::Lost { sent, .. } if checkout.is_reused() && lost_before(sent) => {
-                    checkout = self.pool.renew(checkout, deadline).await?;
+                    let renewed = self.pool.renew(checkout, deadline).await;
+                    checkout = renewed.map_err(|error| self.no_connection(error, begun))?;
                 }
                 error => return Err(self.failed(error, asked, &epoch)),
             }
         }
+    }
+
+    /// A connection for a call.
+    ///
+    /// Cancel safe.
+    pub(super) async fn checkout(
+        &self,
+        lane: Lane,
+        idempotent: bool,
+        deadline: Instant,
+    ) -> Result<Checkout, CallError> {
+        let begun = Instant::now();
+        let checkout = self.pool.checkout(lane, idempotent, deadline).await;
+        checkout.map_err(|error| self.no_connection(error, begun))
+    }
+
+    /// Converts the error of a checkout that began at `begun`. A wait for an agent that did not answer counts
+    /// as a failed call.
+    fn no_connection(&self, error: CheckoutError, begun: Instant) -> CallError {
+        if matches!(error, CheckoutError::Barred(Barred::Unanswered)) && begun.elapsed() >= FAIR {
+            self.calls.failed(Failure::AgentSilent);
+        }
+        error.into()
     }
 
     /// A call was answered.

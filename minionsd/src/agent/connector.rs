@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 /// A handshaked connection to an agent.
 pub(crate) type AgentConnection = Connection<AgentSocket>;
 
-/// From `connect(2)` to `OK`, for whoever waits. VMMs give up on a guest that doesn't accept after
-/// 2 s themselves.
-const DIAL_DEADLINE: Duration = Duration::from_secs(2);
+/// From `connect(2)` to `OK`, for a call that waits, and for one probe. A guest whose vsock driver is up
+/// accepts within milliseconds; before that, and while the VM is paused, `CONNECT` stays unanswered.
+pub(crate) const DIAL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The same for the dial itself, which goes on when nobody waits any more: a VMM may crash or wedge
 /// when a client leaves between CONNECT and OK (vhost-device-vsock 0.3.0 does), and a guest that
@@ -184,22 +184,31 @@ impl Connector {
 
     /// A new connection. Takes at most its turn among the dials plus [`DIAL_DEADLINE`].
     ///
-    /// Cancel safe: a dial runs in a task of its own and comes to its end there, whoever has stopped
-    /// waiting for it. How many of them there can be is bounded.
+    /// Cancel safe, as [`start`](Self::start).
     pub(crate) async fn connect(&self) -> Result<AgentConnection, ConnectError> {
-        let dialled = self.dial().await;
-        if let Err(error) = &dialled {
-            self.dials.meters.dial_failed(error.failure());
-        }
-        dialled
+        let dialled = async {
+            let mut dial = self.start().await?;
+            let outcome = timeout(DIAL_DEADLINE, dial.outcome()).await;
+            outcome.unwrap_or(Err(ConnectError::Unanswered))
+        };
+        dialled.await.inspect_err(|error| self.failed(error))
     }
 
-    async fn dial(&self) -> Result<AgentConnection, ConnectError> {
+    /// Counts a dial that failed.
+    pub(crate) fn failed(&self, error: &ConnectError) {
+        self.dials.meters.dial_failed(error.failure());
+    }
+
+    /// Starts a dial when it is its turn.
+    ///
+    /// Cancel safe: a dial runs in a task of its own and completes there, also if its [`PendingDial`] was
+    /// dropped. Their number is bounded.
+    pub(crate) async fn start(&self) -> Result<PendingDial, ConnectError> {
         let place = Arc::clone(&self.unanswered)
             .try_acquire_owned()
             .map_err(|_| ConnectError::Unanswered)?;
         // Neither semaphore is ever closed.
-        let _turn = self.dials.turns.acquire().await;
+        let turn = Arc::clone(&self.dials.turns).acquire_owned().await.ok();
         let descriptor = self.dials.descriptors.take().ok_or(ConnectError::NoDescriptor)?;
         let (tell, told) = oneshot::channel();
         let (socket, listener) = (self.socket.clone(), Arc::clone(&self.listener));
@@ -211,10 +220,33 @@ impl Connector {
             // Nobody waits any more: the connection is complete, and may be closed.
             let _ = tell.send(dialled);
         });
-        match timeout(DIAL_DEADLINE, told).await {
-            Ok(Ok(dialled)) => Ok(Connection::new(dialled?)),
-            Ok(Err(_)) | Err(_) => Err(ConnectError::Unanswered),
+        Ok(PendingDial { told, turn, started: Instant::now() })
+    }
+}
+
+/// A dial under way. It completes also if this is dropped.
+#[derive(Debug)]
+pub(crate) struct PendingDial {
+    told: oneshot::Receiver<Result<AgentSocket, ConnectError>>,
+    /// One of the turns that the dials to all VMs share.
+    turn: Option<OwnedSemaphorePermit>,
+    pub(crate) started: Instant,
+}
+
+impl PendingDial {
+    /// Waits until the dial succeeds or fails. To be awaited once more only if it was cancelled.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn outcome(&mut self) -> Result<AgentConnection, ConnectError> {
+        match (&mut self.told).await {
+            Ok(dialled) => Ok(Connection::new(dialled?)),
+            Err(_) => Err(ConnectError::Unanswered),
         }
+    }
+
+    /// Gives the turn back: an unanswered dial must not delay those to other VMs.
+    pub(crate) fn yield_turn(&mut self) {
+        self.turn = None;
     }
 }
 

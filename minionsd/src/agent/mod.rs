@@ -1,7 +1,9 @@
 //! The way to one agent: dial it, keep connections to it, call it.
 //!
 //! * [`connector`]: a new, handshaked connection, and which layer failed if there is none.
+//! * [`gate`]: when a call may dial.
 //! * [`pool`]: idle connections, who may use one, and when one is too suspect to be used.
+//!   [`checkout`]: a connection for the length of one call.
 //! * [`socket`]: a connection with what it costs, and how much a guest may make us keep.
 //! * [`calls`]: how the calls fare, for the supervisor.
 //! * [`client`]: one call, with its deadline and its at most one retry.
@@ -15,8 +17,10 @@ pub mod benching;
 pub(crate) mod calls;
 #[cfg(test)]
 mod cancelled;
+mod checkout;
 pub(crate) mod client;
 pub(crate) mod connector;
+pub(crate) mod gate;
 mod health;
 pub(crate) mod open;
 pub(crate) mod pace;
@@ -24,10 +28,13 @@ pub(crate) mod pool;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod turns;
+#[cfg(test)]
+mod unanswered;
 
 pub(crate) use calls::Calls;
 pub(crate) use client::{AgentClient, CallError};
-pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials};
+pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials, PendingDial};
+pub(crate) use gate::Permission;
 pub(crate) use open::{Instance, Programs};
 pub(crate) use pool::{Lane, Pool};
 pub(crate) use stream::{AgentStream, Broken};

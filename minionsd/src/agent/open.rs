@@ -67,7 +67,7 @@ impl AgentClient {
         only: Option<&Instance>,
         deadline: Instant,
     ) -> Result<(ExecAttached, AgentStream), CallError> {
-        let mut checkout = self.pool().checkout(Lane::Beside, false, deadline).await?;
+        let mut checkout = self.checkout(Lane::Beside, false, deadline).await?;
         let epoch = checkout.epoch().clone();
         let connection = checkout.connection().ok_or(CallError::Lost { sent: false })?;
         if let Some(only) = only {

@@ -13,16 +13,21 @@
 //!   however long, the calls have what they had before.
 //! * A connection that closed or spoke while it idled is never used. After a guest reset it may do
 //!   neither for ever, so one that idled for long is asked before it carries what can't be repeated.
+//! * A VM that may be paused is not dialled ([`gate`](super::gate)), and no connection to it is closed: both
+//!   can make it unreachable for good.
 
+use super::checkout::{Borrowed, Checkout, CheckoutError};
+use super::gate::DialGate;
 use super::pace::StreamPace;
-use super::{AgentConnection, ConnectError, Connector, StreamTurns};
+use super::{AgentConnection, Connector, StreamTurns};
 use minions_api::vm::PoolFigures;
 use minions_proto::connection::Liveness;
 use minions_proto::message::HealthCheck;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -62,20 +67,6 @@ pub(crate) enum Lane {
     Beside,
 }
 
-/// Why there is no connection to use.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CheckoutError {
-    /// Too many calls are under way or waiting.
-    #[error("all connections to this VM are in use")]
-    Exhausted,
-    /// The caller's own deadline came first.
-    #[error("deadline passed while waiting for a connection")]
-    TimedOut,
-    /// A new one can't be made.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-}
-
 /// One VM's connections. A cheap clone of one pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool(Arc<Shared>);
@@ -91,26 +82,31 @@ struct Shared {
     pace: Arc<StreamPace>,
     turns: StreamTurns,
     waiting: AtomicUsize,
+    gate: DialGate,
     stock: Mutex<Stock>,
 }
 
 #[derive(Debug, Default)]
 struct Stock {
     idle: Vec<Idle>,
+    /// Unanswered connections of calls that were given up, oldest first. They are closed when the agent
+    /// answers a probe.
+    parked: VecDeque<AgentConnection>,
     /// Cancelled when the agent behind the connections is another one: what was connected before
     /// leads nowhere.
     epoch: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Idle {
-    connection: AgentConnection,
-    since: Instant,
+pub(super) struct Idle {
+    pub(super) connection: AgentConnection,
+    pub(super) since: Instant,
 }
 
 impl Pool {
-    /// A pool in which `limit` calls can be under way at once, at least two.
-    pub(crate) fn new(connector: Connector, limit: usize) -> Self {
+    /// A pool in which `limit` calls can be under way at once, at least two. `nudge` makes the VM's supervisor
+    /// probe.
+    pub(crate) fn new(connector: Connector, limit: usize, nudge: Arc<Notify>) -> Self {
         let limit = limit.max(QUICK_PERMITS + 1);
         Self(Arc::new(Shared {
             connector,
@@ -122,8 +118,14 @@ impl Pool {
             pace: Arc::default(),
             turns: StreamTurns::default(),
             waiting: AtomicUsize::new(0),
+            gate: DialGate::new(nudge),
             stock: Mutex::default(),
         }))
+    }
+
+    /// Whether calls may dial.
+    pub(crate) fn gate(&self) -> &DialGate {
+        &self.0.gate
     }
 
     pub(crate) fn connector(&self) -> &Connector {
@@ -158,6 +160,11 @@ impl Pool {
         self.0.stock().idle.clear();
     }
 
+    /// Closes the unanswered connections of calls that were given up.
+    pub(crate) fn close_parked(&self) {
+        self.0.stock().parked.clear();
+    }
+
     /// Ends every connection, those in use too: the agent that they led to is gone.
     pub(crate) fn flush(&self) {
         let mut stock = self.0.stock();
@@ -165,8 +172,11 @@ impl Pool {
         *stock = Stock::default();
     }
 
-    /// Closes what nobody has wanted for [`IDLE_TIMEOUT`].
+    /// Closes what nobody has wanted for [`IDLE_TIMEOUT`], unless the VM may be paused.
     pub(crate) fn evict_idle(&self) {
+        if !self.0.gate.is_open() {
+            return;
+        }
         self.0.stock().idle.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
     }
 
@@ -180,7 +190,7 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Checkout, CheckoutError> {
         let permit = self.permit(lane, deadline).await?;
-        let reused = self.reuse(idempotent, deadline).await;
+        let reused = self.reuse(idempotent, deadline).await?;
         let is_reused = reused.is_some();
         let (connection, epoch) = match reused {
             Some(reused) => reused,
@@ -192,8 +202,7 @@ impl Pool {
             }
             None => self.connect(deadline).await?,
         };
-        let connection = Some(connection);
-        Ok(Checkout { connection, reused: is_reused, epoch, pool: self.clone(), permit })
+        Ok(Checkout::new(connection, is_reused, epoch, self.clone(), permit))
     }
 
     /// Replaces a reused connection that turned out to be dead by a new one.
@@ -202,11 +211,9 @@ impl Pool {
         mut checkout: Checkout,
         deadline: Instant,
     ) -> Result<Checkout, CheckoutError> {
-        checkout.connection = None;
+        checkout.close();
         let (connection, epoch) = self.connect(deadline).await?;
-        checkout.connection = Some(connection);
-        checkout.epoch = epoch;
-        checkout.reused = false;
+        checkout.replace(connection, epoch);
         Ok(checkout)
     }
 
@@ -214,6 +221,7 @@ impl Pool {
         &self,
         deadline: Instant,
     ) -> Result<(AgentConnection, CancellationToken), CheckoutError> {
+        self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
         // Before it is dialled: what is replaced in between has been replaced for this one too.
         let epoch = self.0.stock().epoch.clone();
         let connection = timeout_at(deadline, self.0.connector.connect())
@@ -258,19 +266,54 @@ impl Pool {
         &self,
         idempotent: bool,
         deadline: Instant,
-    ) -> Option<(AgentConnection, CancellationToken)> {
+    ) -> Result<Option<(AgentConnection, CancellationToken)>, CheckoutError> {
         loop {
-            let (Idle { mut connection, since }, epoch) = self.0.stock().pop()?;
+            let Some((Idle { mut connection, since }, epoch)) = self.0.stock().pop() else {
+                return Ok(None);
+            };
             if connection.liveness() == Liveness::Dead {
                 continue;
             }
             if idempotent || since.elapsed() < SUSPECT_AFTER {
-                return Some((connection, epoch));
+                return Ok(Some((connection, epoch)));
             }
+            let idle = Idle { connection, since };
+            let mut asked = Borrowed::new(idle, epoch.clone(), self);
+            self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
             let ping = deadline.min(Instant::now() + PING_DEADLINE);
-            if connection.call(&HealthCheck {}, ping).await.is_ok() {
-                return Some((connection, epoch));
+            let Some(connection) = asked.connection() else { continue };
+            if connection.call(&HealthCheck {}, ping).await.is_ok()
+                && let Some(connection) = asked.take()
+            {
+                return Ok(Some((connection, epoch)));
             }
+        }
+    }
+
+    /// Takes a connection back: to the idle ones if its last exchange was complete. If it is unanswered, it is
+    /// closed only once the agent has answered a probe, which is asked for: the VM may be paused.
+    pub(super) fn give_back(&self, idle: Idle, epoch: &CancellationToken) {
+        let Idle { mut connection, since } = idle;
+        if self.0.connector.descriptors().are_short() {
+            // Others need it more than our next call does.
+            return;
+        }
+        connection.get_mut().rest();
+        let mut stock = self.0.stock();
+        // Flushing takes the same lock, so it can't come in between.
+        if epoch.is_cancelled() {
+            return;
+        }
+        if connection.is_reusable() {
+            if stock.idle.len() < self.0.limit {
+                stock.idle.push(Idle { connection, since });
+            }
+        } else if connection.is_unanswered() {
+            if stock.parked.len() >= self.0.limit {
+                stock.parked.pop_front();
+            }
+            stock.parked.push_back(connection);
+            self.0.gate.nudge();
         }
     }
 }
@@ -302,61 +345,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// A connection for the length of one call. Goes back to the pool when dropped, if its last
-/// exchange was complete.
-#[derive(Debug)]
-pub(crate) struct Checkout {
-    /// `None` only while it is being replaced or given back.
-    connection: Option<AgentConnection>,
-    reused: bool,
-    epoch: CancellationToken,
-    pool: Pool,
-    permit: OwnedSemaphorePermit,
-}
-
-impl Checkout {
-    /// Whether it has carried a call before: if so, it may be dead without anybody having noticed.
-    pub(crate) fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Cancelled when the agent at its other end is gone.
-    pub(crate) fn epoch(&self) -> &CancellationToken {
-        &self.epoch
-    }
-
-    /// Takes the connection for good, with the permit that bounds how many there are.
-    pub(super) fn into_parts(
-        mut self,
-    ) -> Option<(AgentConnection, CancellationToken, OwnedSemaphorePermit)> {
-        let connection = self.connection.take()?;
-        // All of it: what stays with us counts for nothing.
-        let permit = self.permit.split(1)?;
-        Some((connection, self.epoch.clone(), permit))
-    }
-
-    /// The connection.
-    pub(crate) fn connection(&mut self) -> Option<&mut AgentConnection> {
-        self.connection.as_mut()
-    }
-}
-
-impl Drop for Checkout {
-    fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if self.pool.0.connector.descriptors().are_short() {
-            // Others need it more than our next call does.
-            return;
-        }
-        connection.get_mut().rest();
-        let mut stock = self.pool.0.stock();
-        // Flushing takes the same lock, so it can't come in between.
-        let current = !self.epoch.is_cancelled();
-        if current && connection.is_reusable() && stock.idle.len() < self.pool.0.limit {
-            stock.idle.push(Idle { connection, since: Instant::now() });
-        }
     }
 }

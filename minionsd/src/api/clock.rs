@@ -13,14 +13,15 @@ use std::time::{Duration, SystemTime};
 /// Default deadline: the agent makes one system call.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Set the guest's clock
+/// Set the clock of a guest
 ///
-/// A guest that was paused, or restored from a snapshot, believes that no time has passed.
+/// Sets it to the host's time if the body is `{}`. The clock of a guest that was paused, or
+/// restored from a snapshot, is late by the time of the pause.
 #[utoipa::path(
     put, path = "/vms/{vm}/clock", operation_id = "put_clock", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = ClockRequest,
-    responses((status = 200, description = "It was set", body = ClockSet), BodyProblems),
+    responses((status = 200, description = "Clock set", body = ClockSet), BodyProblems),
 )]
 pub(super) async fn put_clock(
     TheVm(vm): TheVm,

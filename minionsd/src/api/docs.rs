@@ -14,11 +14,13 @@ pub(super) const PAGES: [&str; 2] = ["/docs", "/docs/"];
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(openapi_json);
 
-/// This document
+/// Get this document
+///
+/// The OpenAPI document is generated from the routes that the daemon serves.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "get_openapi", tag = "service",
     responses(
-        (status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"),
+        (status = 200, description = "OpenAPI 3.1 document", body = Object, content_type = "application/json"),
         ServiceProblems,
     ),
 )]

@@ -45,16 +45,17 @@ pub(super) struct EventParams {
     vm: Option<String>,
 }
 
-/// Follow what happens to VMs
+/// Follow changes of VMs
 ///
-/// Server-Sent Events: `event:` is the event's `type`, `data:` the event as JSON, `id:` the place to
-/// come back to with `Last-Event-ID`. `event: reset` (with a `Reset`) stands where events are missing;
-/// look at `GET /vms` again then. A comment every 10 s shows that the daemon lives. Never ends by itself.
+/// Returns Server-Sent Events: `event:` is the event's `type`, `data:` the event as JSON, `id:` the
+/// position for resuming with `Last-Event-ID`. `event: reset` (with a `Reset`) marks missing
+/// events; read `GET /vms` again after it. A comment every 10 s shows that the daemon is alive. The
+/// stream ends only when the daemon stops.
 #[utoipa::path(
     get, path = "/events", operation_id = "follow_events", tag = "vms",
     params(
         EventParams,
-        ("Last-Event-ID" = Option<String>, Header, description = "Go on behind this event"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event"),
     ),
     responses(
         (status = 200, description = "Events as they happen", body = Event,

@@ -11,11 +11,14 @@ use std::time::Duration;
 /// Default deadline: a healthy agent answers within a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ask the agent for its health
+/// Get the health of a guest
+///
+/// Asks the agent at the time of the request. Also returns the agent's version and features, and
+/// the offset of the guest's clock.
 #[utoipa::path(
     get, path = "/vms/{vm}/health", operation_id = "get_health", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "The agent's answer", body = health::Health), GuestProblems),
+    responses((status = 200, description = "Health of the guest", body = health::Health), GuestProblems),
 )]
 pub(super) async fn get_health(
     TheVm(vm): TheVm,

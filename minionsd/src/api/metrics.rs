@@ -16,11 +16,13 @@ use std::time::Duration;
 const STATES: [VmState; 4] =
     [VmState::Connecting, VmState::Ready, VmState::Unreachable, VmState::Stale];
 
-/// Figures in Prometheus's text format
+/// Get metrics in the Prometheus text format
+///
+/// docs/OPERATIONS.md lists the metrics.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "get_metrics", tag = "service",
     responses(
-        (status = 200, description = "Version 0.0.4 of the text format; docs/OPERATIONS.md has the list",
+        (status = 200, description = "Metrics, in version 0.0.4 of the text format",
             body = String, content_type = "text/plain"),
         ServiceProblems,
     ),

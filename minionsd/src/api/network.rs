@@ -29,11 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Default deadline for a change: above the time that an agent needs to apply it, verify it, and restore the snapshot.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Read the guest's network back
+/// Get the network of a guest
+///
+/// Asks the agent at the time of the request for interfaces, routes, resolver configuration and
+/// hostname, and for a change that waits for its confirmation.
 #[utoipa::path(
     get, path = "/vms/{vm}/network", operation_id = "get_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "As the guest's kernel has it", body = Network), GuestProblems),
+    responses((status = 200, description = "Network of the guest", body = Network), GuestProblems),
 )]
 pub(super) async fn get_network(
     TheVm(vm): TheVm,
@@ -63,12 +66,17 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
     })
 }
 
-/// Change the guest's network
+/// Change the network of a guest
+///
+/// Settings that are in the request replace the existing ones; all others stay unchanged. A change
+/// is applied completely or not at all: if a step or a check fails, everything is put back and the
+/// problem is `network_failed`. With `confirm_within_ms` the change is put back unless it is
+/// confirmed in time.
 #[utoipa::path(
     put, path = "/vms/{vm}/network", operation_id = "put_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = NetworkRequest,
-    responses((status = 200, description = "It is so now", body = NetworkApplied), NetworkProblems),
+    responses((status = 200, description = "Configuration applied", body = NetworkApplied), NetworkProblems),
 )]
 pub(super) async fn put_network(
     TheVm(vm): TheVm,
@@ -126,12 +134,15 @@ async fn needs_feature(vm: &Vm, field: Option<&str>, deadline: Instant) -> Resul
     Err(CallError::TooOld { needs: needs.into(), field: field.map(str::to_owned) })
 }
 
-/// Let a change of the network stay
+/// Confirm a network change
+///
+/// Makes a change with `confirm_within_ms` permanent. A confirmation that is too late is a
+/// `network_change_gone`.
 #[utoipa::path(
     post, path = "/vms/{vm}/network/confirm", operation_id = "confirm_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = NetworkConfirmRequest,
-    responses((status = 200, description = "It stays", body = NetworkConfirmed), NetworkProblems),
+    responses((status = 200, description = "Change confirmed", body = NetworkConfirmed), NetworkProblems),
 )]
 pub(super) async fn confirm_network(
     TheVm(vm): TheVm,

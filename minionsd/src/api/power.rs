@@ -13,14 +13,14 @@ use std::time::Duration;
 /// Default deadline: the agent answers before it acts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// End the guest, or start it anew
+/// Power off or reboot a guest
 ///
-/// The answer comes before it happens. Whether it has happened is to be seen in `GET /vms/{vm}`.
+/// The reply is sent before it happens. `GET /vms/{vm}` and `GET /events` show the result.
 #[utoipa::path(
     post, path = "/vms/{vm}/power", operation_id = "power_vm", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = PowerRequest,
-    responses((status = 202, description = "It will be done", body = PowerAccepted), BodyProblems),
+    responses((status = 202, description = "Accepted", body = PowerAccepted), BodyProblems),
 )]
 pub(super) async fn power_vm(
     TheVm(vm): TheVm,

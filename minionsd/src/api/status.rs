@@ -11,11 +11,14 @@ use std::time::Duration;
 /// Default deadline: an agent answers at once, unless a filesystem of its guest hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ask the agent how its guest is doing
+/// Get the status of a guest
+///
+/// Asks the agent at the time of the request for memory, filesystems, load, processors, network
+/// interfaces and operating system.
 #[utoipa::path(
     get, path = "/vms/{vm}/status", operation_id = "get_status", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "The agent's answer", body = status::Status), GuestProblems),
+    responses((status = 200, description = "Status of the guest", body = status::Status), GuestProblems),
 )]
 pub(super) async fn get_status(
     TheVm(vm): TheVm,

@@ -4,13 +4,18 @@
 //!   [`socket_dir`]: whether their directory can be trusted. [`passed_over`]: files that are no sockets.
 //! * [`registry`]: the VMs behind them, by name.
 //! * [`supervisor`]: the one task that owns a VM's state.
+//!   [`line`]: its own connection to the agent. [`probe_error`]: why a probe failed.
 //! * [`status`]: that state, and what is known beside it. [`transition`]: which state follows which.
 //! * [`process`]: the process behind a socket.
 
 pub(crate) mod discovery;
+mod line;
 pub(crate) mod passed_over;
+mod probe_error;
 pub(crate) mod process;
 pub(crate) mod registry;
+#[cfg(test)]
+mod silence;
 pub(crate) mod socket_dir;
 pub(crate) mod status;
 pub(crate) mod supervisor;

@@ -226,9 +226,10 @@ impl Keeper {
 
     fn supervise(&self, name: VmName, socket: discovery::Socket) -> Known {
         let id = socket.id;
-        let pool = Pool::new(Connector::new(socket, self.dials.clone()), self.each.pool_size);
-        let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let (nudge, calls) = (Arc::new(Notify::new()), Arc::new(Calls::default()));
+        let connector = Connector::new(socket, self.dials.clone());
+        let pool = Pool::new(connector, self.each.pool_size, Arc::clone(&nudge));
+        let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let stop = self.stop.child_token();
         let client =
             AgentClient::new(pool.clone(), status.clone(), Arc::clone(&nudge), Arc::clone(&calls));

@@ -41,6 +41,8 @@ pub(crate) struct VmStatus {
     /// The guest's uptime in its last answer, in seconds.
     uptime: Option<u64>,
     pub(crate) failed_probes: u32,
+    /// The same since the last sign that the VM may answer soon: these slow the probes down.
+    fruitless: u32,
     /// The last probe could not be made, for want of something of ours.
     blind: bool,
     pub(crate) attempts: u64,
@@ -90,6 +92,7 @@ impl VmStatus {
             hostname: None,
             uptime: None,
             failed_probes: 0,
+            fruitless: 0,
             blind: false,
             attempts: 0,
             next_probe: None,
@@ -137,7 +140,7 @@ impl VmStatus {
         let identity = self.compare(agent.as_ref(), health.uptime_secs);
         self.attempts += 1;
         self.reason = None;
-        self.failed_probes = 0;
+        (self.failed_probes, self.fruitless) = (0, 0);
         self.blind = false;
         self.last_seen = Some(now);
         self.hostname = Some(clipped(health.hostname));
@@ -157,6 +160,7 @@ impl VmStatus {
         self.blind = failure == Failure::DaemonExhausted;
         if !self.blind {
             self.failed_probes = self.failed_probes.saturating_add(1);
+            self.fruitless = self.fruitless.saturating_add(1);
         }
         self.give_reason(Reason { failure, message, at: now });
         self.enter(Seen::Failed { failure, in_a_row: self.failed_probes }, now)
@@ -172,12 +176,18 @@ impl VmStatus {
         moved
     }
 
+    /// Something changed, so the next probes may well be answered: they follow each other as after a first
+    /// failure.
+    pub(crate) fn expect_soon(&mut self) {
+        self.fruitless = 0;
+    }
+
     /// The pause before the next probe. `jitter` is a random number from 0 to 1.
     pub(crate) fn pause(&self, jitter: f64) -> Duration {
         match self.failed_probes {
             0 if self.blind => backoff(1, jitter),
             0 => PROBE_INTERVAL.mul_f64(0.9 + 0.2 * jitter),
-            failures => backoff(failures, jitter),
+            _ => backoff(self.fruitless.max(1), jitter),
         }
     }
 

@@ -1,33 +1,30 @@
 //! The one task that owns a VM's state.
 //!
-//! It keeps a connection of its own to the agent and asks it for its health: on a schedule, when
-//! that connection or the VMM dies (which is how the death of a VM shows at once), and when calls fail
-//! or were turned away. What it learns it publishes; nobody else writes a VM's state.
+//! It keeps a connection of its own to the agent ([`line`](super::line)) and asks it for its health: on a
+//! schedule, when that connection or the VMM ends (so the end of a VM shows at once), and when calls fail or
+//! were refused. It publishes what it learns; no other task writes a VM's state.
 //!
-//! The order in which it says things: first the pool, so that nobody gets a connection to what is gone;
-//! then the state; then the event, so that who hears of it sees it.
+//! The order of its publications: first the pool, so that no call gets a connection that leads nowhere; then
+//! the state; then the event, so that a reader of the event sees the state.
 
+use super::line::{Answer, Heard, Line};
+use super::probe_error::ProbeError;
 use super::process::Process;
 use super::status::{Identity, Moved, VmStatus, backoff};
-use crate::agent::socket::is_no_room;
-use crate::agent::{AgentConnection, Calls, Pool};
+use crate::agent::{Calls, Permission, Pool};
 use crate::clock::ClockKeeper;
 use crate::events::Events;
 use crate::metrics::Meters;
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::Failure;
 use minions_api::{Timestamp, VmName};
-use minions_proto::connection::ExchangeError;
-use minions_proto::message::{Health, HealthCheck};
+use minions_proto::message::Health;
 use rand::RngExt;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-
-/// How long an agent has to answer a probe once it is connected.
-const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A connection that dies this soon after an answer was hardly worth making.
 const EARLY: Duration = Duration::from_secs(1);
@@ -55,20 +52,17 @@ pub(crate) struct Supervisor {
     pub(crate) stop: CancellationToken,
 }
 
-/// A failed probe.
-struct ProbeError {
-    failure: Failure,
-    message: String,
-}
-
-/// What the supervisor has between two probes.
+/// What the supervisor has between two events.
 struct Hold {
-    /// Its own connection, if the last probe was answered on it.
-    own: Option<AgentConnection>,
+    line: Line,
     /// The process that listens on the socket, watched.
     vmm: Option<Process>,
     clock: ClockKeeper,
-    /// How often in a row its connection died right after an answer.
+    /// When the next probe is due.
+    due: Instant,
+    /// When the last one ended.
+    probed_at: Instant,
+    /// How often in a row the connection broke right after an answer.
     early_deaths: u32,
 }
 
@@ -83,66 +77,125 @@ impl Supervisor {
     }
 
     async fn supervise(&self) {
+        let now = Instant::now();
         let mut hold = Hold {
-            own: None,
+            line: Line::default(),
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
+            due: now,
+            probed_at: now,
             early_deaths: 0,
         };
+        hold.line.probe();
         loop {
-            let begun = Instant::now();
-            let probed = self.probe_and_heed_calls(&mut hold).await;
-            self.meters.probed(begun.elapsed(), probed.as_ref().err().map(|error| error.failure));
-            let probed_at = Instant::now();
-            self.look_at_vmm(&mut hold);
-            self.record(probed);
-            if self.pool.connector().descriptors().are_short() {
-                // Other VMs want to be asked too.
-                hold.own = None;
+            self.pool.gate().set(self.permission(&hold.line));
+            let rests = !hold.line.is_busy();
+            tokio::select! {
+                biased;
+                heard = hold.line.next(self.pool.connector()) => self.heard(&mut hold, heard).await,
+                failure = self.calls.too_many_failed() => {
+                    self.calls_failed(failure);
+                    hold.line.verify();
+                }
+                () = ended(hold.vmm.as_ref()) => self.vmm_ended(&mut hold),
+                // A call failed or was refused.
+                () = self.nudge.notified(), if rests => {
+                    hold.due = hold.due.min(hold.probed_at + NUDGE_GAP);
+                }
+                () = sleep_until(hold.due), if rests => {
+                    if hold.line.is_connected() {
+                        hold.early_deaths = 0;
+                    }
+                    hold.line.probe();
+                }
             }
-            self.pool.evict_idle();
-            self.wait(&mut hold, probed_at).await;
         }
     }
 
-    /// Waits until the next probe is due, for whatever reason.
-    async fn wait(&self, hold: &mut Hold, probed_at: Instant) {
-        // Not in one: looking at the status and publishing it exclude each other.
-        let pause = self.status.borrow().pause(random());
-        let mut due = self.plan(probed_at, pause);
-        let mut died_early = false;
-        loop {
-            tokio::select! {
-                () = sleep_until(due) => break,
-                () = self.nudged(probed_at) => break,
-                failure = self.calls.too_many_failed() => {
-                    self.calls_failed(failure);
-                    // The probe that decides goes the whole way.
-                    hold.own = None;
-                    break;
-                }
-                () = ended(hold.vmm.as_ref()) => {
-                    tracing::info!(vm = %self.name, "the VMM ended");
-                    // What it carried leads nowhere, even if somebody holds its connections open.
-                    (hold.vmm, hold.own) = (None, None);
-                    self.pool.flush();
-                    self.status.send_modify(|status| status.vmm = None);
-                    break;
-                }
-                () = died(&mut hold.own) => {
-                    hold.own = None;
-                    died_early = probed_at.elapsed() < EARLY;
-                    hold.early_deaths = if died_early { hold.early_deaths + 1 } else { 0 };
-                    // A guest that answers and hangs up, over and over, gets no more of us than one
-                    // that doesn't answer.
-                    let pause = backoff(hold.early_deaths, random());
-                    due = due.min(self.plan(Instant::now(), pause));
-                }
+    /// What calls may do.
+    fn permission(&self, line: &Line) -> Permission {
+        match self.status.borrow().unready() {
+            Some(unready) => Permission::Refused(unready),
+            None => line.permission(),
+        }
+    }
+
+    /// Deals with news of the connection, and plans the next probe.
+    async fn heard(&self, hold: &mut Hold, heard: Heard) {
+        let now = Instant::now();
+        match heard {
+            Heard::Answered(answer) => {
+                let late = answer.late;
+                self.probe_answered(hold, answer).await;
+                hold.probed_at = Instant::now();
+                let pause = if late { backoff(1, 1.0) } else { self.pause() };
+                hold.due = self.plan(hold.probed_at, pause);
+            }
+            Heard::Failed(error, took) => {
+                self.meters.probed(took, Some(error.failure));
+                self.look_at_vmm(hold);
+                self.failed(error);
+                self.spare(hold);
+                hold.probed_at = now;
+                hold.due = self.plan(now, self.pause());
+            }
+            Heard::Broke => {
+                let early = hold.probed_at + EARLY > now;
+                hold.early_deaths = if early { hold.early_deaths + 1 } else { 0 };
+                // A guest that answers and hangs up, over and over, gets no more of us than one
+                // that doesn't answer.
+                let pause = backoff(hold.early_deaths, random());
+                hold.due = hold.due.min(self.plan(now, pause));
+            }
+            Heard::SilenceBroke => {
+                // The guest was reset, or its VMM is there again: worth as many probes as a new failure.
+                self.status.send_if_modified(|status| {
+                    status.expect_soon();
+                    false
+                });
+                hold.due = hold.due.min(self.plan(now, Duration::ZERO));
             }
         }
-        if !died_early {
-            hold.early_deaths = 0;
+    }
+
+    async fn probe_answered(&self, hold: &mut Hold, answer: Answer) {
+        let Answer { health, asked, took, late: _, fresh } = answer;
+        if let Some(connection) = hold.line.connection() {
+            hold.clock.keep(&self.name, connection, &health, asked).await;
+            connection.get_mut().rest();
         }
+        self.meters.probed(took, None);
+        self.look_at_vmm(hold);
+        if fresh && self.status.borrow().failed_probes > 0 {
+            // Of the time before: they may stay silent forever.
+            self.pool.close_idle();
+        }
+        self.pool.close_parked();
+        self.answered(health, Timestamp::now());
+        self.spare(hold);
+    }
+
+    /// Gives up what other VMs need.
+    fn spare(&self, hold: &mut Hold) {
+        if self.pool.connector().descriptors().are_short() {
+            hold.line.hang_up();
+        }
+        self.pool.evict_idle();
+    }
+
+    fn vmm_ended(&self, hold: &mut Hold) {
+        tracing::info!(vm = %self.name, "the VMM ended");
+        // Its connections lead nowhere, even if another process holds them open.
+        hold.vmm = None;
+        hold.line.hang_up();
+        self.pool.flush();
+        self.status.send_modify(|status| status.vmm = None);
+        hold.line.probe();
+    }
+
+    fn pause(&self) -> Duration {
+        // Not in one expression with publishing: the two exclude each other.
+        self.status.borrow().pause(random())
     }
 
     /// Says when the next probe is due.
@@ -155,36 +208,6 @@ impl Supervisor {
             false
         });
         due
-    }
-
-    /// Probes. Calls that fail meanwhile count at once, however long the probe takes; then another one
-    /// decides, over a connection of its own.
-    async fn probe_and_heed_calls(&self, hold: &mut Hold) -> Result<Health, ProbeError> {
-        tokio::select! {
-            probed = self.probe(hold) => return probed,
-            failure = self.calls.too_many_failed() => self.calls_failed(failure),
-        }
-        hold.own = None;
-        self.probe(hold).await
-    }
-
-    /// Asks the agent over the supervisor's own connection, made anew if there is none.
-    ///
-    /// Safe to cancel: the connection is then closed.
-    async fn probe(&self, hold: &mut Hold) -> Result<Health, ProbeError> {
-        let mut connection = match hold.own.take() {
-            Some(connection) => connection,
-            None => self.pool.connector().connect().await.map_err(|error| ProbeError {
-                failure: error.failure(),
-                message: error.message(),
-            })?,
-        };
-        let (deadline, asked) = (Instant::now() + PROBE_DEADLINE, SystemTime::now());
-        let health = connection.call(&HealthCheck {}, deadline).await.map_err(probe_error)?;
-        hold.clock.keep(&self.name, &mut connection, &health, asked).await;
-        connection.get_mut().rest();
-        hold.own = Some(connection);
-        Ok(health)
     }
 
     /// Finds out who listens on the socket, if that isn't known.
@@ -207,19 +230,19 @@ impl Supervisor {
         }
     }
 
-    fn record(&self, probed: Result<Health, ProbeError>) {
-        let now = Timestamp::now();
-        match probed {
-            Ok(health) => self.answered(health, now),
-            Err(ProbeError { failure: Failure::DaemonExhausted, message }) => {
-                // Says nothing about the agent, and its connections may be the only ones to be had.
-                self.change(|status| status.failed(Failure::DaemonExhausted, message, now));
-            }
-            Err(ProbeError { failure, message }) => {
+    fn failed(&self, error: ProbeError) {
+        let ProbeError { failure, message } = error;
+        match failure {
+            // Says nothing about the agent, and its connections may be the only ones to be had.
+            Failure::DaemonExhausted => {}
+            // The guest may be paused: what is open will answer then, and must not be closed before.
+            Failure::AgentSilent => {}
+            _ => {
                 self.pool.close_idle();
-                self.change(|status| status.failed(failure, message, now));
+                self.pool.close_parked();
             }
         }
+        self.change(|status| status.failed(failure, message, Timestamp::now()));
     }
 
     fn answered(&self, health: Health, now: Timestamp) {
@@ -242,7 +265,9 @@ impl Supervisor {
     }
 
     fn calls_failed(&self, failure: Failure) {
-        self.pool.close_idle();
+        if failure != Failure::AgentSilent {
+            self.pool.close_idle();
+        }
         self.change(|status| status.calls_failed(failure, Timestamp::now()));
         // Also if that changed nothing: from the next one on they count again.
         self.calls.succeeded();
@@ -276,12 +301,6 @@ impl Supervisor {
             incarnation: status.incarnation(),
         });
     }
-
-    /// Somebody wants to know, and enough time has passed since the last probe.
-    async fn nudged(&self, probed_at: Instant) {
-        self.nudge.notified().await;
-        sleep_until(probed_at + NUDGE_GAP).await;
-    }
 }
 
 /// The end of the step that an instant is in. All VMs count from the same start.
@@ -296,44 +315,12 @@ fn random() -> f64 {
     rand::rng().random()
 }
 
-/// Waits for the end of a connection, or for ever if there is none.
-async fn died(own: &mut Option<AgentConnection>) {
-    match own {
-        Some(connection) => connection.dead().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Likewise for a process.
+/// Waits for the end of a process; forever if none is watched.
 async fn ended(vmm: Option<&Process>) {
     match vmm {
         Some(vmm) => vmm.ended().await,
         None => std::future::pending().await,
     }
-}
-
-fn probe_error(error: ExchangeError) -> ProbeError {
-    let (failure, message) = match error {
-        ExchangeError::Lost { source, .. } if is_no_room(&source) => (
-            Failure::DaemonExhausted,
-            "minionsd has no memory for such a long answer to a health check".to_owned(),
-        ),
-        ExchangeError::Lost { .. } => {
-            (Failure::AgentClosed, "the agent closed the connection".to_owned())
-        }
-        ExchangeError::TimedOut => {
-            (Failure::AgentSilent, "the agent did not answer a health check within 1 s".to_owned())
-        }
-        ExchangeError::Protocol(error) => {
-            (Failure::ProtocolError, format!("what the agent says is not the protocol: {error}"))
-        }
-        ExchangeError::Agent(_) => {
-            (Failure::AgentError, "the agent answers a health check with an error".to_owned())
-        }
-        // A health check is 23 bytes long.
-        ExchangeError::Encode(error) => (Failure::ProtocolError, error.to_string()),
-    };
-    ProbeError { failure, message }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An audit file without room, and a log that is not read.
+//! An audit file without space, and a log that is not read.
 
 use super::callers::{OTHER, ROOT, WRONG_TOKEN, Way, bearer, curl};
 use super::program::Program;
@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Every operate route of the document: nothing reaches a guest without a line.
+/// Covers every operate route of the document: no call reaches a guest without an audit entry.
 #[tokio::test]
-async fn while_the_file_has_no_room_every_operate_call_is_refused_and_nothing_runs() {
+async fn while_the_audit_file_is_full_no_operate_call_reaches_a_guest() {
     let program = Program::auditing_to(Some(Path::new("/dev/full")), "").await;
     let document: Value = serde_json::from_str(&minionsd::openapi_json()).unwrap();
     let mut refused = 0;
@@ -36,7 +36,7 @@ async fn while_the_file_has_no_room_every_operate_call_is_refused_and_nothing_ru
     }
     assert!(refused > 5, "{refused}");
     assert!(!program.path("marker").exists());
-    // Reading goes on, and says what is wrong; the log says it once.
+    // Reads still work, and /readyz and the metrics report the fault; the log reports it once.
     assert_eq!(program.ask("read", OTHER, "GET", "/vms/web-1/health", &[]).await, 200);
     let socket = program.path("minionsd.sock");
     let ready = curl(ROOT, Way::Unix(&socket), "/readyz", &[]).await.unwrap();
@@ -45,13 +45,13 @@ async fn while_the_file_has_no_room_every_operate_call_is_refused_and_nothing_ru
     assert!(metrics.contains("minions_audit_writable 0\n"), "{metrics}");
     let counted = format!("minions_problems_total{{code=\"audit_unavailable\"}} {refused}\n");
     assert!(metrics.contains(&counted), "{metrics}");
-    let said = |program: &Program| {
+    let logged = |program: &Program| {
         (program.log().matches("the audit log cannot be written").count() == 1).then_some(())
     };
-    program.until("it is said once", said).await;
+    program.until("the log reports it once", logged).await;
 }
 
-/// A file system of 4 MiB in memory; unmounted when dropped.
+/// File system of 4 MiB in memory; unmounted when dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -59,7 +59,7 @@ impl SmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(dir.path());
-        assert!(mount.status().unwrap().success(), "this test mounts a file system, as root");
+        assert!(mount.status().unwrap().success(), "mount failed; this test must run as root");
         Self(dir)
     }
 }
@@ -71,7 +71,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn when_there_is_room_again_calls_are_served_and_the_file_is_whole() {
+async fn once_there_is_space_again_calls_are_served_and_the_file_is_intact() {
     let disk = SmallDisk::mount();
     let program = Program::auditing_to(Some(&disk.0.path().join("audit")), "").await;
     let exec = ["--json", r#"{"command":"true"}"#];
@@ -84,7 +84,7 @@ async fn when_there_is_room_again_calls_are_served_and_the_file_is_whole() {
     let mut tries = 0;
     while status == 200 {
         tries += 1;
-        assert!(tries < 100, "the file system never fills");
+        assert!(tries < 100, "the file system does not become full");
         status = run("fills").await;
     }
     assert_eq!((status, run("full").await), (503, 503));
@@ -93,18 +93,18 @@ async fn when_there_is_room_again_calls_are_served_and_the_file_is_whole() {
     fs::remove_file(&filler).unwrap();
     assert_eq!(run("after").await, 200);
     assert_eq!(program.lines_of("after").len(), 2);
-    let said = |program: &Program| {
+    let logged = |program: &Program| {
         program.log().contains("the audit log can be written again").then_some(())
     };
-    program.until("it is said", said).await;
+    program.until("the log reports the recovery", logged).await;
 }
 
-/// Standard error is a full pipe: an unprivileged user's requests fill it.
+/// Standard error is a full pipe: the requests of an unprivileged user fill it.
 #[tokio::test]
-async fn a_log_that_is_not_read_blocks_no_call() {
+async fn an_unread_log_blocks_no_call() {
     let program = Program::unread().await;
     let wrong = bearer(WRONG_TOKEN);
-    // At level debug each request is a line with its path: far more than a pipe holds.
+    // At level debug each request is a log line with its path: far more in total than a pipe holds.
     let long = format!("/{}", "x".repeat(4000));
     for _ in 0..60 {
         let more = ["--header", &wrong, "--max-time", "10"];

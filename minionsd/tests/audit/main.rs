@@ -15,18 +15,18 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
-/// Stands in an argument, and nowhere else.
+/// Value of an argument; it must not occur in any file.
 const SECRET: &str = "swordfish-4711";
 
 fn touch(marker: &std::path::Path) -> String {
     json!({ "command": "touch", "args": [marker] }).to_string()
 }
 
-/// Request id, caller, action, path, more arguments, and what the line has as identity and status.
+/// Request id, caller, action, path, more arguments; expected identity and status of the entry.
 type Row<'a> = (&'a str, User, &'a str, &'a str, &'a [&'a str], &'a str, u16);
 
 #[tokio::test]
-async fn a_call_is_in_the_file_before_its_handler_runs_and_complete_before_its_reply() {
+async fn an_entry_is_begun_before_the_handler_and_complete_before_the_reply() {
     let program = Program::start().await;
     let exec = json!({ "command": "true", "args": [SECRET, "x"] }).to_string();
     let right = bearer(TOKEN);
@@ -45,18 +45,18 @@ async fn a_call_is_in_the_file_before_its_handler_runs_and_complete_before_its_r
     for (id, user, action, path, more, identity, status) in cases {
         let method = action.split(' ').next().unwrap();
         assert_eq!(program.ask(id, user, method, path, more).await, status, "{id}");
-        // Without waiting: the reply is there.
+        // No wait: the entry is written before the reply is sent.
         let lines = program.lines_of(id);
         let fields: Vec<_> = lines.iter().map(|line| &line["fields"]).collect();
         let stages: Vec<_> =
             fields.iter().map(|fields| fields["stage"].as_str().unwrap()).collect();
-        // What is no request reaches no guest, so its only line is the last.
+        // An invalid request reaches no guest, so its only entry is the last one.
         let begins = !matches!(status, 400 | 404);
         assert_eq!(stages, if begins { vec!["begin", "end"] } else { vec!["end"] }, "{id}");
         for line in &fields {
-            let said = [&line["identity"], &line["uid"], &line["action"], &line["allowed"]];
-            let wanted = [json!(identity), json!(user.uid), json!(action), json!(true)];
-            assert_eq!(said, [&wanted[0], &wanted[1], &wanted[2], &wanted[3]], "{id}");
+            let found = [&line["identity"], &line["uid"], &line["action"], &line["allowed"]];
+            let expected = [json!(identity), json!(user.uid), json!(action), json!(true)];
+            assert_eq!(found, [&expected[0], &expected[1], &expected[2], &expected[3]], "{id}");
         }
         let last = fields.last().unwrap();
         assert_eq!(last["status"], status, "{id}");
@@ -73,7 +73,7 @@ async fn a_call_is_in_the_file_before_its_handler_runs_and_complete_before_its_r
 }
 
 #[tokio::test]
-async fn refused_calls_are_one_line_a_second_that_counts_them_all() {
+async fn refused_calls_are_one_entry_a_second_that_counts_all_of_them() {
     const CALLS: u64 = 80;
     let program = Program::start().await;
     let address = program.address().to_owned();
@@ -86,7 +86,7 @@ async fn refused_calls_are_one_line_a_second_that_counts_them_all() {
             let mut head = [0; 12];
             stream.read_exact(&mut head).unwrap();
             assert_eq!(&head, b"HTTP/1.1 403");
-            // The rest of the reply; the next one begins with the status line again.
+            // Read the rest of the reply; the next one begins with a status line again.
             let mut rest = [0; 4096];
             loop {
                 let read = stream.read(&mut rest).unwrap();
@@ -98,7 +98,9 @@ async fn refused_calls_are_one_line_a_second_that_counts_them_all() {
         }
     });
     program
-        .until("all are counted", |program| (program.refused(OTHER.uid) == CALLS).then_some(()))
+        .until("all refused calls are counted", |program| {
+            (program.refused(OTHER.uid) == CALLS).then_some(())
+        })
         .await;
     flood.join().unwrap();
     let lines = program.lines();
@@ -109,25 +111,29 @@ async fn refused_calls_are_one_line_a_second_that_counts_them_all() {
         assert_eq!(fields["action"], "POST /vms/{vm}/exec");
         assert!(fields["first"].as_str() <= fields["last"].as_str(), "{line}");
         let second = line["timestamp"].as_str().unwrap().split('.').next().unwrap().to_owned();
-        assert!(seconds.insert(second), "two lines in one second: {lines:?}");
+        assert!(seconds.insert(second), "two entries in one second: {lines:?}");
     }
-    // The operator's call in the midst of it is a line of its own.
+    // The operator's call in between has separate entries.
     let exec = ["--json", r#"{"command":"true"}"#];
     assert_eq!(program.ask("mine", ROOT, "POST", "/vms/web-1/exec", &exec).await, 200);
     assert_eq!(program.lines_of("mine").len(), 2);
 }
 
 #[tokio::test]
-async fn a_read_leaves_no_line() {
+async fn a_read_leaves_no_entry() {
     let program = Program::start().await;
     assert_eq!(program.ask("read", OTHER, "GET", "/vms/web-1/health", &[]).await, 200);
     assert_eq!(program.ask("late", OTHER, "POST", "/vms/web-1/exec", &["--json", "{}"]).await, 403);
-    program.until("a line", |program| (program.refused(OTHER.uid) == 1).then_some(())).await;
+    program
+        .until("an entry of the refused call", |program| {
+            (program.refused(OTHER.uid) == 1).then_some(())
+        })
+        .await;
     assert_eq!(program.lines_of("read"), Vec::<Value>::new());
 }
 
 #[tokio::test]
-async fn neither_log_has_an_argument_or_a_token() {
+async fn neither_log_contains_an_argument_or_a_token() {
     let program = Program::start().await;
     let (right, wrong) = (bearer(TOKEN), bearer(WRONG_TOKEN));
     let bodies = [
@@ -148,11 +154,13 @@ async fn neither_log_has_an_argument_or_a_token() {
             }
         }
     }
-    program.until("the others", |program| (program.refused(0) == 5).then_some(())).await;
+    program
+        .until("the refused calls are counted", |program| (program.refused(0) == 5).then_some(()))
+        .await;
     let audit = fs::read_to_string(program.path("audit")).unwrap();
     for (name, text) in [("audit", &audit), ("log", &program.log())] {
         for secret in [SECRET, TOKEN, WRONG_TOKEN] {
-            assert!(!text.contains(secret), "the {name} has {secret}:\n{text}");
+            assert!(!text.contains(secret), "the {name} contains {secret}:\n{text}");
         }
     }
     let mode = fs::metadata(program.path("audit")).unwrap().permissions().mode();
@@ -160,7 +168,7 @@ async fn neither_log_has_an_argument_or_a_token() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_while_a_program_runs_leaves_a_line_too() {
+async fn a_caller_that_hangs_up_while_a_program_runs_leaves_an_entry_too() {
     let program = Program::start().await;
     let marker = program.path("marker");
     let script = format!("touch {}; exec sleep 600", marker.display());
@@ -172,11 +180,11 @@ async fn who_hangs_up_while_a_program_runs_leaves_a_line_too() {
     let line = program.line("hung-up").await;
     assert_eq!((&line["identity"], &line["uid"]), (&json!("token"), &json!(0)));
     assert_eq!((&line["command"], &line["allowed"]), (&json!("\"sh\""), &json!(true)));
-    assert_eq!(line["status"], Value::Null, "it never got one");
+    assert_eq!(line["status"], Value::Null, "no reply was sent");
 }
 
 #[tokio::test]
-async fn a_line_names_the_exec_and_its_outcome_and_comes_when_the_stream_is_over() {
+async fn an_entry_names_the_exec_and_its_outcome_after_the_end_of_the_stream() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let program = Program::start().await;
     let here = "/vms/web-1/exec";
@@ -209,19 +217,19 @@ async fn a_line_names_the_exec_and_its_outcome_and_comes_when_the_stream_is_over
         let asked = ["--json", &body, "--header", header];
         assert_eq!(program.ask(id, ROOT, "POST", here, &asked).await, status, "{id}");
         let line = program.line(id).await;
-        let said = [&line["exec_id"], &line["outcome"], &line["status"]];
-        assert_eq!(said, [&more["id"], &json!(outcome), &json!(status)], "{line}");
+        let found = [&line["exec_id"], &line["outcome"], &line["status"]];
+        assert_eq!(found, [&more["id"], &json!(outcome), &json!(status)], "{line}");
     }
     let many = json!({ "vms": ["*"], "exec": { "command": "false" } }).to_string();
     assert_eq!(program.ask("many", ROOT, "POST", "/exec", &["--json", &many]).await, 200);
     let line = program.line("many").await;
     let outcome = "1 vms: 0 succeeded, 1 failed, 0 problems, 0 skipped";
     assert_eq!((&line["outcome"], &line["command"]), (&json!(outcome), &json!("\"false\"")));
-    // A stream that goes on has no line yet.
+    // A stream that is still open has no final entry yet.
     let marker = program.path("marker");
     let script = format!("touch {}; exec sleep 600", marker.display());
     let body = json!({ "command": "sh", "args": ["-c", script] }).to_string();
-    // Not the blocking one: the VM lives in this thread.
+    // Not a blocking stream: the VM runs in this thread.
     let mut stream = tokio::net::TcpStream::connect(program.address()).await.unwrap();
     let head = String::from_utf8(request("goes-on", Some(TOKEN), &body)).unwrap();
     let head = head.replace("Host: localhost\r\n", &format!("Host: localhost\r\n{lines}\r\n"));

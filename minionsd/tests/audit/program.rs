@@ -1,4 +1,4 @@
-//! The real program over a VM, with an audit file.
+//! The real program with a VM and an audit file.
 
 use super::callers::{GROUP, OTHER, TOKEN, User, Way, bearer, curl};
 use serde_json::Value;
@@ -14,14 +14,14 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, sleep};
 
-/// `minionsd` with a VM `web-1`.
+/// Running `minionsd` with a VM `web-1`.
 pub(crate) struct Program {
     pub(crate) dir: TempDir,
     audit: PathBuf,
     origin: String,
     _vm: FakeVmm,
     child: Child,
-    /// Kept open and not read.
+    /// Standard error, kept open but not read.
     _stderr: Option<ChildStderr>,
 }
 
@@ -30,22 +30,22 @@ impl Program {
         Self::with("").await
     }
 
-    /// With more settings in its configuration file.
+    /// Starts the program with more settings in its configuration file.
     pub(crate) async fn with(settings: &str) -> Self {
         Self::auditing_to(None, settings).await
     }
 
-    /// With its audit entries in this file.
+    /// Starts the program with its audit entries in this file.
     pub(crate) async fn auditing_to(audit: Option<&Path>, settings: &str) -> Self {
         let mut program = Self::spawn(audit, settings, false);
-        program.origin = program.until("it serves", Self::origin_in_log).await;
+        program.origin = program.until("the daemon serves", Self::origin_in_log).await;
         program
             .until("the VM is ready", |program| program.log().contains("ready").then_some(()))
             .await;
         program
     }
 
-    /// Its standard error is a pipe that is read until the VM is ready, and then no longer.
+    /// Starts the program with a pipe as standard error, which is read only until the VM is ready.
     pub(crate) async fn unread() -> Self {
         let mut program = Self::spawn(None, "", true);
         let mut stderr = program.child.stderr.take().unwrap();
@@ -53,7 +53,7 @@ impl Program {
         let has = |log: &[u8], word: &str| String::from_utf8_lossy(log).contains(word);
         while !(has(&log, "ready") && has(&log, "serving tcp")) {
             let read = tokio::time::timeout(DEADLINE, stderr.read_buf(&mut log)).await;
-            assert_ne!(read.expect("it logs").unwrap(), 0, "it ended");
+            assert_ne!(read.expect("the daemon writes its log").unwrap(), 0, "the daemon ended");
         }
         fs::write(program.path("log"), &log).unwrap();
         program.origin = program.origin_in_log().unwrap();
@@ -105,7 +105,7 @@ impl Program {
         Some(format!("http://{}", address.split_once(')')?.0))
     }
 
-    /// Waits until there is an answer.
+    /// Waits until `answer` returns a value.
     pub(crate) async fn until<T>(&self, what: &str, answer: impl Fn(&Self) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -114,7 +114,7 @@ impl Program {
             }
             assert!(
                 Instant::now() < deadline,
-                "never: {what}; it ended with: {}",
+                "timed out waiting until {what}; the log ends with: {}",
                 self.end_of_log()
             );
             sleep(Duration::from_millis(10)).await;
@@ -125,7 +125,7 @@ impl Program {
         self.origin.strip_prefix("http://").unwrap()
     }
 
-    /// TCP connections that the program still has.
+    /// Returns the number of TCP connections that the program still has open.
     pub(crate) fn connections(&self) -> usize {
         let fds = format!("/proc/{}/fd", self.child.id().unwrap());
         let sockets =
@@ -139,7 +139,7 @@ impl Program {
             .count()
     }
 
-    /// The audit lines so far. One may be half written.
+    /// Returns the audit entries so far. An incomplete last line is left out.
     pub(crate) fn lines(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.audit).unwrap_or_default();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -151,15 +151,16 @@ impl Program {
         lines.filter(|line| line["span"]["request_id"] == id).collect()
     }
 
-    /// The fields of the last line about this request.
+    /// Waits for the last entry about this request and returns its fields.
     pub(crate) async fn line(&self, id: &str) -> Value {
         let last = |program: &Self| {
             program.lines_of(id).pop().filter(|line| line["fields"]["stage"] != "begin")
         };
-        self.until(&format!("the last audit line about {id}"), last).await["fields"].clone()
+        self.until(&format!("the last audit entry about {id} is written"), last).await["fields"]
+            .clone()
     }
 
-    /// Over the Unix socket, where the file's mode lets `user` connect; otherwise over TCP.
+    /// Sends a request: over the Unix socket if its mode lets `user` connect, otherwise over TCP.
     pub(crate) async fn ask(
         &self,
         id: &str,
@@ -175,7 +176,7 @@ impl Program {
         curl(user, way, path, &more).await.unwrap().status
     }
 
-    /// Refused calls of this uid, over all lines.
+    /// Returns the number of refused calls of this uid, summed over all entries.
     pub(crate) fn refused(&self, uid: u32) -> u64 {
         let lines = self.lines().into_iter().map(|line| line["fields"].clone());
         let of_uid = lines.filter(|line| line["stage"] == "refused" && line["uid"] == uid);
@@ -183,7 +184,7 @@ impl Program {
     }
 }
 
-/// The bytes of a request for a program.
+/// Returns the bytes of a request that runs a program.
 pub(crate) fn request(id: &str, token: Option<&str>, body: &str) -> Vec<u8> {
     let length = body.len();
     let token = token.map(|token| format!("{}\r\n", bearer(token))).unwrap_or_default();
@@ -194,7 +195,7 @@ pub(crate) fn request(id: &str, token: Option<&str>, body: &str) -> Vec<u8> {
     [head.as_bytes(), body.as_bytes()].concat()
 }
 
-/// This thread alone.
+/// Changes the user of the calling thread only.
 pub(crate) fn become_other() {
     let gid = rustix::process::Gid::from_raw(OTHER.gid);
     let uid = rustix::process::Uid::from_raw(OTHER.uid);

@@ -1,4 +1,4 @@
-//! Clients that leave right after their request.
+//! Clients that leave immediately after their request.
 
 use super::callers::{OTHER, ROOT};
 use super::program::{Program, become_other, request};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How a client leaves right behind its request.
+/// Ways in which a client leaves immediately after its request.
 const WAYS_OUT: [fn(TcpStream); 4] = [
     drop,
     |stream| rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap(),
@@ -18,13 +18,13 @@ const WAYS_OUT: [fn(TcpStream); 4] = [
     |stream| stream.shutdown(Shutdown::Write).unwrap_or_default(),
 ];
 
-/// So many times the daemon must have asked itself who it was.
+/// Number of requests for which the daemon must have determined the caller.
 const TIMES: u64 = 200;
 
-/// The kernel shows the sockets that such a client leaves behind as root's.
+/// The kernel shows the sockets that such a client leaves as root's.
 #[tokio::test]
-async fn a_client_that_left_at_once_is_never_taken_for_root() {
-    // Only where a uid authorizes is there anything to win.
+async fn a_client_that_leaves_at_once_is_never_taken_for_root() {
+    // The attack is possible only where a uid authorizes.
     let program = Program::with("tcp_operate = 'uid'").await;
     let (address, marker) = (program.address().to_owned(), program.path("marker"));
     let body = touch(&marker);
@@ -34,21 +34,23 @@ async fn a_client_that_left_at_once_is_never_taken_for_root() {
         become_other();
         assert!(whoami(&address).contains(&OTHER.uid.to_string()));
         while !until.load(Ordering::SeqCst) {
-            leave_behind(&address, &body);
+            send_and_leave(&address, &body);
         }
     });
-    // A close may overtake its request, which is then never read: count those that were.
+    // A close may overtake its request, which is then never read: count only those that were read.
     let asked = |program: &Program| {
         let lines = program.lines().into_iter();
         let counts = lines.map(|line| line["fields"]["count"].as_u64().unwrap());
         (counts.sum::<u64>() >= TIMES).then_some(())
     };
-    program.until("enough requests", asked).await;
+    program.until("enough requests are counted", asked).await;
     enough.store(true, Ordering::SeqCst);
     leaving.join().unwrap();
-    // Connections are taken in turn, so the others are at least being served.
+    // Connections are accepted in order, so the earlier ones are at least being served.
     assert_eq!(program.ask("last", OTHER, "GET", "/whoami", &[]).await, 200);
-    program.until("they are over", |program| (program.connections() == 0).then_some(())).await;
+    program
+        .until("all connections are closed", |program| (program.connections() == 0).then_some(()))
+        .await;
     for line in program.lines() {
         let fields = &line["fields"];
         assert!(fields["uid"].is_null() || fields["uid"] == OTHER.uid, "{line}");
@@ -56,20 +58,22 @@ async fn a_client_that_left_at_once_is_never_taken_for_root() {
         assert!([json!(401), json!(403), Value::Null].contains(&fields["status"]), "{line}");
     }
     assert!(!marker.exists());
-    // The same request by root does it.
+    // The same request by root is executed.
     let body = ["--json", &touch(&marker)];
     assert_eq!(program.ask("root", ROOT, "POST", "/vms/web-1/exec", &body).await, 200);
     assert!(marker.exists());
 }
 
-/// Once in every way: the request alone, and with more behind it, which keeps the daemon from seeing
-/// that the client is gone until it has dealt with the request.
-fn leave_behind(address: &str, body: &str) {
+/// Leaves in every way, each with the request alone, and with a second request after it, which keeps the
+/// daemon from noticing that the client is gone before it has handled the first one.
+fn send_and_leave(address: &str, body: &str) {
     let more = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for leave in WAYS_OUT {
-        for behind in ["", more] {
+        for following in ["", more] {
             let mut stream = TcpStream::connect(address).unwrap();
-            stream.write_all(&[&request("left", None, body), behind.as_bytes()].concat()).unwrap();
+            stream
+                .write_all(&[&request("left", None, body), following.as_bytes()].concat())
+                .unwrap();
             leave(stream);
         }
     }

@@ -1,12 +1,12 @@
 //! Requests as several users of this machine: `curl` under `setpriv`, over real sockets.
-#![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(dead_code, reason = "each test file uses a part of this module")]
 
 use serde_json::Value;
 use std::path::Path;
 use testkit::daemon::DEADLINE;
 use tokio::process::Command;
 
-/// A user and their primary group; no other groups.
+/// User and primary group of a caller; it has no other groups.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct User {
     pub(crate) uid: u32,
@@ -15,32 +15,32 @@ pub(crate) struct User {
 
 pub(crate) const ROOT: User = User { uid: 0, gid: 0 };
 
-/// `daemon`, whose primary group is [`GROUP`]: every Debian has both, under these numbers.
+/// User `daemon`, whose primary group is [`GROUP`]: every Debian has both, with these numbers.
 pub(crate) const MEMBER: User = User { uid: 1, gid: 1 };
 
-/// `nobody`, who is in no group that matters.
+/// User `nobody`, whose only group gives no rights.
 pub(crate) const OTHER: User = User { uid: 65534, gid: 65534 };
 
-/// The operators' group of a daemon whose operators [`MEMBER`] is one of.
+/// Operators' group of a daemon that counts [`MEMBER`] as an operator.
 pub(crate) const GROUP: &str = "daemon";
 
-/// The daemon's token, and one that isn't.
+/// Token of the daemon, and a wrong one.
 pub(crate) const TOKEN: &str = "right-right-right-right-right";
 pub(crate) const WRONG_TOKEN: &str = "wrong-wrong-wrong-wrong-wrong";
 
-/// How to reach a daemon.
+/// Address of a daemon.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Way<'a> {
     Unix(&'a Path),
-    /// The origin of a URL.
+    /// Origin of its URL.
     Tcp(&'a str),
 }
 
-/// What came back.
+/// Reply of the daemon.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// As it was sent, in lower case: one `name: value` a line.
+    /// Status line and headers as received, in lower case: one `name: value` on each line.
     pub(crate) head: String,
     pub(crate) body: String,
 }
@@ -50,17 +50,17 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
-    /// Refused, or not understood, for want of rights.
+    /// Reports whether the request was rejected for lack of rights.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self.status, 401 | 403)
     }
 }
 
-/// Ends the test where it can't be several users.
+/// Fails the test unless it runs as root and the expected user and group exist.
 pub(crate) fn must_be_root() {
     assert!(
         rustix::process::geteuid().is_root(),
-        "this test speaks to the daemon as several users, which only root can: run it with sudo"
+        "this test sends requests as several users, which only root can do: run it with sudo"
     );
     let member = nix::unistd::User::from_uid(MEMBER.uid.into()).unwrap();
     let group = nix::unistd::Group::from_name(GROUP).unwrap();
@@ -90,8 +90,8 @@ pub(crate) async fn curl(user: User, way: Way<'_>, path: &str, more: &[&str]) ->
     let output = output.expect("setpriv (util-linux) starts");
     let text = String::from_utf8_lossy(&output.stdout);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
-        // 7: failed to connect.
-        assert_eq!(output.status.code(), Some(7), "{output:?}: is curl there?");
+        // curl's exit code 7: failed to connect.
+        assert_eq!(output.status.code(), Some(7), "{output:?}: is curl installed?");
         return None;
     };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -99,7 +99,7 @@ pub(crate) async fn curl(user: User, way: Way<'_>, path: &str, more: &[&str]) ->
     Some(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
 }
 
-/// The arguments that show a token.
+/// Returns the header that carries a token.
 pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}")
 }

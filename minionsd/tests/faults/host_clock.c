@@ -1,4 +1,4 @@
-/* The host's clock as somebody sets it: CLOCK_REALTIME with so many seconds added as stand in a file.
+/* Simulates a change of the host's clock: adds the number of seconds in a file to CLOCK_REALTIME.
  * Loaded into minionsd (LD_PRELOAD) by the fault matrix. */
 #define _GNU_SOURCE
 #include <fcntl.h>

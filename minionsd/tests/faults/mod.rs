@@ -1,5 +1,5 @@
-//! What the rows of the fault matrix share: a daemon over guests that keep books, the daemon as a process
-//! of its own, events.
+//! Shared parts of the fault matrix: a daemon with guests that record their programs, the daemon as a
+//! separate process, and events.
 
 use serde_json::{Value, json};
 use std::fs::{self, File, Permissions};
@@ -14,7 +14,7 @@ use testkit::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger, Manner};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-/// A daemon with one VM, `web-1`, that is ready.
+/// Daemon with one VM, `web-1`, that is ready.
 pub(crate) struct World {
     pub(crate) daemon: TestDaemon,
     pub(crate) vm: FakeVmm,
@@ -37,7 +37,7 @@ impl World {
         Self { daemon, vm, guest, ledger }
     }
 
-    /// Another VM, which nothing is done to.
+    /// Starts another VM, which stays healthy.
     pub(crate) async fn bystander(&self) -> FakeVmm {
         let guest = Guest::new("other", Dialect::Objects, 1, Arc::default());
         let vm = FakeVmm::start(self.daemon.sockets(), "other", Behaviour::Guest(guest)).unwrap();
@@ -45,23 +45,23 @@ impl World {
         vm
     }
 
-    /// A program of this number.
+    /// Runs the program of the order with this number.
     pub(crate) async fn order(&self, order: u64, patience_ms: u64) -> Reply {
         self.ledger.open(order, "web-1");
         let body = json!({ "command": "soak", "args": [order.to_string()] });
         self.daemon.post(&format!("/vms/web-1/exec?timeout_ms={patience_ms}"), body).await
     }
 
-    /// Waits until it runs.
+    /// Waits until the program runs.
     pub(crate) async fn running(&self, order: u64) {
-        until("it runs", async || self.ran(order) == 1).await;
+        until("the program runs", async || self.ran(order) == 1).await;
     }
 
     pub(crate) fn ran(&self, order: u64) -> u32 {
         self.ledger.runs(order).map_or(0, |runs| runs.there + runs.elsewhere)
     }
 
-    /// A program in the middle of which something happens: the call's reply.
+    /// Runs a program, does `then` while it runs, and returns the reply of the call.
     pub(crate) async fn in_mid_exec(&self, patience_ms: u64, then: impl AsyncFnOnce()) -> Reply {
         self.guest.behave(Manner::Hangs);
         let call = self.order(1, patience_ms);
@@ -73,16 +73,16 @@ impl World {
     }
 }
 
-/// Waits for something that no one tells.
+/// Polls until `condition` holds.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition().await {
-        assert!(Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// A reader of `GET /events`.
+/// Reader of `GET /events`.
 pub(crate) struct Events {
     response: reqwest::Response,
     text: String,
@@ -92,7 +92,7 @@ impl Events {
     pub(crate) async fn of(daemon: &TestDaemon) -> Self {
         let mut response = daemon.http.get(daemon.url("/events")).send().await.unwrap();
         assert_eq!(response.status(), 200);
-        // From here on it is heard.
+        // From now on the reader receives all events.
         let greeting = response.chunk().await.unwrap().unwrap();
         Self { response, text: String::from_utf8(greeting.to_vec()).unwrap() }
     }
@@ -101,12 +101,12 @@ impl Events {
     pub(crate) async fn until(&mut self, kind: &str) {
         while !self.text.contains(&format!("event: {kind}\n")) {
             let chunk = timeout(DEADLINE, self.response.chunk()).await.expect(kind).unwrap();
-            self.text += std::str::from_utf8(&chunk.expect("events go on")).unwrap();
+            self.text += std::str::from_utf8(&chunk.expect("the event stream continues")).unwrap();
         }
     }
 }
 
-/// The daemon as a process of its own.
+/// Daemon as a separate process.
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) dir: TempDir,
@@ -115,7 +115,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// After `preparation` in a shell.
+    /// Starts the daemon after `preparation` in a shell.
     pub(crate) fn start(preparation: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -139,11 +139,11 @@ impl Process {
         FakeVmm::start(self.dir.path(), name, Behaviour::Guest(guest)).unwrap()
     }
 
-    pub(crate) fn said(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Over a connection of its own. `None` if there was no answer.
+    /// Sends a request over a new connection. Returns `None` if there is no answer.
     pub(crate) async fn get(&self, path: &str) -> Option<Reply> {
         let http = http().unix_socket(self.socket.clone()).timeout(DEADLINE).build().unwrap();
         Some(read(http.get(format!("http://minionsd{path}")).send().await.ok()?).await)
@@ -159,7 +159,7 @@ impl Process {
         last.unwrap()
     }
 
-    /// A program in the VM `web-1`.
+    /// Runs a program in the VM `web-1`.
     pub(crate) fn exec(
         &self,
         body: Value,

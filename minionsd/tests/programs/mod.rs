@@ -1,5 +1,5 @@
-//! What tests of programs share: streams of lines, WebSockets, and programs that leave traces.
-#![allow(dead_code, reason = "each test file uses some of it")]
+//! Shared parts of the tests of programs: streams of lines, WebSockets, and programs that leave traces.
+#![allow(dead_code, reason = "each test file uses a part of this module")]
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,32 +17,35 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Packet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-/// Waits for something that no one tells.
+/// Polls until `condition` holds.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
-        assert!(Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The process whose number stands in `file`, once it does.
+/// Waits until `file` contains a process id, and returns it.
 pub(crate) async fn pid_in(file: &Path) -> u32 {
-    until("a pid", || fs::read_to_string(file).is_ok_and(|text| text.ends_with('\n'))).await;
+    until("the file contains a pid", || {
+        fs::read_to_string(file).is_ok_and(|text| text.ends_with('\n'))
+    })
+    .await;
     fs::read_to_string(file).unwrap().trim().parse().unwrap()
 }
 
-/// Waits until a process is over.
+/// Waits until a process has ended.
 pub(crate) async fn gone(pid: u32) {
-    until("it is gone", || {
-        // A zombie has ended.
+    until("the process has ended", || {
+        // A zombie has ended, too.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
     })
     .await;
 }
 
-/// A streamed response, a line at a time.
+/// Streamed response that is read line by line.
 #[derive(Debug)]
 pub(crate) struct Lines {
     response: reqwest::Response,
@@ -50,7 +53,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// `POST path`, as a stream.
+    /// Sends `POST path` and requests a stream.
     pub(crate) async fn post(daemon: &TestDaemon, path: &str, body: Value) -> Self {
         let request = daemon.http.post(daemon.url(path)).json(&body);
         let response = request.header("accept", "application/x-ndjson").send().await.unwrap();
@@ -63,7 +66,7 @@ impl Lines {
         Self { response, buffer: Vec::new() }
     }
 
-    /// The next line; `None` at the end.
+    /// Returns the next line; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -73,24 +76,24 @@ impl Lines {
             match timeout(DEADLINE, self.response.chunk()).await.unwrap().unwrap() {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None => {
-                    assert!(self.buffer.is_empty(), "half a line at the end");
+                    assert!(self.buffer.is_empty(), "the stream ends with an incomplete line");
                     return None;
                 }
             }
         }
     }
 
-    /// The next line that isn't a heartbeat.
+    /// Returns the next line that is not a heartbeat.
     pub(crate) async fn event(&mut self) -> Value {
         loop {
-            let event = self.next().await.expect("a line");
+            let event = self.next().await.expect("the stream has another line");
             if event["type"] != "heartbeat" {
                 return event;
             }
         }
     }
 
-    /// All that come.
+    /// Returns all remaining lines that are not heartbeats.
     pub(crate) async fn rest(mut self) -> Vec<Value> {
         let mut all = Vec::new();
         while let Some(event) = self.next().await {
@@ -102,7 +105,7 @@ impl Lines {
     }
 }
 
-/// The bytes of one stream among events, which must follow each other from `offset` on.
+/// Returns the bytes of one stream among the events, which must be contiguous from `offset` on.
 pub(crate) fn bytes_of(events: &[Value], stream: &str, mut offset: u64) -> Vec<u8> {
     let mut all = Vec::new();
     for event in events.iter().filter(|event| event["type"] == stream) {
@@ -118,11 +121,11 @@ pub(crate) fn bytes_of(events: &[Value], stream: &str, mut offset: u64) -> Vec<u
     all
 }
 
-/// A client of `GET /vms/{vm}/exec`.
+/// Client of `GET /vms/{vm}/exec`.
 #[derive(Debug)]
 pub(crate) struct Client(WebSocketStream<TcpStream>);
 
-/// How the daemon closed.
+/// Code and reason of the daemon's close frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Closed(pub(crate) u16, pub(crate) String);
 
@@ -135,7 +138,7 @@ impl Client {
         Self(tokio_tungstenite::client_async(request, stream).await.unwrap().0)
     }
 
-    /// Says what it wants, and gives the answer.
+    /// Connects, sends the request, and returns the answer.
     pub(crate) async fn open(daemon: &TestDaemon, vm: &str, request: Value) -> (Self, Value) {
         let mut client = Self::connect(daemon, vm).await;
         client.text(&request.to_string()).await;
@@ -175,7 +178,7 @@ impl Client {
         self.0.send(Packet::binary(message.to_bytes())).await.unwrap();
     }
 
-    /// The next message that isn't a heartbeat or an ack; or how the daemon closed.
+    /// Returns the next message that is not a heartbeat or an ack, or the daemon's close frame.
     pub(crate) async fn message(&mut self) -> Result<Message, Closed> {
         loop {
             let bytes = match self.packet().await {
@@ -198,7 +201,7 @@ impl Client {
         }
     }
 
-    /// Output until it has `text` in it.
+    /// Reads output until it contains `text`.
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let mut all = String::new();
         while !all.contains(text) {
@@ -208,7 +211,7 @@ impl Client {
         all
     }
 
-    /// Standard output to the end, the end, and how the daemon closed.
+    /// Returns the standard output up to the end, the last control message, and the close frame.
     pub(crate) async fn rest(&mut self) -> (Vec<u8>, Value, Closed) {
         let (mut output, mut end) = (Vec::new(), json!(null));
         loop {
@@ -219,14 +222,14 @@ impl Client {
                 Ok(Message { channel: Channel::Stdout, payload }) => {
                     output.extend_from_slice(&payload);
                 }
-                // The two outputs are in no order.
+                // The order of the two outputs is not defined.
                 Ok(_) => {}
                 Err(closed) => return (output, end, closed),
             }
         }
     }
 
-    /// Goodbye, as a browser says it.
+    /// Closes the WebSocket as a browser does.
     pub(crate) async fn close(mut self) {
         self.0.close(None).await.unwrap();
         while let Some(Ok(_)) = timeout(DEADLINE, self.0.next()).await.unwrap() {}

@@ -1,11 +1,11 @@
-//! The agent dies in a guest that lives.
+//! The agent ends while its guest runs on.
 
 use crate::host::{AGENT_PORT, BOOT, Host, VM};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_crashes_in_mid_exec_is_a_502_that_may_have_executed_then_ready_again() {
+async fn an_agent_crash_during_exec_is_a_502_and_the_vm_is_ready_again() {
     let mut host = Host::start().await;
     let before = host.agent().await;
     let running = host.under_way("sleep 300").await;
@@ -22,7 +22,7 @@ async fn an_agent_that_crashes_in_mid_exec_is_a_502_that_may_have_executed_then_
 const RESTARTS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_agents_in_a_row_are_each_ready_by_itself_and_the_daemon_does_not_grow() {
+async fn after_each_of_100_agent_restarts_the_vm_is_ready_and_nothing_leaks() {
     let mut host = Host::start().await;
     host.wait_for_agent();
     let mut agent = host.agent().await;
@@ -56,14 +56,14 @@ async fn a_hundred_agents_in_a_row_are_each_ready_by_itself_and_the_daemon_does_
     let deadline = Instant::now() + BOOT;
     while host.daemon.descriptors() > descriptors {
         let now = host.daemon.descriptors();
-        assert!(Instant::now() < deadline, "{descriptors} descriptors grew to {now}");
+        assert!(Instant::now() < deadline, "the daemon's {descriptors} descriptors grew to {now}");
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(host.look().await.json["name"], VM);
     host.daemon.assert_runs();
 }
 
-/// How often an agent has said on the console that it listens.
+/// Returns how often an agent has logged on the console that it listens.
 fn listens(host: &Host) -> usize {
     host.vm.serial_log().matches("listening on vsock").count()
 }

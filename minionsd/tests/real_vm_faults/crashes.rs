@@ -1,11 +1,11 @@
-//! QEMU is killed, alone or with its vsock backend, or stopped.
+//! QEMU is killed, alone or together with its vsock backend, or stopped.
 
 use crate::host::{Host, VM};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_vmm_is_a_502_at_once_then_stale_and_another_of_its_name_is_ready() {
+async fn a_killed_vmm_is_a_502_then_stale_and_a_new_vm_of_its_name_is_ready() {
     let mut host = Host::start().await;
     let before = host.agent().await;
     let running = host.under_way("sleep 300").await;
@@ -23,7 +23,7 @@ async fn a_killed_vmm_is_a_502_at_once_then_stale_and_another_of_its_name_is_rea
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_is_dead_behind_a_backend_that_lives_is_unreachable_until_it_is_powered_on() {
+async fn a_dead_vm_with_a_running_backend_is_unreachable_until_powered_on() {
     let mut host = Host::start().await;
     let before = host.agent().await;
     let running = host.under_way("sleep 300").await;
@@ -39,11 +39,11 @@ async fn a_vm_that_is_dead_behind_a_backend_that_lives_is_unreachable_until_it_i
     host.daemon.assert_runs();
 }
 
-/// How long QEMU is stopped.
+/// Time for which QEMU is stopped.
 const STOPPED: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_is_stopped_for_20_s_is_unreachable_and_goes_on_as_if_nothing_had_been() {
+async fn a_vm_that_is_stopped_for_20_s_is_unreachable_and_then_continues() {
     let mut host = Host::start().await;
     let before = host.agent().await;
     let running = host.under_way("sleep 5; echo over").await;
@@ -54,7 +54,7 @@ async fn a_vm_that_is_stopped_for_20_s_is_unreachable_and_goes_on_as_if_nothing_
     host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "unreachable").await;
     host.get(&format!("/vms/{VM}/health")).await.assert_problem(503, "agent_unreachable");
     assert_eq!(host.get("/healthz").await.status, 200);
-    // The fault itself, not a wait for something to come about.
+    // This is the fault, not a wait for an effect.
     sleep_until(end).await;
     host.vm.resume().unwrap();
     host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "ready").await;

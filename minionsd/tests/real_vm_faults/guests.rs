@@ -1,4 +1,4 @@
-//! What a guest does to itself.
+//! Faults inside a guest: a full disk, a clock that jumps.
 
 use crate::host::{Host, VM};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_disk_is_full_runs_programs() {
     let mut host = Host::start().await;
-    // Its disk is memory: not so much of it that this would be another test.
+    // The guest's disk is memory: limited, so that the test does not exhaust the memory instead.
     host.prints("mount -o remount,size=16m /tmp").await;
     let fill = "cat /dev/zero >/tmp/full; : >/tmp/last; head -c 65536 /dev/zero >/tmp/last";
     let full = host.exec(json!({ "command": "sh", "args": ["-c", fill] })).await;
@@ -38,7 +38,7 @@ async fn a_guest_whose_clock_jumps_keeps_its_timers() {
     host.until(&format!("/vms/{VM}/execs/kept"), |exec| exec.json["state"] == "ended").await;
 
     for (date, year) in [("2038-01-01 00:00:00", "2038"), ("1971-01-01 00:00:00", "1971")] {
-        // One that its limit ends, and one that a limit which jumped would end.
+        // One program that its time limit ends, and one that only a limit affected by the jump would end.
         let limited = json!({ "command": "sleep", "args": ["300"], "timeout_ms": 2000 });
         let roomy = json!({
             "command": "sh",
@@ -57,11 +57,11 @@ async fn a_guest_whose_clock_jumps_keeps_its_timers() {
             (&roomy.json["exit_code"], &roomy.json["stdout"]),
             (&0.into(), &"over\n".into())
         );
-        // Neither forgotten as if hours had passed, nor unreachable.
+        // The exec is not forgotten, as after hours, and the VM is not unreachable.
         let kept = host.get(&format!("/vms/{VM}/execs/kept")).await;
         assert_eq!(kept.json["state"], "ended", "{kept:?}");
         let since = uptime().await - began;
-        assert!(since < 600, "up for {since} s more");
+        assert!(since < 600, "the uptime grew by {since} s");
         assert_eq!(host.look().await.json["state"], "ready");
     }
     host.daemon.assert_runs();

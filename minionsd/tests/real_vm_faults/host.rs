@@ -1,4 +1,4 @@
-//! A real VM, and minionsd as a process of its own.
+//! A real VM, and minionsd as a separate process.
 
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep};
 pub(crate) const AGENT_PORT: u32 = 1024;
 pub(crate) const VM: &str = "web-1";
 
-/// A boot of a few seconds, on a machine that is very busy.
+/// Deadline for a boot, which takes a few seconds; long enough for a very busy machine.
 pub(crate) const BOOT: Duration = Duration::from_secs(120);
 
-/// A VM's turn.
+/// Lock that lets only one test run its VM at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A VM and its daemon. Dropped in this order.
+/// VM and its daemon, dropped in this order: daemon, VM.
 pub(crate) struct Host {
     pub(crate) daemon: DaemonProcess,
     pub(crate) vm: Vm,
@@ -31,7 +31,7 @@ pub(crate) struct Host {
     _turn: MutexGuard<'static, ()>,
 }
 
-/// A running minionsd. Killed if it is dropped.
+/// Running minionsd. Killed when dropped.
 pub(crate) struct DaemonProcess(Child);
 
 impl DaemonProcess {
@@ -43,12 +43,12 @@ impl DaemonProcess {
         Self(command.spawn().unwrap())
     }
 
-    /// How many descriptors it has open.
+    /// Returns the number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.0.id())).unwrap().count()
     }
 
-    /// It has run all along.
+    /// Asserts that the daemon has not ended.
     #[track_caller]
     pub(crate) fn assert_runs(&mut self) {
         assert_eq!(self.0.try_wait().unwrap(), None);
@@ -63,7 +63,7 @@ impl Drop for DaemonProcess {
 }
 
 impl Host {
-    /// With the VM ready.
+    /// Starts the daemon and the VM, and waits until the VM is ready.
     pub(crate) async fn start() -> Self {
         let turn = TURN.lock().await;
         let dir =
@@ -78,19 +78,19 @@ impl Host {
         let host = Self { daemon, vm, http, dir, _turn: turn };
         let deadline = Instant::now() + BOOT;
         while host.request("GET", "/readyz", Value::Null).send().await.is_err() {
-            assert!(Instant::now() < deadline, "minionsd doesn't serve");
+            assert!(Instant::now() < deadline, "minionsd does not serve");
             sleep(Duration::from_millis(10)).await;
         }
         host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "ready").await;
         host
     }
 
-    /// Another VM of the same name, after the first one's end.
+    /// Boots another VM of the same name, after the end of the first one.
     pub(crate) fn boot_another(&mut self) {
         self.vm = boot(self.dir.path());
     }
 
-    /// Waits until the guest's agent can be connected, also by others than the daemon.
+    /// Waits until the guest's agent accepts connections, independently of the daemon.
     pub(crate) fn wait_for_agent(&mut self) {
         self.vm.wait_for_port(AGENT_PORT, BOOT).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -104,12 +104,12 @@ impl Host {
         read(self.request("GET", path, Value::Null).send().await.unwrap()).await
     }
 
-    /// What the daemon says of the VM.
+    /// Returns the daemon's view of the VM.
     pub(crate) async fn look(&self) -> Reply {
         self.get(&format!("/vms/{VM}")).await
     }
 
-    /// Which agent it is, and which boot of its guest.
+    /// Returns the identity of the agent and of its guest's boot.
     pub(crate) async fn agent(&self) -> Value {
         self.look().await.json["agent"].clone()
     }
@@ -123,12 +123,16 @@ impl Host {
                 return reply;
             }
             let serial = || self.vm.serial_log();
-            assert!(Instant::now() < deadline, "GET {path} stays {reply:?}\n{}", serial());
+            assert!(
+                Instant::now() < deadline,
+                "timed out: GET {path} still returns {reply:?}\n{}",
+                serial()
+            );
             sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Waits until the VM is ready with another agent than that one.
+    /// Waits until the VM is ready with another agent than `agent`.
     pub(crate) async fn until_another(&self, agent: &Value) -> Value {
         let another = |vm: &Reply| {
             vm.json["state"] == "ready" && vm.json["agent"]["instance_id"] != agent["instance_id"]
@@ -140,7 +144,7 @@ impl Host {
         read(self.request("POST", &format!("/vms/{VM}/exec"), body).send().await.unwrap()).await
     }
 
-    /// What a script in the guest prints.
+    /// Runs a script in the guest and returns its output.
     #[track_caller]
     pub(crate) fn prints(&self, script: &str) -> impl Future<Output = String> {
         let at = std::panic::Location::caller();
@@ -152,7 +156,7 @@ impl Host {
         }
     }
 
-    /// Starts a script that goes on, and returns when the guest is known to run it.
+    /// Starts a long-running script, and returns when the guest runs it.
     pub(crate) async fn under_way(&self, script: &str) -> JoinHandle<Reply> {
         let started = format!("touch /tmp/under-way; {script}");
         let body = json!({ "command": "sh", "args": ["-c", started] });

@@ -1,14 +1,14 @@
-//! The guest is reset (`system_reset`), and nobody is told.
+//! The guest is reset (`system_reset`), and its clients are not informed.
 
 use crate::host::{Host, VM};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_guest_is_ready_again_as_another_boot_and_whoever_asks_meanwhile_is_told() {
+async fn a_reset_guest_is_ready_as_another_boot_and_calls_until_then_fail() {
     let mut host = Host::start().await;
     for _ in 0..3 {
         let before = host.agent().await;
         host.vm.reset().unwrap();
-        // Callers that never stop: to the daemon over idle connections, and to the VMM by new ones.
+        // Calls without a pause: those to the daemon use idle connections, the daemon's probes new ones.
         let after = loop {
             let asked = host.get(&format!("/vms/{VM}/health?timeout_ms=300")).await;
             match asked.status {
@@ -28,21 +28,21 @@ async fn a_reset_guest_is_ready_again_as_another_boot_and_whoever_asks_meanwhile
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_reset_in_mid_request_is_a_504_at_the_deadline_and_the_next_call_works() {
+async fn a_guest_reset_during_a_request_is_a_504_and_the_next_call_works() {
     let mut host = Host::start().await;
     let before = host.agent().await;
     let status = |timeout_ms: u32| format!("/vms/{VM}/status?timeout_ms={timeout_ms}");
-    // An idle connection, which stays silent from the reset on.
+    // Leaves an idle connection in the pool, which is silent from the reset on.
     assert_eq!(host.get(&status(5000)).await.status, 200);
     host.vm.reset().unwrap();
-    let told = loop {
+    let refused = loop {
         let asked = host.get(&status(300)).await;
-        // The monitor takes the order; the reset comes in QEMU's next turn.
+        // The monitor only accepts the command; QEMU resets the guest in its next main loop iteration.
         if asked.status != 200 {
             break asked;
         }
     };
-    told.assert_problem(504, "agent_timeout");
+    refused.assert_problem(504, "agent_timeout");
     let after = host.until_another(&before).await;
     assert_ne!(after["boot_id"], before["boot_id"]);
     assert_eq!(host.get(&status(5000)).await.status, 200);
@@ -50,7 +50,7 @@ async fn a_guest_reset_in_mid_request_is_a_504_at_the_deadline_and_the_next_call
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_whose_guest_is_reset_is_lost_and_may_have_executed() {
+async fn a_program_is_lost_with_a_guest_reset_and_may_have_executed() {
     let mut host = Host::start().await;
     let before = host.agent().await;
     let running = host.under_way("sleep 300").await;

@@ -1,4 +1,4 @@
-//! `soak`: see the library's module of that name; `cargo xtask soak` runs it.
+//! Program of the soak test: see the library's module of that name; `cargo xtask soak` runs it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let done = match runtime {
         Ok(runtime) if what == "run" => runtime.block_on(soak(&options)),
         Ok(runtime) => runtime.block_on(measure(&options)),
-        Err(source) => Err(SoakError::Io { what: "no async runtime".into(), source }),
+        Err(source) => Err(SoakError::Io { what: "cannot start the async runtime".into(), source }),
     };
     done.unwrap_or_else(|error| {
         let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -56,7 +56,7 @@ async fn soak(options: &Options) -> Result<ExitCode, SoakError> {
 
 async fn measure(options: &Options) -> Result<ExitCode, SoakError> {
     let measured = isolation(options).await?;
-    println!("health of VMs that are well, in µs: all are well / a tenth hangs / ratio");
+    println!("health latency of healthy VMs in µs: all VMs healthy / a tenth hangs / ratio");
     for percent in [50, 90, 99] {
         let (alone, beside) = measured.percentile(percent);
         let ratio = f64::from(u32::try_from(beside).unwrap_or(u32::MAX))

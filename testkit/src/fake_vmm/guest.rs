@@ -1,8 +1,9 @@
-//! A guest that runs nothing: it speaks the wire, exec objects included, books every program that it
-//! is asked to run in a [`Ledger`], and misbehaves as it is told to. Cheap enough for hundreds.
+//! A guest that runs no programs: it implements the wire protocol, including exec objects, records every
+//! program that it is asked to run in a [`Ledger`], and misbehaves on request. Cheap enough for hundreds of
+//! guests.
 //!
-//! Its answers can be told apart. A program's output names the guest, its life and the order; health
-//! and status carry a number in `uptime_secs` that no answer of the same guest had before.
+//! Its answers can be told apart. The output of a program names the guest, its life and the order; health and
+//! status carry in `uptime_secs` a number that no earlier answer of the same guest had.
 
 mod manner;
 
@@ -24,15 +25,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Programs that are remembered, so that the same id isn't run twice.
+/// Number of programs that are remembered, so that the same id is not run twice.
 const REMEMBERED: usize = 1024;
 
-/// Input that may be on its way; nothing here reads any.
+/// Window of unacknowledged input; no input is read here.
 const WINDOW: u64 = 64 * 1024;
 
-/// One guest. Clones are the same.
+/// Handle of one guest. Clones refer to the same guest.
 #[derive(Debug, Clone)]
 pub struct Guest {
     shared: Arc<Shared>,
@@ -43,26 +45,27 @@ struct Shared {
     name: String,
     dialect: Dialect,
     ledger: Arc<Ledger>,
-    /// Answers so far, those of its predecessors under the same name included.
+    /// Number of answers so far, including those of its predecessors with the same name.
     answers: Arc<AtomicU64>,
+    running: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
-/// How much of the protocol a guest's agent knows.
+/// Extent of the protocol that a guest's agent implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// The base protocol only.
+    /// Base protocol only.
     Base,
-    /// Programs as objects.
+    /// Base protocol and exec objects.
     Objects,
 }
 
-/// Connections on which a guest broke the protocol.
+/// Counts of the connections on which a guest broke the protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Breaches {
-    /// All of them.
+    /// Number of all such connections.
     pub made: u32,
-    /// Those on which nothing was asked any more before they were closed.
+    /// Number of those on which the host sent no further request before it closed them.
     pub closed: u32,
 }
 
@@ -76,14 +79,14 @@ struct State {
     oldest_first: VecDeque<ExecId>,
 }
 
-/// What a request comes to: a frame, and what follows it in channel mode.
+/// Response to a request: a frame, and the messages that follow it in channel mode.
 struct Answer {
     reply: Vec<u8>,
     stream: Option<Vec<u8>>,
 }
 
 impl Guest {
-    /// A guest in its `life`th life.
+    /// Creates a guest in its life number `life`.
     #[must_use]
     pub fn new(name: &str, dialect: Dialect, life: u64, ledger: Arc<Ledger>) -> Self {
         Self::with(name, dialect, life, ledger, Arc::default())
@@ -104,24 +107,42 @@ impl Guest {
             programs: HashMap::new(),
             oldest_first: VecDeque::new(),
         };
-        let state = Mutex::new(state);
-        Self { shared: Arc::new(Shared { name: name.to_owned(), dialect, ledger, answers, state }) }
+        let (name, state, running) = (name.to_owned(), Mutex::new(state), watch::Sender::new(true));
+        Self { shared: Arc::new(Shared { name, dialect, ledger, answers, running, state }) }
     }
 
-    /// Another guest of the same name, which goes on counting where this one is.
+    /// Creates another guest of the same name, which continues this one's count of answers.
     #[must_use]
     pub fn successor(&self, life: u64) -> Self {
         let Shared { name, dialect, ledger, answers, .. } = &*self.shared;
         Self::with(name, *dialect, life, Arc::clone(ledger), Arc::clone(answers))
     }
 
-    /// Behaves so from the next request on.
+    /// Changes the manner of answering from the next request on.
     pub fn behave(&self, manner: Manner) {
         self.state().manner = manner;
     }
 
-    /// Starts anew, as another life of its agent: what was connected before is never answered again,
-    /// and not closed either. `reboots` says whether its kernel starts anew too.
+    /// Stops its processors, as a VMM that pauses it: connections are neither granted nor answered until
+    /// [`resume`](Self::resume), and everything that was asked meanwhile is answered then.
+    pub fn pause(&self) {
+        self.shared.running.send_replace(false);
+    }
+
+    /// Ends [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.shared.running.send_replace(true);
+    }
+
+    /// Waits while it is paused.
+    pub(super) async fn runs(&self) {
+        // The sender is ours.
+        let _ = self.shared.running.subscribe().wait_for(|running| *running).await;
+    }
+
+    /// Restarts the guest's agent as another life. Earlier requests are never answered, and an earlier connection
+    /// stays silent until the host sends something on it: the kernel of a guest that was reset answers that with a
+    /// reset of the connection. If `reboots`, the guest has a new boot id too.
     pub fn restart(&self, life: u64, reboots: bool) {
         let mut state = self.state();
         state.life = life;
@@ -132,36 +153,43 @@ impl Guest {
         state.oldest_first.clear();
     }
 
-    /// Answers so far. One that is given later has a higher number.
+    /// Returns the number of answers so far. Later answers carry higher numbers.
     #[must_use]
     pub fn answers(&self) -> u64 {
         self.shared.answers.load(Ordering::SeqCst)
     }
 
-    /// What became of the connections on which it broke the protocol.
+    /// Returns what happened to the connections on which the guest broke the protocol.
     #[must_use]
     pub fn breaches(&self) -> Breaches {
         self.state().breaches
     }
 
-    /// Never held over an await.
+    /// Locks the state. The guard is never held across an await.
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection behind its handshake.
+    /// Serves a connection after its handshake.
     pub(super) async fn serve(&self, stream: &mut UnixStream) -> std::io::Result<()> {
         let connected_to = self.state().life;
         let mut decoder = Decoder::new();
         while let Some(payload) = request(stream, &mut decoder).await? {
+            self.runs().await;
+            if self.state().life != connected_to {
+                return Ok(());
+            }
             let manner = self.state().manner;
             if let Manner::Slow(pause) = manner {
                 sleep(pause).await;
             }
             if matches!(manner, Manner::Mute) || self.state().life != connected_to {
-                return until_end(stream).await;
+                return self.until_reset(connected_to, stream).await;
             }
             let Answer { reply, stream: then } = self.answer(&payload);
+            if manner == Manner::Hangs {
+                return self.until_reset(connected_to, stream).await;
+            }
             if !manner.say(stream, &reply).await? {
                 return Ok(());
             }
@@ -176,10 +204,21 @@ impl Guest {
         Ok(())
     }
 
-    /// Says nothing any more, and sees what the host makes of that.
+    /// Sends nothing until the client leaves, or sends something to a guest that was restarted.
+    async fn until_reset(&self, connected_to: u64, stream: &mut UnixStream) -> std::io::Result<()> {
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {
+            if self.state().life != connected_to {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends no further bytes, and records whether the host sends another request or closes the connection.
     async fn breached(&self, stream: &mut UnixStream) -> std::io::Result<()> {
         self.state().breaches.made += 1;
-        // A host that closes without having read everything resets.
+        // A host that closes without having read everything causes a reset.
         if stream.read(&mut [0]).await.unwrap_or(0) == 0 {
             self.state().breaches.closed += 1;
             return Ok(());
@@ -206,7 +245,7 @@ impl Guest {
             Ok(_) => encode_error(&AgentError::new(ErrorCode::Unsupported, "not in this guest")),
             Err(error) => encode_error(&error.into()),
         };
-        // Short and plain, all of them.
+        // Encoding cannot fail: all replies are short and simple.
         Answer { reply: answer.unwrap_or_default(), stream: None }
     }
 
@@ -215,7 +254,7 @@ impl Guest {
             let refusal = AgentError::new(ErrorCode::BadRequest, "an id is wanted");
             return Answer { reply: encode_error(&refusal).unwrap_or_default(), stream: None };
         };
-        // One look and one entry: whoever comes with the same id meanwhile waits.
+        // Lookup and insertion under one lock: a second request with the same id waits.
         let mut state = self.state();
         if let Some(output) = state.programs.get(&id) {
             return attached(id, false, output, None);
@@ -235,7 +274,7 @@ impl Guest {
         self.state().programs.get(id).cloned()
     }
 
-    /// The side effect, and what it writes.
+    /// Records the run, and returns the output of the program.
     fn run(&self, life: u64, order: Option<&String>) -> String {
         let order = order.map_or("", String::as_str);
         self.shared.ledger.ran(order, &self.shared.name);
@@ -270,7 +309,8 @@ impl Guest {
     }
 }
 
-/// A program that has ended already: its reply, its output from an offset on, its end.
+/// Returns the answer for a program that has ended already: the reply, its output from an offset on, and its
+/// end.
 fn attached(id: ExecId, created: bool, output: &str, from: Option<u64>) -> Answer {
     let from = from.unwrap_or(0).min(output.len() as u64);
     let reply = encode_reply(&ExecAttached {

@@ -1,4 +1,4 @@
-//! What can be done to a VM.
+//! Faults that are injected into VMs.
 
 use super::World;
 use super::member::Body;
@@ -8,14 +8,14 @@ use rand::rngs::StdRng;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The longest of those that last, in milliseconds.
+/// Maximum duration of a fault, in milliseconds.
 const LONGEST_MS: u64 = 8_000;
 
-/// How long a VM that was renamed over may still be taken for its successor: until the next full scan
-/// of the directory at the latest, which comes every 5 s.
+/// Time during which a replaced VM may still be taken for its successor: until the next full scan of the
+/// directory at the latest, which comes every 5 s.
 const RESCAN: Duration = Duration::from_secs(6);
 
-/// One thing to be done.
+/// Fault with its duration.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     kind: Kind,
@@ -24,26 +24,26 @@ pub(super) struct Fault {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    /// The guest answers like this.
+    /// The guest answers in this manner.
     Answers(Manner),
-    /// The VMM behaves like this towards every connection.
+    /// The VMM behaves in this way towards every connection.
     Behaves(Behaviour),
     /// All connections break.
     Cut,
-    /// The agent is started anew; connections break.
+    /// The agent restarts; connections break.
     AgentRestarts,
     /// The guest is reset; connections stay silent.
     Reset,
-    /// The VMM is killed, and started anew after a while.
+    /// The VMM is killed, and started again after a while.
     Killed,
-    /// The VM is shut down, and started anew after a while.
+    /// The VM is shut down, and started again after a while.
     Vanishes,
-    /// Another VM takes the name; this one lives on for a while.
+    /// Another VM takes the name; the old one lives on for a while.
     Replaced,
 }
 
 impl Fault {
-    /// Any of them.
+    /// Draws a fault at random.
     pub(super) fn draw(rng: &mut StdRng) -> Self {
         let kind = match rng.random_range(0..22) {
             0 => Kind::Answers(Manner::Mute),
@@ -72,7 +72,7 @@ impl Fault {
         Self { kind, lasts: Duration::from_millis(rng.random_range(50..LONGEST_MS)) }
     }
 
-    /// What it is called in the report.
+    /// Returns the name of the fault in the report.
     pub(super) fn name(&self) -> String {
         match &self.kind {
             Kind::Answers(manner) => word(manner),
@@ -81,7 +81,7 @@ impl Fault {
         }
     }
 
-    /// Does it, and undoes it after its time.
+    /// Injects the fault, and ends it after its duration.
     pub(super) async fn run(&self, body: &mut Body, world: &World) -> std::io::Result<()> {
         let member = body.member();
         let guest = member.guest();
@@ -142,7 +142,7 @@ fn reborn(body: &Body, world: &World, reboots: bool) {
     body.member().guest().restart(life, reboots);
 }
 
-/// The variant's own name.
+/// Returns the name of the variant.
 fn word(value: &impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");
     text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! One VM, as the model has it, and as it really is.
+//! A VM: the model of it, and the fake itself.
 
 use crate::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger};
 use std::collections::VecDeque;
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Lives that are remembered.
+/// Number of lives that are remembered.
 const REMEMBERED: usize = 16;
 
-/// After a fault the daemon may need this long to know that it is over: a connection that a reset left
-/// silent shows at the next probe, 5 s and a bit later, and is in doubt until then.
+/// Time after a fault in which the daemon may not know yet that it is over: a connection that a reset left
+/// silent is noticed at the next probe, after 5 s and a little more, and is in doubt until then.
 const CONVALESCENCE: Duration = Duration::from_secs(20);
 
-/// What the model knows of one VM.
+/// Model of one VM.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) name: String,
@@ -25,40 +25,40 @@ pub(super) struct Member {
 #[derive(Debug)]
 struct Model {
     guest: Guest,
-    /// Oldest first.
+    /// Lives of the VM, oldest first.
     lives: VecDeque<Life>,
     condition: Condition,
-    /// Faults so far.
+    /// Number of faults so far.
     faults: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Life {
     number: u64,
-    /// From here on no earlier one may answer a call.
+    /// Time after which no earlier life may answer a call.
     alone_since: Instant,
 }
 
-/// How it is.
+/// Condition of a VM in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// It was not seen to be ready yet.
+    /// The VM has not been seen as ready yet.
     New,
-    /// Something is being done to it.
+    /// A fault is being injected.
     Faulty,
-    /// It is well, and the daemon may not know yet.
+    /// The fault is over, but the daemon may not know it yet.
     Recovering(Instant),
-    /// It is well, and the daemon has no excuse.
+    /// The VM is healthy, and every failure is a violation.
     Calm,
 }
 
-/// How it was when a call began.
+/// Condition of a VM at the start of a call.
 #[derive(Debug, Clone)]
 pub(super) struct Before {
     pub(super) calm: bool,
     faults: u64,
     at: Instant,
-    /// Answers that it had given.
+    /// Number of answers that the VM had given.
     pub(super) answers: u64,
 }
 
@@ -78,7 +78,7 @@ impl Member {
         self.model().guest.clone()
     }
 
-    /// To be called before the life can answer. An earlier one may still do so for a while.
+    /// Records a new life; to be called before it can answer. The previous life may still answer for `overlap`.
     pub(super) fn begins(&self, number: u64, overlap: Duration) {
         let mut model = self.model();
         if model.lives.len() == REMEMBERED {
@@ -87,19 +87,19 @@ impl Member {
         model.lives.push_back(Life { number, alone_since: Instant::now() + overlap });
     }
 
-    /// Another guest has its name from now on.
+    /// Records that another guest has the name from now on.
     pub(super) fn succeeded_by(&self, guest: Guest) {
         self.model().guest = guest;
     }
 
-    /// Something is done to it.
+    /// Records the start of a fault.
     pub(super) fn afflict(&self) {
         let mut model = self.model();
         model.faults += 1;
         model.condition = Condition::Faulty;
     }
 
-    /// It is over.
+    /// Records the end of a fault.
     pub(super) fn relieve(&self) {
         self.model().condition = Condition::Recovering(Instant::now());
     }
@@ -108,7 +108,7 @@ impl Member {
         self.model().condition
     }
 
-    /// The daemon says that it is ready.
+    /// Records that the daemon reports the VM as ready.
     pub(super) fn seen_ready(&self) {
         let mut model = self.model();
         match model.condition {
@@ -120,7 +120,7 @@ impl Member {
         }
     }
 
-    /// To be asked before a call is made.
+    /// Returns the current condition; to be called before a request is sent.
     pub(super) fn before(&self) -> Before {
         let model = self.model();
         Before {
@@ -131,12 +131,12 @@ impl Member {
         }
     }
 
-    /// Whether nothing was done to it from then on.
+    /// Reports whether the VM was calm at `before`, and no fault was injected since.
     pub(super) fn was_calm(&self, before: &Before) -> bool {
         before.calm && self.model().faults == before.faults
     }
 
-    /// Whether this life may answer a call that began then and ends now.
+    /// Reports whether this life may answer a call that began at `before` and ends now.
     pub(super) fn may_answer(&self, life: u64, before: &Before) -> bool {
         let model = self.model();
         let oldest = model.lives.iter().rev().find(|life| life.alone_since <= before.at);
@@ -145,7 +145,7 @@ impl Member {
     }
 }
 
-/// The socket and what listens on it. Whoever holds it does something to the VM.
+/// Socket of a VM and the fake that listens on it. Its holder injects the faults.
 #[derive(Debug)]
 pub(super) struct Body {
     member: Arc<Member>,
@@ -155,7 +155,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The VM of this number, alive. Every fourth speaks the base protocol only.
+    /// Starts the VM with this number. Every fourth VM implements the base protocol only.
     pub(super) fn start(number: usize, dir: &Path, ledger: Arc<Ledger>) -> std::io::Result<Self> {
         let name = format!("vm-{number:03}");
         let dialect = if number % 4 == 3 { Dialect::Base } else { Dialect::Objects };
@@ -176,28 +176,28 @@ impl Body {
         self.vmm.as_ref()
     }
 
-    /// Behaves like this; connections break.
+    /// Changes the behaviour; connections break.
     pub(super) fn switch_to(&self, behaviour: Behaviour) {
         if let Some(vmm) = &self.vmm {
             vmm.switch_to(behaviour);
         }
     }
 
-    /// The VMM is killed; its file stays.
+    /// Kills the VMM; its socket file remains.
     pub(super) fn die(&mut self) {
         if let Some(vmm) = self.vmm.take() {
             vmm.crash();
         }
     }
 
-    /// The VMM ends as it should: the file goes.
+    /// Ends the VMM in order: the socket file is removed.
     pub(super) fn vanish(&mut self) -> std::io::Result<()> {
         self.die();
         std::fs::remove_file(&self.path)
     }
 
-    /// A VMM listens again, with this guest behind it, in one step. The one before lives on, if it
-    /// does, where nobody new finds it.
+    /// Starts a VMM with this guest, and renames its socket into place in one step. Returns the previous VMM,
+    /// if it still runs; new clients no longer reach it.
     pub(super) fn appear(&mut self, guest: Guest) -> std::io::Result<Option<FakeVmm>> {
         let vmm = FakeVmm::start(&self.spare, &self.member.name, Behaviour::Guest(guest))?;
         std::fs::rename(vmm.path(), &self.path)?;

@@ -1,4 +1,4 @@
-//! The agent as a program in a guest: how big, how hungry, how soon there.
+//! The agent as a program in a guest: its size, its memory, and its start time.
 
 use std::{
     fs,
@@ -20,10 +20,10 @@ use super::{
     talk,
 };
 
-/// For an answer after the start.
+/// Deadline for the first connection after the start.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// One agent's figures.
+/// Figures of one agent.
 #[derive(Debug, Default)]
 struct Figures {
     size_mb: Series,
@@ -99,7 +99,8 @@ fn measure_qemu_ga(execs: u32, figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tries without a pause that would be measured, but lets others run.
+/// Tries to connect until it succeeds, with pauses too short to affect the figure but long enough to let
+/// others run.
 fn until_connected<T>(
     started: Instant,
     mut connect: impl FnMut() -> Option<T>,
@@ -108,7 +109,7 @@ fn until_connected<T>(
         if let Some(connection) = connect() {
             return Ok(connection);
         }
-        ensure!(started.elapsed() < DEADLINE, "an agent does not listen");
+        ensure!(started.elapsed() < DEADLINE, "the agent does not listen");
         std::thread::sleep(Duration::from_micros(50));
     }
 }

@@ -1,4 +1,4 @@
-//! `minionsctl health` as a whole process, against curl with the same URL.
+//! `minionsctl health` as a whole process, compared with curl and the same URL.
 
 use std::process::{Command, Stdio};
 
@@ -24,13 +24,13 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
     let times = if options.quick { 20 } else { 100 };
     let (mut ours_us, mut theirs_us) = (Series::default(), Series::default());
     for _ in 0..options.rounds {
-        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let (mut ours_round, mut theirs_round) = (Vec::new(), Vec::new());
         for _ in 0..times {
-            one.push(wall(&mut ours)?);
-            other.push(wall(&mut theirs)?);
+            ours_round.push(wall(&mut ours)?);
+            theirs_round.push(wall(&mut theirs)?);
         }
-        ours_us.push(quantile(&one, 0.5));
-        theirs_us.push(quantile(&other, 0.5));
+        ours_us.push(quantile(&ours_round, 0.5));
+        theirs_us.push(quantile(&theirs_round, 0.5));
     }
     let row = Row {
         case: "health, the whole process".into(),
@@ -42,7 +42,7 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
     Ok(Report { bench: "cli", rows: vec![row] })
 }
 
-/// From its start to its end, in microseconds.
+/// Runs `command` and returns the time from its start to its end, in microseconds.
 fn wall(command: &mut Command) -> anyhow::Result<f64> {
     let took = timed(|| {
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;

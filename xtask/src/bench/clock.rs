@@ -1,4 +1,4 @@
-//! How long things take.
+//! Durations of pieces of work.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ pub(crate) fn microseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// The median of `times` runs of `work`, in microseconds.
+/// Returns the median duration of `times` runs of `work`, in microseconds.
 pub(crate) fn p50(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let mut samples = Vec::new();
     for _ in 0..times {
@@ -17,7 +17,7 @@ pub(crate) fn p50(times: u32, mut work: impl FnMut() -> anyhow::Result<()>) -> a
     Ok(quantile(&samples, 0.5))
 }
 
-/// One run of `work`.
+/// Returns the duration of one run of `work`.
 pub(crate) fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
     let started = Instant::now();
     work()?;

@@ -1,4 +1,4 @@
-//! `true`, from REST to the agent and back, all on this host.
+//! Execution of `true` through REST and the agent, all on this host.
 
 use std::process::{Command, Stdio};
 
@@ -16,7 +16,7 @@ use super::{
     ssh::Ssh,
 };
 
-/// Without a search, which each of them would do in its own way.
+/// An absolute path, because each contender would search `PATH` in its own way.
 pub(crate) const PROGRAM: &str = "/bin/true";
 
 pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Report> {
@@ -29,7 +29,7 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
     let times = if options.quick { 20 } else { 200 };
     let [mut ours, mut spawned, mut qga, mut sshd] = [const { Vec::new() }; 4];
     for _ in 0..options.rounds {
-        // One that idled through the others' turns might have been closed.
+        // A connection that was idle during the turns of the others might have been closed.
         let mut rest = KeepAlive::unix(&daemon.socket)?;
         ours.push(p50(times, || exec(&mut rest))?);
         spawned.push(p50(times, spawn)?);
@@ -51,7 +51,7 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
     Ok(Report { bench: "exec", rows })
 }
 
-/// Over `rest`, and it ended well.
+/// Executes [`PROGRAM`] over `rest` and checks that it succeeded.
 pub(crate) fn exec(rest: &mut KeepAlive<std::os::unix::net::UnixStream>) -> anyhow::Result<()> {
     let result = rest.post(&format!("/vms/{VM}/exec"), &json!({ "command": PROGRAM }))?;
     ensure!(result["exit_code"] == 0, "{result}");

@@ -1,4 +1,4 @@
-//! One VM's health over keep-alive connections, against nginx as a proxy for the same answer.
+//! Health of one VM over keep-alive connections, compared with nginx as a proxy for the same answer.
 //!
 //! ```text
 //!  wrk ──TCP──▶ minionsd ──hybrid socket──▶ responder
@@ -20,11 +20,10 @@ use super::{
 
 const PATH: &str = "/vms/vm-1/health";
 
-/// Bare exchanges with the responder, a round. What is asked through somebody takes two such hops at
-/// least.
+/// Direct exchanges with the responder in each round. A request through a proxy takes at least two such hops.
 const HOPS: u32 = 2000;
 
-/// One server's figures.
+/// Figures of one server.
 #[derive(Debug, Default)]
 struct Figures {
     one_p50_us: Series,
@@ -103,7 +102,7 @@ fn report(ours: Figures, theirs: Figures, hops_us: Series) -> Report {
             aim: None,
         },
         row(
-            "32 connections, CPU a request",
+            "32 connections, CPU per request",
             Unit::Microseconds,
             ours.many_cpu_us,
             theirs.many_cpu_us,

@@ -1,4 +1,4 @@
-//! HTTP over one connection that stays open: as little as a client can do.
+//! HTTP over one connection that stays open, with the least possible work in the client.
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
@@ -10,10 +10,10 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-/// For an answer, on a machine that is very busy.
+/// Deadline for an answer; long enough for a very busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// One connection to a daemon.
+/// Connection to a daemon.
 #[derive(Debug)]
 pub(crate) struct KeepAlive<S> {
     stream: BufReader<S>,
@@ -37,18 +37,18 @@ impl<S: Read + Write> KeepAlive<S> {
         self.post_for(200, path, body)
     }
 
-    /// Likewise, for an answer with another status.
+    /// Sends a POST and expects an answer with the status `expected`.
     pub(crate) fn post_for(
         &mut self,
         expected: u16,
         path: &str,
         body: &Value,
     ) -> anyhow::Result<Value> {
-        let body = body.to_string();
+        let json = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
+             Content-Length: {}\r\n\r\n{json}",
+            json.len()
         );
         self.ask(expected, &request)
     }
@@ -59,13 +59,16 @@ impl<S: Read + Write> KeepAlive<S> {
         let mut body = vec![0; content_length];
         self.stream.read_exact(&mut body)?;
         if status != expected {
-            bail!("{request:?} was answered {status}: {}", String::from_utf8_lossy(&body));
+            bail!(
+                "{request:?} was answered with status {status}: {}",
+                String::from_utf8_lossy(&body)
+            );
         }
-        serde_json::from_slice(&body).context("the answer is no JSON")
+        serde_json::from_slice(&body).context("the answer is not JSON")
     }
 }
 
-/// What a response begins with.
+/// Head of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) status: u16,
@@ -76,7 +79,10 @@ impl Head {
     pub(crate) fn read(stream: &mut impl BufRead) -> anyhow::Result<Self> {
         let first = header_line(stream)?;
         let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let mut head = Self { status: status.context("no status line")?, content_length: 0 };
+        let mut head = Self {
+            status: status.context("the response has no valid status line")?,
+            content_length: 0,
+        };
         loop {
             let line = header_line(stream)?;
             if line.is_empty() {
@@ -84,7 +90,8 @@ impl Head {
             }
             let length = line.to_ascii_lowercase();
             if let Some(length) = length.strip_prefix("content-length:") {
-                head.content_length = length.trim().parse().context("no length")?;
+                head.content_length =
+                    length.trim().parse().context("the response has an invalid Content-Length")?;
             }
         }
     }
@@ -93,7 +100,8 @@ impl Head {
 fn header_line(stream: &mut impl BufRead) -> anyhow::Result<String> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
-        return Err(std::io::Error::from(ErrorKind::UnexpectedEof)).context("no whole response");
+        return Err(std::io::Error::from(ErrorKind::UnexpectedEof))
+            .context("the response ends early");
     }
     Ok(line.trim_end().to_owned())
 }
@@ -103,14 +111,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_ends_where_the_body_begins() {
+    fn reading_a_head_stops_at_the_body() {
         let mut stream = &b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nX: y\r\n\r\n{}"[..];
         let head = Head::read(&mut stream).unwrap();
         assert_eq!((head, stream), (Head { status: 404, content_length: 2 }, &b"{}"[..]));
     }
 
     #[test]
-    fn a_head_that_breaks_off_is_no_head() {
+    fn a_truncated_head_is_an_error() {
         assert!(Head::read(&mut &b"HTTP/1.1 200 OK\r\nX: y\r\n"[..]).is_err());
     }
 }

@@ -1,14 +1,15 @@
-//! What is measured on.
+//! The machine that the benches run on.
 
 use std::{fs, thread};
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// 5,000 VMs: a socket each, and a connection or two at either end of it.
+/// Needed descriptors: 5,000 VMs, with a socket each and one or two connections at either end of it.
 const DESCRIPTORS: u64 = 20_000;
 
-/// As many descriptors as the largest bench needs, for everything that is started from here on.
+/// Raises the limit of descriptors to the need of the largest bench, for this process and all that it starts
+/// from now on.
 pub(crate) fn allow_many_descriptors() -> anyhow::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= DESCRIPTORS) {
@@ -21,14 +22,14 @@ pub(crate) fn allow_many_descriptors() -> anyhow::Result<()> {
         .with_context(|| format!("{DESCRIPTORS} open files are needed (ulimit -n)"))
 }
 
-/// Cores and memory: enough to judge a figure by.
+/// Describes cores, memory and load, as far as needed to judge a figure.
 pub(crate) fn described() -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib: u64 =
-        kib.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split_whitespace().next().unwrap_or("?");
+        total.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default();
+    let averages = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = averages.split_whitespace().next().unwrap_or("?");
     format!("{cores} cores, {} GiB, load {load} at the start", kib / (1024 * 1024))
 }

@@ -1,8 +1,8 @@
-//! Numbers that were measured several times, and what is said of them.
+//! Statistics of values that were measured several times.
 
 use serde_json::{Value, json};
 
-/// One quantity, once a round.
+/// Values of one quantity, one for each round.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Series(Vec<f64>);
 
@@ -11,28 +11,28 @@ impl Series {
         self.0.push(sample);
     }
 
-    /// The middle one; of an even number, the mean of the two in the middle. NaN without samples.
+    /// Returns the median; for an even number of samples, the mean of the middle two. NaN without samples.
     pub(crate) fn median(&self) -> f64 {
         quantile(&self.0, 0.5)
     }
 
-    /// Half the distance from the lower to the upper quartile, as a part of the median.
+    /// Returns half the interquartile range, as a fraction of the median.
     pub(crate) fn spread(&self) -> f64 {
         let iqr = quantile(&self.0, 0.75) - quantile(&self.0, 0.25);
         iqr / 2.0 / self.median()
     }
 
-    /// Round by round, this over `peer`: what slows a whole round down is in both and goes away.
+    /// Divides by `peer` round by round: an influence that slows a whole round affects both and cancels out.
     pub(crate) fn over(&self, peer: &Self) -> Self {
         Self(self.0.iter().zip(&peer.0).map(|(ours, theirs)| ours / theirs).collect())
     }
 
-    /// Round by round, this plus `other`.
+    /// Adds `other` round by round.
     pub(crate) fn plus(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(one, two)| one + two).collect())
     }
 
-    /// Samples, median and spread.
+    /// Returns samples, median and spread as JSON.
     pub(crate) fn to_json(&self) -> Value {
         json!({ "samples": self.0, "median": self.median(), "spread": self.spread() })
     }
@@ -44,7 +44,7 @@ impl FromIterator<f64> for Series {
     }
 }
 
-/// Between the samples next to it, linearly. NaN without samples.
+/// Returns the quantile `at`, interpolated linearly between the adjacent samples. NaN without samples.
 pub(crate) fn quantile(samples: &[f64], at: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -54,7 +54,7 @@ pub(crate) fn quantile(samples: &[f64], at: f64) -> f64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "between nought and the last index"
+        reason = "between zero and the last index"
     )]
     let (below, above) = (position.floor() as usize, position.ceil() as usize);
     sorted[below] + (sorted[above] - sorted[below]) * position.fract()
@@ -69,14 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_the_middle_whatever_the_order() {
+    fn the_median_is_the_middle_value_in_any_order() {
         assert_eq!(series(&[9.0, 1.0, 5.0]).median(), 5.0);
         assert_eq!(series(&[4.0, 1.0, 2.0, 100.0]).median(), 3.0);
         assert!(series(&[]).median().is_nan());
     }
 
     #[test]
-    fn the_spread_is_half_the_quartiles_distance_relative_to_the_median() {
+    fn the_spread_is_half_the_interquartile_range_over_the_median() {
         assert_eq!(series(&[10.0; 5]).spread(), 0.0);
         assert_eq!(series(&[8.0, 9.0, 10.0, 11.0, 12.0]).spread(), 0.1);
     }

@@ -1,16 +1,17 @@
-//! This project and its peers on the same work, alternating in the same run.
+//! Comparison of this project with its peers at the same work, alternating in the same run.
 //!
 //! # Layout
 //!
-//! - one file a bench: [`http`], [`exec`], [`stream`], [`scale`], [`agent`], [`vm`], [`cli`].
-//! - [`site`]: minionsd with an agent, or with a [`responder`] for one that costs nothing.
+//! - one file for each bench: [`http`], [`exec`], [`stream`], [`scale`], [`agent`], [`vm`], [`cli`].
+//! - [`site`]: minionsd with an agent, or with a [`responder`] in place of an agent, which costs next to
+//! nothing.
 //! - the peers: [`nginx`], [`qemu_ga`], [`ssh`], [`socat`].
-//! - the clients: [`wrk`], [`keep_alive`], [`websocket`], and [`talk`] for the wire itself.
-//! - [`process`]: what runs meanwhile, and what the kernel counts of it. [`clock`]: how long it took.
+//! - the clients: [`wrk`], [`keep_alive`], [`websocket`], and [`talk`] for the wire protocol.
+//! - [`process`]: programs that run meanwhile, and the kernel's figures about them. [`clock`]: durations.
 //! - [`measure`], [`report`], [`plot`]: from samples to a table, JSON and a picture.
 //!
-//! What is measured, and what measures, is built for release: [`run`] prepares and hands over to
-//! such a build of this very program, which [`measure_all`] runs in.
+//! The measured programs and the measuring one are release builds: [`run`] prepares everything and then
+//! starts a release build of this program, in which [`measure_all`] runs.
 
 mod agent;
 mod cli;
@@ -54,41 +55,41 @@ use crate::{
 };
 use report::Report;
 
-/// Programs, and who measures.
+/// Number of the bench's own steps: the programs, and the release build of xtask.
 const OWN_STEPS: usize = 2;
 
-/// What can be measured.
+/// Benches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Bench {
-    /// One VM's health over REST, against nginx as a proxy
+    /// Health of one VM over REST, compared with nginx as a proxy
     Http,
-    /// `true` over REST, against spawn, qemu-ga and ssh
+    /// `true` over REST, compared with spawn, qemu-ga and ssh
     Exec,
-    /// Gigabytes both ways, against ssh and the bare socket
+    /// Gigabytes in both directions, compared with ssh and the bare socket
     Stream,
     /// 1 to 5,000 VMs
     Scale,
-    /// The agent's size, memory and start, against qemu-ga
+    /// Size, memory and start time of the agent, compared with qemu-ga
     Agent,
-    /// Health and exec in a real VM, against a bare echo
+    /// Health and exec in a real VM, compared with a bare echo
     Vm,
-    /// minionsctl as a process, against curl
+    /// minionsctl as a process, compared with curl
     Cli,
 }
 
-/// What the command line asks for.
+/// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which ones; all if none is named
+    /// Benches to run [default: all]
     #[arg(value_enum)]
     benches: Vec<Bench>,
-    /// How often each is measured
+    /// Number of rounds of each bench
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Less work a round: to see that it runs, not to learn from
+    /// Do less work in each round: shows that the benches run, but the figures mean little
     #[arg(long)]
     quick: bool,
-    /// All that is needed is there
+    /// Setup and builds are complete; start measuring
     #[arg(long, hide = true)]
     prepared: bool,
 }
@@ -99,17 +100,17 @@ impl Options {
     }
 }
 
-/// Where the programs are that are measured.
+/// Paths of the measured programs.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) minionsd: PathBuf,
     pub(crate) minionsctl: PathBuf,
-    /// The static one, as it goes into a guest.
+    /// Static build, as installed in a guest.
     pub(crate) agent: PathBuf,
     pub(crate) xtask: PathBuf,
 }
 
-/// Prepares and measures.
+/// Prepares the benches, and runs them in a release build.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<ExitCode> {
     if options.prepared {
         measure_all(workspace, options)?;
@@ -125,7 +126,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ex
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Each by itself, so that none gets the features that another one wants.
+/// Builds each package separately, so that none gets the features that another one enables.
 fn build(workspace: &Workspace, packages: &[&str]) -> anyhow::Result<Outcome> {
     for package in packages {
         let mut build = workspace.cargo("build");

@@ -1,5 +1,5 @@
-//! nginx twice: one that knows the answer, and one that is a proxy for it, with nothing in it that is
-//! not needed and every connection kept.
+//! Two instances of nginx: one that serves the answer, and one that is a proxy for it. Both have a minimal
+//! configuration and keep every connection open.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use super::{process::Background, responder::REPLY, site::free_address};
 
-/// Ended together.
+/// Both instances; they are stopped together.
 #[derive(Debug)]
 pub(crate) struct Nginx {
     proxy: Background,
@@ -21,7 +21,7 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts both; all of their files are in `dir`.
+    /// Starts both; all their files are in `dir`.
     pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         let address = free_address()?;
         let socket = dir.join("upstream.sock");
@@ -31,17 +31,19 @@ impl Nginx {
             socket.display()
         );
         let mut upstream = start(dir, "upstream", 1, &server)?;
-        upstream.wait_until("nginx has its socket", || socket.exists().then_some(()))?;
+        upstream.wait_until("the upstream nginx has created its socket", || {
+            socket.exists().then_some(())
+        })?;
         let server = format!(
-            "upstream behind {{ server unix:{}; keepalive 64; keepalive_requests 100000000; }}\n\
+            "upstream backend {{ server unix:{}; keepalive 64; keepalive_requests 100000000; }}\n\
              server {{ listen {address}; keepalive_requests 100000000; location / {{ \
-             proxy_pass http://behind; proxy_http_version 1.1; \
+             proxy_pass http://backend; proxy_http_version 1.1; \
              proxy_set_header Connection \"\"; }} }}",
             socket.display()
         );
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let mut proxy = start(dir, "proxy", workers, &server)?;
-        proxy.wait_until("nginx listens", || TcpStream::connect(address).ok())?;
+        proxy.wait_until("the nginx proxy listens", || TcpStream::connect(address).ok())?;
         Ok(Self { proxy, _upstream: upstream, address })
     }
 
@@ -49,7 +51,7 @@ impl Nginx {
         self.address
     }
 
-    /// The proxy's.
+    /// Returns the process id of the proxy.
     pub(crate) fn pid(&self) -> u32 {
         self.proxy.pid()
     }

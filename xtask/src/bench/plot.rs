@@ -1,4 +1,4 @@
-//! Two curves over the number of VMs, as an SVG: latency and memory, each with its own axis.
+//! A plot of two curves over the number of VMs, as an SVG: latency and memory, each with its own axis.
 
 use std::fmt::Write;
 
@@ -6,17 +6,17 @@ const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 360.0;
 const MARGIN: f64 = 60.0;
 
-/// One curve: what it shows, its colour, and where it goes.
+/// Label, colour and values of a curve.
 #[derive(Debug)]
 pub(crate) struct Curve<'a> {
     pub(crate) label: &'a str,
     pub(crate) colour: &'a str,
-    /// One for each number of VMs.
+    /// Values, one for each number of VMs.
     pub(crate) values: Vec<f64>,
 }
 
-/// Draws both over `counts` (at a logarithmic scale): `left` by the left axis, `right` by the right
-/// one. Both axes begin at nought.
+/// Draws both curves over `counts` (on a logarithmic scale): `left` uses the left axis, `right` the right
+/// one. Both axes begin at zero.
 pub(crate) fn svg(title: &str, counts: &[u32], left: &Curve<'_>, right: &Curve<'_>) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -27,7 +27,7 @@ pub(crate) fn svg(title: &str, counts: &[u32], left: &Curve<'_>, right: &Curve<'
     let places = places(counts);
     for (count, x) in counts.iter().zip(&places) {
         let base = HEIGHT - MARGIN;
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _ = writeln!(svg, "<path d=\"M{x:.1} {base}V{MARGIN}\" stroke=\"#ddd\"/>");
         text(&mut svg, *x, base + 18.0, "middle", "black", &count.to_string());
     }
@@ -38,7 +38,7 @@ pub(crate) fn svg(title: &str, counts: &[u32], left: &Curve<'_>, right: &Curve<'
     svg
 }
 
-/// The curve with a dot and a figure at each value, and its label above the axis at `x`.
+/// Draws the curve with a dot and a figure at each value, and its label above the axis at `x`.
 fn curve(svg: &mut String, places: &[f64], curve: &Curve<'_>, x: f64, anchor: &str) {
     let Curve { label, colour, values } = curve;
     text(svg, x, MARGIN - 12.0, anchor, colour, label);
@@ -58,14 +58,14 @@ fn curve(svg: &mut String, places: &[f64], curve: &Curve<'_>, x: f64, anchor: &s
     }
 }
 
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, said: &str) {
+fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, content: &str) {
     let _ = writeln!(
         svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{said}</text>"
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{content}</text>"
     );
 }
 
-/// From left to right, by the logarithm.
+/// Returns the horizontal positions of `counts`, on a logarithmic scale.
 fn places(counts: &[u32]) -> Vec<f64> {
     let log = |count: &u32| f64::from((*count).max(1)).ln();
     let first = counts.first().map_or(0.0, log);
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plot_has_a_dot_for_each_figure_within_its_frame() {
+    fn a_plot_has_a_dot_for_each_value_within_its_frame() {
         let counts = [1, 100, 1000, 5000];
         let left = Curve { label: "µs", colour: "navy", values: vec![80.0, 81.0, 85.0, 90.0] };
         let right = Curve { label: "MiB", colour: "maroon", values: vec![7.0, 8.0, 20.0, 70.0] };

@@ -1,4 +1,4 @@
-//! A program that runs while it is measured, and what the kernel counts of it.
+//! A program that runs in the background while a bench measures, and the kernel's figures about it.
 
 use std::{
     fs::{self, File},
@@ -16,13 +16,13 @@ use testkit::rig::wait_until;
 
 use crate::command::{line, tail};
 
-/// For a program to be there, on a machine that is very busy.
+/// Deadline for the start of a program; long enough for a very busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For a program to end once it is asked to.
+/// Deadline for the end of a program after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running program. Ended when dropped, and killed when this process is.
+/// Running program. Stopped when dropped, and killed when this process ends.
 #[derive(Debug)]
 pub(crate) struct Background {
     child: Child,
@@ -30,16 +30,16 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts `command`; what it says goes to `log`.
+    /// Starts `command`; its output goes to `log`.
     pub(crate) fn spawn(command: &Command, log: &Path) -> anyhow::Result<Self> {
         let out = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut with_us = Command::new("setpriv");
-        with_us.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
-        with_us.args(command.get_args()).stdin(Stdio::null());
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
+        bound.args(command.get_args()).stdin(Stdio::null());
         for (name, value) in command.get_envs() {
-            with_us.env(name, value.unwrap_or_default());
+            bound.env(name, value.unwrap_or_default());
         }
-        let child = with_us
+        let child = bound
             .stdout(out.try_clone().context("cannot share a log")?)
             .stderr(out)
             .spawn()
@@ -47,7 +47,7 @@ impl Background {
         Ok(Self { child, log: log.to_owned() })
     }
 
-    /// Waits until `condition` gives something, as long as the program runs.
+    /// Waits until `condition` returns a value, as long as the program runs.
     pub(crate) fn wait_until<T>(
         &mut self,
         what: &str,
@@ -63,8 +63,11 @@ impl Background {
         });
         match waited {
             Ok(Some(value)) => Ok(value),
-            Ok(None) => bail!("{what}: it ended ({ended:?}) and said:\n{}", self.said()),
-            Err(error) => Err(error).context(self.said()),
+            Ok(None) => bail!(
+                "{what}: the program ended ({ended:?}); its log ends with:\n{}",
+                self.log_tail()
+            ),
+            Err(error) => Err(error).context(self.log_tail()),
         }
     }
 
@@ -72,14 +75,14 @@ impl Background {
         self.child.id()
     }
 
-    fn said(&self) -> String {
+    fn log_tail(&self) -> String {
         tail(&String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()))
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Asked first: nginx and sshd end those whom they started only then.
+        // SIGTERM first: on SIGKILL, nginx and sshd would not end their child processes.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let ended =
             wait_until("a program ends", STOP_TIMEOUT, || Ok(self.child.try_wait().ok().flatten()));
@@ -90,7 +93,7 @@ impl Drop for Background {
     }
 }
 
-/// What a process and its children of the moment use.
+/// Resources used by a process and its current children.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) rss_mb: f64,
@@ -98,12 +101,12 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Of `pid` and its children (nginx does its work in them).
+    /// Returns the usage of `pid` and its children (nginx does its work in them).
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let mut usage = Self::alone(pid)?;
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         for child in children.unwrap_or_default().split_whitespace() {
-            // One that has just ended has no more to say.
+            // A child may have just ended; it no longer counts.
             if let Ok(child) = child.parse().map_err(Into::into).and_then(Self::alone) {
                 usage.rss_mb += child.rss_mb;
                 usage.cpu += child.cpu;
@@ -112,7 +115,7 @@ impl Usage {
         Ok(usage)
     }
 
-    /// Of `pid` without its children.
+    /// Returns the usage of `pid` without its children.
     pub(crate) fn alone(pid: u32) -> anyhow::Result<Self> {
         let read = |file| {
             let path = format!("/proc/{pid}/{file}");
@@ -132,7 +135,7 @@ fn ticks_per_second() -> f64 {
     clock_ticks_per_second() as f64
 }
 
-/// The number behind `name:` in `/proc/PID/status`.
+/// Returns the number after `name:` in `/proc/PID/status`.
 fn field_of_status(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find(|line| line.strip_prefix(name).is_some_and(is_value))?;
     line.split_whitespace().nth(1)?.parse().ok()
@@ -142,11 +145,11 @@ fn is_value(rest: &str) -> bool {
     rest.starts_with(':')
 }
 
-/// `utime` and `stime` of `/proc/PID/stat`: the 14th and 15th field, of which the second, the
-/// program's name in brackets, may contain anything.
+/// Returns the sum of `utime` and `stime` in `/proc/PID/stat`: the 14th and 15th field. The second field, the
+/// program's name in parentheses, may contain any character.
 fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, behind) = stat.rsplit_once(')')?;
-    let mut fields = behind.split_whitespace().skip(11).map(str::parse::<u64>);
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11).map(str::parse::<u64>);
     Some(fields.next()?.ok()? + fields.next()?.ok()?)
 }
 
@@ -155,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_found_behind_a_name_with_brackets_and_blanks() {
+    fn times_are_found_after_a_name_with_parentheses_and_spaces() {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 1 0 0 0 7 5 0 0 20 0 4 0 100";
         assert_eq!(cpu_ticks(stat), Some(12));
         assert_eq!(cpu_ticks("42 (a) S"), None);
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_ends_too_early_tells_what_it_said() {
+    fn the_error_of_a_program_that_ends_early_contains_its_output() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such thing; exit 3"]);
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_counts_this_very_process() {
+    fn the_usage_of_this_process_is_read() {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.rss_mb > 0.1, "{usage:?}");
     }

@@ -1,4 +1,4 @@
-//! QEMU's guest agent on a Unix socket, which it takes without a VM.
+//! QEMU's guest agent on a Unix socket, which works without a VM.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::process::Background;
 
-/// Where Debian puts it.
+/// Path at which Debian installs it.
 pub(crate) const PROGRAM: &str = "/usr/sbin/qemu-ga";
 
 /// The running agent.
@@ -23,7 +23,7 @@ pub(crate) struct QemuGa {
 }
 
 impl QemuGa {
-    /// Starts it and returns at once; all of its files are in `dir`.
+    /// Starts the agent and returns at once; all its files are in `dir`.
     pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         let socket = dir.join("qga.sock");
         let mut command = Command::new(PROGRAM);
@@ -33,13 +33,13 @@ impl QemuGa {
         Ok(Self { program, socket })
     }
 
-    /// Its only client, if it listens already.
+    /// Connects its only client; fails if the agent does not listen yet.
     pub(crate) fn connect(&self) -> anyhow::Result<Client> {
         let stream = UnixStream::connect(&self.socket).context("cannot connect to qemu-ga")?;
         Ok(Client { stream: BufReader::new(stream) })
     }
 
-    /// Likewise, once it does.
+    /// Connects its only client as soon as the agent listens.
     pub(crate) fn connect_soon(&mut self) -> anyhow::Result<Client> {
         let socket = self.socket.clone();
         let connected = || UnixStream::connect(&socket).ok();
@@ -48,7 +48,7 @@ impl QemuGa {
     }
 }
 
-/// One connection; qemu-ga serves no second one beside it.
+/// Connection to the agent; qemu-ga serves only one at a time.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: BufReader<UnixStream>,
@@ -59,7 +59,7 @@ impl Client {
         self.ask(&json!({ "execute": "guest-ping" })).map(drop)
     }
 
-    /// Runs `path` and asks for its end without a pause.
+    /// Runs `path` and polls for its end without a pause.
     pub(crate) fn exec(&mut self, path: &str) -> anyhow::Result<()> {
         let arguments = json!({ "path": path, "capture-output": true });
         let started = self.ask(&json!({ "execute": "guest-exec", "arguments": arguments }))?;
@@ -75,7 +75,8 @@ impl Client {
         writeln!(self.stream.get_mut(), "{request}")?;
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
-        let mut reply: Value = serde_json::from_str(&line).context("qemu-ga's answer")?;
+        let mut reply: Value =
+            serde_json::from_str(&line).context("cannot parse qemu-ga's answer")?;
         match reply.get_mut("return") {
             Some(value) => Ok(value.take()),
             None => bail!("qemu-ga answered {line}"),

@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for programs.
+//! Results of a bench, as a table for readers and as JSON for programs.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::measure::Series;
 
-/// What a row's figure is measured in.
+/// Unit of a row's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     RequestsPerSecond,
@@ -17,28 +17,29 @@ pub(crate) enum Unit {
     PercentOfACore,
 }
 
-/// What a row is to reach.
+/// Target value of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Aim {
-    /// Our figure over the peer's.
+    /// Upper limit of our figure divided by the peer's.
     RatioAtMost(f64),
+    /// Lower limit of our figure divided by the peer's.
     RatioAtLeast(f64),
-    /// Our figure alone.
+    /// Upper limit of our figure.
     AtMost(f64),
 }
 
-/// One comparison.
+/// Comparison of our figure with a peer's.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) case: String,
     pub(crate) unit: Unit,
     pub(crate) ours: Series,
-    /// Whom it is compared with, and their figures of the same rounds.
+    /// Name of the peer, and its figures of the same rounds.
     pub(crate) peer: Option<(&'static str, Series)>,
     pub(crate) aim: Option<Aim>,
 }
 
-/// One bench.
+/// Result of one bench.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) bench: &'static str,
@@ -77,7 +78,7 @@ impl Aim {
 }
 
 impl Row {
-    /// Our figure over the peer's: the median of the rounds' own ratios.
+    /// Returns our figure divided by the peer's, for each round.
     fn ratio(&self) -> Option<Series> {
         self.peer.as_ref().map(|(_, theirs)| self.ours.over(theirs))
     }
@@ -107,7 +108,7 @@ impl Row {
         let met = match self.is_met() {
             None => "",
             Some(true) => "met",
-            Some(false) => "**short**",
+            Some(false) => "**missed**",
         };
         [
             self.case.clone(),
@@ -131,7 +132,7 @@ impl Report {
         })
     }
 
-    /// A Markdown table, aligned so that it can be read as it is.
+    /// Returns a Markdown table, aligned so that it is readable without rendering.
     pub(crate) fn to_table(&self) -> String {
         let head = [self.bench, "unit", "minions", "peer", "ratio", "aim", ""].map(str::to_owned);
         let mut lines = vec![head];
@@ -143,7 +144,7 @@ impl Report {
         let mut table = String::new();
         for (number, cells) in lines.iter().enumerate() {
             for (cell, width) in cells.iter().zip(widths) {
-                // Writing to a text does not fail.
+                // Writing to a string does not fail.
                 let _ = write!(table, "| {cell:width$} ");
             }
             table.push_str("|\n");
@@ -156,7 +157,7 @@ impl Report {
     }
 }
 
-/// Three digits that mean something, and all of those before the point.
+/// Rounds to three significant digits, but keeps all digits before the decimal point.
 fn rounded(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_aim_is_met_at_its_edge_and_not_beyond() {
+    fn an_aim_is_met_at_its_limit_and_not_beyond() {
         let met = |ours, aim| row(&[ours], &[10.0], aim).is_met();
         assert_eq!(met(6.0, Aim::RatioAtMost(0.6)), Some(true));
         assert_eq!(met(6.1, Aim::RatioAtMost(0.6)), Some(false));
@@ -199,15 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_is_that_of_the_rounds_and_not_of_the_medians() {
-        // Medians 20 and 20, but in most rounds we took twice as long.
+    fn the_ratio_is_the_median_over_rounds_not_the_ratio_of_medians() {
+        // Both medians are 20, but in most rounds our time was twice the peer's.
         let row = row(&[20.0, 40.0, 10.0], &[10.0, 20.0, 30.0], Aim::RatioAtMost(1.0));
         assert_eq!(row.to_json()["ratio"]["median"], 2.0);
         assert_eq!(row.to_json()["met"], false);
     }
 
     #[test]
-    fn a_table_is_markdown_with_straight_columns() {
+    fn a_table_is_markdown_with_aligned_columns() {
         let rows = vec![row(&[12.34], &[100.0], Aim::RatioAtMost(0.6))];
         let table = Report { bench: "http", rows }.to_table();
         let expected = "\
@@ -219,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_are_not_met_stand_out() {
+    fn missed_aims_are_in_bold() {
         let report = Report { bench: "x", rows: vec![row(&[2.0], &[1.0], Aim::RatioAtMost(1.0))] };
-        assert!(report.to_table().contains("| **short** |"));
+        assert!(report.to_table().contains("| **missed** |"));
     }
 }

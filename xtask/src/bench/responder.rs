@@ -1,5 +1,5 @@
-//! An agent that costs next to nothing, so that what is measured is whoever asks it: one thread, any
-//! number of hybrid-vsock sockets, the same answer to everything.
+//! A stand-in for an agent that costs next to nothing, so that only the caller is measured: one thread, any
+//! number of hybrid-vsock sockets, the same answer to every request.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use rustix::event::epoll;
 
-/// What an agent of today says, `instance_id` and all: to read it is a part of the work.
+/// Reply of a current agent, including `instance_id`: parsing it is part of the measured work.
 pub(crate) const REPLY: &str = concat!(
     r#"{"status":"ok","uptime_secs":17,"hostname":"cloud-hypervisor","agent":{"name":"#,
     r#""minions-agent","version":"0.1.0","protocol":2,"features":["exec2","status2","network2","#,
@@ -25,10 +25,10 @@ pub(crate) const REPLY: &str = concat!(
 const CONNECT: &[u8] = b"CONNECT 1024\n";
 const GRANT: &[u8] = b"OK 1024\n";
 
-/// Events taken at once.
+/// Number of events handled per wait.
 const EVENTS: usize = 64;
 
-/// A connection, and what of a request has arrived.
+/// Connection of a client, and the bytes of a request received so far.
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
@@ -36,9 +36,10 @@ struct Client {
     is_granted: bool,
 }
 
-/// The sockets `vm-1.vsock` to `vm-<count>.vsock` in `dir`, until the process is ended.
+/// Serves the sockets `vm-1.vsock` to `vm-<count>.vsock` in `dir` until the process is killed.
 pub(crate) fn run(dir: &Path, count: u32) -> anyhow::Result<()> {
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("no epoll")?;
+    let epoll =
+        epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot create an epoll instance")?;
     let mut listeners = HashMap::new();
     for number in 1..=count {
         let path = dir.join(format!("vm-{number}.vsock"));
@@ -60,14 +61,15 @@ pub(crate) fn run(dir: &Path, count: u32) -> anyhow::Result<()> {
             } else if let Some(client) = clients.get_mut(&key)
                 && !client.answer(&reply).unwrap_or(false)
             {
-                // Closing takes it out of the epoll too.
+                // Closing the stream also removes it from the epoll instance.
                 clients.remove(&key);
             }
         }
     }
 }
 
-/// Takes one connection; one that is gone again, or has no descriptor left, is nobody's loss.
+/// Accepts one connection. Failures are ignored: the client may have left already, or descriptors may be used
+/// up.
 fn accept(epoll: impl AsFd, listener: &UnixListener, clients: &mut HashMap<u64, Client>) {
     let Ok((stream, _)) = listener.accept() else { return };
     if stream.set_nonblocking(true).is_ok() && watch(epoll, &stream).is_ok() {
@@ -86,7 +88,7 @@ fn key(source: &impl AsRawFd) -> u64 {
 }
 
 impl Client {
-    /// Answers what has arrived; false when the host has closed.
+    /// Answers the requests that have arrived; returns false when the host has closed the connection.
     fn answer(&mut self, reply: &[u8]) -> io::Result<bool> {
         let mut chunk = [0; 4096];
         let read = match self.stream.read(&mut chunk) {
@@ -111,14 +113,14 @@ impl Client {
     }
 }
 
-/// How long the frame at the front is with its prefix, if it is all there.
+/// Returns the length of the first frame including its prefix, if it is complete.
 fn frame_len(bytes: &[u8]) -> Option<usize> {
     let prefix = bytes.first_chunk::<4>()?;
     let len = 4 + usize::try_from(u32::from_be_bytes(*prefix)).ok()?;
     (bytes.len() >= len).then_some(len)
 }
 
-/// `payload` as the wire has it.
+/// Encodes `payload` as a frame of the wire protocol.
 pub(crate) fn framed(payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     [&len.to_be_bytes(), payload].concat()
@@ -129,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_granted_and_answered_however_its_bytes_come() {
+    fn a_client_is_answered_however_its_bytes_are_split() {
         let (mut host, stream) = UnixStream::pair().unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut client = Client { stream, pending: Vec::new(), is_granted: false };
@@ -140,13 +142,13 @@ mod tests {
             assert!(client.answer(b"reply").unwrap());
         }
         drop(client);
-        let mut said = String::new();
-        host.read_to_string(&mut said).unwrap();
-        assert_eq!(said, "OK 1024\nreplyreply");
+        let mut received = String::new();
+        host.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "OK 1024\nreplyreply");
     }
 
     #[test]
-    fn a_host_that_has_gone_is_noticed() {
+    fn a_closed_connection_is_reported() {
         let (host, stream) = UnixStream::pair().unwrap();
         drop(host);
         let mut client = Client { stream, pending: Vec::new(), is_granted: false };

@@ -1,4 +1,4 @@
-//! From one VM to five thousand, behind fake sockets: against itself with one.
+//! minionsd with one to five thousand VMs with fake sockets, compared with itself and one VM.
 
 use std::{fs, path::Path, thread, time::Duration};
 
@@ -17,16 +17,16 @@ use super::{
 
 const COUNTS: [u32; 4] = [1, 100, 1000, 5000];
 
-/// What the aims are for.
+/// Number of VMs that the aims apply to.
 const AIMED_AT: u32 = 1000;
 
-/// How long an idle daemon is looked at: two rounds of probes of every VM.
+/// Time for which an idle daemon is observed: two rounds of probes of every VM.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// What is left of the start's work when all are ready.
+/// Time for the remaining work of the start, after all VMs are ready.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// A daemon's figures with so many VMs.
+/// Figures of a daemon with one number of VMs.
 #[derive(Debug, Default)]
 struct Figures {
     ready_ms: Series,
@@ -65,12 +65,12 @@ fn measure(
 ) -> anyhow::Result<()> {
     let dir = site::directory()?;
     let _responder = site::responder(programs, dir.path(), count)?;
-    let mut daemon = None;
+    let mut started = None;
     let ready = timed(|| {
-        let daemon = daemon.insert(Daemon::start(programs, dir.path())?);
+        let daemon = started.insert(Daemon::start(programs, dir.path())?);
         daemon.wait_until_ready(count)
     })?;
-    let daemon = daemon.context("a daemon that is ready has been started")?;
+    let daemon = started.context("the daemon was not started")?;
     figures.ready_ms.push(ready.as_secs_f64() * 1e3);
     let pid = daemon.program.pid();
     let idle = if options.quick { IDLE / 10 } else { IDLE };

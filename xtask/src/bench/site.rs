@@ -1,4 +1,4 @@
-//! What a bench stands on: a directory with VM sockets, and a minionsd over it.
+//! The environment of a bench: a directory with VM sockets, and a minionsd that serves it.
 
 use std::{
     fs::{self, Permissions},
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use super::{Programs, keep_alive::KeepAlive, process::Background};
 
-/// The VM that calls go to. Others are `vm-2`, `vm-3`, ….
+/// VM that calls are sent to. Others are `vm-2`, `vm-3`, ….
 pub(crate) const VM: &str = "vm-1";
 
-/// A directory that minionsd takes sockets from: not writable by others, and with a short path.
+/// Creates a directory from which minionsd accepts sockets: not writable by others, and with a short path.
 pub(crate) fn directory() -> anyhow::Result<TempDir> {
     let dir = tempfile::Builder::new()
         .prefix("minions-bench-")
@@ -26,13 +26,13 @@ pub(crate) fn directory() -> anyhow::Result<TempDir> {
     Ok(dir)
 }
 
-/// An address of this machine that nobody has at the moment.
+/// Returns a local address that is free at the moment.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
     Ok(listener.local_addr()?)
 }
 
-/// A fake VMM with `count` VMs in `dir`, whose agents cost nothing.
+/// Starts a fake VMM with `count` VMs in `dir`, whose agents cost next to nothing.
 pub(crate) fn responder(programs: &Programs, dir: &Path, count: u32) -> anyhow::Result<Background> {
     let mut command = Command::new(&programs.xtask);
     command.arg("bench-responder").arg(dir).arg(count.to_string());
@@ -42,7 +42,7 @@ pub(crate) fn responder(programs: &Programs, dir: &Path, count: u32) -> anyhow::
     Ok(responder)
 }
 
-/// The agent itself, outside of any VM: it speaks CONNECT and OK for its VMM.
+/// Starts the agent outside of any VM, and waits until it listens: it handles CONNECT and OK in place of a VMM.
 pub(crate) fn agent(programs: &Programs, dir: &Path) -> anyhow::Result<Background> {
     let socket = vm_socket(dir);
     let mut agent = start_agent(programs, dir)?;
@@ -50,19 +50,19 @@ pub(crate) fn agent(programs: &Programs, dir: &Path) -> anyhow::Result<Backgroun
     Ok(agent)
 }
 
-/// Likewise, and returns at once.
+/// Starts the agent like [`agent`], but returns at once.
 pub(crate) fn start_agent(programs: &Programs, dir: &Path) -> anyhow::Result<Background> {
     let mut command = Command::new(&programs.agent);
     command.arg("--listen").arg(format!("hybrid:{}", vm_socket(dir).display()));
     Background::spawn(&command, &dir.join("agent.log"))
 }
 
-/// Where [`VM`] is in `dir`.
+/// Returns the path of the socket of [`VM`] in `dir`.
 pub(crate) fn vm_socket(dir: &Path) -> PathBuf {
     dir.join(format!("{VM}.vsock"))
 }
 
-/// minionsd.
+/// Running minionsd.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) program: Background,
@@ -71,7 +71,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it over the sockets in `dir`.
+    /// Starts the daemon with the sockets in `dir`.
     pub(crate) fn start(programs: &Programs, dir: &Path) -> anyhow::Result<Self> {
         let (address, socket) = (free_address()?, dir.join("minionsd.sock"));
         let mut command = Command::new(&programs.minionsd);
@@ -96,7 +96,7 @@ impl Daemon {
         })
     }
 
-    /// Starts it, and waits until its one VM is ready.
+    /// Starts the daemon, and waits until its one VM is ready.
     pub(crate) fn ready(programs: &Programs, dir: &Path) -> anyhow::Result<Self> {
         let mut daemon = Self::start(programs, dir)?;
         daemon.wait_until_ready(1)?;

@@ -1,4 +1,4 @@
-//! sshd on loopback with keys of its own, and a client that is connected already (ControlMaster).
+//! sshd on loopback with its own keys, and a client that is already connected (ControlMaster).
 
 use std::{
     fs,
@@ -13,20 +13,20 @@ use anyhow::Context;
 use super::{process::Background, site::free_address};
 use crate::command;
 
-/// Where sshd locks up the half of itself that speaks with strangers; its service would make it.
+/// Directory to which sshd confines its unprivileged process; usually created by its service.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
 
 /// sshd, and the connection that all commands share.
 #[derive(Debug)]
 pub(crate) struct Ssh {
     control: PathBuf,
-    // The client first: it ends when the server does, and complains.
+    // Dropped before the server: the client ends with an error when the server ends first.
     _master: Background,
     _server: Background,
 }
 
 impl Ssh {
-    /// Starts both; all of their files are in `dir`.
+    /// Starts both; all their files are in `dir`.
     pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         let own = dir.join("ssh");
         fs::DirBuilder::new().mode(0o700).create(&own).context("cannot create a directory")?;
@@ -42,7 +42,7 @@ impl Ssh {
         Ok(Self { control, _master: master, _server: server })
     }
 
-    /// `ssh` with `remote` for the guest's shell.
+    /// Returns an `ssh` that runs `remote` in a shell of the server.
     pub(crate) fn command(&self, remote: &str) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "none", "-S"]).arg(&self.control).args(["bench", remote]);
@@ -63,7 +63,7 @@ fn server(own: &Path, address: SocketAddr) -> anyhow::Result<Background> {
     );
     let file = own.join("sshd_config");
     fs::write(&file, configuration).context("cannot configure sshd")?;
-    // It starts itself anew for each connection, and so wants to know where it is.
+    // sshd executes itself again for each connection, which requires an absolute path.
     let mut command = Command::new("/usr/sbin/sshd");
     command.args(["-D", "-e", "-f"]).arg(&file);
     let mut server = Background::spawn(&command, &own.join("sshd.log"))?;

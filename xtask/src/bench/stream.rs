@@ -1,4 +1,4 @@
-//! Gigabytes from a program and to a program, all on this host.
+//! Gigabytes of output from a program and of input to a program, all on this host.
 
 use std::{
     path::Path,
@@ -19,13 +19,13 @@ use super::{
     websocket::Program,
 };
 
-/// Read to its end, and thrown away.
+/// Script that reads its input to the end and discards it.
 const SINK: &str = "cat >/dev/null";
 
-/// Of minionsd or the agent, while gigabytes go through.
+/// Allowed growth of minionsd or the agent during the transfer of gigabytes, in megabytes.
 const FLAT_MB: f64 = 8.0;
 
-/// One way, by each of the four.
+/// Rates of all four contenders in one direction.
 #[derive(Debug, Default)]
 struct Way {
     websocket: Series,
@@ -34,7 +34,7 @@ struct Way {
     raw: Series,
 }
 
-/// What all are measured with.
+/// Environment shared by all measurements.
 struct Ground<'a> {
     programs: &'a Programs,
     dir: &'a Path,
@@ -76,7 +76,7 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
 }
 
 fn rss_mb([daemon, agent]: [u32; 2]) -> anyhow::Result<[f64; 2]> {
-    // The agent alone: its children of the moment are the programs.
+    // The agent without its children: these are the programs that it runs.
     Ok([Usage::of(daemon)?.rss_mb, Usage::alone(agent)?.rss_mb])
 }
 
@@ -86,7 +86,7 @@ impl Ground<'_> {
         let source = format!("head -c {bytes} /dev/zero");
         way.websocket.push(self.rate(|| {
             let received = Program::start(&self.daemon.socket, &source, false)?.drain()?;
-            ensure!(received == bytes, "{received} bytes came of {bytes}");
+            ensure!(received == bytes, "received {received} of {bytes} bytes");
             Ok(())
         })?);
         let mut cli = self.cli(&["exec", VM, "--", "sh", "-c", &source]);
@@ -120,7 +120,7 @@ impl Ground<'_> {
         command
     }
 
-    /// In MB/s.
+    /// Runs `work` and returns its rate in MB/s.
     fn rate(&self, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
         #[expect(clippy::cast_precision_loss, reason = "a round number of bytes")]
         let megabytes = self.bytes as f64 / 1e6;
@@ -128,10 +128,10 @@ impl Ground<'_> {
     }
 }
 
-/// Runs `command`, whose output must be so long.
+/// Runs `command` and checks that its output has the length `bytes`.
 fn count(command: &mut Command, bytes: u64) -> anyhow::Result<()> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let mut output = child.stdout.take().context("no pipe")?;
+    let mut output = child.stdout.take().context("no pipe from the command")?;
     let (mut received, mut chunk) = (0, vec![0; 64 * 1024]);
     loop {
         match std::io::Read::read(&mut output, &mut chunk)? {
@@ -140,19 +140,23 @@ fn count(command: &mut Command, bytes: u64) -> anyhow::Result<()> {
         }
     }
     ensure!(child.wait()?.success(), "`{}` failed", crate::command::line(command));
-    ensure!(received == bytes, "{received} bytes came of {bytes}");
+    ensure!(received == bytes, "received {received} of {bytes} bytes");
     Ok(())
 }
 
-/// Runs `command` with so much input.
+/// Runs `command` with an input of `bytes` bytes.
 fn feed(command: &mut Command, bytes: u64) -> anyhow::Result<()> {
-    let mut source = Command::new("head");
-    source.args(["-c", &bytes.to_string(), "/dev/zero"]).stdout(Stdio::piped());
-    let mut source = source.spawn()?;
-    let input = source.stdout.take().context("no pipe")?;
+    let mut head = Command::new("head");
+    head.args(["-c", &bytes.to_string(), "/dev/zero"]).stdout(Stdio::piped());
+    let mut source = head.spawn()?;
+    let input = source.stdout.take().context("no pipe from head")?;
     let status = command.stdin(input).stdout(Stdio::null()).status()?;
-    let source = source.wait()?;
-    ensure!(status.success() && source.success(), "`{}` failed", crate::command::line(command));
+    let source_status = source.wait()?;
+    ensure!(
+        status.success() && source_status.success(),
+        "`{}` failed",
+        crate::command::line(command)
+    );
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The wire as far as a bench needs it: a handshake, a health check.
+//! The parts of the wire protocol that a bench needs: a handshake, a health check.
 
 use std::{
     io::{Read, Write},
@@ -9,10 +9,10 @@ use anyhow::ensure;
 
 use super::responder::framed;
 
-/// Longer than any line that grants.
+/// Maximum number of bytes read for the line with OK; longer than any valid one.
 const LINE_CAP: usize = 32;
 
-/// CONNECT and OK: frames may follow.
+/// Sends CONNECT and reads OK; after that, frames may follow.
 pub(crate) fn handshake(mut stream: UnixStream) -> anyhow::Result<UnixStream> {
     stream.write_all(b"CONNECT 1024\n")?;
     let (mut line, mut byte) = (Vec::new(), [0]);
@@ -20,17 +20,17 @@ pub(crate) fn handshake(mut stream: UnixStream) -> anyhow::Result<UnixStream> {
         stream.read_exact(&mut byte)?;
         line.extend(byte);
     }
-    ensure!(line.starts_with(b"OK "), "no OK");
+    ensure!(line.starts_with(b"OK "), "the peer did not answer CONNECT with OK");
     Ok(stream)
 }
 
-/// One whole answer.
+/// Sends a health check and reads the complete reply.
 pub(crate) fn ask_health(stream: &mut UnixStream) -> anyhow::Result<()> {
     stream.write_all(&framed(br#"{"type":"health_check"}"#))?;
     let mut prefix = [0; 4];
     stream.read_exact(&mut prefix)?;
     let mut reply = vec![0; usize::try_from(u32::from_be_bytes(prefix))?.min(1 << 20)];
     stream.read_exact(&mut reply)?;
-    ensure!(reply.starts_with(br#"{"status":"ok""#), "not ok");
+    ensure!(reply.starts_with(br#"{"status":"ok""#), "the reply to the health check is not ok");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A real VM: what minionsd and the agent add to the way through VMM and guest.
+//! A real VM: the time that minionsd and the agent add to the path through VMM and guest.
 
 use std::{
     io::{Read, Write},
@@ -23,10 +23,10 @@ use super::{
 const AGENT_PORT: u32 = 1024;
 const ECHO_PORT: u32 = 5000;
 
-/// As long as a health reply with its prefix.
+/// Size of an echoed message in bytes: that of a health reply with its prefix.
 const ECHOED: usize = 360;
 
-/// A boot takes three seconds; this is for a machine that is very busy.
+/// Deadline for a boot, which takes three seconds; long enough for a very busy machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Report> {
@@ -64,7 +64,7 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
     Ok(Report { bench: "vm", rows })
 }
 
-/// Starts a program that goes on by itself.
+/// Starts a program without waiting for its end.
 fn start(rest: &mut KeepAlive<UnixStream>, mut program: serde_json::Value) -> anyhow::Result<()> {
     program["detach"] = true.into();
     rest.post_for(202, &format!("/vms/{VM}/exec"), &program).map(drop)
@@ -77,7 +77,8 @@ fn echoed(stream: &mut UnixStream) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a program in the guest measures, in microseconds: no host is in it.
+/// Returns the time of a spawn as measured by a program in the guest, in microseconds; the host does not
+/// affect it.
 fn spawned_inside(rest: &mut KeepAlive<UnixStream>, times: u32) -> anyhow::Result<f64> {
     let program = json!({
         "command": "vsock-probe",
@@ -85,6 +86,6 @@ fn spawned_inside(rest: &mut KeepAlive<UnixStream>, times: u32) -> anyhow::Resul
     });
     let result = rest.post(&format!("/vms/{VM}/exec"), &program)?;
     ensure!(result["exit_code"] == 0, "{result}");
-    let said = result["stdout"].as_str().unwrap_or_default();
-    said.trim().parse().with_context(|| format!("the guest says {said:?}"))
+    let output = result["stdout"].as_str().unwrap_or_default();
+    output.trim().parse().with_context(|| format!("the guest printed {output:?}"))
 }

@@ -1,5 +1,5 @@
-//! A program over minionsd's WebSocket, with a client that costs little: it counts bytes that come,
-//! and makes those that go.
+//! A program over minionsd's WebSocket, with a client that costs little: it counts received bytes, and
+//! generates those that it sends.
 
 use std::{
     io::{BufReader, Read, Write},
@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 
 use super::{keep_alive::Head, site::VM};
 
-/// For a message, on a machine that is very busy.
+/// Deadline for a message; long enough for a very busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is read at a time, and the most that is sent in one message.
+/// Size of a read, and maximum size of a sent message.
 const CHUNK: usize = 64 * 1024;
 
-/// How much may come before it is acknowledged: a quarter of what the agent keeps.
+/// Number of bytes of output after which an ack is sent: a quarter of what the agent keeps.
 const ACK_EVERY: u64 = 128 * 1024;
 
 const TEXT: u8 = 1;
@@ -30,22 +30,23 @@ const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const CONTROL: u8 = 3;
 
-/// Any will do: it is there so that no proxy in between can be fooled, and there is none.
+/// Mask of sent messages. Any value works: masking protects proxies between client and server, and here is
+/// none.
 const MASK: [u8; 4] = [0x5a, 0xa5, 0x3c, 0xc3];
 
-/// A program that was started.
+/// Program that was started.
 #[derive(Debug)]
 pub(crate) struct Program {
     stream: BufReader<UnixStream>,
-    /// How many bytes of input may be on their way.
+    /// Number of bytes of input that may be unacknowledged.
     window: u64,
-    /// Kept, so that its memory is.
+    /// Buffers, kept to reuse their memory.
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
 }
 
 impl Program {
-    /// Starts `sh -c script`, with an input if `stdin`.
+    /// Starts `sh -c script`, with input if `stdin`.
     pub(crate) fn start(socket: &Path, script: &str, stdin: bool) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket).context("cannot connect to minionsd")?;
         stream.set_read_timeout(Some(DEADLINE))?;
@@ -59,12 +60,12 @@ impl Program {
         );
         program.stream.get_mut().write_all(request.as_bytes())?;
         let head = Head::read(&mut program.stream)?;
-        ensure!(head.status == 101, "minionsd answers {} to an upgrade", head.status);
-        // Input is there or not by whether anything but its end comes.
+        ensure!(head.status == 101, "minionsd answered {} to the upgrade", head.status);
+        // This does not state whether there is input; without input, an empty message below ends it.
         let start = json!({ "command": "sh", "args": ["-c", script] });
         program.send(TEXT, &[start.to_string().as_bytes()])?;
         let (kind, attached) = program.receive()?;
-        ensure!(kind == TEXT, "minionsd's first message is no text");
+        ensure!(kind == TEXT, "minionsd's first message is not text");
         let attached: Value = serde_json::from_slice(attached)?;
         program.window = attached["stdin_window"].as_u64().with_context(|| attached.to_string())?;
         if !stdin {
@@ -73,14 +74,14 @@ impl Program {
         Ok(program)
     }
 
-    /// Reads its output to its end: how many bytes that were.
+    /// Reads the output to its end and returns its length.
     pub(crate) fn drain(mut self) -> anyhow::Result<u64> {
         let (mut received, mut acknowledged) = (0, 0);
         loop {
             match self.next()? {
-                Said::Output(len) => received += len,
-                Said::Exit => return Ok(received),
-                Said::Taken(_) | Said::Nothing => {}
+                Event::Output(len) => received += len,
+                Event::Exit => return Ok(received),
+                Event::Taken(_) | Event::Nothing => {}
             }
             if received - acknowledged >= ACK_EVERY {
                 acknowledged = received;
@@ -90,18 +91,18 @@ impl Program {
         }
     }
 
-    /// Sends it `len` bytes and their end, and waits until it has ended.
+    /// Sends `len` bytes and the end of the input, and waits until the program has ended.
     pub(crate) fn feed(mut self, len: u64) -> anyhow::Result<()> {
-        // With its channel byte as long as two bytes can say.
+        // With its channel byte, a message still fits the 16-bit length of a frame.
         let chunk = [0; CHUNK - 2];
         let (mut sent, mut taken) = (0, 0);
         while sent < len {
             let part = (len - sent).min(chunk.len() as u64);
             if sent + part > taken + self.window {
                 match self.next()? {
-                    Said::Taken(offset) => taken = offset,
-                    Said::Exit => bail!("it ended before its input did"),
-                    Said::Output(_) | Said::Nothing => {}
+                    Event::Taken(offset) => taken = offset,
+                    Event::Exit => bail!("the program ended before its input"),
+                    Event::Output(_) | Event::Nothing => {}
                 }
             } else {
                 self.send(BINARY, &[&[STDIN], &chunk[..usize::try_from(part)?]])?;
@@ -109,21 +110,25 @@ impl Program {
             }
         }
         self.send(BINARY, &[&[STDIN]])?;
-        while !matches!(self.next()?, Said::Exit) {}
+        while !matches!(self.next()?, Event::Exit) {}
         Ok(())
     }
 
-    fn next(&mut self) -> anyhow::Result<Said> {
+    fn next(&mut self) -> anyhow::Result<Event> {
         let (kind, message) = self.receive()?;
-        ensure!(kind == BINARY, "minionsd closes: {}", String::from_utf8_lossy(message));
+        ensure!(
+            kind == BINARY,
+            "minionsd closed the WebSocket: {}",
+            String::from_utf8_lossy(message)
+        );
         match message {
-            [STDOUT, bytes @ ..] => Ok(Said::Output(bytes.len() as u64)),
-            [CONTROL, control @ ..] => Said::of(&serde_json::from_slice(control)?),
-            _ => Ok(Said::Nothing),
+            [STDOUT, bytes @ ..] => Ok(Event::Output(bytes.len() as u64)),
+            [CONTROL, control @ ..] => Event::of(&serde_json::from_slice(control)?),
+            _ => Ok(Event::Nothing),
         }
     }
 
-    /// One message of several parts.
+    /// Sends one message that consists of several parts.
     fn send(&mut self, kind: u8, parts: &[&[u8]]) -> anyhow::Result<()> {
         self.outgoing.clear();
         let len: usize = parts.iter().map(|part| part.len()).sum();
@@ -134,7 +139,7 @@ impl Program {
                 self.outgoing.push(0x80 | 126);
                 self.outgoing.extend(len.to_be_bytes());
             }
-            Err(_) => bail!("longer than this client needs it"),
+            Err(_) => bail!("this client does not send messages of {len} bytes"),
         }
         self.outgoing.extend(MASK);
         let start = self.outgoing.len();
@@ -146,11 +151,14 @@ impl Program {
         Ok(())
     }
 
-    /// One message: minionsd sends each in one frame.
+    /// Receives one message: minionsd sends each in one frame.
     fn receive(&mut self) -> anyhow::Result<(u8, &[u8])> {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head)?;
-        ensure!(head[0] & 0x80 != 0 && head[1] & 0x80 == 0, "not as this client knows it");
+        ensure!(
+            head[0] & 0x80 != 0 && head[1] & 0x80 == 0,
+            "minionsd sent a fragmented or masked frame"
+        );
         let len = match head[1] {
             126 => {
                 let mut len = [0; 2];
@@ -164,30 +172,30 @@ impl Program {
             }
             len => usize::from(len),
         };
-        ensure!(len <= 2 << 20, "a message of {len} bytes");
+        ensure!(len <= 2 << 20, "minionsd sent a message of {len} bytes");
         self.incoming.resize(len, 0);
         self.stream.read_exact(&mut self.incoming)?;
         let kind = head[0] & 0x0f;
-        ensure!(matches!(kind, TEXT | BINARY | CLOSE), "a frame of kind {kind}");
+        ensure!(matches!(kind, TEXT | BINARY | CLOSE), "minionsd sent a frame of kind {kind}");
         Ok((kind, &self.incoming))
     }
 }
 
-/// What a message means to this client.
-enum Said {
+/// Meaning of a message for this client.
+enum Event {
     Output(u64),
-    /// The program has taken its input up to here.
+    /// The program has consumed its input up to this offset.
     Taken(u64),
     Exit,
     Nothing,
 }
 
-impl Said {
+impl Event {
     fn of(control: &Value) -> anyhow::Result<Self> {
         match control["type"].as_str() {
             Some("ack") => Ok(Self::Taken(control["stdin"].as_u64().unwrap_or_default())),
             Some("exit") => {
-                ensure!(control["outcome"]["code"] == 0, "it failed: {control}");
+                ensure!(control["outcome"]["code"] == 0, "the program failed: {control}");
                 Ok(Self::Exit)
             }
             Some("gap" | "error") => bail!("bytes were lost: {control}"),

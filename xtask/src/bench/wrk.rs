@@ -1,4 +1,4 @@
-//! `wrk`, pinned to the last core, and what it says.
+//! `wrk`, pinned to the last core, and its output.
 
 use std::{net::SocketAddr, process::Command, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::command;
 
-/// One run's figures.
+/// Figures of one run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Load {
     pub(crate) requests_per_second: f64,
@@ -14,7 +14,7 @@ pub(crate) struct Load {
     pub(crate) requests: f64,
 }
 
-/// Asks for `path` as fast as it can over `connections`.
+/// Requests `path` as fast as possible over `connections` connections.
 pub(crate) fn run(
     address: SocketAddr,
     path: &str,
@@ -26,28 +26,28 @@ pub(crate) fn run(
     wrk.args(["-c", &core.to_string(), "wrk", "--latency", "--timeout", "30s", "-t1"])
         .args([format!("-c{connections}"), format!("-d{}s", duration.as_secs().max(1))])
         .arg(format!("http://{address}{path}"));
-    let said = command::run(&mut wrk)?;
-    parse(&said).with_context(|| format!("wrk failed:\n{said}"))
+    let output = command::run(&mut wrk)?;
+    parse(&output).with_context(|| format!("wrk failed:\n{output}"))
 }
 
-/// Nothing, if any request failed.
-fn parse(said: &str) -> Option<Load> {
-    if said.contains("Non-2xx") || said.contains("Socket errors") {
+/// Parses the output; returns `None` if any request failed.
+fn parse(output: &str) -> Option<Load> {
+    if output.contains("Non-2xx") || output.contains("Socket errors") {
         return None;
     }
-    let behind = |name: &str| {
-        let line = said.lines().map(str::trim).find_map(|line| line.strip_prefix(name))?;
+    let after = |name: &str| {
+        let line = output.lines().map(str::trim).find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()
     };
-    let total = said.lines().find(|line| line.contains(" requests in "))?;
+    let total = output.lines().find(|line| line.contains(" requests in "))?;
     Some(Load {
-        requests_per_second: behind("Requests/sec:")?.parse().ok()?,
-        p50_us: microseconds(behind("50%")?)?,
+        requests_per_second: after("Requests/sec:")?.parse().ok()?,
+        p50_us: microseconds(after("50%")?)?,
         requests: total.split_whitespace().next()?.parse().ok()?,
     })
 }
 
-/// `83.00us`, `1.20ms` or `1.00s`.
+/// Parses `83.00us`, `1.20ms` or `1.00s`.
 fn microseconds(text: &str) -> Option<f64> {
     let (number, factor) = if let Some(number) = text.strip_suffix("us") {
         (number, 1.0)
@@ -63,7 +63,7 @@ fn microseconds(text: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const SAID: &str = "\
+    const OUTPUT: &str = "\
 Running 2s test @ http://127.0.0.1:1/
   1 threads and 1 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev
@@ -78,17 +78,17 @@ Transfer/sec:      2.17MB
 ";
 
     #[test]
-    fn the_figures_of_a_run_are_found() {
+    fn the_figures_of_a_run_are_parsed() {
         let load = Load { requests_per_second: 13208.5, p50_us: 71.0, requests: 27735.0 };
-        assert_eq!(parse(SAID), Some(load));
+        assert_eq!(parse(OUTPUT), Some(load));
         assert_eq!(microseconds("1.20ms"), Some(1200.0));
         assert_eq!(microseconds("2.00s"), Some(2e6));
         assert_eq!(microseconds("2.00"), None);
     }
 
     #[test]
-    fn a_run_with_failed_requests_is_no_measurement() {
-        assert_eq!(parse(&format!("{SAID}  Non-2xx or 3xx responses: 1\n")), None);
-        assert_eq!(parse(&format!("{SAID}  Socket errors: connect 0, read 1\n")), None);
+    fn a_run_with_failed_requests_is_rejected() {
+        assert_eq!(parse(&format!("{OUTPUT}  Non-2xx or 3xx responses: 1\n")), None);
+        assert_eq!(parse(&format!("{OUTPUT}  Socket errors: connect 0, read 1\n")), None);
     }
 }

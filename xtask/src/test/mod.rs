@@ -1,6 +1,7 @@
-//! Every check there is, in order; stops at the first that fails.
+//! All checks in order; stops at the first one that fails.
 
 mod fuzz;
+mod language;
 mod summary;
 
 use std::{
@@ -18,15 +19,15 @@ use crate::{
 };
 use summary::Summary;
 
-/// Format, lints, docs, API description, dependencies, fuzzing, binaries, tests.
+/// Number of own steps: format, lints, docs, API description, dependencies, fuzzing, binaries, tests.
 const OWN_STEPS: usize = 8;
 
-/// Sets up, then checks.
+/// Sets up, then runs the checks.
 ///
 /// # Errors
 ///
-/// A step before the tests failed. Failed tests are a failing exit code: the last line is then
-/// the summary, as when they pass.
+/// A step before the tests failed. Failed tests result in a failing exit code instead: the last line is the
+/// summary, as it is when they pass.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::new(setup::TEST_STEPS + OWN_STEPS);
     setup::for_tests(workspace, &mut steps)?;
@@ -40,7 +41,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     if let Err(error) = &outcome {
         progress::error(error);
     }
-    // Alone on the last line, because machines read it.
+    // Alone on the last line, because scripts read it.
     progress::line(&summary);
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -68,7 +69,7 @@ fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()>
         passed(&mut deny)
     })?;
     steps.run("fuzzing", || fuzz::run(workspace))?;
-    // Tests of one crate start the binaries of others, which `cargo test` alone does not build.
+    // Tests of one crate start the binaries of others; `cargo test` alone does not build those.
     steps.run("binaries", || {
         let mut build = workspace.cargo("build");
         passed(build.args(["--workspace", "--bins", "--all-features", "--locked"]))
@@ -80,11 +81,11 @@ fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
     Ok(Outcome::done("passed"))
 }
 
-/// Runs all tests, with their output passed on line by line.
+/// Runs all tests and passes their output on line by line.
 fn run_tests(workspace: &Workspace, summary: &mut Summary) -> anyhow::Result<()> {
     let cargo = workspace.cargo("test");
-    // Whoever runs us in the background may have told us to ignore some, and programs under test heed
-    // that, as they should.
+    // A shell that runs this in the background may have set some signals to be ignored. Programs under test
+    // inherit and respect that, so the signals are reset.
     let mut child = Command::new("env")
         .arg("--default-signal=HUP,INT,QUIT,TERM")
         .arg(cargo.get_program())

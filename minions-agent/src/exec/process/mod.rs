@@ -1,4 +1,4 @@
-//! A child process, and everything that it starts.
+//! Child process of the agent, with all processes that it starts.
 
 mod cgroup;
 mod group;
@@ -20,13 +20,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 use tree::Tree;
 
-/// How often to look whether a tree that was asked to end is gone: nothing tells us.
+/// Poll interval while waiting for a process tree to end: there is no notification.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// For killed processes to be gone. Only one in an uninterruptible sleep takes longer.
+/// Longest wait for killed processes to end. Only a process in an uninterruptible sleep takes longer.
 const REAP: Duration = Duration::from_secs(5);
 
-/// A process that was started, before the runtime watches it.
+/// A started process that the runtime does not watch yet.
 #[derive(Debug)]
 pub(super) struct Started {
     spawned: Spawned,
@@ -34,10 +34,10 @@ pub(super) struct Started {
 }
 
 impl Started {
-    /// Starts what `setup` says in a session of its own and in `cgroup`, where the next agent finds it
-    /// as `record`. May block.
+    /// Starts the program of `setup` in a new session and in `cgroup`, and labels the group with `record` for the
+    /// next agent. May block.
     ///
-    /// `confined` is whether it must not run outside of `cgroup`.
+    /// If `confined`, the program must not run outside of `cgroup`.
     pub(super) fn spawn(
         setup: &Setup,
         cgroup: Option<Cgroup>,
@@ -60,16 +60,16 @@ pub(super) struct Process {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     tree: Tree,
-    /// Once it has been waited for.
+    /// Result of waiting, once the process has been reaped.
     end: Option<End>,
 }
 
-/// How a process ended.
+/// Exit status and resource usage of a process that ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct End {
     pub(super) status: ExitStatus,
     pub(super) used: Used,
-    /// Whether the kernel killed it, or a process that it started, for want of memory.
+    /// True if the kernel's OOM killer ended the process, or one that it started.
     pub(super) out_of_memory: bool,
 }
 
@@ -95,24 +95,24 @@ impl Process {
         if let Some(end) = self.end {
             return Ok(end);
         }
-        // A process's descriptor becomes readable when it ends, and stays so.
+        // A pidfd becomes readable when its process ends, and stays readable.
         self.pidfd.readable().await?.retain_ready();
         let (status, used) = spawn::wait(self.pid)?;
         let out_of_memory = self.tree.oom_kills() > 0;
         Ok(*self.end.insert(End { status, used, out_of_memory }))
     }
 
-    /// Ends the tree: TERM, up to `grace` for all of it to go, KILL to what is left. A terminal's
-    /// session is hung up on, too: interactive shells don't heed TERM.
+    /// Ends the tree: sends TERM, waits up to `grace` for all processes to end, and kills the rest. With a
+    /// terminal, it sends HUP first: interactive shells ignore TERM.
     pub(super) async fn terminate(&mut self, grace: Duration, terminal: bool) -> io::Result<End> {
         let deadline = Instant::now() + grace;
         if terminal {
             self.tree.signal_all(Signal::HUP);
         }
         self.tree.signal_all(Signal::TERM);
-        // What is stopped can't even end.
+        // A stopped process does not handle TERM before it is continued.
         self.tree.signal_all(Signal::CONT);
-        // Late: it is killed with the rest below.
+        // After the deadline, it is killed with the rest below.
         let _ = timeout_at(deadline, self.wait()).await;
         while self.tree.is_alive() {
             if Instant::now() >= deadline {
@@ -129,7 +129,8 @@ impl Process {
         Ok(end)
     }
 
-    /// What it left behind may stay. Its control group, if something runs in it, or else if nothing does.
+    /// Stops tracking the tree without killing leftover processes. Returns the control group: first if processes
+    /// run in it, second if it is empty.
     pub(super) fn release(mut self) -> (Option<Cgroup>, Option<Cgroup>) {
         match self.tree.release() {
             Some(cgroup) if cgroup.is_alive() => (Some(cgroup), None),

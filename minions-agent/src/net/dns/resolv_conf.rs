@@ -1,18 +1,18 @@
-//! resolv.conf(5).
+//! Text of resolv.conf(5).
 
 use super::Resolver;
 use std::fmt::Write;
 
-/// What a reply has room for.
+/// Most name servers and search domains in a reply, a limit of the protocol.
 const MAX_LISTED: usize = 256;
 
-/// Longest text that is kept of another program's file, in bytes.
+/// Maximum length of the lines that are kept of another program's file, in bytes.
 const MAX_KEPT: usize = 4096;
 
 pub(super) fn text(resolver: &Resolver) -> String {
     let mut text = String::new();
     if !resolver.search.is_empty() {
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "search {}", resolver.search.join(" "));
     }
     for server in &resolver.servers {
@@ -24,7 +24,8 @@ pub(super) fn text(resolver: &Resolver) -> String {
     text
 }
 
-/// Settings other than servers and search domains, in their order. Comments describe the old file.
+/// Returns the settings other than servers and search domains, in their order. Comments are dropped: they describe the
+/// old file.
 pub(super) fn kept(text: &str) -> Vec<String> {
     let is_kept = |line: &&str| {
         let keyword = line.split_ascii_whitespace().next().unwrap_or_default();
@@ -44,13 +45,13 @@ pub(super) fn kept(text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Words of the `options` lines among `kept`.
+/// Returns the words of the `options` lines among `kept`.
 pub(super) fn options(kept: &[String]) -> Vec<&str> {
     let lines = kept.iter().filter_map(|line| line.trim_start().strip_prefix("options"));
     lines.flat_map(str::split_ascii_whitespace).collect()
 }
 
-/// Servers and search domains; of several `search` lines the last counts.
+/// Returns servers and search domains; of several `search` lines the last one counts.
 pub(super) fn parse(text: &str) -> (Vec<String>, Vec<String>) {
     let (mut servers, mut search) = (Vec::new(), Vec::new());
     for line in text.lines() {
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_settings_are_read_back() {
         let resolver = Resolver {
             servers: ["1.1.1.1", "2001:db8::53", "fe80::1%eth0"]
                 .map(|text| text.parse().unwrap())
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_options_are_neither() {
+    fn comments_and_options_are_not_read_as_servers_or_domains() {
         let read = parse(
             "# nameserver 6.6.6.6\noptions edns0\nnameserver\t9.9.9.9 # x\ndomain a\nsearch b c\n",
         );

@@ -49,11 +49,13 @@ async fn ask<C: Call>(
     vm.client().call(call, lane, deadline).await
 }
 
-/// All programs that run, and those that ended not long ago
+/// List the programs of a VM
+///
+/// Returns the execs that run and those that ended recently, oldest first.
 #[utoipa::path(
     get, path = "/vms/{vm}/execs", operation_id = "list_execs", tag = "exec",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "Oldest first", body = ExecInfoList), IdProblems),
+    responses((status = 200, description = "Execs, oldest first", body = ExecInfoList), IdProblems),
 )]
 pub(in super::super) async fn list_execs(
     TheVm(vm): TheVm,
@@ -77,11 +79,13 @@ pub(in super::super) struct InspectParams {
     timeout_ms: Option<u64>,
 }
 
-/// One program, or its end
+/// Get the state of a program
+///
+/// With `wait_ms` the reply is sent when the program ends, or after that time.
 #[utoipa::path(
     get, path = "/vms/{vm}/execs/{id}", operation_id = "get_exec", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), InspectParams),
-    responses((status = 200, description = "As it is now", body = ExecInfo), IdProblems),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), InspectParams),
+    responses((status = 200, description = "State of the exec", body = ExecInfo), IdProblems),
 )]
 pub(in super::super) async fn get_exec(
     TheVm(vm): TheVm,
@@ -121,11 +125,14 @@ async fn inspect(
     }
 }
 
-/// End a program, with everything that it started, and forget it
+/// End a program and remove it
+///
+/// Ends the program if it runs, together with everything that it started, and removes the exec from
+/// the agent's list.
 #[utoipa::path(
     delete, path = "/vms/{vm}/execs/{id}", operation_id = "delete_exec", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), CallParams),
-    responses((status = 200, description = "As it was at its end", body = ExecInfo), IdProblems),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), CallParams),
+    responses((status = 200, description = "Final state of the exec", body = ExecInfo), IdProblems),
 )]
 pub(in super::super) async fn delete_exec(
     TheVm(vm): TheVm,
@@ -143,12 +150,14 @@ pub(in super::super) async fn delete_exec(
     Ok(Json(info))
 }
 
-/// Send a program a signal, and its process group
+/// Send a signal to a program
+///
+/// The signal goes to the program's process group.
 #[utoipa::path(
     post, path = "/vms/{vm}/execs/{id}/signal", operation_id = "signal_exec", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), CallParams),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), CallParams),
     request_body = SignalRequest,
-    responses((status = 200, description = "It was sent", body = SignalSent), SignalProblems),
+    responses((status = 200, description = "Signal sent", body = SignalSent), SignalProblems),
 )]
 pub(in super::super) async fn signal_exec(
     TheVm(vm): TheVm,

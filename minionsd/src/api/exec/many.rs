@@ -31,13 +31,16 @@ const CONCURRENCY: u32 = 32;
 /// Maximum number of VMs on which the program runs concurrently.
 const MAX_CONCURRENCY: u32 = 256;
 
-/// Run a program on many VMs, and tell each one's end as it comes
+/// Run a program on many VMs
+///
+/// Streams a line for each VM when its program ends, and a summary at the end. The time limit and
+/// `timeout_ms` apply to each VM separately, from the start of its turn.
 #[utoipa::path(
     post, path = "/exec", operation_id = "run_many_execs", tag = "exec",
     params(CallParams),
     request_body = ManyExecRequest,
     responses(
-        (status = 200, description = "A line for each VM as it ends, and a summary",
+        (status = 200, description = "A line for each VM when its program ends, and a summary",
             body = ManyExecEvent, content_type = "application/x-ndjson"),
         ManyProblems,
     ),

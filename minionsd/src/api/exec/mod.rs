@@ -57,20 +57,24 @@ const START: Duration = Duration::from_secs(30);
 /// Deadline for the single reply of a plain agent to a program without a time limit.
 const ENDLESS: Duration = Duration::from_millis(MAX_TIMEOUT_MS);
 
-/// Run a program: wait for it and return its output, or stream what it does, or leave it alone
+/// Run a program
+///
+/// Waits for the program and returns its result and output as JSON; or streams its events (`Accept:
+/// application/x-ndjson`); or only starts it (`detach`). A program that ran is a 200, whatever its
+/// exit status. A program that cannot be started is a problem.
 #[utoipa::path(
     post, path = "/vms/{vm}/exec", operation_id = "run_exec", tag = "exec",
     params(
         ("vm" = VmName, Path),
         ("Accept" = Option<String>, Header,
-            description = "`application/x-ndjson`: a line for each thing that happens"),
+            description = "`application/x-ndjson` selects a stream of events, one per line"),
         CallParams,
     ),
     request_body = ExecRequest,
     responses(
-        (status = 200, description = "It ran, whatever its end; or, as a stream, it was started",
+        (status = 200, description = "Result of the program; or, as a stream, its events",
             content((ExecResult = "application/json"), (ExecEvent = "application/x-ndjson"))),
-        (status = 202, description = "It was started, and goes on by itself (`detach`)",
+        (status = 202, description = "Started; it continues without a client (`detach`)",
             body = ExecInfo),
         ExecProblems,
     ),

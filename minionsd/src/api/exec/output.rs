@@ -46,12 +46,16 @@ pub(in super::super) struct OutputParams {
     timeout_ms: Option<u64>,
 }
 
-/// Read what a program has written, and follow it
+/// Read the output of a program
+///
+/// Returns the kept output from the given offsets as a stream of events; with `follow` it continues
+/// until the program ends. Reading never slows the program down: output that is no longer kept is a
+/// `gap`.
 #[utoipa::path(
     get, path = "/vms/{vm}/execs/{id}/output", operation_id = "get_exec_output", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), OutputParams),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), OutputParams),
     responses(
-        (status = 200, description = "`started`, its output, and `exit`, or `end` if it still runs",
+        (status = 200, description = "`started`, the output, and `exit`, or `end` if the program still runs",
             body = ExecEvent, content_type = "application/x-ndjson"),
         IdProblems,
     ),

@@ -42,15 +42,15 @@ const READ_BUFFER: usize = 32 * 1024;
 /// Deadline for the client's first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
-/// Run a program over a WebSocket, or come back to one
+/// Run a program, or attach to one, over a WebSocket
 ///
-/// The first message is text: an `ExecRequest`, or `{"attach":"ID"}`. The answer is text: what it was
-/// attached to, or a `Problem` and a close. From then on all messages are binary: a channel byte (0
-/// stdin, 1 stdout, 2 stderr, 3 control) and its payload.
+/// The first message is text: an `ExecRequest`, or `{"attach":"ID"}`. The answer is text: the exec
+/// that the WebSocket is attached to, or a `Problem` followed by a close. All further messages are
+/// binary: a channel byte (0 stdin, 1 stdout, 2 stderr, 3 control) and its payload.
 #[utoipa::path(
     get, path = "/vms/{vm}/exec", operation_id = "open_exec", tag = "exec",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 101, description = "It is a WebSocket from here on"), ExecProblems),
+    responses((status = 101, description = "Switching protocols to WebSocket"), ExecProblems),
 )]
 pub(in super::super) async fn open_exec(
     State(api): State<Api>,

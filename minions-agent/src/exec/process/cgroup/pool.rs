@@ -1,22 +1,23 @@
-//! Control groups that are used again.
+//! Pool of empty control groups for reuse.
 //!
-//! A group with the memory controller that is removed does not go away in the kernel as long as a page is
-//! charged to it: a file of its program's in the page cache, or, without a disk, any file at all. That
-//! is 20 KiB for each program that ever wrote a file. So an empty group is kept for the next program
-//! without limits of its own; what is charged to it already does not count for that one.
+//! The kernel keeps a removed group with the memory controller as long as a page is charged to it: a page of a file
+//! in the page cache, or, in a guest without a disk, of any file. That costs 20 KiB for each program that
+//! ever wrote a file. So an empty group is kept for the next program without limits; pages that are already
+//! charged to it do no harm there.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// As many as programs run at once.
+/// Limit of groups that are kept: as many as programs can run at the same time.
 const MAX: usize = 64;
 
-/// A directory without directories in it has so many names.
+/// Link count of a directory without subdirectories.
 const EMPTY: u64 = 2;
 
-/// What a program of root's may have changed in its own group. Files that a kernel lacks are no difference.
+/// Files that a program of root's may have changed in its own group, and their defaults. A file that the kernel
+/// lacks counts as unchanged.
 const DEFAULTS: [(&str, &str); 12] = [
     ("cgroup.freeze", "0"),
     ("cgroup.max.depth", "max"),
@@ -45,7 +46,7 @@ impl Pool {
         self.groups().pop()
     }
 
-    /// Keeps a group in which nothing runs. False if it is not fit for another program, or not needed.
+    /// Adds an empty group. Returns false if its settings were changed, or if the pool is full.
     pub(super) fn keep(&self, dir: &Path) -> bool {
         if !is_as_new(dir) {
             return false;
@@ -62,7 +63,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         for dir in self.groups().drain(..) {
-            // The next agent tries again.
+            // If this fails, the next agent removes the group.
             let _ = fs::remove_dir(dir);
         }
     }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_its_program_has_changed_is_not_used_again() {
+    fn a_group_that_its_program_has_changed_is_not_reused() {
         let pool = Pool::default();
         for (file, _) in DEFAULTS {
             let dir = group();
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_some_controllers_is_used_again_and_never_more_than_there_is_room_for() {
+    fn a_group_without_some_controllers_is_reused_and_the_pool_is_bounded() {
         let (pool, dir) = (Pool::default(), group());
         fs::remove_file(dir.path().join("memory.max")).unwrap();
         assert_eq!((0..2 * MAX).filter(|_| pool.keep(dir.path())).count(), MAX);

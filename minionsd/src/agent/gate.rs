@@ -1,0 +1,155 @@
+//! Permission to dial a VM, given by its supervisor.
+//!
+//! A new connection to a VM that is paused stays unanswered, and with some VMMs it makes the VM unreachable for
+//! good. So a call dials only if the supervisor has had an answer from the agent a moment ago. Otherwise it
+//! makes the supervisor ask, on the connection that the supervisor holds, and waits for the answer.
+
+use crate::vm::status::Unready;
+use minions_api::vm::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// Age up to which an answer counts as a sign that the VM runs. Shorter than the time between two probes, and
+/// long enough for calls in quick succession to be asked for one answer only.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What the supervisor knows.
+#[derive(Debug, Clone)]
+pub(crate) enum Permission {
+    /// The supervisor has no connection to ask on: a dial is the only way to learn anything.
+    Open,
+    /// The agent answered at this time.
+    Answered(Instant),
+    /// A health check is outstanding.
+    Asked,
+    /// Calls are refused, for this reason.
+    Refused(Unready),
+}
+
+/// Why a call may not dial.
+#[derive(Debug)]
+pub(crate) enum Barred {
+    /// The agent did not answer before the caller's deadline.
+    Unanswered,
+    /// The VM is known not to answer.
+    Refused(Unready),
+}
+
+/// The permission as calls see it.
+#[derive(Debug)]
+pub(crate) struct DialGate {
+    permission: watch::Sender<Permission>,
+    /// Makes the supervisor probe.
+    nudge: Arc<Notify>,
+}
+
+impl DialGate {
+    /// An open gate. `nudge` makes the supervisor probe.
+    pub(crate) fn new(nudge: Arc<Notify>) -> Self {
+        Self { permission: watch::Sender::new(Permission::Open), nudge }
+    }
+
+    /// Publishes what the supervisor knows.
+    pub(crate) fn set(&self, permission: Permission) {
+        self.permission.send_if_modified(|current| {
+            let same = match (&*current, &permission) {
+                (Permission::Open, Permission::Open) | (Permission::Asked, Permission::Asked) => {
+                    true
+                }
+                (Permission::Answered(old), Permission::Answered(new)) => old == new,
+                (Permission::Refused(old), Permission::Refused(new)) => old.failure == new.failure,
+                _ => false,
+            };
+            *current = permission;
+            !same
+        });
+    }
+
+    /// Makes the supervisor probe.
+    pub(crate) fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Whether the agent is not known to be silent.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(*self.permission.borrow(), Permission::Open | Permission::Answered(_))
+    }
+
+    /// Waits for the permission to dial.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn pass(&self, deadline: Instant) -> Result<(), Barred> {
+        let mut permission = self.permission.subscribe();
+        loop {
+            match &*permission.borrow_and_update() {
+                Permission::Open => return Ok(()),
+                Permission::Answered(at) if at.elapsed() <= FRESH => return Ok(()),
+                Permission::Answered(_) => self.nudge.notify_one(),
+                Permission::Asked => {}
+                Permission::Refused(why) => {
+                    self.nudge.notify_one();
+                    return Err(Barred::Refused(why.clone()));
+                }
+            }
+            match timeout_at(deadline, permission.changed()).await {
+                Ok(Ok(())) => {}
+                Err(_) => return Err(Barred::Unanswered),
+                // The sender is ours.
+                Ok(Err(_)) => return Err(Barred::Refused(gone())),
+            }
+        }
+    }
+}
+
+fn gone() -> Unready {
+    Unready { failure: Failure::NoSocket, message: "the socket file vanished".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn gate() -> (DialGate, Arc<Notify>) {
+        let nudge = Arc::new(Notify::new());
+        (DialGate::new(Arc::clone(&nudge)), nudge)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_a_moment_ago_is_a_permission_and_an_older_one_is_asked_for_again() {
+        let (gate, nudge) = gate();
+        assert!(gate.pass(soon()).now_or_never().is_some(), "no connection to ask on");
+        gate.set(Permission::Answered(Instant::now()));
+        assert!(gate.pass(soon()).now_or_never().is_some_and(|passed| passed.is_ok()));
+        assert!(nudge.notified().now_or_never().is_none(), "the supervisor was asked");
+        tokio::time::advance(FRESH * 2).await;
+        let answer = async {
+            nudge.notified().await;
+            gate.set(Permission::Asked);
+            gate.set(Permission::Answered(Instant::now()));
+        };
+        let (passed, ()) = tokio::join!(gate.pass(soon()), answer);
+        passed.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_for_an_outstanding_answer_until_its_deadline_or_a_refusal() {
+        let (gate, _nudge) = gate();
+        gate.set(Permission::Asked);
+        let begun = Instant::now();
+        let waited = gate.pass(begun + Duration::from_millis(300)).await;
+        assert!(matches!(waited, Err(Barred::Unanswered)), "{waited:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(300));
+        let refuse = async {
+            gate.set(Permission::Refused(gone()));
+        };
+        let (refused, ()) = tokio::join!(gate.pass(soon()), refuse);
+        assert!(matches!(refused, Err(Barred::Refused(_))), "{refused:?}");
+    }
+}

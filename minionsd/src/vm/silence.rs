@@ -1,0 +1,190 @@
+//! A VMM that accepts connections and whose guest is silent: how often it is asked, and when it is dialled.
+
+use super::line::{Answer, Heard, Line};
+use crate::agent::{Connector, Dials};
+use crate::budget::Budget;
+use crate::descriptors::Descriptors;
+use crate::metrics::Meters;
+use crate::vm::discovery::{Socket, SocketId};
+use minions_api::vm::Failure;
+use minions_proto::frame::Decoder;
+use minions_proto::message::{Health, encode_reply};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
+
+/// Between two probes of a VM that does not answer, at most.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// A VMM with one guest.
+struct Vmm {
+    connector: Connector,
+    seen: Arc<Seen>,
+    paused: watch::Sender<bool>,
+    _dir: TempDir,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+impl Vmm {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web-1.vsock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let socket = Socket { id: SocketId::at(&path).unwrap(), path };
+        let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
+        let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
+        let (seen, paused) = (Arc::new(Seen::default()), watch::Sender::new(false));
+        tokio::spawn(serve(listener, Arc::clone(&seen), paused.subscribe()));
+        Self { connector: Connector::new(socket, dials), seen, paused, _dir: dir }
+    }
+
+    fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    fn requests(&self) -> usize {
+        self.seen.requests.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(listener: UnixListener, seen: Arc<Seen>, paused: watch::Receiver<bool>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        seen.connections.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(connection(stream, Arc::clone(&seen), paused.clone()));
+    }
+}
+
+/// A VMM reads what is sent to a guest that is paused; the guest answers when it continues.
+async fn connection(
+    mut stream: UnixStream,
+    seen: Arc<Seen>,
+    mut paused: watch::Receiver<bool>,
+) -> Option<()> {
+    let mut line = [0; b"CONNECT 1024\n".len()];
+    stream.read_exact(&mut line).await.ok()?;
+    paused.wait_for(|paused| !paused).await.ok()?;
+    stream.write_all(b"OK 1\n").await.ok()?;
+    let health =
+        Health { uptime_secs: 1, hostname: "guest".into(), agent: None, time_unix_ms: None };
+    let health = encode_reply(&health).unwrap();
+    let (mut decoder, mut due) = (Decoder::new(), 0);
+    loop {
+        while decoder.next_frame().unwrap().is_some() {
+            seen.requests.fetch_add(1, Ordering::SeqCst);
+            due += 1;
+        }
+        if !*paused.borrow_and_update() {
+            stream.write_all(&health.repeat(std::mem::take(&mut due))).await.ok()?;
+        }
+        tokio::select! {
+            read = stream.read_buf(decoder.read_buffer()) => if read.ok()? == 0 { return None },
+            changed = paused.changed() => changed.ok()?,
+        }
+    }
+}
+
+/// A line whose agent has answered once.
+async fn connected(vmm: &Vmm) -> Line {
+    let mut line = Line::default();
+    line.probe();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, Heard::Answered(Answer { fresh: true, late: false, .. })), "{heard:?}");
+    line
+}
+
+/// Probes every five seconds, until there is another connection or so much time has passed.
+async fn silent_until_dialled(vmm: &Vmm, line: &mut Line, most: Duration) -> Duration {
+    let (begun, before) = (Instant::now(), vmm.connections());
+    while vmm.connections() == before && begun.elapsed() < most {
+        line.probe();
+        let heard = line.next(&vmm.connector).await;
+        let Heard::Failed(error, _) = heard else { panic!("{heard:?}") };
+        assert_eq!(error.failure, Failure::AgentSilent);
+        sleep(PAUSE).await;
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_kept_and_its_late_answer_counts() {
+    let vmm = Vmm::start();
+    let mut line = connected(&vmm).await;
+    vmm.paused.send_replace(true);
+    let silent = silent_until_dialled(&vmm, &mut line, Duration::from_secs(20)).await;
+    assert!(silent >= Duration::from_secs(20));
+    assert_eq!(vmm.connections(), 1, "a VM that may be paused was dialled");
+    vmm.paused.send_replace(false);
+    let resumed = Instant::now();
+    // No further probe: the reply that was outstanding is the answer.
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, Heard::Answered(Answer { late: true, fresh: false, .. })), "{heard:?}");
+    assert!(resumed.elapsed() < Duration::from_secs(1), "{:?}", resumed.elapsed());
+    line.probe();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, Heard::Answered(Answer { late: false, .. })), "{heard:?}");
+    assert_eq!(vmm.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_stays_silent_for_half_a_minute_is_not_the_only_hope() {
+    let vmm = Vmm::start();
+    let mut line = connected(&vmm).await;
+    vmm.paused.send_replace(true);
+    let most = Duration::from_secs(120);
+    let silent = silent_until_dialled(&vmm, &mut line, most).await;
+    assert!(silent >= Duration::from_secs(30) && silent < Duration::from_secs(60), "{silent:?}");
+    assert_eq!(vmm.connections(), 2);
+    // The dial is unanswered too: the next one is half a minute later.
+    let silent = silent_until_dialled(&vmm, &mut line, most).await;
+    assert!(silent >= Duration::from_secs(20) && silent < Duration::from_secs(60), "{silent:?}");
+    vmm.paused.send_replace(false);
+    assert!(matches!(line.next(&vmm.connector).await, Heard::Answered(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_health_checks_that_are_outstanding_are_bounded() {
+    let vmm = Vmm::start();
+    let mut line = connected(&vmm).await;
+    vmm.paused.send_replace(true);
+    let before = vmm.requests();
+    for _ in 0..100 {
+        line.probe();
+        let heard = line.next(&vmm.connector).await;
+        assert!(matches!(heard, Heard::Failed(..)), "{heard:?}");
+    }
+    let outstanding = vmm.requests() - before;
+    assert!((2..=32).contains(&outstanding), "{outstanding} health checks");
+    vmm.paused.send_replace(false);
+    // All of them are answered, and none is taken for the answer to a later one.
+    for _ in 0..3 {
+        let heard = line.next(&vmm.connector).await;
+        assert!(matches!(heard, Heard::Answered(_)), "{heard:?}");
+        line.probe();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verification_asks_a_connection_that_is_open_before_it_dials() {
+    let vmm = Vmm::start();
+    let mut line = connected(&vmm).await;
+    vmm.paused.send_replace(true);
+    line.verify();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, Heard::Failed(..)), "{heard:?}");
+    assert_eq!(vmm.connections(), 1, "a VM that may be paused was dialled");
+    vmm.paused.send_replace(false);
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, Heard::Answered(Answer { fresh: true, .. })), "{heard:?}");
+    assert_eq!(vmm.connections(), 2, "only an answer on a new connection counts");
+}
