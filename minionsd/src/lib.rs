@@ -96,7 +96,8 @@ impl Daemon {
         Ok(Self { config, policy, audit, listeners })
     }
 
-    /// Returns the address of the TCP listener, with the port that the kernel chose if port 0 was configured.
+    /// Returns the address of the TCP listener, if there is one. Its port is the one that the kernel chose if port 0 was
+    /// configured.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.tcp_addr()
