@@ -48,6 +48,8 @@ enum Task {
     Setup,
     /// Run all checks, including the tests with real VMs
     Test,
+    /// Check format, language and lints, and run the tests that need no VM: an answer in minutes
+    Check,
     /// Run the daemon for a long time with many misbehaving VMs, and check every answer
     Soak(soak::Options),
     /// Measure this project and its peers side by side; JSON and plots under target/bench/
@@ -80,6 +82,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
         Task::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
         Task::Test => return test::run(&workspace),
+        Task::Check => return test::quick(&workspace),
         Task::Soak(options) => return soak::run(&workspace, &options),
         Task::Bench(options) => return bench::run(&workspace, &options),
         // Needs no workspace; it ran above.
