@@ -1,12 +1,12 @@
 //! `minions-agent`: command line and start of the agent; the library does the work.
 
 use lexopt::{Arg, Parser, ValueExt};
-use minions_agent::listen::{Listen, Listener};
-use minions_agent::log::Log;
+use minions_agent::listen::{ListenAddress, Listener};
+use minions_agent::log::LogWriter;
 use minions_agent::privileges::{self, PrivilegeError};
-use minions_agent::protection::{self, Protection, inherited};
-use minions_agent::supervision::Supervision;
-use minions_agent::{Agent, Capabilities, Config, init};
+use minions_agent::protection::{self, ProtectionReport, inherited};
+use minions_agent::supervision::ServiceNotifier;
+use minions_agent::{Agent, AgentConfig, Capabilities, init};
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -41,19 +41,19 @@ usage: minions-agent [OPTIONS]
 ";
 
 /// Parsed command line.
-enum Asked {
-    Serve(Options),
+enum CommandLine {
+    Serve(ServeOptions),
     Print(String),
 }
 
-struct Options {
-    listen: Listen,
-    config: Config,
+struct ServeOptions {
+    listen: ListenAddress,
+    config: AgentConfig,
     level: Level,
 }
 
 /// Reason for a non-zero exit status: 2 for a wrong command line, 1 for a failed start.
-enum Failure {
+enum CommandError {
     Usage(lexopt::Error),
     Run(Box<dyn std::error::Error>),
 }
@@ -70,48 +70,50 @@ fn main() -> ExitCode {
     inherited::forget();
     if let Some(options) = init::asked(std::env::args_os()) {
         let Err(error) = init::run(&options);
-        return ended(Err(run_failure(error)), &Log::to_standard_error());
+        return ended(Err(run_failure(error)), &LogWriter::to_standard_error());
     }
     let asked = parse(Parser::from_env());
     let prepared = asked.map(|asked| match asked {
-        Asked::Print(text) => Prepared::Print(text),
-        Asked::Serve(options) => {
+        CommandLine::Print(text) => PreparedCommand::Print(text),
+        CommandLine::Serve(options) => {
             let protection = protection::raise(options.listen.is_of_guest());
             // Last: protection needs privileges that are dropped here.
             let kept = privileges::keep_for(options.config.capabilities);
-            Prepared::Serve(options, protection, kept)
+            PreparedCommand::Serve(options, protection, kept)
         }
     });
-    let log = Log::to_standard_error();
+    let log = LogWriter::to_standard_error();
     let done = match prepared {
-        Ok(Prepared::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
-        Ok(Prepared::Serve(options, protection, kept)) => {
+        Ok(PreparedCommand::Print(text)) => {
+            io::stdout().write_all(text.as_bytes()).map_err(run_failure)
+        }
+        Ok(PreparedCommand::Serve(options, protection, kept)) => {
             kept.map_err(run_failure).and_then(|()| run(options, protection, &log))
         }
-        Err(error) => Err(Failure::Usage(error)),
+        Err(error) => Err(CommandError::Usage(error)),
     };
     ended(done, &log)
 }
 
 /// Command line after the steps that must run while the process has only one thread.
-enum Prepared {
-    Serve(Options, Protection, Result<(), PrivilegeError>),
+enum PreparedCommand {
+    Serve(ServeOptions, ProtectionReport, Result<(), PrivilegeError>),
     Print(String),
 }
 
-fn ended(done: Result<(), Failure>, log: &Log) -> ExitCode {
+fn ended(done: Result<(), CommandError>, log: &LogWriter) -> ExitCode {
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             log.say(format!("minions-agent: {failure}\n").as_bytes());
-            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+            ExitCode::from(if matches!(failure, CommandError::Usage(_)) { 2 } else { 1 })
         }
     };
     log.flush(LOG_PATIENCE);
     code
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => write!(f, "{error} (see --help)"),
@@ -128,14 +130,14 @@ impl fmt::Display for Failure {
     }
 }
 
-fn run_failure(error: impl std::error::Error + 'static) -> Failure {
-    Failure::Run(Box::new(error))
+fn run_failure(error: impl std::error::Error + 'static) -> CommandError {
+    CommandError::Run(Box::new(error))
 }
 
-fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let mut listen = None::<Listen>;
+fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
+    let mut listen = None::<ListenAddress>;
     let mut allow = None::<Capabilities>;
-    let mut config = Config::default();
+    let mut config = AgentConfig::default();
     let mut level = Level::INFO;
     while let Some(argument) = line.next()? {
         match argument {
@@ -148,15 +150,15 @@ fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
             Arg::Long("log-level") => level = line.value()?.parse()?,
             Arg::Long("version") | Arg::Short('V') => {
                 let version = concat!("minions-agent ", env!("CARGO_PKG_VERSION"), "\n");
-                return Ok(Asked::Print(version.to_owned()));
+                return Ok(CommandLine::Print(version.to_owned()));
             }
-            Arg::Long("help") | Arg::Short('h') => return Ok(Asked::Print(HELP.to_owned())),
+            Arg::Long("help") | Arg::Short('h') => return Ok(CommandLine::Print(HELP.to_owned())),
             other => return Err(other.unexpected()),
         }
     }
-    let listen = listen.unwrap_or_else(Listen::by_environment);
+    let listen = listen.unwrap_or_else(ListenAddress::by_environment);
     config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
-    Ok(Asked::Serve(Options { listen, config, level }))
+    Ok(CommandLine::Serve(ServeOptions { listen, config, level }))
 }
 
 /// Rejects 0, which would end every program at its start.
@@ -167,8 +169,12 @@ fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
     }
 }
 
-fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failure> {
-    let Options { listen, mut config, level } = options;
+fn run(
+    options: ServeOptions,
+    protection: ProtectionReport,
+    log: &LogWriter,
+) -> Result<(), CommandError> {
+    let ServeOptions { listen, mut config, level } = options;
     log.take_panics();
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -190,7 +196,7 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
     runtime.spawn_blocking(|| {});
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
-        let supervision = Supervision::from_environment();
+        let supervision = ServiceNotifier::from_environment();
         let agent = Agent::new(config).map_err(run_failure)?;
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
         supervision.ready();
@@ -206,7 +212,7 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
     served
 }
 
-fn default_capabilities(listen: &Listen) -> Capabilities {
+fn default_capabilities(listen: &ListenAddress) -> Capabilities {
     if listen.is_of_guest() { Capabilities::all() } else { Capabilities::without_the_machine() }
 }
 

@@ -5,14 +5,14 @@
 //! and ended.
 
 use super::object::Exec;
-use super::process::{Cgroups, Record};
-use super::registry::Registry;
+use super::process::{CgroupFactory, ProgramRecord};
+use super::registry::ExecRegistry;
 use minions_proto::message::ExecId;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 /// Adds an exec to the registry for each program of an earlier agent.
-pub(super) fn adopt(registry: &Registry, cgroups: &Cgroups) {
+pub(super) fn adopt(registry: &ExecRegistry, cgroups: &CgroupFactory) {
     let reason = format!(
         "the agent was restarted at {}; the program ran on without it, and its output since then and its \
          end are unknown",
@@ -32,7 +32,7 @@ pub(super) fn adopt(registry: &Registry, cgroups: &Cgroups) {
 }
 
 /// Returns the program's recorded id, or one derived from its group's name if that is missing or taken.
-fn free_id(registry: &Registry, record: Option<&Record>, group: &str) -> Option<ExecId> {
+fn free_id(registry: &ExecRegistry, record: Option<&ProgramRecord>, group: &str) -> Option<ExecId> {
     let own = record.map(|record| record.id.clone());
     own.filter(|id| registry.is_free(id)).or_else(|| format!("lost-{group}").parse().ok())
 }

@@ -10,11 +10,11 @@ use tokio::io::unix::AsyncFd;
 
 /// A non-blocking descriptor. Clones share it, because a terminal is both read and written.
 #[derive(Debug, Clone)]
-pub(super) struct Pipe(Arc<AsyncFd<OwnedFd>>);
+pub(super) struct PipeEnd(Arc<AsyncFd<OwnedFd>>);
 
 /// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum ReadOutcome {
     Bytes(usize),
     /// Nothing to read yet.
     Nothing,
@@ -22,7 +22,7 @@ pub(super) enum Read {
     End,
 }
 
-impl Pipe {
+impl PipeEnd {
     /// Registers a descriptor, opened with `O_NONBLOCK`, with the runtime.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(Arc::new(crate::watched::watch(fd)?)))
@@ -40,15 +40,15 @@ impl Pipe {
     }
 
     /// Reads without waiting.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> Read {
+    pub(super) fn read(&self, buffer: &mut [u8]) -> ReadOutcome {
         let read = self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buffer)?));
         match read {
-            Ok(0) => Read::End,
-            Ok(len) => Read::Bytes(len),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::Nothing,
+            Ok(0) => ReadOutcome::End,
+            Ok(len) => ReadOutcome::Bytes(len),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => ReadOutcome::Nothing,
             // A terminal's master reports EIO once all processes have closed the terminal.
-            Err(_) => Read::End,
+            Err(_) => ReadOutcome::End,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Pump: moves a program's output from its pipes to the exec's rings, and input from the exec to its pipe.
 
 use super::object::Exec;
-use super::pipe::{Pipe, Read};
+use super::pipe::{PipeEnd, ReadOutcome};
 use minions_proto::channel::OutputStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ const DRAIN: Duration = Duration::from_millis(100);
 
 /// The pipes of a program, or its terminal, and the exec that they belong to.
 #[derive(Debug)]
-pub(super) struct Pump {
+pub(super) struct StreamPump {
     exec: Arc<Exec>,
-    stdin: Option<Pipe>,
-    stdout: Source,
-    stderr: Source,
+    stdin: Option<PipeEnd>,
+    stdout: OutputSource,
+    stderr: OutputSource,
     /// True for a terminal, where a character marks the end of the input.
     terminal: bool,
     /// True if the last byte of input was not a newline: a terminal then takes the first end-of-input
@@ -30,29 +30,29 @@ pub(super) struct Pump {
 
 /// Source of one output stream.
 #[derive(Debug)]
-struct Source {
+struct OutputSource {
     stream: OutputStream,
     /// `None` once it has ended.
-    pipe: Option<Pipe>,
+    pipe: Option<PipeEnd>,
     /// Bytes that were in the pipe when the program ended, and have not been read.
     owed: u64,
 }
 
 /// Next action of the pump.
-enum Ready {
+enum PumpAction {
     Read(OutputStream),
     Write,
     Look,
 }
 
-impl Pump {
+impl StreamPump {
     pub(super) fn new(
         exec: Arc<Exec>,
-        stdin: Option<Pipe>,
-        stdout: Pipe,
-        stderr: Option<Pipe>,
+        stdin: Option<PipeEnd>,
+        stdout: PipeEnd,
+        stderr: Option<PipeEnd>,
     ) -> Self {
-        let source = |stream, pipe| Source { stream, pipe, owed: 0 };
+        let source = |stream, pipe| OutputSource { stream, pipe, owed: 0 };
         Self {
             exec,
             stdin,
@@ -120,24 +120,24 @@ impl Pump {
         let (stdout_room, stderr_room, input) = self.room();
         let ready = tokio::select! {
             () = self.stdout.readable(), if stdout_room > 0 && self.stdout.is_open() => {
-                Ready::Read(OutputStream::Stdout)
+                PumpAction::Read(OutputStream::Stdout)
             }
             () = self.stderr.readable(), if stderr_room > 0 && self.stderr.is_open() => {
-                Ready::Read(OutputStream::Stderr)
+                PumpAction::Read(OutputStream::Stderr)
             }
-            () = writable(self.stdin.as_ref()), if input && self.stdin.is_some() => Ready::Write,
-            () = self.exec.moved.notified() => Ready::Look,
-            () = until(look_again) => Ready::Look,
+            () = writable(self.stdin.as_ref()), if input && self.stdin.is_some() => PumpAction::Write,
+            () = self.exec.moved.notified() => PumpAction::Look,
+            () = until(look_again) => PumpAction::Look,
         };
         match ready {
-            Ready::Read(OutputStream::Stdout) => {
+            PumpAction::Read(OutputStream::Stdout) => {
                 self.stdout.read(&self.exec, stdout_room, &mut self.scratch);
             }
-            Ready::Read(OutputStream::Stderr) => {
+            PumpAction::Read(OutputStream::Stderr) => {
                 self.stderr.read(&self.exec, stderr_room, &mut self.scratch);
             }
-            Ready::Write => self.write(),
-            Ready::Look => {}
+            PumpAction::Write => self.write(),
+            PumpAction::Look => {}
         }
     }
 
@@ -171,14 +171,14 @@ impl Pump {
     }
 
     /// Writes the end-of-input character. Returns false if there was no room for it.
-    fn end_terminal_input(&self, pipe: &Pipe) -> bool {
+    fn end_terminal_input(&self, pipe: &PipeEnd) -> bool {
         let end = [pipe.end_of_input(); 2];
         let times = if self.mid_line { 2 } else { 1 };
         !matches!(pipe.write((&end[..times], &[])), Ok(0))
     }
 }
 
-impl Source {
+impl OutputSource {
     fn is_open(&self) -> bool {
         self.pipe.is_some()
     }
@@ -190,11 +190,11 @@ impl Source {
     }
 
     fn note_owed(&mut self) {
-        self.owed = self.pipe.as_ref().map_or(0, Pipe::waiting);
+        self.owed = self.pipe.as_ref().map_or(0, PipeEnd::waiting);
     }
 
     fn still_owes(&mut self) -> bool {
-        self.owed = self.owed.min(self.pipe.as_ref().map_or(0, Pipe::waiting));
+        self.owed = self.owed.min(self.pipe.as_ref().map_or(0, PipeEnd::waiting));
         self.owed > 0
     }
 
@@ -202,12 +202,12 @@ impl Source {
         let Some(pipe) = &self.pipe else { return };
         scratch.resize(READ_LEN, 0);
         match pipe.read(&mut scratch[..room.min(READ_LEN)]) {
-            Read::Bytes(len) => {
+            ReadOutcome::Bytes(len) => {
                 self.owed = self.owed.saturating_sub(len as u64);
                 exec.wrote(self.stream, &scratch[..len]);
             }
-            Read::Nothing => {}
-            Read::End => {
+            ReadOutcome::Nothing => {}
+            ReadOutcome::End => {
                 self.owed = 0;
                 self.pipe = None;
             }
@@ -215,7 +215,7 @@ impl Source {
     }
 }
 
-async fn writable(pipe: Option<&Pipe>) {
+async fn writable(pipe: Option<&PipeEnd>) {
     if let Some(pipe) = pipe {
         pipe.writable().await;
     }
@@ -246,7 +246,7 @@ mod tests {
         rustix::io::write(&theirs, b"loot").unwrap();
         // The client reads nothing yet, so the pump does not read either.
         exec.wrote(OutputStream::Stdout, &vec![0; CAPACITY]);
-        let mut pump = Pump::new(Arc::clone(&exec), None, Pipe::new(ours).unwrap(), None);
+        let mut pump = StreamPump::new(Arc::clone(&exec), None, PipeEnd::new(ours).unwrap(), None);
         let mut drained = Box::pin(pump.drain());
         poll_fn(|context| {
             assert!(drained.as_mut().poll(context).is_pending());

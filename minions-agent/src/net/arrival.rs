@@ -2,7 +2,7 @@
 //! host configures a hot-plugged card at once.
 
 use super::NetworkError;
-use super::events::Events;
+use super::events::NetlinkEvents;
 use super::link::{self, Link};
 use super::rtnl::Rtnl;
 use super::snapshot;
@@ -30,8 +30,8 @@ pub(super) async fn wait(plan: &NetworkPlan, run: &Path) {
 
 async fn until_there(plan: &NetworkPlan, run: &Path) -> Result<(), NetworkError> {
     // Before the first listing, so that no event after it is missed.
-    let links = Events::of_links().map_err(NetworkError::Open)?;
-    let names = Events::of_udev().map_err(NetworkError::Open)?;
+    let links = NetlinkEvents::of_links().map_err(NetworkError::Open)?;
+    let names = NetlinkEvents::of_udev().map_err(NetworkError::Open)?;
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     loop {
         let present = link::list(&rtnl).await?;

@@ -4,10 +4,10 @@
 //! request is refused before anything is changed; if it is a default one, it is left out.
 
 use super::address::{ip_of, is_link_local_v6};
-use super::desired::{Desired, DesiredLink};
-use super::link::{self, Index, Link};
+use super::desired::{DesiredLink, DesiredNetwork};
+use super::link::{self, Link, LinkIndex};
 use super::route;
-use super::snapshot::Snapshot;
+use super::snapshot::NetworkSnapshot;
 use minions_proto::Invalid;
 use minions_proto::message::{Check, NetworkPlan, Selector};
 use minions_proto::name_server::ServerAddress;
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 /// Checks of one change, and their objects.
 #[derive(Debug)]
-pub(super) struct Checks {
+pub(super) struct ChangeChecks {
     /// Checks in the order of [`Check::ALL`]. Each has at least one object below.
     pub(super) list: Vec<Check>,
     pub(super) links: Vec<LinkName>,
@@ -30,7 +30,7 @@ pub(super) struct Checks {
 /// An interface, with its name for error messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkName {
-    pub(super) index: Index,
+    pub(super) index: LinkIndex,
     pub(super) name: String,
 }
 
@@ -62,10 +62,10 @@ pub(super) struct Router {
 pub(super) struct NameServer {
     pub(super) address: ServerAddress,
     /// Index of the interface of a link-local address, else 0.
-    pub(super) scope: Index,
+    pub(super) scope: LinkIndex,
 }
 
-impl Checks {
+impl ChangeChecks {
     /// Finds the objects among what the request sets. For checks that the request names, the settings that its
     /// interfaces keep count as well.
     ///
@@ -74,11 +74,11 @@ impl Checks {
     /// [`Invalid`] for `verify` if it names a check without an object.
     pub(super) fn of(
         plan: &NetworkPlan,
-        desired: &Desired,
-        now: &Snapshot,
+        desired: &DesiredNetwork,
+        now: &NetworkSnapshot,
         links: &[Link],
     ) -> Result<Self, Invalid> {
-        let name = |index: Index| LinkName::of(index, links);
+        let name = |index: LinkIndex| LinkName::of(index, links);
         let mut checks = Self {
             list: Vec::new(),
             links: desired.links.iter().map(|one| name(one.link.index)).collect(),
@@ -141,7 +141,7 @@ impl Checks {
 }
 
 impl LinkName {
-    pub(super) fn of(index: Index, links: &[Link]) -> Self {
+    pub(super) fn of(index: LinkIndex, links: &[Link]) -> Self {
         let found = links.iter().find(|link| link.index == index);
         Self { index, name: found.map(|link| link.name.clone()).unwrap_or_default() }
     }
@@ -167,7 +167,7 @@ fn set_addresses(one: &DesiredLink) -> impl Iterator<Item = LinkAddress> {
 }
 
 /// Returns the addresses that an interface keeps. Link-local addresses belong to the kernel and are not checked.
-fn kept_addresses(link: &Link, now: &Snapshot) -> Vec<LinkAddress> {
+fn kept_addresses(link: &Link, now: &NetworkSnapshot) -> Vec<LinkAddress> {
     let name = LinkName { index: link.index, name: link.name.clone() };
     let present = now.addresses_of(link.index);
     let present = present.iter().filter(|address| !is_link_local_v6(address)).filter_map(ip_of);
@@ -175,7 +175,7 @@ fn kept_addresses(link: &Link, now: &Snapshot) -> Vec<LinkAddress> {
 }
 
 /// Returns the next hops of the default routes that stay, as far as they use interfaces of the request.
-fn kept_next_hops(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<NextHop> {
+fn kept_next_hops(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link]) -> Vec<NextHop> {
     let stays = |route: &&netlink_packet_route::route::RouteMessage| {
         route::is_default(route) && !route::is_superfluous(route, desired)
     };
@@ -190,7 +190,7 @@ fn kept_next_hops(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<Next
 }
 
 /// Returns the name servers of this change, or the present ones if it sets none.
-fn servers(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<NameServer> {
+fn servers(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link]) -> Vec<NameServer> {
     let all: Vec<ServerAddress> = match &desired.dns {
         Some((_, resolver)) => resolver.servers.clone(),
         None => now.dns.servers.iter().filter_map(|text| text.parse().ok()).collect(),

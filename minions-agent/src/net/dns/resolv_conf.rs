@@ -1,6 +1,6 @@
 //! Text of resolv.conf(5).
 
-use super::Resolver;
+use super::ResolverSettings;
 use std::fmt::Write;
 
 /// Most name servers and search domains in a reply, a limit of the protocol.
@@ -9,7 +9,7 @@ const MAX_LISTED: usize = 256;
 /// Maximum length of the lines that are kept of another program's file, in bytes.
 const MAX_KEPT: usize = 4096;
 
-pub(super) fn text(resolver: &Resolver) -> String {
+pub(super) fn text(resolver: &ResolverSettings) -> String {
     let mut text = String::new();
     if !resolver.search.is_empty() {
         // Writing to a String cannot fail.
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn written_settings_are_read_back() {
-        let resolver = Resolver {
+        let resolver = ResolverSettings {
             servers: ["1.1.1.1", "2001:db8::53", "fe80::1%eth0"]
                 .map(|text| text.parse().unwrap())
                 .into(),

@@ -1,6 +1,6 @@
 //! A name in an open directory, and the operations on it.
 
-use super::directory::{Directory, is_ours};
+use super::directory::{OpenDirectory, is_ours};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +14,7 @@ const ATTEMPTS: usize = 16;
 
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Attributes {
+pub(crate) struct FileAttributes {
     /// Permission bits.
     pub(crate) mode: u32,
     /// User and group; `None`: the agent's own.
@@ -23,13 +23,13 @@ pub(crate) struct Attributes {
 
 /// A name in an open directory.
 #[derive(Debug)]
-pub(crate) struct Place {
-    directory: Directory,
+pub(crate) struct FileLocation {
+    directory: OpenDirectory,
     name: OsString,
 }
 
-impl Place {
-    pub(super) fn new(directory: Directory, name: OsString) -> Self {
+impl FileLocation {
+    pub(super) fn new(directory: OpenDirectory, name: OsString) -> Self {
         Self { directory, name }
     }
 
@@ -59,8 +59,8 @@ impl Place {
 
     /// Replaces whatever has this name by a file with `content`. Even after a power cut, the name has either the
     /// old or the new file. On failure nothing has changed, and no temporary file remains.
-    pub(crate) fn replace(&self, content: &[u8], attributes: Attributes) -> io::Result<()> {
-        let mut temporary = Temporary::make(&self.directory)?;
+    pub(crate) fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
+        let mut temporary = TemporaryFile::make(&self.directory)?;
         temporary.file.write_all(content)?;
         if let Some((user, group)) = attributes.owner {
             fchown(&temporary.file, Some(user), Some(group))?;
@@ -99,14 +99,14 @@ pub(crate) fn is_regular(file: &Stat) -> bool {
 }
 
 /// New file with mode 0600 and a random name, removed on drop.
-struct Temporary<'a> {
-    directory: &'a Directory,
+struct TemporaryFile<'a> {
+    directory: &'a OpenDirectory,
     name: OsString,
     file: File,
 }
 
-impl<'a> Temporary<'a> {
-    fn make(directory: &'a Directory) -> io::Result<Self> {
+impl<'a> TemporaryFile<'a> {
+    fn make(directory: &'a OpenDirectory) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let own = Mode::RUSR | Mode::WUSR;
         for _ in 0..ATTEMPTS {
@@ -129,7 +129,7 @@ impl<'a> Temporary<'a> {
     }
 }
 
-impl Drop for Temporary<'_> {
+impl Drop for TemporaryFile<'_> {
     fn drop(&mut self) {
         if !self.name.is_empty() {
             // Ignored: the error that led here is the one to report.

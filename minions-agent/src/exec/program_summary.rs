@@ -1,6 +1,6 @@
 //! Description of a program, for lists and for the next agent.
 
-use super::process::Record;
+use super::process::ProgramRecord;
 use minions_proto::message::ExecStart;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -11,14 +11,14 @@ const MAX_SHOWN_ARGS: usize = 64;
 
 /// The parts of a request that lists show, each truncated.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct ProgramSummary {
     pub(super) command: String,
     pub(super) args: Vec<String>,
     pub(super) user: Option<String>,
     pub(super) tty: bool,
 }
 
-impl Shown {
+impl ProgramSummary {
     pub(super) fn of(start: &ExecStart) -> Self {
         Self {
             command: cut(&start.command),
@@ -29,7 +29,7 @@ impl Shown {
     }
 
     /// Truncates a record again: it may come from another agent version, or from any program of root's.
-    pub(super) fn recorded(record: &Record) -> Self {
+    pub(super) fn recorded(record: &ProgramRecord) -> Self {
         Self {
             command: cut(&record.command),
             args: record.args.iter().take(MAX_SHOWN_ARGS).map(|arg| cut(arg)).collect(),

@@ -1,9 +1,9 @@
 //! The task that owns a program, from its start to its end.
 
 use super::object::{Exec, millis};
-use super::pipe::Pipe;
-use super::process::{self, End, Process};
-use super::pump::Pump;
+use super::pipe::PipeEnd;
+use super::process::{self, ProcessEnd, RunningProcess};
+use super::pump::StreamPump;
 use minions_proto::channel::Ended;
 use minions_proto::message::{Outcome, SignalReason, Usage};
 use std::io;
@@ -15,17 +15,17 @@ use tokio::time::{Instant, sleep_until};
 
 /// A started program with its exec and everything needed until its end.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct ProgramTask {
     pub(super) exec: Arc<Exec>,
-    pub(super) process: Process,
-    pub(super) pump: Pump,
+    pub(super) process: RunningProcess,
+    pub(super) pump: StreamPump,
     /// The program's terminal, for changes of its size.
-    pub(super) terminal: Option<Pipe>,
+    pub(super) terminal: Option<PipeEnd>,
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
 }
 
-impl Life {
+impl ProgramTask {
     /// Runs the program to its end, and records its outcome in the exec.
     pub(super) async fn run(mut self) {
         let watch = watch(&self.exec, &mut self.process, &self.terminal, self.timeout, self.grace);
@@ -51,11 +51,11 @@ impl Life {
 /// Waits for the end, and carries out orders. Ends the program at its time limit, or when ordered to.
 async fn watch(
     exec: &Exec,
-    process: &mut Process,
-    terminal: &Option<Pipe>,
+    process: &mut RunningProcess,
+    terminal: &Option<PipeEnd>,
     timeout: Option<Duration>,
     grace: Duration,
-) -> io::Result<(Outcome, End)> {
+) -> io::Result<(Outcome, ProcessEnd)> {
     // A limit beyond the clock's range never applies.
     let deadline = timeout.and_then(|timeout| exec.started.checked_add(timeout));
     loop {
@@ -94,7 +94,7 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-fn outcome(end: &End) -> Outcome {
+fn outcome(end: &ProcessEnd) -> Outcome {
     let status = end.status;
     match (status.code(), status.signal()) {
         (Some(code), _) => Outcome::Exited { code },
@@ -107,7 +107,7 @@ fn outcome(end: &End) -> Outcome {
     }
 }
 
-fn usage(end: &End, wall_ms: u64) -> Usage {
+fn usage(end: &ProcessEnd, wall_ms: u64) -> Usage {
     Usage {
         wall_ms,
         user_ms: millis(end.used.user),
