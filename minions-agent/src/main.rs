@@ -1,4 +1,4 @@
-//! `minions-agent`: command line and start of the agent; the library does the work.
+//! `minions-agent`: command line and startup of the agent, which is implemented in the library.
 
 use lexopt::{Arg, Parser, ValueExt};
 use minions_agent::listen::{ListenAddress, Listener};
@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 
 const HELP: &str = "\
-minions-agent: the root daemon in a guest that serves requests from its host
+minions-agent: daemon in a guest, usually run as root, that serves requests from the guest's host
 
 usage: minions-agent [OPTIONS]
 
@@ -23,18 +23,19 @@ usage: minions-agent [OPTIONS]
                                       where to accept the host's connections [default: activated if
                                       the service manager passes a socket, else vsock:1024]
                                       hybrid: a Unix socket on which the agent answers CONNECT
-                                      itself, as a VMM would
+                                      itself, as a VMM does
                                       activated: the socket passed by the service manager
-  --allow NAME,…                      answer only these requests: health, status, network, exec,
-                                      write_file, clock, power [default: all; with hybrid:, which
-                                      does not imply a guest, all except clock and power]
-  --exec-timeout SECONDS              time limit of programs whose request has none [default: 600]
+  --allow NAME,…                      serve only these operations: health, status, network, exec,
+                                      write_file, clock, power [default: all; on a socket other than
+                                      VSOCK, all except clock and power]
+  --exec-timeout SECONDS              time limit of a base `exec` request that has none [default: 600];
+                                      `exec_start` without a time limit is not limited
   --exec-user USER[:GROUP]            user of programs whose request names none [default: the agent's
                                       own user]. Not an access control: a request can name any user
   --init                              run as PID 1 of a VM without another init: mount file systems,
-                                      insert modules, keep an agent with the other options running,
-                                      reap orphans, power off on request. Implied for PID 1 named
-                                      `init`
+                                      insert modules, keep an agent running with the other options,
+                                      reap orphans, power off on request. Implied if the program is
+                                      PID 1 and is named `init`
   --log-level LEVEL                   error, warn, info, debug or trace [default: info]
   --version
   --help
@@ -58,15 +59,15 @@ enum CommandError {
     Run(Box<dyn std::error::Error>),
 }
 
-/// Time at the end to write the last lines of the log.
+/// Maximum time to wait at exit until the last lines of the log are written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Time that idle blocking threads are kept: practically forever. In a guest that has reached its process
-/// limit (a fork bomb) no thread can be created either, so a thread must already be there.
+/// Time for which idle blocking threads are kept: practically forever. A guest that has reached its limit of processes
+/// (a fork bomb) cannot create a thread either, so the agent must already have one.
 const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn main() -> ExitCode {
-    // All of this must run before a second thread exists.
+    // All steps before `log` is created must run while the process has only one thread.
     inherited::forget();
     if let Some(options) = init::asked(std::env::args_os()) {
         let Err(error) = init::run(&options);
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
         CommandLine::Print(text) => PreparedCommand::Print(text),
         CommandLine::Serve(options) => {
             let protection = protection::raise(options.listen.is_of_guest());
-            // Last: protection needs privileges that are dropped here.
+            // Privileges are dropped last, because `protection::raise` needs them.
             let kept = privileges::keep_for(options.config.capabilities);
             PreparedCommand::Serve(options, protection, kept)
         }
@@ -95,12 +96,13 @@ fn main() -> ExitCode {
     ended(done, &log)
 }
 
-/// Command line after the steps that must run while the process has only one thread.
+/// Parsed command line, with the results of the steps that must run while the process has only one thread.
 enum PreparedCommand {
     Serve(ServeOptions, ProtectionReport, Result<(), PrivilegeError>),
     Print(String),
 }
 
+/// Writes a failure to the log and returns the exit code.
 fn ended(done: Result<(), CommandError>, log: &LogWriter) -> ExitCode {
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -161,10 +163,10 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
     Ok(CommandLine::Serve(ServeOptions { listen, config, level }))
 }
 
-/// Rejects 0, which would end every program at its start.
+/// Converts the value of `--exec-timeout`. Rejects 0, which would end every program at its start.
 fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
     match seconds {
-        0 => Err("--exec-timeout must be at least 1 second".into()),
+        0 => Err("--exec-timeout is 0: must be at least 1 (second)".into()),
         _ => Ok(Duration::from_secs(seconds)),
     }
 }
@@ -183,7 +185,7 @@ fn run(
         .with_target(false)
         .init();
     for failure in &protection.failures {
-        tracing::warn!("failed to protect the agent from its programs: {failure}");
+        tracing::warn!("cannot protect the agent from its programs completely: {failure}");
     }
     config.programs = protection.programs;
     config.groups = listen.program_groups();
@@ -207,16 +209,17 @@ fn run(
         supervision.stopping();
         Ok(())
     });
-    // Do not wait for a thread that hangs, for example on a mount whose server is gone.
+    // The wait for blocking threads is bounded: one may hang, for example on a mount whose server is gone.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
+/// Returns the operations that are served without `--allow`.
 fn default_capabilities(listen: &ListenAddress) -> Capabilities {
     if listen.is_of_guest() { Capabilities::all() } else { Capabilities::without_the_machine() }
 }
 
-/// Returns a future that completes at SIGTERM or SIGINT.
+/// Installs handlers for SIGTERM and SIGINT, and returns a future that completes at the first of these signals.
 fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,7 +1,7 @@
 //! Deadline for a client's first bytes.
 //!
-//! hyper reads them to distinguish HTTP/1 from HTTP/2, before its own deadlines begin. Without this deadline, a client
-//! that connects and sends nothing would keep its slot forever.
+//! hyper reads these bytes to distinguish HTTP/1 from HTTP/2 before its own deadlines begin. Without this deadline, a
+//! client that connects and sends nothing would occupy a connection slot forever.
 
 use super::HEADER_DEADLINE;
 use std::io;
@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Number of bytes under the deadline: the length of the HTTP/2 preface. No HTTP/1 request is shorter.
+/// Number of bytes that the deadline covers: the length of the HTTP/2 preface. No HTTP/1.1 request with a `Host` header
+/// is shorter.
 const FIRST: usize = 24;
 
 /// A stream whose first [`FIRST`] bytes must arrive within [`HEADER_DEADLINE`].
@@ -95,13 +96,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_ends_with_the_first_bytes() {
+    async fn no_deadline_applies_after_the_first_bytes() {
         let (mut client, server) = duplex(64);
         let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n";
         client.write_all(request).await.unwrap();
         let mut server = FirstBytes::of(server);
         server.read_exact(&mut [0; 33]).await.unwrap();
         let more = tokio::time::timeout(HEADER_DEADLINE * 2, server.read_u8()).await;
-        assert!(more.is_err(), "the stream must not time out any more");
+        assert!(more.is_err(), "a stream whose first bytes have arrived must not time out");
     }
 }
