@@ -1,4 +1,4 @@
-//! Development tasks of the workspace: `cargo xtask demo | setup | test | soak | bench | openapi`.
+//! Development tasks of the workspace: `cargo xtask demo | setup | test | check | soak | bench | openapi`.
 //!
 //! # Layout
 //!
@@ -48,7 +48,7 @@ enum Task {
     Setup,
     /// Run all checks, including the tests with real VMs
     Test,
-    /// Check format, language and lints, and run the tests that need no VM: an answer in minutes
+    /// Check format, language and lints, and run the unit tests and minionsd/tests/it: minutes, without a VM
     Check,
     /// Run the daemon for a long time with many misbehaving VMs, and check every answer
     Soak(soak::Options),

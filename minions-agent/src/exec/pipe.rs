@@ -18,17 +18,17 @@ pub(super) enum ReadOutcome {
     Bytes(usize),
     /// Nothing to read yet.
     Nothing,
-    /// End of the data: no process has the other end open any more.
+    /// End of the data: no process has the other end open.
     End,
 }
 
 impl PipeEnd {
-    /// Registers a descriptor, opened with `O_NONBLOCK`, with the runtime.
+    /// Registers a descriptor, which must be non-blocking, with the runtime.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(Arc::new(crate::watched::watch(fd)?)))
     }
 
-    /// Waits until there is something to read, or the end. Cancel safe.
+    /// Waits until bytes or the end of the data can be read. Cancel safe.
     pub(super) async fn readable(&self) {
         // An error is reported by the read that follows.
         let _ = self.0.readable().await.map(|mut guard| guard.retain_ready());
@@ -72,7 +72,7 @@ impl PipeEnd {
         tcsetwinsize(self.0.get_ref(), winsize(rows, cols))
     }
 
-    /// Returns the character that the terminal takes for the end of the input: Ctrl-D unless changed.
+    /// Returns the character that the terminal treats as the end of the input: Ctrl-D, unless it was changed.
     pub(super) fn end_of_input(&self) -> u8 {
         tcgetattr(self.0.get_ref())
             .map_or(4, |termios| termios.special_codes[SpecialCodeIndex::VEOF])

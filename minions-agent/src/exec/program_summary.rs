@@ -4,12 +4,12 @@ use super::process::ProgramRecord;
 use minions_proto::message::ExecStart;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Longest part of a command, an argument or a user that is shown, in bytes: enough to recognise it.
+/// Maximum length of a shown command, argument or user name, in bytes: enough to recognise it.
 const MAX_SHOWN: usize = 256;
-/// Limit of arguments that are shown.
+/// Maximum number of shown arguments.
 const MAX_SHOWN_ARGS: usize = 64;
 
-/// The parts of a request that lists show, each truncated.
+/// The parts of a request that a list of execs shows, each truncated.
 #[derive(Debug)]
 pub(super) struct ProgramSummary {
     pub(super) command: String,
@@ -28,7 +28,8 @@ impl ProgramSummary {
         }
     }
 
-    /// Truncates a record again: it may come from another agent version, or from any program of root's.
+    /// Returns the description in a record, truncated again: another version of the agent, or any program that runs
+    /// as root, may have written the record.
     pub(super) fn recorded(record: &ProgramRecord) -> Self {
         Self {
             command: cut(&record.command),

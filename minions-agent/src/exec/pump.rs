@@ -1,4 +1,4 @@
-//! Pump: moves a program's output from its pipes to the exec's rings, and input from the exec to its pipe.
+//! Moves a program's output from its pipes to the rings of its exec, and input from the exec to the program's pipe.
 
 use super::object::Exec;
 use super::pipe::{PipeEnd, ReadOutcome};
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-/// Bytes per read: the capacity of a pipe.
+/// Maximum number of bytes per read: the default capacity of a pipe.
 const READ_LEN: usize = 64 * 1024;
 
-/// Time after the program's end in which other processes that still hold its pipes may close them.
+/// Time after the program's end in which output of other processes that have its pipes open is still read.
 const DRAIN: Duration = Duration::from_millis(100);
 
 /// The pipes of a program, or its terminal, and the exec that they belong to.
@@ -20,10 +20,10 @@ pub(super) struct StreamPump {
     stdin: Option<PipeEnd>,
     stdout: OutputSource,
     stderr: OutputSource,
-    /// True for a terminal, where a character marks the end of the input.
+    /// True for a terminal, on which a character marks the end of the input.
     terminal: bool,
-    /// True if the last byte of input was not a newline: a terminal then takes the first end-of-input
-    /// character for the end of the line.
+    /// True if the last byte of input was not a newline. A terminal then treats the first end-of-input character as
+    /// the end of the line.
     mid_line: bool,
     scratch: Vec<u8>,
 }
@@ -34,7 +34,7 @@ struct OutputSource {
     stream: OutputStream,
     /// `None` once it has ended.
     pipe: Option<PipeEnd>,
-    /// Bytes that were in the pipe when the program ended, and have not been read.
+    /// Number of bytes that were in the pipe when the program ended and have not been read.
     owed: u64,
 }
 
@@ -76,14 +76,14 @@ impl StreamPump {
         }
     }
 
-    /// Reads the rest of the output, after the program's end: all that the program wrote, however long the
-    /// reader takes, and what other processes write within [`DRAIN`].
+    /// Reads the rest of the output after the program's end: everything that the program wrote, however slow the
+    /// client is, and what other processes write within [`DRAIN`].
     pub(super) async fn drain(&mut self) {
         self.stdin = None;
         self.stdout.note_owed();
         self.stderr.note_owed();
         while self.stdout.still_owes() || self.stderr.still_owes() {
-            // Another process may read the pipe as well, and there is no notification of that.
+            // Another process may read these bytes from the pipe, which causes no notification.
             let _ = timeout(DRAIN, self.step()).await;
         }
         let mut until = Instant::now() + DRAIN;
@@ -91,7 +91,7 @@ impl StreamPump {
             if self.is_full() {
                 let since = Instant::now();
                 self.step().await;
-                // Time spent waiting for the reader does not count.
+                // Time spent waiting for the client does not count.
                 until += since.elapsed();
             } else if timeout_at(until, self.step()).await.is_err() {
                 return;
@@ -112,7 +112,7 @@ impl StreamPump {
         (state.stdout.room(hold), state.stderr.room(hold), input)
     }
 
-    /// Waits until bytes can be moved, and moves them, or until the room may have changed.
+    /// Waits until bytes can be moved, and moves them. Also returns when the room may have changed.
     ///
     /// Cancel safe: there is no await after a read or a write.
     async fn step(&mut self) {
@@ -145,7 +145,7 @@ impl StreamPump {
         let Some(pipe) = &self.stdin else { return };
         let mut state = self.exec.state();
         if state.input.is_empty() {
-            // The input is closed; otherwise the pump would not write.
+            // The input has ended; otherwise there would be nothing to write.
             if !self.terminal || self.end_terminal_input(pipe) {
                 self.stdin = None;
             }
@@ -238,13 +238,13 @@ mod tests {
     use std::task::Poll;
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_that_another_process_read_from_the_pipe_are_not_waited_for() {
-        let exec = Arc::new(Exec::new("robbed".parse().unwrap(), 1, &ExecStart::default()));
+    async fn draining_does_not_wait_for_bytes_that_another_process_has_read() {
+        let exec = Arc::new(Exec::new("shared-pipe".parse().unwrap(), 1, &ExecStart::default()));
         let (_, client) = exec.attach(Role::Control, None, None, true).unwrap();
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
-        let thief = ours.try_clone().unwrap();
-        rustix::io::write(&theirs, b"loot").unwrap();
-        // The client reads nothing yet, so the pump does not read either.
+        let other_reader = ours.try_clone().unwrap();
+        rustix::io::write(&theirs, b"data").unwrap();
+        // The ring is full until the client acknowledges its output, so the pump does not read.
         exec.wrote(OutputStream::Stdout, &vec![0; CAPACITY]);
         let mut pump = StreamPump::new(Arc::clone(&exec), None, PipeEnd::new(ours).unwrap(), None);
         let mut drained = Box::pin(pump.drain());
@@ -253,10 +253,10 @@ mod tests {
             Poll::Ready(())
         })
         .await;
-        assert_eq!(rustix::io::read(&thief, &mut [0; 8]).unwrap(), 4);
+        assert_eq!(rustix::io::read(&other_reader, &mut [0; 8]).unwrap(), 4);
         let holder = exec.state().holder();
         exec.acknowledge(holder, CAPACITY as u64, 0);
-        timeout(100 * DRAIN, drained).await.expect("an end");
+        timeout(100 * DRAIN, drained).await.expect("the drain ends");
         drop((client, theirs));
     }
 }

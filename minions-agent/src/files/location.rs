@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, fchown};
 
-/// Attempts to find a free name, or to open a file that other processes remove and create at the same time.
+/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
 const ATTEMPTS: usize = 16;
 
 /// Mode and owner of a file.
@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 16;
 pub(crate) struct FileAttributes {
     /// Permission bits.
     pub(crate) mode: u32,
-    /// User and group; `None`: the agent's own.
+    /// User and group; `None` for the agent's own.
     pub(crate) owner: Option<(u32, u32)>,
 }
 
@@ -33,7 +33,7 @@ impl FileLocation {
         Self { directory, name }
     }
 
-    /// Returns the status of the file of that name, if there is one. A link is not followed.
+    /// Returns the status of the file with this name, if it exists. A link is not followed.
     pub(crate) fn present(&self) -> io::Result<Option<Stat>> {
         match self.directory.look(&self.name) {
             Ok(stat) => Ok(Some(stat)),
@@ -44,8 +44,8 @@ impl FileLocation {
 
     /// Reports whether root alone determined the owner, mode and content of `file`.
     ///
-    /// A file of root in a directory of another user may have been moved there by that user. In a directory that others
-    /// can write to, it may be a hard link, created by another user, to a different file of root.
+    /// A user who owns the directory may have moved a file of root there. A user who can write to the directory may
+    /// have created a hard link in it to a file of root elsewhere.
     pub(crate) fn trusts(&self, file: &Stat) -> bool {
         is_ours(file.st_uid)
             && self.directory.is_ours()
@@ -57,25 +57,26 @@ impl FileLocation {
         is_ours(file.st_uid) && (self.directory.is_closed() || file.st_nlink == 1)
     }
 
-    /// Replaces whatever has this name by a file with `content`. Even after a power cut, the name has either the
-    /// old or the new file. On failure nothing has changed, and no temporary file remains.
+    /// Replaces the file with this name, of any type, with a new file that contains `content`. Even after a power
+    /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no temporary
+    /// file remains.
     pub(crate) fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
         let mut temporary = TemporaryFile::make(&self.directory)?;
         temporary.file.write_all(content)?;
         if let Some((user, group)) = attributes.owner {
             fchown(&temporary.file, Some(user), Some(group))?;
         }
-        // After the owner: a change of owner clears set-user-id.
+        // After the owner, because a change of the owner clears set-user-id.
         temporary.file.set_permissions(Permissions::from_mode(attributes.mode))?;
         temporary.file.sync_all()?;
         temporary.become_file(&self.name)?;
         self.directory.sync()
     }
 
-    /// Opens the file of that name for appending, or creates it. The caller must check it with `fstat` before
-    /// writing: another process may have replaced it since [`present`](Self::present).
+    /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat` before
+    /// it writes, because another process may have replaced the file since [`present`](Self::present).
     pub(crate) fn open_to_append(&self, mode: u32) -> io::Result<File> {
-        // Do not acquire a controlling terminal, and do not wait for a pipe's reader.
+        // The agent must not acquire a controlling terminal, and must not wait for the reader of a pipe.
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let flags = flags | OFlags::NOCTTY | OFlags::NONBLOCK;
         let new = flags | OFlags::CREATE | OFlags::EXCL;
@@ -110,7 +111,7 @@ impl<'a> TemporaryFile<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let own = Mode::RUSR | Mode::WUSR;
         for _ in 0..ATTEMPTS {
-            // Unpredictable: a user who can write there could occupy all names in advance.
+            // Unpredictable, because a user who can write to the directory could occupy predictable names in advance.
             let random = RandomState::new().build_hasher().finish();
             let name = OsString::from(format!(".minions-{random:016x}"));
             match openat(directory, &name, flags | OFlags::CLOEXEC, own) {
@@ -123,7 +124,7 @@ impl<'a> TemporaryFile<'a> {
 
     fn become_file(mut self, name: &OsStr) -> io::Result<()> {
         renameat(self.directory, &self.name, self.directory, name)?;
-        // Nothing is left to remove.
+        // The temporary name no longer exists, so there is nothing to remove on drop.
         self.name.clear();
         Ok(())
     }
@@ -132,7 +133,7 @@ impl<'a> TemporaryFile<'a> {
 impl Drop for TemporaryFile<'_> {
     fn drop(&mut self) {
         if !self.name.is_empty() {
-            // Ignored: the error that led here is the one to report.
+            // Ignored, because the caller reports the error that led here.
             let _ = unlinkat(self.directory, &self.name, AtFlags::empty());
         }
     }

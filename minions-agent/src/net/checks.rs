@@ -1,7 +1,7 @@
 //! Objects of the checks that follow a change.
 //!
-//! A check without an object proves nothing and must not be reported as passed. If the request names it, the
-//! request is refused before anything is changed; if it is a default one, it is left out.
+//! A check without an object proves nothing and must not be reported as passed. If the request names such a check, the
+//! request is refused before anything is changed. Such a default check is skipped.
 
 use super::address::{ip_of, is_link_local_v6};
 use super::desired::{DesiredLink, DesiredNetwork};
@@ -13,7 +13,7 @@ use minions_proto::message::{Check, NetworkPlan, Selector};
 use minions_proto::name_server::ServerAddress;
 use std::net::IpAddr;
 
-/// Checks of one change, and their objects.
+/// The checks of one change, and their objects.
 #[derive(Debug)]
 pub(super) struct ChangeChecks {
     /// Checks in the order of [`Check::ALL`]. Each has at least one object below.
@@ -22,7 +22,7 @@ pub(super) struct ChangeChecks {
     pub(super) addresses: Vec<LinkAddress>,
     /// Next hops of default routes, in both families.
     pub(super) next_hops: Vec<NextHop>,
-    /// Next hops that can be queried on the link; those on a tunnel, for example, cannot.
+    /// Next hops that can be queried on the link. Those on a tunnel, for example, cannot be queried.
     pub(super) routers: Vec<Router>,
     pub(super) servers: Vec<NameServer>,
 }
@@ -61,17 +61,17 @@ pub(super) struct Router {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NameServer {
     pub(super) address: ServerAddress,
-    /// Index of the interface of a link-local address, else 0.
+    /// Index of the interface of a link-local address, otherwise 0.
     pub(super) scope: LinkIndex,
 }
 
 impl ChangeChecks {
-    /// Finds the objects among what the request sets. For checks that the request names, the settings that its
-    /// interfaces keep count as well.
+    /// Finds the objects in the settings of the request and, for checks that the request names, also in the settings
+    /// that its interfaces keep.
     ///
     /// # Errors
     ///
-    /// [`Invalid`] for `verify` if it names a check without an object.
+    /// [`Invalid`] with the field `verify`, if the request names a check without an object.
     pub(super) fn of(
         plan: &NetworkPlan,
         desired: &DesiredNetwork,
@@ -108,7 +108,7 @@ impl ChangeChecks {
         Ok(checks)
     }
 
-    /// Adds next hops, each only once even if several routes have it.
+    /// Adds next hops, each only once even if several routes use it.
     fn add_next_hops(&mut self, hops: impl IntoIterator<Item = NextHop>) {
         for hop in hops {
             if !self.next_hops.contains(&hop) {
@@ -117,7 +117,7 @@ impl ChangeChecks {
         }
     }
 
-    /// Collects the routers, each only once even if it is the next hop of an on-link route and of another one.
+    /// Collects the routers, each only once even if it is the next hop of an on-link route and of another route.
     fn find_routers(&mut self, links: &[Link]) {
         for hop in &self.next_hops {
             let router = Router { link: hop.link.clone(), address: hop.gateway };
@@ -174,7 +174,7 @@ fn kept_addresses(link: &Link, now: &NetworkSnapshot) -> Vec<LinkAddress> {
     present.map(|ip| LinkAddress { link: name.clone(), ip }).collect()
 }
 
-/// Returns the next hops of the default routes that stay, as far as they use interfaces of the request.
+/// Returns the next hops of the default routes that stay and use an interface of the request.
 fn kept_next_hops(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link]) -> Vec<NextHop> {
     let stays = |route: &&netlink_packet_route::route::RouteMessage| {
         route::is_default(route) && !route::is_superfluous(route, desired)
@@ -189,7 +189,7 @@ fn kept_next_hops(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link
     .collect()
 }
 
-/// Returns the name servers of this change, or the present ones if it sets none.
+/// Returns the name servers that the change sets, or the present ones if it sets none.
 fn servers(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link]) -> Vec<NameServer> {
     let all: Vec<ServerAddress> = match &desired.dns {
         Some((_, resolver)) => resolver.servers.clone(),

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     pub(super) is_normal: bool,
-    /// The connection in its user's count.
+    /// Entry of the connection in the count of its user, if the user is counted.
     pub(super) counted: Option<Counted>,
 }
 
@@ -25,7 +25,8 @@ impl Place {
 pub(super) struct Places {
     clients: usize,
     normal: Arc<Semaphore>,
-    /// Slots for clients that are only told to retry later. Further clients wait in the kernel's backlog.
+    /// Slots for clients beyond the limit, which get only `/healthz` or a 503. Further clients wait in the kernel's
+    /// backlog.
     overflow: Arc<Semaphore>,
 }
 
@@ -35,7 +36,7 @@ impl Places {
         Self { clients, normal, overflow: Arc::new(Semaphore::new(OVERFLOW)) }
     }
 
-    /// Waits for a free slot, and prefers a normal one. Never returns `None`, because the semaphores are never closed.
+    /// Waits for a free slot, preferably a normal one. Never returns `None`, because the semaphores are never closed.
     pub(super) async fn any(&self) -> Option<Place> {
         let (permit, is_normal) = tokio::select! {
             biased;
@@ -45,7 +46,7 @@ impl Places {
         Some(Place::new(permit, is_normal))
     }
 
-    /// Replaces an overflow slot with a normal one, if one became free while the slot waited for its client.
+    /// Replaces an overflow slot with a normal one, if one became free before a client connected.
     pub(super) fn improve(&self, place: &mut Place) {
         if !place.is_normal
             && let Ok(permit) = Arc::clone(&self.normal).try_acquire_owned()
@@ -54,7 +55,7 @@ impl Places {
         }
     }
 
-    /// Returns a free overflow slot, for a client that must not have a normal one.
+    /// Returns a free overflow slot, for a client whose user has reached its limit of normal slots.
     pub(super) fn only_overflow(&self) -> Option<Place> {
         let permit = Arc::clone(&self.overflow).try_acquire_owned().ok()?;
         Some(Place::new(permit, false))

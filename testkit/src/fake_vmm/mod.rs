@@ -48,8 +48,8 @@ struct Counters {
     half_connects: AtomicUsize,
 }
 
-/// Creates the agent's library for a fake VMM: with all capabilities except the network, which would be this
-/// machine's.
+/// Creates the agent's library for a fake VMM, without the capabilities that would change this machine: network,
+/// clock and power.
 ///
 /// # Errors
 ///
