@@ -96,6 +96,14 @@ pub(crate) enum Failure {
         /// Reason.
         source: io::Error,
     },
+    /// A request file is not JSON, or not the expected request.
+    #[error("{} {}", .path.display(), if .source.is_data() { "is not a network configuration" } else { "contains malformed JSON" })]
+    Json {
+        /// Path of the file.
+        path: PathBuf,
+        /// Reason, with line and column.
+        source: serde_json::Error,
+    },
     /// A PEM file lacks the expected content.
     #[error("{} contains no PEM {what}", .path.display())]
     Pem {

@@ -7,6 +7,7 @@ use crate::client::{Patience, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use minions_api::VmName;
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
 };
@@ -34,7 +35,7 @@ pub(super) async fn run(
             let patience = Patience { asked: context.timeout, at_most: CHANGE };
             let applied: NetworkApplied =
                 client.send_json(Method::PUT, &path, &body, patience).await?;
-            show(context.printer, &applied)?;
+            show(context.printer, vm, &applied)?;
         }
     }
     Ok(ExitStatus::Success)
@@ -113,18 +114,20 @@ fn check(name: &str) -> Result<Check, Failure> {
 
 /// Reads the request from a JSON file, or from standard input for `-`.
 fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
-    let text = if file == Path::new("-") {
+    let (path, text) = if file == Path::new("-") {
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
+        ("standard input".into(), io::stdin().read_to_string(&mut text).map(|_| text))
     } else {
-        std::fs::read_to_string(file)
+        (file.to_owned(), std::fs::read_to_string(file))
     };
-    let unreadable = |source: io::Error| Failure::File { path: file.to_owned(), source };
-    serde_json::from_str(&text.map_err(unreadable)?).map_err(|error| unreadable(error.into()))
+    match text {
+        Err(source) => Err(Failure::File { path, source }),
+        Ok(text) => serde_json::from_str(&text).map_err(|source| Failure::Json { path, source }),
+    }
 }
 
 /// Prints the message, the differences and the remarks, each with its own columns.
-fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
+fn show(printer: &Printer, vm: &VmName, applied: &NetworkApplied) -> Result<(), Failure> {
     if printer.is_json() {
         return Printer::json(applied);
     }
@@ -133,10 +136,10 @@ fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
         let changes = applied.changes.iter().flatten();
         changes.fold(Rows::new(), |rows, change| rows.row(line(change)))
     })?;
-    printer.result(applied, remarks)
+    printer.result(applied, |applied| remarks(vm, applied))
 }
 
-fn remarks(applied: &NetworkApplied) -> Rows {
+fn remarks(vm: &VmName, applied: &NetworkApplied) -> Rows {
     let names = applied
         .verified
         .iter()
@@ -153,7 +156,7 @@ fn remarks(applied: &NetworkApplied) -> Rows {
     match &applied.pending {
         None => rows,
         Some(pending) => {
-            rows.value("Confirm with:", format!("minionsctl confirm-network VM {}", pending.id))
+            rows.value("Confirm with:", format!("minionsctl confirm-network {vm} {}", pending.id))
         }
     }
 }
