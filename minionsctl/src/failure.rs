@@ -1,7 +1,7 @@
 //! The error type of all commands, with hints and exit codes.
 
 use crate::exit::ExitStatus;
-use crate::link::LinkError;
+use crate::link::error::LinkError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
 use minions_proto::connection::ExchangeError;

@@ -65,7 +65,7 @@ impl ClockKeeper {
         let limit = u64::try_from(self.limit?.as_millis()).unwrap_or(u64::MAX);
         // What the exchange itself took says nothing about the clock.
         let doubt = unix_ms(answered).saturating_sub(unix_ms(asked)) / 2;
-        let knows = health.agent.as_ref()?.features.iter().any(|known| known == CLOCK_FEATURE);
+        let knows = health.agent.as_ref()?.supports(CLOCK_FEATURE);
         let off = offset.unsigned_abs().saturating_sub(doubt) > limit;
         (knows && off && waited).then_some(offset)
     }

@@ -11,15 +11,13 @@ use minions_api::VmName;
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
 };
-use minions_proto::message::{
-    ChangeNetwork, ConfigureNetwork, HealthCheck, NETWORK_FEATURE, NetworkConfirm,
-};
+use minions_proto::message::{ChangeNetwork, ConfigureNetwork, NetworkConfirm};
 use reqwest::Method;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-/// Longest time that an agent takes to make a change, verify it, and put it back.
+/// Longest time that an agent takes to make a change, verify it, and roll it back.
 const CHANGE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(
@@ -61,12 +59,7 @@ async fn direct(
         return Printer::json(&agent::call(socket, &call, patience).await?.json);
     }
     change.plan()?;
-    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    // A restricted agent reports what it refuses in its reply.
-    let supported = health.agent.is_some_and(|agent| {
-        agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
-    });
-    if !supported {
+    if !agent::has_network(socket, context.quick_direct()).await? {
         return Err(Failure::Usage(
             "this agent version supports only --ip, --gateway and --dns (no feature network2); upgrade \
              minions-agent",

@@ -78,22 +78,31 @@ async fn ndjson_is_read_line_by_line_and_an_incomplete_last_line_is_a_failure() 
     assert!(stderr.contains("ended its answer early"), "{stderr}");
 }
 
+fn with_json(body: &Value) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
 #[tokio::test]
 async fn the_command_that_confirms_a_network_change_names_the_vm() {
     let daemon = Listener::bind().await;
     let network = ["--ip", "10.0.0.2/16", "--gateway", "10.0.0.1", "--confirm-within", "30s"];
     let child = start_command(&daemon, &[&["configure-network", "web-1"], &network[..]].concat());
-    let body = json!({
-        "status": "ok", "message": "applied", "changed": true,
-        "pending": { "id": "abc", "expires_in_ms": 30_000 },
-    })
-    .to_string();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    daemon.answer(&[&head, &body]).await;
+    let pending = json!({ "id": "abc", "expires_in_ms": 29_500 });
+    let applied = json!({ "status": "ok", "message": "applied", "pending": pending });
+    daemon.answer(&[&with_json(&applied)]).await;
     let (code, stdout, stderr) = end(child).await;
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("minionsctl confirm-network web-1 abc"), "{stdout}");
+
+    let child = start_command(&daemon, &["network", "web-1"]);
+    let dns = json!({ "owner": "resolv_conf", "servers": [], "search": [] });
+    let read = json!({ "status": "ok", "interfaces": [], "dns": dns, "pending": pending });
+    daemon.answer(&[&with_json(&read)]).await;
+    let (code, stdout, stderr) = end(child).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("abc, rolled back in 30 s unless confirmed"), "{stdout}");
 }
