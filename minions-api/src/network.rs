@@ -47,12 +47,12 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(max_length = 64, example = "web-1"))]
     pub hostname: Option<String>,
-    /// Checks after the change; if one fails, everything is put back. Absent: with `interfaces`,
+    /// Checks after the change; if one fails, everything is rolled back. Absent: with `interfaces`,
     /// all checks except `dns` that have something to check; with `ip`, none. A check that is named
     /// here and has nothing to check is rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Vec<Check>>,
-    /// Milliseconds after which everything is put back, unless the change is confirmed.
+    /// Milliseconds after which everything is rolled back, unless the change is confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1000, maximum = 3_600_000))]
     pub confirm_within_ms: Option<u64>,
@@ -192,7 +192,7 @@ pub struct NetworkDiff {
     pub to: Option<String>,
 }
 
-/// Network change that is put back unless it is confirmed.
+/// Network change that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PendingChange {

@@ -56,7 +56,7 @@ pub enum ErrorCode {
     NetworkFailed,
     /// Another change of the guest's network waits for its confirmation.
     NetworkPending,
-    /// The change with this id was already put back, or never existed.
+    /// The change with this id was already rolled back, or never existed.
     NetworkChangeGone,
     /// The agent understood the request and failed, or refused it.
     AgentError,
@@ -202,7 +202,7 @@ impl ErrorCode {
             | Self::AuditUnavailable
             | Self::ShuttingDown
             | Self::AgentTimeout => true,
-            // A pending change is confirmed or put back eventually, but a client should not poll
+            // A pending change is confirmed or rolled back eventually, but a client should not poll
             // for that.
             Self::NetworkFailed | Self::NetworkPending | Self::NetworkChangeGone => false,
             Self::VmNotFound

@@ -45,7 +45,7 @@ pub enum ErrorCode {
     NetworkFailed,
     /// Another network change waits for its confirmation.
     NetworkPending,
-    /// The network change with this id was already put back, or never existed.
+    /// The network change with this id was already rolled back, or never existed.
     NetworkChangeGone,
     /// A file could not be written.
     IoFailed,

@@ -4,7 +4,9 @@ use crate::failure::Failure;
 use minions_proto::Call;
 use minions_proto::connection::{Connection, ExchangeError, ProtocolError};
 use minions_proto::hybrid::dial;
-use minions_proto::message::{ReplyError, decode_reply, encode_request};
+use minions_proto::message::{
+    HealthCheck, NETWORK_FEATURE, ReplyError, decode_reply, encode_request,
+};
 use minions_proto::version::AGENT_PORT;
 use std::path::Path;
 use std::time::Duration;
@@ -43,6 +45,13 @@ pub(crate) async fn call<C: Call>(
     let reply = decode_reply(&payload).map_err(reply_error)?;
     let json = decode_reply(&payload).map_err(reply_error)?;
     Ok(Answer { reply, json })
+}
+
+/// Asks the agent whether it supports the second version of the network operations. A restricted agent does not
+/// announce features that it may not use; it counts as supporting them, because its replies say what it refuses.
+pub(crate) async fn has_network(socket: &Path, patience: Duration) -> Result<bool, Failure> {
+    let health = call(socket, &HealthCheck {}, patience).await?.reply;
+    Ok(health.agent.is_some_and(|agent| agent.allowed.is_some() || agent.supports(NETWORK_FEATURE)))
 }
 
 /// Converts an error reply or a malformed one to the error of the exchange.

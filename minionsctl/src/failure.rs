@@ -1,7 +1,7 @@
 //! The error type of all commands, with hints and exit codes.
 
 use crate::exit::ExitStatus;
-use crate::link::LinkError;
+use crate::link::error::LinkError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
 use minions_proto::connection::ExchangeError;
@@ -95,6 +95,14 @@ pub(crate) enum Failure {
         path: PathBuf,
         /// Reason.
         source: io::Error,
+    },
+    /// A request file is not JSON, or not the expected request.
+    #[error("{} {}", .path.display(), if .source.is_data() { "is not a network configuration" } else { "contains malformed JSON" })]
+    Json {
+        /// Path of the file.
+        path: PathBuf,
+        /// Reason, with line and column.
+        source: serde_json::Error,
     },
     /// A PEM file lacks the expected content.
     #[error("{} contains no PEM {what}", .path.display())]

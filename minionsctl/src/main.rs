@@ -57,9 +57,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return ExitStatus::Success.into();
     }
-    let mut args = std::env::args_os().take_while(|arg| arg != "--");
-    let for_exec = args.any(|arg| arg == "exec" || arg == "attach");
-    if for_exec { ExitStatus::Ours.into() } else { ExitCode::from(2) }
+    match cli::Cli::named_command(std::env::args_os()).as_deref() {
+        Some("exec" | "attach") => ExitStatus::Ours.into(),
+        _ => ExitCode::from(2),
+    }
 }
 
 impl From<ExitStatus> for ExitCode {

@@ -121,6 +121,24 @@ async fn a_usage_error_of_exec_has_its_own_exit_code() {
     run_args(&["exec", "web-1", "ls", "-z"]).await.assert(125, "", "Usage:");
     run_args(&["helth"]).await.assert(2, "", "Usage:");
     run_args(&["--help"]).await.assert(0, "Usage:", "");
+    for exec in [
+        &["exec"][..],
+        &["exec", "get", "--bogus"],
+        &["attach"],
+        &["-o", "json", "attach", "web-1", "-x"],
+    ] {
+        run_args(exec).await.assert(125, "", "Usage:");
+    }
+    // The name of a VM or a value, not the command.
+    for other in [
+        &["get", "exec", "more"][..],
+        &["health", "attach", "--bogus"],
+        &["kill", "exec", "attach", "--bogus"],
+        &["--host", "exec", "get"],
+        &["--bogus", "get", "exec"],
+    ] {
+        run_args(other).await.assert(2, "", "Usage:");
+    }
 }
 
 #[tokio::test]
@@ -195,6 +213,30 @@ async fn an_error_comes_with_advice() {
     run(odd).await.assert(1, "", "must be http://HOST:PORT, https://HOST:PORT or unix://PATH");
     vm.switch_to(Behaviour::Refuses);
     direct(&vm, &["health"]).await.assert(1, "", "hint: is minions-agent installed");
+}
+
+#[tokio::test]
+async fn a_malformed_request_file_is_reported_with_its_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |text: &str| {
+        let path = dir.path().join("network.json");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let configure = async |path: &str| {
+        let args = ["--host", "http://127.0.0.1:1", "configure-network", "web-1", "-f", path];
+        run(args.map(String::from).to_vec()).await
+    };
+    let path = file("{\n  \"dns\": [\"1.1.1.1\",]\n}");
+    let error =
+        format!("error: {path} contains malformed JSON: trailing comma at line 2 column 21");
+    configure(&path).await.assert(1, "", &error);
+    let path = file("{ \"mtu\":\n \"big\" }");
+    let error =
+        format!("error: {path} is not a network configuration: invalid type: string \"big\"");
+    configure(&path).await.assert(1, "", &error);
+    configure(&path).await.assert(1, "", "at line 2 column 6");
+    configure("/nowhere").await.assert(1, "", "error: cannot read /nowhere: ");
 }
 
 #[tokio::test]

@@ -74,9 +74,9 @@ impl ClockKeeper {
         let offset = offset_ms(health.time_unix_ms?, asked, answered);
         let waited = self.tried.is_none_or(|tried| tried.elapsed() >= GAP);
         let limit = u64::try_from(self.limit?.as_millis()).unwrap_or(u64::MAX);
-        // Error of the measurement: half of the time that the exchange took.
+        // What the exchange itself took says nothing about the clock.
         let error = unix_ms(answered).saturating_sub(unix_ms(asked)) / 2;
-        let supported = health.agent.as_ref()?.features.iter().any(|known| known == CLOCK_FEATURE);
+        let supported = health.agent.as_ref()?.supports(CLOCK_FEATURE);
         let exceeds = offset.unsigned_abs().saturating_sub(error) > limit;
         (supported && exceeds && waited).then_some(offset)
     }

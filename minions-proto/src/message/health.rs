@@ -61,6 +61,12 @@ pub const OPERATIONS: [&str; 7] =
     ["health", "status", "network", "exec", "write_file", "clock", "power"];
 
 impl AgentInfo {
+    /// Reports whether the agent announces this feature.
+    #[must_use]
+    pub fn supports(&self, feature: &str) -> bool {
+        self.features.iter().any(|announced| announced == feature)
+    }
+
     /// Reports whether the agent serves this operation, according to itself.
     #[must_use]
     pub fn allows(&self, operation: &str) -> bool {

@@ -8,9 +8,10 @@ pub(crate) use exec::{Attach, Exec, Kill, Logs, Many};
 pub(crate) use machine::{Power, SetClock};
 pub(crate) use network::{ConfigureNetwork, ConfirmNetwork};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
 use minions_proto::message::ExecId;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,6 +71,30 @@ pub(crate) struct Cli {
     /// The command
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Returns the command that `args` name, which may be invalid: the first word that is neither an option nor the
+    /// value of one. `args` includes the program's name.
+    pub(crate) fn named_command(args: impl IntoIterator<Item = OsString>) -> Option<String> {
+        let grammar = Self::command();
+        let mut args = args.into_iter().skip(1);
+        while let Some(arg) = args.next() {
+            let word = arg.to_str().filter(|word| *word != "--")?;
+            if !word.starts_with('-') {
+                return Some(word.to_owned());
+            }
+            let takes_next = grammar.get_arguments().any(|option| {
+                let long = option.get_long().map(|long| format!("--{long}"));
+                let short = option.get_short().map(|short| format!("-{short}"));
+                option.get_action().takes_values() && [long, short].contains(&Some(word.to_owned()))
+            });
+            if takes_next {
+                args.next();
+            }
+        }
+        None
+    }
 }
 
 /// Output format.
@@ -201,11 +226,34 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_of_invalid_arguments_is_the_first_word_that_is_not_an_option() {
+        let named = |args: &str| {
+            Cli::named_command(["minionsctl"].into_iter().chain(args.split(' ')).map(Into::into))
+        };
+        for args in [
+            "exec",
+            "exec get --bogus",
+            "--bogus exec",
+            "--timeout x -o json exec",
+            "--host=a exec",
+            "-ojson exec",
+            "--host get exec",
+        ] {
+            assert_eq!(named(args).as_deref(), Some("exec"), "{args}");
+        }
+        for args in ["get exec", "--host exec get", "--bogus get exec", "-o exec get"] {
+            assert_eq!(named(args).as_deref(), Some("get"), "{args}");
+        }
+        for args in ["--host exec", "--host", "-- exec", "--bogus"] {
+            assert_eq!(named(args), None, "{args}");
+        }
     }
 
     #[test]

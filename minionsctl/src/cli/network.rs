@@ -39,11 +39,11 @@ pub(crate) struct ConfigureNetwork {
     /// The guest's hostname, until the next boot
     #[arg(long, conflicts_with = "file")]
     pub(crate) hostname: Option<String>,
-    /// Conditions that must hold afterwards, or everything is put back: link, addresses, route, gateway, dns, or
+    /// Conditions that must hold afterwards, or everything is rolled back: link, addresses, route, gateway, dns, or
     /// none [default: all except dns with --interface, otherwise none]
     #[arg(long, value_delimiter = ',', value_name = "CHECK", conflicts_with = "file")]
     pub(crate) verify: Vec<String>,
-    /// Put everything back after this time (`30s`) unless `confirm-network` comes first
+    /// Roll everything back after this time (`30s`) unless `confirm-network` comes first
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "file")]
     pub(crate) confirm_within: Option<Duration>,
     /// Only print what would change

@@ -1,11 +1,12 @@
 //! HTTP client of minionsd.
 
+mod event_parser;
 mod events;
 mod lines;
 mod tls;
 mod upgrade;
 
-pub(crate) use events::Told;
+pub(crate) use events::EventMessage;
 
 use crate::config::Config;
 use crate::failure::Failure;

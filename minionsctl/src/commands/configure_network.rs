@@ -7,18 +7,17 @@ use crate::client::{Patience, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use minions_api::VmName;
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
 };
-use minions_proto::message::{
-    ChangeNetwork, ConfigureNetwork, HealthCheck, NETWORK_FEATURE, NetworkConfirm,
-};
+use minions_proto::message::{ChangeNetwork, ConfigureNetwork, NetworkConfirm};
 use reqwest::Method;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-/// Longest time that an agent takes to make a change, verify it, and put it back.
+/// Longest time that an agent takes to make a change, verify it, and roll it back.
 const CHANGE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(
@@ -34,7 +33,7 @@ pub(super) async fn run(
             let patience = Patience { asked: context.timeout, at_most: CHANGE };
             let applied: NetworkApplied =
                 client.send_json(Method::PUT, &path, &body, patience).await?;
-            show(context.printer, &applied)?;
+            show(context.printer, vm, &applied)?;
         }
     }
     Ok(ExitStatus::Success)
@@ -60,12 +59,7 @@ async fn direct(
         return Printer::json(&agent::call(socket, &call, patience).await?.json);
     }
     change.plan()?;
-    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    // A restricted agent reports what it refuses in its reply.
-    let supported = health.agent.is_some_and(|agent| {
-        agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
-    });
-    if !supported {
+    if !agent::has_network(socket, context.quick_direct()).await? {
         return Err(Failure::Usage(
             "this agent version supports only --ip, --gateway and --dns (no feature network2); upgrade \
              minions-agent",
@@ -113,18 +107,20 @@ fn check(name: &str) -> Result<Check, Failure> {
 
 /// Reads the request from a JSON file, or from standard input for `-`.
 fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
-    let text = if file == Path::new("-") {
+    let (path, text) = if file == Path::new("-") {
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
+        ("standard input".into(), io::stdin().read_to_string(&mut text).map(|_| text))
     } else {
-        std::fs::read_to_string(file)
+        (file.to_owned(), std::fs::read_to_string(file))
     };
-    let unreadable = |source: io::Error| Failure::File { path: file.to_owned(), source };
-    serde_json::from_str(&text.map_err(unreadable)?).map_err(|error| unreadable(error.into()))
+    match text {
+        Err(source) => Err(Failure::File { path, source }),
+        Ok(text) => serde_json::from_str(&text).map_err(|source| Failure::Json { path, source }),
+    }
 }
 
 /// Prints the message, the differences and the remarks, each with its own columns.
-fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
+fn show(printer: &Printer, vm: &VmName, applied: &NetworkApplied) -> Result<(), Failure> {
     if printer.is_json() {
         return Printer::json(applied);
     }
@@ -133,10 +129,10 @@ fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
         let changes = applied.changes.iter().flatten();
         changes.fold(Rows::new(), |rows, change| rows.row(line(change)))
     })?;
-    printer.result(applied, remarks)
+    printer.result(applied, |applied| remarks(vm, applied))
 }
 
-fn remarks(applied: &NetworkApplied) -> Rows {
+fn remarks(vm: &VmName, applied: &NetworkApplied) -> Rows {
     let names = applied
         .verified
         .iter()
@@ -153,7 +149,7 @@ fn remarks(applied: &NetworkApplied) -> Rows {
     match &applied.pending {
         None => rows,
         Some(pending) => {
-            rows.value("Confirm with:", format!("minionsctl confirm-network VM {}", pending.id))
+            rows.value("Confirm with:", format!("minionsctl confirm-network {vm} {}", pending.id))
         }
     }
 }

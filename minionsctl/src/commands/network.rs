@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::output::{Printer, Rows};
 use minions_api::network::{Network, Route};
 use minions_api::status::Interface;
-use minions_proto::message::{HealthCheck, NETWORK_FEATURE, ReadNetwork, ReportStatus};
+use minions_proto::message::{ReadNetwork, ReportStatus};
 use std::path::Path;
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
@@ -27,12 +27,7 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
 }
 
 async fn direct(context: &Context<'_>, socket: &Path) -> Result<(), Failure> {
-    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    // A restricted agent does not announce features that it may not use, but it can read the network.
-    let supported = health.agent.is_some_and(|agent| {
-        agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
-    });
-    if supported {
+    if agent::has_network(socket, context.quick_direct()).await? {
         let answer = agent::call(socket, &ReadNetwork {}, context.quick_direct()).await?;
         return Printer::json(&answer.json);
     }
@@ -72,7 +67,7 @@ fn tables(printer: &Printer, network: &Network) -> Result<(), Failure> {
                 let seconds = pending.expires_in_ms.div_ceil(1000);
                 rows.value(
                     "Pending:",
-                    format!("{}, put back in {seconds} s unless confirmed", pending.id),
+                    format!("{}, rolled back in {seconds} s unless confirmed", pending.id),
                 )
             }
         }

@@ -3,7 +3,7 @@
 //! Reconnects after a restart of minionsd, and reports events that may have been missed.
 
 use super::Context;
-use crate::client::{Client, Told};
+use crate::client::{Client, EventMessage};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -71,8 +71,8 @@ async fn follow(
         let message = events.next().await;
         *last = events.last();
         let shown = match message {
-            Ok(Some(Told::Event(event))) => show(context, &event),
-            Ok(Some(Told::Reset(reset))) => {
+            Ok(Some(EventMessage::Event(event))) => show(context, &event),
+            Ok(Some(EventMessage::Reset(reset))) => {
                 remark(context, &reset);
                 Ok(())
             }

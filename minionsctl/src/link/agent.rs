@@ -1,6 +1,7 @@
 //! A stream directly to an agent.
 
-use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
+use super::error::LinkError;
+use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
 use crate::agent::connect;
 use crate::failure::Failure;
 use bytes::BytesMut;
@@ -47,8 +48,7 @@ async fn check_limits(
         return Ok(());
     }
     let health = connection.call(&HealthCheck {}, deadline).await?;
-    let features = health.agent.map(|agent| agent.features).unwrap_or_default();
-    if features.iter().any(|feature| feature == EXEC_LIMITS_FEATURE) {
+    if health.agent.is_some_and(|agent| agent.supports(EXEC_LIMITS_FEATURE)) {
         return Ok(());
     }
     Err(Failure::Usage(

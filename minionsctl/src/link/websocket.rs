@@ -1,6 +1,7 @@
 //! A stream through minionsd's WebSocket.
 
-use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
+use super::error::LinkError;
+use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
 use crate::client::{Client, vm_path};
 use crate::failure::Failure;
 use futures_util::stream::{SplitSink, SplitStream};

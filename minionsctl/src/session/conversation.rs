@@ -3,7 +3,8 @@
 use super::Session;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::{Link, LinkError};
+use crate::link::Link;
+use crate::link::error::LinkError;
 use crate::local::terminal::size;
 use crate::local::{HELP, Happened};
 use minions_proto::ErrorCode as AgentCode;

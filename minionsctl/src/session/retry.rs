@@ -1,6 +1,7 @@
 //! Timing of the attempts to re-attach a lost stream.
 
 use crate::failure::Failure;
+use crate::link::error::LinkError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -68,10 +69,8 @@ impl Retry {
 
     /// Ends the attempts, and returns the failure to report.
     pub(super) fn give_up(&mut self) -> Failure {
-        let why = self
-            .lost
-            .take()
-            .map_or_else(|| Failure::Link(crate::link::LinkError::Silent), |lost| lost.why);
+        let why =
+            self.lost.take().map_or_else(|| Failure::Link(LinkError::Silent), |lost| lost.why);
         Failure::NotReattached { patience: self.patience, source: Box::new(why) }
     }
 }

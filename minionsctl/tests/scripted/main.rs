@@ -2,6 +2,7 @@
 //! moment.
 #![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
+mod http;
 mod peer;
 
 use minions_proto::AgentError;
@@ -16,8 +17,13 @@ use tokio::process::{Child, Command};
 
 /// Starts `minionsctl exec` against the scripted daemon.
 fn start(daemon: &Listener, args: &[&str]) -> Child {
+    start_command(daemon, &[&["exec"], args].concat())
+}
+
+/// Starts `minionsctl` against the scripted daemon.
+fn start_command(daemon: &Listener, args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
-    command.arg("--host").arg(daemon.host()).arg("exec").args(args);
+    command.arg("--host").arg(daemon.host()).args(args);
     command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("MINIONS_TOKEN_FILE");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true).spawn().unwrap()

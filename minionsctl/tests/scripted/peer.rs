@@ -33,17 +33,41 @@ impl Listener {
         (peer, serde_json::from_str(first.to_text().unwrap()).unwrap())
     }
 
-    /// Answers the next HTTP request with these pieces.
-    pub(crate) async fn answer(&self, pieces: &[&str]) {
-        let (mut stream, _) = self.0.accept().await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
-        }
+    /// Answers the next HTTP request with these pieces, and returns its head.
+    pub(crate) async fn answer(&self, pieces: &[&str]) -> String {
+        let (mut stream, head) = self.request().await;
         for piece in pieces {
             stream.write_all(piece.as_bytes()).await.unwrap();
             tokio::task::yield_now().await;
+        }
+        head
+    }
+
+    /// Answers the next HTTP request with `start`, then with `more` again and again until the client has gone or has
+    /// taken `most` bytes. Returns the number of bytes that were sent.
+    pub(crate) async fn flood(&self, start: &str, more: &str, most: usize) -> usize {
+        let (mut stream, _) = self.request().await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        let mut sent = 0;
+        while sent < most && stream.write_all(more.as_bytes()).await.is_ok() {
+            sent += more.len();
+        }
+        sent
+    }
+
+    /// Accepts the next connection, and reads one HTTP request with its body. Returns its head.
+    async fn request(&self) -> (TcpStream, String) {
+        let (mut stream, _) = self.0.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = Vec::new();
+        loop {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            let text = String::from_utf8_lossy(&request);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return (stream, head.to_owned());
+            }
         }
     }
 }

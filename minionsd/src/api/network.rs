@@ -26,7 +26,7 @@ use tokio::time::Instant;
 /// Default deadline for reading and confirming: the agent makes some netlink requests and reads a small file.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Default deadline for a change: above the time that an agent needs to apply it, verify it, and restore the snapshot.
+/// What an agent takes at most to make a change, verify it, and roll it back.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Get the network of a guest
@@ -69,8 +69,8 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
 /// Change the network of a guest
 ///
 /// Settings that are in the request replace the existing ones; all others stay unchanged. A change
-/// is applied completely or not at all: if a step or a check fails, everything is put back and the
-/// problem is `network_failed`. With `confirm_within_ms` the change is put back unless it is
+/// is applied completely or not at all: if a step or a check fails, everything is rolled back and the
+/// problem is `network_failed`. With `confirm_within_ms` the change is rolled back unless it is
 /// confirmed in time.
 #[utoipa::path(
     put, path = "/vms/{vm}/network", operation_id = "put_network", tag = "guest",

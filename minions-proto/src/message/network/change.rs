@@ -37,12 +37,12 @@ pub struct ChangeNetwork {
     /// Hostname of the guest's kernel, until the next boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// Checks after the change; if one fails, everything is put back. Absent: with `interfaces`,
+    /// Checks after the change; if one fails, everything is rolled back. Absent: with `interfaces`,
     /// all checks except `dns` that have something to check; with `ip`, none. A check that is named
     /// here and has nothing to check is rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Vec<Check>>,
-    /// Milliseconds after which everything is put back, unless the change is confirmed.
+    /// Milliseconds after which everything is rolled back, unless the change is confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within_ms: Option<u64>,
     /// True to only return the differences without applying the change.

@@ -60,7 +60,7 @@ pub struct NetworkDiff {
     pub to: Option<String>,
 }
 
-/// Network change that is put back unless it is confirmed.
+/// Network change that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingChange {
     /// Id for `network_confirm`.
