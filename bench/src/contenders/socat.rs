@@ -2,29 +2,34 @@
 
 use std::{path::Path, process::Command};
 
-use super::process::Background;
+use crate::programs::background::BackgroundProgram;
 
 /// Buffer size in bytes, the same as that of all other contenders.
 const BUFFER: &str = "65536";
 
 /// Direction of the bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Way {
+pub(crate) enum SocatDirection {
     FromScript,
     ToScript,
 }
 
 /// Starts the side that runs `script` and waits for one connection to the socket at `path`.
-pub(crate) fn serve(path: &Path, way: Way, script: &str, log: &Path) -> anyhow::Result<Background> {
+pub(crate) fn serve(
+    path: &Path,
+    way: SocatDirection,
+    script: &str,
+    log: &Path,
+) -> anyhow::Result<BackgroundProgram> {
     let mut command = Command::new("socat");
     command.arg(match way {
-        Way::FromScript => "-U",
-        Way::ToScript => "-u",
+        SocatDirection::FromScript => "-U",
+        SocatDirection::ToScript => "-u",
     });
     command.args(["-b", BUFFER]).arg(format!("UNIX-LISTEN:{}", path.display()));
     // socat runs the script in a shell; it must not contain colons, commas or quotes, which are socat's syntax.
     command.arg(format!("SYSTEM:{script}"));
-    let mut server = Background::spawn(&command, log)?;
+    let mut server = BackgroundProgram::spawn(&command, log)?;
     server.wait_until("socat listens", || path.exists().then_some(()))?;
     Ok(server)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::process::Background;
+use crate::programs::background::BackgroundProgram;
 
 /// Path at which Debian installs it.
 pub(crate) const PROGRAM: &str = "/usr/sbin/qemu-ga";
@@ -18,7 +18,7 @@ pub(crate) const PROGRAM: &str = "/usr/sbin/qemu-ga";
 /// The running agent.
 #[derive(Debug)]
 pub(crate) struct QemuGa {
-    pub(crate) program: Background,
+    pub(crate) program: BackgroundProgram,
     socket: PathBuf,
 }
 
@@ -29,32 +29,32 @@ impl QemuGa {
         let mut command = Command::new(PROGRAM);
         command.args(["-m", "unix-listen", "-p"]).arg(&socket).arg("-t").arg(dir);
         command.arg("-f").arg(dir.join("qga.pid"));
-        let program = Background::spawn(&command, &dir.join("qga.log"))?;
+        let program = BackgroundProgram::spawn(&command, &dir.join("qga.log"))?;
         Ok(Self { program, socket })
     }
 
     /// Connects its only client; fails if the agent does not listen yet.
-    pub(crate) fn connect(&self) -> anyhow::Result<Client> {
+    pub(crate) fn connect(&self) -> anyhow::Result<QemuGaClient> {
         let stream = UnixStream::connect(&self.socket).context("cannot connect to qemu-ga")?;
-        Ok(Client { stream: BufReader::new(stream) })
+        Ok(QemuGaClient { stream: BufReader::new(stream) })
     }
 
     /// Connects its only client as soon as the agent listens.
-    pub(crate) fn connect_soon(&mut self) -> anyhow::Result<Client> {
+    pub(crate) fn connect_soon(&mut self) -> anyhow::Result<QemuGaClient> {
         let socket = self.socket.clone();
         let connected = || UnixStream::connect(&socket).ok();
         let stream = self.program.wait_until("qemu-ga listens", connected)?;
-        Ok(Client { stream: BufReader::new(stream) })
+        Ok(QemuGaClient { stream: BufReader::new(stream) })
     }
 }
 
 /// Connection to the agent; qemu-ga serves only one at a time.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct QemuGaClient {
     stream: BufReader<UnixStream>,
 }
 
-impl Client {
+impl QemuGaClient {
     pub(crate) fn ping(&mut self) -> anyhow::Result<()> {
         self.ask(&json!({ "execute": "guest-ping" })).map(drop)
     }

@@ -1,4 +1,4 @@
-//! The machine that the benches run on.
+//! The machine that the benchmarks run on.
 
 use std::{fs, thread};
 
@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Needed descriptors: 5,000 VMs, with a socket each and one or two connections at either end of it.
 const DESCRIPTORS: u64 = 20_000;
 
-/// Raises the limit of descriptors to the need of the largest bench, for this process and all that it starts
+/// Raises the limit of descriptors to the need of the largest benchmark, for this process and all that it starts
 /// from now on.
 pub(crate) fn allow_many_descriptors() -> anyhow::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

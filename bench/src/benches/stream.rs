@@ -7,16 +7,22 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use super::{
-    Options, Programs,
-    clock::timed,
-    measure::Series,
-    process::Usage,
-    report::{Aim, Report, Row, Unit},
-    site::{self, Daemon, VM},
-    socat,
-    ssh::Ssh,
-    websocket::Program,
+use crate::{
+    clients::exec_stream::StreamedProgram,
+    contenders::{
+        socat::{self, SocatDirection},
+        ssh::SshConnection,
+    },
+    figures::{
+        clock::timed,
+        report::{BenchReport, FigureAim, FigureUnit, ReportRow},
+        series::RoundSeries,
+    },
+    programs::{
+        Effort, MeasuredPrograms,
+        site::{self, MeasuredDaemon, VM},
+        usage::ProcessUsage,
+    },
 };
 
 /// Script that reads its input to the end and discards it.
@@ -27,34 +33,34 @@ const FLAT_MB: f64 = 8.0;
 
 /// Rates of all four contenders in one direction.
 #[derive(Debug, Default)]
-struct Way {
-    websocket: Series,
-    cli: Series,
-    ssh: Series,
-    raw: Series,
+struct DirectionRates {
+    websocket: RoundSeries,
+    cli: RoundSeries,
+    ssh: RoundSeries,
+    raw: RoundSeries,
 }
 
 /// Environment shared by all measurements.
-struct Ground<'a> {
-    programs: &'a Programs,
+struct StreamSetup<'a> {
+    programs: &'a MeasuredPrograms,
     dir: &'a Path,
-    daemon: &'a Daemon,
-    ssh: &'a Ssh,
+    daemon: &'a MeasuredDaemon,
+    ssh: &'a SshConnection,
     bytes: u64,
 }
 
-pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Report> {
+pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
     let dir = site::directory()?;
     let agent = site::agent(programs, dir.path())?;
-    let daemon = Daemon::ready(programs, dir.path())?;
-    let ssh = Ssh::start(dir.path())?;
-    let bytes = if options.quick { 64 << 20 } else { 2 << 30 };
-    let ground = Ground { programs, dir: dir.path(), daemon: &daemon, ssh: &ssh, bytes };
+    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let ssh = SshConnection::start(dir.path())?;
+    let bytes = if effort.is_quick { 64 << 20 } else { 2 << 30 };
+    let ground = StreamSetup { programs, dir: dir.path(), daemon: &daemon, ssh: &ssh, bytes };
     let pids = [daemon.program.pid(), agent.pid()];
     let before = rss_mb(pids)?;
-    let (mut down, mut up) = (Way::default(), Way::default());
+    let (mut down, mut up) = (DirectionRates::default(), DirectionRates::default());
     let mut grown = [0.0; 2];
-    for _ in 0..options.rounds {
+    for _ in 0..effort.rounds {
         ground.down(&mut down)?;
         ground.up(&mut up)?;
         for (most, (now, before)) in grown.iter_mut().zip(rss_mb(pids)?.into_iter().zip(before)) {
@@ -64,28 +70,29 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
     let mut rows = down.rows("guest → client");
     rows.extend(up.rows("client → guest"));
     for (name, grown) in ["minionsd", "agent"].into_iter().zip(grown) {
-        rows.push(Row {
+        rows.push(ReportRow {
             case: format!("{name} grows by"),
-            unit: Unit::Megabytes,
+            unit: FigureUnit::Megabytes,
             ours: [grown].into_iter().collect(),
             peer: None,
-            aim: Some(Aim::AtMost(FLAT_MB)),
+            aim: Some(FigureAim::AtMost(FLAT_MB)),
         });
     }
-    Ok(Report { bench: "stream", rows })
+    Ok(BenchReport { bench: "stream", rows })
 }
 
 fn rss_mb([daemon, agent]: [u32; 2]) -> anyhow::Result<[f64; 2]> {
     // The agent without its children: these are the programs that it runs.
-    Ok([Usage::of(daemon)?.rss_mb, Usage::alone(agent)?.rss_mb])
+    Ok([ProcessUsage::of(daemon)?.rss_mb, ProcessUsage::alone(agent)?.rss_mb])
 }
 
-impl Ground<'_> {
-    fn down(&self, way: &mut Way) -> anyhow::Result<()> {
+impl StreamSetup<'_> {
+    fn down(&self, way: &mut DirectionRates) -> anyhow::Result<()> {
         let Self { dir, bytes, .. } = *self;
         let source = format!("head -c {bytes} /dev/zero");
         way.websocket.push(self.rate(|| {
-            let received = Program::start(&self.daemon.socket, &source, false)?.drain()?;
+            let received =
+                StreamedProgram::start(&self.daemon.socket, VM, &source, false)?.drain()?;
             ensure!(received == bytes, "received {received} of {bytes} bytes");
             Ok(())
         })?);
@@ -95,20 +102,22 @@ impl Ground<'_> {
         way.ssh.push(self.rate(|| count(&mut ssh, bytes))?);
         let socket = dir.join("down.sock");
         let _server =
-            socat::serve(&socket, socat::Way::FromScript, &source, &dir.join("socat.log"))?;
+            socat::serve(&socket, SocatDirection::FromScript, &source, &dir.join("socat.log"))?;
         way.raw.push(self.rate(|| count(&mut socat::read(&socket), bytes))?);
         Ok(())
     }
 
-    fn up(&self, way: &mut Way) -> anyhow::Result<()> {
+    fn up(&self, way: &mut DirectionRates) -> anyhow::Result<()> {
         let Self { dir, bytes, .. } = *self;
-        way.websocket
-            .push(self.rate(|| Program::start(&self.daemon.socket, SINK, true)?.feed(bytes))?);
+        way.websocket.push(
+            self.rate(|| StreamedProgram::start(&self.daemon.socket, VM, SINK, true)?.feed(bytes))?,
+        );
         let mut cli = self.cli(&["exec", "-i", VM, "--", "sh", "-c", SINK]);
         way.cli.push(self.rate(|| feed(&mut cli, bytes))?);
         way.ssh.push(self.rate(|| feed(&mut self.ssh.command(SINK), bytes))?);
         let socket = dir.join("up.sock");
-        let _server = socat::serve(&socket, socat::Way::ToScript, SINK, &dir.join("socat.log"))?;
+        let _server =
+            socat::serve(&socket, SocatDirection::ToScript, SINK, &dir.join("socat.log"))?;
         way.raw.push(self.rate(|| feed(&mut socat::write(&socket), bytes))?);
         Ok(())
     }
@@ -139,7 +148,7 @@ fn count(command: &mut Command, bytes: u64) -> anyhow::Result<()> {
             len => received += len as u64,
         }
     }
-    ensure!(child.wait()?.success(), "`{}` failed", crate::command::line(command));
+    ensure!(child.wait()?.success(), "{command:?} failed");
     ensure!(received == bytes, "received {received} of {bytes} bytes");
     Ok(())
 }
@@ -152,24 +161,23 @@ fn feed(command: &mut Command, bytes: u64) -> anyhow::Result<()> {
     let input = source.stdout.take().context("no pipe from head")?;
     let status = command.stdin(input).stdout(Stdio::null()).status()?;
     let source_status = source.wait()?;
-    ensure!(
-        status.success() && source_status.success(),
-        "`{}` failed",
-        crate::command::line(command)
-    );
+    ensure!(status.success() && source_status.success(), "{command:?} failed");
     Ok(())
 }
 
-impl Way {
-    fn rows(self, way: &str) -> Vec<Row> {
+impl DirectionRates {
+    fn rows(self, way: &str) -> Vec<ReportRow> {
         let Self { websocket, cli, ssh, raw } = self;
-        let row = |by: &str, ours: &Series, peer: &'static str, theirs: &Series, least| Row {
-            case: format!("{way}, {by}"),
-            unit: Unit::MegabytesPerSecond,
-            ours: ours.clone(),
-            peer: Some((peer, theirs.clone())),
-            aim: Some(Aim::RatioAtLeast(least)),
-        };
+        let row =
+            |by: &str, ours: &RoundSeries, peer: &'static str, theirs: &RoundSeries, least| {
+                ReportRow {
+                    case: format!("{way}, {by}"),
+                    unit: FigureUnit::MegabytesPerSecond,
+                    ours: ours.clone(),
+                    peer: Some((peer, theirs.clone())),
+                    aim: Some(FigureAim::RatioAtLeast(least)),
+                }
+            };
         vec![
             row("WebSocket", &websocket, "ssh", &ssh, 2.0),
             row("WebSocket", &websocket, "raw", &raw, 0.8),

@@ -9,25 +9,31 @@ use std::{
 };
 
 use anyhow::Context;
+use minions_proto::frame::PREFIX_LEN;
 
-use super::{process::Background, responder::REPLY, site::free_address};
+use crate::{
+    programs::{background::BackgroundProgram, site::free_address},
+    responder::health_reply,
+};
 
 /// Both instances; they are stopped together.
 #[derive(Debug)]
-pub(crate) struct Nginx {
-    proxy: Background,
-    _upstream: Background,
+pub(crate) struct NginxPair {
+    proxy: BackgroundProgram,
+    _upstream: BackgroundProgram,
     address: SocketAddr,
 }
 
-impl Nginx {
+impl NginxPair {
     /// Starts both; all their files are in `dir`.
     pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         let address = free_address()?;
         let socket = dir.join("upstream.sock");
+        let frame = health_reply()?;
+        let reply = str::from_utf8(&frame[PREFIX_LEN..])?;
         let server = format!(
             "server {{ listen unix:{0}; keepalive_requests 100000000; location / {{ \
-             default_type application/json; return 200 '{REPLY}'; }} }}",
+             default_type application/json; return 200 '{reply}'; }} }}",
             socket.display()
         );
         let mut upstream = start(dir, "upstream", 1, &server)?;
@@ -57,7 +63,12 @@ impl Nginx {
     }
 }
 
-fn start(dir: &Path, name: &str, workers: usize, server: &str) -> anyhow::Result<Background> {
+fn start(
+    dir: &Path,
+    name: &str,
+    workers: usize,
+    server: &str,
+) -> anyhow::Result<BackgroundProgram> {
     let own = dir.join(name);
     fs::create_dir(&own).with_context(|| format!("cannot create {}", own.display()))?;
     let dir = own.display();
@@ -74,5 +85,5 @@ fn start(dir: &Path, name: &str, workers: usize, server: &str) -> anyhow::Result
     fs::write(&file, configuration).context("cannot configure nginx")?;
     let mut command = Command::new("nginx");
     command.arg("-e").arg("stderr").arg("-c").arg(&file);
-    Background::spawn(&command, &own.join("log"))
+    BackgroundProgram::spawn(&command, &own.join("log"))
 }

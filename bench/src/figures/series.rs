@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 /// Values of one quantity, one for each round.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Series(Vec<f64>);
+pub(crate) struct RoundSeries(Vec<f64>);
 
-impl Series {
+impl RoundSeries {
     pub(crate) fn push(&mut self, sample: f64) {
         self.0.push(sample);
     }
@@ -38,7 +38,7 @@ impl Series {
     }
 }
 
-impl FromIterator<f64> for Series {
+impl FromIterator<f64> for RoundSeries {
     fn from_iter<I: IntoIterator<Item = f64>>(samples: I) -> Self {
         Self(samples.into_iter().collect())
     }
@@ -64,7 +64,7 @@ pub(crate) fn quantile(samples: &[f64], at: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn series(samples: &[f64]) -> Series {
+    fn series(samples: &[f64]) -> RoundSeries {
         samples.iter().copied().collect()
     }
 

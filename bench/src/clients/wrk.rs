@@ -4,11 +4,11 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::Context;
 
-use crate::command;
+use crate::programs::foreground::output_of;
 
 /// Figures of one run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Load {
+pub(crate) struct LoadFigures {
     pub(crate) requests_per_second: f64,
     pub(crate) p50_us: f64,
     pub(crate) requests: f64,
@@ -20,18 +20,18 @@ pub(crate) fn run(
     path: &str,
     connections: u32,
     duration: Duration,
-) -> anyhow::Result<Load> {
+) -> anyhow::Result<LoadFigures> {
     let core = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1);
     let mut wrk = Command::new("taskset");
     wrk.args(["-c", &core.to_string(), "wrk", "--latency", "--timeout", "30s", "-t1"])
         .args([format!("-c{connections}"), format!("-d{}s", duration.as_secs().max(1))])
         .arg(format!("http://{address}{path}"));
-    let output = command::run(&mut wrk)?;
+    let output = output_of(&mut wrk)?;
     parse(&output).with_context(|| format!("wrk failed:\n{output}"))
 }
 
 /// Parses the output; returns `None` if any request failed.
-fn parse(output: &str) -> Option<Load> {
+fn parse(output: &str) -> Option<LoadFigures> {
     if output.contains("Non-2xx") || output.contains("Socket errors") {
         return None;
     }
@@ -40,7 +40,7 @@ fn parse(output: &str) -> Option<Load> {
         line.split_whitespace().next()
     };
     let total = output.lines().find(|line| line.contains(" requests in "))?;
-    Some(Load {
+    Some(LoadFigures {
         requests_per_second: after("Requests/sec:")?.parse().ok()?,
         p50_us: microseconds(after("50%")?)?,
         requests: total.split_whitespace().next()?.parse().ok()?,
@@ -79,7 +79,7 @@ Transfer/sec:      2.17MB
 
     #[test]
     fn the_figures_of_a_run_are_parsed() {
-        let load = Load { requests_per_second: 13208.5, p50_us: 71.0, requests: 27735.0 };
+        let load = LoadFigures { requests_per_second: 13208.5, p50_us: 71.0, requests: 27735.0 };
         assert_eq!(parse(OUTPUT), Some(load));
         assert_eq!(microseconds("1.20ms"), Some(1200.0));
         assert_eq!(microseconds("2.00s"), Some(2e6));

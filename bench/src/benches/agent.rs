@@ -9,15 +9,19 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use super::{
-    Options, Programs, exec,
-    keep_alive::KeepAlive,
-    measure::Series,
-    process::Usage,
-    qemu_ga::{self, QemuGa},
-    report::{Aim, Report, Row, Unit},
-    site::{self, Daemon},
-    talk,
+use super::exec;
+use crate::{
+    clients::{rest::RestClient, wire::WireClient},
+    contenders::qemu_ga::{self, QemuGa},
+    figures::{
+        report::{BenchReport, FigureAim, FigureUnit, ReportRow},
+        series::RoundSeries,
+    },
+    programs::{
+        Effort, MeasuredPrograms,
+        site::{self, MeasuredDaemon},
+        usage::ProcessUsage,
+    },
 };
 
 /// Deadline for the first connection after the start.
@@ -25,65 +29,75 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Figures of one agent.
 #[derive(Debug, Default)]
-struct Figures {
-    size_mb: Series,
-    idle_mb: Series,
-    used_mb: Series,
-    start_ms: Series,
+struct AgentFigures {
+    size_mb: RoundSeries,
+    idle_mb: RoundSeries,
+    used_mb: RoundSeries,
+    start_ms: RoundSeries,
 }
 
-pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Report> {
-    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
-    let execs = if options.quick { 50 } else { 1000 };
-    for _ in 0..options.rounds {
+pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
+    let (mut ours, mut theirs) = (AgentFigures::default(), AgentFigures::default());
+    let execs = if effort.is_quick { 50 } else { 1000 };
+    for _ in 0..effort.rounds {
         measure_ours(programs, execs, &mut ours)?;
         measure_qemu_ga(execs, &mut theirs)?;
     }
-    let row = |case: &str, unit, ours, theirs, most| Row {
+    let row = |case: &str, unit, ours, theirs, most| ReportRow {
         case: case.into(),
         unit,
         ours,
         peer: Some(("qemu-ga", theirs)),
-        aim: Some(Aim::AtMost(most)),
+        aim: Some(FigureAim::AtMost(most)),
     };
     let rows = vec![
         row(
             "size (qemu-ga's without its libraries)",
-            Unit::Megabytes,
+            FigureUnit::Megabytes,
             ours.size_mb,
             theirs.size_mb,
             1.5,
         ),
-        row("RSS, idle", Unit::Megabytes, ours.idle_mb, theirs.idle_mb, 2.5),
-        row("RSS after 1,000 execs", Unit::Megabytes, ours.used_mb, theirs.used_mb, 2.5),
-        row("start to first answer", Unit::Milliseconds, ours.start_ms, theirs.start_ms, 10.0),
+        row("RSS, idle", FigureUnit::Megabytes, ours.idle_mb, theirs.idle_mb, 2.5),
+        row("RSS after 1,000 execs", FigureUnit::Megabytes, ours.used_mb, theirs.used_mb, 2.5),
+        row(
+            "start to first answer",
+            FigureUnit::Milliseconds,
+            ours.start_ms,
+            theirs.start_ms,
+            10.0,
+        ),
     ];
-    Ok(Report { bench: "agent", rows })
+    Ok(BenchReport { bench: "agent", rows })
 }
 
-fn measure_ours(programs: &Programs, execs: u32, figures: &mut Figures) -> anyhow::Result<()> {
+fn measure_ours(
+    programs: &MeasuredPrograms,
+    execs: u32,
+    figures: &mut AgentFigures,
+) -> anyhow::Result<()> {
     let dir = site::directory()?;
     let socket = site::vm_socket(dir.path());
     let started = Instant::now();
     let agent = site::start_agent(programs, dir.path())?;
     let mut connection = until_connected(started, || {
         let stream = UnixStream::connect(&socket).ok()?;
-        talk::handshake(stream).ok()
+        WireClient::handshake(stream).ok()
     })?;
-    talk::ask_health(&mut connection)?;
+    connection.ask_health()?;
     figures.start_ms.push(started.elapsed().as_secs_f64() * 1e3);
     figures.size_mb.push(size_mb(&programs.agent)?);
-    figures.idle_mb.push(Usage::of(agent.pid())?.rss_mb);
-    let daemon = Daemon::ready(programs, dir.path())?;
-    let mut rest = KeepAlive::unix(&daemon.socket)?;
+    figures.idle_mb.push(ProcessUsage::of(agent.pid())?.rss_mb);
+    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let rest = RestClient::new(&daemon.socket)?;
     for _ in 0..execs {
-        exec::exec(&mut rest)?;
+        exec::exec(&rest)?;
     }
-    figures.used_mb.push(Usage::of(agent.pid())?.rss_mb);
+    figures.used_mb.push(ProcessUsage::of(agent.pid())?.rss_mb);
     Ok(())
 }
 
-fn measure_qemu_ga(execs: u32, figures: &mut Figures) -> anyhow::Result<()> {
+fn measure_qemu_ga(execs: u32, figures: &mut AgentFigures) -> anyhow::Result<()> {
     let dir = site::directory()?;
     let started = Instant::now();
     let agent = QemuGa::start(dir.path())?;
@@ -91,11 +105,11 @@ fn measure_qemu_ga(execs: u32, figures: &mut Figures) -> anyhow::Result<()> {
     client.ping()?;
     figures.start_ms.push(started.elapsed().as_secs_f64() * 1e3);
     figures.size_mb.push(size_mb(Path::new(qemu_ga::PROGRAM))?);
-    figures.idle_mb.push(Usage::of(agent.program.pid())?.rss_mb);
+    figures.idle_mb.push(ProcessUsage::of(agent.program.pid())?.rss_mb);
     for _ in 0..execs {
         client.exec(exec::PROGRAM)?;
     }
-    figures.used_mb.push(Usage::of(agent.program.pid())?.rss_mb);
+    figures.used_mb.push(ProcessUsage::of(agent.program.pid())?.rss_mb);
     Ok(())
 }
 

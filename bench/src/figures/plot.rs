@@ -8,7 +8,7 @@ const MARGIN: f64 = 60.0;
 
 /// Label, colour and values of a curve.
 #[derive(Debug)]
-pub(crate) struct Curve<'a> {
+pub(crate) struct PlotCurve<'a> {
     pub(crate) label: &'a str,
     pub(crate) colour: &'a str,
     /// Values, one for each number of VMs.
@@ -17,7 +17,12 @@ pub(crate) struct Curve<'a> {
 
 /// Draws both curves over `counts` (on a logarithmic scale): `left` uses the left axis, `right` the right
 /// one. Both axes begin at zero.
-pub(crate) fn svg(title: &str, counts: &[u32], left: &Curve<'_>, right: &Curve<'_>) -> String {
+pub(crate) fn svg(
+    title: &str,
+    counts: &[u32],
+    left: &PlotCurve<'_>,
+    right: &PlotCurve<'_>,
+) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -39,8 +44,8 @@ pub(crate) fn svg(title: &str, counts: &[u32], left: &Curve<'_>, right: &Curve<'
 }
 
 /// Draws the curve with a dot and a figure at each value, and its label above the axis at `x`.
-fn curve(svg: &mut String, places: &[f64], curve: &Curve<'_>, x: f64, anchor: &str) {
-    let Curve { label, colour, values } = curve;
+fn curve(svg: &mut String, places: &[f64], curve: &PlotCurve<'_>, x: f64, anchor: &str) {
+    let PlotCurve { label, colour, values } = curve;
     text(svg, x, MARGIN - 12.0, anchor, colour, label);
     let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max) * 1.1;
     let height = |value: f64| HEIGHT - MARGIN - value / most * (HEIGHT - 2.0 * MARGIN);
@@ -81,8 +86,9 @@ mod tests {
     #[test]
     fn a_plot_has_a_dot_for_each_value_within_its_frame() {
         let counts = [1, 100, 1000, 5000];
-        let left = Curve { label: "µs", colour: "navy", values: vec![80.0, 81.0, 85.0, 90.0] };
-        let right = Curve { label: "MiB", colour: "maroon", values: vec![7.0, 8.0, 20.0, 70.0] };
+        let left = PlotCurve { label: "µs", colour: "navy", values: vec![80.0, 81.0, 85.0, 90.0] };
+        let right =
+            PlotCurve { label: "MiB", colour: "maroon", values: vec![7.0, 8.0, 20.0, 70.0] };
         let svg = svg("health", &counts, &left, &right);
         assert_eq!(svg.matches("<circle").count(), 8);
         assert!(svg.contains(">5000</text>") && svg.contains(">70.0</text>"));

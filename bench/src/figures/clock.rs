@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::measure::quantile;
+use super::series::quantile;
 
 pub(crate) fn microseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6

@@ -1,14 +1,14 @@
-//! Results of a bench, as a table for readers and as JSON for programs.
+//! Results of a benchmark, as a table for readers and as JSON for programs.
 
 use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::measure::Series;
+use super::series::RoundSeries;
 
 /// Unit of a row's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unit {
+pub(crate) enum FigureUnit {
     RequestsPerSecond,
     Microseconds,
     Milliseconds,
@@ -19,7 +19,7 @@ pub(crate) enum Unit {
 
 /// Target value of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Aim {
+pub(crate) enum FigureAim {
     /// Upper limit of our figure divided by the peer's.
     RatioAtMost(f64),
     /// Lower limit of our figure divided by the peer's.
@@ -30,23 +30,23 @@ pub(crate) enum Aim {
 
 /// Comparison of our figure with a peer's.
 #[derive(Debug)]
-pub(crate) struct Row {
+pub(crate) struct ReportRow {
     pub(crate) case: String,
-    pub(crate) unit: Unit,
-    pub(crate) ours: Series,
+    pub(crate) unit: FigureUnit,
+    pub(crate) ours: RoundSeries,
     /// Name of the peer, and its figures of the same rounds.
-    pub(crate) peer: Option<(&'static str, Series)>,
-    pub(crate) aim: Option<Aim>,
+    pub(crate) peer: Option<(&'static str, RoundSeries)>,
+    pub(crate) aim: Option<FigureAim>,
 }
 
-/// Result of one bench.
+/// Result of one benchmark.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct BenchReport {
     pub(crate) bench: &'static str,
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<ReportRow>,
 }
 
-impl Unit {
+impl FigureUnit {
     fn as_str(self) -> &'static str {
         match self {
             Self::RequestsPerSecond => "req/s",
@@ -59,7 +59,7 @@ impl Unit {
     }
 }
 
-impl Aim {
+impl FigureAim {
     fn is_met(self, ours: f64, ratio: Option<f64>) -> bool {
         match self {
             Self::RatioAtMost(most) => ratio.is_some_and(|ratio| ratio <= most),
@@ -68,7 +68,7 @@ impl Aim {
         }
     }
 
-    fn to_text(self, unit: Unit) -> String {
+    fn to_text(self, unit: FigureUnit) -> String {
         match self {
             Self::RatioAtMost(most) => format!("≤ {most} ×"),
             Self::RatioAtLeast(least) => format!("≥ {least} ×"),
@@ -77,9 +77,9 @@ impl Aim {
     }
 }
 
-impl Row {
+impl ReportRow {
     /// Returns our figure divided by the peer's, for each round.
-    fn ratio(&self) -> Option<Series> {
+    fn ratio(&self) -> Option<RoundSeries> {
         self.peer.as_ref().map(|(_, theirs)| self.ours.over(theirs))
     }
 
@@ -102,7 +102,7 @@ impl Row {
     }
 
     fn to_cells(&self) -> [String; 7] {
-        let figure = |series: &Series| {
+        let figure = |series: &RoundSeries| {
             format!("{} ±{:.0} %", rounded(series.median()), series.spread() * 100.0)
         };
         let met = match self.is_met() {
@@ -124,11 +124,11 @@ impl Row {
     }
 }
 
-impl Report {
+impl BenchReport {
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "bench": self.bench,
-            "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
+            "rows": self.rows.iter().map(ReportRow::to_json).collect::<Vec<_>>(),
         })
     }
 
@@ -136,7 +136,7 @@ impl Report {
     pub(crate) fn to_table(&self) -> String {
         let head = [self.bench, "unit", "minions", "peer", "ratio", "aim", ""].map(str::to_owned);
         let mut lines = vec![head];
-        lines.extend(self.rows.iter().map(Row::to_cells));
+        lines.extend(self.rows.iter().map(ReportRow::to_cells));
         let width = |column: usize| {
             lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or_default()
         };
@@ -171,10 +171,10 @@ fn rounded(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn row(ours: &[f64], theirs: &[f64], aim: Aim) -> Row {
-        Row {
+    fn row(ours: &[f64], theirs: &[f64], aim: FigureAim) -> ReportRow {
+        ReportRow {
             case: "one".into(),
-            unit: Unit::Microseconds,
+            unit: FigureUnit::Microseconds,
             ours: ours.iter().copied().collect(),
             peer: Some(("peer", theirs.iter().copied().collect())),
             aim: Some(aim),
@@ -184,33 +184,33 @@ mod tests {
     #[test]
     fn an_aim_is_met_at_its_limit_and_not_beyond() {
         let met = |ours, aim| row(&[ours], &[10.0], aim).is_met();
-        assert_eq!(met(6.0, Aim::RatioAtMost(0.6)), Some(true));
-        assert_eq!(met(6.1, Aim::RatioAtMost(0.6)), Some(false));
-        assert_eq!(met(12.5, Aim::RatioAtLeast(1.25)), Some(true));
-        assert_eq!(met(12.4, Aim::RatioAtLeast(1.25)), Some(false));
-        assert_eq!(met(3.0, Aim::AtMost(3.0)), Some(true));
-        assert_eq!(met(3.1, Aim::AtMost(3.0)), Some(false));
+        assert_eq!(met(6.0, FigureAim::RatioAtMost(0.6)), Some(true));
+        assert_eq!(met(6.1, FigureAim::RatioAtMost(0.6)), Some(false));
+        assert_eq!(met(12.5, FigureAim::RatioAtLeast(1.25)), Some(true));
+        assert_eq!(met(12.4, FigureAim::RatioAtLeast(1.25)), Some(false));
+        assert_eq!(met(3.0, FigureAim::AtMost(3.0)), Some(true));
+        assert_eq!(met(3.1, FigureAim::AtMost(3.0)), Some(false));
     }
 
     #[test]
     fn an_aim_without_figures_is_not_met() {
-        assert_eq!(row(&[], &[], Aim::RatioAtMost(1.0)).is_met(), Some(false));
-        assert_eq!(row(&[], &[], Aim::RatioAtLeast(1.0)).is_met(), Some(false));
-        assert_eq!(row(&[], &[], Aim::AtMost(1.0)).is_met(), Some(false));
+        assert_eq!(row(&[], &[], FigureAim::RatioAtMost(1.0)).is_met(), Some(false));
+        assert_eq!(row(&[], &[], FigureAim::RatioAtLeast(1.0)).is_met(), Some(false));
+        assert_eq!(row(&[], &[], FigureAim::AtMost(1.0)).is_met(), Some(false));
     }
 
     #[test]
     fn the_ratio_is_the_median_over_rounds_not_the_ratio_of_medians() {
         // Both medians are 20, but in most rounds our time was twice the peer's.
-        let row = row(&[20.0, 40.0, 10.0], &[10.0, 20.0, 30.0], Aim::RatioAtMost(1.0));
+        let row = row(&[20.0, 40.0, 10.0], &[10.0, 20.0, 30.0], FigureAim::RatioAtMost(1.0));
         assert_eq!(row.to_json()["ratio"]["median"], 2.0);
         assert_eq!(row.to_json()["met"], false);
     }
 
     #[test]
     fn a_table_is_markdown_with_aligned_columns() {
-        let rows = vec![row(&[12.34], &[100.0], Aim::RatioAtMost(0.6))];
-        let table = Report { bench: "http", rows }.to_table();
+        let rows = vec![row(&[12.34], &[100.0], FigureAim::RatioAtMost(0.6))];
+        let table = BenchReport { bench: "http", rows }.to_table();
         let expected = "\
 | http | unit | minions   | peer          | ratio | aim     |     |
 |------|------|-----------|---------------|-------|---------|-----|
@@ -221,7 +221,10 @@ mod tests {
 
     #[test]
     fn missed_aims_are_in_bold() {
-        let report = Report { bench: "x", rows: vec![row(&[2.0], &[1.0], Aim::RatioAtMost(1.0))] };
+        let report = BenchReport {
+            bench: "x",
+            rows: vec![row(&[2.0], &[1.0], FigureAim::RatioAtMost(1.0))],
+        };
         assert!(report.to_table().contains("| **missed** |"));
     }
 }

@@ -12,31 +12,59 @@ use std::{
 };
 
 use anyhow::Context;
+use minions_proto::{
+    frame::{Decoder, EncodeError},
+    handshake::connect_line,
+    message::{AgentInfo, Health, encode_reply},
+    version::AGENT_PORT,
+};
 use rustix::event::epoll;
 
-/// Reply of a current agent, including `instance_id`: parsing it is part of the measured work.
-pub(crate) const REPLY: &str = concat!(
-    r#"{"status":"ok","uptime_secs":17,"hostname":"cloud-hypervisor","agent":{"name":"#,
-    r#""minions-agent","version":"0.1.0","protocol":2,"features":["exec2","status2","network2","#,
-    r#""clock","power"],"boot_id":"0a2f3c1e-7a59-4f0a-9d0e-2a1d8b9c4e5f","instance_id":"#,
-    r#""5e4c9b8d1a2e0d9fa4059a7e1c3f2a0a"},"time_unix_ms":1764033600000}"#
-);
-
-const CONNECT: &[u8] = b"CONNECT 1024\n";
 const GRANT: &[u8] = b"OK 1024\n";
 
 /// Number of events handled per wait.
 const EVENTS: usize = 64;
 
-/// Connection of a client, and the bytes of a request received so far.
+/// Returns the reply of a current agent as one frame. It contains `instance_id`: parsing it is part of the
+/// measured work.
+pub(crate) fn health_reply() -> Result<Vec<u8>, EncodeError> {
+    let features = ["exec2", "status2", "network2", "clock", "power"].map(str::to_owned);
+    encode_reply(&Health {
+        uptime_secs: 17,
+        hostname: "cloud-hypervisor".into(),
+        agent: Some(AgentInfo {
+            name: "minions-agent".into(),
+            version: "0.1.0".into(),
+            protocol: 2,
+            features: features.into(),
+            boot_id: "0a2f3c1e-7a59-4f0a-9d0e-2a1d8b9c4e5f".into(),
+            instance_id: "5e4c9b8d1a2e0d9fa4059a7e1c3f2a0a".into(),
+            allowed: None,
+        }),
+        time_unix_ms: Some(1_764_033_600_000),
+    })
+}
+
+/// Connection of a client.
 #[derive(Debug)]
-struct Client {
+struct ResponderClient {
     stream: UnixStream,
-    pending: Vec<u8>,
-    is_granted: bool,
+    state: ClientState,
+}
+
+/// Progress of a connection.
+#[derive(Debug)]
+enum ClientState {
+    /// The bytes of the CONNECT line received so far.
+    Connecting(Vec<u8>),
+    Granted(Decoder),
 }
 
 /// Serves the sockets `vm-1.vsock` to `vm-<count>.vsock` in `dir` until the process is killed.
+///
+/// # Errors
+///
+/// A socket cannot be bound, or epoll fails.
 pub(crate) fn run(dir: &Path, count: u32) -> anyhow::Result<()> {
     let epoll =
         epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot create an epoll instance")?;
@@ -49,8 +77,8 @@ pub(crate) fn run(dir: &Path, count: u32) -> anyhow::Result<()> {
         watch(&epoll, &listener)?;
         listeners.insert(key(&listener), listener);
     }
-    let reply = framed(REPLY.as_bytes());
-    let mut clients: HashMap<u64, Client> = HashMap::new();
+    let reply = health_reply().context("cannot encode the reply")?;
+    let mut clients: HashMap<u64, ResponderClient> = HashMap::new();
     let mut events = Vec::with_capacity(EVENTS);
     loop {
         epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None)?;
@@ -70,10 +98,10 @@ pub(crate) fn run(dir: &Path, count: u32) -> anyhow::Result<()> {
 
 /// Accepts one connection. Failures are ignored: the client may have left already, or descriptors may be used
 /// up.
-fn accept(epoll: impl AsFd, listener: &UnixListener, clients: &mut HashMap<u64, Client>) {
+fn accept(epoll: impl AsFd, listener: &UnixListener, clients: &mut HashMap<u64, ResponderClient>) {
     let Ok((stream, _)) = listener.accept() else { return };
     if stream.set_nonblocking(true).is_ok() && watch(epoll, &stream).is_ok() {
-        let client = Client { stream, pending: Vec::new(), is_granted: false };
+        let client = ResponderClient::new(stream);
         clients.insert(key(&client.stream), client);
     }
 }
@@ -87,56 +115,53 @@ fn key(source: &impl AsRawFd) -> u64 {
     u64::from(source.as_raw_fd().unsigned_abs())
 }
 
-impl Client {
+impl ResponderClient {
+    fn new(stream: UnixStream) -> Self {
+        Self { stream, state: ClientState::Connecting(Vec::new()) }
+    }
+
     /// Answers the requests that have arrived; returns false when the host has closed the connection.
-    fn answer(&mut self, reply: &[u8]) -> io::Result<bool> {
+    fn answer(&mut self, reply: &[u8]) -> anyhow::Result<bool> {
         let mut chunk = [0; 4096];
         let read = match self.stream.read(&mut chunk) {
             Ok(0) => return Ok(false),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
-        self.pending.extend_from_slice(&chunk[..read]);
-        if !self.is_granted && self.pending.starts_with(CONNECT) {
-            self.is_granted = true;
-            self.pending.drain(..CONNECT.len());
-            self.stream.write_all(GRANT)?;
-        }
-        while self.is_granted
-            && let Some(len) = frame_len(&self.pending)
-        {
-            self.pending.drain(..len);
-            self.stream.write_all(reply)?;
+        match &mut self.state {
+            // A host sends nothing after its line until it is granted.
+            ClientState::Connecting(line) => {
+                line.extend_from_slice(&chunk[..read]);
+                if *line == connect_line(AGENT_PORT).as_bytes() {
+                    self.stream.write_all(GRANT)?;
+                    self.state = ClientState::Granted(Decoder::new());
+                }
+            }
+            ClientState::Granted(decoder) => {
+                decoder.extend(&chunk[..read]);
+                while decoder.next_frame()?.is_some() {
+                    self.stream.write_all(reply)?;
+                }
+            }
         }
         Ok(true)
     }
 }
 
-/// Returns the length of the first frame including its prefix, if it is complete.
-fn frame_len(bytes: &[u8]) -> Option<usize> {
-    let prefix = bytes.first_chunk::<4>()?;
-    let len = 4 + usize::try_from(u32::from_be_bytes(*prefix)).ok()?;
-    (bytes.len() >= len).then_some(len)
-}
-
-/// Encodes `payload` as a frame of the wire protocol.
-pub(crate) fn framed(payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    [&len.to_be_bytes(), payload].concat()
-}
-
 #[cfg(test)]
 mod tests {
+    use minions_proto::message::{HealthCheck, decode_reply, encode_request};
+
     use super::*;
 
     #[test]
     fn a_client_is_answered_however_its_bytes_are_split() {
         let (mut host, stream) = UnixStream::pair().unwrap();
         stream.set_nonblocking(true).unwrap();
-        let mut client = Client { stream, pending: Vec::new(), is_granted: false };
-        let request = framed(br#"{"type":"health_check"}"#);
-        let bytes = [CONNECT, &request, &request].concat();
+        let mut client = ResponderClient::new(stream);
+        let request = encode_request(&HealthCheck {}).unwrap();
+        let bytes = [connect_line(AGENT_PORT).as_bytes(), &request, &request].concat();
         for byte in bytes {
             host.write_all(&[byte]).unwrap();
             assert!(client.answer(b"reply").unwrap());
@@ -148,10 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn the_reply_is_that_of_a_healthy_agent() {
+        let mut decoder = Decoder::new();
+        decoder.extend(&health_reply().unwrap());
+        let payload = decoder.next_frame().unwrap().unwrap();
+        let health: Health = decode_reply(&payload).unwrap();
+        assert_eq!(health.hostname, "cloud-hypervisor");
+    }
+
+    #[test]
     fn a_closed_connection_is_reported() {
         let (host, stream) = UnixStream::pair().unwrap();
         drop(host);
-        let mut client = Client { stream, pending: Vec::new(), is_granted: false };
+        let mut client = ResponderClient::new(stream);
         assert!(!client.answer(b"").unwrap());
     }
 }

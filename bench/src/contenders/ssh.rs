@@ -10,22 +10,21 @@ use std::{
 
 use anyhow::Context;
 
-use super::{process::Background, site::free_address};
-use crate::command;
+use crate::programs::{background::BackgroundProgram, foreground::output_of, site::free_address};
 
 /// Directory to which sshd confines its unprivileged process; usually created by its service.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
 
 /// sshd, and the connection that all commands share.
 #[derive(Debug)]
-pub(crate) struct Ssh {
+pub(crate) struct SshConnection {
     control: PathBuf,
     // Dropped before the server: the client ends with an error when the server ends first.
-    _master: Background,
-    _server: Background,
+    _master: BackgroundProgram,
+    _server: BackgroundProgram,
 }
 
-impl Ssh {
+impl SshConnection {
     /// Starts both; all their files are in `dir`.
     pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         let own = dir.join("ssh");
@@ -33,7 +32,7 @@ impl Ssh {
         for name in ["host", "user"] {
             let mut keygen = Command::new("ssh-keygen");
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(own.join(name));
-            command::run(&mut keygen)?;
+            output_of(&mut keygen)?;
         }
         let address = free_address()?;
         let server = server(&own, address)?;
@@ -50,7 +49,7 @@ impl Ssh {
     }
 }
 
-fn server(own: &Path, address: SocketAddr) -> anyhow::Result<Background> {
+fn server(own: &Path, address: SocketAddr) -> anyhow::Result<BackgroundProgram> {
     if rustix::process::geteuid().is_root() {
         fs::create_dir_all(PRIVILEGE_SEPARATION)
             .with_context(|| format!("cannot create {PRIVILEGE_SEPARATION}"))?;
@@ -66,12 +65,12 @@ fn server(own: &Path, address: SocketAddr) -> anyhow::Result<Background> {
     // sshd executes itself again for each connection, which requires an absolute path.
     let mut command = Command::new("/usr/sbin/sshd");
     command.args(["-D", "-e", "-f"]).arg(&file);
-    let mut server = Background::spawn(&command, &own.join("sshd.log"))?;
+    let mut server = BackgroundProgram::spawn(&command, &own.join("sshd.log"))?;
     server.wait_until("sshd listens", || TcpStream::connect(address).ok())?;
     Ok(server)
 }
 
-fn master(own: &Path, address: SocketAddr, control: &Path) -> anyhow::Result<Background> {
+fn master(own: &Path, address: SocketAddr, control: &Path) -> anyhow::Result<BackgroundProgram> {
     let mut command = Command::new("ssh");
     command.args(["-F", "none", "-N", "-M", "-S"]).arg(control);
     command.arg("-i").arg(own.join("user")).args(["-p", &address.port().to_string()]);
@@ -79,7 +78,7 @@ fn master(own: &Path, address: SocketAddr, control: &Path) -> anyhow::Result<Bac
         command.args(["-o", option]);
     }
     command.arg(address.ip().to_string());
-    let mut master = Background::spawn(&command, &own.join("ssh.log"))?;
+    let mut master = BackgroundProgram::spawn(&command, &own.join("ssh.log"))?;
     master.wait_until("ssh is connected", || control.exists().then_some(()))?;
     Ok(master)
 }

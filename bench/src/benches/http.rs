@@ -7,15 +7,19 @@
 
 use std::{net::SocketAddr, os::unix::net::UnixStream, time::Duration};
 
-use super::{
-    Options, Programs,
-    clock::p50,
-    measure::Series,
-    nginx::Nginx,
-    process::Usage,
-    report::{Aim, Report, Row, Unit},
-    site::{self, Daemon},
-    talk, wrk,
+use crate::{
+    clients::{wire::WireClient, wrk},
+    contenders::nginx::NginxPair,
+    figures::{
+        clock::p50,
+        report::{BenchReport, FigureAim, FigureUnit, ReportRow},
+        series::RoundSeries,
+    },
+    programs::{
+        Effort, MeasuredPrograms,
+        site::{self, MeasuredDaemon},
+        usage::ProcessUsage,
+    },
 };
 
 const PATH: &str = "/vms/vm-1/health";
@@ -25,23 +29,23 @@ const HOPS: u32 = 2000;
 
 /// Figures of one server.
 #[derive(Debug, Default)]
-struct Figures {
-    one_p50_us: Series,
-    many_per_second: Series,
-    many_cpu_us: Series,
+struct ServerFigures {
+    one_p50_us: RoundSeries,
+    many_per_second: RoundSeries,
+    many_cpu_us: RoundSeries,
 }
 
-pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Report> {
+pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
     let dir = site::directory()?;
     let _responder = site::responder(programs, dir.path(), 1)?;
-    let daemon = Daemon::ready(programs, dir.path())?;
-    let nginx = Nginx::start(dir.path())?;
-    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
-    let mut bare = talk::handshake(UnixStream::connect(site::vm_socket(dir.path()))?)?;
-    let mut hops_us = Series::default();
-    let duration = Duration::from_secs(if options.quick { 1 } else { 3 });
-    for _ in 0..options.rounds {
-        hops_us.push(2.0 * p50(HOPS, || talk::ask_health(&mut bare))?);
+    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let nginx = NginxPair::start(dir.path())?;
+    let (mut ours, mut theirs) = (ServerFigures::default(), ServerFigures::default());
+    let mut bare = WireClient::handshake(UnixStream::connect(site::vm_socket(dir.path()))?)?;
+    let mut hops_us = RoundSeries::default();
+    let duration = Duration::from_secs(if effort.is_quick { 1 } else { 3 });
+    for _ in 0..effort.rounds {
+        hops_us.push(2.0 * p50(HOPS, || bare.ask_health())?);
         for connections in [1, 32] {
             ours.load(daemon.address, daemon.program.pid(), connections, duration)?;
             theirs.load(nginx.address(), nginx.pid(), connections, duration)?;
@@ -50,7 +54,7 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> anyhow::Result<Repo
     Ok(report(ours, theirs, hops_us))
 }
 
-impl Figures {
+impl ServerFigures {
     fn load(
         &mut self,
         address: SocketAddr,
@@ -58,9 +62,9 @@ impl Figures {
         connections: u32,
         duration: Duration,
     ) -> anyhow::Result<()> {
-        let before = Usage::of(pid)?;
+        let before = ProcessUsage::of(pid)?;
         let load = wrk::run(address, PATH, connections, duration)?;
-        let cpu = Usage::of(pid)?.cpu.saturating_sub(before.cpu);
+        let cpu = ProcessUsage::of(pid)?.cpu.saturating_sub(before.cpu);
         if connections == 1 {
             self.one_p50_us.push(load.p50_us);
         } else {
@@ -71,8 +75,8 @@ impl Figures {
     }
 }
 
-fn report(ours: Figures, theirs: Figures, hops_us: Series) -> Report {
-    let row = |case: &str, unit, ours, theirs, aim| Row {
+fn report(ours: ServerFigures, theirs: ServerFigures, hops_us: RoundSeries) -> BenchReport {
+    let row = |case: &str, unit, ours, theirs, aim| ReportRow {
         case: case.into(),
         unit,
         ours,
@@ -82,32 +86,32 @@ fn report(ours: Figures, theirs: Figures, hops_us: Series) -> Report {
     let rows = vec![
         row(
             "32 connections",
-            Unit::RequestsPerSecond,
+            FigureUnit::RequestsPerSecond,
             ours.many_per_second,
             theirs.many_per_second,
-            Some(Aim::RatioAtLeast(1.25)),
+            Some(FigureAim::RatioAtLeast(1.25)),
         ),
         row(
             "1 connection, p50",
-            Unit::Microseconds,
+            FigureUnit::Microseconds,
             ours.one_p50_us.clone(),
             theirs.one_p50_us,
-            Some(Aim::RatioAtMost(0.6)),
+            Some(FigureAim::RatioAtMost(0.6)),
         ),
-        Row {
+        ReportRow {
             case: "1 connection, p50".into(),
-            unit: Unit::Microseconds,
+            unit: FigureUnit::Microseconds,
             ours: ours.one_p50_us,
             peer: Some(("two bare hops", hops_us)),
             aim: None,
         },
         row(
             "32 connections, CPU per request",
-            Unit::Microseconds,
+            FigureUnit::Microseconds,
             ours.many_cpu_us,
             theirs.many_cpu_us,
             None,
         ),
     ];
-    Report { bench: "http", rows }
+    BenchReport { bench: "http", rows }
 }
