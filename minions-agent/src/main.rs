@@ -1,12 +1,15 @@
 //! `minions-agent`: see the library.
 
 use lexopt::{Arg, Parser, ValueExt};
-use minions_agent::listen::{Listen, Listener};
+use minions_agent::listen::{Listen, Listener, PORT_VARIABLE, Place};
 use minions_agent::log::Log;
 use minions_agent::privileges::{self, PrivilegeError};
 use minions_agent::protection::{self, Protection, inherited};
 use minions_agent::supervision::Supervision;
 use minions_agent::{Agent, Capabilities, Config, init};
+use minions_proto::AgentPort;
+use minions_proto::port::InvalidPort;
+use std::env::{self, VarError};
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,9 +24,12 @@ usage: minions-agent [OPTIONS]
 
   --listen vsock:PORT | hybrid:PATH | activated
                                       where the host comes from [default: activated if a service
-                                      manager passes a socket, else vsock:1024]
+                                      manager passes a socket, else vsock]
                                       hybrid: a Unix socket that speaks CONNECT/OK itself
                                       activated: the socket that the service manager passes
+  --port PORT                         VSOCK port, 1 to 4294967294; with hybrid: the port that
+                                      CONNECT asks for. minionsd's `agent_port` must be the same
+                                      [env: MINIONS_AGENT_PORT] [default: 1024]
   --allow NAME,…                      answer these only: health, status, network, exec, write_file,
                                       clock, power [default: all; with hybrid:, which is no guest's,
                                       all but clock and power]
@@ -132,11 +138,13 @@ fn run_failure(error: impl std::error::Error + 'static) -> Failure {
 }
 
 fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let (mut listen, mut allow) = (None::<Listen>, None::<Capabilities>);
+    let (mut place, mut port) = (None::<Place>, None);
+    let mut allow = None::<Capabilities>;
     let (mut config, mut level) = (Config::default(), Level::INFO);
     while let Some(argument) = line.next()? {
         match argument {
-            Arg::Long("listen") => listen = Some(line.value()?.parse()?),
+            Arg::Long("listen") => place = Some(line.value()?.parse()?),
+            Arg::Long("port") => port = Some(line.value()?.parse()?),
             Arg::Long("allow") => allow = Some(line.value()?.parse()?),
             Arg::Long("exec-timeout") => {
                 config.exec_timeout = seconds(line.value()?.parse()?)?;
@@ -151,9 +159,24 @@ fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
-    let listen = listen.unwrap_or_else(Listen::by_environment);
+    let listen = place.unwrap_or_else(Place::by_environment).on_port(port, port_of_environment()?);
+    let listen = listen.map_err(|error| lexopt::Error::Custom(error.into()))?;
     config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
     Ok(Asked::Serve(Options { listen, config, level }))
+}
+
+/// The port that the agent is given where its options are not at hand: an empty variable is none.
+fn port_of_environment() -> Result<Option<AgentPort>, lexopt::Error> {
+    match env::var(PORT_VARIABLE) {
+        Err(VarError::NotPresent) => Ok(None),
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => text.parse().map(Some).map_err(|error| wrong_port(&text, error)),
+        Err(VarError::NotUnicode(text)) => Err(wrong_port(&text.to_string_lossy(), InvalidPort)),
+    }
+}
+
+fn wrong_port(text: &str, error: InvalidPort) -> lexopt::Error {
+    format!("{PORT_VARIABLE} is {text:?}: {error}").into()
 }
 
 /// A limit of nothing would end every program at its start.

@@ -200,6 +200,10 @@ pub struct Vm {
     pub reason: Option<Reason>,
     /// Its socket on the host.
     pub socket: String,
+    /// VSOCK port on which its agent is expected to listen.
+    #[serde(default = "default_agent_port")]
+    #[cfg_attr(feature = "openapi", schema(value_type = i64, minimum = 1, maximum = 4_294_967_294_i64))]
+    pub agent_port: u32,
     /// What its agent said of itself in the last health check. Absent for a base agent, and until
     /// it has answered once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,6 +233,11 @@ pub struct Vm {
     pub vmm: Option<Vmm>,
     /// Its connections.
     pub pool: PoolFigures,
+}
+
+/// The port of a daemon that has no setting for it.
+fn default_agent_port() -> u32 {
+    1024
 }
 
 /// Every VM that the registry knows, by name.

@@ -20,6 +20,7 @@
 
 use crate::frame::{Decoder, EncodeError, FrameError};
 use crate::message::{Call, ReplyError, decode_reply, encode_request};
+use crate::stranger::{LOOKED_AT, Stranger};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::io;
@@ -68,6 +69,33 @@ pub enum ProtocolError {
     Unexpected,
 }
 
+/// The first bytes of a peer, until its first frame is complete.
+#[derive(Debug)]
+struct FirstBytes {
+    bytes: [u8; LOOKED_AT],
+    len: usize,
+    complete: bool,
+}
+
+impl FirstBytes {
+    const NONE: Self = Self { bytes: [0; LOOKED_AT], len: 0, complete: false };
+
+    fn extend(&mut self, more: &[u8]) {
+        let room = &mut self.bytes[self.len..];
+        let taken = if self.complete { 0 } else { room.len().min(more.len()) };
+        room[..taken].copy_from_slice(&more[..taken]);
+        self.len += taken;
+    }
+
+    fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// What an idle connection looks like from here, without touching the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
@@ -89,6 +117,7 @@ pub struct Connection<S> {
     sending: bool,
     /// The stream ended, or the peer broke the protocol.
     broken: bool,
+    first: FirstBytes,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -101,6 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             outstanding: 0,
             sending: false,
             broken: false,
+            first: FirstBytes::NONE,
         }
     }
 
@@ -136,10 +166,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_dead(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.poisoned && self.decoder.is_empty() {
-            let mut byte = [0];
-            let mut seen = ReadBuf::new(&mut byte);
+            let mut bytes = [0; LOOKED_AT];
+            let mut seen = ReadBuf::new(&mut bytes);
             // A byte, an end or an error: between two exchanges a connection has none of them.
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut seen)).ok();
+            self.first.extend(seen.filled());
             self.broken = true;
         }
         self.poisoned = true;
@@ -213,6 +244,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Whether some bytes of a reply have arrived, but not all of them.
     pub fn has_partial_reply(&self) -> bool {
         !self.decoder.is_empty()
+    }
+
+    /// The service at the other end, if the first bytes that it sent are not an agent's. Bytes after the first
+    /// frame are not considered.
+    pub fn stranger(&self) -> Option<Stranger> {
+        Stranger::recognise(self.first.get())
     }
 
     /// Sends a call without waiting for its reply, which [`answer`](Self::answer) receives. Further calls
@@ -309,12 +346,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn receive(&mut self) -> Result<Bytes, ExchangeError> {
         loop {
             if let Some(payload) = self.decoder.next_frame().map_err(ProtocolError::from)? {
+                self.first.complete();
                 return Ok(payload);
             }
             let lost = |source| ExchangeError::Lost { sent: true, source };
-            if self.stream.read_buf(self.decoder.read_buffer()).await.map_err(lost)? == 0 {
+            let read = self.stream.read_buf(self.decoder.read_buffer()).await.map_err(lost)?;
+            if read == 0 {
                 return Err(lost(io::ErrorKind::UnexpectedEof.into()));
             }
+            let pending = self.decoder.pending();
+            self.first.extend(&pending[pending.len() - read..]);
         }
     }
 

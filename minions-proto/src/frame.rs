@@ -129,6 +129,12 @@ impl Decoder {
         self.buffer.is_empty()
     }
 
+    /// The bytes that have arrived and are not consumed.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Bytes of memory held at the moment.
     #[must_use]
     pub fn capacity(&self) -> usize {

@@ -7,7 +7,8 @@
 //!
 //! # Layout
 //!
-//! * [`version`]: protocol number, agent port, the agent's name.
+//! * [`version`]: protocol number, agent port, the agent's name. [`port`]: ports that an agent can have.
+//! * [`stranger`]: services that are not agents, recognised by their first bytes.
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
 //! * [`json`]: JSON from a peer, with a bound on its depth.
 //! * [`message`]: meaning. Requests, replies, the error reply.
@@ -39,7 +40,10 @@ pub mod json;
 pub mod message;
 pub mod name_server;
 pub mod names;
+pub mod port;
+pub mod stranger;
 pub mod version;
 
 pub use error::{AgentError, ErrorCode, Invalid};
 pub use message::{Call, Request};
+pub use port::AgentPort;

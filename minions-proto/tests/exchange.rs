@@ -5,6 +5,7 @@
 use minions_proto::connection::{Connection, ExchangeError, Liveness, ProtocolError};
 use minions_proto::handshake::{HandshakeError, accept, grant, initiate};
 use minions_proto::message::{Health, HealthCheck, encode_reply};
+use minions_proto::stranger::Kind;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
@@ -259,4 +260,39 @@ async fn the_end_of_the_stream_ends_the_wait_for_a_reply() {
     drop(agent);
     let lost = connection.answer::<HealthCheck>().await;
     assert!(matches!(lost, Err(ExchangeError::Lost { sent: true, .. })), "{lost:?}");
+}
+
+#[tokio::test]
+async fn the_first_bytes_of_a_stranger_are_kept_however_it_speaks() {
+    let banner = b"SSH-2.0-OpenSSH_9.2p1\r\n";
+    let (connection, _agent, result) = answered_with(banner).await;
+    assert!(matches!(result, Err(ExchangeError::Protocol(_))), "{result:?}");
+    assert_eq!(connection.stranger().map(|stranger| stranger.kind), Some(Kind::Ssh));
+
+    // Before it was asked.
+    let (host, mut server) = duplex(1024);
+    let mut connection = Connection::new(host);
+    server.write_all(banner).await.unwrap();
+    let asked = connection.call(&HealthCheck {}, soon()).await;
+    assert!(matches!(asked, Err(ExchangeError::Lost { sent: false, .. })), "{asked:?}");
+    let stranger = connection.stranger().unwrap();
+    assert_eq!(stranger.to_string(), "an SSH server: \"SSH-2.0-OpenSSH_9.2p1\"");
+
+    // In pieces, the first of which could be an agent's.
+    let (host, mut server) = duplex(1024);
+    let mut connection = Connection::new(host);
+    let script = async {
+        for piece in [&b"\0\0\x12\x04"[..], b"\0\0", b"\0\0\0\0"] {
+            server.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(server);
+    };
+    connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    let (result, ()) = tokio::join!(connection.answer::<HealthCheck>(), script);
+    assert!(matches!(result, Err(ExchangeError::Lost { .. })), "{result:?}");
+    assert_eq!(connection.stranger().map(|stranger| stranger.kind), Some(Kind::Http2));
+
+    let (connection, ..) = answered_with(&health("web-1")).await;
+    assert_eq!(connection.stranger(), None);
 }

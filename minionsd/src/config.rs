@@ -1,10 +1,15 @@
 //! The daemon's configuration: flag before environment before file before default.
 
+mod agent_ports;
 mod socket_owner;
 
+pub use crate::vm_pattern::{InvalidPattern, VmPattern};
+pub use agent_ports::{AgentPorts, PortRule};
 pub use socket_owner::SocketOwner;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use minions_proto::AgentPort;
+use minions_proto::port::InvalidPort;
 use serde::Deserialize;
 use std::io;
 use std::net::SocketAddr;
@@ -54,6 +59,10 @@ pub struct Args {
     /// Directory of the VMs' sockets, each `<vm>.vsock` [default: /run/minions]
     #[arg(long, value_name = "DIR", env = "MINIONS_SOCKET_DIR")]
     pub socket_dir: Option<PathBuf>,
+
+    /// VSOCK port on which agents listen, for VMs without an entry in `agent_ports` [default: 1024]
+    #[arg(long, value_name = "PORT", env = "MINIONS_AGENT_PORT")]
+    pub agent_port: Option<AgentPort>,
 
     /// File with the bearer token that authorizes to operate: mode 0600, or 0640 with the operators' group
     /// [default: `token` in systemd's state directory, created on the first start; otherwise none]
@@ -192,6 +201,9 @@ struct File {
     socket_dir: Option<PathBuf>,
     #[serde(default)]
     socket_owners: Vec<String>,
+    agent_port: Option<i64>,
+    #[serde(default)]
+    agent_ports: Vec<agent_ports::Entry>,
     token_file: Option<PathBuf>,
     operator_group: Option<String>,
     tcp_read: Option<TcpRead>,
@@ -253,6 +265,8 @@ pub struct Config {
     pub socket_dir: PathBuf,
     /// Users and groups, other than root and the daemon's own user, that may own or write to that directory.
     pub socket_owners: Vec<SocketOwner>,
+    /// The VSOCK ports of the VMs' agents.
+    pub agent_ports: AgentPorts,
     /// The file with the bearer token that authorizes to operate.
     pub token_file: Option<TokenFile>,
     /// The group whose members are allowed to operate.
@@ -345,6 +359,28 @@ pub enum ConfigError {
         /// What it is.
         owner: String,
     },
+    /// A number that is not a VSOCK port.
+    #[error("`{field}` is {number}: {source}")]
+    InvalidPort {
+        /// The setting.
+        field: String,
+        /// Its value.
+        number: i64,
+        /// The accepted values.
+        #[source]
+        source: InvalidPort,
+    },
+    /// A text that is not a pattern of VM names.
+    #[error("`{field}` is {pattern:?}: {source}")]
+    InvalidPattern {
+        /// The setting.
+        field: String,
+        /// Its value.
+        pattern: String,
+        /// The accepted values.
+        #[source]
+        source: InvalidPattern,
+    },
     /// A number out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
     OutOfRange {
@@ -415,6 +451,7 @@ impl Config {
                 .or(file.socket_dir)
                 .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
             socket_owners: socket_owners(&file.socket_owners)?,
+            agent_ports: AgentPorts::parse(args.agent_port, file.agent_port, file.agent_ports)?,
             token_file: match args.token_file.or(file.token_file) {
                 Some(path) => Some(TokenFile::Existing(path)),
                 None => state_dir.map(|dir| TokenFile::Created(dir.join(CREATED_TOKEN))),
@@ -552,6 +589,40 @@ mod tests {
         assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
         let unknown = said("socket_owners = ['root', 'no such user']");
         assert!(unknown.contains("socket_owners[1]") && unknown.contains("no such user"));
+    }
+
+    #[test]
+    fn the_first_matching_entry_decides_on_which_port_an_agent_listens() {
+        let file = "agent_port = 4000\n[[agent_ports]]\nvms = 'web-*'\nport = 2048\n\
+                    [[agent_ports]]\nvms = '*-1'\nport = 2049\n";
+        let ports = |flags: &[&str], file: &str| {
+            let ports = load(flags, file).unwrap().agent_ports;
+            ["web-1", "db-1", "db-2"].map(|name| ports.of(&name.parse().unwrap()).get())
+        };
+        assert_eq!(ports(&[], ""), [1024; 3]);
+        assert_eq!(ports(&[], file), [2048, 2049, 4000]);
+        assert_eq!(ports(&["--agent-port", "5000"], file), [2048, 2049, 5000]);
+    }
+
+    #[test]
+    fn a_wrong_port_or_pattern_is_named_with_its_setting() {
+        let said = |file: &str| load(&[], file).unwrap_err().to_string();
+        for port in ["-1", "0", "4294967295", "4294967296"] {
+            let expected = format!("`agent_port` is {port}: must be a VSOCK port, 1 to 4294967294");
+            assert_eq!(said(&format!("agent_port = {port}")), expected);
+        }
+        let entry = |vms: &str, port: &str| {
+            format!(
+                "[[agent_ports]]\nvms = 'a'\nport = 1\n[[agent_ports]]\nvms = '{vms}'\nport = {port}"
+            )
+        };
+        assert!(said(&entry("b", "0")).contains("`agent_ports[1].port` is 0"));
+        assert!(said(&entry("b c", "2")).contains("`agent_ports[1].vms` is \"b c\""));
+        assert!(said(&entry("", "2")).contains("agent_ports[1].vms"));
+        let incomplete = load(&[], "[[agent_ports]]\nvms = 'a'").unwrap_err();
+        assert!(format!("{:#}", anyhow::Error::from(incomplete)).contains("port"));
+        let flag = Args::try_parse_from(["minionsd", "--agent-port", "0"]).unwrap_err().to_string();
+        assert!(flag.contains("--agent-port") && flag.contains("1 to 4294967294"), "{flag}");
     }
 
     #[test]

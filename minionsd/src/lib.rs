@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! * [`config`]: flags, environment and file, merged and checked before anything starts.
-//! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
+//! * `vm`: discovery, registry, and one supervisor task per VM that owns its state. `vm_pattern`: patterns of names.
 //! * `agent`: the way to one agent: connector, pool, client, stream.
 //! * `audit`: who called what. `logging`: the log, which never blocks.
 //! * `events`: what happens to VMs. `metrics`: what is counted.
@@ -28,6 +28,7 @@ mod metrics;
 mod server;
 mod tls;
 mod vm;
+mod vm_pattern;
 
 use api::auth::{Operators, Policy, Token};
 use audit::Audit;
@@ -113,8 +114,11 @@ impl Daemon {
             budget: budget.clone(),
             meters: Arc::clone(&meters),
         };
-        let each =
-            vm::Each { pool_size: self.config.pool_size, clock_limit: self.config.clock_limit };
+        let each = vm::Each {
+            pool_size: self.config.pool_size,
+            clock_limit: self.config.clock_limit,
+            agent_ports: self.config.agent_ports.clone(),
+        };
         let socket_dir = self.config.socket_dir.clone();
         let trusted = vm::Trusted::of(&self.config);
         let registry = vm::Registry::start(socket_dir, trusted, each, means, &tasks, &stop);

@@ -5,6 +5,7 @@ use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{Pipe, winsize};
 use super::process::{Cgroups, Image, Limits, Process, Record, Setup, Started, Step, Streams};
 use super::user::{self, Account};
+use crate::listen::PORT_VARIABLE;
 use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
@@ -23,8 +24,8 @@ use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
 
 /// What a service manager tells the agent, and only the agent: a child that believed it would
-/// answer the watchdog or take the agent's sockets for its own.
-const NOT_FOR_CHILDREN: [&str; 18] = [
+/// answer the watchdog or take the agent's sockets for its own. And the agent's own setting.
+const NOT_FOR_CHILDREN: [&str; 19] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
     "CREDENTIALS_DIRECTORY",
@@ -37,6 +38,7 @@ const NOT_FOR_CHILDREN: [&str; 18] = [
     "MAINPID",
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
+    PORT_VARIABLE,
     "NOTIFY_SOCKET",
     "RUNTIME_DIRECTORY",
     "STATE_DIRECTORY",

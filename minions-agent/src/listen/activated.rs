@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "a descriptor that is inherited by number has no safe constructor")]
 
 use super::{ListenError, hybrid, vsock};
+use minions_proto::AgentPort;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, sockopt};
 use std::env;
@@ -37,8 +38,8 @@ pub(super) fn is_vsock() -> bool {
     is_offered() && sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::VSOCK)
 }
 
-/// Takes the first socket that was passed; there is one only once.
-pub(super) fn take() -> Result<Activated, ListenError> {
+/// Takes the first socket that was passed; there is one only once. `port` is the one that was asked for.
+pub(super) fn take(port: Option<AgentPort>) -> Result<Activated, ListenError> {
     let wrong = |reason: &str| ListenError::Activation(io::Error::other(reason.to_owned()));
     if !is_offered() {
         return Err(wrong("LISTEN_PID and LISTEN_FDS name none for this process"));
@@ -51,11 +52,10 @@ pub(super) fn take() -> Result<Activated, ListenError> {
     }
     let family = sockopt::socket_domain(&fd);
     match family.map_err(|errno| ListenError::Activation(errno.into()))? {
-        AddressFamily::VSOCK => {
-            Ok(Activated::Vsock(vsock::Listener::of(fd).map_err(ListenError::Activation)?))
-        }
+        AddressFamily::VSOCK => Ok(Activated::Vsock(vsock::Listener::of(fd, port)?)),
         AddressFamily::UNIX => {
-            Ok(Activated::Hybrid(hybrid::Listener::of(fd).map_err(ListenError::Activation)?))
+            let listener = hybrid::Listener::of(fd, port.unwrap_or_default());
+            Ok(Activated::Hybrid(listener.map_err(ListenError::Activation)?))
         }
         _ => Err(wrong("descriptor 3 is neither a vsock nor a Unix socket")),
     }

@@ -3,7 +3,9 @@
 use crate::agent::ConnectError;
 use crate::agent::socket::is_no_room;
 use minions_api::vm::Failure;
+use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
+use minions_proto::stranger::Stranger;
 
 /// A failed probe.
 #[derive(Debug)]
@@ -18,8 +20,17 @@ impl ProbeError {
         Self { failure: error.failure(), message: error.message() }
     }
 
-    /// There is no answer.
-    pub(super) fn of_exchange(error: ExchangeError) -> Self {
+    /// A service that is not an agent listens on the agent's port.
+    pub(super) fn of_stranger(port: AgentPort, stranger: &Stranger) -> Self {
+        let message = format!(
+            "something else answers on port {port} in the guest (it looks like {stranger}); what it says is not \
+             the protocol"
+        );
+        Self { failure: Failure::ProtocolError, message }
+    }
+
+    /// There is no answer from the agent on this port.
+    pub(super) fn of_exchange(port: AgentPort, error: ExchangeError) -> Self {
         let (failure, message) = match error {
             ExchangeError::Lost { source, .. } if is_no_room(&source) => (
                 Failure::DaemonExhausted,
@@ -34,7 +45,10 @@ impl ProbeError {
                     .to_owned(),
             ),
             ExchangeError::Protocol(error) => {
-                (Failure::ProtocolError, format!("what the agent says is not the protocol: {error}"))
+                let message = format!(
+                    "what answers on port {port} in the guest does not speak the protocol: {error}"
+                );
+                (Failure::ProtocolError, message)
             }
             ExchangeError::Agent(_) => {
                 (Failure::AgentError, "the agent answers a health check with an error".to_owned())

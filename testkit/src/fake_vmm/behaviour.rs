@@ -61,11 +61,8 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// Serves a connection whose CONNECT line asked for `port`, until it ends.
+    /// Serves a connection whose CONNECT line asked for the open `port`, until it ends.
     pub(super) async fn serve(self, mut stream: UnixStream, port: u32) {
-        if port != AGENT_PORT {
-            return;
-        }
         // A client that goes away ends the connection; there is nobody to tell.
         let _ = match self {
             Self::Agent(agent) => match grant(&mut stream, 1_073_741_824).await {
