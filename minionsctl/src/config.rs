@@ -1,7 +1,9 @@
 //! Which daemon, which token: flag before environment before the user's file before the host's.
 
+use crate::agent::AgentAddress;
 use crate::cli::Cli;
 use crate::failure::Failure;
+use minions_proto::AgentPort;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
 use std::env;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 const SYSTEM_FILE: &str = "/etc/minions/config.toml";
 const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
+const PORT_VARIABLE: &str = "MINIONS_AGENT_PORT";
 const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 
 /// A configuration file; everything in it is optional.
@@ -20,6 +23,7 @@ struct File {
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     cert_file: Option<PathBuf>,
+    agent_port: Option<i64>,
 }
 
 /// Where minionsd is, and what shows it who we are.
@@ -33,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) ca_file: Option<PathBuf>,
     /// What it gets to see of us.
     pub(crate) cert_file: Option<PathBuf>,
+    /// The agent to talk to instead of minionsd.
+    pub(crate) agent: Option<AgentAddress>,
 }
 
 impl Config {
@@ -59,8 +65,37 @@ impl Config {
             token: token_file.map(|path| token(&path)).transpose()?,
             ca_file: path(&cli.ca_file, "MINIONS_CA_FILE", |file| &file.ca_file),
             cert_file: path(&cli.cert_file, "MINIONS_CERT_FILE", |file| &file.cert_file),
+            agent: agent(cli, &files)?,
         })
     }
+}
+
+/// The agent of `--socket`.
+fn agent(cli: &Cli, files: &[File]) -> Result<Option<AgentAddress>, Failure> {
+    let Some(socket) = cli.socket.clone() else {
+        return match cli.port {
+            None => Ok(None),
+            Some(_) => Err(Failure::Usage(
+                "--port goes with --socket; minionsd has the setting `agent_port` for the ports of agents",
+            )),
+        };
+    };
+    let port =
+        match (cli.port, env::var(PORT_VARIABLE)) {
+            (Some(port), _) => port,
+            (None, Ok(text)) if !text.is_empty() => text
+                .parse()
+                .map_err(|source| Failure::Port { setting: PORT_VARIABLE, value: text, source })?,
+            (None, Ok(_) | Err(_)) => {
+                match files.iter().find_map(|file| file.agent_port) {
+                    Some(number) => AgentPort::try_from(number).map_err(|source| {
+                        Failure::Port { setting: "agent_port", value: number.to_string(), source }
+                    })?,
+                    None => AgentPort::DEFAULT,
+                }
+            }
+        };
+    Ok(Some(AgentAddress { socket, port }))
 }
 
 /// The Unix socket, where this user may connect to it; otherwise loopback TCP, over which every user reads.

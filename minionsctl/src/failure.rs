@@ -1,15 +1,23 @@
 //! What goes wrong here, and what to do next.
 
+use crate::agent::AgentAddress;
 use crate::exit::ExitStatus;
 use crate::link::LinkError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
+use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
 use minions_proto::error::{AgentError, ErrorCode as AgentCode};
 use minions_proto::exec_client::StreamError;
+use minions_proto::handshake::HandshakeError;
 use minions_proto::hybrid::DialError;
+use minions_proto::port::InvalidPort;
+use minions_proto::stranger::Stranger;
+use std::borrow::Cow;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Why there is no result.
@@ -110,13 +118,31 @@ pub(crate) enum Failure {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A port of a variable or a file that is none.
+    #[error("`{setting}` is {value:?}")]
+    Port {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// The accepted values.
+        source: InvalidPort,
+    },
     /// The agent's socket.
-    #[error("no connection to the agent at {}", .path.display())]
+    #[error("no connection to the agent at {}", .address.socket.display())]
     Dial {
-        /// Which.
-        path: PathBuf,
+        /// Its socket and port.
+        address: AgentAddress,
         /// Why.
         source: DialError,
+    },
+    /// A service that is not an agent has the agent's port.
+    #[error("something else answers on port {port} in the guest (it looks like {stranger})")]
+    NotAnAgent {
+        /// The port.
+        port: AgentPort,
+        /// The service.
+        stranger: Stranger,
     },
     /// The agent's answer.
     #[error("the agent did not do it")]
@@ -192,19 +218,23 @@ impl Failure {
     }
 
     /// What to do next, where that isn't plain from the error.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Problem(problem) => problem_hint(problem),
+    pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            Self::Problem(problem) => problem_hint(problem)?,
             Self::Unreachable { .. } => {
-                Some("is minionsd running? Name another place with --host or MINIONS_HOST")
+                "is minionsd running? Name another place with --host or MINIONS_HOST"
             }
-            Self::Dial { source, .. } => dial_hint(source),
+            Self::Dial { address, source } => return dial_hint(address, source),
+            Self::NotAnAgent { .. } => {
+                "name the port of minions-agent with --port; `minions-agent --port` sets it in the guest"
+            }
             Self::NotReattached { .. } => {
-                Some("if it still runs, `minionsctl ps VM` shows it, and `attach` comes back to it")
+                "if it still runs, `minionsctl ps VM` shows it, and `attach` comes back to it"
             }
-            Self::NotReady(_) => Some("`minionsctl get VM` says which layer is missing"),
-            _ => None,
-        }
+            Self::NotReady(_) => "`minionsctl get VM` says which layer is missing",
+            _ => return None,
+        };
+        Some(hint.into())
     }
 }
 
@@ -227,14 +257,61 @@ fn problem_hint(problem: &Problem) -> Option<&'static str> {
     }
 }
 
-fn dial_hint(error: &DialError) -> Option<&'static str> {
-    match error {
-        DialError::NoSocket(_) => Some("is the VM started, and with this vsock path?"),
-        DialError::NoListener(_) => Some("the VMM that made this socket is gone; start the VM"),
-        DialError::Connect(_) => Some("do you have the permission? Try as root"),
-        DialError::NotAccepted => Some("the VMM hangs"),
-        DialError::Handshake(_) => {
-            Some("is minions-agent installed and running in the guest? If it is booting, wait")
+fn dial_hint(address: &AgentAddress, error: &DialError) -> Option<Cow<'static, str>> {
+    let hint = match error {
+        DialError::NoSocket(_) => "is the VM started, and with this vsock path?",
+        DialError::NoListener(_) if !is_socket(&address.socket) => "this file is not a socket",
+        DialError::NoListener(_) => "the VMM that made this socket is gone; start the VM",
+        DialError::Connect(error) => connect_hint(error.kind())?,
+        DialError::NotAccepted => "the VMM hangs",
+        DialError::Handshake(HandshakeError::Refused) => {
+            let port = address.port;
+            return Some(Cow::Owned(format!(
+                "is minions-agent installed and running in the guest, on port {port}? If it is booting, wait"
+            )));
+        }
+        DialError::Handshake(HandshakeError::TimedOut(_)) => {
+            "the guest boots, is paused, or hangs; if it is booting, wait"
+        }
+        DialError::Handshake(HandshakeError::Truncated | HandshakeError::Line(_)) => {
+            "is this a VM's hybrid-vsock socket?"
+        }
+        DialError::Handshake(HandshakeError::SplitWrite | HandshakeError::Io(_)) => return None,
+    };
+    Some(hint.into())
+}
+
+/// What to do about a socket that cannot be connected.
+fn connect_hint(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            Some("only root and the user of the VMM may connect to this socket")
+        }
+        // Of more than 107 bytes, or with a NUL.
+        io::ErrorKind::InvalidInput => Some(
+            "the path of a Unix socket has at most 107 bytes: use a shorter one, relative to its directory or \
+             through a symbolic link",
+        ),
+        _ => None,
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_permission_is_about_permissions() {
+        let hint = |kind| connect_hint(kind).unwrap_or_default();
+        assert!(hint(io::ErrorKind::PermissionDenied).contains("only root"));
+        assert!(hint(io::ErrorKind::InvalidInput).contains("107 bytes"));
+        for kind in [io::ErrorKind::NotADirectory, io::ErrorKind::Other, io::ErrorKind::OutOfMemory]
+        {
+            assert_eq!(hint(kind), "", "{kind}");
         }
     }
 }

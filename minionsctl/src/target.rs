@@ -1,10 +1,10 @@
 //! Whom a command is for.
 
+use crate::agent::AgentAddress;
 use crate::client::Client;
 use crate::config::Config;
 use crate::failure::Failure;
 use minions_api::VmName;
-use std::path::{Path, PathBuf};
 
 /// Where an agent is reached.
 #[derive(Debug)]
@@ -12,18 +12,14 @@ pub(crate) enum Target {
     /// One VM's, through minionsd.
     Vm(Client, VmName),
     /// One agent, without it.
-    Agent(PathBuf),
+    Agent(AgentAddress),
 }
 
 impl Target {
     /// Exactly one of the two must be named.
-    pub(crate) fn new(
-        config: &Config,
-        socket: Option<&Path>,
-        vm: Option<VmName>,
-    ) -> Result<Self, Failure> {
-        match (socket, vm) {
-            (Some(socket), None) => Ok(Self::Agent(socket.to_owned())),
+    pub(crate) fn new(config: &Config, vm: Option<VmName>) -> Result<Self, Failure> {
+        match (&config.agent, vm) {
+            (Some(address), None) => Ok(Self::Agent(address.clone())),
             (None, Some(vm)) => Ok(Self::Vm(Client::new(config)?, vm)),
             (Some(_), Some(_)) => {
                 Err(Failure::Usage("--socket names the agent already; leave the VM out"))

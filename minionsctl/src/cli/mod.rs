@@ -10,6 +10,7 @@ pub(crate) use network::{ConfigureNetwork, ConfirmNetwork};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
+use minions_proto::AgentPort;
 use minions_proto::message::ExecId;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +52,10 @@ pub(crate) struct Cli {
     /// A VM's own socket: talk to its agent without minionsd, and print what it says
     #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+
+    /// The agent's VSOCK port in the guest, with --socket [env: MINIONS_AGENT_PORT] [default: 1024]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PORT")]
+    pub(crate) port: Option<AgentPort>,
 
     /// How to print
     #[arg(

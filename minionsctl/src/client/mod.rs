@@ -69,6 +69,11 @@ impl Client {
         Ok(Self { http, base, host })
     }
 
+    /// Whether minionsd is on this host: paths that it names are here.
+    pub(crate) fn is_on_this_host(&self) -> bool {
+        self.host.starts_with("unix://") || is_loopback(&self.host)
+    }
+
     /// `GET path`.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
@@ -154,11 +159,13 @@ impl Client {
 
 /// To the Unix socket, to this machine, or so that nobody else can read it.
 fn is_private(host: &str) -> bool {
-    let url = host.strip_prefix("http://").and_then(|_| reqwest::Url::parse(host).ok());
+    host.starts_with("unix://") || host.starts_with("https://") || is_loopback(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let url = reqwest::Url::parse(host).ok();
     let name = url.as_ref().and_then(|url| url.host_str());
-    host.starts_with("unix://")
-        || host.starts_with("https://")
-        || matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
+    matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 /// Below `/vms/{vm}`. A name needs no escaping: its grammar has nothing that a URL would mind.

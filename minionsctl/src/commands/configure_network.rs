@@ -1,7 +1,7 @@
 //! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`.
 
 use super::{Context, Target};
-use crate::agent;
+use crate::agent::{self, AgentAddress};
 use crate::cli;
 use crate::client::{Patience, vm_path};
 use crate::exit::ExitStatus;
@@ -28,7 +28,7 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let body = request(args)?;
     match target {
-        Target::Agent(socket) => direct(context, socket, &body).await?,
+        Target::Agent(address) => direct(context, address, &body).await?,
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network");
             let patience = Patience { asked: context.timeout, at_most: CHANGE };
@@ -43,7 +43,7 @@ pub(super) async fn run(
 /// Straight to the agent: the same look that minionsd would take first, since a base agent might not.
 async fn direct(
     context: &Context<'_>,
-    socket: &Path,
+    address: &AgentAddress,
     body: &NetworkRequest,
 ) -> Result<(), Failure> {
     // REST's fields are the wire's.
@@ -57,10 +57,10 @@ async fn direct(
         };
         let call = ConfigureNetwork { ip, gateway, dns: change.dns.unwrap_or_default() };
         call.plan()?;
-        return Printer::json(&agent::call(socket, &call, patience).await?.json);
+        return Printer::json(&agent::call(address, &call, patience).await?.json);
     }
     change.plan()?;
-    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
+    let health = agent::call(address, &HealthCheck {}, context.quick_direct()).await?.reply;
     // A restricted agent says itself what it refuses.
     let knows = health.agent.is_some_and(|agent| {
         agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
@@ -68,7 +68,7 @@ async fn direct(
     if !knows {
         return Err(Failure::Usage("this agent takes --ip, --gateway and --dns only"));
     }
-    Printer::json(&agent::call(socket, &change, patience).await?.json)
+    Printer::json(&agent::call(address, &change, patience).await?.json)
 }
 
 fn request(args: cli::ConfigureNetwork) -> Result<NetworkRequest, Failure> {
@@ -174,9 +174,9 @@ pub(super) async fn confirm(
     id: String,
 ) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let call = NetworkConfirm { id };
-            Printer::json(&agent::call(socket, &call, context.quick_direct()).await?.json)?;
+            Printer::json(&agent::call(address, &call, context.quick_direct()).await?.json)?;
         }
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network/confirm");

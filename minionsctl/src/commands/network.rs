@@ -1,7 +1,7 @@
 //! `minionsctl network VM`.
 
 use super::{Context, Target};
-use crate::agent;
+use crate::agent::{self, AgentAddress};
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
@@ -9,11 +9,10 @@ use crate::output::{Printer, Rows};
 use minions_api::network::{Network, Route};
 use minions_api::status::Interface;
 use minions_proto::message::{HealthCheck, NETWORK_FEATURE, ReadNetwork, ReportStatus};
-use std::path::Path;
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => direct(context, socket).await?,
+        Target::Agent(address) => direct(context, address).await?,
         Target::Vm(client, vm) => {
             let network: Network = client.get(&vm_path(vm, "/network"), context.quick()).await?;
             if context.printer.is_json() {
@@ -26,17 +25,17 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
     Ok(ExitStatus::Success)
 }
 
-async fn direct(context: &Context<'_>, socket: &Path) -> Result<(), Failure> {
-    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
+async fn direct(context: &Context<'_>, address: &AgentAddress) -> Result<(), Failure> {
+    let health = agent::call(address, &HealthCheck {}, context.quick_direct()).await?.reply;
     // A restricted agent does not announce what it cannot change, but reads it back.
     let knows = health.agent.is_some_and(|agent| {
         agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
     });
     if knows {
-        let answer = agent::call(socket, &ReadNetwork {}, context.quick_direct()).await?;
+        let answer = agent::call(address, &ReadNetwork {}, context.quick_direct()).await?;
         return Printer::json(&answer.json);
     }
-    let answer = agent::call(socket, &ReportStatus {}, context.quick_direct()).await?;
+    let answer = agent::call(address, &ReportStatus {}, context.quick_direct()).await?;
     let interfaces = answer.reply.interfaces.ok_or(Failure::Usage(
         "this agent speaks the base protocol only, which doesn't report interfaces",
     ))?;

@@ -47,6 +47,8 @@ pub enum Behaviour {
     FirstOnly(Vec<u8>, Arc<AtomicBool>),
     /// `OK`, this to the first request, and closes.
     AnswersOnce(Vec<u8>),
+    /// `OK`, and the second once the first is in what was received; then it closes.
+    AnswersTo(Vec<u8>, Vec<u8>),
     /// `OK`, and the first to every request; behind it, if that opened a stream, the second over and
     /// over.
     Streams(Vec<u8>, Vec<u8>),
@@ -129,6 +131,11 @@ impl Behaviour {
                 let asked = granted.and(request(&mut stream, &mut Decoder::new()).await);
                 asked.map(drop).and(stream.write_all(&reply).await)
             }
+            Self::AnswersTo(question, reply) => {
+                let granted = grant(&mut stream, port).await;
+                let asked = granted.and(until_received(&mut stream, &question).await);
+                asked.and(stream.write_all(&reply).await)
+            }
             Self::HangsUp => {
                 let granted = grant(&mut stream, port).await;
                 granted.and(request(&mut stream, &mut Decoder::new()).await.map(drop))
@@ -146,6 +153,17 @@ impl Behaviour {
 pub(super) async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}
+
+/// Reads until these bytes have come.
+async fn until_received(stream: &mut UnixStream, question: &[u8]) -> std::io::Result<()> {
+    let mut received = Vec::new();
+    while !received.windows(question.len()).any(|part| part == question) {
+        if stream.read_buf(&mut received).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! From what minionsd and the guest say to findings. Asks nobody itself.
 
 use super::finding::{Finding, Layer};
+use super::identify::Service;
 use crate::failure::Failure;
 use minions_api::health::Health;
 use minions_api::network::Network;
@@ -29,13 +30,15 @@ const FEATURES: [(&str, &str); 5] = [
 pub(super) struct Answers {
     pub(super) health: Result<Health, Failure>,
     pub(super) network: Result<Network, Failure>,
+    /// The service on the agent's port, if it is none and was identified.
+    pub(super) service: Option<Service>,
 }
 
 /// Every layer behind minionsd.
 pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
     let health = match &answers.health {
         Ok(health) => health,
-        Err(error) => return blocked(known, error),
+        Err(error) => return blocked(known, error, answers.service.as_ref()),
     };
     let mut findings = vec![
         Finding::fine(Layer::Socket, &known.socket),
@@ -53,13 +56,16 @@ pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
 }
 
 /// The guest doesn't answer: where the way ends.
-fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
-    let fault = match error {
-        Failure::Problem(problem) => problem.failure,
-        _ => None,
+fn blocked(known: &Vm, error: &Failure, service: Option<&Service>) -> Vec<Finding> {
+    let broken = match fault(known, error) {
+        Some(fault) if is_silent(known, fault) => silent(known, error, service),
+        Some(fault) => {
+            let (layer, advice) = place(known, fault);
+            Finding::broken(layer, error.to_string(), advice)
+        }
+        None => Finding::broken(Layer::Agent, error.to_string(), AGENT_HANGS),
     };
-    let fault = fault.or(known.reason.as_ref().map(|reason| reason.failure));
-    let (layer, advice) = fault.map_or((Layer::Agent, AGENT_HANGS), place);
+    let layer = broken.layer;
     let mut findings = Vec::new();
     for reached in [Layer::Socket, Layer::Vmm, Layer::Connect, Layer::Agent] {
         if reached < layer {
@@ -70,7 +76,7 @@ fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
             });
         }
     }
-    findings.push(Finding::broken(layer, error.to_string(), advice));
+    findings.push(broken);
     let behind = [
         Layer::Vmm,
         Layer::Connect,
@@ -85,12 +91,65 @@ fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
     findings
 }
 
+/// The layer that failed: of the call that was made just now, otherwise of the last probe.
+fn fault(known: &Vm, error: &Failure) -> Option<Fault> {
+    let of_call = match error {
+        Failure::Problem(problem) => problem.failure,
+        _ => None,
+    };
+    of_call.or(known.reason.as_ref().map(|reason| reason.failure))
+}
+
+/// Whether something has the agent's port, has never answered as an agent does, and said nothing by which it
+/// could be recognised.
+pub(super) fn is_unidentified(known: &Vm, error: &Failure) -> bool {
+    fault(known, error).is_some_and(|fault| is_silent(known, fault))
+}
+
+fn is_silent(known: &Vm, fault: Fault) -> bool {
+    matches!(fault, Fault::AgentSilent | Fault::AgentClosed) && known.last_seen.is_none()
+}
+
+fn silent(known: &Vm, error: &Failure, service: Option<&Service>) -> Finding {
+    let port = known.agent_port;
+    match service {
+        Some(Service::Stranger(stranger)) => {
+            let finding = format!(
+                "something else answers on port {port} in the guest (it looks like {stranger})"
+            );
+            Finding::broken(Layer::Agent, finding, set_agent_port(known))
+        }
+        Some(Service::Silent) => {
+            let finding = format!(
+                "the agent hangs, or something else answers on port {port} in the guest (it looks like a service \
+                 that accepts connections and says nothing)"
+            );
+            Finding::broken(Layer::Agent, finding, hangs_or_port(known))
+        }
+        None => Finding::broken(Layer::Agent, error.to_string(), hangs_or_port(known)),
+    }
+}
+
+/// What to do about a service that is not an agent.
+fn set_agent_port(known: &Vm) -> String {
+    format!(
+        "set agent_port in minionsd.toml to the port of minions-agent (for this VM alone: [[agent_ports]] with vms = \
+         \"{}\"), and the same in the guest: minions-agent --port, or ListenStream= of minions-agent.socket; or end \
+         the other service (`ss --vsock -lp` in the guest shows it)",
+        known.name
+    )
+}
+
+fn hangs_or_port(known: &Vm) -> String {
+    format!("{AGENT_HANGS}. If another service has the port: {}", set_agent_port(known))
+}
+
 const AGENT_HANGS: &str = "the agent hangs, or the guest does: look at the guest's console; its service \
                            manager restarts an agent that hangs";
 
 /// The layer that a fault is one of, and what to do.
-fn place(fault: Fault) -> (Layer, &'static str) {
-    match fault {
+fn place(known: &Vm, fault: Fault) -> (Layer, String) {
+    let (layer, advice) = match fault {
         Fault::DaemonExhausted => (
             Layer::Daemon,
             "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)",
@@ -113,14 +172,13 @@ fn place(fault: Fault) -> (Layer, &'static str) {
         Fault::NoAgent => (
             Layer::Agent,
             "wait if the guest boots; otherwise install minions-agent (deploy/install-agent), or look \
-             whether the guest has /dev/vsock",
+             whether the guest has /dev/vsock, and whether the agent has another port (agent_port)",
         ),
         Fault::AgentSilent | Fault::AgentClosed => (Layer::Agent, AGENT_HANGS),
-        Fault::ProtocolError => {
-            (Layer::Agent, "something else listens on VSOCK port 1024 in the guest")
-        }
+        Fault::ProtocolError => return (Layer::Agent, set_agent_port(known)),
         Fault::AgentError => (Layer::Agent, "restart the agent; look at its log in the guest"),
-    }
+    };
+    (layer, advice.to_owned())
 }
 
 fn vmm(known: &Vm) -> Finding {
@@ -284,11 +342,13 @@ mod tests {
             ("no_listener", Layer::Vmm),
             ("no_handshake", Layer::Connect),
             ("no_agent", Layer::Agent),
+            ("agent_silent", Layer::Agent),
+            ("protocol_error", Layer::Agent),
         ] {
             let reason =
                 json!({ "failure": fault, "message": "x", "at": "2026-01-01T00:00:00.000Z" });
             let vm = vm(json!({ "state": "unreachable", "reason": reason }));
-            let answers = Answers { health: Err(silent()), network: Err(silent()) };
+            let answers = Answers { health: Err(silent()), network: Err(silent()), service: None };
             let findings = examine(&vm, &answers);
             let broken: Vec<_> =
                 findings.iter().filter(|one| one.verdict == Verdict::Broken).collect();

@@ -113,7 +113,7 @@ impl Finding {
 
     /// It doesn't.
     pub(super) fn no_daemon(error: &Failure) -> Self {
-        let advice = error.hint().unwrap_or("systemctl status minionsd");
+        let advice = error.hint().unwrap_or("systemctl status minionsd".into());
         Self::broken(Layer::Daemon, error.to_string(), advice)
     }
 

@@ -1,7 +1,7 @@
 //! The whole result at once, as JSON.
 
 use super::Context;
-use crate::agent;
+use crate::agent::{self, AgentAddress};
 use crate::client::{Client, Patience, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
@@ -13,7 +13,6 @@ use minions_api::exec::{ExecRequest, ExecResult};
 use minions_proto::message::Exec;
 use reqwest::Method;
 use std::io::{self, Read};
-use std::path::Path;
 use std::time::Duration;
 
 /// minionsd's and the agent's own limit for a program whose caller names none.
@@ -28,13 +27,13 @@ const MAX_INPUT: u64 = 5 * 1024 * 1024;
 /// The base call. What the agent says is printed as it is.
 pub(super) async fn from_agent(
     context: &Context<'_>,
-    socket: &Path,
+    address: &AgentAddress,
     request: ExecRequest,
 ) -> Result<ExitStatus, Failure> {
     let ExecRequest { command, args, timeout_ms, .. } = request;
     let call = Exec { command, args, timeout_ms };
     call.validate()?;
-    let answer = agent::call(socket, &call, at_most(context)).await?;
+    let answer = agent::call(address, &call, at_most(context)).await?;
     Printer::json(&answer.json)?;
     Ok(ExitStatus::remote(answer.reply.exit_code))
 }
