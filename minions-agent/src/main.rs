@@ -211,8 +211,9 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
         let supervision = Supervision::from_environment();
-        let agent = Agent::new(config).map_err(run_failure)?;
+        // The listener first: where another agent has the port, this one must not resume that one's work.
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
+        let agent = Agent::new(config).map_err(run_failure)?;
         supervision.ready();
         tokio::select! {
             () = listener.serve(&agent, shutdown) => {}

@@ -235,6 +235,31 @@ async fn nobody_inside_the_guest_is_served_or_takes_the_agents_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_agent_names_the_port_that_is_taken_and_is_reached_on_another() {
+    let (vm, daemon) = ready().await;
+    let second = shell(&daemon, "minions-agent --log-level error").await;
+    assert_eq!(second.json["exit_code"], 1, "{second:?}");
+    let said = second.json["stderr"].as_str().unwrap();
+    assert!(said.contains("VSOCK port 1024 is in use by another process"), "{said}");
+    let other = "exec minions-agent --log-level error --port 2048";
+    let body = json!({ "command": "sh", "args": ["-c", other], "detach": true });
+    assert_eq!(daemon.post(&format!("/vms/{VM}/exec"), body).await.status, 202);
+    let socket = vm.socket_path().to_str().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    let health = loop {
+        let asked = minionsctl(&["--socket", socket, "--port", "2048", "health"]);
+        if asked.status.success() {
+            break serde_json::from_slice::<Value>(&asked.stdout).unwrap();
+        }
+        assert!(Instant::now() < deadline, "{asked:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let first = daemon.get(&format!("/vms/{VM}/health")).await.json;
+    assert_eq!(health["agent"]["boot_id"], first["agent"]["boot_id"]);
+    assert_ne!(health["agent"]["instance_id"], first["agent"]["instance_id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_off_is_told_and_set() {
     const HOUR_MS: i64 = 3_600_000;
     let (vm, daemon) = ready().await;
