@@ -128,6 +128,14 @@ pub(crate) enum Failure {
         /// The accepted values.
         source: InvalidPort,
     },
+    /// A file that holds no request.
+    #[error("{} is not a request of this command", .path.display())]
+    Request {
+        /// The file; `-` for standard input.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// The agent's socket.
     #[error("no connection to the agent at {}", .address.socket.display())]
     Dial {

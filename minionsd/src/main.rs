@@ -3,11 +3,15 @@
 use anyhow::Context;
 use clap::Parser;
 use minionsd::config::{Args, Command, Config};
+use nix::sys::signal::SigSet;
 use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> anyhow::Result<()> {
+    // A parent may leave signals blocked, and minionsd would never hear that it is to stop. No thread has been
+    // started yet; those that follow inherit this.
+    SigSet::all().thread_unblock().context("signals cannot be unblocked")?;
     let args = Args::parse();
     if let Some(Command::Openapi) = args.command {
         return std::io::stdout()

@@ -1,10 +1,13 @@
 //! How the daemon begins and ends.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use testkit::daemon::{TestDaemon, config};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 #[tokio::test]
 async fn a_call_under_way_is_finished_and_a_new_client_finds_nobody() {
@@ -83,4 +86,36 @@ async fn a_request_that_waited_for_the_start_is_never_told_that_a_vm_does_not_ex
     }
     drop((stop, http));
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_started_with_blocked_signals_hears_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let socket = dir.path().join("d.sock");
+        let mut child = Command::new("env")
+            .args(["--block-signal", env!("CARGO_BIN_EXE_minionsd"), "--listen", "none"])
+            .arg("--unix-socket")
+            .arg(&socket)
+            .arg("--socket-dir")
+            .arg(dir.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + testkit::daemon::DEADLINE;
+        while !socket.exists() {
+            assert!(Instant::now() < deadline, "it never listens");
+            sleep(Duration::from_millis(10)).await;
+        }
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        kill(pid, signal).unwrap();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "deaf to {signal}");
+            sleep(Duration::from_millis(10)).await;
+        };
+        assert!(status.success(), "{signal}: {status}");
+    }
 }

@@ -1,11 +1,11 @@
 //! From a request to a running process.
 
 use super::ExecError;
+use super::agent_variables::is_for_agent;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{Pipe, winsize};
 use super::process::{Cgroups, Image, Limits, Process, Record, Setup, Started, Step, Streams};
 use super::user::{self, Account};
-use crate::listen::PORT_VARIABLE;
 use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
@@ -22,30 +22,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
-
-/// What a service manager tells the agent, and only the agent: a child that believed it would
-/// answer the watchdog or take the agent's sockets for its own. And the agent's own setting.
-const NOT_FOR_CHILDREN: [&str; 19] = [
-    "CACHE_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-    "CREDENTIALS_DIRECTORY",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LOGS_DIRECTORY",
-    "MAINPID",
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    PORT_VARIABLE,
-    "NOTIFY_SOCKET",
-    "RUNTIME_DIRECTORY",
-    "STATE_DIRECTORY",
-    "SYSTEMD_EXEC_PID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
 
 /// What most terminals understand.
 const DEFAULT_TERM: &str = "xterm-256color";
@@ -168,9 +144,8 @@ fn environment(
     account: Option<&Account>,
     path: OsString,
 ) -> BTreeMap<OsString, OsString> {
-    let mut variables: BTreeMap<OsString, OsString> = env::vars_os()
-        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|ours| name == ours))
-        .collect();
+    let mut variables: BTreeMap<OsString, OsString> =
+        env::vars_os().filter(|(name, _)| !is_for_agent(name)).collect();
     let of_account = |account: &Account| {
         let Account { name, home, shell, .. } = account;
         [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)]

@@ -18,6 +18,7 @@
 //! closed pipe. It stays listed, and so do programs that outlive their agent ([`lost`]): nothing that
 //! an exec started runs unseen.
 
+mod agent_variables;
 mod collect;
 mod fit;
 mod input;

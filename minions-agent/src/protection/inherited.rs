@@ -1,13 +1,18 @@
 //! What a parent leaves its child without meaning to, undone at the agent's start.
 #![expect(unsafe_code, reason = "signals and descriptors that are inherited by number")]
 
+use rustix::fs::Mode;
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::umask;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
 /// The first descriptor that is none of the three standard ones.
 const FIRST: RawFd = 3;
+
+/// The umask that login shells and service managers give.
+const UMASK: u32 = 0o022;
 
 /// linux/close_range.h: close at the next exec instead of now.
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -18,6 +23,8 @@ const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 ///   be lost. A parent that ignores it to be rid of zombies passes that on.
 /// * No signal is blocked any more: the agent would not hear that it is to end.
 /// * Descriptors are closed in the agent's programs.
+/// * The umask is the usual one, for the agent's programs and for files that it makes: a stricter one would hide
+///   them from their users, a laxer one would let all users write to them.
 pub fn forget() {
     // SAFETY: takes no pointer to anything of ours, and SIGCHLD can be set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
@@ -27,6 +34,7 @@ pub fn forget() {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
+    umask(Mode::from_raw_mode(UMASK));
     close_descriptors_on_exec();
 }
 

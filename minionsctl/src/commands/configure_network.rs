@@ -6,6 +6,7 @@ use crate::cli;
 use crate::client::{Patience, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
+use crate::local::read_all;
 use crate::output::{Printer, Rows};
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
@@ -14,9 +15,13 @@ use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, HealthCheck, NETWORK_FEATURE, NetworkConfirm,
 };
 use reqwest::Method;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
+
+/// The most bytes of a request, as minionsd takes it.
+const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// What an agent takes at most to make a change, verify it, and put it back.
 const CHANGE: Duration = Duration::from_secs(60);
@@ -110,14 +115,23 @@ fn check(name: &str) -> Result<Check, Failure> {
 
 /// A body as the daemon takes it.
 fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
+    let bytes = if file == Path::new("-") {
+        read_all(MAX_BODY).map_err(Failure::Input)?
     } else {
-        std::fs::read_to_string(file)
+        read_file(file).map_err(|source| Failure::File { path: file.to_owned(), source })?
     };
-    let unreadable = |source: io::Error| Failure::File { path: file.to_owned(), source };
-    serde_json::from_str(&text.map_err(unreadable)?).map_err(|error| unreadable(error.into()))
+    if bytes.len() > MAX_BODY {
+        return Err(Failure::Usage("-f, --file: a request has at most 2 MiB"));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|source| Failure::Request { path: file.to_owned(), source })
+}
+
+fn read_file(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let at_most = u64::try_from(MAX_BODY).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(file)?.take(at_most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What was done, what is different, and what else there is to say: each with columns of its own.

@@ -59,6 +59,20 @@ impl Input {
     }
 }
 
+/// Reads all of our input, and stops beyond `at_most` bytes. Blocks.
+///
+/// The standard library's standard input takes a descriptor that cannot be read for an empty one.
+pub(crate) fn read_all(at_most: usize) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; CHUNK_LEN]);
+    while bytes.len() <= at_most {
+        match read_some(&mut buffer)? {
+            0 => break,
+            len => bytes.extend_from_slice(&buffer[..len]),
+        }
+    }
+    Ok(bytes)
+}
+
 fn read_some(buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match read(stdin(), &mut *buffer) {

@@ -5,6 +5,7 @@ use crate::agent::{self, AgentAddress};
 use crate::client::{Client, Patience, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
+use crate::local::read_all;
 use crate::output::Printer;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +13,6 @@ use minions_api::VmName;
 use minions_api::exec::{ExecRequest, ExecResult};
 use minions_proto::message::Exec;
 use reqwest::Method;
-use std::io::{self, Read};
 use std::time::Duration;
 
 /// minionsd's and the agent's own limit for a program whose caller names none.
@@ -22,7 +22,7 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 const AFTER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Input in a request whose body may have 8 MiB, of which base64 takes a quarter.
-const MAX_INPUT: u64 = 5 * 1024 * 1024;
+const MAX_INPUT: usize = 5 * 1024 * 1024;
 
 /// The base call. What the agent says is printed as it is.
 pub(super) async fn from_agent(
@@ -62,10 +62,8 @@ fn at_most(context: &Context<'_>) -> Duration {
 
 /// All of our input. Nothing else is under way yet, so it may block.
 fn input() -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    let mut stdin = io::stdin().lock().take(MAX_INPUT + 1);
-    let len = stdin.read_to_end(&mut bytes).map_err(Failure::Input)?;
-    if u64::try_from(len).is_ok_and(|len| len > MAX_INPUT) {
+    let bytes = read_all(MAX_INPUT).map_err(Failure::Input)?;
+    if bytes.len() > MAX_INPUT {
         return Err(Failure::Usage(
             "more than 5 MiB of input can only be streamed: without -o json",
         ));
