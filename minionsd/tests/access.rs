@@ -75,7 +75,10 @@ enum Promise {
 }
 
 /// A process in the operators' group that the user database does not have in it: `Group=`, `sg`.
-const IN_GROUP: User = User { uid: OTHER.uid, gid: MEMBER.gid };
+const IN_GROUP: User = User { gid: MEMBER.gid, ..OTHER };
+
+/// The same by a further group: `SupplementaryGroups=`, `--group-add`.
+const ALSO_IN_GROUP: User = User { supplementary: Some(MEMBER.gid), ..OTHER };
 
 fn cases(listener: Listener) -> Vec<Case> {
     let case = |who, user, token| Case { who, user, listener, token };
@@ -83,6 +86,7 @@ fn cases(listener: Listener) -> Vec<Case> {
         case("root", ROOT, None),
         case("a member", MEMBER, None),
         case("a process in the group", IN_GROUP, None),
+        case("a process also in the group", ALSO_IN_GROUP, None),
         case("another user", OTHER, None),
         case("the token", IN_GROUP, Some(TOKEN)),
         case("a wrong token", IN_GROUP, Some(WRONG_TOKEN)),

@@ -84,8 +84,7 @@ impl Caller {
         if !policy.uid_authorizes(&self.peer) {
             return false;
         }
-        let (identity, group) = (self.peer.identity().await, self.peer.group());
-        policy.operators.include(&identity, group).await
+        policy.operators.include(&self.peer.identity().await, self.peer.groups()).await
     }
 
     /// Whether the connection alone allows reading, for any user of this machine.

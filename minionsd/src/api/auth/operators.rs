@@ -21,26 +21,26 @@ impl Operators {
         &self.group
     }
 
-    /// Whether `identity` is an operator's. `primary` is the primary group of the connection's process, as
-    /// the kernel recorded it: systemd's `Group=`, `sg` and `setpriv` give a group that the user database
-    /// does not have.
+    /// Whether `identity` is an operator's. `groups` are the groups of the connection's process, as the kernel
+    /// recorded them: systemd's `Group=` and `SupplementaryGroups=`, `sg`, `setpriv` and container managers give
+    /// groups that the user database does not have.
     ///
     /// Asks the system's user database, which may be on another machine: off the async threads.
-    pub(super) async fn include(&self, identity: &Identity, primary: Option<u32>) -> bool {
+    pub(super) async fn include(&self, identity: &Identity, groups: &[u32]) -> bool {
         let Identity::User { uid } = *identity else { return false };
         if uid == 0 || uid == self.own {
             return true;
         }
-        let group = self.group.clone();
-        let asked = tokio::task::spawn_blocking(move || is_member(uid, primary, &group));
+        let (group, groups) = (self.group.clone(), groups.to_vec());
+        let asked = tokio::task::spawn_blocking(move || is_member(uid, &groups, &group));
         // A failed lookup grants nothing.
         asked.await.is_ok_and(|member| member.unwrap_or_default())
     }
 }
 
-fn is_member(uid: u32, primary: Option<u32>, group: &str) -> nix::Result<bool> {
+fn is_member(uid: u32, groups: &[u32], group: &str) -> nix::Result<bool> {
     let Some(group) = Group::from_name(group)? else { return Ok(false) };
-    if primary == Some(group.gid.as_raw()) {
+    if groups.contains(&group.gid.as_raw()) {
         return Ok(true);
     }
     let Some(user) = User::from_uid(Uid::from_raw(uid))? else { return Ok(false) };
