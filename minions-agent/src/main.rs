@@ -6,7 +6,7 @@ use minions_agent::log::Log;
 use minions_agent::privileges::{self, PrivilegeError};
 use minions_agent::protection::{self, Protection, inherited};
 use minions_agent::supervision::Supervision;
-use minions_agent::{Agent, Capabilities, Config, init};
+use minions_agent::{Agent, Capabilities, Capability, Config, init};
 use minions_proto::AgentPort;
 use minions_proto::port::InvalidPort;
 use std::env::{self, VarError};
@@ -198,6 +198,9 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
         .init();
     for failure in &protection.failures {
         tracing::warn!("not protected from the agent's programs: {failure}");
+    }
+    if !config.capabilities.contain(Capability::Health) {
+        tracing::warn!("--allow has no `health`: minionsd takes such an agent for unreachable");
     }
     config.programs = protection.programs;
     config.groups = listen.program_groups();

@@ -1,5 +1,6 @@
 //! Why a probe failed.
 
+use super::status::clipped;
 use crate::agent::ConnectError;
 use crate::agent::socket::is_no_room;
 use minions_api::vm::Failure;
@@ -50,8 +51,10 @@ impl ProbeError {
                 );
                 (Failure::ProtocolError, message)
             }
-            ExchangeError::Agent(_) => {
-                (Failure::AgentError, "the agent answers a health check with an error".to_owned())
+            ExchangeError::Agent(error) => {
+                let said = clipped(error.message);
+                let message = format!("the agent answers a health check with an error: {said}");
+                (Failure::AgentError, message)
             }
             // A health check is 23 bytes long.
             ExchangeError::Encode(error) => (Failure::ProtocolError, error.to_string()),

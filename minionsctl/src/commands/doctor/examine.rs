@@ -3,7 +3,7 @@
 use super::finding::{Finding, Layer};
 use super::identify::Service;
 use crate::failure::Failure;
-use minions_api::health::Health;
+use minions_api::health::{AgentInfo, Health};
 use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
@@ -24,6 +24,9 @@ const FEATURES: [(&str, &str); 5] = [
     ("clock", CLOCK_FEATURE),
     ("power", POWER_FEATURE),
 ];
+
+/// The operation with which a network is read.
+const STATUS: &str = "status";
 
 /// What the guest said just now.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
         version(health),
         clock(known, health),
     ];
-    findings.extend(network(known, &answers.network));
+    findings.extend(network(known, health, &answers.network));
     findings
 }
 
@@ -176,7 +179,9 @@ fn place(known: &Vm, fault: Fault) -> (Layer, String) {
         ),
         Fault::AgentSilent | Fault::AgentClosed => (Layer::Agent, AGENT_HANGS),
         Fault::ProtocolError => return (Layer::Agent, set_agent_port(known)),
-        Fault::AgentError => (Layer::Agent, "restart the agent; look at its log in the guest"),
+        Fault::AgentError => {
+            (Layer::Agent, "do what it says, or restart the agent; look at its log in the guest")
+        }
     };
     (layer, advice.to_owned())
 }
@@ -201,17 +206,15 @@ fn version(health: &Health) -> Finding {
     };
     let what = format!("{} {}, protocol {}", agent.name, agent.version, agent.protocol);
     let knows = |feature: &str| agent.features.iter().any(|known| known == feature);
-    let allows = |operation: &str| {
-        agent.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))
-    };
-    let refused: Vec<_> = OPERATIONS.into_iter().filter(|operation| !allows(operation)).collect();
+    let refused: Vec<_> =
+        OPERATIONS.into_iter().filter(|operation| !allows(agent, operation)).collect();
     let what = match refused.as_slice() {
         [] => what,
-        refused => format!("{what}, started without {} (--allow)", refused.join(", ")),
+        refused => format!("{what}, restricted: started without {} (--allow)", refused.join(", ")),
     };
     let missing: Vec<_> = FEATURES
         .into_iter()
-        .filter(|(operation, feature)| allows(operation) && !knows(feature))
+        .filter(|(operation, feature)| allows(agent, operation) && !knows(feature))
         .map(|(_, feature)| feature)
         .collect();
     if !missing.is_empty() {
@@ -225,6 +228,11 @@ fn version(health: &Health) -> Finding {
     Finding::fine(Layer::Version, what)
 }
 
+/// Whether the agent was started with this operation.
+fn allows(agent: &AgentInfo, operation: &str) -> bool {
+    agent.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))
+}
+
 fn clock(known: &Vm, health: &Health) -> Finding {
     let Some(offset) = health.clock_offset_ms else {
         return Finding::unknown(Layer::Clock, "the agent doesn't tell the time");
@@ -236,11 +244,18 @@ fn clock(known: &Vm, health: &Health) -> Finding {
     Finding::doubtful(Layer::Clock, finding, format!("minionsctl set-clock {}", known.name))
 }
 
-fn network(known: &Vm, answer: &Result<Network, Failure>) -> Vec<Finding> {
+fn network(known: &Vm, health: &Health, answer: &Result<Network, Failure>) -> Vec<Finding> {
     let network = match answer {
         Ok(network) => network,
         Err(error) => {
-            let unknown = |layer| Finding::unknown(layer, error.to_string());
+            let finding = match &health.agent {
+                // The reading of a network is a status.
+                Some(agent) if !allows(agent, STATUS) => {
+                    format!("not readable: this agent is restricted (started without `{STATUS}`)")
+                }
+                Some(_) | None => error.to_string(),
+            };
+            let unknown = |layer| Finding::unknown(layer, finding.clone());
             return vec![unknown(Layer::Network), unknown(Layer::Dns)];
         }
     };
@@ -379,7 +394,8 @@ mod tests {
         };
         let restricted = of(json!([]), json!(["health", "status"]));
         assert_eq!(restricted.verdict, Verdict::Fine);
-        let refused = "started without network, exec, write_file, clock, power (--allow)";
+        let refused =
+            "restricted: started without network, exec, write_file, clock, power (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
         // An operation that it serves without the feature is an old agent's.
         let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));
@@ -387,6 +403,27 @@ mod tests {
         assert!(old.finding.ends_with("without network2"), "{old:?}");
         let all = of(json!(["exec2", "exec_limits", "network2", "clock", "power"]), Value::Null);
         assert_eq!((all.verdict, all.finding.contains("without")), (Verdict::Fine, false));
+    }
+
+    #[test]
+    fn a_network_that_an_agent_may_not_show_is_no_error() {
+        let vm = vm(json!({}));
+        let of = |allowed: Value| {
+            let agent = json!({ "name": "a", "version": "1", "protocol": PROTOCOL, "boot_id": "b",
+                                "instance_id": "i", "features": [], "allowed": allowed });
+            let health = health(json!({ "agent": agent }));
+            network(&vm, &health, &Err(Failure::Usage("it broke")))
+        };
+        for finding in of(json!(["health", "exec"])) {
+            assert_eq!(finding.verdict, Verdict::Unknown);
+            assert!(
+                finding.finding.contains("restricted (started without `status`)"),
+                "{finding:?}"
+            );
+        }
+        for finding in of(json!(["health", "status"])) {
+            assert_eq!(finding.finding, "it broke");
+        }
     }
 
     #[test]
