@@ -70,6 +70,24 @@ impl RunningAgent {
         until("the next agent listens", async || UnixStream::connect(&socket).await.ok()).await;
     }
 
+    /// Likewise, and gives the killed one as the zombie that it stays until somebody waits for it.
+    pub(crate) async fn crash_unnoticed(&mut self) -> Child {
+        self.child.kill().unwrap();
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let is_zombie = async || {
+            let stat = std::fs::read_to_string(&stat).unwrap();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')).then_some(())
+        };
+        until("the agent is a zombie", is_zombie).await;
+        let socket = self.socket();
+        // Its other threads may end a moment later.
+        until("its socket is closed", async || UnixStream::connect(&socket).await.err()).await;
+        let next = agent_command(&listen_value(&socket)).spawn().unwrap();
+        let ended = std::mem::replace(&mut self.child, next);
+        until("the next agent listens", async || UnixStream::connect(&socket).await.ok()).await;
+        ended
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("agent.sock")
     }

@@ -141,7 +141,7 @@ impl Cgroups {
             let record = Record::read(&entry.path());
             // One that is being made has none yet.
             let is_used = record.as_ref().map_or_else(
-                || Path::new("/proc").join(process).exists(),
+                || process.parse().is_ok_and(|pid| record::started(pid).is_some()),
                 |record| record.agent.is_alive(),
             );
             if is_used {

@@ -52,9 +52,13 @@ impl Owner {
     }
 }
 
-fn started(pid: u32) -> Option<u64> {
+/// The start of a process, in clock ticks since the boot; `None` if it has ended, also if its parent has not waited
+/// for it: a small init may never do so.
+pub(super) fn started(pid: u32) -> Option<u64> {
     let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    Some(process.stat().ok()?.starttime)
+    let stat = process.stat().ok()?;
+    let ended = matches!(stat.state, 'Z' | 'X' | 'x');
+    (!ended).then_some(stat.starttime)
 }
 
 impl Record {
