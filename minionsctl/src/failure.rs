@@ -14,11 +14,16 @@ use minions_proto::hybrid::DialError;
 use minions_proto::port::InvalidPort;
 use minions_proto::stranger::Stranger;
 use std::borrow::Cow;
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// For a path that the kernel does not take (`minions_proto::hybrid::MAX_PATH_LEN`).
+const PATH_TOO_LONG: &str = "the path of a Unix socket has at most 107 bytes: use a shorter one, relative to its \
+                             directory or through a symbolic link";
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -229,9 +234,7 @@ impl Failure {
     pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
             Self::Problem(problem) => problem_hint(problem)?,
-            Self::Unreachable { .. } => {
-                "is minionsd running? Name another place with --host or MINIONS_HOST"
-            }
+            Self::Unreachable { source, .. } => unreachable_hint(source),
             Self::Dial { address, source } => return dial_hint(address, source),
             Self::NotAnAgent { .. } => {
                 "name the port of minions-agent with --port; `minions-agent --port` sets it in the guest"
@@ -265,6 +268,22 @@ fn problem_hint(problem: &Problem) -> Option<&'static str> {
     }
 }
 
+fn unreachable_hint(error: &reqwest::Error) -> &'static str {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidInput) => return PATH_TOO_LONG,
+            Some(io::ErrorKind::PermissionDenied) => {
+                return "be root or a member of the group minions to use this socket; over TCP \
+                        (--host http://127.0.0.1:7070) every user reads";
+            }
+            _ => cause = error.source(),
+        }
+    }
+    "is minionsd running? Name another place with --host or MINIONS_HOST"
+}
+
 fn dial_hint(address: &AgentAddress, error: &DialError) -> Option<Cow<'static, str>> {
     let hint = match error {
         DialError::NoSocket(_) => "is the VM started, and with this vsock path?",
@@ -296,10 +315,7 @@ fn connect_hint(kind: io::ErrorKind) -> Option<&'static str> {
             Some("only root and the user of the VMM may connect to this socket")
         }
         // Of more than 107 bytes, or with a NUL.
-        io::ErrorKind::InvalidInput => Some(
-            "the path of a Unix socket has at most 107 bytes: use a shorter one, relative to its directory or \
-             through a symbolic link",
-        ),
+        io::ErrorKind::InvalidInput => Some(PATH_TOO_LONG),
         _ => None,
     }
 }

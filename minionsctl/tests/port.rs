@@ -205,4 +205,24 @@ async fn a_hint_follows_from_the_reason_of_a_failed_connection() {
     let stale = dir.path().join("stale.vsock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     assert!(hint(&stale).await.contains("start the VM"));
+    // The same to minionsd.
+    let to_daemon = async |path: &Path| {
+        run(&["--host", &format!("unix://{}", path.display()), "ls"], &[]).await.2
+    };
+    let long = to_daemon(&dir.path().join("x".repeat(108))).await;
+    assert!(long.contains("hint: the path of a Unix socket has at most 107 bytes"), "{long}");
+    assert!(to_daemon(&stale).await.contains("hint: is minionsd running?"));
+    let closed = dir.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(closed.join("d.sock")).unwrap();
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut other = Command::new("setpriv");
+    other.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    other.arg(env!("CARGO_BIN_EXE_minionsctl")).arg("--host");
+    other.arg(format!("unix://{}", closed.join("d.sock").display())).arg("ls");
+    other.env("XDG_CONFIG_HOME", "/nonexistent");
+    let denied = tokio::task::spawn_blocking(move || other.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(denied.stderr).unwrap();
+    assert!(said.contains("hint: be root or a member of the group minions"), "{said}");
+    drop(listener);
 }

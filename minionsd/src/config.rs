@@ -9,6 +9,7 @@ pub use socket_owner::SocketOwner;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use minions_proto::AgentPort;
+use minions_proto::hybrid::MAX_PATH_LEN;
 use minions_proto::port::InvalidPort;
 use serde::Deserialize;
 use std::io;
@@ -329,6 +330,15 @@ pub enum ConfigError {
     /// Nothing to serve on.
     #[error("`listen` and `unix_socket` are both `none`: nobody could ask anything")]
     NoListener,
+    /// A path that no Unix socket can have.
+    #[error(
+        "`unix_socket` has {len} bytes: the path of a Unix socket has at most {}; use a shorter one",
+        MAX_PATH_LEN
+    )]
+    SocketPathTooLong {
+        /// Its length, in bytes.
+        len: usize,
+    },
     /// Not what a browser would send in `Origin`.
     #[error(
         "`allowed_origins[{index}]` is {origin:?}: must be http://HOST or https://HOST, with :PORT if \
@@ -483,6 +493,10 @@ impl Config {
         if self.listen.is_none() && self.unix_socket.is_none() {
             return Err(ConfigError::NoListener);
         }
+        let len = self.unix_socket.as_ref().map_or(0, |path| path.as_os_str().len());
+        if len > MAX_PATH_LEN {
+            return Err(ConfigError::SocketPathTooLong { len });
+        }
         if self.tcp_read == TcpRead::Token && self.listen.is_some() && self.token_file.is_none() {
             return Err(ConfigError::NoTokenToReadWith);
         }
@@ -587,6 +601,10 @@ mod tests {
         assert!(said("tcp_operate = 'root'").contains("tcp_operate"));
         assert!(said("audit = 'required'").contains("audit_log"));
         assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
+        let of_length = |len: usize| format!("unix_socket = '/{}'", "x".repeat(len - 1));
+        let long = said(&of_length(108));
+        assert!(long.contains("`unix_socket` has 108 bytes") && long.contains("107"), "{long}");
+        assert!(load(&[], &of_length(107)).is_ok());
         let unknown = said("socket_owners = ['root', 'no such user']");
         assert!(unknown.contains("socket_owners[1]") && unknown.contains("no such user"));
     }

@@ -9,7 +9,7 @@ use minions_api::vm::Failure;
 use minions_proto::AgentPort;
 use minions_proto::connection::Connection;
 use minions_proto::handshake::{HandshakeError, initiate};
-use minions_proto::hybrid::{DialError, connect};
+use minions_proto::hybrid::{DialError, MAX_PATH_LEN, connect};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -136,6 +136,11 @@ impl ConnectError {
             DialError::NoSocket(_) => "the socket file vanished".into(),
             DialError::NoListener(_) => {
                 "nobody listens on the socket: the VMM is not running".into()
+            }
+            DialError::Connect(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                format!(
+                    "the path of the socket is longer than {MAX_PATH_LEN} bytes: shorten `socket_dir`, or the VM's name"
+                )
             }
             DialError::Connect(error) => format!("the socket can't be connected: {error}"),
             DialError::NotAccepted => {

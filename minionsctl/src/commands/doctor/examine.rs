@@ -7,6 +7,7 @@ use minions_api::health::{AgentInfo, Health};
 use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
+use minions_proto::hybrid::MAX_PATH_LEN;
 use minions_proto::message::{
     CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, OPERATIONS, POWER_FEATURE,
 };
@@ -158,9 +159,13 @@ fn place(known: &Vm, fault: Fault) -> (Layer, String) {
             "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)",
         ),
         Fault::NoSocket => (Layer::Socket, "start the VM, with this vsock socket"),
+        Fault::ConnectFailed if known.socket.len() > MAX_PATH_LEN => {
+            (Layer::Socket, "shorten `socket_dir` of minionsd, or the VM's name")
+        }
         Fault::ConnectFailed => (
             Layer::Socket,
-            "minionsd may not connect: give its user access to the socket (mode, group)",
+            "if permission is denied, give minionsd's user access to the socket (mode, group); if the VMM does not \
+             accept connections, look at the VMM",
         ),
         Fault::NoListener => {
             (Layer::Vmm, "the VMM is gone and has left its file behind: start the VM")
