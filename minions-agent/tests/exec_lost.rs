@@ -121,6 +121,24 @@ async fn a_lost_program_can_be_inspected_signalled_and_removed() {
     assert_eq!(ids, ["a"]);
 }
 
+/// Simulates an init that waits for no child.
+#[tokio::test]
+async fn a_killed_agent_that_stays_a_zombie_counts_as_ended() {
+    let seconds = seconds(6);
+    let _sleeps = Sleeps(seconds.clone());
+    let mut agent = RunningAgent::start().await;
+    Stream::open(&agent, &detached("a", &format!("sleep {seconds}; true"))).await.unwrap();
+    let mut zombie = agent.crash_unnoticed().await;
+    let listed = list(&agent).await;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert!(matches!(listed[0].outcome, Some(Outcome::Lost { .. })), "{listed:?}");
+    let remove = ExecRemove { id: "a".parse().unwrap() };
+    agent.call(&remove).await.unwrap();
+    until("its programs are gone", async || processes_with(&seconds).is_empty().then_some(()))
+        .await;
+    zombie.wait().unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_does_not_list_programs_of_another_running_agent() {
     let seconds = seconds(3);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minions_proto::connection::{Connection, ExchangeError, Liveness, ProtocolError};
+use minions_proto::foreign_service::ServiceKind;
 use minions_proto::handshake::{HandshakeError, accept, grant, initiate};
 use minions_proto::message::{Health, HealthCheck, encode_reply};
 use std::time::Duration;
@@ -259,4 +260,39 @@ async fn the_end_of_the_stream_ends_the_wait_for_a_reply() {
     drop(agent);
     let lost = connection.answer::<HealthCheck>().await;
     assert!(matches!(lost, Err(ExchangeError::Lost { sent: true, .. })), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_foreign_service_is_recognised_by_its_first_bytes_whenever_it_sends_them() {
+    let banner = b"SSH-2.0-OpenSSH_9.2p1\r\n";
+    let (connection, _agent, result) = answered_with(banner).await;
+    assert!(matches!(result, Err(ExchangeError::Protocol(_))), "{result:?}");
+    assert_eq!(connection.foreign_service().map(|service| service.kind), Some(ServiceKind::Ssh));
+
+    // Sent before the first request.
+    let (host, mut server) = duplex(1024);
+    let mut connection = Connection::new(host);
+    server.write_all(banner).await.unwrap();
+    let asked = connection.call(&HealthCheck {}, soon()).await;
+    assert!(matches!(asked, Err(ExchangeError::Lost { sent: false, .. })), "{asked:?}");
+    let service = connection.foreign_service().unwrap();
+    assert_eq!(service.to_string(), "an SSH server: \"SSH-2.0-OpenSSH_9.2p1\"");
+
+    // Sent in pieces, of which the first could be an agent's.
+    let (host, mut server) = duplex(1024);
+    let mut connection = Connection::new(host);
+    let script = async {
+        for piece in [&b"\0\0\x12\x04"[..], b"\0\0", b"\0\0\0\0"] {
+            server.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(server);
+    };
+    connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    let (result, ()) = tokio::join!(connection.answer::<HealthCheck>(), script);
+    assert!(matches!(result, Err(ExchangeError::Lost { .. })), "{result:?}");
+    assert_eq!(connection.foreign_service().map(|service| service.kind), Some(ServiceKind::Http2));
+
+    let (connection, ..) = answered_with(&health("web-1")).await;
+    assert_eq!(connection.foreign_service(), None);
 }

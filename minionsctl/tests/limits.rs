@@ -72,14 +72,71 @@ async fn a_user_who_may_not_use_the_default_socket_reads_over_tcp() {
     assert!(stderr(&ran).contains("cannot reach minionsd at http://127.0.0.1:7070"), "{ran:?}");
 }
 
+/// Each command that reads its input: as a stream, all at once, and as a request.
 #[tokio::test]
 async fn a_read_error_on_standard_input_is_a_failure_and_not_its_end() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let host = daemon.host();
-    let mut command = minionsctl(&["--host", &host, "exec", "-i", "web-1", "--", "cat"]);
+    let dir = tempfile::tempdir().unwrap();
     // Reading at offset 0 fails with EIO.
-    command.stdin(File::open("/proc/self/mem").unwrap());
-    let ran = output(command).await;
-    assert_eq!(ran.status.code(), Some(125), "{ran:?}");
-    assert!(stderr(&ran).contains("cannot read standard input"), "{ran:?}");
+    let broken = || File::open("/proc/self/mem").unwrap();
+    let directory = || File::open("/").unwrap();
+    // The standard library treats it as empty input.
+    let write_only = || File::create(dir.path().join("write-only")).unwrap();
+    for (code, args) in [
+        (125, &["exec", "-i", "web-1", "--", "cat"][..]),
+        (125, &["-o", "json", "exec", "-i", "web-1", "--", "cat"]),
+        (1, &["configure-network", "web-1", "-f", "-"]),
+    ] {
+        for input in [broken(), directory(), write_only()] {
+            let mut command = minionsctl(&[&["--host", &host], args].concat());
+            command.stdin(input);
+            let ran = output(command).await;
+            assert_eq!(ran.status.code(), Some(code), "{args:?} {ran:?}");
+            assert!(stderr(&ran).contains("cannot read standard input"), "{args:?} {ran:?}");
+            assert_eq!(ran.stdout, b"", "{args:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_written_is_a_failure_of_every_command() {
+    let (daemon, _vm) = TestDaemon::with_vm().await;
+    let host = daemon.host();
+    for (code, args) in [
+        (125, &["exec", "web-1", "--", "echo", "lost"][..]),
+        (125, &["-o", "json", "exec", "web-1", "--", "echo", "lost"]),
+        (1, &["ls"]),
+        (1, &["-o", "json", "ls"]),
+    ] {
+        let full = || File::create("/dev/full").unwrap();
+        // The standard library ignores the error.
+        let read_only = || File::open("/dev/null").unwrap();
+        for place in [full(), read_only()] {
+            let mut command = minionsctl(&[&["--host", &host], args].concat());
+            command.stdout(place).stderr(Stdio::piped());
+            let child = command.spawn().unwrap();
+            let ran = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap());
+            let ran = ran.await.unwrap();
+            assert_eq!(ran.status.code(), Some(code), "{args:?} {ran:?}");
+            assert!(stderr(&ran).contains("cannot write the output"), "{args:?} {ran:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_file_is_limited_in_size_and_named_if_it_is_invalid() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = dir.path().join("wrong.json");
+    std::fs::write(&wrong, "{").unwrap();
+    for (file, expected) in [
+        ("/dev/zero", "larger than 2 MiB"),
+        (wrong.to_str().unwrap(), "wrong.json contains malformed JSON"),
+        ("/", "cannot read /"),
+        ("/nonexistent", "cannot read /nonexistent"),
+    ] {
+        let ran = output(minionsctl(&["configure-network", "web-1", "-f", file])).await;
+        assert_eq!(ran.status.code(), Some(1), "{file} {ran:?}");
+        assert!(stderr(&ran).contains(expected), "{file} {ran:?}");
+    }
 }

@@ -246,6 +246,31 @@ async fn no_user_of_the_guest_is_served_or_can_take_the_agents_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_agent_reports_that_its_port_is_in_use_and_is_reached_on_another_port() {
+    let (vm, daemon) = ready().await;
+    let second = shell(&daemon, "minions-agent --log-level error").await;
+    assert_eq!(second.json["exit_code"], 1, "{second:?}");
+    let stderr = second.json["stderr"].as_str().unwrap();
+    assert!(stderr.contains("VSOCK port 1024 is in use by another process"), "{stderr}");
+    let other = "exec minions-agent --log-level error --port 2048";
+    let body = json!({ "command": "sh", "args": ["-c", other], "detach": true });
+    assert_eq!(daemon.post(&format!("/vms/{VM}/exec"), body).await.status, 202);
+    let socket = vm.socket_path().to_str().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    let health = loop {
+        let ran = minionsctl(&["--socket", socket, "--port", "2048", "health"]);
+        if ran.status.success() {
+            break serde_json::from_slice::<Value>(&ran.stdout).unwrap();
+        }
+        assert!(Instant::now() < deadline, "{ran:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let first = daemon.get(&format!("/vms/{VM}/health")).await.json;
+    assert_eq!(health["agent"]["boot_id"], first["agent"]["boot_id"]);
+    assert_ne!(health["agent"]["instance_id"], first["agent"]["instance_id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_clock_is_reported_and_can_be_set() {
     const HOUR_MS: i64 = 3_600_000;
     let (vm, daemon) = ready().await;

@@ -1,6 +1,7 @@
 //! Launch: turns a request into a running process.
 
 use super::ExecError;
+use super::agent_variables::is_for_agent;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{PipeEnd, winsize};
 use super::process::{
@@ -24,29 +25,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
-
-/// Variables that a service manager sets for the agent only. A child that acted on them would answer the
-/// agent's watchdog, or take the agent's sockets for its own.
-const NOT_FOR_CHILDREN: [&str; 18] = [
-    "CACHE_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-    "CREDENTIALS_DIRECTORY",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LOGS_DIRECTORY",
-    "MAINPID",
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    "NOTIFY_SOCKET",
-    "RUNTIME_DIRECTORY",
-    "STATE_DIRECTORY",
-    "SYSTEMD_EXEC_PID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
 
 /// Value of `TERM` for requests that give none: most terminals understand it.
 const DEFAULT_TERM: &str = "xterm-256color";
@@ -176,9 +154,8 @@ fn environment(
     account: Option<&UserAccount>,
     path: OsString,
 ) -> BTreeMap<OsString, OsString> {
-    let mut variables: BTreeMap<OsString, OsString> = env::vars_os()
-        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|private| name == private))
-        .collect();
+    let mut variables: BTreeMap<OsString, OsString> =
+        env::vars_os().filter(|(name, _)| !is_for_agent(name)).collect();
     let of_account = |account: &UserAccount| {
         let UserAccount { name, home, shell, .. } = account;
         [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)]

@@ -18,6 +18,7 @@
 //! after the drain. The exec stays listed as long as leftover processes run, and programs that outlive
 //! their agent are listed too ([`lost`]), so that every process started by an exec can be found.
 
+mod agent_variables;
 mod collect;
 mod fit;
 mod input;

@@ -10,6 +10,7 @@ pub(crate) use network::{ConfigureNetwork, ConfirmNetwork};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
+use minions_proto::AgentPort;
 use minions_proto::message::ExecId;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -52,6 +53,10 @@ pub(crate) struct Cli {
     /// The VM's own socket: talk to its agent directly, without minionsd. Leave VM out
     #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+
+    /// The agent's VSOCK port in the guest, with --socket [env: MINIONS_AGENT_PORT] [default: 1024]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PORT")]
+    pub(crate) port: Option<AgentPort>,
 
     /// Output for people or for programs
     #[arg(

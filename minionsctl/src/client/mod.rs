@@ -70,6 +70,11 @@ impl Client {
         Ok(Self { http, base, host })
     }
 
+    /// Reports whether minionsd runs on this host, so that the paths in its answers are valid here.
+    pub(crate) fn is_on_this_host(&self) -> bool {
+        self.host.starts_with("unix://") || is_loopback(&self.host)
+    }
+
     /// Sends `GET path`.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
@@ -155,11 +160,13 @@ impl Client {
 
 /// Reports whether a token may be sent to `host`: over a Unix socket, loopback, or TLS.
 fn is_private(host: &str) -> bool {
-    let url = host.strip_prefix("http://").and_then(|_| reqwest::Url::parse(host).ok());
+    host.starts_with("unix://") || host.starts_with("https://") || is_loopback(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let url = reqwest::Url::parse(host).ok();
     let name = url.as_ref().and_then(|url| url.host_str());
-    host.starts_with("unix://")
-        || host.starts_with("https://")
-        || matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
+    matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 /// Returns the path of `resource` below `/vms/{vm}`. VM names need no escaping in a URL.

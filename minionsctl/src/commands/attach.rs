@@ -50,9 +50,9 @@ async fn properties(context: &Context<'_>, target: &Target, id: &ExecId) -> Resu
             let outlives_us = info.on_disconnect == api::OnDisconnect::Detach;
             Ok(Known { tty: info.tty, outlives_us })
         }
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let call = ExecInspect { id: id.clone(), wait_ms: None };
-            let info = agent::call(socket, &call, context.quick_direct()).await?.reply;
+            let info = agent::call(address, &call, context.quick_direct()).await?.reply;
             let outlives_us = info.on_disconnect == OnDisconnect::Detach;
             Ok(Known { tty: info.tty, outlives_us })
         }

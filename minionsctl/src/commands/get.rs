@@ -23,6 +23,7 @@ pub(super) async fn run(
             .value("Cause:", vm.cause.as_str())
             .optional("Reason:", vm.reason.as_ref().map(|reason| &reason.message))
             .value("Socket:", &vm.socket)
+            .value("Agent port:", vm.agent_port)
             .optional("Hostname:", vm.hostname.as_ref())
             .value("Agent:", ls::agent(vm))
             .optional("Protocol:", agent.map(|agent| agent.protocol))

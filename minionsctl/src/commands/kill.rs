@@ -28,12 +28,12 @@ pub(super) async fn run(
     let id = args.exec.id.clone();
     let signal = args.signal.unwrap_or(Signal::TERM);
     match target {
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let patience = context.quick_direct();
             let json = if args.remove {
-                agent::call(socket, &ExecRemove { id }, patience).await?.json
+                agent::call(address, &ExecRemove { id }, patience).await?.json
             } else {
-                agent::call(socket, &ExecSignal { id, signal }, patience).await?.json
+                agent::call(address, &ExecSignal { id, signal }, patience).await?.json
             };
             Printer::json(&json)?;
         }

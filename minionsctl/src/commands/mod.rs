@@ -26,7 +26,6 @@ use crate::failure::Failure;
 use crate::output::Printer;
 use crate::target::Target;
 use minions_api::power::PowerAction;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -79,17 +78,16 @@ pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatu
 async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
     let config = Config::load(&cli)?;
     let context = Context { printer, timeout: cli.timeout };
-    let socket = cli.socket.as_deref();
-    let target = |vm| Target::new(&config, socket, vm);
+    let target = |vm| Target::new(&config, vm);
     match cli.command {
-        Command::Ls => ls::run(&context, &daemon(&config, socket)?).await,
-        Command::Get { vm } => get::run(&context, &daemon(&config, socket)?, &vm).await,
-        Command::Watch { vm } => watch::run(&context, &daemon(&config, socket)?, vm.as_ref()).await,
-        Command::Wait { vm, id: None } => wait::run(&context, &daemon(&config, socket)?, &vm).await,
+        Command::Ls => ls::run(&context, &daemon(&config)?).await,
+        Command::Get { vm } => get::run(&context, &daemon(&config)?, &vm).await,
+        Command::Watch { vm } => watch::run(&context, &daemon(&config)?, vm.as_ref()).await,
+        Command::Wait { vm, id: None } => wait::run(&context, &daemon(&config)?, &vm).await,
         Command::Wait { vm, id: Some(id) } => {
-            wait_exec::run(&context, &daemon(&config, socket)?, &vm, &id).await
+            wait_exec::run(&context, &daemon(&config)?, &vm, &id).await
         }
-        Command::Doctor { vm } => doctor::run(&context, &daemon(&config, socket)?, &vm).await,
+        Command::Doctor { vm } => doctor::run(&context, &daemon(&config)?, &vm).await,
         Command::Health { vm } => health::run(&context, &target(vm)?).await,
         Command::Status { vm } => status::run(&context, &target(vm)?).await,
         Command::Network { vm } => network::run(&context, &target(vm)?).await,
@@ -113,10 +111,10 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
             let target = target(args.vm)?;
             power::run(&context, &target, PowerAction::Reboot, args.force).await
         }
-        Command::Exec(args) => exec::run(&context, &config, socket, &args).await,
+        Command::Exec(args) => exec::run(&context, &config, &args).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,
         Command::Logs(args) => {
-            let client = daemon(&config, socket)?;
+            let client = daemon(&config)?;
             let vm = args.exec.vm.as_ref().ok_or(Failure::WHICH_VM)?;
             logs::run(&context, &client, vm, &args).await
         }
@@ -132,8 +130,8 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
 }
 
 /// Returns the client of minionsd, for commands that an agent cannot answer.
-fn daemon(config: &Config, socket: Option<&Path>) -> Result<Client, Failure> {
-    match socket {
+fn daemon(config: &Config) -> Result<Client, Failure> {
+    match config.agent {
         None => Client::new(config),
         Some(_) => Err(Failure::Usage("only minionsd can answer this: leave --socket out")),
     }

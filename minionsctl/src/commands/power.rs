@@ -17,13 +17,13 @@ pub(super) async fn run(
     force: bool,
 ) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let action = match action {
                 PowerAction::Poweroff => message::PowerAction::Poweroff,
                 PowerAction::Reboot => message::PowerAction::Reboot,
             };
             let call = message::Power { action, force };
-            let answer = agent::call(socket, &call, context.quick_direct()).await?;
+            let answer = agent::call(address, &call, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }
         Target::Vm(client, vm) => {

@@ -2,7 +2,7 @@
 
 use super::error::LinkError;
 use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
-use crate::agent::connect;
+use crate::agent::{AgentAddress, connect, failed};
 use crate::failure::Failure;
 use bytes::BytesMut;
 use minions_api::exec::{self as api, AttachRequest, ExecRequest};
@@ -12,7 +12,6 @@ use minions_proto::frame::Decoder;
 use minions_proto::message::{
     EXEC_LIMITS_FEATURE, ExecAttach, ExecAttached, ExecStart, HealthCheck, OnDisconnect, Role, Tty,
 };
-use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,19 +20,20 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub(super) async fn open(
-    socket: &Path,
+    address: &AgentAddress,
     opening: &Opening,
 ) -> Result<(ExecAttached, Link), Failure> {
-    let mut connection = Connection::new(connect(socket).await?);
+    let mut connection = Connection::new(connect(address).await?);
     let deadline = Instant::now() + OPEN_DEADLINE;
     let attached = match opening {
         Opening::Start(request) => {
             let start = start(request.as_ref().clone())?;
             check_limits(&mut connection, &start, deadline).await?;
-            connection.open(&start, deadline).await?
+            connection.open(&start, deadline).await
         }
-        Opening::Attach(request) => connection.open(&attach(request)?, deadline).await?,
+        Opening::Attach(request) => connection.open(&attach(request)?, deadline).await,
     };
+    let attached = attached.map_err(|error| failed(address.port, &connection, error))?;
     let (stream, decoder) = connection.into_parts();
     Ok((attached, spawn(stream, decoder)))
 }

@@ -57,7 +57,7 @@ pub(crate) async fn open(
 ) -> Result<(ExecAttached, Link), Failure> {
     match target {
         Target::Vm(client, vm) => websocket::open(client, vm, opening).await,
-        Target::Agent(socket) => agent::open(socket, opening).await,
+        Target::Agent(address) => agent::open(address, opening).await,
     }
 }
 

@@ -59,6 +59,21 @@ impl Input {
     }
 }
 
+/// Reads standard input to its end, or until there are more than `at_most` bytes. Blocks.
+///
+/// Does not use `std::io::stdin`, which treats a descriptor that is not readable as empty input.
+pub(crate) fn read_all(at_most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; CHUNK_LEN];
+    while bytes.len() <= at_most {
+        match read_some(&mut buffer)? {
+            0 => break,
+            len => bytes.extend_from_slice(&buffer[..len]),
+        }
+    }
+    Ok(bytes)
+}
+
 fn read_some(buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match read(stdin(), &mut *buffer) {

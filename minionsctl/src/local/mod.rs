@@ -6,6 +6,7 @@ mod signals;
 pub(crate) mod terminal;
 
 pub(crate) use escape::HELP;
+pub(crate) use input::read_all;
 
 use crate::failure::Failure;
 use bytes::Bytes;

@@ -11,6 +11,7 @@ pub(crate) use program::{ProgramOutput, write_to};
 use crate::cli::Format;
 use crate::failure::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
+use minions_proto::channel::OutputStream;
 use serde::Serialize;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -206,9 +207,9 @@ fn is_ignorable(character: char) -> bool {
     )
 }
 
+/// Writes to standard output. Does not use `std::io::stdout`, which ignores a descriptor that is not writable.
 fn emit(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
+    write_to(OutputStream::Stdout, bytes).map_err(Failure::Output)
 }
 
 /// Writes a line to standard error. A failure cannot be reported anywhere, so it is ignored.

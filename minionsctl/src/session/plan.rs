@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 pub(crate) fn come_back(target: &Target) -> String {
     match target {
         Target::Vm(_, vm) => format!("minionsctl attach {vm}"),
-        Target::Agent(socket) => format!("minionsctl --socket {} attach", socket.display()),
+        Target::Agent(address) => format!("minionsctl {address} attach"),
     }
 }
 

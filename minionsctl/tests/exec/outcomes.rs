@@ -3,6 +3,7 @@
 use crate::guest::{Guest, Ran, Running, ctl, until};
 use rustix::process::Signal;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use testkit::fake_vmm::{Behaviour, FakeVmm};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +92,20 @@ async fn a_client_that_ends_also_ends_the_program() {
     running.signal(Signal::TERM);
     running.end().assert(143, "", "");
     until("the program has ended", || !Path::new(&process).exists());
+}
+
+/// Simulates a parent process that has blocked all signals.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_started_with_blocked_signals_receives_them() {
+    let guest = Guest::start().await;
+    let ctl = guest.ctl(&["exec", "web-1", "--", "sh", "-c", "echo ready; exec sleep 1000"]);
+    let mut blocked = Command::new("env");
+    blocked.arg("--block-signal").arg(ctl.get_program()).args(ctl.get_args());
+    blocked.env("XDG_CONFIG_HOME", "/nonexistent").stdin(Stdio::null());
+    let mut running = Running::start(&mut blocked);
+    assert_eq!(running.line(), "ready");
+    running.signal(Signal::TERM);
+    running.end().assert(143, "", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

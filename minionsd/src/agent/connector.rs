@@ -6,10 +6,10 @@ use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use crate::vm::discovery::{Socket, SocketId};
 use minions_api::vm::Failure;
+use minions_proto::AgentPort;
 use minions_proto::connection::Connection;
 use minions_proto::handshake::{HandshakeError, initiate};
-use minions_proto::hybrid::{DialError, connect};
-use minions_proto::version::AGENT_PORT;
+use minions_proto::hybrid::{DialError, MAX_PATH_LEN, connect};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -79,7 +79,12 @@ impl Dials {
 pub(crate) enum ConnectError {
     /// A layer said no.
     #[error("no connection to the agent")]
-    Dial(#[from] DialError),
+    Dial {
+        /// The agent's port.
+        port: AgentPort,
+        /// Error, by layer.
+        source: DialError,
+    },
     /// No layer said anything.
     #[error("no answer to CONNECT")]
     Unanswered,
@@ -98,7 +103,7 @@ impl ConnectError {
             Self::Unanswered => return Failure::NoHandshake,
             Self::Replaced => return Failure::NoSocket,
             Self::NoDescriptor => return Failure::DaemonExhausted,
-            Self::Dial(error) => error,
+            Self::Dial { source, .. } => source,
         };
         match error {
             DialError::NoSocket(_) => Failure::NoSocket,
@@ -117,7 +122,7 @@ impl ConnectError {
 
     /// What a person should know, and look at.
     pub(crate) fn message(&self) -> String {
-        let error = match self {
+        let (port, error) = match self {
             Self::Unanswered => {
                 return "the VMM did not answer CONNECT: the guest or the VMM hangs".into();
             }
@@ -125,21 +130,26 @@ impl ConnectError {
             Self::NoDescriptor => {
                 return "minionsd has no file descriptor left; see its LimitNOFILE".into();
             }
-            Self::Dial(error) => error,
+            Self::Dial { port, source } => (port, source),
         };
         match error {
             DialError::NoSocket(_) => "the socket file vanished".into(),
             DialError::NoListener(_) => {
                 "no process listens on the socket: the VMM is not running".into()
             }
+            DialError::Connect(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                format!(
+                    "the path of the socket is longer than {MAX_PATH_LEN} bytes: shorten `socket_dir`, or the VM's name"
+                )
+            }
             DialError::Connect(error) => format!("the socket can't be connected: {error}"),
             DialError::NotAccepted => {
                 "the VMM doesn't accept connections: it hangs, or too many wait".into()
             }
             DialError::Handshake(error) => match error {
-                HandshakeError::Refused => {
-                    "the VMM closed after CONNECT: no agent listens in the guest (yet)".into()
-                }
+                HandshakeError::Refused => format!(
+                    "the VMM closed after CONNECT: no agent listens on port {port} in the guest (yet)"
+                ),
                 other => format!("the handshake failed: {other}"),
             },
         }
@@ -156,6 +166,7 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct Connector {
     socket: Socket,
+    port: AgentPort,
     dials: Dials,
     unanswered: Arc<Semaphore>,
     /// The process that listens, as the kernel told whoever connected last; 0 before the first, and if
@@ -164,9 +175,22 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// Creates a connector for the default port.
     pub(crate) fn new(socket: Socket, dials: Dials) -> Self {
         let unanswered = Arc::new(Semaphore::new(MAX_UNANSWERED));
-        Self { socket, dials, unanswered, listener: Arc::new(AtomicU32::new(0)) }
+        let port = AgentPort::DEFAULT;
+        let listener = Arc::new(AtomicU32::new(0));
+        Self { socket, port, dials, unanswered, listener }
+    }
+
+    /// Sets the port.
+    pub(crate) fn on_port(self, port: AgentPort) -> Self {
+        Self { port, ..self }
+    }
+
+    /// Returns the agent's port.
+    pub(crate) fn port(&self) -> AgentPort {
+        self.port
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -211,10 +235,12 @@ impl Connector {
         let turn = Arc::clone(&self.dials.turns).acquire_owned().await.ok();
         let descriptor = self.dials.descriptors.take().ok_or(ConnectError::NoDescriptor)?;
         let (tell, told) = oneshot::channel();
-        let (socket, listener) = (self.socket.clone(), Arc::clone(&self.listener));
+        let socket = self.socket.clone();
+        let port = self.port;
+        let listener = Arc::clone(&self.listener);
         let share = self.dials.budget.share();
         self.dials.tasks.spawn(async move {
-            let dialled = handshaked(&socket, &listener).await;
+            let dialled = handshaked(&socket, port, &listener).await;
             drop(place);
             let dialled = dialled.map(|stream| AgentSocket::new(stream, share, descriptor));
             // Nobody waits any more: the connection is complete, and may be closed.
@@ -251,8 +277,13 @@ impl PendingDial {
 }
 
 /// Not cancel safe, and more: see [`initiate`].
-async fn handshaked(socket: &Socket, listener: &AtomicU32) -> Result<UnixStream, ConnectError> {
-    let mut stream = connect(&socket.path, ABANDON_AFTER).await?;
+async fn handshaked(
+    socket: &Socket,
+    port: AgentPort,
+    listener: &AtomicU32,
+) -> Result<UnixStream, ConnectError> {
+    let failed = |source| ConnectError::Dial { port, source };
+    let mut stream = connect(&socket.path, ABANDON_AFTER).await.map_err(failed)?;
     // What has the name now, had it when we connected.
     if SocketId::at(&socket.path).is_ok_and(|id| id != socket.id) {
         return Err(ConnectError::Replaced);
@@ -260,7 +291,8 @@ async fn handshaked(socket: &Socket, listener: &AtomicU32) -> Result<UnixStream,
     let credentials = stream.peer_cred().ok();
     let pid = credentials.and_then(|credentials| u32::try_from(credentials.pid()?).ok());
     listener.store(pid.unwrap_or(0), Ordering::Relaxed);
-    initiate(&mut stream, AGENT_PORT, ABANDON_AFTER).await.map_err(DialError::Handshake)?;
+    let granted = initiate(&mut stream, port.get(), ABANDON_AFTER).await;
+    granted.map_err(|error| failed(DialError::Handshake(error)))?;
     Ok(stream)
 }
 

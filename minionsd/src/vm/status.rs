@@ -249,7 +249,8 @@ fn few(names: Vec<String>) -> Vec<String> {
     names.into_iter().take(KEPT_FEATURES).map(clipped).collect()
 }
 
-fn clipped(mut text: String) -> String {
+/// Shortens a guest's text to the length that is kept.
+pub(super) fn clipped(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(KEPT_TEXT));
     text.shrink_to_fit();
     text

@@ -3,10 +3,10 @@
 use super::super::problem::ApiError;
 use crate::vm::Vm;
 use crate::vm::registry::Vms;
+use crate::vm_pattern::VmPattern;
 use minions_api::{ErrorCode, VmName};
 use minions_proto::Invalid;
 use std::collections::BTreeMap;
-use wildmatch::WildMatch;
 
 /// Maximum number of names and patterns in a request.
 const MAX_WANTED: usize = 10_000;
@@ -54,13 +54,10 @@ fn named<'v>(wanted: &str, vms: &'v Vms) -> Result<(&'v VmName, &'v Vm), ApiErro
 }
 
 fn matching<'v>(wanted: &str, vms: &'v Vms) -> Result<Vec<(&'v VmName, &'v Vm)>, ApiError> {
-    let possible = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*?".contains(&byte);
-    if !wanted.bytes().all(possible) || wanted.len() > 128 {
-        let rule = "must be 1 to 128 characters of A-Z a-z 0-9 . _ - * ?";
-        return Err(ApiError::invalid(&Invalid::value("vms", wanted, rule)));
-    }
-    let pattern = WildMatch::new(wanted);
-    let found: Vec<_> = vms.iter().filter(|(name, _)| pattern.matches(name.as_str())).collect();
+    let pattern: VmPattern = wanted
+        .parse()
+        .map_err(|error| ApiError::invalid(&Invalid::value("vms", wanted, &format!("{error}"))))?;
+    let found: Vec<_> = vms.iter().filter(|(name, _)| pattern.matches(name)).collect();
     if found.is_empty() {
         let detail = format!("no VM's name matches {wanted:?}; GET /vms lists all VMs");
         return Err(ApiError::of(ErrorCode::VmNotFound, detail));

@@ -143,7 +143,7 @@ impl CgroupFactory {
             let record = ProgramRecord::read(&entry.path());
             // A group that another agent is just making has no record yet.
             let is_used = record.as_ref().map_or_else(
-                || Path::new("/proc").join(process).exists(),
+                || process.parse().is_ok_and(|pid| record::started(pid).is_some()),
                 |record| record.agent.is_alive(),
             );
             if is_used {
