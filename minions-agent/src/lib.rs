@@ -32,11 +32,13 @@
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
 //! * `cgroup`: the tree of control groups.
+//! * `error_chain`: text of an error together with its causes.
 //! * `identity`: the boot id and the agent's instance id.
 
 pub mod agent;
 pub mod capability;
 mod cgroup;
+mod error_chain;
 mod exec;
 mod files;
 mod identity;
@@ -55,4 +57,5 @@ mod watched;
 
 pub use agent::{Agent, AgentConfig, StartError};
 pub use capability::{Capabilities, Capability};
+pub use error_chain::error_chain;
 pub use exec::ProgramGroups;

@@ -6,6 +6,7 @@ use super::events::NetlinkEvents;
 use super::link::{self, Link};
 use super::rtnl::Rtnl;
 use super::snapshot;
+use crate::error_chain;
 use minions_proto::message::{NetworkPlan, Selector};
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(super) async fn wait(plan: &NetworkPlan, run: &Path) {
     let up = Duration::from_secs(u64::try_from(snapshot::now()).unwrap_or(u64::MAX));
     let patience = BOOTED.saturating_sub(up).max(PLUGGED_IN);
     if let Ok(Err(error)) = timeout(patience, until_there(plan, run)).await {
-        tracing::warn!(error = crate::ops::chain(&error), "cannot wait for interfaces");
+        tracing::warn!(error = error_chain(&error), "cannot wait for interfaces");
     }
 }
 

@@ -4,12 +4,12 @@
 //! is absent while steps are made; afterwards it holds the deadline for the confirmation. Times are those of the
 //! boot clock, and a journal of another boot is ignored.
 
-use super::NetworkError;
 use super::saved_file::SavedFile;
 use super::snapshot::{LinkState, NetworkSnapshot};
+use super::{NetworkError, rtnl};
 use crate::replace_file::{self, FileAttributes};
 use minions_proto::message::Dns;
-use netlink_packet_core::{Emitable, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::RouteMessage;
 use rustix::time::{ClockId, clock_gettime};
@@ -65,8 +65,8 @@ impl ChangeJournal {
             boot_id: boot_id().map_err(|source| self.failed(source))?,
             pending: pending.map(|(id, within)| (id.to_owned(), until(within))),
             links: snapshot.links.clone(),
-            addresses: snapshot.addresses.iter().map(bytes).collect(),
-            routes: snapshot.routes.iter().map(bytes).collect(),
+            addresses: snapshot.addresses.iter().map(rtnl::bytes).collect(),
+            routes: snapshot.routes.iter().map(rtnl::bytes).collect(),
             files: snapshot.files.clone(),
             hostname: snapshot.hostname.clone(),
             taken: snapshot.taken,
@@ -132,13 +132,6 @@ impl JournalEntry {
             pending: self.pending.map(|(id, until)| (id, left(until))),
         })
     }
-}
-
-/// Encodes a netlink message.
-pub(super) fn bytes(message: &impl Emitable) -> Vec<u8> {
-    let mut bytes = vec![0; message.buffer_len()];
-    message.emit(&mut bytes);
-    bytes
 }
 
 fn boot_id() -> io::Result<String> {

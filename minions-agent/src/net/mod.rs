@@ -18,6 +18,7 @@ mod apply;
 mod arrival;
 mod change;
 mod checks;
+mod config_file;
 mod desired;
 mod dns;
 mod dns_query;
@@ -38,11 +39,13 @@ mod route;
 mod rtnl;
 mod saved_file;
 mod snapshot;
+mod systemd;
 mod tool;
 mod verify;
 
 pub(crate) use error::{ChangeError, NetworkError};
 
+use crate::error_chain;
 use dns::SystemPaths;
 use journal::ChangeJournal;
 use minions_proto::message::{NetworkChanged, NetworkPlan, NetworkState, PendingChange};
@@ -177,14 +180,14 @@ async fn expire(shared: Arc<ConfiguratorState>, id: String, deadline: Instant) {
 }
 
 async fn put_back(shared: &ConfiguratorState, snapshot: &snapshot::NetworkSnapshot) {
-    match snapshot.restore(&shared.system).await {
+    match restore::run(snapshot, &shared.system).await {
         Ok(()) => tracing::info!("network restored"),
         Err(error) => {
-            tracing::error!(error = crate::ops::chain(&error), "failed to restore the network");
+            tracing::error!(error = error_chain(&error), "failed to restore the network");
         }
     }
     if let Err(error) = shared.journal.clear() {
-        tracing::error!(error = crate::ops::chain(&error), "failed to remove the journal");
+        tracing::error!(error = error_chain(&error), "failed to remove the journal");
     }
 }
 

@@ -5,9 +5,9 @@
 
 use super::dns::{DnsOwner, SystemPaths};
 use super::network_manager::{self, LinkManagement};
-use super::rtnl::Rtnl;
+use super::rtnl::{self, Rtnl};
 use super::snapshot::{self, LinkState, NetworkSnapshot};
-use super::{NetworkError, address, ipv6, journal, link, route};
+use super::{NetworkError, address, ipv6, link, route};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
@@ -34,6 +34,7 @@ impl FirstError {
     }
 }
 
+/// Restores everything. After an error, continues with the other parts and returns the first error.
 pub(super) async fn run(
     snapshot: &NetworkSnapshot,
     system: &SystemPaths,
@@ -167,7 +168,7 @@ fn key(address: &AddressMessage) -> Vec<u8> {
             _ => {}
         }
     }
-    journal::bytes(&key)
+    rtnl::bytes(&key)
 }
 
 /// Returns the message that adds the address again `elapsed` seconds later; `None` if it would have expired by now.
@@ -225,7 +226,7 @@ fn is_link_local(route: &RouteMessage) -> bool {
 
 /// Encodes a route without the properties that change on their own: usage and carrier.
 fn route_key(route: &RouteMessage) -> Vec<u8> {
-    journal::bytes(&settings(route))
+    rtnl::bytes(&settings(route))
 }
 
 /// Returns the properties of a route that can be set. The expiry is not among them: the kernel reports it in the cache

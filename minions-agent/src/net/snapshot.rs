@@ -7,7 +7,6 @@ use super::desired::{DesiredLink, DesiredNetwork};
 use super::dns::{DnsOwner, SystemPaths};
 use super::link::LinkIndex;
 use super::network_manager::{self, LinkManagement};
-use super::restore;
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
 use super::{NetworkError, address, ipv6, networkd, route};
@@ -109,11 +108,6 @@ impl NetworkSnapshot {
     pub(super) fn addresses_of(&self, link: LinkIndex) -> Vec<AddressMessage> {
         let of = self.addresses.iter().filter(|address| address.header.index == link);
         of.cloned().collect()
-    }
-
-    /// Restores everything. After an error, continues with the other parts and returns the first error.
-    pub(super) async fn restore(&self, system: &SystemPaths) -> Result<(), NetworkError> {
-        restore::run(self, system).await
     }
 }
 

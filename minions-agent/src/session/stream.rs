@@ -6,6 +6,7 @@
 
 use super::SessionError;
 use super::incoming::FrameReader;
+use crate::error_chain;
 use crate::exec::{ClientHandle, ExecRefusal, ExecTail, TailEvent};
 use crate::ops;
 use bytes::{BufMut, BytesMut};
@@ -100,7 +101,7 @@ fn handle_control(
     match control {
         Ok(control) => handle.control(control),
         Err(error) => {
-            let refusal = AgentError::new(ErrorCode::BadRequest, ops::chain(&error));
+            let refusal = AgentError::new(ErrorCode::BadRequest, error_chain(&error));
             let _ = refuse.try_send(refusal);
             Ok(())
         }
