@@ -26,8 +26,7 @@
 //! * `ops`: one file for each request. They validate, delegate, and map errors to replies.
 //! * `exec`: a child process, its process group, its bounded output.
 //! * `net`: interfaces, addresses, routes, the resolver's configuration.
-//! * `files`: path resolution that other users of the guest cannot redirect.
-//! * `replace_file`: atomic replacement of a file.
+//! * `files`: path resolution that other users of the guest cannot redirect, and atomic replacement of files.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
@@ -50,7 +49,6 @@ mod ops;
 mod power;
 pub mod privileges;
 pub mod protection;
-mod replace_file;
 mod session;
 pub mod supervision;
 mod watched;

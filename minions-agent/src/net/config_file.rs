@@ -1,6 +1,6 @@
 //! Configuration files that the agent writes for the guest's network services.
 
-use crate::replace_file::{self, FileAttributes};
+use crate::files::{self, FileAttributes};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -18,5 +18,5 @@ pub(super) fn write_with(path: &Path, text: &str, attributes: FileAttributes) ->
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    replace_file::replace_or_overwrite(path, text.as_bytes(), attributes)
+    files::replace_or_overwrite(path, text.as_bytes(), attributes)
 }

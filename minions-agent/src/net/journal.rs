@@ -7,7 +7,7 @@
 use super::saved_file::SavedFile;
 use super::snapshot::{LinkState, NetworkSnapshot};
 use super::{NetworkError, rtnl};
-use crate::replace_file::{self, FileAttributes};
+use crate::files::{self, FileAttributes};
 use minions_proto::message::Dns;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::address::AddressMessage;
@@ -82,7 +82,7 @@ impl ChangeJournal {
         let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(parent)?;
         let text = serde_json::to_vec(entry)?;
-        replace_file::replace(&self.path, &text, FileAttributes { mode: MODE, owner: None })
+        files::replace(&self.path, &text, FileAttributes { mode: MODE, owner: None })
     }
 
     /// Removes the journal at the end of a change.

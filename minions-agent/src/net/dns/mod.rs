@@ -19,7 +19,7 @@ pub(super) use resolver::ResolverSettings;
 
 use super::saved_file::{SavedContent, SavedFile};
 use super::{config_file, systemd};
-use crate::replace_file::FileAttributes;
+use crate::files::FileAttributes;
 use minions_proto::message::Dns;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
