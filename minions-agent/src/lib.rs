@@ -30,11 +30,14 @@
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
+//! * `boot_clock`: the clock that starts with the guest's kernel.
 //! * `cgroup`: the tree of control groups.
 //! * `error_chain`: text of an error together with its causes.
+//! * `lock`: locks that stay usable after a panic.
 //! * `identity`: the boot id and the agent's instance id.
 
 pub mod agent;
+mod boot_clock;
 pub mod capability;
 mod cgroup;
 mod error_chain;
@@ -43,6 +46,7 @@ mod files;
 mod identity;
 pub mod init;
 pub mod listen;
+mod lock;
 pub mod log;
 mod net;
 mod ops;

@@ -5,8 +5,7 @@ use super::NetworkError;
 use super::events::NetlinkEvents;
 use super::link::{self, Link};
 use super::rtnl::Rtnl;
-use super::snapshot;
-use crate::error_chain;
+use crate::{boot_clock, error_chain};
 use minions_proto::message::{NetworkPlan, Selector};
 use std::path::Path;
 use std::time::Duration;
@@ -22,8 +21,7 @@ const BOOTED: Duration = Duration::from_secs(30);
 /// Returns as soon as all interfaces of `plan` exist and have their names, or at a deadline; the change then
 /// reports what is missing. Changes nothing. Cancel safe.
 pub(super) async fn wait(plan: &NetworkPlan, run: &Path) {
-    let up = Duration::from_secs(u64::try_from(snapshot::now()).unwrap_or(u64::MAX));
-    let patience = BOOTED.saturating_sub(up).max(PLUGGED_IN);
+    let patience = BOOTED.saturating_sub(boot_clock::now()).max(PLUGGED_IN);
     if let Ok(Err(error)) = timeout(patience, until_there(plan, run)).await {
         tracing::warn!(error = error_chain(&error), "cannot wait for interfaces");
     }

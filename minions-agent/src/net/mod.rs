@@ -45,7 +45,7 @@ mod verify;
 
 pub(crate) use error::{ChangeError, NetworkError};
 
-use crate::error_chain;
+use crate::{boot_clock, error_chain};
 use dns::SystemPaths;
 use journal::ChangeJournal;
 use minions_proto::message::{NetworkChanged, NetworkPlan, NetworkState, PendingChange};
@@ -154,7 +154,7 @@ async fn configure_locked(
     if let Err(error) = shared.journal.write(&snapshot, Some((&id, within))) {
         return Err(change::undo("journal", error, &snapshot, &shared).await);
     }
-    let pending = PendingChange { id: id.clone(), expires_in_ms: journal::milliseconds(within) };
+    let pending = PendingChange { id: id.clone(), expires_in_ms: boot_clock::milliseconds(within) };
     reply.message = format!("network configured; rolled back in {within:?} unless confirmed");
     reply.pending = Some(pending);
     state.pending = Some(UnconfirmedChange {

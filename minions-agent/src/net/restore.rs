@@ -8,6 +8,7 @@ use super::network_manager::{self, LinkManagement};
 use super::rtnl::{self, Rtnl};
 use super::snapshot::{self, LinkState, NetworkSnapshot};
 use super::{NetworkError, address, ipv6, link, route};
+use crate::boot_clock;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
@@ -109,7 +110,7 @@ async fn addresses(
     state: &LinkState,
     then: &NetworkSnapshot,
 ) -> Result<(), NetworkError> {
-    let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
+    let elapsed = elapsed_since(then);
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let of_family = |all: Vec<AddressMessage>| -> Vec<AddressMessage> {
             all.into_iter().filter(|address| address.header.family == family).collect()
@@ -206,7 +207,7 @@ async fn routes(rtnl: &Rtnl, then: &NetworkSnapshot) -> Result<(), NetworkError>
         }
     }
     let now: Vec<_> = route::list(rtnl).await?.iter().map(route_key).collect();
-    let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
+    let elapsed = elapsed_since(then);
     let missing = then.routes.iter().filter(|route| !now.contains(&route_key(route)));
     let mut missing: Vec<_> = missing.filter(|route| !is_link_local(route)).collect();
     // Routes without a gateway first, because they lead to the next hops of the others; otherwise in the old order.
@@ -265,4 +266,9 @@ fn route_to_add(route: &RouteMessage, elapsed: u32) -> Option<RouteMessage> {
         message.attributes.push(RouteAttribute::Expires(left));
     }
     Some(message)
+}
+
+/// Returns the seconds since a snapshot was taken.
+fn elapsed_since(snapshot: &NetworkSnapshot) -> u32 {
+    u32::try_from(boot_clock::now().as_secs().saturating_sub(snapshot.taken)).unwrap_or(0)
 }

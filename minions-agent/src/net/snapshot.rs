@@ -10,11 +10,11 @@ use super::network_manager::{self, LinkManagement};
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
 use super::{NetworkError, address, ipv6, networkd, route};
+use crate::boot_clock;
 use minions_proto::message::Dns;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use rustix::system::uname;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +35,7 @@ pub(super) struct NetworkSnapshot {
     /// Resolver settings, only for comparison: the files are restored.
     pub(super) dns: Dns,
     /// Time of the snapshot in seconds on the boot clock, to adjust lifetimes.
-    pub(super) taken: i64,
+    pub(super) taken: u64,
 }
 
 /// State of one interface.
@@ -93,7 +93,7 @@ impl NetworkSnapshot {
             files: files.collect::<Result<_, _>>()?,
             hostname: uname().nodename().to_string_lossy().into_owned(),
             dns: owner.read(system),
-            taken: now(),
+            taken: boot_clock::now().as_secs(),
         })
     }
 
@@ -134,9 +134,4 @@ async fn managements(
 /// Reports whether a route belongs in a snapshot: it is not in the local table, which the kernel maintains.
 pub(super) fn is_kept(header: &RouteHeader) -> bool {
     header.table != TABLE_LOCAL
-}
-
-/// Returns the boot clock in seconds.
-pub(super) fn now() -> i64 {
-    clock_gettime(ClockId::Boottime).tv_sec
 }

@@ -5,10 +5,11 @@
 //! ever wrote a file. So an empty group is kept for the next program without limits; pages that are already
 //! charged to it do no harm there.
 
+use crate::lock::lock;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Limit of groups that are kept: as many as programs can run at the same time.
 const MAX: usize = 64;
@@ -39,7 +40,7 @@ pub(super) struct Pool(Mutex<Vec<PathBuf>>);
 
 impl Pool {
     fn groups(&self) -> MutexGuard<'_, Vec<PathBuf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(super) fn take(&self) -> Option<PathBuf> {
