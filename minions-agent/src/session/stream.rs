@@ -11,7 +11,7 @@ use crate::exec::{ClientHandle, ExecRefusal, ExecTail, TailEvent};
 use crate::ops;
 use bytes::{BufMut, BytesMut};
 use minions_proto::channel::{
-    AgentControl, CHUNK_LEN, Channel, ChannelError, HostControl, Message, put_header,
+    AgentControl, CHUNK_LEN, Channel, ChannelError, ChannelMessage, HostControl, put_header,
 };
 use minions_proto::frame::{Decoder, PREFIX_LEN};
 use minions_proto::message::HEARTBEAT;
@@ -66,7 +66,7 @@ async fn listen<R: AsyncRead + Unpin>(
 ) -> Result<(), SessionError> {
     loop {
         while let Some(payload) = decoder.next_frame()? {
-            let message = Message::decode(payload)?;
+            let message = ChannelMessage::decode(payload)?;
             let handled = match message.channel {
                 Channel::Stdin => handle.input(&message.payload),
                 Channel::Control => {
@@ -140,12 +140,12 @@ async fn speak<W: AsyncWrite + Unpin>(
             Some(ControlStep::Close) => return Ok(()),
             Some(ControlStep::More(control)) => {
                 frame.clear();
-                Message::agent(&control).encode(&mut frame);
+                ChannelMessage::agent(&control).encode(&mut frame);
                 false
             }
             Some(ControlStep::Last(control)) => {
                 frame.clear();
-                Message::agent(&control).encode(&mut frame);
+                ChannelMessage::agent(&control).encode(&mut frame);
                 true
             }
         };

@@ -58,7 +58,7 @@ pub trait Call: Serialize {
 
 /// Request object: `type`, followed by the fields of the call.
 #[derive(Serialize)]
-struct Tagged<'a, C> {
+struct TaggedCall<'a, C> {
     r#type: &'static str,
     #[serde(flatten)]
     call: &'a C,
@@ -70,5 +70,5 @@ struct Tagged<'a, C> {
 ///
 /// [`EncodeError`](crate::frame::EncodeError) if the request is longer than a frame.
 pub fn encode_request<C: Call>(call: &C) -> Result<Vec<u8>, crate::frame::EncodeError> {
-    crate::frame::encode(&Tagged { r#type: C::TYPE, call })
+    crate::frame::encode(&TaggedCall { r#type: C::TYPE, call })
 }

@@ -4,10 +4,10 @@ use super::hold::Hold;
 use super::{Execs, Place, opening};
 use crate::agent::{AgentStream, Broken, CallError, StreamTurns};
 use bytes::{Buf, Bytes};
-use minions_proto::channel::{CHUNK_LEN, Ended, Message, OutputStream};
+use minions_proto::channel::{CHUNK_LEN, ChannelMessage, Ended, OutputStream};
 use minions_proto::connection::ProtocolError;
 use minions_proto::error::ErrorCode as AgentCode;
-use minions_proto::exec_client::{Event, ExecClient, StreamError};
+use minions_proto::exec_client::{ExecClient, StreamError, StreamEvent};
 use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Role};
 use tokio::time::Instant;
 
@@ -170,37 +170,39 @@ impl Driver {
             && received(OutputStream::Stderr) >= self.extent.1
     }
 
-    fn receive(&mut self, message: Message) -> Result<Option<Happened>, CallError> {
+    fn receive(&mut self, message: ChannelMessage) -> Result<Option<Happened>, CallError> {
         let offsets = [OutputStream::Stdout, OutputStream::Stderr]
             .map(|stream| (stream, self.exec.received(stream)));
         let before = |stream| offsets.iter().find(|(s, _)| *s == stream).map_or(0, |(_, at)| *at);
         let now = Instant::now().into_std();
         Ok(match self.exec.receive(message, now).map_err(CallError::Stream)? {
-            Event::Output(stream, bytes) => Some(Happened::Output(stream, before(stream), bytes)),
-            Event::Gap(stream, len) => {
+            StreamEvent::Output(stream, bytes) => {
+                Some(Happened::Output(stream, before(stream), bytes))
+            }
+            StreamEvent::Gap(stream, len) => {
                 Some(Happened::Gap(stream, before(stream), before(stream) + len))
             }
-            Event::Heartbeat => {
+            StreamEvent::Heartbeat => {
                 self.settled = true;
                 Some(Happened::Heartbeat)
             }
-            Event::Ended(ended) => {
+            StreamEvent::Ended(ended) => {
                 self.hold.release();
                 Some(Happened::Ended(ended))
             }
-            Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
+            StreamEvent::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 // Somebody else's from now on.
                 self.hold.release();
                 return Err(CallError::Agent(error));
             }
             // There is room for more input; or the agent didn't like a control message, which says
             // nothing about the program.
-            Event::InputTaken | Event::Refused(_) => None,
+            StreamEvent::InputTaken | StreamEvent::Refused(_) => None,
         })
     }
 
     /// The agent's next message. Meanwhile, says what there is to say.
-    async fn message(&mut self) -> Result<Message, Broken> {
+    async fn message(&mut self) -> Result<ChannelMessage, Broken> {
         loop {
             self.speak();
             let stream = self.hold.stream.as_mut().ok_or(Broken::Closed)?;
@@ -221,7 +223,7 @@ impl Driver {
             return;
         }
         if let Some(ack) = self.exec.ack(std::mem::take(&mut self.settled)) {
-            stream.writer.queue(&Message::host(&ack));
+            stream.writer.queue(&ChannelMessage::host(&ack));
         }
         while stream.writer.pending() < WRITE_AHEAD {
             if let Some(input) = &mut self.input {

@@ -4,7 +4,7 @@
 //! client that may re-attach acknowledges by itself, because only it knows what it has. For any other
 //! client the daemon acknowledges what it has passed on, so that a simple client need not know of acks.
 
-use minions_proto::channel::{AgentControl, Channel, HostControl, Message, OutputStream};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, HostControl, OutputStream};
 use minions_proto::message::ExecAttached;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -47,7 +47,7 @@ impl Acks {
     }
 
     /// Counts a message that the client has been sent.
-    pub(super) fn passed_on(&self, message: &Message) {
+    pub(super) fn passed_on(&self, message: &ChannelMessage) {
         let mut passed = self.passed();
         let len = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
         match message.channel {
