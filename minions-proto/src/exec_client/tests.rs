@@ -87,6 +87,37 @@ fn an_ack_of_input_that_was_never_sent_is_rejected() {
 }
 
 #[test]
+fn output_that_resumes_at_another_offset_is_rejected() {
+    let change: [fn(&mut ExecAttached) -> &mut u64; 2] =
+        [|attached| &mut attached.stdout, |attached| &mut attached.stderr];
+    for change in change {
+        let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            let payload = Bytes::from_static(b"abc");
+            receive(&mut client, ChannelMessage { channel, payload }).unwrap();
+        }
+        for (offset, is_right) in [(2, false), (3, true), (4, false)] {
+            let mut reply = ExecAttached { stdout: 3, stderr: 3, ..attached(0, 0) };
+            *change(&mut reply) = offset;
+            assert_eq!(client.resume(&reply).is_ok(), is_right, "{reply:?}");
+        }
+    }
+}
+
+#[test]
+fn the_window_of_a_resumed_stream_is_that_of_the_reply() {
+    let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+    client.push_input(Bytes::from_static(b"abc"));
+    assert_eq!(client.input_room(), 97);
+    for window in [40, 400, 2] {
+        let reply = ExecAttached { stdin_window: window, ..attached(1, 0) };
+        client.resume(&reply).unwrap();
+        let room = usize::try_from(window).unwrap().saturating_sub(3);
+        assert_eq!(client.input_room(), room, "three bytes are not acknowledged");
+    }
+}
+
+#[test]
 fn offsets_that_no_program_reaches_are_rejected() {
     let change: [fn(&mut ExecAttached, u64); 3] = [
         |attached, offset| attached.stdout = offset,
