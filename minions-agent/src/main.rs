@@ -6,7 +6,7 @@ use minions_agent::log::LogWriter;
 use minions_agent::privileges::{self, PrivilegeError};
 use minions_agent::protection::{self, ProtectionReport, inherited};
 use minions_agent::supervision::ServiceNotifier;
-use minions_agent::{Agent, AgentConfig, Capabilities, Capability, init};
+use minions_agent::{Agent, AgentConfig, Capabilities, Capability, error_chain, init};
 use minions_proto::AgentPort;
 use minions_proto::port::InvalidPort;
 use std::env::{self, VarError};
@@ -125,15 +125,7 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => write!(f, "{error} (see --help)"),
-            Self::Run(error) => {
-                write!(f, "{error}")?;
-                let mut cause = error.source();
-                while let Some(error) = cause {
-                    write!(f, ": {error}")?;
-                    cause = error.source();
-                }
-                Ok(())
-            }
+            Self::Run(error) => f.write_str(&error_chain(error.as_ref())),
         }
     }
 }

@@ -1,5 +1,4 @@
 //! Handshake and connection over a stream that misbehaves in every way seen in the field.
-#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minions_proto::connection::{Connection, ExchangeError, Liveness, ProtocolError};
@@ -8,6 +7,7 @@ use minions_proto::handshake::{HandshakeError, accept, grant, initiate};
 use minions_proto::message::{Health, HealthCheck, encode_reply};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -72,6 +72,18 @@ async fn a_close_without_a_line_means_refused() {
     drop(vmm);
     let gone = initiate(&mut host, 1024, DEADLINE).await;
     assert!(matches!(gone, Err(HandshakeError::Refused)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_reset_before_the_answer_means_refused() {
+    let (mut host, vmm) = UnixStream::pair().unwrap();
+    // The kernel resets the connection when its peer closes it without having read CONNECT.
+    let close = async {
+        vmm.readable().await.unwrap();
+        drop(vmm);
+    };
+    let (reset, ()) = tokio::join!(initiate(&mut host, 1024, DEADLINE), close);
+    assert!(matches!(reset, Err(HandshakeError::Refused)), "{reset:?}");
 }
 
 #[tokio::test]

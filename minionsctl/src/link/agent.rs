@@ -6,7 +6,7 @@ use crate::agent::{AgentAddress, connect, failed};
 use crate::failure::Failure;
 use bytes::BytesMut;
 use minions_api::exec::{self as api, AttachRequest, ExecRequest};
-use minions_proto::channel::Message;
+use minions_proto::channel::ChannelMessage;
 use minions_proto::connection::Connection;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
@@ -105,7 +105,7 @@ fn spawn(stream: UnixStream, decoder: Decoder) -> Link {
 async fn read(
     mut reader: OwnedReadHalf,
     mut decoder: Decoder,
-    incoming: mpsc::Sender<Result<Message, LinkError>>,
+    incoming: mpsc::Sender<Result<ChannelMessage, LinkError>>,
 ) {
     loop {
         let message = next(&mut reader, &mut decoder).await;
@@ -116,10 +116,13 @@ async fn read(
     }
 }
 
-async fn next(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Message, LinkError> {
+async fn next(
+    reader: &mut OwnedReadHalf,
+    decoder: &mut Decoder,
+) -> Result<ChannelMessage, LinkError> {
     loop {
         if let Some(payload) = decoder.next_frame()? {
-            return Ok(Message::decode(payload)?);
+            return Ok(ChannelMessage::decode(payload)?);
         }
         if reader.read_buf(decoder.read_buffer()).await.map_err(LinkError::Broken)? == 0 {
             return Err(LinkError::ended());
@@ -127,7 +130,7 @@ async fn next(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Messa
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Message>) {
+async fn write(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<ChannelMessage>) {
     let mut frames = BytesMut::new();
     while let Some(message) = outgoing.recv().await {
         message.encode(&mut frames);

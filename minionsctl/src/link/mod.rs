@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::target::Target;
 use error::LinkError;
 use minions_api::exec::{AttachRequest, ExecRequest};
-use minions_proto::channel::{HostControl, Message};
+use minions_proto::channel::{ChannelMessage, HostControl};
 use minions_proto::message::ExecAttached;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -45,8 +45,8 @@ pub(crate) enum Opening {
 /// Open stream. Dropping it closes the connection without [`HostControl::Leave`].
 #[derive(Debug)]
 pub(crate) struct Link {
-    incoming: mpsc::Receiver<Result<Message, LinkError>>,
-    outgoing: mpsc::Sender<Message>,
+    incoming: mpsc::Receiver<Result<ChannelMessage, LinkError>>,
+    outgoing: mpsc::Sender<ChannelMessage>,
     _tasks: JoinSet<()>,
 }
 
@@ -63,18 +63,18 @@ pub(crate) async fn open(
 
 impl Link {
     /// Waits for the next message. Cancel safe.
-    pub(crate) async fn receive(&mut self) -> Result<Message, LinkError> {
+    pub(crate) async fn receive(&mut self) -> Result<ChannelMessage, LinkError> {
         self.incoming.recv().await.unwrap_or_else(|| Err(LinkError::ended()))
     }
 
     /// Returns the next message if it has arrived already.
-    pub(crate) fn received(&mut self) -> Option<Result<Message, LinkError>> {
+    pub(crate) fn received(&mut self) -> Option<Result<ChannelMessage, LinkError>> {
         self.incoming.try_recv().ok()
     }
 
     /// Returns a sender for messages to the peer. Drop it before [`leave`](Self::leave). It is closed if the
     /// connection is broken; [`receive`](Self::receive) returns the reason.
-    pub(crate) fn outgoing(&self) -> mpsc::Sender<Message> {
+    pub(crate) fn outgoing(&self) -> mpsc::Sender<ChannelMessage> {
         self.outgoing.clone()
     }
 
@@ -84,7 +84,7 @@ impl Link {
         // Closing a socket with unread data resets the connection, which could discard the Leave.
         let drain = async { while incoming.recv().await.is_some_and(|message| message.is_ok()) {} };
         let send = async {
-            let _ = outgoing.send(Message::host(&HostControl::Leave)).await;
+            let _ = outgoing.send(ChannelMessage::host(&HostControl::Leave)).await;
             drop(outgoing);
         };
         let _ = timeout(LEAVE_DEADLINE, async { tokio::join!(send, drain) }).await;

@@ -8,7 +8,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_api::exec::Attached;
 use minions_api::{Problem, VmName};
-use minions_proto::channel::Message;
+use minions_proto::channel::ChannelMessage;
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::ExecAttached;
 use reqwest::Upgraded;
@@ -101,7 +101,10 @@ fn spawn(stream: Stream) -> Link {
     Link { incoming, outgoing, _tasks: tasks }
 }
 
-async fn read(mut stream: SplitStream<Stream>, incoming: mpsc::Sender<Result<Message, LinkError>>) {
+async fn read(
+    mut stream: SplitStream<Stream>,
+    incoming: mpsc::Sender<Result<ChannelMessage, LinkError>>,
+) {
     while let Some(message) = stream.next().await {
         let Some(message) = decode(message).transpose() else { continue };
         let last = message.is_err();
@@ -113,7 +116,7 @@ async fn read(mut stream: SplitStream<Stream>, incoming: mpsc::Sender<Result<Mes
 
 async fn write(
     mut sink: SplitSink<Stream, WsMessage>,
-    mut outgoing: mpsc::Receiver<Message>,
+    mut outgoing: mpsc::Receiver<ChannelMessage>,
 ) -> Result<(), Error> {
     while let Some(message) = outgoing.recv().await {
         sink.feed(WsMessage::Binary(message.to_bytes())).await?;
@@ -127,9 +130,9 @@ async fn write(
 }
 
 /// Decodes a WebSocket message; `None` for one without a channel message.
-fn decode(message: Result<WsMessage, Error>) -> Result<Option<Message>, LinkError> {
+fn decode(message: Result<WsMessage, Error>) -> Result<Option<ChannelMessage>, LinkError> {
     match message.map_err(broken)? {
-        WsMessage::Binary(bytes) => Ok(Some(Message::decode(bytes)?)),
+        WsMessage::Binary(bytes) => Ok(Some(ChannelMessage::decode(bytes)?)),
         WsMessage::Close(frame) => {
             let (code, reason) = frame.map_or((1005, String::new()), |frame| {
                 (frame.code.into(), frame.reason.as_str().to_owned())

@@ -8,8 +8,8 @@ use crate::link::error::LinkError;
 use crate::local::terminal::size;
 use crate::local::{HELP, Happened};
 use minions_proto::ErrorCode as AgentCode;
-use minions_proto::channel::{HostControl, Message, OutputStream};
-use minions_proto::exec_client::{Event, ExecClient};
+use minions_proto::channel::{ChannelMessage, HostControl, OutputStream};
+use minions_proto::exec_client::{ExecClient, StreamEvent};
 use minions_proto::message::{Outcome, Signal, SignalReason};
 use std::io;
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl Session<'_> {
                         continue;
                     };
                     let control = self.controls.pop_front();
-                    let message = control.map(|control| Message::host(&control));
+                    let message = control.map(|control| ChannelMessage::host(&control));
                     if let Some(message) = message.or_else(|| client.next_input()) {
                         room.send(message);
                     }
@@ -109,7 +109,7 @@ impl Session<'_> {
     fn received(
         &mut self,
         client: &mut ExecClient,
-        message: Result<Message, LinkError>,
+        message: Result<ChannelMessage, LinkError>,
     ) -> Result<Option<End>, Failure> {
         let message = match message {
             Ok(message) => message,
@@ -117,14 +117,14 @@ impl Session<'_> {
         };
         self.retry.succeeded();
         match client.receive(message, Instant::now().into_std())? {
-            Event::Output(stream, bytes) => self.output.begin(stream, bytes),
-            Event::Gap(stream, bytes) => {
+            StreamEvent::Output(stream, bytes) => self.output.begin(stream, bytes),
+            StreamEvent::Gap(stream, bytes) => {
                 self.incomplete = true;
                 self.remark_gap(stream, bytes);
             }
-            Event::InputTaken => {}
-            Event::Heartbeat => self.controls.extend(client.ack(true)),
-            Event::Ended(ended) => {
+            StreamEvent::InputTaken => {}
+            StreamEvent::Heartbeat => self.controls.extend(client.ack(true)),
+            StreamEvent::Ended(ended) => {
                 match &ended.outcome {
                     Outcome::Lost { reason } => {
                         self.remark(&format!("the program's end is unknown: {reason}"));
@@ -143,10 +143,12 @@ impl Session<'_> {
                     code => ExitStatus::remote(code),
                 })));
             }
-            Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
+            StreamEvent::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 return Err(Failure::TakenOver(error));
             }
-            Event::Refused(error) => self.remark(&format!("the agent refused: {}", error.message)),
+            StreamEvent::Refused(error) => {
+                self.remark(&format!("the agent refused: {}", error.message))
+            }
         }
         Ok(None)
     }

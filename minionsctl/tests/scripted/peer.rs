@@ -1,7 +1,7 @@
 //! A minionsd that sends exactly what a test scripts.
 
 use futures_util::{SinkExt, StreamExt};
-use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended, HostControl};
 use minions_proto::message::{Outcome, Usage};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,21 +87,21 @@ impl Peer {
         self.text(&json).await;
     }
 
-    async fn send(&mut self, message: &Message) {
+    async fn send(&mut self, message: &ChannelMessage) {
         self.0.send(WsMessage::Binary(message.to_bytes())).await.unwrap();
     }
 
     pub(crate) async fn stdout(&mut self, bytes: &'static str) {
-        self.send(&Message { channel: Channel::Stdout, payload: bytes.into() }).await;
+        self.send(&ChannelMessage { channel: Channel::Stdout, payload: bytes.into() }).await;
     }
 
     pub(crate) async fn control(&mut self, control: &AgentControl) {
-        self.send(&Message::agent(control)).await;
+        self.send(&ChannelMessage::agent(control)).await;
     }
 
     /// Sends the same control message until the client has gone.
     pub(crate) async fn flood(&mut self, control: &AgentControl) {
-        let message = WsMessage::Binary(Message::agent(control).to_bytes());
+        let message = WsMessage::Binary(ChannelMessage::agent(control).to_bytes());
         while self.0.send(message.clone()).await.is_ok() {}
     }
 
@@ -117,11 +117,11 @@ impl Peer {
 
     /// Returns the next message; `None` at a Close frame. Skips acks of offset 0, which only declare that the client
     /// acknowledges.
-    pub(crate) async fn hear(&mut self) -> Option<Message> {
+    pub(crate) async fn hear(&mut self) -> Option<ChannelMessage> {
         loop {
             match self.0.next().await.unwrap().unwrap() {
                 WsMessage::Binary(bytes) => {
-                    let message = Message::decode(bytes).unwrap();
+                    let message = ChannelMessage::decode(bytes).unwrap();
                     let nothing = HostControl::Ack { stdout: 0, stderr: 0 };
                     if message.host_control().ok() != Some(nothing) {
                         return Some(message);

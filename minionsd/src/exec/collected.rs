@@ -4,7 +4,7 @@ use super::{Driver, Happened};
 use crate::agent::CallError;
 use crate::budget::Share;
 use minions_proto::channel::{Ended, OutputStream};
-use minions_proto::collect::{HeadTail, Kept};
+use minions_proto::collect::{HeadTail, KeptOutput};
 
 /// Output and end of a program.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ fn omitted(bytes: u64) -> String {
 }
 
 /// Returns the text, and the bytes if they are not UTF-8. Does not copy UTF-8 output that is complete.
-fn text(kept: Kept) -> (String, Option<Vec<u8>>) {
-    let Kept { head, tail, missing } = kept;
+fn text(kept: KeptOutput) -> (String, Option<Vec<u8>>) {
+    let KeptOutput { head, tail, missing } = kept;
     if missing == 0 {
         return match String::from_utf8(head) {
             Ok(text) => (text, None),

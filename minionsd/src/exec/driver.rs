@@ -4,10 +4,10 @@ use super::hold::Hold;
 use super::{Execs, Place, opening};
 use crate::agent::{AgentStream, Broken, CallError, StreamTurns};
 use bytes::{Buf, Bytes};
-use minions_proto::channel::{CHUNK_LEN, Ended, Message, OutputStream};
+use minions_proto::channel::{CHUNK_LEN, ChannelMessage, Ended, OutputStream};
 use minions_proto::connection::ProtocolError;
 use minions_proto::error::ErrorCode as AgentCode;
-use minions_proto::exec_client::{Event, ExecClient, StreamError};
+use minions_proto::exec_client::{ExecClient, StreamError, StreamEvent};
 use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Role};
 use tokio::time::Instant;
 
@@ -179,37 +179,39 @@ impl Driver {
             && received(OutputStream::Stderr) >= self.extent.1
     }
 
-    fn receive(&mut self, message: Message) -> Result<Option<Happened>, CallError> {
+    fn receive(&mut self, message: ChannelMessage) -> Result<Option<Happened>, CallError> {
         let offsets = [OutputStream::Stdout, OutputStream::Stderr]
             .map(|stream| (stream, self.exec.received(stream)));
         let before = |stream| offsets.iter().find(|(s, _)| *s == stream).map_or(0, |(_, at)| *at);
         let now = Instant::now().into_std();
         Ok(match self.exec.receive(message, now).map_err(CallError::Stream)? {
-            Event::Output(stream, bytes) => Some(Happened::Output(stream, before(stream), bytes)),
-            Event::Gap(stream, len) => {
+            StreamEvent::Output(stream, bytes) => {
+                Some(Happened::Output(stream, before(stream), bytes))
+            }
+            StreamEvent::Gap(stream, len) => {
                 Some(Happened::Gap(stream, before(stream), before(stream) + len))
             }
-            Event::Heartbeat => {
+            StreamEvent::Heartbeat => {
                 self.settled = true;
                 Some(Happened::Heartbeat)
             }
-            Event::Ended(ended) => {
+            StreamEvent::Ended(ended) => {
                 self.hold.release();
                 Some(Happened::Ended(ended))
             }
-            Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
+            StreamEvent::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 // Another client has the program from now on.
                 self.hold.release();
                 return Err(CallError::Agent(error));
             }
             // There is room for more input; or the agent refused a control message, which has no effect on the
             // program.
-            Event::InputTaken | Event::Refused(_) => None,
+            StreamEvent::InputTaken | StreamEvent::Refused(_) => None,
         })
     }
 
     /// Returns the agent's next message. Meanwhile, sends acks and input.
-    async fn message(&mut self) -> Result<Message, Broken> {
+    async fn message(&mut self) -> Result<ChannelMessage, Broken> {
         loop {
             self.queue_messages();
             let stream = self.hold.stream.as_mut().ok_or(Broken::Closed)?;
@@ -230,7 +232,7 @@ impl Driver {
             return;
         }
         if let Some(ack) = self.exec.ack(std::mem::take(&mut self.settled)) {
-            stream.writer.queue(&Message::host(&ack));
+            stream.writer.queue(&ChannelMessage::host(&ack));
         }
         while stream.writer.pending() < WRITE_AHEAD {
             if let Some(input) = &mut self.input {

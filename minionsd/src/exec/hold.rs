@@ -2,7 +2,7 @@
 
 use super::{Execs, Place, opening};
 use crate::agent::AgentStream;
-use minions_proto::channel::{HostControl, Message};
+use minions_proto::channel::{ChannelMessage, HostControl};
 use minions_proto::message::{ExecAttach, ExecId, Role};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -62,7 +62,7 @@ impl Drop for Hold {
 
 /// Sends `leave` and reads to the stream's end. Takes at most [`GOODBYE`].
 pub(crate) async fn leave(mut stream: AgentStream) {
-    stream.writer.queue(&Message::host(&HostControl::Leave));
+    stream.writer.queue(&ChannelMessage::host(&HostControl::Leave));
     close_after_leave(stream).await;
 }
 

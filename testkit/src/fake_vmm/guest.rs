@@ -16,7 +16,7 @@ use super::Ledger;
 use super::behaviour::{request, until_end};
 use bytes::{Bytes, BytesMut};
 use minions_proto::AgentError;
-use minions_proto::channel::{AgentControl, Channel, Ended, Message};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended};
 use minions_proto::error::ErrorCode;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
@@ -335,9 +335,9 @@ fn attached(id: ExecId, created: bool, output: &str, from: Option<u64>) -> Answe
     let payload = Bytes::copy_from_slice(rest.unwrap_or_default());
     let mut stream = BytesMut::new();
     if !payload.is_empty() {
-        Message { channel: Channel::Stdout, payload }.encode(&mut stream);
+        ChannelMessage { channel: Channel::Stdout, payload }.encode(&mut stream);
     }
     let ended = Ended { outcome: Outcome::Exited { code: 0 }, usage: Usage::default() };
-    Message::agent(&AgentControl::Exit(ended)).encode(&mut stream);
+    ChannelMessage::agent(&AgentControl::Exit(ended)).encode(&mut stream);
     Answer { reply: reply.unwrap_or_default(), stream: Some(stream.to_vec()) }
 }

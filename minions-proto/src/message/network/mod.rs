@@ -75,3 +75,11 @@ impl ConfigureNetwork {
         plan::base(&self.ip, &self.gateway, &self.dns)
     }
 }
+
+/// Checks the length of a list.
+fn at_most(field: &str, what: &str, count: usize, most: usize) -> Result<(), Invalid> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Invalid::new(field, format!("has {count} {what}; give at most {most}")))
+}

@@ -4,7 +4,7 @@
 //! client that may re-attach sends its own acks, because only the client knows what it has received. For any other
 //! client, the daemon acknowledges the output that it has passed on, so that a simple client need not know about acks.
 
-use minions_proto::channel::{AgentControl, Channel, HostControl, Message, OutputStream};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, HostControl, OutputStream};
 use minions_proto::message::ExecAttached;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -48,7 +48,7 @@ impl Acks {
     }
 
     /// Counts a message that was sent to the client.
-    pub(super) fn passed_on(&self, message: &Message) {
+    pub(super) fn passed_on(&self, message: &ChannelMessage) {
         let mut passed = self.passed();
         let len = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
         match message.channel {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::ErrorCode as AgentCode;
-use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended, HostControl};
 use minions_proto::empty_messages::EmptyMessageLimit;
 use minions_proto::exec_client::{StreamError, check_offset};
 use minions_proto::frame::MAX_FRAME_LEN;
@@ -106,7 +106,7 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
         let packet = tokio::select! {
             packet = from.next() => packet,
             ack = acks.due() => {
-                to.queue(&Message::host(&ack));
+                to.queue(&ChannelMessage::host(&ack));
                 // If the agent is gone, the other direction gets the reason.
                 let _ = to.flush().await;
                 continue;
@@ -125,7 +125,7 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
         if bytes.len() > MAX_FRAME_LEN {
             return TOO_LONG;
         }
-        let message = match Message::decode(bytes) {
+        let message = match ChannelMessage::decode(bytes) {
             Ok(message) if matches!(message.channel, Channel::Stdin | Channel::Control) => message,
             _ => return End::Breach(close_code::PROTOCOL, "no such channel towards the program"),
         };
@@ -187,12 +187,12 @@ async fn down(
 
 /// Returns the agent's last message with an added `exit_code`, as in the other forms: the exit status, 128+n after
 /// signal n, 124 at the time limit. Returns `None` if the message is not an exit.
-fn with_exit_code(message: &Message) -> Option<Bytes> {
+fn with_exit_code(message: &ChannelMessage) -> Option<Bytes> {
     let Ok(AgentControl::Exit(ended)) = message.agent_control() else { return None };
     let mut control: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
     control.as_object_mut()?.insert("exit_code".into(), ended.outcome.exit_code().into());
     let payload = serde_json::to_vec(&control).ok()?.into();
-    Some(Message { channel: Channel::Control, payload }.to_bytes())
+    Some(ChannelMessage { channel: Channel::Control, payload }.to_bytes())
 }
 
 /// Decision about a message from the agent.
@@ -217,7 +217,7 @@ impl CheckedMessages {
         Self { limit, heartbeats: HeartbeatFilter::default() }
     }
 
-    fn check(&mut self, message: &Message, note: &Note) -> Result<Passage, StreamError> {
+    fn check(&mut self, message: &ChannelMessage, note: &Note) -> Result<Passage, StreamError> {
         let now = Instant::now().into_std();
         if message.channel != Channel::Control {
             self.limit.count_output(message.payload.len(), now)?;
@@ -265,13 +265,13 @@ pub(super) async fn tell(
         loop {
             let (message, over) = match plain.next().await {
                 Ok(Happened::Output(stream, _, payload)) => {
-                    (Message { channel: stream.channel(), payload }, false)
+                    (ChannelMessage { channel: stream.channel(), payload }, false)
                 }
                 Ok(Happened::Ended(ended)) => {
                     noted(note, &ended);
-                    (Message::agent(&AgentControl::Exit(ended)), true)
+                    (ChannelMessage::agent(&AgentControl::Exit(ended)), true)
                 }
-                Ok(_) => (Message::agent(&AgentControl::Heartbeat), false),
+                Ok(_) => (ChannelMessage::agent(&AgentControl::Heartbeat), false),
                 Err(_) => return End::Agent(Broken::Closed),
             };
             if to_client.send(Packet::Binary(message.to_bytes())).await.is_err() {

@@ -1,10 +1,16 @@
-//! Reload of a systemd service.
+//! systemd as the init: its presence, and reloads of its services.
 
-use crate::net::tool;
+use super::tool;
 use std::io;
+use std::path::Path;
+
+/// Reports whether systemd is the init, like `sd_booted(3)`.
+pub(in crate::net) fn is_running(run: &Path) -> bool {
+    run.join("systemd/system").is_dir()
+}
 
 /// Reloads a service, or restarts it if it cannot reload: systemd-resolved before version 256.
-pub(super) fn reload_or_restart(unit: &str) -> io::Result<()> {
+pub(in crate::net) fn reload_or_restart(unit: &str) -> io::Result<()> {
     if systemctl(&["reload-or-restart", unit]).is_ok() {
         return Ok(());
     }
@@ -14,11 +20,11 @@ pub(super) fn reload_or_restart(unit: &str) -> io::Result<()> {
 }
 
 /// Queues a start or reload of a service with its present files, without waiting for it.
-pub(super) fn start_later(unit: &str) -> io::Result<()> {
+pub(in crate::net) fn start_later(unit: &str) -> io::Result<()> {
     systemctl(&["--no-block", "reload-or-restart", unit])
 }
 
-pub(super) fn reload(unit: &str) -> io::Result<()> {
+pub(in crate::net) fn reload(unit: &str) -> io::Result<()> {
     systemctl(&["reload", unit])
 }
 

@@ -1,40 +1,17 @@
-//! Atomic replacement of a file: readers see either the old or the new content, never a mixture.
+//! Atomic replacement of a file at a path of the agent's own: readers see either the old or the new content, never
+//! a mixture.
 
-use crate::files::MODE_BITS;
+use super::{FileAttributes, FileLocation, MODE_BITS};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
-use tempfile::Builder;
 
-/// Mode and owner of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileAttributes {
-    /// Permission bits.
-    pub(crate) mode: u32,
-    /// User and group; `None`: the agent's own.
-    pub(crate) owner: Option<(u32, u32)>,
-}
-
-/// Replaces whatever is at `path` by a file with `content`. Even after a power cut, the path has either
-/// the old or the new file. On failure nothing has changed, and no temporary file remains.
+/// Replaces whatever is at `path` by a file with `content`; see [`FileLocation::replace`].
 pub(crate) fn replace(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
-    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    // In the same directory: a rename cannot cross filesystems.
-    let mut temporary = Builder::new().make_in(parent, create)?;
-    // Written to the `File`, because `NamedTempFile` wraps errors and the errno would be lost.
-    temporary.as_file_mut().write_all(content)?;
-    let file = temporary.as_file();
-    if let Some((user, group)) = attributes.owner {
-        fchown(file, Some(user), Some(group))?;
-    }
-    // After the owner: a change of owner clears set-user-id.
-    file.set_permissions(Permissions::from_mode(attributes.mode))?;
-    file.sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    File::open(parent)?.sync_all()
+    FileLocation::of_agent(path)?.replace(content, attributes)
 }
 
 /// Replaces a file like [`replace`]. If the name cannot be replaced, because it is a mount point or its directory
@@ -81,8 +58,46 @@ fn overwrite(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Res
     file.sync_all()
 }
 
-/// Creates a file that only the agent can open. Returns the kernel's error without the path, because the name of
-/// the temporary file would only confuse a reader.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    const OWN: FileAttributes = FileAttributes { mode: 0o640, owner: None };
+
+    fn entries(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_a_link_to_its_directory_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("real");
+        fs::create_dir(&real).unwrap();
+        fs::write(dir.path().join("target"), "untouched").unwrap();
+        symlink("real", dir.path().join("alias")).unwrap();
+        symlink("../target", real.join("file")).unwrap();
+        replace(&dir.path().join("alias/file"), b"new", OWN).unwrap();
+        let file = fs::symlink_metadata(real.join("file")).unwrap();
+        assert!(file.is_file());
+        assert_eq!(file.mode() & MODE_BITS, 0o640);
+        assert_eq!(fs::read(real.join("file")).unwrap(), b"new");
+        assert_eq!(fs::read(dir.path().join("target")).unwrap(), b"untouched");
+        assert_eq!(entries(&real), 1);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_entry_and_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("name");
+        fs::create_dir(&path).unwrap();
+        let error = replace(&path, b"new", OWN).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::ISDIR));
+        assert!(path.is_dir());
+        assert_eq!(entries(dir.path()), 1);
+        let missing = dir.path().join("missing/name");
+        let error = replace_or_overwrite(&missing, b"new", OWN).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
 }
