@@ -18,7 +18,7 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Success reply of an agent, parsed and as received.
 #[derive(Debug)]
-pub(crate) struct Answer<T> {
+pub(crate) struct AgentAnswer<T> {
     /// The reply, as far as this version knows its fields.
     pub(crate) reply: T,
     /// The whole reply, including fields that this version does not know.
@@ -37,14 +37,14 @@ pub(crate) async fn call<C: Call>(
     socket: &Path,
     call: &C,
     patience: Duration,
-) -> Result<Answer<C::Reply>, Failure> {
+) -> Result<AgentAnswer<C::Reply>, Failure> {
     let stream = connect(socket).await?;
     let request = encode_request(call).map_err(ExchangeError::from)?;
     let mut connection = Connection::new(stream);
     let payload = connection.exchange(&request, Instant::now() + patience).await?;
     let reply = decode_reply(&payload).map_err(reply_error)?;
     let json = decode_reply(&payload).map_err(reply_error)?;
-    Ok(Answer { reply, json })
+    Ok(AgentAnswer { reply, json })
 }
 
 /// Asks the agent whether it supports the second version of the network operations. A restricted agent does not

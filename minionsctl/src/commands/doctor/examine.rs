@@ -26,13 +26,13 @@ const FEATURES: [(&str, &str); 5] = [
 
 /// Answers of the guest to the doctor's own calls.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct GuestAnswers {
     pub(super) health: Result<Health, Failure>,
     pub(super) network: Result<Network, Failure>,
 }
 
 /// Returns the findings on every layer after minionsd.
-pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
+pub(super) fn examine(known: &Vm, answers: &GuestAnswers) -> Vec<Finding> {
     let health = match &answers.health {
         Ok(health) => health,
         Err(error) => return blocked(known, error),
@@ -293,7 +293,7 @@ mod tests {
             let reason =
                 json!({ "failure": fault, "message": "x", "at": "2026-01-01T00:00:00.000Z" });
             let vm = vm(json!({ "state": "unreachable", "reason": reason }));
-            let answers = Answers { health: Err(silent()), network: Err(silent()) };
+            let answers = GuestAnswers { health: Err(silent()), network: Err(silent()) };
             let findings = examine(&vm, &answers);
             let broken: Vec<_> =
                 findings.iter().filter(|one| one.verdict == Verdict::Broken).collect();

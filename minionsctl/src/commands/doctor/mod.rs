@@ -5,11 +5,11 @@ mod examine;
 mod finding;
 
 use super::Context;
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use examine::{Answers, examine};
+use examine::{GuestAnswers, examine};
 use finding::{Finding, Verdict};
 use minions_api::VmName;
 use minions_api::vm::Vm;
@@ -26,7 +26,7 @@ struct Diagnosis {
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
 ) -> Result<ExitStatus, Failure> {
     let findings = match client.get::<Vm>(&vm_path(vm, ""), Context::registry()).await {
@@ -34,7 +34,7 @@ pub(super) async fn run(
         Err(error @ Failure::Problem(_)) => vec![Finding::daemon(), Finding::unknown_vm(&error)],
         Err(error) => vec![Finding::no_daemon(&error)],
         Ok(known) => {
-            let answers = Answers {
+            let answers = GuestAnswers {
                 health: client.get(&vm_path(vm, "/health"), context.quick()).await,
                 network: client.get(&vm_path(vm, "/network"), context.quick()).await,
             };

@@ -13,8 +13,8 @@ mod stream;
 
 use super::Context;
 use crate::cli;
-use crate::client::Client;
-use crate::config::Config;
+use crate::client::DaemonClient;
+use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::target::Target;
@@ -22,13 +22,13 @@ use std::path::Path;
 
 pub(super) async fn run(
     context: &Context<'_>,
-    config: &Config,
+    config: &ClientConfig,
     socket: Option<&Path>,
-    args: &cli::Exec,
+    args: &cli::ExecArgs,
 ) -> Result<ExitStatus, Failure> {
     let request = request::request(args, context.timeout)?;
     if args.many.is_meant() {
-        let client = Client::new(config)?;
+        let client = DaemonClient::new(config)?;
         return many::run(context, &client, request, &args.many).await;
     }
     if args.many.is_said() {
