@@ -2,9 +2,9 @@
 
 use crate::capability::{Capabilities, Capability};
 use crate::exec::{Executor, ProgramGroups};
-use crate::identity::{Identity, IdentityError};
-use crate::net::Network;
-use crate::ops::report_status::Vitals;
+use crate::identity::{AgentIdentity, IdentityError};
+use crate::net::NetworkConfigurator;
+use crate::ops::report_status::StatusSource;
 use crate::protection::ProgramDefaults;
 use crate::session;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub const DEFAULT_EXEC_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Settings of an agent.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct AgentConfig {
     /// Requests that are answered; others are refused with `forbidden`.
     pub capabilities: Capabilities,
     /// Time limit of execs whose request has none.
@@ -39,7 +39,7 @@ pub struct Config {
     pub groups: ProgramGroups,
 }
 
-impl Default for Config {
+impl Default for AgentConfig {
     fn default() -> Self {
         Self {
             capabilities: Capabilities::without_the_machine(),
@@ -64,17 +64,17 @@ pub enum StartError {
 /// Handle of an agent. Clones refer to the same agent.
 #[derive(Debug, Clone)]
 pub struct Agent {
-    shared: Arc<Shared>,
+    shared: Arc<AgentState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct AgentState {
     capabilities: Capabilities,
-    identity: Identity,
+    identity: AgentIdentity,
     connections: Semaphore,
     executor: Executor,
-    network: Network,
-    vitals: Vitals,
+    network: NetworkConfigurator,
+    status: StatusSource,
 }
 
 impl Agent {
@@ -87,10 +87,10 @@ impl Agent {
     /// # Panics
     ///
     /// Panics outside of a tokio runtime.
-    pub fn new(config: Config) -> Result<Self, StartError> {
-        let shared = Shared {
+    pub fn new(config: AgentConfig) -> Result<Self, StartError> {
+        let shared = AgentState {
             capabilities: config.capabilities,
-            identity: Identity::mint()?,
+            identity: AgentIdentity::mint()?,
             connections: Semaphore::new(MAX_CONNECTIONS),
             executor: Executor::new(
                 config.exec_timeout,
@@ -98,12 +98,12 @@ impl Agent {
                 config.programs,
                 config.groups,
             ),
-            network: Network::new(
+            network: NetworkConfigurator::new(
                 config.resolv_conf,
                 &config.run_dir,
                 config.capabilities.contain(Capability::Network),
             ),
-            vitals: Vitals::start(),
+            status: StatusSource::start(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -127,7 +127,7 @@ impl Agent {
         self.shared.capabilities
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &AgentIdentity {
         &self.shared.identity
     }
 
@@ -135,11 +135,11 @@ impl Agent {
         &self.shared.executor
     }
 
-    pub(crate) fn network(&self) -> &Network {
+    pub(crate) fn network(&self) -> &NetworkConfigurator {
         &self.shared.network
     }
 
-    pub(crate) fn vitals(&self) -> &Vitals {
-        &self.shared.vitals
+    pub(crate) fn status(&self) -> &StatusSource {
+        &self.shared.status
     }
 }

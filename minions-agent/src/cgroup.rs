@@ -12,13 +12,13 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The tree of control groups, as this process sees it.
 #[derive(Debug, Clone)]
-pub(crate) struct Hierarchy {
+pub(crate) struct CgroupHierarchy {
     mount: PathBuf,
     /// Path of this process's group relative to the mount; empty for the root.
     own: PathBuf,
 }
 
-impl Hierarchy {
+impl CgroupHierarchy {
     /// Finds the tree; `None` in a guest without cgroup v2.
     pub(crate) fn find() -> Option<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;

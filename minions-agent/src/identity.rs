@@ -8,7 +8,7 @@ use std::io;
 
 /// Both ids, read once at start: neither changes while the agent runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity {
+pub(crate) struct AgentIdentity {
     /// The kernel's boot id: changes with every boot.
     pub(crate) boot_id: String,
     /// Random id of this agent process: changes with every start of the agent.
@@ -23,7 +23,7 @@ pub struct IdentityError {
     source: io::Error,
 }
 
-impl Identity {
+impl AgentIdentity {
     /// Reads the kernel's boot id and generates an instance id.
     pub(crate) fn mint() -> Result<Self, IdentityError> {
         Ok(Self {

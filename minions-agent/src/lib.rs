@@ -53,6 +53,6 @@ mod session;
 pub mod supervision;
 mod watched;
 
-pub use agent::{Agent, Config, StartError};
+pub use agent::{Agent, AgentConfig, StartError};
 pub use capability::{Capabilities, Capability};
 pub use exec::ProgramGroups;

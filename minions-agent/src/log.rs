@@ -25,19 +25,19 @@ const MAX_LINE_LEN: usize = 4 * 1024;
 
 /// Handle of the log. Clones write to the same log.
 #[derive(Debug, Clone)]
-pub struct Log {
-    entries: SyncSender<Entry>,
+pub struct LogWriter {
+    entries: SyncSender<LogEntry>,
     dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-enum Entry {
+enum LogEntry {
     Line(Vec<u8>),
     /// Marker: the writer signals this channel when everything before it has been written.
     Flush(SyncSender<()>),
 }
 
-impl Log {
+impl LogWriter {
     /// Starts the thread that writes to standard error. If no thread can be started, all lines are
     /// dropped: the agent is the only access to its guest and must start in any case.
     #[must_use]
@@ -61,7 +61,7 @@ impl Log {
             Some(beginning) => [beginning, b"\n"].concat(),
             None => line.to_vec(),
         };
-        if self.entries.try_send(Entry::Line(line)).is_err() {
+        if self.entries.try_send(LogEntry::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -70,7 +70,7 @@ impl Log {
     pub fn flush(&self, patience: Duration) {
         let (done, flushed) = sync_channel(1);
         // If the queue is full, its writer is blocked: waiting would not help.
-        if self.entries.try_send(Entry::Flush(done)).is_ok() {
+        if self.entries.try_send(LogEntry::Flush(done)).is_ok() {
             let _ = flushed.recv_timeout(patience);
         }
     }
@@ -84,14 +84,14 @@ impl Log {
 }
 
 /// Writes entries to `sink` until the last handle of the log is dropped.
-fn write_all(waiting: &Receiver<Entry>, mut sink: impl Write, dropped: &AtomicU64) {
+fn write_all(waiting: &Receiver<LogEntry>, mut sink: impl Write, dropped: &AtomicU64) {
     for entry in waiting {
         // Write errors are ignored: standard error is the only sink, and may recover.
         match entry {
-            Entry::Line(line) => {
+            LogEntry::Line(line) => {
                 let _ = sink.write_all(&line);
             }
-            Entry::Flush(done) => {
+            LogEntry::Flush(done) => {
                 let _ = sink.flush();
                 let _: Result<(), TrySendError<()>> = done.try_send(());
             }
@@ -103,7 +103,7 @@ fn write_all(waiting: &Receiver<Entry>, mut sink: impl Write, dropped: &AtomicU6
     }
 }
 
-impl Write for Log {
+impl Write for LogWriter {
     /// Queues a whole line; never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.say(line);
@@ -115,7 +115,7 @@ impl Write for Log {
     }
 }
 
-impl MakeWriter<'_> for Log {
+impl MakeWriter<'_> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn lines_arrive_whole_and_in_order_and_a_very_long_one_is_cut() {
         let (sink, source) = UnixStream::pair().unwrap();
-        let log = Log::to(sink);
+        let log = LogWriter::to(sink);
         log.say(b"first\n");
         log.say(&[b'x'; 2 * MAX_LINE_LEN]);
         log.flush(SOON);
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn lines_for_a_blocked_sink_are_dropped_and_their_number_is_reported() {
         let (sink, source) = UnixStream::pair().unwrap();
-        let log = Log::to(sink);
+        let log = LogWriter::to(sink);
         // Far more than the socket buffer and the queue hold; the loop must end nevertheless.
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         for _ in 0..10 * MAX_LINES {

@@ -41,7 +41,7 @@ const FOR_THE_REPLY: Duration = Duration::from_millis(200);
 
 /// Way to end a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum ShutdownMethod {
     /// This signal to PID 1.
     Signal(Signal),
     /// The guest's program `poweroff` or `reboot`.
@@ -50,7 +50,7 @@ pub(crate) enum Way {
     Kernel,
 }
 
-impl Way {
+impl ShutdownMethod {
     /// Chooses the way for this guest.
     pub(crate) fn find(action: PowerAction, force: bool) -> Self {
         if force {
@@ -78,19 +78,21 @@ impl Way {
 }
 
 /// Ends the guest. Returns only if that failed.
-pub(crate) async fn end(action: PowerAction, way: Way) {
+pub(crate) async fn end(action: PowerAction, way: ShutdownMethod) {
     sleep(FOR_THE_REPLY).await;
     let asked = match way {
-        Way::Signal(signal) => kill_process(Pid::INIT, signal).map_err(io::Error::from),
-        Way::Program(program) => run(program).await,
-        Way::Kernel => Err(io::ErrorKind::Unsupported.into()),
+        ShutdownMethod::Signal(signal) => kill_process(Pid::INIT, signal).map_err(io::Error::from),
+        ShutdownMethod::Program(program) => run(program).await,
+        ShutdownMethod::Kernel => Err(io::ErrorKind::Unsupported.into()),
     };
     match asked {
         Ok(()) => {
             sleep(INIT_PATIENCE).await;
             tracing::warn!("the guest's init did not end the guest in time; using reboot(2)");
         }
-        Err(error) if way == Way::Kernel => tracing::debug!(%error, "not asking the init"),
+        Err(error) if way == ShutdownMethod::Kernel => {
+            tracing::debug!(%error, "not asking the init")
+        }
         Err(error) => {
             tracing::warn!(%error, "failed to ask the guest's init; using reboot(2)");
         }
@@ -221,6 +223,6 @@ mod tests {
 
     #[test]
     fn force_bypasses_every_init() {
-        assert_eq!(Way::find(PowerAction::Reboot, true), Way::Kernel);
+        assert_eq!(ShutdownMethod::find(PowerAction::Reboot, true), ShutdownMethod::Kernel);
     }
 }

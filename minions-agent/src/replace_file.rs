@@ -11,7 +11,7 @@ use tempfile::Builder;
 
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Attributes {
+pub(crate) struct FileAttributes {
     /// Permission bits.
     pub(crate) mode: u32,
     /// User and group; `None`: the agent's own.
@@ -20,7 +20,7 @@ pub(crate) struct Attributes {
 
 /// Replaces whatever is at `path` by a file with `content`. Even after a power cut, the path has either
 /// the old or the new file. On failure nothing has changed, and no temporary file remains.
-pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     // In the same directory: a rename cannot cross filesystems.
     let mut temporary = Builder::new().make_in(parent, create)?;
@@ -42,7 +42,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io
 pub(crate) fn replace_or_overwrite(
     path: &Path,
     content: &[u8],
-    attributes: Attributes,
+    attributes: FileAttributes,
 ) -> io::Result<()> {
     let refused = match replace(path, content, attributes) {
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::BUSY | Errno::ROFS)) => {
@@ -60,7 +60,7 @@ pub(crate) fn replace_or_overwrite(
 }
 
 /// Overwrites an existing file. Truncates last, so that a full disk does not also lose the rest of the old content.
-fn overwrite(path: &Path, content: &[u8], attributes: Attributes) -> io::Result<()> {
+fn overwrite(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;

@@ -13,7 +13,7 @@
 
 mod pulse;
 
-use pulse::Pulse;
+use pulse::RuntimePulse;
 use std::env;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -30,13 +30,13 @@ const HANG: u32 = 5;
 
 /// Connection to the service manager that started the agent, if it wants notifications.
 #[derive(Debug)]
-pub struct Supervision {
+pub struct ServiceNotifier {
     socket: Option<Arc<UnixDatagram>>,
     /// The manager's watchdog timeout.
     watchdog: Option<Duration>,
 }
 
-impl Supervision {
+impl ServiceNotifier {
     /// Connects according to `NOTIFY_SOCKET`, `WATCHDOG_PID` and `WATCHDOG_USEC`. If the manager is
     /// unreachable, logs a warning and sends no notifications: the agent is the only access to its guest
     /// and must serve in any case.
@@ -71,19 +71,19 @@ impl Supervision {
         let (Some(patience), Some(socket)) = (self.watchdog, &self.socket) else {
             return std::future::pending().await;
         };
-        let pulse = Pulse::of_this_thread(patience * HANG);
+        let pulse = RuntimePulse::of_this_thread(patience * HANG);
         let beat = (patience / 4).max(Duration::from_millis(1));
         let feeding = pulse.clone();
         let socket = Arc::clone(socket);
         let watchdog = thread::Builder::new().name("watchdog".into());
         let spawned = watchdog.spawn(move || {
-            let mut examination = feeding.examination();
+            let mut detector = feeding.hang_detector();
             loop {
-                if examination.is_alive() {
+                if detector.is_alive() {
                     say(&socket, "WATCHDOG=1");
                 }
                 thread::sleep(beat);
-                examination.examine(beat);
+                detector.examine(beat);
             }
         });
         if let Err(error) = spawned {

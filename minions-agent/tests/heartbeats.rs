@@ -1,7 +1,7 @@
 //! Heartbeats of a stream, with paused time.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
-use minions_agent::{Agent, Capabilities, Capability, Config};
+use minions_agent::{Agent, AgentConfig, Capabilities, Capability};
 use minions_proto::channel::{AgentControl, Message};
 use minions_proto::connection::Connection;
 use minions_proto::message::{ExecStart, HEARTBEAT};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, advance, pause, timeout};
 #[tokio::test]
 async fn heartbeats_do_not_pile_up_for_a_host_that_does_not_read() {
     let capabilities = Capabilities::from_iter([Capability::Exec]);
-    let agent = Agent::new(Config { capabilities, ..Config::default() }).unwrap();
+    let agent = Agent::new(AgentConfig { capabilities, ..AgentConfig::default() }).unwrap();
     // Room for two heartbeats; after them the agent waits for the host.
     let (host, guest) = duplex(64);
     let served = tokio::spawn(async move { agent.serve(guest).await });

@@ -1,7 +1,7 @@
-//! A daemon in the process of the test, and an HTTP client for it.
+//! A daemon that runs in the test's own process, and an HTTP client for it.
 //!
 //! Every failure in this module ends the test with a panic.
-#![expect(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+#![expect(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use crate::fake_vmm::{Behaviour, FakeVmm, agent};
 use minionsd::Daemon;
@@ -18,23 +18,23 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// Deadline of every wait: long enough for a very busy machine, and never reached when all is well.
+/// Deadline of every wait: long enough for a very busy machine, and not reached by a test that passes.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Running daemon with a directory of VM sockets that is empty at first.
+/// Running daemon. Its socket directory is empty at first.
 #[derive(Debug)]
 pub struct TestDaemon {
     dir: TempDir,
     /// TCP address of the daemon.
     pub address: SocketAddr,
-    /// Client that sends the daemon's token, for requests that the methods here do not send.
+    /// HTTP client that sends the daemon's token, for requests that no method of this type sends.
     pub http: reqwest::Client,
     token: Option<String>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
-/// Returns a configuration with `dir` as the directory of the daemon's own socket and of the VMs' sockets.
+/// Returns a configuration in which `dir` is the directory of the daemon's own socket and of the VMs' sockets.
 #[must_use]
 pub fn config(dir: &Path) -> Config {
     Config {
@@ -59,14 +59,14 @@ pub fn config(dir: &Path) -> Config {
     }
 }
 
-/// Token of the daemon.
+/// Bearer token of the daemon.
 pub const TOKEN: &str = "test-test-test-test-test-test";
 
-/// Writes [`TOKEN`] to a file in `dir`, as minionsd accepts it.
+/// Writes [`TOKEN`] to a file in `dir`, with permissions that minionsd accepts.
 ///
 /// # Panics
 ///
-/// The file cannot be written.
+/// Panics if the file cannot be written.
 pub fn write_token(dir: &Path) -> PathBuf {
     let path = dir.join("token");
     fs::write(&path, TOKEN).unwrap();
@@ -74,17 +74,17 @@ pub fn write_token(dir: &Path) -> PathBuf {
     path
 }
 
-/// Returns a builder of a client for a daemon on this machine.
+/// Returns a builder of an HTTP client for a daemon on this machine.
 ///
-/// When all crates are built together, minionsctl enables TLS in reqwest, and a client cannot be built before
-/// a cryptography provider is installed.
+/// Installs a cryptography provider first: when all crates are built together, minionsctl enables TLS in reqwest,
+/// which then needs a provider to build a client.
 pub fn http() -> reqwest::ClientBuilder {
     // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy()
 }
 
-/// Reply that was read to its end.
+/// Response that was read to its end.
 #[derive(Debug)]
 pub struct Reply {
     /// HTTP status.
@@ -101,7 +101,7 @@ impl TestDaemon {
         Self::with(|_| {}).await
     }
 
-    /// Starts a daemon after `adjust` has changed the configuration. Its socket directory is a new one.
+    /// Starts a daemon with a new socket directory, and with the default configuration as changed by `adjust`.
     pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("minionsd-")
@@ -134,7 +134,8 @@ impl TestDaemon {
         daemon
     }
 
-    /// Starts a daemon with a VM named `web-1` that is ready: the real agent's library in a fake VMM.
+    /// Starts a daemon and a VM named `web-1` (the real agent's library in a fake VMM), and waits until the VM is
+    /// ready.
     pub async fn with_vm() -> (Self, FakeVmm) {
         let daemon = Self::start().await;
         let behaviour = Behaviour::Agent(agent().unwrap());
@@ -153,17 +154,17 @@ impl TestDaemon {
         self.dir.path().join("minionsd.sock")
     }
 
-    /// Returns the value for `minionsctl --host`: the Unix socket, over which the test's user may operate.
+    /// Returns the value of `minionsctl --host` for the Unix socket, over which the user of the test may operate.
     pub fn host(&self) -> String {
         format!("unix://{}", self.unix_socket().display())
     }
 
-    /// Returns the value of the `Authorization` header that permits operating.
+    /// Returns the value of an `Authorization` header that permits all operations.
     pub fn bearer(&self) -> String {
         format!("Bearer {}", self.token.as_deref().unwrap_or_default())
     }
 
-    /// Returns `path` as a URL.
+    /// Returns the URL of `path` over TCP.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -207,7 +208,7 @@ impl TestDaemon {
         self.until(&format!("/vms/{vm}"), |reply| reply.json["state"] == state).await
     }
 
-    /// Asks the daemon to stop, as a signal would.
+    /// Requests that the daemon stops, as a signal would.
     pub fn ask_to_stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());

@@ -1,4 +1,4 @@
-//! Runs other programs quietly: their output is shown only when they fail.
+//! Runs other programs without showing their output, unless they fail.
 
 use std::{
     env, io,
@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitStatus, Stdio},
 };
 
-/// Number of lines of a failed command's output that are shown.
+/// Number of last lines of a failed command's output that are shown.
 const TAIL_LINES: usize = 60;
 
 /// Failure to start a command, or a non-zero exit status.
@@ -36,13 +36,13 @@ pub(crate) fn run(command: &mut Command) -> Result<String, CommandError> {
     })
 }
 
-/// Formats the command as one would type it in a shell.
+/// Formats the command as it is typed in a shell.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the cargo that started this program, so that the toolchain stays the same.
+/// Returns a command with the `cargo` that started this program, so that the toolchain stays the same.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
@@ -57,7 +57,7 @@ fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-/// Puts single quotes around a word that the shell would not take literally.
+/// Puts single quotes around a word that contains characters with a meaning for the shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -66,7 +66,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Returns the last lines of `text`.
+/// Returns the last [`TAIL_LINES`] lines of `text`.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")

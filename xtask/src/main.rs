@@ -1,4 +1,4 @@
-//! Development tasks of the workspace: `cargo xtask demo | setup | test | soak | bench | openapi`.
+//! Development tasks of the workspace: `cargo xtask demo | setup | test | check | soak | bench | openapi`.
 //!
 //! # Layout
 //!
@@ -6,7 +6,7 @@
 //! - [`demo`]: boots a VM and shows four operations on it, each in three ways.
 //! - [`mod@test`]: runs all checks in order, with one summary line at the end.
 //! - [`mod@soak`]: runs the daemon with many misbehaving VMs, for a chosen time.
-//! - [`mod@bench`]: measures this project and its peers at the same work; tables, JSON, a plot.
+//! - [`mod@bench`]: prepares and starts the benchmarks.
 //! - [`openapi`]: writes or compares the committed API description.
 //! - [`progress`]: the only module that prints.
 
@@ -20,7 +20,7 @@ mod soak;
 mod test;
 mod workspace;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -48,13 +48,12 @@ enum Task {
     Setup,
     /// Run all checks, including the tests with real VMs
     Test,
+    /// Check format, language and lints, and run the unit tests and minionsd/tests/it: minutes, without a VM
+    Check,
     /// Run the daemon for a long time with many misbehaving VMs, and check every answer
     Soak(soak::Options),
-    /// Measure this project and its peers side by side; JSON and plots under target/bench/
-    Bench(bench::Options),
-    /// Serve fake VM sockets whose agents cost next to nothing, for the benches
-    #[command(hide = true)]
-    BenchResponder { dir: PathBuf, count: u32 },
+    /// Measure this project and its competitors side by side; JSON and plots in target/bench/
+    Bench(bench::BenchOptions),
     /// Write openapi/minions.json from the daemon's routes
     Openapi {
         /// Only compare, and fail if the committed file is out of date
@@ -71,19 +70,14 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<ExitCode> {
-    if let Task::BenchResponder { dir, count } = task {
-        bench::responder::run(&dir, count)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let workspace = Workspace::locate()?;
     match task {
         Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
         Task::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
         Task::Test => return test::run(&workspace),
+        Task::Check => return test::quick(&workspace),
         Task::Soak(options) => return soak::run(&workspace, &options),
         Task::Bench(options) => return bench::run(&workspace, &options),
-        // Needs no workspace; it ran above.
-        Task::BenchResponder { .. } => {}
         Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
         Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
     }

@@ -1,7 +1,7 @@
 //! The base `exec`: starts a program, collects its output, and forgets it.
 
 use super::fit::fit;
-use super::{Afterwards, ExecError, Executor, Piece, Tail};
+use super::{ExecError, ExecTail, Executor, Retention, TailEvent};
 use bytes::BytesMut;
 use minions_proto::Invalid;
 use minions_proto::channel::{Ended, HostControl, OutputStream};
@@ -15,9 +15,9 @@ use std::sync::Arc;
 const KEEP: usize = MAX_FRAME_LEN / 2;
 
 /// Leaves the exec when dropped: no client re-attaches to a base exec.
-struct Leaving(super::Handle);
+struct LeaveOnDrop(super::ClientHandle);
 
-impl Drop for Leaving {
+impl Drop for LeaveOnDrop {
     fn drop(&mut self) {
         // Leaving is never refused.
         let _ = self.0.control(HostControl::Leave);
@@ -30,8 +30,8 @@ impl Executor {
     /// Dropping the future ends the program and everything that it started.
     pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, Arc<ExecError>> {
         let start = self.collected(exec).map_err(|invalid| Arc::new(invalid.into()))?;
-        let (_, tail) = self.begin(start, Afterwards::Forget).await?;
-        let leaving = Leaving(tail.handle());
+        let (_, tail) = self.begin(start, Retention::Forget).await?;
+        let leaving = LeaveOnDrop(tail.handle());
         let reply = collect(tail, &leaving.0).await;
         reply.map_err(Arc::new)
     }
@@ -49,18 +49,21 @@ impl Executor {
     }
 }
 
-async fn collect(mut tail: Tail, handle: &super::Handle) -> Result<ExecReply, ExecError> {
+async fn collect(mut tail: ExecTail, handle: &super::ClientHandle) -> Result<ExecReply, ExecError> {
     let (mut stdout, mut stderr) = (HeadTail::keeping(KEEP), HeadTail::keeping(KEEP));
     let mut buffer = BytesMut::new();
     let ended = loop {
         buffer.clear();
         match tail.next(&mut buffer).await {
-            Piece::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
-            Piece::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
-            Piece::Ended(ended) => break ended,
+            TailEvent::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
+            TailEvent::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
+            TailEvent::Ended(ended) => break ended,
             // No output is lost, because all of it is acknowledged here; and no client takes over, because none
             // knows the id.
-            Piece::Gap { .. } | Piece::InputTaken(_) | Piece::Complete | Piece::TakenOver => {}
+            TailEvent::Gap { .. }
+            | TailEvent::InputTaken(_)
+            | TailEvent::Complete
+            | TailEvent::TakenOver => {}
         }
         let ack = HostControl::Ack { stdout: stdout.total(), stderr: stderr.total() };
         handle.control(ack)?;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// Input on its way to the program.
 #[derive(Debug, Default)]
-pub(super) struct Input {
+pub(super) struct InputBuffer {
     pub(super) bytes: VecDeque<u8>,
     /// Offset of the next byte to arrive.
     pub(super) arrived: u64,
@@ -14,7 +14,7 @@ pub(super) struct Input {
     pub(super) refused: bool,
 }
 
-impl Input {
+impl InputBuffer {
     /// Returns the offset of the next byte that the program takes.
     pub(super) fn taken(&self) -> u64 {
         self.arrived - self.bytes.len() as u64

@@ -5,16 +5,16 @@
 
 /// Length of a unit: `len` of its bytes, and `cost` in JSON.
 #[derive(Debug, Clone, Copy)]
-struct Unit {
+struct TextUnit {
     len: usize,
     cost: usize,
 }
 
-fn units(bytes: &[u8]) -> impl Iterator<Item = Unit> {
+fn units(bytes: &[u8]) -> impl Iterator<Item = TextUnit> {
     bytes.utf8_chunks().flat_map(|chunk| {
         let invalid =
-            Unit { len: chunk.invalid().len(), cost: char::REPLACEMENT_CHARACTER.len_utf8() };
-        let valid = chunk.valid().chars().map(|c| Unit { len: c.len_utf8(), cost: cost_of(c) });
+            TextUnit { len: chunk.invalid().len(), cost: char::REPLACEMENT_CHARACTER.len_utf8() };
+        let valid = chunk.valid().chars().map(|c| TextUnit { len: c.len_utf8(), cost: cost_of(c) });
         valid.chain((invalid.len > 0).then_some(invalid))
     })
 }

@@ -2,9 +2,12 @@
 
 use super::ExecError;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
-use super::pipe::{Pipe, winsize};
-use super::process::{Cgroups, Image, Limits, Process, Record, Setup, Started, Step, Streams};
-use super::user::{self, Account};
+use super::pipe::{PipeEnd, winsize};
+use super::process::{
+    CgroupFactory, Limits, ProgramImage, ProgramRecord, ProgramStreams, RunningProcess, SpawnSetup,
+    SpawnStep, StartedProcess,
+};
+use super::user::{self, UserAccount};
 use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
@@ -50,12 +53,12 @@ const DEFAULT_TERM: &str = "xterm-256color";
 
 /// A running program, and the agent's ends of its streams.
 #[derive(Debug)]
-pub(super) struct Launched {
-    pub(super) process: Process,
-    pub(super) stdin: Option<Pipe>,
-    pub(super) stdout: Pipe,
+pub(super) struct LaunchedProgram {
+    pub(super) process: RunningProcess,
+    pub(super) stdin: Option<PipeEnd>,
+    pub(super) stdout: PipeEnd,
     /// `None` for a terminal: its output is one stream.
-    pub(super) stderr: Option<Pipe>,
+    pub(super) stderr: Option<PipeEnd>,
 }
 
 /// Starts the program.
@@ -64,22 +67,22 @@ pub(super) struct Launched {
 /// hangs must block this request only. Not cancel safe: a program that was started would be lost.
 pub(super) async fn launch(
     start: ExecStart,
-    record: Record,
-    cgroups: Cgroups,
+    record: ProgramRecord,
+    cgroups: CgroupFactory,
     defaults: ProgramDefaults,
-) -> Result<Launched, ExecError> {
+) -> Result<LaunchedProgram, ExecError> {
     let launched = spawn_blocking(move || spawn(&start, record, &cgroups, defaults));
     let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
-    let process = Process::watch(started).map_err(ExecError::Wait)?;
-    let Ends { stdin, stdout, stderr, terminal } = ends;
-    let pipe = |fd| Pipe::new(fd).map_err(ExecError::Wait);
+    let process = RunningProcess::watch(started).map_err(ExecError::Wait)?;
+    let AgentStreams { stdin, stdout, stderr, terminal } = ends;
+    let pipe = |fd| PipeEnd::new(fd).map_err(ExecError::Wait);
     let stdout = pipe(stdout)?;
     let stdin = if terminal { Some(stdout.clone()) } else { stdin.map(pipe).transpose()? };
-    Ok(Launched { process, stdin, stdout, stderr: stderr.map(pipe).transpose()? })
+    Ok(LaunchedProgram { process, stdin, stdout, stderr: stderr.map(pipe).transpose()? })
 }
 
 /// The agent's ends of the streams, opened non-blocking.
-struct Ends {
+struct AgentStreams {
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
@@ -89,10 +92,10 @@ struct Ends {
 
 fn spawn(
     start: &ExecStart,
-    record: Record,
-    cgroups: &Cgroups,
+    record: ProgramRecord,
+    cgroups: &CgroupFactory,
     defaults: ProgramDefaults,
-) -> Result<(Started, Ends), ExecError> {
+) -> Result<(StartedProcess, AgentStreams), ExecError> {
     let account = start.user.as_deref().map(user::find).transpose()?;
     let cwd = start.cwd.as_deref().unwrap_or("/");
     let path = start.env.get("PATH").map(OsString::from).or_else(|| env::var_os("PATH"));
@@ -104,7 +107,7 @@ fn spawn(
         None => pipes(start.stdin),
     };
     let (ends, streams) = opened.map_err(|source| ExecError::Streams(source.into()))?;
-    let setup = Setup {
+    let setup = SpawnSetup {
         streams,
         image: image.map_err(|_| ExecError::Nul)?,
         terminal: ends.terminal,
@@ -121,7 +124,7 @@ fn spawn(
         dies_as_one: start.tty.is_none(),
     };
     let cgroup = cgroups.begin(&record, limits)?;
-    match Started::spawn(&setup, cgroup, record, limits.first().is_some()) {
+    match StartedProcess::spawn(&setup, cgroup, record, limits.first().is_some()) {
         Ok(started) => Ok((started, ends)),
         Err(error) => Err(start_error(start, &programs, error)),
     }
@@ -136,7 +139,7 @@ fn programs(
     start: &ExecStart,
     path: &OsStr,
     cwd: &Path,
-    account: Option<&Account>,
+    account: Option<&UserAccount>,
 ) -> Result<Vec<PathBuf>, ExecError> {
     match account {
         Some(account) if account.uid != rustix::process::geteuid() => {
@@ -154,7 +157,7 @@ fn image(
     start: &ExecStart,
     programs: &[PathBuf],
     environment: BTreeMap<OsString, OsString>,
-) -> Result<Image, NulError> {
+) -> Result<ProgramImage, NulError> {
     let args = std::iter::once(&start.command).chain(&start.args);
     let args = args.map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?;
     let env = environment.into_iter().map(|(mut variable, value)| {
@@ -163,21 +166,21 @@ fn image(
         CString::new(variable.into_vec())
     });
     let paths = programs.iter().map(|path| CString::new(path.as_os_str().as_bytes()));
-    Ok(Image::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
+    Ok(ProgramImage::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
 }
 
 /// Returns the variables of the program: the agent's own, then the user's, the terminal's, and the requested ones.
 /// Later ones replace earlier ones.
 fn environment(
     start: &ExecStart,
-    account: Option<&Account>,
+    account: Option<&UserAccount>,
     path: OsString,
 ) -> BTreeMap<OsString, OsString> {
     let mut variables: BTreeMap<OsString, OsString> = env::vars_os()
         .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|private| name == private))
         .collect();
-    let of_account = |account: &Account| {
-        let Account { name, home, shell, .. } = account;
+    let of_account = |account: &UserAccount| {
+        let UserAccount { name, home, shell, .. } = account;
         [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)]
             .map(|(name, value)| (OsString::from(name), OsString::from(value)))
     };
@@ -198,7 +201,7 @@ fn environment(
     variables
 }
 
-fn pipes(stdin: bool) -> Result<(Ends, Streams), Errno> {
+fn pipes(stdin: bool) -> Result<(AgentStreams, ProgramStreams), Errno> {
     let (ours, theirs) = if stdin {
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
         (Some(without_blocking(ours)?), theirs)
@@ -210,8 +213,8 @@ fn pipes(stdin: bool) -> Result<(Ends, Streams), Errno> {
     let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stdout, stderr) = (without_blocking(stdout)?, without_blocking(stderr)?);
     Ok((
-        Ends { stdin: ours, stdout, stderr: Some(stderr), terminal: false },
-        Streams { stdin: theirs, stdout: their_stdout, stderr: their_stderr },
+        AgentStreams { stdin: ours, stdout, stderr: Some(stderr), terminal: false },
+        ProgramStreams { stdin: theirs, stdout: their_stdout, stderr: their_stderr },
     ))
 }
 
@@ -221,7 +224,7 @@ fn without_blocking(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn terminal(tty: &Tty) -> Result<(Ends, Streams), Errno> {
+fn terminal(tty: &Tty) -> Result<(AgentStreams, ProgramStreams), Errno> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
@@ -231,9 +234,10 @@ fn terminal(tty: &Tty) -> Result<(Ends, Streams), Errno> {
     let duplicate = |fd: &OwnedFd| {
         fd.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     };
-    let streams = Streams { stdin: duplicate(&slave)?, stdout: duplicate(&slave)?, stderr: slave };
+    let streams =
+        ProgramStreams { stdin: duplicate(&slave)?, stdout: duplicate(&slave)?, stderr: slave };
     let stdout = without_blocking(master)?;
-    Ok((Ends { stdin: None, stdout, stderr: None, terminal: true }, streams))
+    Ok((AgentStreams { stdin: None, stdout, stderr: None, terminal: true }, streams))
 }
 
 fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
@@ -262,30 +266,33 @@ fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
 
 /// Returns the reason why no program was started. For the message, looks again for a candidate that exists.
 fn start_error(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
-    let (step, source) = Step::of(error);
+    let (step, source) = SpawnStep::of(error);
     let existing = programs.iter().find(|path| path.is_file());
     let program = existing.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
     let path = program.display().to_string();
     match (step, Errno::from_io_error(&source)) {
-        (Step::Cwd, _) => {
+        (SpawnStep::Cwd, _) => {
             ExecError::Cwd { path: start.cwd.clone().unwrap_or_else(|| "/".into()), source }
         }
-        (Step::User, _) => {
-            ExecError::CantBecome { user: start.user.clone().unwrap_or_default(), source }
+        (SpawnStep::User, _) => {
+            ExecError::SwitchUser { user: start.user.clone().unwrap_or_default(), source }
         }
-        (Step::Limits, _) => ExecError::Limits(source),
-        (Step::Streams | Step::Session | Step::Terminal, _) => ExecError::Streams(source),
+        (SpawnStep::Limits, _) => ExecError::Limits(source),
+        (SpawnStep::Streams | SpawnStep::Session | SpawnStep::Terminal, _) => {
+            ExecError::Streams(source)
+        }
         // The file exists, so the kernel did not find its interpreter.
-        (Step::Exec, Some(Errno::NOENT)) if existing.is_some() => {
-            ExecError::NoInterpreter { path, missing: missing_interpreter(program), source }
+        (SpawnStep::Exec, Some(Errno::NOENT)) if existing.is_some() => {
+            ExecError::MissingInterpreter { path, missing: missing_interpreter(program), source }
         }
-        (Step::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
+        (SpawnStep::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
             ExecError::NotFound { command: start.command.clone() }
         }
-        (Step::Exec, Some(Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG)) => {
-            ExecError::NotExecutable { path, source }
-        }
-        (Step::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),
-        (Step::Exec, _) => ExecError::Start { path, source },
+        (
+            SpawnStep::Exec,
+            Some(Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG),
+        ) => ExecError::NotExecutable { path, source },
+        (SpawnStep::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),
+        (SpawnStep::Exec, _) => ExecError::Start { path, source },
     }
 }

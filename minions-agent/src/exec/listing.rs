@@ -1,15 +1,16 @@
-//! Shortening of the list of execs, so that it always fits one frame.
+//! Shortens the list of execs so that it always fits one frame.
 
 use minions_proto::message::{ExecInfo, ExecListed};
 
-/// Limit of the JSON of all execs, in bytes; the rest of a frame (1 MiB) is for the envelope.
+/// Maximum length of all entries together as JSON, in bytes. The other 24 KiB of a frame are for the rest of the reply.
 const MAX_LEN: usize = 1000 * 1024;
 
-/// Characters that are kept of a command that is too long.
+/// Number of characters that are kept of a shortened command.
 const SHORT: usize = 32;
 
-/// Makes a list. If it is too long, execs that are longer than an equal share lose their arguments, and if that
-/// is not enough, the end of their command and their user.
+/// Returns the reply that lists `execs`. If the entries together exceed [`MAX_LEN`], each entry that is longer than an
+/// equal share of it loses its arguments; an entry that is then still longer also loses its user and the end of its
+/// command.
 pub(super) fn listed(mut execs: Vec<ExecInfo>) -> ExecListed {
     let lens: Vec<_> = execs.iter().map(len).collect();
     if lens.iter().sum::<usize>() > MAX_LEN {
@@ -25,7 +26,7 @@ pub(super) fn listed(mut execs: Vec<ExecInfo>) -> ExecListed {
     ExecListed { execs }
 }
 
-/// Returns the length of an entry in JSON, with the following comma.
+/// Returns the length of an entry as JSON, including the comma after it.
 fn len(info: &ExecInfo) -> usize {
     serde_json::to_vec(info).map_or(0, |json| json.len() + 1)
 }
@@ -46,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_longest_list_fits_a_frame() {
-        // 512 with leftover processes, 256 that ended, 64 that run.
+        // The most execs that an agent keeps: 512 with leftover processes, 256 ended, 64 running.
         let args = vec!["\u{1}".repeat(300); 100];
         let list = listed(many(832, &"\u{1}".repeat(300), &args));
         assert_eq!(list.execs.len(), 832);

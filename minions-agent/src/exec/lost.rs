@@ -1,25 +1,24 @@
 //! Programs that outlived their agent.
 //!
-//! The programs of a killed agent run on, but no process reads their output any more or waits for their end. The
-//! next agent finds them by their control groups and lists them as lost, so that they can be seen, signalled
-//! and ended.
+//! The programs of a killed agent keep running, but no process reads their output or waits for their end. The next
+//! agent finds them by their control groups and lists them as lost, so that a host can list, signal and end them.
 
 use super::object::Exec;
-use super::process::{Cgroups, Record};
-use super::registry::Registry;
+use super::process::{CgroupFactory, ProgramRecord};
+use super::registry::ExecRegistry;
 use minions_proto::message::ExecId;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 /// Adds an exec to the registry for each program of an earlier agent.
-pub(super) fn adopt(registry: &Registry, cgroups: &Cgroups) {
+pub(super) fn adopt(registry: &ExecRegistry, cgroups: &CgroupFactory) {
     let reason = format!(
-        "the agent was restarted at {}; the program ran on without it, and its output since then and its \
-         end are unknown",
+        "the agent was restarted at {}; the program kept running without it, and its output since then and \
+         its end are unknown",
         now()
     );
     let mut unlisted: usize = 0;
-    // The newest first, in case there is no room for all.
+    // The newest program first, because there may not be room for all of them.
     for (group, record, cgroup) in cgroups.left_by_others().into_iter().rev() {
         let Some(id) = free_id(registry, record.as_ref(), &group) else { continue };
         tracing::warn!(%id, "a program of an earlier agent is still running");
@@ -27,17 +26,18 @@ pub(super) fn adopt(registry: &Registry, cgroups: &Cgroups) {
         unlisted += usize::from(!registry.adopt(lost));
     }
     if unlisted > 0 {
-        tracing::warn!(unlisted, "too many programs of earlier agents to list them all");
+        tracing::warn!(unlisted, "more programs of earlier agents run than can be listed");
     }
 }
 
-/// Returns the program's recorded id, or one derived from its group's name if that is missing or taken.
-fn free_id(registry: &Registry, record: Option<&Record>, group: &str) -> Option<ExecId> {
+/// Returns the recorded id of the program. If the id is missing or not free, returns one derived from the name of the
+/// control group.
+fn free_id(registry: &ExecRegistry, record: Option<&ProgramRecord>, group: &str) -> Option<ExecId> {
     let own = record.map(|record| record.id.clone());
     own.filter(|id| registry.is_free(id)).or_else(|| format!("lost-{group}").parse().ok())
 }
 
-/// Returns the current time as `2026-01-31T12:00:00Z`.
+/// Returns the current time in the format `2026-01-31T12:00:00Z`.
 fn now() -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.

@@ -1,13 +1,13 @@
 //! Running programs.
 //!
 //! ```text
-//!  start ─▶ registry ─▶ launch ─▶ Exec ◀──────────── attach ── Tail ─▶ a stream, or the base reply
+//!  start ─▶ registry ─▶ launch ─▶ Exec ◀─────── attach ── ExecTail ─▶ a stream, or the base reply
 //!            one per id            │  ring of stdout, ring of stderr, input
 //!                                  │
-//!                                 Life: one task per program
-//!                                  ├─ Pump: pipes or terminal ⇄ rings and input
-//!                                  └─ Process: own session, own cgroup; at the time limit, or once
-//!                                     it must end: TERM, grace period, KILL to the whole tree
+//!                                 ProgramTask: one per program
+//!                                  ├─ StreamPump: pipes or terminal ⇄ rings and input
+//!                                  └─ RunningProcess: own session, own cgroup; at the time limit, or
+//!                                     once it must end: TERM, grace period, KILL to the whole tree
 //! ```
 //!
 //! An exec is an object: it outlives the connection that started it, and clients re-attach by its id. The
@@ -23,38 +23,38 @@ mod fit;
 mod input;
 mod json_text;
 mod launch;
-mod life;
 mod listing;
 mod lookup;
 mod lost;
 mod object;
 mod pipe;
 mod process;
+mod program_summary;
+mod program_task;
 mod pump;
 mod registry;
 mod ring;
-mod shown;
 mod tail;
 mod user;
 
 pub(crate) use object::{Exec, ExecRefusal};
 pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
-pub(crate) use tail::{Handle, Piece, Tail};
+pub(crate) use tail::{ClientHandle, ExecTail, TailEvent};
 
 use crate::protection::ProgramDefaults;
-use launch::{Launched, launch};
-use life::Life;
+use launch::{LaunchedProgram, launch};
 use minions_proto::Invalid;
 use minions_proto::frame::EncodeError;
 use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
     MAX_TIMEOUT_MS, OnDisconnect, Role,
 };
-use process::{Cgroups, Owner, Record};
-use pump::Pump;
-use registry::{Begun, Found, Registry};
-use shown::{Shown, boot_ms};
+use process::{AgentProcess, CgroupFactory, ProgramRecord};
+use program_summary::{ProgramSummary, boot_ms};
+use program_task::ProgramTask;
+use pump::StreamPump;
+use registry::{ExecRegistry, IdLookup, StartResult};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
@@ -87,13 +87,13 @@ pub(crate) enum ExecError {
     #[error("{path:?} cannot be executed")]
     NotExecutable { path: String, source: io::Error },
     #[error("{path:?} exists, but {missing} does not")]
-    NoInterpreter { path: String, missing: String, source: io::Error },
+    MissingInterpreter { path: String, missing: String, source: io::Error },
     #[error("{path:?} cannot be started")]
     Start { path: String, source: io::Error },
     #[error(transparent)]
     User(#[from] user::UserError),
     #[error("the agent cannot switch to user {user:?}")]
-    CantBecome { user: String, source: io::Error },
+    SwitchUser { user: String, source: io::Error },
     #[error("cannot enter the working directory {path:?}")]
     Cwd { path: String, source: io::Error },
     #[error("cannot set the resource limits")]
@@ -129,9 +129,9 @@ impl ExecError {
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {
             Self::NotExecutable { source, .. }
-            | Self::NoInterpreter { source, .. }
+            | Self::MissingInterpreter { source, .. }
             | Self::Start { source, .. }
-            | Self::CantBecome { source, .. }
+            | Self::SwitchUser { source, .. }
             | Self::Cwd { source, .. }
             | Self::Limits(source)
             | Self::TooLong(source)
@@ -156,25 +156,25 @@ impl ExecError {
 /// Starts programs, at most [`MAX_RUNNING`] at the same time, and serves requests for their execs.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    shared: Arc<Shared>,
+    shared: Arc<ExecutorState>,
     default_timeout: Duration,
     /// User of execs that name none.
     default_user: Option<String>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ExecutorState {
     slots: Arc<Semaphore>,
-    registry: Registry,
-    cgroups: Cgroups,
-    owner: Owner,
+    registry: ExecRegistry,
+    cgroups: CgroupFactory,
+    owner: AgentProcess,
     defaults: ProgramDefaults,
     minted: AtomicU64,
 }
 
 /// Handling of an exec after its end: kept for later requests, or forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Afterwards {
+enum Retention {
     Keep,
     Forget,
 }
@@ -186,14 +186,14 @@ impl Executor {
         defaults: ProgramDefaults,
         groups: ProgramGroups,
     ) -> Self {
-        let (registry, cgroups) = (Registry::default(), Cgroups::find(groups));
+        let (registry, cgroups) = (ExecRegistry::default(), CgroupFactory::find(groups));
         lost::adopt(&registry, &cgroups);
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ExecutorState {
                 slots: Arc::new(Semaphore::new(MAX_RUNNING)),
                 registry,
                 cgroups,
-                owner: Owner::this(),
+                owner: AgentProcess::this(),
                 defaults,
                 minted: AtomicU64::new(0),
             }),
@@ -206,11 +206,11 @@ impl Executor {
     ///
     /// If the future is dropped, the start still completes; no client is attached then, and the re-attach
     /// grace period runs.
-    pub(crate) async fn start(&self, start: ExecStart) -> Begin {
-        self.begin(start, Afterwards::Keep).await
+    pub(crate) async fn start(&self, start: ExecStart) -> AttachResult {
+        self.begin(start, Retention::Keep).await
     }
 
-    async fn begin(&self, mut start: ExecStart, afterwards: Afterwards) -> Begin {
+    async fn begin(&self, mut start: ExecStart, afterwards: Retention) -> AttachResult {
         start.user = start.user.or_else(|| self.default_user.clone());
         let validated = start.validate().map_err(ExecError::from);
         validated.map_err(Arc::new)?;
@@ -218,8 +218,8 @@ impl Executor {
         let fingerprint = fingerprint(&start);
         let found = self.shared.registry.find_or_begin(&id, fingerprint).map_err(Arc::new)?;
         let (exec, created) = match found {
-            Found::Known(known) => (known.begun().await?, false),
-            Found::New(sender) => {
+            IdLookup::Known(known) => (known.begun().await?, false),
+            IdLookup::New(sender) => {
                 let mut receiver = sender.subscribe();
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
@@ -237,7 +237,7 @@ impl Executor {
     }
 
     /// Opens a stream to an existing exec.
-    pub(crate) async fn attach(&self, attach: ExecAttach) -> Begin {
+    pub(crate) async fn attach(&self, attach: ExecAttach) -> AttachResult {
         let ExecAttach { id, stdout, stderr, role } = attach;
         let exec = self.shared.registry.find(&id).map_err(Arc::new)?.begun().await?;
         exec.attach(role, stdout, stderr, false).map_err(|refusal| Arc::new(refusal.into()))
@@ -283,11 +283,16 @@ impl Executor {
 }
 
 /// Stream of an exec, or the reason why none was opened.
-pub(crate) type Begin = Result<(ExecAttached, Tail), Arc<ExecError>>;
+pub(crate) type AttachResult = Result<(ExecAttached, ExecTail), Arc<ExecError>>;
 
-impl Shared {
+impl ExecutorState {
     /// Starts the program, and hands it to its own task.
-    async fn run(self: Arc<Self>, id: ExecId, start: ExecStart, afterwards: Afterwards) -> Begun {
+    async fn run(
+        self: Arc<Self>,
+        id: ExecId,
+        start: ExecStart,
+        afterwards: Retention,
+    ) -> StartResult {
         let begun = match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => self.begin(&id, start, slot, afterwards).await,
             Err(_) => Err(ExecError::Busy),
@@ -303,25 +308,25 @@ impl Shared {
         id: &ExecId,
         start: ExecStart,
         slot: OwnedSemaphorePermit,
-        afterwards: Afterwards,
+        afterwards: Retention,
     ) -> Result<Arc<Exec>, ExecError> {
         let timeout = start.timeout_ms.map(Duration::from_millis);
         let grace = start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
         let shown = start.clone();
         let record = self.record(id, &start);
         let launched = launch(start, record, self.cgroups.clone(), self.defaults).await?;
-        let Launched { process, stdin, stdout, stderr } = launched;
+        let LaunchedProgram { process, stdin, stdout, stderr } = launched;
         let exec = Arc::new(Exec::new(id.clone(), process.pid(), &shown));
         let terminal = shown.tty.is_some().then(|| stdout.clone());
-        let pump = Pump::new(Arc::clone(&exec), stdin, stdout, stderr);
-        let life = Life { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
+        let pump = StreamPump::new(Arc::clone(&exec), stdin, stdout, stderr);
+        let task = ProgramTask { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
         self.registry.running(&exec);
         let (shared, lived) = (Arc::clone(self), Arc::clone(&exec));
         tokio::spawn(async move {
-            life.run().await;
+            task.run().await;
             match afterwards {
-                Afterwards::Keep => shared.registry.ended(&lived),
-                Afterwards::Forget => shared.registry.over(&lived),
+                Retention::Keep => shared.registry.ended(&lived),
+                Retention::Forget => shared.registry.over(&lived),
             }
             drop(slot);
         });
@@ -329,11 +334,11 @@ impl Shared {
     }
 
     /// Returns the description of the program for the next agent.
-    fn record(&self, id: &ExecId, start: &ExecStart) -> Record {
-        let Shown { command, args, user, tty } = Shown::of(start);
+    fn record(&self, id: &ExecId, start: &ExecStart) -> ProgramRecord {
+        let ProgramSummary { command, args, user, tty } = ProgramSummary::of(start);
         let (on_disconnect, started_ms) = (start.on_disconnect, boot_ms());
         let (id, agent, pid) = (id.clone(), self.owner, 0);
-        Record { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
+        ProgramRecord { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
     }
 
     /// Returns a free id, of a form that clients are not expected to choose.
@@ -376,7 +381,7 @@ mod tests {
             Executor::new(Duration::from_secs(1), None, ProgramDefaults::default(), groups);
         let id: ExecId = "frozen".parse().unwrap();
         let registry = &executor.shared.registry;
-        assert!(matches!(registry.find_or_begin(&id, 0), Ok(Found::New(_))));
+        assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New(_))));
         // No task owns it, as if its process never ended.
         let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
         registry.running(&exec);

@@ -10,12 +10,12 @@
 //! While the client is *here* or *away*, output that it lacks is kept, and the program waits if there
 //! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it run on without a client.
 
-use super::input::Input;
+use super::input::InputBuffer;
 use super::process::signal::of as raw_signal;
-use super::process::{Cgroup, Record};
-use super::ring::Ring;
-use super::shown::{Shown, boot_ms};
-use super::tail::Tail;
+use super::process::{Cgroup, ProgramRecord};
+use super::program_summary::{ProgramSummary, boot_ms};
+use super::ring::OutputRing;
+use super::tail::ExecTail;
 use minions_proto::Invalid;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::message::{
@@ -42,10 +42,10 @@ const MAX_SIGNALS: usize = 64;
 pub(crate) struct Exec {
     pub(super) id: ExecId,
     pub(super) pid: u32,
-    shown: Shown,
+    summary: ProgramSummary,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) started: Instant,
-    state: Mutex<State>,
+    state: Mutex<ExecState>,
     /// Notifies the exec's readers of any change.
     pub(super) news: watch::Sender<()>,
     /// Notifies the pump that there may be room for output, or input to write.
@@ -55,14 +55,14 @@ pub(crate) struct Exec {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) stdout: Ring,
-    pub(super) stderr: Ring,
-    pub(super) input: Input,
-    client: Client,
+pub(super) struct ExecState {
+    pub(super) stdout: OutputRing,
+    pub(super) stderr: OutputRing,
+    pub(super) input: InputBuffer,
+    client: ClientPresence,
     /// Number of the client's attachment: the newest one with the role `control`.
     holder: u64,
-    orders: Orders,
+    orders: PendingOrders,
     /// True once the process is being told to end.
     end_requested: bool,
     ended: Option<Ended>,
@@ -72,7 +72,7 @@ pub(super) struct State {
 
 /// Presence of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+enum ClientPresence {
     Here,
     Away { since: Instant },
     Gone,
@@ -80,7 +80,7 @@ enum Client {
 
 /// Orders for the process that have not been carried out.
 #[derive(Debug, Default)]
-pub(super) struct Orders {
+pub(super) struct PendingOrders {
     pub(super) signals: VecDeque<Signal>,
     pub(super) size: Option<(u16, u16)>,
     pub(super) end: bool,
@@ -104,18 +104,23 @@ pub(crate) enum ExecRefusal {
 impl Exec {
     pub(super) fn new(id: ExecId, pid: u32, start: &ExecStart) -> Self {
         let closed = !start.stdin;
-        let input = Input { closed, refused: closed, ..Input::default() };
+        let input = InputBuffer { closed, refused: closed, ..InputBuffer::default() };
         // The client that started it attaches next.
-        let client = Client::Away { since: Instant::now() };
-        let shown = Shown::of(start);
-        Self::made(id, pid, shown, start.on_disconnect, State::new(input, client))
+        let client = ClientPresence::Away { since: Instant::now() };
+        let summary = ProgramSummary::of(start);
+        Self::made(id, pid, summary, start.on_disconnect, ExecState::new(input, client))
     }
 
     /// Returns the exec of a program that an earlier agent started and that still runs in `cgroup`. Its outcome
     /// is `lost`: its output and its end are not known to this agent.
-    pub(super) fn lost(id: ExecId, record: Option<&Record>, cgroup: Cgroup, reason: &str) -> Self {
-        let input = Input { closed: true, refused: true, ..Input::default() };
-        let mut state = State::new(input, Client::Gone);
+    pub(super) fn lost(
+        id: ExecId,
+        record: Option<&ProgramRecord>,
+        cgroup: Cgroup,
+        reason: &str,
+    ) -> Self {
+        let input = InputBuffer { closed: true, refused: true, ..InputBuffer::default() };
+        let mut state = ExecState::new(input, ClientPresence::Gone);
         state.stdout.finish();
         state.stderr.finish();
         state.leftover = Some(cgroup);
@@ -124,20 +129,26 @@ impl Exec {
             outcome: Outcome::Lost { reason: reason.to_owned() },
             usage: Usage { wall_ms: age_ms, ..Usage::default() },
         });
-        let shown = record.map_or_else(Shown::unknown, Shown::recorded);
+        let summary = record.map_or_else(ProgramSummary::unknown, ProgramSummary::recorded);
         let on_disconnect = record.map(|record| record.on_disconnect).unwrap_or_default();
         let pid = record.map_or(0, |record| record.pid);
-        let mut exec = Self::made(id, pid, shown, on_disconnect, state);
+        let mut exec = Self::made(id, pid, summary, on_disconnect, state);
         let started = exec.started.checked_sub(Duration::from_millis(age_ms));
         exec.started = started.unwrap_or(exec.started);
         exec
     }
 
-    fn made(id: ExecId, pid: u32, shown: Shown, on_disconnect: OnDisconnect, state: State) -> Self {
+    fn made(
+        id: ExecId,
+        pid: u32,
+        summary: ProgramSummary,
+        on_disconnect: OnDisconnect,
+        state: ExecState,
+    ) -> Self {
         Self {
             id,
             pid,
-            shown,
+            summary,
             on_disconnect,
             started: Instant::now(),
             state: Mutex::new(state),
@@ -148,7 +159,7 @@ impl Exec {
     }
 
     /// Locks the state. The guard must not be held across an await.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, ExecState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +172,7 @@ impl Exec {
         stdout: Option<u64>,
         stderr: Option<u64>,
         created: bool,
-    ) -> Result<(ExecAttached, Tail), ExecRefusal> {
+    ) -> Result<(ExecAttached, ExecTail), ExecRefusal> {
         let mut state = self.state();
         // The length of output that went to an earlier agent is unknown: accept any offset.
         let is_lost = state.is_lost();
@@ -174,8 +185,10 @@ impl Exec {
                 state.holder += 1;
                 // A client that is gone has ordered the program's end, unless that is detached. Attaching
                 // does not undo this.
-                if state.client != Client::Gone || self.on_disconnect == OnDisconnect::Detach {
-                    state.client = Client::Here;
+                if state.client != ClientPresence::Gone
+                    || self.on_disconnect == OnDisconnect::Detach
+                {
+                    state.client = ClientPresence::Here;
                 }
                 Some(state.holder)
             }
@@ -197,7 +210,7 @@ impl Exec {
         if holder.is_some() {
             self.notify_all();
         }
-        let tail = Tail::new(Arc::clone(self), [stdout, stderr], holder, until, &attached);
+        let tail = ExecTail::new(Arc::clone(self), [stdout, stderr], holder, until, &attached);
         Ok((attached, tail))
     }
 
@@ -205,20 +218,20 @@ impl Exec {
     pub(super) fn detach(&self, holder: u64, for_good: bool) {
         let mut state = self.state();
         // Another attachment has taken over, or the client is already gone.
-        if state.holder != holder || state.client == Client::Gone {
+        if state.holder != holder || state.client == ClientPresence::Gone {
             return;
         }
         if for_good {
             self.gone(&mut state);
         } else {
-            state.client = Client::Away { since: Instant::now() };
+            state.client = ClientPresence::Away { since: Instant::now() };
         }
         drop(state);
         self.notify_all();
     }
 
-    fn gone(&self, state: &mut State) {
-        state.client = Client::Gone;
+    fn gone(&self, state: &mut ExecState) {
+        state.client = ClientPresence::Gone;
         state.orders.end |= self.on_disconnect == OnDisconnect::Kill;
     }
 
@@ -226,7 +239,7 @@ impl Exec {
     /// time of the next check.
     pub(super) fn expire(&self) -> Option<Instant> {
         let mut state = self.state();
-        let Client::Away { since } = state.client else { return None };
+        let ClientPresence::Away { since } = state.client else { return None };
         let until = since + REATTACH_GRACE;
         if Instant::now() < until {
             return Some(until);
@@ -316,7 +329,7 @@ impl Exec {
     /// Orders the program's end, even if a client is attached, and kills leftover processes.
     pub(super) fn end(&self) {
         let mut state = self.state();
-        state.client = Client::Gone;
+        state.client = ClientPresence::Gone;
         state.orders.end = true;
         if let Some(leftover) = &state.leftover {
             leftover.kill();
@@ -326,10 +339,10 @@ impl Exec {
     }
 
     /// Takes the pending orders; an order to end remains.
-    pub(super) fn take_orders(&self) -> Orders {
+    pub(super) fn take_orders(&self) -> PendingOrders {
         let mut state = self.state();
         let end = state.orders.end;
-        Orders { end, ..std::mem::take(&mut state.orders) }
+        PendingOrders { end, ..std::mem::take(&mut state.orders) }
     }
 
     /// Appends output of the program.
@@ -393,13 +406,13 @@ impl Exec {
         let left_running = state.left_running();
         ExecInfo {
             id: self.id.clone(),
-            command: self.shown.command.clone(),
-            args: self.shown.args.clone(),
-            user: self.shown.user.clone(),
-            tty: self.shown.tty,
+            command: self.summary.command.clone(),
+            args: self.summary.args.clone(),
+            user: self.summary.user.clone(),
+            tty: self.summary.tty,
             pid: self.pid,
             age_ms: millis(self.started.elapsed()),
-            attached: state.client == Client::Here,
+            attached: state.client == ClientPresence::Here,
             on_disconnect: self.on_disconnect,
             stdout_bytes: state.stdout.end(),
             stdout_kept_from: state.stdout.start(),
@@ -421,7 +434,12 @@ impl Exec {
 }
 
 /// Returns the first offset that a stream sends: the requested one, or the oldest that is kept.
-fn begin(field: &str, requested: Option<u64>, ring: &Ring, is_lost: bool) -> Result<u64, Invalid> {
+fn begin(
+    field: &str,
+    requested: Option<u64>,
+    ring: &OutputRing,
+    is_lost: bool,
+) -> Result<u64, Invalid> {
     match requested {
         Some(offset) if offset > ring.end() && !is_lost => {
             let reason =
@@ -433,15 +451,15 @@ fn begin(field: &str, requested: Option<u64>, ring: &Ring, is_lost: bool) -> Res
     }
 }
 
-impl State {
-    fn new(input: Input, client: Client) -> Self {
+impl ExecState {
+    fn new(input: InputBuffer, client: ClientPresence) -> Self {
         Self {
-            stdout: Ring::default(),
-            stderr: Ring::default(),
+            stdout: OutputRing::default(),
+            stderr: OutputRing::default(),
             input,
             client,
             holder: 0,
-            orders: Orders::default(),
+            orders: PendingOrders::default(),
             end_requested: false,
             ended: None,
             leftover: None,
@@ -460,14 +478,14 @@ impl State {
         self.leftover.as_ref().map(|left| left.processes().max(1))
     }
 
-    pub(super) fn ring(&self, stream: OutputStream) -> &Ring {
+    pub(super) fn ring(&self, stream: OutputStream) -> &OutputRing {
         match stream {
             OutputStream::Stdout => &self.stdout,
             OutputStream::Stderr => &self.stderr,
         }
     }
 
-    fn ring_mut(&mut self, stream: OutputStream) -> &mut Ring {
+    fn ring_mut(&mut self, stream: OutputStream) -> &mut OutputRing {
         match stream {
             OutputStream::Stdout => &mut self.stdout,
             OutputStream::Stderr => &mut self.stderr,
@@ -476,7 +494,7 @@ impl State {
 
     /// Reports whether output that the client lacks must be kept.
     pub(super) fn holds(&self) -> bool {
-        self.client != Client::Gone
+        self.client != ClientPresence::Gone
     }
 
     /// Returns the number of the client's attachment.

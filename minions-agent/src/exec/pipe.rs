@@ -10,25 +10,25 @@ use tokio::io::unix::AsyncFd;
 
 /// A non-blocking descriptor. Clones share it, because a terminal is both read and written.
 #[derive(Debug, Clone)]
-pub(super) struct Pipe(Arc<AsyncFd<OwnedFd>>);
+pub(super) struct PipeEnd(Arc<AsyncFd<OwnedFd>>);
 
 /// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum ReadOutcome {
     Bytes(usize),
     /// Nothing to read yet.
     Nothing,
-    /// End of the data: no process has the other end open any more.
+    /// End of the data: no process has the other end open.
     End,
 }
 
-impl Pipe {
-    /// Registers a descriptor, opened with `O_NONBLOCK`, with the runtime.
+impl PipeEnd {
+    /// Registers a descriptor, which must be non-blocking, with the runtime.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(Arc::new(crate::watched::watch(fd)?)))
     }
 
-    /// Waits until there is something to read, or the end. Cancel safe.
+    /// Waits until bytes or the end of the data can be read. Cancel safe.
     pub(super) async fn readable(&self) {
         // An error is reported by the read that follows.
         let _ = self.0.readable().await.map(|mut guard| guard.retain_ready());
@@ -40,15 +40,15 @@ impl Pipe {
     }
 
     /// Reads without waiting.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> Read {
+    pub(super) fn read(&self, buffer: &mut [u8]) -> ReadOutcome {
         let read = self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buffer)?));
         match read {
-            Ok(0) => Read::End,
-            Ok(len) => Read::Bytes(len),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::Nothing,
+            Ok(0) => ReadOutcome::End,
+            Ok(len) => ReadOutcome::Bytes(len),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => ReadOutcome::Nothing,
             // A terminal's master reports EIO once all processes have closed the terminal.
-            Err(_) => Read::End,
+            Err(_) => ReadOutcome::End,
         }
     }
 
@@ -72,7 +72,7 @@ impl Pipe {
         tcsetwinsize(self.0.get_ref(), winsize(rows, cols))
     }
 
-    /// Returns the character that the terminal takes for the end of the input: Ctrl-D unless changed.
+    /// Returns the character that the terminal treats as the end of the input: Ctrl-D, unless it was changed.
     pub(super) fn end_of_input(&self) -> u8 {
         tcgetattr(self.0.get_ref())
             .map_or(4, |termios| termios.special_codes[SpecialCodeIndex::VEOF])

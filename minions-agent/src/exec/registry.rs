@@ -23,25 +23,25 @@ const MAX_ENDED_MEMORY: usize = 16 * 1024 * 1024;
 const KEEP: Duration = Duration::from_hours(1);
 
 /// Result of starting an exec, shared by all requests for the same id that arrived in the meantime.
-pub(super) type Begun = Result<Arc<Exec>, Arc<ExecError>>;
+pub(super) type StartResult = Result<Arc<Exec>, Arc<ExecError>>;
 
 /// All execs by id: starting, running, and ended ones that are kept.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
-    entries: Mutex<HashMap<ExecId, Entry>>,
+pub(super) struct ExecRegistry {
+    entries: Mutex<HashMap<ExecId, RegistryEntry>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RegistryEntry {
     /// Hash of the request: an id with a different one is a conflict. `None` for the program of an earlier agent,
     /// whose request is unknown.
     fingerprint: Option<u64>,
-    stage: Stage,
+    stage: ExecStage,
 }
 
 #[derive(Debug)]
-enum Stage {
-    Starting(watch::Receiver<Option<Begun>>),
+enum ExecStage {
+    Starting(watch::Receiver<Option<StartResult>>),
     Running(Arc<Exec>),
     Ended(Arc<Exec>, Instant),
     /// Ended and not needed any more, but kept because leftover processes run.
@@ -49,23 +49,23 @@ enum Stage {
 }
 
 /// Result of looking up an id for a start.
-pub(super) enum Found {
+pub(super) enum IdLookup {
     /// The id was free: the caller must start the program, and send the result to all who wait for it.
-    New(watch::Sender<Option<Begun>>),
+    New(watch::Sender<Option<StartResult>>),
     /// The exec exists, or is being started.
-    Known(Known),
+    Known(FoundExec),
 }
 
 /// An exec that was found: started, or being started.
 #[derive(Debug)]
-pub(super) enum Known {
+pub(super) enum FoundExec {
     Ready(Arc<Exec>),
-    Starting(watch::Receiver<Option<Begun>>),
+    Starting(watch::Receiver<Option<StartResult>>),
 }
 
-impl Known {
+impl FoundExec {
     /// Waits until the exec has been started, and returns it.
-    pub(super) async fn begun(self) -> Begun {
+    pub(super) async fn begun(self) -> StartResult {
         match self {
             Self::Ready(exec) => Ok(exec),
             Self::Starting(mut begun) => match begun.wait_for(Option::is_some).await {
@@ -77,24 +77,29 @@ impl Known {
     }
 }
 
-impl Registry {
-    fn entries(&self) -> MutexGuard<'_, HashMap<ExecId, Entry>> {
+impl ExecRegistry {
+    fn entries(&self) -> MutexGuard<'_, HashMap<ExecId, RegistryEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds `id`, or reserves it for the caller.
-    pub(super) fn find_or_begin(&self, id: &ExecId, fingerprint: u64) -> Result<Found, ExecError> {
+    pub(super) fn find_or_begin(
+        &self,
+        id: &ExecId,
+        fingerprint: u64,
+    ) -> Result<IdLookup, ExecError> {
         let mut entries = self.entries();
         if let Some(entry) = entries.get(id) {
             if entry.fingerprint.is_some_and(|known| known != fingerprint) {
                 return Err(ExecError::Conflict);
             }
-            return Ok(Found::Known(entry.known()));
+            return Ok(IdLookup::Known(entry.known()));
         }
         let (sender, receiver) = watch::channel(None);
-        let entry = Entry { fingerprint: Some(fingerprint), stage: Stage::Starting(receiver) };
+        let entry =
+            RegistryEntry { fingerprint: Some(fingerprint), stage: ExecStage::Starting(receiver) };
         entries.insert(id.clone(), entry);
-        Ok(Found::New(sender))
+        Ok(IdLookup::New(sender))
     }
 
     /// Reports whether an id is free.
@@ -109,21 +114,21 @@ impl Registry {
             return false;
         }
         let id = exec.id.clone();
-        let stage = Stage::Ended(Arc::new(exec), Instant::now());
-        entries.insert(id, Entry { fingerprint: None, stage });
+        let stage = ExecStage::Ended(Arc::new(exec), Instant::now());
+        entries.insert(id, RegistryEntry { fingerprint: None, stage });
         true
     }
 
     /// Finds the exec with this id.
-    pub(super) fn find(&self, id: &ExecId) -> Result<Known, ExecError> {
+    pub(super) fn find(&self, id: &ExecId) -> Result<FoundExec, ExecError> {
         self.sweep();
-        self.entries().get(id).map(Entry::known).ok_or_else(|| ExecError::Gone(id.clone()))
+        self.entries().get(id).map(RegistryEntry::known).ok_or_else(|| ExecError::Gone(id.clone()))
     }
 
     /// Records that the exec has been started.
     pub(super) fn running(&self, exec: &Arc<Exec>) {
         if let Some(entry) = self.entries().get_mut(&exec.id) {
-            entry.stage = Stage::Running(Arc::clone(exec));
+            entry.stage = ExecStage::Running(Arc::clone(exec));
         }
     }
 
@@ -132,7 +137,7 @@ impl Registry {
         if let Some(entry) = self.entries().get_mut(&exec.id)
             && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
         {
-            entry.stage = Stage::Ended(Arc::clone(exec), Instant::now());
+            entry.stage = ExecStage::Ended(Arc::clone(exec), Instant::now());
         }
         self.sweep();
     }
@@ -146,7 +151,7 @@ impl Registry {
         if let Some(entry) = self.entries().get_mut(&exec.id)
             && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
         {
-            entry.stage = Stage::Left(Arc::clone(exec), Instant::now());
+            entry.stage = ExecStage::Left(Arc::clone(exec), Instant::now());
         }
         self.sweep();
     }
@@ -159,7 +164,7 @@ impl Registry {
     /// Removes this exec. Another exec that has the same id by now stays.
     pub(super) fn forget(&self, exec: &Arc<Exec>) {
         let mut entries = self.entries();
-        let found = entries.get(&exec.id).and_then(Entry::exec);
+        let found = entries.get(&exec.id).and_then(RegistryEntry::exec);
         if found.is_some_and(|found| Arc::ptr_eq(found, exec)) {
             entries.remove(&exec.id);
         }
@@ -169,7 +174,7 @@ impl Registry {
     pub(super) fn all(&self) -> Vec<Arc<Exec>> {
         self.sweep();
         let entries = self.entries();
-        let mut execs: Vec<_> = entries.values().filter_map(Entry::exec).cloned().collect();
+        let mut execs: Vec<_> = entries.values().filter_map(RegistryEntry::exec).cloned().collect();
         drop(entries);
         execs.sort_by_key(|exec| exec.started);
         execs
@@ -182,9 +187,9 @@ impl Registry {
         let mut ended: Vec<_> = entries
             .values()
             .filter_map(|entry| match &entry.stage {
-                Stage::Ended(exec, since) => Some((*since, Arc::clone(exec), false)),
-                Stage::Left(exec, since) => Some((*since, Arc::clone(exec), true)),
-                Stage::Starting(_) | Stage::Running(_) => None,
+                ExecStage::Ended(exec, since) => Some((*since, Arc::clone(exec), false)),
+                ExecStage::Left(exec, since) => Some((*since, Arc::clone(exec), true)),
+                ExecStage::Starting(_) | ExecStage::Running(_) => None,
             })
             .collect();
         // The newest first: they are kept.
@@ -208,20 +213,22 @@ impl Registry {
     }
 }
 
-impl Entry {
-    fn known(&self) -> Known {
+impl RegistryEntry {
+    fn known(&self) -> FoundExec {
         match &self.stage {
-            Stage::Starting(begun) => Known::Starting(begun.clone()),
-            Stage::Running(exec) | Stage::Ended(exec, _) | Stage::Left(exec, _) => {
-                Known::Ready(Arc::clone(exec))
+            ExecStage::Starting(begun) => FoundExec::Starting(begun.clone()),
+            ExecStage::Running(exec) | ExecStage::Ended(exec, _) | ExecStage::Left(exec, _) => {
+                FoundExec::Ready(Arc::clone(exec))
             }
         }
     }
 
     fn exec(&self) -> Option<&Arc<Exec>> {
         match &self.stage {
-            Stage::Starting(_) => None,
-            Stage::Running(exec) | Stage::Ended(exec, _) | Stage::Left(exec, _) => Some(exec),
+            ExecStage::Starting(_) => None,
+            ExecStage::Running(exec) | ExecStage::Ended(exec, _) | ExecStage::Left(exec, _) => {
+                Some(exec)
+            }
         }
     }
 }
@@ -233,10 +240,10 @@ mod tests {
 
     #[test]
     fn forgetting_an_old_exec_keeps_a_new_one_with_the_same_id() {
-        let registry = Registry::default();
+        let registry = ExecRegistry::default();
         let id: ExecId = "same".parse().unwrap();
         let begin = || {
-            assert!(matches!(registry.find_or_begin(&id, 0), Ok(Found::New(_))));
+            assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New(_))));
             let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
             registry.running(&exec);
             exec
@@ -247,6 +254,8 @@ mod tests {
         // A second removal of the old exec, and its end.
         registry.forget(&old);
         registry.ended(&old);
-        assert!(matches!(registry.find(&id), Ok(Known::Ready(found)) if Arc::ptr_eq(&found, &new)));
+        assert!(
+            matches!(registry.find(&id), Ok(FoundExec::Ready(found)) if Arc::ptr_eq(&found, &new))
+        );
     }
 }

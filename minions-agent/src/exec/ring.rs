@@ -7,7 +7,7 @@
 //! ```
 //!
 //! While a client is attached, or may re-attach, bytes that it lacks are never overwritten: without
-//! [`room`](Ring::room), the agent stops reading the program's pipe, and the program waits.
+//! [`room`](OutputRing::room), the agent stops reading the program's pipe, and the program waits.
 
 use std::collections::VecDeque;
 
@@ -17,13 +17,13 @@ pub(super) const CAPACITY: usize = 512 * 1024;
 
 /// Newest bytes of an output stream.
 #[derive(Debug, Default)]
-pub(super) struct Ring {
+pub(super) struct OutputRing {
     bytes: VecDeque<u8>,
     start: u64,
     acked: u64,
 }
 
-impl Ring {
+impl OutputRing {
     /// Returns the offset of the oldest byte.
     pub(super) fn start(&self) -> u64 {
         self.start
@@ -106,7 +106,7 @@ mod tests {
         fn every_offset_returns_the_byte_that_was_pushed_there(
             lens in vec(0_usize..300_000, 1..12), from in any::<prop::sample::Index>(), most in 0_usize..70_000,
         ) {
-            let (mut ring, mut offset) = (Ring::default(), 0_u64);
+            let (mut ring, mut offset) = (OutputRing::default(), 0_u64);
             for len in lens {
                 let bytes: Vec<u8> = (offset..offset + len as u64).map(byte).collect();
                 ring.push(&bytes);
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn held_bytes_take_room_until_they_are_acknowledged() {
-        let mut ring = Ring::default();
+        let mut ring = OutputRing::default();
         ring.push(&vec![0; CAPACITY - 10]);
         assert_eq!((ring.room(true), ring.room(false)), (10, CAPACITY));
         ring.acknowledge(100);

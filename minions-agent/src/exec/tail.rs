@@ -1,6 +1,6 @@
 //! Position of one stream in an exec, and the messages that are due on it.
 
-use super::object::{Exec, ExecRefusal, State};
+use super::object::{Exec, ExecRefusal, ExecState};
 use bytes::BytesMut;
 use minions_proto::channel::{CHUNK_LEN, Ended, HostControl, OutputStream};
 use minions_proto::message::ExecAttached;
@@ -14,7 +14,7 @@ const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 
 /// Next event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum TailEvent {
     /// Output: the number of bytes that were appended to the buffer.
     Output(OutputStream, usize),
     /// Output that was dropped before this stream had read it.
@@ -31,7 +31,7 @@ pub(crate) enum Piece {
 
 /// Position of a stream in an exec. Dropping the client's tail counts as a broken connection.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub(crate) struct ExecTail {
     exec: Arc<Exec>,
     news: watch::Receiver<()>,
     /// Offsets of the next bytes to read, of standard output and of standard error.
@@ -45,7 +45,7 @@ pub(crate) struct Tail {
     input_acked: u64,
 }
 
-impl Tail {
+impl ExecTail {
     pub(super) fn new(
         exec: Arc<Exec>,
         next: [u64; 2],
@@ -60,7 +60,7 @@ impl Tail {
     /// Waits for the next event. Output is appended to `buffer`.
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self, buffer: &mut BytesMut) -> Piece {
+    pub(crate) async fn next(&mut self, buffer: &mut BytesMut) -> TailEvent {
         loop {
             self.news.borrow_and_update();
             if let Some(piece) = self.look(buffer) {
@@ -71,11 +71,11 @@ impl Tail {
         }
     }
 
-    fn look(&mut self, buffer: &mut BytesMut) -> Option<Piece> {
+    fn look(&mut self, buffer: &mut BytesMut) -> Option<TailEvent> {
         let exec = Arc::clone(&self.exec);
         let state = exec.state();
         if self.holder.is_some_and(|holder| holder != state.holder()) {
-            return Some(Piece::TakenOver);
+            return Some(TailEvent::TakenOver);
         }
         for turn in [self.turn, 1 - self.turn] {
             if let Some(piece) = self.output(&state, turn, buffer) {
@@ -89,13 +89,18 @@ impl Tail {
         let complete =
             |until: &[u64; 2]| self.next.iter().zip(until).all(|(next, end)| next >= end);
         match (state.ended(), &self.until) {
-            (Some(ended), _) => Some(Piece::Ended(ended.clone())),
-            (None, Some(until)) if complete(until) => Some(Piece::Complete),
+            (Some(ended), _) => Some(TailEvent::Ended(ended.clone())),
+            (None, Some(until)) if complete(until) => Some(TailEvent::Complete),
             (None, _) => None,
         }
     }
 
-    fn output(&mut self, state: &State, turn: usize, buffer: &mut BytesMut) -> Option<Piece> {
+    fn output(
+        &mut self,
+        state: &ExecState,
+        turn: usize,
+        buffer: &mut BytesMut,
+    ) -> Option<TailEvent> {
         let (stream, next) = (STREAMS[turn], &mut self.next[turn]);
         let ring = state.ring(stream);
         let limit = self.until.map_or(u64::MAX, |until| until[turn]);
@@ -104,15 +109,15 @@ impl Tail {
         }
         if *next < ring.start() {
             let from = std::mem::replace(next, ring.start());
-            return Some(Piece::Gap { stream, from, to: *next });
+            return Some(TailEvent::Gap { stream, from, to: *next });
         }
         let most = usize::try_from(limit - *next).unwrap_or(CHUNK_LEN).min(CHUNK_LEN);
         let len = ring.copy(*next, most, buffer);
         *next += len as u64;
-        Some(Piece::Output(stream, len))
+        Some(TailEvent::Output(stream, len))
     }
 
-    fn input(&mut self, state: &State) -> Option<Piece> {
+    fn input(&mut self, state: &ExecState) -> Option<TailEvent> {
         self.holder?;
         let taken = state.input.taken();
         let due = taken - self.input_acked >= ACK_AFTER || state.input.is_empty();
@@ -120,23 +125,23 @@ impl Tail {
             return None;
         }
         self.input_acked = taken;
-        Some(Piece::InputTaken(taken))
+        Some(TailEvent::InputTaken(taken))
     }
 
     /// Returns the host's direction of the stream, for use while [`next`](Self::next) waits.
-    pub(crate) fn handle(&self) -> Handle {
-        Handle { exec: Arc::clone(&self.exec), holder: self.holder }
+    pub(crate) fn handle(&self) -> ClientHandle {
+        ClientHandle { exec: Arc::clone(&self.exec), holder: self.holder }
     }
 }
 
 /// The host's direction of a stream. Only the client's stream has an effect on the program.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub(crate) struct ClientHandle {
     exec: Arc<Exec>,
     holder: Option<u64>,
 }
 
-impl Handle {
+impl ClientHandle {
     /// Carries out a message of the control channel.
     pub(crate) fn control(&self, control: HostControl) -> Result<(), ExecRefusal> {
         let Some(holder) = self.holder.filter(|holder| self.exec.is_held_by(*holder)) else {
@@ -158,7 +163,7 @@ impl Handle {
     }
 }
 
-impl Drop for Tail {
+impl Drop for ExecTail {
     fn drop(&mut self) {
         if let Some(holder) = self.holder {
             self.exec.detach(holder, false);
@@ -177,7 +182,7 @@ mod tests {
         let attach = || exec.attach(Role::Control, None, None, false).unwrap().1;
         let (first, second) = (attach(), attach());
         let (stale, client) = (first.handle(), second.handle());
-        let control = |handle: &Handle| {
+        let control = |handle: &ClientHandle| {
             handle.control(HostControl::Resize { rows: 1, cols: 1 }).unwrap();
             let signal = Signal::from_number(15).unwrap();
             handle.control(HostControl::Signal { signal }).unwrap();

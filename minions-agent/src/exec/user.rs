@@ -9,7 +9,7 @@ use std::io;
 
 /// User and groups of a process, with the user's name, home and shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct UserAccount {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     /// Supplementary groups.
@@ -37,12 +37,12 @@ const GROUP: &str = "/etc/group";
 ///
 /// A number needs no entry: a user without one has the group of the same number, and the home `/`. If a group is
 /// given, the account has no supplementary groups.
-pub(super) fn find(spec: &str) -> Result<Account, UserError> {
+pub(super) fn find(spec: &str) -> Result<UserAccount, UserError> {
     resolve(spec, &read(PASSWD)?, &read(GROUP)?)
 }
 
 /// Returns the account of a uid, or `None` if the user files are unreadable.
-pub(super) fn of(uid: Uid) -> Option<Account> {
+pub(super) fn of(uid: Uid) -> Option<UserAccount> {
     find(&uid.as_raw().to_string()).ok()
 }
 
@@ -55,7 +55,7 @@ fn read(file: &'static str) -> Result<String, UserError> {
     }
 }
 
-fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Account, UserError> {
+fn resolve(spec: &str, passwd: &str, group: &str) -> Result<UserAccount, UserError> {
     let (user, group_spec) = match spec.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (spec, None),
@@ -72,7 +72,7 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Account, UserError> 
 }
 
 /// Finds a user in passwd(5): `name:password:uid:gid:gecos:home:shell`.
-fn entry(user: &str, passwd: &str) -> Option<Account> {
+fn entry(user: &str, passwd: &str) -> Option<UserAccount> {
     let number: Option<u32> = number(user);
     let found = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -81,7 +81,7 @@ fn entry(user: &str, passwd: &str) -> Option<Account> {
         let gid = fields.next()?.parse().ok()?;
         let home = fields.nth(1)?;
         let shell = fields.next().unwrap_or_default();
-        (name == user || number == Some(uid)).then(|| Account {
+        (name == user || number == Some(uid)).then(|| UserAccount {
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
             groups: Vec::new(),
@@ -92,7 +92,7 @@ fn entry(user: &str, passwd: &str) -> Option<Account> {
         })
     });
     found.or_else(|| {
-        number.map(|number| Account {
+        number.map(|number| UserAccount {
             uid: Uid::from_raw(number),
             gid: Gid::from_raw(number),
             groups: Vec::new(),
@@ -113,7 +113,7 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, Gid, &str)> {
     })
 }
 
-fn memberships(account: &Account, group: &str) -> Vec<Gid> {
+fn memberships(account: &UserAccount, group: &str) -> Vec<Gid> {
     let mut gids = vec![account.gid];
     for (_, gid, members) in groups(group) {
         if members.split(',').any(|member| member == account.name) && !gids.contains(&gid) {
@@ -141,7 +141,7 @@ mod tests {
     const GROUP: &str =
         "root:x:0:\nalice:x:1000:\nwheel:x:10:bob,alice\ndocker:x:11:alice\nother:x:12:malice\n";
 
-    fn gids(account: &Account) -> Vec<u32> {
+    fn gids(account: &UserAccount) -> Vec<u32> {
         account.groups.iter().map(|gid| gid.as_raw()).collect()
     }
 

@@ -12,14 +12,14 @@ const STICKY: u32 = 0o1000;
 
 /// Open directory, usable only as a base for its entries (`O_PATH`).
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct OpenDirectory {
     fd: OwnedFd,
     owner: u32,
     is_writable_by_others: bool,
     is_sticky: bool,
 }
 
-impl Directory {
+impl OpenDirectory {
     pub(super) fn root() -> io::Result<Self> {
         Self::of(open("/", Self::flags(), Mode::empty())?)
     }
@@ -79,7 +79,7 @@ impl Directory {
     }
 }
 
-impl AsFd for Directory {
+impl AsFd for OpenDirectory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -5,8 +5,8 @@
 //! file. A real directory is entered whatever its owner: the owner can only affect the entries in it. A link
 //! is followed only if it belongs to root and is in a directory that only root can change.
 
-use super::directory::{Directory, is_ours};
-use super::place::Place;
+use super::directory::{OpenDirectory, is_ours};
+use super::location::FileLocation;
 use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -42,14 +42,14 @@ impl From<Errno> for ResolveError {
     }
 }
 
-impl Place {
+impl FileLocation {
     /// Resolves an absolute path that ends with a file's name. Creates missing directories.
     pub(crate) fn make(path: &Path) -> Result<Self, ResolveError> {
         if path.as_os_str().len() >= MAX_PATH {
             return Err(Errno::NAMETOOLONG.into());
         }
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let mut walk = Walk::from_root()?;
+        let mut walk = PathWalk::from_root()?;
         walk.add(path.parent().ok_or(Errno::INVAL)?);
         while walk.step()? {}
         Ok(Self::new(walk.at, name.to_owned()))
@@ -57,8 +57,8 @@ impl Place {
 }
 
 /// A walk along a path, at one of its directories.
-struct Walk {
-    at: Directory,
+struct PathWalk {
+    at: OpenDirectory,
     /// Path of that directory, for messages.
     shown: PathBuf,
     /// Names yet to be entered, the next one last.
@@ -68,10 +68,10 @@ struct Walk {
     is_adrift: bool,
 }
 
-impl Walk {
+impl PathWalk {
     fn from_root() -> io::Result<Self> {
         Ok(Self {
-            at: Directory::root()?,
+            at: OpenDirectory::root()?,
             shown: PathBuf::from("/"),
             left: Vec::new(),
             links: 0,
@@ -104,7 +104,7 @@ impl Walk {
     }
 
     /// Creates and enters the directory `name` if `error` says that it is missing.
-    fn make(&self, name: &OsStr, error: io::Error) -> io::Result<Directory> {
+    fn make(&self, name: &OsStr, error: io::Error) -> io::Result<OpenDirectory> {
         if error.kind() != io::ErrorKind::NotFound {
             return Err(error);
         }
@@ -115,7 +115,7 @@ impl Walk {
         }
     }
 
-    fn go(&mut self, next: Directory, name: &OsStr) {
+    fn go(&mut self, next: OpenDirectory, name: &OsStr) {
         if name == ".." {
             self.shown.pop();
         } else {

@@ -85,7 +85,7 @@ pub fn run(options: &[OsString]) -> Result<Infallible, InitError> {
     // Before all else, so that no signal is lost: the kernel drops signals that PID 1 does not catch.
     let signals = {
         let _inside = runtime.enter();
-        power::Signals::take().map_err(InitError::Signals)?
+        power::ShutdownSignals::take().map_err(InitError::Signals)?
     };
     power::no_ctrl_alt_del();
     mounts::mount_all();

@@ -1,23 +1,24 @@
-//! Kernel modules, for kernels that have drivers as files.
+//! Inserts kernel modules, for kernels whose drivers are not built in.
 
 use super::console;
 use rustix::io::Errno;
 use rustix::system::finit_module;
 use std::fs::{self, File};
 
-/// List of modules to insert: one path per line, each after its dependencies. Empty lines and lines that begin
-/// with `#` are ignored. The file is absent if the kernel has all drivers built in.
+/// File that lists the modules to insert: one path per line, each module after its dependencies. Empty lines and lines
+/// that begin with `#` are ignored. A guest whose kernel has all drivers built in needs no such file.
 const LIST: &str = "/lib/modules/order";
 
-/// Inserts all listed modules, among them the VSOCK driver that makes the agent reachable.
+/// Inserts all listed modules, including the VSOCK driver that makes the agent reachable. Failures are written to the
+/// console.
 pub(super) fn insert_all() {
     let list = fs::read_to_string(LIST).unwrap_or_default();
     for path in paths(&list) {
         match File::open(path).map(|module| finit_module(module, c"", 0)) {
-            // Inserted, built in, or inserted before.
+            // EEXIST: the module is built in, or was inserted before.
             Ok(Ok(()) | Err(Errno::EXIST)) => {}
-            Ok(Err(errno)) => console(format_args!("insert {path}: {errno}")),
-            Err(error) => console(format_args!("open {path}: {error}")),
+            Ok(Err(errno)) => console(format_args!("cannot insert {path}: {errno}")),
+            Err(error) => console(format_args!("cannot open {path}: {error}")),
         }
     }
 }

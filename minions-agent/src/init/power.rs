@@ -9,9 +9,9 @@
 //! | TERM, INT, RTMIN+5 (39) | busybox, Ctrl-Alt-Del (Firecracker's button), systemd | reboot |
 //! | USR1, RTMIN+3 (37) | busybox, systemd | halt |
 //!
-//! [`Action::signal`] is the signal for a PID 1 that is this program or busybox.
+//! [`ShutdownAction::signal`] is the signal for a PID 1 that is this program or busybox.
 
-use super::supervise::{Reaped, reap};
+use super::supervise::{ReapResult, reap};
 use super::{console, mounts};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Way in which a guest ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum ShutdownAction {
     /// Power off. A VM without a power switch (ACPI) halts.
     PowerOff,
     /// Reboot. A VMM that does not support it (Firecracker) ends the VM.
@@ -42,18 +42,18 @@ pub enum Action {
 }
 
 /// Signal numbers and their actions. Numbers, because real-time signals have no names; glibc's RTMIN is 34.
-const MEANINGS: [(i32, Action); 8] = [
-    (libc::SIGUSR2, Action::PowerOff),
-    (libc::SIGPWR, Action::PowerOff),
-    (38, Action::PowerOff),
-    (libc::SIGTERM, Action::Reboot),
-    (libc::SIGINT, Action::Reboot),
-    (39, Action::Reboot),
-    (libc::SIGUSR1, Action::Halt),
-    (37, Action::Halt),
+const MEANINGS: [(i32, ShutdownAction); 8] = [
+    (libc::SIGUSR2, ShutdownAction::PowerOff),
+    (libc::SIGPWR, ShutdownAction::PowerOff),
+    (38, ShutdownAction::PowerOff),
+    (libc::SIGTERM, ShutdownAction::Reboot),
+    (libc::SIGINT, ShutdownAction::Reboot),
+    (39, ShutdownAction::Reboot),
+    (libc::SIGUSR1, ShutdownAction::Halt),
+    (37, ShutdownAction::Halt),
 ];
 
-impl Action {
+impl ShutdownAction {
     /// Returns the signal that requests this action from this PID 1 or from busybox's init.
     #[must_use]
     pub fn signal(self) -> Signal {
@@ -75,9 +75,9 @@ impl Action {
 
 /// Handlers of the signals that request the end of the guest.
 #[derive(Debug)]
-pub(super) struct Signals(mpsc::Receiver<Action>);
+pub(super) struct ShutdownSignals(mpsc::Receiver<ShutdownAction>);
 
-impl Signals {
+impl ShutdownSignals {
     /// Installs the handlers. Must be called inside a runtime. No later signal is lost; the first of several
     /// counts.
     pub(super) fn take() -> io::Result<Self> {
@@ -96,7 +96,7 @@ impl Signals {
     }
 
     /// Waits for the first request. Cancel safe.
-    pub(super) async fn asked(&mut self) -> Action {
+    pub(super) async fn asked(&mut self) -> ShutdownAction {
         match self.0.recv().await {
             Some(action) => action,
             // The senders live as long as the runtime.
@@ -111,7 +111,7 @@ pub(super) fn no_ctrl_alt_del() {
 }
 
 /// Ends all processes, leaves the file systems clean, and ends the guest.
-pub(super) async fn finish(action: Action) -> ! {
+pub(super) async fn finish(action: ShutdownAction) -> ! {
     console(format_args!("{action:?} requested"));
     signal_all(Signal::TERM);
     // A stopped process cannot handle SIGTERM.
@@ -140,10 +140,10 @@ async fn all_gone_within(limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         match reap() {
-            Reaped::One(..) => {}
-            Reaped::NoChildren => return true,
-            Reaped::Nobody if Instant::now() >= deadline => return false,
-            Reaped::Nobody => sleep(LOOK).await,
+            ReapResult::Child(..) => {}
+            ReapResult::NoChildren => return true,
+            ReapResult::AllRunning if Instant::now() >= deadline => return false,
+            ReapResult::AllRunning => sleep(LOOK).await,
         }
     }
 }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn pid_1_maps_the_signal_of_an_action_to_that_action() {
-        for action in [Action::PowerOff, Action::Reboot, Action::Halt] {
+        for action in [ShutdownAction::PowerOff, ShutdownAction::Reboot, ShutdownAction::Halt] {
             let sent = action.signal().as_raw();
             assert!(MEANINGS.contains(&(sent, action)), "{action:?}");
         }

@@ -1,6 +1,6 @@
 //! Runs the agent and reaps orphans until the end of the guest is requested.
 
-use super::power::{Action, Signals};
+use super::power::{ShutdownAction, ShutdownSignals};
 use super::{ENVIRONMENT, console};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
@@ -19,30 +19,30 @@ const AGENT: &str = "/proc/self/exe";
 
 /// Result of a non-blocking wait for ended children.
 #[derive(Debug)]
-pub(super) enum Reaped {
-    One(Pid, WaitStatus),
+pub(super) enum ReapResult {
+    Child(Pid, WaitStatus),
     /// There are children, and all of them run.
-    Nobody,
+    AllRunning,
     NoChildren,
 }
 
 /// Reaps one child that has ended, if there is one.
-pub(super) fn reap() -> Reaped {
+pub(super) fn reap() -> ReapResult {
     match wait(WaitOptions::NOHANG) {
-        Ok(Some((pid, status))) => Reaped::One(pid, status),
-        Ok(None) | Err(Errno::INTR) => Reaped::Nobody,
-        Err(_) => Reaped::NoChildren,
+        Ok(Some((pid, status))) => ReapResult::Child(pid, status),
+        Ok(None) | Err(Errno::INTR) => ReapResult::AllRunning,
+        Err(_) => ReapResult::NoChildren,
     }
 }
 
 /// Runs the agent with `options`, restarting it whenever it ends, until the end of the guest is requested.
 /// Returns the requested action.
-pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
+pub(super) async fn run(options: &[OsString], mut signals: ShutdownSignals) -> ShutdownAction {
     let mut children = match signal(SignalKind::child()) {
         Ok(children) => children,
         Err(error) => {
             console(format_args!("wait for children: {error}"));
-            return Action::PowerOff;
+            return ShutdownAction::PowerOff;
         }
     };
     let mut agent = start(options);
@@ -51,7 +51,7 @@ pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
         tokio::select! {
             action = signals.asked() => return action,
             // One SIGCHLD may stand for many children.
-            _ = children.recv() => while let Reaped::One(pid, status) = reap() {
+            _ = children.recv() => while let ReapResult::Child(pid, status) = reap() {
                 if Some(pid) == agent {
                     console(format_args!("the agent ended ({})", in_words(status)));
                     agent = None;

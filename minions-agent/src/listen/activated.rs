@@ -18,9 +18,9 @@ const FIRST: RawFd = 3;
 
 /// Passed listener, by kind of socket.
 #[derive(Debug)]
-pub(super) enum Activated {
-    Vsock(vsock::Listener),
-    Hybrid(hybrid::Listener),
+pub(super) enum PassedListener {
+    Vsock(vsock::HostListener),
+    Hybrid(hybrid::HybridListener),
 }
 
 /// Reports whether the service manager has passed a socket to this process.
@@ -37,7 +37,7 @@ pub(super) fn is_vsock() -> bool {
 }
 
 /// Takes the first passed socket. A second call fails.
-pub(super) fn take() -> Result<Activated, ListenError> {
+pub(super) fn take() -> Result<PassedListener, ListenError> {
     let wrong = |reason: &str| ListenError::Activation(io::Error::other(reason.to_owned()));
     if !is_offered() {
         return Err(wrong("LISTEN_PID and LISTEN_FDS pass no socket to this process"));
@@ -51,11 +51,11 @@ pub(super) fn take() -> Result<Activated, ListenError> {
     let family = sockopt::socket_domain(&fd);
     match family.map_err(|errno| ListenError::Activation(errno.into()))? {
         AddressFamily::VSOCK => {
-            Ok(Activated::Vsock(vsock::Listener::of(fd).map_err(ListenError::Activation)?))
+            Ok(PassedListener::Vsock(vsock::HostListener::of(fd).map_err(ListenError::Activation)?))
         }
-        AddressFamily::UNIX => {
-            Ok(Activated::Hybrid(hybrid::Listener::of(fd).map_err(ListenError::Activation)?))
-        }
+        AddressFamily::UNIX => Ok(PassedListener::Hybrid(
+            hybrid::HybridListener::of(fd).map_err(ListenError::Activation)?,
+        )),
         _ => Err(wrong("descriptor 3 is neither a vsock nor a Unix socket")),
     }
 }

@@ -21,12 +21,12 @@ const SOCKET_MODE: u32 = 0o600;
 
 /// Listening socket, and its file if the agent created it.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct HybridListener {
     socket: UnixListener,
     _file: Option<SocketFile>,
 }
 
-impl Listener {
+impl HybridListener {
     pub(super) async fn bind(path: &Path) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Hybrid { path: path.to_owned(), source };
         match UnixStream::connect(path).await {

@@ -10,7 +10,7 @@ mod hybrid;
 mod vsock;
 
 use crate::{Agent, ProgramGroups};
-use activated::Activated;
+use activated::PassedListener;
 use minions_proto::version::AGENT_PORT;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listen address, as given with `--listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// `vsock:PORT`.
     Vsock(u32),
     /// `hybrid:PATH`.
@@ -32,13 +32,13 @@ pub enum Listen {
     Activated,
 }
 
-impl Default for Listen {
+impl Default for ListenAddress {
     fn default() -> Self {
         Self::Vsock(AGENT_PORT)
     }
 }
 
-impl Listen {
+impl ListenAddress {
     /// Returns the default listen address: the socket passed by the service manager if there is one, else the
     /// agent's VSOCK port.
     #[must_use]
@@ -76,13 +76,13 @@ impl Listen {
 /// Invalid listen address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a listen address: must be vsock:PORT, hybrid:PATH or activated")]
-pub struct InvalidListen(String);
+pub struct InvalidListenAddress(String);
 
-impl FromStr for Listen {
-    type Err = InvalidListen;
+impl FromStr for ListenAddress {
+    type Err = InvalidListenAddress;
 
-    fn from_str(text: &str) -> Result<Self, InvalidListen> {
-        let invalid = || InvalidListen(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, InvalidListenAddress> {
+        let invalid = || InvalidListenAddress(text.to_owned());
         if text == "activated" {
             return Ok(Self::Activated);
         }
@@ -125,12 +125,12 @@ pub enum ListenError {
 
 /// A listening socket.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener(ListenerKind);
 
 #[derive(Debug)]
-enum Kind {
-    Vsock(vsock::Listener),
-    Hybrid(hybrid::Listener),
+enum ListenerKind {
+    Vsock(vsock::HostListener),
+    Hybrid(hybrid::HybridListener),
 }
 
 impl Listener {
@@ -139,13 +139,15 @@ impl Listener {
     /// # Errors
     ///
     /// [`ListenError`].
-    pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+    pub async fn bind(listen: &ListenAddress) -> Result<Self, ListenError> {
         Ok(Self(match listen {
-            Listen::Vsock(port) => Kind::Vsock(vsock::Listener::bind(*port)?),
-            Listen::Hybrid(path) => Kind::Hybrid(hybrid::Listener::bind(path).await?),
-            Listen::Activated => match activated::take()? {
-                Activated::Vsock(listener) => Kind::Vsock(listener),
-                Activated::Hybrid(listener) => Kind::Hybrid(listener),
+            ListenAddress::Vsock(port) => ListenerKind::Vsock(vsock::HostListener::bind(*port)?),
+            ListenAddress::Hybrid(path) => {
+                ListenerKind::Hybrid(hybrid::HybridListener::bind(path).await?)
+            }
+            ListenAddress::Activated => match activated::take()? {
+                PassedListener::Vsock(listener) => ListenerKind::Vsock(listener),
+                PassedListener::Hybrid(listener) => ListenerKind::Hybrid(listener),
             },
         }))
     }
@@ -154,8 +156,8 @@ impl Listener {
     /// killed.
     pub async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {
         match self.0 {
-            Kind::Vsock(listener) => listener.serve(agent, shutdown).await,
-            Kind::Hybrid(listener) => listener.serve(agent, shutdown).await,
+            ListenerKind::Vsock(listener) => listener.serve(agent, shutdown).await,
+            ListenerKind::Hybrid(listener) => listener.serve(agent, shutdown).await,
         }
     }
 }
@@ -172,11 +174,11 @@ mod tests {
 
     #[test]
     fn listen_addresses_are_parsed_strictly() {
-        assert_eq!("vsock:1024".parse(), Ok(Listen::default()));
-        assert_eq!("hybrid:/a:b".parse(), Ok(Listen::Hybrid("/a:b".into())));
-        assert_eq!("activated".parse(), Ok(Listen::Activated));
+        assert_eq!("vsock:1024".parse(), Ok(ListenAddress::default()));
+        assert_eq!("hybrid:/a:b".parse(), Ok(ListenAddress::Hybrid("/a:b".into())));
+        assert_eq!("activated".parse(), Ok(ListenAddress::Activated));
         for text in ["", "vsock", "vsock:", "vsock:-1", "vsock:4294967296", "hybrid:", "tcp:1"] {
-            assert!(text.parse::<Listen>().is_err(), "{text:?}");
+            assert!(text.parse::<ListenAddress>().is_err(), "{text:?}");
         }
     }
 }

@@ -13,9 +13,9 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
 /// Listening VSOCK port.
 #[derive(Debug)]
-pub(super) struct Listener(VsockListener);
+pub(super) struct HostListener(VsockListener);
 
-impl Listener {
+impl HostListener {
     pub(super) fn bind(port: u32) -> Result<Self, ListenError> {
         let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
             .map_err(|source| ListenError::Vsock { port, source })?;

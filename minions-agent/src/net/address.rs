@@ -1,6 +1,6 @@
 //! Addresses of an interface.
 
-use super::link::Index;
+use super::link::LinkIndex;
 use super::rtnl::{Rtnl, StepError, dump};
 use minions_proto::cidr::InterfaceAddress;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 /// Duplicate address detection for an added address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Duplicates {
+pub(super) enum DuplicateDetection {
     /// Detection disabled: the address is usable at once. The host gives each guest its own address, and detection
     /// would keep an IPv6 address unusable for a second after the reply.
     Ignore,
@@ -21,9 +21,9 @@ pub(super) enum Duplicates {
 /// kernel creates them, and neighbour discovery needs them.
 pub(super) async fn replace(
     rtnl: &Rtnl,
-    link: Index,
+    link: LinkIndex,
     wanted: &[InterfaceAddress],
-    duplicates: Duplicates,
+    duplicates: DuplicateDetection,
 ) -> Result<(), StepError> {
     let present = list(rtnl, link).await?;
     let bars_any = |address: &AddressMessage| wanted.iter().any(|one| bars(address, one));
@@ -42,7 +42,7 @@ pub(super) async fn replace(
     add_missing(rtnl, link, wanted, duplicates).await
 }
 
-pub(super) async fn list(rtnl: &Rtnl, link: Index) -> Result<Vec<AddressMessage>, StepError> {
+pub(super) async fn list(rtnl: &Rtnl, link: LinkIndex) -> Result<Vec<AddressMessage>, StepError> {
     let request = rtnl.address().get().set_link_index_filter(link);
     dump("listing the addresses", request.execute()).await
 }
@@ -65,9 +65,9 @@ pub(super) fn is_present(present: &[AddressMessage], wanted: &InterfaceAddress) 
 
 async fn add_missing(
     rtnl: &Rtnl,
-    link: Index,
+    link: LinkIndex,
     wanted: &[InterfaceAddress],
-    duplicates: Duplicates,
+    duplicates: DuplicateDetection,
 ) -> Result<(), StepError> {
     let present = list(rtnl, link).await?;
     let missing: Vec<_> = wanted.iter().filter(|one| !is_present(&present, one)).collect();
@@ -83,12 +83,12 @@ async fn add_missing(
 /// Adds an address, or makes it permanent if it is present with a lifetime (for example from DHCP).
 async fn add(
     rtnl: &Rtnl,
-    link: Index,
+    link: LinkIndex,
     wanted: &InterfaceAddress,
-    duplicates: Duplicates,
+    duplicates: DuplicateDetection,
 ) -> Result<(), StepError> {
     let mut request = rtnl.address().add(link, wanted.address(), wanted.prefix_len()).replace();
-    if wanted.address().is_ipv6() && duplicates == Duplicates::Ignore {
+    if wanted.address().is_ipv6() && duplicates == DuplicateDetection::Ignore {
         request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
     request.execute().await.map_err(StepError::at("adding an address"))

@@ -1,13 +1,13 @@
 //! A single change, from its plan to its result: it is applied completely, or not at all.
 
-use super::checks::Checks;
-use super::desired::Desired;
-use super::dns::{Owner, Places};
-use super::journal::Journal;
+use super::checks::ChangeChecks;
+use super::desired::DesiredNetwork;
+use super::dns::{DnsOwner, SystemPaths};
+use super::journal::ChangeJournal;
 use super::link;
 use super::rtnl::Rtnl;
-use super::snapshot::Snapshot;
-use super::{ChangeError, NetworkError, Shared, apply, ipv6};
+use super::snapshot::NetworkSnapshot;
+use super::{ChangeError, ConfiguratorState, NetworkError, apply, ipv6};
 use minions_proto::message::{Check, NetworkChanged, NetworkPlan};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -19,18 +19,20 @@ const DEADLINE: Duration = Duration::from_secs(45);
 /// the journal.
 pub(super) async fn run(
     plan: &NetworkPlan,
-    places: &Places,
-    journal: &Journal,
-) -> Result<(NetworkChanged, Option<Snapshot>), ChangeError> {
+    system: &SystemPaths,
+    journal: &ChangeJournal,
+) -> Result<(NetworkChanged, Option<NetworkSnapshot>), ChangeError> {
     let untouched = |error: NetworkError| ChangeError::untouched(error);
     let rtnl = Rtnl::open().map_err(|error| untouched(NetworkError::Open(error)))?;
     let links = link::list(&rtnl).await.map_err(ChangeError::untouched)?;
-    let owner = Owner::detect(places);
-    let mut desired = Desired::resolve(plan, &links, (owner, places)).map_err(untouched)?;
+    let owner = DnsOwner::detect(system);
+    let mut desired = DesiredNetwork::resolve(plan, &links, (owner, system)).map_err(untouched)?;
     ipv6::check(&desired, &links).map_err(untouched)?;
-    let snapshot = Snapshot::take(&rtnl, &desired, owner, places).await.map_err(untouched)?;
-    desired.keep_dns(&snapshot, (owner, places));
-    let checks = Checks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;
+    let snapshot =
+        NetworkSnapshot::take(&rtnl, &desired, owner, system).await.map_err(untouched)?;
+    desired.keep_dns(&snapshot, (owner, system));
+    let checks =
+        ChangeChecks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;
     let changes = desired.differences(&snapshot, &links);
     let changed = !changes.is_empty();
     let reply = |message: &str, verified: Vec<Check>, warnings: Vec<String>| NetworkChanged {
@@ -51,12 +53,12 @@ pub(super) async fn run(
         return Ok((reply(message, Vec::new(), Vec::new()), None));
     }
     let unjournaled = if changed { unjournaled(plan, &snapshot, journal)? } else { None };
-    let work = apply::Work {
+    let work = apply::ChangeSteps {
         rtnl: &rtnl,
         desired: &desired,
         checks: &checks,
         snapshot: &snapshot,
-        places,
+        system,
     };
     let mut step = "apply";
     let done = match timeout(DEADLINE, work.run(changed, &mut step)).await {
@@ -71,7 +73,7 @@ pub(super) async fn run(
         }
         // Nothing was changed, so there is nothing to restore: the check would have failed before, too.
         Err(error) if !changed => Err(ChangeError { step, error, restored: Ok(()) }),
-        Err(error) => Err(put_back(step, error, &snapshot, places, journal).await),
+        Err(error) => Err(put_back(step, error, &snapshot, system, journal).await),
     }
 }
 
@@ -79,8 +81,8 @@ pub(super) async fn run(
 /// change, returns a warning if the journal cannot be written: a full `/run` must not prevent a repair of the network.
 fn unjournaled(
     plan: &NetworkPlan,
-    snapshot: &Snapshot,
-    journal: &Journal,
+    snapshot: &NetworkSnapshot,
+    journal: &ChangeJournal,
 ) -> Result<Option<String>, ChangeError> {
     match journal.write(snapshot, None) {
         Ok(()) => Ok(None),
@@ -105,20 +107,20 @@ fn unjournaled(
 pub(super) async fn undo(
     step: &'static str,
     error: NetworkError,
-    snapshot: &Snapshot,
-    shared: &Shared,
+    snapshot: &NetworkSnapshot,
+    shared: &ConfiguratorState,
 ) -> ChangeError {
-    put_back(step, error, snapshot, &shared.places, &shared.journal).await
+    put_back(step, error, snapshot, &shared.system, &shared.journal).await
 }
 
 async fn put_back(
     step: &'static str,
     error: NetworkError,
-    snapshot: &Snapshot,
-    places: &Places,
-    journal: &Journal,
+    snapshot: &NetworkSnapshot,
+    system: &SystemPaths,
+    journal: &ChangeJournal,
 ) -> ChangeError {
-    let mut restored = snapshot.restore(places).await;
+    let mut restored = snapshot.restore(system).await;
     // If the journal remains, the next agent restores the snapshot once more, which is harmless.
     restored = restored.and(journal.clear());
     ChangeError { step, error, restored: restored.map_err(Box::new) }

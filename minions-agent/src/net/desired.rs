@@ -1,10 +1,10 @@
 //! Desired state of a plan on the interfaces of this guest, and its differences from the present state.
 
-use super::dns::{Owner, Places, Resolver};
-use super::link::{self, Index, Link};
-use super::network_manager::Management;
-use super::route::{self, Wanted};
-use super::snapshot::{LinkState, Snapshot};
+use super::dns::{DnsOwner, ResolverSettings, SystemPaths};
+use super::link::{self, Link, LinkIndex};
+use super::network_manager::LinkManagement;
+use super::route::{self, WantedRoute};
+use super::snapshot::{LinkState, NetworkSnapshot};
 use super::{NetworkError, address};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minions_proto::Invalid;
@@ -18,13 +18,13 @@ const MAX_DIFFERENCES: usize = 1024;
 
 /// Desired state of the network.
 #[derive(Debug)]
-pub(super) struct Desired {
+pub(super) struct DesiredNetwork {
     pub(super) links: Vec<DesiredLink>,
     /// Routes, including default routes.
-    pub(super) routes: Vec<Wanted>,
+    pub(super) routes: Vec<WantedRoute>,
     /// True if all other routes over these links are removed.
     pub(super) replaces_routes: bool,
-    pub(super) dns: Option<(Owner, Resolver)>,
+    pub(super) dns: Option<(DnsOwner, ResolverSettings)>,
     /// File that is written for `dns`.
     pub(super) dns_file: PathBuf,
     pub(super) hostname: Option<String>,
@@ -40,19 +40,19 @@ pub(super) struct DesiredLink {
     pub(super) mtu: Option<u32>,
 }
 
-impl Desired {
+impl DesiredNetwork {
     /// Finds the interfaces of a plan. Changes nothing.
     pub(super) fn resolve(
         plan: &NetworkPlan,
         links: &[Link],
-        (owner, places): (Owner, &Places),
+        (owner, system): (DnsOwner, &SystemPaths),
     ) -> Result<Self, NetworkError> {
         let mut desired = Self {
             links: Vec::new(),
             routes: Vec::new(),
             replaces_routes: plan.routes.is_some(),
             dns: None,
-            dns_file: owner.file(places),
+            dns_file: owner.file(system),
             hostname: plan.hostname.clone(),
         };
         for interface in &plan.interfaces {
@@ -62,7 +62,7 @@ impl Desired {
                 let reason = format!("selects {}, which the request has already", found.link.name);
                 return Err(Invalid::new(&interface.field, reason).into());
             }
-            desired.routes.extend(found.gateways.iter().map(|gateway| Wanted {
+            desired.routes.extend(found.gateways.iter().map(|gateway| WantedRoute {
                 to: everywhere(*gateway),
                 via: Some(*gateway),
                 link: found.link.index,
@@ -77,14 +77,14 @@ impl Desired {
                 [only] => Some(&only.link),
                 _ => None,
             };
-            let resolver = Resolver::planned(dns, only_link, links, (owner, places))?;
+            let resolver = ResolverSettings::planned(dns, only_link, links, (owner, system))?;
             desired.dns = Some((owner, resolver));
         }
         for plan in plan.routes.iter().flatten() {
             let field = format!("{}.interface", plan.field);
             let link = find(links, &plan.selector, &field)?;
             check_no_port(links, link, &field)?;
-            desired.routes.push(Wanted {
+            desired.routes.push(WantedRoute {
                 to: plan.to,
                 via: plan.via,
                 link: link.index,
@@ -97,27 +97,31 @@ impl Desired {
 
     /// Keeps name servers that NetworkManager has set for an interface: it removes them when it releases the
     /// interface. If the change has no name servers, they are written as if the host had set them.
-    pub(super) fn keep_dns(&mut self, now: &Snapshot, (owner, places): (Owner, &Places)) {
+    pub(super) fn keep_dns(
+        &mut self,
+        now: &NetworkSnapshot,
+        (owner, system): (DnsOwner, &SystemPaths),
+    ) {
         let brings_some =
-            |state: &LinkState| matches!(state.network_manager, Management::Managed(Some(_)));
+            |state: &LinkState| matches!(state.network_manager, LinkManagement::Managed(Some(_)));
         if self.dns.is_none()
-            && owner != Owner::ResolvConf
+            && owner != DnsOwner::ResolvConf
             && now.links.iter().any(brings_some)
-            && let Some(present) = owner.present(places)
+            && let Some(present) = owner.present(system)
         {
             self.dns = Some((owner, present));
         }
     }
 
     /// Returns the interfaces whose addresses or default routes are set by this change alone.
-    pub(super) fn exclusive_links(&self) -> impl Iterator<Item = Index> {
+    pub(super) fn exclusive_links(&self) -> impl Iterator<Item = LinkIndex> {
         let exclusive = self.links.iter().filter(|one| one.is_exclusive());
         exclusive.map(|one| one.link.index)
     }
 
     /// Returns the differences from `now`; empty if the desired state is present already.
-    pub(super) fn differences(&self, now: &Snapshot, links: &[Link]) -> Vec<NetworkDiff> {
-        let mut list = Differences(Vec::new());
+    pub(super) fn differences(&self, now: &NetworkSnapshot, links: &[Link]) -> Vec<NetworkDiff> {
+        let mut list = DiffList(Vec::new());
         for one in &self.links {
             one.differences(now, &mut list);
         }
@@ -142,7 +146,7 @@ impl Desired {
         list.0
     }
 
-    fn dns_differences(&self, now: &Snapshot, list: &mut Differences) {
+    fn dns_differences(&self, now: &NetworkSnapshot, list: &mut DiffList) {
         let Some((owner, resolver)) = &self.dns else { return };
         if now.files.iter().any(|file| file.path == self.dns_file && owner.holds(file, resolver)) {
             return;
@@ -170,7 +174,7 @@ impl DesiredLink {
         self.addresses.is_some() || !self.gateways.is_empty()
     }
 
-    fn differences(&self, now: &Snapshot, list: &mut Differences) {
+    fn differences(&self, now: &NetworkSnapshot, list: &mut DiffList) {
         let name = &self.link.name;
         if !self.link.up {
             list.compare("link", Some(name), "down", "up");
@@ -180,10 +184,10 @@ impl DesiredLink {
         }
         let Some(addresses) = &self.addresses else { return };
         match now.state_of(self.link.index).map(|state| &state.network_manager) {
-            Some(Management::Managed(_) | Management::External) => {
+            Some(LinkManagement::Managed(_) | LinkManagement::External) => {
                 list.compare("network_manager", Some(name), "managed", "unmanaged");
             }
-            Some(Management::Unmanaged | Management::Unknown) | None => {}
+            Some(LinkManagement::Unmanaged | LinkManagement::Unknown) | None => {}
         }
         if let Some(accept_ra) = now.accept_ra(self.link.index) {
             list.compare("accept_ra", Some(name), accept_ra, "0");
@@ -199,9 +203,9 @@ impl DesiredLink {
     }
 }
 
-struct Differences(Vec<NetworkDiff>);
+struct DiffList(Vec<NetworkDiff>);
 
-impl Differences {
+impl DiffList {
     fn push(
         &mut self,
         what: &str,

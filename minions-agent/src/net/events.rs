@@ -18,11 +18,11 @@ const UDEV: u32 = 2;
 /// Socket that is a member of one multicast group. Messages are discarded, and the kernel's buffer for them is
 /// bounded.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(super) struct NetlinkEvents {
     socket: AsyncFd<OwnedFd>,
 }
 
-impl Events {
+impl NetlinkEvents {
     pub(super) fn of_links() -> io::Result<Self> {
         // `NETLINK_ROUTE` is zero, the default.
         Self::open(None, LINKS)

@@ -1,7 +1,7 @@
 //! IPv6 settings of an interface, in `/proc/sys`.
 
 use super::NetworkError;
-use super::desired::Desired;
+use super::desired::DesiredNetwork;
 use super::link::Link;
 use ipnet::IpNet;
 use rustix::fs::{Access, access};
@@ -35,7 +35,7 @@ pub(super) fn set_accept_ra(link: &str, value: &str) -> io::Result<()> {
 }
 
 /// Refuses IPv6 settings for an interface on which IPv6 is off.
-pub(super) fn check(desired: &Desired, links: &[Link]) -> Result<(), NetworkError> {
+pub(super) fn check(desired: &DesiredNetwork, links: &[Link]) -> Result<(), NetworkError> {
     let addresses = desired.links.iter().filter(|one| one.has_ipv6()).map(|one| one.link.index);
     let routes = desired.routes.iter().filter(|route| matches!(route.to, IpNet::V6(_)));
     for index in addresses.chain(routes.map(|route| route.link)) {

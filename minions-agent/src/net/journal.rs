@@ -6,8 +6,8 @@
 
 use super::NetworkError;
 use super::saved_file::SavedFile;
-use super::snapshot::{LinkState, Snapshot};
-use crate::replace_file::{self, Attributes};
+use super::snapshot::{LinkState, NetworkSnapshot};
+use crate::replace_file::{self, FileAttributes};
 use minions_proto::message::Dns;
 use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_route::address::AddressMessage;
@@ -25,19 +25,19 @@ const DIR_MODE: u32 = 0o700;
 const MODE: u32 = 0o600;
 
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct ChangeJournal {
     path: PathBuf,
 }
 
 /// Change left over from a previous agent.
-pub(super) struct Left {
-    pub(super) snapshot: Snapshot,
+pub(super) struct LeftoverChange {
+    pub(super) snapshot: NetworkSnapshot,
     /// Id, and time left for the confirmation. `None`: the change was in progress.
     pub(super) pending: Option<(String, Duration)>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct JournalEntry {
     boot_id: String,
     pending: Option<(String, u64)>,
     links: Vec<LinkState>,
@@ -49,7 +49,7 @@ struct Entry {
     taken: i64,
 }
 
-impl Journal {
+impl ChangeJournal {
     pub(super) fn new(run: &Path) -> Self {
         Self { path: run.join("minions-agent/network.json") }
     }
@@ -57,11 +57,11 @@ impl Journal {
     /// Writes the snapshot; `pending` is the id and the time for the confirmation.
     pub(super) fn write(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &NetworkSnapshot,
         pending: Option<(&str, Duration)>,
     ) -> Result<(), NetworkError> {
         let until = |within: Duration| boot_clock_ms() + milliseconds(within);
-        let entry = Entry {
+        let entry = JournalEntry {
             boot_id: boot_id().map_err(|source| self.failed(source))?,
             pending: pending.map(|(id, within)| (id.to_owned(), until(within))),
             links: snapshot.links.clone(),
@@ -78,11 +78,11 @@ impl Journal {
         NetworkError::Journal { path: self.path.clone(), source }
     }
 
-    fn store(&self, entry: &Entry) -> io::Result<()> {
+    fn store(&self, entry: &JournalEntry) -> io::Result<()> {
         let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(parent)?;
         let text = serde_json::to_vec(entry)?;
-        replace_file::replace(&self.path, &text, Attributes { mode: MODE, owner: None })
+        replace_file::replace(&self.path, &text, FileAttributes { mode: MODE, owner: None })
     }
 
     /// Removes the journal at the end of a change.
@@ -95,12 +95,12 @@ impl Journal {
     }
 
     /// Reads the change left over in this boot. A journal of another boot or with invalid content is removed.
-    pub(super) fn read(&self) -> Option<Left> {
+    pub(super) fn read(&self) -> Option<LeftoverChange> {
         let text = fs::read(&self.path).ok()?;
-        let entry = serde_json::from_slice::<Entry>(&text)
+        let entry = serde_json::from_slice::<JournalEntry>(&text)
             .ok()
             .filter(|entry| boot_id().is_ok_and(|boot_id| boot_id == entry.boot_id));
-        let left = entry.and_then(Entry::left);
+        let left = entry.and_then(JournalEntry::left);
         if left.is_none() {
             tracing::warn!(
                 "removing a journal of network changes that is invalid or of another boot"
@@ -112,12 +112,12 @@ impl Journal {
     }
 }
 
-impl Entry {
-    fn left(self) -> Option<Left> {
+impl JournalEntry {
+    fn left(self) -> Option<LeftoverChange> {
         let addresses = self.addresses.iter().map(|bytes| AddressMessage::parse(&bytes[..]));
         let routes = self.routes.iter().map(|bytes| RouteMessage::parse(&bytes[..]));
         let nothing = Dns { owner: String::new(), servers: Vec::new(), search: Vec::new() };
-        let snapshot = Snapshot {
+        let snapshot = NetworkSnapshot {
             links: self.links,
             addresses: addresses.collect::<Result<_, _>>().ok()?,
             routes: routes.collect::<Result<_, _>>().ok()?,
@@ -127,7 +127,10 @@ impl Entry {
             taken: self.taken,
         };
         let left = |until: u64| Duration::from_millis(until.saturating_sub(boot_clock_ms()));
-        Some(Left { snapshot, pending: self.pending.map(|(id, until)| (id, left(until))) })
+        Some(LeftoverChange {
+            snapshot,
+            pending: self.pending.map(|(id, until)| (id, left(until))),
+        })
     }
 }
 

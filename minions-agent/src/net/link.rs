@@ -8,12 +8,12 @@ use netlink_packet_route::link::{
 use rtnetlink::LinkUnspec;
 
 /// The kernel's interface index.
-pub(super) type Index = u32;
+pub(super) type LinkIndex = u32;
 
 /// Network interface with the kernel's index and name.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
-    pub(super) index: Index,
+    pub(super) index: LinkIndex,
     pub(super) name: String,
     /// Largest packet, in bytes.
     pub(super) mtu: u32,
@@ -28,16 +28,16 @@ pub(super) struct Link {
     /// Other names of the interface (`ip link property add … altname`).
     altnames: Vec<String>,
     /// Bridge, bond or VRF to which the interface belongs.
-    controller: Option<Index>,
+    controller: Option<LinkIndex>,
     is_vrf: bool,
     mac: Vec<u8>,
-    rank: Rank,
+    rank: DefaultRank,
 }
 
 /// Suitability as the default interface: a device if there is one, else the container's end of a veth or macvlan.
 /// Never an interface that the guest created for other purposes: a bridge, a dummy, a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+enum DefaultRank {
     Device,
     ContainerEnd,
     Other,
@@ -73,10 +73,10 @@ pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a L
 fn default(links: &[Link]) -> Option<&Link> {
     let of_rank = |rank| links.iter().filter(move |link| link.rank == rank);
     let is_free = |link: &&Link| controller_of(links, link).is_none();
-    of_rank(Rank::Device)
+    of_rank(DefaultRank::Device)
         .find(is_free)
-        .or_else(|| of_rank(Rank::Device).find_map(|device| controller_of(links, device)))
-        .or_else(|| of_rank(Rank::ContainerEnd).find(is_free))
+        .or_else(|| of_rank(DefaultRank::Device).find_map(|device| controller_of(links, device)))
+        .or_else(|| of_rank(DefaultRank::ContainerEnd).find(is_free))
 }
 
 /// Returns the bridge or bond that has the addresses of its port `link`; `None` if `link` is not a port. An interface
@@ -99,18 +99,18 @@ pub(super) fn controller_of<'a>(links: &'a [Link], link: &Link) -> Option<&'a Li
 
 /// Returns a port, and its bridge, that would be the default interface if it were not a port.
 pub(super) fn default_port(links: &[Link]) -> Option<(&Link, &Link)> {
-    let mut ports = links.iter().filter(|link| link.rank == Rank::ContainerEnd);
+    let mut ports = links.iter().filter(|link| link.rank == DefaultRank::ContainerEnd);
     ports.find_map(|link| Some((link, controller_of(links, link)?)))
 }
 
-pub(super) async fn set_up(rtnl: &Rtnl, index: Index, up: bool) -> Result<(), StepError> {
+pub(super) async fn set_up(rtnl: &Rtnl, index: LinkIndex, up: bool) -> Result<(), StepError> {
     let link = LinkUnspec::new_with_index(index);
     let link = if up { link.up() } else { link.down() };
     let step = if up { "setting the interface up" } else { "setting the interface down" };
     rtnl.link().set(link.build()).execute().await.map_err(StepError::at(step))
 }
 
-pub(super) async fn set_mtu(rtnl: &Rtnl, index: Index, mtu: u32) -> Result<(), StepError> {
+pub(super) async fn set_mtu(rtnl: &Rtnl, index: LinkIndex, mtu: u32) -> Result<(), StepError> {
     let link = LinkUnspec::new_with_index(index).mtu(mtu).build();
     rtnl.link().set(link).execute().await.map_err(StepError::at("setting the MTU"))
 }
@@ -118,7 +118,7 @@ pub(super) async fn set_mtu(rtnl: &Rtnl, index: Index, mtu: u32) -> Result<(), S
 impl Link {
     /// Reports whether the interface is a device, not created by software.
     pub(super) fn is_device(&self) -> bool {
-        self.rank == Rank::Device
+        self.rank == DefaultRank::Device
     }
 
     fn of(message: &LinkMessage) -> Self {
@@ -157,14 +157,14 @@ impl Link {
     }
 }
 
-fn rank(link: &LinkMessage) -> Rank {
+fn rank(link: &LinkMessage) -> DefaultRank {
     if link.header.link_layer_type != LinkLayerType::Ether {
-        return Rank::Other;
+        return DefaultRank::Other;
     }
     match kind(link) {
-        None => Rank::Device,
-        Some(InfoKind::Veth | InfoKind::MacVlan) => Rank::ContainerEnd,
-        Some(_) => Rank::Other,
+        None => DefaultRank::Device,
+        Some(InfoKind::Veth | InfoKind::MacVlan) => DefaultRank::ContainerEnd,
+        Some(_) => DefaultRank::Other,
     }
 }
 
@@ -184,7 +184,12 @@ fn kind(link: &LinkMessage) -> Option<&InfoKind> {
 mod tests {
     use super::*;
 
-    fn link(index: Index, name: &str, rank: Rank, controller: Option<Index>) -> Link {
+    fn link(
+        index: LinkIndex,
+        name: &str,
+        rank: DefaultRank,
+        controller: Option<LinkIndex>,
+    ) -> Link {
         Link {
             index,
             name: name.to_owned(),
@@ -207,16 +212,18 @@ mod tests {
 
     #[test]
     fn the_default_interface_is_never_a_port() {
-        let eth0 = |controller| link(2, "eth0", Rank::Device, controller);
-        let (br0, bond0) =
-            (link(9, "br0", Rank::Other, None), link(8, "bond0", Rank::Other, Some(9)));
-        let eth1 = link(3, "eth1", Rank::Device, None);
-        let veth = |controller| link(1, "veth7", Rank::ContainerEnd, controller);
+        let eth0 = |controller| link(2, "eth0", DefaultRank::Device, controller);
+        let (br0, bond0) = (
+            link(9, "br0", DefaultRank::Other, None),
+            link(8, "bond0", DefaultRank::Other, Some(9)),
+        );
+        let eth1 = link(3, "eth1", DefaultRank::Device, None);
+        let veth = |controller| link(1, "veth7", DefaultRank::ContainerEnd, controller);
         for (links, expected) in [
             (vec![veth(None), eth0(Some(9)), eth1, br0.clone()], Some("eth1")),
             (vec![veth(None), eth0(Some(9)), br0.clone()], Some("br0")),
             (vec![eth0(Some(8)), bond0, br0.clone()], Some("br0")),
-            (vec![eth0(Some(7)), link(7, "vrf0", Rank::Other, None)], Some("eth0")),
+            (vec![eth0(Some(7)), link(7, "vrf0", DefaultRank::Other, None)], Some("eth0")),
             // The far end of a container's veth does not lead to the host's network.
             (vec![veth(Some(9)), br0.clone()], None),
             (vec![br0], None),
@@ -227,7 +234,10 @@ mod tests {
 
     #[test]
     fn a_link_layer_address_that_ports_share_belongs_to_their_bridge() {
-        let links = [link(2, "eth0", Rank::Device, Some(9)), link(9, "br0", Rank::Other, None)];
+        let links = [
+            link(2, "eth0", DefaultRank::Device, Some(9)),
+            link(9, "br0", DefaultRank::Other, None),
+        ];
         assert_eq!(chosen(&links, &Selector::Mac([0x52, 0x54, 0, 0, 0, 1])), Some("br0"));
         assert_eq!(chosen(&links, &Selector::Name("alt-eth0".into())), Some("eth0"));
         assert_eq!(chosen(&links, &Selector::Name("alt-eth1".into())), None);

@@ -43,10 +43,10 @@ mod verify;
 
 pub(crate) use error::{ChangeError, NetworkError};
 
-use dns::Places;
-use journal::Journal;
+use dns::SystemPaths;
+use journal::ChangeJournal;
 use minions_proto::message::{NetworkChanged, NetworkPlan, NetworkState, PendingChange};
-use pending::Pending;
+use pending::UnconfirmedChange;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -54,37 +54,37 @@ use tokio::time::{Instant, sleep_until};
 
 /// Handle for reading and changing the network; changes are made one at a time.
 #[derive(Debug)]
-pub(crate) struct Network {
-    shared: Arc<Shared>,
+pub(crate) struct NetworkConfigurator {
+    shared: Arc<ConfiguratorState>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    places: Places,
-    journal: Journal,
-    turn: Arc<Mutex<Turn>>,
+struct ConfiguratorState {
+    system: SystemPaths,
+    journal: ChangeJournal,
+    state: Arc<Mutex<ChangeState>>,
 }
 
 /// State that is locked during a change.
 #[derive(Debug, Default)]
-struct Turn {
-    pending: Option<Pending>,
+struct ChangeState {
+    pending: Option<UnconfirmedChange>,
     /// Id of the last confirmed change, so that a repeated confirmation succeeds.
     confirmed: Option<String>,
 }
 
-impl Network {
+impl NetworkConfigurator {
     /// Makes the handle. `resolv_conf` is the file for name servers if no service manages them; `run` is `/run`.
     /// With `resume`, a change left over from a previous agent is undone, or its confirmation awaited.
     pub(crate) fn new(resolv_conf: PathBuf, run: &Path, resume: bool) -> Self {
-        let shared = Arc::new(Shared {
-            places: Places { resolv_conf, run: run.to_owned() },
-            journal: Journal::new(run),
-            turn: Arc::default(),
+        let shared = Arc::new(ConfiguratorState {
+            system: SystemPaths { resolv_conf, run: run.to_owned() },
+            journal: ChangeJournal::new(run),
+            state: Arc::default(),
         });
         // Cannot fail, because the lock is new. All requests wait until the leftover change is handled.
-        if resume && let Ok(turn) = Arc::clone(&shared.turn).try_lock_owned() {
-            tokio::spawn(left_over(Arc::clone(&shared), turn));
+        if resume && let Ok(state) = Arc::clone(&shared.state).try_lock_owned() {
+            tokio::spawn(left_over(Arc::clone(&shared), state));
         }
         Self { shared }
     }
@@ -95,51 +95,51 @@ impl Network {
     /// Dropping the future does not stop a change that has begun.
     pub(crate) async fn configure(&self, plan: NetworkPlan) -> Result<NetworkChanged, ChangeError> {
         // Before the lock is taken: confirmations and deadlines must not wait for an interface.
-        arrival::wait(&plan, &self.shared.places.run).await;
-        let turn = Arc::clone(&self.shared.turn).lock_owned().await;
+        arrival::wait(&plan, &self.shared.system.run).await;
+        let state = Arc::clone(&self.shared.state).lock_owned().await;
         let shared = Arc::clone(&self.shared);
-        let work = tokio::spawn(in_turn(shared, turn, plan));
+        let work = tokio::spawn(configure_locked(shared, state, plan));
         work.await.unwrap_or_else(|_| Err(ChangeError::interrupted()))
     }
 
     /// Confirms a change, so that it is kept. Idempotent.
     pub(crate) async fn confirm(&self, id: &str) -> Result<(), NetworkError> {
-        let mut turn = self.shared.turn.lock().await;
-        if turn.confirmed.as_deref() == Some(id) {
+        let mut state = self.shared.state.lock().await;
+        if state.confirmed.as_deref() == Some(id) {
             return Ok(());
         }
-        if turn.pending.as_ref().is_none_or(|pending| pending.id != id) {
+        if state.pending.as_ref().is_none_or(|pending| pending.id != id) {
             return Err(NetworkError::ChangeGone);
         }
         // The journal first: if the agent ends after this, the next one must not undo the change.
         self.shared.journal.clear()?;
-        turn.pending = None;
-        turn.confirmed = Some(id.to_owned());
+        state.pending = None;
+        state.confirmed = Some(id.to_owned());
         tracing::info!("network change confirmed");
         Ok(())
     }
 
     /// Reads the present state of the network.
     pub(crate) async fn read(&self) -> Result<NetworkState, NetworkError> {
-        let pending = match self.shared.turn.try_lock() {
-            Ok(turn) => turn.pending.as_ref().map(Pending::shown),
+        let pending = match self.shared.state.try_lock() {
+            Ok(state) => state.pending.as_ref().map(UnconfirmedChange::shown),
             // A change is in progress; its result is not known yet.
             Err(_) => None,
         };
-        reading::read(&self.shared.places, pending).await
+        reading::read(&self.shared.system, pending).await
     }
 }
 
-async fn in_turn(
-    shared: Arc<Shared>,
-    mut turn: OwnedMutexGuard<Turn>,
+async fn configure_locked(
+    shared: Arc<ConfiguratorState>,
+    mut state: OwnedMutexGuard<ChangeState>,
     plan: NetworkPlan,
 ) -> Result<NetworkChanged, ChangeError> {
-    if let Some(pending) = turn.pending.as_ref().filter(|_| !plan.dry_run) {
+    if let Some(pending) = state.pending.as_ref().filter(|_| !plan.dry_run) {
         return pending.asked_again(&plan);
     }
     let confirm_within = plan.confirm_within;
-    let (mut reply, snapshot) = change::run(&plan, &shared.places, &shared.journal).await?;
+    let (mut reply, snapshot) = change::run(&plan, &shared.system, &shared.journal).await?;
     let Some(snapshot) = snapshot else { return Ok(reply) };
     let Some(within) = confirm_within else {
         shared.journal.clear().map_err(ChangeError::unjournaled)?;
@@ -154,30 +154,30 @@ async fn in_turn(
     let pending = PendingChange { id: id.clone(), expires_in_ms: journal::milliseconds(within) };
     reply.message = format!("network configured; rolled back in {within:?} unless confirmed");
     reply.pending = Some(pending);
-    turn.pending = Some(Pending {
+    state.pending = Some(UnconfirmedChange {
         id: id.clone(),
         deadline,
         plan: Some(plan),
         reply: reply.clone(),
         snapshot,
     });
-    drop(turn);
+    drop(state);
     tokio::spawn(expire(shared, id, deadline));
     Ok(reply)
 }
 
 /// Undoes the change at its deadline, unless it was confirmed.
-async fn expire(shared: Arc<Shared>, id: String, deadline: Instant) {
+async fn expire(shared: Arc<ConfiguratorState>, id: String, deadline: Instant) {
     sleep_until(deadline).await;
-    let mut turn = shared.turn.lock().await;
-    if let Some(pending) = turn.pending.take_if(|pending| pending.id == id) {
+    let mut state = shared.state.lock().await;
+    if let Some(pending) = state.pending.take_if(|pending| pending.id == id) {
         tracing::warn!("network change not confirmed in time: rolling it back");
         put_back(&shared, &pending.snapshot).await;
     }
 }
 
-async fn put_back(shared: &Shared, snapshot: &snapshot::Snapshot) {
-    match snapshot.restore(&shared.places).await {
+async fn put_back(shared: &ConfiguratorState, snapshot: &snapshot::NetworkSnapshot) {
+    match snapshot.restore(&shared.system).await {
         Ok(()) => tracing::info!("network restored"),
         Err(error) => {
             tracing::error!(error = crate::ops::chain(&error), "failed to restore the network");
@@ -189,14 +189,14 @@ async fn put_back(shared: &Shared, snapshot: &snapshot::Snapshot) {
 }
 
 /// Handles a change left over from a previous agent: waits for its confirmation, or undoes it.
-async fn left_over(shared: Arc<Shared>, mut turn: OwnedMutexGuard<Turn>) {
+async fn left_over(shared: Arc<ConfiguratorState>, mut state: OwnedMutexGuard<ChangeState>) {
     let Some(left) = shared.journal.read() else { return };
     match left.pending {
         Some((id, left_for)) if !left_for.is_zero() => {
             tracing::info!("network change still waits for its confirmation");
             let deadline = Instant::now() + left_for;
-            turn.pending = Some(Pending::resumed(id.clone(), deadline, left.snapshot));
-            drop(turn);
+            state.pending = Some(UnconfirmedChange::resumed(id.clone(), deadline, left.snapshot));
+            drop(state);
             tokio::spawn(expire(shared, id, deadline));
         }
         _ => {

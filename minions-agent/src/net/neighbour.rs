@@ -1,6 +1,6 @@
 //! Neighbours on the link: the kernel sends the queries (ARP, neighbour discovery), and its table has the result.
 
-use super::link::Index;
+use super::link::LinkIndex;
 use super::rtnl::{Rtnl, StepError, dump};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// gives up.
 pub(super) async fn answers(
     rtnl: &Rtnl,
-    link: Index,
+    link: LinkIndex,
     address: IpAddr,
     deadline: Instant,
 ) -> Result<bool, StepError> {
@@ -39,7 +39,7 @@ pub(super) async fn answers(
 }
 
 /// Removes the entry of `address` from the table, unless it is permanent.
-pub(super) async fn forget_address(rtnl: &Rtnl, link: Index, address: IpAddr) {
+pub(super) async fn forget_address(rtnl: &Rtnl, link: LinkIndex, address: IpAddr) {
     if let Ok(Some(entry)) = entry(rtnl, link, address).await
         && !is_fixed(&entry)
     {
@@ -47,7 +47,7 @@ pub(super) async fn forget_address(rtnl: &Rtnl, link: Index, address: IpAddr) {
     }
 }
 
-async fn ask(rtnl: &Rtnl, link: Index, address: IpAddr) -> Result<(), StepError> {
+async fn ask(rtnl: &Rtnl, link: LinkIndex, address: IpAddr) -> Result<(), StepError> {
     let request = rtnl.neighbours().add(link, address);
     let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
     request.execute().await.map_err(StepError::at("asking for a neighbour"))
@@ -60,7 +60,7 @@ async fn forget(rtnl: &Rtnl, entry: NeighbourMessage) {
 
 async fn entry(
     rtnl: &Rtnl,
-    link: Index,
+    link: LinkIndex,
     address: IpAddr,
 ) -> Result<Option<NeighbourMessage>, StepError> {
     let all = dump("listing the neighbours", rtnl.neighbours().get().execute()).await?;

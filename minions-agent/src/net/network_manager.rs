@@ -4,7 +4,7 @@
 //! of its files would not affect an interface that it manages already. A configuration snippet (NetworkManager.conf(5))
 //! in `/run` has the same effect on a NetworkManager that starts later in this boot.
 
-use super::dns::{Places, write};
+use super::dns::{SystemPaths, write};
 use super::tool;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Relation of NetworkManager to an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) enum Management {
+pub(super) enum LinkManagement {
     /// NetworkManager ignores the interface, or does not run.
     #[default]
     Unmanaged,
@@ -45,8 +45,8 @@ pub(super) fn file(run: &Path, link: &str) -> PathBuf {
 }
 
 /// Writes the snippet. Does nothing in a guest without NetworkManager. Blocks.
-pub(super) fn keep_off(places: &Places, link: &str, index: u32) -> io::Result<()> {
-    if !is_installed(places) {
+pub(super) fn keep_off(system: &SystemPaths, link: &str, index: u32) -> io::Result<()> {
+    if !is_installed(system) {
         return Ok(());
     }
     let text = format!(
@@ -54,13 +54,13 @@ pub(super) fn keep_off(places: &Places, link: &str, index: u32) -> io::Result<()
          [device-minions-{index}]\nmatch-device=interface-name:{}\nmanaged=0\n",
         pattern(link)
     );
-    write(&file(&places.run, link), &text)
+    write(&file(&system.run, link), &text)
 }
 
 /// Queries a running NetworkManager, and waits for one that is starting. Blocks.
-pub(super) fn management(places: &Places, link: &str) -> Management {
-    if !is_installed(places) || !is_process_there() {
-        return Management::Unmanaged;
+pub(super) fn management(system: &SystemPaths, link: &str) -> LinkManagement {
+    if !is_installed(system) || !is_process_there() {
+        return LinkManagement::Unmanaged;
     }
     let fields = "GENERAL.NM-MANAGED,GENERAL.STATE,GENERAL.CON-UUID";
     let deadline = Instant::now() + STARTED;
@@ -68,7 +68,7 @@ pub(super) fn management(places: &Places, link: &str) -> Management {
         match tool::run("nmcli", &["--terse", "--get-values", fields, "device", "show", link]) {
             Ok((status, text)) if status.success() => return parse(&text),
             Ok((status, _)) if status.code() == Some(NO_SUCH_DEVICE) => {
-                return Management::Unmanaged;
+                return LinkManagement::Unmanaged;
             }
             Ok((status, _))
                 if status.code() == Some(NOT_RUNNING)
@@ -77,8 +77,8 @@ pub(super) fn management(places: &Places, link: &str) -> Management {
             {
                 sleep(LOOK);
             }
-            _ if is_process_there() => return Management::Unknown,
-            _ => return Management::Unmanaged,
+            _ if is_process_there() => return LinkManagement::Unknown,
+            _ => return LinkManagement::Unmanaged,
         }
     }
 }
@@ -113,16 +113,16 @@ fn is_unconcerned(status: ExitStatus) -> bool {
 }
 
 /// Parses the three lines of nmcli: `yes`, `100 (connected)`, the UUID.
-fn parse(text: &str) -> Management {
+fn parse(text: &str) -> LinkManagement {
     let mut lines = text.lines();
     let managed = lines.next().unwrap_or_default();
     let state = lines.next().unwrap_or_default();
     match managed {
-        "yes" if state.contains("externally") => Management::External,
+        "yes" if state.contains("externally") => LinkManagement::External,
         "yes" => {
-            Management::Managed(lines.next().map(str::to_owned).filter(|uuid| !uuid.is_empty()))
+            LinkManagement::Managed(lines.next().map(str::to_owned).filter(|uuid| !uuid.is_empty()))
         }
-        _ => Management::Unmanaged,
+        _ => LinkManagement::Unmanaged,
     }
 }
 
@@ -137,9 +137,9 @@ fn pattern(link: &str) -> String {
 }
 
 /// Reports whether NetworkManager has a configuration directory or has run in this boot.
-fn is_installed(places: &Places) -> bool {
-    let etc = places.resolv_conf.parent();
-    places.run.join("NetworkManager").is_dir()
+fn is_installed(system: &SystemPaths) -> bool {
+    let etc = system.resolv_conf.parent();
+    system.run.join("NetworkManager").is_dir()
         || etc.is_some_and(|etc| etc.join("NetworkManager").is_dir())
 }
 
@@ -160,11 +160,11 @@ mod tests {
     #[test]
     fn the_state_of_an_interface_is_read_from_three_lines() {
         for (text, management) in [
-            ("yes\n100 (connected)\n1f-2a\n", Management::Managed(Some("1f-2a".into()))),
-            ("yes\n30 (disconnected)\n\n", Management::Managed(None)),
-            ("yes\n100 (connected (externally))\n1f-2a\n", Management::External),
-            ("no\n10 (unmanaged)\n\n", Management::Unmanaged),
-            ("", Management::Unmanaged),
+            ("yes\n100 (connected)\n1f-2a\n", LinkManagement::Managed(Some("1f-2a".into()))),
+            ("yes\n30 (disconnected)\n\n", LinkManagement::Managed(None)),
+            ("yes\n100 (connected (externally))\n1f-2a\n", LinkManagement::External),
+            ("no\n10 (unmanaged)\n\n", LinkManagement::Unmanaged),
+            ("", LinkManagement::Unmanaged),
         ] {
             assert_eq!(parse(text), management, "{text:?}");
         }

@@ -1,24 +1,24 @@
 //! A change that waits for its confirmation.
 
-use super::snapshot::Snapshot;
+use super::snapshot::NetworkSnapshot;
 use super::{ChangeError, NetworkError};
 use minions_proto::message::{NetworkChanged, NetworkPlan, PendingChange};
 use tokio::time::Instant;
 
 /// Data to undo the change, and to answer a repeated request.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct UnconfirmedChange {
     pub(super) id: String,
     pub(super) deadline: Instant,
     /// `None` if a previous agent made the change.
     pub(super) plan: Option<NetworkPlan>,
     pub(super) reply: NetworkChanged,
-    pub(super) snapshot: Snapshot,
+    pub(super) snapshot: NetworkSnapshot,
 }
 
-impl Pending {
+impl UnconfirmedChange {
     /// Makes the pending change that a previous agent has left.
-    pub(super) fn resumed(id: String, deadline: Instant, snapshot: Snapshot) -> Self {
+    pub(super) fn resumed(id: String, deadline: Instant, snapshot: NetworkSnapshot) -> Self {
         Self { id, deadline, plan: None, reply: NetworkChanged::default(), snapshot }
     }
 

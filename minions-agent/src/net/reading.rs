@@ -1,6 +1,6 @@
 //! Present state of the network.
 
-use super::dns::{Owner, Places};
+use super::dns::{DnsOwner, SystemPaths};
 use super::rtnl::Rtnl;
 use super::{NetworkError, interfaces, link, route};
 use minions_proto::message::{NetworkState, PendingChange, Route};
@@ -11,7 +11,7 @@ use rustix::system::uname;
 const MAX_ROUTES: usize = 1024;
 
 pub(super) async fn read(
-    places: &Places,
+    system: &SystemPaths,
     pending: Option<PendingChange>,
 ) -> Result<NetworkState, NetworkError> {
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
@@ -26,7 +26,7 @@ pub(super) async fn read(
         hostname: uname().nodename().to_string_lossy().into_owned(),
         routes: routes.take(MAX_ROUTES).collect(),
         interfaces: interfaces::list().await?,
-        dns: Owner::detect(places).read(places),
+        dns: DnsOwner::detect(system).read(system),
         pending,
     })
 }

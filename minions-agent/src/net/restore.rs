@@ -3,10 +3,10 @@
 //! Each part is compared first and not touched if it is unchanged. The others are restored in the order that the
 //! kernel requires: the interface, its addresses, the routes that depend on them.
 
-use super::dns::{Owner, Places};
-use super::network_manager::{self, Management};
+use super::dns::{DnsOwner, SystemPaths};
+use super::network_manager::{self, LinkManagement};
 use super::rtnl::Rtnl;
-use super::snapshot::{self, LinkState, Snapshot};
+use super::snapshot::{self, LinkState, NetworkSnapshot};
 use super::{NetworkError, address, ipv6, journal, link, route};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -18,9 +18,9 @@ use std::io;
 const TICKS_A_SECOND: u32 = 100;
 
 /// First error; the remaining parts are restored nevertheless.
-struct First(Result<(), NetworkError>);
+struct FirstError(Result<(), NetworkError>);
 
-impl First {
+impl FirstError {
     fn record<T>(&mut self, done: Result<T, impl Into<NetworkError>>) -> Option<T> {
         match done {
             Ok(done) => Some(done),
@@ -34,18 +34,21 @@ impl First {
     }
 }
 
-pub(super) async fn run(snapshot: &Snapshot, places: &Places) -> Result<(), NetworkError> {
-    let mut first = First(Ok(()));
+pub(super) async fn run(
+    snapshot: &NetworkSnapshot,
+    system: &SystemPaths,
+) -> Result<(), NetworkError> {
+    let mut first = FirstError(Ok(()));
     // Detected from the present files, not from the saved ones: a change does not affect the owner.
-    let owner = Owner::detect(places);
+    let owner = DnsOwner::detect(system);
     for file in &snapshot.files {
         let restored = file.restore();
         let path = file.path.clone();
         let restored = restored.map_err(|source| NetworkError::File { path, source });
         let written = first.record(restored).unwrap_or(false);
-        if written && file.path == owner.file(places) {
-            let places = places.clone();
-            let reloaded = tokio::task::spawn_blocking(move || owner.reload(&places)).await;
+        if written && file.path == owner.file(system) {
+            let system = system.clone();
+            let reloaded = tokio::task::spawn_blocking(move || owner.reload(&system)).await;
             let reloaded = reloaded.unwrap_or_else(|error| Err(io::Error::other(error)));
             first.record(reloaded.map_err(NetworkError::Reload));
         }
@@ -69,8 +72,10 @@ pub(super) async fn run(snapshot: &Snapshot, places: &Places) -> Result<(), Netw
 /// Returns the interface to NetworkManager. Last, because NetworkManager then applies its own configuration.
 async fn management(state: &LinkState) -> Result<(), NetworkError> {
     let connection = match &state.network_manager {
-        Management::Managed(connection) => connection.clone(),
-        Management::Unmanaged | Management::External | Management::Unknown => return Ok(()),
+        LinkManagement::Managed(connection) => connection.clone(),
+        LinkManagement::Unmanaged | LinkManagement::External | LinkManagement::Unknown => {
+            return Ok(());
+        }
     };
     let link = state.name.clone();
     let given = tokio::task::spawn_blocking(move || {
@@ -98,7 +103,11 @@ async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {
 
 /// Restores the addresses. A family whose addresses or their order differ is restored as a whole, because the order
 /// determines the primary address.
-async fn addresses(rtnl: &Rtnl, state: &LinkState, then: &Snapshot) -> Result<(), NetworkError> {
+async fn addresses(
+    rtnl: &Rtnl,
+    state: &LinkState,
+    then: &NetworkSnapshot,
+) -> Result<(), NetworkError> {
     let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let of_family = |all: Vec<AddressMessage>| -> Vec<AddressMessage> {
@@ -187,7 +196,7 @@ fn to_add(address: &AddressMessage, elapsed: u32) -> Option<AddressMessage> {
     Some(message)
 }
 
-async fn routes(rtnl: &Rtnl, then: &Snapshot) -> Result<(), NetworkError> {
+async fn routes(rtnl: &Rtnl, then: &NetworkSnapshot) -> Result<(), NetworkError> {
     let was: Vec<_> = then.routes.iter().map(route_key).collect();
     for route in route::list(rtnl).await? {
         let extra = snapshot::is_kept(&route.header) && !was.contains(&route_key(&route));

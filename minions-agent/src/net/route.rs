@@ -1,7 +1,7 @@
 //! Routes: the wanted ones, and those that conflict with them.
 
-use super::desired::Desired;
-use super::link::Index;
+use super::desired::DesiredNetwork;
+use super::link::LinkIndex;
 use super::rtnl::{Rtnl, StepError, dump};
 use futures_util::StreamExt;
 use ipnet::IpNet;
@@ -19,10 +19,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Wanted route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct WantedRoute {
     pub(super) to: IpNet,
     pub(super) via: Option<IpAddr>,
-    pub(super) link: Index,
+    pub(super) link: LinkIndex,
     pub(super) on_link: bool,
     pub(super) metric: u32,
 }
@@ -37,7 +37,7 @@ pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<RouteMessage>, StepError> {
 }
 
 /// Sets all wanted routes and removes those that conflict with them.
-pub(super) async fn replace(rtnl: &Rtnl, desired: &Desired) -> Result<(), StepError> {
+pub(super) async fn replace(rtnl: &Rtnl, desired: &DesiredNetwork) -> Result<(), StepError> {
     let present = list(rtnl).await?;
     // Routes without a gateway first, because they lead to the next hops of the others.
     let mut missing: Vec<_> = desired.routes.iter().filter(|one| !one.is_among(&present)).collect();
@@ -83,12 +83,12 @@ fn is(error: &netlink_packet_core::ErrorMessage, errno: Errno) -> bool {
 }
 
 /// Reports whether the change removes this route.
-pub(super) fn is_superfluous(route: &RouteMessage, desired: &Desired) -> bool {
+pub(super) fn is_superfluous(route: &RouteMessage, desired: &DesiredNetwork) -> bool {
     if !affects_forwarding(route) || desired.routes.iter().any(|one| one.is(route)) {
         return false;
     }
     if route.header.destination_prefix_length == 0 {
-        let wants_one = |one: &Wanted| {
+        let wants_one = |one: &WantedRoute| {
             one.to.prefix_len() == 0 && family(one.to.addr()) == route.header.address_family
         };
         return desired.routes.iter().any(wants_one)
@@ -113,7 +113,7 @@ fn affects_forwarding(route: &RouteMessage) -> bool {
         )
 }
 
-impl Wanted {
+impl WantedRoute {
     pub(super) fn is_among(&self, routes: &[RouteMessage]) -> bool {
         routes.iter().any(|route| self.is(route))
     }
@@ -188,7 +188,7 @@ pub(super) fn destination_of(route: &RouteMessage) -> Option<IpNet> {
     IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
-pub(super) fn output_of(route: &RouteMessage) -> Option<Index> {
+pub(super) fn output_of(route: &RouteMessage) -> Option<LinkIndex> {
     find(route, |attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
@@ -196,7 +196,7 @@ pub(super) fn output_of(route: &RouteMessage) -> Option<Index> {
 }
 
 /// Reports whether a route uses `link`, alone or for one of several hops.
-fn leads_over(route: &RouteMessage, link: Index) -> bool {
+fn leads_over(route: &RouteMessage, link: LinkIndex) -> bool {
     route.attributes.iter().any(|attribute| match attribute {
         RouteAttribute::Oif(index) => *index == link,
         RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == link),
@@ -213,22 +213,22 @@ pub(super) fn is_default(route: &RouteMessage) -> bool {
 
 /// Next hop of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hop {
-    pub(super) link: Index,
+pub(super) struct RouteHop {
+    pub(super) link: LinkIndex,
     pub(super) gateway: IpAddr,
     pub(super) on_link: bool,
 }
 
 /// Returns the next hops of a route: one, several with equal-cost paths, none if its destination is on the link.
-pub(super) fn hops_of(route: &RouteMessage) -> Vec<Hop> {
+pub(super) fn hops_of(route: &RouteMessage) -> Vec<RouteHop> {
     let on_link = route.header.flags.contains(RouteFlags::Onlink);
     let single = output_of(route).zip(router_in(&route.attributes));
     let mut hops: Vec<_> =
-        single.into_iter().map(|(link, gateway)| Hop { link, gateway, on_link }).collect();
+        single.into_iter().map(|(link, gateway)| RouteHop { link, gateway, on_link }).collect();
     for attribute in &route.attributes {
         let RouteAttribute::MultiPath(paths) = attribute else { continue };
         hops.extend(paths.iter().filter_map(|path| {
-            Some(Hop {
+            Some(RouteHop {
                 link: path.interface_index,
                 gateway: router_in(&path.attributes)?,
                 on_link: path.flags.contains(RouteNextHopFlags::Onlink),

@@ -1,6 +1,6 @@
 //! Saved copy of a file, for restoring it.
 
-use crate::replace_file::{self, Attributes};
+use crate::replace_file::{self, FileAttributes};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read};
@@ -14,12 +14,12 @@ const MAX_LEN: u64 = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedFile {
     pub(super) path: PathBuf,
-    pub(super) was: Was,
+    pub(super) was: SavedContent,
 }
 
 /// Earlier content of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Was {
+pub(super) enum SavedContent {
     Absent,
     Link(PathBuf),
     File { content: Vec<u8>, mode: u32, user: u32, group: u32 },
@@ -29,9 +29,9 @@ impl SavedFile {
     /// Saves the file at `path`; of a symbolic link, saves the link and not its target.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         let was = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Was::Absent,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => SavedContent::Absent,
             Err(error) => return Err(error),
-            Ok(metadata) if metadata.is_symlink() => Was::Link(fs::read_link(path)?),
+            Ok(metadata) if metadata.is_symlink() => SavedContent::Link(fs::read_link(path)?),
             Ok(metadata) => {
                 let mut content = Vec::new();
                 let file = fs::File::open(path)?;
@@ -39,7 +39,7 @@ impl SavedFile {
                     return Err(io::ErrorKind::FileTooLarge.into());
                 }
                 let mode = metadata.permissions().mode() & 0o7777;
-                Was::File { content, mode, user: metadata.uid(), group: metadata.gid() }
+                SavedContent::File { content, mode, user: metadata.uid(), group: metadata.gid() }
             }
         };
         Ok(Self { path: path.to_owned(), was })
@@ -51,18 +51,18 @@ impl SavedFile {
             return Ok(false);
         }
         match &self.was {
-            Was::Absent => match fs::remove_file(&self.path) {
+            SavedContent::Absent => match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             },
-            Was::Link(target) => {
+            SavedContent::Link(target) => {
                 let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
                 let temporary =
                     tempfile::Builder::new().make_in(parent, |path| symlink(target, path))?;
                 temporary.into_temp_path().persist(&self.path).map_err(|error| error.error)?;
             }
-            Was::File { content, mode, user, group } => {
-                let attributes = Attributes { mode: *mode, owner: Some((*user, *group)) };
+            SavedContent::File { content, mode, user, group } => {
+                let attributes = FileAttributes { mode: *mode, owner: Some((*user, *group)) };
                 replace_file::replace_or_overwrite(&self.path, content, attributes)?;
             }
         }
@@ -72,8 +72,8 @@ impl SavedFile {
     /// Returns the content if the path had a regular file.
     pub(super) fn content(&self) -> Option<&[u8]> {
         match &self.was {
-            Was::File { content, .. } => Some(content),
-            Was::Absent | Was::Link(_) => None,
+            SavedContent::File { content, .. } => Some(content),
+            SavedContent::Absent | SavedContent::Link(_) => None,
         }
     }
 }

@@ -3,10 +3,10 @@
 //! Includes everything that a change can affect, also indirectly: the kernel removes routes together with an address,
 //! whatever their table.
 
-use super::desired::{Desired, DesiredLink};
-use super::dns::{Owner, Places};
-use super::link::Index;
-use super::network_manager::{self, Management};
+use super::desired::{DesiredLink, DesiredNetwork};
+use super::dns::{DnsOwner, SystemPaths};
+use super::link::LinkIndex;
+use super::network_manager::{self, LinkManagement};
 use super::restore;
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
@@ -25,7 +25,7 @@ const TABLE_LOCAL: u8 = 255;
 
 /// State of the network at one time.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
+pub(super) struct NetworkSnapshot {
     pub(super) links: Vec<LinkState>,
     /// Addresses of these links, in the kernel's order.
     pub(super) addresses: Vec<AddressMessage>,
@@ -42,7 +42,7 @@ pub(super) struct Snapshot {
 /// State of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LinkState {
-    pub(super) index: Index,
+    pub(super) index: LinkIndex,
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) mtu: u32,
@@ -51,22 +51,22 @@ pub(super) struct LinkState {
     pub(super) accept_ra: Option<String>,
     /// Relation of NetworkManager to the interface, if the change sets its addresses.
     #[serde(default)]
-    pub(super) network_manager: Management,
+    pub(super) network_manager: LinkManagement,
 }
 
-impl Snapshot {
+impl NetworkSnapshot {
     /// Reads the links of `desired`, all routes, the hostname, and the files that a change writes for `owner` and for
     /// these links.
     pub(super) async fn take(
         rtnl: &Rtnl,
-        desired: &Desired,
-        owner: Owner,
-        places: &Places,
+        desired: &DesiredNetwork,
+        owner: DnsOwner,
+        system: &SystemPaths,
     ) -> Result<Self, NetworkError> {
         let mut addresses = Vec::new();
         let mut states = Vec::new();
-        let mut paths = vec![owner.file(places)];
-        let mut management = managements(desired, places).await;
+        let mut paths = vec![owner.file(system)];
+        let mut management = managements(desired, system).await;
         for one in &desired.links {
             let link = &one.link;
             addresses.extend(address::list(rtnl, link.index).await?);
@@ -78,8 +78,8 @@ impl Snapshot {
                 accept_ra: accept_ra(one).map_err(NetworkError::Routers)?,
                 network_manager: management.remove(&link.index).unwrap_or_default(),
             });
-            paths.push(networkd::file(&places.run, &link.name));
-            paths.push(network_manager::file(&places.run, &link.name));
+            paths.push(networkd::file(&system.run, &link.name));
+            paths.push(network_manager::file(&system.run, &link.name));
         }
         let mut routes = route::list(rtnl).await?;
         routes.retain(|route| is_kept(&route.header));
@@ -93,27 +93,27 @@ impl Snapshot {
             routes,
             files: files.collect::<Result<_, _>>()?,
             hostname: uname().nodename().to_string_lossy().into_owned(),
-            dns: owner.read(places),
+            dns: owner.read(system),
             taken: now(),
         })
     }
 
-    pub(super) fn accept_ra(&self, link: Index) -> Option<&str> {
+    pub(super) fn accept_ra(&self, link: LinkIndex) -> Option<&str> {
         self.state_of(link)?.accept_ra.as_deref()
     }
 
-    pub(super) fn state_of(&self, link: Index) -> Option<&LinkState> {
+    pub(super) fn state_of(&self, link: LinkIndex) -> Option<&LinkState> {
         self.links.iter().find(|state| state.index == link)
     }
 
-    pub(super) fn addresses_of(&self, link: Index) -> Vec<AddressMessage> {
+    pub(super) fn addresses_of(&self, link: LinkIndex) -> Vec<AddressMessage> {
         let of = self.addresses.iter().filter(|address| address.header.index == link);
         of.cloned().collect()
     }
 
     /// Restores everything. After an error, continues with the other parts and returns the first error.
-    pub(super) async fn restore(&self, places: &Places) -> Result<(), NetworkError> {
-        restore::run(self, places).await
+    pub(super) async fn restore(&self, system: &SystemPaths) -> Result<(), NetworkError> {
+        restore::run(self, system).await
     }
 }
 
@@ -123,13 +123,16 @@ fn accept_ra(one: &DesiredLink) -> io::Result<Option<String>> {
 }
 
 /// Queries NetworkManager about the interfaces whose addresses the change sets.
-async fn managements(desired: &Desired, places: &Places) -> HashMap<Index, Management> {
+async fn managements(
+    desired: &DesiredNetwork,
+    system: &SystemPaths,
+) -> HashMap<LinkIndex, LinkManagement> {
     let set = desired.links.iter().filter(|one| one.addresses.is_some());
     let links: Vec<_> = set.map(|one| (one.link.index, one.link.name.clone())).collect();
-    let places = places.clone();
+    let system = system.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let all = links.iter();
-        all.map(|(index, name)| (*index, network_manager::management(&places, name))).collect()
+        all.map(|(index, name)| (*index, network_manager::management(&system, name))).collect()
     });
     asked.await.unwrap_or_default()
 }

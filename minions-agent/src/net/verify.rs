@@ -1,7 +1,7 @@
 //! Checks that a change has the intended effect.
 
 use super::address::{self, ip_of};
-use super::checks::{Checks, LinkAddress, LinkName, NextHop, Router};
+use super::checks::{ChangeChecks, LinkAddress, LinkName, NextHop, Router};
 use super::desired::DesiredLink;
 use super::rtnl::{Rtnl, dump};
 use super::{NetworkError, dns_query, link, neighbour, route};
@@ -56,7 +56,11 @@ pub(super) async fn no_duplicates(
 }
 
 /// Runs one check on its objects in `checks`.
-pub(super) async fn check(rtnl: &Rtnl, checks: &Checks, check: Check) -> Result<(), NetworkError> {
+pub(super) async fn check(
+    rtnl: &Rtnl,
+    checks: &ChangeChecks,
+    check: Check,
+) -> Result<(), NetworkError> {
     match check {
         Check::Link => links(rtnl, &checks.links).await,
         Check::Addresses => addresses(rtnl, &checks.addresses).await,

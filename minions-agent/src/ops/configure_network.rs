@@ -2,7 +2,7 @@
 //! is changed.
 
 use super::chain;
-use crate::net::{ChangeError, Network, NetworkError};
+use crate::net::{ChangeError, NetworkConfigurator, NetworkError};
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Done, NetworkChanged, NetworkConfirm, NetworkState,
 };
@@ -11,7 +11,7 @@ use minions_proto::{AgentError, ErrorCode};
 /// Answers the base form of `configure_network`. A change that has begun is completed even if the host
 /// disconnects: a half-configured network is worse than either state.
 pub(super) async fn base(
-    network: &Network,
+    network: &NetworkConfigurator,
     call: &ConfigureNetwork,
 ) -> Result<NetworkChanged, AgentError> {
     let mut changed = network.configure(call.plan()?).await.map_err(failed)?;
@@ -22,18 +22,21 @@ pub(super) async fn base(
 
 /// Answers the extended form of `configure_network`. A change that has begun is completed, as in [`base`].
 pub(super) async fn rich(
-    network: &Network,
+    network: &NetworkConfigurator,
     call: &ChangeNetwork,
 ) -> Result<NetworkChanged, AgentError> {
     network.configure(call.plan()?).await.map_err(failed)
 }
 
-pub(super) async fn confirm(network: &Network, call: &NetworkConfirm) -> Result<Done, AgentError> {
+pub(super) async fn confirm(
+    network: &NetworkConfigurator,
+    call: &NetworkConfirm,
+) -> Result<Done, AgentError> {
     network.confirm(&call.id).await.map_err(|error| refused(&error))?;
     Ok(Done { message: "network change confirmed".to_owned() })
 }
 
-pub(super) async fn read(network: &Network) -> Result<NetworkState, AgentError> {
+pub(super) async fn read(network: &NetworkConfigurator) -> Result<NetworkState, AgentError> {
     network.read().await.map_err(|error| refused(&error))
 }
 

@@ -1,7 +1,7 @@
 //! Requests about programs: the base `exec`, and execs as objects.
 
 use super::chain;
-use crate::exec::{Begin, ExecError, ExecRefusal, Executor, Tail};
+use crate::exec::{AttachResult, ExecError, ExecRefusal, ExecTail, Executor};
 use minions_proto::message::{
     Done, Exec, ExecAttach, ExecAttached, ExecInfo, ExecInspect, ExecRemove, ExecReply, ExecSignal,
     ExecStart,
@@ -18,18 +18,18 @@ pub(super) async fn run(executor: &Executor, call: Exec) -> Result<ExecReply, Ag
 pub(super) async fn start(
     executor: &Executor,
     call: ExecStart,
-) -> Result<(ExecAttached, Tail), AgentError> {
+) -> Result<(ExecAttached, ExecTail), AgentError> {
     opened(executor.start(call).await)
 }
 
 pub(super) async fn attach(
     executor: &Executor,
     call: ExecAttach,
-) -> Result<(ExecAttached, Tail), AgentError> {
+) -> Result<(ExecAttached, ExecTail), AgentError> {
     opened(executor.attach(call).await)
 }
 
-fn opened(begin: Begin) -> Result<(ExecAttached, Tail), AgentError> {
+fn opened(begin: AttachResult) -> Result<(ExecAttached, ExecTail), AgentError> {
     begin.map_err(|error| refused(&error))
 }
 
@@ -58,7 +58,7 @@ fn refused(error: &ExecError) -> AgentError {
         }
         ExecError::Busy => ErrorCode::Busy,
         ExecError::NotFound { .. } => ErrorCode::CommandNotFound,
-        ExecError::NotExecutable { .. } | ExecError::NoInterpreter { .. } => {
+        ExecError::NotExecutable { .. } | ExecError::MissingInterpreter { .. } => {
             ErrorCode::CommandNotExecutable
         }
         ExecError::User(_) => ErrorCode::UserNotFound,
@@ -69,7 +69,7 @@ fn refused(error: &ExecError) -> AgentError {
         ExecError::Conflict => ErrorCode::ExecConflict,
         ExecError::Refused(refusal) => refusal_code(refusal),
         ExecError::Start { .. }
-        | ExecError::CantBecome { .. }
+        | ExecError::SwitchUser { .. }
         | ExecError::Limits(_)
         | ExecError::Nul
         | ExecError::Streams(_) => ErrorCode::ExecFailed,
@@ -78,7 +78,7 @@ fn refused(error: &ExecError) -> AgentError {
         }
     };
     let field = match error {
-        ExecError::User(_) | ExecError::CantBecome { .. } => Some("user"),
+        ExecError::User(_) | ExecError::SwitchUser { .. } => Some("user"),
         ExecError::Cwd { .. } => Some("cwd"),
         ExecError::Limits(_) => Some("rlimits"),
         ExecError::Gone(_) | ExecError::NotEnded(_) | ExecError::Conflict => Some("id"),

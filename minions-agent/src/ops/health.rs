@@ -3,13 +3,13 @@
 
 use super::set_clock::now_ms;
 use crate::capability::Capabilities;
-use crate::identity::Identity;
+use crate::identity::AgentIdentity;
 use minions_proto::message::{AgentInfo, Health};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
 
-pub(super) fn answer(identity: &Identity, capabilities: Capabilities) -> Health {
+pub(super) fn answer(identity: &AgentIdentity, capabilities: Capabilities) -> Health {
     Health {
         uptime_secs: uptime_secs(),
         hostname: uname().nodename().to_string_lossy().into_owned(),

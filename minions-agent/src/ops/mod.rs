@@ -11,7 +11,7 @@ mod write_file;
 
 use crate::agent::Agent;
 use crate::capability::Capability;
-use crate::exec::Tail;
+use crate::exec::ExecTail;
 use minions_proto::frame::EncodeError;
 use minions_proto::message::{ExecAttached, encode_error, encode_reply};
 use minions_proto::{AgentError, ErrorCode, Request};
@@ -24,11 +24,11 @@ use std::pin::Pin;
 const MAX_MESSAGE_LEN: usize = 4096;
 
 /// Encoded reply to a request, and what follows it.
-pub(crate) enum Answer {
+pub(crate) enum RequestAnswer {
     /// A reply, then the next request.
     Reply(Vec<u8>),
     /// A reply, then a stream for the rest of the connection.
-    Stream(Vec<u8>, Tail),
+    Stream(Vec<u8>, ExecTail),
     /// A reply, then an action that must not run before it. The action runs even if the reply did not arrive.
     ReplyThen(Vec<u8>, Pin<Box<dyn Future<Output = ()> + Send>>),
 }
@@ -36,23 +36,23 @@ pub(crate) enum Answer {
 /// Answers one request. Every error is answered with a frame.
 ///
 /// Dropping the future ends a program of a base `exec`; see each request for the others.
-pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
+pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
     let request = match Request::decode(payload) {
         Ok(request) => request,
-        Err(error) => return Answer::Reply(refuse(error.into())),
+        Err(error) => return RequestAnswer::Reply(refuse(error.into())),
     };
     let needed = Capability::needed_by(&request);
     tracing::debug!(request = request.type_name(), "request");
     if !agent.capabilities().contain(needed) {
-        return Answer::Reply(refuse(AgentError::not_allowed(needed.name())));
+        return RequestAnswer::Reply(refuse(AgentError::not_allowed(needed.name())));
     }
     let executor = agent.executor();
-    Answer::Reply(match request {
+    RequestAnswer::Reply(match request {
         Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
         Request::ExecAttach(call) => return stream(exec::attach(executor, call).await),
         Request::Power(call) => {
             let (done, then) = power::answer(call);
-            return Answer::ReplyThen(reply(&Ok(done)), Box::pin(then));
+            return RequestAnswer::ReplyThen(reply(&Ok(done)), Box::pin(then));
         }
         Request::HealthCheck(_) => {
             reply(&Ok(health::answer(agent.identity(), agent.capabilities())))
@@ -72,16 +72,16 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
         Request::ExecInspect(call) => reply(&exec::inspect(executor, call).await),
         Request::ExecSignal(call) => reply(&exec::signal(executor, call).await),
         Request::ExecRemove(call) => reply(&exec::remove(executor, call).await),
-        Request::ReportStatus(_) => reply(&Ok(agent.vitals().report().await)),
+        Request::ReportStatus(_) => reply(&Ok(agent.status().report().await)),
         Request::WriteFile(call) => reply(&write_file::answer(call).await),
         Request::SetClock(call) => reply(&set_clock::answer(call)),
     })
 }
 
-fn stream(opened: Result<(ExecAttached, Tail), AgentError>) -> Answer {
+fn stream(opened: Result<(ExecAttached, ExecTail), AgentError>) -> RequestAnswer {
     match opened {
-        Ok((attached, tail)) => Answer::Stream(reply(&Ok(attached)), tail),
-        Err(error) => Answer::Reply(refuse(error)),
+        Ok((attached, tail)) => RequestAnswer::Stream(reply(&Ok(attached)), tail),
+        Err(error) => RequestAnswer::Reply(refuse(error)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `write_file`: writes a file in the guest.
 
 use super::chain;
-use crate::files::{Attributes, MODE_BITS, Place, ResolveError, is_regular};
+use crate::files::{FileAttributes, FileLocation, MODE_BITS, ResolveError, is_regular};
 use minions_proto::message::{Done, WriteFile};
 use minions_proto::{AgentError, ErrorCode, Invalid};
 use rustix::fs::{FileType, Stat, fstat};
@@ -44,18 +44,18 @@ fn refused(error: WriteError) -> AgentError {
 fn write(call: &WriteFile) -> Result<Done, WriteError> {
     validate(call)?;
     let failed = |source| WriteError::Io { path: call.path.clone(), source };
-    let place = Place::make(Path::new(&call.path)).map_err(|error| match error {
+    let location = FileLocation::make(Path::new(&call.path)).map_err(|error| match error {
         ResolveError::Io(source) => failed(source),
         refused => unfit(call, &refused.to_string()).into(),
     })?;
-    let present = place.present().map_err(failed)?;
+    let present = location.present().map_err(failed)?;
     writable(call, present.as_ref())?;
     let content = call.content.as_bytes();
     if call.append {
-        append(call, &place)?;
+        append(call, &location)?;
     } else {
-        let trusted = present.filter(|file| is_regular(file) && place.trusts(file));
-        place.replace(content, attributes(call.mode, trusted.as_ref())).map_err(failed)?;
+        let trusted = present.filter(|file| is_regular(file) && location.trusts(file));
+        location.replace(content, attributes(call.mode, trusted.as_ref())).map_err(failed)?;
     }
     Ok(Done { message: format!("wrote {} bytes to {}", content.len(), call.path) })
 }
@@ -101,19 +101,19 @@ fn writable(call: &WriteFile, present: Option<&Stat>) -> Result<(), Invalid> {
 
 /// Returns the attributes of the new file. A file that it replaces keeps its owner, and its mode if the request
 /// has none. `file` is that file if root alone determined its attributes; nothing is kept of any other file.
-fn attributes(mode: Option<u32>, file: Option<&Stat>) -> Attributes {
-    Attributes {
+fn attributes(mode: Option<u32>, file: Option<&Stat>) -> FileAttributes {
+    FileAttributes {
         mode: mode.or(file.map(|file| file.st_mode & MODE_BITS)).unwrap_or(DEFAULT_MODE),
         owner: file.map(|file| (file.st_uid, file.st_gid)),
     }
 }
 
-fn append(call: &WriteFile, place: &Place) -> Result<(), WriteError> {
+fn append(call: &WriteFile, location: &FileLocation) -> Result<(), WriteError> {
     let failed = |source| WriteError::Io { path: call.path.clone(), source };
-    let mut file = place.open_to_append(call.mode.unwrap_or(DEFAULT_MODE)).map_err(failed)?;
+    let mut file = location.open_to_append(call.mode.unwrap_or(DEFAULT_MODE)).map_err(failed)?;
     let stat = fstat(&file).map_err(|errno| failed(errno.into()))?;
     writable(call, Some(&stat))?;
-    if !place.may_be_appended_to(&stat) {
+    if !location.may_be_appended_to(&stat) {
         let reason = format!(
             "belongs to user {} and has {} hard links: the agent appends only to files of root that no \
              other user can have linked there; write it without `append`",

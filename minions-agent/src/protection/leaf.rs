@@ -1,6 +1,6 @@
 //! A control group for the agent alone.
 
-use crate::cgroup::{self, Hierarchy};
+use crate::cgroup::{self, CgroupHierarchy};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const MEMORY_MIN: u64 = 32 * 1024 * 1024;
 /// weight and protected memory.
 pub(super) fn enter() -> io::Result<()> {
     // A guest without control groups is not an error.
-    let Some(hierarchy) = Hierarchy::find() else { return Ok(()) };
+    let Some(hierarchy) = CgroupHierarchy::find() else { return Ok(()) };
     let dir = match hierarchy.own().filter(|own| is_ours_alone(own)) {
         // The group of the agent's systemd unit.
         Some(own) => own,
@@ -33,7 +33,7 @@ fn is_ours_alone(own: &Path) -> bool {
         .is_ok_and(|processes| processes.trim_end() == std::process::id().to_string())
 }
 
-fn move_to_own(hierarchy: &Hierarchy) -> io::Result<PathBuf> {
+fn move_to_own(hierarchy: &CgroupHierarchy) -> io::Result<PathBuf> {
     cgroup::enable_controllers(hierarchy.root());
     let dir = hierarchy.root().join(NAME);
     cgroup::make(&dir)?;

@@ -47,7 +47,7 @@ pub struct ProgramDefaults {
 
 /// Result of [`raise`].
 #[derive(Debug, Default)]
-pub struct Protection {
+pub struct ProtectionReport {
     /// Values for the agent's programs.
     pub programs: ProgramDefaults,
     /// Description of each step that failed.
@@ -59,8 +59,8 @@ pub struct Protection {
 ///
 /// `is_of_guest`: the agent belongs to a guest and may change the machine's control groups.
 #[must_use]
-pub fn raise(is_of_guest: bool) -> Protection {
-    let mut protection = Protection::default();
+pub fn raise(is_of_guest: bool) -> ProtectionReport {
+    let mut protection = ProtectionReport::default();
     let mut attempt = |what: &str, result: io::Result<()>| {
         if let Err(error) = result {
             protection.failures.push(format!("{what}: {error}"));

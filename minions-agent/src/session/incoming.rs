@@ -20,7 +20,7 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 
 /// Result of receiving a frame.
 #[derive(Debug)]
-pub(super) enum Frame {
+pub(super) enum ReceivedFrame {
     Payload(bytes::Bytes),
     Malformed(FrameError),
     /// The host closed between two frames.
@@ -29,13 +29,13 @@ pub(super) enum Frame {
 
 /// A stream, with the bytes that have been read from it but not yet used.
 #[derive(Debug)]
-pub(super) struct Incoming<S> {
+pub(super) struct FrameReader<S> {
     stream: S,
     decoder: Decoder,
     ended: bool,
 }
 
-impl<S: AsyncRead + Unpin> Incoming<S> {
+impl<S: AsyncRead + Unpin> FrameReader<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, decoder: Decoder::new(), ended: false }
     }
@@ -57,22 +57,22 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
     /// Receives the next frame. Waits without limit for its first byte, and up to 30 s for its last.
     ///
     /// Cancel safe: what has arrived stays in the decoder.
-    pub(super) async fn next(&mut self) -> Result<Frame, SessionError> {
+    pub(super) async fn next(&mut self) -> Result<ReceivedFrame, SessionError> {
         if self.decoder.is_empty() {
             self.fill().await?;
             if self.ended {
-                return Ok(Frame::End);
+                return Ok(ReceivedFrame::End);
             }
         }
         timeout(FRAME_DEADLINE, self.finish()).await.map_err(|_| SessionError::SlowFrame)?
     }
 
     /// Receives the rest of a frame that has begun.
-    async fn finish(&mut self) -> Result<Frame, SessionError> {
+    async fn finish(&mut self) -> Result<ReceivedFrame, SessionError> {
         loop {
             match self.decoder.next_frame() {
-                Ok(Some(payload)) => return Ok(Frame::Payload(payload)),
-                Err(error) => return Ok(Frame::Malformed(error)),
+                Ok(Some(payload)) => return Ok(ReceivedFrame::Payload(payload)),
+                Err(error) => return Ok(ReceivedFrame::Malformed(error)),
                 Ok(None) if self.ended => return Err(SessionError::Truncated),
                 Ok(None) => self.fill().await?,
             }

@@ -17,8 +17,8 @@ mod incoming;
 mod stream;
 
 use crate::agent::Agent;
-use crate::ops::{self, Answer};
-use incoming::{Frame, Incoming};
+use crate::ops::{self, RequestAnswer};
+use incoming::{FrameReader, ReceivedFrame};
 use minions_proto::channel::ChannelError;
 use minions_proto::frame::FrameError;
 use minions_proto::{AgentError, ErrorCode};
@@ -62,40 +62,42 @@ pub(crate) async fn run<S>(agent: &Agent, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut incoming = Incoming::new(stream);
+    let mut incoming = FrameReader::new(stream);
     match converse(agent, &mut incoming).await {
         Ok(()) => tracing::debug!("connection closed"),
         Err(error) => tracing::debug!(error = ops::chain(&error), "connection ended"),
     }
 }
 
-async fn converse<S>(agent: &Agent, incoming: &mut Incoming<S>) -> Result<(), SessionError>
+async fn converse<S>(agent: &Agent, incoming: &mut FrameReader<S>) -> Result<(), SessionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     loop {
         let reply = match incoming.next().await? {
-            Frame::End => return Ok(()),
-            Frame::Payload(payload) => match incoming.attend(ops::answer(agent, &payload)).await? {
-                Answer::Reply(reply) => reply,
-                Answer::ReplyThen(reply, then) => {
-                    let written = write(incoming.stream(), &reply).await;
-                    // Spawned, so that it continues if this connection ends.
-                    tokio::spawn(then);
-                    written?;
-                    continue;
+            ReceivedFrame::End => return Ok(()),
+            ReceivedFrame::Payload(payload) => {
+                match incoming.attend(ops::answer(agent, &payload)).await? {
+                    RequestAnswer::Reply(reply) => reply,
+                    RequestAnswer::ReplyThen(reply, then) => {
+                        let written = write(incoming.stream(), &reply).await;
+                        // Spawned, so that it continues if this connection ends.
+                        tokio::spawn(then);
+                        written?;
+                        continue;
+                    }
+                    RequestAnswer::Stream(reply, tail) => {
+                        write(incoming.stream(), &reply).await?;
+                        let stream = stream::run(incoming, tail).await;
+                        part(incoming.stream()).await;
+                        return stream;
+                    }
                 }
-                Answer::Stream(reply, tail) => {
-                    write(incoming.stream(), &reply).await?;
-                    let stream = stream::run(incoming, tail).await;
-                    part(incoming.stream()).await;
-                    return stream;
-                }
-            },
-            Frame::Malformed(FrameError::Empty) => {
+            }
+            ReceivedFrame::Malformed(FrameError::Empty) => {
                 refusal(ErrorCode::BadRequest, FrameError::Empty)
             }
-            Frame::Malformed(error @ FrameError::TooLong { .. }) => {
+            ReceivedFrame::Malformed(error @ FrameError::TooLong { .. }) => {
                 write(incoming.stream(), &refusal(ErrorCode::FrameTooLarge, error)).await?;
                 part(incoming.stream()).await;
                 return Ok(());
@@ -116,8 +118,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Ok(_slot) = TURNED_AWAY.try_acquire() else { return };
-    let mut incoming = Incoming::new(stream);
-    if let Ok(Ok(Frame::Payload(_))) = timeout(PARTING_DEADLINE, incoming.next()).await {
+    let mut incoming = FrameReader::new(stream);
+    if let Ok(Ok(ReceivedFrame::Payload(_))) = timeout(PARTING_DEADLINE, incoming.next()).await {
         let busy = AgentError::new(ErrorCode::Busy, "too many connections; try again later");
         if write(incoming.stream(), &ops::refuse(busy)).await.is_ok() {
             part(incoming.stream()).await;

@@ -5,8 +5,8 @@
 //! backpressure that stops a program whose reader has stopped.
 
 use super::SessionError;
-use super::incoming::Incoming;
-use crate::exec::{ExecRefusal, Handle, Piece, Tail};
+use super::incoming::FrameReader;
+use crate::exec::{ClientHandle, ExecRefusal, ExecTail, TailEvent};
 use crate::ops;
 use bytes::{BufMut, BytesMut};
 use minions_proto::channel::{
@@ -33,7 +33,10 @@ const HEADER_LEN: usize = PREFIX_LEN + 1;
 
 /// Serves the stream until its last message was sent, the host left, or the connection broke. Dropping `tail`
 /// tells the exec that the stream has ended.
-pub(super) async fn run<S>(incoming: &mut Incoming<S>, mut tail: Tail) -> Result<(), SessionError>
+pub(super) async fn run<S>(
+    incoming: &mut FrameReader<S>,
+    mut tail: ExecTail,
+) -> Result<(), SessionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -57,7 +60,7 @@ where
 async fn listen<R: AsyncRead + Unpin>(
     mut read: R,
     decoder: &mut Decoder,
-    handle: &Handle,
+    handle: &ClientHandle,
     refuse: &mpsc::Sender<AgentError>,
 ) -> Result<(), SessionError> {
     loop {
@@ -90,7 +93,7 @@ async fn listen<R: AsyncRead + Unpin>(
 }
 
 fn handle_control(
-    handle: &Handle,
+    handle: &ClientHandle,
     control: Result<HostControl, ChannelError>,
     refuse: &mpsc::Sender<AgentError>,
 ) -> Result<(), ExecRefusal> {
@@ -107,7 +110,7 @@ fn handle_control(
 /// Sends the agent's messages, up to the last.
 async fn speak<W: AsyncWrite + Unpin>(
     mut write: W,
-    tail: &mut Tail,
+    tail: &mut ExecTail,
     mut refusals: mpsc::Receiver<AgentError>,
 ) -> Result<(), SessionError> {
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
@@ -120,7 +123,7 @@ async fn speak<W: AsyncWrite + Unpin>(
         frame.put_bytes(0, HEADER_LEN);
         let control = tokio::select! {
             piece = tail.next(&mut frame) => match piece {
-                Piece::Output(stream, len) => {
+                TailEvent::Output(stream, len) => {
                     let mut header = BytesMut::with_capacity(HEADER_LEN);
                     put_header(&mut header, stream.channel(), len);
                     frame[..HEADER_LEN].copy_from_slice(&header);
@@ -128,18 +131,18 @@ async fn speak<W: AsyncWrite + Unpin>(
                 }
                 piece => Some(control_of(piece)),
             },
-            _ = heartbeat.tick() => Some(Said::More(AgentControl::Heartbeat)),
-            Some(refusal) = refusals.recv() => Some(Said::More(AgentControl::Error(refusal))),
+            _ = heartbeat.tick() => Some(ControlStep::More(AgentControl::Heartbeat)),
+            Some(refusal) = refusals.recv() => Some(ControlStep::More(AgentControl::Error(refusal))),
         };
         let last = match control {
             None => false,
-            Some(Said::Close) => return Ok(()),
-            Some(Said::More(control)) => {
+            Some(ControlStep::Close) => return Ok(()),
+            Some(ControlStep::More(control)) => {
                 frame.clear();
                 Message::agent(&control).encode(&mut frame);
                 false
             }
-            Some(Said::Last(control)) => {
+            Some(ControlStep::Last(control)) => {
                 frame.clear();
                 Message::agent(&control).encode(&mut frame);
                 true
@@ -154,22 +157,24 @@ async fn speak<W: AsyncWrite + Unpin>(
 }
 
 /// Message for an event other than output on the control channel, and whether the stream continues.
-enum Said {
+enum ControlStep {
     More(AgentControl),
     Last(AgentControl),
     Close,
 }
 
-fn control_of(piece: Piece) -> Said {
+fn control_of(piece: TailEvent) -> ControlStep {
     match piece {
-        Piece::Gap { stream, from, to } => Said::More(AgentControl::Gap { stream, from, to }),
-        Piece::InputTaken(stdin) => Said::More(AgentControl::Ack { stdin }),
-        Piece::Ended(ended) => Said::Last(AgentControl::Exit(ended)),
-        Piece::TakenOver => {
+        TailEvent::Gap { stream, from, to } => {
+            ControlStep::More(AgentControl::Gap { stream, from, to })
+        }
+        TailEvent::InputTaken(stdin) => ControlStep::More(AgentControl::Ack { stdin }),
+        TailEvent::Ended(ended) => ControlStep::Last(AgentControl::Exit(ended)),
+        TailEvent::TakenOver => {
             let message = "another client attached to this exec";
-            Said::Last(AgentControl::Error(AgentError::new(ErrorCode::TakenOver, message)))
+            ControlStep::Last(AgentControl::Error(AgentError::new(ErrorCode::TakenOver, message)))
         }
         // The stream of a snapshot ends without a message. Output is not passed to this function.
-        Piece::Complete | Piece::Output(..) => Said::Close,
+        TailEvent::Complete | TailEvent::Output(..) => ControlStep::Close,
     }
 }

@@ -1,6 +1,6 @@
 //! Commands as a user runs them, against a daemon in this process.
 
-use crate::support::command::{Ran, minionsctl};
+use crate::shared::command::{Ran, minionsctl};
 use serde_json::{Value, json};
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm};

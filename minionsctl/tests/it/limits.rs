@@ -1,6 +1,6 @@
 //! `--timeout`, the default host, and input that cannot be read.
 
-use crate::support::command::minionsctl;
+use crate::shared::command::minionsctl;
 use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output};

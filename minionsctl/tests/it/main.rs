@@ -8,6 +8,6 @@ mod cli;
 mod exec;
 mod limits;
 mod scripted;
-#[path = "../support/mod.rs"]
-mod support;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod tls;

@@ -1,6 +1,6 @@
 //! A minionsd with TLS, as from another machine: CA bundle, token and client certificate.
 
-use crate::support::command::ctl;
+use crate::shared::command::ctl;
 use minionsd::Daemon;
 use minionsd::config::{TlsFiles, TokenFile};
 use std::fs::{self, Permissions};

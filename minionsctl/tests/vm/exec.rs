@@ -1,9 +1,9 @@
 //! Programs that need a real kernel: a VM under QEMU with AF_VSOCK, and minionsd in a separate process.
 
 use crate::boot::boot;
-use crate::support::command::{Ran, Running, ctl, until};
-use crate::support::process::DaemonProcess;
-use crate::support::pty::Pty;
+use crate::shared::command::{Ran, Running, ctl, until};
+use crate::shared::process::DaemonProcess;
+use crate::shared::pty::Pty;
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use std::fs::{self, Permissions};

@@ -8,6 +8,6 @@ mod boot;
 mod exec;
 mod guest;
 mod network;
-#[path = "../support/mod.rs"]
-mod support;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod system;

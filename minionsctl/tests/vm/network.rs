@@ -2,7 +2,7 @@
 //! networks.
 
 use crate::boot::boot;
-use crate::support::command::{Ran, ctl};
+use crate::shared::command::{Ran, ctl};
 use serde_json::{Value, json};
 use std::time::Duration;
 use testkit::daemon::{DEADLINE, Reply, TestDaemon};

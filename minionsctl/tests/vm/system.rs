@@ -2,7 +2,7 @@
 //! as a user runs it.
 
 use crate::boot::{AGENT_PORT, BOOT, boot};
-use crate::support::command::{Ran, ctl, direct};
+use crate::shared::command::{Ran, ctl, direct};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -207,7 +207,7 @@ impl AgentClient {
             return Ok(());
         }
         self.allows(operation)?;
-        Err(CallError::TooOld { needs: format!("the way to {lacks}"), field: None })
+        Err(CallError::TooOld { needs: lacks.to_owned(), field: None })
     }
 
     /// Whether the agent knows something by this name: known once it has answered a probe, which is waited

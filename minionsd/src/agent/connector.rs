@@ -130,7 +130,7 @@ impl ConnectError {
         match error {
             DialError::NoSocket(_) => "the socket file vanished".into(),
             DialError::NoListener(_) => {
-                "nobody listens on the socket: the VMM is not running".into()
+                "no process listens on the socket: the VMM is not running".into()
             }
             DialError::Connect(error) => format!("the socket can't be connected: {error}"),
             DialError::NotAccepted => {

@@ -10,7 +10,7 @@ use minions_api::clock::{ClockRequest, ClockSet};
 use minions_proto::message::{CLOCK_FEATURE, SetClock};
 use std::time::{Duration, SystemTime};
 
-/// One system call.
+/// Default deadline: the agent makes one system call.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Set the clock of a guest
@@ -36,7 +36,8 @@ pub(super) async fn put_clock(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    client.require(("clock", CLOCK_FEATURE), "set its clock", deadline).await.map_err(about)?;
+    let needs = "setting the guest's clock (feature `clock`)";
+    client.require(("clock", CLOCK_FEATURE), needs, deadline).await.map_err(about)?;
     let call = asked.map_or_else(|| at(unix_ms(SystemTime::now())), Ok)?;
     let set = client.call(&call, Lane::Quick, deadline).await.map_err(about)?;
     Ok(Json(ClockSet { status: "ok".into(), step_ms: set.step_ms }))

@@ -8,7 +8,7 @@ use minions_api::{VmName, health};
 use minions_proto::message::AgentInfo;
 use std::time::Duration;
 
-/// An agent answers within a millisecond; after this long it won't.
+/// Default deadline: a healthy agent answers within a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Get the health of a guest
@@ -39,7 +39,7 @@ pub(super) async fn get_health(
     }))
 }
 
-/// The wire's view of an agent as REST's.
+/// Converts the agent's description from the wire type to the REST type.
 pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
     let AgentInfo { name, version, protocol, features, boot_id, instance_id, allowed } = agent;
     health::AgentInfo { name, version, protocol, features, allowed, boot_id, instance_id }

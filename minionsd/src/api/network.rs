@@ -23,7 +23,7 @@ use minions_proto::message::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A handful of netlink requests and a small file.
+/// Default deadline for reading and confirming: the agent makes some netlink requests and reads a small file.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What an agent takes at most to make a change, verify it, and roll it back.
@@ -47,13 +47,13 @@ pub(super) async fn get_network(
 }
 
 async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
-    // A restricted agent does not announce what it cannot change, but reads it back.
+    // A restricted agent does not announce the feature, because it cannot change the network, but it can read it.
     if vm.client().has_feature(NETWORK_FEATURE, deadline).await? || vm.client().is_restricted() {
         let state = vm.client().call(&ReadNetwork {}, Lane::Quick, deadline).await?;
         return Ok(convert::network(state));
     }
     let status = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await?;
-    let needs = "report of its interfaces";
+    let needs = "reading the network (feature `network2`)";
     let all =
         status.interfaces.ok_or_else(|| CallError::TooOld { needs: needs.into(), field: None })?;
     Ok(Network {
@@ -103,8 +103,8 @@ pub(super) async fn put_network(
     Ok(Json(convert::applied(changed)))
 }
 
-/// What every agent can. It may take as long as a card takes to be there, or a service to start anew, so it
-/// isn't in the way of quick calls.
+/// Sends a change that every agent supports. It does not occupy the lane of quick calls, because it may wait for an
+/// interface to appear or a service to restart.
 async fn set(
     vm: &Vm,
     base: &ConfigureNetwork,
@@ -113,8 +113,8 @@ async fn set(
     vm.client().call(base, Lane::Beside, deadline).await
 }
 
-/// What only newer ones can. It may take as long as a gateway takes not to answer, so it isn't in the way
-/// of quick calls.
+/// Sends a change that requires the feature `network2`. It does not occupy the lane of quick calls, because it may
+/// wait for a gateway that does not answer.
 async fn make(
     vm: &Vm,
     change: &ChangeNetwork,
@@ -130,7 +130,7 @@ async fn needs_feature(vm: &Vm, field: Option<&str>, deadline: Instant) -> Resul
         return Ok(());
     }
     vm.client().allows("network")?;
-    let needs = "network configuration beyond `ip`, `gateway` and `dns` (network2)";
+    let needs = "network configuration beyond `ip`, `gateway` and `dns` (feature `network2`)";
     Err(CallError::TooOld { needs: needs.into(), field: field.map(str::to_owned) })
 }
 

@@ -10,7 +10,7 @@ use minions_api::power::{self, PowerAccepted, PowerRequest};
 use minions_proto::message::{POWER_FEATURE, Power, PowerAction};
 use std::time::Duration;
 
-/// The agent answers before it begins.
+/// Default deadline: the agent answers before it acts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Power off or reboot a guest
@@ -30,10 +30,8 @@ pub(super) async fn power_vm(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    client
-        .require(("power", POWER_FEATURE), "end or restart its guest", deadline)
-        .await
-        .map_err(about)?;
+    let needs = "powering off or rebooting the guest (feature `power`)";
+    client.require(("power", POWER_FEATURE), needs, deadline).await.map_err(about)?;
     let PowerRequest { action, force } = request;
     let action = match action {
         power::PowerAction::Poweroff => PowerAction::Poweroff,

@@ -1,4 +1,4 @@
-//! The daemon about itself. Nothing here waits for a guest.
+//! Routes about the daemon itself. None of them waits for a guest.
 
 use super::Api;
 use super::auth::{Caller, UID_WARNING};
@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use minions_api::service::{Liveness, Readiness, Version, Whoami};
 
-/// Served for as long as the daemon lives, even while it drains.
+/// Paths that are served until the daemon exits, even while it drains.
 pub(super) const PATHS: &[&str] = &["/healthz", "/readyz", "/version"];
 
 /// Check that the daemon is alive
@@ -38,7 +38,7 @@ pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>
     Ok(Json(Readiness { status: "ready".into(), vms, detail: detail(&api) }))
 }
 
-/// What the operator of the host should know or change.
+/// Returns the warnings for the operator of the host, if there are any.
 fn detail(api: &Api) -> Option<String> {
     let by_uid = api.policy.tcp_operate == TcpOperate::Uid;
     let audit = "the audit log cannot be written: operate calls are refused until it can";

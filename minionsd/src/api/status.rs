@@ -8,7 +8,7 @@ use minions_api::{VmName, status};
 use minions_proto::message::{self as wire, ReportStatus};
 use std::time::Duration;
 
-/// An agent answers at once, unless a filesystem of its guest hangs.
+/// Default deadline: an agent answers at once, unless a filesystem of its guest hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Get the status of a guest
@@ -81,7 +81,7 @@ fn filesystem(filesystem: wire::Filesystem) -> status::Filesystem {
     }
 }
 
-/// The wire's view of an interface as REST's.
+/// Converts an interface from the wire type to the REST type.
 pub(super) fn interface(interface: wire::Interface) -> status::Interface {
     status::Interface {
         name: interface.name,

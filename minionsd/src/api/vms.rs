@@ -1,4 +1,4 @@
-//! `GET /vms`, `GET /vms/{vm}`: what the registry knows. Never touches a guest.
+//! `GET /vms` and `GET /vms/{vm}`: the registry's view of VMs. No guest is contacted.
 
 use super::Api;
 use super::extract::TheVm;
@@ -34,8 +34,8 @@ pub(super) async fn get_vm(TheVm(vm): TheVm) -> Json<vm::Vm> {
     Json(shown(&vm, true))
 }
 
-/// `closely`: with what has to be looked up first.
-fn shown(vm: &Vm, closely: bool) -> vm::Vm {
+/// Converts a VM to its REST form. `with_details` adds the facts that must be looked up in `/proc` first.
+fn shown(vm: &Vm, with_details: bool) -> vm::Vm {
     let status = vm.status();
     let incarnation = status.incarnation();
     vm::Vm {
@@ -53,7 +53,7 @@ fn shown(vm: &Vm, closely: bool) -> vm::Vm {
         attempts: status.attempts,
         next_probe: status.next_probe,
         incarnation,
-        vmm: status.vmm.map(|vmm| vmm.show(closely)),
+        vmm: status.vmm.map(|vmm| vmm.show(with_details)),
         pool: vm.client().pool().figures(),
     }
 }

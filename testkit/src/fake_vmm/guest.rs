@@ -1,9 +1,12 @@
-//! A guest that runs no programs: it implements the wire protocol, including exec objects, records every
-//! program that it is asked to run in a [`Ledger`], and misbehaves on request. Cheap enough for hundreds of
-//! guests.
+//! Fake guest that implements the wire protocol, including exec objects. It runs no programs: it records each
+//! request to run one in a [`Ledger`] and returns synthetic output. It misbehaves as a [`Manner`] specifies. One
+//! process can serve hundreds of such guests.
 //!
-//! Its answers can be told apart. The output of a program names the guest, its life and the order; health and
-//! status carry in `uptime_secs` a number that no earlier answer of the same guest had.
+//! A *life* is one run of the guest's agent, identified by a number. An *order* is the first argument of a program,
+//! by which the ledger identifies the request.
+//!
+//! Tests can tell all answers apart. The output of a program contains the guest's name, its life and the order.
+//! In health and status replies, `uptime_secs` is a number that no earlier answer of a guest with this name had.
 
 mod manner;
 
@@ -28,10 +31,11 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Number of programs that are remembered, so that the same id is not run twice.
+/// Maximum number of exec ids that are remembered, the newest ones. A request with a remembered id attaches instead of
+/// running the program again.
 const REMEMBERED: usize = 1024;
 
-/// Window of unacknowledged input; no input is read here.
+/// Input window that the guest announces, in bytes. The guest reads no input.
 const WINDOW: u64 = 64 * 1024;
 
 /// Handle of one guest. Clones refer to the same guest.
@@ -45,8 +49,9 @@ struct Shared {
     name: String,
     dialect: Dialect,
     ledger: Arc<Ledger>,
-    /// Number of answers so far, including those of its predecessors with the same name.
+    /// Number of answers so far, including those of earlier guests with this name.
     answers: Arc<AtomicU64>,
+    /// False while the guest is paused.
     running: watch::Sender<bool>,
     state: Mutex<State>,
 }
@@ -60,12 +65,12 @@ pub enum Dialect {
     Objects,
 }
 
-/// Counts of the connections on which a guest broke the protocol.
+/// Counts of connections on which a guest violated the protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Breaches {
     /// Number of all such connections.
     pub made: u32,
-    /// Number of those on which the host sent no further request before it closed them.
+    /// Number of such connections that the host closed without a further request.
     pub closed: u32,
 }
 
@@ -74,19 +79,21 @@ struct State {
     manner: Manner,
     breaches: Breaches,
     life: u64,
+    /// The life in which the guest booted last.
     boot: u64,
+    /// Output of each remembered program.
     programs: HashMap<ExecId, String>,
     oldest_first: VecDeque<ExecId>,
 }
 
-/// Response to a request: a frame, and the messages that follow it in channel mode.
+/// Answer to a request: the reply's frame, and the messages that follow it in channel mode, if any.
 struct Answer {
     reply: Vec<u8>,
     stream: Option<Vec<u8>>,
 }
 
 impl Guest {
-    /// Creates a guest in its life number `life`.
+    /// Creates a guest whose agent has the life number `life`.
     #[must_use]
     pub fn new(name: &str, dialect: Dialect, life: u64, ledger: Arc<Ledger>) -> Self {
         Self::with(name, dialect, life, ledger, Arc::default())
@@ -111,38 +118,39 @@ impl Guest {
         Self { shared: Arc::new(Shared { name, dialect, ledger, answers, running, state }) }
     }
 
-    /// Creates another guest of the same name, which continues this one's count of answers.
+    /// Creates another guest with the same name, which continues this guest's count of answers.
     #[must_use]
     pub fn successor(&self, life: u64) -> Self {
         let Shared { name, dialect, ledger, answers, .. } = &*self.shared;
         Self::with(name, *dialect, life, Arc::clone(ledger), Arc::clone(answers))
     }
 
-    /// Changes the manner of answering from the next request on.
+    /// Changes the manner in which the guest answers, from the next request on.
     pub fn behave(&self, manner: Manner) {
         self.state().manner = manner;
     }
 
-    /// Stops its processors, as a VMM that pauses it: connections are neither granted nor answered until
-    /// [`resume`](Self::resume), and everything that was asked meanwhile is answered then.
+    /// Pauses the guest, as a VMM does by stopping its processors: until [`resume`](Self::resume), handshakes and
+    /// requests get no answer. They are answered after it.
     pub fn pause(&self) {
         self.shared.running.send_replace(false);
     }
 
-    /// Ends [`pause`](Self::pause).
+    /// Resumes the guest after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.shared.running.send_replace(true);
     }
 
-    /// Waits while it is paused.
+    /// Waits until the guest is not paused.
     pub(super) async fn runs(&self) {
-        // The sender is ours.
+        // Cannot fail, because `self` holds the sender.
         let _ = self.shared.running.subscribe().wait_for(|running| *running).await;
     }
 
-    /// Restarts the guest's agent as another life. Earlier requests are never answered, and an earlier connection
-    /// stays silent until the host sends something on it: the kernel of a guest that was reset answers that with a
-    /// reset of the connection. If `reboots`, the guest has a new boot id too.
+    /// Restarts the guest's agent with the life number `life`. If `reboots`, the guest also has a new boot id.
+    ///
+    /// Earlier requests are never answered. An earlier connection stays silent until the host sends bytes on it, and
+    /// then ends: the kernel of a restarted guest answers unknown connections with a reset.
     pub fn restart(&self, life: u64, reboots: bool) {
         let mut state = self.state();
         state.life = life;
@@ -159,7 +167,7 @@ impl Guest {
         self.shared.answers.load(Ordering::SeqCst)
     }
 
-    /// Returns what happened to the connections on which the guest broke the protocol.
+    /// Returns the counts of connections on which the guest violated the protocol.
     #[must_use]
     pub fn breaches(&self) -> Breaches {
         self.state().breaches
@@ -204,7 +212,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Sends nothing until the client leaves, or sends something to a guest that was restarted.
+    /// Keeps a connection silent. Returns when the client closes it, or sends bytes after a restart of the guest.
     async fn until_reset(&self, connected_to: u64, stream: &mut UnixStream) -> std::io::Result<()> {
         let mut sink = [0; 1024];
         while stream.read(&mut sink).await? > 0 {
@@ -218,7 +226,7 @@ impl Guest {
     /// Sends no further bytes, and records whether the host sends another request or closes the connection.
     async fn breached(&self, stream: &mut UnixStream) -> std::io::Result<()> {
         self.state().breaches.made += 1;
-        // A host that closes without having read everything causes a reset.
+        // An error also counts as a close: the kernel resets a connection that is closed with unread bytes.
         if stream.read(&mut [0]).await.unwrap_or(0) == 0 {
             self.state().breaches.closed += 1;
             return Ok(());
@@ -242,19 +250,19 @@ impl Guest {
                 Some(output) => return attached(attach.id, false, &output, attach.stdout),
                 None => encode_error(&AgentError::new(ErrorCode::ExecGone, "no such exec")),
             },
-            Ok(_) => encode_error(&AgentError::new(ErrorCode::Unsupported, "not in this guest")),
+            Ok(_) => encode_error(&AgentError::new(ErrorCode::Unsupported, "unsupported request")),
             Err(error) => encode_error(&error.into()),
         };
-        // Encoding cannot fail: all replies are short and simple.
+        // Encoding cannot fail, because each reply is plain JSON and fits a frame.
         Answer { reply: answer.unwrap_or_default(), stream: None }
     }
 
     fn start(&self, id: Option<ExecId>, order: Option<&String>) -> Answer {
         let Some(id) = id else {
-            let refusal = AgentError::new(ErrorCode::BadRequest, "an id is wanted");
+            let refusal = AgentError::new(ErrorCode::BadRequest, "`id` is required");
             return Answer { reply: encode_error(&refusal).unwrap_or_default(), stream: None };
         };
-        // Lookup and insertion under one lock: a second request with the same id waits.
+        // One lock covers lookup and insertion, so that a second request with the same id waits for the first.
         let mut state = self.state();
         if let Some(output) = state.programs.get(&id) {
             return attached(id, false, output, None);
@@ -274,7 +282,7 @@ impl Guest {
         self.state().programs.get(id).cloned()
     }
 
-    /// Records the run, and returns the output of the program.
+    /// Records a run in the ledger, and returns the program's synthetic output.
     fn run(&self, life: u64, order: Option<&String>) -> String {
         let order = order.map_or("", String::as_str);
         self.shared.ledger.ran(order, &self.shared.name);
@@ -309,8 +317,7 @@ impl Guest {
     }
 }
 
-/// Returns the answer for a program that has ended already: the reply, its output from an offset on, and its
-/// end.
+/// Returns the answer for a program that has already ended: the reply, the output from offset `from` on, and the exit.
 fn attached(id: ExecId, created: bool, output: &str, from: Option<u64>) -> Answer {
     let from = from.unwrap_or(0).min(output.len() as u64);
     let reply = encode_reply(&ExecAttached {

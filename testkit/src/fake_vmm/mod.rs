@@ -15,7 +15,7 @@ pub use handshakes::Handshakes;
 pub use ledger::{Ledger, Runs};
 pub use minions_agent::Capability;
 
-use minions_agent::{Agent, Capabilities, Config, StartError};
+use minions_agent::{Agent, AgentConfig, Capabilities, StartError};
 use minions_proto::handshake::{MAX_LINE_LEN, parse_connect};
 use std::fs;
 use std::io;
@@ -48,8 +48,8 @@ struct Counters {
     half_connects: AtomicUsize,
 }
 
-/// Creates the agent's library for a fake VMM: with all capabilities except the network, which would be this
-/// machine's.
+/// Creates the agent's library for a fake VMM, without the capabilities that would change this machine: network,
+/// clock and power.
 ///
 /// # Errors
 ///
@@ -71,7 +71,10 @@ pub fn agent() -> Result<Agent, StartError> {
 pub fn agent_allowing(
     operations: impl IntoIterator<Item = Capability>,
 ) -> Result<Agent, StartError> {
-    Agent::new(Config { capabilities: Capabilities::from_iter(operations), ..Config::default() })
+    Agent::new(AgentConfig {
+        capabilities: Capabilities::from_iter(operations),
+        ..AgentConfig::default()
+    })
 }
 
 impl FakeVmm {

@@ -14,7 +14,7 @@
 //! - [`Layout`]: the path of each part in the rig directory (also used by xtask, which fills it).
 //! - [`Artifacts`]: the same parts, checked to exist.
 //! - [`Vm`]: one running guest; its processes and files end with it. Its methods inject faults: reset, pause,
-//! a crash of the guest's agent, of QEMU, or of both processes.
+//!   a crash of the guest's agent, of QEMU, or of both processes.
 //! - [`wait_until`]: waits for a condition, with a deadline and a description.
 //!
 //! # Lifetime of the processes

@@ -17,9 +17,9 @@ pub(crate) struct Files<'a> {
 /// - The guest's memory is a shared memfd, because the vhost-user backend maps it.
 /// - `restrict=on` keeps every packet of the guest inside QEMU: only its own gateway answers.
 /// - `-no-reboot` only if configured: with it a reset, by the guest or the monitor, would end QEMU. `panic=0`
-/// keeps a guest that panicked from rebooting repeatedly.
+///   keeps a guest that panicked from rebooting repeatedly.
 /// - `no_timer_check`: at its start the kernel counts timer interrupts for 40 ms, and panics if an emulated
-/// processor that the host does not schedule gets too few of them.
+///   processor that the host does not schedule gets too few of them.
 pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_>) -> Command {
     let memory = config.memory_mib;
     let mut command = Command::new(&artifacts.qemu);

@@ -7,9 +7,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use crate::{
     command::{self, cargo},
@@ -17,8 +19,8 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Packages of fuzz targets. Each is a workspace of its own, because of these flags.
-const PACKAGES: [&str; 2] = ["minions-proto/fuzz", "minionsd/fuzz"];
+/// Package of the fuzz targets. A workspace of its own, because of these flags.
+const PACKAGE: &str = "fuzz";
 
 /// Instrumentation for libFuzzer. Passed only together with `--target`, so that build scripts are not
 /// instrumented.
@@ -31,33 +33,42 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Number of targets that run at the same time: each uses one processor.
+const WORKERS: usize = 2;
+
 /// Duration of the run of one target, in seconds.
 const SECONDS: u32 = 8;
 
 /// Builds and runs all fuzz targets.
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let mut runs = 0;
-    let mut targets = 0;
-    for package in PACKAGES {
-        let dir = workspace.root().join(package);
-        let build = workspace.target().join("fuzz");
-        let mut cargo = cargo();
-        cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]);
-        cargo.arg(dir.join("Cargo.toml")).arg("--target-dir").arg(&build);
-        // At the highest level, building all of minionsd takes longer than these runs.
-        cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-        command::run(&mut cargo)?;
-        for target in names(&dir)? {
-            let program = build.join(TARGET).join("release").join(&target);
-            runs += fuzz(
-                &program,
-                &kept(workspace, "corpus", &target)?,
-                &kept(workspace, "artifacts", &target)?,
-            )?;
-            targets += 1;
+    let dir = workspace.root().join(PACKAGE);
+    let build = workspace.target().join("fuzz");
+    let mut cargo = cargo();
+    cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]);
+    cargo.arg(dir.join("Cargo.toml")).arg("--target-dir").arg(&build);
+    // At the highest level, building all of minionsd takes longer than these runs.
+    cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    command::run(&mut cargo)?;
+    let targets = names(&dir)?;
+    let programs = build.join(TARGET).join("release");
+    let runs = AtomicU64::new(0);
+    let next = AtomicUsize::new(0);
+    let work = || -> anyhow::Result<()> {
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let corpus = kept(workspace, "corpus", target)?;
+            let artifacts = kept(workspace, "artifacts", target)?;
+            let executed = fuzz(&programs.join(target), &corpus, &artifacts)?;
+            runs.fetch_add(executed, Ordering::Relaxed);
         }
-    }
-    Ok(Outcome::done(format!("{targets} targets, {runs} runs")))
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(anyhow!("a worker of the fuzz targets panicked")))
+        })
+    })?;
+    Ok(Outcome::done(format!("{} targets, {} runs", targets.len(), runs.into_inner())))
 }
 
 /// Lists the targets: every file in `fuzz_targets` is one.

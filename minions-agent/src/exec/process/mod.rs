@@ -7,18 +7,18 @@ mod spawn;
 mod tree;
 
 pub use cgroup::ProgramGroups;
-pub(super) use cgroup::{Cgroup, Cgroups, Limits, Owner, Record};
-pub(super) use spawn::{Image, Setup, Step, Streams, Used};
+pub(super) use cgroup::{AgentProcess, Cgroup, CgroupFactory, Limits, ProgramRecord};
+pub(super) use spawn::{ProcessUsage, ProgramImage, ProgramStreams, SpawnSetup, SpawnStep};
 
 use rustix::process::{Pid, Signal};
-use spawn::Spawned;
+use spawn::SpawnedProcess;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
-use tree::Tree;
+use tree::ProcessTree;
 
 /// Poll interval while waiting for a process tree to end: there is no notification.
 const LOOK: Duration = Duration::from_millis(10);
@@ -28,20 +28,20 @@ const REAP: Duration = Duration::from_secs(5);
 
 /// A started process that the runtime does not watch yet.
 #[derive(Debug)]
-pub(super) struct Started {
-    spawned: Spawned,
-    tree: Tree,
+pub(super) struct StartedProcess {
+    spawned: SpawnedProcess,
+    tree: ProcessTree,
 }
 
-impl Started {
+impl StartedProcess {
     /// Starts the program of `setup` in a new session and in `cgroup`, and labels the group with `record` for the
     /// next agent. May block.
     ///
     /// If `confined`, the program must not run outside of `cgroup`.
     pub(super) fn spawn(
-        setup: &Setup,
+        setup: &SpawnSetup,
         cgroup: Option<Cgroup>,
-        mut record: Record,
+        mut record: ProgramRecord,
         confined: bool,
     ) -> io::Result<Self> {
         let spawned = spawn::spawn(setup, cgroup.as_ref(), confined)?;
@@ -49,33 +49,33 @@ impl Started {
             record.pid = spawned.pid.as_raw_nonzero().get().unsigned_abs();
             cgroup.label(&record);
         }
-        let tree = Tree::new(spawned.pid, cgroup);
+        let tree = ProcessTree::new(spawned.pid, cgroup);
         Ok(Self { spawned, tree })
     }
 }
 
 /// A running process. Dropping it kills the whole tree.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct RunningProcess {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
-    tree: Tree,
+    tree: ProcessTree,
     /// Result of waiting, once the process has been reaped.
-    end: Option<End>,
+    end: Option<ProcessEnd>,
 }
 
 /// Exit status and resource usage of a process that ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct End {
+pub(super) struct ProcessEnd {
     pub(super) status: ExitStatus,
-    pub(super) used: Used,
+    pub(super) used: ProcessUsage,
     /// True if the kernel's OOM killer ended the process, or one that it started.
     pub(super) out_of_memory: bool,
 }
 
-impl Process {
-    pub(super) fn watch(started: Started) -> io::Result<Self> {
-        let Started { spawned: Spawned { pid, pidfd }, tree } = started;
+impl RunningProcess {
+    pub(super) fn watch(started: StartedProcess) -> io::Result<Self> {
+        let StartedProcess { spawned: SpawnedProcess { pid, pidfd }, tree } = started;
         let pidfd = crate::watched::watch(pidfd)?;
         Ok(Self { pid, pidfd, tree, end: None })
     }
@@ -91,7 +91,7 @@ impl Process {
     /// Waits for the process to end, and reaps it.
     ///
     /// Cancel safe.
-    pub(super) async fn wait(&mut self) -> io::Result<End> {
+    pub(super) async fn wait(&mut self) -> io::Result<ProcessEnd> {
         if let Some(end) = self.end {
             return Ok(end);
         }
@@ -99,12 +99,16 @@ impl Process {
         self.pidfd.readable().await?.retain_ready();
         let (status, used) = spawn::wait(self.pid)?;
         let out_of_memory = self.tree.oom_kills() > 0;
-        Ok(*self.end.insert(End { status, used, out_of_memory }))
+        Ok(*self.end.insert(ProcessEnd { status, used, out_of_memory }))
     }
 
     /// Ends the tree: sends TERM, waits up to `grace` for all processes to end, and kills the rest. With a
     /// terminal, it sends HUP first: interactive shells ignore TERM.
-    pub(super) async fn terminate(&mut self, grace: Duration, terminal: bool) -> io::Result<End> {
+    pub(super) async fn terminate(
+        &mut self,
+        grace: Duration,
+        terminal: bool,
+    ) -> io::Result<ProcessEnd> {
         let deadline = Instant::now() + grace;
         if terminal {
             self.tree.signal_all(Signal::HUP);

@@ -9,7 +9,7 @@
 #![expect(unsafe_code, reason = "process creation has no safe wrapper")]
 
 use super::cgroup::Cgroup;
-use crate::exec::user::Account;
+use crate::exec::user::UserAccount;
 use crate::protection::policy;
 use libc::{c_char, c_int, c_long};
 use rustix::fs::{Mode, OFlags, open};
@@ -31,13 +31,13 @@ use std::time::Duration;
 
 /// Program to start, and the properties that its process gets before that.
 #[derive(Debug)]
-pub(in crate::exec) struct Setup {
-    pub(in crate::exec) streams: Streams,
-    pub(in crate::exec) image: Image,
+pub(in crate::exec) struct SpawnSetup {
+    pub(in crate::exec) streams: ProgramStreams,
+    pub(in crate::exec) image: ProgramImage,
     /// True if standard input is a terminal, which becomes the controlling one of the session.
     pub(in crate::exec) terminal: bool,
     pub(in crate::exec) rlimits: Vec<(Resource, Rlimit)>,
-    pub(in crate::exec) account: Option<Account>,
+    pub(in crate::exec) account: Option<UserAccount>,
     pub(in crate::exec) cwd: CString,
     /// Nice value, if the agent has raised its own priority.
     pub(in crate::exec) nice: Option<i32>,
@@ -50,13 +50,13 @@ pub(in crate::exec) struct Setup {
 
 /// The program's ends of its streams: blocking, closed by exec, and none of them a standard stream of the agent.
 #[derive(Debug)]
-pub(in crate::exec) struct Streams {
+pub(in crate::exec) struct ProgramStreams {
     pub(in crate::exec) stdin: OwnedFd,
     pub(in crate::exec) stdout: OwnedFd,
     pub(in crate::exec) stderr: OwnedFd,
 }
 
-impl Streams {
+impl ProgramStreams {
     fn replace_standard_streams(&self) -> Result<(), Errno> {
         dup2_stdin(self.stdin.as_fd())?;
         dup2_stdout(self.stdout.as_fd())?;
@@ -69,7 +69,7 @@ impl Streams {
 /// The standard library is not used for this, because it searches for the program as `execvp` does, which runs a
 /// file without `#!` in a shell.
 #[derive(Debug)]
-pub(in crate::exec) struct Image {
+pub(in crate::exec) struct ProgramImage {
     /// Files that can be the program, in the order in which they are tried.
     paths: Vec<CString>,
     /// Pointers into `_strings`, followed by a null pointer.
@@ -80,11 +80,11 @@ pub(in crate::exec) struct Image {
 
 // SAFETY: the pointers lead to strings on the heap that the same value owns. They are never changed, and do not
 // move when the value does.
-unsafe impl Send for Image {}
+unsafe impl Send for ProgramImage {}
 // SAFETY: as above; no method changes the value through a shared reference.
-unsafe impl Sync for Image {}
+unsafe impl Sync for ProgramImage {}
 
-impl Image {
+impl ProgramImage {
     pub(in crate::exec) fn new(paths: Vec<CString>, args: Vec<CString>, env: Vec<CString>) -> Self {
         let pointers = |strings: &Vec<CString>| {
             strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
@@ -131,7 +131,7 @@ fn may_be_elsewhere(errno: Errno) -> bool {
 
 /// The step at which starting a program failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::exec) enum Step {
+pub(in crate::exec) enum SpawnStep {
     Streams,
     Session,
     Terminal,
@@ -145,17 +145,17 @@ pub(in crate::exec) enum Step {
 /// Bit position of the step in the number that a failed child sends. Error numbers are below 4096 (`MAX_ERRNO`).
 const STEP_SHIFT: i32 = 16;
 
-/// Numbers of the steps. [`Step::Exec`] has none: its error is sent as it is.
-const STEPS: [(Step, i32); 6] = [
-    (Step::Session, 1),
-    (Step::Terminal, 2),
-    (Step::Limits, 3),
-    (Step::User, 4),
-    (Step::Cwd, 5),
-    (Step::Streams, 6),
+/// Numbers of the steps. [`SpawnStep::Exec`] has none: its error is sent as it is.
+const STEPS: [(SpawnStep, i32); 6] = [
+    (SpawnStep::Session, 1),
+    (SpawnStep::Terminal, 2),
+    (SpawnStep::Limits, 3),
+    (SpawnStep::User, 4),
+    (SpawnStep::Cwd, 5),
+    (SpawnStep::Streams, 6),
 ];
 
-impl Step {
+impl SpawnStep {
     fn failed(self, errno: Errno) -> io::Error {
         let number = STEPS.iter().find(|(step, _)| *step == self).map_or(0, |(_, number)| *number);
         io::Error::from_raw_os_error(number << STEP_SHIFT | errno.raw_os_error())
@@ -175,7 +175,7 @@ impl Step {
 
 /// A process that executes its program.
 #[derive(Debug)]
-pub(super) struct Spawned {
+pub(super) struct SpawnedProcess {
     pub(super) pid: Pid,
     /// Descriptor of the process, closed by exec.
     pub(super) pidfd: OwnedFd,
@@ -186,12 +186,16 @@ pub(super) struct Spawned {
 ///
 /// # Errors
 ///
-/// The error of the step that failed ([`Step::of`]). No process runs then, and none remains to be reaped.
-pub(super) fn spawn(setup: &Setup, cgroup: Option<&Cgroup>, confined: bool) -> io::Result<Spawned> {
+/// The error of the step that failed ([`SpawnStep::of`]). No process runs then, and none remains to be reaped.
+pub(super) fn spawn(
+    setup: &SpawnSetup,
+    cgroup: Option<&Cgroup>,
+    confined: bool,
+) -> io::Result<SpawnedProcess> {
     let directory = cgroup.map(Cgroup::directory).transpose()?;
     // Exec closes the child's end: reading end of file means success.
     let (failure, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-    let masked = Masked::all();
+    let masked = BlockedSignals::all();
     let spawned = match directory {
         Some(directory) if confined => fork(Some(&directory), setup, &theirs),
         Some(directory) => {
@@ -215,7 +219,11 @@ pub(super) fn spawn(setup: &Setup, cgroup: Option<&Cgroup>, confined: bool) -> i
 
 /// Forks, into a control group if one is given. The child executes the program, or writes its error to `failure` and
 /// exits.
-fn fork(cgroup: Option<&OwnedFd>, setup: &Setup, failure: &OwnedFd) -> io::Result<Spawned> {
+fn fork(
+    cgroup: Option<&OwnedFd>,
+    setup: &SpawnSetup,
+    failure: &OwnedFd,
+) -> io::Result<SpawnedProcess> {
     let mut pidfd: c_int = -1;
     let into =
         cgroup.map(|cgroup| (CLONE_INTO_CGROUP, u64::from(cgroup.as_raw_fd().unsigned_abs())));
@@ -242,7 +250,7 @@ fn fork(cgroup: Option<&OwnedFd>, setup: &Setup, failure: &OwnedFd) -> io::Resul
                 let _ = write(failure, &code.to_ne_bytes());
                 libc::_exit(127)
             }
-            pid => Ok(Spawned { pid: positive(pid)?, pidfd: OwnedFd::from_raw_fd(pidfd) }),
+            pid => Ok(SpawnedProcess { pid: positive(pid)?, pidfd: OwnedFd::from_raw_fd(pidfd) }),
         }
     }
 }
@@ -275,9 +283,9 @@ const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Guard that blocks all signals in this thread, and restores the mask when dropped.
-struct Masked(libc::sigset_t);
+struct BlockedSignals(libc::sigset_t);
 
-impl Masked {
+impl BlockedSignals {
     fn all() -> Self {
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         // SAFETY: each call initialises the mask behind its pointer; with these arguments none fails.
@@ -290,7 +298,7 @@ impl Masked {
     }
 }
 
-impl Drop for Masked {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         // SAFETY: reads a mask that was initialised, and writes none.
         unsafe {
@@ -301,14 +309,14 @@ impl Drop for Masked {
 
 /// Resources that a process and its reaped children used.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::exec) struct Used {
+pub(in crate::exec) struct ProcessUsage {
     pub(in crate::exec) user: Duration,
     pub(in crate::exec) system: Duration,
     pub(in crate::exec) max_rss_bytes: u64,
 }
 
 /// Waits for a child of this process to end, and reaps it. Blocks.
-pub(super) fn wait(pid: Pid) -> io::Result<(ExitStatus, Used)> {
+pub(super) fn wait(pid: Pid) -> io::Result<(ExitStatus, ProcessUsage)> {
     let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
     retry_on_intr(|| {
         // SAFETY: the kernel writes to both, which live longer than the call.
@@ -320,7 +328,7 @@ pub(super) fn wait(pid: Pid) -> io::Result<(ExitStatus, Used)> {
     })?;
     // SAFETY: all fields are numbers, for which every bit pattern is valid.
     let usage = unsafe { usage.assume_init() };
-    let used = Used {
+    let used = ProcessUsage {
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
         // In units of 1024 bytes (getrusage(2)).
@@ -360,13 +368,13 @@ fn reset_signals() {
 }
 
 /// Prepares the process and executes the program. Returns only if a step fails.
-fn exec(setup: &Setup) -> io::Error {
+fn exec(setup: &SpawnSetup) -> io::Error {
     prepare(setup).err().unwrap_or_else(|| setup.image.exec())
 }
 
-fn prepare(setup: &Setup) -> io::Result<()> {
+fn prepare(setup: &SpawnSetup) -> io::Result<()> {
     reset_signals();
-    setup.streams.replace_standard_streams().map_err(|errno| Step::Streams.failed(errno))?;
+    setup.streams.replace_standard_streams().map_err(|errno| SpawnStep::Streams.failed(errno))?;
     umask(UMASK);
     if let Some(nice) = setup.nice {
         // Never a higher priority than the agent's own, so it is not refused.
@@ -381,18 +389,19 @@ fn prepare(setup: &Setup) -> io::Result<()> {
         // Without /proc the agent could not change its own score, so there is nothing to restore.
         let _ = file.and_then(|file| write(file, score.as_bytes()));
     }
-    setsid().map_err(|errno| Step::Session.failed(errno))?;
+    setsid().map_err(|errno| SpawnStep::Session.failed(errno))?;
     if setup.terminal {
-        ioctl_tiocsctty(rustix::stdio::stdin()).map_err(|errno| Step::Terminal.failed(errno))?;
+        ioctl_tiocsctty(rustix::stdio::stdin())
+            .map_err(|errno| SpawnStep::Terminal.failed(errno))?;
     }
     for (resource, limit) in &setup.rlimits {
-        setrlimit(*resource, *limit).map_err(|errno| Step::Limits.failed(errno))?;
+        setrlimit(*resource, *limit).map_err(|errno| SpawnStep::Limits.failed(errno))?;
     }
     if let Some(account) = &setup.account {
         become_user(account.uid, account.gid, &account.groups)
-            .map_err(|errno| Step::User.failed(errno))?;
+            .map_err(|errno| SpawnStep::User.failed(errno))?;
     }
-    chdir(setup.cwd.as_c_str()).map_err(|errno| Step::Cwd.failed(errno))
+    chdir(setup.cwd.as_c_str()).map_err(|errno| SpawnStep::Cwd.failed(errno))
 }
 
 fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
@@ -414,10 +423,10 @@ mod tests {
     #[test]
     fn an_error_names_the_step_that_failed() {
         for (step, _) in STEPS {
-            let (from, error) = Step::of(step.failed(Errno::PERM));
+            let (from, error) = SpawnStep::of(step.failed(Errno::PERM));
             assert_eq!((from, error.raw_os_error()), (step, Some(1)));
         }
-        let (from, error) = Step::of(io::Error::from_raw_os_error(7));
-        assert_eq!((from, error.raw_os_error()), (Step::Exec, Some(7)));
+        let (from, error) = SpawnStep::of(io::Error::from_raw_os_error(7));
+        assert_eq!((from, error.raw_os_error()), (SpawnStep::Exec, Some(7)));
     }
 }

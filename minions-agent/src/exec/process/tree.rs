@@ -10,13 +10,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 /// processes can leave (`su` does, in guests where each login gets its own session). Neither is sure to hold
 /// all processes, so the tree has ended only when both are empty.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct ProcessTree {
     /// `None` once it is empty: its number may then be reused.
     group: Option<Pid>,
     cgroup: Option<Cgroup>,
 }
 
-impl Tree {
+impl ProcessTree {
     pub(super) fn new(group: Pid, cgroup: Option<Cgroup>) -> Self {
         Self { group: Some(group), cgroup }
     }
@@ -64,7 +64,7 @@ impl Tree {
     }
 }
 
-impl Drop for Tree {
+impl Drop for ProcessTree {
     fn drop(&mut self) {
         if self.group.is_some() || self.cgroup.is_some() {
             self.kill();

@@ -16,10 +16,10 @@ mod resolved;
 mod resolver;
 mod service;
 
-pub(super) use resolver::Resolver;
+pub(super) use resolver::ResolverSettings;
 
-use super::saved_file::{SavedFile, Was};
-use crate::replace_file::{self, Attributes};
+use super::saved_file::{SavedContent, SavedFile};
+use crate::replace_file::{self, FileAttributes};
 use minions_proto::message::Dns;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -35,7 +35,7 @@ const MARK: &str = "# By minions-agent, from the host's network configuration.\n
 
 /// Owner of the name servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(super) enum DnsOwner {
     /// Plain `resolv.conf`, without a service.
     ResolvConf,
     Resolved,
@@ -44,13 +44,13 @@ pub(super) enum Owner {
 
 /// Paths of files outside the agent.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
+pub(super) struct SystemPaths {
     pub(super) resolv_conf: PathBuf,
     /// `/run`.
     pub(super) run: PathBuf,
 }
 
-impl Owner {
+impl DnsOwner {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::ResolvConf => "resolv_conf",
@@ -61,21 +61,21 @@ impl Owner {
 
     /// Determines the owner. A service that does not run is not an owner, whatever files it has left; a service that
     /// will be started later in the boot is.
-    pub(super) fn detect(places: &Places) -> Self {
-        let saved = SavedFile::read(&places.resolv_conf);
+    pub(super) fn detect(system: &SystemPaths) -> Self {
+        let saved = SavedFile::read(&system.resolv_conf);
         let (target, text) = match saved.map(|file| file.was) {
-            Ok(Was::Link(target)) => (target, String::new()),
-            Ok(Was::File { content, .. }) => {
+            Ok(SavedContent::Link(target)) => (target, String::new()),
+            Ok(SavedContent::File { content, .. }) => {
                 (PathBuf::new(), String::from_utf8_lossy(&content).into_owned())
             }
             _ => return Self::ResolvConf,
         };
         let target = target.to_string_lossy();
         if resolved::owns(&target, &text)
-            && (resolved::is_running(&places.run) || resolved::will_run(places))
+            && (resolved::is_running(&system.run) || resolved::will_run(system))
         {
             Self::Resolved
-        } else if network_manager::owns(&target, &text) && network_manager::is_running(&places.run)
+        } else if network_manager::owns(&target, &text) && network_manager::is_running(&system.run)
         {
             Self::NetworkManager
         } else {
@@ -84,15 +84,15 @@ impl Owner {
     }
 
     /// Returns the path of the file that is written for this owner.
-    pub(super) fn file(self, places: &Places) -> PathBuf {
+    pub(super) fn file(self, system: &SystemPaths) -> PathBuf {
         match self {
-            Self::ResolvConf => writable(&places.resolv_conf),
-            Self::Resolved => resolved::file(&places.run),
-            Self::NetworkManager => network_manager::file(&places.run),
+            Self::ResolvConf => writable(&system.resolv_conf),
+            Self::Resolved => resolved::file(&system.run),
+            Self::NetworkManager => network_manager::file(&system.run),
         }
     }
 
-    fn text(self, resolver: &Resolver) -> String {
+    fn text(self, resolver: &ResolverSettings) -> String {
         let text = match self {
             Self::ResolvConf => resolv_conf::text(resolver),
             Self::Resolved => resolved::text(resolver),
@@ -103,10 +103,10 @@ impl Owner {
 
     /// Returns the lines of resolv.conf(5) that a change keeps. None if the file is a symbolic link, whose target
     /// belongs to another program.
-    fn kept(self, places: &Places) -> Vec<String> {
+    fn kept(self, system: &SystemPaths) -> Vec<String> {
         let path = match self {
-            Self::ResolvConf => self.file(places),
-            Self::NetworkManager => places.resolv_conf.clone(),
+            Self::ResolvConf => self.file(system),
+            Self::NetworkManager => system.resolv_conf.clone(),
             // systemd-resolved generates its own options and does not read these lines.
             Self::Resolved => return Vec::new(),
         };
@@ -118,43 +118,43 @@ impl Owner {
     }
 
     /// Returns the present settings, to write them again where they would be lost otherwise.
-    pub(super) fn present(self, places: &Places) -> Option<Resolver> {
-        Resolver::present(&self.read(places), self.kept(places))
+    pub(super) fn present(self, system: &SystemPaths) -> Option<ResolverSettings> {
+        ResolverSettings::present(&self.read(system), self.kept(system))
     }
 
     /// Writes the file; [`reload`](Self::reload) makes the service read it. A symbolic link in its place is replaced,
     /// not followed: its target belongs to another program, which would overwrite it. A file keeps its owner and mode.
     ///
     /// Blocks.
-    pub(super) fn write(self, places: &Places, resolver: &Resolver) -> io::Result<()> {
-        let path = self.file(places);
+    pub(super) fn write(self, system: &SystemPaths, resolver: &ResolverSettings) -> io::Result<()> {
+        let path = self.file(system);
         let attributes = match SavedFile::read(&path).map(|file| file.was) {
-            Ok(Was::File { mode, user, group, .. }) => {
-                Attributes { mode, owner: Some((user, group)) }
+            Ok(SavedContent::File { mode, user, group, .. }) => {
+                FileAttributes { mode, owner: Some((user, group)) }
             }
-            _ => Attributes { mode: MODE, owner: None },
+            _ => FileAttributes { mode: MODE, owner: None },
         };
         let text = self.text(resolver);
         match write_with(&path, &text, attributes) {
             // An agent that may only answer network requests has no privilege to change a file's owner.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write_with(&path, &text, Attributes { owner: None, ..attributes })
+                write_with(&path, &text, FileAttributes { owner: None, ..attributes })
             }
             other => other,
         }
     }
 
     /// Makes the service read its files. Blocks.
-    pub(super) fn reload(self, places: &Places) -> io::Result<()> {
+    pub(super) fn reload(self, system: &SystemPaths) -> io::Result<()> {
         match self {
             Self::ResolvConf => Ok(()),
-            Self::Resolved => resolved::reload(&places.run),
+            Self::Resolved => resolved::reload(&system.run),
             Self::NetworkManager => service::reload("NetworkManager.service"),
         }
     }
 
     /// Reports whether `file`, which belongs to this owner, already has these settings.
-    pub(super) fn holds(self, file: &SavedFile, resolver: &Resolver) -> bool {
+    pub(super) fn holds(self, file: &SavedFile, resolver: &ResolverSettings) -> bool {
         let Some(content) = file.content() else { return false };
         let text = String::from_utf8_lossy(content);
         let asked = resolver.servers.iter().map(ToString::to_string).collect();
@@ -164,11 +164,11 @@ impl Owner {
     }
 
     /// Reads the name servers and search domains in use.
-    pub(super) fn read(self, places: &Places) -> Dns {
+    pub(super) fn read(self, system: &SystemPaths) -> Dns {
         let path = match self {
-            Self::ResolvConf | Self::NetworkManager => places.resolv_conf.clone(),
+            Self::ResolvConf | Self::NetworkManager => system.resolv_conf.clone(),
             // `resolv.conf` only names the stub; this file has the servers that the stub queries.
-            Self::Resolved => resolved::upstream(&places.run),
+            Self::Resolved => resolved::upstream(&system.run),
         };
         let text = fs::read(path).unwrap_or_default();
         let (servers, search) = resolv_conf::parse(&String::from_utf8_lossy(&text));
@@ -178,10 +178,10 @@ impl Owner {
 
 /// Writes a configuration file of the agent, and creates its directory if it is missing.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
-    write_with(path, text, Attributes { mode: MODE, owner: None })
+    write_with(path, text, FileAttributes { mode: MODE, owner: None })
 }
 
-fn write_with(path: &Path, text: &str, attributes: Attributes) -> io::Result<()> {
+fn write_with(path: &Path, text: &str, attributes: FileAttributes) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }

@@ -1,6 +1,6 @@
 //! NetworkManager: global DNS in a configuration snippet, NetworkManager.conf(5).
 
-use super::{Resolver, resolv_conf};
+use super::{ResolverSettings, resolv_conf};
 use std::path::{Path, PathBuf};
 
 /// Reports whether `resolv.conf`, by its link's target or its text, comes from NetworkManager.
@@ -17,7 +17,7 @@ pub(super) fn file(run: &Path) -> PathBuf {
 }
 
 /// Returns the text of the snippet. Global DNS replaces the settings of connections, including options.
-pub(super) fn text(resolver: &Resolver) -> String {
+pub(super) fn text(resolver: &ResolverSettings) -> String {
     let servers: Vec<_> = resolver.servers.iter().map(ToString::to_string).collect();
     let options = resolv_conf::options(&resolver.kept);
     let options =

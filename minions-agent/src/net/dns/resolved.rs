@@ -1,6 +1,6 @@
 //! systemd-resolved: a drop-in of resolved.conf(5).
 
-use super::{Places, Resolver, service};
+use super::{ResolverSettings, SystemPaths, service};
 use crate::net::networkd;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,9 +27,9 @@ pub(super) fn is_running(run: &Path) -> bool {
 
 /// Reports whether systemd-resolved is enabled. The agent starts earlier in the boot, so a request may arrive before
 /// systemd-resolved runs.
-pub(super) fn will_run(places: &Places) -> bool {
-    let etc = places.resolv_conf.parent();
-    networkd::systemd_runs(&places.run)
+pub(super) fn will_run(system: &SystemPaths) -> bool {
+    let etc = system.resolv_conf.parent();
+    networkd::systemd_runs(&system.run)
         && etc.is_some_and(|etc| etc.join(ALIAS).symlink_metadata().is_ok())
 }
 
@@ -51,7 +51,7 @@ pub(super) fn upstream(run: &Path) -> PathBuf {
 
 /// Returns the text of the drop-in. An empty assignment clears earlier values. `~.` routes all names to these servers,
 /// even if a link has servers.
-pub(super) fn text(resolver: &Resolver) -> String {
+pub(super) fn text(resolver: &ResolverSettings) -> String {
     let servers: Vec<_> = resolver.servers.iter().map(ToString::to_string).collect();
     let domains: Vec<_> = resolver.search.iter().map(String::as_str).chain(["~."]).collect();
     format!("[Resolve]\nDNS=\nDNS={}\nDomains=\nDomains={}\n", servers.join(" "), domains.join(" "))

@@ -1,6 +1,6 @@
 //! Resolver settings that result from a change.
 
-use super::{Owner, Places};
+use super::{DnsOwner, SystemPaths};
 use crate::net::NetworkError;
 use crate::net::link::{self, Link};
 use minions_proto::Invalid;
@@ -9,7 +9,7 @@ use minions_proto::name_server::ServerAddress;
 
 /// All resolver settings, including those that a change keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::net) struct Resolver {
+pub(in crate::net) struct ResolverSettings {
     /// Name servers. Link-local ones have a zone, the kernel's name of the interface.
     pub(in crate::net) servers: Vec<ServerAddress>,
     pub(in crate::net) search: Vec<String>,
@@ -17,7 +17,7 @@ pub(in crate::net) struct Resolver {
     pub(in crate::net) kept: Vec<String>,
 }
 
-impl Resolver {
+impl ResolverSettings {
     /// Returns the settings after a request. Options stay, and search domains too if the request has none.
     ///
     /// # Errors
@@ -28,14 +28,14 @@ impl Resolver {
         plan: &DnsPlan,
         only_link: Option<&Link>,
         links: &[Link],
-        (owner, places): (Owner, &Places),
+        (owner, system): (DnsOwner, &SystemPaths),
     ) -> Result<Self, NetworkError> {
         let servers = plan.servers.iter().enumerate();
         let servers = servers.map(|(at, server)| zoned(at, server, only_link, links, owner));
         Ok(Self {
             servers: servers.collect::<Result<_, _>>()?,
-            search: plan.search.clone().unwrap_or_else(|| domains(&owner.read(places))),
-            kept: owner.kept(places),
+            search: plan.search.clone().unwrap_or_else(|| domains(&owner.read(system))),
+            kept: owner.kept(system),
         })
     }
 
@@ -56,7 +56,7 @@ fn zoned(
     server: &ServerAddress,
     only_link: Option<&Link>,
     links: &[Link],
-    owner: Owner,
+    owner: DnsOwner,
 ) -> Result<ServerAddress, Invalid> {
     let invalid = |reason: &str| Invalid::value(format!("dns[{at}]"), &server.to_string(), reason);
     let zone = match &server.zone {
@@ -69,7 +69,7 @@ fn zoned(
         ),
         None => None,
     };
-    if zone.is_some() && owner == Owner::NetworkManager {
+    if zone.is_some() && owner == DnsOwner::NetworkManager {
         return Err(invalid(
             "NetworkManager manages the guest's name servers and ignores link-local ones",
         ));

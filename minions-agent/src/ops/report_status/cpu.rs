@@ -40,10 +40,10 @@ pub(super) fn count() -> Option<u32> {
 }
 
 async fn sample(publish: watch::Sender<Option<f64>>) {
-    let mut before = Ticks::now();
+    let mut before = CpuTicks::now();
     loop {
         sleep(SAMPLE).await;
-        let after = Ticks::now();
+        let after = CpuTicks::now();
         publish
             .send_replace(before.zip(after).and_then(|(before, after)| after.busy_since(before)));
         before = after;
@@ -52,12 +52,12 @@ async fn sample(publish: watch::Sender<Option<f64>>) {
 
 /// Clock ticks since boot, summed over all processors.
 #[derive(Debug, Clone, Copy)]
-struct Ticks {
+struct CpuTicks {
     idle: u64,
     total: u64,
 }
 
-impl Ticks {
+impl CpuTicks {
     fn now() -> Option<Self> {
         Some(Self::of(&KernelStats::current().ok()?.total))
     }
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn usage_is_computed_between_two_samples() {
-        let before = Ticks { idle: 1_000, total: 2_000 };
-        let busy = |idle, total| Ticks { idle, total }.busy_since(before);
+        let before = CpuTicks { idle: 1_000, total: 2_000 };
+        let busy = |idle, total| CpuTicks { idle, total }.busy_since(before);
         assert_eq!(busy(1_075, 2_100), Some(25.0));
         assert_eq!(busy(1_000, 2_100), Some(100.0));
         assert_eq!(busy(999, 2_100), Some(100.0));

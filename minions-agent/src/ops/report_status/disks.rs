@@ -20,17 +20,17 @@ const VIRTUAL: &[&str] = &["devtmpfs", "hugetlbfs", "ramfs", "tmpfs", "efivarfs"
 
 /// Lists filesystems, one listing at a time: while one hangs, no further one is started.
 #[derive(Debug)]
-pub(super) struct Disks {
+pub(super) struct DiskLister {
     look: Arc<Semaphore>,
 }
 
-impl Default for Disks {
+impl Default for DiskLister {
     fn default() -> Self {
         Self { look: Arc::new(Semaphore::new(1)) }
     }
 }
 
-impl Disks {
+impl DiskLister {
     /// Returns all filesystems that have blocks; `None` if one of them hangs.
     pub(super) async fn list(&self) -> Option<Vec<Filesystem>> {
         let look = timeout(PATIENCE, Arc::clone(&self.look).acquire_owned()).await.ok()?.ok()?;

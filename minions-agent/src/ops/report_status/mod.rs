@@ -7,7 +7,7 @@ mod os;
 use super::health::uptime_secs;
 use crate::net::interfaces;
 use cpu::CpuMeter;
-use disks::Disks;
+use disks::DiskLister;
 use minions_proto::message::{Load, Status};
 use procfs::{Current, LoadAverage, Meminfo};
 use rustix::system::uname;
@@ -17,15 +17,15 @@ const GIB: u64 = 1024 * MIB;
 
 /// Source of the guest's status.
 #[derive(Debug)]
-pub(crate) struct Vitals {
+pub(crate) struct StatusSource {
     cpu: CpuMeter,
-    disks: Disks,
+    disks: DiskLister,
 }
 
-impl Vitals {
+impl StatusSource {
     /// Starts to sample the CPU in the background, until dropped.
     pub(crate) fn start() -> Self {
-        Self { cpu: CpuMeter::start(), disks: Disks::default() }
+        Self { cpu: CpuMeter::start(), disks: DiskLister::default() }
     }
 
     /// Collects the status. Values that the kernel does not provide are absent; base fields are zero instead.

@@ -1,7 +1,7 @@
 //! Arbitrary bytes of any length, both ways.
 
 use super::guest::Guest;
-use crate::support::command::Ran;
+use crate::shared::command::Ran;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! A daemon with a VM for `minionsctl`.
 
-use crate::support::command::{Ran, ctl};
+use crate::shared::command::{Ran, ctl};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;

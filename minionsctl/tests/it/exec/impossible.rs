@@ -2,8 +2,8 @@
 //! agent.
 
 use super::restarts::vm;
-use crate::support::command::until;
-use crate::support::process::DaemonProcess;
+use crate::shared::command::until;
+use crate::shared::process::DaemonProcess;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

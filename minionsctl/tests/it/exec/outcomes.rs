@@ -1,7 +1,7 @@
 //! Ends of programs, and their exit codes and messages.
 
 use super::guest::Guest;
-use crate::support::command::{Ran, Running, ctl, direct, until};
+use crate::shared::command::{Ran, Running, ctl, direct, until};
 use rustix::process::Signal;
 use std::path::Path;
 use testkit::fake_vmm::{Behaviour, FakeVmm};

@@ -1,7 +1,7 @@
 //! Restarts of the daemon while programs run.
 
-use crate::support::command::{Running, ctl};
-use crate::support::process::DaemonProcess;
+use crate::shared::command::{Running, ctl};
+use crate::shared::process::DaemonProcess;
 use rustix::process::Signal;
 use std::fs::Permissions;
 use std::io::Write;

@@ -2,9 +2,9 @@
 
 use super::guest::Guest;
 use super::restarts::vm;
-use crate::support::command::{ctl, pid};
-use crate::support::process::DaemonProcess;
-use crate::support::pty::Pty;
+use crate::shared::command::{ctl, pid};
+use crate::shared::process::DaemonProcess;
+use crate::shared::pty::Pty;
 use rustix::process::{Signal, kill_process};
 
 /// Arguments for a shell with a known prompt.

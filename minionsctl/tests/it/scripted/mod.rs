@@ -4,7 +4,7 @@
 mod http;
 mod peer;
 
-use crate::support::command::ctl;
+use crate::shared::command::ctl;
 use minions_proto::AgentError;
 use minions_proto::ErrorCode;
 use minions_proto::channel::{AgentControl, HostControl, OutputStream};

@@ -1,7 +1,7 @@
 //! A guest with its disk, and helpers to run programs in it with minionsctl, without minionsd.
 
 use crate::boot::boot;
-use crate::support::command::direct;
+use crate::shared::command::direct;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! `/vms/{vm}/execs`: the programs that an agent knows.
+//! `/vms/{vm}/execs`: the execs of an agent.
 
 use super::super::audit::Note;
 use super::super::extract::{CallParams, JsonBody, Params, Patience, TheExec, TheVm, milliseconds};
@@ -17,22 +17,21 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// An agent answers at once.
+/// Default deadline: an agent answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// To see a program die that takes all of its grace, and what it started.
+/// Default deadline for removing a program: it may use all of its kill grace, and its child processes must end too.
 const REMOVE_PATIENCE: Duration = Duration::from_millis(MAX_KILL_GRACE_MS + 35_000);
 
-/// The longest that an agent is left alone with a question: a connection may be dead without showing
-/// it.
+/// Maximum wait in one request to the agent. Longer waits are split, because a dead connection may go unnoticed.
 const WAIT_AT_A_TIME: Duration = Duration::from_secs(15);
 
-/// What an agent without `exec2` lacks.
+/// Returns the error for an agent without the feature `exec2`.
 pub(super) fn too_old() -> CallError {
-    CallError::TooOld { needs: "execs as objects".into(), field: None }
+    CallError::TooOld { needs: "execs (feature `exec2`)".into(), field: None }
 }
 
-/// The agent, if it knows execs as objects.
+/// Returns the agent's instance, if the agent supports execs (feature `exec2`).
 pub(super) async fn instance(vm: &Vm, deadline: Instant) -> Result<Instance, CallError> {
     match vm.client().programs(deadline).await? {
         Programs::Objects(instance) => Ok(instance),
@@ -67,12 +66,12 @@ pub(in super::super) async fn list_execs(
     Ok(Json(ExecInfoList { execs: listed.execs.into_iter().map(show::info).collect() }))
 }
 
-/// The query of `GET /vms/{vm}/execs/{id}`.
+/// Query of `GET /vms/{vm}/execs/{id}`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct InspectParams {
-    /// Milliseconds to wait for its end before answering. Default: none.
+    /// Milliseconds to wait for the end of the program before answering. Default: none.
     #[param(minimum = 0, maximum = 86_400_000)]
     wait_ms: Option<u64>,
     /// Milliseconds after which the caller gets an `agent_timeout` instead of an answer.
@@ -102,7 +101,7 @@ pub(in super::super) async fn get_exec(
     Ok(Json(show::info(info)))
 }
 
-/// Asks until it has ended, or for so long.
+/// Returns the state of a program as soon as it has ended, or after `wait`.
 async fn inspect(
     vm: &Vm,
     mut inspect: ExecInspect,

@@ -8,9 +8,9 @@ mod pool;
 mod record;
 
 pub(in crate::exec) use limits::Limits;
-pub(in crate::exec) use record::{Owner, Record};
+pub(in crate::exec) use record::{AgentProcess, ProgramRecord};
 
-use crate::cgroup::{self, Hierarchy};
+use crate::cgroup::{self, CgroupHierarchy};
 use minions_proto::Invalid;
 use pool::Pool;
 use rustix::fs::{Mode, OFlags, open};
@@ -44,11 +44,11 @@ pub enum ProgramGroups {
 
 /// Makes control groups for programs.
 #[derive(Debug, Clone)]
-pub(in crate::exec) struct Cgroups(Option<Arc<Shared>>);
+pub(in crate::exec) struct CgroupFactory(Option<Arc<CgroupTree>>);
 
 #[derive(Debug)]
-struct Shared {
-    hierarchy: Hierarchy,
+struct CgroupTree {
+    hierarchy: CgroupHierarchy,
     groups: ProgramGroups,
     parent: PathBuf,
     /// Empty groups for reuse; used only with [`ProgramGroups::OfGuest`].
@@ -57,13 +57,13 @@ struct Shared {
     leftover: Mutex<Vec<PathBuf>>,
 }
 
-impl Cgroups {
+impl CgroupFactory {
     /// Finds the tree, and tries whether groups can be made in it.
     pub(in crate::exec) fn find(groups: ProgramGroups) -> Self {
-        let Some(hierarchy) = Hierarchy::find() else { return Self(None) };
+        let Some(hierarchy) = CgroupHierarchy::find() else { return Self(None) };
         let parent = parent(&hierarchy, &groups);
         let (pool, leftover) = (Pool::default(), Mutex::default());
-        let shared = Shared { hierarchy, groups, parent, pool, leftover };
+        let shared = CgroupTree { hierarchy, groups, parent, pool, leftover };
         let cgroups = Self(Some(Arc::new(shared)));
         // The attempt is necessary: a read-only mount looks the same as a writable one.
         match cgroups.make() {
@@ -83,7 +83,7 @@ impl Cgroups {
     /// Names the limit that this guest cannot enforce.
     pub(in crate::exec) fn begin(
         &self,
-        record: &Record,
+        record: &ProgramRecord,
         limits: Limits,
     ) -> Result<Option<Cgroup>, Invalid> {
         if limits.first().is_none()
@@ -100,7 +100,7 @@ impl Cgroups {
         Ok(Some(cgroup))
     }
 
-    fn used_before(&self, record: &Record) -> Option<Cgroup> {
+    fn used_before(&self, record: &ProgramRecord) -> Option<Cgroup> {
         let shared = self.0.as_ref()?;
         let dir = shared.pool.take()?;
         // A program of root's may have removed the group.
@@ -130,7 +130,7 @@ impl Cgroups {
 
     /// Returns the groups of earlier agents in which processes still run, each with its name and its record, the
     /// oldest first. Empty groups are removed.
-    pub(in crate::exec) fn left_by_others(&self) -> Vec<(String, Option<Record>, Cgroup)> {
+    pub(in crate::exec) fn left_by_others(&self) -> Vec<(String, Option<ProgramRecord>, Cgroup)> {
         let Some(shared) = &self.0 else { return Vec::new() };
         let Ok(entries) = fs::read_dir(&shared.parent) else { return Vec::new() };
         let mut left = Vec::new();
@@ -140,7 +140,7 @@ impl Cgroups {
             else {
                 continue;
             };
-            let record = Record::read(&entry.path());
+            let record = ProgramRecord::read(&entry.path());
             // A group that another agent is just making has no record yet.
             let is_used = record.as_ref().map_or_else(
                 || Path::new("/proc").join(process).exists(),
@@ -159,7 +159,7 @@ impl Cgroups {
     }
 }
 
-fn parent(hierarchy: &Hierarchy, groups: &ProgramGroups) -> PathBuf {
+fn parent(hierarchy: &CgroupHierarchy, groups: &ProgramGroups) -> PathBuf {
     let of_guest = hierarchy.root().join(GUEST_GROUP);
     match groups {
         ProgramGroups::OfGuest => of_guest,
@@ -167,7 +167,7 @@ fn parent(hierarchy: &Hierarchy, groups: &ProgramGroups) -> PathBuf {
     }
 }
 
-impl Shared {
+impl CgroupTree {
     /// Makes the parent group, with the available controllers. On a machine that is not a guest, no other group is
     /// changed.
     fn make_parent(&self) -> io::Result<()> {
@@ -205,11 +205,11 @@ pub(in crate::exec) struct Cgroup {
     dir: PathBuf,
     /// Count of OOM kills in this group before this program.
     oom_kills_before: u64,
-    shared: Arc<Shared>,
+    shared: Arc<CgroupTree>,
 }
 
 impl Cgroup {
-    fn of(dir: PathBuf, shared: &Arc<Shared>) -> Self {
+    fn of(dir: PathBuf, shared: &Arc<CgroupTree>) -> Self {
         Self { oom_kills_before: oom_kills(&dir), dir, shared: Arc::clone(shared) }
     }
 
@@ -232,7 +232,7 @@ impl Cgroup {
     }
 
     /// Updates the group's record, once the program's pid is known.
-    pub(super) fn label(&self, record: &Record) {
+    pub(super) fn label(&self, record: &ProgramRecord) {
         // A failure was already logged when the group was made.
         let _ = record.write(&self.dir);
     }

@@ -17,7 +17,7 @@ const MAX_LEN: usize = 64 * 1024;
 
 /// A program and the agent that started it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::exec) struct Record {
+pub(in crate::exec) struct ProgramRecord {
     pub(in crate::exec) id: ExecId,
     pub(in crate::exec) command: String,
     pub(in crate::exec) args: Vec<String>,
@@ -28,18 +28,18 @@ pub(in crate::exec) struct Record {
     pub(in crate::exec) pid: u32,
     /// Start time, in milliseconds since the guest's boot.
     pub(in crate::exec) started_ms: u64,
-    pub(in crate::exec) agent: Owner,
+    pub(in crate::exec) agent: AgentProcess,
 }
 
 /// Identity of an agent's process: a pid alone may be reused by another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::exec) struct Owner {
+pub(in crate::exec) struct AgentProcess {
     pid: u32,
     /// Start time, in clock ticks since the guest's boot (proc(5), field 22 of `stat`).
     started: u64,
 }
 
-impl Owner {
+impl AgentProcess {
     /// Returns the identity of this process.
     pub(in crate::exec) fn this() -> Self {
         let pid = std::process::id();
@@ -57,7 +57,7 @@ fn started(pid: u32) -> Option<u64> {
     Some(process.stat().ok()?.starttime)
 }
 
-impl Record {
+impl ProgramRecord {
     pub(super) fn write(&self, group: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
         Ok(setxattr(group, NAME, &text, XattrFlags::empty())?)
