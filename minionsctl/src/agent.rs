@@ -36,7 +36,7 @@ impl fmt::Display for AgentAddress {
 
 /// Success reply of an agent, parsed and as received.
 #[derive(Debug)]
-pub(crate) struct Answer<T> {
+pub(crate) struct AgentAnswer<T> {
     /// The reply, as far as this version knows its fields.
     pub(crate) reply: T,
     /// The whole reply, including fields that this version does not know.
@@ -68,7 +68,7 @@ pub(crate) async fn call<C: Call>(
     address: &AgentAddress,
     call: &C,
     patience: Duration,
-) -> Result<Answer<C::Reply>, Failure> {
+) -> Result<AgentAnswer<C::Reply>, Failure> {
     let stream = connect(address).await?;
     let request = encode_request(call).map_err(ExchangeError::from)?;
     let mut connection = Connection::new(stream);
@@ -76,7 +76,7 @@ pub(crate) async fn call<C: Call>(
     let decoded = exchanged.and_then(|payload| {
         let reply = decode_reply(&payload).map_err(reply_error)?;
         let json = decode_reply(&payload).map_err(reply_error)?;
-        Ok(Answer { reply, json })
+        Ok(AgentAnswer { reply, json })
     });
     decoded.map_err(|error| failed(address.port, &connection, error))
 }

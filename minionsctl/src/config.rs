@@ -18,7 +18,7 @@ const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 /// Configuration file. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ConfigFile {
     host: Option<String>,
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
@@ -28,7 +28,7 @@ struct File {
 
 /// Address of minionsd, and credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Config {
+pub(crate) struct ClientConfig {
     /// `http://…`, `https://…` or `unix://…`.
     pub(crate) host: String,
     /// The bearer token.
@@ -41,9 +41,9 @@ pub(crate) struct Config {
     pub(crate) agent: Option<AgentAddress>,
 }
 
-impl Config {
+impl ClientConfig {
     pub(crate) fn load(cli: &Cli) -> Result<Self, Failure> {
-        let files: Vec<File> = [user_file(), Some(SYSTEM_FILE.into())]
+        let files: Vec<ConfigFile> = [user_file(), Some(SYSTEM_FILE.into())]
             .into_iter()
             .flatten()
             .map(|path| read(&path))
@@ -54,11 +54,12 @@ impl Config {
             .or_else(|| env::var("MINIONS_HOST").ok())
             .or_else(|| files.iter().find_map(|file| file.host.clone()))
             .unwrap_or_else(default_host);
-        let path = |flag: &Option<PathBuf>, variable, in_file: fn(&File) -> &Option<PathBuf>| {
-            flag.clone()
-                .or_else(|| env::var_os(variable).map(PathBuf::from))
-                .or_else(|| files.iter().find_map(|file| in_file(file).clone()))
-        };
+        let path =
+            |flag: &Option<PathBuf>, variable, in_file: fn(&ConfigFile) -> &Option<PathBuf>| {
+                flag.clone()
+                    .or_else(|| env::var_os(variable).map(PathBuf::from))
+                    .or_else(|| files.iter().find_map(|file| in_file(file).clone()))
+            };
         let token_file = path(&cli.token_file, "MINIONS_TOKEN_FILE", |file| &file.token_file);
         Ok(Self {
             host,
@@ -71,7 +72,7 @@ impl Config {
 }
 
 /// Returns the agent of `--socket`.
-fn agent(cli: &Cli, files: &[File]) -> Result<Option<AgentAddress>, Failure> {
+fn agent(cli: &Cli, files: &[ConfigFile]) -> Result<Option<AgentAddress>, Failure> {
     let Some(socket) = cli.socket.clone() else {
         return match cli.port {
             None => Ok(None),
@@ -113,11 +114,11 @@ fn user_file() -> Option<PathBuf> {
     Some(base.join("minions/config.toml"))
 }
 
-fn read(path: &Path) -> Result<File, Failure> {
+fn read(path: &Path) -> Result<ConfigFile, Failure> {
     match std::fs::read_to_string(path) {
         Ok(text) => toml::from_str(&text)
             .map_err(|source| Failure::Config { path: path.to_owned(), source: Box::new(source) }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(File::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ConfigFile::default()),
         Err(source) => Err(Failure::File { path: path.to_owned(), source }),
     }
 }

@@ -1,8 +1,8 @@
 //! Target of a command: a VM through minionsd, or one agent directly.
 
 use crate::agent::AgentAddress;
-use crate::client::Client;
-use crate::config::Config;
+use crate::client::DaemonClient;
+use crate::config::ClientConfig;
 use crate::failure::Failure;
 use minions_api::VmName;
 
@@ -10,7 +10,7 @@ use minions_api::VmName;
 #[derive(Debug)]
 pub(crate) enum Target {
     /// The agent of a VM, through minionsd.
-    Vm(Client, VmName),
+    Vm(DaemonClient, VmName),
     /// An agent, by the VM's socket, without minionsd.
     Agent(AgentAddress),
 }
@@ -21,10 +21,10 @@ impl Target {
     /// # Errors
     ///
     /// [`Failure::Usage`] unless exactly one of `--socket` and `vm` is given.
-    pub(crate) fn new(config: &Config, vm: Option<VmName>) -> Result<Self, Failure> {
+    pub(crate) fn new(config: &ClientConfig, vm: Option<VmName>) -> Result<Self, Failure> {
         match (&config.agent, vm) {
             (Some(address), None) => Ok(Self::Agent(address.clone())),
-            (None, Some(vm)) => Ok(Self::Vm(Client::new(config)?, vm)),
+            (None, Some(vm)) => Ok(Self::Vm(DaemonClient::new(config)?, vm)),
             (Some(_), Some(_)) => {
                 Err(Failure::Usage("--socket already names the agent: leave the VM out"))
             }

@@ -3,7 +3,7 @@
 use super::{Context, Target};
 use crate::agent::{self, AgentAddress};
 use crate::cli;
-use crate::client::{Patience, vm_path};
+use crate::client::{CallDeadlines, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::read_all;
@@ -28,14 +28,14 @@ const CHANGE: Duration = Duration::from_secs(60);
 pub(super) async fn run(
     context: &Context<'_>,
     target: &Target,
-    args: cli::ConfigureNetwork,
+    args: cli::ConfigureNetworkArgs,
 ) -> Result<ExitStatus, Failure> {
     let body = request(args)?;
     match target {
         Target::Agent(address) => direct(context, address, &body).await?,
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network");
-            let patience = Patience { asked: context.timeout, at_most: CHANGE };
+            let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
             let applied: NetworkApplied =
                 client.send_json(Method::PUT, &path, &body, patience).await?;
             show(context.printer, vm, &applied)?;
@@ -73,7 +73,7 @@ async fn direct(
     Printer::json(&agent::call(address, &change, patience).await?.json)
 }
 
-fn request(args: cli::ConfigureNetwork) -> Result<NetworkRequest, Failure> {
+fn request(args: cli::ConfigureNetworkArgs) -> Result<NetworkRequest, Failure> {
     if let Some(file) = &args.file {
         let mut request = from_file(file)?;
         request.dry_run = request.dry_run.or(args.dry_run.then_some(true));

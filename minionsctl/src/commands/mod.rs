@@ -19,8 +19,8 @@ mod wait_exec;
 mod watch;
 
 use crate::cli::{Cli, Command, TimeoutMeaning};
-use crate::client::{Client, Patience};
-use crate::config::Config;
+use crate::client::{CallDeadlines, DaemonClient};
+use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -43,13 +43,13 @@ struct Context<'a> {
 
 impl Context<'_> {
     /// Returns the deadlines of a call that the agent answers immediately.
-    fn quick(&self) -> Patience {
-        Patience { asked: self.timeout, at_most: QUICK }
+    fn quick(&self) -> CallDeadlines {
+        CallDeadlines { asked: self.timeout, at_most: QUICK }
     }
 
     /// Returns the deadlines of a call that minionsd answers without the agent. Such calls take no `timeout_ms`.
-    fn registry() -> Patience {
-        Patience { asked: None, at_most: QUICK }
+    fn registry() -> CallDeadlines {
+        CallDeadlines { asked: None, at_most: QUICK }
     }
 
     /// Returns the deadline of a call directly to the agent.
@@ -76,7 +76,7 @@ pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatu
 
 /// Runs the command.
 async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
-    let config = Config::load(&cli)?;
+    let config = ClientConfig::load(&cli)?;
     let context = Context { printer, timeout: cli.timeout };
     let target = |vm| Target::new(&config, vm);
     match cli.command {
@@ -130,9 +130,9 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
 }
 
 /// Returns the client of minionsd, for commands that an agent cannot answer.
-fn daemon(config: &Config) -> Result<Client, Failure> {
+fn daemon(config: &ClientConfig) -> Result<DaemonClient, Failure> {
     match config.agent {
-        None => Client::new(config),
+        None => DaemonClient::new(config),
         Some(_) => Err(Failure::Usage("only minionsd can answer this: leave --socket out")),
     }
 }

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) async fn run(
     context: &Context<'_>,
     target: &Target,
-    args: &cli::SetClock,
+    args: &cli::SetClockArgs,
 ) -> Result<ExitStatus, Failure> {
     let asked = args.time.map(unix_ms);
     match target {

@@ -1,7 +1,7 @@
 //! `minionsctl wait VM`: waits until the VM is ready.
 
 use super::Context;
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     name: &VmName,
 ) -> Result<ExitStatus, Failure> {
     let deadline = Instant::now() + context.timeout.unwrap_or(DEFAULT_LIMIT);

@@ -1,7 +1,7 @@
 //! A stream directly to an agent.
 
 use super::error::LinkError;
-use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
+use super::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
 use crate::agent::{AgentAddress, connect, failed};
 use crate::failure::Failure;
 use bytes::BytesMut;
@@ -21,17 +21,17 @@ use tokio::time::Instant;
 
 pub(super) async fn open(
     address: &AgentAddress,
-    opening: &Opening,
-) -> Result<(ExecAttached, Link), Failure> {
+    opening: &FirstMessage,
+) -> Result<(ExecAttached, ExecLink), Failure> {
     let mut connection = Connection::new(connect(address).await?);
     let deadline = Instant::now() + OPEN_DEADLINE;
     let attached = match opening {
-        Opening::Start(request) => {
+        FirstMessage::Start(request) => {
             let start = start(request.as_ref().clone())?;
             check_limits(&mut connection, &start, deadline).await?;
             connection.open(&start, deadline).await
         }
-        Opening::Attach(request) => connection.open(&attach(request)?, deadline).await,
+        FirstMessage::Attach(request) => connection.open(&attach(request)?, deadline).await,
     };
     let attached = attached.map_err(|error| failed(address.port, &connection, error))?;
     let (stream, decoder) = connection.into_parts();
@@ -92,14 +92,14 @@ fn attach(request: &AttachRequest) -> Result<ExecAttach, Failure> {
     })
 }
 
-fn spawn(stream: UnixStream, decoder: Decoder) -> Link {
+fn spawn(stream: UnixStream, decoder: Decoder) -> ExecLink {
     let (reader, writer) = stream.into_split();
     let (incoming_sender, incoming) = mpsc::channel(QUEUE);
     let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
     tasks.spawn(read(reader, decoder, incoming_sender));
     tasks.spawn(write(writer, outgoing_receiver));
-    Link { incoming, outgoing, _tasks: tasks }
+    ExecLink { incoming, outgoing, _tasks: tasks }
 }
 
 async fn read(

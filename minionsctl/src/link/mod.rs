@@ -35,7 +35,7 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// First message of a stream.
 #[derive(Debug, Clone)]
-pub(crate) enum Opening {
+pub(crate) enum FirstMessage {
     /// Start a program, or attach to it if its id exists already.
     Start(Box<ExecRequest>),
     /// Attach to an existing program.
@@ -44,7 +44,7 @@ pub(crate) enum Opening {
 
 /// Open stream. Dropping it closes the connection without [`HostControl::Leave`].
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ExecLink {
     incoming: mpsc::Receiver<Result<ChannelMessage, LinkError>>,
     outgoing: mpsc::Sender<ChannelMessage>,
     _tasks: JoinSet<()>,
@@ -53,15 +53,15 @@ pub(crate) struct Link {
 /// Opens a stream.
 pub(crate) async fn open(
     target: &Target,
-    opening: &Opening,
-) -> Result<(ExecAttached, Link), Failure> {
+    opening: &FirstMessage,
+) -> Result<(ExecAttached, ExecLink), Failure> {
     match target {
         Target::Vm(client, vm) => websocket::open(client, vm, opening).await,
         Target::Agent(address) => agent::open(address, opening).await,
     }
 }
 
-impl Link {
+impl ExecLink {
     /// Waits for the next message. Cancel safe.
     pub(crate) async fn receive(&mut self) -> Result<ChannelMessage, LinkError> {
         self.incoming.recv().await.unwrap_or_else(|| Err(LinkError::ended()))

@@ -17,13 +17,13 @@ use tokio::sync::mpsc;
 
 /// Handle of the reading thread.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct StdinReader {
     demand: mpsc::Sender<usize>,
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     asked: bool,
 }
 
-impl Input {
+impl StdinReader {
     pub(super) fn start() -> Result<Self, Failure> {
         let (demand, mut demanded) = mpsc::channel::<usize>(1);
         let (sender, chunks) = mpsc::channel(1);

@@ -29,9 +29,9 @@ const FEATURES: [(&str, &str); 5] = [
 /// Operation that includes reading the network.
 const STATUS: &str = "status";
 
-/// Answers of the guest to the doctor's own calls.
+/// GuestAnswers of the guest to the doctor's own calls.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct GuestAnswers {
     pub(super) health: Result<Health, Failure>,
     pub(super) network: Result<Network, Failure>,
     /// Service on the agent's port, if it was probed.
@@ -39,7 +39,7 @@ pub(super) struct Answers {
 }
 
 /// Returns the findings on every layer after minionsd.
-pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
+pub(super) fn examine(known: &Vm, answers: &GuestAnswers) -> Vec<Finding> {
     let health = match &answers.health {
         Ok(health) => health,
         Err(error) => return blocked(known, error, answers.service.as_ref()),
@@ -372,7 +372,8 @@ mod tests {
             let reason =
                 json!({ "failure": fault, "message": "x", "at": "2026-01-01T00:00:00.000Z" });
             let vm = vm(json!({ "state": "unreachable", "reason": reason }));
-            let answers = Answers { health: Err(silent()), network: Err(silent()), service: None };
+            let answers =
+                GuestAnswers { health: Err(silent()), network: Err(silent()), service: None };
             let findings = examine(&vm, &answers);
             let broken: Vec<_> =
                 findings.iter().filter(|one| one.verdict == Verdict::Broken).collect();

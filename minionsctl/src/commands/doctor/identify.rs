@@ -4,7 +4,7 @@
 //! paused guest breaks the vsock device of some VMMs. Works only on the host of the socket.
 
 use crate::agent::{AgentAddress, connect};
-use crate::client::Client;
+use crate::client::DaemonClient;
 use minions_api::vm::Vm;
 use minions_proto::AgentPort;
 use minions_proto::foreign_service::{ForeignService, LOOKED_AT};
@@ -34,7 +34,7 @@ pub(super) enum ProbedService {
 }
 
 /// Identifies the service. Returns `None` if this host cannot, or if the service may be an agent.
-pub(super) async fn identify(client: &Client, known: &Vm) -> Option<ProbedService> {
+pub(super) async fn identify(client: &DaemonClient, known: &Vm) -> Option<ProbedService> {
     let address = address(client, known)?;
     let mut silent = false;
     for question in [HTTP2, TTRPC] {
@@ -49,7 +49,7 @@ pub(super) async fn identify(client: &Client, known: &Vm) -> Option<ProbedServic
 }
 
 /// Returns the agent's address if the socket on this host is the one that minionsd uses.
-fn address(client: &Client, known: &Vm) -> Option<AgentAddress> {
+fn address(client: &DaemonClient, known: &Vm) -> Option<AgentAddress> {
     if known.last_seen.is_some() || !client.is_on_this_host() {
         return None;
     }

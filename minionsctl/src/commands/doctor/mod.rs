@@ -6,11 +6,11 @@ mod finding;
 mod identify;
 
 use super::Context;
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use examine::{Answers, examine, is_unidentified};
+use examine::{GuestAnswers, examine, is_unidentified};
 use finding::{Finding, Verdict};
 use identify::identify;
 use minions_api::VmName;
@@ -28,7 +28,7 @@ struct Diagnosis {
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
 ) -> Result<ExitStatus, Failure> {
     let findings = match client.get::<Vm>(&vm_path(vm, ""), Context::registry()).await {
@@ -42,7 +42,7 @@ pub(super) async fn run(
                 Err(error) if is_unidentified(&known, error) => identify(client, &known).await,
                 Err(_) | Ok(_) => None,
             };
-            let answers = Answers { health, network, service };
+            let answers = GuestAnswers { health, network, service };
             [vec![Finding::daemon()], examine(&known, &answers)].concat()
         }
     };

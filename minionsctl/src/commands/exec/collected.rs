@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::agent::{self, AgentAddress};
-use crate::client::{Client, Patience, vm_path};
+use crate::client::{CallDeadlines, DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::read_all;
@@ -41,7 +41,7 @@ pub(super) async fn from_agent(
 /// Runs the program through minionsd, and prints the result.
 pub(super) async fn from_daemon(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
     mut request: ExecRequest,
     interactive: bool,
@@ -49,7 +49,7 @@ pub(super) async fn from_daemon(
     if interactive {
         request.stdin_base64 = Some(input()?);
     }
-    let patience = Patience { asked: None, at_most: at_most(context) };
+    let patience = CallDeadlines { asked: None, at_most: at_most(context) };
     let path = vm_path(vm, "/exec");
     let result: ExecResult = client.send_json(Method::POST, &path, &request, patience).await?;
     Printer::json(&result)?;

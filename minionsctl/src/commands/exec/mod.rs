@@ -13,20 +13,20 @@ mod stream;
 
 use super::Context;
 use crate::cli;
-use crate::client::Client;
-use crate::config::Config;
+use crate::client::DaemonClient;
+use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::target::Target;
 
 pub(super) async fn run(
     context: &Context<'_>,
-    config: &Config,
-    args: &cli::Exec,
+    config: &ClientConfig,
+    args: &cli::ExecArgs,
 ) -> Result<ExitStatus, Failure> {
     let request = request::request(args, context.timeout)?;
     if args.many.is_meant() {
-        let client = Client::new(config)?;
+        let client = DaemonClient::new(config)?;
         return many::run(context, &client, request, &args.many).await;
     }
     if args.many.is_said() {
