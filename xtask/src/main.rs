@@ -1,4 +1,4 @@
-//! Development tasks of the workspace: `cargo xtask demo | setup | test | soak | bench | openapi`.
+//! Development tasks of the workspace: `cargo xtask demo | setup | test | soak | bench | openapi | circles`.
 //!
 //! # Layout
 //!
@@ -7,10 +7,12 @@
 //! - [`mod@test`]: runs all checks in order, with one summary line at the end.
 //! - [`mod@soak`]: runs the daemon with many misbehaving VMs, for a chosen time.
 //! - [`mod@bench`]: prepares and starts the benchmarks.
+//! - [`circles`]: prints circles of imports between modules.
 //! - [`openapi`]: writes or compares the committed API description.
 //! - [`progress`]: the only module that prints.
 
 mod bench;
+mod circles;
 mod command;
 mod demo;
 mod openapi;
@@ -20,7 +22,7 @@ mod soak;
 mod test;
 mod workspace;
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -60,6 +62,11 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Print the circles of imports between the modules of each crate
+    Circles {
+        /// Directory of another workspace [default: this one]
+        workspace: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -78,6 +85,9 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Check => return test::quick(&workspace),
         Task::Soak(options) => return soak::run(&workspace, &options),
         Task::Bench(options) => return bench::run(&workspace, &options),
+        Task::Circles { workspace: other } => {
+            circles::run(other.as_deref().unwrap_or(workspace.root()))?;
+        }
         Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
         Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
     }
