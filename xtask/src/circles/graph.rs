@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Import of one module by another, and the place where it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Import {
+pub(super) struct ModuleImport {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) at: String,
@@ -28,7 +28,7 @@ impl ImportGraph {
     }
 
     /// Adds an import; a module that imports itself is ignored.
-    pub(super) fn add(&mut self, Import { from, to, at }: Import) {
+    pub(super) fn add(&mut self, ModuleImport { from, to, at }: ModuleImport) {
         if from != to {
             self.imports.entry(from).or_default().entry(to).or_insert(at);
         }
@@ -50,7 +50,7 @@ impl ImportGraph {
         for (from, targets) in &self.imports {
             for (to, at) in targets {
                 if let (Some(from), Some(to)) = (child(from), child(to)) {
-                    children.add(Import { from, to, at: at.clone() });
+                    children.add(ModuleImport { from, to, at: at.clone() });
                 }
             }
         }
@@ -90,7 +90,7 @@ impl ImportGraph {
     }
 
     /// Returns the imports of a shortest circle through `start`; none if there is no circle.
-    pub(super) fn shortest_through(&self, start: &str) -> Vec<Import> {
+    pub(super) fn shortest_through(&self, start: &str) -> Vec<ModuleImport> {
         let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
         let mut next = VecDeque::from([start]);
         while let Some(from) = next.pop_front() {
@@ -105,7 +105,7 @@ impl ImportGraph {
         let mut to = start;
         while let Some(&from) = came_from.get(to) {
             let at = self.imports[from][to].clone();
-            circle.push(Import { from: from.to_owned(), to: to.to_owned(), at });
+            circle.push(ModuleImport { from: from.to_owned(), to: to.to_owned(), at });
             to = from;
             if to == start {
                 break;
@@ -124,12 +124,12 @@ mod tests {
         let names = imports.iter().flat_map(|(from, to)| [*from, *to]).map(str::to_owned);
         let mut graph = ImportGraph::new(names);
         for (from, to) in imports {
-            graph.add(Import { from: (*from).into(), to: (*to).into(), at: "x.rs:1".into() });
+            graph.add(ModuleImport { from: (*from).into(), to: (*to).into(), at: "x.rs:1".into() });
         }
         graph
     }
 
-    fn shown(imports: &[Import]) -> Vec<(&str, &str)> {
+    fn shown(imports: &[ModuleImport]) -> Vec<(&str, &str)> {
         imports.iter().map(|import| (import.from.as_str(), import.to.as_str())).collect()
     }
 

@@ -22,7 +22,7 @@ use crate::{
     command::{self, cargo},
     progress,
 };
-use graph::{Import, ImportGraph};
+use graph::{ImportGraph, ModuleImport};
 use modules::ModuleTree;
 
 /// Prints the circles of all crates of the workspace at `root`, and their numbers in the last line.
@@ -69,7 +69,7 @@ fn read(sources: &Path) -> anyhow::Result<ImportGraph> {
         for path in paths {
             if let Some(target) = tree.resolve(module, &path) {
                 let at = format!("{}:{}", shown.display(), path.line);
-                graph.add(Import { from: tree.name(module), to: tree.name(target), at });
+                graph.add(ModuleImport { from: tree.name(module), to: tree.name(target), at });
             }
         }
     }
@@ -81,7 +81,7 @@ fn print(what: &str, graph: &ImportGraph) -> usize {
     let circles = graph.circles();
     for circle in &circles {
         progress::line(format!("  circle of {} {what}: {}", circle.len(), circle.join(", ")));
-        for Import { from, to, at } in graph.shortest_through(&circle[0]) {
+        for ModuleImport { from, to, at } in graph.shortest_through(&circle[0]) {
             progress::line(format!("    {from} → {to} ({at})"));
         }
     }
