@@ -35,7 +35,7 @@ pub(crate) use calls::Calls;
 pub(crate) use client::{AgentClient, CallError};
 pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials, PendingDial};
 pub(crate) use gate::Permission;
-pub(crate) use open::{Instance, Programs};
+pub(crate) use open::{ExecSupport, Instance};
 pub(crate) use pool::{Lane, Pool};
 pub(crate) use stream::{AgentStream, Broken};
 pub(crate) use turns::StreamTurns;

@@ -32,7 +32,7 @@ impl Instance {
 
 /// How an agent runs programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Programs {
+pub(crate) enum ExecSupport {
     /// By one request and one reply.
     Plain {
         /// Whether the request can have a time limit.
@@ -45,13 +45,15 @@ pub(crate) enum Programs {
 impl AgentClient {
     /// How the agent runs programs: known once it has answered a probe, which is waited for before
     /// `deadline`.
-    pub(crate) async fn programs(&self, deadline: Instant) -> Result<Programs, CallError> {
+    pub(crate) async fn exec_support(&self, deadline: Instant) -> Result<ExecSupport, CallError> {
         self.reachable(deadline).await?;
         self.allows("exec")?;
         Ok(match self.agent() {
-            None => Programs::Plain { limits: false },
-            Some(agent) if agent.supports(EXEC_FEATURE) => Programs::Objects(Instance::of(&agent)),
-            Some(agent) => Programs::Plain { limits: agent.protocol >= 2 },
+            None => ExecSupport::Plain { limits: false },
+            Some(agent) if agent.supports(EXEC_FEATURE) => {
+                ExecSupport::Objects(Instance::of(&agent))
+            }
+            Some(agent) => ExecSupport::Plain { limits: agent.protocol >= 2 },
         })
     }
 

@@ -5,7 +5,7 @@
 //!
 //! [`AgentClient::open`]: crate::agent::AgentClient::open
 
-use super::Place;
+use super::ExecTarget;
 use crate::agent::{AgentStream, CallError};
 use crate::vm::status::backoff;
 use minions_api::vm::Failure;
@@ -25,7 +25,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The agent's reply to start or attach, and the program's stream.
-pub(crate) type Opened = (ExecAttached, AgentStream);
+pub(crate) type OpenedStream = (ExecAttached, AgentStream);
 
 /// Starts a program, which must have an id.
 ///
@@ -33,11 +33,11 @@ pub(crate) type Opened = (ExecAttached, AgentStream);
 ///
 /// The agent refused, or could not be reached. [`CallError::may_have_executed`] is accurate for both.
 pub(crate) async fn start(
-    place: &Place,
+    target: &ExecTarget,
     start: &ExecStart,
     deadline: Instant,
-) -> Result<Opened, CallError> {
-    let client = place.vm.client();
+) -> Result<OpenedStream, CallError> {
+    let client = target.vm.client();
     if let Some(field) = start.limit()
         && !client.has_feature(EXEC_LIMITS_FEATURE, deadline).await?
     {
@@ -55,7 +55,7 @@ pub(crate) async fn start(
         // A limit, or an agent that cannot be reached, rather than a lost connection: the caller decides.
         return Err(error);
     }
-    persist(place, start, Instant::now(), deadline, error.may_have_executed()).await
+    persist(target, start, Instant::now(), deadline, error.may_have_executed()).await
 }
 
 /// Attaches to a program that may or may not exist.
@@ -64,14 +64,14 @@ pub(crate) async fn start(
 ///
 /// As [`start`].
 pub(crate) async fn attach(
-    place: &Place,
+    target: &ExecTarget,
     attach: &ExecAttach,
     deadline: Instant,
-) -> Result<Opened, CallError> {
-    let client = place.vm.client();
+) -> Result<OpenedStream, CallError> {
+    let client = target.vm.client();
     match client.open(attach, None, attempt(deadline)).await {
         Err(CallError::Lost { .. }) => {
-            persist(place, attach, Instant::now(), deadline, false).await
+            persist(target, attach, Instant::now(), deadline, false).await
         }
         settled => settled,
     }
@@ -83,11 +83,11 @@ pub(crate) async fn attach(
 ///
 /// As [`start`].
 pub(super) async fn once_more(
-    place: &Place,
+    target: &ExecTarget,
     attach: &ExecAttach,
     deadline: Instant,
-) -> Result<Opened, CallError> {
-    persist(place, attach, Instant::now(), deadline, true).await
+) -> Result<OpenedStream, CallError> {
+    persist(target, attach, Instant::now(), deadline, true).await
 }
 
 /// Re-attaches to a program whose stream broke at `since`.
@@ -96,11 +96,11 @@ pub(super) async fn once_more(
 ///
 /// [`CallError::ExecLost`]: re-attaching is impossible.
 pub(crate) async fn come_back(
-    place: &Place,
+    target: &ExecTarget,
     attach: &ExecAttach,
     since: Instant,
-) -> Result<Opened, CallError> {
-    let opened = persist(place, attach, since, since + REATTACH_GRACE, true).await;
+) -> Result<OpenedStream, CallError> {
+    let opened = persist(target, attach, since, since + REATTACH_GRACE, true).await;
     opened.map_err(|error| match error {
         CallError::ExecLost { .. } => error,
         CallError::Agent(error) => CallError::ExecLost { reason: error.message },
@@ -116,19 +116,19 @@ pub(crate) async fn come_back(
 /// (`since` + [`REATTACH_GRACE`]). `sent` tells whether an earlier request may have reached the agent; the error then
 /// says so.
 async fn persist<C: Call<Reply = ExecAttached>>(
-    place: &Place,
+    target: &ExecTarget,
     call: &C,
     since: Instant,
     deadline: Instant,
     mut sent: bool,
-) -> Result<Opened, CallError> {
+) -> Result<OpenedStream, CallError> {
     let until = deadline.min(since + REATTACH_GRACE);
     let mut failures = 0;
     loop {
-        if place.vm.client().is_gone() && sent {
+        if target.vm.client().is_gone() && sent {
             return Err(CallError::ExecLost { reason: "the VM is gone".into() });
         }
-        let opened = place.vm.client().open(call, Some(&place.instance), attempt(until)).await;
+        let opened = target.vm.client().open(call, Some(&target.instance), attempt(until)).await;
         match opened {
             Err(CallError::ExecLost { .. }) if !sent => return Err(CallError::Lost { sent }),
             Err(CallError::Unreachable { failure, .. }) if sent && is_death(failure) => {

@@ -1,4 +1,4 @@
-//! `POST /exec`: one program on many VMs.
+//! `POST /exec`: one program on many VMs, and the selection of these VMs.
 //!
 //! Each VM has its own task and deadline, so a VM that hangs delays only its own line. The tasks belong to the body of
 //! the response: when the caller disconnects, they are dropped, and every program is left.
@@ -8,28 +8,37 @@ use super::super::audit::Note;
 use super::super::extract::{CallParams, JsonBody, Patience};
 use super::super::problem::{ApiError, ManyProblems};
 use super::super::request_id::RequestId;
+use super::convert::FinishedExec;
 use super::lines::{self, line};
-use super::plan::{Form, Plan};
-use super::result::Finished;
-use super::select::select;
+use super::request::{self, ExecForm};
 use crate::agent::CallError;
+use crate::exec::ExecPlan;
 use crate::vm::Vm;
+use crate::vm::registry::Vms;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use minions_api::VmName;
 use minions_api::exec::{ManyExecEvent, ManyExecRequest, ManyExecSummary, Outcome, StartFailure};
+use minions_api::{ErrorCode, VmName};
 use minions_proto::Invalid;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::message::HEARTBEAT;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use wildmatch::WildMatch;
 
 /// Default number of VMs on which the program runs concurrently.
 const CONCURRENCY: u32 = 32;
 /// Maximum number of VMs on which the program runs concurrently.
 const MAX_CONCURRENCY: u32 = 256;
+
+/// Maximum number of names and patterns in a request.
+const MAX_WANTED: usize = 10_000;
+
+/// Maximum number of patterns in a request: each is matched against every VM.
+const MAX_PATTERNS: usize = 256;
 
 /// Run a program on many VMs
 ///
@@ -55,20 +64,21 @@ pub(in super::super) async fn run_many_execs(
     note.program(&request.exec.command, &request.exec.args).await?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
     let vms = select(&request.vms, &vms)?;
-    let plan = Plan::of(request.exec, Form::Many).map_err(|error| error.within("exec"))?;
-    note.exec(plan.id());
+    let plan = request::plan(request.exec, ExecForm::Many).map_err(|error| error.within("exec"))?;
+    note.exec(plan.id.as_str());
     let concurrency = match request.concurrency.unwrap_or(CONCURRENCY) {
         some @ 1..=MAX_CONCURRENCY => some,
         other => {
             let reason = format!("is {other}: must be 1 to {MAX_CONCURRENCY}");
-            return Err(ApiError::invalid(&Invalid::new("concurrency", reason)));
+            return Err(invalid("concurrency", &reason));
         }
     };
     let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let plan = plan.collected(patience.asked());
     let summary = ManyExecSummary { total: vms.len() as u64, ..ManyExecSummary::default() };
-    let all = Many {
-        job: Arc::new(Job { api, plan: plan.limited(), patience, request_id }),
+    let all = ManyExecRun {
+        job: Arc::new(ManyExecJob { api, plan, patience, request_id }),
         note,
         waiting: vms.into_iter(),
         running: JoinSet::new(),
@@ -86,20 +96,20 @@ pub(in super::super) async fn run_many_execs(
 
 /// The part of the request that is the same for every VM.
 #[derive(Debug)]
-struct Job {
+struct ManyExecJob {
     api: Api,
-    plan: Plan,
+    plan: ExecPlan,
     patience: Patience,
     request_id: RequestId,
 }
 
 /// The runs on all VMs, in progress.
 #[derive(Debug)]
-struct Many {
-    job: Arc<Job>,
+struct ManyExecRun {
+    job: Arc<ManyExecJob>,
     note: Note,
     waiting: std::vec::IntoIter<Vm>,
-    running: JoinSet<(VmName, Result<Finished, CallError>)>,
+    running: JoinSet<(VmName, Result<FinishedExec, CallError>)>,
     concurrency: usize,
     fail_fast: bool,
     beat: Interval,
@@ -107,7 +117,7 @@ struct Many {
     over: bool,
 }
 
-impl Many {
+impl ManyExecRun {
     async fn next(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
@@ -145,7 +155,7 @@ impl Many {
         }
     }
 
-    fn ended(&mut self, vm: VmName, ended: Result<Finished, CallError>) -> Bytes {
+    fn ended(&mut self, vm: VmName, ended: Result<FinishedExec, CallError>) -> Bytes {
         match ended {
             Ok(finished) => {
                 if finished.is_success() {
@@ -200,4 +210,62 @@ fn kind(code: AgentCode) -> StartFailure {
         AgentCode::ArgumentListTooLong => StartFailure::ArgumentListTooLong,
         _ => StartFailure::Other,
     }
+}
+
+/// Returns the selected VMs without duplicates, ordered by name.
+///
+/// # Errors
+///
+/// Names the first entry that is an invalid name, a name of no VM, or a pattern without a match.
+fn select(wanted: &[String], vms: &Vms) -> Result<Vec<Vm>, ApiError> {
+    if wanted.is_empty() {
+        return Err(invalid("vms", "is empty; name at least one VM, or use `*` for all"));
+    }
+    if wanted.len() > MAX_WANTED {
+        return Err(invalid("vms", "has more than 10000 entries; use patterns instead"));
+    }
+    let patterns = wanted.iter().filter(|wanted| is_pattern(wanted)).count();
+    if patterns > MAX_PATTERNS {
+        return Err(invalid("vms", "has more than 256 patterns"));
+    }
+    let mut selected: BTreeMap<&VmName, &Vm> = BTreeMap::new();
+    for (at, wanted) in wanted.iter().enumerate() {
+        let in_field = |error: ApiError| error.within_field(&format!("vms[{at}]"));
+        if is_pattern(wanted) {
+            selected.extend(matching(wanted, vms).map_err(in_field)?);
+        } else {
+            selected.extend([named(wanted, vms).map_err(in_field)?]);
+        }
+    }
+    Ok(selected.into_values().cloned().collect())
+}
+
+fn is_pattern(wanted: &str) -> bool {
+    wanted.contains(['*', '?'])
+}
+
+fn named<'v>(wanted: &str, vms: &'v Vms) -> Result<(&'v VmName, &'v Vm), ApiError> {
+    let name: VmName = wanted
+        .parse()
+        .map_err(|error| ApiError::invalid(&Invalid::value("vms", wanted, &format!("{error}"))))?;
+    vms.get_key_value(&name).ok_or_else(|| ApiError::vm_not_found(name))
+}
+
+fn matching<'v>(wanted: &str, vms: &'v Vms) -> Result<Vec<(&'v VmName, &'v Vm)>, ApiError> {
+    let possible = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*?".contains(&byte);
+    if !wanted.bytes().all(possible) || wanted.len() > 128 {
+        let rule = "must be 1 to 128 characters of A-Z a-z 0-9 . _ - * ?";
+        return Err(ApiError::invalid(&Invalid::value("vms", wanted, rule)));
+    }
+    let pattern = WildMatch::new(wanted);
+    let found: Vec<_> = vms.iter().filter(|(name, _)| pattern.matches(name.as_str())).collect();
+    if found.is_empty() {
+        let detail = format!("no VM's name matches {wanted:?}; GET /vms lists all VMs");
+        return Err(ApiError::of(ErrorCode::VmNotFound, detail));
+    }
+    Ok(found)
+}
+
+fn invalid(field: &str, reason: &str) -> ApiError {
+    ApiError::invalid(&Invalid::new(field, reason))
 }

@@ -1,7 +1,8 @@
-//! A validated request for a program, converted to the wire's message.
+//! Validation of a request for a program, and its conversion to a [`ExecPlan`].
 
 use super::super::problem::ApiError;
-use crate::agent::CallError;
+use crate::exec::ExecPlan;
+use crate::exec::plan::{ExecFollower, TIME_LIMIT};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -11,20 +12,13 @@ use minions_api::exec::{
     Tty as ApiTty,
 };
 use minions_proto::Invalid;
-use minions_proto::message::{Exec, ExecId, ExecStart, OnDisconnect, Tty};
+use minions_proto::message::{ExecId, ExecStart, OnDisconnect, Tty};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use uuid::Uuid;
-
-/// Time limit of a collected program whose caller sets none.
-const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
-
-/// Kill grace of an agent if the caller sets none.
-const KILL_GRACE: Duration = Duration::from_millis(500);
 
 /// Kind of request for a program. Not every field applies to every kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ExecForm {
     /// `POST /vms/{vm}/exec`.
     Post,
     /// `POST /exec`.
@@ -33,102 +27,49 @@ pub(super) enum Form {
     WebSocket,
 }
 
-/// A program to be run.
-#[derive(Debug)]
-pub(super) struct Plan {
-    /// The wire's message, with the caller's id or a generated one.
-    pub(super) start: ExecStart,
-    /// Standard input.
-    pub(super) stdin: Option<Bytes>,
-    /// Bytes to keep of the beginning, and of the end, of each output.
-    pub(super) keep: usize,
-    /// The program continues after the request.
-    pub(super) detach: bool,
-    /// The caller has set the time limit.
-    asked_limit: bool,
-    /// Fields of the request that a plain agent does not support.
-    beyond_plain: Vec<&'static str>,
-}
-
-impl Plan {
-    /// Validates and converts a request.
-    ///
-    /// # Errors
-    ///
-    /// Names the invalid field.
-    pub(super) fn of(request: ExecRequest, form: Form) -> Result<Self, ApiError> {
-        check_form(&request, form)?;
-        check_env(&request.env)?;
-        let beyond_plain = beyond_plain(&request);
-        let id = match &request.id {
-            Some(id) => id.parse().map_err(|invalid| ApiError::value(&invalid))?,
-            None => generate_id()?,
-        };
-        let stdin = input(request.stdin, request.stdin_base64)?;
-        let keep = keep(request.max_output_bytes)?;
-        let on_disconnect = match request.on_disconnect {
-            Some(ApiOnDisconnect::Detach) => OnDisconnect::Detach,
-            None if request.detach => OnDisconnect::Detach,
-            Some(ApiOnDisconnect::Kill) | None => OnDisconnect::Kill,
-        };
-        let start = ExecStart {
-            id: Some(id),
-            command: request.command,
-            args: request.args,
-            env: request.env,
-            cwd: request.cwd,
-            user: request.user,
-            stdin: stdin.is_some() || form == Form::WebSocket && request.interactive != Some(false),
-            tty: request.tty.map(|ApiTty { rows, cols, term }| Tty { rows, cols, term }),
-            timeout_ms: request.timeout_ms,
-            kill_grace_ms: request.kill_grace_ms,
-            rlimits: request.rlimits,
-            memory_bytes: request.memory_bytes,
-            pids: request.pids,
-            on_disconnect,
-        };
-        start.validate().map_err(|invalid| ApiError::value(&invalid))?;
-        let asked_limit = start.timeout_ms.is_some();
-        Ok(Self { start, stdin, keep, detach: request.detach, asked_limit, beyond_plain })
-    }
-
-    /// Returns the id of the program.
-    pub(super) fn id(&self) -> &str {
-        self.start.id.as_ref().map_or("", ExecId::as_str)
-    }
-
-    /// Applies the default time limit if the caller set none, because a collected program must have a limit.
-    pub(super) fn limited(mut self) -> Self {
-        let default = u64::try_from(DEFAULT_LIMIT.as_millis()).ok();
-        self.start.timeout_ms = self.start.timeout_ms.or(default);
-        self
-    }
-
-    /// Returns the time that the program may take, including its kill grace; `None` without a time limit.
-    pub(super) fn longest(&self) -> Option<Duration> {
-        let grace = self.start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
-        self.start.timeout_ms.map(|ms| Duration::from_millis(ms) + grace)
-    }
-
-    /// Converts the plan to a request for a plain agent. `limits` tells whether that agent supports time limits.
-    ///
-    /// # Errors
-    ///
-    /// [`CallError::TooOld`], naming the fields that the agent does not support.
-    pub(super) fn plain(&self, limits: bool) -> Result<Exec, CallError> {
-        let limit = (self.asked_limit && !limits).then_some("timeout_ms");
-        let beyond: Vec<_> = limit.into_iter().chain(self.beyond_plain.iter().copied()).collect();
-        if let Some(first) = beyond.first() {
-            let fields = beyond.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>();
-            let needs = format!("{} for programs", fields.join(", "));
-            return Err(CallError::TooOld { needs, field: Some((*first).to_owned()) });
-        }
-        Ok(Exec {
-            command: self.start.command.clone(),
-            args: self.start.args.clone(),
-            timeout_ms: self.start.timeout_ms.filter(|_| limits),
-        })
-    }
+/// Validates a request and converts it.
+///
+/// # Errors
+///
+/// Names the invalid field.
+pub(super) fn plan(request: ExecRequest, form: ExecForm) -> Result<ExecPlan, ApiError> {
+    check_form(&request, form)?;
+    check_env(&request.env)?;
+    let beyond_base = beyond_base(&request);
+    let id = match &request.id {
+        Some(id) => id.parse().map_err(|invalid| ApiError::value(&invalid))?,
+        None => generate_id()?,
+    };
+    let stdin = input(request.stdin, request.stdin_base64)?;
+    let keep = keep(request.max_output_bytes)?;
+    let on_disconnect = match request.on_disconnect {
+        Some(ApiOnDisconnect::Detach) => OnDisconnect::Detach,
+        None if request.detach => OnDisconnect::Detach,
+        Some(ApiOnDisconnect::Kill) | None => OnDisconnect::Kill,
+    };
+    let start = ExecStart {
+        id: Some(id.clone()),
+        command: request.command,
+        args: request.args,
+        env: request.env,
+        cwd: request.cwd,
+        user: request.user,
+        stdin: stdin.is_some() || form == ExecForm::WebSocket && request.interactive != Some(false),
+        tty: request.tty.map(|ApiTty { rows, cols, term }| Tty { rows, cols, term }),
+        timeout_ms: request.timeout_ms,
+        kill_grace_ms: request.kill_grace_ms,
+        rlimits: request.rlimits,
+        memory_bytes: request.memory_bytes,
+        pids: request.pids,
+        on_disconnect,
+    };
+    start.validate().map_err(|invalid| ApiError::value(&invalid))?;
+    let follower = match form {
+        ExecForm::Post | ExecForm::Many => ExecFollower::Daemon,
+        ExecForm::WebSocket => ExecFollower::Client,
+    };
+    let detach = request.detach;
+    Ok(ExecPlan { id, start, stdin, keep, detach, follower, beyond_base, patience: None })
 }
 
 fn generate_id() -> Result<ExecId, ApiError> {
@@ -141,8 +82,8 @@ fn invalid(field: &str, reason: &str) -> ApiError {
 }
 
 /// Refuses fields that do not apply to this kind of request.
-fn check_form(request: &ExecRequest, form: Form) -> Result<(), ApiError> {
-    if form == Form::WebSocket {
+fn check_form(request: &ExecRequest, form: ExecForm) -> Result<(), ApiError> {
+    if form == ExecForm::WebSocket {
         if request.detach {
             return Err(invalid("detach", "is only for POST; over a WebSocket, send `leave`"));
         }
@@ -158,7 +99,7 @@ fn check_form(request: &ExecRequest, form: Form) -> Result<(), ApiError> {
         let reason = "is only for the WebSocket; use `stdin` or `stdin_base64`";
         return Err(invalid("interactive", reason));
     }
-    if form == Form::Many && request.detach {
+    if form == ExecForm::Many && request.detach {
         return Err(invalid("detach", "is only for one VM; use POST /vms/{vm}/exec"));
     }
     if request.detach && request.on_disconnect == Some(ApiOnDisconnect::Kill) {
@@ -182,8 +123,9 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn beyond_plain(request: &ExecRequest) -> Vec<&'static str> {
+fn beyond_base(request: &ExecRequest) -> Vec<&'static str> {
     let fields = [
+        (TIME_LIMIT, request.timeout_ms.is_some()),
         ("env", !request.env.is_empty()),
         ("cwd", request.cwd.is_some()),
         ("user", request.user.is_some()),
@@ -229,29 +171,30 @@ fn keep(max_output_bytes: Option<u64>) -> Result<usize, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::CallError;
     use serde_json::{Value, json};
 
-    fn plan(request: Value, form: Form) -> Result<Plan, (u16, String, String)> {
+    fn plan(request: Value, form: ExecForm) -> Result<ExecPlan, (u16, String, String)> {
         let request = serde_json::from_value(request).unwrap();
-        Plan::of(request, form).map_err(|error| {
+        super::plan(request, form).map_err(|error| {
             let problem = error.into_problem("");
             (problem.status, problem.code.to_string(), problem.field.unwrap_or_default())
         })
     }
 
-    fn refused(request: Value, form: Form) -> (u16, String, String) {
+    fn refused(request: Value, form: ExecForm) -> (u16, String, String) {
         plan(request, form).map(|_| ()).unwrap_err()
     }
 
     #[test]
     fn a_field_that_does_not_apply_to_a_form_is_refused() {
         for (form, field, value) in [
-            (Form::Post, "interactive", json!(true)),
-            (Form::Many, "interactive", json!(false)),
-            (Form::Many, "detach", json!(true)),
-            (Form::WebSocket, "detach", json!(true)),
-            (Form::WebSocket, "stdin", json!("")),
-            (Form::WebSocket, "stdin_base64", json!("")),
+            (ExecForm::Post, "interactive", json!(true)),
+            (ExecForm::Many, "interactive", json!(false)),
+            (ExecForm::Many, "detach", json!(true)),
+            (ExecForm::WebSocket, "detach", json!(true)),
+            (ExecForm::WebSocket, "stdin", json!("")),
+            (ExecForm::WebSocket, "stdin_base64", json!("")),
         ] {
             let mut request = json!({ "command": "true" });
             request[field] = value;
@@ -262,25 +205,25 @@ mod tests {
     #[test]
     fn a_program_has_input_only_if_the_client_can_send_it() {
         let stdin = |request, form| plan(request, form).unwrap().start.stdin;
-        assert!(!stdin(json!({ "command": "cat" }), Form::Post));
-        assert!(stdin(json!({ "command": "cat", "stdin": "" }), Form::Post));
-        assert!(stdin(json!({ "command": "cat" }), Form::WebSocket));
-        assert!(!stdin(json!({ "command": "cat", "interactive": false }), Form::WebSocket));
+        assert!(!stdin(json!({ "command": "cat" }), ExecForm::Post));
+        assert!(stdin(json!({ "command": "cat", "stdin": "" }), ExecForm::Post));
+        assert!(stdin(json!({ "command": "cat" }), ExecForm::WebSocket));
+        assert!(!stdin(json!({ "command": "cat", "interactive": false }), ExecForm::WebSocket));
     }
 
     #[test]
     fn a_plain_agent_gets_the_fields_it_supports_and_the_error_names_the_others() {
         let all = plan(
             json!({ "command": "a", "max_output_bytes": 1, "on_disconnect": "kill" }),
-            Form::Post,
+            ExecForm::Post,
         );
-        assert_eq!(all.unwrap().limited().plain(false).unwrap().timeout_ms, None);
+        assert_eq!(all.unwrap().collected(None).plain(false).unwrap().timeout_ms, None);
         let request = json!({ "command": "a", "timeout_ms": 5 });
-        let limited = plan(request.clone(), Form::Post).unwrap();
+        let limited = plan(request.clone(), ExecForm::Post).unwrap();
         assert_eq!(limited.plain(true).unwrap().timeout_ms, Some(5));
         let CallError::TooOld { needs, field } = plan(
             json!({ "command": "a", "timeout_ms": 5, "id": "x", "env": { "A": "" } }),
-            Form::Post,
+            ExecForm::Post,
         )
         .unwrap()
         .plain(false)
