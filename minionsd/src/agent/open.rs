@@ -5,10 +5,9 @@
 //! agent for as long as it lives, so a health check on it tells whose the next reply will be.
 
 use super::client::AgentClient;
-use super::{AgentStream, CallError, Lane};
+use super::{AgentStream, CallError, Lane, TransportError};
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
-use minions_proto::exec_client::check_attached;
 use minions_proto::message::{AgentInfo, EXEC_FEATURE, ExecAttached, HealthCheck};
 use std::io;
 use std::time::Duration;
@@ -42,6 +41,22 @@ pub(crate) enum ExecSupport {
     Objects(Instance),
 }
 
+/// Failure to open a stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// Another instance of the agent answers than the requested one. The call was not sent.
+    #[error("the agent was restarted")]
+    Replaced,
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl From<TransportError> for OpenError {
+    fn from(error: TransportError) -> Self {
+        Self::Call(error.into())
+    }
+}
+
 impl AgentClient {
     /// How the agent runs programs: known once it has answered a probe, which is waited for before
     /// `deadline`.
@@ -66,17 +81,17 @@ impl AgentClient {
         call: &C,
         only: Option<&Instance>,
         deadline: Instant,
-    ) -> Result<(ExecAttached, AgentStream), CallError> {
+    ) -> Result<(ExecAttached, AgentStream), OpenError> {
         let mut checkout = self.checkout(Lane::Beside, false, deadline).await?;
         let epoch = checkout.epoch().clone();
-        let connection = checkout.connection().ok_or(CallError::Lost { sent: false })?;
+        let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
         if let Some(only) = only {
             let asked = deadline.min(Instant::now() + ASK_DEADLINE);
             let health = connection.call(&HealthCheck {}, asked).await;
             // Whatever went wrong, the call itself was not sent.
             let health = health.map_err(|_| self.failed(unsent(), None, &epoch))?;
             if health.agent.as_ref().map(Instance::of).as_ref() != Some(only) {
-                return Err(CallError::ExecLost { reason: "the agent was started anew".into() });
+                return Err(OpenError::Replaced);
             }
         }
         let asked = Instant::now();
@@ -89,10 +104,9 @@ impl AgentClient {
         };
         let attached = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
         self.succeeded();
-        check_attached(&attached).map_err(CallError::Stream)?;
         let pace = self.pool().pace();
         let (connection, epoch, permit) =
-            checkout.into_parts().ok_or(CallError::Lost { sent: true })?;
+            checkout.into_parts().ok_or(TransportError::Lost { sent: true })?;
         Ok((attached, AgentStream::new(connection.into_parts(), epoch, permit, pace)))
     }
 }

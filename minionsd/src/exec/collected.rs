@@ -1,7 +1,6 @@
 //! Collects the whole output of a program.
 
-use super::{DriverEvent, ExecDriver};
-use crate::agent::CallError;
+use super::{DriverEvent, ExecDriver, ExecError};
 use crate::budget::Share;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::collect::{HeadTail, Kept};
@@ -88,12 +87,12 @@ fn text(kept: Kept) -> (String, Option<Vec<u8>>) {
 ///
 /// # Errors
 ///
-/// As [`ExecDriver::next`], and [`CallError::NoRoom`].
+/// As [`ExecDriver::next`], and [`ExecError::NoRoom`].
 pub(crate) async fn collect(
     driver: &mut ExecDriver,
     keep: usize,
     share: Share,
-) -> Result<CollectedOutput, CallError> {
+) -> Result<CollectedOutput, ExecError> {
     let turns = driver.turns();
     turns.take(collect_in_turns(driver, keep, share)).await
 }
@@ -102,7 +101,7 @@ async fn collect_in_turns(
     driver: &mut ExecDriver,
     keep: usize,
     mut share: Share,
-) -> Result<CollectedOutput, CallError> {
+) -> Result<CollectedOutput, ExecError> {
     let mut stdout =
         GatheredOutput { gone: driver.attached().stdout, ..GatheredOutput::keeping(keep) };
     let mut stderr =

@@ -3,8 +3,8 @@
 use super::lease::ExecLease;
 use super::opening::{self, OpenedStream};
 use super::plan::{ExecFollower, ExecPlan};
-use super::{ExecResources, ExecTarget};
-use crate::agent::{AgentStream, Broken, CallError, StreamTurns};
+use super::{ExecError, ExecResources, ExecTarget};
+use crate::agent::{AgentRefusal, AgentStream, Broken, StreamTurns, TransportError};
 use bytes::{Buf, Bytes};
 use minions_proto::channel::{CHUNK_LEN, Ended, Message, OutputStream};
 use minions_proto::connection::ProtocolError;
@@ -61,7 +61,7 @@ impl ExecDriver {
         target: &ExecTarget,
         plan: &ExecPlan,
         deadline: Instant,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, ExecError> {
         let mut lease = ExecLease::of(execs.clone(), target.clone(), plan.id.clone());
         if plan.follower == ExecFollower::Client {
             lease.release();
@@ -88,7 +88,7 @@ impl ExecDriver {
         target: &ExecTarget,
         attach: &ExecAttach,
         deadline: Instant,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, ExecError> {
         let mut lease = ExecLease::of(execs.clone(), target.clone(), attach.id.clone());
         lease.release();
         let opened = opening::attach(target, attach, deadline).await?;
@@ -107,9 +107,9 @@ impl ExecDriver {
         attach: &ExecAttach,
         extent: (u64, u64),
         deadline: Instant,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, ExecError> {
         let driver = Self::attach(execs, target, attach, deadline).await?;
-        begins_where_asked(attach, &driver.attached).map_err(CallError::Stream)?;
+        begins_where_asked(attach, &driver.attached)?;
         Ok(Self { extent, ..driver })
     }
 
@@ -124,14 +124,14 @@ impl ExecDriver {
         (attached, stream): OpenedStream,
         role: Role,
         mut input: Option<Bytes>,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, ExecError> {
         lease.stream = Some(stream);
         if let Some(input) = &mut input {
             // An earlier request with the same id has already sent this part of the input.
             input.advance(usize::try_from(attached.stdin).unwrap_or(usize::MAX).min(input.len()));
         }
         let now = Instant::now().into_std();
-        let exec = ExecClient::new(&attached, now).map_err(CallError::Stream)?;
+        let exec = ExecClient::new(&attached, now)?;
         Ok(Self {
             lease,
             exec,
@@ -175,7 +175,7 @@ impl ExecDriver {
     /// # Errors
     ///
     /// The program is lost, or was taken over by another client. No event follows an error.
-    pub(crate) async fn next(&mut self) -> Result<DriverEvent, CallError> {
+    pub(crate) async fn next(&mut self) -> Result<DriverEvent, ExecError> {
         loop {
             if self.lease.stream.is_none() {
                 self.come_back().await?;
@@ -203,12 +203,12 @@ impl ExecDriver {
             && received(OutputStream::Stderr) >= self.extent.1
     }
 
-    fn receive(&mut self, message: Message) -> Result<Option<DriverEvent>, CallError> {
+    fn receive(&mut self, message: Message) -> Result<Option<DriverEvent>, ExecError> {
         let offsets = [OutputStream::Stdout, OutputStream::Stderr]
             .map(|stream| (stream, self.exec.received(stream)));
         let before = |stream| offsets.iter().find(|(s, _)| *s == stream).map_or(0, |(_, at)| *at);
         let now = Instant::now().into_std();
-        Ok(match self.exec.receive(message, now).map_err(CallError::Stream)? {
+        Ok(match self.exec.receive(message, now)? {
             Event::Output(stream, bytes) => {
                 Some(DriverEvent::Output(stream, before(stream), bytes))
             }
@@ -226,7 +226,7 @@ impl ExecDriver {
             Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 // Another client has the program from now on.
                 self.lease.release();
-                return Err(CallError::Agent(error));
+                return Err(AgentRefusal::Answer(error).into());
             }
             // There is room for more input; or the agent refused a control message, which has no effect on the
             // program.
@@ -271,11 +271,11 @@ impl ExecDriver {
         }
     }
 
-    async fn come_back(&mut self) -> Result<(), CallError> {
+    async fn come_back(&mut self) -> Result<(), ExecError> {
         let since = self.broken_at.unwrap_or_else(Instant::now);
         let attach = ExecAttach { role: self.role, ..self.exec.attach() };
         let (attached, stream) = opening::come_back(self.lease.target(), &attach, since).await?;
-        self.exec.resume(&attached).map_err(CallError::Stream)?;
+        self.exec.resume(&attached)?;
         self.lease.stream = Some(stream);
         self.mute = false;
         Ok(())
@@ -296,13 +296,13 @@ fn begins_where_asked(attach: &ExecAttach, attached: &ExecAttached) -> Result<()
     Ok(())
 }
 
-fn breach(broken: Broken) -> CallError {
+fn breach(broken: Broken) -> ExecError {
     match broken {
-        Broken::Frame(error) => CallError::Protocol(ProtocolError::Frame(error)),
-        Broken::Channel(error) => CallError::Stream(StreamError::Channel(error)),
-        Broken::Stream(error) => CallError::Stream(error),
+        Broken::Frame(error) => TransportError::Protocol(ProtocolError::Frame(error)).into(),
+        Broken::Channel(error) => StreamError::Channel(error).into(),
+        Broken::Stream(error) => error.into(),
         Broken::Closed | Broken::Lost(_) | Broken::Silent | Broken::Replaced | Broken::NoRoom => {
-            CallError::Lost { sent: true }
+            TransportError::Lost { sent: true }.into()
         }
     }
 }

@@ -19,11 +19,13 @@
 //!   are passed to a client.
 //! * [`collected`]: collects the whole output of a program, within a [budget](crate::budget).
 //! * [`plain`]: programs of agents that only support one request and one reply per program.
+//! * [`error`]: failures of programs.
 //! * [`resources`]: resources shared by all programs.
 
 pub(crate) mod acks;
 pub(crate) mod collected;
 mod driver;
+mod error;
 pub(crate) mod heartbeat;
 pub(crate) mod lease;
 mod opening;
@@ -35,6 +37,7 @@ mod target;
 
 pub(crate) use collected::CollectedOutput;
 pub(crate) use driver::{DriverEvent, ExecDriver};
+pub(crate) use error::ExecError;
 pub(crate) use plain::PlainExec;
 pub(crate) use plan::ExecPlan;
 pub(crate) use resources::ExecResources;

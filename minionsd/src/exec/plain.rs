@@ -2,7 +2,7 @@
 //! caller goes away, the connection is closed; whether the agent then ends the program is up to the agent.
 
 use super::DriverEvent;
-use crate::agent::{CallError, Lane};
+use crate::agent::{CallError, Lane, TransportError};
 use crate::vm::Vm;
 use bytes::Bytes;
 use minions_proto::channel::{CHUNK_LEN, Ended, OutputStream};
@@ -82,7 +82,7 @@ impl PlainExec {
             }
             let PlainReply::Complete(reply) = std::mem::replace(&mut self.reply, PlainReply::Split)
             else {
-                return Err(CallError::Lost { sent: true });
+                return Err(TransportError::Lost { sent: true }.into());
             };
             self.split(*reply);
         }
@@ -97,7 +97,7 @@ impl PlainExec {
         match self.reply {
             PlainReply::Awaited(reply) => reply.await,
             PlainReply::Complete(reply) => Ok(*reply),
-            PlainReply::Split => Err(CallError::Lost { sent: true }),
+            PlainReply::Split => Err(TransportError::Lost { sent: true }.into()),
         }
     }
 

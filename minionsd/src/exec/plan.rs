@@ -1,6 +1,6 @@
 //! A program to be run, with its time limits.
 
-use crate::agent::CallError;
+use crate::agent::AgentRefusal;
 use bytes::Bytes;
 use minions_proto::message::{Exec, ExecId, ExecStart, MAX_TIMEOUT_MS};
 use std::time::Duration;
@@ -69,14 +69,14 @@ impl ExecPlan {
     ///
     /// # Errors
     ///
-    /// [`CallError::TooOld`], naming the fields that the agent does not support.
-    pub(crate) fn plain(&self, limits: bool) -> Result<Exec, CallError> {
+    /// [`AgentRefusal::TooOld`], naming the fields that the agent does not support.
+    pub(crate) fn plain(&self, limits: bool) -> Result<Exec, AgentRefusal> {
         let beyond = self.beyond_base.iter().filter(|field| !limits || **field != TIME_LIMIT);
         let beyond: Vec<_> = beyond.collect();
         if let Some(first) = beyond.first() {
             let fields = beyond.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>();
             let needs = format!("{} for programs", fields.join(", "));
-            return Err(CallError::TooOld { needs, field: Some((**first).to_owned()) });
+            return Err(AgentRefusal::TooOld { needs, field: Some((**first).to_owned()) });
         }
         let ExecStart { command, args, timeout_ms, .. } = &self.start;
         let patience = self.patience.and_then(milliseconds);

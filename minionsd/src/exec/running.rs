@@ -1,8 +1,8 @@
 //! The only way to start a program, on an agent of any version, and a program's events.
 
 use super::target::too_old;
-use super::{DriverEvent, ExecDriver, ExecPlan, ExecResources, ExecTarget, PlainExec};
-use crate::agent::{CallError, ExecSupport, Lane};
+use super::{DriverEvent, ExecDriver, ExecError, ExecPlan, ExecResources, ExecTarget, PlainExec};
+use crate::agent::{ExecSupport, Lane};
 use crate::vm::Vm;
 use minions_proto::message::{ExecAttached, ExecInfo, ExecInspect};
 use std::time::Duration;
@@ -49,14 +49,14 @@ impl RunningExec {
     ///
     /// # Errors
     ///
-    /// [`CallError::TooOld`] names the plan's fields that the agent does not support. Otherwise the agent refused, or
-    /// could not be reached; [`CallError::may_have_executed`] is accurate for both.
+    /// [`AgentRefusal::TooOld`](crate::agent::AgentRefusal::TooOld) names the plan's fields that the agent does not support. Otherwise the agent refused, or
+    /// could not be reached; [`ExecError::may_have_executed`] is accurate for both.
     pub(crate) async fn open(
         execs: &ExecResources,
         vm: &Vm,
         plan: &ExecPlan,
         deadlines: ExecDeadlines,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, ExecError> {
         match vm.client().exec_support(deadlines.start).await? {
             ExecSupport::Objects(instance) => {
                 let target = ExecTarget { vm: vm.clone(), instance };
@@ -66,7 +66,8 @@ impl RunningExec {
             ExecSupport::Plain { limits } => {
                 let exec = plan.plain(limits)?;
                 let end = deadlines.end.unwrap_or_else(|| Instant::now() + plan.longest_call());
-                PlainExec::start(vm.clone(), plan.id.clone(), exec, end).await.map(Self::Plain)
+                let plain = PlainExec::start(vm.clone(), plan.id.clone(), exec, end).await?;
+                Ok(Self::Plain(plain))
             }
         }
     }
@@ -91,13 +92,13 @@ impl RunningExec {
     /// # Errors
     ///
     /// As [`ExecDriver::next`].
-    pub(crate) async fn next(&mut self) -> Result<DriverEvent, CallError> {
+    pub(crate) async fn next(&mut self) -> Result<DriverEvent, ExecError> {
         match self {
             Self::Object(driver) => {
                 let turns = driver.turns();
                 turns.take(driver.next()).await
             }
-            Self::Plain(plain) => plain.next().await,
+            Self::Plain(plain) => Ok(plain.next().await?),
         }
     }
 }
@@ -107,23 +108,21 @@ impl RunningExec {
 ///
 /// # Errors
 ///
-/// As [`RunningExec::open`]; [`CallError::ExecLost`] if the program was started and its state cannot be read.
+/// As [`RunningExec::open`]; [`ExecError::Lost`] if the program was started and its state cannot be read.
 pub(crate) async fn detach(
     execs: &ExecResources,
     vm: &Vm,
     plan: &ExecPlan,
     deadline: Instant,
-) -> Result<ExecInfo, CallError> {
+) -> Result<ExecInfo, ExecError> {
     let deadlines = ExecDeadlines { start: deadline, end: Some(deadline) };
     let RunningExec::Object(driver) = RunningExec::open(execs, vm, plan, deadlines).await? else {
         // Plain agents do not support `detach`, so `open` refuses the plan.
-        return Err(too_old());
+        return Err(too_old().into());
     };
     let inspect = ExecInspect { id: driver.attached().id.clone(), wait_ms: None };
     let info = vm.client().call(&inspect, Lane::Quick, deadline).await.map_err(|error| {
-        CallError::ExecLost {
-            reason: format!("it was started, but its state cannot be read: {error}"),
-        }
+        ExecError::lost(format!("it was started, but its state cannot be read: {error}"))
     })?;
     // Dropping the driver sends `leave`.
     let draining = execs.draining.clone();

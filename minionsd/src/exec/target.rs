@@ -1,6 +1,6 @@
 //! Location of a program.
 
-use crate::agent::{CallError, ExecSupport, Instance, Lane};
+use crate::agent::{AgentRefusal, CallError, ExecSupport, Instance, Lane};
 use crate::vm::Vm;
 use minions_proto::Call;
 use tokio::time::Instant;
@@ -17,11 +17,11 @@ impl ExecTarget {
     ///
     /// # Errors
     ///
-    /// [`CallError::TooOld`]: the agent does not support execs.
+    /// [`AgentRefusal::TooOld`]: the agent does not support execs.
     pub(crate) async fn find(vm: &Vm, deadline: Instant) -> Result<Self, CallError> {
         match vm.client().exec_support(deadline).await? {
             ExecSupport::Objects(instance) => Ok(Self { vm: vm.clone(), instance }),
-            ExecSupport::Plain { .. } => Err(too_old()),
+            ExecSupport::Plain { .. } => Err(too_old().into()),
         }
     }
 
@@ -41,6 +41,6 @@ impl ExecTarget {
 }
 
 /// Returns the error for an agent without the feature `exec2`.
-pub(super) fn too_old() -> CallError {
-    CallError::TooOld { needs: "execs (feature `exec2`)".into(), field: None }
+pub(super) fn too_old() -> AgentRefusal {
+    AgentRefusal::TooOld { needs: "execs (feature `exec2`)".into(), field: None }
 }

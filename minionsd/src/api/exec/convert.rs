@@ -1,8 +1,7 @@
 //! Conversion of programs from wire types to REST types, and the response with a collected result.
 
-use crate::agent::CallError;
 use crate::budget::Share;
-use crate::exec::CollectedOutput;
+use crate::exec::{CollectedOutput, ExecError};
 use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -31,11 +30,11 @@ impl FinishedExec {
     ///
     /// # Errors
     ///
-    /// [`CallError::ExecLost`]: the agent lost the program.
-    pub(super) fn object(id: &wire::ExecId, collected: CollectedOutput) -> Result<Self, CallError> {
+    /// [`ExecError::Lost`]: the agent lost the program.
+    pub(super) fn object(id: &wire::ExecId, collected: CollectedOutput) -> Result<Self, ExecError> {
         let CollectedOutput { stdout, stderr, ended, share } = collected;
         if let wire::Outcome::Lost { reason } = ended.outcome {
-            return Err(CallError::ExecLost { reason });
+            return Err(ExecError::Lost { reason });
         }
         let (stdout, stderr) = (stdout.show(), stderr.show());
         let result = api::ExecResult {

@@ -7,8 +7,8 @@ use super::super::problem::{ApiError, IdProblems, SignalProblems};
 use super::super::request_id::RequestId;
 use super::convert;
 use super::lines::{self, StreamContext};
-use crate::agent::{CallError, Lane};
-use crate::exec::{ExecDriver, ExecTarget, RunningExec};
+use crate::agent::{AgentRefusal, CallError, Lane};
+use crate::exec::{ExecDriver, ExecError, ExecTarget, RunningExec};
 use crate::vm::Vm;
 use axum::Json;
 use axum::extract::State;
@@ -226,7 +226,7 @@ pub(in super::super) async fn get_exec_output(
     let role = if params.follow { Role::Watch } else { Role::Snapshot };
     let attach = ExecAttach { id, stdout: Some(stdout), stderr: Some(stderr), role };
     let driver = watch(&api, &vm, &attach, patience.deadline_or(PATIENCE)).await;
-    let driver = driver.map_err(|error| ApiError::call(vm.name(), in_our_words(error)))?;
+    let driver = driver.map_err(|error| ApiError::exec(vm.name(), in_our_words(error)))?;
     let (vm, request_id) = (vm.name().clone(), request_id.as_str().to_owned());
     let context = StreamContext { vm, request_id, note, deadline };
     Ok(lines::response(RunningExec::Object(Box::new(driver)), context, [stdout, stderr]))
@@ -237,7 +237,7 @@ async fn watch(
     vm: &Vm,
     attach: &ExecAttach,
     deadline: Instant,
-) -> Result<ExecDriver, CallError> {
+) -> Result<ExecDriver, ExecError> {
     let target = ExecTarget::find(vm, deadline).await?;
     // The minimum extent of a snapshot, because a lost connection ends the stream like a complete snapshot does.
     let inspect = ExecInspect { id: attach.id.clone(), wait_ms: None };
@@ -247,13 +247,13 @@ async fn watch(
 }
 
 /// Replaces the wire's names of offset fields in an agent's error with those of the REST interface.
-pub(super) fn in_our_words(error: CallError) -> CallError {
+pub(super) fn in_our_words(error: ExecError) -> ExecError {
     match error {
-        CallError::Agent(mut error) => {
+        ExecError::Call(CallError::Refused(AgentRefusal::Answer(mut error))) => {
             if let Some(field @ ("stdout" | "stderr")) = error.field.as_deref() {
                 error.field = Some(format!("{field}_offset"));
             }
-            CallError::Agent(error)
+            AgentRefusal::Answer(error).into()
         }
         error => error,
     }

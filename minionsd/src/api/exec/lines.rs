@@ -8,9 +8,9 @@ use super::super::audit::Note;
 use super::super::problem::ApiError;
 use super::convert;
 use super::text::TextDecoder;
-use crate::agent::CallError;
+use crate::agent::TransportError;
 use crate::exec::heartbeat::HeartbeatFilter;
-use crate::exec::{DriverEvent, RunningExec};
+use crate::exec::{DriverEvent, ExecError, RunningExec};
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -159,7 +159,7 @@ impl EventLines {
             let happened = match self.context.deadline {
                 Some(deadline) => timeout_at(deadline, running.next())
                     .await
-                    .unwrap_or(Err(CallError::TimedOut { sent: true })),
+                    .unwrap_or(Err(TransportError::TimedOut { sent: true }.into())),
                 None => running.next().await,
             };
             match happened {
@@ -200,7 +200,7 @@ impl EventLines {
         self.end(ExecEvent::Exit { exit_code, outcome, usage });
     }
 
-    fn fail(&mut self, error: CallError) {
+    fn fail(&mut self, error: ExecError) {
         let error = ApiError::exec(&self.context.vm, error);
         self.context.note.outcome(|| error.code().to_string());
         let problem = error.into_problem(&self.context.request_id);

@@ -11,8 +11,8 @@ use super::super::request_id::RequestId;
 use super::convert::FinishedExec;
 use super::lines::{self, line};
 use super::request::{self, ExecForm};
-use crate::agent::CallError;
-use crate::exec::ExecPlan;
+use crate::agent::{AgentRefusal, CallError, TransportError};
+use crate::exec::{ExecError, ExecPlan};
 use crate::vm::Vm;
 use crate::vm::registry::Vms;
 use axum::extract::State;
@@ -109,7 +109,7 @@ struct ManyExecRun {
     job: Arc<ManyExecJob>,
     note: Note,
     waiting: std::vec::IntoIter<Vm>,
-    running: JoinSet<(VmName, Result<FinishedExec, CallError>)>,
+    running: JoinSet<(VmName, Result<FinishedExec, ExecError>)>,
     concurrency: usize,
     fail_fast: bool,
     beat: Interval,
@@ -155,7 +155,7 @@ impl ManyExecRun {
         }
     }
 
-    fn ended(&mut self, vm: VmName, ended: Result<FinishedExec, CallError>) -> Bytes {
+    fn ended(&mut self, vm: VmName, ended: Result<FinishedExec, ExecError>) -> Bytes {
         match ended {
             Ok(finished) => {
                 if finished.is_success() {
@@ -189,13 +189,17 @@ impl ManyExecRun {
 }
 
 /// Returns the outcome for a call that failed: the program was not started, or its end is unknown.
-fn outcome(error: &CallError) -> Outcome {
+fn outcome(error: &ExecError) -> Outcome {
     if error.may_have_executed() {
         return Outcome::Lost { reason: error.to_string() };
     }
     let (kind, errno) = match error {
-        CallError::Agent(error) => (error.code.map_or(StartFailure::Other, kind), error.errno),
-        CallError::Encode(_) => (StartFailure::ArgumentListTooLong, None),
+        ExecError::Call(CallError::Refused(AgentRefusal::Answer(error))) => {
+            (error.code.map_or(StartFailure::Other, kind), error.errno)
+        }
+        ExecError::Call(CallError::Transport(TransportError::Encode(_))) => {
+            (StartFailure::ArgumentListTooLong, None)
+        }
         _ => (StartFailure::Other, None),
     };
     Outcome::FailedToStart { kind, errno }

@@ -22,9 +22,9 @@ use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, ExecProblems};
 use super::request_id::RequestId;
-use crate::agent::CallError;
+use crate::agent::TransportError;
 use crate::budget::FREE;
-use crate::exec::{self, ExecDeadlines, ExecPlan, RunningExec, collected};
+use crate::exec::{self, ExecDeadlines, ExecError, ExecPlan, RunningExec, collected};
 use crate::vm::Vm;
 use axum::Json;
 use axum::extract::State;
@@ -105,14 +105,15 @@ async fn collect(
     vm: &Vm,
     plan: &ExecPlan,
     patience: &Patience,
-) -> Result<FinishedExec, CallError> {
+) -> Result<FinishedExec, ExecError> {
     let deadline = patience.deadline_or(plan.longest_call());
     let deadlines = ExecDeadlines { start: deadline, end: Some(deadline) };
     match RunningExec::open(&api.execs, vm, plan, deadlines).await? {
         RunningExec::Object(mut driver) => {
             let collecting = collected::collect(&mut driver, plan.keep, api.execs.output.share());
             let collected = timeout_at(deadline, collecting).await;
-            let collected = collected.unwrap_or(Err(CallError::TimedOut { sent: true }))?;
+            let collected =
+                collected.unwrap_or(Err(TransportError::TimedOut { sent: true }.into()))?;
             FinishedExec::object(&plan.id, collected)
         }
         RunningExec::Plain(plain) => {

@@ -171,7 +171,7 @@ fn keep(max_output_bytes: Option<u64>) -> Result<usize, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::CallError;
+    use crate::agent::AgentRefusal;
     use serde_json::{Value, json};
 
     fn plan(request: Value, form: ExecForm) -> Result<ExecPlan, (u16, String, String)> {
@@ -221,7 +221,7 @@ mod tests {
         let request = json!({ "command": "a", "timeout_ms": 5 });
         let limited = plan(request.clone(), ExecForm::Post).unwrap();
         assert_eq!(limited.plain(true).unwrap().timeout_ms, Some(5));
-        let CallError::TooOld { needs, field } = plan(
+        let AgentRefusal::TooOld { needs, field } = plan(
             json!({ "command": "a", "timeout_ms": 5, "id": "x", "env": { "A": "" } }),
             ExecForm::Post,
         )

@@ -13,8 +13,7 @@ use super::super::problem::{ApiError, ExecProblems};
 use super::super::request_id::RequestId;
 use super::request::{self, ExecForm};
 use super::{convert, execs, pump};
-use crate::agent::CallError;
-use crate::exec::{ExecDeadlines, ExecDriver, ExecTarget, RunningExec};
+use crate::exec::{ExecDeadlines, ExecDriver, ExecError, ExecTarget, RunningExec};
 use crate::vm::Vm;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -163,7 +162,7 @@ impl ExecSession {
         &self,
         attach: &ExecAttach,
         deadline: Instant,
-    ) -> Result<RunningExec, CallError> {
+    ) -> Result<RunningExec, ExecError> {
         let target = ExecTarget::find(&self.vm, deadline).await?;
         let driver = ExecDriver::attach(&self.api.execs, &target, attach, deadline).await;
         driver.map(|driver| RunningExec::Object(Box::new(driver))).map_err(execs::in_our_words)
