@@ -127,8 +127,12 @@ impl Daemon {
         let registry =
             vm::Registry::start(socket_dir, trusted, vm_settings, vm_deps, &tasks, &stop);
         let draining = CancellationToken::new();
-        let execs =
-            exec::Execs::new(tasks.clone(), draining.clone(), budget, descriptors.websockets);
+        let execs = exec::ExecResources::new(
+            tasks.clone(),
+            draining.clone(),
+            budget,
+            descriptors.websockets,
+        );
         tasks.spawn(self.audit.clone().write_refusals(stop.clone()));
         tasks.spawn(logging::report_dropped(stop.clone()));
         let parts = api::Parts {

@@ -3,7 +3,7 @@
 use crate::shared::command::minionsctl;
 use std::fs::File;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use testkit::daemon::TestDaemon;
 use tokio::time::timeout;

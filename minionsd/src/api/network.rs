@@ -9,7 +9,7 @@ use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, GuestProblems, NetworkProblems};
 use super::status::interface;
-use crate::agent::{CallError, Lane};
+use crate::agent::{AgentRefusal, CallError, Lane};
 use crate::vm::Vm;
 use axum::Json;
 use minions_api::VmName;
@@ -54,8 +54,9 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
     }
     let status = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await?;
     let needs = "reading the network (feature `network2`)";
-    let all =
-        status.interfaces.ok_or_else(|| CallError::TooOld { needs: needs.into(), field: None })?;
+    let all = status
+        .interfaces
+        .ok_or_else(|| AgentRefusal::TooOld { needs: needs.into(), field: None })?;
     Ok(Network {
         status: "ok".into(),
         hostname: None,
@@ -131,7 +132,7 @@ async fn needs_feature(vm: &Vm, field: Option<&str>, deadline: Instant) -> Resul
     }
     vm.client().allows("network")?;
     let needs = "network configuration beyond `ip`, `gateway` and `dns` (feature `network2`)";
-    Err(CallError::TooOld { needs: needs.into(), field: field.map(str::to_owned) })
+    Err(AgentRefusal::TooOld { needs: needs.into(), field: field.map(str::to_owned) }.into())
 }
 
 /// Confirm a network change

@@ -14,13 +14,13 @@ const ACK_AFTER: u64 = 256 * 1024;
 
 /// Tracks the output that was passed on to one client.
 #[derive(Debug)]
-pub(super) struct Acks {
-    passed: Mutex<Passed>,
+pub(crate) struct OutputAcks {
+    passed: Mutex<PassedOutput>,
     due: Notify,
 }
 
 #[derive(Debug)]
-struct Passed {
+struct PassedOutput {
     /// The client has sent an ack; from then on the daemon sends none.
     client_acks: bool,
     /// Offset after the last byte of standard output that was passed on.
@@ -31,9 +31,9 @@ struct Passed {
     unacknowledged: u64,
 }
 
-impl Acks {
-    pub(super) fn of(attached: &ExecAttached) -> Self {
-        let passed = Passed {
+impl OutputAcks {
+    pub(crate) fn of(attached: &ExecAttached) -> Self {
+        let passed = PassedOutput {
             client_acks: false,
             stdout: attached.stdout,
             stderr: attached.stderr,
@@ -43,12 +43,12 @@ impl Acks {
     }
 
     /// Stops the daemon's acks, because the client sends its own.
-    pub(super) fn leave_to_client(&self) {
+    pub(crate) fn leave_to_client(&self) {
         self.passed().client_acks = true;
     }
 
     /// Counts a message that was sent to the client.
-    pub(super) fn passed_on(&self, message: &ChannelMessage) {
+    pub(crate) fn passed_on(&self, message: &ChannelMessage) {
         let mut passed = self.passed();
         let len = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
         match message.channel {
@@ -77,7 +77,7 @@ impl Acks {
     /// Waits until an ack is due, and returns it.
     ///
     /// Cancel safe: an ack that is not returned is included in the next one.
-    pub(super) async fn due(&self) -> HostControl {
+    pub(crate) async fn due(&self) -> HostControl {
         loop {
             self.due.notified().await;
             let mut passed = self.passed();
@@ -89,7 +89,7 @@ impl Acks {
     }
 
     /// Locks the counts. The lock is held only for arithmetic.
-    fn passed(&self) -> MutexGuard<'_, Passed> {
+    fn passed(&self) -> MutexGuard<'_, PassedOutput> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

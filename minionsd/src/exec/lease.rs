@@ -1,6 +1,6 @@
 //! The lease of a program. Dropping it sends `leave`.
 
-use super::{Execs, Place, opening};
+use super::{ExecResources, ExecTarget, opening};
 use crate::agent::AgentStream;
 use minions_proto::channel::{ChannelMessage, HostControl};
 use minions_proto::message::{ExecAttach, ExecId, Role};
@@ -17,24 +17,24 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// whether it ends. While the daemon itself stops, no `leave` is sent: the stream just breaks, and the agent waits for
 /// the client to re-attach.
 #[derive(Debug)]
-pub(super) struct Hold {
-    execs: Execs,
-    place: Place,
+pub(super) struct ExecLease {
+    execs: ExecResources,
+    target: ExecTarget,
     id: ExecId,
     /// Current stream; `None` before the first one, and between two.
     pub(super) stream: Option<AgentStream>,
     held: bool,
 }
 
-impl Hold {
+impl ExecLease {
     /// Creates the lease. It must exist before the program is started, so that `leave` is also sent if the caller goes
     /// away during the start.
-    pub(super) fn of(execs: Execs, place: Place, id: ExecId) -> Self {
-        Self { execs, place, id, stream: None, held: true }
+    pub(super) fn of(execs: ExecResources, target: ExecTarget, id: ExecId) -> Self {
+        Self { execs, target, id, stream: None, held: true }
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn target(&self) -> &ExecTarget {
+        &self.target
     }
 
     /// Gives the lease up without `leave`: the program ended, was never started, or was taken over by another client.
@@ -43,18 +43,18 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for ExecLease {
     fn drop(&mut self) {
         if !self.held || self.execs.draining.is_cancelled() {
             return;
         }
-        let place = self.place.clone();
+        let target = self.target.clone();
         let id = self.id.clone();
         let stream = self.stream.take();
         self.execs.tasks.spawn(async move {
             match stream {
                 Some(stream) => leave(stream).await,
-                None => come_back_and_leave(&place, id).await,
+                None => come_back_and_leave(&target, id).await,
             }
         });
     }
@@ -82,9 +82,9 @@ pub(crate) async fn close_after_leave(mut stream: AgentStream) {
 
 /// Re-attaches to the program and sends `leave`, if the start request was in flight or the connection was lost. Only the
 /// same instance of the agent is contacted: the id could belong to another program of another instance.
-async fn come_back_and_leave(place: &Place, id: ExecId) {
+async fn come_back_and_leave(target: &ExecTarget, id: ExecId) {
     let attach = ExecAttach { id, stdout: None, stderr: None, role: Role::Control };
-    if let Ok((_, stream)) = opening::once_more(place, &attach, Instant::now() + COME_BACK).await {
+    if let Ok((_, stream)) = opening::once_more(target, &attach, Instant::now() + COME_BACK).await {
         leave(stream).await;
     }
 }
