@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use minions_api::exec::Attached;
 use minions_proto::{
-    channel::{AgentControl, CHUNK_LEN, Channel, HostControl, Message},
+    channel::{AgentControl, CHUNK_LEN, Channel, ChannelMessage, HostControl},
     message::Outcome,
 };
 use serde_json::json;
@@ -79,7 +79,7 @@ impl ExecStream {
         let mut stream = Self { socket, window: 0 };
         // This does not state whether there is input; without input, an empty message below ends it.
         let start = json!({ "command": "sh", "args": ["-c", script] });
-        stream.socket.send(tungstenite::Message::text(start.to_string())).await?;
+        stream.socket.send(tungstenite::ChannelMessage::text(start.to_string())).await?;
         let first = stream.receive().await?;
         let text = first.to_text().context("minionsd's first message is not text")?;
         let attached: Attached = serde_json::from_str(text)
@@ -102,7 +102,7 @@ impl ExecStream {
             if received - acknowledged >= ACK_EVERY {
                 acknowledged = received;
                 let ack = HostControl::Ack { stdout: received, stderr: 0 };
-                self.send(Message::host(&ack).to_bytes()).await?;
+                self.send(ChannelMessage::host(&ack).to_bytes()).await?;
             }
         }
     }
@@ -134,17 +134,17 @@ impl ExecStream {
     }
 
     async fn send(&mut self, message: Bytes) -> anyhow::Result<()> {
-        self.socket.send(tungstenite::Message::Binary(message)).await.context("cannot send")
+        self.socket.send(tungstenite::ChannelMessage::Binary(message)).await.context("cannot send")
     }
 
     async fn next(&mut self) -> anyhow::Result<StreamEvent> {
         let bytes = match self.receive().await? {
-            tungstenite::Message::Binary(bytes) => bytes,
-            tungstenite::Message::Close(reason) => bail!("minionsd closed: {reason:?}"),
+            tungstenite::ChannelMessage::Binary(bytes) => bytes,
+            tungstenite::ChannelMessage::Close(reason) => bail!("minionsd closed: {reason:?}"),
             // The library answers pings.
             _ => return Ok(StreamEvent::Other),
         };
-        let message = Message::decode(bytes)?;
+        let message = ChannelMessage::decode(bytes)?;
         match message.channel {
             Channel::Stdout => Ok(StreamEvent::Output(message.payload.len() as u64)),
             Channel::Control => event(message.agent_control()?),
@@ -152,7 +152,7 @@ impl ExecStream {
         }
     }
 
-    async fn receive(&mut self) -> anyhow::Result<tungstenite::Message> {
+    async fn receive(&mut self) -> anyhow::Result<tungstenite::ChannelMessage> {
         let message = timeout(DEADLINE, self.socket.next()).await;
         message
             .context("minionsd sends nothing")?
@@ -162,7 +162,7 @@ impl ExecStream {
 }
 
 fn input(payload: &'static [u8]) -> Bytes {
-    Message { channel: Channel::Stdin, payload: Bytes::from_static(payload) }.to_bytes()
+    ChannelMessage { channel: Channel::Stdin, payload: Bytes::from_static(payload) }.to_bytes()
 }
 
 fn event(control: AgentControl) -> anyhow::Result<StreamEvent> {
