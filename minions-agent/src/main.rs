@@ -86,7 +86,7 @@ fn main() -> ExitCode {
             let protection = protection::raise(options.listen.is_of_guest());
             // Privileges are dropped last, because `protection::raise` needs them.
             let kept = privileges::keep_for(options.config.capabilities);
-            PreparedCommand::Serve(options, protection, kept)
+            PreparedCommand::Serve(Box::new(options), protection, kept)
         }
     });
     let log = LogWriter::to_standard_error();
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
             io::stdout().write_all(text.as_bytes()).map_err(run_failure)
         }
         Ok(PreparedCommand::Serve(options, protection, kept)) => {
-            kept.map_err(run_failure).and_then(|()| run(options, protection, &log))
+            kept.map_err(run_failure).and_then(|()| run(*options, protection, &log))
         }
         Err(error) => Err(CommandError::Usage(error)),
     };
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 
 /// Parsed command line, with the results of the steps that must run while the process has only one thread.
 enum PreparedCommand {
-    Serve(ServeOptions, ProtectionReport, Result<(), PrivilegeError>),
+    Serve(Box<ServeOptions>, ProtectionReport, Result<(), PrivilegeError>),
     Print(String),
 }
 
