@@ -4,9 +4,7 @@ use crate::failure::Failure;
 use minions_proto::Call;
 use minions_proto::connection::{Connection, ExchangeError, ProtocolError};
 use minions_proto::hybrid::dial;
-use minions_proto::message::{
-    HealthCheck, NETWORK_FEATURE, ReplyError, decode_reply, encode_request,
-};
+use minions_proto::message::{Feature, HealthCheck, ReplyError, decode_reply, encode_request};
 use minions_proto::version::AGENT_PORT;
 use std::path::Path;
 use std::time::Duration;
@@ -51,7 +49,9 @@ pub(crate) async fn call<C: Call>(
 /// announce features that it may not use; it counts as supporting them, because its replies say what it refuses.
 pub(crate) async fn has_network(socket: &Path, patience: Duration) -> Result<bool, Failure> {
     let health = call(socket, &HealthCheck {}, patience).await?.reply;
-    Ok(health.agent.is_some_and(|agent| agent.allowed.is_some() || agent.supports(NETWORK_FEATURE)))
+    Ok(health
+        .agent
+        .is_some_and(|agent| agent.allowed.is_some() || agent.supports(Feature::Network)))
 }
 
 /// Converts an error reply or a malformed one to the error of the exchange.

@@ -6,23 +6,12 @@ use minions_api::health::Health;
 use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
-use minions_proto::message::{
-    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, OPERATIONS, POWER_FEATURE,
-};
+use minions_proto::message::{Feature, Features, OPERATIONS};
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
 
 /// Offset from which the clock is reported: a larger one breaks certificates, logs and builds.
 const CLOCK_TOLERANCE_MS: u64 = 1000;
-
-/// Features of an agent of this version, each with the operation to which it belongs.
-const FEATURES: [(&str, &str); 5] = [
-    ("exec", EXEC_FEATURE),
-    ("exec", EXEC_LIMITS_FEATURE),
-    ("network", NETWORK_FEATURE),
-    ("clock", CLOCK_FEATURE),
-    ("power", POWER_FEATURE),
-];
 
 /// Answers of the guest to the doctor's own calls.
 #[derive(Debug)]
@@ -147,7 +136,7 @@ fn version(health: &Health) -> Finding {
         );
     };
     let what = format!("{} {}, protocol {}", agent.name, agent.version, agent.protocol);
-    let knows = |feature: &str| agent.features.iter().any(|known| known == feature);
+    let features = Features::from(agent.features.clone());
     let allows = |operation: &str| {
         agent.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))
     };
@@ -156,10 +145,10 @@ fn version(health: &Health) -> Finding {
         [] => what,
         refused => format!("{what}, started without {} (--allow)", refused.join(", ")),
     };
-    let missing: Vec<_> = FEATURES
+    let missing: Vec<_> = Feature::ALL
         .into_iter()
-        .filter(|(operation, feature)| allows(operation) && !knows(feature))
-        .map(|(_, feature)| feature)
+        .filter(|feature| allows(feature.operation()) && !features.supports(*feature))
+        .map(Feature::name)
         .collect();
     if !missing.is_empty() {
         let finding = format!("{what}, without {}", missing.join(", "));
