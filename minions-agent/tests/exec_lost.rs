@@ -5,7 +5,7 @@ mod support;
 
 use minions_proto::ErrorCode;
 use minions_proto::message::{
-    Exec, ExecAttach, ExecInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, ExecStart,
+    Exec, ExecAttach, ExecInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, ExecStart, Feature,
     HealthCheck, OnDisconnect, Outcome, Role, Signal,
 };
 use std::process::Command;
@@ -197,8 +197,8 @@ async fn a_limit_that_the_guest_cannot_enforce_is_refused_with_its_field() {
         command
     })
     .await;
-    let features = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap().features;
-    assert!(features.contains(&"exec_limits".to_owned()));
+    let info = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap();
+    assert!(info.supports(Feature::ExecLimits));
     let started = agent.dir().join("started");
     let start = detached("limited", &format!("touch {}", started.display()));
     for (field, start) in [

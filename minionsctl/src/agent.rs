@@ -3,9 +3,7 @@
 use crate::failure::Failure;
 use minions_proto::connection::{Connection, ExchangeError, ProtocolError};
 use minions_proto::hybrid::dial;
-use minions_proto::message::{
-    HealthCheck, NETWORK_FEATURE, ReplyError, decode_reply, encode_request,
-};
+use minions_proto::message::{Feature, HealthCheck, ReplyError, decode_reply, encode_request};
 use minions_proto::{AgentPort, Call};
 use std::fmt;
 use std::path::PathBuf;
@@ -88,7 +86,9 @@ pub(crate) async fn has_network(
     patience: Duration,
 ) -> Result<bool, Failure> {
     let health = call(address, &HealthCheck {}, patience).await?.reply;
-    Ok(health.agent.is_some_and(|agent| agent.allowed.is_some() || agent.supports(NETWORK_FEATURE)))
+    Ok(health
+        .agent
+        .is_some_and(|agent| agent.allowed.is_some() || agent.supports(Feature::Network)))
 }
 
 /// Converts an error reply or a malformed one to the error of the exchange.

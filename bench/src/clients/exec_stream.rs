@@ -79,7 +79,7 @@ impl ExecStream {
         let mut stream = Self { socket, window: 0 };
         // This does not state whether there is input; without input, an empty message below ends it.
         let start = json!({ "command": "sh", "args": ["-c", script] });
-        stream.socket.send(tungstenite::ChannelMessage::text(start.to_string())).await?;
+        stream.socket.send(tungstenite::Message::text(start.to_string())).await?;
         let first = stream.receive().await?;
         let text = first.to_text().context("minionsd's first message is not text")?;
         let attached: Attached = serde_json::from_str(text)
@@ -134,13 +134,13 @@ impl ExecStream {
     }
 
     async fn send(&mut self, message: Bytes) -> anyhow::Result<()> {
-        self.socket.send(tungstenite::ChannelMessage::Binary(message)).await.context("cannot send")
+        self.socket.send(tungstenite::Message::Binary(message)).await.context("cannot send")
     }
 
     async fn next(&mut self) -> anyhow::Result<StreamEvent> {
         let bytes = match self.receive().await? {
-            tungstenite::ChannelMessage::Binary(bytes) => bytes,
-            tungstenite::ChannelMessage::Close(reason) => bail!("minionsd closed: {reason:?}"),
+            tungstenite::Message::Binary(bytes) => bytes,
+            tungstenite::Message::Close(reason) => bail!("minionsd closed: {reason:?}"),
             // The library answers pings.
             _ => return Ok(StreamEvent::Other),
         };
@@ -152,7 +152,7 @@ impl ExecStream {
         }
     }
 
-    async fn receive(&mut self) -> anyhow::Result<tungstenite::ChannelMessage> {
+    async fn receive(&mut self) -> anyhow::Result<tungstenite::Message> {
         let message = timeout(DEADLINE, self.socket.next()).await;
         message
             .context("minionsd sends nothing")?

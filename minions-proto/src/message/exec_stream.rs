@@ -9,14 +9,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Feature of agents that know exec objects and channel mode; see
-/// [`AgentInfo::features`](super::AgentInfo::features).
-pub const FEATURE: &str = "exec2";
-
-/// Feature of agents that know [`ExecStart::memory_bytes`] and [`ExecStart::pids`], and list the
-/// programs of earlier agents.
-pub const LIMITS_FEATURE: &str = "exec_limits";
-
 /// Largest value of [`ExecStart::memory_bytes`] and [`ExecStart::pids`].
 pub const MAX_LIMIT: u64 = i64::MAX.unsigned_abs();
 
@@ -129,7 +121,7 @@ pub struct Tty {
 }
 
 impl ExecStart {
-    /// Returns the first field that requires [`LIMITS_FEATURE`], if there is one.
+    /// Returns the first field that requires [`Feature::ExecLimits`](super::Feature::ExecLimits), if there is one.
     #[must_use]
     pub fn limit(&self) -> Option<&'static str> {
         [("memory_bytes", self.memory_bytes), ("pids", self.pids)]

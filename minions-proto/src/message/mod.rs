@@ -11,7 +11,9 @@ mod exec;
 mod exec_id;
 mod exec_object;
 mod exec_stream;
+mod feature;
 mod health;
+mod identity;
 mod network;
 mod outcome;
 mod power;
@@ -22,25 +24,25 @@ mod status;
 mod write_file;
 
 pub use call::{Call, encode_request};
-pub use clock::{CLOCK_FEATURE, ClockSet, MAX_TIME_MS, MIN_TIME_MS, SetClock};
+pub use clock::{ClockSet, MAX_TIME_MS, MIN_TIME_MS, SetClock};
 pub use exec::{Exec, ExecReply};
 pub use exec_id::ExecId;
 pub use exec_object::{ExecInfo, ExecInspect, ExecList, ExecListed, ExecRemove, ExecSignal, Usage};
 pub use exec_stream::{
-    ExecAttach, ExecAttached, ExecStart, FEATURE as EXEC_FEATURE, HEARTBEAT,
-    LIMITS_FEATURE as EXEC_LIMITS_FEATURE, MAX_KILL_GRACE_MS, MAX_LIMIT, MAX_TIMEOUT_MS,
+    ExecAttach, ExecAttached, ExecStart, HEARTBEAT, MAX_KILL_GRACE_MS, MAX_LIMIT, MAX_TIMEOUT_MS,
     OnDisconnect, REATTACH_GRACE, RLIMITS, Role, Tty,
 };
+pub use feature::{Feature, Features};
 pub use health::{AgentInfo, Health, HealthCheck, OPERATIONS};
+pub use identity::{BootId, InstanceId};
 pub use network::{
-    CONFIRM_WITHIN_MS, ChangeNetwork, Check, ConfigureNetwork, Dns, DnsPlan,
-    FEATURE as NETWORK_FEATURE, InterfaceChange, InterfacePlan, MAX_ADDRESSES, MAX_DNS_SERVERS,
-    MAX_INTERFACES, MAX_ROUTES, MAX_SEARCH_DOMAINS, MTU, NetworkChanged, NetworkConfirm,
-    NetworkDiff, NetworkPlan, NetworkState, PendingChange, ReadNetwork, Route, RouteChange,
-    RoutePlan, Selector,
+    CONFIRM_WITHIN_MS, ChangeNetwork, Check, ConfigureNetwork, Dns, DnsPlan, InterfaceChange,
+    InterfacePlan, MAX_ADDRESSES, MAX_DNS_SERVERS, MAX_INTERFACES, MAX_ROUTES, MAX_SEARCH_DOMAINS,
+    MTU, NetworkChanged, NetworkConfirm, NetworkDiff, NetworkPlan, NetworkState, PendingChange,
+    ReadNetwork, Route, RouteChange, RoutePlan, Selector,
 };
 pub use outcome::{Outcome, SignalReason, StartFailure};
-pub use power::{POWER_FEATURE, Power, PowerAction};
+pub use power::{Power, PowerAction};
 pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};
 pub use request::{Request, RequestError};
 pub use signal::Signal;

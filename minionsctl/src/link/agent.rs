@@ -10,7 +10,7 @@ use minions_proto::channel::ChannelMessage;
 use minions_proto::connection::Connection;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    EXEC_LIMITS_FEATURE, ExecAttach, ExecAttached, ExecStart, HealthCheck, OnDisconnect, Role, Tty,
+    ExecAttach, ExecAttached, ExecStart, Feature, HealthCheck, OnDisconnect, Role, Tty,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -48,7 +48,7 @@ async fn check_limits(
         return Ok(());
     }
     let health = connection.call(&HealthCheck {}, deadline).await?;
-    if health.agent.is_some_and(|agent| agent.supports(EXEC_LIMITS_FEATURE)) {
+    if health.agent.is_some_and(|agent| agent.supports(Feature::ExecLimits)) {
         return Ok(());
     }
     Err(Failure::Usage(

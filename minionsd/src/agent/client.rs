@@ -7,7 +7,7 @@ use super::{AgentRefusal, CallError, Calls, Lane, Pool, TransportError};
 use crate::vm::status::{Unready, VmStatus};
 use minions_api::vm::{Failure, VmState};
 use minions_proto::connection::ExchangeError;
-use minions_proto::message::AgentInfo;
+use minions_proto::message::{AgentInfo, Feature};
 use minions_proto::{AgentError, Call};
 use std::io;
 use std::sync::Arc;
@@ -48,61 +48,56 @@ impl AgentClient {
         &self.pool
     }
 
-    /// What the agent said of itself last, if it speaks more than the base protocol.
-    pub(super) fn agent(&self) -> Option<AgentInfo> {
-        self.status.borrow().agent.clone()
+    /// Calls `read` with the agent's last description of itself; `None` for a base agent.
+    pub(super) fn with_agent<T>(&self, read: impl FnOnce(Option<&AgentInfo>) -> T) -> T {
+        read(self.status.borrow().agent.as_ref())
     }
 
-    /// Makes sure that the agent serves `operation`, whose `feature` it announces: known once it has answered a
-    /// probe, which is waited for before `deadline`.
+    /// Checks that the agent announces `feature`, which `fields` of the request need; or, without fields, the request
+    /// as a whole. Waits before `deadline` for the first probe to be answered.
     ///
     /// # Errors
     ///
-    /// [`AgentRefusal::TooOld`] with what it `lacks`: the way to …; [`AgentRefusal::Answer`] if it was started without
-    /// the operation.
+    /// [`AgentRefusal::Answer`] if the agent was started without the operation; otherwise [`AgentRefusal::TooOld`].
     pub(crate) async fn require(
         &self,
-        (operation, feature): (&str, &str),
-        lacks: &str,
+        feature: Feature,
+        fields: &[&str],
         deadline: Instant,
     ) -> Result<(), CallError> {
         if self.has_feature(feature, deadline).await? {
             return Ok(());
         }
-        self.allows(operation)?;
-        Err(AgentRefusal::TooOld { needs: lacks.to_owned(), field: None }.into())
+        self.allows(feature.operation())?;
+        Err(AgentRefusal::too_old(feature, fields).into())
     }
 
-    /// Whether the agent knows something by this name: known once it has answered a probe, which is waited
-    /// for before `deadline`.
+    /// Reports whether the agent announces `feature`. Waits before `deadline` for the first probe to be answered.
     pub(crate) async fn has_feature(
         &self,
-        name: &str,
+        feature: Feature,
         deadline: Instant,
     ) -> Result<bool, TransportError> {
         self.reachable(deadline).await?;
-        let agent = self.agent();
-        Ok(agent.is_some_and(|agent| agent.supports(name)))
+        Ok(self.with_agent(|agent| agent.is_some_and(|agent| agent.supports(feature))))
     }
 
-    /// Makes sure that the agent has not said that it was started without `operation`.
+    /// Checks that the agent has not announced that it was started without `operation`.
     ///
     /// # Errors
     ///
     /// The answer that the agent would give.
     pub(crate) fn allows(&self, operation: &str) -> Result<(), AgentRefusal> {
-        match self.agent() {
-            Some(agent) if !agent.allows(operation) => {
-                Err(AgentRefusal::Answer(AgentError::not_allowed(operation)))
-            }
-            Some(_) | None => Ok(()),
+        if self.with_agent(|agent| agent.is_none_or(|agent| agent.allows(operation))) {
+            return Ok(());
         }
+        Err(AgentRefusal::Answer(AgentError::not_allowed(operation)))
     }
 
-    /// Whether the agent says which operations it serves. Every such agent knows all requests of protocol 2 that
-    /// need none of the missing ones.
+    /// Reports whether the agent announces the operations that it serves. Such an agent knows all requests of protocol
+    /// 2 that need none of the missing operations.
     pub(crate) fn is_restricted(&self) -> bool {
-        self.agent().is_some_and(|agent| agent.allowed.is_some())
+        self.with_agent(|agent| agent.is_some_and(|agent| agent.allowed.is_some()))
     }
 
     /// Whether the VM itself is gone, or another one has its name. It doesn't come back.

@@ -8,6 +8,8 @@ use minions_proto::AgentError;
 use minions_proto::connection::ProtocolError;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::frame::EncodeError;
+use minions_proto::message::Feature;
+use std::fmt;
 
 /// Failure of a call.
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +69,36 @@ pub(crate) enum AgentRefusal {
     #[error("agent refused")]
     Answer(#[source] AgentError),
     /// This version of the agent does not support the request. Nothing was sent.
-    #[error("agent lacks {needs}")]
-    TooOld {
-        /// The missing capability, for people.
-        needs: String,
-        /// First field of the request that requires it.
-        field: Option<String>,
-    },
+    #[error("agent lacks {0}")]
+    TooOld(MissingFeature),
+}
+
+/// Feature that a request needs and that the agent does not announce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MissingFeature {
+    pub(crate) feature: Feature,
+    /// Fields of the request that need it. Empty: the request as a whole does.
+    pub(crate) fields: Vec<String>,
+}
+
+/// Completes "this agent version does not support …".
+impl fmt::Display for MissingFeature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.fields.as_slice() {
+            [] => f.write_str(self.feature.phrase())?,
+            fields => write!(f, "`{}`", fields.join("`, `"))?,
+        }
+        write!(f, " (feature `{}`)", self.feature)
+    }
+}
+
+impl AgentRefusal {
+    /// Creates the refusal for an agent without `feature`, which `fields` of the request need; or, without fields, the
+    /// request as a whole.
+    pub(crate) fn too_old(feature: Feature, fields: &[&str]) -> Self {
+        let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+        Self::TooOld(MissingFeature { feature, fields })
+    }
 }
 
 impl CallError {
@@ -106,7 +131,7 @@ impl AgentRefusal {
             // Only an agent that has restored everything says so.
             Self::Answer(error) if error.restored == Some(true) => false,
             Self::Answer(error) => refused_after_a_part(error.code),
-            Self::TooOld { .. } => false,
+            Self::TooOld(_) => false,
         }
     }
 }
@@ -163,5 +188,17 @@ impl From<CheckoutError> for TransportError {
                 Self::Unreachable { failure: error.failure(), message: error.message() }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_feature_is_described_by_the_fields_that_need_it_or_by_its_phrase() {
+        let text = |fields| AgentRefusal::too_old(Feature::Clock, fields).to_string();
+        assert_eq!(text(&[]), "agent lacks setting the guest's clock (feature `clock`)");
+        assert_eq!(text(&["a", "b"]), "agent lacks `a`, `b` (feature `clock`)");
     }
 }

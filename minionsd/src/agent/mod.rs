@@ -36,7 +36,7 @@ mod unanswered;
 pub(crate) use calls::Calls;
 pub(crate) use client::AgentClient;
 pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials, PendingDial};
-pub(crate) use error::{AgentRefusal, CallError, TransportError};
+pub(crate) use error::{AgentRefusal, CallError, MissingFeature, TransportError};
 pub(crate) use gate::Permission;
 pub(crate) use open::{ExecSupport, Instance, OpenError};
 pub(crate) use pool::{Lane, Pool};

@@ -8,7 +8,7 @@ use super::client::AgentClient;
 use super::{AgentStream, CallError, Lane, TransportError};
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
-use minions_proto::message::{AgentInfo, EXEC_FEATURE, ExecAttached, HealthCheck};
+use minions_proto::message::{AgentInfo, BootId, ExecAttached, Feature, HealthCheck, InstanceId};
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,8 +19,8 @@ const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// One start of an agent in one boot of its guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Instance {
-    boot_id: String,
-    instance_id: String,
+    boot_id: BootId,
+    instance_id: InstanceId,
 }
 
 impl Instance {
@@ -63,13 +63,13 @@ impl AgentClient {
     pub(crate) async fn exec_support(&self, deadline: Instant) -> Result<ExecSupport, CallError> {
         self.reachable(deadline).await?;
         self.allows("exec")?;
-        Ok(match self.agent() {
+        Ok(self.with_agent(|agent| match agent {
             None => ExecSupport::Plain { limits: false },
-            Some(agent) if agent.supports(EXEC_FEATURE) => {
-                ExecSupport::Objects(Instance::of(&agent))
+            Some(agent) if agent.supports(Feature::Exec) => {
+                ExecSupport::Objects(Instance::of(agent))
             }
             Some(agent) => ExecSupport::Plain { limits: agent.protocol >= 2 },
-        })
+        }))
     }
 
     /// Opens a stream before `deadline`, to no other agent than `only` if that is given. Never tries

@@ -12,9 +12,7 @@ use minions_api::vm::Failure;
 use minions_proto::Call;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::exec_client::check_attached;
-use minions_proto::message::{
-    EXEC_LIMITS_FEATURE, ExecAttach, ExecAttached, ExecStart, REATTACH_GRACE,
-};
+use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Feature, REATTACH_GRACE};
 use rand::RngExt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -38,11 +36,8 @@ pub(crate) async fn start(
     start: &ExecStart,
     deadline: Instant,
 ) -> Result<OpenedStream, ExecError> {
-    if let Some(field) = start.limit()
-        && !target.vm.client().has_feature(EXEC_LIMITS_FEATURE, deadline).await?
-    {
-        let needs = format!("`{field}` for programs");
-        return Err(AgentRefusal::TooOld { needs, field: Some(field.to_owned()) }.into());
+    if let Some(field) = start.limit() {
+        target.vm.client().require(Feature::ExecLimits, &[field], deadline).await?;
     }
     let error = match open(target, start, None, deadline).await {
         Err(error) if may_pass(&error) => error,
@@ -205,6 +200,6 @@ fn may_pass(error: &ExecError) -> bool {
             }
         },
         CallError::Refused(AgentRefusal::Answer(error)) => error.code == Some(AgentCode::Busy),
-        CallError::Refused(AgentRefusal::TooOld { .. }) => false,
+        CallError::Refused(AgentRefusal::TooOld(_)) => false,
     }
 }

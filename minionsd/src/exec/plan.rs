@@ -2,7 +2,7 @@
 
 use crate::agent::AgentRefusal;
 use bytes::Bytes;
-use minions_proto::message::{Exec, ExecId, ExecStart, MAX_TIMEOUT_MS};
+use minions_proto::message::{Exec, ExecId, ExecStart, Feature, MAX_TIMEOUT_MS};
 use std::time::Duration;
 
 /// Time limit of a collected program whose caller sets none.
@@ -72,11 +72,9 @@ impl ExecPlan {
     /// [`AgentRefusal::TooOld`], naming the fields that the agent does not support.
     pub(crate) fn plain(&self, limits: bool) -> Result<Exec, AgentRefusal> {
         let beyond = self.beyond_base.iter().filter(|field| !limits || **field != TIME_LIMIT);
-        let beyond: Vec<_> = beyond.collect();
-        if let Some(first) = beyond.first() {
-            let fields = beyond.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>();
-            let needs = format!("{} for programs", fields.join(", "));
-            return Err(AgentRefusal::TooOld { needs, field: Some((**first).to_owned()) });
+        let beyond: Vec<_> = beyond.copied().collect();
+        if !beyond.is_empty() {
+            return Err(AgentRefusal::too_old(Feature::Exec, &beyond));
         }
         let ExecStart { command, args, timeout_ms, .. } = &self.start;
         let patience = self.patience.and_then(milliseconds);

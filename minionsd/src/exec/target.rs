@@ -3,6 +3,7 @@
 use crate::agent::{AgentRefusal, CallError, ExecSupport, Instance, Lane};
 use crate::vm::Vm;
 use minions_proto::Call;
+use minions_proto::message::Feature;
 use tokio::time::Instant;
 
 /// Location of a program: a VM, and one instance (start) of its agent. The agent supports execs (feature `exec2`).
@@ -42,5 +43,5 @@ impl ExecTarget {
 
 /// Returns the error for an agent without the feature `exec2`.
 pub(super) fn too_old() -> AgentRefusal {
-    AgentRefusal::TooOld { needs: "execs (feature `exec2`)".into(), field: None }
+    AgentRefusal::too_old(Feature::Exec, &[])
 }

@@ -129,8 +129,8 @@ impl VmStatus {
             inode,
             vmm_pid: self.vmm.as_ref().map(|vmm| vmm.pid),
             vmm_start_ticks: self.vmm.as_ref().and_then(|vmm| vmm.started),
-            boot_id: agent.map(|agent| agent.boot_id.clone()),
-            instance_id: agent.map(|agent| agent.instance_id.clone()),
+            boot_id: agent.map(|agent| agent.boot_id.to_string()),
+            instance_id: agent.map(|agent| agent.instance_id.to_string()),
         }
     }
 
@@ -238,9 +238,9 @@ fn bounded(agent: AgentInfo) -> AgentInfo {
         name: clipped(agent.name),
         version: clipped(agent.version),
         protocol: agent.protocol,
-        features: few(agent.features),
-        boot_id: clipped(agent.boot_id),
-        instance_id: clipped(agent.instance_id),
+        features: few(agent.features.into_names()).into(),
+        boot_id: clipped(agent.boot_id.into()).into(),
+        instance_id: clipped(agent.instance_id.into()).into(),
         allowed: agent.allowed.map(few),
     }
 }
@@ -259,6 +259,7 @@ pub(super) fn clipped(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minions_proto::message::Features;
 
     fn found() -> VmStatus {
         VmStatus::found(SocketId::default(), Timestamp::now())
@@ -269,7 +270,7 @@ mod tests {
             name: "a".into(),
             version: "1".into(),
             protocol: 2,
-            features: Vec::new(),
+            features: Features::default(),
             boot_id: "boot".into(),
             instance_id: instance.into(),
             allowed: None,
@@ -379,11 +380,11 @@ mod tests {
         let mut huge = health("1");
         huge.hostname = "é".repeat(500_000);
         if let Some(agent) = &mut huge.agent {
-            agent.features = vec!["f".repeat(10_000); 1000];
+            agent.features = vec!["f".repeat(10_000); 1000].into();
         }
         status.answered(huge, Timestamp::now());
         assert!(status.hostname.is_some_and(|name| name.len() <= KEPT_TEXT));
-        assert!(status.agent.is_some_and(|agent| agent.features.len() == KEPT_FEATURES
-            && agent.features.iter().all(|feature| feature.len() == KEPT_TEXT)));
+        assert!(status.agent.is_some_and(|agent| agent.features.names().len() == KEPT_FEATURES
+            && agent.features.names().iter().all(|feature| feature.len() == KEPT_TEXT)));
     }
 }

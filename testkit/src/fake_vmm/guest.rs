@@ -20,7 +20,7 @@ use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended};
 use minions_proto::error::ErrorCode;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    EXEC_FEATURE, ExecAttached, ExecId, Outcome, Request, Usage, encode_error, encode_reply,
+    ExecAttached, ExecId, Feature, Outcome, Request, Usage, encode_error, encode_reply,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -302,7 +302,7 @@ impl Guest {
         let mut health = json!({ "uptime_secs": self.next_number(), "hostname": name });
         if self.shared.dialect == Dialect::Objects {
             health["agent"] = json!({
-                "name": "guest", "version": "0", "protocol": 2, "features": [EXEC_FEATURE],
+                "name": "guest", "version": "0", "protocol": 2, "features": [Feature::Exec.name()],
                 "boot_id": format!("{name} boot {boot}"), "instance_id": format!("{name} {life}"),
             });
         }

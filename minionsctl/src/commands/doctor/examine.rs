@@ -8,28 +8,17 @@ use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
 use minions_proto::hybrid::MAX_PATH_LEN;
-use minions_proto::message::{
-    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, OPERATIONS, POWER_FEATURE,
-};
+use minions_proto::message::{Feature, Features, OPERATIONS};
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
 
 /// Offset from which the clock is reported: a larger one breaks certificates, logs and builds.
 const CLOCK_TOLERANCE_MS: u64 = 1000;
 
-/// Features of an agent of this version, each with the operation to which it belongs.
-const FEATURES: [(&str, &str); 5] = [
-    ("exec", EXEC_FEATURE),
-    ("exec", EXEC_LIMITS_FEATURE),
-    ("network", NETWORK_FEATURE),
-    ("clock", CLOCK_FEATURE),
-    ("power", POWER_FEATURE),
-];
-
 /// Operation that includes reading the network.
 const STATUS: &str = "status";
 
-/// GuestAnswers of the guest to the doctor's own calls.
+/// Answers of the guest to the doctor's own calls.
 #[derive(Debug)]
 pub(super) struct GuestAnswers {
     pub(super) health: Result<Health, Failure>,
@@ -214,17 +203,17 @@ fn version(health: &Health) -> Finding {
         );
     };
     let what = format!("{} {}, protocol {}", agent.name, agent.version, agent.protocol);
-    let knows = |feature: &str| agent.features.iter().any(|known| known == feature);
+    let features = Features::from(agent.features.clone());
     let refused: Vec<_> =
         OPERATIONS.into_iter().filter(|operation| !allows(agent, operation)).collect();
     let what = match refused.as_slice() {
         [] => what,
         refused => format!("{what}, restricted: started without {} (--allow)", refused.join(", ")),
     };
-    let missing: Vec<_> = FEATURES
+    let missing: Vec<_> = Feature::ALL
         .into_iter()
-        .filter(|(operation, feature)| allows(agent, operation) && !knows(feature))
-        .map(|(_, feature)| feature)
+        .filter(|feature| allows(agent, feature.operation()) && !features.supports(*feature))
+        .map(Feature::name)
         .collect();
     if !missing.is_empty() {
         let finding = format!("{what}, without {}", missing.join(", "));

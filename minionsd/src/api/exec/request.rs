@@ -221,16 +221,12 @@ mod tests {
         let request = json!({ "command": "a", "timeout_ms": 5 });
         let limited = plan(request.clone(), ExecForm::Post).unwrap();
         assert_eq!(limited.plain(true).unwrap().timeout_ms, Some(5));
-        let AgentRefusal::TooOld { needs, field } = plan(
-            json!({ "command": "a", "timeout_ms": 5, "id": "x", "env": { "A": "" } }),
-            ExecForm::Post,
-        )
-        .unwrap()
-        .plain(false)
-        .unwrap_err() else {
+        let request = json!({ "command": "a", "timeout_ms": 5, "id": "x", "env": { "A": "" } });
+        let AgentRefusal::TooOld(missing) =
+            plan(request, ExecForm::Post).unwrap().plain(false).unwrap_err()
+        else {
             panic!("not too old")
         };
-        assert_eq!(field.as_deref(), Some("timeout_ms"));
-        assert_eq!(needs, "`timeout_ms`, `env`, `id` for programs");
+        assert_eq!(missing.fields, ["timeout_ms", "env", "id"]);
     }
 }

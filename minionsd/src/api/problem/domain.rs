@@ -1,7 +1,7 @@
 //! Conversion of failures of calls and programs to problems.
 
 use super::{ApiError, REFUSED_BY_THE_AGENT};
-use crate::agent::{AgentRefusal, CallError, TransportError};
+use crate::agent::{AgentRefusal, CallError, MissingFeature, TransportError};
 use crate::budget::NoRoom;
 use crate::exec::ExecError;
 use minions_api::{ErrorCode, Problem, VmName};
@@ -38,13 +38,7 @@ impl ApiError {
         let problem = match error {
             CallError::Transport(error) => transport(error),
             CallError::Refused(AgentRefusal::Answer(error)) => refused(error),
-            CallError::Refused(AgentRefusal::TooOld { needs, field }) => {
-                let detail =
-                    format!("this agent version does not support {needs}; upgrade minions-agent");
-                let mut problem = Problem::new(ErrorCode::AgentTooOld, detail);
-                problem.field = field;
-                problem
-            }
+            CallError::Refused(AgentRefusal::TooOld(missing)) => too_old(missing),
         };
         Self::in_vm(vm, problem, may_have_executed)
     }
@@ -111,6 +105,13 @@ fn no_room() -> Problem {
         "minionsd's memory budget for replies and collected output is used up; retry later, stream the program's \
          output, or keep less of it (`max_output_bytes`)",
     )
+}
+
+fn too_old(missing: MissingFeature) -> Problem {
+    let detail = format!("this agent version does not support {missing}; upgrade minions-agent");
+    let mut problem = Problem::new(ErrorCode::AgentTooOld, detail);
+    problem.field = missing.fields.into_iter().next();
+    problem
 }
 
 /// Converts an error that the agent reported. A base agent sends no code, only the message.
