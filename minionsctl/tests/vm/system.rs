@@ -345,7 +345,13 @@ fn schemathesis(daemon: &TestDaemon, document: &Path) -> Command {
         "negative_data_rejection",
     ];
     let mut command = python_tool("schemathesis");
-    command.arg("run").arg(document).args(["--url", &daemon.host(), "--checks", &checks.join(",")]);
+    command.arg("run").arg(document).args([
+        "--url",
+        &daemon.url(""),
+        "--checks",
+        &checks.join(","),
+    ]);
+    command.arg("--header").arg(format!("Authorization: {}", daemon.bearer()));
     // Powering off would end the VM that the other calls need.
     command.args(["--exclude-operation-id", "power_vm"]);
     // The event stream never ends.
@@ -369,12 +375,12 @@ async fn a_generated_client_calls_health_status_and_exec() {
     );
     let script = r#"
 import sys
-from minions_client import Client
+from minions_client import AuthenticatedClient
 from minions_client.api.exec_ import run_exec
 from minions_client.api.guest import get_health, get_status
 from minions_client.models import ExecRequest, Problem
 
-client, vm = Client(base_url=sys.argv[1]), sys.argv[2]
+client, vm = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[3]), sys.argv[2]
 assert get_health.sync(client=client, vm=vm).hostname == vm
 assert get_status.sync(client=client, vm=vm).memory_total_mb > 0
 ran = run_exec.sync(client=client, vm=vm, body=ExecRequest(command="sh", args=["-c", "echo hi; exit 3"]))
@@ -383,11 +389,10 @@ missing = get_health.sync(client=client, vm="nope")
 assert isinstance(missing, Problem) and missing.code == "vm_not_found", missing
 print("three calls and a problem")
 "#;
-    let stdout = passes(python_tool("python").current_dir(dir.path()).args([
-        "-c",
-        script,
-        &daemon.host(),
-        VM,
-    ]));
+    let bearer = daemon.bearer();
+    let token = bearer.strip_prefix("Bearer ").unwrap();
+    let mut python = python_tool("python");
+    python.args(["-c", script, &daemon.url(""), VM, token]);
+    let stdout = passes(python.current_dir(dir.path()));
     assert_eq!(stdout, "three calls and a problem\n");
 }
