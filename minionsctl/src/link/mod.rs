@@ -6,7 +6,7 @@
 //!             └◀── writer task ◀── outgoing ◀─┘
 //! ```
 //!
-//! There are two tasks, so that neither direction waits for the other. Both queues are short: messages that are
+//! The two tasks keep either direction from waiting for the other. Both queues are short: messages that are
 //! not taken stay in the socket, which is the backpressure.
 
 mod agent;

@@ -28,7 +28,7 @@ impl Network {
         command.args(["--", "bash", "-c", script]);
         command.args([&boot, &layout.kernel(), &layout.initrd(), &dir.path().to_owned()]);
         command.env("VHOST_DEVICE_VSOCK", layout.vsock_backend());
-        // Killed scripts leave their scratch directories behind. Here they are removed with `dir`.
+        // Killed scripts do not remove their scratch directories. Here they are removed with `dir`.
         command.env("XDG_RUNTIME_DIR", dir.path());
         let child = command.stdin(Stdio::null()).spawn().unwrap();
         Self { child, dir }
