@@ -42,7 +42,7 @@ const FOR_THE_REPLY: Duration = Duration::from_millis(200);
 /// Way to end a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShutdownMethod {
-    /// This signal to PID 1.
+    /// Signal to send to PID 1.
     Signal(Signal),
     /// The guest's program `poweroff` or `reboot`.
     Program(&'static str),

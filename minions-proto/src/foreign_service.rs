@@ -30,7 +30,7 @@ const TTRPC_SENT: [u8; 2] = [2, 3];
 /// Service that is not an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignService {
-    /// Its protocol.
+    /// Protocol of the service.
     pub kind: ServiceKind,
     /// Beginning of its first line, if that is printable ASCII.
     pub excerpt: Option<String>,

@@ -12,7 +12,7 @@ const GAP: Duration = Duration::from_mins(1);
 /// Deadline for setting a clock: the agent makes one system call.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// Returns how far a guest's clock is ahead of the host's, in milliseconds; negative if it is behind. The guest read
+/// Returns how far a guest's clock is ahead of the host's, in milliseconds; negative if it is late. The guest read
 /// its clock (`theirs`) between `asked` and `answered`, so the error is at most half of that interval.
 pub(crate) fn offset_ms(theirs: u64, asked: SystemTime, answered: SystemTime) -> i64 {
     let middle = (i128::from(unix_ms(asked)) + i128::from(unix_ms(answered))) / 2;

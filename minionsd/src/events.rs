@@ -4,7 +4,7 @@
 //!  supervisors ──▶ ring of the last 4096 events ◀── readers, each with its own position
 //! ```
 //!
-//! Events are pulled, not pushed: each reader reads at its own speed. A reader that falls behind the ring is told how
+//! Events are pulled, not pushed: each reader reads at its own speed. A reader that is too slow for the ring is told how
 //! many events it missed, and delays nothing else.
 
 use minions_api::VmName;

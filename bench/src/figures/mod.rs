@@ -1,4 +1,4 @@
-//! From samples to a table, JSON and a plot.
+//! Figures: samples, and the table, JSON and plot that are made of them.
 
 pub(crate) mod clock;
 pub(crate) mod plot;

@@ -14,7 +14,7 @@ pub(crate) struct MeasuredPrograms {
     pub(crate) minionsctl: PathBuf,
     /// Static build, as installed in a guest.
     pub(crate) agent: PathBuf,
-    /// This program, which is also the responder.
+    /// The benchmark program, which is also the responder.
     pub(crate) bench: PathBuf,
 }
 

@@ -7,7 +7,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 #[derive(Debug)]
 pub(super) enum ReapResult {
     Child(Pid, WaitStatus),
-    /// There are children, and all of them run.
+    /// Children exist, and all of them run.
     AllRunning,
     NoChildren,
 }

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 /// Default deadline for reading and confirming: the agent makes some netlink requests and reads a small file.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What an agent takes at most to make a change, verify it, and roll it back.
+/// Maximum time that an agent takes to make a change, verify it, and roll it back.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Get the network of a guest

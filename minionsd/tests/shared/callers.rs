@@ -18,7 +18,7 @@ pub(crate) const ROOT: User = User { uid: 0, gid: 0, supplementary: None };
 /// User `daemon`, whose primary group is [`GROUP`]: every Debian has both, with these numbers.
 pub(crate) const MEMBER: User = User { uid: 1, gid: 1, supplementary: None };
 
-/// User `nobody`, whose only group gives no rights.
+/// Unprivileged user, whose only group gives no rights.
 pub(crate) const OTHER: User = User { uid: 65534, gid: 65534, supplementary: None };
 
 /// Operators' group of a daemon that counts [`MEMBER`] as an operator.

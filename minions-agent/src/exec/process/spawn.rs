@@ -30,7 +30,7 @@ pub(in crate::exec) struct SpawnSetup {
     pub(in crate::exec) cwd: CString,
     /// Nice value, if the agent has raised its own priority.
     pub(in crate::exec) nice: Option<i32>,
-    /// Whether to reset the scheduling policy, because the agent has changed its own.
+    /// True to reset the scheduling policy, because the agent has changed its own.
     pub(in crate::exec) default_policy: bool,
     /// `oom_score_adj`, if the agent has lowered its own: a program that uses all memory must be killed before
     /// the agent.
@@ -160,7 +160,7 @@ struct BlockedSignals(libc::sigset_t);
 impl BlockedSignals {
     fn all() -> Self {
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: each call initialises the mask behind its pointer; with these arguments none fails.
+        // SAFETY: each call initialises the mask that its pointer refers to; with these arguments none fails.
         unsafe {
             libc::sigfillset(all.as_mut_ptr());
             libc::sigemptyset(before.as_mut_ptr());

@@ -27,9 +27,9 @@ const TTRPC: &[u8] = b"\0\0\0\x13\0\0\0\x01\x01\0\x0a\x07minions\x12\x08Identify
 /// Service that listens on an agent's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ProbedService {
-    /// Its first bytes identify another protocol.
+    /// Service whose first bytes identify another protocol.
     Foreign(ForeignService),
-    /// It accepts connections and sends nothing.
+    /// Service that accepts connections and sends nothing.
     Silent,
 }
 
