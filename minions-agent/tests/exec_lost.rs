@@ -145,6 +145,7 @@ async fn an_agent_does_not_list_programs_of_another_running_agent() {
     let _sleeps = Sleeps(seconds.clone());
     let agent = RunningAgent::start().await;
     let _stream = Stream::open(&agent, &detached("a", &format!("sleep {seconds}"))).await.unwrap();
+    until("it sleeps", async || (processes_with(&seconds).len() == 1).then_some(())).await;
     // The second agent has the same address, and so the same parent of control groups.
     let socket = agent.socket();
     std::fs::rename(&socket, agent.dir().join("first.sock")).unwrap();

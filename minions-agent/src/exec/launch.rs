@@ -104,7 +104,7 @@ fn spawn(
     let cgroup = cgroups.begin(&record, limits)?;
     match StartedProcess::spawn(&setup, cgroup, record, limits.first().is_some()) {
         Ok(started) => Ok((started, ends)),
-        Err(error) => Err(start_error(start, &programs, error)),
+        Err(error) => Err(start_error(start, &programs, limits, error)),
     }
 }
 
@@ -246,7 +246,12 @@ fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
 }
 
 /// Returns the reason why no program was started. For the message, looks again for a candidate that exists.
-fn start_error(start: &ExecStart, programs: &[PathBuf], error: SpawnError) -> ExecError {
+fn start_error(
+    start: &ExecStart,
+    programs: &[PathBuf],
+    limits: Limits,
+    error: SpawnError,
+) -> ExecError {
     let SpawnError { step, errno: source } = error;
     let existing = programs.iter().find(|path| path.is_file());
     let program = existing.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
@@ -262,6 +267,12 @@ fn start_error(start: &ExecStart, programs: &[PathBuf], error: SpawnError) -> Ex
         (SpawnStep::Streams | SpawnStep::Session | SpawnStep::Terminal, _) => {
             ExecError::Streams(source)
         }
+        // The kernel has no free process id, or no memory within the limit.
+        (SpawnStep::Group, Errno::AGAIN | Errno::NOMEM) => ExecError::Start { path, source },
+        (SpawnStep::Group, _) => match limits.unenforceable() {
+            Some(invalid) => ExecError::Invalid(invalid),
+            None => ExecError::Start { path, source },
+        },
         // The file exists, so the kernel did not find its interpreter.
         (SpawnStep::Exec, Errno::NOENT) if existing.is_some() => {
             ExecError::MissingInterpreter { path, missing: missing_interpreter(program), source }

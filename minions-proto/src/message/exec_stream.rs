@@ -295,6 +295,7 @@ mod tests {
         right(|s| s.user = Some("nobody:0".into()));
         right(|s| s.kill_grace_ms = Some(0));
         right(|s| (s.memory_bytes, s.pids) = (Some(1), Some(MAX_LIMIT)));
+        right(|s| (s.memory_bytes, s.pids) = (Some(MAX_LIMIT), Some(1)));
         right(|s| s.rlimits = [("nofile".into(), 64)].into());
     }
 }

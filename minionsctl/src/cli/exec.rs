@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use minions_api::VmName;
 use minions_api::exec as api;
-use minions_proto::message::{ExecId, Signal};
+use minions_proto::message::{ExecId, MAX_LIMIT, Signal};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,12 +50,13 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "NAME=N", value_parser = limit)]
     pub(crate) rlimit: Vec<(String, u64)>,
 
-    /// Memory that the program and everything that it starts may use together; beyond it the program is ended
-    #[arg(long, value_name = "BYTES")]
+    /// Memory, also as 64K, 512M, 2G, that the program and everything that it starts may use together; beyond it the
+    /// program is ended
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) memory: Option<u64>,
 
     /// Processes and threads at the same time, the program included
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
     pub(crate) pids: Option<u64>,
 
     /// Start the program, print its id and return. With -i, its input stays open for `attach`
@@ -140,6 +141,23 @@ fn limit(text: &str) -> Result<(String, u64), String> {
         .ok_or_else(|| "must be NAME=N, for example nofile=1024".into())
 }
 
+/// Parses a number of bytes, optionally with a unit: a power of 1024.
+fn memory(text: &str) -> Result<u64, String> {
+    const UNITS: [char; 4] = ['K', 'M', 'G', 'T'];
+    let unit = text.chars().last().map(|unit| unit.to_ascii_uppercase());
+    let power = unit.and_then(|unit| UNITS.iter().position(|known| *known == unit));
+    let (digits, shift) = match power {
+        Some(power) => (&text[..text.len() - 1], 10 * (power + 1)),
+        None => (text, 0),
+    };
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| digits.parse::<u64>().ok()).flatten();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| (1..=MAX_LIMIT).contains(bytes)).ok_or_else(|| {
+        format!("must be 1 to {MAX_LIMIT} bytes, for example 268435456, 64K, 512M or 2G")
+    })
+}
+
 /// Fate of a program whose client disconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnDisconnect {
@@ -203,4 +221,43 @@ pub(crate) struct KillArgs {
     /// End the program with everything that it started, and forget it
     #[arg(long, conflicts_with = "signal")]
     pub(crate) remove: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_limit_is_a_number_of_bytes_with_an_optional_unit() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("268435456", 268_435_456),
+            ("64K", 65_536),
+            ("64k", 65_536),
+            ("512M", 536_870_912),
+            ("2G", 2_147_483_648),
+            ("1T", 1_099_511_627_776),
+            ("9223372036854775807", MAX_LIMIT),
+        ] {
+            assert_eq!(memory(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "0G",
+            "-1",
+            "M",
+            "1.5G",
+            "64MB",
+            "64 M",
+            "9223372036854775808",
+            "18446744073709551616",
+            "8388608T",
+            "99999999999999999999T",
+            "0x10",
+            "é",
+        ] {
+            assert!(memory(text).is_err_and(|error| error.contains("512M")), "{text}");
+        }
+    }
 }

@@ -97,3 +97,30 @@ async fn pages_have_no_absolute_links() {
     let initializer = client.get(daemon.url("/docs/swagger-initializer.js")).send().await.unwrap();
     assert!(initializer.text().await.unwrap().contains("../openapi.json"));
 }
+
+/// Covers the exceptions that docs/API.md names: requests that the HTTP parser refuses.
+#[tokio::test]
+async fn only_requests_that_the_http_parser_refuses_have_no_problem() {
+    let daemon = TestDaemon::start().await;
+    let many: String = (0..101).map(|n| format!("X{n}: a\r\n")).collect();
+    for (request, status, has_problem) in [
+        ("NONSENSE\r\n\r\n".to_owned(), 400, false),
+        (format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(70_000)), 414, false),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), 431, false),
+        ("GET /vms HTTP/1.1\r\n\r\n".to_owned(), 400, true),
+        (
+            "GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(),
+            404,
+            true,
+        ),
+    ] {
+        let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = vec![0; 512];
+        let len = timeout(DEADLINE, stream.read(&mut head)).await.unwrap().unwrap();
+        let head = String::from_utf8_lossy(&head[..len]).to_lowercase();
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        assert_eq!(head.contains("application/problem+json"), has_problem, "{head}");
+        assert_eq!(head.contains("content-length: 0"), !has_problem, "{head}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use testkit::daemon::{TestDaemon, config};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
@@ -87,12 +87,23 @@ async fn a_request_during_the_start_never_gets_a_404_for_an_existing_vm() {
     serving.await.unwrap();
 }
 
+/// A daemon as a process of its own; killed on drop.
+struct DaemonProcess(Child);
+
+impl Drop for DaemonProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_was_started_with_blocked_signals_receives_them() {
     let dir = tempfile::tempdir().unwrap();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let socket = dir.path().join("d.sock");
-        let mut child = Command::new("env")
+        let child = Command::new("env")
             .args(["--block-signal", env!("CARGO_BIN_EXE_minionsd"), "--listen", "none"])
             .arg("--unix-socket")
             .arg(&socket)
@@ -101,15 +112,16 @@ async fn a_daemon_that_was_started_with_blocked_signals_receives_them() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let mut daemon = DaemonProcess(child);
         let deadline = Instant::now() + testkit::daemon::DEADLINE;
         while !socket.exists() {
             assert!(Instant::now() < deadline, "the daemon does not listen");
             sleep(Duration::from_millis(10)).await;
         }
-        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let pid = Pid::from_raw(daemon.0.id().try_into().unwrap());
         kill(pid, signal).unwrap();
         let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
+            if let Some(status) = daemon.0.try_wait().unwrap() {
                 break status;
             }
             assert!(Instant::now() < deadline, "{signal} does not stop the daemon");

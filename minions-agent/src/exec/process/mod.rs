@@ -143,7 +143,7 @@ impl RunningProcess {
     /// run in it, second if it is empty.
     pub(super) fn release(mut self) -> (Option<Cgroup>, Option<Cgroup>) {
         match self.tree.release() {
-            Some(cgroup) if cgroup.is_alive() => (Some(cgroup), None),
+            Some(cgroup) if cgroup.is_alive() => (Some(cgroup.without_descriptor()), None),
             empty => (None, empty),
         }
     }

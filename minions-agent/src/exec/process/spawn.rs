@@ -6,17 +6,17 @@
 
 use super::cgroup::Cgroup;
 use super::child::{self, ExecVectors, ProgramImage};
-use super::step::SpawnError;
+use super::step::{SpawnError, SpawnStep};
 use super::wait::wait;
 use crate::exec::user::UserAccount;
 use libc::{c_int, c_long};
-use rustix::io::{read, retry_on_intr, write};
+use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit};
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Program to start, and the properties that its process gets before that.
 #[derive(Debug)]
@@ -64,16 +64,18 @@ pub(super) fn spawn(
     cgroup: Option<&Cgroup>,
     confined: bool,
 ) -> Result<SpawnedProcess, SpawnError> {
-    let directory = cgroup.map(Cgroup::directory).transpose()?;
+    let directory = cgroup.and_then(Cgroup::directory);
     // Exec closes the child's end: reading end of file means success.
     let (failure, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     let vectors = ExecVectors::of(&setup.image);
     let fork = |cgroup| fork(cgroup, setup, &vectors, &theirs);
     let masked = BlockedSignals::all();
     let spawned = match directory {
-        Some(directory) if confined => fork(Some(&directory)),
-        Some(directory) => fork(Some(&directory)).or_else(|_| fork(None)),
-        None => fork(None),
+        Some(directory) if confined => fork(Some(directory))
+            .map_err(|error| SpawnError { step: SpawnStep::Group, ..SpawnError::from(error) }),
+        Some(directory) => fork(Some(directory)).or_else(|_| fork(None)).map_err(SpawnError::from),
+        None if confined => Err(SpawnStep::Group.failed()(Errno::NOENT)),
+        None => fork(None).map_err(SpawnError::from),
     };
     drop(masked);
     let spawned = spawned?;
@@ -92,7 +94,7 @@ pub(super) fn spawn(
 /// Forks, into a control group if one is given. The child executes the program, or writes its error to `failure` and
 /// exits.
 fn fork(
-    cgroup: Option<&OwnedFd>,
+    cgroup: Option<BorrowedFd<'_>>,
     setup: &SpawnSetup,
     vectors: &ExecVectors<'_>,
     failure: &OwnedFd,

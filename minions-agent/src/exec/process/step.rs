@@ -12,6 +12,8 @@ pub(in crate::exec) enum SpawnStep {
     Limits,
     User,
     Cwd,
+    /// The start in the control group that enforces the program's limits.
+    Group,
     /// Any other step: the fork, or the execution of the program.
     Exec,
 }
@@ -20,7 +22,7 @@ pub(in crate::exec) enum SpawnStep {
 const STEP_SHIFT: i32 = 16;
 
 /// Numbers of the steps in that number.
-const STEPS: [(SpawnStep, i32); 7] = [
+const STEPS: [(SpawnStep, i32); 8] = [
     (SpawnStep::Exec, 0),
     (SpawnStep::Session, 1),
     (SpawnStep::Terminal, 2),
@@ -28,6 +30,7 @@ const STEPS: [(SpawnStep, i32); 7] = [
     (SpawnStep::User, 4),
     (SpawnStep::Cwd, 5),
     (SpawnStep::Streams, 6),
+    (SpawnStep::Group, 7),
 ];
 
 /// A failed step, with the kernel's error.

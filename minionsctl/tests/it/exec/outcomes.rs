@@ -3,6 +3,7 @@
 use super::guest::Guest;
 use crate::shared::command::{Ran, Running, ctl, direct, until};
 use rustix::process::Signal;
+use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use testkit::fake_vmm::{Behaviour, FakeVmm};
@@ -93,6 +94,40 @@ async fn a_client_that_ends_also_ends_the_program() {
     running.signal(Signal::TERM);
     running.end().assert(143, "", "");
     until("the program has ended", || !Path::new(&process).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_limit_is_named_before_a_program_starts() {
+    let guest = Guest::start().await;
+    let started = guest.file("started");
+    let started_arg = started.to_str().unwrap();
+    for (option, value) in [
+        ("--memory", "0"),
+        ("--memory", "9223372036854775808"),
+        ("--memory", "18446744073709551616"),
+        ("--memory", "lots"),
+        ("--pids", "0"),
+        ("--pids", "9223372036854775808"),
+    ] {
+        let argument = format!("{option}={value}");
+        let ran = guest.run(&["exec", &argument, "web-1", "--", "touch", started_arg]);
+        ran.assert(125, "", option).assert(125, "", value);
+    }
+    // The REST API, without minionsctl.
+    for (field, value) in [
+        ("memory_bytes", json!(0)),
+        ("memory_bytes", json!(9_223_372_036_854_775_808_u64)),
+        ("pids", json!(0)),
+        ("pids", json!(9_223_372_036_854_775_808_u64)),
+        ("pids", json!(-1)),
+        ("memory_bytes", json!("64M")),
+    ] {
+        let mut body = json!({ "command": "touch", "args": [started_arg] });
+        body[field] = value;
+        let reply = guest.daemon.post("/vms/web-1/exec", body).await;
+        reply.assert_problem(422, "invalid_request").assert_field(field);
+    }
+    assert!(!started.exists());
 }
 
 /// Simulates a parent process that has blocked all signals.

@@ -66,6 +66,43 @@ fn a_program_that_exceeds_its_limits_does_not_affect_others() {
 }
 
 #[test]
+fn a_limit_is_enforced_up_to_its_bounds_and_refused_if_the_tree_is_read_only() {
+    let machine = Machine::tiny("bounds");
+    machine.detach("other", &[], "sleep 1000");
+    let run = |limit: &[&str], script: &str| {
+        let command = [&["exec"], limit, &["--", "sh", "-c", script]].concat();
+        let output = minionsctl(machine.vm.socket_path(), &command);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
+    };
+    for too_little in ["--memory=1", "--memory=4096"] {
+        let (code, stderr) = run(&[too_little], "exit 7");
+        assert!(
+            code == Some(137) && stderr.contains("out of memory"),
+            "{too_little}: {code:?} {stderr}"
+        );
+    }
+    // Values beyond the kernel's own maximum mean no limit.
+    for enough in
+        ["--memory=9223372036854775807", "--pids=1", "--pids=4194304", "--pids=9223372036854775807"]
+    {
+        assert_eq!(run(&[enough], "exit 7"), (Some(7), String::new()), "{enough}");
+    }
+    let (code, stderr) = run(&["--pids=1"], "true & wait");
+    assert!(code == Some(2) && stderr.contains("can't fork"), "{code:?} {stderr}");
+    machine.printed("mount -o remount,ro /sys/fs/cgroup");
+    for (limit, field) in [("--memory=100M", "memory_bytes"), ("--pids=5", "pids")] {
+        let (code, stderr) = run(&[limit], "exit 7");
+        let refused = stderr.contains(&format!("`{field}` cannot be enforced in this guest"));
+        assert!(code == Some(125) && refused, "{limit}: {code:?} {stderr}");
+    }
+    assert_eq!(run(&[], "exit 7").0, Some(7));
+    machine.printed("mount -o remount,rw /sys/fs/cgroup");
+    assert_eq!(run(&["--memory=100M", "--pids=5"], "exit 7").0, Some(7));
+    assert!(machine.execs()["other"]["outcome"].is_null());
+}
+
+#[test]
 fn programs_that_write_files_leave_no_control_groups_in_the_kernel() {
     let machine = Machine::tiny("groups");
     for at in 0..60 {

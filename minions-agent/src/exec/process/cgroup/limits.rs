@@ -1,9 +1,15 @@
 //! Resource limits of a program's control group.
 
+use super::files::GroupFiles;
 use minions_proto::Invalid;
-use std::fs;
-use std::path::Path;
+use rustix::io::Errno;
+use std::io;
 
+/// Largest number that `pids.max` accepts, and the largest number of processes of a kernel (`PID_MAX_LIMIT`). Unlike
+/// `memory.max`, which treats any larger number as no limit, `pids.max` refuses it.
+const MAX_PIDS: u64 = 4_194_304;
+
+/// Returns the error for a limit that the guest's control groups cannot enforce.
 fn unenforceable(field: &str) -> Invalid {
     let controller = if field == Limits::PIDS { "pids" } else { "memory" };
     let reason = format!(
@@ -11,6 +17,17 @@ fn unenforceable(field: &str) -> Invalid {
          omit the limit"
     );
     Invalid::new(field, reason)
+}
+
+/// Returns the error for a limit that the guest's kernel refused.
+fn refused(field: &str, limit: u64, error: &io::Error) -> Invalid {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::INVAL | Errno::RANGE) => Invalid::new(
+            field,
+            format!("is {limit}: the guest's kernel does not accept this value"),
+        ),
+        Some(_) | None => unenforceable(field),
+    }
 }
 
 /// Limits of a program together with all processes that it starts.
@@ -38,16 +55,24 @@ impl Limits {
         self.first().map_or(Ok(None), |field| Err(unenforceable(field)))
     }
 
-    pub(super) fn apply(self, dir: &Path) -> Result<(), Invalid> {
+    /// Returns the error for a program with limits that cannot be started in its control group; `None` if no limit was
+    /// requested.
+    pub(in crate::exec) fn unenforceable(self) -> Option<Invalid> {
+        self.first().map(unenforceable)
+    }
+
+    pub(super) fn apply(self, group: &GroupFiles) -> Result<(), Invalid> {
         for (field, file, limit) in
             [(Self::MEMORY, "memory.max", self.memory_bytes), (Self::PIDS, "pids.max", self.pids)]
         {
             if let Some(limit) = limit {
-                fs::write(dir.join(file), limit.to_string()).map_err(|_| unenforceable(field))?;
+                let is_unreachable = field == Self::PIDS && limit > MAX_PIDS;
+                let value = if is_unreachable { "max".to_owned() } else { limit.to_string() };
+                group.write(file, &value).map_err(|error| refused(field, limit, &error))?;
             }
         }
         // Without the memory controller this file does not exist. A reused group may have either value.
-        let _ = fs::write(dir.join("memory.oom.group"), if self.dies_as_one { "1" } else { "0" });
+        let _ = group.write("memory.oom.group", if self.dies_as_one { "1" } else { "0" });
         Ok(())
     }
 }

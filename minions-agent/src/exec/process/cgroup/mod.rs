@@ -3,6 +3,7 @@
 //! A program can leave its session and its process group, but only a program of root's can leave its control
 //! group. So killing the group kills all of the program's processes.
 
+mod files;
 mod limits;
 mod pool;
 mod record;
@@ -12,14 +13,14 @@ pub(in crate::exec) use record::{AgentProcess, ProgramRecord};
 
 use crate::cgroup::{self, CgroupHierarchy};
 use crate::lock::lock;
+use files::{GroupFiles, is_busy, is_in_tree};
 use minions_proto::Invalid;
 use pool::Pool;
-use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +29,9 @@ static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// Prefix of the names of programs' groups.
 const PREFIX: &str = "exec-";
+
+/// Number of rounds in which the processes of a group are killed one by one: each can fork before it is killed.
+const KILL_ROUNDS: u32 = 64;
 
 /// Name of the group of all programs of a guest, directly below the root of the tree.
 const GUEST_GROUP: &str = "minions";
@@ -68,7 +72,7 @@ impl CgroupFactory {
         let cgroups = Self(Some(Arc::new(shared)));
         // The attempt is necessary: a read-only mount looks the same as a writable one.
         match cgroups.make() {
-            Some(cgroup) if cgroup.dir.join("cgroup.kill").exists() => {
+            Some(cgroup) if cgroup.files.dir().join("cgroup.kill").exists() => {
                 drop(cgroup);
                 cgroups
             }
@@ -90,14 +94,14 @@ impl CgroupFactory {
         if limits.first().is_none()
             && let Some(cgroup) = self.used_before(record)
         {
-            limits.apply(&cgroup.dir)?;
+            limits.apply(&cgroup.files)?;
             return Ok(Some(cgroup));
         }
         let Some(cgroup) = self.make() else { return limits.unless_any() };
-        if let Err(error) = record.write(&cgroup.dir) {
+        if let Err(error) = record.write(cgroup.files.dir()) {
             tracing::warn!(%error, "cannot label a control group; the next agent will not know the exec's id");
         }
-        limits.apply(&cgroup.dir)?;
+        limits.apply(&cgroup.files)?;
         Ok(Some(cgroup))
     }
 
@@ -106,11 +110,15 @@ impl CgroupFactory {
         let dir = shared.pool.take()?;
         // A program of root's may have removed the group.
         record.write(&dir).ok()?;
-        Some(Cgroup::of(dir, shared))
+        Some(Cgroup::of(GroupFiles::open(dir).ok()?, shared))
     }
 
     fn make(&self) -> Option<Cgroup> {
         let shared = self.0.as_ref()?;
+        // The tree may have been hidden or unmounted since; its mount point is then an ordinary directory.
+        if !is_in_tree(shared.hierarchy.root()) {
+            return None;
+        }
         shared.sweep();
         // Another agent, or an earlier one, may have left a group with this name.
         for _ in 0..16 {
@@ -121,7 +129,7 @@ impl CgroupFactory {
                 _ => Err(error),
             });
             match made {
-                Ok(()) => return Some(Cgroup::of(dir, shared)),
+                Ok(()) => return Some(Cgroup::of(GroupFiles::open(dir).ok()?, shared)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(_) => return None,
             }
@@ -150,7 +158,7 @@ impl CgroupFactory {
             if is_used {
                 continue;
             }
-            let cgroup = Cgroup::of(entry.path(), shared);
+            let cgroup = Cgroup::of(GroupFiles::at(entry.path()), shared);
             if cgroup.is_alive() {
                 left.push((name, record, cgroup));
             }
@@ -195,34 +203,35 @@ impl CgroupTree {
     }
 }
 
-/// Removes a group, unless processes run in it; returns true if they do.
-fn is_busy(dir: &Path) -> bool {
-    fs::remove_dir(dir).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
-}
-
 /// Control group of a program. Reused or removed when dropped; if processes still run in it, removed later.
 #[derive(Debug)]
 pub(in crate::exec) struct Cgroup {
-    dir: PathBuf,
+    files: GroupFiles,
     /// Count of OOM kills in this group before this program.
     oom_kills_before: u64,
     shared: Arc<CgroupTree>,
 }
 
 impl Cgroup {
-    fn of(dir: PathBuf, shared: &Arc<CgroupTree>) -> Self {
-        Self { oom_kills_before: oom_kills(&dir), dir, shared: Arc::clone(shared) }
+    fn of(files: GroupFiles, shared: &Arc<CgroupTree>) -> Self {
+        Self { oom_kills_before: oom_kills(&files), files, shared: Arc::clone(shared) }
     }
 
-    /// Opens the group's directory, for starting a process in it.
-    pub(super) fn directory(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(open(&self.dir, flags, Mode::empty())?)
+    /// Returns the descriptor of the group's directory, for starting a process in it. `None` for the group of an
+    /// earlier agent.
+    pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.files.fd()
+    }
+
+    /// Closes the group's descriptor. Used after the program has ended, because leftover processes may run for long.
+    pub(super) fn without_descriptor(mut self) -> Self {
+        self.files.close();
+        self
     }
 
     /// Sends a signal to each process that is in the group at this moment, and returns them.
     pub(in crate::exec) fn signal(&self, signal: Signal) -> Vec<Pid> {
-        let processes = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+        let processes = self.files.read("cgroup.procs").unwrap_or_default();
         let processes = processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
         let processes: Vec<Pid> = processes.collect();
         for pid in &processes {
@@ -235,37 +244,42 @@ impl Cgroup {
     /// Updates the group's record, once the program's pid is known.
     pub(super) fn label(&self, record: &ProgramRecord) {
         // A failure was already logged when the group was made.
-        let _ = record.write(&self.dir);
+        let _ = record.write(self.files.dir());
     }
 
     /// Returns the number of this program's processes that the OOM killer has ended; 0 if the kernel does not
     /// count them.
     pub(super) fn oom_kills(&self) -> u64 {
-        oom_kills(&self.dir).saturating_sub(self.oom_kills_before)
+        oom_kills(&self.files).saturating_sub(self.oom_kills_before)
     }
 
     /// Returns the number of processes in the group, without those in subgroups.
     pub(in crate::exec) fn processes(&self) -> u64 {
-        let processes = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+        let processes = self.files.read("cgroup.procs").unwrap_or_default();
         processes.lines().count() as u64
     }
 
-    /// Kills all processes in the group atomically, including new forks (kernel 5.14).
+    /// Kills all processes in the group atomically, including new forks (kernel 5.14). Kills them one by one if
+    /// `cgroup.kill` cannot be written, for example in a read-only tree.
     pub(in crate::exec) fn kill(&self) {
-        if let Err(error) = fs::write(self.dir.join("cgroup.kill"), "1") {
-            tracing::warn!(%error, "cannot kill a control group");
+        let Err(error) = self.files.write("cgroup.kill", "1") else { return };
+        tracing::warn!(%error, "cannot kill a control group as a whole; its processes are killed one by one");
+        for _ in 0..KILL_ROUNDS {
+            if !self.is_alive() || self.signal(Signal::KILL).is_empty() {
+                return;
+            }
         }
     }
 
     /// Reports whether processes run in the group or in subgroups; zombies do not count.
     pub(in crate::exec) fn is_alive(&self) -> bool {
-        fs::read_to_string(self.dir.join("cgroup.events"))
-            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+        let events = self.files.read("cgroup.events");
+        events.is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 }
 
-fn oom_kills(dir: &Path) -> u64 {
-    let events = fs::read_to_string(dir.join("memory.events")).unwrap_or_default();
+fn oom_kills(files: &GroupFiles) -> u64 {
+    let events = files.read("memory.events").unwrap_or_default();
     let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
@@ -274,13 +288,13 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if self.shared.groups == ProgramGroups::OfGuest
             && !self.is_alive()
-            && self.shared.pool.keep(&self.dir)
+            && self.shared.pool.keep(self.files.dir())
         {
             return;
         }
-        if is_busy(&self.dir) {
+        if is_busy(self.files.dir()) {
             let mut leftover = lock(&self.shared.leftover);
-            leftover.push(std::mem::take(&mut self.dir));
+            leftover.push(self.files.dir().to_owned());
         } else {
             self.shared.remove_parent();
         }
