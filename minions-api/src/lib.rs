@@ -11,10 +11,11 @@
 //! * [`health`], [`status`], [`network`], [`exec`], [`clock`], [`power`]: one file per resource.
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
-//! * [`problem`]: failures (RFC 9457) and their stable codes.
+//! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
 //! * [`timestamp`]: points in time as RFC 3339.
 
 pub mod clock;
+pub mod error_code;
 pub mod event;
 pub mod exec;
 pub mod health;
@@ -27,6 +28,7 @@ pub mod timestamp;
 pub mod vm;
 pub mod vm_name;
 
-pub use problem::{ErrorCode, Problem};
+pub use error_code::ErrorCode;
+pub use problem::Problem;
 pub use timestamp::Timestamp;
 pub use vm_name::VmName;

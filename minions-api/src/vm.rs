@@ -82,6 +82,42 @@ impl Failure {
             Self::DaemonExhausted => "daemon_exhausted",
         }
     }
+
+    /// Returns what to do, for people.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NoSocket => "start the VM, with this vsock socket",
+            Self::NoListener => "the VMM has ended and its socket file remains: start the VM",
+            Self::ConnectFailed => {
+                "if permission is denied, give minionsd's user access to the socket (mode, group); \
+                 if the VMM does not accept connections, check the VMM"
+            }
+            Self::NoHandshake => "the VMM or the guest's kernel hangs: check the guest's console",
+            Self::BadHandshake => {
+                "the listener does not speak hybrid vsock: give the VM a socket of its own"
+            }
+            Self::NoAgent => {
+                "wait if the guest is booting; otherwise install minions-agent \
+                 (deploy/install-agent), or check that the guest has /dev/vsock, and that the agent \
+                 uses the same port (agent_port)"
+            }
+            Self::AgentSilent | Self::AgentClosed => {
+                "the agent or the guest hangs: check the guest's console; its service manager \
+                 restarts an agent that hangs"
+            }
+            Self::ProtocolError => {
+                "another program listens on the agent's port in the guest: stop it, or set \
+                 agent_port in minionsd.toml to the port of minions-agent"
+            }
+            Self::AgentError => {
+                "follow the agent's message, or restart the agent; check its log in the guest"
+            }
+            Self::DaemonExhausted => {
+                "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)"
+            }
+        }
+    }
 }
 
 /// Reason for a VM's last change of state. `found`: its socket appeared. `answered`: its agent

@@ -251,25 +251,11 @@ impl Failure {
     }
 }
 
+/// Returns the advice on the layer that failed, or on the code of the problem.
 fn problem_hint(problem: &Problem) -> Option<&'static str> {
-    match problem.code {
-        ErrorCode::VmNotFound => Some("`minionsctl ls` lists the VMs"),
-        ErrorCode::AgentUnreachable => match problem.failure {
-            Some(Layer::NoAgent) => Some(
-                "is minions-agent installed and running in the guest? Wait if the guest is booting",
-            ),
-            Some(Layer::NoListener | Layer::NoSocket) => Some("start the VM"),
-            _ => Some("`minionsctl doctor VM` shows which layer failed"),
-        },
-        ErrorCode::AgentTooOld => Some("install a newer minions-agent in the guest"),
-        ErrorCode::Unauthenticated | ErrorCode::Forbidden => {
-            Some("use the Unix socket as root or as a member of the group minions, or --token-file")
-        }
-        _ if problem.may_have_executed => {
-            Some("the guest may have executed the request nevertheless")
-        }
-        _ => None,
-    }
+    let advice = problem.failure.map(Layer::advice).or(problem.code.info().advice);
+    let executed = "the guest may have executed the request nevertheless";
+    advice.or_else(|| problem.may_have_executed.then_some(executed))
 }
 
 fn unreachable_hint(error: &reqwest::Error) -> &'static str {

@@ -117,13 +117,7 @@ impl IntoResponse for ApiError {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = status.into_response();
-        if matches!(
-            self.0.code,
-            ErrorCode::Overloaded
-                | ErrorCode::AuditUnavailable
-                | ErrorCode::ShuttingDown
-                | ErrorCode::AgentUnreachable
-        ) {
+        if self.0.code.info().retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
         }
         if self.0.code == ErrorCode::Unauthenticated {

@@ -56,7 +56,7 @@ fn blocked(known: &Vm, error: &Failure, service: Option<&ProbedService>) -> Vec<
             let (layer, advice) = place(known, fault);
             Finding::broken(layer, error.to_string(), advice)
         }
-        None => Finding::broken(Layer::Agent, error.to_string(), AGENT_HANGS),
+        None => Finding::broken(Layer::Agent, error.to_string(), Fault::AgentSilent.advice()),
     };
     let layer = broken.layer;
     let mut findings = Vec::new();
@@ -134,51 +134,38 @@ fn set_agent_port(known: &Vm) -> String {
 }
 
 fn hangs_or_port(known: &Vm) -> String {
-    format!("{AGENT_HANGS}. If another service uses the port: {}", set_agent_port(known))
+    format!(
+        "{}. If another service uses the port: {}",
+        Fault::AgentSilent.advice(),
+        set_agent_port(known)
+    )
 }
-
-const AGENT_HANGS: &str = "the agent or the guest hangs: check the guest's console; its service manager \
-                           restarts an agent that hangs";
 
 /// Returns the layer of a fault, and advice.
 fn place(known: &Vm, fault: Fault) -> (Layer, String) {
-    let (layer, advice) = match fault {
-        Fault::DaemonExhausted => (
-            Layer::Daemon,
-            "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)",
-        ),
-        Fault::NoSocket => (Layer::Socket, "start the VM, with this vsock socket"),
+    let advice = match fault {
         Fault::ConnectFailed if known.socket.len() > MAX_PATH_LEN => {
-            (Layer::Socket, "shorten `socket_dir` of minionsd, or the VM's name")
+            "shorten `socket_dir` of minionsd, or the VM's name".to_owned()
         }
-        Fault::ConnectFailed => (
-            Layer::Socket,
-            "if permission is denied, give minionsd's user access to the socket (mode, group); if the VMM does not \
-             accept connections, check the VMM",
-        ),
-        Fault::NoListener => {
-            (Layer::Vmm, "the VMM has ended and its socket file remains: start the VM")
-        }
-        Fault::NoHandshake => {
-            (Layer::Connect, "the VMM or the guest's kernel hangs: check the guest's console")
-        }
-        Fault::BadHandshake => (
-            Layer::Connect,
-            "the listener does not speak hybrid vsock: give the VM a socket of its own",
-        ),
-        Fault::NoAgent => (
-            Layer::Agent,
-            "wait if the guest is booting; otherwise install minions-agent (deploy/install-agent), or check \
-             that the guest has /dev/vsock, and that the agent uses the same port (agent_port)",
-        ),
-        Fault::AgentSilent | Fault::AgentClosed => (Layer::Agent, AGENT_HANGS),
-        Fault::ProtocolError => return (Layer::Agent, set_agent_port(known)),
-        Fault::AgentError => (
-            Layer::Agent,
-            "follow the agent's message, or restart the agent; check its log in the guest",
-        ),
+        Fault::ProtocolError => set_agent_port(known),
+        fault => fault.advice().to_owned(),
     };
-    (layer, advice.to_owned())
+    (layer_of(fault), advice)
+}
+
+/// Returns the layer to which a fault belongs.
+fn layer_of(fault: Fault) -> Layer {
+    match fault {
+        Fault::DaemonExhausted => Layer::Daemon,
+        Fault::NoSocket | Fault::ConnectFailed => Layer::Socket,
+        Fault::NoListener => Layer::Vmm,
+        Fault::NoHandshake | Fault::BadHandshake => Layer::Connect,
+        Fault::NoAgent
+        | Fault::AgentSilent
+        | Fault::AgentClosed
+        | Fault::ProtocolError
+        | Fault::AgentError => Layer::Agent,
+    }
 }
 
 fn vmm(known: &Vm) -> Finding {
