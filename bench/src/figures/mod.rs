@@ -1,4 +1,4 @@
-//! From samples to a table, JSON and a plot.
+//! Path from samples to a table, JSON and a plot.
 
 pub(crate) mod clock;
 pub(crate) mod plot;
