@@ -5,8 +5,8 @@
 //! # Layout
 //!
 //! - [`benches`]: one file for each benchmark.
-//! - [`programs`]: the measured programs of this project, programs that run in the background, and the
-//!   kernel's figures about them.
+//! - [`site`]: minionsd with an agent, or with the responder.
+//! - [`programs`]: programs that run meanwhile, and the kernel's figures about them.
 //! - [`responder`]: a fake VMM for many VMs whose agents cost next to nothing.
 //! - [`contenders`]: the other programs: nginx, qemu-ga, ssh, socat.
 //! - [`clients`]: load generator, REST, WebSocket, wire protocol.
@@ -20,6 +20,7 @@ mod figures;
 mod machine;
 mod programs;
 mod responder;
+mod site;
 
 use std::{path::PathBuf, process::ExitCode};
 

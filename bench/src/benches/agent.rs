@@ -17,11 +17,8 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{
-        Effort, MeasuredPrograms,
-        site::{self, MeasuredDaemon},
-        usage::ProcessUsage,
-    },
+    programs::{MeasuredPrograms, WorkAmount, usage::ProcessUsage},
+    site::{self, MeasuredDaemon},
 };
 
 /// Deadline for the first connection after the start.
@@ -36,10 +33,10 @@ struct AgentFigures {
     start_ms: RoundSeries,
 }
 
-pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
+pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Result<BenchReport> {
     let (mut ours, mut theirs) = (AgentFigures::default(), AgentFigures::default());
-    let execs = if effort.is_quick { 50 } else { 1000 };
-    for _ in 0..effort.rounds {
+    let execs = if amount.is_quick { 50 } else { 1000 };
+    for _ in 0..amount.rounds {
         measure_ours(programs, execs, &mut ours)?;
         measure_qemu_ga(execs, &mut theirs)?;
     }
@@ -88,7 +85,7 @@ fn measure_ours(
     figures.start_ms.push(started.elapsed().as_secs_f64() * 1e3);
     figures.size_mb.push(size_mb(&programs.agent)?);
     figures.idle_mb.push(ProcessUsage::of(agent.pid())?.rss_mb);
-    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let daemon = MeasuredDaemon::ready(programs, dir.path(), 1)?;
     let rest = RestClient::new(&daemon.socket)?;
     for _ in 0..execs {
         exec::exec(&rest)?;

@@ -8,25 +8,22 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::{RoundSeries, quantile},
     },
-    programs::{
-        Effort, MeasuredPrograms,
-        foreground::succeed,
-        site::{self, MeasuredDaemon, VM},
-    },
+    programs::{MeasuredPrograms, WorkAmount, foreground::succeed},
+    site::{self, MeasuredDaemon, VM},
 };
 
-pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
+pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Result<BenchReport> {
     let dir = site::directory()?;
     let _responder = site::responder(programs, dir.path(), 1)?;
-    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let daemon = MeasuredDaemon::ready(programs, dir.path(), 1)?;
     let mut ours = Command::new(&programs.minionsctl);
     ours.args(["--host", &format!("unix://{}", daemon.socket.display()), "health", VM]);
     let mut theirs = Command::new("curl");
     theirs.args(["--silent", "--show-error", "--fail", "--unix-socket"]).arg(&daemon.socket);
     theirs.arg(format!("http://localhost/vms/{VM}/health"));
-    let times = if effort.is_quick { 20 } else { 100 };
+    let times = if amount.is_quick { 20 } else { 100 };
     let (mut ours_us, mut theirs_us) = (RoundSeries::default(), RoundSeries::default());
-    for _ in 0..effort.rounds {
+    for _ in 0..amount.rounds {
         let (mut ours_round, mut theirs_round) = (Vec::new(), Vec::new());
         for _ in 0..times {
             ours_round.push(wall(&mut ours)?);

@@ -14,26 +14,23 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{
-        Effort, MeasuredPrograms,
-        foreground::succeed,
-        site::{self, MeasuredDaemon, VM},
-    },
+    programs::{MeasuredPrograms, WorkAmount, foreground::succeed},
+    site::{self, MeasuredDaemon, VM},
 };
 
 /// An absolute path, because each contender would search `PATH` in its own way.
 pub(super) const PROGRAM: &str = "/bin/true";
 
-pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
+pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Result<BenchReport> {
     let dir = site::directory()?;
     let _agent = site::agent(programs, dir.path())?;
-    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let daemon = MeasuredDaemon::ready(programs, dir.path(), 1)?;
     let mut qemu_ga = QemuGa::start(dir.path())?;
     let mut qemu_ga_client = qemu_ga.connect_soon()?;
     let ssh = SshConnection::start(dir.path())?;
-    let times = if effort.is_quick { 20 } else { 200 };
+    let times = if amount.is_quick { 20 } else { 200 };
     let [mut ours, mut spawned, mut qga, mut sshd] = [const { Vec::new() }; 4];
-    for _ in 0..effort.rounds {
+    for _ in 0..amount.rounds {
         // A connection that was idle during the turns of the others might have been closed.
         let rest = RestClient::new(&daemon.socket)?;
         ours.push(p50(times, || exec(&rest))?);

@@ -1,8 +1,8 @@
-//! Health of one VM over keep-alive connections, compared with nginx as a proxy for the same answer.
+//! Health of as many VMs as there are keep-alive connections, compared with nginx as a proxy for the same answer.
 //!
 //! ```text
-//!  wrk ──TCP──▶ minionsd ──hybrid socket──▶ responder
-//!      ──TCP──▶ nginx ─────Unix socket────▶ nginx, with the answer in its configuration
+//!  wrk ──TCP──▶ minionsd ──hybrid socket of the VM──▶ responder
+//!      ──TCP──▶ nginx ─────Unix socket of the VM────▶ nginx, with the answer in its configuration
 //! ```
 
 use std::{net::SocketAddr, os::unix::net::UnixStream, time::Duration};
@@ -15,14 +15,12 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{
-        Effort, MeasuredPrograms,
-        site::{self, MeasuredDaemon},
-        usage::ProcessUsage,
-    },
+    programs::{MeasuredPrograms, WorkAmount, usage::ProcessUsage},
+    site::{self, MeasuredDaemon},
 };
 
-const PATH: &str = "/vms/vm-1/health";
+/// Number of connections of the load, and of VMs that it is spread over.
+const MANY: u32 = 32;
 
 /// Direct exchanges with the responder in each round. A request through a proxy takes at least two such hops.
 const HOPS: u32 = 2000;
@@ -35,18 +33,18 @@ struct ServerFigures {
     many_cpu_us: RoundSeries,
 }
 
-pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
+pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Result<BenchReport> {
     let dir = site::directory()?;
-    let _responder = site::responder(programs, dir.path(), 1)?;
-    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
-    let nginx = NginxPair::start(dir.path())?;
+    let _responder = site::responder(programs, dir.path(), MANY)?;
+    let daemon = MeasuredDaemon::ready(programs, dir.path(), MANY)?;
+    let nginx = NginxPair::start(dir.path(), MANY)?;
     let (mut ours, mut theirs) = (ServerFigures::default(), ServerFigures::default());
     let mut bare = WireClient::handshake(UnixStream::connect(site::vm_socket(dir.path()))?)?;
     let mut hops_us = RoundSeries::default();
-    let duration = Duration::from_secs(if effort.is_quick { 1 } else { 3 });
-    for _ in 0..effort.rounds {
+    let duration = Duration::from_secs(if amount.is_quick { 1 } else { 3 });
+    for _ in 0..amount.rounds {
         hops_us.push(2.0 * p50(HOPS, || bare.ask_health())?);
-        for connections in [1, 32] {
+        for connections in [1, MANY] {
             ours.load(daemon.address, daemon.program.pid(), connections, duration)?;
             theirs.load(nginx.address(), nginx.pid(), connections, duration)?;
         }
@@ -63,7 +61,7 @@ impl ServerFigures {
         duration: Duration,
     ) -> anyhow::Result<()> {
         let before = ProcessUsage::of(pid)?;
-        let load = wrk::run(address, PATH, connections, duration)?;
+        let load = wrk::run(address, connections, duration)?;
         let cpu = ProcessUsage::of(pid)?.cpu.saturating_sub(before.cpu);
         if connections == 1 {
             self.one_p50_us.push(load.p50_us);
@@ -85,28 +83,28 @@ fn report(ours: ServerFigures, theirs: ServerFigures, hops_us: RoundSeries) -> B
     };
     let rows = vec![
         row(
-            "32 connections",
+            "32 VMs, 32 connections",
             FigureUnit::RequestsPerSecond,
             ours.many_per_second,
             theirs.many_per_second,
             Some(FigureAim::RatioAtLeast(1.25)),
         ),
         row(
-            "1 connection, p50",
+            "1 VM, 1 connection, p50",
             FigureUnit::Microseconds,
             ours.one_p50_us.clone(),
             theirs.one_p50_us,
             Some(FigureAim::RatioAtMost(0.6)),
         ),
         ReportRow {
-            case: "1 connection, p50".into(),
+            case: "1 VM, 1 connection, p50".into(),
             unit: FigureUnit::Microseconds,
             ours: ours.one_p50_us,
             peer: Some(("two bare hops", hops_us)),
             aim: None,
         },
         row(
-            "32 connections, CPU per request",
+            "32 VMs, 32 connections, CPU per request",
             FigureUnit::Microseconds,
             ours.many_cpu_us,
             theirs.many_cpu_us,

@@ -19,7 +19,7 @@ use testkit::rig::Layout;
 use crate::{
     figures::report::BenchReport,
     machine,
-    programs::{Effort, MeasuredPrograms},
+    programs::{MeasuredPrograms, WorkAmount},
 };
 
 /// Benchmark.
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
         agent: Layout::from_env().agent(),
         bench: std::env::current_exe().context("cannot find this program")?,
     };
-    let effort = Effort { rounds: options.rounds.get(), is_quick: options.quick };
+    let amount = WorkAmount { rounds: options.rounds.get(), is_quick: options.quick };
     let out = &options.out;
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     println!("{}", machine::described());
@@ -75,13 +75,13 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
         if options.benches.is_empty() { BenchName::value_variants() } else { &options.benches };
     for bench in selected {
         let report = match bench {
-            BenchName::Http => http::run(&programs, effort)?,
-            BenchName::Exec => exec::run(&programs, effort)?,
-            BenchName::Stream => stream::run(&programs, effort)?,
-            BenchName::Scale => scale::run(&programs, effort, out)?,
-            BenchName::Agent => agent::run(&programs, effort)?,
-            BenchName::Vm => vm::run(&programs, effort)?,
-            BenchName::Cli => cli::run(&programs, effort)?,
+            BenchName::Http => http::run(&programs, amount)?,
+            BenchName::Exec => exec::run(&programs, amount)?,
+            BenchName::Stream => stream::run(&programs, amount)?,
+            BenchName::Scale => scale::run(&programs, amount, out)?,
+            BenchName::Agent => agent::run(&programs, amount)?,
+            BenchName::Vm => vm::run(&programs, amount)?,
+            BenchName::Cli => cli::run(&programs, amount)?,
         };
         println!("\n{}", report.to_table());
         write(options, &report)?;

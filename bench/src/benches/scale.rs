@@ -12,11 +12,8 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{
-        Effort, MeasuredPrograms,
-        site::{self, MeasuredDaemon},
-        usage::ProcessUsage,
-    },
+    programs::{MeasuredPrograms, WorkAmount, usage::ProcessUsage},
+    site::{self, MeasuredDaemon},
 };
 
 const COUNTS: [u32; 4] = [1, 100, 1000, 5000];
@@ -41,13 +38,13 @@ struct ScaleFigures {
 
 pub(crate) fn run(
     programs: &MeasuredPrograms,
-    effort: Effort,
+    amount: WorkAmount,
     out: &Path,
 ) -> anyhow::Result<BenchReport> {
     let mut figures: [ScaleFigures; COUNTS.len()] = Default::default();
-    for _ in 0..effort.rounds {
+    for _ in 0..amount.rounds {
         for (count, figures) in COUNTS.into_iter().zip(&mut figures) {
-            measure(programs, effort, count, figures)?;
+            measure(programs, amount, count, figures)?;
         }
     }
     let medians = |of: fn(&ScaleFigures) -> &RoundSeries| {
@@ -70,7 +67,7 @@ pub(crate) fn run(
 
 fn measure(
     programs: &MeasuredPrograms,
-    effort: Effort,
+    amount: WorkAmount,
     count: u32,
     figures: &mut ScaleFigures,
 ) -> anyhow::Result<()> {
@@ -84,7 +81,7 @@ fn measure(
     let daemon = started.context("the daemon was not started")?;
     figures.ready_ms.push(ready.as_secs_f64() * 1e3);
     let pid = daemon.program.pid();
-    let idle = if effort.is_quick { IDLE / 10 } else { IDLE };
+    let idle = if amount.is_quick { IDLE / 10 } else { IDLE };
     thread::sleep(SETTLING.min(idle));
     let before = ProcessUsage::of(pid)?;
     thread::sleep(idle);
@@ -92,7 +89,7 @@ fn measure(
     figures.rss_mb.push(after.rss_mb);
     let busy = after.cpu.saturating_sub(before.cpu);
     figures.idle_percent.push(100.0 * busy.as_secs_f64() / idle.as_secs_f64());
-    let load = wrk::run(daemon.address, "/vms/vm-1/health", 1, Duration::from_secs(2))?;
+    let load = wrk::run(daemon.address, 1, Duration::from_secs(2))?;
     figures.health_p50_us.push(load.p50_us);
     Ok(())
 }

@@ -18,11 +18,8 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{
-        Effort, MeasuredPrograms,
-        site::{self, MeasuredDaemon, VM},
-        usage::ProcessUsage,
-    },
+    programs::{MeasuredPrograms, WorkAmount, usage::ProcessUsage},
+    site::{self, MeasuredDaemon, VM},
 };
 
 /// Script that reads its input to the end and discards it.
@@ -49,18 +46,18 @@ struct StreamSetup<'a> {
     bytes: u64,
 }
 
-pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
+pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Result<BenchReport> {
     let dir = site::directory()?;
     let agent = site::agent(programs, dir.path())?;
-    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let daemon = MeasuredDaemon::ready(programs, dir.path(), 1)?;
     let ssh = SshConnection::start(dir.path())?;
-    let bytes = if effort.is_quick { 64 << 20 } else { 2 << 30 };
+    let bytes = if amount.is_quick { 64 << 20 } else { 2 << 30 };
     let ground = StreamSetup { programs, dir: dir.path(), daemon: &daemon, ssh: &ssh, bytes };
     let pids = [daemon.program.pid(), agent.pid()];
     let before = rss_mb(pids)?;
     let (mut down, mut up) = (DirectionRates::default(), DirectionRates::default());
     let mut grown = [0.0; 2];
-    for _ in 0..effort.rounds {
+    for _ in 0..amount.rounds {
         ground.down(&mut down)?;
         ground.up(&mut up)?;
         for (most, (now, before)) in grown.iter_mut().zip(rss_mb(pids)?.into_iter().zip(before)) {

@@ -19,10 +19,8 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{
-        Effort, MeasuredPrograms,
-        site::{self, MeasuredDaemon, VM},
-    },
+    programs::{MeasuredPrograms, WorkAmount},
+    site::{self, MeasuredDaemon, VM},
 };
 
 const AGENT_PORT: u32 = 1024;
@@ -34,19 +32,19 @@ const ECHOED: usize = 360;
 /// Deadline for a boot, which takes three seconds; long enough for a very busy machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(crate) fn run(programs: &MeasuredPrograms, effort: Effort) -> anyhow::Result<BenchReport> {
+pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Result<BenchReport> {
     let dir = site::directory()?;
     let mut vm = Vm::boot(&Artifacts::locate()?, VmConfig::new(VM, dir.path()))?;
     vm.wait_for_port(AGENT_PORT, BOOT_TIMEOUT)?;
-    let daemon = MeasuredDaemon::ready(programs, dir.path())?;
+    let daemon = MeasuredDaemon::ready(programs, dir.path(), 1)?;
     let rest = RestClient::new(&daemon.socket)?;
     let echo = json!({ "command": "vsock-probe", "args": ["echo", ECHO_PORT.to_string()] });
     start(&rest, echo)?;
     vm.wait_for_port(ECHO_PORT, BOOT_TIMEOUT)?;
     let mut echo = vm.connect(ECHO_PORT)?;
-    let (times, spawns) = if effort.is_quick { (50, 5) } else { (500, 50) };
+    let (times, spawns) = if amount.is_quick { (50, 5) } else { (500, 50) };
     let [mut health_us, mut echo_us, mut exec_us, mut spawn_us] = [const { Vec::new() }; 4];
-    for _ in 0..effort.rounds {
+    for _ in 0..amount.rounds {
         health_us.push(p50(times, || rest.get(&format!("/vms/{VM}/health")).map(drop))?);
         echo_us.push(p50(times, || echoed(&mut echo))?);
         exec_us.push(p50(spawns, || exec::exec(&rest))?);

@@ -1,10 +1,13 @@
 //! `wrk`, pinned to the last core, and its output.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{io::Write, net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::Context;
 
 use crate::programs::foreground::output_of;
+
+/// Script that chooses the VM of each request; its argument is the number of VMs.
+const IN_TURN: &str = include_str!("in_turn.lua");
 
 /// Figures of one run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,18 +17,22 @@ pub(crate) struct LoadFigures {
     pub(crate) requests: f64,
 }
 
-/// Requests `path` as fast as possible over `connections` connections.
+/// Requests the health of `connections` VMs in turn, as fast as possible, over as many connections.
 pub(crate) fn run(
     address: SocketAddr,
-    path: &str,
     connections: u32,
     duration: Duration,
 ) -> anyhow::Result<LoadFigures> {
+    let mut script = tempfile::NamedTempFile::new().context("cannot create wrk's script")?;
+    script.write_all(IN_TURN.as_bytes()).context("cannot write wrk's script")?;
     let core = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1);
     let mut wrk = Command::new("taskset");
     wrk.args(["-c", &core.to_string(), "wrk", "--latency", "--timeout", "30s", "-t1"])
         .args([format!("-c{connections}"), format!("-d{}s", duration.as_secs().max(1))])
-        .arg(format!("http://{address}{path}"));
+        .arg("-s")
+        .arg(script.path())
+        .arg(format!("http://{address}"))
+        .args(["--", &connections.to_string()]);
     let output = output_of(&mut wrk)?;
     parse(&output).with_context(|| format!("wrk failed:\n{output}"))
 }

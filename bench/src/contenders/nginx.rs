@@ -4,7 +4,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -12,7 +12,7 @@ use anyhow::Context;
 use minions_proto::frame::PREFIX_LEN;
 
 use crate::{
-    programs::{background::BackgroundProgram, site::free_address},
+    programs::{background::BackgroundProgram, free_address},
     responder::health_reply,
 };
 
@@ -25,28 +25,17 @@ pub(crate) struct NginxPair {
 }
 
 impl NginxPair {
-    /// Starts both; all their files are in `dir`.
-    pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
+    /// Starts both, with a socket between them for each of `count` VMs; all their files are in `dir`.
+    pub(crate) fn start(dir: &Path, count: u32) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let socket = dir.join("upstream.sock");
         let frame = health_reply()?;
         let reply = str::from_utf8(&frame[PREFIX_LEN..])?;
-        let server = format!(
-            "server {{ listen unix:{0}; keepalive_requests 100000000; location / {{ \
-             default_type application/json; return 200 '{reply}'; }} }}",
-            socket.display()
-        );
+        let server = upstream_server(dir, count, reply);
         let mut upstream = start(dir, "upstream", 1, &server)?;
-        upstream.wait_until("the upstream nginx has created its socket", || {
-            socket.exists().then_some(())
+        upstream.wait_until("the upstream nginx has created its sockets", || {
+            (1..=count).all(|vm| socket(dir, vm).exists()).then_some(())
         })?;
-        let server = format!(
-            "upstream backend {{ server unix:{}; keepalive 64; keepalive_requests 100000000; }}\n\
-             server {{ listen {address}; keepalive_requests 100000000; location / {{ \
-             proxy_pass http://backend; proxy_http_version 1.1; \
-             proxy_set_header Connection \"\"; }} }}",
-            socket.display()
-        );
+        let server = proxy_server(dir, count, address);
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let mut proxy = start(dir, "proxy", workers, &server)?;
         proxy.wait_until("the nginx proxy listens", || TcpStream::connect(address).ok())?;
@@ -61,6 +50,38 @@ impl NginxPair {
     pub(crate) fn pid(&self) -> u32 {
         self.proxy.pid()
     }
+}
+
+/// Returns the path of the socket that stands for the VM `vm-{number}`.
+fn socket(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("upstream-{number}.sock"))
+}
+
+fn upstream_server(dir: &Path, count: u32, reply: &str) -> String {
+    let sockets = (1..=count).map(|vm| format!("listen unix:{};\n", socket(dir, vm).display()));
+    format!(
+        "server {{ {} keepalive_requests 100000000; location / {{ \
+         default_type application/json; return 200 '{reply}'; }} }}",
+        sockets.collect::<String>()
+    )
+}
+
+/// Returns a server that chooses the upstream by the VM in the path, as minionsd does.
+fn proxy_server(dir: &Path, count: u32, address: SocketAddr) -> String {
+    let upstreams = (1..=count).map(|vm| {
+        format!(
+            "upstream vm-{vm} {{ server unix:{}; keepalive 64; keepalive_requests 100000000; }}\n",
+            socket(dir, vm).display()
+        )
+    });
+    let locations =
+        (1..=count).map(|vm| format!("location /vms/vm-{vm}/ {{ proxy_pass http://vm-{vm}; }}\n"));
+    format!(
+        "{} server {{ listen {address}; keepalive_requests 100000000; \
+         proxy_http_version 1.1; proxy_set_header Connection \"\"; {} }}",
+        upstreams.collect::<String>(),
+        locations.collect::<String>()
+    )
 }
 
 fn start(

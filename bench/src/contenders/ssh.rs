@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::programs::{background::BackgroundProgram, foreground::output_of, site::free_address};
+use crate::programs::{background::BackgroundProgram, foreground::output_of, free_address};
 
 /// Directory to which sshd confines its unprivileged process; usually created by its service.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";

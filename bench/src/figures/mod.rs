@@ -1,4 +1,4 @@
-//! Figures: samples, and the table, JSON and plot that are made of them.
+//! Path from samples to a table, JSON and a plot.
 
 pub(crate) mod clock;
 pub(crate) mod plot;

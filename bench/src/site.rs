@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -11,8 +11,10 @@ use std::{
 use anyhow::Context;
 use tempfile::TempDir;
 
-use super::{MeasuredPrograms, background::BackgroundProgram};
-use crate::clients::rest::RestClient;
+use crate::{
+    clients::rest::RestClient,
+    programs::{MeasuredPrograms, background::BackgroundProgram, free_address},
+};
 
 /// VM that calls are sent to. Others are `vm-2`, `vm-3`, ….
 pub(crate) const VM: &str = "vm-1";
@@ -25,12 +27,6 @@ pub(crate) fn directory() -> anyhow::Result<TempDir> {
         .context("cannot create a directory for the sockets")?;
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
     Ok(dir)
-}
-
-/// Returns a local address that is free at the moment.
-pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
-    Ok(listener.local_addr()?)
 }
 
 /// Starts a fake VMM with `count` VMs in `dir`, whose agents cost next to nothing.
@@ -100,10 +96,14 @@ impl MeasuredDaemon {
         })
     }
 
-    /// Starts the daemon, and waits until its one VM is ready.
-    pub(crate) fn ready(programs: &MeasuredPrograms, dir: &Path) -> anyhow::Result<Self> {
+    /// Starts the daemon, and waits until its `count` VMs are ready.
+    pub(crate) fn ready(
+        programs: &MeasuredPrograms,
+        dir: &Path,
+        count: u32,
+    ) -> anyhow::Result<Self> {
         let mut daemon = Self::start(programs, dir)?;
-        daemon.wait_until_ready(1)?;
+        daemon.wait_until_ready(count)?;
         Ok(daemon)
     }
 }
