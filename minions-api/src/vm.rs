@@ -57,6 +57,10 @@ pub enum Failure {
     ProtocolError,
     /// The agent answers a health check with an error.
     AgentError,
+    /// The guest reboots: minionsd was asked for it, or the VMM has removed its socket and lives.
+    Rebooting,
+    /// The guest was powered off, as minionsd was asked to do.
+    PoweredOff,
     /// Nothing that is known of the VM: minionsd itself is short of descriptors or memory.
     DaemonExhausted,
 }
@@ -76,6 +80,8 @@ impl Failure {
             Self::AgentClosed => "agent_closed",
             Self::ProtocolError => "protocol_error",
             Self::AgentError => "agent_error",
+            Self::Rebooting => "rebooting",
+            Self::PoweredOff => "powered_off",
             Self::DaemonExhausted => "daemon_exhausted",
         }
     }
@@ -96,6 +102,8 @@ pub enum Cause {
     ProbesFailed,
     /// Three calls in a row failed, whatever the probes said.
     CallsFailed,
+    /// The VMM removed its socket and lives: the guest reboots.
+    Rebooting,
 }
 
 impl Cause {
@@ -108,6 +116,7 @@ impl Cause {
             Self::NoListener => "no_listener",
             Self::ProbesFailed => "probes_failed",
             Self::CallsFailed => "calls_failed",
+            Self::Rebooting => "rebooting",
         }
     }
 }
@@ -157,8 +166,15 @@ pub struct Vmm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reason {
-    /// The layer that failed, for programs.
+    /// The layer that failed, for programs; or `rebooting` or `powered_off`, if that is known to be why.
     pub failure: Failure,
+    /// The layer that failed, if `failure` is `rebooting` or `powered_off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Failure>,
+    /// Whether the guest has halted, as far as its VMM shows; of `powered_off`. False while its kernel still
+    /// answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<bool>,
     /// The same for people, with what to look at.
     pub message: String,
     /// When it was last seen.

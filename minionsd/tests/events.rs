@@ -118,7 +118,8 @@ async fn another_vm_under_the_name_another_boot_and_another_start_are_told_apart
     assert_eq!(restarted["incarnation"]["instance_id"], "i2");
     vm.switch_to(replies("b2", "i3"));
     assert_eq!(reader.until("vm.rebooted").await["incarnation"]["boot_id"], "b2");
-    let other = FakeVmm::start(daemon.sockets(), "other", replies("b3", "i4")).unwrap();
+    let other = replies("b3", "i4");
+    let other = FakeVmm::start_as(daemon.sockets(), "other", other, "vmm").unwrap();
     std::fs::rename(other.path(), vm.path()).unwrap();
     // Of the other one's life nothing is told here: it isn't asked for.
     let (kind, replaced) = reader.next().await;

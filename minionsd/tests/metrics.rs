@@ -27,7 +27,10 @@ async fn scrape(daemon: &TestDaemon) -> BTreeMap<String, f64> {
 
 #[tokio::test]
 async fn what_happened_is_counted_and_a_vm_that_is_gone_leaves_no_label() {
-    let (daemon, vm) = TestDaemon::with_vm().await;
+    let daemon = TestDaemon::start().await;
+    let behaviour = Behaviour::Agent(agent().unwrap());
+    let vm = FakeVmm::start_as(daemon.sockets(), "web-1", behaviour, "vmm").unwrap();
+    daemon.until_state("web-1", "ready").await;
     for _ in 0..3 {
         daemon.get("/vms/web-1/health").await;
     }

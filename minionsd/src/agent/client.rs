@@ -150,12 +150,8 @@ impl From<CheckoutError> for CallError {
             CheckoutError::Barred(Barred::Refused(Unready { failure, message })) => {
                 Self::Unreachable { failure, message }
             }
-            CheckoutError::Connect(error) if error.failure() == Failure::DaemonExhausted => {
-                Self::Exhausted
-            }
-            CheckoutError::Connect(error) => {
-                Self::Unreachable { failure: error.failure(), message: error.message() }
-            }
+            CheckoutError::Connect { failure: Failure::DaemonExhausted, .. } => Self::Exhausted,
+            CheckoutError::Connect { failure, message } => Self::Unreachable { failure, message },
         }
     }
 }

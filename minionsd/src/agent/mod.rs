@@ -33,7 +33,9 @@ mod unanswered;
 
 pub(crate) use calls::Calls;
 pub(crate) use client::{AgentClient, CallError};
-pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials, PendingDial};
+pub(crate) use connector::{
+    AgentConnection, ConnectError, Connector, Dials, Listener, PendingDial,
+};
 pub(crate) use gate::Permission;
 pub(crate) use open::{Instance, Programs};
 pub(crate) use pool::{Lane, Pool};

@@ -2,7 +2,10 @@
 
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, BodyProblems};
-use crate::agent::Lane;
+use crate::agent::{CallError, Lane};
+use crate::vm::Vm;
+use crate::vm::ending::EndingKind;
+use crate::vm::guest_text::clipped;
 use axum::Json;
 use axum::http::StatusCode;
 use minions_api::VmName;
@@ -13,9 +16,10 @@ use std::time::Duration;
 /// The agent answers before it begins.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// End the guest, or start it anew
+/// Power the guest off, or reboot it
 ///
-/// The answer comes before it happens. Whether it has happened is to be seen in `GET /vms/{vm}`.
+/// The reply is sent before it happens. `GET /vms/{vm}` shows when it has happened: after a reboot the `boot_id` is
+/// another one; after a poweroff the VM is gone, or is not ready with the reason `powered_off`.
 #[utoipa::path(
     post, path = "/vms/{vm}/power", operation_id = "power_vm", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
@@ -34,12 +38,35 @@ pub(super) async fn power_vm(
         .require(("power", POWER_FEATURE), "end or restart its guest", deadline)
         .await
         .map_err(about)?;
+    // Asked now: the boot of the last probe may be over.
+    let health = client.health(deadline).await.map_err(about)?.health;
+    let boot_id = health.agent.map(|agent| clipped(agent.boot_id));
     let PowerRequest { action, force } = request;
-    let action = match action {
-        power::PowerAction::Poweroff => PowerAction::Poweroff,
-        power::PowerAction::Reboot => PowerAction::Reboot,
+    let next_step = next_step(&vm, action);
+    let (call, ending) = match action {
+        power::PowerAction::Poweroff => (PowerAction::Poweroff, EndingKind::Poweroff),
+        power::PowerAction::Reboot => (PowerAction::Reboot, EndingKind::Reboot),
     };
-    let done = client.call(&Power { action, force }, Lane::Quick, deadline).await.map_err(about)?;
-    let accepted = PowerAccepted { status: "ok".into(), message: done.message };
+    let call = Power { action: call, force };
+    let done = client.call(&call, Lane::Quick, deadline).await;
+    if done.as_ref().map_or_else(CallError::may_have_executed, |_| true) {
+        vm.asked_to_end(ending);
+    }
+    let message = done.map_err(about)?.message;
+    let accepted = PowerAccepted { status: "ok".into(), message, boot_id, next_step };
     Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// The step that this VMM leaves to the host.
+fn next_step(vm: &Vm, action: power::PowerAction) -> Option<String> {
+    let vmm = vm.status().vmm?;
+    match action {
+        power::PowerAction::Poweroff => {
+            vmm.how_to_end().map(|how| format!("when the guest has halted: {how}"))
+        }
+        power::PowerAction::Reboot => vmm.ends_at_reboot().then(|| {
+            let remove = vm.client().pool().connector().remove_command();
+            format!("{vmm} ends when its guest reboots: then {remove} and start it again")
+        }),
+    }
 }

@@ -130,7 +130,7 @@ async fn persist<C: Call<Reply = ExecAttached>>(
         match opened {
             Err(CallError::ExecLost { .. }) if !sent => return Err(CallError::Lost { sent }),
             Err(CallError::Unreachable { failure, .. }) if sent && is_death(failure) => {
-                return Err(CallError::ExecLost { reason: "its VMM is gone".into() });
+                return Err(CallError::ExecLost { reason: death(failure).into() });
             }
             Err(error) if may_pass(&error) => {
                 sent |= error.may_have_executed();
@@ -146,9 +146,21 @@ async fn persist<C: Call<Reply = ExecAttached>>(
     }
 }
 
-/// Whether it says that the process is gone which had the VM: what ran in there is gone with it.
+/// Whether everything that ran in the guest has ended with it.
 fn is_death(failure: Failure) -> bool {
-    matches!(failure, Failure::NoListener | Failure::NoSocket)
+    matches!(
+        failure,
+        Failure::NoListener | Failure::NoSocket | Failure::Rebooting | Failure::PoweredOff
+    )
+}
+
+/// The end of the guest, as the end of "the program is lost: …".
+fn death(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Rebooting => "its guest reboots",
+        Failure::PoweredOff => "its guest was powered off",
+        _ => "its VMM is gone",
+    }
 }
 
 /// The last failure, as one of a request that was sent.

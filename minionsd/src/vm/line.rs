@@ -245,7 +245,7 @@ impl Line {
             }
             Err(error) => {
                 connector.failed(&error);
-                Some(self.failed(ProbeError::of_dial(&error)))
+                Some(self.failed(ProbeError::of_dial(&error, connector)))
             }
         }
     }
@@ -332,7 +332,7 @@ impl Line {
             None => {
                 let error = ConnectError::Unanswered;
                 connector.failed(&error);
-                Some(self.failed(ProbeError::of_dial(&error)))
+                Some(self.failed(ProbeError::of_dial(&error, connector)))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Why a probe failed.
 
-use crate::agent::ConnectError;
 use crate::agent::socket::is_no_room;
+use crate::agent::{ConnectError, Connector};
 use minions_api::vm::Failure;
 use minions_proto::connection::ExchangeError;
 
@@ -14,8 +14,9 @@ pub(super) struct ProbeError {
 
 impl ProbeError {
     /// There is no connection.
-    pub(super) fn of_dial(error: &ConnectError) -> Self {
-        Self { failure: error.failure(), message: error.message() }
+    pub(super) fn of_dial(error: &ConnectError, connector: &Connector) -> Self {
+        let (failure, message) = connector.describe(error);
+        Self { failure, message }
     }
 
     /// There is no answer.

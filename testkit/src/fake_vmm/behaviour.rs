@@ -1,6 +1,6 @@
 //! What a fake VMM and the guest behind it do.
 
-use super::{Guest, Handshakes};
+use super::{Boot, Guest, Handshakes};
 use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
@@ -23,7 +23,9 @@ pub enum Behaviour {
     Agent(Agent),
     /// Likewise, with a guest that runs nothing, and answers as it is told to.
     Guest(Guest),
-    /// Likewise, with these pieces instead of one `OK`, a moment between them.
+    /// Likewise, with a guest that boots.
+    Boots(Boot),
+    /// As `Guest`, with these pieces instead of one `OK`, a moment between them.
     GrantsInPieces(Vec<Vec<u8>>, Guest),
     /// As `Guest`, a while after CONNECT, and counted until then.
     GrantsLate(Arc<Handshakes>, Duration, Guest),
@@ -78,6 +80,13 @@ impl Behaviour {
             Self::Guest(guest) => match granted_by(&guest, &mut stream).await {
                 Ok(()) => guest.serve(&mut stream).await,
                 Err(error) => Err(error),
+            },
+            Self::Boots(boot) => match boot.passes().await {
+                true => match granted_by(&boot.guest, &mut stream).await {
+                    Ok(()) => boot.guest.serve(&mut stream).await,
+                    Err(error) => Err(error),
+                },
+                false => Ok(()),
             },
             Self::GrantsInPieces(pieces, guest) => match in_pieces(&mut stream, &pieces).await {
                 Ok(()) => guest.serve(&mut stream).await,

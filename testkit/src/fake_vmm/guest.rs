@@ -16,7 +16,8 @@ use minions_proto::channel::{AgentControl, Channel, Ended, Message};
 use minions_proto::error::ErrorCode;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    EXEC_FEATURE, ExecAttached, ExecId, Outcome, Request, Usage, encode_error, encode_reply,
+    Done, EXEC_FEATURE, ExecAttached, ExecId, Outcome, POWER_FEATURE, Request, Usage, encode_error,
+    encode_reply,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -74,6 +75,7 @@ struct State {
     breaches: Breaches,
     life: u64,
     boot: u64,
+    ends_asked_for: u32,
     programs: HashMap<ExecId, String>,
     oldest_first: VecDeque<ExecId>,
 }
@@ -103,6 +105,7 @@ impl Guest {
             breaches: Breaches::default(),
             life,
             boot: life,
+            ends_asked_for: 0,
             programs: HashMap::new(),
             oldest_first: VecDeque::new(),
         };
@@ -156,6 +159,12 @@ impl Guest {
     #[must_use]
     pub fn answers(&self) -> u64 {
         self.shared.answers.load(Ordering::SeqCst)
+    }
+
+    /// How often it was asked to power off or to reboot.
+    #[must_use]
+    pub fn ends_asked_for(&self) -> u32 {
+        self.state().ends_asked_for
     }
 
     /// What became of the connections on which it broke the protocol.
@@ -241,6 +250,11 @@ impl Guest {
                 Some(output) => return attached(attach.id, false, &output, attach.stdout),
                 None => encode_error(&AgentError::new(ErrorCode::ExecGone, "no such exec")),
             },
+            // Heard, and no more: what follows is the test's to do.
+            Ok(Request::Power(_)) if self.shared.dialect == Dialect::Objects => {
+                self.state().ends_asked_for += 1;
+                encode_reply(&Done { message: "the guest will end".into() })
+            }
             Ok(_) => encode_error(&AgentError::new(ErrorCode::Unsupported, "not in this guest")),
             Err(error) => encode_error(&error.into()),
         };
@@ -293,7 +307,7 @@ impl Guest {
         let mut health = json!({ "uptime_secs": self.next_number(), "hostname": name });
         if self.shared.dialect == Dialect::Objects {
             health["agent"] = json!({
-                "name": "guest", "version": "0", "protocol": 2, "features": [EXEC_FEATURE],
+                "name": "guest", "version": "0", "protocol": 2, "features": [EXEC_FEATURE, POWER_FEATURE],
                 "boot_id": format!("{name} boot {boot}"), "instance_id": format!("{name} {life}"),
             });
         }

@@ -5,11 +5,14 @@
 //! touch the network.
 
 mod behaviour;
+mod boot;
 mod guest;
 mod handshakes;
 mod ledger;
+mod process;
 
 pub use behaviour::Behaviour;
+pub use boot::Boot;
 pub use guest::{Breaches, Dialect, Guest, Manner};
 pub use handshakes::Handshakes;
 pub use ledger::{Ledger, Runs};
@@ -17,6 +20,7 @@ pub use minions_agent::Capability;
 
 use minions_agent::{Agent, Capabilities, Config, StartError};
 use minions_proto::handshake::{MAX_LINE_LEN, parse_connect};
+use process::ListenerProcess;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +43,8 @@ pub struct FakeVmm {
     behaviour: watch::Sender<Behaviour>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
+    /// The process that called `listen(2)`, if not this one.
+    process: Option<ListenerProcess>,
     leaves_its_file: bool,
 }
 
@@ -83,10 +89,70 @@ impl FakeVmm {
     pub fn start(dir: &Path, name: &str, behaviour: Behaviour) -> io::Result<Self> {
         let path = dir.join(format!("{name}.vsock"));
         let listener = UnixListener::bind(&path)?;
+        Ok(Self::serve(path, listener, behaviour, None))
+    }
+
+    /// Likewise, with a process of its own for the VMM, of this name. It ends with [`crash`](Self::crash) and with
+    /// this value.
+    ///
+    /// # Errors
+    ///
+    /// The socket's; `perl` is missing.
+    pub fn start_as(
+        dir: &Path,
+        name: &str,
+        behaviour: Behaviour,
+        process_name: &str,
+    ) -> io::Result<Self> {
+        let path = dir.join(format!("{name}.vsock"));
+        let (process, listener) = ListenerProcess::start(&path, process_name)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::serve(path, UnixListener::from_std(listener)?, behaviour, Some(process)))
+    }
+
+    fn serve(
+        path: PathBuf,
+        listener: UnixListener,
+        behaviour: Behaviour,
+        process: Option<ListenerProcess>,
+    ) -> Self {
         let (behaviour, behaves) = watch::channel(behaviour);
         let counters = Arc::new(Counters::default());
         let task = tokio::spawn(serve(listener, behaves, Arc::clone(&counters)));
-        Ok(Self { path, behaviour, counters, task, leaves_its_file: false })
+        Self { path, behaviour, counters, task, process, leaves_its_file: false }
+    }
+
+    /// Removes the socket and closes all connections, as Cloud Hypervisor at a reboot of its guest. The process
+    /// lives.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub async fn remove_socket(&mut self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        self.task.abort();
+        // When it has ended, its listener and its connections are closed.
+        let _ = (&mut self.task).await;
+        Ok(())
+    }
+
+    /// Creates the socket again after [`remove_socket`](Self::remove_socket). This process listens.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub fn create_socket(&mut self, behaviour: Behaviour) -> io::Result<()> {
+        let listener = UnixListener::bind(&self.path)?;
+        self.behaviour.send_replace(behaviour);
+        let (behaves, counters) = (self.behaviour.subscribe(), Arc::clone(&self.counters));
+        self.task = tokio::spawn(serve(listener, behaves, counters));
+        Ok(())
+    }
+
+    /// The process that listens.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or_else(std::process::id, ListenerProcess::pid)
     }
 
     /// The socket.
@@ -121,6 +187,7 @@ impl FakeVmm {
     /// Dies as a VMM does that is killed: connections break, the socket file stays.
     pub fn crash(mut self) {
         self.leaves_its_file = true;
+        self.process = None;
     }
 }
 

@@ -59,7 +59,13 @@ fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
         _ => None,
     };
     let fault = fault.or(known.reason.as_ref().map(|reason| reason.failure));
-    let (layer, advice) = fault.map_or((Layer::Agent, AGENT_HANGS), place);
+    let (mut layer, advice) = fault.map_or((Layer::Agent, AGENT_HANGS), place);
+    // The end of the guest shows at some layer.
+    if let Some(shown) = known.reason.as_ref().and_then(|reason| reason.layer)
+        && matches!(fault, Some(Fault::Rebooting | Fault::PoweredOff))
+    {
+        layer = place(shown).0;
+    }
     let mut findings = Vec::new();
     for reached in [Layer::Socket, Layer::Vmm, Layer::Connect, Layer::Agent] {
         if reached < layer {
@@ -100,12 +106,14 @@ fn place(fault: Fault) -> (Layer, &'static str) {
             Layer::Socket,
             "minionsd may not connect: give its user access to the socket (mode, group)",
         ),
-        Fault::NoListener => {
-            (Layer::Vmm, "the VMM is gone and has left its file behind: start the VM")
-        }
-        Fault::NoHandshake => {
-            (Layer::Connect, "the VMM or the guest's kernel hangs: look at the guest's console")
-        }
+        Fault::NoListener => (
+            Layer::Vmm,
+            "the VMM has ended and left its socket file: remove the file, then start the VM",
+        ),
+        Fault::NoHandshake => (
+            Layer::Connect,
+            "wait if the guest boots, resume it if it is paused; otherwise look at its console",
+        ),
         Fault::BadHandshake => (
             Layer::Connect,
             "what listens there is no hybrid vsock: give the VM a socket of its own",
@@ -120,6 +128,8 @@ fn place(fault: Fault) -> (Layer, &'static str) {
             (Layer::Agent, "something else listens on VSOCK port 1024 in the guest")
         }
         Fault::AgentError => (Layer::Agent, "restart the agent; look at its log in the guest"),
+        Fault::Rebooting => (Layer::Agent, "wait until the guest has booted"),
+        Fault::PoweredOff => (Layer::Agent, "start the VM"),
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod faults;
+mod reboots;
 
 use faults::{Events, Process, World, until};
 use serde_json::json;
@@ -149,7 +150,7 @@ async fn another_vm_of_the_same_name(world: World) {
     let spare = tempfile::tempdir_in(world.daemon.sockets()).unwrap();
     let successor = world.guest.successor(2);
     let behaviour = Behaviour::Guest(successor.clone());
-    let new = FakeVmm::start(spare.path(), "web-1", behaviour).unwrap();
+    let new = FakeVmm::start_as(spare.path(), "web-1", behaviour, "vmm").unwrap();
     let replaced = Cell::new(Instant::now());
     let call = world
         .in_mid_exec(LONG, async || {
@@ -420,7 +421,11 @@ async fn the_directory_is_removed_and_made_again_vms_are_found_again() {
 
 #[tokio::test]
 async fn inotify_overflows_what_is_there_is_found_and_what_is_gone_is_gone() {
-    let World { daemon, vm, .. } = World::new().await;
+    let World { daemon, vm: _vm, .. } = World::new().await;
+    let guest = Guest::new("web-2", Dialect::Objects, 1, Arc::default());
+    let guest = Behaviour::Guest(guest);
+    let vm = FakeVmm::start_as(daemon.sockets(), "web-2", guest, "vmm").unwrap();
+    daemon.until_state("web-2", "ready").await;
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let queue: usize = queue.trim().parse().unwrap();
     // On this thread, so that the daemon, which is on it too, reads none of the events.
@@ -434,7 +439,7 @@ async fn inotify_overflows_what_is_there_is_found_and_what_is_gone_is_gone() {
     let guest = Guest::new("late", Dialect::Objects, 1, Arc::default());
     let _late = FakeVmm::start(daemon.sockets(), "late", Behaviour::Guest(guest)).unwrap();
     daemon.until_state("late", "ready").await;
-    daemon.until("/vms/web-1", |vm| vm.status == 404).await;
+    daemon.until("/vms/web-2", |vm| vm.status == 404).await;
 }
 
 #[tokio::test]
@@ -516,7 +521,7 @@ async fn agent_crashes_in_mid_exec_502_may_have_executed_ready_again() {
 async fn host_clock_jumps_execs_work_timers_unaffected() {
     let shim = tempfile::tempdir().unwrap();
     let (library, offset) = (shim.path().join("host_clock.so"), shim.path().join("offset"));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/host_clock.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fault_matrix/faults/host_clock.c");
     let mut compile = Command::new("cc");
     compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
     assert!(compile.status().unwrap().success());
