@@ -7,6 +7,7 @@ use minions_api::{ErrorCode, Problem};
 use minions_proto::connection::ExchangeError;
 use minions_proto::error::{AgentError, ErrorCode as AgentCode};
 use minions_proto::exec_client::StreamError;
+use minions_proto::handshake::HandshakeError;
 use minions_proto::hybrid::DialError;
 use std::io;
 use std::path::PathBuf;
@@ -130,6 +131,22 @@ pub(crate) enum Failure {
     /// `wait` gave up.
     #[error("not ready in time: {0}")]
     NotReady(String),
+    /// The guest did not reboot in time.
+    #[error("not rebooted within {}: {seen}", humantime::format_duration(*.within))]
+    NotRebooted {
+        /// The limit.
+        within: Duration,
+        /// What was seen last.
+        seen: String,
+    },
+    /// The guest did not power off in time.
+    #[error("not powered off within {}: {seen}", humantime::format_duration(*.within))]
+    NotPoweredOff {
+        /// The limit.
+        within: Duration,
+        /// What was seen last.
+        seen: String,
+    },
     /// `wait` gave up on a program.
     #[error("{0} still runs")]
     StillRuns(String),
@@ -203,6 +220,12 @@ impl Failure {
                 Some("if it still runs, `minionsctl ps VM` shows it, and `attach` comes back to it")
             }
             Self::NotReady(_) => Some("`minionsctl get VM` says which layer is missing"),
+            Self::NotRebooted { .. } => Some(
+                "it may still reboot: `minionsctl wait VM --rebooted-since BOOT_ID` waits for that",
+            ),
+            Self::NotPoweredOff { .. } => {
+                Some("it may still power off; --force does not wait for the guest's init")
+            }
             _ => None,
         }
     }
@@ -215,7 +238,10 @@ fn problem_hint(problem: &Problem) -> Option<&'static str> {
             Some(Layer::NoAgent) => {
                 Some("is minions-agent installed and running in the guest? If it is booting, wait")
             }
-            Some(Layer::NoListener | Layer::NoSocket) => Some("start the VM"),
+            Some(Layer::NoListener) => Some("remove the socket file, then start the VM"),
+            Some(Layer::NoSocket | Layer::PoweredOff) => Some("start the VM"),
+            Some(Layer::NoHandshake) => Some("wait if it is booting; resume it if it is paused"),
+            Some(Layer::Rebooting) => Some("`minionsctl wait VM` waits until it is ready"),
             _ => Some("`minionsctl get VM` says more"),
         },
         ErrorCode::AgentTooOld => Some("install a newer minions-agent in the guest"),
@@ -230,9 +256,14 @@ fn problem_hint(problem: &Problem) -> Option<&'static str> {
 fn dial_hint(error: &DialError) -> Option<&'static str> {
     match error {
         DialError::NoSocket(_) => Some("is the VM started, and with this vsock path?"),
-        DialError::NoListener(_) => Some("the VMM that made this socket is gone; start the VM"),
+        DialError::NoListener(_) => {
+            Some("the VMM that made this socket has ended: remove the file, then start the VM")
+        }
         DialError::Connect(_) => Some("do you have the permission? Try as root"),
         DialError::NotAccepted => Some("the VMM hangs"),
+        DialError::Handshake(HandshakeError::TimedOut(_)) => {
+            Some("the guest is booting, paused, or hangs")
+        }
         DialError::Handshake(_) => {
             Some("is minions-agent installed and running in the guest? If it is booting, wait")
         }

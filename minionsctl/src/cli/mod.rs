@@ -128,9 +128,9 @@ pub(crate) enum Command {
     ConfirmNetwork(ConfirmNetwork),
     /// Set the guest's clock to the host's, or to --time
     SetClock(SetClock),
-    /// End the guest
+    /// Power the guest off
     Poweroff(Power),
-    /// Start the guest anew
+    /// Reboot the guest, and print the boot_id that ends
     Reboot(Power),
     /// Tell what happens to VMs as it happens: found, gone, another state, another incarnation
     Watch {
@@ -150,13 +150,21 @@ pub(crate) enum Command {
     Attach(Attach),
     /// Send a program a signal, or end and forget it
     Kill(Kill),
-    /// Wait until a VM is ready (at most --timeout, else a minute); or, with ID, until a program has
-    /// ended, with its exit code
+    /// Wait until a VM is ready (at most --timeout, else a minute), in another boot with --rebooted-since; or, with
+    /// ID, until a program has ended, with its exit code
     Wait {
         /// Which VM
         vm: VmName,
         /// Which of its programs
         id: Option<ExecId>,
+        /// Wait until the VM is ready in another boot than this one
+        #[arg(
+            long,
+            value_name = "BOOT_ID",
+            conflicts_with = "id",
+            value_parser = clap::builder::NonEmptyStringValueParser::new()
+        )]
+        rebooted_since: Option<String>,
     },
 }
 
