@@ -76,8 +76,17 @@ struct State {
     life: u64,
     boot: u64,
     ends_asked_for: u32,
-    programs: HashMap<ExecId, String>,
+    programs: HashMap<ExecId, Program>,
     oldest_first: VecDeque<ExecId>,
+}
+
+/// A program that was started.
+#[derive(Debug, Clone)]
+enum Program {
+    /// It has ended, with this output.
+    Ended(String),
+    /// It belongs to an agent that was killed.
+    Lost,
 }
 
 /// What a request comes to: a frame, and what follows it in channel mode.
@@ -153,6 +162,14 @@ impl Guest {
         }
         state.programs.clear();
         state.oldest_first.clear();
+    }
+
+    /// The guest's kernel kills its agent for lack of memory, and another one starts: every program of the former
+    /// one is listed as lost, and never runs again.
+    pub fn loses_its_agent(&self, life: u64) {
+        let mut state = self.state();
+        state.life = life;
+        state.programs.values_mut().for_each(|program| *program = Program::Lost);
     }
 
     /// Answers so far. One that is given later has a higher number.
@@ -247,7 +264,7 @@ impl Guest {
                 return self.start(start.id, start.args.first());
             }
             Ok(Request::ExecAttach(attach)) => match self.remembered(&attach.id) {
-                Some(output) => return attached(attach.id, false, &output, attach.stdout),
+                Some(program) => return attached(attach.id, false, &program, attach.stdout),
                 None => encode_error(&AgentError::new(ErrorCode::ExecGone, "no such exec")),
             },
             // Heard, and no more: what follows is the test's to do.
@@ -269,21 +286,21 @@ impl Guest {
         };
         // One look and one entry: whoever comes with the same id meanwhile waits.
         let mut state = self.state();
-        if let Some(output) = state.programs.get(&id) {
-            return attached(id, false, output, None);
+        if let Some(program) = state.programs.get(&id) {
+            return attached(id, false, program, None);
         }
-        let output = self.run(state.life, order);
-        state.programs.insert(id.clone(), output.clone());
+        let program = Program::Ended(self.run(state.life, order));
+        state.programs.insert(id.clone(), program.clone());
         state.oldest_first.push_back(id.clone());
         if state.oldest_first.len() > REMEMBERED
             && let Some(oldest) = state.oldest_first.pop_front()
         {
             state.programs.remove(&oldest);
         }
-        attached(id, true, &output, None)
+        attached(id, true, &program, None)
     }
 
-    fn remembered(&self, id: &ExecId) -> Option<String> {
+    fn remembered(&self, id: &ExecId) -> Option<Program> {
         self.state().programs.get(id).cloned()
     }
 
@@ -322,8 +339,12 @@ impl Guest {
     }
 }
 
-/// A program that has ended already: its reply, its output from an offset on, its end.
-fn attached(id: ExecId, created: bool, output: &str, from: Option<u64>) -> Answer {
+/// A program that has ended already, or is lost: its reply, its output from an offset on, its end.
+fn attached(id: ExecId, created: bool, program: &Program, from: Option<u64>) -> Answer {
+    let (output, outcome) = match program {
+        Program::Ended(output) => (output.as_str(), Outcome::Exited { code: 0 }),
+        Program::Lost => ("", Outcome::Lost { reason: "the agent was started again".into() }),
+    };
     let from = from.unwrap_or(0).min(output.len() as u64);
     let reply = encode_reply(&ExecAttached {
         id,
@@ -342,7 +363,7 @@ fn attached(id: ExecId, created: bool, output: &str, from: Option<u64>) -> Answe
     if !payload.is_empty() {
         Message { channel: Channel::Stdout, payload }.encode(&mut stream);
     }
-    let ended = Ended { outcome: Outcome::Exited { code: 0 }, usage: Usage::default() };
+    let ended = Ended { outcome, usage: Usage::default() };
     Message::agent(&AgentControl::Exit(ended)).encode(&mut stream);
     Answer { reply: reply.unwrap_or_default(), stream: Some(stream.to_vec()) }
 }

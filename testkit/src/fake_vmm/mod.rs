@@ -122,6 +122,17 @@ impl FakeVmm {
         Self { path, behaviour, counters, task, process, leaves_its_file: false }
     }
 
+    /// Gives the socket this path, in one step.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub fn rename_socket(&mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        path.clone_into(&mut self.path);
+        Ok(())
+    }
+
     /// Removes the socket and closes all connections, as Cloud Hypervisor at a reboot of its guest. The process
     /// lives.
     ///
@@ -136,7 +147,8 @@ impl FakeVmm {
         Ok(())
     }
 
-    /// Creates the socket again after [`remove_socket`](Self::remove_socket). This process listens.
+    /// Creates the socket again after [`remove_socket`](Self::remove_socket). This process listens; a process that
+    /// the VMM had ends.
     ///
     /// # Errors
     ///
@@ -146,7 +158,14 @@ impl FakeVmm {
         self.behaviour.send_replace(behaviour);
         let (behaves, counters) = (self.behaviour.subscribe(), Arc::clone(&self.counters));
         self.task = tokio::spawn(serve(listener, behaves, counters));
+        self.process = None;
         Ok(())
+    }
+
+    /// Whether it has a process of its own.
+    #[must_use]
+    pub fn has_process(&self) -> bool {
+        self.process.is_some()
     }
 
     /// The process that listens.

@@ -10,8 +10,9 @@
 //! What is never allowed: an answer of another VM, of a life of the VM that was over before the call
 //! began, or to an earlier request (`caller`); a program that ran twice, or that ran although its
 //! caller was told that it can't have, or that didn't although he was told that it did (`orders`); a
-//! failure of a VM that nothing was done to; a VM that doesn't come back (`watch`); a daemon that
-//! grows (`curve`), panics or ends (`daemon`).
+//! failure of a VM that nothing was done to; a VM that doesn't come back (`watch`); a VM that is gone or
+//! replaced while its VMM lives, a reboot that is not told (`witness`); a dial to a VM that is paused
+//! (`fault`); a daemon that grows (`curve`), panics or ends (`daemon`).
 //!
 //! The seed decides which faults come in which order and what callers ask for. When exactly they meet
 //! is the machine's: the same seed is the same pressure, not the same run.
@@ -27,6 +28,7 @@ mod member;
 mod orders;
 mod schedule;
 mod watch;
+mod witness;
 
 pub use curve::Curve;
 pub use isolation::{Isolation, isolation};
@@ -140,6 +142,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     let (world, bodies) = found(options, &daemon)?;
     let stop = CancellationToken::new();
     let watching = tokio::spawn(watch::run(Arc::clone(&world), stop.clone()));
+    let witness = tokio::spawn(witness::run(Arc::clone(&world), stop.clone()));
     let begun = watch::until_all_ready(&world, CONVERGENCE).await;
     let mut curve = Curve::default();
     let mut tasks = JoinSet::new();
@@ -164,7 +167,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     world.orders.settle_all(&world.journal);
     curve.take(&mut daemon, &world, started.elapsed());
     stop.cancel();
-    let _ = watching.await;
+    let _ = tokio::join!(watching, witness);
     daemon.check_log(&world.journal);
     curve.judge(options.vms, &world.journal);
     let summary = json!({
