@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# A bridge for VMs, and a tap interface on it for each; see network.md.
+# Creates a bridge for VMs, and a tap interface on it for each; see network.md.
 set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: bridge.sh up NAME...     the bridge if it isn't there, and for each VM a tap: tap-NAME
+usage: bridge.sh up NAME...     creates the bridge if it is missing, and a tap for each VM: tap-NAME
        bridge.sh down NAME...   removes these taps
-       bridge.sh down           removes the bridge, once no tap is on it
+       bridge.sh down           removes the bridge; fails while it has taps
 
-  $BRIDGE   the bridge's name, default minions0
-  $ADDRESS  its address, the VMs' gateway, default 10.77.0.1/24
-  $OWNER    the user who may open the taps, default: root only
+  $BRIDGE   name of the bridge, default minions0
+  $ADDRESS  address of the bridge, the VMs' gateway, default 10.77.0.1/24
+  $OWNER    user who may open the taps, default: root only
 
-Needs root. A name has at most 11 characters: an interface's has 15, and a tap's begins with `tap-`.
+Needs root. A NAME has at most 11 characters: with `tap-` it must fit the 15 of an interface's name.
 END
 }
 
@@ -22,7 +22,7 @@ OWNER=${OWNER:-}
 
 die() { printf 'bridge.sh: %s\n' "$*" >&2; exit 1; }
 misuse() { usage >&2; exit 64; }
-# By netlink: /sys may be another network namespace's.
+# Through netlink, because /sys may show another network namespace.
 exists() { ip link show dev "$1" >/dev/null 2>&1; }
 
 up() {
@@ -45,7 +45,8 @@ down() {
     done
     (($# == 0)) || return 0
     exists "$BRIDGE" || return 0
-    [[ -z $(ip link show master "$BRIDGE") ]] || die "there are taps on $BRIDGE yet"
+    [[ -z $(ip link show master "$BRIDGE") ]] ||
+        die "cannot remove $BRIDGE: it still has taps (bridge.sh down NAME...)"
     ip link del "$BRIDGE"
 }
 
@@ -55,7 +56,8 @@ case ${1-} in
     *) misuse ;;
 esac
 for name in "${@:2}"; do
-    [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,10}$ ]] || die "not a name for a tap: $name"
+    [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,10}$ ]] ||
+        die "invalid name of a VM for a tap: $name (at most 11 of A-Za-z0-9._-)"
 done
-((EUID == 0)) || die "making interfaces needs root"
+((EUID == 0)) || die "creating and removing interfaces requires root"
 "$@"

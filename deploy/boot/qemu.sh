@@ -1,52 +1,52 @@
 #!/usr/bin/env bash
-# Boots one VM with QEMU and puts its vsock where minionsd finds it; see qemu.md.
+# Boots one VM with QEMU, with its vsock where minionsd finds it; see qemu.md.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 usage: qemu.sh NAME --kernel FILE [--initrd FILE] [--disk FILE] [OPTION...]
 
-  NAME                the VM's name; its socket is <socket-dir>/NAME.vsock
+  NAME                name of the VM; its socket is <socket-dir>/NAME.vsock
   --kernel FILE       kernel image (bzImage)
   --initrd FILE       initial ram disk
   --disk FILE         root disk, as /dev/vda; at least one of --initrd and --disk
   --disk-format F     raw (default) or qcow2
-  --append WORDS      added to the kernel's command line
+  --append WORDS      words added to the kernel's command line
   --memory MIB        default 256
   --cpus N            default 1
-  --net MODE          restricted (default): packets reach QEMU's own gateway and nothing else
-                      user=NETNS: the guest reaches what the network namespace NETNS reaches (`ip netns add`);
-                        needs root. `user` alone is refused: QEMU's gateway 10.0.2.2 would pass the
+  --net MODE          restricted (default): packets reach only QEMU's own gateway
+                      user=NETNS: the guest has the network of the namespace NETNS (`ip netns add`);
+                        requires root. `user` alone is rejected: QEMU's gateway 10.0.2.2 would pass the
                         guest's connections on to this host's 127.0.0.1
-                      tap=IFACE: the tap interface IFACE, on a bridge of yours (bridge.sh makes both)
+                      tap=IFACE: the tap interface IFACE, on a bridge (bridge.sh creates both)
                       none: no network card
-  --mac ADDRESS       the network card's; default: made from NAME, so that no two are the same
+  --mac ADDRESS       of the network card; default: derived from NAME, so that VMs differ
   --accel MODE        auto (default: KVM where it works, else emulation), kvm or tcg
-  --console FILE      write the guest's console there instead of to standard output
+  --console FILE      write the guest's console to FILE instead of standard output
   --socket-dir DIR    default $MINIONS_SOCKET_DIR, else /run/minions
 
 Runs until the VM ends. SIGINT and SIGTERM switch the VM off and remove its socket.
-$QEMU and $VHOST_DEVICE_VSOCK name other binaries than those in $PATH.
-Exit codes: QEMU's own; 1 it could not be started; 64 wrong usage.
+$QEMU and $VHOST_DEVICE_VSOCK override the binaries in $PATH.
+Exit codes: QEMU's own; 1 QEMU could not be started; 64 wrong usage.
 END
 }
 
 QEMU=${QEMU:-qemu-system-x86_64}
 VHOST_DEVICE_VSOCK=${VHOST_DEVICE_VSOCK:-vhost-device-vsock}
 
-# The guest's own number, which only the guest sees: each VM has a backend process of its own, so
-# all of them can have the same one. 0 to 2 are reserved.
+# Address of the guest, which only the guest sees: each VM has a separate backend process, so all VMs can
+# have the same one. 0 to 2 are reserved.
 readonly GUEST_CID=3
-# sockaddr_un.sun_path, less its final NUL.
+# Size of sockaddr_un.sun_path without the final NUL.
 readonly MAX_SOCKET_PATH=107
 
 say() { printf 'qemu.sh: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 misuse() { say "$@"; usage >&2; exit 64; }
-# Wrong usage with a reason that must not scroll away.
+# Reports wrong usage without the long help text, so that the reason stays visible.
 refuse() { say "$@"; exit 64; }
 
-# --- what is wanted ---
+# --- command line ---
 
 kernel='' initrd='' disk='' disk_format=raw append='' memory=256 cpus=1
 net=restricted mac='' accel=auto console='' socket_dir=${MINIONS_SOCKET_DIR:-/run/minions}
@@ -54,13 +54,13 @@ net=restricted mac='' accel=auto console='' socket_dir=${MINIONS_SOCKET_DIR:-/ru
 parse_args() {
     case ${1-} in
         -h | --help) usage; exit 0 ;;
-        '' | -*) misuse "the VM's name comes first" ;;
+        '' | -*) misuse "the first argument must be the VM's name" ;;
     esac
     name=$1
     shift
     while (($#)); do
         if [[ $1 == -h || $1 == --help ]]; then usage; exit 0; fi
-        (($# >= 2)) || misuse "$1 wants a value, or is not known"
+        (($# >= 2)) || misuse "$1 requires a value, or is unknown"
         case $1 in
             --kernel) kernel=$2 ;;
             --initrd) initrd=$2 ;;
@@ -74,7 +74,7 @@ parse_args() {
             --accel) accel=$2 ;;
             --console) console=$2 ;;
             --socket-dir) socket_dir=$2 ;;
-            *) misuse "$1 is not known" ;;
+            *) misuse "unknown option $1" ;;
         esac
         shift 2
     done
@@ -83,49 +83,50 @@ parse_args() {
 check_net() {
     case $net in
         user)
-            say "--net user is refused: QEMU passes a guest's connections to its gateway 10.0.2.2 on to"
+            say "--net user is rejected: QEMU passes a guest's connections to its gateway 10.0.2.2 on to"
             say "127.0.0.1 of this host, as the user who runs QEMU; so the guest would reach every service"
             say "there, minionsd included. Use instead:"
             say "  --net restricted    no network beyond QEMU (the default)"
             say "  --net tap=IFACE     a bridge, with access beyond this host if you allow it (network.md)"
-            refuse "  --net user=NETNS    a network namespace with a loopback of its own (qemu.md)"
+            refuse "  --net user=NETNS    a network namespace with a separate loopback (qemu.md)"
             ;;
         user=*) check_netns "${net#user=}" ;;
         tap=*)
-            [[ $net =~ ^tap=[A-Za-z0-9._-]{1,15}$ ]] || misuse "not an interface's name: ${net#tap=}"
+            [[ $net =~ ^tap=[A-Za-z0-9._-]{1,15}$ ]] || misuse "not the name of an interface: ${net#tap=}"
             ip link show dev "${net#tap=}" >/dev/null 2>&1 ||
-                die "there is no interface ${net#tap=} (bridge.sh makes it)"
+                die "there is no interface ${net#tap=} (create it with bridge.sh)"
             ;;
         restricted | none) ;;
         *) misuse "--net is restricted, user=NETNS, tap=IFACE or none" ;;
     esac
 }
 
-# A namespace whose loopback is not this host's. /proc/1 is the host's first process, or the container's.
+# Checks a namespace, whose loopback must not be this host's. /proc/1 is the first process of the host or the
+# container.
 check_netns() {
     local file=/run/netns/$1 own
     [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$ ]] || misuse "not the name of a network namespace: $1"
-    ((EUID == 0)) || die "--net user=$1 needs root, to enter the network namespace"
+    ((EUID == 0)) || die "--net user=$1 requires root, to enter the network namespace"
     [[ -e $file ]] || die "there is no network namespace $1 (ip netns add $1)"
     for own in /proc/self/ns/net /proc/1/ns/net; do
-        [[ ! $file -ef $own ]] || refuse "--net user=$1 is refused: $1 is this host's own network" \
+        [[ ! $file -ef $own ]] || refuse "--net user=$1 is rejected: $1 is this host's own network" \
             "namespace, and the guest would reach its 127.0.0.1 through 10.0.2.2"
     done
 }
 
 check_args() {
     [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$ ]] || misuse "not a VM name: $name"
-    [[ $memory =~ ^[1-9][0-9]*$ ]] || misuse "--memory wants a number of MiB"
-    [[ $cpus =~ ^[1-9][0-9]*$ ]] || misuse "--cpus wants a number"
-    [[ $disk_format == raw || $disk_format == qcow2 ]] || misuse "--disk-format is raw or qcow2"
+    [[ $memory =~ ^[1-9][0-9]*$ ]] || misuse "--memory requires a number of MiB"
+    [[ $cpus =~ ^[1-9][0-9]*$ ]] || misuse "--cpus requires a number"
+    [[ $disk_format == raw || $disk_format == qcow2 ]] || misuse "--disk-format must be raw or qcow2"
     check_net
-    [[ $mac =~ ^([0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5})?$ ]] || misuse "--mac wants six bytes: 52:54:00:..."
-    [[ $accel =~ ^(auto|kvm|tcg)$ ]] || misuse "--accel is auto, kvm or tcg"
+    [[ $mac =~ ^([0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5})?$ ]] || misuse "--mac requires six bytes: 52:54:00:..."
+    [[ $accel =~ ^(auto|kvm|tcg)$ ]] || misuse "--accel must be auto, kvm or tcg"
     [[ -n $kernel ]] || misuse "--kernel is missing"
-    [[ -n $initrd || -n $disk ]] || misuse "give --initrd, --disk or both"
+    [[ -n $initrd || -n $disk ]] || misuse "--initrd, --disk or both are required"
     local file
     for file in "$kernel" ${initrd:+"$initrd"} ${disk:+"$disk"}; do
-        [[ -r $file ]] || die "can't read $file"
+        [[ -r $file ]] || die "cannot read $file"
     done
     local tool
     for tool in "$QEMU" "$VHOST_DEVICE_VSOCK" ss flock; do
@@ -136,27 +137,28 @@ check_args() {
 # --- the socket ---
 
 prepare_socket_dir() {
-    [[ -d $socket_dir ]] || mkdir -m 0755 -- "$socket_dir" || die "can't create $socket_dir"
-    # In one spelling, for ss below.
+    [[ -d $socket_dir ]] || mkdir -m 0755 -- "$socket_dir" || die "cannot create $socket_dir"
+    # Canonical path, for ss below.
     socket_dir=$(realpath -- "$socket_dir")
     [[ -z $(find "$socket_dir" -maxdepth 0 -perm /002) ]] ||
-        die "$socket_dir is writable by everybody, so anybody could pose as a VM: chmod o-w it"
+        die "$socket_dir is writable by all users, so any user could pose as a VM: run chmod o-w on it"
     socket=$socket_dir/$name.vsock
-    ((${#socket} <= MAX_SOCKET_PATH)) || die "$socket is longer than a socket's path may be"
+    ((${#socket} <= MAX_SOCKET_PATH)) ||
+        die "$socket is longer than $MAX_SOCKET_PATH bytes, the limit of a socket's path"
 }
 
-# The backend removes whatever is at its path when it starts. That is right for a stale file, but
-# would cut a running VM off; so look first, under a lock that two starts can't hold at once.
+# At its start, the backend removes any file at its path. That is right for a stale file, but would cut a
+# running VM off; so check first, under a lock that only one start can hold.
 claim_socket() {
     exec {lock}>"$socket_dir/.$name.lock"
-    flock -n "$lock" || die "$name is already running, or just being started"
+    flock -n "$lock" || die "$name is already running, or is being started"
     [[ -e $socket || -L $socket ]] || return 0
-    [[ -S $socket && ! -L $socket ]] || die "$socket is in the way and is no socket"
-    # Asking the kernel, not the socket: a connection that comes and goes can hurt a VMM.
+    [[ -S $socket && ! -L $socket ]] || die "$socket exists and is not a socket"
+    # Asks the kernel instead of connecting: a connection that is closed at once can harm a VMM.
     if [[ -n $(ss -xlH src "$socket") ]]; then
-        die "somebody listens on $socket: a VM of that name is running"
+        die "a process listens on $socket: a VM of that name is running"
     fi
-    say "removing $socket, which a VM has left behind"
+    say "removing $socket, which was left by an earlier VM"
     rm -- "$socket"
 }
 
@@ -164,39 +166,39 @@ claim_socket() {
 
 scratch='' backend='' vm='' inode=''
 
-# $lock stays ours alone: a child that kept it open would hold the name after we are gone.
+# No child inherits $lock: a child that kept it open would hold the name after this script has ended.
 start_backend() {
-    # Whoever may connect may run commands as root in the guest: only this user.
+    # Clients of the socket may run commands as root in the guest: only this user may connect.
     (umask 077 && exec "$VHOST_DEVICE_VSOCK" --guest-cid "$GUEST_CID" \
         --socket "$scratch/vhost.sock" --uds-path "$socket") {lock}>&- &
     backend=$!
     local tries=0
     until [[ -S $scratch/vhost.sock && -S $socket ]]; do
-        kill -0 "$backend" 2>/dev/null || die "$VHOST_DEVICE_VSOCK ended at once"
-        ((++tries < 100)) || die "$VHOST_DEVICE_VSOCK made no sockets within 5 s"
+        kill -0 "$backend" 2>/dev/null || die "$VHOST_DEVICE_VSOCK ended immediately"
+        ((++tries < 100)) || die "$VHOST_DEVICE_VSOCK created no sockets within 5 s"
         sleep 0.05
     done
     inode=$(stat -c %i -- "$socket")
 }
 
-# /dev/kvm may be there and still not carry a VM (nested virtualisation, for one), and then QEMU
-# doesn't fall back, it aborts. So try: a machine that is stopped before its first instruction.
+# /dev/kvm may exist and still be unable to run a VM (with nested virtualisation, for example); QEMU then
+# does not fall back but aborts. So try a machine that is stopped before its first instruction.
 kvm_works() {
     [[ -w /dev/kvm ]] || return 1
     local probe=(-accel kvm -cpu max -machine q35 -m 16 -S)
     probe+=(-nodefaults -no-user-config -display none -monitor stdio)
-    # The subshell keeps the shell's word about an abort to itself.
+    # The subshell suppresses the shell's message about an abort.
     (ulimit -c 0 && timeout 5 "$QEMU" "${probe[@]}" <<<quit) >/dev/null 2>&1
 }
 
-# Two cards on one bridge must differ; a VM's shall be the same at its next start. 52:54:00 is QEMU's.
+# Two cards on one bridge must differ, and a VM's must be the same at its next start. 52:54:00 is QEMU's prefix.
 mac_of_name() {
     local sum
     sum=$(printf '%s' "$name" | sha256sum)
     printf '52:54:00:%s:%s:%s' "${sum:0:2}" "${sum:2:2}" "${sum:4:2}"
 }
 
-# In QEMU's option lists a comma is written twice.
+# Doubles commas, which separate QEMU's options.
 escaped() { printf '%s' "${1//,/,,}"; }
 
 qemu_args() {
@@ -216,8 +218,8 @@ qemu_args() {
     case $net in
         restricted) args+=(-netdev 'user,id=net,restrict=on' -device "$card") ;;
         user=*)
-            # QEMU's gateway then stands for that namespace's loopback. Unix sockets, the vsock's among
-            # them, are found by path from any namespace.
+            # QEMU's gateway then stands for the loopback of that namespace. Unix sockets, including the
+            # vsock's, are found by path from any namespace.
             launcher=(ip netns exec "${net#user=}")
             args+=(-netdev 'user,id=net' -device "$card")
             ;;
@@ -250,7 +252,7 @@ cleanup() {
         kill "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    # The backend leaves its file behind. Only ours: by now the name may be another VM's.
+    # The backend leaves its file. Remove it only if it is ours: the name may already belong to another VM.
     if [[ -n $inode && $(stat -c %i -- "$socket" 2>/dev/null) == "$inode" ]]; then
         rm -f -- "$socket"
     fi
@@ -270,7 +272,7 @@ main() {
     start_backend
     local args launcher=()
     qemu_args
-    # A launcher becomes QEMU, so its process number is QEMU's.
+    # The launcher executes QEMU in its own place, so its process id is QEMU's.
     "${launcher[@]}" "$QEMU" "${args[@]}" </dev/null {lock}>&- &
     vm=$!
     say "$name is starting ($accel); its vsock is $socket"

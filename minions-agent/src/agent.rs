@@ -1,10 +1,10 @@
-//! What all connections of one agent share.
+//! State shared by all connections of one agent.
 
 use crate::capability::{Capabilities, Capability};
 use crate::exec::{Executor, ProgramGroups};
-use crate::identity::{Identity, IdentityError};
-use crate::net::Network;
-use crate::ops::report_status::Vitals;
+use crate::identity::{AgentIdentity, IdentityError};
+use crate::net::NetworkConfigurator;
+use crate::ops::report_status::StatusSource;
 use crate::protection::ProgramDefaults;
 use crate::session;
 use std::path::PathBuf;
@@ -16,29 +16,30 @@ use tokio::sync::Semaphore;
 /// Connections served at once. A host pools a handful; a VMM allows 1023.
 pub const MAX_CONNECTIONS: usize = 256;
 
-/// How long an exec may take that doesn't say.
+/// Time limit of an exec whose request has none.
 pub const DEFAULT_EXEC_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// What an agent is started with.
+/// Settings of an agent.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct AgentConfig {
     /// Requests that are answered; others are refused with `forbidden`.
     pub capabilities: Capabilities,
-    /// For execs that give no time limit of their own.
+    /// Time limit of execs whose request has none.
     pub exec_timeout: Duration,
-    /// `USER` or `USER:GROUP` for execs that name none. `None`: the agent's own.
+    /// `USER` or `USER:GROUP` for execs whose request names no user. `None`: the agent's own user.
     pub exec_user: Option<String>,
-    /// What a network configuration with name servers replaces, where no service has them.
+    /// File that receives the name servers of a network configuration if no service manages them:
+    /// `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
-    /// Where things lie until the next boot: `/run`.
+    /// Directory for state that lasts until the next boot: `/run`.
     pub run_dir: PathBuf,
-    /// What programs are started with instead of the agent's own priority.
+    /// Priority of programs, instead of the agent's own.
     pub programs: ProgramDefaults,
-    /// Where the control groups of programs are made.
+    /// Location of the control groups of programs.
     pub groups: ProgramGroups,
 }
 
-impl Default for Config {
+impl Default for AgentConfig {
     fn default() -> Self {
         Self {
             capabilities: Capabilities::without_the_machine(),
@@ -52,45 +53,44 @@ impl Default for Config {
     }
 }
 
-/// Why an agent can't start.
+/// Reason why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// It can't say who it is.
-    #[error("no identity")]
+    /// The boot id or the instance id is unavailable.
+    #[error("failed to determine the boot id and instance id")]
     Identity(#[from] IdentityError),
 }
 
-/// One agent. Clones are the same agent.
+/// Handle of an agent. Clones refer to the same agent.
 #[derive(Debug, Clone)]
 pub struct Agent {
-    shared: Arc<Shared>,
+    shared: Arc<AgentState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct AgentState {
     capabilities: Capabilities,
-    identity: Identity,
+    identity: AgentIdentity,
     connections: Semaphore,
     executor: Executor,
-    network: Network,
-    vitals: Vitals,
+    network: NetworkConfigurator,
+    status: StatusSource,
 }
 
 impl Agent {
-    /// Starts an agent: from here on it samples the CPU in the background, until the last clone is
-    /// gone.
+    /// Starts an agent. It samples the CPU in the background until the last clone is dropped.
     ///
     /// # Errors
     ///
-    /// [`StartError`] if `/proc` isn't there.
+    /// [`StartError`] if `/proc` is not mounted.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
-    pub fn new(config: Config) -> Result<Self, StartError> {
-        let shared = Shared {
+    /// Panics outside of a tokio runtime.
+    pub fn new(config: AgentConfig) -> Result<Self, StartError> {
+        let shared = AgentState {
             capabilities: config.capabilities,
-            identity: Identity::mint()?,
+            identity: AgentIdentity::mint()?,
             connections: Semaphore::new(MAX_CONNECTIONS),
             executor: Executor::new(
                 config.exec_timeout,
@@ -98,21 +98,21 @@ impl Agent {
                 config.programs,
                 config.groups,
             ),
-            network: Network::new(
+            network: NetworkConfigurator::new(
                 config.resolv_conf,
                 &config.run_dir,
                 config.capabilities.contain(Capability::Network),
             ),
-            vitals: Vitals::start(),
+            status: StatusSource::start(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Serves one host connection until it ends. `stream` is right behind its handshake: its next
-    /// byte is the first frame's.
+    /// Serves one host connection until it ends. The handshake on `stream` must be complete: the next
+    /// byte is the first byte of the first frame.
     ///
-    /// Dropping the future closes the connection; a program that it was running is killed with its
-    /// process group, while a network configuration or a file that has been started is finished.
+    /// Dropping the future closes the connection. It kills a program of a base `exec` with its process
+    /// group; a network change or a file write that has begun is completed.
     pub async fn serve<S>(&self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -127,7 +127,7 @@ impl Agent {
         self.shared.capabilities
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &AgentIdentity {
         &self.shared.identity
     }
 
@@ -135,11 +135,11 @@ impl Agent {
         &self.shared.executor
     }
 
-    pub(crate) fn network(&self) -> &Network {
+    pub(crate) fn network(&self) -> &NetworkConfigurator {
         &self.shared.network
     }
 
-    pub(crate) fn vitals(&self) -> &Vitals {
-        &self.shared.vitals
+    pub(crate) fn status(&self) -> &StatusSource {
+        &self.shared.status
     }
 }

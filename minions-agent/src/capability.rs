@@ -1,7 +1,7 @@
-//! Which kinds of request an agent answers.
+//! Capabilities: the kinds of requests that an agent answers.
 //!
-//! The host decides what it asks for; whoever builds the guest image decides what can be asked at
-//! all. A guest that nobody should run commands in starts its agent with `--allow health,status`.
+//! The guest image limits the requests that a host can make. For example, a guest in which no commands may be
+//! run starts its agent with `--allow health,status`.
 
 use minions_proto::Request;
 use minions_proto::message::{
@@ -9,26 +9,26 @@ use minions_proto::message::{
 };
 use std::str::FromStr;
 
-/// One kind of request, by the name it has on the command line.
+/// A kind of request, named as on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Capability {
-    /// `health`: who are you, and are you alive?
+    /// `health`: check that the agent is alive, and identify it.
     Health,
-    /// `status`: how is the guest doing?
+    /// `status`: report the state of the guest and its network.
     Status,
-    /// `network`: give the guest its network.
+    /// `network`: configure the guest's network.
     Network,
-    /// `exec`: run a program.
+    /// `exec`: run programs.
     Exec,
-    /// `write_file`: put a file into the guest.
+    /// `write_file`: write a file in the guest.
     WriteFile,
     /// `clock`: set the guest's clock.
     Clock,
-    /// `power`: end the guest, or start it anew.
+    /// `power`: power off or reboot the guest.
     Power,
 }
 
-/// Names in `features`, and what an agent must serve to announce them.
+/// Feature names, with the capability that an agent must serve to announce each.
 const FEATURES: [(Capability, &str); 5] = [
     (Capability::Exec, EXEC_FEATURE),
     (Capability::Exec, EXEC_LIMITS_FEATURE),
@@ -48,7 +48,7 @@ impl Capability {
         Self::Power,
     ];
 
-    /// The name in `--allow`.
+    /// Returns the name in `--allow`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Capability {
         }
     }
 
-    /// What a request needs.
+    /// Returns the capability that a request needs.
     #[must_use]
     pub fn needed_by(request: &Request) -> Self {
         match request {
@@ -88,32 +88,32 @@ impl Capability {
 /// A set of [`Capability`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// One bit each, by discriminant.
+    /// Bit set, indexed by the discriminant of [`Capability`].
     bits: u8,
 }
 
 impl Capabilities {
-    /// Everything that this version knows: the default of an agent in a guest.
+    /// Returns all capabilities of this version: the default of an agent in a guest.
     #[must_use]
     pub fn all() -> Self {
         Self::from_iter(Capability::ALL)
     }
 
-    /// The default of an agent that is in no guest, as far as it knows: what it serves must be named
-    /// before it sets the clock of the machine that it runs on, or ends it.
+    /// Returns the default of an agent that detects no guest: all but `clock` and `power`. They change the machine
+    /// that the agent runs on, so they must be allowed explicitly there.
     #[must_use]
     pub fn without_the_machine() -> Self {
         let of_the_machine = [Capability::Clock, Capability::Power];
         Capability::ALL.into_iter().filter(|one| !of_the_machine.contains(one)).collect()
     }
 
-    /// Names of the features that are served.
+    /// Returns the names of the features that are served.
     pub(crate) fn features(self) -> Vec<String> {
         let served = FEATURES.iter().filter(|(capability, _)| self.contain(*capability));
         served.map(|(_, feature)| (*feature).to_owned()).collect()
     }
 
-    /// Names of the capabilities, or `None` if there are all.
+    /// Returns the names of the capabilities, or `None` if all are served.
     pub(crate) fn names(self) -> Option<Vec<String>> {
         let names = || self.iter().map(|one| one.name().to_owned()).collect();
         (self != Self::all()).then(names)
@@ -123,7 +123,7 @@ impl Capabilities {
         Capability::ALL.into_iter().filter(move |one| self.contain(*one))
     }
 
-    /// Whether requests of this kind are answered.
+    /// Reports whether requests of this kind are answered.
     #[must_use]
     pub fn contain(self, capability: Capability) -> bool {
         self.bits & bit(capability) != 0
@@ -140,18 +140,18 @@ impl FromIterator<Capability> for Capabilities {
     }
 }
 
-/// A name in a list of capabilities that isn't one.
+/// An unknown name in a list of capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not one of health, status, network, exec, write_file, clock, power")]
 pub struct UnknownCapability {
-    /// As it was given.
+    /// The name as it was given.
     pub name: String,
 }
 
 impl FromStr for Capabilities {
     type Err = UnknownCapability;
 
-    /// Reads `health,status`. An empty list is no list: an agent that answers nothing is a mistake.
+    /// Parses a list such as `health,status`. An empty list is an error: an agent that answers nothing is a mistake.
     fn from_str(list: &str) -> Result<Self, Self::Err> {
         list.split(',')
             .map(|name| {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_or_missing_name_is_refused() {
+    fn a_misspelled_or_missing_name_is_refused() {
         for list in ["", "exec,", "health,exce", "Health", "health, exec"] {
             assert!(list.parse::<Capabilities>().is_err(), "{list:?}");
         }

@@ -1,25 +1,25 @@
-//! Control groups (cgroup v2): where they are mounted, which one is ours, and which controllers count.
+//! Control groups (cgroup v2): the mount point, the agent's own group, and the controllers in use.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where it is mounted everywhere; the second one where version 1 is mounted as well.
+/// Mount points of cgroup v2: the usual one, and the one on systems that also mount version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// What the agent and its programs are told apart by, and what programs are limited by.
+/// Controllers that limit programs, and that give the agent priority over them.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The tree of control groups, as this process sees it.
 #[derive(Debug, Clone)]
-pub(crate) struct Hierarchy {
+pub(crate) struct CgroupHierarchy {
     mount: PathBuf,
-    /// Below the mount; empty in the tree's root.
+    /// Path of this process's group relative to the mount; empty for the root.
     own: PathBuf,
 }
 
-impl Hierarchy {
-    /// `None` in a guest without cgroup v2.
+impl CgroupHierarchy {
+    /// Finds the tree; `None` in a guest without cgroup v2.
     pub(crate) fn find() -> Option<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -28,19 +28,19 @@ impl Hierarchy {
         Some(Self { mount: mount.to_owned(), own: own.into() })
     }
 
-    /// The tree's root.
+    /// Returns the root of the tree.
     pub(crate) fn root(&self) -> &Path {
         &self.mount
     }
 
-    /// This process's group, unless that is the root.
+    /// Returns the group of this process, or `None` for the root.
     pub(crate) fn own(&self) -> Option<PathBuf> {
         let is_root = self.own.as_os_str().is_empty();
         (!is_root).then(|| self.mount.join(&self.own))
     }
 }
 
-/// Makes a group, which may be there already.
+/// Makes a group, unless it exists.
 pub(crate) fn make(dir: &Path) -> io::Result<()> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -48,8 +48,8 @@ pub(crate) fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets groups directly below `dir` have controllers. One by one, since a kernel may lack any of them and
-/// then refuses them all; which ones there are then shows by their files.
+/// Enables controllers for the groups directly below `dir`. Each is a separate write, because a kernel that lacks one
+/// refuses a whole list. Callers see from the files in a group which controllers it has.
 pub(crate) fn enable_controllers(dir: &Path) {
     for controller in CONTROLLERS {
         let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));

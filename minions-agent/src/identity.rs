@@ -1,21 +1,21 @@
-//! Which boot of the guest, and which start of the agent, this is.
+//! Ids of the guest's boot and of the agent's start.
 //!
-//! A host that comes back to a name finds out with these two whether it is still talking to what
-//! it talked to before.
+//! A host that reconnects compares both with the earlier ones, to find out whether the guest or the agent
+//! has restarted.
 
 use std::fs;
 use std::io;
 
-/// Read once, at start: neither changes while the agent lives.
+/// Both ids, read once at start: neither changes while the agent runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    /// The kernel's: changes with every boot.
+pub(crate) struct AgentIdentity {
+    /// The kernel's boot id: changes with every boot.
     pub(crate) boot_id: String,
-    /// Ours: changes with every start of the agent.
+    /// Random id of this agent process: changes with every start of the agent.
     pub(crate) instance_id: String,
 }
 
-/// A file of the kernel's that an agent can't start without.
+/// Failure to read a file in `/proc` that the agent needs to start.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {path} (is /proc mounted?)")]
 pub struct IdentityError {
@@ -23,12 +23,12 @@ pub struct IdentityError {
     source: io::Error,
 }
 
-impl Identity {
-    /// Reads the kernel's boot id and mints an instance id.
+impl AgentIdentity {
+    /// Reads the kernel's boot id and generates an instance id.
     pub(crate) fn mint() -> Result<Self, IdentityError> {
         Ok(Self {
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
-            // Every read of this file is a new random UUID.
+            // Every read of this file returns a new random UUID.
             instance_id: read("/proc/sys/kernel/random/uuid")?,
         })
     }

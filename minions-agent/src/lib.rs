@@ -1,8 +1,8 @@
 //! The agent inside a guest: a small root daemon that a host talks to over VSOCK.
 //!
-//! It needs no network of its own, which is the point: it is how the guest gets its network. It
-//! trusts nobody either. Whatever arrives is bounded in size, in time and in number, and whatever
-//! a program in the guest writes becomes at most one frame.
+//! The agent works without a network, because it is what configures the guest's network. It does not
+//! trust its peers: all input is bounded in size, time and number. The output of programs is buffered and
+//! sent in bounded amounts.
 //!
 //! ```text
 //!  listen::vsock ──┐                       ┌─ ops::health
@@ -14,25 +14,25 @@
 //!
 //! # Layout
 //!
-//! * [`agent`]: what all connections share, and [`Agent::serve`] for one stream behind its
+//! * [`agent`]: state shared by all connections, and [`Agent::serve`] for one stream after its
 //!   handshake.
-//! * [`capability`]: which kinds of request this agent answers (`--allow`).
-//! * [`init`]: the first process of a VM that has no other (`--init`).
-//! * [`listen`]: where connections come from: VSOCK, or a Unix socket that plays the VMM, either of
-//!   them passed on by a service manager if that holds it.
-//! * [`mod@log`]: lines for standard error, which may hang without anybody noticing.
-//! * [`supervision`]: what the service manager is told.
+//! * [`capability`]: the kinds of request that this agent answers (`--allow`).
+//! * [`init`]: PID 1 of a VM without another init (`--init`).
+//! * [`listen`]: listeners for connections: VSOCK, or a Unix socket that emulates the VMM; either can
+//!   be a socket passed by the service manager.
+//! * [`mod@log`]: log lines for standard error, which may block without blocking the agent.
+//! * [`supervision`]: notifications to the service manager.
 //! * `session`: one connection; frames in, replies out, deadlines around both.
-//! * `ops`: one file a request. They validate, delegate, and say in one place what went wrong.
-//! * `exec`: a child process, its process group, its output within bounds.
-//! * `net`: one interface's address, the default route, the resolver's configuration.
-//! * `files`: paths to files, resolved so that no other user of the guest turns them elsewhere.
-//! * `replace_file`: a file is either the old one or the new one, never a mixture.
-//! * `power`: the guest's end.
-//! * [`privileges`]: what root may do that this agent will never need.
-//! * [`protection`]: what keeps the agent alive and answering beside its programs.
+//! * `ops`: one file for each request. They validate, delegate, and map errors to replies.
+//! * `exec`: a child process, its process group, its bounded output.
+//! * `net`: interfaces, addresses, routes, the resolver's configuration.
+//! * `files`: path resolution that other users of the guest cannot redirect.
+//! * `replace_file`: atomic replacement of a file.
+//! * `power`: power-off and reboot of the guest.
+//! * [`privileges`]: drops the root privileges that this agent never needs.
+//! * [`protection`]: keeps the agent alive and responsive while its programs run.
 //! * `cgroup`: the tree of control groups.
-//! * `identity`: which boot and which agent this is.
+//! * `identity`: the boot id and the agent's instance id.
 
 pub mod agent;
 pub mod capability;
@@ -53,6 +53,6 @@ mod session;
 pub mod supervision;
 mod watched;
 
-pub use agent::{Agent, Config, StartError};
+pub use agent::{Agent, AgentConfig, StartError};
 pub use capability::{Capabilities, Capability};
 pub use exec::ProgramGroups;

@@ -1,12 +1,12 @@
-//! The agent's log, which never holds the agent up.
+//! The agent's log, which never blocks the agent.
 //!
-//! Standard error is a journal's socket, a serial line or a pipe, and whoever reads it may be slow,
-//! stopped or full. One thread writes to it and may hang there; everybody else hands lines over, or
-//! drops them and counts them when there are too many:
+//! Standard error is a journal's socket, a serial line or a pipe, and its reader may be slow, stopped
+//! or full. One thread writes to it and may block there. All other threads queue their lines; lines
+//! that do not fit are dropped and counted:
 //!
 //! ```text
 //!  runtime ── try_send ──▶ at most 256 lines ── thread ──▶ standard error
-//!             └─ full: dropped, counted, and said as soon as there is room
+//!             └─ full: dropped, counted, and reported as soon as there is room
 //! ```
 
 use std::io::{self, Write};
@@ -17,29 +17,29 @@ use std::thread;
 use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait to be written.
+/// Most lines that wait to be written.
 const MAX_LINES: usize = 256;
 
-/// Of one line, in bytes; the rest of it is cut off.
+/// Maximum length of a line, in bytes; the rest of it is cut off.
 const MAX_LINE_LEN: usize = 4 * 1024;
 
-/// Where lines go. Clones are the same log.
+/// Handle of the log. Clones write to the same log.
 #[derive(Debug, Clone)]
-pub struct Log {
-    entries: SyncSender<Entry>,
+pub struct LogWriter {
+    entries: SyncSender<LogEntry>,
     dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-enum Entry {
+enum LogEntry {
     Line(Vec<u8>),
-    /// Everything before has been written: to be said here.
+    /// Marker: the writer signals this channel when everything before it has been written.
     Flush(SyncSender<()>),
 }
 
-impl Log {
-    /// Begins to write to standard error. Without a thread for it, all lines are dropped: an agent
-    /// that is the only way into its guest starts all the same.
+impl LogWriter {
+    /// Starts the thread that writes to standard error. If no thread can be started, all lines are
+    /// dropped: the agent is the only access to its guest and must start in any case.
     #[must_use]
     pub fn to_standard_error() -> Self {
         Self::to(io::stderr())
@@ -50,50 +50,50 @@ impl Log {
         let dropped = Arc::new(AtomicU64::new(0));
         let log = Self { entries, dropped: Arc::clone(&dropped) };
         let writer = thread::Builder::new().name("log".into());
-        // The agent's log is what would say that this failed.
+        // A failure cannot be reported: this is the log.
         let _ = writer.spawn(move || write_all(&waiting, sink, &dropped));
         log
     }
 
-    /// A line, `\n` included.
+    /// Queues a line, which includes its `\n`. Never blocks; drops and counts the line if the queue is full.
     pub fn say(&self, line: &[u8]) {
         let line = match line.get(..MAX_LINE_LEN) {
             Some(beginning) => [beginning, b"\n"].concat(),
             None => line.to_vec(),
         };
-        if self.entries.try_send(Entry::Line(line)).is_err() {
+        if self.entries.try_send(LogEntry::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until everything has been written, for so long at most.
+    /// Waits until everything has been written, at most for `patience`. Blocks.
     pub fn flush(&self, patience: Duration) {
-        let (tell, told) = sync_channel(1);
-        // A log that is full is a log that nobody takes from.
-        if self.entries.try_send(Entry::Flush(tell)).is_ok() {
-            let _ = told.recv_timeout(patience);
+        let (done, flushed) = sync_channel(1);
+        // If the queue is full, its writer is blocked: waiting would not help.
+        if self.entries.try_send(LogEntry::Flush(done)).is_ok() {
+            let _ = flushed.recv_timeout(patience);
         }
     }
 
-    /// Panics go here too: the standard library would write them to standard error itself, and hang
-    /// there.
+    /// Redirects panic messages to this log: the standard library would write them to standard error
+    /// itself, and could block there.
     pub fn take_panics(&self) {
         let log = self.clone();
         std::panic::set_hook(Box::new(move |panic| log.say(format!("{panic}\n").as_bytes())));
     }
 }
 
-/// Until the last log is gone.
-fn write_all(waiting: &Receiver<Entry>, mut sink: impl Write, dropped: &AtomicU64) {
+/// Writes entries to `sink` until the last handle of the log is dropped.
+fn write_all(waiting: &Receiver<LogEntry>, mut sink: impl Write, dropped: &AtomicU64) {
     for entry in waiting {
-        // A sink that is broken may be mended; there is nobody else to tell.
+        // Write errors are ignored: standard error is the only sink, and may recover.
         match entry {
-            Entry::Line(line) => {
+            LogEntry::Line(line) => {
                 let _ = sink.write_all(&line);
             }
-            Entry::Flush(tell) => {
+            LogEntry::Flush(done) => {
                 let _ = sink.flush();
-                let _: Result<(), TrySendError<()>> = tell.try_send(());
+                let _: Result<(), TrySendError<()>> = done.try_send(());
             }
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
@@ -103,8 +103,8 @@ fn write_all(waiting: &Receiver<Entry>, mut sink: impl Write, dropped: &AtomicU6
     }
 }
 
-impl Write for Log {
-    /// Takes a whole line, always.
+impl Write for LogWriter {
+    /// Queues a whole line; never fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.say(line);
         Ok(line.len())
@@ -115,7 +115,7 @@ impl Write for Log {
     }
 }
 
-impl MakeWriter<'_> for Log {
+impl MakeWriter<'_> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -129,13 +129,13 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixStream;
 
-    /// For what happens at once.
+    /// Deadline for what should happen at once.
     const SOON: Duration = Duration::from_secs(30);
 
     #[test]
     fn lines_arrive_whole_and_in_order_and_a_very_long_one_is_cut() {
         let (sink, source) = UnixStream::pair().unwrap();
-        let log = Log::to(sink);
+        let log = LogWriter::to(sink);
         log.say(b"first\n");
         log.say(&[b'x'; 2 * MAX_LINE_LEN]);
         log.flush(SOON);
@@ -145,10 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_nobody_reads_costs_lines_and_is_told_how_many() {
+    fn lines_for_a_blocked_sink_are_dropped_and_their_number_is_reported() {
         let (sink, source) = UnixStream::pair().unwrap();
-        let log = Log::to(sink);
-        // Far more than a socket buffer and the waiting lines: comes to its end all the same.
+        let log = LogWriter::to(sink);
+        // Far more than the socket buffer and the queue hold; the loop must end nevertheless.
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         for _ in 0..10 * MAX_LINES {
             log.say(&line);
@@ -157,13 +157,13 @@ mod tests {
         assert!(dropped > 0);
         drop(log);
         let lines: Vec<_> = BufReader::new(source).lines().map(Result::unwrap).collect();
-        let said: u64 = lines
+        let reported: u64 = lines
             .iter()
             .filter_map(|line| {
                 line.strip_prefix("minions-agent: ")?.split(' ').next()?.parse::<u64>().ok()
             })
             .sum();
         let written = lines.iter().filter(|line| line.starts_with('x')).count();
-        assert_eq!(said + written as u64, 10 * MAX_LINES as u64);
+        assert_eq!(reported + written as u64, 10 * MAX_LINES as u64);
     }
 }

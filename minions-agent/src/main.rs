@@ -1,12 +1,12 @@
-//! `minions-agent`: see the library.
+//! `minions-agent`: command line and startup of the agent, which is implemented in the library.
 
 use lexopt::{Arg, Parser, ValueExt};
-use minions_agent::listen::{Listen, Listener};
-use minions_agent::log::Log;
+use minions_agent::listen::{ListenAddress, Listener};
+use minions_agent::log::LogWriter;
 use minions_agent::privileges::{self, PrivilegeError};
-use minions_agent::protection::{self, Protection, inherited};
-use minions_agent::supervision::Supervision;
-use minions_agent::{Agent, Capabilities, Config, init};
+use minions_agent::protection::{self, ProtectionReport, inherited};
+use minions_agent::supervision::ServiceNotifier;
+use minions_agent::{Agent, AgentConfig, Capabilities, init};
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,102 +15,107 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 
 const HELP: &str = "\
-minions-agent: the small root daemon in a guest that its host talks to
+minions-agent: daemon in a guest, usually run as root, that serves requests from the guest's host
 
 usage: minions-agent [OPTIONS]
 
   --listen vsock:PORT | hybrid:PATH | activated
-                                      where the host comes from [default: activated if a service
-                                      manager passes a socket, else vsock:1024]
-                                      hybrid: a Unix socket that speaks CONNECT/OK itself
-                                      activated: the socket that the service manager passes
-  --allow NAME,…                      answer these only: health, status, network, exec, write_file,
-                                      clock, power [default: all; with hybrid:, which is no guest's,
-                                      all but clock and power]
-  --exec-timeout SECONDS              for programs that come without a limit [default: 600]
-  --exec-user USER[:GROUP]            programs that name no user run as this one
-                                      [default: the agent's own user]. A default, no barrier: the
-                                      host may name another one
-  --init                              be the first process of a VM that has no other: mount, insert
-                                      modules, keep an agent with the other options running, reap,
-                                      power off when asked. Implied for PID 1 named `init`
+                                      where to accept the host's connections [default: activated if
+                                      the service manager passes a socket, else vsock:1024]
+                                      hybrid: a Unix socket on which the agent answers CONNECT
+                                      itself, as a VMM does
+                                      activated: the socket passed by the service manager
+  --allow NAME,…                      serve only these operations: health, status, network, exec,
+                                      write_file, clock, power [default: all; on a socket other than
+                                      VSOCK, all except clock and power]
+  --exec-timeout SECONDS              time limit of a base `exec` request that has none [default: 600];
+                                      `exec_start` without a time limit is not limited
+  --exec-user USER[:GROUP]            user of programs whose request names none [default: the agent's
+                                      own user]. Not an access control: a request can name any user
+  --init                              run as PID 1 of a VM without another init: mount file systems,
+                                      insert modules, keep an agent running with the other options,
+                                      reap orphans, power off on request. Implied if the program is
+                                      PID 1 and is named `init`
   --log-level LEVEL                   error, warn, info, debug or trace [default: info]
   --version
   --help
 ";
 
-/// What the command line asks for.
-enum Asked {
-    Serve(Options),
+/// Parsed command line.
+enum CommandLine {
+    Serve(ServeOptions),
     Print(String),
 }
 
-struct Options {
-    listen: Listen,
-    config: Config,
+struct ServeOptions {
+    listen: ListenAddress,
+    config: AgentConfig,
     level: Level,
 }
 
-/// The command line is wrong, or the agent can't do what it says.
-enum Failure {
+/// Reason for a non-zero exit status: 2 for a wrong command line, 1 for a failed start.
+enum CommandError {
     Usage(lexopt::Error),
     Run(Box<dyn std::error::Error>),
 }
 
-/// For the last lines of the log.
+/// Maximum time to wait at exit until the last lines of the log are written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For threads that are idle: for ever. A guest that has no process left to give (a fork bomb's) has
-/// none for a thread either, and what needs one then must find one.
+/// Time for which idle blocking threads are kept: practically forever. A guest that has reached its limit of processes
+/// (a fork bomb) cannot create a thread either, so the agent must already have one.
 const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn main() -> ExitCode {
-    // All of this before there is a second thread.
+    // All steps before `log` is created must run while the process has only one thread.
     inherited::forget();
     if let Some(options) = init::asked(std::env::args_os()) {
         let Err(error) = init::run(&options);
-        return ended(Err(run_failure(error)), &Log::to_standard_error());
+        return ended(Err(run_failure(error)), &LogWriter::to_standard_error());
     }
     let asked = parse(Parser::from_env());
     let prepared = asked.map(|asked| match asked {
-        Asked::Print(text) => Prepared::Print(text),
-        Asked::Serve(options) => {
+        CommandLine::Print(text) => PreparedCommand::Print(text),
+        CommandLine::Serve(options) => {
             let protection = protection::raise(options.listen.is_of_guest());
-            // Last: what protects takes privileges.
+            // Privileges are dropped last, because `protection::raise` needs them.
             let kept = privileges::keep_for(options.config.capabilities);
-            Prepared::Serve(options, protection, kept)
+            PreparedCommand::Serve(options, protection, kept)
         }
     });
-    let log = Log::to_standard_error();
+    let log = LogWriter::to_standard_error();
     let done = match prepared {
-        Ok(Prepared::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(run_failure),
-        Ok(Prepared::Serve(options, protection, kept)) => {
+        Ok(PreparedCommand::Print(text)) => {
+            io::stdout().write_all(text.as_bytes()).map_err(run_failure)
+        }
+        Ok(PreparedCommand::Serve(options, protection, kept)) => {
             kept.map_err(run_failure).and_then(|()| run(options, protection, &log))
         }
-        Err(error) => Err(Failure::Usage(error)),
+        Err(error) => Err(CommandError::Usage(error)),
     };
     ended(done, &log)
 }
 
-/// What the command line asks for, as far as it must be done by the only thread.
-enum Prepared {
-    Serve(Options, Protection, Result<(), PrivilegeError>),
+/// Parsed command line, with the results of the steps that must run while the process has only one thread.
+enum PreparedCommand {
+    Serve(ServeOptions, ProtectionReport, Result<(), PrivilegeError>),
     Print(String),
 }
 
-fn ended(done: Result<(), Failure>, log: &Log) -> ExitCode {
+/// Writes a failure to the log and returns the exit code.
+fn ended(done: Result<(), CommandError>, log: &LogWriter) -> ExitCode {
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             log.say(format!("minions-agent: {failure}\n").as_bytes());
-            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+            ExitCode::from(if matches!(failure, CommandError::Usage(_)) { 2 } else { 1 })
         }
     };
     log.flush(LOG_PATIENCE);
     code
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => write!(f, "{error} (see --help)"),
@@ -127,13 +132,15 @@ impl fmt::Display for Failure {
     }
 }
 
-fn run_failure(error: impl std::error::Error + 'static) -> Failure {
-    Failure::Run(Box::new(error))
+fn run_failure(error: impl std::error::Error + 'static) -> CommandError {
+    CommandError::Run(Box::new(error))
 }
 
-fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
-    let (mut listen, mut allow) = (None::<Listen>, None::<Capabilities>);
-    let (mut config, mut level) = (Config::default(), Level::INFO);
+fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
+    let mut listen = None::<ListenAddress>;
+    let mut allow = None::<Capabilities>;
+    let mut config = AgentConfig::default();
+    let mut level = Level::INFO;
     while let Some(argument) = line.next()? {
         match argument {
             Arg::Long("listen") => listen = Some(line.value()?.parse()?),
@@ -145,27 +152,31 @@ fn parse(mut line: Parser) -> Result<Asked, lexopt::Error> {
             Arg::Long("log-level") => level = line.value()?.parse()?,
             Arg::Long("version") | Arg::Short('V') => {
                 let version = concat!("minions-agent ", env!("CARGO_PKG_VERSION"), "\n");
-                return Ok(Asked::Print(version.to_owned()));
+                return Ok(CommandLine::Print(version.to_owned()));
             }
-            Arg::Long("help") | Arg::Short('h') => return Ok(Asked::Print(HELP.to_owned())),
+            Arg::Long("help") | Arg::Short('h') => return Ok(CommandLine::Print(HELP.to_owned())),
             other => return Err(other.unexpected()),
         }
     }
-    let listen = listen.unwrap_or_else(Listen::by_environment);
+    let listen = listen.unwrap_or_else(ListenAddress::by_environment);
     config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
-    Ok(Asked::Serve(Options { listen, config, level }))
+    Ok(CommandLine::Serve(ServeOptions { listen, config, level }))
 }
 
-/// A limit of nothing would end every program at its start.
+/// Converts the value of `--exec-timeout`. Rejects 0, which would end every program at its start.
 fn seconds(seconds: u64) -> Result<Duration, lexopt::Error> {
     match seconds {
-        0 => Err("--exec-timeout must be at least 1 second".into()),
+        0 => Err("--exec-timeout is 0: must be at least 1 (second)".into()),
         _ => Ok(Duration::from_secs(seconds)),
     }
 }
 
-fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failure> {
-    let Options { listen, mut config, level } = options;
+fn run(
+    options: ServeOptions,
+    protection: ProtectionReport,
+    log: &LogWriter,
+) -> Result<(), CommandError> {
+    let ServeOptions { listen, mut config, level } = options;
     log.take_panics();
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -174,7 +185,7 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
         .with_target(false)
         .init();
     for failure in &protection.failures {
-        tracing::warn!("not protected from the agent's programs: {failure}");
+        tracing::warn!("cannot protect the agent from its programs completely: {failure}");
     }
     config.programs = protection.programs;
     config.groups = listen.program_groups();
@@ -183,11 +194,11 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
         .thread_keep_alive(KEEP_THREADS)
         .build()
         .map_err(run_failure)?;
-    // The first of them.
+    // Creates the first blocking thread now; see `KEEP_THREADS`.
     runtime.spawn_blocking(|| {});
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
-        let supervision = Supervision::from_environment();
+        let supervision = ServiceNotifier::from_environment();
         let agent = Agent::new(config).map_err(run_failure)?;
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
         supervision.ready();
@@ -198,16 +209,17 @@ fn run(options: Options, protection: Protection, log: &Log) -> Result<(), Failur
         supervision.stopping();
         Ok(())
     });
-    // A thread that hangs (on a mount whose server is gone, say) is not waited for.
+    // The wait for blocking threads is bounded: one may hang, for example on a mount whose server is gone.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-fn default_capabilities(listen: &Listen) -> Capabilities {
+/// Returns the operations that are served without `--allow`.
+fn default_capabilities(listen: &ListenAddress) -> Capabilities {
     if listen.is_of_guest() { Capabilities::all() } else { Capabilities::without_the_machine() }
 }
 
-/// Ready at SIGTERM or SIGINT.
+/// Installs handlers for SIGTERM and SIGINT, and returns a future that completes at the first of these signals.
 fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

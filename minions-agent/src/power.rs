@@ -1,16 +1,16 @@
-//! The guest's end.
+//! Power-off and reboot of the guest.
 //!
 //! ```text
-//!  asked ─▶ told to the init ──────── it ends the guest
-//!              │ there is none to tell, it takes too long, or force
+//!  request ─▶ ask the init ──────── the init ends the guest
+//!              │ no init to ask, it takes too long, or force
 //!              ▼
-//!           TERM to everybody ─ 2 s ─▶ KILL ─▶ sync ─▶ reboot(2)
+//!           TERM to all processes ─ 2 s ─▶ KILL ─▶ sync ─▶ reboot(2)
 //! ```
 //!
-//! An init is told in its own way: systemd(1) by its real-time signals, the others by busybox's
-//! convention (SIGUSR2 ends, SIGTERM starts anew), and only if it catches that signal: the kernel
-//! drops what a first process doesn't catch. Where PID 1 does neither, the program `poweroff` or
-//! `reboot` of the guest knows how.
+//! systemd(1) is asked with its real-time signals. busybox's init and the agent's `--init` are asked with
+//! busybox's signals (SIGUSR2 for power-off, SIGTERM for reboot), if PID 1 catches the signal: the kernel
+//! drops signals that PID 1 does not catch. For any other init, the guest's program `poweroff` or `reboot`
+//! is run.
 
 use crate::exec::raw_signal;
 use minions_proto::message::{PowerAction, Signal as Named};
@@ -23,36 +23,35 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What systemd documents for being told by a signal: `SIGRTMIN+4` is `poweroff.target`, `+5`
-/// `reboot.target`.
+/// Signals of systemd(1): `SIGRTMIN+4` starts `poweroff.target`, `SIGRTMIN+5` starts `reboot.target`.
 const SYSTEMD_POWEROFF: &str = "RTMIN+4";
 const SYSTEMD_REBOOT: &str = "RTMIN+5";
 
-/// There if systemd is the init (sd_booted(3)).
+/// Directory that exists if systemd is the init (sd_booted(3)).
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// For an init to stop its services: systemd gives each 90 s.
+/// Time for an init to stop its services: systemd gives each of them 90 s.
 const INIT_PATIENCE: Duration = Duration::from_mins(5);
 
-/// For programs to end by themselves where there is no init to see to it.
+/// Time for programs to end after SIGTERM, where no init stops them.
 const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// For the reply to leave the guest before the guest ends.
+/// Time for the reply to leave the guest before the guest ends.
 const FOR_THE_REPLY: Duration = Duration::from_millis(200);
 
-/// How a guest is ended.
+/// Way to end a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// The first process takes this signal for it.
+pub(crate) enum ShutdownMethod {
+    /// This signal to PID 1.
     Signal(Signal),
-    /// The guest's own program for it.
+    /// The guest's program `poweroff` or `reboot`.
     Program(&'static str),
-    /// The kernel, by ourselves.
+    /// reboot(2), called by the agent.
     Kernel,
 }
 
-impl Way {
-    /// For this guest.
+impl ShutdownMethod {
+    /// Chooses the way for this guest.
     pub(crate) fn find(action: PowerAction, force: bool) -> Self {
         if force {
             return Self::Kernel;
@@ -62,13 +61,13 @@ impl Way {
         }
         let signal = by_busybox(action);
         let first = FirstProcess::read();
-        if first.keeps_to_busybox() {
+        if first.uses_busybox_signals() {
             return if first.catches(signal) { Self::Signal(signal) } else { Self::Kernel };
         }
         Self::Program(program(action))
     }
 
-    /// As the end of "the guest …".
+    /// Returns the last words of the reply "the guest is being powered off …".
     pub(crate) fn in_words(self) -> &'static str {
         match self {
             Self::Signal(_) => "by its init",
@@ -79,39 +78,43 @@ impl Way {
 }
 
 /// Ends the guest. Returns only if that failed.
-pub(crate) async fn end(action: PowerAction, way: Way) {
+pub(crate) async fn end(action: PowerAction, way: ShutdownMethod) {
     sleep(FOR_THE_REPLY).await;
-    let told = match way {
-        Way::Signal(signal) => kill_process(Pid::INIT, signal).map_err(io::Error::from),
-        Way::Program(program) => run(program).await,
-        Way::Kernel => Err(io::ErrorKind::Unsupported.into()),
+    let asked = match way {
+        ShutdownMethod::Signal(signal) => kill_process(Pid::INIT, signal).map_err(io::Error::from),
+        ShutdownMethod::Program(program) => run(program).await,
+        ShutdownMethod::Kernel => Err(io::ErrorKind::Unsupported.into()),
     };
-    match told {
+    match asked {
         Ok(()) => {
             sleep(INIT_PATIENCE).await;
-            tracing::warn!("the guest's init did not end it; ending it by the kernel");
+            tracing::warn!("the guest's init did not end the guest in time; using reboot(2)");
         }
-        Err(error) if way == Way::Kernel => tracing::debug!(%error, "without the init"),
-        Err(error) => tracing::warn!(%error, "the guest's init can't be told"),
+        Err(error) if way == ShutdownMethod::Kernel => {
+            tracing::debug!(%error, "not asking the init")
+        }
+        Err(error) => {
+            tracing::warn!(%error, "failed to ask the guest's init; using reboot(2)");
+        }
     }
     end_by_kernel(action).await;
 }
 
 async fn end_by_kernel(action: PowerAction) {
-    signal_everybody_else(Signal::TERM);
+    signal_all_others(Signal::TERM);
     sleep(TERM_GRACE).await;
-    signal_everybody_else(Signal::KILL);
+    signal_all_others(Signal::KILL);
     rustix::fs::sync();
     let command = match action {
         PowerAction::Poweroff => RebootCommand::PowerOff,
         PowerAction::Reboot => RebootCommand::Restart,
     };
     if let Err(error) = reboot(command) {
-        tracing::error!(%error, "the kernel doesn't end the guest");
+        tracing::error!(%error, "reboot(2) failed; the guest keeps running");
     }
 }
 
-/// Starts the guest's own program and waits for it to say that it has begun.
+/// Runs the guest's own program; it ends successfully once it has asked the init.
 async fn run(program: &'static str) -> io::Result<()> {
     let run = move || {
         Command::new(program)
@@ -146,14 +149,14 @@ fn program(action: PowerAction) -> &'static str {
     }
 }
 
-/// What can be told of PID 1.
+/// Properties of PID 1.
 #[derive(Debug, Default)]
 struct FirstProcess {
-    /// Its program's file name.
+    /// File name of its program.
     program: String,
-    /// Whether it is this very program (`--init`), which may be named anything.
+    /// True if it runs the same program as this process (`--init`), which may have any file name.
     is_ours: bool,
-    /// `SigCgt` of /proc/1/status: bit n - 1 for signal n.
+    /// Caught signals, `SigCgt` of /proc/1/status: bit n - 1 for signal n.
     caught: u64,
 }
 
@@ -167,7 +170,7 @@ impl FirstProcess {
         Self { program, is_ours, caught: caught(&status) }
     }
 
-    fn keeps_to_busybox(&self) -> bool {
+    fn uses_busybox_signals(&self) -> bool {
         self.program == "busybox" || self.is_ours
     }
 
@@ -181,14 +184,14 @@ fn caught(status: &str) -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// All processes but the first and this one. Kernel threads take no notice.
-fn signal_everybody_else(signal: Signal) {
+/// Sends `signal` to all processes except PID 1 and this one. Kernel threads ignore it.
+fn signal_all_others(signal: Signal) {
     let Ok(entries) = fs::read_dir("/proc") else { return };
     let us = rustix::process::getpid();
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for pid in pids.filter_map(Pid::from_raw) {
         if pid != us && pid != Pid::INIT {
-            // It may have ended.
+            // The process may have ended in the meantime.
             let _ = kill_process(pid, signal);
         }
     }
@@ -199,27 +202,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_first_process_catches_is_read_from_its_mask() {
+    fn caught_signals_of_pid_1_are_read_from_its_mask() {
         let first = FirstProcess {
             program: "busybox".into(),
             is_ours: false,
             caught: caught("Name:\tinit\nSigCgt:\t0000000000000800\n"),
         };
-        assert!(first.keeps_to_busybox());
+        assert!(first.uses_busybox_signals());
         // SIGUSR2 is 12.
         assert!(first.catches(Signal::USR2) && !first.catches(Signal::TERM));
         assert_eq!(caught("Name:\tinit\n"), 0);
     }
 
     #[test]
-    fn systemd_is_told_by_its_real_time_signals() {
-        // signal(7): a C library's SIGRTMIN is 34.
+    fn systemd_is_asked_with_its_real_time_signals() {
+        // signal(7): SIGRTMIN is 34 in glibc.
         assert_eq!(by_systemd(PowerAction::Poweroff).as_raw(), 38);
         assert_eq!(by_systemd(PowerAction::Reboot).as_raw(), 39);
     }
 
     #[test]
-    fn force_leaves_every_init_out() {
-        assert_eq!(Way::find(PowerAction::Reboot, true), Way::Kernel);
+    fn force_bypasses_every_init() {
+        assert_eq!(ShutdownMethod::find(PowerAction::Reboot, true), ShutdownMethod::Kernel);
     }
 }

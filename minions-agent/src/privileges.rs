@@ -1,8 +1,8 @@
-//! What root may do here that the agent will never need.
+//! Drops the root privileges that the agent never needs.
 //!
-//! Whoever may run programs or write any file needs all of it. An agent that was started without both
-//! keeps what its requests need and gives the rest away for good, before it has a second thread and
-//! before it hears anybody: capabilities are a thread's own.
+//! An agent that runs programs or writes files needs all of them. An agent that is allowed neither keeps
+//! the privileges that its requests need and drops the others permanently, before it starts a second
+//! thread (capabilities belong to a thread) and before it accepts a connection.
 
 use crate::capability::{Capabilities, Capability};
 use rustix::io::Errno;
@@ -11,23 +11,24 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// Why privileges could not be given away.
+/// Failure to drop privileges.
 #[derive(Debug, thiserror::Error)]
-#[error("privileges that --allow makes needless can't be given away")]
+#[error("failed to drop the privileges that --allow makes unnecessary")]
 pub struct PrivilegeError(#[from] Errno);
 
-/// Gives away what requests of these kinds don't need. To be called by the only thread.
+/// Drops the privileges that requests of these kinds do not need. Must be called while the process has only
+/// one thread.
 ///
 /// # Errors
 ///
-/// [`PrivilegeError`] if the kernel doesn't let us.
+/// [`PrivilegeError`] if the kernel refuses.
 pub fn keep_for(capabilities: Capabilities) -> Result<(), PrivilegeError> {
     let Some(needed) = needed(capabilities) else { return Ok(()) };
     set_no_new_privs(true)?;
     clear_ambient_capability_set()?;
     for needless in CapabilitySet::all().difference(needed) {
         match remove_capability_from_bounding_set(needless) {
-            // One that this kernel doesn't know, or an agent that isn't root and has none to lose.
+            // Unknown to this kernel, or the agent is not root and has none to drop.
             Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
             Err(error) => return Err(error.into()),
         }
@@ -39,7 +40,7 @@ pub fn keep_for(capabilities: Capabilities) -> Result<(), PrivilegeError> {
     Ok(())
 }
 
-/// The kernel's capabilities (capabilities(7)) behind these requests; `None` for all there are.
+/// Returns the kernel capabilities (capabilities(7)) that these requests need; `None` for all of them.
 fn needed(capabilities: Capabilities) -> Option<CapabilitySet> {
     let of = |capability| match capability {
         Capability::Exec | Capability::WriteFile => None,
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_allowed_is_needed() {
+    fn only_privileges_of_allowed_requests_are_needed() {
         assert_eq!(of("health,status"), Some(CapabilitySet::empty()));
         assert_eq!(of("health,clock"), Some(CapabilitySet::SYS_TIME));
         assert_eq!(of("health,exec"), None);

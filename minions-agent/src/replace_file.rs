@@ -1,4 +1,4 @@
-//! A file is either the old one or the new one, never a mixture.
+//! Atomic replacement of a file: readers see either the old or the new content, never a mixture.
 
 use crate::files::MODE_BITS;
 use rustix::fs::OFlags;
@@ -9,40 +9,40 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 use tempfile::Builder;
 
-/// What a file has beside its content.
+/// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Attributes {
+pub(crate) struct FileAttributes {
     /// Permission bits.
     pub(crate) mode: u32,
-    /// User and group; `None`: ours.
+    /// User and group; `None`: the agent's own.
     pub(crate) owner: Option<(u32, u32)>,
 }
 
-/// Puts a file with `content` at `path`, in place of whatever has this name: even after a power cut
-/// it is the old one or the new one. On failure nothing has changed, and nothing is left behind.
-pub(crate) fn replace(path: &Path, content: &[u8], attributes: Attributes) -> io::Result<()> {
+/// Replaces whatever is at `path` by a file with `content`. Even after a power cut, the path has either
+/// the old or the new file. On failure nothing has changed, and no temporary file remains.
+pub(crate) fn replace(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    // In the same directory: a rename doesn't cross filesystems.
+    // In the same directory: a rename cannot cross filesystems.
     let mut temporary = Builder::new().make_in(parent, create)?;
-    // To the file itself: through its owner, an error would lose the kernel's number.
+    // Written to the `File`, because `NamedTempFile` wraps errors and the errno would be lost.
     temporary.as_file_mut().write_all(content)?;
     let file = temporary.as_file();
     if let Some((user, group)) = attributes.owner {
         fchown(file, Some(user), Some(group))?;
     }
-    // After the owner: a change of owner takes set-user-id away.
+    // After the owner: a change of owner clears set-user-id.
     file.set_permissions(Permissions::from_mode(attributes.mode))?;
     file.sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
     File::open(parent)?.sync_all()
 }
 
-/// As [`replace`], and where the name itself cannot be replaced, because it is a mount point or its directory is
-/// read-only, overwrites the file that has it. A power cut in between can leave a part of the content.
+/// Replaces a file like [`replace`]. If the name cannot be replaced, because it is a mount point or its directory
+/// is read-only, overwrites the existing file instead; then a power cut can leave a part of the content.
 pub(crate) fn replace_or_overwrite(
     path: &Path,
     content: &[u8],
-    attributes: Attributes,
+    attributes: FileAttributes,
 ) -> io::Result<()> {
     let refused = match replace(path, content, attributes) {
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::BUSY | Errno::ROFS)) => {
@@ -51,7 +51,7 @@ pub(crate) fn replace_or_overwrite(
         other => return other,
     };
     match overwrite(path, content, attributes) {
-        // There is no file to overwrite: the first error says more.
+        // There is no file to overwrite: the first error is more informative.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP)) => {
             Err(refused)
         }
@@ -59,8 +59,8 @@ pub(crate) fn replace_or_overwrite(
     }
 }
 
-/// The length is cut last, so that an error for lack of room does not lose what the file has beyond it.
-fn overwrite(path: &Path, content: &[u8], attributes: Attributes) -> io::Result<()> {
+/// Overwrites an existing file. Truncates last, so that a full disk does not also lose the rest of the old content.
+fn overwrite(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
@@ -81,7 +81,8 @@ fn overwrite(path: &Path, content: &[u8], attributes: Attributes) -> io::Result<
     file.sync_all()
 }
 
-/// A file of the agent's own alone. An error is the kernel's: the name of a temporary file means nothing to a reader.
+/// Creates a file that only the agent can open. Returns the kernel's error without the path, because the name of
+/// the temporary file would only confuse a reader.
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }

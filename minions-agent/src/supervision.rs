@@ -1,19 +1,19 @@
-//! What the service manager is told (sd_notify(3)): that the agent is ready, that it still lives,
-//! that it ends. Without a service manager there is nobody to tell, and nothing happens.
+//! Notifications to the service manager (sd_notify(3)): the agent is ready, is alive, is stopping.
+//! Without a service manager they do nothing.
 //!
 //! ```text
-//!  watchdog thread ── asks ──▶ runtime        every quarter of the manager's patience
+//!  watchdog thread ── asks ──▶ runtime        every quarter of the manager's watchdog timeout
 //!        │         ◀─ answers ─┘
-//!        └── WATCHDOG=1 ──▶ manager           unless the runtime owes an answer for too long
+//!        └── WATCHDOG=1 ──▶ manager           unless an answer of the runtime is overdue
 //! ```
 //!
-//! Signs of life come from a thread of their own: a guest without processor time to spare must not lose its
-//! agent, which would be a hang that is none. Whether the runtime hangs is measured in the time that it had
-//! to answer: the time that it waited for a processor doesn't count.
+//! A separate thread feeds the watchdog: in a guest without free processor time, a delayed agent must not be
+//! restarted as a hanging one. The deadline for the runtime's answer counts only the time that the runtime
+//! had a processor or slept: time spent waiting for a processor does not count.
 
 mod pulse;
 
-use pulse::Pulse;
+use pulse::RuntimePulse;
 use std::env;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -24,27 +24,28 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// How many times the manager's patience a runtime may take for an answer. One that hangs does so for ever;
-/// one that waits for a disk comes back.
+/// Deadline for an answer of the runtime, in watchdog timeouts. A runtime that hangs never answers; one that
+/// waits for a disk recovers.
 const HANG: u32 = 5;
 
-/// The manager that started us, if it wants to hear.
+/// Connection to the service manager that started the agent, if it wants notifications.
 #[derive(Debug)]
-pub struct Supervision {
+pub struct ServiceNotifier {
     socket: Option<Arc<UnixDatagram>>,
-    /// How long it waits for a sign of life.
+    /// The manager's watchdog timeout.
     watchdog: Option<Duration>,
 }
 
-impl Supervision {
-    /// As the environment says. A manager that can't be reached is none: the agent is the only way
-    /// into its guest, and serves all the same.
+impl ServiceNotifier {
+    /// Connects according to `NOTIFY_SOCKET`, `WATCHDOG_PID` and `WATCHDOG_USEC`. If the manager is
+    /// unreachable, logs a warning and sends no notifications: the agent is the only access to its guest
+    /// and must serve in any case.
     #[must_use]
     pub fn from_environment() -> Self {
         let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
         let socket = address.and_then(|address| {
             let unreachable = |error: &io::Error| {
-                tracing::warn!(%error, ?address, "the service manager can't be reached");
+                tracing::warn!(%error, ?address, "failed to connect to the service manager");
             };
             connect(address.as_bytes()).inspect_err(unreachable).ok().map(Arc::new)
         });
@@ -54,38 +55,39 @@ impl Supervision {
         Self { socket, watchdog: watchdog.map(Duration::from_micros) }
     }
 
-    /// Connections are taken from now on.
+    /// Reports that the agent accepts connections.
     pub fn ready(&self) {
         self.say("READY=1");
     }
 
-    /// The end has begun.
+    /// Reports that the agent is stopping.
     pub fn stopping(&self) {
         self.say("STOPPING=1");
     }
 
-    /// Gives signs of life for as long as the runtime that serves the connections answers. To be called
-    /// in that runtime's thread. Never returns.
+    /// Feeds the watchdog as long as the runtime that serves the connections answers. Must be called in that
+    /// runtime's thread. Never returns.
     pub async fn stay_alive(&self) {
         let (Some(patience), Some(socket)) = (self.watchdog, &self.socket) else {
             return std::future::pending().await;
         };
-        let pulse = Pulse::of_this_thread(patience * HANG);
+        let pulse = RuntimePulse::of_this_thread(patience * HANG);
         let beat = (patience / 4).max(Duration::from_millis(1));
-        let (feeding, socket) = (pulse.clone(), Arc::clone(socket));
+        let feeding = pulse.clone();
+        let socket = Arc::clone(socket);
         let watchdog = thread::Builder::new().name("watchdog".into());
         let spawned = watchdog.spawn(move || {
-            let mut examination = feeding.examination();
+            let mut detector = feeding.hang_detector();
             loop {
-                if examination.is_alive() {
+                if detector.is_alive() {
                     say(&socket, "WATCHDOG=1");
                 }
                 thread::sleep(beat);
-                examination.examine(beat);
+                detector.examine(beat);
             }
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread for the watchdog: the runtime gives signs of life itself");
+            tracing::warn!(%error, "failed to start the watchdog thread: the runtime feeds the watchdog itself");
             loop {
                 self.say("WATCHDOG=1");
                 tokio::time::sleep(beat).await;
@@ -103,11 +105,11 @@ impl Supervision {
 
 fn say(socket: &UnixDatagram, state: &str) {
     if let Err(error) = socket.send(state.as_bytes()) {
-        tracing::warn!(%error, state, "the service manager was not told");
+        tracing::warn!(%error, state, "failed to notify the service manager");
     }
 }
 
-/// `@` stands for the NUL of an abstract address.
+/// Connects to `address`; a leading `@` stands for the NUL of an abstract address.
 fn connect(address: &[u8]) -> io::Result<UnixDatagram> {
     let address = match address.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -115,7 +117,7 @@ fn connect(address: &[u8]) -> io::Result<UnixDatagram> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // A manager that doesn't read must not hold us up.
+    // A manager that does not read must not block the agent.
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

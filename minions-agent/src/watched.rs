@@ -1,13 +1,13 @@
-//! A descriptor whose readiness the runtime watches.
-#![expect(unsafe_code, reason = "tokio asks for a promise about descriptors of any type")]
+//! Registration of a descriptor with the runtime, which watches its readiness.
+#![expect(unsafe_code, reason = "`AsyncFd::register` requires a guarantee about the descriptor")]
 
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
-/// Watches `fd` for as long as what is returned lives.
+/// Registers `fd` until the returned value is dropped.
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an owned descriptor is open and stays the same until it is dropped, and only what is
-    // returned here can drop it.
+    // SAFETY: an owned descriptor is open and stays the same until it is dropped, and only the value
+    // that is returned here can drop it.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

@@ -1,4 +1,4 @@
-//! Programs, over the wire.
+//! Base `exec` requests over the wire.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -22,19 +22,19 @@ fn sh(script: &str) -> Exec {
     exec("sh", &["-c", script])
 }
 
-/// Runs it on an agent of its own.
+/// Runs a program on a new agent.
 async fn run(exec: Exec) -> ExecReply {
     RunningAgent::start().await.call(&exec).await.unwrap()
 }
 
-/// A number of seconds to sleep that no other process sleeps: it is how a sleep is found.
+/// Returns a sleep time, in seconds, that no other process uses; tests find their `sleep` by it.
 fn sleep_seconds(test: u32) -> String {
     format!("300.{}{test}", std::process::id())
 }
 
 async fn until_running(seconds: &str) -> i32 {
-    until("the sleep runs", async || {
-        // The shell has the number too, within its script, but not as an argument.
+    until("the sleep is running", async || {
+        // The shell has the number in its script, but not as a separate argument.
         processes_with(seconds).first().copied()
     })
     .await
@@ -44,7 +44,7 @@ async fn until_gone(seconds: &str) {
     until("the sleep is gone", async || processes_with(seconds).is_empty().then_some(())).await;
 }
 
-/// What the agent's kernel entry lists, zombies included.
+/// Returns the agent's child processes as the kernel lists them, including zombies.
 fn children(agent: &RunningAgent) -> String {
     let pid = agent.pid();
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -57,7 +57,7 @@ fn descriptors(agent: &RunningAgent) -> usize {
 }
 
 #[tokio::test]
-async fn an_exit_code_is_the_programs_own() {
+async fn the_exit_code_is_that_of_the_program() {
     for code in [0, 1, 37, 255] {
         let reply = run(sh(&format!("exit {code}"))).await;
         assert_eq!((reply.exit_code, reply.outcome), (code, Some(Outcome::Exited { code })));
@@ -65,7 +65,7 @@ async fn an_exit_code_is_the_programs_own() {
 }
 
 #[tokio::test]
-async fn a_signal_is_128_more_than_its_number() {
+async fn the_exit_code_of_a_killed_program_is_128_plus_the_signal() {
     let reply = run(sh("kill -SEGV $$")).await;
     assert_eq!(reply.exit_code, 139);
     assert!(matches!(reply.outcome, Some(Outcome::Signaled { signal: 11, .. })), "{reply:?}");
@@ -86,7 +86,7 @@ async fn arguments_arrive_as_they_were_sent() {
 }
 
 #[tokio::test]
-async fn standard_output_and_standard_error_stay_apart() {
+async fn standard_output_and_standard_error_are_separate() {
     let reply = run(sh("echo out; echo err >&2")).await;
     assert_eq!((reply.stdout.as_str(), reply.stderr.as_str()), ("out\n", "err\n"));
     assert_eq!((reply.stdout_bytes, reply.stderr_bytes), (Some(4), Some(4)));
@@ -94,7 +94,7 @@ async fn standard_output_and_standard_error_stay_apart() {
 }
 
 #[tokio::test]
-async fn what_can_not_run_says_why() {
+async fn a_program_that_cannot_start_is_reported_with_its_reason() {
     let agent = RunningAgent::start().await;
     let file = |name: &str, content: &str, mode| {
         let path = agent.dir().join(name);
@@ -125,7 +125,7 @@ async fn what_can_not_run_says_why() {
 }
 
 #[tokio::test]
-async fn what_no_kernel_takes_names_its_field() {
+async fn an_invalid_argument_is_reported_with_its_field() {
     let agent = RunningAgent::start().await;
     let limit = |timeout_ms| Exec { timeout_ms: Some(timeout_ms), ..exec("true", &[]) };
     for (call, field) in [
@@ -142,9 +142,9 @@ async fn what_no_kernel_takes_names_its_field() {
 }
 
 #[tokio::test]
-async fn an_argument_too_long_for_the_kernel_is_its_error_number() {
+async fn an_argument_too_long_for_the_kernel_is_reported_as_e2big() {
     let agent = RunningAgent::start().await;
-    // The kernel takes 128 KiB a string, a frame takes 1 MiB.
+    // The kernel allows 128 KiB per string, a frame 1 MiB.
     let error = agent.call(&exec("true", &[&"x".repeat(900_000)])).await.unwrap_err();
     assert_eq!(
         (error.code, error.errno),
@@ -155,7 +155,7 @@ async fn an_argument_too_long_for_the_kernel_is_its_error_number() {
 }
 
 #[tokio::test]
-async fn a_long_output_keeps_its_head_and_its_tail() {
+async fn the_head_and_the_tail_of_long_output_are_kept() {
     let reply = run(sh("seq 1500000; seq 3 >&2")).await;
     assert_eq!(reply.stdout_bytes, Some(10_888_896));
     assert_eq!((reply.stdout_truncated, reply.stderr_truncated), (Some(true), Some(false)));
@@ -167,7 +167,7 @@ async fn a_long_output_keeps_its_head_and_its_tail() {
 }
 
 #[tokio::test]
-async fn any_bytes_become_text_that_fits_a_frame() {
+async fn output_of_any_bytes_becomes_text_that_fits_a_frame() {
     for (byte, shown) in [("\\001", "\u{1}"), ("\\377", "\u{fffd}"), ("\\000", "\0")] {
         let script = format!(
             "head -c 2000000 /dev/zero | tr '\\000' '{byte}' | tee /dev/stderr; printf END"
@@ -180,9 +180,9 @@ async fn any_bytes_become_text_that_fits_a_frame() {
 }
 
 #[tokio::test]
-async fn at_the_time_limit_nothing_of_the_program_is_left() {
+async fn no_process_of_the_program_is_left_after_the_time_limit() {
     let seconds = sleep_seconds(1);
-    // Neither shell heeds TERM, and the inner one's child has to be found by way of the group.
+    // Both shells ignore TERM, and the child of the inner one can only be found through the group.
     let script = format!(
         "trap '' TERM; echo begun; sh -c \"trap '' TERM; sleep {seconds} & wait; sleep 300\" & wait"
     );
@@ -193,14 +193,14 @@ async fn at_the_time_limit_nothing_of_the_program_is_left() {
 }
 
 #[tokio::test]
-async fn the_agents_own_limit_holds_for_who_gives_none() {
+async fn the_agents_time_limit_applies_to_requests_without_one() {
     let agent = RunningAgent::with_flags(&["--exec-timeout", "1"]).await;
     let reply = agent.call(&exec("sleep", &["300"])).await.unwrap();
     assert_eq!(reply.outcome, Some(Outcome::TimedOut));
 }
 
 #[tokio::test]
-async fn a_program_is_over_when_it_ends_though_its_child_goes_on() {
+async fn a_program_ends_when_its_own_process_ends_even_if_a_child_runs_on() {
     let agent = RunningAgent::start().await;
     let seconds = sleep_seconds(2);
     let started = Instant::now();
@@ -208,20 +208,20 @@ async fn a_program_is_over_when_it_ends_though_its_child_goes_on() {
     assert_eq!((reply.exit_code, reply.stdout.as_str()), (0, "hi\n"));
     assert!(started.elapsed() < SOON);
     let left = until_running(&seconds).await;
-    // The connection that it came from is closed, and it still runs.
+    // The connection of the request is closed, and the child still runs.
     agent.call(&HealthCheck {}).await.unwrap();
     assert_eq!(processes_with(&seconds), [left]);
     kill(left);
 }
 
 #[tokio::test]
-async fn a_grandchild_that_never_stops_writing_hangs_nothing() {
+async fn a_grandchild_that_never_stops_writing_does_not_block_the_reply() {
     let agent = RunningAgent::start().await;
     let reply = agent.call(&sh("yes >&1 & echo $! >&2")).await.unwrap();
     assert_eq!(reply.exit_code, 0);
     let pid: i32 = reply.stderr.trim().parse().unwrap();
-    // With nobody behind the pipe it ends by itself.
-    until("the firehose is gone", async || {
+    // Without a reader of the pipe, SIGPIPE ends it.
+    until("the writer has ended", async || {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         (name != "yes\n").then_some(())
     })
@@ -242,7 +242,7 @@ async fn a_dropped_connection_ends_the_program() {
 }
 
 #[tokio::test]
-async fn the_agents_own_end_ends_its_programs() {
+async fn programs_of_base_execs_end_with_the_agent() {
     let mut agent = RunningAgent::start().await;
     let seconds = sleep_seconds(4);
     let mut stream = agent.stream().await;
@@ -253,7 +253,7 @@ async fn the_agents_own_end_ends_its_programs() {
 }
 
 #[tokio::test]
-async fn a_slow_program_delays_nobody_else() {
+async fn a_slow_program_does_not_delay_other_requests() {
     let agent = RunningAgent::start().await;
     let seconds = sleep_seconds(5);
     let mut stream = agent.stream().await;
@@ -265,7 +265,7 @@ async fn a_slow_program_delays_nobody_else() {
 }
 
 #[tokio::test]
-async fn two_hundred_programs_leave_nothing_behind() {
+async fn two_hundred_programs_leave_no_processes_or_descriptors() {
     let agent = RunningAgent::start().await;
     let mut connection = agent.connect().await;
     for _ in 0..3 {
@@ -282,23 +282,23 @@ async fn two_hundred_programs_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_program_leads_a_group_of_its_own() {
+async fn a_program_leads_its_own_process_group() {
     let reply = run(sh("cut -d' ' -f1,5 /proc/$$/stat")).await;
     let (own, group) = reply.stdout.trim().split_once(' ').unwrap();
     assert_eq!(own, group);
 }
 
 #[tokio::test]
-async fn a_program_gets_no_descriptor_of_the_agents_own() {
+async fn a_program_inherits_no_descriptor_of_the_agent() {
     let agent = RunningAgent::start().await;
     let _others = (agent.connect().await, agent.connect().await);
     let reply = agent.call(&exec("ls", &["/proc/self/fd"])).await.unwrap();
-    // The last is the directory that `ls` reads.
+    // Descriptor 3 is the directory that `ls` reads.
     assert_eq!(reply.stdout, "0\n1\n2\n3\n");
 }
 
 #[tokio::test]
-async fn signals_that_the_agent_was_told_to_ignore_are_not_ignored_by_its_programs() {
+async fn programs_do_not_inherit_ignored_signals_from_the_agent() {
     let agent = RunningAgent::with(|listen| {
         let mut command = Command::new("sh");
         let script = r#"trap "" HUP INT QUIT USR1; exec "$@""#;
@@ -310,12 +310,12 @@ async fn signals_that_the_agent_was_told_to_ignore_are_not_ignored_by_its_progra
     let ignored = agent.call(&exec("grep", &["SigIgn", "/proc/self/status"])).await.unwrap();
     let mask = ignored.stdout.trim().trim_start_matches("SigIgn:\t");
     let mask = u64::from_str_radix(mask, 16).unwrap();
-    // Bit n - 1 is signal n's; 32 and 33 are the C library's own.
+    // Bit n - 1 stands for signal n; 32 and 33 are used by the C library.
     assert_eq!(mask & !(0b11 << 31), 0, "{mask:b}");
 }
 
 #[tokio::test]
-async fn a_service_managers_words_are_for_the_agent_alone() {
+async fn programs_do_not_inherit_the_service_managers_variables() {
     let agent = RunningAgent::with(|listen| {
         let mut command = support::agent_command(listen);
         command.envs([("NOTIFY_SOCKET", "/run/x"), ("WATCHDOG_USEC", "1"), ("KEPT", "yes")]);

@@ -1,4 +1,4 @@
-//! A program is looked up by the user who runs it: directories that are closed to that user are passed over, and
+//! Lookup of a program as the user that runs it: directories that are closed to that user are skipped, and
 //! directories that are closed to root are not.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
@@ -15,9 +15,10 @@ use support::channel::Stream;
 
 const NOBODY: u32 = 65534;
 
-/// Two directories that everybody can reach, each with a program of this name.
+/// Name of the programs in [`Directories`].
 const PROGRAM: &str = "which-one";
 
+/// Two directories that all users can enter, each with a program of the same name.
 struct Directories {
     dir: tempfile::TempDir,
 }
@@ -71,7 +72,8 @@ async fn output(agent: &RunningAgent, start: ExecStart) -> Result<String, AgentE
     Ok(String::from_utf8(all.stdout).unwrap())
 }
 
-/// An agent whose root has no rights beyond those of the file modes, as on a root-squashed NFS or another user's FUSE.
+/// Starts an agent for which root has only the rights of the file modes, as on a root-squashed NFS or on another
+/// user's FUSE.
 async fn squashed() -> RunningAgent {
     RunningAgent::with(|listen| {
         let mut command = Command::new("setpriv");
@@ -83,7 +85,7 @@ async fn squashed() -> RunningAgent {
 }
 
 #[tokio::test]
-async fn a_directory_that_the_user_cannot_enter_is_passed_over() {
+async fn a_directory_that_the_user_cannot_enter_is_skipped() {
     let (agent, directories) = (RunningAgent::start().await, Directories::new());
     let nobody = || directories.start(Some("nobody"), PROGRAM);
     assert_eq!(output(&agent, nobody()).await.unwrap(), "first 65534\n");
@@ -99,7 +101,7 @@ async fn a_directory_that_the_user_cannot_enter_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_directory_that_root_cannot_enter_is_the_users() {
+async fn a_directory_that_only_the_user_can_enter_is_searched() {
     let (agent, directories) = (squashed().await, Directories::new());
     directories.close("first", NOBODY);
     let by_name = directories.start(Some("nobody"), PROGRAM);
@@ -111,7 +113,7 @@ async fn a_directory_that_root_cannot_enter_is_the_users() {
 }
 
 #[tokio::test]
-async fn what_another_user_cannot_run_has_the_code_that_root_would_get() {
+async fn a_lookup_fails_with_the_same_code_for_root_and_for_other_users() {
     let (agent, directories) = (RunningAgent::start().await, Directories::new());
     directories.write("first", "#!/nowhere/interpreter\n", 0o755);
     fs::remove_file(directories.program("second")).unwrap();
@@ -134,7 +136,7 @@ async fn what_another_user_cannot_run_has_the_code_that_root_would_get() {
             assert!(message.contains(&command), "{user:?}: {message}");
         }
     }
-    directories.write("first", "no program, and nothing that says what runs it\n", 0o755);
+    directories.write("first", "not a program, and no interpreter line\n", 0o755);
     let nobody = directories.start(Some("nobody"), PROGRAM);
     let error = output(&agent, nobody).await.unwrap_err();
     assert_eq!(error.code, Some(ErrorCode::CommandNotExecutable), "{error:?}");

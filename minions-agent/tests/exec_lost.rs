@@ -1,4 +1,4 @@
-//! Nothing that runs is invisible: programs of an agent that was killed, and what programs leave behind.
+//! Every running process is listed: programs of an agent that was killed, and leftover processes of programs.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -12,7 +12,7 @@ use std::process::Command;
 use support::channel::Stream;
 use support::{BINARY, RunningAgent, kill, processes_with, until};
 
-/// A number of seconds to sleep that no other process sleeps: it is how a sleep is found.
+/// Returns a sleep time, in seconds, that no other process uses; tests find their `sleep` by it.
 fn seconds(test: u32) -> String {
     format!("302.{}{test}", std::process::id())
 }
@@ -40,7 +40,7 @@ fn reason(info: &ExecInfo) -> &str {
     reason
 }
 
-/// Ends what a failed test would leave behind.
+/// Guard that kills the sleeps of a test, even if the test fails.
 struct Sleeps(String);
 
 impl Drop for Sleeps {
@@ -49,7 +49,7 @@ impl Drop for Sleeps {
     }
 }
 
-/// An agent that was killed with programs `a`, `b` and `c` running, and is there again.
+/// Starts an agent with the programs `a`, `b` and `c`, kills the agent, and restarts it. Returns the programs' pids.
 async fn crashed(seconds: &str) -> (RunningAgent, Vec<u32>) {
     let mut agent = RunningAgent::start().await;
     let mut pids = Vec::new();
@@ -57,17 +57,17 @@ async fn crashed(seconds: &str) -> (RunningAgent, Vec<u32>) {
         let script = format!("sleep {seconds}; true");
         pids.push(Stream::open(&agent, &detached(id, &script)).await.unwrap().attached.pid);
     }
-    until("all sleep", async || (processes_with(seconds).len() == 3).then_some(())).await;
+    until("all three sleep", async || (processes_with(seconds).len() == 3).then_some(())).await;
     agent.crash().await;
     (agent, pids)
 }
 
 #[tokio::test]
-async fn programs_of_a_killed_agent_are_listed_by_the_next_one_as_lost() {
+async fn the_next_agent_lists_programs_of_a_killed_agent_as_lost() {
     let seconds = seconds(1);
     let _sleeps = Sleeps(seconds.clone());
     let (mut agent, pids) = crashed(&seconds).await;
-    // Also by the one after that.
+    // The agent after that lists them, too.
     for _ in 0..2 {
         let execs = list(&agent).await;
         let ids: Vec<_> = execs.iter().map(|info| info.id.to_string()).collect();
@@ -85,19 +85,20 @@ async fn programs_of_a_killed_agent_are_listed_by_the_next_one_as_lost() {
 }
 
 #[tokio::test]
-async fn a_lost_program_can_be_asked_for_signalled_and_removed() {
+async fn a_lost_program_can_be_inspected_signalled_and_removed() {
     let seconds = seconds(2);
     let _sleeps = Sleeps(seconds.clone());
     let (agent, pids) = crashed(&seconds).await;
     assert!(reason(&inspect(&agent, "a").await).contains("restarted at"));
 
-    // Who comes back with what it has got, and who starts it once more, is told the same.
-    let back =
+    // A client that re-attaches with its offset, and one that starts the program again, get the same answer.
+    let reattach =
         ExecAttach { id: "a".parse().unwrap(), stdout: Some(7), stderr: None, role: Role::Control };
     let again = detached("a", "echo ran twice");
-    for attached in
-        [Stream::open(&agent, &back).await.unwrap(), Stream::open(&agent, &again).await.unwrap()]
-    {
+    for attached in [
+        Stream::open(&agent, &reattach).await.unwrap(),
+        Stream::open(&agent, &again).await.unwrap(),
+    ] {
         assert_eq!((attached.attached.created, attached.attached.pid), (false, pids[0]));
         let all = attached.collect().await;
         assert!(all.stdout.is_empty());
@@ -121,12 +122,12 @@ async fn a_lost_program_can_be_asked_for_signalled_and_removed() {
 }
 
 #[tokio::test]
-async fn an_agent_lists_nothing_of_another_that_lives() {
+async fn an_agent_does_not_list_programs_of_another_running_agent() {
     let seconds = seconds(3);
     let _sleeps = Sleeps(seconds.clone());
     let agent = RunningAgent::start().await;
     let _stream = Stream::open(&agent, &detached("a", &format!("sleep {seconds}"))).await.unwrap();
-    // On the same socket: the same place for groups.
+    // The second agent has the same address, and so the same parent of control groups.
     let socket = agent.socket();
     std::fs::rename(&socket, agent.dir().join("first.sock")).unwrap();
     let mut second = support::agent_command(&support::listen_value(&socket)).spawn().unwrap();
@@ -142,7 +143,7 @@ async fn an_agent_lists_nothing_of_another_that_lives() {
 }
 
 #[tokio::test]
-async fn what_a_base_exec_leaves_behind_is_listed_until_it_is_gone() {
+async fn leftover_processes_of_a_base_exec_are_listed_until_they_end() {
     let seconds = seconds(4);
     let _sleeps = Sleeps(seconds.clone());
     let agent = RunningAgent::start().await;
@@ -166,7 +167,7 @@ async fn what_a_base_exec_leaves_behind_is_listed_until_it_is_gone() {
 }
 
 #[tokio::test]
-async fn a_limit_that_the_guest_can_not_enforce_is_refused_by_its_field() {
+async fn a_limit_that_the_guest_cannot_enforce_is_refused_with_its_field() {
     // A guest without control groups.
     let agent = RunningAgent::with(|listen| {
         let script = "set -e
@@ -190,11 +191,11 @@ async fn a_limit_that_the_guest_can_not_enforce_is_refused_by_its_field() {
         assert_eq!(refused.code, Some(ErrorCode::InvalidArgument), "{refused:?}");
         assert_eq!(refused.field.as_deref(), Some(field));
         assert!(refused.message.contains("cgroup v2"), "{refused:?}");
-        let zero = match field {
+        let out_of_range = match field {
             "pids" => ExecStart { pids: Some(0), ..start },
             _ => ExecStart { memory_bytes: Some(1 << 63), ..start },
         };
-        let refused = Stream::open(&agent, &zero).await.unwrap_err();
+        let refused = Stream::open(&agent, &out_of_range).await.unwrap_err();
         assert_eq!(refused.field.as_deref(), Some(field));
         assert!(refused.message.contains("must be 1 to 9223372036854775807"), "{refused:?}");
     }

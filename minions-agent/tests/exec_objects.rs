@@ -1,4 +1,4 @@
-//! Execs as objects, over the wire: ids, coming back, leaving, lists, users, limits, what can't be.
+//! Execs as objects, over the wire: ids, re-attaching, leaving, lists, users, limits, invalid requests.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -43,13 +43,14 @@ async fn wait(agent: &RunningAgent, id: &str) -> ExecInfo {
     agent.call(&ExecInspect { id: id.parse().unwrap(), wait_ms: Some(20_000) }).await.unwrap()
 }
 
-/// A number of seconds to sleep that no other process sleeps: it is how a sleep is found.
+/// Returns a sleep time, in seconds, that no other process uses; tests find their `sleep` by it.
 fn sleep_seconds(test: u32) -> String {
     format!("301.{}{test}", std::process::id())
 }
 
 async fn until_running(seconds: &str) {
-    until("the sleep runs", async || (!processes_with(seconds).is_empty()).then_some(())).await;
+    until("the sleep is running", async || (!processes_with(seconds).is_empty()).then_some(()))
+        .await;
 }
 
 async fn until_gone(seconds: &str) {
@@ -57,7 +58,7 @@ async fn until_gone(seconds: &str) {
 }
 
 #[tokio::test]
-async fn an_agent_says_that_it_knows_execs() {
+async fn an_agent_announces_the_exec2_feature() {
     let health = RunningAgent::start().await.call(&HealthCheck {}).await.unwrap();
     assert!(health.agent.unwrap().features.contains(&"exec2".to_owned()));
 }
@@ -67,7 +68,7 @@ async fn the_same_request_with_the_same_id_runs_once() {
     let agent = RunningAgent::start().await;
     let runs = agent.dir().join("runs");
     let start = sh("once", &format!("echo run >> {}; sleep 0.2; echo out", runs.display()));
-    // At the same moment, and once more after the end.
+    // Two requests at the same time, and a third after the end.
     let both = tokio::join!(Stream::open(&agent, &start), Stream::open(&agent, &start));
     let (first, second) = (both.0.unwrap(), both.1.unwrap());
     assert!(first.attached.created != second.attached.created);
@@ -88,7 +89,7 @@ async fn an_id_belongs_to_one_command() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_loses_no_byte() {
+async fn no_bytes_are_lost_when_a_connection_breaks() {
     let agent = RunningAgent::start().await;
     let start = ExecStart { stdin: true, ..sh("broken", "seq 100000; cat; seq 100000 >&2") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
@@ -123,21 +124,21 @@ async fn a_new_client_takes_over_from_the_old_one() {
     let mut new = Stream::open(&agent, &control("taken", None)).await.unwrap();
     let refusals = old.collect().await.refusals;
     assert_eq!(refusals[0].code, Some(ErrorCode::TakenOver));
-    // The old one's going is nobody's disconnect.
+    // The end of the old stream does not count as a disconnect.
     new.until("up").await;
     new.send(Channel::Stdin, b"hi\n").await;
     assert_eq!(new.output().await, "hi\n");
 }
 
 #[tokio::test]
-async fn leaving_kills_and_a_broken_connection_does_not_yet() {
+async fn leaving_ends_the_program_but_a_broken_connection_does_not() {
     let agent = RunningAgent::start().await;
     let seconds = sleep_seconds(1);
     let script = format!("trap '' TERM HUP; sleep {seconds} & wait");
     let stream = Stream::open(&agent, &sh("left", &script)).await.unwrap();
     until_running(&seconds).await;
     drop(stream);
-    // Somebody comes back in time, and says goodbye this time.
+    // A client re-attaches in time, and leaves explicitly.
     let mut stream = Stream::open(&agent, &control("left", None)).await.unwrap();
     assert!(!processes_with(&seconds).is_empty());
     stream.control(HostControl::Leave).await;
@@ -147,7 +148,7 @@ async fn leaving_kills_and_a_broken_connection_does_not_yet() {
 }
 
 #[tokio::test]
-async fn nobody_who_comes_back_within_the_grace_is_a_disconnect() {
+async fn a_client_that_does_not_return_in_the_grace_period_counts_as_gone() {
     let agent = RunningAgent::start().await;
     let seconds = sleep_seconds(2);
     drop(Stream::open(&agent, &sh("lost", &format!("sleep {seconds}"))).await.unwrap());
@@ -156,20 +157,20 @@ async fn nobody_who_comes_back_within_the_grace_is_a_disconnect() {
     until_gone(&seconds).await;
     let info = wait(&agent, "lost").await;
     assert!(matches!(info.outcome, Some(Outcome::Signaled { signal: 15, .. })), "{info:?}");
-    // Fifteen seconds, and not at once.
+    // The grace period is 15 s; the program does not end at once.
     assert!(info.usage.unwrap().wall_ms > 14_000, "{info:?}");
     assert_eq!(inspect(&agent, "kept").await.outcome, None);
 }
 
 #[tokio::test]
-async fn who_is_detached_goes_on_and_keeps_its_newest_output() {
+async fn a_detached_program_runs_on_and_its_newest_output_is_kept() {
     let agent = RunningAgent::start().await;
     let start = detached(ExecStart { stdin: true, ..sh("gone", "read x; seq 300000; read x") });
     let mut stream = Stream::open(&agent, &start).await.unwrap();
     stream.send(Channel::Stdin, b"go\n").await;
     stream.control(HostControl::Leave).await;
     let right: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
-    until("it has written all", async || {
+    until("the program has written all output", async || {
         let info = inspect(&agent, "gone").await;
         (info.stdout_bytes == right.len() as u64 && !info.attached).then_some(())
     })
@@ -183,7 +184,7 @@ async fn who_is_detached_goes_on_and_keeps_its_newest_output() {
 }
 
 #[tokio::test]
-async fn a_list_shows_who_runs_and_who_ended() {
+async fn a_list_shows_running_and_ended_execs() {
     let agent = RunningAgent::start().await;
     Stream::open(&agent, &sh("a", "echo out; echo error >&2; exit 9"))
         .await
@@ -203,7 +204,7 @@ async fn a_list_shows_who_runs_and_who_ended() {
         ("sh", &["-c".to_owned(), "sleep 300".into()][..])
     );
     assert_eq!(b.user.as_deref(), Some("0"));
-    // The base exec is nobody's to find.
+    // A base exec is not listed after its end.
     let base =
         minions_proto::message::Exec { command: "true".into(), args: vec![], timeout_ms: None };
     agent.call(&base).await.unwrap();
@@ -211,7 +212,7 @@ async fn a_list_shows_who_runs_and_who_ended() {
 }
 
 #[tokio::test]
-async fn what_is_removed_ends_and_is_gone() {
+async fn a_removed_exec_ends_and_is_forgotten() {
     let agent = RunningAgent::start().await;
     let seconds = sleep_seconds(3);
     let _client =
@@ -226,7 +227,7 @@ async fn what_is_removed_ends_and_is_gone() {
 }
 
 #[tokio::test]
-async fn a_signal_is_for_who_runs() {
+async fn only_a_running_exec_can_be_signalled() {
     let agent = RunningAgent::start().await;
     let mut stream = Stream::open(
         &agent,
@@ -243,15 +244,15 @@ async fn a_signal_is_for_who_runs() {
         (b"got\n".to_vec(), Outcome::Exited { code: 3 })
     );
     assert_eq!(agent.call(&usr1).await.unwrap_err().code, Some(ErrorCode::ExecEnded));
-    let nobody = ExecSignal { id: id("nobody"), signal: Signal::TERM };
-    assert_eq!(agent.call(&nobody).await.unwrap_err().code, Some(ErrorCode::ExecGone));
+    let unknown = ExecSignal { id: id("unknown"), signal: Signal::TERM };
+    assert_eq!(agent.call(&unknown).await.unwrap_err().code, Some(ErrorCode::ExecGone));
 }
 
 #[tokio::test]
-async fn at_its_time_limit_a_program_ends_with_everything_that_fled_from_it() {
+async fn the_time_limit_also_ends_processes_that_left_the_session() {
     let agent = RunningAgent::start().await;
     let seconds = sleep_seconds(4);
-    // In a session of its own, orphaned, and deaf to TERM.
+    // The process is in a new session, orphaned, and ignores TERM.
     let flees =
         format!("(setsid sh -c 'trap \"\" TERM HUP; sleep {seconds}' &) ; trap '' TERM; sleep 300");
     let start = ExecStart { timeout_ms: Some(1000), ..sh("flees", &flees) };
@@ -261,7 +262,7 @@ async fn at_its_time_limit_a_program_ends_with_everything_that_fled_from_it() {
 }
 
 #[tokio::test]
-async fn a_program_has_the_environment_the_directory_and_the_user_that_it_was_given() {
+async fn a_program_gets_the_requested_environment_directory_and_user() {
     let agent = RunningAgent::start().await;
     let start = ExecStart {
         env: [("GREETING".to_owned(), "a=b c".to_owned()), ("PATH".into(), "/bin:/usr/bin".into())]
@@ -281,7 +282,7 @@ async fn a_program_has_the_environment_the_directory_and_the_user_that_it_was_gi
 }
 
 #[tokio::test]
-async fn a_program_has_the_limits_that_it_was_given() {
+async fn a_program_gets_the_requested_resource_limits() {
     let agent = RunningAgent::start().await;
     let rlimits = [("nofile".to_owned(), 64), ("core".into(), 0)].into();
     let start = ExecStart { rlimits, ..sh("limits", "ulimit -n; ulimit -Hn; ulimit -c") };
@@ -290,7 +291,7 @@ async fn a_program_has_the_limits_that_it_was_given() {
 }
 
 #[tokio::test]
-async fn what_a_program_used_is_told_at_its_end() {
+async fn the_end_of_a_program_reports_its_resource_usage() {
     let agent = RunningAgent::start().await;
     let script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
     let ended =
@@ -300,7 +301,7 @@ async fn what_a_program_used_is_told_at_its_end() {
     assert!(ended.usage.max_rss_bytes > 100_000, "{ended:?}");
 }
 
-/// Requests that lead to nothing, each with its code and its field.
+/// Returns requests that must fail, each with the expected code and field.
 fn impossible(dir: &str) -> Vec<(ExecStart, ErrorCode, Option<&'static str>)> {
     let program = |command: &str| ExecStart { command: command.into(), ..ExecStart::default() };
     let mut none = sh("none", "true");
@@ -330,7 +331,7 @@ fn impossible(dir: &str) -> Vec<(ExecStart, ErrorCode, Option<&'static str>)> {
             Some("cwd"),
         ),
         (
-            // Root may enter it, and this user may not.
+            // Root may enter the directory, but this user may not.
             ExecStart { cwd: Some(dir.to_owned()), user: Some("nobody".into()), ..sh("a", "true") },
             ErrorCode::CwdNotFound,
             Some("cwd"),
@@ -369,7 +370,7 @@ fn children(agent: &RunningAgent) -> String {
 }
 
 #[tokio::test]
-async fn a_thousand_impossible_requests_say_why_and_leave_nothing() {
+async fn a_thousand_failed_requests_state_the_reason_and_leave_nothing_behind() {
     let agent = RunningAgent::start().await;
     let closed = agent.dir().join("closed");
     fs::create_dir(&closed).unwrap();
@@ -379,7 +380,7 @@ async fn a_thousand_impossible_requests_say_why_and_leave_nothing() {
     for round in 0..84 {
         for (start, code, field) in &requests {
             let Err(error) = Stream::open(&agent, start).await else {
-                panic!("it runs: {start:?}")
+                panic!("must fail: {start:?}")
             };
             assert_eq!(
                 (error.code, error.field.as_deref()),
@@ -400,7 +401,7 @@ async fn a_thousand_impossible_requests_say_why_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn so_many_run_at_once_and_so_many_are_remembered() {
+async fn running_and_remembered_execs_are_limited() {
     let agent = RunningAgent::start().await;
     let mut running = Vec::new();
     for at in 0..64 {
@@ -419,13 +420,13 @@ async fn so_many_run_at_once_and_so_many_are_remembered() {
         Stream::open(&agent, &start).await.unwrap().collect().await;
     }
     let execs = agent.call(&ExecList {}).await.unwrap().execs;
-    // The one that runs, and the newest of those that ended.
+    // The running exec, and the newest of those that ended.
     assert_eq!((execs.len(), execs[0].id.as_str()), (257, "run-0"));
     assert_eq!(execs[256].id.as_str(), "end-299");
 }
 
 #[tokio::test]
-async fn an_attach_behind_the_end_is_refused() {
+async fn an_attach_beyond_the_end_of_the_output_is_refused() {
     let agent = RunningAgent::start().await;
     let _stream = Stream::open(&agent, &sh("short", "sleep 300")).await.unwrap();
     let error = Stream::open(&agent, &control("short", Some(1))).await.unwrap_err();
@@ -436,7 +437,7 @@ async fn an_attach_behind_the_end_is_refused() {
 }
 
 #[tokio::test]
-async fn two_hundred_streams_leave_nothing_behind() {
+async fn two_hundred_streams_leave_no_processes_or_descriptors() {
     let agent = RunningAgent::start().await;
     let mut before = 0;
     for at in 0..200 {

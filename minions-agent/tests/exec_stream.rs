@@ -1,4 +1,4 @@
-//! Streams to programs, over the wire: bytes, input, terminals, signals.
+//! Streams of execs over the wire: output, input, terminals, signals.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -26,7 +26,7 @@ fn with_tty(script: &str) -> ExecStart {
     ExecStart { tty: Some(Tty { rows: 30, cols: 100, term: None }), ..sh(script) }
 }
 
-/// Bytes in which every position looks different.
+/// Returns pseudo-random bytes, so that a shifted or missing part is noticed.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -41,7 +41,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn both_streams_arrive_byte_for_byte_with_the_end_behind_them() {
+async fn both_streams_arrive_byte_for_byte_before_the_end() {
     let agent = RunningAgent::start().await;
     let noise = noise(3_000_000);
     let file = agent.dir().join("noise");
@@ -55,7 +55,7 @@ async fn both_streams_arrive_byte_for_byte_with_the_end_behind_them() {
 }
 
 #[tokio::test]
-async fn input_comes_back_through_cat_while_both_ends_are_full() {
+async fn cat_echoes_input_while_both_directions_are_full() {
     let agent = RunningAgent::start().await;
     let noise = noise(5_000_000);
     let start = ExecStart { command: "cat".into(), stdin: true, ..ExecStart::default() };
@@ -100,8 +100,8 @@ async fn input_comes_back_through_cat_while_both_ends_are_full() {
 }
 
 #[tokio::test]
-async fn a_host_that_leaves_and_closes_without_reading_ends_its_program_at_once() {
-    // Sooner than the grace for a lost host, 15 s.
+async fn leaving_ends_the_program_at_once_even_if_the_host_closes_without_reading() {
+    // Shorter than the re-attach grace period of 15 s.
     const AT_ONCE: Duration = Duration::from_secs(10);
     let agent = RunningAgent::start().await;
     for round in 0..20 {
@@ -127,7 +127,7 @@ async fn a_program_waits_for_a_reader_that_has_stopped() {
     let start = ExecStart { id: Some("yes".parse().unwrap()), ..sh("exec yes") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
     let inspect = ExecInspect { id: "yes".parse().unwrap(), wait_ms: None };
-    // Two looks at the same number: it has stopped.
+    // If two looks find the same number, the program has stopped.
     let mut before = 0;
     let written = until("the program waits", async || {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -137,8 +137,8 @@ async fn a_program_waits_for_a_reader_that_has_stopped() {
         stopped.then_some(now)
     })
     .await;
-    assert!(written <= 512 * 1024, "{written} bytes are kept for a reader that takes none");
-    // And goes on when the reader does.
+    assert!(written <= 512 * 1024, "{written} bytes are kept for a reader that reads nothing");
+    // It continues when the reader does.
     let mut got = 0;
     while got < 5_000_000 {
         got += stream.output().await.len() as u64;
@@ -147,37 +147,37 @@ async fn a_program_waits_for_a_reader_that_has_stopped() {
 }
 
 #[tokio::test]
-async fn what_a_program_wrote_before_its_end_waits_for_a_slow_reader() {
+async fn output_before_the_end_waits_for_a_slow_reader() {
     let agent = RunningAgent::start().await;
     let start = ExecStart { id: Some("slow".parse().unwrap()), ..sh("seq 300000; exit 3") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
     let mut text = Vec::new();
-    // Nothing is acknowledged until the ring is full and everything else is in the pipe.
+    // Acknowledge nothing until the ring is full and the rest of the output is in the pipe.
     while text.len() < 512 * 1024 {
         text.extend_from_slice(&stream.output().await);
     }
     stream.control(HostControl::Ack { stdout: text.len() as u64, stderr: 0 }).await;
     let rest = stream.collect().await;
     text.extend_from_slice(&rest.stdout);
-    let right: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
-    assert!(text == right.as_bytes(), "{} of {} bytes", text.len(), right.len());
+    let expected: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
+    assert!(text == expected.as_bytes(), "{} of {} bytes", text.len(), expected.len());
     assert_eq!(rest.ended.unwrap().outcome, Outcome::Exited { code: 3 });
 }
 
 #[tokio::test]
-async fn a_background_child_hangs_nothing() {
+async fn a_background_child_does_not_delay_the_end() {
     let agent = RunningAgent::start().await;
     let stream = Stream::open(&agent, &sh("sleep 300 & echo $!")).await.unwrap();
     let all = stream.collect().await;
     assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 0 });
     support::kill(String::from_utf8(all.stdout).unwrap().trim().parse().unwrap());
-    // One that never stops writing neither.
+    // The same for a child that never stops writing.
     let all = Stream::open(&agent, &sh("yes & exit 4")).await.unwrap().collect().await;
     assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 4 });
 }
 
 #[tokio::test]
-async fn without_input_there_is_none_and_with_input_its_end_is_explicit() {
+async fn input_is_empty_unless_requested_and_its_end_is_explicit() {
     let agent = RunningAgent::start().await;
     let all = Stream::open(&agent, &sh("cat; echo end")).await.unwrap().collect().await;
     assert_eq!(all.stdout, b"end\n");
@@ -192,7 +192,7 @@ async fn without_input_there_is_none_and_with_input_its_end_is_explicit() {
 }
 
 #[tokio::test]
-async fn a_program_that_closes_its_input_takes_the_rest_in_silence() {
+async fn further_input_is_dropped_silently_once_the_program_closed_it() {
     let agent = RunningAgent::start().await;
     let start = ExecStart { stdin: true, ..sh("exec <&-; echo closed; sleep 1; echo end") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_program_that_closes_its_input_takes_the_rest_in_silence() {
 }
 
 #[tokio::test]
-async fn more_input_than_the_window_is_refused_and_harms_nothing() {
+async fn input_beyond_the_window_is_refused_and_the_stream_continues() {
     let agent = RunningAgent::start().await;
     let start = ExecStart { stdin: true, ..sh("sleep 300") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
@@ -226,7 +226,7 @@ async fn more_input_than_the_window_is_refused_and_harms_nothing() {
 }
 
 #[tokio::test]
-async fn any_signal_reaches_the_program_by_its_name() {
+async fn the_program_receives_any_signal_by_name() {
     let agent = RunningAgent::start().await;
     for (name, number) in [("USR1", 10), ("SIGHUP", 1), ("RTMIN+1", 35)] {
         let mut stream = Stream::open(&agent, &sh("echo up; sleep 300")).await.unwrap();
@@ -241,7 +241,7 @@ async fn any_signal_reaches_the_program_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_control_that_is_no_control_is_refused_and_the_stream_lives() {
+async fn an_invalid_control_message_is_refused_and_the_stream_continues() {
     let agent = RunningAgent::start().await;
     let start = ExecStart { stdin: true, ..sh("cat") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
@@ -249,7 +249,7 @@ async fn a_control_that_is_no_control_is_refused_and_the_stream_lives() {
     {
         stream.send(Channel::Control, junk).await;
     }
-    // One of tomorrow is ignored instead.
+    // Types of later versions are ignored instead.
     stream.send(Channel::Control, br#"{"type":"teleport"}"#).await;
     stream.send(Channel::Stdin, b"alive").await;
     stream.send(Channel::Stdin, b"").await;
@@ -258,9 +258,9 @@ async fn a_control_that_is_no_control_is_refused_and_the_stream_lives() {
 }
 
 #[tokio::test]
-async fn a_terminal_is_a_controlling_one_of_the_right_size() {
+async fn a_terminal_has_the_requested_size_and_controls_the_session() {
     let agent = RunningAgent::start().await;
-    // Without a controlling terminal /dev/tty can't be opened.
+    // Without a controlling terminal, /dev/tty cannot be opened.
     let script = "tty; stty size; echo $TERM; echo direct >/dev/tty; exit 5";
     let all = Stream::open(&agent, &with_tty(script)).await.unwrap().collect().await;
     let text = String::from_utf8(all.stdout).unwrap();
@@ -272,7 +272,7 @@ async fn a_terminal_is_a_controlling_one_of_the_right_size() {
 }
 
 #[tokio::test]
-async fn a_terminal_is_resized_interrupted_and_ended() {
+async fn a_terminal_can_be_resized_interrupted_and_closed() {
     let agent = RunningAgent::start().await;
     let script = "trap 'stty size; exit 4' WINCH; echo up; while :; do sleep 0.05; done";
     let mut stream = Stream::open(&agent, &with_tty(script)).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_terminal_is_resized_interrupted_and_ended() {
 }
 
 #[tokio::test]
-async fn a_terminals_input_ends_in_the_middle_of_a_line_too() {
+async fn a_terminals_input_can_end_in_the_middle_of_a_line() {
     let agent = RunningAgent::start().await;
     let start = ExecStart { stdin: true, ..with_tty("stty -echo; echo up; cat; echo; echo over") };
     let mut stream = Stream::open(&agent, &start).await.unwrap();
@@ -312,7 +312,7 @@ async fn a_terminals_input_ends_in_the_middle_of_a_line_too() {
 }
 
 #[tokio::test]
-async fn an_agent_says_that_it_is_alive() {
+async fn an_agent_sends_heartbeats_on_a_stream() {
     let agent = RunningAgent::start().await;
     let mut stream = Stream::open(&agent, &sh("sleep 300")).await.unwrap();
     let message = stream.next().await.unwrap();
@@ -320,7 +320,7 @@ async fn an_agent_says_that_it_is_alive() {
 }
 
 #[tokio::test]
-async fn who_watches_changes_nothing_and_loses_only_what_the_client_had() {
+async fn a_watcher_has_no_effect_and_loses_only_output_that_the_client_has() {
     let agent = RunningAgent::start().await;
     let id: minions_proto::message::ExecId = "watched".parse().unwrap();
     let start = ExecStart {
@@ -332,12 +332,12 @@ async fn who_watches_changes_nothing_and_loses_only_what_the_client_had() {
     let mut client = Stream::open(&agent, &start).await.unwrap();
     client.until("one").await;
     let attach = |role| ExecAttach { id: id.clone(), stdout: Some(0), stderr: None, role };
-    // A snapshot ends where the output does, and the program runs on.
+    // A snapshot ends at the current end of the output, and the program runs on.
     let all = Stream::open(&agent, &attach(Role::Snapshot)).await.unwrap().collect().await;
     assert_eq!((all.stdout, all.ended), (b"one\n".to_vec(), None));
     let mut watcher = Stream::open(&agent, &attach(Role::Watch)).await.unwrap();
     assert_eq!(watcher.output().await, "one\n");
-    // What it says is not the client's word.
+    // A watcher's messages have no effect.
     watcher.control(HostControl::Signal { signal: "KILL".parse().unwrap() }).await;
     watcher.send(Channel::Stdin, b"no\n").await;
     watcher.control(HostControl::Leave).await;
@@ -346,13 +346,13 @@ async fn who_watches_changes_nothing_and_loses_only_what_the_client_had() {
     client.send(Channel::Stdin, b"\n\n").await;
     let all = client.collect().await;
     assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 6 });
-    // Whoever comes late gets what is kept, and is told what isn't.
+    // A late watcher gets the output that is kept, and the size of the gap.
     let all = Stream::open(&agent, &attach(Role::Watch)).await.unwrap().collect().await;
-    let right: String = ["one\n", "two\n"]
+    let expected: String = ["one\n", "two\n"]
         .into_iter()
         .map(str::to_owned)
         .chain((1..=200_000).map(|n| format!("{n}\n")))
         .collect();
-    assert_eq!(all.lost + all.stdout.len() as u64, right.len() as u64);
-    assert!(all.lost > 0 && right.as_bytes().ends_with(&all.stdout));
+    assert_eq!(all.lost + all.stdout.len() as u64, expected.len() as u64);
+    assert!(all.lost > 0 && expected.as_bytes().ends_with(&all.stdout));
 }

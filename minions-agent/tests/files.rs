@@ -1,4 +1,4 @@
-//! `write_file`, over the wire.
+//! `write_file` over a connection.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -20,7 +20,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn mode_384_is_0600_and_parents_are_made() {
+async fn mode_384_is_0600_and_missing_parents_are_created() {
     let agent = RunningAgent::start().await;
     let path = agent.dir().join("root/.ssh/authorized_keys");
     let done = agent.call(&WriteFile { mode: Some(384), ..file(&path, "key 🦀\n") }).await.unwrap();
@@ -29,7 +29,7 @@ async fn mode_384_is_0600_and_parents_are_made() {
 }
 
 #[tokio::test]
-async fn appending_adds_to_the_end_and_replacing_replaces() {
+async fn append_adds_to_the_end_and_a_plain_write_replaces_the_file() {
     let agent = RunningAgent::start().await;
     let path = agent.dir().join("log");
     for line in ["one\n", "two\n"] {
@@ -41,7 +41,7 @@ async fn appending_adds_to_the_end_and_replacing_replaces() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_a_file_is_an_invalid_argument() {
+async fn an_invalid_path_or_mode_is_an_invalid_argument() {
     let agent = RunningAgent::start().await;
     for path in ["", "relative", "/", "/tmp/", "/a\0b", "/dev/null", "/proc"] {
         let error = agent.call(&file(Path::new(path), "x")).await.unwrap_err();
@@ -54,7 +54,7 @@ async fn what_can_not_be_a_file_is_an_invalid_argument() {
 }
 
 #[tokio::test]
-async fn what_the_kernel_refuses_has_its_error_number() {
+async fn an_error_of_the_kernel_has_its_errno() {
     let agent = RunningAgent::start().await;
     let plain = agent.dir().join("plain");
     fs::write(&plain, "old").unwrap();
@@ -66,7 +66,7 @@ async fn what_the_kernel_refuses_has_its_error_number() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_named_and_leaves_the_old_file_whole() {
+async fn a_full_disk_is_reported_and_leaves_the_old_file_intact() {
     // A file system of 64 KiB that only the agent sees.
     let script = "set -e
         mount --make-rprivate /
@@ -84,5 +84,5 @@ async fn a_full_disk_is_named_and_leaves_the_old_file_whole() {
     assert_eq!((full.code, full.errno), (Some(ErrorCode::IoFailed), Some(28)), "{full:?}");
     let look = ["-c", "cat /mnt/file; ls -A /mnt"].map(str::to_owned).to_vec();
     let look = Exec { command: "sh".to_owned(), args: look, timeout_ms: None };
-    assert_eq!(agent.call(&look).await.unwrap().stdout, "oldfile\n", "and nothing else is there");
+    assert_eq!(agent.call(&look).await.unwrap().stdout, "oldfile\n", "no temporary file remains");
 }

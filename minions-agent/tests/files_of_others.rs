@@ -1,4 +1,4 @@
-//! `write_file` in directories that another user of the guest may change, with that user at work.
+//! `write_file` in directories that another, hostile user of the guest may change.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 const ATTACKER: u32 = 65534;
 
-/// An agent, and directories of a guest that root shares with the attacker.
+/// Agent, and directories that root shares with the attacker.
 struct Guest {
     agent: RunningAgent,
     dir: TempDir,
@@ -39,7 +39,8 @@ impl Guest {
         guest
     }
 
-    /// `home` is the attacker's, `tmp` everybody's and sticky, `etc` root's.
+    /// Returns a path in the guest: `home` belongs to the attacker, `tmp` is world-writable and sticky, `etc` belongs
+    /// to root.
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -53,7 +54,7 @@ impl Guest {
         self.agent.call(call).await
     }
 
-    /// Refused because of its path, in words that contain `why`.
+    /// Checks that a request was refused because of its path, with a message that contains `why`.
     #[track_caller]
     fn assert_refused(result: Result<Done, AgentError>, why: &str) {
         let error = result.unwrap_err();
@@ -63,7 +64,7 @@ impl Guest {
     }
 }
 
-/// What the attacker does, with the attacker's rights: credentials are a thread's own.
+/// Runs `action` with the credentials of the attacker, in a thread, because credentials belong to a thread.
 fn as_attacker<T: Send>(action: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let attacker = scope.spawn(|| {
@@ -77,14 +78,14 @@ fn as_attacker<T: Send>(action: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Owner and permission bits of what has this name itself.
+/// Returns owner and permission bits of a path; a link is not followed.
 fn owner_and_mode(path: &Path) -> (u32, u32) {
     let metadata = fs::symlink_metadata(path).unwrap();
     (metadata.uid(), metadata.mode() & 0o7777)
 }
 
 #[tokio::test]
-async fn a_file_made_beforehand_gives_neither_its_owner_nor_its_mode_to_the_new_one() {
+async fn a_file_created_in_advance_passes_on_neither_owner_nor_mode() {
     let guest = Guest::start().await;
     for name in ["home/key", "tmp/key", "home/script", "tmp/script"] {
         let path = guest.path(name);
@@ -100,21 +101,21 @@ async fn a_file_made_beforehand_gives_neither_its_owner_nor_its_mode_to_the_new_
         assert_eq!(fs::read_to_string(&path).unwrap(), "SECRET");
         let mut seen = String::new();
         held.read_to_string(&mut seen).unwrap();
-        assert_eq!(seen, "", "{name}: the attacker's descriptor leads to the old file");
+        assert_eq!(seen, "", "{name}: the attacker's descriptor refers to the old file");
     }
 }
 
 #[tokio::test]
-async fn a_hard_link_lends_no_mode_and_is_not_appended_to() {
+async fn a_hard_link_passes_on_no_mode_and_is_not_appended_to() {
     let guest = Guest::start().await;
     let victim = guest.path("etc/victim");
     fs::write(&victim, "untouched").unwrap();
     fs::set_permissions(&victim, Permissions::from_mode(0o4755)).unwrap();
     for name in ["home/link", "tmp/link"] {
-        // As the attacker could where `fs.protected_hardlinks` is off.
+        // The attacker can do the same if `fs.protected_hardlinks` is off.
         fs::hard_link(&victim, guest.path(name)).unwrap();
         let append = WriteFile { append: true, ..guest.file(name) };
-        Guest::assert_refused(guest.write(&append).await, "names");
+        Guest::assert_refused(guest.write(&append).await, "hard links");
         guest.write(&guest.file(name)).await.unwrap();
         assert_eq!(owner_and_mode(&guest.path(name)), (0, 0o644), "{name}");
     }
@@ -122,7 +123,7 @@ async fn a_hard_link_lends_no_mode_and_is_not_appended_to() {
 }
 
 #[tokio::test]
-async fn a_link_that_others_made_leads_nowhere() {
+async fn links_created_by_other_users_are_not_followed() {
     let guest = Guest::start().await;
     let (etc, missing) = (guest.path("etc"), guest.path("missing"));
     for at in ["home", "tmp"] {
@@ -149,7 +150,7 @@ async fn a_link_that_others_made_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn a_link_of_roots_is_followed_only_out_of_a_directory_that_root_alone_changes() {
+async fn a_link_of_root_is_followed_only_in_directories_that_root_alone_changes() {
     let guest = Guest::start().await;
     symlink("../etc", guest.path("etc/relative")).unwrap();
     symlink(guest.path("etc"), guest.path("etc/absolute")).unwrap();
@@ -174,7 +175,7 @@ async fn a_link_of_roots_is_followed_only_out_of_a_directory_that_root_alone_cha
 }
 
 #[tokio::test]
-async fn a_pipe_is_refused_and_holds_nothing_up() {
+async fn a_pipe_is_refused_without_blocking() {
     let guest = Guest::start().await;
     let path = guest.path("home/pipe");
     let _reader = as_attacker(|| {
@@ -189,7 +190,7 @@ async fn a_pipe_is_refused_and_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_file_of_another_user_is_not_appended_to_and_one_of_roots_is() {
+async fn only_files_of_root_are_appended_to() {
     let guest = Guest::start().await;
     for at in ["home", "tmp"] {
         let theirs = guest.path(at).join("theirs");
@@ -197,7 +198,7 @@ async fn a_file_of_another_user_is_not_appended_to_and_one_of_roots_is() {
         let append = WriteFile { append: true, ..guest.file(&format!("{at}/theirs")) };
         Guest::assert_refused(guest.write(&append).await, "user 65534");
         assert_eq!(fs::read_to_string(&theirs).unwrap(), "");
-        // Directories of root's in the user's own are entered again.
+        // Directories of root inside the user's directory are entered.
         let ours = WriteFile { append: true, ..guest.file(&format!("{at}/a/b/log")) };
         guest.write(&ours).await.unwrap();
         guest.write(&ours).await.unwrap();
@@ -206,7 +207,7 @@ async fn a_file_of_another_user_is_not_appended_to_and_one_of_roots_is() {
 }
 
 #[tokio::test]
-async fn the_way_up_is_refused_where_another_user_can_move_the_directory() {
+async fn dot_dot_is_refused_where_another_user_can_move_the_directory() {
     let guest = Guest::start().await;
     as_attacker(|| fs::create_dir(guest.path("home/a")).unwrap());
     Guest::assert_refused(guest.write(&guest.file("home/a/../x")).await, "`..`");
@@ -216,7 +217,7 @@ async fn the_way_up_is_refused_where_another_user_can_move_the_directory() {
     }
 }
 
-/// Two names that the attacker exchanges over and over, until this is dropped.
+/// Attacker that exchanges two names repeatedly until this is dropped.
 struct Exchange {
     over: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
@@ -238,14 +239,14 @@ impl Exchange {
         Self { over, done, attacker: Some(attacker) }
     }
 
-    /// Writes again and again, until thousands of exchanges have happened meanwhile.
+    /// Writes repeatedly while the attacker exchanges the names, at least a thousand times.
     async fn outlast(&self, guest: &Guest, call: &WriteFile) {
         let before = self.done.load(Ordering::Relaxed);
         for _ in 0..300 {
-            // Refused or done: what was open at the time decides.
+            // Succeeds or is refused, depending on which file had the name.
             let _ = guest.write(call).await;
         }
-        until("the attacker was at it", async || {
+        until("the attacker has exchanged the names", async || {
             (self.done.load(Ordering::Relaxed) > before + 1000).then_some(())
         })
         .await;
@@ -260,7 +261,7 @@ impl Drop for Exchange {
 }
 
 #[tokio::test]
-async fn a_directory_exchanged_for_a_link_during_the_walk_leads_nowhere_else() {
+async fn a_directory_exchanged_for_a_link_during_the_walk_is_not_followed() {
     let guest = Guest::start().await;
     let (etc, own, link) = (guest.path("etc"), guest.path("home/own"), guest.path("home/link"));
     as_attacker(|| {
@@ -274,11 +275,11 @@ async fn a_directory_exchanged_for_a_link_during_the_walk_leads_nowhere_else() {
     let append = WriteFile { append: true, ..guest.file("home/own/log") };
     exchange.outlast(&guest, &append).await;
     drop(exchange);
-    assert_eq!(fs::read_dir(&etc).unwrap().count(), 0, "nothing was made there");
+    assert_eq!(fs::read_dir(&etc).unwrap().count(), 0, "no file was created there");
 }
 
 #[tokio::test]
-async fn a_file_exchanged_for_another_is_never_written_through() {
+async fn a_file_exchanged_for_a_link_or_pipe_is_never_followed() {
     let guest = Guest::start().await;
     let victim = guest.path("etc/victim");
     fs::write(&victim, "untouched").unwrap();
@@ -288,7 +289,7 @@ async fn a_file_exchanged_for_another_is_never_written_through() {
     fs::hard_link(&victim, &hard).unwrap();
     as_attacker(|| {
         symlink(&victim, &link).unwrap();
-        // Opened for writing it would wait for a reader, and there is none.
+        // Opening it for writing would block, because it has no reader.
         mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
     });
     for other in [link, hard, pipe] {

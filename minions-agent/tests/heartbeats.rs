@@ -1,7 +1,7 @@
-//! Heartbeats of a stream, in paused time.
+//! Heartbeats of a stream, with paused time.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
-use minions_agent::{Agent, Capabilities, Capability, Config};
+use minions_agent::{Agent, AgentConfig, Capabilities, Capability};
 use minions_proto::channel::{AgentControl, Message};
 use minions_proto::connection::Connection;
 use minions_proto::message::{ExecStart, HEARTBEAT};
@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, duplex};
 use tokio::time::{Instant, advance, pause, timeout};
 
 #[tokio::test]
-async fn a_host_that_did_not_read_for_an_hour_gets_no_heartbeats_of_that_hour() {
+async fn heartbeats_do_not_pile_up_for_a_host_that_does_not_read() {
     let capabilities = Capabilities::from_iter([Capability::Exec]);
-    let agent = Agent::new(Config { capabilities, ..Config::default() }).unwrap();
-    // Two heartbeats fit into it; the agent then waits for the host.
+    let agent = Agent::new(AgentConfig { capabilities, ..AgentConfig::default() }).unwrap();
+    // Room for two heartbeats; after them the agent waits for the host.
     let (host, guest) = duplex(64);
     let served = tokio::spawn(async move { agent.serve(guest).await });
     let start = ExecStart { command: "cat".into(), stdin: true, ..ExecStart::default() };

@@ -1,4 +1,4 @@
-//! A real kernel's network, in a network and mount namespace of the agent's own.
+//! The base network configuration on a real kernel; the agent runs in its own network and mount namespaces.
 //!
 //! ```text
 //!  test process ── hybrid socket ──▶ agent │ eth0 ◀── veth ──▶ peer0 │ tmpfs on /etc
@@ -14,17 +14,17 @@ use serde_json::{Value, json};
 use std::process::Command;
 use support::{RunningAgent, until};
 
-/// Link-local addresses, until the kernel has looked for duplicates, are not there yet.
+/// Prefix of link-local addresses, which become usable only after duplicate address detection.
 const LINK_LOCAL: &str = "fe80:";
 
-/// No lifetime: the kernel's way to write "for ever".
-const FOR_EVER: u32 = u32::MAX;
+/// Lifetime of an address that does not expire.
+const UNLIMITED: u32 = u32::MAX;
 
-/// The veth has the lower index, as a VM's one device would.
+/// Creates the agent's end of a veth with a low index, like the only device of a VM.
 const ETHERNET: &str = "ip link add name eth0 index 2 type veth peer name peer0 index 3
     ip link set peer0 up";
 
-/// An agent in namespaces of its own.
+/// Agent in its own namespaces.
 struct Guest {
     agent: RunningAgent,
 }
@@ -34,7 +34,7 @@ impl Guest {
         Self::with(ETHERNET).await
     }
 
-    /// The agent only ever starts behind `unshare`: it must not find the machine's own network.
+    /// Starts the agent through `unshare`, so that it cannot change the network of this machine.
     async fn with(setup: &str) -> Self {
         let ip = Command::new("ip").arg("-V").output();
         assert!(ip.is_ok(), "install iproute2 (cargo xtask test does)");
@@ -88,14 +88,14 @@ impl Guest {
             .await
     }
 
-    /// As [`configure`](Self::configure), with the agent's word and the kernel's.
+    /// Calls [`configure`](Self::configure), and checks the reply and the kernel's state.
     async fn configured(&self, ip: &str, gateway: &str) {
         let done = self.configure(ip, gateway, &[]).await.unwrap();
         assert_eq!(done.message, "network configured");
         self.assert_only(ip, gateway);
     }
 
-    /// Every address of `eth0`, link-local ones aside, and every default route.
+    /// Checks that `eth0` has only this address, apart from link-local ones, and the guest only this default route.
     fn assert_only(&self, ip: &str, gateway: &str) {
         assert_eq!(self.addresses(), [ip], "{:#?}", self.state());
         let routes: Vec<_> = self
@@ -134,13 +134,13 @@ impl Guest {
         self.sh("cat /etc/resolv.conf")
     }
 
-    /// All that a configuration may change, without what the kernel adds by itself and at its
-    /// leisure: link-local and multicast entries, and the carrier.
+    /// Returns everything that a configuration may change, without entries that the kernel adds at any time:
+    /// link-local and multicast entries, and the carrier.
     fn state(&self) -> Value {
         let mut ipv6 = self.json("ip -6 -j route show table all");
         ipv6.retain(|route| {
-            let leisurely = |dst: &str| dst.starts_with(LINK_LOCAL) || dst.starts_with("ff00:");
-            !route["dst"].as_str().is_some_and(leisurely)
+            let is_automatic = |dst: &str| dst.starts_with(LINK_LOCAL) || dst.starts_with("ff00:");
+            !route["dst"].as_str().is_some_and(is_automatic)
         });
         let mut addresses = self.address_info();
         addresses.retain(|info| !info["local"].as_str().unwrap().starts_with(LINK_LOCAL));
@@ -154,7 +154,7 @@ impl Guest {
         })
     }
 
-    /// Once the interface is up, its link-local address comes by itself, a little later.
+    /// Returns the state once the kernel has added the link-local address, a little after the interface is up.
     async fn settled(&self) -> Value {
         until("the link-local address is there", async || {
             let all = self.link_local();
@@ -166,7 +166,7 @@ impl Guest {
 }
 
 #[tokio::test]
-async fn the_address_the_route_and_the_resolver_are_what_was_asked_for() {
+async fn the_address_the_route_and_the_resolver_are_as_requested() {
     let guest = Guest::start().await;
     let dns = ["1.1.1.1", "2606:4700:4700::1111"];
     guest.configure("10.0.0.2/16", "10.0.0.1", &dns).await.unwrap();
@@ -174,7 +174,7 @@ async fn the_address_the_route_and_the_resolver_are_what_was_asked_for() {
     let address = &guest.address_info()[0];
     assert_eq!(address["broadcast"], "10.0.255.255");
     assert_eq!(address["scope"], "global");
-    assert_eq!(address["valid_life_time"], FOR_EVER);
+    assert_eq!(address["valid_life_time"], UNLIMITED);
     assert_eq!(guest.default_routes()[0].get("metric"), None);
     let on_link = &guest.json("ip -4 -j route show 10.0.0.0/16")[0];
     assert_eq!((&on_link["dev"], &on_link["prefsrc"]), (&json!("eth0"), &json!("10.0.0.2")));
@@ -185,7 +185,7 @@ async fn the_address_the_route_and_the_resolver_are_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn doing_it_twice_is_doing_it_once() {
+async fn configuration_is_idempotent() {
     for (ip, gateway) in [
         ("10.0.0.2/16", "10.0.0.1"),
         ("10.0.0.0/31", "10.0.0.1"),
@@ -202,15 +202,15 @@ async fn doing_it_twice_is_doing_it_once() {
 }
 
 #[tokio::test]
-async fn what_was_there_before_is_gone() {
+async fn earlier_addresses_and_default_routes_are_removed() {
     for before in [
         // In the same subnet, so that one is the primary of the others.
         "ip addr add 10.0.0.3/16 dev eth0; ip addr add 10.0.0.4/16 dev eth0",
-        // The wanted one among them, first, last, or with a lifetime.
+        // Including the wanted one: first, last, or with a lifetime.
         "ip addr add 10.0.0.2/16 dev eth0; ip addr add 10.0.0.4/16 dev eth0",
         "ip addr add 10.0.0.3/16 dev eth0; ip addr add 10.0.0.2/16 dev eth0",
         "ip addr add 10.0.0.2/16 valid_lft 900 preferred_lft 800 dev eth0",
-        // The wanted one, but only nearly: another broadcast, a scope, no route to its subnet.
+        // The wanted one with a difference: another broadcast, a scope, no route to its subnet.
         "ip addr add 10.0.0.2/16 brd 10.0.0.255 dev eth0",
         "ip addr add 10.0.0.2/16 brd + scope link dev eth0",
         "ip addr add 10.0.0.2/16 brd + noprefixroute dev eth0",
@@ -219,7 +219,7 @@ async fn what_was_there_before_is_gone() {
         // With another prefix length.
         "ip addr add 10.0.0.2/24 dev eth0",
         "ip addr add 10.0.0.2/8 dev eth0; ip addr add 10.0.0.2/32 dev eth0",
-        // Elsewhere, and in the other family.
+        // In other subnets, and of the other family.
         "ip addr add 192.168.7.7/24 dev eth0; ip addr add 2001:db8:9::9/64 dev eth0",
         "ip addr add 10.0.0.2 peer 10.9.9.9/32 dev eth0",
         // Default routes: several, with metrics, over several hops, over another interface.
@@ -242,7 +242,7 @@ async fn what_was_there_before_is_gone() {
         guest.sh(&format!("ip link set eth0 up; {before}"));
         guest.configured("10.0.0.2/16", "10.0.0.1").await;
         let address = &guest.address_info()[0];
-        assert_eq!(address["valid_life_time"], FOR_EVER, "{before}");
+        assert_eq!(address["valid_life_time"], UNLIMITED, "{before}");
         assert_eq!(address["broadcast"], "10.0.255.255", "{before}");
         assert_eq!(address["scope"], "global", "{before}");
         let on_link = guest.json("ip -4 -j route show 10.0.0.0/16 dev eth0 proto kernel");
@@ -252,7 +252,7 @@ async fn what_was_there_before_is_gone() {
 }
 
 #[tokio::test]
-async fn what_was_there_before_is_gone_for_ipv6_too() {
+async fn earlier_ipv6_addresses_and_default_routes_are_removed() {
     for before in [
         "ip addr add 2001:db8::2/80 nodad dev eth0",
         "ip addr add 2001:db8::2/64 dev eth0",
@@ -274,7 +274,7 @@ async fn what_was_there_before_is_gone_for_ipv6_too() {
         guest.sh(&format!("ip link set eth0 up; {before}"));
         guest.configured("2001:db8::2/64", "2001:db8::1").await;
         let address = &guest.address_info()[0];
-        assert_eq!(address["valid_life_time"], FOR_EVER, "{before}");
+        assert_eq!(address["valid_life_time"], UNLIMITED, "{before}");
         assert_eq!(address.get("address"), None, "{before}: still point to point");
         assert_eq!(guest.default_routes()[0]["metric"], 1024, "{before}");
         let on_link = guest.json("ip -6 -j route show 2001:db8::/64 dev eth0 proto kernel");
@@ -283,7 +283,7 @@ async fn what_was_there_before_is_gone_for_ipv6_too() {
 }
 
 #[tokio::test]
-async fn the_family_may_change_there_and_back() {
+async fn the_address_family_can_change_back_and_forth() {
     let guest = Guest::start().await;
     guest.configured("10.0.0.2/16", "10.0.0.1").await;
     guest.configured("2001:db8::2/64", "2001:db8::1").await;
@@ -318,14 +318,14 @@ async fn the_kernels_link_local_address_survives() {
 }
 
 #[tokio::test]
-async fn routers_on_the_link_are_not_listened_to() {
+async fn router_advertisements_are_ignored() {
     let guest = Guest::start().await;
     guest.configured("10.0.0.2/16", "10.0.0.1").await;
     assert_eq!(guest.sh("cat /proc/sys/net/ipv6/conf/eth0/accept_ra"), "0\n");
 }
 
 #[tokio::test]
-async fn routes_that_are_no_default_stay() {
+async fn routes_other_than_default_routes_stay() {
     let guest = Guest::start().await;
     guest.configured("10.0.0.2/16", "10.0.0.1").await;
     guest.sh("ip route add 172.16.0.0/12 via 10.0.0.9");
@@ -343,7 +343,7 @@ async fn a_symlinked_resolv_conf_is_replaced_and_its_target_untouched() {
 }
 
 #[tokio::test]
-async fn without_servers_resolv_conf_is_left_alone() {
+async fn without_name_servers_resolv_conf_is_not_changed() {
     let guest = Guest::start().await;
     guest.configured("10.0.0.2/16", "10.0.0.1").await;
     assert_eq!(guest.sh("ls -A /etc"), "");
@@ -353,7 +353,7 @@ async fn without_servers_resolv_conf_is_left_alone() {
 }
 
 #[tokio::test]
-async fn an_impossible_request_names_its_field_and_changes_nothing() {
+async fn an_invalid_request_names_its_field_and_changes_nothing() {
     let guest = Guest::start().await;
     guest.configure("10.0.0.2/16", "10.0.0.1", &["1.1.1.1"]).await.unwrap();
     let before = guest.settled().await;
@@ -395,8 +395,8 @@ async fn an_impossible_request_names_its_field_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn without_an_ethernet_interface_it_fails_and_says_so() {
-    // What somebody made in the guest for other ends is none.
+async fn without_an_ethernet_interface_a_request_fails_and_says_why() {
+    // An interface that the guest created for other purposes does not count.
     for setup in ["", "ip link add br0 type bridge"] {
         let guest = Guest::with(setup).await;
         let error = guest.configure("10.0.0.2/16", "10.0.0.1", &["1.1.1.1"]).await.unwrap_err();
@@ -407,7 +407,7 @@ async fn without_an_ethernet_interface_it_fails_and_says_so() {
 }
 
 #[tokio::test]
-async fn configurations_at_the_same_time_come_one_after_the_other() {
+async fn simultaneous_configurations_are_applied_one_after_the_other() {
     let guest = Guest::start().await;
     let plans = [("10.0.0.2/16", "10.0.0.1"), ("10.0.0.3/24", "10.0.0.9")];
     for _ in 0..10 {

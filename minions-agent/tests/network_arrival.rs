@@ -1,4 +1,4 @@
-//! A network that is asked for before its cards are there: in a network namespace of the agent's own.
+//! Configuration of interfaces that do not exist yet, in the agent's own network namespace.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -8,7 +8,7 @@ use serde_json::json;
 use std::process::Command;
 use support::{RunningAgent, until};
 
-/// Protocol and groups of who waits: of the kernel's links, and of udev's events.
+/// Protocol and groups of the netlink sockets of a waiting request: link changes, and udev events.
 const WAITS: [(&str, &str); 2] = [("0", "00000001"), ("15", "00000002")];
 
 struct Guest {
@@ -16,7 +16,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// Without any interface but the loopback.
+    /// Starts an agent in namespaces without an interface other than the loopback.
     async fn start() -> Self {
         let script = "set -e
             mount --make-rprivate /
@@ -43,7 +43,7 @@ impl Guest {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Once the agent looks out for interfaces: so it was asked before.
+    /// Waits until the agent waits for interfaces, which shows that it has received the request.
     async fn waits(&self) {
         let sockets = format!("/proc/{}/net/netlink", self.agent.pid());
         until("the agent waits", async || {
@@ -91,7 +91,7 @@ async fn a_change_waits_for_every_interface_that_it_names() {
         "interfaces": [
             { "name": "eth0", "addresses": ["10.0.0.2/16"] },
             { "mac": "52:54:00:00:00:02", "addresses": ["10.1.0.2/16"] },
-            // The change sets it up, for its route.
+            // The change sets this interface up, because its route needs it.
             { "name": "lan", "mtu": 1400 },
         ],
         "routes": [{ "to": "10.9.0.0/16", "interface": "lan" }],
@@ -102,7 +102,7 @@ async fn a_change_waits_for_every_interface_that_it_names() {
         guest.waits().await;
         guest.plug_in("eth0", "52:54:00:00:00:01");
         guest.plug_in("eth1", "52:54:00:00:00:02");
-        // It has another name first, as with udev.
+        // The interface is renamed later, as by udev.
         guest.plug_in("eth2", "52:54:00:00:00:03");
         guest.waits().await;
         guest.sh("ip link set eth2 name lan");
@@ -113,7 +113,7 @@ async fn a_change_waits_for_every_interface_that_it_names() {
 }
 
 #[tokio::test]
-async fn a_dry_run_that_waits_keeps_nobody_waiting() {
+async fn a_waiting_dry_run_does_not_block_other_requests() {
     let guest = Guest::start().await;
     guest.plug_in("eth0", "52:54:00:00:00:01");
     let change = |name: &str, dry: bool| -> ChangeNetwork {
@@ -125,8 +125,8 @@ async fn a_dry_run_that_waits_keeps_nobody_waiting() {
     let (waited, ()) = tokio::join!(guest.agent.call(&waited), async {
         guest.waits().await;
         assert_eq!(guest.agent.call(&other).await.unwrap().changed, Some(true));
-        // It still waits: the other one was first.
+        // The first request still waits: the other one has overtaken it.
         guest.plug_in("eth9", "52:54:00:00:00:09");
     });
-    assert_eq!(waited.unwrap().message, "this would change");
+    assert_eq!(waited.unwrap().message, "dry run: the network would change");
 }

@@ -1,4 +1,4 @@
-//! The agent under a service manager: a socket passed on, signs of life, a default user.
+//! The agent under a service manager: a passed socket, the watchdog, a default user, inherited state.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -6,11 +6,11 @@ mod support;
 use minions_proto::message::{Exec, HealthCheck};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::{BINARY, RunningAgent, SOON};
 
-/// Ended and waited for when dropped.
+/// Child process, killed and reaped on drop.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -21,7 +21,7 @@ impl Drop for Ended {
     }
 }
 
-/// A hexadecimal field of /proc/PID/status.
+/// Returns a hexadecimal field of /proc/PID/status.
 fn field(process: &str, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -29,7 +29,7 @@ fn field(process: &str, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn what_no_allowed_request_needs_is_given_away() {
+async fn privileges_that_no_allowed_request_needs_are_dropped() {
     // CAP_SYS_TIME is 25.
     for (allow, kept) in [("health,status", 0), ("health,clock", 1 << 25)] {
         let agent = RunningAgent::with_flags(&["--allow", allow]).await;
@@ -45,7 +45,7 @@ async fn what_no_allowed_request_needs_is_given_away() {
     assert_eq!((of_it("CapEff"), of_it("NoNewPrivs")), (field("self", "CapEff"), 0));
 }
 
-/// An agent that finds `listener` as descriptor 3, as sd_listen_fds(3) has it.
+/// Starts an agent with `listener` as descriptor 3, as in sd_listen_fds(3).
 fn activated(listener: &UnixListener, flags: &str) -> Ended {
     let socket = OwnedFd::from(listener.try_clone().unwrap());
     let script = format!(
@@ -63,27 +63,27 @@ async fn hostname(socket: &Path) -> String {
 }
 
 #[tokio::test]
-async fn a_passed_socket_is_served_and_holds_connections_while_the_agent_is_away() {
+async fn a_passed_socket_is_served_and_connections_wait_while_no_agent_runs() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("held.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let first = activated(&listener, "");
     assert!(!hostname(&path).await.is_empty());
     drop(first);
-    // Nobody is there, and yet it is not refused: the manager holds the socket.
+    // No agent runs, but the connection is not refused: the manager holds the socket.
     let waiting = tokio::spawn({
         let path = path.clone();
         async move { hostname(&path).await }
     });
     let _second = activated(&listener, "--listen activated");
     assert!(!waiting.await.unwrap().is_empty());
-    assert!(path.exists(), "an agent removed a file that isn't its own");
+    assert!(path.exists(), "the agent removed the service manager's socket file");
 }
 
 #[tokio::test]
-async fn what_no_manager_passed_is_not_waited_for() {
+async fn without_a_passed_socket_the_agent_fails_at_once() {
     for (pid, count) in [("1", "1"), ("$$", "0"), ("$$", "1")] {
-        // Descriptor 3 is a file here, where the environment claims that there is one.
+        // Descriptor 3 is not a socket, even where the environment says so.
         let script = format!(
             "exec 3</dev/null; LISTEN_PID={pid} LISTEN_FDS={count} exec \"$0\" --listen activated"
         );
@@ -95,11 +95,11 @@ async fn what_no_manager_passed_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_manager_hears_that_the_agent_is_ready_lives_and_ends() {
+async fn the_service_manager_is_told_ready_watchdog_and_stopping() {
     let dir = tempfile::tempdir().unwrap();
     let manager = UnixDatagram::bind(dir.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(SOON)).unwrap();
-    let hear = || {
+    let receive = || {
         let mut state = [0; 64];
         let len = manager.recv(&mut state).unwrap();
         String::from_utf8(state[..len].to_vec()).unwrap()
@@ -111,24 +111,24 @@ async fn a_manager_hears_that_the_agent_is_ready_lives_and_ends() {
         command
     })
     .await;
-    assert_eq!(hear(), "READY=1");
-    assert_eq!((hear(), hear()), ("WATCHDOG=1".into(), "WATCHDOG=1".into()));
+    assert_eq!(receive(), "READY=1");
+    assert_eq!((receive(), receive()), ("WATCHDOG=1".into(), "WATCHDOG=1".into()));
     assert!(support::terminate(&mut agent).await.success());
-    while hear() != "STOPPING=1" {}
+    while receive() != "STOPPING=1" {}
 }
 
 #[tokio::test]
-async fn programs_that_name_no_user_run_as_the_one_of_the_command_line() {
+async fn programs_without_a_user_run_as_the_user_of_exec_user() {
     let agent = RunningAgent::with_flags(&["--exec-user", "65534:65533"]).await;
     let id = Exec { command: "id".into(), args: Vec::new(), timeout_ms: None };
     let ran = agent.call(&id).await.unwrap();
     assert!(ran.stdout.contains("uid=65534") && ran.stdout.contains("gid=65533"), "{ran:?}");
-    let agent = RunningAgent::with_flags(&["--exec-user", "nobody-of-this-name"]).await;
+    let agent = RunningAgent::with_flags(&["--exec-user", "no-such-user"]).await;
     let refused = agent.call(&id).await.unwrap_err();
     assert_eq!(refused.code, Some(minions_proto::ErrorCode::UserNotFound), "{refused:?}");
 }
 
-/// An agent behind a program that prepares what it inherits.
+/// Starts an agent through a program that prepares the inherited state.
 async fn behind(words: &[&str]) -> RunningAgent {
     RunningAgent::with(|listen| {
         let mut command = Command::new(words[0]);
@@ -144,28 +144,28 @@ async fn shell(agent: &RunningAgent, script: &str) -> minions_proto::message::Ex
 }
 
 #[tokio::test]
-async fn an_agent_whose_parent_ignores_sigchld_loses_no_program() {
+async fn an_agent_whose_parent_ignores_sigchld_gets_exit_codes() {
     let agent = behind(&["env", "--ignore-signal=CHLD"]).await;
     assert_eq!(shell(&agent, "exit 3").await.exit_code, 3);
 }
 
 #[tokio::test]
-async fn an_agent_that_was_started_with_blocked_signals_hears_them() {
+async fn an_agent_that_was_started_with_blocked_signals_receives_them() {
     let mut agent = behind(&["env", "--block-signal"]).await;
     assert!(support::terminate(&mut agent).await.success());
 }
 
 #[tokio::test]
-async fn programs_get_neither_descriptors_nor_umask_of_the_agents_parent() {
+async fn programs_inherit_neither_descriptors_nor_umask_of_the_agents_parent() {
     let agent = behind(&["sh", "-c", "umask 077; exec 7</dev/null; exec \"$0\" \"$@\""]).await;
     let seen = shell(&agent, "umask; ls /proc/self/fd | tr '\\n' ' '").await.stdout;
-    // The fourth is the directory that `ls` reads.
+    // The fourth descriptor is the directory that `ls` reads.
     assert_eq!(seen, "0022\n0 1 2 3 ");
 }
 
 #[tokio::test]
-async fn programs_get_nothing_that_a_service_manager_tells_the_agent() {
-    const TOLD: [&str; 8] = [
+async fn programs_do_not_inherit_variables_of_the_service_manager() {
+    const VARIABLES: [&str; 8] = [
         "SYSTEMD_EXEC_PID",
         "MEMORY_PRESSURE_WATCH",
         "CREDENTIALS_DIRECTORY",
@@ -177,7 +177,7 @@ async fn programs_get_nothing_that_a_service_manager_tells_the_agent() {
     ];
     let agent = RunningAgent::with(|listen| {
         let mut command = support::agent_command(listen);
-        command.envs(TOLD.map(|name| (name, "x"))).env("KEPT", "x");
+        command.envs(VARIABLES.map(|name| (name, "x"))).env("KEPT", "x");
         command
     })
     .await;
@@ -186,18 +186,19 @@ async fn programs_get_nothing_that_a_service_manager_tells_the_agent() {
     assert_eq!(names, ["KEPT"]);
 }
 
-/// Nice value and `oom_score_adj` of a process, and the nice values of its threads.
+/// Script that prints, of the agent: nice values and scheduling policies of all threads (3: batch), `oom_score_adj`;
+/// then the same of a program (0: the default policy).
 const STANDING: &str = "read -r pid _ </proc/$PPID/stat
-    for thread in /proc/$pid/task/*; do cut -d' ' -f19 $thread/stat; done | sort -u | tr '\\n' ' '
-    cat /proc/$pid/oom_score_adj; cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj";
+    for thread in /proc/$pid/task/*; do cut -d' ' -f19,41 $thread/stat; done | sort -u | tr '\\n' ' '
+    cat /proc/$pid/oom_score_adj; cut -d' ' -f19,41 /proc/self/stat; cat /proc/self/oom_score_adj";
 
 #[tokio::test]
-async fn the_agent_is_preferred_and_its_programs_are_not() {
-    // As a unit, a shell, and somebody who wants all of it to yield would start it.
+async fn the_agent_gets_a_high_priority_and_its_programs_do_not() {
+    // Started by a unit, by a shell, and by an administrator with a low priority.
     for (preparation, score, program) in [
-        ("echo -900 >/proc/self/oom_score_adj", 0, "0\n0\n"),
-        (":", 0, "0\n0\n"),
-        ("echo 300 >/proc/self/oom_score_adj; renice -n 5 $$ >/dev/null", 300, "5\n300\n"),
+        ("echo -900 >/proc/self/oom_score_adj", 0, "0 0\n0\n"),
+        (":", 0, "0 0\n0\n"),
+        ("echo 300 >/proc/self/oom_score_adj; renice -n 5 $$ >/dev/null", 300, "5 0\n300\n"),
     ] {
         // CAP_SYS_RESOURCE is 24; a container lacks it, and real VMs are tested as well.
         let may_lower = field("self", "CapEff") & 1 << 24 != 0;
@@ -205,27 +206,45 @@ async fn the_agent_is_preferred_and_its_programs_are_not() {
         let script = format!("{{ {preparation}; }} 2>/dev/null; exec \"$0\" \"$@\"");
         let agent = behind(&["sh", "-c", &script]).await;
         let seen = shell(&agent, STANDING).await.stdout;
-        assert_eq!(seen, format!("-20 {agent_score}\n{program}"), "{preparation}");
+        assert_eq!(seen, format!("-20 3 {agent_score}\n{program}"), "{preparation}");
     }
 }
 
-#[tokio::test]
-async fn an_agent_without_privileges_serves_all_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    rustix::fs::chown(dir.path(), Some(rustix::process::Uid::from_raw(65534)), None).unwrap();
-    let socket = dir.path().join("agent.sock");
-    let binary = dir.path().join("minions-agent");
+/// Starts an agent as the user and group 65534, without supplementary groups, on `agent.sock` in `dir`.
+async fn unprivileged(dir: &Path, flags: &[&str]) -> (Ended, PathBuf) {
+    rustix::fs::chown(dir, Some(rustix::process::Uid::from_raw(65534)), None).unwrap();
+    let socket = dir.join("agent.sock");
+    let binary = dir.join("minions-agent");
     std::fs::copy(BINARY, &binary).unwrap();
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--clear-groups", "--"]).arg(&binary);
-    let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let _agent = Ended(
-        command.args(["--listen", &support::listen_value(&socket)]).stderr(log).spawn().unwrap(),
-    );
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&binary);
+    command.args(["--listen", &support::listen_value(&socket)]).args(flags);
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let agent = Ended(command.stderr(log).spawn().unwrap());
     support::until("the agent listens", async || socket.exists().then_some(())).await;
+    (agent, socket)
+}
+
+#[tokio::test]
+async fn an_agent_without_privileges_serves_nevertheless() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_agent, socket) = unprivileged(dir.path(), &[]).await;
     assert!(!hostname(&socket).await.is_empty());
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     for what in ["set oom_score_adj to -900", "set the nice value to -20"] {
         assert_eq!(log.matches(what).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_privileges_refuses_a_group_that_it_cannot_give() {
+    for (user, allowed) in [("65534", true), ("65534:65534", true), ("65534:1", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_agent, socket) = unprivileged(dir.path(), &["--exec-user", user]).await;
+        let stream = minions_proto::hybrid::dial(&socket, 1024, SOON).await.unwrap();
+        let mut connection = minions_proto::connection::Connection::new(stream);
+        let id = Exec { command: "id".into(), args: ["-g".into()].into(), timeout_ms: None };
+        let ran = support::answer(&mut connection, &id).await;
+        assert_eq!(ran.is_ok(), allowed, "{user}: {ran:?}");
     }
 }

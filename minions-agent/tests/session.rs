@@ -1,4 +1,4 @@
-//! One connection, byte by byte, and the agent's life around it.
+//! Connections byte by byte, listening sockets, and the command line.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -25,7 +25,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// One reply, or `None` if the agent closed instead.
+/// Returns the next reply, or `None` if the agent closed the connection instead.
 async fn reply(stream: &mut UnixStream) -> Option<Value> {
     let read = async {
         let mut prefix = [0; PREFIX_LEN];
@@ -51,12 +51,12 @@ async fn assert_closed(stream: &mut UnixStream) {
 }
 
 fn agent_once(arguments: &[&str]) -> Output {
-    // Within a limit: an agent that starts after all would never end.
+    // With a time limit: an agent that starts in spite of the test would never end.
     Command::new("timeout").args(["-s", "KILL", "30", BINARY]).args(arguments).output().unwrap()
 }
 
 #[tokio::test]
-async fn health_says_who_answers() {
+async fn health_identifies_the_agent_and_the_boot() {
     let agent = RunningAgent::start().await;
     let mut stream = agent.stream().await;
     let health = ask(&mut stream, HEALTH).await;
@@ -67,7 +67,7 @@ async fn health_says_who_answers() {
     assert_eq!(health["agent"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(health["agent"]["protocol"], 2);
     assert_eq!(health["agent"]["boot_id"], boot_id.trim());
-    // The same agent is the same instance on every connection, and another one is another.
+    // An agent has the same instance id on all connections, and another agent has a different one.
     let again = ask(&mut agent.stream().await, HEALTH).await;
     assert_eq!(again["agent"], health["agent"]);
     let other = ask(&mut RunningAgent::start().await.stream().await, HEALTH).await;
@@ -76,7 +76,7 @@ async fn health_says_who_answers() {
 }
 
 #[tokio::test]
-async fn a_frame_that_is_no_request_is_refused_and_the_connection_lives() {
+async fn an_invalid_request_is_refused_and_the_connection_stays_open() {
     let agent = RunningAgent::start().await;
     let mut stream = agent.stream().await;
     let deep = "[".repeat(100_000);
@@ -127,12 +127,12 @@ async fn unknown_fields_are_ignored() {
 }
 
 #[tokio::test]
-async fn a_length_over_the_cap_is_refused_and_the_connection_closed() {
+async fn a_frame_over_the_limit_is_refused_and_the_connection_closed() {
     let agent = RunningAgent::start().await;
     for length in [u32::try_from(MAX_FRAME_LEN).unwrap() + 1, u32::MAX] {
         let mut stream = agent.stream().await;
         stream.write_all(&length.to_be_bytes()).await.unwrap();
-        // Bytes that nobody reads must not reset the connection before the reply has arrived.
+        // Unread bytes must not reset the connection before the reply has arrived.
         stream.write_all(&[b'x'; 10_000]).await.unwrap();
         let answer = reply(&mut stream).await.unwrap();
         assert_eq!(
@@ -150,7 +150,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let mut stream = agent.stream().await;
     let mut requests = Vec::new();
     for at in 0..50 {
-        // The first ones take longest: whoever is answered out of order overtakes them.
+        // The first requests take longest: a reply out of order would overtake them.
         let delay = if at < 3 { "0.2" } else { "0" };
         let script = format!("sleep {delay}; echo {at}");
         let exec = json!({ "type": "exec", "command": "sh", "args": ["-c", script] });
@@ -165,27 +165,27 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_request_may_come_in_any_pieces() {
+async fn a_request_can_arrive_in_any_pieces() {
     let agent = RunningAgent::start().await;
     let mut stream = agent.stream().await;
     let request = frame(HEALTH);
     for byte in &request {
         stream.write_all(&[*byte]).await.unwrap();
-        // Lets the agent see each byte alone, as far as anybody can.
+        // Gives the agent a chance to read each byte separately.
         tokio::task::yield_now().await;
     }
     assert_eq!(reply(&mut stream).await.unwrap()["status"], "ok");
     for at in 1..request.len() {
         stream.write_all(&request[..at]).await.unwrap();
-        // An answer on another connection: by then the agent has been through its sockets.
+        // After an answer on another connection, the agent has also read from this one.
         assert_alive(&mut agent.stream().await).await;
         stream.write_all(&request[at..]).await.unwrap();
-        assert_eq!(reply(&mut stream).await.unwrap()["status"], "ok", "cut at {at}");
+        assert_eq!(reply(&mut stream).await.unwrap()["status"], "ok", "split at {at}");
     }
 }
 
 #[tokio::test]
-async fn a_host_that_only_stops_sending_still_gets_its_reply() {
+async fn a_host_that_half_closes_still_gets_its_reply() {
     let agent = RunningAgent::start().await;
     let mut stream = agent.stream().await;
     stream.write_all(&frame(HEALTH)).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_host_that_only_stops_sending_still_gets_its_reply() {
 }
 
 #[tokio::test]
-async fn a_host_that_goes_away_in_the_middle_harms_nobody() {
+async fn a_disconnect_within_a_frame_does_not_affect_other_connections() {
     let agent = RunningAgent::start().await;
     for at in 0..frame(HEALTH).len() {
         agent.stream().await.write_all(&frame(HEALTH)[..at]).await.unwrap();
@@ -214,7 +214,7 @@ async fn another_port_is_refused_by_closing_without_a_line() {
         let mut stream = UnixStream::connect(agent.socket()).await.unwrap();
         stream.write_all(line.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // Whether it ends or is reset: there must be no byte.
+        // The connection may be closed or reset, but no byte must arrive.
         let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap();
         assert_eq!(answer, b"", "{line:?}");
     }
@@ -222,14 +222,14 @@ async fn another_port_is_refused_by_closing_without_a_line() {
 }
 
 #[tokio::test]
-async fn what_is_not_allowed_is_forbidden() {
+async fn requests_that_are_not_allowed_are_forbidden() {
     let agent = RunningAgent::with_flags(&["--allow", "health"]).await;
     let mut stream = agent.stream().await;
     for request in [
         &br#"{"type":"exec","command":"true"}"#[..],
         br#"{"type":"report_status"}"#,
         br#"{"type":"write_file","path":"/nowhere/x","content":""}"#,
-        // Refused before it is looked at: not even its mistakes are told.
+        // Refused before it is validated: invalid fields are not reported.
         br#"{"type":"configure_network","ip":"nonsense","gateway":"nonsense"}"#,
     ] {
         let answer = ask(&mut stream, request).await;
@@ -243,7 +243,7 @@ async fn an_agent_announces_only_what_it_serves() {
     for (flags, features, allowed) in [
         (&["--allow", "health,status"][..], &[][..], Some(&["health", "status"][..])),
         (&["--allow", "health,exec"], &["exec2", "exec_limits"], Some(&["health", "exec"])),
-        // On a hybrid socket it is in no guest, as far as it knows.
+        // A hybrid socket does not imply a guest.
         (
             &[],
             &["exec2", "exec_limits", "network2"],
@@ -264,7 +264,7 @@ async fn an_agent_announces_only_what_it_serves() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_told_and_the_others_go_on() {
+async fn connections_over_the_limit_get_busy_and_the_others_continue() {
     let agent = RunningAgent::start().await;
     let mut held = Vec::new();
     for _ in 0..minions_agent::agent::MAX_CONNECTIONS {
@@ -285,7 +285,7 @@ async fn connections_over_the_limit_are_told_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_told_to_end_takes_its_socket_with_it() {
+async fn an_agent_that_is_terminated_removes_its_socket() {
     let mut agent = RunningAgent::start().await;
     let mut stream = agent.stream().await;
     assert_alive(&mut stream).await;
@@ -295,14 +295,14 @@ async fn an_agent_that_is_told_to_end_takes_its_socket_with_it() {
 }
 
 #[tokio::test]
-async fn only_the_owner_may_connect() {
+async fn only_the_owner_can_connect() {
     let agent = RunningAgent::start().await;
     let mode = fs::metadata(agent.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[tokio::test]
-async fn a_socket_that_somebody_listens_on_is_refused() {
+async fn a_socket_in_use_is_refused() {
     let agent = RunningAgent::start().await;
     let second = agent_once(&["--listen", &listen_value(&agent.socket())]);
     assert_eq!(second.status.code(), Some(1));
@@ -311,7 +311,7 @@ async fn a_socket_that_somebody_listens_on_is_refused() {
 }
 
 #[tokio::test]
-async fn a_socket_that_nobody_listens_on_is_taken_over() {
+async fn a_stale_socket_is_replaced() {
     let agent = RunningAgent::with(|listen| {
         let path = listen.strip_prefix("hybrid:").unwrap();
         drop(UnixListener::bind(path).unwrap());
@@ -323,7 +323,7 @@ async fn a_socket_that_nobody_listens_on_is_taken_over() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_never_removed() {
+async fn a_file_that_is_not_a_socket_is_never_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("precious");
     fs::write(&path, "content").unwrap();
@@ -333,7 +333,7 @@ async fn a_file_that_is_no_socket_is_never_removed() {
 }
 
 #[test]
-fn the_version_and_the_help_go_to_standard_output() {
+fn version_and_help_are_printed_to_standard_output() {
     let version = agent_once(&["--version"]);
     assert!(version.status.success());
     let expected = concat!("minions-agent ", env!("CARGO_PKG_VERSION"), "\n");
@@ -343,7 +343,7 @@ fn the_version_and_the_help_go_to_standard_output() {
 }
 
 #[test]
-fn a_wrong_command_line_ends_with_2_and_says_why() {
+fn a_wrong_command_line_exits_with_2_and_says_why() {
     for (arguments, said) in [
         (&["--nonsense"][..], "--nonsense"),
         (&["stray"], "stray"),

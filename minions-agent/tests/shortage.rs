@@ -1,4 +1,4 @@
-//! A guest that is short of everything: the agent says so, and goes on.
+//! A guest without free resources: the agent reports errors and continues to serve.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::Duration;
 use support::{BINARY, RunningAgent, answer, until};
 
-/// An agent behind a shell that has prepared its world.
+/// Starts an agent from a shell after the commands `preparation`.
 async fn after(preparation: &str) -> RunningAgent {
     RunningAgent::with(|listen| {
         let script = format!("{preparation}\nexec \"$0\" --log-level error --listen \"$1\"");
@@ -31,8 +31,8 @@ fn program(command: &str, args: &[&str]) -> Exec {
     Exec { command: command.into(), args, timeout_ms: None }
 }
 
-/// An agent that has much to say, and nobody who listens.
-async fn unheard() -> (RunningAgent, PipeReader) {
+/// Starts an agent with a full log pipe that is not read.
+async fn with_unread_log() -> (RunningAgent, PipeReader) {
     let (unread, stderr) = pipe().unwrap();
     let agent = RunningAgent::with(|listen| {
         let mut command = Command::new(BINARY);
@@ -41,7 +41,7 @@ async fn unheard() -> (RunningAgent, PipeReader) {
     })
     .await;
     let mut connection = agent.connect().await;
-    // A line for each refusal: many times what fits a pipe.
+    // One line for each refusal: many times the capacity of a pipe.
     let missing = program("/missing", &[]);
     for _ in 0..2000 {
         let refused = answer(&mut connection, &missing).await.unwrap_err();
@@ -51,24 +51,24 @@ async fn unheard() -> (RunningAgent, PipeReader) {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nothing() {
-    let (agent, _unread) = unheard().await;
+async fn a_log_that_is_not_read_does_not_block_the_agent() {
+    let (agent, _unread) = with_unread_log().await;
     agent.call(&HealthCheck {}).await.unwrap();
     assert_eq!(agent.call(&program("true", &[])).await.unwrap().exit_code, 0);
 }
 
 #[tokio::test]
-async fn an_agent_whose_log_hangs_still_ends_when_told_to() {
-    let (mut agent, _unread) = unheard().await;
+async fn an_agent_with_a_blocked_log_still_ends_at_sigterm() {
+    let (mut agent, _unread) = with_unread_log().await;
     assert!(support::terminate(&mut agent).await.success());
 }
 
 #[tokio::test]
-async fn without_descriptors_who_is_connected_is_served_and_who_comes_later_waits() {
+async fn without_descriptors_open_connections_are_served_and_new_ones_wait() {
     let agent = after("ulimit -n 24").await;
     let mut first = agent.connect().await;
     let mut crowd = Vec::new();
-    // Until one is not answered: it waits in the backlog.
+    // Connect until a connection is not answered, because it waits in the backlog.
     loop {
         let dialled = hybrid::dial(&agent.socket(), AGENT_PORT, Duration::from_millis(500)).await;
         let Ok(stream) = dialled else { break };
@@ -90,10 +90,10 @@ async fn without_descriptors_who_is_connected_is_served_and_who_comes_later_wait
 }
 
 #[tokio::test]
-async fn a_full_disk_is_an_error_that_leaves_the_old_file_and_programs_run() {
+async fn on_a_full_disk_old_files_stay_and_programs_run() {
     let dir = tempfile::tempdir().unwrap();
     let mount = dir.path().display();
-    // In a mount namespace of its own, which goes with it.
+    // In a separate mount namespace, which ends with the agent.
     let agent = RunningAgent::with(|listen| {
         let script = format!(
             "mount -t tmpfs -o size=64k none {mount} && echo old > {mount}/file && cd {mount} \
@@ -128,11 +128,11 @@ async fn a_full_disk_is_an_error_that_leaves_the_old_file_and_programs_run() {
 }
 
 #[tokio::test]
-async fn without_memory_programs_are_refused_and_run_again_later() {
+async fn without_memory_programs_fail_and_run_again_later() {
     let agent = after("").await;
     let mut connection = agent.connect().await;
     answer(&mut connection, &program("true", &[])).await.unwrap();
-    // No more address space than it has: no thread, no larger mapping.
+    // No further address space: no new thread, no new mapping.
     let pid = agent.pid().to_string();
     let limit = |bytes: &str| {
         let set = Command::new("prlimit").args(["--pid", &pid, &format!("--as={bytes}")]).status();
@@ -140,7 +140,7 @@ async fn without_memory_programs_are_refused_and_run_again_later() {
     };
     limit("1:unlimited");
     answer(&mut connection, &HealthCheck {}).await.unwrap();
-    // A program starts with the agent's limit, so that it can't be loaded, or can't be started at all.
+    // A program inherits the agent's limit: it cannot be loaded, or not even be started.
     match answer(&mut connection, &program("true", &[])).await {
         Ok(ran) => assert_ne!(ran.exit_code, 0, "{ran:?}"),
         Err(refused) => assert!(refused.errno.is_some(), "{refused:?}"),
@@ -152,12 +152,12 @@ async fn without_memory_programs_are_refused_and_run_again_later() {
 }
 
 #[tokio::test]
-async fn without_processes_everything_but_programs_works() {
-    // A user of its own: nobody else's processes count, and root's privilege doesn't help.
+async fn at_the_process_limit_everything_except_programs_works() {
+    // As a separate user: the limit counts only its processes, and root would be exempt.
     let agent = RunningAgent::with(|listen| {
         let dir = Path::new(listen.strip_prefix("hybrid:").unwrap()).parent().unwrap();
         fs::set_permissions(dir, Permissions::from_mode(0o777)).unwrap();
-        // Where this user can reach it.
+        // A copy of the program that this user can read.
         let binary = dir.join("agent");
         fs::copy(BINARY, &binary).unwrap();
         let mut command = Command::new("setpriv");
@@ -168,7 +168,7 @@ async fn without_processes_everything_but_programs_works() {
     .await;
     let mut connection = agent.connect().await;
     let pid = agent.pid().to_string();
-    // The soft limit, which is its own user's to set.
+    // Sets the soft limit, which the user itself may set.
     let limit = |count: u32| {
         let mut set = Command::new("setpriv");
         set.args(["--reuid=54321", "--clear-groups", "prlimit", "--pid", &pid]);

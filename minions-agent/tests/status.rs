@@ -1,4 +1,4 @@
-//! `report_status`, of the machine that the test runs on.
+//! `report_status` on the machine that runs the test.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod support;
@@ -8,7 +8,7 @@ use support::{RunningAgent, processes_with, until};
 use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
-async fn the_base_fields_and_all_the_others_are_there() {
+async fn base_fields_and_additional_fields_are_present() {
     let status = RunningAgent::start().await.call(&ReportStatus {}).await.unwrap();
     assert!(status.uptime_secs > 0 && status.memory_total_mb > 0, "{status:?}");
     assert!((1..=status.memory_total_mb).contains(&status.memory_used_mb), "{status:?}");
@@ -33,7 +33,7 @@ async fn the_root_filesystem_and_the_loopback_are_listed() {
 }
 
 #[tokio::test]
-async fn the_processors_share_is_there_after_the_first_sample() {
+async fn cpu_usage_is_present_after_the_first_sample() {
     let agent = RunningAgent::start().await;
     assert_eq!(agent.call(&ReportStatus {}).await.unwrap().cpu_percent, None);
     let percent = until("the first sample is complete", async || {
@@ -44,7 +44,7 @@ async fn the_processors_share_is_there_after_the_first_sample() {
 }
 
 #[tokio::test]
-async fn it_is_answered_while_a_program_runs() {
+async fn status_is_answered_while_a_program_runs() {
     let agent = RunningAgent::start().await;
     let seconds = format!("300.{}", std::process::id());
     let sleep = Exec { command: "sleep".to_owned(), args: vec![seconds.clone()], timeout_ms: None };

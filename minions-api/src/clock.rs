@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What time the guest shall believe it is.
+/// Time to set in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClockRequest {
-    /// Milliseconds since 1970 (UTC), from 2020 to 2200. Absent: the host's own time, when the agent
-    /// is asked.
+    /// Time in milliseconds since 1970-01-01 UTC, from 2020-01-01 to 2200-01-01. Absent: the host's
+    /// time at the moment of the call to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "openapi",
@@ -17,13 +17,13 @@ pub struct ClockRequest {
     pub time_unix_ms: Option<u64>,
 }
 
-/// The guest's clock was set.
+/// Result of setting the guest's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClockSet {
-    /// `ok`.
+    /// Always `ok`.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
-    /// How far it was moved, in milliseconds; negative if it was fast.
+    /// Step of the clock, in milliseconds; negative if the clock was fast.
     pub step_ms: i64,
 }

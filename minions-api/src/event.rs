@@ -1,41 +1,44 @@
-//! What happens to VMs: `GET /events`.
+//! Changes of VMs: `GET /events`.
 
 use crate::vm::{Cause, Incarnation, Reason, VmState};
 use crate::{Timestamp, VmName};
 use serde::{Deserialize, Serialize};
 
-/// The media type of Server-Sent Events.
+/// Media type of Server-Sent Events.
 pub const SSE: &str = "text/event-stream";
 
-/// The `event:` of a [`Reset`].
+/// Value of `event:` for a [`Reset`].
 pub const RESET: &str = "reset";
 
-/// What happened.
+/// Kind of an event. `vm.found`: a socket appeared. `vm.gone`: a socket vanished. `vm.state`: the
+/// VM changed its state. `vm.replaced`: the name belongs to another socket, or another process
+/// listens on it. `vm.rebooted`: the guest booted again. `agent.restarted`: the agent was
+/// restarted, and the guest was not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EventKind {
     /// A socket appeared.
     #[serde(rename = "vm.found")]
     VmFound,
-    /// It vanished.
+    /// A socket vanished.
     #[serde(rename = "vm.gone")]
     VmGone,
-    /// The VM is in another state.
+    /// The VM changed its state.
     #[serde(rename = "vm.state")]
     VmState,
-    /// The name belongs to another socket, or to another process behind it.
+    /// The name belongs to another socket, or another process listens on it.
     #[serde(rename = "vm.replaced")]
     VmReplaced,
     /// The guest booted again.
     #[serde(rename = "vm.rebooted")]
     VmRebooted,
-    /// The agent started again in a guest that went on.
+    /// The agent was restarted, and the guest was not.
     #[serde(rename = "agent.restarted")]
     AgentRestarted,
 }
 
 impl EventKind {
-    /// The kind as it stands in JSON, and in the stream's `event:`.
+    /// Returns the kind's name in JSON and in the stream's `event:`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,39 +52,39 @@ impl EventKind {
     }
 }
 
-/// One event. Its id is the stream's `id:`.
+/// Change of a VM. The stream's `id:` is the id of the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
-    /// What happened.
+    /// Kind of the event.
     #[serde(rename = "type")]
     pub kind: EventKind,
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// To which VM.
+    /// Name of the VM.
     pub vm: VmName,
-    /// The state it is in; of `vm.state`.
+    /// New state; only in `vm.state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<VmState>,
-    /// The state it was in; of `vm.state`.
+    /// Previous state; only in `vm.state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<VmState>,
-    /// What brought it there; of `vm.state`.
+    /// Reason for the change of state; only in `vm.state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// Why it isn't ready; of `vm.state`.
+    /// Reason why the VM is not ready; only in `vm.state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// Which VM it is now; for `vm.gone`, was.
+    /// Identity of the VM after the event, or before it for `vm.gone`.
     pub incarnation: Incarnation,
 }
 
-/// Events are missing here: those that would follow the reader's last one are no longer kept, or were
-/// another daemon's. `GET /vms` tells how things stand.
+/// Marks missing events in the stream: the events after the client's last one are no longer kept,
+/// or the client's id is from another run of the daemon. Read `GET /vms` after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reset {
-    /// How many, of all VMs; absent if nobody can say.
+    /// Number of missing events, of all VMs. Absent if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
 }

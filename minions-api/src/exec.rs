@@ -1,62 +1,65 @@
-//! Running programs: `POST /vms/{vm}/exec`, its WebSocket, `/vms/{vm}/execs`, and `POST /exec` on
-//! many VMs.
+//! Programs: `POST /vms/{vm}/exec`, its WebSocket, `/vms/{vm}/execs`, and `POST /exec` for many
+//! VMs.
 
 use crate::{Problem, VmName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The longest time limit that a caller can ask for, in milliseconds: a day.
+/// Largest time limit that a caller can request, in milliseconds: one day.
 pub const MAX_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Output that a collected exec keeps of each stream if its caller doesn't say: 10 MiB.
+/// Default number of bytes that a collected exec keeps of each stream: 10 MiB.
 pub const DEFAULT_OUTPUT_BYTES: u64 = 10 * 1024 * 1024;
 
-/// The most that it keeps: 64 MiB. More is for a stream.
+/// Largest number of bytes that a collected exec keeps of each stream: 64 MiB. Stream larger
+/// outputs.
 pub const MAX_OUTPUT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The media type of a stream of events, one JSON object a line.
+/// Media type of a stream of events, one JSON object per line.
 pub const NDJSON: &str = "application/x-ndjson";
 
-/// A program to run. No shell is involved: `args` reach it as they are.
+/// A program to run. No shell is involved: the program receives `args` unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
-    /// A path in the guest, or a name that is looked up in the agent's `PATH`.
+    /// Path in the guest, or a name that the agent looks up in its `PATH`.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, example = "ping"))]
     pub command: String,
     /// Arguments after the program's own name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(example = json!(["-c", "1", "10.0.0.1"])))]
     pub args: Vec<String>,
-    /// Added to the agent's own environment, and stronger.
+    /// Environment variables, added to the agent's own; they override variables of the same name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Where it starts, an absolute path. Default: `/`.
+    /// Working directory, an absolute path. Default: `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// As whom: a user's name or number in the guest, and after a colon a group. Default: as the
-    /// agent, which is root as a rule.
+    /// User to run as: a name or number in the guest, optionally followed by a colon and a group.
+    /// Default: the agent's user, usually root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Its standard input, as text. Default: none, `/dev/null`.
+    /// Standard input, as text. Default: `/dev/null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
-    /// Its standard input, in base64 (RFC 4648, section 4). Instead of `stdin`.
+    /// Standard input, in base64 (RFC 4648, section 4). Excludes `stdin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin_base64: Option<String>,
-    /// WebSocket only: whether channel 0 is its standard input. Default there: yes.
+    /// WebSocket only: true if channel 0 is the program's standard input. Default: `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactive: Option<bool>,
-    /// A terminal for all three of its streams. What it writes is its standard output then.
+    /// Terminal for all three standard streams. The program's output then arrives as standard
+    /// output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<Tty>,
-    /// Milliseconds after which it is ended, with everything that it started. Default: 10 minutes
-    /// if the output is collected, none if it is streamed.
+    /// Time limit in milliseconds. At the limit the agent ends the program and everything that it
+    /// started. Default: 10 minutes if the output is collected, none if it is streamed or the
+    /// program is detached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400_000))]
     pub timeout_ms: Option<u64>,
-    /// Milliseconds between TERM and KILL when it is ended. Default: 500.
+    /// Milliseconds between TERM and KILL when the agent ends the program. Default: 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 60_000))]
     pub kill_grace_ms: Option<u64>,
@@ -64,222 +67,229 @@ pub struct ExecRequest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "openapi", schema(example = json!({"nofile": 1024})))]
     pub rlimits: BTreeMap<String, u64>,
-    /// Bytes of memory that the program and everything that it starts may use together. Beyond that the
-    /// guest's kernel ends it (`outcome.reason` is `oom`). Default: no limit.
+    /// Bytes of memory that the program and everything that it starts may use together. Beyond that
+    /// the guest's kernel ends them (`outcome.reason` is `oom`). Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "openapi",
         schema(minimum = 1, maximum = 9_223_372_036_854_775_807_u64, example = 268_435_456)
     )]
     pub memory_bytes: Option<u64>,
-    /// Processes and threads of the program that there may be at once, itself included. Default: no limit.
+    /// Largest number of processes and threads that the program may have at the same time, itself
+    /// included. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "openapi",
         schema(minimum = 1, maximum = 9_223_372_036_854_775_807_u64, example = 64)
     )]
     pub pids: Option<u64>,
-    /// Bytes of each stream that a collected result keeps, half of them from the stream's beginning
-    /// and half from its end. Default: 10 MiB.
+    /// Number of bytes that a collected result keeps of each stream, half from the beginning and
+    /// half from the end. Default: 10 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 67_108_864))]
     pub max_output_bytes: Option<u64>,
-    /// Its id: the same request with the same id runs once. Default: minted.
+    /// Id of the exec. A second request with this id attaches to the first one's program instead of
+    /// running it again. Default: generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "openapi",
         schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", example = "job-17")
     )]
     pub id: Option<String>,
-    /// What becomes of it when its caller goes. Default: `kill`.
+    /// Behaviour when the caller leaves. Default: `kill`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_disconnect: Option<OnDisconnect>,
-    /// Start it and answer at once, 202 with what `GET …/execs/{id}` would say. It goes on by
-    /// itself. Not over the WebSocket, where leaving does the same.
+    /// Starts the program and answers at once: 202 with the body of `GET …/execs/{id}`. The program
+    /// continues without a client. Not accepted over the WebSocket, where a client sends `leave`
+    /// instead, and not for many VMs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
 }
 
-/// What becomes of an exec when its caller goes.
+/// Behaviour of an exec whose caller leaves: `kill` ends it and everything that it started; `detach`
+/// lets it continue, and its newest output replaces the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// It is ended, with everything that it started.
+    /// The program is ended, and everything that it started.
     Kill,
-    /// It goes on. Its oldest output makes room for its newest.
+    /// The program continues. Its newest output replaces the oldest.
     Detach,
 }
 
-/// A terminal.
+/// Size and type of a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tty {
-    /// Lines.
+    /// Number of lines.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, example = 24))]
     pub rows: u16,
-    /// Characters a line.
+    /// Number of characters per line.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, example = 80))]
     pub cols: u16,
-    /// `TERM`. Default: `xterm-256color`.
+    /// Value of `TERM`. Default: `xterm-256color`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<String>,
 }
 
-/// The first message of a WebSocket that comes back to an exec instead of starting one.
+/// First message of a WebSocket that attaches to an exec instead of starting one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AttachRequest {
-    /// Its id.
+    /// Id of the exec.
     pub attach: String,
-    /// Offset of the first byte of standard output that the client lacks. Default: the oldest that
-    /// is kept.
+    /// Offset of the first byte of standard output that the client lacks. Default: the oldest byte
+    /// that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_offset: Option<u64>,
-    /// The same of standard error.
+    /// Offset of the first byte of standard error that the client lacks. Default: the oldest byte
+    /// that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_offset: Option<u64>,
 }
 
-/// The first message that the daemon sends on a WebSocket. Channel messages follow.
+/// First message of the daemon on a WebSocket. Channel messages follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
-    /// `ok`.
+    /// Always `ok`.
     pub status: String,
-    /// The exec's id.
+    /// Id of the exec.
     pub id: String,
-    /// Whether this request started it.
+    /// True if this request started the program.
     pub created: bool,
-    /// Its process id in the guest; 0 behind an agent that doesn't tell.
+    /// Process id in the guest; 0 if the agent does not report it.
     pub pid: u32,
     /// Offset of the first byte of standard output that follows.
     pub stdout: u64,
-    /// The same of standard error.
+    /// Offset of the first byte of standard error that follows.
     pub stderr: u64,
-    /// How many bytes of input the agent has.
+    /// Number of input bytes that the agent has received.
     pub stdin: u64,
-    /// How many of those the program has taken.
+    /// Number of input bytes that the program has read.
     pub stdin_acked: u64,
-    /// How many bytes may be on their way beyond those.
+    /// Number of bytes that the client may send beyond `stdin_acked`.
     pub stdin_window: u64,
-    /// Whether the input's end has arrived.
+    /// True if the agent has received the end of the input.
     pub stdin_closed: bool,
 }
 
-/// A program that ran, whatever its end.
+/// Result of a program that ran, whether it succeeded or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecResult {
-    /// `ok`: the program was started.
+    /// Always `ok`: the program was started.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
-    /// The exec's id. Absent for a base agent, like everything below but the two streams' text.
+    /// Id of the exec. Absent if the agent lacks the feature `exec2`. A base agent returns only
+    /// `status`, `exit_code`, `stdout` and `stderr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// The exit status; 128+n after signal n; 124 after a timeout.
+    /// Exit status; 128+n after signal n; 124 after a timeout.
     pub exit_code: i32,
-    /// Standard output. Bytes that are not UTF-8 became U+FFFD.
+    /// Standard output. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub stdout: String,
-    /// Standard error, likewise.
+    /// Standard error. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub stderr: String,
-    /// What was kept of standard output, if that isn't UTF-8.
+    /// Standard output as kept, in base64. Present if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_base64: Option<String>,
-    /// What was kept of standard error, if that isn't UTF-8.
+    /// Standard error as kept, in base64. Present if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_base64: Option<String>,
-    /// Bytes that the program really wrote.
+    /// Number of bytes that the program wrote to standard output, kept or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_bytes: Option<u64>,
-    /// Bytes that the program really wrote.
+    /// Number of bytes that the program wrote to standard error, kept or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_bytes: Option<u64>,
-    /// Whether `stdout` lacks its middle.
+    /// True if the middle of `stdout` was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_truncated: Option<bool>,
-    /// Whether `stderr` lacks its middle.
+    /// True if the middle of `stderr` was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_truncated: Option<bool>,
-    /// Which end it was.
+    /// Outcome of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Milliseconds from start to exit, measured in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
-    /// What it used.
+    /// Resources that the program used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
 
-/// How an exec ended.
+/// End of an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Outcome {
-    /// By itself.
+    /// The program exited.
     Exited {
-        /// Its exit status.
+        /// Exit status.
         code: i32,
     },
-    /// By a signal.
+    /// A signal ended the program.
     Signaled {
-        /// The signal's number.
+        /// Number of the signal.
         signal: i32,
-        /// Whether it dumped core.
+        /// True if the program dumped core.
         core: bool,
-        /// Why, where the agent knows.
+        /// Reason for the signal, if the agent knows it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<SignalReason>,
     },
-    /// Ended because its time was up.
+    /// The agent ended the program at its time limit.
     TimedOut,
-    /// It never ran.
+    /// The program never ran.
     FailedToStart {
-        /// Why not.
+        /// Reason why it could not be started.
         kind: StartFailure,
-        /// The guest kernel's error number, if it was the kernel that said no.
+        /// Error number of the guest's kernel, if the kernel refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         errno: Option<i32>,
     },
-    /// It ran, and nobody knows how it ended.
+    /// The program ran, and its end is not known.
     Lost {
-        /// Why not.
+        /// Reason why the end is not known.
         reason: String,
     },
 }
 
-/// Why a program was ended by a signal.
+/// Reason why a signal ended a program: `oom` (the guest's kernel ran out of memory and chose the
+/// program or one that it had started) or `other` (a reason that only a newer agent knows).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SignalReason {
-    /// The guest kernel's out-of-memory killer chose it, or a process that it had started.
+    /// The guest kernel's out-of-memory killer chose the program, or a process that it had started.
     Oom,
-    /// Another reason, known to a newer agent.
+    /// Another reason, known only to a newer agent.
     Other,
 }
 
-/// Why a program could not be started.
+/// Reason why a program could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StartFailure {
-    /// There is no such program.
+    /// The guest has no such program.
     NotFound,
-    /// It is there, but the kernel won't run it.
+    /// The guest's kernel refuses to run the program.
     NotExecutable,
-    /// There is no such user or group.
+    /// The guest has no such user or group.
     UnknownUser,
-    /// The working directory is missing or closed to the user.
+    /// The working directory is missing, or the user has no access to it.
     Cwd,
-    /// Arguments and environment are longer than the kernel takes.
+    /// Arguments and environment exceed the limit of the guest's kernel.
     ArgumentListTooLong,
-    /// Anything else.
+    /// Any other reason.
     Other,
 }
 
-/// What a program used, those of its children that it waited for included.
+/// Resources that a program used, including its children that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
@@ -289,60 +299,60 @@ pub struct Usage {
     pub user_ms: u64,
     /// Milliseconds of CPU time in the guest's kernel.
     pub system_ms: u64,
-    /// The largest resident set of a single process, in bytes.
+    /// Largest resident set of a single process, in bytes.
     pub max_rss_bytes: u64,
 }
 
-/// One line of a streamed exec (`Accept: application/x-ndjson`) or of a replay. The last one is an
-/// `exit` or an `error`, or, of a replay that doesn't follow, an `end`.
+/// A line of a streamed exec (`Accept: application/x-ndjson`) or of a replay. The last line is an
+/// `exit` or an `error`; a replay that does not follow the program can also end with `end`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ExecEvent {
-    /// It runs.
+    /// The program runs.
     Started {
-        /// Its id.
+        /// Id of the exec.
         id: String,
-        /// Its process id in the guest; 0 behind an agent that doesn't tell.
+        /// Process id in the guest; 0 if the agent does not report it.
         pid: u32,
-        /// Whether this request started it.
+        /// True if this request started the program.
         created: bool,
     },
-    /// It wrote to its standard output, or to its terminal.
+    /// The program wrote to standard output, or to its terminal.
     Stdout(Chunk),
-    /// It wrote to its standard error.
+    /// The program wrote to standard error.
     Stderr(Chunk),
-    /// Output that is gone for ever.
+    /// Output that is lost permanently.
     Gap {
-        /// `stdout` or `stderr`.
+        /// Stream that lost output.
         stream: StreamName,
         /// Offset of the first lost byte.
         from: u64,
-        /// Offset behind the last.
+        /// Offset after the last lost byte.
         to: u64,
     },
-    /// Nothing happened, but the agent is alive. About every 5 s.
+    /// Sign of life of the agent while there is no output. Sent about every 5 s.
     Heartbeat,
-    /// It ended, and all of its output was sent.
+    /// The program ended, and all of its output was sent.
     Exit {
-        /// The exit status; 128+n after signal n; 124 after a timeout.
+        /// Exit status; 128+n after signal n; 124 after a timeout.
         exit_code: i32,
-        /// Which end it was.
+        /// Outcome of the program.
         outcome: Outcome,
-        /// What it used. Absent for a base agent.
+        /// Resources that the program used. Absent for a base agent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
     },
-    /// The replay is complete; the program still runs.
+    /// The replay is complete, and the program still runs.
     End,
-    /// It could not be started, or was lost.
+    /// The program could not be started, was lost, or its stream failed.
     Error {
-        /// Why.
+        /// Description of the failure.
         problem: Problem,
     },
 }
 
-/// Which of a program's outputs.
+/// Output stream of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -353,181 +363,185 @@ pub enum StreamName {
     Stderr,
 }
 
-/// Bytes of a stream: `data` if they are UTF-8 (a character is never cut in half), `data_base64` if
-/// not.
+/// Bytes of a stream: in `data` if they are UTF-8 (no character is split), in `data_base64`
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Chunk {
     /// Offset of the first byte in its stream.
     pub offset: u64,
-    /// As text.
+    /// The bytes as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// In base64.
+    /// The bytes in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_base64: Option<String>,
 }
 
-/// `GET /vms/{vm}/execs`.
+/// Execs of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecInfoList {
-    /// Those that run, and those that ended not long ago; oldest first.
+    /// Running execs and those that ended recently; oldest first.
     pub execs: Vec<ExecInfo>,
 }
 
-/// What the agent knows of an exec.
+/// State of an exec, as its agent reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecInfo {
-    /// Its id.
+    /// Id of the exec.
     pub id: String,
-    /// Whether it runs.
+    /// Current state.
     pub state: ExecState,
-    /// The program; cut if it is long.
+    /// Command of the program; truncated if it is long.
     pub command: String,
-    /// Its arguments; cut if they are long or many.
+    /// Arguments of the program; truncated if they are long or many.
     pub args: Vec<String>,
-    /// As whom, if not as the agent.
+    /// User that the program runs as, if not the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether it has a terminal.
+    /// True if the program has a terminal.
     pub tty: bool,
-    /// Its process id in the guest.
+    /// Process id in the guest.
     pub pid: u32,
-    /// Milliseconds since it was started.
+    /// Milliseconds since the start.
     pub age_ms: u64,
-    /// Whether a client is there.
+    /// True if a client is attached.
     pub attached: bool,
-    /// What becomes of it when its client goes.
+    /// Behaviour when the client leaves.
     pub on_disconnect: OnDisconnect,
-    /// Bytes that it has written to standard output.
+    /// Number of bytes that the program has written to standard output.
     pub stdout_bytes: u64,
-    /// Offset of the oldest that is kept.
+    /// Offset of the oldest byte of standard output that is kept.
     pub stdout_kept_from: u64,
-    /// Bytes that it has written to standard error.
+    /// Number of bytes that the program has written to standard error.
     pub stderr_bytes: u64,
-    /// Offset of the oldest that is kept.
+    /// Offset of the oldest byte of standard error that is kept.
     pub stderr_kept_from: u64,
-    /// Bytes of input that have arrived for it.
+    /// Number of input bytes that the agent has received.
     pub stdin_bytes: u64,
-    /// Whether it runs although the agent has told it to end: at its time limit, by `DELETE`, or because its client
-    /// is gone. A program that waits in the guest's kernel can ignore every signal. Absent: no.
+    /// True if the program still runs although the agent has told it to end: at its time limit, by
+    /// `DELETE`, or because its client left. A program that waits in the guest's kernel can ignore
+    /// every signal. Absent: `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_requested: Option<bool>,
-    /// The exit status as a shell would show it. Absent while it runs, like all below.
+    /// Exit status as a shell would show it. Absent while the program runs, as are `outcome` and
+    /// `usage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Which end it was.
+    /// Outcome of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// What it used.
+    /// Resources that the program used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Processes of an exec that ended or was lost which run on. `DELETE` ends them.
+    /// Number of processes that still run after the exec ended or was lost. `DELETE` ends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_running: Option<u64>,
 }
 
-/// Whether an exec runs.
+/// State of an exec. `running`: the program runs. `ended`: the program has ended. `lost`: the agent
+/// was restarted and lost the exec (`outcome.reason` says when). A lost program may still run
+/// (`left_running`) and can be sent signals and deleted; its output and its end are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExecState {
-    /// It runs.
+    /// The program runs.
     Running,
-    /// It has ended.
+    /// The program has ended.
     Ended,
-    /// The agent lost it, because the agent was restarted: `outcome.reason` says when. It may run on
-    /// (`left_running`), can be sent signals and deleted; its output and its end are not known.
+    /// The agent was restarted and lost the exec.
     Lost,
 }
 
-/// `POST /vms/{vm}/execs/{id}/signal`.
+/// Signal for a program's process group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SignalRequest {
-    /// A signal's name or number: `TERM`, `SIGINT`, `9`, `RTMIN+1`.
+    /// Name or number of the signal: `TERM`, `SIGINT`, `9`, `RTMIN+1`.
     #[cfg_attr(feature = "openapi", schema(example = "TERM"))]
     pub signal: String,
 }
 
-/// The signal was sent.
+/// Confirmation that the signal was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignalSent {
-    /// `ok`.
+    /// Always `ok`.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
-    /// For people. Guest-made.
+    /// Text for people, written by the guest.
     pub message: String,
 }
 
-/// `POST /exec`: one program on many VMs.
+/// A program, and the VMs to run it on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ManyExecRequest {
-    /// VM names, or patterns with `*` and `?`. `*` is all of them. Every name must exist and every
+    /// VM names, or patterns with `*` and `?`. `*` selects all VMs. Every name must exist and every
     /// pattern must match.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000, example = json!(["web-*"])))]
     pub vms: Vec<String>,
-    /// What to run on each. Its `id`, if given, is each VM's.
+    /// Program to run on each VM. Its `id`, if given, is used on all of them.
     pub exec: ExecRequest,
-    /// How many at once. Default: 32.
+    /// Number of VMs that run the program at the same time. Default: 32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 256))]
     pub concurrency: Option<u32>,
-    /// Whether none is started any more once one has failed. Those under way come to their end.
+    /// True if the first failure prevents further starts. Programs that already run continue to
+    /// their end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fail_fast: bool,
 }
 
-/// One line of `POST /exec`: one for each VM as it ends, and a summary.
+/// A line of `POST /exec`: one for each VM when its program ends, and a summary at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ManyExecEvent {
-    /// It ran.
+    /// The program ran.
     Result {
-        /// Where.
+        /// Name of the VM.
         vm: VmName,
-        /// How it ended.
+        /// Result of the program.
         result: Box<ExecResult>,
     },
-    /// It didn't run, or was lost.
+    /// The program did not run, or was lost.
     Problem {
-        /// Where.
+        /// Name of the VM.
         vm: VmName,
-        /// Whether and why it never ran, or that it was lost.
+        /// `failed_to_start` with the reason, or `lost`.
         outcome: Outcome,
-        /// Why.
+        /// Description of the failure.
         problem: Box<Problem>,
     },
-    /// It was not started, because another had failed (`fail_fast`).
+    /// The program was not started, because another one had failed (`fail_fast`).
     Skipped {
-        /// Where.
+        /// Name of the VM.
         vm: VmName,
     },
-    /// Nothing happened, but the daemon is alive. About every 5 s.
+    /// Sign of life of the daemon while no program ends. Sent about every 5 s.
     Heartbeat,
-    /// The last line.
+    /// Totals, as the last line.
     Summary(ManyExecSummary),
 }
 
-/// How many ended how.
+/// Number of VMs by result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ManyExecSummary {
-    /// VMs in all.
+    /// Number of selected VMs.
     pub total: u64,
-    /// The program ended with 0.
+    /// VMs on which the program exited with 0.
     pub succeeded: u64,
-    /// It ended with something else.
+    /// VMs on which the program ended in any other way.
     pub failed: u64,
-    /// It didn't run, or was lost.
+    /// VMs on which the program did not run, or was lost.
     pub problems: u64,
-    /// It was not started.
+    /// VMs on which the program was not started.
     pub skipped: u64,
 }

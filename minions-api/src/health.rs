@@ -2,44 +2,46 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The agent's answer, fresh from the guest.
+/// Health of a guest, as its agent reports it at the time of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {
-    /// `ok`.
+    /// Always `ok`.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
-    /// Whole seconds since the guest's kernel started.
+    /// Seconds since the guest's kernel started, rounded down.
     pub uptime_secs: u64,
-    /// The guest kernel's hostname. Guest-made.
+    /// Hostname of the guest's kernel. Written by the guest.
     pub hostname: String,
-    /// Who answers. Absent for a base agent.
+    /// Agent that answered. Absent for a base agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentInfo>,
-    /// How far the guest's clock is ahead of the host's, in milliseconds; negative if it is behind.
-    /// Right to half of the time that the call took. Absent if the agent doesn't tell the time.
+    /// Offset of the guest's clock from the host's, in milliseconds; negative if the guest's clock
+    /// is slow. The uncertainty is half of the duration of the call. Absent if the agent does not
+    /// report its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<i64>,
 }
 
-/// What an agent says of itself.
+/// Self-description of an agent. Written by the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentInfo {
-    /// `minions-agent`, or another implementation's name.
+    /// Name of the implementation, usually `minions-agent`.
     pub name: String,
-    /// Its version.
+    /// Version of the agent.
     pub version: String,
-    /// The wire protocol that it speaks.
+    /// Wire protocol that the agent speaks.
     pub protocol: u32,
-    /// What it can do beyond that number. What it refuses is not in it.
+    /// Capabilities beyond that protocol, without those that the agent refuses.
     pub features: Vec<String>,
-    /// The operations that it serves, if it was started without some of them (`minions-agent --allow`): `health`,
-    /// `status`, `network`, `exec`, `write_file`, `clock`, `power`. Absent: all.
+    /// Operations that the agent serves, if it was started without some of them (`minions-agent
+    /// --allow`): `health`, `status`, `network`, `exec`, `write_file`, `clock`, `power`. Absent:
+    /// all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Vec<String>>,
-    /// Changes when the guest reboots.
+    /// Id of the guest's boot; changes when the guest reboots.
     pub boot_id: String,
-    /// Changes when the agent restarts.
+    /// Id of the agent's start; changes when the agent restarts.
     pub instance_id: String,
 }

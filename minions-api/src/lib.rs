@@ -1,18 +1,18 @@
-//! The REST types, shared by the daemon that serves them and the command line that reads them.
+//! REST types, shared by the daemon that serves them and the command line that reads them.
 //!
-//! Health, status and exec bodies keep the wire's field names, but they are types of their own: the
-//! wire (`minions-proto`) is frozen, this evolves. Requests refuse fields that they don't know, so
-//! that nothing a caller asked for is dropped in silence; replies may gain fields at any time.
+//! Health, status and exec bodies use the wire's field names, but are separate types: the wire
+//! (`minions-proto`) is frozen, and this crate evolves. Requests reject unknown fields, so that no
+//! part of a request is dropped silently. Replies may gain fields at any time.
 //!
 //! # Layout
 //!
-//! * [`vm_name`]: the one grammar for a VM's name.
-//! * [`vm`]: what the registry knows of a VM.
-//! * [`health`], [`status`], [`network`], [`exec`], [`clock`], [`power`]: one file a resource.
-//! * [`event`]: what happens to VMs.
-//! * [`service`]: the daemon about itself.
-//! * [`problem`]: every failure (RFC 9457) and its stable code.
-//! * [`timestamp`]: moments as RFC 3339.
+//! * [`vm_name`]: grammar of VM names.
+//! * [`vm`]: the registry's knowledge of a VM.
+//! * [`health`], [`status`], [`network`], [`exec`], [`clock`], [`power`]: one file per resource.
+//! * [`event`]: changes of VMs.
+//! * [`service`]: the daemon itself, and its caller.
+//! * [`problem`]: failures (RFC 9457) and their stable codes.
+//! * [`timestamp`]: points in time as RFC 3339.
 
 pub mod clock;
 pub mod event;

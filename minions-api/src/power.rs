@@ -2,38 +2,39 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What shall become of the guest.
+/// Power action. `poweroff`: the guest shuts down. `reboot`: the guest reboots; some VMMs exit
+/// instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PowerAction {
-    /// It ends.
+    /// The guest shuts down.
     Poweroff,
-    /// It starts anew, unless its VMM takes that for an end too.
+    /// The guest reboots. Some VMMs exit instead.
     Reboot,
 }
 
-/// The request.
+/// Request to power off or reboot a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PowerRequest {
-    /// What to do.
+    /// Action to take.
     pub action: PowerAction,
-    /// Whether to leave the guest's init out: programs get two seconds, file systems are synced. For
-    /// a guest whose init hangs.
+    /// Bypasses the guest's init, for a guest whose init hangs. Programs get two seconds to end,
+    /// and file systems are synced.
     #[serde(default)]
     pub force: bool,
 }
 
-/// It was heard and will be done.
+/// Confirmation that the agent will carry out the power action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PowerAccepted {
-    /// `ok`.
+    /// Always `ok`.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
-    /// The agent's own words: by whom it will be done.
+    /// Text for people, written by the guest: which program carries out the action.
     #[cfg_attr(
         feature = "openapi",
         schema(example = "the guest is being powered off by its init")

@@ -1,85 +1,87 @@
-//! Every failure: `application/problem+json` (RFC 9457) with a stable code.
+//! Failures: `application/problem+json` (RFC 9457) with a stable code.
 
 use crate::VmName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The media type of a [`Problem`].
+/// Media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What went wrong, for programs. The functions below are total: a new code doesn't compile until
-/// each of them has an answer for it.
+/// Stable code of a problem, for programs. docs/API.md describes each code, and whether a retry can
+/// help.
+// The functions below match exhaustively: a new code does not compile until each of them handles
+// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The registry has no VM of this name.
     VmNotFound,
-    /// No such path.
+    /// The daemon has no route with this path.
     NotFound,
-    /// The request can't be: 400 if it could not be read, 422 if a value is wrong.
+    /// The request is invalid: 400 if it could not be read, 422 if a value is wrong.
     InvalidRequest,
-    /// The body, or the frame it would make, is too long.
+    /// The body, or the frame that it would need, is too long.
     PayloadTooLarge,
-    /// The body must be `application/json`.
+    /// The content type is not `application/json`.
     UnsupportedMediaType,
-    /// Nobody in particular asked for what somebody in particular may do.
+    /// The caller is not authenticated, and the route requires it; or its token is wrong.
     Unauthenticated,
-    /// Whoever asked may not do this, or from here.
+    /// The caller may not do this, or not over this connection.
     Forbidden,
-    /// The path exists, this method on it does not.
+    /// The path does not support this method.
     MethodNotAllowed,
     /// The guest has no such program.
     CommandNotFound,
-    /// The guest's kernel won't run this program.
+    /// The guest's kernel refuses to run the program.
     CommandNotExecutable,
-    /// Arguments and environment are longer than the guest's kernel takes.
+    /// Arguments and environment exceed the limit of the guest's kernel.
     ArgumentListTooLong,
     /// The guest has no such user or group.
     UserNotFound,
-    /// The working directory is missing in the guest, or closed to the user.
+    /// The working directory is missing in the guest, or the user has no access to it.
     CwdNotFound,
-    /// No environment variable can have this name or value.
+    /// The name or value of an environment variable is invalid.
     InvalidEnv,
-    /// There is no such signal.
+    /// The signal does not exist.
     InvalidSignal,
-    /// No exec can have this id.
+    /// The id does not have the form of an exec id.
     InvalidExecId,
-    /// The guest has no exec of this id: it never was, or it ended long ago.
+    /// The guest has no exec with this id: it never existed, or it ended long ago.
     ExecGone,
-    /// The id belongs to another command, or the exec has ended already.
+    /// The id belongs to another command, or the exec has already ended.
     ExecConflict,
-    /// The guest's network could not be made as it was asked for; `step` says what failed, `restored`
-    /// whether everything is as it was before.
+    /// The guest's network could not be changed as requested. `step` names the step that failed,
+    /// `restored` says whether the old configuration is back.
     NetworkFailed,
     /// Another change of the guest's network waits for its confirmation.
     NetworkPending,
-    /// No change with this id waits for a confirmation: it was put back, or never was.
+    /// The change with this id was already rolled back, or never existed.
     NetworkChangeGone,
-    /// The agent understood and failed, or refused.
+    /// The agent understood the request and failed, or refused it.
     AgentError,
-    /// The agent is of a version that can't do this.
+    /// The agent's version lacks a feature that the request needs.
     AgentTooOld,
-    /// What came back isn't the protocol.
+    /// The agent's reply violates the protocol.
     AgentProtocolError,
-    /// The connection to the agent broke in the middle.
+    /// The connection to the agent broke during the call.
     ConnectionLost,
-    /// There is no way to the agent at the moment.
+    /// The agent cannot be reached at the moment.
     AgentUnreachable,
-    /// A limit is reached; come back later.
+    /// A limit is reached; retry later.
     Overloaded,
-    /// The audit log cannot be written, and `audit = "required"`: nothing was done.
+    /// The audit log cannot be written, and `audit` is `required`: nothing was done.
     AuditUnavailable,
-    /// The daemon is on its way out.
+    /// The daemon is stopping.
     ShuttingDown,
-    /// The agent didn't answer in time.
+    /// The agent did not answer before the deadline.
     AgentTimeout,
     /// A bug in the daemon.
     Internal,
 }
 
 impl ErrorCode {
-    /// The code as it stands in JSON.
+    /// Returns the code's name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -117,7 +119,7 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status that goes with it. An unreadable `invalid_request` is a 400 instead.
+    /// Returns the HTTP status of the code. An unreadable `invalid_request` is a 400 instead.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
@@ -152,7 +154,7 @@ impl ErrorCode {
         }
     }
 
-    /// A short name for people, the same for every occurrence.
+    /// Returns a short name for people, the same for every occurrence.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -190,7 +192,7 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the same request can succeed later without anybody changing it.
+    /// Reports whether the same request, unchanged, can succeed later.
     #[must_use]
     pub fn is_retryable(self) -> bool {
         match self {
@@ -200,7 +202,8 @@ impl ErrorCode {
             | Self::AuditUnavailable
             | Self::ShuttingDown
             | Self::AgentTimeout => true,
-            // What waits is confirmed or put back in the end, but nobody should wait for that.
+            // A pending change is confirmed or rolled back eventually, but a client should not poll
+            // for that.
             Self::NetworkFailed | Self::NetworkPending | Self::NetworkChangeGone => false,
             Self::VmNotFound
             | Self::NotFound
@@ -234,50 +237,50 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The body of every reply that isn't a success.
+/// Body of every reply that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{detail}")]
 pub struct Problem {
-    /// `urn:minions:problem:` and the code.
+    /// `urn:minions:problem:`, followed by the code.
     pub r#type: String,
-    /// A short name for people, the same for every occurrence.
+    /// Short name for people, the same for every occurrence of the code.
     pub title: String,
-    /// The HTTP status again.
+    /// HTTP status of the reply.
     #[cfg_attr(feature = "openapi", schema(minimum = 400, maximum = 599))]
     pub status: u16,
-    /// This occurrence, for people: what was wrong and what would be right.
+    /// Description of this occurrence for people: what was wrong, and what would be right.
     pub detail: String,
-    /// For programs.
+    /// Stable code for programs.
     pub code: ErrorCode,
-    /// The `X-Request-Id` of the request, to be found in the daemon's log.
+    /// `X-Request-Id` of the request, also written to the daemon's log.
     pub request_id: String,
-    /// The VM that it was about.
+    /// VM of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<VmName>,
-    /// The request field that is wrong, as a path: `args[2]`.
+    /// Path of the request field that is wrong: `args[2]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Which layer failed, where there is no way to the agent.
+    /// Layer that failed, if the agent cannot be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<crate::vm::Failure>,
-    /// The agent's own stable code, if it sent one that is known here.
+    /// Stable code of the agent, if it sent one that this daemon knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_code: Option<String>,
-    /// What was being done to the guest's network when it failed: `addresses`, `verify_gateway`.
+    /// Step of the network change that failed: `addresses`, `verify_gateway`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Whether the guest's network is as it was before.
+    /// True if the guest's old network configuration is back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<bool>,
-    /// Whether the same request can succeed later.
+    /// True if the same request can succeed later.
     pub retryable: bool,
-    /// Whether the guest may have done what was asked, in spite of the failure.
+    /// True if the guest may have done the requested operation despite the failure.
     pub may_have_executed: bool,
 }
 
 impl Problem {
-    /// A problem with the code's own status and title, and nothing particular said.
+    /// Creates a problem with the status and title of the code; all other details are empty.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
             r#type: format!("urn:minions:problem:{code}"),

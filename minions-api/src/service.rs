@@ -1,58 +1,59 @@
-//! The daemon about itself, and about its caller: `/healthz`, `/readyz`, `/version`, `/whoami`.
+//! The daemon itself, and its caller: `/healthz`, `/readyz`, `/version`, `/whoami`.
 
 use serde::{Deserialize, Serialize};
 
-/// `GET /healthz`: the daemon is alive. Never depends on a guest.
+/// Liveness of the daemon. Never depends on a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Liveness {
-    /// `ok`.
+    /// Always `ok`.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
 }
 
-/// `GET /readyz`: the registry has seen its directory at least once, and nobody has asked the
-/// daemon to stop.
+/// Readiness of the daemon: it has scanned its directory at least once, and is not stopping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Readiness {
-    /// `ready`.
+    /// Always `ready`.
     #[cfg_attr(feature = "openapi", schema(example = "ready"))]
     pub status: String,
-    /// VMs known.
+    /// Number of VMs that the registry knows.
     pub vms: usize,
-    /// Warnings for the operator of the host: a setting that weakens a promise, a log that cannot be written.
+    /// Warnings for the operator of the host: a setting that weakens a promise, or a log that
+    /// cannot be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// `GET /version`.
+/// Version of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Version {
-    /// `minionsd`.
+    /// Always `minionsd`.
     #[cfg_attr(feature = "openapi", schema(example = "minionsd"))]
     pub name: String,
-    /// Its version.
+    /// Version of minionsd.
     #[cfg_attr(feature = "openapi", schema(example = "0.1.0"))]
     pub version: String,
-    /// The newest wire protocol that it speaks.
+    /// Newest wire protocol that the daemon speaks.
     pub protocol: u32,
 }
 
-/// What a route needs, and what a caller has.
+/// Permission that a route requires and a caller has. `read`: list VMs, read health, status and
+/// network. `operate`: change something, such as running a program or configuring the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Look: list, health, status, network.
+    /// Reading: list, health, status, network.
     Read,
-    /// Change something: exec, network.
+    /// Changes: exec, network, clock, power.
     Operate,
 }
 
 impl Scope {
-    /// The scope as it stands in JSON.
+    /// Returns the scope's name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,28 +63,28 @@ impl Scope {
     }
 }
 
-/// Who a caller is, as far as the daemon can tell.
+/// Identity of a caller, as far as the daemon can tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Identity {
-    /// A user of this machine: the kernel says so.
+    /// A user of the host, identified by the kernel.
     User {
-        /// Numeric.
+        /// Numeric user id.
         uid: u32,
     },
-    /// Whoever has the bearer token.
+    /// A caller with the bearer token.
     Token,
-    /// Nobody that the kernel knows.
+    /// A caller that neither the kernel nor a token identifies.
     Unknown,
 }
 
-/// `GET /whoami`.
+/// Identity and permissions of the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Whoami {
-    /// Who you are.
+    /// Identity of the caller.
     pub identity: Identity,
-    /// What you may do.
+    /// Scopes of the caller.
     pub scopes: Vec<Scope>,
 }

@@ -2,100 +2,100 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The guest as its agent sees it. The fields after `disk_used_gb` are absent for a base agent.
-/// `mb` and `gb` are binary (MiB, GiB).
+/// Status of a guest, as its agent reports it. A base agent reports only the fields up to
+/// `disk_used_gb`. `mb` and `gb` are binary units (MiB, GiB).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
-    /// `ok`.
+    /// Always `ok`.
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
-    /// Whole seconds since the guest's kernel started.
+    /// Seconds since the guest's kernel started, rounded down.
     pub uptime_secs: u64,
-    /// `MemTotal`.
+    /// Memory in MiB (`MemTotal`).
     pub memory_total_mb: u64,
-    /// `MemTotal` less `MemAvailable`.
+    /// Memory in use, in MiB (`MemTotal` minus `MemAvailable`).
     pub memory_used_mb: u64,
-    /// Size of the root filesystem.
+    /// Size of the root filesystem, in GiB.
     pub disk_total_gb: u64,
-    /// Used on the root filesystem.
+    /// Space in use on the root filesystem, in GiB.
     pub disk_used_gb: u64,
-    /// Run-queue averages.
+    /// Load averages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
-    /// Processors online.
+    /// Number of processors online.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
-    /// Share of all processors' time that was not idle in the last sample, 0 to 100. Absent until
+    /// Share of the processors' time that was not idle in the last sample, 0 to 100. Absent until
     /// the first sample is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_percent: Option<f64>,
-    /// Swap size.
+    /// Size of the swap space, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap_total_mb: Option<u64>,
-    /// Swap in use.
+    /// Swap space in use, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap_used_mb: Option<u64>,
-    /// Every mounted filesystem that has blocks of its own.
+    /// Mounted filesystems that have blocks of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystems: Option<Vec<Filesystem>>,
-    /// Every network interface, loopback included.
+    /// All network interfaces, including loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Vec<Interface>>,
-    /// From `os-release`.
+    /// Distribution, from `os-release`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<Os>,
-    /// `uname -r`.
+    /// Release of the kernel (`uname -r`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
 }
 
-/// Load averages over one, five and fifteen minutes.
+/// Load averages of the run queue.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Load {
-    /// Over one minute.
+    /// Average over one minute.
     pub one: f64,
-    /// Over five minutes.
+    /// Average over five minutes.
     pub five: f64,
-    /// Over fifteen minutes.
+    /// Average over fifteen minutes.
     pub fifteen: f64,
 }
 
-/// One mounted filesystem.
+/// Mounted filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Filesystem {
-    /// Where it is mounted.
+    /// Path of the mount point.
     pub mount_point: String,
-    /// `ext4`, `xfs`, `tmpfs`, …
+    /// Type of the filesystem: `ext4`, `xfs`, `tmpfs`, …
     pub fs_type: String,
-    /// What is mounted: `/dev/vda1`.
+    /// Mounted device: `/dev/vda1`.
     pub source: String,
     /// Size in bytes.
     pub total_bytes: u64,
-    /// Bytes in use, root's reserve not counted.
+    /// Bytes in use, without the reserve for root.
     pub used_bytes: u64,
     /// Bytes that an unprivileged process can still write.
     pub available_bytes: u64,
-    /// Mounted read-only.
+    /// True if the filesystem is mounted read-only.
     pub read_only: bool,
 }
 
-/// One network interface as the kernel has it.
+/// Network interface, as the guest's kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Interface {
-    /// `eth0`, `lo`.
+    /// Name of the interface: `eth0`, `lo`.
     pub name: String,
-    /// Link-layer address, `52:54:00:12:34:56`; absent where the link has none.
+    /// Link-layer address, `52:54:00:12:34:56`. Absent if the link has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// Administratively up and with carrier.
+    /// True if the interface is administratively up and has a carrier.
     pub up: bool,
-    /// Largest packet, in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// `10.0.0.2/16`, `fe80::1/64`.
+    /// Addresses with prefix lengths: `10.0.0.2/16`, `fe80::1/64`.
     pub addresses: Vec<String>,
     /// Bytes received since boot.
     pub rx_bytes: u64,
@@ -111,19 +111,19 @@ pub struct Interface {
     pub tx_packets: u64,
     /// Send errors since boot.
     pub tx_errors: u64,
-    /// Packets to send dropped since boot.
+    /// Outgoing packets dropped since boot.
     pub tx_dropped: u64,
 }
 
-/// The distribution.
+/// Linux distribution, from `os-release`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Os {
-    /// `ID`: `debian`.
+    /// `ID`, such as `debian`.
     pub id: String,
-    /// `VERSION_ID`: `12`. Rolling distributions have none.
+    /// `VERSION_ID`, such as `12`. Rolling distributions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_id: Option<String>,
-    /// `PRETTY_NAME`.
+    /// `PRETTY_NAME`, the name for people.
     pub pretty_name: String,
 }

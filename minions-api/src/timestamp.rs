@@ -1,16 +1,16 @@
-//! A moment.
+//! Points in time.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::time::SystemTime;
 
-/// A moment on the host's clock, in JSON as RFC 3339 in UTC with milliseconds:
+/// Point in time on the host's clock. In JSON: RFC 3339 in UTC with milliseconds,
 /// `2026-01-31T12:00:00.000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub SystemTime);
 
 impl Timestamp {
-    /// The host's clock now.
+    /// Returns the current time of the host's clock.
     #[must_use]
     pub fn now() -> Self {
         Self(SystemTime::now())
@@ -44,7 +44,7 @@ impl utoipa::PartialSchema for Timestamp {
             .format(Some(utoipa::openapi::SchemaFormat::KnownFormat(
                 utoipa::openapi::KnownFormat::DateTime,
             )))
-            .description(Some("A moment on the host's clock, RFC 3339 in UTC."))
+            .description(Some("Point in time on the host's clock, RFC 3339 in UTC."))
             .into()
     }
 }

@@ -1,26 +1,28 @@
-//! What the registry knows of a VM.
+//! The registry's knowledge of VMs.
 
 use crate::health::AgentInfo;
 use crate::{Timestamp, VmName};
 use serde::{Deserialize, Serialize};
 
-/// Where a VM stands, as its supervisor sees it.
+/// State of a VM, as its supervisor sees it. `connecting`: its socket was found, and its agent has
+/// not answered yet. `ready`: its agent answers. `unreachable`: its agent does not answer, or never
+/// has. `stale`: the socket file exists, but no process listens on it, so the VMM is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum VmState {
-    /// Its socket was found; its agent has not answered yet.
+    /// The socket was found; the agent has not answered yet.
     Connecting,
-    /// Its agent answers.
+    /// The agent answers.
     Ready,
-    /// Its agent does not answer any more, or never has.
+    /// The agent no longer answers, or never has.
     Unreachable,
-    /// The socket file is there, but nobody listens behind it: the VMM is gone.
+    /// The socket file exists, but no process listens on it: the VMM is gone.
     Stale,
 }
 
 impl VmState {
-    /// The state as it stands in JSON.
+    /// Returns the state's name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,41 +34,42 @@ impl VmState {
     }
 }
 
-/// The layer at which the way to an agent ends.
+/// Layer at which the connection to an agent fails. docs/OPERATIONS.md explains each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// The socket file vanished.
     NoSocket,
-    /// Nobody listens on the socket: the VMM is gone.
+    /// The socket has no listening process: the VMM is gone.
     NoListener,
-    /// The socket can't be connected: permissions, or descriptors used up.
+    /// Connecting to the socket failed: missing permissions, or no free descriptors.
     ConnectFailed,
-    /// The VMM took the connection and said nothing to CONNECT.
+    /// The VMM accepted the connection and did not answer CONNECT.
     NoHandshake,
-    /// What the VMM said to CONNECT is not hybrid vsock.
+    /// The VMM's answer to CONNECT is not hybrid vsock.
     BadHandshake,
-    /// The VMM closed after CONNECT: no agent listens in the guest, or the guest isn't up.
+    /// The VMM closed the connection after CONNECT: no agent listens in the guest, or the guest has
+    /// not booted.
     NoAgent,
-    /// The agent's port is open, but the agent says nothing.
+    /// The agent's port is open, but the agent does not answer.
     AgentSilent,
     /// The agent closed the connection.
     AgentClosed,
-    /// What the agent says isn't the protocol.
+    /// The agent's data violates the protocol.
     ProtocolError,
     /// The agent answers a health check with an error.
     AgentError,
-    /// The guest reboots: minionsd was asked for it, or the VMM has removed its socket and lives.
+    /// The guest is rebooting: minionsd was asked for it, or the VMM has removed its socket and its process continues.
     Rebooting,
     /// The guest was powered off, as minionsd was asked to do.
     PoweredOff,
-    /// Nothing that is known of the VM: minionsd itself is short of descriptors or memory.
+    /// minionsd itself is short of descriptors or memory; this says nothing about the VM.
     DaemonExhausted,
 }
 
 impl Failure {
-    /// The failure as it stands in JSON.
+    /// Returns the failure's name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -87,27 +90,30 @@ impl Failure {
     }
 }
 
-/// What brought a VM into its state.
+/// Reason for a VM's last change of state. `found`: its socket appeared. `answered`: its agent
+/// answered a probe. `no_listener`: the kernel reports that no process listens on the socket.
+/// `probes_failed`: three probes in a row failed, or one probe of a stale VM. `calls_failed`: three
+/// calls in a row failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// Its socket appeared.
+    /// The socket appeared.
     Found,
-    /// Its agent answered a probe.
+    /// The agent answered a probe.
     Answered,
-    /// The kernel says that nobody listens on the socket.
+    /// The kernel reports that no process listens on the socket.
     NoListener,
-    /// Three probes in a row failed, or one of a VM that was stale.
+    /// Three probes in a row failed, or one probe of a stale VM.
     ProbesFailed,
-    /// Three calls in a row failed, whatever the probes said.
+    /// Three calls in a row failed, regardless of the probes.
     CallsFailed,
     /// The VMM removed its socket and lives: the guest reboots.
     Rebooting,
 }
 
 impl Cause {
-    /// The cause as it stands in JSON.
+    /// Returns the cause's name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,136 +127,137 @@ impl Cause {
     }
 }
 
-/// What tells two VMs of the same name apart, and two lives of the same VM. What isn't known (yet) is
-/// absent.
+/// Identity of a VM: distinguishes VMs that have the same name at different times, and the boots of
+/// one VM. Fields that are not known (yet) are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Incarnation {
-    /// The device of the socket's filesystem.
+    /// Device number of the socket's filesystem.
     pub device: u64,
-    /// The socket's inode.
+    /// Inode number of the socket.
     pub inode: u64,
-    /// The process that listens on the socket.
+    /// Process id of the process that listens on the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmm_pid: Option<u32>,
-    /// When that process started, in clock ticks since the host booted: a pid alone is used again.
+    /// Start of that process, in clock ticks since the host booted; tells processes with the same
+    /// id apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmm_start_ticks: Option<u64>,
-    /// The guest kernel's id of its boot. Guest-made.
+    /// Id that the guest's kernel gave to its boot. Written by the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// The agent's id of its start. Guest-made.
+    /// Id that the agent gave to its start. Written by the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
 }
 
-/// The process that listens on a VM's socket: its VMM, or the VMM's vsock backend. What this daemon may
-/// not see is absent.
+/// Process that listens on a VM's socket: its VMM, or the VMM's vsock backend. Fields that the
+/// daemon has no permission to read are absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Vmm {
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// The kernel's short name for it.
+    /// Short name of the process in the kernel (`comm`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Resident memory, in bytes. Of `GET /vms/{vm}` only.
+    /// Resident memory, in bytes. Only in `GET /vms/{vm}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss_bytes: Option<u64>,
-    /// Processor time that it has used, user and system, in milliseconds. Of `GET /vms/{vm}` only.
+    /// Processor time used, user and system, in milliseconds. Only in `GET /vms/{vm}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ms: Option<u64>,
 }
 
-/// Why a VM is not ready.
+/// Reason why a VM is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reason {
-    /// The layer that failed, for programs; or `rebooting` or `powered_off`, if that is known to be why.
+    /// Layer that failed, for programs; `rebooting` or `powered_off` if a known reboot or poweroff is the cause.
     pub failure: Failure,
-    /// The layer that failed, if `failure` is `rebooting` or `powered_off`.
+    /// Layer that failed, if `failure` is `rebooting` or `powered_off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Failure>,
-    /// Whether the guest has halted, as far as its VMM shows; of `powered_off`. False while its kernel still
-    /// answers.
+    /// State of a guest that was powered off: true if it has halted, as far as its VMM shows; false while its kernel
+    /// still answers. Only with `powered_off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<bool>,
-    /// The same for people, with what to look at.
+    /// Description of the failure for people, with advice.
     pub message: String,
-    /// When it was last seen.
+    /// Time at which the failure was last seen.
     pub at: Timestamp,
 }
 
-/// The connections that serve this VM's calls.
+/// Use of the connections to a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PoolFigures {
-    /// Handshaked and waiting for a call.
+    /// Idle connections, ready for a call.
     pub idle: usize,
-    /// Calls under way.
+    /// Calls in progress.
     pub in_use: usize,
-    /// Calls that can be under way at once.
+    /// Largest number of calls in progress at the same time.
     pub limit: usize,
-    /// Callers that wait for one of them to end.
+    /// Callers that wait for a connection.
     #[serde(default)]
     pub waiting: usize,
-    /// Programs that are being followed; their connections are their own.
+    /// Streams of programs; each has a connection of its own, which `limit` does not count.
     #[serde(default)]
     pub streams: usize,
 }
 
-/// One VM.
+/// State of a VM. Reading it never contacts the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Vm {
-    /// Its name.
+    /// Name of the VM.
     pub name: VmName,
-    /// Where it stands.
+    /// Current state.
     pub state: VmState,
-    /// Since when it has been in this state.
+    /// Time of the last change of state.
     pub since: Timestamp,
-    /// What brought it there.
+    /// Reason for the last change of state.
     pub cause: Cause,
-    /// Why it isn't ready; while it is, the last failed probe if the one after it hasn't succeeded.
+    /// Reason why the VM is not ready. A `ready` VM has a reason if its last probe failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// Its socket on the host.
+    /// Path of the VM's socket on the host.
     pub socket: String,
-    /// What its agent said of itself in the last health check. Absent for a base agent, and until
-    /// it has answered once.
+    /// Agent that answered the last health check. Absent for a base agent, and until the agent has
+    /// answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentInfo>,
-    /// The guest kernel's hostname in the last health check. Guest-made.
+    /// Hostname of the guest's kernel in the last health check. Written by the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// Probes that failed in a row.
+    /// Number of probes in a row that failed.
     pub failed_probes: u32,
-    /// When the agent last answered a probe.
+    /// Time at which the agent last answered a probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
-    /// The last failure, also if all is well again.
+    /// Last failure, kept after the VM has recovered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Reason>,
-    /// Probes made since its socket was found.
+    /// Number of probes since the socket was found.
     #[serde(default)]
     pub attempts: u64,
-    /// When the next probe is due at the latest.
+    /// Latest time of the next probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_probe: Option<Timestamp>,
-    /// Which VM it is.
+    /// Identity of the VM.
     #[serde(default)]
     pub incarnation: Incarnation,
-    /// The process behind its socket.
+    /// Process that listens on the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmm: Option<Vmm>,
-    /// Its connections.
+    /// Use of the connections to the VM.
     pub pool: PoolFigures,
 }
 
-/// Every VM that the registry knows, by name.
+/// All VMs that the registry knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmList {
-    /// In the order of their names.
+    /// VMs, sorted by name.
     pub vms: Vec<Vm>,
 }

@@ -1,22 +1,22 @@
-//! A VM's name.
+//! Names of VMs.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The longest name, in bytes.
+/// Longest name, in bytes.
 pub const MAX_LEN: usize = 63;
 
-/// The grammar, as the OpenAPI document and error messages show it.
+/// Grammar of a name as a regular expression, for the OpenAPI document and error messages.
 pub const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
 
-/// A name that follows [`PATTERN`]. It is looked up in the registry and never joined into a path.
+/// VM name that matches [`PATTERN`]. It is a key of the registry and never joined into a path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VmName(Arc<str>);
 
-/// Not a VM's name.
+/// Error of a text that is not a VM name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a VM name has 1 to {MAX_LEN} characters: letters, digits, `.`, `_`, `-`, the first a letter or digit"
@@ -24,7 +24,7 @@ pub struct VmName(Arc<str>);
 pub struct InvalidVmName;
 
 impl VmName {
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -77,7 +77,7 @@ impl utoipa::PartialSchema for VmName {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         utoipa::openapi::ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::Type::String)
-            .description(Some("A VM's name: its socket's file name without `.vsock`."))
+            .description(Some("Name of a VM: the file name of its socket without `.vsock`."))
             .pattern(Some(PATTERN))
             .examples(["agent-test-vm"])
             .into()
@@ -93,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn traversal_and_separators_are_no_names() {
+    fn path_traversal_and_separators_are_rejected() {
         for text in
             ["", ".", "..", "../etc", "a/b", "a\\b", "-a", "_a", "a b", "a\0", "ä", "a\n", "..%2f"]
         {

@@ -1,7 +1,7 @@
-//! The codec by itself: what a message costs before any byte of it is on its way.
+//! Benchmarks of the codec alone: the cost of a message without I/O.
 //!
 //! `cargo bench -p minions-proto`
-#![expect(clippy::unwrap_used, reason = "a bench that can't go on has nothing to report")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that fails has nothing to report")]
 
 use bytes::{Bytes, BytesMut};
 use divan::counter::BytesCount;
@@ -16,7 +16,7 @@ fn main() {
     divan::main();
 }
 
-/// As an agent of today answers.
+/// Health reply of a current agent.
 fn health_reply() -> Value {
     json!({
         "status": "ok", "uptime_secs": 17, "hostname": "cloud-hypervisor",
@@ -47,7 +47,7 @@ fn decode_health_reply(bencher: Bencher<'_, '_>) {
     bencher.bench(|| decode_reply::<Health>(black_box(&frame[4..])).unwrap());
 }
 
-/// A frame out of a stream: through the decoder's buffer and out of it.
+/// Decodes a frame from a stream, through the decoder's buffer.
 #[divan::bench(args = [32, 1024, CHUNK_LEN])]
 fn cut_frame(bencher: Bencher<'_, '_>, len: usize) {
     let frame = encode(&"x".repeat(len - 2)).unwrap();
@@ -59,7 +59,7 @@ fn cut_frame(bencher: Bencher<'_, '_>, len: usize) {
     });
 }
 
-/// A chunk of output onto the wire, and off it again as a WebSocket has it.
+/// Encodes a chunk of output, and decodes it into a WebSocket message.
 #[divan::bench]
 fn channel_message(bencher: Bencher<'_, '_>) {
     let message = Message { channel: Channel::Stdout, payload: Bytes::from(vec![7; CHUNK_LEN]) };

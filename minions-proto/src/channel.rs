@@ -1,4 +1,4 @@
-//! Channel mode: what a connection carries between a stream's reply and its end.
+//! Channel mode: the messages on a connection after the reply that opened a stream.
 //!
 //! ```text
 //!  0               4         5                    4 + length
@@ -8,9 +8,9 @@
 //!    1 ..= MAX_FRAME_LEN, counts the channel byte and the payload
 //! ```
 //!
-//! The outer shape is a frame's, so a [`Decoder`](crate::frame::Decoder) cuts both. What is inside
-//! a frame, channel byte and payload, is a [`Message`]; one WebSocket message of the daemon holds
-//! exactly the same.
+//! The outer form is that of a frame, so a [`Decoder`](crate::frame::Decoder) decodes both. The
+//! content of a frame, channel byte and payload, is a [`Message`]; a WebSocket message of the
+//! daemon has the same content.
 
 use crate::AgentError;
 use crate::frame::{MAX_FRAME_LEN, PREFIX_LEN};
@@ -19,25 +19,25 @@ use crate::message::{Outcome, Signal, Usage};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-/// The longest payload that this crate sends in one message of a byte channel (64 KiB): long enough
-/// that its envelope costs nothing, short enough that a control message doesn't wait for long.
+/// Longest payload that this crate sends in one message of a byte channel: 64 KiB. Long enough to
+/// make the overhead negligible, short enough not to delay control messages.
 pub const CHUNK_LEN: usize = 64 * 1024;
 
-/// Which of a stream's four channels.
+/// Channel of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// 0: bytes for the program, host to agent. An empty payload is the end of its input.
+    /// Channel 0: bytes for the program, host to agent. An empty payload is the end of its input.
     Stdin,
-    /// 1: what it wrote to its standard output, or to its terminal; agent to host.
+    /// Channel 1: the program's standard output or terminal output, agent to host.
     Stdout,
-    /// 2: what it wrote to its standard error, agent to host.
+    /// Channel 2: the program's standard error, agent to host.
     Stderr,
-    /// 3: JSON, both ways: [`HostControl`], [`AgentControl`].
+    /// Channel 3: JSON in both directions: [`HostControl`], [`AgentControl`].
     Control,
 }
 
 impl Channel {
-    /// The byte on the wire.
+    /// Returns the channel's byte on the wire.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -59,35 +59,35 @@ impl Channel {
     }
 }
 
-/// How a peer broke channel mode.
+/// Violation of channel mode by a peer.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// Not even a channel byte.
+    /// The message has no channel byte.
     #[error("message without a channel")]
     Empty,
-    /// A channel minted after this version, or junk. Unlike an unknown control message it can't be
-    /// skipped: its bytes may be the program's.
+    /// The channel is not known: it was added after this version, or the byte is junk. Unlike an
+    /// unknown control message it cannot be skipped: its bytes may be the program's.
     #[error("no channel has the number {0}")]
     Unknown(u8),
-    /// A channel that only the other side sends on.
-    #[error("channel {0:?} goes the other way")]
+    /// Only the other side sends on this channel.
+    #[error("channel {0:?} is for the other direction")]
     Direction(Channel),
-    /// Channel 3 carries a JSON object with a `type`.
+    /// A message on channel 3 is not a JSON object with a `type`.
     #[error("malformed control message")]
     Control(#[source] serde_json::Error),
 }
 
-/// One channel's payload.
+/// Payload of one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Which channel.
+    /// Channel of the payload.
     pub channel: Channel,
-    /// Its bytes.
+    /// Bytes after the channel byte.
     pub payload: Bytes,
 }
 
 impl Message {
-    /// Reads channel byte and payload: a frame's payload, or a WebSocket message.
+    /// Decodes channel byte and payload from the payload of a frame, or from a WebSocket message.
     ///
     /// # Errors
     ///
@@ -101,25 +101,25 @@ impl Message {
         Ok(Self { channel, payload: bytes })
     }
 
-    /// A control message of the host.
+    /// Creates a control message of the host.
     #[must_use]
     pub fn host(control: &HostControl) -> Self {
         Self::control(control)
     }
 
-    /// A control message of the agent.
+    /// Creates a control message of the agent.
     #[must_use]
     pub fn agent(control: &AgentControl) -> Self {
         Self::control(control)
     }
 
     fn control(control: &impl Serialize) -> Self {
-        // Names and numbers; nothing in them can't be JSON, and none is long.
+        // Names and numbers: JSON can represent all of them, and none is long.
         let payload = serde_json::to_vec(control).unwrap_or_default().into();
         Self { channel: Channel::Control, payload }
     }
 
-    /// Channel byte and payload, as one WebSocket message.
+    /// Encodes channel byte and payload as one WebSocket message.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(1 + self.payload.len());
@@ -135,21 +135,20 @@ impl Message {
     }
 }
 
-/// Appends what stands in front of a payload of `len` bytes.
+/// Appends the frame's length prefix and the channel byte for a payload of `len` bytes.
 ///
 /// # Panics
 ///
-/// If `len` is no frame's.
+/// If the payload does not fit in a frame.
 pub fn put_header(out: &mut BytesMut, channel: Channel, len: usize) {
-    assert!(len < MAX_FRAME_LEN, "a payload of {len} bytes fits no frame");
+    assert!(len < MAX_FRAME_LEN, "a payload of {len} bytes does not fit in a frame");
     out.reserve(PREFIX_LEN + 1 + len);
-    // Below the frame's limit, so it fits.
     #[expect(clippy::cast_possible_truncation, reason = "asserted to be below 1 MiB")]
     out.put_u32((len + 1) as u32);
     out.put_u8(channel.number());
 }
 
-/// One of a program's two outputs.
+/// Output stream of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputStream {
@@ -160,7 +159,7 @@ pub enum OutputStream {
 }
 
 impl OutputStream {
-    /// The channel that carries it.
+    /// Returns the channel of this stream.
     #[must_use]
     pub fn channel(self) -> Channel {
         match self {
@@ -170,78 +169,80 @@ impl OutputStream {
     }
 }
 
-/// What a host says on channel 3.
+/// Control message of a host, on channel 3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum HostControl {
-    /// The terminal has another size.
+    /// The terminal has a new size.
     Resize {
-        /// Lines.
+        /// Number of lines.
         rows: u16,
-        /// Characters a line.
+        /// Number of characters per line.
         cols: u16,
     },
     /// Send a signal to the program's process group.
     Signal {
-        /// Which.
+        /// Signal to send.
         signal: Signal,
     },
-    /// How far the *client* has got. The agent need not keep what is before.
+    /// The *client* has received the output up to these offsets. The agent need not keep it any
+    /// longer.
     Ack {
-        /// Offset behind the last byte of standard output that it has.
+        /// Offset after the last byte of standard output that the client has.
         stdout: u64,
-        /// The same of standard error.
+        /// Offset after the last byte of standard error that the client has.
         stderr: u64,
     },
-    /// The client goes for good: `on_disconnect` decides at once.
+    /// The client leaves and will not return: `on_disconnect` applies at once.
     Leave,
-    /// Minted after this version; to be ignored.
+    /// A message that was added after this version; ignored.
     #[serde(other)]
     Unknown,
 }
 
-/// What an agent says on channel 3.
+/// Control message of an agent, on channel 3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum AgentControl {
-    /// Every [`HEARTBEAT`](crate::message::HEARTBEAT): so silence means that the agent is gone.
+    /// The agent is alive. Sent every [`HEARTBEAT`](crate::message::HEARTBEAT), so silence means
+    /// that the agent is gone.
     Heartbeat,
-    /// How much of its input the program has taken: the host need not keep what is before, and may
-    /// send a window more.
+    /// The program has read its input up to this offset: the host need not keep that input, and may
+    /// send up to one window beyond it.
     Ack {
-        /// Offset behind the last byte.
+        /// Offset after the last byte of input that the program has read.
         stdin: u64,
     },
-    /// Output that is gone for ever: the next byte on this channel is the one at `to`.
+    /// Output is lost permanently; the next byte on its channel is the one at `to`.
     Gap {
-        /// Whose.
+        /// Stream that lost output.
         stream: OutputStream,
         /// Offset of the first lost byte.
         from: u64,
-        /// Offset behind the last.
+        /// Offset after the last lost byte.
         to: u64,
     },
-    /// The program has ended and all of its output was sent. The last message.
+    /// The program has ended, and all of its output was sent. The last message.
     Exit(Ended),
-    /// A control message was refused; the stream goes on. Or, as the last message, another host
-    /// took the stream over.
+    /// The agent refused a control message, and the stream continues; or, as the last message,
+    /// another host took over the stream.
     Error(AgentError),
-    /// Minted after this version; to be ignored.
+    /// A message that was added after this version; ignored.
     #[serde(other)]
     Unknown,
 }
 
-/// A program's end.
+/// End of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// Which end it was.
+    /// Outcome of the program.
     pub outcome: Outcome,
-    /// What it used.
+    /// Resources that the program used.
     pub usage: Usage,
 }
 
 impl Message {
-    /// What a host reads on channel 3.
+    /// Decodes a message on channel 3, as a host does.
     ///
     /// # Errors
     ///
@@ -250,7 +251,7 @@ impl Message {
         json::from_slice(&self.payload).map_err(ChannelError::Control)
     }
 
-    /// What an agent reads on channel 3.
+    /// Decodes a message on channel 3, as an agent does.
     ///
     /// # Errors
     ///
@@ -277,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_input_is_an_empty_payload() {
+    fn the_end_of_input_is_an_empty_payload() {
         let mut out = BytesMut::new();
         Message { channel: Channel::Stdin, payload: Bytes::new() }.encode(&mut out);
         assert_eq!(&out[..], b"\0\0\0\x01\x00");
     }
 
     #[test]
-    fn controls_look_as_documented() {
+    fn control_messages_have_the_documented_json() {
         for (control, json) in [
             (
                 HostControl::Resize { rows: 24, cols: 80 },
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_of_tomorrow_is_ignored_and_a_channel_of_tomorrow_is_not() {
+    fn unknown_control_messages_are_ignored_and_unknown_channels_are_errors() {
         let json = br#"{"type":"teleport","to":[1,2,3]}"#;
         let message = Message { channel: Channel::Control, payload: Bytes::from_static(json) };
         assert_eq!(message.agent_control().unwrap(), AgentControl::Unknown);

@@ -1,15 +1,15 @@
-//! The rules for addresses in a network configuration.
+//! Rules for addresses in a network configuration.
 //!
-//! A wrong address costs more than a refused request: the guest is unreachable over the network
-//! until somebody notices. So everything that can be known to be wrong is refused before the guest
-//! is touched, with a sentence that says what would be right.
+//! A wrong address costs more than a rejected request: the guest is unreachable over the network
+//! until an operator notices. So every mistake that can be detected without the guest is rejected
+//! before the guest is changed, with a message that says what would be right.
 
 use crate::error::Invalid;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 
-/// An address that an interface can have, with the prefix length of its network.
+/// Address that an interface can have, with its prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InterfaceAddress(IpNet);
 
@@ -18,14 +18,14 @@ impl InterfaceAddress {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] under the name `field` if it isn't of that form, if the prefix length is out of
-    /// range, or if no host can have the address (unspecified, multicast, loopback, IPv4-mapped,
-    /// or an IPv4 network's own or broadcast address).
+    /// [`Invalid`] for `field` if the text has another form, if the prefix length is out of range,
+    /// or if no host can have the address (unspecified, multicast, loopback, IPv4-mapped, or the
+    /// network or broadcast address of an IPv4 subnet).
     pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
         let invalid = |reason: &str| Invalid::value(field, text, reason);
         let (address, prefix) = text
             .split_once('/')
-            .ok_or_else(|| invalid("give the prefix length too, as in 10.0.0.2/16"))?;
+            .ok_or_else(|| invalid("add the prefix length, as in 10.0.0.2/16"))?;
         let address = parse_address(address)
             .ok_or_else(|| invalid("not an IP address with a prefix length, as in 10.0.0.2/16"))?;
         let max = if address.is_ipv4() { 32 } else { 128 };
@@ -43,25 +43,26 @@ impl InterfaceAddress {
         }
     }
 
-    /// The address alone.
+    /// Returns the address without its prefix length.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         self.0.addr()
     }
 
-    /// The prefix length, 1 to 32 or 128.
+    /// Returns the prefix length, 1 to 32 or 128.
     #[must_use]
     pub fn prefix_len(&self) -> u8 {
         self.0.prefix_len()
     }
 
-    /// Whether `other` is in the subnet.
+    /// Reports whether `other` is in the subnet.
     #[must_use]
     pub fn contains(&self, other: IpAddr) -> bool {
         self.0.contains(&other)
     }
 
-    /// The address with all host bits set, which IPv4 interfaces carry beside their address.
+    /// Returns the address with all host bits set, which an IPv4 interface has as its broadcast
+    /// address.
     #[must_use]
     pub fn broadcast(&self) -> IpAddr {
         self.0.broadcast()
@@ -74,12 +75,12 @@ impl fmt::Display for InterfaceAddress {
     }
 }
 
-/// Parses the next hop of a default route through an interface that has `address`.
+/// Parses the next hop of a default route over an interface with `address`.
 ///
 /// # Errors
 ///
-/// [`Invalid`] under the name `field`: not an address, of the other family, no host's address, the
-/// interface's own, or outside its subnet (an IPv6 link-local router is always inside).
+/// [`Invalid`] for `field`: not an address, of another address family, not a host's address, the
+/// interface's own, or outside of its subnet (an IPv6 link-local router is always accepted).
 pub fn check_gateway(
     field: &str,
     text: &str,
@@ -89,7 +90,7 @@ pub fn check_gateway(
     let gateway = parse_address(text)
         .ok_or_else(|| invalid("not an IP address; give it without a prefix length"))?;
     if gateway.is_ipv4() != address.address().is_ipv4() {
-        return Err(invalid(&format!("must be of the same family as {address}")));
+        return Err(invalid(&format!("must be of the same address family as {address}")));
     }
     if let Some(reason) = unusable(gateway) {
         return Err(invalid(reason));
@@ -106,11 +107,11 @@ pub fn check_gateway(
     }
 }
 
-/// Parses a route's next hop, whatever its subnet.
+/// Parses a route's next hop, in any subnet.
 ///
 /// # Errors
 ///
-/// [`Invalid`] under the name `field`: not an address, or no host's.
+/// [`Invalid`] for `field`: not an address, or not a host's.
 pub fn check_next_hop(field: &str, text: &str) -> Result<IpAddr, Invalid> {
     let address = parse_address(text).ok_or_else(|| {
         Invalid::value(field, text, "not an IP address; give it without a prefix length")
@@ -125,13 +126,13 @@ pub fn check_next_hop(field: &str, text: &str) -> Result<IpAddr, Invalid> {
 ///
 /// # Errors
 ///
-/// [`Invalid`] under the name `field`: not of that form, bits set behind the prefix, or a destination
-/// that is never routed (multicast, loopback).
+/// [`Invalid`] for `field`: another form, bits set after the prefix, or a destination that is never
+/// routed (multicast, loopback).
 pub fn parse_destination(field: &str, text: &str) -> Result<IpNet, Invalid> {
     let invalid = |reason: &str| Invalid::value(field, text, reason);
     let (address, prefix) = text
         .split_once('/')
-        .ok_or_else(|| invalid("give the prefix length too, as in 10.1.0.0/16 or 0.0.0.0/0"))?;
+        .ok_or_else(|| invalid("add the prefix length, as in 10.1.0.0/16 or 0.0.0.0/0"))?;
     let address =
         parse_address(address).ok_or_else(|| invalid("not an IP network, as in 10.1.0.0/16"))?;
     let max = if address.is_ipv4() { 32 } else { 128 };
@@ -139,7 +140,7 @@ pub fn parse_destination(field: &str, text: &str) -> Result<IpNet, Invalid> {
     let prefix = parse_prefix(prefix).ok_or_else(out_of_range)?;
     let net = IpNet::new(address, prefix).map_err(|_| out_of_range())?;
     if net.trunc() != net {
-        return Err(invalid(&format!("has bits set behind its prefix; write {}", net.trunc())));
+        return Err(invalid(&format!("has bits set after the prefix; write {}", net.trunc())));
     }
     if net.prefix_len() > 0
         && let Some(reason) = unusable(address).filter(|_| !address.is_unspecified())
@@ -149,17 +150,17 @@ pub fn parse_destination(field: &str, text: &str) -> Result<IpNet, Invalid> {
     Ok(net)
 }
 
-/// `IpAddr`'s own grammar, and nothing around it.
+/// Parses an address by the grammar of `IpAddr`.
 fn parse_address(text: &str) -> Option<IpAddr> {
     text.parse().ok()
 }
 
-/// Decimal digits only: `u8::from_str` would also take `+8`.
+/// Parses decimal digits only; `u8::from_str` also accepts `+8`.
 fn parse_prefix(text: &str) -> Option<u8> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// Why no interface can have this address, whatever its prefix.
+/// Returns the reason why no interface can have this address with any prefix.
 fn unusable(address: IpAddr) -> Option<&'static str> {
     let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let limited_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
@@ -168,7 +169,7 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
     } else if address.is_multicast() {
         Some("a multicast address belongs to no single host")
     } else if address.is_loopback() {
-        Some("a loopback address reaches nobody else")
+        Some("a loopback address reaches no other host")
     } else if mapped {
         Some("an IPv4-mapped address is never on a link; write it as IPv4")
     } else if limited_broadcast {
@@ -178,21 +179,22 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why no host in `net` can have this address. IPv4 only, and not in /31 (RFC 3021) or /32.
+/// Returns the reason why no host in `net` can have this address. IPv4 only, and not in a /31 (RFC
+/// 3021) or /32.
 fn reserved(net: &IpNet, address: IpAddr) -> Option<&'static str> {
     let IpNet::V4(v4) = net else { return None };
     if v4.prefix_len() >= 31 {
         None
     } else if address == IpAddr::V4(v4.network()) {
-        Some("is the network's own address, not a host's")
+        Some("is the address of the network, not of a host")
     } else if address == IpAddr::V4(v4.broadcast()) {
-        Some("is the network's broadcast address, not a host's")
+        Some("is the broadcast address of the network, not the address of a host")
     } else {
         None
     }
 }
 
-/// Whether it is IPv6 and only means something on its own link.
+/// Reports whether `address` is an IPv6 link-local address, which is only meaningful on its link.
 #[must_use]
 pub fn is_link_local_v6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
@@ -207,14 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_keeps_its_host_part() {
+    fn a_parsed_address_keeps_its_host_part() {
         for text in ["10.0.0.2/16", "192.168.1.1/24", "10.0.0.0/31", "2001:db8::2/64"] {
             assert_eq!(InterfaceAddress::parse("ip", text).unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn a_prefix_out_of_range_names_the_range() {
+    fn the_error_for_a_prefix_names_the_allowed_range() {
         assert_eq!(
             reason("10.0.0.2/33"),
             "`ip` is \"10.0.0.2/33\": the prefix length must be 1 to 32"
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_host_can_have_is_refused() {
+    fn addresses_that_no_host_can_have_are_rejected() {
         for text in [
             "0.0.0.0/8",
             "224.0.0.1/4",

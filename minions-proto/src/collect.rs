@@ -1,50 +1,50 @@
-//! Collecting a program's output: a stream's beginning and end, within a fixed budget, while it is
-//! still being written. The base `exec` reply and the daemon's collected exec both show that.
+//! Collected output: the beginning and end of a stream within a fixed budget, kept while the program
+//! writes. The base `exec` reply and the daemon's collected exec return it.
 //!
 //! ```text
 //!  written:  ████████████████████░░░░░░░░░░░░░░░░░░░░░░░████████████████████
 //!            └──── head ────────┘└─ counted, not kept ─┘└────── tail ──────┘
 //! ```
 //!
-//! The head says what a program set out to do, the tail how it ended.
+//! The head shows how the program began, the tail how it ended.
 
 use std::collections::VecDeque;
 
-/// What has been kept so far.
+/// Buffer for the beginning and end of a stream.
 #[derive(Debug)]
 pub struct HeadTail {
     head: Vec<u8>,
     tail: VecDeque<u8>,
-    /// Bytes kept of each end, at most.
+    /// Largest number of bytes kept of each end.
     keep: usize,
     total: u64,
 }
 
-/// What was kept in the end.
+/// Kept parts of a complete stream.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The whole stream, if nothing is missing.
+    /// Beginning of the stream; all of it if nothing is missing.
     pub head: Vec<u8>,
-    /// Its end, if something is.
+    /// End of the stream; empty if nothing is missing.
     pub tail: Vec<u8>,
-    /// Bytes missing between the two.
+    /// Number of bytes missing between head and tail.
     pub missing: u64,
 }
 
 impl HeadTail {
-    /// Keeps at most `keep` bytes of each end.
+    /// Creates a buffer that keeps at most `keep` bytes of each end.
     #[must_use]
     pub fn keeping(keep: usize) -> Self {
         Self { head: Vec::new(), tail: VecDeque::new(), keep, total: 0 }
     }
 
-    /// Bytes written, kept or not.
+    /// Returns the number of bytes written, kept or not.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// What comes next.
+    /// Appends the next bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
         let (head, rest) = bytes.split_at(bytes.len().min(self.keep - self.head.len()));
@@ -55,7 +55,7 @@ impl HeadTail {
         self.tail.extend(rest);
     }
 
-    /// The result. A character that was cut in half at the gap goes wholly into the gap.
+    /// Returns the kept parts. A character that the gap splits is dropped entirely.
     #[must_use]
     pub fn finish(mut self) -> Kept {
         let kept = (self.head.len() + self.tail.len()) as u64;
@@ -71,7 +71,7 @@ impl HeadTail {
     }
 }
 
-/// How much of `bytes` is there without a character that only begins.
+/// Returns the length of `bytes` without an incomplete UTF-8 character at the end.
 #[must_use]
 pub fn whole_prefix_len(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
@@ -80,7 +80,7 @@ pub fn whole_prefix_len(bytes: &[u8]) -> usize {
     }
 }
 
-/// Bytes of the character that begins at the end of `bytes` and isn't complete.
+/// Returns the length of the incomplete UTF-8 character at the end of `bytes`, or 0.
 fn begun_len(bytes: &[u8]) -> usize {
     let len = bytes.iter().rev().take_while(|byte| is_continuation(**byte)).take(3).count() + 1;
     let Some(lead) = bytes.len().checked_sub(len).and_then(|at| bytes.get(at)) else { return 0 };
@@ -93,7 +93,7 @@ fn begun_len(bytes: &[u8]) -> usize {
     if len < wanted { len } else { 0 }
 }
 
-/// Bytes at the start of `bytes` that end a character whose beginning is elsewhere.
+/// Returns the number of UTF-8 continuation bytes at the start of `bytes`, at most 3.
 fn torn_start_len(bytes: &[u8]) -> usize {
     bytes.iter().take(3).take_while(|byte| is_continuation(**byte)).count()
 }
@@ -139,7 +139,7 @@ mod tests {
         }
 
         #[test]
-        fn text_stays_text_around_the_gap(stream in ".{100,300}", cuts in vec(1_usize..50, 1..20)) {
+        fn text_remains_valid_utf8_around_the_gap(stream in ".{100,300}", cuts in vec(1_usize..50, 1..20)) {
             let kept = captured(stream.as_bytes(), &cuts);
             prop_assert!(std::str::from_utf8(&kept.head).is_ok());
             prop_assert!(std::str::from_utf8(&kept.tail).is_ok());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_has_no_gap() {
+    fn a_stream_within_the_budget_has_no_gap() {
         let stream = vec![b'x'; 2 * KEEP];
         assert_eq!(captured(&stream, &[7]), Kept { head: stream, tail: Vec::new(), missing: 0 });
         let longer = captured(&[b'x'; 2 * KEEP + 1], &[7]);

@@ -1,7 +1,7 @@
-//! One connection, host side: a request, its reply, the next request.
+//! Host side of a connection: a request, its reply, the next request.
 //!
 //! ```text
-//!          exchange() starts            whole reply read, nothing behind it
+//!          exchange() starts            whole reply read, nothing after it
 //!   idle ────────────────────▶ poisoned ───────────────────────────────────▶ idle
 //!                                  │ error, deadline, or the future dropped
 //!                                  ▼
@@ -9,14 +9,15 @@
 //! ```
 //!
 //! A connection is poisoned from before the first byte of a request is written until the last byte
-//! of its reply is read. Whoever drops an exchange in between leaves a reply in the stream that
-//! belongs to nobody; the next caller must never get it.
+//! of its reply is read. An exchange that is dropped in between leaves a reply in the stream that
+//! the next caller must never receive.
 //!
 //! A request can also be sent without waiting for its reply ([`Connection::ask`]), and its reply received
 //! later ([`Connection::answer`]). The connection is then poisoned until the last outstanding reply is read.
 //!
-//! A request that [opens](Connection::open) a stream ends all that, if its reply is `ok`: what follows
-//! is [channel mode](crate::channel), and the connection is [taken apart](Connection::into_parts).
+//! A request that [opens](Connection::open) a stream and gets an `ok` reply ends this cycle: after
+//! it the connection is in [channel mode](crate::channel) and is [taken
+//! apart](Connection::into_parts).
 
 use crate::frame::{Decoder, EncodeError, FrameError};
 use crate::message::{Call, ReplyError, decode_reply, encode_request};
@@ -28,56 +29,56 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-/// Why there is no reply.
+/// Failure of an exchange.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// The request is longer than a frame. Nothing was sent; the connection is fine.
-    #[error("request can't be encoded")]
+    /// The request is longer than a frame. Nothing was sent; the connection is reusable.
+    #[error("request cannot be encoded")]
     Encode(#[from] EncodeError),
-    /// The agent answered with an error. The connection is fine.
+    /// The agent answered with an error. The connection is reusable.
     #[error("agent refused")]
     Agent(#[source] crate::AgentError),
-    /// The peer closed or the stream broke.
+    /// The peer closed the connection, or the stream broke.
     #[error("connection lost")]
     Lost {
-        /// Whether any byte of the request had gone out by then. If not, it can't have run.
+        /// True if any byte of the request had been written. If not, the request cannot have run.
         sent: bool,
-        /// How.
+        /// Cause of the loss.
         #[source]
         source: io::Error,
     },
-    /// The deadline passed. Whether the request ran is unknown.
-    #[error("no complete reply in time")]
+    /// The deadline passed. The request may have run.
+    #[error("no complete reply before the deadline")]
     TimedOut,
-    /// The peer broke the protocol: bounds, JSON, or bytes that nobody asked for.
-    #[error("peer broke the protocol")]
+    /// The peer violated the protocol: bounds, JSON, or unsolicited bytes.
+    #[error("peer violated the protocol")]
     Protocol(#[from] ProtocolError),
 }
 
-/// How a peer broke the protocol.
+/// Violation of the protocol by a peer.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
-    /// A frame out of bounds.
+    /// The length of a frame is out of bounds.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A frame that is no reply.
+    /// A frame is not a reply.
     #[error("malformed reply")]
     Reply(#[source] ReplyError),
-    /// Bytes before a request, or behind its reply.
+    /// Bytes arrived before a request, or after its reply.
     #[error("unexpected bytes")]
     Unexpected,
 }
 
-/// What an idle connection looks like from here, without touching the peer.
+/// State of an idle connection, as far as it is visible without a request to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// Nothing seen: alive as far as anybody can tell without asking.
+    /// The connection shows no sign of failure; only a request can confirm that the peer is alive.
     Quiet,
-    /// Closed, broken, or sending what nobody asked for.
+    /// The connection is closed or broken, or the peer sent unsolicited bytes.
     Dead,
 }
 
-/// A handshaked stream to an agent.
+/// Connection to an agent, after the handshake.
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
@@ -92,7 +93,7 @@ pub struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Takes over a stream right behind its handshake.
+    /// Takes over a stream directly after its handshake.
     pub fn new(stream: S) -> Self {
         Self {
             stream,
@@ -104,22 +105,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether another request may be sent: no exchange was left in the middle.
+    /// Reports whether another request may be sent: no exchange was interrupted.
     pub fn is_reusable(&self) -> bool {
         !self.poisoned
     }
 
-    /// The stream below.
+    /// Returns the underlying stream.
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
 
-    /// The stream below, for what isn't reading or writing.
+    /// Returns the underlying stream, for operations other than reading and writing.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.stream
     }
 
-    /// Looks, without waiting, whether the peer closed or sent anything since the last exchange.
+    /// Checks, without waiting, whether the peer has closed or sent anything since the last
+    /// exchange.
     pub fn liveness(&mut self) -> Liveness {
         match self.poll_dead(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Liveness::Quiet,
@@ -127,7 +129,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Waits until an idle connection is dead: at once if it is, for ever if it never is.
+    /// Waits until an idle connection is dead: returns at once if it is, and never if it stays
+    /// alive.
     ///
     /// Cancel safe.
     pub async fn dead(&mut self) {
@@ -138,7 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !self.poisoned && self.decoder.is_empty() {
             let mut byte = [0];
             let mut seen = ReadBuf::new(&mut byte);
-            // A byte, an end or an error: between two exchanges a connection has none of them.
+            // A byte, an end of file or an error all mean the same: an idle connection has none of
+            // them.
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut seen)).ok();
             self.broken = true;
         }
@@ -146,14 +150,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Ready(())
     }
 
-    /// Sends a call and waits for its whole reply, no longer than `deadline`.
+    /// Sends a call and waits for its complete reply until `deadline`.
     ///
-    /// Not cancel safe, but safe to cancel: a dropped exchange leaves the connection poisoned.
+    /// Not cancel safe, but safe to cancel: a dropped call leaves the connection poisoned.
     ///
     /// # Errors
     ///
-    /// [`ExchangeError`]; afterwards [`is_reusable`](Self::is_reusable) tells whether the connection
-    /// survived.
+    /// [`ExchangeError`]; afterwards [`is_reusable`](Self::is_reusable) reports whether the
+    /// connection survived.
     pub async fn call<C: Call>(
         &mut self,
         call: &C,
@@ -173,15 +177,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         })
     }
 
-    /// Sends a call that opens a stream. After an `ok` reply the connection is in
-    /// [channel mode](crate::channel), so it is poisoned: go on with
-    /// [`into_parts`](Self::into_parts). After [`ExchangeError::Agent`] it is as good as before.
+    /// Sends a call that opens a stream. After an `ok` reply the connection is in [channel
+    /// mode](crate::channel) and poisoned: continue with [`into_parts`](Self::into_parts). After
+    /// [`ExchangeError::Agent`] it is reusable.
     ///
     /// Not cancel safe, but safe to cancel, as [`call`](Self::call).
     ///
     /// # Errors
     ///
-    /// As [`call`](Self::call), except that bytes behind an `ok` reply are the stream's first.
+    /// As [`call`](Self::call), except that bytes after an `ok` reply belong to the stream.
     pub async fn open<C: Call>(
         &mut self,
         call: &C,
@@ -199,18 +203,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Whether the connection is poisoned for no other reason than that a reply did not come: its wait was
+    /// Reports whether the connection is poisoned only because a reply did not come: its wait was
     /// abandoned, or its deadline passed. The peer may still send the reply.
     pub fn is_unanswered(&self) -> bool {
         self.poisoned && !self.broken
     }
 
-    /// Requests that [`ask`](Self::ask) sent and that have no reply yet.
+    /// Returns the number of requests that [`ask`](Self::ask) sent and that have no reply yet.
     pub fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// Whether some bytes of a reply have arrived, but not all of them.
+    /// Reports whether some bytes of a reply have arrived, but not all of them.
     pub fn has_partial_reply(&self) -> bool {
         !self.decoder.is_empty()
     }
@@ -257,13 +261,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.decoded(decode_reply(&payload))
     }
 
-    /// The stream below, and what has been read from it beyond the last reply.
+    /// Returns the underlying stream, and the decoder with the bytes that were read after the last
+    /// reply.
     #[must_use]
     pub fn into_parts(self) -> (S, Decoder) {
         (self.stream, self.decoder)
     }
 
-    /// One encoded frame there, one payload back.
+    /// Sends one encoded frame and returns the payload of the reply.
     ///
     /// # Errors
     ///
@@ -282,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(payload)
     }
 
-    /// Leaves the connection poisoned: whether anything may follow the reply is the caller's to say.
+    /// Leaves the connection poisoned; the caller decides whether bytes may follow the reply.
     async fn whole_exchange(
         &mut self,
         request: &[u8],

@@ -37,7 +37,8 @@ pub struct EmptyMessageLimit {
 }
 
 impl EmptyMessageLimit {
-    /// Limit for a stream that begins now, with this many bytes of input acknowledged.
+    /// Creates the limit for a stream that begins at `now`, with this many bytes of input
+    /// acknowledged.
     #[must_use]
     pub fn new(input_acked: u64, now: Instant) -> Self {
         Self { allowance: INITIAL_ALLOWANCE, refilled_at: now, input_acked }

@@ -1,114 +1,112 @@
-//! What is wrong: with a value ([`Invalid`]), or with a request ([`AgentError`], the error reply
-//! `{"status":"error","message":"…"}` and what protocol 2 adds to it).
+//! Errors: of a value ([`Invalid`]), and of a request ([`AgentError`], the error reply
+//! `{"status":"error","message":"…"}` with the fields that protocol 2 adds).
 
 use serde::{Deserialize, Serialize};
 
-/// Why an agent refused or failed. Stable: programs decide on it, people read the message.
+/// Stable code of an agent's refusal or failure, for programs; people read the message.
 ///
-/// A base agent sends none; a newer one may send a code that this version doesn't know.
+/// A base agent sends none. A newer agent may send a code that this version does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// Not JSON, or not the shape that the request type wants.
+    /// The request is not JSON, or does not have the fields of its type.
     BadRequest,
-    /// A request type that this agent doesn't know.
+    /// The agent does not know this request type.
     Unsupported,
-    /// A well-shaped request with a value that can't be; the `field` says which.
+    /// The request is well-formed, but a value is invalid; `field` names it.
     InvalidArgument,
-    /// This agent was started without this request type.
+    /// The agent was started without this request type.
     Forbidden,
-    /// A length prefix over the cap. The agent closes after this reply.
+    /// The length prefix exceeds the limit. The agent closes the connection after this reply.
     FrameTooLarge,
-    /// No such program.
+    /// The guest has no such program.
     CommandNotFound,
-    /// The program is there, but the kernel won't run it for us.
+    /// The kernel refuses to run the program.
     CommandNotExecutable,
-    /// No such user or group in the guest.
+    /// The guest has no such user or group.
     UserNotFound,
-    /// The working directory is missing, or closed to the user.
+    /// The working directory is missing, or the user has no access to it.
     CwdNotFound,
-    /// Arguments and environment are longer than the kernel takes (E2BIG).
+    /// Arguments and environment exceed the kernel's limit (E2BIG).
     ArgumentListTooLong,
-    /// There is no exec of this id: it never was, or it ended long ago and was dropped.
+    /// The agent has no exec with this id: it never existed, or it ended long ago and was dropped.
     ExecGone,
     /// The id belongs to another command.
     ExecConflict,
-    /// The exec has ended already.
+    /// The exec has already ended.
     ExecEnded,
     /// The exec was told to end and has not ended.
     ExecNotEnded,
-    /// Another host took the stream over.
+    /// Another host took over the stream.
     TakenOver,
     /// The program could not be started for another reason (`errno` says which).
     ExecFailed,
-    /// The guest's network could not be brought to the wanted state.
+    /// The guest's network could not be changed as requested.
     NetworkFailed,
-    /// Another change of the network waits for its confirmation.
+    /// Another network change waits for its confirmation.
     NetworkPending,
-    /// No change of the network with this id waits: it was put back, or never was.
+    /// The network change with this id was already rolled back, or never existed.
     NetworkChangeGone,
     /// A file could not be written.
     IoFailed,
     /// The guest's clock could not be set.
     ClockFailed,
-    /// The agent is at one of its limits; trying again later is sensible.
+    /// The agent has reached one of its limits; retry later.
     Busy,
-    /// The agent broke; a bug.
+    /// A bug in the agent.
     Internal,
-    /// A code minted after this version.
+    /// A code that was added after this version.
     #[serde(other)]
     Other,
 }
 
-/// A field whose value can't be.
+/// Invalid value of a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` {reason}")]
 pub struct Invalid {
-    /// The field's path in the request: `dns[1]`.
+    /// Path of the field in the request: `dns[1]`.
     pub field: String,
-    /// What is wrong and what would be right, as the rest of a sentence about the field.
+    /// Reason and remedy, as the rest of a sentence that begins with the field.
     pub reason: String,
 }
 
 impl Invalid {
-    /// Quotes the value in question, escaped: it came from somebody else.
+    /// Creates an error that quotes the value, escaped because it is foreign input.
     pub fn value(field: impl Into<String>, value: &str, reason: &str) -> Self {
         Self { field: field.into(), reason: format!("is {value:?}: {reason}") }
     }
 
-    /// For a value that is better not repeated: too long, or secret.
+    /// Creates an error that does not repeat the value, because it is too long or secret.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
     }
 }
 
-/// An error reply.
-///
-/// Fields other than `message` are absent from a base agent's reply.
+/// Error reply of an agent. A base agent sends only `message`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct AgentError {
-    /// For people. Guest-made: escape it before a terminal or a page shows it.
+    /// Text for people. Written by the guest: escape it before a terminal or a page shows it.
     pub message: String,
-    /// For programs.
+    /// Stable code for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<ErrorCode>,
-    /// The request field that is wrong, as a path (`args[2]`).
+    /// Path of the request field that is wrong: `args[2]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The kernel's error number, where it was the kernel that said no.
+    /// Error number of the guest's kernel, if the kernel refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
-    /// What was being done to the network when it failed: `addresses`, `verify gateway`.
+    /// Step of the network change that failed: `addresses`, `verify_gateway`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Whether the network is as it was before.
+    /// True if the old network configuration is back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<bool>,
 }
 
 impl AgentError {
-    /// An error with a code and a message.
+    /// Creates an error with a code and a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -120,7 +118,7 @@ impl AgentError {
         }
     }
 
-    /// The refusal of an operation that the agent was started without.
+    /// Creates the refusal of an operation that the agent was started without.
     #[must_use]
     pub fn not_allowed(operation: &str) -> Self {
         let message = format!(

@@ -1,15 +1,16 @@
-//! The host's half of a stream to an exec, without its I/O.
+//! Host side of a stream to an exec, without I/O.
 //!
 //! ```text
 //!   program's input                          program's output
 //!   ── acked ──┬── arrived ──┬── sent ──┬── kept          ── acked ──┬── received
-//!              │    the agent has it    │   still to send            │  told at the next ack
+//!              │    the agent has it    │   not yet sent             │  acked next
 //!              └──────── at most one window ────────┘
 //! ```
 //!
-//! Whoever drives it moves [`Message`]s between it and a connection: to an agent, or to the daemon's
-//! WebSocket. When the connection breaks, [`attach`](ExecClient::attach) says where to go on and
-//! [`resume`](ExecClient::resume) takes the answer, so that no byte is missing and none comes twice.
+//! The caller moves [`Message`]s between this state and a connection, to an agent or to the
+//! daemon's WebSocket. When the connection breaks, [`attach`](ExecClient::attach) returns the
+//! request that re-attaches, and [`resume`](ExecClient::resume) takes its reply, so that no byte is
+//! missing or repeated.
 
 use crate::AgentError;
 use crate::channel::{
@@ -21,23 +22,24 @@ use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Bytes received after which an ack is due. A fraction of what an agent keeps for its client.
+/// Number of received bytes after which an ack is due; a fraction of what an agent keeps for its
+/// client.
 const ACK_AFTER: u64 = 128 * 1024;
 
-/// Largest offset that an agent may name: 2⁵³ − 1, which every JSON reader holds exactly. A program that writes
-/// 1 GB/s gets there after a hundred days.
+/// Largest offset that an agent may send: 2⁵³ − 1, which every JSON reader represents exactly. A
+/// program that writes 1 GB/s reaches it after a hundred days.
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
-/// What a message means to the client.
+/// Meaning of a message for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The program wrote this.
+    /// The program wrote these bytes.
     Output(OutputStream, Bytes),
-    /// The program wrote this many bytes that are lost for ever.
+    /// The program wrote this many bytes that are lost permanently.
     Gap(OutputStream, u64),
-    /// The program took some of its input: there may be room for more.
+    /// The program read some of its input: there may be room for more.
     InputTaken,
-    /// It ended; nothing follows.
+    /// The program ended; nothing follows.
     Ended(Ended),
     /// The agent refused a control message, or gave the stream to another host.
     Refused(AgentError),
@@ -45,69 +47,70 @@ pub enum Event {
     Heartbeat,
 }
 
-/// Where a stream and its peer disagree.
+/// Violation of the protocol in a stream.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// No channel message.
+    /// A message is not one of channel mode.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// An offset that can't be.
-    #[error("the agent counts {what} differently: {theirs} where {ours} is right")]
+    /// An offset of the agent contradicts the client's.
+    #[error("the agent counts {what} differently: {theirs} instead of {ours}")]
     Offset {
-        /// Of what.
+        /// Counted stream.
         what: &'static str,
-        /// By the agent.
+        /// Offset of the agent.
         theirs: u64,
-        /// By us.
+        /// Offset of the client.
         ours: u64,
     },
-    /// An offset that no program reaches.
+    /// An offset exceeds [`MAX_OFFSET`].
     #[error("the agent is at offset {offset} of {what}, which no program reaches")]
     TooLarge {
-        /// Of what.
+        /// Counted stream.
         what: &'static str,
-        /// By the agent.
+        /// Offset of the agent.
         offset: u64,
     },
-    /// Too many messages that carry nothing.
+    /// The agent sends too many messages that carry nothing.
     #[error(transparent)]
     Empty(#[from] TooManyEmptyMessages),
 }
 
-/// How far one output has got.
+/// Progress of an output stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Output {
     received: u64,
     acked: u64,
 }
 
-/// Input that may be needed again.
+/// Input that the program has not read yet, and may have to be sent again.
 #[derive(Debug, Default)]
 struct Input {
-    /// What the program hasn't taken yet, as far as we know; sent or not.
+    /// Input that the program has not read yet, according to the agent's acks; sent or not.
     kept: VecDeque<Bytes>,
     /// Offset of the first kept byte.
     kept_from: u64,
-    /// The program has taken everything before this offset. Smaller than `kept_from` only where
-    /// another client sent what is between: the agent has that.
+    /// Offset up to which the program has read. Smaller than `kept_from` only if another client
+    /// sent the bytes in between, which the agent has.
     acked: u64,
-    /// Offset behind the last byte sent.
+    /// Offset after the last byte sent.
     sent: u64,
-    /// Offset behind the last kept byte.
+    /// Offset after the last kept byte.
     end: u64,
-    /// Bytes that may be kept.
+    /// Largest number of bytes to keep.
     window: u64,
-    /// Whether there will be no more.
+    /// True if the input is complete.
     closed: bool,
-    /// Whether the agent was told so.
+    /// True if the end of the input was sent.
     close_sent: bool,
 }
 
-/// Checks the offsets at which a stream begins.
+/// Checks the offsets in the reply that opens a stream.
 ///
 /// # Errors
 ///
-/// [`StreamError::TooLarge`]; [`StreamError::Offset`] if more input was taken than has arrived.
+/// [`StreamError::TooLarge`]; [`StreamError::Offset`] if the program has read more input than has
+/// arrived.
 pub fn check_attached(attached: &ExecAttached) -> Result<(), StreamError> {
     let ExecAttached { stdout, stderr, stdin, stdin_acked, .. } = *attached;
     check_offset("stdout", stdout)?;
@@ -119,7 +122,7 @@ pub fn check_attached(attached: &ExecAttached) -> Result<(), StreamError> {
     Ok(())
 }
 
-/// Checks an offset that an agent names.
+/// Checks an offset that an agent sent.
 ///
 /// # Errors
 ///
@@ -128,7 +131,7 @@ pub fn check_offset(what: &'static str, offset: u64) -> Result<(), StreamError> 
     if offset > MAX_OFFSET { Err(StreamError::TooLarge { what, offset }) } else { Ok(()) }
 }
 
-/// One exec as its client sees it.
+/// Client's view of an exec.
 #[derive(Debug)]
 pub struct ExecClient {
     id: ExecId,
@@ -139,7 +142,7 @@ pub struct ExecClient {
 }
 
 impl ExecClient {
-    /// At the beginning of a stream, which is at `now`.
+    /// Creates the state at the start of a stream, at time `now`.
     ///
     /// # Errors
     ///
@@ -166,13 +169,13 @@ impl ExecClient {
         })
     }
 
-    /// Which exec.
+    /// Returns the id of the exec.
     #[must_use]
     pub fn id(&self) -> &ExecId {
         &self.id
     }
 
-    /// Offset behind the last byte received.
+    /// Returns the offset after the last byte received.
     #[must_use]
     pub fn received(&self, stream: OutputStream) -> u64 {
         match stream {
@@ -188,32 +191,38 @@ impl ExecClient {
         }
     }
 
-    /// Takes a message of the agent that was read at `now`.
+    /// Processes a message of the agent that was read at `now`.
     ///
     /// # Errors
     ///
-    /// [`StreamError`]: the stream can't be trusted any more.
+    /// [`StreamError`]: the stream can no longer be trusted.
     pub fn receive(&mut self, message: Message, now: Instant) -> Result<Event, StreamError> {
         match message.channel {
             Channel::Stdin => Err(ChannelError::Direction(Channel::Stdin).into()),
-            Channel::Stdout => self.written(OutputStream::Stdout, message.payload, now),
-            Channel::Stderr => self.written(OutputStream::Stderr, message.payload, now),
-            Channel::Control => self.controlled(message.agent_control()?, now),
+            Channel::Stdout => self.receive_output(OutputStream::Stdout, message.payload, now),
+            Channel::Stderr => self.receive_output(OutputStream::Stderr, message.payload, now),
+            Channel::Control => self.receive_control(message.agent_control()?, now),
         }
     }
 
-    fn controlled(&mut self, control: AgentControl, now: Instant) -> Result<Event, StreamError> {
+    fn receive_control(
+        &mut self,
+        control: AgentControl,
+        now: Instant,
+    ) -> Result<Event, StreamError> {
         self.empty_messages.count_control(&control, now)?;
         match control {
             AgentControl::Heartbeat | AgentControl::Unknown => Ok(Event::Heartbeat),
-            AgentControl::Ack { stdin } => self.input.taken(stdin).map(|()| Event::InputTaken),
-            AgentControl::Gap { stream, from, to } => self.lost(stream, from, to),
+            AgentControl::Ack { stdin } => {
+                self.input.acknowledge(stdin).map(|()| Event::InputTaken)
+            }
+            AgentControl::Gap { stream, from, to } => self.receive_gap(stream, from, to),
             AgentControl::Exit(ended) => Ok(Event::Ended(ended)),
             AgentControl::Error(error) => Ok(Event::Refused(error)),
         }
     }
 
-    fn written(
+    fn receive_output(
         &mut self,
         stream: OutputStream,
         bytes: Bytes,
@@ -224,7 +233,12 @@ impl ExecClient {
         Ok(Event::Output(stream, bytes))
     }
 
-    fn lost(&mut self, stream: OutputStream, from: u64, to: u64) -> Result<Event, StreamError> {
+    fn receive_gap(
+        &mut self,
+        stream: OutputStream,
+        from: u64,
+        to: u64,
+    ) -> Result<Event, StreamError> {
         let what = "lost output";
         check_offset(what, to)?;
         let output = self.output(stream);
@@ -237,8 +251,8 @@ impl ExecClient {
         Ok(Event::Gap(stream, to - from))
     }
 
-    /// The ack that is due: because so much was received since the last one, or, if `now`, anything
-    /// at all. Whoever calls has done with everything received what it wants to do with it.
+    /// Returns an ack if one is due: after enough bytes since the last ack, or with `now` after any
+    /// byte. The caller must have finished with all bytes received so far.
     pub fn ack(&mut self, now: bool) -> Option<HostControl> {
         let new = |output: &Output| output.received - output.acked;
         let unacked = new(&self.stdout) + new(&self.stderr);
@@ -250,14 +264,14 @@ impl ExecClient {
         Some(HostControl::Ack { stdout: self.stdout.received, stderr: self.stderr.received })
     }
 
-    /// An ack of everything received, whether or not it was acknowledged before: tells the other end that
-    /// this client acknowledges by itself.
+    /// Returns an ack of the last acknowledged offsets. It frees nothing; it declares that this
+    /// client acknowledges output itself.
     #[must_use]
     pub fn offsets(&self) -> HostControl {
         HostControl::Ack { stdout: self.stdout.acked, stderr: self.stderr.acked }
     }
 
-    /// How many bytes of input can be taken at the moment.
+    /// Returns the number of input bytes that can be pushed now.
     #[must_use]
     pub fn input_room(&self) -> usize {
         let input = &self.input;
@@ -268,7 +282,7 @@ impl ExecClient {
         usize::try_from(room).unwrap_or(usize::MAX)
     }
 
-    /// Takes more input, at most [`input_room`](Self::input_room).
+    /// Adds input, at most [`input_room`](Self::input_room) bytes.
     pub fn push_input(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.input.end += bytes.len() as u64;
@@ -276,24 +290,24 @@ impl ExecClient {
         }
     }
 
-    /// There is no more input.
+    /// Marks the input as complete.
     pub fn close_input(&mut self) {
         self.input.closed = true;
     }
 
-    /// Whether there is input, or its end, that was taken and not sent yet.
+    /// Reports whether pushed input, or its end, has not been sent yet.
     #[must_use]
     pub fn has_input(&self) -> bool {
         self.input.sent < self.input.end || (self.input.closed && !self.input.close_sent)
     }
 
-    /// The next message of input to be sent, if there is any.
+    /// Returns the next input message to send, if there is one.
     pub fn next_input(&mut self) -> Option<Message> {
         let payload = self.input.next()?;
         Some(Message { channel: Channel::Stdin, payload })
     }
 
-    /// How to come back after the connection broke.
+    /// Returns the request that re-attaches after the connection broke.
     #[must_use]
     pub fn attach(&self) -> ExecAttach {
         ExecAttach {
@@ -304,11 +318,12 @@ impl ExecClient {
         }
     }
 
-    /// Goes on with the stream that [`attach`](Self::attach) has opened.
+    /// Continues with the stream that [`attach`](Self::attach) has opened.
     ///
     /// # Errors
     ///
-    /// [`StreamError::Offset`] if the agent's counts contradict ours: it isn't the same exec.
+    /// [`StreamError::Offset`] if the agent's offsets contradict the client's: it is not the same
+    /// exec.
     pub fn resume(&mut self, attached: &ExecAttached) -> Result<(), StreamError> {
         for (what, theirs, ours) in [
             ("stdout", attached.stdout, self.stdout.received),
@@ -343,8 +358,8 @@ impl Input {
         None
     }
 
-    /// The program has taken everything before `offset`.
-    fn taken(&mut self, offset: u64) -> Result<(), StreamError> {
+    /// Drops kept input before `offset`, which the program has read.
+    fn acknowledge(&mut self, offset: u64) -> Result<(), StreamError> {
         if offset < self.acked || offset > self.end {
             return Err(StreamError::Offset { what: "stdin", theirs: offset, ours: self.acked });
         }
@@ -363,7 +378,7 @@ impl Input {
     }
 
     fn resume(&mut self, attached: &ExecAttached) -> Result<(), StreamError> {
-        self.taken(attached.stdin_acked)?;
+        self.acknowledge(attached.stdin_acked)?;
         if !(self.kept_from..=self.end).contains(&attached.stdin) {
             let ours = self.sent;
             return Err(StreamError::Offset { what: "stdin", theirs: attached.stdin, ours });

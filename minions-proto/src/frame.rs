@@ -1,4 +1,4 @@
-//! Frames: how a message is cut out of a byte stream.
+//! Frames: the boundaries of messages in a byte stream.
 //!
 //! ```text
 //!  0               4                      4 + length
@@ -8,49 +8,48 @@
 //!    1 ..= MAX_FRAME_LEN, counts the payload only
 //! ```
 //!
-//! The peer is not trusted with memory: both bounds of a length are checked before anything is
-//! reserved for it, and even then room is made only for bytes that are about to be read.
+//! The peer is not trusted with memory: both bounds of a length are checked before memory is
+//! reserved for it, and even then only for bytes that are about to be read.
 
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
 use std::io;
 
-/// Bytes of the length prefix.
+/// Size of the length prefix, in bytes.
 pub const PREFIX_LEN: usize = 4;
 
-/// The longest payload, in encoded bytes, in either direction (1 MiB, frozen in the base
-/// protocol).
+/// Longest payload, in encoded bytes, in either direction: 1 MiB, frozen in the base protocol.
 pub const MAX_FRAME_LEN: usize = 1024 * 1024;
 
-/// The most that is reserved ahead of the bytes that have arrived: one message of a byte channel, as
-/// long as this crate makes them, in its frame.
+/// Largest number of bytes reserved ahead of those that have arrived: one frame with the longest
+/// message of a byte channel that this crate sends.
 const READ_AHEAD: usize = PREFIX_LEN + 1 + 64 * 1024;
 
-/// What an idle decoder starts with: nearly every message is shorter.
+/// Initial read size of an idle decoder, in bytes; nearly every message is shorter.
 const FIRST_READ: usize = 2 * 1024;
 
-/// A length outside its bounds.
+/// Frame length outside of its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// No message is empty. The frame is still well delimited: [`Decoder::next_frame`] has consumed
-    /// it, and the stream can go on.
+    /// The frame is empty, and no message is. [`Decoder::next_frame`] has consumed the frame, and
+    /// the stream can continue.
     #[error("frame is empty")]
     Empty,
-    /// The stream can't be followed past this frame.
+    /// The frame is too long. The rest of the stream cannot be decoded.
     #[error("frame of {len} bytes is longer than {MAX_FRAME_LEN}")]
     TooLong {
-        /// What the prefix said, or how far encoding came.
+        /// Length in the prefix, or bytes encoded until the limit.
         len: usize,
     },
 }
 
-/// A message that doesn't go into a frame.
+/// Reason why a message cannot be encoded as a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// Its bounds.
+    /// The encoding exceeds the bounds of a frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// Its JSON: a value that JSON can't hold.
+    /// The message contains a value that JSON cannot represent.
     #[error("message cannot be encoded")]
     Json(#[source] serde_json::Error),
 }
@@ -59,8 +58,8 @@ pub enum EncodeError {
 ///
 /// # Errors
 ///
-/// [`FrameError::TooLong`] as soon as the encoding passes [`MAX_FRAME_LEN`]: no more than that is
-/// ever allocated.
+/// [`FrameError::TooLong`] as soon as the encoding exceeds [`MAX_FRAME_LEN`]: never allocates more
+/// than that.
 pub fn encode<T: Serialize + ?Sized>(message: &T) -> Result<Vec<u8>, EncodeError> {
     let mut sink = BoundedSink { bytes: vec![0; PREFIX_LEN], overflowed: false };
     let written = serde_json::to_writer(&mut sink, message);
@@ -78,7 +77,7 @@ pub fn encode<T: Serialize + ?Sized>(message: &T) -> Result<Vec<u8>, EncodeError
     Ok(sink.bytes)
 }
 
-/// A `Vec` that refuses to grow past one frame.
+/// Buffer that refuses to grow beyond one frame.
 struct BoundedSink {
     bytes: Vec<u8>,
     overflowed: bool,
@@ -99,44 +98,45 @@ impl io::Write for BoundedSink {
     }
 }
 
-/// Cuts frames out of a stream, however it is chunked.
+/// Incremental decoder: splits a stream into frames, regardless of how it is chunked.
 ///
-/// Feed it with [`read_buffer`](Self::read_buffer) (what an `AsyncRead::read_buf` wants) or
-/// [`extend`](Self::extend), then take frames until [`next_frame`](Self::next_frame) says `None`.
+/// Feed it through [`read_buffer`](Self::read_buffer) (for `AsyncRead::read_buf`) or
+/// [`extend`](Self::extend), then call [`next_frame`](Self::next_frame) until it returns `None`.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: BytesMut,
-    /// Bytes of the last frame, if the next one is likely to be as long.
+    /// Length of the last frame in bytes, if the next one is likely to be as long.
     likely: Option<usize>,
 }
 
 impl Decoder {
-    /// A decoder at the start of a stream. Holds no memory until it is fed.
+    /// Creates a decoder for the start of a stream. It holds no memory until it is fed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From here on the next frame is likely to be as long as the last one, as in a stream of output:
-    /// room is made for it at once, so that one read brings it. A short frame makes that small again.
+    /// Declares that each frame is likely to be as long as the one before it, as in a stream of
+    /// output: room is then reserved in advance, so that one read fetches it. A short frame reduces
+    /// the room again.
     pub fn expect_alike(&mut self) {
         self.likely = Some(0);
     }
 
-    /// True at a frame boundary: nothing of a next frame has arrived.
+    /// Reports whether the decoder is at a frame boundary: no byte of a next frame has arrived.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
-    /// Bytes of memory held at the moment.
+    /// Returns the number of bytes of memory that the decoder holds.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
 
-    /// The buffer to read into, with some room made. A frame whose length is known gets room for
-    /// what it still misses, but never more than 64 KiB ahead of what has really arrived.
+    /// Returns the buffer to read into, with room reserved. For a frame of known length this is the
+    /// missing part, but never more than 64 KiB beyond the bytes that have arrived.
     pub fn read_buffer(&mut self) -> &mut BytesMut {
         let missing = match self.announced() {
             Some(len) if len <= MAX_FRAME_LEN => {
@@ -153,11 +153,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next complete payload, or `None` until more bytes arrive.
+    /// Returns the next complete payload, or `None` until more bytes arrive.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Empty`] consumes the empty frame: the next call goes on behind it.
+    /// [`FrameError::Empty`] consumes the empty frame; the next call continues after it.
     /// [`FrameError::TooLong`] consumes nothing and is final.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(len) = self.announced() else { return Ok(None) };
@@ -170,7 +170,7 @@ impl Decoder {
         self.buffer.advance(PREFIX_LEN);
         let payload = self.buffer.split_to(len).freeze();
         if self.buffer.is_empty() {
-            // A connection idles for hours after a large reply; its memory must not.
+            // An idle connection must not hold the memory of its last reply for hours.
             self.buffer = BytesMut::new();
         }
         if let Some(likely) = &mut self.likely {
@@ -179,7 +179,7 @@ impl Decoder {
         if payload.is_empty() { Err(FrameError::Empty) } else { Ok(Some(payload)) }
     }
 
-    /// What the prefix at the front says, if it has arrived.
+    /// Returns the length in the next frame's prefix, if the prefix has arrived.
     fn announced(&self) -> Option<usize> {
         let prefix = self.buffer.first_chunk::<PREFIX_LEN>()?;
         usize::try_from(u32::from_be_bytes(*prefix)).ok()

@@ -1,4 +1,4 @@
-//! Dialling a VM: its Unix socket, then the handshake.
+//! Dialling a VM: connects to its Unix socket, then performs the handshake.
 
 use crate::handshake::{HandshakeError, initiate};
 use std::io;
@@ -7,27 +7,27 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
-/// Which layer failed.
+/// Failure of a dial, by layer.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// There is no such socket file.
+    /// The socket file does not exist.
     #[error("no socket at this path")]
     NoSocket(#[source] io::Error),
-    /// The file is there, but nobody listens behind it: the VMM is gone.
-    #[error("nobody listens on the socket")]
+    /// The socket file exists, but no process listens on it: the VMM is gone.
+    #[error("no process listens on the socket")]
     NoListener(#[source] io::Error),
     /// The socket could not be connected for another reason.
-    #[error("socket can't be connected")]
+    #[error("cannot connect to the socket")]
     Connect(#[source] io::Error),
-    /// The VMM doesn't take the connection: its backlog is full.
+    /// The VMM does not accept the connection: its backlog is full.
     #[error("the connection is not accepted")]
     NotAccepted,
-    /// The VMM took the connection, but it doesn't lead to an agent.
+    /// The VMM accepted the connection, but does not connect it to an agent.
     #[error("handshake failed")]
     Handshake(#[source] HandshakeError),
 }
 
-/// Connects to the hybrid-vsock socket at `path` and shakes hands for `port`, all within
+/// Connects to the hybrid-vsock socket at `path` and performs the handshake for `port`, all within
 /// `deadline`.
 ///
 /// Not cancel safe; see [`initiate`].
@@ -43,8 +43,8 @@ pub async fn dial(path: &Path, port: u32, deadline: Duration) -> Result<UnixStre
     Ok(stream)
 }
 
-/// Connects, and says nothing yet: whoever wants to look at the socket first does so now, and then goes
-/// on with [`initiate`].
+/// Connects without sending anything. The caller can inspect the socket, and then continues with
+/// [`initiate`].
 ///
 /// Cancel safe.
 ///
@@ -62,7 +62,7 @@ fn connect_error(error: io::Error) -> DialError {
     match error.kind() {
         io::ErrorKind::NotFound => DialError::NoSocket(error),
         io::ErrorKind::ConnectionRefused => DialError::NoListener(error),
-        // Without blocking, the kernel says at once that a Unix socket's backlog is full.
+        // On a non-blocking socket, the kernel reports a full backlog at once.
         io::ErrorKind::WouldBlock => DialError::NotAccepted,
         _ => DialError::Connect(error),
     }

@@ -1,15 +1,15 @@
-//! JSON from a peer, with a bound on its depth.
+//! JSON from a peer, with a limit on its depth.
 //!
-//! serde_json bounds the depth of what it keeps, but skips the value of an unknown field whatever its depth. So
-//! the depth is counted before anything is parsed, in one pass without memory.
+//! serde_json limits the depth of the values that it keeps, but skips the value of an unknown field
+//! at any depth. So the depth is checked before parsing, in one pass that allocates nothing.
 
 use serde::Deserialize;
 use serde::de::Error;
 
-/// Deepest nesting of lists and objects: what serde_json accepts elsewhere.
+/// Deepest nesting of lists and objects; equals serde_json's own limit.
 pub const MAX_DEPTH: usize = 127;
 
-/// JSON that nests deeper than [`MAX_DEPTH`].
+/// Error of JSON that nests deeper than [`MAX_DEPTH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("JSON nests more than {MAX_DEPTH} deep")]
 pub struct TooDeep;
@@ -18,13 +18,13 @@ pub struct TooDeep;
 ///
 /// # Errors
 ///
-/// serde_json's, and one for what is [too deep](TooDeep).
+/// The errors of serde_json, and an error if `text` is [too deep](TooDeep).
 pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> serde_json::Result<T> {
     check_depth(text).map_err(serde_json::Error::custom)?;
     serde_json::from_slice(text)
 }
 
-/// Checks the depth of `text`, which need not be JSON otherwise.
+/// Checks the depth of `text`, which need not be valid JSON.
 ///
 /// # Errors
 ///
@@ -34,7 +34,7 @@ pub fn check_depth(text: &[u8]) -> Result<(), TooDeep> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => in_string = !in_string,
-            // The escaped character, which may be a quote.
+            // Skips the escaped character, which may be a quote.
             b'\\' if in_string => _ = bytes.next(),
             b'[' | b'{' if !in_string => {
                 depth += 1;
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_skipped_may_be_as_deep_as_what_is_kept() {
+    fn skipped_and_kept_values_have_the_same_depth_limit() {
         for (depth, fits) in
             [(1, true), (MAX_DEPTH, true), (MAX_DEPTH + 1, false), (400_000, false)]
         {
@@ -74,17 +74,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_open_at_the_same_time_counts_and_nothing_in_strings() {
+    fn siblings_and_brackets_in_strings_do_not_add_depth() {
         check_depth("[]".repeat(1_000).as_bytes()).unwrap();
         let text = format!(r#"{{"a":"{}","b\"":"\\","c":[]}}"#, "[".repeat(1_000));
         check_depth(text.as_bytes()).unwrap();
-        let behind = format!(r#"["\\",{}]"#, nested(MAX_DEPTH));
-        assert_eq!(check_depth(behind.as_bytes()), Err(TooDeep));
+        let after_string = format!(r#"["\\",{}]"#, nested(MAX_DEPTH));
+        assert_eq!(check_depth(after_string.as_bytes()), Err(TooDeep));
     }
 
     proptest! {
         #[test]
-        fn depth_is_counted_as_a_parser_counts_it(text in r#"[\[\]{}",:\\a1 ]{0,60}"#) {
+        fn depth_check_accepts_what_a_parser_accepts(text in r#"[\[\]{}",:\\a1 ]{0,60}"#) {
             if let Ok(value) = serde_json::from_str::<Value>(&text) {
                 prop_assert!(depth_of(&value) <= MAX_DEPTH);
                 prop_assert!(check_depth(text.as_bytes()).is_ok());
@@ -92,7 +92,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_taken(text in any::<Vec<u8>>()) {
+        fn arbitrary_bytes_do_not_panic(text in any::<Vec<u8>>()) {
             let _ = check_depth(&text);
         }
     }

@@ -1,27 +1,27 @@
-//! The wire between a host and the agent in a guest.
+//! Wire protocol between a host and the agent in a guest.
 //!
-//! Everything that both ends must agree on lives here, and nothing else: `minionsd` and
-//! `minionsctl` speak it from the host, `minions-agent` from inside the VM. The bytes are drawn in
-//! `docs/PROTOCOL.md`; agents and host tools that speak the base protocol are in the field, so
-//! this crate only ever grows by addition.
+//! This crate contains everything that both ends must agree on, and nothing else. `minionsd` and
+//! `minionsctl` use it on the host, `minions-agent` inside the VM. `docs/PROTOCOL.md` draws the
+//! bytes. Agents and host tools that speak the base protocol are in the field, so this crate only
+//! adds.
 //!
 //! # Layout
 //!
 //! * [`version`]: protocol number, agent port, the agent's name.
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
-//! * [`json`]: JSON from a peer, with a bound on its depth.
+//! * [`json`]: JSON from a peer, with a limit on its depth.
 //! * [`message`]: meaning. Requests, replies, the error reply.
-//! * [`channel`]: channel mode, which a stream's connection is in behind its reply.
+//! * [`channel`]: channel mode, which a connection enters after the reply that opens a stream.
 //! * [`empty_messages`]: rate limit for messages of an agent that carry nothing.
-//! * [`exec_client`]: the host's half of a stream to an exec: offsets, acks, what to keep.
-//! * [`collect`]: a stream's beginning and end within a budget, as text for a reply.
-//! * [`cidr`]: the address rules that both ends apply to a network configuration.
-//! * [`name_server`]: addresses of name servers, link-local ones with their zone.
-//! * [`names`]: the same for hostnames, domains, interfaces and MACs.
-//! * [`error`]: an invalid field, the error reply, its stable codes.
-//! * [`handshake`]: `CONNECT <port>` / `OK <n>`, which the VMM speaks before the first frame.
-//! * [`hybrid`] (feature `tokio`): dial a VM's Unix socket and shake hands.
-//! * [`connection`] (feature `tokio`): one stream, one request and its reply at a time.
+//! * [`exec_client`]: host side of a stream to an exec: offsets, acks, input to keep.
+//! * [`collect`]: beginning and end of a stream within a budget, as text for a reply.
+//! * [`cidr`]: rules for addresses, which both ends apply to a network configuration.
+//! * [`name_server`]: addresses of name servers; link-local ones have a zone.
+//! * [`names`]: rules for hostnames, domains, interface names and MAC addresses.
+//! * [`error`]: an invalid field, the error reply, and its stable codes.
+//! * [`handshake`]: `CONNECT <port>` / `OK <n>`, exchanged with the VMM before the first frame.
+//! * [`hybrid`] (feature `tokio`): connects to a VM's Unix socket and performs the handshake.
+//! * [`connection`] (feature `tokio`): one connection; one request and its reply at a time.
 
 pub mod channel;
 pub mod cidr;

@@ -12,7 +12,7 @@ use std::str::FromStr;
 pub struct ServerAddress {
     /// The address without its zone.
     pub address: IpAddr,
-    /// Name of the interface to whose link an IPv6 link-local address belongs. Other addresses have none.
+    /// Interface whose link an IPv6 link-local address belongs to. Other addresses have none.
     pub zone: Option<String>,
 }
 
@@ -21,8 +21,8 @@ impl ServerAddress {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] under the name `field`: not an address, unspecified or multicast, or with a zone that is not an
-    /// interface name or does not belong to a link-local address.
+    /// [`Invalid`] for `field`: not an address, unspecified or multicast, or with a zone that is
+    /// not an interface name or does not belong to a link-local address.
     pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
         let invalid = |reason: &str| Invalid::value(field, text, reason);
         let (address, zone) = match text.split_once('%') {
@@ -31,19 +31,19 @@ impl ServerAddress {
         };
         let address: IpAddr = address.parse().map_err(|_| invalid("not an IP address"))?;
         if address.is_unspecified() || address.is_multicast() {
-            return Err(invalid("no host has this address"));
+            return Err(invalid("must be the address of a host"));
         }
         if zone.is_some() && !is_link_local_v6(address) {
             return Err(invalid("only an IPv6 link-local address has a zone; remove the % part"));
         }
-        let zone = zone.map(|zone| check_interface_name(field, zone)).transpose();
-        let zone = zone.map_err(|_| {
+        let checked = zone.map(|zone| check_interface_name(field, zone)).transpose();
+        let zone = checked.map_err(|_| {
             invalid("the zone must be the name of an interface, as in fe80::1%eth0")
         })?;
         Ok(Self { address, zone })
     }
 
-    /// Whether the address means nothing without a zone and has none.
+    /// Reports whether the address is only meaningful with a zone, and has none.
     #[must_use]
     pub fn needs_zone(&self) -> bool {
         self.zone.is_none() && is_link_local_v6(self.address)
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_written_as_it_was_read() {
+    fn an_address_is_displayed_as_it_was_parsed() {
         for text in ["127.0.0.53", "2001:db8::53", "fe80::1", "fe80::1%eth0", "fe80::1%br-lan.7"] {
             assert_eq!(ServerAddress::parse("dns[0]", text).unwrap().to_string(), text);
         }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_names_its_field() {
+    fn invalid_servers_are_rejected_with_their_field() {
         for text in [
             "0.0.0.0",
             "ff02::fb",

@@ -1,24 +1,25 @@
-//! The rules for names in a network configuration.
+//! Rules for names in a network configuration.
 
 use crate::error::Invalid;
 
-/// What the kernel takes (`__NEW_UTS_LEN`).
+/// Longest hostname of the kernel, in bytes (`__NEW_UTS_LEN`).
 const MAX_HOSTNAME: usize = 64;
 
-/// What DNS takes, without the dot at the end.
+/// Longest domain name in DNS, in bytes, without the dot at its end.
 const MAX_DOMAIN: usize = 253;
 
-/// One part between dots.
+/// Longest label in DNS, in bytes.
 const MAX_LABEL: usize = 63;
 
-/// Of an alternative name (`ALTIFNAMSIZ`, less its terminator). The kernel's own names have 15 bytes at most.
+/// Longest alternative name of an interface, in bytes (`ALTIFNAMSIZ` minus the terminator). Primary
+/// names have at most 15.
 const MAX_INTERFACE_NAME: usize = 127;
 
-/// A host's name: labels of letters, digits and hyphens.
+/// Checks a hostname: labels of letters, digits and hyphens.
 ///
 /// # Errors
 ///
-/// [`Invalid`] under the name `field`.
+/// [`Invalid`] for `field`.
 pub fn check_hostname(field: &str, text: &str) -> Result<String, Invalid> {
     if text.len() > MAX_HOSTNAME {
         return Err(Invalid::new(field, format!("is longer than {MAX_HOSTNAME} bytes")));
@@ -30,12 +31,12 @@ pub fn check_hostname(field: &str, text: &str) -> Result<String, Invalid> {
     Ok(text.to_owned())
 }
 
-/// A domain: as a hostname, but longer, and underscores are common in it. A dot at its end is taken
-/// off.
+/// Checks a domain: as a hostname, but longer, and with underscores, which are common in domains.
+/// Removes a dot at the end.
 ///
 /// # Errors
 ///
-/// [`Invalid`] under the name `field`.
+/// [`Invalid`] for `field`.
 pub fn check_domain(field: &str, text: &str) -> Result<String, Invalid> {
     let domain = text.strip_suffix('.').unwrap_or(text);
     if domain.len() > MAX_DOMAIN {
@@ -55,28 +56,29 @@ fn is_label(label: &str, marks: &[u8]) -> bool {
         && !label.ends_with('-')
 }
 
-/// An interface's name, its own or an alternative one, by the kernel's rules, and printable.
+/// Checks the primary or alternative name of an interface, by the kernel's rules; it must also be
+/// printable.
 ///
 /// # Errors
 ///
-/// [`Invalid`] under the name `field`.
+/// [`Invalid`] for `field`.
 pub fn check_interface_name(field: &str, text: &str) -> Result<String, Invalid> {
     let fits = (1..=MAX_INTERFACE_NAME).contains(&text.len()) && text != "." && text != "..";
     if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':') {
-        let reason = format!("must be an interface's name, 1 to {MAX_INTERFACE_NAME} bytes");
+        let reason = format!("must be an interface name of 1 to {MAX_INTERFACE_NAME} bytes");
         return Err(Invalid::value(field, text, &reason));
     }
     Ok(text.to_owned())
 }
 
-/// `52:54:00:12:34:56`.
+/// Parses a MAC address such as `52:54:00:12:34:56`.
 ///
 /// # Errors
 ///
-/// [`Invalid`] under the name `field`: not of that form, or no single interface's.
+/// [`Invalid`] for `field`: another form, or an address that no single interface can have.
 pub fn parse_mac(field: &str, text: &str) -> Result<[u8; 6], Invalid> {
     let invalid = |reason: &str| Invalid::value(field, text, reason);
-    let form = "must be a link-layer address as 52:54:00:12:34:56";
+    let form = "must be a MAC address such as 52:54:00:12:34:56";
     let mut mac = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut mac {
@@ -90,7 +92,7 @@ pub fn parse_mac(field: &str, text: &str) -> Result<[u8; 6], Invalid> {
         return Err(invalid(form));
     }
     if mac == [0; 6] || mac[0] & 1 == 1 {
-        return Err(invalid("no single interface has this address"));
+        return Err(invalid("must be the unicast address of an interface"));
     }
     Ok(mac)
 }
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_would_write_more_than_itself_into_a_file_is_refused() {
+    fn names_that_could_inject_text_into_a_file_are_rejected() {
         for text in ["", "a b", "a\nnameserver 6.6.6.6", "-a", "a-", "a..b", "ä", &"a".repeat(65)]
         {
             assert!(check_hostname("hostname", text).is_err(), "{text:?}");
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_names_pass() {
+    fn common_names_are_accepted() {
         assert_eq!(check_hostname("hostname", "web-1.example").unwrap(), "web-1.example");
         assert_eq!(check_domain("search[0]", "_tcp.example.org.").unwrap(), "_tcp.example.org");
         for name in ["enp0s3", &"a".repeat(127)] {
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_single_interface_has_is_no_mac() {
+    fn malformed_and_non_unicast_macs_are_rejected() {
         for text in [
             "",
             "52:54:00:12:34",

@@ -1,14 +1,13 @@
-//! What the two ends call themselves.
+//! Protocol version, port and name of the agent.
 
-/// The protocol this crate speaks.
+/// Protocol version of this crate.
 ///
-/// * 1: the base protocol. An agent that speaks it has no `agent` object in its health reply.
+/// * 1: the base protocol. Its agents have no `agent` object in the health reply.
 /// * 2: adds the `agent` object, error codes, and the optional fields documented on each message.
 pub const PROTOCOL: u32 = 2;
 
-/// The VSOCK port on which an agent listens. Not privileged: inside a guest a systemd socket unit
-/// holds it.
+/// VSOCK port of the agent. Unprivileged; in a guest with systemd, a socket unit holds it.
 pub const AGENT_PORT: u32 = 1024;
 
-/// The name that `minions-agent` gives itself in its health reply.
+/// Name of `minions-agent` in its health reply.
 pub const AGENT_NAME: &str = "minions-agent";

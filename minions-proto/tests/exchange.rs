@@ -1,4 +1,4 @@
-//! The handshake and one connection over a stream that misbehaves in every way seen in the field.
+//! Handshake and connection over a stream that misbehaves in every way seen in the field.
 #![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
@@ -25,7 +25,7 @@ fn health(hostname: &str) -> Vec<u8> {
     .unwrap()
 }
 
-/// What `initiate` makes of an answer, and what is left in the stream behind it.
+/// Returns the result of `initiate` for an answer, and the bytes left in the stream after it.
 async fn handshake(answer: &[u8], close: bool) -> (Result<(), HandshakeError>, Vec<u8>) {
     let (mut host, mut vmm) = duplex(1024);
     vmm.write_all(answer).await.unwrap();
@@ -40,8 +40,8 @@ async fn handshake(answer: &[u8], close: bool) -> (Result<(), HandshakeError>, V
 }
 
 #[tokio::test]
-async fn connect_goes_out_in_one_write() {
-    // A pipe of the line's exact size takes it in one write; a byte less makes it a split.
+async fn connect_is_sent_in_one_write() {
+    // A pipe of the line's size accepts it in one write; with a byte less the write is split.
     let (mut host, mut vmm) = duplex("CONNECT 1024\n".len());
     let vmm = tokio::spawn(async move {
         let port = accept(&mut vmm, DEADLINE).await.unwrap();
@@ -57,7 +57,7 @@ async fn connect_goes_out_in_one_write() {
 }
 
 #[tokio::test]
-async fn bytes_that_come_with_the_ok_belong_to_the_first_frame() {
+async fn bytes_that_arrive_with_the_ok_belong_to_the_first_frame() {
     let (result, rest) = handshake(b"OK 1024\n\x00\x00\x00\x02{}", true).await;
     result.unwrap();
     assert_eq!(rest, b"\x00\x00\x00\x02{}");
@@ -74,7 +74,7 @@ async fn a_close_without_a_line_means_refused() {
 }
 
 #[tokio::test]
-async fn only_the_exact_shape_is_ok() {
+async fn only_the_exact_form_of_ok_is_accepted() {
     for line in ["OK\n", "OK \n", "OK -1\n", "OK 1 \n", "ok 1\n", "OK 1\r\n", "NOT OK 1\n", "\n"] {
         let result = handshake(line.as_bytes(), true).await.0;
         assert!(matches!(result, Err(HandshakeError::Line(_))), "{line:?}: {result:?}");
@@ -82,7 +82,7 @@ async fn only_the_exact_shape_is_ok() {
 }
 
 #[tokio::test]
-async fn ten_kilobytes_without_a_newline_are_cut_off_at_the_cap() {
+async fn a_line_without_a_newline_ends_at_the_limit() {
     let (result, rest) = handshake(&[b'O'; 1000], true).await;
     assert!(matches!(result, Err(HandshakeError::Line(_))), "{result:?}");
     assert_eq!(rest.len(), 1000 - 32);
@@ -97,7 +97,7 @@ async fn silence_ends_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn one_byte_at_a_time_is_as_good_as_all_at_once() {
+async fn an_exchange_works_one_byte_at_a_time() {
     let (host, mut agent) = duplex(1);
     let agent = tokio::spawn(async move {
         let mut request = [0; 27];
@@ -136,7 +136,7 @@ async fn an_error_reply_leaves_the_connection_usable() {
 }
 
 #[tokio::test]
-async fn two_replies_to_one_request_are_a_broken_protocol() {
+async fn two_replies_to_one_request_violate_the_protocol() {
     let twice = [health("a"), health("b")].concat();
     let (connection, _agent, result) = answered_with(&twice).await;
     assert!(
@@ -158,21 +158,21 @@ async fn garbage_and_oversize_replies_poison_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reply_that_never_ends_meets_the_whole_exchanges_deadline() {
+async fn the_deadline_covers_a_reply_that_never_ends() {
     let (connection, _agent, result) = answered_with(b"\x00\x00\x00\x41{\"status\"").await;
     assert!(matches!(result, Err(ExchangeError::TimedOut)), "{result:?}");
     assert!(!connection.is_reusable());
 }
 
 #[tokio::test]
-async fn a_dropped_exchange_poisons_and_the_late_reply_is_never_read() {
+async fn a_dropped_exchange_poisons_the_connection_and_a_late_reply_is_never_read() {
     let (host, mut agent) = duplex(1024);
     let mut connection = Connection::new(host);
     {
         let call = connection.call(&HealthCheck {}, soon());
         tokio::select! {
             biased;
-            _ = call => panic!("nobody has answered"),
+            _ = call => panic!("the call ended without an answer"),
             () = std::future::ready(()) => {}
         }
     }
@@ -183,7 +183,7 @@ async fn a_dropped_exchange_poisons_and_the_late_reply_is_never_read() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_that_closed_or_spoke_is_dead() {
+async fn an_idle_connection_that_closed_or_sent_bytes_is_dead() {
     let (host, agent) = duplex(1024);
     let mut quiet = Connection::new(host);
     assert_eq!(quiet.liveness(), Liveness::Quiet);

@@ -1,4 +1,4 @@
-//! Any chunking, any junk.
+//! Properties of frames and messages under arbitrary chunking and arbitrary bytes.
 
 use minions_proto::Request;
 use minions_proto::frame::{Decoder, FrameError, MAX_FRAME_LEN, PREFIX_LEN, encode};
@@ -7,7 +7,8 @@ use minions_proto::message::{ExecReply, Health, Status, decode_reply};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// What a decoder may hold beyond the bytes it was given: its read-ahead, doubled by `Vec` growth.
+/// Bytes that a decoder may hold beyond those that it was given: its read-ahead, doubled by the
+/// growth of `Vec`.
 const SLACK: usize = 160 * 1024;
 
 fn drain(decoder: &mut Decoder, frames: &mut Vec<Vec<u8>>) -> Result<(), FrameError> {
@@ -43,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn junk_never_panics_and_never_grows_past_the_cap(chunks in vec(vec(any::<u8>(), 0..512), 0..32)) {
+    fn junk_never_panics_or_exceeds_the_limit(chunks in vec(vec(any::<u8>(), 0..512), 0..32)) {
         let (mut decoder, mut frames) = (Decoder::new(), Vec::new());
         for chunk in &chunks {
             decoder.read_buffer().extend_from_slice(chunk);
@@ -54,7 +55,7 @@ proptest! {
     }
 
     #[test]
-    fn a_length_alone_reserves_next_to_nothing(len in any::<u32>()) {
+    fn a_length_prefix_alone_reserves_little_memory(len in any::<u32>()) {
         let mut decoder = Decoder::new();
         decoder.extend(&len.to_be_bytes());
         let verdict = decoder.next_frame();
@@ -68,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn junk_is_no_message(payload in vec(any::<u8>(), 0..256)) {
+    fn junk_messages_do_not_panic(payload in vec(any::<u8>(), 0..256)) {
         let _ = Request::decode(&payload);
         let _ = decode_reply::<Health>(&payload);
         let _ = decode_reply::<ExecReply>(&payload);
@@ -105,7 +106,7 @@ fn the_largest_frame_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn an_empty_frame_is_an_error_but_not_the_end() {
+fn decoding_continues_after_an_empty_frame() {
     let mut decoder = Decoder::new();
     decoder.extend(&[0; PREFIX_LEN]);
     decoder.extend(&encode("next").unwrap());
@@ -114,7 +115,7 @@ fn an_empty_frame_is_an_error_but_not_the_end() {
 }
 
 #[test]
-fn an_idle_decoder_gives_its_memory_back() {
+fn an_idle_decoder_releases_its_memory() {
     let mut decoder = Decoder::new();
     decoder.extend(&encode(&"x".repeat(500_000)).unwrap());
     drop(decoder.next_frame().unwrap().unwrap());

@@ -1,7 +1,7 @@
-//! The base protocol, frozen byte by byte.
+//! Frozen bytes of the base protocol.
 //!
-//! Agents and host tools that speak exactly these bytes are in the field. A change here is a break
-//! of the protocol, whatever else is green.
+//! Agents and host tools that send and expect exactly these bytes are in the field. A change here
+//! breaks the protocol, even if all other tests pass.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
@@ -39,7 +39,7 @@ fn key() -> WriteFile {
     }
 }
 
-/// The request goes out as these bytes, and these bytes come in as the request.
+/// Asserts that the request is encoded as these bytes, and that they decode to the request.
 #[track_caller]
 fn request<C: Call>(call: &C, decoded: &Request, bytes: &[u8]) {
     let encoded = encode_request(call).unwrap();
@@ -95,7 +95,7 @@ fn write_file_request() {
 }
 
 #[test]
-fn clock_and_power_requests_are_additions() {
+fn clock_and_power_requests() {
     request(
         &SetClock { time_unix_ms: 1_795_000_000_000 },
         &Request::SetClock(SetClock { time_unix_ms: 1_795_000_000_000 }),
@@ -112,7 +112,7 @@ fn clock_and_power_requests_are_additions() {
 }
 
 #[test]
-fn replies_go_out_as_the_base_protocol_has_them() {
+fn replies_have_the_bytes_of_the_base_protocol() {
     let done = Done { message: "network configured".into() };
     assert_eq!(
         encode_reply(&done).unwrap(),
@@ -156,7 +156,7 @@ fn a_base_agents_replies_are_understood() {
 }
 
 #[test]
-fn what_a_later_version_adds_is_ignored() {
+fn additions_of_later_versions_are_ignored() {
     let request = br#"{"type":"exec","command":"true","nice":5,"env":{"A":"b"}}"#;
     let Request::Exec(exec) = Request::decode(request).unwrap() else { panic!("not exec") };
     assert_eq!((exec.command.as_str(), exec.args.len()), ("true", 0));
@@ -168,14 +168,14 @@ fn what_a_later_version_adds_is_ignored() {
 }
 
 #[test]
-fn a_field_order_of_its_own_is_fine() {
+fn fields_can_be_in_any_order() {
     let request = br#"{"command":"true","args":[],"type":"exec"}"#;
     assert!(matches!(Request::decode(request), Ok(Request::Exec(_))));
 }
 
 #[test]
-fn a_frame_is_capped_by_its_encoded_length() {
-    // Each NUL is six bytes of JSON: short in memory, too long on the wire.
+fn a_frame_is_limited_by_its_encoded_length() {
+    // A NUL is six bytes in JSON: the message is short in memory and too long on the wire.
     let escaped = "\0".repeat(200_000);
     assert!(encode(&escaped).is_err());
     let exactly = "x".repeat(minions_proto::frame::MAX_FRAME_LEN - 2);
@@ -184,7 +184,7 @@ fn a_frame_is_capped_by_its_encoded_length() {
 }
 
 #[test]
-fn errors_say_what_was_wrong_with_a_request() {
+fn errors_describe_the_fault_of_a_request() {
     let code = |payload: &[u8]| {
         let reply = AgentError::from(Request::decode(payload).unwrap_err());
         (reply.code.unwrap(), reply.message)

@@ -1,5 +1,5 @@
-//! What a network change may say. Everything that can be known to be wrong without looking at a guest is
-//! refused by the name of its field.
+//! Validation of network changes: every mistake that can be detected without a guest is rejected
+//! with the name of its field.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minions_proto::message::{
@@ -13,7 +13,7 @@ fn plan(change: Value) -> Result<NetworkPlan, Invalid> {
 }
 
 #[test]
-fn what_can_not_be_names_its_field() {
+fn invalid_values_are_rejected_with_their_field() {
     let routes = |routes: Value| json!({ "interfaces": [eth0()], "routes": routes });
     fn eth0() -> Value {
         json!({ "name": "eth0", "addresses": ["10.0.0.2/16", "2001:db8::2/64"] })
@@ -100,7 +100,7 @@ fn what_can_not_be_names_its_field() {
 }
 
 #[test]
-fn as_many_routes_as_are_allowed_and_a_next_hop_in_any_subnet() {
+fn the_maximum_number_of_routes_and_next_hops_in_any_subnet_are_accepted() {
     let routes: Vec<_> = (0..256)
         .map(|at| json!({ "to": format!("172.{}.{}.0/24", 16 + at / 256, at % 256), "via": "10.9.0.1" }))
         .collect();
@@ -111,7 +111,7 @@ fn as_many_routes_as_are_allowed_and_a_next_hop_in_any_subnet() {
 }
 
 #[test]
-fn a_gateway_outside_every_subnet_is_fine_where_a_route_says_that_it_is_on_the_link() {
+fn a_gateway_outside_of_every_subnet_needs_a_route_on_its_link() {
     let interface =
         json!({ "name": "eth0", "addresses": ["203.0.113.7/32"], "gateways": ["10.0.0.1"] });
     let without = json!({ "interfaces": [interface] });
@@ -121,7 +121,7 @@ fn a_gateway_outside_every_subnet_is_fine_where_a_route_says_that_it_is_on_the_l
 }
 
 #[test]
-fn what_is_verified_by_default_depends_on_the_form() {
+fn default_checks_depend_on_the_form_of_the_request() {
     let all = |change| plan(change).unwrap().checks;
     let interfaces = json!([{ "addresses": ["10.0.0.2/16"] }]);
     let usual = [Check::Link, Check::Addresses, Check::Route, Check::Gateway];
@@ -133,7 +133,7 @@ fn what_is_verified_by_default_depends_on_the_form() {
 }
 
 #[test]
-fn routes_without_an_interface_take_the_one_with_their_next_hop() {
+fn a_route_without_an_interface_uses_the_one_with_its_next_hop() {
     let change = json!({
         "interfaces": [{ "name": "eth0", "addresses": ["10.0.0.2/24"] },
                        { "mac": "52:54:00:00:00:02", "addresses": ["10.1.0.2/24"] }],
@@ -144,7 +144,7 @@ fn routes_without_an_interface_take_the_one_with_their_next_hop() {
 }
 
 #[test]
-fn the_base_form_is_told_from_the_richer_one_by_what_it_says() {
+fn the_form_of_a_request_is_determined_by_its_fields() {
     let decode = |text: &str| Request::decode(text.as_bytes());
     let base = r#"{"type":"configure_network","ip":"10.0.0.2/16","gateway":"10.0.0.1","dns":[]"#;
     assert!(matches!(decode(&format!("{base}}}")), Ok(Request::ConfigureNetwork(_))));
@@ -161,7 +161,7 @@ fn the_base_form_is_told_from_the_richer_one_by_what_it_says() {
 }
 
 #[test]
-fn a_base_agents_reply_is_one_without_more() {
+fn a_base_agents_reply_has_only_a_message() {
     let reply = br#"{"status":"ok","message":"network configured"}"#;
     let changed: NetworkChanged = decode_reply(reply).unwrap();
     assert_eq!((changed.message.as_str(), changed.changed), ("network configured", None));

@@ -1,4 +1,4 @@
-//! Which daemon, which token: flag before environment before the user's file before the host's.
+//! Address, token and certificates. Flags override the environment, then come the user's file and the host's.
 
 use crate::cli::Cli;
 use crate::failure::Failure;
@@ -12,7 +12,7 @@ const SYSTEM_FILE: &str = "/etc/minions/config.toml";
 const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
 const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 
-/// A configuration file; everything in it is optional.
+/// Configuration file. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -22,16 +22,16 @@ struct File {
     cert_file: Option<PathBuf>,
 }
 
-/// Where minionsd is, and what shows it who we are.
+/// Address of minionsd, and credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     /// `http://…`, `https://…` or `unix://…`.
     pub(crate) host: String,
     /// The bearer token.
     pub(crate) token: Option<String>,
-    /// Who may vouch for an `https://` one, instead of whom this machine trusts.
+    /// CA bundle for `https://`, instead of the system store.
     pub(crate) ca_file: Option<PathBuf>,
-    /// What it gets to see of us.
+    /// Client certificate chain and key, in one PEM file.
     pub(crate) cert_file: Option<PathBuf>,
 }
 
@@ -63,7 +63,7 @@ impl Config {
     }
 }
 
-/// The Unix socket, where this user may connect to it; otherwise loopback TCP, over which every user reads.
+/// Returns the Unix socket if this user may connect to it, otherwise loopback TCP, over which every user reads.
 fn default_host() -> String {
     if access(DEFAULT_UNIX_SOCKET, Access::WRITE_OK).is_ok() {
         format!("unix://{DEFAULT_UNIX_SOCKET}")
@@ -72,7 +72,7 @@ fn default_host() -> String {
     }
 }
 
-/// XDG Base Directory: `$XDG_CONFIG_HOME`, or `~/.config` without it.
+/// Returns the path of the user's file, below `$XDG_CONFIG_HOME` or `~/.config` (XDG Base Directory).
 fn user_file() -> Option<PathBuf> {
     let base = env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)

@@ -1,27 +1,27 @@
-//! What the shell gets.
+//! Exit codes.
 
 use minions_api::ErrorCode;
 
-/// How the process ends. `exec` is transparent: it ends as the remote program did, and what went
-/// wrong on the way to it has codes that `timeout(1)` and shells have made familiar.
+/// Exit status of minionsctl. `exec` ends as the remote program did; its own failures have the exit codes of
+/// `timeout(1)` and shells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
-    /// Done.
+    /// The command succeeded.
     Success,
-    /// Not done; standard error says why. Never of `exec`.
+    /// The command failed; standard error has the reason. Never used for `exec`.
     Failure,
-    /// The remote program's own end: its status, 128+n by signal n, 124 when its time was up.
+    /// Exit code of the remote program: its own, 128+n after signal n, 124 at the time limit.
     Remote(u8),
-    /// `exec` could not run the program, or lost sight of it.
+    /// `exec` could not run the program, or lost it.
     Ours,
-    /// The remote program can't be executed.
+    /// The remote program cannot be executed.
     NotExecutable,
-    /// There is no such remote program.
+    /// The remote program does not exist.
     NotFound,
 }
 
 impl ExitStatus {
-    /// The number.
+    /// Returns the exit code.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Success => 0,
@@ -33,18 +33,18 @@ impl ExitStatus {
         }
     }
 
-    /// The remote program's `exit_code`. One that no kernel gives is a broken peer's: that is ours
-    /// to report, and never success.
+    /// Converts the remote program's `exit_code`. A value outside 0 to 255 comes from a broken peer and becomes
+    /// 125, never success.
     pub(crate) fn remote(exit_code: i32) -> Self {
         u8::try_from(exit_code).map_or(Self::Ours, Self::Remote)
     }
 
-    /// As a shell shows a process that a signal ended.
+    /// Returns the status for an end by signal `number`, as shells do: 128 + `number`.
     pub(crate) fn by_signal(number: i32) -> Self {
         Self::remote(128 + number)
     }
 
-    /// A program that was not run, by the reason.
+    /// Returns the status for a program that was not run, by the code of the problem.
     pub(crate) fn of_exec(code: ErrorCode) -> Self {
         match code {
             ErrorCode::CommandNotFound => Self::NotFound,

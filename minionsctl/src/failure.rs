@@ -1,7 +1,7 @@
-//! What goes wrong here, and what to do next.
+//! The error type of all commands, with hints and exit codes.
 
 use crate::exit::ExitStatus;
-use crate::link::LinkError;
+use crate::link::error::LinkError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
 use minions_proto::connection::ExchangeError;
@@ -13,157 +13,167 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why there is no result.
+/// Failure of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// minionsd answered with a problem.
     #[error("{}", .0.detail)]
     Problem(Box<Problem>),
-    /// minionsd didn't answer.
-    #[error("minionsd at {host} can't be reached")]
+    /// Connecting to minionsd failed.
+    #[error("cannot reach minionsd at {host}")]
     Unreachable {
-        /// Where it was looked for.
+        /// Address of minionsd.
         host: String,
-        /// Why.
+        /// Error of the HTTP client.
         source: reqwest::Error,
     },
-    /// minionsd's answer broke off or took too long.
-    #[error("minionsd at {host} did not answer")]
+    /// minionsd was reached, but its answer broke off or took too long.
+    #[error("no complete answer from minionsd at {host}")]
     NoAnswer {
-        /// Where.
+        /// Address of minionsd.
         host: String,
-        /// Why.
+        /// Error of the HTTP client.
         source: reqwest::Error,
     },
-    /// Something answers there, but not as minionsd does.
-    #[error("what answers at {host} is not minionsd: {what}")]
+    /// The answer is not one that minionsd gives.
+    #[error("unexpected answer from {host}, which may not be minionsd: {what}")]
     NotMinionsd {
-        /// Where.
+        /// Address of the server.
         host: String,
-        /// What it said instead.
+        /// Description of the answer.
         what: String,
     },
-    /// The limit of the command passed.
+    /// The command reached its `--timeout`.
     #[error("no result within {} (--timeout)", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// minionsd's answer stopped in the middle.
-    #[error("minionsd at {host} has gone silent")]
+    /// A streamed answer did not start or continue in time.
+    #[error("minionsd at {host} stopped responding")]
     Silent {
-        /// Where.
+        /// Address of minionsd.
         host: String,
     },
-    /// minionsd's answer ended too early.
-    #[error("minionsd at {host} broke off")]
+    /// A streamed answer ended before its last event.
+    #[error("minionsd at {host} ended its answer early")]
     BrokeOff {
-        /// Where.
+        /// Address of minionsd.
         host: String,
     },
-    /// The stream to a program.
-    #[error("lost the program")]
+    /// The stream to a program broke.
+    #[error("lost the connection to the program")]
     Link(#[from] LinkError),
-    /// The same, also after all attempts to find it again.
-    #[error("lost the program, and could not get back to it within {}", humantime::format_duration(*.patience))]
+    /// The stream to a program broke, and every attempt to re-attach failed.
+    #[error("lost the connection to the program, and could not re-attach within {}", humantime::format_duration(*.patience))]
     NotReattached {
-        /// How long was tried.
+        /// Duration of the attempts.
         patience: Duration,
-        /// How the last attempt failed.
+        /// Error of the last attempt.
         source: Box<Failure>,
     },
-    /// The same, for a reason that stays.
-    #[error("lost the program, and there is no way back to it")]
+    /// The stream to a program broke, and re-attaching failed with a permanent error.
+    #[error("lost the connection to the program, and cannot re-attach")]
     NoWayBack(#[source] Box<Failure>),
-    /// The agent's counts contradict ours.
-    #[error("lost the program: what comes can't be it")]
+    /// The stream is malformed, or its offsets contradict what was received.
+    #[error("lost the program: its stream is invalid")]
     Stream(#[from] StreamError),
-    /// Somebody else attached.
+    /// Another client attached.
     #[error("taken over by another client")]
     TakenOver(#[source] AgentError),
-    /// Standard input.
-    #[error("the input can't be read")]
+    /// Reading standard input failed.
+    #[error("cannot read standard input")]
     Input(#[source] io::Error),
-    /// The terminal that is our input.
-    #[error("the terminal can't be set up")]
+    /// The terminal on standard input could not be set to raw mode.
+    #[error("cannot set up the terminal")]
     Terminal(#[source] io::Error),
-    /// `--host` is no place.
-    #[error("--host is {0:?}: must be http://HOST:PORT, https://HOST:PORT or unix://PATH")]
+    /// Malformed address of minionsd, from `--host`, the environment or a file.
+    #[error(
+        "invalid address of minionsd {0:?}: must be http://HOST:PORT, https://HOST:PORT or unix://PATH"
+    )]
     Host(String),
-    /// A file of ours.
-    #[error("{} can't be read", .path.display())]
+    /// A file could not be read.
+    #[error("cannot read {}", .path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         source: io::Error,
     },
-    /// A file of certificates, or of a certificate and its key.
-    #[error("{} holds no PEM {what}", .path.display())]
-    Pem {
-        /// Which.
+    /// A request file is not JSON, or not the expected request.
+    #[error("{} {}", .path.display(), if .source.is_data() { "is not a network configuration" } else { "contains malformed JSON" })]
+    Json {
+        /// Path of the file.
         path: PathBuf,
-        /// What it should hold.
+        /// Reason, with line and column.
+        source: serde_json::Error,
+    },
+    /// A PEM file lacks the expected content.
+    #[error("{} contains no PEM {what}", .path.display())]
+    Pem {
+        /// Path of the file.
+        path: PathBuf,
+        /// Expected content.
         what: &'static str,
     },
-    /// A configuration file of ours.
-    #[error("{} is malformed", .path.display())]
+    /// Malformed configuration file of minionsctl.
+    #[error("invalid configuration file {}", .path.display())]
     Config {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Where and why.
+        /// Position and reason.
         source: Box<toml::de::Error>,
     },
-    /// The agent's socket.
-    #[error("no connection to the agent at {}", .path.display())]
+    /// Connecting to an agent without minionsd failed.
+    #[error("cannot connect to the agent at {}", .path.display())]
     Dial {
-        /// Which.
+        /// Path of the VM's socket.
         path: PathBuf,
-        /// Why.
+        /// Reason.
         source: DialError,
     },
-    /// The agent's answer.
-    #[error("the agent did not do it")]
+    /// A call to an agent failed, without minionsd.
+    #[error("the agent call failed")]
     Agent(#[from] ExchangeError),
-    /// The combination of arguments.
+    /// The arguments exclude each other, or the target does not support them.
     #[error("{0}")]
     Usage(&'static str),
-    /// A value that can't be.
+    /// An argument has an invalid value.
     #[error(transparent)]
     Invalid(#[from] minions_proto::Invalid),
-    /// `wait` gave up.
+    /// `wait VM` reached its deadline.
     #[error("not ready in time: {0}")]
     NotReady(String),
-    /// The guest did not reboot in time.
+    /// `--rebooted-since` or `reboot --wait` reached its deadline.
     #[error("not rebooted within {}: {seen}", humantime::format_duration(*.within))]
     NotRebooted {
-        /// The limit.
+        /// Time limit.
         within: Duration,
-        /// What was seen last.
+        /// State of the VM at the limit.
         seen: String,
     },
-    /// The guest did not power off in time.
+    /// `poweroff --wait` reached its deadline.
     #[error("not powered off within {}: {seen}", humantime::format_duration(*.within))]
     NotPoweredOff {
-        /// The limit.
+        /// Time limit.
         within: Duration,
-        /// What was seen last.
+        /// State of the VM at the limit.
         seen: String,
     },
-    /// `wait` gave up on a program.
-    #[error("{0} still runs")]
+    /// `wait VM ID` reached its deadline.
+    #[error("{0} is still running")]
     StillRuns(String),
-    /// Standard output is gone.
-    #[error("the output can't be written")]
+    /// Writing to standard output or standard error failed.
+    #[error("cannot write the output")]
     Output(#[source] io::Error),
-    /// The async runtime didn't start.
-    #[error("the async runtime can't start")]
+    /// The async runtime, a thread or a signal handler could not be set up.
+    #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
 }
 
 impl Failure {
-    /// No VM is named.
+    /// Neither a VM nor `--socket` is given.
     pub(crate) const WHICH_VM: Self =
-        Self::Usage("which VM? Give its name (`minionsctl ls`), or --socket PATH");
+        Self::Usage("no VM given: name one (`minionsctl ls` lists them), or use --socket PATH");
 
-    /// What the shell gets.
+    /// Returns the exit status. Commands with the exit code of a program never end with 1 because of a failure.
     pub(crate) fn exit_status(&self, runs_a_program: bool) -> ExitStatus {
         if !runs_a_program {
             return ExitStatus::Failure;
@@ -179,10 +189,10 @@ impl Failure {
         }
     }
 
-    /// Whether the same may succeed in a moment.
+    /// Reports whether a retry may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            // One that starts has yet to find the VMs.
+            // A daemon that has just started may not have found the VM yet.
             Self::Problem(problem) => problem.retryable || problem.code == ErrorCode::VmNotFound,
             Self::Link(error) => error.is_transient(),
             Self::Agent(error) => {
@@ -197,7 +207,7 @@ impl Failure {
         }
     }
 
-    /// Whether the program may run in spite of this.
+    /// Reports whether the program may have been started despite the failure.
     pub(crate) fn may_have_started(&self) -> bool {
         match self {
             Self::Problem(problem) => problem.retryable && problem.may_have_executed,
@@ -208,18 +218,18 @@ impl Failure {
         }
     }
 
-    /// What to do next, where that isn't plain from the error.
+    /// Returns advice, unless the error itself says what to do.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Problem(problem) => problem_hint(problem),
             Self::Unreachable { .. } => {
-                Some("is minionsd running? Name another place with --host or MINIONS_HOST")
+                Some("is minionsd running? --host or MINIONS_HOST selects another address")
             }
             Self::Dial { source, .. } => dial_hint(source),
-            Self::NotReattached { .. } => {
-                Some("if it still runs, `minionsctl ps VM` shows it, and `attach` comes back to it")
-            }
-            Self::NotReady(_) => Some("`minionsctl get VM` says which layer is missing"),
+            Self::NotReattached { .. } => Some(
+                "if `minionsctl ps VM` still lists the program, `minionsctl attach VM ID` re-attaches",
+            ),
+            Self::NotReady(_) => Some("`minionsctl doctor VM` shows which layer failed"),
             Self::NotRebooted { .. } => Some(
                 "it may still reboot: `minionsctl wait VM --rebooted-since BOOT_ID` waits for that",
             ),
@@ -235,37 +245,41 @@ fn problem_hint(problem: &Problem) -> Option<&'static str> {
     match problem.code {
         ErrorCode::VmNotFound => Some("`minionsctl ls` lists the VMs"),
         ErrorCode::AgentUnreachable => match problem.failure {
-            Some(Layer::NoAgent) => {
-                Some("is minions-agent installed and running in the guest? If it is booting, wait")
-            }
+            Some(Layer::NoAgent) => Some(
+                "is minions-agent installed and running in the guest? Wait if the guest is booting",
+            ),
             Some(Layer::NoListener) => Some("remove the socket file, then start the VM"),
             Some(Layer::NoSocket | Layer::PoweredOff) => Some("start the VM"),
-            Some(Layer::NoHandshake) => Some("wait if it is booting; resume it if it is paused"),
-            Some(Layer::Rebooting) => Some("`minionsctl wait VM` waits until it is ready"),
-            _ => Some("`minionsctl get VM` says more"),
+            Some(Layer::NoHandshake) => {
+                Some("wait if the guest is booting; resume it if it is paused")
+            }
+            Some(Layer::Rebooting) => Some("`minionsctl wait VM` waits until the VM is ready"),
+            _ => Some("`minionsctl doctor VM` shows which layer failed"),
         },
         ErrorCode::AgentTooOld => Some("install a newer minions-agent in the guest"),
         ErrorCode::Unauthenticated | ErrorCode::Forbidden => {
             Some("use the Unix socket as root or as a member of the group minions, or --token-file")
         }
-        _ if problem.may_have_executed => Some("the guest may have done it all the same"),
+        _ if problem.may_have_executed => {
+            Some("the guest may have executed the request nevertheless")
+        }
         _ => None,
     }
 }
 
 fn dial_hint(error: &DialError) -> Option<&'static str> {
     match error {
-        DialError::NoSocket(_) => Some("is the VM started, and with this vsock path?"),
+        DialError::NoSocket(_) => Some("is the VM running, with this path as its vsock socket?"),
         DialError::NoListener(_) => {
-            Some("the VMM that made this socket has ended: remove the file, then start the VM")
+            Some("the VMM that created this socket has ended: remove the file, then start the VM")
         }
-        DialError::Connect(_) => Some("do you have the permission? Try as root"),
-        DialError::NotAccepted => Some("the VMM hangs"),
+        DialError::Connect(_) => Some("check the permissions of the socket, or try as root"),
+        DialError::NotAccepted => Some("the VMM does not accept the connection: it may hang"),
         DialError::Handshake(HandshakeError::TimedOut(_)) => {
             Some("the guest is booting, paused, or hangs")
         }
-        DialError::Handshake(_) => {
-            Some("is minions-agent installed and running in the guest? If it is booting, wait")
-        }
+        DialError::Handshake(_) => Some(
+            "is minions-agent installed and running in the guest? Wait if the guest is booting",
+        ),
     }
 }

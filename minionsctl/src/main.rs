@@ -1,17 +1,17 @@
-//! `minionsctl`: the thin command line over minionsd, and straight to one agent.
+//! `minionsctl`: a thin command line for minionsd, and for a single agent without minionsd.
 //!
 //! # Layout
 //!
-//! * [`cli`]: the grammar.
-//! * [`config`]: which daemon, which token: flag before environment before file.
-//! * [`client`]: the daemon over HTTP. [`agent`]: one agent over its socket, no daemon. [`target`]:
+//! * [`cli`]: the command line grammar (clap).
+//! * [`config`]: address, token and certificates; flags override the environment, which overrides files.
+//! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd. [`target`]:
 //!   one of the two.
-//! * [`link`]: a stream to a program, over either. [`session`]: the program at its other end as if it
-//!   were here, however often the stream breaks. [`local`]: our input, signals, terminal.
-//! * [`commands`]: a file a verb.
-//! * [`output`]: everything that is printed, with guest-made text made harmless.
-//! * [`exit`]: what the shell gets.
-//! * [`failure`]: what goes wrong here, and what to do next.
+//! * [`link`]: a stream to a program, over either. [`session`]: runs a remote program as if it were local,
+//!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
+//! * [`commands`]: one file per command.
+//! * [`output`]: everything that is printed, with control characters from guests escaped.
+//! * [`exit`]: exit codes.
+//! * [`failure`]: the error type, with a hint for each error.
 
 mod agent;
 mod cli;
@@ -49,17 +49,18 @@ fn main() -> ExitCode {
     status.into()
 }
 
-/// Help and version are what was asked for. A command line that can't be read ends with 2, as usual,
-/// unless it is `exec`'s: a program in a guest ends with 2 too, and this one never ran.
+/// Prints help, the version or a usage error, and returns the exit code: 0 for help and version, otherwise 2,
+/// as usual. Usage errors of `exec` and `attach` are 125 instead: 2 could be the exit code of the program.
 fn usage(error: &clap::Error) -> ExitCode {
-    // If standard error is gone there is nobody left to tell.
+    // A closed standard error leaves no place to report this.
     let _ = error.print();
     if !error.use_stderr() {
         return ExitStatus::Success.into();
     }
-    let mut args = std::env::args_os().take_while(|arg| arg != "--");
-    let for_exec = args.any(|arg| arg == "exec" || arg == "attach");
-    if for_exec { ExitStatus::Ours.into() } else { ExitCode::from(2) }
+    match cli::Cli::named_command(std::env::args_os()).as_deref() {
+        Some("exec" | "attach") => ExitStatus::Ours.into(),
+        _ => ExitCode::from(2),
+    }
 }
 
 impl From<ExitStatus> for ExitCode {

@@ -1,4 +1,4 @@
-//! Whom a command is for.
+//! Target of a command: a VM through minionsd, or one agent directly.
 
 use crate::client::Client;
 use crate::config::Config;
@@ -6,17 +6,21 @@ use crate::failure::Failure;
 use minions_api::VmName;
 use std::path::{Path, PathBuf};
 
-/// Where an agent is reached.
+/// Route to an agent.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// One VM's, through minionsd.
+    /// The agent of a VM, through minionsd.
     Vm(Client, VmName),
-    /// One agent, without it.
+    /// An agent, by the VM's socket, without minionsd.
     Agent(PathBuf),
 }
 
 impl Target {
-    /// Exactly one of the two must be named.
+    /// Creates the target.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] unless exactly one of `socket` and `vm` is given.
     pub(crate) fn new(
         config: &Config,
         socket: Option<&Path>,
@@ -26,7 +30,7 @@ impl Target {
             (Some(socket), None) => Ok(Self::Agent(socket.to_owned())),
             (None, Some(vm)) => Ok(Self::Vm(Client::new(config)?, vm)),
             (Some(_), Some(_)) => {
-                Err(Failure::Usage("--socket names the agent already; leave the VM out"))
+                Err(Failure::Usage("--socket already names the agent: leave the VM out"))
             }
             (None, None) => Err(Failure::WHICH_VM),
         }

@@ -1,19 +1,19 @@
-//! What a user of the command line sees.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! Commands as a user runs them, against a daemon in this process.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm};
 
-/// `minionsctl` without anything of this machine's configuration.
+/// Runs `minionsctl` without this machine's configuration.
 fn minionsctl(args: &[&str]) -> Output {
-    let nowhere = tempfile::tempdir().unwrap();
+    let empty = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_minionsctl"))
         .args(args)
         .env_remove("MINIONS_HOST")
         .env_remove("MINIONS_TOKEN_FILE")
-        .env("XDG_CONFIG_HOME", nowhere.path())
+        .env("XDG_CONFIG_HOME", empty.path())
         .output()
         .unwrap()
 }
@@ -70,7 +70,7 @@ fn framed(json: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn every_verb_prints_for_people_or_for_programs() {
+async fn every_command_prints_a_table_or_json() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     ctl(&daemon, &["wait", "web-1"]).await.assert(0, "web-1 is ready", "");
     ctl(&daemon, &["ls"]).await.assert(0, "web-1  ready", "");
@@ -85,7 +85,7 @@ async fn every_verb_prints_for_people_or_for_programs() {
 }
 
 #[tokio::test]
-async fn exec_is_as_transparent_as_a_shells_child() {
+async fn exec_passes_output_and_exit_code_through() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     let program = "echo out; echo err >&2; exit 37";
     let ran = ctl(&daemon, &["exec", "web-1", "--", "sh", "-c", program]).await;
@@ -103,7 +103,7 @@ async fn exec_is_as_transparent_as_a_shells_child() {
 }
 
 #[tokio::test]
-async fn a_program_that_was_lost_never_looks_like_success() {
+async fn a_lost_program_is_never_a_success() {
     let daemon = TestDaemon::start().await;
     ctl(&daemon, &["exec", "nope", "--", "true"]).await.assert(125, "", "no VM named nope");
     let gone = vec!["--host", "http://127.0.0.1:1", "exec", "x", "--", "true"];
@@ -116,15 +116,33 @@ async fn a_program_that_was_lost_never_looks_like_success() {
 }
 
 #[tokio::test]
-async fn a_command_line_that_can_not_be_read_is_not_mistaken_for_the_programs_end() {
+async fn a_usage_error_of_exec_has_its_own_exit_code() {
     let run_args = |args: &[&str]| run(args.iter().map(|arg| (*arg).to_owned()).collect());
     run_args(&["exec", "web-1", "ls", "-z"]).await.assert(125, "", "Usage:");
     run_args(&["helth"]).await.assert(2, "", "Usage:");
     run_args(&["--help"]).await.assert(0, "Usage:", "");
+    for exec in [
+        &["exec"][..],
+        &["exec", "get", "--bogus"],
+        &["attach"],
+        &["-o", "json", "attach", "web-1", "-x"],
+    ] {
+        run_args(exec).await.assert(125, "", "Usage:");
+    }
+    // The name of a VM or a value, not the command.
+    for other in [
+        &["get", "exec", "more"][..],
+        &["health", "attach", "--bogus"],
+        &["kill", "exec", "attach", "--bogus"],
+        &["--host", "exec", "get"],
+        &["--bogus", "get", "exec"],
+    ] {
+        run_args(other).await.assert(2, "", "Usage:");
+    }
 }
 
 #[tokio::test]
-async fn a_token_never_leaves_the_machine_in_the_clear() {
+async fn a_token_is_never_sent_over_the_network_in_the_clear() {
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), "0123456789abcdefghijklmn").unwrap();
     let args =
@@ -133,7 +151,7 @@ async fn a_token_never_leaves_the_machine_in_the_clear() {
 }
 
 #[tokio::test]
-async fn straight_to_an_agent_prints_what_it_said() {
+async fn without_the_daemon_the_agents_reply_is_printed_as_json() {
     let (_daemon, vm) = TestDaemon::with_vm().await;
     let health = direct(&vm, &["health"]).await;
     assert_eq!((health.code, &health.json()["agent"]["protocol"]), (0, &json!(2)));
@@ -146,7 +164,7 @@ async fn straight_to_an_agent_prints_what_it_said() {
 }
 
 #[tokio::test]
-async fn nothing_a_guest_says_reaches_the_terminal_alive() {
+async fn control_characters_from_a_guest_are_escaped() {
     let daemon = TestDaemon::start().await;
     let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}name\r\n";
     let agent = json!({
@@ -157,7 +175,7 @@ async fn nothing_a_guest_says_reaches_the_terminal_alive() {
     let vm =
         FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Replies(framed(&health))).unwrap();
     daemon.until_state("web-1", "ready").await;
-    let no = json!({ "status": "error", "message": evil, "code": "io_failed" });
+    let refusal = json!({ "status": "error", "message": evil, "code": "io_failed" });
     let mut seen = Vec::new();
     for args in [
         &["ls"][..],
@@ -169,21 +187,21 @@ async fn nothing_a_guest_says_reaches_the_terminal_alive() {
         seen.push(ctl(&daemon, args).await);
     }
     seen.push(direct(&vm, &["health"]).await);
-    vm.switch_to(Behaviour::Replies(framed(&no)));
+    vm.switch_to(Behaviour::Replies(framed(&refusal)));
     seen.push(direct(&vm, &["health"]).await);
     for ran in seen {
         let text = ran.stdout + &ran.stderr;
         assert!(text.contains("name"), "{text:?}");
-        let alive = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
-        assert_eq!(alive, None, "{text:?}");
+        let active = text.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+        assert_eq!(active, None, "{text:?}");
     }
 }
 
 #[tokio::test]
-async fn an_error_says_what_to_do_next() {
+async fn an_error_comes_with_advice() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     ctl(&daemon, &["health", "nope"]).await.assert(1, "", "hint: `minionsctl ls`");
-    ctl(&daemon, &["health"]).await.assert(1, "", "which VM?");
+    ctl(&daemon, &["health"]).await.assert(1, "", "no VM given");
     direct(&vm, &["ls"]).await.assert(1, "", "leave --socket out");
     direct(&vm, &["health", "web-1"]).await.assert(1, "", "leave the VM out");
     let net = ["--ip", "10.0.0.2/33", "--gateway", "10.0.0.1"];
@@ -198,7 +216,31 @@ async fn an_error_says_what_to_do_next() {
 }
 
 #[tokio::test]
-async fn the_unix_socket_is_as_good_as_tcp_and_the_environment_as_a_flag() {
+async fn a_malformed_request_file_is_reported_with_its_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |text: &str| {
+        let path = dir.path().join("network.json");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let configure = async |path: &str| {
+        let args = ["--host", "http://127.0.0.1:1", "configure-network", "web-1", "-f", path];
+        run(args.map(String::from).to_vec()).await
+    };
+    let path = file("{\n  \"dns\": [\"1.1.1.1\",]\n}");
+    let error =
+        format!("error: {path} contains malformed JSON: trailing comma at line 2 column 21");
+    configure(&path).await.assert(1, "", &error);
+    let path = file("{ \"mtu\":\n \"big\" }");
+    let error =
+        format!("error: {path} is not a network configuration: invalid type: string \"big\"");
+    configure(&path).await.assert(1, "", &error);
+    configure(&path).await.assert(1, "", "at line 2 column 6");
+    configure("/nowhere").await.assert(1, "", "error: cannot read /nowhere: ");
+}
+
+#[tokio::test]
+async fn the_environment_can_name_the_unix_socket() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let host = format!("unix://{}", daemon.unix_socket().display());
     let output = tokio::task::spawn_blocking(move || {
@@ -212,7 +254,7 @@ async fn the_unix_socket_is_as_good_as_tcp_and_the_environment_as_a_flag() {
 }
 
 #[tokio::test]
-async fn watch_tells_what_happens_as_it_happens() {
+async fn watch_prints_events_as_they_happen() {
     let daemon = TestDaemon::start().await;
     for format in ["table", "json"] {
         let mut watching = tokio::process::Command::new(env!("CARGO_BIN_EXE_minionsctl"))
@@ -226,7 +268,7 @@ async fn watch_tells_what_happens_as_it_happens() {
         let heard = |figures: String| figures.contains("minions_event_readers 1\n");
         let deadline = tokio::time::Instant::now() + testkit::daemon::DEADLINE;
         while !heard(metrics(&daemon).await) {
-            assert!(tokio::time::Instant::now() < deadline, "it doesn't follow");
+            assert!(tokio::time::Instant::now() < deadline, "watch does not follow the events");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         let agent = testkit::fake_vmm::agent().unwrap();
@@ -265,7 +307,7 @@ async fn metrics(daemon: &TestDaemon) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_names_the_broken_layer_and_what_to_do() {
+async fn doctor_names_the_broken_layer_and_gives_advice() {
     let (daemon, vm) = TestDaemon::with_vm().await;
     let found = ctl(&daemon, &["-o", "json", "doctor", "web-1"]).await;
     let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
@@ -279,10 +321,11 @@ async fn the_doctor_names_the_broken_layer_and_what_to_do() {
     vm.switch_to(Behaviour::Refuses);
     daemon.until_state("web-1", "unreachable").await;
     let broken = ctl(&daemon, &["doctor", "web-1"]).await;
-    for said in ["BROKEN", "install minions-agent", "not reached"] {
-        broken.assert(1, said, "");
+    for text in ["BROKEN", "install minions-agent", "not reached"] {
+        broken.assert(1, text, "");
     }
     ctl(&daemon, &["doctor", "nope"]).await.assert(1, "no VM named nope", "");
-    let nobody = ["--host", "http://127.0.0.1:1", "doctor", "web-1"].map(String::from).to_vec();
-    run(nobody).await.assert(1, "minionsd  BROKEN", "");
+    let unreachable =
+        ["--host", "http://127.0.0.1:1", "doctor", "web-1"].map(String::from).to_vec();
+    run(unreachable).await.assert(1, "minionsd  BROKEN", "");
 }

@@ -1,5 +1,5 @@
 //! `--timeout`, the default host, and input that cannot be read.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use std::fs::File;
 use std::os::unix::net::UnixListener;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use testkit::daemon::TestDaemon;
 use tokio::time::timeout;
 
-/// Less than minionsctl's own deadlines, which are 10 s and more.
+/// Deadline for a command to end. Below minionsctl's own deadlines, which are 10 s and more.
 const SOONER: Duration = Duration::from_secs(8);
 
 fn minionsctl(args: &[&str]) -> Command {
@@ -26,9 +26,9 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A daemon that was stopped: the kernel accepts for it.
+/// Simulates a stopped daemon: the kernel still accepts connections for it.
 #[tokio::test]
-async fn the_timeout_limits_every_command_against_a_daemon_that_says_nothing() {
+async fn the_timeout_limits_every_command_if_the_daemon_does_not_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("minionsd.sock");
     let _silent = UnixListener::bind(&path).unwrap();
@@ -53,10 +53,10 @@ async fn the_timeout_limits_every_command_against_a_daemon_that_says_nothing() {
         assert!(stderr(&ran).contains("no result within 200ms (--timeout)"), "{args:?}: {ran:?}");
     }
     let watch = output(minionsctl(&["--host", &host, "--timeout", "1s", "watch"])).await;
-    assert!(stderr(&watch).contains("no --timeout"), "{watch:?}");
+    assert!(stderr(&watch).contains("--timeout does not apply"), "{watch:?}");
 }
 
-/// In a mount namespace with the default socket, which only its group may use.
+/// Runs minionsctl in a mount namespace with the default socket, which only its group may use.
 #[tokio::test]
 async fn a_user_who_may_not_use_the_default_socket_reads_over_tcp() {
     let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/minions && \
@@ -68,12 +68,12 @@ async fn a_user_who_may_not_use_the_default_socket_reads_over_tcp() {
     command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("MINIONS_HOST");
     command.env_remove("MINIONS_TOKEN_FILE");
     let ran = output(command).await;
-    // Nothing listens there in this namespace; but it was asked.
-    assert!(stderr(&ran).contains("http://127.0.0.1:7070 can't be reached"), "{ran:?}");
+    // Nothing listens on that port in this namespace, but minionsctl has tried it.
+    assert!(stderr(&ran).contains("cannot reach minionsd at http://127.0.0.1:7070"), "{ran:?}");
 }
 
 #[tokio::test]
-async fn input_that_cannot_be_read_is_a_failure_and_not_its_end() {
+async fn a_read_error_on_standard_input_is_a_failure_and_not_its_end() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
     let host = daemon.host();
     let mut command = minionsctl(&["--host", &host, "exec", "-i", "web-1", "--", "cat"]);
@@ -81,5 +81,5 @@ async fn input_that_cannot_be_read_is_a_failure_and_not_its_end() {
     command.stdin(File::open("/proc/self/mem").unwrap());
     let ran = output(command).await;
     assert_eq!(ran.status.code(), Some(125), "{ran:?}");
-    assert!(stderr(&ran).contains("the input can't be read"), "{ran:?}");
+    assert!(stderr(&ran).contains("cannot read standard input"), "{ran:?}");
 }

@@ -1,6 +1,6 @@
-//! A network change on a real VM: over REST, the wire and a real kernel, with QEMU as the gateway of each
-//! of the guest's networks.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! Network changes on a real VM, over REST, the wire and a real kernel. QEMU is the gateway of each of the guest's
+//! networks.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use serde_json::{Value, json};
 use std::process::{Command, Output};
@@ -13,8 +13,7 @@ const AGENT_PORT: u32 = 1024;
 const BOOT: Duration = Duration::from_secs(120);
 const VM: &str = "net-test-vm";
 
-/// All that a change may touch, byte for byte as the guest's tools print it. The packet counters of
-/// its links are none of it.
+/// Script that prints everything that a change may affect, without the packet counters of the links.
 const STATE: &str = "ip addr; ip -4 route show table all; ip -6 route show table all | sort; \
     hostname; cat /proc/sys/net/ipv6/conf/eth*/accept_ra; stat -c '%A %u:%g %F' /etc/resolv.conf; cat /etc/resolv.conf";
 
@@ -51,7 +50,7 @@ impl Guest {
         ran.json["stdout"].as_str().unwrap().to_owned()
     }
 
-    /// A good network, with a route and an MTU of its own, and everything that comes by itself.
+    /// Boots a guest, configures a working network with a route and an MTU, and returns its [`STATE`].
     async fn with_a_good_network(nics: u8) -> (Self, String) {
         let guest = Self::boot(nics).await;
         let good = json!({
@@ -73,7 +72,7 @@ impl Guest {
         (guest, before)
     }
 
-    /// As soon as the kernel has looked for duplicates of what was put back.
+    /// Waits until the state is `before` again. The kernel first checks restored addresses for duplicates.
     async fn is_again(&self, before: &str) {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -92,7 +91,7 @@ impl Guest {
     }
 }
 
-/// Another network altogether, whose gateway isn't there.
+/// Returns a request for another network, whose gateway does not exist.
 fn wrong() -> Value {
     json!({
         "interfaces": [{ "addresses": ["10.0.2.99/24", "2001:db8::99/64"],
@@ -103,7 +102,7 @@ fn wrong() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_gateway_is_found_out_and_the_old_network_is_back_byte_for_byte() {
+async fn a_wrong_gateway_is_detected_and_the_old_network_is_restored() {
     let (guest, before) = Guest::with_a_good_network(1).await;
     let put = guest.put(wrong()).await;
     put.assert_problem(502, "network_failed");
@@ -117,7 +116,7 @@ async fn a_wrong_gateway_is_found_out_and_the_old_network_is_back_byte_for_byte(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_goes_silent_gets_the_old_network_back_byte_for_byte() {
+async fn an_unconfirmed_change_is_undone_and_a_confirmed_one_stays() {
     let (guest, before) = Guest::with_a_good_network(1).await;
     let mut change = wrong();
     change["verify"] = json!([]);
@@ -130,7 +129,7 @@ async fn a_host_that_goes_silent_gets_the_old_network_back_byte_for_byte() {
     let path = format!("/vms/{VM}/network/confirm");
     let late = guest.daemon.post(&path, json!({ "id": id })).await;
     late.assert_problem(410, "network_change_gone");
-    // And one that is confirmed stays.
+    // A confirmed change stays.
     change["confirm_within_ms"] = json!(60_000);
     let put = guest.put(change).await;
     let id = put.json["pending"]["id"].as_str().unwrap().to_owned();
@@ -142,7 +141,7 @@ async fn a_host_that_goes_silent_gets_the_old_network_back_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_dies_before_the_confirmation_is_followed_by_one_that_puts_it_back() {
+async fn after_a_crash_before_the_confirmation_the_next_agent_undoes_the_change() {
     let (guest, before) = Guest::with_a_good_network(1).await;
     let mut change = wrong();
     change["verify"] = json!([]);
@@ -150,7 +149,7 @@ async fn an_agent_that_dies_before_the_confirmation_is_followed_by_one_that_puts
     assert_eq!(guest.put(change).await.status, 200);
     let instance = || async { guest.daemon.get(&format!("/vms/{VM}")).await.json["agent"].clone() };
     let first = instance().await;
-    // The guest's first process starts it again.
+    // The guest's first process starts the agent again.
     guest.daemon.exec(VM, "sh", &["-c", "kill -9 $(pidof minions-agent)"]).await;
     let deadline = Instant::now() + DEADLINE;
     while instance().await["instance_id"] == first["instance_id"] {
@@ -166,7 +165,7 @@ async fn an_agent_that_dies_before_the_confirmation_is_followed_by_one_that_puts
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_cards_both_families_an_mtu_and_routes_are_read_back_as_they_were_asked_for() {
+async fn two_interfaces_with_ipv4_ipv6_mtu_and_routes_are_read_back_as_requested() {
     let guest = Guest::boot(2).await;
     let asked = json!({
         "interfaces": [

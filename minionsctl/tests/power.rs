@@ -51,7 +51,7 @@ async fn ready(process: Option<&str>) -> (TestDaemon, FakeVmm, Guest) {
 
 async fn asked(guest: &Guest) {
     let deadline = Instant::now() + DEADLINE;
-    while guest.ends_asked_for() == 0 {
+    while guest.power_requests() == 0 {
         assert!(Instant::now() < deadline, "the guest was not asked");
         sleep(Duration::from_millis(10)).await;
     }
@@ -178,6 +178,6 @@ async fn an_agent_alone_cannot_be_waited_for() {
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("--wait needs minionsd"), "{stderr}");
-    assert_eq!(guest.ends_asked_for(), 0);
+    assert_eq!(guest.power_requests(), 0);
     drop(daemon);
 }

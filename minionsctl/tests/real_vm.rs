@@ -1,6 +1,6 @@
-//! The whole system over a real kernel and a real AF_VSOCK: VMs under QEMU, minionsd in this
-//! process, and minionsctl as a user runs it.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! The whole system with a real guest kernel and AF_VSOCK: VMs under QEMU, minionsd in this process, and minionsctl
+//! as a user runs it.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -13,7 +13,7 @@ const AGENT_PORT: u32 = 1024;
 const BOOT: Duration = Duration::from_secs(120);
 const VM: &str = "agent-test-vm";
 
-/// QEMU's own user network: the guest's address, and its gateway, which is QEMU itself.
+/// Settings for QEMU's user network, whose gateway is QEMU itself.
 const NETWORK: [&str; 6] =
     ["--ip", "10.0.2.15/24", "--gateway", "10.0.2.2", "--dns", "1.1.1.1,9.9.9.9"];
 
@@ -25,7 +25,7 @@ fn boot(daemon: &TestDaemon, name: &str) -> Vm {
     vm
 }
 
-/// A daemon with a VM that it has found ready. The VM is dropped first.
+/// Starts a daemon and a VM, and waits until the VM is ready. The VM is dropped first.
 async fn ready() -> (Vm, TestDaemon) {
     let daemon = TestDaemon::start().await;
     let vm = boot(&daemon, VM);
@@ -40,16 +40,16 @@ fn minionsctl(args: &[&str]) -> Output {
 #[track_caller]
 fn succeeds(args: &[&str]) -> String {
     let output = minionsctl(args);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    stdout
 }
 
 async fn shell(daemon: &TestDaemon, script: &str) -> Reply {
     daemon.exec(VM, "sh", &["-c", script]).await
 }
 
-/// What a script in the guest prints.
+/// Runs a script in the guest, and returns its output.
 async fn printed(daemon: &TestDaemon, script: &str) -> String {
     let ran = shell(daemon, script).await;
     assert_eq!(ran.json["exit_code"], 0, "{ran:?}");
@@ -62,7 +62,7 @@ fn eth0(network: &Reply) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_verbs_work_by_rest_by_minionsctl_and_straight_to_the_agent() {
+async fn the_commands_work_by_rest_by_minionsctl_and_without_the_daemon() {
     let (vm, daemon) = ready().await;
     let (host, socket) = (daemon.host(), vm.socket_path().to_str().unwrap().to_owned());
     let ctl = |args: &[&str]| succeeds(&[&["--host", &host], args].concat());
@@ -95,10 +95,10 @@ async fn the_verbs_work_by_rest_by_minionsctl_and_straight_to_the_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_is_replaced_and_one_that_can_not_be_changes_nothing() {
+async fn a_network_is_replaced_and_an_invalid_one_changes_nothing() {
     let (_vm, daemon) = ready().await;
     let path = format!("/vms/{VM}/network");
-    // Without the link-local address, which the kernel makes itself, whenever it likes.
+    // Without the link-local address, which the kernel assigns at any time.
     let state = "ip addr show eth0 | grep inet | grep -v fe80; ip route; ip -6 route show default; cat /etc/resolv.conf";
     let old = "ip addr add 192.168.7.7/24 dev eth0; ip link set eth0 up; ip route add default via 192.168.7.1";
     shell(&daemon, old).await;
@@ -113,7 +113,7 @@ async fn a_network_is_replaced_and_one_that_can_not_be_changes_nothing() {
     );
     assert!(once.contains("nameserver 1.1.1.1\nnameserver 9.9.9.9"), "{once}");
     assert_eq!(daemon.put(&path, good).await.status, 200);
-    assert_eq!(printed(&daemon, state).await, once, "twice is once");
+    assert_eq!(printed(&daemon, state).await, once, "the same request twice changes nothing");
     for (ip, gateway) in [
         ("10.0.0.2/33", "10.0.0.1"),
         ("fe80::1/129", "fe80::2"),
@@ -123,7 +123,7 @@ async fn a_network_is_replaced_and_one_that_can_not_be_changes_nothing() {
         let bad = json!({ "ip": ip, "gateway": gateway, "dns": [] });
         daemon.put(&path, bad).await.assert_problem(422, "invalid_request");
     }
-    assert_eq!(printed(&daemon, state).await, once, "nothing has changed");
+    assert_eq!(printed(&daemon, state).await, once, "an invalid request changes nothing");
     let v6 = json!({ "ip": "fec0::99/64", "gateway": "fec0::2", "dns": [] });
     assert_eq!(daemon.put(&path, v6).await.status, 200);
     let read_back = eth0(&daemon.get(&path).await);
@@ -136,7 +136,7 @@ async fn a_network_is_replaced_and_one_that_can_not_be_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_vm_shows_another_is_unaffected_and_it_comes_back_by_itself() {
+async fn a_killed_vm_is_noticed_does_not_affect_others_and_recovers() {
     let (mut vm, daemon) = ready().await;
     let _other = boot(&daemon, "other-vm");
     let other = daemon.until_state("other-vm", "ready").await;
@@ -155,7 +155,7 @@ async fn a_killed_vm_shows_another_is_unaffected_and_it_comes_back_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_killed_is_ready_again_by_itself() {
+async fn a_killed_agent_becomes_ready_again() {
     let (_vm, daemon) = ready().await;
     let before = daemon.get(&format!("/vms/{VM}")).await.json["agent"].clone();
     let killed = shell(&daemon, "kill -KILL $(pidof minions-agent)").await;
@@ -171,7 +171,7 @@ async fn an_agent_that_is_killed_is_ready_again_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behind() {
+async fn exit_codes_are_the_kernels_and_a_thousand_programs_leave_nothing() {
     let (_vm, daemon) = ready().await;
     for (script, code) in [("exit 37", 37), ("kill -SEGV $$", 139), ("kill -KILL $$", 137)] {
         assert_eq!(shell(&daemon, script).await.json["exit_code"], code, "{script}");
@@ -182,7 +182,7 @@ async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behin
     let body = json!({ "command": "sh", "args": ["-c", stubborn], "timeout_ms": 300 });
     let late = daemon.post(&format!("/vms/{VM}/exec"), body).await;
     assert_eq!(late.json["outcome"]["type"], "timed_out", "{late:?}");
-    // The script's own shell has the word in its command line too.
+    // The brackets keep grep from counting its own command line and the shell's.
     assert_eq!(printed(&daemon, "ps -o args | grep -c '[s]leep 987' || true").await, "0");
     let detached = shell(&daemon, "sleep 600 & echo hi").await;
     assert_eq!(detached.json["stdout"], "hi\n");
@@ -190,16 +190,20 @@ async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behin
 
     printed(&daemon, "echo -500 > /proc/$(pidof minions-agent)/oom_score_adj").await;
     let exposed = "until [ $(cat /proc/$$/oom_score_adj) = 0 ]; do :; done; echo exposed";
-    assert_eq!(printed(&daemon, exposed).await, "exposed", "spared when memory runs out");
+    assert_eq!(
+        printed(&daemon, exposed).await,
+        "exposed",
+        "the program inherits the agent's oom_score_adj"
+    );
 
-    // The kernel's own threads come and go; `ps` shows them in brackets.
+    // Kernel threads, which `ps` shows in brackets, come and go.
     let figures = "pid=$(pidof minions-agent); ls /proc/$pid/fd | wc -l; ps -o args | grep -vc '^\\['; \
                    grep -c 'State:.Z' /proc/[0-9]*/status | grep -v ':0' | wc -l";
     let before = printed(&daemon, figures).await;
     for _ in 0..1000 {
         assert_eq!(daemon.exec(VM, "true", &[]).await.json["exit_code"], 0);
     }
-    // What has leaked is there for good; what is only on its way out is not a leak.
+    // Leaks are permanent; processes that are still ending are not leaks.
     let deadline = Instant::now() + DEADLINE;
     loop {
         let after = printed(&daemon, figures).await;
@@ -215,27 +219,34 @@ async fn programs_end_as_the_kernel_ends_them_and_a_thousand_leave_nothing_behin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_inside_the_guest_is_served_or_takes_the_agents_port() {
+async fn no_user_of_the_guest_is_served_or_can_take_the_agents_port() {
     let (_vm, daemon) = ready().await;
     let cid = printed(&daemon, "vsock-probe cid").await;
     assert!(cid.parse::<u32>().is_ok_and(|cid| cid > 2), "{cid}");
-    // Loopback, and the guest's own CID; as root too, who is nobody's host either.
+    // Loopback and the guest's own CID, also as root: none of these is the host.
     for target in ["1", &cid] {
         for user in ["alice", "root"] {
             let probe =
                 format!("su -s /bin/sh {user} -c 'vsock-probe connect {target} {AGENT_PORT}'");
-            let said = printed(&daemon, &probe).await;
-            assert!(matches!(said.as_str(), "closed" | "refused"), "{user} to {target}: {said}");
+            let answer = printed(&daemon, &probe).await;
+            assert!(
+                matches!(answer.as_str(), "closed" | "refused"),
+                "{user} to {target}: {answer}"
+            );
         }
     }
     let bind = format!("su -s /bin/sh alice -c 'vsock-probe bind {AGENT_PORT}'");
     assert_eq!(printed(&daemon, &bind).await, "refused");
     let elsewhere = "su -s /bin/sh alice -c 'vsock-probe bind 1025'";
-    assert_eq!(printed(&daemon, elsewhere).await, "bound", "the probe can bind at all");
+    assert_eq!(
+        printed(&daemon, elsewhere).await,
+        "bound",
+        "the probe must be able to bind another port"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off_is_told_and_set() {
+async fn a_wrong_clock_is_reported_and_can_be_set() {
     const HOUR_MS: i64 = 3_600_000;
     let (vm, daemon) = ready().await;
     let offset = async || {
@@ -248,11 +259,11 @@ async fn a_clock_that_is_off_is_told_and_set() {
     assert_eq!(put.status, 200, "{put:?}");
     assert!(offset().await > HOUR_MS);
     assert_eq!(printed(&daemon, "date -u +%Y").await, "2033");
-    // What waits for a time to pass doesn't notice.
+    // Timeouts use the monotonic clock and are not affected.
     let body = json!({ "command": "sleep", "args": ["77"], "timeout_ms": 300 });
     let slept = daemon.post(&format!("/vms/{VM}/exec"), body).await;
     assert_eq!(slept.json["outcome"]["type"], "timed_out", "{slept:?}");
-    assert!(succeeds(&["--host", &daemon.host(), "set-clock", VM]).starts_with("moved by -"));
+    assert!(succeeds(&["--host", &daemon.host(), "set-clock", VM]).starts_with("clock moved by -"));
     assert!(offset().await.abs() < HOUR_MS);
 
     let wrong = daemon.put(&clock, json!({ "time_unix_ms": 2_000_000_000 })).await;
@@ -270,12 +281,12 @@ async fn a_clock_that_is_off_is_told_and_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off_is_set_by_the_daemon_itself_if_that_is_wanted() {
+async fn the_daemon_sets_a_wrong_clock_if_it_is_configured_to() {
     let limit = Some(Duration::from_secs(60));
     let daemon = TestDaemon::with(|config| config.clock_limit = limit).await;
     let _vm = boot(&daemon, VM);
     daemon.until_state(VM, "ready").await;
-    // Behind the daemon's back.
+    // Without the daemon's involvement.
     printed(&daemon, "date -s '2033-05-18 00:00:00'").await;
     let path = format!("/vms/{VM}/health");
     let right = |health: &Reply| {
@@ -285,15 +296,15 @@ async fn a_clock_that_is_off_is_set_by_the_daemon_itself_if_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_is_powered_off_after_it_has_said_so() {
+async fn a_guest_powers_off_after_it_has_accepted_the_request() {
     let (mut vm, daemon) = ready().await;
     let body = json!({ "action": "explode" });
     let refused = daemon.post(&format!("/vms/{VM}/power"), body).await;
     refused.assert_problem(422, "invalid_request");
     assert_eq!(refused.json["field"], "action");
     assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.status, 200);
-    let said = succeeds(&["--host", &daemon.host(), "poweroff", VM]);
-    assert!(said.contains("powered off"), "{said}");
+    let stdout = succeeds(&["--host", &daemon.host(), "poweroff", VM]);
+    assert!(stdout.contains("powered off"), "{stdout}");
     vm.wait_for_end(BOOT).unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -341,8 +352,8 @@ async fn a_base_host_tool_drives_the_agent_in_the_vm() {
         let mut python = Command::new("python3");
         let output = python.arg(&script).arg(vm.socket_path()).args(args).stdin(Stdio::null());
         let output = output.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
         serde_json::from_slice(&output.stdout).unwrap()
     };
     assert_eq!(host(&["health"])["hostname"], VM);
@@ -356,7 +367,7 @@ async fn a_base_host_tool_drives_the_agent_in_the_vm() {
     assert_eq!(mode["stdout"], "600 16\n");
 }
 
-/// The tools that `cargo xtask test` puts into the rig directory.
+/// Returns a command for a Python tool that `cargo xtask test` has installed in the rig directory.
 fn python_tool(name: &str) -> Command {
     let venv = Layout::from_env().venv().canonicalize().unwrap_or_else(|error| {
         panic!("no Python tools ({error}): run `cargo xtask test`, which installs them")
@@ -367,30 +378,30 @@ fn python_tool(name: &str) -> Command {
 #[track_caller]
 fn passes(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}\n{said}\n{complained}");
-    said
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}\n{stdout}\n{stderr}");
+    stdout
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_document_is_valid_and_the_daemon_keeps_to_it() {
+async fn the_openapi_document_is_valid_and_the_daemon_conforms_to_it() {
     let (_vm, daemon) = ready().await;
     let dir = tempfile::tempdir().unwrap();
     let document = dir.path().join("openapi.json");
     let served = daemon.http.get(daemon.url("/openapi.json")).send().await.unwrap();
     std::fs::write(&document, served.bytes().await.unwrap()).unwrap();
     passes(python_tool("openapi-spec-validator").arg(&document));
-    // Once with names as they come, once with every call going to the VM.
+    // Once with generated VM names, once with the name of the VM in every call.
     for config in [String::new(), format!("[parameters]\n\"path.vm\" = \"{VM}\"\n")] {
         std::fs::write(dir.path().join("schemathesis.toml"), config).unwrap();
-        let said = passes(schemathesis(&daemon, &document).current_dir(dir.path()));
-        println!("{said}");
+        let report = passes(schemathesis(&daemon, &document).current_dir(dir.path()));
+        println!("{report}");
     }
     assert_eq!(daemon.get(&format!("/vms/{VM}/health")).await.status, 200);
 }
 
-/// A status that isn't documented is a failure, so any 5xx that may come is.
+/// Returns the schemathesis command. An undocumented status is a failure, which covers unexpected 5xx.
 fn schemathesis(daemon: &TestDaemon, document: &Path) -> Command {
     let checks = [
         "status_code_conformance",
@@ -402,9 +413,9 @@ fn schemathesis(daemon: &TestDaemon, document: &Path) -> Command {
     ];
     let mut command = python_tool("schemathesis");
     command.arg("run").arg(document).args(["--url", &daemon.host(), "--checks", &checks.join(",")]);
-    // It would end the VM that the others need.
+    // Powering off would end the VM that the other calls need.
     command.args(["--exclude-operation-id", "power_vm"]);
-    // It never ends.
+    // The event stream never ends.
     command.args(["--exclude-operation-id", "follow_events"]);
     command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "30", "--seed", "1"]);
     command.args(["--request-timeout", "60", "--no-color"]);
@@ -439,11 +450,11 @@ missing = get_health.sync(client=client, vm="nope")
 assert isinstance(missing, Problem) and missing.code == "vm_not_found", missing
 print("three calls and a problem")
 "#;
-    let said = passes(python_tool("python").current_dir(dir.path()).args([
+    let stdout = passes(python_tool("python").current_dir(dir.path()).args([
         "-c",
         script,
         &daemon.host(),
         VM,
     ]));
-    assert_eq!(said, "three calls and a problem\n");
+    assert_eq!(stdout, "three calls and a problem\n");
 }

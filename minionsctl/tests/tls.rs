@@ -1,6 +1,5 @@
-//! A minionsd behind TLS, as from another machine: whom it must be vouched for by, the token, and a
-//! certificate of the client's own.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! A minionsd with TLS, as from another machine: CA bundle, token and client certificate.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use minionsd::Daemon;
 use minionsd::config::{TlsFiles, TokenFile};
@@ -74,7 +73,7 @@ impl Host {
     }
 }
 
-/// An authority, and one certificate of it with its key, for the daemon and for a client alike.
+/// Creates a CA, and one certificate with its key, for both the daemon and the client.
 fn certify(dir: &Path) {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new([]).unwrap();
@@ -89,13 +88,13 @@ fn certify(dir: &Path) {
 }
 
 #[track_caller]
-fn fails(output: &Output, said: &str) {
+fn fails(output: &Output, expected: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && error.contains(said), "{error}");
+    assert!(!output.status.success() && error.contains(expected), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_vouched_for_is_used_as_any_other() {
+async fn a_daemon_with_a_trusted_certificate_is_used_like_any_other() {
     let host = Host::start(false).await;
     let trusted = ["--ca-file", "authority.pem", "--token-file", "token"];
     let listed = host.ctl(&trusted, &["ls"]);
@@ -106,15 +105,15 @@ async fn a_daemon_that_is_vouched_for_is_used_as_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_nobody_vouches_for_gets_no_token() {
+async fn a_daemon_with_an_untrusted_certificate_gets_no_token() {
     let host = Host::start(false).await;
-    fails(&host.ctl(&["--token-file", "token"], &["ls"]), "can't be reached");
-    fails(&host.ctl(&["--ca-file", "token"], &["ls"]), "holds no PEM certificate");
-    fails(&host.ctl(&["--ca-file", "missing"], &["ls"]), "can't be read");
+    fails(&host.ctl(&["--token-file", "token"], &["ls"]), "cannot reach minionsd");
+    fails(&host.ctl(&["--ca-file", "token"], &["ls"]), "contains no PEM certificate");
+    fails(&host.ctl(&["--ca-file", "missing"], &["ls"]), "cannot read ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_shows_its_certificate_to_a_daemon_that_wants_one() {
+async fn a_client_authenticates_to_a_daemon_that_requires_a_certificate() {
     let host = Host::start(true).await;
     let trusted = ["--ca-file", "authority.pem", "--token-file", "token"];
     assert!(!host.ctl(&trusted, &["ls"]).status.success());

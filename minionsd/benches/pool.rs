@@ -1,7 +1,7 @@
-//! The pool by itself: what it costs to take a connection, beside what is then said over it.
+//! Cost of the pool: checking out a connection, alone and with a health check over it.
 //!
 //! `cargo bench -p minionsd --features bench`
-#![expect(clippy::unwrap_used, reason = "a bench that can't go on has nothing to report")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that fails has nothing to report")]
 
 use divan::Bencher;
 use minionsd::benching::BenchedPool;
@@ -13,7 +13,7 @@ fn main() {
     divan::main();
 }
 
-/// A VM, its pool, and what both run in.
+/// A fake VM and its pool, with the runtime for both.
 struct Site {
     runtime: Runtime,
     pool: Arc<BenchedPool>,
@@ -36,21 +36,21 @@ impl Site {
     }
 }
 
-/// Permit, youngest idle connection, a look whether it is quiet, and back.
+/// Checks out a connection (permit, youngest idle connection, check for unread bytes) and returns it.
 #[divan::bench]
 fn check_out_and_give_back(bencher: Bencher<'_, '_>) {
     let site = Site::new();
     bencher.bench_local(|| site.runtime.block_on(site.pool.check_out()).unwrap());
 }
 
-/// The same with one exchange in between, the guest's side included.
+/// Checks out a connection, makes one exchange, which includes the guest's work, and returns it.
 #[divan::bench]
 fn one_health_check(bencher: Bencher<'_, '_>) {
     let site = Site::new();
     bencher.bench_local(|| site.runtime.block_on(site.pool.health()).unwrap());
 }
 
-/// Callers at once, who take turns when they are more than the pool has connections.
+/// Makes concurrent health checks, which wait for each other if there are more callers than connections.
 #[divan::bench(args = [1, 8, 32])]
 fn health_checks_at_once(bencher: Bencher<'_, '_>, callers: usize) {
     let site = Site::new();

@@ -1,11 +1,11 @@
-//! Memory for what guests say, over all VMs.
+//! Memory budget for replies and output of guests, over all VMs.
 //!
-//! A reply may be as long as a frame, a collected output as its caller asks for, and there may be many
-//! of both; together they get no more than this. Short ones cost nothing: what one connection may hold
-//! anyway is [`FREE`].
+//! A reply may be as long as a frame, and collected output as long as its caller asks for. The budget limits the sum of
+//! them. Replies up to [`FREE`] bytes are not counted.
 //!
-//! Output waits for others to be read to their end, stopped by the program's own full pipe, and is
-//! given up if that takes long. A reply can't wait, because its deadline runs: it is given up at once.
+//! If the budget is used up, collected output waits until other results are finished; meanwhile the program blocks on
+//! its full pipe. After [`MAX_WAIT`] the call fails. A reply cannot wait, because its deadline runs: its call fails at
+//! once.
 
 use crate::agent::CallError;
 use std::sync::Arc;
@@ -13,20 +13,19 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// For everything under way (256 MiB). While a result is being sent there is a second copy of it, as
-/// JSON.
+/// Size of the budget (256 MiB). A result that is being sent exists twice, because it is also encoded as JSON.
 const TOTAL: usize = 256 * 1024 * 1024;
 
-/// What is taken at a time.
+/// Bytes that are taken at a time.
 const STEP: usize = 64 * 1024;
 
-/// What a connection may hold of its guest's without asking: nearly every reply is shorter.
+/// Bytes that a connection may hold outside of the budget: nearly every reply is shorter.
 pub(crate) const FREE: usize = 64 * 1024;
 
-/// How long a program waits for others.
+/// Time that collected output waits for free budget.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// The budget. A cheap clone; a permit is a byte.
+/// The budget; one permit is one byte. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget(Arc<Semaphore>);
 
@@ -37,18 +36,18 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A share of nothing yet.
+    /// Returns an empty share.
     pub(crate) fn share(&self) -> Share {
         Share { budget: Arc::clone(&self.0), permit: None, taken: 0 }
     }
 
-    /// Bytes that are given out.
+    /// Returns the number of bytes in use.
     pub(crate) fn used(&self) -> usize {
         TOTAL.saturating_sub(self.0.available_permits())
     }
 }
 
-/// What one result, or one connection, has of it. Given back when dropped.
+/// The part of the budget that one result or one connection holds. Returned on drop.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Semaphore>,
@@ -57,24 +56,24 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Whether it has nothing.
+    /// Reports whether the share holds nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.taken == 0
     }
 
-    /// Gives everything back.
+    /// Returns everything to the budget.
     pub(crate) fn release(&mut self) {
         self.permit = None;
         self.taken = 0;
     }
 
-    /// Grows to at least `bytes`; others are waited for.
+    /// Grows the share to at least `bytes`. Waits for free budget, at most [`MAX_WAIT`] for each step.
     ///
-    /// Cancel safe: what was taken until then stays taken.
+    /// Cancel safe: the share keeps the steps that it has taken.
     ///
     /// # Errors
     ///
-    /// [`CallError::NoRoom`].
+    /// [`CallError::NoRoom`] after [`MAX_WAIT`].
     pub(crate) async fn grow_to(&mut self, bytes: usize) -> Result<(), CallError> {
         while self.taken < bytes {
             let more = Arc::clone(&self.budget).acquire_many_owned(step());
@@ -84,7 +83,7 @@ impl Share {
         Ok(())
     }
 
-    /// The same without waiting; whether there was room.
+    /// Grows the share without waiting; reports whether there was enough free budget.
     pub(crate) fn try_grow_to(&mut self, bytes: usize) -> bool {
         while self.taken < bytes {
             let Ok(more) = Arc::clone(&self.budget).try_acquire_many_owned(step()) else {
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_so_much_for_all_and_it_comes_back() {
+    async fn the_budget_is_shared_and_returned_on_drop() {
         let budget = Budget::default();
         let (mut first, mut second) = (budget.share(), budget.share());
         first.grow_to(TOTAL - STEP).await.unwrap();

@@ -1,4 +1,4 @@
-//! How far guests' clocks are off, and setting those that are off by too much.
+//! Clock offsets of guests, and correction of clocks that are off by too much.
 
 use crate::agent::AgentConnection;
 use minions_api::VmName;
@@ -6,31 +6,32 @@ use minions_proto::message::{CLOCK_FEATURE, Health, SetClock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A guest that undoes it, or an agent that may not do it, is asked no more often than this.
+/// Minimum time between two attempts on one guest, which may undo the change or refuse it.
 const GAP: Duration = Duration::from_mins(1);
 
-/// How long an agent has for one system call.
+/// Deadline for setting a clock: the agent makes one system call.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// How far a clock is ahead of ours that said `theirs` at some moment between `asked` and `answered`,
-/// in milliseconds. Right to half of that time.
+/// Returns how far a guest's clock is ahead of the host's, in milliseconds; negative if it is behind. The guest read
+/// its clock (`theirs`) between `asked` and `answered`, so the error is at most half of that interval.
 pub(crate) fn offset_ms(theirs: u64, asked: SystemTime, answered: SystemTime) -> i64 {
-    let [asked, answered] = [asked, answered].map(|time| i128::from(unix_ms(time)));
-    let ahead = i128::from(theirs) - (asked + answered) / 2;
+    let middle = (i128::from(unix_ms(asked)) + i128::from(unix_ms(answered))) / 2;
+    let ahead = i128::from(theirs) - middle;
     i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// Milliseconds since 1970; 0 before.
+/// Returns the time in milliseconds since 1970; 0 for earlier times.
 pub(crate) fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Keeps one guest's clock within a limit of ours.
+/// Keeps the clock of one guest within a limit of the host's clock.
 #[derive(Debug)]
 pub(crate) struct ClockKeeper {
-    /// `None`: nobody wants that.
+    /// Allowed offset; `None` to never set the clock.
     limit: Option<Duration>,
+    /// Time of the last attempt.
     tried: Option<Instant>,
 }
 
@@ -39,10 +40,10 @@ impl ClockKeeper {
         Self { limit, tried: None }
     }
 
-    /// Sets the clock of a guest that gave this answer between `asked` and now, if it is off by more than
-    /// the limit and nobody tried a moment ago.
+    /// Sets the guest's clock if it is off by more than the limit and the last attempt is at least [`GAP`] ago. `health`
+    /// is the answer to a request that was sent at `asked` and has just been answered.
     ///
-    /// Not cancel safe: the connection can't be used any more when the future was dropped.
+    /// Not cancel safe: if the future is dropped, the connection cannot be used any more.
     pub(crate) async fn keep(
         &mut self,
         vm: &VmName,
@@ -50,24 +51,34 @@ impl ClockKeeper {
         health: &Health,
         asked: SystemTime,
     ) {
-        let Some(offset) = self.too_far(health, asked, SystemTime::now()) else { return };
+        let Some(offset) = self.offset_to_correct(health, asked, SystemTime::now()) else { return };
         self.tried = Some(Instant::now());
         let call = SetClock { time_unix_ms: unix_ms(SystemTime::now()) };
         match connection.call(&call, Instant::now() + DEADLINE).await {
-            Ok(set) => tracing::info!(%vm, offset_ms = offset, step_ms = set.step_ms, "clock set"),
-            Err(error) => tracing::warn!(%vm, offset_ms = offset, %error, "clock not set"),
+            Ok(set) => {
+                tracing::info!(%vm, offset_ms = offset, step_ms = set.step_ms, "clock set");
+            }
+            Err(error) => {
+                tracing::warn!(%vm, offset_ms = offset, %error, "clock not set");
+            }
         }
     }
 
-    fn too_far(&self, health: &Health, asked: SystemTime, answered: SystemTime) -> Option<i64> {
+    /// Returns the offset if it must be corrected now.
+    fn offset_to_correct(
+        &self,
+        health: &Health,
+        asked: SystemTime,
+        answered: SystemTime,
+    ) -> Option<i64> {
         let offset = offset_ms(health.time_unix_ms?, asked, answered);
         let waited = self.tried.is_none_or(|tried| tried.elapsed() >= GAP);
         let limit = u64::try_from(self.limit?.as_millis()).unwrap_or(u64::MAX);
         // What the exchange itself took says nothing about the clock.
-        let doubt = unix_ms(answered).saturating_sub(unix_ms(asked)) / 2;
-        let knows = health.agent.as_ref()?.features.iter().any(|known| known == CLOCK_FEATURE);
-        let off = offset.unsigned_abs().saturating_sub(doubt) > limit;
-        (knows && off && waited).then_some(offset)
+        let error = unix_ms(answered).saturating_sub(unix_ms(asked)) / 2;
+        let supported = health.agent.as_ref()?.supports(CLOCK_FEATURE);
+        let exceeds = offset.unsigned_abs().saturating_sub(error) > limit;
+        (supported && exceeds && waited).then_some(offset)
     }
 }
 
@@ -95,24 +106,25 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_is_from_the_middle_of_the_exchange() {
+    fn an_offset_is_relative_to_the_middle_of_the_exchange() {
         assert_eq!(offset_ms(10_000, at(9_000), at(9_100)), 950);
         assert_eq!(offset_ms(0, at(5_000), at(5_000)), -5_000);
         assert_eq!(offset_ms(u64::MAX, at(0), at(0)), i64::MAX);
     }
 
     #[test]
-    fn only_a_clock_that_is_surely_off_is_set() {
+    fn a_clock_is_set_only_if_its_offset_exceeds_limit_and_measurement_error() {
         let keeper = ClockKeeper::new(Some(Duration::from_secs(1)));
-        let far =
-            |health: &Health, took: u64| keeper.too_far(health, at(100_000), at(100_000 + took));
-        let knows = [CLOCK_FEATURE];
-        assert_eq!(far(&health(95_000, &knows), 0), Some(-5_000));
-        assert_eq!(far(&health(100_900, &knows), 0), None);
-        // An answer that was on its way for 10 s may have been right when it was given.
-        assert_eq!(far(&health(100_000, &knows), 10_000), None);
-        assert_eq!(far(&health(95_000, &[]), 0), None);
+        let correct = |health: &Health, took: u64| {
+            keeper.offset_to_correct(health, at(100_000), at(100_000 + took))
+        };
+        let clock = [CLOCK_FEATURE];
+        assert_eq!(correct(&health(95_000, &clock), 0), Some(-5_000));
+        assert_eq!(correct(&health(100_900, &clock), 0), None);
+        // An answer that took 10 s may have been right when the guest gave it.
+        assert_eq!(correct(&health(100_000, &clock), 10_000), None);
+        assert_eq!(correct(&health(95_000, &[]), 0), None);
         let never = ClockKeeper::new(None);
-        assert_eq!(never.too_far(&health(0, &knows), at(100_000), at(100_000)), None);
+        assert_eq!(never.offset_to_correct(&health(0, &clock), at(100_000), at(100_000)), None);
     }
 }

@@ -1,4 +1,5 @@
-//! The daemon's configuration: flag before environment before file before default.
+//! The daemon's configuration. A flag overrides the environment, which overrides the file, which overrides the
+//! default.
 
 mod socket_owner;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Read if it is there and `--config` doesn't name another.
+/// Configuration file that is read if it exists and `--config` is not given.
 const DEFAULT_FILE: &str = "/etc/minions/minionsd.toml";
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
@@ -24,98 +25,101 @@ const CREATED_TOKEN: &str = "token";
 
 const DEFAULT_POOL_SIZE: usize = 8;
 
-/// A VMM serves 1023 connections a VM; other tools want some of them too.
+/// Upper limit of `pool_size`: a VMM serves 1023 connections per VM, and other tools need some of them.
 const MAX_POOL_SIZE: usize = 512;
 
-/// A probe tells a clock to some milliseconds; a day off is off for everybody.
+/// Allowed values of `clock_limit_ms`. A probe measures a clock to a few milliseconds, so a smaller limit would
+/// react to noise; a limit above one day has no use.
 const CLOCK_LIMITS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(24);
 
-/// Shorter than the 90 s after which systemd loses its patience.
+/// Default of `shutdown_grace_secs`; well below systemd's default stop timeout of 90 s.
 const DEFAULT_SHUTDOWN_GRACE_SECS: u64 = 10;
 
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "minionsd", version, about = "Serves the agents of this host's microVMs as REST")]
 pub struct Args {
-    /// Configuration file [default: /etc/minions/minionsd.toml, if it is there]
+    /// Configuration file [default: /etc/minions/minionsd.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "MINIONS_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// TCP address to serve on, or `none`; beyond loopback only with TLS and a token
+    /// TCP address to listen on, or `none`; an address other than loopback requires TLS and a token
     /// [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS", env = "MINIONS_LISTEN")]
     pub listen: Option<Switch<SocketAddr>>,
 
-    /// Unix socket to serve on, or `none` [default: /run/minions/minionsd.sock]
+    /// Unix socket to listen on, or `none` [default: /run/minions/minionsd.sock]
     #[arg(long, value_name = "PATH", env = "MINIONS_UNIX_SOCKET")]
     pub unix_socket: Option<Switch<PathBuf>>,
 
-    /// Directory of the VMs' sockets, each `<vm>.vsock` [default: /run/minions]
+    /// Directory of the VMs' sockets, each named `<vm>.vsock` [default: /run/minions]
     #[arg(long, value_name = "DIR", env = "MINIONS_SOCKET_DIR")]
     pub socket_dir: Option<PathBuf>,
 
-    /// File with the bearer token that authorizes to operate: mode 0600, or 0640 with the operators' group
+    /// File with the bearer token that allows callers to operate: mode 0600, or 0640 with the operators' group
     /// [default: `token` in systemd's state directory, created on the first start; otherwise none]
     #[arg(long, value_name = "FILE", env = "MINIONSD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// Serve TCP over TLS with this certificate chain (PEM), read again on SIGHUP
+    /// Serve TCP over TLS with this certificate chain (PEM); SIGHUP reloads it
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
-    /// The certificate's private key (PEM)
+    /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// Take only TLS clients whose certificate is from one of these authorities (PEM)
+    /// Require TLS clients to present a certificate that one of these authorities issued (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// Which callers on this machine read over TCP: `local` (all), or `token` [default: local]
+    /// Callers on this machine that may read over TCP: `local` (all of them), or `token` (those with the token)
+    /// [default: local]
     #[arg(long, value_name = "RULE", value_enum, env = "MINIONSD_TCP_READ")]
     pub tcp_read: Option<TcpRead>,
 
-    /// What authorizes to operate over TCP: `token`, or also the caller's `uid`; only for hosts without
-    /// relays, because a uid behind TCP is that of the process that dialed [default: token]
+    /// Credential that allows callers to operate over TCP: `token`, or `uid` to also accept an operator's user id;
+    /// use `uid` only on hosts without relays, because it is the user id of the process that connects
+    /// [default: token]
     #[arg(long, value_name = "RULE", value_enum, env = "MINIONSD_TCP_OPERATE")]
     pub tcp_operate: Option<TcpOperate>,
 
-    /// Append the audit entries to this file, as JSON [default: to the log]
+    /// Append audit entries to this file, as JSON lines [default: write them to the log]
     #[arg(long, value_name = "FILE", env = "MINIONSD_AUDIT_LOG")]
     pub audit_log: Option<PathBuf>,
 
-    /// Whether to refuse operate calls while the audit log cannot be written: `required`, or `best-effort`
-    /// [default: required with --audit-log, otherwise best-effort]
+    /// Policy for operate calls while the audit log cannot be written: `required` refuses them, `best-effort`
+    /// serves them [default: required with --audit-log, otherwise best-effort]
     #[arg(long, value_name = "RULE", value_enum, env = "MINIONSD_AUDIT")]
     pub audit: Option<AuditRule>,
 
-    /// How to log [default: text]
+    /// Format of log lines [default: text]
     #[arg(long, value_enum, env = "MINIONS_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// What to log, as a tracing filter: `info`, `minionsd=debug` [default: info]
+    /// Log filter in tracing's syntax, for example `info` or `minionsd=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "MINIONS_LOG")]
     pub log_level: Option<String>,
 
-    /// What to do instead of serving
+    /// Command to run instead of the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do instead of serving.
+/// A command to run instead of the daemon.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Command {
     /// Print the OpenAPI document
     Openapi,
 }
 
-/// A value, or `none` to do without.
+/// A setting that `none` turns off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Switch<T> {
-    /// Do without.
+    /// Turned off.
     Off,
-    /// Use this.
+    /// Turned on, with this value.
     On(T),
 }
 
@@ -142,17 +146,17 @@ impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Switch<T> {
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     Text,
-    /// One JSON object a line.
+    /// JSON, one object per line.
     Json,
 }
 
-/// Which callers read over loopback TCP.
+/// Callers that may read over loopback TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum TcpRead {
@@ -162,28 +166,28 @@ pub enum TcpRead {
     Token,
 }
 
-/// What authorizes to operate over TCP.
+/// Credential that allows callers to operate over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum TcpOperate {
     /// The bearer token.
     Token,
-    /// The bearer token, or on loopback the uid of the process that dialed. Every relay that an operator
-    /// runs then operates for those who use it.
+    /// The bearer token, or on loopback the uid of the process that connects. A relay that an operator runs then
+    /// operates on behalf of all its users.
     Uid,
 }
 
-/// What happens to operate calls while the audit log cannot be written.
+/// Policy for operate calls while the audit log cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditRule {
-    /// They are refused with `audit_unavailable`.
+    /// Refuse the calls with `audit_unavailable`.
     Required,
-    /// They are served; lost entries are counted.
+    /// Serve the calls, and count lost entries.
     BestEffort,
 }
 
-/// The file's contents; everything in it is optional.
+/// Content of the configuration file. All settings are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -222,7 +226,7 @@ pub enum TokenFile {
 }
 
 impl TokenFile {
-    /// The file's path.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -231,134 +235,137 @@ impl TokenFile {
     }
 }
 
-/// Where TLS has its secrets from.
+/// PEM files of the TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate chain, the server's own first.
+    /// Certificate chain, starting with the server's certificate.
     pub certificate: PathBuf,
-    /// Its key.
+    /// Private key of the server's certificate.
     pub key: PathBuf,
-    /// Authorities of client certificates; with them, a client needs one.
+    /// Authorities of client certificates. If set, clients must present a certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// A complete and checked configuration.
+/// A complete and validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// TCP listener.
+    /// Address of the TCP listener.
     pub listen: Option<SocketAddr>,
-    /// Unix socket listener.
+    /// Path of the Unix socket listener.
     pub unix_socket: Option<PathBuf>,
-    /// Where the VMs' sockets are.
+    /// Directory of the VMs' sockets.
     pub socket_dir: PathBuf,
-    /// Users and groups, other than root and the daemon's own user, that may own or write to that directory.
+    /// Users and groups, other than root and the daemon's own user, that may own or write to `socket_dir`.
     pub socket_owners: Vec<SocketOwner>,
-    /// The file with the bearer token that authorizes to operate.
+    /// File with the bearer token that allows callers to operate.
     pub token_file: Option<TokenFile>,
-    /// The group whose members are allowed to operate.
+    /// Group whose members are allowed to operate.
     pub operator_group: String,
-    /// Which callers read over loopback TCP.
+    /// Callers that may read over loopback TCP.
     pub tcp_read: TcpRead,
-    /// What authorizes to operate over TCP.
+    /// Credential that allows callers to operate over TCP.
     pub tcp_operate: TcpOperate,
-    /// TLS on the TCP listener.
+    /// PEM files for TLS on the TCP listener; `None` for plain TCP.
     pub tls: Option<TlsFiles>,
-    /// File of the audit entries; without one they go to the log.
+    /// File for audit entries; without one, they go to the log.
     pub audit_log: Option<PathBuf>,
-    /// What happens to operate calls while the audit log cannot be written.
+    /// Policy for operate calls while the audit log cannot be written.
     pub audit: AuditRule,
-    /// Names beside `localhost` and the loopback addresses under which a TCP client may ask for us.
+    /// `Host` values accepted from TCP clients, in addition to `localhost`, the loopback addresses and the
+    /// address of the listener.
     pub allowed_hosts: Vec<String>,
-    /// Origins of other pages that may use the interface in their visitors' name, as browsers write
-    /// them: `https://dash.example:8443`.
+    /// Origins of other web pages that may use the interface on behalf of their visitors, in the form that
+    /// browsers send: `https://dash.example:8443`.
     pub allowed_origins: Vec<String>,
-    /// Calls under way at once per VM.
+    /// Concurrent calls per VM.
     pub pool_size: usize,
-    /// A guest whose clock is off by more than this has it set, once a minute at most; never without.
+    /// Clock offset above which a guest's clock is set, at most once a minute; `None` to never set it.
     pub clock_limit: Option<Duration>,
-    /// How long requests under way may take once the daemon is told to stop.
+    /// Time that requests in progress have to finish once the daemon is told to stop.
     pub shutdown_grace: Duration,
-    /// How to log.
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// What to log.
+    /// Log filter in tracing's syntax.
     pub log_level: String,
 }
 
-/// Why a configuration can't be used.
+/// Error in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can't be read.
-    #[error("{} can't be read", .path.display())]
+    /// The file cannot be read.
+    #[error("cannot read {}", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file isn't TOML, or has a field or value that doesn't belong there.
-    #[error("{} is malformed", .path.display())]
+    /// The file is not TOML, or contains an unknown setting or an invalid value.
+    #[error("{} is not a valid configuration file", .path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// Position and cause.
         source: Box<toml::de::Error>,
     },
-    /// Anybody on the network could run commands in every VM.
+    /// Without TLS and a token, everyone on the network could run commands in every VM.
     #[error(
-        "`listen` is {0}: beyond loopback (127.0.0.1, [::1]) it needs TLS (`tls_cert`, `tls_key`) \
+        "`listen` is {0}: an address other than loopback (127.0.0.1, [::1]) requires TLS (`tls_cert`, `tls_key`) \
          and a token (`token_file`)"
     )]
     NotLoopback(SocketAddr),
-    /// One of two files that need each other.
-    #[error("`tls_cert` and `tls_key` need each other, and `tls_client_ca` needs both")]
+    /// Only a part of the TLS files is given.
+    #[error("set `tls_cert` and `tls_key` together; `tls_client_ca` requires both")]
     HalfTls,
-    /// Nothing to serve on.
-    #[error("`listen` and `unix_socket` are both `none`: nobody could ask anything")]
+    /// All listeners are turned off.
+    #[error("`listen` and `unix_socket` are both `none`: enable at least one listener")]
     NoListener,
-    /// Not what a browser would send in `Origin`.
+    /// The value differs from the form that browsers send in `Origin`.
     #[error(
-        "`allowed_origins[{index}]` is {origin:?}: must be http://HOST or https://HOST, with :PORT if \
-         it isn't the usual one, in lower case, and nothing behind it"
+        "`allowed_origins[{index}]` is {origin:?}: must be http://HOST or https://HOST in lower case, with \
+         :PORT unless it is the scheme's default, and without a path or trailing slash"
     )]
     NotAnOrigin {
-        /// Which.
+        /// Index in the list.
         index: usize,
-        /// What it is.
+        /// The configured value.
         origin: String,
     },
-    /// Nobody could read over TCP.
+    /// Reading over TCP requires a token that does not exist.
     #[error(
-        "`tcp_read` is \"token\" and there is no token: set `token_file`, or `listen = \"none\"`"
+        "`tcp_read` is \"token\" but there is no token: set `token_file`, or `listen = \"none\"`"
     )]
     NoTokenToReadWith,
     /// The log does not confirm that a line was written.
-    #[error("`audit` is \"required\", which needs a file of its own: set `audit_log`")]
+    #[error(
+        "`audit` is \"required\" but entries go to the log, which does not confirm them: set `audit_log`"
+    )]
     NoRequiredAuditFile,
-    /// No user and no group of this host.
+    /// Neither a user nor a group of this host.
     #[error(
         "`socket_owners[{index}]` is {owner:?}: must be a user of this host, by name or number, or `:` and a \
          group"
     )]
     UnknownOwner {
-        /// Which.
+        /// Index in the list.
         index: usize,
-        /// What it is.
+        /// The configured value.
         owner: String,
     },
-    /// A number out of range.
+    /// A number that is out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
     OutOfRange {
         /// The setting.
         field: &'static str,
-        /// What it is.
+        /// The configured value.
         value: u64,
-        /// What it may be.
+        /// The allowed range.
         allowed: &'static str,
     },
 }
 
 impl Config {
-    /// Merges the command line (which includes the environment) with the file, and checks it all.
+    /// Merges the command line (which includes the environment) with the file, and validates the result.
     ///
     /// # Errors
     ///
@@ -369,14 +376,14 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
             None => File::default(),
         };
-        let state_dir = std::env::var_os("STATE_DIRECTORY").filter(|dirs| !dirs.is_empty());
-        let state_dir = state_dir.and_then(|dirs| std::env::split_paths(&dirs).next());
+        let state_dirs = std::env::var_os("STATE_DIRECTORY").filter(|dirs| !dirs.is_empty());
+        let state_dir = state_dirs.and_then(|dirs| std::env::split_paths(&dirs).next());
         let config = Self::merge(args, file, state_dir.as_deref())?;
         config.check()?;
         Ok(config)
     }
 
-    /// The configuration of a file with this text, without flags and environment.
+    /// Returns the configuration of a file with this text. Flags and `STATE_DIRECTORY` do not apply.
     ///
     /// # Errors
     ///
@@ -438,9 +445,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let guarded = self.tls.is_some() && self.token_file.is_some();
-        let beyond = self.listen.filter(|address| !address.ip().is_loopback());
-        if let Some(address) = beyond.filter(|_| !guarded) {
+        let is_protected = self.tls.is_some() && self.token_file.is_some();
+        let beyond_loopback = self.listen.filter(|address| !address.ip().is_loopback());
+        if let Some(address) = beyond_loopback.filter(|_| !is_protected) {
             return Err(ConfigError::NotLoopback(address));
         }
         if self.listen.is_none() && self.unix_socket.is_none() {
@@ -459,15 +466,17 @@ impl Config {
         }
         if !(2..=MAX_POOL_SIZE).contains(&self.pool_size) {
             let value = self.pool_size.try_into().unwrap_or(u64::MAX);
-            let (field, allowed) = ("pool_size", "2 to 512");
-            return Err(ConfigError::OutOfRange { field, value, allowed });
+            return Err(ConfigError::OutOfRange { field: "pool_size", value, allowed: "2 to 512" });
         }
         if let Some(limit) = self.clock_limit
             && !CLOCK_LIMITS.contains(&limit)
         {
             let value = limit.as_millis().try_into().unwrap_or(u64::MAX);
-            let (field, allowed) = ("clock_limit_ms", "100 to 86400000");
-            return Err(ConfigError::OutOfRange { field, value, allowed });
+            return Err(ConfigError::OutOfRange {
+                field: "clock_limit_ms",
+                value,
+                allowed: "100 to 86400000",
+            });
         }
         Ok(())
     }
@@ -494,8 +503,8 @@ fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     })
 }
 
-/// As the Fetch standard serialises one: scheme, host, port, and nothing else. `null` is what any
-/// sandboxed page sends, and is nobody's.
+/// Reports whether the text is an origin as the Fetch standard serializes it: scheme, host and port only. `null`
+/// is not accepted: every sandboxed page sends it, so it identifies no page.
 fn is_origin(text: &str) -> bool {
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let uri = text.parse::<http::Uri>().ok();
@@ -530,38 +539,38 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_may_not_say_is_named() {
-        let said = |file: &str| format!("{:#}", anyhow::Error::from(load(&[], file).unwrap_err()));
-        assert!(said("lisen = 'x'").contains("lisen"));
-        assert!(said("listen = 'localhost'").contains("listen"));
-        assert!(said("pool_size = 1").contains("pool_size"));
-        assert!(said("listen = '0.0.0.0:7070'").contains("listen"));
-        assert!(said("listen = '0.0.0.0:7070'\ntoken_file = '/t'").contains("tls_cert"));
+    fn errors_name_the_invalid_setting() {
+        let error = |file: &str| format!("{:#}", anyhow::Error::from(load(&[], file).unwrap_err()));
+        assert!(error("lisen = 'x'").contains("lisen"));
+        assert!(error("listen = 'localhost'").contains("listen"));
+        assert!(error("pool_size = 1").contains("pool_size"));
+        assert!(error("listen = '0.0.0.0:7070'").contains("listen"));
+        assert!(error("listen = '0.0.0.0:7070'\ntoken_file = '/t'").contains("tls_cert"));
         let tls = "listen = '0.0.0.0:7070'\ntls_cert = '/c'\ntls_key = '/k'";
-        assert!(said(tls).contains("token_file"));
-        assert!(said("tls_cert = '/c'").contains("tls_key"));
+        assert!(error(tls).contains("token_file"));
+        assert!(error("tls_cert = '/c'").contains("tls_key"));
         for origin in
             ["null", "*", "https://dash.example/", "dash.example", "HTTP://a", "https://*.a"]
         {
             let file = format!("allowed_origins = ['https://ok.example', '{origin}']");
-            assert!(said(&file).contains("allowed_origins[1]"), "{origin}");
+            assert!(error(&file).contains("allowed_origins[1]"), "{origin}");
         }
-        assert!(said("tcp_read = 'token'").contains("token_file"));
-        assert!(said("tcp_operate = 'root'").contains("tcp_operate"));
-        assert!(said("audit = 'required'").contains("audit_log"));
-        assert!(said("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
-        let unknown = said("socket_owners = ['root', 'no such user']");
+        assert!(error("tcp_read = 'token'").contains("token_file"));
+        assert!(error("tcp_operate = 'root'").contains("tcp_operate"));
+        assert!(error("audit = 'required'").contains("audit_log"));
+        assert!(error("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
+        let unknown = error("socket_owners = ['root', 'no such user']");
         assert!(unknown.contains("socket_owners[1]") && unknown.contains("no such user"));
     }
 
     #[test]
-    fn with_tls_and_a_token_any_address_is_served() {
+    fn with_tls_and_a_token_any_listen_address_is_accepted() {
         let file = "listen = '0.0.0.0:7070'\ntls_cert = '/c'\ntls_key = '/k'\ntoken_file = '/t'";
         assert!(load(&[], file).is_ok());
     }
 
     #[test]
-    fn tcp_reads_for_local_users_and_operates_for_the_token_unless_told_otherwise() {
+    fn by_default_local_users_read_over_tcp_and_only_the_token_operates() {
         let config = load(&[], "").unwrap();
         assert_eq!((config.tcp_read, config.tcp_operate), (TcpRead::Local, TcpOperate::Token));
         let file = "tcp_read = 'token'\ntcp_operate = 'uid'\ntoken_file = '/t'";
@@ -572,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn the_audit_is_required_where_it_has_a_file() {
+    fn audit_defaults_to_required_if_it_has_a_file() {
         assert_eq!(load(&[], "").unwrap().audit, AuditRule::BestEffort);
         assert_eq!(load(&[], "audit_log = '/a'").unwrap().audit, AuditRule::Required);
         let file = "audit_log = '/a'\naudit = 'best-effort'";
@@ -581,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_state_directorys_token_file_is_created() {
+    fn only_the_token_file_in_the_state_directory_is_created() {
         let merged = |file| {
             let args = Args::parse_from(["minionsd"]);
             let file = parse(Path::new("-"), file).unwrap();
@@ -593,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn none_switches_a_listener_off() {
+    fn none_disables_a_listener() {
         assert_eq!(load(&["--listen", "none"], "").unwrap().listen, None);
     }
 }

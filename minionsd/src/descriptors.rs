@@ -1,46 +1,46 @@
-//! File descriptors, and who may have how many.
+//! Division of the process's file descriptors.
 //!
-//! A process that has none left can neither accept nor dial, and can't even say so. So they are given
-//! out beforehand, by what the kernel allows: VMs get what clients leave, clients what they may, and a
-//! few stay for those who come when everything is taken and want to know whether the daemon lives.
+//! A process without a free descriptor can neither accept nor dial, and cannot even report that. So the kernel's limit
+//! is divided in advance: clients and WebSockets get fixed shares, VMs get the rest, and a few descriptors are
+//! reserved for clients beyond the limit, for example to check `/healthz`.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Standard streams, the runtime's own, listeners, inotify, signals, logs, and files that are read in
-/// passing.
+/// Descriptors for the daemon itself: standard streams, the runtime, listeners, inotify, signals, logs, and files that
+/// are open briefly.
 const OWN: usize = 20;
 
-/// Of each listener, for clients that only get to hear that there are too many.
+/// Connections of each listener beyond its limit; these clients are only told to retry later.
 pub(crate) const OVERFLOW: usize = 4;
 
-/// Clients connected at once, over TCP and over Unix apart: nobody who may only use the one shuts out
-/// those who may use the other.
+/// Maximum number of connected clients, for TCP and Unix each: users who may only use one listener cannot block the
+/// other.
 const MAX_CLIENTS: usize = 1024;
 
-/// WebSockets open at once. An upgraded connection is no longer one of those above.
+/// Maximum number of open WebSockets. An upgraded connection no longer counts towards [`MAX_CLIENTS`].
 const MAX_WEBSOCKETS: usize = 1024;
 
-/// If the kernel sets no limit.
+/// Assumed limit if the kernel sets none.
 const UNLIMITED: usize = 1024 * 1024;
 
-/// Raises the soft limit to the hard one. Nothing here uses `select(2)`, which is what the soft one is
-/// low for.
+/// Raises the soft limit of open files to the hard limit. The soft limit is low only for programs that use
+/// `select(2)`, which the daemon does not.
 pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return;
     }
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, ?current, "the limit of open files stays as it is");
+        tracing::warn!(%error, ?current, "cannot raise the limit of open files");
     }
 }
 
-/// The shares. A cheap clone.
+/// Shares of the descriptor limit. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Descriptors {
-    /// Of each listener.
+    /// Connection limit of each listener.
     pub(crate) clients: usize,
     pub(crate) websockets: usize,
     vms: Arc<Semaphore>,
@@ -48,7 +48,7 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// As the kernel limits this process now.
+    /// Divides the current limit of this process.
     pub(crate) fn of_process() -> Self {
         let limit = getrlimit(Resource::Nofile).current;
         Self::within(limit.map_or(UNLIMITED, |limit| limit.try_into().unwrap_or(UNLIMITED)))
@@ -56,27 +56,29 @@ impl Descriptors {
 
     fn within(limit: usize) -> Self {
         let free = limit.min(UNLIMITED).saturating_sub(OWN + 2 * OVERFLOW).max(8);
-        let (clients, websockets) = (MAX_CLIENTS.min(free / 8), MAX_WEBSOCKETS.min(free / 8));
+        let clients = MAX_CLIENTS.min(free / 8);
+        let websockets = MAX_WEBSOCKETS.min(free / 8);
         let vms_limit = free - 2 * clients - websockets;
         Self { clients, websockets, vms: Arc::new(Semaphore::new(vms_limit)), vms_limit }
     }
 
-    /// One for a connection to a VM, kept for as long as that is open; `None` if all are taken.
+    /// Takes a descriptor for a connection to a VM; the permit must be held while the connection is open. Returns
+    /// `None` if all are taken.
     pub(crate) fn take(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.vms).try_acquire_owned().ok()
     }
 
-    /// One for something that a VM can do without; `None` if others may need it.
+    /// Takes a descriptor for an optional purpose. Returns `None` if [few are left](Self::are_short).
     pub(crate) fn take_spare(&self) -> Option<OwnedSemaphorePermit> {
         if self.are_short() { None } else { self.take() }
     }
 
-    /// Whether so few are left that nobody should keep one that idles.
+    /// Reports whether less than a quarter is left, so that idle connections should be closed.
     pub(crate) fn are_short(&self) -> bool {
         self.vms.available_permits() < self.vms_limit / 4
     }
 
-    /// Those of VMs that are taken, and how many there are.
+    /// Returns the number of VM descriptors in use, and their limit.
     pub(crate) fn figures(&self) -> (usize, usize) {
         (self.vms_limit.saturating_sub(self.vms.available_permits()), self.vms_limit)
     }
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_shares_together_are_within_the_limit() {
+    fn the_sum_of_all_shares_is_within_the_limit() {
         for limit in [64, 100, 1024, 65_536, 1_000_000] {
             let shares = Descriptors::within(limit);
             let clients = 2 * (shares.clients + OVERFLOW);
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_comes_back_and_the_last_quarter_is_not_for_luxury() {
+    fn permits_are_returned_and_the_last_quarter_is_not_for_optional_use() {
         let shares = Descriptors::within(64);
         let mut taken: Vec<_> = std::iter::from_fn(|| shares.take_spare()).collect();
         assert!(shares.are_short());

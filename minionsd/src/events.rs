@@ -1,11 +1,11 @@
-//! What happens to VMs, for whoever wants to follow it.
+//! The history of VM events.
 //!
 //! ```text
-//!  supervisors ──▶ ring of the last 4096 ◀── each reader has a place of its own in it
+//!  supervisors ──▶ ring of the last 4096 events ◀── readers, each with its own position
 //! ```
 //!
-//! Nobody is written to: readers come and take, at their own speed. One that is slower than the ring is
-//! told how much it missed, and holds nothing up.
+//! Events are pulled, not pushed: each reader reads at its own speed. A reader that falls behind the ring is told how
+//! many events it missed, and delays nothing else.
 
 use minions_api::VmName;
 use minions_api::event::{Event, Reset};
@@ -17,25 +17,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Events that are kept. An event has at most some hundred bytes of the guest's, so 4 MiB at the worst.
+/// Number of events that are kept. An event contains at most some hundred bytes from the guest, so the ring needs at
+/// most about 4 MiB.
 const KEPT: usize = 4096;
 
-/// Readers of each kind at once.
+/// Maximum number of concurrent readers of each kind.
 pub(crate) const MAX_READERS: usize = 64;
 
-/// Kinds of readers, each with places of its own: those whom every user of the host can be cannot keep the
-/// others out.
+/// Kind of a reader. Each kind has a separate limit, so that the kinds open to every user of the host cannot block the
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReaderKind {
-    /// Operates, over whatever listener.
+    /// A caller that may operate, over any listener.
     Operator,
-    /// Only reads, over the Unix socket.
+    /// A caller that may only read, over the Unix socket.
     Unix,
-    /// Only reads, over TCP.
+    /// A caller that may only read, over TCP.
     Tcp,
 }
 
-/// Places of all readers.
+/// Reader slots by kind.
 #[derive(Debug)]
 struct ReaderPlaces {
     operators: Arc<Semaphore>,
@@ -64,8 +65,8 @@ impl ReaderPlaces {
     }
 }
 
-/// An event's place in this daemon's history, as text `<run>-<number>`: ids of another run are
-/// recognised, and lead nowhere.
+/// Position of an event in the history of one run of the daemon; as text `<run>-<number>`. An id of another run is
+/// recognized and causes a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EventId {
     run: u64,
@@ -78,7 +79,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// Not an event's id.
+/// A text that is not an event id.
 #[derive(Debug, thiserror::Error)]
 #[error("not an id that GET /events gave out")]
 pub(crate) struct NotAnId;
@@ -93,7 +94,7 @@ impl FromStr for EventId {
     }
 }
 
-/// The history. A cheap clone.
+/// The history. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Events(Arc<Shared>);
 
@@ -101,7 +102,7 @@ pub(crate) struct Events(Arc<Shared>);
 struct Shared {
     run: u64,
     ring: Mutex<Ring>,
-    /// The number of the next event: tells readers that there is something.
+    /// Number of the next event; wakes readers when it changes.
     next: watch::Sender<u64>,
     readers: ReaderPlaces,
     missed: AtomicU64,
@@ -125,7 +126,7 @@ impl Ring {
 }
 
 impl Events {
-    /// An empty one.
+    /// Creates an empty history.
     pub(crate) fn new() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(Arc::new(Shared {
@@ -137,7 +138,7 @@ impl Events {
         }))
     }
 
-    /// It happened.
+    /// Appends an event and wakes the readers.
     pub(crate) fn publish(&self, event: Event) {
         let next = {
             let mut ring = self.0.ring();
@@ -148,12 +149,12 @@ impl Events {
             ring.next += 1;
             ring.next
         };
-        // Two at once may come here in the wrong order.
-        self.0.next.send_if_modified(|told| std::mem::replace(told, next.max(*told)) < next);
+        // Two concurrent calls may reach this line in the wrong order.
+        self.0.next.send_if_modified(|sent| std::mem::replace(sent, next.max(*sent)) < next);
     }
 
-    /// Reads on behind `last`, or what happens from now on; only what happens to `vm`, if that is
-    /// given. `None` if there are too many readers of this kind.
+    /// Returns a reader of the events after `last`, or of future events if `last` is `None`; only events of `vm`, if
+    /// that is given. Returns `None` if there are too many readers of this kind.
     pub(crate) fn reader(
         &self,
         kind: ReaderKind,
@@ -169,11 +170,11 @@ impl Events {
             }
             Some(_) => (next, true),
         };
-        let told = self.0.next.subscribe();
-        Some(Reader { events: self.clone(), at, lost, vm, told, _place: place })
+        let published = self.0.next.subscribe();
+        Some(Reader { events: self.clone(), at, lost, vm, published, _place: place })
     }
 
-    /// Events so far, those that readers missed, and readers.
+    /// Returns the number of events so far, the number that readers missed, and the number of readers.
     pub(crate) fn figures(&self) -> (u64, u64, usize) {
         let missed = self.0.missed.load(Ordering::Relaxed);
         (self.0.ring().next - 1, missed, self.0.readers.taken())
@@ -181,41 +182,41 @@ impl Events {
 }
 
 impl Shared {
-    /// Held for a push or a look.
+    /// Locks the ring. The lock is held only for one push or lookup.
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a reader comes to next.
+/// Next item of a reader.
 #[derive(Debug, Clone)]
 pub(crate) enum Read {
     /// An event.
     Event(Arc<Event>),
-    /// A hole.
+    /// A gap: events are missing here.
     Reset(Reset),
 }
 
-/// One who reads.
+/// A reader of the history, with its position.
 #[derive(Debug)]
 pub(crate) struct Reader {
     events: Events,
-    /// The number of the event to read next.
+    /// Number of the next event to read.
     at: u64,
-    /// What it has read before was another daemon's.
+    /// The reader's last id is of another run, or in the future: the next item is a reset.
     lost: bool,
     vm: Option<VmName>,
-    told: watch::Receiver<u64>,
+    published: watch::Receiver<u64>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
-    /// The id of the last thing that was read: where to come back to.
+    /// Returns the id of the last event read or skipped, from which the reader can resume.
     pub(crate) fn last(&self) -> EventId {
         EventId { run: self.events.0.run, number: self.at - 1 }
     }
 
-    /// What comes next; waits for it.
+    /// Returns the next item; waits until there is one.
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Read {
@@ -223,8 +224,8 @@ impl Reader {
             if let Some(read) = self.look() {
                 return read;
             }
-            // We keep the sender alive ourselves.
-            let _ = self.told.changed().await;
+            // Cannot fail: `self.events` keeps the sender alive.
+            let _ = self.published.changed().await;
         }
     }
 
@@ -232,7 +233,7 @@ impl Reader {
         if std::mem::take(&mut self.lost) {
             return Some(Read::Reset(Reset { missed: None }));
         }
-        self.told.mark_unchanged();
+        self.published.mark_unchanged();
         let ring = self.events.0.ring();
         let missed = ring.oldest().saturating_sub(self.at);
         if missed > 0 {
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_reads_what_happens_from_its_coming_on() {
+    fn a_new_reader_gets_only_future_events() {
         let events = Events::new();
         events.publish(event("before"));
         let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_comes_back_misses_nothing_and_gets_nothing_twice() {
+    fn a_reader_that_resumes_gets_every_event_exactly_once() {
         let events = Events::new();
         let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         (0..3).for_each(|n| events.publish(event(&format!("vm-{n}"))));
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_is_told_how_much_it_missed_and_holds_nobody_up() {
+    fn a_slow_reader_is_told_how_many_events_it_missed_and_delays_nothing() {
         let events = Events::new();
         let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         (0..KEPT + 5).for_each(|n| events.publish(event(&format!("vm-{n}"))));
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_another_run_or_from_the_future_is_a_reset() {
+    fn an_id_of_another_run_or_from_the_future_causes_a_reset() {
         let events = Events::new();
         events.publish(event("a"));
         for id in [EventId { run: 1, number: 1 }, EventId { run: events.0.run, number: 99 }] {
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_lets_one_vm_through_and_its_ids_still_count_all() {
+    fn a_filtered_reader_advances_its_id_over_skipped_events() {
         let events = Events::new();
         let mut reader = events.reader(ReaderKind::Tcp, None, "b".parse().ok()).unwrap();
         ["a", "b", "c"].into_iter().for_each(|vm| events.publish(event(vm)));
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many_readers_of_each_kind() {
+    fn the_number_of_readers_of_each_kind_is_limited() {
         let events = Events::new();
         let reader = |kind| events.reader(kind, None, None);
         let kinds = [ReaderKind::Tcp, ReaderKind::Unix, ReaderKind::Operator];

@@ -1,18 +1,19 @@
-//! The host daemon: finds VMs, keeps connections to their agents, serves them as REST.
+//! The host daemon: discovers VMs, keeps connections to their agents, and serves them over REST.
 //!
 //! # Layout
 //!
 //! * [`config`]: flags, environment and file, merged and checked before anything starts.
 //! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
-//! * `agent`: the way to one agent: connector, pool, client, stream.
-//! * `audit`: who called what. `logging`: the log, which never blocks.
-//! * `events`: what happens to VMs. `metrics`: what is counted.
-//! * `budget`, `descriptors`: memory and descriptors, and who may have how much of them.
-//! * `exec`: programs in guests: followed, collected, left.
+//! * `agent`: the connection to one agent: connector, pool, client, stream.
+//! * `audit`: the audit log of operate calls. `logging`: the log, which never blocks.
+//! * `events`: the history of VM events. `metrics`: counters and histograms.
+//! * `budget`, `descriptors`: limits for memory and file descriptors, and their division among VMs and clients.
+//! * `clock`: clock offsets of guests, and their correction.
+//! * `exec`: programs in guests: following, collecting, leaving.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
-//! * `server`: listeners, HTTP connections, and their drain. `tls`: for the TCP listener.
+//! * `server`: listeners, HTTP connections, and their drain. `tls`: TLS for the TCP listener.
 //!
-//! [`run`] is the whole daemon; it takes the future that ends it, so that a test owns its life.
+//! [`run`] is the whole daemon. It takes the future that stops it, so that a test controls its lifetime.
 
 mod agent;
 mod api;
@@ -53,26 +54,26 @@ pub use api::openapi_json;
 pub use audit::AuditError;
 pub use descriptors::raise_limit as raise_descriptor_limit;
 
-/// Why the daemon can't run.
+/// Failure to start the daemon.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A listener can't be had.
+    /// A listener or TLS cannot be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The bearer token can't be used.
-    #[error("`token_file` can't be used")]
+    /// The bearer token cannot be used.
+    #[error("the bearer token in `token_file` cannot be used")]
     Token(#[from] TokenError),
     /// The audit log cannot be written.
     #[error(transparent)]
     Audit(#[from] AuditError),
 }
 
-/// A dial takes at most 2 s with a VMM that is well, as do WebSockets to be closed and farewells to be
-/// said.
+/// Grace period for background tasks after the HTTP drain. A dial to a healthy VMM, the close of a WebSocket, and
+/// the `leave` that is sent to an agent take at most 2 s each.
 const TASKS_GRACE: Duration = Duration::from_secs(3);
 
-/// A daemon that has its listeners and is not serving yet.
+/// A daemon with bound listeners that is not serving yet.
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
@@ -82,8 +83,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the listeners that `config` asks for. Requests that come from now on wait until
-    /// [`serve`](Self::serve).
+    /// Reads the token, opens the audit log, and binds the configured listeners. Connections queue in the kernel
+    /// until [`serve`](Self::serve) is called.
     ///
     /// # Errors
     ///
@@ -95,29 +96,32 @@ impl Daemon {
         Ok(Self { config, policy, audit, listeners })
     }
 
-    /// The TCP address that was really taken, if there is one.
+    /// Returns the address of the TCP listener, if there is one. Its port is the one that the kernel chose if port 0 was
+    /// configured.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.tcp_addr()
     }
 
-    /// Serves until `shutdown` is ready, then stops in this order: no new connections and no new
-    /// requests, and WebSockets close; requests under way finish, within the grace period; VM tasks
-    /// end; pools close.
+    /// Serves until `shutdown` is ready, then stops in this order: new connections and requests are refused and
+    /// WebSockets are closed; requests in progress finish within the grace period; VM tasks end; pools close.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (budget, meters) = (Budget::default(), Arc::new(Meters::default()));
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let budget = Budget::default();
+        let meters = Arc::new(Meters::default());
         let descriptors = Descriptors::of_process();
-        let means = vm::Means {
+        let vm_deps = vm::Means {
             descriptors: descriptors.clone(),
             budget: budget.clone(),
             meters: Arc::clone(&meters),
         };
-        let each =
+        let vm_settings =
             vm::Each { pool_size: self.config.pool_size, clock_limit: self.config.clock_limit };
         let socket_dir = self.config.socket_dir.clone();
         let trusted = vm::Trusted::of(&self.config);
-        let registry = vm::Registry::start(socket_dir, trusted, each, means, &tasks, &stop);
+        let registry =
+            vm::Registry::start(socket_dir, trusted, vm_settings, vm_deps, &tasks, &stop);
         let draining = CancellationToken::new();
         let execs =
             exec::Execs::new(tasks.clone(), draining.clone(), budget, descriptors.websockets);
@@ -141,14 +145,17 @@ impl Daemon {
         stop.cancel();
         tasks.close();
         if timeout(TASKS_GRACE, tasks.wait()).await.is_err() {
-            // VMs that neither answer nor refuse: there is no better moment to leave them.
-            tracing::warn!(tasks = tasks.len(), "left in the middle of a handshake or a farewell");
+            // VMs that neither answer nor refuse; waiting longer would not help.
+            tracing::warn!(
+                tasks = tasks.len(),
+                "stopped before all dials and closing streams were complete"
+            );
         }
         tracing::info!("stopped");
     }
 }
 
-/// The configured rules for callers.
+/// Builds the configured rules for callers, and reads or creates the token.
 fn policy(config: &Config) -> Result<Policy, TokenError> {
     let group = &config.operator_group;
     let token = match &config.token_file {
@@ -169,11 +176,11 @@ fn policy(config: &Config) -> Result<Policy, TokenError> {
     })
 }
 
-/// Runs the daemon until `shutdown` is ready and everything has been drained.
+/// Runs the daemon until `shutdown` is ready and all connections are drained.
 ///
 /// # Errors
 ///
-/// [`StartError`], before anything was started.
+/// [`StartError`]; nothing has been served then.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,

@@ -1,8 +1,8 @@
-//! The daemon's log: standard error, written by threads of its own.
+//! The daemon's log: standard error, written by dedicated threads.
 //!
-//! Standard error may be a pipe that is not read at the moment. The async threads therefore only queue
-//! lines; when a queue is full, lines are dropped and counted. Audit entries have a queue of their own, so
-//! that no amount of other lines can displace them.
+//! Standard error may be a pipe that is not read at the moment. The async threads therefore only queue lines; when a
+//! queue is full, lines are dropped and counted. Audit entries have a separate queue, so that no amount of other lines
+//! can displace them.
 //!
 //! ```text
 //!  tracing ─┬─ all but audit ──▶ queue ── thread ─┬─▶ standard error
@@ -24,13 +24,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// Lines that wait to be written, of each queue.
+/// Maximum number of lines in each queue.
 const MAX_QUEUED: usize = 4096;
 
-/// How often the log says how many of its lines were dropped, if any were.
+/// Interval at which dropped lines are reported in the log.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// The counters of the process's log, which is one for all daemons in it.
+/// Counters of the process's log. All daemons in one process share it.
 static COUNTERS: OnceLock<Counters> = OnceLock::new();
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Counters {
     audit: ErrorCounter,
 }
 
-/// Why there is no log.
+/// Failure to start the log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter cannot be parsed.
@@ -52,14 +52,14 @@ pub enum LogError {
     },
 }
 
-/// Dropped lines since the start.
+/// Number of lines dropped since the start, by queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Dropped {
     pub(crate) log: u64,
     pub(crate) audit: u64,
 }
 
-/// Writes what is queued when it is dropped, waiting a second at most.
+/// Guard that writes the queued lines when it is dropped, for at most a second.
 #[derive(Debug)]
 pub struct LogGuard {
     _log: WorkerGuard,
@@ -77,7 +77,7 @@ pub fn start(config: &Config) -> Result<LogGuard, LogError> {
     let (log, log_guard) = queue("log");
     let (audit, audit_guard) = queue("audit-log");
     let counters = Counters { log: log.error_counter(), audit: audit.error_counter() };
-    // A second log in one process, which only tests start, keeps the first one's counters.
+    // A second log in the same process, which only tests start, uses the counters of the first.
     let _ = COUNTERS.set(counters);
     let is_audit = |metadata: &Metadata<'_>| metadata.target() == audit::TARGET;
     // Audit entries are logged at every level of the log.
@@ -104,7 +104,7 @@ fn layer(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Se
     }
 }
 
-/// Lines of this process's log that were dropped, because standard error was not read.
+/// Returns the number of log lines dropped because standard error was not read fast enough.
 pub(crate) fn dropped() -> Dropped {
     let count = |counter: &ErrorCounter| counter.dropped_lines().try_into().unwrap_or(u64::MAX);
     COUNTERS.get().map_or_else(Dropped::default, |counters| Dropped {
@@ -113,7 +113,7 @@ pub(crate) fn dropped() -> Dropped {
     })
 }
 
-/// Logs how many lines were dropped, each time that some were, until `stop`.
+/// Logs the number of newly dropped lines, every [`REPORT_EVERY`], until `stop`.
 pub(crate) async fn report_dropped(stop: CancellationToken) {
     let mut ticks = interval(REPORT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,11 +125,10 @@ pub(crate) async fn report_dropped(stop: CancellationToken) {
         }
         let now = dropped();
         if now != reported {
-            let (lines, audit) = (now.log - reported.log, now.audit - reported.audit);
             tracing::warn!(
-                lines,
-                audit_entries = audit,
-                "the log was not read: lines were dropped"
+                lines = now.log - reported.log,
+                audit_entries = now.audit - reported.audit,
+                "log lines were dropped because standard error was not read fast enough"
             );
             reported = now;
         }

@@ -1,4 +1,4 @@
-//! `minionsd`: see the library.
+//! The `minionsd` binary: command line, configuration, log, runtime and signals. The daemon is the library.
 
 use anyhow::Context;
 use clap::Parser;
@@ -12,29 +12,31 @@ fn main() -> anyhow::Result<()> {
     if let Some(Command::Openapi) = args.command {
         return std::io::stdout()
             .write_all(minionsd::openapi_json().as_bytes())
-            .context("the OpenAPI document can't be written");
+            .context("cannot write the OpenAPI document to standard output");
     }
-    let config = Config::load(args).context("the configuration is not valid")?;
-    let _log = minionsd::logging::start(&config).context("the log cannot be started")?;
+    let config = Config::load(args).context("the configuration is invalid")?;
+    let _log = minionsd::logging::start(&config).context("cannot start the log")?;
     minionsd::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the async runtime can't start")?;
+        .context("cannot start the async runtime")?;
     let served = runtime.block_on(serve(config));
-    // A thread that hangs (in a user database on another machine, say) is not waited for.
+    // Do not wait longer for a blocking thread that hangs, for example in a lookup in a remote user database.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("no handler for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).context("cannot install a handler for SIGINT")?;
+    let mut terminate =
+        signal(SignalKind::terminate()).context("cannot install a handler for SIGTERM")?;
     let shutdown = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     };
-    minionsd::run(config, shutdown).await.context("minionsd can't start")
+    minionsd::run(config, shutdown).await.context("minionsd cannot start")
 }

@@ -1,4 +1,4 @@
-//! TLS for the TCP listener, with certificates that can be renewed while it serves.
+//! TLS for the TCP listener, with certificates that can be reloaded while it serves.
 
 use crate::config::TlsFiles;
 use rustls::pki_types::pem::PemObject;
@@ -9,33 +9,33 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio_rustls::TlsAcceptor;
 
-/// Why TLS can't be had.
+/// Failure to load the TLS files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file isn't PEM of what it should be.
-    #[error("{} holds no PEM {what}", .path.display())]
+    /// A file does not contain the expected PEM item.
+    #[error("{} contains no PEM {what}", .path.display())]
     Pem {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected item.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: rustls::pki_types::pem::Error,
     },
-    /// Certificate and key can't be used, alone or together.
-    #[error("the certificate and its key can't be used")]
+    /// The certificate or its key is invalid, or they do not match.
+    #[error("the certificate in `tls_cert` and the key in `tls_key` cannot be used together")]
     Certificate(#[source] rustls::Error),
-    /// The client certificates' authorities can't be used.
-    #[error("{} holds no usable certificate authorities", .path.display())]
+    /// The authorities of client certificates cannot be used.
+    #[error("{} contains no usable certificate authorities", .path.display())]
     ClientCa {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// What new connections get.
+/// TLS configuration of new connections.
 #[derive(Debug)]
 pub(crate) struct Tls {
     files: TlsFiles,
@@ -48,13 +48,13 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// For one connection, with the files as they were last read.
+    /// Returns the acceptor for one connection, with the files as last loaded.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         TlsAcceptor::from(Arc::clone(&current))
     }
 
-    /// Reads the files again. If they can't be used, all stays as it was.
+    /// Reloads the files. If this fails, the current configuration stays in use.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let fresh = Arc::new(server_config(&self.files)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
@@ -95,7 +95,7 @@ fn server_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     Ok(config)
 }
 
-/// At least one.
+/// Reads the certificates in a PEM file, of which there must be at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |source| TlsError::Pem { path: path.to_owned(), what: "certificate", source };
     let all: Vec<_> =

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
 """A VMM and an agent in one process, both from before protocol 2.
 
-It stands in for the agents that are already in the field, so it is written from
+It stands in for the agents that are already installed, so it is written from
 the bytes of the protocol alone, shares no code with the Rust crates, and must
-never learn anything newer: no `agent` object, no error codes, no streams.
+never implement anything newer: no `agent` object, no error codes, no streams.
 
-As VMM it is as unforgiving as real ones: the CONNECT line has to arrive in one
-write and within 2 seconds, bytes sent before `OK` are lost, and a port where
-nobody listens is refused by closing without a line. As agent it takes every
-base field as required and ignores fields it does not know.
+As a VMM it is as strict as real ones: the CONNECT line must arrive in one
+write and within 2 seconds, bytes sent before `OK` are lost, and a port without
+a listener is rejected by closing without a line. As an agent it requires every
+base field and ignores unknown fields.
 
-`exec` really runs its command, as the user who started this. The network of the
-machine is never touched, and files are written below `--root` only.
+`exec` really runs its command, as the user who started this program. The network
+of the machine is never changed, and files are written below `--root` only.
 
-Prints `listening` once connections are taken. SIGTERM or SIGINT ends it, kills
+Prints `listening` when it accepts connections. SIGTERM or SIGINT ends it, kills
 the commands still running and removes the socket. Exit codes: 0 ended by such a
 signal | 1 could not start | 64 wrong usage (EX_USAGE).
 """
@@ -34,25 +34,25 @@ import threading
 import time
 
 CONNECT_LINE = b"CONNECT 1024\n"
-OK_LINE = b"OK 1073741824\n"  # the number means nothing; real VMMs differ
+OK_LINE = b"OK 1073741824\n"  # the number has no meaning; real VMMs differ
 CONNECT_DEADLINE_SECS = 2.0
 FRAME_CAP = 1 << 20  # bytes of encoded JSON in one frame
 EXIT_OK, EXIT_START, EXIT_USAGE = 0, 1, 64
 
 
 class Refused(Exception):
-    """The request can't be served; its text becomes the error reply."""
+    """The request cannot be served; the text becomes the error reply."""
 
 
 class Closed(Exception):
-    """The host closed, or broke the framing: nothing more to read here."""
+    """The host closed the connection, or broke the framing."""
 
 
-# --- what a session needs -------------------------------------------------
+# --- state ----------------------------------------------------------------
 
 
 class Guest:
-    """What the pretended machine remembers; shared by all connections."""
+    """State of the simulated machine; shared by all connections."""
 
     def __init__(self, hostname, root, log):
         self.hostname = hostname
@@ -60,7 +60,7 @@ class Guest:
         self.log = log
         self.started = time.monotonic()
         self.lock = threading.Lock()
-        self.network = None  # the last configure_network, kept and never applied
+        self.network = None  # the last configure_network, stored but never applied
         self.children = set()
         self.ending = False
 
@@ -76,7 +76,7 @@ class Guest:
             self.log.flush()
 
     def spawn(self, argv):
-        # Under the lock, so that the end of the process misses no child.
+        # Under the lock, so that the end of the process kills every child.
         with self.lock:
             if self.ending:
                 raise Refused("shutting down")
@@ -85,7 +85,7 @@ class Guest:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # its own group, so that a kill takes all of it
+                start_new_session=True,  # a new process group, so that a kill reaches all of it
             )
             self.children.add(child)
             return child
@@ -108,7 +108,7 @@ class Guest:
 
 
 def field(request, name, kind):
-    """A base field; `type() is`, because a bool is an int to isinstance()."""
+    """Returns a base field; `type() is`, because a bool is an int to isinstance()."""
     if name not in request:
         raise Refused("missing field `%s`" % name)
     value = request[name]
@@ -167,7 +167,7 @@ def execute(guest, request):
         guest.forget(child)
     code = child.returncode
     return {
-        "exit_code": code if code >= 0 else 128 - code,  # as a shell tells a signal
+        "exit_code": code if code >= 0 else 128 - code,  # as a shell reports a signal
         "stdout": stdout.decode("utf-8", "replace"),
         "stderr": stderr.decode("utf-8", "replace"),
     }
@@ -189,7 +189,7 @@ def write_file(guest, request):
 
 
 def write_below(root, path, data, mode, append):
-    """Walks down one directory at a time and follows no symlink, so nothing leaves `root`."""
+    """Writes a file below `root`. Opens one directory at a time and follows no symlink."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not path.startswith("/") or not parts or ".." in parts:
         raise ValueError("not an absolute path of a file")
@@ -207,7 +207,7 @@ def write_below(root, path, data, mode, append):
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
         flags |= os.O_APPEND if append else os.O_TRUNC
         with os.fdopen(os.open(parts[-1], flags, 0o600, dir_fd=here), "wb") as file:
-            os.fchmod(file.fileno(), mode)  # exact, whatever the umask
+            os.fchmod(file.fileno(), mode)  # independent of the umask
             file.write(data)
     finally:
         os.close(here)
@@ -223,14 +223,14 @@ REQUESTS = {
 
 
 def answer(guest, payload):
-    """The encoded reply to one frame; never more than a frame holds."""
+    """Returns the encoded reply to one frame; it always fits a frame."""
     try:
         reply = encode(dict(status="ok", **serve_request(guest, payload)))
         if len(reply) > FRAME_CAP:
             raise Refused("the reply does not fit a frame")
         return reply
     except Refused as error:
-        # The text may quote the request: keep it far below the cap.
+        # The text may quote the request: keep it far below the limit.
         return encode({"status": "error", "message": str(error)[:1000]})
     except RecursionError:
         return encode({"status": "error", "message": "nested too deeply"})
@@ -242,7 +242,7 @@ def serve_request(guest, payload):
     except ValueError as error:
         raise Refused("bad JSON: %s" % error)
     if type(request) is not dict:
-        raise Refused("a request is an object")
+        raise Refused("a request must be an object")
     guest.record(request)
     kind = field(request, "type", str)
     if kind not in REQUESTS:
@@ -251,7 +251,7 @@ def serve_request(guest, payload):
 
 
 def encode(reply):
-    # ASCII escapes cost bytes, but carry even a lone surrogate.
+    # ASCII escapes need more bytes, but can represent even a lone surrogate.
     return json.dumps(reply, separators=(",", ":")).encode("ascii")
 
 
@@ -263,7 +263,7 @@ def send_whole(sock, data):
 
 
 def send_dripping(sock, data):
-    """One byte a write. Early ones pause, or the reader's side would merge them."""
+    """Writes one byte at a time. The first pause, or the reader would get them merged."""
     for index in range(len(data)):
         sock.sendall(data[index:index + 1])
         if index < 64:
@@ -271,13 +271,13 @@ def send_dripping(sock, data):
 
 
 def accept_handshake(sock, send):
-    """The VMM's part: exactly one read decides."""
+    """Handles CONNECT as a VMM does: exactly one read decides."""
     sock.settimeout(CONNECT_DEADLINE_SECS)
     received = sock.recv(4096)
     line, newline, _lost = received.partition(b"\n")
     if line + newline != CONNECT_LINE:
-        raise Closed("refused %r" % received[:64])
-    sock.settimeout(None)  # hosts pool connections: idling is fine
+        raise Closed("rejected %r" % received[:64])
+    sock.settimeout(None)  # hosts pool connections, so a connection may be idle
     send(sock, OK_LINE)
 
 
@@ -319,22 +319,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_args():
-    parser = Parser(prog="base_agent.py", description="Pretend to be a VM with a base agent.")
+    parser = Parser(prog="base_agent.py", description="Simulate a VM with a base agent.")
     parser.add_argument("socket", help="Unix socket to listen on; must not exist yet")
     parser.add_argument("--hostname", default="base-guest", metavar="NAME")
     parser.add_argument("--root", metavar="DIR",
-                        help="where write_file writes (default: a directory of its own, "
+                        help="root directory of write_file (default: a new directory, "
                              "removed at the end)")
     parser.add_argument("--log", metavar="FILE",
                         help="append every request object as a JSON line")
-    parser.add_argument("--drip", action="store_true", help="write one byte a write")
+    parser.add_argument("--drip", action="store_true", help="write one byte at a time")
     return parser.parse_args()
 
 
 def signal_socket():
-    """Readable once SIGTERM or SIGINT came.
+    """Returns a socket that is readable after SIGTERM or SIGINT.
 
-    A handler that raised would be lost when the signal comes just before accept().
+    An exception from a handler would be lost if the signal came just before accept().
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -346,7 +346,7 @@ def signal_socket():
 
 def listen(path):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o077)  # who can connect can run commands: only this user
+    before = os.umask(0o077)  # clients can run commands: only this user may connect
     try:
         listener.bind(path)
     finally:
@@ -359,11 +359,11 @@ def remove_socket(path):
     try:
         os.unlink(path)
     except FileNotFoundError:
-        pass  # a test that plays a vanishing VM was faster
+        pass  # a test that simulates a vanishing VM has removed it
 
 
 def serve(guest, listener, ended, send):
-    listener.setblocking(False)  # the peer may be gone between select() and accept()
+    listener.setblocking(False)  # the peer may leave between select() and accept()
     print("listening", flush=True)
     while True:
         ready, _, _ = select.select([listener, ended], [], [])

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""A host tool that knows the base protocol and nothing newer.
+"""A host tool that implements the base protocol and nothing newer.
 
-It stands in for the tools that are already in the field, so it is written from
+It stands in for the tools that are already in use, so it is written from
 the bytes of the protocol alone, shares no code with the Rust crates, and must
-never learn what a newer agent can do. One run makes one connection:
+never implement what a newer agent can do. One run makes one connection:
 
     connect to the Unix socket
     --> CONNECT 1024\\n          in one write: VMMs drop a CONNECT that is split
-    <-- OK <decimal>\\n          read byte by byte: what follows belongs to the frames
+    <-- OK <decimal>\\n          read byte by byte: the bytes after it belong to the frames
     --> u32 BE length | JSON     a request
     <-- u32 BE length | JSON     its reply
 
-Unknown fields of a reply are ignored. Every base field must be there and have
+Unknown fields of a reply are ignored. Every base field must be present and have
 its base type, or the reply counts as broken.
 
 Exit codes: 0 every reply was `ok` | 1 an error reply | 2 broken transport,
@@ -27,16 +27,16 @@ import sys
 
 PORT = 1024
 FRAME_CAP = 1 << 20  # bytes of encoded JSON in one frame
-LINE_CAP = 32  # bytes of the OK line, its newline included
+LINE_CAP = 32  # bytes of the OK line, including its newline
 EXIT_OK, EXIT_ERROR_REPLY, EXIT_BROKEN, EXIT_USAGE = 0, 1, 2, 64
 
 
 class Broken(Exception):
-    """The other side closed, stalled, or sent what the base protocol does not allow."""
+    """The peer closed, stalled, or sent bytes that the base protocol does not allow."""
 
 
 class Misuse(Exception):
-    """The caller asked for what the base protocol can't carry."""
+    """The caller requested something that the base protocol cannot express."""
 
 
 # --- transport ------------------------------------------------------------
@@ -63,7 +63,7 @@ def read_line(sock):
 
 def check_ok_line(line):
     word, space, number = line.partition(b" ")
-    # bytes.isdigit() knows the ASCII digits only, and is false for nothing at all.
+    # bytes.isdigit() accepts only ASCII digits, and is false for empty bytes.
     if word != b"OK" or not space or not number.isdigit():
         raise Broken("expected `OK <decimal>`, got %r" % line)
 
@@ -80,19 +80,19 @@ def read_exact(sock, size, what):
 
 def encode_frame(payload):
     if len(payload) > FRAME_CAP:
-        raise Misuse("a request of %d bytes is over the cap of %d" % (len(payload), FRAME_CAP))
+        raise Misuse("a request of %d bytes is over the limit of %d" % (len(payload), FRAME_CAP))
     return struct.pack(">I", len(payload)) + payload
 
 
 def read_frame(sock):
     (size,) = struct.unpack(">I", read_exact(sock, 4, "a frame's length"))
     if size > FRAME_CAP:
-        raise Broken("a frame of %d bytes is over the cap of %d" % (size, FRAME_CAP))
+        raise Broken("a frame of %d bytes is over the limit of %d" % (size, FRAME_CAP))
     return read_exact(sock, size, "a frame")
 
 
 def check_nothing_follows(sock):
-    """One reply a request: whatever else has arrived by now was not asked for."""
+    """Checks that no bytes follow the last reply: there is one reply for each request."""
     try:
         extra = sock.recv(64, socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -105,7 +105,7 @@ def check_nothing_follows(sock):
 
 
 def is_unsigned(value):
-    # bool is an int to Python, but `true` is no number on the wire.
+    # bool is an int to Python, but `true` is not a number on the wire.
     return type(value) is int and 0 <= value < 1 << 64
 
 
@@ -134,17 +134,17 @@ REPLY_FIELDS = {
 
 
 def reject_constant(name):
-    raise ValueError("%s is not JSON" % name)  # Python would take NaN and Infinity
+    raise ValueError("%s is not JSON" % name)  # Python accepts NaN and Infinity
 
 
 def parse_reply(payload, request_type):
-    """Returns the reply's object, once it holds every base field of its kind."""
+    """Returns the reply's object; it must contain every base field of its kind."""
     try:
         reply = json.loads(payload.decode("utf-8"), parse_constant=reject_constant)
     except (ValueError, RecursionError) as error:
         raise Broken("the reply is not JSON: %s" % error)
     if type(reply) is not dict:
-        raise Broken("the reply is no object: %r" % reply)
+        raise Broken("the reply is not an object: %r" % reply)
     status = reply.get("status")
     if status == "ok":
         fields = REPLY_FIELDS.get(request_type, {})
@@ -156,7 +156,7 @@ def parse_reply(payload, request_type):
         if name not in reply:
             raise Broken("the reply lacks `%s`" % name)
         if not has_base_type(reply[name]):
-            raise Broken("`%s` has not its base type: %r" % (name, reply[name]))
+            raise Broken("`%s` does not have its base type: %r" % (name, reply[name]))
     return reply
 
 
@@ -207,7 +207,7 @@ def encode(request):
 
 
 def run_session(sock):
-    """Each request waits for the reply to the one before it."""
+    """Sends each request after the reply to the previous one."""
     replies = []
     for line in request_lines():
         sock.sendall(encode_frame(line))
@@ -216,9 +216,9 @@ def run_session(sock):
 
 
 def run_pipelined(sock):
-    """Every request is written before the first reply is read.
+    """Writes all requests before it reads the first reply.
 
-    More than the socket can buffer would block both sides; the deadline ends that.
+    Requests that exceed the socket's buffer would block both sides until the deadline.
     """
     lines = list(request_lines())
     sock.sendall(b"".join(encode_frame(line) for line in lines))
@@ -227,13 +227,13 @@ def run_pipelined(sock):
 
 def read_reply_to(sock, line):
     reply = parse_reply(read_frame(sock), type_of(line))
-    # Encoded anew, because the agent may spread its JSON over several lines.
+    # Encoded again, because the agent may write its JSON on several lines.
     print_bytes(json.dumps(reply, ensure_ascii=True, separators=(",", ":")).encode())
     return reply
 
 
 def request_lines():
-    """Lines go out as they are, so that even bad JSON can be tried."""
+    """Yields lines unchanged, so that even invalid JSON can be sent."""
     for line in iter(sys.stdin.buffer.readline, b""):
         line = line.strip()
         if line:
@@ -257,7 +257,7 @@ def print_bytes(data):
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        # argparse would exit with 2, which means a broken transport here.
+        # argparse would exit with 2, which stands for a broken transport here.
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, "base_host: %s\n" % message)
 
@@ -289,8 +289,8 @@ def parse_args():
     write.add_argument("mode", type=octal_mode, help="octal, as for chmod")
     write.add_argument("content")
     write.add_argument("--append", action="store_true")
-    verbs.add_parser("session", help="requests from stdin, one a line, each awaited")
-    verbs.add_parser("pipelined", help="the same, all written before the first reply is read")
+    verbs.add_parser("session", help="requests from stdin, one per line; waits for each reply")
+    verbs.add_parser("pipelined", help="like session, but writes all requests before it reads")
     args = parser.parse_args()
     if not args.timeout > 0:
         parser.error("--timeout must be above 0")
@@ -298,9 +298,9 @@ def parse_args():
 
 
 def start_deadline(secs):
-    """One timer covers connect, handshake, every frame and stdin alike."""
+    """Starts one timer that covers connect, handshake, every frame and stdin."""
     signal.signal(signal.SIGALRM, on_alarm)
-    # It repeats: an alarm that comes just before a blocking call does not interrupt it.
+    # The timer repeats: an alarm just before a blocking call does not interrupt it.
     signal.setitimer(signal.ITIMER_REAL, secs, 0.05)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The two base peers against each other, and each against scripted misbehaviour.
+"""Tests of the two base peers with each other, and of each with a misbehaving peer.
 
     python3 -m unittest discover -s testkit/peers
 """
@@ -35,7 +35,7 @@ def host(path, *args, stdin=b""):
 
 
 class AgentCase(unittest.TestCase):
-    """Starts a base agent and speaks to it with the base host."""
+    """Starts a base agent, and sends it requests with the base host."""
 
     options = []
 
@@ -135,10 +135,10 @@ class EveryCommand(AgentCase):
     def test_exec_of_a_killed_command_is_128_plus_the_signal(self):
         self.assertEqual(self.reply("exec", "sh", "-c", "kill -9 $$")["exit_code"], 137)
 
-    def test_exec_of_nothing_is_an_error_reply(self):
+    def test_exec_of_a_missing_command_is_an_error_reply(self):
         self.assertIn("/no/such", self.reply("exec", "/no/such", code=1)["message"])
 
-    def test_exec_output_that_is_not_utf8_is_made_text(self):
+    def test_exec_output_that_is_not_utf8_is_converted(self):
         self.assertEqual(self.reply("exec", "printf", "a\\377b")["stdout"], "a\ufffdb")
 
     def test_write_file_sets_the_mode_and_appends(self):
@@ -189,7 +189,7 @@ class EveryCommand(AgentCase):
         for verb in ["session", "pipelined"]:
             self.assertEqual(host(self.path, verb, stdin=lines).returncode, 0)
 
-    def test_a_reply_that_fits_no_frame_is_an_error_reply(self):
+    def test_a_reply_too_large_for_a_frame_is_an_error_reply(self):
         reply = self.reply("exec", "head", "-c", "1100000", "/dev/zero", code=1)
         self.assertIn("fit", reply["message"])
 
@@ -205,13 +205,13 @@ class EveryCommand(AgentCase):
 
 
 class EveryCommandDripping(EveryCommand):
-    """All of the above again, with replies that arrive a byte at a time."""
+    """The same tests, with replies that arrive one byte at a time."""
 
     options = ["--drip"]
 
 
 class TheAgent(AgentCase):
-    def test_other_ports_and_odd_lines_are_refused_without_a_line(self):
+    def test_other_ports_and_malformed_lines_are_rejected_without_a_line(self):
         for line in [b"CONNECT 1025\n", b"CONNECT 01024\n", b"connect 1024\n", b"\n",
                      b"CONNECT 1024", b"CONNECT 1024\r\n"]:
             sock = self.raw()
@@ -228,7 +228,7 @@ class TheAgent(AgentCase):
         except (BrokenPipeError, ConnectionResetError):
             pass
 
-    def test_a_connect_that_never_comes_is_closed_after_two_seconds(self):
+    def test_a_connection_without_connect_is_closed_after_two_seconds(self):
         started = time.monotonic()
         self.assertEqual(self.raw().recv(64), b"")
         self.assertGreater(time.monotonic() - started, 1.5)
@@ -247,13 +247,13 @@ class TheAgent(AgentCase):
             time.sleep(0.001)
         self.assertEqual([read_reply(sock)["status"] for _ in range(2)], ["ok", "ok"])
 
-    def test_connections_are_served_at_once(self):
+    def test_connections_are_served_concurrently(self):
         slow, quick = self.shaken(), self.shaken()
         slow.sendall(frame(b'{"type":"exec","command":"sleep","args":["60"]}'))
         quick.sendall(frame(b'{"type":"health_check"}'))
         self.assertEqual(read_reply(quick)["status"], "ok")
 
-    def test_a_length_over_the_cap_closes(self):
+    def test_a_length_over_the_limit_closes_the_connection(self):
         sock = self.shaken()
         sock.sendall(struct.pack(">I", 2**20 + 1))
         self.assertEqual(sock.recv(64), b"")
@@ -270,7 +270,7 @@ class TheAgent(AgentCase):
         ]:
             sock.sendall(frame(payload))
             reply = read_reply(sock)
-            if b"health_check" not in payload:  # how deep Python may go is its own affair
+            if b"health_check" not in payload:  # the nesting limit depends on Python
                 self.assertEqual(reply["status"], "error", payload[:80])
             self.assertEqual(set(reply) & {"agent", "code", "field"}, set())
 
@@ -300,7 +300,7 @@ class TheAgent(AgentCase):
 
 
 def gone(pid):
-    """Whether the process has ended; a zombie has, only nobody reaped it."""
+    """Reports whether the process has ended; a zombie has ended, too."""
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:
         try:
@@ -314,7 +314,7 @@ def gone(pid):
 
 
 class TheHost(unittest.TestCase):
-    """The base host against an agent that says exactly what the test wants."""
+    """Tests of the base host with an agent that sends scripted bytes."""
 
     OK = b"OK 1073741824\n"
     HEALTH = b'{"status":"ok","uptime_secs":17,"hostname":"h"}'
@@ -353,18 +353,18 @@ class TheHost(unittest.TestCase):
             except (OSError, struct.error):
                 pass
 
-    def test_prints_the_reply_exactly_and_ignores_what_is_new(self):
+    def test_prints_the_reply_exactly_and_ignores_new_fields(self):
         payload = (b'{ "status":"ok",\n "hostname" : "h\\u00fc", "uptime_secs":17,'
                    b' "agent":{"protocol":2} }')
         done = self.against(self.OK, frame(payload))
         self.assertEqual((done.returncode, done.stdout), (0, payload + b"\n"))
 
-    def test_an_error_reply_exits_1_whatever_else_it_holds(self):
+    def test_an_error_reply_exits_1_with_any_other_fields(self):
         payload = b'{"status":"error","message":"no","code":"forbidden"}'
         done = self.against(self.OK, frame(payload))
         self.assertEqual((done.returncode, done.stdout), (1, payload + b"\n"))
 
-    def test_any_number_after_ok_will_do(self):
+    def test_any_number_after_ok_is_accepted(self):
         for number in [b"0", b"1024", b"18446744073709551615"]:
             done = self.against(b"OK " + number + b"\n", frame(self.HEALTH))
             self.assertEqual(done.returncode, 0, done)
@@ -397,7 +397,7 @@ class TheHost(unittest.TestCase):
                       b"\xff\xff\xff\xff", frame(self.HEALTH) + b"x"]:
             self.assertEqual(self.against(self.OK, after).returncode, 2, after[:80])
 
-    def test_a_frame_of_exactly_the_cap_is_read(self):
+    def test_a_frame_of_exactly_the_limit_is_read(self):
         padded = self.HEALTH + b" " * (2**20 - len(self.HEALTH))
         self.assertEqual(self.against(self.OK, frame(padded)).returncode, 0)
 
@@ -410,7 +410,7 @@ class TheHost(unittest.TestCase):
             self.assertIn(b"out of time", done.stderr)
             self.assertLess(time.monotonic() - started, 5)
 
-    def test_nobody_there_exits_2(self):
+    def test_a_missing_socket_exits_2(self):
         self.assertEqual(host("/nonexistent/vm.vsock", "health").returncode, 2)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The hex examples in docs/PROTOCOL.md are what they say, and the base peers take them."""
+"""Checks the hex examples in docs/PROTOCOL.md: their lengths, and that the base peers accept them."""
 
 import json
 import os
@@ -17,10 +17,10 @@ LINE = re.compile(r"([0-9a-f]{4})  ([0-9a-f ]+?) +\|(.{1,16})\|")
 
 
 def examples():
-    """(what the sentence above says, the bytes) for every hex dump."""
+    """Yields (numbers from the sentence above, bytes) for every hex dump."""
     with open(PAGE, encoding="utf-8") as file:
         page = file.read()
-    assert page.count("```hex") == len(EXAMPLE.findall(page)), "a dump without its sentence"
+    assert page.count("```hex") == len(EXAMPLE.findall(page)), "a hex dump lacks its sentence"
     for total, length, length_hex, dump in EXAMPLE.findall(page):
         yield (int(total), int(length), int(length_hex, 16)), undump(dump)
 
@@ -37,13 +37,13 @@ def undump(dump):
 
 
 class ProtocolPage(unittest.TestCase):
-    def test_lengths_are_right_in_the_bytes_and_in_the_words(self):
-        for said, data in examples():
+    def test_lengths_are_right_in_the_bytes_and_in_the_text(self):
+        for stated, data in examples():
             (length,) = struct.unpack(">I", data[:4])
-            self.assertEqual(said, (len(data), length, length), data)
+            self.assertEqual(stated, (len(data), length, length), data)
             self.assertEqual(len(data), 4 + length)
 
-    def test_base_requests_and_replies_are_all_there_and_understood(self):
+    def test_all_base_requests_and_replies_are_documented_and_accepted(self):
         asked, answered, errors = [], [], 0
         for _, data in examples():
             message = json.loads(data[4:])
@@ -51,7 +51,7 @@ class ProtocolPage(unittest.TestCase):
                 asked.append(message["type"])
                 self.assertIn(message["type"], base_agent.REQUESTS)
             else:
-                # A reply's example follows its request's, only protocol 2's health is on its own.
+                # A reply follows its request; only the health reply of protocol 2 stands alone.
                 request = "health_check" if "agent" in message else asked[-1]
                 base_host.parse_reply(data[4:], request)
                 if message["status"] == "error":

@@ -1,7 +1,7 @@
-//! A daemon of the test's own, and HTTP to it.
+//! A daemon that runs in the test's own process, and an HTTP client for it.
 //!
-//! What goes wrong here ends the test: everything panics, and says where it was called.
-#![expect(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! Every failure in this module ends the test with a panic.
+#![expect(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use crate::fake_vmm::{Behaviour, FakeVmm, agent};
 use minionsd::Daemon;
@@ -18,23 +18,23 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// Long enough for a machine that is very busy; nothing waits this long when all is well.
+/// Deadline of every wait: long enough for a very busy machine, and not reached by a test that passes.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A daemon over an empty directory of sockets.
+/// Running daemon. Its socket directory is empty at first.
 #[derive(Debug)]
 pub struct TestDaemon {
     dir: TempDir,
-    /// Where it serves over TCP.
+    /// TCP address of the daemon.
     pub address: SocketAddr,
-    /// A client with the daemon's token, for requests that the methods here don't make.
+    /// HTTP client that sends the daemon's token, for requests that no method of this type sends.
     pub http: reqwest::Client,
     token: Option<String>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
-/// The configuration of a daemon whose sockets, and whose VMs', are in `dir`.
+/// Returns a configuration in which `dir` is the directory of the daemon's own socket and of the VMs' sockets.
 #[must_use]
 pub fn config(dir: &Path) -> Config {
     Config {
@@ -59,14 +59,14 @@ pub fn config(dir: &Path) -> Config {
     }
 }
 
-/// The token of a test's own daemon.
+/// Bearer token of the daemon.
 pub const TOKEN: &str = "test-test-test-test-test-test";
 
-/// Writes [`TOKEN`] to a file in `dir`, as minionsd accepts it.
+/// Writes [`TOKEN`] to a file in `dir`, with permissions that minionsd accepts.
 ///
 /// # Panics
 ///
-/// The file cannot be written.
+/// Panics if the file cannot be written.
 pub fn write_token(dir: &Path) -> PathBuf {
     let path = dir.join("token");
     fs::write(&path, TOKEN).unwrap();
@@ -74,34 +74,34 @@ pub fn write_token(dir: &Path) -> PathBuf {
     path
 }
 
-/// A client of a daemon on this machine, for who adds something to it.
+/// Returns a builder of an HTTP client for a daemon on this machine.
 ///
-/// A build of all crates together has TLS in it, since minionsctl wants it, and such a client can't be
-/// made before somebody has chosen the cryptography.
+/// Installs a cryptography provider first: when all crates are built together, minionsctl enables TLS in reqwest,
+/// which then needs a provider to build a client.
 pub fn http() -> reqwest::ClientBuilder {
-    // Fails only if there is one already.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy()
 }
 
-/// A reply, read to its end.
+/// Response that was read to its end.
 #[derive(Debug)]
 pub struct Reply {
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
     /// All headers.
     pub headers: HeaderMap,
-    /// The body; null if it isn't JSON.
+    /// Body; null if it is not JSON.
     pub json: Value,
 }
 
 impl TestDaemon {
-    /// With everything at its default.
+    /// Starts a daemon with the default configuration.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With the configuration as `adjust` leaves it. Its directory of sockets is one of its own.
+    /// Starts a daemon with a new socket directory, and with the default configuration as changed by `adjust`.
     pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("minionsd-")
@@ -124,7 +124,7 @@ impl TestDaemon {
             headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
         }
         let mut http = http().timeout(DEADLINE).default_headers(headers);
-        // With TLS on TCP, the test's own requests go over the Unix socket.
+        // With TLS on TCP, the requests of the test go over the Unix socket.
         if let Some(path) = over_unix {
             http = http.unix_socket(path);
         }
@@ -134,7 +134,8 @@ impl TestDaemon {
         daemon
     }
 
-    /// With a VM named `web-1` that is ready: the real agent behind a fake VMM.
+    /// Starts a daemon and a VM named `web-1` (the real agent's library in a fake VMM), and waits until the VM is
+    /// ready.
     pub async fn with_vm() -> (Self, FakeVmm) {
         let daemon = Self::start().await;
         let behaviour = Behaviour::Agent(agent().unwrap());
@@ -143,42 +144,42 @@ impl TestDaemon {
         (daemon, vm)
     }
 
-    /// Where the VMs' sockets go.
+    /// Returns the directory of the VMs' sockets.
     pub fn sockets(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Where it serves over Unix.
+    /// Returns the path of the daemon's Unix socket.
     pub fn unix_socket(&self) -> PathBuf {
         self.dir.path().join("minionsd.sock")
     }
 
-    /// The daemon as `minionsctl --host` takes it: over the Unix socket, where the test's user operates.
+    /// Returns the value of `minionsctl --host` for the Unix socket, over which the user of the test may operate.
     pub fn host(&self) -> String {
         format!("unix://{}", self.unix_socket().display())
     }
 
-    /// The `Authorization` header's value that authorizes to operate.
+    /// Returns the value of an `Authorization` header that permits all operations.
     pub fn bearer(&self) -> String {
         format!("Bearer {}", self.token.as_deref().unwrap_or_default())
     }
 
-    /// `path` as a URL.
+    /// Returns the URL of `path` over TCP.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// `GET path`.
+    /// Sends `GET path`.
     pub async fn get(&self, path: &str) -> Reply {
         read(self.http.get(self.url(path)).send().await.unwrap()).await
     }
 
-    /// `POST path` with a JSON body.
+    /// Sends `POST path` with a JSON body.
     pub async fn post(&self, path: &str, body: Value) -> Reply {
         read(self.http.post(self.url(path)).json(&body).send().await.unwrap()).await
     }
 
-    /// `PUT path` with a JSON body.
+    /// Sends `PUT path` with a JSON body.
     pub async fn put(&self, path: &str, body: Value) -> Reply {
         read(self.http.put(self.url(path)).json(&body).send().await.unwrap()).await
     }
@@ -197,7 +198,7 @@ impl TestDaemon {
             if condition(&reply) {
                 return reply;
             }
-            assert!(Instant::now() < deadline, "GET {path} stays {reply:?}");
+            assert!(Instant::now() < deadline, "timed out: GET {path} still returns {reply:?}");
             sleep(Duration::from_millis(10)).await;
         }
     }
@@ -207,14 +208,14 @@ impl TestDaemon {
         self.until(&format!("/vms/{vm}"), |reply| reply.json["state"] == state).await
     }
 
-    /// Asks the daemon to stop, as a signal would.
+    /// Requests that the daemon stops, as a signal would.
     pub fn ask_to_stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
     }
 
-    /// Waits for its end.
+    /// Stops the daemon and waits until it has ended.
     pub async fn stopped(mut self) {
         self.ask_to_stop();
         (&mut self.task).await.unwrap();
@@ -236,7 +237,7 @@ pub async fn read(response: reqwest::Response) -> Reply {
 }
 
 impl Reply {
-    /// It is the problem `code`, in full form.
+    /// Asserts that the reply is the problem `code`, with all its fields and headers.
     #[track_caller]
     pub fn assert_problem(&self, status: u16, code: &str) -> &Self {
         assert_eq!((self.status, &self.json["code"]), (status, &code.into()), "{self:?}");
@@ -248,7 +249,7 @@ impl Reply {
         self
     }
 
-    /// The problem is about this field.
+    /// Asserts that the problem names this field.
     #[track_caller]
     pub fn assert_field(&self, field: &str) {
         assert_eq!(self.json["field"], field, "{self:?}");

@@ -1,4 +1,4 @@
-//! A part that is missing is an error that says what it is and what to do.
+//! A missing part of the rig results in an error that names the part and the remedy.
 
 use std::{
     ffi::OsStr,
@@ -14,7 +14,7 @@ fn touch(path: &Path) {
     made.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// A rig directory with every part, and a search path with every program.
+/// Creates a rig directory with every part, and a search path with every program.
 fn complete(dir: &Path) -> (Layout, PathBuf) {
     let layout = Layout::new(dir.join("rig"));
     GUEST_MODULES.iter().for_each(|module| touch(&layout.module(module)));
@@ -34,7 +34,7 @@ fn refusal(layout: &Layout, search_path: &OsStr) -> String {
 }
 
 #[test]
-fn a_complete_rig_is_taken() {
+fn a_complete_rig_is_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let (layout, programs) = complete(dir.path());
     Artifacts::locate_in(&layout, programs.as_os_str()).unwrap();

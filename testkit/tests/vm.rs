@@ -1,4 +1,4 @@
-//! What the rig promises about a real VM.
+//! Promises of the rig about a real VM.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use std::{
@@ -30,7 +30,7 @@ fn process(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-/// The VM's private directory, which its QEMU was told about.
+/// Returns the VM's private directory, as given on QEMU's command line.
 fn private_dir(vm: &Vm) -> Option<PathBuf> {
     let command_line = fs::read(process(vm.qemu_pid()).join("cmdline")).ok()?;
     let command_line = String::from_utf8(command_line).ok()?;
@@ -39,7 +39,7 @@ fn private_dir(vm: &Vm) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_booted_vm_answers_and_a_dropped_one_leaves_nothing() {
+fn a_booted_vm_answers_and_a_dropped_vm_leaves_no_files_or_processes() {
     let dir = tempfile::tempdir().unwrap();
     let vm = boot("drop-test", &dir);
     assert_eq!(vm.socket_path(), dir.path().join("drop-test.vsock"));
@@ -56,7 +56,7 @@ fn a_booted_vm_answers_and_a_dropped_one_leaves_nothing() {
 }
 
 #[test]
-fn a_killed_vm_leaves_its_socket_and_the_next_of_its_name_takes_over() {
+fn a_vm_takes_over_the_socket_left_by_a_killed_vm_of_the_same_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = boot("again", &dir);
     let socket = first.socket_path().to_owned();
@@ -75,7 +75,7 @@ fn a_killed_vm_leaves_its_socket_and_the_next_of_its_name_takes_over() {
 }
 
 #[test]
-fn a_reset_vm_boots_anew_in_the_same_process() {
+fn a_reset_vm_boots_again_in_the_same_process() {
     let dir = tempfile::tempdir().unwrap();
     let mut vm = boot("reset-test", &dir);
     let pid = vm.qemu_pid();
@@ -87,7 +87,7 @@ fn a_reset_vm_boots_anew_in_the_same_process() {
 }
 
 #[test]
-fn a_paused_vm_takes_connections_but_stays_silent_until_resumed() {
+fn a_paused_vm_accepts_connections_but_stays_silent_until_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let vm = boot("pause-test", &dir);
     vm.pause().unwrap();
@@ -102,25 +102,25 @@ fn a_paused_vm_takes_connections_but_stays_silent_until_resumed() {
     assert_eq!(&line, b"OK ");
 }
 
-/// Asks for the agent and doesn't wait for the answer.
+/// Sends CONNECT for the agent's port and does not wait for the answer.
 fn ask(vm: &Vm) -> UnixStream {
     let mut stream = UnixStream::connect(vm.socket_path()).unwrap();
     stream.write_all(b"CONNECT 1024\n").unwrap();
     stream
 }
 
-/// Descriptors of the vsock backend.
+/// Returns the number of open descriptors of the vsock backend.
 fn descriptors(vm: &Vm) -> usize {
     fs::read_dir(process(vm.vsock_backend_pid()).join("fd")).unwrap().count()
 }
 
 #[test]
-fn clients_that_leave_at_any_point_leave_nothing_and_take_nothing_from_others() {
+fn clients_that_leave_at_any_point_leak_nothing_and_do_not_affect_others() {
     let dir = tempfile::tempdir().unwrap();
     let mut vm = boot("leave-test", &dir);
     let before = descriptors(&vm);
     for round in 0..20 {
-        // While the guest is frozen none of these can be answered: they all leave before the `OK`.
+        // While the guest is frozen, none of these can be answered: all of them leave before the `OK`.
         vm.pause().unwrap();
         for _ in 0..3 {
             drop(UnixStream::connect(vm.socket_path()).unwrap());
@@ -129,23 +129,27 @@ fn clients_that_leave_at_any_point_leave_nothing_and_take_nothing_from_others() 
             half.write_all(b"CONNECT").unwrap();
         }
         vm.resume().unwrap();
-        // Leaves with an answer unread.
+        // This client leaves with an unread answer.
         let mut stream = vm.connect(AGENT_PORT).unwrap();
         stream.write_all(b"\x00\x00\x00\x17{\"type\":\"health_check\"}").unwrap();
         stream.set_nonblocking(true).unwrap();
-        vm.wait_until("the answer is there", BOOT, |_| {
+        vm.wait_until("the answer has arrived", BOOT, |_| {
             Ok(rustix::net::recv(&stream, &mut [0; 4], rustix::net::RecvFlags::PEEK).ok())
         })
         .unwrap();
         drop(stream);
         vm.connect(AGENT_PORT).unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
-    vm.wait_until("all are forgotten", BOOT, |vm| Ok((descriptors(vm) <= before).then_some(())))
-        .unwrap_or_else(|error| panic!("{before} and {}: {error}", descriptors(&vm)));
+    vm.wait_until("all descriptors of the clients are closed", BOOT, |vm| {
+        Ok((descriptors(vm) <= before).then_some(()))
+    })
+    .unwrap_or_else(|error| {
+        panic!("{before} descriptors before, {} now: {error}", descriptors(&vm))
+    });
 }
 
 #[test]
-fn a_guest_that_is_reset_or_powered_on_under_knocking_clients_is_reached() {
+fn a_guest_is_reached_after_a_reset_while_clients_keep_connecting() {
     let dir = tempfile::tempdir().unwrap();
     let mut vm = boot("knock-test", &dir);
     let socket = vm.socket_path().to_owned();
@@ -156,7 +160,7 @@ fn a_guest_that_is_reset_or_powered_on_under_knocking_clients_is_reached() {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     if let Ok(mut stream) = UnixStream::connect(&socket) {
-                        // Turned away or not: it is gone before that is known.
+                        // Ignored: the client leaves before it knows whether it was rejected.
                         let _ = stream.write_all(b"CONNECT 1024\n");
                     }
                     std::thread::sleep(Duration::from_millis(5));
@@ -176,7 +180,7 @@ fn a_guest_that_is_reset_or_powered_on_under_knocking_clients_is_reached() {
 }
 
 #[test]
-fn a_crashed_qemu_is_powered_on_again_behind_the_same_name() {
+fn a_crashed_qemu_is_powered_on_again_under_the_same_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut vm = boot("power-test", &dir);
     let backend = vm.vsock_backend_pid();
@@ -197,7 +201,10 @@ fn a_killed_agent_is_started_again_by_the_guest() {
     let mut vm = boot("agent-test", &dir);
     let ends = |vm: &Vm| vm.serial_log().matches("init: the agent ended").count();
     vm.kill_agent(AGENT_PORT).unwrap();
-    vm.wait_until("its end is seen", BOOT, |vm| Ok((ends(vm) == 1).then_some(()))).unwrap();
+    vm.wait_until("the console shows the end of the agent", BOOT, |vm| {
+        Ok((ends(vm) == 1).then_some(()))
+    })
+    .unwrap();
     vm.wait_for_port(AGENT_PORT, BOOT).unwrap();
 }
 
@@ -209,7 +216,7 @@ fn a_vm_outlives_the_thread_that_booted_it() {
 }
 
 #[test]
-fn a_name_or_path_that_cannot_work_is_refused_before_anything_starts() {
+fn an_invalid_name_or_path_is_rejected_before_anything_starts() {
     let artifacts = Artifacts::locate().unwrap_or_else(|error| panic!("{error}"));
     let boot = |name: &str, dir: &Path| Vm::boot(&artifacts, VmConfig::new(name, dir)).unwrap_err();
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Running other programs quietly: what they say is shown only when they fail.
+//! Runs other programs without showing their output, unless they fail.
 
 use std::{
     env, io,
@@ -6,10 +6,10 @@ use std::{
     process::{Command, ExitStatus, Stdio},
 };
 
-/// How much of a failed command's output is shown, in lines.
+/// Number of last lines of a failed command's output that are shown.
 const TAIL_LINES: usize = 60;
 
-/// Why a command did not do its work.
+/// Failure to start a command, or a non-zero exit status.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     #[error("cannot start `{line}`")]
@@ -18,7 +18,7 @@ pub(crate) enum CommandError {
     Failed { line: String, status: ExitStatus, output: String },
 }
 
-/// Runs `command` to its end and gives its standard output.
+/// Runs `command` to its end and returns its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<String, CommandError> {
     let output = command
         .stdin(Stdio::null())
@@ -28,22 +28,26 @@ pub(crate) fn run(command: &mut Command) -> Result<String, CommandError> {
     if output.status.success() {
         return Ok(stdout);
     }
-    let said = stdout + &String::from_utf8_lossy(&output.stderr);
-    Err(CommandError::Failed { line: line(command), status: output.status, output: tail(&said) })
+    let output_text = stdout + &String::from_utf8_lossy(&output.stderr);
+    Err(CommandError::Failed {
+        line: line(command),
+        status: output.status,
+        output: tail(&output_text),
+    })
 }
 
-/// The command as one would type it.
+/// Formats the command as it is typed in a shell.
 pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
-/// The cargo that called us, so that the toolchain stays the same.
+/// Returns a command with the `cargo` that started this program, so that the toolchain stays the same.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Whether a program is in `PATH`.
+/// Reports whether a program is in `PATH`.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|dir| is_file(&dir.join(program)))
@@ -53,7 +57,7 @@ fn is_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-/// Single quotes around a word that the shell would not take as it is.
+/// Puts single quotes around a word that contains characters with a meaning for the shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -62,7 +66,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The last lines of `text`.
+/// Returns the last [`TAIL_LINES`] lines of `text`.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
@@ -73,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_shown_so_that_a_shell_would_take_it() {
+    fn a_command_is_shown_quoted_for_the_shell() {
         let mut command = Command::new("curl");
         command.args(["-d", r#"{"a":"it's"}"#, "http://127.0.0.1:7070/vms"]);
         let expected = r#"curl -d '{"a":"it'\''s"}' http://127.0.0.1:7070/vms"#;
@@ -81,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_command_tells_what_it_said() {
+    fn the_error_of_a_failed_command_contains_its_output() {
         let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]));
         let text = error.unwrap_err().to_string();
         assert!(text.contains("exit status: 3") && text.contains("out\nerr"), "{text}");

@@ -1,14 +1,14 @@
-//! The workspace's own commands: `cargo xtask demo | setup | test | soak | bench | openapi`.
+//! Development tasks of the workspace: `cargo xtask demo | setup | test | check | soak | bench | openapi`.
 //!
 //! # Layout
 //!
-//! - [`setup`]: what a real VM needs, one file a kind of prerequisite; cached in the rig directory.
-//! - [`demo`]: boots a VM and shows the four verbs over it, each in three ways.
-//! - [`mod@test`]: every check there is, in order, with one summary line at the end.
-//! - [`mod@soak`]: the daemon over many VMs that misbehave, for as long as one likes.
-//! - [`mod@bench`]: this project and its peers on the same work; tables, JSON, a plot.
+//! - [`setup`]: prepares the prerequisites of a real VM, one file for each kind; cached in the rig directory.
+//! - [`demo`]: boots a VM and shows four operations on it, each in three ways.
+//! - [`mod@test`]: runs all checks in order, with one summary line at the end.
+//! - [`mod@soak`]: runs the daemon with many misbehaving VMs, for a chosen time.
+//! - [`mod@bench`]: prepares and starts the benchmarks.
 //! - [`openapi`]: writes or compares the committed API description.
-//! - [`progress`]: the only place that prints.
+//! - [`progress`]: the only module that prints.
 
 mod bench;
 mod command;
@@ -20,14 +20,14 @@ mod soak;
 mod test;
 mod workspace;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use crate::{progress::Steps, workspace::Workspace};
 
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask", about = "The workspace's own commands")]
+#[command(bin_name = "cargo xtask", about = "Development tasks of the workspace")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -40,21 +40,20 @@ enum Task {
         /// Exit after the tour instead of staying until Ctrl-C
         #[arg(long)]
         once: bool,
-        /// Where minionsd serves HTTP
+        /// Address at which minionsd serves HTTP
         #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
     },
-    /// Prepare what the tests need, the guest with the agent as it is now included
+    /// Prepare everything that the tests need, including a guest with the current agent
     Setup,
-    /// Check everything, the tests with real VMs included
+    /// Run all checks, including the tests with real VMs
     Test,
-    /// Run the daemon for long over many VMs that misbehave, and check every answer
+    /// Check format, language and lints, and run the unit tests and minionsd/tests/it: minutes, without a VM
+    Check,
+    /// Run the daemon for a long time with many misbehaving VMs, and check every answer
     Soak(soak::Options),
-    /// Measure this project and its peers side by side; JSON and plots under target/bench/
-    Bench(bench::Options),
-    /// Fake VM sockets whose agents cost nothing, for the benches
-    #[command(hide = true)]
-    BenchResponder { dir: PathBuf, count: u32 },
+    /// Measure this project and its competitors side by side; JSON and plots in target/bench/
+    Bench(bench::BenchOptions),
     /// Write openapi/minions.json from the daemon's routes
     Openapi {
         /// Only compare, and fail if the committed file is out of date
@@ -71,19 +70,14 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<ExitCode> {
-    if let Task::BenchResponder { dir, count } = task {
-        bench::responder::run(&dir, count)?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let workspace = Workspace::locate()?;
     match task {
         Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
         Task::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
         Task::Test => return test::run(&workspace),
+        Task::Check => return test::quick(&workspace),
         Task::Soak(options) => return soak::run(&workspace, &options),
         Task::Bench(options) => return bench::run(&workspace, &options),
-        // Needs no workspace, and has run.
-        Task::BenchResponder { .. } => {}
         Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
         Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
     }

@@ -1,5 +1,5 @@
-//! Everything that is printed.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one room that prints")]
+//! All output to the terminal.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the only module that prints")]
 
 use std::{
     fmt,
@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How a step ended well.
+/// Result of a step that succeeded.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// Nothing had to be done.
     Cached,
-    /// Something was done, in the past tense: "built".
+    /// Work was done; the text says which, in the past tense: "built".
     Done(String),
 }
 
@@ -41,12 +41,12 @@ impl Steps {
         step: impl FnOnce() -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<()> {
         print!("[{}/{}] {name} … ", self.next, self.total);
-        // Nobody reads a terminal that is gone.
+        // A terminal that is gone needs no output.
         let _ = stdout().flush();
         self.finish(step)
     }
 
-    /// Runs a step whose own output goes through.
+    /// Runs a step whose own output is shown.
     pub(crate) fn run_aloud(
         &mut self,
         name: &str,

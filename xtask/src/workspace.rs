@@ -1,4 +1,4 @@
-//! Where the workspace and its target directory are.
+//! Locations of the workspace, its target directory and the VM rig.
 
 use std::{
     env,
@@ -11,15 +11,15 @@ use testkit::rig::Layout;
 
 use crate::command::{self, CommandError, cargo};
 
-/// Why the target directory is not known.
+/// Failure to locate the workspace or its target directory.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkspaceError {
-    #[error("cannot ask cargo about the workspace")]
+    #[error("cannot run `cargo metadata`")]
     Cargo(#[from] CommandError),
-    #[error("cannot read what cargo says about the workspace")]
+    #[error("cannot parse the output of `cargo metadata`")]
     Json(#[from] serde_json::Error),
-    #[error("cargo does not tell the workspace's target directory")]
-    NoTargetDirectory,
+    #[error("the output of `cargo metadata` lacks `workspace_root` or `target_directory`")]
+    MissingDirectory,
 }
 
 /// The workspace that this xtask was built from.
@@ -27,18 +27,22 @@ pub(crate) enum WorkspaceError {
 pub(crate) struct Workspace {
     root: PathBuf,
     target: PathBuf,
+    /// Parts of the test VMs, such as the kernel and the images.
     rig: Layout,
 }
 
 impl Workspace {
+    /// Asks cargo for the root and the target directory. The rig is in `MINIONS_RIG_DIR` (relative to the root), by
+    /// default in `rig` in the target directory.
     pub(crate) fn locate() -> Result<Self, WorkspaceError> {
-        let mut ask = cargo();
-        ask.args(["metadata", "--no-deps", "--format-version", "1"])
+        let mut query = cargo();
+        query
+            .args(["metadata", "--no-deps", "--format-version", "1"])
             .current_dir(env!("CARGO_MANIFEST_DIR"));
-        let metadata: Value = serde_json::from_str(&command::run(&mut ask)?)?;
+        let metadata: Value = serde_json::from_str(&command::run(&mut query)?)?;
         let path = |key| metadata[key].as_str().map(PathBuf::from);
-        let target = path("target_directory").ok_or(WorkspaceError::NoTargetDirectory)?;
-        let root = path("workspace_root").ok_or(WorkspaceError::NoTargetDirectory)?;
+        let target = path("target_directory").ok_or(WorkspaceError::MissingDirectory)?;
+        let root = path("workspace_root").ok_or(WorkspaceError::MissingDirectory)?;
         let rig = match env::var_os("MINIONS_RIG_DIR") {
             Some(dir) if !dir.is_empty() => Layout::new(root.join(dir)),
             _ => Layout::new(target.join("rig")),
@@ -58,7 +62,7 @@ impl Workspace {
         &self.rig
     }
 
-    /// `cargo SUBCOMMAND` at the root of the workspace.
+    /// Returns the command `cargo SUBCOMMAND` with the workspace's root as its working directory.
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = cargo();
         command.arg(subcommand).current_dir(&self.root);

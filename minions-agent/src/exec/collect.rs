@@ -1,7 +1,7 @@
-//! The base `exec`: start, collect, forget.
+//! The base `exec`: starts a program, collects its output, and forgets it.
 
 use super::fit::fit;
-use super::{Afterwards, ExecError, Executor, Piece, Tail};
+use super::{ExecError, ExecTail, Executor, Retention, TailEvent};
 use bytes::BytesMut;
 use minions_proto::Invalid;
 use minions_proto::channel::{Ended, HostControl, OutputStream};
@@ -10,27 +10,28 @@ use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::{Exec, ExecReply, ExecStart, MAX_TIMEOUT_MS, OnDisconnect, Outcome};
 use std::sync::Arc;
 
-/// Kept of each end of a stream. Both together are a whole frame: a reply could never show more.
+/// Bytes kept of the head, and of the tail, of each stream. Together they fill a frame, so a reply could not
+/// hold more.
 const KEEP: usize = MAX_FRAME_LEN / 2;
 
-/// Leaves when dropped: nobody comes back to a base exec.
-struct Leaving(super::Handle);
+/// Leaves the exec when dropped: no client re-attaches to a base exec.
+struct LeaveOnDrop(super::ClientHandle);
 
-impl Drop for Leaving {
+impl Drop for LeaveOnDrop {
     fn drop(&mut self) {
-        // Leaving can't be refused.
+        // Leaving is never refused.
         let _ = self.0.control(HostControl::Leave);
     }
 }
 
 impl Executor {
-    /// Runs one program to its end, and gives a reply that fits a frame.
+    /// Runs a program to its end, and returns a reply that fits a frame.
     ///
     /// Dropping the future ends the program and everything that it started.
     pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, Arc<ExecError>> {
         let start = self.collected(exec).map_err(|invalid| Arc::new(invalid.into()))?;
-        let (_, tail) = self.begin(start, Afterwards::Forget).await?;
-        let leaving = Leaving(tail.handle());
+        let (_, tail) = self.begin(start, Retention::Forget).await?;
+        let leaving = LeaveOnDrop(tail.handle());
         let reply = collect(tail, &leaving.0).await;
         reply.map_err(Arc::new)
     }
@@ -48,17 +49,21 @@ impl Executor {
     }
 }
 
-async fn collect(mut tail: Tail, handle: &super::Handle) -> Result<ExecReply, ExecError> {
+async fn collect(mut tail: ExecTail, handle: &super::ClientHandle) -> Result<ExecReply, ExecError> {
     let (mut stdout, mut stderr) = (HeadTail::keeping(KEEP), HeadTail::keeping(KEEP));
     let mut buffer = BytesMut::new();
     let ended = loop {
         buffer.clear();
         match tail.next(&mut buffer).await {
-            Piece::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
-            Piece::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
-            Piece::Ended(ended) => break ended,
-            // Its id is known to nobody who could take it over, and it loses nothing.
-            Piece::Gap { .. } | Piece::InputTaken(_) | Piece::Complete | Piece::TakenOver => {}
+            TailEvent::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
+            TailEvent::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
+            TailEvent::Ended(ended) => break ended,
+            // No output is lost, because all of it is acknowledged here; and no client takes over, because none
+            // knows the id.
+            TailEvent::Gap { .. }
+            | TailEvent::InputTaken(_)
+            | TailEvent::Complete
+            | TailEvent::TakenOver => {}
         }
         let ack = HostControl::Ack { stdout: stdout.total(), stderr: stderr.total() };
         handle.control(ack)?;

@@ -1,18 +1,18 @@
-//! Two streams into one frame.
+//! Shortening of a program's two output streams so that they fit one frame.
 //!
-//! The frame is a megabyte *encoded*, and a control character becomes six bytes: what was kept in
-//! memory may still be far too long. Each stream has half of the room, and what one leaves free
-//! the other may use.
+//! The limit of a frame, 1 MiB, applies to the *encoded* text, and a control character is encoded in six bytes:
+//! output that was kept in memory may still be far too long. Each stream gets half of the room; room that one
+//! stream does not need goes to the other.
 
 use super::json_text;
 use minions_proto::collect::Kept;
 use minions_proto::frame::{EncodeError, MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{ExecReply, encode_reply};
 
-/// Room for the line that stands for what is missing: 48 bytes encoded, with a 20-digit number.
+/// Room for the line that marks omitted output: 48 bytes encoded, with a 20-digit number.
 const MARKER_COST: usize = 64;
 
-/// Puts both streams' text into `reply`, which has everything else already.
+/// Adds the text of both streams to `reply`, which is otherwise complete.
 pub(super) fn fit(reply: ExecReply, stdout: Kept, stderr: Kept) -> Result<ExecReply, EncodeError> {
     let envelope = encode_reply(&reply)?.len() - PREFIX_LEN;
     let (for_stdout, for_stderr) =
@@ -29,7 +29,7 @@ pub(super) fn fit(reply: ExecReply, stdout: Kept, stderr: Kept) -> Result<ExecRe
     })
 }
 
-/// Divides `room` between two that want so much each.
+/// Divides `room` between two streams that need `a` and `b`.
 fn share(room: usize, a: usize, b: usize) -> (usize, usize) {
     let half = room / 2;
     if a + b <= room {
@@ -43,13 +43,13 @@ fn share(room: usize, a: usize, b: usize) -> (usize, usize) {
     }
 }
 
-/// What a stream costs when nothing more is cut.
+/// Returns the encoded length of a stream if no more of it is cut.
 fn wanted(kept: &Kept) -> usize {
     let marker = if kept.missing > 0 { MARKER_COST } else { 0 };
     json_text::cost(&kept.head) + marker + json_text::cost(&kept.tail)
 }
 
-/// A stream as text that costs at most `budget`, and whether something is missing from it.
+/// Returns a stream as text that costs at most `budget`, and whether output is missing from it.
 fn text(kept: Kept, budget: usize) -> (String, bool) {
     if kept.missing == 0 && json_text::cost(&kept.head) <= budget {
         return (lossy(kept.head), false);
@@ -66,7 +66,7 @@ fn text(kept: Kept, budget: usize) -> (String, bool) {
     (text, true)
 }
 
-/// Without a copy where the bytes are UTF-8.
+/// Converts bytes to text; without a copy if they are UTF-8.
 fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn one_stream_may_use_what_the_other_leaves_free() {
+    fn a_stream_may_use_the_room_that_the_other_does_not_need() {
         let (reply, _) = reply(&vec![b'x'; 900_000], &vec![b'y'; 100_000]);
         assert_eq!((reply.stdout.len(), reply.stderr.len()), (900_000, 100_000));
         assert_eq!((reply.stdout_truncated, reply.stderr_truncated), (Some(false), Some(false)));
     }
 
     #[test]
-    fn two_long_streams_have_half_each() {
+    fn two_long_streams_get_half_of_the_room_each() {
         let (reply, len) = reply(&vec![b'x'; 3_000_000], &vec![0; 3_000_000]);
         assert!(len > MAX_FRAME_LEN - 256, "{len}");
         assert!(reply.stdout.len().abs_diff(MAX_FRAME_LEN / 2) < 1024, "{}", reply.stdout.len());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_in_the_middle_counts_what_is_missing() {
+    fn the_marker_states_the_number_of_omitted_bytes() {
         let stream: Vec<u8> = (0..300_000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
         let (reply, _) = reply(&stream, b"");
         let text = reply.stdout;

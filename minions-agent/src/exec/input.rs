@@ -1,26 +1,26 @@
-//! A program's input, between its arrival and the program.
+//! A program's input: received from the client, and not yet written to the program.
 
 use std::collections::VecDeque;
 
 /// Input on its way to the program.
 #[derive(Debug, Default)]
-pub(super) struct Input {
+pub(super) struct InputBuffer {
     pub(super) bytes: VecDeque<u8>,
-    /// Offset behind the last byte that arrived.
+    /// Offset of the next byte to arrive.
     pub(super) arrived: u64,
-    /// Whether there will be no more.
+    /// True once the input has ended.
     pub(super) closed: bool,
-    /// The program doesn't read any more; what comes is taken and thrown away.
+    /// True if the program reads no input, or no longer; further input is accepted and dropped.
     pub(super) refused: bool,
 }
 
-impl Input {
-    /// Offset behind the last byte that the program has taken.
+impl InputBuffer {
+    /// Returns the offset of the next byte that the program takes.
     pub(super) fn taken(&self) -> u64 {
         self.arrived - self.bytes.len() as u64
     }
 
-    /// What the program is to take next.
+    /// Returns the bytes that wait for the program.
     pub(super) fn waiting(&self) -> (&[u8], &[u8]) {
         self.bytes.as_slices()
     }
@@ -33,12 +33,12 @@ impl Input {
         self.closed
     }
 
-    /// The program has taken this much.
+    /// Removes `len` bytes that the program has taken.
     pub(super) fn take(&mut self, len: usize) {
         self.bytes.drain(..len);
     }
 
-    /// The program takes no more.
+    /// Drops the waiting input, and all that follows: the program reads no more.
     pub(super) fn refuse(&mut self) {
         self.refused = true;
         self.bytes = VecDeque::new();

@@ -1,25 +1,25 @@
-//! What bytes become as text in a JSON string, and how long that is.
+//! Length of bytes as text in a JSON string.
 //!
-//! Bytes that are not UTF-8 become U+FFFD, as [`String::from_utf8_lossy`] does it. A *unit* is what
-//! can't be divided: one character, or the bytes that become one U+FFFD together.
+//! Bytes that are not UTF-8 become U+FFFD, as in [`String::from_utf8_lossy`]. A *unit* is indivisible: a
+//! character, or the bytes that become one U+FFFD together.
 
-/// One unit's length among the bytes, and in the JSON.
+/// Length of a unit: `len` of its bytes, and `cost` in JSON.
 #[derive(Debug, Clone, Copy)]
-struct Unit {
+struct TextUnit {
     len: usize,
     cost: usize,
 }
 
-fn units(bytes: &[u8]) -> impl Iterator<Item = Unit> {
+fn units(bytes: &[u8]) -> impl Iterator<Item = TextUnit> {
     bytes.utf8_chunks().flat_map(|chunk| {
         let invalid =
-            Unit { len: chunk.invalid().len(), cost: char::REPLACEMENT_CHARACTER.len_utf8() };
-        let valid = chunk.valid().chars().map(|c| Unit { len: c.len_utf8(), cost: cost_of(c) });
+            TextUnit { len: chunk.invalid().len(), cost: char::REPLACEMENT_CHARACTER.len_utf8() };
+        let valid = chunk.valid().chars().map(|c| TextUnit { len: c.len_utf8(), cost: cost_of(c) });
         valid.chain((invalid.len > 0).then_some(invalid))
     })
 }
 
-/// Length of a character in JSON as serde_json writes it.
+/// Returns the length of a character in JSON, as serde_json writes it.
 fn cost_of(c: char) -> usize {
     match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
@@ -28,12 +28,12 @@ fn cost_of(c: char) -> usize {
     }
 }
 
-/// Length of `bytes` in JSON, without the quotes around them.
+/// Returns the length of `bytes` in JSON, without the surrounding quotes.
 pub(super) fn cost(bytes: &[u8]) -> usize {
     units(bytes).map(|unit| unit.cost).sum()
 }
 
-/// The longest beginning that costs at most `budget`, and its cost.
+/// Returns the longest prefix that costs at most `budget`, and its cost.
 pub(super) fn prefix(bytes: &[u8], budget: usize) -> (&[u8], usize) {
     let (mut len, mut spent) = (0, 0);
     for unit in units(bytes) {
@@ -46,7 +46,7 @@ pub(super) fn prefix(bytes: &[u8], budget: usize) -> (&[u8], usize) {
     (&bytes[..len], spent)
 }
 
-/// The longest end that costs at most `budget`.
+/// Returns the longest suffix that costs at most `budget`.
 pub(super) fn suffix(bytes: &[u8], budget: usize) -> &[u8] {
     let (mut at, mut left) = (0, cost(bytes));
     for unit in units(bytes) {
@@ -71,23 +71,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cost_is_what_the_encoder_writes(bytes in vec(any::<u8>(), 0..300)) {
+        fn the_cost_of_bytes_is_their_encoded_length(bytes in vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(cost(&bytes), encoded_len(&bytes));
         }
 
         #[test]
-        fn text_costs_what_the_encoder_writes(text in "(.|\n|\"|\\\\|\u{0}|\u{7f}){0,100}") {
+        fn the_cost_of_text_is_its_encoded_length(text in "(.|\n|\"|\\\\|\u{0}|\u{7f}){0,100}") {
             prop_assert_eq!(cost(text.as_bytes()), encoded_len(text.as_bytes()));
         }
 
         #[test]
-        fn both_ends_keep_to_the_budget(bytes in vec(any::<u8>(), 0..300), budget in 0_usize..400) {
+        fn prefix_and_suffix_use_the_budget_and_never_exceed_it(
+            bytes in vec(any::<u8>(), 0..300), budget in 0_usize..400,
+        ) {
             let (head, spent) = prefix(&bytes, budget);
             prop_assert_eq!(spent, encoded_len(head));
             prop_assert!(spent <= budget && bytes.starts_with(head));
             let tail = suffix(&bytes, budget);
             prop_assert!(encoded_len(tail) <= budget && bytes.ends_with(tail));
-            // No less than could be kept: a unit costs at most 6.
+            // Both are as long as possible: a unit costs at most 6.
             let enough = budget.saturating_sub(6).min(cost(&bytes));
             prop_assert!(spent >= enough && encoded_len(tail) >= enough);
         }

@@ -1,10 +1,13 @@
-//! From a request to a running process.
+//! Launch: turns a request into a running process.
 
 use super::ExecError;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
-use super::pipe::{Pipe, winsize};
-use super::process::{Cgroups, Image, Limits, Process, Record, Setup, Started, Step, Streams};
-use super::user::{self, Account};
+use super::pipe::{PipeEnd, winsize};
+use super::process::{
+    CgroupFactory, Limits, ProgramImage, ProgramRecord, ProgramStreams, RunningProcess, SpawnSetup,
+    SpawnStep, StartedProcess,
+};
+use super::user::{self, UserAccount};
 use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
@@ -22,8 +25,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
 
-/// What a service manager tells the agent, and only the agent: a child that believed it would
-/// answer the watchdog or take the agent's sockets for its own.
+/// Variables that a service manager sets for the agent only. A child that acted on them would answer the
+/// agent's watchdog, or take the agent's sockets for its own.
 const NOT_FOR_CHILDREN: [&str; 18] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
@@ -45,66 +48,66 @@ const NOT_FOR_CHILDREN: [&str; 18] = [
     "WATCHDOG_USEC",
 ];
 
-/// What most terminals understand.
+/// Value of `TERM` for requests that give none: most terminals understand it.
 const DEFAULT_TERM: &str = "xterm-256color";
 
-/// A running program, and our ends of its streams.
+/// A running program, and the agent's ends of its streams.
 #[derive(Debug)]
-pub(super) struct Launched {
-    pub(super) process: Process,
-    pub(super) stdin: Option<Pipe>,
-    pub(super) stdout: Pipe,
-    /// A terminal has none.
-    pub(super) stderr: Option<Pipe>,
+pub(super) struct LaunchedProgram {
+    pub(super) process: RunningProcess,
+    pub(super) stdin: Option<PipeEnd>,
+    pub(super) stdout: PipeEnd,
+    /// `None` for a terminal: its output is one stream.
+    pub(super) stderr: Option<PipeEnd>,
 }
 
 /// Starts the program.
 ///
-/// On a thread of its own, because looking up and loading a program reads files, and a file system
-/// that hangs must hang this request alone. Not to be cancelled: what was started would be lost.
+/// Runs on its own thread, because looking up and loading a program reads files, and a file system that
+/// hangs must block this request only. Not cancel safe: a program that was started would be lost.
 pub(super) async fn launch(
     start: ExecStart,
-    record: Record,
-    cgroups: Cgroups,
+    record: ProgramRecord,
+    cgroups: CgroupFactory,
     defaults: ProgramDefaults,
-) -> Result<Launched, ExecError> {
+) -> Result<LaunchedProgram, ExecError> {
     let launched = spawn_blocking(move || spawn(&start, record, &cgroups, defaults));
     let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
-    let process = Process::watch(started).map_err(ExecError::Wait)?;
-    let Ends { stdin, stdout, stderr, terminal } = ends;
-    let pipe = |fd| Pipe::new(fd).map_err(ExecError::Wait);
+    let process = RunningProcess::watch(started).map_err(ExecError::Wait)?;
+    let AgentStreams { stdin, stdout, stderr, terminal } = ends;
+    let pipe = |fd| PipeEnd::new(fd).map_err(ExecError::Wait);
     let stdout = pipe(stdout)?;
     let stdin = if terminal { Some(stdout.clone()) } else { stdin.map(pipe).transpose()? };
-    Ok(Launched { process, stdin, stdout, stderr: stderr.map(pipe).transpose()? })
+    Ok(LaunchedProgram { process, stdin, stdout, stderr: stderr.map(pipe).transpose()? })
 }
 
-/// Our ends, which don't block.
-struct Ends {
+/// The agent's ends of the streams, opened non-blocking.
+struct AgentStreams {
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
-    /// Whether all of them are `stdout`.
+    /// True if `stdout` is the master side of a terminal, and the only stream.
     terminal: bool,
 }
 
 fn spawn(
     start: &ExecStart,
-    record: Record,
-    cgroups: &Cgroups,
+    record: ProgramRecord,
+    cgroups: &CgroupFactory,
     defaults: ProgramDefaults,
-) -> Result<(Started, Ends), ExecError> {
+) -> Result<(StartedProcess, AgentStreams), ExecError> {
     let account = start.user.as_deref().map(user::find).transpose()?;
     let cwd = start.cwd.as_deref().unwrap_or("/");
     let path = start.env.get("PATH").map(OsString::from).or_else(|| env::var_os("PATH"));
     let path = path.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into());
     let programs = programs(start, &path, Path::new(cwd), account.as_ref())?;
     let image = image(start, &programs, environment(start, account.as_ref(), path));
-    let made = match &start.tty {
+    let opened = match &start.tty {
         Some(tty) => terminal(tty),
         None => pipes(start.stdin),
     };
-    let (ends, streams) = made.map_err(|source| ExecError::Streams(source.into()))?;
-    let setup = Setup {
+    let (ends, streams) = opened.map_err(|source| ExecError::Streams(source.into()))?;
+    let setup = SpawnSetup {
         streams,
         image: image.map_err(|_| ExecError::Nul)?,
         terminal: ends.terminal,
@@ -112,6 +115,7 @@ fn spawn(
         account,
         cwd: CString::new(cwd).unwrap_or_default(),
         nice: defaults.nice,
+        default_policy: defaults.default_policy,
         oom_score_adj: defaults.oom_score_adj.map(|score| score.to_string()),
     };
     let limits = Limits {
@@ -120,20 +124,22 @@ fn spawn(
         dies_as_one: start.tty.is_none(),
     };
     let cgroup = cgroups.begin(&record, limits)?;
-    match Started::spawn(&setup, cgroup, record, limits.first().is_some()) {
+    match StartedProcess::spawn(&setup, cgroup, record, limits.first().is_some()) {
         Ok(started) => Ok((started, ends)),
-        Err(error) => Err(refused(start, &programs, error)),
+        Err(error) => Err(start_error(start, &programs, error)),
     }
 }
 
-/// Files that can be the program, at least one. Another user sees other files than the agent: directories that are
-/// closed to that user, and directories of that user's that are closed to root (FUSE, NFS). So the new process itself
-/// tries all candidates, after it has become that user.
+/// Returns the files that can be the program, at least one.
+///
+/// Another user can reach other files than the agent: directories may be closed to that user, and that user's
+/// directories may be closed to root (FUSE, NFS). So the new process itself tries all candidates, after it has
+/// switched to the user.
 fn programs(
     start: &ExecStart,
     path: &OsStr,
     cwd: &Path,
-    account: Option<&Account>,
+    account: Option<&UserAccount>,
 ) -> Result<Vec<PathBuf>, ExecError> {
     match account {
         Some(account) if account.uid != rustix::process::geteuid() => {
@@ -143,12 +149,15 @@ fn programs(
     }
 }
 
-/// Validation has refused strings with a NUL, and the guest's own files have none.
+/// Converts the program, its arguments and its environment to C strings.
+///
+/// A NUL byte is an error, but not expected: validation refuses it in requests, and the guest's own files and
+/// variables contain none.
 fn image(
     start: &ExecStart,
     programs: &[PathBuf],
     environment: BTreeMap<OsString, OsString>,
-) -> Result<Image, NulError> {
+) -> Result<ProgramImage, NulError> {
     let args = std::iter::once(&start.command).chain(&start.args);
     let args = args.map(|arg| CString::new(arg.as_str())).collect::<Result<_, _>>()?;
     let env = environment.into_iter().map(|(mut variable, value)| {
@@ -157,26 +166,27 @@ fn image(
         CString::new(variable.into_vec())
     });
     let paths = programs.iter().map(|path| CString::new(path.as_os_str().as_bytes()));
-    Ok(Image::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
+    Ok(ProgramImage::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
 }
 
-/// The agent's own, its user's, its terminal's, and then what was asked for.
+/// Returns the variables of the program: the agent's own, then the user's, the terminal's, and the requested ones.
+/// Later ones replace earlier ones.
 fn environment(
     start: &ExecStart,
-    account: Option<&Account>,
+    account: Option<&UserAccount>,
     path: OsString,
 ) -> BTreeMap<OsString, OsString> {
     let mut variables: BTreeMap<OsString, OsString> = env::vars_os()
-        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|ours| name == ours))
+        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|private| name == private))
         .collect();
-    let of_account = |account: &Account| {
-        let Account { name, home, shell, .. } = account;
+    let of_account = |account: &UserAccount| {
+        let UserAccount { name, home, shell, .. } = account;
         [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)]
             .map(|(name, value)| (OsString::from(name), OsString::from(value)))
     };
     match account {
         Some(account) => variables.extend(of_account(account)),
-        // Who stays who the agent is keeps what the agent was started with.
+        // A program of the agent's own user keeps the variables that the agent was started with.
         None => {
             for (name, value) in user::of(rustix::process::geteuid()).iter().flat_map(of_account) {
                 variables.entry(name).or_insert(value);
@@ -191,42 +201,43 @@ fn environment(
     variables
 }
 
-fn pipes(stdin: bool) -> Result<(Ends, Streams), Errno> {
+fn pipes(stdin: bool) -> Result<(AgentStreams, ProgramStreams), Errno> {
     let (ours, theirs) = if stdin {
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
         (Some(without_blocking(ours)?), theirs)
     } else {
-        // Opened here, so that a guest without a /dev gets an error about that.
+        // Opened before the fork, so that the error of a guest without /dev is reported as such.
         (None, open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     };
     let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stdout, stderr) = (without_blocking(stdout)?, without_blocking(stderr)?);
     Ok((
-        Ends { stdin: ours, stdout, stderr: Some(stderr), terminal: false },
-        Streams { stdin: theirs, stdout: their_stdout, stderr: their_stderr },
+        AgentStreams { stdin: ours, stdout, stderr: Some(stderr), terminal: false },
+        ProgramStreams { stdin: theirs, stdout: their_stdout, stderr: their_stderr },
     ))
 }
 
-/// Our end only: the program's own must block, as every program expects.
+/// Makes the agent's end non-blocking. The program's end must block, as programs expect.
 fn without_blocking(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     fcntl_setfl(&fd, OFlags::NONBLOCK)?;
     Ok(fd)
 }
 
-fn terminal(tty: &Tty) -> Result<(Ends, Streams), Errno> {
+fn terminal(tty: &Tty) -> Result<(AgentStreams, ProgramStreams), Errno> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags)?;
     tcsetwinsize(&slave, winsize(tty.rows, tty.cols))?;
-    let again = |fd: &OwnedFd| {
+    let duplicate = |fd: &OwnedFd| {
         fd.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     };
-    let streams = Streams { stdin: again(&slave)?, stdout: again(&slave)?, stderr: slave };
+    let streams =
+        ProgramStreams { stdin: duplicate(&slave)?, stdout: duplicate(&slave)?, stderr: slave };
     let stdout = without_blocking(master)?;
-    Ok((Ends { stdin: None, stdout, stderr: None, terminal: true }, streams))
+    Ok((AgentStreams { stdin: None, stdout, stderr: None, terminal: true }, streams))
 }
 
 fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
@@ -253,32 +264,35 @@ fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
     Some((resource, Rlimit { current: Some(limit), maximum: Some(limit) }))
 }
 
-/// Says why no program was started. Which candidate was meant is looked up once more, for the message only.
-fn refused(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
-    let (step, source) = Step::of(error);
-    let there = programs.iter().find(|path| path.is_file());
-    let meant = there.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
-    let path = meant.display().to_string();
+/// Returns the reason why no program was started. For the message, looks again for a candidate that exists.
+fn start_error(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
+    let (step, source) = SpawnStep::of(error);
+    let existing = programs.iter().find(|path| path.is_file());
+    let program = existing.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
+    let path = program.display().to_string();
     match (step, Errno::from_io_error(&source)) {
-        (Step::Cwd, _) => {
+        (SpawnStep::Cwd, _) => {
             ExecError::Cwd { path: start.cwd.clone().unwrap_or_else(|| "/".into()), source }
         }
-        (Step::User, _) => {
-            ExecError::CantBecome { user: start.user.clone().unwrap_or_default(), source }
+        (SpawnStep::User, _) => {
+            ExecError::SwitchUser { user: start.user.clone().unwrap_or_default(), source }
         }
-        (Step::Limits, _) => ExecError::Limits(source),
-        (Step::Streams | Step::Session | Step::Terminal, _) => ExecError::Streams(source),
-        // A file that is there lacks something that it needs.
-        (Step::Exec, Some(Errno::NOENT)) if there.is_some() => {
-            ExecError::NoInterpreter { path, missing: missing_interpreter(meant), source }
+        (SpawnStep::Limits, _) => ExecError::Limits(source),
+        (SpawnStep::Streams | SpawnStep::Session | SpawnStep::Terminal, _) => {
+            ExecError::Streams(source)
         }
-        (Step::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
+        // The file exists, so the kernel did not find its interpreter.
+        (SpawnStep::Exec, Some(Errno::NOENT)) if existing.is_some() => {
+            ExecError::MissingInterpreter { path, missing: missing_interpreter(program), source }
+        }
+        (SpawnStep::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
             ExecError::NotFound { command: start.command.clone() }
         }
-        (Step::Exec, Some(Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG)) => {
-            ExecError::NotExecutable { path, source }
-        }
-        (Step::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),
-        (Step::Exec, _) => ExecError::Start { path, source },
+        (
+            SpawnStep::Exec,
+            Some(Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG),
+        ) => ExecError::NotExecutable { path, source },
+        (SpawnStep::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),
+        (SpawnStep::Exec, _) => ExecError::Start { path, source },
     }
 }

@@ -1,15 +1,16 @@
-//! A list of execs that fits one frame, however many there are and whatever their arguments are.
+//! Shortens the list of execs so that it always fits one frame.
 
 use minions_proto::message::{ExecInfo, ExecListed};
 
-/// Bytes of JSON for all of them; a frame has 1 MiB.
+/// Maximum length of all entries together as JSON, in bytes. The other 24 KiB of a frame are for the rest of the reply.
 const MAX_LEN: usize = 1000 * 1024;
 
-/// Characters of a command that stay where there is no room for it.
+/// Number of characters that are kept of a shortened command.
 const SHORT: usize = 32;
 
-/// Puts them into a list. Where all of them in full are too long, those that are longer than their share
-/// lose their arguments, and their command its end.
+/// Returns the reply that lists `execs`. If the entries together exceed [`MAX_LEN`], each entry that is longer than an
+/// equal share of it loses its arguments; an entry that is then still longer also loses its user and the end of its
+/// command.
 pub(super) fn listed(mut execs: Vec<ExecInfo>) -> ExecListed {
     let lens: Vec<_> = execs.iter().map(len).collect();
     if lens.iter().sum::<usize>() > MAX_LEN {
@@ -25,7 +26,7 @@ pub(super) fn listed(mut execs: Vec<ExecInfo>) -> ExecListed {
     ExecListed { execs }
 }
 
-/// With the comma behind it.
+/// Returns the length of an entry as JSON, including the comma after it.
 fn len(info: &ExecInfo) -> usize {
     serde_json::to_vec(info).map_or(0, |json| json.len() + 1)
 }
@@ -46,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_longest_list_fits_a_frame() {
-        // 512 that something runs on of, 256 that ended, 64 that run.
+        // The most execs that an agent keeps: 512 with leftover processes, 256 ended, 64 running.
         let args = vec!["\u{1}".repeat(300); 100];
         let list = listed(many(832, &"\u{1}".repeat(300), &args));
         assert_eq!(list.execs.len(), 832);
@@ -54,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_list_is_whole() {
+    fn a_short_list_is_complete() {
         let args = vec!["x".repeat(200); 64];
         let list = listed(many(3, "program", &args));
         assert!(list.execs.iter().all(|info| info.args == args && info.command == "program"));

@@ -1,7 +1,7 @@
-//! Which file a command means.
+//! Lookup of a command's program file.
 //!
-//! We look it up ourselves instead of leaving it to `execvp`: that one hands a file without `#!` to
-//! a shell, and its one error number for "not found" covers three different mistakes.
+//! The agent does not leave this to `execvp`, which runs a file without `#!` in a shell, and whose error number
+//! for "not found" covers three different mistakes.
 
 use super::ExecError;
 use rustix::fs::{Access, access};
@@ -12,12 +12,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// For an agent that was started without a `PATH`.
+/// Search path for an agent that was started without a `PATH`.
 pub(super) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Files that `command` can mean, in the order in which they are tried: a path (relative to `cwd`, where the program
-/// starts) is one file, a name is a file in each directory of `path`.
+/// Returns the files that `command` can mean, in the order in which they are tried. A path (relative to `cwd`,
+/// where the program starts) means one file, a name means a file in each directory of `path`.
 pub(super) fn candidates(command: &str, path: &OsStr, cwd: &Path) -> Vec<PathBuf> {
     if command.contains('/') {
         return vec![cwd.join(command)];
@@ -43,7 +43,7 @@ pub(super) fn find(command: &str, path: &OsStr, cwd: &Path) -> Result<PathBuf, E
         match executable(&program) {
             Ok(()) => return Ok(program),
             Err(Errno::ACCESS) => refused = Some(not_executable(&program, Errno::ACCESS)),
-            // As a shell: what can't be looked at there may still be in the next directory.
+            // As in a shell, the program may still be in the next directory.
             Err(_) => {}
         }
     }
@@ -54,14 +54,14 @@ fn not_executable(program: &Path, errno: Errno) -> ExecError {
     ExecError::NotExecutable { path: program.display().to_string(), source: errno.into() }
 }
 
-/// Whether the kernel would run this file for us, as far as permissions go.
+/// Checks that this is a file, and that its permissions let the agent's user execute it.
 fn executable(program: &Path) -> Result<(), Errno> {
     let metadata =
         fs::metadata(program).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     if metadata.is_file() { access(program, Access::EXEC_OK) } else { Err(Errno::ACCESS) }
 }
 
-/// What a program that exists but "does not exist" is missing, for people.
+/// Returns, for an error message, the file that is missing if executing an existing program fails with ENOENT.
 pub(super) fn missing_interpreter(program: &Path) -> String {
     let start = read_start(program).unwrap_or_default();
     let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -74,7 +74,7 @@ pub(super) fn missing_interpreter(program: &Path) -> String {
     }
 }
 
-/// The kernel looks at 256 bytes for a `#!` line, too.
+/// Reads the first 256 bytes, which is as far as the kernel looks for a `#!` line.
 fn read_start(program: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(fs::File::open(program)?, 256), &mut start)?;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_and_a_plain_file_are_there_but_not_executable() {
+    fn directories_and_files_without_execute_permission_are_not_executable() {
         for command in ["/etc", "/etc/passwd"] {
             let found = find(command, "/bin");
             assert!(matches!(found, Err(ExecError::NotExecutable { .. })), "{found:?}");

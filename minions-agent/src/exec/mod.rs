@@ -1,60 +1,60 @@
 //! Running programs.
 //!
 //! ```text
-//!  start ─▶ registry ─▶ launch ─▶ Exec ◀──────────── attach ── Tail ─▶ a stream, or the base reply
-//!            one an id             │  ring of stdout, ring of stderr, input
+//!  start ─▶ registry ─▶ launch ─▶ Exec ◀─────── attach ── ExecTail ─▶ a stream, or the base reply
+//!            one per id            │  ring of stdout, ring of stderr, input
 //!                                  │
-//!                                 Life: one task a program
-//!                                  ├─ Pump: pipes or terminal ⇄ rings and input
-//!                                  └─ Process: own session, own cgroup; time is up, or nobody wants
-//!                                     it any more: TERM, grace, KILL to the whole tree
+//!                                 ProgramTask: one per program
+//!                                  ├─ StreamPump: pipes or terminal ⇄ rings and input
+//!                                  └─ RunningProcess: own session, own cgroup; at the time limit, or
+//!                                     once it must end: TERM, grace period, KILL to the whole tree
 //! ```
 //!
-//! An exec is an object: it outlives the connection that started it, and its id is the way back to
-//! it. The base `exec` request is one that is attached to, collected and forgotten.
+//! An exec is an object: it outlives the connection that started it, and clients re-attach by its id. The
+//! base `exec` request starts an exec, collects its output, and forgets it.
 //!
-//! A program ends when *it* ends, not when the last holder of its pipes does: `sh -c 'sleep 300 &'`
-//! is over at once, and the sleep lives on. What such a left-over writes after the drain meets a
-//! closed pipe. It stays listed, and so do programs that outlive their agent ([`lost`]): nothing that
-//! an exec started runs unseen.
+//! A program ends when its own process ends, not when the last process that holds its pipes does:
+//! `sh -c 'sleep 300 &'` ends at once, and the sleep runs on. Such a leftover process finds its pipes closed
+//! after the drain. The exec stays listed as long as leftover processes run, and programs that outlive
+//! their agent are listed too ([`lost`]), so that every process started by an exec can be found.
 
 mod collect;
 mod fit;
 mod input;
 mod json_text;
 mod launch;
-mod life;
 mod listing;
 mod lookup;
 mod lost;
 mod object;
 mod pipe;
 mod process;
+mod program_summary;
+mod program_task;
 mod pump;
 mod registry;
 mod ring;
-mod shown;
 mod tail;
 mod user;
 
 pub(crate) use object::{Exec, ExecRefusal};
 pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
-pub(crate) use tail::{Handle, Piece, Tail};
+pub(crate) use tail::{ClientHandle, ExecTail, TailEvent};
 
 use crate::protection::ProgramDefaults;
-use launch::{Launched, launch};
-use life::Life;
+use launch::{LaunchedProgram, launch};
 use minions_proto::Invalid;
 use minions_proto::frame::EncodeError;
 use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
     MAX_TIMEOUT_MS, OnDisconnect, Role,
 };
-use process::{Cgroups, Owner, Record};
-use pump::Pump;
-use registry::{Begun, Found, Registry};
-use shown::{Shown, boot_ms};
+use process::{AgentProcess, CgroupFactory, ProgramRecord};
+use program_summary::{ProgramSummary, boot_ms};
+use program_task::ProgramTask;
+use pump::StreamPump;
+use registry::{ExecRegistry, IdLookup, StartResult};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
@@ -62,75 +62,76 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Programs at once. Each may hold 1 MiB of output.
+/// Limit of programs that run at the same time. Each may hold 1 MiB of output.
 const MAX_RUNNING: usize = 64;
 
-/// Between TERM and KILL, for requests that don't say. Short enough that `timeout 1s` is over within
-/// two, long enough to write a file and go.
+/// Default grace period between TERM and KILL. Short enough that a program with a time limit of one second
+/// ends within two, long enough to write a file and exit.
 const KILL_GRACE: Duration = Duration::from_millis(500);
 
-/// Longest time that `exec_remove` waits for the end: a grace of a minute, and the end of what is killed. Only a
-/// process that waits in the kernel takes longer.
+/// Longest time that `exec_remove` waits for the end: a grace period of up to a minute, and the time that killed
+/// processes take to end. Only a process in an uninterruptible sleep, or a frozen one, takes longer.
 const REMOVAL: Duration = Duration::from_secs(90);
-/// For what was left running to be gone once it is killed.
+/// Longest time that `exec_remove` waits for killed leftover processes to end.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// Why there is no result.
+/// Failure of an exec request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("{MAX_RUNNING} programs are running already; try again later")]
+    #[error("the limit of {MAX_RUNNING} running programs is reached; try again later")]
     Busy,
     #[error("{command:?} not found")]
     NotFound { command: String },
-    #[error("{path:?} can't be executed")]
+    #[error("{path:?} cannot be executed")]
     NotExecutable { path: String, source: io::Error },
-    #[error("{path:?} is there, but what it needs to run is not: {missing}")]
-    NoInterpreter { path: String, missing: String, source: io::Error },
-    #[error("{path:?} can't be started")]
+    #[error("{path:?} exists, but {missing} does not")]
+    MissingInterpreter { path: String, missing: String, source: io::Error },
+    #[error("{path:?} cannot be started")]
     Start { path: String, source: io::Error },
     #[error(transparent)]
     User(#[from] user::UserError),
-    #[error("the agent can't become user {user:?}")]
-    CantBecome { user: String, source: io::Error },
-    #[error("the working directory {path:?} can't be entered")]
+    #[error("the agent cannot switch to user {user:?}")]
+    SwitchUser { user: String, source: io::Error },
+    #[error("cannot enter the working directory {path:?}")]
     Cwd { path: String, source: io::Error },
-    #[error("the resource limits can't be set")]
+    #[error("cannot set the resource limits")]
     Limits(#[source] io::Error),
-    #[error("arguments and environment are longer than the kernel takes")]
+    #[error("arguments and environment are longer than the kernel allows")]
     TooLong(#[source] io::Error),
     #[error("a path, an argument or a variable contains a NUL byte")]
     Nul,
-    #[error("the program's standard streams can't be made")]
+    #[error("cannot create the program's standard streams")]
     Streams(#[source] io::Error),
-    #[error("the program can't be watched")]
+    #[error("cannot watch the program's process")]
     Wait(#[source] io::Error),
-    #[error("no exec has the id {0}: it never was, or it ended and was dropped")]
+    #[error("no exec has the id {0}: it never existed, or it ended and was dropped")]
     Gone(ExecId),
-    #[error("the exec {0} was told to end and has not ended within {secs} s: its process waits in the kernel or is \
-             frozen; it keeps its id and its place among the {MAX_RUNNING} programs", secs = REMOVAL.as_secs())]
+    #[error("the exec {0} was told to end but has not ended within {secs} s: its process waits in the kernel or is \
+             frozen; the exec keeps its id and counts as one of the {MAX_RUNNING} running programs",
+            secs = REMOVAL.as_secs())]
     NotEnded(ExecId),
-    #[error("another command has this id")]
+    #[error("an exec with different parameters has this id")]
     Conflict,
     #[error(transparent)]
     Refused(#[from] ExecRefusal),
-    #[error("the program's end was lost: {0}")]
+    #[error("the program's outcome is unknown: {0}")]
     Lost(String),
     #[error("the agent is shutting down")]
     Interrupted,
-    #[error("result can't be encoded")]
+    #[error("the result cannot be encoded")]
     Encode(#[from] EncodeError),
 }
 
 impl ExecError {
-    /// The kernel's error number, if it was the kernel that said no.
+    /// Returns the kernel's error number, if the kernel caused the failure.
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {
             Self::NotExecutable { source, .. }
-            | Self::NoInterpreter { source, .. }
+            | Self::MissingInterpreter { source, .. }
             | Self::Start { source, .. }
-            | Self::CantBecome { source, .. }
+            | Self::SwitchUser { source, .. }
             | Self::Cwd { source, .. }
             | Self::Limits(source)
             | Self::TooLong(source)
@@ -152,28 +153,28 @@ impl ExecError {
     }
 }
 
-/// Runs programs, so many at a time.
+/// Starts programs, at most [`MAX_RUNNING`] at the same time, and serves requests for their execs.
 #[derive(Debug)]
 pub(crate) struct Executor {
-    shared: Arc<Shared>,
+    shared: Arc<ExecutorState>,
     default_timeout: Duration,
-    /// For execs that name no user.
+    /// User of execs that name none.
     default_user: Option<String>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ExecutorState {
     slots: Arc<Semaphore>,
-    registry: Registry,
-    cgroups: Cgroups,
-    owner: Owner,
+    registry: ExecRegistry,
+    cgroups: CgroupFactory,
+    owner: AgentProcess,
     defaults: ProgramDefaults,
     minted: AtomicU64,
 }
 
-/// Whether an exec can be asked for after its end.
+/// Handling of an exec after its end: kept for later requests, or forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Afterwards {
+enum Retention {
     Keep,
     Forget,
 }
@@ -185,14 +186,14 @@ impl Executor {
         defaults: ProgramDefaults,
         groups: ProgramGroups,
     ) -> Self {
-        let (registry, cgroups) = (Registry::default(), Cgroups::find(groups));
+        let (registry, cgroups) = (ExecRegistry::default(), CgroupFactory::find(groups));
         lost::adopt(&registry, &cgroups);
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ExecutorState {
                 slots: Arc::new(Semaphore::new(MAX_RUNNING)),
                 registry,
                 cgroups,
-                owner: Owner::this(),
+                owner: AgentProcess::this(),
                 defaults,
                 minted: AtomicU64::new(0),
             }),
@@ -201,15 +202,15 @@ impl Executor {
         }
     }
 
-    /// Starts a program and attaches to it; or only attaches, if its id is there already.
+    /// Starts a program and attaches to it, or only attaches if an exec with this id exists.
     ///
-    /// Dropping the future lets the start finish; nobody is attached then, and its reattach grace
-    /// runs.
-    pub(crate) async fn start(&self, start: ExecStart) -> Begin {
-        self.begin(start, Afterwards::Keep).await
+    /// If the future is dropped, the start still completes; no client is attached then, and the re-attach
+    /// grace period runs.
+    pub(crate) async fn start(&self, start: ExecStart) -> AttachResult {
+        self.begin(start, Retention::Keep).await
     }
 
-    async fn begin(&self, mut start: ExecStart, afterwards: Afterwards) -> Begin {
+    async fn begin(&self, mut start: ExecStart, afterwards: Retention) -> AttachResult {
         start.user = start.user.or_else(|| self.default_user.clone());
         let validated = start.validate().map_err(ExecError::from);
         validated.map_err(Arc::new)?;
@@ -217,16 +218,16 @@ impl Executor {
         let fingerprint = fingerprint(&start);
         let found = self.shared.registry.find_or_begin(&id, fingerprint).map_err(Arc::new)?;
         let (exec, created) = match found {
-            Found::Known(known) => (known.begun().await?, false),
-            Found::New(tell) => {
-                let mut told = tell.subscribe();
+            IdLookup::Known(known) => (known.begun().await?, false),
+            IdLookup::New(sender) => {
+                let mut receiver = sender.subscribe();
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
                     let begun = shared.run(id, start, afterwards).await;
-                    // Whoever asked may have gone.
-                    tell.send_replace(Some(begun));
+                    // `send` would fail if all requesters are gone.
+                    sender.send_replace(Some(begun));
                 });
-                let begun = told.wait_for(Option::is_some).await.map(|begun| begun.clone());
+                let begun = receiver.wait_for(Option::is_some).await.map(|begun| begun.clone());
                 let begun = begun.ok().flatten();
                 (begun.unwrap_or_else(|| Err(Arc::new(ExecError::Interrupted)))?, true)
             }
@@ -235,8 +236,8 @@ impl Executor {
         attached.map_err(|refusal| Arc::new(refusal.into()))
     }
 
-    /// Comes back to an exec.
-    pub(crate) async fn attach(&self, attach: ExecAttach) -> Begin {
+    /// Opens a stream to an existing exec.
+    pub(crate) async fn attach(&self, attach: ExecAttach) -> AttachResult {
         let ExecAttach { id, stdout, stderr, role } = attach;
         let exec = self.shared.registry.find(&id).map_err(Arc::new)?.begun().await?;
         exec.attach(role, stdout, stderr, false).map_err(|refusal| Arc::new(refusal.into()))
@@ -246,7 +247,8 @@ impl Executor {
         listing::listed(self.shared.registry.all().iter().map(|exec| exec.info()).collect())
     }
 
-    /// Dropping the future changes nothing.
+    /// Returns the state of an exec, after waiting up to `wait_ms` for its end. Dropping the future does not
+    /// affect the exec.
     pub(crate) async fn inspect(&self, inspect: ExecInspect) -> Result<ExecInfo, Arc<ExecError>> {
         let known = self.shared.registry.find(&inspect.id).map_err(Arc::new)?;
         let exec = known.begun().await?;
@@ -262,7 +264,8 @@ impl Executor {
         signalled.map_err(|refusal| Arc::new(refusal.into()))
     }
 
-    /// Ends an exec with everything that it started, and forgets it. One that does not end keeps its id and its slot.
+    /// Ends an exec with every process that it started, and forgets it. An exec that does not end keeps its id
+    /// and its slot.
     pub(crate) async fn remove(&self, id: &ExecId) -> Result<ExecInfo, Arc<ExecError>> {
         let exec = self.shared.registry.find(id).map_err(Arc::new)?.begun().await?;
         exec.end();
@@ -271,7 +274,7 @@ impl Executor {
         }
         exec.left_within(LEFT).await;
         let info = exec.info();
-        // Left-over processes that heed no kill (they wait for a dead disk) keep it listed.
+        // Leftover processes that survive the kill (they wait for a dead disk, for example) keep it listed.
         if info.left_running.is_none() {
             self.shared.registry.forget(&exec);
         }
@@ -279,12 +282,17 @@ impl Executor {
     }
 }
 
-/// An exec's stream, or why there is none.
-pub(crate) type Begin = Result<(ExecAttached, Tail), Arc<ExecError>>;
+/// Stream of an exec, or the reason why none was opened.
+pub(crate) type AttachResult = Result<(ExecAttached, ExecTail), Arc<ExecError>>;
 
-impl Shared {
-    /// Starts the program, and leaves it to a task of its own.
-    async fn run(self: Arc<Self>, id: ExecId, start: ExecStart, afterwards: Afterwards) -> Begun {
+impl ExecutorState {
+    /// Starts the program, and hands it to its own task.
+    async fn run(
+        self: Arc<Self>,
+        id: ExecId,
+        start: ExecStart,
+        afterwards: Retention,
+    ) -> StartResult {
         let begun = match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => self.begin(&id, start, slot, afterwards).await,
             Err(_) => Err(ExecError::Busy),
@@ -300,47 +308,47 @@ impl Shared {
         id: &ExecId,
         start: ExecStart,
         slot: OwnedSemaphorePermit,
-        afterwards: Afterwards,
+        afterwards: Retention,
     ) -> Result<Arc<Exec>, ExecError> {
         let timeout = start.timeout_ms.map(Duration::from_millis);
         let grace = start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
         let shown = start.clone();
         let record = self.record(id, &start);
         let launched = launch(start, record, self.cgroups.clone(), self.defaults).await?;
-        let Launched { process, stdin, stdout, stderr } = launched;
+        let LaunchedProgram { process, stdin, stdout, stderr } = launched;
         let exec = Arc::new(Exec::new(id.clone(), process.pid(), &shown));
         let terminal = shown.tty.is_some().then(|| stdout.clone());
-        let pump = Pump::new(Arc::clone(&exec), stdin, stdout, stderr);
-        let life = Life { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
+        let pump = StreamPump::new(Arc::clone(&exec), stdin, stdout, stderr);
+        let task = ProgramTask { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
         self.registry.running(&exec);
         let (shared, lived) = (Arc::clone(self), Arc::clone(&exec));
         tokio::spawn(async move {
-            life.run().await;
+            task.run().await;
             match afterwards {
-                Afterwards::Keep => shared.registry.ended(&lived),
-                Afterwards::Forget => shared.registry.over(&lived),
+                Retention::Keep => shared.registry.ended(&lived),
+                Retention::Forget => shared.registry.over(&lived),
             }
             drop(slot);
         });
         Ok(exec)
     }
 
-    /// For the next agent.
-    fn record(&self, id: &ExecId, start: &ExecStart) -> Record {
-        let Shown { command, args, user, tty } = Shown::of(start);
+    /// Returns the description of the program for the next agent.
+    fn record(&self, id: &ExecId, start: &ExecStart) -> ProgramRecord {
+        let ProgramSummary { command, args, user, tty } = ProgramSummary::of(start);
         let (on_disconnect, started_ms) = (start.on_disconnect, boot_ms());
         let (id, agent, pid) = (id.clone(), self.owner, 0);
-        Record { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
+        ProgramRecord { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
     }
 
-    /// An id that no client would choose: clients' own are theirs.
+    /// Returns a free id, of a form that clients are not expected to choose.
     fn mint(&self) -> ExecId {
         loop {
             let number = self.minted.fetch_add(1, Ordering::Relaxed);
             let id: ExecId = format!("agent-{}-{number}", std::process::id())
                 .parse()
                 .expect("letters, digits and dashes, far fewer than 64");
-            // An earlier agent may have had the same process number.
+            // An earlier agent may have had the same process id.
             if self.registry.is_free(&id) {
                 return id;
             }
@@ -348,7 +356,8 @@ impl Shared {
     }
 }
 
-/// What makes two requests the same: what runs, and not for how long or for whom.
+/// Returns a hash of the parts that must be equal in two requests with the same id: all but the time limits and
+/// the disconnect policy.
 fn fingerprint(start: &ExecStart) -> u64 {
     let what = ExecStart {
         timeout_ms: None,
@@ -372,8 +381,8 @@ mod tests {
             Executor::new(Duration::from_secs(1), None, ProgramDefaults::default(), groups);
         let id: ExecId = "frozen".parse().unwrap();
         let registry = &executor.shared.registry;
-        assert!(matches!(registry.find_or_begin(&id, 0), Ok(Found::New(_))));
-        // No task looks after it, as if its process never ended.
+        assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New(_))));
+        // No task owns it, as if its process never ended.
         let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
         registry.running(&exec);
 

@@ -1,4 +1,4 @@
-//! An exec: what its program, its client and everybody who asks share.
+//! An exec: the state shared by its program, its client, and all other callers.
 //!
 //! ```text
 //!              attach                    connection breaks
@@ -7,15 +7,15 @@
 //!                          └── leave ───────────────────────────────────────────┘
 //! ```
 //!
-//! While the client is *here* or *away*, output that it lacks is kept and the program waits if there
-//! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it go on by itself.
+//! While the client is *here* or *away*, output that it lacks is kept, and the program waits if there
+//! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it run on without a client.
 
-use super::input::Input;
+use super::input::InputBuffer;
 use super::process::signal::of as raw_signal;
-use super::process::{Cgroup, Record};
-use super::ring::Ring;
-use super::shown::{Shown, boot_ms};
-use super::tail::Tail;
+use super::process::{Cgroup, ProgramRecord};
+use super::program_summary::{ProgramSummary, boot_ms};
+use super::ring::OutputRing;
+use super::tail::ExecTail;
 use minions_proto::Invalid;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::message::{
@@ -28,94 +28,99 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-/// Input that may be there without the program having taken it.
+/// Limit of input that has arrived and that the program has not taken yet, in bytes.
 pub(super) const STDIN_WINDOW: usize = 256 * 1024;
 
-/// How often to look whether what was left behind is gone: nothing tells us.
+/// Poll interval while waiting for leftover processes to end: there is no notification.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Signals that may wait for delivery. They are delivered at once; more than this is a flood.
+/// Limit of signals that wait for delivery. Signals are delivered at once, so more than this is a flood.
 const MAX_SIGNALS: usize = 64;
 
-/// One exec.
+/// A started program, with its output, its input and its client.
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(super) id: ExecId,
     pub(super) pid: u32,
-    shown: Shown,
+    summary: ProgramSummary,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) started: Instant,
-    state: Mutex<State>,
-    /// For its readers: something has changed.
+    state: Mutex<ExecState>,
+    /// Notifies the exec's readers of any change.
     pub(super) news: watch::Sender<()>,
-    /// For whoever moves its bytes: there may be room, or input.
+    /// Notifies the pump that there may be room for output, or input to write.
     pub(super) moved: Notify,
-    /// For whoever watches over its process.
+    /// Notifies the task that owns the process of new orders.
     pub(super) ordered: Notify,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) stdout: Ring,
-    pub(super) stderr: Ring,
-    pub(super) input: Input,
-    client: Client,
-    /// Which attachment is the client's: the newest.
+pub(super) struct ExecState {
+    pub(super) stdout: OutputRing,
+    pub(super) stderr: OutputRing,
+    pub(super) input: InputBuffer,
+    client: ClientPresence,
+    /// Number of the client's attachment: the newest one with the role `control`.
     holder: u64,
-    orders: Orders,
-    /// Whether the process has been told to end.
+    orders: PendingOrders,
+    /// True once the process is being told to end.
     end_requested: bool,
     ended: Option<Ended>,
-    /// What it left running is in there.
+    /// Control group of the processes that outlived the program.
     leftover: Option<Cgroup>,
 }
 
-/// Where the client is.
+/// Presence of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+enum ClientPresence {
     Here,
     Away { since: Instant },
     Gone,
 }
 
-/// What the process is to be told.
+/// Orders for the process that have not been carried out.
 #[derive(Debug, Default)]
-pub(super) struct Orders {
+pub(super) struct PendingOrders {
     pub(super) signals: VecDeque<Signal>,
     pub(super) size: Option<(u16, u16)>,
     pub(super) end: bool,
 }
 
-/// Why somebody can't attach, or tell it something.
+/// Reason why an attach, input, or an order is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecRefusal {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("it has ended")]
+    #[error("the exec has ended")]
     Ended,
-    #[error("{MAX_SIGNALS} signals wait for their delivery")]
+    #[error("{MAX_SIGNALS} signals are already waiting for delivery")]
     TooManySignals,
     #[error("more input than the window allows")]
     Window,
-    #[error("input behind the input's end")]
+    #[error("input after the end of the input")]
     InputClosed,
 }
 
 impl Exec {
     pub(super) fn new(id: ExecId, pid: u32, start: &ExecStart) -> Self {
         let closed = !start.stdin;
-        let input = Input { closed, refused: closed, ..Input::default() };
-        // Whoever started it attaches next.
-        let client = Client::Away { since: Instant::now() };
-        let shown = Shown::of(start);
-        Self::made(id, pid, shown, start.on_disconnect, State::new(input, client))
+        let input = InputBuffer { closed, refused: closed, ..InputBuffer::default() };
+        // The client that started it attaches next.
+        let client = ClientPresence::Away { since: Instant::now() };
+        let summary = ProgramSummary::of(start);
+        Self::made(id, pid, summary, start.on_disconnect, ExecState::new(input, client))
     }
 
-    /// A program that an earlier agent started, and that runs on in `cgroup`. What is known of it is its
-    /// end for this agent: it is lost.
-    pub(super) fn lost(id: ExecId, record: Option<&Record>, cgroup: Cgroup, reason: &str) -> Self {
-        let input = Input { closed: true, refused: true, ..Input::default() };
-        let mut state = State::new(input, Client::Gone);
+    /// Returns the exec of a program that an earlier agent started and that still runs in `cgroup`. Its outcome
+    /// is `lost`: its output and its end are not known to this agent.
+    pub(super) fn lost(
+        id: ExecId,
+        record: Option<&ProgramRecord>,
+        cgroup: Cgroup,
+        reason: &str,
+    ) -> Self {
+        let input = InputBuffer { closed: true, refused: true, ..InputBuffer::default() };
+        let mut state = ExecState::new(input, ClientPresence::Gone);
         state.stdout.finish();
         state.stderr.finish();
         state.leftover = Some(cgroup);
@@ -124,20 +129,26 @@ impl Exec {
             outcome: Outcome::Lost { reason: reason.to_owned() },
             usage: Usage { wall_ms: age_ms, ..Usage::default() },
         });
-        let shown = record.map_or_else(Shown::unknown, Shown::recorded);
+        let summary = record.map_or_else(ProgramSummary::unknown, ProgramSummary::recorded);
         let on_disconnect = record.map(|record| record.on_disconnect).unwrap_or_default();
         let pid = record.map_or(0, |record| record.pid);
-        let mut exec = Self::made(id, pid, shown, on_disconnect, state);
+        let mut exec = Self::made(id, pid, summary, on_disconnect, state);
         let started = exec.started.checked_sub(Duration::from_millis(age_ms));
         exec.started = started.unwrap_or(exec.started);
         exec
     }
 
-    fn made(id: ExecId, pid: u32, shown: Shown, on_disconnect: OnDisconnect, state: State) -> Self {
+    fn made(
+        id: ExecId,
+        pid: u32,
+        summary: ProgramSummary,
+        on_disconnect: OnDisconnect,
+        state: ExecState,
+    ) -> Self {
         Self {
             id,
             pid,
-            shown,
+            summary,
             on_disconnect,
             started: Instant::now(),
             state: Mutex::new(state),
@@ -147,21 +158,23 @@ impl Exec {
         }
     }
 
-    /// Never held over an await.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    /// Locks the state. The guard must not be held across an await.
+    pub(super) fn state(&self) -> MutexGuard<'_, ExecState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a stream to it, whose output begins at these offsets.
+    /// Opens a stream to the exec. Its output begins at these offsets, or at the oldest bytes that are kept.
+    ///
+    /// Refuses an offset beyond the end of the output.
     pub(super) fn attach(
         self: &Arc<Self>,
         role: Role,
         stdout: Option<u64>,
         stderr: Option<u64>,
         created: bool,
-    ) -> Result<(ExecAttached, Tail), ExecRefusal> {
+    ) -> Result<(ExecAttached, ExecTail), ExecRefusal> {
         let mut state = self.state();
-        // What an earlier agent's program wrote is gone, so any offset is behind its end.
+        // The length of output that went to an earlier agent is unknown: accept any offset.
         let is_lost = state.is_lost();
         let stdout = begin("stdout", stdout, &state.stdout, is_lost)?;
         let stderr = begin("stderr", stderr, &state.stderr, is_lost)?;
@@ -170,9 +183,12 @@ impl Exec {
                 state.stdout.acknowledge(stdout);
                 state.stderr.acknowledge(stderr);
                 state.holder += 1;
-                // What its end has settled stays settled.
-                if state.client != Client::Gone || self.on_disconnect == OnDisconnect::Detach {
-                    state.client = Client::Here;
+                // A client that is gone has ordered the program's end, unless that is detached. Attaching
+                // does not undo this.
+                if state.client != ClientPresence::Gone
+                    || self.on_disconnect == OnDisconnect::Detach
+                {
+                    state.client = ClientPresence::Here;
                 }
                 Some(state.holder)
             }
@@ -194,35 +210,36 @@ impl Exec {
         if holder.is_some() {
             self.notify_all();
         }
-        let tail = Tail::new(Arc::clone(self), [stdout, stderr], holder, until, &attached);
+        let tail = ExecTail::new(Arc::clone(self), [stdout, stderr], holder, until, &attached);
         Ok((attached, tail))
     }
 
-    /// The client of an attachment goes: for good, or because its connection broke.
+    /// Ends an attachment: `for_good` if its client left, otherwise because its connection broke.
     pub(super) fn detach(&self, holder: u64, for_good: bool) {
         let mut state = self.state();
-        // Another one has taken over.
-        if state.holder != holder || state.client == Client::Gone {
+        // Another attachment has taken over, or the client is already gone.
+        if state.holder != holder || state.client == ClientPresence::Gone {
             return;
         }
         if for_good {
             self.gone(&mut state);
         } else {
-            state.client = Client::Away { since: Instant::now() };
+            state.client = ClientPresence::Away { since: Instant::now() };
         }
         drop(state);
         self.notify_all();
     }
 
-    fn gone(&self, state: &mut State) {
-        state.client = Client::Gone;
+    fn gone(&self, state: &mut ExecState) {
+        state.client = ClientPresence::Gone;
         state.orders.end |= self.on_disconnect == OnDisconnect::Kill;
     }
 
-    /// Notices that the client doesn't come back. When to look again, if it may.
+    /// Marks an absent client as gone once its re-attach grace period has passed. Until then, returns the
+    /// time of the next check.
     pub(super) fn expire(&self) -> Option<Instant> {
         let mut state = self.state();
-        let Client::Away { since } = state.client else { return None };
+        let ClientPresence::Away { since } = state.client else { return None };
         let until = since + REATTACH_GRACE;
         if Instant::now() < until {
             return Some(until);
@@ -239,7 +256,7 @@ impl Exec {
         self.ordered.notify_one();
     }
 
-    /// The client has this much output.
+    /// Records that the client has all output before these offsets.
     pub(super) fn acknowledge(&self, holder: u64, stdout: u64, stderr: u64) {
         let mut state = self.state();
         if state.holder == holder {
@@ -249,7 +266,7 @@ impl Exec {
         }
     }
 
-    /// More input; nothing of it is its end.
+    /// Appends input for the program; an empty slice ends the input.
     pub(super) fn push_input(&self, holder: u64, bytes: &[u8]) -> Result<(), ExecRefusal> {
         let mut state = self.state();
         if state.holder != holder {
@@ -260,7 +277,7 @@ impl Exec {
         if bytes.is_empty() {
             input.closed = true;
         } else if input.closed {
-            // A program without input, or one that has ended, takes whatever comes.
+            // Input for a program that takes none, or that has ended, is accepted and dropped.
             if !input.refused && !ended {
                 return Err(ExecRefusal::InputClosed);
             }
@@ -278,13 +295,13 @@ impl Exec {
         Ok(())
     }
 
-    /// Sends it a signal.
+    /// Queues a signal for the process. A lost program's remaining processes get it immediately.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), ExecRefusal> {
         let mut state = self.state();
         if state.is_lost() {
             let left = state.leftover.as_ref();
-            let told = left.map(|left| left.signal(raw_signal(signal))).unwrap_or_default();
-            return if told.is_empty() { Err(ExecRefusal::Ended) } else { Ok(()) };
+            let signalled = left.map(|left| left.signal(raw_signal(signal))).unwrap_or_default();
+            return if signalled.is_empty() { Err(ExecRefusal::Ended) } else { Ok(()) };
         }
         if state.ended.is_some() {
             return Err(ExecRefusal::Ended);
@@ -298,21 +315,21 @@ impl Exec {
         Ok(())
     }
 
-    /// Whether this attachment is the client's still.
+    /// Reports whether this attachment is still the client's.
     pub(super) fn is_held_by(&self, holder: u64) -> bool {
         self.state().holder == holder
     }
 
-    /// Its terminal has another size.
+    /// Orders a new size for the terminal.
     pub(super) fn resize(&self, rows: u16, cols: u16) {
         self.state().orders.size = Some((rows, cols));
         self.ordered.notify_one();
     }
 
-    /// It shall end, whoever is there; what it left behind too.
+    /// Orders the program's end, even if a client is attached, and kills leftover processes.
     pub(super) fn end(&self) {
         let mut state = self.state();
-        state.client = Client::Gone;
+        state.client = ClientPresence::Gone;
         state.orders.end = true;
         if let Some(leftover) = &state.leftover {
             leftover.kill();
@@ -321,14 +338,14 @@ impl Exec {
         self.notify_all();
     }
 
-    /// What there is to be told.
-    pub(super) fn take_orders(&self) -> Orders {
+    /// Takes the pending orders; an order to end remains.
+    pub(super) fn take_orders(&self) -> PendingOrders {
         let mut state = self.state();
         let end = state.orders.end;
-        Orders { end, ..std::mem::take(&mut state.orders) }
+        PendingOrders { end, ..std::mem::take(&mut state.orders) }
     }
 
-    /// Its program wrote this.
+    /// Appends output of the program.
     pub(super) fn wrote(&self, stream: OutputStream, bytes: &[u8]) {
         let mut state = self.state();
         state.ring_mut(stream).push(bytes);
@@ -336,7 +353,7 @@ impl Exec {
         self.news.send_replace(());
     }
 
-    /// It is over; everything that it wrote was pushed.
+    /// Records the end of the program, after all of its output was appended.
     pub(super) fn finish(&self, ended: Ended, leftover: Option<Cgroup>) {
         let mut state = self.state();
         state.stdout.finish();
@@ -348,13 +365,13 @@ impl Exec {
         self.notify_all();
     }
 
-    /// Notes that its process is being told to end.
+    /// Records that the process is being told to end.
     pub(super) fn request_end(&self) {
         self.state().end_requested = true;
         self.news.send_replace(());
     }
 
-    /// Waits for its end, no longer than `patience`; returns whether it has ended. Cancel safe.
+    /// Waits up to `patience` for the end; returns whether the exec has ended. Cancel safe.
     pub(super) async fn ended_within(&self, patience: Duration) -> bool {
         let mut news = self.news.subscribe();
         let ended = news.wait_for(|()| self.state().ended.is_some());
@@ -362,12 +379,12 @@ impl Exec {
         tokio::time::timeout(patience, ended).await.is_ok()
     }
 
-    /// How many processes run on that it left behind, its end notwithstanding.
+    /// Returns the number of processes that outlived the program and still run, or `None` without any.
     pub(super) fn left_running(&self) -> Option<u64> {
         self.state().left_running()
     }
 
-    /// Waits until nothing that it left behind runs, no longer than `patience`. Cancel safe.
+    /// Waits up to `patience` until no leftover process runs. Cancel safe.
     pub(super) async fn left_within(&self, patience: Duration) {
         let until = Instant::now() + patience;
         while self.left_running().is_some() && Instant::now() < until {
@@ -375,7 +392,7 @@ impl Exec {
         }
     }
 
-    /// Drops what is kept of its output.
+    /// Drops the output that is kept.
     pub(super) fn forget_output(&self) {
         let mut state = self.state();
         state.stdout.forget();
@@ -389,13 +406,13 @@ impl Exec {
         let left_running = state.left_running();
         ExecInfo {
             id: self.id.clone(),
-            command: self.shown.command.clone(),
-            args: self.shown.args.clone(),
-            user: self.shown.user.clone(),
-            tty: self.shown.tty,
+            command: self.summary.command.clone(),
+            args: self.summary.args.clone(),
+            user: self.summary.user.clone(),
+            tty: self.summary.tty,
             pid: self.pid,
             age_ms: millis(self.started.elapsed()),
-            attached: state.client == Client::Here,
+            attached: state.client == ClientPresence::Here,
             on_disconnect: self.on_disconnect,
             stdout_bytes: state.stdout.end(),
             stdout_kept_from: state.stdout.start(),
@@ -409,18 +426,24 @@ impl Exec {
         }
     }
 
-    /// Bytes of output that it keeps.
+    /// Returns the memory that is used by kept output, in bytes.
     pub(super) fn memory(&self) -> usize {
         let state = self.state();
         state.stdout.memory() + state.stderr.memory()
     }
 }
 
-/// The first offset that a stream sends: what was asked for, or the oldest that there is.
-fn begin(field: &str, asked: Option<u64>, ring: &Ring, is_lost: bool) -> Result<u64, Invalid> {
-    match asked {
+/// Returns the first offset that a stream sends: the requested one, or the oldest that is kept.
+fn begin(
+    field: &str,
+    requested: Option<u64>,
+    ring: &OutputRing,
+    is_lost: bool,
+) -> Result<u64, Invalid> {
+    match requested {
         Some(offset) if offset > ring.end() && !is_lost => {
-            let reason = format!("is {offset}: the program has written {} bytes", ring.end());
+            let reason =
+                format!("is {offset}, but the program has written only {} bytes", ring.end());
             Err(Invalid::new(field, reason))
         }
         Some(offset) => Ok(offset),
@@ -428,15 +451,15 @@ fn begin(field: &str, asked: Option<u64>, ring: &Ring, is_lost: bool) -> Result<
     }
 }
 
-impl State {
-    fn new(input: Input, client: Client) -> Self {
+impl ExecState {
+    fn new(input: InputBuffer, client: ClientPresence) -> Self {
         Self {
-            stdout: Ring::default(),
-            stderr: Ring::default(),
+            stdout: OutputRing::default(),
+            stderr: OutputRing::default(),
             input,
             client,
             holder: 0,
-            orders: Orders::default(),
+            orders: PendingOrders::default(),
             end_requested: false,
             ended: None,
             leftover: None,
@@ -449,32 +472,32 @@ impl State {
 
     fn left_running(&mut self) -> Option<u64> {
         let left = self.leftover.take_if(|left| !left.is_alive());
-        // Removed with its directory.
+        // Dropping the group removes its directory, or returns it to the pool.
         drop(left);
-        // Groups that the program made within its own count as one process.
+        // Processes in subgroups are not counted; where there are no others, report one.
         self.leftover.as_ref().map(|left| left.processes().max(1))
     }
 
-    pub(super) fn ring(&self, stream: OutputStream) -> &Ring {
+    pub(super) fn ring(&self, stream: OutputStream) -> &OutputRing {
         match stream {
             OutputStream::Stdout => &self.stdout,
             OutputStream::Stderr => &self.stderr,
         }
     }
 
-    fn ring_mut(&mut self, stream: OutputStream) -> &mut Ring {
+    fn ring_mut(&mut self, stream: OutputStream) -> &mut OutputRing {
         match stream {
             OutputStream::Stdout => &mut self.stdout,
             OutputStream::Stderr => &mut self.stderr,
         }
     }
 
-    /// Whether output that the client lacks must be kept.
+    /// Reports whether output that the client lacks must be kept.
     pub(super) fn holds(&self) -> bool {
-        self.client != Client::Gone
+        self.client != ClientPresence::Gone
     }
 
-    /// The attachment that is the client's.
+    /// Returns the number of the client's attachment.
     pub(super) fn holder(&self) -> u64 {
         self.holder
     }

@@ -1,4 +1,4 @@
-//! Our end of a program's pipe, or the master side of its terminal.
+//! The agent's end of a program's pipe, or the master side of its terminal.
 
 use rustix::io::Errno;
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
@@ -8,51 +8,51 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A descriptor that doesn't block. Clones are the same one: a terminal is read and written.
+/// A non-blocking descriptor. Clones share it, because a terminal is both read and written.
 #[derive(Debug, Clone)]
-pub(super) struct Pipe(Arc<AsyncFd<OwnedFd>>);
+pub(super) struct PipeEnd(Arc<AsyncFd<OwnedFd>>);
 
-/// What reading came to.
+/// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum ReadOutcome {
     Bytes(usize),
-    /// It would have blocked after all.
+    /// Nothing to read yet.
     Nothing,
-    /// Nobody has the other end any more.
+    /// End of the data: no process has the other end open.
     End,
 }
 
-impl Pipe {
-    /// Takes a descriptor that was opened with `O_NONBLOCK`.
+impl PipeEnd {
+    /// Registers a descriptor, which must be non-blocking, with the runtime.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(Arc::new(crate::watched::watch(fd)?)))
     }
 
-    /// Waits for something to read. Cancel safe.
+    /// Waits until bytes or the end of the data can be read. Cancel safe.
     pub(super) async fn readable(&self) {
-        // An error shows itself at the read that follows.
+        // An error is reported by the read that follows.
         let _ = self.0.readable().await.map(|mut guard| guard.retain_ready());
     }
 
-    /// Waits for room to write. Cancel safe.
+    /// Waits until there is room to write. Cancel safe.
     pub(super) async fn writable(&self) {
         let _ = self.0.writable().await.map(|mut guard| guard.retain_ready());
     }
 
     /// Reads without waiting.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> Read {
+    pub(super) fn read(&self, buffer: &mut [u8]) -> ReadOutcome {
         let read = self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buffer)?));
         match read {
-            Ok(0) => Read::End,
-            Ok(len) => Read::Bytes(len),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Read::Nothing,
-            // EIO is how a terminal's master says that everybody has closed it.
-            Err(_) => Read::End,
+            Ok(0) => ReadOutcome::End,
+            Ok(len) => ReadOutcome::Bytes(len),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => ReadOutcome::Nothing,
+            // A terminal's master reports EIO once all processes have closed the terminal.
+            Err(_) => ReadOutcome::End,
         }
     }
 
-    /// Writes without waiting; how many bytes went. An error means that nobody reads any more.
+    /// Writes without waiting, and returns the number of bytes written. An error means that there is no reader.
     pub(super) fn write(&self, slices: (&[u8], &[u8])) -> io::Result<usize> {
         let slices = [IoSlice::new(slices.0), IoSlice::new(slices.1)];
         match self.0.try_io(Interest::WRITABLE, |fd| Ok(rustix::io::writev(fd, &slices)?)) {
@@ -62,17 +62,17 @@ impl Pipe {
         }
     }
 
-    /// Bytes that could be read at once.
+    /// Returns the number of bytes that can be read without waiting.
     pub(super) fn waiting(&self) -> u64 {
         rustix::io::ioctl_fionread(self.0.get_ref()).unwrap_or(0)
     }
 
-    /// A terminal's size.
+    /// Sets the terminal's size.
     pub(super) fn resize(&self, rows: u16, cols: u16) -> Result<(), Errno> {
         tcsetwinsize(self.0.get_ref(), winsize(rows, cols))
     }
 
-    /// The character that a terminal takes for the end of the input: Ctrl-D, unless it was changed.
+    /// Returns the character that the terminal treats as the end of the input: Ctrl-D, unless it was changed.
     pub(super) fn end_of_input(&self) -> u8 {
         tcgetattr(self.0.get_ref())
             .map_or(4, |termios| termios.special_codes[SpecialCodeIndex::VEOF])

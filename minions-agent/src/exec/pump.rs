@@ -1,58 +1,58 @@
-//! A program's bytes: from its pipes into the exec's rings, from the exec's input into its pipe.
+//! Moves a program's output from its pipes to the rings of its exec, and input from the exec to the program's pipe.
 
 use super::object::Exec;
-use super::pipe::{Pipe, Read};
+use super::pipe::{PipeEnd, ReadOutcome};
 use minions_proto::channel::OutputStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-/// Bytes a read: what a pipe holds.
+/// Maximum number of bytes per read: the default capacity of a pipe.
 const READ_LEN: usize = 64 * 1024;
 
-/// After the program's end, for others that still hold its pipes to close them.
+/// Time after the program's end in which output of other processes that have its pipes open is still read.
 const DRAIN: Duration = Duration::from_millis(100);
 
-/// All three pipes of a program, or its terminal.
+/// The pipes of a program, or its terminal, and the exec that they belong to.
 #[derive(Debug)]
-pub(super) struct Pump {
+pub(super) struct StreamPump {
     exec: Arc<Exec>,
-    stdin: Option<Pipe>,
-    stdout: Source,
-    stderr: Source,
-    /// Whether the end of the input is a character.
+    stdin: Option<PipeEnd>,
+    stdout: OutputSource,
+    stderr: OutputSource,
+    /// True for a terminal, on which a character marks the end of the input.
     terminal: bool,
-    /// Whether the program's input ended in the middle of a line: a terminal then takes its first
-    /// end-of-input character for the line's end.
+    /// True if the last byte of input was not a newline. A terminal then treats the first end-of-input character as
+    /// the end of the line.
     mid_line: bool,
     scratch: Vec<u8>,
 }
 
-/// Where output comes from.
+/// Source of one output stream.
 #[derive(Debug)]
-struct Source {
+struct OutputSource {
     stream: OutputStream,
     /// `None` once it has ended.
-    pipe: Option<Pipe>,
-    /// What was in it when the program ended.
+    pipe: Option<PipeEnd>,
+    /// Number of bytes that were in the pipe when the program ended and have not been read.
     owed: u64,
 }
 
-/// What can be done.
-enum Ready {
+/// Next action of the pump.
+enum PumpAction {
     Read(OutputStream),
     Write,
     Look,
 }
 
-impl Pump {
+impl StreamPump {
     pub(super) fn new(
         exec: Arc<Exec>,
-        stdin: Option<Pipe>,
-        stdout: Pipe,
-        stderr: Option<Pipe>,
+        stdin: Option<PipeEnd>,
+        stdout: PipeEnd,
+        stderr: Option<PipeEnd>,
     ) -> Self {
-        let source = |stream, pipe| Source { stream, pipe, owed: 0 };
+        let source = |stream, pipe| OutputSource { stream, pipe, owed: 0 };
         Self {
             exec,
             stdin,
@@ -68,7 +68,7 @@ impl Pump {
     pub(super) async fn while_doing<W: Future>(&mut self, work: W) -> W::Output {
         tokio::pin!(work);
         loop {
-            // Not biased: a program that never stops writing must not hide its own end.
+            // Not `biased`: a program that never stops writing must not delay the detection of its end.
             tokio::select! {
                 done = &mut work => return done,
                 () = self.step() => {}
@@ -76,14 +76,14 @@ impl Pump {
         }
     }
 
-    /// After the program's end: reads what it wrote, however long its reader takes, and what others
-    /// write within [`DRAIN`].
+    /// Reads the rest of the output after the program's end: everything that the program wrote, however slow the
+    /// client is, and what other processes write within [`DRAIN`].
     pub(super) async fn drain(&mut self) {
         self.stdin = None;
         self.stdout.note_owed();
         self.stderr.note_owed();
         while self.stdout.still_owes() || self.stderr.still_owes() {
-            // Nothing tells us when somebody else reads the pipe, as a program can its own.
+            // Another process may read these bytes from the pipe, which causes no notification.
             let _ = timeout(DRAIN, self.step()).await;
         }
         let mut until = Instant::now() + DRAIN;
@@ -91,7 +91,7 @@ impl Pump {
             if self.is_full() {
                 let since = Instant::now();
                 self.step().await;
-                // Waiting for the reader is not waiting for others.
+                // Time spent waiting for the client does not count.
                 until += since.elapsed();
             } else if timeout_at(until, self.step()).await.is_err() {
                 return;
@@ -104,7 +104,7 @@ impl Pump {
         (!self.stdout.is_open() || stdout == 0) && (!self.stderr.is_open() || stderr == 0)
     }
 
-    /// Room in both rings, and whether there is something for the program.
+    /// Returns the room in both rings, and whether there is input, or its end, for the program.
     fn room(&self) -> (usize, usize, bool) {
         let state = self.exec.state();
         let hold = state.holds();
@@ -112,32 +112,32 @@ impl Pump {
         (state.stdout.room(hold), state.stderr.room(hold), input)
     }
 
-    /// Waits until something can be moved, and moves it; or until there may be more room.
+    /// Waits until bytes can be moved, and moves them. Also returns when the room may have changed.
     ///
-    /// Cancel safe: nothing is awaited once something was read.
+    /// Cancel safe: there is no await after a read or a write.
     async fn step(&mut self) {
         let look_again = self.exec.expire();
         let (stdout_room, stderr_room, input) = self.room();
         let ready = tokio::select! {
             () = self.stdout.readable(), if stdout_room > 0 && self.stdout.is_open() => {
-                Ready::Read(OutputStream::Stdout)
+                PumpAction::Read(OutputStream::Stdout)
             }
             () = self.stderr.readable(), if stderr_room > 0 && self.stderr.is_open() => {
-                Ready::Read(OutputStream::Stderr)
+                PumpAction::Read(OutputStream::Stderr)
             }
-            () = writable(self.stdin.as_ref()), if input && self.stdin.is_some() => Ready::Write,
-            () = self.exec.moved.notified() => Ready::Look,
-            () = until(look_again) => Ready::Look,
+            () = writable(self.stdin.as_ref()), if input && self.stdin.is_some() => PumpAction::Write,
+            () = self.exec.moved.notified() => PumpAction::Look,
+            () = until(look_again) => PumpAction::Look,
         };
         match ready {
-            Ready::Read(OutputStream::Stdout) => {
+            PumpAction::Read(OutputStream::Stdout) => {
                 self.stdout.read(&self.exec, stdout_room, &mut self.scratch);
             }
-            Ready::Read(OutputStream::Stderr) => {
+            PumpAction::Read(OutputStream::Stderr) => {
                 self.stderr.read(&self.exec, stderr_room, &mut self.scratch);
             }
-            Ready::Write => self.write(),
-            Ready::Look => {}
+            PumpAction::Write => self.write(),
+            PumpAction::Look => {}
         }
     }
 
@@ -145,7 +145,7 @@ impl Pump {
         let Some(pipe) = &self.stdin else { return };
         let mut state = self.exec.state();
         if state.input.is_empty() {
-            // Closed, or we would not be here.
+            // The input has ended; otherwise there would be nothing to write.
             if !self.terminal || self.end_terminal_input(pipe) {
                 self.stdin = None;
             }
@@ -170,15 +170,15 @@ impl Pump {
         self.exec.news.send_replace(());
     }
 
-    /// Whether it went.
-    fn end_terminal_input(&self, pipe: &Pipe) -> bool {
+    /// Writes the end-of-input character. Returns false if there was no room for it.
+    fn end_terminal_input(&self, pipe: &PipeEnd) -> bool {
         let end = [pipe.end_of_input(); 2];
         let times = if self.mid_line { 2 } else { 1 };
         !matches!(pipe.write((&end[..times], &[])), Ok(0))
     }
 }
 
-impl Source {
+impl OutputSource {
     fn is_open(&self) -> bool {
         self.pipe.is_some()
     }
@@ -190,11 +190,11 @@ impl Source {
     }
 
     fn note_owed(&mut self) {
-        self.owed = self.pipe.as_ref().map_or(0, Pipe::waiting);
+        self.owed = self.pipe.as_ref().map_or(0, PipeEnd::waiting);
     }
 
     fn still_owes(&mut self) -> bool {
-        self.owed = self.owed.min(self.pipe.as_ref().map_or(0, Pipe::waiting));
+        self.owed = self.owed.min(self.pipe.as_ref().map_or(0, PipeEnd::waiting));
         self.owed > 0
     }
 
@@ -202,12 +202,12 @@ impl Source {
         let Some(pipe) = &self.pipe else { return };
         scratch.resize(READ_LEN, 0);
         match pipe.read(&mut scratch[..room.min(READ_LEN)]) {
-            Read::Bytes(len) => {
+            ReadOutcome::Bytes(len) => {
                 self.owed = self.owed.saturating_sub(len as u64);
                 exec.wrote(self.stream, &scratch[..len]);
             }
-            Read::Nothing => {}
-            Read::End => {
+            ReadOutcome::Nothing => {}
+            ReadOutcome::End => {
                 self.owed = 0;
                 self.pipe = None;
             }
@@ -215,7 +215,7 @@ impl Source {
     }
 }
 
-async fn writable(pipe: Option<&Pipe>) {
+async fn writable(pipe: Option<&PipeEnd>) {
     if let Some(pipe) = pipe {
         pipe.writable().await;
     }
@@ -238,25 +238,25 @@ mod tests {
     use std::task::Poll;
 
     #[tokio::test(start_paused = true)]
-    async fn what_somebody_else_took_from_the_pipe_is_not_waited_for() {
-        let exec = Arc::new(Exec::new("robbed".parse().unwrap(), 1, &ExecStart::default()));
+    async fn draining_does_not_wait_for_bytes_that_another_process_has_read() {
+        let exec = Arc::new(Exec::new("shared-pipe".parse().unwrap(), 1, &ExecStart::default()));
         let (_, client) = exec.attach(Role::Control, None, None, true).unwrap();
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
-        let thief = ours.try_clone().unwrap();
-        rustix::io::write(&theirs, b"loot").unwrap();
-        // The client reads nothing yet, so neither does the pump.
+        let other_reader = ours.try_clone().unwrap();
+        rustix::io::write(&theirs, b"data").unwrap();
+        // The ring is full until the client acknowledges its output, so the pump does not read.
         exec.wrote(OutputStream::Stdout, &vec![0; CAPACITY]);
-        let mut pump = Pump::new(Arc::clone(&exec), None, Pipe::new(ours).unwrap(), None);
+        let mut pump = StreamPump::new(Arc::clone(&exec), None, PipeEnd::new(ours).unwrap(), None);
         let mut drained = Box::pin(pump.drain());
         poll_fn(|context| {
             assert!(drained.as_mut().poll(context).is_pending());
             Poll::Ready(())
         })
         .await;
-        assert_eq!(rustix::io::read(&thief, &mut [0; 8]).unwrap(), 4);
+        assert_eq!(rustix::io::read(&other_reader, &mut [0; 8]).unwrap(), 4);
         let holder = exec.state().holder();
         exec.acknowledge(holder, CAPACITY as u64, 0);
-        timeout(100 * DRAIN, drained).await.expect("an end");
+        timeout(100 * DRAIN, drained).await.expect("the drain ends");
         drop((client, theirs));
     }
 }

@@ -1,4 +1,4 @@
-//! All execs of an agent, by their ids.
+//! Registry of the agent's execs, by their ids.
 
 use super::ExecError;
 use super::object::Exec;
@@ -9,134 +9,140 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Execs that are kept after their end.
+/// Limit of execs that are kept after their end.
 const MAX_ENDED: usize = 256;
 
-/// Beyond those, execs that something runs on of: what runs in a guest must be found. A list has room for
-/// 1024 on the wire.
+/// Limit of further execs that are kept because leftover processes run: every process of an exec must be
+/// findable. A list on the wire has room for 1024 execs.
 const MAX_LEFT: usize = 512;
 
-/// Output that they may keep together, in bytes.
+/// Limit of output kept by all ended execs together, in bytes.
 const MAX_ENDED_MEMORY: usize = 16 * 1024 * 1024;
 
-/// How long one is kept after its end.
+/// Time for which an exec is kept after its end.
 const KEEP: Duration = Duration::from_hours(1);
 
-/// What starting one came to. Shared by everybody who asked for the same id meanwhile.
-pub(super) type Begun = Result<Arc<Exec>, Arc<ExecError>>;
+/// Result of starting an exec, shared by all requests for the same id that arrived in the meantime.
+pub(super) type StartResult = Result<Arc<Exec>, Arc<ExecError>>;
 
-/// The map.
+/// All execs by id: starting, running, and ended ones that are kept.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
-    entries: Mutex<HashMap<ExecId, Entry>>,
+pub(super) struct ExecRegistry {
+    entries: Mutex<HashMap<ExecId, RegistryEntry>>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    /// Of the request: the same id with another one is a mistake. An earlier agent's is not known.
+struct RegistryEntry {
+    /// Hash of the request: an id with a different one is a conflict. `None` for the program of an earlier agent,
+    /// whose request is unknown.
     fingerprint: Option<u64>,
-    stage: Stage,
+    stage: ExecStage,
 }
 
 #[derive(Debug)]
-enum Stage {
-    Starting(watch::Receiver<Option<Begun>>),
+enum ExecStage {
+    Starting(watch::Receiver<Option<StartResult>>),
     Running(Arc<Exec>),
     Ended(Arc<Exec>, Instant),
-    /// Ended and wanted by nobody, but something that it left behind runs on.
+    /// Ended and not needed any more, but kept because leftover processes run.
     Left(Arc<Exec>, Instant),
 }
 
-/// What an id leads to.
-pub(super) enum Found {
-    /// Nothing: whoever asked is to start it, and tell the others.
-    New(watch::Sender<Option<Begun>>),
-    /// One that is there, or will be.
-    Known(Known),
+/// Result of looking up an id for a start.
+pub(super) enum IdLookup {
+    /// The id was free: the caller must start the program, and send the result to all who wait for it.
+    New(watch::Sender<Option<StartResult>>),
+    /// The exec exists, or is being started.
+    Known(FoundExec),
 }
 
-/// An exec, or the promise of one.
+/// An exec that was found: started, or being started.
 #[derive(Debug)]
-pub(super) enum Known {
+pub(super) enum FoundExec {
     Ready(Arc<Exec>),
-    Starting(watch::Receiver<Option<Begun>>),
+    Starting(watch::Receiver<Option<StartResult>>),
 }
 
-impl Known {
-    /// The exec, once it has been started.
-    pub(super) async fn begun(self) -> Begun {
+impl FoundExec {
+    /// Waits until the exec has been started, and returns it.
+    pub(super) async fn begun(self) -> StartResult {
         match self {
             Self::Ready(exec) => Ok(exec),
             Self::Starting(mut begun) => match begun.wait_for(Option::is_some).await {
                 Ok(begun) => begun.clone().unwrap_or_else(|| Err(Arc::new(ExecError::Interrupted))),
-                // Who was to start it is gone: the agent ends.
+                // The task that starts it is gone: the agent is shutting down.
                 Err(_) => Err(Arc::new(ExecError::Interrupted)),
             },
         }
     }
 }
 
-impl Registry {
-    fn entries(&self) -> MutexGuard<'_, HashMap<ExecId, Entry>> {
+impl ExecRegistry {
+    fn entries(&self) -> MutexGuard<'_, HashMap<ExecId, RegistryEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finds `id`, or makes room for it.
-    pub(super) fn find_or_begin(&self, id: &ExecId, fingerprint: u64) -> Result<Found, ExecError> {
+    /// Finds `id`, or reserves it for the caller.
+    pub(super) fn find_or_begin(
+        &self,
+        id: &ExecId,
+        fingerprint: u64,
+    ) -> Result<IdLookup, ExecError> {
         let mut entries = self.entries();
         if let Some(entry) = entries.get(id) {
             if entry.fingerprint.is_some_and(|known| known != fingerprint) {
                 return Err(ExecError::Conflict);
             }
-            return Ok(Found::Known(entry.known()));
+            return Ok(IdLookup::Known(entry.known()));
         }
-        let (tell, told) = watch::channel(None);
-        let entry = Entry { fingerprint: Some(fingerprint), stage: Stage::Starting(told) };
+        let (sender, receiver) = watch::channel(None);
+        let entry =
+            RegistryEntry { fingerprint: Some(fingerprint), stage: ExecStage::Starting(receiver) };
         entries.insert(id.clone(), entry);
-        Ok(Found::New(tell))
+        Ok(IdLookup::New(sender))
     }
 
-    /// Whether an id is free.
+    /// Reports whether an id is free.
     pub(super) fn is_free(&self, id: &ExecId) -> bool {
         !self.entries().contains_key(id)
     }
 
-    /// Takes in what an earlier agent has left. False if there is no room for more.
+    /// Adds the exec of an earlier agent's program. Returns false if there is no room for it.
     pub(super) fn adopt(&self, exec: Exec) -> bool {
         let mut entries = self.entries();
         if entries.len() >= MAX_LEFT {
             return false;
         }
         let id = exec.id.clone();
-        let stage = Stage::Ended(Arc::new(exec), Instant::now());
-        entries.insert(id, Entry { fingerprint: None, stage });
+        let stage = ExecStage::Ended(Arc::new(exec), Instant::now());
+        entries.insert(id, RegistryEntry { fingerprint: None, stage });
         true
     }
 
-    /// The exec of an id.
-    pub(super) fn find(&self, id: &ExecId) -> Result<Known, ExecError> {
+    /// Finds the exec with this id.
+    pub(super) fn find(&self, id: &ExecId) -> Result<FoundExec, ExecError> {
         self.sweep();
-        self.entries().get(id).map(Entry::known).ok_or_else(|| ExecError::Gone(id.clone()))
+        self.entries().get(id).map(RegistryEntry::known).ok_or_else(|| ExecError::Gone(id.clone()))
     }
 
-    /// It runs.
+    /// Records that the exec has been started.
     pub(super) fn running(&self, exec: &Arc<Exec>) {
         if let Some(entry) = self.entries().get_mut(&exec.id) {
-            entry.stage = Stage::Running(Arc::clone(exec));
+            entry.stage = ExecStage::Running(Arc::clone(exec));
         }
     }
 
-    /// It has ended; it may be asked for a while longer.
+    /// Records that the exec has ended, and keeps it for a while.
     pub(super) fn ended(&self, exec: &Arc<Exec>) {
         if let Some(entry) = self.entries().get_mut(&exec.id)
             && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
         {
-            entry.stage = Stage::Ended(Arc::clone(exec), Instant::now());
+            entry.stage = ExecStage::Ended(Arc::clone(exec), Instant::now());
         }
         self.sweep();
     }
 
-    /// It has ended, and nobody will ask for it: it is forgotten once nothing of it runs.
+    /// Records that the exec has ended and is not needed any more: it is forgotten once no leftover process runs.
     pub(super) fn over(&self, exec: &Arc<Exec>) {
         if exec.left_running().is_none() {
             return self.forget(exec);
@@ -145,48 +151,48 @@ impl Registry {
         if let Some(entry) = self.entries().get_mut(&exec.id)
             && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
         {
-            entry.stage = Stage::Left(Arc::clone(exec), Instant::now());
+            entry.stage = ExecStage::Left(Arc::clone(exec), Instant::now());
         }
         self.sweep();
     }
 
-    /// It never was.
+    /// Releases an id whose program did not start.
     pub(super) fn forget_start(&self, id: &ExecId) {
         self.entries().remove(id);
     }
 
-    /// Nobody shall find it again. Its id may be another one's by now, which stays.
+    /// Removes this exec. Another exec that has the same id by now stays.
     pub(super) fn forget(&self, exec: &Arc<Exec>) {
         let mut entries = self.entries();
-        let found = entries.get(&exec.id).and_then(Entry::exec);
+        let found = entries.get(&exec.id).and_then(RegistryEntry::exec);
         if found.is_some_and(|found| Arc::ptr_eq(found, exec)) {
             entries.remove(&exec.id);
         }
     }
 
-    /// All of them, oldest first.
+    /// Returns all execs that were started, the oldest first.
     pub(super) fn all(&self) -> Vec<Arc<Exec>> {
         self.sweep();
         let entries = self.entries();
-        let mut execs: Vec<_> = entries.values().filter_map(Entry::exec).cloned().collect();
+        let mut execs: Vec<_> = entries.values().filter_map(RegistryEntry::exec).cloned().collect();
         drop(entries);
         execs.sort_by_key(|exec| exec.started);
         execs
     }
 
-    /// Drops ended ones, the oldest first, until what is left is within bounds. One that something runs
-    /// on of loses its output only.
+    /// Drops ended execs, the oldest first, until the rest is within the limits. An exec with leftover processes
+    /// loses only its output.
     fn sweep(&self) {
         let mut entries = self.entries();
         let mut ended: Vec<_> = entries
             .values()
             .filter_map(|entry| match &entry.stage {
-                Stage::Ended(exec, since) => Some((*since, Arc::clone(exec), false)),
-                Stage::Left(exec, since) => Some((*since, Arc::clone(exec), true)),
-                Stage::Starting(_) | Stage::Running(_) => None,
+                ExecStage::Ended(exec, since) => Some((*since, Arc::clone(exec), false)),
+                ExecStage::Left(exec, since) => Some((*since, Arc::clone(exec), true)),
+                ExecStage::Starting(_) | ExecStage::Running(_) => None,
             })
             .collect();
-        // The newest first: they stay.
+        // The newest first: they are kept.
         ended.sort_by_key(|(since, ..)| std::cmp::Reverse(*since));
         let (mut kept, mut memory, mut left) = (0, 0, 0);
         for (since, exec, is_left) in ended {
@@ -207,20 +213,22 @@ impl Registry {
     }
 }
 
-impl Entry {
-    fn known(&self) -> Known {
+impl RegistryEntry {
+    fn known(&self) -> FoundExec {
         match &self.stage {
-            Stage::Starting(begun) => Known::Starting(begun.clone()),
-            Stage::Running(exec) | Stage::Ended(exec, _) | Stage::Left(exec, _) => {
-                Known::Ready(Arc::clone(exec))
+            ExecStage::Starting(begun) => FoundExec::Starting(begun.clone()),
+            ExecStage::Running(exec) | ExecStage::Ended(exec, _) | ExecStage::Left(exec, _) => {
+                FoundExec::Ready(Arc::clone(exec))
             }
         }
     }
 
     fn exec(&self) -> Option<&Arc<Exec>> {
         match &self.stage {
-            Stage::Starting(_) => None,
-            Stage::Running(exec) | Stage::Ended(exec, _) | Stage::Left(exec, _) => Some(exec),
+            ExecStage::Starting(_) => None,
+            ExecStage::Running(exec) | ExecStage::Ended(exec, _) | ExecStage::Left(exec, _) => {
+                Some(exec)
+            }
         }
     }
 }
@@ -231,11 +239,11 @@ mod tests {
     use minions_proto::message::ExecStart;
 
     #[test]
-    fn an_exec_that_is_forgotten_late_takes_no_other_one_along() {
-        let registry = Registry::default();
+    fn forgetting_an_old_exec_keeps_a_new_one_with_the_same_id() {
+        let registry = ExecRegistry::default();
         let id: ExecId = "same".parse().unwrap();
         let begin = || {
-            assert!(matches!(registry.find_or_begin(&id, 0), Ok(Found::New(_))));
+            assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New(_))));
             let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
             registry.running(&exec);
             exec
@@ -243,9 +251,11 @@ mod tests {
         let old = begin();
         registry.forget(&old);
         let new = begin();
-        // Two who removed the old one, and its own end.
+        // A second removal of the old exec, and its end.
         registry.forget(&old);
         registry.ended(&old);
-        assert!(matches!(registry.find(&id), Ok(Known::Ready(found)) if Arc::ptr_eq(&found, &new)));
+        assert!(
+            matches!(registry.find(&id), Ok(FoundExec::Ready(found)) if Arc::ptr_eq(&found, &new))
+        );
     }
 }

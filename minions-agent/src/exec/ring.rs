@@ -1,47 +1,47 @@
-//! The newest bytes of one output, by their offsets in the stream.
+//! Ring buffer of the newest bytes of one output stream, addressed by their offsets in the stream.
 //!
 //! ```text
-//!   0 ········ start ──────── acked ──────────── end
-//!     lost       kept for whoever   the client     next byte
-//!                comes late         lacks these
+//!   0 ········ start ──────────── acked ──────────── end
+//!     lost       kept for           not yet            next byte
+//!                late readers       acknowledged
 //! ```
 //!
-//! While a client is there, or may come back, what it lacks is never overwritten: there is no
-//! [`room`](Ring::room) then, nobody reads the program's pipe, and the program waits.
+//! While a client is attached, or may re-attach, bytes that it lacks are never overwritten: without
+//! [`room`](OutputRing::room), the agent stops reading the program's pipe, and the program waits.
 
 use std::collections::VecDeque;
 
-/// Bytes kept of one stream. With both streams of as many programs as may run at once: 64 MiB, if
-/// all of them write more than anybody reads.
+/// Limit of bytes that are kept of one stream. Both streams of 64 programs, the most that run at the same time,
+/// use up to 64 MiB.
 pub(super) const CAPACITY: usize = 512 * 1024;
 
-/// One output.
+/// Newest bytes of an output stream.
 #[derive(Debug, Default)]
-pub(super) struct Ring {
+pub(super) struct OutputRing {
     bytes: VecDeque<u8>,
     start: u64,
     acked: u64,
 }
 
-impl Ring {
-    /// Offset of the oldest byte.
+impl OutputRing {
+    /// Returns the offset of the oldest byte.
     pub(super) fn start(&self) -> u64 {
         self.start
     }
 
-    /// Offset behind the newest.
+    /// Returns the offset of the next byte to be pushed.
     pub(super) fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
 
-    /// How many bytes may be pushed: if `hold`, without overwriting what was not acknowledged.
+    /// Returns the number of bytes that may be pushed; with `hold`, without overwriting unacknowledged bytes.
     pub(super) fn room(&self, hold: bool) -> usize {
         let held = if hold { self.end() - self.acked.clamp(self.start, self.end()) } else { 0 };
-        // Held bytes are kept ones, and those are no more than the capacity.
+        // Held bytes are part of the kept ones, so there are at most `CAPACITY`.
         CAPACITY - usize::try_from(held).unwrap_or(CAPACITY)
     }
 
-    /// Appends bytes; the oldest make room.
+    /// Appends bytes, and drops the oldest beyond the capacity.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         let skipped = bytes.len().saturating_sub(CAPACITY);
         let surplus = (self.bytes.len() + bytes.len() - skipped).saturating_sub(CAPACITY);
@@ -55,12 +55,12 @@ impl Ring {
         self.bytes.extend(&bytes[skipped..]);
     }
 
-    /// The client has everything before `offset`.
+    /// Records that the client has everything before `offset`.
     pub(super) fn acknowledge(&mut self, offset: u64) {
         self.acked = self.acked.max(offset.min(self.end()));
     }
 
-    /// Appends what there is from `from` on, at most `most` bytes, and says how many.
+    /// Appends up to `most` of the kept bytes, beginning at `from`, to `out`. Returns their number.
     pub(super) fn copy(&self, from: u64, most: usize, out: &mut impl bytes::BufMut) -> usize {
         let skip = usize::try_from(from.saturating_sub(self.start)).unwrap_or(usize::MAX);
         let (front, back) = self.bytes.as_slices();
@@ -74,18 +74,18 @@ impl Ring {
         copied
     }
 
-    /// Gives back memory that nothing will need: there will be no more.
+    /// Releases unused memory at the end of the stream.
     pub(super) fn finish(&mut self) {
         self.bytes.shrink_to_fit();
     }
 
-    /// Drops what is kept; the stream's end stays where it is.
+    /// Drops all bytes. The end offset stays.
     pub(super) fn forget(&mut self) {
         self.start = self.end();
         self.bytes = VecDeque::new();
     }
 
-    /// Bytes of memory.
+    /// Returns the allocated memory, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.bytes.capacity()
     }
@@ -103,10 +103,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_offset_always_finds_its_byte(
+        fn every_offset_returns_the_byte_that_was_pushed_there(
             lens in vec(0_usize..300_000, 1..12), from in any::<prop::sample::Index>(), most in 0_usize..70_000,
         ) {
-            let (mut ring, mut offset) = (Ring::default(), 0_u64);
+            let (mut ring, mut offset) = (OutputRing::default(), 0_u64);
             for len in lens {
                 let bytes: Vec<u8> = (offset..offset + len as u64).map(byte).collect();
                 ring.push(&bytes);
@@ -120,19 +120,19 @@ mod tests {
             let mut out = Vec::new();
             let copied = ring.copy(from, most, &mut out);
             prop_assert_eq!(copied as u64, (ring.end() - from).min(most as u64));
-            let right: Vec<u8> = (from..from + copied as u64).map(byte).collect();
-            prop_assert_eq!(out, right);
+            let expected: Vec<u8> = (from..from + copied as u64).map(byte).collect();
+            prop_assert_eq!(out, expected);
         }
     }
 
     #[test]
-    fn what_is_held_takes_room_until_it_is_acknowledged() {
-        let mut ring = Ring::default();
+    fn held_bytes_take_room_until_they_are_acknowledged() {
+        let mut ring = OutputRing::default();
         ring.push(&vec![0; CAPACITY - 10]);
         assert_eq!((ring.room(true), ring.room(false)), (10, CAPACITY));
         ring.acknowledge(100);
         assert_eq!(ring.room(true), 110);
-        // An ack of what was never written counts for what was.
+        // An ack beyond the end acknowledges all that was written.
         ring.acknowledge(u64::MAX);
         assert_eq!(ring.room(true), CAPACITY);
         ring.push(&[1; 20]);

@@ -1,51 +1,51 @@
-//! One stream's view of an exec: what comes next for it.
+//! Position of one stream in an exec, and the messages that are due on it.
 
-use super::object::{Exec, ExecRefusal, State};
+use super::object::{Exec, ExecRefusal, ExecState};
 use bytes::BytesMut;
 use minions_proto::channel::{CHUNK_LEN, Ended, HostControl, OutputStream};
 use minions_proto::message::ExecAttached;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Input that the program took since the last ack, after which the next one is due.
+/// Bytes of input that the program takes until the next ack is due.
 const ACK_AFTER: u64 = 64 * 1024;
 
 const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 
-/// What comes next.
+/// Next event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Piece {
-    /// So many bytes of output; they were appended to the buffer.
+pub(crate) enum TailEvent {
+    /// Output: the number of bytes that were appended to the buffer.
     Output(OutputStream, usize),
-    /// Output that is lost.
+    /// Output that was dropped before this stream had read it.
     Gap { stream: OutputStream, from: u64, to: u64 },
     /// The program has taken its input up to this offset.
     InputTaken(u64),
-    /// It has ended, and all of its output came.
+    /// The program has ended, and all of its output has been read.
     Ended(Ended),
-    /// All of its output came that was there when the stream began.
+    /// All output that existed when the snapshot began has been read.
     Complete,
-    /// Another stream is the client now.
+    /// Another stream has become the client's.
     TakenOver,
 }
 
-/// A stream's place in an exec. Dropping the client's one means that its connection broke.
+/// Position of a stream in an exec. Dropping the client's tail counts as a broken connection.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub(crate) struct ExecTail {
     exec: Arc<Exec>,
     news: watch::Receiver<()>,
-    /// Offsets of the next bytes.
+    /// Offsets of the next bytes to read, of standard output and of standard error.
     next: [u64; 2],
-    /// Which stream is looked at first: they take turns.
+    /// Index of the output that is checked first: they take turns.
     turn: usize,
-    /// Whose client this is, if it is one.
+    /// Number of the attachment, if this stream is the client's.
     holder: Option<u64>,
-    /// Where a snapshot ends.
+    /// End offsets of a snapshot.
     until: Option<[u64; 2]>,
     input_acked: u64,
 }
 
-impl Tail {
+impl ExecTail {
     pub(super) fn new(
         exec: Arc<Exec>,
         next: [u64; 2],
@@ -57,25 +57,25 @@ impl Tail {
         Self { exec, news, next, turn: 0, holder, until, input_acked: attached.stdin_acked }
     }
 
-    /// Waits for what comes next. Output is appended to `buffer`.
+    /// Waits for the next event. Output is appended to `buffer`.
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self, buffer: &mut BytesMut) -> Piece {
+    pub(crate) async fn next(&mut self, buffer: &mut BytesMut) -> TailEvent {
         loop {
             self.news.borrow_and_update();
             if let Some(piece) = self.look(buffer) {
                 return piece;
             }
-            // The sender lives as long as the exec that we hold.
+            // The sender lives as long as the exec, which this value holds.
             let _ = self.news.changed().await;
         }
     }
 
-    fn look(&mut self, buffer: &mut BytesMut) -> Option<Piece> {
+    fn look(&mut self, buffer: &mut BytesMut) -> Option<TailEvent> {
         let exec = Arc::clone(&self.exec);
         let state = exec.state();
         if self.holder.is_some_and(|holder| holder != state.holder()) {
-            return Some(Piece::TakenOver);
+            return Some(TailEvent::TakenOver);
         }
         for turn in [self.turn, 1 - self.turn] {
             if let Some(piece) = self.output(&state, turn, buffer) {
@@ -89,13 +89,18 @@ impl Tail {
         let complete =
             |until: &[u64; 2]| self.next.iter().zip(until).all(|(next, end)| next >= end);
         match (state.ended(), &self.until) {
-            (Some(ended), _) => Some(Piece::Ended(ended.clone())),
-            (None, Some(until)) if complete(until) => Some(Piece::Complete),
+            (Some(ended), _) => Some(TailEvent::Ended(ended.clone())),
+            (None, Some(until)) if complete(until) => Some(TailEvent::Complete),
             (None, _) => None,
         }
     }
 
-    fn output(&mut self, state: &State, turn: usize, buffer: &mut BytesMut) -> Option<Piece> {
+    fn output(
+        &mut self,
+        state: &ExecState,
+        turn: usize,
+        buffer: &mut BytesMut,
+    ) -> Option<TailEvent> {
         let (stream, next) = (STREAMS[turn], &mut self.next[turn]);
         let ring = state.ring(stream);
         let limit = self.until.map_or(u64::MAX, |until| until[turn]);
@@ -104,15 +109,15 @@ impl Tail {
         }
         if *next < ring.start() {
             let from = std::mem::replace(next, ring.start());
-            return Some(Piece::Gap { stream, from, to: *next });
+            return Some(TailEvent::Gap { stream, from, to: *next });
         }
         let most = usize::try_from(limit - *next).unwrap_or(CHUNK_LEN).min(CHUNK_LEN);
         let len = ring.copy(*next, most, buffer);
         *next += len as u64;
-        Some(Piece::Output(stream, len))
+        Some(TailEvent::Output(stream, len))
     }
 
-    fn input(&mut self, state: &State) -> Option<Piece> {
+    fn input(&mut self, state: &ExecState) -> Option<TailEvent> {
         self.holder?;
         let taken = state.input.taken();
         let due = taken - self.input_acked >= ACK_AFTER || state.input.is_empty();
@@ -120,24 +125,24 @@ impl Tail {
             return None;
         }
         self.input_acked = taken;
-        Some(Piece::InputTaken(taken))
+        Some(TailEvent::InputTaken(taken))
     }
 
-    /// The host's half of the stream, for while somebody waits for what comes next.
-    pub(crate) fn handle(&self) -> Handle {
-        Handle { exec: Arc::clone(&self.exec), holder: self.holder }
+    /// Returns the host's direction of the stream, for use while [`next`](Self::next) waits.
+    pub(crate) fn handle(&self) -> ClientHandle {
+        ClientHandle { exec: Arc::clone(&self.exec), holder: self.holder }
     }
 }
 
-/// What a host may do on a stream. Only the client has a say.
+/// The host's direction of a stream. Only the client's stream has an effect on the program.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub(crate) struct ClientHandle {
     exec: Arc<Exec>,
     holder: Option<u64>,
 }
 
-impl Handle {
-    /// What it said on the control channel.
+impl ClientHandle {
+    /// Carries out a message of the control channel.
     pub(crate) fn control(&self, control: HostControl) -> Result<(), ExecRefusal> {
         let Some(holder) = self.holder.filter(|holder| self.exec.is_held_by(*holder)) else {
             return Ok(());
@@ -152,13 +157,13 @@ impl Handle {
         Ok(())
     }
 
-    /// Input for the program; an empty slice is its end.
+    /// Passes input on to the program; an empty slice ends the input.
     pub(crate) fn input(&self, bytes: &[u8]) -> Result<(), ExecRefusal> {
         self.holder.map_or(Ok(()), |holder| self.exec.push_input(holder, bytes))
     }
 }
 
-impl Drop for Tail {
+impl Drop for ExecTail {
     fn drop(&mut self) {
         if let Some(holder) = self.holder {
             self.exec.detach(holder, false);
@@ -172,19 +177,19 @@ mod tests {
     use minions_proto::message::{ExecStart, Role, Signal};
 
     #[tokio::test]
-    async fn who_was_taken_over_has_no_say_any_more() {
+    async fn a_stream_that_was_taken_over_has_no_effect_any_more() {
         let exec = Arc::new(Exec::new("taken".parse().unwrap(), 1, &ExecStart::default()));
         let attach = || exec.attach(Role::Control, None, None, false).unwrap().1;
         let (first, second) = (attach(), attach());
         let (stale, client) = (first.handle(), second.handle());
-        let say = |handle: &Handle| {
+        let control = |handle: &ClientHandle| {
             handle.control(HostControl::Resize { rows: 1, cols: 1 }).unwrap();
             let signal = Signal::from_number(15).unwrap();
             handle.control(HostControl::Signal { signal }).unwrap();
             let orders = exec.take_orders();
             (orders.size, orders.signals.len())
         };
-        assert_eq!(say(&stale), (None, 0));
-        assert_eq!(say(&client), (Some((1, 1)), 1));
+        assert_eq!(control(&stale), (None, 0));
+        assert_eq!(control(&client), (Some((1, 1)), 1));
     }
 }

@@ -1,16 +1,15 @@
-//! Whom a program runs as.
+//! Lookup of the user that a program runs as.
 //!
-//! Read from `/etc/passwd` and `/etc/group` themselves: the agent is linked statically, and a C
-//! library's lookups load shared ones. Users that only a directory service knows are not found by
-//! name; their numbers work.
+//! Reads `/etc/passwd` and `/etc/group` directly: the agent is linked statically, and the C library's lookups
+//! load shared libraries. Users that only a directory service knows are not found by name, but by number.
 
 use rustix::process::{Gid, Uid};
 use std::fs;
 use std::io;
 
-/// A user as a process has it.
+/// User and groups of a process, with the user's name, home and shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct UserAccount {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     /// Supplementary groups.
@@ -20,48 +19,49 @@ pub(super) struct Account {
     pub(super) shell: String,
 }
 
-/// Why there is no such account.
+/// Failure to find a user or a group.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserError {
     #[error("the guest has no user {0:?}")]
     NoUser(String),
     #[error("the guest has no group {0:?}")]
     NoGroup(String),
-    #[error("{file} can't be read")]
+    #[error("cannot read {file}")]
     Unreadable { file: &'static str, source: io::Error },
 }
 
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// Finds `USER` or `USER:GROUP`, each a name or a number. A number needs no entry: a user without
-/// one has the group of the same number, and `/` for a home. With a group given there are no
-/// supplementary ones.
-pub(super) fn find(spec: &str) -> Result<Account, UserError> {
+/// Finds `USER` or `USER:GROUP`, each a name or a number.
+///
+/// A number needs no entry: a user without one has the group of the same number, and the home `/`. If a group is
+/// given, the account has no supplementary groups.
+pub(super) fn find(spec: &str) -> Result<UserAccount, UserError> {
     resolve(spec, &read(PASSWD)?, &read(GROUP)?)
 }
 
-/// The entry of a uid, if there is one.
-pub(super) fn of(uid: Uid) -> Option<Account> {
+/// Returns the account of a uid, or `None` if the user files are unreadable.
+pub(super) fn of(uid: Uid) -> Option<UserAccount> {
     find(&uid.as_raw().to_string()).ok()
 }
 
 fn read(file: &'static str) -> Result<String, UserError> {
     match fs::read(file) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        // A guest without users has numbers all the same.
+        // In a guest without this file, numbers still work.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(source) => Err(UserError::Unreadable { file, source }),
     }
 }
 
-fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Account, UserError> {
-    let (user, wanted) = match spec.split_once(':') {
+fn resolve(spec: &str, passwd: &str, group: &str) -> Result<UserAccount, UserError> {
+    let (user, group_spec) = match spec.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (spec, None),
     };
     let mut account = entry(user, passwd).ok_or_else(|| UserError::NoUser(user.to_owned()))?;
-    match wanted {
+    match group_spec {
         None => account.groups = memberships(&account, group),
         Some(wanted) => {
             account.gid =
@@ -71,8 +71,8 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Account, UserError> 
     Ok(account)
 }
 
-/// passwd(5): `name:password:uid:gid:gecos:home:shell`.
-fn entry(user: &str, passwd: &str) -> Option<Account> {
+/// Finds a user in passwd(5): `name:password:uid:gid:gecos:home:shell`.
+fn entry(user: &str, passwd: &str) -> Option<UserAccount> {
     let number: Option<u32> = number(user);
     let found = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -81,18 +81,18 @@ fn entry(user: &str, passwd: &str) -> Option<Account> {
         let gid = fields.next()?.parse().ok()?;
         let home = fields.nth(1)?;
         let shell = fields.next().unwrap_or_default();
-        (name == user || number == Some(uid)).then(|| Account {
+        (name == user || number == Some(uid)).then(|| UserAccount {
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
             groups: Vec::new(),
             name: name.to_owned(),
             home: home.to_owned(),
-            // As passwd(5) says of an empty one.
+            // The meaning of an empty field, according to passwd(5).
             shell: if shell.is_empty() { "/bin/sh" } else { shell }.to_owned(),
         })
     });
     found.or_else(|| {
-        number.map(|number| Account {
+        number.map(|number| UserAccount {
             uid: Uid::from_raw(number),
             gid: Gid::from_raw(number),
             groups: Vec::new(),
@@ -103,7 +103,7 @@ fn entry(user: &str, passwd: &str) -> Option<Account> {
     })
 }
 
-/// group(5): `name:password:gid:member,member`.
+/// Parses the lines of group(5): `name:password:gid:member,member`.
 fn groups(group: &str) -> impl Iterator<Item = (&str, Gid, &str)> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -113,7 +113,7 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, Gid, &str)> {
     })
 }
 
-fn memberships(account: &Account, group: &str) -> Vec<Gid> {
+fn memberships(account: &UserAccount, group: &str) -> Vec<Gid> {
     let mut gids = vec![account.gid];
     for (_, gid, members) in groups(group) {
         if members.split(',').any(|member| member == account.name) && !gids.contains(&gid) {
@@ -128,7 +128,7 @@ fn group_number(wanted: &str, group: &str) -> Option<Gid> {
     named.or_else(|| number(wanted).map(Gid::from_raw))
 }
 
-/// The kernel's -1 means "leave as it is", and is nobody's.
+/// Parses a uid or gid. To the kernel, -1 means "unchanged", so it is not a valid id.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number| *number != u32::MAX)
 }
@@ -141,7 +141,7 @@ mod tests {
     const GROUP: &str =
         "root:x:0:\nalice:x:1000:\nwheel:x:10:bob,alice\ndocker:x:11:alice\nother:x:12:malice\n";
 
-    fn gids(account: &Account) -> Vec<u32> {
+    fn gids(account: &UserAccount) -> Vec<u32> {
         account.groups.iter().map(|gid| gid.as_raw()).collect()
     }
 
@@ -155,21 +155,21 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_ones_own_choice_is_the_only_one() {
+    fn a_requested_group_replaces_all_groups_of_the_user() {
         let alice = resolve("alice:docker", PASSWD, GROUP).unwrap();
         assert_eq!((alice.gid.as_raw(), gids(&alice)), (11, vec![]));
         assert_eq!(resolve("alice:99", PASSWD, GROUP).unwrap().gid.as_raw(), 99);
     }
 
     #[test]
-    fn a_number_needs_no_entry_and_a_name_goes_first() {
+    fn a_number_needs_no_entry_but_an_entry_with_that_name_wins() {
         let stranger = resolve("4711", "", "").unwrap();
         assert_eq!((stranger.uid.as_raw(), stranger.gid.as_raw()), (4711, 4711));
         assert_eq!(resolve("12", PASSWD, GROUP).unwrap().uid.as_raw(), 77);
     }
 
     #[test]
-    fn who_is_not_there_is_named() {
+    fn an_unknown_user_or_group_is_an_error() {
         assert!(matches!(resolve("bob", PASSWD, GROUP), Err(UserError::NoUser(_))));
         assert!(matches!(resolve("alice:nope", PASSWD, GROUP), Err(UserError::NoGroup(_))));
         assert!(resolve("broken", PASSWD, GROUP).is_err());

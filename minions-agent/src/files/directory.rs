@@ -1,4 +1,4 @@
-//! An open directory, and who may change its entries.
+//! An open directory, and the users that may change its entries.
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, open, openat, statat};
 use rustix::process::geteuid;
@@ -10,16 +10,16 @@ const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITE: u32 = 0o020;
 const STICKY: u32 = 0o1000;
 
-/// Opened for nothing but to name its entries by (`O_PATH`).
+/// Open directory, usable only as a base for its entries (`O_PATH`).
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct OpenDirectory {
     fd: OwnedFd,
     owner: u32,
     is_writable_by_others: bool,
     is_sticky: bool,
 }
 
-impl Directory {
+impl OpenDirectory {
     pub(super) fn root() -> io::Result<Self> {
         Self::of(open("/", Self::flags(), Mode::empty())?)
     }
@@ -33,7 +33,7 @@ impl Directory {
         Self::of(openat(&self.fd, name, Self::flags() | OFlags::NOFOLLOW, Mode::empty())?)
     }
 
-    /// `DIRECTORY` makes the kernel mount what is mounted on demand.
+    /// Returns the flags for `open`. `DIRECTORY` also triggers an automount.
     fn flags() -> OFlags {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC
     }
@@ -51,41 +51,41 @@ impl Directory {
         })
     }
 
-    /// Whether it is root's, so that no other user rules over its entries.
+    /// Reports whether the directory belongs to root or the agent's user, so that no other user controls it.
     pub(super) fn is_ours(&self) -> bool {
         is_ours(self.owner)
     }
 
-    /// Whether only root makes, renames and removes entries.
+    /// Reports whether only root can create, rename and remove entries.
     pub(super) fn is_closed(&self) -> bool {
         self.is_ours() && !self.is_writable_by_others
     }
 
-    /// Whether others can rename or remove an entry of root's. In a sticky directory they can't.
+    /// Reports whether other users can rename or remove an entry of root. In a sticky directory they cannot.
     pub(super) fn entries_can_be_moved(&self) -> bool {
         !self.is_ours() || (self.is_writable_by_others && !self.is_sticky)
     }
 
-    /// What `name` is itself, a link not followed.
+    /// Returns the status of the entry `name`; a symbolic link is not followed.
     pub(super) fn look(&self, name: &OsStr) -> io::Result<Stat> {
         Ok(statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Makes the names in it last, after a power cut too.
+    /// Writes the directory's entries to disk, so that they survive a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
-        // A descriptor that only names can't do it.
+        // fsync fails on an `O_PATH` descriptor.
         let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::fsync(openat(&self.fd, ".", readable, Mode::empty())?)?)
     }
 }
 
-impl AsFd for Directory {
+impl AsFd for OpenDirectory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// Whether a file's owner is root, or the agent's own user where that is another one.
+/// Reports whether a file's owner is root or the agent's own user.
 pub(super) fn is_ours(owner: u32) -> bool {
     owner == 0 || owner == geteuid().as_raw()
 }

@@ -1,27 +1,27 @@
 //! Files of the guest, also in directories that other users may change.
 //!
-//! The agent is root, so a path is an order to root. Whoever may change a directory on that path may
-//! try to turn the order to another file: by a link, by a file made beforehand, by an exchange between
-//! two system calls. So a path is resolved once, one directory at a time, into a [`Place`]: an open
-//! directory and a name in it. Everything else is done relative to that directory.
+//! The agent is root, and a path is a request to root. A user who may change a directory on that path may
+//! try to redirect the request to another file: with a link, with a file created in advance, or with an
+//! exchange between two system calls. So a path is resolved once, one directory at a time, into a
+//! [`FileLocation`]: an open directory and a name in it. Everything else is relative to that directory.
 //!
 //! ```text
-//!  path ─▶ Walk: opens one directory after the other ─▶ Place: directory + name ─┬─▶ present
-//!           follows a link only if root alone made it                            ├─▶ replace
-//!                                                                                └─▶ open_to_append
+//!  path ─▶ PathWalk: opens one directory after the other ─▶ FileLocation: directory + name ─┬─▶ present
+//!           follows only links that root alone can have created                             ├─▶ replace
+//!                                                                                           └─▶ open_to_append
 //! ```
 //!
 //! # Layout
 //!
-//! * `directory`: an open directory, and who may change its entries.
-//! * `resolve`: from a path to a [`Place`].
-//! * `place`: what is done with a name in a directory.
+//! * `directory`: an open directory, and the users that may change its entries.
+//! * `resolve`: resolution of a path to a [`FileLocation`].
+//! * `location`: operations on a name in a directory.
 
 mod directory;
-mod place;
+mod location;
 mod resolve;
 
-pub(crate) use place::{Attributes, Place, is_regular};
+pub(crate) use location::{FileAttributes, FileLocation, is_regular};
 pub(crate) use resolve::ResolveError;
 
 /// Permission bits of a mode.

@@ -1,12 +1,12 @@
-//! From a path to an open directory and a name in it.
+//! Resolution of a path to an open directory and a name in it.
 //!
-//! The kernel would follow any link on the way; and what was looked at before may be another file by
-//! the time it is opened. So each step opens one name in the directory before it, and what was opened is
-//! what is looked at. A real directory is entered whoever owns it: whoever changes its entries changes
-//! nothing but them. A link is followed only if it is root's and in a directory that only root changes.
+//! The kernel would follow any link on the path, and a name that was checked may refer to another file by
+//! the time it is opened. So each step opens one name in the directory before it, and checks the opened
+//! file. A real directory is entered whatever its owner: the owner can only affect the entries in it. A link
+//! is followed only if it belongs to root and is in a directory that only root can change.
 
-use super::directory::{Directory, is_ours};
-use super::place::Place;
+use super::directory::{OpenDirectory, is_ours};
+use super::location::FileLocation;
 use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -14,16 +14,16 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-/// As the kernel's `MAXSYMLINKS`.
+/// Most links on one path, equal to the kernel's `MAXSYMLINKS`.
 const MAX_LINKS: u32 = 40;
 
-/// As the kernel's `PATH_MAX`, the final NUL included.
+/// Maximum length of a path with its final NUL, in bytes, equal to the kernel's `PATH_MAX`.
 const MAX_PATH: usize = 4096;
 
-/// What is cut by the umask for a directory that had to be made.
+/// Mode of missing directories that are created; the umask is applied.
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
 
-/// Why a path leads nowhere.
+/// Reason why a path cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolveError {
     #[error("goes through the symbolic link {link:?}, which a user other than root can replace")]
@@ -42,14 +42,14 @@ impl From<Errno> for ResolveError {
     }
 }
 
-impl Place {
-    /// The place of an absolute path with a name at its end. Directories that are missing are made.
+impl FileLocation {
+    /// Resolves an absolute path that ends with a file's name. Creates missing directories.
     pub(crate) fn make(path: &Path) -> Result<Self, ResolveError> {
         if path.as_os_str().len() >= MAX_PATH {
             return Err(Errno::NAMETOOLONG.into());
         }
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let mut walk = Walk::from_root()?;
+        let mut walk = PathWalk::from_root()?;
         walk.add(path.parent().ok_or(Errno::INVAL)?);
         while walk.step()? {}
         Ok(Self::new(walk.at, name.to_owned()))
@@ -57,24 +57,29 @@ impl Place {
 }
 
 /// A walk along a path, at one of its directories.
-struct Walk {
-    at: Directory,
-    /// The same, in words.
+struct PathWalk {
+    at: OpenDirectory,
+    /// Path of that directory, for messages.
     shown: PathBuf,
     /// Names yet to be entered, the next one last.
     left: Vec<OsString>,
     links: u32,
-    /// Whether others can move what has been entered to another directory.
+    /// True if other users can move an entered directory elsewhere, so that `..` is not reliable.
     is_adrift: bool,
 }
 
-impl Walk {
+impl PathWalk {
     fn from_root() -> io::Result<Self> {
-        let (at, shown) = (Directory::root()?, PathBuf::from("/"));
-        Ok(Self { at, shown, left: Vec::new(), links: 0, is_adrift: false })
+        Ok(Self {
+            at: OpenDirectory::root()?,
+            shown: PathBuf::from("/"),
+            left: Vec::new(),
+            links: 0,
+            is_adrift: false,
+        })
     }
 
-    /// Puts `path` before all that is left.
+    /// Inserts the names of `path` before the remaining ones.
     fn add(&mut self, path: &Path) {
         let names = path.components().rev().filter_map(|component| match component {
             Component::Normal(name) => Some(name.to_owned()),
@@ -84,7 +89,7 @@ impl Walk {
         self.left.extend(names);
     }
 
-    /// One name further; false once there is none.
+    /// Enters the next name; returns false if none is left.
     fn step(&mut self) -> Result<bool, ResolveError> {
         let Some(name) = self.left.pop() else { return Ok(false) };
         if name == ".." && self.is_adrift {
@@ -98,19 +103,19 @@ impl Walk {
         Ok(true)
     }
 
-    /// Makes and enters the directory `name`, if that could not be entered because it is missing.
-    fn make(&self, name: &OsStr, error: io::Error) -> io::Result<Directory> {
+    /// Creates and enters the directory `name` if `error` says that it is missing.
+    fn make(&self, name: &OsStr, error: io::Error) -> io::Result<OpenDirectory> {
         if error.kind() != io::ErrorKind::NotFound {
             return Err(error);
         }
         match mkdirat(&self.at, name, DIRECTORY_MODE) {
-            // Another process was faster: what it made is looked at.
+            // If another process was faster, `enter` checks its file.
             Ok(()) | Err(Errno::EXIST) => self.at.enter(name),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn go(&mut self, next: Directory, name: &OsStr) {
+    fn go(&mut self, next: OpenDirectory, name: &OsStr) {
         if name == ".." {
             self.shown.pop();
         } else {
@@ -120,7 +125,7 @@ impl Walk {
         self.at = next;
     }
 
-    /// Goes where the link `name` leads, if that could not be entered because it is one.
+    /// Follows `name` if `error` says that it could not be entered because it is a link.
     fn follow(&mut self, name: &OsStr, error: io::Error) -> Result<(), ResolveError> {
         if !matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) {
             return Err(error.into());

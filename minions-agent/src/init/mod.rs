@@ -1,24 +1,23 @@
-//! The first process of a tiny VM (`--init`): no distribution, only the agent.
+//! Init process of a minimal VM (`--init`): no distribution, only the agent.
 //!
 //! ```text
 //!  kernel ─▶ PID 1: mounts, modules, hostname, loopback
-//!              ├─▶ agent (a child, started again whenever it ends) ─▶ programs
-//!              └─▶ reaps orphans; on a signal: ends all, syncs, unmounts, powers off
+//!              ├─▶ agent (a child, restarted whenever it ends) ─▶ programs
+//!              └─▶ reaps orphans; on a signal: ends all processes, syncs, unmounts, powers off
 //! ```
 //!
-//! The agent is a child, not PID 1 itself. PID 1 must wait for every orphan, and so would take away the
-//! exit codes that the agent waits for; here the agent's programs are the agent's children, and only
-//! what nobody waits for any more comes to PID 1. Nor does a guest end (the kernel panics) when
-//! the agent does.
+//! The agent is a child of PID 1, for two reasons. PID 1 must wait for every child, and would take the exit
+//! codes that the agent waits for; here programs are children of the agent, and PID 1 only reaps orphans.
+//! And when PID 1 ends, the kernel panics; here the end of the agent does not end the guest.
 //!
-//! The kernel starts it by `rdinit=/usr/bin/minions-agent -- --init` (initial ramdisk), by
+//! The kernel starts PID 1 with `rdinit=/usr/bin/minions-agent -- --init` (initial ramdisk), with
 //! `init=… -- --init` (disk), or as a file named `init`, which needs no option.
 //!
 //! # Layout
 //!
-//! * [`power`]: which signal asks for what, and the end of everything.
-//! * `mounts`, `modules`, `names`: what there must be before the agent starts.
-//! * `supervise`: the agent, the orphans and the signals, for as long as the guest runs.
+//! * [`power`]: signals that request the end of the guest, and the shutdown sequence.
+//! * `mounts`, `modules`, `names`: preparations before the agent starts.
+//! * `supervise`: runs the agent, reaps orphans and waits for signals as long as the guest runs.
 
 mod modules;
 mod mounts;
@@ -31,31 +30,31 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The option that asks for it.
+/// Option that selects this mode.
 const OPTION: &str = "--init";
 
-/// What a guest's programs and the agent inherit.
+/// Environment of the agent and of its programs.
 const ENVIRONMENT: [(&str, &str); 3] = [
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
     ("TERM", "linux"),
 ];
 
-/// Why this process can't be a guest's first one.
+/// Reason why this process cannot be a guest's init.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// It has another number than 1.
-    #[error("--init is for the first process of a VM; this is process {0}")]
+    /// The process is not PID 1.
+    #[error("--init is for the first process of a VM (PID 1); this is process {0}")]
     NotFirst(u32),
-    /// Signals can't be waited for.
-    #[error("can't wait for signals")]
+    /// Signals or the runtime are unavailable.
+    #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
 }
 
-/// The agent's own options, if the command line asks for a first process.
+/// Returns the agent's options if the command line selects the init mode.
 ///
-/// `line` begins with the program's name. The kernel puts words of its own command line that it
-/// doesn't know before the options; they are not for us.
+/// `line` begins with the program's name. The kernel inserts unknown words of its own command line before
+/// the options; they are skipped.
 #[must_use]
 pub fn asked(line: impl IntoIterator<Item = OsString>) -> Option<Vec<OsString>> {
     let mut line = line.into_iter();
@@ -72,8 +71,8 @@ pub fn asked(line: impl IntoIterator<Item = OsString>) -> Option<Vec<OsString>> 
 ///
 /// # Errors
 ///
-/// [`InitError`], before anything was done. From then on it says on the console what fails, and goes
-/// on: a guest with an agent and without, say, a control group is better than none.
+/// [`InitError`] before the first step. Later failures are written to the console and do not stop the boot:
+/// a guest with an agent but without, for example, control groups is better than no guest.
 pub fn run(options: &[OsString]) -> Result<Infallible, InitError> {
     let id = std::process::id();
     if id != 1 {
@@ -83,31 +82,31 @@ pub fn run(options: &[OsString]) -> Result<Infallible, InitError> {
         .enable_all()
         .build()
         .map_err(InitError::Signals)?;
-    // First of all, so that no signal is lost: the kernel drops those that PID 1 doesn't take.
+    // Before all else, so that no signal is lost: the kernel drops signals that PID 1 does not catch.
     let signals = {
         let _inside = runtime.enter();
-        power::Signals::take().map_err(InitError::Signals)?
+        power::ShutdownSignals::take().map_err(InitError::Signals)?
     };
     power::no_ctrl_alt_del();
     mounts::mount_all();
-    // The kernel never chooses a machine's first process, but does a container's.
+    // The OOM killer spares PID 1 of a machine, but not PID 1 of a container.
     report("set oom_score_adj", crate::protection::spare_from_oom_killer());
     modules::insert_all();
     names::set_hostname();
     runtime.block_on(names::set_loopback_up());
-    // Whoever watches the console counts boots by this line.
+    // Tests that watch the console count boots by this line.
     console("up");
     let action = runtime.block_on(supervise::run(options, signals));
     runtime.block_on(power::finish(action))
 }
 
-/// Says it on the console, where the kernel speaks too.
+/// Writes a line to the console, between the kernel's own messages.
 fn console(text: impl std::fmt::Display) {
-    // Without a console there is nobody to tell.
+    // Ignored: without a console there is no other output.
     let _ = writeln!(io::stderr(), "init: {text}");
 }
 
-/// Says what failed, if it did.
+/// Writes an error of step `what` to the console. Returns the value on success.
 fn report<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Option<T> {
     result.inspect_err(|error| console(format_args!("{what}: {error}"))).ok()
 }
@@ -121,16 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_adds_is_no_option_of_the_agents() {
+    fn words_that_the_kernel_inserts_are_not_options_of_the_agent() {
         let options = line(&["/a", "nokaslr", "single", "--init", "--allow", "health"]).unwrap();
         assert_eq!(options, ["--allow", "health"]);
         assert_eq!(line(&["/a", "--allow", "health"]), None);
-        // Named so, but not the first process: as ever.
+        // Named `init`, but not PID 1: an ordinary command line.
         assert_eq!(line(&["/init", "--version"]), None);
     }
 
     #[test]
-    fn any_other_process_than_the_first_is_refused() {
+    fn a_process_other_than_pid_1_is_refused() {
         assert!(matches!(run(&[]), Err(InitError::NotFirst(id)) if id == std::process::id()));
     }
 }

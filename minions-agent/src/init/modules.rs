@@ -1,23 +1,24 @@
-//! Kernel modules, where the kernel has them as files.
+//! Inserts kernel modules, for kernels whose drivers are not built in.
 
 use super::console;
 use rustix::io::Errno;
 use rustix::system::finit_module;
 use std::fs::{self, File};
 
-/// Which to insert, one path a line, each after those that it needs. Empty lines and lines that begin
-/// with `#` mean nothing. A kernel that has all built in comes without the list.
+/// File that lists the modules to insert: one path per line, each module after its dependencies. Empty lines and lines
+/// that begin with `#` are ignored. A guest whose kernel has all drivers built in needs no such file.
 const LIST: &str = "/lib/modules/order";
 
-/// The module that makes the host reachable; nothing needs to be listed after it.
+/// Inserts all listed modules, including the VSOCK driver that makes the agent reachable. Failures are written to the
+/// console.
 pub(super) fn insert_all() {
     let list = fs::read_to_string(LIST).unwrap_or_default();
     for path in paths(&list) {
         match File::open(path).map(|module| finit_module(module, c"", 0)) {
-            // Built in, or inserted before.
+            // EEXIST: the module is built in, or was inserted before.
             Ok(Ok(()) | Err(Errno::EXIST)) => {}
-            Ok(Err(errno)) => console(format_args!("insert {path}: {errno}")),
-            Err(error) => console(format_args!("open {path}: {error}")),
+            Ok(Err(errno)) => console(format_args!("cannot insert {path}: {errno}")),
+            Err(error) => console(format_args!("cannot open {path}: {error}")),
         }
     }
 }
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_may_have_comments() {
+    fn comments_and_blank_lines_in_the_list_are_ignored() {
         let list = "# vsock\n/lib/modules/a.ko\n\n  /lib/modules/b.ko \n";
         assert_eq!(paths(list).collect::<Vec<_>>(), ["/lib/modules/a.ko", "/lib/modules/b.ko"]);
     }

@@ -1,4 +1,4 @@
-//! What the guest is called, and the loopback interface.
+//! Hostname and loopback interface of the guest.
 
 use super::{console, report};
 use rtnetlink::LinkUnspec;
@@ -6,19 +6,19 @@ use rustix::system::sethostname;
 use std::fs;
 use std::time::Duration;
 
-/// The words of the kernel's command line that name the guest; the first is ours, the second systemd's.
+/// Prefixes of the words on the kernel's command line that set the hostname: of minions and of systemd.
 const WORDS: [&str; 2] = ["minions.hostname=", "systemd.hostname="];
 
-/// The kernel's limit, in bytes.
+/// Maximum length of a hostname in the kernel, in bytes.
 const MAX_LEN: usize = 64;
 
-/// The kernel makes `lo` first in every network namespace.
+/// Index of `lo`, which the kernel creates first in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// A kernel answers at once.
+/// Deadline for a netlink request; a healthy kernel answers at once.
 const NETLINK: Duration = Duration::from_secs(5);
 
-/// From the kernel's command line, else from /etc/hostname, else it stays as it is.
+/// Sets the hostname from the kernel's command line, else from `/etc/hostname`. Without either it is not changed.
 pub(super) fn set_hostname() {
     let read = |file| fs::read_to_string(file).unwrap_or_default();
     let (cmdline, file) = (read("/proc/cmdline"), read("/etc/hostname"));
@@ -35,17 +35,17 @@ fn hostname<'a>(cmdline: &'a str, file: &'a str) -> Option<&'a str> {
     (!name.is_empty() && name.len() <= MAX_LEN && name.bytes().all(is_name)).then_some(name)
 }
 
-/// Programs talk to 127.0.0.1 also where there is no other network.
+/// Sets `lo` up: programs use 127.0.0.1 also in a guest without a network.
 pub(super) async fn set_loopback_up() {
     let (connection, handle) = match rtnetlink::new_connection() {
         Ok((connection, handle, _)) => (connection, handle),
-        Err(error) => return console(format_args!("set the loopback up: {error}")),
+        Err(error) => return console(format_args!("set the loopback interface up: {error}")),
     };
     let served = tokio::spawn(connection);
     let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
     match tokio::time::timeout(NETLINK, handle.link().set(up).execute()).await {
-        Ok(done) => drop(report("set the loopback up", done)),
-        Err(late) => console(format_args!("set the loopback up: {late}")),
+        Ok(done) => drop(report("set the loopback interface up", done)),
+        Err(late) => console(format_args!("set the loopback interface up: {late}")),
     }
     served.abort();
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_names_the_guest_before_the_file() {
+    fn the_command_line_takes_precedence_over_etc_hostname() {
         assert_eq!(hostname("quiet minions.hostname=web-1 ro", "file\n"), Some("web-1"));
         assert_eq!(hostname("quiet systemd.hostname=web-2", ""), Some("web-2"));
         assert_eq!(hostname("quiet", "file\n"), Some("file"));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_not_taken() {
+    fn an_invalid_hostname_is_ignored() {
         assert_eq!(hostname("minions.hostname=a;b", ""), None);
         assert_eq!(hostname(&format!("minions.hostname={}", "n".repeat(65)), ""), None);
     }

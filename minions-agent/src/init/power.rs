@@ -1,17 +1,17 @@
-//! The end of the guest, and how PID 1 is asked for it.
+//! Signals that request the end of the guest, and the shutdown sequence.
 //!
-//! PID 1 takes the signals of busybox's init and of systemd, so that whoever knows either (a VMM's
-//! button, `poweroff`, the agent) is understood:
+//! PID 1 accepts the signals of busybox's init and of systemd, so that all usual senders (a VMM's button,
+//! `poweroff`, the agent) work:
 //!
-//! | signal | from | asks for |
+//! | signal | from | request |
 //! |---|---|---|
 //! | USR2, PWR, RTMIN+4 (38) | busybox, the kernel on a power failure, systemd | power off |
 //! | TERM, INT, RTMIN+5 (39) | busybox, Ctrl-Alt-Del (Firecracker's button), systemd | reboot |
 //! | USR1, RTMIN+3 (37) | busybox, systemd | halt |
 //!
-//! [`Action::signal`] is the one to send to PID 1 where it is this or busybox's.
+//! [`ShutdownAction::signal`] is the signal for a PID 1 that is this program or busybox.
 
-use super::supervise::{Reaped, reap};
+use super::supervise::{ReapResult, reap};
 use super::{console, mounts};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
@@ -21,40 +21,40 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-/// From TERM to KILL. The agent gives its programs less.
+/// Time from TERM to KILL. The agent gives its programs less.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// For killed processes to be gone.
+/// Time to wait for killed processes to end.
 const REAP: Duration = Duration::from_secs(2);
 
-/// How often to look whether they are.
+/// Interval between two checks for remaining processes.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How a guest ends.
+/// Way in which a guest ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The VM ends, where it has a power switch (ACPI); else it halts.
+pub enum ShutdownAction {
+    /// Power off. A VM without a power switch (ACPI) halts.
     PowerOff,
-    /// The VM begins anew; a VMM that knows no reboot (Firecracker) ends it.
+    /// Reboot. A VMM that does not support it (Firecracker) ends the VM.
     Reboot,
-    /// The processor stops, the VM stays.
+    /// Stop the processor; the VM remains.
     Halt,
 }
 
-/// By number: real-time signals have no name. glibc's RTMIN is 34.
-const MEANINGS: [(i32, Action); 8] = [
-    (libc::SIGUSR2, Action::PowerOff),
-    (libc::SIGPWR, Action::PowerOff),
-    (38, Action::PowerOff),
-    (libc::SIGTERM, Action::Reboot),
-    (libc::SIGINT, Action::Reboot),
-    (39, Action::Reboot),
-    (libc::SIGUSR1, Action::Halt),
-    (37, Action::Halt),
+/// Signal numbers and their actions. Numbers, because real-time signals have no names; glibc's RTMIN is 34.
+const MEANINGS: [(i32, ShutdownAction); 8] = [
+    (libc::SIGUSR2, ShutdownAction::PowerOff),
+    (libc::SIGPWR, ShutdownAction::PowerOff),
+    (38, ShutdownAction::PowerOff),
+    (libc::SIGTERM, ShutdownAction::Reboot),
+    (libc::SIGINT, ShutdownAction::Reboot),
+    (39, ShutdownAction::Reboot),
+    (libc::SIGUSR1, ShutdownAction::Halt),
+    (37, ShutdownAction::Halt),
 ];
 
-impl Action {
-    /// What asks this PID 1, or busybox's, for it.
+impl ShutdownAction {
+    /// Returns the signal that requests this action from this PID 1 or from busybox's init.
     #[must_use]
     pub fn signal(self) -> Signal {
         match self {
@@ -73,12 +73,13 @@ impl Action {
     }
 }
 
-/// The signals that ask for the end, taken.
+/// Handlers of the signals that request the end of the guest.
 #[derive(Debug)]
-pub(super) struct Signals(mpsc::Receiver<Action>);
+pub(super) struct ShutdownSignals(mpsc::Receiver<ShutdownAction>);
 
-impl Signals {
-    /// Inside a runtime. One that was taken is never lost; of several at once the first counts.
+impl ShutdownSignals {
+    /// Installs the handlers. Must be called inside a runtime. No later signal is lost; the first of several
+    /// counts.
     pub(super) fn take() -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(1);
         for (number, action) in MEANINGS {
@@ -86,7 +87,7 @@ impl Signals {
             let sender = sender.clone();
             tokio::spawn(async move {
                 while signal.recv().await.is_some() {
-                    // Full: the end was asked for already.
+                    // Full: the end was requested already.
                     let _ = sender.try_send(action);
                 }
             });
@@ -94,8 +95,8 @@ impl Signals {
         Ok(Self(receiver))
     }
 
-    /// Cancel safe.
-    pub(super) async fn asked(&mut self) -> Action {
+    /// Waits for the first request. Cancel safe.
+    pub(super) async fn asked(&mut self) -> ShutdownAction {
         match self.0.recv().await {
             Some(action) => action,
             // The senders live as long as the runtime.
@@ -104,44 +105,45 @@ impl Signals {
     }
 }
 
-/// Ctrl-Alt-Del, a VMM's button for some, becomes a signal to us instead of a reset without a sync.
+/// Makes Ctrl-Alt-Del, which some VMMs send as their button, a signal to PID 1 instead of a reset without a sync.
 pub(super) fn no_ctrl_alt_del() {
     super::report("take Ctrl-Alt-Del", reboot(RebootCommand::CadOff));
 }
 
-/// Ends all processes, leaves the file systems clean, and is gone.
-pub(super) async fn finish(action: Action) -> ! {
-    console(format_args!("{action:?} was asked for"));
+/// Ends all processes, leaves the file systems clean, and ends the guest.
+pub(super) async fn finish(action: ShutdownAction) -> ! {
+    console(format_args!("{action:?} requested"));
     signal_all(Signal::TERM);
-    // What is stopped can't even end.
+    // A stopped process cannot handle SIGTERM.
     signal_all(Signal::CONT);
     if !all_gone_within(GRACE).await {
-        console("some processes are killed");
+        console("killing the remaining processes");
         signal_all(Signal::KILL);
         all_gone_within(REAP).await;
     }
     mounts::unmount_all();
     loop {
-        super::report("ask the kernel", reboot(action.command()));
+        super::report("reboot(2)", reboot(action.command()));
         sleep(GRACE).await;
     }
 }
 
-/// To everybody but us: that is what the kernel takes PID 1's number for here.
+/// Sends `signal` to all processes except PID 1: the kernel gets kill(-1), which means exactly this.
 fn signal_all(signal: Signal) {
-    // An error means that there is nobody.
+    // Fails if there is no other process.
     let _ = kill_process_group(Pid::INIT, signal);
 }
 
-/// Every process is our child once its own parent has ended.
+/// Reaps processes until none is left or `limit` has passed. Every process becomes a child of PID 1 once its own
+/// parent has ended.
 async fn all_gone_within(limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         match reap() {
-            Reaped::One(..) => {}
-            Reaped::NoChildren => return true,
-            Reaped::Nobody if Instant::now() >= deadline => return false,
-            Reaped::Nobody => sleep(LOOK).await,
+            ReapResult::Child(..) => {}
+            ReapResult::NoChildren => return true,
+            ReapResult::AllRunning if Instant::now() >= deadline => return false,
+            ReapResult::AllRunning => sleep(LOOK).await,
         }
     }
 }
@@ -151,8 +153,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_action_sends_is_what_pid_1_takes_for_it() {
-        for action in [Action::PowerOff, Action::Reboot, Action::Halt] {
+    fn pid_1_maps_the_signal_of_an_action_to_that_action() {
+        for action in [ShutdownAction::PowerOff, ShutdownAction::Reboot, ShutdownAction::Halt] {
             let sent = action.signal().as_raw();
             assert!(MEANINGS.contains(&(sent, action)), "{action:?}");
         }

@@ -1,6 +1,6 @@
-//! The guest's life: the agent runs, orphans are reaped, until somebody asks for the end.
+//! Runs the agent and reaps orphans until the end of the guest is requested.
 
-use super::power::{Action, Signals};
+use super::power::{ShutdownAction, ShutdownSignals};
 use super::{ENVIRONMENT, console};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
@@ -11,37 +11,38 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-/// Before the agent is started again, so that one that can't start doesn't keep the guest busy.
+/// Pause before the agent is restarted, so that an agent that fails to start does not keep the guest busy.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The agent is always this very program, whatever has become of its file.
+/// Program of the agent: the running one, even if its file was replaced or removed.
 const AGENT: &str = "/proc/self/exe";
 
-/// What one look for ended children found.
+/// Result of a non-blocking wait for ended children.
 #[derive(Debug)]
-pub(super) enum Reaped {
-    One(Pid, WaitStatus),
-    /// There are children, and they run.
-    Nobody,
+pub(super) enum ReapResult {
+    Child(Pid, WaitStatus),
+    /// There are children, and all of them run.
+    AllRunning,
     NoChildren,
 }
 
-/// Takes one child that has ended.
-pub(super) fn reap() -> Reaped {
+/// Reaps one child that has ended, if there is one.
+pub(super) fn reap() -> ReapResult {
     match wait(WaitOptions::NOHANG) {
-        Ok(Some((pid, status))) => Reaped::One(pid, status),
-        Ok(None) | Err(Errno::INTR) => Reaped::Nobody,
-        Err(_) => Reaped::NoChildren,
+        Ok(Some((pid, status))) => ReapResult::Child(pid, status),
+        Ok(None) | Err(Errno::INTR) => ReapResult::AllRunning,
+        Err(_) => ReapResult::NoChildren,
     }
 }
 
-/// Until somebody asks for the end, and how.
-pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
+/// Runs the agent with `options`, restarting it whenever it ends, until the end of the guest is requested.
+/// Returns the requested action.
+pub(super) async fn run(options: &[OsString], mut signals: ShutdownSignals) -> ShutdownAction {
     let mut children = match signal(SignalKind::child()) {
         Ok(children) => children,
         Err(error) => {
             console(format_args!("wait for children: {error}"));
-            return Action::PowerOff;
+            return ShutdownAction::PowerOff;
         }
     };
     let mut agent = start(options);
@@ -49,8 +50,8 @@ pub(super) async fn run(options: &[OsString], mut signals: Signals) -> Action {
     loop {
         tokio::select! {
             action = signals.asked() => return action,
-            // One signal may stand for many children.
-            _ = children.recv() => while let Reaped::One(pid, status) = reap() {
+            // One SIGCHLD may stand for many children.
+            _ = children.recv() => while let ReapResult::Child(pid, status) = reap() {
                 if Some(pid) == agent {
                     console(format_args!("the agent ended ({})", in_words(status)));
                     agent = None;
@@ -72,7 +73,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// Its exit is ours to wait for, by number: the handle is let go.
+/// Starts the agent and returns its PID. The handle is dropped: [`reap`] waits for the process.
 fn start(options: &[OsString]) -> Option<Pid> {
     let started = Command::new(AGENT).args(options).envs(ENVIRONMENT).spawn();
     super::report("start the agent", started).map(|child| Pid::from_child(&child))
@@ -82,6 +83,6 @@ fn in_words(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "no reason given".to_owned(),
+        (None, None) => "unknown reason".to_owned(),
     }
 }

@@ -1,8 +1,7 @@
-//! A socket that the service manager made and keeps (sd_listen_fds(3)).
+//! A socket created and kept open by the service manager (sd_listen_fds(3)).
 //!
-//! It holds the port from before the agent's first start until after its last: no process of an
-//! unprivileged user can take it in between, and a host that connects while the agent restarts waits
-//! instead of being refused.
+//! The manager holds the port also while no agent runs: no unprivileged process can take it, and a host that
+//! connects while the agent restarts waits instead of being refused.
 #![expect(unsafe_code, reason = "a descriptor that is inherited by number has no safe constructor")]
 
 use super::{ListenError, hybrid, vsock};
@@ -14,37 +13,37 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// `SD_LISTEN_FDS_START`: the first one that is passed.
+/// First passed descriptor, `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
 
-/// A listener that was passed, by what is spoken on it.
+/// Passed listener, by kind of socket.
 #[derive(Debug)]
-pub(super) enum Activated {
-    Vsock(vsock::Listener),
-    Hybrid(hybrid::Listener),
+pub(super) enum PassedListener {
+    Vsock(vsock::HostListener),
+    Hybrid(hybrid::HybridListener),
 }
 
-/// Whether the service manager says that it passed this very process a socket.
+/// Reports whether the service manager has passed a socket to this process.
 pub(super) fn is_offered() -> bool {
     let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS").is_some_and(|n| n > 0)
 }
 
-/// Whether the first socket that was passed is one of VSOCK. To be asked before it is taken.
+/// Reports whether the first passed socket is a VSOCK socket. Must be called before [`take`].
 pub(super) fn is_vsock() -> bool {
-    // SAFETY: the descriptor is only asked about; one that is not open answers with an error.
+    // SAFETY: the descriptor is only queried; if it is not open, the query fails.
     let fd = unsafe { BorrowedFd::borrow_raw(FIRST) };
     is_offered() && sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::VSOCK)
 }
 
-/// Takes the first socket that was passed; there is one only once.
-pub(super) fn take() -> Result<Activated, ListenError> {
+/// Takes the first passed socket. A second call fails.
+pub(super) fn take() -> Result<PassedListener, ListenError> {
     let wrong = |reason: &str| ListenError::Activation(io::Error::other(reason.to_owned()));
     if !is_offered() {
-        return Err(wrong("LISTEN_PID and LISTEN_FDS name none for this process"));
+        return Err(wrong("LISTEN_PID and LISTEN_FDS pass no socket to this process"));
     }
-    let fd = claim().ok_or_else(|| wrong("descriptor 3 is no socket, or was taken before"))?;
-    // It was passed over one exec; it must not be over the next, into a program.
+    let fd = claim().ok_or_else(|| wrong("descriptor 3 is not a socket, or is taken already"))?;
+    // The agent's programs must not inherit it.
     fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(|errno| ListenError::Activation(errno.into()))?;
     if !sockopt::socket_acceptconn(&fd).unwrap_or(false) {
         return Err(wrong("descriptor 3 does not listen"));
@@ -52,11 +51,11 @@ pub(super) fn take() -> Result<Activated, ListenError> {
     let family = sockopt::socket_domain(&fd);
     match family.map_err(|errno| ListenError::Activation(errno.into()))? {
         AddressFamily::VSOCK => {
-            Ok(Activated::Vsock(vsock::Listener::of(fd).map_err(ListenError::Activation)?))
+            Ok(PassedListener::Vsock(vsock::HostListener::of(fd).map_err(ListenError::Activation)?))
         }
-        AddressFamily::UNIX => {
-            Ok(Activated::Hybrid(hybrid::Listener::of(fd).map_err(ListenError::Activation)?))
-        }
+        AddressFamily::UNIX => Ok(PassedListener::Hybrid(
+            hybrid::HybridListener::of(fd).map_err(ListenError::Activation)?,
+        )),
         _ => Err(wrong("descriptor 3 is neither a vsock nor a Unix socket")),
     }
 }
@@ -68,7 +67,7 @@ fn claim() -> Option<OwnedFd> {
     if !is_socket || CLAIMED.swap(true, Ordering::SeqCst) {
         return None;
     }
-    // SAFETY: it is open, was just seen, and was passed to us for our own use: nothing else in this
-    // process has it, since only this function takes it, and that only once.
+    // SAFETY: the descriptor is open, as checked above, and was passed to this process for its own use.
+    // Only this function takes it, and only once, so nothing else in this process owns it.
     Some(unsafe { OwnedFd::from_raw_fd(FIRST) })
 }

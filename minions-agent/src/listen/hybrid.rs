@@ -1,4 +1,4 @@
-//! A Unix socket that speaks the VMM's side of the handshake.
+//! A Unix socket on which the agent performs the VMM's side of the handshake.
 
 use super::{ListenError, pause_after};
 use crate::Agent;
@@ -13,25 +13,25 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-/// For a client to send its CONNECT line.
+/// Deadline for a client's CONNECT line.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Whoever connects can run programs as us.
+/// Mode of the socket file. Only the agent's user may connect, because clients can run programs as this user.
 const SOCKET_MODE: u32 = 0o600;
 
-/// The socket, and the file that it takes with it.
+/// Listening socket, and its file if the agent created it.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct HybridListener {
     socket: UnixListener,
     _file: Option<SocketFile>,
 }
 
-impl Listener {
+impl HybridListener {
     pub(super) async fn bind(path: &Path) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Hybrid { path: path.to_owned(), source };
         match UnixStream::connect(path).await {
             Ok(_) => return Err(ListenError::InUse(path.to_owned())),
-            // Left behind by one that was killed. A file that is no socket refuses just the same.
+            // Left over from an agent that was killed. A file that is not a socket also refuses connections.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
                 fs::remove_file(path).map_err(failed)?;
             }
@@ -44,7 +44,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// One that listens already. Its file is somebody else's.
+    /// Uses a socket that already listens. Its file belongs to the service manager and is not removed.
     pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
         let socket = std::os::unix::net::UnixListener::from(fd);
         socket.set_nonblocking(true)?;
@@ -70,7 +70,7 @@ impl Listener {
     }
 }
 
-/// As a VMM would: another port is refused by closing, without a line.
+/// Serves a connection like a VMM would: a request for another port is refused by closing the connection.
 async fn serve(agent: Agent, mut stream: UnixStream) {
     match accept(&mut stream, CONNECT_DEADLINE).await {
         Ok(AGENT_PORT) => {
@@ -78,12 +78,12 @@ async fn serve(agent: Agent, mut stream: UnixStream) {
                 agent.serve(stream).await;
             }
         }
-        Ok(port) => tracing::debug!(port, "nobody listens on this port"),
-        Err(error) => tracing::debug!(%error, "no handshake"),
+        Ok(port) => tracing::debug!(port, "refused a connection to a port without a listener"),
+        Err(error) => tracing::debug!(%error, "handshake failed"),
     }
 }
 
-/// A socket's file, removed when dropped.
+/// Socket file that is removed on drop.
 #[derive(Debug)]
 struct SocketFile(PathBuf);
 
@@ -93,7 +93,7 @@ fn is_socket(path: &Path) -> bool {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody else has removed it already.
+        // Fails if another process has removed the file already.
         let _ = fs::remove_file(&self.0);
     }
 }

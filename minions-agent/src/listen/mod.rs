@@ -1,16 +1,16 @@
-//! Where connections come from.
+//! Listeners for connections of the host.
 //!
-//! * `vsock`: the host, over AF_VSOCK: what an agent in a VM listens on.
-//! * `hybrid`: a Unix socket on which the agent plays the VMM too and speaks CONNECT/OK itself:
-//!   for trying things out without a VM.
-//! * `activated`: a socket of either kind that the service manager holds and passes on.
+//! * `vsock`: AF_VSOCK, the transport of an agent in a VM.
+//! * `hybrid`: a Unix socket on which the agent also performs the VMM's part, CONNECT and OK: for trials
+//!   without a VM.
+//! * `activated`: a socket of either kind that the service manager holds and passes to the agent.
 
 mod activated;
 mod hybrid;
 mod vsock;
 
 use crate::{Agent, ProgramGroups};
-use activated::Activated;
+use activated::PassedListener;
 use minions_proto::version::AGENT_PORT;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -18,35 +18,35 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// After a failed accept. Descriptors are used up, most likely: others must give some back first.
+/// Pause after a failed accept. The likely cause is a lack of descriptors, so others must be closed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A place to listen, as `--listen` names it.
+/// Listen address, as given with `--listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// `vsock:PORT`.
     Vsock(u32),
     /// `hybrid:PATH`.
     Hybrid(PathBuf),
-    /// `activated`: what the service manager passes.
+    /// `activated`: the socket passed by the service manager.
     Activated,
 }
 
-impl Default for Listen {
+impl Default for ListenAddress {
     fn default() -> Self {
         Self::Vsock(AGENT_PORT)
     }
 }
 
-impl Listen {
-    /// Where to listen if nobody said: on what the service manager passes, if it does, or on the
-    /// agent's port.
+impl ListenAddress {
+    /// Returns the default listen address: the socket passed by the service manager if there is one, else the
+    /// agent's VSOCK port.
     #[must_use]
     pub fn by_environment() -> Self {
         if activated::is_offered() { Self::Activated } else { Self::default() }
     }
 
-    /// Whether the agent is a guest's own, and the machine its to arrange: only VSOCK is sure to be.
+    /// Reports whether the agent belongs to a guest and may change machine-wide settings. Only VSOCK proves that.
     #[must_use]
     pub fn is_of_guest(&self) -> bool {
         match self {
@@ -56,7 +56,8 @@ impl Listen {
         }
     }
 
-    /// Where the control groups of programs are made. The same for the next agent that listens there.
+    /// Returns the location of the control groups of programs. It is the same for every agent that listens at
+    /// this address, so that a restarted agent finds the programs of the previous one.
     #[must_use]
     pub fn program_groups(&self) -> ProgramGroups {
         match self {
@@ -72,16 +73,16 @@ impl Listen {
     }
 }
 
-/// Not a place to listen.
+/// Invalid listen address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no place to listen: must be vsock:PORT, hybrid:PATH or activated")]
-pub struct InvalidListen(String);
+#[error("{0:?} is not a listen address: must be vsock:PORT, hybrid:PATH or activated")]
+pub struct InvalidListenAddress(String);
 
-impl FromStr for Listen {
-    type Err = InvalidListen;
+impl FromStr for ListenAddress {
+    type Err = InvalidListenAddress;
 
-    fn from_str(text: &str) -> Result<Self, InvalidListen> {
-        let invalid = || InvalidListen(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, InvalidListenAddress> {
+        let invalid = || InvalidListenAddress(text.to_owned());
         if text == "activated" {
             return Ok(Self::Activated);
         }
@@ -93,73 +94,77 @@ impl FromStr for Listen {
     }
 }
 
-/// Why nobody can connect.
+/// Failure to listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// AF_VSOCK: the port is taken, or the guest has no vsock device or driver.
-    #[error("can't listen on vsock port {port} (is there a vsock device, and its driver loaded?)")]
+    /// AF_VSOCK: the port is in use, or the guest has no vsock device or driver.
+    #[error(
+        "cannot listen on vsock port {port} (is there a vsock device, and is its driver loaded?)"
+    )]
     Vsock {
-        /// Which port.
+        /// VSOCK port.
         port: u32,
-        /// Why.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The Unix socket.
-    #[error("can't listen on {}", .path.display())]
+    /// The Unix socket cannot be created.
+    #[error("cannot listen on {}", .path.display())]
     Hybrid {
-        /// Which path.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// Another process listens there.
+    /// Another process listens on this path.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// What the service manager passes.
+    /// The service manager passes no usable socket.
     #[error("no usable socket from the service manager")]
     Activation(#[source] io::Error),
 }
 
-/// A place where connections can come.
+/// A listening socket.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener(ListenerKind);
 
 #[derive(Debug)]
-enum Kind {
-    Vsock(vsock::Listener),
-    Hybrid(hybrid::Listener),
+enum ListenerKind {
+    Vsock(vsock::HostListener),
+    Hybrid(hybrid::HybridListener),
 }
 
 impl Listener {
-    /// From here on hosts can connect, and wait.
+    /// Starts to listen. Connections are accepted once [`serve`](Self::serve) runs; until then they wait.
     ///
     /// # Errors
     ///
     /// [`ListenError`].
-    pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+    pub async fn bind(listen: &ListenAddress) -> Result<Self, ListenError> {
         Ok(Self(match listen {
-            Listen::Vsock(port) => Kind::Vsock(vsock::Listener::bind(*port)?),
-            Listen::Hybrid(path) => Kind::Hybrid(hybrid::Listener::bind(path).await?),
-            Listen::Activated => match activated::take()? {
-                Activated::Vsock(listener) => Kind::Vsock(listener),
-                Activated::Hybrid(listener) => Kind::Hybrid(listener),
+            ListenAddress::Vsock(port) => ListenerKind::Vsock(vsock::HostListener::bind(*port)?),
+            ListenAddress::Hybrid(path) => {
+                ListenerKind::Hybrid(hybrid::HybridListener::bind(path).await?)
+            }
+            ListenAddress::Activated => match activated::take()? {
+                PassedListener::Vsock(listener) => ListenerKind::Vsock(listener),
+                PassedListener::Hybrid(listener) => ListenerKind::Hybrid(listener),
             },
         }))
     }
 
-    /// Serves every connection that comes, until `shutdown` is ready; then connections are closed,
-    /// and programs that they run are killed.
+    /// Serves all connections until `shutdown` completes. Then connections are closed, and their programs are
+    /// killed.
     pub async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {
         match self.0 {
-            Kind::Vsock(listener) => listener.serve(agent, shutdown).await,
-            Kind::Hybrid(listener) => listener.serve(agent, shutdown).await,
+            ListenerKind::Vsock(listener) => listener.serve(agent, shutdown).await,
+            ListenerKind::Hybrid(listener) => listener.serve(agent, shutdown).await,
         }
     }
 }
 
-/// A connection that was not taken: said, and survived.
+/// Logs a failed accept and pauses before the next one.
 async fn pause_after(error: io::Error) {
-    tracing::warn!(%error, "a connection was not accepted");
+    tracing::warn!(%error, "failed to accept a connection");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
@@ -168,12 +173,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_a_kind_and_where() {
-        assert_eq!("vsock:1024".parse(), Ok(Listen::default()));
-        assert_eq!("hybrid:/a:b".parse(), Ok(Listen::Hybrid("/a:b".into())));
-        assert_eq!("activated".parse(), Ok(Listen::Activated));
+    fn listen_addresses_are_parsed_strictly() {
+        assert_eq!("vsock:1024".parse(), Ok(ListenAddress::default()));
+        assert_eq!("hybrid:/a:b".parse(), Ok(ListenAddress::Hybrid("/a:b".into())));
+        assert_eq!("activated".parse(), Ok(ListenAddress::Activated));
         for text in ["", "vsock", "vsock:", "vsock:-1", "vsock:4294967296", "hybrid:", "tcp:1"] {
-            assert!(text.parse::<Listen>().is_err(), "{text:?}");
+            assert!(text.parse::<ListenAddress>().is_err(), "{text:?}");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! AF_VSOCK, for the host only.
+//! AF_VSOCK listener that serves only the host.
 //!
-//! A process in the guest can connect to the guest's own CID, or to the loopback CID, and would
-//! otherwise be served as if it were the host. The kernel fills in the peer's CID, so it can't be
-//! forged.
+//! A process in the guest can also connect, through the guest's own CID or the loopback CID. Therefore the
+//! peer's CID is checked; the kernel fills it in, so it cannot be forged.
 
 use super::{ListenError, pause_after};
 use crate::Agent;
@@ -12,11 +11,11 @@ use std::os::fd::OwnedFd;
 use tokio::task::JoinSet;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
-/// A VSOCK port.
+/// Listening VSOCK port.
 #[derive(Debug)]
-pub(super) struct Listener(VsockListener);
+pub(super) struct HostListener(VsockListener);
 
-impl Listener {
+impl HostListener {
     pub(super) fn bind(port: u32) -> Result<Self, ListenError> {
         let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
             .map_err(|source| ListenError::Vsock { port, source })?;
@@ -24,7 +23,7 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// One that listens already.
+    /// Uses a socket that already listens.
     pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
         ioctl_fionbio(&fd, true)?;
         tracing::info!("listening on the service manager's vsock port");
@@ -43,8 +42,8 @@ impl Listener {
                         let agent = agent.clone();
                         sessions.spawn(async move { agent.serve(stream).await });
                     }
-                    // At debug: whoever it is can do it as often as he likes.
-                    Ok((_, peer)) => tracing::debug!(cid = peer.cid(), "not the host: closed"),
+                    // At debug level: an unprivileged process in the guest can trigger this at will.
+                    Ok((_, peer)) => tracing::debug!(cid = peer.cid(), "refused a peer that is not the host"),
                     Err(error) => pause_after(error).await,
                 },
             }

@@ -1,28 +1,28 @@
-//! The steps of a change, in the order in which the kernel needs them.
+//! Steps of a change, in the order that the kernel requires.
 
-use super::address::{self, Duplicates};
-use super::checks::Checks;
-use super::desired::{Desired, DesiredLink};
-use super::dns::Places;
+use super::address::{self, DuplicateDetection};
+use super::checks::ChangeChecks;
+use super::desired::{DesiredLink, DesiredNetwork};
+use super::dns::SystemPaths;
 use super::rtnl::Rtnl;
-use super::snapshot::Snapshot;
+use super::snapshot::NetworkSnapshot;
 use super::{NetworkError, ipv6, keep_off, link, route, verify};
 use minions_proto::message::Check;
 use rustix::system::sethostname;
 use std::io;
 
-/// All that a change is made of.
-pub(super) struct Work<'a> {
+/// Inputs of a change.
+pub(super) struct ChangeSteps<'a> {
     pub(super) rtnl: &'a Rtnl,
-    pub(super) checks: &'a Checks,
-    pub(super) desired: &'a Desired,
-    pub(super) snapshot: &'a Snapshot,
-    pub(super) places: &'a Places,
+    pub(super) checks: &'a ChangeChecks,
+    pub(super) desired: &'a DesiredNetwork,
+    pub(super) snapshot: &'a NetworkSnapshot,
+    pub(super) system: &'a SystemPaths,
 }
 
-impl Work<'_> {
-    /// Makes the change if there is one to make, and looks whether it holds what it shall. `step` says
-    /// how far it is. Returns warnings.
+impl ChangeSteps<'_> {
+    /// Applies the change if there are differences, and verifies the result. `step` is set to the step that is in
+    /// progress. Returns warnings.
     pub(super) async fn run(
         &self,
         changed: bool,
@@ -31,7 +31,7 @@ impl Work<'_> {
         let mut warnings = Vec::new();
         if changed {
             *step = "interface";
-            warnings = keep_off::run(self.desired, self.snapshot, self.places).await;
+            warnings = keep_off::run(self.desired, self.snapshot, self.system).await;
             self.apply(step).await?;
         }
         for check in &self.checks.list {
@@ -64,8 +64,8 @@ impl Work<'_> {
     async fn interface(&self, one: &DesiredLink) -> Result<(), NetworkError> {
         let link = &one.link;
         if one.addresses.is_some() && self.snapshot.accept_ra(link.index).is_some() {
-            // Routers on the link would add addresses and default routes of their own to the ones that
-            // the host gives. What they have added before goes with the other ones.
+            // Otherwise routers on the link would add their own addresses and default routes to those of the
+            // host. Earlier ones are removed with the other old addresses.
             ipv6::set_accept_ra(&link.name, "0").map_err(NetworkError::Routers)?;
         }
         if let Some(mtu) = one.mtu.filter(|mtu| *mtu != link.mtu) {
@@ -82,14 +82,14 @@ impl Work<'_> {
         let duplicates = if self.checks.list.contains(&Check::Addresses) {
             let present = self.snapshot.addresses_of(one.link.index);
             verify::no_duplicates(self.rtnl, one, &present).await?;
-            Duplicates::Detect
+            DuplicateDetection::Detect
         } else {
-            Duplicates::Ignore
+            DuplicateDetection::Ignore
         };
         Ok(address::replace(self.rtnl, one.link.index, wanted, duplicates).await?)
     }
 
-    /// Writes the file of the service that has the name servers.
+    /// Writes the configuration file of the service that manages the name servers.
     async fn dns(&self) -> Result<(), NetworkError> {
         let Some((owner, resolver)) = self.desired.dns.clone() else { return Ok(()) };
         let path = &self.desired.dns_file;
@@ -97,12 +97,13 @@ impl Work<'_> {
         if saved.is_some_and(|file| owner.holds(file, &resolver)) {
             return Ok(());
         }
-        let (places, path) = (self.places.clone(), path.clone());
+        let system = self.system.clone();
+        let path = path.clone();
         let written = tokio::task::spawn_blocking(move || -> Result<(), NetworkError> {
             owner
-                .write(&places, &resolver)
+                .write(&system, &resolver)
                 .map_err(|source| NetworkError::File { path, source })?;
-            owner.reload(&places).map_err(NetworkError::Reload)
+            owner.reload(&system).map_err(NetworkError::Reload)
         });
         written.await.unwrap_or_else(|error| Err(NetworkError::Reload(io::Error::other(error))))
     }

@@ -1,8 +1,8 @@
-//! Interfaces that are not there yet: the agent is up before udev has loaded a card's driver, and a host
-//! that plugs a card in configures it at once.
+//! Waits for network interfaces that do not exist yet: at boot, the agent starts before udev has loaded the drivers of
+//! the VM's network cards; later, a host may configure a card immediately after hot-plugging it.
 
 use super::NetworkError;
-use super::events::Events;
+use super::events::NetlinkEvents;
 use super::link::{self, Link};
 use super::rtnl::Rtnl;
 use super::snapshot;
@@ -11,27 +11,28 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// For a card that is being plugged in.
+/// Shortest deadline: the time in which a hot-plugged card appears.
 const PLUGGED_IN: Duration = Duration::from_secs(5);
 
-/// Since the guest's boot, for all that udev has to do before a card of the VM's own has its driver, on a busy
-/// host. The daemon's patience is longer.
+/// Time after the guest's boot in which udev loads the drivers of the VM's network cards, even on a busy host. Shorter
+/// than the daemon's default deadline for a network change (60 s).
 const BOOTED: Duration = Duration::from_secs(30);
 
-/// Returns as soon as all interfaces of `plan` are there and have their names, or at a deadline: what is
-/// missing then, the change itself says. Nothing is touched, and dropping the future is safe.
+/// Waits until all interfaces of `plan` exist and have their final names: for [`PLUGGED_IN`], or until [`BOOTED`] after
+/// the guest's boot, whichever is later. If an interface is still missing then, the change itself fails and names it.
+/// Changes nothing. Cancel safe.
 pub(super) async fn wait(plan: &NetworkPlan, run: &Path) {
     let up = Duration::from_secs(u64::try_from(snapshot::now()).unwrap_or(u64::MAX));
     let patience = BOOTED.saturating_sub(up).max(PLUGGED_IN);
     if let Ok(Err(error)) = timeout(patience, until_there(plan, run)).await {
-        tracing::warn!(error = crate::ops::chain(&error), "not waiting for interfaces");
+        tracing::warn!(error = crate::ops::chain(&error), "cannot wait for interfaces");
     }
 }
 
 async fn until_there(plan: &NetworkPlan, run: &Path) -> Result<(), NetworkError> {
-    // Before the first look, so that nothing is missed between it and them.
-    let (links, names) = (Events::of_links(), Events::of_udev());
-    let (links, names) = (links.map_err(NetworkError::Open)?, names.map_err(NetworkError::Open)?);
+    // The sockets are opened before interfaces are listed, so that no later change is missed.
+    let links = NetlinkEvents::of_links().map_err(NetworkError::Open)?;
+    let names = NetlinkEvents::of_udev().map_err(NetworkError::Open)?;
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     loop {
         let present = link::list(&rtnl).await?;
@@ -52,8 +53,8 @@ fn selectors(plan: &NetworkPlan) -> impl Iterator<Item = &Selector> {
     interfaces.chain(plan.routes.iter().flatten().map(|one| &one.selector))
 }
 
-/// Whether udev, where it runs, has done with it: an interface that is set up before would keep the
-/// kernel's name, or lose it in the middle of a change.
+/// Reports whether the interface has its final name: udev has processed it, udev does not run, or software created the
+/// interface. If a change began earlier, the interface would keep the kernel's name or be renamed during the change.
 fn has_name(link: &Link, run: &Path) -> bool {
     !link.is_device()
         || !run.join("udev/control").exists()

@@ -1,35 +1,38 @@
-//! One change, from its plan to its end: it is there, or nothing is different.
+//! A single change, from its plan to its result: it is applied completely, or not at all.
 
-use super::checks::Checks;
-use super::desired::Desired;
-use super::dns::{Owner, Places};
-use super::journal::Journal;
+use super::checks::ChangeChecks;
+use super::desired::DesiredNetwork;
+use super::dns::{DnsOwner, SystemPaths};
+use super::journal::ChangeJournal;
 use super::link;
 use super::rtnl::Rtnl;
-use super::snapshot::Snapshot;
-use super::{ChangeError, NetworkError, Shared, apply, ipv6};
+use super::snapshot::NetworkSnapshot;
+use super::{ChangeError, ConfiguratorState, NetworkError, apply, ipv6};
 use minions_proto::message::{Check, NetworkChanged, NetworkPlan};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// For everything but putting it back; each part has a shorter one of its own.
+/// Deadline for applying and verifying a change; its parts have shorter ones. Restoring is not included.
 const DEADLINE: Duration = Duration::from_secs(45);
 
-/// What was done, and the way back if there is something to put back. The journal has it too.
+/// Makes a change. Returns the reply, and the snapshot to restore if anything was changed; the snapshot is also in
+/// the journal.
 pub(super) async fn run(
     plan: &NetworkPlan,
-    places: &Places,
-    journal: &Journal,
-) -> Result<(NetworkChanged, Option<Snapshot>), ChangeError> {
+    system: &SystemPaths,
+    journal: &ChangeJournal,
+) -> Result<(NetworkChanged, Option<NetworkSnapshot>), ChangeError> {
     let untouched = |error: NetworkError| ChangeError::untouched(error);
     let rtnl = Rtnl::open().map_err(|error| untouched(NetworkError::Open(error)))?;
     let links = link::list(&rtnl).await.map_err(ChangeError::untouched)?;
-    let owner = Owner::detect(places);
-    let mut desired = Desired::resolve(plan, &links, (owner, places)).map_err(untouched)?;
+    let owner = DnsOwner::detect(system);
+    let mut desired = DesiredNetwork::resolve(plan, &links, (owner, system)).map_err(untouched)?;
     ipv6::check(&desired, &links).map_err(untouched)?;
-    let snapshot = Snapshot::take(&rtnl, &desired, owner, places).await.map_err(untouched)?;
-    desired.keep_dns(&snapshot, (owner, places));
-    let checks = Checks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;
+    let snapshot =
+        NetworkSnapshot::take(&rtnl, &desired, owner, system).await.map_err(untouched)?;
+    desired.keep_dns(&snapshot, (owner, system));
+    let checks =
+        ChangeChecks::of(plan, &desired, &snapshot, &links).map_err(ChangeError::untouched)?;
     let changes = desired.differences(&snapshot, &links);
     let changed = !changes.is_empty();
     let reply = |message: &str, verified: Vec<Check>, warnings: Vec<String>| NetworkChanged {
@@ -42,16 +45,20 @@ pub(super) async fn run(
         pending: None,
     };
     if plan.dry_run {
-        let message = if changed { "this would change" } else { "nothing would change" };
+        let message = if changed {
+            "dry run: the network would change"
+        } else {
+            "dry run: nothing would change"
+        };
         return Ok((reply(message, Vec::new(), Vec::new()), None));
     }
     let unjournaled = if changed { unjournaled(plan, &snapshot, journal)? } else { None };
-    let work = apply::Work {
+    let work = apply::ChangeSteps {
         rtnl: &rtnl,
         desired: &desired,
         checks: &checks,
         snapshot: &snapshot,
-        places,
+        system,
     };
     let mut step = "apply";
     let done = match timeout(DEADLINE, work.run(changed, &mut step)).await {
@@ -64,18 +71,18 @@ pub(super) async fn run(
             let message = if changed { "network configured" } else { "nothing to change" };
             Ok((reply(message, checks.list.clone(), warnings), changed.then_some(snapshot)))
         }
-        // What doesn't hold has not held before either.
+        // Nothing was changed, so there is nothing to restore: the check would have failed before, too.
         Err(error) if !changed => Err(ChangeError { step, error, restored: Ok(()) }),
-        Err(error) => Err(put_back(step, error, &snapshot, places, journal).await),
+        Err(error) => Err(put_back(step, error, &snapshot, system, journal).await),
     }
 }
 
-/// Keeps the way back in the journal. Only a change that must outlive the agent depends on the journal; for any other
-/// one, returns a warning if the journal cannot be written: a full `/run` must not keep the network from being mended.
+/// Writes the snapshot to the journal. A change that waits for confirmation depends on the journal. For any other
+/// change, returns a warning if the journal cannot be written: a full `/run` must not prevent a repair of the network.
 fn unjournaled(
     plan: &NetworkPlan,
-    snapshot: &Snapshot,
-    journal: &Journal,
+    snapshot: &NetworkSnapshot,
+    journal: &ChangeJournal,
 ) -> Result<Option<String>, ChangeError> {
     match journal.write(snapshot, None) {
         Ok(()) => Ok(None),
@@ -89,30 +96,32 @@ fn unjournaled(
         Err(error) => {
             let reason = crate::ops::chain(&error);
             tracing::warn!(error = reason, "network change without a journal");
-            Ok(Some(format!("{reason}; if the agent ends during the change, nothing is put back")))
+            Ok(Some(format!(
+                "{reason}; if the agent ends during the change, the network is not restored"
+            )))
         }
     }
 }
 
-/// The change was made, and can't stay.
+/// Restores the network after a change that was applied but cannot be kept.
 pub(super) async fn undo(
     step: &'static str,
     error: NetworkError,
-    snapshot: &Snapshot,
-    shared: &Shared,
+    snapshot: &NetworkSnapshot,
+    shared: &ConfiguratorState,
 ) -> ChangeError {
-    put_back(step, error, snapshot, &shared.places, &shared.journal).await
+    put_back(step, error, snapshot, &shared.system, &shared.journal).await
 }
 
 async fn put_back(
     step: &'static str,
     error: NetworkError,
-    snapshot: &Snapshot,
-    places: &Places,
-    journal: &Journal,
+    snapshot: &NetworkSnapshot,
+    system: &SystemPaths,
+    journal: &ChangeJournal,
 ) -> ChangeError {
-    let mut restored = snapshot.restore(places).await;
-    // One that stays would have the next agent do it again, which is no harm.
+    let mut restored = snapshot.restore(system).await;
+    // If the journal remains, the next agent restores the snapshot once more, which is harmless.
     restored = restored.and(journal.clear());
     ChangeError { step, error, restored: restored.map_err(Box::new) }
 }

@@ -1,28 +1,28 @@
 //! Objects of the checks that follow a change.
 //!
-//! A check without an object proves nothing and must not be reported as passed. If the request names it, the
-//! request is refused before anything is touched; if it is a default one, it is left out.
+//! A check without an object proves nothing and must not be reported as passed. If the request names such a check, the
+//! request is refused before anything is changed. Such a default check is skipped.
 
 use super::address::{ip_of, is_link_local_v6};
-use super::desired::{Desired, DesiredLink};
-use super::link::{self, Index, Link};
+use super::desired::{DesiredLink, DesiredNetwork};
+use super::link::{self, Link, LinkIndex};
 use super::route;
-use super::snapshot::Snapshot;
+use super::snapshot::NetworkSnapshot;
 use minions_proto::Invalid;
 use minions_proto::message::{Check, NetworkPlan, Selector};
 use minions_proto::name_server::ServerAddress;
 use std::net::IpAddr;
 
-/// Checks of one change, and what each of them looks at.
+/// The checks of one change, and their objects.
 #[derive(Debug)]
-pub(super) struct Checks {
-    /// In the order of [`Check::ALL`]. Each has at least one object below.
+pub(super) struct ChangeChecks {
+    /// Checks in the order of [`Check::ALL`]. Each has at least one object below.
     pub(super) list: Vec<Check>,
     pub(super) links: Vec<LinkName>,
     pub(super) addresses: Vec<LinkAddress>,
-    /// Of default routes, in both families.
+    /// Next hops of default routes, in both families.
     pub(super) next_hops: Vec<NextHop>,
-    /// Those that can be asked: not the ones on a tunnel, for example.
+    /// Next hops that can be queried on the link. Those on a tunnel, for example, cannot be queried.
     pub(super) routers: Vec<Router>,
     pub(super) servers: Vec<NameServer>,
 }
@@ -30,7 +30,7 @@ pub(super) struct Checks {
 /// An interface, with its name for error messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkName {
-    pub(super) index: Index,
+    pub(super) index: LinkIndex,
     pub(super) name: String,
 }
 
@@ -46,39 +46,39 @@ pub(super) struct LinkAddress {
 pub(super) struct NextHop {
     pub(super) link: LinkName,
     pub(super) gateway: IpAddr,
-    /// The route itself says that the gateway is on the link: no other route has to lead there.
+    /// True if the route itself declares that the gateway is on the link, so that no other route is needed.
     pub(super) on_link: bool,
 }
 
-/// A router that can be asked whether it is there.
+/// A router that answers ARP or neighbour discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Router {
     pub(super) link: LinkName,
     pub(super) address: IpAddr,
 }
 
-/// A name server that can be asked.
+/// A name server to query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NameServer {
     pub(super) address: ServerAddress,
-    /// Index of the interface of a link-local address, else 0.
-    pub(super) scope: Index,
+    /// Index of the interface of a link-local address, otherwise 0.
+    pub(super) scope: LinkIndex,
 }
 
-impl Checks {
-    /// Finds the objects among what the request sets. For checks that the request names, the settings that its
-    /// interfaces keep count as well.
+impl ChangeChecks {
+    /// Finds the objects in the settings of the request and, for checks that the request names, also in the settings
+    /// that its interfaces keep.
     ///
     /// # Errors
     ///
-    /// [`Invalid`] for `verify` if it names a check without an object.
+    /// [`Invalid`] with the field `verify`, if the request names a check without an object.
     pub(super) fn of(
         plan: &NetworkPlan,
-        desired: &Desired,
-        now: &Snapshot,
+        desired: &DesiredNetwork,
+        now: &NetworkSnapshot,
         links: &[Link],
     ) -> Result<Self, Invalid> {
-        let name = |index: Index| LinkName::of(index, links);
+        let name = |index: LinkIndex| LinkName::of(index, links);
         let mut checks = Self {
             list: Vec::new(),
             links: desired.links.iter().map(|one| name(one.link.index)).collect(),
@@ -108,7 +108,7 @@ impl Checks {
         Ok(checks)
     }
 
-    /// Each next hop is asked once, however many routes have it.
+    /// Adds next hops, each only once even if several routes use it.
     fn add_next_hops(&mut self, hops: impl IntoIterator<Item = NextHop>) {
         for hop in hops {
             if !self.next_hops.contains(&hop) {
@@ -117,13 +117,13 @@ impl Checks {
         }
     }
 
-    /// Each is asked once, also if it is the next hop of an on-link route and of another one.
+    /// Collects the routers, each only once even if it is the next hop of an on-link route and of another route.
     fn find_routers(&mut self, links: &[Link]) {
         for hop in &self.next_hops {
             let router = Router { link: hop.link.clone(), address: hop.gateway };
             let link = links.iter().find(|link| link.index == hop.link.index);
-            let can_be_asked = link.is_some_and(|link| link.asks_neighbours);
-            if can_be_asked && !self.routers.contains(&router) {
+            let can_be_queried = link.is_some_and(|link| link.asks_neighbours);
+            if can_be_queried && !self.routers.contains(&router) {
                 self.routers.push(router);
             }
         }
@@ -141,7 +141,7 @@ impl Checks {
 }
 
 impl LinkName {
-    pub(super) fn of(index: Index, links: &[Link]) -> Self {
+    pub(super) fn of(index: LinkIndex, links: &[Link]) -> Self {
         let found = links.iter().find(|link| link.index == index);
         Self { index, name: found.map(|link| link.name.clone()).unwrap_or_default() }
     }
@@ -166,16 +166,16 @@ fn set_addresses(one: &DesiredLink) -> impl Iterator<Item = LinkAddress> {
     addresses.map(move |address| LinkAddress { link: link.clone(), ip: address.address() })
 }
 
-/// The kernel's own link-local address is not the host's to check.
-fn kept_addresses(link: &Link, now: &Snapshot) -> Vec<LinkAddress> {
+/// Returns the addresses that an interface keeps. Link-local addresses belong to the kernel and are not checked.
+fn kept_addresses(link: &Link, now: &NetworkSnapshot) -> Vec<LinkAddress> {
     let name = LinkName { index: link.index, name: link.name.clone() };
     let present = now.addresses_of(link.index);
     let present = present.iter().filter(|address| !is_link_local_v6(address)).filter_map(ip_of);
     present.map(|ip| LinkAddress { link: name.clone(), ip }).collect()
 }
 
-/// Next hops, over the interfaces of the request, of the default routes that stay.
-fn kept_next_hops(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<NextHop> {
+/// Returns the next hops of the default routes that stay and use an interface of the request.
+fn kept_next_hops(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link]) -> Vec<NextHop> {
     let stays = |route: &&netlink_packet_route::route::RouteMessage| {
         route::is_default(route) && !route::is_superfluous(route, desired)
     };
@@ -189,8 +189,8 @@ fn kept_next_hops(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<Next
     .collect()
 }
 
-/// The name servers of this change, else those that are there.
-fn servers(desired: &Desired, now: &Snapshot, links: &[Link]) -> Vec<NameServer> {
+/// Returns the name servers that the change sets, or the present ones if it sets none.
+fn servers(desired: &DesiredNetwork, now: &NetworkSnapshot, links: &[Link]) -> Vec<NameServer> {
     let all: Vec<ServerAddress> = match &desired.dns {
         Some((_, resolver)) => resolver.servers.clone(),
         None => now.dns.servers.iter().filter_map(|text| text.parse().ok()).collect(),

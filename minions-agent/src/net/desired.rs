@@ -1,10 +1,10 @@
-//! A plan against the interfaces that are there: what shall be, and how that differs from what is.
+//! Desired state of a plan on the interfaces of this guest, and its differences from the present state.
 
-use super::dns::{Owner, Places, Resolver};
-use super::link::{self, Index, Link};
-use super::network_manager::Management;
-use super::route::{self, Wanted};
-use super::snapshot::{LinkState, Snapshot};
+use super::dns::{DnsOwner, ResolverSettings, SystemPaths};
+use super::link::{self, Link, LinkIndex};
+use super::network_manager::LinkManagement;
+use super::route::{self, WantedRoute};
+use super::snapshot::{LinkState, NetworkSnapshot};
 use super::{NetworkError, address};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minions_proto::Invalid;
@@ -13,61 +13,61 @@ use minions_proto::message::{InterfacePlan, NetworkDiff, NetworkPlan, Selector};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// What the protocol has room for.
+/// Most differences in a reply, a limit of the protocol.
 const MAX_DIFFERENCES: usize = 1024;
 
-/// What shall be.
+/// Desired state of the network.
 #[derive(Debug)]
-pub(super) struct Desired {
+pub(super) struct DesiredNetwork {
     pub(super) links: Vec<DesiredLink>,
-    /// Default routes among them.
-    pub(super) routes: Vec<Wanted>,
-    /// Whether other routes over these links go.
+    /// Routes, including default routes.
+    pub(super) routes: Vec<WantedRoute>,
+    /// True if all other routes over these links are removed.
     pub(super) replaces_routes: bool,
-    pub(super) dns: Option<(Owner, Resolver)>,
-    /// What is written for that.
+    pub(super) dns: Option<(DnsOwner, ResolverSettings)>,
+    /// File that is written for `dns`.
     pub(super) dns_file: PathBuf,
     pub(super) hostname: Option<String>,
 }
 
-/// One interface.
+/// Desired state of one interface.
 #[derive(Debug)]
 pub(super) struct DesiredLink {
-    /// As it is.
+    /// Present state.
     pub(super) link: Link,
     pub(super) addresses: Option<Vec<InterfaceAddress>>,
     pub(super) gateways: Vec<IpAddr>,
     pub(super) mtu: Option<u32>,
 }
 
-impl Desired {
-    /// Finds the interfaces. Nothing is touched.
+impl DesiredNetwork {
+    /// Finds the interfaces of a plan. Changes nothing.
     pub(super) fn resolve(
         plan: &NetworkPlan,
         links: &[Link],
-        (owner, places): (Owner, &Places),
+        (owner, system): (DnsOwner, &SystemPaths),
     ) -> Result<Self, NetworkError> {
         let mut desired = Self {
             links: Vec::new(),
             routes: Vec::new(),
             replaces_routes: plan.routes.is_some(),
             dns: None,
-            dns_file: owner.file(places),
+            dns_file: owner.file(system),
             hostname: plan.hostname.clone(),
         };
         for interface in &plan.interfaces {
             let found = desired_link(interface, links)?;
             let twice = desired.links.iter().any(|other| other.link.index == found.link.index);
             if twice {
-                let reason = format!("is {}, which is given already", found.link.name);
+                let reason = format!("selects {}, which the request has already", found.link.name);
                 return Err(Invalid::new(&interface.field, reason).into());
             }
-            desired.routes.extend(found.gateways.iter().map(|gateway| Wanted {
+            desired.routes.extend(found.gateways.iter().map(|gateway| WantedRoute {
                 to: everywhere(*gateway),
                 via: Some(*gateway),
                 link: found.link.index,
                 on_link: false,
-                // The kernel's own for IPv6 (`IP6_RT_PRIO_USER`).
+                // The kernel's default for IPv6 (`IP6_RT_PRIO_USER`).
                 metric: if gateway.is_ipv4() { 0 } else { 1024 },
             }));
             desired.links.push(found);
@@ -77,43 +77,51 @@ impl Desired {
                 [only] => Some(&only.link),
                 _ => None,
             };
-            let resolver = Resolver::planned(dns, only_link, links, (owner, places))?;
+            let resolver = ResolverSettings::planned(dns, only_link, links, (owner, system))?;
             desired.dns = Some((owner, resolver));
         }
         for plan in plan.routes.iter().flatten() {
             let field = format!("{}.interface", plan.field);
             let link = find(links, &plan.selector, &field)?;
             check_no_port(links, link, &field)?;
-            let link = link.index;
-            let (to, via, metric) = (plan.to, plan.via, plan.metric);
-            desired.routes.push(Wanted { to, via, link, on_link: plan.on_link, metric });
+            desired.routes.push(WantedRoute {
+                to: plan.to,
+                via: plan.via,
+                link: link.index,
+                on_link: plan.on_link,
+                metric: plan.metric,
+            });
         }
         Ok(desired)
     }
 
-    /// Name servers that NetworkManager has set for an interface go when it leaves the interface. If the change
-    /// names none, they are written as the host's.
-    pub(super) fn keep_dns(&mut self, now: &Snapshot, (owner, places): (Owner, &Places)) {
+    /// Keeps name servers that NetworkManager has set for an interface: it removes them when it releases the
+    /// interface. If the change has no name servers, they are written as if the host had set them.
+    pub(super) fn keep_dns(
+        &mut self,
+        now: &NetworkSnapshot,
+        (owner, system): (DnsOwner, &SystemPaths),
+    ) {
         let brings_some =
-            |state: &LinkState| matches!(state.network_manager, Management::Managed(Some(_)));
+            |state: &LinkState| matches!(state.network_manager, LinkManagement::Managed(Some(_)));
         if self.dns.is_none()
-            && owner != Owner::ResolvConf
+            && owner != DnsOwner::ResolvConf
             && now.links.iter().any(brings_some)
-            && let Some(present) = owner.present(places)
+            && let Some(present) = owner.present(system)
         {
             self.dns = Some((owner, present));
         }
     }
 
-    /// The interfaces that are this change's alone: with all their addresses, or default routes.
-    pub(super) fn exclusive_links(&self) -> impl Iterator<Item = Index> {
+    /// Returns the interfaces whose addresses or default routes are set by this change alone.
+    pub(super) fn exclusive_links(&self) -> impl Iterator<Item = LinkIndex> {
         let exclusive = self.links.iter().filter(|one| one.is_exclusive());
         exclusive.map(|one| one.link.index)
     }
 
-    /// What is different in `now`. Empty: it is so already.
-    pub(super) fn differences(&self, now: &Snapshot, links: &[Link]) -> Vec<NetworkDiff> {
-        let mut list = Differences(Vec::new());
+    /// Returns the differences from `now`; empty if the desired state is present already.
+    pub(super) fn differences(&self, now: &NetworkSnapshot, links: &[Link]) -> Vec<NetworkDiff> {
+        let mut list = DiffList(Vec::new());
         for one in &self.links {
             one.differences(now, &mut list);
         }
@@ -138,20 +146,20 @@ impl Desired {
         list.0
     }
 
-    fn dns_differences(&self, now: &Snapshot, list: &mut Differences) {
+    fn dns_differences(&self, now: &NetworkSnapshot, list: &mut DiffList) {
         let Some((owner, resolver)) = &self.dns else { return };
         if now.files.iter().any(|file| file.path == self.dns_file && owner.holds(file, resolver)) {
             return;
         }
         let before = list.0.len();
-        let (was, shall) =
-            (now.dns.servers.join(" "), resolver.servers.iter().map(ToString::to_string));
-        let shall = shall.collect::<Vec<_>>().join(" ");
-        list.compare("dns", None, &was, &shall);
+        let present = now.dns.servers.join(" ");
+        let wanted = resolver.servers.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let wanted = wanted.join(" ");
+        list.compare("dns", None, &present, &wanted);
         list.compare("search", None, &now.dns.search.join(" "), &resolver.search.join(" "));
         if list.0.len() == before {
-            // The same, but not where its owner would find it again.
-            list.push("dns", None, Some(was), Some(shall));
+            // Same values, but not in the file that their owner reads after a restart.
+            list.push("dns", None, Some(present), Some(wanted));
         }
     }
 }
@@ -166,7 +174,7 @@ impl DesiredLink {
         self.addresses.is_some() || !self.gateways.is_empty()
     }
 
-    fn differences(&self, now: &Snapshot, list: &mut Differences) {
+    fn differences(&self, now: &NetworkSnapshot, list: &mut DiffList) {
         let name = &self.link.name;
         if !self.link.up {
             list.compare("link", Some(name), "down", "up");
@@ -176,10 +184,10 @@ impl DesiredLink {
         }
         let Some(addresses) = &self.addresses else { return };
         match now.state_of(self.link.index).map(|state| &state.network_manager) {
-            Some(Management::Managed(_) | Management::External) => {
+            Some(LinkManagement::Managed(_) | LinkManagement::External) => {
                 list.compare("network_manager", Some(name), "managed", "unmanaged");
             }
-            Some(Management::Unmanaged | Management::Unknown) | None => {}
+            Some(LinkManagement::Unmanaged | LinkManagement::Unknown) | None => {}
         }
         if let Some(accept_ra) = now.accept_ra(self.link.index) {
             list.compare("accept_ra", Some(name), accept_ra, "0");
@@ -195,9 +203,9 @@ impl DesiredLink {
     }
 }
 
-struct Differences(Vec<NetworkDiff>);
+struct DiffList(Vec<NetworkDiff>);
 
-impl Differences {
+impl DiffList {
     fn push(
         &mut self,
         what: &str,
@@ -225,14 +233,14 @@ fn desired_link(plan: &InterfacePlan, links: &[Link]) -> Result<DesiredLink, Net
         Selector::Mac(_) => format!("{}.mac", plan.field),
     };
     let link = find(links, &plan.selector, &field)?.clone();
-    // A port can have an MTU of its own, but no addresses.
+    // A port of a bridge or bond can have an MTU, but no addresses.
     if plan.addresses.is_some() || !plan.gateways.is_empty() {
         check_no_port(links, &link, &field)?;
     }
     if let (Some(mtu), Some(max)) = (plan.mtu, link.max_mtu)
         && mtu > max
     {
-        let reason = format!("is {mtu}: {} takes at most {max}", link.name);
+        let reason = format!("is {mtu}: the maximum of {} is {max}", link.name);
         return Err(Invalid::new(format!("{}.mtu", plan.field), reason).into());
     }
     Ok(DesiredLink {
@@ -251,26 +259,32 @@ fn find<'a>(links: &'a [Link], by: &Selector, field: &str) -> Result<&'a Link, N
             }
             None => NetworkError::NoInterface,
         },
-        Selector::Name(name) => Invalid::value(field, name, "this guest has none").into(),
+        Selector::Name(name) => {
+            Invalid::value(field, name, "no such interface in the guest").into()
+        }
         Selector::Mac(mac) => {
             let digits = mac.map(|byte| format!("{byte:02x}"));
-            Invalid::value(field, &digits.join(":"), "this guest has none").into()
+            Invalid::value(field, &digits.join(":"), "no such interface in the guest").into()
         }
     })
 }
 
-/// Packets for a port's own addresses go to its bridge or bond, which does not have them.
+/// Refuses a port of a bridge or bond: the bridge or bond receives the packets for a port's addresses, but does not
+/// have these addresses.
 fn check_no_port(links: &[Link], link: &Link, field: &str) -> Result<(), Invalid> {
     match link::controller_of(links, link) {
         None => Ok(()),
         Some(of) => {
-            let reason = format!("is a port of {0}, which has the addresses: name {0}", of.name);
+            let reason = format!(
+                "is a port of {0}, which has the addresses; configure {0} instead",
+                of.name
+            );
             Err(Invalid::value(field, &link.name, &reason))
         }
     }
 }
 
-/// The destination of a default route.
+/// Returns the destination of a default route.
 fn everywhere(gateway: IpAddr) -> IpNet {
     match gateway {
         IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),

@@ -1,4 +1,4 @@
-//! One question to a name server, to see whether it answers at all.
+//! Query to a name server that only tests whether it answers.
 
 use super::NetworkError;
 use super::checks::NameServer;
@@ -10,19 +10,19 @@ use tokio::time::timeout;
 
 const PORT: u16 = 53;
 
-/// For one server.
+/// Deadline for one server.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// As many as a resolver asks.
+/// Most servers that are queried, as by the C library's resolver.
 const MOST: usize = 3;
 
-/// Header: our id, "recursion desired", one question. Question: the root's name servers.
+/// DNS message. Header: a fixed id, "recursion desired", one question. Question: name servers of the root.
 const QUESTION: [u8; 17] = [0x6d, 0x69, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
-/// The bit that makes a message an answer, in the third byte.
+/// Bit in the third byte that marks an answer.
 const ANSWER: u8 = 0x80;
 
-/// Whether one of the first servers answers, whatever it says.
+/// Succeeds if one of the first servers answers, whatever the answer is.
 pub(super) async fn any_answers(servers: &[NameServer]) -> Result<(), NetworkError> {
     let mut last = None;
     for server in servers.iter().take(MOST) {
@@ -38,7 +38,7 @@ pub(super) async fn any_answers(servers: &[NameServer]) -> Result<(), NetworkErr
     })
 }
 
-/// Waits for an answer for ever: what isn't one is passed over.
+/// Queries a server and waits for the answer without a time limit. Packets that are not the answer are ignored.
 async fn ask(server: &NameServer) -> io::Result<()> {
     let (any, there): (IpAddr, SocketAddr) = match server.address.address {
         IpAddr::V4(v4) => (Ipv4Addr::UNSPECIFIED.into(), (v4, PORT).into()),
@@ -47,7 +47,7 @@ async fn ask(server: &NameServer) -> io::Result<()> {
         }
     };
     let socket = UdpSocket::bind((any, 0)).await?;
-    // Only what comes from there is received.
+    // Receive only from this address.
     socket.connect(there).await?;
     socket.send(&QUESTION).await?;
     let mut answer = [0; 512];

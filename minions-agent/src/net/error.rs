@@ -1,4 +1,4 @@
-//! What goes wrong with a network.
+//! Errors of network changes.
 
 use super::rtnl::StepError;
 use minions_proto::Invalid;
@@ -7,62 +7,64 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Why the network is not as it was asked for.
+/// Reason why the network could not be configured or read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NetworkError {
-    #[error("netlink isn't available")]
+    #[error("netlink is not available")]
     Open(#[source] io::Error),
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error("this guest has no Ethernet interface")]
     NoInterface,
-    #[error("this guest has no Ethernet interface of its own: {port} is a port of {of}; name {of}")]
+    #[error(
+        "this guest has no free Ethernet interface: {port} is a port of {of}; configure {of} instead"
+    )]
     OnlyPort { port: String, of: String },
     #[error("IPv6 is off in this guest on {link}: {reason}")]
     NoIpv6 { link: String, reason: String },
-    #[error("router advertisements can't be turned off")]
+    #[error("cannot read or set accept_ra (router advertisements)")]
     Routers(#[source] io::Error),
     #[error(transparent)]
     Step(#[from] StepError),
-    #[error("{} can't be written", .path.display())]
+    #[error("cannot read or write {}", .path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("the service that has the name servers does not take them")]
+    #[error("the service that manages the name servers did not reload its configuration")]
     Reload(#[source] io::Error),
-    #[error("NetworkManager does not take {link} back")]
+    #[error("failed to return {link} to NetworkManager")]
     NetworkManager { link: String, source: io::Error },
-    #[error("the hostname can't be set")]
+    #[error("cannot set the hostname")]
     Hostname(#[source] io::Error),
     #[error("{link} has no carrier")]
     NoCarrier { link: String },
-    #[error("{address} is somebody else's already on {link}")]
+    #[error("{address} is already in use by another host on {link}")]
     Duplicate { address: IpAddr, link: String },
-    #[error("{address} does not become usable on {link}")]
+    #[error("{address} did not become usable on {link}")]
     Unusable { address: IpAddr, link: String },
-    #[error("packets for the gateway {gateway} would not leave over {link}")]
+    #[error("packets to the gateway {gateway} would not leave directly through {link}")]
     Elsewhere { gateway: IpAddr, link: String },
     #[error("the gateway {gateway} does not answer on {link}")]
     Silent { gateway: IpAddr, link: String },
     #[error("the name server {server} does not answer")]
     NoNames { server: ServerAddress, source: io::Error },
-    #[error("there are no name servers to ask")]
+    #[error("there is no name server to query")]
     NoServers,
-    #[error("it took too long")]
+    #[error("the change took too long")]
     TooLong,
-    #[error("the journal of the change, {}, cannot be written", .path.display())]
+    #[error("cannot update the journal {}", .path.display())]
     Journal { path: PathBuf, source: io::Error },
     #[error("`confirm_within_ms` needs the journal {}, which cannot be written; make room for it in its file system, \
              or omit `confirm_within_ms`", .path.display())]
     Unconfirmable { path: PathBuf, source: io::Error },
     #[error("the change {id} waits for its confirmation")]
     Pending { id: String },
-    #[error("no such change waits for a confirmation: it was put back, or never was")]
+    #[error("no change with this id waits for confirmation: it was rolled back or never existed")]
     ChangeGone,
-    #[error("the configuration was cut off")]
+    #[error("the configuration was interrupted")]
     Interrupted,
 }
 
 impl NetworkError {
-    /// The kernel's error number, if it was the kernel that said no.
+    /// Returns the kernel's error number if the kernel refused a step.
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {
             Self::Open(source)
@@ -96,25 +98,25 @@ impl NetworkError {
 /// A change that failed.
 #[derive(Debug)]
 pub(crate) struct ChangeError {
-    /// What was being done.
+    /// Step that failed, as in the reply's `step`.
     pub(crate) step: &'static str,
     pub(crate) error: NetworkError,
-    /// Why the network is not as it was before.
+    /// `Ok` if the network is as it was before the change, else the reason why it could not be restored.
     pub(crate) restored: Result<(), Box<NetworkError>>,
 }
 
 impl ChangeError {
-    /// It failed before anything was touched.
+    /// Makes the error of a change that failed before anything was changed.
     pub(super) fn untouched(error: impl Into<NetworkError>) -> Self {
         Self { step: "plan", error: error.into(), restored: Ok(()) }
     }
 
-    /// The change is there, and an agent that starts would put it back.
+    /// Makes the error of a change that is applied, but whose journal remains: the next agent would undo it.
     pub(super) fn unjournaled(error: NetworkError) -> Self {
         Self { step: "journal", error, restored: Err(Box::new(NetworkError::Interrupted)) }
     }
 
-    /// A bug.
+    /// Makes the error of a change whose task panicked, which is a bug.
     pub(super) fn interrupted() -> Self {
         let restored = Err(Box::new(NetworkError::Interrupted));
         Self { step: "apply", error: NetworkError::Interrupted, restored }

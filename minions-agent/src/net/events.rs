@@ -1,4 +1,4 @@
-//! That something happened, as netlink's groups tell it. What it was is looked up.
+//! Netlink notifications. Only the fact that something has changed is used; the caller reads the new state.
 
 use crate::watched::watch;
 use rustix::io::Errno;
@@ -9,20 +9,20 @@ use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
-/// `RTMGRP_LINK`: interfaces come, go and change.
+/// `RTMGRP_LINK`: an interface was added, removed or changed.
 const LINKS: u32 = 1;
 
-/// `MONITOR_GROUP_UDEV`: udev has done with a device.
+/// `MONITOR_GROUP_UDEV`: udev has processed a device.
 const UDEV: u32 = 2;
 
-/// A socket that is in one group. What comes is thrown away, and more than the kernel keeps is none of
-/// ours: it can't grow.
+/// Socket that is a member of one multicast group. Messages are discarded, and the kernel's buffer for them is
+/// bounded.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(super) struct NetlinkEvents {
     socket: AsyncFd<OwnedFd>,
 }
 
-impl Events {
+impl NetlinkEvents {
     pub(super) fn of_links() -> io::Result<Self> {
         // `NETLINK_ROUTE` is zero, the default.
         Self::open(None, LINKS)
@@ -39,15 +39,14 @@ impl Events {
         Ok(Self { socket: watch(socket)? })
     }
 
-    /// Until something has happened since it was opened, or since this returned last. Dropping the
-    /// future loses nothing.
+    /// Waits for a notification since the socket was opened or since this returned last. Cancel safe.
     pub(super) async fn next(&self) -> io::Result<()> {
         loop {
             let mut ready = self.socket.readable().await?;
             let mut happened = false;
             loop {
                 match recv(&self.socket, &mut [0_u8; 1], RecvFlags::TRUNC) {
-                    // The latter: there was no room for what happened.
+                    // ENOBUFS: the kernel dropped notifications for lack of room.
                     Ok(_) | Err(Errno::NOBUFS) => happened = true,
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => break,

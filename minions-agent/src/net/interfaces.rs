@@ -1,4 +1,4 @@
-//! Every interface as the kernel has it.
+//! List of all interfaces with their addresses and counters.
 
 use super::NetworkError;
 use super::address::ip_of;
@@ -7,11 +7,11 @@ use minions_proto::message::Interface;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, Stats64};
 
-/// What the protocol has room for: interfaces, and addresses of each.
+/// Limits of the protocol: interfaces, and addresses of each.
 const MAX_LISTED: usize = 1024;
 const MAX_ADDRESSES: usize = 256;
 
-/// All of them, loopback included, in the order of their indices.
+/// Returns all interfaces, including the loopback, in the order of their indices.
 pub(crate) async fn list() -> Result<Vec<Interface>, NetworkError> {
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     let mut links = dump("listing the interfaces", rtnl.link().get().execute()).await?;
@@ -66,7 +66,7 @@ fn count(shown: &mut Interface, stats: &Stats64) {
     shown.tx_dropped = stats.tx_dropped;
 }
 
-/// `52:54:00:12:34:56`. The loopback's is all zero, which is none.
+/// Formats a link-layer address as `52:54:00:12:34:56`; `None` if it is all zero, as that of the loopback.
 fn mac(bytes: &[u8]) -> Option<String> {
     let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.iter().any(|byte| *byte != 0).then(|| digits.join(":"))

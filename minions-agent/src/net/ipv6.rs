@@ -1,7 +1,7 @@
 //! IPv6 settings of an interface, in `/proc/sys`.
 
 use super::NetworkError;
-use super::desired::Desired;
+use super::desired::DesiredNetwork;
 use super::link::Link;
 use ipnet::IpNet;
 use rustix::fs::{Access, access};
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 
-/// Whether routers on the link may add addresses and default routes of their own; `None` on a kernel without IPv6.
+/// Reads `accept_ra`: whether router advertisements may add addresses and default routes. `None` on a kernel without
+/// IPv6.
 pub(super) fn accept_ra(link: &str) -> io::Result<Option<String>> {
     match fs::read_to_string(file(link, "accept_ra")) {
         Ok(text) => Ok(Some(text.trim_end().to_owned())),
@@ -20,12 +21,12 @@ pub(super) fn accept_ra(link: &str) -> io::Result<Option<String>> {
     }
 }
 
-/// Whether `/proc/sys` can be written: in a container it often cannot.
+/// Reports whether `accept_ra` can be written; in a container `/proc/sys` is often read-only.
 pub(super) fn is_writable(link: &str) -> bool {
     access(file(link, "accept_ra"), Access::WRITE_OK).is_ok()
 }
 
-/// Sets it if it is another value. Does nothing on a kernel without IPv6.
+/// Sets `accept_ra` if it has another value. Does nothing on a kernel without IPv6.
 pub(super) fn set_accept_ra(link: &str, value: &str) -> io::Result<()> {
     match accept_ra(link)? {
         Some(present) if present != value => fs::write(file(link, "accept_ra"), value),
@@ -33,8 +34,8 @@ pub(super) fn set_accept_ra(link: &str, value: &str) -> io::Result<()> {
     }
 }
 
-/// Checks that no IPv6 setting is wanted of an interface on which IPv6 is off.
-pub(super) fn check(desired: &Desired, links: &[Link]) -> Result<(), NetworkError> {
+/// Refuses IPv6 settings for an interface on which IPv6 is off.
+pub(super) fn check(desired: &DesiredNetwork, links: &[Link]) -> Result<(), NetworkError> {
     let addresses = desired.links.iter().filter(|one| one.has_ipv6()).map(|one| one.link.index);
     let routes = desired.routes.iter().filter(|route| matches!(route.to, IpNet::V6(_)));
     for index in addresses.chain(routes.map(|route| route.link)) {
@@ -46,16 +47,16 @@ pub(super) fn check(desired: &Desired, links: &[Link]) -> Result<(), NetworkErro
     Ok(())
 }
 
-/// The reason why an interface has no IPv6.
+/// Returns the reason why an interface has no IPv6, or `None` if it has.
 fn off(link: &str) -> Option<String> {
     if !Path::new(SETTINGS).exists() {
-        return Some("its kernel runs without IPv6".to_owned());
+        return Some("the kernel has no IPv6".to_owned());
     }
     let value = fs::read_to_string(file(link, "disable_ipv6")).ok()?;
     (value.trim_end() == "1").then(|| format!("net.ipv6.conf.{link}.disable_ipv6 is 1"))
 }
 
-/// A name has no slash: the kernel does not allow it.
+/// Returns the path of a setting. The kernel does not allow a slash in the name of an interface.
 fn file(link: &str, setting: &str) -> PathBuf {
     Path::new(SETTINGS).join(link).join(setting)
 }

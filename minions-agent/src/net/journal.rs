@@ -1,13 +1,13 @@
-//! The way back, for an agent that starts in the middle of a change.
+//! Journal of a change: lets an agent that starts in the middle of a change restore the network.
 //!
-//! One file in `/run`, there from before the first step to the end: `pending` is absent as long as steps
-//! are made, and then says until when the change may be confirmed. Its times are the boot clock's, and
-//! it is this boot's or nobody's.
+//! The journal is one file in `/run` that exists from before the first step to the end of the change. `pending`
+//! is absent while steps are made; afterwards it holds the deadline for the confirmation. Times are those of the
+//! boot clock, and a journal of another boot is ignored.
 
 use super::NetworkError;
 use super::saved_file::SavedFile;
-use super::snapshot::{LinkState, Snapshot};
-use crate::replace_file::{self, Attributes};
+use super::snapshot::{LinkState, NetworkSnapshot};
+use crate::replace_file::{self, FileAttributes};
 use minions_proto::message::Dns;
 use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_route::address::AddressMessage;
@@ -20,28 +20,28 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Root's own: it has what programs in the guest need not know.
+/// Only root can read the journal: programs in the guest have no need to know its content.
 const DIR_MODE: u32 = 0o700;
 const MODE: u32 = 0o600;
 
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct ChangeJournal {
     path: PathBuf,
 }
 
-/// What an agent before this one has left.
-pub(super) struct Left {
-    pub(super) snapshot: Snapshot,
-    /// The id, and how long it may still be confirmed. `None`: it was in the middle of it.
+/// Change left over from a previous agent.
+pub(super) struct LeftoverChange {
+    pub(super) snapshot: NetworkSnapshot,
+    /// Id, and time left for the confirmation. `None`: the change was in progress.
     pub(super) pending: Option<(String, Duration)>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct JournalEntry {
     boot_id: String,
     pending: Option<(String, u64)>,
     links: Vec<LinkState>,
-    /// As netlink has them.
+    /// Netlink messages.
     addresses: Vec<Vec<u8>>,
     routes: Vec<Vec<u8>>,
     files: Vec<SavedFile>,
@@ -49,19 +49,19 @@ struct Entry {
     taken: i64,
 }
 
-impl Journal {
+impl ChangeJournal {
     pub(super) fn new(run: &Path) -> Self {
         Self { path: run.join("minions-agent/network.json") }
     }
 
-    /// Keeps the way back; with `pending`, for so long.
+    /// Writes the snapshot; `pending` is the id and the time for the confirmation.
     pub(super) fn write(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &NetworkSnapshot,
         pending: Option<(&str, Duration)>,
     ) -> Result<(), NetworkError> {
         let until = |within: Duration| boot_clock_ms() + milliseconds(within);
-        let entry = Entry {
+        let entry = JournalEntry {
             boot_id: boot_id().map_err(|source| self.failed(source))?,
             pending: pending.map(|(id, within)| (id.to_owned(), until(within))),
             links: snapshot.links.clone(),
@@ -78,44 +78,46 @@ impl Journal {
         NetworkError::Journal { path: self.path.clone(), source }
     }
 
-    fn store(&self, entry: &Entry) -> io::Result<()> {
+    fn store(&self, entry: &JournalEntry) -> io::Result<()> {
         let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(parent)?;
         let text = serde_json::to_vec(entry)?;
-        replace_file::replace(&self.path, &text, Attributes { mode: MODE, owner: None })
+        replace_file::replace(&self.path, &text, FileAttributes { mode: MODE, owner: None })
     }
 
-    /// The change is over.
+    /// Removes the journal at the end of a change.
     pub(super) fn clear(&self) -> Result<(), NetworkError> {
         match fs::remove_file(&self.path).map_err(|error| (error.kind(), error)) {
-            // There is no journal. In the second case there is no directory for it either.
+            // There is no journal, or not even a directory for it.
             Ok(()) | Err((io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _)) => Ok(()),
             Err((_, error)) => Err(self.failed(error)),
         }
     }
 
-    /// What was left in this boot. One that can't be read is nobody's any more.
-    pub(super) fn read(&self) -> Option<Left> {
+    /// Reads the change left over in this boot. A journal of another boot or with invalid content is removed.
+    pub(super) fn read(&self) -> Option<LeftoverChange> {
         let text = fs::read(&self.path).ok()?;
-        let entry = serde_json::from_slice::<Entry>(&text)
+        let entry = serde_json::from_slice::<JournalEntry>(&text)
             .ok()
             .filter(|entry| boot_id().is_ok_and(|boot_id| boot_id == entry.boot_id));
-        let left = entry.and_then(Entry::left);
+        let left = entry.and_then(JournalEntry::left);
         if left.is_none() {
-            tracing::warn!("the journal of network changes is not this boot's, or broken");
-            // The next change replaces it in any case.
+            tracing::warn!(
+                "removing a journal of network changes that is invalid or of another boot"
+            );
+            // On failure, the next change replaces it.
             let _ = self.clear();
         }
         left
     }
 }
 
-impl Entry {
-    fn left(self) -> Option<Left> {
+impl JournalEntry {
+    fn left(self) -> Option<LeftoverChange> {
         let addresses = self.addresses.iter().map(|bytes| AddressMessage::parse(&bytes[..]));
         let routes = self.routes.iter().map(|bytes| RouteMessage::parse(&bytes[..]));
         let nothing = Dns { owner: String::new(), servers: Vec::new(), search: Vec::new() };
-        let snapshot = Snapshot {
+        let snapshot = NetworkSnapshot {
             links: self.links,
             addresses: addresses.collect::<Result<_, _>>().ok()?,
             routes: routes.collect::<Result<_, _>>().ok()?,
@@ -125,11 +127,14 @@ impl Entry {
             taken: self.taken,
         };
         let left = |until: u64| Duration::from_millis(until.saturating_sub(boot_clock_ms()));
-        Some(Left { snapshot, pending: self.pending.map(|(id, until)| (id, left(until))) })
+        Some(LeftoverChange {
+            snapshot,
+            pending: self.pending.map(|(id, until)| (id, left(until))),
+        })
     }
 }
 
-/// As netlink has it.
+/// Encodes a netlink message.
 pub(super) fn bytes(message: &impl Emitable) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);
@@ -140,9 +145,9 @@ fn boot_id() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
 }
 
-/// Not to be guessed, though nobody who could would need to. Never empty.
+/// Generates the random id of a change.
 pub(super) fn mint_id() -> String {
-    // Every read of this file is a new random UUID. An agent can't have started without it.
+    // Every read of this file returns a new random UUID. The agent cannot start without this file.
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     format!("net-{}", uuid.trim_end())
 }

@@ -1,61 +1,65 @@
 //! Keeps the guest's own network services off the interfaces that the host configures.
 //!
-//! Done before the first step: NetworkManager would react to each of them. What fails here is a warning in the
+//! Runs before the first step, because NetworkManager would react to each step. A failure is only a warning in the
 //! reply, because the change itself holds until that service acts.
 
-use super::desired::Desired;
-use super::dns::Places;
-use super::link::Index;
-use super::network_manager::{self, Management};
+use super::desired::DesiredNetwork;
+use super::dns::SystemPaths;
+use super::link::LinkIndex;
+use super::network_manager::{self, LinkManagement};
 use super::networkd;
-use super::snapshot::Snapshot;
+use super::snapshot::NetworkSnapshot;
 use crate::ops::chain;
 use std::io;
 
-/// One interface whose addresses the change sets.
-struct Interface {
-    index: Index,
+/// Interface whose addresses the change sets.
+struct ConfiguredInterface {
+    index: LinkIndex,
     name: String,
-    management: Management,
+    management: LinkManagement,
 }
 
-/// Returns the warnings.
-pub(super) async fn run(desired: &Desired, snapshot: &Snapshot, places: &Places) -> Vec<String> {
+/// Keeps the services off all interfaces whose addresses the change sets. Returns warnings.
+pub(super) async fn run(
+    desired: &DesiredNetwork,
+    snapshot: &NetworkSnapshot,
+    system: &SystemPaths,
+) -> Vec<String> {
     let set = desired.links.iter().filter(|one| one.addresses.is_some());
     let all: Vec<_> = set
         .map(|one| {
             let state = snapshot.state_of(one.link.index);
-            Interface {
+            ConfiguredInterface {
                 index: one.link.index,
                 name: one.link.name.clone(),
                 management: state.map(|state| state.network_manager.clone()).unwrap_or_default(),
             }
         })
         .collect();
-    let places = places.clone();
+    let system = system.clone();
     let done = tokio::task::spawn_blocking(move || {
-        all.iter().flat_map(|one| one.keep_off(&places)).collect::<Vec<_>>()
+        all.iter().flat_map(|one| one.keep_off(&system)).collect::<Vec<_>>()
     });
     done.await.unwrap_or_else(|error| vec![chain(&error)])
 }
 
-impl Interface {
-    fn keep_off(&self, places: &Places) -> Vec<String> {
+impl ConfiguredInterface {
+    fn keep_off(&self, system: &SystemPaths) -> Vec<String> {
         let Self { index, name, management } = self;
         let may_undo = |service: &str, failed: io::Result<()>| {
             let error = failed.err()?;
             Some(format!("{service} may undo the configuration of {name}: {}", chain(&error)))
         };
-        let networkd = networkd::keep_off(&places.run, name);
-        let piece = network_manager::keep_off(places, name, *index);
+        let networkd = networkd::keep_off(&system.run, name);
+        let snippet = network_manager::keep_off(system, name, *index);
         let running = match management {
-            Management::Unmanaged => Ok(()),
-            Management::External | Management::Managed(_) => network_manager::release(name),
-            Management::Unknown => Err(io::Error::other("it runs, and nmcli cannot reach it")),
+            LinkManagement::Unmanaged => Ok(()),
+            LinkManagement::External | LinkManagement::Managed(_) => network_manager::release(name),
+            LinkManagement::Unknown => Err(io::Error::other("it runs, but nmcli cannot reach it")),
         };
         let warnings = [
             may_undo("systemd-networkd", networkd),
-            may_undo("NetworkManager, when it starts again,", piece),
+            may_undo("NetworkManager, when it starts again,", snippet),
             may_undo("NetworkManager", running),
         ];
         warnings.into_iter().flatten().collect()

@@ -1,4 +1,4 @@
-//! Interfaces: which there are, which one is meant, whether it is up.
+//! Interfaces: listing, selection, and administrative state.
 
 use super::rtnl::{Rtnl, StepError, dump};
 use minions_proto::message::Selector;
@@ -8,43 +8,42 @@ use netlink_packet_route::link::{
 use rtnetlink::LinkUnspec;
 
 /// The kernel's interface index.
-pub(super) type Index = u32;
+pub(super) type LinkIndex = u32;
 
-/// An interface, as the kernel counts and names it.
+/// Network interface with the kernel's index and name.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
-    pub(super) index: Index,
+    pub(super) index: LinkIndex,
     pub(super) name: String,
     /// Largest packet, in bytes.
     pub(super) mtu: u32,
-    /// The driver's word; absent where it takes anything.
+    /// Largest MTU that the driver accepts; `None` if it sets no limit.
     pub(super) max_mtu: Option<u32>,
-    /// Administratively.
+    /// Administratively up.
     pub(super) up: bool,
-    /// With carrier.
+    /// The interface has a carrier.
     pub(super) running: bool,
-    /// Whether neighbours are asked for their link-layer addresses (ARP, neighbour discovery).
+    /// Neighbours are resolved to link-layer addresses (ARP, neighbour discovery).
     pub(super) asks_neighbours: bool,
     /// Other names of the interface (`ip link property add … altname`).
     altnames: Vec<String>,
-    /// Bridge, bond or VRF that the interface is a part of.
-    controller: Option<Index>,
+    /// Bridge, bond or VRF to which the interface belongs.
+    controller: Option<LinkIndex>,
     is_vrf: bool,
     mac: Vec<u8>,
-    rank: Rank,
+    rank: DefaultRank,
 }
 
-/// What an interface is to whoever names none: a device if there is one, else the container's end of
-/// a veth or macvlan. Never one that somebody in the guest made for other ends: a bridge, a dummy, a
-/// tunnel.
+/// Suitability as the default interface: a device if there is one, else the container's end of a veth or macvlan.
+/// Never an interface that the guest created for other purposes: a bridge, a dummy, a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+enum DefaultRank {
     Device,
     ContainerEnd,
     Other,
 }
 
-/// All of them, by index.
+/// Returns all interfaces in the order of their indices.
 pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<Link>, StepError> {
     let messages = dump("listing the interfaces", rtnl.link().get().execute()).await?;
     let mut links: Vec<_> = messages.iter().map(Link::of).collect();
@@ -52,7 +51,7 @@ pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<Link>, StepError> {
     Ok(links)
 }
 
-/// The one that is meant.
+/// Returns the interface that `selector` selects.
 pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a Link> {
     match selector {
         Selector::Default => default(links),
@@ -60,7 +59,8 @@ pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a L
             .iter()
             .find(|link| link.name == *name)
             .or_else(|| links.iter().find(|link| link.altnames.contains(name))),
-        // A bridge or a bond can have the link-layer address of its ports, which have no addresses.
+        // A bridge or bond can have the link-layer address of one of its ports. It is preferred: ports have no
+        // IP addresses.
         Selector::Mac(mac) => links
             .iter()
             .filter(|link| link.mac == *mac)
@@ -68,25 +68,25 @@ pub(super) fn choose<'a>(links: &'a [Link], selector: &Selector) -> Option<&'a L
     }
 }
 
-/// The first Ethernet device that is no port. If all devices are ports, the bridge or bond of the first one: the host's
-/// network is behind it.
+/// Returns the first Ethernet device that is not a port. If all devices are ports, returns the bridge or bond of the
+/// first one, which connects to the host's network.
 fn default(links: &[Link]) -> Option<&Link> {
     let of_rank = |rank| links.iter().filter(move |link| link.rank == rank);
     let is_free = |link: &&Link| controller_of(links, link).is_none();
-    of_rank(Rank::Device)
+    of_rank(DefaultRank::Device)
         .find(is_free)
-        .or_else(|| of_rank(Rank::Device).find_map(|device| controller_of(links, device)))
-        .or_else(|| of_rank(Rank::ContainerEnd).find(is_free))
+        .or_else(|| of_rank(DefaultRank::Device).find_map(|device| controller_of(links, device)))
+        .or_else(|| of_rank(DefaultRank::ContainerEnd).find(is_free))
 }
 
-/// The bridge or bond that has the addresses of its port `link`; `None` if `link` is no port. An interface in a VRF has
-/// its own addresses.
+/// Returns the bridge or bond that has the addresses of its port `link`; `None` if `link` is not a port. An interface
+/// in a VRF has its own addresses.
 pub(super) fn controller_of<'a>(links: &'a [Link], link: &Link) -> Option<&'a Link> {
     let above = |link: &Link| {
         let controller = links.iter().find(|one| Some(one.index) == link.controller);
         controller.filter(|controller| !controller.is_vrf)
     };
-    // A bond can be a port of a bridge. The kernel allows no loops; the bound is for a list that changed meanwhile.
+    // A bond can be a port of a bridge. The kernel allows no loops, but the list may have changed while it was read.
     let mut highest = above(link)?;
     for _ in 0..links.len() {
         match above(highest) {
@@ -97,28 +97,28 @@ pub(super) fn controller_of<'a>(links: &'a [Link], link: &Link) -> Option<&'a Li
     Some(highest)
 }
 
-/// A port that would be the default interface if it were none.
+/// Returns a port, and its bridge, that would be the default interface if it were not a port.
 pub(super) fn default_port(links: &[Link]) -> Option<(&Link, &Link)> {
-    let mut ports = links.iter().filter(|link| link.rank == Rank::ContainerEnd);
+    let mut ports = links.iter().filter(|link| link.rank == DefaultRank::ContainerEnd);
     ports.find_map(|link| Some((link, controller_of(links, link)?)))
 }
 
-pub(super) async fn set_up(rtnl: &Rtnl, index: Index, up: bool) -> Result<(), StepError> {
+pub(super) async fn set_up(rtnl: &Rtnl, index: LinkIndex, up: bool) -> Result<(), StepError> {
     let link = LinkUnspec::new_with_index(index);
     let link = if up { link.up() } else { link.down() };
     let step = if up { "setting the interface up" } else { "setting the interface down" };
     rtnl.link().set(link.build()).execute().await.map_err(StepError::at(step))
 }
 
-pub(super) async fn set_mtu(rtnl: &Rtnl, index: Index, mtu: u32) -> Result<(), StepError> {
+pub(super) async fn set_mtu(rtnl: &Rtnl, index: LinkIndex, mtu: u32) -> Result<(), StepError> {
     let link = LinkUnspec::new_with_index(index).mtu(mtu).build();
     rtnl.link().set(link).execute().await.map_err(StepError::at("setting the MTU"))
 }
 
 impl Link {
-    /// Not made by software.
+    /// Reports whether the interface is a device, not created by software.
     pub(super) fn is_device(&self) -> bool {
-        self.rank == Rank::Device
+        self.rank == DefaultRank::Device
     }
 
     fn of(message: &LinkMessage) -> Self {
@@ -157,18 +157,18 @@ impl Link {
     }
 }
 
-fn rank(link: &LinkMessage) -> Rank {
+fn rank(link: &LinkMessage) -> DefaultRank {
     if link.header.link_layer_type != LinkLayerType::Ether {
-        return Rank::Other;
+        return DefaultRank::Other;
     }
     match kind(link) {
-        None => Rank::Device,
-        Some(InfoKind::Veth | InfoKind::MacVlan) => Rank::ContainerEnd,
-        Some(_) => Rank::Other,
+        None => DefaultRank::Device,
+        Some(InfoKind::Veth | InfoKind::MacVlan) => DefaultRank::ContainerEnd,
+        Some(_) => DefaultRank::Other,
     }
 }
 
-/// What made the interface, if it was software.
+/// Returns the kind of a software interface; `None` for a device.
 fn kind(link: &LinkMessage) -> Option<&InfoKind> {
     let infos = link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
@@ -184,7 +184,12 @@ fn kind(link: &LinkMessage) -> Option<&InfoKind> {
 mod tests {
     use super::*;
 
-    fn link(index: Index, name: &str, rank: Rank, controller: Option<Index>) -> Link {
+    fn link(
+        index: LinkIndex,
+        name: &str,
+        rank: DefaultRank,
+        controller: Option<LinkIndex>,
+    ) -> Link {
         Link {
             index,
             name: name.to_owned(),
@@ -207,17 +212,19 @@ mod tests {
 
     #[test]
     fn the_default_interface_is_never_a_port() {
-        let eth0 = |controller| link(2, "eth0", Rank::Device, controller);
-        let (br0, bond0) =
-            (link(9, "br0", Rank::Other, None), link(8, "bond0", Rank::Other, Some(9)));
-        let eth1 = link(3, "eth1", Rank::Device, None);
-        let veth = |controller| link(1, "veth7", Rank::ContainerEnd, controller);
+        let eth0 = |controller| link(2, "eth0", DefaultRank::Device, controller);
+        let (br0, bond0) = (
+            link(9, "br0", DefaultRank::Other, None),
+            link(8, "bond0", DefaultRank::Other, Some(9)),
+        );
+        let eth1 = link(3, "eth1", DefaultRank::Device, None);
+        let veth = |controller| link(1, "veth7", DefaultRank::ContainerEnd, controller);
         for (links, expected) in [
             (vec![veth(None), eth0(Some(9)), eth1, br0.clone()], Some("eth1")),
             (vec![veth(None), eth0(Some(9)), br0.clone()], Some("br0")),
             (vec![eth0(Some(8)), bond0, br0.clone()], Some("br0")),
-            (vec![eth0(Some(7)), link(7, "vrf0", Rank::Other, None)], Some("eth0")),
-            // The far end of a container is no network of the host's.
+            (vec![eth0(Some(7)), link(7, "vrf0", DefaultRank::Other, None)], Some("eth0")),
+            // The far end of a container's veth does not lead to the host's network.
             (vec![veth(Some(9)), br0.clone()], None),
             (vec![br0], None),
         ] {
@@ -227,7 +234,10 @@ mod tests {
 
     #[test]
     fn a_link_layer_address_that_ports_share_belongs_to_their_bridge() {
-        let links = [link(2, "eth0", Rank::Device, Some(9)), link(9, "br0", Rank::Other, None)];
+        let links = [
+            link(2, "eth0", DefaultRank::Device, Some(9)),
+            link(9, "br0", DefaultRank::Other, None),
+        ];
         assert_eq!(chosen(&links, &Selector::Mac([0x52, 0x54, 0, 0, 0, 1])), Some("br0"));
         assert_eq!(chosen(&links, &Selector::Name("alt-eth0".into())), Some("eth0"));
         assert_eq!(chosen(&links, &Selector::Name("alt-eth1".into())), None);

@@ -1,17 +1,17 @@
-//! The guest's network, over netlink.
+//! Configuration of the guest's network over netlink.
 //!
 //! ```text
 //!  plan (checked) ─▶ desired ─▶ snapshot, difference ─▶ apply ─▶ verify ─▶ commit
 //!                                      │                  └───┬─────┘        │ confirm_within_ms
-//!                                 none: done             restore ◀────── no confirmation
+//!                              no difference: done       restore ◀────── no confirmation
 //! ```
 //!
-//! Each step of [`apply`] makes its part of the kernel's state what the plan says, whatever it was before:
-//! doing it twice is doing it once. When one fails, or what shall hold afterwards doesn't, everything is
-//! put back from the snapshot. One change at a time.
+//! Each step of [`apply`] is idempotent: it brings its part of the kernel's state to what the plan says, whatever
+//! the state was before. If a step or a check fails, everything is restored from the snapshot. There is only one
+//! change at a time.
 //!
-//! The snapshot is also in a journal, in `/run`, for as long as it may be needed: an agent that starts
-//! and finds one puts back what was half done, or goes on waiting for the confirmation.
+//! The snapshot is also in a journal in `/run` as long as it may be needed. An agent that finds a journal when it
+//! starts undoes an unfinished change, or continues to wait for the confirmation.
 
 mod address;
 mod apply;
@@ -43,103 +43,103 @@ mod verify;
 
 pub(crate) use error::{ChangeError, NetworkError};
 
-use dns::Places;
-use journal::Journal;
+use dns::SystemPaths;
+use journal::ChangeJournal;
 use minions_proto::message::{NetworkChanged, NetworkPlan, NetworkState, PendingChange};
-use pending::Pending;
+use pending::UnconfirmedChange;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep_until};
 
-/// Configures the network, one change after the other.
+/// Handle for reading and changing the network; changes are made one at a time.
 #[derive(Debug)]
-pub(crate) struct Network {
-    shared: Arc<Shared>,
+pub(crate) struct NetworkConfigurator {
+    shared: Arc<ConfiguratorState>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    places: Places,
-    journal: Journal,
-    turn: Arc<Mutex<Turn>>,
+struct ConfiguratorState {
+    system: SystemPaths,
+    journal: ChangeJournal,
+    state: Arc<Mutex<ChangeState>>,
 }
 
-/// Whose turn it is may look at this.
+/// State that is locked during a change.
 #[derive(Debug, Default)]
-struct Turn {
-    pending: Option<Pending>,
-    /// The last change that was confirmed, for who asks again.
+struct ChangeState {
+    pending: Option<UnconfirmedChange>,
+    /// Id of the last confirmed change, so that a repeated confirmation succeeds.
     confirmed: Option<String>,
 }
 
-impl Network {
-    /// `resolv_conf` is what name servers are written to where no service has them; `run` is `/run`.
-    /// With `resume`, a change that an agent before this one has left is seen to.
+impl NetworkConfigurator {
+    /// Makes the handle. `resolv_conf` is the file for name servers if no service manages them; `run` is `/run`.
+    /// With `resume`, a change left over from a previous agent is undone, or its confirmation awaited.
     pub(crate) fn new(resolv_conf: PathBuf, run: &Path, resume: bool) -> Self {
-        let shared = Arc::new(Shared {
-            places: Places { resolv_conf, run: run.to_owned() },
-            journal: Journal::new(run),
-            turn: Arc::default(),
+        let shared = Arc::new(ConfiguratorState {
+            system: SystemPaths { resolv_conf, run: run.to_owned() },
+            journal: ChangeJournal::new(run),
+            state: Arc::default(),
         });
-        // Nobody else has it yet: whatever comes, comes after this.
-        if resume && let Ok(turn) = Arc::clone(&shared.turn).try_lock_owned() {
-            tokio::spawn(left_over(Arc::clone(&shared), turn));
+        // Cannot fail, because the lock is new. All requests wait until the leftover change is handled.
+        if resume && let Ok(state) = Arc::clone(&shared.state).try_lock_owned() {
+            tokio::spawn(left_over(Arc::clone(&shared), state));
         }
         Self { shared }
     }
 
-    /// Makes the network what `plan` says, or leaves it as it is. An interface that isn't there is given
-    /// a few seconds to come.
+    /// Applies `plan` completely, or leaves the network as it is. Waits a few seconds for an interface that does
+    /// not exist yet.
     ///
-    /// Dropping the future doesn't stop a change that has begun.
+    /// Dropping the future does not stop a change that has begun.
     pub(crate) async fn configure(&self, plan: NetworkPlan) -> Result<NetworkChanged, ChangeError> {
-        // Before its turn: who confirms, or a deadline, doesn't wait for a card.
-        arrival::wait(&plan, &self.shared.places.run).await;
-        let turn = Arc::clone(&self.shared.turn).lock_owned().await;
+        // Before the lock is taken: confirmations and deadlines must not wait for an interface.
+        arrival::wait(&plan, &self.shared.system.run).await;
+        let state = Arc::clone(&self.shared.state).lock_owned().await;
         let shared = Arc::clone(&self.shared);
-        let work = tokio::spawn(in_turn(shared, turn, plan));
+        let work = tokio::spawn(configure_locked(shared, state, plan));
         work.await.unwrap_or_else(|_| Err(ChangeError::interrupted()))
     }
 
-    /// Lets a change stay. Once more is as good as once.
+    /// Confirms a change, so that it is kept. Idempotent.
     pub(crate) async fn confirm(&self, id: &str) -> Result<(), NetworkError> {
-        let mut turn = self.shared.turn.lock().await;
-        if turn.confirmed.as_deref() == Some(id) {
+        let mut state = self.shared.state.lock().await;
+        if state.confirmed.as_deref() == Some(id) {
             return Ok(());
         }
-        if turn.pending.as_ref().is_none_or(|pending| pending.id != id) {
+        if state.pending.as_ref().is_none_or(|pending| pending.id != id) {
             return Err(NetworkError::ChangeGone);
         }
-        // Gone first: if the agent ended in between, the next one must not put it back.
+        // The journal first: if the agent ends after this, the next one must not undo the change.
         self.shared.journal.clear()?;
-        turn.pending = None;
-        turn.confirmed = Some(id.to_owned());
+        state.pending = None;
+        state.confirmed = Some(id.to_owned());
         tracing::info!("network change confirmed");
         Ok(())
     }
 
-    /// As it is now.
+    /// Reads the present state of the network.
     pub(crate) async fn read(&self) -> Result<NetworkState, NetworkError> {
-        let pending = match self.shared.turn.try_lock() {
-            Ok(turn) => turn.pending.as_ref().map(Pending::shown),
-            // Something is being done; what will come of it nobody knows yet.
+        let pending = match self.shared.state.try_lock() {
+            Ok(state) => state.pending.as_ref().map(UnconfirmedChange::shown),
+            // A change is in progress; its result is not known yet.
             Err(_) => None,
         };
-        reading::read(&self.shared.places, pending).await
+        reading::read(&self.shared.system, pending).await
     }
 }
 
-async fn in_turn(
-    shared: Arc<Shared>,
-    mut turn: OwnedMutexGuard<Turn>,
+async fn configure_locked(
+    shared: Arc<ConfiguratorState>,
+    mut state: OwnedMutexGuard<ChangeState>,
     plan: NetworkPlan,
 ) -> Result<NetworkChanged, ChangeError> {
-    if let Some(pending) = turn.pending.as_ref().filter(|_| !plan.dry_run) {
+    if let Some(pending) = state.pending.as_ref().filter(|_| !plan.dry_run) {
         return pending.asked_again(&plan);
     }
     let confirm_within = plan.confirm_within;
-    let (mut reply, snapshot) = change::run(&plan, &shared.places, &shared.journal).await?;
+    let (mut reply, snapshot) = change::run(&plan, &shared.system, &shared.journal).await?;
     let Some(snapshot) = snapshot else { return Ok(reply) };
     let Some(within) = confirm_within else {
         shared.journal.clear().map_err(ChangeError::unjournaled)?;
@@ -152,53 +152,55 @@ async fn in_turn(
         return Err(change::undo("journal", error, &snapshot, &shared).await);
     }
     let pending = PendingChange { id: id.clone(), expires_in_ms: journal::milliseconds(within) };
-    reply.message = format!("network configured; put back in {within:?} unless confirmed");
+    reply.message = format!("network configured; rolled back in {within:?} unless confirmed");
     reply.pending = Some(pending);
-    turn.pending = Some(Pending {
+    state.pending = Some(UnconfirmedChange {
         id: id.clone(),
         deadline,
         plan: Some(plan),
         reply: reply.clone(),
         snapshot,
     });
-    drop(turn);
+    drop(state);
     tokio::spawn(expire(shared, id, deadline));
     Ok(reply)
 }
 
-/// Puts the change back at its deadline, unless it was confirmed.
-async fn expire(shared: Arc<Shared>, id: String, deadline: Instant) {
+/// Undoes the change at its deadline, unless it was confirmed.
+async fn expire(shared: Arc<ConfiguratorState>, id: String, deadline: Instant) {
     sleep_until(deadline).await;
-    let mut turn = shared.turn.lock().await;
-    if let Some(pending) = turn.pending.take_if(|pending| pending.id == id) {
-        tracing::warn!("network change not confirmed in time: putting it back");
+    let mut state = shared.state.lock().await;
+    if let Some(pending) = state.pending.take_if(|pending| pending.id == id) {
+        tracing::warn!("network change not confirmed in time: rolling it back");
         put_back(&shared, &pending.snapshot).await;
     }
 }
 
-async fn put_back(shared: &Shared, snapshot: &snapshot::Snapshot) {
-    match snapshot.restore(&shared.places).await {
-        Ok(()) => tracing::info!("network as it was before"),
-        Err(error) => tracing::error!(error = crate::ops::chain(&error), "network not put back"),
+async fn put_back(shared: &ConfiguratorState, snapshot: &snapshot::NetworkSnapshot) {
+    match snapshot.restore(&shared.system).await {
+        Ok(()) => tracing::info!("network restored"),
+        Err(error) => {
+            tracing::error!(error = crate::ops::chain(&error), "failed to restore the network");
+        }
     }
     if let Err(error) = shared.journal.clear() {
-        tracing::error!(error = crate::ops::chain(&error), "journal not removed");
+        tracing::error!(error = crate::ops::chain(&error), "failed to remove the journal");
     }
 }
 
-/// What an agent before this one was at.
-async fn left_over(shared: Arc<Shared>, mut turn: OwnedMutexGuard<Turn>) {
+/// Handles a change left over from a previous agent: waits for its confirmation, or undoes it.
+async fn left_over(shared: Arc<ConfiguratorState>, mut state: OwnedMutexGuard<ChangeState>) {
     let Some(left) = shared.journal.read() else { return };
     match left.pending {
         Some((id, left_for)) if !left_for.is_zero() => {
             tracing::info!("network change still waits for its confirmation");
             let deadline = Instant::now() + left_for;
-            turn.pending = Some(Pending::resumed(id.clone(), deadline, left.snapshot));
-            drop(turn);
+            state.pending = Some(UnconfirmedChange::resumed(id.clone(), deadline, left.snapshot));
+            drop(state);
             tokio::spawn(expire(shared, id, deadline));
         }
         _ => {
-            tracing::warn!("network change was left unfinished: putting it back");
+            tracing::warn!("found an unfinished network change: rolling it back");
             put_back(&shared, &left.snapshot).await;
         }
     }

@@ -1,6 +1,6 @@
-//! Who answers on the link: the kernel asks (ARP, neighbour discovery), and we look at its table.
+//! Neighbours on the link: the kernel sends the queries (ARP, neighbour discovery), and its table has the result.
 
-use super::link::Index;
+use super::link::LinkIndex;
 use super::rtnl::{Rtnl, StepError, dump};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -9,21 +9,21 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How often to look at the table.
+/// Interval between two readings of the table.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Has the kernel ask for `address` and waits until somebody answers; whether somebody did before
-/// `deadline`, or before the kernel gave up.
+/// Makes the kernel query `address`. Returns true once a neighbour answers, false at `deadline` or when the kernel
+/// gives up.
 pub(super) async fn answers(
     rtnl: &Rtnl,
-    link: Index,
+    link: LinkIndex,
     address: IpAddr,
     deadline: Instant,
 ) -> Result<bool, StepError> {
     match entry(rtnl, link, address).await? {
-        // An administrator has set it.
+        // Set by an administrator.
         Some(entry) if is_fixed(&entry) => return Ok(true),
-        // It was true at some time.
+        // Possibly out of date.
         Some(entry) => forget(rtnl, entry).await,
         None => {}
     }
@@ -38,8 +38,8 @@ pub(super) async fn answers(
     }
 }
 
-/// Takes the entry out of the table, if it is no fixed one.
-pub(super) async fn forget_address(rtnl: &Rtnl, link: Index, address: IpAddr) {
+/// Removes the entry of `address` from the table, unless it is permanent.
+pub(super) async fn forget_address(rtnl: &Rtnl, link: LinkIndex, address: IpAddr) {
     if let Ok(Some(entry)) = entry(rtnl, link, address).await
         && !is_fixed(&entry)
     {
@@ -47,20 +47,20 @@ pub(super) async fn forget_address(rtnl: &Rtnl, link: Index, address: IpAddr) {
     }
 }
 
-async fn ask(rtnl: &Rtnl, link: Index, address: IpAddr) -> Result<(), StepError> {
+async fn ask(rtnl: &Rtnl, link: LinkIndex, address: IpAddr) -> Result<(), StepError> {
     let request = rtnl.neighbours().add(link, address);
     let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
     request.execute().await.map_err(StepError::at("asking for a neighbour"))
 }
 
 async fn forget(rtnl: &Rtnl, entry: NeighbourMessage) {
-    // Gone already is as good.
+    // Fails if the entry is gone already.
     let _ = rtnl.neighbours().del(entry).execute().await;
 }
 
 async fn entry(
     rtnl: &Rtnl,
-    link: Index,
+    link: LinkIndex,
     address: IpAddr,
 ) -> Result<Option<NeighbourMessage>, StepError> {
     let all = dump("listing the neighbours", rtnl.neighbours().get().execute()).await?;
@@ -79,8 +79,9 @@ fn is_of(entry: &NeighbourMessage, address: IpAddr) -> bool {
     })
 }
 
-/// `NOARP` is no such entry: the kernel makes one for an address that it takes for a broadcast address, as it does
-/// for every address while the guest has no route and no loopback.
+/// Reports whether an administrator has set the entry. `NOARP` does not count: the kernel creates such entries for
+/// addresses that it takes for broadcast addresses, which is every address while the guest has no route and no
+/// loopback.
 fn is_fixed(entry: &NeighbourMessage) -> bool {
     matches!(entry.header.state, NeighbourState::Permanent)
 }

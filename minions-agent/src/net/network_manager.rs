@@ -1,10 +1,10 @@
-//! NetworkManager: it must not configure an interface that the host configures.
+//! NetworkManager: must not configure an interface that the host configures.
 //!
-//! A running NetworkManager is told by its own `nmcli`, which leaves addresses and routes as they are; a reload of
-//! its files would not change an interface that it knows already. A piece of NetworkManager.conf(5) in `/run` says
-//! the same to every NetworkManager that starts later in this boot.
+//! A running NetworkManager is told through its own `nmcli`, which leaves addresses and routes as they are; a reload
+//! of its files would not affect an interface that it manages already. A configuration snippet (NetworkManager.conf(5))
+//! in `/run` has the same effect on a NetworkManager that starts later in this boot.
 
-use super::dns::{Places, write};
+use super::dns::{SystemPaths, write};
 use super::tool;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -19,34 +19,34 @@ use std::time::{Duration, Instant};
 const NOT_RUNNING: i32 = 8;
 const NO_SUCH_DEVICE: i32 = 10;
 
-/// Longest start of a NetworkManager that is waited for.
+/// Deadline for a NetworkManager that is starting.
 const STARTED: Duration = Duration::from_secs(5);
 
-/// How often to ask one that is starting.
+/// Interval between two queries to a NetworkManager that is starting.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What NetworkManager does with an interface.
+/// Relation of NetworkManager to an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) enum Management {
-    /// Nothing, or it does not run.
+pub(super) enum LinkManagement {
+    /// NetworkManager ignores the interface, or does not run.
     #[default]
     Unmanaged,
-    /// It shows a configuration that another program has made.
+    /// NetworkManager only shows a configuration made by another program.
     External,
-    /// It configures the interface, by the connection profile with this UUID if there is one.
+    /// NetworkManager configures the interface, with the connection profile of this UUID if there is one.
     Managed(Option<String>),
-    /// It runs and cannot be asked.
+    /// NetworkManager runs, but the query failed.
     Unknown,
 }
 
-/// Path of the piece for an interface.
+/// Returns the path of the snippet for an interface.
 pub(super) fn file(run: &Path, link: &str) -> PathBuf {
     run.join(format!("NetworkManager/conf.d/zz-minions-{link}.conf"))
 }
 
-/// Writes the piece. Does nothing in a guest without NetworkManager. Blocks.
-pub(super) fn keep_off(places: &Places, link: &str, index: u32) -> io::Result<()> {
-    if !is_installed(places) {
+/// Writes the snippet. Does nothing in a guest without NetworkManager. Blocks.
+pub(super) fn keep_off(system: &SystemPaths, link: &str, index: u32) -> io::Result<()> {
+    if !is_installed(system) {
         return Ok(());
     }
     let text = format!(
@@ -54,13 +54,13 @@ pub(super) fn keep_off(places: &Places, link: &str, index: u32) -> io::Result<()
          [device-minions-{index}]\nmatch-device=interface-name:{}\nmanaged=0\n",
         pattern(link)
     );
-    write(&file(&places.run, link), &text)
+    write(&file(&system.run, link), &text)
 }
 
-/// Asks a running NetworkManager, and waits for one that is starting. Blocks.
-pub(super) fn management(places: &Places, link: &str) -> Management {
-    if !is_installed(places) || !is_process_there() {
-        return Management::Unmanaged;
+/// Queries a running NetworkManager, and waits for one that is starting. Blocks.
+pub(super) fn management(system: &SystemPaths, link: &str) -> LinkManagement {
+    if !is_installed(system) || !is_process_there() {
+        return LinkManagement::Unmanaged;
     }
     let fields = "GENERAL.NM-MANAGED,GENERAL.STATE,GENERAL.CON-UUID";
     let deadline = Instant::now() + STARTED;
@@ -68,7 +68,7 @@ pub(super) fn management(places: &Places, link: &str) -> Management {
         match tool::run("nmcli", &["--terse", "--get-values", fields, "device", "show", link]) {
             Ok((status, text)) if status.success() => return parse(&text),
             Ok((status, _)) if status.code() == Some(NO_SUCH_DEVICE) => {
-                return Management::Unmanaged;
+                return LinkManagement::Unmanaged;
             }
             Ok((status, _))
                 if status.code() == Some(NOT_RUNNING)
@@ -77,22 +77,22 @@ pub(super) fn management(places: &Places, link: &str) -> Management {
             {
                 sleep(LOOK);
             }
-            _ if is_process_there() => return Management::Unknown,
-            _ => return Management::Unmanaged,
+            _ if is_process_there() => return LinkManagement::Unknown,
+            _ => return LinkManagement::Unmanaged,
         }
     }
 }
 
-/// Takes an interface from a running NetworkManager; its addresses and routes stay. Blocks.
+/// Makes a running NetworkManager release an interface; its addresses and routes stay. Blocks.
 pub(super) fn release(link: &str) -> io::Result<()> {
     nmcli(&["device", "set", link, "managed", "no"])
 }
 
-/// Gives an interface back to it, with the connection that was active. Blocks.
+/// Returns an interface to NetworkManager, with the connection that was active. Blocks.
 pub(super) fn give_back(link: &str, connection: Option<&str>) -> io::Result<()> {
     nmcli(&["device", "set", link, "managed", "yes"])?;
     match connection {
-        // A profile that is not activated automatically would stay down. The activation itself is not waited for.
+        // A profile that is not activated automatically would stay down. Does not wait for the activation.
         Some(uuid) => nmcli(&["--wait", "0", "connection", "up", "uuid", uuid, "ifname", link]),
         None => Ok(()),
     }
@@ -106,25 +106,28 @@ fn nmcli(args: &[&str]) -> io::Result<()> {
     Err(io::Error::other(format!("nmcli {} ended with {status}", args.join(" "))))
 }
 
-/// It does not run, or does not know the interface: it will read the piece first.
+/// Reports whether NetworkManager does not run or does not know the interface; then it will read the snippet before
+/// it configures the interface.
 fn is_unconcerned(status: ExitStatus) -> bool {
     matches!(status.code(), Some(NOT_RUNNING | NO_SUCH_DEVICE))
 }
 
-/// Three lines: `yes`, `100 (connected)`, the UUID.
-fn parse(text: &str) -> Management {
+/// Parses the three lines of nmcli: `yes`, `100 (connected)`, the UUID.
+fn parse(text: &str) -> LinkManagement {
     let mut lines = text.lines();
-    let (managed, state) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let managed = lines.next().unwrap_or_default();
+    let state = lines.next().unwrap_or_default();
     match managed {
-        "yes" if state.contains("externally") => Management::External,
+        "yes" if state.contains("externally") => LinkManagement::External,
         "yes" => {
-            Management::Managed(lines.next().map(str::to_owned).filter(|uuid| !uuid.is_empty()))
+            LinkManagement::Managed(lines.next().map(str::to_owned).filter(|uuid| !uuid.is_empty()))
         }
-        _ => Management::Unmanaged,
+        _ => LinkManagement::Unmanaged,
     }
 }
 
-/// An exact name, or a pattern if the name has characters that mean something in a list of devices.
+/// Returns a match for exactly this name, or a wildcard pattern if the name has characters with a meaning in a list of
+/// devices.
 fn pattern(link: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.@+".contains(c);
     if link.chars().all(is_plain) {
@@ -133,14 +136,14 @@ fn pattern(link: &str) -> String {
     link.chars().map(|c| if is_plain(c) { c } else { '?' }).collect()
 }
 
-/// Whether it has a configuration, or has run in this boot.
-fn is_installed(places: &Places) -> bool {
-    let etc = places.resolv_conf.parent();
-    places.run.join("NetworkManager").is_dir()
+/// Reports whether NetworkManager has a configuration directory or has run in this boot.
+fn is_installed(system: &SystemPaths) -> bool {
+    let etc = system.resolv_conf.parent();
+    system.run.join("NetworkManager").is_dir()
         || etc.is_some_and(|etc| etc.join("NetworkManager").is_dir())
 }
 
-/// Whether root runs a process of its name.
+/// Reports whether root runs a process named `NetworkManager`.
 fn is_process_there() -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut names = processes.filter_map(|process| {
@@ -157,18 +160,18 @@ mod tests {
     #[test]
     fn the_state_of_an_interface_is_read_from_three_lines() {
         for (text, management) in [
-            ("yes\n100 (connected)\n1f-2a\n", Management::Managed(Some("1f-2a".into()))),
-            ("yes\n30 (disconnected)\n\n", Management::Managed(None)),
-            ("yes\n100 (connected (externally))\n1f-2a\n", Management::External),
-            ("no\n10 (unmanaged)\n\n", Management::Unmanaged),
-            ("", Management::Unmanaged),
+            ("yes\n100 (connected)\n1f-2a\n", LinkManagement::Managed(Some("1f-2a".into()))),
+            ("yes\n30 (disconnected)\n\n", LinkManagement::Managed(None)),
+            ("yes\n100 (connected (externally))\n1f-2a\n", LinkManagement::External),
+            ("no\n10 (unmanaged)\n\n", LinkManagement::Unmanaged),
+            ("", LinkManagement::Unmanaged),
         ] {
             assert_eq!(parse(text), management, "{text:?}");
         }
     }
 
     #[test]
-    fn a_name_is_matched_exactly_unless_a_character_of_it_separates_devices() {
+    fn a_name_is_matched_exactly_unless_it_has_special_characters() {
         assert_eq!(pattern("enp0s3.100"), "=enp0s3.100");
         assert_eq!(pattern("a;b,c*"), "a?b?c?");
     }

@@ -1,20 +1,19 @@
-//! systemd-networkd: it shall leave an interface alone that the host configures.
+//! systemd-networkd: must not configure an interface that the host configures.
 //!
-//! When it starts, and the agent may be up before it, it takes away what it doesn't know from every
-//! interface that one of its files matches. A file that comes before all of them says that this interface
-//! is not its own.
+//! When networkd starts, possibly after the agent, it removes unknown settings from every interface that one of its
+//! files matches. A file that sorts before all others marks the interface as unmanaged.
 
 use super::dns::write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// It sorts its files by name, and the first that matches counts.
+/// Returns the path of the file for an interface. networkd sorts its files by name and uses the first match.
 pub(super) fn file(run: &Path, link: &str) -> PathBuf {
     run.join(format!("systemd/network/00-minions-{link}.network"))
 }
 
-/// Does nothing where systemd doesn't run, and so networkd can't. Takes effect with its next start or reload: until then it
-/// knows nothing of the change, and leaves it alone.
+/// Writes the file. Does nothing where systemd does not run, because then networkd cannot run either. Takes effect at
+/// networkd's next start or reload; until then networkd does not react to the change.
 ///
 /// Blocks.
 pub(super) fn keep_off(run: &Path, link: &str) -> io::Result<()> {
@@ -28,7 +27,7 @@ pub(super) fn keep_off(run: &Path, link: &str) -> io::Result<()> {
     write(&file(run, link), &text)
 }
 
-/// As `sd_booted(3)` has it.
+/// Reports whether systemd is the init, like `sd_booted(3)`.
 pub(super) fn systemd_runs(run: &Path) -> bool {
     run.join("systemd/system").is_dir()
 }

@@ -1,24 +1,24 @@
 //! A change that waits for its confirmation.
 
-use super::snapshot::Snapshot;
+use super::snapshot::NetworkSnapshot;
 use super::{ChangeError, NetworkError};
 use minions_proto::message::{NetworkChanged, NetworkPlan, PendingChange};
 use tokio::time::Instant;
 
-/// What is needed to put it back, or to say again what was done.
+/// Data to undo the change, and to answer a repeated request.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct UnconfirmedChange {
     pub(super) id: String,
     pub(super) deadline: Instant,
-    /// `None`: an agent before this one did it.
+    /// `None` if a previous agent made the change.
     pub(super) plan: Option<NetworkPlan>,
     pub(super) reply: NetworkChanged,
-    pub(super) snapshot: Snapshot,
+    pub(super) snapshot: NetworkSnapshot,
 }
 
-impl Pending {
-    /// One that an agent before this one has left.
-    pub(super) fn resumed(id: String, deadline: Instant, snapshot: Snapshot) -> Self {
+impl UnconfirmedChange {
+    /// Makes the pending change that a previous agent has left.
+    pub(super) fn resumed(id: String, deadline: Instant, snapshot: NetworkSnapshot) -> Self {
         Self { id, deadline, plan: None, reply: NetworkChanged::default(), snapshot }
     }
 
@@ -27,7 +27,8 @@ impl Pending {
         PendingChange { id: self.id.clone(), expires_in_ms: super::journal::milliseconds(left) }
     }
 
-    /// Whoever asks for the same again has lost the reply. Anything else has to wait.
+    /// Answers a request during the wait. The same request again gets the same reply, because its sender has probably
+    /// lost the first one; any other request is refused.
     pub(super) fn asked_again(&self, plan: &NetworkPlan) -> Result<NetworkChanged, ChangeError> {
         if self.plan.as_ref() != Some(plan) {
             return Err(ChangeError::untouched(NetworkError::Pending { id: self.id.clone() }));

@@ -1,32 +1,32 @@
-//! The network as it is.
+//! Present state of the network.
 
-use super::dns::{Owner, Places};
+use super::dns::{DnsOwner, SystemPaths};
 use super::rtnl::Rtnl;
 use super::{NetworkError, interfaces, link, route};
 use minions_proto::message::{NetworkState, PendingChange, Route};
 use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteMessage, RouteType};
 use rustix::system::uname;
 
-/// What the protocol has room for.
+/// Most routes in a reply, a limit of the protocol.
 const MAX_ROUTES: usize = 1024;
 
 pub(super) async fn read(
-    places: &Places,
+    system: &SystemPaths,
     pending: Option<PendingChange>,
 ) -> Result<NetworkState, NetworkError> {
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     let links = link::list(&rtnl).await?;
     let name = |index| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
-    let routes = route::list(&rtnl).await?;
-    let routes = routes.iter().filter(|route| {
+    let all = route::list(&rtnl).await?;
+    let unicast = all.iter().filter(|route| {
         route.header.table == RouteHeader::RT_TABLE_MAIN && route.header.kind == RouteType::Unicast
     });
-    let routes = routes.filter_map(|route| shown(route, route::output_of(route).and_then(name)));
+    let routes = unicast.filter_map(|route| shown(route, route::output_of(route).and_then(name)));
     Ok(NetworkState {
         hostname: uname().nodename().to_string_lossy().into_owned(),
         routes: routes.take(MAX_ROUTES).collect(),
         interfaces: interfaces::list().await?,
-        dns: Owner::detect(places).read(places),
+        dns: DnsOwner::detect(system).read(system),
         pending,
     })
 }

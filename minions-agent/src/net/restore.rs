@@ -1,12 +1,12 @@
-//! Back to a snapshot.
+//! Restoring of a snapshot.
 //!
-//! Each part is compared first and left alone if it is as it was. What differs is put back in the order
-//! in which the kernel needs it: the interface, its addresses, the routes that they carry.
+//! Each part is compared first and not touched if it is unchanged. The others are restored in the order that the
+//! kernel requires: the interface, its addresses, the routes that depend on them.
 
-use super::dns::{Owner, Places};
-use super::network_manager::{self, Management};
+use super::dns::{DnsOwner, SystemPaths};
+use super::network_manager::{self, LinkManagement};
 use super::rtnl::Rtnl;
-use super::snapshot::{self, LinkState, Snapshot};
+use super::snapshot::{self, LinkState, NetworkSnapshot};
 use super::{NetworkError, address, ipv6, journal, link, route};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -14,14 +14,14 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 use rustix::system::{sethostname, uname};
 use std::io;
 
-/// In the kernel's clock ticks for user space (`USER_HZ`).
+/// Kernel clock ticks per second in user space (`USER_HZ`).
 const TICKS_A_SECOND: u32 = 100;
 
-/// What the first failing part says; the others are done all the same.
-struct First(Result<(), NetworkError>);
+/// First error; the remaining parts are restored nevertheless.
+struct FirstError(Result<(), NetworkError>);
 
-impl First {
-    fn note<T>(&mut self, done: Result<T, impl Into<NetworkError>>) -> Option<T> {
+impl FirstError {
+    fn record<T>(&mut self, done: Result<T, impl Into<NetworkError>>) -> Option<T> {
         match done {
             Ok(done) => Some(done),
             Err(error) => {
@@ -34,43 +34,48 @@ impl First {
     }
 }
 
-pub(super) async fn run(snapshot: &Snapshot, places: &Places) -> Result<(), NetworkError> {
-    let mut first = First(Ok(()));
-    // By the files that are there now and not by those that were: whose they are has not changed.
-    let owner = Owner::detect(places);
+pub(super) async fn run(
+    snapshot: &NetworkSnapshot,
+    system: &SystemPaths,
+) -> Result<(), NetworkError> {
+    let mut first = FirstError(Ok(()));
+    // Detected from the present files, not from the saved ones: a change does not affect the owner.
+    let owner = DnsOwner::detect(system);
     for file in &snapshot.files {
         let restored = file.restore();
         let path = file.path.clone();
         let restored = restored.map_err(|source| NetworkError::File { path, source });
-        let written = first.note(restored).unwrap_or(false);
-        if written && file.path == owner.file(places) {
-            let places = places.clone();
-            let reloaded = tokio::task::spawn_blocking(move || owner.reload(&places)).await;
+        let written = first.record(restored).unwrap_or(false);
+        if written && file.path == owner.file(system) {
+            let system = system.clone();
+            let reloaded = tokio::task::spawn_blocking(move || owner.reload(&system)).await;
             let reloaded = reloaded.unwrap_or_else(|error| Err(io::Error::other(error)));
-            first.note(reloaded.map_err(NetworkError::Reload));
+            first.record(reloaded.map_err(NetworkError::Reload));
         }
     }
     if uname().nodename().to_bytes() != snapshot.hostname.as_bytes() {
         let set = sethostname(snapshot.hostname.as_bytes()).map_err(io::Error::from);
-        first.note(set.map_err(NetworkError::Hostname));
+        first.record(set.map_err(NetworkError::Hostname));
     }
     let rtnl = Rtnl::open().map_err(NetworkError::Open)?;
     for state in &snapshot.links {
-        first.note(link(&rtnl, state).await);
-        first.note(addresses(&rtnl, state, snapshot).await);
+        first.record(link(&rtnl, state).await);
+        first.record(addresses(&rtnl, state, snapshot).await);
     }
-    first.note(routes(&rtnl, snapshot).await);
+    first.record(routes(&rtnl, snapshot).await);
     for state in &snapshot.links {
-        first.note(management(state).await);
+        first.record(management(state).await);
     }
     first.0
 }
 
-/// Last: NetworkManager makes what it finds its own configuration again.
+/// Returns the interface to NetworkManager. Last, because NetworkManager then applies its own configuration.
 async fn management(state: &LinkState) -> Result<(), NetworkError> {
     let connection = match &state.network_manager {
-        Management::Managed(connection) => connection.clone(),
-        Management::Unmanaged | Management::External | Management::Unknown => return Ok(()),
+        LinkManagement::Managed(connection) => connection.clone(),
+        LinkManagement::Unmanaged | LinkManagement::External | LinkManagement::Unknown => {
+            return Ok(());
+        }
     };
     let link = state.name.clone();
     let given = tokio::task::spawn_blocking(move || {
@@ -82,7 +87,7 @@ async fn management(state: &LinkState) -> Result<(), NetworkError> {
 
 async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {
     let links = link::list(rtnl).await?;
-    // Unplugged meanwhile.
+    // Unplugged in the meantime.
     let Some(now) = links.iter().find(|link| link.index == state.index) else { return Ok(()) };
     if now.up != state.up {
         link::set_up(rtnl, state.index, state.up).await?;
@@ -96,9 +101,13 @@ async fn link(rtnl: &Rtnl, state: &LinkState) -> Result<(), NetworkError> {
     }
 }
 
-/// A family whose addresses differ, or only their order, is put back as a whole: the order decides
-/// which one is the primary.
-async fn addresses(rtnl: &Rtnl, state: &LinkState, then: &Snapshot) -> Result<(), NetworkError> {
+/// Restores the addresses. A family whose addresses or their order differ is restored as a whole, because the order
+/// determines the primary address.
+async fn addresses(
+    rtnl: &Rtnl,
+    state: &LinkState,
+    then: &NetworkSnapshot,
+) -> Result<(), NetworkError> {
     let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let of_family = |all: Vec<AddressMessage>| -> Vec<AddressMessage> {
@@ -109,7 +118,7 @@ async fn addresses(rtnl: &Rtnl, state: &LinkState, then: &Snapshot) -> Result<()
         if same(&was, &now) {
             continue;
         }
-        // The kernel's own stays if it was there: it would come back only after a while.
+        // The kernel's link-local address stays if it was present before: it would return only after a while.
         let stays = |address: &AddressMessage, among: &[AddressMessage]| {
             address::is_link_local_v6(address)
                 && among.iter().any(|other| key(other) == key(address))
@@ -119,7 +128,7 @@ async fn addresses(rtnl: &Rtnl, state: &LinkState, then: &Snapshot) -> Result<()
         }
         let mut missing: Vec<_> = was.iter().filter(|address| !stays(address, &now)).collect();
         if family == AddressFamily::Inet6 {
-            // The kernel lists the newest first.
+            // The kernel lists the newest IPv6 address first.
             missing.reverse();
         }
         for address in missing {
@@ -135,8 +144,8 @@ fn same(one: &[AddressMessage], other: &[AddressMessage]) -> bool {
     one.iter().map(key).eq(other.iter().map(key))
 }
 
-/// What an address is, without what changes by itself: how long it still lives, and whether others
-/// were found that have it.
+/// Encodes an address without the properties that change on their own: the remaining lifetime, and the state of
+/// duplicate address detection.
 fn key(address: &AddressMessage) -> Vec<u8> {
     let mut key = address.clone();
     key.header.flags = Default::default();
@@ -161,7 +170,7 @@ fn key(address: &AddressMessage) -> Vec<u8> {
     journal::bytes(&key)
 }
 
-/// The message that makes it again, `elapsed` seconds later; `None` if it would have ended by now.
+/// Returns the message that adds the address again `elapsed` seconds later; `None` if it would have expired by now.
 fn to_add(address: &AddressMessage, elapsed: u32) -> Option<AddressMessage> {
     let mut message = address.clone();
     message.header.flags = Default::default();
@@ -173,7 +182,7 @@ fn to_add(address: &AddressMessage, elapsed: u32) -> Option<AddressMessage> {
                     life.ifa_preferred = life.ifa_preferred.saturating_sub(elapsed);
                 }
             }
-            // What is a setting; the rest the kernel finds out.
+            // Keep the settings; the kernel determines the other flags.
             AddressAttribute::Flags(flags) => {
                 *flags &= AddressFlags::Nodad
                     | AddressFlags::Homeaddress
@@ -187,7 +196,7 @@ fn to_add(address: &AddressMessage, elapsed: u32) -> Option<AddressMessage> {
     Some(message)
 }
 
-async fn routes(rtnl: &Rtnl, then: &Snapshot) -> Result<(), NetworkError> {
+async fn routes(rtnl: &Rtnl, then: &NetworkSnapshot) -> Result<(), NetworkError> {
     let was: Vec<_> = then.routes.iter().map(route_key).collect();
     for route in route::list(rtnl).await? {
         let extra = snapshot::is_kept(&route.header) && !was.contains(&route_key(&route));
@@ -199,7 +208,7 @@ async fn routes(rtnl: &Rtnl, then: &Snapshot) -> Result<(), NetworkError> {
     let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
     let missing = then.routes.iter().filter(|route| !now.contains(&route_key(route)));
     let mut missing: Vec<_> = missing.filter(|route| !is_link_local(route)).collect();
-    // What is on the link first: it leads to the next hops of the others. Otherwise as they were.
+    // Routes without a gateway first, because they lead to the next hops of the others; otherwise in the old order.
     missing.sort_by_key(|route| route::gateway_of(route).is_some());
     for route in missing {
         if let Some(message) = route_to_add(route, elapsed) {
@@ -209,24 +218,25 @@ async fn routes(rtnl: &Rtnl, then: &Snapshot) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// It comes and goes with the interface.
+/// Reports whether a route is the kernel's link-local route, which comes and goes with the interface.
 fn is_link_local(route: &RouteMessage) -> bool {
     route::destination_of(route).is_some_and(|to| minions_proto::cidr::is_link_local_v6(to.addr()))
 }
 
-/// What a route is, without what changes by itself: its use, and its carrier.
+/// Encodes a route without the properties that change on their own: usage and carrier.
 fn route_key(route: &RouteMessage) -> Vec<u8> {
     journal::bytes(&settings(route))
 }
 
-/// What can be set of a route. When it ends is shown among what changes by itself.
+/// Returns the properties of a route that can be set. The expiry is not among them: the kernel reports it in the cache
+/// information.
 fn settings(route: &RouteMessage) -> RouteMessage {
     let mut message = route.clone();
     message.header.flags &= RouteFlags::Onlink;
     let by_id = message.attributes.iter().any(|one| matches!(one, RouteAttribute::NhId(_)));
     message.attributes.retain(|attribute| match attribute {
         RouteAttribute::CacheInfo(_) => false,
-        // What the next hop's object says is shown with it, and may not be given with it.
+        // The kernel reports the attributes of a next hop object together with its id, but does not accept both.
         RouteAttribute::Gateway(_) | RouteAttribute::Oif(_) | RouteAttribute::MultiPath(_) => {
             !by_id
         }
@@ -242,7 +252,7 @@ fn settings(route: &RouteMessage) -> RouteMessage {
     message
 }
 
-/// The message that makes it again, `elapsed` seconds later; `None` if it would have ended by now.
+/// Returns the message that adds the route again `elapsed` seconds later; `None` if it would have expired by now.
 fn route_to_add(route: &RouteMessage, elapsed: u32) -> Option<RouteMessage> {
     let mut message = settings(route);
     let expires = route.attributes.iter().find_map(|attribute| match attribute {

@@ -1,7 +1,7 @@
-//! Routes: those that shall be, and those that are in their way.
+//! Routes: the wanted ones, and those that conflict with them.
 
-use super::desired::Desired;
-use super::link::Index;
+use super::desired::DesiredNetwork;
+use super::link::LinkIndex;
 use super::rtnl::{Rtnl, StepError, dump};
 use futures_util::StreamExt;
 use ipnet::IpNet;
@@ -17,17 +17,17 @@ use rtnetlink::RouteMessageBuilder;
 use rustix::io::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A route that shall be.
+/// Wanted route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct WantedRoute {
     pub(super) to: IpNet,
     pub(super) via: Option<IpAddr>,
-    pub(super) link: Index,
+    pub(super) link: LinkIndex,
     pub(super) on_link: bool,
     pub(super) metric: u32,
 }
 
-/// Every route of both families, in the order in which the kernel tries those to one destination.
+/// Returns all routes of both families, in the order in which the kernel tries routes to the same destination.
 pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<RouteMessage>, StepError> {
     let v4 = rtnl.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
     let mut routes = dump("listing the routes", v4).await?;
@@ -36,10 +36,10 @@ pub(super) async fn list(rtnl: &Rtnl) -> Result<Vec<RouteMessage>, StepError> {
     Ok(routes)
 }
 
-/// Sets every wanted route, and takes away those that would be beside them.
-pub(super) async fn replace(rtnl: &Rtnl, desired: &Desired) -> Result<(), StepError> {
+/// Sets all wanted routes and removes those that conflict with them.
+pub(super) async fn replace(rtnl: &Rtnl, desired: &DesiredNetwork) -> Result<(), StepError> {
     let present = list(rtnl).await?;
-    // What is on the link first: it leads to the next hops of the others.
+    // Routes without a gateway first, because they lead to the next hops of the others.
     let mut missing: Vec<_> = desired.routes.iter().filter(|one| !one.is_among(&present)).collect();
     missing.sort_by_key(|one| one.via.is_some());
     for one in missing {
@@ -52,7 +52,7 @@ pub(super) async fn replace(rtnl: &Rtnl, desired: &Desired) -> Result<(), StepEr
     Ok(())
 }
 
-/// Adds it exactly as the message says, behind others to the same destination.
+/// Adds a route exactly as in the message, after others to the same destination.
 pub(super) async fn add_as(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepError> {
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(route));
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
@@ -72,7 +72,7 @@ pub(super) async fn add_as(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepE
 
 pub(super) async fn delete(rtnl: &Rtnl, route: RouteMessage) -> Result<(), StepError> {
     match rtnl.route().del(route).execute().await {
-        // It went with another one, or with an address.
+        // The kernel has removed it together with another route or with an address.
         Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::SRCH) => Ok(()),
         other => other.map_err(StepError::at("removing an old route")),
     }
@@ -82,13 +82,13 @@ fn is(error: &netlink_packet_core::ErrorMessage, errno: Errno) -> bool {
     error.raw_code() == -errno.raw_os_error()
 }
 
-/// Whether it has to go for the wanted ones to be as they should.
-pub(super) fn is_superfluous(route: &RouteMessage, desired: &Desired) -> bool {
-    if !is_somebodys(route) || desired.routes.iter().any(|one| one.is(route)) {
+/// Reports whether the change removes this route.
+pub(super) fn is_superfluous(route: &RouteMessage, desired: &DesiredNetwork) -> bool {
+    if !affects_forwarding(route) || desired.routes.iter().any(|one| one.is(route)) {
         return false;
     }
     if route.header.destination_prefix_length == 0 {
-        let wants_one = |one: &Wanted| {
+        let wants_one = |one: &WantedRoute| {
             one.to.prefix_len() == 0 && family(one.to.addr()) == route.header.address_family
         };
         return desired.routes.iter().any(wants_one)
@@ -99,9 +99,9 @@ pub(super) fn is_superfluous(route: &RouteMessage, desired: &Desired) -> bool {
         && desired.links.iter().any(|link| leads_over(route, link.link.index))
 }
 
-/// In the main table (the kernel's dump gives all of them), and of a kind that decides where packets
-/// go. Those that lead nowhere hide ours just as well, if their metric is lower.
-fn is_somebodys(route: &RouteMessage) -> bool {
+/// Reports whether a route is in the main table (the kernel's dump has all tables) and of a kind that decides where
+/// packets go. Blackholes and the like count: with a lower metric they hide a wanted route.
+fn affects_forwarding(route: &RouteMessage) -> bool {
     route.header.table == RouteHeader::RT_TABLE_MAIN
         && matches!(
             route.header.kind,
@@ -113,14 +113,15 @@ fn is_somebodys(route: &RouteMessage) -> bool {
         )
 }
 
-impl Wanted {
+impl WantedRoute {
     pub(super) fn is_among(&self, routes: &[RouteMessage]) -> bool {
         routes.iter().any(|route| self.is(route))
     }
 
-    /// The same way with another metric, say from DHCP, is not it.
+    /// Reports whether `route` is this route. The same path with another metric, for example from DHCP, is a different
+    /// route.
     fn is(&self, route: &RouteMessage) -> bool {
-        is_somebodys(route)
+        affects_forwarding(route)
             && route.header.kind == RouteType::Unicast
             && destination_of(route) == Some(self.to)
             && output_of(route) == Some(self.link)
@@ -172,7 +173,7 @@ pub(super) fn metric_of(route: &RouteMessage) -> u32 {
     metric.unwrap_or(0)
 }
 
-/// None for families other than the two.
+/// Returns the destination; `None` for families other than IPv4 and IPv6.
 pub(super) fn destination_of(route: &RouteMessage) -> Option<IpNet> {
     let address = find(route, |attribute| match attribute {
         RouteAttribute::Destination(address) => ip(address),
@@ -187,15 +188,15 @@ pub(super) fn destination_of(route: &RouteMessage) -> Option<IpNet> {
     IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
-pub(super) fn output_of(route: &RouteMessage) -> Option<Index> {
+pub(super) fn output_of(route: &RouteMessage) -> Option<LinkIndex> {
     find(route, |attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
     })
 }
 
-/// By itself, or by one of several hops.
-fn leads_over(route: &RouteMessage, link: Index) -> bool {
+/// Reports whether a route uses `link`, alone or for one of several hops.
+fn leads_over(route: &RouteMessage, link: LinkIndex) -> bool {
     route.attributes.iter().any(|attribute| match attribute {
         RouteAttribute::Oif(index) => *index == link,
         RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == link),
@@ -203,31 +204,31 @@ fn leads_over(route: &RouteMessage, link: Index) -> bool {
     })
 }
 
-/// Whether the route applies where no other route does, in the main table, and leads somewhere.
+/// Reports whether a route is a default route of the main table that forwards packets.
 pub(super) fn is_default(route: &RouteMessage) -> bool {
-    is_somebodys(route)
+    affects_forwarding(route)
         && route.header.kind == RouteType::Unicast
         && route.header.destination_prefix_length == 0
 }
 
-/// One of the routers that a route leads to.
+/// Next hop of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hop {
-    pub(super) link: Index,
+pub(super) struct RouteHop {
+    pub(super) link: LinkIndex,
     pub(super) gateway: IpAddr,
     pub(super) on_link: bool,
 }
 
-/// The routers of a route: one, several with equal-cost paths, none if its destination is on the link.
-pub(super) fn hops_of(route: &RouteMessage) -> Vec<Hop> {
+/// Returns the next hops of a route: one, several with equal-cost paths, none if its destination is on the link.
+pub(super) fn hops_of(route: &RouteMessage) -> Vec<RouteHop> {
     let on_link = route.header.flags.contains(RouteFlags::Onlink);
     let single = output_of(route).zip(router_in(&route.attributes));
     let mut hops: Vec<_> =
-        single.into_iter().map(|(link, gateway)| Hop { link, gateway, on_link }).collect();
+        single.into_iter().map(|(link, gateway)| RouteHop { link, gateway, on_link }).collect();
     for attribute in &route.attributes {
         let RouteAttribute::MultiPath(paths) = attribute else { continue };
         hops.extend(paths.iter().filter_map(|path| {
-            Some(Hop {
+            Some(RouteHop {
                 link: path.interface_index,
                 gateway: router_in(&path.attributes)?,
                 on_link: path.flags.contains(RouteNextHopFlags::Onlink),
@@ -237,7 +238,7 @@ pub(super) fn hops_of(route: &RouteMessage) -> Vec<Hop> {
     hops
 }
 
-/// An IPv4 route can have an IPv6 router (`RTA_VIA`).
+/// Returns the router among the attributes. An IPv4 route can have an IPv6 router (`RTA_VIA`).
 fn router_in(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(address) => ip(address),

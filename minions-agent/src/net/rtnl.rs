@@ -1,4 +1,4 @@
-//! A netlink socket for the length of one operation.
+//! A netlink socket for one operation.
 
 use futures_util::{Stream, TryStreamExt};
 use rtnetlink::Handle;
@@ -10,13 +10,13 @@ use tokio::task::JoinHandle;
 #[derive(Debug, thiserror::Error)]
 #[error("{step} failed")]
 pub(crate) struct StepError {
-    /// What was being done, as a noun phrase or gerund.
+    /// Name of the step, as a noun phrase or gerund.
     step: &'static str,
     source: rtnetlink::Error,
 }
 
 impl StepError {
-    /// Names the step; to be used with `map_err`.
+    /// Returns a conversion for `map_err` that adds the name of the step.
     pub(super) fn at(step: &'static str) -> impl Fn(rtnetlink::Error) -> Self {
         move |source| Self { step, source }
     }
@@ -29,7 +29,7 @@ impl StepError {
     }
 }
 
-/// The socket, and the task that reads it.
+/// Netlink socket, and the task that reads it.
 pub(super) struct Rtnl {
     handle: Handle,
     reader: JoinHandle<()>,
@@ -56,7 +56,7 @@ impl Drop for Rtnl {
     }
 }
 
-/// All that a dump gives, or the step that failed.
+/// Collects all messages of a dump.
 pub(super) async fn dump<T>(
     step: &'static str,
     stream: impl Stream<Item = Result<T, rtnetlink::Error>>,

@@ -1,37 +1,37 @@
-//! A file as it was, to be put back.
+//! Saved copy of a file, for restoring it.
 
-use crate::replace_file::{self, Attributes};
+use crate::replace_file::{self, FileAttributes};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// A configuration that is longer is none.
+/// Maximum length of a saved file, in bytes. A larger file is not a network configuration, and is refused.
 const MAX_LEN: u64 = 1024 * 1024;
 
-/// What had a name, and the name.
+/// A path, and the file that it had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedFile {
     pub(super) path: PathBuf,
-    pub(super) was: Was,
+    pub(super) was: SavedContent,
 }
 
-/// What had the name.
+/// Earlier content of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Was {
+pub(super) enum SavedContent {
     Absent,
     Link(PathBuf),
     File { content: Vec<u8>, mode: u32, user: u32, group: u32 },
 }
 
 impl SavedFile {
-    /// Reads it; a symbolic link itself, not what it leads to.
+    /// Saves the file at `path`; of a symbolic link, saves the link and not its target.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         let was = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Was::Absent,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => SavedContent::Absent,
             Err(error) => return Err(error),
-            Ok(metadata) if metadata.is_symlink() => Was::Link(fs::read_link(path)?),
+            Ok(metadata) if metadata.is_symlink() => SavedContent::Link(fs::read_link(path)?),
             Ok(metadata) => {
                 let mut content = Vec::new();
                 let file = fs::File::open(path)?;
@@ -39,41 +39,41 @@ impl SavedFile {
                     return Err(io::ErrorKind::FileTooLarge.into());
                 }
                 let mode = metadata.permissions().mode() & 0o7777;
-                Was::File { content, mode, user: metadata.uid(), group: metadata.gid() }
+                SavedContent::File { content, mode, user: metadata.uid(), group: metadata.gid() }
             }
         };
         Ok(Self { path: path.to_owned(), was })
     }
 
-    /// Puts it back, if it isn't as it was; says whether it had to.
+    /// Restores the file if it has changed. Returns whether it had.
     pub(super) fn restore(&self) -> io::Result<bool> {
         if Self::read(&self.path).is_ok_and(|now| now == *self) {
             return Ok(false);
         }
         match &self.was {
-            Was::Absent => match fs::remove_file(&self.path) {
+            SavedContent::Absent => match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             },
-            Was::Link(target) => {
+            SavedContent::Link(target) => {
                 let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
                 let temporary =
                     tempfile::Builder::new().make_in(parent, |path| symlink(target, path))?;
                 temporary.into_temp_path().persist(&self.path).map_err(|error| error.error)?;
             }
-            Was::File { content, mode, user, group } => {
-                let attributes = Attributes { mode: *mode, owner: Some((*user, *group)) };
+            SavedContent::File { content, mode, user, group } => {
+                let attributes = FileAttributes { mode: *mode, owner: Some((*user, *group)) };
                 replace_file::replace_or_overwrite(&self.path, content, attributes)?;
             }
         }
         Ok(true)
     }
 
-    /// A file's content.
+    /// Returns the content if the path had a regular file.
     pub(super) fn content(&self) -> Option<&[u8]> {
         match &self.was {
-            Was::File { content, .. } => Some(content),
-            Was::Absent | Was::Link(_) => None,
+            SavedContent::File { content, .. } => Some(content),
+            SavedContent::Absent | SavedContent::Link(_) => None,
         }
     }
 }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_had_the_name_has_it_again() {
+    fn files_links_and_absence_are_restored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("resolv.conf");
         let states: [&dyn Fn(); 3] =

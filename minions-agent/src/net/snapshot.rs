@@ -1,12 +1,12 @@
-//! The network as it is before a change, and back to it.
+//! State of the network before a change, for restoring it.
 //!
-//! Taken of everything that a change may touch, also by the way: the kernel takes routes along with an
-//! address, in whatever table they are.
+//! Includes everything that a change can affect, also indirectly: the kernel removes routes together with an address,
+//! whatever their table.
 
-use super::desired::{Desired, DesiredLink};
-use super::dns::{Owner, Places};
-use super::link::Index;
-use super::network_manager::{self, Management};
+use super::desired::{DesiredLink, DesiredNetwork};
+use super::dns::{DnsOwner, SystemPaths};
+use super::link::LinkIndex;
+use super::network_manager::{self, LinkManagement};
 use super::restore;
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
@@ -20,52 +20,53 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
 
-/// `RT_TABLE_LOCAL`: the kernel's own book.
+/// `RT_TABLE_LOCAL`, which the kernel maintains itself.
 const TABLE_LOCAL: u8 = 255;
 
-/// As it was.
+/// State of the network at one time.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
+pub(super) struct NetworkSnapshot {
     pub(super) links: Vec<LinkState>,
-    /// Of these links, in the kernel's order.
+    /// Addresses of these links, in the kernel's order.
     pub(super) addresses: Vec<AddressMessage>,
-    /// Of all links, in the kernel's order; the local table aside.
+    /// Routes of all links except those in the local table, in the kernel's order.
     pub(super) routes: Vec<RouteMessage>,
     pub(super) files: Vec<SavedFile>,
     pub(super) hostname: String,
-    /// Only to compare with: the files are what is put back.
+    /// Resolver settings, only for comparison: the files are restored.
     pub(super) dns: Dns,
-    /// Seconds on the boot clock, for lifetimes that have run on since.
+    /// Time of the snapshot in seconds on the boot clock, to adjust lifetimes.
     pub(super) taken: i64,
 }
 
-/// One interface.
+/// State of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LinkState {
-    pub(super) index: Index,
+    pub(super) index: LinkIndex,
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) mtu: u32,
-    /// `None`: it is not touched. There is no IPv6, or none is asked for and the setting is read-only.
+    /// `accept_ra`; `None` if the change does not set it: there is no IPv6, or the setting is read-only and the
+    /// request has no IPv6 settings.
     pub(super) accept_ra: Option<String>,
-    /// Of an interface whose addresses the change sets.
+    /// Relation of NetworkManager to the interface, if the change sets its addresses.
     #[serde(default)]
-    pub(super) network_manager: Management,
+    pub(super) network_manager: LinkManagement,
 }
 
-impl Snapshot {
-    /// Reads the links of `desired`, all routes, the hostname, and the files that are written for `owner` and
+impl NetworkSnapshot {
+    /// Reads the links of `desired`, all routes, the hostname, and the files that a change writes for `owner` and for
     /// these links.
     pub(super) async fn take(
         rtnl: &Rtnl,
-        desired: &Desired,
-        owner: Owner,
-        places: &Places,
+        desired: &DesiredNetwork,
+        owner: DnsOwner,
+        system: &SystemPaths,
     ) -> Result<Self, NetworkError> {
         let mut addresses = Vec::new();
         let mut states = Vec::new();
-        let mut paths = vec![owner.file(places)];
-        let mut management = managements(desired, places).await;
+        let mut paths = vec![owner.file(system)];
+        let mut management = managements(desired, system).await;
         for one in &desired.links {
             let link = &one.link;
             addresses.extend(address::list(rtnl, link.index).await?);
@@ -77,8 +78,8 @@ impl Snapshot {
                 accept_ra: accept_ra(one).map_err(NetworkError::Routers)?,
                 network_manager: management.remove(&link.index).unwrap_or_default(),
             });
-            paths.push(networkd::file(&places.run, &link.name));
-            paths.push(network_manager::file(&places.run, &link.name));
+            paths.push(networkd::file(&system.run, &link.name));
+            paths.push(network_manager::file(&system.run, &link.name));
         }
         let mut routes = route::list(rtnl).await?;
         routes.retain(|route| is_kept(&route.header));
@@ -92,27 +93,27 @@ impl Snapshot {
             routes,
             files: files.collect::<Result<_, _>>()?,
             hostname: uname().nodename().to_string_lossy().into_owned(),
-            dns: owner.read(places),
+            dns: owner.read(system),
             taken: now(),
         })
     }
 
-    pub(super) fn accept_ra(&self, link: Index) -> Option<&str> {
+    pub(super) fn accept_ra(&self, link: LinkIndex) -> Option<&str> {
         self.state_of(link)?.accept_ra.as_deref()
     }
 
-    pub(super) fn state_of(&self, link: Index) -> Option<&LinkState> {
+    pub(super) fn state_of(&self, link: LinkIndex) -> Option<&LinkState> {
         self.links.iter().find(|state| state.index == link)
     }
 
-    pub(super) fn addresses_of(&self, link: Index) -> Vec<AddressMessage> {
+    pub(super) fn addresses_of(&self, link: LinkIndex) -> Vec<AddressMessage> {
         let of = self.addresses.iter().filter(|address| address.header.index == link);
         of.cloned().collect()
     }
 
-    /// Puts everything back. Goes on after an error, to put back what can be; the first one is told.
-    pub(super) async fn restore(&self, places: &Places) -> Result<(), NetworkError> {
-        restore::run(self, places).await
+    /// Restores everything. After an error, continues with the other parts and returns the first error.
+    pub(super) async fn restore(&self, system: &SystemPaths) -> Result<(), NetworkError> {
+        restore::run(self, system).await
     }
 }
 
@@ -121,24 +122,27 @@ fn accept_ra(one: &DesiredLink) -> io::Result<Option<String>> {
     if one.has_ipv6() || ipv6::is_writable(name) { ipv6::accept_ra(name) } else { Ok(None) }
 }
 
-/// What NetworkManager does with the interfaces whose addresses are set.
-async fn managements(desired: &Desired, places: &Places) -> HashMap<Index, Management> {
+/// Queries NetworkManager about the interfaces whose addresses the change sets.
+async fn managements(
+    desired: &DesiredNetwork,
+    system: &SystemPaths,
+) -> HashMap<LinkIndex, LinkManagement> {
     let set = desired.links.iter().filter(|one| one.addresses.is_some());
     let links: Vec<_> = set.map(|one| (one.link.index, one.link.name.clone())).collect();
-    let places = places.clone();
+    let system = system.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let all = links.iter();
-        all.map(|(index, name)| (*index, network_manager::management(&places, name))).collect()
+        all.map(|(index, name)| (*index, network_manager::management(&system, name))).collect()
     });
     asked.await.unwrap_or_default()
 }
 
-/// Whether a route is somebody's, and not what the kernel keeps for itself.
+/// Reports whether a route belongs in a snapshot: it is not in the local table, which the kernel maintains.
 pub(super) fn is_kept(header: &RouteHeader) -> bool {
     header.table != TABLE_LOCAL
 }
 
-/// Seconds on the boot clock.
+/// Returns the boot clock in seconds.
 pub(super) fn now() -> i64 {
     clock_gettime(ClockId::Boottime).tv_sec
 }

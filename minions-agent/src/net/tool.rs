@@ -1,4 +1,4 @@
-//! A program of the guest that is asked for something small: `systemctl`, `nmcli`.
+//! Short calls of the guest's own programs: `systemctl`, `nmcli`.
 
 use rustix::fs::{OFlags, fcntl_setfl};
 use std::io::{self, Read};
@@ -6,13 +6,13 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// For a restart of a service on a busy guest.
+/// Deadline for a program, long enough to restart a service on a busy guest.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often to look whether the program has ended.
+/// Interval between two checks whether the program has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Longest output that is read, in bytes. It fits a pipe, so the program does not wait for its reader.
+/// Maximum length of the output that is read, in bytes. It fits into a pipe, so the program never blocks on it.
 const MAX_OUTPUT: u64 = 32 * 1024;
 
 /// Runs `program` with English messages and returns its status and its standard output. A program that has not
@@ -36,7 +36,8 @@ pub(super) fn run(program: &str, args: &[&str]) -> io::Result<(ExitStatus, Strin
     Ok((status, String::from_utf8_lossy(&output).into_owned()))
 }
 
-/// What an ended program has written. A process that it left behind can hold the pipe open.
+/// Returns the output of a program that has ended. Does not wait for the end of the pipe: a background process of the
+/// program can keep it open.
 fn written(stdout: ChildStdout) -> io::Result<Vec<u8>> {
     fcntl_setfl(&stdout, OFlags::NONBLOCK)?;
     let mut output = Vec::new();

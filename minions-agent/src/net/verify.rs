@@ -1,7 +1,7 @@
-//! Whether a change does what it is for.
+//! Checks that a change has the intended effect.
 
 use super::address::{self, ip_of};
-use super::checks::{Checks, LinkAddress, LinkName, NextHop, Router};
+use super::checks::{ChangeChecks, LinkAddress, LinkName, NextHop, Router};
 use super::desired::DesiredLink;
 use super::rtnl::{Rtnl, dump};
 use super::{NetworkError, dns_query, link, neighbour, route};
@@ -13,23 +13,23 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// For a carrier after the interface was set up.
+/// Deadline for the carrier after the interface was set up.
 const LINK_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The kernel looks for an IPv6 duplicate for a second, after up to a second of waiting.
+/// Deadline for duplicate address detection, which takes the kernel a second after a delay of up to a second.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long whoever has an IPv4 address already may take to say so.
+/// Deadline for the answer of a host that already uses an IPv4 address.
 const DUPLICATE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The kernel asks three times, a second apart.
+/// Deadline for a gateway's answer. The kernel asks three times, a second apart.
 const GATEWAY_DEADLINE: Duration = Duration::from_secs(4);
 
-/// How often to look at what has to come by itself.
+/// Interval between two readings of a state that the kernel reaches after a while.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Before they are added: nobody on the link has one of the new IPv4 addresses. The kernel does the
-/// same for IPv6, after they are added.
+/// Checks that no other host on the link uses one of the new IPv4 addresses, before they are added. The kernel does
+/// this for IPv6 addresses after they are added.
 pub(super) async fn no_duplicates(
     rtnl: &Rtnl,
     one: &DesiredLink,
@@ -43,7 +43,7 @@ pub(super) async fn no_duplicates(
     let new: Vec<_> = new.map(InterfaceAddress::address).collect();
     let asked = new.iter().map(|ip| neighbour::answers(rtnl, one.link.index, *ip, deadline));
     let answered = futures_util::future::join_all(asked).await;
-    // Once the address is ours, an entry for it would be wrong.
+    // Once the guest has the address, an entry for it would be wrong.
     for ip in &new {
         neighbour::forget_address(rtnl, one.link.index, *ip).await;
     }
@@ -55,8 +55,12 @@ pub(super) async fn no_duplicates(
     Ok(())
 }
 
-/// Makes one check; everything that it looks at is in `checks`.
-pub(super) async fn check(rtnl: &Rtnl, checks: &Checks, check: Check) -> Result<(), NetworkError> {
+/// Runs one check on its objects in `checks`.
+pub(super) async fn check(
+    rtnl: &Rtnl,
+    checks: &ChangeChecks,
+    check: Check,
+) -> Result<(), NetworkError> {
     match check {
         Check::Link => links(rtnl, &checks.links).await,
         Check::Addresses => addresses(rtnl, &checks.addresses).await,
@@ -71,7 +75,7 @@ pub(super) async fn check(rtnl: &Rtnl, checks: &Checks, check: Check) -> Result<
     }
 }
 
-/// All at the same time: each has the whole time for its answer.
+/// Queries all routers at the same time, so that each has the full deadline.
 async fn answer(rtnl: &Rtnl, routers: &[Router]) -> Result<(), NetworkError> {
     let deadline = Instant::now() + GATEWAY_DEADLINE;
     let asked =
@@ -132,7 +136,7 @@ fn flags(address: &AddressMessage) -> AddressFlags {
     found.unwrap_or(AddressFlags::empty())
 }
 
-/// The kernel sends packets for the gateway over its link without a further hop.
+/// Checks that the kernel sends packets to the gateway directly over its link, without a further hop.
 async fn route_to(rtnl: &Rtnl, hop: &NextHop) -> Result<(), NetworkError> {
     let reached = if hop.on_link {
         is_default_next_hop(rtnl, hop).await?
@@ -145,8 +149,8 @@ async fn route_to(rtnl: &Rtnl, hop: &NextHop) -> Result<(), NetworkError> {
     Err(NetworkError::Elsewhere { gateway: hop.gateway, link: hop.link.name.clone() })
 }
 
-/// An on-link route leads to its gateway by itself, so its presence decides. A lookup of the gateway would find
-/// whichever default route has the lowest metric.
+/// Reports whether a default route with this next hop exists. An on-link route needs no other route to its gateway, so
+/// its existence is enough. A lookup of the gateway would return the default route with the lowest metric instead.
 async fn is_default_next_hop(rtnl: &Rtnl, hop: &NextHop) -> Result<bool, NetworkError> {
     let routes = route::list(rtnl).await?;
     let mut hops = routes.iter().filter(|route| route::is_default(route)).flat_map(route::hops_of);
@@ -159,7 +163,7 @@ async fn is_straight(rtnl: &Rtnl, hop: &NextHop) -> Result<bool, NetworkError> {
         IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
         IpAddr::V6(v6) => {
             let question = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128);
-            // A link-local address means something on its link only.
+            // A link-local address is only valid on its link.
             let local = is_link_local_v6(hop.gateway);
             if local { question.output_interface(link).build() } else { question.build() }
         }

@@ -1,39 +1,42 @@
 //! `configure_network`, `network_confirm`, `read_network`: the whole request is checked before anything
-//! is touched.
+//! is changed.
 
 use super::chain;
-use crate::net::{ChangeError, Network, NetworkError};
+use crate::net::{ChangeError, NetworkConfigurator, NetworkError};
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Done, NetworkChanged, NetworkConfirm, NetworkState,
 };
 use minions_proto::{AgentError, ErrorCode};
 
-/// Once begun, a configuration is finished even if the host goes away: half a network is worse
-/// than either.
+/// Answers the base form of `configure_network`. A change that has begun is completed even if the host
+/// disconnects: a half-configured network is worse than either state.
 pub(super) async fn base(
-    network: &Network,
+    network: &NetworkConfigurator,
     call: &ConfigureNetwork,
 ) -> Result<NetworkChanged, AgentError> {
     let mut changed = network.configure(call.plan()?).await.map_err(failed)?;
-    // Also where nothing had to be done: the base protocol has these words.
+    // Also if nothing changed: the base protocol specifies this message.
     changed.message = "network configured".to_owned();
     Ok(changed)
 }
 
-/// Likewise.
+/// Answers the extended form of `configure_network`. A change that has begun is completed, as in [`base`].
 pub(super) async fn rich(
-    network: &Network,
+    network: &NetworkConfigurator,
     call: &ChangeNetwork,
 ) -> Result<NetworkChanged, AgentError> {
     network.configure(call.plan()?).await.map_err(failed)
 }
 
-pub(super) async fn confirm(network: &Network, call: &NetworkConfirm) -> Result<Done, AgentError> {
+pub(super) async fn confirm(
+    network: &NetworkConfigurator,
+    call: &NetworkConfirm,
+) -> Result<Done, AgentError> {
     network.confirm(&call.id).await.map_err(|error| refused(&error))?;
     Ok(Done { message: "network change confirmed".to_owned() })
 }
 
-pub(super) async fn read(network: &Network) -> Result<NetworkState, AgentError> {
+pub(super) async fn read(network: &NetworkConfigurator) -> Result<NetworkState, AgentError> {
     network.read().await.map_err(|error| refused(&error))
 }
 
@@ -50,8 +53,9 @@ fn failed(failed: ChangeError) -> AgentError {
         Ok(()) if step == "plan" => {}
         Ok(()) => refusal.message.push_str("; everything is as it was before"),
         Err(error) => {
-            tracing::error!(error = chain(&error), "network not put back");
-            refusal.message = format!("{}; not put back: {}", refusal.message, chain(&error));
+            tracing::error!(error = chain(&error), "failed to restore the network");
+            refusal.message =
+                format!("{}; failed to restore the network: {}", refusal.message, chain(&error));
         }
     }
     refusal

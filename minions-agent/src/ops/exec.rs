@@ -1,34 +1,35 @@
-//! Programs: the base `exec`, and execs as objects.
+//! Requests about programs: the base `exec`, and execs as objects.
 
 use super::chain;
-use crate::exec::{Begin, ExecError, ExecRefusal, Executor, Tail};
+use crate::exec::{AttachResult, ExecError, ExecRefusal, ExecTail, Executor};
 use minions_proto::message::{
     Done, Exec, ExecAttach, ExecAttached, ExecInfo, ExecInspect, ExecRemove, ExecReply, ExecSignal,
     ExecStart,
 };
 use minions_proto::{AgentError, ErrorCode};
 
-/// Dropping the future ends the program and everything that it started.
+/// Runs a program to its end. Dropping the future ends the program and all processes that it started.
 pub(super) async fn run(executor: &Executor, call: Exec) -> Result<ExecReply, AgentError> {
     executor.run(call).await.map_err(|error| refused(&error))
 }
 
-/// Dropping the future after the program was started leaves it to its reattach grace.
+/// Starts a program and opens its stream. If the future is dropped after the start, the program keeps running
+/// for its re-attach grace period.
 pub(super) async fn start(
     executor: &Executor,
     call: ExecStart,
-) -> Result<(ExecAttached, Tail), AgentError> {
+) -> Result<(ExecAttached, ExecTail), AgentError> {
     opened(executor.start(call).await)
 }
 
 pub(super) async fn attach(
     executor: &Executor,
     call: ExecAttach,
-) -> Result<(ExecAttached, Tail), AgentError> {
+) -> Result<(ExecAttached, ExecTail), AgentError> {
     opened(executor.attach(call).await)
 }
 
-fn opened(begin: Begin) -> Result<(ExecAttached, Tail), AgentError> {
+fn opened(begin: AttachResult) -> Result<(ExecAttached, ExecTail), AgentError> {
     begin.map_err(|error| refused(&error))
 }
 
@@ -45,7 +46,7 @@ pub(super) async fn signal(executor: &Executor, call: ExecSignal) -> Result<Done
     Ok(Done { message })
 }
 
-/// Dropping the future lets the program end all the same.
+/// Removes an exec and ends its program. Dropping the future does not stop that.
 pub(super) async fn remove(executor: &Executor, call: ExecRemove) -> Result<ExecInfo, AgentError> {
     executor.remove(&call.id).await.map_err(|error| refused(&error))
 }
@@ -57,7 +58,7 @@ fn refused(error: &ExecError) -> AgentError {
         }
         ExecError::Busy => ErrorCode::Busy,
         ExecError::NotFound { .. } => ErrorCode::CommandNotFound,
-        ExecError::NotExecutable { .. } | ExecError::NoInterpreter { .. } => {
+        ExecError::NotExecutable { .. } | ExecError::MissingInterpreter { .. } => {
             ErrorCode::CommandNotExecutable
         }
         ExecError::User(_) => ErrorCode::UserNotFound,
@@ -68,7 +69,7 @@ fn refused(error: &ExecError) -> AgentError {
         ExecError::Conflict => ErrorCode::ExecConflict,
         ExecError::Refused(refusal) => refusal_code(refusal),
         ExecError::Start { .. }
-        | ExecError::CantBecome { .. }
+        | ExecError::SwitchUser { .. }
         | ExecError::Limits(_)
         | ExecError::Nul
         | ExecError::Streams(_) => ErrorCode::ExecFailed,
@@ -77,7 +78,7 @@ fn refused(error: &ExecError) -> AgentError {
         }
     };
     let field = match error {
-        ExecError::User(_) | ExecError::CantBecome { .. } => Some("user"),
+        ExecError::User(_) | ExecError::SwitchUser { .. } => Some("user"),
         ExecError::Cwd { .. } => Some("cwd"),
         ExecError::Limits(_) => Some("rlimits"),
         ExecError::Gone(_) | ExecError::NotEnded(_) | ExecError::Conflict => Some("id"),
@@ -88,7 +89,7 @@ fn refused(error: &ExecError) -> AgentError {
     refused
 }
 
-/// What a stream's host is told about something that it said.
+/// Returns the error reply for a message of the host on a stream.
 pub(crate) fn stream_refusal(refusal: &ExecRefusal) -> AgentError {
     AgentError::new(refusal_code(refusal), chain(refusal))
 }

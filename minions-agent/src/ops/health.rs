@@ -1,15 +1,15 @@
-//! `health_check`: reads three values from the kernel and touches nothing else, so that it answers
-//! when the guest can do nothing else.
+//! `health_check`: only reads three values from the kernel, so that it works even if nothing else in the guest
+//! does.
 
 use super::set_clock::now_ms;
 use crate::capability::Capabilities;
-use crate::identity::Identity;
+use crate::identity::AgentIdentity;
 use minions_proto::message::{AgentInfo, Health};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 use rustix::time::{ClockId, clock_gettime};
 
-pub(super) fn answer(identity: &Identity, capabilities: Capabilities) -> Health {
+pub(super) fn answer(identity: &AgentIdentity, capabilities: Capabilities) -> Health {
     Health {
         uptime_secs: uptime_secs(),
         hostname: uname().nodename().to_string_lossy().into_owned(),
@@ -26,7 +26,7 @@ pub(super) fn answer(identity: &Identity, capabilities: Capabilities) -> Health 
     }
 }
 
-/// Whole seconds since the kernel started, suspend included.
+/// Returns the time since the kernel started, in whole seconds, including time in suspend.
 pub(super) fn uptime_secs() -> u64 {
     u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
 }

@@ -1,4 +1,5 @@
-//! From a frame to its reply. One file a request type: validate, delegate, say what went wrong.
+//! Request dispatch: decodes a frame and encodes its reply. One file for each kind of request, which validates,
+//! delegates, and maps errors to replies.
 
 mod configure_network;
 pub(crate) mod exec;
@@ -10,7 +11,7 @@ mod write_file;
 
 use crate::agent::Agent;
 use crate::capability::Capability;
-use crate::exec::Tail;
+use crate::exec::ExecTail;
 use minions_proto::frame::EncodeError;
 use minions_proto::message::{ExecAttached, encode_error, encode_reply};
 use minions_proto::{AgentError, ErrorCode, Request};
@@ -18,41 +19,40 @@ use serde::Serialize;
 use std::error::Error;
 use std::pin::Pin;
 
-/// The longest error message, in bytes before JSON escapes. A message may quote what the host
-/// sent, which may be as long as a frame.
+/// Maximum length of an error message, in bytes before JSON escapes. A message may quote the host's
+/// request, which may be as long as a frame.
 const MAX_MESSAGE_LEN: usize = 4096;
 
-/// What a frame leads to.
-pub(crate) enum Answer {
-    /// A reply, and then the next request.
+/// Encoded reply to a request, and what follows it.
+pub(crate) enum RequestAnswer {
+    /// A reply, then the next request.
     Reply(Vec<u8>),
-    /// A reply, and then a stream for the rest of the connection.
-    Stream(Vec<u8>, Tail),
-    /// A reply, and then, whether or not it arrived, what must not be done before.
+    /// A reply, then a stream for the rest of the connection.
+    Stream(Vec<u8>, ExecTail),
+    /// A reply, then an action that must not run before it. The action runs even if the reply did not arrive.
     ReplyThen(Vec<u8>, Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
-/// Answers one request. Every path leads to a frame.
+/// Answers one request. Every error is answered with a frame.
 ///
-/// Dropping the future ends a program that the base `exec` was running; see each request for the
-/// others.
-pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
+/// Dropping the future ends a program of a base `exec`; see each request for the others.
+pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
     let request = match Request::decode(payload) {
         Ok(request) => request,
-        Err(error) => return Answer::Reply(refuse(error.into())),
+        Err(error) => return RequestAnswer::Reply(refuse(error.into())),
     };
     let needed = Capability::needed_by(&request);
     tracing::debug!(request = request.type_name(), "request");
     if !agent.capabilities().contain(needed) {
-        return Answer::Reply(refuse(AgentError::not_allowed(needed.name())));
+        return RequestAnswer::Reply(refuse(AgentError::not_allowed(needed.name())));
     }
     let executor = agent.executor();
-    Answer::Reply(match request {
+    RequestAnswer::Reply(match request {
         Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
         Request::ExecAttach(call) => return stream(exec::attach(executor, call).await),
         Request::Power(call) => {
             let (done, then) = power::answer(call);
-            return Answer::ReplyThen(reply(&Ok(done)), Box::pin(then));
+            return RequestAnswer::ReplyThen(reply(&Ok(done)), Box::pin(then));
         }
         Request::HealthCheck(_) => {
             reply(&Ok(health::answer(agent.identity(), agent.capabilities())))
@@ -72,21 +72,21 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> Answer {
         Request::ExecInspect(call) => reply(&exec::inspect(executor, call).await),
         Request::ExecSignal(call) => reply(&exec::signal(executor, call).await),
         Request::ExecRemove(call) => reply(&exec::remove(executor, call).await),
-        Request::ReportStatus(_) => reply(&Ok(agent.vitals().report().await)),
+        Request::ReportStatus(_) => reply(&Ok(agent.status().report().await)),
         Request::WriteFile(call) => reply(&write_file::answer(call).await),
         Request::SetClock(call) => reply(&set_clock::answer(call)),
     })
 }
 
-fn stream(opened: Result<(ExecAttached, Tail), AgentError>) -> Answer {
+fn stream(opened: Result<(ExecAttached, ExecTail), AgentError>) -> RequestAnswer {
     match opened {
-        Ok((attached, tail)) => Answer::Stream(reply(&Ok(attached)), tail),
-        Err(error) => Answer::Reply(refuse(error)),
+        Ok((attached, tail)) => RequestAnswer::Stream(reply(&Ok(attached)), tail),
+        Err(error) => RequestAnswer::Reply(refuse(error)),
     }
 }
 
-/// Encodes what a request came to. What doesn't go into a frame becomes an error: the host gets
-/// one reply whatever happens.
+/// Encodes the result of a request. A reply that does not fit a frame becomes an error: the host always gets
+/// one reply.
 fn reply<T: Serialize>(result: &Result<T, AgentError>) -> Vec<u8> {
     match result {
         Ok(body) => encode_reply(body).unwrap_or_else(|error| refuse(too_long(&error))),
@@ -95,10 +95,10 @@ fn reply<T: Serialize>(result: &Result<T, AgentError>) -> Vec<u8> {
 }
 
 fn too_long(error: &EncodeError) -> AgentError {
-    AgentError::new(ErrorCode::Internal, format!("reply can't be sent: {error}"))
+    AgentError::new(ErrorCode::Internal, format!("cannot encode the reply: {error}"))
 }
 
-/// Encodes an error reply, its message cut if need be.
+/// Encodes an error reply; truncates its message if it is too long.
 pub(crate) fn refuse(mut error: AgentError) -> Vec<u8> {
     tracing::debug!(code = ?error.code, errno = ?error.errno, "request refused");
     if error.message.len() > MAX_MESSAGE_LEN {
@@ -109,7 +109,7 @@ pub(crate) fn refuse(mut error: AgentError) -> Vec<u8> {
     encode_error(&error).expect("a message of 4 KiB fits a frame of 1 MiB, however it is escaped")
 }
 
-/// An error and what caused it, as one sentence for people.
+/// Returns an error and its causes as one line for people.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_fits_no_frame_becomes_an_error() {
+    fn a_reply_larger_than_a_frame_becomes_an_error() {
         let body = minions_proto::message::Done { message: "\0".repeat(MAX_FRAME_LEN / 2) };
         let frame = reply(&Ok(body));
         assert!(text(&frame).contains(r#""code":"internal""#), "{}", text(&frame));
     }
 
     #[test]
-    fn an_error_about_a_very_long_value_is_cut() {
+    fn an_error_about_a_very_long_value_is_truncated() {
         let frame = refuse(AgentError::new(ErrorCode::CommandNotFound, "\u{1}é".repeat(500_000)));
         assert!(frame.len() < 6 * MAX_MESSAGE_LEN);
         assert!(text(&frame).contains('…'));

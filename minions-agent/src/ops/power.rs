@@ -1,12 +1,12 @@
-//! `power`: the reply comes first, and then the guest's end.
+//! `power`: replies first, then ends the guest.
 
-use crate::power::{Way, end};
+use crate::power::{ShutdownMethod, end};
 use minions_proto::message::{Done, Power, PowerAction};
 
-/// What the host is told, and what is to be done once it has been.
+/// Returns the reply, and the future that ends the guest once the reply was sent.
 pub(super) fn answer(call: Power) -> (Done, impl Future<Output = ()> + Send + 'static) {
     let Power { action, force } = call;
-    let way = Way::find(action, force);
+    let way = ShutdownMethod::find(action, force);
     let verb = match action {
         PowerAction::Poweroff => "powered off",
         PowerAction::Reboot => "rebooted",

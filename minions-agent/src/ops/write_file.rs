@@ -1,7 +1,7 @@
-//! `write_file`: put a file into the guest.
+//! `write_file`: writes a file in the guest.
 
 use super::chain;
-use crate::files::{Attributes, MODE_BITS, Place, ResolveError, is_regular};
+use crate::files::{FileAttributes, FileLocation, MODE_BITS, ResolveError, is_regular};
 use minions_proto::message::{Done, WriteFile};
 use minions_proto::{AgentError, ErrorCode, Invalid};
 use rustix::fs::{FileType, Stat, fstat};
@@ -10,21 +10,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// For a new file whose mode isn't given.
+/// Mode of a new file if the request has none.
 const DEFAULT_MODE: u32 = 0o644;
 
-/// Why nothing was written.
+/// Reason why nothing was written.
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("{path:?} can't be written")]
+    #[error("cannot write {path:?}")]
     Io { path: String, source: io::Error },
-    #[error("the write was cut off")]
+    #[error("the write was interrupted")]
     Interrupted,
 }
 
-/// Once begun, a write is finished even if the host goes away.
+/// Answers the request. A write that has begun is completed even if the host disconnects.
 pub(super) async fn answer(call: WriteFile) -> Result<Done, AgentError> {
     let written = tokio::task::spawn_blocking(move || write(&call)).await;
     written.unwrap_or(Err(WriteError::Interrupted)).map_err(refused)
@@ -44,18 +44,18 @@ fn refused(error: WriteError) -> AgentError {
 fn write(call: &WriteFile) -> Result<Done, WriteError> {
     validate(call)?;
     let failed = |source| WriteError::Io { path: call.path.clone(), source };
-    let place = Place::make(Path::new(&call.path)).map_err(|error| match error {
+    let location = FileLocation::make(Path::new(&call.path)).map_err(|error| match error {
         ResolveError::Io(source) => failed(source),
         refused => unfit(call, &refused.to_string()).into(),
     })?;
-    let present = place.present().map_err(failed)?;
+    let present = location.present().map_err(failed)?;
     writable(call, present.as_ref())?;
     let content = call.content.as_bytes();
     if call.append {
-        append(call, &place)?;
+        append(call, &location)?;
     } else {
-        let trusted = present.filter(|file| is_regular(file) && place.trusts(file));
-        place.replace(content, attributes(call.mode, trusted.as_ref())).map_err(failed)?;
+        let trusted = present.filter(|file| is_regular(file) && location.trusts(file));
+        location.replace(content, attributes(call.mode, trusted.as_ref())).map_err(failed)?;
     }
     Ok(Done { message: format!("wrote {} bytes to {}", content.len(), call.path) })
 }
@@ -64,7 +64,7 @@ fn unfit(call: &WriteFile, reason: &str) -> Invalid {
     Invalid::value("path", &call.path, reason)
 }
 
-/// What can be said without looking.
+/// Checks that need no access to the file system.
 fn validate(call: &WriteFile) -> Result<(), Invalid> {
     let invalid = |reason| Err(Invalid::value("path", &call.path, reason));
     if call.path.contains('\0') {
@@ -75,7 +75,7 @@ fn validate(call: &WriteFile) -> Result<(), Invalid> {
     }
     let has_no_name = Path::new(&call.path).file_name().is_none();
     if has_no_name || call.path.ends_with('/') || call.path.ends_with("/.") {
-        return invalid("must end with a file's name");
+        return invalid("must end with a file name");
     }
     match call.mode {
         Some(mode) if mode > MODE_BITS => {
@@ -86,43 +86,43 @@ fn validate(call: &WriteFile) -> Result<(), Invalid> {
     }
 }
 
-/// What has this name already must be a file. A link may be replaced, but is not written through;
-/// a device, a socket or a pipe is no place for content.
+/// Checks that an existing file of this name may be written. A link can be replaced, but is never followed;
+/// directories, devices, sockets and pipes are refused.
 fn writable(call: &WriteFile, present: Option<&Stat>) -> Result<(), Invalid> {
     match present.map(|file| FileType::from_raw_mode(file.st_mode)) {
         Some(FileType::Directory) => Err(unfit(call, "is a directory")),
         Some(FileType::Symlink) if call.append => {
-            Err(unfit(call, "is a symbolic link, which is not appended through"))
+            Err(unfit(call, "is a symbolic link; the agent does not append through links"))
         }
         None | Some(FileType::RegularFile | FileType::Symlink) => Ok(()),
         Some(_) => Err(unfit(call, "is not a regular file")),
     }
 }
 
-/// A file keeps its owner, and its mode if none is given. `file` is one that only root had a say in:
-/// of any other nothing is kept.
-fn attributes(mode: Option<u32>, file: Option<&Stat>) -> Attributes {
-    Attributes {
+/// Returns the attributes of the new file. A file that it replaces keeps its owner, and its mode if the request
+/// has none. `file` is that file if root alone determined its attributes; nothing is kept of any other file.
+fn attributes(mode: Option<u32>, file: Option<&Stat>) -> FileAttributes {
+    FileAttributes {
         mode: mode.or(file.map(|file| file.st_mode & MODE_BITS)).unwrap_or(DEFAULT_MODE),
         owner: file.map(|file| (file.st_uid, file.st_gid)),
     }
 }
 
-fn append(call: &WriteFile, place: &Place) -> Result<(), WriteError> {
+fn append(call: &WriteFile, location: &FileLocation) -> Result<(), WriteError> {
     let failed = |source| WriteError::Io { path: call.path.clone(), source };
-    let mut file = place.open_to_append(call.mode.unwrap_or(DEFAULT_MODE)).map_err(failed)?;
+    let mut file = location.open_to_append(call.mode.unwrap_or(DEFAULT_MODE)).map_err(failed)?;
     let stat = fstat(&file).map_err(|errno| failed(errno.into()))?;
     writable(call, Some(&stat))?;
-    if !place.may_be_appended_to(&stat) {
+    if !location.may_be_appended_to(&stat) {
         let reason = format!(
-            "is a file of user {} with {} names: only a file of root's is appended to, and none that \
-             another user can have linked there; write it without `append`",
+            "belongs to user {} and has {} hard links: the agent appends only to files of root that no \
+             other user can have linked there; write it without `append`",
             stat.st_uid, stat.st_nlink
         );
         return Err(unfit(call, &reason).into());
     }
     if let Some(mode) = call.mode {
-        // The mode above is only for a new file, and cut by the umask.
+        // The mode above applies only to a new file, and the umask applies to it.
         file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     }
     file.write_all(call.content.as_bytes()).map_err(failed)?;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_are_made_and_the_mode_is_exactly_what_was_asked_for() {
+    fn missing_parents_are_created_and_the_mode_is_exact() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/key");
         let done = write(&WriteFile { mode: Some(0o600), ..call(&path, "secret") }).unwrap();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn appending_adds_and_replacing_replaces() {
+    fn append_adds_to_the_file_and_a_plain_write_replaces_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         for content in ["one\n", "two\n"] {
@@ -165,11 +165,11 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         write(&call(&path, "three\n")).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file remains");
     }
 
     #[test]
-    fn a_link_is_replaced_and_never_written_through() {
+    fn a_link_is_replaced_and_never_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (target, link) = (dir.path().join("target"), dir.path().join("link"));
         fs::write(&target, "untouched").unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_a_file_names_its_field() {
+    fn an_invalid_request_names_its_field() {
         let dir = tempfile::tempdir().unwrap();
         let field = |call: &WriteFile| match write(call).unwrap_err() {
             WriteError::Invalid(invalid) => invalid.field,
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_the_old_file_whole() {
+    fn a_failed_write_leaves_the_old_file_intact() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "old").unwrap();

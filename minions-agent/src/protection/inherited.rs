@@ -1,4 +1,4 @@
-//! What a parent leaves its child without meaning to, undone at the agent's start.
+//! Resets process state that the agent inherited by accident from its parent.
 #![expect(unsafe_code, reason = "signals and descriptors that are inherited by number")]
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -6,23 +6,23 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
-/// The first descriptor that is none of the three standard ones.
+/// First descriptor after the three standard ones.
 const FIRST: RawFd = 3;
 
-/// linux/close_range.h: close at the next exec instead of now.
+/// Flag from linux/close_range.h: close at the next exec instead of now.
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 
-/// Undoes it. To be called by the only thread.
+/// Resets signals and descriptors. Must be called while the process has only one thread.
 ///
-/// * SIGCHLD is not ignored any more: the kernel would reap the agent's programs itself, and each would
-///   be lost. A parent that ignores it to be rid of zombies passes that on.
-/// * No signal is blocked any more: the agent would not hear that it is to end.
-/// * Descriptors are closed in the agent's programs.
+/// * SIGCHLD gets its default action: if it is ignored, the kernel reaps the agent's programs itself, and
+///   their exit statuses are lost. A child inherits this from a parent that ignores SIGCHLD to avoid zombies.
+/// * All signals are unblocked: otherwise the agent could miss SIGTERM.
+/// * Inherited descriptors become close-on-exec, so that the agent's programs do not get them.
 pub fn forget() {
-    // SAFETY: takes no pointer to anything of ours, and SIGCHLD can be set.
+    // SAFETY: passes no pointer, and the action of SIGCHLD can be set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let mut none = MaybeUninit::uninit();
-    // SAFETY: the first fills in the mask that the second reads.
+    // SAFETY: the first call fills in the mask that the second call reads.
     unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
@@ -30,7 +30,7 @@ pub fn forget() {
     close_descriptors_on_exec();
 }
 
-/// Also the socket that a service manager passes: it is the agent's, and not for the agent's programs.
+/// Marks all but the standard descriptors close-on-exec, including the socket passed by a service manager.
 fn close_descriptors_on_exec() {
     let first = libc::c_uint::from(FIRST.unsigned_abs());
     // SAFETY: numbers only, and no descriptor is closed now.
@@ -44,9 +44,9 @@ fn close_descriptors_on_exec() {
     let Ok(open) = fs::read_dir("/proc/self/fd") else { return };
     let numbers = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for fd in numbers.filter(|fd: &RawFd| *fd >= FIRST) {
-        // SAFETY: it is open at this moment, or the call fails; nothing is closed.
+        // SAFETY: the descriptor is open at this moment, or the call fails; nothing is closed.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        // The directory's own is gone by then, perhaps.
+        // The descriptor of the directory listing itself may be closed already.
         let _ = fcntl_setfd(fd, FdFlags::CLOEXEC);
     }
 }

@@ -1,25 +1,26 @@
 //! A control group for the agent alone.
 
-use crate::cgroup::{self, Hierarchy};
+use crate::cgroup::{self, CgroupHierarchy};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Directly below the tree's root, for an agent that was not started in a group of its own.
+/// Group directly below the root of the hierarchy, for an agent that was not started in a group of its own.
 const NAME: &str = "minions-agent";
 
-/// The most there is; 100 is every other group's.
+/// Maximum weight; other groups have the default of 100.
 const CPU_WEIGHT: &str = "10000";
 
-/// Bytes that memory pressure takes nothing of: several times what the agent uses.
+/// Memory protected from reclaim, in bytes: several times what the agent uses.
 const MEMORY_MIN: u64 = 32 * 1024 * 1024;
 
-/// Enters the group, with all of the CPU time that it can use and memory that is not reclaimed.
+/// Moves the agent into a group of its own unless it already is in one, and gives that group the maximum CPU
+/// weight and protected memory.
 pub(super) fn enter() -> io::Result<()> {
-    // A guest without control groups lacks nothing that could be repaired.
-    let Some(hierarchy) = Hierarchy::find() else { return Ok(()) };
+    // A guest without control groups is not an error.
+    let Some(hierarchy) = CgroupHierarchy::find() else { return Ok(()) };
     let dir = match hierarchy.own().filter(|own| is_ours_alone(own)) {
-        // The unit's own.
+        // The group of the agent's systemd unit.
         Some(own) => own,
         None => move_to_own(&hierarchy)?,
     };
@@ -32,7 +33,7 @@ fn is_ours_alone(own: &Path) -> bool {
         .is_ok_and(|processes| processes.trim_end() == std::process::id().to_string())
 }
 
-fn move_to_own(hierarchy: &Hierarchy) -> io::Result<PathBuf> {
+fn move_to_own(hierarchy: &CgroupHierarchy) -> io::Result<PathBuf> {
     cgroup::enable_controllers(hierarchy.root());
     let dir = hierarchy.root().join(NAME);
     cgroup::make(&dir)?;

@@ -1,4 +1,4 @@
-//! The host's side of a connection: frames, and whether the host is still there.
+//! Receiving side of a connection: decodes frames, and detects that the host has closed.
 
 use super::SessionError;
 use minions_proto::frame::{Decoder, FrameError};
@@ -7,40 +7,40 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-/// From a frame's first byte to its last.
+/// Deadline from a frame's first byte to its last.
 const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Read ahead while a request runs, at most: enough for pipelined requests. Past it the socket's
-/// own buffer is the limit.
+/// Limit of bytes that are read ahead while a request runs: enough for pipelined requests. Further bytes stay
+/// in the socket's buffer.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// What a request may still take after the host closed its side. A host that is gone looks the
-/// same from here as one that only finished sending and still waits for a reply.
+/// Time for a request to complete after the host has closed its side. The agent cannot tell a host that is gone
+/// from one that has only finished sending and still waits for the reply.
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 
-/// What came in.
+/// Result of receiving a frame.
 #[derive(Debug)]
-pub(super) enum Frame {
+pub(super) enum ReceivedFrame {
     Payload(bytes::Bytes),
     Malformed(FrameError),
-    /// Closed between two frames.
+    /// The host closed between two frames.
     End,
 }
 
-/// A stream, and what has been read from it but not yet used.
+/// A stream, with the bytes that have been read from it but not yet used.
 #[derive(Debug)]
-pub(super) struct Incoming<S> {
+pub(super) struct FrameReader<S> {
     stream: S,
     decoder: Decoder,
     ended: bool,
 }
 
-impl<S: AsyncRead + Unpin> Incoming<S> {
+impl<S: AsyncRead + Unpin> FrameReader<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, decoder: Decoder::new(), ended: false }
     }
 
-    /// Both halves of the stream at once, for channel mode, and what was read of it already.
+    /// Returns both halves of the stream, for channel mode, with the decoder that holds bytes already read.
     pub(super) fn split(&mut self) -> (ReadHalf<&mut S>, WriteHalf<&mut S>, &mut Decoder)
     where
         S: AsyncWrite,
@@ -49,37 +49,38 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
         (read, write, &mut self.decoder)
     }
 
-    /// To write a reply to. Reading from it would lose frames.
+    /// Returns the stream, for writing a reply. Reading from it would lose frames.
     pub(super) fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
 
-    /// The next frame. Waits for ever for its first byte, but not for its last.
+    /// Receives the next frame. Waits without limit for its first byte, and up to 30 s for its last.
     ///
     /// Cancel safe: what has arrived stays in the decoder.
-    pub(super) async fn next(&mut self) -> Result<Frame, SessionError> {
+    pub(super) async fn next(&mut self) -> Result<ReceivedFrame, SessionError> {
         if self.decoder.is_empty() {
             self.fill().await?;
             if self.ended {
-                return Ok(Frame::End);
+                return Ok(ReceivedFrame::End);
             }
         }
         timeout(FRAME_DEADLINE, self.finish()).await.map_err(|_| SessionError::SlowFrame)?
     }
 
-    /// The frame that has begun.
-    async fn finish(&mut self) -> Result<Frame, SessionError> {
+    /// Receives the rest of a frame that has begun.
+    async fn finish(&mut self) -> Result<ReceivedFrame, SessionError> {
         loop {
             match self.decoder.next_frame() {
-                Ok(Some(payload)) => return Ok(Frame::Payload(payload)),
-                Err(error) => return Ok(Frame::Malformed(error)),
+                Ok(Some(payload)) => return Ok(ReceivedFrame::Payload(payload)),
+                Err(error) => return Ok(ReceivedFrame::Malformed(error)),
                 Ok(None) if self.ended => return Err(SessionError::Truncated),
                 Ok(None) => self.fill().await?,
             }
         }
     }
 
-    /// Runs a request while watching the host: if it goes away, so does the work.
+    /// Runs a request while watching the connection. If the host closes, the request is dropped after
+    /// [`HALF_CLOSED_GRACE`].
     pub(super) async fn attend<W: Future>(&mut self, work: W) -> Result<W::Output, SessionError> {
         tokio::pin!(work);
         while !self.ended && self.decoder.capacity() < READ_AHEAD {
@@ -96,7 +97,7 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
         }
     }
 
-    /// Cancel safe: `read_buf` is, and nothing is awaited after it.
+    /// Reads more bytes into the decoder. Cancel safe: `read_buf` is, and there is no await after it.
     async fn fill(&mut self) -> io::Result<()> {
         if !self.ended {
             self.ended = self.stream.read_buf(self.decoder.read_buffer()).await? == 0;

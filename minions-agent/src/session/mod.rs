@@ -1,24 +1,24 @@
-//! One connection: requests are answered in order, one reply each.
+//! Session of one connection: requests are answered in order, with one reply each.
 //!
 //! ```text
 //!           first byte of a frame          whole frame            reply ready
 //!   idle ───────────────────────▶ reading ────────────▶ answering ───────────▶ writing ─┐
-//!    ▲   for ever                   ≤ 30 s               as the request says    ≤ 30 s  │
+//!    ▲   no limit                   ≤ 30 s               limit of the request   ≤ 30 s  │
 //!    └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A request that opens a stream is the connection's last: from its reply on it is in channel mode
-//! ([`stream`]).
+//! A request that opens a stream is the connection's last: after the reply, the connection is in channel
+//! mode ([`stream`]).
 //!
-//! A frame that is no request gets an error reply and the connection lives. Only three things end
-//! it: the host closes, a deadline passes, or a length over the cap makes the stream unreadable.
+//! A frame that is not a valid request gets an error reply, and the connection stays open. It ends only when the host
+//! closes it, when a deadline passes, or when a length above the limit makes the stream unreadable.
 
 mod incoming;
 mod stream;
 
 use crate::agent::Agent;
-use crate::ops::{self, Answer};
-use incoming::{Frame, Incoming};
+use crate::ops::{self, RequestAnswer};
+use incoming::{FrameReader, ReceivedFrame};
 use minions_proto::channel::ChannelError;
 use minions_proto::frame::FrameError;
 use minions_proto::{AgentError, ErrorCode};
@@ -28,32 +28,32 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// For a whole reply to be taken: a host that doesn't read holds a connection and its memory.
+/// Deadline for writing a whole reply: a host that does not read occupies a connection and its memory.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For a host over the limit to send the request that gets the `busy` reply, and for bytes behind
-/// an over-long frame to be read away.
+/// Deadline for a host over the limit of connections to send the request that gets the `busy` reply, and for
+/// discarding unread bytes before a close.
 const PARTING_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Hosts over the limit that are told so; more than that are just closed.
+/// Limit of connections that are refused with a reply at the same time; any more are closed without one.
 static TURNED_AWAY: Semaphore = Semaphore::const_new(32);
 
-/// Why a connection ended, other than by the host's close between two frames.
+/// Reason why a connection ended, other than a close by the host between two frames.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error("host closed in the middle of a frame")]
     Truncated,
-    #[error("host closed while its request ran")]
+    #[error("host closed while its request was running")]
     Abandoned,
-    #[error("frame didn't arrive within 30 s of its first byte")]
+    #[error("frame did not arrive within 30 s of its first byte")]
     SlowFrame,
-    #[error("reply wasn't taken within 30 s")]
+    #[error("host did not read the reply within 30 s")]
     SlowReader,
-    #[error("channel mode was broken")]
+    #[error("protocol error in channel mode")]
     Channel(#[from] ChannelError),
-    #[error("frame out of bounds")]
+    #[error("frame length out of bounds")]
     Frame(#[from] FrameError),
-    #[error("stream broke")]
+    #[error("connection failed")]
     Io(#[from] io::Error),
 }
 
@@ -62,40 +62,42 @@ pub(crate) async fn run<S>(agent: &Agent, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut incoming = Incoming::new(stream);
+    let mut incoming = FrameReader::new(stream);
     match converse(agent, &mut incoming).await {
         Ok(()) => tracing::debug!("connection closed"),
         Err(error) => tracing::debug!(error = ops::chain(&error), "connection ended"),
     }
 }
 
-async fn converse<S>(agent: &Agent, incoming: &mut Incoming<S>) -> Result<(), SessionError>
+async fn converse<S>(agent: &Agent, incoming: &mut FrameReader<S>) -> Result<(), SessionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     loop {
         let reply = match incoming.next().await? {
-            Frame::End => return Ok(()),
-            Frame::Payload(payload) => match incoming.attend(ops::answer(agent, &payload)).await? {
-                Answer::Reply(reply) => reply,
-                Answer::ReplyThen(reply, then) => {
-                    let written = write(incoming.stream(), &reply).await;
-                    // A task of its own: it goes on when this connection ends.
-                    tokio::spawn(then);
-                    written?;
-                    continue;
+            ReceivedFrame::End => return Ok(()),
+            ReceivedFrame::Payload(payload) => {
+                match incoming.attend(ops::answer(agent, &payload)).await? {
+                    RequestAnswer::Reply(reply) => reply,
+                    RequestAnswer::ReplyThen(reply, then) => {
+                        let written = write(incoming.stream(), &reply).await;
+                        // Spawned, so that it continues if this connection ends.
+                        tokio::spawn(then);
+                        written?;
+                        continue;
+                    }
+                    RequestAnswer::Stream(reply, tail) => {
+                        write(incoming.stream(), &reply).await?;
+                        let stream = stream::run(incoming, tail).await;
+                        part(incoming.stream()).await;
+                        return stream;
+                    }
                 }
-                Answer::Stream(reply, tail) => {
-                    write(incoming.stream(), &reply).await?;
-                    let stream = stream::run(incoming, tail).await;
-                    part(incoming.stream()).await;
-                    return stream;
-                }
-            },
-            Frame::Malformed(FrameError::Empty) => {
+            }
+            ReceivedFrame::Malformed(FrameError::Empty) => {
                 refusal(ErrorCode::BadRequest, FrameError::Empty)
             }
-            Frame::Malformed(error @ FrameError::TooLong { .. }) => {
+            ReceivedFrame::Malformed(error @ FrameError::TooLong { .. }) => {
                 write(incoming.stream(), &refusal(ErrorCode::FrameTooLarge, error)).await?;
                 part(incoming.stream()).await;
                 return Ok(());
@@ -109,15 +111,15 @@ fn refusal(code: ErrorCode, error: FrameError) -> Vec<u8> {
     ops::refuse(AgentError::new(code, error.to_string()))
 }
 
-/// Answers the first request with `busy` and closes. The reply waits for the request: a byte that
-/// nobody asked for would only look like a broken agent.
+/// Answers the first request with `busy`, and closes. It waits for the request, because an unrequested reply would
+/// be a protocol error.
 pub(crate) async fn turn_away<S>(stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Ok(_slot) = TURNED_AWAY.try_acquire() else { return };
-    let mut incoming = Incoming::new(stream);
-    if let Ok(Ok(Frame::Payload(_))) = timeout(PARTING_DEADLINE, incoming.next()).await {
+    let mut incoming = FrameReader::new(stream);
+    if let Ok(Ok(ReceivedFrame::Payload(_))) = timeout(PARTING_DEADLINE, incoming.next()).await {
         let busy = AgentError::new(ErrorCode::Busy, "too many connections; try again later");
         if write(incoming.stream(), &ops::refuse(busy)).await.is_ok() {
             part(incoming.stream()).await;
@@ -125,7 +127,7 @@ where
     }
 }
 
-/// One reply, in one write unless the kernel splits it.
+/// Writes a reply, in one write unless the kernel splits it.
 async fn write<S>(stream: &mut S, reply: &[u8]) -> Result<(), SessionError>
 where
     S: AsyncWrite + Unpin,
@@ -140,8 +142,8 @@ where
         .map_err(Into::into)
 }
 
-/// Closes so that the last reply arrives: closing a socket with unread bytes in it resets it, and
-/// a reset may overtake the reply.
+/// Closes the connection so that the last reply arrives: closing a socket with unread bytes resets the
+/// connection, and a reset may overtake the reply.
 async fn part<S>(stream: &mut S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -152,6 +154,6 @@ where
         while stream.read(&mut sink).await? > 0 {}
         Ok::<_, io::Error>(())
     };
-    // Late or broken: it ends here either way.
+    // The connection ends here, even after a timeout or an error.
     let _ = timeout(PARTING_DEADLINE, read_away).await;
 }

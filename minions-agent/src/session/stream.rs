@@ -1,12 +1,12 @@
-//! Channel mode: a connection that is one exec's stream until its end.
+//! Channel mode: a connection that carries the stream of one exec until it ends.
 //!
-//! Both directions are independent. The host's messages are always read: input is bounded by its
-//! window, and everything else is small. What the agent sends waits for the host as long as the host
-//! likes: that is what stops a program whose reader has stopped.
+//! The directions are independent. The host's messages are always read: input is bounded by its window, and
+//! all other messages are small. The agent's messages wait for the host without limit: this is the
+//! backpressure that stops a program whose reader has stopped.
 
 use super::SessionError;
-use super::incoming::Incoming;
-use crate::exec::{ExecRefusal, Handle, Piece, Tail};
+use super::incoming::FrameReader;
+use crate::exec::{ClientHandle, ExecRefusal, ExecTail, TailEvent};
 use crate::ops;
 use bytes::{BufMut, BytesMut};
 use minions_proto::channel::{
@@ -22,18 +22,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-/// Refusals that wait to be told; a host that asks for more isn't told each.
+/// Limit of error messages that wait to be sent; further errors are not reported.
 const MAX_REFUSALS: usize = 16;
 
-/// For messages of the host that arrived before its connection broke.
+/// Time for handling messages that had arrived before the connection broke.
 const LAST_MESSAGES: Duration = Duration::from_millis(100);
 
-/// In front of a payload: length and channel.
+/// Length of the header of a message: frame length and channel.
 const HEADER_LEN: usize = PREFIX_LEN + 1;
 
-/// Serves the stream until its last message was sent, the host left, or the connection broke. What
-/// the exec makes of that is decided when `tail` is dropped.
-pub(super) async fn run<S>(incoming: &mut Incoming<S>, mut tail: Tail) -> Result<(), SessionError>
+/// Serves the stream until its last message was sent, the host left, or the connection broke. Dropping `tail`
+/// tells the exec that the stream has ended.
+pub(super) async fn run<S>(
+    incoming: &mut FrameReader<S>,
+    mut tail: ExecTail,
+) -> Result<(), SessionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -53,33 +56,33 @@ where
     }
 }
 
-/// The host's messages. Ready when it has left.
+/// Reads and handles the host's messages until it leaves.
 async fn listen<R: AsyncRead + Unpin>(
     mut read: R,
     decoder: &mut Decoder,
-    handle: &Handle,
+    handle: &ClientHandle,
     refuse: &mpsc::Sender<AgentError>,
 ) -> Result<(), SessionError> {
     loop {
         while let Some(payload) = decoder.next_frame()? {
             let message = Message::decode(payload)?;
-            let obeyed = match message.channel {
+            let handled = match message.channel {
                 Channel::Stdin => handle.input(&message.payload),
                 Channel::Control => {
                     let control = message.host_control();
                     if matches!(control, Ok(HostControl::Leave)) {
-                        // Leaving can't be refused.
+                        // Leaving is never refused.
                         let _ = handle.control(HostControl::Leave);
                         return Ok(());
                     }
-                    obey(handle, control, refuse)
+                    handle_control(handle, control, refuse)
                 }
                 Channel::Stdout | Channel::Stderr => {
                     return Err(ChannelError::Direction(message.channel).into());
                 }
             };
-            if let Err(refusal) = obeyed {
-                // If the list is full, the host has been told often enough.
+            if let Err(refusal) = handled {
+                // If the queue is full, enough errors are already reported.
                 let _ = refuse.try_send(ops::exec::stream_refusal(&refusal));
             }
         }
@@ -89,8 +92,8 @@ async fn listen<R: AsyncRead + Unpin>(
     }
 }
 
-fn obey(
-    handle: &Handle,
+fn handle_control(
+    handle: &ClientHandle,
     control: Result<HostControl, ChannelError>,
     refuse: &mpsc::Sender<AgentError>,
 ) -> Result<(), ExecRefusal> {
@@ -104,42 +107,42 @@ fn obey(
     }
 }
 
-/// The agent's messages, up to the last.
+/// Sends the agent's messages, up to the last.
 async fn speak<W: AsyncWrite + Unpin>(
     mut write: W,
-    tail: &mut Tail,
+    tail: &mut ExecTail,
     mut refusals: mpsc::Receiver<AgentError>,
 ) -> Result<(), SessionError> {
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-    // One heartbeat, not one for each interval, after a host that did not read for long.
+    // If the host has not read for some time, send one heartbeat, not one for each interval.
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut frame = BytesMut::with_capacity(HEADER_LEN + CHUNK_LEN);
     loop {
         frame.clear();
-        // Room for the header, which can be written once the length is known.
+        // Reserve room for the header, which is written once the length is known.
         frame.put_bytes(0, HEADER_LEN);
         let control = tokio::select! {
             piece = tail.next(&mut frame) => match piece {
-                Piece::Output(stream, len) => {
+                TailEvent::Output(stream, len) => {
                     let mut header = BytesMut::with_capacity(HEADER_LEN);
                     put_header(&mut header, stream.channel(), len);
                     frame[..HEADER_LEN].copy_from_slice(&header);
                     None
                 }
-                piece => Some(said(piece)),
+                piece => Some(control_of(piece)),
             },
-            _ = heartbeat.tick() => Some(Said::More(AgentControl::Heartbeat)),
-            Some(refusal) = refusals.recv() => Some(Said::More(AgentControl::Error(refusal))),
+            _ = heartbeat.tick() => Some(ControlStep::More(AgentControl::Heartbeat)),
+            Some(refusal) = refusals.recv() => Some(ControlStep::More(AgentControl::Error(refusal))),
         };
         let last = match control {
             None => false,
-            Some(Said::Close) => return Ok(()),
-            Some(Said::More(control)) => {
+            Some(ControlStep::Close) => return Ok(()),
+            Some(ControlStep::More(control)) => {
                 frame.clear();
                 Message::agent(&control).encode(&mut frame);
                 false
             }
-            Some(Said::Last(control)) => {
+            Some(ControlStep::Last(control)) => {
                 frame.clear();
                 Message::agent(&control).encode(&mut frame);
                 true
@@ -153,23 +156,25 @@ async fn speak<W: AsyncWrite + Unpin>(
     }
 }
 
-/// What a piece that is no output is on the control channel.
-enum Said {
+/// Message for an event other than output on the control channel, and whether the stream continues.
+enum ControlStep {
     More(AgentControl),
     Last(AgentControl),
     Close,
 }
 
-fn said(piece: Piece) -> Said {
+fn control_of(piece: TailEvent) -> ControlStep {
     match piece {
-        Piece::Gap { stream, from, to } => Said::More(AgentControl::Gap { stream, from, to }),
-        Piece::InputTaken(stdin) => Said::More(AgentControl::Ack { stdin }),
-        Piece::Ended(ended) => Said::Last(AgentControl::Exit(ended)),
-        Piece::TakenOver => {
-            let message = "another client attached to this exec";
-            Said::Last(AgentControl::Error(AgentError::new(ErrorCode::TakenOver, message)))
+        TailEvent::Gap { stream, from, to } => {
+            ControlStep::More(AgentControl::Gap { stream, from, to })
         }
-        // Output is no control message; the stream of a snapshot just ends.
-        Piece::Complete | Piece::Output(..) => Said::Close,
+        TailEvent::InputTaken(stdin) => ControlStep::More(AgentControl::Ack { stdin }),
+        TailEvent::Ended(ended) => ControlStep::Last(AgentControl::Exit(ended)),
+        TailEvent::TakenOver => {
+            let message = "another client attached to this exec";
+            ControlStep::Last(AgentControl::Error(AgentError::new(ErrorCode::TakenOver, message)))
+        }
+        // The stream of a snapshot ends without a message. Output is not passed to this function.
+        TailEvent::Complete | TailEvent::Output(..) => ControlStep::Close,
     }
 }

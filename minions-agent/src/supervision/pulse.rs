@@ -1,4 +1,4 @@
-//! Whether a thread that should answer does, in the time that it had for it.
+//! Detects a hanging runtime: counts only the time that its thread could have used to answer.
 
 use rustix::thread::gettid;
 use std::fs::File;
@@ -9,33 +9,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Questions to a runtime, and its answers. Clones are the same pulse.
+/// Questions to a runtime, and its answers. Clones share the same state.
 #[derive(Debug, Clone)]
-pub(super) struct Pulse {
-    shared: Arc<Shared>,
-    /// Time to answer after which the runtime counts as hanging.
+pub(super) struct RuntimePulse {
+    shared: Arc<PulseState>,
+    /// Unanswered time after which the runtime counts as hanging.
     limit: Duration,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct PulseState {
     asked: AtomicU64,
     answered: AtomicU64,
     question: Notify,
-    /// What the kernel says of the runtime's thread (proc(5), `schedstat`); some kernels don't.
+    /// Scheduling statistics of the runtime's thread (proc(5), `schedstat`); `None` on kernels without them.
     schedule: Option<File>,
 }
 
-impl Pulse {
+impl RuntimePulse {
     pub(super) fn of_this_thread(limit: Duration) -> Self {
         let thread = gettid().as_raw_nonzero();
         let schedule = File::open(format!("/proc/self/task/{thread}/schedstat")).ok();
-        let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shared = Shared { asked, answered, question: Notify::new(), schedule };
+        let shared = PulseState {
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            question: Notify::new(),
+            schedule,
+        };
         Self { shared: Arc::new(shared), limit }
     }
 
-    /// Answers, for ever.
+    /// Answers questions; never returns.
     pub(super) async fn beat<T>(&self) -> T {
         loop {
             self.shared.question.notified().await;
@@ -44,61 +48,63 @@ impl Pulse {
         }
     }
 
-    pub(super) fn examination(&self) -> Examination {
-        let looked = Look::now(&self.shared);
-        Examination { pulse: self.clone(), looked, owed: Duration::ZERO }
+    pub(super) fn hang_detector(&self) -> HangDetector {
+        let last = ScheduleReading::now(&self.shared);
+        HangDetector { pulse: self.clone(), last, owed: Duration::ZERO }
     }
 }
 
-/// One who asks, and counts how long the answer is owed.
+/// Watchdog side of a pulse: asks, and counts how long the answer is overdue.
 #[derive(Debug)]
-pub(super) struct Examination {
-    pulse: Pulse,
-    looked: Look,
+pub(super) struct HangDetector {
+    pulse: RuntimePulse,
+    last: ScheduleReading,
     owed: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct ScheduleReading {
     at: Instant,
-    /// Time that the thread has spent ready to run and without a processor.
+    /// Total time that the thread has spent ready to run but without a processor.
     waited: Duration,
 }
 
-impl Look {
-    fn now(shared: &Shared) -> Self {
+impl ScheduleReading {
+    fn now(shared: &PulseState) -> Self {
         let waited = shared.schedule.as_ref().and_then(|file| waited(file).ok());
         Self { at: Instant::now(), waited: waited.unwrap_or_default() }
     }
 }
 
-impl Examination {
+impl HangDetector {
     pub(super) fn is_alive(&self) -> bool {
         self.owed < self.pulse.limit
     }
 
-    /// Looks for the answer to the last question, and asks the next one. To be called every `beat`.
+    /// Checks for the answer to the last question and asks the next one. Must be called every `beat`.
     pub(super) fn examine(&mut self, beat: Duration) {
         let shared = &self.pulse.shared;
-        let now = Look::now(shared);
+        let now = ScheduleReading::now(shared);
         if shared.answered.load(Ordering::Acquire) == shared.asked.load(Ordering::Acquire) {
             self.owed = Duration::ZERO;
             shared.asked.fetch_add(1, Ordering::Release);
         } else {
-            self.owed += had(self.looked, now, beat);
+            self.owed += had(self.last, now, beat);
         }
-        self.looked = now;
+        self.last = now;
         shared.question.notify_one();
     }
 }
 
-/// The time to answer between two looks. A guest that was paused meanwhile had none of it.
-fn had(before: Look, now: Look, beat: Duration) -> Duration {
+/// Returns the time that the thread had to answer between two readings. Capped at two beats, because the
+/// guest may have been paused in between.
+fn had(before: ScheduleReading, now: ScheduleReading, beat: Duration) -> Duration {
     let passed = now.at.saturating_duration_since(before.at).min(2 * beat);
     passed.saturating_sub(now.waited.saturating_sub(before.waited))
 }
 
-/// `time on a processor, time waiting for one, timeslices`, in nanoseconds.
+/// Reads the second number of `schedstat`: time on a processor, time waiting for one (both in nanoseconds),
+/// timeslices.
 fn waited(schedule: &File) -> io::Result<Duration> {
     let mut text = [0; 128];
     let len = schedule.read_at(&mut text, 0)?;
@@ -113,17 +119,17 @@ mod tests {
 
     const BEAT: Duration = Duration::from_millis(10);
 
-    fn examined(examination: &mut Examination) -> bool {
+    fn examined(detector: &mut HangDetector) -> bool {
         std::thread::sleep(BEAT);
-        examination.examine(BEAT);
-        examination.is_alive()
+        detector.examine(BEAT);
+        detector.is_alive()
     }
 
     #[test]
-    fn a_runtime_that_blocks_for_longer_than_the_limit_hangs_and_may_come_back() {
+    fn a_runtime_blocked_beyond_the_limit_counts_as_hanging_until_it_answers() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let pulse = Pulse::of_this_thread(5 * BEAT);
-        let mut examination = pulse.examination();
+        let pulse = RuntimePulse::of_this_thread(5 * BEAT);
+        let mut detector = pulse.hang_detector();
         let answer = || {
             runtime.block_on(async {
                 tokio::select! {
@@ -134,34 +140,34 @@ mod tests {
             });
         };
         for _ in 0..20 {
-            assert!(examined(&mut examination), "it answers each time");
+            assert!(examined(&mut detector), "the runtime answers each time");
             answer();
         }
-        // Nothing runs the runtime now. A machine that is busy takes its time from it, so it may take
-        // any number of looks.
-        assert!((0..10_000).any(|_| !examined(&mut examination)));
+        // Nothing drives the runtime now. On a busy machine, waiting for a processor does not count, so any
+        // number of readings may be necessary.
+        assert!((0..10_000).any(|_| !examined(&mut detector)));
         answer();
-        assert!(examined(&mut examination));
+        assert!(examined(&mut detector));
     }
 
     #[test]
-    fn time_without_a_processor_and_a_pause_of_the_guest_are_not_the_runtimes() {
+    fn waiting_for_a_processor_and_guest_pauses_do_not_count() {
         let at = Instant::now();
-        let look = |seconds, waited| Look {
+        let look = |seconds, waited| ScheduleReading {
             at: at + Duration::from_secs(seconds),
             waited: Duration::from_secs(waited),
         };
         let beat = Duration::from_secs(15);
         let had = |now| had(look(0, 0), now, beat).as_secs();
         assert_eq!(had(look(15, 0)), 15, "asleep or busy");
-        assert_eq!(had(look(15, 14)), 1, "kept waiting");
-        assert_eq!(had(look(15, 15)), 0, "kept waiting all the time");
+        assert_eq!(had(look(15, 14)), 1, "waited for a processor");
+        assert_eq!(had(look(15, 15)), 0, "waited for a processor all the time");
         assert_eq!(had(look(3600, 0)), 30, "the guest was paused for an hour");
     }
 
     #[test]
-    fn the_kernel_says_how_long_a_thread_waited() {
-        let pulse = Pulse::of_this_thread(BEAT);
+    fn the_kernel_reports_how_long_a_thread_waited() {
+        let pulse = RuntimePulse::of_this_thread(BEAT);
         let schedule = pulse.shared.schedule.as_ref().unwrap();
         assert!(waited(schedule).is_ok());
     }

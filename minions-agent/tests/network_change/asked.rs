@@ -1,4 +1,4 @@
-//! What is asked for is what is there, or is refused before anything is touched.
+//! A request is applied exactly, or refused before anything is changed.
 
 use crate::guest::{Guest, both};
 use minions_proto::ErrorCode;
@@ -6,7 +6,7 @@ use minions_proto::message::{Check, ConfigureNetwork, ReadNetwork};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn what_is_read_back_is_what_was_asked_for() {
+async fn the_configuration_read_back_is_the_requested_one() {
     let guest = Guest::start().await;
     let changed = guest.change(both()).await.unwrap();
     assert_eq!((changed.message.as_str(), changed.changed), ("network configured", Some(true)));
@@ -54,14 +54,14 @@ async fn what_is_read_back_is_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn the_same_again_changes_nothing_and_says_so() {
+async fn a_repeated_request_changes_nothing_and_says_so() {
     let guest = Guest::start().await;
     guest.change(both()).await.unwrap();
     let once = guest.settled().await;
     let again = guest.change(both()).await.unwrap();
     assert_eq!((again.changed, again.changes.as_deref()), (Some(false), Some(&[][..])));
     assert_eq!(guest.state(), once);
-    // The base form says it too, beside its own words.
+    // The base form reports it too, in addition to its fixed message.
     let base = ConfigureNetwork {
         ip: "10.0.0.2/16".into(),
         gateway: "10.0.0.1".into(),
@@ -73,7 +73,7 @@ async fn the_same_again_changes_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_the_difference_and_makes_none() {
+async fn a_dry_run_reports_the_differences_and_changes_nothing() {
     let (guest, before) = Guest::with_history().await;
     let mut change = both();
     change["dry_run"] = json!(true);
@@ -93,7 +93,7 @@ async fn a_dry_run_tells_the_difference_and_makes_none() {
 }
 
 #[tokio::test]
-async fn a_request_that_can_not_be_names_its_field_and_touches_nothing() {
+async fn an_invalid_request_names_its_field_and_changes_nothing() {
     let (guest, before) = Guest::with_history().await;
     for (change, field) in [
         (

@@ -1,4 +1,4 @@
-//! A change that stays only if the host confirms it.
+//! Changes that are kept only if the host confirms them.
 
 use crate::guest::{Guest, RUN, both};
 use crate::support::{self, RunningAgent, until};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 
 #[tokio::test]
-async fn a_host_that_goes_silent_gets_the_old_network_back() {
+async fn without_a_confirmation_the_old_network_is_restored() {
     let (guest, before) = Guest::with_history().await;
     let mut change = both();
     change["confirm_within_ms"] = json!(1000);
@@ -19,12 +19,12 @@ async fn a_host_that_goes_silent_gets_the_old_network_back() {
 }
 
 #[tokio::test]
-async fn a_change_that_is_confirmed_stays() {
+async fn a_confirmed_change_is_kept() {
     let (guest, _) = Guest::with_history().await;
     let mut change = both();
     change["confirm_within_ms"] = json!(60_000);
     let pending = guest.change(change.clone()).await.unwrap().pending.unwrap();
-    // Whoever asks again has lost the reply, and gets it; anything else waits.
+    // The same request again gets the same reply; a different one is refused.
     let again = guest.change(change).await.unwrap();
     assert_eq!(again.pending.unwrap().id, pending.id);
     let other = guest.change(both()).await.unwrap_err();
@@ -40,7 +40,7 @@ async fn a_change_that_is_confirmed_stays() {
     assert_eq!(guest.change(both()).await.unwrap().changed, Some(false));
 }
 
-/// A second agent in the same namespaces, after the first was killed.
+/// Starts a second agent in the namespaces of the first one.
 async fn succeed(guest: &Guest) -> RunningAgent {
     let script = format!(
         "exec nsenter --net=/proc/{0}/ns/net --mount=/proc/{0}/ns/mnt --uts=/proc/{0}/ns/uts -- \"$0\" \
@@ -56,12 +56,12 @@ async fn succeed(guest: &Guest) -> RunningAgent {
 }
 
 #[tokio::test]
-async fn an_agent_that_starts_anew_goes_on_waiting_for_the_confirmation() {
+async fn a_restarted_agent_continues_to_wait_for_the_confirmation() {
     let (guest, before) = Guest::with_history().await;
     let mut change = both();
     change["confirm_within_ms"] = json!(8_000);
     let pending = guest.change(change).await.unwrap().pending.unwrap();
-    // The first one is stopped, not gone: it keeps the namespaces.
+    // The first agent is stopped, not killed: it keeps the namespaces alive.
     support::stop(guest.agent.pid());
     let next = succeed(&guest).await;
     let read = next.call(&ReadNetwork {}).await.unwrap();
@@ -70,13 +70,13 @@ async fn an_agent_that_starts_anew_goes_on_waiting_for_the_confirmation() {
 }
 
 #[tokio::test]
-async fn an_agent_that_starts_in_the_middle_of_a_change_puts_it_back() {
+async fn a_restarted_agent_undoes_an_unfinished_change() {
     let (guest, before) = Guest::with_history().await;
     let mut change = both();
     change["confirm_within_ms"] = json!(60_000);
     guest.change(change).await.unwrap();
     support::stop(guest.agent.pid());
-    // As the journal is while steps are made.
+    // The journal's content while steps are made.
     let text = guest.sh(&format!("cat {RUN}"));
     let mut journal: Value = serde_json::from_str(&text).unwrap();
     journal["pending"] = Value::Null;

@@ -1,4 +1,4 @@
-//! A change that fails leaves no trace.
+//! Failed changes leave no trace.
 
 use crate::guest::Guest;
 use minions_proto::ErrorCode;
@@ -6,9 +6,9 @@ use minions_proto::message::ConfigureNetwork;
 use serde_json::json;
 
 #[tokio::test]
-async fn whatever_fails_leaves_everything_as_it_was() {
+async fn a_failed_change_leaves_everything_as_it_was() {
     for (change, step) in [
-        // Nobody there.
+        // No host has the gateway's address.
         (
             json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.250"] }] }),
             "verify_gateway",
@@ -21,19 +21,19 @@ async fn whatever_fails_leaves_everything_as_it_was() {
             json!({ "ip": "10.0.0.2/16", "gateway": "10.0.0.250", "verify": ["gateway"] }),
             "verify_gateway",
         ),
-        // The neighbour has it.
+        // The neighbour already has the address.
         (
             json!({ "interfaces": [{ "addresses": ["10.0.0.66/16"], "gateways": ["10.0.0.1"] }] }),
             "addresses",
         ),
         (json!({ "interfaces": [{ "addresses": ["2001:db8::66/64"] }] }), "verify_addresses"),
-        // The kernel knows no way to the next hop.
+        // The kernel has no route to the next hop.
         (
             json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"] }],
                  "routes": [{ "to": "10.9.9.0/24", "via": "203.0.113.1", "interface": "lo" }] }),
             "routes",
         ),
-        // No server there: nothing listens on the neighbour.
+        // No name server runs on the neighbour.
         (
             json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.1"] }],
                  "dns": ["10.0.0.1"], "hostname": "after", "mtu": 1420, "verify": ["dns"] }),
@@ -50,9 +50,9 @@ async fn whatever_fails_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_base_request_that_fails_half_way_leaves_everything_as_it_was() {
+async fn a_base_request_that_fails_halfway_leaves_everything_as_it_was() {
     let (guest, _) = Guest::with_history().await;
-    // A file system that can't be written to.
+    // A read-only file system.
     guest.sh("mount -o remount,ro /etc");
     let before = guest.state();
     let base = ConfigureNetwork {
@@ -66,7 +66,7 @@ async fn a_base_request_that_fails_half_way_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
-async fn an_interface_that_was_down_is_down_again() {
+async fn an_interface_that_was_down_is_set_down_again() {
     let guest = Guest::start().await;
     let before = guest.state();
     let change = json!({ "interfaces": [{ "addresses": ["10.0.0.2/16", "2001:db8::2/64"],

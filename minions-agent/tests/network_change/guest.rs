@@ -1,4 +1,4 @@
-//! An agent in namespaces of its own, with a neighbour behind two veths that is the gateway.
+//! An agent in its own namespaces, connected by two veths to a neighbour that is the gateway.
 //!
 //! ```text
 //!  agent │ eth0 ◀─ veth ─▶ peer0 │ neighbour: 10.0.0.1, 2001:db8::1
@@ -11,16 +11,16 @@ use minions_proto::message::{ChangeNetwork, NetworkChanged};
 use serde_json::{Value, json};
 use std::process::Command;
 
-/// The journal.
+/// Path of the journal.
 pub(crate) const RUN: &str = "/run/minions-agent/network.json";
 
-/// The agent, and what is around it.
+/// Agent and its namespaces.
 pub(crate) struct Guest {
     pub(crate) agent: RunningAgent,
 }
 
 impl Guest {
-    /// The neighbour has a network namespace of its own, so that it is really asked.
+    /// Starts the agent. The neighbour has its own network namespace, so that queries really reach it.
     pub(crate) async fn start() -> Self {
         let script = "set -e
             mount --make-rprivate /
@@ -63,10 +63,10 @@ impl Guest {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Everything that a change may touch, as its tools print it. Lifetimes run on, so that those of
-    /// addresses that end are cut.
+    /// Returns everything that a change may affect, as printed by `ip` and other tools. Lifetimes that decrease are
+    /// cut off.
     pub(crate) fn state(&self) -> String {
-        // A queue comes with the first time that an interface is up, and stays.
+        // The kernel adds a queue when an interface is first set up, and keeps it.
         self.sh("ip -d addr show dev eth0; ip -d addr show dev eth1
             ip -d -4 route show table all; ip -d -6 route show table all
             cat /proc/sys/net/ipv6/conf/eth*/accept_ra; hostname
@@ -89,7 +89,7 @@ impl Guest {
             .join("\n")
     }
 
-    /// Once both interfaces are up and the kernel has added what it adds by itself.
+    /// Returns the state once both interfaces are up and have their link-local addresses.
     pub(crate) async fn settled(&self) -> String {
         until("the link-local addresses are there", async || {
             let all = self.sh("ip -6 -o addr show scope link");
@@ -104,7 +104,7 @@ impl Guest {
         self.agent.call(&change).await
     }
 
-    /// A network that is no trivial one to put back.
+    /// Starts a guest with a configuration that is hard to restore. Returns it and its state.
     pub(crate) async fn with_history() -> (Self, String) {
         let guest = Self::start().await;
         guest.sh("hostname before
@@ -136,7 +136,7 @@ impl Guest {
         (guest, before)
     }
 
-    /// As soon as it is so: the kernel looks for duplicates of what was put back.
+    /// Waits until the state equals `before`: duplicate address detection of restored addresses takes a while.
     pub(crate) async fn is_again(&self, before: &str) {
         let deadline = std::time::Instant::now() + support::SOON;
         loop {
@@ -154,7 +154,7 @@ impl Guest {
     }
 }
 
-/// Two interfaces and all that may be set.
+/// Returns a change of two interfaces with all settings.
 pub(crate) fn both() -> Value {
     json!({
         "interfaces": [

@@ -1,4 +1,4 @@
-//! Interfaces that cannot have what is asked for, and the names by which they are found.
+//! Interfaces that cannot have the requested settings, and the names by which interfaces are found.
 
 use crate::guest::Guest;
 use minions_proto::ErrorCode;
@@ -39,10 +39,10 @@ async fn a_bridge_port_is_refused_and_its_bridge_named() {
         let error = guest.change(change.clone()).await.unwrap_err();
         assert_eq!(error.code, Some(ErrorCode::InvalidArgument), "{change}: {error:?}");
         assert_eq!(error.field.as_deref(), Some(field), "{change}: {error:?}");
-        assert!(error.message.contains("name br0"), "{change}: {error:?}");
+        assert!(error.message.contains("configure br0 instead"), "{change}: {error:?}");
     }
     assert_eq!(guest.sh("ip -4 addr; ip route"), before);
-    // The MTU of a port is its own, and the link-layer address is the bridge's.
+    // A port has its own MTU; the link-layer address selects the bridge.
     let mtu = json!({ "interfaces": [{ "name": "eth0", "mtu": 1400 }] });
     guest.change(mtu).await.unwrap();
     let by_mac = json!({ "interfaces": [{ "mac": "52:54:00:00:00:01", "addresses": ["10.0.0.2/16"],
@@ -52,17 +52,17 @@ async fn a_bridge_port_is_refused_and_its_bridge_named() {
 }
 
 #[tokio::test]
-async fn a_guest_whose_only_interfaces_are_ports_is_told_the_bridge() {
+async fn if_all_interfaces_are_ports_the_error_names_the_bridge() {
     let guest = Guest::start().await;
     guest.sh(&format!("{BRIDGE}; ip link set eth1 master br0"));
     let change = json!({ "interfaces": [{ "addresses": ["10.0.0.2/16"] }] });
     let error = guest.change(change).await.unwrap_err();
     assert_eq!(error.code, Some(ErrorCode::NetworkFailed), "{error:?}");
-    assert!(error.message.contains("eth0 is a port of br0; name br0"), "{error:?}");
+    assert!(error.message.contains("eth0 is a port of br0; configure br0 instead"), "{error:?}");
 }
 
 #[tokio::test]
-async fn an_alternative_name_is_a_name() {
+async fn an_interface_is_found_by_an_alternative_name() {
     let guest = Guest::start().await;
     let long = "a-name-that-is-longer-than-fifteen-bytes";
     guest.sh(&format!("ip link property add dev eth0 altname enp0s99 altname {long}"));
@@ -78,7 +78,7 @@ async fn an_alternative_name_is_a_name() {
 }
 
 #[tokio::test]
-async fn read_only_settings_are_no_obstacle_for_ipv4() {
+async fn read_only_settings_do_not_prevent_an_ipv4_configuration() {
     let guest = Guest::start().await;
     guest.sh(READ_ONLY_SETTINGS);
     let v4 = addresses("eth0", &["10.0.0.2/16"]);
@@ -86,7 +86,7 @@ async fn read_only_settings_are_no_obstacle_for_ipv4() {
     assert!(!whats(&changed).contains(&"accept_ra"), "{changed:?}");
     assert_eq!(guest.change(v4).await.unwrap().changed, Some(false));
 
-    // With IPv6, routers on the link could add to what the host gives.
+    // With IPv6, routers on the link could add their own addresses and routes.
     guest.sh("while ip -6 addr | grep -q tentative; do sleep 0.05; done");
     let before = guest.state();
     let error = guest.change(addresses("eth0", &["2001:db8::2/64"])).await.unwrap_err();
@@ -96,14 +96,14 @@ async fn read_only_settings_are_no_obstacle_for_ipv4() {
 }
 
 #[tokio::test]
-async fn read_only_settings_that_are_right_are_no_obstacle() {
+async fn read_only_settings_with_the_wanted_value_are_accepted() {
     let guest = Guest::start().await;
     guest.sh(&format!("echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_ra; {READ_ONLY_SETTINGS}"));
     guest.change(addresses("eth0", &["2001:db8::2/64"])).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_interface_without_ipv6_says_that_ipv6_is_off() {
+async fn ipv6_settings_for_an_interface_without_ipv6_are_refused() {
     let guest = Guest::start().await;
     guest.sh("echo 1 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6");
     let before = guest.state();

@@ -1,4 +1,4 @@
-//! The second version of the network configuration, on a real kernel.
+//! The extended network configuration (feature `network2`) on a real kernel.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod asked;

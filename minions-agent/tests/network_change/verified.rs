@@ -1,12 +1,12 @@
-//! A check is reported as passed only if it had something to look at.
+//! A check is reported as passed only if it had an object.
 
 use crate::guest::Guest;
 use minions_proto::ErrorCode;
 use minions_proto::message::{Check, NetworkChanged};
 use serde_json::{Value, json};
 
-const NOBODY_V4: &str = "10.0.0.98";
-const NOBODY_V6: &str = "2001:db8::98";
+const UNUSED_V4: &str = "10.0.0.98";
+const UNUSED_V6: &str = "2001:db8::98";
 
 fn verified(changed: &NetworkChanged) -> &[Check] {
     changed.verified.as_deref().unwrap()
@@ -17,13 +17,13 @@ fn default_route(to: &str, via: &str, on_link: bool, metric: u32) -> Value {
 }
 
 #[tokio::test]
-async fn a_dead_next_hop_is_found_however_its_default_route_is_written() {
+async fn a_dead_next_hop_is_detected_for_every_form_of_default_route() {
     for (addresses, gateways, route) in [
-        ("10.77.0.2/32", vec![], default_route("0.0.0.0/0", NOBODY_V4, true, 0)),
-        ("10.0.0.2/16", vec![], default_route("0.0.0.0/0", NOBODY_V4, false, 0)),
-        ("10.0.0.2/16", vec!["10.0.0.1"], default_route("0.0.0.0/0", NOBODY_V4, false, 200)),
-        ("2001:db8:77::2/128", vec![], default_route("::/0", NOBODY_V6, true, 0)),
-        ("2001:db8::2/64", vec![], default_route("::/0", NOBODY_V6, false, 0)),
+        ("10.77.0.2/32", vec![], default_route("0.0.0.0/0", UNUSED_V4, true, 0)),
+        ("10.0.0.2/16", vec![], default_route("0.0.0.0/0", UNUSED_V4, false, 0)),
+        ("10.0.0.2/16", vec!["10.0.0.1"], default_route("0.0.0.0/0", UNUSED_V4, false, 200)),
+        ("2001:db8:77::2/128", vec![], default_route("::/0", UNUSED_V6, true, 0)),
+        ("2001:db8::2/64", vec![], default_route("::/0", UNUSED_V6, false, 0)),
         ("2001:db8::2/64", vec![], default_route("::/0", "fe80::98", false, 0)),
     ] {
         let (guest, before) = Guest::with_history().await;
@@ -37,9 +37,9 @@ async fn a_dead_next_hop_is_found_however_its_default_route_is_written() {
 }
 
 #[tokio::test]
-async fn a_next_hop_outside_every_subnet_that_answers_is_verified() {
+async fn an_on_link_next_hop_outside_all_subnets_is_verified_if_it_answers() {
     let guest = Guest::start().await;
-    // A router of two families that knows the way back.
+    // A router for both families with a route back to the guest.
     guest.sh("nsenter --net=/run/netns/peer sh -ec '
         ip route add 10.77.0.2 dev peer0; ip route add 2001:db8:77::2 dev peer0'");
     let change = json!({
@@ -61,7 +61,7 @@ async fn a_default_check_without_an_object_is_left_out() {
             json!({ "interfaces": [{ "name": "eth0", "addresses": ["10.0.0.2/16"] }] }),
             &[Check::Link, Check::Addresses],
         ),
-        // A default route that leads straight to the link has no next hop.
+        // A default route directly to the link has no next hop.
         (
             json!({ "interfaces": [{ "name": "eth0", "addresses": ["10.0.0.2/16"] }],
                     "routes": [{ "to": "0.0.0.0/0", "interface": "eth0" }] }),
@@ -78,7 +78,7 @@ async fn a_default_check_without_an_object_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_check_that_the_request_names_without_an_object_is_refused() {
+async fn a_named_check_without_an_object_is_refused() {
     let (guest, before) = Guest::with_history().await;
     for (check, change) in [
         ("link", json!({ "hostname": "web-1" })),
@@ -87,7 +87,7 @@ async fn a_check_that_the_request_names_without_an_object_is_refused() {
         ("addresses", json!({ "interfaces": [{ "name": "eth0", "addresses": [] }] })),
         ("gateway", json!({ "interfaces": [{ "name": "eth0", "addresses": ["10.0.0.2/16"] }] })),
         ("route", json!({ "interfaces": [{ "name": "eth0", "addresses": ["10.0.0.2/16"] }] })),
-        // Its only default routes are over the other interface.
+        // The only default routes use the other interface.
         ("gateway", json!({ "interfaces": [{ "name": "eth1" }] })),
     ] {
         for dry_run in [false, true] {
@@ -104,7 +104,7 @@ async fn a_check_that_the_request_names_without_an_object_is_refused() {
 }
 
 #[tokio::test]
-async fn a_named_check_covers_what_the_interface_keeps() {
+async fn a_named_check_covers_settings_that_the_interface_keeps() {
     let gateway = json!({ "interfaces": [{ "name": "eth0" }], "verify": ["gateway"] });
     let addresses = json!({ "interfaces": [{ "name": "eth0" }], "verify": ["addresses"] });
     for (routes, answers) in [
@@ -136,7 +136,7 @@ async fn a_named_check_covers_what_the_interface_keeps() {
     }
 }
 
-/// Answers one question on port 53 of a link-local address, and ends in any case.
+/// Server that answers one query on port 53 of a link-local address, and ends after at most a minute.
 const NAME_SERVER: &str = "
 import signal, socket
 signal.alarm(60)
@@ -148,7 +148,7 @@ server.sendto(question[:2] + b'\\x80' + question[3:], asker)
 ";
 
 #[tokio::test]
-async fn a_link_local_name_server_is_asked_over_its_link() {
+async fn a_link_local_name_server_is_queried_over_its_link() {
     let guest = Guest::start().await;
     guest.sh("ip link set eth0 up; ip link set eth1 up");
     guest.settled().await;

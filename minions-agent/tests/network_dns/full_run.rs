@@ -1,13 +1,13 @@
-//! A `/run` that cannot be written. Only a change that must be put back after the agent's end depends on it.
+//! A `/run` that cannot be written. Only a change that waits for confirmation depends on it.
 
 use crate::guest::Guest;
 use minions_proto::ErrorCode;
 use serde_json::json;
 
 #[tokio::test]
-async fn without_a_journal_a_change_is_made_and_says_so() {
+async fn without_a_journal_a_change_is_applied_with_a_warning() {
     for broken in [
-        // Full, read-only, and a file in the place of the directory.
+        // Full, read-only, or with a file in place of the directory.
         "mount -t tmpfs -o nr_inodes=4 tmpfs /run; touch /run/a /run/b /run/c",
         "mount -o remount,ro /run",
         "touch /run/minions-agent",
@@ -21,7 +21,7 @@ async fn without_a_journal_a_change_is_made_and_says_so() {
         assert!(!warnings.iter().any(|one| one.contains(".tmp")), "{broken}: {warnings:?}");
         assert!(guest.sh("ip addr show eth0").contains("10.0.0.2/16"), "{broken}");
         assert!(guest.sh("cat /etc/resolv.conf").contains("nameserver 9.9.9.9"), "{broken}");
-        // Nothing to change, and so no risk.
+        // Nothing to change, so no journal is needed and there is no warning.
         let again = guest.change(change).await.unwrap();
         assert_eq!((again.changed, again.warnings), (Some(false), None), "{broken}");
     }

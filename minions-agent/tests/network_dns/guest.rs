@@ -1,4 +1,4 @@
-//! An agent in namespaces of its own, with a `systemctl` that writes down its arguments.
+//! An agent in its own namespaces, with a `systemctl` that records its arguments.
 
 use crate::support::{self, RunningAgent};
 use minions_proto::AgentError;
@@ -11,7 +11,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// `status` is what the service manager's answer is.
+    /// Starts an agent after the shell commands `setup`. `status` is the exit status of `systemctl`.
     pub(crate) async fn with(setup: &str, status: u8) -> Self {
         Self::with_flags(setup, status, "").await
     }

@@ -1,5 +1,5 @@
-//! Who has the name servers: systemd-resolved, NetworkManager, or `resolv.conf` itself. The services are
-//! not there; what they leave on the disk is, and a `systemctl` that writes down what it is asked.
+//! Owner of the name servers: systemd-resolved, NetworkManager, or `resolv.conf` itself. The services do not run;
+//! the tests create their files, and a `systemctl` that records its arguments.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod full_run;
@@ -51,28 +51,28 @@ async fn systemd_resolved_gets_a_drop_in_and_its_link_stays() {
         ("systemd_resolved", vec!["192.0.2.53".into()])
     );
 
-    // The same again asks nobody for anything.
+    // The same request again does not call the service.
     assert_eq!(guest.change(json!({})).await.unwrap().changed, Some(false));
     assert_eq!(guest.asked(), "");
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_take_them_gets_its_old_files_back() {
+async fn if_the_service_does_not_reload_its_old_files_are_restored() {
     let guest = Guest::with(RESOLVED, 1).await;
     let error = guest.change(json!({})).await.unwrap_err();
-    // It doesn't take the old ones either, and that is said.
+    // It does not reload the old files either, which is reported.
     assert_eq!((error.step.as_deref(), error.restored), (Some("dns"), Some(false)), "{error:?}");
     assert_eq!(guest.sh(&format!("ls {DROP_IN} 2>/dev/null || echo none")), "none\n");
     assert!(guest.asked().ends_with("reload-or-restart systemd-resolved.service\n"));
 }
 
 #[tokio::test]
-async fn what_is_put_back_is_read_again_by_the_service() {
+async fn the_service_reloads_restored_files() {
     let guest = Guest::with(RESOLVED, 0).await;
     guest.change(json!({})).await.unwrap();
     let before = guest.sh(&format!("cat {DROP_IN}"));
     guest.asked();
-    // Nobody answers at that address: there is nobody.
+    // No host has this address.
     let wrong = json!({ "dns": ["10.0.0.53"], "verify": ["dns"] });
     let error = guest.change(wrong).await.unwrap_err();
     assert_eq!((error.step.as_deref(), error.restored), (Some("verify_dns"), Some(true)));
@@ -95,7 +95,7 @@ async fn network_manager_gets_global_dns() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_running_owns_nothing() {
+async fn a_service_that_does_not_run_is_not_the_owner() {
     let left = "ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf";
     let guest = Guest::with(left, 0).await;
     let changed = guest.change(json!({})).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_service_that_is_not_running_owns_nothing() {
 }
 
 #[tokio::test]
-async fn a_resolved_that_the_boot_has_yet_to_start_owns_them_already() {
+async fn systemd_resolved_is_the_owner_before_the_boot_has_started_it() {
     let enabled = "mkdir -p /run/systemd/system /etc/systemd/system
         ln -s /lib/systemd/system/systemd-resolved.service \
             /etc/systemd/system/dbus-org.freedesktop.resolve1.service
@@ -119,13 +119,13 @@ async fn a_resolved_that_the_boot_has_yet_to_start_owns_them_already() {
     assert!(guest.sh(&format!("cat {DROP_IN}")).contains("DNS=1.1.1.1"));
     let link = "../run/systemd/resolve/stub-resolv.conf\n";
     assert_eq!(guest.sh("readlink /etc/resolv.conf"), link);
-    // Nobody waits for it: the boot may have other things to do first.
+    // The agent does not wait for the start: the boot may delay it.
     let asked = "--no-ask-password --no-block reload-or-restart systemd-resolved.service\n";
     assert_eq!(guest.asked(), asked);
 }
 
 #[tokio::test]
-async fn networkd_is_told_to_keep_off_wherever_it_may_be_started() {
+async fn networkd_is_kept_off_only_where_systemd_runs() {
     let guest = Guest::with("mkdir -p /run/systemd/system", 0).await;
     guest.change(json!({})).await.unwrap();
     let text = guest.sh("cat /run/systemd/network/00-minions-eth0.network");

@@ -1,15 +1,15 @@
-//! NetworkManager is kept off the interfaces that the host configures. A stand-in has its process name, and an
-//! `nmcli` that keeps one interface's state and writes down its arguments.
+//! NetworkManager is kept off the interfaces that the host configures. A fake process has its name, and a fake
+//! `nmcli` keeps the state of one interface and records its arguments.
 
 use crate::guest::Guest;
 use minions_proto::message::NetworkConfirm;
 use serde_json::{Value, json};
 
-const PIECE: &str = "/run/NetworkManager/conf.d/zz-minions-eth0.conf";
+const SNIPPET: &str = "/run/NetworkManager/conf.d/zz-minions-eth0.conf";
 
 const GIVEN: &str = "[device-minions-2]\nmatch-device=interface-name:=eth0\nmanaged=0\n";
 
-/// The process ends with the agent: `read` waits for a writer that never comes.
+/// Starts the fake NetworkManager, which ends with the agent: `read` waits for a writer that never comes.
 const RUNNING: &str = "mkdir -p /run/NetworkManager /etc/NetworkManager
     mkfifo /run/never
     printf '#!/bin/sh\\nread never < /run/never\\n' > /run/bin/NetworkManager
@@ -33,17 +33,17 @@ const TAKEN: &str = "nmcli device set eth0 managed no\n";
 const GIVEN_BACK: &str = "nmcli device set eth0 managed yes\n\
                           nmcli --wait 0 connection up uuid 1f-2a ifname eth0\n";
 
-/// Without name servers.
+/// Returns a change without name servers.
 fn addresses() -> Value {
     json!({ "dns": null, "search": null })
 }
 
-fn piece(guest: &Guest) -> String {
-    guest.sh(&format!("cat {PIECE} 2>/dev/null || echo none"))
+fn snippet(guest: &Guest) -> String {
+    guest.sh(&format!("cat {SNIPPET} 2>/dev/null || echo none"))
 }
 
 #[tokio::test]
-async fn a_running_network_manager_leaves_the_interface_and_stays_off_when_it_restarts() {
+async fn a_running_network_manager_releases_the_interface_also_after_a_restart() {
     let guest = Guest::with(RUNNING, 0).await;
     let changed = guest.change(addresses()).await.unwrap();
     assert_eq!(changed.warnings, None);
@@ -51,28 +51,28 @@ async fn a_running_network_manager_leaves_the_interface_and_stays_off_when_it_re
     let left = json!({ "what": "network_manager", "interface": "eth0", "from": "managed", "to": "unmanaged" });
     assert!(changes.as_array().unwrap().contains(&left), "{changes:#}");
     assert_eq!(guest.asked(), TAKEN);
-    assert!(piece(&guest).ends_with(GIVEN), "{}", piece(&guest));
+    assert!(snippet(&guest).ends_with(GIVEN), "{}", snippet(&guest));
 
     let again = guest.change(addresses()).await.unwrap();
     assert_eq!((again.changed, guest.asked().as_str()), (Some(false), ""));
-    // An administrator gives the interface back to NetworkManager; the next request takes it again.
+    // An administrator returns the interface to NetworkManager; the next request releases it again.
     guest.sh("/run/bin/nmcli device set eth0 managed yes; rm /run/asked");
     assert_eq!(guest.change(addresses()).await.unwrap().changed, Some(true));
     assert_eq!(guest.asked(), TAKEN);
 }
 
 #[tokio::test]
-async fn network_manager_gets_the_interface_back_with_its_connection_when_the_change_fails() {
+async fn a_failed_change_returns_the_interface_and_its_connection() {
     let guest = Guest::with(RUNNING, 0).await;
     let wrong = json!({ "dns": ["10.0.0.53"], "verify": ["dns"] });
     let error = guest.change(wrong).await.unwrap_err();
     assert_eq!((error.step.as_deref(), error.restored), (Some("verify_dns"), Some(true)));
-    assert_eq!(piece(&guest), "none\n");
+    assert_eq!(snippet(&guest), "none\n");
     assert_eq!(guest.asked(), format!("{TAKEN}{GIVEN_BACK}"));
 }
 
 #[tokio::test]
-async fn a_change_that_nobody_confirms_gives_the_interface_back() {
+async fn an_unconfirmed_change_returns_the_interface() {
     let guest = Guest::with(RUNNING, 0).await;
     let changed = guest.change(json!({ "dns": null, "search": null, "confirm_within_ms": 1000 }));
     let id = changed.await.unwrap().pending.unwrap().id;
@@ -81,12 +81,12 @@ async fn a_change_that_nobody_confirms_gives_the_interface_back() {
     })
     .await;
     assert_eq!(guest.asked(), format!("{TAKEN}{GIVEN_BACK}"));
-    assert_eq!(piece(&guest), "none\n");
+    assert_eq!(snippet(&guest), "none\n");
     guest.agent.call(&NetworkConfirm { id }).await.unwrap_err();
 }
 
 #[tokio::test]
-async fn an_interface_that_was_not_managed_is_not_given_to_network_manager() {
+async fn an_unmanaged_interface_is_not_given_to_network_manager() {
     for shown in ["no\\n10 (unmanaged)\\n\\n", "yes\\n100 (connected (externally))\\n1f-2a\\n"] {
         let guest = Guest::with(&format!("{RUNNING} printf '{shown}' > /run/shown"), 0).await;
         let wrong = json!({ "dns": ["10.0.0.53"], "verify": ["dns"] });
@@ -97,7 +97,7 @@ async fn an_interface_that_was_not_managed_is_not_given_to_network_manager() {
 }
 
 #[tokio::test]
-async fn name_servers_of_its_connection_stay_when_it_leaves_the_interface() {
+async fn name_servers_of_a_connection_stay_when_the_interface_is_released() {
     let owned = "printf '# Generated by NetworkManager\\nsearch a.example\\nnameserver 192.0.2.53\\n' \
                  > /etc/resolv.conf";
     let guest = Guest::with(&format!("{RUNNING}{owned}"), 0).await;
@@ -108,17 +108,17 @@ async fn name_servers_of_its_connection_stay_when_it_leaves_the_interface() {
 }
 
 #[tokio::test]
-async fn one_that_starts_later_finds_the_piece_and_a_guest_without_it_gets_none() {
+async fn the_snippet_is_written_only_where_network_manager_is_installed() {
     let guest = Guest::with("mkdir /etc/NetworkManager", 0).await;
     guest.change(addresses()).await.unwrap();
-    assert!(piece(&guest).ends_with(GIVEN), "{}", piece(&guest));
+    assert!(snippet(&guest).ends_with(GIVEN), "{}", snippet(&guest));
     let guest = Guest::with("", 0).await;
     guest.change(addresses()).await.unwrap();
     assert_eq!(guest.sh("ls /run/NetworkManager 2>/dev/null || echo none"), "none\n");
 }
 
 #[tokio::test]
-async fn one_that_cannot_be_told_is_a_warning() {
+async fn a_network_manager_that_cannot_be_told_is_a_warning() {
     let refuses = "printf '#!/bin/sh\\nexit 4\\n' > /run/bin/nmcli";
     let guest = Guest::with(&format!("{RUNNING}{refuses}"), 0).await;
     let changed = guest.change(addresses()).await.unwrap();
@@ -127,5 +127,5 @@ async fn one_that_cannot_be_told_is_a_warning() {
         matches!(&warnings[..], [one] if one.contains("NetworkManager") && one.contains("eth0")),
         "{warnings:?}"
     );
-    assert!(piece(&guest).ends_with(GIVEN));
+    assert!(snippet(&guest).ends_with(GIVEN));
 }

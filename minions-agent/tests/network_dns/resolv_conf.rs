@@ -1,4 +1,4 @@
-//! `resolv.conf` in the places where images and containers put it, and what a change leaves of it.
+//! `resolv.conf` in the locations used by images and containers, and the settings that a change keeps.
 
 use crate::guest::Guest;
 use minions_proto::ErrorCode;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const SHOWN: &str = "stat -c '%a %u:%g %F' /etc/resolv.conf; cat /etc/resolv.conf";
 
-/// The lines without comments.
+/// Returns the lines without comments.
 fn settings(guest: &Guest, path: &str) -> Vec<String> {
     let text = guest.sh(&format!("cat {path}"));
     text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
@@ -17,13 +17,13 @@ fn servers(servers: &[&str]) -> Value {
     json!({ "dns": servers, "search": null })
 }
 
-/// A change that fails after the name servers were written.
+/// Returns a change that fails after the name servers were written.
 fn wrong() -> Value {
     json!({ "dns": ["10.0.0.53"], "search": null, "verify": ["dns"] })
 }
 
 #[tokio::test]
-async fn a_mount_point_is_written_in_place_and_put_back() {
+async fn a_mount_point_is_overwritten_and_restored_in_place() {
     for (setup, read_only) in [("true", false), ("mount -o remount,ro /etc", true)] {
         let mount = format!(
             "mkdir /run/host; printf 'nameserver 9.9.9.9\\noptions rotate\\n' > /run/host/resolv.conf
@@ -49,8 +49,8 @@ async fn a_mount_point_is_written_in_place_and_put_back() {
 }
 
 #[tokio::test]
-async fn a_link_out_of_a_read_only_etc_says_where_the_file_is() {
-    // To a file, to nothing yet, to another link that can be replaced.
+async fn a_link_out_of_a_read_only_etc_is_followed_to_the_file() {
+    // To a file, to a missing file, to another link that can be replaced.
     for there in [
         "printf 'nameserver 9.9.9.9\\noptions rotate\\n' > /run/resolv.conf",
         "true",
@@ -77,7 +77,7 @@ async fn a_link_out_of_a_read_only_etc_says_where_the_file_is() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_named_as_its_reader_knows_it() {
+async fn the_error_for_an_unwritable_file_names_the_file_and_not_a_temporary_one() {
     for (setup, path) in [
         ("mount -o remount,ro /etc", "/etc/resolv.conf"),
         ("echo > /etc/resolv.conf; mount -o remount,ro /etc", "/etc/resolv.conf"),
@@ -91,7 +91,7 @@ async fn what_cannot_be_written_is_named_as_its_reader_knows_it() {
         let error = guest.change(servers(&["1.1.1.1"])).await.unwrap_err();
         let (step, restored) = (error.step.as_deref(), error.restored);
         assert_eq!((step, restored), (Some("dns"), Some(true)), "{setup}: {error:?}");
-        let wanted = format!("{path} can't be written: Read-only file system (os error 30);");
+        let wanted = format!("cannot read or write {path}: Read-only file system (os error 30);");
         assert!(error.message.starts_with(&wanted), "{setup}: {error:?}");
         assert_eq!(error.errno, Some(30), "{setup}: {error:?}");
     }
@@ -114,7 +114,7 @@ async fn settings_that_the_request_does_not_name_stay() {
     assert!(!dns.contains(&&json!("search")), "{changes:#}");
     has(settings(&guest, "/etc/resolv.conf"), &["search a.example", "nameserver 1.1.1.1"]);
     assert_eq!(guest.sh("stat -c '%a %u:%g' /etc/resolv.conf"), "640 1:2\n");
-    // Named, the domains are replaced; an empty list has none.
+    // Search domains in the request replace the old ones; an empty list removes them.
     guest.change(json!({ "dns": ["1.1.1.1"], "search": ["b.example"] })).await.unwrap();
     has(settings(&guest, "/etc/resolv.conf"), &["search b.example", "nameserver 1.1.1.1"]);
     guest.change(json!({ "dns": ["1.1.1.1"], "search": [] })).await.unwrap();
@@ -123,7 +123,7 @@ async fn settings_that_the_request_does_not_name_stay() {
 }
 
 #[tokio::test]
-async fn an_agent_that_cannot_keep_the_owner_writes_the_file_all_the_same() {
+async fn an_agent_that_cannot_keep_the_owner_writes_the_file_nevertheless() {
     let setup = "echo nameserver 9.9.9.9 > /etc/resolv.conf; chmod 644 /etc/resolv.conf
         chown 1:2 /etc/resolv.conf";
     let guest = Guest::with_flags(setup, 0, "--allow health,network").await;
@@ -160,7 +160,7 @@ async fn a_link_local_server_gets_the_zone_of_the_only_interface() {
 }
 
 #[tokio::test]
-async fn a_link_local_server_whose_link_is_not_known_is_refused() {
+async fn a_link_local_server_without_a_known_link_is_refused() {
     let both = json!([{ "name": "eth0" }, { "name": "peer0" }]);
     for (setup, change, field) in [
         ("", json!({ "interfaces": both, "dns": ["1.1.1.1", "fe80::1"] }), "dns[1]"),
@@ -168,7 +168,7 @@ async fn a_link_local_server_whose_link_is_not_known_is_refused() {
         ("", servers(&["fe80::1%eth9"]), "dns[0]"),
         ("", servers(&["1.1.1.1%eth0"]), "dns[0]"),
         ("", servers(&["2001:db8::1%eth0"]), "dns[0]"),
-        // It would ignore the server.
+        // NetworkManager would ignore the server.
         (
             "mkdir /run/NetworkManager; echo '# Generated by NetworkManager' > /etc/resolv.conf",
             servers(&["fe80::1"]),

@@ -1,4 +1,4 @@
-//! A host's end of a stream, message by message.
+//! The host's end of an exec stream, message by message.
 
 use super::{RunningAgent, SOON};
 use bytes::{Bytes, BytesMut};
@@ -10,30 +10,30 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// An open stream.
+/// Open exec stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) attached: ExecAttached,
     socket: UnixStream,
     decoder: Decoder,
-    /// Offsets behind what was received.
+    /// Offset after the last received byte.
     stdout: u64,
     stderr: u64,
 }
 
-/// Everything that a stream brought until its end.
+/// Everything received on a stream until its end.
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
-    /// Bytes that were said to be lost.
+    /// Number of bytes that were reported as lost.
     pub(crate) lost: u64,
     pub(crate) ended: Option<Ended>,
     pub(crate) refusals: Vec<AgentError>,
 }
 
 impl Stream {
-    /// Sends a request that opens one.
+    /// Opens a stream with the request `call`.
     pub(crate) async fn open(agent: &RunningAgent, call: &impl Call) -> Result<Self, AgentError> {
         let mut socket = agent.stream().await;
         socket.write_all(&encode_request(call).unwrap()).await.unwrap();
@@ -61,7 +61,7 @@ impl Stream {
         self.socket.write_all(&out).await.unwrap();
     }
 
-    /// The next message; `None` once the agent has closed.
+    /// Returns the next message; `None` once the agent has closed the connection.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         let payload = frame(&mut self.socket, &mut self.decoder).await?;
         let message = Message::decode(payload).unwrap();
@@ -81,7 +81,7 @@ impl Stream {
         Some(message)
     }
 
-    /// The next output, whatever else comes in between.
+    /// Returns the next output; skips other messages.
     pub(crate) async fn output(&mut self) -> Bytes {
         loop {
             let message = self.next().await.expect("output before the end");
@@ -91,7 +91,7 @@ impl Stream {
         }
     }
 
-    /// Reads output until it contains `text`.
+    /// Reads output until it contains `text`, and returns it.
     pub(crate) async fn until(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
@@ -103,7 +103,7 @@ impl Stream {
         }
     }
 
-    /// Reads to the end, and acknowledges all along.
+    /// Reads to the end, and acknowledges each message.
     pub(crate) async fn collect(mut self) -> Collected {
         let mut all = Collected::default();
         while let Some(message) = self.next().await {
@@ -118,7 +118,7 @@ impl Stream {
                     AgentControl::Heartbeat | AgentControl::Ack { .. } | AgentControl::Unknown => {}
                 },
             }
-            // The agent may have closed behind its last message.
+            // The agent may have closed the connection after its last message.
             let mut out = BytesMut::new();
             let Self { stdout, stderr, .. } = self;
             Message::host(&HostControl::Ack { stdout, stderr }).encode(&mut out);
@@ -127,7 +127,7 @@ impl Stream {
         all
     }
 
-    /// Both halves, for a test that reads and writes at once.
+    /// Returns socket and decoder, for a test that reads and writes at the same time.
     pub(crate) fn into_parts(self) -> (UnixStream, Decoder) {
         (self.socket, self.decoder)
     }
@@ -139,7 +139,7 @@ pub(crate) async fn frame(socket: &mut UnixStream, decoder: &mut Decoder) -> Opt
             if let Some(payload) = decoder.next_frame().unwrap() {
                 return Some(payload);
             }
-            // A reset is an end, too: the agent had closed, and something was still on its way.
+            // A reset is an end, too: the agent closed while data was still in flight.
             if socket.read_buf(decoder.read_buffer()).await.unwrap_or(0) == 0 {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! The real agent as a process of its own, on a hybrid socket in a directory of its own.
+//! The real agent as a process, on a hybrid socket in a temporary directory.
 #![allow(dead_code, reason = "each test crate uses its part of this module")]
 
 pub(crate) mod channel;
@@ -16,15 +16,15 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 
-/// For whatever happens soon, on however busy a machine.
+/// Deadline for an event that happens soon, even on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// How often to look whether it has happened.
+/// Interval between two checks for an event.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_minions-agent");
 
-/// A running agent; killed when dropped.
+/// Running agent; killed on drop.
 #[derive(Debug)]
 pub(crate) struct RunningAgent {
     child: Child,
@@ -45,7 +45,7 @@ impl RunningAgent {
         .await
     }
 
-    /// Starts what `command` makes of the `--listen` value: it must become the agent.
+    /// Starts the command that `command` returns for the `--listen` value; it must become the agent.
     pub(crate) async fn with(command: impl FnOnce(&str) -> Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("agent.sock");
@@ -61,7 +61,7 @@ impl RunningAgent {
         agent
     }
 
-    /// Kills the agent, and starts another one in its place.
+    /// Kills the agent and starts another one on the same socket.
     pub(crate) async fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -74,7 +74,7 @@ impl RunningAgent {
         self.dir.path().join("agent.sock")
     }
 
-    /// A directory that goes with the agent.
+    /// Returns the agent's temporary directory.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -95,7 +95,7 @@ impl RunningAgent {
         Connection::new(self.stream().await)
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     pub(crate) async fn call<C: Call>(&self, call: &C) -> Result<C::Reply, AgentError> {
         answer(&mut self.connect().await, call).await
     }
@@ -119,14 +119,14 @@ pub(crate) fn agent_command(listen: &str) -> Command {
     command
 }
 
-/// Asks an agent to end, and waits until it has.
+/// Sends SIGTERM to an agent and waits until it has ended.
 pub(crate) async fn terminate(agent: &mut RunningAgent) -> ExitStatus {
     let pid = Pid::from_child(agent.child());
     kill_process(pid, Signal::TERM).unwrap();
     until("the agent ends", async || agent.child().try_wait().unwrap()).await
 }
 
-/// One request; anything but a reply or a refusal is a failed test.
+/// Sends one request; anything except a reply or a refusal fails the test.
 pub(crate) async fn answer<C: Call>(
     connection: &mut Connection<UnixStream>,
     call: &C,
@@ -138,19 +138,19 @@ pub(crate) async fn answer<C: Call>(
     }
 }
 
-/// Waits until `look` finds something.
+/// Calls `look` until it returns a value; fails the test at a deadline.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         sleep(LOOK).await;
     }
 }
 
-/// Processes with `argument` among their arguments, zombies not counted: those have none.
+/// Returns the processes with `argument` among their arguments. Zombies have no arguments and do not count.
 pub(crate) fn processes_with(argument: &str) -> Vec<i32> {
     let numbers = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let pid: i32 = entry.unwrap().file_name().to_str()?.parse().ok()?;
@@ -160,13 +160,13 @@ pub(crate) fn processes_with(argument: &str) -> Vec<i32> {
     numbers.collect()
 }
 
-/// Ends one process that a test has started.
+/// Kills one process that a test has started.
 pub(crate) fn kill(pid: i32) {
     // It may have ended already.
     let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
 }
 
-/// Stops one process that a test has started: it does nothing any more, and everything of it stays.
+/// Suspends one process that a test has started (SIGSTOP).
 pub(crate) fn stop(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, Signal::STOP).unwrap();

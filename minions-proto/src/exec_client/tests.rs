@@ -1,4 +1,4 @@
-//! Offsets, acks, input over broken connections.
+//! Offsets, acks, and input over broken connections.
 
 use super::*;
 use proptest::collection::vec;
@@ -27,7 +27,7 @@ fn receive(client: &mut ExecClient, message: Message) -> Result<Event, StreamErr
 }
 
 #[test]
-fn a_stream_of_messages_that_carry_nothing_is_refused_and_one_of_single_bytes_is_not() {
+fn a_flood_of_empty_messages_is_rejected_and_one_of_single_bytes_is_not() {
     let start = Instant::now();
     let byte = |channel| Message { channel, payload: Bytes::from_static(b"x") };
     for empty in [
@@ -47,7 +47,7 @@ fn a_stream_of_messages_that_carry_nothing_is_refused_and_one_of_single_bytes_is
 }
 
 #[test]
-fn an_ack_is_due_after_so_much_or_on_demand() {
+fn an_ack_is_due_after_enough_bytes_or_on_demand() {
     let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
     assert_eq!(client.ack(true), None);
     let payload = Bytes::from_static(b"abc");
@@ -61,7 +61,7 @@ fn an_ack_is_due_after_so_much_or_on_demand() {
 }
 
 #[test]
-fn a_gap_moves_the_offset_and_only_forward_from_where_we_are() {
+fn a_gap_moves_the_offset_only_forward_from_the_current_one() {
     let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
     let gap = |from, to| agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to });
     assert_eq!(receive(&mut client, gap(0, 7)).unwrap(), Event::Gap(OutputStream::Stdout, 7));
@@ -76,7 +76,7 @@ fn a_gap_moves_the_offset_and_only_forward_from_where_we_are() {
 }
 
 #[test]
-fn an_ack_of_what_was_never_sent_is_refused() {
+fn an_ack_of_input_that_was_never_sent_is_rejected() {
     let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
     client.push_input(Bytes::from_static(b"abc"));
     assert!(receive(&mut client, agent(&AgentControl::Ack { stdin: 4 })).is_err());
@@ -87,7 +87,7 @@ fn an_ack_of_what_was_never_sent_is_refused() {
 }
 
 #[test]
-fn offsets_that_no_program_reaches_are_refused() {
+fn offsets_that_no_program_reaches_are_rejected() {
     let change: [fn(&mut ExecAttached, u64); 3] = [
         |attached, offset| attached.stdout = offset,
         |attached, offset| attached.stderr = offset,
@@ -104,7 +104,7 @@ fn offsets_that_no_program_reaches_are_refused() {
 }
 
 #[test]
-fn the_largest_offsets_overflow_nothing() {
+fn the_largest_offsets_do_not_overflow() {
     let mut reply = attached(MAX_OFFSET, MAX_OFFSET);
     (reply.stdout, reply.stderr, reply.stdin_window) = (MAX_OFFSET, MAX_OFFSET, u64::MAX);
     let mut client = ExecClient::new(&reply, Instant::now()).unwrap();
@@ -119,7 +119,7 @@ fn the_largest_offsets_overflow_nothing() {
 }
 
 #[test]
-fn what_another_client_sent_is_neither_sent_again_nor_forgotten_in_the_window() {
+fn input_of_another_client_is_not_sent_again_and_counts_in_the_window() {
     let mut client = ExecClient::new(&attached(70, 40), Instant::now()).unwrap();
     assert_eq!(client.input_room(), 70);
     client.push_input(Bytes::from_static(b"abc"));
@@ -132,7 +132,7 @@ fn what_another_client_sent_is_neither_sent_again_nor_forgotten_in_the_window() 
 }
 
 proptest! {
-    /// Whatever was on its way when connections broke, the agent gets every byte once.
+    /// The agent receives every input byte once, wherever connections break.
     #[test]
     fn input_survives_broken_connections(
         input in vec(any::<u8>(), 0..1000),
@@ -149,7 +149,7 @@ proptest! {
             }
             for n in 0..send {
                 let Some(message) = client.next_input() else { break };
-                // The last one before a break is lost on its way.
+                // The last message before a break is lost in transit.
                 if breaks && n + 1 == send {
                     break;
                 }

@@ -1,4 +1,4 @@
-//! The handshake over a stream, from both of its ends.
+//! Both sides of the handshake over a stream.
 
 use super::{LineError, MAX_LINE_LEN, connect_line, parse_connect, parse_ok};
 use std::io;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Why there is no handshake.
+/// Failure of a handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The other side closed without a line: how a VMM says that nobody listens on that port.
-    #[error("closed without an answer: nobody listens on this port in the guest")]
+    /// The peer closed without a line: a VMM does so if the guest does not listen on the port.
+    #[error("closed without an answer: no process in the guest listens on this port")]
     Refused,
-    /// The other side closed in the middle of its line.
+    /// The peer closed in the middle of its line.
     #[error("closed in the middle of the handshake")]
     Truncated,
-    /// The other side doesn't speak hybrid vsock.
+    /// The peer does not speak hybrid vsock.
     #[error("malformed handshake line")]
     Line(#[from] LineError),
-    /// No complete line in time.
+    /// The deadline passed before a complete line arrived.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
-    /// The kernel took only a part of the CONNECT line, which must go out whole.
+    /// The kernel accepted only a part of the CONNECT line, which must be sent in one write.
     #[error("CONNECT was split by the kernel")]
     SplitWrite,
     /// The stream broke.
@@ -30,8 +30,8 @@ pub enum HandshakeError {
 }
 
 impl From<io::Error> for HandshakeError {
-    /// A peer that closes before it has read our line makes the kernel report a broken pipe: the
-    /// same refusal, seen from the other side of a race.
+    /// Converts the error. A peer that closes before it has read the CONNECT line makes the kernel
+    /// report a broken pipe or a reset: this is also a refusal.
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Refused,
@@ -40,15 +40,15 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// Asks for `port` and waits for `OK`, all within `deadline`.
+/// Requests `port` and waits for `OK`, all within `deadline`.
 ///
-/// On success exactly the line has been read: the next byte is the first frame's.
+/// On success exactly the line has been read: the next byte belongs to the first frame.
 ///
-/// Not cancel safe, and more: dropping it halfway can crash some VMMs. Run it in its own task.
+/// Not cancel safe: dropping it halfway can also crash some VMMs. Run it in a task of its own.
 ///
 /// # Errors
 ///
-/// [`HandshakeError`]; the stream is of no use afterwards.
+/// [`HandshakeError`]; the stream is not usable afterwards.
 pub async fn initiate<S>(
     stream: &mut S,
     port: u32,
@@ -68,10 +68,10 @@ where
     timeout(deadline, exchange).await.unwrap_or(Err(HandshakeError::TimedOut(deadline)))
 }
 
-/// The VMM's side: reads the host's line and gives the port it asks for. Answer with [`grant`], or
+/// Reads the host's line, as a VMM does, and returns the requested port. Answer with [`grant`], or
 /// refuse by closing.
 ///
-/// Not cancel safe: bytes of the line that were read are gone.
+/// Not cancel safe: bytes of the line that were read are lost.
 ///
 /// # Errors
 ///
@@ -85,11 +85,11 @@ where
     timeout(deadline, read).await.unwrap_or(Err(HandshakeError::TimedOut(deadline)))
 }
 
-/// The VMM's side: says that the port is open. `number` means nothing to anybody.
+/// Sends the `OK` line, as a VMM does. `number` has no meaning.
 ///
 /// # Errors
 ///
-/// The stream's.
+/// The errors of the stream.
 pub async fn grant<S>(stream: &mut S, number: u32) -> io::Result<()>
 where
     S: AsyncWrite + Unpin,
@@ -97,14 +97,14 @@ where
     stream.write_all(format!("OK {number}\n").as_bytes()).await
 }
 
-/// One line, read without taking a byte too much.
+/// Line buffer that reads no byte beyond the end of the line.
 #[derive(Default)]
 struct Line {
     bytes: [u8; MAX_LINE_LEN],
 }
 
 impl Line {
-    /// The line without its `\n`.
+    /// Reads and returns one line, without its `\n`.
     async fn read<S>(&mut self, stream: &mut S) -> Result<&[u8], HandshakeError>
     where
         S: AsyncRead + Unpin,

@@ -8,15 +8,15 @@
 //!   │ frames ◀───────────────────────────────────▶ frames    │
 //! ```
 //!
-//! What real backends do, and what follows:
+//! Behaviour of real backends, and the consequences:
 //!
-//! * A CONNECT split over two writes is dropped, so it goes out in one.
-//! * Bytes sent before `OK` are lost, so nothing follows until it is here.
-//! * Bytes may arrive together with `OK`, so the line is read byte by byte: a reader that buffers
-//!   would take the start of the first frame with it.
-//! * The number means nothing (some send the port, some a counter): only its shape is checked.
+//! * A CONNECT that is split over two writes is dropped, so it is sent in one write.
+//! * Bytes sent before `OK` are lost, so nothing is sent until it has arrived.
+//! * Bytes may arrive together with `OK`, so the line is read byte by byte: a buffering reader
+//!   would consume the start of the first frame.
+//! * The number has no meaning (some send the port, some a counter), so only its form is checked.
 //! * A refused port is answered by closing, without a line.
-//! * Some VMMs crash when a client goes away before its `\n`. [`initiate`] is therefore not to be
+//! * Some VMMs crash when a client closes before its `\n`. [`initiate`] must therefore not be
 //!   dropped halfway: run it in a task of its own.
 
 #[cfg(feature = "tokio")]
@@ -25,24 +25,24 @@ mod exchange;
 #[cfg(feature = "tokio")]
 pub use exchange::{HandshakeError, accept, grant, initiate};
 
-/// The longest line, `\n` included. `OK 18446744073709551615\n` has 24 bytes.
+/// Longest line in bytes, `\n` included. `OK 18446744073709551615\n` has 24 bytes.
 pub const MAX_LINE_LEN: usize = 32;
 
-/// A line that isn't what the handshake has at this place.
+/// Line that does not belong at this place of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Not `OK <decimal>`.
+    /// The line is not `OK <decimal>`.
     #[error("expected `OK <number>`")]
     NotOk,
-    /// Not `CONNECT <port>`.
+    /// The line is not `CONNECT <port>`.
     #[error("expected `CONNECT <port>`")]
     NotConnect,
-    /// No `\n` among the first [`MAX_LINE_LEN`] bytes.
+    /// The first [`MAX_LINE_LEN`] bytes contain no `\n`.
     #[error("no end of line within {MAX_LINE_LEN} bytes")]
     TooLong,
 }
 
-/// The line that asks for `port`, `\n` included.
+/// Returns the line that requests `port`, `\n` included.
 #[must_use]
 pub fn connect_line(port: u32) -> String {
     format!("CONNECT {port}\n")
@@ -60,7 +60,7 @@ pub fn parse_ok(line: &[u8]) -> Result<(), LineError> {
     }
 }
 
-/// Reads the port out of a host's line; `line` is without its `\n`.
+/// Returns the port in a host's line; `line` is without its `\n`.
 ///
 /// # Errors
 ///

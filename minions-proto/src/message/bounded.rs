@@ -1,14 +1,14 @@
-//! Lists from a peer that isn't trusted with memory.
+//! Lists from a peer that is not trusted with memory.
 //!
-//! A frame bounds the bytes, but an empty string takes three of them in JSON and two dozen in memory.
-//! A list that is longer than any honest one ends the decoding instead.
+//! The frame limits the bytes, but an empty string takes 3 bytes in JSON and 24 in memory. Decoding
+//! fails at a list that is longer than any correct peer sends.
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// At most `MAX` elements.
+/// Deserializes a list of at most `MAX` elements.
 pub(super) fn list<'de, const MAX: usize, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -17,7 +17,7 @@ where
     deserializer.deserialize_seq(AtMost::<MAX, T>(PhantomData))
 }
 
-/// The same, or `null`.
+/// Deserializes a list of at most `MAX` elements, or `null`.
 pub(super) fn optional_list<'de, const MAX: usize, D, T>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error>
@@ -70,13 +70,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_as_long_as_an_honest_one_and_no_longer() {
+    fn a_list_beyond_its_limit_is_rejected() {
         assert!(decode_reply::<Health>(health(256).as_bytes()).is_ok());
         assert!(decode_reply::<Health>(health(257).as_bytes()).is_err());
     }
 
     #[test]
-    fn a_list_that_may_be_absent_may_also_be_null() {
+    fn an_optional_list_can_be_null() {
         let base = r#""status":"ok","uptime_secs":1,"memory_total_mb":1,"memory_used_mb":1,"disk_total_gb":1,"disk_used_gb":1"#;
         for more in ["", r#","filesystems":null"#, r#","filesystems":[]"#] {
             let status = format!("{{{base}{more}}}");

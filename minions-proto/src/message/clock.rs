@@ -1,20 +1,20 @@
-//! `set_clock`: a guest that was paused or restored believes that no time has passed.
+//! `set_clock`: sets the guest's clock, which is late after a pause or a restored snapshot.
 
 use super::Call;
 use serde::{Deserialize, Serialize};
 
-/// The name under which an agent's features tell that it knows this request, and that its health
-/// replies say what time it is.
+/// Feature of agents that know this request, and include their time in health replies.
 pub const CLOCK_FEATURE: &str = "clock";
 
-/// The earliest time that a clock is set to, in milliseconds since 1970: 2020-01-01. What is earlier
-/// is a host without a clock, or a mistake in the unit.
+/// Earliest time that a clock can be set to, in milliseconds since 1970: 2020-01-01. An earlier
+/// time comes from a host without a clock, or from a mistake in the unit.
 pub const MIN_TIME_MS: u64 = 1_577_836_800_000;
 
-/// The latest: 2200-01-01. ext4 and 64-bit kernels go further, much other software doesn't.
+/// Latest time that a clock can be set to: 2200-01-01. ext4 and 64-bit kernels support later times,
+/// but much other software does not.
 pub const MAX_TIME_MS: u64 = 7_258_118_400_000;
 
-/// The request.
+/// Request to set the guest's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetClock {
     /// The time to set, in milliseconds since 1970 (UTC), [`MIN_TIME_MS`] to [`MAX_TIME_MS`].
@@ -22,7 +22,7 @@ pub struct SetClock {
 }
 
 impl SetClock {
-    /// Checks the bounds.
+    /// Checks the bounds of the time.
     ///
     /// # Errors
     ///
@@ -42,14 +42,14 @@ impl SetClock {
 impl Call for SetClock {
     type Reply = ClockSet;
     const TYPE: &'static str = "set_clock";
-    // A second one would set the time at which the first was sent.
+    // A repetition would set the time at which the first request was sent.
     const IDEMPOTENT: bool = false;
 }
 
-/// The reply.
+/// Reply to [`SetClock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockSet {
-    /// How far the clock was moved, in milliseconds; negative if it was fast.
+    /// Step of the clock, in milliseconds; negative if the clock was fast.
     pub step_ms: i64,
 }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_and_microseconds_are_not_taken_for_milliseconds() {
+    fn seconds_and_microseconds_are_rejected() {
         let now = 1_795_000_000_000;
         assert!(SetClock { time_unix_ms: now }.validate().is_ok());
         for wrong in [0, now / 1000, now * 1000, u64::MAX] {

@@ -1,29 +1,29 @@
-//! `exec`: run a program, wait for it, collect its output.
+//! `exec`: runs a program, waits for it and collects its output.
 
 use super::{Call, Outcome};
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
 
-/// The request. No shell is involved: `command` is a program, `args` are its arguments as they are.
+/// Request to run a program. No shell is involved: the program receives `args` unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
-    /// A path, or a name that is looked up in the agent's `PATH`.
+    /// Path in the guest, or a name that the agent looks up in its `PATH`.
     pub command: String,
     /// Arguments after the program's own name.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Milliseconds after which the program's process group is killed. Absent: the agent's default.
-    /// Since protocol 2; a base agent ignores it.
+    /// Time limit in milliseconds, after which the agent kills the program's process group. Absent:
+    /// the agent's default. Since protocol 2; a base agent ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
 }
 
 impl Exec {
-    /// The first reason why no kernel would take this argv: an empty command, or a NUL in it.
+    /// Checks for values that no kernel accepts: an empty command, or a NUL byte.
     ///
     /// # Errors
     ///
-    /// The field and what is wrong with it.
+    /// The first invalid field, and the reason.
     pub fn validate(&self) -> Result<(), Invalid> {
         validate_argv(&self.command, &self.args)?;
         if self.timeout_ms == Some(0) {
@@ -52,29 +52,31 @@ impl Call for Exec {
     const IDEMPOTENT: bool = false;
 }
 
-/// The reply: the program ran and ended, whatever its end.
+/// Result of a program that ran, whether it succeeded or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecReply {
-    /// The exit status; 128+n after signal n; 124 after a timeout.
+    /// Exit status; 128+n after signal n; 124 after a timeout.
     pub exit_code: i32,
-    /// Standard output as text: bytes that are not UTF-8 became U+FFFD. If it didn't fit the frame,
-    /// its head and its tail, with a line between them that says how much is missing.
+    /// Standard output as text; bytes that are not UTF-8 are replaced by U+FFFD. If it did not fit
+    /// in the frame: its head and tail, with a line between them that states the number of missing
+    /// bytes.
     pub stdout: String,
-    /// Standard error, likewise.
+    /// Standard error, in the same form.
     pub stderr: String,
-    /// Bytes that the program really wrote. This and all below: since protocol 2.
+    /// Number of bytes that the program wrote to standard output, kept or not. This field and all
+    /// that follow: since protocol 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_bytes: Option<u64>,
-    /// Bytes that the program really wrote.
+    /// Number of bytes that the program wrote to standard error, kept or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_bytes: Option<u64>,
-    /// Whether `stdout` lacks its middle.
+    /// True if the middle of `stdout` was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_truncated: Option<bool>,
-    /// Whether `stderr` lacks its middle.
+    /// True if the middle of `stderr` was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_truncated: Option<bool>,
-    /// Which end it was.
+    /// Outcome of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     /// Milliseconds from start to exit.

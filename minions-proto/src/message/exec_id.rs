@@ -1,21 +1,22 @@
-//! What an exec is called.
+//! Ids of execs.
 
 use crate::error::Invalid;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest id, in bytes.
+/// Longest id, in bytes.
 const MAX_LEN: usize = 64;
 
-/// An exec's id: chosen by the client or minted, key against running twice, and handle to come back
-/// with. `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, so that it needs no escaping anywhere.
+/// Id of an exec, chosen by the client or generated. It prevents the program from running twice,
+/// and identifies the exec for re-attaching. Form: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, which needs
+/// no escaping anywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct ExecId(String);
 
 impl ExecId {
-    /// The text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,6 +1,8 @@
-//! `exec_start` and `exec_attach`: a program as an object, and the stream to it. Feature `exec2`.
+//! `exec_start`, `exec_attach` and their relatives: a program as an object, and a stream to it
+//! (feature `exec2`).
 //!
-//! If the reply is `ok`, the connection is in [channel mode](crate::channel) from then on.
+//! After an `ok` reply to `exec_start` or `exec_attach`, the connection is in [channel
+//! mode](crate::channel).
 
 use super::{Call, ExecId, Outcome};
 use crate::error::Invalid;
@@ -8,31 +10,32 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The name in [`AgentInfo::features`](super::AgentInfo::features) of an agent that knows exec
-/// objects and channel mode.
+/// Feature of agents that know exec objects and channel mode; see
+/// [`AgentInfo::features`](super::AgentInfo::features).
 pub const FEATURE: &str = "exec2";
 
-/// The name in [`AgentInfo::features`](super::AgentInfo::features) of an agent that knows
-/// [`ExecStart::memory_bytes`] and [`ExecStart::pids`], and lists the programs of earlier agents.
+/// Feature of agents that know [`ExecStart::memory_bytes`] and [`ExecStart::pids`], and list the
+/// programs of earlier agents.
 pub const LIMITS_FEATURE: &str = "exec_limits";
 
-/// The largest value of [`ExecStart::memory_bytes`] and [`ExecStart::pids`].
+/// Largest value of [`ExecStart::memory_bytes`] and [`ExecStart::pids`].
 pub const MAX_LIMIT: u64 = i64::MAX.unsigned_abs();
 
-/// How often an agent says on a stream that it is alive.
+/// Interval of an agent's heartbeats on a stream.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How long an exec whose connection broke waits for somebody to come back, before its
-/// `on_disconnect` decides.
+/// Time for which an exec whose connection broke waits for a client to re-attach, before its
+/// `on_disconnect` applies.
 pub const REATTACH_GRACE: Duration = Duration::from_secs(15);
 
-/// The longest time limit: a day. What runs longer is a service and wants a supervisor, or no limit.
+/// Largest time limit, in milliseconds: one day. A program that runs longer needs a service
+/// supervisor, or no limit.
 pub const MAX_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The longest time between TERM and KILL: a minute.
+/// Largest time between TERM and KILL, in milliseconds: one minute.
 pub const MAX_KILL_GRACE_MS: u64 = 60 * 1000;
 
-/// The resources that `rlimits` may name: those of setrlimit(2), without `RLIMIT_`.
+/// Resources that `rlimits` may name: those of setrlimit(2), without `RLIMIT_`.
 pub const RLIMITS: [&str; 16] = [
     "as",
     "core",
@@ -52,79 +55,82 @@ pub const RLIMITS: [&str; 16] = [
     "stack",
 ];
 
-/// Start a program, or attach to the one that has this id already: a retry can't run twice.
+/// Request to start a program, or to attach to the exec that already has this id: a retry cannot
+/// run the program twice.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 pub struct ExecStart {
-    /// Its id. Absent: the agent mints one.
+    /// Id of the exec. Absent: the agent generates one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<ExecId>,
-    /// A path, or a name that is looked up in `PATH`.
+    /// Path in the guest, or a name that the agent looks up in its `PATH`.
     pub command: String,
     /// Arguments after the program's own name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Added to the agent's own environment, and stronger.
+    /// Environment variables, added to the agent's own; they override variables of the same name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Where it starts; an absolute path. Absent: `/`.
+    /// Working directory, an absolute path. Absent: `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// As whom: a name or a number of the guest's `/etc/passwd`, and after a colon a group, if it
-    /// shall not be the user's own ones. Absent: as the agent.
+    /// User to run as: a name or number in the guest's `/etc/passwd`, optionally followed by a
+    /// colon and a group that replaces the user's own groups. Absent: the agent's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether channel 0 is its standard input. If not, that is `/dev/null`.
+    /// True if channel 0 is the program's standard input. Otherwise that is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
-    /// A terminal for all three of its streams; what it writes comes on channel 1.
+    /// Terminal for all three standard streams; the output arrives on channel 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<Tty>,
-    /// Milliseconds after which it is ended, with everything that it started. Absent: never.
+    /// Time limit in milliseconds, after which the agent ends the program and everything that it
+    /// started. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Milliseconds between TERM and KILL when we end it. Absent: 500.
+    /// Milliseconds between TERM and KILL when the agent ends the program. Absent: 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_grace_ms: Option<u64>,
     /// Soft and hard limits, by their names in [`RLIMITS`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rlimits: BTreeMap<String, u64>,
-    /// Bytes of memory that it and all that it starts may use together. Absent: no limit. Feature
-    /// `exec_limits`, like the next one.
+    /// Bytes of memory that the program and everything that it starts may use together. Absent: no
+    /// limit. Requires feature `exec_limits`, as does `pids`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Processes and threads that there may be of it at once, itself included. Absent: no limit.
+    /// Largest number of processes and threads at the same time, the program included. Absent: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
-    /// What becomes of it when its client goes.
+    /// Behaviour when the client leaves.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
 }
 
-/// What becomes of an exec when its client leaves, or doesn't come back in time.
+/// Behaviour of an exec whose client leaves, or does not re-attach within [`REATTACH_GRACE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// It is ended.
+    /// The program is ended.
     #[default]
     Kill,
-    /// It goes on; from then on its oldest output makes room for its newest.
+    /// The program continues; from then on its newest output replaces the oldest.
     Detach,
 }
 
-/// A terminal.
+/// Size and type of a terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tty {
-    /// Lines.
+    /// Number of lines.
     pub rows: u16,
-    /// Characters a line.
+    /// Number of characters per line.
     pub cols: u16,
-    /// `TERM`. Absent: `xterm-256color`.
+    /// Value of `TERM`. Absent: `xterm-256color`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<String>,
 }
 
 impl ExecStart {
-    /// The first field that takes an agent with [`LIMITS_FEATURE`], if there is one.
+    /// Returns the first field that requires [`LIMITS_FEATURE`], if there is one.
     #[must_use]
     pub fn limit(&self) -> Option<&'static str> {
         [("memory_bytes", self.memory_bytes), ("pids", self.pids)]
@@ -132,11 +138,11 @@ impl ExecStart {
             .find_map(|(field, limit)| limit.map(|_| field))
     }
 
-    /// The first reason why this can't be run, whatever the guest is like.
+    /// Checks for values that no guest can run.
     ///
     /// # Errors
     ///
-    /// The field and what is wrong with it.
+    /// The first invalid field, and the reason.
     pub fn validate(&self) -> Result<(), Invalid> {
         super::exec::validate_argv(&self.command, &self.args)?;
         for (key, value) in &self.env {
@@ -157,7 +163,7 @@ impl ExecStart {
         if let Some(user) = &self.user
             && (user.is_empty() || user.contains(['\0', '\n']))
         {
-            return Err(Invalid::value("user", user, "must be a user's name or number"));
+            return Err(Invalid::value("user", user, "must be a user name or number"));
         }
         within("timeout_ms", self.timeout_ms, 1, MAX_TIMEOUT_MS)?;
         within("kill_grace_ms", self.kill_grace_ms, 0, MAX_KILL_GRACE_MS)?;
@@ -190,37 +196,37 @@ fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<(), 
 impl Call for ExecStart {
     type Reply = ExecAttached;
     const TYPE: &'static str = "exec_start";
-    /// Only with an id, which every sender of ours gives it.
+    /// Only a request with an id can be repeated, and every sender in this project sets one.
     const IDEMPOTENT: bool = false;
 }
 
-/// Come back to an exec, or watch it.
+/// Request to re-attach to an exec, or to watch it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecAttach {
-    /// Which.
+    /// Id of the exec.
     pub id: ExecId,
-    /// Offset of the first byte of standard output to be sent. Absent: the oldest that is kept.
+    /// Offset of the first byte of standard output to send. Absent: the oldest byte that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<u64>,
-    /// The same of standard error.
+    /// Offset of the first byte of standard error to send. Absent: the oldest byte that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<u64>,
-    /// How.
+    /// Relation of the stream to the exec.
     #[serde(default)]
     pub role: Role,
 }
 
-/// What a stream is to its exec.
+/// Relation of a stream to its exec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The client: its stdin is the program's, its acks make room, its going is a disconnect. There
-    /// is one; a new one takes over.
+    /// Client that controls the exec: its input is the program's, its acks free memory, and its
+    /// loss is a disconnect. There is one at a time; a new one takes over.
     #[default]
     Control,
-    /// A reader beside it, of which the program notices nothing. One that is too slow meets gaps.
+    /// Additional reader that does not affect the program. If it is too slow it receives gaps.
     Watch,
-    /// Likewise, for what is there already: the stream ends where the output does at this moment,
+    /// Reader of the output that exists already: the stream ends at the output's current end,
     /// without an `exit` if the program still runs.
     Snapshot,
 }
@@ -231,30 +237,30 @@ impl Call for ExecAttach {
     const IDEMPOTENT: bool = true;
 }
 
-/// The reply to both. Channel mode begins behind it.
+/// Reply to [`ExecStart`] and [`ExecAttach`]. Channel mode begins after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecAttached {
-    /// The exec's id.
+    /// Id of the exec.
     pub id: ExecId,
-    /// Whether this request started it.
+    /// True if this request started the program.
     pub created: bool,
-    /// Its process id in the guest.
+    /// Process id in the guest.
     pub pid: u32,
-    /// Offset of the first byte of standard output that follows, unless a gap is said first.
+    /// Offset of the first byte of standard output that follows, unless a gap is announced first.
     pub stdout: u64,
-    /// The same of standard error.
+    /// Offset of the first byte of standard error that follows, unless a gap is announced first.
     pub stderr: u64,
-    /// How many bytes of input have arrived: the host goes on from there.
+    /// Number of input bytes that have arrived; the host continues after them.
     pub stdin: u64,
-    /// How many of those the program has taken.
+    /// Number of input bytes that the program has read.
     pub stdin_acked: u64,
-    /// How many bytes of input may be on their way beyond those that the program has taken.
+    /// Number of input bytes that the host may send beyond `stdin_acked`.
     pub stdin_window: u64,
-    /// Whether the input's end has arrived.
+    /// True if the end of the input has arrived.
     pub stdin_closed: bool,
 }
 
-/// All execs of a guest: those that run, and those that ended not long ago.
+/// Request for all execs of a guest: running ones and those that ended recently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ExecList {}
 
@@ -264,20 +270,20 @@ impl Call for ExecList {
     const IDEMPOTENT: bool = true;
 }
 
-/// The reply.
+/// Reply to [`ExecList`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecListed {
-    /// Oldest first; at most 1024.
+    /// Execs, oldest first; at most 1024.
     #[serde(deserialize_with = "super::bounded::list::<1024, _, _>")]
     pub execs: Vec<ExecInfo>,
 }
 
-/// One exec; or wait for its end.
+/// Request for the state of an exec, now or at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecInspect {
-    /// Which.
+    /// Id of the exec.
     pub id: ExecId,
-    /// Milliseconds to wait for its end before answering. Absent: none.
+    /// Milliseconds to wait for the end before answering. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
 }
@@ -288,12 +294,12 @@ impl Call for ExecInspect {
     const IDEMPOTENT: bool = true;
 }
 
-/// Send a signal to an exec's process group.
+/// Request to send a signal to an exec's process group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSignal {
-    /// Which exec.
+    /// Id of the exec.
     pub id: ExecId,
-    /// Which signal.
+    /// Signal to send.
     pub signal: super::Signal,
 }
 
@@ -303,10 +309,10 @@ impl Call for ExecSignal {
     const IDEMPOTENT: bool = false;
 }
 
-/// End an exec if it runs, with everything that it started, and forget it.
+/// Request to end an exec if it runs, together with everything that it started, and to remove it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRemove {
-    /// Which.
+    /// Id of the exec.
     pub id: ExecId,
 }
 
@@ -316,55 +322,56 @@ impl Call for ExecRemove {
     const IDEMPOTENT: bool = false;
 }
 
-/// What an agent knows of an exec.
+/// State of an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecInfo {
-    /// Its id.
+    /// Id of the exec.
     pub id: ExecId,
-    /// The program and its arguments; cut if they are long.
+    /// Command of the program; truncated if it is long.
     pub command: String,
-    /// Likewise; at most 64 of them.
+    /// Arguments of the program; truncated if they are long, and at most 64.
     #[serde(default, deserialize_with = "super::bounded::list::<64, _, _>")]
     pub args: Vec<String>,
-    /// As whom, if not as the agent.
+    /// User that the program runs as, if not the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether it has a terminal.
+    /// True if the program has a terminal.
     pub tty: bool,
-    /// Its process id in the guest.
+    /// Process id in the guest.
     pub pid: u32,
-    /// Milliseconds since it was started.
+    /// Milliseconds since the start.
     pub age_ms: u64,
-    /// Whether a client is there.
+    /// True if a client is attached.
     pub attached: bool,
-    /// What becomes of it when its client goes.
+    /// Behaviour when the client leaves.
     pub on_disconnect: OnDisconnect,
-    /// Bytes that it has written to standard output.
+    /// Number of bytes that the program has written to standard output.
     pub stdout_bytes: u64,
-    /// Offset of the oldest that is kept.
+    /// Offset of the oldest byte of standard output that is kept.
     pub stdout_kept_from: u64,
-    /// Bytes that it has written to standard error.
+    /// Number of bytes that the program has written to standard error.
     pub stderr_bytes: u64,
-    /// Offset of the oldest that is kept.
+    /// Offset of the oldest byte of standard error that is kept.
     pub stderr_kept_from: u64,
-    /// Bytes of input that have arrived for it.
+    /// Number of input bytes that have arrived.
     pub stdin_bytes: u64,
-    /// Whether it runs although the agent has told it to end: at its time limit, by `exec_remove`, or because its
-    /// client is gone. Absent: no.
+    /// True if the program still runs although the agent has told it to end: at its time limit, by
+    /// `exec_remove`, or because its client left. Absent: `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_requested: Option<bool>,
-    /// Absent while it runs.
+    /// End of the program. Absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// Absent while it runs.
+    /// Resources that the program used. Absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Processes of an exec that ended or was lost which run on. Absent: none, or unknown.
+    /// Number of processes that still run after the exec ended or was lost. Absent: none, or
+    /// unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_running: Option<u64>,
 }
 
-/// What a program used, those of its children that it waited for included.
+/// Resources that a program used, including its children that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Milliseconds from start to exit.
@@ -373,7 +380,7 @@ pub struct Usage {
     pub user_ms: u64,
     /// Milliseconds of CPU time in the kernel.
     pub system_ms: u64,
-    /// The largest resident set of a single process, in bytes.
+    /// Largest resident set of a single process, in bytes.
     pub max_rss_bytes: u64,
 }
 
@@ -392,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_guest_could_run_is_refused_by_its_field() {
+    fn values_that_no_guest_can_run_are_rejected_with_their_field() {
         let wrong = |change: fn(&mut ExecStart)| start(change).unwrap_err();
         assert_eq!(wrong(|s| s.command.clear()), "command");
         assert_eq!(wrong(|s| s.args = vec!["a".into(), "\0".into()]), "args[1]");
@@ -414,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_may_be_able_to_run_is_left_to_it() {
+    fn values_that_depend_on_the_guest_are_accepted() {
         let right = |change: fn(&mut ExecStart)| start(change).unwrap();
         right(|_| ());
         with_env("A", "B=C").unwrap();

@@ -1,9 +1,10 @@
-//! `health_check`: is the agent alive, and what is it?
+//! `health_check`: the agent's liveness and identity.
 
 use super::{Call, bounded};
 use serde::{Deserialize, Serialize};
 
-/// The request. Also the protocol's negotiation: the reply says what the agent knows.
+/// Request for the agent's health. It also negotiates the protocol: the reply lists the agent's
+/// features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HealthCheck {}
 
@@ -13,40 +14,40 @@ impl Call for HealthCheck {
     const IDEMPOTENT: bool = true;
 }
 
-/// The reply.
+/// Reply to [`HealthCheck`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Whole seconds since the guest's kernel started, suspend included.
+    /// Seconds since the guest's kernel started, rounded down, including suspend.
     pub uptime_secs: u64,
-    /// The kernel's hostname. Guest-made.
+    /// Hostname of the guest's kernel. Written by the guest.
     pub hostname: String,
-    /// Who answers. Absent from a base agent.
+    /// Agent that answered. Absent for a base agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentInfo>,
-    /// The guest's clock when it answered, in milliseconds since 1970 (UTC).
+    /// Guest's clock at the time of the reply, in milliseconds since 1970 (UTC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_unix_ms: Option<u64>,
 }
 
-/// What an agent of protocol 2 or later says of itself.
+/// Self-description of an agent, from protocol 2 on. Written by the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentInfo {
-    /// `minions-agent`, or another implementation's name.
+    /// Name of the implementation, usually `minions-agent`.
     pub name: String,
-    /// The agent's own version, for people.
+    /// Version of the agent, for people.
     pub version: String,
-    /// The protocol it speaks: [`crate::version::PROTOCOL`].
+    /// Protocol that the agent speaks; see [`crate::version::PROTOCOL`].
     pub protocol: u32,
-    /// What it can do beyond its protocol number, by name; at most 256.
+    /// Names of capabilities beyond that protocol; at most 256.
     #[serde(default, deserialize_with = "bounded::list::<256, _, _>")]
     pub features: Vec<String>,
-    /// The guest kernel's `/proc/sys/kernel/random/boot_id`: changes when the guest reboots.
+    /// The guest kernel's `/proc/sys/kernel/random/boot_id`, which changes when the guest reboots.
     pub boot_id: String,
-    /// Minted when the agent starts: changes when the agent restarts. With `boot_id` it is the
-    /// VM's incarnation.
+    /// Id that the agent generates at its start. Together with `boot_id` it identifies the VM's
+    /// incarnation.
     pub instance_id: String,
-    /// The operations that this agent serves, by their names in [`OPERATIONS`], if it was started without some of
-    /// them; at most 256. Absent: all.
+    /// Operations that the agent serves, by their names in [`OPERATIONS`], if it was started
+    /// without some of them; at most 256. Absent: all.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -60,7 +61,13 @@ pub const OPERATIONS: [&str; 7] =
     ["health", "status", "network", "exec", "write_file", "clock", "power"];
 
 impl AgentInfo {
-    /// Whether the agent serves this operation, as far as it says.
+    /// Reports whether the agent announces this feature.
+    #[must_use]
+    pub fn supports(&self, feature: &str) -> bool {
+        self.features.iter().any(|announced| announced == feature)
+    }
+
+    /// Reports whether the agent serves this operation, according to itself.
     #[must_use]
     pub fn allows(&self, operation: &str) -> bool {
         self.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))

@@ -1,8 +1,8 @@
-//! Messages: what a frame means.
+//! Messages: the meaning of frames.
 //!
-//! One file a request, with its reply. A request is a JSON object with a `type`; a reply is one
-//! with a `status`. Unknown fields are ignored on both sides, new fields are optional: that is how
-//! the protocol grows.
+//! Each request has a file, together with its reply. A request is a JSON object with a `type`; a
+//! reply is one with a `status`. Both sides ignore unknown fields, and new fields are optional, so
+//! that the protocol can grow.
 
 mod bounded;
 mod clock;
@@ -46,18 +46,17 @@ pub use write_file::WriteFile;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A request as its sender sees it: what it is called, what comes back, and whether sending it
-/// twice is the same as sending it once.
+/// Request as its sender sees it: its name on the wire, its reply, and whether it may be repeated.
 pub trait Call: Serialize {
-    /// The success reply.
+    /// Reply after success.
     type Reply: DeserializeOwned;
-    /// The `type` on the wire.
+    /// Value of `type` on the wire.
     const TYPE: &'static str;
-    /// Whether it may be sent again when nobody knows if the first one arrived.
+    /// True if the request may be sent again if it is not known whether the first one arrived.
     const IDEMPOTENT: bool;
 }
 
-/// The request object: `type` first, then the call's own fields.
+/// Request object: `type`, followed by the fields of the call.
 #[derive(Serialize)]
 struct Tagged<'a, C> {
     r#type: &'static str,
@@ -69,7 +68,7 @@ struct Tagged<'a, C> {
 ///
 /// # Errors
 ///
-/// [`EncodeError`](crate::frame::EncodeError) if it is longer than a frame.
+/// [`EncodeError`](crate::frame::EncodeError) if the request is longer than a frame.
 pub fn encode_request<C: Call>(call: &C) -> Result<Vec<u8>, crate::frame::EncodeError> {
     crate::frame::encode(&Tagged { r#type: C::TYPE, call })
 }

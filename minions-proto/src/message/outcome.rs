@@ -1,76 +1,77 @@
-//! The five ends of an exec.
+//! End of an exec.
 
 use serde::{Deserialize, Serialize};
 
-/// How an exec ended.
+/// End of an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Outcome {
-    /// By itself.
+    /// The program exited.
     Exited {
-        /// Its exit status, 0 to 255.
+        /// Exit status, 0 to 255.
         code: i32,
     },
-    /// By a signal, unless that was ours because its time was up.
+    /// A signal ended the program, other than the agent's own at the time limit.
     Signaled {
-        /// The signal's number.
+        /// Number of the signal.
         signal: i32,
-        /// Whether it dumped core.
+        /// True if the program dumped core.
         core: bool,
-        /// Why, where the agent knows. Absent: unknown, or an agent without `exec_limits`.
+        /// Reason for the signal. Absent: unknown, or an agent without `exec_limits`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<SignalReason>,
     },
-    /// By us, because its time was up.
+    /// The agent ended the program at its time limit.
     TimedOut,
-    /// It never ran.
+    /// The program never ran.
     FailedToStart {
-        /// Why not.
+        /// Reason why it could not be started.
         kind: StartFailure,
-        /// The kernel's error number, if it was the kernel that said no.
+        /// Error number of the guest's kernel, if the kernel refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         errno: Option<i32>,
     },
-    /// It ran, and nobody knows how it ended.
+    /// The program ran, and its end is not known.
     Lost {
-        /// Why not, for people.
+        /// Reason why the end is not known, for people.
         reason: String,
     },
 }
 
-/// Why a program was ended by a signal.
+/// Reason why a signal ended a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignalReason {
-    /// The guest kernel's out-of-memory killer chose it, or a process that it had started.
+    /// The guest kernel's out-of-memory killer chose the program, or a process that it had started.
     Oom,
-    /// A reason minted after this version.
+    /// A reason that was added after this version.
     #[serde(other)]
     Other,
 }
 
-/// Why a program could not be started.
+/// Reason why a program could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartFailure {
-    /// There is no such program.
+    /// The guest has no such program.
     NotFound,
-    /// It is there, but the kernel won't run it for us.
+    /// The guest's kernel refuses to run the program.
     NotExecutable,
-    /// There is no such user or group.
+    /// The guest has no such user or group.
     UnknownUser,
-    /// The working directory is missing or closed to the user.
+    /// The working directory is missing, or the user has no access to it.
     Cwd,
-    /// Arguments and environment are longer than the kernel takes (E2BIG).
+    /// Arguments and environment exceed the kernel's limit (E2BIG).
     ArgumentListTooLong,
-    /// Anything else; `errno` says more. Also whatever was minted after this version.
+    /// Any other reason, including those that were added after this version; `errno` may say more.
     #[serde(other)]
     Other,
 }
 
 impl Outcome {
-    /// What a shell would show as `$?`: the status, 128+n by signal n, 124 (as `timeout(1)`) when
-    /// time was up, 127 and 126 for what is missing or no program, and 125 for the rest.
+    /// Returns the value that a shell would show as `$?`: the status, 128+n after signal n, 124 at
+    /// the time limit (as `timeout(1)`), 127 if the program does not exist, 126 if it cannot be
+    /// executed, and 125 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         match self {

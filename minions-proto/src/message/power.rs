@@ -1,35 +1,34 @@
-//! `power`: the guest ends, or starts anew.
+//! `power`: powers off or reboots the guest.
 
 use super::{Call, Done};
 use serde::{Deserialize, Serialize};
 
-/// The name under which an agent's features tell that it knows this request.
+/// Feature of agents that know this request.
 pub const POWER_FEATURE: &str = "power";
 
-/// The request. Its reply comes before the guest begins to end.
+/// Request to power off or reboot the guest. The reply is sent before it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Power {
-    /// What shall become of the guest.
+    /// Action to take.
     pub action: PowerAction,
-    /// Whether to leave the guest's init out: programs get two seconds to end, and file systems are
-    /// synced.
+    /// Bypasses the guest's init: programs get two seconds to end, and file systems are synced.
     #[serde(default)]
     pub force: bool,
 }
 
-/// What can become of a guest.
+/// Power action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PowerAction {
-    /// It ends, and its VMM with it.
+    /// The guest shuts down, and its VMM exits.
     Poweroff,
-    /// It starts anew, unless its VMM takes that for an end too (Firecracker; QEMU's `-no-reboot`).
+    /// The guest reboots, unless its VMM exits instead (Firecracker; QEMU with `-no-reboot`).
     Reboot,
 }
 
 impl Call for Power {
     type Reply = Done;
     const TYPE: &'static str = "power";
-    // One that arrives after the reboot would be a second reboot.
+    // A repetition that arrives after the reboot would cause a second reboot.
     const IDEMPOTENT: bool = false;
 }

@@ -1,4 +1,4 @@
-//! The reply envelope: `{"status":"ok",…}` or `{"status":"error",…}`.
+//! Envelope of replies: `{"status":"ok",…}` or `{"status":"error",…}`.
 
 use crate::error::AgentError;
 use crate::frame::{EncodeError, encode};
@@ -6,23 +6,23 @@ use crate::json;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
-/// A reply that only says what was done.
+/// Reply without data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// For people: `network configured`, `wrote 80 bytes to /etc/motd`.
+    /// Text for people: `network configured`, `wrote 80 bytes to /etc/motd`.
     pub message: String,
 }
 
-/// Why a frame is not the reply that was waited for.
+/// Reason why a frame is not the expected reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
-    /// The agent said no. The connection is fine.
+    /// The agent refused. The connection is reusable.
     #[error("agent refused")]
     Agent(#[source] AgentError),
-    /// Not a reply, or not to this request: the peer doesn't speak the protocol.
+    /// The frame is not a reply, or not to this request: the peer does not speak the protocol.
     #[error("reply is malformed")]
     Malformed(#[source] serde_json::Error),
-    /// A `status` other than `ok` and `error`.
+    /// The `status` is neither `ok` nor `error`.
     #[error("reply has a status that is neither `ok` nor `error`")]
     UnknownStatus,
 }
@@ -44,7 +44,7 @@ struct StatusOnly<'a> {
 ///
 /// # Errors
 ///
-/// [`EncodeError`] if it is longer than a frame.
+/// [`EncodeError`] if the reply is longer than a frame.
 pub fn encode_reply<T: Serialize>(body: &T) -> Result<Vec<u8>, EncodeError> {
     encode(&Envelope { status: "ok", body })
 }
@@ -53,7 +53,7 @@ pub fn encode_reply<T: Serialize>(body: &T) -> Result<Vec<u8>, EncodeError> {
 ///
 /// # Errors
 ///
-/// [`EncodeError`] if the message is longer than a frame.
+/// [`EncodeError`] if the reply is longer than a frame.
 pub fn encode_error(error: &AgentError) -> Result<Vec<u8>, EncodeError> {
     encode(&Envelope { status: "error", body: error })
 }
@@ -62,9 +62,9 @@ pub fn encode_error(error: &AgentError) -> Result<Vec<u8>, EncodeError> {
 ///
 /// # Errors
 ///
-/// [`ReplyError::Agent`] is an answer; the others mean that the stream can't be trusted any more.
+/// [`ReplyError::Agent`] is an answer; after the others the stream can no longer be trusted.
 pub fn decode_reply<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ReplyError> {
-    // Bounds the depth of everything, so also of what follows.
+    // Checks the depth of the whole payload, so the decoders below need not.
     let StatusOnly { status } = json::from_slice(payload).map_err(ReplyError::Malformed)?;
     match status.as_ref() {
         "ok" => serde_json::from_slice(payload).map_err(ReplyError::Malformed),

@@ -1,4 +1,4 @@
-//! Decoding a request, as the agent does.
+//! Decoding of requests, as the agent does it.
 
 use super::{
     Call, ChangeNetwork, ConfigureNetwork, Exec, ExecAttach, ExecInspect, ExecList, ExecRemove,
@@ -10,66 +10,66 @@ use crate::json;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::borrow::Cow;
 
-/// Every request that this version knows.
+/// Request of any type that this version knows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// Is the agent alive, and what is it?
+    /// Reports the agent's liveness and identity.
     HealthCheck(HealthCheck),
-    /// Give the guest its network.
+    /// Configures the guest's network, in the base form.
     ConfigureNetwork(ConfigureNetwork),
-    /// Likewise, with more than the base form has.
+    /// Configures the guest's network, in the richer form.
     ChangeNetwork(Box<ChangeNetwork>),
-    /// The network may stay as it was changed.
+    /// Confirms a network change.
     NetworkConfirm(NetworkConfirm),
-    /// What network is there?
+    /// Reads the guest's network.
     ReadNetwork(ReadNetwork),
-    /// Run a program and collect its output.
+    /// Runs a program and collects its output.
     Exec(Exec),
-    /// How is the guest doing?
+    /// Reports the status of the guest.
     ReportStatus(ReportStatus),
-    /// Put a file into the guest.
+    /// Writes a file in the guest.
     WriteFile(WriteFile),
-    /// Start a program as an object; opens a stream.
+    /// Starts a program as an object; opens a stream.
     ExecStart(Box<ExecStart>),
-    /// Come back to one; opens a stream.
+    /// Attaches to an exec; opens a stream.
     ExecAttach(ExecAttach),
-    /// Which ones are there?
+    /// Lists the execs.
     ExecList(ExecList),
-    /// One of them, or its end.
+    /// Returns the state of an exec, now or at its end.
     ExecInspect(ExecInspect),
-    /// Send it a signal.
+    /// Sends a signal to an exec.
     ExecSignal(ExecSignal),
-    /// End and forget it.
+    /// Ends and removes an exec.
     ExecRemove(ExecRemove),
-    /// Set the guest's clock.
+    /// Sets the guest's clock.
     SetClock(SetClock),
-    /// End the guest, or start it anew.
+    /// Powers off or reboots the guest.
     Power(Power),
 }
 
-/// A well-delimited frame that is no request. The connection lives on.
+/// Reason why a complete frame is not a request. The connection remains usable.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// No JSON object with a `type`.
+    /// The payload is not a JSON object with a `type`.
     #[error("request is not a JSON object with a string field `type`")]
     NoType(#[source] serde_json::Error),
-    /// Deeper than any request.
+    /// The JSON nests deeper than any request.
     #[error("request is malformed: {0}")]
     TooDeep(#[from] json::TooDeep),
-    /// A `type` minted after this version, or misspelt.
+    /// The `type` was added after this version, or is misspelt.
     #[error("request type is not known to this agent")]
     UnknownType,
-    /// A known `type` whose fields don't fit.
+    /// The fields do not match the `type`.
     #[error("`{request_type}` is malformed: {source}")]
     Fields {
-        /// The `type`.
+        /// Type of the request.
         request_type: &'static str,
-        /// What serde says, which names the field.
+        /// Error of serde, which names the field.
         source: serde_json::Error,
     },
 }
 
-/// Only the discriminator; everything else is skipped without being stored.
+/// Discriminator of a request; all other fields are skipped without being stored.
 #[derive(Deserialize)]
 struct TypeOnly<'a> {
     #[serde(borrow)]
@@ -105,7 +105,8 @@ impl Request {
         }
     }
 
-    /// Two forms under one name: whatever the base form can say is the base form.
+    /// Decodes one of the two forms of `configure_network`: a request that the base form can
+    /// express is the base form.
     fn decode_network(payload: &[u8]) -> Result<Self, RequestError> {
         let change: ChangeNetwork = fields(payload)?;
         match change.beyond_base() {
@@ -114,7 +115,7 @@ impl Request {
         }
     }
 
-    /// The `type` on the wire.
+    /// Returns the `type` on the wire.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self {

@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::str::FromStr;
 
-/// Names and numbers as Linux has them on x86-64 and arm64 (signal(7)). The first name of a number
-/// is the one that is shown.
+/// Names and numbers of Linux signals on x86-64 and arm64 (signal(7)). The first name of a number
+/// is the one that is displayed.
 const NAMES: [(&str, i32); 35] = [
     ("HUP", 1),
     ("INT", 2),
@@ -45,27 +45,27 @@ const NAMES: [(&str, i32); 35] = [
     ("UNUSED", 31),
 ];
 
-/// `SIGRTMIN` as a C library counts: the kernel's 32 and 33 are its own.
+/// First real-time signal: `SIGRTMIN` of glibc, which reserves the kernel's 32 and 33 for itself.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
-/// A signal that a program can be sent. On the wire by its name, without `SIG`.
+/// Signal that can be sent to a program. On the wire: its name, without `SIG`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signal(i32);
 
 impl Signal {
-    /// The request to end.
+    /// Request to terminate.
     pub const TERM: Self = Self(15);
-    /// The end.
+    /// Termination that a program cannot prevent.
     pub const KILL: Self = Self(9);
 
-    /// The number, 1 to 64.
+    /// Returns the number, 1 to 64.
     #[must_use]
     pub fn number(self) -> i32 {
         self.0
     }
 
-    /// The signal of a number, if it has one that a program may be sent.
+    /// Returns the signal with this number, if it can be sent to a program.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         let known = (1..=31).contains(&number) || (RTMIN..=RTMAX).contains(&number);
@@ -86,7 +86,7 @@ impl fmt::Display for Signal {
 impl FromStr for Signal {
     type Err = Invalid;
 
-    /// `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`, `RTMAX-1`.
+    /// Parses `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`, `RTMAX-1`.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -96,7 +96,11 @@ impl FromStr for Signal {
             .or_else(|| real_time(name))
             .and_then(Self::from_number)
             .ok_or_else(|| {
-                Invalid::value("signal", text, "must be a signal's name or number, as TERM or 15")
+                Invalid::value(
+                    "signal",
+                    text,
+                    "must be a signal name or number, such as TERM or 15",
+                )
             })
     }
 }
@@ -129,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_has_a_name_and_a_number() {
+    fn signals_are_parsed_from_names_and_numbers() {
         for text in ["TERM", "SIGTERM", "term", "sigterm", "15"] {
             assert_eq!(text.parse(), Ok(Signal::TERM), "{text}");
         }
@@ -139,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn invalid_signals_are_rejected() {
         for text in ["", "SIG", "NOPE", "0", "-9", "32", "65", "RTMIN+31", "RTMAX-99", "9 "] {
             assert!(text.parse::<Signal>().is_err(), "{text:?}");
         }
     }
 
     #[test]
-    fn every_name_comes_back() {
+    fn every_displayed_name_parses_to_the_same_signal() {
         for number in (1..=31).chain(34..=64) {
             let signal = Signal::from_number(number).unwrap();
             assert_eq!(signal.to_string().parse(), Ok(signal));

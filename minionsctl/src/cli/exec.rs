@@ -1,4 +1,4 @@
-//! The grammar of running programs, and of what can be done about those that run.
+//! Arguments of the commands that run programs and manage running ones.
 
 use clap::{Args, ValueEnum};
 use minions_api::VmName;
@@ -9,80 +9,80 @@ const EXAMPLES: &str = "\
 Examples:
   minionsctl exec web-1 -- uptime
   minionsctl exec -it web-1 -- bash                      a shell; ~. disconnects, ~? helps
-  tar c . | minionsctl exec -i web-1 -- tar x -C /srv    bytes as they are, any number of them
-  minionsctl exec -d --id job-17 web-1 -- make           goes on by itself: see ps, logs, attach
+  tar c . | minionsctl exec -i web-1 -- tar x -C /srv    standard input from a pipe
+  minionsctl exec -d --id job-17 web-1 -- make           continues by itself: see ps, logs, attach
   minionsctl exec --on 'web-*' -- uname -r               on many VMs at once
 
-Exit code: the program's own; 128+n after signal n; 124 when its time was up; 126 if it can't be
-executed, 127 if it isn't there; 125 if it could not be run or was lost for any other reason.
+Exit code: the program's own; 128+n after signal n; 124 at the time limit; 126 if it cannot be
+executed, 127 if it does not exist; 125 if it could not be run or was lost for any other reason.
 
 With --socket, a plain `exec -- CMD` makes the base call and prints the agent's reply as JSON; any
 option makes it a stream, as through minionsd.";
 
-/// `exec`.
+/// Arguments of `exec`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Exec {
-    /// Which VM
+    /// Name of the VM
     pub(crate) vm: Option<VmName>,
 
-    /// Pass our standard input on to the program
+    /// Pass standard input on to the program
     #[arg(short = 'i', long = "stdin")]
     pub(crate) interactive: bool,
 
-    /// Give the program a terminal; with -i, ours
+    /// Give the program a terminal; with -i, the local one
     #[arg(short, long)]
     pub(crate) tty: bool,
 
-    /// Set an environment variable; KEY alone takes its value from here
+    /// Set an environment variable, repeatable; KEY alone takes the local value
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) env: Vec<String>,
 
-    /// Start in this directory (default: /)
+    /// Working directory (default: /)
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
 
-    /// Run as this user of the guest, by name or number (default: as the agent)
+    /// User in the guest, by name or number (default: the agent's user)
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
 
-    /// Set a resource limit, as nofile=1024 or as=268435456, in the units of setrlimit(2)
+    /// Resource limit in the units of setrlimit(2), repeatable: nofile=1024, as=268435456
     #[arg(long, value_name = "NAME=N", value_parser = limit)]
     pub(crate) rlimit: Vec<(String, u64)>,
 
-    /// Bytes of memory that it and all that it starts may use together; beyond that it is ended
+    /// Memory that the program and everything that it starts may use together; beyond it the program is ended
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<u64>,
 
-    /// Processes and threads that there may be of it at once
+    /// Processes and threads at the same time, the program included
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u64>,
 
-    /// Start it, print its id and go; it goes on by itself. With -i, its input stays open for `attach`
+    /// Start the program, print its id and return. With -i, its input stays open for `attach`
     #[arg(short, long)]
     pub(crate) detach: bool,
 
-    /// Its id: starting the same again attaches to it instead
+    /// Id of the program: starting the same again attaches to it instead
     #[arg(long)]
     pub(crate) id: Option<ExecId>,
 
-    /// What becomes of it when we go (default: kill)
+    /// End the program, or let it continue, when the client leaves (default: kill)
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) on_disconnect: Option<OnDisconnect>,
 
     #[command(flatten)]
     pub(crate) many: Many,
 
-    /// The program and its arguments, behind `--`
+    /// Program and its arguments, after `--`
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
 }
 
-/// `exec` on many VMs.
+/// Arguments of `exec` on many VMs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "On many VMs")]
 pub(crate) struct Many {
-    /// On this VM, or on those that match the pattern (`*`, `?`); may be repeated
+    /// A VM, or a pattern with `*` and `?`, repeatable
     #[arg(
         long,
         value_name = "NAME",
@@ -90,37 +90,37 @@ pub(crate) struct Many {
     )]
     pub(crate) on: Vec<String>,
 
-    /// On all VMs
+    /// All VMs
     #[arg(long, conflicts_with_all = ["on", "vm", "interactive", "tty", "detach", "id", "socket"])]
     pub(crate) all: bool,
 
-    /// How many at once (default: 32)
+    /// VMs at the same time, 1 to 256 (default: 32)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) concurrency: Option<u32>,
 
-    /// Start no more once one has failed
+    /// Start no further program after one has failed
     #[arg(long)]
     pub(crate) fail_fast: bool,
 
-    /// Show equal outputs once, under the names of their VMs
+    /// Print equal outputs once, under the names of their VMs
     #[arg(long)]
     pub(crate) group: bool,
 }
 
 impl Many {
-    /// Whether many VMs are meant.
+    /// Reports whether `--on` or `--all` selects many VMs.
     pub(crate) fn is_meant(&self) -> bool {
         self.all || !self.on.is_empty()
     }
 
-    /// Whether something is said that only makes sense for many.
+    /// Reports whether an option is given that requires `--on` or `--all`.
     pub(crate) fn is_said(&self) -> bool {
         self.concurrency.is_some() || self.fail_fast || self.group
     }
 }
 
 impl Exec {
-    /// Whether nothing is asked for that the base protocol doesn't have.
+    /// Reports whether the base protocol is sufficient: only a command, its arguments and a time limit.
     pub(crate) fn is_plain(&self) -> bool {
         let Self { interactive, tty, env, workdir, user, rlimit, .. } = self;
         let Self { memory, pids, detach, id, on_disconnect, .. } = self;
@@ -132,20 +132,20 @@ impl Exec {
     }
 }
 
-/// Which names there are is checked where all requests are.
-fn limit(said: &str) -> Result<(String, u64), String> {
-    let limit = said.split_once('=').and_then(|(name, limit)| Some((name, limit.parse().ok()?)));
+/// Parses `NAME=N`. The name is validated with the rest of the request.
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let limit = text.split_once('=').and_then(|(name, limit)| Some((name, limit.parse().ok()?)));
     limit
         .map(|(name, limit)| (name.to_owned(), limit))
-        .ok_or_else(|| "must be NAME=N, as nofile=1024".into())
+        .ok_or_else(|| "must be NAME=N, for example nofile=1024".into())
 }
 
-/// What becomes of a program when its client goes.
+/// Fate of a program whose client disconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnDisconnect {
-    /// It is ended
+    /// End the program
     Kill,
-    /// It goes on
+    /// Let the program continue
     Detach,
 }
 
@@ -158,49 +158,49 @@ impl From<OnDisconnect> for api::OnDisconnect {
     }
 }
 
-/// A program in a VM.
+/// VM and program id, of the commands for one program.
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
 pub(crate) struct OneExec {
-    /// Which VM
+    /// Name of the VM
     pub(crate) vm: Option<VmName>,
-    /// Which of its programs (`minionsctl ps VM`)
+    /// Id of the program (`minionsctl ps VM`)
     pub(crate) id: ExecId,
 }
 
-/// `logs`.
+/// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
     #[command(flatten)]
     pub(crate) exec: OneExec,
-    /// Go on until the program ends
+    /// Continue until the program ends
     #[arg(short, long)]
     pub(crate) follow: bool,
 }
 
-/// `attach`.
+/// Arguments of `attach`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A program with a terminal gets ours. Our input is passed on if it comes from a \
-                        terminal, or with -i.\n\nExit code: as of `exec`."
+    after_help = "A program with a terminal gets the local one. Standard input is passed on if it is a \
+                        terminal, or with -i.\n\nExit code: as for `exec`."
 )]
 pub(crate) struct Attach {
     #[command(flatten)]
     pub(crate) exec: OneExec,
-    /// Pass our standard input on also if it is no terminal
+    /// Pass standard input on even if it is not a terminal
     #[arg(short = 'i', long = "stdin")]
     pub(crate) interactive: bool,
 }
 
-/// `kill`.
+/// Arguments of `kill`.
 #[derive(Debug, Args)]
 pub(crate) struct Kill {
     #[command(flatten)]
     pub(crate) exec: OneExec,
-    /// The signal, by name or number (default: TERM)
+    /// Signal, by name or number (default: TERM)
     #[arg(short, long)]
     pub(crate) signal: Option<Signal>,
-    /// End it with everything that it started, and forget it
+    /// End the program with everything that it started, and forget it
     #[arg(long, conflicts_with = "signal")]
     pub(crate) remove: bool,
 }

@@ -1,25 +1,25 @@
-//! The guest as a machine: its clock and its end.
+//! Arguments of the commands for the guest as a machine: clock and power.
 
 use clap::Args;
 use minions_api::VmName;
 use std::time::SystemTime;
 
-/// `set-clock`.
+/// Arguments of `set-clock`.
 #[derive(Debug, Args)]
 pub(crate) struct SetClock {
-    /// Which VM
+    /// Name of the VM
     pub(crate) vm: Option<VmName>,
-    /// Another time than now: 2026-01-31T12:00:00Z
+    /// Time to set instead of the host's: 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339)]
     pub(crate) time: Option<SystemTime>,
 }
 
-/// `poweroff` and `reboot`.
+/// Arguments of `poweroff` and `reboot`.
 #[derive(Debug, Args)]
 pub(crate) struct Power {
-    /// Which VM
+    /// Name of the VM
     pub(crate) vm: Option<VmName>,
-    /// Leave the guest's init out: programs get two seconds, file systems are synced
+    /// Bypass the guest's init: programs get two seconds, and file systems are synchronized
     #[arg(long)]
     pub(crate) force: bool,
     /// Wait until it has happened (at most --timeout, else 2 minutes): reboot, until the VM is ready in another boot;

@@ -1,4 +1,4 @@
-//! The grammar.
+//! The command line grammar.
 
 mod exec;
 mod machine;
@@ -8,9 +8,10 @@ pub(crate) use exec::{Attach, Exec, Kill, Logs, Many};
 pub(crate) use machine::{Power, SetClock};
 pub(crate) use network::{ConfigureNetwork, ConfirmNetwork};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
 use minions_proto::message::ExecId;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,12 +21,12 @@ use std::time::Duration;
     name = "minionsctl",
     version,
     about = "Health, network, exec and status of microVMs",
-    after_help = "With --socket, commands go straight to one agent and take no VM:\n  \
+    after_help = "With --socket, commands talk to one agent directly and take no VM:\n  \
                   minionsctl --socket /run/minions/web-1.vsock health"
 )]
 pub(crate) struct Cli {
     /// minionsd: http://HOST:PORT, https://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
-    /// this user may connect to it, else http://127.0.0.1:7070]
+    /// this user may connect to it, otherwise http://127.0.0.1:7070]
     #[arg(
         long,
         global = true,
@@ -35,24 +36,24 @@ pub(crate) struct Cli {
     )]
     pub(crate) host: Option<String>,
 
-    /// File with the bearer token for minionsd [env: MINIONS_TOKEN_FILE]
+    /// File with the bearer token [env: MINIONS_TOKEN_FILE]
     #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// Trust these authorities (PEM) for https://, instead of this machine's [env: MINIONS_CA_FILE]
+    /// CA bundle (PEM) for https://, if the server's CA is not in the system store [env: MINIONS_CA_FILE]
     #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 
-    /// Certificate chain and key (PEM, one file) to show to an https:// minionsd that wants one
+    /// Client certificate chain and key (PEM, one file), if the server requires a client certificate
     /// [env: MINIONS_CERT_FILE]
     #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
     pub(crate) cert_file: Option<PathBuf>,
 
-    /// A VM's own socket: talk to its agent without minionsd, and print what it says
+    /// The VM's own socket: talk to its agent directly, without minionsd. Leave VM out
     #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
-    /// How to print
+    /// Output for people or for programs
     #[arg(
         short,
         long,
@@ -63,21 +64,45 @@ pub(crate) struct Cli {
     )]
     pub(crate) output: Format,
 
-    /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec, limit for the program
+    /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec and attach, limit for the program
     #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
-    /// What to do
+    /// The command
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// How to print.
+impl Cli {
+    /// Returns the command that `args` name, which may be invalid: the first word that is neither an option nor the
+    /// value of one. `args` includes the program's name.
+    pub(crate) fn named_command(args: impl IntoIterator<Item = OsString>) -> Option<String> {
+        let grammar = Self::command();
+        let mut args = args.into_iter().skip(1);
+        while let Some(arg) = args.next() {
+            let word = arg.to_str().filter(|word| *word != "--")?;
+            if !word.starts_with('-') {
+                return Some(word.to_owned());
+            }
+            let takes_next = grammar.get_arguments().any(|option| {
+                let long = option.get_long().map(|long| format!("--{long}"));
+                let short = option.get_short().map(|short| format!("-{short}"));
+                option.get_action().takes_values() && [long, short].contains(&Some(word.to_owned()))
+            });
+            if takes_next {
+                args.next();
+            }
+        }
+        None
+    }
+}
+
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    /// Output for people
     Table,
-    /// For programs
+    /// Output for programs
     Json,
 }
 
@@ -92,70 +117,70 @@ pub(crate) enum TimeoutMeaning {
     None,
 }
 
-/// The verbs. `vm` is missing exactly where `--socket` says which agent is meant.
+/// The commands. An optional `vm` is absent if `--socket` names the agent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List the VMs
+    /// List the VMs and their states
     Ls,
-    /// What minionsd knows of a VM
+    /// Print what minionsd knows about a VM, and the reason if it is not ready
     Get {
-        /// Which VM
+        /// Name of the VM
         vm: VmName,
     },
-    /// Find out which layer between minionsd and a guest's name servers is broken, and what to do
+    /// Check each layer from minionsd to the guest's name servers, and print what is broken and what to do
     Doctor {
-        /// Which VM
+        /// Name of the VM
         vm: VmName,
     },
     /// Ask the agent for its health
     Health {
-        /// Which VM
+        /// Name of the VM
         vm: Option<VmName>,
     },
-    /// Ask the agent how its guest is doing
+    /// Ask the agent for uptime, memory, processors, kernel, interfaces and disks
     Status {
-        /// Which VM
+        /// Name of the VM
         vm: Option<VmName>,
     },
-    /// Show the guest's network
+    /// Print interfaces, routes and name servers as the guest's kernel has them
     Network {
-        /// Which VM
+        /// Name of the VM
         vm: Option<VmName>,
     },
-    /// Change the guest's network, and show what became different
+    /// Change the guest's network, and print the differences
     ConfigureNetwork(Box<ConfigureNetwork>),
-    /// Let a change of the network stay that was made with --confirm-within
+    /// Make a network change with --confirm-within permanent
     ConfirmNetwork(ConfirmNetwork),
-    /// Set the guest's clock to the host's, or to --time
+    /// Set the guest's clock to the host's time, or to --time
     SetClock(SetClock),
     /// Power the guest off
     Poweroff(Power),
-    /// Reboot the guest, and print the boot_id that ends
+    /// Reboot the guest, and print the boot_id of the boot that ends
     Reboot(Power),
-    /// Tell what happens to VMs as it happens: found, gone, another state, another incarnation
+    /// Print events as they happen: VMs found and gone, changes of state and incarnation
     Watch {
-        /// Only what happens to this one
+        /// Name of the VM (default: all VMs)
         vm: Option<VmName>,
     },
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<Exec>),
-    /// List a VM's programs: those that run, and those that ended not long ago
+    /// List the programs that run and those that ended recently
     Ps {
-        /// Which VM
+        /// Name of the VM
         vm: Option<VmName>,
     },
-    /// Print what a program has written so far
+    /// Print a program's output so far
     Logs(Logs),
-    /// Come back to a program
+    /// Re-attach to a program
     Attach(Attach),
-    /// Send a program a signal, or end and forget it
+    /// Send a signal to a program, or end and forget it
     Kill(Kill),
-    /// Wait until a VM is ready (at most --timeout, else a minute), in another boot with --rebooted-since; or, with
-    /// ID, until a program has ended, with its exit code
+    /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
+    /// with ID, until a program has ended, and end with its exit code
     Wait {
-        /// Which VM
+        /// Name of the VM
         vm: VmName,
-        /// Which of its programs
+        /// Id of a program (`minionsctl ps VM`)
         id: Option<ExecId>,
         /// Wait until the VM is ready in another boot than this one
         #[arg(
@@ -169,7 +194,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether the exit code is a remote program's.
+    /// Reports whether the exit code is a remote program's.
     pub(crate) fn runs_a_program(&self) -> bool {
         matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
     }
@@ -209,15 +234,38 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
-    fn the_grammar_is_consistent() {
+    fn the_command_line_grammar_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn what_stands_behind_the_dashes_is_the_programs_own() {
+    fn the_command_of_invalid_arguments_is_the_first_word_that_is_not_an_option() {
+        let named = |args: &str| {
+            Cli::named_command(["minionsctl"].into_iter().chain(args.split(' ')).map(Into::into))
+        };
+        for args in [
+            "exec",
+            "exec get --bogus",
+            "--bogus exec",
+            "--timeout x -o json exec",
+            "--host=a exec",
+            "-ojson exec",
+            "--host get exec",
+        ] {
+            assert_eq!(named(args).as_deref(), Some("exec"), "{args}");
+        }
+        for args in ["get exec", "--host exec get", "--bogus get exec", "-o exec get"] {
+            assert_eq!(named(args).as_deref(), Some("get"), "{args}");
+        }
+        for args in ["--host exec", "--host", "-- exec", "--bogus"] {
+            assert_eq!(named(args), None, "{args}");
+        }
+    }
+
+    #[test]
+    fn arguments_after_the_dashes_belong_to_the_program() {
         let cli =
             Cli::parse_from(["minionsctl", "exec", "web-1", "--", "ping", "-c", "3", "--host"]);
         let Command::Exec(exec) = cli.command else { panic!("not exec") };
@@ -230,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn many_vms_are_no_place_for_what_is_one_programs() {
+    fn options_of_a_single_program_are_refused_with_many_vms() {
         let parse = |args: &[&str]| {
             Cli::try_parse_from([&["minionsctl", "exec"], args, &["--", "true"]].concat())
         };
@@ -244,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_named_by_vm_and_id_and_by_id_alone_behind_a_socket() {
+    fn a_program_is_named_by_vm_and_id_or_with_a_socket_by_id_alone() {
         let parse = |args: &[&str]| match Cli::parse_from([&["minionsctl"], args].concat()).command
         {
             Command::Kill(Kill { exec, .. }) => (exec.vm.map(String::from), exec.id.to_string()),
@@ -255,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_may_be_called_like_a_verb() {
+    fn a_vm_may_have_the_name_of_a_command() {
         let cli = Cli::parse_from(["minionsctl", "health", "health"]);
         assert!(matches!(cli.command, Command::Health { vm: Some(_) }));
     }

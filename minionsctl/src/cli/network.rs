@@ -1,4 +1,4 @@
-//! `configure-network` and `confirm-network`.
+//! Arguments of `configure-network` and `confirm-network`.
 
 use super::duration;
 use clap::Args;
@@ -7,65 +7,65 @@ use minions_api::network::{InterfaceRequest, RouteRequest};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// `configure-network`. `--ip` and `--gateway` are enough, and all that a base agent can; the rest needs an
-/// agent with `network2`.
+/// Arguments of `configure-network`. A base agent supports `--ip`, `--gateway` and `--dns` only; the other
+/// options require an agent with the feature `network2`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigureNetwork {
-    /// Which VM
+    /// Name of the VM
     pub(crate) vm: Option<VmName>,
-    /// Address with prefix length, of the first Ethernet interface: 10.0.0.2/16
+    /// Address with prefix length of the first Ethernet interface: 10.0.0.2/16. Not with --interface
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["interface", "file"])]
     pub(crate) ip: Option<String>,
-    /// Next hop of the default route
+    /// Next hop of the default route. Not with --interface
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["interface", "file"])]
     pub(crate) gateway: Option<String>,
     /// Name servers, separated by commas
     #[arg(long, value_delimiter = ',', conflicts_with = "file")]
     pub(crate) dns: Vec<String>,
-    /// An interface with all of its addresses; may be given several times:
-    /// "eth0 10.0.0.2/16 2001:db8::2/64 via 10.0.0.1 mtu 1420". Named by name, by MAC, or `default`
+    /// An interface with all of its addresses, repeatable: "eth0 10.0.0.2/16 2001:db8::2/64 via 10.0.0.1 mtu 1420".
+    /// The first word is a name, a MAC address, or `default`
     #[arg(long, value_parser = interface, conflicts_with = "file")]
     pub(crate) interface: Vec<InterfaceRequest>,
-    /// A route, may be given several times; other routes of these interfaces go:
+    /// A route, repeatable; other routes of these interfaces are removed:
     /// "10.1.0.0/16 via 10.0.0.9 dev eth0 metric 100 onlink"
     #[arg(long, value_parser = route, conflicts_with = "file")]
     pub(crate) route: Vec<RouteRequest>,
-    /// Largest packet in bytes, on every interface that has none of its own
+    /// Largest packet, for every interface without its own
     #[arg(long, value_name = "BYTES", conflicts_with = "file")]
     pub(crate) mtu: Option<u32>,
-    /// Domains in which short names are looked up, separated by commas
+    /// Search domains, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "DOMAIN", conflicts_with = "file")]
     pub(crate) search: Vec<String>,
     /// The guest's hostname, until the next boot
     #[arg(long, conflicts_with = "file")]
     pub(crate) hostname: Option<String>,
-    /// What must hold afterwards, or everything is put back: link, addresses, route, gateway, dns, or none
-    /// [default: all but dns with --interface, else none]
+    /// Conditions that must hold afterwards, or everything is rolled back: link, addresses, route, gateway, dns, or
+    /// none [default: all except dns with --interface, otherwise none]
     #[arg(long, value_delimiter = ',', value_name = "CHECK", conflicts_with = "file")]
     pub(crate) verify: Vec<String>,
-    /// Put everything back after so long (`30s`), unless `confirm-network` comes first
+    /// Roll everything back after this time (`30s`) unless `confirm-network` comes first
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "file")]
     pub(crate) confirm_within: Option<Duration>,
-    /// Only show what would change
+    /// Only print what would change
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Take all of it from a JSON file, as PUT /vms/{vm}/network takes it; - is standard input
+    /// Take the whole request from a JSON file, in the form of PUT /vms/{vm}/network; - is standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 }
 
-/// `confirm-network`.
+/// Arguments of `confirm-network`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfirmNetwork {
-    /// Which VM
+    /// Name of the VM
     #[arg(value_name = "VM")]
     vm_or_id: String,
-    /// The change, as configure-network has shown it
+    /// Id of the change, as configure-network printed it
     id: Option<String>,
 }
 
 impl ConfirmNetwork {
-    /// Behind `--socket` there is only the id.
+    /// Splits the arguments into VM and id. With `--socket`, the only argument is the id.
     pub(crate) fn vm_and_id(self) -> (Option<String>, String) {
         match self.id {
             Some(id) => (Some(self.vm_or_id), id),
@@ -74,13 +74,15 @@ impl ConfirmNetwork {
     }
 }
 
-/// Words: which one, and then addresses, `via GATEWAY`, `mtu BYTES`.
+/// Parses an interface: its name, MAC or `default`, then addresses, `via GATEWAY` and `mtu BYTES`.
 fn interface(text: &str) -> Result<InterfaceRequest, String> {
     let mut words = text.split_ascii_whitespace();
     let mut interface = InterfaceRequest::default();
     match words.next().ok_or("name an interface, as in \"eth0 10.0.0.2/16\"")? {
         "default" => {}
-        word if word.contains('/') => return Err("begin with the interface, or `default`".into()),
+        word if word.contains('/') => {
+            return Err("must begin with the interface, or `default`".into());
+        }
         word if word.contains(':') => interface.mac = Some(word.to_owned()),
         word => interface.name = Some(word.to_owned()),
     }
@@ -91,13 +93,13 @@ fn interface(text: &str) -> Result<InterfaceRequest, String> {
             address if address.contains('/') => {
                 interface.addresses.get_or_insert_default().push(address.to_owned());
             }
-            other => return Err(format!("{other:?} is no address with its prefix length")),
+            other => return Err(format!("{other:?} is not an address with a prefix length")),
         }
     }
     Ok(interface)
 }
 
-/// As `ip route add` has it.
+/// Parses a route in the syntax of `ip route add`.
 fn route(text: &str) -> Result<RouteRequest, String> {
     let mut words = text.split_ascii_whitespace();
     let to = words.next().ok_or("name a destination, as in \"10.1.0.0/16 via 10.0.0.9\"")?;
@@ -108,7 +110,9 @@ fn route(text: &str) -> Result<RouteRequest, String> {
             "dev" => route.interface = Some(value("dev", words.next())?),
             "metric" => route.metric = Some(number("metric", words.next())?),
             "onlink" => route.on_link = Some(true),
-            other => return Err(format!("{other:?} is none of via, dev, metric, onlink")),
+            other => {
+                return Err(format!("unknown word {other:?}: must be via, dev, metric or onlink"));
+            }
         }
     }
     Ok(route)
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_is_read_word_by_word() {
+    fn an_interface_is_parsed_word_by_word() {
         let read = interface("eth0 10.0.0.2/16 2001:db8::2/64 via 10.0.0.1 via fe80::1 mtu 1420");
         let read = read.unwrap();
         assert_eq!((read.name.as_deref(), read.mtu), (Some("eth0"), Some(1420)));
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_read_as_ip_has_it() {
+    fn a_route_is_parsed_in_the_syntax_of_ip() {
         let read = route("10.1.0.0/16 via 10.0.0.9 dev eth0 metric 100 onlink").unwrap();
         assert_eq!((read.to.as_str(), read.via.as_deref()), ("10.1.0.0/16", Some("10.0.0.9")));
         assert_eq!((read.interface.as_deref(), read.metric), (Some("eth0"), Some(100)));

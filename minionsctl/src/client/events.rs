@@ -1,119 +1,77 @@
-//! `GET /events`: Server-Sent Events, of which minionsd uses `id`, `event` and `data` in one line each.
+//! `GET /events`: Server-Sent Events.
 
 use super::Client;
+use super::event_parser::{EventParser, EventTooLong, RawEvent};
+use super::lines::{BodyLines, MIB};
 use crate::failure::Failure;
-use bytes::BytesMut;
 use minions_api::VmName;
 use minions_api::event::{Event, RESET, Reset, SSE};
-use reqwest::Response;
 use reqwest::header::ACCEPT;
-use std::time::Duration;
-use tokio::time::timeout;
 
-/// minionsd says every 10 s that it is alive.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Longest accepted line, and longest accepted event, in bytes. An event has a few hundred.
+const MAX_LEN: usize = MIB;
 
-/// The longest line. An event has some hundred bytes.
-const MAX_LINE: usize = 1024 * 1024;
-
-/// What a stream says.
+/// Message of an event stream.
 #[derive(Debug)]
-pub(crate) enum Told {
-    /// Something happened.
+pub(crate) enum EventMessage {
+    /// An event.
     Event(Box<Event>),
-    /// Something is missing here.
+    /// Events are missing at this point.
     Reset(Reset),
 }
 
-/// A stream of events under way.
+/// Open stream of events.
 #[derive(Debug)]
-pub(crate) struct Events<'a> {
+pub(crate) struct EventStream<'a> {
     client: &'a Client,
-    response: Response,
-    buffer: BytesMut,
-    /// Of the message under way.
-    kind: String,
-    data: String,
-    /// Where to come back to.
-    last: Option<String>,
+    lines: BodyLines<'a>,
+    parser: EventParser,
 }
 
 impl Client {
-    /// Follows what happens, to `vm` if that is given, from behind the event with the id `last` on.
+    /// Follows the events, of `vm` only if it is given, starting after the event with the id `last`.
     pub(crate) async fn events(
         &self,
         vm: Option<&VmName>,
         last: Option<String>,
-    ) -> Result<Events<'_>, Failure> {
+    ) -> Result<EventStream<'_>, Failure> {
         let query = vm.map_or_else(String::new, |vm| format!("?vm={vm}"));
         let mut request = self.http.get(format!("{}/events{query}", self.base)).header(ACCEPT, SSE);
         if let Some(last) = &last {
             request = request.header("Last-Event-ID", last);
         }
-        let response = timeout(SILENCE, request.send())
-            .await
-            .map_err(|_| self.silent())?
-            .map_err(|error| self.no_response(error))?;
-        if !response.status().is_success() {
-            return Err(self.problem(response).await);
-        }
-        let (kind, data) = (String::new(), String::new());
-        Ok(Events { client: self, response, buffer: BytesMut::new(), kind, data, last })
+        let lines = self.body_lines(request, MAX_LEN).await?;
+        Ok(EventStream { client: self, lines, parser: EventParser::new(last, MAX_LEN) })
     }
 }
 
-impl Events<'_> {
-    /// Where to come back to.
+impl EventStream<'_> {
+    /// Returns the id to resume from: that of the last complete event.
     pub(crate) fn last(&self) -> Option<String> {
-        self.last.clone()
+        self.parser.last_id().map(str::to_owned)
     }
 
-    /// The next message; `None` when minionsd ends the stream.
-    pub(crate) async fn next(&mut self) -> Result<Option<Told>, Failure> {
-        loop {
-            let Some(line) = self.line().await? else { return Ok(None) };
-            match line.split_once(':') {
-                None if line.is_empty() && !self.data.is_empty() => {
-                    return self.message().map(Some);
+    /// Waits for the next message; `None` when minionsd ends the stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<EventMessage>, Failure> {
+        while let Some(line) = self.lines.next().await? {
+            match self.parser.line(&line) {
+                Ok(None) => {}
+                Ok(Some(event)) => return self.message(&event).map(Some),
+                Err(EventTooLong) => {
+                    let what = format!("an event is longer than {} MiB", MAX_LEN / MIB);
+                    return Err(self.client.not_minionsd(what));
                 }
-                Some(("id", id)) => self.last = Some(id.trim_start().to_owned()),
-                Some(("event", kind)) => kind.trim_start().clone_into(&mut self.kind),
-                Some(("data", data)) => data.trim_start().clone_into(&mut self.data),
-                // A comment, or what a later version says beside.
-                _ => {}
             }
         }
+        Ok(None)
     }
 
-    fn message(&mut self) -> Result<Told, Failure> {
-        let (kind, data) = (std::mem::take(&mut self.kind), std::mem::take(&mut self.data));
-        let told = if kind == RESET {
-            serde_json::from_str(&data).map(Told::Reset)
+    fn message(&self, event: &RawEvent) -> Result<EventMessage, Failure> {
+        let message = if event.kind == RESET {
+            serde_json::from_str(&event.data).map(EventMessage::Reset)
         } else {
-            serde_json::from_str(&data).map(|event| Told::Event(Box::new(event)))
+            serde_json::from_str(&event.data).map(|event| EventMessage::Event(Box::new(event)))
         };
-        told.map_err(|error| self.client.not_minionsd(error.to_string()))
-    }
-
-    /// The next line, without its end.
-    async fn line(&mut self) -> Result<Option<String>, Failure> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end + 1);
-                let line = String::from_utf8_lossy(&line);
-                return Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()));
-            }
-            let chunk = timeout(SILENCE, self.response.chunk())
-                .await
-                .map_err(|_| self.client.silent())?
-                .map_err(|error| self.client.no_response(error))?;
-            match chunk {
-                Some(chunk) if self.buffer.len() + chunk.len() <= MAX_LINE => {
-                    self.buffer.extend_from_slice(&chunk);
-                }
-                Some(_) => return Err(self.client.not_minionsd("a line never ends".into())),
-                None => return Ok(None),
-            }
-        }
+        message.map_err(|error| self.client.not_minionsd(error.to_string()))
     }
 }

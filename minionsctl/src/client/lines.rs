@@ -1,4 +1,4 @@
-//! A body that is one JSON object a line, as the lines come.
+//! Streamed bodies: lines, and NDJSON with one JSON object per line.
 
 use super::Client;
 use crate::failure::Failure;
@@ -11,89 +11,118 @@ use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 
-/// minionsd says every 5 s that it is alive; before the first line it may have to wait for an agent.
+/// Silence after which the daemon counts as gone. minionsd sends a heartbeat every 5 s in NDJSON and a comment every
+/// 10 s among events, but may wait for an agent before the first line.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The longest line: a collected result with both outputs, in text that needs escaping and in
-/// base64. No more than this is held for a peer that never ends its line.
-const MAX_LINE: usize = 1024 * 1024 * 1024;
+/// Longest accepted line of NDJSON, in bytes: a collected result with both outputs, as escaped text and as base64.
+const MAX_JSON_LINE: usize = 1024 * MIB;
 
-/// A body under way.
+/// A mebibyte, in bytes.
+pub(super) const MIB: usize = 1024 * 1024;
+
+/// Lines of a streamed body. At most one line and one chunk of the connection are in memory, so a server that never
+/// ends a line cannot fill it.
 #[derive(Debug)]
-pub(crate) struct Lines<'a, T> {
+pub(super) struct BodyLines<'a> {
     client: &'a Client,
     response: Response,
     buffer: BytesMut,
-    /// Bytes of the buffer that have been looked through for a line's end.
-    seen: usize,
-    of: PhantomData<fn() -> T>,
+    codec: LinesCodec,
+}
+
+/// Streamed body with one `T` per line.
+#[derive(Debug)]
+pub(crate) struct JsonLines<'a, T> {
+    lines: BodyLines<'a>,
+    item: PhantomData<fn() -> T>,
 }
 
 impl Client {
-    /// `GET path`, line by line.
+    /// Sends `GET path`, and returns the body line by line.
     pub(crate) async fn get_lines<T: DeserializeOwned>(
         &self,
         path: &str,
-    ) -> Result<Lines<'_, T>, Failure> {
-        self.lines(self.http.request(Method::GET, format!("{}{path}", self.base))).await
+    ) -> Result<JsonLines<'_, T>, Failure> {
+        self.json_lines(self.http.request(Method::GET, format!("{}{path}", self.base))).await
     }
 
-    /// `POST path` with a JSON body, line by line.
+    /// Sends `POST path` with a JSON body, and returns the answer line by line.
     pub(crate) async fn post_lines<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
-    ) -> Result<Lines<'_, T>, Failure> {
+    ) -> Result<JsonLines<'_, T>, Failure> {
         let url = format!("{}{path}", self.base);
-        self.lines(self.http.request(Method::POST, url).json(body)).await
+        self.json_lines(self.http.request(Method::POST, url).json(body)).await
     }
 
-    async fn lines<T: DeserializeOwned>(
+    async fn json_lines<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
-    ) -> Result<Lines<'_, T>, Failure> {
-        let response = timeout(SILENCE, request.header(ACCEPT, NDJSON).send())
+    ) -> Result<JsonLines<'_, T>, Failure> {
+        let lines = self.body_lines(request.header(ACCEPT, NDJSON), MAX_JSON_LINE).await?;
+        Ok(JsonLines { lines, item: PhantomData })
+    }
+
+    /// Sends the request, and returns the body as lines of at most `max_len` bytes.
+    pub(super) async fn body_lines(
+        &self,
+        request: RequestBuilder,
+        max_len: usize,
+    ) -> Result<BodyLines<'_>, Failure> {
+        let response = timeout(SILENCE, request.send())
             .await
             .map_err(|_| self.silent())?
             .map_err(|error| self.no_response(error))?;
         if !response.status().is_success() {
             return Err(self.problem(response).await);
         }
-        let buffer = BytesMut::new();
-        Ok(Lines { client: self, response, buffer, seen: 0, of: PhantomData })
+        let codec = LinesCodec::new_with_max_length(max_len);
+        Ok(BodyLines { client: self, response, buffer: BytesMut::new(), codec })
     }
 
-    pub(super) fn silent(&self) -> Failure {
+    fn silent(&self) -> Failure {
         Failure::Silent { host: self.host.clone() }
     }
 }
 
-impl<T: DeserializeOwned> Lines<'_, T> {
-    /// The next line; `None` behind the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
+impl BodyLines<'_> {
+    /// Waits for the next line; `None` at the end of the body. An incomplete last line is dropped: the server was
+    /// interrupted while it wrote the line.
+    pub(super) async fn next(&mut self) -> Result<Option<String>, Failure> {
         loop {
-            let fresh = self.buffer.get(self.seen..).unwrap_or_default();
-            if let Some(end) = fresh.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(self.seen + end + 1);
-                self.seen = 0;
-                let value = serde_json::from_slice(&line);
-                return value
-                    .map(Some)
-                    .map_err(|error| self.client.not_minionsd(error.to_string()));
+            if let Some(line) = self.codec.decode(&mut self.buffer).map_err(|e| self.invalid(e))? {
+                return Ok(Some(line));
             }
-            self.seen = self.buffer.len();
             let chunk = timeout(SILENCE, self.response.chunk())
                 .await
                 .map_err(|_| self.client.silent())?
                 .map_err(|error| self.client.no_response(error))?;
             match chunk {
-                Some(chunk) if self.buffer.len() + chunk.len() <= MAX_LINE => {
-                    self.buffer.extend_from_slice(&chunk);
-                }
-                Some(_) => return Err(self.client.not_minionsd("a line never ends".into())),
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None => return Ok(None),
             }
         }
+    }
+
+    fn invalid(&self, error: LinesCodecError) -> Failure {
+        self.client.not_minionsd(match error {
+            LinesCodecError::MaxLineLengthExceeded => {
+                format!("a line is longer than {} MiB", self.codec.max_length() / MIB)
+            }
+            LinesCodecError::Io(_) => "a line is not UTF-8".to_owned(),
+        })
+    }
+}
+
+impl<T: DeserializeOwned> JsonLines<'_, T> {
+    /// Waits for the next object; `None` after the last one.
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, Failure> {
+        let Some(line) = self.lines.next().await? else { return Ok(None) };
+        let object = serde_json::from_str(&line);
+        object.map(Some).map_err(|error| self.lines.client.not_minionsd(error.to_string()))
     }
 }

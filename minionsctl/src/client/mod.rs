@@ -1,11 +1,12 @@
-//! The daemon over HTTP.
+//! HTTP client of minionsd.
 
+mod event_parser;
 mod events;
 mod lines;
 mod tls;
 mod upgrade;
 
-pub(crate) use events::Told;
+pub(crate) use events::EventMessage;
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -17,28 +18,28 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// For a daemon on the same host, or near it.
+/// Deadline for connecting to a daemon on the same host or nearby.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the daemon gets on top of its own deadlines before we stop believing in it.
+/// Margin on top of the daemon's own deadlines before its answer is given up.
 const BEYOND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// minionsd.
+/// Client of one minionsd.
 #[derive(Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    /// Without a slash at its end.
+    /// Base URL, without a slash at its end.
     base: String,
-    /// As the user knows it.
+    /// Address as configured, for messages.
     host: String,
 }
 
-/// How long to wait for one call.
+/// Deadlines of one call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// What the daemon is asked for, as `?timeout_ms=`.
+    /// Deadline for the daemon, sent as `?timeout_ms=`.
     pub(crate) asked: Option<Duration>,
-    /// What the daemon takes at most.
+    /// Longest time that the daemon takes without `asked`.
     pub(crate) at_most: Duration,
 }
 
@@ -47,8 +48,8 @@ impl Client {
         let host = config.host.clone();
         if config.token.is_some() && !is_private(&host) {
             return Err(Failure::Usage(
-                "the token would go over the network in the clear; use it with https://, unix:// or \
-                 a loopback address",
+                "refusing to send the token over the network in the clear: use https://, unix:// or a \
+                 loopback address",
             ));
         }
         let builder = reqwest::Client::builder()
@@ -69,7 +70,7 @@ impl Client {
         Ok(Self { http, base, host })
     }
 
-    /// `GET path`.
+    /// Sends `GET path`.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -78,7 +79,7 @@ impl Client {
         self.send(self.request(Method::GET, path, patience)).await
     }
 
-    /// `method path` with a JSON body.
+    /// Sends `method path` with a JSON body.
     pub(crate) async fn send_json<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -89,7 +90,7 @@ impl Client {
         self.send(self.request(method, path, patience).json(body)).await
     }
 
-    /// `DELETE path`.
+    /// Sends `DELETE path`.
     pub(crate) async fn delete<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -117,11 +118,11 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| self.not_minionsd(error.to_string()))
     }
 
-    /// What an answer that is no success says.
+    /// Converts an error response to a [`Failure`].
     async fn problem(&self, response: Response) -> Failure {
         let status = response.status();
         if media_type(&response) != Some(MEDIA_TYPE) {
-            return self.not_minionsd(format!("it answers {status} without a problem"));
+            return self.not_minionsd(format!("status {status} without problem details"));
         }
         match response.bytes().await {
             Err(error) => self.no_response(error),
@@ -141,18 +142,18 @@ impl Client {
         }
     }
 
-    /// An answer that is not complete.
+    /// Returns the failure for an incomplete answer.
     pub(crate) fn broke_off(&self) -> Failure {
         Failure::BrokeOff { host: self.host.clone() }
     }
 
-    /// An answer that makes no sense.
+    /// Returns the failure for an answer that minionsd would not give.
     pub(crate) fn not_minionsd(&self, what: String) -> Failure {
         Failure::NotMinionsd { host: self.host.clone(), what }
     }
 }
 
-/// To the Unix socket, to this machine, or so that nobody else can read it.
+/// Reports whether a token may be sent to `host`: over a Unix socket, loopback, or TLS.
 fn is_private(host: &str) -> bool {
     let url = host.strip_prefix("http://").and_then(|_| reqwest::Url::parse(host).ok());
     let name = url.as_ref().and_then(|url| url.host_str());
@@ -161,7 +162,7 @@ fn is_private(host: &str) -> bool {
         || matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
-/// Below `/vms/{vm}`. A name needs no escaping: its grammar has nothing that a URL would mind.
+/// Returns the path of `resource` below `/vms/{vm}`. VM names need no escaping in a URL.
 pub(crate) fn vm_path(vm: &VmName, resource: &str) -> String {
     format!("/vms/{vm}{resource}")
 }
@@ -170,7 +171,7 @@ fn headers(config: &Config) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
     if let Some(token) = &config.token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
-            Failure::Usage("the token file has more than one line, or what no header can hold")
+            Failure::Usage("the token file must contain one line of visible ASCII characters")
         })?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);

@@ -1,4 +1,4 @@
-//! Whom an `https://` daemon must be vouched for by, and what it gets to see of us.
+//! TLS settings: trusted CAs of an `https://` daemon, and the client certificate.
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -6,15 +6,15 @@ use reqwest::{Certificate, ClientBuilder, Identity};
 use std::fs;
 use std::path::Path;
 
-/// Nobody, where there is no TLS: to read all certificates of this machine takes longer than a call.
+/// Sets up a client without TLS and without trusted CAs: loading the system store takes longer than a call.
 pub(super) fn none(builder: ClientBuilder) -> ClientBuilder {
-    choose_cryptography();
+    install_crypto_provider();
     builder.tls_certs_only([])
 }
 
-/// Whom `config` says.
+/// Sets up TLS with the CA bundle and the client certificate of `config`.
 pub(super) fn trust(mut builder: ClientBuilder, config: &Config) -> Result<ClientBuilder, Failure> {
-    choose_cryptography();
+    install_crypto_provider();
     if let Some(path) = &config.ca_file {
         let authorities = Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();
         if authorities.is_empty() {
@@ -30,8 +30,8 @@ pub(super) fn trust(mut builder: ClientBuilder, config: &Config) -> Result<Clien
     Ok(builder)
 }
 
-fn choose_cryptography() {
-    // Fails only if it was chosen already.
+fn install_crypto_provider() {
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 

@@ -1,5 +1,5 @@
-//! A WebSocket's opening handshake (RFC 6455, section 4), as one more request of the same client: it
-//! goes where the others go, with the same token, and is refused with the same problems.
+//! Opening handshake of a WebSocket (RFC 6455, section 4), as a request of the same HTTP client: with the same
+//! address and token, and refused with the same problems.
 
 use super::Client;
 use crate::failure::Failure;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// minionsd answers this without asking a guest.
+/// Deadline of the handshake, which minionsd answers without asking a guest.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 impl Client {
-    /// `GET path`, upgraded.
+    /// Sends `GET path` and upgrades the connection.
     pub(crate) async fn upgrade(&self, path: &str) -> Result<Upgraded, Failure> {
         let key = generate_key();
         let response = self
@@ -34,7 +34,7 @@ impl Client {
         }
         let accept = derive_accept_key(key.as_bytes());
         if response.headers().get(SEC_WEBSOCKET_ACCEPT).is_none_or(|value| value != &accept) {
-            return Err(self.not_minionsd("it upgrades to something else".into()));
+            return Err(self.not_minionsd("the upgrade has a wrong Sec-WebSocket-Accept".into()));
         }
         response.upgrade().await.map_err(|error| self.no_response(error))
     }

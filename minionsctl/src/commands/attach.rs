@@ -1,4 +1,4 @@
-//! `minionsctl attach VM ID`: back to a program.
+//! `minionsctl attach VM ID`: re-attaches to a program.
 
 use super::Context;
 use crate::agent;
@@ -19,7 +19,7 @@ pub(super) async fn run(
     args: &cli::Attach,
 ) -> Result<ExitStatus, Failure> {
     let id = &args.exec.id;
-    let Known { tty, outlives_us } = known(context, target, id).await?;
+    let Known { tty, outlives_us } = properties(context, target, id).await?;
     let interactive = args.interactive || input_is_terminal();
     let request =
         AttachRequest { attach: id.to_string(), stdout_offset: None, stderr_offset: None };
@@ -36,13 +36,13 @@ pub(super) async fn run(
     Session::new(target, context.printer, plan)?.run().await
 }
 
-/// What decides how we attach.
+/// Properties of the program that determine how to attach.
 struct Known {
     tty: bool,
     outlives_us: bool,
 }
 
-async fn known(context: &Context<'_>, target: &Target, id: &ExecId) -> Result<Known, Failure> {
+async fn properties(context: &Context<'_>, target: &Target, id: &ExecId) -> Result<Known, Failure> {
     match target {
         Target::Vm(client, vm) => {
             let path = vm_path(vm, &format!("/execs/{id}"));

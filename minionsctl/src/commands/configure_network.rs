@@ -1,4 +1,4 @@
-//! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`.
+//! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`: changes the network.
 
 use super::{Context, Target};
 use crate::agent;
@@ -7,18 +7,17 @@ use crate::client::{Patience, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use minions_api::VmName;
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
 };
-use minions_proto::message::{
-    ChangeNetwork, ConfigureNetwork, HealthCheck, NETWORK_FEATURE, NetworkConfirm,
-};
+use minions_proto::message::{ChangeNetwork, ConfigureNetwork, NetworkConfirm};
 use reqwest::Method;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-/// What an agent takes at most to make a change, verify it, and put it back.
+/// Longest time that an agent takes to make a change, verify it, and roll it back.
 const CHANGE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(
@@ -34,39 +33,37 @@ pub(super) async fn run(
             let patience = Patience { asked: context.timeout, at_most: CHANGE };
             let applied: NetworkApplied =
                 client.send_json(Method::PUT, &path, &body, patience).await?;
-            show(context.printer, &applied)?;
+            show(context.printer, vm, &applied)?;
         }
     }
     Ok(ExitStatus::Success)
 }
 
-/// Straight to the agent: the same look that minionsd would take first, since a base agent might not.
+/// Calls the agent directly. Validates the request first, as minionsd does: a base agent might not.
 async fn direct(
     context: &Context<'_>,
     socket: &Path,
     body: &NetworkRequest,
 ) -> Result<(), Failure> {
-    // REST's fields are the wire's.
-    let unfit = |error: serde_json::Error| Failure::Output(error.into());
-    let json = serde_json::to_value(body).map_err(unfit)?;
-    let change: ChangeNetwork = serde_json::from_value(json).map_err(unfit)?;
+    // The fields of REST and of the wire have the same names.
+    let failed = |error: serde_json::Error| Failure::Output(error.into());
+    let json = serde_json::to_value(body).map_err(failed)?;
+    let change: ChangeNetwork = serde_json::from_value(json).map_err(failed)?;
     let patience = context.timeout.unwrap_or(CHANGE);
     if change.beyond_base().is_none() {
         let (Some(ip), Some(gateway)) = (change.ip, change.gateway) else {
-            return Err(Failure::Usage("--ip and --gateway go together"));
+            return Err(Failure::Usage("--ip and --gateway require each other"));
         };
         let call = ConfigureNetwork { ip, gateway, dns: change.dns.unwrap_or_default() };
         call.plan()?;
         return Printer::json(&agent::call(socket, &call, patience).await?.json);
     }
     change.plan()?;
-    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    // A restricted agent says itself what it refuses.
-    let knows = health.agent.is_some_and(|agent| {
-        agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
-    });
-    if !knows {
-        return Err(Failure::Usage("this agent takes --ip, --gateway and --dns only"));
+    if !agent::has_network(socket, context.quick_direct()).await? {
+        return Err(Failure::Usage(
+            "this agent version supports only --ip, --gateway and --dns (no feature network2); upgrade \
+             minions-agent",
+        ));
     }
     Printer::json(&agent::call(socket, &change, patience).await?.json)
 }
@@ -104,24 +101,26 @@ fn milliseconds(duration: Duration) -> u64 {
 
 fn check(name: &str) -> Result<Check, Failure> {
     serde_json::from_value(name.into()).map_err(|_| {
-        Failure::Usage("--verify takes link, addresses, route, gateway, dns, or none alone")
+        Failure::Usage("--verify accepts link, addresses, route, gateway, dns, or none alone")
     })
 }
 
-/// A body as the daemon takes it.
+/// Reads the request from a JSON file, or from standard input for `-`.
 fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
-    let text = if file == Path::new("-") {
+    let (path, text) = if file == Path::new("-") {
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
+        ("standard input".into(), io::stdin().read_to_string(&mut text).map(|_| text))
     } else {
-        std::fs::read_to_string(file)
+        (file.to_owned(), std::fs::read_to_string(file))
     };
-    let unreadable = |source: io::Error| Failure::File { path: file.to_owned(), source };
-    serde_json::from_str(&text.map_err(unreadable)?).map_err(|error| unreadable(error.into()))
+    match text {
+        Err(source) => Err(Failure::File { path, source }),
+        Ok(text) => serde_json::from_str(&text).map_err(|source| Failure::Json { path, source }),
+    }
 }
 
-/// What was done, what is different, and what else there is to say: each with columns of its own.
-fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
+/// Prints the message, the differences and the remarks, each with its own columns.
+fn show(printer: &Printer, vm: &VmName, applied: &NetworkApplied) -> Result<(), Failure> {
     if printer.is_json() {
         return Printer::json(applied);
     }
@@ -130,10 +129,10 @@ fn show(printer: &Printer, applied: &NetworkApplied) -> Result<(), Failure> {
         let changes = applied.changes.iter().flatten();
         changes.fold(Rows::new(), |rows, change| rows.row(line(change)))
     })?;
-    printer.result(applied, remarks)
+    printer.result(applied, |applied| remarks(vm, applied))
 }
 
-fn remarks(applied: &NetworkApplied) -> Rows {
+fn remarks(vm: &VmName, applied: &NetworkApplied) -> Rows {
     let names = applied
         .verified
         .iter()
@@ -144,18 +143,18 @@ fn remarks(applied: &NetworkApplied) -> Rows {
         [] => Rows::new(),
         names => Rows::new().value("Verified:", names.join(", ")),
     };
-    let rows = rows.optional("DNS by:", applied.dns_owner.as_ref());
+    let rows = rows.optional("DNS owner:", applied.dns_owner.as_ref());
     let warnings = applied.warnings.iter().flatten();
     let rows = warnings.fold(rows, |rows, text| rows.value("Warning:", text));
     match &applied.pending {
         None => rows,
         Some(pending) => {
-            rows.value("Confirm by:", format!("minionsctl confirm-network VM {}", pending.id))
+            rows.value("Confirm with:", format!("minionsctl confirm-network {vm} {}", pending.id))
         }
     }
 }
 
-/// `+` what is new, `-` what is gone, `~` what is another.
+/// Formats a difference: `+` added, `-` removed, `~` changed.
 fn line(change: &NetworkDiff) -> [String; 4] {
     let (mark, text) = match (&change.from, &change.to) {
         (Some(from), Some(to)) => ("~", format!("{from} -> {to}")),
@@ -167,7 +166,7 @@ fn line(change: &NetworkDiff) -> [String; 4] {
     [mark.to_owned(), change.what.clone(), interface, text]
 }
 
-/// `confirm-network`.
+/// Runs `confirm-network`.
 pub(super) async fn confirm(
     context: &Context<'_>,
     target: &Target,

@@ -1,4 +1,4 @@
-//! `minionsctl get VM`.
+//! `minionsctl get VM`: prints what minionsd knows about a VM.
 
 use super::{Context, ls};
 use crate::client::{Client, vm_path};
@@ -51,7 +51,7 @@ pub(super) async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// The process, and what it costs.
+/// Formats the VMM's process: name, pid, memory and processor time.
 fn vmm(vmm: &Vmm) -> String {
     let name = vmm.name.as_deref().map_or_else(String::new, |name| format!("{name}, "));
     let memory = vmm.rss_bytes.map(|bytes| format!(", {} MiB resident", bytes / (1024 * 1024)));

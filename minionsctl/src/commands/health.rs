@@ -1,4 +1,4 @@
-//! `minionsctl health VM`.
+//! `minionsctl health VM`: asks the agent for its health.
 
 use super::{Context, Target};
 use crate::agent;
@@ -31,7 +31,9 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
                     .optional("Protocol:", agent.map(|agent| agent.protocol))
                     .optional(
                         "Clock:",
-                        health.clock_offset_ms.map(|ms| format!("{ms:+} ms against the host's")),
+                        health
+                            .clock_offset_ms
+                            .map(|ms| format!("{ms:+} ms relative to the host's")),
                     )
             })?;
         }
@@ -39,7 +41,7 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
     Ok(ExitStatus::Success)
 }
 
-/// `1day 2h 3m 4s`.
+/// Formats a time in the form `1day 2h 3m 4s`.
 pub(super) fn uptime(secs: u64) -> String {
     humantime::format_duration(Duration::from_secs(secs)).to_string()
 }

@@ -1,4 +1,4 @@
-//! `minionsctl kill VM ID`: a signal, or the end.
+//! `minionsctl kill VM ID`: sends a signal to a program, or removes it.
 
 use super::{Context, wait_exec};
 use crate::agent;
@@ -13,7 +13,7 @@ use minions_proto::message::{ExecRemove, ExecSignal, Signal};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
-/// What minionsd says of a signal.
+/// Answer of minionsd to a signal request.
 #[derive(Debug, Serialize, Deserialize)]
 struct Done {
     status: String,

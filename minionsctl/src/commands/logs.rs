@@ -1,4 +1,4 @@
-//! `minionsctl logs VM ID`: what a program has written.
+//! `minionsctl logs VM ID`: prints a program's output.
 
 use super::Context;
 use crate::cli;
@@ -14,11 +14,13 @@ use minions_proto::channel::OutputStream;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long minionsd or the VM may be away while we follow, and how often to look for it.
+/// Longest time that minionsd or the VM may be unavailable while following.
 const ABSENCE: Duration = Duration::from_secs(60);
+
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Offsets behind the last bytes printed.
+/// Offsets after the last printed bytes.
 #[derive(Debug, Default)]
 struct Printed {
     stdout: Option<u64>,
@@ -51,7 +53,7 @@ pub(super) async fn run(
     }
 }
 
-/// Until the last event.
+/// Prints one replay until its last event.
 async fn replay(
     context: &Context<'_>,
     client: &Client,
@@ -110,7 +112,7 @@ impl Printed {
         }
     }
 
-    /// Prints it, unless that has been done.
+    /// Prints the chunk, unless it is `done` already, and advances the offset.
     fn take(
         &mut self,
         client: &Client,

@@ -1,4 +1,4 @@
-//! `minionsctl ls`.
+//! `minionsctl ls`: lists the VMs and their states.
 
 use super::Context;
 use crate::client::Client;
@@ -27,7 +27,7 @@ fn row(vm: &Vm) -> [String; 6] {
     ]
 }
 
-/// Its version; `base` for an agent that speaks only the base protocol.
+/// Returns the agent's version; `base` for an agent that supports only the base protocol.
 pub(super) fn agent(vm: &Vm) -> String {
     match (&vm.agent, vm.last_seen) {
         (Some(agent), _) => agent.version.clone(),

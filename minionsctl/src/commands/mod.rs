@@ -1,4 +1,4 @@
-//! A file a verb.
+//! The commands, one file each.
 
 mod attach;
 mod configure_network;
@@ -30,30 +30,30 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// For minionsd's own answer that the limit passed.
+/// Time on top of `--timeout` in which minionsd itself can report that the limit has passed.
 const ANSWER_GRACE: Duration = Duration::from_millis(250);
 
-/// What minionsd takes at most for what an agent answers by itself.
+/// Longest time that minionsd takes for a call that an agent answers immediately.
 const QUICK: Duration = Duration::from_secs(15);
 
-/// Everything that a verb needs beside its own arguments.
+/// Settings of a command in addition to its own arguments.
 struct Context<'a> {
     printer: &'a Printer,
     timeout: Option<Duration>,
 }
 
 impl Context<'_> {
-    /// For a call that the agent answers by itself.
+    /// Returns the deadlines of a call that the agent answers immediately.
     fn quick(&self) -> Patience {
         Patience { asked: self.timeout, at_most: QUICK }
     }
 
-    /// For a call that minionsd answers from what it knows: nothing there takes a `timeout_ms`.
+    /// Returns the deadlines of a call that minionsd answers without the agent. Such calls take no `timeout_ms`.
     fn registry() -> Patience {
         Patience { asked: None, at_most: QUICK }
     }
 
-    /// The same without a daemon in between.
+    /// Returns the deadline of a call directly to the agent.
     fn quick_direct(&self) -> Duration {
         self.timeout.unwrap_or(QUICK)
     }
@@ -65,12 +65,12 @@ pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatu
         (Some(limit), TimeoutMeaning::Command) => limit,
         (Some(_), TimeoutMeaning::None) => {
             return Err(Failure::Usage(
-                "this command follows until it is interrupted: no --timeout",
+                "this command runs until it is interrupted: --timeout does not apply",
             ));
         }
         (None, _) | (Some(_), TimeoutMeaning::Program) => return run(cli, printer).await,
     };
-    // minionsd gets the same limit and says more about what is missing.
+    // minionsd gets the same limit, and its error is more precise.
     let ran = timeout(limit + ANSWER_GRACE, run(cli, printer)).await;
     ran.unwrap_or(Err(Failure::TimedOut(limit)))
 }
@@ -102,7 +102,8 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
         Command::ConfirmNetwork(args) => {
             let (vm, id) = args.vm_and_id();
             let vm = vm.map(|name| name.parse()).transpose();
-            let vm = vm.map_err(|_| Failure::Usage("a VM's name comes before the change's id"))?;
+            let vm =
+                vm.map_err(|_| Failure::Usage("invalid VM name; usage: confirm-network VM ID"))?;
             configure_network::confirm(&context, &target(vm)?, id).await
         }
         Command::SetClock(args) => set_clock::run(&context, &target(args.vm.clone())?, &args).await,
@@ -132,10 +133,10 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
     }
 }
 
-/// For what only minionsd knows.
+/// Returns the client of minionsd, for commands that an agent cannot answer.
 fn daemon(config: &Config, socket: Option<&Path>) -> Result<Client, Failure> {
     match socket {
         None => Client::new(config),
-        Some(_) => Err(Failure::Usage("an agent can't answer this; leave --socket out")),
+        Some(_) => Err(Failure::Usage("only minionsd can answer this: leave --socket out")),
     }
 }

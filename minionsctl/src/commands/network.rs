@@ -1,4 +1,4 @@
-//! `minionsctl network VM`.
+//! `minionsctl network VM`: prints interfaces, routes and name servers.
 
 use super::{Context, Target};
 use crate::agent;
@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::output::{Printer, Rows};
 use minions_api::network::{Network, Route};
 use minions_api::status::Interface;
-use minions_proto::message::{HealthCheck, NETWORK_FEATURE, ReadNetwork, ReportStatus};
+use minions_proto::message::{ReadNetwork, ReportStatus};
 use std::path::Path;
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
@@ -27,23 +27,19 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
 }
 
 async fn direct(context: &Context<'_>, socket: &Path) -> Result<(), Failure> {
-    let health = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?.reply;
-    // A restricted agent does not announce what it cannot change, but reads it back.
-    let knows = health.agent.is_some_and(|agent| {
-        agent.allowed.is_some() || agent.features.iter().any(|feature| feature == NETWORK_FEATURE)
-    });
-    if knows {
+    if agent::has_network(socket, context.quick_direct()).await? {
         let answer = agent::call(socket, &ReadNetwork {}, context.quick_direct()).await?;
         return Printer::json(&answer.json);
     }
     let answer = agent::call(socket, &ReportStatus {}, context.quick_direct()).await?;
     let interfaces = answer.reply.interfaces.ok_or(Failure::Usage(
-        "this agent speaks the base protocol only, which doesn't report interfaces",
+        "this agent version supports only the base protocol, which does not report interfaces; upgrade \
+         minions-agent",
     ))?;
     Printer::json(&serde_json::json!({ "status": "ok", "interfaces": interfaces }))
 }
 
-/// One a kind, those of a base agent fewer.
+/// Prints the tables of interfaces, routes and name servers. A base agent reports interfaces only.
 fn tables(printer: &Printer, network: &Network) -> Result<(), Failure> {
     printer.result(network, |network| {
         let columns = ["NAME", "UP", "MAC", "MTU", "ADDRESSES", "RX", "TX", "ERRORS", "DROPPED"];
@@ -53,7 +49,7 @@ fn tables(printer: &Printer, network: &Network) -> Result<(), Failure> {
     if let Some(routes) = &network.routes {
         printer.heading("")?;
         printer.result(routes, |routes| {
-            let table = Rows::with_header(&["TO", "VIA", "INTERFACE", "METRIC", "BY"]);
+            let table = Rows::with_header(&["TO", "VIA", "INTERFACE", "METRIC", "PROTOCOL"]);
             routes.iter().fold(table, |table, route| table.row(route_row(route)))
         })?;
     }
@@ -64,12 +60,15 @@ fn tables(printer: &Printer, network: &Network) -> Result<(), Failure> {
             .optional("Hostname:", network.hostname.as_ref())
             .value("DNS:", dns.servers.join(" "))
             .value("Search:", dns.search.join(" "))
-            .value("DNS by:", &dns.owner);
+            .value("DNS owner:", &dns.owner);
         match &network.pending {
             None => rows,
             Some(pending) => {
                 let seconds = pending.expires_in_ms.div_ceil(1000);
-                rows.value("Pending:", format!("{}, put back in {seconds} s", pending.id))
+                rows.value(
+                    "Pending:",
+                    format!("{}, rolled back in {seconds} s unless confirmed", pending.id),
+                )
             }
         }
     })

@@ -1,4 +1,4 @@
-//! `minionsctl poweroff VM` and `reboot VM`.
+//! `minionsctl poweroff VM` and `minionsctl reboot VM`.
 
 use super::wait::{self, Limit};
 use super::{Context, Target};
@@ -14,9 +14,9 @@ use minions_proto::message;
 use reqwest::Method;
 use serde::Serialize;
 
-/// What was accepted, and the VM after it has happened.
+/// Accepted request, and the VM afterwards.
 #[derive(Debug, Serialize)]
-struct Waited {
+struct PowerResult {
     #[serde(flatten)]
     accepted: PowerAccepted,
     /// Absent if the VM is gone.
@@ -47,7 +47,7 @@ pub(super) async fn run(
             Printer::json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
-            // From here on: the call is part of the wait.
+            // Before the call, which is part of the wait.
             let limit = Limit::to_end(context);
             let body = PowerRequest { action, force };
             let path = vm_path(vm, "/power");
@@ -93,7 +93,7 @@ async fn wait_for_it(
         (_, Some(vm)) => wait::seen(Some(vm)),
         (_, None) => format!("{name} is powered off: its VMM has ended"),
     };
-    context.printer.result(&Waited { accepted, vm }, |_| Rows::new().row([end]))
+    context.printer.result(&PowerResult { accepted, vm }, |_| Rows::new().row([end]))
 }
 
 fn rows(accepted: &PowerAccepted) -> Rows {

@@ -1,4 +1,4 @@
-//! `minionsctl ps VM`: its programs.
+//! `minionsctl ps VM`: lists the programs of a VM.
 
 use super::Context;
 use crate::agent;
@@ -38,7 +38,7 @@ fn row(info: &ExecInfo) -> [String; 8] {
         (ExecState::Ended, _) => "ended",
         (ExecState::Lost, _) => "lost",
     };
-    // What runs on without being followed by anything.
+    // Processes that still run after the program has ended or was lost.
     let state = match info.left_running {
         Some(left) => format!("{state}+{left}"),
         None => state.to_owned(),
@@ -47,7 +47,7 @@ fn row(info: &ExecInfo) -> [String; 8] {
     [
         info.id.clone(),
         state,
-        // Younger than a second is 0s: what changes from look to look says nothing.
+        // Whole seconds: milliseconds would only be noise.
         humantime::format_duration(Duration::from_secs(info.age_ms / 1000)).to_string(),
         info.exit_code.map_or_else(|| "-".into(), |code| code.to_string()),
         info.user.clone().unwrap_or_else(|| "-".into()),
@@ -57,7 +57,7 @@ fn row(info: &ExecInfo) -> [String; 8] {
     ]
 }
 
-/// So that one word looks like one.
+/// Quotes a word as a shell would need it.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -71,7 +71,7 @@ mod tests {
     use super::quoted;
 
     #[test]
-    fn a_word_looks_like_one() {
+    fn a_word_is_quoted_only_if_a_shell_needs_it() {
         for (word, shown) in
             [("ls", "ls"), ("-la", "-la"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'")]
         {

@@ -1,4 +1,4 @@
-//! `minionsctl set-clock VM`.
+//! `minionsctl set-clock VM`: sets the guest's clock.
 
 use super::{Context, Target};
 use crate::agent;
@@ -37,7 +37,7 @@ pub(super) async fn run(
 }
 
 fn moved(step_ms: i64) -> String {
-    format!("moved by {step_ms} ms")
+    format!("clock moved by {step_ms} ms")
 }
 
 fn unix_ms(time: SystemTime) -> u64 {

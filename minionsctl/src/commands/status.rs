@@ -1,4 +1,4 @@
-//! `minionsctl status VM`.
+//! `minionsctl status VM`: asks the agent for the status of its guest.
 
 use super::{Context, Target, health};
 use crate::agent;

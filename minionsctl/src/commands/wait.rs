@@ -1,4 +1,4 @@
-//! `minionsctl wait VM`: until it is ready, also in another boot; and the waits of `reboot --wait` and
+//! `minionsctl wait VM`: waits until the VM is ready, also in another boot. Also the waits of `reboot --wait` and
 //! `poweroff --wait`.
 
 use super::Context;
@@ -11,13 +11,13 @@ use minions_api::{ErrorCode, VmName};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// For a VM that boots.
+/// Default time limit, long enough for a VM to boot.
 const DEFAULT_LIMIT: Duration = Duration::from_mins(1);
 
-/// For a guest that ends first: its init gives services up to 90 s.
+/// Default time limit if the guest must end first: systemd gives each service up to 90 s.
 const DEFAULT_LIMIT_TO_END: Duration = Duration::from_mins(2);
 
-/// Between two looks; minionsd answers from what it knows, without asking the guest.
+/// Pause between two polls. minionsd answers from its own state, without asking the guest.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
@@ -42,7 +42,7 @@ pub(super) async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// The time in which something must have been seen.
+/// Time limit of a wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     within: Duration,
@@ -50,7 +50,7 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// For a guest that ends, from now on.
+    /// Returns the limit for a guest that ends, starting now.
     pub(super) fn to_end(context: &Context<'_>) -> Self {
         Self::new(context.timeout.unwrap_or(DEFAULT_LIMIT_TO_END))
     }
@@ -60,38 +60,40 @@ impl Limit {
     }
 }
 
-/// The state of the wait after one look.
-enum Look<T> {
+/// Result of one poll.
+enum PollResult<T> {
     Done(T),
-    /// Not yet: what was seen instead.
+    /// Description of the state that was seen instead.
     Seen(String),
 }
 
-/// Looks until it is done; what was seen last if that is not in time. `patient` survives the failures of minionsd
-/// that may pass.
+/// Polls until `judge` returns `Done`. Returns the state that was seen last if the limit passes. `patient` keeps polling
+/// after transient failures of minionsd.
 async fn until<T>(
     client: &Client,
     name: &VmName,
     limit: Limit,
     patient: bool,
-    mut judge: impl FnMut(Option<Vm>) -> Look<T>,
+    mut judge: impl FnMut(Option<Vm>) -> PollResult<T>,
 ) -> Result<Result<T, String>, Failure> {
     loop {
-        let look = match client.get::<Vm>(&vm_path(name, ""), Context::registry()).await {
+        let polled = match client.get::<Vm>(&vm_path(name, ""), Context::registry()).await {
             Ok(vm) => judge(Some(vm)),
-            // It may be yet to come.
+            // The VM may still appear.
             Err(Failure::Problem(problem)) if problem.code == ErrorCode::VmNotFound => {
                 match judge(None) {
-                    Look::Seen(_) => Look::Seen(problem.detail),
+                    PollResult::Seen(_) => PollResult::Seen(problem.detail),
                     done => done,
                 }
             }
-            Err(failure) if patient && failure.is_transient() => Look::Seen(failure.to_string()),
+            Err(failure) if patient && failure.is_transient() => {
+                PollResult::Seen(failure.to_string())
+            }
             Err(failure) => return Err(failure),
         };
-        let seen = match look {
-            Look::Done(done) => return Ok(Ok(done)),
-            Look::Seen(seen) => seen,
+        let seen = match polled {
+            PollResult::Done(done) => return Ok(Ok(done)),
+            PollResult::Seen(seen) => seen,
         };
         if Instant::now() + PAUSE > limit.deadline {
             return Ok(Err(seen));
@@ -103,8 +105,8 @@ async fn until<T>(
 async fn until_ready(context: &Context<'_>, client: &Client, name: &VmName) -> Result<Vm, Failure> {
     let limit = Limit::new(context.timeout.unwrap_or(DEFAULT_LIMIT));
     let judge = |vm: Option<Vm>| match vm {
-        Some(vm) if vm.state == VmState::Ready => Look::Done(vm),
-        vm => Look::Seen(seen(vm.as_ref())),
+        Some(vm) if vm.state == VmState::Ready => PollResult::Done(vm),
+        vm => PollResult::Seen(seen(vm.as_ref())),
     };
     until(client, name, limit, false, judge).await?.map_err(Failure::NotReady)
 }
@@ -118,17 +120,21 @@ pub(super) async fn until_rebooted(
 ) -> Result<Vm, Failure> {
     let judge = |vm: Option<Vm>| match vm {
         Some(vm) if vm.state == VmState::Ready => match boot_of(&vm) {
-            Some(boot) if boot != boot_id => Look::Done(vm),
-            Some(boot) => Look::Seen(format!("{} is ready, still in the boot {boot}", vm.name)),
-            None => Look::Seen(format!("{} is ready, and its agent reports no boot_id", vm.name)),
+            Some(boot) if boot != boot_id => PollResult::Done(vm),
+            Some(boot) => {
+                PollResult::Seen(format!("{} is ready, still in the boot {boot}", vm.name))
+            }
+            None => {
+                PollResult::Seen(format!("{} is ready, and its agent reports no boot_id", vm.name))
+            }
         },
-        vm => Look::Seen(seen(vm.as_ref())),
+        vm => PollResult::Seen(seen(vm.as_ref())),
     };
     let waited = until(client, name, limit, true, judge).await?;
     waited.map_err(|seen| Failure::NotRebooted { within: limit.within, seen })
 }
 
-/// Waits until the guest has halted; `None` if its VM is gone. `boot_id` is the boot that ends.
+/// Waits until the guest has halted. Returns `None` if its VM is gone. `boot_id` is the boot that ends.
 pub(super) async fn until_powered_off(
     client: &Client,
     name: &VmName,
@@ -136,19 +142,19 @@ pub(super) async fn until_powered_off(
     limit: Limit,
 ) -> Result<Option<Vm>, Failure> {
     let judge = |vm: Option<Vm>| match vm {
-        None => Look::Done(None),
+        None => PollResult::Done(None),
         Some(vm) => {
             let halted = vm.reason.as_ref().and_then(|reason| reason.halted) == Some(true);
             let is_off = match vm.state {
                 VmState::Stale => true,
                 VmState::Unreachable => halted,
-                // It was started again.
+                // The VM was started again.
                 VmState::Ready => {
                     boot_id.is_some() && boot_of(&vm).is_some_and(|boot| Some(boot) != boot_id)
                 }
                 VmState::Connecting => false,
             };
-            if is_off { Look::Done(Some(vm)) } else { Look::Seen(seen(Some(&vm))) }
+            if is_off { PollResult::Done(Some(vm)) } else { PollResult::Seen(seen(Some(&vm))) }
         }
     };
     let waited = until(client, name, limit, true, judge).await?;
@@ -159,7 +165,7 @@ fn boot_of(vm: &Vm) -> Option<&str> {
     vm.agent.as_ref().map(|agent| agent.boot_id.as_str())
 }
 
-/// `web-1 is ready`, with the boot.
+/// Returns `web-1 is ready`, with the boot.
 pub(super) fn ready(vm: &Vm) -> String {
     match boot_of(vm) {
         Some(boot) => format!("{} is ready (boot_id {boot})", vm.name),
@@ -167,7 +173,7 @@ pub(super) fn ready(vm: &Vm) -> String {
     }
 }
 
-/// The state of a VM and the reason for it.
+/// Returns the state of a VM and the reason for it.
 pub(super) fn seen(vm: Option<&Vm>) -> String {
     let Some(vm) = vm else { return "no such VM".into() };
     let state = vm.state.as_str();

@@ -1,4 +1,4 @@
-//! `minionsctl wait VM ID`: until a program has ended.
+//! `minionsctl wait VM ID`: waits until the program has ended.
 
 use super::Context;
 use crate::client::{Client, Patience, vm_path};
@@ -11,11 +11,13 @@ use minions_proto::message::{ExecId, Signal};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// One look, if nothing happens. Short enough for whatever is between us and minionsd.
+/// Longest time of one request. Shorter than the idle timeouts of usual proxies.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// How long minionsd or the VM may be away meanwhile, and how often to look for it.
+/// Longest time that minionsd or the VM may be unavailable meanwhile.
 const ABSENCE: Duration = Duration::from_secs(60);
+
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
@@ -48,15 +50,15 @@ pub(super) async fn run(
 
 fn ended(context: &Context<'_>, info: &ExecInfo) -> Result<ExitStatus, Failure> {
     context.printer.result(info, |info| Rows::new().row([end(info)]))?;
-    // One that ended without a code is a broken peer's.
+    // Only a broken peer reports an end without an exit code.
     Ok(info.exit_code.map_or(ExitStatus::Ours, ExitStatus::remote))
 }
 
-/// How it ended, for people.
+/// Describes the end of a program, for people.
 pub(super) fn end(info: &ExecInfo) -> String {
     let id = &info.id;
     match &info.outcome {
-        None => format!("{id} still ran"),
+        None => format!("{id} was still running"),
         Some(Outcome::Exited { code }) => format!("{id} ended with {code}"),
         Some(Outcome::Signaled { reason: Some(SignalReason::Oom), .. }) => {
             format!("{id} was ended by the guest's kernel: out of memory")
@@ -65,8 +67,8 @@ pub(super) fn end(info: &ExecInfo) -> String {
             Some(name) => format!("{id} was ended by signal {signal} ({name})"),
             None => format!("{id} was ended by signal {signal}"),
         },
-        Some(Outcome::TimedOut) => format!("{id} was ended because its time was up"),
-        Some(Outcome::FailedToStart { .. }) => format!("{id} never ran"),
+        Some(Outcome::TimedOut) => format!("{id} reached its time limit"),
+        Some(Outcome::FailedToStart { .. }) => format!("{id} could not be started"),
         Some(Outcome::Lost { reason }) => format!("{id} is lost: {reason}"),
     }
 }

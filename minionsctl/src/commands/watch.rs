@@ -1,9 +1,9 @@
-//! `minionsctl watch [VM]`: what happens to VMs, as it happens, until it is interrupted.
+//! `minionsctl watch [VM]`: prints events as they happen, until it is interrupted.
 //!
-//! When minionsd is restarted it comes back by itself, and says so if something may have been missed.
+//! Reconnects after a restart of minionsd, and reports events that may have been missed.
 
 use super::Context;
-use crate::client::{Client, Told};
+use crate::client::{Client, EventMessage};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -13,8 +13,10 @@ use minions_api::vm::VmState;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long minionsd may be away, and how often to look for it.
+/// Longest time that minionsd may be unavailable.
 const ABSENCE: Duration = Duration::from_secs(60);
+
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
@@ -22,7 +24,8 @@ pub(super) async fn run(
     client: &Client,
     vm: Option<&VmName>,
 ) -> Result<ExitStatus, Failure> {
-    let (mut last, mut seen) = (None, false);
+    let mut last = None;
+    let mut seen = false;
     let mut missed: Option<Instant> = None;
     loop {
         let failure = match follow(context, client, vm, &mut last).await {
@@ -44,13 +47,13 @@ pub(super) async fn run(
     }
 }
 
-/// How one stream of events was.
+/// End of one stream of events.
 enum Followed {
-    /// There was none.
+    /// The stream could not be opened.
     Refused(Failure),
-    /// minionsd ended it.
+    /// minionsd ended the stream.
     Ended,
-    /// It broke, or can't be shown.
+    /// The stream broke, or an event could not be printed.
     Broke(Failure),
 }
 
@@ -65,11 +68,11 @@ async fn follow(
         Err(failure) => return Followed::Refused(failure),
     };
     loop {
-        let told = events.next().await;
+        let message = events.next().await;
         *last = events.last();
-        let shown = match told {
-            Ok(Some(Told::Event(event))) => show(context, &event),
-            Ok(Some(Told::Reset(reset))) => {
+        let shown = match message {
+            Ok(Some(EventMessage::Event(event))) => show(context, &event),
+            Ok(Some(EventMessage::Reset(reset))) => {
                 remark(context, &reset);
                 Ok(())
             }
@@ -103,7 +106,7 @@ fn in_words(event: &Event) -> String {
 
 fn remark(context: &Context<'_>, reset: &Reset) {
     let missed = reset.missed.map_or_else(|| "some".to_owned(), |missed| missed.to_string());
-    context.printer.remark(&format!(
-        "{missed} events are missing here; `minionsctl ls` tells how things stand"
-    ));
+    context
+        .printer
+        .remark(&format!("{missed} events were missed; `minionsctl ls` shows the current states"));
 }

@@ -1,6 +1,7 @@
-//! Straight to an agent.
+//! A stream directly to an agent.
 
-use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
+use super::error::LinkError;
+use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
 use crate::agent::connect;
 use crate::failure::Failure;
 use bytes::BytesMut;
@@ -28,7 +29,7 @@ pub(super) async fn open(
     let attached = match opening {
         Opening::Start(request) => {
             let start = start(request.as_ref().clone())?;
-            knows_limits(&mut connection, &start, deadline).await?;
+            check_limits(&mut connection, &start, deadline).await?;
             connection.open(&start, deadline).await?
         }
         Opening::Attach(request) => connection.open(&attach(request)?, deadline).await?,
@@ -37,8 +38,8 @@ pub(super) async fn open(
     Ok((attached, spawn(stream, decoder)))
 }
 
-/// An older agent would ignore them.
-async fn knows_limits(
+/// Checks that the agent supports the limits of `start`. An older agent would ignore them silently.
+async fn check_limits(
     connection: &mut Connection<UnixStream>,
     start: &ExecStart,
     deadline: Instant,
@@ -47,14 +48,16 @@ async fn knows_limits(
         return Ok(());
     }
     let health = connection.call(&HealthCheck {}, deadline).await?;
-    let features = health.agent.map(|agent| agent.features).unwrap_or_default();
-    if features.iter().any(|feature| feature == EXEC_LIMITS_FEATURE) {
+    if health.agent.is_some_and(|agent| agent.supports(EXEC_LIMITS_FEATURE)) {
         return Ok(());
     }
-    Err(Failure::Usage("this agent has no --memory and --pids (feature exec_limits)"))
+    Err(Failure::Usage(
+        "this agent version does not support --memory and --pids (feature exec_limits); upgrade \
+         minions-agent",
+    ))
 }
 
-/// The request as the wire has it. Through minionsd, minionsd does the same.
+/// Converts the request to the wire message, as minionsd does for requests through it.
 fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
     let tty = request.tty.map(|api::Tty { rows, cols, term }| Tty { rows, cols, term });
     let start = ExecStart {

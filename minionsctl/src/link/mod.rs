@@ -1,93 +1,48 @@
-//! A stream to an exec: messages both ways, whoever carries them.
+//! A stream to an exec: messages both ways, over a WebSocket or the agent's socket.
 //!
 //! ```text
 //!             ┌── reader task ──▶ incoming ──▶┐
-//!  connection │                               │ whoever drives the exec
+//!  connection │                               │ session
 //!             └◀── writer task ◀── outgoing ◀─┘
 //! ```
 //!
-//! Two tasks, so that neither direction waits for the other. Both queues are short: what isn't taken
-//! stays in the socket, and that is the backpressure.
+//! There are two tasks, so that neither direction waits for the other. Both queues are short: messages that are
+//! not taken stay in the socket, which is the backpressure.
 
 mod agent;
+pub(crate) mod error;
 mod websocket;
 
 use crate::failure::Failure;
 use crate::target::Target;
+use error::LinkError;
 use minions_api::exec::{AttachRequest, ExecRequest};
-use minions_proto::channel::{ChannelError, HostControl, Message};
-use minions_proto::frame::FrameError;
+use minions_proto::channel::{HostControl, Message};
 use minions_proto::message::ExecAttached;
-use std::io;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite;
 
-/// Messages in each queue.
+/// Capacity of each queue, in messages.
 const QUEUE: usize = 4;
 
-/// For a farewell to arrive.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Deadline for sending [`HostControl::Leave`] and for the peer to close the stream.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// From the request to the agent's reply. Also a guest that swaps answers by then.
+/// Deadline from the request to the agent's reply. Long enough for a guest that swaps.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How a stream begins.
+/// First message of a stream.
 #[derive(Debug, Clone)]
 pub(crate) enum Opening {
-    /// Run this; or, if its id is known already, go on with it.
+    /// Start a program, or attach to it if its id exists already.
     Start(Box<ExecRequest>),
-    /// Come back to this.
+    /// Attach to an existing program.
     Attach(AttachRequest),
 }
 
-/// Why a stream is over before the program is.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
-    /// The WebSocket was closed, in form.
-    #[error("minionsd closed the stream ({code}{})", if .reason.is_empty() { String::new() } else { format!(": {reason}") })]
-    Closed {
-        /// RFC 6455, section 7.4.
-        code: u16,
-        /// For people.
-        reason: String,
-    },
-    /// The connection ended or broke.
-    #[error("the connection broke")]
-    Broken(#[source] io::Error),
-    /// No heartbeat.
-    #[error("nothing was heard for too long")]
-    Silent,
-    /// Not the WebSocket protocol.
-    #[error("the peer broke the WebSocket protocol")]
-    WebSocket(#[source] Box<tungstenite::Error>),
-    /// Not a channel message.
-    #[error("the peer broke the protocol")]
-    Channel(#[from] ChannelError),
-    /// Not a frame.
-    #[error("the peer broke the protocol")]
-    Frame(#[from] FrameError),
-}
-
-impl LinkError {
-    /// Whether another connection may do better.
-    pub(crate) fn is_transient(&self) -> bool {
-        match self {
-            // Normal without an exit, going away, internal error, service restart, try again later.
-            Self::Closed { code, .. } => matches!(code, 1000 | 1001 | 1005 | 1006 | 1011..=1013),
-            Self::Broken(_) | Self::Silent => true,
-            Self::WebSocket(_) | Self::Channel(_) | Self::Frame(_) => false,
-        }
-    }
-
-    fn ended() -> Self {
-        Self::Broken(io::ErrorKind::UnexpectedEof.into())
-    }
-}
-
-/// An open stream. Dropping it breaks the connection without a farewell.
+/// Open stream. Dropping it closes the connection without [`HostControl::Leave`].
 #[derive(Debug)]
 pub(crate) struct Link {
     incoming: mpsc::Receiver<Result<Message, LinkError>>,
@@ -107,31 +62,31 @@ pub(crate) async fn open(
 }
 
 impl Link {
-    /// Waits for a message. Cancel safe.
+    /// Waits for the next message. Cancel safe.
     pub(crate) async fn receive(&mut self) -> Result<Message, LinkError> {
         self.incoming.recv().await.unwrap_or_else(|| Err(LinkError::ended()))
     }
 
-    /// A message that is here already.
+    /// Returns the next message if it has arrived already.
     pub(crate) fn received(&mut self) -> Option<Result<Message, LinkError>> {
         self.incoming.try_recv().ok()
     }
 
-    /// Where messages go. To be dropped before [`leave`](Self::leave). It is closed if the connection
-    /// is broken; [`receive`](Self::receive) says how.
+    /// Returns a sender for messages to the peer. Drop it before [`leave`](Self::leave). It is closed if the
+    /// connection is broken; [`receive`](Self::receive) returns the reason.
     pub(crate) fn outgoing(&self) -> mpsc::Sender<Message> {
         self.outgoing.clone()
     }
 
-    /// Goes for good, and waits for a moment until the other side has noticed.
+    /// Leaves the program, and waits briefly until the peer has closed the stream.
     pub(crate) async fn leave(self) {
         let Self { mut incoming, outgoing, _tasks } = self;
-        // Without reading on, what is on its way here could reset the connection on the way there.
+        // Closing a socket with unread data resets the connection, which could discard the Leave.
         let drain = async { while incoming.recv().await.is_some_and(|message| message.is_ok()) {} };
-        let say = async {
+        let send = async {
             let _ = outgoing.send(Message::host(&HostControl::Leave)).await;
             drop(outgoing);
         };
-        let _ = timeout(FAREWELL, async { tokio::join!(say, drain) }).await;
+        let _ = timeout(LEAVE_DEADLINE, async { tokio::join!(send, drain) }).await;
     }
 }

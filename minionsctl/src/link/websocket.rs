@@ -1,6 +1,7 @@
-//! Through minionsd's WebSocket.
+//! A stream through minionsd's WebSocket.
 
-use super::{Link, LinkError, OPEN_DEADLINE, Opening, QUEUE};
+use super::error::LinkError;
+use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
 use crate::client::{Client, vm_path};
 use crate::failure::Failure;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -18,7 +19,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Error, Message as WsMessage};
 
-/// Stands for an id that is none.
+/// Id of an exec whose agent does not support ids.
 const NO_ID: &str = "none";
 
 type Stream = WebSocketStream<Upgraded>;
@@ -37,14 +38,14 @@ pub(super) async fn open(
         Opening::Start(request) => serde_json::to_string(request),
         Opening::Attach(request) => serde_json::to_string(request),
     };
-    // Texts, numbers and lists of them: nothing that JSON can't hold.
+    // Serializing cannot fail: the request has only texts, numbers, lists and string-keyed maps.
     let request = request.unwrap_or_default();
     let first = timeout(OPEN_DEADLINE, async {
         let sent = stream.send(WsMessage::text(request)).await.map_err(broken);
         match (sent, answer(&mut stream).await) {
             (Ok(()), answered) => answered,
-            // minionsd refuses a request that is too long before it has read all of it, and then closes: its
-            // answer says more than the failed write.
+            // minionsd refuses a request that is too long before it has read all of it, and closes the connection.
+            // Its answer is more precise than the failed write.
             (Err(_), Ok(answer)) => Ok(answer),
             (Err(_), Err(closed @ LinkError::Closed { .. })) => Err(closed),
             (Err(unsent), Err(_)) => Err(unsent),
@@ -60,7 +61,7 @@ async fn answer(stream: &mut Stream) -> Result<String, LinkError> {
         match stream.next().await {
             Some(Ok(WsMessage::Text(text))) => return Ok(text.as_str().to_owned()),
             Some(message) => {
-                meaning(message)?;
+                decode(message)?;
             }
             None => return Err(LinkError::ended()),
         }
@@ -74,7 +75,7 @@ fn attached(client: &Client, text: &str) -> Result<ExecAttached, Failure> {
         return Err(Failure::Problem(Box::new(problem)));
     };
     Ok(ExecAttached {
-        // A base agent's exec has none that means anything.
+        // The exec of a base agent has no valid id.
         id: reply.id.parse().or_else(|_| NO_ID.parse())?,
         created: reply.created,
         pid: reply.pid,
@@ -94,7 +95,7 @@ fn spawn(stream: Stream) -> Link {
     let mut tasks = JoinSet::new();
     tasks.spawn(read(stream, incoming_sender));
     tasks.spawn(async {
-        // How a connection is broken, its reader says.
+        // The reader reports why a connection broke.
         let _ = write(sink, outgoing_receiver).await;
     });
     Link { incoming, outgoing, _tasks: tasks }
@@ -102,7 +103,7 @@ fn spawn(stream: Stream) -> Link {
 
 async fn read(mut stream: SplitStream<Stream>, incoming: mpsc::Sender<Result<Message, LinkError>>) {
     while let Some(message) = stream.next().await {
-        let Some(message) = meaning(message).transpose() else { continue };
+        let Some(message) = decode(message).transpose() else { continue };
         let last = message.is_err();
         if incoming.send(message).await.is_err() || last {
             return;
@@ -121,12 +122,12 @@ async fn write(
         }
         sink.flush().await?;
     }
-    // The Close frame: we have said all that we had to say.
+    // Sends the Close frame: nothing follows.
     sink.close().await
 }
 
-/// What a WebSocket message says, if it says anything to us.
-fn meaning(message: Result<WsMessage, Error>) -> Result<Option<Message>, LinkError> {
+/// Decodes a WebSocket message; `None` for one without a channel message.
+fn decode(message: Result<WsMessage, Error>) -> Result<Option<Message>, LinkError> {
     match message.map_err(broken)? {
         WsMessage::Binary(bytes) => Ok(Some(Message::decode(bytes)?)),
         WsMessage::Close(frame) => {
@@ -135,7 +136,7 @@ fn meaning(message: Result<WsMessage, Error>) -> Result<Option<Message>, LinkErr
             });
             Err(LinkError::Closed { code, reason })
         }
-        // The library answers pings itself; there is no text behind the first.
+        // The library answers pings. minionsd sends no text after the first message.
         WsMessage::Text(_) | WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => {
             Ok(None)
         }

@@ -1,36 +1,40 @@
-//! `~.` and its like, as in ssh: the way out of a terminal in which every key is the program's.
+//! Escapes such as `~.`, as in ssh: the way out of a terminal that passes every key on to the program.
 
 use bytes::{Bytes, BytesMut};
 
-/// What `~?` shows.
-pub(crate) const HELP: [&str; 4] =
-    ["Escapes, at the beginning of a line:", "  ~.  disconnect", "  ~~  send a ~", "  ~?  this"];
+/// Lines that `~?` prints.
+pub(crate) const HELP: [&str; 4] = [
+    "Escapes, at the beginning of a line:",
+    "  ~.  disconnect",
+    "  ~~  send a ~",
+    "  ~?  print this help",
+];
 
-/// What typed bytes amount to.
+/// Meaning of typed bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Typed {
-    /// For the program.
+    /// Bytes for the program.
     Input(Bytes),
-    /// `~.`
+    /// The escape `~.`: disconnect.
     Leave,
-    /// `~?`
+    /// The escape `~?`: print [`HELP`].
     Help,
 }
 
-/// Where in a line the typing has got to.
+/// State of the escape parser: the position in the typed line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Escapes {
-    /// At its beginning.
+    /// At the beginning of a line.
     #[default]
     LineStart,
-    /// Behind a `~` at its beginning, which nobody has seen yet.
+    /// A `~` was typed at the beginning of a line, and is held back.
     Tilde,
-    /// Further on.
+    /// Anywhere else in a line.
     Inside,
 }
 
 impl Escapes {
-    /// Takes what was typed, in whatever pieces it comes.
+    /// Parses typed bytes. Any chunking gives the same result.
     pub(crate) fn typed(&mut self, bytes: &[u8]) -> Vec<Typed> {
         let mut all = Vec::new();
         let mut input = BytesMut::new();
@@ -73,8 +77,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the program gets, with commands between brackets.
-    fn seen(pieces: &[&[u8]]) -> String {
+    /// Parses the pieces, and returns the program's input with escapes in brackets.
+    fn parsed(pieces: &[&[u8]]) -> String {
         let mut escapes = Escapes::default();
         let all = pieces.iter().flat_map(|piece| escapes.typed(piece));
         all.map(|typed| match typed {
@@ -86,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_counts_at_the_beginning_of_a_line_only() {
+    fn an_escape_is_recognized_at_the_beginning_of_a_line_only() {
         for (typed, meant) in [
             ("~.", "[leave]"),
             ("ls\r~.", "ls\r[leave]"),
@@ -99,23 +103,23 @@ mod tests {
             ("~?~.", "[help][leave]"),
             ("cd ~/x\r", "cd ~/x\r"),
         ] {
-            assert_eq!(seen(&[typed.as_bytes()]), meant, "{typed:?}");
+            assert_eq!(parsed(&[typed.as_bytes()]), meant, "{typed:?}");
         }
     }
 
     #[test]
-    fn a_tilde_waits_for_what_it_means() {
-        assert_eq!(seen(&[b"~"]), "");
-        assert_eq!(seen(&[b"~", b"."]), "[leave]");
-        assert_eq!(seen(&[b"~", b"a"]), "~a");
+    fn a_tilde_is_held_back_until_the_next_key() {
+        assert_eq!(parsed(&[b"~"]), "");
+        assert_eq!(parsed(&[b"~", b"."]), "[leave]");
+        assert_eq!(parsed(&[b"~", b"a"]), "~a");
     }
 
     proptest! {
         #[test]
-        fn any_chunking_means_the_same(typed in "[~.?a\r\n]{0,20}", cut in 0_usize..20) {
+        fn any_chunking_gives_the_same_result(typed in "[~.?a\r\n]{0,20}", cut in 0_usize..20) {
             let cut = cut.min(typed.len());
             let (left, right) = typed.as_bytes().split_at(cut);
-            prop_assert_eq!(seen(&[left, right]), seen(&[typed.as_bytes()]));
+            prop_assert_eq!(parsed(&[left, right]), parsed(&[typed.as_bytes()]));
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Our standard input, for a program elsewhere.
+//! Standard input, for a remote program.
 //!
-//! Reading blocks, and nothing can stop a read from a terminal that nobody types at; so it happens in
-//! a thread of its own, which ends with the process. It reads only what there is room for: what the
-//! program doesn't take is left to whoever comes after us.
+//! Reading blocks, and a blocked read from a terminal cannot be interrupted, so it happens in a separate thread
+//! that ends with the process. The thread reads only as much as there is room for: input that the program does not
+//! take remains for the next reader of the same file or terminal.
 
 use crate::failure::Failure;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use std::future::pending;
 use std::io;
 use tokio::sync::mpsc;
 
-/// The thread's other end.
+/// Handle of the reading thread.
 #[derive(Debug)]
 pub(super) struct Input {
     demand: mpsc::Sender<usize>,
@@ -42,14 +42,14 @@ impl Input {
         Ok(Self { demand, chunks, asked: false })
     }
 
-    /// At most `room` bytes; none at the end. Never, if there is no room. Cancel safe: what was read
-    /// is given to the next call.
+    /// Reads at most `room` bytes; returns none at the end of the input. Waits forever if `room` is 0. Cancel safe:
+    /// the next call returns bytes that were read meanwhile.
     pub(super) async fn next(&mut self, room: usize) -> io::Result<Bytes> {
         if !self.asked {
             if room == 0 {
                 return pending().await;
             }
-            // One demand at a time, so there is room. A thread that died is an end below.
+            // There is only one demand at a time, so the queue has room. If the thread has died, `recv` fails.
             self.asked = true;
             let _ = self.demand.try_send(room);
         }
@@ -63,8 +63,8 @@ fn read_some(buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match read(stdin(), &mut *buffer) {
             Ok(len) => return Ok(len),
-            // The end on a terminal that hung up. From a file or a device it is a failed read, and taking it for
-            // the end would give the program a part of its input.
+            // EIO is the end of the input on a terminal that hung up. On a file or device it is a read error, and
+            // must not look like the end: the program would get a part of its input.
             Err(Errno::IO) if isatty(stdin()) => return Ok(0),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {

@@ -1,4 +1,4 @@
-//! This side of a remote program: what is typed or piped into us, and the signals that we get.
+//! The local side of a remote program: standard input, escapes and signals.
 
 mod escape;
 mod input;
@@ -16,26 +16,26 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
 
-/// What happened here.
+/// Local event.
 #[derive(Debug)]
 pub(crate) enum Happened {
     /// Bytes for the program.
     Input(Bytes),
-    /// There are no more.
+    /// End of the input.
     InputEnded,
-    /// They can't be read.
+    /// Reading the input failed.
     InputFailed(io::Error),
-    /// The user wants to know the escapes.
+    /// The user typed `~?`.
     Help,
-    /// The user wants to leave.
+    /// The user typed `~.`.
     Leave,
-    /// A signal asks us to end.
+    /// A signal that ends minionsctl, by number.
     Signal(i32),
-    /// The terminal has another size.
+    /// The size of the terminal has changed.
     Resized,
 }
 
-/// This side.
+/// Source of local events.
 #[derive(Debug)]
 pub(crate) struct Local {
     signals: Signals,
@@ -45,8 +45,8 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// With our input, if the program shall have it; with escapes, if it comes from a terminal that
-    /// passes on every key; with its size, if the program has a terminal.
+    /// Starts reading standard input if `interactive`, interprets escapes if the terminal is `raw`, and reports
+    /// changes of its size if the program has a `terminal`.
     pub(crate) fn new(interactive: bool, raw: bool, terminal: bool) -> Result<Self, Failure> {
         Ok(Self {
             signals: Signals::listen(terminal)?,
@@ -56,12 +56,12 @@ impl Local {
         })
     }
 
-    /// The program takes no input, or no more.
+    /// Stops reading standard input: the program takes none.
     pub(crate) fn stop_input(&mut self) {
         self.input = None;
     }
 
-    /// What happens next; at most `room` bytes of input. Cancel safe.
+    /// Waits for the next event, with at most `room` bytes of input. Cancel safe.
     pub(crate) async fn next(&mut self, room: usize) -> Happened {
         loop {
             match self.typed.pop_front() {
@@ -70,7 +70,7 @@ impl Local {
                 Some(Typed::Help) => return Happened::Help,
                 None => {}
             }
-            // An escape that turned out to be none gives one byte more than was read.
+            // A `~` that turns out not to begin an escape yields one byte more than was read.
             let room = room.saturating_sub(usize::from(self.escapes.is_some()));
             let chunk = tokio::select! {
                 caught = self.signals.next() => return match caught {

@@ -1,14 +1,14 @@
-//! The signals that we get.
+//! Signals to minionsctl.
 
 use crate::failure::Failure;
 use std::future::pending;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What asks us to end.
+/// Signals that end minionsctl.
 const ENDING: [SignalKind; 4] =
     [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
 
-/// Those that are listened to. Others do what they always do.
+/// Listeners for signals. Other signals keep their default action.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: Option<Signal>,
@@ -18,17 +18,17 @@ pub(super) struct Signals {
     window: Option<Signal>,
 }
 
-/// One of them.
+/// Received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caught {
-    /// To end, by this number.
+    /// A signal that ends minionsctl, by number.
     Ending(i32),
-    /// The terminal has another size.
+    /// SIGWINCH: the size of the terminal has changed.
     Window,
 }
 
 impl Signals {
-    /// Listens, except to what whoever started us wants ignored (`nohup`, a shell's background jobs).
+    /// Starts listening, except for signals that were ignored at the start (`nohup`, a shell's background jobs).
     pub(super) fn listen(terminal: bool) -> Result<Self, Failure> {
         let ignored = ignored();
         let listen = |kind: SignalKind| {
@@ -47,7 +47,7 @@ impl Signals {
         })
     }
 
-    /// The next one. Cancel safe.
+    /// Waits for the next signal. Cancel safe.
     pub(super) async fn next(&mut self) -> Caught {
         let [interrupt, terminate, hangup, quit] = ENDING.map(|kind| kind.as_raw_value());
         tokio::select! {
@@ -70,7 +70,7 @@ async fn caught(signal: &mut Option<Signal>) {
     }
 }
 
-/// The mask of ignored signals, signal 1 in bit 0 (proc(5)). Listening would undo it.
+/// Returns the mask of ignored signals, with signal 1 in bit 0 (proc(5)). Listening would stop ignoring them.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,8 +1,8 @@
 //! Everything that is printed.
 //!
-//! Guests are hostile: a hostname can hold the escape sequences that rewrite a terminal. Whatever a
-//! guest or a daemon said goes through [`Printer`], which makes control characters visible. Only a
-//! program's own output is passed on as it is: that is what was asked for.
+//! Guests are hostile: a hostname can contain escape sequences that rewrite a terminal. All text from a guest or a
+//! daemon goes through [`Printer`], which makes control characters visible. Only the output of a program is passed
+//! on unchanged, because the user asked for it.
 
 mod program;
 
@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// Prints one command's result.
+/// Printer of a command's result, in the chosen format.
 #[derive(Debug)]
 pub(crate) struct Printer {
     format: Format,
@@ -28,7 +28,7 @@ impl Printer {
         Self { format }
     }
 
-    /// `value` as JSON, or what `table` makes of it.
+    /// Prints `value` as JSON, or as the rows that `table` makes of it.
     pub(crate) fn result<T: Serialize>(
         &self,
         value: &T,
@@ -40,45 +40,45 @@ impl Printer {
         }
     }
 
-    /// `value` as JSON, whatever the format.
+    /// Prints `value` as indented JSON, in any format.
     pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
         let text =
             serde_json::to_string_pretty(value).map_err(|error| Failure::Output(error.into()))?;
         emit((harmless_json(&text) + "\n").as_bytes())
     }
 
-    /// `value` as JSON on one line.
+    /// Prints `value` as JSON on one line, in any format.
     pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
         emit((harmless_json(&text) + "\n").as_bytes())
     }
 
-    /// A line above results.
+    /// Prints a line of text to standard output.
     pub(crate) fn heading(&self, text: &str) -> Result<(), Failure> {
         emit((harmless(text) + "\n").as_bytes())
     }
 
-    /// Whether programs read this.
+    /// Reports whether the output format is JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// A remark that is no result.
+    /// Prints a remark to standard error.
     pub(crate) fn remark(&self, text: &str) {
-        say(&harmless(text));
+        to_stderr(&harmless(text));
     }
 
-    /// The same, lines of it, to a terminal that is a program's at the moment: the cursor may be
-    /// anywhere, and a line's end doesn't bring it back to the beginning.
+    /// Prints remarks to a terminal in raw mode, while a program uses it: the cursor may be in any column, and a
+    /// newline does not return it to the first one.
     pub(crate) fn remark_in_between(&self, lines: &[&str]) {
         let lines: Vec<String> = lines.iter().map(|line| harmless(line)).collect();
-        say(&format!("\r\n{}\r", lines.join("\r\n")));
+        to_stderr(&format!("\r\n{}\r", lines.join("\r\n")));
     }
 
-    /// Why there is no result, what lies behind it, and what to do next.
+    /// Prints the failure with its causes, and a hint.
     pub(crate) fn failure(&self, failure: &Failure) {
         if matches!(failure, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
-            // The reader has seen enough.
+            // The reader closed the pipe on purpose, as `head` does.
             return;
         }
         let mut text = format!("error: {failure}");
@@ -87,14 +87,14 @@ impl Printer {
             let _ = write!(text, ": {error}");
             cause = error.source();
         }
-        say(&harmless(&text));
+        to_stderr(&harmless(&text));
         if let Some(hint) = failure.hint() {
-            say(&format!("hint: {hint}"));
+            to_stderr(&format!("hint: {hint}"));
         }
     }
 }
 
-/// A table, or a list of names with values.
+/// Table, or list of names with values.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     header: Vec<&'static str>,
@@ -102,12 +102,12 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// A table with these columns.
+    /// Creates a table with these columns.
     pub(crate) fn with_header(header: &[&'static str]) -> Self {
         Self { header: header.to_vec(), rows: Vec::new() }
     }
 
-    /// A list of names with values.
+    /// Creates a list of names with values.
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -143,14 +143,14 @@ impl Rows {
     }
 }
 
-/// A line of a program's output where it stands among others': what it could do to a terminal, it
-/// could do to theirs. Tabs stay.
+/// Escapes a line of a program's output that is printed among lines of other programs: control characters could
+/// change those. Keeps tabs.
 pub(crate) fn harmless_line(line: &str) -> String {
     line.split('\t').map(harmless).collect::<Vec<_>>().join("\t")
 }
 
-/// The text with everything made visible that could do something to a terminal, or that nobody would see:
-/// C0, DEL, C1, marks that change a line's direction, zero-width characters.
+/// Escapes every character that a terminal would act on or that would be invisible: C0, DEL, C1, marks that change
+/// the direction of text, zero-width characters.
 fn harmless(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, character| {
         if is_active(character) {
@@ -162,12 +162,12 @@ fn harmless(text: &str) -> String {
     })
 }
 
-/// The same for JSON text. C0 is escaped there already, but for the newlines between its lines; the
-/// rest can only stand inside strings, where `\uXXXX` means the same.
+/// Escapes the characters of [`harmless`] in JSON text, as `\uXXXX`. The serializer has escaped C0 already, except
+/// for newlines between values; all others can occur only inside strings, where the escape means the same.
 fn harmless_json(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, character| {
         if character != '\n' && is_active(character) {
-            // One above U+FFFF is two of them.
+            // A character above U+FFFF becomes a surrogate pair.
             for unit in character.encode_utf16(&mut [0; 2]) {
                 let _ = write!(shown, "\\u{unit:04x}");
             }
@@ -178,8 +178,8 @@ fn harmless_json(text: &str) -> String {
     })
 }
 
-/// Whether a terminal would obey the character, or show nothing for it: two names that differ in it alone would
-/// look the same.
+/// Reports whether a terminal would act on the character or show nothing for it. Two names that differ only in an
+/// invisible character would look the same.
 fn is_active(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
@@ -195,8 +195,8 @@ fn is_active(character: char) -> bool {
     formats || is_ignorable(character)
 }
 
-/// `Default_Ignorable_Code_Point` as far as it isn't `Format`: the grapheme joiner, Hangul fillers, Khmer vowels
-/// without a shape, variation selectors, and what is reserved for more of the kind.
+/// Reports whether the character has the property `Default_Ignorable_Code_Point` without the category `Format`: the
+/// grapheme joiner, Hangul fillers, invisible Khmer vowels, variation selectors, and code points reserved for more.
 fn is_ignorable(character: char) -> bool {
     matches!(
         character,
@@ -211,8 +211,8 @@ fn emit(bytes: &[u8]) -> Result<(), Failure> {
     stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
-/// Standard error; if that is gone too, there is nobody left to tell.
-fn say(line: &str) {
+/// Writes a line to standard error. A failure cannot be reported anywhere, so it is ignored.
+fn to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -222,13 +222,13 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_escape_sequence_is_shown_and_not_obeyed() {
+    fn an_escape_sequence_is_made_visible() {
         assert_eq!(harmless("\x1b[31mred\u{9b}2J"), "\\u{1b}[31mred\\u{9b}2J");
         assert_eq!(harmless("web-1 ✓ ä"), "web-1 ✓ ä");
     }
 
     #[test]
-    fn characters_that_nobody_would_see_are_shown() {
+    fn invisible_characters_are_made_visible() {
         let soft_hyphen_and_zero_widths =
             "\u{ad}\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{2060}\u{2061}\u{2064}\u{feff}";
         let tags_and_selectors = "\u{e0001}\u{e0041}\u{e007f}\u{fe0f}\u{e0100}";
@@ -242,7 +242,7 @@ mod tests {
             }
         }
         assert_eq!(harmless_json("\"\u{e0041}\""), "\"\\udb40\\udc41\"");
-        // Letters with marks, and what is merely unusual, stay.
+        // Letters with marks, and unusual but visible characters, stay.
         for plain in ["a\u{308}", "日本", "🚀", "e\u{301}", "\u{e000}", "a\u{a0}b"] {
             assert_eq!(harmless(plain), plain);
         }
@@ -250,12 +250,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_active_is_left(text in any::<String>()) {
+        fn escaped_text_has_no_active_characters(text in any::<String>()) {
             prop_assert!(!harmless(&text).chars().any(is_active));
         }
 
         #[test]
-        fn harmless_json_means_the_same(text in any::<String>()) {
+        fn escaped_json_parses_to_the_same_value(text in any::<String>()) {
             let json = serde_json::to_string(&text).unwrap();
             let shown = harmless_json(&json);
             prop_assert!(!shown.chars().any(is_active));

@@ -1,7 +1,7 @@
-//! A remote program's output, byte for byte and as it comes.
+//! Output of a remote program, byte for byte as it arrives.
 //!
-//! Writing to a pipe or a terminal that nobody reads blocks for as long as its reader likes. That
-//! happens in a thread of its own, so that input, signals and heartbeats go on meanwhile.
+//! Writing to a pipe or a terminal blocks until its reader continues. It happens in a separate thread, so that
+//! input, signals and heartbeats are still handled meanwhile.
 
 use crate::failure::Failure;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use tokio::sync::mpsc;
 
-/// Our standard output and error, as the remote program's.
+/// Writer to standard output and standard error, in a separate thread.
 #[derive(Debug)]
 pub(crate) struct ProgramOutput {
     jobs: mpsc::Sender<(OutputStream, Bytes)>,
@@ -22,7 +22,7 @@ pub(crate) struct ProgramOutput {
 }
 
 impl ProgramOutput {
-    /// Starts the thread. It ends with the value, or with the process if it is blocked.
+    /// Starts the thread. It ends when the value is dropped, or with the process if it is blocked.
     pub(crate) fn start() -> Result<Self, Failure> {
         let (jobs, mut queue) = mpsc::channel::<(OutputStream, Bytes)>(1);
         let (report, done) = mpsc::channel(1);
@@ -37,19 +37,19 @@ impl ProgramOutput {
         Ok(Self { jobs, done, writing: false })
     }
 
-    /// Whether something is being written. Nothing more may be given until it is.
+    /// Reports whether a write is in progress. Until [`written`](Self::written) returns, no other may begin.
     pub(crate) fn is_writing(&self) -> bool {
         self.writing
     }
 
-    /// Begins to write.
+    /// Begins to write `bytes`.
     pub(crate) fn begin(&mut self, stream: OutputStream, bytes: Bytes) {
-        // One job at a time, so there is room. A thread that died tells in `written`.
+        // There is only one job at a time, so the queue has room. If the thread has died, `written` fails.
         self.writing = true;
         let _ = self.jobs.try_send((stream, bytes));
     }
 
-    /// Waits until it is written. Cancel safe.
+    /// Waits until the write has completed. Cancel safe.
     pub(crate) async fn written(&mut self) -> io::Result<()> {
         let result = self.done.recv().await;
         self.writing = false;
@@ -57,7 +57,7 @@ impl ProgramOutput {
     }
 }
 
-/// Writes all of it, blocking.
+/// Writes all bytes, blocking.
 pub(crate) fn write_to(stream: OutputStream, bytes: &[u8]) -> io::Result<()> {
     match stream {
         OutputStream::Stdout => write_all(stdout(), bytes),
@@ -65,7 +65,7 @@ pub(crate) fn write_to(stream: OutputStream, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Unbuffered, and also to a descriptor that whoever started us made non-blocking.
+/// Writes all bytes without a buffer. Also works if the parent process made the descriptor non-blocking.
 fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match write(fd, bytes) {

@@ -1,10 +1,11 @@
-//! The way to a stream, and back to it.
+//! Opening a stream, and re-attaching to it.
 
 use super::retry::Retry;
 use super::{Plan, Session};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::{self, Link, LinkError, Opening};
+use crate::link::error::LinkError;
+use crate::link::{self, Link, Opening};
 use crate::local::Happened;
 use crate::local::terminal::RawTerminal;
 use crate::target::Target;
@@ -14,15 +15,15 @@ use minions_proto::exec_client::ExecClient;
 use minions_proto::message::ExecAttached;
 use tokio::time::{Instant, timeout_at};
 
-/// What connecting comes to.
+/// Result of connecting.
 pub(super) enum Connected {
     Stream(ExecAttached, Link),
-    /// The user doesn't want to wait for it.
+    /// The user left before there was a stream.
     Left(ExitStatus),
 }
 
 impl Session<'_> {
-    /// Opens the stream: for the first time, or as often as it takes.
+    /// Opens the stream for the first time or after a loss, with retries, and handles local events meanwhile.
     pub(super) async fn connect(&mut self) -> Result<Connected, Failure> {
         let room = self.client.as_ref().map_or(0, ExecClient::input_room);
         let Self { target, plan, retry, local, client, .. } = self;
@@ -48,22 +49,22 @@ impl Session<'_> {
                     room = client.input_room();
                 }
                 (Happened::InputEnded, Some(client)) => client.close_input(),
-                // Its present size is told to a terminal anyway, as soon as there is a stream.
+                // The current size is sent as soon as there is a stream.
                 (Happened::Resized | Happened::Help, _) => {}
-                // Without a client there is no room.
+                // Without a client there is no room for input, so none is read.
                 (Happened::Input(_) | Happened::InputEnded, None) => {}
             }
         }
     }
 
-    /// Goes on where the last stream broke off, or begins.
+    /// Resumes at the offsets of the last stream, or begins the session.
     pub(super) fn adopt(&mut self, attached: &ExecAttached) -> Result<(), Failure> {
         if let Some(client) = &mut self.client {
             client.resume(attached)?;
-            self.remark_to_people("minionsctl: reattached");
+            self.remark_to_people("minionsctl: re-attached");
         } else {
             if attached.stdin_closed {
-                // Then a key means nothing to the program, and Ctrl-C has to be a signal.
+                // The program takes no input, so Ctrl-C must remain a local signal.
                 self.local.stop_input();
                 self.plan.raw = false;
             }
@@ -76,7 +77,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The stream is gone. Looks whether another may be sought.
+    /// Records the loss of the stream, and prepares to re-attach.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Link`] if the loss is permanent or the program has no id.
     pub(super) fn lost(&mut self, why: LinkError) -> Result<(), Failure> {
         let Some(client) = self.client.as_ref().filter(|_| why.is_transient() && self.has_id)
         else {
@@ -87,17 +92,17 @@ impl Session<'_> {
             stdout_offset: Some(client.received(OutputStream::Stdout)),
             stderr_offset: Some(client.received(OutputStream::Stderr)),
         });
-        // Where we are is told by the attach, the size again behind it; a signal is told once.
+        // The attach request carries the offsets, and the size is sent again after it. Only signals must be kept.
         self.controls.retain(|control| matches!(control, HostControl::Signal { .. }));
         if !self.retry.is_on() {
-            self.remark_to_people("minionsctl: connection lost, reattaching…");
+            self.remark_to_people("minionsctl: connection lost, re-attaching…");
         }
         self.retry.failed(Failure::Link(why));
         Ok(())
     }
 }
 
-/// Attempts to open the stream until one succeeds, or no other can.
+/// Tries to open the stream until an attempt succeeds, fails permanently, or the deadline passes.
 async fn attempts(
     target: &Target,
     plan: &mut Plan,
@@ -119,8 +124,8 @@ async fn attempts(
         if plan.leave_out_id(&failure) {
             continue;
         }
-        // Before the first reply only what may have started the program is worth a second attempt:
-        // with the same id, it can't start it twice.
+        // Before the first reply, retry only if the program may have been started: the same id prevents a
+        // second start.
         let again = if retry.is_on() { failure.is_transient() } else { failure.may_have_started() };
         if !again || !plan.has_id() {
             return Err(match plan.opening {

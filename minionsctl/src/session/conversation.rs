@@ -1,9 +1,10 @@
-//! What goes on over one stream.
+//! Exchange of messages over one stream.
 
 use super::Session;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::{Link, LinkError};
+use crate::link::Link;
+use crate::link::error::LinkError;
 use crate::local::terminal::size;
 use crate::local::{HELP, Happened};
 use minions_proto::ErrorCode as AgentCode;
@@ -14,25 +15,27 @@ use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Four heartbeats.
+/// Silence after which a stream counts as broken: four heartbeats.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// SIGINT and SIGPIPE.
+/// Number of SIGINT.
 const INT: i32 = 2;
+
+/// Number of SIGPIPE.
 const PIPE: i32 = 13;
 
-/// How a stream ends for us.
+/// End of a stream.
 pub(super) enum End {
     /// The program ended.
     Status(ExitStatus),
-    /// We go.
+    /// The user leaves, or a local failure ends the session.
     Leave(Result<ExitStatus, Failure>),
-    /// It broke.
+    /// The stream broke.
     Lost(LinkError),
 }
 
 impl Session<'_> {
-    /// Moves messages until the stream ends.
+    /// Moves messages both ways until the stream ends.
     pub(super) async fn converse(&mut self, link: &mut Link) -> Result<End, Failure> {
         let Some(mut client) = self.client.take() else {
             return Ok(End::Lost(LinkError::Silent));
@@ -50,8 +53,9 @@ impl Session<'_> {
         let mut heard = Instant::now();
         let outgoing = link.outgoing();
         let mut open = true;
-        self.tell_size();
-        // Before the first output: otherwise minionsd acknowledges for us what we may not have yet.
+        self.send_size();
+        // Declares before the first output that this client acknowledges. Otherwise minionsd acknowledges output
+        // that may not have arrived here.
         self.controls.push_back(client.offsets());
         loop {
             let writing = self.output.is_writing();
@@ -64,9 +68,9 @@ impl Session<'_> {
                 }
                 written = self.output.written(), if writing => {
                     if let Err(error) = written {
-                        return Ok(End::Leave(nobody_reads(error)));
+                        return Ok(End::Leave(write_failed(error)));
                     }
-                    // Nothing was heard because nobody listened.
+                    // Nothing was received meanwhile because this loop does not receive while it writes.
                     heard = Instant::now();
                     self.controls.extend(client.ack(false));
                 }
@@ -78,7 +82,7 @@ impl Session<'_> {
                 }
                 room = outgoing.reserve(), if something => {
                     let Ok(room) = room else {
-                        // The reader says how it broke, behind what had arrived before.
+                        // The reader reports the reason, after the messages that have arrived.
                         open = false;
                         continue;
                     };
@@ -89,7 +93,7 @@ impl Session<'_> {
                     }
                 }
                 () = sleep_until(heard + SILENCE), if !writing => {
-                    // We may have been stopped ourselves all the while.
+                    // This process may have been stopped (SIGSTOP), with messages waiting in the queue.
                     let Some(message) = link.received() else {
                         return Ok(End::Lost(LinkError::Silent));
                     };
@@ -123,7 +127,7 @@ impl Session<'_> {
             Event::Ended(ended) => {
                 match &ended.outcome {
                     Outcome::Lost { reason } => {
-                        self.remark(&format!("nobody knows how the program ended: {reason}"));
+                        self.remark(&format!("the program's end is unknown: {reason}"));
                     }
                     Outcome::Signaled { reason: Some(SignalReason::Oom), .. } => {
                         self.remark("the guest's kernel ended the program: out of memory");
@@ -134,7 +138,7 @@ impl Session<'_> {
                     | Outcome::FailedToStart { .. } => {}
                 }
                 return Ok(Some(End::Status(match ended.outcome.exit_code() {
-                    // Whoever depends on our output must not take it for all of it.
+                    // Incomplete output must not look like success.
                     0 if self.incomplete => ExitStatus::Ours,
                     code => ExitStatus::remote(code),
                 })));
@@ -142,7 +146,7 @@ impl Session<'_> {
             Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 return Err(Failure::TakenOver(error));
             }
-            Event::Refused(error) => self.remark(&format!("refused: {}", error.message)),
+            Event::Refused(error) => self.remark(&format!("the agent refused: {}", error.message)),
         }
         Ok(None)
     }
@@ -151,11 +155,11 @@ impl Session<'_> {
         match happened {
             Happened::Input(bytes) => client.push_input(bytes),
             Happened::InputEnded => client.close_input(),
-            // To end the input here would tell the program that this was all of it.
+            // Closing the input here would look like a regular end of input to the program.
             Happened::InputFailed(error) => return Some(End::Leave(Err(Failure::Input(error)))),
             Happened::Help => self.remarks(&HELP),
             Happened::Leave => return Some(End::Leave(Ok(ExitStatus::Ours))),
-            Happened::Resized => self.tell_size(),
+            Happened::Resized => self.send_size(),
             Happened::Signal(INT) if !self.plan.raw && !self.interrupted => {
                 self.interrupted = true;
                 self.controls
@@ -168,7 +172,7 @@ impl Session<'_> {
         None
     }
 
-    fn tell_size(&mut self) {
+    fn send_size(&mut self) {
         if self.plan.tty
             && let Some((rows, cols)) = size()
         {
@@ -185,8 +189,8 @@ impl Session<'_> {
     }
 }
 
-/// A reader that has seen enough ends us as it would end the program, were that here.
-fn nobody_reads(error: io::Error) -> Result<ExitStatus, Failure> {
+/// Converts a failed write. A closed pipe ends minionsctl as SIGPIPE would end a local program.
+fn write_failed(error: io::Error) -> Result<ExitStatus, Failure> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(ExitStatus::by_signal(PIPE)),
         _ => Err(Failure::Output(error)),

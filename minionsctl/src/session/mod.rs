@@ -1,5 +1,5 @@
-//! A program elsewhere as if it were here: its output, our input, our signals, and a stream between
-//! that may break and be found again.
+//! A remote program as if it were local: its output, local input and signals, over a stream that is re-attached
+//! when it breaks.
 //!
 //! ```text
 //!            ┌────────── connecting ◀────────────┐
@@ -31,7 +31,7 @@ use minions_proto::exec_client::ExecClient;
 use retry::Retry;
 use std::collections::VecDeque;
 
-/// One program.
+/// State of one program's session.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     target: &'a Target,
@@ -40,17 +40,17 @@ pub(crate) struct Session<'a> {
     local: Local,
     output: ProgramOutput,
     retry: Retry,
-    /// Whether the agent can find it again.
+    /// The program has an id, so that a lost stream can be re-attached.
     has_id: bool,
-    /// Known from the first reply on.
+    /// State of the stream; `None` until the first reply.
     client: Option<ExecClient>,
-    /// What the agent is still to be told.
+    /// Control messages to be sent.
     controls: VecDeque<HostControl>,
-    /// Whether the program has had an INT from us. The next one is for us.
+    /// A first SIGINT has been passed on to the program. The next one ends minionsctl.
     interrupted: bool,
-    /// Whether we have missed some of its output.
+    /// Some of the program's output was lost.
     incomplete: bool,
-    /// While the program has our terminal.
+    /// The local terminal, while the program uses it.
     terminal: Option<RawTerminal>,
 }
 
@@ -76,13 +76,13 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Until the program ends, or we leave it, or it is lost.
+    /// Runs until the program ends, the user leaves, or the program is lost.
     pub(crate) async fn run(mut self) -> Result<ExitStatus, Failure> {
         loop {
             let (attached, mut link) = match self.connect().await? {
                 Connected::Stream(attached, link) => (attached, link),
                 Connected::Left(status) => {
-                    self.say_goodbye();
+                    self.remark_on_leaving();
                     return Ok(status);
                 }
             };
@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
                 End::Status(status) => return Ok(status),
                 End::Leave(status) => {
                     link.leave().await;
-                    self.say_goodbye();
+                    self.remark_on_leaving();
                     return status;
                 }
                 End::Lost(why) => self.lost(why)?,
@@ -99,11 +99,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn say_goodbye(&self) {
+    fn remark_on_leaving(&self) {
         match &self.client {
             Some(client) if self.plan.outlives_us => {
                 let Plan { come_back, .. } = &self.plan;
-                self.remark(&format!("it goes on; `{come_back} {}` comes back", client.id()));
+                let id = client.id();
+                self.remark(&format!("the program continues; re-attach with `{come_back} {id}`"));
             }
             _ if self.terminal.is_some() => self.remark("minionsctl: disconnected"),
             _ => {}
@@ -122,7 +123,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Only where it doesn't get into somebody's log.
+    /// Prints a remark if standard error is a terminal, so that it does not end up in a log.
     fn remark_to_people(&self, text: &str) {
         if remarks_are_read() {
             self.remark(text);

@@ -1,4 +1,4 @@
-//! What a session is to be like.
+//! Settings of a session.
 
 use crate::failure::Failure;
 use crate::link::Opening;
@@ -7,31 +7,31 @@ use minions_api::ErrorCode;
 use minions_proto::message::REATTACH_GRACE;
 use std::time::Duration;
 
-/// For a program that goes on without us, if the user doesn't say.
+/// Default time for re-attaching to a program that outlives its client.
 const DETACHED_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Decided before it begins.
+/// Settings of a session, fixed before it begins.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// How the stream begins.
+    /// First message of the stream.
     pub(crate) opening: Opening,
-    /// Whether the id in it is ours, and may be left out for an agent that can't honour it.
+    /// The id in `opening` was generated here, and may be left out for an agent without support for ids.
     pub(crate) minted: bool,
-    /// Whether our input is the program's.
+    /// Standard input is passed on to the program.
     pub(crate) interactive: bool,
-    /// Whether the program has a terminal.
+    /// The program has a terminal.
     pub(crate) tty: bool,
-    /// Whether ours passes every key on to it.
+    /// The local terminal is in raw mode and passes every key on.
     pub(crate) raw: bool,
-    /// Whether the program goes on when we go.
+    /// The program continues when this client leaves.
     pub(crate) outlives_us: bool,
-    /// How to come back to it, before its id.
+    /// Command that re-attaches to the program, without its id.
     pub(crate) come_back: String,
-    /// The user's own limit.
+    /// Value of `--timeout`.
     pub(crate) timeout: Option<Duration>,
 }
 
-/// The command that comes back to a program there, before its id.
+/// Returns the command that re-attaches to a program of `target`, without its id.
 pub(crate) fn come_back(target: &Target) -> String {
     match target {
         Target::Vm(_, vm) => format!("minionsctl attach {vm}"),
@@ -40,12 +40,12 @@ pub(crate) fn come_back(target: &Target) -> String {
 }
 
 impl Plan {
-    /// How long a lost stream is worth looking for: as long as the program is there.
+    /// Returns the time for re-attaching after a loss: as long as the program may exist.
     pub(super) fn patience(&self) -> Duration {
         if self.outlives_us { self.timeout.unwrap_or(DETACHED_PATIENCE) } else { REATTACH_GRACE }
     }
 
-    /// Whether the agent can find the program again.
+    /// Reports whether the opening has an id, so that the program can be re-attached.
     pub(super) fn has_id(&self) -> bool {
         match &self.opening {
             Opening::Start(request) => request.id.is_some(),
@@ -53,7 +53,7 @@ impl Plan {
         }
     }
 
-    /// For an agent that knows no ids, if the user didn't ask for one either.
+    /// Removes a generated id if `failure` says that the agent does not support ids. Returns whether it did.
     pub(super) fn leave_out_id(&mut self, failure: &Failure) -> bool {
         let refused = matches!(
             failure,

@@ -1,13 +1,14 @@
-//! How long, and how often, to look for a lost stream.
+//! Timing of the attempts to re-attach a lost stream.
 
 use crate::failure::Failure;
+use crate::link::error::LinkError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// The first pause between two attempts, and the longest.
+/// First and longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Attempts since the stream was lost.
+/// State of the attempts since the stream was lost.
 #[derive(Debug)]
 pub(super) struct Retry {
     patience: Duration,
@@ -22,39 +23,39 @@ struct Lost {
 }
 
 impl Retry {
-    /// Gives up `patience` after a loss.
+    /// Creates a state without a loss. Attempts end `patience` after a loss.
     pub(super) fn new(patience: Duration) -> Self {
         Self { patience, pause: PAUSES.0, lost: None }
     }
 
-    /// Whether the stream is lost at the moment.
+    /// Reports whether the stream is lost at the moment.
     pub(super) fn is_on(&self) -> bool {
         self.lost.is_some()
     }
 
-    /// The stream is lost, or an attempt has failed.
+    /// Records the loss of the stream, or a failed attempt.
     pub(super) fn failed(&mut self, why: Failure) {
         let at = self.lost.take().map_or_else(Instant::now, |lost| lost.at);
         self.lost = Some(Lost { at, why });
     }
 
-    /// The stream carries again.
+    /// Records that a message has arrived: the stream works.
     pub(super) fn succeeded(&mut self) {
         self.pause = PAUSES.0;
         self.lost = None;
     }
 
-    /// When to give up.
+    /// Returns the deadline of all attempts; `None` while the stream works.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.lost.as_ref().map(|lost| lost.at + self.patience)
     }
 
-    /// Waits for the next attempt's time. Each wait is longer than the one before, also across
-    /// streams that break at once.
+    /// Waits until the next attempt is due. Each wait is twice as long as the last one, up to the longest pause;
+    /// streams that break before their first message do not reset it.
     ///
     /// # Errors
     ///
-    /// Why the last attempt failed, if it is too late for another.
+    /// [`Failure::NotReattached`] if the next attempt would be after the deadline.
     pub(super) async fn pause(&mut self) -> Result<(), Failure> {
         let Some(deadline) = self.deadline() else { return Ok(()) };
         let next = Instant::now() + self.pause;
@@ -66,12 +67,10 @@ impl Retry {
         Ok(())
     }
 
-    /// The end of all attempts.
+    /// Ends the attempts, and returns the failure to report.
     pub(super) fn give_up(&mut self) -> Failure {
-        let why = self
-            .lost
-            .take()
-            .map_or_else(|| Failure::Link(crate::link::LinkError::Silent), |lost| lost.why);
+        let why =
+            self.lost.take().map_or_else(|| Failure::Link(LinkError::Silent), |lost| lost.why);
         Failure::NotReattached { patience: self.patience, source: Box::new(why) }
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes of any kind and number, both ways.
+//! Arbitrary bytes of any length, both ways.
 
 use crate::guest::{Guest, Ran};
 use sha2::{Digest, Sha256};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 const LEN: usize = 50 * 1024 * 1024;
 
-/// Bytes that don't repeat and don't compress, as in any other run.
+/// Writes a file of pseudo-random bytes, the same in every run, and returns them.
 fn noise(path: &Path) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = std::iter::repeat_with(|| {
@@ -28,7 +28,7 @@ fn hash(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_file_arrives_and_comes_back_as_it_is() {
+async fn a_large_file_is_unchanged_in_both_directions() {
     let guest = Guest::start().await;
     let path = guest.file("noise");
     let expected = hash(&noise(&path));
@@ -50,7 +50,7 @@ async fn a_large_file_arrives_and_comes_back_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tree_goes_through_a_pipe() {
+async fn a_directory_tree_is_copied_through_a_pipe() {
     let guest = Guest::start().await;
     let (from, to) = (guest.file("from"), guest.file("to"));
     fs::create_dir_all(from.join("deep/er")).unwrap();
@@ -70,7 +70,7 @@ async fn a_tree_goes_through_a_pipe() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_comes_before_the_input_ends() {
+async fn output_arrives_before_the_input_ends() {
     let guest = Guest::start().await;
     let mut child = guest
         .ctl(&["exec", "-i", "web-1", "--", "cat"])
@@ -90,7 +90,7 @@ async fn an_answer_comes_before_the_input_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_i_our_input_is_left_alone() {
+async fn without_i_standard_input_is_not_read() {
     let guest = Guest::start().await;
     let mut command = guest.ctl(&["exec", "web-1", "--", "cat"]);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -99,7 +99,7 @@ async fn without_i_our_input_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_has_seen_enough_ends_the_program() {
+async fn a_closed_standard_output_ends_the_client() {
     let guest = Guest::start().await;
     let mut child =
         guest.ctl(&["exec", "web-1", "--", "yes"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -109,7 +109,7 @@ async fn a_reader_that_has_seen_enough_ends_the_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_as_json_takes_input_too() {
+async fn a_result_as_json_accepts_input_up_to_its_limit() {
     let guest = Guest::start().await;
     let path = guest.file("input");
     fs::write(&path, b"a\xffb").unwrap();

@@ -1,4 +1,4 @@
-//! Something to run `minionsctl` against, and how it is run.
+//! A daemon with a VM for `minionsctl`, and helpers to run it.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use tempfile::TempDir;
 use testkit::daemon::{DEADLINE, TestDaemon};
 use testkit::fake_vmm::FakeVmm;
 
-/// A daemon, the VM `web-1`, and a directory for what programs in it do: they run on this machine.
+/// A daemon, the VM `web-1`, and a directory for files of its programs, which run on this machine.
 pub(crate) struct Guest {
     pub(crate) daemon: TestDaemon,
     pub(crate) vm: FakeVmm,
     dir: TempDir,
 }
 
-/// How a command ended.
+/// Exit code and output of a command.
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: Vec<u8>,
@@ -32,14 +32,14 @@ impl Guest {
         self.dir.path().join(name)
     }
 
-    /// A pipe with a name: a program that reads it stays until the test opens it.
+    /// Creates a named pipe. A program that opens it for reading blocks until the test opens it too.
     pub(crate) fn fifo(&self, name: &str) -> PathBuf {
         let path = self.file(name);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         path
     }
 
-    /// `minionsctl` with this daemon, and no input.
+    /// Returns a command for `minionsctl` with this daemon, without input.
     pub(crate) fn ctl(&self, args: &[&str]) -> Command {
         ctl(&self.daemon.host(), args)
     }
@@ -49,7 +49,8 @@ impl Guest {
     }
 }
 
-/// `minionsctl` with that daemon, no input, and nothing of this machine's configuration.
+/// Returns a command for `minionsctl` with the daemon at `host`, without input and without this machine's
+/// configuration.
 pub(crate) fn ctl(host: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
     command.arg("--host").arg(host).args(args);
@@ -90,7 +91,7 @@ impl From<Output> for Ran {
     }
 }
 
-/// A `minionsctl` under way, whose lines can be read as they come. Killed if it is dropped.
+/// A running `minionsctl`, whose output can be read line by line. Dropping it kills the process.
 pub(crate) struct Running {
     pub(crate) child: Child,
     stdout: BufReader<std::process::ChildStdout>,
@@ -115,7 +116,7 @@ impl Running {
         rustix::process::kill_process(pid(&self.child), signal).unwrap();
     }
 
-    /// The rest of its output, and its end.
+    /// Reads the rest of the output, and waits for the end.
     pub(crate) fn end(mut self) -> Ran {
         let mut stdout = Vec::new();
         io::copy(&mut self.stdout, &mut stdout).unwrap();
@@ -137,18 +138,18 @@ pub(crate) fn pid(child: &Child) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap()
 }
 
-/// Opens a pipe that a program waits at, and gives it this.
+/// Opens a named pipe from which a program reads, and writes `text` to it.
 pub(crate) fn feed(fifo: &Path, text: &str) {
     let mut pipe = std::fs::OpenOptions::new().write(true).open(fifo).unwrap();
     pipe.write_all(text.as_bytes()).unwrap();
 }
 
-/// Waits until it is so.
+/// Waits until `condition` holds; `what` describes it.
 #[track_caller]
 pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
-        assert!(Instant::now() < deadline, "never {what}");
+        assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

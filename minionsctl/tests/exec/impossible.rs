@@ -1,5 +1,5 @@
-//! A thousand requests for what can't be: each says why by a code of its own, and nothing is left of
-//! them, neither in the daemon nor behind the agent.
+//! A thousand requests that must fail: each has its own error code, and none leaves anything in the daemon or in the
+//! agent.
 
 use crate::guest::until;
 use crate::process::DaemonProcess;
@@ -53,7 +53,7 @@ fn descriptors(daemon: &DaemonProcess) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_impossible_requests_leave_nothing() {
+async fn a_thousand_failing_requests_leave_nothing_behind() {
     let (dir, _vm) = vm();
     let daemon = DaemonProcess::start(dir.path());
     let socket = dir.path().join("minionsd.sock");
@@ -73,20 +73,20 @@ async fn a_thousand_impossible_requests_leave_nothing() {
     for round in 0..64 {
         for (method, path, body, status, code) in &requests {
             let reply = ask(method, path, body).await;
-            let said = (reply.status, reply.json["code"].as_str());
-            assert_eq!(said, (*status, Some(*code)), "{method} {path}: {}", reply.json);
+            let answer = (reply.status, reply.json["code"].as_str());
+            assert_eq!(answer, (*status, Some(*code)), "{method} {path}: {}", reply.json);
         }
         if round == 1 {
             before = descriptors(&daemon);
         }
     }
-    until("closed", || descriptors(&daemon) <= before);
+    until("the descriptors are closed", || descriptors(&daemon) <= before);
     let execs = ask("GET", "/vms/web-1/execs", &Value::Null).await.json;
     assert_eq!(execs["execs"].as_array().unwrap().len(), 1, "{execs}");
     let pool = ask("GET", "/vms/web-1", &Value::Null).await.json["pool"].clone();
     assert_eq!((&pool["streams"], &pool["in_use"]), (&json!(0), &json!(0)), "{pool}");
     assert_eq!(ask("DELETE", "/vms/web-1/execs/held", &Value::Null).await.status, 200);
-    // The agent is in this process; other tests' programs run beside it, but none of these.
+    // The agent runs in this process, as do the agents of other tests, but only this test uses this argument.
     let arguments =
         |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
     let left = fs::read_dir("/proc").unwrap().flatten().map(arguments);

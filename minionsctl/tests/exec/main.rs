@@ -1,6 +1,5 @@
-//! Programs in a guest as their user sees them: the real minionsctl, minionsd and agent, with only the
-//! VM left out, except in [`real_vm`].
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! Programs in a guest, with the real minionsctl, minionsd and agent, but without a VM except in [`real_vm`].
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 mod bytes;
 mod guest;

@@ -1,9 +1,9 @@
-//! One program on many VMs.
+//! `exec` on many VMs.
 
 use crate::guest::Guest;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
-/// Beside `web-1`, `web-2` and `db`.
+/// Starts a daemon with three VMs: `web-1`, and the returned `web-2` and `db`.
 async fn three() -> (Guest, [FakeVmm; 2]) {
     let guest = Guest::start().await;
     let vms = ["web-2", "db"].map(|name| {
@@ -23,7 +23,7 @@ fn lines(bytes: &[u8]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_line_says_where_it_comes_from() {
+async fn each_line_is_prefixed_with_its_vm() {
     let (guest, _vms) = three().await;
     let ran = guest.run(&["exec", "--on", "web-*", "--", "printf", "a\\nb"]);
     assert_eq!(ran.code, 0);
@@ -38,10 +38,10 @@ async fn each_line_says_where_it_comes_from() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_worst_end_is_the_exit_code() {
+async fn the_worst_result_is_the_exit_code() {
     let (guest, vms) = three().await;
     let dir = guest.file("first");
-    // Whoever is first fails.
+    // The first program to create the directory fails.
     let script = format!("mkdir {} 2> /dev/null && exit 3; exit 0", dir.display());
     let ran = guest.run(&["exec", "--all", "--", "sh", "-c", &script]);
     ran.assert(3, "", "3 VMs: 2 ok, 1 exit 3");
@@ -54,7 +54,7 @@ async fn the_worst_end_is_the_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn equal_outputs_are_shown_once() {
+async fn equal_outputs_are_printed_once() {
     let (guest, _vms) = three().await;
     let dir = guest.file("first");
     let script = format!("mkdir {} 2> /dev/null && exit 3; echo same", dir.display());
@@ -68,7 +68,7 @@ async fn equal_outputs_are_shown_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn programs_read_the_events_themselves() {
+async fn json_output_has_one_event_per_line() {
     let (guest, _vms) = three().await;
     let ran = guest.run(&["-o", "json", "exec", "--all", "--", "echo", "hi"]);
     let events: Vec<serde_json::Value> =
@@ -78,7 +78,7 @@ async fn programs_read_the_events_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_fifty_that_hangs_holds_nobody_else() {
+async fn one_hanging_vm_of_fifty_does_not_delay_the_others() {
     let guest = Guest::start().await;
     let mut vms = Vec::new();
     for number in 2..=50 {
@@ -90,7 +90,7 @@ async fn one_of_fifty_that_hangs_holds_nobody_else() {
     for number in 2..=50 {
         guest.daemon.until_state(&format!("web-{number}"), "ready").await;
     }
-    // Whoever is the seventh to come ends with 7; web-50 takes the request and never answers.
+    // The seventh program to start ends with 7; web-50 accepts the request and never answers.
     let dir = guest.file("places");
     std::fs::create_dir(&dir).unwrap();
     let script = format!(
@@ -108,7 +108,7 @@ async fn one_of_fifty_that_hangs_holds_nobody_else() {
     let with_code =
         |code: i64| ends.iter().filter(|event| event["result"]["exit_code"] == code).count();
     assert_eq!((with_code(0), with_code(7)), (48, 1));
-    // The one that hangs comes last, behind everybody else's end.
+    // The VM that hangs comes last, after the results of all others.
     assert_eq!(
         (&ends[49]["type"], &ends[49]["vm"]),
         (&"problem".into(), &"web-50".into()),

@@ -1,9 +1,9 @@
-//! Programs that go on by themselves: what can be seen of them, and done about them.
+//! Detached programs: listing, reading, attaching, signalling and removing them.
 
 use crate::guest::{Guest, Running, feed, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_detached_program_is_listed_read_followed_and_waited_for() {
+async fn a_detached_program_can_be_listed_read_followed_and_waited_for() {
     let guest = Guest::start().await;
     let fifo = guest.fifo("fifo");
     let script = format!("echo one; echo two >&2; cat {}; exit 5", fifo.display());
@@ -11,7 +11,7 @@ async fn a_detached_program_is_listed_read_followed_and_waited_for() {
     let started = guest.run(&start);
     assert_eq!((started.code, &started.stdout[..]), (0, &b"job\n"[..]), "{}", started.stderr);
 
-    until("written", || guest.run(&["logs", "web-1", "job"]).stderr == "two\n");
+    until("the output is written", || guest.run(&["logs", "web-1", "job"]).stderr == "two\n");
     let logs = guest.run(&["logs", "web-1", "job"]);
     assert_eq!((logs.code, &logs.stdout[..], logs.stderr.as_str()), (0, &b"one\n"[..], "two\n"));
     let ps = guest.run(&["ps", "web-1"]);
@@ -20,7 +20,11 @@ async fn a_detached_program_is_listed_read_followed_and_waited_for() {
     let mut follower = Running::start(&mut guest.ctl(&["logs", "-f", "web-1", "job"]));
     assert_eq!(follower.line(), "one");
     let waiting = Running::start(&mut guest.ctl(&["wait", "web-1", "job"]));
-    guest.run(&["--timeout", "1ms", "wait", "web-1", "job"]).assert(125, "", "job still runs");
+    guest.run(&["--timeout", "1ms", "wait", "web-1", "job"]).assert(
+        125,
+        "",
+        "job is still running",
+    );
     feed(&fifo, "three\n");
     follower.end().assert(0, "three\n", "two\n");
     waiting.end().assert(5, "job ended with 5", "");
@@ -31,7 +35,7 @@ async fn a_detached_program_is_listed_read_followed_and_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_attaches_gets_what_was_written_and_the_end() {
+async fn attaching_prints_earlier_output_later_output_and_the_end() {
     let guest = Guest::start().await;
     let fifo = guest.fifo("fifo");
     let script = format!("echo early; cat {}; exit 4", fifo.display());
@@ -47,7 +51,7 @@ async fn whoever_attaches_gets_what_was_written_and_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_that_attach_the_second_has_it() {
+async fn a_second_client_takes_the_program_over() {
     let guest = Guest::start().await;
     let fifo = guest.fifo("fifo");
     let script = format!("echo up; cat {}", fifo.display());
@@ -83,7 +87,7 @@ async fn a_program_can_be_signalled_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_start_twice_is_one_program() {
+async fn the_same_start_twice_runs_the_program_once() {
     let guest = Guest::start().await;
     let count = guest.file("count");
     let script = format!("echo run >> {}; echo out", count.display());
@@ -95,7 +99,7 @@ async fn the_same_start_twice_is_one_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_a_listed_program_reaches_the_terminal_alive() {
+async fn control_characters_in_a_listed_program_are_escaped() {
     let guest = Guest::start().await;
     guest.run(&["exec", "web-1", "--", "true", "\u{1b}[2J"]).assert(0, "", "");
     let listed = guest.run(&["ps", "web-1"]);

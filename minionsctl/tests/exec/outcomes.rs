@@ -1,4 +1,4 @@
-//! How programs end, and what their user sees of it.
+//! Ends of programs, and their exit codes and messages.
 
 use crate::guest::{Guest, Ran, Running, ctl, until};
 use rustix::process::Signal;
@@ -6,7 +6,7 @@ use std::path::Path;
 use testkit::fake_vmm::{Behaviour, FakeVmm};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_exit_code_is_the_programs() {
+async fn the_exit_code_is_that_of_the_program() {
     let guest = Guest::start().await;
     for (script, code) in
         [("exit 0", 0), ("exit 37", 37), ("kill -SEGV $$", 139), ("exit 255", 255)]
@@ -20,7 +20,7 @@ async fn the_exit_code_is_the_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_run_has_a_code_and_a_reason() {
+async fn a_program_that_cannot_run_has_an_exit_code_and_a_reason() {
     let guest = Guest::start().await;
     let exec = |args: &[&str]| guest.run(&[&["exec", "web-1"], args].concat());
     exec(&["--", "/nowhere"]).assert(127, "", "\"/nowhere\"");
@@ -28,13 +28,13 @@ async fn what_can_not_run_has_a_code_and_a_reason() {
     exec(&["-u", "no-such-user", "--", "true"]).assert(125, "", "no-such-user");
     exec(&["-w", "/no/such/dir", "--", "true"]).assert(125, "", "/no/such/dir");
     exec(&["-w", "not/absolute", "--", "true"]).assert(125, "", "must be an absolute path");
-    exec(&["-e", "=x", "--", "true"]).assert(125, "", "--env wants KEY=VALUE");
+    exec(&["-e", "=x", "--", "true"]).assert(125, "", "--env requires KEY=VALUE");
     exec(&["-it", "--", "true"]).assert(125, "", "leave -t out");
-    exec(&["--group", "--", "true"]).assert(125, "", "go with --on or --all");
+    exec(&["--group", "--", "true"]).assert(125, "", "require --on or --all");
     let long = "x".repeat(100_000);
     let echo = |times| exec(&[&["--", "echo"], &vec![long.as_str(); times][..]].concat());
     assert_eq!(echo(8).stdout.len(), 8 * 100_001);
-    // No wire's frame holds that.
+    // Longer than a frame of the wire.
     echo(15).assert(125, "", "longer than");
     guest.run(&["exec", "nope", "--", "true"]).assert(125, "", "`minionsctl ls` lists the VMs");
     Ran::of(&mut ctl("http://127.0.0.1:1", &["exec", "x", "--", "true"])).assert(
@@ -45,7 +45,7 @@ async fn what_can_not_run_has_a_code_and_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_starts_where_and_with_what_was_asked_for() {
+async fn a_program_starts_with_the_given_directory_and_environment() {
     let guest = Guest::start().await;
     let mut command = guest.ctl(&["exec", "-w", "/usr", "-e", "A=B=C", "-e", "HERE", "-e", "GONE"]);
     command.args(["web-1", "--", "sh", "-c", "pwd; echo $A $HERE ${GONE-none}"]);
@@ -54,7 +54,7 @@ async fn a_program_starts_where_and_with_what_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_has_the_limits_that_were_asked_for() {
+async fn a_program_has_the_given_resource_limits() {
     let guest = Guest::start().await;
     let limited = |limits: &[&str]| {
         let script = ["web-1", "--", "sh", "-c", "ulimit -n; ulimit -c"];
@@ -66,7 +66,7 @@ async fn a_program_has_the_limits_that_were_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupt_is_the_programs_to_handle() {
+async fn an_interrupt_is_passed_on_to_the_program() {
     let guest = Guest::start().await;
     let script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done";
     let mut running = Running::start(&mut guest.ctl(&["exec", "web-1", "--", "sh", "-c", script]));
@@ -76,7 +76,7 @@ async fn an_interrupt_is_the_programs_to_handle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_ends_takes_the_program_along() {
+async fn a_client_that_ends_also_ends_the_program() {
     let guest = Guest::start().await;
     let mut running = Running::start(&mut guest.ctl(&[
         "exec",
@@ -90,13 +90,13 @@ async fn a_client_that_ends_takes_the_program_along() {
     assert!(Path::new(&process).exists());
     running.signal(Signal::TERM);
     running.end().assert(143, "", "");
-    until("gone", || !Path::new(&process).exists());
+    until("the program has ended", || !Path::new(&process).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_base_agent_runs_what_it_can_and_the_rest_is_refused() {
+async fn a_base_agent_runs_plain_programs_and_other_options_are_refused() {
     let guest = Guest::start().await;
-    // The reply to a health check and to an exec in one, from an agent that says nothing of itself.
+    // One reply that fits both a health check and an exec, from an agent without `agent` information.
     let reply = serde_json::json!({
         "status": "ok", "uptime_secs": 1, "hostname": "h",
         "exit_code": 3, "stdout": "out\n", "stderr": "err\n",
@@ -114,7 +114,7 @@ async fn a_base_agent_runs_what_it_can_and_the_rest_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_the_unix_socket_and_straight_to_the_agent_it_is_the_same() {
+async fn exec_works_over_the_unix_socket_and_without_the_daemon() {
     let guest = Guest::start().await;
     let unix = format!("unix://{}", guest.daemon.unix_socket().display());
     let program = ["web-1", "--", "sh", "-c", "cat; exit 5"];

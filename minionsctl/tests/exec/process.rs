@@ -1,4 +1,4 @@
-//! minionsd as a user runs it: in a process of its own, which can be killed as no task can.
+//! minionsd in a separate process, which unlike a task can be killed.
 
 use crate::guest::{Ran, ctl, pid};
 use rustix::process::{Signal, kill_process};
@@ -6,14 +6,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A running daemon. Killed if it is dropped.
+/// A running daemon. Dropping it kills the process.
 pub(crate) struct DaemonProcess {
     child: Child,
     dir: PathBuf,
 }
 
 impl DaemonProcess {
-    /// Serves `unix://<dir>/minionsd.sock`, where it has found `web-1` ready.
+    /// Starts a daemon at `unix://<dir>/minionsd.sock`, and waits until `web-1` is ready.
     pub(crate) fn start(dir: &Path) -> Self {
         let socket = dir.join("minionsd.sock");
         let child = Command::new(binary())
@@ -27,7 +27,7 @@ impl DaemonProcess {
             .spawn()
             .unwrap();
         let daemon = Self { child, dir: dir.to_owned() };
-        crate::guest::until("ready", || {
+        crate::guest::until("web-1 is ready", || {
             Ran::of(&mut ctl(&daemon.host(), &["--timeout", "100ms", "wait", "web-1"])).code == 0
         });
         daemon
@@ -41,13 +41,13 @@ impl DaemonProcess {
         format!("unix://{}/minionsd.sock", self.dir.display())
     }
 
-    /// Ends it as a crash does.
+    /// Kills the daemon, as a crash would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Ends it in this way.
+    /// Ends the daemon with `signal`.
     pub(crate) fn end(mut self, signal: Signal) {
         kill_process(pid(&self.child), signal).unwrap();
         self.child.wait().unwrap();
@@ -61,7 +61,8 @@ impl Drop for DaemonProcess {
     }
 }
 
-/// Cargo builds a workspace's programs side by side; it names only a package's own to its tests.
+/// Returns the path of minionsd, which Cargo builds in the same directory. Cargo tells tests only the paths of the
+/// programs of their own package.
 fn binary() -> PathBuf {
     let tests = env::current_exe().unwrap();
     let binary = tests.parent().and_then(Path::parent).unwrap().join("minionsd");

@@ -1,4 +1,4 @@
-//! A terminal with somebody in front of it.
+//! A pseudo-terminal with simulated keys.
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::dup;
@@ -12,26 +12,26 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 use testkit::daemon::DEADLINE;
 
-/// What has been shown so far.
+/// Output so far.
 #[derive(Default)]
 struct Screen {
     text: Mutex<Vec<u8>>,
     more: Condvar,
 }
 
-/// A program in a terminal. Killed if it is dropped.
+/// A program in a terminal. Dropping it kills the program.
 pub(crate) struct Pty {
     keyboard: File,
-    /// Held open, so that the terminal is there also behind the program.
+    /// Held open, so that the terminal outlives the program.
     terminal: OwnedFd,
     screen: Arc<Screen>,
-    /// How much of the screen has been looked at.
+    /// Length of the output that earlier waits have consumed.
     seen: usize,
     pub(crate) child: Child,
 }
 
 impl Pty {
-    /// Runs it in a terminal of 24 lines of 80 characters, its own session's.
+    /// Runs the command in a new session, in a terminal of 24 rows and 80 columns.
     pub(crate) fn start(command: &Command) -> Self {
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
@@ -72,7 +72,7 @@ impl Pty {
         tcsetwinsize(&self.keyboard, size(rows, cols)).unwrap();
     }
 
-    /// Waits until this is shown, behind what was waited for before.
+    /// Waits until `wanted` is printed after the text of the last wait.
     #[track_caller]
     pub(crate) fn shows(&mut self, wanted: &str) {
         let deadline = Instant::now() + DEADLINE;
@@ -90,7 +90,7 @@ impl Pty {
         }
     }
 
-    /// How the terminal treats keys and output, without what the kernel counts.
+    /// Returns the modes of the terminal, for comparison.
     pub(crate) fn modes(&self) -> String {
         let Termios {
             input_modes, output_modes, control_modes, local_modes, special_codes, ..
@@ -100,7 +100,7 @@ impl Pty {
         )
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the program, and returns its exit code.
     pub(crate) fn code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }

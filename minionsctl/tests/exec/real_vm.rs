@@ -1,4 +1,4 @@
-//! Where a kernel matters: a VM under QEMU with a real AF_VSOCK, minionsd in a process of its own.
+//! Programs that need a real kernel: a VM under QEMU with AF_VSOCK, and minionsd in a separate process.
 
 use crate::guest::{Ran, Running, ctl, until};
 use crate::process::DaemonProcess;
@@ -16,7 +16,7 @@ use testkit::rig::{Artifacts, Vm, VmConfig};
 const AGENT_PORT: u32 = 1024;
 const BOOT: Duration = Duration::from_secs(120);
 
-/// A VM named `web-1` and its daemon. Dropped in this order.
+/// A daemon and the VM `web-1`. Fields are dropped in this order.
 struct Host {
     daemon: DaemonProcess,
     _vm: Vm,
@@ -42,7 +42,7 @@ impl Host {
         Ran::of(&mut self.ctl(args))
     }
 
-    /// A script's end and output.
+    /// Runs a script in the guest.
     fn sh(&self, script: &str) -> Ran {
         self.run(&["exec", "web-1", "--", "sh", "-c", script])
     }
@@ -54,12 +54,12 @@ impl Host {
         String::from_utf8(ran.stdout).unwrap().trim().to_owned()
     }
 
-    /// Whether a process in the guest has this among its arguments. The list's own shell hasn't.
+    /// Reports whether a process in the guest has `argument` in its command line. The shell that lists them does not.
     fn runs(&self, argument: &str) -> bool {
         self.prints("ps -o args").lines().any(|line| line.contains(argument))
     }
 
-    /// The daemon's largest resident set so far, and the agent's, in kB.
+    /// Returns the peak resident sets of the daemon and of the agent, in kB.
     fn peaks(&self) -> [u64; 2] {
         let host = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).unwrap();
         let guest = self.prints("cat /proc/$(pidof minions-agent)/status");
@@ -70,7 +70,7 @@ impl Host {
     }
 }
 
-/// Reads to the end; how many bytes, and their hash.
+/// Reads to the end, and returns the number of bytes and their hash.
 fn digest(mut from: impl Read) -> (u64, String) {
     let (mut hash, mut len, mut buffer) = (Sha256::new(), 0, vec![0; 256 * 1024]);
     while let got @ 1.. = from.read(&mut buffer).unwrap() {
@@ -82,19 +82,16 @@ fn digest(mut from: impl Read) -> (u64, String) {
 
 const GIB: u64 = 1024 * 1024 * 1024;
 
-/// What a gigabyte may cost each of them, in kB: buffers, and nothing that grows.
+/// Allowed growth of each peak resident set for 1 GiB, in kB: enough for buffers of constant size.
 const FLAT: u64 = 8 * 1024;
 
 #[test]
-fn a_gibibyte_of_noise_arrives_each_way_and_memory_stays_flat() {
+fn a_gibibyte_each_way_is_unchanged_and_memory_stays_constant() {
     let host = Host::start();
     let before = host.peaks();
 
-    // Out. The guest's own digest comes on the other stream.
-    let script = format!(
-        "mkfifo /tmp/copy; sha256sum </tmp/copy >&2 & head -c {GIB} /dev/urandom | tee /tmp/copy; wait"
-    );
-    let mut command = host.ctl(&["exec", "web-1", "--", "sh", "-c", &script]);
+    // Out of the guest, whose own digest arrives on standard error.
+    let mut command = host.ctl(&["exec", "web-1", "--", "vsock-probe", "noise", &GIB.to_string()]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (len, here) = digest(child.stdout.take().unwrap());
     let output = child.wait_with_output().unwrap();
@@ -105,7 +102,7 @@ fn a_gibibyte_of_noise_arrives_each_way_and_memory_stays_flat() {
         Some(&here[..])
     );
 
-    // In.
+    // Into the guest.
     let mut command = host.ctl(&["exec", "-i", "web-1", "--", "sha256sum"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -133,14 +130,14 @@ fn a_gibibyte_of_noise_arrives_each_way_and_memory_stays_flat() {
 }
 
 #[test]
-fn every_end_has_its_exit_code_and_leaves_nothing() {
+fn every_end_has_its_exit_code_and_leaves_no_processes() {
     let host = Host::start();
     host.sh("exit 37").assert(37, "", "");
     host.sh("kill -SEGV $$").assert(139, "", "");
     host.run(&["exec", "web-1", "--", "no-such-program"]).assert(127, "", "no-such-program");
     host.run(&["exec", "web-1", "--", "/etc/passwd"]).assert(126, "", "/etc/passwd");
 
-    // Over at once, though somebody holds its output.
+    // Ends at once, although a background process holds its output open.
     host.sh("sleep 77771 & echo hi").assert(0, "hi\n", "");
     assert!(host.runs("sleep 77771"));
 
@@ -148,27 +145,27 @@ fn every_end_has_its_exit_code_and_leaves_nothing() {
         let began = Instant::now();
         host.run(&[&["--timeout", "1s", "exec", "web-1", "--"], program].concat())
             .assert(124, "", "");
-        println!("a limit of 1 s was over after {:?}", began.elapsed());
+        println!("a program with a limit of 1 s ended after {:?}", began.elapsed());
     };
     limited(&["sleep", "77772"]);
     assert!(!host.runs("sleep 77772"));
-    // In a session of its own, orphaned, deaf to TERM: only its control group still knows it.
-    let flees = "(setsid sh -c 'trap \"\" TERM HUP; sleep 77773' &); trap '' TERM; sleep 77774";
-    limited(&["sh", "-c", flees]);
+    // An orphan in its own session that ignores TERM: only its control group identifies it.
+    let escapee = "(setsid sh -c 'trap \"\" TERM HUP; sleep 77773' &); trap '' TERM; sleep 77774";
+    limited(&["sh", "-c", escapee]);
     assert!(!host.runs("sleep 77773") && !host.runs("sleep 77774"));
-    // Out of its control group, as `su` is that opens a login's own: its process group still knows it.
-    let left = "echo $$ >/sys/fs/cgroup/cgroup.procs || exit 9; trap '' TERM; sleep 77777";
-    limited(&["sh", "-c", left]);
+    // A process that has left its control group, as with `su` and a login session: its process group identifies it.
+    let outsider = "echo $$ >/sys/fs/cgroup/cgroup.procs || exit 9; trap '' TERM; sleep 77777";
+    limited(&["sh", "-c", outsider]);
     assert!(!host.runs("sleep 77777"));
 
-    // What an exec left behind on purpose is still there, and so is its control group; no other is.
+    // The background process that an exec left on purpose still runs in its control group. No other group remains.
     assert!(host.runs("sleep 77771"));
     let groups = "ls /sys/fs/cgroup/minions | grep -c ^exec-";
-    until("only that group and the list's own", || host.prints(groups) == "2");
+    until("only that group and the one of this command remain", || host.prints(groups) == "2");
 }
 
 #[test]
-fn a_gone_client_kills_or_detaches_as_it_said() {
+fn on_disconnect_decides_what_happens_when_the_client_ends() {
     let host = Host::start();
     let script = "trap '' HUP; echo up; sleep 77775";
     let mut killed = Running::start(&mut host.ctl(&["exec", "web-1", "--", "sh", "-c", script]));
@@ -176,8 +173,8 @@ fn a_gone_client_kills_or_detaches_as_it_said() {
     killed.signal(Signal::TERM);
     killed.end().assert(143, "", "");
     let began = Instant::now();
-    until("gone", || !host.runs("sleep 77775"));
-    println!("gone {:?} after its client", began.elapsed());
+    until("the program has ended", || !host.runs("sleep 77775"));
+    println!("the program ended {:?} after its client", began.elapsed());
 
     let script = "for n in $(seq 40); do echo line $n; sleep 0.1; done; echo over";
     let detach = ["exec", "--on-disconnect", "detach", "--id", "kept", "web-1", "--", "sh", "-c"];
@@ -192,7 +189,7 @@ fn a_gone_client_kills_or_detaches_as_it_said() {
 }
 
 #[test]
-fn a_killed_daemon_costs_a_hundred_megabytes_nothing() {
+fn a_killed_daemon_does_not_affect_a_transfer_of_a_hundred_megabytes() {
     let mut host = Host::start();
     host.prints("head -c 33554432 /dev/urandom >/tmp/noise");
     let expected = host.prints("cat /tmp/noise /tmp/noise /tmp/noise | sha256sum");
@@ -211,7 +208,7 @@ fn a_killed_daemon_costs_a_hundred_megabytes_nothing() {
 }
 
 #[test]
-fn slow_programs_keep_no_health_check_waiting() {
+fn slow_programs_do_not_delay_health_checks() {
     let host = Host::start();
     let health = || {
         let mut took: Vec<_> = (0..40)
@@ -230,12 +227,14 @@ fn slow_programs_keep_no_health_check_waiting() {
     for program in &mut running {
         assert_eq!(program.line(), "up");
     }
-    let beside = health();
-    println!("health by minionsctl, median of 40: {alone:?} alone, {beside:?} beside 8 programs");
+    let with_programs = health();
+    println!(
+        "health by minionsctl, median of 40: {alone:?} alone, {with_programs:?} with 8 programs"
+    );
 }
 
 #[test]
-fn a_shell_vim_and_top_are_at_home_in_the_terminal() {
+fn a_shell_vim_and_top_work_in_the_terminal() {
     let host = Host::start();
     let shell = ["exec", "-it", "-e", "PS1=now> ", "web-1", "--", "sh", "-i"];
     let mut pty = Pty::start(&host.ctl(&shell));
@@ -245,18 +244,18 @@ fn a_shell_vim_and_top_are_at_home_in_the_terminal() {
     pty.types("stty size; tty\r");
     pty.shows("40 132\r\n/dev/pts/");
     pty.types("sleep 77776\r");
-    until("asleep", || host.runs("sleep 77776"));
+    until("the sleep runs", || host.runs("sleep 77776"));
     pty.types("\u{3}");
     pty.shows("now> ");
 
-    // The whole screen is vim's, up to the last line of its new size.
+    // vim uses the whole screen, also after a change of its size.
     pty.types("vim /tmp/poem\r");
     pty.shows("\"/tmp/poem\"");
     pty.types("iroses\rviolets\u{1b}:w\r");
     pty.shows("written");
     pty.resize(20, 60);
-    // Size and keys go separate ways; a key must not be there first.
-    until("resized", || host.prints("stty -F /dev/pts/0 size") == "20 60");
+    // The size and the keys take separate paths. The size must arrive first.
+    until("the terminal is resized", || host.prints("stty -F /dev/pts/0 size") == "20 60");
     pty.types(":set lines? columns?\r");
     pty.shows("columns=60");
     pty.types(":q\r");
@@ -273,7 +272,7 @@ fn a_shell_vim_and_top_are_at_home_in_the_terminal() {
 }
 
 #[test]
-fn a_terminal_is_sane_again_after_its_daemon_crashed() {
+fn the_terminal_is_restored_after_a_crash_of_the_daemon() {
     let mut host = Host::start();
     let mut pty =
         Pty::start(&host.ctl(&["exec", "-it", "-e", "PS1=now> ", "web-1", "--", "sh", "-i"]));

@@ -1,4 +1,4 @@
-//! A daemon that goes away in the middle and comes back.
+//! Restarts of the daemon while programs run.
 
 use crate::guest::{Running, ctl};
 use crate::process::DaemonProcess;
@@ -12,7 +12,7 @@ use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
 const LINES: usize = 600_000;
 
-/// A directory with the VM `web-1`, for daemons that come and go.
+/// Creates a directory with the VM `web-1`, for daemons that are started and ended.
 pub(crate) fn vm() -> (TempDir, FakeVmm) {
     let dir =
         tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
@@ -21,7 +21,7 @@ pub(crate) fn vm() -> (TempDir, FakeVmm) {
     (dir, vm)
 }
 
-/// Numbered lines through `cat`, and two daemons that end on the way.
+/// Sends numbered lines through `cat` while two daemons are ended with `signal`.
 fn survives(signal: Signal) {
     let (dir, _vm) = vm();
     let mut daemon = DaemonProcess::start(dir.path());
@@ -49,17 +49,17 @@ fn survives(signal: Signal) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_killed_costs_a_program_nothing() {
+async fn a_killed_daemon_does_not_affect_a_program() {
     survives(Signal::KILL);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_restarted_costs_a_program_nothing() {
+async fn a_restarted_daemon_does_not_affect_a_program() {
     survives(Signal::TERM);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_or_follows_does_so_across_a_restart() {
+async fn wait_and_logs_continue_across_a_restart() {
     let (dir, _vm) = vm();
     let daemon = DaemonProcess::start(dir.path());
     let host = daemon.host();

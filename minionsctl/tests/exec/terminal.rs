@@ -1,4 +1,4 @@
-//! A terminal that is a remote program's for a while.
+//! The local terminal while a remote program uses it.
 
 use crate::guest::{Guest, pid};
 use crate::process::DaemonProcess;
@@ -6,11 +6,11 @@ use crate::pty::Pty;
 use crate::restarts::vm;
 use rustix::process::{Signal, kill_process};
 
-/// A shell whose prompt can be waited for.
+/// Arguments for a shell with a known prompt.
 const SHELL: [&str; 8] = ["exec", "-it", "-e", "PS1=now> ", "web-1", "--", "sh", "-i"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shell_is_a_shell() {
+async fn an_interactive_shell_works() {
     let guest = Guest::start().await;
     let mut pty = Pty::start(&guest.ctl(&SHELL));
     pty.shows("now> ");
@@ -26,7 +26,7 @@ async fn a_shell_is_a_shell() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_size_is_told() {
+async fn a_change_of_the_terminal_size_is_passed_on() {
     let guest = Guest::start().await;
     let script = "trap 'stty size' WINCH; echo go; while :; do sleep 0.05; done";
     let mut pty = Pty::start(&guest.ctl(&["exec", "-it", "web-1", "--", "sh", "-c", script]));
@@ -40,7 +40,7 @@ async fn another_size_is_told() {
 type Way = fn(&mut Pty);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_way_out_leaves_the_terminal_as_it_was() {
+async fn every_way_to_leave_restores_the_terminal() {
     let guest = Guest::start().await;
     let ways: [(&str, Way, i32); 4] = [
         ("exit", |pty| pty.types("exit 3\r"), 3),
@@ -52,20 +52,20 @@ async fn every_way_out_leaves_the_terminal_as_it_was() {
         let mut pty = Pty::start(&guest.ctl(&SHELL));
         let before = pty.modes();
         pty.shows("now> ");
-        assert_ne!(pty.modes(), before, "every key is passed on");
+        assert_ne!(pty.modes(), before, "the terminal is not in raw mode");
         leave(&mut pty);
         assert_eq!((pty.code(), way), (Some(code), way));
         assert_eq!(pty.modes(), before, "{way}");
     }
 }
 
-/// `setsid` has become it.
+/// Returns the pid of minionsctl: `setsid` executes it in its own process.
 fn client(pty: &Pty) -> rustix::process::Pid {
     pid(&pty.child)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn escapes_are_explained_and_can_be_typed() {
+async fn escapes_have_a_help_text_and_can_be_escaped() {
     let guest = Guest::start().await;
     let mut pty = Pty::start(&guest.ctl(&SHELL));
     pty.shows("now> ");
@@ -78,7 +78,7 @@ async fn escapes_are_explained_and_can_be_typed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_detached_terminal_can_be_come_back_to() {
+async fn a_detached_terminal_can_be_re_attached() {
     let guest = Guest::start().await;
     let options = ["exec", "-it", "--on-disconnect", "detach", "--id", "sh"];
     let mut pty = Pty::start(&guest.ctl(&[&options[..], &SHELL[2..]].concat()));
@@ -86,7 +86,7 @@ async fn a_detached_terminal_can_be_come_back_to() {
     pty.types("x=kept\r");
     pty.shows("now> ");
     pty.types("~.");
-    pty.shows("`minionsctl attach web-1 sh` comes back");
+    pty.shows("re-attach with `minionsctl attach web-1 sh`");
     assert_eq!(pty.code(), Some(125));
 
     let mut pty = Pty::start(&guest.ctl(&["attach", "web-1", "sh"]));
@@ -97,7 +97,7 @@ async fn a_detached_terminal_can_be_come_back_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_can_be_left_before_anybody_sits_at_it() {
+async fn a_terminal_can_be_created_detached_and_attached_later() {
     let guest = Guest::start().await;
     guest.run(&["exec", "-dit", "--id", "sh", "web-1", "--", "sh", "-i"]).assert(0, "sh\n", "");
     let mut pty = Pty::start(&guest.ctl(&["attach", "web-1", "sh"]));
@@ -108,7 +108,7 @@ async fn a_terminal_can_be_left_before_anybody_sits_at_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_daemon_is_waited_for_and_the_shell_is_the_same() {
+async fn a_shell_continues_after_a_killed_daemon_is_started_again() {
     let (dir, _vm) = vm();
     let daemon = DaemonProcess::start(dir.path());
     let host = daemon.host();
@@ -118,22 +118,22 @@ async fn a_killed_daemon_is_waited_for_and_the_shell_is_the_same() {
     pty.types("x=kept\r");
     pty.shows("now> ");
     daemon.end(Signal::KILL);
-    pty.shows("minionsctl: connection lost, reattaching…");
-    // Typed while there is nobody to take it.
+    pty.shows("minionsctl: connection lost, re-attaching…");
+    // Typed while there is no connection.
     pty.types("echo still $x\r");
     let daemon = DaemonProcess::start(dir.path());
-    pty.shows("minionsctl: reattached");
+    pty.shows("minionsctl: re-attached");
     pty.shows("\nstill kept\r\n");
 
     daemon.end(Signal::KILL);
-    pty.shows("minionsctl: connection lost, reattaching…");
+    pty.shows("minionsctl: connection lost, re-attaching…");
     pty.types("\r~.");
     assert_eq!(pty.code(), Some(125));
     assert_eq!(pty.modes(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_input_keys_stay_ours() {
+async fn without_input_keys_stay_local() {
     let guest = Guest::start().await;
     let program = ["exec", "-t", "web-1", "--", "sh", "-c", "echo up; sleep 1000"];
     let mut pty = Pty::start(&guest.ctl(&program));

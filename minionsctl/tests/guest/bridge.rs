@@ -1,4 +1,4 @@
-//! Three VMs on a bridge, started as the recipes say.
+//! Three VMs on a bridge, started with the recipes.
 
 use crate::recipe::Network;
 
@@ -14,7 +14,7 @@ const START: &str = "set -e
     wait";
 
 #[test]
-fn three_vms_on_a_bridge_ping_each_other_after_three_calls() {
+fn three_vms_on_a_bridge_ping_each_other_after_one_call_each() {
     let mut network = Network::start(START);
     VMS.iter().for_each(|(vm, _)| network.wait_for(vm));
     for (vm, address) in VMS {

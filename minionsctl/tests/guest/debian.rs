@@ -1,4 +1,4 @@
-//! An image from packages becomes a VM that the host controls.
+//! A Debian image with the agent installed becomes a VM that the host controls.
 
 use crate::machine::{BOOT, Disk, Machine};
 use serde_json::json;
@@ -7,7 +7,7 @@ use testkit::daemon::TestDaemon;
 const VM: &str = "debian";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_debian_comes_up_ready_takes_its_network_and_is_ready_again_after_a_reboot() {
+async fn debian_becomes_ready_gets_a_network_and_is_ready_after_a_reboot() {
     let disk = Disk::installed();
     let daemon = TestDaemon::start().await;
     let mut machine = Machine::on(&disk, VM, daemon.sockets());

@@ -1,9 +1,9 @@
-//! The agent as the first process of a guest.
+//! The agent as the first process of a guest (`minions-agent --init`).
 
 use crate::machine::{Machine, SOON, minionsctl};
 use testkit::rig::wait_until;
 
-/// How many of each there are. Kernel threads have no command line, and are left out by their parent.
+/// Script that prints the zombies.
 const ZOMBIES: &str = "ls -d /proc/[0-9]* | while read -r p; do \
     read -r _ _ state _ <$p/stat 2>/dev/null && [ \"$state\" = Z ] && echo $p; done; true";
 
@@ -20,7 +20,7 @@ fn a_thousand_orphans_are_reaped_and_no_exit_code_is_lost() {
     );
     assert_eq!(machine.printed("ip -o addr show lo | grep -c 127.0.0.1"), "1");
     for code in 0..20 {
-        // Each leaves fifty orphans, which end while and after their parent does.
+        // Each script leaves fifty orphans, some of which end before it and some after it.
         let script = format!(
             "i=0; while [ $i -lt 50 ]; do \
              (setsid sleep 0.0$((i % 9)) </dev/null >/dev/null 2>&1 &); \
@@ -34,7 +34,7 @@ fn a_thousand_orphans_are_reaped_and_no_exit_code_is_lost() {
 }
 
 #[test]
-fn an_agent_that_dies_comes_back_and_knows_what_it_left_behind() {
+fn a_killed_agent_is_restarted_and_finds_the_processes_it_left() {
     let machine = Machine::agent_first("again");
     let first = machine.instance();
     machine.printed("setsid sleep 1234 </dev/null >/dev/null 2>&1 & true");
@@ -50,7 +50,7 @@ fn an_agent_that_dies_comes_back_and_knows_what_it_left_behind() {
 }
 
 #[test]
-fn a_signal_powers_off_with_everything_ended_and_written() {
+fn a_signal_to_init_powers_the_guest_off() {
     for signal in ["USR2", "PWR", "38"] {
         let machine = Machine::agent_first("off");
         machine
@@ -60,7 +60,7 @@ fn a_signal_powers_off_with_everything_ended_and_written() {
 }
 
 #[test]
-fn a_program_that_heeds_no_signal_does_not_keep_the_guest_from_ending() {
+fn a_program_that_ignores_signals_does_not_prevent_a_power_off() {
     let machine = Machine::agent_first("deaf");
     machine.printed(
         "(trap '' TERM HUP; while :; do sleep 1; done) </dev/null >/dev/null 2>&1 & sleep 0.2",
@@ -70,7 +70,7 @@ fn a_program_that_heeds_no_signal_does_not_keep_the_guest_from_ending() {
 }
 
 #[test]
-fn a_power_request_ends_it() {
+fn a_power_request_powers_the_guest_off() {
     let machine = Machine::agent_first("asked");
     let asked = crate::machine::minionsctl(machine.vm.socket_path(), &["poweroff"]);
     assert!(asked.status.success(), "{asked:?}");

@@ -1,4 +1,4 @@
-//! A guest and its disk, and programs in it by the shortest way: minionsctl straight to the agent.
+//! A guest with its disk, and helpers to run programs in it with minionsctl, without minionsd.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,33 +12,33 @@ use testkit::rig::{Artifacts, Guest, Layout, Vm, VmConfig, debian, wait_until};
 
 pub(crate) const AGENT_PORT: u32 = 1024;
 
-/// A systemd under emulation, on a machine that is busy with other tests.
+/// Deadline for booting: systemd under emulation, on a machine that is busy with other tests.
 pub(crate) const BOOT: Duration = Duration::from_secs(240);
 
-/// For whatever happens soon in such a guest.
+/// Deadline for an event in such a guest.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 
-/// Nobody in particular: who has no rights on this machine.
+/// Uid and gid without rights on this machine.
 const NOBODY: u32 = 65534;
 
-/// Left from image building, as somebody's image has it.
+/// Static network configuration, as an image builder may have left it.
 const STATIC_NETWORK: &str =
     "[Match]\nName=e*\n[Network]\nAddress=10.99.99.99/24\nGateway=10.99.99.1\n";
 
 /// A copy of the Debian image with the agent in it.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    // Removed when dropped.
+    // Dropping it removes the directory.
     _dir: TempDir,
     path: PathBuf,
 }
 
 impl Disk {
-    /// Installed by somebody without rights, and without a mount.
+    /// Copies the image, and installs the agent as an unprivileged user, without a mount.
     pub(crate) fn installed() -> Self {
         let layout = Layout::from_env();
         let source = debian(&layout).unwrap_or_else(|error| panic!("{error}"));
-        // Beside the source, where there is room, and where it may be a copy of extents.
+        // In the directory of the source, which has room and may allow a reflink.
         let dir = tempfile::Builder::new().prefix("disk-").tempdir_in(layout.dir()).unwrap();
         let disk = Self { path: dir.path().join("root.ext4"), _dir: dir };
         let mut copy = Command::new("cp");
@@ -48,8 +48,8 @@ impl Disk {
         for owned in [&disk.path, &disk.path.parent().unwrap().to_owned()] {
             chown(owned, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let said = disk.install(&layout);
-        assert!(said.contains("move /etc/systemd/network/10-vm.network"), "{said}");
+        let plan = disk.install(&layout);
+        assert!(plan.contains("move /etc/systemd/network/10-vm.network"), "{plan}");
         disk
     }
 
@@ -58,7 +58,7 @@ impl Disk {
     }
 
     fn install(&self, layout: &Layout) -> String {
-        // Who has no rights can't reach this checkout, perhaps; so what it takes goes with the disk.
+        // The unprivileged user may not be able to read this checkout, so all inputs are copied.
         let kit = tempfile::Builder::new().prefix("kit-").tempdir().unwrap();
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
         run(Command::new("cp").arg("-r").arg(&deploy).arg(layout.agent()).arg(kit.path()));
@@ -73,9 +73,9 @@ impl Disk {
             .arg("--agent")
             .arg(kit.path().join("minions-agent"))
             .arg(&disk);
-        let said = run(&mut install);
+        let output = run(&mut install);
         run(Command::new("mv").arg(&disk).arg(&self.path));
-        String::from_utf8(said.stdout).unwrap()
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn put(&self, content: &[u8], path: &str, mode: &str) {
@@ -102,18 +102,18 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A Debian on `disk`, up; its socket is in `dir`.
+    /// Boots a Debian from `disk`, with its socket in `dir`.
     pub(crate) fn on(disk: &Disk, name: &str, dir: &Path) -> Self {
         Self::start(VmConfig::with_disk(name, dir, disk.path()), None)
     }
 
-    /// As [`Machine::on`], in a directory of its own.
+    /// Boots a Debian from `disk`, with its socket in a temporary directory.
     pub(crate) fn debian(disk: &Disk, name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self::start(VmConfig::with_disk(name, dir.path(), disk.path()), Some(dir))
     }
 
-    /// A small one whose first process is the agent.
+    /// Boots a small guest whose first process is the agent.
     pub(crate) fn agent_first(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = VmConfig {
@@ -124,7 +124,7 @@ impl Machine {
         Self::start(config, Some(dir))
     }
 
-    /// As [`Machine::agent_first`], with 128 MiB and one processor.
+    /// Boots a guest as [`Machine::agent_first`] does, with 128 MiB and one processor.
     pub(crate) fn tiny(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = VmConfig {
@@ -136,7 +136,7 @@ impl Machine {
         Self::start(config, Some(dir))
     }
 
-    /// Starts a program that goes on by itself.
+    /// Starts a detached program.
     #[track_caller]
     pub(crate) fn detach(&self, id: &str, options: &[&str], script: &str) {
         let command = [&["exec", "-d", "--id", id], options, &["--", "sh", "-c", script]].concat();
@@ -144,7 +144,7 @@ impl Machine {
         assert!(output.status.success(), "{output:?}");
     }
 
-    /// `ps`, by id.
+    /// Returns the programs that `ps` lists, by id.
     #[track_caller]
     pub(crate) fn execs(&self) -> BTreeMap<String, Value> {
         let output = minionsctl(self.vm.socket_path(), &["ps"]);
@@ -161,14 +161,14 @@ impl Machine {
         Self { vm, _dir: dir }
     }
 
-    /// Runs a shell's script to its end.
+    /// Runs a shell script, and returns its result.
     pub(crate) fn sh(&self, script: &str) -> Value {
         let output = minionsctl(self.vm.socket_path(), &["exec", "--", "sh", "-c", script]);
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{script}: {output:?}\n{}", self.vm.serial_log()))
     }
 
-    /// What a script that succeeds prints.
+    /// Runs a script that must succeed, and returns its output.
     #[track_caller]
     pub(crate) fn printed(&self, script: &str) -> String {
         let ran = self.sh(script);
@@ -176,23 +176,23 @@ impl Machine {
         ran["stdout"].as_str().unwrap().trim().to_owned()
     }
 
-    /// Runs a script that ends the agent or the guest: nobody may be left to answer.
+    /// Runs a script that ends the agent or the guest, so there may be no answer.
     pub(crate) fn last_words(&self, script: &str) {
         minionsctl(self.vm.socket_path(), &["exec", "--", "sh", "-c", script]);
     }
 
-    /// Until the script prints something.
+    /// Waits until the script prints something, and returns it.
     pub(crate) fn until_printed(&self, script: &str) -> String {
-        wait_until(script, SOON, || Ok(Some(self.printed(script)).filter(|said| !said.is_empty())))
+        wait_until(script, SOON, || Ok(Some(self.printed(script)).filter(|text| !text.is_empty())))
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `instance_id` of the agent that answers now.
+    /// Returns the `instance_id` of the current agent.
     pub(crate) fn instance(&self) -> String {
         self.answering().unwrap_or_else(|| panic!("no answer\n{}", self.vm.serial_log()))
     }
 
-    /// Until an agent answers that is not the one with this `instance_id`.
+    /// Waits until an agent with another `instance_id` answers.
     pub(crate) fn until_another(&self, instance: &str) {
         wait_until("another agent answers", SOON, || {
             Ok(self.answering().filter(|now| now != instance))
@@ -200,7 +200,7 @@ impl Machine {
         .unwrap_or_else(|error| panic!("{error}\n{}", self.vm.serial_log()));
     }
 
-    /// None while the agent is away, or ends in the middle of an answer.
+    /// Returns the `instance_id`; `None` while the agent is unavailable, or if it ends in the middle of an answer.
     fn answering(&self) -> Option<String> {
         let output = minionsctl(self.vm.socket_path(), &["health"]);
         let health: Value = serde_json::from_slice(&output.stdout).ok()?;
@@ -216,7 +216,7 @@ pub(crate) fn minionsctl(socket: &Path, args: &[&str]) -> Output {
 #[track_caller]
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
     output
 }

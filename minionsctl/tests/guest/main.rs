@@ -1,6 +1,6 @@
-//! Guests from a bare root file system to a network, on a real kernel: a Debian with systemd that
-//! `deploy/install-agent` has put the agent into, and a guest whose first process is the agent.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! Guests on a real kernel, from a bare root file system to a working network: a Debian with systemd in which
+//! `deploy/install-agent` has installed the agent, and a guest whose first process is the agent.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 mod bridge;
 mod debian;

@@ -1,9 +1,9 @@
-//! What guests reach on their host in each network mode of deploy/boot/qemu.sh.
+//! Reachability of the host from a guest in each network mode of deploy/boot/qemu.sh.
 
 use crate::recipe::Network;
 
-/// Services of the host, each answering with a word: `loopback` on 127.0.0.1:7070, `bridge` on
-/// 10.77.0.1:7070; in the network namespace `lab`, `lab` on its own 127.0.0.1:7070.
+/// Script that starts the VMs and three services of the host. Each service answers with a word: `loopback` on
+/// 127.0.0.1:7070, `bridge` on 10.77.0.1:7070, and `lab` on 127.0.0.1:7070 of the network namespace `lab`.
 const START: &str = "set -e
     ip link set lo up
     mkdir -p /run/netns
@@ -30,7 +30,7 @@ const START: &str = "set -e
     start \"$@\" none none
     wait";
 
-/// The word of the service at `address`, or nothing.
+/// Returns the word of the service at `address`, or nothing if the guest cannot reach it.
 fn word(network: &Network, vm: &str, address: &str) -> String {
     let url = format!("http://{address}:7070/word");
     let got = network.run(vm, &["timeout", "10", "wget", "-q", "-O", "-", &url]);
@@ -49,7 +49,7 @@ fn no_network_mode_lets_a_guest_reach_the_hosts_loopback() {
     assert_eq!(word(&network, "tap", "10.0.2.2"), "");
     assert_eq!(word(&network, "none", "10.0.2.2"), "");
     assert_eq!(word(&network, "user", "10.0.2.2"), "lab");
-    // By its address, what the host's bridge serves: the tap works.
+    // The service on the host's bridge is reachable at its address: the tap works.
     assert_eq!(word(&network, "tap", "10.77.0.1"), "bridge");
     assert_eq!(word(&network, "restricted", "10.77.0.1"), "");
 }

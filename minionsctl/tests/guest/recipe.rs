@@ -1,4 +1,4 @@
-//! VMs that a script starts as the recipes in deploy/boot say, in namespaces of their own.
+//! VMs that a script starts with the recipes of deploy/boot, in separate namespaces.
 
 use crate::machine::{BOOT, SOON, minionsctl};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use testkit::rig::{Layout, wait_until};
 
-/// Network, process and mount namespaces that play the host. Dropping it ends everything in them.
+/// Network, process and mount namespaces that stand for the host. Dropping it ends all processes in them.
 #[derive(Debug)]
 pub(crate) struct Network {
     child: Child,
@@ -22,12 +22,12 @@ impl Network {
         let dir = tempfile::tempdir().unwrap();
         let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/boot");
         let mut command = Command::new("unshare");
-        // Killing the first process of a process namespace kills all that are in it.
+        // Killing the first process of a pid namespace kills all processes in it.
         command.args(["--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child=KILL"]);
         command.args(["--", "bash", "-c", script]);
         command.args([&boot, &layout.kernel(), &layout.initrd(), &dir.path().to_owned()]);
         command.env("VHOST_DEVICE_VSOCK", layout.vsock_backend());
-        // Killed as they are, the scripts leave their scratch directories; so they go with ours.
+        // Killed scripts leave their scratch directories behind. Here they are removed with `dir`.
         command.env("XDG_RUNTIME_DIR", dir.path());
         let child = command.stdin(Stdio::null()).spawn().unwrap();
         Self { child, dir }
@@ -42,7 +42,7 @@ impl Network {
     }
 
     pub(crate) fn wait_for(&mut self, vm: &str) {
-        // Not before its driver is there: see `testkit::rig::Vm::reset`.
+        // No connection before the guest's vsock driver is loaded: see `testkit::rig::Vm::reset`.
         let up = || {
             let child = self.child.try_wait();
             assert!(matches!(child, Ok(None)), "the VMs have ended: {child:?}");
@@ -63,7 +63,7 @@ impl Network {
         assert!(set.status.success(), "{vm}: {set:?}");
     }
 
-    /// Runs a command in the guest to its end.
+    /// Runs a command in the guest, and returns its result.
     pub(crate) fn run(&self, vm: &str, command: &[&str]) -> Value {
         let output = minionsctl(&self.socket(vm), &[&["exec", "--"], command].concat());
         serde_json::from_slice(&output.stdout)

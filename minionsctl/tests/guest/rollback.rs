@@ -1,11 +1,10 @@
-//! A network that doesn't work, under a real systemd: the old one is back byte for byte.
+//! Rollback of a network that does not work, under a real systemd.
 
 use crate::machine::{Disk, Machine, SOON, minionsctl};
 use serde_json::Value;
 use testkit::rig::wait_until;
 
-/// All that a change may touch, as the guest's tools print it. The packet counters are none of it, and
-/// a link-local address comes when the kernel likes.
+/// Script that prints everything that a change may affect, without packet counters.
 const STATE: &str =
     "ip -d addr; ip -d -4 route show table all; ip -d -6 route show table all | sort
     hostname; cat /proc/sys/net/ipv6/conf/e*/accept_ra
@@ -39,15 +38,15 @@ const WRONG: [&str; 11] = [
     "after",
 ];
 
-/// As soon as the kernel has looked for duplicates of what was put back.
+/// Waits until the state is `before` again. The kernel first checks restored addresses for duplicates.
 fn is_again(machine: &Machine, before: &str) {
     let same = || Ok((machine.printed(STATE) == before).then_some(()));
-    wait_until("everything is as it was", SOON, same)
+    wait_until("the old network is restored", SOON, same)
         .unwrap_or_else(|error| panic!("{error}: {before}\n\n{}", machine.printed(STATE)));
 }
 
 #[test]
-fn a_wrong_gateway_and_a_silent_host_leave_the_old_network_byte_for_byte() {
+fn a_wrong_gateway_and_a_silent_host_leave_the_old_network() {
     let disk = Disk::installed();
     let machine = Machine::debian(&disk, "back");
     let socket = machine.vm.socket_path();
@@ -60,9 +59,9 @@ fn a_wrong_gateway_and_a_silent_host_leave_the_old_network_byte_for_byte() {
 
     let refused = minionsctl(socket, &[&WRONG[..], &["--verify", "gateway"]].concat());
     assert!(!refused.status.success(), "{refused:?}");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned()
+    let output = String::from_utf8_lossy(&refused.stderr).into_owned()
         + &String::from_utf8_lossy(&refused.stdout);
-    assert!(said.contains("10.0.2.77") && said.contains("as it was before"), "{said}");
+    assert!(output.contains("10.0.2.77") && output.contains("as it was before"), "{output}");
     is_again(&machine, &before);
     machine.printed("ping -c 1 -W 5 10.0.2.2");
 

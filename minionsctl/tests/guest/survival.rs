@@ -1,33 +1,33 @@
-//! The agent survives its programs, and programs that survive the agent are found.
+//! The agent survives its programs, and finds the programs of an earlier agent.
 
 use crate::machine::{Disk, Machine, SOON, minionsctl};
 use serde_json::{Value, json};
 use testkit::rig::wait_until;
 
-/// Starts small processes until there is no memory left, and waits for them.
+/// Script that starts small processes until no memory is left.
 const MANY_SMALL: &str = "while :; do
         sh -c 'text=$(head -c 400000 /dev/zero | tr \"\\0\" x); sleep 1000' &
     done";
 
-/// Processes of the guest that are neither the kernel's nor one of init, the agent, and what prints this.
+/// Script that prints the guest's processes, except for kernel threads, init, the agent and the script itself.
 const OTHERS: &str = "for process in /proc/[0-9]*; do
         read -r pid name state parent _ <$process/stat 2>/dev/null || continue
         [ $pid = 2 ] || [ $parent = 2 ] || [ $pid = 1 ] || [ $pid = $$ ] || [ $pid = $PPID ] ||
             echo $name
     done";
 
-/// Its end, once it has one; the agent must answer all along.
+/// Waits for the outcome of the program. The agent must answer all the time.
 fn outcome(machine: &Machine, id: &str) -> Value {
-    let look = || {
+    let ended = || {
         let exec = machine.execs().remove(id).unwrap_or_else(|| panic!("{id} is not listed"));
         Ok(Some(exec["outcome"].clone()).filter(|outcome| !outcome.is_null()))
     };
-    wait_until("the program ends", SOON, look)
+    wait_until("the program ends", SOON, ended)
         .unwrap_or_else(|error| panic!("{error}\n{}", machine.vm.serial_log()))
 }
 
 #[test]
-fn a_program_of_many_small_processes_that_eats_all_memory_is_killed_and_the_agent_is_not() {
+fn many_small_processes_that_use_all_memory_are_killed_and_the_agent_is_not() {
     let machine = Machine::tiny("many-small");
     let instance = machine.instance();
     for id in ["first", "second"] {
@@ -35,26 +35,28 @@ fn a_program_of_many_small_processes_that_eats_all_memory_is_killed_and_the_agen
         let ended = json!({ "type": "signaled", "signal": 9, "core": false, "reason": "oom" });
         assert_eq!(outcome(&machine, id), ended);
     }
-    assert_eq!(machine.instance(), instance, "the same agent all along");
+    assert_eq!(machine.instance(), instance, "the agent was restarted");
     let all_are_gone = || {
         let gone = machine.execs().values().all(|exec| exec["left_running"].is_null());
         Ok(gone.then_some(()))
     };
-    wait_until("what was killed is gone", SOON, all_are_gone)
+    wait_until("the killed processes are gone", SOON, all_are_gone)
         .unwrap_or_else(|error| panic!("{error}: {:?}", machine.execs()));
-    wait_until("nothing else runs", SOON, || Ok(machine.printed(OTHERS).is_empty().then_some(())))
-        .unwrap_or_else(|error| panic!("{error}: {}", machine.printed("ps")));
+    wait_until("no other process runs", SOON, || {
+        Ok(machine.printed(OTHERS).is_empty().then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", machine.printed("ps")));
 }
 
 #[test]
-fn a_program_ends_at_its_own_limits_and_nothing_else_does() {
+fn a_program_that_exceeds_its_limits_does_not_affect_others() {
     let machine = Machine::tiny("limits");
     machine.detach("other", &[], "sleep 1000");
     let memory = ["--memory", "20000000"];
     machine.detach("eater", &memory, "text=$(head -c 100000000 /dev/zero | tr '\\0' x)");
     let ended = json!({ "type": "signaled", "signal": 9, "core": false, "reason": "oom" });
     assert_eq!(outcome(&machine, "eater"), ended);
-    // The shell itself is one of three.
+    // The shell itself counts as one of the three.
     let forks = "for at in 1 2 3 4 5; do sleep 1 & done; wait";
     machine.detach("forker", &["--pids", "3"], forks);
     assert_eq!(outcome(&machine, "forker")["type"], "exited");
@@ -72,7 +74,7 @@ fn programs_that_write_files_leave_no_control_groups_in_the_kernel() {
     let dying = "sed -n 's/nr_dying_descendants //p' /sys/fs/cgroup/cgroup.stat";
     let dying: u32 = machine.printed(dying).parse().unwrap();
     assert!(dying < 10, "{dying} of 60");
-    // What a program has changed in its group is not the next one's.
+    // Changes of a program to its control group do not affect the next program.
     machine.printed(
         "group=$(grep ^0:: /proc/self/cgroup | cut -d: -f3)
         echo 5000000 >/sys/fs/cgroup$group/memory.high; echo 1 >/sys/fs/cgroup$group/cpu.weight",
@@ -82,7 +84,7 @@ fn programs_that_write_files_leave_no_control_groups_in_the_kernel() {
     assert_eq!(machine.printed(fresh), "max\n100");
 }
 
-/// Five programs outlive the agent, are listed by the next one, and can all be ended.
+/// Starts five programs, kills the agent, and checks that the next agent lists them as lost and can end them.
 fn five_lost(machine: &Machine, kill_agent: &str) {
     let ids = ["one", "two", "three", "four", "five"];
     for id in ids {
@@ -99,11 +101,11 @@ fn five_lost(machine: &Machine, kill_agent: &str) {
         assert_eq!(exec["left_running"], 2, "{exec}");
         let reason = exec["outcome"]["reason"].as_str().unwrap();
         assert!(reason.contains("the agent was restarted at "), "{reason}");
-        // Who comes back is told so, and not that it never was.
+        // Attaching reports the loss, not an unknown id.
         let attached = minionsctl(socket, &["attach", id]);
-        let said = String::from_utf8_lossy(&attached.stderr).into_owned();
-        assert_eq!(attached.status.code(), Some(125), "{said}");
-        assert!(said.contains("the agent was restarted at "), "{said}");
+        let stderr = String::from_utf8_lossy(&attached.stderr).into_owned();
+        assert_eq!(attached.status.code(), Some(125), "{stderr}");
+        assert!(stderr.contains("the agent was restarted at "), "{stderr}");
     }
     for id in &ids[..2] {
         assert!(minionsctl(socket, &["kill", id]).status.success());
@@ -119,7 +121,7 @@ fn five_lost(machine: &Machine, kill_agent: &str) {
 }
 
 #[test]
-fn programs_of_a_killed_agent_are_lost_and_can_be_ended_under_a_first_process() {
+fn programs_of_a_killed_agent_are_lost_and_can_be_ended_under_init() {
     five_lost(&Machine::agent_first("lost-init"), "kill -9 $PPID");
 }
 

@@ -1,7 +1,8 @@
-//! The stream of an exec against a minionsd that misbehaves on purpose, or in ways that a real one
-//! can't be brought to at the right moment.
-#![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
+//! The stream of an exec against a scripted minionsd, for faults that a real one does not produce at the right
+//! moment.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
+mod http;
 mod peer;
 
 use minions_proto::AgentError;
@@ -14,10 +15,15 @@ use std::process::{Output, Stdio};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// `minionsctl exec` there.
+/// Starts `minionsctl exec` against the scripted daemon.
 fn start(daemon: &Listener, args: &[&str]) -> Child {
+    start_command(daemon, &[&["exec"], args].concat())
+}
+
+/// Starts `minionsctl` against the scripted daemon.
+fn start_command(daemon: &Listener, args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minionsctl"));
-    command.arg("--host").arg(daemon.host()).arg("exec").args(args);
+    command.arg("--host").arg(daemon.host()).args(args);
     command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("MINIONS_TOKEN_FILE");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true).spawn().unwrap()
@@ -45,7 +51,7 @@ fn problem(code: &str, status: u16, more: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_lost_stream_is_found_again_with_no_byte_missing_or_doubled() {
+async fn a_lost_stream_is_re_attached_without_missing_or_duplicate_bytes() {
     let daemon = Listener::bind().await;
     let mut child = start(&daemon, &["-i", "web-1", "--", "cat"]);
     let input: Vec<u8> = (0..=255).collect();
@@ -55,13 +61,13 @@ async fn a_lost_stream_is_found_again_with_no_byte_missing_or_doubled() {
     assert_eq!((&request["command"], &request["interactive"]), (&json!("cat"), &json!(true)));
     let id = &request["id"];
     peer.attached(&json!({ "id": id })).await;
-    assert_eq!(peer.input(100).await, input[..100], "no more than the window");
+    assert_eq!(peer.input(100).await, input[..100], "the client must not exceed the window");
     peer.control(&AgentControl::Ack { stdin: 40 }).await;
     assert_eq!(peer.input(40).await, input[100..140]);
     peer.stdout("abc").await;
     peer.control(&AgentControl::Heartbeat).await;
     assert_eq!(peer.hear_control().await, HostControl::Ack { stdout: 3, stderr: 0 });
-    // Of the input, 120 bytes had arrived and 90 were taken.
+    // 120 bytes of the input have arrived at the agent, and the program has read 90.
     drop(peer);
 
     let (mut peer, request) = daemon.peer().await;
@@ -76,13 +82,13 @@ async fn a_lost_stream_is_found_again_with_no_byte_missing_or_doubled() {
     assert_eq!(request["stdout_offset"], 6);
     let there = json!({ "id": id, "stdout": 6, "stdin": 190, "stdin_acked": 190 });
     peer.attached(&there).await;
-    assert_eq!(peer.input(usize::MAX).await, input[190..], "and the end behind it");
+    assert_eq!(peer.input(usize::MAX).await, input[190..], "the rest of the input, then its end");
     peer.exit(3).await;
     assert_eq!(end(child).await, (3, "abcdef".into(), String::new()));
 }
 
 #[tokio::test]
-async fn a_start_whose_answer_is_lost_is_asked_for_again_by_the_same_id() {
+async fn a_start_whose_answer_is_lost_is_repeated_with_the_same_id() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let (peer, first) = daemon.peer().await;
@@ -100,7 +106,7 @@ async fn a_start_whose_answer_is_lost_is_asked_for_again_by_the_same_id() {
 }
 
 #[tokio::test]
-async fn an_agent_that_knows_no_ids_is_asked_without_and_not_come_back_to() {
+async fn an_agent_without_ids_gets_none_and_is_not_re_attached() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let (mut peer, request) = daemon.peer().await;
@@ -112,19 +118,17 @@ async fn an_agent_that_knows_no_ids_is_asked_without_and_not_come_back_to() {
     peer.close(1011, "connection_lost").await;
     let (code, _, stderr) = end(child).await;
     assert_eq!(code, 125, "{stderr}");
-    assert!(
-        stderr.contains("lost the program: minionsd closed the stream (1011: connection_lost)")
-    );
+    assert!(stderr.contains("to the program: minionsd closed the stream (1011: connection_lost)"));
 
     let child = start(&daemon, &["--id", "mine", "web-1", "--", "true"]);
     let (mut peer, request) = daemon.peer().await;
     assert_eq!(request["id"], "mine");
     peer.text(&problem("agent_too_old", 501, &json!({ "field": "id" }))).await;
-    assert_eq!(end(child).await.0, 125, "it was asked for");
+    assert_eq!(end(child).await.0, 125, "an id given by the user is required");
 }
 
 #[tokio::test]
-async fn a_refused_upgrade_is_the_problem_that_it_is() {
+async fn a_refused_upgrade_is_reported_with_its_problem() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let body = problem("vm_not_found", 404, &json!({})).to_string();
@@ -138,7 +142,7 @@ async fn a_refused_upgrade_is_the_problem_that_it_is() {
 }
 
 #[tokio::test]
-async fn a_start_that_failed_is_not_tried_again() {
+async fn a_failed_start_is_not_repeated() {
     let daemon = Listener::bind().await;
     for (code, status, exit) in [
         ("command_not_found", 422, 127),
@@ -154,7 +158,7 @@ async fn a_start_that_failed_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn who_was_taken_over_says_so() {
+async fn a_takeover_by_another_client_is_reported() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let (mut peer, _) = daemon.peer().await;
@@ -168,13 +172,13 @@ async fn who_was_taken_over_says_so() {
 }
 
 #[tokio::test]
-async fn the_first_interrupt_is_the_programs_and_the_second_ours() {
+async fn the_first_interrupt_goes_to_the_program_and_the_second_ends_the_client() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "sleep", "100"]);
     let (mut peer, request) = daemon.peer().await;
     assert_eq!(request["interactive"], false);
     peer.attached(&json!({ "stdin_closed": true })).await;
-    // Whatever is heard, is heard by a client that listens to its signals.
+    // A client that has sent an ack has set up its signal handlers.
     peer.stdout("x").await;
     peer.control(&AgentControl::Heartbeat).await;
     assert_eq!(peer.hear_control().await, HostControl::Ack { stdout: 1, stderr: 0 });
@@ -183,12 +187,12 @@ async fn the_first_interrupt_is_the_programs_and_the_second_ours() {
     assert_eq!(peer.hear_control().await, int);
     signal(&child, Signal::INT);
     assert_eq!(peer.hear_control().await, HostControl::Leave);
-    assert_eq!(peer.hear().await, None, "in form");
+    assert_eq!(peer.hear().await, None, "the client must send a Close frame");
     assert_eq!(end(child).await, (130, "x".into(), String::new()));
 }
 
 #[tokio::test]
-async fn a_client_that_is_told_to_end_leaves_in_form() {
+async fn a_client_ended_by_a_signal_sends_leave_and_close() {
     let daemon = Listener::bind().await;
     for (number, detach) in [(Signal::TERM, true), (Signal::HUP, false), (Signal::QUIT, false)] {
         let mut args = vec!["-i", "web-1", "--", "cat"];
@@ -207,12 +211,16 @@ async fn a_client_that_is_told_to_end_leaves_in_form() {
         drop(peer);
         let (code, _, stderr) = end(child).await;
         assert_eq!(code, 128 + number.as_raw(), "{stderr}");
-        assert_eq!(stderr.contains("`minionsctl attach web-1 x` comes back"), detach, "{stderr}");
+        assert_eq!(
+            stderr.contains("re-attach with `minionsctl attach web-1 x`"),
+            detach,
+            "{stderr}"
+        );
     }
 }
 
 #[tokio::test]
-async fn the_end_of_the_program_is_not_kept_waiting_for_the_end_of_the_input() {
+async fn the_end_of_the_program_does_not_wait_for_the_end_of_the_input() {
     let daemon = Listener::bind().await;
     let mut child = start(&daemon, &["-i", "web-1", "--", "true"]);
     let stdin = child.stdin.take();
@@ -224,14 +232,14 @@ async fn the_end_of_the_program_is_not_kept_waiting_for_the_end_of_the_input() {
 }
 
 #[tokio::test]
-async fn output_that_nobody_takes_is_not_acknowledged_and_stops_nothing_else() {
+async fn output_without_a_reader_is_not_acknowledged_and_blocks_nothing_else() {
     let daemon = Listener::bind().await;
     let mut child = start(&daemon, &["-i", "web-1", "--", "cat"]);
     let mut stdout = child.stdout.take().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let (mut peer, _) = daemon.peer().await;
     peer.attached(&json!({})).await;
-    // More than a pipe holds, and less than the socket and the queue do.
+    // More than a pipe holds, and less than the socket and the queue hold.
     let chunk: &'static str = "x".repeat(32 * 1024).leak();
     for _ in 0..8 {
         peer.stdout(chunk).await;
@@ -243,7 +251,7 @@ async fn output_that_nobody_takes_is_not_acknowledged_and_stops_nothing_else() {
         assert!(message.host_control().is_err(), "{:?}", message.host_control());
         heard.extend_from_slice(&message.payload);
     }
-    let reads = tokio::spawn(async move {
+    let reader = tokio::spawn(async move {
         let mut all = Vec::new();
         stdout.read_to_end(&mut all).await.unwrap();
         all.len()
@@ -252,11 +260,11 @@ async fn output_that_nobody_takes_is_not_acknowledged_and_stops_nothing_else() {
     assert!(matches!(ack, HostControl::Ack { stdout, .. } if stdout >= 128 * 1024), "{ack:?}");
     peer.exit(0).await;
     assert_eq!(end(child).await.0, 0);
-    assert_eq!(reads.await.unwrap(), 8 * chunk.len());
+    assert_eq!(reader.await.unwrap(), 8 * chunk.len());
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_ends_the_program() {
+async fn a_closed_standard_output_ends_the_client() {
     let daemon = Listener::bind().await;
     let mut child = start(&daemon, &["web-1", "--", "yes"]);
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -267,7 +275,7 @@ async fn a_reader_that_has_seen_enough_ends_the_program() {
     let mut line = String::new();
     stdout.read_line(&mut line).await.unwrap();
     drop(stdout);
-    // A child of another test, just forked, may hold the pipe open for another moment.
+    // A child that another test has just forked may hold the pipe open for a moment.
     while peer.hear_control().await != HostControl::Leave {
         peer.stdout("y\n").await;
         peer.control(&AgentControl::Heartbeat).await;
@@ -277,7 +285,7 @@ async fn a_reader_that_has_seen_enough_ends_the_program() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_found_again_is_a_loss() {
+async fn a_stream_that_cannot_be_re_attached_is_a_failure() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let (mut peer, _) = daemon.peer().await;
@@ -287,11 +295,11 @@ async fn a_stream_that_is_not_found_again_is_a_loss() {
     drop((peer, daemon));
     let (code, stdout, stderr) = end(child).await;
     assert_eq!((code, stdout.as_str()), (125, "half"));
-    assert!(stderr.contains("could not get back to it within 15s"), "{stderr}");
+    assert!(stderr.contains("could not re-attach within 15s"), "{stderr}");
 }
 
 #[tokio::test]
-async fn what_lacks_some_of_its_output_is_no_success() {
+async fn incomplete_output_is_not_a_success() {
     let daemon = Listener::bind().await;
     for (code, ours) in [(0, 125), (3, 3)] {
         let child = start(&daemon, &["web-1", "--", "true"]);
@@ -309,7 +317,7 @@ async fn what_lacks_some_of_its_output_is_no_success() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_gone_is_not_waited_for() {
+async fn a_program_that_is_gone_ends_the_attempts_to_re_attach() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let (mut peer, request) = daemon.peer().await;
@@ -319,11 +327,11 @@ async fn a_program_that_is_gone_is_not_waited_for() {
     peer.text(&problem("exec_gone", 410, &json!({}))).await;
     let (code, _, stderr) = end(child).await;
     assert_eq!(code, 125);
-    assert!(stderr.contains("no way back to it: this is exec_gone"), "{stderr}");
+    assert!(stderr.contains("cannot re-attach: this is exec_gone"), "{stderr}");
 }
 
 #[tokio::test]
-async fn a_stream_that_makes_no_sense_is_a_loss_at_once() {
+async fn a_stream_with_a_wrong_offset_is_a_failure_at_once() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let (mut peer, request) = daemon.peer().await;

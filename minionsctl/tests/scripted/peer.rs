@@ -1,4 +1,4 @@
-//! A minionsd that says exactly what a test wants it to say.
+//! A minionsd that sends exactly what a test scripts.
 
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
@@ -10,10 +10,10 @@ use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
-/// Where it listens.
+/// Listening socket of the scripted daemon.
 pub(crate) struct Listener(TcpListener);
 
-/// One WebSocket.
+/// Daemon's end of one WebSocket.
 pub(crate) struct Peer(WebSocketStream<TcpStream>);
 
 impl Listener {
@@ -25,7 +25,7 @@ impl Listener {
         format!("http://{}", self.0.local_addr().unwrap())
     }
 
-    /// The next WebSocket, and its first message.
+    /// Accepts the next WebSocket, and returns it with its first message.
     pub(crate) async fn peer(&self) -> (Peer, Value) {
         let (stream, _) = self.0.accept().await.unwrap();
         let mut peer = Peer(accept_async(stream).await.unwrap());
@@ -33,17 +33,41 @@ impl Listener {
         (peer, serde_json::from_str(first.to_text().unwrap()).unwrap())
     }
 
-    /// Answers the next request with these pieces.
-    pub(crate) async fn answer(&self, pieces: &[&str]) {
-        let (mut stream, _) = self.0.accept().await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
-        }
+    /// Answers the next HTTP request with these pieces, and returns its head.
+    pub(crate) async fn answer(&self, pieces: &[&str]) -> String {
+        let (mut stream, head) = self.request().await;
         for piece in pieces {
             stream.write_all(piece.as_bytes()).await.unwrap();
             tokio::task::yield_now().await;
+        }
+        head
+    }
+
+    /// Answers the next HTTP request with `start`, then with `more` again and again until the client has gone or has
+    /// taken `most` bytes. Returns the number of bytes that were sent.
+    pub(crate) async fn flood(&self, start: &str, more: &str, most: usize) -> usize {
+        let (mut stream, _) = self.request().await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        let mut sent = 0;
+        while sent < most && stream.write_all(more.as_bytes()).await.is_ok() {
+            sent += more.len();
+        }
+        sent
+    }
+
+    /// Accepts the next connection, and reads one HTTP request with its body. Returns its head.
+    async fn request(&self) -> (TcpStream, String) {
+        let (mut stream, _) = self.0.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = Vec::new();
+        loop {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            let text = String::from_utf8_lossy(&request);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return (stream, head.to_owned());
+            }
         }
     }
 }
@@ -53,7 +77,7 @@ impl Peer {
         self.0.send(WsMessage::text(json.to_string())).await.unwrap();
     }
 
-    /// An `Attached`, with these fields other than at a stream's beginning.
+    /// Sends an `Attached` as at the beginning of a stream, with `fields` overridden.
     pub(crate) async fn attached(&mut self, fields: &Value) {
         let mut json = json!({
             "status": "ok", "id": "x", "created": true, "pid": 1, "stdout": 0, "stderr": 0,
@@ -63,16 +87,16 @@ impl Peer {
         self.text(&json).await;
     }
 
-    async fn say(&mut self, message: &Message) {
+    async fn send(&mut self, message: &Message) {
         self.0.send(WsMessage::Binary(message.to_bytes())).await.unwrap();
     }
 
     pub(crate) async fn stdout(&mut self, bytes: &'static str) {
-        self.say(&Message { channel: Channel::Stdout, payload: bytes.into() }).await;
+        self.send(&Message { channel: Channel::Stdout, payload: bytes.into() }).await;
     }
 
     pub(crate) async fn control(&mut self, control: &AgentControl) {
-        self.say(&Message::agent(control)).await;
+        self.send(&Message::agent(control)).await;
     }
 
     /// Sends the same control message until the client has gone.
@@ -91,8 +115,8 @@ impl Peer {
         self.0.close(Some(frame)).await.unwrap();
     }
 
-    /// The next message; `None` at a Close frame. An ack of nothing only says that the client acknowledges by
-    /// itself, and is passed over.
+    /// Returns the next message; `None` at a Close frame. Skips acks of offset 0, which only declare that the client
+    /// acknowledges.
     pub(crate) async fn hear(&mut self) -> Option<Message> {
         loop {
             match self.0.next().await.unwrap().unwrap() {
@@ -109,12 +133,12 @@ impl Peer {
         }
     }
 
-    /// The next control message.
+    /// Returns the next control message.
     pub(crate) async fn hear_control(&mut self) -> HostControl {
         self.hear().await.unwrap().host_control().unwrap()
     }
 
-    /// So many bytes of input; or what comes until its end.
+    /// Returns `len` bytes of input, or fewer if the input ends before.
     pub(crate) async fn input(&mut self, len: usize) -> Vec<u8> {
         let mut input = Vec::new();
         while input.len() < len {

@@ -93,7 +93,7 @@ impl CallError {
         match self {
             Self::TimedOut { sent } | Self::Lost { sent } => *sent,
             Self::Protocol(_) | Self::ExecLost { .. } | Self::Stream(_) | Self::NoRoom => true,
-            // Only an agent that put everything back says so.
+            // Only an agent that rolled everything back says so.
             Self::Agent(error) if error.restored == Some(true) => false,
             Self::Agent(error) => refused_after_doing(error.code),
             Self::Unreachable { .. }
@@ -203,7 +203,7 @@ impl AgentClient {
             return Ok(());
         }
         self.allows(operation)?;
-        Err(CallError::TooOld { needs: format!("the way to {lacks}"), field: None })
+        Err(CallError::TooOld { needs: lacks.to_owned(), field: None })
     }
 
     /// Whether the agent knows something by this name: known once it has answered a probe, which is waited
@@ -215,7 +215,7 @@ impl AgentClient {
     ) -> Result<bool, CallError> {
         self.reachable(deadline).await?;
         let agent = self.agent();
-        Ok(agent.is_some_and(|agent| agent.features.iter().any(|feature| feature == name)))
+        Ok(agent.is_some_and(|agent| agent.supports(name)))
     }
 
     /// Makes sure that the agent has not said that it was started without `operation`.

@@ -154,7 +154,7 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// The process that listens on a socket.
+/// Process that listens on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Listener {
     pub(crate) socket: SocketId,

@@ -50,9 +50,7 @@ impl AgentClient {
         self.allows("exec")?;
         Ok(match self.agent() {
             None => Programs::Plain { limits: false },
-            Some(agent) if agent.features.iter().any(|feature| feature == EXEC_FEATURE) => {
-                Programs::Objects(Instance::of(&agent))
-            }
+            Some(agent) if agent.supports(EXEC_FEATURE) => Programs::Objects(Instance::of(&agent)),
             Some(agent) => Programs::Plain { limits: agent.protocol >= 2 },
         })
     }

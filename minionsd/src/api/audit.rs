@@ -1,4 +1,4 @@
-//! The audit entries of one operate call. Never an argument, a file's content or a token.
+//! The audit entries of one operate call. They never contain an argument, a file's content or a token.
 
 use super::problem::ApiError;
 use super::request_id::{self, RequestId};
@@ -14,20 +14,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Refusals of one caller within a second that are answered at once: more than a person or a misconfigured
+/// Refusals of one caller within a second that are answered without delay: more than a person or a misconfigured
 /// client causes.
 const REFUSALS_WITHOUT_DELAY: u64 = 50;
 
-/// Delay of the replies to further ones.
+/// Delay of the replies to further refused calls.
 const REFUSAL_DELAY: Duration = Duration::from_millis(50);
 
-/// When the first entry of a route's calls is written.
+/// Time at which the first audit entry of a call is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begins {
-    /// When the call is admitted.
+    /// Written on admission of the call.
     AtAdmission,
-    /// When the handler knows the program ([`Note::program`]) or the exec ([`Note::attachment`]), before it
-    /// contacts a guest.
+    /// Written when the handler knows the program ([`Note::program`]) or the exec ([`Note::attachment`]), before a guest
+    /// is contacted.
     WithProgram,
 }
 
@@ -44,7 +44,7 @@ impl Note {
     /// `audit_unavailable`: the program must not run.
     pub(super) async fn program(&self, command: &str, args: &[String]) -> Result<(), ApiError> {
         let Some(state) = &self.0 else { return Ok(()) };
-        // A handler names its program once; later calls change nothing.
+        // Handlers call this once; a second call would not change the program.
         let _ = state
             .program
             .set(Program { command: format!("{command:?}"), arguments_sha256: digest(args) });
@@ -79,7 +79,7 @@ impl Note {
     }
 }
 
-/// Routes with the scope *read* have no entries: their note keeps nothing.
+/// Extracts the note of the call. On routes with the scope *read*, which have no entries, it ignores everything.
 impl<S: Sync> FromRequestParts<S> for Note {
     type Rejection = Infallible;
 
@@ -88,8 +88,8 @@ impl<S: Sync> FromRequestParts<S> for Note {
     }
 }
 
-/// An operate call under way. Its last entry is written however it ends: also if the caller disconnects
-/// and its future is dropped, when the guest may have done what was asked.
+/// An operate call in progress. Its last entry is written however it ends, even if the caller disconnects and the
+/// future is dropped: the guest may have executed the operation.
 #[derive(Debug)]
 pub(super) struct Call {
     state: Arc<State>,
@@ -115,7 +115,7 @@ struct Progress {
     peer: Identity,
     has_token: bool,
     phase: Phase,
-    /// `None` until there is a reply.
+    /// Status of the reply; `None` until there is one.
     status: Option<u16>,
 }
 
@@ -123,14 +123,14 @@ struct Progress {
 enum Phase {
     /// The caller is not checked yet.
     Unchecked,
-    /// The caller may do this; the last entry is not written yet.
+    /// The caller is allowed to make the call; the last entry is not written yet.
     Admitted,
     /// All entries are written, or the refusal is recorded.
     Over,
 }
 
 impl Call {
-    /// A call whose caller is not checked yet.
+    /// Creates the call for a request whose caller is not checked yet.
     pub(super) fn of(request: &Request, audit: Audit, begins: Begins) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let request_id = request.extensions().get::<RequestId>();
@@ -155,17 +155,17 @@ impl Call {
         Self { state: Arc::new(state), begins }
     }
 
-    /// A handler's access to the entries.
+    /// Returns the handler's access to the entries.
     pub(super) fn note(&self) -> Note {
         Note(Some(Arc::clone(&self.state)))
     }
 
-    /// Sets the identity of the connection's other end, whatever credential the request has.
+    /// Sets the identity of the connection's peer, regardless of the request's credential.
     pub(super) fn identify(&self, peer: Identity) {
         self.state.progress().peer = peer;
     }
 
-    /// The request has the bearer token.
+    /// Records that the request has the bearer token.
     pub(super) fn has_token(&self) {
         self.state.progress().has_token = true;
     }
@@ -183,10 +183,10 @@ impl Call {
         Ok(())
     }
 
-    /// Sets the reply's status. Unless the reply is a stream that goes on, this writes the last entry.
+    /// Sets the status of the reply. Writes the last entry, unless the reply is a stream that is still open.
     pub(super) async fn answered(self, status: StatusCode) {
         self.state.progress().status = Some(status.as_u16());
-        // A stream's body holds a note.
+        // The body of an open stream holds a note.
         if Arc::strong_count(&self.state) == 1
             && let Some(entry) = self.state.last_entry()
         {
@@ -194,8 +194,8 @@ impl Call {
         }
     }
 
-    /// Records the refusal. A caller with many of them in one second waits for its reply: neither tokens can
-    /// be guessed nor other callers be delayed by refused calls in quick succession.
+    /// Records the refusal. A caller with many refusals in one second waits for its reply, so that refused calls in
+    /// quick succession can neither guess tokens nor delay other callers.
     ///
     /// Cancel safe: the refusal is recorded before the wait.
     pub(super) async fn refused(self, status: StatusCode) {
@@ -208,7 +208,7 @@ impl Call {
 }
 
 impl State {
-    /// Held for an assignment or a look.
+    /// Locks the progress. The lock is held only to read or assign fields.
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,7 +218,7 @@ impl State {
         self.audit.begin(entry).await.map_err(|unavailable| {
             ApiError::of(
                 ErrorCode::AuditUnavailable,
-                format!("{unavailable}: operate calls are refused until it can be written"),
+                format!("{unavailable}: operate calls are refused until it is writable again"),
             )
         })
     }
@@ -243,7 +243,7 @@ impl State {
         }
     }
 
-    /// The last entry of an admitted call, once.
+    /// Returns the last entry of an admitted call; `None` if it was returned before.
     fn last_entry(&self) -> Option<Entry> {
         let before = std::mem::replace(&mut self.progress().phase, Phase::Over);
         (before == Phase::Admitted).then(|| self.entry(Stage::End))
@@ -262,7 +262,7 @@ impl State {
     }
 }
 
-/// The call is over when nothing holds its state any longer.
+/// Records calls that ended without a reply: when the state is dropped, the call is over.
 impl Drop for State {
     fn drop(&mut self) {
         let phase = self.progress().phase;
@@ -280,7 +280,7 @@ impl Drop for State {
     }
 }
 
-/// The VM's name in a path below `/vms/`.
+/// Returns the VM's name in a path below `/vms/`.
 fn vm_in(path: &str) -> Option<&str> {
     path.strip_prefix("/vms/")?.split('/').next()
 }

@@ -1,16 +1,16 @@
-//! What a browser may be tricked into.
+//! Protection against cross-site requests from browsers.
 //!
-//! A page of any origin can make its visitor's browser send requests to a loopback address. What
-//! changes something must therefore come from a page of ours, or from no page at all: browsers say
-//! where a request comes from in `Origin` and `Sec-Fetch-Site`, which no page can forge.
+//! A page of any origin can make its visitor's browser send requests to a loopback address. Requests that change
+//! something must therefore come from a page of this daemon, or from no page at all. Browsers report the source of a
+//! request in `Origin` and `Sec-Fetch-Site`, which no page can forge.
 //!
-//! Reading is refused to pages of other origins as well: without CORS headers their browser doesn't show them
-//! the answer, but a guest would be asked all the same, as often as the page likes. What remains is a link to one
-//! of our own pages. A link to a route of the interface is refused, because a page can open links by itself; a
-//! person types the address, or copies it.
+//! Pages of other origins cannot read either: without CORS headers their browser does not show them the reply, but
+//! the guest would be contacted all the same, as often as the page likes. Only a link to one of the daemon's own
+//! pages is allowed. A link to a route of the interface is refused, because a page can open links without its
+//! visitor; a person types or copies the address.
 //!
-//! Only origins that the configuration names get CORS headers, and may also change something: their pages act
-//! for whoever has them open.
+//! Only origins named in the configuration get CORS headers and may also change something: their pages act on behalf
+//! of their visitors.
 
 use super::auth::Peer;
 use super::problem::ApiError;
@@ -29,42 +29,43 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Which other pages may have a reply as a picture, script or the like. CORS replies are not held to it.
+/// Header that prevents other origins from embedding a reply, for example as an image or script. It does not apply
+/// to CORS requests.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// For what isn't a page: nothing may be loaded, and nobody may frame it.
+/// Content security policy of replies that are not pages: they load nothing and cannot be framed.
 const NOTHING: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'");
 
-/// For the documentation page: only its own files. It sets styles from its scripts, and has small
-/// pictures in its style sheet.
+/// Content security policy of the documentation page: only its own files. Its scripts set styles, and its style
+/// sheet contains small images.
 const OWN_FILES: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
 
-/// For the dashboard: only its own files, its own daemon, and no text that becomes markup.
+/// Content security policy of the dashboard: only its own files and its own daemon, and no text as markup.
 const DASHBOARD: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; \
      frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
-/// How long a browser may remember that it asked whether it may.
+/// `Access-Control-Max-Age`: time for which browsers cache a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 
-/// Origins of other pages that may do what our own may.
+/// Origins of other pages with the same permissions as the daemon's own pages.
 #[derive(Debug, Clone)]
 pub(super) struct AllowedOrigins(Arc<[HeaderValue]>);
 
 impl AllowedOrigins {
     pub(super) fn new(config: &Config) -> Self {
-        // What the configuration's check has let through is plain ASCII.
+        // Cannot fail: the configuration accepts only ASCII origins.
         let origins = config.allowed_origins.iter().filter_map(|origin| origin.parse().ok());
         Self(origins.collect())
     }
 
-    /// Refuses what a page of another origin sent.
+    /// Refuses a request from a page of another origin.
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         let over_tcp =
             request.extensions().get::<Arc<Peer>>().is_none_or(|peer| peer.may_be_a_browser());
@@ -83,11 +84,11 @@ impl AllowedOrigins {
 
     fn allow(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();
-        // One, and a known one: browsers send no second.
+        // Exactly one header: browsers never send a second one.
         origins.next().is_some_and(|origin| self.0.contains(origin)) && origins.next().is_none()
     }
 
-    /// Tells those pages' browsers that they may. Without any there is nothing to tell.
+    /// Returns the CORS layer for the configured origins; `None` if there are none.
     pub(super) fn cors(&self) -> Option<CorsLayer> {
         let layer = CorsLayer::new()
             .allow_origin(AllowOrigin::list(self.0.iter().cloned()))
@@ -105,7 +106,7 @@ impl AllowedOrigins {
     }
 }
 
-/// What a reply of this path may do in a browser.
+/// Returns the content security policy for replies of this path.
 pub(super) fn policy(path: &str) -> HeaderValue {
     match path {
         path if path.starts_with("/docs") => OWN_FILES,
@@ -114,7 +115,7 @@ pub(super) fn policy(path: &str) -> HeaderValue {
     }
 }
 
-/// Tells browsers what a reply may do, whatever the reply.
+/// Sets the security headers that every reply has.
 pub(super) fn restrict(headers: &mut HeaderMap, policy: HeaderValue) {
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -122,21 +123,23 @@ pub(super) fn restrict(headers: &mut HeaderMap, policy: HeaderValue) {
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
 }
 
-/// A WebSocket begins as a GET, and is held to no same-origin policy.
+/// Reports whether the request can change something. A WebSocket counts: it starts as a GET, and the same-origin
+/// policy does not apply to it.
 fn changes_something(request: &Request) -> bool {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     !reads || request.headers().contains_key(header::UPGRADE)
 }
 
-/// A link to one of our pages, followed in a tab of its own. Clients other than browsers send none of this.
+/// Reports whether the request is a top-level navigation to one of the daemon's pages. Only browsers send these
+/// headers.
 fn opens_our_page(request: &Request) -> bool {
-    let says = |name, value: &str| {
-        request.headers().get(name).is_some_and(|said: &HeaderValue| said == value)
+    let has = |name, value: &str| {
+        request.headers().get(name).is_some_and(|sent: &HeaderValue| sent == value)
     };
     let path = request.uri().path();
     (path == dashboard::PAGE || docs::PAGES.contains(&path))
-        && says(SEC_FETCH_MODE, "navigate")
-        && says(SEC_FETCH_DEST, "document")
+        && has(SEC_FETCH_MODE, "navigate")
+        && has(SEC_FETCH_DEST, "document")
 }
 
 fn from_our_own_page(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), ApiError> {
@@ -149,10 +152,10 @@ fn from_our_own_page(headers: &HeaderMap, host: Option<&Authority>) -> Result<()
     Ok(())
 }
 
-/// Of all that a browser says, `Sec-Fetch-Site` is there for every request to a loopback address.
+/// Checks `Sec-Fetch-Site`, the one header that browsers send with every request to a loopback address.
 fn from_our_own_site(headers: &HeaderMap) -> Result<(), ApiError> {
     for site in headers.get_all(SEC_FETCH_SITE) {
-        // `none`: typed into the address bar.
+        // `none`: the address was typed into the address bar.
         if !matches!(site.as_bytes(), b"same-origin" | b"none") {
             return Err(from_another_page("Sec-Fetch-Site"));
         }
@@ -164,13 +167,13 @@ fn from_another_page(header: &str) -> ApiError {
     ApiError::of(
         ErrorCode::Forbidden,
         format!(
-            "a page of another origin sent this request (`{header}`), which is not allowed; open the address \
-             itself, or add the page's origin to `allowed_origins`"
+            "requests from web pages of another origin are refused (`{header}`); open the address directly, or \
+             add the page's origin to `allowed_origins`"
         ),
     )
 }
 
-/// `null`, which a sandboxed page or a file sends, is nobody's.
+/// Reports whether the origin has this authority. `null`, which sandboxed pages and files send, has none.
 fn is_origin_of(origin: &HeaderValue, host: &Authority) -> bool {
     let authority = origin.to_str().ok().and_then(|origin| {
         origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn no_page_at_all_and_our_own_page_may() {
+    fn requests_from_no_page_and_from_our_own_page_are_allowed() {
         assert!(allows(&[]));
         assert!(allows(&[(SEC_FETCH_SITE, "none")]));
         assert!(allows(&[
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_may_not() {
+    fn requests_from_a_page_of_another_origin_are_refused() {
         for site in ["cross-site", "same-site", "", "same-origin, none"] {
             assert!(!allows(&[(SEC_FETCH_SITE, site)]), "{site:?}");
         }

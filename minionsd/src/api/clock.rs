@@ -10,17 +10,18 @@ use minions_api::clock::{ClockRequest, ClockSet};
 use minions_proto::message::{CLOCK_FEATURE, SetClock};
 use std::time::{Duration, SystemTime};
 
-/// One system call.
+/// Default deadline: the agent makes one system call.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Set the guest's clock
+/// Set the clock of a guest
 ///
-/// A guest that was paused, or restored from a snapshot, believes that no time has passed.
+/// Sets it to the host's time if the body is `{}`. The clock of a guest that was paused, or
+/// restored from a snapshot, is late by the time of the pause.
 #[utoipa::path(
     put, path = "/vms/{vm}/clock", operation_id = "put_clock", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = ClockRequest,
-    responses((status = 200, description = "It was set", body = ClockSet), BodyProblems),
+    responses((status = 200, description = "Clock set", body = ClockSet), BodyProblems),
 )]
 pub(super) async fn put_clock(
     TheVm(vm): TheVm,
@@ -35,7 +36,8 @@ pub(super) async fn put_clock(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    client.require(("clock", CLOCK_FEATURE), "set its clock", deadline).await.map_err(about)?;
+    let needs = "setting the guest's clock (feature `clock`)";
+    client.require(("clock", CLOCK_FEATURE), needs, deadline).await.map_err(about)?;
     let call = asked.map_or_else(|| at(unix_ms(SystemTime::now())), Ok)?;
     let set = client.call(&call, Lane::Quick, deadline).await.map_err(about)?;
     Ok(Json(ClockSet { status: "ok".into(), step_ms: set.step_ms }))

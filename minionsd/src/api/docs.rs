@@ -1,4 +1,4 @@
-//! The OpenAPI document and a page to read it, served from the binary: no network needed.
+//! The OpenAPI document and a page to browse it. Both are embedded in the binary, so no network is needed.
 
 use super::problem::ServiceProblems;
 use super::router::openapi_json;
@@ -9,16 +9,18 @@ use axum::response::{IntoResponse, Response};
 use std::sync::LazyLock;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-/// Where the page is; the first leads to the second.
+/// Paths of the page; the first redirects to the second.
 pub(super) const PAGES: [&str; 2] = ["/docs", "/docs/"];
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(openapi_json);
 
-/// This document
+/// Get this document
+///
+/// The OpenAPI document is generated from the routes that the daemon serves.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "get_openapi", tag = "service",
     responses(
-        (status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"),
+        (status = 200, description = "OpenAPI 3.1 document", body = Object, content_type = "application/json"),
         ServiceProblems,
     ),
 )]
@@ -26,8 +28,8 @@ pub(super) async fn get_openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT.as_str())
 }
 
-/// `/docs`: the document as a page to browse and try. All its links are relative, so that it also works below
-/// a prefix of a reverse proxy.
+/// Returns the routes of `/docs`, where the document can be browsed and tried. All links are relative, so that the
+/// page also works behind a reverse proxy that adds a path prefix.
 pub(super) fn pages() -> Router {
     let pages: Router = SwaggerUi::new("/docs").config(Config::from("../openapi.json")).into();
     pages.layer(map_response(async |mut response: Response| {

@@ -1,7 +1,7 @@
-//! `GET /events`: what happens to VMs, as Server-Sent Events.
+//! `GET /events`: VM events as Server-Sent Events.
 //!
-//! A line `id:` for each, which a client sends back as `Last-Event-ID` when it comes again; browsers do
-//! so by themselves.
+//! Every message has an `id:` line. A client that reconnects sends the last id as `Last-Event-ID`; browsers do this
+//! automatically.
 
 use super::Api;
 use super::X_ACCEL_BUFFERING;
@@ -26,35 +26,36 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Between two signs of life. Also how long a client that is gone without a word keeps its place.
+/// Interval of the comments that show that the daemon is alive. It also bounds how long a client that vanished
+/// occupies a reader's place.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Where a client says what it has.
+/// Request header with the id of the last event that the client received.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// What a client hears first: that it is heard, and after how many milliseconds to come back if this
-/// breaks.
+/// First message of a stream. It confirms the subscription, and sets the client's reconnection delay in milliseconds.
 const GREETING: &[u8] = b"retry: 1000\n\n";
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventParams {
-    /// Only what happens to this VM, which need not be here yet.
+    /// Restricts the stream to events of this VM, which need not exist yet.
     #[param(value_type = Option<VmName>)]
     vm: Option<String>,
 }
 
-/// Follow what happens to VMs
+/// Follow changes of VMs
 ///
-/// Server-Sent Events: `event:` is the event's `type`, `data:` the event as JSON, `id:` the place to
-/// come back to with `Last-Event-ID`. `event: reset` (with a `Reset`) stands where events are missing;
-/// look at `GET /vms` again then. A comment every 10 s shows that the daemon lives. Never ends by itself.
+/// Returns Server-Sent Events: `event:` is the event's `type`, `data:` the event as JSON, `id:` the
+/// position for resuming with `Last-Event-ID`. `event: reset` (with a `Reset`) marks missing
+/// events; read `GET /vms` again after it. A comment every 10 s shows that the daemon is alive. The
+/// stream ends only when the daemon stops.
 #[utoipa::path(
     get, path = "/events", operation_id = "follow_events", tag = "vms",
     params(
         EventParams,
-        ("Last-Event-ID" = Option<String>, Header, description = "Go on behind this event"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event"),
     ),
     responses(
         (status = 200, description = "Events as they happen", body = Event,
@@ -83,17 +84,17 @@ pub(super) async fn follow_events(
             ReaderKind::Unix => "clients of the Unix socket",
             ReaderKind::Tcp => "clients that may only read",
         };
-        let detail = format!("{MAX_READERS} {clients} follow events already");
+        let detail = format!("{MAX_READERS} {clients} already follow events; retry later");
         ApiError::of(ErrorCode::Overloaded, detail)
     })?;
-    let told = Told { reader, draining: api.draining, greeted: false };
-    let lines = futures_util::stream::unfold(told, |mut told| async move {
-        told.next().await.map(|line| (Ok::<_, Infallible>(line), told))
+    let stream = Told { reader, draining: api.draining, greeted: false };
+    let lines = futures_util::stream::unfold(stream, |mut stream| async move {
+        stream.next().await.map(|line| (Ok::<_, Infallible>(line), stream))
     });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(SSE)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // nginx would otherwise collect the stream before it passes it on.
+        // Otherwise nginx buffers the stream.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
     Ok((headers, Body::from_stream(lines)).into_response())
@@ -105,7 +106,7 @@ fn parse_name(name: String) -> Result<VmName, ApiError> {
     })
 }
 
-/// What the client says it has. An empty one is none (the standard's reset of it).
+/// Parses `Last-Event-ID`. An empty value counts as absent: the standard uses it to reset the id.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, ApiError> {
     let Some(id) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else { return Ok(None) };
     let id = id.to_str().ok().and_then(|id| id.parse().ok());
@@ -115,7 +116,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, ApiError> {
     })
 }
 
-/// One client's stream. The body asks for the next piece when the last one was taken.
+/// Event stream of one client. The body takes the next message when the client has taken the previous one.
 #[derive(Debug)]
 struct Told {
     reader: Reader,
@@ -136,14 +137,14 @@ impl Told {
         Some(match read {
             Ok(Read::Event(event)) => message(&id, event.kind.as_str(), &*event),
             Ok(Read::Reset(reset)) => message(&id, RESET, &reset),
-            // With an id: a filter may have passed over many, and nobody wants them again.
+            // With an id, so that a reconnecting client does not start again before events that its filter skipped.
             Err(_) => format!(": alive\nid: {id}\n\n").into(),
         })
     }
 }
 
 fn message<T: Serialize>(id: &impl Display, event: &str, data: &T) -> Bytes {
-    // JSON without line breaks, as serde writes it. Nothing in it can't be JSON.
+    // serde_json writes no line breaks, and cannot fail for these types.
     let data = serde_json::to_string(data).unwrap_or_default();
     format!("id: {id}\nevent: {event}\ndata: {data}\n\n").into()
 }

@@ -1,4 +1,4 @@
-//! What a handler gets: the VM, the deadline, the body.
+//! Extractors for handlers: the VM, the exec, the query, the deadline and the body.
 
 use super::Api;
 use super::problem::ApiError;
@@ -19,7 +19,7 @@ use serde_path_to_error::Segment;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The VM that the path names, looked up.
+/// The VM that the path names, looked up in the registry.
 pub(super) struct TheVm(pub(super) Vm);
 
 impl FromRequestParts<Api> for TheVm {
@@ -35,7 +35,7 @@ impl FromRequestParts<Api> for TheVm {
     }
 }
 
-/// The exec that the path names. Whether it is there is the agent's to say.
+/// The exec id in the path. Only the agent knows whether this exec exists.
 pub(super) struct TheExec(pub(super) ExecId);
 
 impl FromRequestParts<Api> for TheExec {
@@ -56,7 +56,7 @@ async fn path_parameter(parts: &mut Parts, api: &Api, name: &str) -> Result<Stri
     found.ok_or_else(|| unreadable("missing from the path".into()))
 }
 
-/// A query, with the field that doesn't fit.
+/// A deserialized query; a failure names the invalid field.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
@@ -66,11 +66,11 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
         Query::<T>::from_request_parts(parts, api)
             .await
             .map(|Query(params)| Self(params))
-            .map_err(|error| unfit_query(&error.body_text()))
+            .map_err(|error| invalid_query(&error.body_text()))
     }
 }
 
-/// The query of a call that reaches a guest.
+/// Query of a call to an agent.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -80,22 +80,22 @@ pub(super) struct CallParams {
     timeout_ms: Option<u64>,
 }
 
-/// How long the caller wants to wait.
+/// Time that the caller is willing to wait; `None` if the request does not say.
 #[derive(Debug)]
 pub(super) struct Patience(Option<Duration>);
 
 impl Patience {
-    /// The `timeout_ms` of a query.
+    /// Validates the `timeout_ms` of a query.
     pub(super) fn of(timeout_ms: Option<u64>) -> Result<Self, ApiError> {
         milliseconds("timeout_ms", timeout_ms, 1).map(Self)
     }
 
-    /// The caller's wish, or `default`, from now on.
+    /// Returns the deadline: the caller's timeout, or `default`, from now on.
     pub(super) fn deadline_or(&self, default: Duration) -> Instant {
         Instant::now() + self.0.unwrap_or(default)
     }
 
-    /// What the caller asked for.
+    /// Returns the caller's timeout.
     pub(super) fn asked(&self) -> Option<Duration> {
         self.0
     }
@@ -110,7 +110,7 @@ impl FromRequestParts<Api> for Patience {
     }
 }
 
-/// A duration in a query: at least so much, at most a day.
+/// Validates a duration in a query: from `least` milliseconds to one day.
 pub(super) fn milliseconds(
     field: &str,
     ms: Option<u64>,
@@ -125,14 +125,15 @@ pub(super) fn milliseconds(
     }
 }
 
-/// axum says "Failed to deserialize query string: FIELD: REASON".
-fn unfit_query(text: &str) -> ApiError {
+/// Builds the problem for a query that cannot be deserialized. The field is parsed from axum's text, "Failed to
+/// deserialize query string: FIELD: REASON".
+fn invalid_query(text: &str) -> ApiError {
     let reason = text.split_once(": ").map_or(text, |(_, reason)| reason);
     let field = reason.split_once(": ").map(|(field, _)| field.to_owned());
-    ApiError::malformed(field, format!("the query does not fit: {reason}"))
+    ApiError::malformed(field, format!("invalid query: {reason}"))
 }
 
-/// A JSON body, said to be one.
+/// A JSON body with the content type `application/json`.
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
@@ -142,11 +143,11 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
         if !is_json(request.headers()) {
             return Err(ApiError::of(
                 ErrorCode::UnsupportedMediaType,
-                "the body must be JSON, and said to be: `Content-Type: application/json`",
+                "the body must be JSON with the header `Content-Type: application/json`",
             ));
         }
-        // Before the body is read: a client that sent `Expect: 100-continue` then does not send it.
-        if is_announced_too_long(&request) {
+        // Before the body is read, so that a client that sent `Expect: 100-continue` does not send it.
+        if declared_length_exceeds_limit(&request) {
             return Err(too_long());
         }
         let body = Bytes::from_request(request, api).await.map_err(|error| unreadable(&error))?;
@@ -154,32 +155,34 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
     }
 }
 
-/// JSON from a client, with the field that doesn't fit.
+/// Deserializes JSON from a client; a failure names the invalid field.
 pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
-    check_depth(text).map_err(|error| ApiError::malformed(None, format!("the body: {error}")))?;
+    check_depth(text)
+        .map_err(|error| ApiError::malformed(None, format!("invalid body: {error}")))?;
     let mut json = serde_json::Deserializer::from_slice(text);
     let value =
-        serde_path_to_error::deserialize(&mut json).map_err(|error| not_the_shape(&error))?;
+        serde_path_to_error::deserialize(&mut json).map_err(|error| invalid_json(&error))?;
     json.end().map_err(|error| {
         ApiError::malformed(None, format!("unexpected data after the JSON body: {error}"))
     })?;
     Ok(value)
 }
 
-/// A page of another origin can send a form or plain text without being asked; this it can't.
+/// Reports whether the content type is JSON. A page of another origin can send a form or plain text without a CORS
+/// preflight, but not this type.
 fn is_json(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = media_type.map(|value| value.split(';').next().unwrap_or_default().trim());
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
 }
 
-/// Longest body of a route, in bytes; in the request's extensions.
+/// Maximum length of a route's body in bytes; stored in the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimit(pub(super) usize);
 
-fn is_announced_too_long(request: &Request) -> bool {
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+fn declared_length_exceeds_limit(request: &Request) -> bool {
+    let header = request.headers().get(header::CONTENT_LENGTH);
+    let length = header.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let limit = request.extensions().get::<BodyLimit>();
     matches!((length, limit), (Some(length), Some(limit)) if length > limit.0)
 }
@@ -187,7 +190,7 @@ fn is_announced_too_long(request: &Request) -> bool {
 fn too_long() -> ApiError {
     ApiError::of(
         ErrorCode::PayloadTooLarge,
-        "the body is too long: up to 8 MiB for a program, 2 MiB otherwise",
+        "the body is too long: the limit is 8 MiB for running a program, 2 MiB otherwise",
     )
 }
 
@@ -195,27 +198,29 @@ fn unreadable(error: &BytesRejection) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
         too_long()
     } else {
-        ApiError::malformed(None, "the body could not be read to its end")
+        ApiError::malformed(None, "the body ended early or could not be read")
     }
 }
 
-/// 400 if it isn't JSON, 422 with the field's name if it is, but not this.
-fn not_the_shape(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
-    let what = error.inner();
-    if !what.is_data() {
-        return ApiError::malformed(None, format!("the body is not JSON: {what}"));
+/// Builds the problem for a body that cannot be deserialized: 400 if it is not JSON; 422 with the field's name if it
+/// is JSON of another shape.
+fn invalid_json(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let cause = error.inner();
+    if !cause.is_data() {
+        return ApiError::malformed(None, format!("the body is not valid JSON: {cause}"));
     }
     let path = error.path();
     let named = path.iter().any(|segment| !matches!(segment, Segment::Unknown));
     let field = if named {
         path.to_string()
     } else {
-        field_in(&what.to_string()).unwrap_or_else(|| "body".into())
+        field_in(&cause.to_string()).unwrap_or_else(|| "body".into())
     };
-    ApiError::invalid(&Invalid::new(field, format!("does not fit: {what}")))
+    ApiError::invalid(&Invalid::new(field, format!("is invalid: {cause}")))
 }
 
-/// serde knows which field is missing or unknown only in its message: "missing field `command`".
+/// Returns the field in serde's message, such as "missing field `command`": serde reports a missing or unknown field
+/// only there.
 fn field_in(message: &str) -> Option<String> {
     let (_, rest) = message.split_once(" field `")?;
     rest.split_once('`').map(|(field, _)| field.to_owned())

@@ -1,15 +1,15 @@
-//! What stands around all routes, for every request.
+//! The service around all routes, passed by every request.
 //!
 //! ```text
-//!  request ─▶ its id ─▶ our name? ─▶ from a page that may? ─▶ routes
-//!  reply   ◀─ id, figures, a problem's body ◀─ what browsers may do with it ◀─┘
+//!  request  ─▶ assign id ─▶ check Host ─▶ check Origin ─────────────▶ routes ─┐
+//!  response ◀─ add id, security headers ◀─ write problem body ◀─ count ◀───────┘
 //! ```
 //!
-//! One service, not a stack of layers: a layer costs every request a boxed future and a copied service,
-//! and what is here looks at a request without waiting for anything.
+//! This is one service, not a stack of layers: a layer costs every request a boxed future and a copied service,
+//! and these steps do not wait for anything.
 //!
-//! It goes around the whole router rather than around each of its routes: only there does a response
-//! have the `Allow` that the router adds to a refused method.
+//! It surrounds the whole router instead of each route, because only there does a response have the `Allow` that the
+//! router adds when it refuses a method.
 
 use super::auth::Peer;
 use super::browser::{self, AllowedOrigins};
@@ -33,25 +33,25 @@ use tokio::time::Instant;
 use tower::Service;
 use tracing::Instrument;
 
-/// The longest request body. A frame's cap is on its encoded length, and the body's own escapes
-/// (`\u0000`) are at most as long, so whatever could fit a frame fits here.
+/// Maximum length of a request body. The 1 MiB limit of a frame applies to its encoded JSON, and a client's escapes
+/// (`\u0000`) are not longer than the frame's, so every request that fits a frame fits here.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
-/// All routes and what stands around them. A cheap clone.
+/// All routes and the checks around them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Front(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     routes: Router,
-    /// Without one, whoever comes is let through.
+    /// Checks before routing; `None` to accept every request.
     gate: Option<Gate>,
     meters: Arc<Meters>,
-    /// For what isn't any route's: wrong paths and methods, refused hosts and origins.
+    /// Meter of requests that reach no route: unknown paths and methods, refused hosts and origins.
     unrouted: Arc<RouteMeter>,
 }
 
-/// What a request must pass before it gets to a route.
+/// Checks that a request must pass before it is routed.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) hosts: AllowedHosts,
@@ -71,7 +71,7 @@ impl Front {
         Self(Arc::new(Shared { routes, gate, meters, unrouted }))
     }
 
-    /// What is served on one connection.
+    /// Returns the service for one connection from `peer`.
     pub(crate) fn to(&self, peer: Peer) -> PeerService {
         PeerService { front: self.clone(), peer: Arc::new(peer) }
     }
@@ -82,11 +82,13 @@ impl Front {
         request.extensions_mut().insert(id.clone());
         let trace_id = request_id::trace_id(request.headers()).map(tracing::field::display);
         let span = tracing::info_span!("request", request_id = id.as_str(), trace_id);
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
         let policy = browser::policy(&path);
         let started = Instant::now();
         let mut response = shared.route(request).instrument(span.clone()).await;
-        let (status, took) = (response.status().as_u16(), started.elapsed());
+        let status = response.status().as_u16();
+        let took = started.elapsed();
         span.in_scope(|| {
             tracing::debug!(%method, path, status, micros = took.as_micros(), "served");
         });
@@ -114,7 +116,7 @@ impl Shared {
         DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
         request.extensions_mut().insert(BodyLimit(MAX_BODY));
         let mut routes = self.routes.clone();
-        // In a future of its own, so that a panic before the first await is caught too.
+        // A separate future, so that a panic before the first await is caught too.
         let routed = AssertUnwindSafe(async move { routes.call(request).await }).catch_unwind();
         match routed.await {
             Ok(Ok(response)) => response,
@@ -124,7 +126,7 @@ impl Shared {
     }
 }
 
-/// What is served to one client, whom every request is told.
+/// Service for one connection. Adds the [`Peer`] to the extensions of every request.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerService {
     front: Front,

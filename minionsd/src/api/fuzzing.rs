@@ -1,4 +1,4 @@
-//! For the fuzz targets alone: what happens to a request's body before anybody is asked to do something.
+//! Entry points of the fuzz targets: the processing of a request's body before a guest is contacted.
 
 use super::exec::planned;
 use super::extract::from_json;
@@ -8,23 +8,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-/// Reads `body` as each kind of request. What is taken says the same when it is sent again.
+/// Parses `body` as each kind of request, and checks that an accepted request is unchanged by serializing and parsing
+/// it again.
 pub fn bodies(body: &[u8]) {
     planned(body);
-    again::<ManyExecRequest>(body);
-    again::<AttachRequest>(body);
-    again::<SignalRequest>(body);
-    again::<NetworkConfirmRequest>(body);
-    if let Some(request) = again::<NetworkRequest>(body) {
+    round_trip::<ManyExecRequest>(body);
+    round_trip::<AttachRequest>(body);
+    round_trip::<SignalRequest>(body);
+    round_trip::<NetworkConfirmRequest>(body);
+    if let Some(request) = round_trip::<NetworkRequest>(body) {
         let _ = super::network::wire(request).plan();
     }
 }
 
-/// What it says, if it says anything.
-pub(super) fn again<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) -> Option<T> {
+/// Returns the request in `body` if it is accepted, after checking that it survives a round trip.
+pub(super) fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(
+    body: &[u8],
+) -> Option<T> {
     let request: T = from_json(body).ok()?;
-    let sent = serde_json::to_vec(&request).expect("what was JSON is JSON");
-    let read: T = from_json(&sent).expect("what was taken is taken again");
-    assert_eq!(read, request);
+    let serialized = serde_json::to_vec(&request).expect("an accepted request serializes");
+    let parsed: T = from_json(&serialized).expect("a serialized request is accepted again");
+    assert_eq!(parsed, request);
     Some(request)
 }

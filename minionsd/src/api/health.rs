@@ -8,14 +8,17 @@ use minions_api::{VmName, health};
 use minions_proto::message::AgentInfo;
 use std::time::Duration;
 
-/// An agent answers within a millisecond; after this long it won't.
+/// Default deadline: a healthy agent answers within a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ask the agent for its health
+/// Get the health of a guest
+///
+/// Asks the agent at the time of the request. Also returns the agent's version and features, and
+/// the offset of the guest's clock.
 #[utoipa::path(
     get, path = "/vms/{vm}/health", operation_id = "get_health", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "The agent's answer", body = health::Health), GuestProblems),
+    responses((status = 200, description = "Health of the guest", body = health::Health), GuestProblems),
 )]
 pub(super) async fn get_health(
     TheVm(vm): TheVm,
@@ -36,7 +39,7 @@ pub(super) async fn get_health(
     }))
 }
 
-/// The wire's view of an agent as REST's.
+/// Converts the agent's description from the wire type to the REST type.
 pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
     let AgentInfo { name, version, protocol, features, boot_id, instance_id, allowed } = agent;
     health::AgentInfo { name, version, protocol, features, allowed, boot_id, instance_id }

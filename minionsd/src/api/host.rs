@@ -1,8 +1,8 @@
-//! Under which names we may be asked for.
+//! Check of the `Host` header.
 //!
-//! A web page can make its own name resolve to 127.0.0.1 and then talk to us as to its own origin
-//! (DNS rebinding). Its browser still says the page's name in `Host`, so only names that are known
-//! to be ours get an answer. Over the Unix socket, which no browser can reach, any name will do.
+//! A web page can make its own name resolve to 127.0.0.1 and then talk to this daemon as if it were its own origin
+//! (DNS rebinding). The browser still sends the page's name in `Host`, so only known names of this daemon are
+//! accepted. Over the Unix socket, which browsers cannot use, any name is accepted.
 
 use super::auth::Peer;
 use super::problem::ApiError;
@@ -13,7 +13,7 @@ use http::uri::Authority;
 use minions_api::ErrorCode;
 use std::sync::Arc;
 
-/// The names.
+/// Accepted host names.
 #[derive(Debug)]
 pub(super) struct AllowedHosts(Vec<String>);
 
@@ -27,7 +27,7 @@ impl AllowedHosts {
         Self(loopback.into_iter().chain(bound).chain(config.allowed_hosts.clone()).collect())
     }
 
-    /// Lets a request through if it asks for one of our names.
+    /// Refuses a TCP request whose host is not an accepted name.
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         let peer = request.extensions().get::<Arc<Peer>>();
         if peer.is_some_and(|peer| !peer.may_be_a_browser()) {
@@ -38,8 +38,8 @@ impl AllowedHosts {
             Some(authority) => Err(ApiError::of(
                 ErrorCode::Forbidden,
                 format!(
-                    "`Host` is {:?}, which is not a name of this daemon; use localhost, or add the \
-                     name to `allowed_hosts`",
+                    "`Host` is {:?}, which is not a name of this daemon; use localhost, or add the name to \
+                     `allowed_hosts`",
                     authority.host()
                 ),
             )),
@@ -55,8 +55,9 @@ impl AllowedHosts {
     }
 }
 
-/// HTTP/1 says it in a header, exactly once; HTTP/2 in the request line. A name with user information before it
-/// (`evil.example@localhost`) is none: no client sends that, and it is easily mistaken for another name.
+/// Returns the requested authority: from the single `Host` header of HTTP/1, or `:authority` of HTTP/2. An authority
+/// with user information (`evil.example@localhost`) is rejected: clients do not send it, and it is easily mistaken for
+/// another name.
 pub(super) fn asked_for(request: &Request) -> Option<Authority> {
     let authority = match request.uri().authority() {
         Some(authority) => Some(authority.clone()),

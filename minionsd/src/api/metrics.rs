@@ -1,4 +1,4 @@
-//! `GET /metrics`: figures for Prometheus.
+//! `GET /metrics`: metrics in Prometheus's text format.
 
 use super::Api;
 use super::problem::ServiceProblems;
@@ -16,11 +16,13 @@ use std::time::Duration;
 const STATES: [VmState; 4] =
     [VmState::Connecting, VmState::Ready, VmState::Unreachable, VmState::Stale];
 
-/// Figures in Prometheus's text format
+/// Get metrics in the Prometheus text format
+///
+/// docs/OPERATIONS.md lists the metrics.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "get_metrics", tag = "service",
     responses(
-        (status = 200, description = "Version 0.0.4 of the text format; docs/OPERATIONS.md has the list",
+        (status = 200, description = "Metrics, in version 0.0.4 of the text format",
             body = String, content_type = "text/plain"),
         ServiceProblems,
     ),
@@ -31,7 +33,7 @@ pub(super) async fn get_metrics(State(api): State<Api>) -> Response {
     let vms: Vec<_> =
         vms.values().map(|vm| (vm, vm.state(), vm.client().pool().figures())).collect();
     of_vms(&mut page, &vms);
-    of_ways(&mut page, &api);
+    of_connections(&mut page, &api);
     of_the_directory(&mut page, &api.meters);
     of_calls(&mut page, &api);
     of_logs(&mut page, &api);
@@ -40,14 +42,15 @@ pub(super) async fn get_metrics(State(api): State<Api>) -> Response {
     ([(CONTENT_TYPE, media_type)], page.finish()).into_response()
 }
 
-/// States and pools.
+/// Writes the states and pools of VMs.
 fn of_vms(page: &mut Page, vms: &[(&Vm, VmState, PoolFigures)]) {
     let mut family = page.family("minions_vms", Kind::Gauge, "VMs by state.");
     for state in STATES {
         let count = vms.iter().filter(|(_, of, _)| *of == state).count();
         family.figure(&[("state", state.as_str())], count);
     }
-    let mut family = page.family("minions_vm_ready", Kind::Gauge, "Whether the agent answers.");
+    let mut family =
+        page.family("minions_vm_ready", Kind::Gauge, "1 if the agent answers, otherwise 0.");
     for (vm, state, _) in vms {
         family.figure(&[("vm", vm.name().as_str())], u8::from(*state == VmState::Ready));
     }
@@ -64,13 +67,14 @@ fn of_vms(page: &mut Page, vms: &[(&Vm, VmState, PoolFigures)]) {
         }
     }
     let streams: usize = vms.iter().map(|(_, _, pool)| pool.streams).sum();
-    page.one("minions_execs_in_flight", Kind::Gauge, "Programs that are followed.", streams);
+    page.one("minions_execs_in_flight", Kind::Gauge, "Programs with an open stream.", streams);
 }
 
-/// Probes, dials, what they cost, and events.
-fn of_ways(page: &mut Page, api: &Api) {
-    let (meters, dials) = (&api.meters, api.registry.dials());
-    let help = "How long health probes took, failed ones too.";
+/// Writes probes, dials, the resources that they use, and events.
+fn of_connections(page: &mut Page, api: &Api) {
+    let meters = &api.meters;
+    let dials = api.registry.dials();
+    let help = "Duration of health probes, including failed ones.";
     page.family("minions_probe_duration_seconds", Kind::Histogram, help)
         .histogram(&[], &meters.probes);
     for (name, help, tally) in [
@@ -82,35 +86,37 @@ fn of_ways(page: &mut Page, api: &Api) {
             family.figure(&[("failure", failure)], count);
         }
     }
-    page.one("minions_dials_in_flight", Kind::Gauge, "Dials waited for.", dials.in_flight());
-    let help = "Memory given out for what guests say.";
+    page.one("minions_dials_in_flight", Kind::Gauge, "Dials in progress.", dials.in_flight());
+    let help = "Memory in use for replies and output of guests.";
     page.one("minions_guest_bytes_in_flight", Kind::Gauge, help, dials.budget().used());
     let (taken, limit) = dials.descriptors().figures();
-    page.one("minions_vm_descriptors", Kind::Gauge, "Descriptors that VMs take.", taken);
-    let help = "Descriptors that VMs can take.";
+    let help = "File descriptors in use for VMs.";
+    page.one("minions_vm_descriptors", Kind::Gauge, help, taken);
+    let help = "File descriptors available to VMs in total.";
     page.one("minions_vm_descriptors_limit", Kind::Gauge, help, limit);
     let (events, missed, readers) = api.registry.events().figures();
-    page.one("minions_events_total", Kind::Counter, "Events.", events);
-    let help = "Events that readers were too slow for, over all readers.";
+    page.one("minions_events_total", Kind::Counter, "Events published.", events);
+    let help = "Events that slow readers missed, over all readers.";
     page.one("minions_events_missed_total", Kind::Counter, help, missed);
     page.one("minions_event_readers", Kind::Gauge, "Clients of GET /events.", readers);
 }
 
-/// The directory of sockets.
+/// Writes scans of the socket directory.
 fn of_the_directory(page: &mut Page, meters: &Meters) {
-    let help = "Scans without a result, because the directory of sockets is not trusted or unreadable, by reason.";
+    let help =
+        "Scans that failed because the socket directory is not trusted or unreadable, by reason.";
     let mut family = page.family("minions_socket_scans_failed_total", Kind::Counter, help);
     for (reason, count) in meters.refused_scans.figures() {
         family.figure(&[("reason", reason)], count);
     }
-    let help = "Files named *.vsock that are not taken for a VM's socket, by reason.";
+    let help = "Files named *.vsock that are ignored, by reason.";
     let mut family = page.family("minions_socket_files_passed_over", Kind::Gauge, help);
     for (reason, count) in [("name", &meters.wrong_names), ("not_a_socket", &meters.no_sockets)] {
         family.figure(&[("reason", reason)], count.load(Ordering::Relaxed));
     }
 }
 
-/// HTTP.
+/// Writes HTTP requests and problems.
 fn of_calls(page: &mut Page, api: &Api) {
     let routes = api.meters.routes();
     let help = "Requests by route and status.";
@@ -123,25 +129,26 @@ fn of_calls(page: &mut Page, api: &Api) {
             family.figure(&labels, count);
         }
     }
-    let help = "Until the head of the reply. Routes that were never asked are left out.";
+    let help =
+        "Time until the head of the response, by route. Routes without requests are left out.";
     let mut family = page.family("minions_http_request_duration_seconds", Kind::Histogram, help);
     for route in routes.iter().filter(|route| route.statuses().next().is_some()) {
         let labels = [("method", &*route.method), ("route", &*route.template)];
         family.histogram(&labels, &route.durations);
     }
-    let mut family = page.family("minions_problems_total", Kind::Counter, "Failures by code.");
+    let mut family = page.family("minions_problems_total", Kind::Counter, "Problems by code.");
     for (code, count) in api.meters.problems.figures() {
         family.figure(&[("code", code)], count);
     }
-    let help = "Clients that only heard that there are too many.";
+    let help = "Clients that were turned away because too many were connected.";
     let shed = api.meters.shed.load(Ordering::Relaxed);
     page.one("minions_http_connections_shed_total", Kind::Counter, help, shed);
 }
 
-/// The audit log and the log.
+/// Writes the state of the audit log and the log.
 fn of_logs(page: &mut Page, api: &Api) {
     let audit = api.audit.figures();
-    let help = "Whether the last audit entry was written.";
+    let help = "1 if the last audit entry was written, otherwise 0.";
     page.one("minions_audit_writable", Kind::Gauge, help, u8::from(audit.is_writable));
     let help = "Attempts to write an audit entry that failed.";
     page.one("minions_audit_write_failures_total", Kind::Counter, help, audit.failures);
@@ -151,12 +158,18 @@ fn of_logs(page: &mut Page, api: &Api) {
     page.one("minions_log_lines_dropped_total", Kind::Counter, help, crate::logging::dropped().log);
 }
 
-/// The process. What `/proc` doesn't tell (out of descriptors, say) is left out.
+/// Writes figures of the process. Figures that `/proc` cannot provide, for example without a free descriptor, are left
+/// out.
 fn of_the_daemon(page: &mut Page, api: &Api) {
     page.family("minions_build_info", Kind::Gauge, "Always 1.")
         .figure(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     let draining = u8::from(api.draining.is_cancelled());
-    page.one("minions_draining", Kind::Gauge, "Whether the daemon is stopping.", draining);
+    page.one(
+        "minions_draining",
+        Kind::Gauge,
+        "1 if the daemon is stopping, otherwise 0.",
+        draining,
+    );
     if let Some(own) = stat(std::process::id()) {
         let cpu = Duration::from_millis(own.cpu_ms).as_secs_f64();
         page.one("process_cpu_seconds_total", Kind::Counter, "Processor time.", cpu);
@@ -164,12 +177,12 @@ fn of_the_daemon(page: &mut Page, api: &Api) {
         page.one("process_resident_memory_bytes", Kind::Gauge, help, own.rss_bytes);
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        // One of them is what we look with.
-        let open = open.count().saturating_sub(1);
-        page.one("process_open_fds", Kind::Gauge, "Open descriptors.", open);
+        // Without the descriptor of this directory.
+        let count = open.count().saturating_sub(1);
+        page.one("process_open_fds", Kind::Gauge, "Open file descriptors.", count);
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     if let Some(limit) = limit {
-        page.one("process_max_fds", Kind::Gauge, "Descriptors that can be open.", limit);
+        page.one("process_max_fds", Kind::Gauge, "Limit of open file descriptors.", limit);
     }
 }

@@ -1,14 +1,13 @@
-//! REST. One route list is both the routing and the OpenAPI document; handlers validate, convert,
+//! The REST interface. One route list is both the routing and the OpenAPI document. Handlers validate, convert,
 //! call once, and convert back.
 //!
-//! * [`router`]: the route list. [`front`]: what stands around all of it, for every request.
-//! * [`vms`], [`health`], [`status`], [`network`], [`exec`], [`service`], [`docs`]: a file a
-//!   resource. [`dashboard`]: all VMs at a glance, for a browser.
-//! * [`problem`]: domain errors to problem details, in one exhaustive match.
-//! * [`extract`]: what a handler gets: the VM, the deadline, the body.
-//! * [`auth`]: who asks, and who may do what. [`audit`]: one line for each operate call.
-//! * [`host`]: under which names we may be asked for. [`browser`]: what a web page may not.
-//! * [`events`]: what happens to VMs. [`metrics`]: figures.
+//! * [`router`]: the route list. [`front`]: the service around all routes, passed by every request.
+//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`network`], [`exec`], [`events`], [`metrics`],
+//!   [`service`], [`docs`]: one file per resource. [`dashboard`]: overview of all VMs, for browsers.
+//! * [`problem`]: conversion of domain errors to problem details, in one exhaustive match.
+//! * [`extract`]: extractors for handlers: the VM, the deadline, the body.
+//! * [`auth`]: authentication and authorization. [`audit`]: audit entries of operate calls.
+//! * [`host`]: the `Host` check. [`browser`]: the origin check, CORS and security headers.
 //! * [`request_id`]: `X-Request-Id` and `traceparent`.
 
 pub(crate) mod audit;
@@ -40,5 +39,5 @@ pub(crate) use front::Front;
 pub use router::openapi_json;
 pub(crate) use router::{Api, Parts, app, shed};
 
-/// Tells nginx whether to collect a reply before it passes it on (`no` for streams).
+/// Response header that controls nginx's buffering; `no` for streams.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

@@ -23,17 +23,20 @@ use minions_proto::message::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A handful of netlink requests and a small file.
+/// Default deadline for reading and confirming: the agent makes some netlink requests and reads a small file.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What an agent takes at most to make a change, verify it, and put it back.
+/// What an agent takes at most to make a change, verify it, and roll it back.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Read the guest's network back
+/// Get the network of a guest
+///
+/// Asks the agent at the time of the request for interfaces, routes, resolver configuration and
+/// hostname, and for a change that waits for its confirmation.
 #[utoipa::path(
     get, path = "/vms/{vm}/network", operation_id = "get_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "As the guest's kernel has it", body = Network), GuestProblems),
+    responses((status = 200, description = "Network of the guest", body = Network), GuestProblems),
 )]
 pub(super) async fn get_network(
     TheVm(vm): TheVm,
@@ -44,13 +47,13 @@ pub(super) async fn get_network(
 }
 
 async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
-    // A restricted agent does not announce what it cannot change, but reads it back.
+    // A restricted agent does not announce the feature, because it cannot change the network, but it can read it.
     if vm.client().has_feature(NETWORK_FEATURE, deadline).await? || vm.client().is_restricted() {
         let state = vm.client().call(&ReadNetwork {}, Lane::Quick, deadline).await?;
         return Ok(convert::network(state));
     }
     let status = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await?;
-    let needs = "report of its interfaces";
+    let needs = "reading the network (feature `network2`)";
     let all =
         status.interfaces.ok_or_else(|| CallError::TooOld { needs: needs.into(), field: None })?;
     Ok(Network {
@@ -63,12 +66,17 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
     })
 }
 
-/// Change the guest's network
+/// Change the network of a guest
+///
+/// Settings that are in the request replace the existing ones; all others stay unchanged. A change
+/// is applied completely or not at all: if a step or a check fails, everything is rolled back and the
+/// problem is `network_failed`. With `confirm_within_ms` the change is rolled back unless it is
+/// confirmed in time.
 #[utoipa::path(
     put, path = "/vms/{vm}/network", operation_id = "put_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = NetworkRequest,
-    responses((status = 200, description = "It is so now", body = NetworkApplied), NetworkProblems),
+    responses((status = 200, description = "Configuration applied", body = NetworkApplied), NetworkProblems),
 )]
 pub(super) async fn put_network(
     TheVm(vm): TheVm,
@@ -95,8 +103,8 @@ pub(super) async fn put_network(
     Ok(Json(convert::applied(changed)))
 }
 
-/// What every agent can. It may take as long as a card takes to be there, or a service to start anew, so it
-/// isn't in the way of quick calls.
+/// Sends a change that every agent supports. It does not occupy the lane of quick calls, because it may wait for an
+/// interface to appear or a service to restart.
 async fn set(
     vm: &Vm,
     base: &ConfigureNetwork,
@@ -105,8 +113,8 @@ async fn set(
     vm.client().call(base, Lane::Beside, deadline).await
 }
 
-/// What only newer ones can. It may take as long as a gateway takes not to answer, so it isn't in the way
-/// of quick calls.
+/// Sends a change that requires the feature `network2`. It does not occupy the lane of quick calls, because it may
+/// wait for a gateway that does not answer.
 async fn make(
     vm: &Vm,
     change: &ChangeNetwork,
@@ -122,16 +130,19 @@ async fn needs_feature(vm: &Vm, field: Option<&str>, deadline: Instant) -> Resul
         return Ok(());
     }
     vm.client().allows("network")?;
-    let needs = "network configuration beyond `ip`, `gateway` and `dns` (network2)";
+    let needs = "network configuration beyond `ip`, `gateway` and `dns` (feature `network2`)";
     Err(CallError::TooOld { needs: needs.into(), field: field.map(str::to_owned) })
 }
 
-/// Let a change of the network stay
+/// Confirm a network change
+///
+/// Makes a change with `confirm_within_ms` permanent. A confirmation that is too late is a
+/// `network_change_gone`.
 #[utoipa::path(
     post, path = "/vms/{vm}/network/confirm", operation_id = "confirm_network", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = NetworkConfirmRequest,
-    responses((status = 200, description = "It stays", body = NetworkConfirmed), NetworkProblems),
+    responses((status = 200, description = "Change confirmed", body = NetworkConfirmed), NetworkProblems),
 )]
 pub(super) async fn confirm_network(
     TheVm(vm): TheVm,

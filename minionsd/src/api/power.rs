@@ -13,18 +13,18 @@ use minions_api::power::{self, PowerAccepted, PowerRequest};
 use minions_proto::message::{POWER_FEATURE, Power, PowerAction};
 use std::time::Duration;
 
-/// The agent answers before it begins.
+/// Default deadline: the agent answers before it acts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Power the guest off, or reboot it
+/// Power off or reboot a guest
 ///
-/// The reply is sent before it happens. `GET /vms/{vm}` shows when it has happened: after a reboot the `boot_id` is
-/// another one; after a poweroff the VM is gone, or is not ready with the reason `powered_off`.
+/// The reply is sent before it happens. `GET /vms/{vm}` and `GET /events` show the result: after a reboot the `boot_id`
+/// is another one; after a poweroff the VM is gone, or is not ready with the reason `powered_off`.
 #[utoipa::path(
     post, path = "/vms/{vm}/power", operation_id = "power_vm", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
     request_body = PowerRequest,
-    responses((status = 202, description = "It will be done", body = PowerAccepted), BodyProblems),
+    responses((status = 202, description = "Accepted", body = PowerAccepted), BodyProblems),
 )]
 pub(super) async fn power_vm(
     TheVm(vm): TheVm,
@@ -34,10 +34,8 @@ pub(super) async fn power_vm(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    client
-        .require(("power", POWER_FEATURE), "end or restart its guest", deadline)
-        .await
-        .map_err(about)?;
+    let needs = "powering off or rebooting the guest (feature `power`)";
+    client.require(("power", POWER_FEATURE), needs, deadline).await.map_err(about)?;
     // Asked now: the boot of the last probe may be over.
     let health = client.health(deadline).await.map_err(about)?.health;
     let boot_id = health.agent.map(|agent| clipped(agent.boot_id));

@@ -1,4 +1,4 @@
-//! Domain errors to problem details.
+//! Conversion of domain errors to problem details (RFC 9457).
 
 use crate::agent::CallError;
 use crate::agent::client::RETRY_AFTER;
@@ -16,13 +16,13 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::{Response as DocumentedResponse, ResponseBuilder};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr};
 
-/// A failed request. As a response it is only a status and a [`Problem`] among the extensions: the
-/// outermost layer, which knows the request's id, writes the body ([`into_body`]).
+/// A failed request. Converted to a response, it is only a status and a [`Problem`] in the extensions: the
+/// outermost layer, which knows the request id, writes the body ([`into_body`]).
 #[derive(Debug)]
 pub(super) struct ApiError(Box<Problem>);
 
 impl ApiError {
-    /// The request could not be read: 400.
+    /// Builds a 400: the request cannot be parsed.
     pub(super) fn malformed(field: Option<String>, detail: impl Into<String>) -> Self {
         let mut problem = Problem::new(ErrorCode::InvalidRequest, detail);
         problem.status = 400;
@@ -30,14 +30,14 @@ impl ApiError {
         Self(Box::new(problem))
     }
 
-    /// The request could be read, but a value can't be: 422.
+    /// Builds a 422: the request was parsed, but a value is not allowed.
     pub(super) fn invalid(invalid: &Invalid) -> Self {
         let mut problem = Problem::new(ErrorCode::InvalidRequest, invalid.to_string());
         problem.field = Some(invalid.field.clone());
         Self(Box::new(problem))
     }
 
-    /// Likewise, with the code of its own that such a value may have.
+    /// Builds the problem for a value that is not allowed, with the specific code of its field if there is one.
     pub(super) fn value(invalid: &Invalid) -> Self {
         let mut problem = Problem::new(code_of_value(&invalid.field), invalid.to_string());
         problem.field = Some(invalid.field.clone());
@@ -49,34 +49,37 @@ impl ApiError {
     }
 
     pub(super) fn vm_not_found(vm: VmName) -> Self {
-        let detail = format!("no VM named {vm} has a socket here; GET /vms lists those that do");
+        let detail = format!("no VM named {vm} has a socket on this host; GET /vms lists all VMs");
         Self::of(ErrorCode::VmNotFound, detail).about(vm)
     }
 
     pub(super) fn no_such_path() -> Self {
-        Self::of(ErrorCode::NotFound, "nothing is served at this path; see /openapi.json or /docs")
+        Self::of(ErrorCode::NotFound, "no route has this path; see /openapi.json or /docs")
     }
 
     pub(super) fn method_not_allowed() -> Self {
-        Self::of(ErrorCode::MethodNotAllowed, "this method is not served at this path")
+        Self::of(ErrorCode::MethodNotAllowed, "this path does not support the request's method")
     }
 
-    /// Nobody knows yet which VMs there are.
+    /// Builds the problem for requests before the first scan of the socket directory is complete.
     pub(super) fn starting() -> Self {
-        Self::of(ErrorCode::Overloaded, "minionsd is starting: it is still looking for VMs")
+        Self::of(
+            ErrorCode::Overloaded,
+            "minionsd is starting and has not scanned the socket directory yet; retry shortly",
+        )
     }
 
     pub(super) fn shutting_down() -> Self {
         Self::of(ErrorCode::ShuttingDown, "minionsd is stopping")
     }
 
-    /// Names the VM.
+    /// Sets the VM that the problem is about.
     pub(super) fn about(mut self, vm: VmName) -> Self {
         self.0.vm = Some(vm);
         self
     }
 
-    /// The field is one of `outer`'s.
+    /// Prefixes the problem's field, if there is one, with `outer`.
     pub(super) fn within(mut self, outer: &str) -> Self {
         if let Some(field) = &mut self.0.field {
             *field = format!("{outer}.{field}");
@@ -84,13 +87,13 @@ impl ApiError {
         self
     }
 
-    /// It is about exactly this field.
+    /// Sets the problem's field.
     pub(super) fn within_field(mut self, field: &str) -> Self {
         self.0.field = Some(field.to_owned());
         self
     }
 
-    /// For where it is no response's body.
+    /// Returns the complete problem, for use other than as the body of a response.
     pub(super) fn into_problem(self, request_id: &str) -> Problem {
         let mut problem = *self.0;
         request_id.clone_into(&mut problem.request_id);
@@ -101,20 +104,20 @@ impl ApiError {
         self.0.code
     }
 
-    /// A program that could not be run in `vm`. What makes its request too long for the wire is what
-    /// would be too long for a kernel as well: arguments and environment.
+    /// Converts the failure to run a program in `vm`. A request that does not fit a frame becomes
+    /// `argument_list_too_long`, because only the arguments and the environment can make it that long.
     pub(super) fn exec(vm: &VmName, error: CallError) -> Self {
         match error {
             CallError::Encode(EncodeError::Frame(_)) => Self::of(
                 ErrorCode::ArgumentListTooLong,
-                "arguments and environment are longer than the wire's 1 MiB, encoded",
+                "arguments and environment are longer than 1 MiB when encoded; pass large data as input or in a file",
             )
             .about(vm.clone()),
             error => Self::call(vm, error),
         }
     }
 
-    /// A call to `vm`'s agent that failed.
+    /// Converts the failure of a call to the agent of `vm`.
     pub(super) fn call(vm: &VmName, error: CallError) -> Self {
         let may_have_executed = error.may_have_executed();
         let mut problem = match error {
@@ -125,34 +128,37 @@ impl ApiError {
             }
             CallError::Overloaded => Problem::new(
                 ErrorCode::Overloaded,
-                "all connections to this VM are in use; try again when a call has ended",
+                "all connections to this VM are in use; retry when another call has ended",
             ),
             CallError::Exhausted => Problem::new(
                 ErrorCode::Overloaded,
-                "minionsd has no file descriptor left to reach the VM with; others must end first",
+                "minionsd has no file descriptor left for a connection to the VM; retry when other calls have \
+                 ended, or raise the limit of open files",
             ),
             CallError::TimedOut { sent: true } => Problem::new(
                 ErrorCode::AgentTimeout,
-                "the agent did not answer in time; it may still be at it",
+                "the agent did not answer before the deadline; the operation may still be running",
             ),
-            CallError::TimedOut { sent: false } => {
-                Problem::new(ErrorCode::AgentTimeout, "no connection to the agent in time")
-            }
+            CallError::TimedOut { sent: false } => Problem::new(
+                ErrorCode::AgentTimeout,
+                "no connection to the agent was available before the deadline; nothing was sent",
+            ),
             CallError::Lost { sent } => {
                 let detail = if sent {
-                    "the connection to the agent broke before its reply was complete"
+                    "the connection to the agent was lost before the reply was complete"
                 } else {
-                    "the connection to the agent broke before anything was sent"
+                    "the connection to the agent was lost before the request was sent"
                 };
                 Problem::new(ErrorCode::ConnectionLost, detail)
             }
             CallError::Protocol(error) => Problem::new(
                 ErrorCode::AgentProtocolError,
-                format!("what the agent sent is not the protocol: {error}"),
+                format!("the agent violated the protocol: {error}"),
             ),
             CallError::Agent(error) => refused(error),
             CallError::TooOld { needs, field } => {
-                let detail = format!("the agent is of a version that has no {needs}");
+                let detail =
+                    format!("this agent version does not support {needs}; upgrade minions-agent");
                 let mut problem = Problem::new(ErrorCode::AgentTooOld, detail);
                 problem.field = field;
                 problem
@@ -163,16 +169,16 @@ impl ApiError {
             }
             CallError::Stream(error) => Problem::new(
                 ErrorCode::AgentProtocolError,
-                format!("what the agent sent is not the protocol: {error}"),
+                format!("the agent violated the protocol: {error}"),
             ),
             CallError::NoRoom => Problem::new(
                 ErrorCode::Overloaded,
-                "there is no memory for what the guest says: other replies and results have it all; \
-                 take a program's output as a stream, or keep less of it (`max_output_bytes`)",
+                "minionsd's memory budget for replies and collected output is used up; retry later, stream the \
+                 program's output, or keep less of it (`max_output_bytes`)",
             ),
             CallError::Encode(EncodeError::Frame(error)) => Problem::new(
                 ErrorCode::PayloadTooLarge,
-                format!("the request does not fit the wire: {error}"),
+                format!("the request does not fit a frame: {error}"),
             ),
             CallError::Encode(EncodeError::Json(error)) => {
                 Problem::new(ErrorCode::Internal, error.to_string())
@@ -184,11 +190,11 @@ impl ApiError {
     }
 }
 
-/// Status of an `agent_error` for an operation that the agent was started without: no retry and no other caller gets
-/// another answer.
+/// HTTP status of an `agent_error` for an operation that the agent was started without: the answer is the same for
+/// every retry and every caller.
 const REFUSED_BY_THE_AGENT: u16 = 501;
 
-/// The agent's own no. A base agent sends no code; the message is all there is.
+/// Converts an error that the agent reported. A base agent sends no code, only the message.
 fn refused(error: AgentError) -> Problem {
     let code = match error.code {
         Some(AgentCode::InvalidArgument) => {
@@ -211,7 +217,7 @@ fn refused(error: AgentError) -> Problem {
         Some(AgentCode::NetworkChangeGone) => ErrorCode::NetworkChangeGone,
         Some(AgentCode::Busy) => ErrorCode::Overloaded,
         Some(AgentCode::Unsupported) => ErrorCode::AgentTooOld,
-        // A frame of ours that it can't read is the agent's error, not the caller's.
+        // A frame of this daemon that the agent cannot read is the agent's error, not the caller's.
         Some(
             AgentCode::BadRequest
             | AgentCode::Forbidden
@@ -237,7 +243,7 @@ fn refused(error: AgentError) -> Problem {
     problem
 }
 
-/// A wrong value's code, by its field.
+/// Returns the code for an invalid value of `field`.
 fn code_of_value(field: &str) -> ErrorCode {
     match field.split('.').next() {
         Some("env") => ErrorCode::InvalidEnv,
@@ -247,7 +253,7 @@ fn code_of_value(field: &str) -> ErrorCode {
     }
 }
 
-/// The field that a code is about, where there is only one.
+/// Returns the request field that a code refers to, if there is only one.
 fn field_of(code: ErrorCode) -> Option<&'static str> {
     match code {
         ErrorCode::UserNotFound => Some("user"),
@@ -280,18 +286,18 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What a response says went wrong, if [`ApiError`] began it.
+/// Returns the code of the problem in a response that was made from an [`ApiError`].
 pub(super) fn problem_in(response: &Response) -> Option<ErrorCode> {
     response.extensions().get::<Box<Problem>>().map(|problem| problem.code)
 }
 
-/// Writes the body of a response that [`ApiError`] began.
+/// Writes the body of a response that was made from an [`ApiError`]; returns other responses unchanged.
 pub(super) fn into_body(mut response: Response, request_id: &str) -> Response {
     let Some(mut problem) = response.extensions_mut().remove::<Box<Problem>>() else {
         return response;
     };
     request_id.clone_into(&mut problem.request_id);
-    // The router says `Allow` also where something else was wrong first.
+    // The router also sets `Allow` on responses with another status.
     let allow = response.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok());
     if let (StatusCode::METHOD_NOT_ALLOWED, Some(allow)) = (response.status(), allow) {
         problem.detail = format!("{}; use {}", problem.detail, allow.replace(',', ", "));
@@ -304,7 +310,7 @@ pub(super) fn into_body(mut response: Response, request_id: &str) -> Response {
     response
 }
 
-/// A handler that panicked: a bug, and a 500 rather than a closed connection.
+/// Returns the response for a handler that panicked: a 500 instead of a closed connection.
 pub(super) fn catch_panic(panic: &(dyn Any + Send)) -> Response {
     let message = panic
         .downcast_ref::<String>()
@@ -312,26 +318,27 @@ pub(super) fn catch_panic(panic: &(dyn Any + Send)) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     tracing::error!(message, "a handler panicked");
-    ApiError::of(ErrorCode::Internal, "a bug in minionsd; its log has the details under this id")
+    ApiError::of(ErrorCode::Internal, "bug in minionsd; see its log for this request id")
         .into_response()
 }
 
-/// The problems of `codes` as the document shows them, one response a status.
+/// Returns the documentation of the problems with these codes, one response per status.
 fn documented(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<DocumentedResponse>> {
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
     for code in codes {
         by_status.entry(code.status()).or_default().push(*code);
     }
-    // A request that can't be read as one: wherever it goes.
+    // Any request can be malformed.
     by_status.entry(400).or_default().push(ErrorCode::InvalidRequest);
     if codes.contains(&ErrorCode::AgentError) {
         by_status.entry(REFUSED_BY_THE_AGENT).or_default().push(ErrorCode::AgentError);
     }
     let schema = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let response = |codes: &[ErrorCode]| {
-        let said: Vec<_> = codes.iter().map(|code| format!("`{code}`: {}", code.title())).collect();
+        let titles: Vec<_> =
+            codes.iter().map(|code| format!("`{code}`: {}", code.title())).collect();
         ResponseBuilder::new()
-            .description(said.join("; "))
+            .description(titles.join("; "))
             .content(MEDIA_TYPE, schema.clone())
             .build()
     };
@@ -341,7 +348,7 @@ fn documented(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<DocumentedResponse>
         .collect()
 }
 
-/// Adds `audit_unavailable` to the 503 of an operation with the scope *operate*.
+/// Adds `audit_unavailable` to the documented 503 of an operation with the scope *operate*.
 pub(super) fn document_refusal_without_audit(operation: &mut Operation) {
     let code = ErrorCode::AuditUnavailable;
     let response = operation.responses.responses.get_mut(&code.status().to_string());
@@ -350,11 +357,11 @@ pub(super) fn document_refusal_without_audit(operation: &mut Operation) {
     }
 }
 
-/// What any request can meet.
+/// Problems of any request.
 const ANYWHERE: &[ErrorCode] =
     &[ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::Internal];
 
-/// What a request can meet once it is about a VM.
+/// Problems of requests that name a VM.
 const ABOUT_A_VM: &[ErrorCode] = &[
     ErrorCode::InvalidRequest,
     ErrorCode::VmNotFound,
@@ -362,7 +369,7 @@ const ABOUT_A_VM: &[ErrorCode] = &[
     ErrorCode::ShuttingDown,
 ];
 
-/// What a call to a guest can meet.
+/// Problems of calls to an agent.
 const IN_A_GUEST: &[ErrorCode] = &[
     ErrorCode::AgentError,
     ErrorCode::AgentTooOld,
@@ -372,10 +379,10 @@ const IN_A_GUEST: &[ErrorCode] = &[
     ErrorCode::AgentTimeout,
 ];
 
-/// What a body can meet.
+/// Problems of requests with a body.
 const WITH_A_BODY: &[ErrorCode] = &[ErrorCode::PayloadTooLarge, ErrorCode::UnsupportedMediaType];
 
-/// What a program in a guest can meet before it runs.
+/// Problems of starting a program in a guest.
 const WITH_A_PROGRAM: &[ErrorCode] = &[
     ErrorCode::CommandNotFound,
     ErrorCode::CommandNotExecutable,
@@ -385,15 +392,15 @@ const WITH_A_PROGRAM: &[ErrorCode] = &[
     ErrorCode::InvalidEnv,
 ];
 
-/// What an exec's id can meet.
+/// Problems of an exec id.
 const WITH_AN_ID: &[ErrorCode] =
     &[ErrorCode::InvalidExecId, ErrorCode::ExecGone, ErrorCode::ExecConflict];
 
-/// What a change of the network can meet.
+/// Problems of a network change.
 const WITH_A_NETWORK: &[ErrorCode] =
     &[ErrorCode::NetworkFailed, ErrorCode::NetworkPending, ErrorCode::NetworkChangeGone];
 
-/// What a signal can meet.
+/// Problems of sending a signal.
 const WITH_A_SIGNAL: &[ErrorCode] = &[ErrorCode::InvalidSignal];
 
 macro_rules! problems {
@@ -410,22 +417,23 @@ macro_rules! problems {
 }
 
 problems! {
-    /// Of a route that only looks at the daemon.
+    /// Problems of a route that contacts no VM.
     ServiceProblems = ANYWHERE, &[ErrorCode::Overloaded, ErrorCode::ShuttingDown];
-    /// Of a route that looks a VM up.
+    /// Problems of a route that looks up a VM.
     VmProblems = ANYWHERE, ABOUT_A_VM;
-    /// Of a route that calls a guest.
+    /// Problems of a route that calls an agent.
     GuestProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST;
-    /// Likewise with a body.
+    /// Problems of a route that calls an agent and takes a body.
     BodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY;
-    /// Of a route that changes a network.
+    /// Problems of a route that changes a network.
     NetworkProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_NETWORK;
-    /// Of a route that runs a program.
+    /// Problems of a route that runs a program.
     ExecProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_PROGRAM, WITH_AN_ID;
-    /// Of a route that runs one on many VMs: what happens on each is no problem of the request.
+    /// Problems of a route that runs a program on many VMs. A failure on one VM is reported in its line, not as a
+    /// problem of the request.
     ManyProblems = ANYWHERE, ABOUT_A_VM, WITH_A_BODY, &[ErrorCode::InvalidEnv, ErrorCode::InvalidExecId];
-    /// Of a route about an exec that may be there.
+    /// Problems of a route that names an exec.
     IdProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_AN_ID;
-    /// Of the route that sends a signal.
+    /// Problems of the route that sends a signal.
     SignalProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_AN_ID, WITH_A_SIGNAL;
 }

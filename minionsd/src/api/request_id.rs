@@ -1,6 +1,5 @@
-//! Every request has an id: the caller's `X-Request-Id`, or one made here. It is in the log, in the
-//! response, and in every problem. A caller's `traceparent` (W3C Trace Context) puts its trace id
-//! into the log too.
+//! Request ids: the caller's `X-Request-Id`, or a generated one. The id is in the log, in the response, and in every
+//! problem. The trace id of a caller's `traceparent` (W3C Trace Context) is also logged.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -12,18 +11,18 @@ use uuid::{Builder, Uuid};
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The longest id that is taken over.
+/// Maximum length of an id that is accepted from a caller.
 const MAX_LEN: usize = 128;
 
-/// The id, for a handler that writes problems where the outermost layer doesn't see them: into a
-/// stream.
+/// The id of a request. Also an extractor, for handlers that write problems into a stream, where the outermost layer
+/// cannot add the id.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The caller's, or a new one: a UUID of version 4, whose random bits need not be secret.
+    /// Returns the caller's id if it is valid, otherwise a new UUID version 4. Its random bits need not be secret.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        Self(given(headers).map_or_else(made, Arc::from))
+        Self(from_caller(headers).map_or_else(generate, Arc::from))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -39,19 +38,20 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     }
 }
 
-fn made() -> Arc<str> {
+fn generate() -> Arc<str> {
     let uuid = Builder::from_random_bytes(rand::random()).into_uuid();
     Arc::from(&*uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
 }
 
-/// The caller's id, if it is short and plain enough to stand in a log line.
-fn given(headers: &HeaderMap) -> Option<&str> {
+/// Returns the caller's id if it is short and plain enough for a log line.
+fn from_caller(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get(&X_REQUEST_ID)?.to_str().ok()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte);
     ((1..=MAX_LEN).contains(&id.len()) && id.bytes().all(plain)).then_some(id)
 }
 
-/// The second of `version-traceid-parentid-flags`: 32 lower-case hex digits, not all zero.
+/// Returns the trace id of `traceparent`, which is the second part of `version-traceid-parentid-flags`: 32 lower-case
+/// hex digits, not all zero.
 pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let mut parts = headers.get(&TRACEPARENT)?.to_str().ok()?.split('-');
     let (_version, id) = (parts.next()?, parts.next()?);

@@ -1,4 +1,4 @@
-//! The route list and what stands around each of its routes.
+//! The route list and the layers around each route.
 
 use super::audit::Begins;
 use super::auth::{self, Guard, Policy};
@@ -30,30 +30,30 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
-/// The longest that describes a program: its input is in it, and an argument that is too long for any
-/// kernel is told as that.
+/// Maximum length of a body that describes a program. It is larger than a frame, because it includes the program's
+/// input, and so that arguments that are too long get their own problem code.
 const MAX_EXEC_BODY: usize = 8 * 1024 * 1024;
 
-/// Name of the security scheme in the document.
+/// Name of the security scheme in the OpenAPI document.
 const BEARER: &str = "bearer";
 
-/// What every handler works with. A cheap clone.
+/// State of all handlers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     pub(crate) registry: Registry,
-    /// The rules by which callers get their scopes.
+    /// Rules that give callers their scopes.
     pub(crate) policy: Policy,
     /// The audit log.
     pub(crate) audit: Audit,
-    /// What all programs share.
+    /// Resources shared by all programs.
     pub(crate) execs: Execs,
-    /// What is counted.
+    /// Counters and histograms.
     pub(crate) meters: Arc<Meters>,
     /// Cancelled once the daemon has been told to stop.
     pub(crate) draining: CancellationToken,
 }
 
-/// What the service is made of.
+/// Components from which [`app`] builds the service.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) registry: Registry,
@@ -70,19 +70,19 @@ pub(crate) struct Parts {
         description = "Health, network, exec and status of this host's microVMs. \
                        Every failure is an `application/problem+json` with a stable `code`."
     ),
-    // Every route refers to it by name.
+    // Routes refer to these by name.
     components(schemas(minions_api::Problem, minions_api::event::Reset)),
     tags(
-        (name = "vms", description = "What the registry knows; never touches a guest"),
-        (name = "guest", description = "Asks the agent in the guest now"),
+        (name = "vms", description = "VMs as the registry knows them; no guest is contacted"),
+        (name = "guest", description = "Calls to the agent in the guest"),
         (name = "exec", description = "Runs programs in the guest"),
         (name = "service", description = "The daemon itself")
     )
 )]
 struct Document;
 
-/// The one list: what is served, who may, and what the document says. A route can't be added
-/// without its scope.
+/// Returns all routes. This one list determines routing, scopes and the OpenAPI document; a route cannot be added
+/// without a scope.
 fn routes(layers: &Layers) -> OpenApiRouter<Api> {
     use Scope::{Operate, Read};
     OpenApiRouter::with_openapi(Document::openapi())
@@ -112,22 +112,22 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Read, routes!(docs::get_openapi)))
 }
 
-/// A route whose body may be as long as a program.
+/// Raises the body limit of a route to [`MAX_EXEC_BODY`].
 fn long((schemas, paths, route): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
     let limits = (DefaultBodyLimit::max(MAX_EXEC_BODY), Extension(BodyLimit(MAX_EXEC_BODY)));
     (schemas, paths, route.layer(limits))
 }
 
-/// What goes around a route by its scope. For the document alone there is nobody to ask.
+/// Factory of the layers around routes. Without an [`Api`], only the OpenAPI document is built.
 struct Layers(Option<Api>);
 
 impl Layers {
-    /// Notes the scope in the document, and checks it when the route is served.
+    /// Adds the scope to the document, and the layer that checks it to the route.
     fn around(&self, scope: Scope, routes: UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
         self.with(scope, Begins::AtAdmission, routes)
     }
 
-    /// The same for a route whose handler names the program that it runs.
+    /// Does the same as [`around`](Self::around) for a route whose handler names the program that it runs.
     fn around_program(&self, routes: UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
         self.with(Scope::Operate, Begins::WithProgram, routes)
     }
@@ -138,7 +138,9 @@ impl Layers {
         begins: Begins,
         (schemas, mut paths, route): UtoipaMethodRouter<Api>,
     ) -> UtoipaMethodRouter<Api> {
-        let (mut method, mut template, mut query) = ("", String::new(), Vec::new());
+        let mut method = "";
+        let mut template = String::new();
+        let mut query = Vec::new();
         for (path, item) in &mut paths.paths {
             template.clone_from(path);
             for (of, operation) in operations(item) {
@@ -162,14 +164,14 @@ impl Layers {
     }
 }
 
-/// Each of a path, with its method.
+/// Returns the operations of a path, with their methods.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
     let PathItem { get, put, post, delete, patch, .. } = item;
     let all = [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)];
     all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
-/// Names of an operation's query parameters.
+/// Returns the names of an operation's query parameters.
 fn query_parameters(operation: &Operation) -> impl Iterator<Item = String> {
     let parameters = operation.parameters.iter().flatten();
     parameters.filter_map(|parameter| match parameter {
@@ -180,11 +182,11 @@ fn query_parameters(operation: &Operation) -> impl Iterator<Item = String> {
     })
 }
 
-/// The OpenAPI document, as it is served and committed: pretty, with a newline at its end.
+/// Returns the OpenAPI document as it is served and committed: pretty-printed, with a final newline.
 #[must_use]
 pub fn openapi_json() -> String {
     let mut document = routes(&Layers(None)).to_openapi();
-    // From our own crate's manifest; the licence and contact that utoipa would add are nobody's.
+    // utoipa derives licence and contact from the crate's manifest, which does not have them.
     document.info.license = None;
     document.info.contact = None;
     add_security(&mut document);
@@ -193,11 +195,11 @@ pub fn openapi_json() -> String {
     text
 }
 
-/// The bearer token as a way to authenticate; without it, the connection decides (Unix socket, loopback).
+/// Documents the bearer token as optional: without it, the connection decides (Unix socket, loopback).
 fn add_security(document: &mut utoipa::openapi::OpenApi) {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
-        "The content of minionsd's `token_file`. Required to operate over TCP; the Unix socket \
-         identifies its callers by themselves.",
+        "The content of minionsd's `token_file`. Required to operate over TCP; over the Unix socket, \
+         callers are identified by their user id.",
     ));
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
@@ -205,7 +207,7 @@ fn add_security(document: &mut utoipa::openapi::OpenApi) {
     document.security = Some(vec![SecurityRequirement::default(), token]);
 }
 
-/// The service over all routes.
+/// Builds the service over all routes.
 pub(crate) fn app(config: &Config, parts: Parts) -> Front {
     let Parts { registry, policy, audit, execs, meters } = parts;
     let draining = execs.draining.clone();
@@ -227,12 +229,13 @@ pub(crate) fn app(config: &Config, parts: Parts) -> Front {
     Front::new(routes, Some(gate), meters)
 }
 
-/// What is served to clients for whom there is no room: that the daemon lives, and that they should
-/// come back.
+/// Builds the service for clients beyond the connection limit: `/healthz`, and a 503 for everything else.
 pub(crate) fn shed(meters: Arc<Meters>) -> Front {
     let routes = Router::new()
         .route("/healthz", axum::routing::get(service::get_healthz))
-        .fallback(async || ApiError::of(ErrorCode::Overloaded, "too many clients are connected"));
+        .fallback(async || {
+            ApiError::of(ErrorCode::Overloaded, "too many clients are connected; retry later")
+        });
     Front::new(routes, None, meters)
 }
 

@@ -1,4 +1,4 @@
-//! The daemon about itself. Nothing here waits for a guest.
+//! Routes about the daemon itself. None of them waits for a guest.
 
 use super::Api;
 use super::auth::{Caller, UID_WARNING};
@@ -8,22 +8,27 @@ use axum::Json;
 use axum::extract::{Request, State};
 use minions_api::service::{Liveness, Readiness, Version, Whoami};
 
-/// Served for as long as the daemon lives, even while it drains.
+/// Paths that are served until the daemon exits, even while it drains.
 pub(super) const PATHS: &[&str] = &["/healthz", "/readyz", "/version"];
 
-/// Whether the daemon lives
+/// Check that the daemon is alive
+///
+/// Never depends on a guest.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "get_healthz", tag = "service",
-    responses((status = 200, description = "It does", body = Liveness), ServiceProblems),
+    responses((status = 200, description = "Alive", body = Liveness), ServiceProblems),
 )]
 pub(super) async fn get_healthz() -> Json<Liveness> {
     Json(Liveness { status: "ok".into() })
 }
 
-/// Whether the daemon wants requests
+/// Check that the daemon is ready
+///
+/// The daemon is ready when it has scanned its directory for VMs and is not stopping. `detail`
+/// contains warnings about its settings and its audit log.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readyz", tag = "service",
-    responses((status = 200, description = "It does", body = Readiness), ServiceProblems),
+    responses((status = 200, description = "Ready", body = Readiness), ServiceProblems),
 )]
 pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>, ApiError> {
     if api.draining.is_cancelled() {
@@ -33,7 +38,7 @@ pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>
     Ok(Json(Readiness { status: "ready".into(), vms, detail: detail(&api) }))
 }
 
-/// What the operator of the host should know or change.
+/// Returns the warnings for the operator of the host, if there are any.
 fn detail(api: &Api) -> Option<String> {
     let by_uid = api.policy.tcp_operate == TcpOperate::Uid;
     let audit = "the audit log cannot be written: operate calls are refused until it can";
@@ -44,10 +49,12 @@ fn detail(api: &Api) -> Option<String> {
     (!warnings.is_empty()).then(|| warnings.join("; "))
 }
 
-/// What runs here
+/// Get the version of the daemon
+///
+/// Returns the name, the version and the newest wire protocol.
 #[utoipa::path(
     get, path = "/version", operation_id = "get_version", tag = "service",
-    responses((status = 200, description = "Name, version, protocol", body = Version), ServiceProblems),
+    responses((status = 200, description = "Version of the daemon", body = Version), ServiceProblems),
 )]
 pub(super) async fn get_version() -> Json<Version> {
     Json(Version {
@@ -57,10 +64,12 @@ pub(super) async fn get_version() -> Json<Version> {
     })
 }
 
-/// Who you are to this daemon, and what you may do
+/// Get the identity and scopes of the caller
+///
+/// The identity is determined by the bearer token, or by the connection.
 #[utoipa::path(
     get, path = "/whoami", operation_id = "get_whoami", tag = "service",
-    responses((status = 200, description = "As the kernel or your token says", body = Whoami), ServiceProblems),
+    responses((status = 200, description = "Identity and scopes of the caller", body = Whoami), ServiceProblems),
 )]
 pub(super) async fn get_whoami(
     State(api): State<Api>,

@@ -8,14 +8,17 @@ use minions_api::{VmName, status};
 use minions_proto::message::{self as wire, ReportStatus};
 use std::time::Duration;
 
-/// An agent answers at once, unless a filesystem of its guest hangs.
+/// Default deadline: an agent answers at once, unless a filesystem of its guest hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ask the agent how its guest is doing
+/// Get the status of a guest
+///
+/// Asks the agent at the time of the request for memory, filesystems, load, processors, network
+/// interfaces and operating system.
 #[utoipa::path(
     get, path = "/vms/{vm}/status", operation_id = "get_status", tag = "guest",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "The agent's answer", body = status::Status), GuestProblems),
+    responses((status = 200, description = "Status of the guest", body = status::Status), GuestProblems),
 )]
 pub(super) async fn get_status(
     TheVm(vm): TheVm,
@@ -78,7 +81,7 @@ fn filesystem(filesystem: wire::Filesystem) -> status::Filesystem {
     }
 }
 
-/// The wire's view of an interface as REST's.
+/// Converts an interface from the wire type to the REST type.
 pub(super) fn interface(interface: wire::Interface) -> status::Interface {
     status::Interface {
         name: interface.name,

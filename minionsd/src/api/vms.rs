@@ -1,4 +1,4 @@
-//! `GET /vms`, `GET /vms/{vm}`: what the registry knows. Never touches a guest.
+//! `GET /vms` and `GET /vms/{vm}`: the registry's view of VMs. No guest is contacted.
 
 use super::Api;
 use super::extract::TheVm;
@@ -8,28 +8,34 @@ use axum::Json;
 use axum::extract::State;
 use minions_api::{VmName, vm};
 
-/// All VMs, in the order of their names
+/// List all VMs
+///
+/// Returns every VM that has a socket in the daemon's directory, sorted by name, with its state.
+/// Never contacts a guest.
 #[utoipa::path(
     get, path = "/vms", operation_id = "list_vms", tag = "vms",
-    responses((status = 200, description = "Every VM that has a socket here", body = vm::VmList), ServiceProblems),
+    responses((status = 200, description = "All VMs, sorted by name", body = vm::VmList), ServiceProblems),
 )]
 pub(super) async fn list_vms(State(api): State<Api>) -> Result<Json<vm::VmList>, ApiError> {
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
     Ok(Json(vm::VmList { vms: vms.values().map(|vm| shown(vm, false)).collect() }))
 }
 
-/// One VM
+/// Get a VM
+///
+/// Returns the daemon's knowledge of the VM, and the resource use of its VMM. Never contacts the
+/// guest.
 #[utoipa::path(
     get, path = "/vms/{vm}", operation_id = "get_vm", tag = "vms",
     params(("vm" = VmName, Path)),
-    responses((status = 200, description = "What is known of it", body = vm::Vm), VmProblems),
+    responses((status = 200, description = "State of the VM", body = vm::Vm), VmProblems),
 )]
 pub(super) async fn get_vm(TheVm(vm): TheVm) -> Json<vm::Vm> {
     Json(shown(&vm, true))
 }
 
-/// `closely`: with what has to be looked up first.
-fn shown(vm: &Vm, closely: bool) -> vm::Vm {
+/// Converts a VM to its REST form. `with_details` adds the facts that must be looked up in `/proc` first.
+fn shown(vm: &Vm, with_details: bool) -> vm::Vm {
     let status = vm.status();
     let incarnation = status.incarnation();
     vm::Vm {
@@ -47,7 +53,7 @@ fn shown(vm: &Vm, closely: bool) -> vm::Vm {
         attempts: status.attempts,
         next_probe: status.next_probe,
         incarnation,
-        vmm: status.vmm.map(|vmm| vmm.show(closely)),
+        vmm: status.vmm.map(|vmm| vmm.show(with_details)),
         pool: vm.client().pool().figures(),
     }
 }

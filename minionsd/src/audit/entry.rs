@@ -1,21 +1,21 @@
-//! One entry of the audit log.
+//! The entry of the audit log, as JSON and as a log event.
 
 use minions_api::Timestamp;
 use minions_api::service::Identity;
 use serde::Serialize;
 
-/// The tracing target of audit entries in the log.
+/// Tracing target of audit entries in the log.
 pub(crate) const TARGET: &str = "audit";
 
-/// Which part of a call an entry is about.
+/// Part of a call that an entry describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stage {
-    /// The call was admitted and goes on after this entry is written.
+    /// Admission; the call continues after this entry is written.
     Begin,
-    /// The call is over.
+    /// End of the call.
     End,
-    /// Refused calls of one caller, as one entry.
+    /// Refused calls of one caller, combined in one entry.
     Refused,
 }
 
@@ -24,13 +24,13 @@ pub(crate) enum Stage {
 pub(crate) struct By {
     /// `user`, `token` or `unknown`.
     pub(super) identity: &'static str,
-    /// Of the connection's other end, with a token too.
+    /// Uid of the connection's peer, also for callers with a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) uid: Option<u32>,
 }
 
 impl By {
-    /// A caller whose connection is `peer`'s.
+    /// Describes a caller by its connection's peer, and whether it has the token.
     pub(crate) fn new(peer: &Identity, has_token: bool) -> Self {
         let (identity, uid) = match peer {
             Identity::User { uid } => ("user", Some(*uid)),
@@ -39,20 +39,20 @@ impl By {
         Self { identity: if has_token { "token" } else { identity }, uid }
     }
 
-    /// All callers beyond those that are counted one by one.
+    /// Stands for all callers beyond those that are counted individually.
     pub(super) const OTHERS: Self = Self { identity: "others", uid: None };
 }
 
-/// A program, recognisable without its arguments.
+/// A program, identified without revealing its arguments.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Program {
-    /// Quoted and escaped, because the caller chooses it.
+    /// Command, quoted and escaped because the caller chooses it.
     pub(crate) command: String,
-    /// SHA-256 over the arguments, each preceded by its length: equal calls have equal digests.
+    /// SHA-256 over the arguments, each preceded by its length; equal argument lists have equal digests.
     pub(crate) arguments_sha256: String,
 }
 
-/// Calls that one entry stands for.
+/// Number and time span of the calls that one entry stands for.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Count {
     pub(crate) count: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Count {
     pub(crate) last: Timestamp,
 }
 
-/// One entry.
+/// An entry of the audit log.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Entry {
     pub(crate) stage: Stage,
@@ -68,7 +68,7 @@ pub(crate) struct Entry {
     pub(crate) by: By,
     /// Method and route template.
     pub(crate) action: String,
-    /// As the caller wrote it in the path, still percent-encoded: ASCII.
+    /// VM's name as in the request's path: still percent-encoded, so always ASCII.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vm: Option<String>,
     #[serde(flatten)]
@@ -78,20 +78,20 @@ pub(crate) struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<String>,
     pub(crate) allowed: bool,
-    /// `None` before the reply, and for a caller that did not wait for it.
+    /// HTTP status; `None` before the reply, and for callers that did not wait for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duration_ms: Option<u64>,
     #[serde(flatten)]
-    /// For [`Stage::Refused`] only.
+    /// Number of calls; set for [`Stage::Refused`] only.
     pub(crate) count: Option<Count>,
     pub(crate) request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace_id: Option<String>,
 }
 
-/// An entry as a line of the file: the form that tracing's JSON has, so that one reader serves both.
+/// An entry as a line of the file, in the format of tracing's JSON log, so that one parser can read both.
 #[derive(Serialize)]
 struct Line<'a> {
     timestamp: Timestamp,
@@ -116,7 +116,7 @@ struct Span<'a> {
     trace_id: Option<&'a str>,
 }
 
-/// Says in the file that entries are missing before it.
+/// A line of the file that reports missing entries before it.
 #[derive(Serialize)]
 struct Lost {
     timestamp: Timestamp,
@@ -139,7 +139,7 @@ impl Entry {
         }
     }
 
-    /// The entry as one line of JSON, with its line break.
+    /// Returns the entry as one line of JSON, including the line break.
     pub(super) fn line(&self) -> Vec<u8> {
         line_of(&Line {
             timestamp: Timestamp::now(),
@@ -187,7 +187,7 @@ impl Entry {
     }
 }
 
-/// The line that stands where `count` entries were lost.
+/// Returns the line that replaces `count` lost entries.
 pub(super) fn lost(count: u64) -> Vec<u8> {
     line_of(&Lost {
         timestamp: Timestamp::now(),
@@ -198,7 +198,7 @@ pub(super) fn lost(count: u64) -> Vec<u8> {
 }
 
 fn line_of(line: &impl Serialize) -> Vec<u8> {
-    // Strings and numbers: serialization cannot fail.
+    // Only strings and numbers: serialization cannot fail.
     let mut line = serde_json::to_vec(line).unwrap_or_default();
     line.push(b'\n');
     line

@@ -1,6 +1,6 @@
 //! The audit file and the thread that writes it.
 //!
-//! A disk that is full or hangs must not block the async threads, so one thread owns the file:
+//! A disk that is full or hangs must not block the async threads, so a dedicated thread owns the file:
 //!
 //! ```text
 //!  call ── line ──▶ at most 1024 lines ── thread ──▶ file
@@ -22,28 +22,28 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Lines on their way to the thread.
+/// Maximum number of lines queued for the thread.
 const MAX_QUEUED: usize = 1024;
 
-/// Lines that could not be written and are tried again.
+/// Maximum number of lines that are kept for a retry.
 const MAX_KEPT: usize = 1024;
 
-/// Pause before lines that could not be written are tried again.
+/// Pause between two attempts to write the kept lines.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long a call waits for its entry: a disk that takes longer hangs.
+/// Time that a call waits for its entry; a disk that takes longer counts as failed.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What happens to an entry that cannot be written now.
+/// Policy for an entry that cannot be written now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// It is dropped, because its call is refused.
+    /// Drop the entry, because its call is refused.
     Never,
-    /// It is tried again.
+    /// Keep the entry and retry.
     UntilWritten,
 }
 
-/// The file. A cheap clone.
+/// Handle of the file's thread. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct AuditFile {
     orders: SyncSender<Order>,
@@ -57,7 +57,7 @@ enum Order {
         keep: Keep,
         written: Option<oneshot::Sender<bool>>,
     },
-    /// Answered when everything before has been tried.
+    /// Answered when all earlier orders have been attempted.
     Flush(oneshot::Sender<()>),
 }
 
@@ -69,7 +69,7 @@ struct Counters {
 }
 
 impl AuditFile {
-    /// Opens the file to append to it; creates it with mode 0600, because it says who did what.
+    /// Opens the file for appending; creates it with mode 0600, because the entries are confidential.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut open = OpenOptions::new();
         let file = open.append(true).create(true).mode(0o600).open(path)?;
@@ -90,9 +90,9 @@ impl AuditFile {
         Ok(Self { orders, counters })
     }
 
-    /// Writes one entry; whether it is in the file.
+    /// Writes one entry; reports whether it is in the file.
     ///
-    /// Cancel safe: the entry is written or not, as a whole.
+    /// Cancel safe: the entry is written as a whole or not at all.
     pub(super) async fn write(&self, entry: &Entry, keep: Keep) -> bool {
         let (written, answer) = oneshot::channel();
         let order = Order::Write { line: entry.line(), keep, written: Some(written) };
@@ -101,11 +101,10 @@ impl AuditFile {
 
     /// Hands one entry to the thread without waiting for it.
     pub(super) fn submit(&self, entry: &Entry) {
-        let (line, keep) = (entry.line(), Keep::UntilWritten);
-        self.order(Order::Write { line, keep, written: None });
+        self.order(Order::Write { line: entry.line(), keep: Keep::UntilWritten, written: None });
     }
 
-    /// Waits until all entries so far have been tried, for [`WRITE_DEADLINE`] at most.
+    /// Waits until all earlier entries have been attempted, at most for [`WRITE_DEADLINE`].
     pub(super) async fn flush(&self) {
         let (tried, answer) = oneshot::channel();
         if self.order(Order::Flush(tried)) {
@@ -113,7 +112,7 @@ impl AuditFile {
         }
     }
 
-    /// Whether the thread will get the order: its queue is full while the disk hangs.
+    /// Queues an order for the thread; reports whether there was room. The queue fills up while the disk hangs.
     fn order(&self, order: Order) -> bool {
         let Err(refused) = self.orders.try_send(order) else { return true };
         let (std::sync::mpsc::TrySendError::Full(order)
@@ -134,19 +133,19 @@ impl AuditFile {
     }
 }
 
-/// The thread's state.
+/// State of the thread.
 struct Writer {
     file: File,
     path: PathBuf,
-    /// Lines that could not be written, the oldest first.
+    /// Lines that could not be written yet, oldest first.
     kept: VecDeque<Vec<u8>>,
-    /// Lost lines that the file does not mention yet.
+    /// Number of lost lines that the file does not report yet.
     lost: u64,
     counters: Arc<Counters>,
 }
 
 impl Writer {
-    /// Until the last [`AuditFile`] is dropped.
+    /// Executes orders until the last [`AuditFile`] is dropped.
     fn run(mut self, orders: &Receiver<Order>) {
         loop {
             let order = if self.kept.is_empty() && self.lost == 0 {
@@ -157,7 +156,7 @@ impl Writer {
             match order {
                 Ok(Order::Write { line, keep, written }) => {
                     let success = self.write(line, keep);
-                    // The call may not wait for the answer.
+                    // Fails if the call no longer waits for the answer.
                     let _ = written.map(|written| written.send(success));
                 }
                 Ok(Order::Flush(tried)) => {
@@ -175,7 +174,7 @@ impl Writer {
         }
     }
 
-    /// Whether the line is in the file. Lines keep their order.
+    /// Appends the line after all kept lines; reports whether it is in the file.
     fn write(&mut self, line: Vec<u8>, keep: Keep) -> bool {
         if self.write_kept() && self.append(&line) {
             return true;
@@ -191,7 +190,7 @@ impl Writer {
         false
     }
 
-    /// Whether no line is left behind.
+    /// Writes the kept lines, and the report of lost lines; reports whether nothing is left to write.
     fn write_kept(&mut self) -> bool {
         while let Some(line) = self.kept.pop_front() {
             if !self.append(&line) {
@@ -210,7 +209,7 @@ impl Writer {
         let was_failing = self.counters.is_failing.swap(result.is_err(), Ordering::Relaxed);
         match result {
             Ok(()) if was_failing => {
-                tracing::info!(path = %self.path.display(), "the audit log is written again");
+                tracing::info!(path = %self.path.display(), "the audit log can be written again");
             }
             Ok(()) => {}
             Err(error) => {
@@ -226,14 +225,14 @@ impl Writer {
     }
 }
 
-/// Appends the line, or nothing of it: a full disk may take a part.
+/// Appends the line as a whole: if a full disk takes only a part, that part is removed again.
 fn append_whole(file: &mut File, line: &[u8]) -> io::Result<()> {
     let before = file.metadata()?;
     let mut rest = line;
     while !rest.is_empty() {
         match file.write(rest) {
             Ok(0) => {
-                return take_back(
+                return undo(
                     file,
                     &before,
                     line.len() - rest.len(),
@@ -242,14 +241,15 @@ fn append_whole(file: &mut File, line: &[u8]) -> io::Result<()> {
             }
             Ok(taken) => rest = rest.get(taken..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return take_back(file, &before, line.len() - rest.len(), error),
+            Err(error) => return undo(file, &before, line.len() - rest.len(), error),
         }
     }
     Ok(())
 }
 
-/// Removes the part of a line that was written, if nothing else changed the file since.
-fn take_back(
+/// Removes the part of a line that was written, unless the file was changed by another process since. Always returns
+/// `error`, or the failure to remove the part.
+fn undo(
     file: &File,
     before: &std::fs::Metadata,
     written: usize,
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_entry_is_in_the_file_before_its_call_goes_on() {
+    async fn an_entry_is_in_the_file_before_its_call_continues() {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let file = AuditFile::open(&path).unwrap();
         for id in ["a", "b"] {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_without_room_is_told_and_counted() {
+    async fn failures_on_a_full_disk_are_reported_and_counted() {
         let file = AuditFile::open(Path::new("/dev/full")).unwrap();
         assert!(!file.write(&entry("a"), Keep::Never).await);
         assert!(!file.figures().is_writable);
@@ -322,9 +322,9 @@ mod tests {
         assert_eq!(file.figures().lost, 3);
     }
 
-    /// A pipe that is full stands for a disk that is full: reading from it makes room.
+    /// A full pipe stands for a full disk; reading from it makes room.
     #[test]
-    fn what_was_kept_is_written_in_order_once_there_is_room_and_what_was_lost_is_said() {
+    fn kept_lines_are_written_in_order_after_the_disk_has_room_and_losses_are_reported() {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut writer = File::from(OwnedFd::from(writer));
         rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
@@ -345,10 +345,10 @@ mod tests {
         reader.read_exact(&mut vec![0; filled]).unwrap();
         assert!(writer.write(entry("third").line(), Keep::Never));
         drop(writer);
-        let mut said = Vec::new();
-        reader.read_to_end(&mut said).unwrap();
+        let mut written = Vec::new();
+        reader.read_to_end(&mut written).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), said).unwrap();
+        fs::write(file.path(), written).unwrap();
         assert_eq!(ids(file.path()), ["first", "second", "-", "third"]);
         assert!(fs::read_to_string(file.path()).unwrap().contains("\"count\":2"));
     }

@@ -1,13 +1,13 @@
-//! The audit log: who called what on which VM, and how it ended.
+//! The audit log of operate calls: caller, action, VM and outcome.
 //!
 //! ```text
 //!  admitted call ── begin ──▶ written, then the handler runs ── end ──▶ written, then the reply
 //!  refused call  ── refusal ─▶ counted by caller ── once a second ──▶ one entry per caller
 //! ```
 //!
-//! Entries go to a file of their own, or to the log under the target [`TARGET`]. A file confirms each
-//! entry; while it cannot be written, `audit = "required"` refuses operate calls. The log confirms
-//! nothing, but its queue for audit entries is separate from that of all other lines.
+//! Entries go to a separate file, or to the log under the target [`TARGET`]. The file confirms each entry; while it
+//! cannot be written, `audit = "required"` refuses operate calls. The log confirms nothing, but its queue for audit
+//! entries is separate from that of all other lines.
 //!
 //! * [`entry`]: one entry, as JSON and as a log event.
 //! * [`file`]: the thread that writes the file.
@@ -28,15 +28,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Why the audit log cannot be used at start.
+/// Failure to open the audit log at start.
 #[derive(Debug, thiserror::Error)]
-#[error("`audit_log`: {} cannot be opened", .path.display())]
+#[error("cannot open the file {} of `audit_log`", .path.display())]
 pub struct AuditError {
     path: PathBuf,
     source: io::Error,
 }
 
-/// An entry that must be written before the call goes on was not written.
+/// Failure to write an entry that must be written before the call continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the audit log cannot be written")]
 pub(crate) struct Unavailable;
@@ -44,7 +44,7 @@ pub(crate) struct Unavailable;
 /// Counts for `GET /metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Figures {
-    /// Whether the last attempt to write an entry succeeded.
+    /// The last attempt to write an entry succeeded.
     pub(crate) is_writable: bool,
     /// Attempts to write an entry that failed.
     pub(crate) failures: u64,
@@ -52,7 +52,7 @@ pub(crate) struct Figures {
     pub(crate) lost: u64,
 }
 
-/// The audit log. A cheap clone.
+/// The audit log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Audit {
     sink: Sink,
@@ -87,7 +87,7 @@ impl Audit {
     ///
     /// # Errors
     ///
-    /// [`Unavailable`], only with `audit = "required"`: the call must not go on.
+    /// [`Unavailable`], only with `audit = "required"`: the call must not continue.
     ///
     /// Cancel safe: the entry is written or not, as a whole.
     pub(crate) async fn begin(&self, entry: Entry) -> Result<(), Unavailable> {
@@ -116,7 +116,7 @@ impl Audit {
         }
     }
 
-    /// The same without waiting, for calls whose future was dropped.
+    /// Writes the last entry of a call without waiting, for calls whose future was dropped.
     pub(crate) fn end_without_waiting(&self, entry: &Entry) {
         match &self.sink {
             Sink::Log => entry.log(),
@@ -124,7 +124,7 @@ impl Audit {
         }
     }
 
-    /// Counts a refused call; returns how many of this caller wait for their entry, with this one.
+    /// Counts a refused call. Returns the number of this caller's refusals, including this one, since the last entry.
     pub(crate) fn refused(&self, refusal: Refusal) -> u64 {
         self.refusals.add(refusal)
     }
@@ -149,7 +149,7 @@ impl Audit {
         }
     }
 
-    /// Whether operate calls are refused at the moment.
+    /// Reports whether operate calls are refused at the moment.
     pub(crate) fn refuses_calls(&self) -> bool {
         self.rule == AuditRule::Required && !self.figures().is_writable
     }

@@ -1,8 +1,8 @@
 //! Refused calls, counted by caller.
 //!
-//! A refused call costs its caller nothing, so an entry for each would let any user of the machine fill
-//! the disk. Once a second at most, each caller's refusals become one entry with their number, the first
-//! and the last time, and one of the calls as an example.
+//! A refused call costs its caller nothing, so an entry for each would let any user of the host fill the disk. At most
+//! once a second, the refusals of a caller become one entry with their number, the first and the last time, and the
+//! last call as an example.
 
 use super::entry::{By, Count, Entry, Stage};
 use minions_api::Timestamp;
@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// Callers that are counted one by one within a second. One user may have thousands of uids (subuids);
-/// those beyond are counted together.
+/// Maximum number of callers that are counted individually within a second. One user may have thousands of uids
+/// (subuids); further callers are counted together.
 const MAX_CALLERS: usize = 32;
 
 /// A refused call.
@@ -24,11 +24,11 @@ pub(crate) struct Refusal {
     pub(crate) vm: Option<String>,
     pub(crate) request_id: String,
     pub(crate) trace_id: Option<String>,
-    /// `None` if the caller left before it was refused.
+    /// HTTP status; `None` if the caller disconnected before it was refused.
     pub(crate) status: Option<u16>,
 }
 
-/// The refused calls since the last entries.
+/// Refused calls since the last entries.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     callers: Mutex<BTreeMap<By, Refused>>,
@@ -42,7 +42,7 @@ struct Refused {
 }
 
 impl Refusals {
-    /// Counts a refused call; returns how many of its caller are counted since the last entries.
+    /// Counts a refused call. Returns the number of its caller's refusals since the last entries.
     pub(super) fn add(&self, refusal: Refusal) -> u64 {
         let now = Timestamp::now();
         let mut callers = self.callers();
@@ -64,10 +64,10 @@ impl Refusals {
         }
     }
 
-    /// Waits until there are refused calls and the wall clock's second in which the first of them came is
-    /// over: entries of one caller are never in the same second.
+    /// Waits for a refused call, and then for the end of the current second of the wall clock, so that two entries of
+    /// one caller are never in the same second.
     ///
-    /// Cancel safe: a refused call that was waited for is found by [`take`](Self::take).
+    /// Cancel safe: [`take`](Self::take) returns the refused calls in any case.
     pub(super) async fn due(&self) {
         if self.callers().is_empty() {
             self.any.notified().await;
@@ -75,13 +75,13 @@ impl Refusals {
         sleep(until_next_second()).await;
     }
 
-    /// Takes all refused calls, one entry per caller.
+    /// Removes all refused calls and returns them as one entry per caller.
     pub(super) fn take(&self) -> Vec<Entry> {
         let callers = std::mem::take(&mut *self.callers());
         callers.into_iter().map(|(by, refused)| entry(by, refused)).collect()
     }
 
-    /// Held for a map operation.
+    /// Locks the map. The lock is held only for map operations.
     fn callers(&self) -> MutexGuard<'_, BTreeMap<By, Refused>> {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,7 +108,7 @@ fn entry(by: By, refused: Refused) -> Entry {
 
 fn until_next_second() -> Duration {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // A millisecond more: a timer's resolution.
+    // One millisecond more, which is the resolution of a timer.
     Duration::from_millis(1001 - u64::from(since_epoch.subsec_millis()))
 }
 
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_callers_there_are_the_entries_are_bounded_and_count_all() {
+    fn the_number_of_entries_is_bounded_and_their_counts_include_all_callers() {
         let refusals = Refusals::default();
         (0..10_000).for_each(|uid| refuse(&refusals, uid, ""));
         let entries = refusals.take();

@@ -1,18 +1,18 @@
-//! Users and groups that the host's administrator trusts with the directory of sockets.
+//! Users and groups that the host's administrator trusts with the socket directory.
 
 use nix::unistd::{Group, User};
 
-/// An entry of `socket_owners`, as the numbers that the kernel knows.
+/// An entry of `socket_owners`, resolved to a numeric id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketOwner {
-    /// This user may own the directory and the directories above it.
+    /// User id that may own the directory and its parent directories.
     User(u32),
-    /// This group may write to them.
+    /// Group id that may have write permission on the directory and its parent directories.
     Group(u32),
 }
 
 impl SocketOwner {
-    /// Reads a user's name or number, or `:` and a group's. A number need not be in the user database.
+    /// Parses a user name or id, or `:` followed by a group name or id. An id need not be in the user database.
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix(':') {
             None => match text.parse() {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_of_users_and_groups_are_read() {
+    fn user_and_group_names_and_ids_are_parsed() {
         assert_eq!(SocketOwner::parse("root"), Some(SocketOwner::User(0)));
         assert_eq!(SocketOwner::parse("4000000"), Some(SocketOwner::User(4_000_000)));
         assert_eq!(SocketOwner::parse(":root"), Some(SocketOwner::Group(0)));

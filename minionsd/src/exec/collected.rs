@@ -1,4 +1,4 @@
-//! All that a program wrote, at once.
+//! Collects the whole output of a program.
 
 use super::{Driver, Happened};
 use crate::agent::CallError;
@@ -6,36 +6,36 @@ use crate::budget::Share;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::collect::{HeadTail, Kept};
 
-/// A program that ended.
+/// Output and end of a program.
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) stdout: Gathered,
     pub(crate) stderr: Gathered,
     pub(crate) ended: Ended,
-    /// The memory that both hold.
+    /// Budget share of both outputs.
     pub(crate) share: Share,
 }
 
-/// One of its outputs.
+/// Output stream that is being collected.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     written: HeadTail,
     keep: usize,
-    /// Bytes that were gone before we came. They are the first ones: what is written while somebody
-    /// follows isn't dropped.
+    /// Number of bytes that the agent had dropped before the daemon attached. They are always the first ones: the agent
+    /// drops nothing while a client is attached.
     gone: u64,
 }
 
-/// One of its outputs as it is shown.
+/// Output stream as shown to the caller.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// Bytes that are not UTF-8 became U+FFFD; a line in the middle stands for what is missing.
+    /// The output as text: invalid UTF-8 is replaced by U+FFFD, and omitted bytes by a line with their number.
     pub(crate) text: String,
-    /// The bytes that the text was made of, if they are not UTF-8.
+    /// The kept bytes, if they are not UTF-8.
     pub(crate) bytes: Option<Vec<u8>>,
-    /// Bytes really written.
+    /// Number of bytes that the program wrote.
     pub(crate) total: u64,
-    /// Whether something is missing.
+    /// The text lacks a part of the output.
     pub(crate) truncated: bool,
 }
 
@@ -44,13 +44,13 @@ impl Gathered {
         Self { written: HeadTail::keeping(keep), keep, gone: 0 }
     }
 
-    /// Bytes of memory that there will be with `more`, at most.
+    /// Returns the upper bound of the memory in use after `more` bytes are added.
     fn needs(&self, more: usize) -> usize {
         let all = usize::try_from(self.written.total()).unwrap_or(usize::MAX);
         all.saturating_add(more).min(self.keep.saturating_mul(2))
     }
 
-    /// As text.
+    /// Converts the output to text.
     pub(crate) fn show(self) -> Shown {
         let total = self.gone.saturating_add(self.written.total());
         let kept = self.written.finish();
@@ -65,7 +65,7 @@ fn omitted(bytes: u64) -> String {
     format!("\n[… {bytes} bytes omitted …]\n")
 }
 
-/// The text, and the bytes if they are no text. Without a copy where nothing is missing.
+/// Returns the text, and the bytes if they are not UTF-8. Does not copy UTF-8 output that is complete.
 fn text(kept: Kept) -> (String, Option<Vec<u8>>) {
     let Kept { head, tail, missing } = kept;
     if missing == 0 {
@@ -84,7 +84,7 @@ fn text(kept: Kept) -> (String, Option<Vec<u8>>) {
     (text, (!is_text).then(|| [head, tail].concat()))
 }
 
-/// Follows a program to its end, and keeps so many bytes of each end of each output.
+/// Follows a program to its end, and keeps the first and the last `keep` bytes of each output.
 ///
 /// # Errors
 ///
@@ -103,8 +103,8 @@ async fn collect_in_turns(
     keep: usize,
     mut share: Share,
 ) -> Result<Collected, CallError> {
-    let (mut stdout, mut stderr) = (Gathered::keeping(keep), Gathered::keeping(keep));
-    (stdout.gone, stderr.gone) = (driver.attached().stdout, driver.attached().stderr);
+    let mut stdout = Gathered { gone: driver.attached().stdout, ..Gathered::keeping(keep) };
+    let mut stderr = Gathered { gone: driver.attached().stderr, ..Gathered::keeping(keep) };
     loop {
         let (stream, written, gone) = match driver.next().await? {
             Happened::Output(stream, _, bytes) => (stream, bytes, 0),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_all_there_and_what_does_not_lacks_its_middle() {
+    fn output_beyond_the_limit_lacks_its_middle() {
         let whole = shown(3, 0, b"abcdef");
         assert_eq!((whole.text.as_str(), whole.total, whole.truncated), ("abcdef", 6, false));
         let cut = shown(2, 0, b"abcdef");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_kept_beside_it() {
+    fn output_that_is_not_utf8_is_also_kept_as_bytes() {
         let whole = shown(4, 0, b"a\xffb");
         assert_eq!((whole.text.as_str(), whole.bytes), ("a\u{fffd}b", Some(b"a\xffb".to_vec())));
         let cut = shown(2, 0, b"a\xff---\xfeb");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_gone_before_we_came_counts() {
+    fn output_dropped_before_attaching_is_counted_as_omitted() {
         let late = shown(9, 7, b"rest");
         assert_eq!(late.text, "\n[… 7 bytes omitted …]\nrest");
         assert_eq!((late.total, late.truncated), (11, true));

@@ -1,4 +1,4 @@
-//! What a program says, without a byte missing and none twice.
+//! Reads a program's output exactly once, re-attaching after a lost connection.
 
 use super::hold::Hold;
 use super::{Execs, Place, opening};
@@ -11,46 +11,46 @@ use minions_proto::exec_client::{Event, ExecClient, StreamError};
 use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Role};
 use tokio::time::Instant;
 
-/// Input that is put into a stream ahead of what its socket has taken.
+/// Number of input bytes that are queued on a stream before its socket has taken them.
 const WRITE_AHEAD: usize = 2 * CHUNK_LEN;
 
-/// What a program, or its agent, did.
+/// An event of a program.
 #[derive(Debug)]
 pub(crate) enum Happened {
-    /// It wrote this, from this offset on.
+    /// Output of the program, starting at this offset.
     Output(OutputStream, u64, Bytes),
-    /// What it wrote from the first offset to the second is lost for ever.
+    /// Output from the first offset up to the second, which is lost.
     Gap(OutputStream, u64, u64),
-    /// Nothing, but the agent is alive.
+    /// Sign of life of the agent, without output.
     Heartbeat,
-    /// It ended.
+    /// End of the program.
     Ended(Ended),
-    /// What was there at the moment has all been told; of a [`Role::Snapshot`] only.
+    /// End of a snapshot ([`Role::Snapshot`]): all output so far has been returned.
     Told,
 }
 
-/// One program, followed. When its connection breaks, it comes back by itself; dropping it is leaving
-/// the program, unless it only watches.
+/// Follows one program. After a lost connection it re-attaches automatically. Dropping it leaves the program, unless it
+/// only watches.
 #[derive(Debug)]
 pub(crate) struct Driver {
     hold: Hold,
     exec: ExecClient,
     attached: ExecAttached,
     role: Role,
-    /// What is not in `exec` yet; `None` if the program's input isn't ours.
+    /// Input that was not passed to `exec` yet; `None` without input, and when all of it was passed.
     input: Option<Bytes>,
-    /// What was told is wholly dealt with, and the agent should know.
+    /// The caller has processed all events so far, and this should be acknowledged now.
     settled: bool,
-    /// The stream takes nothing any more. What it still has to say comes first.
+    /// Writing to the stream failed. Its remaining messages are still read.
     mute: bool,
     broken_at: Option<Instant>,
-    /// How far both outputs must get before a snapshot's end is its end.
+    /// Offsets that both outputs must reach before the end of the stream is the end of a snapshot.
     extent: (u64, u64),
 }
 
 impl Driver {
-    /// Starts a program, or attaches to the one that has this id, which must be given. `input` is what
-    /// it is to read.
+    /// Starts a program, or attaches to the program with the same id, which must be given. `input` is the program's
+    /// standard input.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl Driver {
         }
     }
 
-    /// Watches a program, or what it has written so far, without its noticing. A snapshot is complete
+    /// Watches a program, or reads a snapshot of its output, without any effect on the program. A snapshot is complete
     /// with `extent` bytes of its two outputs.
     ///
     /// # Errors
@@ -103,45 +103,54 @@ impl Driver {
     ) -> Result<Self, CallError> {
         hold.stream = Some(stream);
         if let Some(input) = &mut input {
-            // Somebody came before us, with the same request.
+            // An earlier request with the same id has already sent this part of the input.
             input.advance(usize::try_from(attached.stdin).unwrap_or(usize::MAX).min(input.len()));
         }
         let now = Instant::now().into_std();
         let exec = ExecClient::new(&attached, now).map_err(CallError::Stream)?;
-        let (settled, mute, broken_at, extent) = (false, false, None, (0, 0));
-        Ok(Self { hold, exec, attached, role, input, settled, mute, broken_at, extent })
+        Ok(Self {
+            hold,
+            exec,
+            attached,
+            role,
+            input,
+            settled: false,
+            mute: false,
+            broken_at: None,
+            extent: (0, 0),
+        })
     }
 
-    /// The turns in which whoever follows the program works.
+    /// Returns the VM's turns, in which the program's stream is processed.
     pub(crate) fn turns(&self) -> StreamTurns {
         self.hold.place().vm.turns().clone()
     }
 
-    /// What the agent said to the first stream.
+    /// Returns the agent's reply on the first stream.
     pub(crate) fn attached(&self) -> &ExecAttached {
         &self.attached
     }
 
-    /// Gives the program all of its input, and lets what it writes go by. Ends when the last of it is
-    /// on its way: who leaves then leaves behind it.
+    /// Sends all input to the program, and discards its output. Returns when the last input is queued; the `leave` that
+    /// follows on drop is queued after it.
     pub(crate) async fn give_input(mut self) {
-        self.speak();
+        self.queue_messages();
         while self.input.is_some() || self.exec.has_input() {
             match self.next().await {
                 Ok(Happened::Ended(_)) | Err(_) => return,
-                Ok(_) => self.speak(),
+                Ok(_) => self.queue_messages(),
             }
         }
     }
 
-    /// The next thing that happens. Whoever asks has dealt with everything before: that is what the
-    /// agent is told, and what makes room for more.
+    /// Returns the next event. The call confirms that the caller has processed all earlier events; this is acknowledged
+    /// to the agent, which can then send more.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// The program is lost, or never was ours. Nothing follows.
+    /// The program is lost, or was taken over by another client. No event follows an error.
     pub(crate) async fn next(&mut self) -> Result<Happened, CallError> {
         loop {
             if self.hold.stream.is_none() {
@@ -153,7 +162,7 @@ impl Driver {
                         return Ok(happened);
                     }
                 }
-                Err(Broken::Closed) if self.is_told() => return Ok(Happened::Told),
+                Err(Broken::Closed) if self.is_snapshot_complete() => return Ok(Happened::Told),
                 Err(broken) if broken.is_breach() => return Err(breach(broken)),
                 Err(_) => {
                     self.hold.stream = None;
@@ -163,7 +172,7 @@ impl Driver {
         }
     }
 
-    fn is_told(&self) -> bool {
+    fn is_snapshot_complete(&self) -> bool {
         let received = |stream| self.exec.received(stream);
         self.role == Role::Snapshot
             && received(OutputStream::Stdout) >= self.extent.0
@@ -189,33 +198,33 @@ impl Driver {
                 Some(Happened::Ended(ended))
             }
             Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
-                // Somebody else's from now on.
+                // Another client has the program from now on.
                 self.hold.release();
                 return Err(CallError::Agent(error));
             }
-            // There is room for more input; or the agent didn't like a control message, which says
-            // nothing about the program.
+            // There is room for more input; or the agent refused a control message, which has no effect on the
+            // program.
             Event::InputTaken | Event::Refused(_) => None,
         })
     }
 
-    /// The agent's next message. Meanwhile, says what there is to say.
+    /// Returns the agent's next message. Meanwhile, sends acks and input.
     async fn message(&mut self) -> Result<Message, Broken> {
         loop {
-            self.speak();
+            self.queue_messages();
             let stream = self.hold.stream.as_mut().ok_or(Broken::Closed)?;
             let AgentStream { reader, writer, .. } = stream;
-            let speaks = !self.mute && writer.pending() > 0;
+            let writes = !self.mute && writer.pending() > 0;
             tokio::select! {
                 message = reader.next() => return message,
-                // Its last words may be in the socket still.
-                written = writer.flush(), if speaks => self.mute = written.is_err(),
+                // After a failed write, the agent's last messages may still be in the socket.
+                written = writer.flush(), if writes => self.mute = written.is_err(),
             }
         }
     }
 
-    /// Queues acks and input, as much as is sensible.
-    fn speak(&mut self) {
+    /// Queues acks, and input up to [`WRITE_AHEAD`].
+    fn queue_messages(&mut self) {
         let Some(stream) = self.hold.stream.as_mut() else { return };
         if self.role != Role::Control {
             return;
@@ -247,7 +256,8 @@ impl Driver {
     }
 }
 
-/// An agent skips what it no longer keeps, but never goes back.
+/// Checks that the stream does not start before the requested offsets. It may start after them, if the agent no longer
+/// keeps that output.
 fn begins_where_asked(attach: &ExecAttach, attached: &ExecAttached) -> Result<(), StreamError> {
     for (what, theirs, asked) in
         [("stdout", attached.stdout, attach.stdout), ("stderr", attached.stderr, attach.stderr)]

@@ -1,4 +1,4 @@
-//! A program that somebody holds.
+//! The lease of a program. Dropping it sends `leave`.
 
 use super::{Execs, Place, opening};
 use crate::agent::AgentStream;
@@ -7,27 +7,28 @@ use minions_proto::message::{ExecAttach, ExecId, Role};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// To come back for the sake of a farewell, if the connection was just broken.
+/// Deadline for re-attaching only to send `leave`, if the connection was lost just before.
 const COME_BACK: Duration = Duration::from_secs(5);
 
-/// For the agent to close after `leave`. A VMM may drop what has not arrived when we close first.
+/// Time that the agent has to close the stream after `leave`. A VMM may drop data in flight if the daemon closes first.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// The right to say what becomes of a program. Whoever drops it leaves: the agent is told so at once,
-/// and `on_disconnect` decides. Not while the daemon itself ends: then the stream just breaks, and
-/// the program waits for somebody to come back.
+/// The lease of a program. On drop, `leave` is sent to the agent at once, and the program's `on_disconnect` decides
+/// whether it ends. While the daemon itself stops, no `leave` is sent: the stream just breaks, and the agent waits for
+/// the client to re-attach.
 #[derive(Debug)]
 pub(super) struct Hold {
     execs: Execs,
     place: Place,
     id: ExecId,
-    /// `None` before the first, and between two.
+    /// Current stream; `None` before the first one, and between two.
     pub(super) stream: Option<AgentStream>,
     held: bool,
 }
 
 impl Hold {
-    /// Held from before the program is started: whoever goes away in between leaves too.
+    /// Creates the lease. It must exist before the program is started, so that `leave` is also sent if the caller goes
+    /// away during the start.
     pub(super) fn of(execs: Execs, place: Place, id: ExecId) -> Self {
         Self { execs, place, id, stream: None, held: true }
     }
@@ -36,7 +37,7 @@ impl Hold {
         &self.place
     }
 
-    /// There is nothing to leave (any more): it ended, never began, or belongs to somebody else.
+    /// Gives the lease up without `leave`: the program ended, was never started, or was taken over by another client.
     pub(super) fn release(&mut self) {
         self.held = false;
     }
@@ -47,7 +48,9 @@ impl Drop for Hold {
         if !self.held || self.execs.draining.is_cancelled() {
             return;
         }
-        let (place, id, stream) = (self.place.clone(), self.id.clone(), self.stream.take());
+        let place = self.place.clone();
+        let id = self.id.clone();
+        let stream = self.stream.take();
         self.execs.tasks.spawn(async move {
             match stream {
                 Some(stream) => leave(stream).await,
@@ -65,8 +68,8 @@ pub(crate) async fn leave(mut stream: AgentStream) {
 
 /// Reads a stream to its end after `leave` was queued on it. Takes at most [`GOODBYE`].
 ///
-/// A stream that is closed with unread output resets the connection, and the agent may then never read the
-/// `leave`: the program would run on for the agent's grace period.
+/// Closing a stream with unread output resets the connection, and the agent may then never read the `leave`: the
+/// program would continue for the agent's grace period.
 pub(crate) async fn close_after_leave(mut stream: AgentStream) {
     // Best effort: without the `leave`, the agent's grace period has the same result.
     let _ = timeout(GOODBYE, async {
@@ -77,8 +80,8 @@ pub(crate) async fn close_after_leave(mut stream: AgentStream) {
     .await;
 }
 
-/// The request may have been on its way, or the connection broken. Another agent may know the id too,
-/// and then it isn't ours to leave.
+/// Re-attaches to the program and sends `leave`, if the start request was in flight or the connection was lost. Only the
+/// same instance of the agent is contacted: the id could belong to another program of another instance.
 async fn come_back_and_leave(place: &Place, id: ExecId) {
     let attach = ExecAttach { id, stdout: None, stderr: None, role: Role::Control };
     if let Ok((_, stream)) = opening::once_more(place, &attach, Instant::now() + COME_BACK).await {

@@ -6,15 +6,15 @@
 //!               │ the connection breaks    │
 //!               └──────────────────────────┘ for as long as the agent waits (15 s)
 //!
-//!  caller gone: `leave` on whatever stream there is, and the agent ends it, or lets it go on
+//!  caller gone: `leave` on the current stream; the agent then ends the program or lets it run (`on_disconnect`)
 //! ```
 //!
-//! * [`opening`]: the first stream to a program, and the next one after that broke.
-//! * [`hold`]: a program that somebody holds. Letting go says `leave`.
-//! * [`driver`]: what a program says, without a byte missing and none twice.
-//! * [`heartbeat`]: which heartbeats of an agent are passed to a client.
-//! * [`collected`]: all of it at once, within a [budget](crate::budget).
-//! * [`plain`]: the same from agents that know a program as one request and one reply.
+//! * [`opening`]: opening the first stream to a program, and re-attaching after a stream broke.
+//! * [`hold`]: the lease of a program. Dropping it sends `leave`.
+//! * [`driver`]: reads a program's output exactly once, re-attaching after a lost connection.
+//! * [`heartbeat`]: rate limit of the heartbeats that are passed to a client.
+//! * [`collected`]: collects the whole output of a program, within a [budget](crate::budget).
+//! * [`plain`]: programs of agents that only support one request and one reply per program.
 
 pub(crate) mod collected;
 pub(crate) mod driver;
@@ -34,18 +34,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What all programs of the daemon share. A cheap clone.
+/// Resources shared by all programs of the daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Execs {
-    /// What outlives the request that began it: farewells, WebSockets, input for what was detached.
-    /// The daemon's end waits for them, within bounds.
+    /// Tasks that outlive their request: sending `leave`, WebSockets, input of detached programs. The daemon waits for
+    /// them when it stops, for a limited time.
     pub(crate) tasks: TaskTracker,
-    /// Cancelled once the daemon has been told to stop. From then on nobody *leaves*: it is the
-    /// daemon that goes, and callers may come back to what they started.
+    /// Cancelled once the daemon has been told to stop. From then on no `leave` is sent, because only the daemon goes
+    /// away: callers may re-attach to their programs.
     pub(crate) draining: CancellationToken,
-    /// For collected output.
+    /// Memory budget of collected output.
     pub(crate) output: Budget,
-    /// For WebSockets.
+    /// Permits of WebSockets.
     pub(crate) websockets: Arc<Semaphore>,
 }
 
@@ -61,7 +61,7 @@ impl Execs {
     }
 }
 
-/// Where a program is: in a VM, behind one start of its agent.
+/// Location of a program: a VM, and one instance (start) of its agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) vm: Vm,

@@ -1,7 +1,7 @@
-//! The first stream to a program, and the next one after that broke.
+//! Opening the first stream to a program, and re-attaching after a stream broke.
 //!
-//! Both may be asked for again: a program has an id, so the same agent doesn't start it twice. Another
-//! agent would, so only the first attempt goes to whoever answers ([`AgentClient::open`]).
+//! Both requests may be repeated: a program has an id, so the same instance of the agent does not start it twice.
+//! Another instance would, so only the first attempt goes to whichever instance answers ([`AgentClient::open`]).
 //!
 //! [`AgentClient::open`]: crate::agent::AgentClient::open
 
@@ -18,21 +18,20 @@ use rand::RngExt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// How long an agent has to start a program, or to find one. It does so at once, unless its guest is
-/// short of everything.
+/// Deadline of one attempt. An agent starts or finds a program at once, unless its guest is short of resources.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// The longest pause between two attempts.
+/// Maximum pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// A program's reply and its stream.
+/// The agent's reply to start or attach, and the program's stream.
 pub(crate) type Opened = (ExecAttached, AgentStream);
 
 /// Starts a program, which must have an id.
 ///
 /// # Errors
 ///
-/// The agent's no, or no way to it. [`CallError::may_have_executed`] is right about both.
+/// The agent refused, or could not be reached. [`CallError::may_have_executed`] is accurate for both.
 pub(crate) async fn start(
     place: &Place,
     start: &ExecStart,
@@ -42,8 +41,8 @@ pub(crate) async fn start(
     if let Some(field) = start.limit()
         && !client.has_feature(EXEC_LIMITS_FEATURE, deadline).await?
     {
-        let (needs, field) = (format!("`{field}` for programs"), Some(field.to_owned()));
-        return Err(CallError::TooOld { needs, field });
+        let needs = format!("`{field}` for programs");
+        return Err(CallError::TooOld { needs, field: Some(field.to_owned()) });
     }
     let error = match client.open(start, None, attempt(deadline)).await {
         Err(error) if may_pass(&error) => error,
@@ -53,13 +52,13 @@ pub(crate) async fn start(
         return Err(error);
     }
     if !error.may_have_executed() && !matches!(error, CallError::Lost { .. }) {
-        // Not a connection that died, but a limit, or no way there: for the caller to know.
+        // A limit, or an agent that cannot be reached, rather than a lost connection: the caller decides.
         return Err(error);
     }
     persist(place, start, Instant::now(), deadline, error.may_have_executed()).await
 }
 
-/// Attaches to a program that may or may not be there.
+/// Attaches to a program that may or may not exist.
 ///
 /// # Errors
 ///
@@ -78,7 +77,7 @@ pub(crate) async fn attach(
     }
 }
 
-/// Attaches once more to a program that was behind this very agent, for what is left to be said.
+/// Re-attaches to a program of the same instance of the agent, to send a final message.
 ///
 /// # Errors
 ///
@@ -91,11 +90,11 @@ pub(super) async fn once_more(
     persist(place, attach, Instant::now(), deadline, true).await
 }
 
-/// Comes back to a program whose stream broke at `since`.
+/// Re-attaches to a program whose stream broke at `since`.
 ///
 /// # Errors
 ///
-/// [`CallError::ExecLost`]: the way back is closed, for good.
+/// [`CallError::ExecLost`]: re-attaching is impossible.
 pub(crate) async fn come_back(
     place: &Place,
     attach: &ExecAttach,
@@ -106,13 +105,16 @@ pub(crate) async fn come_back(
         CallError::ExecLost { .. } => error,
         CallError::Agent(error) => CallError::ExecLost { reason: error.message },
         error => CallError::ExecLost {
-            reason: format!("the connection to the agent broke, and there is no way back: {error}"),
+            reason: format!(
+                "the connection to the agent was lost and re-attaching failed: {error}"
+            ),
         },
     })
 }
 
-/// Asks the same agent until it answers, or until it no longer waits for us. `sent` is whether it may
-/// have been asked already: a failure then says so.
+/// Repeats a request to the same instance of the agent until it answers, or no longer keeps the program for re-attaching
+/// (`since` + [`REATTACH_GRACE`]). `sent` tells whether an earlier request may have reached the agent; the error then
+/// says so.
 async fn persist<C: Call<Reply = ExecAttached>>(
     place: &Place,
     call: &C,
@@ -124,7 +126,7 @@ async fn persist<C: Call<Reply = ExecAttached>>(
     let mut failures = 0;
     loop {
         if place.vm.client().is_gone() && sent {
-            return Err(CallError::ExecLost { reason: "its VM is gone".into() });
+            return Err(CallError::ExecLost { reason: "the VM is gone".into() });
         }
         let opened = place.vm.client().open(call, Some(&place.instance), attempt(until)).await;
         match opened {
@@ -135,7 +137,7 @@ async fn persist<C: Call<Reply = ExecAttached>>(
             Err(error) if may_pass(&error) => {
                 sent |= error.may_have_executed();
                 if Instant::now() >= until {
-                    return Err(if sent { said_of_sent(error) } else { error });
+                    return Err(if sent { as_sent(error) } else { error });
                 }
             }
             settled => return settled,
@@ -146,7 +148,7 @@ async fn persist<C: Call<Reply = ExecAttached>>(
     }
 }
 
-/// Whether everything that ran in the guest has ended with it.
+/// Reports whether the failure means that the guest has ended, and all its programs with it.
 fn is_death(failure: Failure) -> bool {
     matches!(
         failure,
@@ -163,8 +165,8 @@ fn death(failure: Failure) -> &'static str {
     }
 }
 
-/// The last failure, as one of a request that was sent.
-fn said_of_sent(error: CallError) -> CallError {
+/// Converts the last failure to that of a request that was sent.
+fn as_sent(error: CallError) -> CallError {
     match error {
         CallError::TimedOut { .. } => CallError::TimedOut { sent: true },
         _ => CallError::Lost { sent: true },
@@ -175,7 +177,7 @@ fn attempt(deadline: Instant) -> Instant {
     deadline.min(Instant::now() + ATTEMPT)
 }
 
-/// Whether the next attempt may fare better.
+/// Reports whether another attempt may succeed.
 fn may_pass(error: &CallError) -> bool {
     match error {
         CallError::Lost { .. }

@@ -1,5 +1,5 @@
-//! Programs behind agents that know them as one request and one reply. When the caller goes away the
-//! connection is closed; whether such an agent then ends the program is its own affair.
+//! Programs of agents without the feature `exec2`, which support only one request and one reply per program. When the
+//! caller goes away, the connection is closed; whether the agent then ends the program is up to the agent.
 
 use super::Happened;
 use crate::agent::{CallError, Lane};
@@ -16,28 +16,28 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 ///
 /// # Errors
 ///
-/// Whatever a call can meet.
+/// Any error of a call.
 pub(crate) async fn run(vm: &Vm, exec: &Exec, deadline: Instant) -> Result<ExecReply, CallError> {
     vm.client().call(exec, Lane::Long, deadline).await
 }
 
-/// A program told as if there were a stream to it: nothing but heartbeats, of our own, until it ends,
-/// and then everything.
+/// A program presented as a stream: until it ends there are only heartbeats, which the daemon generates; then all
+/// output follows.
 pub(crate) struct Plain {
     reply: Pin<Box<dyn Future<Output = Result<ExecReply, CallError>> + Send>>,
-    told: VecDeque<Happened>,
+    pending: VecDeque<Happened>,
     beat: Interval,
 }
 
 impl fmt::Debug for Plain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plain").field("told", &self.told).finish_non_exhaustive()
+        f.debug_struct("Plain").field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 
 impl Plain {
-    /// Runs a program, and waits for as long as between two heartbeats: one that can't be started has
-    /// failed by then.
+    /// Starts a program, and waits for its end or the first heartbeat: a program that cannot be started has failed by
+    /// then.
     ///
     /// # Errors
     ///
@@ -46,47 +46,48 @@ impl Plain {
         let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reply = Box::pin(async move { run(&vm, &exec, deadline).await });
-        let mut plain = Self { reply, told: VecDeque::new(), beat };
+        let mut plain = Self { reply, pending: VecDeque::new(), beat };
         let first = plain.next().await?;
-        plain.told.push_front(first);
+        plain.pending.push_front(first);
         Ok(plain)
     }
 
-    /// The next thing that happens; the last is [`Happened::Ended`].
+    /// Returns the next event; the last is [`Happened::Ended`].
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// As [`run`]. Nothing follows.
+    /// As [`run`]. No event follows an error.
     pub(crate) async fn next(&mut self) -> Result<Happened, CallError> {
-        if let Some(told) = self.told.pop_front() {
-            return Ok(told);
+        if let Some(pending) = self.pending.pop_front() {
+            return Ok(pending);
         }
         let reply = tokio::select! {
             reply = &mut self.reply => reply?,
             _ = self.beat.tick() => return Ok(Happened::Heartbeat),
         };
         let end = ended(&reply);
-        self.tell(OutputStream::Stdout, reply.stdout);
-        self.tell(OutputStream::Stderr, reply.stderr);
-        self.told.push_back(Happened::Ended(end));
-        // There is at least the end.
-        self.told.pop_front().ok_or(CallError::Lost { sent: true })
+        self.queue_output(OutputStream::Stdout, reply.stdout);
+        self.queue_output(OutputStream::Stderr, reply.stderr);
+        self.pending.push_back(Happened::Ended(end));
+        // Cannot be empty: the end was just queued.
+        self.pending.pop_front().ok_or(CallError::Lost { sent: true })
     }
 
-    fn tell(&mut self, stream: OutputStream, text: String) {
-        let (mut bytes, mut offset) = (Bytes::from(text), 0);
+    fn queue_output(&mut self, stream: OutputStream, text: String) {
+        let mut bytes = Bytes::from(text);
+        let mut offset = 0;
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(CHUNK_LEN));
             let len = chunk.len() as u64;
-            self.told.push_back(Happened::Output(stream, offset, chunk));
+            self.pending.push_back(Happened::Output(stream, offset, chunk));
             offset += len;
         }
     }
 }
 
-/// How it ended, as far as such an agent tells.
+/// Returns the end of the program, as far as such an agent reports it.
 fn ended(reply: &ExecReply) -> Ended {
     let outcome = reply.outcome.clone().unwrap_or(Outcome::Exited { code: reply.exit_code });
     let wall_ms = reply.duration_ms.unwrap_or(0);

@@ -1,19 +1,19 @@
-//! How long things take.
+//! A histogram of durations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in microseconds: a call to an agent takes a fraction of a millisecond, a
-/// deadline some seconds.
+/// Upper bounds of the buckets, in microseconds. The range covers a call to an agent (a fraction of a millisecond)
+/// and a deadline (some seconds).
 const BOUNDS: [u64; 13] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000,
     30_000_000,
 ];
 
-/// Counts by bucket. Taking part costs two additions.
+/// Counts by bucket. An observation costs two atomic additions.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
-    /// One more than bounds: the rest.
+    /// Counts of the bounds, and of longer durations.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     sum_micros: AtomicU64,
 }
@@ -28,22 +28,22 @@ impl Histogram {
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Each bound in seconds (`+Inf` last) with how many took no longer; and the sum in seconds.
+    /// Returns the bounds in seconds (`+Inf` last) with their cumulative counts, and the sum in seconds.
     pub(crate) fn figures(&self) -> (Vec<(String, u64)>, f64) {
         let mut total = 0;
-        let bounds = BOUNDS.iter().map(|bound| (micros(*bound)).to_string());
+        let bounds = BOUNDS.iter().map(|bound| seconds(*bound).to_string());
         let cumulated = bounds.chain(std::iter::once("+Inf".to_owned())).zip(&self.buckets);
         let figures = cumulated.map(|(bound, bucket)| {
             total += bucket.load(Ordering::Relaxed);
             (bound, total)
         });
-        (figures.collect(), micros(self.sum_micros.load(Ordering::Relaxed)))
+        (figures.collect(), seconds(self.sum_micros.load(Ordering::Relaxed)))
     }
 }
 
-/// As seconds.
-#[expect(clippy::cast_precision_loss, reason = "a sum of 285 years would lose a microsecond")]
-fn micros(micros: u64) -> f64 {
+/// Converts microseconds to seconds.
+#[expect(clippy::cast_precision_loss, reason = "only a sum above 285 years loses a microsecond")]
+fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_count_what_took_no_longer() {
+    fn a_bucket_counts_durations_up_to_its_bound() {
         let histogram = Histogram::default();
         for us in [50, 100, 101, 60_000_000] {
             histogram.observe(Duration::from_micros(us));

@@ -1,8 +1,8 @@
-//! What is counted while it happens. Everything else that `GET /metrics` shows is looked up when it is
-//! asked for, so that a VM that is gone leaves nothing behind.
+//! Counters and histograms that are updated as things happen. Everything else in `GET /metrics` is looked up for each
+//! request, so that no metrics remain of a VM that is gone.
 //!
-//! Labels are the daemon's own words: states, codes, layers, route templates. Nothing that a guest or a
-//! caller says becomes one, except a VM's name, for as long as the VM is here.
+//! Labels are fixed words of the daemon: states, codes, layers, route templates. Text from guests and callers never
+//! becomes a label, except the name of a VM, while the VM exists.
 
 pub(crate) mod histogram;
 pub(crate) mod text;
@@ -15,29 +15,31 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The first HTTP status that is counted, and how many follow.
+/// Lowest HTTP status that is counted.
 const FIRST_STATUS: u16 = 100;
+/// Number of statuses that are counted, from [`FIRST_STATUS`] on.
 const STATUSES: usize = 500;
 
-/// The counters.
+/// All counters and histograms of the daemon.
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
     pub(crate) probes: Histogram,
     pub(crate) failed_probes: Tally,
     pub(crate) failed_dials: Tally,
     pub(crate) problems: Tally,
-    /// Scans of the directory of sockets that were refused.
+    /// Scans of the socket directory that failed, by reason.
     pub(crate) refused_scans: Tally,
-    /// Files there that are named `*.vsock` without a VM's name, and with one but no sockets.
+    /// Files `*.vsock` in the socket directory whose name is not that of a VM.
     pub(crate) wrong_names: AtomicUsize,
+    /// Files in the socket directory that have a VM's name but are not sockets.
     pub(crate) no_sockets: AtomicUsize,
-    /// Clients that only heard that there are too many.
+    /// Clients that were turned away because too many were connected.
     pub(crate) shed: AtomicU64,
     routes: Mutex<Vec<Arc<RouteMeter>>>,
 }
 
 impl Meters {
-    /// A probe took so long, and failed at this layer or didn't.
+    /// Records a probe: its duration and, if it failed, the layer.
     pub(crate) fn probed(&self, took: Duration, failure: Option<Failure>) {
         self.probes.observe(took);
         if let Some(failure) = failure {
@@ -53,12 +55,12 @@ impl Meters {
         self.problems.count(code.as_str());
     }
 
-    /// The directory of sockets was refused, for this reason.
+    /// Counts a scan of the socket directory that failed for this reason.
     pub(crate) fn scan_refused(&self, reason: &'static str) {
         self.refused_scans.count(reason);
     }
 
-    /// A meter for one more route. Made once for each when the daemon starts.
+    /// Adds the meter of a route. Called once per route when the daemon starts.
     pub(crate) fn route(&self, method: &str, template: &str) -> Arc<RouteMeter> {
         let meter = Arc::new(RouteMeter::new(method, template));
         self.lock_routes().push(Arc::clone(&meter));
@@ -74,7 +76,7 @@ impl Meters {
     }
 }
 
-/// Counts by one of our own words. For what seldom happens: it takes a lock.
+/// Counts by a fixed word. Counting takes a lock, so it is for rare events only.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(Mutex<BTreeMap<&'static str, u64>>);
 
@@ -89,12 +91,12 @@ impl Tally {
     }
 }
 
-/// The calls of one route.
+/// Requests of one route.
 #[derive(Debug)]
 pub(crate) struct RouteMeter {
     pub(crate) method: String,
     pub(crate) template: String,
-    /// Until the head of the reply.
+    /// Time until the head of the response.
     pub(crate) durations: Histogram,
     by_status: Vec<AtomicU64>,
 }
@@ -117,7 +119,7 @@ impl RouteMeter {
         }
     }
 
-    /// Each status that was given, and how often.
+    /// Returns the statuses that occurred, with their counts.
     pub(crate) fn statuses(&self) -> impl Iterator<Item = (u16, u64)> {
         let counts = self.by_status.iter().map(|count| count.load(Ordering::Relaxed));
         (FIRST_STATUS..).zip(counts).filter(|(_, count)| *count > 0)
@@ -129,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_counts_by_status_and_shows_only_what_happened() {
+    fn a_route_counts_by_status_and_omits_statuses_without_requests() {
         let meter = RouteMeter::new("GET", "/x");
         for status in [200, 503, 200, 7] {
             meter.served(status, Duration::from_micros(1));

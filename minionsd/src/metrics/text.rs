@@ -9,40 +9,40 @@
 use super::histogram::Histogram;
 use std::fmt::{Display, Write as _};
 
-/// The media type.
+/// Media type of the text format.
 pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A page under way.
+/// A page that is being written.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     text: String,
 }
 
-/// What a family's figures are.
+/// Type of a metric family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
-    /// Only grows.
+    /// A value that only increases.
     Counter,
-    /// Comes and goes.
+    /// A value that can increase and decrease.
     Gauge,
-    /// Of a [`Histogram`].
+    /// The buckets, sum and count of a [`Histogram`].
     Histogram,
 }
 
 impl Page {
-    /// Begins a family of figures. They follow, all of them, before the next family.
+    /// Begins a metric family. All its figures must be written before the next family.
     pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
-        let kind = match kind {
+        let type_name = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
-        // Writing to a string doesn't fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {type_name}");
         Family { page: self, name }
     }
 
-    /// A family of one figure.
+    /// Writes a family with one figure.
     pub(crate) fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help).figure(&[], value);
     }
@@ -52,7 +52,7 @@ impl Page {
     }
 }
 
-/// One family.
+/// A metric family that is being written.
 #[derive(Debug)]
 pub(crate) struct Family<'a> {
     page: &'a mut Page,
@@ -88,7 +88,7 @@ impl Family<'_> {
     }
 }
 
-/// A label's value.
+/// Value of a label, with backslash, quote and newline escaped.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
@@ -108,7 +108,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_page_is_as_prometheus_reads_it() {
+    fn a_page_has_the_format_that_prometheus_reads() {
         let mut page = Page::default();
         let mut family = page.family("a_total", Kind::Counter, "As.");
         family.figure(&[("x", "1"), ("y", "q\"b\\n\n")], 3);

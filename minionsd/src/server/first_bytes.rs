@@ -1,7 +1,7 @@
-//! A deadline for a client's first bytes.
+//! Deadline for a client's first bytes.
 //!
-//! The server reads them to tell HTTP/1 from HTTP/2, before its own deadlines begin: without this
-//! one, a client that connects and says nothing would keep its place for ever.
+//! hyper reads these bytes to distinguish HTTP/1 from HTTP/2 before its own deadlines begin. Without this deadline, a
+//! client that connects and sends nothing would occupy a connection slot forever.
 
 use super::HEADER_DEADLINE;
 use std::io;
@@ -10,10 +10,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// As long as HTTP/2's preface. No HTTP/1 request is shorter.
+/// Number of bytes that the deadline covers: the length of the HTTP/2 preface. No HTTP/1.1 request with a `Host` header
+/// is shorter.
 const FIRST: usize = 24;
 
-/// A stream whose first bytes must come within [`HEADER_DEADLINE`].
+/// A stream whose first [`FIRST`] bytes must arrive within [`HEADER_DEADLINE`].
 pub(super) struct FirstBytes<S> {
     stream: S,
     missing: usize,
@@ -82,26 +83,26 @@ mod tests {
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_says_too_little_is_not_waited_for() {
-        for said in [&b""[..], b"PRI * HTTP"] {
+    async fn a_client_that_sends_too_few_bytes_times_out() {
+        for sent in [&b""[..], b"PRI * HTTP"] {
             let (mut client, server) = duplex(64);
-            client.write_all(said).await.unwrap();
+            client.write_all(sent).await.unwrap();
             let started = Instant::now();
             let mut all = Vec::new();
             let ended = FirstBytes::of(server).read_to_end(&mut all).await.unwrap_err();
-            assert_eq!((ended.kind(), all.as_slice()), (io::ErrorKind::TimedOut, said));
+            assert_eq!((ended.kind(), all.as_slice()), (io::ErrorKind::TimedOut, sent));
             assert_eq!(started.elapsed(), HEADER_DEADLINE);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_has_begun_is_the_servers_affair() {
+    async fn no_deadline_applies_after_the_first_bytes() {
         let (mut client, server) = duplex(64);
         let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n";
         client.write_all(request).await.unwrap();
         let mut server = FirstBytes::of(server);
         server.read_exact(&mut [0; 33]).await.unwrap();
         let more = tokio::time::timeout(HEADER_DEADLINE * 2, server.read_u8()).await;
-        assert!(more.is_err(), "no deadline of ours any more");
+        assert!(more.is_err(), "a stream whose first bytes have arrived must not time out");
     }
 }

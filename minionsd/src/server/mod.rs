@@ -31,75 +31,75 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// For a client for whom there is no room: to say what it wants, and to get its one answer. Short, because
-/// others stand behind it who want to know at least whether the daemon lives.
+/// Total lifetime of a connection beyond the limit: one request and one answer. Short, because other clients wait for
+/// the same few slots, for example to check `/healthz`.
 const SHED_DEADLINE: Duration = Duration::from_millis(250);
 
-/// How often an HTTP/2 client is asked whether it is still there, and how long it has to answer.
+/// Interval of HTTP/2 keep-alive pings, and deadline for their answers.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// For the head of a request, and between two requests on one connection.
+/// Deadline for the head of a request, which includes the idle time between two requests on one connection.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For a client to finish its TLS handshake.
+/// Deadline for a client's TLS handshake.
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Out of descriptors, most likely: others must give some back first.
+/// Pause after a failed `accept`: the process is most likely out of descriptors until other connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The owner and the group may connect.
+/// File mode of the Unix socket: the owner and the group may connect.
 const UNIX_SOCKET_MODE: u32 = 0o660;
 
-/// A listener that can't be had.
+/// Failure to set up a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A TCP address.
-    #[error("can't listen on {address}")]
+    /// The TCP address cannot be bound.
+    #[error("cannot listen on {address}")]
     Tcp {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A Unix socket.
-    #[error("can't listen on {}", .path.display())]
+    /// The Unix socket cannot be created.
+    #[error("cannot listen on {}", .path.display())]
     Unix {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// TLS can't be had.
-    #[error("TLS can't be had")]
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
     Tls(#[from] TlsError),
-    /// Another daemon has it.
+    /// Another process, probably another daemon, listens on the Unix socket.
     #[error("{} is in use by another process", .0.display())]
     UnixInUse(PathBuf),
 }
 
-/// What is served, to how many.
+/// Services and limits of the server.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) app: Front,
-    /// For those who are too many.
+    /// Service for clients beyond the connection limit.
     pub(crate) shed: Front,
-    /// Connections at once, of each listener.
+    /// Connection limit of each listener.
     pub(crate) clients: usize,
-    /// How long requests under way may take once the daemon is told to stop.
+    /// Time that requests in progress have to finish once the daemon is told to stop.
     pub(crate) grace: Duration,
     pub(crate) meters: Arc<Meters>,
 }
 
-/// What the daemon listens on.
+/// The daemon's listeners.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     tcp: Option<TcpListener>,
-    /// On TCP only: over the Unix socket the kernel vouches for both ends.
+    /// TLS of the TCP listener. The Unix socket needs none: the kernel identifies its callers.
     tls: Option<Arc<Tls>>,
     unix: Option<UnixSocket>,
 }
 
-/// A Unix socket that takes its file with it.
+/// A Unix socket whose file is removed on drop.
 #[derive(Debug)]
 struct UnixSocket {
     listener: UnixListener,
@@ -133,15 +133,16 @@ impl Listeners {
         self.tcp.as_ref()?.local_addr().ok()
     }
 
-    /// Serves until `shutdown`; cancels `draining`; lets requests under way finish within the grace
-    /// period, and closes what is left.
+    /// Serves until `shutdown` is ready, then cancels `draining`, lets requests in progress finish within the grace
+    /// period, and closes the remaining connections.
     pub(crate) async fn serve(
         self,
         served: Served,
         shutdown: impl Future<Output = ()> + Send,
         draining: CancellationToken,
     ) {
-        let (address, path) = (self.tcp_addr(), self.unix.as_ref().map(|unix| &unix.path));
+        let address = self.tcp_addr();
+        let path = self.unix.as_ref().map(|unix| &unix.path);
         tracing::info!(tcp = ?address, unix = ?path, "serving");
         let server = Server::new(served);
         tokio::select! {
@@ -163,7 +164,7 @@ async fn bind_unix(path: &Path, group: &str) -> Result<UnixSocket, BindError> {
     }
     match UnixStream::connect(path).await {
         Ok(_) => return Err(BindError::UnixInUse(path.to_owned())),
-        // Left behind by a daemon that was killed. A plain file refuses too, and isn't ours.
+        // The socket of a daemon that was killed. Connecting to a plain file fails in the same way, but it must stay.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
             fs::remove_file(path).map_err(failed)?;
         }
@@ -171,7 +172,7 @@ async fn bind_unix(path: &Path, group: &str) -> Result<UnixSocket, BindError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     let socket = UnixSocket { listener, path: path.to_owned() };
-    // Before the group may connect: until then it is ours alone.
+    // Before the mode lets the group connect; until then only the owner can.
     give_to_group(path, group).map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(UNIX_SOCKET_MODE)).map_err(failed)?;
     Ok(socket)
@@ -181,7 +182,7 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Lets the operators' group, if there is one, connect. A service manager may have done it.
+/// Gives the socket to the operators' group, if that group exists. A service manager may have done so already.
 fn give_to_group(path: &Path, group: &str) -> io::Result<()> {
     let Some(group) = Group::from_name(group)? else { return Ok(()) };
     if fs::metadata(path)?.gid() == group.gid.as_raw() {
@@ -190,7 +191,7 @@ fn give_to_group(path: &Path, group: &str) -> io::Result<()> {
     chown(path, None, Some(group.gid.as_raw()))
 }
 
-/// Reads the certificate again at each SIGHUP. Never ends.
+/// Reloads the certificate at each SIGHUP. Never returns.
 async fn reload_on_hangup(tls: Option<&Tls>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return std::future::pending().await };
     loop {
@@ -200,33 +201,36 @@ async fn reload_on_hangup(tls: Option<&Tls>) {
             Some(Ok(())) => tracing::info!("SIGHUP: certificate reloaded"),
             Some(Err(error)) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(error, "SIGHUP: the old certificate stays");
+                tracing::error!(
+                    error,
+                    "SIGHUP: cannot reload the certificate; the current one stays in use"
+                );
             }
         }
     }
 }
 
-/// HTTP over whatever was accepted.
+/// HTTP server for accepted connections.
 struct Server {
     http: Http,
     shed: Http,
     tcp_places: Places,
     unix_places: Places,
-    /// Of the places for TCP.
+    /// Division of the TCP slots among users.
     users: UserShares,
     graceful: GracefulShutdown,
     grace: Duration,
     meters: Arc<Meters>,
 }
 
-/// What one connection needs. A cheap clone.
+/// Service and protocol settings of one connection. Cheap to clone.
 #[derive(Clone)]
 struct Http {
     app: Front,
     protocol: Builder<TokioExecutor>,
-    /// Ends the connections that outlive the grace period.
+    /// Closes the connections that outlive the grace period.
     cut: CancellationToken,
-    /// How long a connection may last in all, if it isn't a proper one.
+    /// Total lifetime of a connection beyond the limit; `None` for regular connections.
     lasts: Option<Duration>,
 }
 
@@ -257,7 +261,7 @@ impl Server {
         }
     }
 
-    /// Accepts for ever.
+    /// Accepts connections on all listeners, forever.
     async fn accept_all(&self, listeners: &Listeners) {
         tokio::join!(
             self.accept_tcp(listeners.tcp.as_ref(), listeners.tls.as_ref()),
@@ -287,7 +291,8 @@ impl Server {
                 Ok((stream, _)) => {
                     self.unix_places.improve(&mut place);
                     let peer = Peer::unix(stream.peer_cred().ok());
-                    let (http, watcher) = (self.at(&place), self.graceful.watcher());
+                    let http = self.at(&place);
+                    let watcher = self.graceful.watcher();
                     tokio::spawn(http.serve(stream, peer, watcher, place));
                 }
                 Err(error) => pause_after(&error).await,
@@ -295,7 +300,7 @@ impl Server {
         }
     }
 
-    /// What is served at a place.
+    /// Returns the service for a slot, and counts connections beyond the limit.
     fn at(&self, place: &Place) -> Http {
         if place.is_normal {
             return self.http.clone();
@@ -304,8 +309,8 @@ impl Server {
         self.shed.clone()
     }
 
-    /// Serves a client within its user's share. Never waits for a place: the next client may be
-    /// another user's.
+    /// Serves a client within its user's share. Never waits for a slot, because the next client may belong to another
+    /// user.
     async fn admit_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, mut place: Place) {
         let Ok(peer) = Peer::tcp(&stream) else { return };
         if place.is_normal {
@@ -325,7 +330,8 @@ impl Server {
 
     fn spawn_tcp(&self, stream: TcpStream, peer: Peer, tls: Option<&Arc<Tls>>, place: Place) {
         stream.set_nodelay(true).ok();
-        let (http, watcher) = (self.at(&place), self.graceful.watcher());
+        let http = self.at(&place);
+        let watcher = self.graceful.watcher();
         let Some(acceptor) = tls.map(|tls| tls.acceptor()) else {
             tokio::spawn(http.serve(stream, peer, watcher, place));
             return;
@@ -333,8 +339,8 @@ impl Server {
         tokio::spawn(async move {
             match timeout(http.lasts.unwrap_or(TLS_DEADLINE), acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => http.serve(stream, peer, watcher, place).await,
-                Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-                Err(_) => tracing::debug!("no TLS handshake in time"),
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => tracing::debug!("TLS handshake timed out"),
             }
         });
     }
@@ -343,14 +349,17 @@ impl Server {
         let Self { http, tcp_places, unix_places, graceful, grace, .. } = self;
         if timeout(grace, graceful.shutdown()).await.is_err() {
             let left = tcp_places.taken() + unix_places.taken();
-            tracing::warn!(connections = left, "cut off: still busy after the grace period");
+            tracing::warn!(
+                connections = left,
+                "connections still busy after the grace period were cut off"
+            );
         }
         http.cut.cancel();
     }
 }
 
 impl Http {
-    /// Serves one connection to its end, or until it is cut.
+    /// Serves one connection until it ends or is cut off.
     async fn serve<S>(self, stream: S, peer: Peer, watcher: Watcher, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -376,6 +385,6 @@ impl Http {
 }
 
 async fn pause_after(error: &io::Error) {
-    tracing::warn!(%error, "a connection was not accepted");
+    tracing::warn!(%error, "cannot accept a connection");
     sleep(ACCEPT_PAUSE).await;
 }

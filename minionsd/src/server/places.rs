@@ -1,16 +1,16 @@
-//! Places for the clients of one listener.
+//! Connection slots of one listener.
 
 use super::shares::Counted;
 use crate::descriptors::OVERFLOW;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A client's place.
+/// A slot for one connection, released on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     pub(super) is_normal: bool,
-    /// Its share of what its user may have.
+    /// Entry of the connection in the count of its user, if the user is counted.
     pub(super) counted: Option<Counted>,
 }
 
@@ -20,12 +20,13 @@ impl Place {
     }
 }
 
-/// The places of one listener.
+/// The slots of one listener.
 #[derive(Debug)]
 pub(super) struct Places {
     clients: usize,
     normal: Arc<Semaphore>,
-    /// For those who only hear that there are too many. Beyond that the kernel's backlog is left.
+    /// Slots for clients beyond the limit, which get only `/healthz` or a 503. Further clients wait in the kernel's
+    /// backlog.
     overflow: Arc<Semaphore>,
 }
 
@@ -35,7 +36,7 @@ impl Places {
         Self { clients, normal, overflow: Arc::new(Semaphore::new(OVERFLOW)) }
     }
 
-    /// Waits until there is any. `None` never comes: a semaphore of ours is never closed.
+    /// Waits for a free slot, preferably a normal one. Never returns `None`, because the semaphores are never closed.
     pub(super) async fn any(&self) -> Option<Place> {
         let (permit, is_normal) = tokio::select! {
             biased;
@@ -45,7 +46,7 @@ impl Places {
         Some(Place::new(permit, is_normal))
     }
 
-    /// Somebody may have gone while we waited for the client that is here now.
+    /// Replaces an overflow slot with a normal one, if one became free before a client connected.
     pub(super) fn improve(&self, place: &mut Place) {
         if !place.is_normal
             && let Ok(permit) = Arc::clone(&self.normal).try_acquire_owned()
@@ -54,12 +55,13 @@ impl Places {
         }
     }
 
-    /// A place for a client that must not have a normal one, if there is any now.
+    /// Returns a free overflow slot, for a client whose user has reached its limit of normal slots.
     pub(super) fn only_overflow(&self) -> Option<Place> {
         let permit = Arc::clone(&self.overflow).try_acquire_owned().ok()?;
         Some(Place::new(permit, false))
     }
 
+    /// Returns the number of normal slots in use.
     pub(super) fn taken(&self) -> usize {
         self.clients.saturating_sub(self.normal.available_permits())
     }

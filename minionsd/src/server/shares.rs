@@ -1,47 +1,47 @@
-//! Parts of the TCP connections that one user of the host may have.
+//! Limit of TCP connections per user of the host.
 //!
 //! ```text
-//!  0            half                              all
-//!  ├─ for all ──┼─ at most a quarter of all each ──┤
+//!  0             half                                      all
+//!  ├─ unlimited ──┼─ each user: at most a quarter of all ──┤
 //! ```
 //!
-//! Every user of the host may connect over TCP, so without a limit one of them could take all places and
-//! keep the others out, an operator with a token included. While fewer than half of the places are taken the
-//! kernel is not asked whose a connection is.
+//! Every user of the host may connect over TCP. Without a limit, one of them could take all slots and lock out the
+//! others, including an operator with a token. While at most half of the slots are taken, the kernel is not asked for
+//! the user of a connection.
 
 use crate::api::auth::Peer;
 use minions_api::service::Identity;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The user id that has no limit.
+/// User id without a limit.
 const ROOT: u32 = 0;
 
-/// Counted connections by user. `None` stands for all whose user is unknown: from other hosts, or closed
-/// already.
+/// Counted connections by user. `None` stands for all connections whose user is unknown: those from other hosts, and
+/// those that are closed already.
 type Counts = HashMap<Option<u32>, usize>;
 
-/// Counts the connections of each user among the second half of the places.
+/// Counter of each user's connections in the second half of the slots.
 #[derive(Debug)]
 pub(super) struct UserShares {
-    /// Places that may be taken before users are counted.
+    /// Slots that are given out before users are counted.
     uncounted: usize,
-    /// Counted places that one user may have.
+    /// Counted slots that one user may have.
     limit: usize,
     counted: Arc<Mutex<Counts>>,
 }
 
-/// A counted connection. Gives its share back when dropped; one that is not counted has none.
+/// A connection in its user's count until it is dropped; `None` for a connection that is not counted.
 #[derive(Debug)]
 pub(super) struct Counted(Option<(Arc<Mutex<Counts>>, Option<u32>)>);
 
 impl UserShares {
-    /// The shares of so many places.
+    /// Creates the counter for a listener with this number of slots.
     pub(super) fn new(places: usize) -> Self {
         Self { uncounted: places / 2, limit: (places / 4).max(1), counted: Arc::default() }
     }
 
-    /// Counts a connection, one of `taken` in all; `None` if its user has too many.
+    /// Counts a connection, one of `taken` in total. Returns `None` if its user has reached the limit.
     pub(super) async fn count(&self, peer: &Peer, taken: usize) -> Option<Counted> {
         if taken <= self.uncounted {
             return Some(Counted(None));
@@ -79,7 +79,7 @@ impl Drop for Counted {
     }
 }
 
-/// Held for a look and a step.
+/// Locks the counts. The lock is held only for one lookup and update.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_user_has_at_most_a_quarter_and_others_still_have_theirs() {
+    fn one_user_gets_at_most_a_quarter_and_others_keep_their_share() {
         let shares = UserShares::new(16);
         let mut first: Vec<_> = (0..4).map(|_| shares.count_user(Some(7)).unwrap()).collect();
         assert!(shares.count_user(Some(7)).is_none());
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn users_are_not_looked_up_while_half_of_the_places_are_free() {
+    async fn users_are_not_looked_up_while_half_of_the_slots_are_free() {
         let shares = UserShares::new(16);
         let peer = Peer::unix(None);
         for taken in 0..=8 {

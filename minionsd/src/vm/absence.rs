@@ -1,4 +1,4 @@
-//! A VM whose VMM removed its socket: kept for as long as that may be a reboot, and no longer.
+//! Tests of a VM whose VMM removed its socket: it is kept for as long as that may be a reboot, and no longer.
 
 use super::registry::{Each, Means, Registry};
 use super::silence::serve;

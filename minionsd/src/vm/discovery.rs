@@ -62,12 +62,12 @@ pub(crate) struct Socket {
 /// All of them, by the VM's name.
 pub(crate) type Sockets = BTreeMap<VmName, Socket>;
 
-/// The result of one look at the directory.
+/// Result of one scan, or the reason to have none.
 #[derive(Debug)]
 pub(crate) enum Look {
-    /// Its sockets.
+    /// Sockets in the directory.
     Sockets(Sockets),
-    /// It is gone, or not trusted any more: none of its sockets may be used.
+    /// Directory that is gone, or not trusted any more: none of its sockets may be used.
     Closed,
 }
 

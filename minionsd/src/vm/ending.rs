@@ -1,4 +1,4 @@
-//! The known end of a boot: the guest reboots, or is powered off.
+//! Known end of a boot: the guest reboots, or is powered off.
 //!
 //! A guest that ends fails in the same ways as one that is broken. So the end that minionsd was asked for, or that
 //! the VMM's socket shows, is kept, and is the reason for the failures that follow it.
@@ -18,71 +18,73 @@ use tokio::time::Instant;
 /// services takes up to 90 s (systemd's default limit for one of them).
 pub(crate) const REBOOT_LIMIT: Duration = Duration::from_mins(2);
 
-/// The way in which a boot ends.
+/// Way in which a boot ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndingKind {
-    /// Another boot follows.
+    /// Reboot: another boot follows.
     Reboot,
-    /// None follows before the VM is started again.
+    /// Poweroff: no boot follows before the VM is started again.
     Poweroff,
 }
 
-/// The end of a boot.
+/// End of a boot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ending {
     pub(crate) kind: EndingKind,
     since: Instant,
 }
 
-/// A failure, and what is known besides.
+/// Failure that may be explained, and the state of the VM.
 #[derive(Debug)]
-pub(crate) struct Shown<'a> {
+pub(crate) struct ObservedFailure<'a> {
     pub(crate) failure: Failure,
     pub(crate) message: &'a str,
-    /// The VMM has created its socket again.
+    /// State of the socket: the VMM has created it again.
     pub(crate) recreated: bool,
     pub(crate) vmm: Option<&'a ProcessId>,
 }
 
-/// The reason that an end is for a failure.
+/// Explanation of a failure by the end of a boot.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Explained {
+pub(crate) struct ExplainedFailure {
     pub(crate) failure: Failure,
     pub(crate) message: String,
-    /// Of a poweroff: whether the guest has halted.
+    /// State after a poweroff: true if the guest has halted.
     pub(crate) halted: Option<bool>,
 }
 
 impl Ending {
-    /// An end that begins now.
+    /// Returns an end that begins now.
     pub(crate) fn now(kind: EndingKind) -> Self {
         Self { kind, since: Instant::now() }
     }
 
-    /// Whether it was to happen long ago.
+    /// Reports whether the end should have happened already.
     pub(crate) fn is_overdue(&self) -> bool {
         self.since.elapsed() > REBOOT_LIMIT
     }
 
-    /// The reason for a failure that this end explains; `None` for any other failure.
-    pub(crate) fn explain(&self, shown: &Shown<'_>) -> Option<Explained> {
-        if !is_explained(shown.failure) {
+    /// Returns the explanation of a failure that this end causes; `None` for all other failures.
+    pub(crate) fn explain(&self, observed: &ObservedFailure<'_>) -> Option<ExplainedFailure> {
+        if !is_explained(observed.failure) {
             return None;
         }
         match self.kind {
             // The end of the VMM: starting it again is the reboot.
-            EndingKind::Reboot if shown.failure == Failure::NoListener || self.is_overdue() => None,
-            EndingKind::Reboot => Some(Explained {
+            EndingKind::Reboot if observed.failure == Failure::NoListener || self.is_overdue() => {
+                None
+            }
+            EndingKind::Reboot => Some(ExplainedFailure {
                 failure: Failure::Rebooting,
-                message: format!("the guest is rebooting: {}", shown.message),
+                message: format!("the guest is rebooting: {}", observed.message),
                 halted: None,
             }),
-            EndingKind::Poweroff => Some(off(shown)),
+            EndingKind::Poweroff => Some(off(observed)),
         }
     }
 }
 
-/// Whether an end of the guest can be the cause.
+/// Reports whether the end of a guest can cause this failure.
 fn is_explained(failure: Failure) -> bool {
     match failure {
         Failure::NoSocket
@@ -101,24 +103,24 @@ fn is_explained(failure: Failure) -> bool {
     }
 }
 
-/// The reason for a failure of a guest that was told to power off.
-fn off(shown: &Shown<'_>) -> Explained {
-    let halted = match shown.failure {
+/// Explains a failure of a guest that was told to power off.
+fn off(observed: &ObservedFailure<'_>) -> ExplainedFailure {
+    let halted = match observed.failure {
         Failure::NoSocket | Failure::NoListener | Failure::NoHandshake | Failure::AgentSilent => {
             true
         }
         // The guest's kernel refuses connections, or a backend without a guest does.
-        _ => shown.recreated,
+        _ => observed.recreated,
     };
-    let message = match shown.failure {
-        Failure::NoSocket | Failure::NoListener => format!("powered off: {}", shown.message),
+    let message = match observed.failure {
+        Failure::NoSocket | Failure::NoListener => format!("powered off: {}", observed.message),
         _ if !halted => "powered off, or about to be: the agent has ended".to_owned(),
-        _ => match shown.vmm.and_then(ProcessId::how_to_end) {
+        _ => match observed.vmm.and_then(ProcessId::how_to_end) {
             Some(how) => format!("powered off: the guest does not answer any more; {how}"),
             None => "powered off: the guest does not answer any more".to_owned(),
         },
     };
-    Explained { failure: Failure::PoweredOff, message, halted: Some(halted) }
+    ExplainedFailure { failure: Failure::PoweredOff, message, halted: Some(halted) }
 }
 
 #[cfg(test)]
@@ -139,8 +141,12 @@ mod tests {
         ProcessId { pid: 4711, started: Some(1), name: Some(name.into()) }
     }
 
-    fn explain(ending: &Ending, failure: Failure, vmm: Option<&ProcessId>) -> Option<Explained> {
-        ending.explain(&Shown { failure, message: "m", recreated: false, vmm })
+    fn explain(
+        ending: &Ending,
+        failure: Failure,
+        vmm: Option<&ProcessId>,
+    ) -> Option<ExplainedFailure> {
+        ending.explain(&ObservedFailure { failure, message: "m", recreated: false, vmm })
     }
 
     fn reason(ending: &Ending, failure: Failure) -> Option<Failure> {

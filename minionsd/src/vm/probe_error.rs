@@ -35,7 +35,7 @@ impl ProbeError {
                     .to_owned(),
             ),
             ExchangeError::Protocol(error) => {
-                (Failure::ProtocolError, format!("what the agent says is not the protocol: {error}"))
+                (Failure::ProtocolError, format!("the agent's answer violates the protocol: {error}"))
             }
             ExchangeError::Agent(_) => {
                 (Failure::AgentError, "the agent answers a health check with an error".to_owned())

@@ -41,22 +41,22 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// The name of a VMM that has no power switch: it keeps a guest that has halted.
+/// Name of a VMM without a power switch: it keeps a guest that has halted.
 const KEEPS_HALTED_GUESTS: &str = "firecracker";
 
 impl ProcessId {
-    /// Whether it still runs, as far as `/proc` shows.
+    /// Reports whether the process still runs, as far as `/proc` shows.
     pub(crate) fn is_alive(&self) -> bool {
         match self.started {
             Some(started) => {
                 stat(self.pid).is_some_and(|stat| stat.started == started && !stat.is_dead)
             }
-            // Not for this daemon to see; a pidfd tells.
+            // Hidden from this daemon; a pidfd reports the end.
             None => true,
         }
     }
 
-    /// How to end a VMM that does not end with its guest; `None` for any other.
+    /// Returns advice on ending a VMM that does not end with its guest; `None` for all others.
     pub(crate) fn how_to_end(&self) -> Option<String> {
         let keeps = self.name.as_deref() == Some(KEEPS_HALTED_GUESTS);
         keeps.then(|| {
@@ -67,7 +67,7 @@ impl ProcessId {
         })
     }
 
-    /// Whether it ends, and must be started again, when its guest reboots.
+    /// Reports whether the VMM ends, and must be started again, when its guest reboots.
     pub(crate) fn ends_at_reboot(&self) -> bool {
         self.name.as_deref() == Some(KEEPS_HALTED_GUESTS)
     }
@@ -136,7 +136,7 @@ fn register(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     name: String,
-    /// It has ended, and its parent has not asked for its exit status.
+    /// State of a process that has ended, and whose parent has not asked for its exit status.
     is_dead: bool,
     pub(crate) started: u64,
     pub(crate) cpu_ms: u64,

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 /// Dials in flight over all VMs.
 const MAX_DIALS: usize = 64;
 
-/// Verdicts of supervisors that wait for the registry.
+/// Most verdicts of supervisors that wait for the registry.
 const VERDICTS: usize = 64;
 
 /// A VM, for whoever wants to know about it or call its agent. A cheap clone.
@@ -36,7 +36,7 @@ pub(crate) struct Vm {
     name: VmName,
     status: watch::Receiver<VmStatus>,
     client: Arc<AgentClient>,
-    /// The end that the guest was asked for last, for the supervisor.
+    /// Last requested end of the guest, for the supervisor.
     asked: watch::Sender<Option<EndingKind>>,
 }
 
@@ -55,7 +55,7 @@ impl Vm {
         self.status.borrow().clone()
     }
 
-    /// The guest was asked to end, and may do so now.
+    /// Records that the guest was asked to end.
     pub(crate) fn asked_to_end(&self, kind: EndingKind) {
         self.asked.send_replace(Some(kind));
     }
@@ -162,7 +162,7 @@ struct Keeper {
     tasks: TaskTracker,
     stop: CancellationToken,
     known: BTreeMap<VmName, Known>,
-    /// Supervisors so far.
+    /// Number of supervisors so far.
     supervised: u64,
     verdicts: mpsc::Sender<Judged>,
     publish: watch::Sender<Option<Arc<Vms>>>,
@@ -171,13 +171,13 @@ struct Keeper {
 struct Known {
     /// `None` while its VMM has removed it.
     socket: watch::Sender<Option<SocketId>>,
-    /// Which supervisor it has.
+    /// Number of its supervisor.
     supervisor: u64,
     stop: CancellationToken,
     vm: Vm,
 }
 
-/// A supervisor's last word about its VM.
+/// Verdict of a supervisor about its VM.
 struct Judged {
     name: VmName,
     supervisor: u64,
@@ -257,7 +257,7 @@ impl Keeper {
         self.changed(change);
     }
 
-    /// Publishes the set of VMs after a change, and then the events: whoever hears of it can see it.
+    /// Publishes the set of VMs after a change, and then the events: a reader of an event sees the change.
     fn changed(&self, Change { gone, replaced, came }: Change) {
         let is_none = gone.is_empty() && replaced.is_empty() && came.is_empty();
         if !is_none || self.publish.borrow().is_none() {

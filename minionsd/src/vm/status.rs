@@ -2,7 +2,7 @@
 //! [`transition`](super::transition).
 
 use super::discovery::SocketId;
-use super::ending::{Ending, EndingKind, Explained, Shown};
+use super::ending::{Ending, EndingKind, ExplainedFailure, ObservedFailure};
 use super::guest_text::{bounded, clipped};
 use super::process::ProcessId;
 use super::transition::{self, Seen};
@@ -44,9 +44,9 @@ pub(crate) struct VmStatus {
     pub(crate) next_probe: Option<Timestamp>,
     pub(crate) last_seen: Option<Timestamp>,
     socket: SocketId,
-    /// The socket is another one than in the last answer: so is the boot.
+    /// State of the socket: another one than at the last answer, so the boot is another one too.
     recreated: bool,
-    /// The known end of the boot that answered last.
+    /// Known end of the boot that answered last.
     ending: Option<Ending>,
     /// Who listens on the socket, as far as that is known.
     pub(crate) vmm: Option<ProcessId>,
@@ -121,7 +121,7 @@ impl VmStatus {
         }
     }
 
-    /// Whether a socket that vanishes can be a reboot: the VMM was listening, and is alive.
+    /// Reports whether a reboot can be the cause if the socket vanishes: the VMM was listening, and still runs.
     pub(crate) fn may_reboot(&self) -> bool {
         self.state != VmState::Stale && self.vmm.as_ref().is_some_and(ProcessId::is_alive)
     }
@@ -174,12 +174,12 @@ impl VmStatus {
         self.enter(Seen::Failed { failure, in_a_row: self.failed_probes }, now)
     }
 
-    /// minionsd asked the guest to end.
+    /// Records that minionsd asked the guest to end.
     pub(crate) fn asked_to_end(&mut self, kind: EndingKind) {
         self.ending = Some(Ending::now(kind));
     }
 
-    /// The VMM, which lives, removed its socket, or created another one: this.
+    /// Records that the VMM, which still runs, removed its socket, or created this one.
     pub(crate) fn socket_changed(
         &mut self,
         socket: Option<SocketId>,
@@ -249,7 +249,7 @@ impl VmStatus {
         self.recreated = false;
     }
 
-    /// Whether there is no listener because a VMM that lives is about to call `listen(2)`.
+    /// Reports whether the listener is missing because a VMM that still runs is about to call `listen(2)`.
     fn is_being_created(&self, failure: Failure) -> bool {
         failure == Failure::NoListener
             && self.recreated
@@ -258,11 +258,15 @@ impl VmStatus {
     }
 
     fn give_reason(&mut self, failure: Failure, message: String, at: Timestamp) {
-        let seen =
-            Shown { failure, message: &message, recreated: self.recreated, vmm: self.vmm.as_ref() };
+        let seen = ObservedFailure {
+            failure,
+            message: &message,
+            recreated: self.recreated,
+            vmm: self.vmm.as_ref(),
+        };
         let explained = self.ending.and_then(|ending| ending.explain(&seen));
         let reason = match explained {
-            Some(Explained { failure: why, message, halted }) => {
+            Some(ExplainedFailure { failure: why, message, halted }) => {
                 Reason { failure: why, layer: Some(failure), halted, message, at }
             }
             None => Reason { failure, layer: None, halted: None, message, at },

@@ -1,7 +1,7 @@
-//! What pages of other origins get from the daemon, in a real browser.
+//! Access of pages of other origins to the daemon, in a real browser.
 //!
-//! The browser runs as a user who operates, so nothing but the daemon's distrust of pages is between
-//! them and the VM.
+//! The browser runs as a user who may operate, so the daemon's checks of the page's origin are the only
+//! protection of the VM.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod pages;
@@ -18,18 +18,18 @@ use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// A daemon with a VM, and a server with a page against it.
+/// Daemon with a VM, and a web server with a page that attacks it.
 struct Scene {
     daemon: TestDaemon,
     pages: Pages,
-    /// What a program in the VM would make.
+    /// File that a program in the VM would create.
     marker: PathBuf,
     _vm: FakeVmm,
 }
 
 impl Scene {
-    /// A browser has no token that a page could use, so the uid of its user must do for the attacks to be
-    /// real.
+    /// Starts the daemon with `tcp_operate = uid`: a page has no access to a token, so the uid of the
+    /// browser's user must authorize for the attacks to be real.
     async fn start(allowed_hosts: &[&str]) -> Self {
         let hosts = allowed_hosts.iter().map(ToString::to_string).collect();
         let daemon = TestDaemon::with(|config| {
@@ -48,12 +48,12 @@ impl Scene {
     fn page(&self, name: &str, target: &str) -> String {
         let (address, marker) = (self.pages.address, self.marker.display());
         let page = format!("http://{name}:{}/attacks", address.port());
-        // Under a name of its own, so that no connection is reused that was passed on to the daemon.
+        // A separate name, so that the browser reuses no connection that was relayed to the daemon.
         let report = format!("http://report.example:{}/report", address.port());
         format!("{page}?target={target}&report={report}&marker={marker}")
     }
 
-    /// What becomes of the attacks of the page under `name` against `target`.
+    /// Returns the outcomes of the attacks of the page with the host `name` on `target`.
     async fn attack(&mut self, name: &str, target: &str) -> Value {
         let (page, profile) = (self.page(name, target), tempfile::tempdir().unwrap());
         let mut browser = chromium(&profile).arg(page).stdout(Stdio::null()).spawn().unwrap();
@@ -62,13 +62,13 @@ impl Scene {
         outcomes
     }
 
-    /// What the browser shows when that page has sent a form.
+    /// Returns the page that the browser shows after that page has submitted a form.
     async fn submit(&self, name: &str, target: &str) -> String {
         dom(&format!("{}&form", self.page(name, target))).await
     }
 }
 
-/// What the browser has made of a page once nothing more happens.
+/// Returns the DOM of a page when all its activity has ended.
 async fn dom(page: &str) -> String {
     let profile = tempfile::tempdir().unwrap();
     let mut browser = chromium(&profile);
@@ -77,8 +77,8 @@ async fn dom(page: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A browser to which every name is this machine's. Its own walls around the local network are down:
-/// not every browser has them.
+/// Returns a browser for which every name resolves to this machine. Its protection of the local network is
+/// disabled, because not every browser has one.
 fn chromium(profile: &TempDir) -> Command {
     let is_there = std::env::split_paths(&std::env::var_os("PATH").unwrap())
         .any(|dir| dir.join("chromium").exists());
@@ -96,15 +96,15 @@ fn chromium(profile: &TempDir) -> Command {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_gets_nothing_done_and_reads_nothing() {
+async fn a_page_of_another_origin_can_neither_operate_nor_read() {
     let mut scene = Scene::start(&[]).await;
     let target = scene.daemon.url("");
-    // From another port, another name, and another site.
+    // Pages from another port, another name, and another site.
     for name in ["127.0.0.1", "localhost", "evil.example"] {
         let outcomes = scene.attack(name, &target).await;
         let expected = json!({
             "text": "failed", "json": "failed", "read": "failed", "socket": "failed",
-            // Sent and refused; the browser gives the page nothing of the refusal.
+            // Sent and rejected; the browser shows the page nothing of the rejection.
             "blind": "failed", "look": "failed",
         });
         assert_eq!(outcomes, expected, "from {name}");
@@ -115,7 +115,7 @@ async fn a_page_of_another_origin_gets_nothing_done_and_reads_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_whose_name_was_rebound_to_us_is_refused() {
+async fn a_page_with_a_rebound_name_is_rejected() {
     let mut scene = Scene::start(&[]).await;
     let target = format!("http://evil.example:{}", scene.pages.address.port());
     let outcomes = scene.attack("evil.example", &target).await;
@@ -125,15 +125,15 @@ async fn a_page_whose_name_was_rebound_to_us_is_refused() {
     });
     assert_eq!(outcomes, expected);
     assert!(!scene.marker.exists());
-    // Nor does it see a page of ours.
+    // The daemon's own pages are also unavailable under that name.
     let page = format!("http://evil.example:{}/docs/", scene.daemon.address.port());
     let dom = dom(&page).await;
     assert!(dom.contains("forbidden") && !dom.contains("swagger"), "{dom}");
 }
 
-/// The attacks are real: where the page's name is one of ours, the one that says it sends JSON works.
+/// Proves that the attacks work: with an allowed host name, the attack that sends JSON succeeds.
 #[tokio::test]
-async fn a_page_of_ours_may() {
+async fn a_page_of_the_daemon_is_allowed() {
     let mut scene = Scene::start(&["ours.example"]).await;
     let target = format!("http://ours.example:{}", scene.pages.address.port());
     let outcomes = scene.attack("ours.example", &target).await;
@@ -143,15 +143,15 @@ async fn a_page_of_ours_may() {
 }
 
 #[tokio::test]
-async fn the_dashboard_shows_what_guests_say_as_text() {
+async fn the_dashboard_shows_texts_of_guests_as_plain_text() {
     let scene = Scene::start(&[]).await;
     let hostile = r#"{"status":"ok","uptime_secs":1,"hostname":"<img src=x onerror=document.title='owned'>zero\u200bwidth\udb40\udc41"}"#;
     let length = u32::try_from(hostile.len()).unwrap();
     let frame = [&length.to_be_bytes()[..], hostile.as_bytes()].concat();
     let _evil = FakeVmm::start(scene.daemon.sockets(), "evil", Behaviour::Replies(frame)).unwrap();
     scene.daemon.until_state("evil", "ready").await;
-    // As long as events may come, the browser waits. With no place left for a reader the page has to do
-    // by its clock.
+    // The browser waits for the page's event stream, which never ends. With all places for readers taken, the
+    // page polls on a timer instead.
     let mut readers = Vec::new();
     loop {
         let reader = scene.daemon.http.get(scene.daemon.url("/events")).send().await.unwrap();

@@ -1,5 +1,5 @@
-//! A web server of somebody else's: the page with the attacks, and where it reports to. Whatever else
-//! it is asked for it passes on to the daemon, as a name would that was rebound to it.
+//! An attacker's web server: it serves the page with the attacks, and receives its report. All other requests
+//! are relayed to the daemon, as under a name that was rebound to it.
 
 use super::DEADLINE;
 use serde_json::Value;
@@ -38,7 +38,7 @@ impl Pages {
         Self { address, reports, task }
     }
 
-    /// What the page says has become of its attacks.
+    /// Waits for the report of the page about its attacks.
     pub(crate) async fn report(&mut self) -> Value {
         let report = timeout(DEADLINE, self.reports.recv()).await;
         report.expect("the page reports").unwrap()

@@ -1,5 +1,5 @@
-//! `soak`: see the library's module of that name; `cargo xtask soak` runs it.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
+//! Command line of the soak test ([`testkit::soak`]). `cargo xtask soak` builds and runs this program.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the program prints its report")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,15 +10,15 @@ const USAGE: &str = "usage: soak run|isolation MINIONSD OUT SEED SECONDS VMS";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let Some((what, options)) = parse(&words) else {
+    let Some((mode, options)) = parse(&words) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) if what == "run" => runtime.block_on(soak(&options)),
+        Ok(runtime) if mode == "run" => runtime.block_on(soak(&options)),
         Ok(runtime) => runtime.block_on(measure(&options)),
-        Err(source) => Err(SoakError::Io { what: "no async runtime".into(), source }),
+        Err(source) => Err(SoakError::Io { what: "cannot start the async runtime".into(), source }),
     };
     done.unwrap_or_else(|error| {
         let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: &[String]) -> Option<(&str, Options)> {
-    let [what, minionsd, out, seed, seconds, vms] = words else { return None };
+    let [mode, minionsd, out, seed, seconds, vms] = words else { return None };
     let options = Options {
         minionsd: PathBuf::from(minionsd),
         out: PathBuf::from(out),
@@ -37,7 +37,7 @@ fn parse(words: &[String]) -> Option<(&str, Options)> {
         vms: vms.parse().ok()?,
         callers: 64,
     };
-    matches!(what.as_str(), "run" | "isolation").then_some((what, options))
+    matches!(mode.as_str(), "run" | "isolation").then_some((mode, options))
 }
 
 async fn soak(options: &Options) -> Result<ExitCode, SoakError> {
@@ -47,7 +47,7 @@ async fn soak(options: &Options) -> Result<ExitCode, SoakError> {
     if report.violation_count == 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} violations with seed {}; the first:", report.violation_count, options.seed);
+    println!("{} violations with seed {}; the first ones:", report.violation_count, options.seed);
     report.violations.iter().for_each(|violation| println!("  {violation}"));
     println!("the last events:");
     report.tail.iter().for_each(|event| println!("  {event}"));
@@ -56,13 +56,20 @@ async fn soak(options: &Options) -> Result<ExitCode, SoakError> {
 
 async fn measure(options: &Options) -> Result<ExitCode, SoakError> {
     let measured = isolation(options).await?;
-    println!("health of VMs that are well, in µs: all are well / a tenth hangs / ratio");
+    println!(
+        "latency of health checks of healthy VMs in µs: while all VMs are healthy, while a tenth of all VMs hangs, \
+         ratio"
+    );
     for percent in [50, 90, 99] {
-        let (alone, beside) = measured.percentile(percent);
-        let ratio = f64::from(u32::try_from(beside).unwrap_or(u32::MAX))
-            / f64::from(u32::try_from(alone.max(1)).unwrap_or(u32::MAX));
-        println!("p{percent} {alone} {beside} {ratio:.2}");
+        let (healthy, hanging) = measured.percentile(percent);
+        let ratio = f64::from(u32::try_from(hanging).unwrap_or(u32::MAX))
+            / f64::from(u32::try_from(healthy.max(1)).unwrap_or(u32::MAX));
+        println!("p{percent} {healthy} {hanging} {ratio:.2}");
     }
-    println!("{} and {} calls", measured.alone.len(), measured.beside.len());
+    println!(
+        "measured health checks: {} while all VMs were healthy, {} while a tenth hung",
+        measured.alone.len(),
+        measured.beside.len()
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! What a fake VMM and the guest behind it do.
+//! Behaviours of a fake VMM and its guest.
 
 use super::{Boot, Guest, Handshakes};
 use bytes::Bytes;
@@ -13,52 +13,53 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, d
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
-/// Between two pieces of a line.
+/// Pause between two pieces of a line.
 const PIECE_PAUSE: Duration = Duration::from_millis(2);
 
-/// One way to behave, towards every connection.
+/// Behaviour towards every connection.
 #[derive(Debug, Clone)]
 pub enum Behaviour {
-    /// As a VMM with a guest whose agent is well.
+    /// Healthy VMM and healthy agent: the real agent's library.
     Agent(Agent),
-    /// Likewise, with a guest that runs nothing, and answers as it is told to.
+    /// Healthy VMM with a guest that runs no programs, and answers as configured.
     Guest(Guest),
-    /// Likewise, with a guest that boots.
+    /// Like `Guest`, with a guest that is booting.
     Boots(Boot),
-    /// As `Guest`, with these pieces instead of one `OK`, a moment between them.
+    /// Like `Guest`, but sends these pieces instead of one `OK`, with a pause after each.
     GrantsInPieces(Vec<Vec<u8>>, Guest),
-    /// As `Guest`, a while after CONNECT, and counted until then.
+    /// Like `Guest`, but sends `OK` only after this time; the handshake is counted until then.
     GrantsLate(Arc<Handshakes>, Duration, Guest),
-    /// As `Agent`, through a buffer of so many bytes: what is in it when the connection is
-    /// [cut](super::FakeVmm::cut) is lost, as it would be in a VMM.
+    /// Like `Agent`, through a buffer of this many bytes: its contents are lost when the connection is
+    /// [cut](super::FakeVmm::cut), as in a real VMM.
     Buffered(Agent, usize),
-    /// Likewise, but the reply to the first request to start a program is lost, with its connection.
+    /// Like `Agent`, but the reply to the first request to start a program is lost together with its
+    /// connection.
     LosesFirstStart(Agent, Arc<AtomicBool>),
-    /// Closes after CONNECT: nobody listens in the guest.
+    /// Closes after CONNECT: no process listens in the guest.
     Refuses,
-    /// Takes CONNECT and never answers: the guest or the VMM hangs.
+    /// Accepts CONNECT and never answers: the guest or the VMM hangs.
     NeverGrants,
     /// Answers CONNECT with these bytes.
     Grants(Vec<u8>),
-    /// `OK`, and then nothing, whatever is asked: a guest that was reset.
+    /// Sends `OK`, and then no answer to any request: a guest that was reset.
     Silent,
-    /// `OK`, and this to every request.
+    /// Sends `OK`, and these bytes in answer to every request.
     Replies(Vec<u8>),
-    /// `OK`, and this to every request on the first connection; to all others nothing: a supervisor
-    /// would think that all is well.
+    /// Sends `OK`, and these bytes in answer to every request on the first connection, but no answer on any
+    /// other: a supervisor that only keeps its connection sees a healthy VM.
     FirstOnly(Vec<u8>, Arc<AtomicBool>),
-    /// `OK`, this to the first request, and closes.
+    /// Sends `OK` and these bytes in answer to the first request, and closes.
     AnswersOnce(Vec<u8>),
-    /// `OK`, and the first to every request; behind it, if that opened a stream, the second over and
-    /// over.
+    /// Sends `OK`, and the first bytes in answer to every request; if the request opened a stream, then the
+    /// second bytes repeatedly.
     Streams(Vec<u8>, Vec<u8>),
-    /// As `Replies`, a byte at a time with a pause before each.
+    /// Like `Replies`, but sends one byte at a time with a pause before each.
     Drips(Vec<u8>, Duration),
-    /// `OK`, and closes at the first whole request.
+    /// Sends `OK`, and closes after the first whole request.
     HangsUp,
-    /// `OK`, and speaks these bytes before it is asked.
+    /// Sends `OK` and these bytes before any request.
     SpeaksFirst(Vec<u8>),
-    /// `OK`, and these bytes over and over, for as long as anybody reads.
+    /// Sends `OK`, and these bytes repeatedly until the client is gone.
     Floods(Vec<u8>),
 }
 
@@ -68,7 +69,7 @@ impl Behaviour {
         if port != AGENT_PORT {
             return;
         }
-        // A client that goes away ends the connection; there is nobody to tell.
+        // A client that leaves ends the connection; the error is of no further use.
         let _ = match self {
             Self::Agent(agent) => match grant(&mut stream, 1_073_741_824).await {
                 Ok(()) => {
@@ -154,20 +155,20 @@ impl Behaviour {
     }
 }
 
-/// Reads and ignores until the client goes away.
+/// Reads and discards input until the client leaves.
 pub(super) async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
     Ok(())
 }
 
-/// As soon as the guest runs.
+/// Grants the connection as soon as the guest runs.
 async fn granted_by(guest: &Guest, stream: &mut UnixStream) -> std::io::Result<()> {
     guest.runs().await;
     grant(stream, 1_073_741_824).await
 }
 
-/// So that the other side can read them one by one.
+/// Writes the pieces with pauses, so that the other side can read them one by one.
 async fn in_pieces(stream: &mut UnixStream, pieces: &[Vec<u8>]) -> std::io::Result<()> {
     for piece in pieces {
         stream.write_all(piece).await?;
@@ -176,7 +177,7 @@ async fn in_pieces(stream: &mut UnixStream, pieces: &[Vec<u8>]) -> std::io::Resu
     Ok(())
 }
 
-/// Ends when the client does.
+/// Sends `bytes` repeatedly until the client leaves.
 async fn flood(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
     grant(stream, AGENT_PORT).await?;
     loop {
@@ -184,7 +185,7 @@ async fn flood(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// The same reply to every request.
+/// Sends the same reply to every request.
 async fn answer(
     stream: &mut UnixStream,
     reply: &[u8],
@@ -206,7 +207,7 @@ async fn answer(
     Ok(())
 }
 
-/// Passes everything on, up to a reply that shall not arrive.
+/// Relays in both directions, but loses the reply to the first start of a program.
 async fn lose_first_start(
     mut host: UnixStream,
     mut agent: DuplexStream,
@@ -232,7 +233,7 @@ async fn lose_first_start(
     }
 }
 
-/// Likewise, until a request opens a stream.
+/// Sends the same reply to every request, until a request opens a stream.
 async fn streams(stream: &mut UnixStream, reply: &[u8], then: &[u8]) -> std::io::Result<()> {
     grant(stream, AGENT_PORT).await?;
     let mut decoder = Decoder::new();
@@ -251,7 +252,7 @@ async fn streams(stream: &mut UnixStream, reply: &[u8], then: &[u8]) -> std::io:
     Ok(())
 }
 
-/// Waits for a whole frame; `None` at the end of the stream.
+/// Reads a whole frame; returns `None` at the end of the stream.
 pub(super) async fn request(
     stream: &mut UnixStream,
     decoder: &mut Decoder,

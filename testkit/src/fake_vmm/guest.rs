@@ -1,8 +1,12 @@
-//! A guest that runs nothing: it speaks the wire, exec objects included, books every program that it
-//! is asked to run in a [`Ledger`], and misbehaves as it is told to. Cheap enough for hundreds.
+//! Fake guest that implements the wire protocol, including exec objects. It runs no programs: it records each
+//! request to run one in a [`Ledger`] and returns synthetic output. It misbehaves as a [`Manner`] specifies. One
+//! process can serve hundreds of such guests.
 //!
-//! Its answers can be told apart. A program's output names the guest, its life and the order; health
-//! and status carry a number in `uptime_secs` that no answer of the same guest had before.
+//! A *life* is one run of the guest's agent, identified by a number. An *order* is the first argument of a program,
+//! by which the ledger identifies the request.
+//!
+//! Tests can tell all answers apart. The output of a program contains the guest's name, its life and the order.
+//! In health and status replies, `uptime_secs` is a number that no earlier answer of a guest with this name had.
 
 mod manner;
 
@@ -28,13 +32,14 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Programs that are remembered, so that the same id isn't run twice.
+/// Maximum number of exec ids that are remembered, the newest ones. A request with a remembered id attaches instead of
+/// running the program again.
 const REMEMBERED: usize = 1024;
 
-/// Input that may be on its way; nothing here reads any.
+/// Input window that the guest announces, in bytes. The guest reads no input.
 const WINDOW: u64 = 64 * 1024;
 
-/// One guest. Clones are the same.
+/// Handle of one guest. Clones refer to the same guest.
 #[derive(Debug, Clone)]
 pub struct Guest {
     shared: Arc<Shared>,
@@ -45,27 +50,28 @@ struct Shared {
     name: String,
     dialect: Dialect,
     ledger: Arc<Ledger>,
-    /// Answers so far, those of its predecessors under the same name included.
+    /// Number of answers so far, including those of earlier guests with this name.
     answers: Arc<AtomicU64>,
+    /// False while the guest is paused.
     running: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
-/// How much of the protocol a guest's agent knows.
+/// Extent of the protocol that a guest's agent implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// The base protocol only.
+    /// Base protocol only.
     Base,
-    /// Programs as objects.
+    /// Base protocol and exec objects.
     Objects,
 }
 
-/// Connections on which a guest broke the protocol.
+/// Counts of connections on which a guest violated the protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Breaches {
-    /// All of them.
+    /// Number of all such connections.
     pub made: u32,
-    /// Those on which nothing was asked any more before they were closed.
+    /// Number of such connections that the host closed without a further request.
     pub closed: u32,
 }
 
@@ -74,29 +80,32 @@ struct State {
     manner: Manner,
     breaches: Breaches,
     life: u64,
+    /// The life in which the guest booted last.
     boot: u64,
-    ends_asked_for: u32,
+    /// Requests to power off or to reboot.
+    power_requests: u32,
+    /// Remembered programs.
     programs: HashMap<ExecId, Program>,
     oldest_first: VecDeque<ExecId>,
 }
 
-/// A program that was started.
+/// Program that was started.
 #[derive(Debug, Clone)]
 enum Program {
-    /// It has ended, with this output.
+    /// Ended program, with its output.
     Ended(String),
-    /// It belongs to an agent that was killed.
+    /// Program of an agent that was killed.
     Lost,
 }
 
-/// What a request comes to: a frame, and what follows it in channel mode.
+/// Answer to a request: the reply's frame, and the messages that follow it in channel mode, if any.
 struct Answer {
     reply: Vec<u8>,
     stream: Option<Vec<u8>>,
 }
 
 impl Guest {
-    /// A guest in its `life`th life.
+    /// Creates a guest whose agent has the life number `life`.
     #[must_use]
     pub fn new(name: &str, dialect: Dialect, life: u64, ledger: Arc<Ledger>) -> Self {
         Self::with(name, dialect, life, ledger, Arc::default())
@@ -114,7 +123,7 @@ impl Guest {
             breaches: Breaches::default(),
             life,
             boot: life,
-            ends_asked_for: 0,
+            power_requests: 0,
             programs: HashMap::new(),
             oldest_first: VecDeque::new(),
         };
@@ -122,38 +131,39 @@ impl Guest {
         Self { shared: Arc::new(Shared { name, dialect, ledger, answers, running, state }) }
     }
 
-    /// Another guest of the same name, which goes on counting where this one is.
+    /// Creates another guest with the same name, which continues this guest's count of answers.
     #[must_use]
     pub fn successor(&self, life: u64) -> Self {
         let Shared { name, dialect, ledger, answers, .. } = &*self.shared;
         Self::with(name, *dialect, life, Arc::clone(ledger), Arc::clone(answers))
     }
 
-    /// Behaves so from the next request on.
+    /// Changes the manner in which the guest answers, from the next request on.
     pub fn behave(&self, manner: Manner) {
         self.state().manner = manner;
     }
 
-    /// Stops its processors, as a VMM that pauses it: connections are neither granted nor answered until
-    /// [`resume`](Self::resume), and everything that was asked meanwhile is answered then.
+    /// Pauses the guest, as a VMM does by stopping its processors: until [`resume`](Self::resume), handshakes and
+    /// requests get no answer. They are answered after it.
     pub fn pause(&self) {
         self.shared.running.send_replace(false);
     }
 
-    /// Ends [`pause`](Self::pause).
+    /// Resumes the guest after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.shared.running.send_replace(true);
     }
 
-    /// Waits while it is paused.
+    /// Waits until the guest is not paused.
     pub(super) async fn runs(&self) {
-        // The sender is ours.
+        // Cannot fail, because `self` holds the sender.
         let _ = self.shared.running.subscribe().wait_for(|running| *running).await;
     }
 
-    /// Starts again, as another life of its agent. What was asked before is never answered, and a connection
-    /// from before stays silent until something more is sent on it: as a guest that was reset, whose kernel
-    /// answers that with a reset of the connection. `reboots` says whether its kernel starts again too.
+    /// Restarts the guest's agent with the life number `life`. If `reboots`, the guest also has a new boot id.
+    ///
+    /// Earlier requests are never answered. An earlier connection stays silent until the host sends bytes on it, and
+    /// then ends: the kernel of a restarted guest answers unknown connections with a reset.
     pub fn restart(&self, life: u64, reboots: bool) {
         let mut state = self.state();
         state.life = life;
@@ -164,38 +174,38 @@ impl Guest {
         state.oldest_first.clear();
     }
 
-    /// The guest's kernel kills its agent for lack of memory, and another one starts: every program of the former
-    /// one is listed as lost, and never runs again.
+    /// Kills the agent for lack of memory, as the guest's kernel does, and starts another one: all programs of the
+    /// former agent are lost, and never run again.
     pub fn loses_its_agent(&self, life: u64) {
         let mut state = self.state();
         state.life = life;
         state.programs.values_mut().for_each(|program| *program = Program::Lost);
     }
 
-    /// Answers so far. One that is given later has a higher number.
+    /// Returns the number of answers so far. Later answers carry higher numbers.
     #[must_use]
     pub fn answers(&self) -> u64 {
         self.shared.answers.load(Ordering::SeqCst)
     }
 
-    /// How often it was asked to power off or to reboot.
+    /// Returns the number of requests to power off or to reboot so far.
     #[must_use]
-    pub fn ends_asked_for(&self) -> u32 {
-        self.state().ends_asked_for
+    pub fn power_requests(&self) -> u32 {
+        self.state().power_requests
     }
 
-    /// What became of the connections on which it broke the protocol.
+    /// Returns the counts of connections on which the guest violated the protocol.
     #[must_use]
     pub fn breaches(&self) -> Breaches {
         self.state().breaches
     }
 
-    /// Never held over an await.
+    /// Locks the state. The guard is never held across an await.
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves a connection behind its handshake.
+    /// Serves a connection after its handshake.
     pub(super) async fn serve(&self, stream: &mut UnixStream) -> std::io::Result<()> {
         let connected_to = self.state().life;
         let mut decoder = Decoder::new();
@@ -229,7 +239,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Says nothing, until the client goes away or sends something to a guest that started again.
+    /// Keeps a connection silent. Returns when the client closes it, or sends bytes after a restart of the guest.
     async fn until_reset(&self, connected_to: u64, stream: &mut UnixStream) -> std::io::Result<()> {
         let mut sink = [0; 1024];
         while stream.read(&mut sink).await? > 0 {
@@ -240,10 +250,10 @@ impl Guest {
         Ok(())
     }
 
-    /// Says nothing any more, and sees what the host makes of that.
+    /// Sends no further bytes, and records whether the host sends another request or closes the connection.
     async fn breached(&self, stream: &mut UnixStream) -> std::io::Result<()> {
         self.state().breaches.made += 1;
-        // A host that closes without having read everything resets.
+        // An error also counts as a close: the kernel resets a connection that is closed with unread bytes.
         if stream.read(&mut [0]).await.unwrap_or(0) == 0 {
             self.state().breaches.closed += 1;
             return Ok(());
@@ -267,24 +277,24 @@ impl Guest {
                 Some(program) => return attached(attach.id, false, &program, attach.stdout),
                 None => encode_error(&AgentError::new(ErrorCode::ExecGone, "no such exec")),
             },
-            // Heard, and no more: what follows is the test's to do.
+            // Accepted without effect: the test continues.
             Ok(Request::Power(_)) if self.shared.dialect == Dialect::Objects => {
-                self.state().ends_asked_for += 1;
+                self.state().power_requests += 1;
                 encode_reply(&Done { message: "the guest will end".into() })
             }
-            Ok(_) => encode_error(&AgentError::new(ErrorCode::Unsupported, "not in this guest")),
+            Ok(_) => encode_error(&AgentError::new(ErrorCode::Unsupported, "unsupported request")),
             Err(error) => encode_error(&error.into()),
         };
-        // Short and plain, all of them.
+        // Encoding cannot fail, because each reply is plain JSON and fits a frame.
         Answer { reply: answer.unwrap_or_default(), stream: None }
     }
 
     fn start(&self, id: Option<ExecId>, order: Option<&String>) -> Answer {
         let Some(id) = id else {
-            let refusal = AgentError::new(ErrorCode::BadRequest, "an id is wanted");
+            let refusal = AgentError::new(ErrorCode::BadRequest, "`id` is required");
             return Answer { reply: encode_error(&refusal).unwrap_or_default(), stream: None };
         };
-        // One look and one entry: whoever comes with the same id meanwhile waits.
+        // One lock covers lookup and insertion, so that a second request with the same id waits for the first.
         let mut state = self.state();
         if let Some(program) = state.programs.get(&id) {
             return attached(id, false, program, None);
@@ -304,7 +314,7 @@ impl Guest {
         self.state().programs.get(id).cloned()
     }
 
-    /// The side effect, and what it writes.
+    /// Records a run in the ledger, and returns the program's synthetic output.
     fn run(&self, life: u64, order: Option<&String>) -> String {
         let order = order.map_or("", String::as_str);
         self.shared.ledger.ran(order, &self.shared.name);
@@ -339,11 +349,12 @@ impl Guest {
     }
 }
 
-/// A program that has ended already, or is lost: its reply, its output from an offset on, its end.
+/// Returns the answer for a program that has already ended, or is lost: the reply, the output from offset `from` on,
+/// and the exit.
 fn attached(id: ExecId, created: bool, program: &Program, from: Option<u64>) -> Answer {
     let (output, outcome) = match program {
         Program::Ended(output) => (output.as_str(), Outcome::Exited { code: 0 }),
-        Program::Lost => ("", Outcome::Lost { reason: "the agent was started again".into() }),
+        Program::Lost => ("", Outcome::Lost { reason: "the agent was restarted".into() }),
     };
     let from = from.unwrap_or(0).min(output.len() as u64);
     let reply = encode_reply(&ExecAttached {

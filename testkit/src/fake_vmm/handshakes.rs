@@ -1,8 +1,8 @@
-//! How many handshakes are under way at once, over all fakes that share it.
+//! Counter of the handshakes that are in progress at the same time, across all fakes that share it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts from CONNECT to OK.
+/// Counter of handshakes, each from CONNECT to OK.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     under_way: AtomicUsize,
@@ -10,13 +10,13 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// The most there ever were at once.
+    /// Returns the largest number of simultaneous handshakes so far.
     #[must_use]
     pub fn most(&self) -> usize {
         self.most.load(Ordering::SeqCst)
     }
 
-    /// One begins. It ends when this is dropped.
+    /// Begins a handshake, which ends when the returned guard is dropped.
     pub(super) fn begin(&self) -> UnderWay<'_> {
         let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);

@@ -1,13 +1,13 @@
-//! What guests have really done, against what they were asked to do.
+//! Programs that guests have really run, compared with those that they were asked to run.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Runs that nobody asked for, kept for the report.
+/// Maximum number of unexpected runs that are kept for the report.
 const KEPT_STRANGERS: usize = 64;
 
-/// One book for all guests. Every order has a number of its own; a guest that carries it out says so
-/// here, before it answers.
+/// Record shared by all guests. Every order has a unique number; a guest that carries an order out records it
+/// here before it answers.
 #[derive(Debug, Default)]
 pub struct Ledger {
     book: Mutex<Book>,
@@ -19,25 +19,25 @@ struct Book {
     strangers: Vec<String>,
 }
 
-/// How often one order was carried out.
+/// Numbers of runs of one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runs {
-    /// The guest it is for.
+    /// Guest that the order is for.
     pub guest: String,
-    /// By that guest.
+    /// Number of runs by that guest.
     pub there: u32,
-    /// By any other.
+    /// Number of runs by other guests.
     pub elsewhere: u32,
 }
 
 impl Ledger {
-    /// Opens an order. What is carried out without one, or after it was closed, is a stranger.
+    /// Opens an order. A run without an open order is reported by [`Ledger::strangers`].
     pub fn open(&self, order: u64, guest: &str) {
         let runs = Runs { guest: guest.to_owned(), there: 0, elsewhere: 0 };
         self.book().open.insert(order, runs);
     }
 
-    /// `guest` carries out what it takes for an order's number.
+    /// Records that `guest` runs the order with the number `order`, if it is a number.
     pub fn ran(&self, order: &str, guest: &str) {
         let mut book = self.book();
         let Book { open, strangers } = &mut *book;
@@ -51,22 +51,22 @@ impl Ledger {
         }
     }
 
-    /// How often it was carried out so far.
+    /// Returns the runs of an order so far.
     pub fn runs(&self, order: u64) -> Option<Runs> {
         self.book().open.get(&order).cloned()
     }
 
-    /// Closes an order: from now on nobody may carry it out.
+    /// Closes an order: any later run of it is unexpected.
     pub fn close(&self, order: u64) -> Option<Runs> {
         self.book().open.remove(&order)
     }
 
-    /// The strangers since this was last asked.
+    /// Takes the descriptions of unexpected runs since the previous call.
     pub fn strangers(&self) -> Vec<String> {
         std::mem::take(&mut self.book().strangers)
     }
 
-    /// Never held over an await.
+    /// Locks the record. The guard is never held across an await.
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
-//! A VMM that isn't there: a hybrid-vsock socket with the real agent's library behind it, or with
-//! any of the faults that real ones have shown.
+//! A fake VMM: a hybrid-vsock socket that is served by the real agent's library, or that shows any of the
+//! faults that real VMMs have shown.
 //!
-//! The agent runs its programs on this machine, as this user; it is started without the right to
-//! touch the network.
+//! The agent runs its programs on this machine, as this user; it does not have the capability to change the
+//! network.
 
 mod behaviour;
 mod boot;
@@ -18,7 +18,7 @@ pub use handshakes::Handshakes;
 pub use ledger::{Ledger, Runs};
 pub use minions_agent::Capability;
 
-use minions_agent::{Agent, Capabilities, Config, StartError};
+use minions_agent::{Agent, AgentConfig, Capabilities, StartError};
 use minions_proto::handshake::{MAX_LINE_LEN, parse_connect};
 use process::ListenerProcess;
 use std::fs;
@@ -33,17 +33,17 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-/// For a host to send its CONNECT line.
+/// Deadline for the CONNECT line of a client.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A running fake. Dropping it closes its socket and all connections, and removes the file.
+/// Running fake. Dropping it closes its socket and all connections, and removes the socket file.
 #[derive(Debug)]
 pub struct FakeVmm {
     path: PathBuf,
     behaviour: watch::Sender<Behaviour>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
-    /// The process that called `listen(2)`, if not this one.
+    /// Process that called `listen(2)`, if not this one.
     process: Option<ListenerProcess>,
     leaves_its_file: bool,
 }
@@ -54,12 +54,12 @@ struct Counters {
     half_connects: AtomicUsize,
 }
 
-/// The agent's library as a fake VMM runs it: everything but the network, which would be this
-/// machine's.
+/// Creates the agent's library for a fake VMM, without the capabilities that would change this machine: network,
+/// clock and power.
 ///
 /// # Errors
 ///
-/// [`StartError`] without `/proc`.
+/// [`StartError`] if `/proc` is not available.
 pub fn agent() -> Result<Agent, StartError> {
     agent_allowing([
         Capability::Health,
@@ -69,15 +69,18 @@ pub fn agent() -> Result<Agent, StartError> {
     ])
 }
 
-/// The agent's library, restricted to these operations.
+/// Creates the agent's library with these capabilities only.
 ///
 /// # Errors
 ///
-/// [`StartError`] without `/proc`.
+/// [`StartError`] if `/proc` is not available.
 pub fn agent_allowing(
     operations: impl IntoIterator<Item = Capability>,
 ) -> Result<Agent, StartError> {
-    Agent::new(Config { capabilities: Capabilities::from_iter(operations), ..Config::default() })
+    Agent::new(AgentConfig {
+        capabilities: Capabilities::from_iter(operations),
+        ..AgentConfig::default()
+    })
 }
 
 impl FakeVmm {
@@ -85,15 +88,15 @@ impl FakeVmm {
     ///
     /// # Errors
     ///
-    /// The socket's: the path is taken, or too long.
+    /// The socket cannot be bound: the path exists, or is too long.
     pub fn start(dir: &Path, name: &str, behaviour: Behaviour) -> io::Result<Self> {
         let path = dir.join(format!("{name}.vsock"));
         let listener = UnixListener::bind(&path)?;
         Ok(Self::serve(path, listener, behaviour, None))
     }
 
-    /// Likewise, with a process of its own for the VMM, of this name. It ends with [`crash`](Self::crash) and with
-    /// this value.
+    /// Starts a VMM with a process of its own, of this name. The process ends with [`crash`](Self::crash) and with this
+    /// value.
     ///
     /// # Errors
     ///
@@ -122,7 +125,7 @@ impl FakeVmm {
         Self { path, behaviour, counters, task, process, leaves_its_file: false }
     }
 
-    /// Gives the socket this path, in one step.
+    /// Renames the socket to `path`, in one step.
     ///
     /// # Errors
     ///
@@ -162,48 +165,48 @@ impl FakeVmm {
         Ok(())
     }
 
-    /// Whether it has a process of its own.
+    /// Reports whether the VMM has a process of its own.
     #[must_use]
     pub fn has_process(&self) -> bool {
         self.process.is_some()
     }
 
-    /// The process that listens.
+    /// Returns the pid of the process that listens.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.as_ref().map_or_else(std::process::id, ListenerProcess::pid)
     }
 
-    /// The socket.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Behaves differently from now on, towards connections that are open too: they are closed.
+    /// Changes the behaviour. Open connections are closed.
     pub fn switch_to(&self, behaviour: Behaviour) {
         self.behaviour.send_replace(behaviour);
     }
 
-    /// Breaks all connections, as a VMM or its guest may at any moment. New ones are taken as before.
+    /// Breaks all connections, as a VMM or its guest may at any moment. New connections are accepted.
     pub fn cut(&self) {
         self.behaviour.send_modify(|_| {});
     }
 
-    /// Connections taken so far.
+    /// Returns the number of connections accepted so far.
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.counters.accepted.load(Ordering::SeqCst)
     }
 
-    /// Clients that went away in the middle of their CONNECT line, which crashes some VMMs, or that wrote
-    /// it in pieces or something behind it, which none understands.
+    /// Returns the number of clients that left in the middle of their CONNECT line, which crashes some VMMs,
+    /// or that sent it in pieces or with further bytes after it, which no VMM understands.
     #[must_use]
     pub fn half_connects(&self) -> usize {
         self.counters.half_connects.load(Ordering::SeqCst)
     }
 
-    /// Dies as a VMM does that is killed: connections break, the socket file stays.
+    /// Ends like a killed VMM: connections break, the socket file remains.
     pub fn crash(mut self) {
         self.leaves_its_file = true;
         self.process = None;
@@ -214,7 +217,7 @@ impl Drop for FakeVmm {
     fn drop(&mut self) {
         self.task.abort();
         if !self.leaves_its_file {
-            // Already gone if a test removed it.
+            // The file is already gone if a test removed it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -244,13 +247,13 @@ async fn serve(
 }
 
 async fn connection(mut stream: UnixStream, behaviour: Behaviour, counters: Arc<Counters>) {
-    // As real ones do: in one read, and what doesn't come with it is lost.
+    // Reads once, as real VMMs do: further bytes of the line are lost.
     let mut line = [0; MAX_LINE_LEN];
     let read = timeout(CONNECT_DEADLINE, stream.read(&mut line)).await;
     let Some(line) = read.ok().and_then(|read| line.get(..read.ok()?)) else { return };
     match line.strip_suffix(b"\n").map(parse_connect) {
         Some(Ok(port)) => behaviour.serve(stream, port).await,
-        // Nobody's business: a scan, or a test that goes away.
+        // A connection without any bytes is harmless: a scan, or a test that leaves.
         None if line.is_empty() => {}
         None | Some(Err(_)) => {
             counters.half_connects.fetch_add(1, Ordering::SeqCst);

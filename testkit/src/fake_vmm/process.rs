@@ -1,6 +1,6 @@
-//! A process that listens on a VM's socket, so that the kernel reports it, and not the test, as the VMM.
+//! Process that listens on a VM's socket, so that the kernel reports it, and not the test, as the VMM.
 //!
-//! It only calls `listen(2)`; connections are accepted in the test's own process, which has the same socket.
+//! The process only calls `listen(2)`; the test's own process has the same socket and accepts connections.
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::io::{self, Read};
@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Takes its name, listens on its standard input, says so, and ends when the other end of its standard output does:
-/// with the test, however that ends.
+/// Program of the process: takes its name, listens on its standard input, writes a byte, and ends when the other end
+/// of its standard output is closed, so in any case with the test.
 const LISTEN: &str = r#"
 $0 = shift;
 listen(STDIN, 128) or die "listen: $!";
@@ -20,10 +20,10 @@ syswrite($test, ".");
 sysread($test, my $end, 1);
 "#;
 
-/// For an interpreter to start on a busy machine.
+/// Time limit for the start of an interpreter on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Running; killed when dropped.
+/// Running process. Killed when dropped.
 #[derive(Debug)]
 pub(super) struct ListenerProcess {
     child: Child,
@@ -32,7 +32,7 @@ pub(super) struct ListenerProcess {
 }
 
 impl ListenerProcess {
-    /// A process of this name, and its listener at `path`.
+    /// Starts a process of this name. Returns it with its listener at `path`.
     pub(super) fn start(path: &Path, name: &str) -> io::Result<(Self, UnixListener)> {
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -58,7 +58,7 @@ impl ListenerProcess {
     }
 
     fn end(&mut self) {
-        // Both fail only if it has ended and been waited for.
+        // Both fail only if the process has ended and was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

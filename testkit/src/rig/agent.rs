@@ -1,4 +1,4 @@
-//! The one thing that the rig itself asks of an agent: its end.
+//! The only request that the rig itself sends to an agent: one that kills it.
 
 use std::{
     io::{self, Read, Write},
@@ -8,18 +8,19 @@ use std::{
 
 use serde_json::json;
 
-/// A process in the guest ends within milliseconds; this is for a machine that is very busy.
+/// Timeout of each read and write. A process in the guest ends within milliseconds; this is for a very busy
+/// machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Has the agent at the other end run a program that kills it, and waits for the end of the
+/// Makes the agent at the other end run a program that kills the agent, and waits for the end of the
 /// connection.
 pub(crate) fn kill(mut stream: UnixStream) -> io::Result<()> {
-    let request = json!({
+    let exec = json!({
         "type": "exec",
         "command": "sh",
         "args": ["-c", "kill -KILL $(pidof minions-agent)"],
     });
-    let request = request.to_string();
+    let request = exec.to_string();
     let length = u32::try_from(request.len()).map_err(io::Error::other)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;

@@ -1,4 +1,4 @@
-//! Everything a VM is booted from, checked to be there.
+//! All parts that a VM is booted from, checked to exist.
 
 use std::{
     ffi::OsStr,
@@ -7,7 +7,7 @@ use std::{
 
 use super::{GUEST_MODULES, Layout, RigError};
 
-/// The checked parts of a VM.
+/// Parts of a VM that were checked to exist.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     pub(crate) qemu: PathBuf,
@@ -15,7 +15,7 @@ pub struct Artifacts {
     pub(crate) vsock_backend: PathBuf,
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
-    /// Checked when a VM has a disk: the demo's has none.
+    /// Checked only when a VM has a disk, because the demo's has none.
     pub(crate) disk_initrd: PathBuf,
 }
 
@@ -25,8 +25,8 @@ impl Artifacts {
     ///
     /// # Errors
     ///
-    /// [`RigError::MissingFile`] or [`RigError::MissingProgram`] for the first part that is not
-    /// there; its text says what to run.
+    /// [`RigError::MissingFile`] or [`RigError::MissingProgram`] for the first missing part; the message says
+    /// which command to run.
     pub fn locate() -> Result<Self, RigError> {
         Self::locate_in(&Layout::from_env(), &std::env::var_os("PATH").unwrap_or_default())
     }
@@ -37,8 +37,8 @@ impl Artifacts {
     ///
     /// As [`Artifacts::locate`].
     pub fn locate_in(layout: &Layout, search_path: &OsStr) -> Result<Self, RigError> {
-        // The modules and the agent are already inside the initial ramdisk; that they are there
-        // tells that the setup has run to its end.
+        // The modules and the agent are already inside the initial ramdisk; their presence shows that the
+        // setup is complete.
         for module in GUEST_MODULES {
             file(format!("kernel module {module}"), &layout.module(module))?;
         }
@@ -54,7 +54,7 @@ impl Artifacts {
     }
 }
 
-/// The Debian image, to be copied.
+/// Returns the path of the Debian image, which must be copied before use.
 ///
 /// # Errors
 ///

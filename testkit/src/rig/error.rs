@@ -1,8 +1,8 @@
-//! What can go wrong with the rig.
+//! Errors of the rig.
 
 use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 
-/// Why a VM could not be booted or handled.
+/// Failure to boot or control a VM.
 #[derive(Debug, thiserror::Error)]
 pub enum RigError {
     /// A file of the rig directory does not exist.
@@ -11,9 +11,9 @@ pub enum RigError {
         path.display()
     )]
     MissingFile {
-        /// What the file is, in words.
+        /// Description of the file.
         part: String,
-        /// Where it was looked for.
+        /// Path at which the file is expected.
         path: PathBuf,
     },
     /// A program is not in `PATH`.
@@ -21,78 +21,78 @@ pub enum RigError {
         "the VM rig lacks the program {program}; run `cargo xtask test` (or `demo`), which sets it up"
     )]
     MissingProgram {
-        /// The program's name.
+        /// Name of the program.
         program: String,
     },
-    /// The VM's name is not one that the host daemon would take.
+    /// The VM's name is not one that the host daemon would accept.
     #[error("not a VM name: {0:?}")]
     InvalidName(String),
-    /// The kernel takes Unix socket paths of at most 107 bytes.
+    /// The socket path is longer than the kernel's limit of 107 bytes.
     #[error("socket path longer than 107 bytes: {}", .0.display())]
     SocketPathTooLong(PathBuf),
     /// A file operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// Attempted operation, as a verb.
         action: &'static str,
-        /// On which file.
+        /// File of the operation.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
     /// A program could not be started.
     #[error("cannot start {program}")]
     Spawn {
-        /// The program's name.
+        /// Name of the program.
         program: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
-    /// A program ended that should have kept running.
-    #[error("{program} ended early ({status}); it said:\n{log}")]
+    /// A program ended although it should still be running.
+    #[error("{program} ended early ({status}); its output ends with:\n{log}")]
     Ended {
-        /// The program's name.
+        /// Name of the program.
         program: &'static str,
-        /// How it ended.
+        /// Exit status.
         status: ExitStatus,
-        /// The tail of its output.
+        /// Last lines of its output.
         log: String,
     },
-    /// A condition did not come about in time.
-    #[error("{what}: not within {timeout:?}{}", tail(serial))]
+    /// A condition was not met in time.
+    #[error("timed out after {timeout:?} waiting until {what}{}", tail(serial))]
     TimedOut {
-        /// The condition, in words.
+        /// Description of the condition, as a clause.
         what: String,
-        /// How long it was waited for.
+        /// Length of the wait.
         timeout: Duration,
-        /// The tail of the guest's serial console; empty where there is none.
+        /// Last lines of the guest's serial console; empty without a console.
         serial: String,
     },
     /// A signal could not be sent to QEMU.
     #[error("cannot signal QEMU")]
     Signal(#[source] io::Error),
-    /// QEMU's monitor failed or refused.
-    #[error("QEMU's monitor: {doing}")]
+    /// QEMU's monitor failed or returned an error.
+    #[error("QEMU's monitor failed to execute {doing}")]
     Monitor {
-        /// What was being done.
+        /// Command that was executed.
         doing: String,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
     /// The hybrid-vsock handshake failed.
-    #[error("handshake with guest port {port} on {}", path.display())]
+    #[error("handshake with guest port {port} on {} failed", path.display())]
     Handshake {
-        /// The VSOCK port asked for.
+        /// Requested VSOCK port.
         port: u32,
-        /// The hybrid-vsock socket.
+        /// Path of the hybrid-vsock socket.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
 }
 
 impl RigError {
-    /// Shorthand for [`RigError::Io`], to be used with `map_err`.
+    /// Builds a [`RigError::Io`]; to be used with `map_err`.
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

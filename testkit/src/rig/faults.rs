@@ -1,4 +1,4 @@
-//! What can befall a VM, done to it on purpose.
+//! Faults of a VM, injected on purpose.
 
 use std::{io, sync::atomic::Ordering};
 
@@ -12,28 +12,28 @@ use super::{
 };
 
 impl Vm {
-    /// Crashes the VM: SIGKILL to both processes. The socket file stays, as after a real crash.
+    /// Crashes the VM: sends SIGKILL to both processes. The socket file remains, as after a real crash.
     pub fn kill(&mut self) {
-        // The backend first: it would notice the end of QEMU and tidy up its socket.
+        // The backend first: otherwise it would notice the end of QEMU and remove its socket.
         self.vsock_backend.kill();
         self.qemu.kill();
     }
 
-    /// Presses the reset button and returns at once; the guest boots anew and nobody is told. Held
-    /// connections stay silent until something is sent on them.
+    /// Presses the reset button and returns at once; the guest boots again, and its clients are not informed.
+    /// Open connections stay silent until something is sent on them.
     ///
     /// # Errors
     ///
     /// [`RigError::Monitor`].
     pub fn reset(&self) -> Result<(), RigError> {
-        // Counted before: the boot that is to come is one more than those that were.
+        // Counted before the reset: the next boot is the number of boots so far plus one.
         let due = self.boots() + 1;
         qmp::execute(&self.private.path().join(MONITOR), "system_reset")?;
         self.boots_due.store(due, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Freezes QEMU (SIGSTOP): the socket still takes connections, the guest stays silent.
+    /// Freezes QEMU (SIGSTOP): the socket still accepts connections, the guest stays silent.
     ///
     /// # Errors
     ///
@@ -70,23 +70,23 @@ impl Vm {
         qmp::execute(&self.private.path().join(MONITOR), "cont")
     }
 
-    /// Kills the agent in the guest (SIGKILL), over a connection of the rig's own. The guest starts it
-    /// anew.
+    /// Kills the agent in the guest (SIGKILL), over a separate connection of the rig. The guest starts the
+    /// agent again.
     ///
     /// # Errors
     ///
-    /// [`RigError::Handshake`], also if the agent doesn't end.
+    /// [`RigError::Handshake`], also if the agent does not end.
     pub fn kill_agent(&self, port: u32) -> Result<(), RigError> {
         let stream = self.connect(port)?;
         agent::kill(stream).map_err(|source| self.handshake_error(port, source))
     }
 
-    /// Crashes QEMU alone (SIGKILL). The vsock backend lives on with a new socket in place of the old
-    /// one, and turns every `CONNECT` away. See [`Vm::power_on`].
+    /// Crashes only QEMU (SIGKILL). The vsock backend continues with a new socket in place of the old one,
+    /// and rejects every `CONNECT`. See [`Vm::power_on`].
     ///
     /// # Errors
     ///
-    /// [`RigError::TimedOut`] or [`RigError::Ended`], if the backend doesn't survive it.
+    /// [`RigError::TimedOut`] or [`RigError::Ended`], if the backend does not survive the crash.
     pub fn kill_qemu(&mut self) -> Result<(), RigError> {
         self.qemu.kill();
         let vhost_socket = self.private.path().join(VHOST_SOCKET);
@@ -95,7 +95,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Starts QEMU again after [`Vm::kill_qemu`]. Returns when it runs; the guest is then booting.
+    /// Starts QEMU again after [`Vm::kill_qemu`]. Returns when QEMU runs; the guest is then booting.
     ///
     /// # Errors
     ///

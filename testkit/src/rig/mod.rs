@@ -5,26 +5,25 @@
 //!            "CONNECT 1024\n" → "OK n\n"                                         minions-agent
 //! ```
 //!
-//! The rig only *boots*. What it boots from is prepared in a rig directory by `cargo xtask test`
-//! (or `demo`); when a part is missing, [`Artifacts::locate`] is an error that names the part:
-//! a test that needs a VM fails, it never skips itself.
+//! The rig only *boots* VMs. The artifacts are prepared in a rig directory by `cargo xtask test` (or `demo`);
+//! if a part is missing, [`Artifacts::locate`] returns an error that names the part: a test that needs a VM
+//! fails, it never skips itself.
 //!
 //! # Layout
 //!
-//! - [`Layout`]: where each part lies in the rig directory (shared with xtask, which fills it).
-//! - [`Artifacts`]: the same parts, checked to be there.
-//! - [`Vm`]: one running guest; its processes and files end with it. What can befall it is done to it
-//!   by its methods: reset, pause, a crash of the guest's agent, of QEMU, of both its processes.
-//! - [`wait_until`]: waiting for a condition, with a deadline and a name.
+//! - [`Layout`]: the path of each part in the rig directory (also used by xtask, which fills it).
+//! - [`Artifacts`]: the same parts, checked to exist.
+//! - [`Vm`]: one running guest; its processes and files end with it. Its methods inject faults: reset, pause,
+//!   a crash of the guest's agent, of QEMU, or of both processes.
+//! - [`wait_until`]: waits for a condition, with a deadline and a description.
 //!
 //! # Lifetime of the processes
 //!
-//! Dropping a [`Vm`] kills and reaps its two processes and removes its files. If the whole test
-//! process dies instead, even by SIGKILL, the kernel kills them (`PR_SET_PDEATHSIG`). That signal
-//! really fires at the death of the *thread* that started the child, so one thread that lives as
-//! long as the process starts them all: a [`Vm`] may be booted on any thread, outlive it, and be
-//! shared by several tests in a `static`. (A `static` is never dropped, so such a VM leaves its
-//! socket file and temporary directory behind.)
+//! Dropping a [`Vm`] kills and reaps its two processes and removes its files. If the whole test process ends
+//! instead, even by SIGKILL, the kernel kills them (`PR_SET_PDEATHSIG`). The kernel sends that signal at the
+//! end of the *thread* that started the child, so one thread that lives as long as the process starts them
+//! all: a [`Vm`] may be booted on any thread, outlive it, and be shared by several tests in a `static`. (A
+//! `static` is never dropped, so such a VM leaves its socket file and temporary directory.)
 
 mod agent;
 mod artifacts;

@@ -1,4 +1,4 @@
-//! A child process that cannot outlive us.
+//! A child process that cannot outlive this process.
 
 use std::{
     fs::{self, File},
@@ -12,10 +12,10 @@ use std::{
 
 use super::RigError;
 
-/// How much of a program's output an error shows, in lines.
+/// Number of lines of a program's output that an error shows.
 const TAIL_LINES: usize = 20;
 
-/// A running program with its output in a log file. Killed and reaped when dropped.
+/// Running program whose output goes to a log file. Killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     program: &'static str,
@@ -24,11 +24,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` behind `setpriv --pdeathsig KILL`, which becomes the program itself, so
+    /// Starts `command` through `setpriv --pdeathsig KILL`, which executes the program in its own place, so
     /// the child's pid is the program's.
     ///
-    /// It leads a process group of its own: a Ctrl-C at the terminal goes to us alone, and we
-    /// end our VMs in order.
+    /// The program leads a new process group: a Ctrl-C at the terminal reaches only this process, which ends
+    /// its VMs in order.
     pub(crate) fn spawn(
         program: &'static str,
         setpriv: &Path,
@@ -55,7 +55,7 @@ impl Process {
         self.child.id()
     }
 
-    /// An error if the program has ended, with what it said.
+    /// Returns an error with the end of the program's output if the program has ended.
     pub(crate) fn check_running(&mut self) -> Result<(), RigError> {
         match self.child.try_wait() {
             Ok(Some(status)) => Err(RigError::Ended {
@@ -67,7 +67,7 @@ impl Process {
         }
     }
 
-    /// Kills with SIGKILL and reaps. Nothing happens to a program that is already dead.
+    /// Kills the program with SIGKILL and reaps it. Has no effect on a program that has ended already.
     pub(crate) fn kill(&mut self) {
         // Both fail only for a child that was reaped before.
         let _ = self.child.kill();
@@ -81,28 +81,28 @@ impl Drop for Process {
     }
 }
 
-/// The last lines of `text`.
+/// Returns the last lines of `text`.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-/// The file as text; empty when there is none (yet).
+/// Returns the contents of the file as text; empty if it does not exist (yet).
 pub(crate) fn read_lossy(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
 type Reply = mpsc::SyncSender<io::Result<Child>>;
 
-/// Spawns on the one thread that lives as long as the process: the kernel sends the parent-death
-/// signal when the *thread* that spawned a child ends, and test threads end early.
+/// Spawns the command on a thread that lives as long as the process: the kernel sends the parent-death signal
+/// when the *thread* that spawned a child ends, and test threads end early.
 fn spawn_on_launcher(command: Command) -> io::Result<Child> {
     static LAUNCHER: OnceLock<mpsc::SyncSender<(Command, Reply)>> = OnceLock::new();
     let launcher = LAUNCHER.get_or_init(|| {
         let (sender, receiver) = mpsc::sync_channel::<(Command, Reply)>(0);
         thread::spawn(move || {
             for (mut command, reply) in receiver {
-                // Nobody waits for the reply only if the asking thread has panicked.
+                // Fails only if the requesting thread has panicked.
                 let _ = reply.send(command.spawn());
             }
         });

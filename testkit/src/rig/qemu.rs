@@ -4,22 +4,22 @@ use std::{ffi::OsString, path::Path, process::Command};
 
 use super::{Artifacts, Guest, VmConfig};
 
-/// The private files of one VM that QEMU is told about.
+/// Private files of one VM that are on QEMU's command line.
 pub(crate) struct Files<'a> {
     pub(crate) vhost_socket: &'a Path,
     pub(crate) monitor: &'a Path,
     pub(crate) serial: &'a Path,
 }
 
-/// Builds the command. What is not obvious in it:
+/// Builds the command. Its less obvious options:
 ///
-/// - TCG, never KVM: `/dev/kvm` may exist and still fail, and tests should not differ by machine.
+/// - TCG, never KVM: `/dev/kvm` may exist and still fail, and tests must not differ between machines.
 /// - The guest's memory is a shared memfd, because the vhost-user backend maps it.
 /// - `restrict=on` keeps every packet of the guest inside QEMU: only its own gateway answers.
-/// - `-no-reboot` only if asked for: with it a reset, the guest's or the monitor's, would end QEMU.
-///   `panic=0` keeps a guest that panicked from booting over and over.
-/// - `no_timer_check`: at its start the kernel counts timer interrupts for 40 ms, and panics when an
-///   emulated processor that the host leaves waiting gets too few of them.
+/// - `-no-reboot` only if configured: with it a reset, by the guest or the monitor, would end QEMU. `panic=0`
+///   keeps a guest that panicked from rebooting repeatedly.
+/// - `no_timer_check`: at its start the kernel counts timer interrupts for 40 ms, and panics if an emulated
+///   processor that the host does not schedule gets too few of them.
 pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_>) -> Command {
     let memory = config.memory_mib;
     let mut command = Command::new(&artifacts.qemu);
@@ -54,10 +54,10 @@ const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=0 no_timer_check";
 fn boot_from(command: &mut Command, artifacts: &Artifacts, config: &VmConfig) {
     let (initrd, words) = match &config.guest {
         Guest::Small => (&artifacts.initrd, ""),
-        // What comes after the two dashes is the first process's.
+        // The kernel passes the words after the two dashes to the first process.
         Guest::AgentFirst => (&artifacts.initrd, "rdinit=/usr/bin/minions-agent -- --init"),
         Guest::Disk(disk) => {
-            // `unsafe`: a test's disk needs not survive this machine.
+            // `unsafe`: the disk of a test does not have to survive a crash of this machine.
             let drive = with_path("if=none,id=disk,format=raw,cache=unsafe,file=", disk, "");
             command.arg("-drive").arg(drive).args(["-device", "virtio-blk-pci,drive=disk"]);
             (&artifacts.disk_initrd, "root=/dev/vda rw")

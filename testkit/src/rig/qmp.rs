@@ -1,4 +1,4 @@
-//! The little of QEMU's monitor protocol (JSON lines on a Unix socket) that the rig needs.
+//! The part of QEMU's monitor protocol (JSON lines on a Unix socket) that the rig needs.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::RigError;
 
-/// The monitor answers at once, or never: it runs in QEMU's main loop.
+/// Timeout of each read and write. The monitor runs in QEMU's main loop: it answers at once, or never.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs one command without arguments, for example `system_reset`.
@@ -27,7 +27,7 @@ fn converse(monitor: &Path, command: &str) -> io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let mut stream = stream;
     lines.next().ok_or(io::ErrorKind::UnexpectedEof)??; // the greeting
-    // Nothing else is taken before the capabilities are agreed on.
+    // QEMU accepts no other command before the capabilities are negotiated.
     for command in ["qmp_capabilities", command] {
         writeln!(stream, "{}", json!({ "execute": command }))?;
         reply(&mut lines)?;
@@ -35,7 +35,7 @@ fn converse(monitor: &Path, command: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads up to the reply; events may come before it.
+/// Reads messages until the reply; events may precede it.
 fn reply(lines: &mut impl Iterator<Item = io::Result<String>>) -> io::Result<()> {
     for line in lines {
         let message: Value = serde_json::from_str(&line?)?;

@@ -1,4 +1,4 @@
-//! The socket file that the host sees, and whose it is.
+//! The socket file of a VM on the host, and its ownership.
 
 use std::{
     fs, io,
@@ -8,12 +8,12 @@ use std::{
 
 use super::RigError;
 
-/// A Unix socket path has 108 bytes in the kernel, the last of them NUL.
+/// Maximum length of a Unix socket path: the kernel has 108 bytes, and the last one is NUL.
 const PATH_MAX: usize = 107;
 
-/// Where a VM's hybrid-vsock socket will be.
+/// Returns the path for a VM's hybrid-vsock socket.
 ///
-/// Removes what a killed VM of the same name left there, but nothing that somebody listens on.
+/// Removes the socket file of a killed VM of the same name, but no socket that a process listens on.
 pub(crate) fn place(dir: &Path, name: &str) -> Result<PathBuf, RigError> {
     let path = dir.join(format!("{name}.vsock"));
     if path.as_os_str().len() > PATH_MAX {
@@ -29,18 +29,18 @@ pub(crate) fn place(dir: &Path, name: &str) -> Result<PathBuf, RigError> {
     }
 }
 
-/// The socket file of one VM, removed when dropped.
+/// Socket file of one VM, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct OwnedSocket {
     path: PathBuf,
-    /// A later VM of the same name may have put its own socket in this place, which is not ours
-    /// to remove.
+    /// Identity of the file at the start. A later VM of the same name may have put its own socket at this
+    /// path, which must not be removed here.
     identity: Identity,
 }
 
 impl OwnedSocket {
     pub(crate) fn claim(path: PathBuf) -> Result<Self, RigError> {
-        let identity = identity(&path).map_err(RigError::io("look at", &path))?;
+        let identity = identity(&path).map_err(RigError::io("inspect", &path))?;
         Ok(Self { path, identity })
     }
 
@@ -57,8 +57,8 @@ impl Drop for OwnedSocket {
     }
 }
 
-/// Device, inode, and when it was made (seconds, nanoseconds): file systems give the inode of a
-/// removed file to the next one, so the inode alone proves nothing.
+/// Device, inode, and time of creation (seconds, nanoseconds): file systems reuse the inode of a removed file
+/// for the next one, so the inode alone proves nothing.
 type Identity = (u64, u64, i64, i64);
 
 fn identity(path: &Path) -> io::Result<Identity> {

@@ -1,4 +1,4 @@
-//! One running guest.
+//! A running VM.
 
 use std::{
     fs, io,
@@ -23,45 +23,45 @@ pub(super) const VHOST_SOCKET: &str = "vhost.sock";
 pub(super) const MONITOR: &str = "qmp.sock";
 const SERIAL: &str = "serial.log";
 
-/// What the guest's first process prints on the console at each boot.
+/// Line that the guest's first process prints on the console at each boot.
 const UP: &str = "init: up";
 
-/// QEMU starts in a quarter of a second; this is for a machine that is very busy.
+/// Deadline for the start of QEMU, which takes a quarter of a second; long enough for a very busy machine.
 const QEMU_START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What kind of VM to boot.
+/// Configuration of a VM.
 #[derive(Debug, Clone)]
 pub struct VmConfig {
-    /// The VM's name: its socket is `<name>.vsock` and the guest's hostname is this.
+    /// Name of the VM: its socket is `<name>.vsock`, and its hostname is this name.
     pub name: String,
-    /// Where the hybrid-vsock socket goes; must exist and have a short path.
+    /// Directory of the hybrid-vsock socket; must exist and have a short path.
     pub socket_dir: PathBuf,
     /// Guest memory in MiB.
     pub memory_mib: u32,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// Network cards, `eth0` and on, each on a network of its own with QEMU as the gateway (10.0.2.2,
-    /// fec0::2); the last byte of their MACs counts from 1.
+    /// Number of network cards, named `eth0` and so on, each on a separate network with QEMU as the gateway
+    /// (10.0.2.2, fec0::2); the last byte of their MACs counts from 1.
     pub nics: u8,
-    /// What it boots into.
+    /// Guest to boot.
     pub guest: Guest,
-    /// Whether a reboot of the guest ends QEMU, as it ends Firecracker.
+    /// Makes a reboot of the guest end QEMU, as it ends Firecracker.
     pub reboot_ends: bool,
 }
 
-/// What a VM boots into.
+/// Guest that a VM boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guest {
     /// The rig's own initial ramdisk: busybox and the agent.
     Small,
-    /// The same, with the agent itself as the first process (`--init`).
+    /// Ramdisk of `Small`, with the agent itself as the first process (`--init`).
     AgentFirst,
-    /// A raw disk image with a file system that systemd or another init is on; it is written to.
+    /// Raw disk image with a file system that contains systemd or another init; the guest writes to it.
     Disk(PathBuf),
 }
 
 impl VmConfig {
-    /// A small VM: 256 MiB, one CPU, one network card.
+    /// Configures a small VM: 256 MiB, one CPU, one network card.
     pub fn new(name: impl Into<String>, socket_dir: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -74,7 +74,8 @@ impl VmConfig {
         }
     }
 
-    /// A VM with a distribution on `disk`: 512 MiB and two CPUs. A reboot ends it; boot it again.
+    /// Configures a VM with a distribution on `disk`: 512 MiB and two CPUs. A reboot ends QEMU; boot the VM
+    /// again.
     pub fn with_disk(
         name: impl Into<String>,
         socket_dir: impl Into<PathBuf>,
@@ -90,15 +91,15 @@ impl VmConfig {
     }
 }
 
-/// A running VM. Dropping it ends both of its processes and removes its files.
+/// Running VM. Dropping it ends both of its processes and removes its files.
 #[derive(Debug)]
 pub struct Vm {
     pub(super) artifacts: Artifacts,
     pub(super) config: VmConfig,
-    /// How many boots the guest must have done to be the one that was asked for.
+    /// Number of boots after which the guest is the requested one.
     pub(super) boots_due: AtomicUsize,
-    // Dropped in this order: the backend (which would put a new socket in place of ours when it
-    // sees the end of QEMU), QEMU, the files of both.
+    // Dropped in this order: the backend (which would replace our socket with a new one when it sees the end
+    // of QEMU), QEMU, the files of both.
     pub(super) vsock_backend: Process,
     pub(super) qemu: Process,
     pub(super) socket: OwnedSocket,
@@ -109,11 +110,11 @@ impl Vm {
     /// Starts the vsock backend, then QEMU. Returns when both run; the guest is then booting
     /// (see [`Vm::wait_for_port`]).
     ///
-    /// A socket that a killed VM of the same name left behind is replaced.
+    /// A socket left by a killed VM of the same name is replaced.
     ///
     /// # Errors
     ///
-    /// For a name or path that cannot work, and when a program does not start or ends at once.
+    /// The name or a path cannot work, or a program does not start or ends at once.
     pub fn boot(artifacts: &Artifacts, config: VmConfig) -> Result<Self, RigError> {
         if !is_vm_name(&config.name) {
             return Err(RigError::InvalidName(config.name));
@@ -128,7 +129,8 @@ impl Vm {
         let vsock_backend = vsock_backend::start(artifacts, &vhost_socket, &socket, &log)?;
         let socket = OwnedSocket::claim(socket)?;
         let qemu = start_qemu(artifacts, &config, private.path())?;
-        // A distribution doesn't say so. Before its driver's first start the backend refuses, unharmed.
+        // A distribution does not print the line. Before its driver starts, the backend rejects connections,
+        // which is harmless.
         let boots_due = usize::from(!matches!(config.guest, Guest::Disk(_)));
         let mut vm = Self {
             artifacts: artifacts.clone(),
@@ -143,32 +145,32 @@ impl Vm {
         Ok(vm)
     }
 
-    /// The VM's name.
+    /// Returns the VM's name.
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// The hybrid-vsock socket.
+    /// Returns the path of the hybrid-vsock socket.
     pub fn socket_path(&self) -> &Path {
         self.socket.path()
     }
 
-    /// The pid of QEMU; after [`Vm::kill`] the pid that it had.
+    /// Returns the pid of QEMU; after [`Vm::kill`], the pid that it had.
     pub fn qemu_pid(&self) -> u32 {
         self.qemu.pid()
     }
 
-    /// The pid of vhost-device-vsock, which is the peer of every connection to the socket.
+    /// Returns the pid of vhost-device-vsock, which is the peer of every connection to the socket.
     pub fn vsock_backend_pid(&self) -> u32 {
         self.vsock_backend.pid()
     }
 
-    /// All that the guest has written to its console so far.
+    /// Returns everything that the guest has written to its console so far.
     pub fn serial_log(&self) -> String {
         read_lossy(&self.private.path().join(SERIAL))
     }
 
-    /// Connects to a VSOCK port of the guest and does the `CONNECT` / `OK` handshake.
+    /// Connects to a VSOCK port of the guest and performs the `CONNECT` / `OK` handshake.
     ///
     /// # Errors
     ///
@@ -182,8 +184,8 @@ impl Vm {
         RigError::Handshake { port, path: self.socket_path().to_owned(), source }
     }
 
-    /// Waits until somebody in the guest takes connections on `port`; after a [`Vm::reset`], in the
-    /// guest that boots then.
+    /// Waits until a process in the guest accepts connections on `port`; after a [`Vm::reset`], in the guest
+    /// that boots then.
     ///
     /// # Errors
     ///
@@ -196,13 +198,13 @@ impl Vm {
         })
     }
 
-    /// Calls `condition` until it gives a value, for at most `timeout`; stops early when one of
-    /// the VM's processes has ended.
+    /// Calls `condition` until it returns a value, for at most `timeout`; stops early if one of the VM's
+    /// processes has ended.
     ///
     /// # Errors
     ///
-    /// [`RigError::TimedOut`] with the end of the guest's console, [`RigError::Ended`], or what
-    /// `condition` returned.
+    /// [`RigError::TimedOut`] with the end of the guest's console, [`RigError::Ended`], or the error of
+    /// `condition`.
     pub fn wait_until<T>(
         &mut self,
         what: &str,
@@ -222,7 +224,7 @@ impl Vm {
         })
     }
 
-    /// Waits until QEMU has ended by itself, as it does when its guest powers off.
+    /// Waits until QEMU has ended without being killed, as it does when its guest powers off.
     ///
     /// # Errors
     ///
@@ -241,13 +243,14 @@ impl Vm {
         })
     }
 
-    /// How often the guest has booted so far: counted on its console, by the line that it prints
-    /// when its vsock driver is there.
+    /// Returns the number of boots so far: the number of lines on the console that the guest prints when its
+    /// vsock driver is loaded.
     pub fn boots(&self) -> usize {
         self.serial_log().lines().filter(|line| line.trim_end() == UP).count()
     }
 
-    /// QEMU opens its monitor after it has read its options and opened its devices.
+    /// Waits until QEMU has opened its monitor, which follows the parsing of options and the opening of
+    /// devices.
     pub(super) fn wait_for_monitor(&mut self) -> Result<(), RigError> {
         let monitor = self.private.path().join(MONITOR);
         self.wait_until("QEMU opens its monitor", QEMU_START_TIMEOUT, |_| {
@@ -265,7 +268,7 @@ pub(super) fn start_qemu(
     let [vhost_socket, monitor, serial] =
         [VHOST_SOCKET, MONITOR, SERIAL].map(|name| private.join(name));
     for left in [&monitor, &serial] {
-        // Of a QEMU that was killed: what is there must be the new one's.
+        // Left by a QEMU that was killed: the files must be those of the new QEMU.
         match fs::remove_file(left) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(RigError::io("remove", left)(error));
@@ -278,7 +281,7 @@ pub(super) fn start_qemu(
     Process::spawn("qemu-system-x86_64", &artifacts.setpriv, &command, private.join("qemu.log"))
 }
 
-/// The host daemon's rule: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
+/// Checks the host daemon's rule: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
 fn is_vm_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())

@@ -1,4 +1,4 @@
-//! The vhost-user vsock device: one process a VM, which offers the hybrid-vsock socket.
+//! The vhost-user vsock device: one process for each VM, which provides the hybrid-vsock socket.
 
 use std::{
     os::unix::fs::FileTypeExt,
@@ -10,15 +10,15 @@ use std::{
 
 use super::{Artifacts, RigError, process::Process, wait::wait_until};
 
-/// The backend opens its sockets within milliseconds; this is for a machine that is very busy.
+/// Deadline for the start. The backend opens its sockets within milliseconds; this is for a very busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// CIDs 0 to 2 are reserved: hypervisor, local, host.
+/// Next free CID. CIDs 0 to 2 are reserved: hypervisor, local, host.
 static NEXT_CID: AtomicU32 = AtomicU32::new(3);
 
 /// Starts a backend and waits until both of its sockets exist.
 ///
-/// `vhost_socket` is what QEMU connects to, `vsock_socket` what hosts connect to.
+/// QEMU connects to `vhost_socket`, hosts connect to `vsock_socket`.
 pub(crate) fn start(
     artifacts: &Artifacts,
     vhost_socket: &Path,
@@ -39,7 +39,7 @@ pub(crate) fn start(
     Ok(backend)
 }
 
-/// Waits until both of a backend's sockets exist. That for QEMU is there only while no QEMU has it.
+/// Waits until both of a backend's sockets exist. QEMU's socket exists only while no QEMU is connected to it.
 pub(crate) fn wait(
     backend: &mut Process,
     vhost_socket: &Path,

@@ -7,14 +7,14 @@ use std::{
 
 use super::RigError;
 
-/// How often a condition is looked at: short against a boot (seconds), long against a look (µs).
+/// Interval of the checks: short compared with a boot (seconds), long compared with a check (µs).
 const POLL: Duration = Duration::from_millis(20);
 
-/// Calls `condition` until it gives a value, for at most `timeout`.
+/// Calls `condition` until it returns a value, for at most `timeout`.
 ///
 /// # Errors
 ///
-/// [`RigError::TimedOut`] naming `what`; an error of `condition` itself ends the wait at once.
+/// [`RigError::TimedOut`] with the description `what`, a clause; an error of `condition` ends the wait at once.
 pub fn wait_until<T>(
     what: &str,
     timeout: Duration,

@@ -1,4 +1,4 @@
-//! A caller: asks for something, and checks what it gets.
+//! Callers: each sends requests and checks the answers.
 
 use super::World;
 use super::judge::{Answer, told_by_problem};
@@ -14,16 +14,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// A caller's patience with a VM that is well, in milliseconds, on however busy a machine.
+/// Timeout of a call to a healthy VM, in milliseconds; long enough for a very busy machine.
 const PATIENCE_MS: u64 = 20_000;
 
-/// With one that may not be.
+/// Timeout of a call to a VM that may be faulty, in milliseconds.
 const LITTLE_PATIENCE_MS: u64 = 500;
 
-/// The longest that a caller who leaves stays, in microseconds.
+/// Maximum time after which a caller abandons its call, in microseconds.
 const STAYS_US: u64 = 5_000;
 
-/// Calls, one after the other, until told to stop.
+/// Sends calls one after the other until `stop` is cancelled.
 pub(super) async fn run(world: Arc<World>, mut rng: StdRng, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let vm = &world.members[rng.random_range(0..world.members.len())];
@@ -62,7 +62,7 @@ impl World {
         self.orders.told(order, told, &self.journal);
     }
 
-    /// Two callers who want the same program run once.
+    /// Sends two calls with the same id: the program must run only once.
     async fn exec_twice(&self, vm: &Member) {
         if vm.dialect == Dialect::Base {
             return self.exec(vm).await;
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// What the registry says, which no VM can hold up.
+    /// Reads the registry's view of a VM, which no VM can delay.
     async fn look(&self, vm: &Member) {
         let before = vm.before();
         let Some(answer) = self.get(&format!("/vms/{}", vm.name)).await else { return };
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    /// No HTTP answer at all: whatever guests do, the daemon has to give one.
+    /// Records a violation: whatever guests do, the daemon must give an HTTP answer.
     fn broken(&self, error: &reqwest::Error) -> Told {
         self.journal.violation(format!("no answer: {error:?}"));
         Told::Perhaps

@@ -9,25 +9,25 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// From so many samples on (one a second) a curve has a shape.
+/// Number of samples (one a second) from which on the growth is judged.
 const SHAPELY: usize = 120;
 
-/// What memory may grow by from the second quarter of a run to the last: a tenth, and this.
+/// Allowed growth of memory from the second quarter of a run to the last, in addition to a tenth.
 const RSS_SLACK_KIB: u64 = 4 * 1024;
 
-/// Likewise for descriptors.
+/// Allowed growth of the number of descriptors, in addition to a tenth.
 const FD_SLACK: u64 = 32;
 
-/// However short the run: resident memory a VM, and beside them all.
+/// Limit of resident memory in a run of any length: for each VM, and for everything else.
 const RSS_KIB_PER_VM: u64 = 256;
 const RSS_KIB: u64 = 96 * 1024;
 
-/// However short the run: connections a VM (a pool of 8 and its supervisor's own; streams come and
-/// go), and descriptors beside them all (callers, listeners, the runtime's own).
+/// Limit of descriptors in a run of any length: connections for each VM (a pool of 8 and the supervisor's;
+/// streams come and go), and everything else (callers, listeners, the runtime).
 const FDS_PER_VM: u64 = 12;
 const FDS: u64 = 256;
 
-/// One sample a second.
+/// Samples of the daemon's resources, one a second.
 #[derive(Debug, Default)]
 pub struct Curve {
     samples: Vec<Sample>,
@@ -48,7 +48,7 @@ impl Curve {
         }
     }
 
-    /// Bounded, and flat if it was long enough to tell.
+    /// Checks the peaks, and also the growth if the run was long enough.
     pub(super) fn judge(&self, vms: usize, journal: &Journal) {
         let vms = vms as u64;
         for (what, of, most, slack) in [
@@ -71,7 +71,7 @@ impl Curve {
         }
     }
 
-    /// Of one quarter of the run.
+    /// Returns the median of one quarter of the run.
     fn median(&self, quarter: usize, of: fn(&Sample) -> u64) -> u64 {
         let len = self.samples.len();
         let part = &self.samples[len * quarter / 4..len * (quarter + 1) / 4];
@@ -80,7 +80,7 @@ impl Curve {
         values.get(values.len() / 2).copied().unwrap_or(0)
     }
 
-    /// In figures.
+    /// Returns figures of the curve as JSON.
     #[must_use]
     pub fn summary(&self) -> Value {
         let of = |of: fn(&Sample) -> u64| {
@@ -95,11 +95,11 @@ impl Curve {
         json!({ "rss_kib": of(rss), "fds": of(fds), "samples": self.samples.len() })
     }
 
-    /// `curve.csv`.
+    /// Writes `curve.csv`.
     pub(super) fn write(&self, out: &Path) -> Result<(), SoakError> {
         let mut csv = String::from("seconds,calls,rss_kib,fds,threads\n");
         for Sample { seconds, calls, cost: Cost { rss_kib, fds, threads } } in &self.samples {
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(csv, "{seconds:.1},{calls},{rss_kib},{fds},{threads}");
         }
         std::fs::write(out.join("curve.csv"), csv).map_err(SoakError::io("no curve"))
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_leak_is_no_flat_curve() {
+    async fn a_slow_leak_is_a_violation() {
         assert_eq!(verdict(|_| 20_000, 1200), 0);
         assert_eq!(verdict(|n| 20_000 + n * 15, 1200), 1, "15 KiB a second");
         assert_eq!(verdict(|n| 20_000 + n * 15, 15), 0, "too short to tell");

@@ -1,4 +1,4 @@
-//! minionsd as a process of its own, and what it costs.
+//! minionsd as a separate process, and the resources that it uses.
 
 use super::journal::Journal;
 use super::{Options, SoakError};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 
-/// Running; killed when dropped.
+/// Running daemon; killed when dropped.
 #[derive(Debug)]
 pub(super) struct DaemonProcess {
     child: Child,
@@ -20,7 +20,7 @@ pub(super) struct DaemonProcess {
     ended: bool,
 }
 
-/// What it has at one moment.
+/// Resources of the daemon at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     pub(super) rss_kib: u64,
@@ -29,7 +29,7 @@ pub(super) struct Cost {
 }
 
 impl DaemonProcess {
-    /// Starts it, and waits until it takes connections.
+    /// Starts the daemon, and waits until it accepts connections.
     pub(super) async fn start(options: &Options) -> Result<Self, SoakError> {
         let dir = tempfile::Builder::new().prefix("soak-").tempdir();
         let dir = dir.map_err(SoakError::io("no directory for sockets"))?;
@@ -44,7 +44,7 @@ impl DaemonProcess {
             .arg(dir.path().join("minionsd.sock"))
             .arg("--socket-dir")
             .arg(&vms)
-            // An audit line for every program would be the largest part of the work.
+            // Audit entries for every program would be the largest part of the work.
             .args(["--audit-log", "/dev/null"])
             .env("MINIONS_LOG", "warn")
             .stdin(Stdio::null())
@@ -70,7 +70,7 @@ impl DaemonProcess {
         }
     }
 
-    /// Where the VMs' sockets go.
+    /// Returns the directory of the VMs' sockets.
     pub(super) fn vms(&self) -> PathBuf {
         self.dir.path().join("vms")
     }
@@ -80,7 +80,7 @@ impl DaemonProcess {
         Ok(http.timeout(crate::daemon::DEADLINE).build()?)
     }
 
-    /// What it costs now; a violation if it is no more.
+    /// Returns the current resources of the daemon, and records a violation if it has ended.
     pub(super) fn cost(&mut self, journal: &Journal) -> Option<Cost> {
         if let Ok(Some(status)) = self.child.try_wait()
             && !std::mem::replace(&mut self.ended, true)
@@ -90,7 +90,7 @@ impl DaemonProcess {
         cost(Path::new(&format!("/proc/{}", self.child.id())))
     }
 
-    /// It may complain, but not panic.
+    /// Records a violation for each panic in the log; other complaints are allowed.
     pub(super) fn check_log(&self, journal: &Journal) {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -102,7 +102,7 @@ impl DaemonProcess {
 
 impl Drop for DaemonProcess {
     fn drop(&mut self) {
-        // Both fail only if it has ended and been waited for.
+        // Both fail only if the daemon has ended and been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

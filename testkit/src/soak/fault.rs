@@ -1,4 +1,4 @@
-//! What can be done to a VM.
+//! Faults that are injected into VMs.
 
 use super::World;
 use super::member::Body;
@@ -8,21 +8,21 @@ use rand::rngs::StdRng;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// The longest of those that last, in milliseconds.
+/// Maximum duration of a fault, in milliseconds.
 const LONGEST_MS: u64 = 8_000;
 
-/// How long a VM that was renamed over may still be taken for its successor: until the next full scan
-/// of the directory at the latest, which comes every 5 s.
+/// Time during which a replaced VM may still be taken for its successor: until the next full scan of the
+/// directory at the latest, which comes every 5 s.
 const RESCAN: Duration = Duration::from_secs(6);
 
-/// For dials that began before the daemon could know that a VM is paused: a call may dial up to 1 s after the
-/// last answer, and the machine may be busy.
+/// Time after the start of a pause in which dials are permitted: a call may dial up to 1 s after the last answer, and
+/// the machine may be busy.
 const LAST_DIALS: Duration = Duration::from_secs(3);
 
-/// The longest that a VMM has no socket while its guest reboots, in milliseconds.
+/// Longest time without a socket while a guest reboots, in milliseconds.
 const ABSENCE_MS: u64 = 2_000;
 
-/// One thing to be done.
+/// Fault with its duration.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     kind: Kind,
@@ -31,36 +31,36 @@ pub(super) struct Fault {
 
 #[derive(Debug, Clone)]
 enum Kind {
-    /// The guest answers like this.
+    /// The guest answers in this manner.
     Answers(Manner),
-    /// The VMM behaves like this towards every connection.
+    /// The VMM behaves in this way towards every connection.
     Behaves(Behaviour),
     /// All connections break.
     Cut,
-    /// The agent is started anew; connections break.
+    /// The agent restarts; connections break.
     AgentRestarts,
     /// The guest is reset; connections stay silent.
     Reset,
-    /// The VMM is killed, and started anew after a while.
+    /// The VMM is killed, and started again after a while.
     Killed,
-    /// The VM is shut down, and started anew after a while.
+    /// The VM is shut down, and started again after a while.
     Vanishes,
-    /// Another VM takes the name; this one lives on for a while.
+    /// Another VM takes the name; the old one lives on for a while.
     Replaced,
-    /// The VMM removes its socket and creates it again after this; the guest then boots for the rest.
+    /// VMM that removes its socket and creates it again after this time; then the guest boots.
     RecreatesSocket(Duration),
-    /// The VMM is killed; the next one leaves `CONNECT` unanswered while its guest boots.
+    /// VMM that is killed; the next one leaves `CONNECT` unanswered while its guest boots.
     BootsSilently,
-    /// The guest is paused, and continues.
+    /// Guest that is paused, and continues.
     Paused,
-    /// The guest gets so little of the processor that each answer takes this long.
+    /// Guest with so little processor time that each answer takes this long.
     Starved(Duration),
-    /// The guest has no memory: programs hang, then the agent is killed, and another one starts.
+    /// Guest without memory: programs hang, then the agent is killed, and another one starts.
     OutOfMemory,
 }
 
 impl Fault {
-    /// Any of them.
+    /// Draws a fault at random.
     pub(super) fn draw(rng: &mut StdRng) -> Self {
         let kind = match rng.random_range(0..27) {
             0 => Kind::Answers(Manner::Mute),
@@ -94,7 +94,7 @@ impl Fault {
         Self { kind, lasts: Duration::from_millis(rng.random_range(50..LONGEST_MS)) }
     }
 
-    /// What it is called in the report.
+    /// Returns the name of the fault in the report.
     pub(super) fn name(&self) -> String {
         match &self.kind {
             Kind::Answers(manner) => word(manner),
@@ -103,7 +103,8 @@ impl Fault {
         }
     }
 
-    /// Does it, and undoes it after its time. `was_calm`: the VM was well before, and the daemon knew.
+    /// Injects the fault, and ends it after its duration. `was_calm` states that the daemon had no failure to report
+    /// before.
     pub(super) async fn run(
         &self,
         body: &mut Body,
@@ -190,7 +191,7 @@ impl Fault {
         guest.behave(Manner::Well);
     }
 
-    /// A paused VM is not dialled, if the daemon has a connection to it.
+    /// Pauses the guest. If the daemon has a connection, it must not dial the VM meanwhile.
     async fn paused(&self, body: &Body, world: &World, was_calm: bool) {
         let (guest, lasts) = (body.member().guest(), LAST_DIALS + self.lasts);
         let dialled = || body.vmm().map(FakeVmm::accepted);
@@ -208,7 +209,7 @@ impl Fault {
         }
     }
 
-    /// A reboot as on Cloud Hypervisor.
+    /// Reboots the guest as Cloud Hypervisor does.
     async fn recreates(
         &self,
         body: &mut Body,
@@ -220,7 +221,7 @@ impl Fault {
         let Some(vmm) = body.vmm_mut() else { return Ok(()) };
         let is_other_process = vmm.has_process();
         if is_other_process {
-            // It is this process that listens afterwards: another VM, for the daemon.
+            // Afterwards this process listens, so it is another VM for the daemon.
             member.may_be_gone();
         }
         vmm.remove_socket().await?;
@@ -246,7 +247,7 @@ fn reborn(body: &Body, world: &World, reboots: bool) -> u64 {
     life
 }
 
-/// The variant's own name.
+/// Returns the name of the variant.
 fn word(value: &impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");
     text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! What the VMs that are well notice of those that hang.
+//! Measurement of the effect of hanging VMs on healthy ones.
 
 use super::{Options, SoakError, World, daemon::DaemonProcess, found, watch};
 use crate::fake_vmm::Behaviour;
@@ -7,29 +7,29 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-/// Windows of each kind; they take turns, so that what else the machine does meets both.
+/// Number of windows of each kind; they alternate, so that other load on the machine affects both.
 const ROUNDS: u32 = 5;
 
-/// Callers of the VMs that are well. A few, so that it is latency that is measured and no queue.
+/// Number of callers of healthy VMs: few, so that latency is measured and not a queue.
 const CALLERS: usize = 4;
 
-/// Callers of those that hang.
+/// Number of callers of hanging VMs.
 const STUBBORN: usize = 4;
 
-/// For the daemon to know that VMs hang, or that they don't any more.
+/// Deadline for all VMs to be ready again, at the start and after each window.
 const SETTLING: Duration = Duration::from_secs(30);
 
-/// Health latencies of VMs that are well, in microseconds, sorted.
+/// Health latencies of healthy VMs, in microseconds, sorted.
 #[derive(Debug, Default)]
 pub struct Isolation {
-    /// While all are.
+    /// Latencies while all VMs are healthy.
     pub alone: Vec<u64>,
-    /// While a tenth of all hang, and are called.
+    /// Latencies while a tenth of all VMs hangs, and is called.
     pub beside: Vec<u64>,
 }
 
 impl Isolation {
-    /// A percentile of both.
+    /// Returns a percentile of both series.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> (u64, u64) {
         let of = |sorted: &[u64]| {
@@ -40,11 +40,11 @@ impl Isolation {
     }
 }
 
-/// Measures it: `options.lasts` in all.
+/// Measures for about `options.lasts` in total.
 ///
 /// # Errors
 ///
-/// [`SoakError`].
+/// [`SoakError`] if the daemon or the guests cannot be started.
 pub async fn isolation(options: &Options) -> Result<Isolation, SoakError> {
     std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
     let daemon = DaemonProcess::start(options).await?;
@@ -70,7 +70,7 @@ pub async fn isolation(options: &Options) -> Result<Isolation, SoakError> {
     Ok(measured)
 }
 
-/// Latencies of the VMs from `wedged` on. The ones before are called too, if they are to be.
+/// Measures latencies of the VMs from `wedged` on. If `stubborn`, the VMs before it are called too.
 async fn measure(world: &Arc<World>, wedged: usize, lasts: Duration, stubborn: bool) -> Vec<u64> {
     let until = Instant::now() + lasts;
     let mut callers = JoinSet::new();
@@ -79,7 +79,7 @@ async fn measure(world: &Arc<World>, wedged: usize, lasts: Duration, stubborn: b
     }
     for caller in 0..STUBBORN {
         let world = Arc::clone(world);
-        // As many in both cases: what they themselves cost is not what is asked.
+        // The same number of callers in both cases, so that their own cost cancels out.
         let (from, to) = if stubborn { (0, wedged) } else { (wedged, world.members.len()) };
         callers.spawn(async move {
             call(world, from, to, caller, until).await;
@@ -104,7 +104,7 @@ async fn call(
         let started = Instant::now();
         world.get(&format!("/vms/{name}/health?timeout_ms=1000")).await;
         took.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
-        // People don't call without a pause, and a machine that is full measures itself.
+        // A pause between calls, as real callers have one: without it, the full machine would be measured.
         sleep(Duration::from_millis(2)).await;
     }
     took

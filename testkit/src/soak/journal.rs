@@ -1,4 +1,4 @@
-//! What happened, and what must not have.
+//! Record of events, answers and violations.
 
 use super::SoakError;
 use serde_json::Value;
@@ -8,16 +8,16 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-/// Events that are kept: the last ones.
+/// Number of events that are kept: the last ones.
 const KEPT_EVENTS: usize = 20_000;
 
-/// Violations that are kept: the first ones.
+/// Number of violations that are kept: the first ones.
 const KEPT_VIOLATIONS: usize = 50;
 
-/// Events that a report shows.
+/// Number of events that a report shows.
 const TAIL: usize = 40;
 
-/// A bounded record of one run.
+/// Bounded record of one run.
 #[derive(Debug)]
 pub(super) struct Journal {
     started: Instant,
@@ -39,7 +39,7 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// Something that may happen.
+    /// Records an event that is allowed.
     pub(super) fn event(&self, text: impl AsRef<str>) {
         let line = format!("{:10.3} {}", self.started.elapsed().as_secs_f64(), text.as_ref());
         let mut pages = self.pages();
@@ -49,7 +49,7 @@ impl Journal {
         pages.events.push_back(line);
     }
 
-    /// Something that must not.
+    /// Records an event that must never happen.
     pub(super) fn violation(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
         self.event(format!("VIOLATION {text}"));
@@ -61,7 +61,7 @@ impl Journal {
         }
     }
 
-    /// Counts an answer: what was asked, and what kind of answer it got.
+    /// Counts an answer by its kind: the request and the result.
     pub(super) fn answer(&self, kind: &str) {
         let mut pages = self.pages();
         match pages.answers.get_mut(kind) {
@@ -90,11 +90,11 @@ impl Journal {
         pages.events.iter().skip(skip).cloned().collect()
     }
 
-    /// `events.log` and `report.json`.
+    /// Writes `events.log` and `report.json`.
     pub(super) fn write(&self, out: &Path, summary: &Value) -> Result<(), SoakError> {
         let mut log = String::new();
         for line in &self.pages().events {
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(log, "{line}");
         }
         std::fs::write(out.join("events.log"), log).map_err(SoakError::io("no event log"))?;

@@ -1,18 +1,18 @@
-//! What an answer may be.
+//! Checks of answers.
 
 use super::World;
 use super::member::{Before, Member};
 use super::orders::Told;
 use serde_json::Value;
 
-/// An answer, read to its end.
+/// Answer that was read to its end.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) json: Value,
 }
 
-/// Failures that a VM may be the cause of, with their status.
+/// Failures that a VM may cause, with their status.
 const FAILURES: [(u16, &str); 8] = [
     (404, "vm_not_found"),
     (502, "agent_error"),
@@ -25,7 +25,7 @@ const FAILURES: [(u16, &str); 8] = [
 ];
 
 impl World {
-    /// Whether it is a 200. If not, it must be a proper problem, and of a VM that has an excuse.
+    /// Reports whether the answer is a 200. Any other must be a valid problem of a VM that may fail.
     pub(super) fn is_ok(&self, what: &str, vm: &Member, before: &Before, answer: &Answer) -> bool {
         if answer.status == 200 {
             self.journal.answer(&format!("{what} 200"));
@@ -45,7 +45,8 @@ impl World {
         false
     }
 
-    /// Health, or status: of this VM, of a life of it that may answer, and no earlier answer.
+    /// Checks an answer to health or status: from this VM, from a life that may answer, and newer than the
+    /// call.
     pub(super) fn judge_vitals(&self, what: &str, vm: &Member, before: &Before, answer: &Answer) {
         if !self.is_ok(what, vm, before, answer) {
             return;
@@ -66,7 +67,7 @@ impl World {
         }
     }
 
-    /// What a program wrote: this VM, a life that may answer, this order.
+    /// Checks the output of a program: from this VM, from a life that may answer, for this order.
     pub(super) fn judge_output(&self, vm: &Member, before: &Before, order: u64, output: &str) {
         let words: Vec<_> = output.split_whitespace().collect();
         let right = match words.as_slice() {
@@ -83,7 +84,7 @@ impl World {
         }
     }
 
-    /// What a program's caller was told.
+    /// Checks the answer to the caller of a program, and returns what it says about the execution.
     pub(super) fn told(
         &self,
         what: &str,
@@ -105,7 +106,7 @@ impl World {
     }
 }
 
-/// By a problem.
+/// Returns what a problem says about the execution.
 pub(super) fn told_by_problem(problem: &Value) -> Told {
     match problem["may_have_executed"].as_bool() {
         Some(false) => Told::Not,

@@ -1,4 +1,4 @@
-//! One VM, as the model has it, and as it really is.
+//! A VM: the model of it, and the fake itself.
 
 use crate::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger};
 use std::collections::VecDeque;
@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Lives that are remembered.
+/// Number of lives that are remembered.
 const REMEMBERED: usize = 16;
 
-/// After a fault the daemon may need this long to know that it is over: a connection that a reset left
-/// silent shows at the next probe, 5 s and a bit later, and is in doubt until then.
+/// Time after a fault in which the daemon may not know yet that it is over: a connection that a reset left
+/// silent is noticed at the next probe, after 5 s and a little more, and is in doubt until then.
 const CONVALESCENCE: Duration = Duration::from_secs(20);
 
 /// Longer than any fault lasts.
 const FAULT_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the model knows of one VM.
+/// Model of one VM.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) name: String,
@@ -28,44 +28,44 @@ pub(super) struct Member {
 #[derive(Debug)]
 struct Model {
     guest: Guest,
-    /// Oldest first.
+    /// Lives of the VM, oldest first.
     lives: VecDeque<Life>,
     condition: Condition,
-    /// Faults so far.
+    /// Number of faults so far.
     faults: u64,
-    /// Until when the daemon may say that it is gone, or another one.
+    /// Time until which the daemon may report the VM as gone or replaced.
     may_be_gone_until: Option<Instant>,
-    /// A reboot that must be told: the life that began, and when.
+    /// Life whose boot must be reported, and its start.
     untold: Option<(u64, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Life {
     number: u64,
-    /// From here on no earlier one may answer a call.
+    /// Time after which no earlier life may answer a call.
     alone_since: Instant,
 }
 
-/// How it is.
+/// Condition of a VM in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// It was not seen to be ready yet.
+    /// The VM has not been seen as ready yet.
     New,
-    /// Something is being done to it.
+    /// A fault is being injected.
     Faulty,
-    /// It is well, and the daemon may not know yet.
+    /// The fault is over, but the daemon may not know it yet.
     Recovering(Instant),
-    /// It is well, and the daemon has no excuse.
+    /// The VM is healthy, and every failure is a violation.
     Calm,
 }
 
-/// How it was when a call began.
+/// Condition of a VM at the start of a call.
 #[derive(Debug, Clone)]
 pub(super) struct Before {
     pub(super) calm: bool,
     faults: u64,
     pub(super) at: Instant,
-    /// Answers that it had given.
+    /// Number of answers that the VM had given.
     pub(super) answers: u64,
 }
 
@@ -91,7 +91,7 @@ impl Member {
         self.model().guest.clone()
     }
 
-    /// To be called before the life can answer. An earlier one may still do so for a while.
+    /// Records a new life; to be called before it can answer. The previous life may still answer for `overlap`.
     pub(super) fn begins(&self, number: u64, overlap: Duration) {
         let mut model = self.model();
         if model.lives.len() == REMEMBERED {
@@ -100,21 +100,21 @@ impl Member {
         model.lives.push_back(Life { number, alone_since: Instant::now() + overlap });
     }
 
-    /// Another guest has its name from now on.
+    /// Records that another guest has the name from now on.
     pub(super) fn succeeded_by(&self, guest: Guest) {
         self.model().guest = guest;
     }
 
-    /// Something is done to it. Whether it was well before, and known to be.
+    /// Records the start of a fault. Returns true if the daemon had no failure to report before.
     pub(super) fn afflict(&self) -> bool {
         let mut model = self.model();
         model.faults += 1;
-        // What the next fault hides need not be told.
+        // The next fault may hide it.
         model.untold = None;
         std::mem::replace(&mut model.condition, Condition::Faulty) == Condition::Calm
     }
 
-    /// It is over.
+    /// Records the end of a fault.
     pub(super) fn relieve(&self) {
         let mut model = self.model();
         model.condition = Condition::Recovering(Instant::now());
@@ -123,24 +123,24 @@ impl Member {
         }
     }
 
-    /// Its VMM ends, or another VM takes its name.
+    /// Records that the VMM ends, or that another VM takes the name.
     pub(super) fn may_be_gone(&self) {
         self.model().may_be_gone_until = Some(Instant::now() + FAULT_LIMIT);
     }
 
-    /// Whether the daemon may say now of something since `since` that it is gone, or another one.
+    /// Reports whether the VM may have been gone, or another VM, at any time since `since`.
     pub(super) fn may_have_been_gone(&self, since: Instant) -> bool {
         let model = self.model();
         model.condition == Condition::New
             || model.may_be_gone_until.is_some_and(|until| until >= since)
     }
 
-    /// The daemon must tell that it booted again.
+    /// Records that the daemon must report the boot with this life.
     pub(super) fn must_be_told(&self, life: u64) {
         self.model().untold = Some((life, Instant::now()));
     }
 
-    /// The daemon tells that it booted again: as which life, if that is known.
+    /// Records a reported reboot, with the life if it is known.
     pub(super) fn told(&self, life: Option<u64>) {
         let mut model = self.model();
         if let Some((untold, _)) = model.untold
@@ -150,12 +150,12 @@ impl Member {
         }
     }
 
-    /// Events are missing: nothing need be told any more.
+    /// Records that events are missing: no reboot has to be reported any more.
     pub(super) fn excuse(&self) {
         self.model().untold = None;
     }
 
-    /// A reboot that was not told for so long.
+    /// Returns the life whose boot was not reported within `patience`.
     pub(super) fn untold_for(&self, patience: Duration) -> Option<u64> {
         let mut model = self.model();
         let (life, since) = model.untold?;
@@ -166,7 +166,7 @@ impl Member {
         })
     }
 
-    /// Whether it had this life.
+    /// Reports whether the VM had this life.
     pub(super) fn knows(&self, life: u64) -> bool {
         self.model().lives.iter().any(|known| known.number == life)
     }
@@ -175,7 +175,7 @@ impl Member {
         self.model().condition
     }
 
-    /// The daemon says that it is ready.
+    /// Records that the daemon reports the VM as ready.
     pub(super) fn seen_ready(&self) {
         let mut model = self.model();
         match model.condition {
@@ -187,7 +187,7 @@ impl Member {
         }
     }
 
-    /// To be asked before a call is made.
+    /// Returns the current condition; to be called before a request is sent.
     pub(super) fn before(&self) -> Before {
         let model = self.model();
         Before {
@@ -198,12 +198,12 @@ impl Member {
         }
     }
 
-    /// Whether nothing was done to it from then on.
+    /// Reports whether the VM was calm at `before`, and no fault was injected since.
     pub(super) fn was_calm(&self, before: &Before) -> bool {
         before.calm && self.model().faults == before.faults
     }
 
-    /// Whether this life may answer a call that began then and ends now.
+    /// Reports whether this life may answer a call that began at `before` and ends now.
     pub(super) fn may_answer(&self, life: u64, before: &Before) -> bool {
         let model = self.model();
         let oldest = model.lives.iter().rev().find(|life| life.alone_since <= before.at);
@@ -212,7 +212,7 @@ impl Member {
     }
 }
 
-/// The socket and what listens on it. Whoever holds it does something to the VM.
+/// Socket of a VM and the fake that listens on it. Its holder injects the faults.
 #[derive(Debug)]
 pub(super) struct Body {
     member: Arc<Member>,
@@ -222,7 +222,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// The VM of this number, alive. Every fourth speaks the base protocol only.
+    /// Starts the VM with this number. Every fourth VM implements the base protocol only.
     pub(super) fn start(number: usize, dir: &Path, ledger: Arc<Ledger>) -> std::io::Result<Self> {
         let name = format!("vm-{number:03}");
         let dialect = if number % 4 == 3 { Dialect::Base } else { Dialect::Objects };
@@ -247,28 +247,28 @@ impl Body {
         self.vmm.as_mut()
     }
 
-    /// Behaves like this; connections break.
+    /// Changes the behaviour; connections break.
     pub(super) fn switch_to(&self, behaviour: Behaviour) {
         if let Some(vmm) = &self.vmm {
             vmm.switch_to(behaviour);
         }
     }
 
-    /// The VMM is killed; its file stays.
+    /// Kills the VMM; its socket file remains.
     pub(super) fn die(&mut self) {
         if let Some(vmm) = self.vmm.take() {
             vmm.crash();
         }
     }
 
-    /// The VMM ends as it should: the file goes.
+    /// Ends the VMM in order: the socket file is removed.
     pub(super) fn vanish(&mut self) -> std::io::Result<()> {
         self.die();
         std::fs::remove_file(&self.path)
     }
 
-    /// A VMM, another process, listens again, in one step. The one before lives on, if it does, where
-    /// nobody new finds it.
+    /// Starts a VMM with a process of its own, and renames its socket into place in one step. Returns the previous
+    /// VMM, if it still runs; new clients no longer reach it.
     pub(super) fn appear(&mut self, behaviour: Behaviour) -> std::io::Result<Option<FakeVmm>> {
         let mut vmm = FakeVmm::start_as(&self.spare, &self.member.name, behaviour, "vmm")?;
         vmm.rename_socket(&self.path)?;

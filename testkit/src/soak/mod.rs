@@ -1,4 +1,4 @@
-//! A long run of a real daemon over many guests that misbehave, with a model that checks every answer.
+//! A long run of a real daemon with many misbehaving guests, and a model that checks every answer.
 //!
 //! ```text
 //!   callers ──HTTP──▶ minionsd (its own process) ──hybrid vsock──▶ guests ◀── faults, on a seeded
@@ -7,15 +7,15 @@
 //!    model ◀────────────── curve, watch ◀──────────────────────── ledger
 //! ```
 //!
-//! What is never allowed: an answer of another VM, of a life of the VM that was over before the call
-//! began, or to an earlier request (`caller`); a program that ran twice, or that ran although its
-//! caller was told that it can't have, or that didn't although he was told that it did (`orders`); a
-//! failure of a VM that nothing was done to; a VM that doesn't come back (`watch`); a VM that is gone or
-//! replaced while its VMM lives, a reboot that is not told (`witness`); a dial to a VM that is paused
-//! (`fault`); a daemon that grows (`curve`), panics or ends (`daemon`).
+//! Violations are: an answer of another VM, of a life of the VM that was over before the call began, or to an
+//! earlier request (`caller`); a program that ran twice, that ran although its caller was told that it did
+//! not, or that did not run although its caller was told that it did (`orders`); a failure of a VM without a
+//! fault; a VM that does not recover (`watch`); a VM that is reported as gone or replaced while its VMM runs, a
+//! reboot that is not reported (`witness`); a dial to a VM that is paused (`fault`); a daemon that grows (`curve`),
+//! panics or ends (`daemon`).
 //!
-//! The seed decides which faults come in which order and what callers ask for. When exactly they meet
-//! is the machine's: the same seed is the same pressure, not the same run.
+//! The seed determines the order of the faults and the requests of the callers. Their exact timing depends on
+//! the machine: the same seed produces the same load, not the same run.
 
 mod caller;
 mod curve;
@@ -49,41 +49,41 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// For all VMs to be ready: at the beginning, and when the faults are over.
+/// Deadline for all VMs to be ready: at the beginning, and when the faults are over.
 const CONVERGENCE: Duration = Duration::from_secs(60);
 
-/// After the last call, for what it may still have set off.
+/// Time after the last call for its late effects.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
-/// What is run.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The daemon.
+    /// Path of the daemon's program.
     pub minionsd: PathBuf,
-    /// Of everything that is drawn.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// How long faults come and callers call.
+    /// Duration of the faults and the calls.
     pub lasts: Duration,
-    /// How many.
+    /// Number of VMs.
     pub vms: usize,
-    /// Calls at once.
+    /// Number of concurrent callers.
     pub callers: usize,
-    /// Where the curve, the events and the daemon's log go.
+    /// Directory for the curve, the events and the daemon's log.
     pub out: PathBuf,
 }
 
-/// Why there was no run.
+/// Failure to start or finish a run.
 #[derive(Debug, thiserror::Error)]
 pub enum SoakError {
-    /// Files, sockets, processes.
+    /// An operation on a file, socket or process failed.
     #[error("{what}")]
     Io {
-        /// What could not be done.
+        /// Description of the failure.
         what: String,
-        /// Why.
+        /// Cause.
         source: std::io::Error,
     },
-    /// HTTP to the daemon.
+    /// The HTTP client for the daemon cannot be built.
     #[error("no HTTP client")]
     Client(#[from] reqwest::Error),
 }
@@ -95,22 +95,22 @@ impl SoakError {
     }
 }
 
-/// What came of it.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What must never happen and did; the first ones in full.
+    /// Violations; only the first ones are kept.
     pub violations: Vec<String>,
-    /// How many there were.
+    /// Number of violations.
     pub violation_count: u64,
     /// The last events.
     pub tail: Vec<String>,
     /// Memory and descriptors over time.
     pub curve: Curve,
-    /// Everything else, for people and programs.
+    /// Further results, for readers and programs.
     pub summary: Value,
 }
 
-/// What all parts of a run share.
+/// State shared by all parts of a run.
 #[derive(Debug)]
 struct World {
     members: Vec<Arc<Member>>,
@@ -131,11 +131,11 @@ impl World {
     }
 }
 
-/// Runs it.
+/// Runs the soak test.
 ///
 /// # Errors
 ///
-/// [`SoakError`] if it can't begin. What goes wrong later is a violation.
+/// [`SoakError`] if the run cannot be started or its files cannot be written. Later faults are violations.
 pub async fn run(options: &Options) -> Result<Report, SoakError> {
     std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
     let mut daemon = DaemonProcess::start(options).await?;
@@ -160,7 +160,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     }
     calling.cancel();
     while tasks.join_next().await.is_some() {}
-    // The guests live on until the very end.
+    // The guests must live until the end.
     let (_bodies, kinds) = faults.await.unwrap_or_default();
     let ended = watch::until_all_ready(&world, CONVERGENCE).await;
     sleep(AFTERMATH).await;
@@ -189,7 +189,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     })
 }
 
-/// The daemon's world: guests, each with a socket.
+/// Creates the guests, each with a socket, and the state of the run.
 fn found(options: &Options, daemon: &DaemonProcess) -> Result<(Arc<World>, Vec<Body>), SoakError> {
     let ledger = Arc::new(Ledger::default());
     let lives = AtomicU64::new(options.vms as u64);

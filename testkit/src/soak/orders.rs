@@ -1,4 +1,4 @@
-//! Programs that were asked for, and what may have become of them.
+//! Programs that were requested, and what their callers were told.
 
 use super::journal::Journal;
 use crate::fake_vmm::Ledger;
@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// From a call's end until nothing that it set off can run any more: twice what a daemon takes to
-/// come back to a program.
+/// Time after the end of a call until nothing that it started can run any more: twice the time in which the
+/// daemon re-attaches to a program.
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
-/// What a caller was told.
+/// Statement to a caller about its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
-    /// It ran.
+    /// The program ran.
     Ran,
-    /// It may have.
+    /// The program may have run.
     Perhaps,
-    /// It has not, and will not.
+    /// The program has not run, and will not run.
     Not,
 }
 
 impl Told {
-    /// Of two calls for the same program.
+    /// Combines the statements to two callers of the same program.
     pub(super) fn either(self, other: Self) -> Self {
         match (self, other) {
             (Self::Ran, _) | (_, Self::Ran) => Self::Ran,
@@ -34,7 +34,7 @@ impl Told {
     }
 }
 
-/// All of one run.
+/// All orders of a run.
 #[derive(Debug)]
 pub(super) struct Orders {
     ledger: Arc<Ledger>,
@@ -47,26 +47,26 @@ impl Orders {
         Self { ledger, next: AtomicU64::new(1), told: Mutex::default() }
     }
 
-    /// A new one, for this VM.
+    /// Opens a new order for this VM.
     pub(super) fn open(&self, vm: &str) -> u64 {
         let order = self.next.fetch_add(1, Ordering::SeqCst);
         self.ledger.open(order, vm);
         order
     }
 
-    /// Its call is over. What was told is checked now, as far as it can be, and for good later.
+    /// Records the end of a call. The statement is checked now as far as possible, and finally later.
     pub(super) fn told(&self, order: u64, told: Told, journal: &Journal) {
         self.check(order, told, journal);
         let mut waiting = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((Instant::now(), order, told));
     }
 
-    /// Closes those whose time has come.
+    /// Checks and closes the orders that are old enough.
     pub(super) fn settle(&self, journal: &Journal) {
         self.settle_older_than(SETTLED_AFTER, journal);
     }
 
-    /// Closes all.
+    /// Checks and closes all orders.
     pub(super) fn settle_all(&self, journal: &Journal) {
         self.settle_older_than(Duration::ZERO, journal);
     }
@@ -107,7 +107,7 @@ impl Orders {
 mod tests {
     use super::*;
 
-    /// What the model says of an order of which that was told, and which ran in these.
+    /// Returns the number of violations of an order about which `told` was said, and which ran in these guests.
     fn verdict(told: Told, ran_in: &[&str]) -> u64 {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
         let orders = Orders::new(Arc::clone(&ledger));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_model_knows_lost_doubled_and_misdirected_programs() {
+    async fn lost_repeated_and_misdirected_programs_are_violations() {
         assert_eq!(verdict(Told::Ran, &["a"]), 0);
         assert_eq!(verdict(Told::Perhaps, &["a"]) + verdict(Told::Perhaps, &[]), 0);
         assert_eq!(verdict(Told::Not, &[]), 0);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_runs_after_it_was_settled_is_a_violation() {
+    async fn a_run_after_the_order_was_settled_is_a_violation() {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
         let orders = Orders::new(Arc::clone(&ledger));
         let order = orders.open("a");

@@ -1,4 +1,4 @@
-//! Which fault comes when, and to whom.
+//! The sequence of faults and their targets.
 
 use super::World;
 use super::fault::Fault;
@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Between two faults, on average, in milliseconds.
+/// Average time between two faults, in milliseconds.
 const GAP_MS: u64 = 250;
 
-/// Faults so far, by kind.
+/// Number of faults so far, by kind.
 pub(super) type Kinds = BTreeMap<String, u64>;
 
-/// Does things to VMs until told to stop; gives them back when all is undone.
+/// Injects faults until `stop` is cancelled; returns the VMs when all faults are over.
 pub(super) async fn run(
     world: Arc<World>,
     bodies: Vec<Body>,
@@ -36,7 +36,7 @@ pub(super) async fn run(
             Some(Ok((at, body))) = afflicted.join_next() => bodies[at] = Some(body),
             () = sleep_until(next) => {
                 next += Duration::from_millis(rng.random_range(0..2 * GAP_MS));
-                // Drawn in any case, so that what follows doesn't depend on how long these took.
+                // Drawn in any case, so that the sequence does not depend on the duration of the faults.
                 let (at, fault) = (rng.random_range(0..bodies.len()), Fault::draw(&mut rng));
                 if afflicted.len() < most && let Some(body) = bodies[at].take() {
                     *kinds.entry(fault.name()).or_insert(0) += 1;
@@ -58,7 +58,7 @@ async fn afflict(world: Arc<World>, at: usize, mut body: Body, fault: Fault) -> 
     let was_calm = member.afflict();
     world.journal.event(format!("{} begins: {fault:?}", member.name));
     if let Err(error) = fault.run(&mut body, &world, was_calm).await {
-        // Ours, not the daemon's; and yet it is no run that counts.
+        // A failure of the soak test, not of the daemon; the run is invalid, though.
         world.journal.violation(format!("{}: {fault:?} failed: {error}", member.name));
     }
     member.relieve();

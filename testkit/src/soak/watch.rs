@@ -1,4 +1,4 @@
-//! That VMs come back by themselves.
+//! Check that VMs recover without help.
 
 use super::World;
 use super::member::Condition;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks.
+/// Interval between two checks.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A VM that is well is ready by then: probes come at most 5 s and a bit apart, each within 3 s, and
-/// the machine may be busy.
+/// Time after a fault in which a VM must be ready again: probes are at most 5 s and a little apart, each
+/// takes at most 3 s, and the machine may be busy.
 const RECOVERY: Duration = Duration::from_secs(40);
 
-/// Looks at the states, and settles orders, until told to stop.
+/// Checks the states, and settles orders, until `stop` is cancelled.
 pub(super) async fn run(world: Arc<World>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         look(&world).await;
@@ -48,7 +48,7 @@ async fn look(world: &World) {
         {
             let name = &member.name;
             world.journal.violation(format!("{name} is {state} long after its fault ended"));
-            // Once is enough: it starts over.
+            // Reported once; then the time starts again.
             member.relieve();
         } else if member.condition() == Condition::Calm {
             let name = &member.name;
@@ -58,7 +58,7 @@ async fn look(world: &World) {
     }
 }
 
-/// How long it took; `None`, and a violation, if it took too long.
+/// Returns the time until all VMs were ready; records a violation and returns `None` if it took too long.
 pub(super) async fn until_all_ready(world: &World, patience: Duration) -> Option<Duration> {
     let started = Instant::now();
     while started.elapsed() < patience {

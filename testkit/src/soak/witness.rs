@@ -1,4 +1,4 @@
-//! That events say what happened: to VMs whose VMM lives, and to guests that booted again.
+//! Reader of `GET /events`: checks that no VM is reported as gone while its VMM runs, and that reboots are reported.
 
 use super::World;
 use super::member::Member;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Between a stream's end and the next one. The client's own deadline ends each of them.
+/// Pause between the end of a stream and the next one. The client's deadline ends each stream.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Follows the events until told to stop.
@@ -60,16 +60,16 @@ fn judge(world: &World, message: &str, last: &mut Option<String>) {
     };
     let wrong = |why: &str| world.journal.violation(format!("{}: {kind} {why}", member.name));
     match kind {
-        // Events come at once; those that were late would be of an earlier fault.
+        // Events arrive at once, so none is of an earlier fault.
         "vm.found" | "vm.gone" | "vm.replaced" if !member.may_have_been_gone(Instant::now()) => {
-            wrong("is told of a VM whose VMM lives");
+            wrong("is reported for a VM whose VMM runs");
         }
         "vm.rebooted" | "agent.restarted" => {
             let life = event["incarnation"]["instance_id"].as_str();
             let life = life.map(|life| life.rsplit(' ').next().and_then(|life| life.parse().ok()));
             match life {
                 Some(life) if !life.is_some_and(|life| member.knows(life)) => {
-                    wrong(&format!("is told of a life that it never had: {event}"));
+                    wrong(&format!("is reported for a life that the VM never had: {event}"));
                 }
                 life if kind == "vm.rebooted" => member.told(life.flatten()),
                 _ => {}

@@ -1,11 +1,11 @@
-//! Directories, hostile ones as well.
+//! Directories, including hostile ones.
 
 use crate::rootfs::{LEFT, PUT, Scene, listing, make_executable};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 #[test]
-fn a_directory_gets_the_agent_and_an_uninstall_leaves_it_as_it_was() {
+fn an_uninstall_restores_the_directory_as_before_the_install() {
     let scene = Scene::systemd();
     let root = scene.root();
     fs::create_dir_all(root.join("etc/systemd/system/sysinit.target.wants")).unwrap();
@@ -22,7 +22,7 @@ fn a_directory_gets_the_agent_and_an_uninstall_leaves_it_as_it_was() {
 }
 
 #[test]
-fn what_is_named_is_taken_out_too_and_a_network_can_be_kept() {
+fn named_files_are_removed_too_and_a_network_can_be_kept() {
     let scene = Scene::systemd();
     let root = scene.root();
     scene.file("etc/netplan/50-cloud.yaml", "network: {}\n");
@@ -38,10 +38,10 @@ fn what_is_named_is_taken_out_too_and_a_network_can_be_kept() {
 }
 
 #[test]
-fn links_that_lead_out_of_a_directory_change_nothing_outside() {
+fn links_that_lead_out_of_the_directory_are_resolved_inside_it() {
     let scene = Scene::systemd();
     let (root, host) = (scene.root(), scene.dir.path().join("host"));
-    // As if the host's root were beside: an absolute link, and one that climbs.
+    // `host` stands for the host's root: it is the target of an absolute link and of one that climbs.
     for name in ["systemd", "bin"] {
         fs::create_dir_all(host.join(name)).unwrap();
     }
@@ -52,7 +52,7 @@ fn links_that_lead_out_of_a_directory_change_nothing_outside() {
     let before = listing(&host);
     let ran = scene.install(&[], &root).succeeded();
     assert_eq!(listing(&host), before, "{ran:?}");
-    // Where the guest itself would find them.
+    // The files are where the guest would find them.
     assert!(root.join("host/bin/minions-agent").exists());
     let inside =
         root.join(host.strip_prefix("/").unwrap()).join("systemd/system/minions-agent.service");
@@ -60,8 +60,8 @@ fn links_that_lead_out_of_a_directory_change_nothing_outside() {
 }
 
 #[test]
-fn a_loop_of_links_and_a_name_for_debugfs_are_refused() {
-    for (target, words) in [("systemd", "loop of links"), ("a\" b", "strange characters")] {
+fn a_loop_of_links_and_a_name_unsafe_for_debugfs_are_rejected() {
+    for (target, words) in [("systemd", "loop of links"), ("a\" b", "unsupported characters")] {
         let scene = Scene::systemd();
         let root = scene.root();
         fs::rename(root.join("etc/systemd"), root.join("usr/old")).unwrap();
@@ -77,7 +77,7 @@ fn a_change_that_fails_halfway_is_undone() {
     let scene = Scene::systemd();
     let root = scene.root();
     let before = listing(&root);
-    // The last steps move the old network away; the second of them fails.
+    // The last steps move the old network configuration away; the second of them fails.
     let tools = scene.dir.path().join("tools");
     fs::create_dir(&tools).unwrap();
     let mv = "#!/bin/sh\ncase \"$*\" in *removed/*vm-network.service) exit 1;; esac\nexec /bin/mv \"$@\"\n";

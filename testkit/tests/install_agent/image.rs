@@ -4,10 +4,10 @@ use crate::rootfs::{LEFT, PUT, Scene, sh};
 use std::fs;
 use std::path::Path;
 
-/// As debugfs shows it: type, mode, owner, and a link's target.
+/// Returns type, mode, owner, and a link's target, as debugfs shows them.
 fn stat(image: &Path, name: &str) -> Option<String> {
-    let said = sh("debugfs -R \"stat /$1\" \"$0\" 2>/dev/null", &[image, Path::new(name)]);
-    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let output = sh("debugfs -R \"stat /$1\" \"$0\" 2>/dev/null", &[image, Path::new(name)]);
+    let words = output.split_whitespace().collect::<Vec<_>>().join(" ");
     let after = |key: &str| words.split_once(key).and_then(|(_, rest)| rest.split(' ').next());
     let (kind, mode) = (after("Type: ")?, after("Mode: ")?);
     let owner = format!("{}:{}", after("User: ")?, after("Group: ")?);
@@ -28,7 +28,7 @@ fn an_image_is_changed_without_root_and_all_of_it_belongs_to_root() {
     let wanted = "symlink 0777 0:0 \"/etc/systemd/system/minions-agent.socket\"";
     assert_eq!(stat(&image, PUT[4]).unwrap(), wanted);
     for (name, at) in LEFT.iter().zip(1..) {
-        assert_eq!(stat(&image, name), None, "{name} is left ({at})");
+        assert_eq!(stat(&image, name), None, "{name} (number {at}) is still there");
         assert!(ran.out.contains(&format!("move /{name} to /var/lib/minions-agent/removed/")));
     }
     let agent = sh(
@@ -41,13 +41,13 @@ fn an_image_is_changed_without_root_and_all_of_it_belongs_to_root() {
 }
 
 #[test]
-fn a_second_run_finds_nothing_to_do_and_another_agent_replaces_the_first() {
+fn a_second_run_changes_nothing_and_a_new_agent_replaces_the_old_one() {
     let scene = Scene::systemd();
     let image = scene.image("16M");
     scene.install(&[], &image).succeeded();
     let once = fs::read(&image).unwrap();
     let again = scene.install(&[], &image).succeeded();
-    assert!(again.out.is_empty() && again.said.contains("nothing to do"), "{again:?}");
+    assert!(again.out.is_empty() && again.stderr.contains("nothing to do"), "{again:?}");
     assert!(fs::read(&image).unwrap() == once);
     fs::copy("/bin/false", scene.agent()).unwrap();
     let other = scene.install(&[], &image).succeeded();
@@ -56,7 +56,7 @@ fn a_second_run_finds_nothing_to_do_and_another_agent_replaces_the_first() {
 }
 
 #[test]
-fn a_dry_run_says_the_same_and_changes_nothing() {
+fn a_dry_run_reports_the_same_steps_and_changes_nothing() {
     let scene = Scene::systemd();
     let image = scene.image("16M");
     let before = fs::read(&image).unwrap();
@@ -67,7 +67,7 @@ fn a_dry_run_says_the_same_and_changes_nothing() {
 }
 
 #[test]
-fn an_uninstall_puts_back_what_was_taken_out() {
+fn an_uninstall_restores_what_was_removed() {
     for mount in [&[][..], &["--mount"]] {
         let scene = Scene::systemd();
         let image = scene.image("16M");
@@ -85,7 +85,7 @@ fn an_uninstall_puts_back_what_was_taken_out() {
 }
 
 #[test]
-fn a_link_in_an_image_is_followed_inside_it_and_one_that_is_in_the_way_is_replaced() {
+fn links_are_resolved_inside_the_image_and_a_link_at_the_target_is_replaced() {
     let scene = Scene::systemd();
     let root = scene.root();
     fs::rename(root.join("etc/systemd"), root.join("usr/etc-systemd")).unwrap();
@@ -103,7 +103,7 @@ fn a_link_in_an_image_is_followed_inside_it_and_one_that_is_in_the_way_is_replac
 }
 
 #[test]
-fn an_image_without_systemd_gets_what_its_init_knows() {
+fn an_image_without_systemd_gets_a_service_for_its_init() {
     let openrc = Scene::bare();
     openrc.program("usr/sbin/openrc-run");
     openrc.file("etc/runlevels/boot/.keep", "");

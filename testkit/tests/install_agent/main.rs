@@ -1,4 +1,4 @@
-//! `deploy/install-agent`: into images, directories and tarballs, or not at all.
+//! `deploy/install-agent` changes images, directories and tarballs completely, or not at all.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 mod directory;
@@ -15,7 +15,7 @@ fn script() -> PathBuf {
 }
 
 #[test]
-fn the_scripts_are_clean_for_shellcheck() {
+fn shellcheck_reports_nothing_about_the_scripts() {
     let deploy = script().parent().unwrap().to_owned();
     let judged = Command::new("shellcheck")
         .args([script(), deploy.join("boot/qemu.sh"), deploy.join("boot/bridge.sh")])

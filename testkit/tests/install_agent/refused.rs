@@ -1,4 +1,4 @@
-//! What can't be changed is said to be so, and stays byte for byte.
+//! Targets that cannot be changed are rejected with a reason, and stay the same byte for byte.
 
 use crate::rootfs::{Scene, sh};
 use std::fs::{self, OpenOptions};
@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 #[track_caller]
-fn stays(scene: &Scene, image: &Path, code: i32, words: &str) {
+fn rejected_unchanged(scene: &Scene, image: &Path, code: i32, words: &str) {
     let before = fs::read(image).unwrap();
     scene.install(&[], image).refused(code, words);
     assert!(fs::read(image).unwrap() == before, "the image was changed");
@@ -20,7 +20,7 @@ fn overwrite(image: &Path, at: u64, bytes: &[u8]) {
 }
 
 #[test]
-fn what_is_no_ext4_is_named_and_what_to_do_with_it() {
+fn a_target_that_is_not_ext4_is_named_in_the_error() {
     let scene = Scene::systemd();
     let image = scene.dir.path().join("disk");
     for (at, magic, words) in [
@@ -32,7 +32,7 @@ fn what_is_no_ext4_is_named_and_what_to_do_with_it() {
     ] {
         fs::write(&image, vec![0; 8192]).unwrap();
         overwrite(&image, at, magic);
-        stays(&scene, &image, 65, words);
+        rejected_unchanged(&scene, &image, 65, words);
     }
     scene.install(&[], &scene.dir.path().join("nothing")).refused(66, "no such file");
     scene.install(&[], Path::new("/dev/null")).refused(65, "neither a file nor a directory");
@@ -40,15 +40,15 @@ fn what_is_no_ext4_is_named_and_what_to_do_with_it() {
 }
 
 #[test]
-fn an_image_without_room_stays_as_it_is() {
+fn an_image_without_room_is_not_changed() {
     let scene = Scene::systemd();
     fs::write(scene.agent(), [fs::read("/bin/true").unwrap(), vec![1; 12 << 20]].concat()).unwrap();
     let image = scene.image("8M");
-    stays(&scene, &image, 73, "no room");
+    rejected_unchanged(&scene, &image, 73, "no space");
 }
 
 #[test]
-fn an_image_in_use_stays_as_it_is() {
+fn an_image_in_use_is_not_changed() {
     let scene = Scene::systemd();
     let image = scene.image("16M");
     let mount = scene.dir.path().join("mnt");
@@ -62,46 +62,46 @@ fn an_image_in_use_stays_as_it_is() {
     // A VMM locks its disk without mounting it.
     let file = fs::File::open(&image).unwrap();
     file.lock().unwrap();
-    stays(&scene, &image, 75, "holds a lock");
+    rejected_unchanged(&scene, &image, 75, "holds a lock");
 }
 
 #[test]
-fn an_unclean_file_system_stays_as_it_is() {
+fn an_unclean_file_system_is_not_changed() {
     let scene = Scene::systemd();
     let image = scene.image("16M");
     sh("debugfs -w -R 'feature needs_recovery' \"$0\"", &[&image]);
-    stays(&scene, &image, 76, "was not unmounted");
+    rejected_unchanged(&scene, &image, 76, "was not unmounted");
     let image = scene.image("16M");
     sh("debugfs -w -R 'clri /usr' \"$0\"", &[&image]);
-    stays(&scene, &image, 76, "has errors");
+    rejected_unchanged(&scene, &image, 76, "has errors");
 }
 
 #[test]
-fn an_agent_for_another_processor_or_none_at_all_is_not_put_in() {
+fn an_unusable_or_missing_agent_is_not_installed() {
     let scene = Scene::systemd();
     let image = scene.image("16M");
-    // 183 is EM_AARCH64, whoever this machine is: then it is 62, EM_X86_64.
+    // Another architecture than this machine's: 183 is EM_AARCH64, 62 is EM_X86_64.
     let other: u8 = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
     overwrite(&scene.agent(), 18, &[other]);
-    stays(&scene, &image, 78, "another processor");
+    rejected_unchanged(&scene, &image, 78, "another processor");
     fs::write(scene.agent(), "#!/bin/sh\n").unwrap();
-    stays(&scene, &image, 65, "no program for Linux");
+    rejected_unchanged(&scene, &image, 65, "not a program for Linux");
     fs::remove_file(scene.agent()).unwrap();
-    stays(&scene, &image, 66, "no agent");
+    rejected_unchanged(&scene, &image, 66, "no agent");
 }
 
 #[test]
-fn an_image_without_an_init_is_refused_unless_the_agent_shall_be_it() {
+fn an_image_without_an_init_is_rejected_unless_the_agent_is_its_init() {
     let scene = Scene::bare();
     let image = scene.image("16M");
-    stays(&scene, &image, 65, "neither systemd nor OpenRC");
+    rejected_unchanged(&scene, &image, 65, "neither systemd nor OpenRC");
     let ran = scene.install(&["--init", "none"], &image).succeeded();
     assert_eq!(ran.out, "put /usr/local/bin/minions-agent (755, root)\n");
-    assert!(ran.said.contains("init=/usr/local/bin/minions-agent -- --init"), "{ran:?}");
+    assert!(ran.stderr.contains("init=/usr/local/bin/minions-agent -- --init"), "{ran:?}");
 }
 
 #[test]
-fn a_wrong_command_line_is_64() {
+fn a_wrong_command_line_exits_with_64() {
     let scene = Scene::systemd();
     let root = scene.root();
     for wrong in

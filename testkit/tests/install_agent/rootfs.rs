@@ -1,4 +1,4 @@
-//! Small root file systems, and the script run on them.
+//! Small root file systems, and runs of the script on them.
 
 use crate::script;
 use std::fs;
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// Who has no rights on this machine.
+/// User and group without rights on this machine.
 const NOBODY: u32 = 65534;
 
-/// What image building has left.
+/// Network configuration left by the image build; the script removes it.
 pub(crate) const LEFT: [&str; 3] = [
     "etc/systemd/network/10-vm.network",
     "etc/systemd/system/vm-network.service",
     "etc/systemd/system/multi-user.target.wants/vm-network.service",
 ];
 
-/// What the script puts into an image with systemd.
+/// Files that the script installs in an image with systemd.
 pub(crate) const PUT: [&str; 5] = [
     "usr/local/bin/minions-agent",
     "etc/systemd/system/minions-agent.service",
@@ -26,14 +26,14 @@ pub(crate) const PUT: [&str; 5] = [
     "etc/systemd/system/sysinit.target.wants/minions-agent.socket",
 ];
 
-/// A directory with a root file system, an agent, and room for images of it.
+/// Directory with a root file system, an agent, and room for images of it.
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) dir: TempDir,
 }
 
 impl Scene {
-    /// As a Debian has it: merged /usr, systemd, and a static network.
+    /// Creates a file system like Debian's: merged /usr, systemd, and a static network.
     pub(crate) fn systemd() -> Self {
         let scene = Self::bare();
         scene.program("usr/lib/systemd/systemd");
@@ -46,7 +46,7 @@ impl Scene {
         scene
     }
 
-    /// Merged /usr and a shell.
+    /// Creates a file system with merged /usr and a shell.
     pub(crate) fn bare() -> Self {
         let scene = Self { dir: tempfile::tempdir().unwrap() };
         for directory in ["usr/bin", "usr/sbin", "usr/lib", "usr/local/bin", "etc", "var/lib"] {
@@ -80,7 +80,7 @@ impl Scene {
         fs::copy("/bin/true", path).unwrap();
     }
 
-    /// An ext4 image of the root file system, `size` as mke2fs takes it.
+    /// Creates an ext4 image of the root file system, with `size` in the syntax of mke2fs.
     pub(crate) fn image(&self, size: &str) -> PathBuf {
         let image = self.dir.path().join("disk.ext4");
         sh(
@@ -98,7 +98,7 @@ impl Scene {
         tarball
     }
 
-    /// Everything that belongs to the scene becomes nobody's, and so is the script's user.
+    /// Runs the script as an unprivileged user, who becomes the owner of all files of the scene.
     pub(crate) fn as_nobody(&self, args: &[&str], target: &Path) -> Ran {
         let kit = self.dir.path().join("kit");
         if !kit.exists() {
@@ -125,7 +125,7 @@ impl Scene {
         command.arg("--agent").arg(self.agent()).args(args).arg(target)
     }
 
-    /// Nothing but what the test has made lies around.
+    /// Asserts that no temporary files are left.
     #[track_caller]
     pub(crate) fn assert_tidy(&self) {
         let names = fs::read_dir(self.dir.path()).unwrap().flatten();
@@ -134,19 +134,19 @@ impl Scene {
     }
 }
 
-/// How a run of the script went.
+/// Result of a run of the script.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
-    pub(crate) said: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     fn of(command: &mut Command) -> Self {
         let Output { status, stdout, stderr } = command.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: status.code(), out: text(stdout), said: text(stderr) }
+        Self { code: status.code(), out: text(stdout), stderr: text(stderr) }
     }
 
     #[track_caller]
@@ -158,11 +158,11 @@ impl Ran {
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, words: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.said.contains(words), "{self:?}");
+        assert!(self.stderr.contains(words), "{self:?}");
     }
 }
 
-/// A shell's script with arguments from `$0` on; what it prints.
+/// Runs a shell script with arguments from `$0` on, and returns its output.
 #[track_caller]
 pub(crate) fn sh(script: &str, args: &[&Path]) -> String {
     let output = Command::new("sh").args(["-ec", script]).args(args).output().unwrap();
@@ -170,7 +170,7 @@ pub(crate) fn sh(script: &str, args: &[&Path]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Every name below a directory with what it is: mode, owner, size or target, and content's sum.
+/// Lists every name below a directory with mode, owner and link target, and the checksums of all files.
 pub(crate) fn listing(root: &Path) -> String {
     let find = "cd \"$0\"; find . -printf '%p %M %U:%G %l\\n' | sort; \
         find . -type f -exec sha256sum {} + | sort";

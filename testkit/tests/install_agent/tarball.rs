@@ -8,7 +8,7 @@ use std::path::Path;
 const LIST: &str = "eval \"$1\" <\"$0\" | tar --numeric-owner -tvf - | sort";
 
 #[test]
-fn a_tarball_of_any_kind_keeps_its_kind_and_all_else_that_is_in_it() {
+fn a_tarball_keeps_its_compression_and_all_other_entries() {
     let kinds = [("cat", "cat"), ("gzip", "gzip -dc"), ("xz", "xz -dc"), ("zstd -q", "zstd -dqc")];
     for (packer, unpacker) in kinds {
         let scene = Scene::systemd();
@@ -26,7 +26,7 @@ fn a_tarball_of_any_kind_keeps_its_kind_and_all_else_that_is_in_it() {
         scene.as_nobody(&["--uninstall"], &tarball).succeeded();
         let names = |list: &str| {
             let names = list.lines().filter_map(|line| line.split(" ./").nth(1).map(str::to_owned));
-            // The directory that wants-links are in stays.
+            // The directory of the wants-links remains.
             names.filter(|name| !name.ends_with("sysinit.target.wants/")).collect::<BTreeSet<_>>()
         };
         assert_eq!(names(&list()), names(&before), "{packer}");
@@ -35,11 +35,11 @@ fn a_tarball_of_any_kind_keeps_its_kind_and_all_else_that_is_in_it() {
 }
 
 #[test]
-fn a_compressed_file_that_is_no_tarball_is_refused() {
+fn a_compressed_file_that_is_not_a_tarball_is_rejected() {
     let scene = Scene::systemd();
     let file = scene.dir.path().join("a.gz");
     sh("head -c 4096 /dev/zero | tr '\\0' x | gzip >\"$0\"", &[&file]);
     let before = fs::read(&file).unwrap();
-    scene.install(&[], &file).refused(65, "no tarball");
+    scene.install(&[], &file).refused(65, "not a tarball");
     assert!(fs::read(&file).unwrap() == before);
 }

@@ -17,7 +17,7 @@ use crate::command::tail;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// More than the daemon's own grace period for open requests.
+/// Longer than the daemon's own grace period for open requests.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running minionsd; killed if dropped before [`Daemon::stop`].
@@ -32,7 +32,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts `program` for the VM sockets in `dir`; its own socket and its log go there too.
     ///
-    /// It dies with this thread, and a Ctrl-C at the terminal does not reach it directly.
+    /// The daemon dies with this thread, and a Ctrl-C at the terminal does not reach it directly.
     pub(crate) fn start(program: &Path, listen: SocketAddr, dir: &Path) -> anyhow::Result<Self> {
         let (log, socket) = (dir.join("minionsd.log"), dir.join("minionsd.sock"));
         let out = File::create(&log).context("cannot create the daemon's log")?;
@@ -52,17 +52,17 @@ impl Daemon {
         Ok(Self { child, listen, socket, log })
     }
 
-    /// Its TCP address.
+    /// Returns the daemon's TCP address.
     pub(crate) fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Its Unix socket.
+    /// Returns the path of the daemon's Unix socket.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Waits until the daemon takes connections.
+    /// Waits until the daemon accepts connections.
     pub(crate) fn wait_until_listening(&mut self) -> anyhow::Result<()> {
         let (what, listen) = (format!("minionsd listens on {}", self.listen), self.listen);
         let mut ended = None;
@@ -71,12 +71,14 @@ impl Daemon {
             Ok((ended.is_some() || TcpStream::connect(listen).is_ok()).then_some(()))
         })?;
         match ended {
-            Some(status) => bail!("minionsd ended ({status}); it said:\n{}", self.said()),
+            Some(status) => {
+                bail!("minionsd ended ({status}); its log ends with:\n{}", self.log_tail())
+            }
             None => Ok(()),
         }
     }
 
-    /// Asks the daemon to end (SIGTERM) and waits for it.
+    /// Sends SIGTERM to the daemon and waits until it has ended.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).context("cannot stop minionsd")?;
@@ -84,19 +86,19 @@ impl Daemon {
             Ok(self.child.try_wait().ok().flatten())
         })?;
         if !status.success() {
-            bail!("minionsd ended with {status}; it said:\n{}", self.said());
+            bail!("minionsd ended with {status}; its log ends with:\n{}", self.log_tail());
         }
         Ok(())
     }
 
-    fn said(&self) -> String {
+    fn log_tail(&self) -> String {
         tail(&String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()))
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail only if it has ended and been waited for.
+        // Both fail only if the daemon has ended and been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

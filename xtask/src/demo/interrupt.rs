@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: noted instead of killing us, so that the demo can clean up.
+//! Ctrl-C and SIGTERM: recorded instead of ending the process, so that the demo can clean up.
 
 use anyhow::{Context, ensure};
 use signal_hook::{
@@ -6,7 +6,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-/// From its creation on, the signals no longer end the process.
+/// Handler of the signals; once it is installed, they no longer end the process.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     signals: Signals,
@@ -18,13 +18,13 @@ impl Interrupt {
         Ok(Self { signals })
     }
 
-    /// An error if a signal has come.
+    /// Returns an error if a signal has arrived.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         ensure!(self.signals.pending().next().is_none(), "interrupted");
         Ok(())
     }
 
-    /// Blocks until a signal comes.
+    /// Blocks until a signal arrives.
     pub(crate) fn wait(&mut self) {
         self.signals.forever().next();
     }

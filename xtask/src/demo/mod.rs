@@ -1,11 +1,11 @@
-//! A tour over a real VM: everything that is shown is really done.
+//! A tour of a real VM: every command that is shown is executed.
 //!
 //! # Layout
 //!
-//! - [`daemon`]: minionsd as a child that ends in order.
+//! - [`daemon`]: minionsd as a child process that is stopped in order.
 //! - [`tour`]: the commands that are shown.
-//! - [`shown`]: one of them: printed, run, judged.
-//! - [`interrupt`]: Ctrl-C and SIGTERM end the demo, and nothing stays behind.
+//! - [`shown`]: prints and runs one of them, and checks its result.
+//! - [`interrupt`]: Ctrl-C and SIGTERM end the demo, and everything is cleaned up.
 
 mod daemon;
 mod interrupt;
@@ -33,19 +33,19 @@ use daemon::Daemon;
 use interrupt::Interrupt;
 use tour::Tour;
 
-/// The name that the documentation uses too.
+/// Name of the VM; the documentation uses it too.
 const VM_NAME: &str = "agent-test-vm";
 
-/// Where the agent listens in the guest.
+/// VSOCK port at which the agent listens in the guest.
 const AGENT_PORT: u32 = 1024;
 
-/// A boot takes three seconds; this is for a machine that is very busy.
+/// Deadline for a boot, which takes three seconds; long enough for a very busy machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Binaries, VM, daemon.
+/// Number of the demo's own steps: binaries, VM, daemon.
 const OWN_STEPS: usize = 3;
 
-/// What the command line asks for.
+/// Options of `cargo xtask demo`.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) once: bool,
@@ -65,12 +65,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     let artifacts = Artifacts::locate()?;
     let mut vm = Vm::boot(&artifacts, VmConfig::new(VM_NAME, dir.path()))?;
     steps.run("virtual machine", || {
-        // Only then the daemon: see `Vm::reset` on what the vsock backend does not survive.
+        // The daemon starts only after this: see `Vm::reset` for the faults that the vsock backend does not
+        // survive.
         vm.wait_for_port(AGENT_PORT, BOOT_TIMEOUT)?;
         Ok(Outcome::done("booted"))
     })?;
     interrupt.check()?;
-    let programs = workspace.target().join("release");
+    let programs = workspace.target().join("quick");
     let mut daemon = Daemon::start(&programs.join("minionsd"), options.listen, dir.path())?;
     let tour = Tour::new(&programs.join("minionsctl"), &daemon, vm.name(), vm.socket_path());
     steps.run("daemon", || {
@@ -92,7 +93,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     daemon.stop()
 }
 
-/// A port that is taken would otherwise show only after minutes of setup.
+/// Checks the port first: otherwise a port in use would be reported only after minutes of setup.
 fn check_free(listen: SocketAddr) -> anyhow::Result<()> {
     TcpListener::bind(listen).map(drop).with_context(|| {
         format!("cannot serve on {listen}; choose another with --listen ADDRESS:PORT")
@@ -101,20 +102,20 @@ fn check_free(listen: SocketAddr) -> anyhow::Result<()> {
 
 fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut build = workspace.cargo("build");
-    build.args(["--release", "--locked", "-p", "minionsd", "-p", "minionsctl"]);
+    build.args(["--profile", "quick", "--locked", "-p", "minionsd", "-p", "minionsctl"]);
     command::run(&mut build)?;
     Ok(Outcome::done("built"))
 }
 
-/// Readable by all, as the real one is: minionsd takes no socket from a directory that others
-/// may write to.
+/// Creates a directory that is readable by all, as the real one is: minionsd accepts no socket from a
+/// directory to which other users can write.
 fn socket_dir() -> anyhow::Result<TempDir> {
     let dir = tempfile::Builder::new()
         .prefix("minions-")
         .permissions(Permissions::from_mode(0o755))
         .tempdir()
         .context("cannot create a directory for the sockets")?;
-    // Whatever the umask took away.
+    // Undoes the effect of the umask.
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
     Ok(dir)
 }

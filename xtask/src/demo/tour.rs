@@ -1,5 +1,5 @@
-//! What the tour shows: four verbs, each by REST, by minionsctl through the daemon, and by
-//! minionsctl straight to the agent.
+//! The commands of the tour: four operations, each through REST, through minionsctl and the daemon, and
+//! through minionsctl directly to the agent.
 
 use std::{
     env,
@@ -10,26 +10,26 @@ use std::{
 use super::daemon::Daemon;
 use crate::{command::line, progress};
 
-/// The guest's place in QEMU's own user network. The gateway is QEMU itself: nothing that the
-/// guest sends leaves the machine.
+/// Address of the guest in QEMU's user network. The gateway is QEMU itself: nothing that the guest sends
+/// leaves the machine.
 const ADDRESS: &str = "10.0.2.15/24";
 const GATEWAY: &str = "10.0.2.2";
-/// Only written into the guest's resolver file; nobody asks it anything.
+/// Name server that is only written to the guest's resolver file; no query is sent to it.
 const DNS: &str = "1.1.1.1";
 
-/// Some commands under one title.
+/// Part of the tour: commands under one title.
 pub(crate) struct Part {
     pub(crate) title: &'static str,
     pub(crate) commands: Vec<Command>,
 }
 
-/// Knows whom to talk to.
+/// Builder of the commands; holds the addresses of the daemon and the agent.
 #[derive(Debug)]
 pub(crate) struct Tour {
     minionsctl: PathBuf,
-    /// The daemon, as `http://ADDRESS:PORT`: for reads.
+    /// URL of the daemon, `http://ADDRESS:PORT`: for reads.
     host: String,
-    /// Its Unix socket: for calls that operate.
+    /// Unix socket of the daemon: for calls that need operator rights.
     daemon_socket: PathBuf,
     vm: String,
     socket: PathBuf,
@@ -46,7 +46,7 @@ impl Tour {
         }
     }
 
-    /// Ends when the daemon says that the VM is ready.
+    /// Returns a command that ends when the daemon reports the VM as ready.
     pub(crate) fn wait_until_ready(&self) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", "60"]).arg(&self.minionsctl);
@@ -54,14 +54,14 @@ impl Tour {
         command
     }
 
-    /// All of it, in order: the network comes before the ping that needs it.
+    /// Returns all parts in order: the network is configured before the ping that needs it.
     pub(crate) fn parts(&self) -> [Part; 5] {
         let ping = ["--", "ping", "-c", "2", GATEWAY];
         let net = ["--ip", ADDRESS, "--gateway", GATEWAY, "--dns", DNS];
         let net_body = format!(r#"{{"ip":"{ADDRESS}","gateway":"{GATEWAY}","dns":["{DNS}"]}}"#);
         let ping_body = format!(r#"{{"command":"ping","args":["-c","2","{GATEWAY}"]}}"#);
         [
-            Part { title: "what is there", commands: vec![self.get(""), self.ctl(&["ls"], &[])] },
+            Part { title: "inventory", commands: vec![self.get(""), self.ctl(&["ls"], &[])] },
             self.part("health", self.get("/health"), "health", &[]),
             self.part(
                 "network: none until the host configures it",
@@ -79,9 +79,9 @@ impl Tour {
         ]
     }
 
-    /// Lines to copy.
+    /// Prints commands to copy.
     pub(crate) fn print_what_to_try(&self) {
-        progress::title("yours until Ctrl-C; try");
+        progress::title("running until Ctrl-C; try");
         let shell = r#"{"command":"sh","args":["-c","uname -a; id; ls /"]}"#;
         for command in [
             self.get("/health"),
@@ -95,13 +95,13 @@ impl Tour {
         progress::line(format!("in a browser: {}/docs", self.host));
     }
 
-    /// One verb three ways.
+    /// Returns a part that shows one operation in three ways.
     fn part(&self, title: &'static str, rest: Command, verb: &str, arguments: &[&str]) -> Part {
         let through_daemon = self.ctl(&[verb, &self.vm], arguments);
         Part { title, commands: vec![rest, through_daemon, self.direct(verb, arguments)] }
     }
 
-    /// A read: every local user may, over TCP.
+    /// Builds a read request: every local user may send it over TCP.
     fn get(&self, below_vm: &str) -> Command {
         let mut command = Command::new("curl");
         command.args(["-sS", "--fail-with-body"]);
@@ -109,7 +109,7 @@ impl Tour {
         command
     }
 
-    /// A call that operates: over the Unix socket, where the kernel says who calls.
+    /// Builds an operating request: over the Unix socket, where the kernel identifies the caller.
     fn send(&self, method: &str, below_vm: &str, json: &str) -> Command {
         let mut command = Command::new("curl");
         command.args(["-sS", "--fail-with-body", "--unix-socket"]).arg(&self.daemon_socket);
@@ -135,7 +135,7 @@ impl Tour {
     }
 }
 
-/// A path that is short to read and right to copy.
+/// Shortens the path relative to the current directory; it is still right to copy.
 fn from_here(path: &Path) -> PathBuf {
     let here = env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).to_owned()

@@ -1,5 +1,5 @@
-//! What runs in a guest without libraries, each as one static file: the agent, and the probe that
-//! tries from inside what the agent must not allow.
+//! The programs that run in a guest without libraries, each as one static file: the agent, and the probe that
+//! attempts from inside what the agent must not allow.
 
 use std::{
     env, fs,
@@ -10,41 +10,59 @@ use anyhow::Context;
 
 use crate::{command, progress::Outcome, workspace::Workspace};
 
-/// Only this target is sure to be installed; its libc links statically too.
+/// Target whose libc can be linked statically; the only one that is sure to be installed.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Its libc in it.
+/// Links libc statically.
 const RUSTFLAGS: &str = "-C target-feature=+crt-static";
 
-/// Names a static agent to be used instead of building one.
+/// Environment variable that names a static agent to use instead of building one.
 const OVERRIDE: &str = "MINIONS_RIG_AGENT";
 
-/// Builds both and copies them into the rig directory.
-pub(crate) fn ensure(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let probe =
-        build(workspace, &["-p", "testkit", "--bin", "vsock-probe", "--features", "vsock-probe"])?
-            .join("vsock-probe");
-    copy_if_changed(&probe, &workspace.rig().probe()).context("cannot take the probe")?;
-    let agent = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
-        Some(path) => PathBuf::from(path),
-        None => build(workspace, &["-p", "minions-agent"])?.join("minions-agent"),
-    };
-    copy_if_changed(&agent, &workspace.rig().agent())
-        .with_context(|| format!("cannot take the agent from {}", agent.display()))
+/// How the agent is compiled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AgentProfile {
+    /// In the least time.
+    Quick,
+    /// As it is packaged.
+    Packaged,
 }
 
-/// The directory that it was built into.
-fn build(workspace: &Workspace, what: &[&str]) -> anyhow::Result<PathBuf> {
+impl AgentProfile {
+    /// The profile's name in Cargo.toml.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Packaged => "agent",
+        }
+    }
+}
+
+/// Builds both and copies them into the rig directory.
+pub(crate) fn ensure(workspace: &Workspace, profile: AgentProfile) -> anyhow::Result<Outcome> {
+    let probe = ["-p", "testkit", "--bin", "vsock-probe", "--features", "vsock-probe"];
+    let probe = build(workspace, profile, &probe)?.join("vsock-probe");
+    copy_if_changed(&probe, &workspace.rig().probe()).context("cannot copy the probe")?;
+    let agent = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => build(workspace, profile, &["-p", "minions-agent"])?.join("minions-agent"),
+    };
+    copy_if_changed(&agent, &workspace.rig().agent())
+        .with_context(|| format!("cannot copy the agent from {}", agent.display()))
+}
+
+/// Builds a package and returns the directory of the result.
+fn build(workspace: &Workspace, profile: AgentProfile, what: &[&str]) -> anyhow::Result<PathBuf> {
     let mut build = workspace.cargo("build");
     build
-        .args(["--profile", "agent", "--target", TARGET, "--locked"])
+        .args(["--profile", profile.name(), "--target", TARGET, "--locked"])
         .args(what)
         .env("RUSTFLAGS", RUSTFLAGS);
     command::run(&mut build)?;
-    Ok(workspace.target().join(TARGET).join("agent"))
+    Ok(workspace.target().join(TARGET).join(profile.name()))
 }
 
-/// An unchanged agent keeps its file, so that the guest image stays as it is.
+/// Copies the file unless it is unchanged: the guest image is rebuilt only for a changed agent.
 fn copy_if_changed(source: &Path, target: &Path) -> anyhow::Result<Outcome> {
     let new = fs::read(source)?;
     if fs::read(target).is_ok_and(|old| old == new) {

@@ -7,38 +7,38 @@ use crate::{
     progress::Outcome,
 };
 
-/// A package, and how to see that what it brings is there.
+/// A Debian package, and a check of whether its contents are installed.
 #[derive(Debug)]
 pub(crate) struct Need {
     pub(crate) package: &'static str,
     pub(crate) is_met: fn() -> bool,
 }
 
-/// What booting a VM and showing it takes.
+/// Packages for booting a VM and for the demo.
 pub(crate) const VM_NEEDS: [Need; 8] = [
     Need { package: "qemu-system-x86", is_met: || on_path("qemu-system-x86_64") },
-    // Only the static one runs in a guest without libraries, so the program alone proves nothing.
+    // Only the static variant runs in a guest without libraries, so a busybox in `PATH` proves nothing.
     Need { package: "busybox-static", is_met: || is_installed("busybox-static") },
     Need { package: "vim-tiny", is_met: || on_path("vim.tiny") },
     Need { package: "util-linux", is_met: || on_path("setpriv") },
     Need { package: "gzip", is_met: || on_path("gzip") },
     Need { package: "xz-utils", is_met: || on_path("xz") },
     Need { package: "curl", is_met: || on_path("curl") },
-    // For linking the agent statically.
+    // Links the agent statically.
     Need {
         package: "libc6-dev",
         is_met: || Path::new("/usr/lib/x86_64-linux-gnu/libc.a").exists(),
     },
 ];
 
-/// What the tests look at the network with, the browser whose pages the daemon must resist, what judges
-/// the units, the compiler of the fuzzer's own C++, and what the images take.
+/// Packages for the tests: tools to inspect the network, the browser whose pages the daemon must resist, a
+/// checker of the units, the compiler for the fuzzer's C++ part, and tools to build the images.
 pub(crate) const TEST_NEEDS: [Need; 9] = [
     Need { package: "iproute2", is_met: || on_path("ip") },
     Need { package: "chromium", is_met: || on_path("chromium") },
     Need { package: "systemd", is_met: || on_path("systemd-analyze") },
     Need { package: "g++", is_met: || on_path("g++") },
-    // The Debian guest, what puts the agent into it, and who reads the script that does.
+    // The Debian guest, the tools that install the agent into it, and a checker of the install script.
     Need { package: "mmdebstrap", is_met: || on_path("mmdebstrap") },
     Need { package: "kmod", is_met: || on_path("depmod") },
     Need { package: "e2fsprogs", is_met: || on_path("debugfs") },
@@ -46,7 +46,7 @@ pub(crate) const TEST_NEEDS: [Need; 9] = [
     Need { package: "shellcheck", is_met: || on_path("shellcheck") },
 ];
 
-/// Whom the benches measure against, and the load generator.
+/// Packages of the other contenders of the benches, and the load generator.
 pub(crate) const BENCH_NEEDS: [Need; 6] = [
     Need { package: "nginx-light", is_met: || on_path("nginx") },
     Need { package: "wrk", is_met: || on_path("wrk") },
@@ -56,27 +56,27 @@ pub(crate) const BENCH_NEEDS: [Need; 6] = [
     Need { package: "socat", is_met: || on_path("socat") },
 ];
 
-/// Why packages are not there.
+/// Failure to provide packages.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AptError {
     #[error("missing Debian packages; run: sudo apt-get install -y --no-install-recommends {0}")]
     NotRoot(String),
-    #[error("this machine has no apt-get; install what these Debian packages bring: {0}")]
+    #[error("this machine has no apt-get; install the equivalents of these Debian packages: {0}")]
     NoApt(String),
-    #[error("apt-get installed {0}, but what it should bring is still not there")]
+    #[error("apt-get installed {0}, but the files expected from it are still missing")]
     StillMissing(String),
     #[error(transparent)]
     Command(#[from] CommandError),
 }
 
-/// Talks to apt; refreshes the package lists at most once a run.
+/// Client of apt; refreshes the package lists at most once a run.
 #[derive(Debug, Default)]
 pub(crate) struct Apt {
     lists_are_fresh: bool,
 }
 
 impl Apt {
-    /// Installs the packages whose need is not met.
+    /// Installs the packages that are missing.
     pub(crate) fn ensure(&mut self, needs: &[&Need]) -> anyhow::Result<Outcome> {
         let missing = missing(needs);
         if missing.is_empty() {
@@ -103,7 +103,7 @@ impl Apt {
         Ok(())
     }
 
-    /// `apt-get update`, the first time it is called; nothing for who may not.
+    /// Runs `apt-get update` at the first call; does nothing without root privileges.
     pub(crate) fn refresh_lists(&mut self) -> Result<(), CommandError> {
         if !self.lists_are_fresh && is_root() {
             command::run(&mut apt_get("update"))?;
@@ -114,7 +114,7 @@ impl Apt {
 
     /// Downloads the package file of `package` into `dir`.
     pub(crate) fn download(&self, package: &str, dir: &Path) -> Result<(), CommandError> {
-        // As root, apt would download as the user _apt, who may not write to `dir`.
+        // As root, apt would download as the user _apt, who cannot write to `dir`.
         let mut download = apt_get("download");
         download.args(["-o", "APT::Sandbox::User=root", package]).current_dir(dir);
         command::run(&mut download).map(drop)

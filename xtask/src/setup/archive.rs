@@ -1,4 +1,4 @@
-//! A cpio archive in the kernel's format ("newc"), written without root.
+//! A cpio archive in the kernel's format ("newc"), written without root privileges.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 
-/// A file tree that belongs to root, except where said otherwise. Paths have no leading slash.
+/// File tree that belongs to root, except where stated otherwise. Paths have no leading slash.
 #[derive(Debug, Default)]
 pub(crate) struct Archive {
-    // Sorted, so that a directory comes before what is in it.
+    // Sorted, so that a directory comes before its contents.
     entries: BTreeMap<String, Entry>,
 }
 
@@ -30,7 +30,7 @@ impl Archive {
         self.insert(path, DIRECTORY | permissions, Vec::new());
     }
 
-    /// A directory that belongs to the user and group with the number `owner`.
+    /// Adds a directory that belongs to the user and group with the number `owner`.
     pub(crate) fn home(&mut self, path: &str, owner: u32) {
         self.directory(path, 0o755);
         if let Some(entry) = self.entries.get_mut(path) {
@@ -46,7 +46,7 @@ impl Archive {
         self.insert(path, SYMLINK | 0o777, target.into());
     }
 
-    /// Adds the entry and, with the usual permissions, the directories above it.
+    /// Adds the entry and its parent directories, which get the usual permissions.
     fn insert(&mut self, path: &str, mode: u32, content: Vec<u8>) {
         for (end, _) in path.match_indices('/') {
             self.entries.entry(path[..end].to_owned()).or_insert_with(|| Entry {
@@ -58,7 +58,7 @@ impl Archive {
         self.entries.insert(path.to_owned(), Entry { mode, owner: 0, content });
     }
 
-    /// Writes all of it. The same tree gives the same bytes.
+    /// Writes the whole archive. The same tree results in the same bytes.
     pub(crate) fn write(&self, mut out: impl Write) -> io::Result<()> {
         for ((path, entry), inode) in self.entries.iter().zip(1..) {
             let size = u32::try_from(entry.content.len()).map_err(io::Error::other)?;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_is_read_back_with_directories_first() {
+    fn entries_are_read_back_with_directories_first() {
         let mut archive = Archive::default();
         archive.file("usr/bin/tool", 0o755, "x");
         archive.symlink("bin/sh", "busybox");

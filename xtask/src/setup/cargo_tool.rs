@@ -1,4 +1,4 @@
-//! Programs that are published crates, in exactly one version each.
+//! Programs that are published crates, each in one exact version.
 
 use std::{
     ffi::OsStr,
@@ -15,23 +15,23 @@ use crate::{
     progress::Outcome,
 };
 
-/// A crate with a program of the same name.
+/// Crate that has a program of the same name.
 #[derive(Debug, Hash)]
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
-    /// How it is built: `release`, or `dev`, which is there in half the time.
+    /// Build profile: `release`, or `dev`, which takes half the time.
     pub(crate) profile: &'static str,
 }
 
-/// Looks at what the workspace depends on.
+/// Checker of the workspace's dependencies.
 pub(crate) const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2", profile: "dev" };
 
 impl Tool {
-    /// Installs it unless this version is there.
+    /// Installs the tool unless this version is installed.
     pub(crate) fn ensure(&self, rig: &Layout) -> anyhow::Result<Outcome> {
         let Self { name, version, .. } = self;
-        // Cargo lists here what it has installed, with versions.
+        // Cargo lists the crates that it has installed here, with their versions.
         let list = fs::read_to_string(rig.tools().join(".crates.toml")).unwrap_or_default();
         if self.program(rig).exists() && list.contains(&format!("\"{name} {version} ")) {
             return Ok(Outcome::Cached);
@@ -40,7 +40,7 @@ impl Tool {
         Ok(Outcome::done("built"))
     }
 
-    /// `cargo install` of `what`, with the dependencies that its own lock file names.
+    /// Runs `cargo install` on `what`, with the dependencies from its own lock file.
     pub(super) fn install(&self, rig: &Layout, what: &[&OsStr]) -> anyhow::Result<()> {
         let build = rig.dir().join("tools-build");
         let mut install = cargo();
@@ -51,18 +51,18 @@ impl Tool {
             .arg(rig.tools())
             .arg("--target-dir")
             .arg(&build)
-            // Flags for the workspace are not meant for somebody else's program.
+            // Flags for the workspace are not meant for another project's program.
             .env_remove("RUSTFLAGS");
         command::run(&mut install)?;
-        // A few hundred megabytes that nobody needs again; no harm if they stay.
+        // A few hundred megabytes that are not needed again; harmless if they stay.
         let _ = fs::remove_dir_all(build);
         Ok(())
     }
 
-    /// Its source, as a package of its own below `dir`.
+    /// Downloads the tool's source as a package of its own below `dir`.
     pub(super) fn source(&self, dir: &Path) -> anyhow::Result<PathBuf> {
         let Self { name, version, .. } = self;
-        // Cargo copies what a package depends on: so here is one that depends on it.
+        // `cargo vendor` copies the dependencies of a package, so create a package that depends on the tool.
         let wish = dir.join("wish");
         fs::create_dir_all(&wish)?;
         fs::write(wish.join("lib.rs"), "")?;
@@ -76,13 +76,15 @@ impl Tool {
         vendor.args(["vendor", "--versioned-dirs"]).arg(&copies).current_dir(&wish);
         command::run(&mut vendor)?;
         let package = copies.join(format!("{name}-{version}"));
-        // No member of the workspace that it lies in.
+        // Otherwise the package would count as a member of the workspace that contains it.
         let mut manifest = OpenOptions::new().append(true).open(package.join("Cargo.toml"))?;
-        manifest.write_all(b"\n[workspace]\n").context("cannot set the package apart")?;
+        manifest
+            .write_all(b"\n[workspace]\n")
+            .context("cannot make the package a workspace of its own")?;
         Ok(package)
     }
 
-    /// Where it is.
+    /// Returns the path of the installed program.
     pub(crate) fn program(&self, rig: &Layout) -> PathBuf {
         rig.tools().join("bin").join(self.name)
     }

@@ -1,6 +1,6 @@
-//! A Debian with systemd on a disk, as a user's image would be: from packages, without an agent.
+//! A Debian with systemd on a disk, as an image of a user would be: built from packages, without an agent.
 //!
-//! Made without mounting anything: `mmdebstrap` makes a tarball, `mke2fs -d` a file system of it.
+//! Built without mounting anything: `mmdebstrap` makes a tarball, `mke2fs -d` makes a file system from it.
 
 use std::{
     fs::{self, File},
@@ -15,12 +15,12 @@ use testkit::rig::{DISK_MODULES, Layout};
 use super::{apt::is_root, archive::Archive, initrd::BUSYBOX, stamp::Stamp};
 use crate::{command, progress::Outcome};
 
-/// The guest's first process until the disk's own.
+/// First process of the guest, until it starts the disk's own init.
 const INIT: &str = include_str!("disk-init.sh");
 
 const SUITE: &str = "bookworm";
 
-/// What a server image would have, and not much more.
+/// Packages of a small server image.
 const PACKAGES: [&str; 10] = [
     "systemd",
     "systemd-sysv",
@@ -34,7 +34,7 @@ const PACKAGES: [&str; 10] = [
     "util-linux",
 ];
 
-/// Of the file system, in MiB; twice of what is in it. A file with holes.
+/// Size of the file system in MiB: twice the size of its contents. The file is sparse.
 const SIZE: u32 = 600;
 
 /// Builds the image and the initial ramdisk that starts it, unless they are there.
@@ -46,18 +46,18 @@ pub(super) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
     }
     write_initrd(rig).context("cannot write the disk's initial ramdisk")?;
     write_image(rig)?;
-    stamp.write().context("cannot remember what the image was made from")?;
+    stamp.write().context("cannot write the stamp of the image")?;
     Ok(Outcome::done("built"))
 }
 
 fn write_image(rig: &Layout) -> anyhow::Result<()> {
-    // Owners and devices of what is unpacked are real only for root.
+    // Only root can unpack files with their real owners, and devices.
     ensure!(is_root(), "the Debian image is built by root: run this once as root");
     let scratch = tempfile::tempdir_in(rig.dir()).context("cannot create a scratch directory")?;
     let (tar, root) = (scratch.path().join("root.tar"), scratch.path().join("root"));
     let mut bootstrap = Command::new("mmdebstrap");
     bootstrap.args(["--quiet", "--variant=minbase"]);
-    // Manuals and translations only cost time.
+    // Manuals and translations are not needed and take time.
     bootstrap.args([
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
@@ -71,10 +71,10 @@ fn write_image(rig: &Layout) -> anyhow::Result<()> {
     let mut make = Command::new("mke2fs");
     make.args(["-q", "-t", "ext4", "-m", "0", "-d"]).arg(&root).arg(&image);
     command::run(make.arg(format!("{SIZE}M")))?;
-    fs::rename(image, rig.debian()).context("cannot put the image in its place")
+    fs::rename(image, rig.debian()).context("cannot move the image to its place")
 }
 
-/// Without `depmod` nothing is loaded by itself, and there is no /dev/vsock.
+/// Adds the kernel modules. Without `depmod` none is loaded automatically, and there is no /dev/vsock.
 fn add_modules(rig: &Layout, root: &Path) -> anyhow::Result<()> {
     let source = rig.module_tree().join("lib/modules");
     command::run(Command::new("cp").args(["-r", "--"]).arg(&source).arg(root.join("usr/lib")))?;

@@ -1,33 +1,33 @@
-//! Small changes to somebody else's source, which say so when that source isn't what they were made for.
+//! Small changes to third-party source, which fail if that source is not the expected one.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// One place in one file.
+/// Change of one place in one file.
 #[derive(Debug, Hash)]
 pub(crate) struct Edit {
-    /// What is wrong without it.
+    /// Fault of the unchanged source.
     pub(crate) why: &'static str,
-    /// Relative to the package.
+    /// File to change, relative to the package.
     pub(crate) file: &'static str,
-    /// What is there, in that file exactly once.
+    /// Text to replace; it must be in the file exactly once.
     pub(crate) find: &'static str,
-    /// What is there afterwards.
+    /// Replacement.
     pub(crate) replace: &'static str,
 }
 
-/// Why the source can't be changed.
+/// Failure to change the source.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EditError {
-    #[error("{} has {count} places for the edit against \"{why}\", and must have one: {find}", file.display())]
+    #[error("{} has {count} matches for the edit against \"{why}\", expected one: {find}", file.display())]
     Misplaced { file: PathBuf, count: usize, why: &'static str, find: &'static str },
     #[error("cannot change {}", file.display())]
     Io { file: PathBuf, source: io::Error },
 }
 
-/// Makes all `edits` in the package at `package`.
+/// Applies all `edits` to the package at `package`.
 pub(crate) fn apply(package: &Path, edits: &[Edit]) -> Result<(), EditError> {
     edits.iter().try_for_each(|edit| edit.apply(package))
 }
@@ -61,12 +61,12 @@ mod tests {
     }
 
     #[test]
-    fn the_one_place_is_changed_and_nothing_else() {
+    fn only_the_one_matching_place_is_changed() {
         assert_eq!(edited("a; f().unwrap(); b").unwrap(), "a; f()?; b");
     }
 
     #[test]
-    fn a_source_that_is_another_one_is_refused_by_name() {
+    fn an_unexpected_source_is_rejected_with_the_file_and_the_reason() {
         for (source, count) in [("g()", 0), ("f().unwrap(); f().unwrap()", 2)] {
             let error = edited(source).unwrap_err();
             assert!(matches!(error, EditError::Misplaced { count: found, .. } if found == count));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn a_missing_file_is_named() {
         let package = tempfile::tempdir().unwrap();
         let error = apply(package.path(), &[EDIT]).unwrap_err();
         assert!(error.to_string().contains("main.rs"), "{error}");

@@ -1,4 +1,4 @@
-//! A real vim for the guest: the hardest test of a terminal. The only program in there with
+//! A real vim for the guest: the hardest test of a terminal. It is the guest's only program with shared
 //! libraries.
 
 use std::{fs, path::Path, process::Command};
@@ -7,10 +7,10 @@ use anyhow::Context;
 
 use crate::command;
 
-/// Where Debian's vim-tiny puts it.
+/// Path at which Debian's vim-tiny installs its program.
 const VIM: &str = "/usr/bin/vim.tiny";
 
-/// The program and its libraries, by their paths in the guest, without the leading slash.
+/// Reads the program and its libraries; returns them with their paths in the guest, without the leading slash.
 pub(crate) fn files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let read = |path: &str| fs::read(path).with_context(|| format!("cannot read {path}"));
     let mut files = vec![("usr/bin/vim".to_owned(), read(VIM)?)];
@@ -20,9 +20,9 @@ pub(crate) fn files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-/// The paths in what ldd(1) says: `libm.so.6 => /lib/libm.so.6 (0x…)`, `/lib64/ld.so (0x…)`.
-fn libraries(said: &str) -> Vec<String> {
-    let paths = said.lines().filter_map(|line| {
+/// Parses the paths in the output of ldd(1): `libm.so.6 => /lib/libm.so.6 (0x…)`, `/lib64/ld.so (0x…)`.
+fn libraries(ldd_output: &str) -> Vec<String> {
+    let paths = ldd_output.lines().filter_map(|line| {
         line.split_whitespace().find(|word| Path::new(word).is_absolute()).map(str::to_owned)
     });
     paths.collect()
@@ -33,8 +33,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_is_a_path_and_the_kernels_own_is_none() {
-        let said = "\tlinux-vdso.so.1 (0x00007f)\n\tlibm.so.6 => /lib/x/libm.so.6 (0x00007f)\n\t/lib64/ld.so.2 (0x00007f)\n";
-        assert_eq!(libraries(said), ["/lib/x/libm.so.6", "/lib64/ld.so.2"]);
+    fn libraries_with_a_path_are_listed_but_not_the_vdso() {
+        let ldd_output = "\tlinux-vdso.so.1 (0x00007f)\n\tlibm.so.6 => /lib/x/libm.so.6 (0x00007f)\n\t/lib64/ld.so.2 (0x00007f)\n";
+        assert_eq!(libraries(ldd_output), ["/lib/x/libm.so.6", "/lib64/ld.so.2"]);
     }
 }

@@ -27,7 +27,7 @@ ip link set lo up
 # The rig counts these lines: one for every boot, printed when the vsock driver is there.
 echo "init: up"
 
-# A killed agent comes back. This loop never ends: the kernel panics when its first process does.
+# Restarts a killed agent. This loop never ends: the kernel panics when its first process ends.
 while :; do
     minions-agent --listen vsock:1024
     echo "init: the agent ended with status $?"

@@ -1,4 +1,4 @@
-//! The guest: an initial ramdisk with busybox, the kernel's modules and the agent.
+//! The guest image: an initial ramdisk with busybox, the kernel's modules and the agent.
 
 use std::{
     fs::{self, File},
@@ -13,10 +13,10 @@ use testkit::rig::{GUEST_MODULES, Layout};
 use super::{archive::Archive, editor, stamp::Stamp};
 use crate::{command, progress::Outcome};
 
-/// The first process of the guest.
+/// First process of the guest.
 const INIT: &str = include_str!("guest-init.sh");
 
-/// Root, nobody, and one ordinary user to run commands as.
+/// Users of the guest; alice is an ordinary user to run commands as.
 const PASSWD: &str = "\
 root:x:0:0:root:/root:/bin/sh
 nobody:x:65534:65534:nobody:/nonexistent:/bin/false
@@ -24,10 +24,10 @@ alice:x:1000:1000:Alice:/home/alice:/bin/sh
 ";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nalice:x:1000:\nstaff:x:50:alice\n";
 
-/// Where Debian puts busybox-static.
+/// Path at which Debian's busybox-static installs its program.
 pub(super) const BUSYBOX: &str = "/bin/busybox";
 
-/// Everything in the guest that comes from outside.
+/// All parts of the guest that come from outside of this crate.
 #[derive(Debug, Hash)]
 struct Inputs {
     busybox: Vec<u8>,
@@ -39,7 +39,7 @@ struct Inputs {
     modules: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Builds the image unless it was built from the same parts.
+/// Builds the image unless it was built from the same inputs.
 pub(crate) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
     let inputs = Inputs::read(rig)?;
     let archive = inputs.archive();
@@ -51,9 +51,9 @@ pub(crate) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
     let plain = image.with_extension("");
     let out = File::create(&plain).with_context(|| format!("cannot create {}", plain.display()))?;
     archive.write(BufWriter::new(out)).context("cannot write the guest image")?;
-    // Replaces the uncompressed file by `initrd.gz`.
+    // gzip replaces the uncompressed file with `initrd.gz`.
     command::run(Command::new("gzip").args(["--force", "--no-name"]).arg(&plain))?;
-    stamp.write().context("cannot remember what the guest image was made from")?;
+    stamp.write().context("cannot write the stamp of the guest image")?;
     Ok(Outcome::done("packed"))
 }
 

@@ -1,4 +1,4 @@
-//! The guest's kernel and its modules, taken out of Debian's package without installing it.
+//! The guest's kernel and its modules, extracted from Debian's package without installing it.
 
 use std::{
     fs, io,
@@ -15,10 +15,10 @@ use crate::{
     progress::Outcome,
 };
 
-/// An empty package that depends on the newest kernel for virtual machines.
+/// Empty package that depends on the newest kernel for virtual machines.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// Why there is no kernel.
+/// Failure to provide the kernel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KernelError {
     #[error("apt knows no kernel package that {META_PACKAGE} depends on")]
@@ -31,7 +31,7 @@ pub(crate) enum KernelError {
     Io(#[from] io::Error),
 }
 
-/// Fetches the kernel unless it is there.
+/// Downloads the kernel unless it is cached.
 pub(crate) fn ensure(rig: &Layout, apt: &mut Apt) -> anyhow::Result<Outcome> {
     let mut parts = modules().map(|name| rig.module(name)).chain([rig.kernel(), rig.module_tree()]);
     if parts.all(|part| part.exists()) {
@@ -44,7 +44,8 @@ pub(crate) fn ensure(rig: &Layout, apt: &mut Apt) -> anyhow::Result<Outcome> {
     Ok(Outcome::done(format!("{package} unpacked")))
 }
 
-/// Lists that are old name packages that the archive no longer has: then once more.
+/// Downloads the kernel package. Outdated lists name packages that the archive no longer has, so a failure is
+/// followed by a refresh and one more attempt.
 fn download(apt: &mut Apt, dir: &Path) -> Result<String, KernelError> {
     if let Ok(package) = resolve()
         && apt.download(&package, dir).is_ok()
@@ -57,10 +58,10 @@ fn download(apt: &mut Apt, dir: &Path) -> Result<String, KernelError> {
     Ok(package)
 }
 
-/// The concrete package, for example `linux-image-6.1.0-48-cloud-amd64`.
+/// Returns the name of the concrete package, for example `linux-image-6.1.0-48-cloud-amd64`.
 fn resolve() -> Result<String, KernelError> {
-    let said = command::run(Command::new("apt-cache").args(["depends", META_PACKAGE]))?;
-    dependency(&said).map(str::to_owned).ok_or(KernelError::NoPackage)
+    let apt_output = command::run(Command::new("apt-cache").args(["depends", META_PACKAGE]))?;
+    dependency(&apt_output).map(str::to_owned).ok_or(KernelError::NoPackage)
 }
 
 fn dependency(apt_cache: &str) -> Option<&str> {
@@ -100,13 +101,13 @@ fn install(rig: &Layout, unpacked: &Path, package: &str) -> Result<(), KernelErr
     Ok(())
 }
 
-/// Of all guests, each once.
+/// Lists the modules of all guests, each once.
 fn modules() -> impl Iterator<Item = &'static str> {
     let more = DISK_MODULES.into_iter().filter(|name| !GUEST_MODULES.contains(name));
     GUEST_MODULES.into_iter().chain(more)
 }
 
-/// A guest that loads modules itself wants them where the package has them.
+/// Copies a file to its place in the module tree, for a guest that loads modules itself.
 fn keep_in_tree(rig: &Layout, unpacked: &Path, source: &Path) -> Result<(), KernelError> {
     let Ok(place) = source.strip_prefix(unpacked) else { return Ok(()) };
     let target = rig.module_tree().join(place);
@@ -117,7 +118,7 @@ fn keep_in_tree(rig: &Layout, unpacked: &Path, source: &Path) -> Result<(), Kern
     Ok(())
 }
 
-/// The guest's insmod takes no compressed modules.
+/// Copies a module, decompressed if necessary: the guest's insmod does not load compressed modules.
 fn copy_unpacked(source: &Path, target: &Path) -> Result<(), KernelError> {
     if source.extension().is_some_and(|extension| extension == "xz") {
         let out = Stdio::from(fs::File::create(target)?);
@@ -131,7 +132,7 @@ fn copy_unpacked(source: &Path, target: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The first file below `dir` for which `wanted` holds.
+/// Returns the first file below `dir` for which `wanted` holds.
 fn find(dir: &Path, wanted: &dyn Fn(&Path) -> bool) -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -160,14 +161,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_concrete_package_is_the_one_depended_on() {
-        let said = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-48-cloud-amd64\n";
-        assert_eq!(dependency(said), Some("linux-image-6.1.0-48-cloud-amd64"));
+    fn the_concrete_package_is_the_dependency_of_the_meta_package() {
+        let apt_output = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-48-cloud-amd64\n";
+        assert_eq!(dependency(apt_output), Some("linux-image-6.1.0-48-cloud-amd64"));
         assert_eq!(dependency("W: unknown\n"), None);
     }
 
     #[test]
-    fn a_compressed_module_arrives_unpacked() {
+    fn a_compressed_module_is_decompressed() {
         let dir = tempfile::tempdir().unwrap();
         let plain = dir.path().join("vsock.ko");
         fs::write(&plain, "module").unwrap();

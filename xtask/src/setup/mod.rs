@@ -1,4 +1,4 @@
-//! What a real VM needs. Every part is cached in the rig directory: a second run is quick.
+//! Prerequisites of a real VM. Every part is cached in the rig directory, so a second run is quick.
 
 mod agent;
 mod apt;
@@ -18,36 +18,42 @@ use std::fs;
 use anyhow::{Context, ensure};
 
 use crate::{progress::Steps, workspace::Workspace};
+use agent::AgentProfile;
 use apt::{Apt, Need};
 
-/// How many steps [`for_vm`] takes.
+/// Number of steps of [`for_vm`].
 pub(crate) const VM_STEPS: usize = 5;
-/// How many steps [`for_tests`] takes.
+/// Number of steps of [`for_tests`].
 pub(crate) const TEST_STEPS: usize = VM_STEPS + 3;
 
-/// How many steps [`for_bench`] takes.
+/// Number of steps of [`for_bench`].
 pub(crate) const BENCH_STEPS: usize = VM_STEPS;
 
-/// Prepares all that a VM is booted from.
+/// Prepares everything that is needed to boot a VM.
 pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    prepare(workspace, steps, &[])
+    prepare(workspace, steps, AgentProfile::Quick, &[])
 }
 
-/// Prepares all that the tests need: a VM and the OpenAPI tools.
+/// Prepares everything that the tests need: a VM, a Debian guest, cargo-deny and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     let needs: Vec<Need> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
-    prepare(workspace, steps, &needs)?;
+    prepare(workspace, steps, AgentProfile::Quick, &needs)?;
     steps.run("Debian guest", || debian::ensure(workspace.rig()))?;
     steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(workspace.rig()))?;
     steps.run("python tools", || python::ensure(&workspace.rig().venv()))
 }
 
-/// Prepares a VM, and those whom it is measured against.
+/// Prepares a VM and the other contenders of the benches.
 pub(crate) fn for_bench(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    prepare(workspace, steps, &apt::BENCH_NEEDS)
+    prepare(workspace, steps, AgentProfile::Packaged, &apt::BENCH_NEEDS)
 }
 
-fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::Result<()> {
+fn prepare(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    profile: AgentProfile,
+    more: &[Need],
+) -> anyhow::Result<()> {
     ensure!(std::env::consts::ARCH == "x86_64", "the VM rig is for x86-64 hosts only");
     let rig = workspace.rig();
     fs::create_dir_all(rig.dir())
@@ -57,6 +63,6 @@ fn prepare(workspace: &Workspace, steps: &mut Steps, more: &[Need]) -> anyhow::R
     steps.run("Debian packages", || apt.ensure(&needs))?;
     steps.run("guest kernel", || kernel::ensure(rig, &mut apt))?;
     steps.run("vsock backend", || vsock_backend::ensure(rig))?;
-    steps.run("static agent", || agent::ensure(workspace))?;
+    steps.run("static agent", || agent::ensure(workspace, profile))?;
     steps.run("guest image", || initrd::ensure(rig))
 }

@@ -7,19 +7,21 @@ use anyhow::{Context, bail};
 use super::{apt::Need, stamp::Stamp};
 use crate::{command, progress::Outcome};
 
-/// Every package with its exact version; the first lines are the ones we call.
+/// All packages with their exact versions; the first lines are the tools that the tests run.
 const REQUIREMENTS: &str = include_str!("python-requirements.txt");
 
-/// A Python that can make a virtual environment.
+/// Python that can create a virtual environment.
 pub(crate) const NEED: Need = Need { package: "python3-venv", is_met: || interpreter().is_some() };
 
-/// The first in `PATH` may be one that the user manages; the second is Debian's.
+/// Candidates in order: the first in `PATH` may be managed by the user, the second is Debian's.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// Installs the tools unless exactly these versions are there.
+/// Installs the tools unless exactly these versions are installed.
 pub(crate) fn ensure(venv: &Path) -> anyhow::Result<Outcome> {
     let Some(python) = interpreter() else {
-        bail!("no Python here can make a virtual environment");
+        bail!(
+            "no Python interpreter can create a virtual environment (tried python3 and /usr/bin/python3)"
+        );
     };
     let version = command::run(Command::new(python).arg("--version"))?;
     let stamp = Stamp::of(venv.join("minions.stamp"), &(REQUIREMENTS, version));
@@ -33,7 +35,7 @@ pub(crate) fn ensure(venv: &Path) -> anyhow::Result<Outcome> {
     let mut install = Command::new(venv.join("bin/python"));
     install.args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(&list);
     command::run(&mut install)?;
-    stamp.write().context("cannot remember what was installed")?;
+    stamp.write().context("cannot write the stamp of the Python tools")?;
     Ok(Outcome::done("installed"))
 }
 

@@ -1,4 +1,4 @@
-//! Remembering what something was made from.
+//! Records of the inputs from which something was built.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file that names the inputs of a finished result.
+/// File with a hash of the inputs of a finished result.
 #[derive(Debug)]
 pub(crate) struct Stamp {
     path: PathBuf,
@@ -15,21 +15,21 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp at `path` for a result made from `inputs`.
+    /// Creates the stamp at `path` for a result built from `inputs`.
     ///
-    /// The hash is not the same in every version of Rust; then the result is made once more.
+    /// The hash may differ between versions of Rust; the result is then built once more.
     pub(crate) fn of(path: impl Into<PathBuf>, inputs: &impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         inputs.hash(&mut hasher);
         Self { path: path.into(), value: format!("{:016x}\n", hasher.finish()) }
     }
 
-    /// Whether `result` exists and was made from these inputs.
+    /// Reports whether `result` exists and was built from these inputs.
     pub(crate) fn is_fresh(&self, result: &Path) -> bool {
         result.exists() && fs::read_to_string(&self.path).is_ok_and(|value| value == self.value)
     }
 
-    /// To be called when the result is complete.
+    /// Writes the file; to be called when the result is complete.
     pub(crate) fn write(&self) -> io::Result<()> {
         fs::write(&self.path, &self.value)
     }

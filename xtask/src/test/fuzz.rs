@@ -1,15 +1,17 @@
-//! A short run of every fuzz target. A longer one is `cargo fuzz run`'s.
+//! A short run of every fuzz target. `cargo fuzz run` is for longer ones.
 //!
-//! On the stable compiler: what `cargo fuzz` adds beyond these flags is the address sanitizer, and
-//! nothing here has unsafe code of its own.
+//! Uses the stable compiler: beyond these flags, `cargo fuzz` adds only the address sanitizer, and no fuzzed
+//! crate has unsafe code of its own.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use crate::{
     command::{self, cargo},
@@ -17,10 +19,11 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Packages of targets, each a workspace of its own because of these flags.
-const PACKAGES: [&str; 2] = ["minions-proto/fuzz", "minionsd/fuzz"];
+/// Package of the fuzz targets. A workspace of its own, because of these flags.
+const PACKAGE: &str = "fuzz";
 
-/// Instrumentation for libFuzzer. Only with `--target`, so that build scripts stay as they are.
+/// Instrumentation for libFuzzer. Passed only together with `--target`, so that build scripts are not
+/// instrumented.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -30,36 +33,45 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Seconds a target.
+/// Number of targets that run at the same time: each uses one processor.
+const WORKERS: usize = 2;
+
+/// Duration of the run of one target, in seconds.
 const SECONDS: u32 = 8;
 
-/// Builds and runs all of them.
+/// Builds and runs all fuzz targets.
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let mut runs = 0;
-    let mut targets = 0;
-    for package in PACKAGES {
-        let dir = workspace.root().join(package);
-        let build = workspace.target().join("fuzz");
-        let mut cargo = cargo();
-        cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]);
-        cargo.arg(dir.join("Cargo.toml")).arg("--target-dir").arg(&build);
-        // All of minionsd at the highest level takes longer to build than these runs are.
-        cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-        command::run(&mut cargo)?;
-        for target in names(&dir)? {
-            let program = build.join(TARGET).join("release").join(&target);
-            runs += fuzz(
-                &program,
-                &kept(workspace, "corpus", &target)?,
-                &kept(workspace, "artifacts", &target)?,
-            )?;
-            targets += 1;
+    let dir = workspace.root().join(PACKAGE);
+    let build = workspace.target().join("fuzz");
+    let mut cargo = cargo();
+    cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]);
+    cargo.arg(dir.join("Cargo.toml")).arg("--target-dir").arg(&build);
+    // At the highest level, building all of minionsd takes longer than these runs.
+    cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    command::run(&mut cargo)?;
+    let targets = names(&dir)?;
+    let programs = build.join(TARGET).join("release");
+    let runs = AtomicU64::new(0);
+    let next = AtomicUsize::new(0);
+    let work = || -> anyhow::Result<()> {
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let corpus = kept(workspace, "corpus", target)?;
+            let artifacts = kept(workspace, "artifacts", target)?;
+            let executed = fuzz(&programs.join(target), &corpus, &artifacts)?;
+            runs.fetch_add(executed, Ordering::Relaxed);
         }
-    }
-    Ok(Outcome::done(format!("{targets} targets, {runs} runs")))
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(anyhow!("a worker of the fuzz targets panicked")))
+        })
+    })?;
+    Ok(Outcome::done(format!("{} targets, {} runs", targets.len(), runs.into_inner())))
 }
 
-/// Every file in `fuzz_targets` is one.
+/// Lists the targets: every file in `fuzz_targets` is one.
 fn names(package: &Path) -> anyhow::Result<Vec<String>> {
     let files = fs::read_dir(package.join("fuzz_targets"))
         .with_context(|| format!("no targets in {}", package.display()))?;
@@ -72,15 +84,15 @@ fn names(package: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// What runs found worth keeping stays in `target/fuzz/<kind>/<target>`: inputs that reach new code
-/// in `corpus`, inputs that fail in `artifacts`.
+/// Creates `target/fuzz/<kind>/<target>`, where inputs are kept between runs: `corpus` for inputs that reach
+/// new code, `artifacts` for inputs that fail.
 fn kept(workspace: &Workspace, kind: &str, target: &str) -> anyhow::Result<PathBuf> {
     let dir = workspace.target().join("fuzz").join(kind).join(target);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
 }
 
-/// How many inputs it was given.
+/// Runs one target and returns the number of inputs that it was given.
 fn fuzz(program: &Path, corpus: &Path, artifacts: &Path) -> anyhow::Result<u64> {
     let stats = corpus.with_extension("log");
     let mut fuzz = Command::new("sh");
@@ -92,17 +104,18 @@ fn fuzz(program: &Path, corpus: &Path, artifacts: &Path) -> anyhow::Result<u64> 
         "-timeout=5",
         "-print_final_stats=1",
     ]);
-    // libFuzzer demands that the folder exists, and takes it for one only with the slash.
+    // libFuzzer requires the directory to exist, and treats the prefix as one only with the slash.
     fuzz.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    let said = command::run(&mut fuzz)?;
-    fs::write(&stats, &said).with_context(|| format!("cannot write {}", stats.display()))?;
-    executed(&said).with_context(|| format!("{} says nothing of its runs", program.display()))
+    let output = command::run(&mut fuzz)?;
+    fs::write(&stats, &output).with_context(|| format!("cannot write {}", stats.display()))?;
+    executed(&output)
+        .with_context(|| format!("{} did not report its number of runs", program.display()))
 }
 
-/// `stat::number_of_executed_units: 798487`.
-fn executed(said: &str) -> Option<u64> {
+/// Parses `stat::number_of_executed_units: 798487`.
+fn executed(output: &str) -> Option<u64> {
     let line =
-        said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+        output.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
     line.trim().parse().ok()
 }
 
@@ -112,8 +125,8 @@ mod tests {
 
     #[test]
     fn the_number_of_runs_is_read_from_the_statistics() {
-        let said = "Done 3 runs in 1 second(s)\nstat::number_of_executed_units: 798487\n";
-        assert_eq!(executed(said), Some(798_487));
+        let output = "Done 3 runs in 1 second(s)\nstat::number_of_executed_units: 798487\n";
+        assert_eq!(executed(output), Some(798_487));
         assert_eq!(executed("Done"), None);
     }
 }

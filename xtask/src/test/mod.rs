@@ -1,6 +1,7 @@
-//! Every check there is, in order; stops at the first that fails.
+//! All checks in order; stops at the first one that fails.
 
 mod fuzz;
+mod language;
 mod summary;
 
 use std::{
@@ -18,40 +19,81 @@ use crate::{
 };
 use summary::Summary;
 
-/// Format, lints, docs, API description, dependencies, fuzzing, binaries, tests.
-const OWN_STEPS: usize = 8;
+/// Number of own steps: format, language, lints, docs, API description, dependencies, fuzzing, binaries, tests.
+const OWN_STEPS: usize = 9;
 
-/// Sets up, then checks.
+/// Number of steps of [`quick`]: format, language, lints, binaries, tests.
+const QUICK_STEPS: usize = 5;
+
+/// Tests that need neither a VM nor another prepared artifact: unit tests, and the test programs named `it`.
+const QUICK_TESTS: [&str; 4] = ["--lib", "--bins", "--test", "it"];
+
+/// Sets up, then runs the checks.
 ///
 /// # Errors
 ///
-/// A step before the tests failed. Failed tests are a failing exit code: the last line is then
-/// the summary, as when they pass.
+/// A step before the tests failed. Failed tests result in a failing exit code instead: the last line is the
+/// summary, as it is when they pass.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::new(setup::TEST_STEPS + OWN_STEPS);
     setup::for_tests(workspace, &mut steps)?;
     check_sources(workspace, &mut steps)?;
+    Ok(tests(workspace, &mut steps, &[]))
+}
+
+/// Runs the checks that need no setup: for a quick answer while working.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn quick(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    let mut steps = Steps::new(QUICK_STEPS);
+    format(workspace, &mut steps)?;
+    lints(workspace, &mut steps)?;
+    binaries(workspace, &mut steps)?;
+    Ok(tests(workspace, &mut steps, &QUICK_TESTS))
+}
+
+/// Runs the selected tests, and prints the summary as the last line.
+fn tests(workspace: &Workspace, steps: &mut Steps, selection: &[&str]) -> ExitCode {
     let mut summary = Summary::default();
     let outcome = steps.run_aloud("tests", || {
-        run_tests(workspace, &mut summary)?;
+        run_tests(workspace, selection, &mut summary)?;
         summary.verdict()?;
         Ok(Outcome::done("passed"))
     });
     if let Err(error) = &outcome {
         progress::error(error);
     }
-    // Alone on the last line, because machines read it.
+    // Alone on the last line, because scripts read it.
     progress::line(&summary);
-    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
+fn format(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     steps.run("format", || passed(workspace.cargo("fmt").args(["--all", "--check"])))?;
+    steps.run("language", || language::run(workspace))
+}
+
+fn lints(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     steps.run("lints", || {
         let mut clippy = workspace.cargo("clippy");
         clippy.args(["--workspace", "--all-targets", "--all-features", "--locked"]);
         passed(clippy.args(["--", "-D", "warnings"]))
-    })?;
+    })
+}
+
+/// Builds all binaries: tests of one crate start those of others, which `cargo test` alone does not build.
+fn binaries(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
+    steps.run("binaries", || {
+        let mut build = workspace.cargo("build");
+        passed(build.args(["--workspace", "--bins", "--all-features", "--locked"]))
+    })
+}
+
+fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
+    format(workspace, steps)?;
+    lints(workspace, steps)?;
     steps.run("docs", || {
         let mut doc = workspace.cargo("doc");
         doc.args(["--workspace", "--all-features", "--no-deps", "--locked"]);
@@ -68,11 +110,7 @@ fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()>
         passed(&mut deny)
     })?;
     steps.run("fuzzing", || fuzz::run(workspace))?;
-    // Tests of one crate start the binaries of others, which `cargo test` alone does not build.
-    steps.run("binaries", || {
-        let mut build = workspace.cargo("build");
-        passed(build.args(["--workspace", "--bins", "--all-features", "--locked"]))
-    })
+    binaries(workspace, steps)
 }
 
 fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
@@ -80,17 +118,22 @@ fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
     Ok(Outcome::done("passed"))
 }
 
-/// Runs all tests, with their output passed on line by line.
-fn run_tests(workspace: &Workspace, summary: &mut Summary) -> anyhow::Result<()> {
+/// Runs the tests and passes their output on line by line.
+fn run_tests(
+    workspace: &Workspace,
+    selection: &[&str],
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
     let cargo = workspace.cargo("test");
-    // Whoever runs us in the background may have told us to ignore some, and programs under test heed
-    // that, as they should.
+    // A shell that runs this in the background may have set some signals to be ignored. Programs under test
+    // inherit and respect that, so the signals are reset.
     let mut child = Command::new("env")
         .arg("--default-signal=HUP,INT,QUIT,TERM")
         .arg(cargo.get_program())
         .args(cargo.get_args())
         .current_dir(workspace.root())
         .args(["--workspace", "--all-features", "--locked", "--no-fail-fast"])
+        .args(selection)
         .env("MINIONS_RIG_DIR", workspace.rig().dir())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

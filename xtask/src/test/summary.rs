@@ -1,19 +1,19 @@
-//! Adding up what the test binaries report.
+//! Sum of the results that the test binaries report.
 
 use std::fmt;
 
-/// Why a run does not count as passed.
+/// Reason why a run does not count as passed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Verdict {
     #[error("{0} tests failed")]
     Failed(u64),
     #[error("no test ran")]
     NothingRan,
-    #[error("{0} tests were ignored, and every test has to run")]
+    #[error("{0} tests were ignored, but every test must run")]
     Ignored(u64),
 }
 
-/// The sum over all test binaries.
+/// Sum over all test binaries.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     passed: u64,
@@ -22,11 +22,11 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Takes a line of output; only a test binary's last one counts:
+    /// Reads a line of output; only the result line of a test binary counts:
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
     pub(crate) fn read(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };
-        // After the verdict's word, which ends with a dot.
+        // The verdict ends with a dot; the counts follow it.
         let Some((_, counts)) = result.split_once(". ") else { return };
         for count in counts.split("; ") {
             let Some((number, what)) = count.split_once(' ') else { continue };
@@ -40,8 +40,8 @@ impl Summary {
         }
     }
 
-    /// Says how the whole run ended: a test binary that died or did not compile reports no
-    /// failure of its own, so it counts as one.
+    /// Records how the whole run ended: a test binary that crashed or did not compile reports no failure
+    /// itself, so it counts as one.
     pub(crate) fn finish(&mut self, success: bool) {
         if !success && self.failed == 0 {
             self.failed = 1;
@@ -78,7 +78,7 @@ mod tests {
     const PASSED: &str = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
 
     #[test]
-    fn results_are_added_up_and_other_lines_are_not() {
+    fn only_result_lines_are_added_up() {
         let failed = "test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 9 filtered out; finished in 1s";
         let summary = after(&[PASSED, "test a ... ok", "7 passed; 7 failed", failed], false);
         assert_eq!(summary.to_string(), "4 passed, 2 failed, 1 skipped");
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_binary_that_died_counts_as_a_failure() {
+    fn a_test_binary_that_crashed_counts_as_a_failure() {
         assert_eq!(after(&[PASSED], false).verdict(), Err(Verdict::Failed(1)));
         assert_eq!(after(&[PASSED], true).verdict(), Ok(()));
     }

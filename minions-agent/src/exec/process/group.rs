@@ -1,19 +1,19 @@
-//! Whether anybody is left in a process group.
+//! Check for running processes in a process group.
 
 use rustix::process::{Pid, test_kill_process_group};
 use std::fs;
 
-/// True while a process of the group runs. The group's number stays taken that long, so a signal
-/// to it can't hit strangers.
+/// Reports whether a process of the group runs. Until the last one ends, the group's number is not reused, so
+/// a signal to it cannot hit another group.
 ///
-/// The kernel alone says yes for a zombie too, and an orphan is one until the guest's init gets
-/// round to it. So where it says yes, `/proc` is asked who that is.
+/// For the kernel, zombies are part of the group too, and an orphan is a zombie until the guest's init reaps it.
+/// So if the kernel finds processes, `/proc` tells whether one of them runs.
 pub(super) fn is_alive(group: Pid) -> bool {
-    test_kill_process_group(group).is_ok() && anybody_runs(group)
+    test_kill_process_group(group).is_ok() && has_running_process(group)
 }
 
-fn anybody_runs(group: Pid) -> bool {
-    // Without a /proc the kernel's answer is all there is.
+fn has_running_process(group: Pid) -> bool {
+    // Without /proc there is only the kernel's answer.
     let Ok(entries) = fs::read_dir("/proc") else { return true };
     entries.flatten().any(|entry| {
         let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
@@ -21,13 +21,15 @@ fn anybody_runs(group: Pid) -> bool {
     })
 }
 
-/// `1234 (name) S 1 1200 …`: state, parent, group. The name may contain anything.
+/// Parses `1234 (name) S 1 1200 …` (state, parent, group). The name may contain any character.
 fn runs_in(stat: &[u8], group: Pid) -> bool {
     let stat = String::from_utf8_lossy(stat);
-    let Some((_, behind_name)) = stat.rsplit_once(") ") else { return false };
-    let mut fields = behind_name.split(' ');
-    let (state, of) = (fields.next(), fields.nth(1).and_then(|number| number.parse().ok()));
-    !matches!(state, None | Some("Z" | "X")) && of == Some(group.as_raw_nonzero().get())
+    let Some((_, after_name)) = stat.rsplit_once(") ") else { return false };
+    let mut fields = after_name.split(' ');
+    let state = fields.next();
+    let group_of_process = fields.nth(1).and_then(|number| number.parse().ok());
+    !matches!(state, None | Some("Z" | "X"))
+        && group_of_process == Some(group.as_raw_nonzero().get())
 }
 
 #[cfg(test)]

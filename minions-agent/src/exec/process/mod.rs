@@ -1,4 +1,4 @@
-//! A child process, and everything that it starts.
+//! Child process of the agent, with all processes that it starts.
 
 mod cgroup;
 mod group;
@@ -7,41 +7,41 @@ mod spawn;
 mod tree;
 
 pub use cgroup::ProgramGroups;
-pub(super) use cgroup::{Cgroup, Cgroups, Limits, Owner, Record};
-pub(super) use spawn::{Image, Setup, Step, Streams, Used};
+pub(super) use cgroup::{AgentProcess, Cgroup, CgroupFactory, Limits, ProgramRecord};
+pub(super) use spawn::{ProcessUsage, ProgramImage, ProgramStreams, SpawnSetup, SpawnStep};
 
 use rustix::process::{Pid, Signal};
-use spawn::Spawned;
+use spawn::SpawnedProcess;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
-use tree::Tree;
+use tree::ProcessTree;
 
-/// How often to look whether a tree that was asked to end is gone: nothing tells us.
+/// Poll interval while waiting for a process tree to end: there is no notification.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// For killed processes to be gone. Only one in an uninterruptible sleep takes longer.
+/// Longest wait for killed processes to end. Only a process in an uninterruptible sleep takes longer.
 const REAP: Duration = Duration::from_secs(5);
 
-/// A process that was started, before the runtime watches it.
+/// A started process that the runtime does not watch yet.
 #[derive(Debug)]
-pub(super) struct Started {
-    spawned: Spawned,
-    tree: Tree,
+pub(super) struct StartedProcess {
+    spawned: SpawnedProcess,
+    tree: ProcessTree,
 }
 
-impl Started {
-    /// Starts what `setup` says in a session of its own and in `cgroup`, where the next agent finds it
-    /// as `record`. May block.
+impl StartedProcess {
+    /// Starts the program of `setup` in a new session and in `cgroup`, and labels the group with `record` for the
+    /// next agent. May block.
     ///
-    /// `confined` is whether it must not run outside of `cgroup`.
+    /// If `confined`, the program must not run outside of `cgroup`.
     pub(super) fn spawn(
-        setup: &Setup,
+        setup: &SpawnSetup,
         cgroup: Option<Cgroup>,
-        mut record: Record,
+        mut record: ProgramRecord,
         confined: bool,
     ) -> io::Result<Self> {
         let spawned = spawn::spawn(setup, cgroup.as_ref(), confined)?;
@@ -49,33 +49,33 @@ impl Started {
             record.pid = spawned.pid.as_raw_nonzero().get().unsigned_abs();
             cgroup.label(&record);
         }
-        let tree = Tree::new(spawned.pid, cgroup);
+        let tree = ProcessTree::new(spawned.pid, cgroup);
         Ok(Self { spawned, tree })
     }
 }
 
 /// A running process. Dropping it kills the whole tree.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct RunningProcess {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
-    tree: Tree,
-    /// Once it has been waited for.
-    end: Option<End>,
+    tree: ProcessTree,
+    /// Result of waiting, once the process has been reaped.
+    end: Option<ProcessEnd>,
 }
 
-/// How a process ended.
+/// Exit status and resource usage of a process that ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct End {
+pub(super) struct ProcessEnd {
     pub(super) status: ExitStatus,
-    pub(super) used: Used,
-    /// Whether the kernel killed it, or a process that it started, for want of memory.
+    pub(super) used: ProcessUsage,
+    /// True if the kernel's OOM killer ended the process, or one that it started.
     pub(super) out_of_memory: bool,
 }
 
-impl Process {
-    pub(super) fn watch(started: Started) -> io::Result<Self> {
-        let Started { spawned: Spawned { pid, pidfd }, tree } = started;
+impl RunningProcess {
+    pub(super) fn watch(started: StartedProcess) -> io::Result<Self> {
+        let StartedProcess { spawned: SpawnedProcess { pid, pidfd }, tree } = started;
         let pidfd = crate::watched::watch(pidfd)?;
         Ok(Self { pid, pidfd, tree, end: None })
     }
@@ -91,28 +91,32 @@ impl Process {
     /// Waits for the process to end, and reaps it.
     ///
     /// Cancel safe.
-    pub(super) async fn wait(&mut self) -> io::Result<End> {
+    pub(super) async fn wait(&mut self) -> io::Result<ProcessEnd> {
         if let Some(end) = self.end {
             return Ok(end);
         }
-        // A process's descriptor becomes readable when it ends, and stays so.
+        // A pidfd becomes readable when its process ends, and stays readable.
         self.pidfd.readable().await?.retain_ready();
         let (status, used) = spawn::wait(self.pid)?;
         let out_of_memory = self.tree.oom_kills() > 0;
-        Ok(*self.end.insert(End { status, used, out_of_memory }))
+        Ok(*self.end.insert(ProcessEnd { status, used, out_of_memory }))
     }
 
-    /// Ends the tree: TERM, up to `grace` for all of it to go, KILL to what is left. A terminal's
-    /// session is hung up on, too: interactive shells don't heed TERM.
-    pub(super) async fn terminate(&mut self, grace: Duration, terminal: bool) -> io::Result<End> {
+    /// Ends the tree: sends TERM, waits up to `grace` for all processes to end, and kills the rest. With a
+    /// terminal, it sends HUP first: interactive shells ignore TERM.
+    pub(super) async fn terminate(
+        &mut self,
+        grace: Duration,
+        terminal: bool,
+    ) -> io::Result<ProcessEnd> {
         let deadline = Instant::now() + grace;
         if terminal {
             self.tree.signal_all(Signal::HUP);
         }
         self.tree.signal_all(Signal::TERM);
-        // What is stopped can't even end.
+        // A stopped process does not handle TERM before it is continued.
         self.tree.signal_all(Signal::CONT);
-        // Late: it is killed with the rest below.
+        // After the deadline, it is killed with the rest below.
         let _ = timeout_at(deadline, self.wait()).await;
         while self.tree.is_alive() {
             if Instant::now() >= deadline {
@@ -129,7 +133,8 @@ impl Process {
         Ok(end)
     }
 
-    /// What it left behind may stay. Its control group, if something runs in it, or else if nothing does.
+    /// Stops tracking the tree without killing leftover processes. Returns the control group: first if processes
+    /// run in it, second if it is empty.
     pub(super) fn release(mut self) -> (Option<Cgroup>, Option<Cgroup>) {
         match self.tree.release() {
             Some(cgroup) if cgroup.is_alive() => (Some(cgroup), None),

@@ -1,38 +1,39 @@
-//! A program and everything that it started.
+//! A program and all processes that it started.
 
 use super::cgroup::Cgroup;
 use super::group;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Killed when it is dropped, unless it was [released](Self::release): nobody would watch over it.
+/// All processes of a program. Killed when dropped, unless [released](Self::release).
 ///
-/// The process group, which what it started is in unless it went away, and the control group, which
-/// only root can leave: `su` does, where every login gets a session of its own. Neither holds all of
-/// it for sure, so the program is over when both are empty.
+/// They are found by the process group, which any process can leave, and by the control group, which only root's
+/// processes can leave (`su` does, in guests where each login gets its own session). Neither is sure to hold
+/// all processes, so the tree has ended only when both are empty.
 #[derive(Debug)]
-pub(super) struct Tree {
-    /// `None` once nobody is in it: its number may be somebody else's then.
+pub(super) struct ProcessTree {
+    /// `None` once it is empty: its number may then be reused.
     group: Option<Pid>,
     cgroup: Option<Cgroup>,
 }
 
-impl Tree {
+impl ProcessTree {
     pub(super) fn new(group: Pid, cgroup: Option<Cgroup>) -> Self {
         Self { group: Some(group), cgroup }
     }
 
-    /// As a terminal sends one: to the process group.
+    /// Sends a signal to the process group, as a terminal does.
     pub(super) fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
-            // An error means that there is nobody left.
+            // An error means that the group is empty.
             let _ = kill_process_group(group, signal);
         }
     }
 
-    /// To everybody, once.
+    /// Sends a signal to every process, once.
     pub(super) fn signal_all(&self, signal: Signal) {
-        let told = self.cgroup.as_ref().map(|cgroup| cgroup.signal(signal)).unwrap_or_default();
-        if self.group.is_some_and(|group| !told.contains(&group)) {
+        let signalled =
+            self.cgroup.as_ref().map(|cgroup| cgroup.signal(signal)).unwrap_or_default();
+        if self.group.is_some_and(|group| !signalled.contains(&group)) {
             self.signal(signal);
         }
     }
@@ -44,25 +45,26 @@ impl Tree {
         }
     }
 
-    /// How many of its processes the kernel has killed for want of memory.
+    /// Returns the number of processes that the kernel's OOM killer has ended.
     pub(super) fn oom_kills(&self) -> u64 {
         self.cgroup.as_ref().map_or(0, Cgroup::oom_kills)
     }
 
-    /// Whether anything runs, zombies not counted.
+    /// Reports whether any process runs; zombies do not count.
     pub(super) fn is_alive(&mut self) -> bool {
         self.group = self.group.filter(|group| group::is_alive(*group));
         self.group.is_some() || self.cgroup.as_ref().is_some_and(Cgroup::is_alive)
     }
 
-    /// The program has been waited for. What it left behind may stay, and is in what this returns.
+    /// Stops tracking the tree, after the program has been reaped. Returns the control group, in which leftover
+    /// processes may run.
     pub(super) fn release(&mut self) -> Option<Cgroup> {
         self.group = None;
         self.cgroup.take()
     }
 }
 
-impl Drop for Tree {
+impl Drop for ProcessTree {
     fn drop(&mut self) {
         if self.group.is_some() || self.cgroup.is_some() {
             self.kill();

@@ -1,4 +1,4 @@
-//! Who has the name servers in this guest, and how they are told.
+//! Owner of the guest's name servers, and the file that configures it.
 //!
 //! ```text
 //!  /etc/resolv.conf ─▶ …/systemd/resolve/…   systemd-resolved    /run/systemd/resolved.conf.d/…
@@ -6,9 +6,9 @@
 //!                   anything else            resolv.conf itself
 //! ```
 //!
-//! What a service is told over its bus it forgets when it restarts. So each is given a file of its own
-//! kind, in `/run`: it is there as long as the rest of the configuration, until the next boot. Such a
-//! file goes before whatever a link has of its own, so a restart of networkd changes nothing either.
+//! A service forgets settings made over its bus when it restarts. Therefore each gets a configuration file in `/run`,
+//! which lasts until the next boot, like the rest of the configuration. Such a file takes precedence over the settings
+//! of a link, so a restart of networkd changes nothing either.
 
 mod network_manager;
 mod resolv_conf;
@@ -16,10 +16,10 @@ mod resolved;
 mod resolver;
 mod service;
 
-pub(super) use resolver::Resolver;
+pub(super) use resolver::ResolverSettings;
 
-use super::saved_file::{SavedFile, Was};
-use crate::replace_file::{self, Attributes};
+use super::saved_file::{SavedContent, SavedFile};
+use crate::replace_file::{self, FileAttributes};
 use minions_proto::message::Dns;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
@@ -27,30 +27,30 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Everybody resolves names.
+/// Mode of a new file. All users resolve names.
 const MODE: u32 = 0o644;
 
-/// The line by which a file is known to be ours.
+/// First line of a file written by the agent.
 const MARK: &str = "# By minions-agent, from the host's network configuration.\n";
 
-/// Who has them.
+/// Owner of the name servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// Nobody: programs read `resolv.conf`.
+pub(super) enum DnsOwner {
+    /// Plain `resolv.conf`, without a service.
     ResolvConf,
     Resolved,
     NetworkManager,
 }
 
-/// Where things lie.
+/// Paths of files outside the agent.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
+pub(super) struct SystemPaths {
     pub(super) resolv_conf: PathBuf,
     /// `/run`.
     pub(super) run: PathBuf,
 }
 
-impl Owner {
+impl DnsOwner {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::ResolvConf => "resolv_conf",
@@ -59,23 +59,23 @@ impl Owner {
         }
     }
 
-    /// A service that isn't running owns nothing, whatever it has left behind; but one that the guest's
-    /// boot will start does.
-    pub(super) fn detect(places: &Places) -> Self {
-        let saved = SavedFile::read(&places.resolv_conf);
+    /// Determines the owner. A service that does not run is not an owner, whatever files it has left; a service that
+    /// will be started later in the boot is.
+    pub(super) fn detect(system: &SystemPaths) -> Self {
+        let saved = SavedFile::read(&system.resolv_conf);
         let (target, text) = match saved.map(|file| file.was) {
-            Ok(Was::Link(target)) => (target, String::new()),
-            Ok(Was::File { content, .. }) => {
+            Ok(SavedContent::Link(target)) => (target, String::new()),
+            Ok(SavedContent::File { content, .. }) => {
                 (PathBuf::new(), String::from_utf8_lossy(&content).into_owned())
             }
             _ => return Self::ResolvConf,
         };
         let target = target.to_string_lossy();
         if resolved::owns(&target, &text)
-            && (resolved::is_running(&places.run) || resolved::will_run(places))
+            && (resolved::is_running(&system.run) || resolved::will_run(system))
         {
             Self::Resolved
-        } else if network_manager::owns(&target, &text) && network_manager::is_running(&places.run)
+        } else if network_manager::owns(&target, &text) && network_manager::is_running(&system.run)
         {
             Self::NetworkManager
         } else {
@@ -83,16 +83,16 @@ impl Owner {
         }
     }
 
-    /// The file that is written for it.
-    pub(super) fn file(self, places: &Places) -> PathBuf {
+    /// Returns the path of the file that is written for this owner.
+    pub(super) fn file(self, system: &SystemPaths) -> PathBuf {
         match self {
-            Self::ResolvConf => writable(&places.resolv_conf),
-            Self::Resolved => resolved::file(&places.run),
-            Self::NetworkManager => network_manager::file(&places.run),
+            Self::ResolvConf => writable(&system.resolv_conf),
+            Self::Resolved => resolved::file(&system.run),
+            Self::NetworkManager => network_manager::file(&system.run),
         }
     }
 
-    fn text(self, resolver: &Resolver) -> String {
+    fn text(self, resolver: &ResolverSettings) -> String {
         let text = match self {
             Self::ResolvConf => resolv_conf::text(resolver),
             Self::Resolved => resolved::text(resolver),
@@ -101,12 +101,13 @@ impl Owner {
         format!("{MARK}{text}")
     }
 
-    /// Lines of resolv.conf(5) that a change keeps. Those behind a symbolic link belong to another program.
-    fn kept(self, places: &Places) -> Vec<String> {
+    /// Returns the lines of resolv.conf(5) that a change keeps. None if the file is a symbolic link, whose target
+    /// belongs to another program.
+    fn kept(self, system: &SystemPaths) -> Vec<String> {
         let path = match self {
-            Self::ResolvConf => self.file(places),
-            Self::NetworkManager => places.resolv_conf.clone(),
-            // It makes its own, and does not read these.
+            Self::ResolvConf => self.file(system),
+            Self::NetworkManager => system.resolv_conf.clone(),
+            // systemd-resolved generates its own options and does not read these lines.
             Self::Resolved => return Vec::new(),
         };
         let is_link = fs::symlink_metadata(&path).is_ok_and(|file| file.is_symlink());
@@ -116,44 +117,44 @@ impl Owner {
         resolv_conf::kept(&String::from_utf8_lossy(&fs::read(path).unwrap_or_default()))
     }
 
-    /// Settings that are there, to be written again where they would be lost otherwise.
-    pub(super) fn present(self, places: &Places) -> Option<Resolver> {
-        Resolver::present(&self.read(places), self.kept(places))
+    /// Returns the present settings, to write them again where they would be lost otherwise.
+    pub(super) fn present(self, system: &SystemPaths) -> Option<ResolverSettings> {
+        ResolverSettings::present(&self.read(system), self.kept(system))
     }
 
-    /// Writes the file; [`reload`](Self::reload) has it read. A symbolic link in its place is replaced, not followed: it
-    /// leads to a file of somebody else's, who would write over it. A file keeps its owner and mode.
+    /// Writes the file; [`reload`](Self::reload) makes the service read it. A symbolic link in its place is replaced,
+    /// not followed: its target belongs to another program, which would overwrite it. A file keeps its owner and mode.
     ///
     /// Blocks.
-    pub(super) fn write(self, places: &Places, resolver: &Resolver) -> io::Result<()> {
-        let path = self.file(places);
+    pub(super) fn write(self, system: &SystemPaths, resolver: &ResolverSettings) -> io::Result<()> {
+        let path = self.file(system);
         let attributes = match SavedFile::read(&path).map(|file| file.was) {
-            Ok(Was::File { mode, user, group, .. }) => {
-                Attributes { mode, owner: Some((user, group)) }
+            Ok(SavedContent::File { mode, user, group, .. }) => {
+                FileAttributes { mode, owner: Some((user, group)) }
             }
-            _ => Attributes { mode: MODE, owner: None },
+            _ => FileAttributes { mode: MODE, owner: None },
         };
         let text = self.text(resolver);
         match write_with(&path, &text, attributes) {
-            // An agent that answers network requests alone cannot give a file to another user.
+            // An agent that may only answer network requests has no privilege to change a file's owner.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write_with(&path, &text, Attributes { owner: None, ..attributes })
+                write_with(&path, &text, FileAttributes { owner: None, ..attributes })
             }
             other => other,
         }
     }
 
-    /// Has its service read its files. Blocks.
-    pub(super) fn reload(self, places: &Places) -> io::Result<()> {
+    /// Makes the service read its files. Blocks.
+    pub(super) fn reload(self, system: &SystemPaths) -> io::Result<()> {
         match self {
             Self::ResolvConf => Ok(()),
-            Self::Resolved => resolved::reload(&places.run),
+            Self::Resolved => resolved::reload(&system.run),
             Self::NetworkManager => service::reload("NetworkManager.service"),
         }
     }
 
-    /// Whether `file`, which is this owner's, says the same already.
-    pub(super) fn holds(self, file: &SavedFile, resolver: &Resolver) -> bool {
+    /// Reports whether `file`, which belongs to this owner, already has these settings.
+    pub(super) fn holds(self, file: &SavedFile, resolver: &ResolverSettings) -> bool {
         let Some(content) = file.content() else { return false };
         let text = String::from_utf8_lossy(content);
         let asked = resolver.servers.iter().map(ToString::to_string).collect();
@@ -162,12 +163,12 @@ impl Owner {
                 && resolv_conf::parse(&text) == (asked, resolver.search.clone()))
     }
 
-    /// What programs in the guest get.
-    pub(super) fn read(self, places: &Places) -> Dns {
+    /// Reads the name servers and search domains in use.
+    pub(super) fn read(self, system: &SystemPaths) -> Dns {
         let path = match self {
-            Self::ResolvConf | Self::NetworkManager => places.resolv_conf.clone(),
-            // Behind the stub: what it asks itself.
-            Self::Resolved => resolved::upstream(&places.run),
+            Self::ResolvConf | Self::NetworkManager => system.resolv_conf.clone(),
+            // `resolv.conf` only names the stub; this file has the servers that the stub queries.
+            Self::Resolved => resolved::upstream(&system.run),
         };
         let text = fs::read(path).unwrap_or_default();
         let (servers, search) = resolv_conf::parse(&String::from_utf8_lossy(&text));
@@ -175,12 +176,12 @@ impl Owner {
     }
 }
 
-/// Writes a configuration file of the agent's own; its directory is made if need be.
+/// Writes a configuration file of the agent, and creates its directory if it is missing.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
-    write_with(path, text, Attributes { mode: MODE, owner: None })
+    write_with(path, text, FileAttributes { mode: MODE, owner: None })
 }
 
-fn write_with(path: &Path, text: &str, attributes: Attributes) -> io::Result<()> {
+fn write_with(path: &Path, text: &str, attributes: FileAttributes) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -190,8 +191,8 @@ fn write_with(path: &Path, text: &str, attributes: Attributes) -> io::Result<()>
 /// Most symbolic links that are followed.
 const MAX_LINKS: usize = 8;
 
-/// `path`, or the target of the symbolic link there if its directory is read-only: a link that cannot be replaced is
-/// the image's way to say where the file is written.
+/// Returns `path`, or the target of the symbolic link at `path` if its directory is read-only: with such a link, an
+/// image specifies where the file is to be written.
 fn writable(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {

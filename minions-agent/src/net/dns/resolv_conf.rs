@@ -1,18 +1,19 @@
-//! resolv.conf(5).
+//! Parser and formatter of resolv.conf(5).
 
-use super::Resolver;
+use super::ResolverSettings;
 use std::fmt::Write;
 
-/// What a reply has room for.
+/// Maximum number of name servers, and of search domains, in a reply: a limit of the protocol.
 const MAX_LISTED: usize = 256;
 
-/// Longest text that is kept of another program's file, in bytes.
+/// Maximum total length of the lines that are kept from another program's file, in bytes.
 const MAX_KEPT: usize = 4096;
 
-pub(super) fn text(resolver: &Resolver) -> String {
+/// Returns the content of the file for this resolver.
+pub(super) fn text(resolver: &ResolverSettings) -> String {
     let mut text = String::new();
     if !resolver.search.is_empty() {
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "search {}", resolver.search.join(" "));
     }
     for server in &resolver.servers {
@@ -24,7 +25,8 @@ pub(super) fn text(resolver: &Resolver) -> String {
     text
 }
 
-/// Settings other than servers and search domains, in their order. Comments describe the old file.
+/// Returns the lines with other settings than servers and search domains, in their order. Comments are dropped, because
+/// they describe the old file.
 pub(super) fn kept(text: &str) -> Vec<String> {
     let is_kept = |line: &&str| {
         let keyword = line.split_ascii_whitespace().next().unwrap_or_default();
@@ -44,13 +46,13 @@ pub(super) fn kept(text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Words of the `options` lines among `kept`.
+/// Returns the words of all `options` lines in `kept`.
 pub(super) fn options(kept: &[String]) -> Vec<&str> {
     let lines = kept.iter().filter_map(|line| line.trim_start().strip_prefix("options"));
     lines.flat_map(str::split_ascii_whitespace).collect()
 }
 
-/// Servers and search domains; of several `search` lines the last counts.
+/// Returns servers and search domains. If there are several `search` and `domain` lines, the last one is valid.
 pub(super) fn parse(text: &str) -> (Vec<String>, Vec<String>) {
     let (mut servers, mut search) = (Vec::new(), Vec::new());
     for line in text.lines() {
@@ -70,8 +72,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
-        let resolver = Resolver {
+    fn written_settings_are_read_back() {
+        let resolver = ResolverSettings {
             servers: ["1.1.1.1", "2001:db8::53", "fe80::1%eth0"]
                 .map(|text| text.parse().unwrap())
                 .into(),
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn options_and_sort_lists_are_kept_and_nothing_else() {
+    fn all_settings_except_servers_and_domains_are_kept() {
         let text = "# by hand\noptions timeout:1 attempts:2\n\n; old\ndomain a\nsearch b\n\
                     nameserver 9.9.9.9\nsortlist 10.0.0.0/8 \n  options rotate\nlookup file bind\n";
         let lines = kept(text);
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_options_are_neither() {
+    fn comments_and_options_are_not_read_as_servers_or_domains() {
         let read = parse(
             "# nameserver 6.6.6.6\noptions edns0\nnameserver\t9.9.9.9 # x\ndomain a\nsearch b c\n",
         );

@@ -1,19 +1,19 @@
-//! A service that reads its files again.
+//! Reload of a systemd service.
 
 use crate::net::tool;
 use std::io;
 
-/// Those that can't reload start anew: systemd-resolved before version 256.
+/// Reloads a service, or restarts it if it cannot reload: systemd-resolved before version 256.
 pub(super) fn reload_or_restart(unit: &str) -> io::Result<()> {
     if systemctl(&["reload-or-restart", unit]).is_ok() {
         return Ok(());
     }
-    // Started too often in a short time, perhaps. If that isn't it, the same will be said again.
+    // The service may have reached its start limit. If the cause is different, the second attempt returns the error.
     let _ = systemctl(&["reset-failed", unit]);
     systemctl(&["reload-or-restart", unit])
 }
 
-/// Sees to it that it starts with its files as they are now, and doesn't wait for that.
+/// Queues a start or reload of a service with its present files, without waiting for it.
 pub(super) fn start_later(unit: &str) -> io::Result<()> {
     systemctl(&["--no-block", "reload-or-restart", unit])
 }
@@ -22,7 +22,7 @@ pub(super) fn reload(unit: &str) -> io::Result<()> {
     systemctl(&["reload", unit])
 }
 
-/// Blocks until it has ended.
+/// Runs systemctl. Blocks until it has ended.
 fn systemctl(args: &[&str]) -> io::Result<()> {
     let all: Vec<_> = ["--no-ask-password"].iter().chain(args).copied().collect();
     match tool::run("systemctl", &all)? {

@@ -1,4 +1,4 @@
-//! How busy the processors are, from samples taken in the background.
+//! CPU usage, from samples taken in the background.
 
 use procfs::{CpuTime, CurrentSI, KernelStats};
 use std::time::Duration;
@@ -6,10 +6,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// Long enough to mean something, short enough to be about now.
+/// Interval between two samples: long enough to average over bursts, short enough to be current.
 const SAMPLE: Duration = Duration::from_secs(5);
 
-/// Measures for as long as it lives.
+/// CPU meter that samples in the background until it is dropped.
 #[derive(Debug)]
 pub(super) struct CpuMeter {
     percent: watch::Receiver<Option<f64>>,
@@ -22,7 +22,7 @@ impl CpuMeter {
         Self { percent, sampler: tokio::spawn(sample(publish)) }
     }
 
-    /// Of the last sample; `None` before the first one is complete.
+    /// Returns the usage in the last sample, in percent; `None` before the first sample is complete.
     pub(super) fn percent(&self) -> Option<f64> {
         *self.percent.borrow()
     }
@@ -34,35 +34,35 @@ impl Drop for CpuMeter {
     }
 }
 
-/// Processors online.
+/// Returns the number of processors that are online.
 pub(super) fn count() -> Option<u32> {
     u32::try_from(KernelStats::current().ok()?.cpu_time.len()).ok()
 }
 
 async fn sample(publish: watch::Sender<Option<f64>>) {
-    let mut before = Ticks::now();
+    let mut before = CpuTicks::now();
     loop {
         sleep(SAMPLE).await;
-        let after = Ticks::now();
+        let after = CpuTicks::now();
         publish
             .send_replace(before.zip(after).and_then(|(before, after)| after.busy_since(before)));
         before = after;
     }
 }
 
-/// Since boot, over all processors.
+/// Clock ticks since boot, summed over all processors.
 #[derive(Debug, Clone, Copy)]
-struct Ticks {
+struct CpuTicks {
     idle: u64,
     total: u64,
 }
 
-impl Ticks {
+impl CpuTicks {
     fn now() -> Option<Self> {
         Some(Self::of(&KernelStats::current().ok()?.total))
     }
 
-    /// Guest time is in user time already. Waiting for I/O is not work of a processor.
+    /// Sums the ticks. Guest time is included in user time already. Waiting for I/O counts as idle.
     fn of(time: &CpuTime) -> Self {
         let idle = time.idle + time.iowait.unwrap_or(0);
         let others = [time.irq, time.softirq, time.steal];
@@ -70,7 +70,8 @@ impl Ticks {
         Self { idle, total: idle + time.user + time.nice + time.system + others }
     }
 
-    /// Percent, to a tenth. The kernel's idle ticks can go back a little.
+    /// Returns the usage since `before` in percent, rounded to a tenth. The kernel's idle ticks can decrease
+    /// slightly.
     fn busy_since(self, before: Self) -> Option<f64> {
         let total = u32::try_from(self.total.checked_sub(before.total)?).ok()?;
         let idle = u32::try_from(self.idle.saturating_sub(before.idle)).ok()?.min(total);
@@ -84,9 +85,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_of_the_time_between_two_samples() {
-        let before = Ticks { idle: 1_000, total: 2_000 };
-        let busy = |idle, total| Ticks { idle, total }.busy_since(before);
+    fn usage_is_computed_between_two_samples() {
+        let before = CpuTicks { idle: 1_000, total: 2_000 };
+        let busy = |idle, total| CpuTicks { idle, total }.busy_since(before);
         assert_eq!(busy(1_075, 2_100), Some(25.0));
         assert_eq!(busy(1_000, 2_100), Some(100.0));
         assert_eq!(busy(999, 2_100), Some(100.0));

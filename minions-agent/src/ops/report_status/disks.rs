@@ -1,4 +1,4 @@
-//! The mounted filesystems.
+//! Mounted filesystems and their usage.
 
 use minions_proto::message::Filesystem;
 use procfs::process::{MountInfo, Process};
@@ -9,29 +9,29 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// A filesystem whose server is gone hangs whoever looks at it.
+/// Deadline for a listing: statvfs(2) hangs on a filesystem whose server is gone.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the protocol has room for. A container host has hundreds.
+/// Limit of the protocol. A container host has hundreds of filesystems.
 const MAX_LISTED: usize = 1024;
 
-/// In memory, or in no place at all. As the root filesystem they count: it is all there is.
+/// Filesystem types without storage of their own. They are only listed if one of them is the root filesystem.
 const VIRTUAL: &[&str] = &["devtmpfs", "hugetlbfs", "ramfs", "tmpfs", "efivarfs"];
 
-/// Looks at them, once at a time: if one look hangs, the next one doesn't try.
+/// Lists filesystems, one listing at a time: while one hangs, no further one is started.
 #[derive(Debug)]
-pub(super) struct Disks {
+pub(super) struct DiskLister {
     look: Arc<Semaphore>,
 }
 
-impl Default for Disks {
+impl Default for DiskLister {
     fn default() -> Self {
         Self { look: Arc::new(Semaphore::new(1)) }
     }
 }
 
-impl Disks {
-    /// Every filesystem that has blocks of its own; `None` if one of them hangs.
+impl DiskLister {
+    /// Returns all filesystems that have blocks; `None` if one of them hangs.
     pub(super) async fn list(&self) -> Option<Vec<Filesystem>> {
         let look = timeout(PATIENCE, Arc::clone(&self.look).acquire_owned()).await.ok()?.ok()?;
         let listed = tokio::task::spawn_blocking(move || {
@@ -44,7 +44,7 @@ impl Disks {
 
 fn list() -> Option<Vec<Filesystem>> {
     let mounts = Process::myself().and_then(|own| own.mountinfo()).ok()?;
-    // The same device twice is a bind mount; the first mount is the one that people know.
+    // A second mount of the same device is a bind mount; the first one is the usual path.
     let mut seen = HashSet::new();
     let mut listed: Vec<_> = mounts
         .into_iter()

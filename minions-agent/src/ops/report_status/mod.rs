@@ -1,4 +1,4 @@
-//! `report_status`: how is the guest doing? Answered at once, from what is at hand.
+//! `report_status`: load, memory, disks and network of the guest, without waiting for a measurement.
 
 mod cpu;
 mod disks;
@@ -7,7 +7,7 @@ mod os;
 use super::health::uptime_secs;
 use crate::net::interfaces;
 use cpu::CpuMeter;
-use disks::Disks;
+use disks::DiskLister;
 use minions_proto::message::{Load, Status};
 use procfs::{Current, LoadAverage, Meminfo};
 use rustix::system::uname;
@@ -15,20 +15,20 @@ use rustix::system::uname;
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 
-/// Looks at the guest.
+/// Source of the guest's status.
 #[derive(Debug)]
-pub(crate) struct Vitals {
+pub(crate) struct StatusSource {
     cpu: CpuMeter,
-    disks: Disks,
+    disks: DiskLister,
 }
 
-impl Vitals {
+impl StatusSource {
     /// Starts to sample the CPU in the background, until dropped.
     pub(crate) fn start() -> Self {
-        Self { cpu: CpuMeter::start(), disks: Disks::default() }
+        Self { cpu: CpuMeter::start(), disks: DiskLister::default() }
     }
 
-    /// What a kernel without this or that doesn't tell is absent, or zero in the base fields.
+    /// Collects the status. Values that the kernel does not provide are absent; base fields are zero instead.
     pub(crate) async fn report(&self) -> Status {
         let memory = Meminfo::current().ok();
         let memory = memory.as_ref();
@@ -59,7 +59,7 @@ impl Vitals {
     }
 }
 
-/// What no program could get without another one losing it.
+/// Returns the memory in bytes that is not available to new programs.
 fn used(memory: &Meminfo) -> u64 {
     memory.mem_total.saturating_sub(memory.mem_available.unwrap_or(memory.mem_free))
 }
@@ -68,7 +68,7 @@ fn rounded_gib(bytes: u64) -> u64 {
     (bytes + GIB / 2) / GIB
 }
 
-/// As the kernel prints it: an `f32` made wider shows digits that were never there.
+/// Rounds to two digits, as the kernel prints them: converting an `f32` to `f64` adds spurious digits.
 fn two_digits(load: f32) -> f64 {
     (f64::from(load) * 100.0).round() / 100.0
 }

@@ -4,10 +4,10 @@ use minions_proto::message::Os;
 use std::collections::HashMap;
 use std::fs;
 
-/// In the order that `os-release(5)` gives.
+/// Files in the order of precedence of `os-release(5)`.
 const FILES: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
-/// `None` without such a file: a bare initramfs has none.
+/// Reads the distribution; `None` without such a file, as in a minimal initramfs.
 pub(super) fn read() -> Option<Os> {
     parse(&FILES.iter().find_map(|file| fs::read_to_string(file).ok())?)
 }
@@ -20,15 +20,15 @@ fn parse(text: &str) -> Option<Os> {
         .map(|(name, value)| (name.trim(), unquoted(value.trim())))
         .collect();
     let mut take = |name| fields.remove(name).filter(|value| !value.is_empty());
-    // The defaults are the manual page's.
+    // Defaults from the manual page.
     let id = take("ID").unwrap_or_else(|| "linux".to_owned());
     let pretty_name =
         take("PRETTY_NAME").or_else(|| take("NAME")).unwrap_or_else(|| "Linux".to_owned());
     Some(Os { id, version_id: take("VERSION_ID"), pretty_name })
 }
 
-/// A shell's quotes, as far as `os-release(5)` allows them: around the whole value, with a backslash
-/// before what would be special between double quotes.
+/// Removes shell quotes, as far as `os-release(5)` allows them: around the whole value, with a backslash
+/// before special characters.
 fn unquoted(value: &str) -> String {
     let between = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
     if let Some(literal) = between('\'') {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_and_comments_are_a_shells() {
+    fn shell_quotes_and_comments_are_understood() {
         let os = parse(
             "# a\nNAME=\"Debian\"\nID=debian\nVERSION_ID='12'\nPRETTY_NAME=\"A \\\"b\\\" $\"\n",
         );
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_has_the_manual_pages_default() {
+    fn missing_fields_have_the_defaults_of_the_manual_page() {
         let os = parse("").unwrap();
         assert_eq!(
             (os.id.as_str(), os.pretty_name.as_str(), os.version_id),

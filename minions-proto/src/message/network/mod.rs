@@ -1,8 +1,8 @@
-//! `configure_network`: give the guest its network. `read_network`: what it has. `network_confirm`:
-//! it may stay.
+//! `configure_network` configures the guest's network, `network_confirm` makes a change permanent,
+//! `read_network` reads the network.
 //!
-//! The request has two forms under one name. The base form ([`ConfigureNetwork`]) is frozen; the
-//! richer one ([`ChangeNetwork`]) is for agents that announce [`FEATURE`]. Both become one
+//! `configure_network` has two forms. The base form ([`ConfigureNetwork`]) is frozen; the richer
+//! form ([`ChangeNetwork`]) is for agents that announce [`FEATURE`]. Both are converted to a
 //! [`NetworkPlan`], in which every value has been checked.
 
 mod change;
@@ -20,40 +20,40 @@ use super::Call;
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
 
-/// The name in `features` of an agent that knows all of this but the base form.
+/// Feature of agents that know all of this module, not only the base form.
 pub const FEATURE: &str = "network2";
 
-/// More name servers than any resolver asks (glibc stops at three).
+/// Largest number of name servers in a request; no resolver uses as many (glibc uses three).
 pub const MAX_DNS_SERVERS: usize = 16;
 
-/// More search domains than any resolver tries by default.
+/// Largest number of search domains in a request; by default no resolver uses as many.
 pub const MAX_SEARCH_DOMAINS: usize = 16;
 
-/// Interfaces in one request.
+/// Largest number of interfaces in a request.
 pub const MAX_INTERFACES: usize = 16;
 
-/// Addresses of one interface in one request.
+/// Largest number of addresses of one interface in a request.
 pub const MAX_ADDRESSES: usize = 64;
 
-/// Routes in one request.
+/// Largest number of routes in a request.
 pub const MAX_ROUTES: usize = 256;
 
-/// Bounds of an MTU in bytes. Below the lower one the kernel takes IPv6 off the interface, and what
-/// was lost with it could not be put back as it was.
+/// Bounds of an MTU, in bytes. Below the lower bound the kernel removes IPv6 from the interface,
+/// and its state could not be restored.
 pub const MTU: std::ops::RangeInclusive<u32> = 1280..=65_535;
 
-/// Bounds of `confirm_within_ms`.
+/// Bounds of `confirm_within_ms`: 1 second to 1 hour.
 pub const CONFIRM_WITHIN_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
-/// The base request. The guest's first Ethernet interface gets exactly this: other addresses and
-/// default routes go.
+/// Base form of the request. The guest's first Ethernet interface gets exactly this address and
+/// this default route; its other addresses and default routes are removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigureNetwork {
     /// Address with prefix length: `10.0.0.2/16`, `2001:db8::2/64`.
     pub ip: String,
-    /// Default route, in the same family, and reachable from `ip`.
+    /// Next hop of the default route, of the same address family and reachable from `ip`.
     pub gateway: String,
-    /// Name servers. Empty: the guest's resolver configuration stays as it is.
+    /// Name servers. Empty: the guest's resolver configuration is not changed.
     #[serde(default)]
     pub dns: Vec<String>,
 }
@@ -65,12 +65,12 @@ impl Call for ConfigureNetwork {
 }
 
 impl ConfigureNetwork {
-    /// Checks the whole request. Both ends do it: the host to refuse early, the guest because it
-    /// trusts nobody.
+    /// Checks the whole request. Both ends call it: the host to reject early, the guest because it
+    /// does not trust the host's check.
     ///
     /// # Errors
     ///
-    /// The first field that can't be, and what would be right.
+    /// The first invalid field, and what would be right.
     pub fn plan(&self) -> Result<NetworkPlan, Invalid> {
         plan::base(&self.ip, &self.gateway, &self.dns)
     }

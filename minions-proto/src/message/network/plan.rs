@@ -1,4 +1,4 @@
-//! A change in which every value has been checked, alone and against the others.
+//! Network changes in which every value has been checked, alone and against the others.
 
 use super::routes::{self, check_routes};
 use super::{
@@ -13,83 +13,83 @@ use ipnet::IpNet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What shall be.
+/// Network configuration to apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkPlan {
-    /// Interfaces with all that they shall have.
+    /// Interfaces with their complete new settings.
     pub interfaces: Vec<InterfacePlan>,
-    /// The routes of these interfaces beside default ones and those to their own subnets. `None`:
-    /// as they are.
+    /// Routes of these interfaces, except default routes and routes to their own subnets. `None`:
+    /// not changed.
     pub routes: Option<Vec<RoutePlan>>,
-    /// `None`: as it is.
+    /// Resolver configuration. `None`: not changed.
     pub dns: Option<DnsPlan>,
-    /// `None`: as it is.
+    /// Hostname. `None`: not changed.
     pub hostname: Option<String>,
-    /// What must hold afterwards, in the order of [`Check::ALL`].
+    /// Checks after the change, in the order of [`Check::ALL`].
     pub checks: Vec<Check>,
-    /// Whether the request names the checks. A named check that has nothing to look at makes the request
-    /// invalid; a default one is left out.
+    /// True if the request names the checks. A named check that has nothing to check makes the
+    /// request invalid; a default check is left out.
     pub checks_named: bool,
-    /// For how long the change may be without its confirmation; `None`: it needs none.
+    /// Time within which the change must be confirmed. `None`: it needs no confirmation.
     pub confirm_within: Option<Duration>,
-    /// Only compare.
+    /// True to only compare, without applying the change.
     pub dry_run: bool,
 }
 
-/// One interface.
+/// Settings of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfacePlan {
-    /// Where it stands in the request: `interfaces[0]`. Empty in the base form.
+    /// Path in the request: `interfaces[0]`. Empty in the base form.
     pub field: String,
-    /// Which one.
+    /// Selects the interface.
     pub selector: Selector,
-    /// All of its addresses. `None`: as they are.
+    /// All addresses of the interface. `None`: not changed.
     pub addresses: Option<Vec<InterfaceAddress>>,
-    /// Next hops of default routes, at most one a family.
+    /// Next hops of default routes, at most one per address family.
     pub gateways: Vec<IpAddr>,
-    /// `None`: as it is.
+    /// MTU in bytes. `None`: not changed.
     pub mtu: Option<u32>,
 }
 
-/// How an interface is chosen.
+/// Selector of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// The first Ethernet interface.
     Default,
-    /// By the kernel's name.
+    /// The interface with this name in the kernel.
     Name(String),
-    /// By its link-layer address.
+    /// The interface with this link-layer address.
     Mac([u8; 6]),
 }
 
-/// One route.
+/// Route to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutePlan {
-    /// Where it stands in the request: `routes[3]`.
+    /// Path in the request: `routes[3]`.
     pub field: String,
-    /// Destination; no bits set behind its prefix.
+    /// Destination, without bits set after its prefix.
     pub to: IpNet,
-    /// Next hop, in the same family.
+    /// Next hop, of the same address family.
     pub via: Option<IpAddr>,
-    /// Over which interface.
+    /// Selects the interface.
     pub selector: Selector,
-    /// The next hop is on the link although no subnet says so.
+    /// True if the next hop is on the link although no subnet of the interface contains it.
     pub on_link: bool,
-    /// As the kernel will have it: 1024 for an IPv6 route that came without.
+    /// Priority as the kernel will store it: 1024 for an IPv6 route without one.
     pub metric: u32,
 }
 
-/// The resolver's configuration.
+/// Resolver configuration to apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsPlan {
-    /// Name servers, in order of preference; at least one. A link-local one without a zone belongs to the only
-    /// interface of the request.
+    /// Name servers, in order of preference; at least one. A link-local server without a zone
+    /// belongs to the only interface of the request.
     pub servers: Vec<ServerAddress>,
-    /// Search domains, in order. `None`: as they are.
+    /// Search domains, in order. `None`: not changed.
     pub search: Option<Vec<String>>,
 }
 
-/// The base form: nothing is looked at afterwards, and nothing needs a confirmation.
+/// Checks the base form, which has no checks after the change and needs no confirmation.
 pub(super) fn base(ip: &str, gateway: &str, dns: &[String]) -> Result<NetworkPlan, Invalid> {
     let interface = first_interface(ip, gateway)?;
     Ok(NetworkPlan {
@@ -110,7 +110,7 @@ pub(super) fn rich(change: &ChangeNetwork) -> Result<NetworkPlan, Invalid> {
     }
     let mut interfaces = interfaces(change)?;
     if interfaces.is_empty() && change.mtu.is_some() {
-        return Err(Invalid::new("mtu", "is an interface's; give `interfaces`, or `ip`"));
+        return Err(Invalid::new("mtu", "requires an interface; give `interfaces`, or `ip`"));
     }
     for interface in &mut interfaces {
         interface.mtu = interface.mtu.or(change.mtu);
@@ -122,10 +122,10 @@ pub(super) fn rich(change: &ChangeNetwork) -> Result<NetworkPlan, Invalid> {
     check_gateways(&interfaces, routes.as_deref().unwrap_or_default(), change)?;
     let servers = change.dns.as_deref().unwrap_or_default();
     let dns = check_dns(servers, change.search.as_deref(), interfaces.len())?;
-    let hostname = change.hostname.as_deref();
-    let hostname = hostname.map(|name| check_hostname("hostname", name)).transpose()?;
+    let given = change.hostname.as_deref();
+    let hostname = given.map(|name| check_hostname("hostname", name)).transpose()?;
     if interfaces.is_empty() && routes.is_none() && dns.is_none() && hostname.is_none() {
-        let reason = "is missing: give `ip` and `gateway`, or what else shall change";
+        let reason = "is missing: give `ip` and `gateway`, or another setting to change";
         return Err(Invalid::new("interfaces", reason));
     }
     Ok(NetworkPlan {
@@ -167,11 +167,11 @@ fn interfaces(change: &ChangeNetwork) -> Result<Vec<InterfacePlan>, Invalid> {
     match (ip, gateway) {
         (Some(_), _) | (_, Some(_)) if !interfaces.is_empty() => {
             let field = if ip.is_some() { "ip" } else { "gateway" };
-            Err(Invalid::new(field, "stands beside `interfaces`; give one of them"))
+            Err(Invalid::new(field, "conflicts with `interfaces`; give one of them"))
         }
         (Some(ip), Some(gateway)) => first_interface(ip, gateway).map(|one| vec![one]),
-        (Some(_), None) => Err(Invalid::new("gateway", "is missing; it goes with `ip`")),
-        (None, Some(_)) => Err(Invalid::new("ip", "is missing; it goes with `gateway`")),
+        (Some(_), None) => Err(Invalid::new("gateway", "is missing; `ip` requires it")),
+        (None, Some(_)) => Err(Invalid::new("ip", "is missing; `gateway` requires it")),
         (None, None) => named_interfaces(interfaces),
     }
 }
@@ -217,7 +217,7 @@ fn named_interface(field: String, change: &InterfaceChange) -> Result<InterfaceP
         (Some(name), None) => Selector::Name(check_interface_name(&format!("{field}.name"), name)?),
         (None, Some(mac)) => Selector::Mac(parse_mac(&format!("{field}.mac"), mac)?),
         (Some(_), Some(_)) => {
-            return Err(Invalid::new(format!("{field}.mac"), "stands beside `name`; give one"));
+            return Err(Invalid::new(format!("{field}.mac"), "conflicts with `name`; give one"));
         }
     };
     let list = format!("{field}.addresses");
@@ -225,8 +225,8 @@ fn named_interface(field: String, change: &InterfaceChange) -> Result<InterfaceP
         None => None,
         Some(given) => {
             at_most(&list, "addresses", given.len(), MAX_ADDRESSES)?;
-            let parsed = given.iter().enumerate();
-            let parsed = parsed
+            let texts = given.iter().enumerate();
+            let parsed = texts
                 .map(|(at, address)| InterfaceAddress::parse(&format!("{list}[{at}]"), address));
             Some(parsed.collect::<Result<_, _>>()?)
         }
@@ -234,14 +234,15 @@ fn named_interface(field: String, change: &InterfaceChange) -> Result<InterfaceP
     if let Some(mtu) = change.mtu {
         check_mtu(&format!("{field}.mtu"), mtu)?;
     }
-    let gateways = change.gateways.iter().enumerate();
-    let gateways = gateways
+    let texts = change.gateways.iter().enumerate();
+    let gateways = texts
         .map(|(at, gateway)| routes::next_hop(&format!("{field}.gateways[{at}]"), gateway))
         .collect::<Result<_, _>>()?;
     Ok(InterfacePlan { field, selector, addresses, gateways, mtu: change.mtu })
 }
 
-/// Every gateway can be reached, and no family has two default routes of the same metric.
+/// Checks that every gateway can be reached, and that no address family has two default routes of
+/// the same metric.
 fn check_gateways(
     interfaces: &[InterfacePlan],
     routes: &[RoutePlan],
@@ -252,8 +253,7 @@ fn check_gateways(
         for (at, (gateway, text)) in interface.gateways.iter().zip(&change.gateways).enumerate() {
             let field = format!("{}.gateways[{at}]", interface.field);
             if seen.iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
-                let reason =
-                    "is a second default route of its family; give it a metric, in `routes`";
+                let reason = "is a second default route of its address family; add it to `routes` with a metric";
                 return Err(Invalid::value(field, text, reason));
             }
             seen.push(*gateway);
@@ -272,7 +272,8 @@ fn check_mtu(field: &str, mtu: u32) -> Result<(), Invalid> {
     if MTU.contains(&mtu) {
         return Ok(());
     }
-    let reason = format!("is {mtu}: must be {} (IPv6 needs that) to {}", MTU.start(), MTU.end());
+    let reason =
+        format!("is {mtu}: must be {} (the minimum of IPv6) to {}", MTU.start(), MTU.end());
     Err(Invalid::new(field, reason))
 }
 
@@ -295,7 +296,7 @@ fn check_dns(
     let search: Option<Vec<_>> = search.map(domains).transpose()?;
     match (servers.is_empty(), search.as_ref().is_none_or(Vec::is_empty)) {
         (true, true) => Ok(None),
-        (true, false) => Err(Invalid::new("dns", "is missing; it goes with `search`")),
+        (true, false) => Err(Invalid::new("dns", "is missing; `search` requires it")),
         (false, _) => Ok(Some(DnsPlan { servers, search })),
     }
 }

@@ -1,10 +1,10 @@
-//! `read_network`: the network as the guest's kernel has it.
+//! `read_network`: the network as the guest's kernel reports it.
 
 use super::PendingChange;
 use crate::message::{Call, Interface, bounded};
 use serde::{Deserialize, Serialize};
 
-/// The request.
+/// Request for the guest's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReadNetwork {}
 
@@ -14,48 +14,48 @@ impl Call for ReadNetwork {
     const IDEMPOTENT: bool = true;
 }
 
-/// The reply.
+/// Reply to [`ReadNetwork`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkState {
-    /// The kernel's. Guest-made.
+    /// Hostname of the guest's kernel. Written by the guest.
     pub hostname: String,
-    /// Every interface, loopback included; at most 1024.
+    /// All interfaces, including loopback; at most 1024.
     #[serde(deserialize_with = "bounded::list::<1024, _, _>")]
     pub interfaces: Vec<Interface>,
-    /// The main table, both families; at most 1024.
+    /// Routes of the main table, IPv4 and IPv6; at most 1024.
     #[serde(deserialize_with = "bounded::list::<1024, _, _>")]
     pub routes: Vec<Route>,
-    /// Where names are looked up.
+    /// Resolver configuration.
     pub dns: Dns,
-    /// A change that waits for its confirmation.
+    /// Change that waits for its confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
 }
 
-/// One route.
+/// Route in the guest's main table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// `10.1.0.0/16`, `0.0.0.0/0`, `::/0`.
+    /// Destination: `10.1.0.0/16`, `0.0.0.0/0`, `::/0`.
     pub to: String,
     /// Next hop, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
-    /// Over which interface, if over one.
+    /// Name of the interface, if the route has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// As the kernel has it: an IPv4 route without one has 0.
+    /// Priority; lower values are preferred. An IPv4 route without one has 0.
     pub metric: u32,
-    /// Who made it: `kernel`, `boot`, `static`, `dhcp`, `ra`, or a number.
+    /// Origin of the route: `kernel`, `boot`, `static`, `dhcp`, `ra`, or a number.
     pub protocol: String,
-    /// The next hop is on the link although no subnet says so.
+    /// True if the next hop is on the link although no subnet of the interface contains it.
     #[serde(default)]
     pub on_link: bool,
 }
 
-/// The resolver's configuration.
+/// Resolver configuration of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
-    /// Who has it: `resolv_conf`, `systemd_resolved`, `network_manager`.
+    /// Owner of the configuration: `resolv_conf`, `systemd_resolved`, `network_manager`.
     pub owner: String,
     /// Name servers, in order; at most 256.
     #[serde(deserialize_with = "bounded::list::<256, _, _>")]

@@ -1,80 +1,82 @@
-//! What a change came to.
+//! Result of a network change, and its confirmation.
 
 use super::Check;
 use crate::message::{Call, Done, bounded};
 use serde::{Deserialize, Serialize};
 
-/// The reply to both forms of `configure_network`. A base agent sends the message only.
+/// Reply to both forms of `configure_network`. A base agent sends only the message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkChanged {
-    /// For people.
+    /// Text for people.
     pub message: String,
-    /// Whether anything is, or with `dry_run` would be, different from before.
+    /// True if the change made a difference, or with `dry_run` would make one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<bool>,
-    /// What is different; at most 1024.
+    /// Differences; at most 1024.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "bounded::optional_list::<1024, _, _>"
     )]
     pub changes: Option<Vec<NetworkDiff>>,
-    /// Who has the name servers now: `resolv_conf`, `systemd_resolved`, `network_manager`. Absent if
-    /// the request had none.
+    /// Owner of the name servers: `resolv_conf`, `systemd_resolved`, `network_manager`. Absent if
+    /// the request had no name servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_owner: Option<String>,
-    /// Checks that had something to check and passed.
+    /// Checks that had something to check, and passed.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "bounded::optional_list::<16, _, _>"
     )]
     pub verified: Option<Vec<Check>>,
-    /// Risks to a change that was made; at most 64. Guest-made.
+    /// Risks to the applied change; at most 64. Written by the guest.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "bounded::optional_list::<64, _, _>"
     )]
     pub warnings: Option<Vec<String>>,
-    /// The change waits for its confirmation.
+    /// Deadline and id for the confirmation, if the change needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
 }
 
-/// One difference. Without `from` something is added, without `to` it is removed.
+/// Difference between the old and the new configuration. Without `from` something is added, without
+/// `to` it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkDiff {
-    /// `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`, `search`, `hostname`.
+    /// Kind of setting: `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`,
+    /// `search`, `hostname`.
     pub what: String,
-    /// Of which interface, where it is one's.
+    /// Name of the interface, if the setting belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// As it was.
+    /// Old value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// As it is.
+    /// New value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }
 
-/// A change that is put back unless it is confirmed.
+/// Network change that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingChange {
-    /// For `network_confirm`.
+    /// Id for `network_confirm`.
     pub id: String,
-    /// Milliseconds left.
+    /// Milliseconds that were left at the time of the reply.
     pub expires_in_ms: u64,
 }
 
-/// `network_confirm`: the change may stay.
+/// Confirmation of a network change, which makes it permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkConfirm {
-    /// The pending change's.
+    /// Id of the pending change.
     pub id: String,
 }
 
-/// The longest id of a change, in characters: an agent's own are far shorter.
+/// Longest id of a change, in characters; the agent's own ids are far shorter.
 const MAX_CHANGE_ID: usize = 128;
 
 impl NetworkConfirm {
@@ -89,7 +91,7 @@ impl NetworkConfirm {
             len => Err(crate::Invalid::new(
                 "id",
                 format!(
-                    "has {len} characters: must be 1 to {MAX_CHANGE_ID}, as the change's reply had it"
+                    "has {len} characters: must be 1 to {MAX_CHANGE_ID}; use the id in the change's reply"
                 ),
             )),
         }
@@ -99,6 +101,6 @@ impl NetworkConfirm {
 impl Call for NetworkConfirm {
     type Reply = Done;
     const TYPE: &'static str = "network_confirm";
-    // The agent remembers the last one that it was told.
+    // The agent remembers the last confirmed id.
     const IDEMPOTENT: bool = true;
 }

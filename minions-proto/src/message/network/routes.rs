@@ -1,4 +1,4 @@
-//! The rules for routes.
+//! Rules for routes in a network configuration.
 
 use super::plan::at_most;
 use super::{InterfacePlan, MAX_ROUTES, RouteChange, RoutePlan, Selector};
@@ -8,10 +8,10 @@ use crate::names::{check_interface_name, parse_mac};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// What the kernel gives an IPv6 route that comes without (`IP6_RT_PRIO_USER`).
+/// Metric that the kernel assigns to an IPv6 route without one (`IP6_RT_PRIO_USER`).
 const IPV6_METRIC: u32 = 1024;
 
-/// The metric that the kernel will have.
+/// Returns the metric as the kernel will store it.
 fn metric(given: Option<u32>, is_ipv4: bool) -> u32 {
     match given {
         None | Some(0) if !is_ipv4 => IPV6_METRIC,
@@ -53,33 +53,33 @@ fn check_route(
     if let (Some(via), Some(text)) = (via, &change.via)
         && via.is_ipv4() != is_ipv4
     {
-        let reason = format!("must be of the same family as {to}");
+        let reason = format!("must be of the same address family as {to}");
         return Err(Invalid::value(via_field, text, &reason));
     }
     let on_link = change.on_link.unwrap_or(false);
     if on_link && via.is_none() {
-        return Err(Invalid::new(format!("{field}.on_link"), "says something of `via`; give it"));
+        return Err(Invalid::new(format!("{field}.on_link"), "requires `via`, which is missing"));
     }
     let selector = match &change.interface {
         Some(text) => selector(&format!("{field}.interface"), text)?,
-        None => found(&field, via, on_link, interfaces)?,
+        None => infer_interface(&field, via, on_link, interfaces)?,
     };
     let plan =
         RoutePlan { to, via, selector, on_link, metric: metric(change.metric, is_ipv4), field };
-    // An interface that the request says nothing of: the kernel knows.
+    // The kernel checks the next hop on an interface that the request does not configure.
     let interface = interfaces.iter().find(|one| one.selector == plan.selector);
     if let (Some(via), Some(interface)) = (via, interface)
         && !on_link
         && !is_on_link(via, interface)
     {
-        let reason = "is in no subnet of its interface; if it is on the link all the same, say so \
-                      with `on_link`";
+        let reason = "is in no subnet of its interface; if it is on the link nevertheless, set \
+                      `on_link`";
         return Err(Invalid::value(via_field, &via.to_string(), reason));
     }
     Ok(plan)
 }
 
-/// A name, or a MAC.
+/// Parses the name or the MAC address of an interface.
 fn selector(field: &str, text: &str) -> Result<Selector, Invalid> {
     match parse_mac(field, text) {
         Ok(mac) => Ok(Selector::Mac(mac)),
@@ -87,8 +87,8 @@ fn selector(field: &str, text: &str) -> Result<Selector, Invalid> {
     }
 }
 
-/// The interface of a route that names none.
-fn found(
+/// Finds the interface of a route that names none.
+fn infer_interface(
     field: &str,
     via: Option<IpAddr>,
     on_link: bool,
@@ -101,10 +101,11 @@ fn found(
         return Ok(only.selector.clone());
     }
     let Some(via) = via.filter(|via| !on_link && !is_link_local_v6(*via)) else {
-        return unclear("is missing: nothing else says over which interface");
+        return unclear("is missing, and no other field determines the interface");
     };
-    let has = |one: &&InterfacePlan| one.addresses.iter().flatten().any(|own| own.contains(via));
-    match interfaces.iter().find(has) {
+    let has_via =
+        |plan: &&InterfacePlan| plan.addresses.iter().flatten().any(|own| own.contains(via));
+    match interfaces.iter().find(has_via) {
         Some(interface) => Ok(interface.selector.clone()),
         None if interfaces.is_empty() => unclear("is missing: the request has no interfaces"),
         None => {
@@ -114,15 +115,16 @@ fn found(
     }
 }
 
-/// Whether the interface's own subnets have it.
+/// Reports whether a subnet of the interface contains the next hop, as far as the request tells.
 fn is_on_link(via: IpAddr, interface: &InterfacePlan) -> bool {
-    // If it keeps the addresses that it has, the kernel knows.
+    // The interface keeps its addresses, which only the guest knows; the kernel checks the next
+    // hop.
     let Some(addresses) = &interface.addresses else { return true };
     is_link_local_v6(via) || addresses.iter().any(|address| address.contains(via))
 }
 
-/// A default route's next hop: in a subnet of its interface, or in the destination of a route that
-/// says that it is on the link.
+/// Checks that a default route's next hop is in a subnet of its interface, or in the destination of
+/// a route without a next hop.
 pub(super) fn reachable(
     field: &str,
     gateway: IpAddr,
@@ -140,7 +142,8 @@ pub(super) fn reachable(
     }
     let family =
         |address: &&crate::cidr::InterfaceAddress| address.address().is_ipv4() == gateway.is_ipv4();
-    let mut refused = Invalid::value(field, &text, "its interface has no address of its family");
+    let no_address = "its interface has no address of the same address family";
+    let mut refused = Invalid::value(field, &text, no_address);
     for address in addresses.iter().filter(family) {
         match check_gateway(field, &text, address) {
             Ok(_) if !own => return Ok(()),
@@ -151,7 +154,7 @@ pub(super) fn reachable(
     Err(refused)
 }
 
-/// No route is the same default route.
+/// Checks that no route is a second default route with the metric of the gateway's.
 pub(super) fn no_other_default(gateway: IpAddr, routes: &[RoutePlan]) -> Result<(), Invalid> {
     let same = routes.iter().find(|route| {
         route.to.prefix_len() == 0
@@ -162,7 +165,7 @@ pub(super) fn no_other_default(gateway: IpAddr, routes: &[RoutePlan]) -> Result<
         None => Ok(()),
         Some(route) => Err(Invalid::new(
             format!("{}.metric", route.field),
-            "must differ from the gateway's: it is a default route too",
+            "must differ from the gateway's metric: both are default routes",
         )),
     }
 }

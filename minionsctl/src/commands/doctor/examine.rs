@@ -1,4 +1,4 @@
-//! From what minionsd and the guest say to findings. Asks nobody itself.
+//! Derives findings from the answers of minionsd and the guest. Does no I/O.
 
 use super::finding::{Finding, Layer};
 use crate::failure::Failure;
@@ -12,10 +12,10 @@ use minions_proto::message::{
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
 
-/// A clock that is off by more than this confuses certificates, logs and builds.
+/// Offset from which the clock is reported: a larger one breaks certificates, logs and builds.
 const CLOCK_TOLERANCE_MS: u64 = 1000;
 
-/// Features of this version's agent, with the operation that each belongs to.
+/// Features of an agent of this version, each with the operation to which it belongs.
 const FEATURES: [(&str, &str); 5] = [
     ("exec", EXEC_FEATURE),
     ("exec", EXEC_LIMITS_FEATURE),
@@ -24,14 +24,14 @@ const FEATURES: [(&str, &str); 5] = [
     ("power", POWER_FEATURE),
 ];
 
-/// What the guest said just now.
+/// Answers of the guest to the doctor's own calls.
 #[derive(Debug)]
 pub(super) struct Answers {
     pub(super) health: Result<Health, Failure>,
     pub(super) network: Result<Network, Failure>,
 }
 
-/// Every layer behind minionsd.
+/// Returns the findings on every layer after minionsd.
 pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
     let health = match &answers.health {
         Ok(health) => health,
@@ -40,10 +40,10 @@ pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
     let mut findings = vec![
         Finding::fine(Layer::Socket, &known.socket),
         vmm(known),
-        Finding::fine(Layer::Connect, "the VMM passes connections on"),
+        Finding::fine(Layer::Connect, "the VMM passes connections on to the guest"),
         Finding::fine(
             Layer::Agent,
-            format!("it answers; the guest calls itself {}", health.hostname),
+            format!("answers; the guest's hostname is {}", health.hostname),
         ),
         version(health),
         clock(known, health),
@@ -52,7 +52,7 @@ pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
     findings
 }
 
-/// The guest doesn't answer: where the way ends.
+/// Returns the findings for a guest that does not answer: the broken layer, and those before and after it.
 fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
     let fault = match error {
         Failure::Problem(problem) => problem.failure,
@@ -72,7 +72,7 @@ fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
             findings.push(match reached {
                 Layer::Vmm => vmm(known),
                 Layer::Socket => Finding::fine(reached, &known.socket),
-                _ => Finding::fine(reached, "the VMM passes connections on"),
+                _ => Finding::fine(reached, "the VMM passes connections on to the guest"),
             });
         }
     }
@@ -91,10 +91,10 @@ fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
     findings
 }
 
-const AGENT_HANGS: &str = "the agent hangs, or the guest does: look at the guest's console; its service \
-                           manager restarts an agent that hangs";
+const AGENT_HANGS: &str = "the agent or the guest hangs: check the guest's console; its service manager \
+                           restarts an agent that hangs";
 
-/// The layer that a fault is one of, and what to do.
+/// Returns the layer of a fault, and advice.
 fn place(fault: Fault) -> (Layer, &'static str) {
     match fault {
         Fault::DaemonExhausted => (
@@ -104,30 +104,32 @@ fn place(fault: Fault) -> (Layer, &'static str) {
         Fault::NoSocket => (Layer::Socket, "start the VM, with this vsock socket"),
         Fault::ConnectFailed => (
             Layer::Socket,
-            "minionsd may not connect: give its user access to the socket (mode, group)",
+            "minionsd cannot connect: give its user access to the socket (mode, group)",
         ),
         Fault::NoListener => (
             Layer::Vmm,
-            "the VMM has ended and left its socket file: remove the file, then start the VM",
+            "the VMM has ended and its socket file remains: remove the file, then start the VM",
         ),
         Fault::NoHandshake => (
             Layer::Connect,
-            "wait if the guest boots, resume it if it is paused; otherwise look at its console",
+            "wait if the guest is booting, resume it if it is paused; otherwise check its console",
         ),
         Fault::BadHandshake => (
             Layer::Connect,
-            "what listens there is no hybrid vsock: give the VM a socket of its own",
+            "the listener does not speak hybrid vsock: give the VM a socket of its own",
         ),
         Fault::NoAgent => (
             Layer::Agent,
-            "wait if the guest boots; otherwise install minions-agent (deploy/install-agent), or look \
-             whether the guest has /dev/vsock",
+            "wait if the guest is booting; otherwise install minions-agent (deploy/install-agent), or check \
+             that the guest has /dev/vsock",
         ),
         Fault::AgentSilent | Fault::AgentClosed => (Layer::Agent, AGENT_HANGS),
         Fault::ProtocolError => {
-            (Layer::Agent, "something else listens on VSOCK port 1024 in the guest")
+            (Layer::Agent, "another program listens on VSOCK port 1024 in the guest: stop it")
         }
-        Fault::AgentError => (Layer::Agent, "restart the agent; look at its log in the guest"),
+        Fault::AgentError => {
+            (Layer::Agent, "check the agent's log in the guest, and restart the agent")
+        }
         Fault::Rebooting => (Layer::Agent, "wait until the guest has booted"),
         Fault::PoweredOff => (Layer::Agent, "start the VM"),
     }
@@ -135,7 +137,10 @@ fn place(fault: Fault) -> (Layer, &'static str) {
 
 fn vmm(known: &Vm) -> Finding {
     let Some(vm::Vmm { pid, name, rss_bytes, .. }) = &known.vmm else {
-        return Finding::unknown(Layer::Vmm, "minionsd may not see the process behind the socket");
+        return Finding::unknown(
+            Layer::Vmm,
+            "minionsd cannot identify the process that listens on the socket",
+        );
     };
     let name = name.as_deref().unwrap_or("a process");
     let size = rss_bytes.map_or(String::new(), |bytes| format!(", {} MiB", bytes / (1024 * 1024)));
@@ -147,7 +152,7 @@ fn version(health: &Health) -> Finding {
     let Some(agent) = &health.agent else {
         return Finding::doubtful(
             Layer::Version,
-            "a base agent: no streams, no execs with an id, no clock, no rollback",
+            "a base agent: no streams, no exec ids, no clock, no network rollback",
             NEWER,
         );
     };
@@ -171,7 +176,7 @@ fn version(health: &Health) -> Finding {
         return Finding::doubtful(Layer::Version, finding, NEWER);
     }
     if agent.protocol > PROTOCOL {
-        let advice = "install a newer minionsd to use all of it";
+        let advice = "install a newer minionsd to use all features of this agent";
         return Finding::doubtful(Layer::Version, what, advice);
     }
     Finding::fine(Layer::Version, what)
@@ -179,9 +184,9 @@ fn version(health: &Health) -> Finding {
 
 fn clock(known: &Vm, health: &Health) -> Finding {
     let Some(offset) = health.clock_offset_ms else {
-        return Finding::unknown(Layer::Clock, "the agent doesn't tell the time");
+        return Finding::unknown(Layer::Clock, "the agent does not report its clock");
     };
-    let finding = format!("{offset:+} ms against the host's");
+    let finding = format!("{offset:+} ms relative to the host's");
     if offset.unsigned_abs() <= CLOCK_TOLERANCE_MS {
         return Finding::fine(Layer::Clock, finding);
     }
@@ -221,14 +226,14 @@ fn addresses(network: &Network, configure: &str) -> Finding {
     }
 }
 
-/// `eth0 10.0.0.2/16 fd00::2/64`, if it can be reached by that.
+/// Formats an interface as `eth0 10.0.0.2/16 fd00::2/64` if it is up and has an address that others can reach.
 fn in_use(interface: &Interface) -> Option<String> {
     let addresses: Vec<_> = global(interface).collect();
     let usable = interface.up && !addresses.is_empty();
     usable.then(|| format!("{} {}", interface.name, addresses.join(" ")))
 }
 
-/// The addresses under which others know it.
+/// Returns the addresses that other hosts can reach: neither loopback nor link-local.
 fn global(interface: &Interface) -> impl Iterator<Item = &str> {
     let known_to_others = |text: &&str| {
         let address = text.split('/').next().and_then(|address| address.parse().ok());
@@ -242,10 +247,10 @@ fn global(interface: &Interface) -> impl Iterator<Item = &str> {
 
 fn dns(network: &Network, configure: &str) -> Finding {
     let Some(dns) = &network.dns else {
-        return Finding::unknown(Layer::Dns, "the agent doesn't tell its name servers");
+        return Finding::unknown(Layer::Dns, "the agent does not report its name servers");
     };
     if dns.servers.is_empty() {
-        return Finding::doubtful(Layer::Dns, "no name server", configure);
+        return Finding::doubtful(Layer::Dns, "no name server is configured", configure);
     }
     Finding::fine(Layer::Dns, format!("{} ({})", dns.servers.join(", "), dns.owner))
 }
@@ -287,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_way_ends_is_broken_and_what_is_behind_is_unknown() {
+    fn the_layer_of_the_fault_is_broken_and_the_ones_after_it_are_unknown() {
         let silent = || Failure::Usage("no answer");
         for (fault, layer) in [
             ("no_socket", Layer::Socket),
@@ -310,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_and_an_old_agent_are_warnings() {
+    fn a_wrong_clock_and_an_old_agent_are_warnings() {
         let vm = vm(json!({}));
         let slow = health(json!({ "clock_offset_ms": -5000 }));
         let finding = clock(&vm, &slow);
@@ -321,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_was_started_without_is_shown_and_is_no_old_version() {
+    fn operations_excluded_by_allow_are_listed_and_do_not_mean_an_old_version() {
         let of = |features: Value, allowed: Value| {
             let agent = json!({ "name": "a", "version": "1", "protocol": PROTOCOL, "boot_id": "b",
                                 "instance_id": "i", "features": features, "allowed": allowed });
@@ -331,7 +336,7 @@ mod tests {
         assert_eq!(restricted.verdict, Verdict::Fine);
         let refused = "started without network, exec, write_file, clock, power (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
-        // An operation that it serves without the feature is an old agent's.
+        // An old agent serves the operation without its feature.
         let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));
         assert_eq!(old.verdict, Verdict::Doubtful);
         assert!(old.finding.ends_with("without network2"), "{old:?}");
@@ -340,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_needs_an_address_that_others_know() {
+    fn a_network_needs_an_address_that_others_can_reach() {
         let of = |interfaces: Value, more: Value| {
             let mut network = json!({ "status": "ok", "interfaces": interfaces });
             network.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

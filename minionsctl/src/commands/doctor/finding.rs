@@ -1,23 +1,23 @@
-//! What was found about one layer.
+//! Finding on one layer.
 
 use crate::failure::Failure;
 use serde::Serialize;
 
-/// The layers, from the outside in: each needs the ones before it.
+/// Layer between minionsd and the guest's name servers, from the host to the guest. Each depends on the ones before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Layer {
-    /// minionsd.
+    /// The daemon.
     Daemon,
     /// The VM's socket on the host.
     Socket,
-    /// The process that listens there.
+    /// The process that listens on the socket.
     Vmm,
-    /// Its answer to CONNECT.
+    /// The VMM's answer to CONNECT.
     Connect,
-    /// The agent behind it.
+    /// The agent in the guest.
     Agent,
-    /// What the agent knows.
+    /// The agent's version and features.
     Version,
     /// The guest's clock.
     Clock,
@@ -43,17 +43,17 @@ impl Layer {
     }
 }
 
-/// How a layer is.
+/// State of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// As it should be.
+    /// The layer works.
     Fine,
-    /// It works, but not for everything.
+    /// The layer works with restrictions.
     Doubtful,
-    /// It doesn't work.
+    /// The layer does not work.
     Broken,
-    /// Nobody can say: a layer before it is broken, or it can't be looked at.
+    /// The state is unknown: a layer before is broken, or the layer cannot be examined.
     Unknown,
 }
 
@@ -68,14 +68,14 @@ impl Verdict {
     }
 }
 
-/// One layer.
+/// Finding on one layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) layer: Layer,
     pub(super) verdict: Verdict,
-    /// In words.
+    /// Description, for people.
     pub(super) finding: String,
-    /// What to do about it.
+    /// Advice, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) advice: Option<String>,
 }
@@ -106,21 +106,21 @@ impl Finding {
         Self { verdict: Verdict::Broken, ..Self::doubtful(layer, finding, advice) }
     }
 
-    /// minionsd answers.
+    /// Returns the finding for a minionsd that answers.
     pub(super) fn daemon() -> Self {
-        Self::fine(Layer::Daemon, "it answers")
+        Self::fine(Layer::Daemon, "answers")
     }
 
-    /// It doesn't.
+    /// Returns the finding for a minionsd that does not answer.
     pub(super) fn no_daemon(error: &Failure) -> Self {
         let advice = error.hint().unwrap_or("systemctl status minionsd");
         Self::broken(Layer::Daemon, error.to_string(), advice)
     }
 
-    /// It knows nothing of this VM.
+    /// Returns the finding for a VM that minionsd does not know.
     pub(super) fn unknown_vm(error: &Failure) -> Self {
         let advice = "start the VM with its vsock socket at <socket_dir>/<vm>.vsock; `minionsctl ls` \
-                      lists those that are found";
+                      lists the VMs that were found";
         Self::broken(Layer::Socket, error.to_string(), advice)
     }
 }

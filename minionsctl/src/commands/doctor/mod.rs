@@ -1,5 +1,5 @@
-//! `minionsctl doctor VM`: walks the layers from minionsd to the guest's name servers, and says which one
-//! is broken and what to do.
+//! `minionsctl doctor VM`: checks the layers from minionsd to the guest's name servers, and prints which one is
+//! broken and what to do.
 
 mod examine;
 mod finding;
@@ -15,11 +15,11 @@ use minions_api::VmName;
 use minions_api::vm::Vm;
 use serde::Serialize;
 
-/// What was found, from the outside in.
+/// Findings on all layers, from the host to the guest.
 #[derive(Debug, Serialize)]
 struct Diagnosis {
     vm: VmName,
-    /// No layer is broken.
+    /// True if no layer is broken.
     healthy: bool,
     findings: Vec<Finding>,
 }
@@ -30,7 +30,7 @@ pub(super) async fn run(
     vm: &VmName,
 ) -> Result<ExitStatus, Failure> {
     let findings = match client.get::<Vm>(&vm_path(vm, ""), Context::registry()).await {
-        // One layer can be told from the other only by an answer.
+        // An answer, even a problem, proves that minionsd works.
         Err(error @ Failure::Problem(_)) => vec![Finding::daemon(), Finding::unknown_vm(&error)],
         Err(error) => vec![Finding::no_daemon(&error)],
         Ok(known) => {

@@ -1,4 +1,4 @@
-//! The whole result at once, as JSON.
+//! `exec` with the whole result at once, as JSON.
 
 use super::Context;
 use crate::agent;
@@ -16,16 +16,16 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-/// minionsd's and the agent's own limit for a program whose caller names none.
+/// Default time limit of minionsd and of the agent for a program.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// What minionsd allows on top, for finding a connection and for ending a program whose time is up.
+/// Time on top of the limit, in which minionsd gets a connection and the agent ends a program at its limit.
 const AFTER_LIMIT: Duration = Duration::from_secs(20);
 
-/// Input in a request whose body may have 8 MiB, of which base64 takes a quarter.
+/// Largest input, in bytes. As base64 it takes 6.7 MiB of a body that may have 8 MiB.
 const MAX_INPUT: u64 = 5 * 1024 * 1024;
 
-/// The base call. What the agent says is printed as it is.
+/// Makes the base call, and prints the agent's reply.
 pub(super) async fn from_agent(
     context: &Context<'_>,
     socket: &Path,
@@ -39,7 +39,7 @@ pub(super) async fn from_agent(
     Ok(ExitStatus::remote(answer.reply.exit_code))
 }
 
-/// minionsd's result.
+/// Runs the program through minionsd, and prints the result.
 pub(super) async fn from_daemon(
     context: &Context<'_>,
     client: &Client,
@@ -61,14 +61,14 @@ fn at_most(context: &Context<'_>) -> Duration {
     context.timeout.unwrap_or(DEFAULT_LIMIT) + AFTER_LIMIT
 }
 
-/// All of our input. Nothing else is under way yet, so it may block.
+/// Reads all of standard input, blocking: no other task runs yet.
 fn input() -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let mut stdin = io::stdin().lock().take(MAX_INPUT + 1);
     let len = stdin.read_to_end(&mut bytes).map_err(Failure::Input)?;
     if u64::try_from(len).is_ok_and(|len| len > MAX_INPUT) {
         return Err(Failure::Usage(
-            "more than 5 MiB of input can only be streamed: without -o json",
+            "input of more than 5 MiB must be streamed: run without -o json",
         ));
     }
     Ok(BASE64_STANDARD.encode(bytes))

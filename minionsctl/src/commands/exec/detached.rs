@@ -1,4 +1,4 @@
-//! A program that goes on by itself: only its start is waited for.
+//! `exec --detach`: waits only for the start of the program.
 
 use super::Context;
 use crate::client::{Client, Patience, vm_path};
@@ -13,7 +13,7 @@ use minions_proto::message::ExecAttached;
 use reqwest::Method;
 use std::time::Duration;
 
-/// A start takes no longer than any other short call.
+/// Deadline of the start.
 const AT_MOST: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(
@@ -23,13 +23,13 @@ pub(super) async fn run(
     interactive: bool,
 ) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(_) => Printer::json(&left(target, request, interactive).await?)?,
+        Target::Agent(_) => Printer::json(&start_over_stream(target, request, interactive).await?)?,
         Target::Vm(client, vm) => {
             let info = if interactive {
-                let id = left(target, request, interactive).await?.id;
+                let id = start_over_stream(target, request, interactive).await?.id;
                 client.get(&vm_path(vm, &format!("/execs/{id}")), context.quick()).await?
             } else {
-                started(client, vm, request).await?
+                start(client, vm, request).await?
             };
             context.printer.result(&info, |info: &ExecInfo| Rows::new().row([info.id.clone()]))?;
         }
@@ -37,21 +37,25 @@ pub(super) async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// By the request for it.
-async fn started(client: &Client, vm: &VmName, request: ExecRequest) -> Result<ExecInfo, Failure> {
+/// Starts the program with `detach` in the request.
+async fn start(client: &Client, vm: &VmName, request: ExecRequest) -> Result<ExecInfo, Failure> {
     let request = ExecRequest { detach: true, ..request };
     let patience = Patience { asked: None, at_most: AT_MOST };
     client.send_json(Method::POST, &vm_path(vm, "/exec"), &request, patience).await
 }
 
-/// As a stream that is left at once: only a stream's program can have an input that is open.
-async fn left(
+/// Starts the program over a stream, and leaves it at once: only a program started over a stream can keep its input
+/// open.
+async fn start_over_stream(
     target: &Target,
     request: ExecRequest,
     interactive: bool,
 ) -> Result<ExecAttached, Failure> {
-    let (interactive, on_disconnect) = (Some(interactive), Some(OnDisconnect::Detach));
-    let request = ExecRequest { interactive, on_disconnect, ..request };
+    let request = ExecRequest {
+        interactive: Some(interactive),
+        on_disconnect: Some(OnDisconnect::Detach),
+        ..request
+    };
     let (attached, link) = link::open(target, &Opening::Start(Box::new(request))).await?;
     link.leave().await;
     Ok(attached)

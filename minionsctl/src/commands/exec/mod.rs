@@ -1,9 +1,9 @@
-//! `minionsctl exec VM -- CMD ARGS…`: as transparent as a shell's own child.
+//! `minionsctl exec VM -- CMD ARGS…`: runs a program in a guest as if it were local.
 //!
-//! * [`stream`]: what is usual. Bytes as they come, both ways.
-//! * [`collected`]: the whole result as JSON.
-//! * [`detached`]: only its beginning.
-//! * [`many`]: on many VMs.
+//! * [`stream`]: the default: bytes both ways as they arrive.
+//! * [`collected`]: the whole result as JSON (`-o json`, and the base call with `--socket`).
+//! * [`detached`]: only the start (`-d`).
+//! * [`many`]: one program on many VMs (`--on`, `--all`).
 
 mod collected;
 mod detached;
@@ -32,18 +32,18 @@ pub(super) async fn run(
         return many::run(context, &client, request, &args.many).await;
     }
     if args.many.is_said() {
-        return Err(Failure::Usage("--concurrency, --fail-fast and --group go with --on or --all"));
+        return Err(Failure::Usage("--concurrency, --fail-fast and --group require --on or --all"));
     }
     let target = Target::new(config, socket, args.vm.clone())?;
     let json = context.printer.is_json();
     match &target {
         _ if args.detach => detached::run(context, &target, request, args.interactive).await,
-        _ if args.tty && json => Err(Failure::Usage("a terminal can't be printed as JSON")),
+        _ if args.tty && json => Err(Failure::Usage("-t and -o json exclude each other")),
         Target::Agent(socket) if args.is_plain() => {
             collected::from_agent(context, socket, request).await
         }
         Target::Agent(_) if json => {
-            Err(Failure::Usage("with --socket, only a plain exec is printed as JSON"))
+            Err(Failure::Usage("with --socket, -o json requires a plain exec -- CMD"))
         }
         Target::Vm(client, vm) if json => {
             collected::from_daemon(context, client, vm, request, args.interactive).await

@@ -1,4 +1,4 @@
-//! From the command line to an [`ExecRequest`].
+//! Conversion of the arguments to an [`ExecRequest`].
 
 use crate::cli::Exec;
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ use std::env;
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// All that the arguments say about the program itself.
+/// Converts the arguments that describe the program.
 pub(super) fn request(args: &Exec, timeout: Option<Duration>) -> Result<ExecRequest, Failure> {
     let mut argv = args.argv.iter().cloned();
     Ok(ExecRequest {
@@ -29,26 +29,24 @@ pub(super) fn request(args: &Exec, timeout: Option<Duration>) -> Result<ExecRequ
     })
 }
 
-/// `KEY=VALUE`; or `KEY`, with the value that it has `here`, if it has one.
+/// Parses `KEY=VALUE`, and `KEY` with its `local` value; skips a `KEY` without one.
 fn variables(
-    said: &[String],
-    here: impl Fn(&str) -> Option<OsString>,
+    args: &[String],
+    local: impl Fn(&str) -> Option<OsString>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut variables = BTreeMap::new();
-    for one in said {
-        let (key, value) = match one.split_once('=') {
+    for arg in args {
+        let (key, value) = match arg.split_once('=') {
             Some((key, value)) => (key, Some(value.into())),
-            None => (one.as_str(), here(one)),
+            None => (arg.as_str(), local(arg)),
         };
         if key.is_empty() {
-            return Err(Failure::Usage(
-                "--env wants KEY=VALUE, or KEY to take its value from here",
-            ));
+            return Err(Failure::Usage("--env requires KEY=VALUE, or KEY to take the local value"));
         }
         if let Some(value) = value {
-            let value = value.into_string().map_err(|_| {
-                Failure::Usage("--env can only take a value from here that is UTF-8")
-            })?;
+            let value = value
+                .into_string()
+                .map_err(|_| Failure::Usage("--env KEY requires a local value in UTF-8"))?;
             variables.insert(key.to_owned(), value);
         }
     }
@@ -59,14 +57,14 @@ fn variables(
 mod tests {
     use super::*;
 
-    fn parsed(said: &[&str]) -> Result<Vec<(String, String)>, Failure> {
-        let said: Vec<String> = said.iter().map(|one| (*one).to_owned()).collect();
-        let here = |key: &str| (key == "HOME").then(|| "/root".into());
-        variables(&said, here).map(|variables| variables.into_iter().collect())
+    fn parsed(args: &[&str]) -> Result<Vec<(String, String)>, Failure> {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let local = |key: &str| (key == "HOME").then(|| "/root".into());
+        variables(&args, local).map(|variables| variables.into_iter().collect())
     }
 
     #[test]
-    fn a_variable_is_given_or_taken_from_here() {
+    fn a_variable_has_the_given_value_or_the_local_one() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(parsed(&["A=B=C", "E="]).unwrap(), [pair("A", "B=C"), pair("E", "")]);
         assert_eq!(parsed(&["HOME", "NOPE"]).unwrap(), [pair("HOME", "/root")]);
@@ -74,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_has_a_name() {
+    fn a_variable_without_a_name_is_refused() {
         assert!(parsed(&["=x"]).is_err());
         assert!(parsed(&[""]).is_err());
     }

@@ -1,4 +1,4 @@
-//! Bytes as they come, both ways.
+//! `exec` over a stream: bytes both ways as they arrive.
 
 use super::Context;
 use crate::exit::ExitStatus;
@@ -20,12 +20,12 @@ pub(super) async fn run(
     let raw = tty && interactive;
     if raw && !input_is_terminal() {
         return Err(Failure::Usage(
-            "-i and -t together need a terminal, and the input is none: leave -t out, or, if the \
-             program needs a terminal but no input, -i",
+            "-i and -t together require a terminal as standard input: leave -t out, or -i if the program \
+             needs a terminal but no input",
         ));
     }
     request.interactive = Some(interactive);
-    // With an id, a start whose answer is lost can be asked for again, and a stream come back to.
+    // With an id, a start whose answer is lost can be repeated, and a lost stream can be re-attached.
     let minted = request.id.is_none();
     request.id.get_or_insert_with(|| Uuid::new_v4().to_string());
     let plan = Plan {

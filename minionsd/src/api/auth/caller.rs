@@ -16,26 +16,28 @@ pub(in super::super) struct Caller {
 }
 
 impl Caller {
-    /// Identifies the caller of `request`. Does not ask the kernel yet.
+    /// Determines the caller of `request`, without asking the kernel yet.
     ///
     /// # Errors
     ///
-    /// A bearer token that is not this daemon's, or a request without a [`Peer`].
+    /// The bearer token is invalid, or the request has no [`Peer`].
     pub(in super::super) fn of(request: &Request, policy: &Policy) -> Result<Self, ApiError> {
         let peer = Self::peer_of(request)?;
         let has_token = match (request.headers().get(AUTHORIZATION), &policy.token) {
             (None, _) => false,
             (Some(shown), Some(token)) if token.is_shown_by(shown.as_bytes()) => true,
-            (Some(_), _) => return Err(unauthenticated("the bearer token is not this daemon's")),
+            (Some(_), _) => {
+                return Err(unauthenticated("the bearer token does not match this daemon's token"));
+            }
         };
         Ok(Self { peer, has_token })
     }
 
-    /// The connection's other end.
+    /// Returns the peer of the request's connection.
     ///
     /// # Errors
     ///
-    /// The request came from none of the daemon's listeners, which is a bug.
+    /// The request has no peer, because it did not come from a listener; this is a bug.
     pub(super) fn peer_of(request: &Request) -> Result<Arc<Peer>, ApiError> {
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
         peer.ok_or_else(|| ApiError::of(ErrorCode::Internal, "the request has no peer"))
@@ -45,12 +47,12 @@ impl Caller {
         self.has_token
     }
 
-    /// The caller's identity. Asks the kernel, once per connection.
+    /// Returns the caller's identity. Asks the kernel once per connection.
     pub(in super::super) async fn identity(&self) -> Identity {
         if self.has_token { Identity::Token } else { self.peer.identity().await }
     }
 
-    /// Everything that the caller is allowed to do.
+    /// Returns all scopes of the caller.
     pub(in super::super) async fn scopes(&self, policy: &Policy) -> Vec<Scope> {
         if self.may_operate(policy).await {
             vec![Scope::Read, Scope::Operate]
@@ -65,7 +67,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// `unauthenticated` or `forbidden`; the text names every way to get the scope.
+    /// `unauthenticated` or `forbidden`; the detail names every way to get the scope.
     pub(super) async fn require(&self, scope: Scope, policy: &Policy) -> Result<(), ApiError> {
         // Most reads need neither the kernel nor the user database.
         if scope == Scope::Read && (self.has_token || self.may_read_unidentified(policy)) {
@@ -84,11 +86,11 @@ impl Caller {
         if !policy.uid_authorizes(&self.peer) {
             return false;
         }
-        let (identity, group) = (self.peer.identity().await, self.peer.group());
-        policy.operators.include(&identity, group).await
+        let identity = self.peer.identity().await;
+        policy.operators.include(&identity, self.peer.group()).await
     }
 
-    /// Whether the connection alone allows reading, for any user of this machine.
+    /// Reports whether the connection alone allows reading, for any user of this host.
     fn may_read_unidentified(&self, policy: &Policy) -> bool {
         policy.opens_reads(&self.peer)
     }
@@ -97,7 +99,7 @@ impl Caller {
         let identity = self.identity().await;
         let detail = policy.refusal(scope, &self.peer, &identity);
         match (scope, identity) {
-            // A token in the request would be accepted: RFC 9110, 15.5.2.
+            // 401, because a token would be accepted (RFC 9110, 15.5.2).
             (Scope::Read, _) | (Scope::Operate, Identity::Unknown) => unauthenticated(&detail),
             (Scope::Operate, Identity::User { .. } | Identity::Token) => {
                 ApiError::of(ErrorCode::Forbidden, detail)

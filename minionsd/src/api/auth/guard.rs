@@ -1,4 +1,4 @@
-//! The layers in front of every route: they admit or refuse its callers.
+//! The layers in front of every route, which admit or refuse callers.
 
 use super::super::Api;
 use super::super::audit::{Begins, Call};
@@ -12,24 +12,24 @@ use axum::response::{IntoResponse, Response};
 use minions_api::service::Scope;
 use std::sync::Arc;
 
-/// State of a route's layer. A cheap clone.
+/// State of a route's layer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Guard {
     pub(in super::super) api: Api,
-    /// The route's meter. The outermost layer, which measures the duration, finds it in the reply.
+    /// Meter of the route. It is attached to the response for the outermost layer, which measures the duration.
     pub(in super::super) meter: Arc<RouteMeter>,
-    /// When the audit entries of the route's calls begin; of no meaning for [`Scope::Read`].
+    /// Time of the first audit entry of the route's calls; unused for [`Scope::Read`].
     pub(in super::super) begins: Begins,
-    /// Names of the query's parameters, as the document has them; `None` for pages, which take any.
+    /// Names of the documented query parameters; `None` for pages, which accept any.
     pub(in super::super) query: Option<Arc<[String]>>,
 }
 
 impl Guard {
-    /// Refuses a query with a parameter that the route does not have: ignoring it would change the meaning.
+    /// Refuses a query with an unknown parameter, because ignoring it could change the meaning of the request.
     fn check_query(&self, request: &Request) -> Result<(), ApiError> {
         let (Some(known), Some(_)) = (&self.query, request.uri().query()) else { return Ok(()) };
         let query = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
-        // A query that cannot be read is the handler's to refuse, which names the field.
+        // The handler refuses a query that cannot be parsed, and names the field.
         let Ok(Query(given)) = query else { return Ok(()) };
         match given.into_iter().find(|(name, _)| !known.contains(name)) {
             None => Ok(()),
@@ -37,7 +37,8 @@ impl Guard {
                 let detail = if known.is_empty() {
                     format!("{name:?} is not a query parameter of this route, which has none")
                 } else {
-                    format!("{name:?} is not a query parameter of this route: {}", known.join(", "))
+                    let known = known.join(", ");
+                    format!("{name:?} is not a query parameter of this route; allowed: {known}")
                 };
                 Err(ApiError::malformed(Some(name), detail))
             }
@@ -80,9 +81,8 @@ pub(in super::super) async fn read(
 
 /// The layer of a route with [`Scope::Operate`].
 ///
-/// Every call leaves an audit entry. That of a refused call is aggregated with others; that of an
-/// admitted call begins before the handler can reach a guest and is complete before the caller gets the
-/// reply, unless the reply is a stream.
+/// Every call is audited. Refused calls of one caller share an entry. For an admitted call, the first entry is written
+/// before a guest is contacted, and the last before the caller gets the reply, unless the reply is a stream.
 pub(in super::super) async fn operate(
     State(guard): State<Guard>,
     mut request: Request,
@@ -94,7 +94,8 @@ pub(in super::super) async fn operate(
         return refused.into_response();
     }
     let call = Call::of(&request, api.audit.clone(), begins);
-    let (peer, caller) = (Caller::peer_of(&request), Caller::of(&request, &api.policy));
+    let peer = Caller::peer_of(&request);
+    let caller = Caller::of(&request, &api.policy);
     let mut response = match admit(peer, caller, &api.policy, &call).await {
         Ok(()) => {
             request.extensions_mut().insert(call.note());
@@ -115,14 +116,14 @@ pub(in super::super) async fn operate(
     response
 }
 
-/// Identifies the caller, checks its scope, and begins the audit entry.
+/// Identifies the caller, checks its scope, and writes the first audit entry.
 async fn admit(
     peer: Result<Arc<Peer>, ApiError>,
     caller: Result<Caller, ApiError>,
     policy: &Policy,
     call: &Call,
 ) -> Result<(), ApiError> {
-    // A wrong token does not hide the connection's uid.
+    // Before the token is checked, so that the entry of an invalid token has the uid too.
     call.identify(peer?.identity().await);
     let caller = caller?;
     if caller.has_token() {

@@ -1,8 +1,8 @@
 //! Authentication and authorization of HTTP requests.
 //!
 //! ```text
-//!  connection ─▶ Peer: Unix credentials, or the uid behind a loopback TCP connection
-//!  request    ─▶ Caller: the bearer token if the request has one, else the peer
+//!  connection ─▶ Peer: Unix credentials, or the uid of a loopback TCP connection
+//!  request    ─▶ Caller: the bearer token if the request has one, otherwise the peer
 //!  route      ─▶ Scope: declared once in the route list, checked by the guard
 //! ```
 //!
@@ -15,11 +15,11 @@
 //! | loopback TCP, an operator's uid, with `tcp_operate = "uid"` | yes | yes |
 //! | any other TCP without a token | no | no |
 //!
-//! A uid behind a TCP connection is the uid of the process that dialed. A relay that runs as root
-//! (QEMU's user networking, `ssh -L`, socat, a container proxy) dials for others, so that uid names the
-//! caller in the audit log but does not authorize it.
+//! The uid of a TCP connection is the uid of the process that connected. A relay that runs as root (QEMU's user
+//! networking, `ssh -L`, socat, a container proxy) connects on behalf of others, so this uid identifies the caller in
+//! the audit log but does not authorize it.
 //!
-//! A wrong token is refused even where no token is required.
+//! An invalid token is refused even where no token is required.
 
 mod caller;
 mod guard;

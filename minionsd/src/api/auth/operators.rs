@@ -12,7 +12,7 @@ pub(crate) struct Operators {
 }
 
 impl Operators {
-    /// Operators by membership in `group`, which need not exist.
+    /// Creates the set of operators for `group`, which need not exist.
     pub(crate) fn new(group: String) -> Self {
         Self { group, own: geteuid().as_raw() }
     }
@@ -21,11 +21,10 @@ impl Operators {
         &self.group
     }
 
-    /// Whether `identity` is an operator's. `primary` is the primary group of the connection's process, as
-    /// the kernel recorded it: systemd's `Group=`, `sg` and `setpriv` give a group that the user database
-    /// does not have.
+    /// Reports whether `identity` is an operator. `primary` is the primary group of the connecting process as recorded
+    /// by the kernel: systemd's `Group=`, `sg` and `setpriv` can set a group that the user database does not list.
     ///
-    /// Asks the system's user database, which may be on another machine: off the async threads.
+    /// The lookup in the system's user database, which may be remote, runs on a blocking thread.
     pub(super) async fn include(&self, identity: &Identity, primary: Option<u32>) -> bool {
         let Identity::User { uid } = *identity else { return false };
         if uid == 0 || uid == self.own {

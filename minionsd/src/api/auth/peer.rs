@@ -1,4 +1,4 @@
-//! The other end of a connection, as the kernel knows it.
+//! The peer of a connection, as identified by the kernel.
 
 use super::sock_diag;
 use minions_api::service::Identity;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::net::unix::UCred;
 use tokio::sync::OnceCell;
 
-/// The other end of one connection. Its identity is looked up once, when it is needed.
+/// The peer of one connection. Its identity is looked up once, on first use.
 #[derive(Debug)]
 pub(crate) struct Peer {
     way: Way,
@@ -18,20 +18,21 @@ pub(crate) struct Peer {
 
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// The credentials that the kernel recorded at `connect` (`SO_PEERCRED`).
+    /// Unix socket, with the credentials that the kernel recorded at `connect` (`SO_PEERCRED`).
     Unix { uid: Option<u32>, gid: Option<u32> },
-    /// `inode` is that of the daemon's own socket.
+    /// TCP; `inode` is the inode of the daemon's own socket.
     Tcp { client: SocketAddr, server: SocketAddr, inode: u64 },
 }
 
 impl Peer {
-    /// A client of the Unix socket. Without credentials its identity is unknown.
+    /// Creates the peer of a connection over the Unix socket. Without credentials, its identity is unknown.
     pub(crate) fn unix(credentials: Option<UCred>) -> Self {
-        let (uid, gid) = (credentials.map(|by| by.uid()), credentials.map(|by| by.gid()));
+        let uid = credentials.map(|recorded| recorded.uid());
+        let gid = credentials.map(|recorded| recorded.gid());
         Self { way: Way::Unix { uid, gid }, identity: OnceCell::new() }
     }
 
-    /// A client of the TCP listener.
+    /// Creates the peer of a connection over TCP.
     ///
     /// # Errors
     ///
@@ -42,17 +43,17 @@ impl Peer {
         Ok(Self { way: Way::Tcp { client, server, inode }, identity: OnceCell::new() })
     }
 
-    /// Whether the client can be a browser: browsers cannot use a Unix socket.
+    /// Reports whether the client can be a browser: browsers cannot use Unix sockets.
     pub(crate) fn may_be_a_browser(&self) -> bool {
         matches!(self.way, Way::Tcp { .. })
     }
 
-    /// Whether the connection came over the Unix socket.
+    /// Reports whether the connection came over the Unix socket.
     pub(super) fn is_unix(&self) -> bool {
         matches!(self.way, Way::Unix { .. })
     }
 
-    /// The primary group of the process that connected; known for the Unix socket only.
+    /// Returns the primary group of the process that connected; known for the Unix socket only.
     pub(super) fn group(&self) -> Option<u32> {
         match self.way {
             Way::Unix { gid, .. } => gid,
@@ -60,7 +61,7 @@ impl Peer {
         }
     }
 
-    /// Whether the process that connected is on this machine.
+    /// Reports whether the process that connected is on this host.
     pub(super) fn is_local(&self) -> bool {
         match self.way {
             Way::Unix { .. } => true,
@@ -70,14 +71,14 @@ impl Peer {
         }
     }
 
-    /// The uid of the process that connected.
+    /// Returns the uid of the process that connected, if the kernel knows it.
     pub(crate) async fn identity(&self) -> Identity {
         let found = self.identity.get_or_init(|| async {
             let uid = match self.way {
                 Way::Unix { uid, .. } => uid,
                 Way::Tcp { client, server, inode } if self.is_local() => {
                     sock_diag::uid_of(client, server, inode).unwrap_or_else(|error| {
-                        tracing::warn!(%error, "the kernel did not name the owner of a loopback connection (sock_diag)");
+                        tracing::warn!(%error, "cannot look up the owner of a loopback connection (sock_diag)");
                         None
                     })
                 }

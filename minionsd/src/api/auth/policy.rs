@@ -6,25 +6,25 @@ use minions_api::service::{Identity, Scope};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Told at start and by `GET /readyz` with `tcp_operate = "uid"`.
-pub(crate) const UID_WARNING: &str = "tcp_operate = \"uid\": a relay that an operator runs (user \
-    networking of QEMU, ssh -L, socat, a container proxy) operates for everyone who can use it";
+/// Warning with `tcp_operate = "uid"`, logged at start and included in `GET /readyz`.
+pub(crate) const UID_WARNING: &str = "tcp_operate = \"uid\": everyone who can use a relay that an operator \
+    runs (user networking of QEMU, ssh -L, socat, a container proxy) can operate";
 
-/// The rules. A cheap clone.
+/// The rules. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) operators: Arc<Operators>,
     pub(crate) token: Option<Token>,
     pub(crate) tcp_read: TcpRead,
     pub(crate) tcp_operate: TcpOperate,
-    /// For advice only.
+    /// Path of the Unix socket, for hints in refusals only.
     pub(crate) unix_socket: Option<PathBuf>,
-    /// For advice only.
+    /// Path of the token file, for hints in refusals only.
     pub(crate) token_file: Option<PathBuf>,
 }
 
 impl Policy {
-    /// Whether the uid of `peer` authorizes it to operate, if it is an operator's.
+    /// Reports whether a peer with an operator's uid may operate over this connection.
     pub(super) fn uid_authorizes(&self, peer: &Peer) -> bool {
         match self.tcp_operate {
             TcpOperate::Token => peer.is_unix(),
@@ -32,7 +32,7 @@ impl Policy {
         }
     }
 
-    /// Whether every user who can connect as `peer` did is allowed to read.
+    /// Reports whether every user who can make a connection of this kind may read.
     pub(super) fn opens_reads(&self, peer: &Peer) -> bool {
         match self.tcp_read {
             TcpRead::Local => peer.is_local(),
@@ -40,7 +40,7 @@ impl Policy {
         }
     }
 
-    /// Why a caller does not have `scope`, and how it can get it.
+    /// Returns the reason why a caller does not have `scope`, with every way to get it.
     pub(super) fn refusal(&self, scope: Scope, peer: &Peer, identity: &Identity) -> String {
         let who = match identity {
             Identity::User { uid } => format!("user {uid}"),
@@ -53,9 +53,9 @@ impl Policy {
         let why = if peer.is_unix() {
             format!("it is neither root nor in the group {}", self.operators.group())
         } else if self.uid_authorizes(peer) {
-            format!("no operator is known by that uid (root, the group {})", self.operators.group())
+            format!("its uid is not an operator's (root, group {})", self.operators.group())
         } else {
-            "a TCP connection without the bearer token".to_owned()
+            "the request came over TCP without the bearer token".to_owned()
         };
         format!("{who} is {what}: {why}. {} or {}", self.unix_advice(), self.token_advice())
     }

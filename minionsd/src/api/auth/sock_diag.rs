@@ -1,12 +1,12 @@
-//! Whose a loopback TCP connection is: `sock_diag(7)` for exactly its four-tuple.
+//! Owner of a loopback TCP connection, looked up by its four-tuple with `sock_diag(7)`.
 //!
-//! The kernel keeps connections after their process has closed them (TIME_WAIT, FIN_WAIT, and those
-//! without a file), and reports uid 0 for some of them. Only an ESTABLISHED socket that still
-//! belongs to a file counts; for anything else the answer is "nobody".
+//! The kernel keeps connections after their process has closed them (TIME_WAIT, FIN_WAIT, and sockets without a file),
+//! and reports uid 0 for some of them. Only an ESTABLISHED socket that still belongs to a file counts; any other
+//! connection has no owner.
 //!
-//! A client can also vanish, and somebody else come from its port. So afterwards our own end is looked
-//! up in the same way: if it still is the socket that we accepted, and ESTABLISHED, its four-tuple
-//! has been nobody else's in between.
+//! A client can also vanish, and another process can reuse its port. Therefore the daemon's own end is looked up
+//! afterwards in the same way: if it is still the accepted socket, and ESTABLISHED, no other connection had this
+//! four-tuple in between.
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -19,24 +19,24 @@ use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 use std::io;
 use std::net::SocketAddr;
 
-/// `INET_DIAG_NOCOOKIE`: any socket of this tuple.
+/// `INET_DIAG_NOCOOKIE`: matches any socket with this four-tuple.
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
 
-/// One answer has 72 bytes and no attributes, as none are asked for.
+/// Buffer size for the answer, which has 72 bytes: no attributes are requested.
 const ANSWER_LEN: usize = 4096;
 
-/// Don't wait: the kernel has answered when the request has been taken.
+/// `recv` flag to return at once: the kernel queues the answer before `send` returns.
 const MSG_DONTWAIT: i32 = 0x40;
 
-/// One end of an established connection.
+/// Socket at one end of an established connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
     uid: u32,
     inode: u32,
 }
 
-/// The uid of the process that holds the `client` end of the connection to `server`, whose end we
-/// hold under `inode`; `None` if no process does (any more).
+/// Returns the uid of the process that holds the `client` end of the connection to `server`, or `None` if no process
+/// does. `inode` is the inode of the daemon's own end.
 pub(super) fn uid_of(
     client: SocketAddr,
     server: SocketAddr,
@@ -48,16 +48,16 @@ pub(super) fn uid_of(
     Ok(same.then_some(theirs.uid))
 }
 
-/// The socket at `local` that is connected to `remote`.
+/// Looks up the socket at `local` that is connected to `remote`.
 fn look_up(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<End>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
     socket.send(&request(local, remote), 0)?;
-    let mut answer = vec![0; ANSWER_LEN];
-    let len = socket.recv(&mut answer.as_mut_slice(), MSG_DONTWAIT)?;
-    let answer = answer.get(..len).unwrap_or_default();
-    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(answer)
+    let mut buffer = vec![0; ANSWER_LEN];
+    let len = socket.recv(&mut buffer.as_mut_slice(), MSG_DONTWAIT)?;
+    let bytes = buffer.get(..len).unwrap_or_default();
+    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(bytes)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(match answer.payload {
         NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
@@ -68,15 +68,16 @@ fn look_up(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<End>> {
     })
 }
 
-/// The lookup falls back to listening sockets, so the answer must be about what was asked.
+/// Returns the socket if it is the requested connection and ESTABLISHED. The check is required, because the kernel's
+/// lookup falls back to listening sockets.
 fn established(found: &InetResponseHeader, local: SocketAddr, remote: SocketAddr) -> Option<End> {
     let id = &found.socket_id;
-    let is_it = (id.source_port, id.source_address.to_canonical())
+    let matches = (id.source_port, id.source_address.to_canonical())
         == (local.port(), local.ip().to_canonical())
         && (id.destination_port, id.destination_address.to_canonical())
             == (remote.port(), remote.ip().to_canonical());
     let end = End { uid: found.uid, inode: found.inode };
-    (is_it && found.state == TCP_ESTABLISHED && found.inode != 0).then_some(end)
+    (matches && found.state == TCP_ESTABLISHED && found.inode != 0).then_some(end)
 }
 
 fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
@@ -118,7 +119,7 @@ mod tests {
         rustix::fs::fstat(stream).unwrap().st_ino
     }
 
-    /// A connection: the client's end, ours, and their addresses.
+    /// Opens a connection; returns the client's end, the server's end, and their addresses.
     fn connection(address: &str) -> (TcpStream, TcpStream, SocketAddr, SocketAddr) {
         let listener = TcpListener::bind(address).unwrap();
         let server = listener.local_addr().unwrap();
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_belongs_to_the_process_that_made_it() {
+    fn a_connection_has_the_uid_of_the_process_that_opened_it() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let (_client, ours, client, server) = connection(address);
             assert_eq!(uid_of(client, server, inode(&ours)).unwrap(), Some(own_uid()));
@@ -136,11 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_was_closed_is_nobodys() {
+    fn a_closed_connection_has_no_owner() {
         let (stream, ours, client, server) = connection("127.0.0.1:0");
         let inode = inode(&ours);
         drop(stream);
-        // FIN_WAIT2: the kernel's own, without a file.
+        // FIN_WAIT2: held by the kernel, without a file.
         assert_eq!(look_up(client, server).unwrap(), None);
         assert_eq!(uid_of(client, server, inode).unwrap(), None);
         drop(ours);
@@ -149,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn another_connection_from_the_same_port_is_not_taken_for_ours() {
+    fn another_connection_from_the_same_port_is_not_mistaken_for_this_one() {
         let (_stream, ours, client, server) = connection("127.0.0.1:0");
         let another = inode(&ours) + 1;
         assert_eq!(uid_of(client, server, another).unwrap(), None);
     }
 
     #[test]
-    fn a_listener_is_nobodys_connection() {
+    fn a_listener_is_not_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = listener.local_addr().unwrap();
         let nowhere = "127.0.0.1:1".parse().unwrap();

@@ -10,39 +10,39 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// Shortest accepted token: 128 bits in base64 have 22 characters.
+/// Minimum length of a token: 128 bits in base64 are 22 characters.
 const MIN_LEN: usize = 22;
 
-/// Entropy of a created token.
+/// Random bytes in a created token.
 const CREATED_BYTES: usize = 32;
 
-/// Permissions that a token file must not have: others' access, and the group's write and execute.
+/// Permissions that a token file must not have: any access for others, and write or execute for the group.
 const FORBIDDEN: u32 = 0o037;
 
-/// Read permission of the group; accepted if the group is the operators'.
+/// Read permission of the group; accepted for the operators' group only.
 const GROUP_READ: u32 = 0o040;
 
-/// Permissions of a created token file: operators read it.
+/// File mode of a created token file: operators can read it.
 const CREATED_MODE: u32 = 0o640;
 
-/// The daemon's token. Its text is never shown.
+/// The daemon's token. Its text is never printed or logged.
 #[derive(Clone)]
 pub(crate) struct Token(Arc<[u8]>);
 
-/// Why the daemon has no token.
+/// Failure to read or create the token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file cannot be read.
-    #[error("{} cannot be read", .path.display())]
+    #[error("cannot read {}", .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// Users who are no operators can read or change the file.
+    /// Users other than operators can read or change the file.
     #[error(
-        "{} is accessible to others than operators: chmod 600, or chmod 640 with the group {group}",
+        "{} is accessible to users other than operators: run chmod 600, or chmod 640 with the group {group}",
         .path.display()
     )]
     Exposed {
@@ -51,11 +51,11 @@ pub enum TokenError {
         /// The operators' group.
         group: String,
     },
-    /// The content is no token.
-    #[error("{} must hold one line of at least {MIN_LEN} visible ASCII characters", .0.display())]
+    /// The content is not a valid token.
+    #[error("{} must contain one line of at least {MIN_LEN} visible ASCII characters", .0.display())]
     Malformed(PathBuf),
     /// The file did not exist and cannot be created.
-    #[error("{} cannot be created", .path.display())]
+    #[error("cannot create {}", .path.display())]
     NotCreated {
         /// The file.
         path: PathBuf,
@@ -65,8 +65,7 @@ pub enum TokenError {
 }
 
 impl Token {
-    /// Reads the token from the one line of a file with mode 0600, or 0640 if its group is `group`, the
-    /// operators'.
+    /// Reads the token from a file with one line and mode 0600, or 0640 if its group is the operators' (`group`).
     pub(crate) fn read(path: &Path, group: &str) -> Result<Self, TokenError> {
         let unreadable = |source| TokenError::Unreadable { path: path.to_owned(), source };
         let metadata = fs::metadata(path).map_err(unreadable)?;
@@ -83,8 +82,8 @@ impl Token {
         Ok(Self(token.as_bytes().into()))
     }
 
-    /// Reads the token from `path`, after creating the file with a random token if it does not exist:
-    /// mode 0640 with the group `group`, or 0600 if there is no such group.
+    /// Reads the token from `path`. If the file does not exist, creates it with a random token first: mode 0640 with the
+    /// group `group`, or 0600 if that group does not exist.
     pub(crate) fn read_or_create(path: &Path, group: &str) -> Result<Self, TokenError> {
         if !path.exists() {
             let not_created = |source| TokenError::NotCreated { path: path.to_owned(), source };
@@ -94,17 +93,17 @@ impl Token {
         Self::read(path, group)
     }
 
-    /// Whether an `Authorization` header contains this token. The comparison takes the same time for every
-    /// value of the same length.
+    /// Reports whether an `Authorization` header contains this token. The comparison takes the same time for all values
+    /// of the same length.
     pub(super) fn is_shown_by(&self, authorization: &[u8]) -> bool {
         let scheme = b"bearer ";
-        authorization.split_at_checked(scheme.len()).is_some_and(|(said, token)| {
-            said.eq_ignore_ascii_case(scheme) && bool::from(token.ct_eq(&self.0))
+        authorization.split_at_checked(scheme.len()).is_some_and(|(prefix, token)| {
+            prefix.eq_ignore_ascii_case(scheme) && bool::from(token.ct_eq(&self.0))
         })
     }
 }
 
-/// Creates the file whole or not at all; keeps one that another process created meanwhile.
+/// Creates the file atomically; keeps a file that another process created in the meantime.
 fn create(path: &Path, group: &str) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
@@ -118,7 +117,7 @@ fn create(path: &Path, group: &str) -> io::Result<()> {
     }
 }
 
-/// The temporary file begins with mode 0600. Without the right to give it to the group it stays so.
+/// Gives the file to the group with mode 0640. Without the permission to do so, it keeps its initial mode 0600.
 fn open_to_group(file: &File, group: &str) -> io::Result<()> {
     let Some(gid) = gid_of(group) else { return Ok(()) };
     if file.metadata()?.gid() != gid && fchown(file, None, Some(gid)).is_err() {
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// A group that every Debian has, with the number 1.
+    /// A group that exists on every Debian, with gid 1.
     const GROUP: &str = "daemon";
 
     fn read(text: &str, mode: u32) -> Result<Token, TokenError> {
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_exactly_the_token_counts() {
+    fn only_exactly_this_token_is_accepted() {
         let token = read("0123456789abcdefghijklmn\n", 0o600).unwrap();
         assert!(token.is_shown_by(b"Bearer 0123456789abcdefghijklmn"));
         assert!(token.is_shown_by(b"bearer 0123456789abcdefghijklmn"));
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn a_file_that_others_can_read_or_that_is_too_short_is_refused() {
         let good = "0123456789abcdefghijklmn";
-        // The group is root's, not the operators'.
+        // The file's group is root, not the operators' group.
         assert!(matches!(read(good, 0o640), Err(TokenError::Exposed { .. })));
         assert!(matches!(read(good, 0o604), Err(TokenError::Exposed { .. })));
         assert!(matches!(read("short", 0o600), Err(TokenError::Malformed(_))));
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_group_may_read_the_file_but_not_change_it() {
+    fn the_operators_group_may_have_read_but_not_write_permission() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "0123456789abcdefghijklmn").unwrap();
         fchown(file.as_file(), None, gid_of(GROUP)).unwrap();
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_created_once_with_a_token_of_its_own() {
+    fn a_missing_file_is_created_once_with_a_unique_token() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
         let token = Token::read_or_create(&first, GROUP).unwrap();
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_group_the_created_file_is_the_owners_alone() {
+    fn without_the_group_only_the_owner_can_read_the_created_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         Token::read_or_create(&path, "no-such-group").unwrap();
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_does_not_exist_is_named() {
+    fn the_error_for_a_missing_directory_names_the_path() {
         let path = Path::new("/nowhere/token");
         let error = Token::read_or_create(path, GROUP).unwrap_err();
         assert!(matches!(&error, TokenError::NotCreated { .. }), "{error}");

@@ -1,4 +1,4 @@
-// The VMs of this host. What guests say is only ever set as text.
+// The dashboard of this host's VMs. Data from guests is only inserted as text.
 "use strict";
 
 const EVERY_MS = 5000;
@@ -9,7 +9,7 @@ let vms = [];
 let chosen = null;
 let detailOf = 0;
 
-// Characters that would change how the text around them looks, or that nobody would see. Line ends are ours.
+// Characters that are invisible or change how the text around them is displayed. Line breaks are inserted by this page.
 const HIDDEN = /(?!\n)[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 const visible = (text) =>
   String(text).replace(HIDDEN, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
@@ -66,7 +66,7 @@ function show() {
   const ready = vms.filter((vm) => vm.state === "ready").length;
   $("count").value = `${ready} of ${vms.length} ready`;
   $("empty").hidden = shown.length > 0;
-  $("empty").textContent = vms.length ? "None of them fits." : "No VM has a socket here yet.";
+  $("empty").textContent = vms.length ? "No VM matches the filter." : "No VM has a socket on this host yet.";
 }
 
 async function refresh() {
@@ -75,7 +75,7 @@ async function refresh() {
     $("trouble").hidden = true;
     show();
   } catch (error) {
-    $("trouble").textContent = visible(`minionsd doesn't answer: ${error.message}`);
+    $("trouble").textContent = visible(`cannot read the VMs from minionsd: ${error.message}`);
     $("trouble").hidden = false;
   }
 }
@@ -99,7 +99,7 @@ function ofStatus(status) {
     ["Load", load],
     ["Kernel", status.kernel],
     ["System", status.os?.pretty_name],
-    ...(status.interfaces ?? []).map((one) => [one.name, (one.addresses ?? []).join("\n") || "no address"]),
+    ...(status.interfaces ?? []).map((link) => [link.name, (link.addresses ?? []).join("\n") || "no address"]),
   ]);
 }
 
@@ -109,7 +109,7 @@ async function choose(name) {
   show();
   $("detail").hidden = false;
   $("detail").querySelector("h2").textContent = visible(name);
-  $("facts").replaceChildren(element("p", "Asking the guest …", "quiet"));
+  $("facts").replaceChildren(element("p", "Waiting for the guest …", "quiet"));
   const path = `vms/${encodeURIComponent(name)}`;
   const [known, status] = await Promise.allSettled([ask(path), ask(`${path}/status`)]);
   if (turn !== detailOf) return;
@@ -135,14 +135,14 @@ function close() {
   show();
 }
 
-/// A VM has an address of its own: /#web-1.
+// Shows the VM in the address's fragment: /#web-1.
 function go() {
   const name = decodeURIComponent(location.hash.slice(1));
   if (name) choose(name);
   else close();
 }
 
-/// Events say when to look again; without them the clock does.
+// Refreshes after events. Without events, the timer refreshes.
 function listen() {
   let soon;
   const events = new EventSource("events");
@@ -170,7 +170,7 @@ ask("version").then((daemon) => { $("daemon").textContent = `${daemon.name} ${da
 ask("whoami").then((caller) => {
   const operates = caller.scopes.includes("operate");
   $("caller").textContent = operates ? "read and operate" : "read only";
-  $("caller").title = operates ? "" : "To operate, use minionsctl or curl --unix-socket on the host, or the bearer token.";
+  $("caller").title = operates ? "" : "To operate, use minionsctl or curl --unix-socket on the host, or send the bearer token.";
 }).catch(() => {});
 refresh();
 go();

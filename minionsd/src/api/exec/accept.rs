@@ -1,13 +1,13 @@
-//! The form of a reply, from the caller's `Accept` (RFC 9110, 12.5.1).
+//! Choice of the reply's form by the caller's `Accept` (RFC 9110, 12.5.1).
 
 use axum::http::{HeaderMap, header};
 use minions_api::exec::NDJSON;
 
-/// Weights have three digits: 1000 is 1, and the default.
+/// Default weight, in thousandths: `q` values have at most three digits.
 const FULL_WEIGHT: u16 = 1000;
 
-/// Whether the caller names NDJSON and does not prefer JSON to it. A wildcard does not name it: curl and
-/// browsers send one without wanting a stream.
+/// Reports whether the caller names NDJSON and does not prefer JSON to it. A wildcard does not count: curl and browsers
+/// send one without expecting a stream.
 pub(super) fn prefers_lines(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter();
     let ranges = accepted.filter_map(|accept| accept.to_str().ok()).flat_map(|all| all.split(','));
@@ -25,7 +25,7 @@ pub(super) fn prefers_lines(headers: &HeaderMap) -> bool {
     lines > 0 && lines >= json
 }
 
-/// The value of a `q` parameter in thousandths; 0 if it is malformed.
+/// Returns the value of a `q` parameter in thousandths; 0 if it is malformed.
 fn weight(parameter: &str) -> Option<u16> {
     let (name, value) = parameter.split_once('=')?;
     if !name.trim().eq_ignore_ascii_case("q") {
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_for_those_who_name_them_and_do_not_prefer_json() {
+    fn lines_are_sent_to_clients_that_name_them_and_do_not_prefer_json() {
         for accept in [
             "application/x-ndjson",
             "APPLICATION/X-NDJSON; q=0.5",

@@ -1,18 +1,18 @@
 //! Acknowledgement of output on behalf of WebSocket clients that send none.
 //!
-//! An agent keeps 512 KiB of each output stream until it is acknowledged and stops reading the program then. A
-//! client that may re-attach acknowledges by itself, because only it knows what it has. For any other
-//! client the daemon acknowledges what it has passed on, so that a simple client need not know of acks.
+//! An agent keeps at most 512 KiB of unacknowledged output of each stream, and then stops reading from the program. A
+//! client that may re-attach sends its own acks, because only the client knows what it has received. For any other
+//! client, the daemon acknowledges the output that it has passed on, so that a simple client need not know about acks.
 
 use minions_proto::channel::{AgentControl, Channel, HostControl, Message, OutputStream};
 use minions_proto::message::ExecAttached;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Bytes of both streams after which an ack is due: half of what the agent keeps of one.
+/// Number of bytes of both streams together after which an ack is due: half of what the agent keeps of one stream.
 const ACK_AFTER: u64 = 256 * 1024;
 
-/// Output that was passed on to one client.
+/// Tracks the output that was passed on to one client.
 #[derive(Debug)]
 pub(super) struct Acks {
     passed: Mutex<Passed>,
@@ -21,10 +21,11 @@ pub(super) struct Acks {
 
 #[derive(Debug)]
 struct Passed {
-    /// The client sent an ack: from then on acks are its own affair.
+    /// The client has sent an ack; from then on the daemon sends none.
     client_acks: bool,
-    /// Offsets after the last byte that was passed on.
+    /// Offset after the last byte of standard output that was passed on.
     stdout: u64,
+    /// Offset after the last byte of standard error that was passed on.
     stderr: u64,
     /// Bytes since the last ack.
     unacknowledged: u64,
@@ -41,12 +42,12 @@ impl Acks {
         Self { passed: Mutex::new(passed), due: Notify::new() }
     }
 
-    /// The client acknowledges by itself.
+    /// Stops the daemon's acks, because the client sends its own.
     pub(super) fn leave_to_client(&self) {
         self.passed().client_acks = true;
     }
 
-    /// Counts a message that the client has been sent.
+    /// Counts a message that was sent to the client.
     pub(super) fn passed_on(&self, message: &Message) {
         let mut passed = self.passed();
         let len = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
@@ -73,7 +74,7 @@ impl Acks {
         }
     }
 
-    /// Waits until an ack is due; returns it.
+    /// Waits until an ack is due, and returns it.
     ///
     /// Cancel safe: an ack that is not returned is included in the next one.
     pub(super) async fn due(&self) -> HostControl {
@@ -87,7 +88,7 @@ impl Acks {
         }
     }
 
-    /// Held for arithmetic.
+    /// Locks the counts. The lock is held only for arithmetic.
     fn passed(&self) -> MutexGuard<'_, Passed> {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }

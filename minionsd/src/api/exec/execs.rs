@@ -1,4 +1,4 @@
-//! `/vms/{vm}/execs`: the programs that an agent knows.
+//! `/vms/{vm}/execs`: the execs of an agent.
 
 use super::super::audit::Note;
 use super::super::extract::{CallParams, JsonBody, Params, Patience, TheExec, TheVm, milliseconds};
@@ -17,22 +17,21 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// An agent answers at once.
+/// Default deadline: an agent answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// To see a program die that takes all of its grace, and what it started.
+/// Default deadline for removing a program: it may use all of its kill grace, and its child processes must end too.
 const REMOVE_PATIENCE: Duration = Duration::from_millis(MAX_KILL_GRACE_MS + 35_000);
 
-/// The longest that an agent is left alone with a question: a connection may be dead without showing
-/// it.
+/// Maximum wait in one request to the agent. Longer waits are split, because a dead connection may go unnoticed.
 const WAIT_AT_A_TIME: Duration = Duration::from_secs(15);
 
-/// What an agent without `exec2` lacks.
+/// Returns the error for an agent without the feature `exec2`.
 pub(super) fn too_old() -> CallError {
-    CallError::TooOld { needs: "execs as objects".into(), field: None }
+    CallError::TooOld { needs: "execs (feature `exec2`)".into(), field: None }
 }
 
-/// The agent, if it knows execs as objects.
+/// Returns the agent's instance, if the agent supports execs (feature `exec2`).
 pub(super) async fn instance(vm: &Vm, deadline: Instant) -> Result<Instance, CallError> {
     match vm.client().programs(deadline).await? {
         Programs::Objects(instance) => Ok(instance),
@@ -50,11 +49,13 @@ async fn ask<C: Call>(
     vm.client().call(call, lane, deadline).await
 }
 
-/// All programs that run, and those that ended not long ago
+/// List the programs of a VM
+///
+/// Returns the execs that run and those that ended recently, oldest first.
 #[utoipa::path(
     get, path = "/vms/{vm}/execs", operation_id = "list_execs", tag = "exec",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 200, description = "Oldest first", body = ExecInfoList), IdProblems),
+    responses((status = 200, description = "Execs, oldest first", body = ExecInfoList), IdProblems),
 )]
 pub(in super::super) async fn list_execs(
     TheVm(vm): TheVm,
@@ -65,12 +66,12 @@ pub(in super::super) async fn list_execs(
     Ok(Json(ExecInfoList { execs: listed.execs.into_iter().map(show::info).collect() }))
 }
 
-/// The query of `GET /vms/{vm}/execs/{id}`.
+/// Query of `GET /vms/{vm}/execs/{id}`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct InspectParams {
-    /// Milliseconds to wait for its end before answering. Default: none.
+    /// Milliseconds to wait for the end of the program before answering. Default: none.
     #[param(minimum = 0, maximum = 86_400_000)]
     wait_ms: Option<u64>,
     /// Milliseconds after which the caller gets an `agent_timeout` instead of an answer.
@@ -78,11 +79,13 @@ pub(in super::super) struct InspectParams {
     timeout_ms: Option<u64>,
 }
 
-/// One program, or its end
+/// Get the state of a program
+///
+/// With `wait_ms` the reply is sent when the program ends, or after that time.
 #[utoipa::path(
     get, path = "/vms/{vm}/execs/{id}", operation_id = "get_exec", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), InspectParams),
-    responses((status = 200, description = "As it is now", body = ExecInfo), IdProblems),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), InspectParams),
+    responses((status = 200, description = "State of the exec", body = ExecInfo), IdProblems),
 )]
 pub(in super::super) async fn get_exec(
     TheVm(vm): TheVm,
@@ -98,7 +101,7 @@ pub(in super::super) async fn get_exec(
     Ok(Json(show::info(info)))
 }
 
-/// Asks until it has ended, or for so long.
+/// Returns the state of a program as soon as it has ended, or after `wait`.
 async fn inspect(
     vm: &Vm,
     mut inspect: ExecInspect,
@@ -122,11 +125,14 @@ async fn inspect(
     }
 }
 
-/// End a program, with everything that it started, and forget it
+/// End a program and remove it
+///
+/// Ends the program if it runs, together with everything that it started, and removes the exec from
+/// the agent's list.
 #[utoipa::path(
     delete, path = "/vms/{vm}/execs/{id}", operation_id = "delete_exec", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), CallParams),
-    responses((status = 200, description = "As it was at its end", body = ExecInfo), IdProblems),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), CallParams),
+    responses((status = 200, description = "Final state of the exec", body = ExecInfo), IdProblems),
 )]
 pub(in super::super) async fn delete_exec(
     TheVm(vm): TheVm,
@@ -144,12 +150,14 @@ pub(in super::super) async fn delete_exec(
     Ok(Json(info))
 }
 
-/// Send a program a signal, and its process group
+/// Send a signal to a program
+///
+/// The signal goes to the program's process group.
 #[utoipa::path(
     post, path = "/vms/{vm}/execs/{id}/signal", operation_id = "signal_exec", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), CallParams),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), CallParams),
     request_body = SignalRequest,
-    responses((status = 200, description = "It was sent", body = SignalSent), SignalProblems),
+    responses((status = 200, description = "Signal sent", body = SignalSent), SignalProblems),
 )]
 pub(in super::super) async fn signal_exec(
     TheVm(vm): TheVm,

@@ -1,7 +1,7 @@
-//! A program as a stream of lines (`application/x-ndjson`): each an [`ExecEvent`], as it happens.
+//! A program as a stream of lines (`application/x-ndjson`). Each line is an [`ExecEvent`].
 //!
-//! The body is asked for its next line only when the last one was taken, and only then the agent is
-//! told that what the line held has arrived: a caller that reads slowly slows the program down.
+//! The body produces the next line only when the previous one was taken, and only then acknowledges that line's output
+//! to the agent. So a caller that reads slowly slows the program down.
 
 use super::super::X_ACCEL_BUFFERING;
 use super::super::audit::Note;
@@ -25,12 +25,12 @@ use std::convert::Infallible;
 use std::future::Future;
 use tokio::time::{Instant, timeout_at};
 
-/// Whose program it is.
+/// Source of a program's events.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// An agent's that knows execs as objects.
+    /// A program of an agent with the feature `exec2`.
     Object(Box<Driver>),
-    /// One's that doesn't, under an id of our own.
+    /// A program of an agent without it, with an id that only the daemon knows.
     Plain(Plain, String),
 }
 
@@ -45,7 +45,8 @@ impl Source {
         }
     }
 
-    /// That it runs, and what is gone already: every byte is either told or told to be lost.
+    /// Returns the first events: `started`, and a gap for output that the agent no longer has, so that every byte is
+    /// either sent or reported as lost.
     fn beginning(&self, stdout: u64, stderr: u64) -> VecDeque<ExecEvent> {
         let driver = match self {
             Self::Object(driver) => driver,
@@ -68,25 +69,25 @@ impl Source {
     }
 }
 
-/// What surrounds a stream of lines.
+/// Context of a stream of lines.
 #[derive(Debug)]
 pub(super) struct Around {
     pub(super) vm: VmName,
     pub(super) request_id: String,
-    /// Kept until the stream's end: then the call is over.
+    /// Access to the call's audit entries. Held until the end of the stream, because the call ends when it is dropped.
     pub(super) note: Note,
-    /// When the caller has had enough.
+    /// Deadline of the stream; `None` for none.
     pub(super) deadline: Option<Instant>,
 }
 
-/// A response that tells a program as it happens, with its outputs from these offsets on.
+/// Returns a response that streams a program's events, with its outputs from these offsets on.
 pub(super) fn response(source: Source, around: Around, [stdout, stderr]: [u64; 2]) -> Response {
-    let told = source.beginning(stdout, stderr);
+    let pending = source.beginning(stdout, stderr);
     let lines = Lines {
         source: Some(source),
         around,
         texts: Default::default(),
-        told,
+        pending,
         heartbeats: HeartbeatFilter::default(),
     };
     body(lines, |mut lines| async move {
@@ -95,7 +96,7 @@ pub(super) fn response(source: Source, around: Around, [stdout, stderr]: [u64; 2
     })
 }
 
-/// A response of lines that are made when they are asked for.
+/// Returns a response whose lines are produced on demand.
 pub(super) fn body<S, N, F>(state: S, next: N) -> Response
 where
     S: Send + 'static,
@@ -109,18 +110,18 @@ where
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(NDJSON)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // nginx would otherwise collect the stream before it passes it on.
+        // Otherwise nginx buffers the stream.
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
     (headers, Body::from_stream(lines)).into_response()
 }
 
-/// One line.
+/// Encodes an event as one line of JSON.
 pub(super) fn line<T: Serialize>(event: &T) -> Bytes {
-    let mut line = BytesMut::new().writer();
-    // Names, numbers and texts; nothing in it can't be JSON, and memory doesn't refuse.
-    let _ = serde_json::to_writer(&mut line, event);
-    let mut line = line.into_inner();
+    let mut writer = BytesMut::new().writer();
+    // Cannot fail: events are always valid JSON, and writing to memory does not fail.
+    let _ = serde_json::to_writer(&mut writer, event);
+    let mut line = writer.into_inner();
     line.put_u8(b'\n');
     line.freeze()
 }
@@ -128,20 +129,20 @@ pub(super) fn line<T: Serialize>(event: &T) -> Bytes {
 /// The lines of one program.
 #[derive(Debug)]
 struct Lines {
-    /// Let go at the end, and not when the caller has read everything.
+    /// Source of further events; dropped at the last event, even if the caller has not read all lines yet.
     source: Option<Source>,
     around: Around,
-    /// Of standard output and standard error.
+    /// Text converters of standard output and standard error.
     texts: [Text; 2],
-    /// What comes before what happens next.
-    told: VecDeque<ExecEvent>,
+    /// Events to send before the source is read again.
+    pending: VecDeque<ExecEvent>,
     heartbeats: HeartbeatFilter,
 }
 
 impl Lines {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(event) = self.told.pop_front() {
+            if let Some(event) = self.pending.pop_front() {
                 return Some(line(&event));
             }
             let source = self.source.as_mut()?;
@@ -152,24 +153,24 @@ impl Lines {
                 None => source.next().await,
             };
             match happened {
-                Ok(happened) => self.tell(happened),
+                Ok(happened) => self.queue(happened),
                 Err(error) => self.fail(error),
             }
         }
     }
 
-    fn tell(&mut self, happened: Happened) {
+    fn queue(&mut self, happened: Happened) {
         match happened {
             Happened::Output(stream, offset, bytes) => {
                 let chunk = self.text(stream).push(offset, bytes);
-                self.told.extend(chunk.map(|chunk| output(stream, chunk)));
+                self.pending.extend(chunk.map(|chunk| output(stream, chunk)));
             }
             Happened::Gap(stream, from, to) => {
                 self.flush(stream);
-                self.told.push_back(ExecEvent::Gap { stream: show::stream(stream), from, to });
+                self.pending.push_back(ExecEvent::Gap { stream: show::stream(stream), from, to });
             }
             Happened::Heartbeat => {
-                self.told.extend(self.heartbeats.pass().then_some(ExecEvent::Heartbeat));
+                self.pending.extend(self.heartbeats.pass().then_some(ExecEvent::Heartbeat));
             }
             Happened::Told => self.end(ExecEvent::End),
             Happened::Ended(ended) => self.exit(ended),
@@ -177,8 +178,8 @@ impl Lines {
     }
 
     fn exit(&mut self, ended: Ended) {
-        let told_by_agent = matches!(self.source, Some(Source::Object(_)));
-        let usage = told_by_agent.then(|| show::usage(ended.usage));
+        let has_usage = matches!(self.source, Some(Source::Object(_)));
+        let usage = has_usage.then(|| show::usage(ended.usage));
         let exit_code = ended.outcome.exit_code();
         let outcome = show::outcome(ended.outcome);
         self.around.note.outcome(|| show::in_words(&outcome));
@@ -195,13 +196,13 @@ impl Lines {
     fn end(&mut self, last: ExecEvent) {
         self.flush(OutputStream::Stdout);
         self.flush(OutputStream::Stderr);
-        self.told.push_back(last);
+        self.pending.push_back(last);
         self.source = None;
     }
 
     fn flush(&mut self, stream: OutputStream) {
         let rest = self.text(stream).flush();
-        self.told.extend(rest.map(|chunk| output(stream, chunk)));
+        self.pending.extend(rest.map(|chunk| output(stream, chunk)));
     }
 
     fn text(&mut self, stream: OutputStream) -> &mut Text {

@@ -1,8 +1,7 @@
 //! `POST /exec`: one program on many VMs.
 //!
-//! Each runs in a task of its own, with a deadline of its own, so a VM that hangs holds up nobody but
-//! its own line. The tasks belong to the response's body: a caller who goes takes them along, and
-//! leaves every program.
+//! Each VM has its own task and deadline, so a VM that hangs delays only its own line. The tasks belong to the body of
+//! the response: when the caller disconnects, they are dropped, and every program is left.
 
 use super::super::Api;
 use super::super::audit::Note;
@@ -27,17 +26,21 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// At once, if the caller doesn't say; and the most that a caller can say.
+/// Default number of VMs on which the program runs concurrently.
 const CONCURRENCY: u32 = 32;
+/// Maximum number of VMs on which the program runs concurrently.
 const MAX_CONCURRENCY: u32 = 256;
 
-/// Run a program on many VMs, and tell each one's end as it comes
+/// Run a program on many VMs
+///
+/// Streams a line for each VM when its program ends, and a summary at the end. The time limit and
+/// `timeout_ms` apply to each VM separately, from the start of its turn.
 #[utoipa::path(
     post, path = "/exec", operation_id = "run_many_execs", tag = "exec",
     params(CallParams),
     request_body = ManyExecRequest,
     responses(
-        (status = 200, description = "A line for each VM as it ends, and a summary",
+        (status = 200, description = "A line for each VM when its program ends, and a summary",
             body = ManyExecEvent, content_type = "application/x-ndjson"),
         ManyProblems,
     ),
@@ -81,7 +84,7 @@ pub(in super::super) async fn run_many_execs(
     }))
 }
 
-/// What is the same for each VM.
+/// The part of the request that is the same for every VM.
 #[derive(Debug)]
 struct Job {
     api: Api,
@@ -90,7 +93,7 @@ struct Job {
     request_id: RequestId,
 }
 
-/// All of them, under way.
+/// The runs on all VMs, in progress.
 #[derive(Debug)]
 struct Many {
     job: Arc<Job>,
@@ -122,7 +125,7 @@ impl Many {
             tokio::select! {
                 ended = self.running.join_next() => match ended {
                     Some(Ok((vm, ended))) => return Some(self.ended(vm, ended)),
-                    // A bug of ours, and logged as such; the summary then doesn't add up.
+                    // The task panicked, which is a bug and was logged; this VM is missing in the summary.
                     Some(Err(_)) => self.start_more(),
                     None => return Some(self.summed_up()),
                 },
@@ -175,7 +178,7 @@ impl Many {
     }
 }
 
-/// Whether and why it never ran, or that nobody knows.
+/// Returns the outcome for a call that failed: the program was not started, or its end is unknown.
 fn outcome(error: &CallError) -> Outcome {
     if error.may_have_executed() {
         return Outcome::Lost { reason: error.to_string() };

@@ -1,12 +1,13 @@
-//! Programs: `POST /vms/{vm}/exec` in its three forms. Its WebSocket, `/vms/{vm}/execs` and
-//! `POST /exec` on many VMs are rooms of their own.
+//! Programs: `POST /vms/{vm}/exec` with its three forms of reply (collected, streamed, detached). The submodules have
+//! the WebSocket, `/vms/{vm}/execs`, and `POST /exec` for many VMs.
 //!
-//! * [`plan`]: what a caller wants run, checked.
-//! * [`accept`]: which form the caller accepts. [`lines`], [`text`]: a program as a stream of events.
+//! * [`plan`]: a validated request for a program.
+//! * [`accept`]: choice of the reply's form. [`lines`], [`text`]: a program as a stream of events.
+//! * [`result`]: a collected result as a response.
 //! * [`websocket`], [`pump`]: a program as channel messages. [`acks`]: acknowledgement for simple clients.
-//! * [`execs`], [`output`]: those that are there already.
+//! * [`execs`], [`output`]: existing programs and their output.
 //! * [`many`], [`select`]: one program on many VMs.
-//! * [`show`]: the wire's view as REST's.
+//! * [`show`]: conversion from wire types to REST types.
 
 mod accept;
 mod acks;
@@ -45,30 +46,35 @@ use result::Finished;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// What a call takes beyond its program's time: up to 8 s for a connection (a permit, a ping, a
-/// dial), a moment for the agent to see that what it killed is dead, and the reply's way.
+/// Time that a call may take beyond the program's time limit: up to 8 s for a connection (a permit, a ping, a dial), the
+/// time until the agent sees the death of a killed program, and the transfer of the reply.
 const AFTER_LIMIT: Duration = Duration::from_secs(20);
 
-/// For a program that goes on by itself to be started: as long as a connection may take to come back.
+/// Default deadline for the start of a streamed or detached program. It allows for a lost connection to be
+/// re-established.
 const START: Duration = Duration::from_secs(30);
 
-/// For a plain agent's only reply to a program that has no time limit.
+/// Deadline for the single reply of a plain agent to a program without a time limit.
 const ENDLESS: Duration = Duration::from_millis(MAX_TIMEOUT_MS);
 
-/// Run a program: wait for it and return its output, or stream what it does, or leave it alone
+/// Run a program
+///
+/// Waits for the program and returns its result and output as JSON; or streams its events (`Accept:
+/// application/x-ndjson`); or only starts it (`detach`). A program that ran is a 200, whatever its
+/// exit status. A program that cannot be started is a problem.
 #[utoipa::path(
     post, path = "/vms/{vm}/exec", operation_id = "run_exec", tag = "exec",
     params(
         ("vm" = VmName, Path),
         ("Accept" = Option<String>, Header,
-            description = "`application/x-ndjson`: a line for each thing that happens"),
+            description = "`application/x-ndjson` selects a stream of events, one per line"),
         CallParams,
     ),
     request_body = ExecRequest,
     responses(
-        (status = 200, description = "It ran, whatever its end; or, as a stream, it was started",
+        (status = 200, description = "Result of the program; or, as a stream, its events",
             content((ExecResult = "application/json"), (ExecEvent = "application/x-ndjson"))),
-        (status = 202, description = "It was started, and goes on by itself (`detach`)",
+        (status = 202, description = "Started; it continues without a client (`detach`)",
             body = ExecInfo),
         ExecProblems,
     ),
@@ -110,7 +116,7 @@ pub(super) async fn run_exec(
     })
 }
 
-/// Runs a program, which has a time limit, to its end.
+/// Runs a program to its end and collects its output. The plan must have a time limit.
 async fn collect(
     api: &Api,
     vm: &Vm,
@@ -123,16 +129,16 @@ async fn collect(
         Programs::Objects(instance) => instance,
         Programs::Plain { limits } => {
             let mut exec = plan.plain(limits)?;
-            // Nobody reads the result after the caller's patience, and nobody can tell such an agent
-            // then: the program shall not outlive it.
-            let patience =
+            // After the caller's timeout the result is useless, and such an agent cannot be told to end the program
+            // then. So the program gets the same limit.
+            let caller_limit =
                 patience.asked().and_then(|patience| patience.as_millis().try_into().ok());
-            exec.timeout_ms = exec.timeout_ms.map(|limit| limit.min(patience.unwrap_or(limit)));
+            exec.timeout_ms = exec.timeout_ms.map(|limit| limit.min(caller_limit.unwrap_or(limit)));
             let reply = plain::run(vm, &exec, deadline).await?;
-            let (mut share, held) =
-                (api.execs.output.share(), reply.stdout.len() + reply.stderr.len());
-            if held > FREE {
-                share.grow_to(held).await?;
+            let mut share = api.execs.output.share();
+            let output_len = reply.stdout.len() + reply.stderr.len();
+            if output_len > FREE {
+                share.grow_to(output_len).await?;
             }
             return Ok(Finished::plain(reply, share));
         }
@@ -146,15 +152,15 @@ async fn collect(
     Finished::object(plan.id(), collected)
 }
 
-/// Starts a program, and tells it as it happens.
+/// Starts a program and returns a response that streams its events.
 async fn stream(api: &Api, vm: &Vm, plan: Plan, around: Around) -> Result<Response, CallError> {
     let longest = plan.longest().unwrap_or(ENDLESS) + AFTER_LIMIT;
     let started_by = around.deadline.unwrap_or_else(|| Instant::now() + START);
     let source = match vm.client().programs(started_by).await? {
         Programs::Objects(instance) => {
             let place = Place { vm: vm.clone(), instance };
-            let (start, stdin) = (&plan.start, plan.stdin.clone());
-            let driver = Driver::start(&api.execs, &place, start, stdin, started_by).await?;
+            let stdin = plan.stdin.clone();
+            let driver = Driver::start(&api.execs, &place, &plan.start, stdin, started_by).await?;
             Source::Object(Box::new(driver))
         }
         Programs::Plain { limits } => {
@@ -167,7 +173,7 @@ async fn stream(api: &Api, vm: &Vm, plan: Plan, around: Around) -> Result<Respon
     Ok(lines::response(source, around, [0, 0]))
 }
 
-/// Starts a program, gives it its input, and leaves it.
+/// Starts a program, sends its input, and leaves it running.
 async fn detach(
     api: &Api,
     vm: &Vm,
@@ -183,10 +189,10 @@ async fn detach(
     let inspect = ExecInspect { id, wait_ms: None };
     let info = vm.client().call(&inspect, Lane::Quick, deadline).await.map_err(|error| {
         CallError::ExecLost {
-            reason: format!("it was started, and nothing is known since: {error}"),
+            reason: format!("it was started, but its state cannot be read: {error}"),
         }
     })?;
-    // The caller need not wait until the program has read it all, and leaving is dropping.
+    // The caller does not wait until the program has read its input. Dropping the driver sends `leave`.
     api.execs.tasks.spawn({
         let draining = api.execs.draining.clone();
         async move {
@@ -199,7 +205,11 @@ async fn detach(
     Ok(show::info(info))
 }
 
-/// The agent, if it knows execs as objects.
+/// Returns the agent's instance, if the agent supports execs (feature `exec2`).
+///
+/// # Errors
+///
+/// [`CallError::TooOld`], naming the plan's unsupported fields if there are any.
 async fn objects(vm: &Vm, plan: &Plan, deadline: Instant) -> Result<Instance, CallError> {
     match vm.client().programs(deadline).await? {
         Programs::Objects(instance) => Ok(instance),
@@ -210,14 +220,14 @@ async fn objects(vm: &Vm, plan: &Plan, deadline: Instant) -> Result<Instance, Ca
     }
 }
 
-/// A request for a program, up to where it would be sent.
+/// Processes a request for a program up to the encoded message, for fuzzing.
 #[cfg(fuzzing)]
 pub(super) fn planned(body: &[u8]) {
     use minions_proto::message::encode_request;
     for form in [Form::Post, Form::Many, Form::WebSocket] {
-        let Some(request) = super::fuzzing::again::<ExecRequest>(body) else { return };
+        let Some(request) = super::fuzzing::round_trip::<ExecRequest>(body) else { return };
         if let Ok(plan) = Plan::of(request, form) {
-            plan.start.validate().expect("what is planned is possible");
+            plan.start.validate().expect("a plan is valid");
             let _ = encode_request(&plan.start);
         }
     }

@@ -1,5 +1,5 @@
-//! `GET /vms/{vm}/execs/{id}/output`: what a program has written, and what it goes on writing. It
-//! notices nothing of its readers.
+//! `GET /vms/{vm}/execs/{id}/output`: the output of a program so far, and its further output. Reading has no effect on
+//! the program.
 
 use super::super::Api;
 use super::super::audit::Note;
@@ -21,24 +21,23 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// An agent answers at once.
+/// Default deadline for the start of the stream: an agent answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The query.
+/// Query of `GET /vms/{vm}/execs/{id}/output`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct OutputParams {
-    /// Offset of the first byte of standard output that is wanted. What of it is not kept any more is
-    /// a `gap`.
+    /// Offset of the first byte of standard output to return. Output that is no longer kept is reported as a `gap`.
     #[serde(default)]
     #[param(required = false, maximum = 9_007_199_254_740_991_u64)]
     stdout_offset: u64,
-    /// The same of standard error.
+    /// Offset of the first byte of standard error to return. Output that is no longer kept is reported as a `gap`.
     #[serde(default)]
     #[param(required = false, maximum = 9_007_199_254_740_991_u64)]
     stderr_offset: u64,
-    /// Whether to go on with what it writes from now on, to its end. Default: no.
+    /// Also return further output, until the program ends. Default: no.
     #[serde(default)]
     #[param(required = false)]
     follow: bool,
@@ -47,12 +46,16 @@ pub(in super::super) struct OutputParams {
     timeout_ms: Option<u64>,
 }
 
-/// Read what a program has written, and follow it
+/// Read the output of a program
+///
+/// Returns the kept output from the given offsets as a stream of events; with `follow` it continues
+/// until the program ends. Reading never slows the program down: output that is no longer kept is a
+/// `gap`.
 #[utoipa::path(
     get, path = "/vms/{vm}/execs/{id}/output", operation_id = "get_exec_output", tag = "exec",
-    params(("vm" = VmName, Path), ("id" = String, Path, description = "Its id"), OutputParams),
+    params(("vm" = VmName, Path), ("id" = String, Path, description = "Id of the exec"), OutputParams),
     responses(
-        (status = 200, description = "`started`, its output, and `exit`, or `end` if it still runs",
+        (status = 200, description = "`started`, the output, and `exit`, or `end` if the program still runs",
             body = ExecEvent, content_type = "application/x-ndjson"),
         IdProblems,
     ),
@@ -91,7 +94,7 @@ async fn watch(
     deadline: Instant,
 ) -> Result<Driver, CallError> {
     let instance = instance(vm, deadline).await?;
-    // How far a snapshot must get at least: a connection that breaks ends it, too.
+    // The minimum extent of a snapshot, because a lost connection ends the stream like a complete snapshot does.
     let inspect = ExecInspect { id: attach.id.clone(), wait_ms: None };
     let info = vm.client().call(&inspect, Lane::Quick, deadline).await?;
     let place = Place { vm: vm.clone(), instance };
@@ -99,7 +102,7 @@ async fn watch(
     Driver::watch(&api.execs, &place, attach, extent, deadline).await
 }
 
-/// The agent's names for offsets are not ours.
+/// Replaces the wire's names of offset fields in an agent's error with those of the REST interface.
 pub(super) fn in_our_words(error: CallError) -> CallError {
     match error {
         CallError::Agent(mut error) => {

@@ -1,4 +1,4 @@
-//! What a caller wants run, checked and in the wire's words.
+//! A validated request for a program, converted to the wire's message.
 
 use super::super::problem::ApiError;
 use crate::agent::CallError;
@@ -16,51 +16,53 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long a program may take whose result is waited for and whose caller didn't say.
+/// Time limit of a collected program whose caller sets none.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// What an agent takes to end a program, if its caller doesn't say.
+/// Kill grace of an agent if the caller sets none.
 const KILL_GRACE: Duration = Duration::from_millis(500);
 
-/// In which way a program is asked for. Not every field means something in each.
+/// Kind of request for a program. Not every field applies to every kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// `POST /vms/{vm}/exec`.
     Post,
     /// `POST /exec`.
     Many,
-    /// The first message of a WebSocket.
+    /// First message of a WebSocket.
     WebSocket,
 }
 
 /// A program to be run.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// With an id, the caller's or a minted one.
+    /// The wire's message, with the caller's id or a generated one.
     pub(super) start: ExecStart,
-    /// What it is to read.
+    /// Standard input.
     pub(super) stdin: Option<Bytes>,
-    /// Bytes kept of each end of each output.
+    /// Bytes to keep of the beginning, and of the end, of each output.
     pub(super) keep: usize,
-    /// Whether nobody waits for it.
+    /// The program continues after the request.
     pub(super) detach: bool,
-    /// Whether its time limit is the caller's.
+    /// The caller has set the time limit.
     asked_limit: bool,
-    /// What a plain exec can't do, by the names of the fields that ask for it.
+    /// Fields of the request that a plain agent does not support.
     beyond_plain: Vec<&'static str>,
 }
 
 impl Plan {
+    /// Validates and converts a request.
+    ///
     /// # Errors
     ///
-    /// The field that can't be.
+    /// Names the invalid field.
     pub(super) fn of(request: ExecRequest, form: Form) -> Result<Self, ApiError> {
-        fits_the_form(&request, form)?;
-        possible_env(&request.env)?;
+        check_form(&request, form)?;
+        check_env(&request.env)?;
         let beyond_plain = beyond_plain(&request);
         let id = match &request.id {
             Some(id) => id.parse().map_err(|invalid| ApiError::value(&invalid))?,
-            None => minted()?,
+            None => generate_id()?,
         };
         let stdin = input(request.stdin, request.stdin_base64)?;
         let keep = keep(request.max_output_bytes)?;
@@ -90,35 +92,35 @@ impl Plan {
         Ok(Self { start, stdin, keep, detach: request.detach, asked_limit, beyond_plain })
     }
 
-    /// The id.
+    /// Returns the id of the program.
     pub(super) fn id(&self) -> &str {
         self.start.id.as_ref().map_or("", ExecId::as_str)
     }
 
-    /// For a result that is waited for: nothing is, for ever.
+    /// Applies the default time limit if the caller set none, because a collected program must have a limit.
     pub(super) fn limited(mut self) -> Self {
         let default = u64::try_from(DEFAULT_LIMIT.as_millis()).ok();
         self.start.timeout_ms = self.start.timeout_ms.or(default);
         self
     }
 
-    /// How long it may run, its end included.
+    /// Returns the time that the program may take, including its kill grace; `None` without a time limit.
     pub(super) fn longest(&self) -> Option<Duration> {
         let grace = self.start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
         self.start.timeout_ms.map(|ms| Duration::from_millis(ms) + grace)
     }
 
-    /// The same for an agent that knows no more than a plain exec, and perhaps no time limit.
+    /// Converts the plan to a request for a plain agent. `limits` tells whether that agent supports time limits.
     ///
     /// # Errors
     ///
-    /// [`CallError::TooOld`], with the fields that ask for more.
+    /// [`CallError::TooOld`], naming the fields that the agent does not support.
     pub(super) fn plain(&self, limits: bool) -> Result<Exec, CallError> {
         let limit = (self.asked_limit && !limits).then_some("timeout_ms");
         let beyond: Vec<_> = limit.into_iter().chain(self.beyond_plain.iter().copied()).collect();
         if let Some(first) = beyond.first() {
-            let needs = beyond.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>();
-            let needs = format!("{} for programs", needs.join(", "));
+            let fields = beyond.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>();
+            let needs = format!("{} for programs", fields.join(", "));
             return Err(CallError::TooOld { needs, field: Some((*first).to_owned()) });
         }
         Ok(Exec {
@@ -129,44 +131,47 @@ impl Plan {
     }
 }
 
-fn minted() -> Result<ExecId, ApiError> {
+fn generate_id() -> Result<ExecId, ApiError> {
     let id = Uuid::new_v4().simple().to_string();
-    id.parse().map_err(|_| ApiError::of(ErrorCode::Internal, "a minted id is one"))
+    id.parse().map_err(|_| ApiError::of(ErrorCode::Internal, "the generated exec id is invalid"))
 }
 
-fn unfit(field: &str, reason: &str) -> ApiError {
+fn invalid(field: &str, reason: &str) -> ApiError {
     ApiError::invalid(&Invalid::new(field, reason))
 }
 
-fn fits_the_form(request: &ExecRequest, form: Form) -> Result<(), ApiError> {
+/// Refuses fields that do not apply to this kind of request.
+fn check_form(request: &ExecRequest, form: Form) -> Result<(), ApiError> {
     if form == Form::WebSocket {
         if request.detach {
-            return Err(unfit("detach", "is for POST; over a WebSocket, send `leave`"));
+            return Err(invalid("detach", "is only for POST; over a WebSocket, send `leave`"));
         }
         for (field, given) in
             [("stdin", request.stdin.is_some()), ("stdin_base64", request.stdin_base64.is_some())]
         {
             if given {
-                return Err(unfit(field, "is for POST; over a WebSocket, input goes on channel 0"));
+                let reason = "is only for POST; over a WebSocket, send input on channel 0";
+                return Err(invalid(field, reason));
             }
         }
     } else if request.interactive.is_some() {
-        return Err(unfit("interactive", "is for the WebSocket; give `stdin` or `stdin_base64`"));
+        let reason = "is only for the WebSocket; use `stdin` or `stdin_base64`";
+        return Err(invalid("interactive", reason));
     }
     if form == Form::Many && request.detach {
-        return Err(unfit("detach", "is for one VM: POST /vms/{vm}/exec"));
+        return Err(invalid("detach", "is only for one VM; use POST /vms/{vm}/exec"));
     }
     if request.detach && request.on_disconnect == Some(ApiOnDisconnect::Kill) {
-        return Err(unfit("on_disconnect", "is `kill`, which contradicts `detach`"));
+        return Err(invalid("on_disconnect", "is `kill`, which contradicts `detach`"));
     }
     Ok(())
 }
 
-/// The key goes into the field's name.
-fn possible_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
+/// Checks the environment. The field in the problem includes the variable's name.
+fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
     for (key, value) in env {
         let reason = if key.is_empty() || key.contains(['=', '\0']) {
-            "must have a name without `=` and NUL"
+            "must have a name that is not empty and contains neither `=` nor NUL"
         } else if value.contains('\0') {
             "contains a NUL byte"
         } else {
@@ -199,22 +204,24 @@ fn beyond_plain(request: &ExecRequest) -> Vec<&'static str> {
 
 fn input(text: Option<String>, base64: Option<String>) -> Result<Option<Bytes>, ApiError> {
     match (text, base64) {
-        (Some(_), Some(_)) => Err(unfit("stdin_base64", "is given beside `stdin`; give one")),
+        (Some(_), Some(_)) => {
+            Err(invalid("stdin_base64", "excludes `stdin`; set only one of them"))
+        }
         (Some(text), None) => Ok(Some(text.into())),
         (None, Some(base64)) => STANDARD
             .decode(base64)
             .map(|bytes| Some(bytes.into()))
-            .map_err(|error| unfit("stdin_base64", &format!("is not base64: {error}"))),
+            .map_err(|error| invalid("stdin_base64", &format!("is not base64: {error}"))),
         (None, None) => Ok(None),
     }
 }
 
-/// Half of them from each end.
+/// Validates `max_output_bytes`; returns the half of it that is kept of each end of an output.
 fn keep(max_output_bytes: Option<u64>) -> Result<usize, ApiError> {
     let max = max_output_bytes.unwrap_or(DEFAULT_OUTPUT_BYTES);
     if max > MAX_OUTPUT_BYTES {
-        let reason = format!("is {max}: must be 0 to {MAX_OUTPUT_BYTES}; take more as a stream");
-        return Err(unfit("max_output_bytes", &reason));
+        let reason = format!("is {max}: must be 0 to {MAX_OUTPUT_BYTES}; stream larger output");
+        return Err(invalid("max_output_bytes", &reason));
     }
     Ok(usize::try_from(max.div_ceil(2)).unwrap_or(0))
 }
@@ -237,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_means_nothing_in_a_form_is_refused_there() {
+    fn a_field_that_does_not_apply_to_a_form_is_refused() {
         for (form, field, value) in [
             (Form::Post, "interactive", json!(true)),
             (Form::Many, "interactive", json!(false)),
@@ -253,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_has_input_only_if_somebody_may_give_it_some() {
+    fn a_program_has_input_only_if_the_client_can_send_it() {
         let stdin = |request, form| plan(request, form).unwrap().start.stdin;
         assert!(!stdin(json!({ "command": "cat" }), Form::Post));
         assert!(stdin(json!({ "command": "cat", "stdin": "" }), Form::Post));
@@ -262,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_agent_gets_what_it_knows_and_the_rest_is_named() {
+    fn a_plain_agent_gets_the_fields_it_supports_and_the_error_names_the_others() {
         let all = plan(
             json!({ "command": "a", "max_output_bytes": 1, "on_disconnect": "kill" }),
             Form::Post,

@@ -1,9 +1,9 @@
-//! Channel messages between a WebSocket and an agent.
+//! Forwards channel messages between a WebSocket and an agent.
 //!
-//! It holds one message each way, and looks into control messages to know which is the last, to coalesce
-//! heartbeats, to end a stream of messages that carry nothing, and to acknowledge output for clients that do
-//! not. The two ways don't wait for each other, so an agent whose client doesn't read still gets its input, and the
-//! other way round.
+//! The pump holds one message in each direction. It inspects control messages to recognize the last one, to coalesce
+//! heartbeats, to end a stream of empty messages, and to acknowledge output for clients that do not. The directions are
+//! independent: a client that does not read can still send input, and an agent that does not read can still send
+//! output.
 
 use super::super::audit::Note;
 use super::acks::Acks;
@@ -30,13 +30,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// For a client to take a last message and to close. The daemon's end waits for longer.
+/// Deadline for a client to take a last message and to close. Shorter than the daemon's wait when it stops.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 type ToClient = SplitSink<WebSocket, Packet>;
 type FromClient = SplitStream<WebSocket>;
 
-/// Why it is over.
+/// Reason for the end of a session.
 enum End {
     /// The agent sent its last message.
     Exit,
@@ -44,18 +44,18 @@ enum End {
     TakenOver,
     /// The agent's connection broke.
     Agent(Broken),
-    /// The client closed, as one should.
+    /// The client closed the WebSocket.
     Goodbye,
     /// The client's connection broke.
     Vanished,
-    /// The client sent what no client may.
+    /// The client violated the protocol.
     Breach(CloseCode, &'static str),
-    /// The daemon ends.
+    /// The daemon stops.
     Restart,
 }
 
-/// Pumps until either side is through. What becomes of the program then: a client that closed has
-/// left; one whose connection broke, or whose daemon ends, may come back.
+/// Forwards messages until either side ends. If the client closed the WebSocket, `leave` is sent to the agent. If the
+/// client's connection broke or the daemon stops, the client may re-attach.
 pub(super) async fn pump(
     socket: WebSocket,
     (attached, mut stream): Opened,
@@ -64,7 +64,7 @@ pub(super) async fn pump(
 ) {
     let (mut to_client, mut from_client) = socket.split();
     let mut checked = CheckedMessages::of(&attached);
-    // Whether the client has said so itself: then the agent's close is an answer.
+    // The client has sent `leave`; the agent's close is then the answer to it.
     let left = AtomicBool::new(false);
     let acks = Acks::of(&attached);
     let end = tokio::select! {
@@ -84,7 +84,7 @@ pub(super) async fn pump(
         End::Goodbye => {
             let leaving =
                 async { if left { close_after_leave(stream).await } else { leave(stream).await } };
-            // The answer to the client's Close is waiting to be sent.
+            // Sends the answer to the client's Close.
             let answered = timeout(FAREWELL, to_client.close());
             let _ = tokio::join!(leaving, answered);
             return;
@@ -100,14 +100,14 @@ pub(super) async fn pump(
     close_halves(to_client, from_client, code, reason).await;
 }
 
-/// From the client to the agent.
+/// Forwards messages from the client to the agent.
 async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Acks) -> End {
     loop {
         let packet = tokio::select! {
             packet = from.next() => packet,
             ack = acks.due() => {
                 to.queue(&Message::host(&ack));
-                // If the agent is gone, the other way learns why.
+                // If the agent is gone, the other direction gets the reason.
                 let _ = to.flush().await;
                 continue;
             }
@@ -116,7 +116,7 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
             Some(Ok(Packet::Binary(bytes))) => bytes,
             Some(Ok(Packet::Ping(_) | Packet::Pong(_))) => continue,
             Some(Ok(Packet::Text(_))) => {
-                return End::Breach(close_code::UNSUPPORTED, "messages are binary");
+                return End::Breach(close_code::UNSUPPORTED, "messages must be binary");
             }
             Some(Ok(Packet::Close(_))) => return End::Goodbye,
             Some(Err(error)) if is_too_long(&error) => return TOO_LONG,
@@ -127,7 +127,7 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
         }
         let message = match Message::decode(bytes) {
             Ok(message) if matches!(message.channel, Channel::Stdin | Channel::Control) => message,
-            _ => return End::Breach(close_code::PROTOCOL, "no such channel this way"),
+            _ => return End::Breach(close_code::PROTOCOL, "no such channel towards the program"),
         };
         if message.channel == Channel::Control {
             match message.host_control() {
@@ -138,7 +138,7 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
         }
         to.queue(&message);
         if to.flush().await.is_err() {
-            // The agent's last words may be on their way down. The client hears the rest then.
+            // The agent's last messages may still be in flight to the client.
             while let Some(Ok(packet)) = from.next().await {
                 if matches!(packet, Packet::Close(_)) {
                     return End::Goodbye;
@@ -151,7 +151,7 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
 
 const TOO_LONG: End = End::Breach(close_code::SIZE, "longer than 1 MiB");
 
-/// From the agent to the client.
+/// Forwards messages from the agent to the client.
 async fn down(
     from: &mut Reader,
     to: &mut ToClient,
@@ -174,7 +174,7 @@ async fn down(
         let packet =
             if last.is_some() { with_exit_code(&message).unwrap_or(packet) } else { packet };
         if to.send(Packet::Binary(packet)).await.is_err() {
-            // Whether it said goodbye before it went is in what it sent.
+            // The other direction reads a Close that the client may have sent before, and ends the session first.
             tokio::time::sleep(FAREWELL).await;
             return End::Vanished;
         }
@@ -185,8 +185,8 @@ async fn down(
     }
 }
 
-/// The agent's last message with the `exit_code` that the other forms have: the status, 128+n after signal n,
-/// 124 at the time limit. `None` if it is no exit.
+/// Returns the agent's last message with an added `exit_code`, as in the other forms: the exit status, 128+n after
+/// signal n, 124 at the time limit. Returns `None` if the message is not an exit.
 fn with_exit_code(message: &Message) -> Option<Bytes> {
     let Ok(AgentControl::Exit(ended)) = message.agent_control() else { return None };
     let mut control: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
@@ -195,17 +195,17 @@ fn with_exit_code(message: &Message) -> Option<Bytes> {
     Some(Message { channel: Channel::Control, payload }.to_bytes())
 }
 
-/// What becomes of an agent's message.
+/// Decision about a message from the agent.
 enum Passage {
-    /// The client gets it.
+    /// Forward the message.
     More,
-    /// The client gets it, and nothing after it.
+    /// Forward the message and end the session.
     Last(End),
-    /// A heartbeat shortly after another one.
+    /// Drop the message: a heartbeat shortly after another one.
     Coalesced,
 }
 
-/// The agent's messages on their way to the client.
+/// Checks of the agent's messages before they are forwarded to the client.
 struct CheckedMessages {
     limit: EmptyMessageLimit,
     heartbeats: HeartbeatFilter,
@@ -224,7 +224,7 @@ impl CheckedMessages {
             return Ok(Passage::More);
         }
         let Ok(control) = message.agent_control() else {
-            // The client may know a form of it that this daemon does not.
+            // The client may support a control message that this daemon does not know.
             self.limit.count_empty(now)?;
             return Ok(Passage::More);
         };
@@ -252,8 +252,8 @@ fn noted(note: &Note, ended: &Ended) {
     note.outcome(|| show::in_words(&show::outcome(ended.outcome.clone())));
 }
 
-/// Tells a client of a program behind an agent that has no streams. Whatever the client says but
-/// goodbye can't reach it.
+/// Serves a client whose program runs on a plain agent, which has no streams. All messages of the client except Close
+/// are ignored.
 pub(super) async fn tell(
     socket: WebSocket,
     mut plain: Plain,
@@ -261,7 +261,7 @@ pub(super) async fn tell(
     draining: &CancellationToken,
 ) {
     let (mut to_client, mut from_client) = socket.split();
-    let told = async {
+    let forward = async {
         loop {
             let (message, over) = match plain.next().await {
                 Ok(Happened::Output(stream, _, payload)) => {
@@ -283,7 +283,7 @@ pub(super) async fn tell(
         }
     };
     let end = tokio::select! {
-        end = told => end,
+        end = forward => end,
         end = until_gone(&mut from_client) => end,
         () = draining.cancelled() => End::Restart,
     };
@@ -311,14 +311,14 @@ async fn until_gone(from: &mut FromClient) -> End {
     }
 }
 
-/// Whether a client's message broke our limit.
+/// Reports whether a client's message exceeded the length limit.
 pub(super) fn is_too_long(error: &axum::Error) -> bool {
     use std::error::Error;
-    // axum doesn't show what the error below is.
+    // axum does not expose the type of the source, so its text is compared.
     error.source().is_some_and(|below| below.to_string().starts_with("Space limit exceeded"))
 }
 
-/// Closes, and waits a moment for the client to agree.
+/// Closes the WebSocket, and waits up to [`FAREWELL`] for the client's answer.
 pub(super) async fn close(socket: WebSocket, code: CloseCode, reason: &'static str) {
     let (to_client, from_client) = socket.split();
     close_halves(to_client, from_client, code, reason).await;
@@ -333,7 +333,7 @@ async fn close_halves(
     let frame = CloseFrame { code, reason: reason.into() };
     let _ = timeout(FAREWELL, async {
         if to_client.send(Packet::Close(Some(frame))).await.is_ok() {
-            // What it sent before it knew is in the way of its answer.
+            // Discards messages that the client sent before it received the Close.
             while let Some(Ok(_)) = from_client.next().await {}
         }
     })

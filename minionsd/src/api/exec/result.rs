@@ -1,4 +1,4 @@
-//! A program's result on its way to its caller.
+//! A program's collected result as a response.
 
 use super::show;
 use crate::agent::CallError;
@@ -13,21 +13,23 @@ use minions_api::exec::{ExecResult, Outcome};
 use minions_proto::message::ExecReply;
 use std::convert::Infallible;
 
-/// What is given to the connection at a time.
+/// Number of bytes that are passed to the connection at a time.
 const PIECE: usize = 64 * 1024;
 
-/// A program that ran.
+/// Result of a program that ran.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) result: ExecResult,
-    /// The memory that its output holds.
+    /// Budget share of the output.
     share: Share,
 }
 
 impl Finished {
+    /// Converts the output and end of a program of an agent with the feature `exec2`.
+    ///
     /// # Errors
     ///
-    /// [`CallError::ExecLost`]: the agent itself lost it.
+    /// [`CallError::ExecLost`]: the agent lost the program.
     pub(super) fn object(id: &str, collected: Collected) -> Result<Self, CallError> {
         if let minions_proto::message::Outcome::Lost { reason } = &collected.ended.outcome {
             return Err(CallError::ExecLost { reason: reason.clone() });
@@ -36,23 +38,24 @@ impl Finished {
         Ok(Self { result, share })
     }
 
+    /// Converts the reply of an agent without that feature.
     pub(super) fn plain(reply: ExecReply, share: Share) -> Self {
         Self { result: show::plain(reply), share }
     }
 
-    /// Whether it ended with 0.
+    /// Reports whether the program exited with status 0.
     pub(super) fn is_success(&self) -> bool {
         self.result.exit_code == 0
     }
 
-    /// Its end, for the audit log.
+    /// Returns the program's end in a few words, for the audit log.
     pub(super) fn in_words(&self) -> String {
         let plain = Outcome::Exited { code: self.result.exit_code };
         show::in_words(self.result.outcome.as_ref().unwrap_or(&plain))
     }
 }
 
-/// The memory counts until the caller has the result.
+/// Sends the result. The output counts against the memory budget until the caller has received it.
 impl IntoResponse for Finished {
     fn into_response(self) -> Response {
         let Self { result, share } = self;

@@ -1,4 +1,4 @@
-//! Which VMs a request for many means.
+//! Selection of the VMs of a request for many.
 
 use super::super::problem::ApiError;
 use crate::vm::Vm;
@@ -8,23 +8,23 @@ use minions_proto::Invalid;
 use std::collections::BTreeMap;
 use wildmatch::WildMatch;
 
-/// Names and patterns in a request.
+/// Maximum number of names and patterns in a request.
 const MAX_WANTED: usize = 10_000;
 
-/// Patterns among them: each is held against each VM.
+/// Maximum number of patterns in a request: each is matched against every VM.
 const MAX_PATTERNS: usize = 256;
 
-/// The VMs, each once, in the order of their names.
+/// Returns the selected VMs without duplicates, ordered by name.
 ///
 /// # Errors
 ///
-/// The first name that is none or isn't there, or pattern that matches nothing.
+/// Names the first entry that is an invalid name, a name of no VM, or a pattern without a match.
 pub(super) fn select(wanted: &[String], vms: &Vms) -> Result<Vec<Vm>, ApiError> {
     if wanted.is_empty() {
-        return Err(invalid("vms", "is empty; name a VM, or `*` for all"));
+        return Err(invalid("vms", "is empty; name at least one VM, or use `*` for all"));
     }
     if wanted.len() > MAX_WANTED {
-        return Err(invalid("vms", "has more than 10000 entries; use patterns"));
+        return Err(invalid("vms", "has more than 10000 entries; use patterns instead"));
     }
     let patterns = wanted.iter().filter(|wanted| is_pattern(wanted)).count();
     if patterns > MAX_PATTERNS {
@@ -32,11 +32,11 @@ pub(super) fn select(wanted: &[String], vms: &Vms) -> Result<Vec<Vm>, ApiError> 
     }
     let mut selected: BTreeMap<&VmName, &Vm> = BTreeMap::new();
     for (at, wanted) in wanted.iter().enumerate() {
-        let before = |error: ApiError| error.within_field(&format!("vms[{at}]"));
+        let in_field = |error: ApiError| error.within_field(&format!("vms[{at}]"));
         if is_pattern(wanted) {
-            selected.extend(matching(wanted, vms).map_err(before)?);
+            selected.extend(matching(wanted, vms).map_err(in_field)?);
         } else {
-            selected.extend([named(wanted, vms).map_err(before)?]);
+            selected.extend([named(wanted, vms).map_err(in_field)?]);
         }
     }
     Ok(selected.into_values().cloned().collect())
@@ -56,13 +56,13 @@ fn named<'v>(wanted: &str, vms: &'v Vms) -> Result<(&'v VmName, &'v Vm), ApiErro
 fn matching<'v>(wanted: &str, vms: &'v Vms) -> Result<Vec<(&'v VmName, &'v Vm)>, ApiError> {
     let possible = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*?".contains(&byte);
     if !wanted.bytes().all(possible) || wanted.len() > 128 {
-        let rule = "must be 1 to 128 of A-Z a-z 0-9 . _ - and `*` and `?`";
+        let rule = "must be 1 to 128 characters of A-Z a-z 0-9 . _ - * ?";
         return Err(ApiError::invalid(&Invalid::value("vms", wanted, rule)));
     }
     let pattern = WildMatch::new(wanted);
     let found: Vec<_> = vms.iter().filter(|(name, _)| pattern.matches(name.as_str())).collect();
     if found.is_empty() {
-        let detail = format!("no VM's name matches {wanted:?}; GET /vms lists them");
+        let detail = format!("no VM's name matches {wanted:?}; GET /vms lists all VMs");
         return Err(ApiError::of(ErrorCode::VmNotFound, detail));
     }
     Ok(found)

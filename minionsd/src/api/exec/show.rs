@@ -1,4 +1,4 @@
-//! The wire's view of programs as REST's.
+//! Conversion of programs from wire types to REST types.
 
 use crate::budget::Share;
 use crate::exec::Collected;
@@ -8,7 +8,7 @@ use minions_api::exec as api;
 use minions_proto::channel::OutputStream;
 use minions_proto::message as wire;
 
-/// A program that ran, behind an agent that knows execs as objects; and the memory that it holds.
+/// Converts the collected output of a program; also returns its budget share.
 pub(super) fn collected(id: &str, collected: Collected) -> (api::ExecResult, Share) {
     let Collected { stdout, stderr, ended, share } = collected;
     let (stdout, stderr) = (stdout.show(), stderr.show());
@@ -31,7 +31,7 @@ pub(super) fn collected(id: &str, collected: Collected) -> (api::ExecResult, Sha
     (result, share)
 }
 
-/// The same behind one that doesn't.
+/// Converts the reply of an agent without the feature `exec2`.
 pub(super) fn plain(reply: wire::ExecReply) -> api::ExecResult {
     api::ExecResult {
         status: "ok".into(),
@@ -153,7 +153,7 @@ pub(super) fn attached(attached: &wire::ExecAttached) -> api::Attached {
     }
 }
 
-/// An end in a few words, for the audit log: nothing in it is the guest's choice but numbers.
+/// Describes an end in a few words, for the audit log. Only its numbers can be chosen by the guest.
 pub(super) fn in_words(outcome: &api::Outcome) -> String {
     match outcome {
         api::Outcome::Exited { code } => format!("exited {code}"),

@@ -1,4 +1,4 @@
-//! Bytes of a stream as text, a chunk at a time, without ever cutting a character in half.
+//! Conversion of a stream's bytes to chunks of text, without splitting a character.
 
 use bytes::Bytes;
 use minions_api::exec::Chunk;
@@ -7,17 +7,17 @@ use minions_proto::collect::whole_prefix_len;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// One stream on its way into chunks.
+/// Converter of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Text {
-    /// The beginning of a character whose rest hasn't come yet: up to 3 bytes.
+    /// Bytes of an incomplete character at the end of the stream so far: up to 3.
     begun: Vec<u8>,
-    /// The offset of its first.
+    /// Offset of the first of these bytes.
     offset: u64,
 }
 
 impl Text {
-    /// What can be told of these bytes, which begin at `offset`.
+    /// Adds bytes that begin at `offset`; returns a chunk of all complete characters.
     pub(super) fn push(&mut self, offset: u64, bytes: Bytes) -> Option<Chunk> {
         let (offset, bytes) = if self.begun.is_empty() {
             (offset, bytes)
@@ -30,7 +30,7 @@ impl Text {
         chunk(offset, &bytes[..whole])
     }
 
-    /// There will be no rest.
+    /// Returns the incomplete character as the last chunk, because no more bytes follow.
     pub(super) fn flush(&mut self) -> Option<Chunk> {
         chunk(self.offset, &std::mem::take(&mut self.begun))
     }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_is_never_cut_in_half_however_it_comes() {
+    fn a_character_is_never_split_for_any_chunking() {
         let text = "aä€🦀z".repeat(20);
         for size in 1..9 {
             let chunks = chunks(text.as_bytes(), size);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_come_as_they_are() {
+    fn bytes_that_are_not_utf8_are_preserved() {
         for junk in
             [&b"\xff\xfe"[..], b"a\xe2\x82", b"\xe2\x82a", b"\xf0\x9f\xf0\x9f\xa6\x80", b"\x80"]
         {

@@ -32,25 +32,25 @@ use serde::de::IgnoredAny;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// A client's longest message, and a byte: one that is too long for the wire by a little is told so in
-/// words of ours.
+/// Maximum length of a client's message. One byte more than a frame, so that a message that is slightly too long is
+/// refused with the daemon's own close reason.
 const MAX_MESSAGE: usize = MAX_FRAME_LEN + 1;
 
-/// What is read from a client at a time.
+/// Number of bytes that are read from a client at a time.
 const READ_BUFFER: usize = 32 * 1024;
 
-/// For a client to say what it wants.
+/// Deadline for the client's first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
-/// Run a program over a WebSocket, or come back to one
+/// Run a program, or attach to one, over a WebSocket
 ///
-/// The first message is text: an `ExecRequest`, or `{"attach":"ID"}`. The answer is text: what it was
-/// attached to, or a `Problem` and a close. From then on all messages are binary: a channel byte (0
-/// stdin, 1 stdout, 2 stderr, 3 control) and its payload.
+/// The first message is text: an `ExecRequest`, or `{"attach":"ID"}`. The answer is text: the exec
+/// that the WebSocket is attached to, or a `Problem` followed by a close. All further messages are
+/// binary: a channel byte (0 stdin, 1 stdout, 2 stderr, 3 control) and its payload.
 #[utoipa::path(
     get, path = "/vms/{vm}/exec", operation_id = "open_exec", tag = "exec",
     params(("vm" = VmName, Path), CallParams),
-    responses((status = 101, description = "It is a WebSocket from here on"), ExecProblems),
+    responses((status = 101, description = "Switching protocols to WebSocket"), ExecProblems),
 )]
 pub(in super::super) async fn open_exec(
     State(api): State<Api>,
@@ -62,14 +62,17 @@ pub(in super::super) async fn open_exec(
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|rejection| {
         let why = rejection.body_text();
-        let detail = format!("GET is for a WebSocket, POST is for the rest: {why}");
+        let detail = format!("GET on this path requires a WebSocket; otherwise use POST: {why}");
         ApiError::malformed(Some("Upgrade".into()), detail)
     })?;
     let places = std::sync::Arc::clone(&api.execs.websockets);
     let place = places.try_acquire_owned().map_err(|_| {
-        ApiError::of(ErrorCode::Overloaded, "too many WebSockets are open; close one")
+        ApiError::of(
+            ErrorCode::Overloaded,
+            "too many WebSockets are open; retry when another one is closed",
+        )
     })?;
-    // From now on the daemon's end waits for it.
+    // From now on the daemon waits for this WebSocket when it stops.
     let counted = api.execs.tasks.token();
     let session = Session { api, vm, patience, note, request_id };
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
@@ -79,27 +82,27 @@ pub(in super::super) async fn open_exec(
     }))
 }
 
-/// One WebSocket.
+/// Session of one WebSocket.
 struct Session {
     api: Api,
     vm: Vm,
     patience: Patience,
-    /// Until the session's end: then the call is over.
+    /// Access to the call's audit entries. Held until the end of the session, because the call ends when it is dropped.
     note: Note,
     request_id: RequestId,
 }
 
-/// What the client wants.
+/// First message of a client.
 enum First {
     Start(Box<ExecRequest>),
     Attach(AttachRequest),
 }
 
-/// Why there is nothing to pump.
+/// Failure to open a program.
 enum Unopened {
-    /// The client is told why.
+    /// The request is refused; the client gets the problem.
     Refused(ApiError),
-    /// It isn't there any more.
+    /// The client has disconnected.
     Gone,
 }
 
@@ -109,7 +112,7 @@ impl From<ApiError> for Unopened {
     }
 }
 
-/// What there is to pump.
+/// A program that was opened.
 enum Program {
     Object(Box<Opened>),
     Plain(Box<Plain>, String),
@@ -143,8 +146,8 @@ impl Session {
 
     async fn open(&self, socket: &mut WebSocket) -> Result<Program, Unopened> {
         let first = timeout(FIRST_MESSAGE, first_message(socket)).await.unwrap_or_else(|_| {
-            Err(ApiError::malformed(None, "no message within 10 s; the first is the request")
-                .into())
+            let detail = "no message within 10 s; the first message must be the request";
+            Err(ApiError::malformed(None, detail).into())
         })?;
         let deadline = self.patience.deadline_or(START);
         let (plan, id) = match first {
@@ -158,8 +161,13 @@ impl Session {
                 let id = attach.attach.parse().map_err(|invalid| ApiError::value(&invalid))?;
                 let AttachRequest { attach, stdout_offset, stderr_offset } = attach;
                 self.note.attachment(&attach).await?;
-                let (stdout, stderr, role) = (stdout_offset, stderr_offset, Role::Control);
-                (Err(ExecAttach { id, stdout, stderr, role }), attach)
+                let exec_attach = ExecAttach {
+                    id,
+                    stdout: stdout_offset,
+                    stderr: stderr_offset,
+                    role: Role::Control,
+                };
+                (Err(exec_attach), attach)
             }
         };
         self.note.exec(&id);
@@ -205,18 +213,21 @@ impl Session {
     }
 }
 
-/// Cancel safe: a message is taken whole or not at all.
+/// Receives and parses the client's first message.
+///
+/// Cancel safe: a message is taken as a whole or not at all.
 async fn first_message(socket: &mut WebSocket) -> Result<First, Unopened> {
     loop {
         let text = match socket.recv().await {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Binary(_))) => {
-                let detail = "the first message is text: the request, as JSON";
+                let detail = "the first message must be text: the request, as JSON";
                 return Err(ApiError::malformed(None, detail).into());
             }
             Some(Err(error)) if pump::is_too_long(&error) => {
-                let detail = "the request is longer than the wire's 1 MiB";
+                let detail =
+                    "the request is longer than 1 MiB; pass large data as input or in a file";
                 return Err(ApiError::of(ErrorCode::ArgumentListTooLong, detail).into());
             }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Unopened::Gone),
@@ -230,20 +241,20 @@ fn parse(text: &[u8]) -> Result<First, ApiError> {
     struct Keys {
         attach: Option<IgnoredAny>,
     }
-    // What isn't even JSON is told as a request that isn't.
+    // Text that is not JSON is reported as an invalid request for a program.
     match json::from_slice(text) {
         Ok(Keys { attach: Some(_) }) => from_json(text).map(First::Attach),
         _ => from_json(text).map(|request| First::Start(Box::new(request))),
     }
 }
 
-/// Whether it went out.
+/// Sends a text message; reports whether it was sent in time.
 async fn tell<T: serde::Serialize>(socket: &mut WebSocket, what: &T) -> bool {
     let text = serde_json::to_string(what).unwrap_or_default();
     matches!(timeout(pump::FAREWELL, socket.send(Message::text(text))).await, Ok(Ok(())))
 }
 
-/// A program that has no input, and of which nothing comes before its end.
+/// Returns the `attached` message for a program of a plain agent: it has no input, and its output starts at 0.
 fn attached_to_plain(id: String) -> Attached {
     Attached {
         status: "ok".into(),

@@ -1,12 +1,11 @@
-//! REST's view of a network and the wire's.
+//! Conversion of networks between REST types and wire types.
 
 use super::interface;
 use minions_api::network as rest;
 use minions_proto::Invalid;
 use minions_proto::message as wire;
 
-/// All that the request says; [`wire::ChangeNetwork::beyond_base`] tells whether it needs more than a
-/// base agent.
+/// Converts a request completely. [`wire::ChangeNetwork::beyond_base`] reports whether it exceeds the base protocol.
 pub(in crate::api) fn wire(request: rest::NetworkRequest) -> wire::ChangeNetwork {
     let rest::NetworkRequest {
         ip,
@@ -36,7 +35,7 @@ pub(in crate::api) fn wire(request: rest::NetworkRequest) -> wire::ChangeNetwork
     }
 }
 
-/// As the frozen form has it.
+/// Converts a change to the request of the base protocol.
 pub(in crate::api) fn base(change: wire::ChangeNetwork) -> Result<wire::ConfigureNetwork, Invalid> {
     let given =
         |field: &str, value: Option<String>| value.ok_or_else(|| Invalid::new(field, "is missing"));
@@ -92,7 +91,7 @@ pub(super) fn applied(changed: wire::NetworkChanged) -> rest::NetworkApplied {
     }
 }
 
-/// For the audit line.
+/// Returns the outcome of a change in one word, for the audit entry.
 pub(super) fn in_a_word(changed: &wire::NetworkChanged) -> String {
     match (changed.changed, &changed.pending) {
         (_, Some(_)) => "pending",

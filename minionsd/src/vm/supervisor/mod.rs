@@ -55,18 +55,18 @@ pub(crate) struct Supervisor {
     pub(crate) meters: Arc<Meters>,
     pub(crate) clock_limit: Option<Duration>,
     pub(crate) stop: CancellationToken,
-    /// The socket that has the VM's name; `None` while its VMM has removed it.
+    /// Socket that has the VM's name; `None` while its VMM has removed it.
     pub(crate) socket: watch::Receiver<Option<SocketId>>,
-    /// The end that the guest was asked for.
+    /// Requested end of the guest.
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
 }
 
-/// A supervisor's last word about its VM.
+/// Result of a supervisor that ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The VM is gone.
+    /// Verdict for a VM that is gone.
     Gone,
-    /// Another VM has its name.
+    /// Verdict for a VM whose name another VM has.
     Replaced,
 }
 

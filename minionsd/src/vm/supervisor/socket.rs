@@ -1,7 +1,7 @@
-//! A socket that vanishes or changes while its VMM is alive.
+//! Sockets that vanish or change while their VMM runs.
 //!
 //! Cloud Hypervisor removes its socket at each reboot of the guest, and creates it again. The process that listens
-//! tells a reboot from another VM of the same name; the kernel reports it to whoever connects.
+//! distinguishes a reboot from another VM of the same name; the kernel reports it to each client that connects.
 //!
 //! ```text
 //!            removed                created
@@ -25,25 +25,25 @@ use tokio::time::{Instant, sleep_until};
 /// machine; it allocates the guest's memory before.
 const ABSENT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Between two looks at a VMM whose end no pidfd reports.
+/// Interval between two checks of a VMM whose end no pidfd reports.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Time for a new socket to have a listener that the kernel reports: `bind(2)` comes before `listen(2)`.
 const IDENTIFIED_WITHIN: Duration = Duration::from_millis(500);
 
-/// Between two dials to a new socket without a listener.
+/// Pause between two dials to a new socket without a listener.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Whether the socket is there, and is the VM's.
+/// Presence of the VM's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     There,
-    /// The VMM removed it.
+    /// Socket that the VMM removed.
     Absent {
         until: Instant,
         look: Instant,
     },
-    /// Another socket has the name, and it is not known whose it is.
+    /// Socket that has the name now, of a process that is not known yet.
     Unidentified {
         socket: SocketId,
         until: Instant,
@@ -59,7 +59,7 @@ impl Presence {
         matches!(self, Self::Absent { .. })
     }
 
-    /// What follows from the VMM's end.
+    /// Returns the verdict if the VMM has ended.
     pub(super) fn without_vmm(self) -> Option<Verdict> {
         match self {
             Self::There => None,
@@ -85,7 +85,7 @@ impl Presence {
 }
 
 impl Supervisor {
-    /// The socket was removed, or another one has the name.
+    /// Handles a socket that was removed or replaced.
     pub(super) fn socket_changed(&self, hold: &mut Hold) -> Option<Verdict> {
         let socket = *hold.socket.borrow_and_update();
         let now = Instant::now();
@@ -136,11 +136,11 @@ impl Supervisor {
         }
     }
 
-    /// A dial to a socket ended before it was known whose it is.
+    /// Handles the end of a dial to a socket whose process is not known yet.
     pub(super) fn heard_of_unidentified(&self, hold: &mut Hold, now: Instant) -> Option<Verdict> {
         let verdict = self.look_at_socket(hold);
         if hold.presence.is_there() {
-            // It was, at the same moment.
+            // The process became known at the same moment.
             hold.line.hang_up();
         }
         hold.probed_at = now;

@@ -1,42 +1,42 @@
-//! How a guest answers.
+//! Manners of answering of a guest.
 
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
-/// Between a reply and the same once more.
+/// Pause between a reply and its repetition.
 const LATE: Duration = Duration::from_millis(20);
 
-/// One way to answer, whatever is asked.
+/// Manner of answering every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// As an agent that is well.
+    /// Correct and prompt, as a healthy agent.
     Well,
-    /// Likewise, after a while.
+    /// Correct, after this time.
     Slow(Duration),
-    /// Not at all. A connection that was asked something stays silent for ever.
+    /// Sends no answers. A connection that carried a request stays silent forever.
     Mute,
-    /// Does what it is asked, and then nothing more.
+    /// Carries the request out and sends no reply.
     Hangs,
-    /// Does what it is asked, and closes instead of answering.
+    /// Carries the request out and closes instead of replying.
     LosesReplies,
-    /// Does what it is asked, and closes in the middle of the reply.
+    /// Carries the request out and closes in the middle of the reply.
     Truncates,
-    /// Does what it is asked, and replies something that is no JSON.
+    /// Carries the request out and replies with bytes that are not JSON.
     Garbles,
-    /// Does what it is asked, and announces a frame that is too long.
+    /// Carries the request out and announces a frame that is too long.
     Oversizes,
-    /// Gives every reply twice, in one write: the second is nobody's.
+    /// Sends every reply twice in one write; no request belongs to the second one.
     Repeats,
-    /// Likewise, the second by itself when the first one has been taken.
+    /// Sends every reply twice, the second time after a pause.
     RepeatsLate,
-    /// A byte at a time.
+    /// Sends every reply one byte at a time, with this pause before each.
     Dribbles(Duration),
 }
 
 impl Manner {
-    /// Gives a reply. Whether the connection goes on.
+    /// Sends a reply and reports whether the connection continues.
     pub(super) async fn say(self, stream: &mut UnixStream, reply: &[u8]) -> std::io::Result<bool> {
         match self {
             Self::Well | Self::Slow(_) => stream.write_all(reply).await?,
@@ -65,7 +65,7 @@ impl Manner {
         Ok(true)
     }
 
-    /// Whether nothing can follow what is said, by the protocol.
+    /// Reports whether the protocol forbids any further bytes after this reply.
     pub(super) fn is_breach(self) -> bool {
         matches!(self, Self::Garbles | Self::Oversizes | Self::RepeatsLate)
     }

@@ -1,18 +1,18 @@
-//! What vhost-device-vsock 0.3.0 needs to serve a VM for as long as the VM runs, whatever its clients
-//! and its guest do.
+//! Changes that vhost-device-vsock 0.3.0 needs to serve a VM for as long as it runs, whatever its clients and
+//! its guest do.
 
 use crate::setup::edit::Edit;
 
-/// In the order in which one reads the program: a client, its packets, the guest's queues.
+/// All edits, in the order of the program: a client, its packets, the guest's queues.
 pub(super) const EDITS: &[Edit] = &[
     Edit {
-        why: "a client that left before its CONNECT was read would wake the worker for ever",
+        why: "a client that leaves before its CONNECT is read wakes the worker forever",
         file: "src/vhu_vsock_thread.rs",
         find: "// Has to be EPOLLIN as it was not connected previously",
         replace: "self.thread_backend.stream_map.remove(&fd);",
     },
     Edit {
-        why: "a client that left before OK would panic the worker",
+        why: "a client that leaves before OK makes the worker panic",
         file: "src/vsock_conn.rs",
         find: "self.stream.write_all(response.as_bytes()).unwrap();",
         replace: "if self.stream.write_all(response.as_bytes()).is_err() {
@@ -21,14 +21,14 @@ pub(super) const EDITS: &[Edit] = &[
         }",
     },
     Edit {
-        why: "one that left before the guest answered at all would keep its place for ever",
+        why: "a client that leaves before the guest answers keeps its entry forever",
         file: "src/thread_backend.rs",
         find: "if conn.rx_queue.peek() == Some(RxOps::Reset) {",
         replace: "let left = conn.rx_queue.peek() == Some(RxOps::Rw) && !conn.connect;
         if left || conn.rx_queue.peek() == Some(RxOps::Reset) {",
     },
     Edit {
-        why: "the guest would never be told of a client that left with bytes unread",
+        why: "the guest is never informed of a client that leaves with bytes unread",
         file: "src/vsock_conn.rs",
         find: "if let Ok(read_cnt) = self.stream.read_volatile(&mut buf) {",
         replace: "let read = match self.stream.read_volatile(&mut buf) {
@@ -40,8 +40,8 @@ pub(super) const EDITS: &[Edit] = &[
     },
     Edit {
         why: "between a guest's reset and its driver's next start, and while the guest is paused, there are \
-              no queues: connections that are made then are turned away, as before the first start, and \
-              what arrives on others is delivered when there are queues again",
+              no queues: clients that connect then must be rejected, as before the first start, and data of \
+              other connections must be delivered when there are queues again",
         file: "src/vhu_vsock.rs",
         find: "let evt_idx = thread.event_idx;",
         replace: "let evt_idx = thread.event_idx;
@@ -81,32 +81,32 @@ pub(super) const EDITS: &[Edit] = &[
         }",
     },
     Edit {
-        why: "the same: that event stands for what is pending, from other guests and from the host",
+        why: "this event also stands for pending packets of other guests and of the host",
         file: "src/vhu_vsock.rs",
         find: "thread.process_raw_pkts(vring_rx, evt_idx)?;
                 return Ok(());",
         replace: "thread.process_raw_pkts(vring_rx, evt_idx)?;",
     },
     Edit {
-        why: "an error would end the worker, and queues may still stop at any moment",
+        why: "an error ends the worker, and queues may stop at any moment",
         file: "src/vhu_vsock.rs",
         find: "thread.process_tx(vring_tx, evt_idx)?;",
         replace: "thread.process_tx(vring_tx, evt_idx).unwrap_or_else(|error| warn!(\"{error}\"));",
     },
     Edit {
-        why: "the same",
+        why: "an error ends the worker",
         file: "src/vhu_vsock.rs",
         find: "_ => return Err(e.into()),",
         replace: "error => warn!(\"{error}\"),",
     },
     Edit {
-        why: "the same",
+        why: "an error ends the worker",
         file: "src/vhu_vsock.rs",
         find: "thread.process_rx(vring_rx, evt_idx)?;",
         replace: "thread.process_rx(vring_rx, evt_idx).unwrap_or_else(|error| warn!(\"{error}\"));",
     },
     Edit {
-        why: "the same: it would panic",
+        why: "an error makes the worker panic",
         file: "src/vhu_vsock_thread.rs",
         find: "                    .iter(mem)
                     .unwrap()
@@ -114,7 +114,7 @@ pub(super) const EDITS: &[Edit] = &[
         replace: "                    .go_to_previous_position();",
     },
     Edit {
-        why: "what was on its way when the guest was reset would be written into the new guest's memory",
+        why: "data in flight at a guest's reset is written to the memory of the new guest",
         file: "src/vhu_vsock_thread.rs",
         find: "fn vring_handle_event(event_data: EventData) {",
         replace: "fn vring_handle_event(event_data: EventData) {

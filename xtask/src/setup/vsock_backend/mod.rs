@@ -1,5 +1,5 @@
-//! vhost-device-vsock, which offers the hybrid-vsock socket for QEMU: built from its published source
-//! with a few edits, because as it is it ends or hangs under the faults that the tests are about.
+//! vhost-device-vsock, which provides the hybrid-vsock socket for QEMU: built from its published source with
+//! a few edits, because unchanged it ends or hangs under the faults that the tests inject.
 
 mod edits;
 
@@ -12,7 +12,7 @@ use edits::EDITS;
 
 const TOOL: Tool = Tool { name: "vhost-device-vsock", version: "0.3.0", profile: "release" };
 
-/// Builds it unless it was built from this version with these edits.
+/// Builds the backend unless it was built from this version with these edits.
 pub(crate) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
     let stamp = Stamp::of(rig.tools().join("vhost-device-vsock.stamp"), &(TOOL, EDITS));
     if stamp.is_fresh(&TOOL.program(rig)) {
@@ -22,6 +22,6 @@ pub(crate) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
     let package = TOOL.source(scratch.path())?;
     edit::apply(&package, EDITS)?;
     TOOL.install(rig, &["--path".as_ref(), package.as_os_str()])?;
-    stamp.write().context("cannot remember what the vsock backend was made from")?;
+    stamp.write().context("cannot write the stamp of the vsock backend")?;
     Ok(Outcome::done(format!("built with {} edits", EDITS.len())))
 }

@@ -1,15 +1,16 @@
-//! A control group for each program, where the guest has cgroup v2 and lets us: a program can leave
-//! its session and its process group, but only root's can leave its cgroup, so that a kill leaves
-//! nothing.
+//! Control groups of programs, if the guest has cgroup v2 and lets the agent use it.
+//!
+//! A program can leave its session and its process group, but only a program of root's can leave its control
+//! group. So killing the group kills all of the program's processes.
 
 mod limits;
 mod pool;
 mod record;
 
 pub(in crate::exec) use limits::Limits;
-pub(in crate::exec) use record::{Owner, Record};
+pub(in crate::exec) use record::{AgentProcess, ProgramRecord};
 
-use crate::cgroup::{self, Hierarchy};
+use crate::cgroup::{self, CgroupHierarchy};
 use minions_proto::Invalid;
 use pool::Pool;
 use rustix::fs::{Mode, OFlags, open};
@@ -21,50 +22,50 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// By all agents of this process.
+/// Number of the next group, shared by all agents in this process; part of the group's name.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
-/// Of a program's group's name.
+/// Prefix of the names of programs' groups.
 const PREFIX: &str = "exec-";
 
-/// Directly below the tree's root.
-const OURS: &str = "minions";
+/// Name of the group of all programs of a guest, directly below the root of the tree.
+const GUEST_GROUP: &str = "minions";
 
-/// Where an agent makes the control groups of its programs.
+/// Location of the control groups of an agent's programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProgramGroups {
-    /// In `/minions`, with all controllers: the machine is a guest, and its tree the agent's to arrange.
-    /// Not below the agent's own group: programs outlive a restart of the agent, its unit's group
-    /// doesn't, and systemd starts nothing in a group whose subgroups have controllers.
+    /// The group `/minions`, with all controllers: the machine is a guest, whose tree the agent may configure. Not
+    /// below the agent's own group: programs outlive a restart of the agent, but its unit's group does not,
+    /// and systemd starts nothing in a group whose subgroups have controllers.
     OfGuest,
-    /// Below the group that the agent was started in, by this name.
+    /// A group of this name, below the group that the agent was started in.
     Below(String),
 }
 
 /// Makes control groups for programs.
 #[derive(Debug, Clone)]
-pub(in crate::exec) struct Cgroups(Option<Arc<Shared>>);
+pub(in crate::exec) struct CgroupFactory(Option<Arc<CgroupTree>>);
 
 #[derive(Debug)]
-struct Shared {
-    hierarchy: Hierarchy,
+struct CgroupTree {
+    hierarchy: CgroupHierarchy,
     groups: ProgramGroups,
     parent: PathBuf,
-    /// Of a guest's agent.
+    /// Empty groups for reuse; used only with [`ProgramGroups::OfGuest`].
     pool: Pool,
-    /// Those that something still ran in when we were done with them.
+    /// Groups that could not be removed yet, because processes still ran in them.
     leftover: Mutex<Vec<PathBuf>>,
 }
 
-impl Cgroups {
-    /// Finds out whether control groups can be made.
+impl CgroupFactory {
+    /// Finds the tree, and tries whether groups can be made in it.
     pub(in crate::exec) fn find(groups: ProgramGroups) -> Self {
-        let Some(hierarchy) = Hierarchy::find() else { return Self(None) };
+        let Some(hierarchy) = CgroupHierarchy::find() else { return Self(None) };
         let parent = parent(&hierarchy, &groups);
         let (pool, leftover) = (Pool::default(), Mutex::default());
-        let shared = Shared { hierarchy, groups, parent, pool, leftover };
+        let shared = CgroupTree { hierarchy, groups, parent, pool, leftover };
         let cgroups = Self(Some(Arc::new(shared)));
-        // Only trying tells: a read-only mount looks the same.
+        // The attempt is necessary: a read-only mount looks the same as a writable one.
         match cgroups.make() {
             Some(cgroup) if cgroup.dir.join("cgroup.kill").exists() => {
                 drop(cgroup);
@@ -74,14 +75,15 @@ impl Cgroups {
         }
     }
 
-    /// One for the program of `record`, if that works.
+    /// Returns a control group with these limits for the program of `record`; `None` if the guest has no control
+    /// groups and no limit is requested.
     ///
     /// # Errors
     ///
-    /// The limit that the guest can't enforce.
+    /// Names the limit that this guest cannot enforce.
     pub(in crate::exec) fn begin(
         &self,
-        record: &Record,
+        record: &ProgramRecord,
         limits: Limits,
     ) -> Result<Option<Cgroup>, Invalid> {
         if limits.first().is_none()
@@ -92,16 +94,16 @@ impl Cgroups {
         }
         let Some(cgroup) = self.make() else { return limits.unless_any() };
         if let Err(error) = record.write(&cgroup.dir) {
-            tracing::warn!(%error, "a control group can't be labelled: the next agent won't know its id");
+            tracing::warn!(%error, "cannot label a control group; the next agent will not know the exec's id");
         }
         limits.apply(&cgroup.dir)?;
         Ok(Some(cgroup))
     }
 
-    fn used_before(&self, record: &Record) -> Option<Cgroup> {
+    fn used_before(&self, record: &ProgramRecord) -> Option<Cgroup> {
         let shared = self.0.as_ref()?;
         let dir = shared.pool.take()?;
-        // A program of root's may have removed it.
+        // A program of root's may have removed the group.
         record.write(&dir).ok()?;
         Some(Cgroup::of(dir, shared))
     }
@@ -109,7 +111,7 @@ impl Cgroups {
     fn make(&self) -> Option<Cgroup> {
         let shared = self.0.as_ref()?;
         shared.sweep();
-        // Another agent, or one before us, may have left some behind.
+        // Another agent, or an earlier one, may have left a group with this name.
         for _ in 0..16 {
             let number = MADE.fetch_add(1, Ordering::Relaxed);
             let dir = shared.parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
@@ -126,9 +128,9 @@ impl Cgroups {
         None
     }
 
-    /// What earlier agents at this place have left running, the oldest group first, and who each was.
-    /// Groups in which nothing runs are removed.
-    pub(in crate::exec) fn left_by_others(&self) -> Vec<(String, Option<Record>, Cgroup)> {
+    /// Returns the groups of earlier agents in which processes still run, each with its name and its record, the
+    /// oldest first. Empty groups are removed.
+    pub(in crate::exec) fn left_by_others(&self) -> Vec<(String, Option<ProgramRecord>, Cgroup)> {
         let Some(shared) = &self.0 else { return Vec::new() };
         let Ok(entries) = fs::read_dir(&shared.parent) else { return Vec::new() };
         let mut left = Vec::new();
@@ -138,8 +140,8 @@ impl Cgroups {
             else {
                 continue;
             };
-            let record = Record::read(&entry.path());
-            // One that is being made has none yet.
+            let record = ProgramRecord::read(&entry.path());
+            // A group that another agent is just making has no record yet.
             let is_used = record.as_ref().map_or_else(
                 || Path::new("/proc").join(process).exists(),
                 |record| record.agent.is_alive(),
@@ -157,16 +159,17 @@ impl Cgroups {
     }
 }
 
-fn parent(hierarchy: &Hierarchy, groups: &ProgramGroups) -> PathBuf {
-    let ours = hierarchy.root().join(OURS);
+fn parent(hierarchy: &CgroupHierarchy, groups: &ProgramGroups) -> PathBuf {
+    let of_guest = hierarchy.root().join(GUEST_GROUP);
     match groups {
-        ProgramGroups::OfGuest => ours,
-        ProgramGroups::Below(name) => hierarchy.own().unwrap_or(ours).join(name),
+        ProgramGroups::OfGuest => of_guest,
+        ProgramGroups::Below(name) => hierarchy.own().unwrap_or(of_guest).join(name),
     }
 }
 
-impl Shared {
-    /// With what controllers there are; the rest of a machine that is no guest stays as it is.
+impl CgroupTree {
+    /// Makes the parent group, with the available controllers. On a machine that is not a guest, no other group is
+    /// changed.
     fn make_parent(&self) -> io::Result<()> {
         match &self.groups {
             ProgramGroups::OfGuest => cgroup::enable_controllers(self.hierarchy.root()),
@@ -177,10 +180,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Leaves nothing of an agent that is no guest's own, once its last program is gone.
+    /// Removes the parent group, unless it is the guest's, once its last program has ended.
     fn remove_parent(&self) {
         if let ProgramGroups::Below(_) = self.groups {
-            // Others may be in it.
+            // Fails while other programs' groups are in it.
             let _ = fs::remove_dir(&self.parent);
         }
     }
@@ -191,69 +194,69 @@ impl Shared {
     }
 }
 
-/// Removes it, unless something runs in it.
+/// Removes a group, unless processes run in it; returns true if they do.
 fn is_busy(dir: &Path) -> bool {
     fs::remove_dir(dir).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
 }
 
-/// One program's. Removed when dropped, or once what is left in it has ended.
+/// Control group of a program. Reused or removed when dropped; if processes still run in it, removed later.
 #[derive(Debug)]
 pub(in crate::exec) struct Cgroup {
     dir: PathBuf,
-    /// How many processes were killed in it for want of memory, before this program.
+    /// Count of OOM kills in this group before this program.
     oom_kills_before: u64,
-    shared: Arc<Shared>,
+    shared: Arc<CgroupTree>,
 }
 
 impl Cgroup {
-    fn of(dir: PathBuf, shared: &Arc<Shared>) -> Self {
+    fn of(dir: PathBuf, shared: &Arc<CgroupTree>) -> Self {
         Self { oom_kills_before: oom_kills(&dir), dir, shared: Arc::clone(shared) }
     }
 
-    /// What a process can be started in.
+    /// Opens the group's directory, for starting a process in it.
     pub(super) fn directory(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(open(&self.dir, flags, Mode::empty())?)
     }
 
-    /// Sends a signal to each process in it, as they are at this moment, and says which those were.
+    /// Sends a signal to each process that is in the group at this moment, and returns them.
     pub(in crate::exec) fn signal(&self, signal: Signal) -> Vec<Pid> {
         let processes = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
         let processes = processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
         let processes: Vec<Pid> = processes.collect();
         for pid in &processes {
-            // It may have ended.
+            // Fails if the process has ended.
             let _ = kill_process(*pid, signal);
         }
         processes
     }
 
-    /// The program has this number, of which the next agent should know.
-    pub(super) fn label(&self, record: &Record) {
-        // Whoever could not be told at first has been complained about.
+    /// Updates the group's record, once the program's pid is known.
+    pub(super) fn label(&self, record: &ProgramRecord) {
+        // A failure was already logged when the group was made.
         let _ = record.write(&self.dir);
     }
 
-    /// How many processes of its program the kernel has killed for want of memory; 0 where that isn't
-    /// counted.
+    /// Returns the number of this program's processes that the OOM killer has ended; 0 if the kernel does not
+    /// count them.
     pub(super) fn oom_kills(&self) -> u64 {
         oom_kills(&self.dir).saturating_sub(self.oom_kills_before)
     }
 
-    /// How many processes run in it.
+    /// Returns the number of processes in the group, without those in subgroups.
     pub(in crate::exec) fn processes(&self) -> u64 {
         let processes = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
         processes.lines().count() as u64
     }
 
-    /// Kills everything in it at once; nothing can fork its way out (kernel 5.14).
+    /// Kills all processes in the group atomically, including new forks (kernel 5.14).
     pub(in crate::exec) fn kill(&self) {
         if let Err(error) = fs::write(self.dir.join("cgroup.kill"), "1") {
-            tracing::warn!(%error, "a control group can't be killed");
+            tracing::warn!(%error, "cannot kill a control group");
         }
     }
 
-    /// Whether anything runs in it, zombies not counted.
+    /// Reports whether processes run in the group or in subgroups; zombies do not count.
     pub(in crate::exec) fn is_alive(&self) -> bool {
         fs::read_to_string(self.dir.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))

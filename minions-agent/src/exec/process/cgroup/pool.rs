@@ -1,22 +1,23 @@
-//! Control groups that are used again.
+//! Pool of empty control groups for reuse.
 //!
-//! A group with the memory controller that is removed does not go away in the kernel as long as a page is
-//! charged to it: a file of its program's in the page cache, or, without a disk, any file at all. That
-//! is 20 KiB for each program that ever wrote a file. So an empty group is kept for the next program
-//! without limits of its own; what is charged to it already does not count for that one.
+//! The kernel's memory controller keeps the data of a removed group until no page is charged to it. Pages of files stay
+//! charged while they are in the page cache, and in a guest without a disk as long as the file exists. A new group for
+//! each program would therefore cost 20 KiB for each program that ever wrote a file. Instead, an empty group is reused
+//! by the next program without limits; without a limit, the pages that are already charged to it have no effect.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// As many as programs run at once.
+/// Maximum number of groups that are kept: the number of programs that can run at the same time.
 const MAX: usize = 64;
 
-/// A directory without directories in it has so many names.
+/// Link count of a directory without subdirectories.
 const EMPTY: u64 = 2;
 
-/// What a program of root's may have changed in its own group. Files that a kernel lacks are no difference.
+/// Files that a program running as root may have changed in its own group, and their defaults. A file that this kernel
+/// does not have counts as unchanged.
 const DEFAULTS: [(&str, &str); 12] = [
     ("cgroup.freeze", "0"),
     ("cgroup.max.depth", "max"),
@@ -32,7 +33,7 @@ const DEFAULTS: [(&str, &str); 12] = [
     ("pids.max", "max"),
 ];
 
-/// Groups in which nothing runs.
+/// Groups in which no process runs.
 #[derive(Debug, Default)]
 pub(super) struct Pool(Mutex<Vec<PathBuf>>);
 
@@ -41,11 +42,12 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Removes a group from the pool and returns it; `None` if the pool is empty.
     pub(super) fn take(&self) -> Option<PathBuf> {
         self.groups().pop()
     }
 
-    /// Keeps a group in which nothing runs. False if it is not fit for another program, or not needed.
+    /// Adds an empty group. Returns false, and adds nothing, if the group was changed or the pool is full.
     pub(super) fn keep(&self, dir: &Path) -> bool {
         if !is_as_new(dir) {
             return false;
@@ -62,12 +64,13 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         for dir in self.groups().drain(..) {
-            // The next agent tries again.
+            // After a failure, the next agent removes the group.
             let _ = fs::remove_dir(dir);
         }
     }
 }
 
+/// Reports whether a group has no subgroups and all of its settings have their defaults.
 fn is_as_new(dir: &Path) -> bool {
     let unchanged = |(file, default): (&str, &str)| {
         fs::read_to_string(dir.join(file)).map_or(true, |now| now.trim_end() == default)
@@ -80,7 +83,7 @@ fn is_as_new(dir: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// A directory that looks like a group.
+    /// Creates a directory with the files of an unchanged group.
     fn group() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (file, default) in DEFAULTS {
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_its_program_has_changed_is_not_used_again() {
+    fn a_group_that_a_program_has_changed_is_not_reused() {
         let pool = Pool::default();
         for (file, _) in DEFAULTS {
             let dir = group();
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_some_controllers_is_used_again_and_never_more_than_there_is_room_for() {
+    fn a_group_that_lacks_a_controllers_file_is_reused_and_the_pool_is_bounded() {
         let (pool, dir) = (Pool::default(), group());
         fs::remove_file(dir.path().join("memory.max")).unwrap();
         assert_eq!((0..2 * MAX).filter(|_| pool.keep(dir.path())).count(), MAX);

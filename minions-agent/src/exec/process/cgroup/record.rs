@@ -1,7 +1,7 @@
-//! What the next agent will want to know of a program, kept with the program's control group.
+//! Record of a program for the next agent, stored with the program's control group.
 //!
-//! An extended attribute of the group: it is there as long as the group is, and no longer, and needs no file
-//! system that can be written to.
+//! The record is an extended attribute of the group: it exists exactly as long as the group, and does not need a
+//! writable file system.
 
 use minions_proto::message::{ExecId, OnDisconnect};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
@@ -9,44 +9,44 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
-/// Of the namespace that the kernel has for control groups since 5.7, as it has `clone3` into them.
+/// Name of the attribute. Control groups have the namespace `user.` since kernel 5.7, like `clone3` into a group.
 const NAME: &str = "user.minions.exec";
 
-/// The kernel's limit of a value, in bytes.
+/// The kernel's limit of an attribute's value, in bytes.
 const MAX_LEN: usize = 64 * 1024;
 
 /// A program and the agent that started it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::exec) struct Record {
+pub(in crate::exec) struct ProgramRecord {
     pub(in crate::exec) id: ExecId,
     pub(in crate::exec) command: String,
     pub(in crate::exec) args: Vec<String>,
     pub(in crate::exec) user: Option<String>,
     pub(in crate::exec) tty: bool,
     pub(in crate::exec) on_disconnect: OnDisconnect,
-    /// 0 until it is known.
+    /// Process id; 0 until it is known.
     pub(in crate::exec) pid: u32,
-    /// Milliseconds since the guest's boot.
+    /// Start time, in milliseconds since the guest's boot.
     pub(in crate::exec) started_ms: u64,
-    pub(in crate::exec) agent: Owner,
+    pub(in crate::exec) agent: AgentProcess,
 }
 
-/// An agent's process. A number alone may be another process's later.
+/// Identity of an agent's process: a pid alone may be reused by another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::exec) struct Owner {
+pub(in crate::exec) struct AgentProcess {
     pid: u32,
-    /// Clock ticks since the guest's boot (proc(5), field 22 of `stat`).
+    /// Start time, in clock ticks since the guest's boot (proc(5), field 22 of `stat`).
     started: u64,
 }
 
-impl Owner {
-    /// This process.
+impl AgentProcess {
+    /// Returns the identity of this process.
     pub(in crate::exec) fn this() -> Self {
         let pid = std::process::id();
         Self { pid, started: started(pid).unwrap_or_default() }
     }
 
-    /// Whether the process lives: this one, or another agent at the same place.
+    /// Reports whether that process still runs.
     pub(super) fn is_alive(self) -> bool {
         started(self.pid) == Some(self.started)
     }
@@ -57,13 +57,13 @@ fn started(pid: u32) -> Option<u64> {
     Some(process.stat().ok()?.starttime)
 }
 
-impl Record {
+impl ProgramRecord {
     pub(super) fn write(&self, group: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
         Ok(setxattr(group, NAME, &text, XattrFlags::empty())?)
     }
 
-    /// `None` for a group without one, and for what no agent has written.
+    /// Reads a group's record. Returns `None` without one, and for one that no agent has written.
     pub(super) fn read(group: &Path) -> Option<Self> {
         let mut text = vec![0; MAX_LEN];
         let len = getxattr(group, NAME, &mut text).ok()?;

@@ -1,4 +1,4 @@
-//! One program on many VMs, shown as each ends.
+//! `exec` on many VMs: prints each VM's result as it ends.
 
 mod shown;
 mod tally;
@@ -25,7 +25,8 @@ pub(super) async fn run(
     let mut events = client.post_lines::<ManyExecEvent>("/exec", &request).await?;
     let json = context.printer.is_json();
     let look = Look::of_ours();
-    let (mut tally, mut groups) = (Tally::default(), Groups::default());
+    let mut tally = Tally::default();
+    let mut groups = Groups::default();
     let complete = loop {
         let Some(event) = events.next().await? else { break false };
         if json {

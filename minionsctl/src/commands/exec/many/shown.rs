@@ -1,7 +1,7 @@
-//! Outputs of many VMs in one place: each line behind its VM's name, or each different output once.
+//! Printing the outputs of many VMs: each line after the name of its VM, or each different output once.
 //!
-//! A pipe gets the lines' own bytes. A terminal gets them harmless: one guest's could else write over
-//! the names of the others.
+//! A pipe gets the bytes unchanged. On a terminal control characters are escaped: otherwise the output of one guest
+//! could overwrite the names of others.
 
 use crate::failure::Failure;
 use crate::local::terminal::output_is_terminal;
@@ -12,14 +12,14 @@ use minions_api::VmName;
 use minions_api::exec::{ExecResult, ManyExecEvent};
 use minions_proto::channel::OutputStream::{self, Stderr, Stdout};
 
-/// How bytes are shown.
+/// Form of printed output: unchanged, or with control characters escaped.
 #[derive(Debug)]
 pub(super) struct Look {
     harmless: bool,
 }
 
 impl Look {
-    /// As our output needs it.
+    /// Returns the form for standard output: escaped if it is a terminal.
     pub(super) fn of_ours() -> Self {
         Self { harmless: output_is_terminal() }
     }
@@ -32,7 +32,7 @@ impl Look {
         }
     }
 
-    /// Each line behind `prefix`, and ended if it isn't.
+    /// Puts `prefix` before each line, and completes the last line with a newline.
     fn lines(&self, prefix: &str, output: &[u8]) -> Vec<u8> {
         let mut shown = Vec::with_capacity(output.len() + prefix.len() + 1);
         for line in output.split_inclusive(|byte| *byte == b'\n') {
@@ -44,7 +44,7 @@ impl Look {
     }
 }
 
-/// One VM's end, at once.
+/// Prints the result or the problem of one VM.
 pub(super) fn show(printer: &Printer, look: &Look, event: &ManyExecEvent) -> Result<(), Failure> {
     match event {
         ManyExecEvent::Result { vm, result } => {
@@ -53,7 +53,9 @@ pub(super) fn show(printer: &Printer, look: &Look, event: &ManyExecEvent) -> Res
                 write_to(stream, &look.lines(&prefix, &output)).map_err(Failure::Output)?;
             }
             if is_cut(result) {
-                printer.remark(&format!("{vm}: the output was too long; its middle is missing"));
+                printer.remark(&format!(
+                    "{vm}: the output was too long and is truncated in the middle"
+                ));
             }
         }
         ManyExecEvent::Problem { vm, problem, .. } => {
@@ -64,16 +66,16 @@ pub(super) fn show(printer: &Printer, look: &Look, event: &ManyExecEvent) -> Res
     Ok(())
 }
 
-/// What VMs have in common.
+/// Result that VMs of one group have in common.
 #[derive(Debug, PartialEq, Eq)]
 struct Same {
-    /// `exit 3`, or why it didn't run.
+    /// Description of the end, such as `exit 3`, or of the problem.
     end: String,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
-/// Different outputs, in the order in which they came first.
+/// Groups of VMs with equal results, in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: Vec<(Same, Vec<VmName>)>,
@@ -83,8 +85,7 @@ impl Groups {
     pub(super) fn add(&mut self, event: ManyExecEvent) {
         let (vm, same) = match event {
             ManyExecEvent::Result { vm, result } => {
-                let cut =
-                    if is_cut(&result) { ", the middle of the output is missing" } else { "" };
+                let cut = if is_cut(&result) { ", output truncated in the middle" } else { "" };
                 let end = match result.exit_code {
                     0 => format!("ok{cut}"),
                     code => format!("exit {code}{cut}"),
@@ -104,7 +105,7 @@ impl Groups {
         }
     }
 
-    /// The largest group last, where the eye is.
+    /// Prints the groups, the largest one last: it is the most visible position on a terminal.
     pub(super) fn show(mut self, printer: &Printer, look: &Look) -> Result<(), Failure> {
         self.groups.sort_by_key(|(_, vms)| vms.len());
         for (same, vms) in &mut self.groups {
@@ -135,7 +136,7 @@ fn stderr(result: &ExecResult) -> Vec<u8> {
     bytes(result, Stderr)
 }
 
-/// The bytes if they were sent as such, else the text.
+/// Returns the base64-decoded bytes if there are any, otherwise the text.
 fn bytes(result: &ExecResult, stream: OutputStream) -> Vec<u8> {
     let (text, base64) = match stream {
         Stdout => (&result.stdout, &result.stdout_base64),
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_has_its_vms_name() {
+    fn every_line_is_prefixed_with_its_vm() {
         let look = Look { harmless: false };
         assert_eq!(look.lines("a | ", b"1\n2\x1b"), b"a | 1\na | 2\x1b\n");
         assert_eq!(look.lines("a | ", b""), b"");
@@ -164,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn on_a_terminal_no_guest_writes_over_anothers_name() {
+    fn on_a_terminal_no_guest_can_overwrite_another_name() {
         let look = Look { harmless: true };
         assert_eq!(look.lines("a | ", b"x\r\tb | y\x1b[A\n"), b"a | x\\u{d}\tb | y\\u{1b}[A\n");
     }
 
     #[test]
-    fn equal_ends_are_one_group() {
+    fn equal_results_are_one_group() {
         let mut groups = Groups::default();
         for (vm, code, stdout) in
             [("c", 0, "6.1"), ("a", 0, "6.1"), ("b", 0, "6.6"), ("d", 1, "6.1")]

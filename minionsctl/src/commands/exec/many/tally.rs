@@ -1,11 +1,11 @@
-//! How many ended how, and what that makes of the whole.
+//! Counts of the results on many VMs, with their summary and exit code.
 
 use crate::exit::ExitStatus;
 use minions_api::ErrorCode;
 use minions_api::exec::{ManyExecEvent, Outcome};
 use std::collections::BTreeMap;
 
-/// How a VM's part ended, in the order in which a summary names them.
+/// Kind of result on one VM, in the order of the summary.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Ok,
@@ -16,13 +16,13 @@ enum End {
     Skipped,
 }
 
-/// The count.
+/// Counts of the results.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     ends: BTreeMap<End, u64>,
     /// The highest exit code of a program.
     worst: i32,
-    /// Whether one could not be run, or was lost: worse than anything that a program says.
+    /// A program could not be run, or was lost: worse than any exit code of a program.
     ours: bool,
 }
 
@@ -52,12 +52,12 @@ impl Tally {
     }
 
     fn code(&mut self, code: i32) {
-        // Also a code that no kernel gives.
+        // An exit code outside 0 to 255 counts as a failure of minions too.
         self.ours |= ExitStatus::remote(code).code() == ExitStatus::Ours.code();
         self.worst = self.worst.max(code);
     }
 
-    /// `50 VMs: 48 ok, 1 exit 3, 1 unreachable`.
+    /// Formats the counts as `50 VMs: 48 ok, 1 exit 3, 1 unreachable`.
     pub(super) fn summary(&self) -> String {
         let total: u64 = self.ends.values().sum();
         let vms = if total == 1 { "VM" } else { "VMs" };
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_decides() {
+    fn the_worst_result_determines_the_exit_code() {
         assert_eq!(tally(&[exited(0), exited(0)]), ("2 VMs: 2 ok".into(), 0));
         assert_eq!(tally(&[exited(0), exited(3), exited(1)]).1, 3);
         let killed = ran(137, &json!({ "type": "signaled", "signal": 9, "core": false }));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ran_is_no_success() {
+    fn a_program_that_never_ran_is_not_a_success() {
         let skipped = ManyExecEvent::Skipped { vm: "a".parse().unwrap() };
         assert_eq!(tally(&[exited(0), skipped]), ("2 VMs: 1 ok, 1 skipped".into(), 125));
         assert_eq!(tally(&[exited(-1)]).1, 125);

@@ -1,0 +1,68 @@
+//! Feeds arbitrary payloads: no panic, and a decoded message is the same after encoding and
+//! decoding it again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
+use minions_proto::message::{
+    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, Health, NetworkChanged, NetworkState,
+    Status, decode_reply, encode_reply, encode_request,
+};
+use minions_proto::{AgentError, Request};
+
+fn reencoded(request: &Request) -> Vec<u8> {
+    match request {
+        Request::HealthCheck(call) => encode_request(call),
+        Request::ConfigureNetwork(call) => encode_request(call),
+        Request::ChangeNetwork(call) => encode_request(&**call),
+        Request::NetworkConfirm(call) => encode_request(call),
+        Request::ReadNetwork(call) => encode_request(call),
+        Request::Exec(call) => encode_request(call),
+        Request::ReportStatus(call) => encode_request(call),
+        Request::WriteFile(call) => encode_request(call),
+        Request::ExecStart(call) => encode_request(&**call),
+        Request::ExecAttach(call) => encode_request(call),
+        Request::ExecList(call) => encode_request(call),
+        Request::ExecInspect(call) => encode_request(call),
+        Request::ExecSignal(call) => encode_request(call),
+        Request::ExecRemove(call) => encode_request(call),
+        Request::SetClock(call) => encode_request(call),
+        Request::Power(call) => encode_request(call),
+    }
+    .expect("a field grows only by its escapes, and it arrived escaped")
+}
+
+fuzz_target!(|payload: &[u8]| {
+    // A raw control character is encoded as six bytes: stay below the limit of a frame.
+    if payload.len() > MAX_FRAME_LEN / 8 {
+        return;
+    }
+    match Request::decode(payload) {
+        Ok(request) => {
+            if let Request::ConfigureNetwork(network) = &request {
+                let _ = network.plan();
+            }
+            if let Request::ChangeNetwork(network) = &request {
+                let _ = network.plan();
+            }
+            if let Request::ExecStart(start) = &request {
+                let _ = start.validate();
+            }
+            let frame = reencoded(&request);
+            assert_eq!(Request::decode(&frame[PREFIX_LEN..]).expect("just encoded"), request);
+        }
+        Err(error) => assert!(AgentError::from(error).code.is_some()),
+    }
+    let _ = decode_reply::<Done>(payload);
+    let _ = decode_reply::<NetworkChanged>(payload);
+    let _ = decode_reply::<NetworkState>(payload);
+    let _ = decode_reply::<ExecReply>(payload);
+    let _ = decode_reply::<Status>(payload);
+    let _ = decode_reply::<ExecAttached>(payload);
+    let _ = decode_reply::<ExecInfo>(payload);
+    let _ = decode_reply::<ExecListed>(payload);
+    if let Ok(health) = decode_reply::<Health>(payload) {
+        let frame = encode_reply(&health).expect("at most six times as long as the payload");
+        assert_eq!(decode_reply::<Health>(&frame[PREFIX_LEN..]).expect("just encoded"), health);
+    }
+});

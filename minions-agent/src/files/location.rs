@@ -1,0 +1,140 @@
+//! A name in an open directory, and the operations on it.
+
+use super::directory::{OpenDirectory, is_ours};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::fs::{PermissionsExt, fchown};
+
+/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
+const ATTEMPTS: usize = 16;
+
+/// Mode and owner of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileAttributes {
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// User and group; `None` for the agent's own.
+    pub(crate) owner: Option<(u32, u32)>,
+}
+
+/// A name in an open directory.
+#[derive(Debug)]
+pub(crate) struct FileLocation {
+    directory: OpenDirectory,
+    name: OsString,
+}
+
+impl FileLocation {
+    pub(super) fn new(directory: OpenDirectory, name: OsString) -> Self {
+        Self { directory, name }
+    }
+
+    /// Returns the status of the file with this name, if it exists. A link is not followed.
+    pub(crate) fn present(&self) -> io::Result<Option<Stat>> {
+        match self.directory.look(&self.name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reports whether root alone determined the owner, mode and content of `file`.
+    ///
+    /// A user who owns the directory may have moved a file of root there. A user who can write to the directory may
+    /// have created a hard link in it to a file of root elsewhere.
+    pub(crate) fn trusts(&self, file: &Stat) -> bool {
+        is_ours(file.st_uid)
+            && self.directory.is_ours()
+            && (self.directory.is_closed() || file.st_nlink == 1)
+    }
+
+    /// Reports whether `file` belongs to root and cannot be a hard link created by another user.
+    pub(crate) fn may_be_appended_to(&self, file: &Stat) -> bool {
+        is_ours(file.st_uid) && (self.directory.is_closed() || file.st_nlink == 1)
+    }
+
+    /// Replaces the file with this name, of any type, with a new file that contains `content`. Even after a power
+    /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no temporary
+    /// file remains.
+    pub(crate) fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
+        let mut temporary = TemporaryFile::make(&self.directory)?;
+        temporary.file.write_all(content)?;
+        if let Some((user, group)) = attributes.owner {
+            fchown(&temporary.file, Some(user), Some(group))?;
+        }
+        // After the owner, because a change of the owner clears set-user-id.
+        temporary.file.set_permissions(Permissions::from_mode(attributes.mode))?;
+        temporary.file.sync_all()?;
+        temporary.become_file(&self.name)?;
+        self.directory.sync()
+    }
+
+    /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat` before
+    /// it writes, because another process may have replaced the file since [`present`](Self::present).
+    pub(crate) fn open_to_append(&self, mode: u32) -> io::Result<File> {
+        // The agent must not acquire a controlling terminal, and must not wait for the reader of a pipe.
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let new = flags | OFlags::CREATE | OFlags::EXCL;
+        for _ in 0..ATTEMPTS {
+            match openat(&self.directory, &self.name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {}
+                opened => return Ok(opened?.into()),
+            }
+            match openat(&self.directory, &self.name, new, Mode::from_raw_mode(mode)) {
+                Err(Errno::EXIST) => {}
+                made => return Ok(made?.into()),
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+}
+
+/// Reports whether `file` is a regular file: not a directory, link, device, socket or pipe.
+pub(crate) fn is_regular(file: &Stat) -> bool {
+    FileType::from_raw_mode(file.st_mode) == FileType::RegularFile
+}
+
+/// New file with mode 0600 and a random name, removed on drop.
+struct TemporaryFile<'a> {
+    directory: &'a OpenDirectory,
+    name: OsString,
+    file: File,
+}
+
+impl<'a> TemporaryFile<'a> {
+    fn make(directory: &'a OpenDirectory) -> io::Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let own = Mode::RUSR | Mode::WUSR;
+        for _ in 0..ATTEMPTS {
+            // Unpredictable, because a user who can write to the directory could occupy predictable names in advance.
+            let random = RandomState::new().build_hasher().finish();
+            let name = OsString::from(format!(".minions-{random:016x}"));
+            match openat(directory, &name, flags | OFlags::CLOEXEC, own) {
+                Err(Errno::EXIST) => {}
+                made => return Ok(Self { directory, name, file: made?.into() }),
+            }
+        }
+        Err(Errno::EXIST.into())
+    }
+
+    fn become_file(mut self, name: &OsStr) -> io::Result<()> {
+        renameat(self.directory, &self.name, self.directory, name)?;
+        // The temporary name no longer exists, so there is nothing to remove on drop.
+        self.name.clear();
+        Ok(())
+    }
+}
+
+impl Drop for TemporaryFile<'_> {
+    fn drop(&mut self) {
+        if !self.name.is_empty() {
+            // Ignored, because the caller reports the error that led here.
+            let _ = unlinkat(self.directory, &self.name, AtFlags::empty());
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Tests of minionsd with fake VMMs: over its sockets, as its clients see it.
+//!
+//! One program, because linking it takes longer than most of its tests. Tests that put the machine under load are in
+//! `load`, those that need a real VM in `vm`, and those that need a browser in `chromium`.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
+
+#[path = "../shared/callers.rs"]
+mod callers;
+
+mod access;
+mod audit;
+mod bad_input;
+mod breaker;
+mod browser;
+mod events;
+mod exec_collect;
+mod exec_hostile;
+mod exec_many;
+mod exec_objects;
+mod exec_plain;
+mod exec_stream;
+mod exec_websocket;
+mod fault_matrix;
+mod faults;
+mod http_edges;
+mod interop;
+mod metrics;
+mod openapi;
+mod pauses;
+mod programs;
+mod reboots;
+mod rest;
+mod restricted_agent;
+mod shutdown;
+mod socket_dir;
+mod supervision;
+mod tls;
+mod units;
+mod vmm_process;

@@ -1,0 +1,104 @@
+//! Requests as several users of this machine: `curl` under `setpriv`, over real sockets.
+
+use serde_json::Value;
+use std::path::Path;
+use testkit::daemon::DEADLINE;
+use tokio::process::Command;
+
+/// User and primary group of a caller; it has no other groups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+pub(crate) const ROOT: User = User { uid: 0, gid: 0 };
+
+/// User `daemon`, whose primary group is [`GROUP`]: every Debian has both, with these numbers.
+pub(crate) const MEMBER: User = User { uid: 1, gid: 1 };
+
+/// User `nobody`, whose only group gives no rights.
+pub(crate) const OTHER: User = User { uid: 65534, gid: 65534 };
+
+/// Operators' group of a daemon that counts [`MEMBER`] as an operator.
+pub(crate) const GROUP: &str = "daemon";
+
+/// Token of the daemon, and a wrong one.
+pub(crate) const TOKEN: &str = "right-right-right-right-right";
+pub(crate) const WRONG_TOKEN: &str = "wrong-wrong-wrong-wrong-wrong";
+
+/// Address of a daemon.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way<'a> {
+    Unix(&'a Path),
+    /// Origin of its URL.
+    Tcp(&'a str),
+}
+
+/// Reply of the daemon.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Status line and headers as received, in lower case: one `name: value` on each line.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    /// Reports whether the request was rejected for lack of rights.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.status, 401 | 403)
+    }
+}
+
+/// Fails the test unless it runs as root and the expected user and group exist.
+pub(crate) fn must_be_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test sends requests as several users, which only root can do: run it with sudo"
+    );
+    let member = nix::unistd::User::from_uid(MEMBER.uid.into()).unwrap();
+    let group = nix::unistd::Group::from_name(GROUP).unwrap();
+    assert_eq!(
+        (member.map(|user| user.gid), group.map(|group| group.gid)),
+        (Some(MEMBER.gid.into()), Some(MEMBER.gid.into())),
+        "this test needs Debian's user and group `daemon`, with number 1"
+    );
+}
+
+/// Sends one request as `user`; `None` if there was no connection.
+pub(crate) async fn curl(user: User, way: Way<'_>, path: &str, more: &[&str]) -> Option<Answer> {
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+    command.args(["--clear-groups", "curl", "--disable", "--silent", "--show-error"]);
+    command.args(["--include", "--noproxy", "*", "--max-time"]);
+    command.arg(DEADLINE.as_secs().to_string()).args(more);
+    match way {
+        Way::Unix(socket) => {
+            command.arg("--unix-socket").arg(socket).arg(format!("http://localhost{path}"));
+        }
+        Way::Tcp(origin) => {
+            command.arg(format!("{origin}{path}"));
+        }
+    }
+    let output = command.kill_on_drop(true).output().await;
+    let output = output.expect("setpriv (util-linux) starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        // curl's exit code 7: failed to connect.
+        assert_eq!(output.status.code(), Some(7), "{output:?}: is curl installed?");
+        return None;
+    };
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("no status: {head}"));
+    Some(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
+}
+
+/// Returns the header that carries a token.
+pub(crate) fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}")
+}

@@ -1,0 +1,69 @@
+//! The agent ends while its guest runs on.
+
+use crate::host::{AGENT_PORT, BOOT, Host, VM};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_crash_during_exec_is_a_502_and_the_vm_is_ready_again() {
+    let mut host = Host::start().await;
+    let before = host.agent().await;
+    let running = host.under_way("sleep 300").await;
+    host.vm.kill_agent(AGENT_PORT).unwrap();
+    let lost = running.await.unwrap();
+    lost.assert_problem(502, "connection_lost");
+    assert_eq!(lost.json["may_have_executed"], true, "{lost:?}");
+    let after = host.until_another(&before).await;
+    assert_eq!(after["boot_id"], before["boot_id"]);
+    assert_eq!(host.prints("echo back").await, "back");
+    host.daemon.assert_runs();
+}
+
+const RESTARTS: usize = 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_each_of_100_agent_restarts_the_vm_is_ready_and_nothing_leaks() {
+    let mut host = Host::start().await;
+    host.wait_for_agent();
+    let mut agent = host.agent().await;
+    let mut took = Vec::new();
+    let mut descriptors = 0;
+    for round in 0..RESTARTS {
+        let listening = listens(&host);
+        host.vm.kill_agent(AGENT_PORT).unwrap();
+        let deadline = Instant::now() + BOOT;
+        while listens(&host) == listening {
+            assert!(Instant::now() < deadline, "round {round}: {}", host.vm.serial_log());
+            sleep(Duration::from_millis(1)).await;
+        }
+        let began = Instant::now();
+        let listed = host
+            .until("/vms", |vms| {
+                let vm = &vms.json["vms"][0];
+                vm["state"] == "ready" && vm["agent"]["instance_id"] != agent["instance_id"]
+            })
+            .await;
+        took.push(began.elapsed());
+        agent = listed.json["vms"][0]["agent"].clone();
+        assert_eq!(host.prints("echo back").await, "back", "round {round}");
+        if round == 4 {
+            descriptors = host.daemon.descriptors();
+        }
+    }
+    took.sort();
+    let [p50, p99] = [took[RESTARTS / 2], took[RESTARTS * 99 / 100 - 1]];
+    println!("from \"agent listens\" to \"ready in GET /vms\": p50 {p50:?}, p99 {p99:?}");
+    let deadline = Instant::now() + BOOT;
+    while host.daemon.descriptors() > descriptors {
+        let now = host.daemon.descriptors();
+        assert!(Instant::now() < deadline, "the daemon's {descriptors} descriptors grew to {now}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(host.look().await.json["name"], VM);
+    host.daemon.assert_runs();
+}
+
+/// Returns how often an agent has logged on the console that it listens.
+fn listens(host: &Host) -> usize {
+    host.vm.serial_log().matches("listening on vsock").count()
+}

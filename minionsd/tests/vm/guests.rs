@@ -1,0 +1,68 @@
+//! Faults inside a guest: a full disk, a clock that jumps.
+
+use crate::host::{Host, VM};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_disk_is_full_runs_programs() {
+    let mut host = Host::start().await;
+    // The guest's disk is memory: limited, so that the test does not exhaust the memory instead.
+    host.prints("mount -o remount,size=16m /tmp").await;
+    let fill = "cat /dev/zero >/tmp/full; : >/tmp/last; head -c 65536 /dev/zero >/tmp/last";
+    let full = host.exec(json!({ "command": "sh", "args": ["-c", fill] })).await;
+    assert_ne!(full.json["exit_code"], 0, "{full:?}");
+    assert!(full.json["stderr"].as_str().unwrap().contains("No space left"), "{full:?}");
+
+    let input = "x".repeat(200_000);
+    let echoed = host.exec(json!({ "command": "cat", "stdin": input })).await;
+    assert!(echoed.json["stdout"] == input[..], "{:?}", echoed.json["outcome"]);
+    let limited =
+        host.exec(json!({ "command": "sleep", "args": ["300"], "timeout_ms": 200 })).await;
+    assert_eq!(limited.json["outcome"]["type"], "timed_out", "{limited:?}");
+    for what in ["health", "status", "network"] {
+        assert_eq!(host.get(&format!("/vms/{VM}/{what}")).await.status, 200, "{what}");
+    }
+    host.daemon.assert_runs();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_clock_jumps_keeps_its_timers() {
+    let mut host = Host::start().await;
+    let uptime = async || {
+        let health = host.get(&format!("/vms/{VM}/health")).await;
+        health.json["uptime_secs"].as_u64().unwrap()
+    };
+    let began = uptime().await;
+    let kept = json!({ "command": "echo", "args": ["kept"], "id": "kept", "detach": true });
+    assert_eq!(host.exec(kept).await.status, 202);
+    host.until(&format!("/vms/{VM}/execs/kept"), |exec| exec.json["state"] == "ended").await;
+
+    for (date, year) in [("2038-01-01 00:00:00", "2038"), ("1971-01-01 00:00:00", "1971")] {
+        // One program that its time limit ends, and one that only a limit affected by the jump would end.
+        let limited = json!({ "command": "sleep", "args": ["300"], "timeout_ms": 2000 });
+        let roomy = json!({
+            "command": "sh",
+            "args": ["-c", "touch /tmp/up; sleep 3; echo over"],
+            "timeout_ms": 600_000,
+        });
+        let jump = async {
+            host.prints("until [ -e /tmp/up ]; do sleep 0.01; done; rm /tmp/up").await;
+            host.prints(&format!("date -s '{date}'; date +%Y")).await
+        };
+        let (limited, roomy, jumped) = tokio::join!(host.exec(limited), host.exec(roomy), jump);
+        assert!(jumped.ends_with(year), "{jumped}");
+        assert_eq!(limited.json["outcome"]["type"], "timed_out", "{limited:?}");
+        assert!(limited.json["duration_ms"].as_u64().unwrap() >= 2000, "{limited:?}");
+        assert_eq!(
+            (&roomy.json["exit_code"], &roomy.json["stdout"]),
+            (&0.into(), &"over\n".into())
+        );
+        // The exec is not forgotten, as after hours, and the VM is not unreachable.
+        let kept = host.get(&format!("/vms/{VM}/execs/kept")).await;
+        assert_eq!(kept.json["state"], "ended", "{kept:?}");
+        let since = uptime().await - began;
+        assert!(since < 600, "the uptime grew by {since} s");
+        assert_eq!(host.look().await.json["state"], "ready");
+    }
+    host.daemon.assert_runs();
+}

@@ -1,0 +1,67 @@
+//! The guest is reset (`system_reset`), and its clients are not informed.
+
+use crate::host::{Host, VM};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_guest_is_ready_as_another_boot_and_calls_until_then_fail() {
+    let mut host = Host::start().await;
+    for _ in 0..3 {
+        let before = host.agent().await;
+        host.vm.reset().unwrap();
+        // Calls without a pause: those to the daemon use idle connections, the daemon's probes new ones.
+        let after = loop {
+            let asked = host.get(&format!("/vms/{VM}/health?timeout_ms=300")).await;
+            match asked.status {
+                200 if asked.json["agent"]["boot_id"] != before["boot_id"] => {
+                    break host.until_another(&before).await;
+                }
+                200 => {}
+                502 => _ = asked.assert_problem(502, "connection_lost"),
+                503 => _ = asked.assert_problem(503, "agent_unreachable"),
+                _ => _ = asked.assert_problem(504, "agent_timeout"),
+            }
+        };
+        assert_ne!(after["boot_id"], before["boot_id"]);
+        assert_eq!(host.prints("echo back").await, "back");
+    }
+    host.daemon.assert_runs();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_reset_during_a_request_is_a_504_and_the_next_call_works() {
+    let mut host = Host::start().await;
+    let before = host.agent().await;
+    let status = |timeout_ms: u32| format!("/vms/{VM}/status?timeout_ms={timeout_ms}");
+    // Leaves an idle connection in the pool, which is silent from the reset on.
+    assert_eq!(host.get(&status(5000)).await.status, 200);
+    host.vm.reset().unwrap();
+    let refused = loop {
+        let asked = host.get(&status(300)).await;
+        // The monitor only accepts the command; QEMU resets the guest in its next main loop iteration.
+        if asked.status != 200 {
+            break asked;
+        }
+    };
+    refused.assert_problem(504, "agent_timeout");
+    let after = host.until_another(&before).await;
+    assert_ne!(after["boot_id"], before["boot_id"]);
+    assert_eq!(host.get(&status(5000)).await.status, 200);
+    host.daemon.assert_runs();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_lost_with_a_guest_reset_and_may_have_executed() {
+    let mut host = Host::start().await;
+    let before = host.agent().await;
+    let running = host.under_way("sleep 300").await;
+    host.vm.reset().unwrap();
+    let lost = running.await.unwrap();
+    lost.assert_problem(502, "connection_lost");
+    assert_eq!(lost.json["may_have_executed"], true, "{lost:?}");
+    let after = host.until_another(&before).await;
+    assert_ne!(after["boot_id"], before["boot_id"]);
+    let pool = host.look().await.json["pool"].clone();
+    assert_eq!((&pool["in_use"], &pool["streams"]), (&0.into(), &0.into()), "{pool}");
+    assert_eq!(host.prints("echo back").await, "back");
+    host.daemon.assert_runs();
+}
