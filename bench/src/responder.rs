@@ -36,7 +36,7 @@ pub(crate) fn health_reply() -> Result<Vec<u8>, EncodeError> {
             name: "minions-agent".into(),
             version: "0.1.0".into(),
             protocol: 2,
-            features: features.into(),
+            features: Vec::from(features).into(),
             boot_id: "0a2f3c1e-7a59-4f0a-9d0e-2a1d8b9c4e5f".into(),
             instance_id: "5e4c9b8d1a2e0d9fa4059a7e1c3f2a0a".into(),
             allowed: None,

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use minions_proto::channel::{Message, OutputStream};
+use minions_proto::channel::{ChannelMessage, OutputStream};
 use minions_proto::exec_client::ExecClient;
 use minions_proto::frame::Decoder;
 use minions_proto::message::ExecAttached;
@@ -27,7 +27,7 @@ fuzz_target!(|input: (u64, u64, Vec<u8>)| {
     let mut decoder = Decoder::new();
     decoder.extend(&bytes);
     while let Ok(Some(payload)) = decoder.next_frame() {
-        let Ok(message) = Message::decode(payload) else { return };
+        let Ok(message) = ChannelMessage::decode(payload) else { return };
         let _ = message.host_control();
         let before = client.received(OutputStream::Stdout);
         if client.receive(message, Instant::now()).is_err() {

@@ -4,9 +4,7 @@
 //! run starts its agent with `--allow health,status`.
 
 use minions_proto::Request;
-use minions_proto::message::{
-    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, POWER_FEATURE,
-};
+use minions_proto::message::{Feature, Features};
 use std::str::FromStr;
 
 /// A kind of request, named as on the command line.
@@ -27,15 +25,6 @@ pub enum Capability {
     /// `power`: power off or reboot the guest.
     Power,
 }
-
-/// Feature names, with the capability that an agent must serve to announce each.
-const FEATURES: [(Capability, &str); 5] = [
-    (Capability::Exec, EXEC_FEATURE),
-    (Capability::Exec, EXEC_LIMITS_FEATURE),
-    (Capability::Network, NETWORK_FEATURE),
-    (Capability::Clock, CLOCK_FEATURE),
-    (Capability::Power, POWER_FEATURE),
-];
 
 impl Capability {
     pub(crate) const ALL: [Self; 7] = [
@@ -107,10 +96,10 @@ impl Capabilities {
         Capability::ALL.into_iter().filter(|one| !of_the_machine.contains(one)).collect()
     }
 
-    /// Returns the names of the features that are served.
-    pub(crate) fn features(self) -> Vec<String> {
-        let served = FEATURES.iter().filter(|(capability, _)| self.contain(*capability));
-        served.map(|(_, feature)| (*feature).to_owned()).collect()
+    /// Returns the features that are served.
+    pub(crate) fn features(self) -> Features {
+        let serves = |feature: &Feature| self.iter().any(|one| one.name() == feature.operation());
+        Feature::ALL.into_iter().filter(serves).collect()
     }
 
     /// Returns the names of the capabilities, or `None` if all are served.
@@ -181,10 +170,10 @@ mod tests {
     #[test]
     fn features_are_those_of_the_allowed_capabilities() {
         let of = |list: &str| list.parse::<Capabilities>().unwrap();
-        assert_eq!(of("health,status").features(), Vec::<String>::new());
-        assert_eq!(of("health,exec,clock").features(), ["exec2", "exec_limits", "clock"]);
+        assert_eq!(of("health,status").features().names(), [""; 0]);
+        assert_eq!(of("health,exec,clock").features().names(), ["exec2", "exec_limits", "clock"]);
         assert_eq!(
-            Capabilities::all().features(),
+            Capabilities::all().features().names(),
             ["exec2", "exec_limits", "network2", "clock", "power"]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);

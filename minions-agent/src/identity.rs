@@ -3,6 +3,7 @@
 //! A host that reconnects compares both with the earlier ones, to find out whether the guest or the agent
 //! has restarted.
 
+use minions_proto::message::{BootId, InstanceId};
 use std::fs;
 use std::io;
 
@@ -10,9 +11,9 @@ use std::io;
 #[derive(Debug, Clone)]
 pub(crate) struct AgentIdentity {
     /// The kernel's boot id: changes with every boot.
-    pub(crate) boot_id: String,
+    pub(crate) boot_id: BootId,
     /// Random id of this agent process: changes with every start of the agent.
-    pub(crate) instance_id: String,
+    pub(crate) instance_id: InstanceId,
 }
 
 /// Failure to read a file in `/proc` that the agent needs to start.
@@ -27,9 +28,9 @@ impl AgentIdentity {
     /// Reads the kernel's boot id and generates an instance id.
     pub(crate) fn mint() -> Result<Self, IdentityError> {
         Ok(Self {
-            boot_id: read("/proc/sys/kernel/random/boot_id")?,
+            boot_id: read("/proc/sys/kernel/random/boot_id")?.into(),
             // Every read of this file returns a new random UUID.
-            instance_id: read("/proc/sys/kernel/random/uuid")?,
+            instance_id: read("/proc/sys/kernel/random/uuid")?.into(),
         })
     }
 }

@@ -26,33 +26,38 @@
 //! * `ops`: one file for each request. They validate, delegate, and map errors to replies.
 //! * `exec`: a child process, its process group, its bounded output.
 //! * `net`: interfaces, addresses, routes, the resolver's configuration.
-//! * `files`: path resolution that other users of the guest cannot redirect.
-//! * `replace_file`: atomic replacement of a file.
+//! * `files`: path resolution that other users of the guest cannot redirect, and atomic replacement of files.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
+//! * `boot_clock`: the clock that starts with the guest's kernel.
 //! * `cgroup`: the tree of control groups.
+//! * `error_chain`: text of an error together with its causes.
+//! * `lock`: locks that stay usable after a panic.
 //! * `identity`: the boot id and the agent's instance id.
 
 pub mod agent;
+mod boot_clock;
 pub mod capability;
 mod cgroup;
+mod error_chain;
 mod exec;
 mod files;
 mod identity;
 pub mod init;
 pub mod listen;
+mod lock;
 pub mod log;
 mod net;
 mod ops;
 mod power;
 pub mod privileges;
 pub mod protection;
-mod replace_file;
 mod session;
 pub mod supervision;
 mod watched;
 
 pub use agent::{Agent, AgentConfig, StartError};
 pub use capability::{Capabilities, Capability};
+pub use error_chain::error_chain;
 pub use exec::ProgramGroups;

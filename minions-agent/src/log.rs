@@ -2,7 +2,8 @@
 //!
 //! Standard error is a journal's socket, a serial line or a pipe, and its reader may be slow, stopped
 //! or full. One thread writes to it and may block there. All other threads queue their lines; lines
-//! that do not fit are dropped and counted:
+//! that do not fit are dropped and counted. The log itself reports how many, panics go through the same queue, and a
+//! flush has a deadline: this is more than `tracing-appender` offers.
 //!
 //! ```text
 //!  runtime ── try_send ──▶ at most 256 lines ── thread ──▶ standard error

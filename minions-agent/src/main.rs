@@ -1,12 +1,15 @@
 //! `minions-agent`: command line and startup of the agent, which is implemented in the library.
 
 use lexopt::{Arg, Parser, ValueExt};
-use minions_agent::listen::{ListenAddress, Listener};
+use minions_agent::listen::{ListenAddress, ListenOption, Listener, PORT_VARIABLE};
 use minions_agent::log::LogWriter;
 use minions_agent::privileges::{self, PrivilegeError};
 use minions_agent::protection::{self, ProtectionReport, inherited};
 use minions_agent::supervision::ServiceNotifier;
-use minions_agent::{Agent, AgentConfig, Capabilities, init};
+use minions_agent::{Agent, AgentConfig, Capabilities, Capability, error_chain, init};
+use minions_proto::AgentPort;
+use minions_proto::port::InvalidPort;
+use std::env::{self, VarError};
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,10 +24,13 @@ usage: minions-agent [OPTIONS]
 
   --listen vsock:PORT | hybrid:PATH | activated
                                       where to accept the host's connections [default: activated if
-                                      the service manager passes a socket, else vsock:1024]
+                                      the service manager passes a socket, else vsock]
                                       hybrid: a Unix socket on which the agent answers CONNECT
                                       itself, as a VMM does
                                       activated: the socket passed by the service manager
+  --port PORT                         VSOCK port, 1 to 4294967294; with hybrid: the port that CONNECT
+                                      must request. `agent_port` of minionsd must be the same
+                                      [env: MINIONS_AGENT_PORT] [default: 1024]
   --allow NAME,…                      serve only these operations: health, status, network, exec,
                                       write_file, clock, power [default: all; on a socket other than
                                       VSOCK, all except clock and power]
@@ -80,7 +86,7 @@ fn main() -> ExitCode {
             let protection = protection::raise(options.listen.is_of_guest());
             // Privileges are dropped last, because `protection::raise` needs them.
             let kept = privileges::keep_for(options.config.capabilities);
-            PreparedCommand::Serve(options, protection, kept)
+            PreparedCommand::Serve(Box::new(options), protection, kept)
         }
     });
     let log = LogWriter::to_standard_error();
@@ -89,7 +95,7 @@ fn main() -> ExitCode {
             io::stdout().write_all(text.as_bytes()).map_err(run_failure)
         }
         Ok(PreparedCommand::Serve(options, protection, kept)) => {
-            kept.map_err(run_failure).and_then(|()| run(options, protection, &log))
+            kept.map_err(run_failure).and_then(|()| run(*options, protection, &log))
         }
         Err(error) => Err(CommandError::Usage(error)),
     };
@@ -98,7 +104,7 @@ fn main() -> ExitCode {
 
 /// Parsed command line, with the results of the steps that must run while the process has only one thread.
 enum PreparedCommand {
-    Serve(ServeOptions, ProtectionReport, Result<(), PrivilegeError>),
+    Serve(Box<ServeOptions>, ProtectionReport, Result<(), PrivilegeError>),
     Print(String),
 }
 
@@ -119,15 +125,7 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) => write!(f, "{error} (see --help)"),
-            Self::Run(error) => {
-                write!(f, "{error}")?;
-                let mut cause = error.source();
-                while let Some(error) = cause {
-                    write!(f, ": {error}")?;
-                    cause = error.source();
-                }
-                Ok(())
-            }
+            Self::Run(error) => f.write_str(&error_chain(error.as_ref())),
         }
     }
 }
@@ -137,13 +135,15 @@ fn run_failure(error: impl std::error::Error + 'static) -> CommandError {
 }
 
 fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
-    let mut listen = None::<ListenAddress>;
+    let mut listen = None::<ListenOption>;
+    let mut port = None::<AgentPort>;
     let mut allow = None::<Capabilities>;
     let mut config = AgentConfig::default();
     let mut level = Level::INFO;
     while let Some(argument) = line.next()? {
         match argument {
             Arg::Long("listen") => listen = Some(line.value()?.parse()?),
+            Arg::Long("port") => port = Some(line.value()?.parse()?),
             Arg::Long("allow") => allow = Some(line.value()?.parse()?),
             Arg::Long("exec-timeout") => {
                 config.exec_timeout = seconds(line.value()?.parse()?)?;
@@ -158,9 +158,26 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
-    let listen = listen.unwrap_or_else(ListenAddress::by_environment);
+    let listen = listen
+        .unwrap_or_else(ListenOption::by_environment)
+        .on_port(port, port_of_environment()?)
+        .map_err(|error| lexopt::Error::Custom(error.into()))?;
     config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
     Ok(CommandLine::Serve(ServeOptions { listen, config, level }))
+}
+
+/// Reads the port from the environment, for agents whose options are fixed. An empty variable is ignored.
+fn port_of_environment() -> Result<Option<AgentPort>, lexopt::Error> {
+    match env::var(PORT_VARIABLE) {
+        Err(VarError::NotPresent) => Ok(None),
+        Ok(text) if text.is_empty() => Ok(None),
+        Ok(text) => text.parse().map(Some).map_err(|error| wrong_port(&text, error)),
+        Err(VarError::NotUnicode(text)) => Err(wrong_port(&text.to_string_lossy(), InvalidPort)),
+    }
+}
+
+fn wrong_port(text: &str, error: InvalidPort) -> lexopt::Error {
+    format!("{PORT_VARIABLE} is {text:?}: {error}").into()
 }
 
 /// Converts the value of `--exec-timeout`. Rejects 0, which would end every program at its start.
@@ -187,6 +204,9 @@ fn run(
     for failure in &protection.failures {
         tracing::warn!("cannot protect the agent from its programs completely: {failure}");
     }
+    if !config.capabilities.contain(Capability::Health) {
+        tracing::warn!("--allow lacks `health`: minionsd will report this agent as unreachable");
+    }
     config.programs = protection.programs;
     config.groups = listen.program_groups();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -199,8 +219,9 @@ fn run(
     let served = runtime.block_on(async {
         let shutdown = shutdown().map_err(run_failure)?;
         let supervision = ServiceNotifier::from_environment();
-        let agent = Agent::new(config).map_err(run_failure)?;
+        // Listens first: if another agent has the port, this one must not resume the other's work.
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
+        let agent = Agent::new(config).map_err(run_failure)?;
         supervision.ready();
         tokio::select! {
             () = listener.serve(&agent, shutdown) => {}

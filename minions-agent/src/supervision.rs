@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A separate thread feeds the watchdog: in a guest without free processor time, a delayed agent must not be
-//! restarted as a hanging one. The deadline for the runtime's answer counts only the time that the runtime
+//! restarted as a hanging one. The socket stays open, because a guest that lacks descriptors must not stop the
+//! notifications either. The deadline for the runtime's answer counts only the time that the runtime
 //! had a processor or slept: time spent waiting for a processor does not count.
 
 mod pulse;

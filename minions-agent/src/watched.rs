@@ -1,4 +1,6 @@
 //! Registration of a descriptor with the runtime, which watches its readiness.
+//!
+//! minionsd, which has no unsafe code at all, uses the deprecated safe constructor for its only such descriptor.
 #![expect(unsafe_code, reason = "`AsyncFd::register` requires a guarantee about the descriptor")]
 
 use std::io;

@@ -5,7 +5,7 @@ mod support;
 
 use minions_proto::ErrorCode;
 use minions_proto::message::{
-    Exec, ExecAttach, ExecInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, ExecStart,
+    Exec, ExecAttach, ExecInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, ExecStart, Feature,
     HealthCheck, OnDisconnect, Outcome, Role, Signal,
 };
 use std::process::Command;
@@ -121,6 +121,24 @@ async fn a_lost_program_can_be_inspected_signalled_and_removed() {
     assert_eq!(ids, ["a"]);
 }
 
+/// Simulates an init that waits for no child.
+#[tokio::test]
+async fn a_killed_agent_that_stays_a_zombie_counts_as_ended() {
+    let seconds = seconds(6);
+    let _sleeps = Sleeps(seconds.clone());
+    let mut agent = RunningAgent::start().await;
+    Stream::open(&agent, &detached("a", &format!("sleep {seconds}; true"))).await.unwrap();
+    let mut zombie = agent.crash_unnoticed().await;
+    let listed = list(&agent).await;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert!(matches!(listed[0].outcome, Some(Outcome::Lost { .. })), "{listed:?}");
+    let remove = ExecRemove { id: "a".parse().unwrap() };
+    agent.call(&remove).await.unwrap();
+    until("its programs are gone", async || processes_with(&seconds).is_empty().then_some(()))
+        .await;
+    zombie.wait().unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_does_not_list_programs_of_another_running_agent() {
     let seconds = seconds(3);
@@ -179,8 +197,8 @@ async fn a_limit_that_the_guest_cannot_enforce_is_refused_with_its_field() {
         command
     })
     .await;
-    let features = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap().features;
-    assert!(features.contains(&"exec_limits".to_owned()));
+    let info = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap();
+    assert!(info.supports(Feature::ExecLimits));
     let started = agent.dir().join("started");
     let start = detached("limited", &format!("touch {}", started.display()));
     for (field, start) in [

@@ -7,7 +7,7 @@ use minions_proto::ErrorCode;
 use minions_proto::channel::{Channel, HostControl};
 use minions_proto::message::{
     ExecAttach, ExecId, ExecInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, ExecStart,
-    HealthCheck, OnDisconnect, Outcome, Role, Signal, Tty,
+    Feature, HealthCheck, OnDisconnect, Outcome, Role, Signal, Tty,
 };
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +60,7 @@ async fn until_gone(seconds: &str) {
 #[tokio::test]
 async fn an_agent_announces_the_exec2_feature() {
     let health = RunningAgent::start().await.call(&HealthCheck {}).await.unwrap();
-    assert!(health.agent.unwrap().features.contains(&"exec2".to_owned()));
+    assert!(health.agent.unwrap().supports(Feature::Exec));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod support;
 
 use minions_proto::ErrorCode;
 use minions_proto::channel::{AgentControl, Channel, HostControl};
-use minions_proto::exec_client::{Event, ExecClient};
+use minions_proto::exec_client::{ExecClient, StreamEvent};
 use minions_proto::message::{
     ExecAttach, ExecInspect, ExecStart, OnDisconnect, Outcome, Role, Tty,
 };
@@ -75,7 +75,7 @@ async fn cat_echoes_input_while_both_directions_are_full() {
             message.encode(&mut out);
         }
         if let Some(ack) = client.ack(false) {
-            minions_proto::channel::Message::host(&ack).encode(&mut out);
+            minions_proto::channel::ChannelMessage::host(&ack).encode(&mut out);
         }
         tokio::select! {
             sent = write.write_buf(&mut out), if !out.is_empty() => assert!(sent.unwrap() > 0),
@@ -83,11 +83,11 @@ async fn cat_echoes_input_while_both_directions_are_full() {
         }
         let mut ended = None;
         while let Some(payload) = decoder.next_frame().unwrap() {
-            let message = minions_proto::channel::Message::decode(payload).unwrap();
+            let message = minions_proto::channel::ChannelMessage::decode(payload).unwrap();
             match client.receive(message, Instant::now()).unwrap() {
-                Event::Output(_, bytes) => echoed.extend_from_slice(&bytes),
-                Event::Ended(end) => ended = Some(end),
-                Event::InputTaken | Event::Heartbeat => {}
+                StreamEvent::Output(_, bytes) => echoed.extend_from_slice(&bytes),
+                StreamEvent::Ended(end) => ended = Some(end),
+                StreamEvent::InputTaken | StreamEvent::Heartbeat => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -111,7 +111,7 @@ async fn leaving_ends_the_program_at_once_even_if_the_host_closes_without_readin
         let (mut socket, _) = stream.into_parts();
         socket.read_exact(&mut [0; 4096]).await.unwrap();
         let mut leave = bytes::BytesMut::new();
-        minions_proto::channel::Message::host(&HostControl::Leave).encode(&mut leave);
+        minions_proto::channel::ChannelMessage::host(&HostControl::Leave).encode(&mut leave);
         socket.write_all(&leave).await.unwrap();
         drop(socket);
         let inspect = ExecInspect { id, wait_ms: Some(10_000) };

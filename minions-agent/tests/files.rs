@@ -8,6 +8,7 @@ use minions_proto::message::{Exec, WriteFile};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use support::RunningAgent;
 
 fn file(path: &Path, content: &str) -> WriteFile {
@@ -85,4 +86,26 @@ async fn a_full_disk_is_reported_and_leaves_the_old_file_intact() {
     let look = ["-c", "cat /mnt/file; ls -A /mnt"].map(str::to_owned).to_vec();
     let look = Exec { command: "sh".to_owned(), args: look, timeout_ms: None };
     assert_eq!(agent.call(&look).await.unwrap().stdout, "oldfile\n", "no temporary file remains");
+}
+
+/// The umask of the parent could make files unreadable for their users, or writable for all users.
+#[tokio::test]
+async fn new_files_and_directories_do_not_have_the_umask_of_the_agents_parent() {
+    for umask in ["000", "077"] {
+        let agent = RunningAgent::with(|listen| {
+            let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, support::BINARY, "--log-level", "error"]);
+            command.args(["--listen", listen]);
+            command
+        })
+        .await;
+        let directory = agent.dir().join("made");
+        for (name, append) in [("written", false), ("appended", true)] {
+            let path = directory.join(name);
+            agent.call(&WriteFile { append, ..file(&path, "x") }).await.unwrap();
+            assert_eq!(mode(&path), 0o644, "umask {umask}, append {append}");
+        }
+        assert_eq!(mode(&directory), 0o755, "umask {umask}");
+    }
 }

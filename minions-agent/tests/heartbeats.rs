@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minions_agent::{Agent, AgentConfig, Capabilities, Capability};
-use minions_proto::channel::{AgentControl, Message};
+use minions_proto::channel::{AgentControl, ChannelMessage};
 use minions_proto::connection::Connection;
 use minions_proto::message::{ExecStart, HEARTBEAT};
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn heartbeats_do_not_pile_up_for_a_host_that_does_not_read() {
     while let Ok(read) = timeout(HEARTBEAT / 2, host.read_buf(decoder.read_buffer())).await {
         assert!(read.unwrap() > 0, "the stream has ended");
         while let Some(payload) = decoder.next_frame().unwrap() {
-            let control = Message::decode(payload).unwrap().agent_control().unwrap();
+            let control = ChannelMessage::decode(payload).unwrap().agent_control().unwrap();
             assert_eq!(control, AgentControl::Heartbeat);
             heartbeats += 1;
         }

@@ -165,15 +165,38 @@ async fn programs_inherit_neither_descriptors_nor_umask_of_the_agents_parent() {
 
 #[tokio::test]
 async fn programs_do_not_inherit_variables_of_the_service_manager() {
-    const VARIABLES: [&str; 8] = [
-        "SYSTEMD_EXEC_PID",
-        "MEMORY_PRESSURE_WATCH",
+    // systemd.exec(5), "Environment Variables Set or Propagated by the Service Manager".
+    const VARIABLES: [&str; 30] = [
+        "CACHE_DIRECTORY",
+        "CONFIGURATION_DIRECTORY",
         "CREDENTIALS_DIRECTORY",
+        "FDSTORE",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LISTEN_FDNAMES",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_PIDFDID",
+        "LOGS_DIRECTORY",
+        "LOG_NAMESPACE",
+        "MAINPID",
+        "MANAGERPID",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
+        "MONITOR_EXIT_CODE",
+        "MONITOR_EXIT_STATUS",
+        "MONITOR_INVOCATION_ID",
+        "MONITOR_SERVICE_RESULT",
+        "MONITOR_UNIT",
         "RUNTIME_DIRECTORY",
         "STATE_DIRECTORY",
-        "CACHE_DIRECTORY",
-        "LOGS_DIRECTORY",
-        "CONFIGURATION_DIRECTORY",
+        "SYSTEMD_EXEC_PID",
+        "TRIGGER_PATH",
+        "TRIGGER_TIMER_MONOTONIC_USEC",
+        "TRIGGER_TIMER_REALTIME_USEC",
+        "TRIGGER_UNIT",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
     ];
     let agent = RunningAgent::with(|listen| {
         let mut command = support::agent_command(listen);

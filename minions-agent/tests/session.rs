@@ -257,7 +257,7 @@ async fn an_agent_announces_only_what_it_serves() {
     ] {
         let agent = RunningAgent::with_flags(flags).await;
         let about = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap();
-        assert_eq!(about.features, features, "{flags:?}");
+        assert_eq!(about.features.names(), features, "{flags:?}");
         let allowed = allowed.map(|all| all.iter().map(|&one| one.to_owned()).collect());
         assert_eq!(about.allowed, allowed, "{flags:?}");
     }
@@ -350,6 +350,11 @@ fn a_wrong_command_line_exits_with_2_and_says_why() {
         (&["--listen"], "--listen"),
         (&["--listen", "tcp:1024"], "vsock:PORT, hybrid:PATH or activated"),
         (&["--listen", "vsock:x"], "vsock:PORT, hybrid:PATH or activated"),
+        (&["--listen", "vsock:0"], "1 to 4294967294"),
+        (&["--port"], "--port"),
+        (&["--port", "0"], "must be a VSOCK port, 1 to 4294967294"),
+        (&["--port", "4294967295"], "must be a VSOCK port, 1 to 4294967294"),
+        (&["--port", "2048", "--listen", "vsock:1024"], "--listen gives VSOCK port 1024"),
         (&["--allow", ""], "is not one of"),
         (&["--allow", "health,reboot"], "\"reboot\" is not one of"),
         (&["--exec-timeout", "soon"], "soon"),

@@ -223,6 +223,10 @@ pub struct Vm {
     pub reason: Option<Reason>,
     /// Path of the VM's socket on the host.
     pub socket: String,
+    /// VSOCK port on which the daemon expects the agent.
+    #[serde(default = "default_agent_port")]
+    #[cfg_attr(feature = "openapi", schema(value_type = i64, minimum = 1, maximum = 4_294_967_294_i64))]
+    pub agent_port: u32,
     /// Agent that answered the last health check. Absent for a base agent, and until the agent has
     /// answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,6 +256,11 @@ pub struct Vm {
     pub vmm: Option<Vmm>,
     /// Use of the connections to the VM.
     pub pool: PoolFigures,
+}
+
+/// Returns the port of a daemon that does not report it.
+fn default_agent_port() -> u32 {
+    1024
 }
 
 /// All VMs that the registry knows.

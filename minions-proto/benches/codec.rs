@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use minions_proto::Request;
-use minions_proto::channel::{CHUNK_LEN, Channel, Message};
+use minions_proto::channel::{CHUNK_LEN, Channel, ChannelMessage};
 use minions_proto::frame::{Decoder, encode};
 use minions_proto::message::{Health, HealthCheck, decode_reply, encode_request};
 use serde_json::{Value, json};
@@ -62,7 +62,8 @@ fn cut_frame(bencher: Bencher<'_, '_>, len: usize) {
 /// Encodes a chunk of output, and decodes it into a WebSocket message.
 #[divan::bench]
 fn channel_message(bencher: Bencher<'_, '_>) {
-    let message = Message { channel: Channel::Stdout, payload: Bytes::from(vec![7; CHUNK_LEN]) };
+    let message =
+        ChannelMessage { channel: Channel::Stdout, payload: Bytes::from(vec![7; CHUNK_LEN]) };
     let (mut decoder, mut wire) = (Decoder::new(), BytesMut::new());
     decoder.expect_alike();
     bencher.counter(BytesCount::new(CHUNK_LEN)).bench_local(|| {
@@ -70,6 +71,6 @@ fn channel_message(bencher: Bencher<'_, '_>) {
         black_box(&message).encode(&mut wire);
         decoder.read_buffer();
         decoder.extend(&wire);
-        Message::decode(decoder.next_frame().unwrap().unwrap()).unwrap().to_bytes()
+        ChannelMessage::decode(decoder.next_frame().unwrap().unwrap()).unwrap().to_bytes()
     });
 }

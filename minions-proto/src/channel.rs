@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The outer form is that of a frame, so a [`Decoder`](crate::frame::Decoder) decodes both. The
-//! content of a frame, channel byte and payload, is a [`Message`]; a WebSocket message of the
+//! content of a frame, channel byte and payload, is a [`ChannelMessage`]; a WebSocket message of the
 //! daemon has the same content.
 
 use crate::AgentError;
@@ -79,14 +79,14 @@ pub enum ChannelError {
 
 /// Payload of one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct ChannelMessage {
     /// Channel of the payload.
     pub channel: Channel,
     /// Bytes after the channel byte.
     pub payload: Bytes,
 }
 
-impl Message {
+impl ChannelMessage {
     /// Decodes channel byte and payload from the payload of a frame, or from a WebSocket message.
     ///
     /// # Errors
@@ -241,7 +241,7 @@ pub struct Ended {
     pub usage: Usage,
 }
 
-impl Message {
+impl ChannelMessage {
     /// Decodes a message on channel 3, as a host does.
     ///
     /// # Errors
@@ -269,18 +269,19 @@ mod tests {
     #[test]
     fn a_message_is_a_frame_with_a_channel_byte() {
         let mut out = BytesMut::new();
-        Message { channel: Channel::Stdout, payload: Bytes::from_static(b"hi\n") }.encode(&mut out);
+        ChannelMessage { channel: Channel::Stdout, payload: Bytes::from_static(b"hi\n") }
+            .encode(&mut out);
         assert_eq!(&out[..], b"\0\0\0\x04\x01hi\n");
         let mut decoder = Decoder::new();
         decoder.extend(&out);
-        let message = Message::decode(decoder.next_frame().unwrap().unwrap()).unwrap();
+        let message = ChannelMessage::decode(decoder.next_frame().unwrap().unwrap()).unwrap();
         assert_eq!((message.channel, &message.payload[..]), (Channel::Stdout, &b"hi\n"[..]));
     }
 
     #[test]
     fn the_end_of_input_is_an_empty_payload() {
         let mut out = BytesMut::new();
-        Message { channel: Channel::Stdin, payload: Bytes::new() }.encode(&mut out);
+        ChannelMessage { channel: Channel::Stdin, payload: Bytes::new() }.encode(&mut out);
         assert_eq!(&out[..], b"\0\0\0\x01\x00");
     }
 
@@ -298,7 +299,7 @@ mod tests {
             (HostControl::Ack { stdout: 5, stderr: 0 }, r#"{"type":"ack","stdout":5,"stderr":0}"#),
             (HostControl::Leave, r#"{"type":"leave"}"#),
         ] {
-            assert_eq!(Message::host(&control).payload, json);
+            assert_eq!(ChannelMessage::host(&control).payload, json);
             assert_eq!(serde_json::from_str::<HostControl>(json).unwrap(), control);
         }
         let ended = Ended {
@@ -317,7 +318,7 @@ mod tests {
                 r#"{"type":"exit","outcome":{"type":"exited","code":3},"usage":{"wall_ms":12,"user_ms":1,"system_ms":2,"max_rss_bytes":4096}}"#,
             ),
         ] {
-            assert_eq!(Message::agent(&control).payload, json);
+            assert_eq!(ChannelMessage::agent(&control).payload, json);
             assert_eq!(serde_json::from_str::<AgentControl>(json).unwrap(), control);
         }
     }
@@ -325,10 +326,14 @@ mod tests {
     #[test]
     fn unknown_control_messages_are_ignored_and_unknown_channels_are_errors() {
         let json = br#"{"type":"teleport","to":[1,2,3]}"#;
-        let message = Message { channel: Channel::Control, payload: Bytes::from_static(json) };
+        let message =
+            ChannelMessage { channel: Channel::Control, payload: Bytes::from_static(json) };
         assert_eq!(message.agent_control().unwrap(), AgentControl::Unknown);
         assert_eq!(message.host_control().unwrap(), HostControl::Unknown);
-        assert!(matches!(Message::decode(Bytes::from_static(&[4])), Err(ChannelError::Unknown(4))));
-        assert!(matches!(Message::decode(Bytes::new()), Err(ChannelError::Empty)));
+        assert!(matches!(
+            ChannelMessage::decode(Bytes::from_static(&[4])),
+            Err(ChannelError::Unknown(4))
+        ));
+        assert!(matches!(ChannelMessage::decode(Bytes::new()), Err(ChannelError::Empty)));
     }
 }

@@ -22,7 +22,7 @@ pub struct HeadTail {
 
 /// Kept parts of a complete stream.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptOutput {
     /// Beginning of the stream; all of it if nothing is missing.
     pub head: Vec<u8>,
     /// End of the stream; empty if nothing is missing.
@@ -57,17 +57,17 @@ impl HeadTail {
 
     /// Returns the kept parts. A character that the gap splits is dropped entirely.
     #[must_use]
-    pub fn finish(mut self) -> Kept {
+    pub fn finish(mut self) -> KeptOutput {
         let kept = (self.head.len() + self.tail.len()) as u64;
         if kept == self.total {
             self.head.extend(self.tail);
-            return Kept { head: self.head, tail: Vec::new(), missing: 0 };
+            return KeptOutput { head: self.head, tail: Vec::new(), missing: 0 };
         }
         self.head.truncate(whole_prefix_len(&self.head));
         let mut tail = Vec::from(self.tail);
         tail.drain(..torn_start_len(&tail));
         let missing = self.total - (self.head.len() + tail.len()) as u64;
-        Kept { head: self.head, tail, missing }
+        KeptOutput { head: self.head, tail, missing }
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
 
     const KEEP: usize = 64;
 
-    fn captured(stream: &[u8], cuts: &[usize]) -> Kept {
+    fn captured(stream: &[u8], cuts: &[usize]) -> KeptOutput {
         let (mut buffer, mut at) = (HeadTail::keeping(KEEP), 0);
         for cut in cuts.iter().cycle() {
             let end = stream.len().min(at + cut);
@@ -149,7 +149,10 @@ mod tests {
     #[test]
     fn a_stream_within_the_budget_has_no_gap() {
         let stream = vec![b'x'; 2 * KEEP];
-        assert_eq!(captured(&stream, &[7]), Kept { head: stream, tail: Vec::new(), missing: 0 });
+        assert_eq!(
+            captured(&stream, &[7]),
+            KeptOutput { head: stream, tail: Vec::new(), missing: 0 }
+        );
         let longer = captured(&[b'x'; 2 * KEEP + 1], &[7]);
         assert_eq!((longer.head.len(), longer.missing, longer.tail.len()), (KEEP, 1, KEEP));
     }

@@ -19,6 +19,7 @@
 //! it the connection is in [channel mode](crate::channel) and is [taken
 //! apart](Connection::into_parts).
 
+use crate::foreign_service::{ForeignService, LOOKED_AT};
 use crate::frame::{Decoder, EncodeError, FrameError};
 use crate::message::{Call, ReplyError, decode_reply, encode_request};
 use bytes::Bytes;
@@ -69,6 +70,33 @@ pub enum ProtocolError {
     Unexpected,
 }
 
+/// First bytes of a peer, until its first frame is complete.
+#[derive(Debug)]
+struct FirstBytes {
+    bytes: [u8; LOOKED_AT],
+    len: usize,
+    complete: bool,
+}
+
+impl FirstBytes {
+    const NONE: Self = Self { bytes: [0; LOOKED_AT], len: 0, complete: false };
+
+    fn extend(&mut self, more: &[u8]) {
+        let room = &mut self.bytes[self.len..];
+        let taken = if self.complete { 0 } else { room.len().min(more.len()) };
+        room[..taken].copy_from_slice(&more[..taken]);
+        self.len += taken;
+    }
+
+    fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// State of an idle connection, as far as it is visible without a request to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
@@ -90,6 +118,8 @@ pub struct Connection<S> {
     sending: bool,
     /// The stream ended, or the peer broke the protocol.
     broken: bool,
+    /// First bytes of the peer, from which another service than an agent is recognised.
+    first: FirstBytes,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -102,6 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             outstanding: 0,
             sending: false,
             broken: false,
+            first: FirstBytes::NONE,
         }
     }
 
@@ -139,11 +170,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_dead(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.poisoned && self.decoder.is_empty() {
-            let mut byte = [0];
-            let mut seen = ReadBuf::new(&mut byte);
+            let mut bytes = [0; LOOKED_AT];
+            let mut seen = ReadBuf::new(&mut bytes);
             // A byte, an end of file or an error all mean the same: an idle connection has none of
             // them.
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut seen)).ok();
+            self.first.extend(seen.filled());
             self.broken = true;
         }
         self.poisoned = true;
@@ -217,6 +249,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reports whether some bytes of a reply have arrived, but not all of them.
     pub fn has_partial_reply(&self) -> bool {
         !self.decoder.is_empty()
+    }
+
+    /// Returns the service at the other end if its first bytes cannot come from an agent. Bytes after the first
+    /// frame are not considered.
+    pub fn foreign_service(&self) -> Option<ForeignService> {
+        ForeignService::recognise(self.first.get())
     }
 
     /// Sends a call without waiting for its reply, which [`answer`](Self::answer) receives. Further calls
@@ -314,12 +352,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn receive(&mut self) -> Result<Bytes, ExchangeError> {
         loop {
             if let Some(payload) = self.decoder.next_frame().map_err(ProtocolError::from)? {
+                self.first.complete();
                 return Ok(payload);
             }
             let lost = |source| ExchangeError::Lost { sent: true, source };
-            if self.stream.read_buf(self.decoder.read_buffer()).await.map_err(lost)? == 0 {
+            let read = self.stream.read_buf(self.decoder.read_buffer()).await.map_err(lost)?;
+            if read == 0 {
                 return Err(lost(io::ErrorKind::UnexpectedEof.into()));
             }
+            let pending = self.decoder.pending();
+            self.first.extend(&pending[pending.len() - read..]);
         }
     }
 

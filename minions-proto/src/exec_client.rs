@@ -7,14 +7,15 @@
 //!              └──────── at most one window ────────┘
 //! ```
 //!
-//! The caller moves [`Message`]s between this state and a connection, to an agent or to the
+//! The caller moves [`ChannelMessage`]s between this state and a connection, to an agent or to the
 //! daemon's WebSocket. When the connection breaks, [`attach`](ExecClient::attach) returns the
 //! request that re-attaches, and [`resume`](ExecClient::resume) takes its reply, so that no byte is
 //! missing or repeated.
 
 use crate::AgentError;
 use crate::channel::{
-    AgentControl, CHUNK_LEN, Channel, ChannelError, Ended, HostControl, Message, OutputStream,
+    AgentControl, CHUNK_LEN, Channel, ChannelError, ChannelMessage, Ended, HostControl,
+    OutputStream,
 };
 use crate::empty_messages::{EmptyMessageLimit, TooManyEmptyMessages};
 use crate::message::{ExecAttach, ExecAttached, ExecId, Role};
@@ -32,7 +33,7 @@ pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
 /// Meaning of a message for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum StreamEvent {
     /// The program wrote these bytes.
     Output(OutputStream, Bytes),
     /// The program wrote this many bytes that are lost permanently.
@@ -78,14 +79,14 @@ pub enum StreamError {
 
 /// Progress of an output stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Output {
+struct OutputOffsets {
     received: u64,
     acked: u64,
 }
 
 /// Input that the program has not read yet, and may have to be sent again.
 #[derive(Debug, Default)]
-struct Input {
+struct InputQueue {
     /// Input that the program has not read yet, according to the agent's acks; sent or not.
     kept: VecDeque<Bytes>,
     /// Offset of the first kept byte.
@@ -135,9 +136,9 @@ pub fn check_offset(what: &'static str, offset: u64) -> Result<(), StreamError> 
 #[derive(Debug)]
 pub struct ExecClient {
     id: ExecId,
-    stdout: Output,
-    stderr: Output,
-    input: Input,
+    stdout: OutputOffsets,
+    stderr: OutputOffsets,
+    input: InputQueue,
     empty_messages: EmptyMessageLimit,
 }
 
@@ -149,8 +150,8 @@ impl ExecClient {
     /// As [`check_attached`].
     pub fn new(attached: &ExecAttached, now: Instant) -> Result<Self, StreamError> {
         check_attached(attached)?;
-        let at = |offset: u64| Output { received: offset, acked: offset };
-        let input = Input {
+        let at = |offset: u64| OutputOffsets { received: offset, acked: offset };
+        let input = InputQueue {
             kept: VecDeque::new(),
             kept_from: attached.stdin,
             acked: attached.stdin_acked,
@@ -184,7 +185,7 @@ impl ExecClient {
         }
     }
 
-    fn output(&mut self, stream: OutputStream) -> &mut Output {
+    fn output(&mut self, stream: OutputStream) -> &mut OutputOffsets {
         match stream {
             OutputStream::Stdout => &mut self.stdout,
             OutputStream::Stderr => &mut self.stderr,
@@ -196,7 +197,11 @@ impl ExecClient {
     /// # Errors
     ///
     /// [`StreamError`]: the stream can no longer be trusted.
-    pub fn receive(&mut self, message: Message, now: Instant) -> Result<Event, StreamError> {
+    pub fn receive(
+        &mut self,
+        message: ChannelMessage,
+        now: Instant,
+    ) -> Result<StreamEvent, StreamError> {
         match message.channel {
             Channel::Stdin => Err(ChannelError::Direction(Channel::Stdin).into()),
             Channel::Stdout => self.receive_output(OutputStream::Stdout, message.payload, now),
@@ -209,16 +214,16 @@ impl ExecClient {
         &mut self,
         control: AgentControl,
         now: Instant,
-    ) -> Result<Event, StreamError> {
+    ) -> Result<StreamEvent, StreamError> {
         self.empty_messages.count_control(&control, now)?;
         match control {
-            AgentControl::Heartbeat | AgentControl::Unknown => Ok(Event::Heartbeat),
+            AgentControl::Heartbeat | AgentControl::Unknown => Ok(StreamEvent::Heartbeat),
             AgentControl::Ack { stdin } => {
-                self.input.acknowledge(stdin).map(|()| Event::InputTaken)
+                self.input.acknowledge(stdin).map(|()| StreamEvent::InputTaken)
             }
             AgentControl::Gap { stream, from, to } => self.receive_gap(stream, from, to),
-            AgentControl::Exit(ended) => Ok(Event::Ended(ended)),
-            AgentControl::Error(error) => Ok(Event::Refused(error)),
+            AgentControl::Exit(ended) => Ok(StreamEvent::Ended(ended)),
+            AgentControl::Error(error) => Ok(StreamEvent::Refused(error)),
         }
     }
 
@@ -227,10 +232,10 @@ impl ExecClient {
         stream: OutputStream,
         bytes: Bytes,
         now: Instant,
-    ) -> Result<Event, StreamError> {
+    ) -> Result<StreamEvent, StreamError> {
         self.empty_messages.count_output(bytes.len(), now)?;
         self.output(stream).received += bytes.len() as u64;
-        Ok(Event::Output(stream, bytes))
+        Ok(StreamEvent::Output(stream, bytes))
     }
 
     fn receive_gap(
@@ -238,7 +243,7 @@ impl ExecClient {
         stream: OutputStream,
         from: u64,
         to: u64,
-    ) -> Result<Event, StreamError> {
+    ) -> Result<StreamEvent, StreamError> {
         let what = "lost output";
         check_offset(what, to)?;
         let output = self.output(stream);
@@ -248,13 +253,13 @@ impl ExecClient {
             return Err(StreamError::Offset { what, theirs, ours });
         }
         output.received = to;
-        Ok(Event::Gap(stream, to - from))
+        Ok(StreamEvent::Gap(stream, to - from))
     }
 
     /// Returns an ack if one is due: after enough bytes since the last ack, or with `now` after any
     /// byte. The caller must have finished with all bytes received so far.
     pub fn ack(&mut self, now: bool) -> Option<HostControl> {
-        let new = |output: &Output| output.received - output.acked;
+        let new = |output: &OutputOffsets| output.received - output.acked;
         let unacked = new(&self.stdout) + new(&self.stderr);
         if unacked == 0 || (unacked < ACK_AFTER && !now) {
             return None;
@@ -302,9 +307,9 @@ impl ExecClient {
     }
 
     /// Returns the next input message to send, if there is one.
-    pub fn next_input(&mut self) -> Option<Message> {
+    pub fn next_input(&mut self) -> Option<ChannelMessage> {
         let payload = self.input.next()?;
-        Some(Message { channel: Channel::Stdin, payload })
+        Some(ChannelMessage { channel: Channel::Stdin, payload })
     }
 
     /// Returns the request that re-attaches after the connection broke.
@@ -339,7 +344,7 @@ impl ExecClient {
     }
 }
 
-impl Input {
+impl InputQueue {
     fn next(&mut self) -> Option<Bytes> {
         if self.sent == self.end {
             let close = self.closed && !self.close_sent;

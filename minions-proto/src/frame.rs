@@ -129,6 +129,12 @@ impl Decoder {
         self.buffer.is_empty()
     }
 
+    /// Returns the bytes that have arrived and are not consumed yet.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// Returns the number of bytes of memory that the decoder holds.
     #[must_use]
     pub fn capacity(&self) -> usize {

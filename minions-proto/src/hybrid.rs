@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
+/// Longest path of a Unix socket, in bytes (`sun_path` of unix(7), without its NUL).
+pub const MAX_PATH_LEN: usize = 107;
+
 /// Failure of a dial, by layer.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {

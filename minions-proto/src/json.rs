@@ -12,13 +12,13 @@ pub const MAX_DEPTH: usize = 127;
 /// Error of JSON that nests deeper than [`MAX_DEPTH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("JSON nests more than {MAX_DEPTH} deep")]
-pub struct TooDeep;
+pub struct JsonTooDeep;
 
 /// Parses `text`.
 ///
 /// # Errors
 ///
-/// The errors of serde_json, and an error if `text` is [too deep](TooDeep).
+/// The errors of serde_json, and an error if `text` is [too deep](JsonTooDeep).
 pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> serde_json::Result<T> {
     check_depth(text).map_err(serde_json::Error::custom)?;
     serde_json::from_slice(text)
@@ -28,8 +28,8 @@ pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> serde_json::Resu
 ///
 /// # Errors
 ///
-/// [`TooDeep`].
-pub fn check_depth(text: &[u8]) -> Result<(), TooDeep> {
+/// [`JsonTooDeep`].
+pub fn check_depth(text: &[u8]) -> Result<(), JsonTooDeep> {
     let (mut depth, mut in_string, mut bytes) = (0_usize, false, text.iter());
     while let Some(byte) = bytes.next() {
         match byte {
@@ -39,7 +39,7 @@ pub fn check_depth(text: &[u8]) -> Result<(), TooDeep> {
             b'[' | b'{' if !in_string => {
                 depth += 1;
                 if depth > MAX_DEPTH {
-                    return Err(TooDeep);
+                    return Err(JsonTooDeep);
                 }
             }
             b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
@@ -70,7 +70,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<Value>(&text).is_ok(), fits, "{depth} kept");
         }
         let mixed = "{\"a\":[".repeat(MAX_DEPTH) + "1";
-        assert_eq!(check_depth(mixed.as_bytes()), Err(TooDeep));
+        assert_eq!(check_depth(mixed.as_bytes()), Err(JsonTooDeep));
     }
 
     #[test]
@@ -79,7 +79,7 @@ mod tests {
         let text = format!(r#"{{"a":"{}","b\"":"\\","c":[]}}"#, "[".repeat(1_000));
         check_depth(text.as_bytes()).unwrap();
         let after_string = format!(r#"["\\",{}]"#, nested(MAX_DEPTH));
-        assert_eq!(check_depth(after_string.as_bytes()), Err(TooDeep));
+        assert_eq!(check_depth(after_string.as_bytes()), Err(JsonTooDeep));
     }
 
     proptest! {

@@ -7,7 +7,8 @@
 //!
 //! # Layout
 //!
-//! * [`version`]: protocol number, agent port, the agent's name.
+//! * [`version`]: protocol number, default agent port, the agent's name. [`port`]: valid agent ports.
+//! * [`foreign_service`]: services that are not agents, recognised by their first bytes.
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
 //! * [`json`]: JSON from a peer, with a limit on its depth.
 //! * [`message`]: meaning. Requests, replies, the error reply.
@@ -31,6 +32,7 @@ pub mod connection;
 pub mod empty_messages;
 pub mod error;
 pub mod exec_client;
+pub mod foreign_service;
 pub mod frame;
 pub mod handshake;
 #[cfg(feature = "tokio")]
@@ -39,7 +41,9 @@ pub mod json;
 pub mod message;
 pub mod name_server;
 pub mod names;
+pub mod port;
 pub mod version;
 
 pub use error::{AgentError, ErrorCode, Invalid};
 pub use message::{Call, Request};
+pub use port::AgentPort;

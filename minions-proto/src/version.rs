@@ -6,8 +6,9 @@
 /// * 2: adds the `agent` object, error codes, and the optional fields documented on each message.
 pub const PROTOCOL: u32 = 2;
 
-/// VSOCK port of the agent. Unprivileged; in a guest with systemd, a socket unit holds it.
-pub const AGENT_PORT: u32 = 1024;
+/// Default VSOCK port of the agent ([`AgentPort`](crate::AgentPort)). Unprivileged; in a guest with systemd, a socket
+/// unit holds it.
+pub const AGENT_PORT: u32 = crate::AgentPort::DEFAULT.get();
 
 /// Name of `minions-agent` in its health reply.
 pub const AGENT_NAME: &str = "minions-agent";

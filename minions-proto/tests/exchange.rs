@@ -1,12 +1,13 @@
 //! Handshake and connection over a stream that misbehaves in every way seen in the field.
-#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minions_proto::connection::{Connection, ExchangeError, Liveness, ProtocolError};
+use minions_proto::foreign_service::ServiceKind;
 use minions_proto::handshake::{HandshakeError, accept, grant, initiate};
 use minions_proto::message::{Health, HealthCheck, encode_reply};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -71,6 +72,18 @@ async fn a_close_without_a_line_means_refused() {
     drop(vmm);
     let gone = initiate(&mut host, 1024, DEADLINE).await;
     assert!(matches!(gone, Err(HandshakeError::Refused)), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_reset_before_the_answer_means_refused() {
+    let (mut host, vmm) = UnixStream::pair().unwrap();
+    // The kernel resets the connection when its peer closes it without having read CONNECT.
+    let close = async {
+        vmm.readable().await.unwrap();
+        drop(vmm);
+    };
+    let (reset, ()) = tokio::join!(initiate(&mut host, 1024, DEADLINE), close);
+    assert!(matches!(reset, Err(HandshakeError::Refused)), "{reset:?}");
 }
 
 #[tokio::test]
@@ -259,4 +272,39 @@ async fn the_end_of_the_stream_ends_the_wait_for_a_reply() {
     drop(agent);
     let lost = connection.answer::<HealthCheck>().await;
     assert!(matches!(lost, Err(ExchangeError::Lost { sent: true, .. })), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_foreign_service_is_recognised_by_its_first_bytes_whenever_it_sends_them() {
+    let banner = b"SSH-2.0-OpenSSH_9.2p1\r\n";
+    let (connection, _agent, result) = answered_with(banner).await;
+    assert!(matches!(result, Err(ExchangeError::Protocol(_))), "{result:?}");
+    assert_eq!(connection.foreign_service().map(|service| service.kind), Some(ServiceKind::Ssh));
+
+    // Sent before the first request.
+    let (host, mut server) = duplex(1024);
+    let mut connection = Connection::new(host);
+    server.write_all(banner).await.unwrap();
+    let asked = connection.call(&HealthCheck {}, soon()).await;
+    assert!(matches!(asked, Err(ExchangeError::Lost { sent: false, .. })), "{asked:?}");
+    let service = connection.foreign_service().unwrap();
+    assert_eq!(service.to_string(), "an SSH server: \"SSH-2.0-OpenSSH_9.2p1\"");
+
+    // Sent in pieces, of which the first could be an agent's.
+    let (host, mut server) = duplex(1024);
+    let mut connection = Connection::new(host);
+    let script = async {
+        for piece in [&b"\0\0\x12\x04"[..], b"\0\0", b"\0\0\0\0"] {
+            server.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(server);
+    };
+    connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    let (result, ()) = tokio::join!(connection.answer::<HealthCheck>(), script);
+    assert!(matches!(result, Err(ExchangeError::Lost { .. })), "{result:?}");
+    assert_eq!(connection.foreign_service().map(|service| service.kind), Some(ServiceKind::Http2));
+
+    let (connection, ..) = answered_with(&health("web-1")).await;
+    assert_eq!(connection.foreign_service(), None);
 }

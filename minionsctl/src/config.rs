@@ -1,7 +1,9 @@
 //! Address, token and certificates. Flags override the environment, then come the user's file and the host's.
 
+use crate::agent::AgentAddress;
 use crate::cli::Cli;
 use crate::failure::Failure;
+use minions_proto::AgentPort;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
 use std::env;
@@ -10,21 +12,23 @@ use std::path::{Path, PathBuf};
 
 const SYSTEM_FILE: &str = "/etc/minions/config.toml";
 const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
+const PORT_VARIABLE: &str = "MINIONS_AGENT_PORT";
 const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 
 /// Configuration file. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ConfigFile {
     host: Option<String>,
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     cert_file: Option<PathBuf>,
+    agent_port: Option<i64>,
 }
 
 /// Address of minionsd, and credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Config {
+pub(crate) struct ClientConfig {
     /// `http://…`, `https://…` or `unix://…`.
     pub(crate) host: String,
     /// The bearer token.
@@ -33,11 +37,13 @@ pub(crate) struct Config {
     pub(crate) ca_file: Option<PathBuf>,
     /// Client certificate chain and key, in one PEM file.
     pub(crate) cert_file: Option<PathBuf>,
+    /// Agent that is called instead of minionsd.
+    pub(crate) agent: Option<AgentAddress>,
 }
 
-impl Config {
+impl ClientConfig {
     pub(crate) fn load(cli: &Cli) -> Result<Self, Failure> {
-        let files: Vec<File> = [user_file(), Some(SYSTEM_FILE.into())]
+        let files: Vec<ConfigFile> = [user_file(), Some(SYSTEM_FILE.into())]
             .into_iter()
             .flatten()
             .map(|path| read(&path))
@@ -48,19 +54,47 @@ impl Config {
             .or_else(|| env::var("MINIONS_HOST").ok())
             .or_else(|| files.iter().find_map(|file| file.host.clone()))
             .unwrap_or_else(default_host);
-        let path = |flag: &Option<PathBuf>, variable, in_file: fn(&File) -> &Option<PathBuf>| {
-            flag.clone()
-                .or_else(|| env::var_os(variable).map(PathBuf::from))
-                .or_else(|| files.iter().find_map(|file| in_file(file).clone()))
-        };
+        let path =
+            |flag: &Option<PathBuf>, variable, in_file: fn(&ConfigFile) -> &Option<PathBuf>| {
+                flag.clone()
+                    .or_else(|| env::var_os(variable).map(PathBuf::from))
+                    .or_else(|| files.iter().find_map(|file| in_file(file).clone()))
+            };
         let token_file = path(&cli.token_file, "MINIONS_TOKEN_FILE", |file| &file.token_file);
         Ok(Self {
             host,
             token: token_file.map(|path| token(&path)).transpose()?,
             ca_file: path(&cli.ca_file, "MINIONS_CA_FILE", |file| &file.ca_file),
             cert_file: path(&cli.cert_file, "MINIONS_CERT_FILE", |file| &file.cert_file),
+            agent: agent(cli, &files)?,
         })
     }
+}
+
+/// Returns the agent of `--socket`.
+fn agent(cli: &Cli, files: &[ConfigFile]) -> Result<Option<AgentAddress>, Failure> {
+    let Some(socket) = cli.socket.clone() else {
+        return match cli.port {
+            None => Ok(None),
+            Some(_) => Err(Failure::Usage(
+                "--port requires --socket; through minionsd, its setting `agent_port` applies",
+            )),
+        };
+    };
+    let variable = env::var(PORT_VARIABLE).ok().filter(|text| !text.is_empty());
+    let in_files = || files.iter().find_map(|file| file.agent_port);
+    let invalid = |setting, value, source| Failure::Port { setting, value, source };
+    let port = if let Some(port) = cli.port {
+        port
+    } else if let Some(text) = variable {
+        text.parse().map_err(|source| invalid(PORT_VARIABLE, text, source))?
+    } else if let Some(number) = in_files() {
+        AgentPort::try_from(number)
+            .map_err(|source| invalid("agent_port", number.to_string(), source))?
+    } else {
+        AgentPort::DEFAULT
+    };
+    Ok(Some(AgentAddress { socket, port }))
 }
 
 /// Returns the Unix socket if this user may connect to it, otherwise loopback TCP, over which every user reads.
@@ -80,11 +114,11 @@ fn user_file() -> Option<PathBuf> {
     Some(base.join("minions/config.toml"))
 }
 
-fn read(path: &Path) -> Result<File, Failure> {
+fn read(path: &Path) -> Result<ConfigFile, Failure> {
     match std::fs::read_to_string(path) {
         Ok(text) => toml::from_str(&text)
             .map_err(|source| Failure::Config { path: path.to_owned(), source: Box::new(source) }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(File::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ConfigFile::default()),
         Err(source) => Err(Failure::File { path: path.to_owned(), source }),
     }
 }

@@ -1,17 +1,29 @@
 //! The error type of all commands, with hints and exit codes.
 
+use crate::agent::AgentAddress;
 use crate::exit::ExitStatus;
 use crate::link::error::LinkError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
+use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
 use minions_proto::error::{AgentError, ErrorCode as AgentCode};
 use minions_proto::exec_client::StreamError;
+use minions_proto::foreign_service::ForeignService;
 use minions_proto::handshake::HandshakeError;
 use minions_proto::hybrid::DialError;
+use minions_proto::port::InvalidPort;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Advice for a path that the kernel rejects (`minions_proto::hybrid::MAX_PATH_LEN`).
+const PATH_TOO_LONG: &str = "the path of a Unix socket has at most 107 bytes: use a shorter one, relative to its \
+                             directory or through a symbolic link";
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -121,13 +133,31 @@ pub(crate) enum Failure {
         /// Position and reason.
         source: Box<toml::de::Error>,
     },
+    /// Invalid port in a variable or a file.
+    #[error("`{setting}` is {value:?}")]
+    Port {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Configured value.
+        value: String,
+        /// Reason, with the accepted values.
+        source: InvalidPort,
+    },
     /// Connecting to an agent without minionsd failed.
-    #[error("cannot connect to the agent at {}", .path.display())]
+    #[error("cannot connect to the agent at {}", .address.socket.display())]
     Dial {
-        /// Path of the VM's socket.
-        path: PathBuf,
+        /// Address of the agent.
+        address: AgentAddress,
         /// Reason.
         source: DialError,
+    },
+    /// Another service than an agent listens on the agent's port.
+    #[error("another service answers on port {port} in the guest (it looks like {service})")]
+    NotAnAgent {
+        /// VSOCK port.
+        port: AgentPort,
+        /// Service that answered.
+        service: ForeignService,
     },
     /// A call to an agent failed, without minionsd.
     #[error("the agent call failed")]
@@ -219,25 +249,27 @@ impl Failure {
     }
 
     /// Returns advice, unless the error itself says what to do.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Problem(problem) => problem_hint(problem),
-            Self::Unreachable { .. } => {
-                Some("is minionsd running? --host or MINIONS_HOST selects another address")
+    pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            Self::Problem(problem) => problem_hint(problem)?,
+            Self::Unreachable { source, .. } => unreachable_hint(source),
+            Self::Dial { address, source } => return dial_hint(address, source),
+            Self::NotAnAgent { .. } => {
+                "select the port of minions-agent with --port; `minions-agent --port` sets it in the guest"
             }
-            Self::Dial { source, .. } => dial_hint(source),
-            Self::NotReattached { .. } => Some(
-                "if `minionsctl ps VM` still lists the program, `minionsctl attach VM ID` re-attaches",
-            ),
-            Self::NotReady(_) => Some("`minionsctl doctor VM` shows which layer failed"),
-            Self::NotRebooted { .. } => Some(
-                "it may still reboot: `minionsctl wait VM --rebooted-since BOOT_ID` waits for that",
-            ),
+            Self::NotReattached { .. } => {
+                "if `minionsctl ps VM` still lists the program, `minionsctl attach VM ID` re-attaches"
+            }
+            Self::NotReady(_) => "`minionsctl doctor VM` shows which layer failed",
+            Self::NotRebooted { .. } => {
+                "it may still reboot: `minionsctl wait VM --rebooted-since BOOT_ID` waits for that"
+            }
             Self::NotPoweredOff { .. } => {
-                Some("it may still power off; --force does not wait for the guest's init")
+                "it may still power off; --force does not wait for the guest's init"
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(hint.into())
     }
 }
 
@@ -267,19 +299,76 @@ fn problem_hint(problem: &Problem) -> Option<&'static str> {
     }
 }
 
-fn dial_hint(error: &DialError) -> Option<&'static str> {
-    match error {
-        DialError::NoSocket(_) => Some("is the VM running, with this path as its vsock socket?"),
+fn unreachable_hint(error: &reqwest::Error) -> &'static str {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidInput) => return PATH_TOO_LONG,
+            Some(io::ErrorKind::PermissionDenied) => {
+                return "use this socket as root or as a member of the group minions; over TCP \
+                        (--host http://127.0.0.1:7070) every user may read";
+            }
+            _ => cause = error.source(),
+        }
+    }
+    "is minionsd running? --host or MINIONS_HOST selects another address"
+}
+
+fn dial_hint(address: &AgentAddress, error: &DialError) -> Option<Cow<'static, str>> {
+    let hint = match error {
+        DialError::NoSocket(_) => "is the VM running, with this path as its vsock socket?",
+        DialError::NoListener(_) if !is_socket(&address.socket) => "this file is not a socket",
         DialError::NoListener(_) => {
-            Some("the VMM that created this socket has ended: remove the file, then start the VM")
+            "the VMM that created this socket has ended: remove the file, then start the VM"
         }
-        DialError::Connect(_) => Some("check the permissions of the socket, or try as root"),
-        DialError::NotAccepted => Some("the VMM does not accept the connection: it may hang"),
+        DialError::Connect(error) => connect_hint(error.kind())?,
+        DialError::NotAccepted => "the VMM does not accept the connection: it may hang",
+        DialError::Handshake(HandshakeError::Refused) => {
+            let port = address.port;
+            return Some(Cow::Owned(format!(
+                "is minions-agent installed and running in the guest, on port {port}? Wait if the guest is booting"
+            )));
+        }
         DialError::Handshake(HandshakeError::TimedOut(_)) => {
-            Some("the guest is booting, paused, or hangs")
+            "the guest is booting, paused, or hangs; wait if it is booting"
         }
-        DialError::Handshake(_) => Some(
-            "is minions-agent installed and running in the guest? Wait if the guest is booting",
-        ),
+        DialError::Handshake(HandshakeError::Truncated | HandshakeError::Line(_)) => {
+            "is this the hybrid vsock socket of a VM?"
+        }
+        DialError::Handshake(HandshakeError::SplitWrite | HandshakeError::Io(_)) => return None,
+    };
+    Some(hint.into())
+}
+
+/// Returns advice for a socket to which connecting failed.
+fn connect_hint(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            Some("only root and the user of the VMM may connect to this socket")
+        }
+        // The path is longer than 107 bytes, or contains a NUL.
+        io::ErrorKind::InvalidInput => Some(PATH_TOO_LONG),
+        _ => None,
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_permission_error_leads_to_a_hint_about_permissions() {
+        let hint = |kind| connect_hint(kind).unwrap_or_default();
+        assert!(hint(io::ErrorKind::PermissionDenied).contains("only root"));
+        assert!(hint(io::ErrorKind::InvalidInput).contains("107 bytes"));
+        for kind in [io::ErrorKind::NotADirectory, io::ErrorKind::Other, io::ErrorKind::OutOfMemory]
+        {
+            assert_eq!(hint(kind), "", "{kind}");
+        }
     }
 }

@@ -28,10 +28,13 @@ mod target;
 
 use clap::Parser;
 use exit::ExitStatus;
+use nix::sys::signal::SigSet;
 use output::Printer;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Signals that the parent process has blocked would never arrive, not even SIGINT. This cannot fail for a full set.
+    let _ = SigSet::all().thread_unblock();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -7,7 +7,6 @@
 //! its full pipe. After [`MAX_WAIT`] the call fails. A reply cannot wait, because its deadline runs: its call fails at
 //! once.
 
-use crate::agent::CallError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +23,11 @@ pub(crate) const FREE: usize = 64 * 1024;
 
 /// Time that collected output waits for free budget.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// The budget is used up.
+#[derive(Debug, thiserror::Error)]
+#[error("no memory for the program's output")]
+pub(crate) struct NoRoom;
 
 /// The budget; one permit is one byte. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -73,11 +77,11 @@ impl Share {
     ///
     /// # Errors
     ///
-    /// [`CallError::NoRoom`] after [`MAX_WAIT`].
-    pub(crate) async fn grow_to(&mut self, bytes: usize) -> Result<(), CallError> {
+    /// [`NoRoom`] after [`MAX_WAIT`].
+    pub(crate) async fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         while self.taken < bytes {
             let more = Arc::clone(&self.budget).acquire_many_owned(step());
-            let Ok(Ok(more)) = timeout(MAX_WAIT, more).await else { return Err(CallError::NoRoom) };
+            let Ok(Ok(more)) = timeout(MAX_WAIT, more).await else { return Err(NoRoom) };
             self.add(more);
         }
         Ok(())
@@ -117,7 +121,7 @@ mod tests {
         let (mut first, mut second) = (budget.share(), budget.share());
         first.grow_to(TOTAL - STEP).await.unwrap();
         second.grow_to(1).await.unwrap();
-        assert!(matches!(second.grow_to(STEP + 1).await, Err(CallError::NoRoom)));
+        assert!(matches!(second.grow_to(STEP + 1).await, Err(NoRoom)));
         assert!(!second.try_grow_to(STEP + 1));
         second.grow_to(STEP).await.unwrap();
         assert_eq!(budget.used(), TOTAL);

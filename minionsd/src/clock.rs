@@ -2,7 +2,7 @@
 
 use crate::agent::AgentConnection;
 use minions_api::VmName;
-use minions_proto::message::{CLOCK_FEATURE, Health, SetClock};
+use minions_proto::message::{Feature, Health, SetClock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -76,7 +76,7 @@ impl ClockKeeper {
         let limit = u64::try_from(self.limit?.as_millis()).unwrap_or(u64::MAX);
         // What the exchange itself took says nothing about the clock.
         let error = unix_ms(answered).saturating_sub(unix_ms(asked)) / 2;
-        let supported = health.agent.as_ref()?.supports(CLOCK_FEATURE);
+        let supported = health.agent.as_ref()?.supports(Feature::Clock);
         let exceeds = offset.unsigned_abs().saturating_sub(error) > limit;
         (supported && exceeds && waited).then_some(offset)
     }
@@ -91,12 +91,12 @@ mod tests {
         UNIX_EPOCH + Duration::from_millis(ms)
     }
 
-    fn health(time_unix_ms: u64, features: &[&str]) -> Health {
+    fn health(time_unix_ms: u64, features: &[Feature]) -> Health {
         let agent = AgentInfo {
             name: "a".into(),
             version: "1".into(),
             protocol: 2,
-            features: features.iter().map(ToString::to_string).collect(),
+            features: features.iter().copied().collect(),
             boot_id: "b".into(),
             instance_id: "i".into(),
             allowed: None,
@@ -118,7 +118,7 @@ mod tests {
         let correct = |health: &Health, took: u64| {
             keeper.offset_to_correct(health, at(100_000), at(100_000 + took))
         };
-        let clock = [CLOCK_FEATURE];
+        let clock = [Feature::Clock];
         assert_eq!(correct(&health(95_000, &clock), 0), Some(-5_000));
         assert_eq!(correct(&health(100_900, &clock), 0), None);
         // An answer that took 10 s may have been right when the guest gave it.

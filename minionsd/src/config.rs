@@ -1,11 +1,17 @@
 //! The daemon's configuration. A flag overrides the environment, which overrides the file, which overrides the
 //! default.
 
+mod agent_ports;
 mod socket_owner;
 
+pub use crate::vm_pattern::{InvalidPattern, VmPattern};
+pub use agent_ports::{AgentPorts, PortRule};
 pub use socket_owner::SocketOwner;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use minions_proto::AgentPort;
+use minions_proto::hybrid::MAX_PATH_LEN;
+use minions_proto::port::InvalidPort;
 use serde::Deserialize;
 use std::io;
 use std::net::SocketAddr;
@@ -56,6 +62,10 @@ pub struct Args {
     /// Directory of the VMs' sockets, each named `<vm>.vsock` [default: /run/minions]
     #[arg(long, value_name = "DIR", env = "MINIONS_SOCKET_DIR")]
     pub socket_dir: Option<PathBuf>,
+
+    /// VSOCK port on which agents listen, for VMs without an entry in `agent_ports` [default: 1024]
+    #[arg(long, value_name = "PORT", env = "MINIONS_AGENT_PORT")]
+    pub agent_port: Option<AgentPort>,
 
     /// File with the bearer token that allows callers to operate: mode 0600, or 0640 with the operators' group
     /// [default: `token` in systemd's state directory, created on the first start; otherwise none]
@@ -196,6 +206,9 @@ struct File {
     socket_dir: Option<PathBuf>,
     #[serde(default)]
     socket_owners: Vec<String>,
+    agent_port: Option<i64>,
+    #[serde(default)]
+    agent_ports: Vec<agent_ports::PortEntry>,
     token_file: Option<PathBuf>,
     operator_group: Option<String>,
     tcp_read: Option<TcpRead>,
@@ -257,6 +270,8 @@ pub struct Config {
     pub socket_dir: PathBuf,
     /// Users and groups, other than root and the daemon's own user, that may own or write to `socket_dir`.
     pub socket_owners: Vec<SocketOwner>,
+    /// VSOCK ports of the VMs' agents.
+    pub agent_ports: AgentPorts,
     /// File with the bearer token that allows callers to operate.
     pub token_file: Option<TokenFile>,
     /// Group whose members are allowed to operate.
@@ -320,6 +335,15 @@ pub enum ConfigError {
     /// All listeners are turned off.
     #[error("`listen` and `unix_socket` are both `none`: enable at least one listener")]
     NoListener,
+    /// The path is too long for a Unix socket.
+    #[error(
+        "`unix_socket` has {len} bytes: the path of a Unix socket has at most {}; use a shorter one",
+        MAX_PATH_LEN
+    )]
+    SocketPathTooLong {
+        /// Length of the path, in bytes.
+        len: usize,
+    },
     /// The value differs from the form that browsers send in `Origin`.
     #[error(
         "`allowed_origins[{index}]` is {origin:?}: must be http://HOST or https://HOST in lower case, with \
@@ -351,6 +375,28 @@ pub enum ConfigError {
         index: usize,
         /// The configured value.
         owner: String,
+    },
+    /// A number that is not a VSOCK port.
+    #[error("`{field}` is {number}: {source}")]
+    InvalidPort {
+        /// The setting.
+        field: String,
+        /// The configured value.
+        number: i64,
+        /// The accepted values.
+        #[source]
+        source: InvalidPort,
+    },
+    /// A text that is not a pattern of VM names.
+    #[error("`{field}` is {pattern:?}: {source}")]
+    InvalidPattern {
+        /// The setting.
+        field: String,
+        /// The configured value.
+        pattern: String,
+        /// The accepted values.
+        #[source]
+        source: InvalidPattern,
     },
     /// A number that is out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
@@ -422,6 +468,7 @@ impl Config {
                 .or(file.socket_dir)
                 .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
             socket_owners: socket_owners(&file.socket_owners)?,
+            agent_ports: AgentPorts::parse(args.agent_port, file.agent_port, file.agent_ports)?,
             token_file: match args.token_file.or(file.token_file) {
                 Some(path) => Some(TokenFile::Existing(path)),
                 None => state_dir.map(|dir| TokenFile::Created(dir.join(CREATED_TOKEN))),
@@ -452,6 +499,10 @@ impl Config {
         }
         if self.listen.is_none() && self.unix_socket.is_none() {
             return Err(ConfigError::NoListener);
+        }
+        let len = self.unix_socket.as_ref().map_or(0, |path| path.as_os_str().len());
+        if len > MAX_PATH_LEN {
+            return Err(ConfigError::SocketPathTooLong { len });
         }
         if self.tcp_read == TcpRead::Token && self.listen.is_some() && self.token_file.is_none() {
             return Err(ConfigError::NoTokenToReadWith);
@@ -559,8 +610,46 @@ mod tests {
         assert!(error("tcp_operate = 'root'").contains("tcp_operate"));
         assert!(error("audit = 'required'").contains("audit_log"));
         assert!(error("listen = 'none'\nunix_socket = 'none'").contains("unix_socket"));
+        let of_length = |len: usize| format!("unix_socket = '/{}'", "x".repeat(len - 1));
+        let long = error(&of_length(108));
+        assert!(long.contains("`unix_socket` has 108 bytes") && long.contains("107"), "{long}");
+        assert!(load(&[], &of_length(107)).is_ok());
         let unknown = error("socket_owners = ['root', 'no such user']");
         assert!(unknown.contains("socket_owners[1]") && unknown.contains("no such user"));
+    }
+
+    #[test]
+    fn the_first_matching_entry_decides_on_which_port_an_agent_is_expected() {
+        let file = "agent_port = 4000\n[[agent_ports]]\nvms = 'web-*'\nport = 2048\n\
+                    [[agent_ports]]\nvms = '*-1'\nport = 2049\n";
+        let ports = |flags: &[&str], file: &str| {
+            let ports = load(flags, file).unwrap().agent_ports;
+            ["web-1", "db-1", "db-2"].map(|name| ports.of(&name.parse().unwrap()).get())
+        };
+        assert_eq!(ports(&[], ""), [1024; 3]);
+        assert_eq!(ports(&[], file), [2048, 2049, 4000]);
+        assert_eq!(ports(&["--agent-port", "5000"], file), [2048, 2049, 5000]);
+    }
+
+    #[test]
+    fn an_error_about_a_port_or_pattern_names_the_setting() {
+        let error = |file: &str| load(&[], file).unwrap_err().to_string();
+        for port in ["-1", "0", "4294967295", "4294967296"] {
+            let expected = format!("`agent_port` is {port}: must be a VSOCK port, 1 to 4294967294");
+            assert_eq!(error(&format!("agent_port = {port}")), expected);
+        }
+        let entry = |vms: &str, port: &str| {
+            format!(
+                "[[agent_ports]]\nvms = 'a'\nport = 1\n[[agent_ports]]\nvms = '{vms}'\nport = {port}"
+            )
+        };
+        assert!(error(&entry("b", "0")).contains("`agent_ports[1].port` is 0"));
+        assert!(error(&entry("b c", "2")).contains("`agent_ports[1].vms` is \"b c\""));
+        assert!(error(&entry("", "2")).contains("agent_ports[1].vms"));
+        let incomplete = load(&[], "[[agent_ports]]\nvms = 'a'").unwrap_err();
+        assert!(format!("{:#}", anyhow::Error::from(incomplete)).contains("port"));
+        let flag = Args::try_parse_from(["minionsd", "--agent-port", "0"]).unwrap_err().to_string();
+        assert!(flag.contains("--agent-port") && flag.contains("1 to 4294967294"), "{flag}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! * [`config`]: flags, environment and file, merged and checked before anything starts.
-//! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
+//! * `vm`: discovery, registry, and one supervisor task per VM that owns its state. `vm_pattern`: patterns of VM names.
 //! * `agent`: the connection to one agent: connector, pool, client, stream.
 //! * `audit`: the audit log of operate calls. `logging`: the log, which never blocks.
 //! * `events`: the history of VM events. `metrics`: counters and histograms.
@@ -29,6 +29,7 @@ mod metrics;
 mod server;
 mod tls;
 mod vm;
+mod vm_pattern;
 
 use api::auth::{Operators, Policy, Token};
 use audit::Audit;
@@ -116,15 +117,22 @@ impl Daemon {
             budget: budget.clone(),
             meters: Arc::clone(&meters),
         };
-        let vm_settings =
-            vm::Each { pool_size: self.config.pool_size, clock_limit: self.config.clock_limit };
+        let vm_settings = vm::Each {
+            pool_size: self.config.pool_size,
+            clock_limit: self.config.clock_limit,
+            agent_ports: self.config.agent_ports.clone(),
+        };
         let socket_dir = self.config.socket_dir.clone();
         let trusted = vm::Trusted::of(&self.config);
         let registry =
             vm::Registry::start(socket_dir, trusted, vm_settings, vm_deps, &tasks, &stop);
         let draining = CancellationToken::new();
-        let execs =
-            exec::Execs::new(tasks.clone(), draining.clone(), budget, descriptors.websockets);
+        let execs = exec::ExecResources::new(
+            tasks.clone(),
+            draining.clone(),
+            budget,
+            descriptors.websockets,
+        );
         tasks.spawn(self.audit.clone().write_refusals(stop.clone()));
         tasks.spawn(logging::report_dropped(stop.clone()));
         let parts = api::Parts {

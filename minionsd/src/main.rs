@@ -3,11 +3,15 @@
 use anyhow::Context;
 use clap::Parser;
 use minionsd::config::{Args, Command, Config};
+use nix::sys::signal::SigSet;
 use std::io::Write;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> anyhow::Result<()> {
+    // Signals that the parent process has blocked would never reach minionsd, not even SIGTERM. No other thread runs
+    // yet; later threads inherit the mask.
+    SigSet::all().thread_unblock().context("cannot unblock signals")?;
     let args = Args::parse();
     if let Some(Command::Openapi) = args.command {
         return std::io::stdout()

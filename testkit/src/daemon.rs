@@ -5,7 +5,7 @@
 
 use crate::fake_vmm::{Behaviour, FakeVmm, agent};
 use minionsd::Daemon;
-use minionsd::config::{AuditRule, Config, LogFormat, TcpOperate, TcpRead, TokenFile};
+use minionsd::config::{AgentPorts, AuditRule, Config, LogFormat, TcpOperate, TcpRead, TokenFile};
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::Value;
 use std::fs::{self, Permissions};
@@ -42,6 +42,7 @@ pub fn config(dir: &Path) -> Config {
         unix_socket: Some(dir.join("minionsd.sock")),
         socket_dir: dir.to_owned(),
         socket_owners: Vec::new(),
+        agent_ports: AgentPorts::default(),
         token_file: None,
         operator_group: "minions".into(),
         tcp_read: TcpRead::Local,

@@ -7,10 +7,12 @@
 //! - [`mod@test`]: runs all checks in order, with one summary line at the end.
 //! - [`mod@soak`]: runs the daemon with many misbehaving VMs, for a chosen time.
 //! - [`mod@bench`]: prepares and starts the benchmarks.
+//! - [`circles`]: prints circles of imports between modules.
 //! - [`openapi`]: writes or compares the committed API description.
 //! - [`progress`]: the only module that prints.
 
 mod bench;
+mod circles;
 mod command;
 mod demo;
 mod openapi;
@@ -20,7 +22,7 @@ mod soak;
 mod test;
 mod workspace;
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -28,13 +30,13 @@ use crate::{progress::Steps, workspace::Workspace};
 
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask", about = "Development tasks of the workspace")]
-struct Arguments {
+struct TaskArguments {
     #[command(subcommand)]
-    task: Task,
+    task: XtaskCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum XtaskCommand {
     /// Boot a real VM with the agent, start minionsd, show health, network, exec and status
     Demo {
         /// Exit after the tour instead of staying until Ctrl-C
@@ -51,7 +53,7 @@ enum Task {
     /// Check format, language and lints, and run the unit tests and minionsd/tests/it: minutes, without a VM
     Check,
     /// Run the daemon for a long time with many misbehaving VMs, and check every answer
-    Soak(soak::Options),
+    Soak(soak::SoakOptions),
     /// Measure this project and its competitors side by side; JSON and plots in target/bench/
     Bench(bench::BenchOptions),
     /// Write openapi/minions.json from the daemon's routes
@@ -60,26 +62,36 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Print the circles of imports between the modules of each crate
+    Circles {
+        /// Directory of another workspace [default: this one]
+        workspace: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
-    run(Arguments::parse().task).unwrap_or_else(|error| {
+    run(TaskArguments::parse().task).unwrap_or_else(|error| {
         progress::error(&error);
         ExitCode::FAILURE
     })
 }
 
-fn run(task: Task) -> anyhow::Result<ExitCode> {
+fn run(task: XtaskCommand) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::locate()?;
     match task {
-        Task::Demo { once, listen } => demo::run(&workspace, &demo::Options { once, listen })?,
-        Task::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
-        Task::Test => return test::run(&workspace),
-        Task::Check => return test::quick(&workspace),
-        Task::Soak(options) => return soak::run(&workspace, &options),
-        Task::Bench(options) => return bench::run(&workspace, &options),
-        Task::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
-        Task::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
+        XtaskCommand::Demo { once, listen } => {
+            demo::run(&workspace, &demo::DemoOptions { once, listen })?
+        }
+        XtaskCommand::Setup => setup::for_tests(&workspace, &mut Steps::new(setup::TEST_STEPS))?,
+        XtaskCommand::Test => return test::run(&workspace),
+        XtaskCommand::Check => return test::quick(&workspace),
+        XtaskCommand::Soak(options) => return soak::run(&workspace, &options),
+        XtaskCommand::Bench(options) => return bench::run(&workspace, &options),
+        XtaskCommand::Circles { workspace: other } => {
+            circles::run(other.as_deref().unwrap_or(workspace.root()))?;
+        }
+        XtaskCommand::Openapi { check: true } => openapi::run(&workspace, openapi::Mode::Check)?,
+        XtaskCommand::Openapi { check: false } => openapi::run(&workspace, openapi::Mode::Write)?,
     }
     Ok(ExitCode::SUCCESS)
 }

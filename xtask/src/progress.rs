@@ -59,7 +59,7 @@ impl Steps {
     fn finish(&mut self, step: impl FnOnce() -> anyhow::Result<Outcome>) -> anyhow::Result<()> {
         let start = Instant::now();
         let outcome = step();
-        let took = Seconds(start.elapsed());
+        let took = SecondsShown(start.elapsed());
         match &outcome {
             Ok(Outcome::Cached) => println!("cached"),
             Ok(Outcome::Done(what)) => println!("{what} in {took}"),
@@ -85,9 +85,9 @@ pub(crate) fn error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }
 
-struct Seconds(Duration);
+struct SecondsShown(Duration);
 
-impl fmt::Display for Seconds {
+impl fmt::Display for SecondsShown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs_f64();
         if seconds < 10.0 { write!(f, "{seconds:.1} s") } else { write!(f, "{seconds:.0} s") }

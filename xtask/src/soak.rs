@@ -12,7 +12,7 @@ use crate::{command, progress, workspace::Workspace};
 
 /// Options of `cargo xtask soak`.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub(crate) struct SoakOptions {
     /// Duration in minutes
     #[arg(long, default_value_t = 20)]
     minutes: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 /// # Errors
 ///
 /// The programs cannot be built or started.
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(workspace: &Workspace, options: &SoakOptions) -> anyhow::Result<ExitCode> {
     let mut build = workspace.cargo("build");
     build.args(["--release", "--locked", "-p", "minionsd", "--bin", "minionsd"]);
     command::run(build.args(["-p", "testkit", "--features", "testkit/soak", "--bin", "soak"]))?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use minions_api::exec::Attached;
 use minions_proto::{
-    channel::{AgentControl, CHUNK_LEN, Channel, HostControl, Message},
+    channel::{AgentControl, CHUNK_LEN, Channel, ChannelMessage, HostControl},
     message::Outcome,
 };
 use serde_json::json;
@@ -102,7 +102,7 @@ impl ExecStream {
             if received - acknowledged >= ACK_EVERY {
                 acknowledged = received;
                 let ack = HostControl::Ack { stdout: received, stderr: 0 };
-                self.send(Message::host(&ack).to_bytes()).await?;
+                self.send(ChannelMessage::host(&ack).to_bytes()).await?;
             }
         }
     }
@@ -144,7 +144,7 @@ impl ExecStream {
             // The library answers pings.
             _ => return Ok(StreamEvent::Other),
         };
-        let message = Message::decode(bytes)?;
+        let message = ChannelMessage::decode(bytes)?;
         match message.channel {
             Channel::Stdout => Ok(StreamEvent::Output(message.payload.len() as u64)),
             Channel::Control => event(message.agent_control()?),
@@ -162,7 +162,7 @@ impl ExecStream {
 }
 
 fn input(payload: &'static [u8]) -> Bytes {
-    Message { channel: Channel::Stdin, payload: Bytes::from_static(payload) }.to_bytes()
+    ChannelMessage { channel: Channel::Stdin, payload: Bytes::from_static(payload) }.to_bytes()
 }
 
 fn event(control: AgentControl) -> anyhow::Result<StreamEvent> {

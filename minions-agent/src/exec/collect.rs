@@ -2,13 +2,13 @@
 
 use super::fit::fit;
 use super::{ExecError, ExecTail, Executor, Retention, TailEvent};
+use crate::boot_clock::milliseconds;
 use bytes::BytesMut;
 use minions_proto::Invalid;
 use minions_proto::channel::{Ended, HostControl, OutputStream};
 use minions_proto::collect::HeadTail;
 use minions_proto::frame::MAX_FRAME_LEN;
-use minions_proto::message::{Exec, ExecReply, ExecStart, MAX_TIMEOUT_MS, OnDisconnect, Outcome};
-use std::sync::Arc;
+use minions_proto::message::{Exec, ExecReply, ExecStart, OnDisconnect, Outcome};
 
 /// Bytes kept of the head, and of the tail, of each stream. Together they fill a frame, so a reply could not
 /// hold more.
@@ -28,21 +28,19 @@ impl Executor {
     /// Runs a program to its end, and returns a reply that fits a frame.
     ///
     /// Dropping the future ends the program and everything that it started.
-    pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, Arc<ExecError>> {
-        let start = self.collected(exec).map_err(|invalid| Arc::new(invalid.into()))?;
+    pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, ExecError> {
+        let start = self.collected(exec)?;
         let (_, tail) = self.begin(start, Retention::Forget).await?;
         let leaving = LeaveOnDrop(tail.handle());
-        let reply = collect(tail, &leaving.0).await;
-        reply.map_err(Arc::new)
+        collect(tail, &leaving.0).await
     }
 
     fn collected(&self, exec: Exec) -> Result<ExecStart, Invalid> {
         exec.validate()?;
-        let default = u64::try_from(self.default_timeout.as_millis()).unwrap_or(MAX_TIMEOUT_MS);
         Ok(ExecStart {
             command: exec.command,
             args: exec.args,
-            timeout_ms: Some(exec.timeout_ms.unwrap_or(default)),
+            timeout_ms: Some(exec.timeout_ms.unwrap_or_else(|| milliseconds(self.default_timeout))),
             on_disconnect: OnDisconnect::Kill,
             ..ExecStart::default()
         })
@@ -86,5 +84,5 @@ fn reply(ended: Ended, stdout: HeadTail, stderr: HeadTail) -> Result<ExecReply, 
         outcome: Some(ended.outcome),
         duration_ms: Some(ended.usage.wall_ms),
     };
-    Ok(fit(reply, stdout.finish(), stderr.finish())?)
+    fit(reply, stdout.finish(), stderr.finish()).map_err(ExecError::encode)
 }

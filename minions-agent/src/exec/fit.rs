@@ -5,7 +5,7 @@
 //! stream does not need goes to the other.
 
 use super::json_text;
-use minions_proto::collect::Kept;
+use minions_proto::collect::KeptOutput;
 use minions_proto::frame::{EncodeError, MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{ExecReply, encode_reply};
 
@@ -13,7 +13,11 @@ use minions_proto::message::{ExecReply, encode_reply};
 const MARKER_COST: usize = 64;
 
 /// Adds the text of both streams to `reply`, which is otherwise complete.
-pub(super) fn fit(reply: ExecReply, stdout: Kept, stderr: Kept) -> Result<ExecReply, EncodeError> {
+pub(super) fn fit(
+    reply: ExecReply,
+    stdout: KeptOutput,
+    stderr: KeptOutput,
+) -> Result<ExecReply, EncodeError> {
     let envelope = encode_reply(&reply)?.len() - PREFIX_LEN;
     let (for_stdout, for_stderr) =
         share(MAX_FRAME_LEN - envelope, wanted(&stdout), wanted(&stderr));
@@ -44,13 +48,13 @@ fn share(room: usize, a: usize, b: usize) -> (usize, usize) {
 }
 
 /// Returns the encoded length of a stream if no more of it is cut.
-fn wanted(kept: &Kept) -> usize {
+fn wanted(kept: &KeptOutput) -> usize {
     let marker = if kept.missing > 0 { MARKER_COST } else { 0 };
     json_text::cost(&kept.head) + marker + json_text::cost(&kept.tail)
 }
 
 /// Returns a stream as text that costs at most `budget`, and whether output is missing from it.
-fn text(kept: Kept, budget: usize) -> (String, bool) {
+fn text(kept: KeptOutput, budget: usize) -> (String, bool) {
     if kept.missing == 0 && json_text::cost(&kept.head) <= budget {
         return (lossy(kept.head), false);
     }

@@ -1,11 +1,12 @@
 //! Launch: turns a request into a running process.
 
 use super::ExecError;
+use super::agent_variables::is_for_agent;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{PipeEnd, winsize};
 use super::process::{
-    CgroupFactory, Limits, ProgramImage, ProgramRecord, ProgramStreams, RunningProcess, SpawnSetup,
-    SpawnStep, StartedProcess,
+    CgroupFactory, Limits, ProgramImage, ProgramRecord, ProgramStreams, RunningProcess, SpawnError,
+    SpawnSetup, SpawnStep, StartedProcess,
 };
 use super::user::{self, UserAccount};
 use crate::protection::ProgramDefaults;
@@ -19,34 +20,11 @@ use rustix::termios::tcsetwinsize;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::task::spawn_blocking;
-
-/// Variables that a service manager sets for the agent only. A child that acted on them would answer the
-/// agent's watchdog, or take the agent's sockets for its own.
-const NOT_FOR_CHILDREN: [&str; 18] = [
-    "CACHE_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-    "CREDENTIALS_DIRECTORY",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LOGS_DIRECTORY",
-    "MAINPID",
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    "NOTIFY_SOCKET",
-    "RUNTIME_DIRECTORY",
-    "STATE_DIRECTORY",
-    "SYSTEMD_EXEC_PID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
 
 /// Value of `TERM` for requests that give none: most terminals understand it.
 const DEFAULT_TERM: &str = "xterm-256color";
@@ -66,16 +44,16 @@ pub(super) struct LaunchedProgram {
 /// Runs on its own thread, because looking up and loading a program reads files, and a file system that
 /// hangs must block this request only. Not cancel safe: a program that was started would be lost.
 pub(super) async fn launch(
-    start: ExecStart,
+    start: Arc<ExecStart>,
     record: ProgramRecord,
     cgroups: CgroupFactory,
     defaults: ProgramDefaults,
 ) -> Result<LaunchedProgram, ExecError> {
     let launched = spawn_blocking(move || spawn(&start, record, &cgroups, defaults));
     let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
-    let process = RunningProcess::watch(started).map_err(ExecError::Wait)?;
+    let process = RunningProcess::watch(started).map_err(ExecError::wait)?;
     let AgentStreams { stdin, stdout, stderr, terminal } = ends;
-    let pipe = |fd| PipeEnd::new(fd).map_err(ExecError::Wait);
+    let pipe = |fd| PipeEnd::new(fd).map_err(ExecError::wait);
     let stdout = pipe(stdout)?;
     let stdin = if terminal { Some(stdout.clone()) } else { stdin.map(pipe).transpose()? };
     Ok(LaunchedProgram { process, stdin, stdout, stderr: stderr.map(pipe).transpose()? })
@@ -106,7 +84,7 @@ fn spawn(
         Some(tty) => terminal(tty),
         None => pipes(start.stdin),
     };
-    let (ends, streams) = opened.map_err(|source| ExecError::Streams(source.into()))?;
+    let (ends, streams) = opened.map_err(ExecError::Streams)?;
     let setup = SpawnSetup {
         streams,
         image: image.map_err(|_| ExecError::Nul)?,
@@ -166,7 +144,11 @@ fn image(
         CString::new(variable.into_vec())
     });
     let paths = programs.iter().map(|path| CString::new(path.as_os_str().as_bytes()));
-    Ok(ProgramImage::new(paths.collect::<Result<_, _>>()?, args, env.collect::<Result<_, _>>()?))
+    Ok(ProgramImage {
+        paths: paths.collect::<Result<_, _>>()?,
+        args,
+        env: env.collect::<Result<_, _>>()?,
+    })
 }
 
 /// Returns the variables of the program: the agent's own, then the user's, the terminal's, and the requested ones.
@@ -176,9 +158,8 @@ fn environment(
     account: Option<&UserAccount>,
     path: OsString,
 ) -> BTreeMap<OsString, OsString> {
-    let mut variables: BTreeMap<OsString, OsString> = env::vars_os()
-        .filter(|(name, _)| !NOT_FOR_CHILDREN.iter().any(|private| name == private))
-        .collect();
+    let mut variables: BTreeMap<OsString, OsString> =
+        env::vars_os().filter(|(name, _)| !is_for_agent(name)).collect();
     let of_account = |account: &UserAccount| {
         let UserAccount { name, home, shell, .. } = account;
         [("HOME", home), ("USER", name), ("LOGNAME", name), ("SHELL", shell)]
@@ -265,12 +246,12 @@ fn rlimit(name: &str, limit: u64) -> Option<(Resource, Rlimit)> {
 }
 
 /// Returns the reason why no program was started. For the message, looks again for a candidate that exists.
-fn start_error(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> ExecError {
-    let (step, source) = SpawnStep::of(error);
+fn start_error(start: &ExecStart, programs: &[PathBuf], error: SpawnError) -> ExecError {
+    let SpawnError { step, errno: source } = error;
     let existing = programs.iter().find(|path| path.is_file());
     let program = existing.or(programs.first()).map(PathBuf::as_path).unwrap_or(Path::new(""));
     let path = program.display().to_string();
-    match (step, Errno::from_io_error(&source)) {
+    match (step, source) {
         (SpawnStep::Cwd, _) => {
             ExecError::Cwd { path: start.cwd.clone().unwrap_or_else(|| "/".into()), source }
         }
@@ -282,17 +263,16 @@ fn start_error(start: &ExecStart, programs: &[PathBuf], error: io::Error) -> Exe
             ExecError::Streams(source)
         }
         // The file exists, so the kernel did not find its interpreter.
-        (SpawnStep::Exec, Some(Errno::NOENT)) if existing.is_some() => {
+        (SpawnStep::Exec, Errno::NOENT) if existing.is_some() => {
             ExecError::MissingInterpreter { path, missing: missing_interpreter(program), source }
         }
-        (SpawnStep::Exec, Some(Errno::NOENT | Errno::NOTDIR)) => {
+        (SpawnStep::Exec, Errno::NOENT | Errno::NOTDIR) => {
             ExecError::NotFound { command: start.command.clone() }
         }
-        (
-            SpawnStep::Exec,
-            Some(Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG),
-        ) => ExecError::NotExecutable { path, source },
-        (SpawnStep::Exec, Some(Errno::TOOBIG)) => ExecError::TooLong(source),
+        (SpawnStep::Exec, Errno::ACCESS | Errno::NOEXEC | Errno::LOOP | Errno::NAMETOOLONG) => {
+            ExecError::NotExecutable { path, source }
+        }
+        (SpawnStep::Exec, Errno::TOOBIG) => ExecError::TooLong(source),
         (SpawnStep::Exec, _) => ExecError::Start { path, source },
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn find(command: &str, path: &OsStr, cwd: &Path) -> Result<PathBuf, E
 }
 
 fn not_executable(program: &Path, errno: Errno) -> ExecError {
-    ExecError::NotExecutable { path: program.display().to_string(), source: errno.into() }
+    ExecError::NotExecutable { path: program.display().to_string(), source: errno }
 }
 
 /// Checks that this is a file, and that its permissions let the agent's user execute it.

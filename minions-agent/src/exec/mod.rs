@@ -18,7 +18,10 @@
 //! after the drain. The exec stays listed as long as leftover processes run, and programs that outlive
 //! their agent are listed too ([`lost`]), so that every process started by an exec can be found.
 
+mod agent_variables;
 mod collect;
+mod error;
+mod exec_state;
 mod fit;
 mod input;
 mod json_text;
@@ -37,26 +40,25 @@ mod ring;
 mod tail;
 mod user;
 
-pub(crate) use object::{Exec, ExecRefusal};
+pub(crate) use error::{ExecError, ExecRefusal};
+pub(crate) use object::Exec;
 pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{ClientHandle, ExecTail, TailEvent};
 
+use crate::boot_clock;
 use crate::protection::ProgramDefaults;
 use launch::{LaunchedProgram, launch};
-use minions_proto::Invalid;
-use minions_proto::frame::EncodeError;
 use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
-    MAX_TIMEOUT_MS, OnDisconnect, Role,
+    MAX_TIMEOUT_MS, Role,
 };
 use process::{AgentProcess, CgroupFactory, ProgramRecord};
-use program_summary::{ProgramSummary, boot_ms};
+use program_summary::ProgramSummary;
 use program_task::ProgramTask;
 use pump::StreamPump;
 use registry::{ExecRegistry, IdLookup, StartResult};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -75,84 +77,6 @@ const REMOVAL: Duration = Duration::from_secs(90);
 /// Longest time that `exec_remove` waits for killed leftover processes to end.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// Failure of an exec request.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ExecError {
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    #[error("the limit of {MAX_RUNNING} running programs is reached; try again later")]
-    Busy,
-    #[error("{command:?} not found")]
-    NotFound { command: String },
-    #[error("{path:?} cannot be executed")]
-    NotExecutable { path: String, source: io::Error },
-    #[error("{path:?} exists, but {missing} does not")]
-    MissingInterpreter { path: String, missing: String, source: io::Error },
-    #[error("{path:?} cannot be started")]
-    Start { path: String, source: io::Error },
-    #[error(transparent)]
-    User(#[from] user::UserError),
-    #[error("the agent cannot switch to user {user:?}")]
-    SwitchUser { user: String, source: io::Error },
-    #[error("cannot enter the working directory {path:?}")]
-    Cwd { path: String, source: io::Error },
-    #[error("cannot set the resource limits")]
-    Limits(#[source] io::Error),
-    #[error("arguments and environment are longer than the kernel allows")]
-    TooLong(#[source] io::Error),
-    #[error("a path, an argument or a variable contains a NUL byte")]
-    Nul,
-    #[error("cannot create the program's standard streams")]
-    Streams(#[source] io::Error),
-    #[error("cannot watch the program's process")]
-    Wait(#[source] io::Error),
-    #[error("no exec has the id {0}: it never existed, or it ended and was dropped")]
-    Gone(ExecId),
-    #[error("the exec {0} was told to end but has not ended within {secs} s: its process waits in the kernel or is \
-             frozen; the exec keeps its id and counts as one of the {MAX_RUNNING} running programs",
-            secs = REMOVAL.as_secs())]
-    NotEnded(ExecId),
-    #[error("an exec with different parameters has this id")]
-    Conflict,
-    #[error(transparent)]
-    Refused(#[from] ExecRefusal),
-    #[error("the program's outcome is unknown: {0}")]
-    Lost(String),
-    #[error("the agent is shutting down")]
-    Interrupted,
-    #[error("the result cannot be encoded")]
-    Encode(#[from] EncodeError),
-}
-
-impl ExecError {
-    /// Returns the kernel's error number, if the kernel caused the failure.
-    pub(crate) fn errno(&self) -> Option<i32> {
-        match self {
-            Self::NotExecutable { source, .. }
-            | Self::MissingInterpreter { source, .. }
-            | Self::Start { source, .. }
-            | Self::SwitchUser { source, .. }
-            | Self::Cwd { source, .. }
-            | Self::Limits(source)
-            | Self::TooLong(source)
-            | Self::Streams(source)
-            | Self::Wait(source) => source.raw_os_error(),
-            Self::NotFound { .. } => Some(rustix::io::Errno::NOENT.raw_os_error()),
-            Self::Invalid(_)
-            | Self::Busy
-            | Self::Nul
-            | Self::User(_)
-            | Self::Gone(_)
-            | Self::NotEnded(_)
-            | Self::Conflict
-            | Self::Refused(_)
-            | Self::Lost(_)
-            | Self::Interrupted
-            | Self::Encode(_) => None,
-        }
-    }
-}
-
 /// Starts programs, at most [`MAX_RUNNING`] at the same time, and serves requests for their execs.
 #[derive(Debug)]
 pub(crate) struct Executor {
@@ -170,6 +94,8 @@ struct ExecutorState {
     owner: AgentProcess,
     defaults: ProgramDefaults,
     minted: AtomicU64,
+    /// Random keys of the fingerprints.
+    hasher: RandomState,
 }
 
 /// Handling of an exec after its end: kept for later requests, or forgotten.
@@ -196,6 +122,7 @@ impl Executor {
                 owner: AgentProcess::this(),
                 defaults,
                 minted: AtomicU64::new(0),
+                hasher: RandomState::new(),
             }),
             default_timeout: default_timeout.min(Duration::from_millis(MAX_TIMEOUT_MS)),
             default_user,
@@ -212,11 +139,10 @@ impl Executor {
 
     async fn begin(&self, mut start: ExecStart, afterwards: Retention) -> AttachResult {
         start.user = start.user.or_else(|| self.default_user.clone());
-        let validated = start.validate().map_err(ExecError::from);
-        validated.map_err(Arc::new)?;
+        start.validate()?;
         let id = start.id.get_or_insert_with(|| self.shared.mint()).clone();
-        let fingerprint = fingerprint(&start);
-        let found = self.shared.registry.find_or_begin(&id, fingerprint).map_err(Arc::new)?;
+        let fingerprint = self.shared.fingerprint(&start);
+        let found = self.shared.registry.find_or_begin(&id, fingerprint)?;
         let (exec, created) = match found {
             IdLookup::Known(known) => (known.begun().await?, false),
             IdLookup::New(sender) => {
@@ -229,18 +155,17 @@ impl Executor {
                 });
                 let begun = receiver.wait_for(Option::is_some).await.map(|begun| begun.clone());
                 let begun = begun.ok().flatten();
-                (begun.unwrap_or_else(|| Err(Arc::new(ExecError::Interrupted)))?, true)
+                (begun.unwrap_or(Err(ExecError::Interrupted))?, true)
             }
         };
-        let attached = exec.attach(Role::Control, None, None, created);
-        attached.map_err(|refusal| Arc::new(refusal.into()))
+        Ok(exec.attach(Role::Control, None, None, created)?)
     }
 
     /// Opens a stream to an existing exec.
     pub(crate) async fn attach(&self, attach: ExecAttach) -> AttachResult {
         let ExecAttach { id, stdout, stderr, role } = attach;
-        let exec = self.shared.registry.find(&id).map_err(Arc::new)?.begun().await?;
-        exec.attach(role, stdout, stderr, false).map_err(|refusal| Arc::new(refusal.into()))
+        let exec = self.shared.registry.find(&id)?.begun().await?;
+        Ok(exec.attach(role, stdout, stderr, false)?)
     }
 
     pub(crate) fn list(&self) -> ExecListed {
@@ -249,8 +174,8 @@ impl Executor {
 
     /// Returns the state of an exec, after waiting up to `wait_ms` for its end. Dropping the future does not
     /// affect the exec.
-    pub(crate) async fn inspect(&self, inspect: ExecInspect) -> Result<ExecInfo, Arc<ExecError>> {
-        let known = self.shared.registry.find(&inspect.id).map_err(Arc::new)?;
+    pub(crate) async fn inspect(&self, inspect: ExecInspect) -> Result<ExecInfo, ExecError> {
+        let known = self.shared.registry.find(&inspect.id)?;
         let exec = known.begun().await?;
         if let Some(wait_ms) = inspect.wait_ms {
             exec.ended_within(Duration::from_millis(wait_ms.min(MAX_TIMEOUT_MS))).await;
@@ -258,19 +183,18 @@ impl Executor {
         Ok(exec.info())
     }
 
-    pub(crate) async fn signal(&self, signal: ExecSignal) -> Result<(), Arc<ExecError>> {
-        let known = self.shared.registry.find(&signal.id).map_err(Arc::new)?;
-        let signalled = known.begun().await?.signal(signal.signal);
-        signalled.map_err(|refusal| Arc::new(refusal.into()))
+    pub(crate) async fn signal(&self, signal: ExecSignal) -> Result<(), ExecError> {
+        let known = self.shared.registry.find(&signal.id)?;
+        Ok(known.begun().await?.signal(signal.signal)?)
     }
 
     /// Ends an exec with every process that it started, and forgets it. An exec that does not end keeps its id
     /// and its slot.
-    pub(crate) async fn remove(&self, id: &ExecId) -> Result<ExecInfo, Arc<ExecError>> {
-        let exec = self.shared.registry.find(id).map_err(Arc::new)?.begun().await?;
+    pub(crate) async fn remove(&self, id: &ExecId) -> Result<ExecInfo, ExecError> {
+        let exec = self.shared.registry.find(id)?.begun().await?;
         exec.end();
         if !exec.ended_within(REMOVAL).await {
-            return Err(Arc::new(ExecError::NotEnded(id.clone())));
+            return Err(ExecError::NotEnded(id.clone()));
         }
         exec.left_within(LEFT).await;
         let info = exec.info();
@@ -283,7 +207,7 @@ impl Executor {
 }
 
 /// Stream of an exec, or the reason why none was opened.
-pub(crate) type AttachResult = Result<(ExecAttached, ExecTail), Arc<ExecError>>;
+pub(crate) type AttachResult = Result<(ExecAttached, ExecTail), ExecError>;
 
 impl ExecutorState {
     /// Starts the program, and hands it to its own task.
@@ -297,10 +221,7 @@ impl ExecutorState {
             Ok(slot) => self.begin(&id, start, slot, afterwards).await,
             Err(_) => Err(ExecError::Busy),
         };
-        begun.map_err(|error| {
-            self.registry.forget_start(&id);
-            Arc::new(error)
-        })
+        begun.inspect_err(|_| self.registry.forget_start(&id))
     }
 
     async fn begin(
@@ -312,12 +233,14 @@ impl ExecutorState {
     ) -> Result<Arc<Exec>, ExecError> {
         let timeout = start.timeout_ms.map(Duration::from_millis);
         let grace = start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
-        let shown = start.clone();
         let record = self.record(id, &start);
-        let launched = launch(start, record, self.cgroups.clone(), self.defaults).await?;
+        // Shared, not copied: arguments and environment can be a mebibyte.
+        let start = Arc::new(start);
+        let launched =
+            launch(Arc::clone(&start), record, self.cgroups.clone(), self.defaults).await?;
         let LaunchedProgram { process, stdin, stdout, stderr } = launched;
-        let exec = Arc::new(Exec::new(id.clone(), process.pid(), &shown));
-        let terminal = shown.tty.is_some().then(|| stdout.clone());
+        let exec = Arc::new(Exec::new(id.clone(), process.pid(), &start));
+        let terminal = start.tty.is_some().then(|| stdout.clone());
         let pump = StreamPump::new(Arc::clone(&exec), stdin, stdout, stderr);
         let task = ProgramTask { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };
         self.registry.running(&exec);
@@ -336,9 +259,45 @@ impl ExecutorState {
     /// Returns the description of the program for the next agent.
     fn record(&self, id: &ExecId, start: &ExecStart) -> ProgramRecord {
         let ProgramSummary { command, args, user, tty } = ProgramSummary::of(start);
-        let (on_disconnect, started_ms) = (start.on_disconnect, boot_ms());
+        let (on_disconnect, started_ms) = (start.on_disconnect, boot_clock::now_ms());
         let (id, agent, pid) = (id.clone(), self.owner, 0);
         ProgramRecord { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
+    }
+
+    /// Returns a hash of the parts that must be equal in two requests with the same id: all but the time limits and the
+    /// disconnect policy.
+    ///
+    /// Requests with equal hashes count as equal. The keys of the hash are random and known to this agent only, so no
+    /// client can make two requests with the same hash; by chance, two requests have it with probability 2^-64.
+    fn fingerprint(&self, start: &ExecStart) -> u64 {
+        let ExecStart {
+            id: _,
+            on_disconnect: _,
+            timeout_ms: _,
+            kill_grace_ms: _,
+            command,
+            args,
+            env,
+            cwd,
+            user,
+            stdin,
+            tty,
+            rlimits,
+            memory_bytes,
+            pids,
+        } = start;
+        self.hasher.hash_one((
+            command,
+            args,
+            env,
+            cwd,
+            user,
+            stdin,
+            tty,
+            rlimits,
+            memory_bytes,
+            pids,
+        ))
     }
 
     /// Returns a free id, of a form that clients are not expected to choose.
@@ -356,23 +315,10 @@ impl ExecutorState {
     }
 }
 
-/// Returns a hash of the parts that must be equal in two requests with the same id: all but the time limits and
-/// the disconnect policy.
-fn fingerprint(start: &ExecStart) -> u64 {
-    let what = ExecStart {
-        timeout_ms: None,
-        kill_grace_ms: None,
-        on_disconnect: OnDisconnect::default(),
-        ..start.clone()
-    };
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minions_proto::message::{OnDisconnect, Tty};
 
     #[tokio::test(start_paused = true)]
     async fn an_exec_that_does_not_end_is_not_removed() {
@@ -387,7 +333,7 @@ mod tests {
         registry.running(&exec);
 
         let error = executor.remove(&id).await.unwrap_err();
-        assert!(matches!(&*error, ExecError::NotEnded(which) if *which == id), "{error:?}");
+        assert!(matches!(&error, ExecError::NotEnded(which) if *which == id), "{error:?}");
         let info = executor.inspect(ExecInspect { id: id.clone(), wait_ms: None }).await.unwrap();
         assert_eq!(info.outcome, None);
         assert!(matches!(registry.find_or_begin(&id, 1), Err(ExecError::Conflict)));
@@ -399,6 +345,43 @@ mod tests {
         };
         exec.finish(ended, None);
         executor.remove(&id).await.unwrap();
-        assert!(matches!(&*executor.remove(&id).await.unwrap_err(), ExecError::Gone(_)));
+        assert!(matches!(executor.remove(&id).await.unwrap_err(), ExecError::Gone(_)));
+    }
+    #[tokio::test]
+    async fn a_fingerprint_covers_all_but_the_limits_of_time_and_the_disconnect_policy() {
+        let executor = || {
+            let groups = ProgramGroups::Below(format!("minions-test-{}", std::process::id()));
+            Executor::new(Duration::from_secs(1), None, ProgramDefaults::default(), groups)
+        };
+        let (one, other) = (executor().shared, executor().shared);
+        let start = ExecStart { command: "cat".to_owned(), ..ExecStart::default() };
+        let same = ExecStart {
+            timeout_ms: Some(1),
+            kill_grace_ms: Some(1),
+            on_disconnect: OnDisconnect::Detach,
+            ..start.clone()
+        };
+        assert_eq!(one.fingerprint(&start), one.fingerprint(&same));
+        let text = || Some("x".to_owned());
+        let different = [
+            ExecStart { command: "tac".to_owned(), ..start.clone() },
+            ExecStart { args: vec![String::new()], ..start.clone() },
+            ExecStart { env: [(String::new(), String::new())].into(), ..start.clone() },
+            ExecStart { cwd: text(), ..start.clone() },
+            ExecStart { user: text(), ..start.clone() },
+            ExecStart { stdin: true, ..start.clone() },
+            ExecStart { tty: Some(Tty { rows: 1, cols: 1, term: None }), ..start.clone() },
+            ExecStart { rlimits: [("cpu".to_owned(), 1)].into(), ..start.clone() },
+            ExecStart { memory_bytes: Some(1), ..start.clone() },
+            ExecStart { pids: Some(1), ..start.clone() },
+        ];
+        for different in different {
+            assert_ne!(one.fingerprint(&start), one.fingerprint(&different), "{different:?}");
+        }
+        assert_ne!(
+            one.fingerprint(&start),
+            other.fingerprint(&start),
+            "each agent has its own keys"
+        );
     }
 }

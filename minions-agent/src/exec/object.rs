@@ -10,20 +10,21 @@
 //! While the client is *here* or *away*, output that it lacks is kept, and the program waits if there
 //! is too much of it. Once it is *gone*, `on_disconnect` ends the program or lets it run on without a client.
 
+use super::error::ExecRefusal;
+use super::exec_state::{ClientPresence, ExecState, PendingOrders, first_offset};
 use super::input::InputBuffer;
 use super::process::signal::of as raw_signal;
 use super::process::{Cgroup, ProgramRecord};
-use super::program_summary::{ProgramSummary, boot_ms};
-use super::ring::OutputRing;
+use super::program_summary::ProgramSummary;
 use super::tail::ExecTail;
-use minions_proto::Invalid;
+use crate::boot_clock::{self, milliseconds};
+use crate::lock::lock;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::message::{
     ExecAttached, ExecId, ExecInfo, ExecStart, OnDisconnect, Outcome, REATTACH_GRACE, Role, Signal,
     Usage,
 };
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
@@ -35,7 +36,7 @@ pub(super) const STDIN_WINDOW: usize = 256 * 1024;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Limit of signals that wait for delivery. Signals are delivered at once, so more than this is a flood.
-const MAX_SIGNALS: usize = 64;
+pub(super) const MAX_SIGNALS: usize = 64;
 
 /// A started program, with its output, its input and its client.
 #[derive(Debug)]
@@ -52,53 +53,6 @@ pub(crate) struct Exec {
     pub(super) moved: Notify,
     /// Notifies the task that owns the process of new orders.
     pub(super) ordered: Notify,
-}
-
-#[derive(Debug)]
-pub(super) struct ExecState {
-    pub(super) stdout: OutputRing,
-    pub(super) stderr: OutputRing,
-    pub(super) input: InputBuffer,
-    client: ClientPresence,
-    /// Number of the client's attachment: the newest one with the role `control`.
-    holder: u64,
-    orders: PendingOrders,
-    /// True once the process is being told to end.
-    end_requested: bool,
-    ended: Option<Ended>,
-    /// Control group of the processes that outlived the program.
-    leftover: Option<Cgroup>,
-}
-
-/// Presence of the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ClientPresence {
-    Here,
-    Away { since: Instant },
-    Gone,
-}
-
-/// Orders for the process that have not been carried out.
-#[derive(Debug, Default)]
-pub(super) struct PendingOrders {
-    pub(super) signals: VecDeque<Signal>,
-    pub(super) size: Option<(u16, u16)>,
-    pub(super) end: bool,
-}
-
-/// Reason why an attach, input, or an order is refused.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ExecRefusal {
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    #[error("the exec has ended")]
-    Ended,
-    #[error("{MAX_SIGNALS} signals are already waiting for delivery")]
-    TooManySignals,
-    #[error("more input than the window allows")]
-    Window,
-    #[error("input after the end of the input")]
-    InputClosed,
 }
 
 impl Exec {
@@ -124,7 +78,8 @@ impl Exec {
         state.stdout.finish();
         state.stderr.finish();
         state.leftover = Some(cgroup);
-        let age_ms = record.map_or(0, |record| boot_ms().saturating_sub(record.started_ms));
+        let age_ms =
+            record.map_or(0, |record| boot_clock::now_ms().saturating_sub(record.started_ms));
         state.ended = Some(Ended {
             outcome: Outcome::Lost { reason: reason.to_owned() },
             usage: Usage { wall_ms: age_ms, ..Usage::default() },
@@ -160,7 +115,7 @@ impl Exec {
 
     /// Locks the state. The guard must not be held across an await.
     pub(super) fn state(&self) -> MutexGuard<'_, ExecState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Opens a stream to the exec. Its output begins at these offsets, or at the oldest bytes that are kept.
@@ -176,8 +131,8 @@ impl Exec {
         let mut state = self.state();
         // The length of output that went to an earlier agent is unknown: accept any offset.
         let is_lost = state.is_lost();
-        let stdout = begin("stdout", stdout, &state.stdout, is_lost)?;
-        let stderr = begin("stderr", stderr, &state.stderr, is_lost)?;
+        let stdout = first_offset("stdout", stdout, &state.stdout, is_lost)?;
+        let stderr = first_offset("stderr", stderr, &state.stderr, is_lost)?;
         let holder = match role {
             Role::Control => {
                 state.stdout.acknowledge(stdout);
@@ -411,7 +366,7 @@ impl Exec {
             user: self.summary.user.clone(),
             tty: self.summary.tty,
             pid: self.pid,
-            age_ms: millis(self.started.elapsed()),
+            age_ms: milliseconds(self.started.elapsed()),
             attached: state.client == ClientPresence::Here,
             on_disconnect: self.on_disconnect,
             stdout_bytes: state.stdout.end(),
@@ -431,82 +386,4 @@ impl Exec {
         let state = self.state();
         state.stdout.memory() + state.stderr.memory()
     }
-}
-
-/// Returns the first offset that a stream sends: the requested one, or the oldest that is kept.
-fn begin(
-    field: &str,
-    requested: Option<u64>,
-    ring: &OutputRing,
-    is_lost: bool,
-) -> Result<u64, Invalid> {
-    match requested {
-        Some(offset) if offset > ring.end() && !is_lost => {
-            let reason =
-                format!("is {offset}, but the program has written only {} bytes", ring.end());
-            Err(Invalid::new(field, reason))
-        }
-        Some(offset) => Ok(offset),
-        None => Ok(ring.start()),
-    }
-}
-
-impl ExecState {
-    fn new(input: InputBuffer, client: ClientPresence) -> Self {
-        Self {
-            stdout: OutputRing::default(),
-            stderr: OutputRing::default(),
-            input,
-            client,
-            holder: 0,
-            orders: PendingOrders::default(),
-            end_requested: false,
-            ended: None,
-            leftover: None,
-        }
-    }
-
-    fn is_lost(&self) -> bool {
-        self.ended.as_ref().is_some_and(|end| matches!(end.outcome, Outcome::Lost { .. }))
-    }
-
-    fn left_running(&mut self) -> Option<u64> {
-        let left = self.leftover.take_if(|left| !left.is_alive());
-        // Dropping the group removes its directory, or returns it to the pool.
-        drop(left);
-        // Processes in subgroups are not counted; where there are no others, report one.
-        self.leftover.as_ref().map(|left| left.processes().max(1))
-    }
-
-    pub(super) fn ring(&self, stream: OutputStream) -> &OutputRing {
-        match stream {
-            OutputStream::Stdout => &self.stdout,
-            OutputStream::Stderr => &self.stderr,
-        }
-    }
-
-    fn ring_mut(&mut self, stream: OutputStream) -> &mut OutputRing {
-        match stream {
-            OutputStream::Stdout => &mut self.stdout,
-            OutputStream::Stderr => &mut self.stderr,
-        }
-    }
-
-    /// Reports whether output that the client lacks must be kept.
-    pub(super) fn holds(&self) -> bool {
-        self.client != ClientPresence::Gone
-    }
-
-    /// Returns the number of the client's attachment.
-    pub(super) fn holder(&self) -> u64 {
-        self.holder
-    }
-
-    pub(super) fn ended(&self) -> Option<&Ended> {
-        self.ended.as_ref()
-    }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

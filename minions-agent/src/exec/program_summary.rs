@@ -2,7 +2,6 @@
 
 use super::process::ProgramRecord;
 use minions_proto::message::ExecStart;
-use rustix::time::{ClockId, clock_gettime};
 
 /// Maximum length of a shown command, argument or user name, in bytes: enough to recognise it.
 const MAX_SHOWN: usize = 256;
@@ -48,11 +47,4 @@ impl ProgramSummary {
 fn cut(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_SHOWN);
     if end < text.len() { format!("{}…", &text[..end]) } else { text.to_owned() }
-}
-
-/// Returns the milliseconds since the guest's boot.
-pub(super) fn boot_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanoseconds) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or(0) * 1000 + nanoseconds.unwrap_or(0) / 1_000_000
 }

@@ -1,9 +1,10 @@
 //! The task that owns a program, from its start to its end.
 
-use super::object::{Exec, millis};
+use super::object::Exec;
 use super::pipe::PipeEnd;
 use super::process::{self, ProcessEnd, RunningProcess};
 use super::pump::StreamPump;
+use crate::boot_clock::milliseconds;
 use minions_proto::channel::Ended;
 use minions_proto::message::{Outcome, SignalReason, Usage};
 use std::io;
@@ -30,7 +31,7 @@ impl ProgramTask {
     pub(super) async fn run(mut self) {
         let watch = watch(&self.exec, &mut self.process, &self.terminal, self.timeout, self.grace);
         let outcome = self.pump.while_doing(watch).await;
-        let wall_ms = millis(self.exec.started.elapsed());
+        let wall_ms = milliseconds(self.exec.started.elapsed());
         self.pump.drain().await;
         let ended = match outcome {
             Ok((outcome, end)) => Ended { outcome, usage: usage(&end, wall_ms) },
@@ -110,8 +111,8 @@ fn outcome(end: &ProcessEnd) -> Outcome {
 fn usage(end: &ProcessEnd, wall_ms: u64) -> Usage {
     Usage {
         wall_ms,
-        user_ms: millis(end.used.user),
-        system_ms: millis(end.used.system),
+        user_ms: milliseconds(end.used.user),
+        system_ms: milliseconds(end.used.system),
         max_rss_bytes: end.used.max_rss_bytes,
     }
 }

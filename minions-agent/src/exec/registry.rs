@@ -2,9 +2,10 @@
 
 use super::ExecError;
 use super::object::Exec;
+use crate::lock::lock;
 use minions_proto::message::ExecId;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,7 +24,7 @@ const MAX_ENDED_MEMORY: usize = 16 * 1024 * 1024;
 const KEEP: Duration = Duration::from_hours(1);
 
 /// Result of starting an exec, shared by all requests for the same id that arrived in the meantime.
-pub(super) type StartResult = Result<Arc<Exec>, Arc<ExecError>>;
+pub(super) type StartResult = Result<Arc<Exec>, ExecError>;
 
 /// All execs by id: starting, running, and ended ones that are kept.
 #[derive(Debug, Default)]
@@ -69,9 +70,9 @@ impl FoundExec {
         match self {
             Self::Ready(exec) => Ok(exec),
             Self::Starting(mut begun) => match begun.wait_for(Option::is_some).await {
-                Ok(begun) => begun.clone().unwrap_or_else(|| Err(Arc::new(ExecError::Interrupted))),
+                Ok(begun) => begun.clone().unwrap_or_else(|| Err(ExecError::Interrupted)),
                 // The task that starts it is gone: the agent is shutting down.
-                Err(_) => Err(Arc::new(ExecError::Interrupted)),
+                Err(_) => Err(ExecError::Interrupted),
             },
         }
     }
@@ -79,7 +80,7 @@ impl FoundExec {
 
 impl ExecRegistry {
     fn entries(&self) -> MutexGuard<'_, HashMap<ExecId, RegistryEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     /// Finds `id`, or reserves it for the caller.

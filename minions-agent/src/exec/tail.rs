@@ -1,6 +1,8 @@
 //! Position of one stream in an exec, and the messages that are due on it.
 
-use super::object::{Exec, ExecRefusal, ExecState};
+use super::error::ExecRefusal;
+use super::exec_state::ExecState;
+use super::object::Exec;
 use bytes::BytesMut;
 use minions_proto::channel::{CHUNK_LEN, Ended, HostControl, OutputStream};
 use minions_proto::message::ExecAttached;

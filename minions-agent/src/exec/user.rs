@@ -6,6 +6,7 @@
 use rustix::process::{Gid, Uid};
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
 /// User and groups of a process, with the user's name, home and shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +21,14 @@ pub(super) struct UserAccount {
 }
 
 /// Failure to find a user or a group.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum UserError {
     #[error("the guest has no user {0:?}")]
     NoUser(String),
     #[error("the guest has no group {0:?}")]
     NoGroup(String),
     #[error("cannot read {file}")]
-    Unreadable { file: &'static str, source: io::Error },
+    Unreadable { file: &'static str, source: Arc<io::Error> },
 }
 
 const PASSWD: &str = "/etc/passwd";
@@ -51,7 +52,7 @@ fn read(file: &'static str) -> Result<String, UserError> {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         // In a guest without this file, numbers still work.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(source) => Err(UserError::Unreadable { file, source }),
+        Err(error) => Err(UserError::Unreadable { file, source: Arc::new(error) }),
     }
 }
 

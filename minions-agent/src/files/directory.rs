@@ -5,6 +5,7 @@ use rustix::process::geteuid;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITE: u32 = 0o020;
@@ -21,7 +22,12 @@ pub(super) struct OpenDirectory {
 
 impl OpenDirectory {
     pub(super) fn root() -> io::Result<Self> {
-        Self::of(open("/", Self::flags(), Mode::empty())?)
+        Self::following_links(Path::new("/"))
+    }
+
+    /// Opens the directory at `path`, following links.
+    pub(super) fn following_links(path: &Path) -> io::Result<Self> {
+        Self::of(open(path, Self::flags(), Mode::empty())?)
     }
 
     /// Enters `name`, which must be a directory itself, not a link to one.

@@ -1,13 +1,14 @@
 //! A name in an open directory, and the operations on it.
 
 use super::directory::{OpenDirectory, is_ours};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, fchown};
+use std::path::Path;
 
 /// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
 const ATTEMPTS: usize = 16;
@@ -31,6 +32,13 @@ pub(crate) struct FileLocation {
 impl FileLocation {
     pub(super) fn new(directory: OpenDirectory, name: OsString) -> Self {
         Self { directory, name }
+    }
+
+    /// Opens the directory of a path that the agent has chosen. Links to the directory are followed: other users cannot
+    /// change the agent's own paths. For paths of requests, see [`make`](Self::make).
+    pub(crate) fn of_agent(path: &Path) -> io::Result<Self> {
+        let directory = OpenDirectory::following_links(path.parent().ok_or(Errno::INVAL)?)?;
+        Ok(Self::new(directory, path.file_name().ok_or(Errno::INVAL)?.to_owned()))
     }
 
     /// Returns the status of the file with this name, if it exists. A link is not followed.
@@ -61,16 +69,22 @@ impl FileLocation {
     /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no temporary
     /// file remains.
     pub(crate) fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
-        let mut temporary = TemporaryFile::make(&self.directory)?;
-        temporary.file.write_all(content)?;
+        let (entry, mut file) = TemporaryEntry::file(&self.directory)?;
+        file.write_all(content)?;
         if let Some((user, group)) = attributes.owner {
-            fchown(&temporary.file, Some(user), Some(group))?;
+            fchown(&file, Some(user), Some(group))?;
         }
         // After the owner, because a change of the owner clears set-user-id.
-        temporary.file.set_permissions(Permissions::from_mode(attributes.mode))?;
-        temporary.file.sync_all()?;
-        temporary.become_file(&self.name)?;
-        self.directory.sync()
+        file.set_permissions(Permissions::from_mode(attributes.mode))?;
+        file.sync_all()?;
+        entry.become_entry(&self.name)
+    }
+
+    /// Replaces whatever has this name by a symbolic link to `target`, as safely as [`replace`](Self::replace).
+    pub(crate) fn replace_by_link(&self, target: &Path) -> io::Result<()> {
+        let make = |name: &OsStr| symlinkat(target, &self.directory, name);
+        let (entry, ()) = TemporaryEntry::make(&self.directory, make)?;
+        entry.become_entry(&self.name)
     }
 
     /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat` before
@@ -99,38 +113,51 @@ pub(crate) fn is_regular(file: &Stat) -> bool {
     FileType::from_raw_mode(file.st_mode) == FileType::RegularFile
 }
 
-/// New file with mode 0600 and a random name, removed on drop.
-struct TemporaryFile<'a> {
+/// New entry of a directory with a random name, removed on drop.
+struct TemporaryEntry<'a> {
     directory: &'a OpenDirectory,
     name: OsString,
-    file: File,
 }
 
-impl<'a> TemporaryFile<'a> {
-    fn make(directory: &'a OpenDirectory) -> io::Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let own = Mode::RUSR | Mode::WUSR;
+impl<'a> TemporaryEntry<'a> {
+    /// Finds a free name for `create`, which must fail with `EEXIST` if the name is taken.
+    fn make<T>(
+        directory: &'a OpenDirectory,
+        mut create: impl FnMut(&OsStr) -> Result<T, Errno>,
+    ) -> io::Result<(Self, T)> {
         for _ in 0..ATTEMPTS {
             // Unpredictable, because a user who can write to the directory could occupy predictable names in advance.
             let random = RandomState::new().build_hasher().finish();
             let name = OsString::from(format!(".minions-{random:016x}"));
-            match openat(directory, &name, flags | OFlags::CLOEXEC, own) {
+            match create(&name) {
                 Err(Errno::EXIST) => {}
-                made => return Ok(Self { directory, name, file: made?.into() }),
+                made => {
+                    return made.map(|made| (Self { directory, name }, made)).map_err(Into::into);
+                }
             }
         }
         Err(Errno::EXIST.into())
     }
 
-    fn become_file(mut self, name: &OsStr) -> io::Result<()> {
+    /// Makes a file with mode 0600.
+    fn file(directory: &'a OpenDirectory) -> io::Result<(Self, File)> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let own = Mode::RUSR | Mode::WUSR;
+        let (entry, file) =
+            Self::make(directory, |name| openat(directory, name, flags | OFlags::CLOEXEC, own))?;
+        Ok((entry, file.into()))
+    }
+
+    /// Renames the entry to `name`, and writes the directory to disk.
+    fn become_entry(mut self, name: &OsStr) -> io::Result<()> {
         renameat(self.directory, &self.name, self.directory, name)?;
         // The temporary name no longer exists, so there is nothing to remove on drop.
         self.name.clear();
-        Ok(())
+        self.directory.sync()
     }
 }
 
-impl Drop for TemporaryFile<'_> {
+impl Drop for TemporaryEntry<'_> {
     fn drop(&mut self) {
         if !self.name.is_empty() {
             // Ignored, because the caller reports the error that led here.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  path ─▶ PathWalk: opens one directory after the other ─▶ FileLocation: directory + name ─┬─▶ present
-//!           follows only links that root alone can have created                             ├─▶ replace
+//!           follows only links that root alone can have created                             ├─▶ replace, replace_by_link
 //!                                                                                           └─▶ open_to_append
 //! ```
 //!
@@ -16,12 +16,15 @@
 //! * `directory`: an open directory, and the users that may change its entries.
 //! * `resolve`: resolution of a path to a [`FileLocation`].
 //! * `location`: operations on a name in a directory.
+//! * `replace`: replacement of files at paths that the agent itself has chosen.
 
 mod directory;
 mod location;
+mod replace;
 mod resolve;
 
 pub(crate) use location::{FileAttributes, FileLocation, is_regular};
+pub(crate) use replace::{replace, replace_or_overwrite};
 pub(crate) use resolve::ResolveError;
 
 /// Permission bits of a mode.

@@ -17,12 +17,14 @@
 //!
 //! * [`power`]: signals that request the end of the guest, and the shutdown sequence.
 //! * `mounts`, `modules`, `names`: preparations before the agent starts.
+//! * `reap`: reaping of ended children.
 //! * `supervise`: runs the agent, reaps orphans and waits for signals as long as the guest runs.
 
 mod modules;
 mod mounts;
 mod names;
 pub mod power;
+mod reap;
 mod supervise;
 
 use std::convert::Infallible;

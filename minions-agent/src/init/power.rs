@@ -11,7 +11,7 @@
 //!
 //! [`ShutdownAction::signal`] is the signal for a PID 1 that is this program or busybox.
 
-use super::supervise::{ReapResult, reap};
+use super::reap::{ReapResult, reap};
 use super::{console, mounts};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};

@@ -1,9 +1,9 @@
 //! Runs the agent and reaps orphans until the end of the guest is requested.
 
 use super::power::{ShutdownAction, ShutdownSignals};
+use super::reap::{ReapResult, reap};
 use super::{ENVIRONMENT, console};
-use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, WaitStatus};
 use std::ffi::OsString;
 use std::future::pending;
 use std::process::Command;
@@ -16,24 +16,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Program of the agent: the running one, even if its file was replaced or removed.
 const AGENT: &str = "/proc/self/exe";
-
-/// Result of a non-blocking wait for ended children.
-#[derive(Debug)]
-pub(super) enum ReapResult {
-    Child(Pid, WaitStatus),
-    /// There are children, and all of them run.
-    AllRunning,
-    NoChildren,
-}
-
-/// Reaps one child that has ended, if there is one.
-pub(super) fn reap() -> ReapResult {
-    match wait(WaitOptions::NOHANG) {
-        Ok(Some((pid, status))) => ReapResult::Child(pid, status),
-        Ok(None) | Err(Errno::INTR) => ReapResult::AllRunning,
-        Err(_) => ReapResult::NoChildren,
-    }
-}
 
 /// Runs the agent with `options`, restarting it whenever it ends, until the end of the guest is requested.
 /// Returns the requested action.

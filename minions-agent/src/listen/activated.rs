@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "a descriptor that is inherited by number has no safe constructor")]
 
 use super::{ListenError, hybrid, vsock};
+use minions_proto::AgentPort;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, sockopt};
 use std::env;
@@ -36,8 +37,8 @@ pub(super) fn is_vsock() -> bool {
     is_offered() && sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::VSOCK)
 }
 
-/// Takes the first passed socket. A second call fails.
-pub(super) fn take() -> Result<PassedListener, ListenError> {
+/// Takes the first passed socket. A second call fails. `port` is the requested port.
+pub(super) fn take(port: Option<AgentPort>) -> Result<PassedListener, ListenError> {
     let wrong = |reason: &str| ListenError::Activation(io::Error::other(reason.to_owned()));
     if !is_offered() {
         return Err(wrong("LISTEN_PID and LISTEN_FDS pass no socket to this process"));
@@ -50,12 +51,11 @@ pub(super) fn take() -> Result<PassedListener, ListenError> {
     }
     let family = sockopt::socket_domain(&fd);
     match family.map_err(|errno| ListenError::Activation(errno.into()))? {
-        AddressFamily::VSOCK => {
-            Ok(PassedListener::Vsock(vsock::HostListener::of(fd).map_err(ListenError::Activation)?))
+        AddressFamily::VSOCK => Ok(PassedListener::Vsock(vsock::HostListener::of(fd, port)?)),
+        AddressFamily::UNIX => {
+            let listener = hybrid::HybridListener::of(fd, port.unwrap_or_default());
+            Ok(PassedListener::Hybrid(listener.map_err(ListenError::Activation)?))
         }
-        AddressFamily::UNIX => Ok(PassedListener::Hybrid(
-            hybrid::HybridListener::of(fd).map_err(ListenError::Activation)?,
-        )),
         _ => Err(wrong("descriptor 3 is neither a vsock nor a Unix socket")),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{ListenError, pause_after};
 use crate::Agent;
+use minions_proto::AgentPort;
 use minions_proto::handshake::{accept, grant};
-use minions_proto::version::AGENT_PORT;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,11 +23,12 @@ const SOCKET_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct HybridListener {
     socket: UnixListener,
+    port: AgentPort,
     _file: Option<SocketFile>,
 }
 
 impl HybridListener {
-    pub(super) async fn bind(path: &Path) -> Result<Self, ListenError> {
+    pub(super) async fn bind(path: &Path, port: AgentPort) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Hybrid { path: path.to_owned(), source };
         match UnixStream::connect(path).await {
             Ok(_) => return Err(ListenError::InUse(path.to_owned())),
@@ -38,18 +39,18 @@ impl HybridListener {
             Err(_) => {}
         }
         let socket = UnixListener::bind(path).map_err(failed)?;
-        let listener = Self { socket, _file: Some(SocketFile(path.to_owned())) };
+        let listener = Self { socket, port, _file: Some(SocketFile(path.to_owned())) };
         fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-        tracing::info!(path = %path.display(), "listening on a hybrid socket");
+        tracing::info!(path = %path.display(), %port, "listening on a hybrid socket");
         Ok(listener)
     }
 
     /// Uses a socket that already listens. Its file belongs to the service manager and is not removed.
-    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
+    pub(super) fn of(fd: OwnedFd, port: AgentPort) -> io::Result<Self> {
         let socket = std::os::unix::net::UnixListener::from(fd);
         socket.set_nonblocking(true)?;
         tracing::info!("listening on the service manager's hybrid socket");
-        Ok(Self { socket: UnixListener::from_std(socket)?, _file: None })
+        Ok(Self { socket: UnixListener::from_std(socket)?, port, _file: None })
     }
 
     pub(super) async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {
@@ -61,7 +62,7 @@ impl HybridListener {
                 Some(_ended) = sessions.join_next() => {}
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, _)) => {
-                        sessions.spawn(serve(agent.clone(), stream));
+                        sessions.spawn(serve(agent.clone(), stream, self.port));
                     }
                     Err(error) => pause_after(error).await,
                 },
@@ -70,11 +71,12 @@ impl HybridListener {
     }
 }
 
-/// Serves a connection like a VMM would: a request for another port is refused by closing the connection.
-async fn serve(agent: Agent, mut stream: UnixStream) {
+/// Serves a connection like a VMM would: a request for a port other than `open` is refused by closing the
+/// connection.
+async fn serve(agent: Agent, mut stream: UnixStream, open: AgentPort) {
     match accept(&mut stream, CONNECT_DEADLINE).await {
-        Ok(AGENT_PORT) => {
-            if grant(&mut stream, AGENT_PORT).await.is_ok() {
+        Ok(port) if port == open.get() => {
+            if grant(&mut stream, port).await.is_ok() {
                 agent.serve(stream).await;
             }
         }

@@ -5,29 +5,49 @@
 
 use super::{ListenError, pause_after};
 use crate::Agent;
+use minions_proto::AgentPort;
 use rustix::io::ioctl_fionbio;
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::task::JoinSet;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
+fn failed(port: AgentPort, source: io::Error) -> ListenError {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        ListenError::PortInUse(port)
+    } else {
+        ListenError::Vsock { port, source }
+    }
+}
+
+/// Checks that the passed port is the requested one, if one was requested.
+fn check(passed: u32, requested: Option<AgentPort>) -> Result<(), ListenError> {
+    match requested.filter(|requested| requested.get() != passed) {
+        Some(requested) => Err(ListenError::OtherPort { passed, requested }),
+        None => Ok(()),
+    }
+}
+
 /// Listening VSOCK port.
 #[derive(Debug)]
 pub(super) struct HostListener(VsockListener);
 
 impl HostListener {
-    pub(super) fn bind(port: u32) -> Result<Self, ListenError> {
-        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
-            .map_err(|source| ListenError::Vsock { port, source })?;
-        tracing::info!(port, "listening on vsock");
+    pub(super) fn bind(port: AgentPort) -> Result<Self, ListenError> {
+        let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port.get()))
+            .map_err(|source| failed(port, source))?;
+        tracing::info!(%port, "listening on vsock");
         Ok(Self(listener))
     }
 
-    /// Uses a socket that already listens.
-    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
-        ioctl_fionbio(&fd, true)?;
-        tracing::info!("listening on the service manager's vsock port");
-        Ok(Self(VsockListener::from(fd)))
+    /// Uses a socket that already listens. Its port must be `requested`, if that is given.
+    pub(super) fn of(fd: OwnedFd, requested: Option<AgentPort>) -> Result<Self, ListenError> {
+        ioctl_fionbio(&fd, true).map_err(|errno| ListenError::Activation(errno.into()))?;
+        let listener = VsockListener::from(fd);
+        let passed = listener.local_addr().map_err(ListenError::Activation)?.port();
+        check(passed, requested)?;
+        tracing::info!(port = passed, "listening on the service manager's vsock port");
+        Ok(Self(listener))
     }
 
     pub(super) async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {
@@ -48,5 +68,35 @@ impl HostListener {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn a_port_in_use_is_not_reported_as_a_missing_device() {
+        let in_use = failed(AgentPort::DEFAULT, io::ErrorKind::AddrInUse.into());
+        let message = in_use.to_string();
+        assert!(
+            message.contains("VSOCK port 1024 is in use") && message.contains("--port"),
+            "{message}"
+        );
+        assert!(!message.contains("driver") && in_use.source().is_none(), "{message}");
+        let no_device = failed(AgentPort::DEFAULT, io::Error::from_raw_os_error(19));
+        assert!(no_device.to_string().contains("driver"), "{no_device}");
+    }
+
+    #[test]
+    fn a_socket_of_the_service_manager_must_have_the_requested_port() {
+        let requested = |port: i64| Some(AgentPort::try_from(port).unwrap());
+        assert!(check(1024, None).is_ok() && check(2048, requested(2048)).is_ok());
+        let message = check(1024, requested(2048)).unwrap_err().to_string();
+        assert!(
+            message.contains("1024") && message.contains("ListenStream=vsock::2048"),
+            "{message}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use super::NetworkError;
 use super::events::NetlinkEvents;
 use super::link::{self, Link};
 use super::rtnl::Rtnl;
-use super::snapshot;
+use crate::{boot_clock, error_chain};
 use minions_proto::message::{NetworkPlan, Selector};
 use std::path::Path;
 use std::time::Duration;
@@ -22,10 +22,9 @@ const BOOTED: Duration = Duration::from_secs(30);
 /// the guest's boot, whichever is later. If an interface is still missing then, the change itself fails and names it.
 /// Changes nothing. Cancel safe.
 pub(super) async fn wait(plan: &NetworkPlan, run: &Path) {
-    let up = Duration::from_secs(u64::try_from(snapshot::now()).unwrap_or(u64::MAX));
-    let patience = BOOTED.saturating_sub(up).max(PLUGGED_IN);
+    let patience = BOOTED.saturating_sub(boot_clock::now()).max(PLUGGED_IN);
     if let Ok(Err(error)) = timeout(patience, until_there(plan, run)).await {
-        tracing::warn!(error = crate::ops::chain(&error), "cannot wait for interfaces");
+        tracing::warn!(error = error_chain(&error), "cannot wait for interfaces");
     }
 }
 

@@ -7,7 +7,8 @@ use super::journal::ChangeJournal;
 use super::link;
 use super::rtnl::Rtnl;
 use super::snapshot::NetworkSnapshot;
-use super::{ChangeError, ConfiguratorState, NetworkError, apply, ipv6};
+use super::{ChangeError, ConfiguratorState, NetworkError, apply, ipv6, restore};
+use crate::error_chain;
 use minions_proto::message::{Check, NetworkChanged, NetworkPlan};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -94,7 +95,7 @@ fn unjournaled(
             })
         }
         Err(error) => {
-            let reason = crate::ops::chain(&error);
+            let reason = error_chain(&error);
             tracing::warn!(error = reason, "network change without a journal");
             Ok(Some(format!(
                 "{reason}; if the agent ends during the change, the network is not restored"
@@ -120,7 +121,7 @@ async fn put_back(
     system: &SystemPaths,
     journal: &ChangeJournal,
 ) -> ChangeError {
-    let mut restored = snapshot.restore(system).await;
+    let mut restored = restore::run(snapshot, system).await;
     // If the journal remains, the next agent restores the snapshot once more, which is harmless.
     restored = restored.and(journal.clear());
     ChangeError { step, error, restored: restored.map_err(Box::new) }

@@ -4,15 +4,15 @@
 //! is absent while steps are made; afterwards it holds the deadline for the confirmation. Times are those of the
 //! boot clock, and a journal of another boot is ignored.
 
-use super::NetworkError;
 use super::saved_file::SavedFile;
 use super::snapshot::{LinkState, NetworkSnapshot};
-use crate::replace_file::{self, FileAttributes};
+use super::{NetworkError, rtnl};
+use crate::boot_clock::{self, milliseconds};
+use crate::files::{self, FileAttributes};
 use minions_proto::message::Dns;
-use netlink_packet_core::{Emitable, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::RouteMessage;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -46,7 +46,7 @@ struct JournalEntry {
     routes: Vec<Vec<u8>>,
     files: Vec<SavedFile>,
     hostname: String,
-    taken: i64,
+    taken: u64,
 }
 
 impl ChangeJournal {
@@ -60,13 +60,13 @@ impl ChangeJournal {
         snapshot: &NetworkSnapshot,
         pending: Option<(&str, Duration)>,
     ) -> Result<(), NetworkError> {
-        let until = |within: Duration| boot_clock_ms() + milliseconds(within);
+        let until = |within: Duration| boot_clock::now_ms() + milliseconds(within);
         let entry = JournalEntry {
             boot_id: boot_id().map_err(|source| self.failed(source))?,
             pending: pending.map(|(id, within)| (id.to_owned(), until(within))),
             links: snapshot.links.clone(),
-            addresses: snapshot.addresses.iter().map(bytes).collect(),
-            routes: snapshot.routes.iter().map(bytes).collect(),
+            addresses: snapshot.addresses.iter().map(rtnl::bytes).collect(),
+            routes: snapshot.routes.iter().map(rtnl::bytes).collect(),
             files: snapshot.files.clone(),
             hostname: snapshot.hostname.clone(),
             taken: snapshot.taken,
@@ -82,7 +82,7 @@ impl ChangeJournal {
         let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(parent)?;
         let text = serde_json::to_vec(entry)?;
-        replace_file::replace(&self.path, &text, FileAttributes { mode: MODE, owner: None })
+        files::replace(&self.path, &text, FileAttributes { mode: MODE, owner: None })
     }
 
     /// Removes the journal at the end of a change.
@@ -126,19 +126,12 @@ impl JournalEntry {
             dns: nothing,
             taken: self.taken,
         };
-        let left = |until: u64| Duration::from_millis(until.saturating_sub(boot_clock_ms()));
+        let left = |until: u64| Duration::from_millis(until.saturating_sub(boot_clock::now_ms()));
         Some(LeftoverChange {
             snapshot,
             pending: self.pending.map(|(id, until)| (id, left(until))),
         })
     }
-}
-
-/// Encodes a netlink message.
-pub(super) fn bytes(message: &impl Emitable) -> Vec<u8> {
-    let mut bytes = vec![0; message.buffer_len()];
-    message.emit(&mut bytes);
-    bytes
 }
 
 fn boot_id() -> io::Result<String> {
@@ -150,13 +143,4 @@ pub(super) fn mint_id() -> String {
     // Every read of this file returns a new random UUID. The agent cannot start without this file.
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     format!("net-{}", uuid.trim_end())
-}
-
-pub(super) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn boot_clock_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    u64::try_from(now.tv_sec * 1000 + now.tv_nsec / 1_000_000).unwrap_or(0)
 }

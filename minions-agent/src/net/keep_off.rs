@@ -9,7 +9,7 @@ use super::link::LinkIndex;
 use super::network_manager::{self, LinkManagement};
 use super::networkd;
 use super::snapshot::NetworkSnapshot;
-use crate::ops::chain;
+use crate::error_chain;
 use std::io;
 
 /// Interface whose addresses the change sets.
@@ -40,7 +40,7 @@ pub(super) async fn run(
     let done = tokio::task::spawn_blocking(move || {
         all.iter().flat_map(|one| one.keep_off(&system)).collect::<Vec<_>>()
     });
-    done.await.unwrap_or_else(|error| vec![chain(&error)])
+    done.await.unwrap_or_else(|error| vec![error_chain(&error)])
 }
 
 impl ConfiguredInterface {
@@ -48,7 +48,7 @@ impl ConfiguredInterface {
         let Self { index, name, management } = self;
         let may_undo = |service: &str, failed: io::Result<()>| {
             let error = failed.err()?;
-            Some(format!("{service} may undo the configuration of {name}: {}", chain(&error)))
+            Some(format!("{service} may undo the configuration of {name}: {}", error_chain(&error)))
         };
         let networkd = networkd::keep_off(&system.run, name);
         let snippet = network_manager::keep_off(system, name, *index);

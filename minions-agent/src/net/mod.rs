@@ -18,6 +18,7 @@ mod apply;
 mod arrival;
 mod change;
 mod checks;
+mod config_file;
 mod desired;
 mod dns;
 mod dns_query;
@@ -38,11 +39,13 @@ mod route;
 mod rtnl;
 mod saved_file;
 mod snapshot;
+mod systemd;
 mod tool;
 mod verify;
 
 pub(crate) use error::{ChangeError, NetworkError};
 
+use crate::{boot_clock, error_chain};
 use dns::SystemPaths;
 use journal::ChangeJournal;
 use minions_proto::message::{NetworkChanged, NetworkPlan, NetworkState, PendingChange};
@@ -151,7 +154,7 @@ async fn configure_locked(
     if let Err(error) = shared.journal.write(&snapshot, Some((&id, within))) {
         return Err(change::undo("journal", error, &snapshot, &shared).await);
     }
-    let pending = PendingChange { id: id.clone(), expires_in_ms: journal::milliseconds(within) };
+    let pending = PendingChange { id: id.clone(), expires_in_ms: boot_clock::milliseconds(within) };
     reply.message = format!("network configured; rolled back in {within:?} unless confirmed");
     reply.pending = Some(pending);
     state.pending = Some(UnconfirmedChange {
@@ -177,14 +180,14 @@ async fn expire(shared: Arc<ConfiguratorState>, id: String, deadline: Instant) {
 }
 
 async fn put_back(shared: &ConfiguratorState, snapshot: &snapshot::NetworkSnapshot) {
-    match snapshot.restore(&shared.system).await {
+    match restore::run(snapshot, &shared.system).await {
         Ok(()) => tracing::info!("network restored"),
         Err(error) => {
-            tracing::error!(error = crate::ops::chain(&error), "failed to restore the network");
+            tracing::error!(error = error_chain(&error), "failed to restore the network");
         }
     }
     if let Err(error) = shared.journal.clear() {
-        tracing::error!(error = crate::ops::chain(&error), "failed to remove the journal");
+        tracing::error!(error = error_chain(&error), "failed to remove the journal");
     }
 }
 

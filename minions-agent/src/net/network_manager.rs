@@ -4,7 +4,8 @@
 //! of its files would not affect an interface that it manages already. A configuration snippet (NetworkManager.conf(5))
 //! in `/run` has the same effect on a NetworkManager that starts later in this boot.
 
-use super::dns::{SystemPaths, write};
+use super::config_file;
+use super::dns::SystemPaths;
 use super::tool;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -54,7 +55,7 @@ pub(super) fn keep_off(system: &SystemPaths, link: &str, index: u32) -> io::Resu
          [device-minions-{index}]\nmatch-device=interface-name:{}\nmanaged=0\n",
         pattern(link)
     );
-    write(&file(&system.run, link), &text)
+    config_file::write(&file(&system.run, link), &text)
 }
 
 /// Queries a running NetworkManager, and waits for one that is starting. Blocks.

@@ -3,7 +3,7 @@
 //! When networkd starts, possibly after the agent, it removes unknown settings from every interface that one of its
 //! files matches. A file that sorts before all others marks the interface as unmanaged.
 
-use super::dns::write;
+use super::{config_file, systemd};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -17,17 +17,12 @@ pub(super) fn file(run: &Path, link: &str) -> PathBuf {
 ///
 /// Blocks.
 pub(super) fn keep_off(run: &Path, link: &str) -> io::Result<()> {
-    if !systemd_runs(run) {
+    if !systemd::is_running(run) {
         return Ok(());
     }
     let text = format!(
         "# By minions-agent: the host configures this interface.\n\
          [Match]\nName={link}\n\n[Link]\nUnmanaged=yes\n"
     );
-    write(&file(run, link), &text)
-}
-
-/// Reports whether systemd is the init, like `sd_booted(3)`.
-pub(super) fn systemd_runs(run: &Path) -> bool {
-    run.join("systemd/system").is_dir()
+    config_file::write(&file(run, link), &text)
 }

@@ -2,6 +2,7 @@
 
 use super::snapshot::NetworkSnapshot;
 use super::{ChangeError, NetworkError};
+use crate::boot_clock;
 use minions_proto::message::{NetworkChanged, NetworkPlan, PendingChange};
 use tokio::time::Instant;
 
@@ -24,7 +25,7 @@ impl UnconfirmedChange {
 
     pub(super) fn shown(&self) -> PendingChange {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        PendingChange { id: self.id.clone(), expires_in_ms: super::journal::milliseconds(left) }
+        PendingChange { id: self.id.clone(), expires_in_ms: boot_clock::milliseconds(left) }
     }
 
     /// Answers a request during the wait. The same request again gets the same reply, because its sender has probably

@@ -5,9 +5,10 @@
 
 use super::dns::{DnsOwner, SystemPaths};
 use super::network_manager::{self, LinkManagement};
-use super::rtnl::Rtnl;
+use super::rtnl::{self, Rtnl};
 use super::snapshot::{self, LinkState, NetworkSnapshot};
-use super::{NetworkError, address, ipv6, journal, link, route};
+use super::{NetworkError, address, ipv6, link, route};
+use crate::boot_clock;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags};
@@ -34,6 +35,7 @@ impl FirstError {
     }
 }
 
+/// Restores everything. After an error, continues with the other parts and returns the first error.
 pub(super) async fn run(
     snapshot: &NetworkSnapshot,
     system: &SystemPaths,
@@ -108,7 +110,7 @@ async fn addresses(
     state: &LinkState,
     then: &NetworkSnapshot,
 ) -> Result<(), NetworkError> {
-    let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
+    let elapsed = elapsed_since(then);
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let of_family = |all: Vec<AddressMessage>| -> Vec<AddressMessage> {
             all.into_iter().filter(|address| address.header.family == family).collect()
@@ -167,7 +169,7 @@ fn key(address: &AddressMessage) -> Vec<u8> {
             _ => {}
         }
     }
-    journal::bytes(&key)
+    rtnl::bytes(&key)
 }
 
 /// Returns the message that adds the address again `elapsed` seconds later; `None` if it would have expired by now.
@@ -205,7 +207,7 @@ async fn routes(rtnl: &Rtnl, then: &NetworkSnapshot) -> Result<(), NetworkError>
         }
     }
     let now: Vec<_> = route::list(rtnl).await?.iter().map(route_key).collect();
-    let elapsed = u32::try_from(snapshot::now() - then.taken).unwrap_or(0);
+    let elapsed = elapsed_since(then);
     let missing = then.routes.iter().filter(|route| !now.contains(&route_key(route)));
     let mut missing: Vec<_> = missing.filter(|route| !is_link_local(route)).collect();
     // Routes without a gateway first, because they lead to the next hops of the others; otherwise in the old order.
@@ -225,7 +227,7 @@ fn is_link_local(route: &RouteMessage) -> bool {
 
 /// Encodes a route without the properties that change on their own: usage and carrier.
 fn route_key(route: &RouteMessage) -> Vec<u8> {
-    journal::bytes(&settings(route))
+    rtnl::bytes(&settings(route))
 }
 
 /// Returns the properties of a route that can be set. The expiry is not among them: the kernel reports it in the cache
@@ -264,4 +266,9 @@ fn route_to_add(route: &RouteMessage, elapsed: u32) -> Option<RouteMessage> {
         message.attributes.push(RouteAttribute::Expires(left));
     }
     Some(message)
+}
+
+/// Returns the seconds since a snapshot was taken.
+fn elapsed_since(snapshot: &NetworkSnapshot) -> u32 {
+    u32::try_from(boot_clock::now().as_secs().saturating_sub(snapshot.taken)).unwrap_or(0)
 }

@@ -1,6 +1,7 @@
 //! A netlink socket for one operation.
 
 use futures_util::{Stream, TryStreamExt};
+use netlink_packet_core::Emitable;
 use rtnetlink::Handle;
 use std::io;
 use std::ops::Deref;
@@ -62,4 +63,11 @@ pub(super) async fn dump<T>(
     stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Vec<T>, StepError> {
     stream.try_collect().await.map_err(StepError::at(step))
+}
+
+/// Encodes a netlink message.
+pub(super) fn bytes(message: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; message.buffer_len()];
+    message.emit(&mut bytes);
+    bytes
 }

@@ -1,10 +1,10 @@
 //! Saved copy of a file, for restoring it.
 
-use crate::replace_file::{self, FileAttributes};
+use crate::files::{self, FileAttributes, FileLocation, MODE_BITS};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Maximum length of a saved file, in bytes. A larger file is not a network configuration, and is refused.
@@ -38,7 +38,7 @@ impl SavedFile {
                 if file.take(MAX_LEN + 1).read_to_end(&mut content)? as u64 > MAX_LEN {
                     return Err(io::ErrorKind::FileTooLarge.into());
                 }
-                let mode = metadata.permissions().mode() & 0o7777;
+                let mode = metadata.permissions().mode() & MODE_BITS;
                 SavedContent::File { content, mode, user: metadata.uid(), group: metadata.gid() }
             }
         };
@@ -56,14 +56,11 @@ impl SavedFile {
                 _ => {}
             },
             SavedContent::Link(target) => {
-                let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-                let temporary =
-                    tempfile::Builder::new().make_in(parent, |path| symlink(target, path))?;
-                temporary.into_temp_path().persist(&self.path).map_err(|error| error.error)?;
+                FileLocation::of_agent(&self.path)?.replace_by_link(target)?;
             }
             SavedContent::File { content, mode, user, group } => {
                 let attributes = FileAttributes { mode: *mode, owner: Some((*user, *group)) };
-                replace_file::replace_or_overwrite(&self.path, content, attributes)?;
+                files::replace_or_overwrite(&self.path, content, attributes)?;
             }
         }
         Ok(true)
@@ -81,6 +78,7 @@ impl SavedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn files_links_and_absence_are_restored() {

@@ -7,15 +7,14 @@ use super::desired::{DesiredLink, DesiredNetwork};
 use super::dns::{DnsOwner, SystemPaths};
 use super::link::LinkIndex;
 use super::network_manager::{self, LinkManagement};
-use super::restore;
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
 use super::{NetworkError, address, ipv6, networkd, route};
+use crate::boot_clock;
 use minions_proto::message::Dns;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
 use rustix::system::uname;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
@@ -36,7 +35,7 @@ pub(super) struct NetworkSnapshot {
     /// Resolver settings, only for comparison: the files are restored.
     pub(super) dns: Dns,
     /// Time of the snapshot in seconds on the boot clock, to adjust lifetimes.
-    pub(super) taken: i64,
+    pub(super) taken: u64,
 }
 
 /// State of one interface.
@@ -94,7 +93,7 @@ impl NetworkSnapshot {
             files: files.collect::<Result<_, _>>()?,
             hostname: uname().nodename().to_string_lossy().into_owned(),
             dns: owner.read(system),
-            taken: now(),
+            taken: boot_clock::now().as_secs(),
         })
     }
 
@@ -109,11 +108,6 @@ impl NetworkSnapshot {
     pub(super) fn addresses_of(&self, link: LinkIndex) -> Vec<AddressMessage> {
         let of = self.addresses.iter().filter(|address| address.header.index == link);
         of.cloned().collect()
-    }
-
-    /// Restores everything. After an error, continues with the other parts and returns the first error.
-    pub(super) async fn restore(&self, system: &SystemPaths) -> Result<(), NetworkError> {
-        restore::run(self, system).await
     }
 }
 
@@ -140,9 +134,4 @@ async fn managements(
 /// Reports whether a route belongs in a snapshot: it is not in the local table, which the kernel maintains.
 pub(super) fn is_kept(header: &RouteHeader) -> bool {
     header.table != TABLE_LOCAL
-}
-
-/// Returns the boot clock in seconds.
-pub(super) fn now() -> i64 {
-    clock_gettime(ClockId::Boottime).tv_sec
 }

@@ -1,7 +1,7 @@
 //! `configure_network`, `network_confirm`, `read_network`: the whole request is checked before anything
 //! is changed.
 
-use super::chain;
+use crate::error_chain;
 use crate::net::{ChangeError, NetworkConfigurator, NetworkError};
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Done, NetworkChanged, NetworkConfirm, NetworkState,
@@ -42,7 +42,7 @@ pub(super) async fn read(network: &NetworkConfigurator) -> Result<NetworkState, 
 
 fn failed(failed: ChangeError) -> AgentError {
     let ChangeError { step, error, restored } = failed;
-    tracing::warn!(step, error = chain(&error), "network not configured");
+    tracing::warn!(step, error = error_chain(&error), "network not configured");
     let mut refusal = refused(&error);
     if refusal.code == Some(ErrorCode::InvalidArgument) {
         return refusal;
@@ -53,9 +53,12 @@ fn failed(failed: ChangeError) -> AgentError {
         Ok(()) if step == "plan" => {}
         Ok(()) => refusal.message.push_str("; everything is as it was before"),
         Err(error) => {
-            tracing::error!(error = chain(&error), "failed to restore the network");
-            refusal.message =
-                format!("{}; failed to restore the network: {}", refusal.message, chain(&error));
+            tracing::error!(error = error_chain(&error), "failed to restore the network");
+            refusal.message = format!(
+                "{}; failed to restore the network: {}",
+                refusal.message,
+                error_chain(&error)
+            );
         }
     }
     refusal
@@ -69,5 +72,5 @@ fn refused(error: &NetworkError) -> AgentError {
         NetworkError::ChangeGone => ErrorCode::NetworkChangeGone,
         _ => ErrorCode::NetworkFailed,
     };
-    AgentError::new(code, chain(error)).with_errno(error.errno())
+    AgentError::new(code, error_chain(error)).with_errno(error.errno())
 }

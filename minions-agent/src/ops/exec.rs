@@ -1,6 +1,6 @@
 //! Requests about programs: the base `exec`, and execs as objects.
 
-use super::chain;
+use crate::error_chain;
 use crate::exec::{AttachResult, ExecError, ExecRefusal, ExecTail, Executor};
 use minions_proto::message::{
     Done, Exec, ExecAttach, ExecAttached, ExecInfo, ExecInspect, ExecRemove, ExecReply, ExecSignal,
@@ -84,14 +84,14 @@ fn refused(error: &ExecError) -> AgentError {
         ExecError::Gone(_) | ExecError::NotEnded(_) | ExecError::Conflict => Some("id"),
         _ => None,
     };
-    let mut refused = AgentError::new(code, chain(error)).with_errno(error.errno());
+    let mut refused = AgentError::new(code, error_chain(error)).with_errno(error.errno());
     refused.field = field.map(str::to_owned);
     refused
 }
 
 /// Returns the error reply for a message of the host on a stream.
 pub(crate) fn stream_refusal(refusal: &ExecRefusal) -> AgentError {
-    AgentError::new(refusal_code(refusal), chain(refusal))
+    AgentError::new(refusal_code(refusal), error_chain(refusal))
 }
 
 fn refusal_code(refusal: &ExecRefusal) -> ErrorCode {

@@ -2,12 +2,12 @@
 //! does.
 
 use super::set_clock::now_ms;
+use crate::boot_clock;
 use crate::capability::Capabilities;
 use crate::identity::AgentIdentity;
 use minions_proto::message::{AgentInfo, Health};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
-use rustix::time::{ClockId, clock_gettime};
 
 pub(super) fn answer(identity: &AgentIdentity, capabilities: Capabilities) -> Health {
     Health {
@@ -28,5 +28,5 @@ pub(super) fn answer(identity: &AgentIdentity, capabilities: Capabilities) -> He
 
 /// Returns the time since the kernel started, in whole seconds, including time in suspend.
 pub(super) fn uptime_secs() -> u64 {
-    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+    boot_clock::now().as_secs()
 }

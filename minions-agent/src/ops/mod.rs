@@ -16,7 +16,6 @@ use minions_proto::frame::EncodeError;
 use minions_proto::message::{ExecAttached, encode_error, encode_reply};
 use minions_proto::{AgentError, ErrorCode, Request};
 use serde::Serialize;
-use std::error::Error;
 use std::pin::Pin;
 
 /// Maximum length of an error message, in bytes before JSON escapes. A message may quote the host's
@@ -107,18 +106,6 @@ pub(crate) fn refuse(mut error: AgentError) -> Vec<u8> {
         error.message.push('…');
     }
     encode_error(&error).expect("a message of 4 KiB fits a frame of 1 MiB, however it is escaped")
-}
-
-/// Returns an error and its causes as one line for people.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

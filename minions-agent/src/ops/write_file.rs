@@ -1,6 +1,6 @@
 //! `write_file`: writes a file in the guest.
 
-use super::chain;
+use crate::error_chain;
 use crate::files::{FileAttributes, FileLocation, MODE_BITS, ResolveError, is_regular};
 use minions_proto::message::{Done, WriteFile};
 use minions_proto::{AgentError, ErrorCode, Invalid};
@@ -35,9 +35,9 @@ fn refused(error: WriteError) -> AgentError {
         WriteError::Invalid(invalid) => invalid.into(),
         WriteError::Io { ref source, .. } => {
             let errno = source.raw_os_error();
-            AgentError::new(ErrorCode::IoFailed, chain(&error)).with_errno(errno)
+            AgentError::new(ErrorCode::IoFailed, error_chain(&error)).with_errno(errno)
         }
-        WriteError::Interrupted => AgentError::new(ErrorCode::Internal, chain(&error)),
+        WriteError::Interrupted => AgentError::new(ErrorCode::Internal, error_chain(&error)),
     }
 }
 

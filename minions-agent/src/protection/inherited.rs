@@ -1,13 +1,18 @@
 //! Resets process state that the agent inherited by accident from its parent.
 #![expect(unsafe_code, reason = "signals and descriptors that are inherited by number")]
 
+use rustix::fs::Mode;
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::umask;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
 /// First descriptor after the three standard ones.
 const FIRST: RawFd = 3;
+
+/// Umask that login shells and service managers set.
+const UMASK: u32 = 0o022;
 
 /// Flag from linux/close_range.h: close at the next exec instead of now.
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -18,6 +23,8 @@ const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 ///   their exit statuses are lost. A child inherits this from a parent that ignores SIGCHLD to avoid zombies.
 /// * All signals are unblocked: otherwise the agent could miss SIGTERM.
 /// * Inherited descriptors become close-on-exec, so that the agent's programs do not get them.
+/// * The umask is set to the usual value, for the agent's programs and for the files that the agent creates. With a
+///   stricter one, users could not read these files; with a weaker one, all users could write to them.
 pub fn forget() {
     // SAFETY: passes no pointer, and the action of SIGCHLD can be set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
@@ -27,6 +34,7 @@ pub fn forget() {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
     }
+    umask(Mode::from_raw_mode(UMASK));
     close_descriptors_on_exec();
 }
 

@@ -17,6 +17,7 @@ mod incoming;
 mod stream;
 
 use crate::agent::Agent;
+use crate::error_chain;
 use crate::ops::{self, RequestAnswer};
 use incoming::{FrameReader, ReceivedFrame};
 use minions_proto::channel::ChannelError;
@@ -65,7 +66,7 @@ where
     let mut incoming = FrameReader::new(stream);
     match converse(agent, &mut incoming).await {
         Ok(()) => tracing::debug!("connection closed"),
-        Err(error) => tracing::debug!(error = ops::chain(&error), "connection ended"),
+        Err(error) => tracing::debug!(error = error_chain(&error), "connection ended"),
     }
 }
 

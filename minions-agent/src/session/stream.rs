@@ -6,11 +6,12 @@
 
 use super::SessionError;
 use super::incoming::FrameReader;
+use crate::error_chain;
 use crate::exec::{ClientHandle, ExecRefusal, ExecTail, TailEvent};
 use crate::ops;
 use bytes::{BufMut, BytesMut};
 use minions_proto::channel::{
-    AgentControl, CHUNK_LEN, Channel, ChannelError, HostControl, Message, put_header,
+    AgentControl, CHUNK_LEN, Channel, ChannelError, ChannelMessage, HostControl, put_header,
 };
 use minions_proto::frame::{Decoder, PREFIX_LEN};
 use minions_proto::message::HEARTBEAT;
@@ -65,7 +66,7 @@ async fn listen<R: AsyncRead + Unpin>(
 ) -> Result<(), SessionError> {
     loop {
         while let Some(payload) = decoder.next_frame()? {
-            let message = Message::decode(payload)?;
+            let message = ChannelMessage::decode(payload)?;
             let handled = match message.channel {
                 Channel::Stdin => handle.input(&message.payload),
                 Channel::Control => {
@@ -100,7 +101,7 @@ fn handle_control(
     match control {
         Ok(control) => handle.control(control),
         Err(error) => {
-            let refusal = AgentError::new(ErrorCode::BadRequest, ops::chain(&error));
+            let refusal = AgentError::new(ErrorCode::BadRequest, error_chain(&error));
             let _ = refuse.try_send(refusal);
             Ok(())
         }
@@ -139,12 +140,12 @@ async fn speak<W: AsyncWrite + Unpin>(
             Some(ControlStep::Close) => return Ok(()),
             Some(ControlStep::More(control)) => {
                 frame.clear();
-                Message::agent(&control).encode(&mut frame);
+                ChannelMessage::agent(&control).encode(&mut frame);
                 false
             }
             Some(ControlStep::Last(control)) => {
                 frame.clear();
-                Message::agent(&control).encode(&mut frame);
+                ChannelMessage::agent(&control).encode(&mut frame);
                 true
             }
         };

@@ -3,7 +3,9 @@
 use super::{RunningAgent, SOON};
 use bytes::{Bytes, BytesMut};
 use minions_proto::AgentError;
-use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message, OutputStream};
+use minions_proto::channel::{
+    AgentControl, Channel, ChannelMessage, Ended, HostControl, OutputStream,
+};
 use minions_proto::frame::Decoder;
 use minions_proto::message::{Call, ExecAttached, ReplyError, decode_reply, encode_request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,20 +53,20 @@ impl Stream {
 
     pub(crate) async fn send(&mut self, channel: Channel, payload: &[u8]) {
         let mut out = BytesMut::new();
-        Message { channel, payload: Bytes::copy_from_slice(payload) }.encode(&mut out);
+        ChannelMessage { channel, payload: Bytes::copy_from_slice(payload) }.encode(&mut out);
         self.socket.write_all(&out).await.unwrap();
     }
 
     pub(crate) async fn control(&mut self, control: HostControl) {
         let mut out = BytesMut::new();
-        Message::host(&control).encode(&mut out);
+        ChannelMessage::host(&control).encode(&mut out);
         self.socket.write_all(&out).await.unwrap();
     }
 
     /// Returns the next message; `None` once the agent has closed the connection.
-    pub(crate) async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<ChannelMessage> {
         let payload = frame(&mut self.socket, &mut self.decoder).await?;
-        let message = Message::decode(payload).unwrap();
+        let message = ChannelMessage::decode(payload).unwrap();
         match message.channel {
             Channel::Stdout => self.stdout += message.payload.len() as u64,
             Channel::Stderr => self.stderr += message.payload.len() as u64,
@@ -121,7 +123,7 @@ impl Stream {
             // The agent may have closed the connection after its last message.
             let mut out = BytesMut::new();
             let Self { stdout, stderr, .. } = self;
-            Message::host(&HostControl::Ack { stdout, stderr }).encode(&mut out);
+            ChannelMessage::host(&HostControl::Ack { stdout, stderr }).encode(&mut out);
             let _ = self.socket.write_all(&out).await;
         }
         all

@@ -70,6 +70,24 @@ impl RunningAgent {
         until("the next agent listens", async || UnixStream::connect(&socket).await.ok()).await;
     }
 
+    /// Kills the agent and starts the next one. Returns the killed agent, which stays a zombie until it is waited for.
+    pub(crate) async fn crash_unnoticed(&mut self) -> Child {
+        self.child.kill().unwrap();
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let is_zombie = async || {
+            let stat = std::fs::read_to_string(&stat).unwrap();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')).then_some(())
+        };
+        until("the agent is a zombie", is_zombie).await;
+        let socket = self.socket();
+        // Its other threads may end a moment later.
+        until("its socket is closed", async || UnixStream::connect(&socket).await.err()).await;
+        let next = agent_command(&listen_value(&socket)).spawn().unwrap();
+        let ended = std::mem::replace(&mut self.child, next);
+        until("the next agent listens", async || UnixStream::connect(&socket).await.ok()).await;
+        ended
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("agent.sock")
     }

@@ -18,23 +18,23 @@ fn attached(stdin: u64, acked: u64) -> ExecAttached {
     }
 }
 
-fn agent(control: &AgentControl) -> Message {
-    Message::agent(control)
+fn agent(control: &AgentControl) -> ChannelMessage {
+    ChannelMessage::agent(control)
 }
 
-fn receive(client: &mut ExecClient, message: Message) -> Result<Event, StreamError> {
+fn receive(client: &mut ExecClient, message: ChannelMessage) -> Result<StreamEvent, StreamError> {
     client.receive(message, Instant::now())
 }
 
 #[test]
 fn a_flood_of_empty_messages_is_rejected_and_one_of_single_bytes_is_not() {
     let start = Instant::now();
-    let byte = |channel| Message { channel, payload: Bytes::from_static(b"x") };
+    let byte = |channel| ChannelMessage { channel, payload: Bytes::from_static(b"x") };
     for empty in [
         agent(&AgentControl::Heartbeat),
         agent(&AgentControl::Unknown),
         agent(&AgentControl::Ack { stdin: 0 }),
-        Message { channel: Channel::Stderr, payload: Bytes::new() },
+        ChannelMessage { channel: Channel::Stderr, payload: Bytes::new() },
     ] {
         let mut client = ExecClient::new(&attached(0, 0), start).unwrap();
         let flood = (0..5_000).map(|_| client.receive(empty.clone(), start));
@@ -51,12 +51,12 @@ fn an_ack_is_due_after_enough_bytes_or_on_demand() {
     let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
     assert_eq!(client.ack(true), None);
     let payload = Bytes::from_static(b"abc");
-    receive(&mut client, Message { channel: Channel::Stderr, payload }).unwrap();
+    receive(&mut client, ChannelMessage { channel: Channel::Stderr, payload }).unwrap();
     assert_eq!(client.ack(false), None);
     assert_eq!(client.ack(true), Some(HostControl::Ack { stdout: 0, stderr: 3 }));
     assert_eq!(client.ack(true), None);
     let payload = Bytes::from(vec![0; 128 * 1024]);
-    receive(&mut client, Message { channel: Channel::Stdout, payload }).unwrap();
+    receive(&mut client, ChannelMessage { channel: Channel::Stdout, payload }).unwrap();
     assert!(client.ack(false).is_some());
 }
 
@@ -64,7 +64,7 @@ fn an_ack_is_due_after_enough_bytes_or_on_demand() {
 fn a_gap_moves_the_offset_only_forward_from_the_current_one() {
     let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
     let gap = |from, to| agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to });
-    assert_eq!(receive(&mut client, gap(0, 7)).unwrap(), Event::Gap(OutputStream::Stdout, 7));
+    assert_eq!(receive(&mut client, gap(0, 7)).unwrap(), StreamEvent::Gap(OutputStream::Stdout, 7));
     assert_eq!(client.received(OutputStream::Stdout), 7);
     assert!(receive(&mut client, gap(6, 9)).is_err());
     assert!(receive(&mut client, gap(7, 5)).is_err());
@@ -84,6 +84,37 @@ fn an_ack_of_input_that_was_never_sent_is_rejected() {
     let mut later = attached(0, 0);
     later.stdout = 1;
     assert!(client.resume(&later).is_err());
+}
+
+#[test]
+fn output_that_resumes_at_another_offset_is_rejected() {
+    let change: [fn(&mut ExecAttached) -> &mut u64; 2] =
+        [|attached| &mut attached.stdout, |attached| &mut attached.stderr];
+    for change in change {
+        let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            let payload = Bytes::from_static(b"abc");
+            receive(&mut client, ChannelMessage { channel, payload }).unwrap();
+        }
+        for (offset, is_right) in [(2, false), (3, true), (4, false)] {
+            let mut reply = ExecAttached { stdout: 3, stderr: 3, ..attached(0, 0) };
+            *change(&mut reply) = offset;
+            assert_eq!(client.resume(&reply).is_ok(), is_right, "{reply:?}");
+        }
+    }
+}
+
+#[test]
+fn the_window_of_a_resumed_stream_is_that_of_the_reply() {
+    let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+    client.push_input(Bytes::from_static(b"abc"));
+    assert_eq!(client.input_room(), 97);
+    for window in [40, 400, 2] {
+        let reply = ExecAttached { stdin_window: window, ..attached(1, 0) };
+        client.resume(&reply).unwrap();
+        let room = usize::try_from(window).unwrap().saturating_sub(3);
+        assert_eq!(client.input_room(), room, "three bytes are not acknowledged");
+    }
 }
 
 #[test]
@@ -110,7 +141,7 @@ fn the_largest_offsets_do_not_overflow() {
     let mut client = ExecClient::new(&reply, Instant::now()).unwrap();
     for channel in [Channel::Stdout, Channel::Stderr] {
         let payload = Bytes::from_static(b"abc");
-        receive(&mut client, Message { channel, payload }).unwrap();
+        receive(&mut client, ChannelMessage { channel, payload }).unwrap();
     }
     assert!(client.ack(true).is_some());
     client.push_input(Bytes::from_static(b"abc"));

@@ -62,7 +62,7 @@ where
         if stream.write(line.as_bytes()).await? != line.len() {
             return Err(HandshakeError::SplitWrite);
         }
-        let mut answer = Line::default();
+        let mut answer = LineBuffer::default();
         Ok(parse_ok(answer.read(stream).await?)?)
     };
     timeout(deadline, exchange).await.unwrap_or(Err(HandshakeError::TimedOut(deadline)))
@@ -80,7 +80,7 @@ pub async fn accept<S>(stream: &mut S, deadline: Duration) -> Result<u32, Handsh
 where
     S: AsyncRead + Unpin,
 {
-    let mut request = Line::default();
+    let mut request = LineBuffer::default();
     let read = async { Ok(parse_connect(request.read(stream).await?)?) };
     timeout(deadline, read).await.unwrap_or(Err(HandshakeError::TimedOut(deadline)))
 }
@@ -99,11 +99,11 @@ where
 
 /// Line buffer that reads no byte beyond the end of the line.
 #[derive(Default)]
-struct Line {
+struct LineBuffer {
     bytes: [u8; MAX_LINE_LEN],
 }
 
-impl Line {
+impl LineBuffer {
     /// Reads and returns one line, without its `\n`.
     async fn read<S>(&mut self, stream: &mut S) -> Result<&[u8], HandshakeError>
     where

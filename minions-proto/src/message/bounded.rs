@@ -14,7 +14,7 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    deserializer.deserialize_seq(AtMost::<MAX, T>(PhantomData))
+    deserializer.deserialize_seq(BoundedListVisitor::<MAX, T>(PhantomData))
 }
 
 /// Deserializes a list of at most `MAX` elements, or `null`.
@@ -25,20 +25,20 @@ where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    Ok(Option::<Bounded<MAX, T>>::deserialize(deserializer)?.map(|bounded| bounded.0))
+    Ok(Option::<BoundedList<MAX, T>>::deserialize(deserializer)?.map(|bounded| bounded.0))
 }
 
-struct Bounded<const MAX: usize, T>(Vec<T>);
+struct BoundedList<const MAX: usize, T>(Vec<T>);
 
-impl<'de, const MAX: usize, T: Deserialize<'de>> Deserialize<'de> for Bounded<MAX, T> {
+impl<'de, const MAX: usize, T: Deserialize<'de>> Deserialize<'de> for BoundedList<MAX, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         list::<MAX, D, T>(deserializer).map(Self)
     }
 }
 
-struct AtMost<const MAX: usize, T>(PhantomData<T>);
+struct BoundedListVisitor<const MAX: usize, T>(PhantomData<T>);
 
-impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for AtMost<MAX, T> {
+impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for BoundedListVisitor<MAX, T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,9 +3,6 @@
 use super::Call;
 use serde::{Deserialize, Serialize};
 
-/// Feature of agents that know this request, and include their time in health replies.
-pub const CLOCK_FEATURE: &str = "clock";
-
 /// Earliest time that a clock can be set to, in milliseconds since 1970: 2020-01-01. An earlier
 /// time comes from a host without a clock, or from a mistake in the unit.
 pub const MIN_TIME_MS: u64 = 1_577_836_800_000;

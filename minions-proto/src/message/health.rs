@@ -1,6 +1,6 @@
 //! `health_check`: the agent's liveness and identity.
 
-use super::{Call, bounded};
+use super::{BootId, Call, Feature, Features, InstanceId, bounded};
 use serde::{Deserialize, Serialize};
 
 /// Request for the agent's health. It also negotiates the protocol: the reply lists the agent's
@@ -38,14 +38,13 @@ pub struct AgentInfo {
     pub version: String,
     /// Protocol that the agent speaks; see [`crate::version::PROTOCOL`].
     pub protocol: u32,
-    /// Names of capabilities beyond that protocol; at most 256.
-    #[serde(default, deserialize_with = "bounded::list::<256, _, _>")]
-    pub features: Vec<String>,
-    /// The guest kernel's `/proc/sys/kernel/random/boot_id`, which changes when the guest reboots.
-    pub boot_id: String,
-    /// Id that the agent generates at its start. Together with `boot_id` it identifies the VM's
-    /// incarnation.
-    pub instance_id: String,
+    /// Capabilities beyond that protocol; at most 256.
+    #[serde(default)]
+    pub features: Features,
+    /// Id of the guest's boot.
+    pub boot_id: BootId,
+    /// Id of the agent's start.
+    pub instance_id: InstanceId,
     /// Operations that the agent serves, by their names in [`OPERATIONS`], if it was started
     /// without some of them; at most 256. Absent: all.
     #[serde(
@@ -63,8 +62,8 @@ pub const OPERATIONS: [&str; 7] =
 impl AgentInfo {
     /// Reports whether the agent announces this feature.
     #[must_use]
-    pub fn supports(&self, feature: &str) -> bool {
-        self.features.iter().any(|announced| announced == feature)
+    pub fn supports(&self, feature: Feature) -> bool {
+        self.features.supports(feature)
     }
 
     /// Reports whether the agent serves this operation, according to itself.

@@ -3,9 +3,6 @@
 use super::{Call, Done};
 use serde::{Deserialize, Serialize};
 
-/// Feature of agents that know this request.
-pub const POWER_FEATURE: &str = "power";
-
 /// Request to power off or reboot the guest. The reply is sent before it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Power {

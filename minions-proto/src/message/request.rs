@@ -55,7 +55,7 @@ pub enum RequestError {
     NoType(#[source] serde_json::Error),
     /// The JSON nests deeper than any request.
     #[error("request is malformed: {0}")]
-    TooDeep(#[from] json::TooDeep),
+    TooDeep(#[from] json::JsonTooDeep),
     /// The `type` was added after this version, or is misspelt.
     #[error("request type is not known to this agent")]
     UnknownType,

@@ -22,7 +22,7 @@ option makes it a stream, as through minionsd.";
 /// Arguments of `exec`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Exec {
+pub(crate) struct ExecArgs {
     /// Name of the VM
     pub(crate) vm: Option<VmName>,
 
@@ -71,7 +71,7 @@ pub(crate) struct Exec {
     pub(crate) on_disconnect: Option<OnDisconnect>,
 
     #[command(flatten)]
-    pub(crate) many: Many,
+    pub(crate) many: ManyVmsArgs,
 
     /// Program and its arguments, after `--`
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -81,7 +81,7 @@ pub(crate) struct Exec {
 /// Arguments of `exec` on many VMs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "On many VMs")]
-pub(crate) struct Many {
+pub(crate) struct ManyVmsArgs {
     /// A VM, or a pattern with `*` and `?`, repeatable
     #[arg(
         long,
@@ -107,7 +107,7 @@ pub(crate) struct Many {
     pub(crate) group: bool,
 }
 
-impl Many {
+impl ManyVmsArgs {
     /// Reports whether `--on` or `--all` selects many VMs.
     pub(crate) fn is_meant(&self) -> bool {
         self.all || !self.on.is_empty()
@@ -119,7 +119,7 @@ impl Many {
     }
 }
 
-impl Exec {
+impl ExecArgs {
     /// Reports whether the base protocol is sufficient: only a command, its arguments and a time limit.
     pub(crate) fn is_plain(&self) -> bool {
         let Self { interactive, tty, env, workdir, user, rlimit, .. } = self;
@@ -161,7 +161,7 @@ impl From<OnDisconnect> for api::OnDisconnect {
 /// VM and program id, of the commands for one program.
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
-pub(crate) struct OneExec {
+pub(crate) struct ExecIdArgs {
     /// Name of the VM
     pub(crate) vm: Option<VmName>,
     /// Id of the program (`minionsctl ps VM`)
@@ -170,9 +170,9 @@ pub(crate) struct OneExec {
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
-pub(crate) struct Logs {
+pub(crate) struct LogsArgs {
     #[command(flatten)]
-    pub(crate) exec: OneExec,
+    pub(crate) exec: ExecIdArgs,
     /// Continue until the program ends
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -184,9 +184,9 @@ pub(crate) struct Logs {
     after_help = "A program with a terminal gets the local one. Standard input is passed on if it is a \
                         terminal, or with -i.\n\nExit code: as for `exec`."
 )]
-pub(crate) struct Attach {
+pub(crate) struct AttachArgs {
     #[command(flatten)]
-    pub(crate) exec: OneExec,
+    pub(crate) exec: ExecIdArgs,
     /// Pass standard input on even if it is not a terminal
     #[arg(short = 'i', long = "stdin")]
     pub(crate) interactive: bool,
@@ -194,9 +194,9 @@ pub(crate) struct Attach {
 
 /// Arguments of `kill`.
 #[derive(Debug, Args)]
-pub(crate) struct Kill {
+pub(crate) struct KillArgs {
     #[command(flatten)]
-    pub(crate) exec: OneExec,
+    pub(crate) exec: ExecIdArgs,
     /// Signal, by name or number (default: TERM)
     #[arg(short, long)]
     pub(crate) signal: Option<Signal>,

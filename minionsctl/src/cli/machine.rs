@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 /// Arguments of `set-clock`.
 #[derive(Debug, Args)]
-pub(crate) struct SetClock {
+pub(crate) struct SetClockArgs {
     /// Name of the VM
     pub(crate) vm: Option<VmName>,
     /// Time to set instead of the host's: 2026-01-31T12:00:00Z
@@ -16,7 +16,7 @@ pub(crate) struct SetClock {
 
 /// Arguments of `poweroff` and `reboot`.
 #[derive(Debug, Args)]
-pub(crate) struct Power {
+pub(crate) struct PowerArgs {
     /// Name of the VM
     pub(crate) vm: Option<VmName>,
     /// Bypass the guest's init: programs get two seconds, and file systems are synchronized

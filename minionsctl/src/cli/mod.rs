@@ -4,12 +4,13 @@ mod exec;
 mod machine;
 mod network;
 
-pub(crate) use exec::{Attach, Exec, Kill, Logs, Many};
-pub(crate) use machine::{Power, SetClock};
-pub(crate) use network::{ConfigureNetwork, ConfirmNetwork};
+pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
+pub(crate) use machine::{PowerArgs, SetClockArgs};
+pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use minions_api::VmName;
+use minions_proto::AgentPort;
 use minions_proto::message::ExecId;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,6 +54,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, help_heading = "Global options", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
+    /// The agent's VSOCK port in the guest, with --socket [env: MINIONS_AGENT_PORT] [default: 1024]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PORT")]
+    pub(crate) port: Option<AgentPort>,
+
     /// Output for people or for programs
     #[arg(
         short,
@@ -62,7 +67,7 @@ pub(crate) struct Cli {
         value_enum,
         default_value = "table"
     )]
-    pub(crate) output: Format,
+    pub(crate) output: OutputFormat,
 
     /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec and attach, limit for the program
     #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
@@ -99,7 +104,7 @@ impl Cli {
 
 /// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// Output for people
     Table,
     /// Output for programs
@@ -148,33 +153,33 @@ pub(crate) enum Command {
         vm: Option<VmName>,
     },
     /// Change the guest's network, and print the differences
-    ConfigureNetwork(Box<ConfigureNetwork>),
+    ConfigureNetwork(Box<ConfigureNetworkArgs>),
     /// Make a network change with --confirm-within permanent
-    ConfirmNetwork(ConfirmNetwork),
+    ConfirmNetwork(ConfirmNetworkArgs),
     /// Set the guest's clock to the host's time, or to --time
-    SetClock(SetClock),
+    SetClock(SetClockArgs),
     /// Power the guest off
-    Poweroff(Power),
+    Poweroff(PowerArgs),
     /// Reboot the guest, and print the boot_id of the boot that ends
-    Reboot(Power),
+    Reboot(PowerArgs),
     /// Print events as they happen: VMs found and gone, changes of state and incarnation
     Watch {
         /// Name of the VM (default: all VMs)
         vm: Option<VmName>,
     },
     /// Run a program in the guest: exec VM -- CMD ARGS…
-    Exec(Box<Exec>),
+    Exec(Box<ExecArgs>),
     /// List the programs that run and those that ended recently
     Ps {
         /// Name of the VM
         vm: Option<VmName>,
     },
     /// Print a program's output so far
-    Logs(Logs),
+    Logs(LogsArgs),
     /// Re-attach to a program
-    Attach(Attach),
+    Attach(AttachArgs),
     /// Send a signal to a program, or end and forget it
-    Kill(Kill),
+    Kill(KillArgs),
     /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
     /// with ID, until a program has ended, and end with its exit code
     Wait {
@@ -295,7 +300,9 @@ mod tests {
     fn a_program_is_named_by_vm_and_id_or_with_a_socket_by_id_alone() {
         let parse = |args: &[&str]| match Cli::parse_from([&["minionsctl"], args].concat()).command
         {
-            Command::Kill(Kill { exec, .. }) => (exec.vm.map(String::from), exec.id.to_string()),
+            Command::Kill(KillArgs { exec, .. }) => {
+                (exec.vm.map(String::from), exec.id.to_string())
+            }
             _ => panic!("not kill"),
         };
         assert_eq!(parse(&["kill", "web-1", "x", "-s", "INT"]), (Some("web-1".into()), "x".into()));

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Arguments of `configure-network`. A base agent supports `--ip`, `--gateway` and `--dns` only; the other
 /// options require an agent with the feature `network2`.
 #[derive(Debug, Args)]
-pub(crate) struct ConfigureNetwork {
+pub(crate) struct ConfigureNetworkArgs {
     /// Name of the VM
     pub(crate) vm: Option<VmName>,
     /// Address with prefix length of the first Ethernet interface: 10.0.0.2/16. Not with --interface
@@ -56,7 +56,7 @@ pub(crate) struct ConfigureNetwork {
 
 /// Arguments of `confirm-network`.
 #[derive(Debug, Args)]
-pub(crate) struct ConfirmNetwork {
+pub(crate) struct ConfirmNetworkArgs {
     /// Name of the VM
     #[arg(value_name = "VM")]
     vm_or_id: String,
@@ -64,7 +64,7 @@ pub(crate) struct ConfirmNetwork {
     id: Option<String>,
 }
 
-impl ConfirmNetwork {
+impl ConfirmNetworkArgs {
     /// Splits the arguments into VM and id. With `--socket`, the only argument is the id.
     pub(crate) fn vm_and_id(self) -> (Option<String>, String) {
         match self.id {

@@ -1,6 +1,6 @@
 //! `GET /events`: Server-Sent Events.
 
-use super::Client;
+use super::DaemonClient;
 use super::event_parser::{EventParser, EventTooLong, RawEvent};
 use super::lines::{BodyLines, MIB};
 use crate::failure::Failure;
@@ -23,12 +23,12 @@ pub(crate) enum EventMessage {
 /// Open stream of events.
 #[derive(Debug)]
 pub(crate) struct EventStream<'a> {
-    client: &'a Client,
+    client: &'a DaemonClient,
     lines: BodyLines<'a>,
     parser: EventParser,
 }
 
-impl Client {
+impl DaemonClient {
     /// Follows the events, of `vm` only if it is given, starting after the event with the id `last`.
     pub(crate) async fn events(
         &self,

@@ -1,6 +1,6 @@
 //! Streamed bodies: lines, and NDJSON with one JSON object per line.
 
-use super::Client;
+use super::DaemonClient;
 use crate::failure::Failure;
 use bytes::BytesMut;
 use minions_api::exec::NDJSON;
@@ -27,7 +27,7 @@ pub(super) const MIB: usize = 1024 * 1024;
 /// ends a line cannot fill it.
 #[derive(Debug)]
 pub(super) struct BodyLines<'a> {
-    client: &'a Client,
+    client: &'a DaemonClient,
     response: Response,
     buffer: BytesMut,
     codec: LinesCodec,
@@ -40,7 +40,7 @@ pub(crate) struct JsonLines<'a, T> {
     item: PhantomData<fn() -> T>,
 }
 
-impl Client {
+impl DaemonClient {
     /// Sends `GET path`, and returns the body line by line.
     pub(crate) async fn get_lines<T: DeserializeOwned>(
         &self,

@@ -8,7 +8,7 @@ mod upgrade;
 
 pub(crate) use events::EventMessage;
 
-use crate::config::Config;
+use crate::config::ClientConfig;
 use crate::failure::Failure;
 use minions_api::problem::MEDIA_TYPE;
 use minions_api::{Problem, VmName};
@@ -26,7 +26,7 @@ const BEYOND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Client of one minionsd.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct DaemonClient {
     http: reqwest::Client,
     /// Base URL, without a slash at its end.
     base: String,
@@ -36,15 +36,15 @@ pub(crate) struct Client {
 
 /// Deadlines of one call.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct CallDeadlines {
     /// Deadline for the daemon, sent as `?timeout_ms=`.
     pub(crate) asked: Option<Duration>,
     /// Longest time that the daemon takes without `asked`.
     pub(crate) at_most: Duration,
 }
 
-impl Client {
-    pub(crate) fn new(config: &Config) -> Result<Self, Failure> {
+impl DaemonClient {
+    pub(crate) fn new(config: &ClientConfig) -> Result<Self, Failure> {
         let host = config.host.clone();
         if config.token.is_some() && !is_private(&host) {
             return Err(Failure::Usage(
@@ -70,11 +70,16 @@ impl Client {
         Ok(Self { http, base, host })
     }
 
+    /// Reports whether minionsd runs on this host, so that the paths in its answers are valid here.
+    pub(crate) fn is_on_this_host(&self) -> bool {
+        self.host.starts_with("unix://") || is_loopback(&self.host)
+    }
+
     /// Sends `GET path`.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
-        patience: Patience,
+        patience: CallDeadlines,
     ) -> Result<T, Failure> {
         self.send(self.request(Method::GET, path, patience)).await
     }
@@ -85,7 +90,7 @@ impl Client {
         method: Method,
         path: &str,
         body: &impl Serialize,
-        patience: Patience,
+        patience: CallDeadlines,
     ) -> Result<T, Failure> {
         self.send(self.request(method, path, patience).json(body)).await
     }
@@ -94,12 +99,12 @@ impl Client {
     pub(crate) async fn delete<T: DeserializeOwned>(
         &self,
         path: &str,
-        patience: Patience,
+        patience: CallDeadlines,
     ) -> Result<T, Failure> {
         self.send(self.request(Method::DELETE, path, patience)).await
     }
 
-    fn request(&self, method: Method, path: &str, patience: Patience) -> RequestBuilder {
+    fn request(&self, method: Method, path: &str, patience: CallDeadlines) -> RequestBuilder {
         let query = match patience.asked {
             Some(asked) => format!("?timeout_ms={}", asked.as_millis()),
             None => String::new(),
@@ -155,11 +160,13 @@ impl Client {
 
 /// Reports whether a token may be sent to `host`: over a Unix socket, loopback, or TLS.
 fn is_private(host: &str) -> bool {
-    let url = host.strip_prefix("http://").and_then(|_| reqwest::Url::parse(host).ok());
+    host.starts_with("unix://") || host.starts_with("https://") || is_loopback(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let url = reqwest::Url::parse(host).ok();
     let name = url.as_ref().and_then(|url| url.host_str());
-    host.starts_with("unix://")
-        || host.starts_with("https://")
-        || matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
+    matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 /// Returns the path of `resource` below `/vms/{vm}`. VM names need no escaping in a URL.
@@ -167,7 +174,7 @@ pub(crate) fn vm_path(vm: &VmName, resource: &str) -> String {
     format!("/vms/{vm}{resource}")
 }
 
-fn headers(config: &Config) -> Result<HeaderMap, Failure> {
+fn headers(config: &ClientConfig) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
     if let Some(token) = &config.token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {

@@ -1,6 +1,6 @@
 //! TLS settings: trusted CAs of an `https://` daemon, and the client certificate.
 
-use crate::config::Config;
+use crate::config::ClientConfig;
 use crate::failure::Failure;
 use reqwest::{Certificate, ClientBuilder, Identity};
 use std::fs;
@@ -13,7 +13,10 @@ pub(super) fn none(builder: ClientBuilder) -> ClientBuilder {
 }
 
 /// Sets up TLS with the CA bundle and the client certificate of `config`.
-pub(super) fn trust(mut builder: ClientBuilder, config: &Config) -> Result<ClientBuilder, Failure> {
+pub(super) fn trust(
+    mut builder: ClientBuilder,
+    config: &ClientConfig,
+) -> Result<ClientBuilder, Failure> {
     install_crypto_provider();
     if let Some(path) = &config.ca_file {
         let authorities = Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Opening handshake of a WebSocket (RFC 6455, section 4), as a request of the same HTTP client: with the same
 //! address and token, and refused with the same problems.
 
-use super::Client;
+use super::DaemonClient;
 use crate::failure::Failure;
 use reqwest::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 /// Deadline of the handshake, which minionsd answers without asking a guest.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-impl Client {
+impl DaemonClient {
     /// Sends `GET path` and upgrades the connection.
     pub(crate) async fn upgrade(&self, path: &str) -> Result<Upgraded, Failure> {
         let key = generate_key();

@@ -6,9 +6,9 @@ use crate::cli;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::Opening;
+use crate::link::FirstMessage;
 use crate::local::terminal::{input_is_terminal, output_is_terminal};
-use crate::session::{Plan, Session, come_back};
+use crate::session::{Session, SessionPlan, come_back};
 use crate::target::Target;
 use minions_api::exec::{self as api, AttachRequest, ExecInfo};
 use minions_proto::message::{ExecId, ExecInspect, OnDisconnect};
@@ -16,15 +16,15 @@ use minions_proto::message::{ExecId, ExecInspect, OnDisconnect};
 pub(super) async fn run(
     context: &Context<'_>,
     target: &Target,
-    args: &cli::Attach,
+    args: &cli::AttachArgs,
 ) -> Result<ExitStatus, Failure> {
     let id = &args.exec.id;
-    let Known { tty, outlives_us } = properties(context, target, id).await?;
+    let AttachProperties { tty, outlives_us } = properties(context, target, id).await?;
     let interactive = args.interactive || input_is_terminal();
     let request =
         AttachRequest { attach: id.to_string(), stdout_offset: None, stderr_offset: None };
-    let plan = Plan {
-        opening: Opening::Attach(request),
+    let plan = SessionPlan {
+        opening: FirstMessage::Attach(request),
         minted: false,
         interactive,
         tty: tty && output_is_terminal(),
@@ -37,24 +37,28 @@ pub(super) async fn run(
 }
 
 /// Properties of the program that determine how to attach.
-struct Known {
+struct AttachProperties {
     tty: bool,
     outlives_us: bool,
 }
 
-async fn properties(context: &Context<'_>, target: &Target, id: &ExecId) -> Result<Known, Failure> {
+async fn properties(
+    context: &Context<'_>,
+    target: &Target,
+    id: &ExecId,
+) -> Result<AttachProperties, Failure> {
     match target {
         Target::Vm(client, vm) => {
             let path = vm_path(vm, &format!("/execs/{id}"));
             let info: ExecInfo = client.get(&path, context.quick()).await?;
             let outlives_us = info.on_disconnect == api::OnDisconnect::Detach;
-            Ok(Known { tty: info.tty, outlives_us })
+            Ok(AttachProperties { tty: info.tty, outlives_us })
         }
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let call = ExecInspect { id: id.clone(), wait_ms: None };
-            let info = agent::call(socket, &call, context.quick_direct()).await?.reply;
+            let info = agent::call(address, &call, context.quick_direct()).await?.reply;
             let outlives_us = info.on_disconnect == OnDisconnect::Detach;
-            Ok(Known { tty: info.tty, outlives_us })
+            Ok(AttachProperties { tty: info.tty, outlives_us })
         }
     }
 }

@@ -1,11 +1,12 @@
 //! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`: changes the network.
 
 use super::{Context, Target};
-use crate::agent;
+use crate::agent::{self, AgentAddress};
 use crate::cli;
-use crate::client::{Patience, vm_path};
+use crate::client::{CallDeadlines, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
+use crate::local::read_all;
 use crate::output::{Printer, Rows};
 use minions_api::VmName;
 use minions_api::network::{
@@ -13,9 +14,13 @@ use minions_api::network::{
 };
 use minions_proto::message::{ChangeNetwork, ConfigureNetwork, NetworkConfirm};
 use reqwest::Method;
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Largest request that minionsd accepts, in bytes.
+const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// Longest time that an agent takes to make a change, verify it, and roll it back.
 const CHANGE: Duration = Duration::from_secs(60);
@@ -23,14 +28,14 @@ const CHANGE: Duration = Duration::from_secs(60);
 pub(super) async fn run(
     context: &Context<'_>,
     target: &Target,
-    args: cli::ConfigureNetwork,
+    args: cli::ConfigureNetworkArgs,
 ) -> Result<ExitStatus, Failure> {
     let body = request(args)?;
     match target {
-        Target::Agent(socket) => direct(context, socket, &body).await?,
+        Target::Agent(address) => direct(context, address, &body).await?,
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network");
-            let patience = Patience { asked: context.timeout, at_most: CHANGE };
+            let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
             let applied: NetworkApplied =
                 client.send_json(Method::PUT, &path, &body, patience).await?;
             show(context.printer, vm, &applied)?;
@@ -42,7 +47,7 @@ pub(super) async fn run(
 /// Calls the agent directly. Validates the request first, as minionsd does: a base agent might not.
 async fn direct(
     context: &Context<'_>,
-    socket: &Path,
+    address: &AgentAddress,
     body: &NetworkRequest,
 ) -> Result<(), Failure> {
     // The fields of REST and of the wire have the same names.
@@ -56,19 +61,19 @@ async fn direct(
         };
         let call = ConfigureNetwork { ip, gateway, dns: change.dns.unwrap_or_default() };
         call.plan()?;
-        return Printer::json(&agent::call(socket, &call, patience).await?.json);
+        return Printer::json(&agent::call(address, &call, patience).await?.json);
     }
     change.plan()?;
-    if !agent::has_network(socket, context.quick_direct()).await? {
+    if !agent::has_network(address, context.quick_direct()).await? {
         return Err(Failure::Usage(
             "this agent version supports only --ip, --gateway and --dns (no feature network2); upgrade \
              minions-agent",
         ));
     }
-    Printer::json(&agent::call(socket, &change, patience).await?.json)
+    Printer::json(&agent::call(address, &change, patience).await?.json)
 }
 
-fn request(args: cli::ConfigureNetwork) -> Result<NetworkRequest, Failure> {
+fn request(args: cli::ConfigureNetworkArgs) -> Result<NetworkRequest, Failure> {
     if let Some(file) = &args.file {
         let mut request = from_file(file)?;
         request.dry_run = request.dry_run.or(args.dry_run.then_some(true));
@@ -107,16 +112,26 @@ fn check(name: &str) -> Result<Check, Failure> {
 
 /// Reads the request from a JSON file, or from standard input for `-`.
 fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
-    let (path, text) = if file == Path::new("-") {
-        let mut text = String::new();
-        ("standard input".into(), io::stdin().read_to_string(&mut text).map(|_| text))
+    let path: PathBuf;
+    let bytes = if file == Path::new("-") {
+        path = "standard input".into();
+        read_all(MAX_BODY).map_err(Failure::Input)?
     } else {
-        (file.to_owned(), std::fs::read_to_string(file))
+        path = file.to_owned();
+        read_file(file).map_err(|source| Failure::File { path: path.clone(), source })?
     };
-    match text {
-        Err(source) => Err(Failure::File { path, source }),
-        Ok(text) => serde_json::from_str(&text).map_err(|source| Failure::Json { path, source }),
+    if bytes.len() > MAX_BODY {
+        return Err(Failure::Usage("-f, --file: the request is larger than 2 MiB"));
     }
+    serde_json::from_slice(&bytes).map_err(|source| Failure::Json { path, source })
+}
+
+/// Reads a file up to one byte more than [`MAX_BODY`].
+fn read_file(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let at_most = u64::try_from(MAX_BODY).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(file)?.take(at_most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Prints the message, the differences and the remarks, each with its own columns.
@@ -173,9 +188,9 @@ pub(super) async fn confirm(
     id: String,
 ) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let call = NetworkConfirm { id };
-            Printer::json(&agent::call(socket, &call, context.quick_direct()).await?.json)?;
+            Printer::json(&agent::call(address, &call, context.quick_direct()).await?.json)?;
         }
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network/confirm");

@@ -1,7 +1,7 @@
 //! `minionsctl get VM`: prints what minionsd knows about a VM.
 
 use super::{Context, ls};
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
@@ -10,7 +10,7 @@ use minions_api::vm::{Vm, Vmm};
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
 ) -> Result<ExitStatus, Failure> {
     let vm: Vm = client.get(&vm_path(vm, ""), Context::registry()).await?;
@@ -23,6 +23,7 @@ pub(super) async fn run(
             .value("Cause:", vm.cause.as_str())
             .optional("Reason:", vm.reason.as_ref().map(|reason| &reason.message))
             .value("Socket:", &vm.socket)
+            .value("Agent port:", vm.agent_port)
             .optional("Hostname:", vm.hostname.as_ref())
             .value("Agent:", ls::agent(vm))
             .optional("Protocol:", agent.map(|agent| agent.protocol))

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => {
-            let answer = agent::call(socket, &HealthCheck {}, context.quick_direct()).await?;
+        Target::Agent(address) => {
+            let answer = agent::call(address, &HealthCheck {}, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }
         Target::Vm(client, vm) => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 /// Answer of minionsd to a signal request.
 #[derive(Debug, Serialize, Deserialize)]
-struct Done {
+struct SignalSent {
     status: String,
     message: String,
 }
@@ -23,17 +23,17 @@ struct Done {
 pub(super) async fn run(
     context: &Context<'_>,
     target: &Target,
-    args: &cli::Kill,
+    args: &cli::KillArgs,
 ) -> Result<ExitStatus, Failure> {
     let id = args.exec.id.clone();
     let signal = args.signal.unwrap_or(Signal::TERM);
     match target {
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let patience = context.quick_direct();
             let json = if args.remove {
-                agent::call(socket, &ExecRemove { id }, patience).await?.json
+                agent::call(address, &ExecRemove { id }, patience).await?.json
             } else {
-                agent::call(socket, &ExecSignal { id, signal }, patience).await?.json
+                agent::call(address, &ExecSignal { id, signal }, patience).await?.json
             };
             Printer::json(&json)?;
         }
@@ -47,7 +47,8 @@ pub(super) async fn run(
         Target::Vm(client, vm) => {
             let path = vm_path(vm, &format!("/execs/{id}/signal"));
             let body = SignalRequest { signal: signal.to_string() };
-            let done: Done = client.send_json(Method::POST, &path, &body, context.quick()).await?;
+            let done: SignalSent =
+                client.send_json(Method::POST, &path, &body, context.quick()).await?;
             context.printer.result(&done, |done| Rows::new().row([done.message.clone()]))?;
         }
     }

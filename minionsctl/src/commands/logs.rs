@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::cli;
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, write_to};
@@ -22,18 +22,18 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Offsets after the last printed bytes.
 #[derive(Debug, Default)]
-struct Printed {
+struct PrintedOffsets {
     stdout: Option<u64>,
     stderr: Option<u64>,
 }
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
-    args: &cli::Logs,
+    args: &cli::LogsArgs,
 ) -> Result<ExitStatus, Failure> {
-    let mut printed = Printed::default();
+    let mut printed = PrintedOffsets::default();
     let mut missed: Option<Instant> = None;
     let mut seen = false;
     loop {
@@ -56,9 +56,9 @@ pub(super) async fn run(
 /// Prints one replay until its last event.
 async fn replay(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     path: &str,
-    printed: &mut Printed,
+    printed: &mut PrintedOffsets,
     seen: &mut bool,
 ) -> Result<(), Failure> {
     let mut events = client.get_lines::<ExecEvent>(path).await?;
@@ -92,8 +92,8 @@ async fn replay(
     Err(client.broke_off())
 }
 
-impl Printed {
-    fn query(&self, args: &cli::Logs) -> String {
+impl PrintedOffsets {
+    fn query(&self, args: &cli::LogsArgs) -> String {
         let offset = |name: &str, offset: Option<u64>| {
             offset.map_or_else(String::new, |offset| format!("&{name}={offset}"))
         };
@@ -115,7 +115,7 @@ impl Printed {
     /// Prints the chunk, unless it is `done` already, and advances the offset.
     fn take(
         &mut self,
-        client: &Client,
+        client: &DaemonClient,
         stream: OutputStream,
         chunk: &Chunk,
         done: bool,

@@ -1,13 +1,16 @@
 //! `minionsctl ls`: lists the VMs and their states.
 
 use super::Context;
-use crate::client::Client;
+use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
 use minions_api::vm::{Vm, VmList};
 
-pub(super) async fn run(context: &Context<'_>, client: &Client) -> Result<ExitStatus, Failure> {
+pub(super) async fn run(
+    context: &Context<'_>,
+    client: &DaemonClient,
+) -> Result<ExitStatus, Failure> {
     let vms: VmList = client.get("/vms", Context::registry()).await?;
     context.printer.result(&vms, |list| {
         let table = Rows::with_header(&["NAME", "STATE", "SINCE", "HOSTNAME", "AGENT", "REASON"]);

@@ -19,14 +19,13 @@ mod wait_exec;
 mod watch;
 
 use crate::cli::{Cli, Command, TimeoutMeaning};
-use crate::client::{Client, Patience};
-use crate::config::Config;
+use crate::client::{CallDeadlines, DaemonClient};
+use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::target::Target;
 use minions_api::power::PowerAction;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -44,13 +43,13 @@ struct Context<'a> {
 
 impl Context<'_> {
     /// Returns the deadlines of a call that the agent answers immediately.
-    fn quick(&self) -> Patience {
-        Patience { asked: self.timeout, at_most: QUICK }
+    fn quick(&self) -> CallDeadlines {
+        CallDeadlines { asked: self.timeout, at_most: QUICK }
     }
 
     /// Returns the deadlines of a call that minionsd answers without the agent. Such calls take no `timeout_ms`.
-    fn registry() -> Patience {
-        Patience { asked: None, at_most: QUICK }
+    fn registry() -> CallDeadlines {
+        CallDeadlines { asked: None, at_most: QUICK }
     }
 
     /// Returns the deadline of a call directly to the agent.
@@ -77,21 +76,20 @@ pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatu
 
 /// Runs the command.
 async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
-    let config = Config::load(&cli)?;
+    let config = ClientConfig::load(&cli)?;
     let context = Context { printer, timeout: cli.timeout };
-    let socket = cli.socket.as_deref();
-    let target = |vm| Target::new(&config, socket, vm);
+    let target = |vm| Target::new(&config, vm);
     match cli.command {
-        Command::Ls => ls::run(&context, &daemon(&config, socket)?).await,
-        Command::Get { vm } => get::run(&context, &daemon(&config, socket)?, &vm).await,
-        Command::Watch { vm } => watch::run(&context, &daemon(&config, socket)?, vm.as_ref()).await,
+        Command::Ls => ls::run(&context, &daemon(&config)?).await,
+        Command::Get { vm } => get::run(&context, &daemon(&config)?, &vm).await,
+        Command::Watch { vm } => watch::run(&context, &daemon(&config)?, vm.as_ref()).await,
         Command::Wait { vm, id: None, rebooted_since } => {
-            wait::run(&context, &daemon(&config, socket)?, &vm, rebooted_since.as_deref()).await
+            wait::run(&context, &daemon(&config)?, &vm, rebooted_since.as_deref()).await
         }
         Command::Wait { vm, id: Some(id), .. } => {
-            wait_exec::run(&context, &daemon(&config, socket)?, &vm, &id).await
+            wait_exec::run(&context, &daemon(&config)?, &vm, &id).await
         }
-        Command::Doctor { vm } => doctor::run(&context, &daemon(&config, socket)?, &vm).await,
+        Command::Doctor { vm } => doctor::run(&context, &daemon(&config)?, &vm).await,
         Command::Health { vm } => health::run(&context, &target(vm)?).await,
         Command::Status { vm } => status::run(&context, &target(vm)?).await,
         Command::Network { vm } => network::run(&context, &target(vm)?).await,
@@ -115,10 +113,10 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
             let target = target(args.vm.clone())?;
             power::run(&context, &target, PowerAction::Reboot, args.force, args.wait).await
         }
-        Command::Exec(args) => exec::run(&context, &config, socket, &args).await,
+        Command::Exec(args) => exec::run(&context, &config, &args).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,
         Command::Logs(args) => {
-            let client = daemon(&config, socket)?;
+            let client = daemon(&config)?;
             let vm = args.exec.vm.as_ref().ok_or(Failure::WHICH_VM)?;
             logs::run(&context, &client, vm, &args).await
         }
@@ -134,9 +132,9 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
 }
 
 /// Returns the client of minionsd, for commands that an agent cannot answer.
-fn daemon(config: &Config, socket: Option<&Path>) -> Result<Client, Failure> {
-    match socket {
-        None => Client::new(config),
+fn daemon(config: &ClientConfig) -> Result<DaemonClient, Failure> {
+    match config.agent {
+        None => DaemonClient::new(config),
         Some(_) => Err(Failure::Usage("only minionsd can answer this: leave --socket out")),
     }
 }

@@ -1,7 +1,7 @@
 //! `minionsctl network VM`: prints interfaces, routes and name servers.
 
 use super::{Context, Target};
-use crate::agent;
+use crate::agent::{self, AgentAddress};
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
@@ -9,11 +9,10 @@ use crate::output::{Printer, Rows};
 use minions_api::network::{Network, Route};
 use minions_api::status::Interface;
 use minions_proto::message::{ReadNetwork, ReportStatus};
-use std::path::Path;
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => direct(context, socket).await?,
+        Target::Agent(address) => direct(context, address).await?,
         Target::Vm(client, vm) => {
             let network: Network = client.get(&vm_path(vm, "/network"), context.quick()).await?;
             if context.printer.is_json() {
@@ -26,12 +25,12 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
     Ok(ExitStatus::Success)
 }
 
-async fn direct(context: &Context<'_>, socket: &Path) -> Result<(), Failure> {
-    if agent::has_network(socket, context.quick_direct()).await? {
-        let answer = agent::call(socket, &ReadNetwork {}, context.quick_direct()).await?;
+async fn direct(context: &Context<'_>, address: &AgentAddress) -> Result<(), Failure> {
+    if agent::has_network(address, context.quick_direct()).await? {
+        let answer = agent::call(address, &ReadNetwork {}, context.quick_direct()).await?;
         return Printer::json(&answer.json);
     }
-    let answer = agent::call(socket, &ReportStatus {}, context.quick_direct()).await?;
+    let answer = agent::call(address, &ReportStatus {}, context.quick_direct()).await?;
     let interfaces = answer.reply.interfaces.ok_or(Failure::Usage(
         "this agent version supports only the base protocol, which does not report interfaces; upgrade \
          minions-agent",

@@ -3,7 +3,7 @@
 use super::wait::{self, Limit};
 use super::{Context, Target};
 use crate::agent;
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
@@ -37,13 +37,13 @@ pub(super) async fn run(
                 "--wait needs minionsd, which sees the next boot; leave --socket out",
             ));
         }
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let action = match action {
                 PowerAction::Poweroff => message::PowerAction::Poweroff,
                 PowerAction::Reboot => message::PowerAction::Reboot,
             };
             let call = message::Power { action, force };
-            let answer = agent::call(socket, &call, context.quick_direct()).await?;
+            let answer = agent::call(address, &call, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
@@ -65,7 +65,7 @@ pub(super) async fn run(
 
 async fn wait_for_it(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     name: &VmName,
     action: PowerAction,
     accepted: PowerAccepted,

@@ -15,8 +15,8 @@ const HEADER: [&str; 8] = ["ID", "STATE", "AGE", "EXIT", "USER", "TTY", "OUT", "
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => {
-            let answer = agent::call(socket, &ExecList {}, context.quick_direct()).await?;
+        Target::Agent(address) => {
+            let answer = agent::call(address, &ExecList {}, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }
         Target::Vm(client, vm) => {

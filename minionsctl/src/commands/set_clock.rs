@@ -15,14 +15,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) async fn run(
     context: &Context<'_>,
     target: &Target,
-    args: &cli::SetClock,
+    args: &cli::SetClockArgs,
 ) -> Result<ExitStatus, Failure> {
     let asked = args.time.map(unix_ms);
     match target {
-        Target::Agent(socket) => {
+        Target::Agent(address) => {
             let time_unix_ms = asked.unwrap_or_else(|| unix_ms(SystemTime::now()));
             let call = SetClock { time_unix_ms }.validate()?;
-            let answer = agent::call(socket, &call, context.quick_direct()).await?;
+            let answer = agent::call(address, &call, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }
         Target::Vm(client, vm) => {

@@ -13,8 +13,8 @@ const MIB: u64 = 1024 * 1024;
 
 pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(socket) => {
-            let answer = agent::call(socket, &ReportStatus {}, context.quick_direct()).await?;
+        Target::Agent(address) => {
+            let answer = agent::call(address, &ReportStatus {}, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }
         Target::Vm(client, vm) => {

@@ -2,7 +2,7 @@
 //! `poweroff --wait`.
 
 use super::Context;
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     name: &VmName,
     rebooted_since: Option<&str>,
 ) -> Result<ExitStatus, Failure> {
@@ -70,7 +70,7 @@ enum PollResult<T> {
 /// Polls until `judge` returns `Done`. Returns the state that was seen last if the limit passes. `patient` keeps polling
 /// after transient failures of minionsd.
 async fn until<T>(
-    client: &Client,
+    client: &DaemonClient,
     name: &VmName,
     limit: Limit,
     patient: bool,
@@ -102,7 +102,11 @@ async fn until<T>(
     }
 }
 
-async fn until_ready(context: &Context<'_>, client: &Client, name: &VmName) -> Result<Vm, Failure> {
+async fn until_ready(
+    context: &Context<'_>,
+    client: &DaemonClient,
+    name: &VmName,
+) -> Result<Vm, Failure> {
     let limit = Limit::new(context.timeout.unwrap_or(DEFAULT_LIMIT));
     let judge = |vm: Option<Vm>| match vm {
         Some(vm) if vm.state == VmState::Ready => PollResult::Done(vm),
@@ -113,7 +117,7 @@ async fn until_ready(context: &Context<'_>, client: &Client, name: &VmName) -> R
 
 /// Waits until the VM is ready in another boot than `boot_id`.
 pub(super) async fn until_rebooted(
-    client: &Client,
+    client: &DaemonClient,
     name: &VmName,
     boot_id: &str,
     limit: Limit,
@@ -136,7 +140,7 @@ pub(super) async fn until_rebooted(
 
 /// Waits until the guest has halted. Returns `None` if its VM is gone. `boot_id` is the boot that ends.
 pub(super) async fn until_powered_off(
-    client: &Client,
+    client: &DaemonClient,
     name: &VmName,
     boot_id: Option<&str>,
     limit: Limit,

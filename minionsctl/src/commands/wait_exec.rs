@@ -1,7 +1,7 @@
 //! `minionsctl wait VM ID`: waits until the program has ended.
 
 use super::Context;
-use crate::client::{Client, Patience, vm_path};
+use crate::client::{CallDeadlines, DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
     id: &ExecId,
 ) -> Result<ExitStatus, Failure> {
@@ -33,7 +33,7 @@ pub(super) async fn run(
         let left = deadline.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()));
         let look = LOOK.min(left);
         let path = vm_path(vm, &format!("/execs/{id}?wait_ms={}", look.as_millis()));
-        match client.get::<ExecInfo>(&path, Patience { asked: None, at_most: look }).await {
+        match client.get::<ExecInfo>(&path, CallDeadlines { asked: None, at_most: look }).await {
             Ok(info) if info.state != ExecState::Running => return ended(context, &info),
             Ok(_) if left.is_zero() => return Err(Failure::StillRuns(id.to_string())),
             Ok(_) => (seen, missed) = (true, None),

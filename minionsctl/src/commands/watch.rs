@@ -3,7 +3,7 @@
 //! Reconnects after a restart of minionsd, and reports events that may have been missed.
 
 use super::Context;
-use crate::client::{Client, EventMessage};
+use crate::client::{DaemonClient, EventMessage};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: Option<&VmName>,
 ) -> Result<ExitStatus, Failure> {
     let mut last = None;
@@ -29,15 +29,15 @@ pub(super) async fn run(
     let mut missed: Option<Instant> = None;
     loop {
         let failure = match follow(context, client, vm, &mut last).await {
-            Followed::Ended => {
+            FollowEnd::Ended => {
                 (seen, missed) = (true, None);
                 client.broke_off()
             }
-            Followed::Broke(failure) => {
+            FollowEnd::Broke(failure) => {
                 (seen, missed) = (true, None);
                 failure
             }
-            Followed::Refused(failure) => failure,
+            FollowEnd::Refused(failure) => failure,
         };
         let since = *missed.get_or_insert_with(Instant::now);
         if !seen || !failure.is_transient() || since.elapsed() > ABSENCE {
@@ -48,7 +48,7 @@ pub(super) async fn run(
 }
 
 /// End of one stream of events.
-enum Followed {
+enum FollowEnd {
     /// The stream could not be opened.
     Refused(Failure),
     /// minionsd ended the stream.
@@ -59,13 +59,13 @@ enum Followed {
 
 async fn follow(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: Option<&VmName>,
     last: &mut Option<String>,
-) -> Followed {
+) -> FollowEnd {
     let mut events = match client.events(vm, last.clone()).await {
         Ok(events) => events,
-        Err(failure) => return Followed::Refused(failure),
+        Err(failure) => return FollowEnd::Refused(failure),
     };
     loop {
         let message = events.next().await;
@@ -76,11 +76,11 @@ async fn follow(
                 remark(context, &reset);
                 Ok(())
             }
-            Ok(None) => return Followed::Ended,
-            Err(failure) => return Followed::Broke(failure),
+            Ok(None) => return FollowEnd::Ended,
+            Err(failure) => return FollowEnd::Broke(failure),
         };
         if let Err(failure) = shown {
-            return Followed::Broke(failure);
+            return FollowEnd::Broke(failure);
         }
     }
 }

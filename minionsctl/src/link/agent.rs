@@ -1,18 +1,17 @@
 //! A stream directly to an agent.
 
 use super::error::LinkError;
-use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
-use crate::agent::connect;
+use super::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
+use crate::agent::{AgentAddress, connect, failed};
 use crate::failure::Failure;
 use bytes::BytesMut;
 use minions_api::exec::{self as api, AttachRequest, ExecRequest};
-use minions_proto::channel::Message;
+use minions_proto::channel::ChannelMessage;
 use minions_proto::connection::Connection;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    EXEC_LIMITS_FEATURE, ExecAttach, ExecAttached, ExecStart, HealthCheck, OnDisconnect, Role, Tty,
+    ExecAttach, ExecAttached, ExecStart, Feature, HealthCheck, OnDisconnect, Role, Tty,
 };
-use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,19 +20,20 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub(super) async fn open(
-    socket: &Path,
-    opening: &Opening,
-) -> Result<(ExecAttached, Link), Failure> {
-    let mut connection = Connection::new(connect(socket).await?);
+    address: &AgentAddress,
+    opening: &FirstMessage,
+) -> Result<(ExecAttached, ExecLink), Failure> {
+    let mut connection = Connection::new(connect(address).await?);
     let deadline = Instant::now() + OPEN_DEADLINE;
     let attached = match opening {
-        Opening::Start(request) => {
+        FirstMessage::Start(request) => {
             let start = start(request.as_ref().clone())?;
             check_limits(&mut connection, &start, deadline).await?;
-            connection.open(&start, deadline).await?
+            connection.open(&start, deadline).await
         }
-        Opening::Attach(request) => connection.open(&attach(request)?, deadline).await?,
+        FirstMessage::Attach(request) => connection.open(&attach(request)?, deadline).await,
     };
+    let attached = attached.map_err(|error| failed(address.port, &connection, error))?;
     let (stream, decoder) = connection.into_parts();
     Ok((attached, spawn(stream, decoder)))
 }
@@ -48,7 +48,7 @@ async fn check_limits(
         return Ok(());
     }
     let health = connection.call(&HealthCheck {}, deadline).await?;
-    if health.agent.is_some_and(|agent| agent.supports(EXEC_LIMITS_FEATURE)) {
+    if health.agent.is_some_and(|agent| agent.supports(Feature::ExecLimits)) {
         return Ok(());
     }
     Err(Failure::Usage(
@@ -92,20 +92,20 @@ fn attach(request: &AttachRequest) -> Result<ExecAttach, Failure> {
     })
 }
 
-fn spawn(stream: UnixStream, decoder: Decoder) -> Link {
+fn spawn(stream: UnixStream, decoder: Decoder) -> ExecLink {
     let (reader, writer) = stream.into_split();
     let (incoming_sender, incoming) = mpsc::channel(QUEUE);
     let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
     tasks.spawn(read(reader, decoder, incoming_sender));
     tasks.spawn(write(writer, outgoing_receiver));
-    Link { incoming, outgoing, _tasks: tasks }
+    ExecLink { incoming, outgoing, _tasks: tasks }
 }
 
 async fn read(
     mut reader: OwnedReadHalf,
     mut decoder: Decoder,
-    incoming: mpsc::Sender<Result<Message, LinkError>>,
+    incoming: mpsc::Sender<Result<ChannelMessage, LinkError>>,
 ) {
     loop {
         let message = next(&mut reader, &mut decoder).await;
@@ -116,10 +116,13 @@ async fn read(
     }
 }
 
-async fn next(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Message, LinkError> {
+async fn next(
+    reader: &mut OwnedReadHalf,
+    decoder: &mut Decoder,
+) -> Result<ChannelMessage, LinkError> {
     loop {
         if let Some(payload) = decoder.next_frame()? {
-            return Ok(Message::decode(payload)?);
+            return Ok(ChannelMessage::decode(payload)?);
         }
         if reader.read_buf(decoder.read_buffer()).await.map_err(LinkError::Broken)? == 0 {
             return Err(LinkError::ended());
@@ -127,7 +130,7 @@ async fn next(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Messa
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Message>) {
+async fn write(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<ChannelMessage>) {
     let mut frames = BytesMut::new();
     while let Some(message) = outgoing.recv().await {
         message.encode(&mut frames);

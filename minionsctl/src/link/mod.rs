@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::target::Target;
 use error::LinkError;
 use minions_api::exec::{AttachRequest, ExecRequest};
-use minions_proto::channel::{HostControl, Message};
+use minions_proto::channel::{ChannelMessage, HostControl};
 use minions_proto::message::ExecAttached;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -35,7 +35,7 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// First message of a stream.
 #[derive(Debug, Clone)]
-pub(crate) enum Opening {
+pub(crate) enum FirstMessage {
     /// Start a program, or attach to it if its id exists already.
     Start(Box<ExecRequest>),
     /// Attach to an existing program.
@@ -44,37 +44,37 @@ pub(crate) enum Opening {
 
 /// Open stream. Dropping it closes the connection without [`HostControl::Leave`].
 #[derive(Debug)]
-pub(crate) struct Link {
-    incoming: mpsc::Receiver<Result<Message, LinkError>>,
-    outgoing: mpsc::Sender<Message>,
+pub(crate) struct ExecLink {
+    incoming: mpsc::Receiver<Result<ChannelMessage, LinkError>>,
+    outgoing: mpsc::Sender<ChannelMessage>,
     _tasks: JoinSet<()>,
 }
 
 /// Opens a stream.
 pub(crate) async fn open(
     target: &Target,
-    opening: &Opening,
-) -> Result<(ExecAttached, Link), Failure> {
+    opening: &FirstMessage,
+) -> Result<(ExecAttached, ExecLink), Failure> {
     match target {
         Target::Vm(client, vm) => websocket::open(client, vm, opening).await,
-        Target::Agent(socket) => agent::open(socket, opening).await,
+        Target::Agent(address) => agent::open(address, opening).await,
     }
 }
 
-impl Link {
+impl ExecLink {
     /// Waits for the next message. Cancel safe.
-    pub(crate) async fn receive(&mut self) -> Result<Message, LinkError> {
+    pub(crate) async fn receive(&mut self) -> Result<ChannelMessage, LinkError> {
         self.incoming.recv().await.unwrap_or_else(|| Err(LinkError::ended()))
     }
 
     /// Returns the next message if it has arrived already.
-    pub(crate) fn received(&mut self) -> Option<Result<Message, LinkError>> {
+    pub(crate) fn received(&mut self) -> Option<Result<ChannelMessage, LinkError>> {
         self.incoming.try_recv().ok()
     }
 
     /// Returns a sender for messages to the peer. Drop it before [`leave`](Self::leave). It is closed if the
     /// connection is broken; [`receive`](Self::receive) returns the reason.
-    pub(crate) fn outgoing(&self) -> mpsc::Sender<Message> {
+    pub(crate) fn outgoing(&self) -> mpsc::Sender<ChannelMessage> {
         self.outgoing.clone()
     }
 
@@ -84,7 +84,7 @@ impl Link {
         // Closing a socket with unread data resets the connection, which could discard the Leave.
         let drain = async { while incoming.recv().await.is_some_and(|message| message.is_ok()) {} };
         let send = async {
-            let _ = outgoing.send(Message::host(&HostControl::Leave)).await;
+            let _ = outgoing.send(ChannelMessage::host(&HostControl::Leave)).await;
             drop(outgoing);
         };
         let _ = timeout(LEAVE_DEADLINE, async { tokio::join!(send, drain) }).await;

@@ -1,14 +1,14 @@
 //! A stream through minionsd's WebSocket.
 
 use super::error::LinkError;
-use super::{Link, OPEN_DEADLINE, Opening, QUEUE};
-use crate::client::{Client, vm_path};
+use super::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
+use crate::client::{DaemonClient, vm_path};
 use crate::failure::Failure;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_api::exec::Attached;
 use minions_api::{Problem, VmName};
-use minions_proto::channel::Message;
+use minions_proto::channel::ChannelMessage;
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::ExecAttached;
 use reqwest::Upgraded;
@@ -25,18 +25,18 @@ const NO_ID: &str = "none";
 type Stream = WebSocketStream<Upgraded>;
 
 pub(super) async fn open(
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
-    opening: &Opening,
-) -> Result<(ExecAttached, Link), Failure> {
+    opening: &FirstMessage,
+) -> Result<(ExecAttached, ExecLink), Failure> {
     let upgraded = client.upgrade(&vm_path(vm, "/exec")).await?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_FRAME_LEN))
         .max_frame_size(Some(MAX_FRAME_LEN));
     let mut stream = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
     let request = match opening {
-        Opening::Start(request) => serde_json::to_string(request),
-        Opening::Attach(request) => serde_json::to_string(request),
+        FirstMessage::Start(request) => serde_json::to_string(request),
+        FirstMessage::Attach(request) => serde_json::to_string(request),
     };
     // Serializing cannot fail: the request has only texts, numbers, lists and string-keyed maps.
     let request = request.unwrap_or_default();
@@ -68,7 +68,7 @@ async fn answer(stream: &mut Stream) -> Result<String, LinkError> {
     }
 }
 
-fn attached(client: &Client, text: &str) -> Result<ExecAttached, Failure> {
+fn attached(client: &DaemonClient, text: &str) -> Result<ExecAttached, Failure> {
     let foreign = |error: serde_json::Error| client.not_minionsd(error.to_string());
     let Ok(reply) = serde_json::from_str::<Attached>(text) else {
         let problem: Problem = serde_json::from_str(text).map_err(foreign)?;
@@ -88,7 +88,7 @@ fn attached(client: &Client, text: &str) -> Result<ExecAttached, Failure> {
     })
 }
 
-fn spawn(stream: Stream) -> Link {
+fn spawn(stream: Stream) -> ExecLink {
     let (sink, stream) = stream.split();
     let (incoming_sender, incoming) = mpsc::channel(QUEUE);
     let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
@@ -98,10 +98,13 @@ fn spawn(stream: Stream) -> Link {
         // The reader reports why a connection broke.
         let _ = write(sink, outgoing_receiver).await;
     });
-    Link { incoming, outgoing, _tasks: tasks }
+    ExecLink { incoming, outgoing, _tasks: tasks }
 }
 
-async fn read(mut stream: SplitStream<Stream>, incoming: mpsc::Sender<Result<Message, LinkError>>) {
+async fn read(
+    mut stream: SplitStream<Stream>,
+    incoming: mpsc::Sender<Result<ChannelMessage, LinkError>>,
+) {
     while let Some(message) = stream.next().await {
         let Some(message) = decode(message).transpose() else { continue };
         let last = message.is_err();
@@ -113,7 +116,7 @@ async fn read(mut stream: SplitStream<Stream>, incoming: mpsc::Sender<Result<Mes
 
 async fn write(
     mut sink: SplitSink<Stream, WsMessage>,
-    mut outgoing: mpsc::Receiver<Message>,
+    mut outgoing: mpsc::Receiver<ChannelMessage>,
 ) -> Result<(), Error> {
     while let Some(message) = outgoing.recv().await {
         sink.feed(WsMessage::Binary(message.to_bytes())).await?;
@@ -127,9 +130,9 @@ async fn write(
 }
 
 /// Decodes a WebSocket message; `None` for one without a channel message.
-fn decode(message: Result<WsMessage, Error>) -> Result<Option<Message>, LinkError> {
+fn decode(message: Result<WsMessage, Error>) -> Result<Option<ChannelMessage>, LinkError> {
     match message.map_err(broken)? {
-        WsMessage::Binary(bytes) => Ok(Some(Message::decode(bytes)?)),
+        WsMessage::Binary(bytes) => Ok(Some(ChannelMessage::decode(bytes)?)),
         WsMessage::Close(frame) => {
             let (code, reason) = frame.map_or((1005, String::new()), |frame| {
                 (frame.code.into(), frame.reason.as_str().to_owned())

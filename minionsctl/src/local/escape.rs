@@ -12,7 +12,7 @@ pub(crate) const HELP: [&str; 4] = [
 
 /// Meaning of typed bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Typed {
+pub(crate) enum TypedInput {
     /// Bytes for the program.
     Input(Bytes),
     /// The escape `~.`: disconnect.
@@ -23,7 +23,7 @@ pub(crate) enum Typed {
 
 /// State of the escape parser: the position in the typed line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Escapes {
+pub(crate) enum EscapeParser {
     /// At the beginning of a line.
     #[default]
     LineStart,
@@ -33,9 +33,9 @@ pub(crate) enum Escapes {
     Inside,
 }
 
-impl Escapes {
+impl EscapeParser {
     /// Parses typed bytes. Any chunking gives the same result.
-    pub(crate) fn typed(&mut self, bytes: &[u8]) -> Vec<Typed> {
+    pub(crate) fn typed(&mut self, bytes: &[u8]) -> Vec<TypedInput> {
         let mut all = Vec::new();
         let mut input = BytesMut::new();
         for &byte in bytes {
@@ -44,8 +44,8 @@ impl Escapes {
                     *self = Self::Tilde;
                     continue;
                 }
-                (Self::Tilde, b'.') => Some(Typed::Leave),
-                (Self::Tilde, b'?') => Some(Typed::Help),
+                (Self::Tilde, b'.') => Some(TypedInput::Leave),
+                (Self::Tilde, b'?') => Some(TypedInput::Help),
                 (Self::Tilde, b'~') | (Self::LineStart | Self::Inside, _) => None,
                 (Self::Tilde, _) => {
                     input.extend_from_slice(b"~");
@@ -66,9 +66,9 @@ impl Escapes {
     }
 }
 
-fn push(all: &mut Vec<Typed>, input: &mut BytesMut) {
+fn push(all: &mut Vec<TypedInput>, input: &mut BytesMut) {
     if !input.is_empty() {
-        all.push(Typed::Input(input.split().freeze()));
+        all.push(TypedInput::Input(input.split().freeze()));
     }
 }
 
@@ -79,12 +79,12 @@ mod tests {
 
     /// Parses the pieces, and returns the program's input with escapes in brackets.
     fn parsed(pieces: &[&[u8]]) -> String {
-        let mut escapes = Escapes::default();
+        let mut escapes = EscapeParser::default();
         let all = pieces.iter().flat_map(|piece| escapes.typed(piece));
         all.map(|typed| match typed {
-            Typed::Input(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
-            Typed::Leave => "[leave]".into(),
-            Typed::Help => "[help]".into(),
+            TypedInput::Input(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            TypedInput::Leave => "[leave]".into(),
+            TypedInput::Help => "[help]".into(),
         })
         .collect()
     }

@@ -17,13 +17,13 @@ use tokio::sync::mpsc;
 
 /// Handle of the reading thread.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct StdinReader {
     demand: mpsc::Sender<usize>,
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     asked: bool,
 }
 
-impl Input {
+impl StdinReader {
     pub(super) fn start() -> Result<Self, Failure> {
         let (demand, mut demanded) = mpsc::channel::<usize>(1);
         let (sender, chunks) = mpsc::channel(1);
@@ -57,6 +57,21 @@ impl Input {
         self.asked = false;
         chunk.unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()))
     }
+}
+
+/// Reads standard input to its end, or until there are more than `at_most` bytes. Blocks.
+///
+/// Does not use `std::io::stdin`, which treats a descriptor that is not readable as empty input.
+pub(crate) fn read_all(at_most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; CHUNK_LEN];
+    while bytes.len() <= at_most {
+        match read_some(&mut buffer)? {
+            0 => break,
+            len => bytes.extend_from_slice(&buffer[..len]),
+        }
+    }
+    Ok(bytes)
 }
 
 fn read_some(buffer: &mut [u8]) -> io::Result<usize> {

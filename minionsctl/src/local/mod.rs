@@ -6,19 +6,20 @@ mod signals;
 pub(crate) mod terminal;
 
 pub(crate) use escape::HELP;
+pub(crate) use input::read_all;
 
 use crate::failure::Failure;
 use bytes::Bytes;
-use escape::{Escapes, Typed};
-use input::Input;
-use signals::{Caught, Signals};
+use escape::{EscapeParser, TypedInput};
+use input::StdinReader;
+use signals::{CaughtSignal, SignalListeners};
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
 
 /// Local event.
 #[derive(Debug)]
-pub(crate) enum Happened {
+pub(crate) enum LocalEvent {
     /// Bytes for the program.
     Input(Bytes),
     /// End of the input.
@@ -37,21 +38,21 @@ pub(crate) enum Happened {
 
 /// Source of local events.
 #[derive(Debug)]
-pub(crate) struct Local {
-    signals: Signals,
-    input: Option<Input>,
-    escapes: Option<Escapes>,
-    typed: VecDeque<Typed>,
+pub(crate) struct LocalEvents {
+    signals: SignalListeners,
+    input: Option<StdinReader>,
+    escapes: Option<EscapeParser>,
+    typed: VecDeque<TypedInput>,
 }
 
-impl Local {
+impl LocalEvents {
     /// Starts reading standard input if `interactive`, interprets escapes if the terminal is `raw`, and reports
     /// changes of its size if the program has a `terminal`.
     pub(crate) fn new(interactive: bool, raw: bool, terminal: bool) -> Result<Self, Failure> {
         Ok(Self {
-            signals: Signals::listen(terminal)?,
-            input: interactive.then(Input::start).transpose()?,
-            escapes: raw.then(Escapes::default),
+            signals: SignalListeners::listen(terminal)?,
+            input: interactive.then(StdinReader::start).transpose()?,
+            escapes: raw.then(EscapeParser::default),
             typed: VecDeque::new(),
         })
     }
@@ -62,39 +63,39 @@ impl Local {
     }
 
     /// Waits for the next event, with at most `room` bytes of input. Cancel safe.
-    pub(crate) async fn next(&mut self, room: usize) -> Happened {
+    pub(crate) async fn next(&mut self, room: usize) -> LocalEvent {
         loop {
             match self.typed.pop_front() {
-                Some(Typed::Input(bytes)) => return Happened::Input(bytes),
-                Some(Typed::Leave) => return Happened::Leave,
-                Some(Typed::Help) => return Happened::Help,
+                Some(TypedInput::Input(bytes)) => return LocalEvent::Input(bytes),
+                Some(TypedInput::Leave) => return LocalEvent::Leave,
+                Some(TypedInput::Help) => return LocalEvent::Help,
                 None => {}
             }
             // A `~` that turns out not to begin an escape yields one byte more than was read.
             let room = room.saturating_sub(usize::from(self.escapes.is_some()));
             let chunk = tokio::select! {
                 caught = self.signals.next() => return match caught {
-                    Caught::Ending(number) => Happened::Signal(number),
-                    Caught::Window => Happened::Resized,
+                    CaughtSignal::Ending(number) => LocalEvent::Signal(number),
+                    CaughtSignal::Window => LocalEvent::Resized,
                 },
                 chunk = next(&mut self.input, room) => chunk,
             };
             match chunk {
-                Err(error) => return Happened::InputFailed(error),
+                Err(error) => return LocalEvent::InputFailed(error),
                 Ok(chunk) if chunk.is_empty() => {
                     self.input = None;
-                    return Happened::InputEnded;
+                    return LocalEvent::InputEnded;
                 }
                 Ok(chunk) => match &mut self.escapes {
                     Some(escapes) => self.typed.extend(escapes.typed(&chunk)),
-                    None => return Happened::Input(chunk),
+                    None => return LocalEvent::Input(chunk),
                 },
             }
         }
     }
 }
 
-async fn next(input: &mut Option<Input>, room: usize) -> io::Result<Bytes> {
+async fn next(input: &mut Option<StdinReader>, room: usize) -> io::Result<Bytes> {
     match input {
         Some(input) => input.next(room).await,
         None => pending().await,

@@ -10,7 +10,7 @@ const ENDING: [SignalKind; 4] =
 
 /// Listeners for signals. Other signals keep their default action.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(super) struct SignalListeners {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
     hangup: Option<Signal>,
@@ -20,14 +20,14 @@ pub(super) struct Signals {
 
 /// Received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caught {
+pub(super) enum CaughtSignal {
     /// A signal that ends minionsctl, by number.
     Ending(i32),
     /// SIGWINCH: the size of the terminal has changed.
     Window,
 }
 
-impl Signals {
+impl SignalListeners {
     /// Starts listening, except for signals that were ignored at the start (`nohup`, a shell's background jobs).
     pub(super) fn listen(terminal: bool) -> Result<Self, Failure> {
         let ignored = ignored();
@@ -48,14 +48,14 @@ impl Signals {
     }
 
     /// Waits for the next signal. Cancel safe.
-    pub(super) async fn next(&mut self) -> Caught {
+    pub(super) async fn next(&mut self) -> CaughtSignal {
         let [interrupt, terminate, hangup, quit] = ENDING.map(|kind| kind.as_raw_value());
         tokio::select! {
-            () = caught(&mut self.interrupt) => Caught::Ending(interrupt),
-            () = caught(&mut self.terminate) => Caught::Ending(terminate),
-            () = caught(&mut self.hangup) => Caught::Ending(hangup),
-            () = caught(&mut self.quit) => Caught::Ending(quit),
-            () = caught(&mut self.window) => Caught::Window,
+            () = caught(&mut self.interrupt) => CaughtSignal::Ending(interrupt),
+            () = caught(&mut self.terminate) => CaughtSignal::Ending(terminate),
+            () = caught(&mut self.hangup) => CaughtSignal::Ending(hangup),
+            () = caught(&mut self.quit) => CaughtSignal::Ending(quit),
+            () = caught(&mut self.window) => CaughtSignal::Window,
         }
     }
 }

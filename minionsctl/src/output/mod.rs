@@ -8,9 +8,10 @@ mod program;
 
 pub(crate) use program::{ProgramOutput, write_to};
 
-use crate::cli::Format;
+use crate::cli::OutputFormat;
 use crate::failure::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
+use minions_proto::channel::OutputStream;
 use serde::Serialize;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -20,11 +21,11 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 /// Printer of a command's result, in the chosen format.
 #[derive(Debug)]
 pub(crate) struct Printer {
-    format: Format,
+    format: OutputFormat,
 }
 
 impl Printer {
-    pub(crate) fn new(format: Format) -> Self {
+    pub(crate) fn new(format: OutputFormat) -> Self {
         Self { format }
     }
 
@@ -35,8 +36,8 @@ impl Printer {
         table: impl FnOnce(&T) -> Rows,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Json => Self::json(value),
-            Format::Table => emit(table(value).to_text().as_bytes()),
+            OutputFormat::Json => Self::json(value),
+            OutputFormat::Table => emit(table(value).to_text().as_bytes()),
         }
     }
 
@@ -60,7 +61,7 @@ impl Printer {
 
     /// Reports whether the output format is JSON.
     pub(crate) fn is_json(&self) -> bool {
-        self.format == Format::Json
+        self.format == OutputFormat::Json
     }
 
     /// Prints a remark to standard error.
@@ -206,9 +207,9 @@ fn is_ignorable(character: char) -> bool {
     )
 }
 
+/// Writes to standard output. Does not use `std::io::stdout`, which ignores a descriptor that is not writable.
 fn emit(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
+    write_to(OutputStream::Stdout, bytes).map_err(Failure::Output)
 }
 
 /// Writes a line to standard error. A failure cannot be reported anywhere, so it is ignored.

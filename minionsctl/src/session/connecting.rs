@@ -1,12 +1,12 @@
 //! Opening a stream, and re-attaching to it.
 
-use super::retry::Retry;
-use super::{Plan, Session};
+use super::retry::ReattachTimer;
+use super::{Session, SessionPlan};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::link::error::LinkError;
-use crate::link::{self, Link, Opening};
-use crate::local::Happened;
+use crate::link::{self, ExecLink, FirstMessage};
+use crate::local::LocalEvent;
 use crate::local::terminal::RawTerminal;
 use crate::target::Target;
 use minions_api::exec::AttachRequest;
@@ -16,15 +16,15 @@ use minions_proto::message::ExecAttached;
 use tokio::time::{Instant, timeout_at};
 
 /// Result of connecting.
-pub(super) enum Connected {
-    Stream(ExecAttached, Link),
+pub(super) enum ConnectOutcome {
+    Stream(ExecAttached, ExecLink),
     /// The user left before there was a stream.
     Left(ExitStatus),
 }
 
 impl Session<'_> {
     /// Opens the stream for the first time or after a loss, with retries, and handles local events meanwhile.
-    pub(super) async fn connect(&mut self) -> Result<Connected, Failure> {
+    pub(super) async fn connect(&mut self) -> Result<ConnectOutcome, Failure> {
         let room = self.client.as_ref().map_or(0, ExecClient::input_room);
         let Self { target, plan, retry, local, client, .. } = self;
         let attempts = attempts(target, plan, retry);
@@ -34,25 +34,25 @@ impl Session<'_> {
             let happened = tokio::select! {
                 opened = &mut attempts => {
                     let (attached, link) = opened?;
-                    return Ok(Connected::Stream(attached, link));
+                    return Ok(ConnectOutcome::Stream(attached, link));
                 }
                 happened = local.next(room) => happened,
             };
             match (happened, client.as_mut()) {
-                (Happened::Signal(number), _) => {
-                    return Ok(Connected::Left(ExitStatus::by_signal(number)));
+                (LocalEvent::Signal(number), _) => {
+                    return Ok(ConnectOutcome::Left(ExitStatus::by_signal(number)));
                 }
-                (Happened::Leave, _) => return Ok(Connected::Left(ExitStatus::Ours)),
-                (Happened::InputFailed(error), _) => return Err(Failure::Input(error)),
-                (Happened::Input(bytes), Some(client)) => {
+                (LocalEvent::Leave, _) => return Ok(ConnectOutcome::Left(ExitStatus::Ours)),
+                (LocalEvent::InputFailed(error), _) => return Err(Failure::Input(error)),
+                (LocalEvent::Input(bytes), Some(client)) => {
                     client.push_input(bytes);
                     room = client.input_room();
                 }
-                (Happened::InputEnded, Some(client)) => client.close_input(),
+                (LocalEvent::InputEnded, Some(client)) => client.close_input(),
                 // The current size is sent as soon as there is a stream.
-                (Happened::Resized | Happened::Help, _) => {}
+                (LocalEvent::Resized | LocalEvent::Help, _) => {}
                 // Without a client there is no room for input, so none is read.
-                (Happened::Input(_) | Happened::InputEnded, None) => {}
+                (LocalEvent::Input(_) | LocalEvent::InputEnded, None) => {}
             }
         }
     }
@@ -87,7 +87,7 @@ impl Session<'_> {
         else {
             return Err(Failure::Link(why));
         };
-        self.plan.opening = Opening::Attach(AttachRequest {
+        self.plan.opening = FirstMessage::Attach(AttachRequest {
             attach: client.id().to_string(),
             stdout_offset: Some(client.received(OutputStream::Stdout)),
             stderr_offset: Some(client.received(OutputStream::Stderr)),
@@ -105,9 +105,9 @@ impl Session<'_> {
 /// Tries to open the stream until an attempt succeeds, fails permanently, or the deadline passes.
 async fn attempts(
     target: &Target,
-    plan: &mut Plan,
-    retry: &mut Retry,
-) -> Result<(ExecAttached, Link), Failure> {
+    plan: &mut SessionPlan,
+    retry: &mut ReattachTimer,
+) -> Result<(ExecAttached, ExecLink), Failure> {
     loop {
         retry.pause().await?;
         let opened = match retry.deadline() {
@@ -129,8 +129,8 @@ async fn attempts(
         let again = if retry.is_on() { failure.is_transient() } else { failure.may_have_started() };
         if !again || !plan.has_id() {
             return Err(match plan.opening {
-                Opening::Attach(_) if retry.is_on() => Failure::NoWayBack(Box::new(failure)),
-                Opening::Attach(_) | Opening::Start(_) => failure,
+                FirstMessage::Attach(_) if retry.is_on() => Failure::NoWayBack(Box::new(failure)),
+                FirstMessage::Attach(_) | FirstMessage::Start(_) => failure,
             });
         }
         retry.failed(failure);

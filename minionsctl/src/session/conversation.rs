@@ -3,13 +3,13 @@
 use super::Session;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::Link;
+use crate::link::ExecLink;
 use crate::link::error::LinkError;
 use crate::local::terminal::size;
-use crate::local::{HELP, Happened};
+use crate::local::{HELP, LocalEvent};
 use minions_proto::ErrorCode as AgentCode;
-use minions_proto::channel::{HostControl, Message, OutputStream};
-use minions_proto::exec_client::{Event, ExecClient};
+use minions_proto::channel::{ChannelMessage, HostControl, OutputStream};
+use minions_proto::exec_client::{ExecClient, StreamEvent};
 use minions_proto::message::{Outcome, Signal, SignalReason};
 use std::io;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const INT: i32 = 2;
 const PIPE: i32 = 13;
 
 /// End of a stream.
-pub(super) enum End {
+pub(super) enum StreamEnd {
     /// The program ended.
     Status(ExitStatus),
     /// The user leaves, or a local failure ends the session.
@@ -36,9 +36,9 @@ pub(super) enum End {
 
 impl Session<'_> {
     /// Moves messages both ways until the stream ends.
-    pub(super) async fn converse(&mut self, link: &mut Link) -> Result<End, Failure> {
+    pub(super) async fn converse(&mut self, link: &mut ExecLink) -> Result<StreamEnd, Failure> {
         let Some(mut client) = self.client.take() else {
-            return Ok(End::Lost(LinkError::Silent));
+            return Ok(StreamEnd::Lost(LinkError::Silent));
         };
         let end = self.converse_as(&mut client, link).await;
         self.client = Some(client);
@@ -48,8 +48,8 @@ impl Session<'_> {
     async fn converse_as(
         &mut self,
         client: &mut ExecClient,
-        link: &mut Link,
-    ) -> Result<End, Failure> {
+        link: &mut ExecLink,
+    ) -> Result<StreamEnd, Failure> {
         let mut heard = Instant::now();
         let outgoing = link.outgoing();
         let mut open = true;
@@ -68,7 +68,7 @@ impl Session<'_> {
                 }
                 written = self.output.written(), if writing => {
                     if let Err(error) = written {
-                        return Ok(End::Leave(write_failed(error)));
+                        return Ok(StreamEnd::Leave(write_failed(error)));
                     }
                     // Nothing was received meanwhile because this loop does not receive while it writes.
                     heard = Instant::now();
@@ -87,7 +87,7 @@ impl Session<'_> {
                         continue;
                     };
                     let control = self.controls.pop_front();
-                    let message = control.map(|control| Message::host(&control));
+                    let message = control.map(|control| ChannelMessage::host(&control));
                     if let Some(message) = message.or_else(|| client.next_input()) {
                         room.send(message);
                     }
@@ -95,7 +95,7 @@ impl Session<'_> {
                 () = sleep_until(heard + SILENCE), if !writing => {
                     // This process may have been stopped (SIGSTOP), with messages waiting in the queue.
                     let Some(message) = link.received() else {
-                        return Ok(End::Lost(LinkError::Silent));
+                        return Ok(StreamEnd::Lost(LinkError::Silent));
                     };
                     heard = Instant::now();
                     if let Some(end) = self.received(client, message)? {
@@ -109,22 +109,22 @@ impl Session<'_> {
     fn received(
         &mut self,
         client: &mut ExecClient,
-        message: Result<Message, LinkError>,
-    ) -> Result<Option<End>, Failure> {
+        message: Result<ChannelMessage, LinkError>,
+    ) -> Result<Option<StreamEnd>, Failure> {
         let message = match message {
             Ok(message) => message,
-            Err(why) => return Ok(Some(End::Lost(why))),
+            Err(why) => return Ok(Some(StreamEnd::Lost(why))),
         };
         self.retry.succeeded();
         match client.receive(message, Instant::now().into_std())? {
-            Event::Output(stream, bytes) => self.output.begin(stream, bytes),
-            Event::Gap(stream, bytes) => {
+            StreamEvent::Output(stream, bytes) => self.output.begin(stream, bytes),
+            StreamEvent::Gap(stream, bytes) => {
                 self.incomplete = true;
                 self.remark_gap(stream, bytes);
             }
-            Event::InputTaken => {}
-            Event::Heartbeat => self.controls.extend(client.ack(true)),
-            Event::Ended(ended) => {
+            StreamEvent::InputTaken => {}
+            StreamEvent::Heartbeat => self.controls.extend(client.ack(true)),
+            StreamEvent::Ended(ended) => {
                 match &ended.outcome {
                     Outcome::Lost { reason } => {
                         self.remark(&format!("the program's end is unknown: {reason}"));
@@ -137,36 +137,40 @@ impl Session<'_> {
                     | Outcome::TimedOut
                     | Outcome::FailedToStart { .. } => {}
                 }
-                return Ok(Some(End::Status(match ended.outcome.exit_code() {
+                return Ok(Some(StreamEnd::Status(match ended.outcome.exit_code() {
                     // Incomplete output must not look like success.
                     0 if self.incomplete => ExitStatus::Ours,
                     code => ExitStatus::remote(code),
                 })));
             }
-            Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
+            StreamEvent::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 return Err(Failure::TakenOver(error));
             }
-            Event::Refused(error) => self.remark(&format!("the agent refused: {}", error.message)),
+            StreamEvent::Refused(error) => {
+                self.remark(&format!("the agent refused: {}", error.message))
+            }
         }
         Ok(None)
     }
 
-    fn happened(&mut self, client: &mut ExecClient, happened: Happened) -> Option<End> {
+    fn happened(&mut self, client: &mut ExecClient, happened: LocalEvent) -> Option<StreamEnd> {
         match happened {
-            Happened::Input(bytes) => client.push_input(bytes),
-            Happened::InputEnded => client.close_input(),
+            LocalEvent::Input(bytes) => client.push_input(bytes),
+            LocalEvent::InputEnded => client.close_input(),
             // Closing the input here would look like a regular end of input to the program.
-            Happened::InputFailed(error) => return Some(End::Leave(Err(Failure::Input(error)))),
-            Happened::Help => self.remarks(&HELP),
-            Happened::Leave => return Some(End::Leave(Ok(ExitStatus::Ours))),
-            Happened::Resized => self.send_size(),
-            Happened::Signal(INT) if !self.plan.raw && !self.interrupted => {
+            LocalEvent::InputFailed(error) => {
+                return Some(StreamEnd::Leave(Err(Failure::Input(error))));
+            }
+            LocalEvent::Help => self.remarks(&HELP),
+            LocalEvent::Leave => return Some(StreamEnd::Leave(Ok(ExitStatus::Ours))),
+            LocalEvent::Resized => self.send_size(),
+            LocalEvent::Signal(INT) if !self.plan.raw && !self.interrupted => {
                 self.interrupted = true;
                 self.controls
                     .extend(Signal::from_number(INT).map(|signal| HostControl::Signal { signal }));
             }
-            Happened::Signal(number) => {
-                return Some(End::Leave(Ok(ExitStatus::by_signal(number))));
+            LocalEvent::Signal(number) => {
+                return Some(StreamEnd::Leave(Ok(ExitStatus::by_signal(number))));
             }
         }
         None

@@ -16,19 +16,19 @@ mod conversation;
 mod plan;
 mod retry;
 
-pub(crate) use plan::{Plan, come_back};
+pub(crate) use plan::{SessionPlan, come_back};
 
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::local::Local;
+use crate::local::LocalEvents;
 use crate::local::terminal::{RawTerminal, remarks_are_read};
 use crate::output::{Printer, ProgramOutput};
 use crate::target::Target;
-use connecting::Connected;
-use conversation::End;
+use connecting::ConnectOutcome;
+use conversation::StreamEnd;
 use minions_proto::channel::HostControl;
 use minions_proto::exec_client::ExecClient;
-use retry::Retry;
+use retry::ReattachTimer;
 use std::collections::VecDeque;
 
 /// State of one program's session.
@@ -36,10 +36,10 @@ use std::collections::VecDeque;
 pub(crate) struct Session<'a> {
     target: &'a Target,
     printer: &'a Printer,
-    plan: Plan,
-    local: Local,
+    plan: SessionPlan,
+    local: LocalEvents,
     output: ProgramOutput,
-    retry: Retry,
+    retry: ReattachTimer,
     /// The program has an id, so that a lost stream can be re-attached.
     has_id: bool,
     /// State of the stream; `None` until the first reply.
@@ -58,12 +58,12 @@ impl<'a> Session<'a> {
     pub(crate) fn new(
         target: &'a Target,
         printer: &'a Printer,
-        plan: Plan,
+        plan: SessionPlan,
     ) -> Result<Self, Failure> {
         Ok(Self {
-            local: Local::new(plan.interactive, plan.raw, plan.tty)?,
+            local: LocalEvents::new(plan.interactive, plan.raw, plan.tty)?,
             output: ProgramOutput::start()?,
-            retry: Retry::new(plan.patience()),
+            retry: ReattachTimer::new(plan.patience()),
             has_id: true,
             target,
             printer,
@@ -80,21 +80,21 @@ impl<'a> Session<'a> {
     pub(crate) async fn run(mut self) -> Result<ExitStatus, Failure> {
         loop {
             let (attached, mut link) = match self.connect().await? {
-                Connected::Stream(attached, link) => (attached, link),
-                Connected::Left(status) => {
+                ConnectOutcome::Stream(attached, link) => (attached, link),
+                ConnectOutcome::Left(status) => {
                     self.remark_on_leaving();
                     return Ok(status);
                 }
             };
             self.adopt(&attached)?;
             match self.converse(&mut link).await? {
-                End::Status(status) => return Ok(status),
-                End::Leave(status) => {
+                StreamEnd::Status(status) => return Ok(status),
+                StreamEnd::Leave(status) => {
                     link.leave().await;
                     self.remark_on_leaving();
                     return status;
                 }
-                End::Lost(why) => self.lost(why)?,
+                StreamEnd::Lost(why) => self.lost(why)?,
             }
         }
     }
@@ -102,7 +102,7 @@ impl<'a> Session<'a> {
     fn remark_on_leaving(&self) {
         match &self.client {
             Some(client) if self.plan.outlives_us => {
-                let Plan { come_back, .. } = &self.plan;
+                let SessionPlan { come_back, .. } = &self.plan;
                 let id = client.id();
                 self.remark(&format!("the program continues; re-attach with `{come_back} {id}`"));
             }

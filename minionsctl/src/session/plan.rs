@@ -1,7 +1,7 @@
 //! Settings of a session.
 
 use crate::failure::Failure;
-use crate::link::Opening;
+use crate::link::FirstMessage;
 use crate::target::Target;
 use minions_api::ErrorCode;
 use minions_proto::message::REATTACH_GRACE;
@@ -12,9 +12,9 @@ const DETACHED_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of a session, fixed before it begins.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct SessionPlan {
     /// First message of the stream.
-    pub(crate) opening: Opening,
+    pub(crate) opening: FirstMessage,
     /// The id in `opening` was generated here, and may be left out for an agent without support for ids.
     pub(crate) minted: bool,
     /// Standard input is passed on to the program.
@@ -35,11 +35,11 @@ pub(crate) struct Plan {
 pub(crate) fn come_back(target: &Target) -> String {
     match target {
         Target::Vm(_, vm) => format!("minionsctl attach {vm}"),
-        Target::Agent(socket) => format!("minionsctl --socket {} attach", socket.display()),
+        Target::Agent(address) => format!("minionsctl {address} attach"),
     }
 }
 
-impl Plan {
+impl SessionPlan {
     /// Returns the time for re-attaching after a loss: as long as the program may exist.
     pub(super) fn patience(&self) -> Duration {
         if self.outlives_us { self.timeout.unwrap_or(DETACHED_PATIENCE) } else { REATTACH_GRACE }
@@ -48,8 +48,8 @@ impl Plan {
     /// Reports whether the opening has an id, so that the program can be re-attached.
     pub(super) fn has_id(&self) -> bool {
         match &self.opening {
-            Opening::Start(request) => request.id.is_some(),
-            Opening::Attach(_) => true,
+            FirstMessage::Start(request) => request.id.is_some(),
+            FirstMessage::Attach(_) => true,
         }
     }
 
@@ -61,7 +61,7 @@ impl Plan {
                 if problem.code == ErrorCode::AgentTooOld && problem.field.as_deref() == Some("id")
         );
         match &mut self.opening {
-            Opening::Start(request) if refused && self.minted => request.id.take().is_some(),
+            FirstMessage::Start(request) if refused && self.minted => request.id.take().is_some(),
             _ => false,
         }
     }

@@ -10,19 +10,19 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// State of the attempts since the stream was lost.
 #[derive(Debug)]
-pub(super) struct Retry {
+pub(super) struct ReattachTimer {
     patience: Duration,
     pause: Duration,
-    lost: Option<Lost>,
+    lost: Option<StreamLoss>,
 }
 
 #[derive(Debug)]
-struct Lost {
+struct StreamLoss {
     at: Instant,
     why: Failure,
 }
 
-impl Retry {
+impl ReattachTimer {
     /// Creates a state without a loss. Attempts end `patience` after a loss.
     pub(super) fn new(patience: Duration) -> Self {
         Self { patience, pause: PAUSES.0, lost: None }
@@ -36,7 +36,7 @@ impl Retry {
     /// Records the loss of the stream, or a failed attempt.
     pub(super) fn failed(&mut self, why: Failure) {
         let at = self.lost.take().map_or_else(Instant::now, |lost| lost.at);
-        self.lost = Some(Lost { at, why });
+        self.lost = Some(StreamLoss { at, why });
     }
 
     /// Records that a message has arrived: the stream works.

@@ -3,14 +3,11 @@
 use super::checkout::{Checkout, CheckoutError};
 use super::gate::Barred;
 use super::socket::is_no_room;
-use super::{Calls, Lane, Pool};
+use super::{AgentRefusal, CallError, Calls, Lane, Pool, TransportError};
 use crate::vm::status::{Unready, VmStatus};
 use minions_api::vm::{Failure, VmState};
-use minions_proto::connection::{ExchangeError, ProtocolError};
-use minions_proto::error::ErrorCode as AgentCode;
-use minions_proto::exec_client::StreamError;
-use minions_proto::frame::EncodeError;
-use minions_proto::message::AgentInfo;
+use minions_proto::connection::ExchangeError;
+use minions_proto::message::{AgentInfo, Feature};
 use minions_proto::{AgentError, Call};
 use std::io;
 use std::sync::Arc;
@@ -25,136 +22,6 @@ const FAIR: Duration = Duration::from_millis(100);
 
 /// How long a caller that is turned away should wait.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Why a call has no answer. What it means for the guest is part of the meaning: see
-/// [`may_have_executed`](Self::may_have_executed).
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
-    /// There is no way to the agent.
-    #[error("agent can't be reached: {message}")]
-    Unreachable {
-        /// The layer that failed.
-        failure: Failure,
-        /// The same for people.
-        message: String,
-    },
-    /// All of this VM's connections are in use.
-    #[error("all connections to this VM are in use")]
-    Overloaded,
-    /// The daemon has no descriptor to reach the VM with.
-    #[error("no descriptor left")]
-    Exhausted,
-    /// The deadline passed.
-    #[error("no answer in time")]
-    TimedOut {
-        /// Whether the request may have reached the agent by then.
-        sent: bool,
-    },
-    /// The connection broke.
-    #[error("connection lost")]
-    Lost {
-        /// Whether the request may have reached the agent by then.
-        sent: bool,
-    },
-    /// What came back isn't the protocol.
-    #[error("agent broke the protocol")]
-    Protocol(#[source] ProtocolError),
-    /// The agent said no.
-    #[error("agent refused")]
-    Agent(#[source] AgentError),
-    /// The agent's version can't do this.
-    #[error("agent lacks {needs}")]
-    TooOld {
-        /// What is missing, in words.
-        needs: String,
-        /// The first field of the request that asks for it.
-        field: Option<String>,
-    },
-    /// A program ran, and nobody knows how it ended.
-    #[error("lost: {reason}")]
-    ExecLost {
-        /// Why not.
-        reason: String,
-    },
-    /// What the agent says on a stream contradicts what it has said, or isn't channel mode.
-    #[error("agent broke the stream")]
-    Stream(#[source] StreamError),
-    /// There is no room for more of the program's output.
-    #[error("no memory for the program's output")]
-    NoRoom,
-    /// The request doesn't fit a frame.
-    #[error("request can't be encoded")]
-    Encode(#[source] EncodeError),
-}
-
-impl CallError {
-    /// Whether the guest may have done what was asked.
-    pub(crate) fn may_have_executed(&self) -> bool {
-        match self {
-            Self::TimedOut { sent } | Self::Lost { sent } => *sent,
-            Self::Protocol(_) | Self::ExecLost { .. } | Self::Stream(_) | Self::NoRoom => true,
-            // Only an agent that rolled everything back says so.
-            Self::Agent(error) if error.restored == Some(true) => false,
-            Self::Agent(error) => refused_after_doing(error.code),
-            Self::Unreachable { .. }
-            | Self::Overloaded
-            | Self::Exhausted
-            | Self::TooOld { .. }
-            | Self::Encode(_) => false,
-        }
-    }
-}
-
-/// Whether an agent that says no may have done a part of it. A base agent doesn't tell.
-fn refused_after_doing(code: Option<AgentCode>) -> bool {
-    match code {
-        Some(
-            AgentCode::BadRequest
-            | AgentCode::Unsupported
-            | AgentCode::InvalidArgument
-            | AgentCode::Forbidden
-            | AgentCode::FrameTooLarge
-            | AgentCode::CommandNotFound
-            | AgentCode::CommandNotExecutable
-            | AgentCode::UserNotFound
-            | AgentCode::CwdNotFound
-            | AgentCode::ArgumentListTooLong
-            | AgentCode::ExecGone
-            | AgentCode::ExecConflict
-            | AgentCode::ExecEnded
-            | AgentCode::ExecFailed
-            | AgentCode::NetworkPending
-            | AgentCode::NetworkChangeGone
-            | AgentCode::Busy,
-        ) => false,
-        Some(
-            AgentCode::NetworkFailed
-            | AgentCode::IoFailed
-            | AgentCode::ClockFailed
-            | AgentCode::TakenOver
-            | AgentCode::ExecNotEnded
-            | AgentCode::Internal
-            | AgentCode::Other,
-        )
-        | None => true,
-    }
-}
-
-impl From<CheckoutError> for CallError {
-    fn from(error: CheckoutError) -> Self {
-        match error {
-            CheckoutError::Exhausted => Self::Overloaded,
-            CheckoutError::TimedOut | CheckoutError::Barred(Barred::Unanswered) => {
-                Self::TimedOut { sent: false }
-            }
-            CheckoutError::Barred(Barred::Refused(Unready { failure, message })) => {
-                Self::Unreachable { failure, message }
-            }
-            CheckoutError::Connect { failure: Failure::DaemonExhausted, .. } => Self::Exhausted,
-            CheckoutError::Connect { failure, message } => Self::Unreachable { failure, message },
-        }
-    }
-}
 
 /// Calls one VM's agent.
 #[derive(Debug)]
@@ -181,61 +48,56 @@ impl AgentClient {
         &self.pool
     }
 
-    /// What the agent said of itself last, if it speaks more than the base protocol.
-    pub(super) fn agent(&self) -> Option<AgentInfo> {
-        self.status.borrow().agent.clone()
+    /// Calls `read` with the agent's last description of itself; `None` for a base agent.
+    pub(super) fn with_agent<T>(&self, read: impl FnOnce(Option<&AgentInfo>) -> T) -> T {
+        read(self.status.borrow().agent.as_ref())
     }
 
-    /// Makes sure that the agent serves `operation`, whose `feature` it announces: known once it has answered a
-    /// probe, which is waited for before `deadline`.
+    /// Checks that the agent announces `feature`, which `fields` of the request need; or, without fields, the request
+    /// as a whole. Waits before `deadline` for the first probe to be answered.
     ///
     /// # Errors
     ///
-    /// [`CallError::TooOld`] with what it `lacks`: the way to …; [`CallError::Agent`] if it was started without the
-    /// operation.
+    /// [`AgentRefusal::Answer`] if the agent was started without the operation; otherwise [`AgentRefusal::TooOld`].
     pub(crate) async fn require(
         &self,
-        (operation, feature): (&str, &str),
-        lacks: &str,
+        feature: Feature,
+        fields: &[&str],
         deadline: Instant,
     ) -> Result<(), CallError> {
         if self.has_feature(feature, deadline).await? {
             return Ok(());
         }
-        self.allows(operation)?;
-        Err(CallError::TooOld { needs: lacks.to_owned(), field: None })
+        self.allows(feature.operation())?;
+        Err(AgentRefusal::too_old(feature, fields).into())
     }
 
-    /// Whether the agent knows something by this name: known once it has answered a probe, which is waited
-    /// for before `deadline`.
+    /// Reports whether the agent announces `feature`. Waits before `deadline` for the first probe to be answered.
     pub(crate) async fn has_feature(
         &self,
-        name: &str,
+        feature: Feature,
         deadline: Instant,
-    ) -> Result<bool, CallError> {
+    ) -> Result<bool, TransportError> {
         self.reachable(deadline).await?;
-        let agent = self.agent();
-        Ok(agent.is_some_and(|agent| agent.supports(name)))
+        Ok(self.with_agent(|agent| agent.is_some_and(|agent| agent.supports(feature))))
     }
 
-    /// Makes sure that the agent has not said that it was started without `operation`.
+    /// Checks that the agent has not announced that it was started without `operation`.
     ///
     /// # Errors
     ///
     /// The answer that the agent would give.
-    pub(crate) fn allows(&self, operation: &str) -> Result<(), CallError> {
-        match self.agent() {
-            Some(agent) if !agent.allows(operation) => {
-                Err(CallError::Agent(AgentError::not_allowed(operation)))
-            }
-            Some(_) | None => Ok(()),
+    pub(crate) fn allows(&self, operation: &str) -> Result<(), AgentRefusal> {
+        if self.with_agent(|agent| agent.is_none_or(|agent| agent.allows(operation))) {
+            return Ok(());
         }
+        Err(AgentRefusal::Answer(AgentError::not_allowed(operation)))
     }
 
-    /// Whether the agent says which operations it serves. Every such agent knows all requests of protocol 2 that
-    /// need none of the missing ones.
+    /// Reports whether the agent announces the operations that it serves. Such an agent knows all requests of protocol
+    /// 2 that need none of the missing operations.
     pub(crate) fn is_restricted(&self) -> bool {
-        self.agent().is_some_and(|agent| agent.allowed.is_some())
+        self.with_agent(|agent| agent.is_some_and(|agent| agent.allowed.is_some()))
     }
 
     /// Whether the VM itself is gone, or another one has its name. It doesn't come back.
@@ -266,7 +128,7 @@ impl AgentClient {
         let asked = (lane == Lane::Quick).then(Instant::now);
         loop {
             let epoch = checkout.epoch().clone();
-            let connection = checkout.connection().ok_or(CallError::Lost { sent: false })?;
+            let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
             let replaced = epoch.cancelled();
             let error = tokio::select! {
                 answered = connection.call(call, deadline) => match answered {
@@ -301,7 +163,7 @@ impl AgentClient {
         lane: Lane,
         idempotent: bool,
         deadline: Instant,
-    ) -> Result<Checkout, CallError> {
+    ) -> Result<Checkout, TransportError> {
         let begun = Instant::now();
         let checkout = self.pool.checkout(lane, idempotent, deadline).await;
         checkout.map_err(|error| self.no_connection(error, begun))
@@ -309,7 +171,7 @@ impl AgentClient {
 
     /// Converts the error of a checkout that began at `begun`. A wait for an agent that did not answer counts
     /// as a failed call.
-    fn no_connection(&self, error: CheckoutError, begun: Instant) -> CallError {
+    fn no_connection(&self, error: CheckoutError, begun: Instant) -> TransportError {
         if matches!(error, CheckoutError::Barred(Barred::Unanswered)) && begun.elapsed() >= FAIR {
             self.calls.failed(Failure::AgentSilent);
         }
@@ -332,16 +194,24 @@ impl AgentClient {
         let (failure, error) = match error {
             ExchangeError::Agent(error) => {
                 self.calls.succeeded();
-                return CallError::Agent(error);
+                return AgentRefusal::Answer(error).into();
             }
-            ExchangeError::Encode(error) => return CallError::Encode(error),
-            ExchangeError::Lost { source, .. } if is_no_room(&source) => return CallError::NoRoom,
-            ExchangeError::Lost { sent, .. } => (Failure::AgentClosed, CallError::Lost { sent }),
-            ExchangeError::Protocol(error) => (Failure::ProtocolError, CallError::Protocol(error)),
-            ExchangeError::TimedOut => (Failure::AgentSilent, CallError::TimedOut { sent: true }),
+            ExchangeError::Encode(error) => return TransportError::Encode(error).into(),
+            ExchangeError::Lost { source, .. } if is_no_room(&source) => {
+                return TransportError::NoRoom.into();
+            }
+            ExchangeError::Lost { sent, .. } => {
+                (Failure::AgentClosed, TransportError::Lost { sent })
+            }
+            ExchangeError::Protocol(error) => {
+                (Failure::ProtocolError, TransportError::Protocol(error))
+            }
+            ExchangeError::TimedOut => {
+                (Failure::AgentSilent, TransportError::TimedOut { sent: true })
+            }
         };
         let fair = match &error {
-            CallError::TimedOut { .. } => asked.is_some_and(|asked| asked.elapsed() >= FAIR),
+            TransportError::TimedOut { .. } => asked.is_some_and(|asked| asked.elapsed() >= FAIR),
             _ => true,
         };
         // One that is gone has no future to be judged for.
@@ -350,12 +220,12 @@ impl AgentClient {
         }
         // Whatever else it is, the supervisor wants to know before its next turn.
         self.nudge.notify_one();
-        error
+        error.into()
     }
 
     /// Waits for the first probe of a VM that was only just found; turns callers away from one that
     /// is known not to answer, after asking its supervisor to look again.
-    pub(super) async fn reachable(&self, deadline: Instant) -> Result<(), CallError> {
+    pub(super) async fn reachable(&self, deadline: Instant) -> Result<(), TransportError> {
         if self.status.has_changed().is_ok() && self.status.borrow().state == VmState::Ready {
             return Ok(());
         }
@@ -368,13 +238,13 @@ impl AgentClient {
                 failure: Failure::NoSocket,
                 message: "the socket file vanished".into(),
             }),
-            Err(_) => return Err(CallError::TimedOut { sent: false }),
+            Err(_) => return Err(TransportError::TimedOut { sent: false }),
         };
         match unready {
             None => Ok(()),
             Some(Unready { failure, message }) => {
                 self.nudge.notify_one();
-                Err(CallError::Unreachable { failure, message })
+                Err(TransportError::Unreachable { failure, message })
             }
         }
     }

@@ -6,10 +6,10 @@ use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use crate::vm::discovery::{Socket, SocketId};
 use minions_api::vm::Failure;
+use minions_proto::AgentPort;
 use minions_proto::connection::Connection;
 use minions_proto::handshake::{HandshakeError, initiate};
-use minions_proto::hybrid::{DialError, connect};
-use minions_proto::version::AGENT_PORT;
+use minions_proto::hybrid::{DialError, MAX_PATH_LEN, connect};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -78,7 +78,12 @@ impl Dials {
 pub(crate) enum ConnectError {
     /// A layer said no.
     #[error("no connection to the agent")]
-    Dial(#[from] DialError),
+    Dial {
+        /// The agent's port.
+        port: AgentPort,
+        /// Error, by layer.
+        source: DialError,
+    },
     /// No layer said anything.
     #[error("no answer to CONNECT")]
     Unanswered,
@@ -97,7 +102,7 @@ impl ConnectError {
             Self::Unanswered => return Failure::NoHandshake,
             Self::Replaced => return Failure::NoSocket,
             Self::NoDescriptor => return Failure::DaemonExhausted,
-            Self::Dial(error) => error,
+            Self::Dial { source, .. } => source,
         };
         match error {
             DialError::NoSocket(_) => Failure::NoSocket,
@@ -116,7 +121,7 @@ impl ConnectError {
 
     /// What a person should know, and look at.
     fn message(&self, socket: &Path) -> String {
-        let error = match self {
+        let (port, error) = match self {
             Self::Unanswered => {
                 return "the VMM did not answer CONNECT: the guest is booting, paused, or hangs"
                     .into();
@@ -125,7 +130,7 @@ impl ConnectError {
             Self::NoDescriptor => {
                 return "minionsd has no file descriptor left; see its LimitNOFILE".into();
             }
-            Self::Dial(error) => error,
+            Self::Dial { port, source } => (port, source),
         };
         match error {
             DialError::NoSocket(_) => "the socket file vanished".into(),
@@ -134,14 +139,19 @@ impl ConnectError {
                  remove the socket file: {}",
                 remove_command(socket)
             ),
+            DialError::Connect(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                format!(
+                    "the path of the socket is longer than {MAX_PATH_LEN} bytes: shorten `socket_dir`, or the VM's name"
+                )
+            }
             DialError::Connect(error) => format!("the socket can't be connected: {error}"),
             DialError::NotAccepted => {
                 "the VMM doesn't accept connections: it hangs, or too many wait".into()
             }
             DialError::Handshake(error) => match error {
-                HandshakeError::Refused => {
-                    "the VMM closed after CONNECT: no agent listens in the guest (yet)".into()
-                }
+                HandshakeError::Refused => format!(
+                    "the VMM closed after CONNECT: no agent listens on port {port} in the guest (yet)"
+                ),
                 other => format!("the handshake failed: {other}"),
             },
         }
@@ -168,6 +178,7 @@ pub(crate) struct Connector {
     path: PathBuf,
     /// The socket that has the path.
     socket: Mutex<SocketId>,
+    port: AgentPort,
     dials: Dials,
     unanswered: Arc<Semaphore>,
     /// As the kernel reported it to the last dial. `None` before the first one.
@@ -175,10 +186,22 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// Creates a connector for the default port.
     pub(crate) fn new(socket: Socket, dials: Dials) -> Self {
         let unanswered = Arc::new(Semaphore::new(MAX_UNANSWERED));
         let Socket { path, id } = socket;
-        Self { path, socket: Mutex::new(id), dials, unanswered, listener: Arc::default() }
+        let port = AgentPort::DEFAULT;
+        Self { path, socket: Mutex::new(id), port, dials, unanswered, listener: Arc::default() }
+    }
+
+    /// Sets the port.
+    pub(crate) fn on_port(self, port: AgentPort) -> Self {
+        Self { port, ..self }
+    }
+
+    /// Returns the agent's port.
+    pub(crate) fn port(&self) -> AgentPort {
+        self.port
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -249,10 +272,11 @@ impl Connector {
         let descriptor = self.dials.descriptors.take().ok_or(ConnectError::NoDescriptor)?;
         let (tell, told) = oneshot::channel();
         let socket = Socket { path: self.path.clone(), id: self.socket_id() };
+        let port = self.port;
         let listener = Arc::clone(&self.listener);
         let share = self.dials.budget.share();
         self.dials.tasks.spawn(async move {
-            let dialled = handshaked(&socket, &listener).await;
+            let dialled = handshaked(&socket, port, &listener).await;
             drop(place);
             let dialled = dialled.map(|stream| AgentSocket::new(stream, share, descriptor));
             // Nobody waits any more: the connection is complete, and may be closed.
@@ -302,9 +326,11 @@ impl PendingDial {
 /// Not cancel safe, and more: see [`initiate`].
 async fn handshaked(
     socket: &Socket,
+    port: AgentPort,
     listener: &watch::Sender<Option<Listener>>,
 ) -> Result<UnixStream, ConnectError> {
-    let mut stream = connect(&socket.path, ABANDON_AFTER).await?;
+    let failed = |source| ConnectError::Dial { port, source };
+    let mut stream = connect(&socket.path, ABANDON_AFTER).await.map_err(failed)?;
     // What has the name now, had it when we connected.
     if SocketId::at(&socket.path).is_ok_and(|id| id != socket.id) {
         return Err(ConnectError::Replaced);
@@ -313,7 +339,8 @@ async fn handshaked(
     let pid = credentials.and_then(|credentials| u32::try_from(credentials.pid()?).ok());
     let pid = pid.filter(|pid| *pid != 0);
     listener.send_replace(Some(Listener { socket: socket.id, pid }));
-    initiate(&mut stream, AGENT_PORT, ABANDON_AFTER).await.map_err(DialError::Handshake)?;
+    let granted = initiate(&mut stream, port.get(), ABANDON_AFTER).await;
+    granted.map_err(|error| failed(DialError::Handshake(error)))?;
     Ok(stream)
 }
 

@@ -7,6 +7,7 @@
 //! * [`socket`]: a connection with what it costs, and how much a guest may make us keep.
 //! * [`calls`]: how the calls fare, for the supervisor.
 //! * [`client`]: one call, with its deadline and its at most one retry.
+//! * [`error`]: failures of a call: of the transport, or a refusal by the agent.
 //! * [`health`]: the call that is made most often.
 //! * [`open`]: the call that opens a stream, and which agent it is that answers.
 //! * [`stream`]: what that connection carries from then on. [`pace`]: the rate that all streams of a VM share.
@@ -20,6 +21,7 @@ mod cancelled;
 mod checkout;
 pub(crate) mod client;
 pub(crate) mod connector;
+mod error;
 pub(crate) mod gate;
 mod health;
 pub(crate) mod open;
@@ -32,12 +34,13 @@ pub(crate) mod turns;
 mod unanswered;
 
 pub(crate) use calls::Calls;
-pub(crate) use client::{AgentClient, CallError};
+pub(crate) use client::AgentClient;
 pub(crate) use connector::{
     AgentConnection, ConnectError, Connector, Dials, Listener, PendingDial,
 };
+pub(crate) use error::{AgentRefusal, CallError, MissingFeature, TransportError};
 pub(crate) use gate::Permission;
-pub(crate) use open::{Instance, Programs};
+pub(crate) use open::{ExecSupport, Instance, OpenError};
 pub(crate) use pool::{Lane, Pool};
 pub(crate) use stream::{AgentStream, Broken};
 pub(crate) use turns::StreamTurns;

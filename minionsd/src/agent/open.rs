@@ -5,11 +5,10 @@
 //! agent for as long as it lives, so a health check on it tells whose the next reply will be.
 
 use super::client::AgentClient;
-use super::{AgentStream, CallError, Lane};
+use super::{AgentStream, CallError, Lane, TransportError};
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
-use minions_proto::exec_client::check_attached;
-use minions_proto::message::{AgentInfo, EXEC_FEATURE, ExecAttached, HealthCheck};
+use minions_proto::message::{AgentInfo, BootId, ExecAttached, Feature, HealthCheck, InstanceId};
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,8 +19,8 @@ const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// One start of an agent in one boot of its guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Instance {
-    boot_id: String,
-    instance_id: String,
+    boot_id: BootId,
+    instance_id: InstanceId,
 }
 
 impl Instance {
@@ -32,7 +31,7 @@ impl Instance {
 
 /// How an agent runs programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Programs {
+pub(crate) enum ExecSupport {
     /// By one request and one reply.
     Plain {
         /// Whether the request can have a time limit.
@@ -42,17 +41,35 @@ pub(crate) enum Programs {
     Objects(Instance),
 }
 
+/// Failure to open a stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// Another instance of the agent answers than the requested one. The call was not sent.
+    #[error("the agent was restarted")]
+    Replaced,
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl From<TransportError> for OpenError {
+    fn from(error: TransportError) -> Self {
+        Self::Call(error.into())
+    }
+}
+
 impl AgentClient {
     /// How the agent runs programs: known once it has answered a probe, which is waited for before
     /// `deadline`.
-    pub(crate) async fn programs(&self, deadline: Instant) -> Result<Programs, CallError> {
+    pub(crate) async fn exec_support(&self, deadline: Instant) -> Result<ExecSupport, CallError> {
         self.reachable(deadline).await?;
         self.allows("exec")?;
-        Ok(match self.agent() {
-            None => Programs::Plain { limits: false },
-            Some(agent) if agent.supports(EXEC_FEATURE) => Programs::Objects(Instance::of(&agent)),
-            Some(agent) => Programs::Plain { limits: agent.protocol >= 2 },
-        })
+        Ok(self.with_agent(|agent| match agent {
+            None => ExecSupport::Plain { limits: false },
+            Some(agent) if agent.supports(Feature::Exec) => {
+                ExecSupport::Objects(Instance::of(agent))
+            }
+            Some(agent) => ExecSupport::Plain { limits: agent.protocol >= 2 },
+        }))
     }
 
     /// Opens a stream before `deadline`, to no other agent than `only` if that is given. Never tries
@@ -64,17 +81,17 @@ impl AgentClient {
         call: &C,
         only: Option<&Instance>,
         deadline: Instant,
-    ) -> Result<(ExecAttached, AgentStream), CallError> {
+    ) -> Result<(ExecAttached, AgentStream), OpenError> {
         let mut checkout = self.checkout(Lane::Beside, false, deadline).await?;
         let epoch = checkout.epoch().clone();
-        let connection = checkout.connection().ok_or(CallError::Lost { sent: false })?;
+        let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
         if let Some(only) = only {
             let asked = deadline.min(Instant::now() + ASK_DEADLINE);
             let health = connection.call(&HealthCheck {}, asked).await;
             // Whatever went wrong, the call itself was not sent.
             let health = health.map_err(|_| self.failed(unsent(), None, &epoch))?;
             if health.agent.as_ref().map(Instance::of).as_ref() != Some(only) {
-                return Err(CallError::ExecLost { reason: "the agent was started anew".into() });
+                return Err(OpenError::Replaced);
             }
         }
         let asked = Instant::now();
@@ -87,10 +104,9 @@ impl AgentClient {
         };
         let attached = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
         self.succeeded();
-        check_attached(&attached).map_err(CallError::Stream)?;
         let pace = self.pool().pace();
         let (connection, epoch, permit) =
-            checkout.into_parts().ok_or(CallError::Lost { sent: true })?;
+            checkout.into_parts().ok_or(TransportError::Lost { sent: true })?;
         Ok((attached, AgentStream::new(connection.into_parts(), epoch, permit, pace)))
     }
 }

@@ -4,7 +4,7 @@ use super::pace::{StreamPace, Turn};
 use super::socket::AgentSocket;
 use crate::budget::{FREE, Share};
 use bytes::{Buf, Bytes, BytesMut};
-use minions_proto::channel::{ChannelError, Message};
+use minions_proto::channel::{ChannelError, ChannelMessage};
 use minions_proto::exec_client::StreamError;
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
@@ -106,14 +106,14 @@ impl Reader {
     /// The next message. Waits no longer than an agent that lives can be silent.
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Message, Broken> {
+    pub(crate) async fn next(&mut self) -> Result<ChannelMessage, Broken> {
         self.next_packet().await.map(|(_, message)| message)
     }
 
     /// Likewise, with the bytes that it came as, to be passed on as they are.
     ///
     /// Cancel safe.
-    pub(crate) async fn next_packet(&mut self) -> Result<(Bytes, Message), Broken> {
+    pub(crate) async fn next_packet(&mut self) -> Result<(Bytes, ChannelMessage), Broken> {
         match self.turn {
             Turn::Continue => {}
             Turn::Yield => yield_now().await,
@@ -141,13 +141,13 @@ async fn whole(
     stream: &mut OwnedReadHalf,
     decoder: &mut Decoder,
     share: &mut Share,
-) -> Result<(Bytes, Message), Broken> {
+) -> Result<(Bytes, ChannelMessage), Broken> {
     loop {
         if let Some(payload) = decoder.next_frame()? {
             if !share.is_empty() {
                 share.release();
             }
-            let message = Message::decode(payload.clone())?;
+            let message = ChannelMessage::decode(payload.clone())?;
             return Ok((payload, message));
         }
         let held = decoder.capacity();
@@ -174,7 +174,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Puts a message behind those that are still to be written. How many that may be is the
     /// caller's to bound, by [`pending`](Self::pending).
-    pub(crate) fn queue(&mut self, message: &Message) {
+    pub(crate) fn queue(&mut self, message: &ChannelMessage) {
         message.encode(&mut self.buffer);
     }
 
@@ -226,7 +226,8 @@ pub(crate) mod tests {
 
     fn frame(bytes: &'static [u8]) -> BytesMut {
         let mut out = BytesMut::new();
-        Message { channel: Channel::Stdout, payload: Bytes::from_static(bytes) }.encode(&mut out);
+        ChannelMessage { channel: Channel::Stdout, payload: Bytes::from_static(bytes) }
+            .encode(&mut out);
         out
     }
 
@@ -262,7 +263,7 @@ pub(crate) mod tests {
     async fn a_flush_that_was_dropped_goes_on_where_it_was() {
         let (mut stream, mut agent, _epoch) = pair(Decoder::new());
         let payload = Bytes::from(vec![7; 900_000]);
-        stream.writer.queue(&Message { channel: Channel::Stdin, payload: payload.clone() });
+        stream.writer.queue(&ChannelMessage { channel: Channel::Stdin, payload: payload.clone() });
         let dropped = timeout(Duration::from_millis(10), stream.writer.flush()).await;
         assert!(dropped.is_err(), "more than the socket takes");
         let (flushed, read) = tokio::join!(stream.writer.flush(), async {

@@ -2,7 +2,7 @@
 //! meanwhile can keep some VMMs from delivering what was sent on others.
 
 use super::cancelled::client;
-use super::{CallError, Lane};
+use super::{CallError, Lane, TransportError};
 use minions_proto::message::ReportStatus;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +40,9 @@ async fn a_connection_without_its_reply_is_closed_when_the_agent_answers_and_not
     for _ in 0..LIMIT + 2 {
         let call = client.call(&ReportStatus {}, Lane::Quick, Instant::now() + MOMENT);
         let (call, stream) = tokio::join!(call, granted(&listener));
-        assert!(matches!(call, Err(CallError::TimedOut { sent: true })), "{call:?}");
+        let timed_out =
+            matches!(call, Err(CallError::Transport(TransportError::TimedOut { sent: true })));
+        assert!(timed_out, "{call:?}");
         streams.push(stream);
     }
     for (n, stream) in streams.iter_mut().enumerate() {

@@ -7,7 +7,7 @@ use crate::clock::unix_ms;
 use axum::Json;
 use minions_api::VmName;
 use minions_api::clock::{ClockRequest, ClockSet};
-use minions_proto::message::{CLOCK_FEATURE, SetClock};
+use minions_proto::message::{Feature, SetClock};
 use std::time::{Duration, SystemTime};
 
 /// Default deadline: the agent makes one system call.
@@ -36,8 +36,7 @@ pub(super) async fn put_clock(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    let needs = "setting the guest's clock (feature `clock`)";
-    client.require(("clock", CLOCK_FEATURE), needs, deadline).await.map_err(about)?;
+    client.require(Feature::Clock, &[], deadline).await.map_err(about)?;
     let call = asked.map_or_else(|| at(unix_ms(SystemTime::now())), Ok)?;
     let set = client.call(&call, Lane::Quick, deadline).await.map_err(about)?;
     Ok(Json(ClockSet { status: "ok".into(), step_ms: set.step_ms }))

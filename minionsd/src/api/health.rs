@@ -42,5 +42,13 @@ pub(super) async fn get_health(
 /// Converts the agent's description from the wire type to the REST type.
 pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
     let AgentInfo { name, version, protocol, features, boot_id, instance_id, allowed } = agent;
-    health::AgentInfo { name, version, protocol, features, allowed, boot_id, instance_id }
+    health::AgentInfo {
+        name,
+        version,
+        protocol,
+        features: features.into_names(),
+        allowed,
+        boot_id: boot_id.into(),
+        instance_id: instance_id.into(),
+    }
 }

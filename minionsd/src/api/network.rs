@@ -9,7 +9,7 @@ use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, GuestProblems, NetworkProblems};
 use super::status::interface;
-use crate::agent::{CallError, Lane};
+use crate::agent::{AgentRefusal, CallError, Lane};
 use crate::vm::Vm;
 use axum::Json;
 use minions_api::VmName;
@@ -17,7 +17,7 @@ use minions_api::network::{
     Network, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkRequest,
 };
 use minions_proto::message::{
-    ChangeNetwork, ConfigureNetwork, NETWORK_FEATURE, NetworkChanged, NetworkConfirm, ReadNetwork,
+    ChangeNetwork, ConfigureNetwork, Feature, NetworkChanged, NetworkConfirm, ReadNetwork,
     ReportStatus,
 };
 use std::time::Duration;
@@ -48,14 +48,12 @@ pub(super) async fn get_network(
 
 async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
     // A restricted agent does not announce the feature, because it cannot change the network, but it can read it.
-    if vm.client().has_feature(NETWORK_FEATURE, deadline).await? || vm.client().is_restricted() {
+    if vm.client().has_feature(Feature::Network, deadline).await? || vm.client().is_restricted() {
         let state = vm.client().call(&ReadNetwork {}, Lane::Quick, deadline).await?;
         return Ok(convert::network(state));
     }
     let status = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await?;
-    let needs = "reading the network (feature `network2`)";
-    let all =
-        status.interfaces.ok_or_else(|| CallError::TooOld { needs: needs.into(), field: None })?;
+    let all = status.interfaces.ok_or_else(|| AgentRefusal::too_old(Feature::Network, &[]))?;
     Ok(Network {
         status: "ok".into(),
         hostname: None,
@@ -121,17 +119,8 @@ async fn make(
     field: &str,
     deadline: Instant,
 ) -> Result<NetworkChanged, CallError> {
-    needs_feature(vm, Some(field), deadline).await?;
+    vm.client().require(Feature::Network, &[field], deadline).await?;
     vm.client().call(change, Lane::Beside, deadline).await
-}
-
-async fn needs_feature(vm: &Vm, field: Option<&str>, deadline: Instant) -> Result<(), CallError> {
-    if vm.client().has_feature(NETWORK_FEATURE, deadline).await? {
-        return Ok(());
-    }
-    vm.client().allows("network")?;
-    let needs = "network configuration beyond `ip`, `gateway` and `dns` (feature `network2`)";
-    Err(CallError::TooOld { needs: needs.into(), field: field.map(str::to_owned) })
 }
 
 /// Confirm a network change
@@ -153,7 +142,7 @@ pub(super) async fn confirm_network(
     let call = call.map_err(|invalid| ApiError::invalid(&invalid).about(vm.name().clone()))?;
     let deadline = patience.deadline_or(PATIENCE);
     let confirm = async {
-        needs_feature(&vm, None, deadline).await?;
+        vm.client().require(Feature::Network, &[], deadline).await?;
         vm.client().call(&call, Lane::Quick, deadline).await
     };
     let done = confirm.await.map_err(|error| ApiError::call(vm.name(), error))?;

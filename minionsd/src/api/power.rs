@@ -10,7 +10,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use minions_api::VmName;
 use minions_api::power::{self, PowerAccepted, PowerRequest};
-use minions_proto::message::{POWER_FEATURE, Power, PowerAction};
+use minions_proto::message::{Feature, Power, PowerAction};
 use std::time::Duration;
 
 /// Default deadline: the agent answers before it acts.
@@ -34,11 +34,10 @@ pub(super) async fn power_vm(
     let deadline = patience.deadline_or(PATIENCE);
     let client = vm.client();
     let about = |error| ApiError::call(vm.name(), error);
-    let needs = "powering off or rebooting the guest (feature `power`)";
-    client.require(("power", POWER_FEATURE), needs, deadline).await.map_err(about)?;
+    client.require(Feature::Power, &[], deadline).await.map_err(about)?;
     // Asked now: the boot of the last probe may be over.
     let health = client.health(deadline).await.map_err(about)?.health;
-    let boot_id = health.agent.map(|agent| clipped(agent.boot_id));
+    let boot_id = health.agent.map(|agent| clipped(agent.boot_id.into()));
     let PowerRequest { action, force } = request;
     let next_step = next_step(&vm, action);
     let (call, ending) = match action {

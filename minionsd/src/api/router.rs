@@ -11,7 +11,7 @@ use super::{
 };
 use crate::audit::Audit;
 use crate::config::Config;
-use crate::exec::Execs;
+use crate::exec::ExecResources;
 use crate::metrics::Meters;
 use crate::vm::Registry;
 use axum::extract::DefaultBodyLimit;
@@ -46,7 +46,7 @@ pub(crate) struct Api {
     /// The audit log.
     pub(crate) audit: Audit,
     /// Resources shared by all programs.
-    pub(crate) execs: Execs,
+    pub(crate) execs: ExecResources,
     /// Counters and histograms.
     pub(crate) meters: Arc<Meters>,
     /// Cancelled once the daemon has been told to stop.
@@ -59,7 +59,7 @@ pub(crate) struct Parts {
     pub(crate) registry: Registry,
     pub(crate) policy: Policy,
     pub(crate) audit: Audit,
-    pub(crate) execs: Execs,
+    pub(crate) execs: ExecResources,
     pub(crate) meters: Arc<Meters>,
 }
 
@@ -102,7 +102,7 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Operate, routes!(exec::execs::get_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::delete_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::signal_exec)))
-        .routes(layers.around(Operate, routes!(exec::output::get_exec_output)))
+        .routes(layers.around(Operate, routes!(exec::execs::get_exec_output)))
         .routes(long(layers.around_program(routes!(exec::many::run_many_execs))))
         .routes(layers.around(Read, routes!(service::get_healthz)))
         .routes(layers.around(Read, routes!(service::get_readyz)))

@@ -45,6 +45,7 @@ fn shown(vm: &Vm, with_details: bool) -> vm::Vm {
         cause: status.cause,
         reason: status.reason,
         socket: vm.socket().display().to_string(),
+        agent_port: vm.agent_port().get(),
         agent: status.agent.map(super::health::agent_info),
         hostname: status.hostname,
         failed_probes: status.failed_probes,

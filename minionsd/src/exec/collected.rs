@@ -1,16 +1,15 @@
 //! Collects the whole output of a program.
 
-use super::{Driver, Happened};
-use crate::agent::CallError;
+use super::{DriverEvent, ExecDriver, ExecError};
 use crate::budget::Share;
 use minions_proto::channel::{Ended, OutputStream};
-use minions_proto::collect::{HeadTail, Kept};
+use minions_proto::collect::{HeadTail, KeptOutput};
 
 /// Output and end of a program.
 #[derive(Debug)]
-pub(crate) struct Collected {
-    pub(crate) stdout: Gathered,
-    pub(crate) stderr: Gathered,
+pub(crate) struct CollectedOutput {
+    pub(crate) stdout: GatheredOutput,
+    pub(crate) stderr: GatheredOutput,
     pub(crate) ended: Ended,
     /// Budget share of both outputs.
     pub(crate) share: Share,
@@ -18,7 +17,7 @@ pub(crate) struct Collected {
 
 /// Output stream that is being collected.
 #[derive(Debug)]
-pub(crate) struct Gathered {
+pub(crate) struct GatheredOutput {
     written: HeadTail,
     keep: usize,
     /// Number of bytes that the agent had dropped before the daemon attached. They are always the first ones: the agent
@@ -28,7 +27,7 @@ pub(crate) struct Gathered {
 
 /// Output stream as shown to the caller.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct ShownOutput {
     /// The output as text: invalid UTF-8 is replaced by U+FFFD, and omitted bytes by a line with their number.
     pub(crate) text: String,
     /// The kept bytes, if they are not UTF-8.
@@ -39,7 +38,7 @@ pub(crate) struct Shown {
     pub(crate) truncated: bool,
 }
 
-impl Gathered {
+impl GatheredOutput {
     fn keeping(keep: usize) -> Self {
         Self { written: HeadTail::keeping(keep), keep, gone: 0 }
     }
@@ -51,13 +50,13 @@ impl Gathered {
     }
 
     /// Converts the output to text.
-    pub(crate) fn show(self) -> Shown {
+    pub(crate) fn show(self) -> ShownOutput {
         let total = self.gone.saturating_add(self.written.total());
         let kept = self.written.finish();
         let truncated = kept.missing > 0 || self.gone > 0;
         let (text, bytes) = text(kept);
         let text = if self.gone > 0 { format!("{}{text}", omitted(self.gone)) } else { text };
-        Shown { text, bytes, total, truncated }
+        ShownOutput { text, bytes, total, truncated }
     }
 }
 
@@ -66,8 +65,8 @@ fn omitted(bytes: u64) -> String {
 }
 
 /// Returns the text, and the bytes if they are not UTF-8. Does not copy UTF-8 output that is complete.
-fn text(kept: Kept) -> (String, Option<Vec<u8>>) {
-    let Kept { head, tail, missing } = kept;
+fn text(kept: KeptOutput) -> (String, Option<Vec<u8>>) {
+    let KeptOutput { head, tail, missing } = kept;
     if missing == 0 {
         return match String::from_utf8(head) {
             Ok(text) => (text, None),
@@ -88,29 +87,33 @@ fn text(kept: Kept) -> (String, Option<Vec<u8>>) {
 ///
 /// # Errors
 ///
-/// As [`Driver::next`], and [`CallError::NoRoom`].
+/// As [`ExecDriver::next`], and [`ExecError::NoRoom`].
 pub(crate) async fn collect(
-    driver: &mut Driver,
+    driver: &mut ExecDriver,
     keep: usize,
     share: Share,
-) -> Result<Collected, CallError> {
+) -> Result<CollectedOutput, ExecError> {
     let turns = driver.turns();
     turns.take(collect_in_turns(driver, keep, share)).await
 }
 
 async fn collect_in_turns(
-    driver: &mut Driver,
+    driver: &mut ExecDriver,
     keep: usize,
     mut share: Share,
-) -> Result<Collected, CallError> {
-    let mut stdout = Gathered { gone: driver.attached().stdout, ..Gathered::keeping(keep) };
-    let mut stderr = Gathered { gone: driver.attached().stderr, ..Gathered::keeping(keep) };
+) -> Result<CollectedOutput, ExecError> {
+    let mut stdout =
+        GatheredOutput { gone: driver.attached().stdout, ..GatheredOutput::keeping(keep) };
+    let mut stderr =
+        GatheredOutput { gone: driver.attached().stderr, ..GatheredOutput::keeping(keep) };
     loop {
         let (stream, written, gone) = match driver.next().await? {
-            Happened::Output(stream, _, bytes) => (stream, bytes, 0),
-            Happened::Gap(stream, from, to) => (stream, bytes::Bytes::new(), to - from),
-            Happened::Heartbeat | Happened::Told => continue,
-            Happened::Ended(ended) => return Ok(Collected { stdout, stderr, ended, share }),
+            DriverEvent::Output(stream, _, bytes) => (stream, bytes, 0),
+            DriverEvent::Gap(stream, from, to) => (stream, bytes::Bytes::new(), to - from),
+            DriverEvent::Heartbeat | DriverEvent::Told => continue,
+            DriverEvent::Ended(ended) => {
+                return Ok(CollectedOutput { stdout, stderr, ended, share });
+            }
         };
         let (this, other) = match stream {
             OutputStream::Stdout => (&mut stdout, &stderr),
@@ -126,8 +129,8 @@ async fn collect_in_turns(
 mod tests {
     use super::*;
 
-    fn shown(keep: usize, gone: u64, bytes: &[u8]) -> Shown {
-        let mut gathered = Gathered { gone, ..Gathered::keeping(keep) };
+    fn shown(keep: usize, gone: u64, bytes: &[u8]) -> ShownOutput {
+        let mut gathered = GatheredOutput { gone, ..GatheredOutput::keeping(keep) };
         gathered.written.push(bytes);
         gathered.show()
     }

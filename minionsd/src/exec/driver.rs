@@ -1,14 +1,16 @@
 //! Reads a program's output exactly once, re-attaching after a lost connection.
 
-use super::hold::Hold;
-use super::{Execs, Place, opening};
-use crate::agent::{AgentStream, Broken, CallError, StreamTurns};
+use super::lease::ExecLease;
+use super::opening::{self, OpenedStream};
+use super::plan::{ExecFollower, ExecPlan};
+use super::{ExecError, ExecResources, ExecTarget};
+use crate::agent::{AgentRefusal, AgentStream, Broken, StreamTurns, TransportError};
 use bytes::{Buf, Bytes};
-use minions_proto::channel::{CHUNK_LEN, Ended, Message, OutputStream};
+use minions_proto::channel::{CHUNK_LEN, ChannelMessage, Ended, OutputStream};
 use minions_proto::connection::ProtocolError;
 use minions_proto::error::ErrorCode as AgentCode;
-use minions_proto::exec_client::{Event, ExecClient, StreamError};
-use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Role};
+use minions_proto::exec_client::{ExecClient, StreamError, StreamEvent};
+use minions_proto::message::{ExecAttach, ExecAttached, Role};
 use tokio::time::Instant;
 
 /// Number of input bytes that are queued on a stream before its socket has taken them.
@@ -16,7 +18,7 @@ const WRITE_AHEAD: usize = 2 * CHUNK_LEN;
 
 /// An event of a program.
 #[derive(Debug)]
-pub(crate) enum Happened {
+pub(crate) enum DriverEvent {
     /// Output of the program, starting at this offset.
     Output(OutputStream, u64, Bytes),
     /// Output from the first offset up to the second, which is lost.
@@ -32,8 +34,8 @@ pub(crate) enum Happened {
 /// Follows one program. After a lost connection it re-attaches automatically. Dropping it leaves the program, unless it
 /// only watches.
 #[derive(Debug)]
-pub(crate) struct Driver {
-    hold: Hold,
+pub(crate) struct ExecDriver {
+    lease: ExecLease,
     exec: ExecClient,
     attached: ExecAttached,
     role: Role,
@@ -48,31 +50,49 @@ pub(crate) struct Driver {
     extent: (u64, u64),
 }
 
-impl Driver {
-    /// Starts a program, or attaches to the program with the same id, which must be given. `input` is the program's
-    /// standard input.
+impl ExecDriver {
+    /// Starts a program, or attaches to the program with the same id.
     ///
     /// # Errors
     ///
     /// As [`opening::start`].
-    pub(crate) async fn start(
-        execs: &Execs,
-        place: &Place,
-        start: &ExecStart,
-        input: Option<Bytes>,
+    pub(super) async fn start(
+        execs: &ExecResources,
+        target: &ExecTarget,
+        plan: &ExecPlan,
         deadline: Instant,
-    ) -> Result<Self, CallError> {
-        let id = start.id.clone().ok_or(CallError::Lost { sent: false })?;
-        let mut hold = Hold::of(execs.clone(), place.clone(), id);
-        match opening::start(place, start, deadline).await {
-            Ok(opened) => Self::new(hold, opened, Role::Control, input),
+    ) -> Result<Self, ExecError> {
+        let mut lease = ExecLease::of(execs.clone(), target.clone(), plan.id.clone());
+        if plan.follower == ExecFollower::Client {
+            lease.release();
+        }
+        match opening::start(target, &plan.start, deadline).await {
+            Ok(opened) => Self::new(lease, opened, Role::Control, plan.stdin.clone()),
             Err(error) => {
                 if !error.may_have_executed() {
-                    hold.release();
+                    lease.release();
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Attaches to a program that may or may not exist. The caller follows the program itself
+    /// ([`into_stream`](Self::into_stream)), so no `leave` is sent for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`opening::attach`].
+    pub(crate) async fn attach(
+        execs: &ExecResources,
+        target: &ExecTarget,
+        attach: &ExecAttach,
+        deadline: Instant,
+    ) -> Result<Self, ExecError> {
+        let mut lease = ExecLease::of(execs.clone(), target.clone(), attach.id.clone());
+        lease.release();
+        let opened = opening::attach(target, attach, deadline).await?;
+        Self::new(lease, opened, attach.role, None)
     }
 
     /// Watches a program, or reads a snapshot of its output, without any effect on the program. A snapshot is complete
@@ -80,36 +100,40 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// As [`opening::attach`].
+    /// As [`attach`](Self::attach).
     pub(crate) async fn watch(
-        execs: &Execs,
-        place: &Place,
+        execs: &ExecResources,
+        target: &ExecTarget,
         attach: &ExecAttach,
         extent: (u64, u64),
         deadline: Instant,
-    ) -> Result<Self, CallError> {
-        let mut hold = Hold::of(execs.clone(), place.clone(), attach.id.clone());
-        hold.release();
-        let opened = opening::attach(place, attach, deadline).await?;
-        begins_where_asked(attach, &opened.0).map_err(CallError::Stream)?;
-        Ok(Self { extent, ..Self::new(hold, opened, attach.role, None)? })
+    ) -> Result<Self, ExecError> {
+        let driver = Self::attach(execs, target, attach, deadline).await?;
+        begins_where_asked(attach, &driver.attached)?;
+        Ok(Self { extent, ..driver })
+    }
+
+    /// Returns the program's stream, for a client that follows the program itself. No `leave` is sent on drop.
+    pub(crate) fn into_stream(mut self) -> Option<OpenedStream> {
+        self.lease.release();
+        self.lease.stream.take().map(|stream| (self.attached, stream))
     }
 
     fn new(
-        mut hold: Hold,
-        (attached, stream): (ExecAttached, AgentStream),
+        mut lease: ExecLease,
+        (attached, stream): OpenedStream,
         role: Role,
         mut input: Option<Bytes>,
-    ) -> Result<Self, CallError> {
-        hold.stream = Some(stream);
+    ) -> Result<Self, ExecError> {
+        lease.stream = Some(stream);
         if let Some(input) = &mut input {
             // An earlier request with the same id has already sent this part of the input.
             input.advance(usize::try_from(attached.stdin).unwrap_or(usize::MAX).min(input.len()));
         }
         let now = Instant::now().into_std();
-        let exec = ExecClient::new(&attached, now).map_err(CallError::Stream)?;
+        let exec = ExecClient::new(&attached, now)?;
         Ok(Self {
-            hold,
+            lease,
             exec,
             attached,
             role,
@@ -123,7 +147,7 @@ impl Driver {
 
     /// Returns the VM's turns, in which the program's stream is processed.
     pub(crate) fn turns(&self) -> StreamTurns {
-        self.hold.place().vm.turns().clone()
+        self.lease.target().vm.turns().clone()
     }
 
     /// Returns the agent's reply on the first stream.
@@ -137,7 +161,7 @@ impl Driver {
         self.queue_messages();
         while self.input.is_some() || self.exec.has_input() {
             match self.next().await {
-                Ok(Happened::Ended(_)) | Err(_) => return,
+                Ok(DriverEvent::Ended(_)) | Err(_) => return,
                 Ok(_) => self.queue_messages(),
             }
         }
@@ -151,9 +175,9 @@ impl Driver {
     /// # Errors
     ///
     /// The program is lost, or was taken over by another client. No event follows an error.
-    pub(crate) async fn next(&mut self) -> Result<Happened, CallError> {
+    pub(crate) async fn next(&mut self) -> Result<DriverEvent, ExecError> {
         loop {
-            if self.hold.stream.is_none() {
+            if self.lease.stream.is_none() {
                 self.come_back().await?;
             }
             match self.message().await {
@@ -162,10 +186,10 @@ impl Driver {
                         return Ok(happened);
                     }
                 }
-                Err(Broken::Closed) if self.is_snapshot_complete() => return Ok(Happened::Told),
+                Err(Broken::Closed) if self.is_snapshot_complete() => return Ok(DriverEvent::Told),
                 Err(broken) if broken.is_breach() => return Err(breach(broken)),
                 Err(_) => {
-                    self.hold.stream = None;
+                    self.lease.stream = None;
                     self.broken_at = Some(Instant::now());
                 }
             }
@@ -179,40 +203,42 @@ impl Driver {
             && received(OutputStream::Stderr) >= self.extent.1
     }
 
-    fn receive(&mut self, message: Message) -> Result<Option<Happened>, CallError> {
+    fn receive(&mut self, message: ChannelMessage) -> Result<Option<DriverEvent>, ExecError> {
         let offsets = [OutputStream::Stdout, OutputStream::Stderr]
             .map(|stream| (stream, self.exec.received(stream)));
         let before = |stream| offsets.iter().find(|(s, _)| *s == stream).map_or(0, |(_, at)| *at);
         let now = Instant::now().into_std();
-        Ok(match self.exec.receive(message, now).map_err(CallError::Stream)? {
-            Event::Output(stream, bytes) => Some(Happened::Output(stream, before(stream), bytes)),
-            Event::Gap(stream, len) => {
-                Some(Happened::Gap(stream, before(stream), before(stream) + len))
+        Ok(match self.exec.receive(message, now)? {
+            StreamEvent::Output(stream, bytes) => {
+                Some(DriverEvent::Output(stream, before(stream), bytes))
             }
-            Event::Heartbeat => {
+            StreamEvent::Gap(stream, len) => {
+                Some(DriverEvent::Gap(stream, before(stream), before(stream) + len))
+            }
+            StreamEvent::Heartbeat => {
                 self.settled = true;
-                Some(Happened::Heartbeat)
+                Some(DriverEvent::Heartbeat)
             }
-            Event::Ended(ended) => {
-                self.hold.release();
-                Some(Happened::Ended(ended))
+            StreamEvent::Ended(ended) => {
+                self.lease.release();
+                Some(DriverEvent::Ended(ended))
             }
-            Event::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
+            StreamEvent::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 // Another client has the program from now on.
-                self.hold.release();
-                return Err(CallError::Agent(error));
+                self.lease.release();
+                return Err(AgentRefusal::Answer(error).into());
             }
             // There is room for more input; or the agent refused a control message, which has no effect on the
             // program.
-            Event::InputTaken | Event::Refused(_) => None,
+            StreamEvent::InputTaken | StreamEvent::Refused(_) => None,
         })
     }
 
     /// Returns the agent's next message. Meanwhile, sends acks and input.
-    async fn message(&mut self) -> Result<Message, Broken> {
+    async fn message(&mut self) -> Result<ChannelMessage, Broken> {
         loop {
             self.queue_messages();
-            let stream = self.hold.stream.as_mut().ok_or(Broken::Closed)?;
+            let stream = self.lease.stream.as_mut().ok_or(Broken::Closed)?;
             let AgentStream { reader, writer, .. } = stream;
             let writes = !self.mute && writer.pending() > 0;
             tokio::select! {
@@ -225,12 +251,12 @@ impl Driver {
 
     /// Queues acks, and input up to [`WRITE_AHEAD`].
     fn queue_messages(&mut self) {
-        let Some(stream) = self.hold.stream.as_mut() else { return };
+        let Some(stream) = self.lease.stream.as_mut() else { return };
         if self.role != Role::Control {
             return;
         }
         if let Some(ack) = self.exec.ack(std::mem::take(&mut self.settled)) {
-            stream.writer.queue(&Message::host(&ack));
+            stream.writer.queue(&ChannelMessage::host(&ack));
         }
         while stream.writer.pending() < WRITE_AHEAD {
             if let Some(input) = &mut self.input {
@@ -245,12 +271,12 @@ impl Driver {
         }
     }
 
-    async fn come_back(&mut self) -> Result<(), CallError> {
+    async fn come_back(&mut self) -> Result<(), ExecError> {
         let since = self.broken_at.unwrap_or_else(Instant::now);
         let attach = ExecAttach { role: self.role, ..self.exec.attach() };
-        let (attached, stream) = opening::come_back(self.hold.place(), &attach, since).await?;
-        self.exec.resume(&attached).map_err(CallError::Stream)?;
-        self.hold.stream = Some(stream);
+        let (attached, stream) = opening::come_back(self.lease.target(), &attach, since).await?;
+        self.exec.resume(&attached)?;
+        self.lease.stream = Some(stream);
         self.mute = false;
         Ok(())
     }
@@ -270,13 +296,13 @@ fn begins_where_asked(attach: &ExecAttach, attached: &ExecAttached) -> Result<()
     Ok(())
 }
 
-fn breach(broken: Broken) -> CallError {
+fn breach(broken: Broken) -> ExecError {
     match broken {
-        Broken::Frame(error) => CallError::Protocol(ProtocolError::Frame(error)),
-        Broken::Channel(error) => CallError::Stream(StreamError::Channel(error)),
-        Broken::Stream(error) => CallError::Stream(error),
+        Broken::Frame(error) => TransportError::Protocol(ProtocolError::Frame(error)).into(),
+        Broken::Channel(error) => StreamError::Channel(error).into(),
+        Broken::Stream(error) => error.into(),
         Broken::Closed | Broken::Lost(_) | Broken::Silent | Broken::Replaced | Broken::NoRoom => {
-            CallError::Lost { sent: true }
+            TransportError::Lost { sent: true }.into()
         }
     }
 }

@@ -5,15 +5,14 @@
 //!
 //! [`AgentClient::open`]: crate::agent::AgentClient::open
 
-use super::Place;
-use crate::agent::{AgentStream, CallError};
+use super::{ExecError, ExecTarget};
+use crate::agent::{AgentRefusal, AgentStream, CallError, Instance, OpenError, TransportError};
 use crate::vm::status::backoff;
 use minions_api::vm::Failure;
 use minions_proto::Call;
 use minions_proto::error::ErrorCode as AgentCode;
-use minions_proto::message::{
-    EXEC_LIMITS_FEATURE, ExecAttach, ExecAttached, ExecStart, REATTACH_GRACE,
-};
+use minions_proto::exec_client::check_attached;
+use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Feature, REATTACH_GRACE};
 use rand::RngExt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -25,37 +24,33 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The agent's reply to start or attach, and the program's stream.
-pub(crate) type Opened = (ExecAttached, AgentStream);
+pub(crate) type OpenedStream = (ExecAttached, AgentStream);
 
 /// Starts a program, which must have an id.
 ///
 /// # Errors
 ///
-/// The agent refused, or could not be reached. [`CallError::may_have_executed`] is accurate for both.
+/// The agent refused, or could not be reached. [`ExecError::may_have_executed`] is accurate for both.
 pub(crate) async fn start(
-    place: &Place,
+    target: &ExecTarget,
     start: &ExecStart,
     deadline: Instant,
-) -> Result<Opened, CallError> {
-    let client = place.vm.client();
-    if let Some(field) = start.limit()
-        && !client.has_feature(EXEC_LIMITS_FEATURE, deadline).await?
-    {
-        let needs = format!("`{field}` for programs");
-        return Err(CallError::TooOld { needs, field: Some(field.to_owned()) });
+) -> Result<OpenedStream, ExecError> {
+    if let Some(field) = start.limit() {
+        target.vm.client().require(Feature::ExecLimits, &[field], deadline).await?;
     }
-    let error = match client.open(start, None, attempt(deadline)).await {
+    let error = match open(target, start, None, deadline).await {
         Err(error) if may_pass(&error) => error,
         settled => return settled,
     };
     if Instant::now() >= deadline {
         return Err(error);
     }
-    if !error.may_have_executed() && !matches!(error, CallError::Lost { .. }) {
+    if !error.may_have_executed() && !is_lost(&error) {
         // A limit, or an agent that cannot be reached, rather than a lost connection: the caller decides.
         return Err(error);
     }
-    persist(place, start, Instant::now(), deadline, error.may_have_executed()).await
+    persist(target, start, Instant::now(), deadline, error.may_have_executed()).await
 }
 
 /// Attaches to a program that may or may not exist.
@@ -64,14 +59,13 @@ pub(crate) async fn start(
 ///
 /// As [`start`].
 pub(crate) async fn attach(
-    place: &Place,
+    target: &ExecTarget,
     attach: &ExecAttach,
     deadline: Instant,
-) -> Result<Opened, CallError> {
-    let client = place.vm.client();
-    match client.open(attach, None, attempt(deadline)).await {
-        Err(CallError::Lost { .. }) => {
-            persist(place, attach, Instant::now(), deadline, false).await
+) -> Result<OpenedStream, ExecError> {
+    match open(target, attach, None, deadline).await {
+        Err(error) if is_lost(&error) => {
+            persist(target, attach, Instant::now(), deadline, false).await
         }
         settled => settled,
     }
@@ -83,32 +77,32 @@ pub(crate) async fn attach(
 ///
 /// As [`start`].
 pub(super) async fn once_more(
-    place: &Place,
+    target: &ExecTarget,
     attach: &ExecAttach,
     deadline: Instant,
-) -> Result<Opened, CallError> {
-    persist(place, attach, Instant::now(), deadline, true).await
+) -> Result<OpenedStream, ExecError> {
+    persist(target, attach, Instant::now(), deadline, true).await
 }
 
 /// Re-attaches to a program whose stream broke at `since`.
 ///
 /// # Errors
 ///
-/// [`CallError::ExecLost`]: re-attaching is impossible.
+/// [`ExecError::Lost`]: re-attaching is impossible.
 pub(crate) async fn come_back(
-    place: &Place,
+    target: &ExecTarget,
     attach: &ExecAttach,
     since: Instant,
-) -> Result<Opened, CallError> {
-    let opened = persist(place, attach, since, since + REATTACH_GRACE, true).await;
+) -> Result<OpenedStream, ExecError> {
+    let opened = persist(target, attach, since, since + REATTACH_GRACE, true).await;
     opened.map_err(|error| match error {
-        CallError::ExecLost { .. } => error,
-        CallError::Agent(error) => CallError::ExecLost { reason: error.message },
-        error => CallError::ExecLost {
-            reason: format!(
-                "the connection to the agent was lost and re-attaching failed: {error}"
-            ),
-        },
+        ExecError::Lost { .. } => error,
+        ExecError::Call(CallError::Refused(AgentRefusal::Answer(error))) => {
+            ExecError::lost(error.message)
+        }
+        error => ExecError::lost(format!(
+            "the connection to the agent was lost and re-attaching failed: {error}"
+        )),
     })
 }
 
@@ -116,28 +110,29 @@ pub(crate) async fn come_back(
 /// (`since` + [`REATTACH_GRACE`]). `sent` tells whether an earlier request may have reached the agent; the error then
 /// says so.
 async fn persist<C: Call<Reply = ExecAttached>>(
-    place: &Place,
+    target: &ExecTarget,
     call: &C,
     since: Instant,
     deadline: Instant,
     mut sent: bool,
-) -> Result<Opened, CallError> {
+) -> Result<OpenedStream, ExecError> {
     let until = deadline.min(since + REATTACH_GRACE);
     let mut failures = 0;
     loop {
-        if place.vm.client().is_gone() && sent {
-            return Err(CallError::ExecLost { reason: "the VM is gone".into() });
+        if target.vm.client().is_gone() && sent {
+            return Err(ExecError::lost("the VM is gone"));
         }
-        let opened = place.vm.client().open(call, Some(&place.instance), attempt(until)).await;
-        match opened {
-            Err(CallError::ExecLost { .. }) if !sent => return Err(CallError::Lost { sent }),
-            Err(CallError::Unreachable { failure, .. }) if sent && is_death(failure) => {
-                return Err(CallError::ExecLost { reason: death(failure).into() });
+        match open(target, call, Some(&target.instance), until).await {
+            Err(ExecError::Lost { .. }) if !sent => {
+                return Err(TransportError::Lost { sent }.into());
+            }
+            Err(error) if sent && let Some(reason) = death(&error) => {
+                return Err(ExecError::lost(reason));
             }
             Err(error) if may_pass(&error) => {
                 sent |= error.may_have_executed();
                 if Instant::now() >= until {
-                    return Err(if sent { as_sent(error) } else { error });
+                    return Err(if sent { as_sent(&error) } else { error });
                 }
             }
             settled => return settled,
@@ -148,49 +143,68 @@ async fn persist<C: Call<Reply = ExecAttached>>(
     }
 }
 
-/// Reports whether the failure means that the guest has ended, and all its programs with it.
-fn is_death(failure: Failure) -> bool {
-    matches!(
-        failure,
-        Failure::NoListener | Failure::NoSocket | Failure::Rebooting | Failure::PoweredOff
-    )
+/// Opens a stream to a program. `only` excludes every other instance of the agent.
+async fn open<C: Call<Reply = ExecAttached>>(
+    target: &ExecTarget,
+    call: &C,
+    only: Option<&Instance>,
+    deadline: Instant,
+) -> Result<OpenedStream, ExecError> {
+    let deadline = deadline.min(Instant::now() + ATTEMPT);
+    let opened = target.vm.client().open(call, only, deadline).await;
+    let opened = opened.map_err(|error| match error {
+        OpenError::Replaced => ExecError::lost(error.to_string()),
+        OpenError::Call(error) => error.into(),
+    })?;
+    check_attached(&opened.0)?;
+    Ok(opened)
 }
 
-/// The end of the guest, as the end of "the program is lost: …".
-fn death(failure: Failure) -> &'static str {
+/// Reports whether the connection broke.
+fn is_lost(error: &ExecError) -> bool {
+    matches!(error, ExecError::Call(CallError::Transport(TransportError::Lost { .. })))
+}
+
+/// Describes a failure that means that the guest has ended, and all its programs with it; `None` for all others.
+fn death(error: &ExecError) -> Option<&'static str> {
+    let ExecError::Call(CallError::Transport(TransportError::Unreachable { failure, .. })) = error
+    else {
+        return None;
+    };
     match failure {
-        Failure::Rebooting => "its guest reboots",
-        Failure::PoweredOff => "its guest was powered off",
-        _ => "its VMM is gone",
+        Failure::NoListener | Failure::NoSocket => Some("the VMM is gone"),
+        Failure::Rebooting => Some("the guest is rebooting"),
+        Failure::PoweredOff => Some("the guest was powered off"),
+        _ => None,
     }
 }
 
 /// Converts the last failure to that of a request that was sent.
-fn as_sent(error: CallError) -> CallError {
+fn as_sent(error: &ExecError) -> ExecError {
+    let sent = true;
     match error {
-        CallError::TimedOut { .. } => CallError::TimedOut { sent: true },
-        _ => CallError::Lost { sent: true },
+        ExecError::Call(CallError::Transport(TransportError::TimedOut { .. })) => {
+            TransportError::TimedOut { sent }.into()
+        }
+        _ => TransportError::Lost { sent }.into(),
     }
 }
 
-fn attempt(deadline: Instant) -> Instant {
-    deadline.min(Instant::now() + ATTEMPT)
-}
-
 /// Reports whether another attempt may succeed.
-fn may_pass(error: &CallError) -> bool {
+fn may_pass(error: &ExecError) -> bool {
+    let ExecError::Call(error) = error else { return false };
     match error {
-        CallError::Lost { .. }
-        | CallError::TimedOut { .. }
-        | CallError::Unreachable { .. }
-        | CallError::Overloaded
-        | CallError::Exhausted => true,
-        CallError::Agent(error) => error.code == Some(AgentCode::Busy),
-        CallError::Protocol(_)
-        | CallError::TooOld { .. }
-        | CallError::Encode(_)
-        | CallError::ExecLost { .. }
-        | CallError::Stream(_)
-        | CallError::NoRoom => false,
+        CallError::Transport(error) => match error {
+            TransportError::Lost { .. }
+            | TransportError::TimedOut { .. }
+            | TransportError::Unreachable { .. }
+            | TransportError::Overloaded
+            | TransportError::Exhausted => true,
+            TransportError::Protocol(_) | TransportError::Encode(_) | TransportError::NoRoom => {
+                false
+            }
+        },
+        CallError::Refused(AgentRefusal::Answer(error)) => error.code == Some(AgentCode::Busy),
+        CallError::Refused(AgentRefusal::TooOld(_)) => false,
     }
 }

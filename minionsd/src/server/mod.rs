@@ -290,7 +290,7 @@ impl Server {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     self.unix_places.improve(&mut place);
-                    let peer = Peer::unix(stream.peer_cred().ok());
+                    let peer = Peer::unix(&stream);
                     let http = self.at(&place);
                     let watcher = self.graceful.watcher();
                     tokio::spawn(http.serve(stream, peer, watcher, place));

@@ -106,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn users_are_not_looked_up_while_half_of_the_slots_are_free() {
         let shares = UserShares::new(16);
-        let peer = Peer::unix(None);
+        let peer = Peer::unknown();
         for taken in 0..=8 {
             assert!(shares.count(&peer, taken).await.is_some_and(|counted| counted.0.is_none()));
         }

@@ -36,13 +36,15 @@ impl Host {
     fn start() -> Self {
         let mode = Permissions::from_mode(0o755);
         let dir = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
-        let trusted = Trusted::of(&Config::parse("").unwrap());
+        let config = Config::parse("").unwrap();
+        let trusted = Trusted::of(&config);
         let means = Means {
             descriptors: Descriptors::of_process(),
             budget: Budget::default(),
             meters: Arc::default(),
         };
-        let each = Each { pool_size: 2, clock_limit: None };
+        let agent_ports = config.agent_ports.clone();
+        let each = Each { pool_size: 2, clock_limit: None, agent_ports };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::start(dir.path().to_owned(), trusted, each, means, &tasks, &stop);
         Self { registry, dir, running: watch::Sender::new(false) }

@@ -15,9 +15,9 @@ pub(super) fn bounded(agent: AgentInfo) -> AgentInfo {
         name: clipped(agent.name),
         version: clipped(agent.version),
         protocol: agent.protocol,
-        features: few(agent.features),
-        boot_id: clipped(agent.boot_id),
-        instance_id: clipped(agent.instance_id),
+        features: few(agent.features.into_names()).into(),
+        boot_id: clipped(agent.boot_id.into()).into(),
+        instance_id: clipped(agent.instance_id.into()).into(),
         allowed: agent.allowed.map(few),
     }
 }
@@ -44,17 +44,17 @@ mod tests {
             name: text(),
             version: text(),
             protocol: 2,
-            features: vec![text(); 1000],
-            boot_id: text(),
-            instance_id: text(),
+            features: vec![text(); 1000].into(),
+            boot_id: text().into(),
+            instance_id: text().into(),
             allowed: Some(vec![text(); 1000]),
         };
         let kept = bounded(agent);
-        let lists = [kept.features, kept.allowed.unwrap()];
+        let lists = [kept.features.into_names(), kept.allowed.unwrap()];
         for list in &lists {
             assert_eq!(list.len(), KEPT_FEATURES);
         }
-        let texts = [kept.name, kept.version, kept.boot_id, kept.instance_id];
+        let texts = [kept.name, kept.version, kept.boot_id.into(), kept.instance_id.into()];
         assert!(lists.concat().iter().chain(&texts).all(|text| text.len() == KEPT_TEXT));
         assert!(clipped("é".repeat(500_000)).len() <= KEPT_TEXT);
     }

@@ -17,7 +17,9 @@
 use super::probe_error::ProbeError;
 use crate::agent::connector::DIAL_DEADLINE;
 use crate::agent::{AgentConnection, ConnectError, Connector, PendingDial, Permission};
+use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
+use minions_proto::foreign_service::ForeignService;
 use minions_proto::message::{Health, HealthCheck};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
@@ -66,6 +68,8 @@ pub(super) enum Heard {
 /// The connection and what is under way on it.
 #[derive(Debug, Default)]
 pub(super) struct Line {
+    /// The agent's port.
+    port: AgentPort,
     held: Option<Held>,
     dial: Option<PendingDial>,
     attempt: Option<Attempt>,
@@ -107,6 +111,11 @@ enum Received {
 }
 
 impl Line {
+    /// Creates a line without a connection, to an agent on this port.
+    pub(super) fn to_port(port: AgentPort) -> Self {
+        Self { port, ..Self::default() }
+    }
+
     /// Begins a probe, if none is under way.
     pub(super) fn probe(&mut self) {
         if self.attempt.is_some() {
@@ -157,7 +166,7 @@ impl Line {
 
     /// Closes the connection and forgets the dial.
     pub(super) fn hang_up(&mut self) {
-        *self = Self { verify: self.verify, ..Self::default() };
+        *self = Self { verify: self.verify, ..Self::to_port(self.port) };
     }
 
     /// The connection, while no reply is outstanding on it.
@@ -304,13 +313,17 @@ impl Line {
 
     /// The connection broke, or what came is no answer.
     fn lost(&mut self, error: ExchangeError) -> Option<Heard> {
-        let asked = self.held.take().and_then(|held| held.asked);
+        let held = self.held.take();
+        if let Some(service) = held.as_ref().and_then(Held::foreign_service) {
+            return Some(self.failed(ProbeError::of_foreign_service(self.port, &service)));
+        }
+        let asked = held.and_then(|held| held.asked);
         let silent = asked.is_some_and(|asked| asked.since.elapsed() >= PROBE_DEADLINE);
         if silent && matches!(error, ExchangeError::Lost { .. }) {
             self.attempt = None;
             return Some(Heard::SilenceBroke);
         }
-        Some(self.failed(ProbeError::of_exchange(error)))
+        Some(self.failed(ProbeError::of_exchange(self.port, error)))
     }
 
     /// The probe under way failed.
@@ -328,7 +341,10 @@ impl Line {
         }
         match &self.held {
             Some(held) if held.reply.is_some() => self.answered(),
-            Some(_) => Some(self.failed(ProbeError::of_exchange(ExchangeError::TimedOut))),
+            Some(held) if held.foreign_service().is_some() => self.lost(ExchangeError::TimedOut),
+            Some(_) => {
+                Some(self.failed(ProbeError::of_exchange(self.port, ExchangeError::TimedOut)))
+            }
             None => {
                 let error = ConnectError::Unanswered;
                 connector.failed(&error);
@@ -339,6 +355,11 @@ impl Line {
 }
 
 impl Held {
+    /// Returns the service on the agent's port if it is not an agent.
+    fn foreign_service(&self) -> Option<ForeignService> {
+        self.connection.foreign_service().filter(|_| self.answered.is_none())
+    }
+
     /// Whether one more health check may be sent: not into a reply that has begun, and only so many.
     fn may_be_asked(&self) -> bool {
         let outstanding = self.connection.outstanding();

@@ -1,9 +1,12 @@
 //! Why a probe failed.
 
+use super::guest_text::clipped;
 use crate::agent::socket::is_no_room;
 use crate::agent::{ConnectError, Connector};
 use minions_api::vm::Failure;
+use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
+use minions_proto::foreign_service::ForeignService;
 
 /// A failed probe.
 #[derive(Debug)]
@@ -19,8 +22,17 @@ impl ProbeError {
         Self { failure, message }
     }
 
-    /// There is no answer.
-    pub(super) fn of_exchange(error: ExchangeError) -> Self {
+    /// Creates the error for another service on the agent's port.
+    pub(super) fn of_foreign_service(port: AgentPort, service: &ForeignService) -> Self {
+        let message = format!(
+            "another service answers on port {port} in the guest (it looks like {service}): its bytes violate the \
+             protocol"
+        );
+        Self { failure: Failure::ProtocolError, message }
+    }
+
+    /// Creates the error for a failed exchange with the agent on this port.
+    pub(super) fn of_exchange(port: AgentPort, error: ExchangeError) -> Self {
         let (failure, message) = match error {
             ExchangeError::Lost { source, .. } if is_no_room(&source) => (
                 Failure::DaemonExhausted,
@@ -35,10 +47,15 @@ impl ProbeError {
                     .to_owned(),
             ),
             ExchangeError::Protocol(error) => {
-                (Failure::ProtocolError, format!("the agent's answer violates the protocol: {error}"))
+                let message = format!(
+                    "the answer on port {port} in the guest violates the protocol: {error}"
+                );
+                (Failure::ProtocolError, message)
             }
-            ExchangeError::Agent(_) => {
-                (Failure::AgentError, "the agent answers a health check with an error".to_owned())
+            ExchangeError::Agent(error) => {
+                let detail = clipped(error.message);
+                let message = format!("the agent answers a health check with an error: {detail}");
+                (Failure::AgentError, message)
             }
             // A health check is 23 bytes long.
             ExchangeError::Encode(error) => (Failure::ProtocolError, error.to_string()),

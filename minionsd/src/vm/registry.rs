@@ -10,12 +10,14 @@ use super::status::VmStatus;
 use super::supervisor::{Supervisor, Verdict};
 use crate::agent::{AgentClient, Calls, Connector, Dials, Pool, StreamTurns};
 use crate::budget::Budget;
+use crate::config::AgentPorts;
 use crate::descriptors::Descriptors;
 use crate::events::Events;
 use crate::metrics::Meters;
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::VmState;
 use minions_api::{Timestamp, VmName};
+use minions_proto::AgentPort;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,18 +74,25 @@ impl Vm {
     pub(crate) fn socket(&self) -> &Path {
         self.client.pool().connector().socket()
     }
+
+    /// Returns the VSOCK port of its agent.
+    pub(crate) fn agent_port(&self) -> AgentPort {
+        self.client.pool().connector().port()
+    }
 }
 
 /// All of them.
 pub(crate) type Vms = BTreeMap<VmName, Vm>;
 
 /// What the configuration says for each VM.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Each {
     /// Calls under way at once.
     pub(crate) pool_size: usize,
     /// A clock that is off by more is set; never without.
     pub(crate) clock_limit: Option<Duration>,
+    /// VSOCK ports of the agents.
+    pub(crate) agent_ports: AgentPorts,
 }
 
 /// The picture. A cheap clone.
@@ -283,7 +292,8 @@ impl Keeper {
     fn supervise(&mut self, name: VmName, socket: discovery::Socket) -> Vm {
         let id = socket.id;
         let (nudge, calls) = (Arc::new(Notify::new()), Arc::new(Calls::default()));
-        let connector = Connector::new(socket, self.dials.clone());
+        let port = self.each.agent_ports.of(&name);
+        let connector = Connector::new(socket, self.dials.clone()).on_port(port);
         let pool = Pool::new(connector, self.each.pool_size, Arc::clone(&nudge));
         let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let (socket, asked) = (watch::Sender::new(Some(id)), watch::Sender::new(None));

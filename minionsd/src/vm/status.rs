@@ -135,8 +135,8 @@ impl VmStatus {
             inode,
             vmm_pid: self.vmm.as_ref().map(|vmm| vmm.pid),
             vmm_start_ticks: self.vmm.as_ref().and_then(|vmm| vmm.started),
-            boot_id: agent.map(|agent| agent.boot_id.clone()),
-            instance_id: agent.map(|agent| agent.instance_id.clone()),
+            boot_id: agent.map(|agent| agent.boot_id.to_string()),
+            instance_id: agent.map(|agent| agent.instance_id.to_string()),
         }
     }
 
@@ -298,6 +298,7 @@ pub(crate) fn backoff(failures: u32, jitter: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minions_proto::message::Features;
 
     fn found() -> VmStatus {
         VmStatus::found(SocketId::default(), Timestamp::now())
@@ -308,7 +309,7 @@ mod tests {
             name: "a".into(),
             version: "1".into(),
             protocol: 2,
-            features: Vec::new(),
+            features: Features::default(),
             boot_id: "boot".into(),
             instance_id: instance.into(),
             allowed: None,

@@ -74,7 +74,10 @@ enum Promise {
 }
 
 /// Process in the operators' group whose user is not a member in the user database: `Group=`, `sg`.
-const IN_GROUP: User = User { uid: OTHER.uid, gid: MEMBER.gid };
+const IN_GROUP: User = User { gid: MEMBER.gid, ..OTHER };
+
+/// Process with the operators' group as a supplementary group: `SupplementaryGroups=`, `--group-add`.
+const ALSO_IN_GROUP: User = User { supplementary: Some(MEMBER.gid), ..OTHER };
 
 fn cases(listener: Listener) -> Vec<Case> {
     let case = |who, user, token| Case { who, user, listener, token };
@@ -82,6 +85,7 @@ fn cases(listener: Listener) -> Vec<Case> {
         case("root", ROOT, None),
         case("a member", MEMBER, None),
         case("a process in the group", IN_GROUP, None),
+        case("a process with the supplementary group", ALSO_IN_GROUP, None),
         case("another user", OTHER, None),
         case("the token", IN_GROUP, Some(TOKEN)),
         case("a wrong token", IN_GROUP, Some(WRONG_TOKEN)),

@@ -2,7 +2,7 @@
 
 use crate::programs::{Client, Closed, Lines};
 use bytes::{Bytes, BytesMut};
-use minions_proto::channel::{AgentControl, Channel, Message, OutputStream};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, OutputStream};
 use serde_json::{Value, json};
 use testkit::daemon::{TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm};
@@ -31,14 +31,14 @@ fn reply(offset: u64) -> Vec<u8> {
     }))
 }
 
-fn bytes(message: &Message) -> Vec<u8> {
+fn bytes(message: &ChannelMessage) -> Vec<u8> {
     let mut out = BytesMut::new();
     message.encode(&mut out);
     out.to_vec()
 }
 
 fn output(len: usize) -> Vec<u8> {
-    bytes(&Message { channel: Channel::Stdout, payload: Bytes::from(vec![b'x'; len]) })
+    bytes(&ChannelMessage { channel: Channel::Stdout, payload: Bytes::from(vec![b'x'; len]) })
 }
 
 async fn with(reply: Vec<u8>, then: Vec<u8>) -> (TestDaemon, FakeVmm) {
@@ -52,15 +52,15 @@ async fn with(reply: Vec<u8>, then: Vec<u8>) -> (TestDaemon, FakeVmm) {
 #[tokio::test]
 async fn an_invalid_stream_is_a_protocol_error_in_every_form() {
     let gap = |from, to| {
-        bytes(&Message::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
+        bytes(&ChannelMessage::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
     };
     for then in [
         vec![0, 0, 0, 2, 9, 9],
         vec![0, 0, 0, 0],
         vec![0xff; 8],
-        bytes(&Message { channel: Channel::Stdin, payload: Bytes::from_static(b"x") }),
-        bytes(&Message { channel: Channel::Control, payload: Bytes::from_static(b"[") }),
-        bytes(&Message::agent(&AgentControl::Ack { stdin: 7 })),
+        bytes(&ChannelMessage { channel: Channel::Stdin, payload: Bytes::from_static(b"x") }),
+        bytes(&ChannelMessage { channel: Channel::Control, payload: Bytes::from_static(b"[") }),
+        bytes(&ChannelMessage::agent(&AgentControl::Ack { stdin: 7 })),
         gap(5, 6),
         gap(0, u64::MAX),
     ] {
@@ -107,7 +107,7 @@ async fn output_from_before_the_requested_offset_is_a_protocol_error() {
 #[tokio::test]
 async fn offsets_of_a_stream_never_decrease() {
     let gap = |from, to| {
-        bytes(&Message::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
+        bytes(&ChannelMessage::agent(&AgentControl::Gap { stream: OutputStream::Stdout, from, to }))
     };
     let max = (1 << 53) - 1;
     let then = [output(3), gap(3, max), output(3), gap(max + 3, 1 << 61)].concat();
@@ -149,7 +149,7 @@ async fn endless_output_is_read_until_the_callers_deadline() {
 /// Returns floods of messages without content, many in one write.
 fn empty_messages() -> Vec<Vec<u8>> {
     let control = |json: &'static [u8]| {
-        bytes(&Message { channel: Channel::Control, payload: Bytes::from_static(json) })
+        bytes(&ChannelMessage { channel: Channel::Control, payload: Bytes::from_static(json) })
     };
     [
         control(br#"{"type":"heartbeat"}"#),
@@ -193,7 +193,7 @@ async fn a_flood_of_empty_messages_is_a_protocol_error_in_every_form() {
 #[tokio::test]
 async fn output_of_single_bytes_is_never_a_protocol_error() {
     let messages = 20_000;
-    let end = bytes(&Message::agent(&AgentControl::Exit(minions_proto::channel::Ended {
+    let end = bytes(&ChannelMessage::agent(&AgentControl::Exit(minions_proto::channel::Ended {
         outcome: minions_proto::message::Outcome::Exited { code: 0 },
         usage: minions_proto::message::Usage::default(),
     })));

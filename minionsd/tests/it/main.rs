@@ -8,6 +8,7 @@
 mod callers;
 
 mod access;
+mod agent_port;
 mod audit;
 mod bad_input;
 mod breaker;

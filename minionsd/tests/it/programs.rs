@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use minions_proto::channel::{AgentControl, Channel, HostControl, Message};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, HostControl};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -166,19 +166,19 @@ impl Client {
 
     pub(crate) async fn stdin(&mut self, bytes: &[u8]) {
         let payload = Bytes::copy_from_slice(bytes);
-        self.send(Message { channel: Channel::Stdin, payload }).await;
+        self.send(ChannelMessage { channel: Channel::Stdin, payload }).await;
     }
 
     pub(crate) async fn control(&mut self, control: HostControl) {
-        self.send(Message::host(&control)).await;
+        self.send(ChannelMessage::host(&control)).await;
     }
 
-    async fn send(&mut self, message: Message) {
+    async fn send(&mut self, message: ChannelMessage) {
         self.0.send(Packet::binary(message.to_bytes())).await.unwrap();
     }
 
     /// Returns the next message that is not a heartbeat or an ack, or the daemon's close frame.
-    pub(crate) async fn message(&mut self) -> Result<Message, Closed> {
+    pub(crate) async fn message(&mut self) -> Result<ChannelMessage, Closed> {
         loop {
             let bytes = match self.packet().await {
                 Some(Packet::Binary(bytes)) => bytes,
@@ -187,7 +187,7 @@ impl Client {
                 }
                 other => panic!("{other:?}"),
             };
-            let message = Message::decode(bytes).unwrap();
+            let message = ChannelMessage::decode(bytes).unwrap();
             if message.channel == Channel::Control
                 && matches!(
                     message.agent_control().unwrap(),
@@ -215,10 +215,10 @@ impl Client {
         let (mut output, mut end) = (Vec::new(), json!(null));
         loop {
             match self.message().await {
-                Ok(Message { channel: Channel::Control, payload }) => {
+                Ok(ChannelMessage { channel: Channel::Control, payload }) => {
                     end = serde_json::from_slice(&payload).unwrap();
                 }
-                Ok(Message { channel: Channel::Stdout, payload }) => {
+                Ok(ChannelMessage { channel: Channel::Stdout, payload }) => {
                     output.extend_from_slice(&payload);
                 }
                 // The order of the two outputs is not defined.

@@ -77,6 +77,20 @@ async fn enabled_operations_are_announced_and_answered() {
 }
 
 #[tokio::test]
+async fn the_reason_for_an_agent_without_health_names_the_missing_operation() {
+    let daemon = TestDaemon::start().await;
+    let agent = agent_allowing([Capability::Status]).unwrap();
+    let _vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent)).unwrap();
+    let seen = daemon.until_state("web-1", "unreachable").await;
+    assert_eq!(seen.json["reason"]["failure"], "agent_error");
+    let message = seen.json["reason"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("started without `health`") && message.contains("--allow"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn without_status_the_network_is_not_read() {
     let (daemon, _vm) = restricted_to(&[Capability::Health, Capability::Exec]).await;
     assert_refused(&daemon.get("/vms/web-1/network").await, "status");

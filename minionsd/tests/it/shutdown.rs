@@ -1,9 +1,12 @@
 //! Start and end of the daemon.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use testkit::daemon::{TestDaemon, config};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 #[tokio::test]
 async fn a_call_in_progress_is_completed_and_a_new_client_cannot_connect() {
@@ -82,4 +85,36 @@ async fn a_request_during_the_start_never_gets_a_404_for_an_existing_vm() {
     }
     drop((stop, http));
     serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_started_with_blocked_signals_receives_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let socket = dir.path().join("d.sock");
+        let mut child = Command::new("env")
+            .args(["--block-signal", env!("CARGO_BIN_EXE_minionsd"), "--listen", "none"])
+            .arg("--unix-socket")
+            .arg(&socket)
+            .arg("--socket-dir")
+            .arg(dir.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + testkit::daemon::DEADLINE;
+        while !socket.exists() {
+            assert!(Instant::now() < deadline, "the daemon does not listen");
+            sleep(Duration::from_millis(10)).await;
+        }
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        kill(pid, signal).unwrap();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{signal} does not stop the daemon");
+            sleep(Duration::from_millis(10)).await;
+        };
+        assert!(status.success(), "{signal}: {status}");
+    }
 }

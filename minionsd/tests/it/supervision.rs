@@ -213,3 +213,14 @@ async fn a_hundred_vms_at_once_are_all_ready() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn the_error_of_a_health_check_is_shown_up_to_a_limit() {
+    let daemon = TestDaemon::start().await;
+    let reply = json!({ "status": "error", "message": "disk on fire ".repeat(50_000) });
+    let behaviour = Behaviour::Replies(framed(&reply.to_string()));
+    let _vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
+    let seen = daemon.until_state("web-1", "unreachable").await;
+    let message = seen.json["reason"]["message"].as_str().unwrap();
+    assert!(message.contains("with an error: disk on fire") && message.len() < 400, "{message}");
+}

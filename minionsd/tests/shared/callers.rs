@@ -5,20 +5,21 @@ use std::path::Path;
 use testkit::daemon::DEADLINE;
 use tokio::process::Command;
 
-/// User and primary group of a caller; it has no other groups.
+/// User and primary group of a caller, and at most one supplementary group.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    pub(crate) supplementary: Option<u32>,
 }
 
-pub(crate) const ROOT: User = User { uid: 0, gid: 0 };
+pub(crate) const ROOT: User = User { uid: 0, gid: 0, supplementary: None };
 
 /// User `daemon`, whose primary group is [`GROUP`]: every Debian has both, with these numbers.
-pub(crate) const MEMBER: User = User { uid: 1, gid: 1 };
+pub(crate) const MEMBER: User = User { uid: 1, gid: 1, supplementary: None };
 
 /// User `nobody`, whose only group gives no rights.
-pub(crate) const OTHER: User = User { uid: 65534, gid: 65534 };
+pub(crate) const OTHER: User = User { uid: 65534, gid: 65534, supplementary: None };
 
 /// Operators' group of a daemon that counts [`MEMBER`] as an operator.
 pub(crate) const GROUP: &str = "daemon";
@@ -74,7 +75,11 @@ pub(crate) fn must_be_root() {
 pub(crate) async fn curl(user: User, way: Way<'_>, path: &str, more: &[&str]) -> Option<Answer> {
     let mut command = Command::new("setpriv");
     command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
-    command.args(["--clear-groups", "curl", "--disable", "--silent", "--show-error"]);
+    match user.supplementary {
+        Some(group) => command.arg(format!("--groups={group}")),
+        None => command.arg("--clear-groups"),
+    };
+    command.args(["curl", "--disable", "--silent", "--show-error"]);
     command.args(["--include", "--noproxy", "*", "--max-time"]);
     command.arg(DEADLINE.as_secs().to_string()).args(more);
     match way {

@@ -2,6 +2,7 @@
 
 use crate::host::{Host, VM};
 use serde_json::json;
+use testkit::daemon::Reply;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_disk_is_full_runs_programs() {
@@ -64,5 +65,48 @@ async fn a_guest_whose_clock_jumps_keeps_its_timers() {
         assert!(since < 600, "the uptime grew by {since} s");
         assert_eq!(host.look().await.json["state"], "ready");
     }
+    host.daemon.assert_runs();
+}
+
+/// Commands that create a cgroup v1 freezer. It delays even SIGKILL, like a device that does not answer.
+const FREEZER: &str = "mkdir -p /tmp/freezer && mount -t cgroup -o freezer freezer /tmp/freezer && \
+                       mkdir /tmp/freezer/frozen";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_cannot_be_killed_keeps_its_id_until_it_ends() {
+    let mut host = Host::start().await;
+    host.prints(FREEZER).await;
+    let freeze = "echo $$ >/tmp/freezer/frozen/cgroup.procs; exec sleep 1000";
+    let start = |id: &str, more: serde_json::Value| {
+        let mut body = json!({ "command": "sh", "args": ["-c", freeze], "id": id });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        host.exec(body)
+    };
+    assert_eq!(start("left", json!({ "detach": true })).await.status, 202);
+    let frozen = async {
+        host.prints(
+            "until [ \"$(wc -l </tmp/freezer/frozen/cgroup.procs)\" = 2 ]; do sleep 0.05; done",
+        )
+        .await;
+        host.prints("echo FROZEN >/tmp/freezer/frozen/freezer.state").await;
+    };
+    let (limited, ()) = tokio::join!(start("limited", json!({ "timeout_ms": 2000 })), frozen);
+    limited.assert_problem(504, "agent_timeout");
+    let removed = host.delete(&format!("/vms/{VM}/execs/left?timeout_ms=1000")).await;
+    removed.assert_problem(504, "agent_timeout");
+    for id in ["limited", "left"] {
+        let exec = host.get(&format!("/vms/{VM}/execs/{id}")).await;
+        assert_eq!((exec.status, &exec.json["state"]), (200, &json!("running")), "{exec:?}");
+        assert_eq!(exec.json["end_requested"], true, "{exec:?}");
+        let other = host.exec(json!({ "command": "true", "id": id })).await;
+        other.assert_problem(409, "exec_conflict");
+    }
+    host.prints("echo THAWED >/tmp/freezer/frozen/freezer.state").await;
+    let ended = |exec: &Reply| exec.json["state"] == "ended";
+    let limited = host.until(&format!("/vms/{VM}/execs/limited"), ended).await;
+    assert_eq!(limited.json["outcome"]["type"], "timed_out", "{limited:?}");
+    host.until(&format!("/vms/{VM}/execs/left"), |exec| ended(exec) || exec.status == 410).await;
+    host.delete(&format!("/vms/{VM}/execs/limited")).await;
+    host.get(&format!("/vms/{VM}/execs/limited")).await.assert_problem(410, "exec_gone");
     host.daemon.assert_runs();
 }

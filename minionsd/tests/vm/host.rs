@@ -104,6 +104,10 @@ impl Host {
         read(self.request("GET", path, Value::Null).send().await.unwrap()).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        read(self.request("DELETE", path, Value::Null).send().await.unwrap()).await
+    }
+
     /// Returns the daemon's view of the VM.
     pub(crate) async fn look(&self) -> Reply {
         self.get(&format!("/vms/{VM}")).await

@@ -50,6 +50,8 @@ pub enum Behaviour {
     FirstOnly(Vec<u8>, Arc<AtomicBool>),
     /// Sends `OK` and these bytes in answer to the first request, and closes.
     AnswersOnce(Vec<u8>),
+    /// Sends `OK`, and the second bytes as soon as the first are part of what was received; then closes.
+    AnswersTo(Vec<u8>, Vec<u8>),
     /// Sends `OK`, and the first bytes in answer to every request; if the request opened a stream, then the
     /// second bytes repeatedly.
     Streams(Vec<u8>, Vec<u8>),
@@ -64,11 +66,8 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// Serves a connection whose CONNECT line asked for `port`, until it ends.
+    /// Serves a connection whose CONNECT line asked for the open `port`, until it ends.
     pub(super) async fn serve(self, mut stream: UnixStream, port: u32) {
-        if port != AGENT_PORT {
-            return;
-        }
         // A client that leaves ends the connection; the error is of no further use.
         let _ = match self {
             Self::Agent(agent) => match grant(&mut stream, 1_073_741_824).await {
@@ -142,6 +141,11 @@ impl Behaviour {
                 let asked = granted.and(request(&mut stream, &mut Decoder::new()).await);
                 asked.map(drop).and(stream.write_all(&reply).await)
             }
+            Self::AnswersTo(question, reply) => {
+                let granted = grant(&mut stream, port).await;
+                let asked = granted.and(until_received(&mut stream, &question).await);
+                asked.and(stream.write_all(&reply).await)
+            }
             Self::HangsUp => {
                 let granted = grant(&mut stream, port).await;
                 granted.and(request(&mut stream, &mut Decoder::new()).await.map(drop))
@@ -159,6 +163,17 @@ impl Behaviour {
 pub(super) async fn until_end(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut sink = [0; 1024];
     while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}
+
+/// Reads until `question` has been received.
+async fn until_received(stream: &mut UnixStream, question: &[u8]) -> std::io::Result<()> {
+    let mut received = Vec::new();
+    while !received.windows(question.len()).any(|part| part == question) {
+        if stream.read_buf(&mut received).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
     Ok(())
 }
 

@@ -16,12 +16,11 @@ use super::Ledger;
 use super::behaviour::{request, until_end};
 use bytes::{Bytes, BytesMut};
 use minions_proto::AgentError;
-use minions_proto::channel::{AgentControl, Channel, Ended, Message};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended};
 use minions_proto::error::ErrorCode;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    Done, EXEC_FEATURE, ExecAttached, ExecId, Outcome, POWER_FEATURE, Request, Usage, encode_error,
-    encode_reply,
+    Done, ExecAttached, ExecId, Feature, Outcome, Request, Usage, encode_error, encode_reply,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -334,7 +333,8 @@ impl Guest {
         let mut health = json!({ "uptime_secs": self.next_number(), "hostname": name });
         if self.shared.dialect == Dialect::Objects {
             health["agent"] = json!({
-                "name": "guest", "version": "0", "protocol": 2, "features": [EXEC_FEATURE, POWER_FEATURE],
+                "name": "guest", "version": "0", "protocol": 2,
+                "features": [Feature::Exec.name(), Feature::Power.name()],
                 "boot_id": format!("{name} boot {boot}"), "instance_id": format!("{name} {life}"),
             });
         }
@@ -372,9 +372,9 @@ fn attached(id: ExecId, created: bool, program: &Program, from: Option<u64>) -> 
     let payload = Bytes::copy_from_slice(rest.unwrap_or_default());
     let mut stream = BytesMut::new();
     if !payload.is_empty() {
-        Message { channel: Channel::Stdout, payload }.encode(&mut stream);
+        ChannelMessage { channel: Channel::Stdout, payload }.encode(&mut stream);
     }
     let ended = Ended { outcome, usage: Usage::default() };
-    Message::agent(&AgentControl::Exit(ended)).encode(&mut stream);
+    ChannelMessage::agent(&AgentControl::Exit(ended)).encode(&mut stream);
     Answer { reply: reply.unwrap_or_default(), stream: Some(stream.to_vec()) }
 }

@@ -19,6 +19,7 @@ pub use ledger::{Ledger, Runs};
 pub use minions_agent::Capability;
 
 use minions_agent::{Agent, AgentConfig, Capabilities, StartError};
+use minions_proto::AgentPort;
 use minions_proto::handshake::{MAX_LINE_LEN, parse_connect};
 use process::ListenerProcess;
 use std::fs;
@@ -42,6 +43,8 @@ pub struct FakeVmm {
     path: PathBuf,
     behaviour: watch::Sender<Behaviour>,
     counters: Arc<Counters>,
+    /// Port of the agent.
+    port: AgentPort,
     task: JoinHandle<()>,
     /// Process that called `listen(2)`, if not this one.
     process: Option<ListenerProcess>,
@@ -90,9 +93,23 @@ impl FakeVmm {
     ///
     /// The socket cannot be bound: the path exists, or is too long.
     pub fn start(dir: &Path, name: &str, behaviour: Behaviour) -> io::Result<Self> {
+        Self::start_on_port(dir, name, AgentPort::DEFAULT, behaviour)
+    }
+
+    /// Like [`start`](Self::start), with a guest that listens on this port only.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub fn start_on_port(
+        dir: &Path,
+        name: &str,
+        port: AgentPort,
+        behaviour: Behaviour,
+    ) -> io::Result<Self> {
         let path = dir.join(format!("{name}.vsock"));
         let listener = UnixListener::bind(&path)?;
-        Ok(Self::serve(path, listener, behaviour, None))
+        Ok(Self::serve(path, listener, port, behaviour, None))
     }
 
     /// Starts a VMM with a process of its own, of this name. The process ends with [`crash`](Self::crash) and with this
@@ -110,19 +127,21 @@ impl FakeVmm {
         let path = dir.join(format!("{name}.vsock"));
         let (process, listener) = ListenerProcess::start(&path, process_name)?;
         listener.set_nonblocking(true)?;
-        Ok(Self::serve(path, UnixListener::from_std(listener)?, behaviour, Some(process)))
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self::serve(path, listener, AgentPort::DEFAULT, behaviour, Some(process)))
     }
 
     fn serve(
         path: PathBuf,
         listener: UnixListener,
+        port: AgentPort,
         behaviour: Behaviour,
         process: Option<ListenerProcess>,
     ) -> Self {
         let (behaviour, behaves) = watch::channel(behaviour);
         let counters = Arc::new(Counters::default());
-        let task = tokio::spawn(serve(listener, behaves, Arc::clone(&counters)));
-        Self { path, behaviour, counters, task, process, leaves_its_file: false }
+        let task = tokio::spawn(serve(listener, port, behaves, Arc::clone(&counters)));
+        Self { path, port, behaviour, counters, task, process, leaves_its_file: false }
     }
 
     /// Renames the socket to `path`, in one step.
@@ -160,7 +179,7 @@ impl FakeVmm {
         let listener = UnixListener::bind(&self.path)?;
         self.behaviour.send_replace(behaviour);
         let (behaves, counters) = (self.behaviour.subscribe(), Arc::clone(&self.counters));
-        self.task = tokio::spawn(serve(listener, behaves, counters));
+        self.task = tokio::spawn(serve(listener, self.port, behaves, counters));
         self.process = None;
         Ok(())
     }
@@ -225,6 +244,7 @@ impl Drop for FakeVmm {
 
 async fn serve(
     listener: UnixListener,
+    open: AgentPort,
     mut behaves: watch::Receiver<Behaviour>,
     counters: Arc<Counters>,
 ) {
@@ -235,7 +255,7 @@ async fn serve(
                 let Ok((stream, _)) = accepted else { return };
                 counters.accepted.fetch_add(1, Ordering::SeqCst);
                 let behaviour = behaves.borrow().clone();
-                connections.spawn(connection(stream, behaviour, Arc::clone(&counters)));
+                connections.spawn(connection(stream, open, behaviour, Arc::clone(&counters)));
             }
             changed = behaves.changed() => {
                 if changed.is_err() { return }
@@ -246,13 +266,20 @@ async fn serve(
     }
 }
 
-async fn connection(mut stream: UnixStream, behaviour: Behaviour, counters: Arc<Counters>) {
+async fn connection(
+    mut stream: UnixStream,
+    open: AgentPort,
+    behaviour: Behaviour,
+    counters: Arc<Counters>,
+) {
     // Reads once, as real VMMs do: further bytes of the line are lost.
     let mut line = [0; MAX_LINE_LEN];
     let read = timeout(CONNECT_DEADLINE, stream.read(&mut line)).await;
     let Some(line) = read.ok().and_then(|read| line.get(..read.ok()?)) else { return };
     match line.strip_suffix(b"\n").map(parse_connect) {
-        Some(Ok(port)) => behaviour.serve(stream, port).await,
+        Some(Ok(port)) if port == open.get() => behaviour.serve(stream, port).await,
+        // Refused by closing, without a line.
+        Some(Ok(_)) => {}
         // A connection without any bytes is harmless: a scan, or a test that leaves.
         None if line.is_empty() => {}
         None | Some(Err(_)) => {

@@ -3,6 +3,7 @@
 
 mod directory;
 mod image;
+mod port;
 mod refused;
 mod rootfs;
 mod tarball;

@@ -20,16 +20,16 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than the daemon's own grace period for open requests.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running minionsd; killed if dropped before [`Daemon::stop`].
+/// A running minionsd; killed if dropped before [`DemoDaemon::stop`].
 #[derive(Debug)]
-pub(crate) struct Daemon {
+pub(crate) struct DemoDaemon {
     child: Child,
     listen: SocketAddr,
     socket: PathBuf,
     log: PathBuf,
 }
 
-impl Daemon {
+impl DemoDaemon {
     /// Starts `program` for the VM sockets in `dir`; its own socket and its log go there too.
     ///
     /// The daemon dies with this thread, and a Ctrl-C at the terminal does not reach it directly.
@@ -96,7 +96,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for DemoDaemon {
     fn drop(&mut self) {
         // Both fail only if the daemon has ended and been waited for.
         let _ = self.child.kill();

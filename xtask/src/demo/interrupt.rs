@@ -8,11 +8,11 @@ use signal_hook::{
 
 /// Handler of the signals; once it is installed, they no longer end the process.
 #[derive(Debug)]
-pub(crate) struct Interrupt {
+pub(crate) struct InterruptSignal {
     signals: Signals,
 }
 
-impl Interrupt {
+impl InterruptSignal {
     pub(crate) fn install() -> anyhow::Result<Self> {
         let signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
         Ok(Self { signals })

@@ -29,9 +29,9 @@ use crate::{
     setup,
     workspace::Workspace,
 };
-use daemon::Daemon;
-use interrupt::Interrupt;
-use tour::Tour;
+use daemon::DemoDaemon;
+use interrupt::InterruptSignal;
+use tour::DemoTour;
 
 /// Name of the VM; the documentation uses it too.
 const VM_NAME: &str = "agent-test-vm";
@@ -47,19 +47,19 @@ const OWN_STEPS: usize = 3;
 
 /// Options of `cargo xtask demo`.
 #[derive(Debug)]
-pub(crate) struct Options {
+pub(crate) struct DemoOptions {
     pub(crate) once: bool,
     pub(crate) listen: SocketAddr,
 }
 
 /// Sets up, gives the tour, and stays until a signal comes (unless `once`).
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(workspace: &Workspace, options: &DemoOptions) -> anyhow::Result<()> {
     check_free(options.listen)?;
     let mut steps = Steps::new(setup::VM_STEPS + OWN_STEPS);
     setup::for_vm(workspace, &mut steps)?;
     steps.run("minionsd and minionsctl", || build(workspace))?;
 
-    let mut interrupt = Interrupt::install()?;
+    let mut interrupt = InterruptSignal::install()?;
     // Dropped in the reverse order: daemon, VM, directory.
     let dir = socket_dir()?;
     let artifacts = Artifacts::locate()?;
@@ -72,8 +72,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     })?;
     interrupt.check()?;
     let programs = workspace.target().join("quick");
-    let mut daemon = Daemon::start(&programs.join("minionsd"), options.listen, dir.path())?;
-    let tour = Tour::new(&programs.join("minionsctl"), &daemon, vm.name(), vm.socket_path());
+    let mut daemon = DemoDaemon::start(&programs.join("minionsd"), options.listen, dir.path())?;
+    let tour = DemoTour::new(&programs.join("minionsctl"), &daemon, vm.name(), vm.socket_path());
     steps.run("daemon", || {
         daemon.wait_until_listening()?;
         command::run(&mut tour.wait_until_ready())?;

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::daemon::Daemon;
+use super::daemon::DemoDaemon;
 use crate::{command::line, progress};
 
 /// Address of the guest in QEMU's user network. The gateway is QEMU itself: nothing that the guest sends
@@ -18,14 +18,14 @@ const GATEWAY: &str = "10.0.2.2";
 const DNS: &str = "1.1.1.1";
 
 /// Part of the tour: commands under one title.
-pub(crate) struct Part {
+pub(crate) struct TourPart {
     pub(crate) title: &'static str,
     pub(crate) commands: Vec<Command>,
 }
 
 /// Builder of the commands; holds the addresses of the daemon and the agent.
 #[derive(Debug)]
-pub(crate) struct Tour {
+pub(crate) struct DemoTour {
     minionsctl: PathBuf,
     /// URL of the daemon, `http://ADDRESS:PORT`: for reads.
     host: String,
@@ -35,8 +35,8 @@ pub(crate) struct Tour {
     socket: PathBuf,
 }
 
-impl Tour {
-    pub(crate) fn new(minionsctl: &Path, daemon: &Daemon, vm: &str, socket: &Path) -> Self {
+impl DemoTour {
+    pub(crate) fn new(minionsctl: &Path, daemon: &DemoDaemon, vm: &str, socket: &Path) -> Self {
         Self {
             minionsctl: from_here(minionsctl),
             host: format!("http://{}", daemon.listen()),
@@ -55,13 +55,13 @@ impl Tour {
     }
 
     /// Returns all parts in order: the network is configured before the ping that needs it.
-    pub(crate) fn parts(&self) -> [Part; 5] {
+    pub(crate) fn parts(&self) -> [TourPart; 5] {
         let ping = ["--", "ping", "-c", "2", GATEWAY];
         let net = ["--ip", ADDRESS, "--gateway", GATEWAY, "--dns", DNS];
         let net_body = format!(r#"{{"ip":"{ADDRESS}","gateway":"{GATEWAY}","dns":["{DNS}"]}}"#);
         let ping_body = format!(r#"{{"command":"ping","args":["-c","2","{GATEWAY}"]}}"#);
         [
-            Part { title: "inventory", commands: vec![self.get(""), self.ctl(&["ls"], &[])] },
+            TourPart { title: "inventory", commands: vec![self.get(""), self.ctl(&["ls"], &[])] },
             self.part("health", self.get("/health"), "health", &[]),
             self.part(
                 "network: none until the host configures it",
@@ -96,9 +96,9 @@ impl Tour {
     }
 
     /// Returns a part that shows one operation in three ways.
-    fn part(&self, title: &'static str, rest: Command, verb: &str, arguments: &[&str]) -> Part {
+    fn part(&self, title: &'static str, rest: Command, verb: &str, arguments: &[&str]) -> TourPart {
         let through_daemon = self.ctl(&[verb, &self.vm], arguments);
-        Part { title, commands: vec![rest, through_daemon, self.direct(verb, arguments)] }
+        TourPart { title, commands: vec![rest, through_daemon, self.direct(verb, arguments)] }
     }
 
     /// Builds a read request: every local user may send it over TCP.

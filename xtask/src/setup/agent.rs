@@ -19,12 +19,12 @@ const RUSTFLAGS: &str = "-C target-feature=+crt-static";
 /// Environment variable that names a static agent to use instead of building one.
 const OVERRIDE: &str = "MINIONS_RIG_AGENT";
 
-/// How the agent is compiled.
+/// Profile for the build of the agent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AgentProfile {
-    /// In the least time.
+    /// Built in the least time.
     Quick,
-    /// As it is packaged.
+    /// The profile of the packages.
     Packaged,
 }
 

@@ -9,23 +9,24 @@ use crate::{
 
 /// A Debian package, and a check of whether its contents are installed.
 #[derive(Debug)]
-pub(crate) struct Need {
+pub(crate) struct PackageNeed {
     pub(crate) package: &'static str,
     pub(crate) is_met: fn() -> bool,
 }
 
 /// Packages for booting a VM and for the demo.
-pub(crate) const VM_NEEDS: [Need; 8] = [
-    Need { package: "qemu-system-x86", is_met: || on_path("qemu-system-x86_64") },
+pub(crate) const VM_NEEDS: [PackageNeed; 9] = [
+    PackageNeed { package: "qemu-system-x86", is_met: || on_path("qemu-system-x86_64") },
     // Only the static variant runs in a guest without libraries, so a busybox in `PATH` proves nothing.
-    Need { package: "busybox-static", is_met: || is_installed("busybox-static") },
-    Need { package: "vim-tiny", is_met: || on_path("vim.tiny") },
-    Need { package: "util-linux", is_met: || on_path("setpriv") },
-    Need { package: "gzip", is_met: || on_path("gzip") },
-    Need { package: "xz-utils", is_met: || on_path("xz") },
-    Need { package: "curl", is_met: || on_path("curl") },
+    PackageNeed { package: "busybox-static", is_met: || is_installed("busybox-static") },
+    PackageNeed { package: "vim-tiny", is_met: || on_path("vim.tiny") },
+    PackageNeed { package: "util-linux", is_met: || on_path("setpriv") },
+    PackageNeed { package: "gzip", is_met: || on_path("gzip") },
+    PackageNeed { package: "xz-utils", is_met: || on_path("xz") },
+    PackageNeed { package: "patch", is_met: || on_path("patch") },
+    PackageNeed { package: "curl", is_met: || on_path("curl") },
     // Links the agent statically.
-    Need {
+    PackageNeed {
         package: "libc6-dev",
         is_met: || Path::new("/usr/lib/x86_64-linux-gnu/libc.a").exists(),
     },
@@ -33,27 +34,27 @@ pub(crate) const VM_NEEDS: [Need; 8] = [
 
 /// Packages for the tests: tools to inspect the network, the browser whose pages the daemon must resist, a
 /// checker of the units, the compiler for the fuzzer's C++ part, and tools to build the images.
-pub(crate) const TEST_NEEDS: [Need; 9] = [
-    Need { package: "iproute2", is_met: || on_path("ip") },
-    Need { package: "chromium", is_met: || on_path("chromium") },
-    Need { package: "systemd", is_met: || on_path("systemd-analyze") },
-    Need { package: "g++", is_met: || on_path("g++") },
+pub(crate) const TEST_NEEDS: [PackageNeed; 9] = [
+    PackageNeed { package: "iproute2", is_met: || on_path("ip") },
+    PackageNeed { package: "chromium", is_met: || on_path("chromium") },
+    PackageNeed { package: "systemd", is_met: || on_path("systemd-analyze") },
+    PackageNeed { package: "g++", is_met: || on_path("g++") },
     // The Debian guest, the tools that install the agent into it, and a checker of the install script.
-    Need { package: "mmdebstrap", is_met: || on_path("mmdebstrap") },
-    Need { package: "kmod", is_met: || on_path("depmod") },
-    Need { package: "e2fsprogs", is_met: || on_path("debugfs") },
-    Need { package: "zstd", is_met: || on_path("zstd") },
-    Need { package: "shellcheck", is_met: || on_path("shellcheck") },
+    PackageNeed { package: "mmdebstrap", is_met: || on_path("mmdebstrap") },
+    PackageNeed { package: "kmod", is_met: || on_path("depmod") },
+    PackageNeed { package: "e2fsprogs", is_met: || on_path("debugfs") },
+    PackageNeed { package: "zstd", is_met: || on_path("zstd") },
+    PackageNeed { package: "shellcheck", is_met: || on_path("shellcheck") },
 ];
 
 /// Packages of the other contenders of the benches, and the load generator.
-pub(crate) const BENCH_NEEDS: [Need; 6] = [
-    Need { package: "nginx-light", is_met: || on_path("nginx") },
-    Need { package: "wrk", is_met: || on_path("wrk") },
-    Need { package: "qemu-guest-agent", is_met: || Path::new("/usr/sbin/qemu-ga").exists() },
-    Need { package: "openssh-server", is_met: || Path::new("/usr/sbin/sshd").exists() },
-    Need { package: "openssh-client", is_met: || on_path("ssh") },
-    Need { package: "socat", is_met: || on_path("socat") },
+pub(crate) const BENCH_NEEDS: [PackageNeed; 6] = [
+    PackageNeed { package: "nginx-light", is_met: || on_path("nginx") },
+    PackageNeed { package: "wrk", is_met: || on_path("wrk") },
+    PackageNeed { package: "qemu-guest-agent", is_met: || Path::new("/usr/sbin/qemu-ga").exists() },
+    PackageNeed { package: "openssh-server", is_met: || Path::new("/usr/sbin/sshd").exists() },
+    PackageNeed { package: "openssh-client", is_met: || on_path("ssh") },
+    PackageNeed { package: "socat", is_met: || on_path("socat") },
 ];
 
 /// Failure to provide packages.
@@ -71,13 +72,13 @@ pub(crate) enum AptError {
 
 /// Client of apt; refreshes the package lists at most once a run.
 #[derive(Debug, Default)]
-pub(crate) struct Apt {
+pub(crate) struct AptClient {
     lists_are_fresh: bool,
 }
 
-impl Apt {
+impl AptClient {
     /// Installs the packages that are missing.
-    pub(crate) fn ensure(&mut self, needs: &[&Need]) -> anyhow::Result<Outcome> {
+    pub(crate) fn ensure(&mut self, needs: &[&PackageNeed]) -> anyhow::Result<Outcome> {
         let missing = missing(needs);
         if missing.is_empty() {
             return Ok(Outcome::Cached);
@@ -121,7 +122,7 @@ impl Apt {
     }
 }
 
-fn missing(needs: &[&Need]) -> Vec<&'static str> {
+fn missing(needs: &[&PackageNeed]) -> Vec<&'static str> {
     needs.iter().filter(|need| !(need.is_met)()).map(|need| need.package).collect()
 }
 

@@ -13,19 +13,19 @@ const SYMLINK: u32 = 0o120_000;
 
 /// File tree that belongs to root, except where stated otherwise. Paths have no leading slash.
 #[derive(Debug, Default)]
-pub(crate) struct Archive {
+pub(crate) struct CpioArchive {
     // Sorted, so that a directory comes before its contents.
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, ArchiveEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ArchiveEntry {
     mode: u32,
     owner: u32,
     content: Vec<u8>,
 }
 
-impl Archive {
+impl CpioArchive {
     pub(crate) fn directory(&mut self, path: &str, permissions: u32) {
         self.insert(path, DIRECTORY | permissions, Vec::new());
     }
@@ -49,13 +49,13 @@ impl Archive {
     /// Adds the entry and its parent directories, which get the usual permissions.
     fn insert(&mut self, path: &str, mode: u32, content: Vec<u8>) {
         for (end, _) in path.match_indices('/') {
-            self.entries.entry(path[..end].to_owned()).or_insert_with(|| Entry {
+            self.entries.entry(path[..end].to_owned()).or_insert_with(|| ArchiveEntry {
                 mode: DIRECTORY | 0o755,
                 owner: 0,
                 content: Vec::new(),
             });
         }
-        self.entries.insert(path.to_owned(), Entry { mode, owner: 0, content });
+        self.entries.insert(path.to_owned(), ArchiveEntry { mode, owner: 0, content });
     }
 
     /// Writes the whole archive. The same tree results in the same bytes.
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn entries_are_read_back_with_directories_first() {
-        let mut archive = Archive::default();
+        let mut archive = CpioArchive::default();
         archive.file("usr/bin/tool", 0o755, "x");
         archive.symlink("bin/sh", "busybox");
         archive.home("home/alice", 1000);

@@ -17,7 +17,7 @@ use crate::{
 
 /// Crate that has a program of the same name.
 #[derive(Debug, Hash)]
-pub(crate) struct Tool {
+pub(crate) struct CargoTool {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
     /// Build profile: `release`, or `dev`, which takes half the time.
@@ -25,9 +25,10 @@ pub(crate) struct Tool {
 }
 
 /// Checker of the workspace's dependencies.
-pub(crate) const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2", profile: "dev" };
+pub(crate) const CARGO_DENY: CargoTool =
+    CargoTool { name: "cargo-deny", version: "0.20.2", profile: "dev" };
 
-impl Tool {
+impl CargoTool {
     /// Installs the tool unless this version is installed.
     pub(crate) fn ensure(&self, rig: &Layout) -> anyhow::Result<Outcome> {
         let Self { name, version, .. } = self;

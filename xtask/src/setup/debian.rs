@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, ensure};
 use testkit::rig::{DISK_MODULES, Layout};
 
-use super::{apt::is_root, archive::Archive, initrd::BUSYBOX, stamp::Stamp};
+use super::{apt::is_root, archive::CpioArchive, initrd::BUSYBOX, stamp::InputStamp};
 use crate::{command, progress::Outcome};
 
 /// First process of the guest, until it starts the disk's own init.
@@ -40,7 +40,8 @@ const SIZE: u32 = 600;
 /// Builds the image and the initial ramdisk that starts it, unless they are there.
 pub(super) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
     let modules = DISK_MODULES.map(|name| fs::read(rig.module(name)).unwrap_or_default());
-    let stamp = Stamp::of(rig.dir().join("debian.stamp"), &(SUITE, PACKAGES, SIZE, INIT, &modules));
+    let stamp =
+        InputStamp::of(rig.dir().join("debian.stamp"), &(SUITE, PACKAGES, SIZE, INIT, &modules));
     if stamp.is_fresh(&rig.debian()) && rig.disk_initrd().exists() {
         return Ok(Outcome::Cached);
     }
@@ -85,7 +86,7 @@ fn add_modules(rig: &Layout, root: &Path) -> anyhow::Result<()> {
 }
 
 fn write_initrd(rig: &Layout) -> anyhow::Result<()> {
-    let mut archive = Archive::default();
+    let mut archive = CpioArchive::default();
     for directory in ["dev", "root"] {
         archive.directory(directory, 0o755);
     }

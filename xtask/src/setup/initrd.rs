@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use testkit::rig::{GUEST_MODULES, Layout};
 
-use super::{archive::Archive, editor, stamp::Stamp};
+use super::{archive::CpioArchive, editor, stamp::InputStamp};
 use crate::{command, progress::Outcome};
 
 /// First process of the guest.
@@ -29,7 +29,7 @@ pub(super) const BUSYBOX: &str = "/bin/busybox";
 
 /// All parts of the guest that come from outside of this crate.
 #[derive(Debug, Hash)]
-struct Inputs {
+struct GuestInputs {
     busybox: Vec<u8>,
     /// Paths of the applets, for example `usr/bin/env`.
     applets: String,
@@ -41,10 +41,10 @@ struct Inputs {
 
 /// Builds the image unless it was built from the same inputs.
 pub(crate) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
-    let inputs = Inputs::read(rig)?;
+    let inputs = GuestInputs::read(rig)?;
     let archive = inputs.archive();
     let image = rig.initrd();
-    let stamp = Stamp::of(rig.dir().join("initrd.stamp"), &(&inputs, INIT, PASSWD, GROUP));
+    let stamp = InputStamp::of(rig.dir().join("initrd.stamp"), &(&inputs, INIT, PASSWD, GROUP));
     if stamp.is_fresh(&image) {
         return Ok(Outcome::Cached);
     }
@@ -57,7 +57,7 @@ pub(crate) fn ensure(rig: &Layout) -> anyhow::Result<Outcome> {
     Ok(Outcome::done("packed"))
 }
 
-impl Inputs {
+impl GuestInputs {
     fn read(rig: &Layout) -> anyhow::Result<Self> {
         let read =
             |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
@@ -75,8 +75,8 @@ impl Inputs {
         })
     }
 
-    fn archive(&self) -> Archive {
-        let mut archive = Archive::default();
+    fn archive(&self) -> CpioArchive {
+        let mut archive = CpioArchive::default();
         for mount_point in ["dev", "proc", "sys", "run", "etc"] {
             archive.directory(mount_point, 0o755);
         }

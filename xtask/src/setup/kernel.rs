@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use testkit::rig::{DISK_MODULES, GUEST_MODULES, Layout};
 
-use super::apt::Apt;
+use super::apt::AptClient;
 use crate::{
     command::{self, CommandError},
     progress::Outcome,
@@ -32,7 +32,7 @@ pub(crate) enum KernelError {
 }
 
 /// Downloads the kernel unless it is cached.
-pub(crate) fn ensure(rig: &Layout, apt: &mut Apt) -> anyhow::Result<Outcome> {
+pub(crate) fn ensure(rig: &Layout, apt: &mut AptClient) -> anyhow::Result<Outcome> {
     let mut parts = modules().map(|name| rig.module(name)).chain([rig.kernel(), rig.module_tree()]);
     if parts.all(|part| part.exists()) {
         return Ok(Outcome::Cached);
@@ -46,7 +46,7 @@ pub(crate) fn ensure(rig: &Layout, apt: &mut Apt) -> anyhow::Result<Outcome> {
 
 /// Downloads the kernel package. Outdated lists name packages that the archive no longer has, so a failure is
 /// followed by a refresh and one more attempt.
-fn download(apt: &mut Apt, dir: &Path) -> Result<String, KernelError> {
+fn download(apt: &mut AptClient, dir: &Path) -> Result<String, KernelError> {
     if let Ok(package) = resolve()
         && apt.download(&package, dir).is_ok()
     {

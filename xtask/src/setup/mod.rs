@@ -5,10 +5,10 @@ mod apt;
 mod archive;
 pub(crate) mod cargo_tool;
 mod debian;
-mod edit;
 mod editor;
 mod initrd;
 mod kernel;
+mod patch;
 mod python;
 mod stamp;
 mod vsock_backend;
@@ -19,7 +19,7 @@ use anyhow::{Context, ensure};
 
 use crate::{progress::Steps, workspace::Workspace};
 use agent::AgentProfile;
-use apt::{Apt, Need};
+use apt::{AptClient, PackageNeed};
 
 /// Number of steps of [`for_vm`].
 pub(crate) const VM_STEPS: usize = 5;
@@ -36,7 +36,7 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 
 /// Prepares everything that the tests need: a VM, a Debian guest, cargo-deny and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    let needs: Vec<Need> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
+    let needs: Vec<PackageNeed> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
     prepare(workspace, steps, AgentProfile::Quick, &needs)?;
     steps.run("Debian guest", || debian::ensure(workspace.rig()))?;
     steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(workspace.rig()))?;
@@ -52,14 +52,14 @@ fn prepare(
     workspace: &Workspace,
     steps: &mut Steps,
     profile: AgentProfile,
-    more: &[Need],
+    more: &[PackageNeed],
 ) -> anyhow::Result<()> {
     ensure!(std::env::consts::ARCH == "x86_64", "the VM rig is for x86-64 hosts only");
     let rig = workspace.rig();
     fs::create_dir_all(rig.dir())
         .with_context(|| format!("cannot create {}", rig.dir().display()))?;
-    let mut apt = Apt::default();
-    let needs: Vec<&Need> = apt::VM_NEEDS.iter().chain(more).collect();
+    let mut apt = AptClient::default();
+    let needs: Vec<&PackageNeed> = apt::VM_NEEDS.iter().chain(more).collect();
     steps.run("Debian packages", || apt.ensure(&needs))?;
     steps.run("guest kernel", || kernel::ensure(rig, &mut apt))?;
     steps.run("vsock backend", || vsock_backend::ensure(rig))?;

@@ -4,14 +4,15 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, bail};
 
-use super::{apt::Need, stamp::Stamp};
+use super::{apt::PackageNeed, stamp::InputStamp};
 use crate::{command, progress::Outcome};
 
 /// All packages with their exact versions; the first lines are the tools that the tests run.
 const REQUIREMENTS: &str = include_str!("python-requirements.txt");
 
 /// Python that can create a virtual environment.
-pub(crate) const NEED: Need = Need { package: "python3-venv", is_met: || interpreter().is_some() };
+pub(crate) const NEED: PackageNeed =
+    PackageNeed { package: "python3-venv", is_met: || interpreter().is_some() };
 
 /// Candidates in order: the first in `PATH` may be managed by the user, the second is Debian's.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
@@ -24,7 +25,7 @@ pub(crate) fn ensure(venv: &Path) -> anyhow::Result<Outcome> {
         );
     };
     let version = command::run(Command::new(python).arg("--version"))?;
-    let stamp = Stamp::of(venv.join("minions.stamp"), &(REQUIREMENTS, version));
+    let stamp = InputStamp::of(venv.join("minions.stamp"), &(REQUIREMENTS, version));
     if stamp.is_fresh(&venv.join("bin/python")) {
         return Ok(Outcome::Cached);
     }

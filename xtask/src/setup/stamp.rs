@@ -9,12 +9,12 @@ use std::{
 
 /// File with a hash of the inputs of a finished result.
 #[derive(Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct InputStamp {
     path: PathBuf,
     value: String,
 }
 
-impl Stamp {
+impl InputStamp {
     /// Creates the stamp at `path` for a result built from `inputs`.
     ///
     /// The hash may differ between versions of Rust; the result is then built once more.

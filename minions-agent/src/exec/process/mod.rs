@@ -1,14 +1,20 @@
 //! Child process of the agent, with all processes that it starts.
 
 mod cgroup;
+mod child;
 mod group;
 pub(super) mod signal;
 mod spawn;
+mod step;
 mod tree;
+mod wait;
 
 pub use cgroup::ProgramGroups;
 pub(super) use cgroup::{AgentProcess, Cgroup, CgroupFactory, Limits, ProgramRecord};
-pub(super) use spawn::{ProcessUsage, ProgramImage, ProgramStreams, SpawnSetup, SpawnStep};
+pub(super) use child::ProgramImage;
+pub(super) use spawn::{ProgramStreams, SpawnSetup};
+pub(super) use step::{SpawnError, SpawnStep};
+pub(super) use wait::ProcessUsage;
 
 use rustix::process::{Pid, Signal};
 use spawn::SpawnedProcess;
@@ -43,7 +49,7 @@ impl StartedProcess {
         cgroup: Option<Cgroup>,
         mut record: ProgramRecord,
         confined: bool,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, SpawnError> {
         let spawned = spawn::spawn(setup, cgroup.as_ref(), confined)?;
         if let Some(cgroup) = &cgroup {
             record.pid = spawned.pid.as_raw_nonzero().get().unsigned_abs();
@@ -97,7 +103,7 @@ impl RunningProcess {
         }
         // A pidfd becomes readable when its process ends, and stays readable.
         self.pidfd.readable().await?.retain_ready();
-        let (status, used) = spawn::wait(self.pid)?;
+        let (status, used) = wait::wait(self.pid)?;
         let out_of_memory = self.tree.oom_kills() > 0;
         Ok(*self.end.insert(ProcessEnd { status, used, out_of_memory }))
     }

@@ -14,21 +14,18 @@ mod network_manager;
 mod resolv_conf;
 mod resolved;
 mod resolver;
-mod service;
 
 pub(super) use resolver::ResolverSettings;
 
 use super::saved_file::{SavedContent, SavedFile};
-use crate::replace_file::{self, FileAttributes};
+use super::{config_file, systemd};
+use crate::files::FileAttributes;
 use minions_proto::message::Dns;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// Mode of a new file. All users resolve names.
-const MODE: u32 = 0o644;
 
 /// First line of a file written by the agent.
 const MARK: &str = "# By minions-agent, from the host's network configuration.\n";
@@ -132,13 +129,13 @@ impl DnsOwner {
             Ok(SavedContent::File { mode, user, group, .. }) => {
                 FileAttributes { mode, owner: Some((user, group)) }
             }
-            _ => FileAttributes { mode: MODE, owner: None },
+            _ => config_file::NEW,
         };
         let text = self.text(resolver);
-        match write_with(&path, &text, attributes) {
+        match config_file::write_with(&path, &text, attributes) {
             // An agent that may only answer network requests has no privilege to change a file's owner.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write_with(&path, &text, FileAttributes { owner: None, ..attributes })
+                config_file::write_with(&path, &text, FileAttributes { owner: None, ..attributes })
             }
             other => other,
         }
@@ -149,7 +146,7 @@ impl DnsOwner {
         match self {
             Self::ResolvConf => Ok(()),
             Self::Resolved => resolved::reload(&system.run),
-            Self::NetworkManager => service::reload("NetworkManager.service"),
+            Self::NetworkManager => systemd::reload("NetworkManager.service"),
         }
     }
 
@@ -174,18 +171,6 @@ impl DnsOwner {
         let (servers, search) = resolv_conf::parse(&String::from_utf8_lossy(&text));
         Dns { owner: self.name().to_owned(), servers, search }
     }
-}
-
-/// Writes a configuration file of the agent, and creates its directory if it is missing.
-pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
-    write_with(path, text, FileAttributes { mode: MODE, owner: None })
-}
-
-fn write_with(path: &Path, text: &str, attributes: FileAttributes) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    replace_file::replace_or_overwrite(path, text.as_bytes(), attributes)
 }
 
 /// Most symbolic links that are followed.

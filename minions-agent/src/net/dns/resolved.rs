@@ -1,7 +1,7 @@
 //! systemd-resolved: a drop-in of resolved.conf(5).
 
-use super::{ResolverSettings, SystemPaths, service};
-use crate::net::networkd;
+use super::{ResolverSettings, SystemPaths};
+use crate::net::systemd;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,14 +29,14 @@ pub(super) fn is_running(run: &Path) -> bool {
 /// systemd-resolved runs.
 pub(super) fn will_run(system: &SystemPaths) -> bool {
     let etc = system.resolv_conf.parent();
-    networkd::systemd_runs(&system.run)
+    systemd::is_running(&system.run)
         && etc.is_some_and(|etc| etc.join(ALIAS).symlink_metadata().is_ok())
 }
 
 /// Makes systemd-resolved read its files. If it does not run yet, only requests its start, which the boot may delay.
 /// Blocks.
 pub(super) fn reload(run: &Path) -> io::Result<()> {
-    if is_running(run) { service::reload_or_restart(UNIT) } else { service::start_later(UNIT) }
+    if is_running(run) { systemd::reload_or_restart(UNIT) } else { systemd::start_later(UNIT) }
 }
 
 /// Returns the path of the drop-in. Its name sorts last, so that no other drop-in overrides it.

@@ -2,7 +2,7 @@
 //! `read_network` reads the network.
 //!
 //! `configure_network` has two forms. The base form ([`ConfigureNetwork`]) is frozen; the richer
-//! form ([`ChangeNetwork`]) is for agents that announce [`FEATURE`]. Both are converted to a
+//! form ([`ChangeNetwork`]) is for agents that announce [`Feature::Network`](super::Feature::Network). Both are converted to a
 //! [`NetworkPlan`], in which every value has been checked.
 
 mod change;
@@ -19,9 +19,6 @@ pub use reply::{NetworkChanged, NetworkConfirm, NetworkDiff, PendingChange};
 use super::Call;
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
-
-/// Feature of agents that know all of this module, not only the base form.
-pub const FEATURE: &str = "network2";
 
 /// Largest number of name servers in a request; no resolver uses as many (glibc uses three).
 pub const MAX_DNS_SERVERS: usize = 16;
@@ -74,4 +71,12 @@ impl ConfigureNetwork {
     pub fn plan(&self) -> Result<NetworkPlan, Invalid> {
         plan::base(&self.ip, &self.gateway, &self.dns)
     }
+}
+
+/// Checks the length of a list.
+fn at_most(field: &str, what: &str, count: usize, most: usize) -> Result<(), Invalid> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Invalid::new(field, format!("has {count} {what}; give at most {most}")))
 }

@@ -3,7 +3,7 @@
 use super::routes::{self, check_routes};
 use super::{
     CONFIRM_WITHIN_MS, ChangeNetwork, Check, InterfaceChange, MAX_ADDRESSES, MAX_DNS_SERVERS,
-    MAX_INTERFACES, MAX_SEARCH_DOMAINS, MTU,
+    MAX_INTERFACES, MAX_SEARCH_DOMAINS, MTU, at_most,
 };
 use crate::cidr::{InterfaceAddress, check_gateway};
 use crate::error::Invalid;
@@ -310,11 +310,4 @@ fn check_server(field: &str, text: &str, interfaces: usize) -> Result<ServerAddr
         return Err(Invalid::value(field, text, &reason));
     }
     Ok(server)
-}
-
-pub(super) fn at_most(field: &str, what: &str, count: usize, most: usize) -> Result<(), Invalid> {
-    if count <= most {
-        return Ok(());
-    }
-    Err(Invalid::new(field, format!("has {count} {what}; give at most {most}")))
 }

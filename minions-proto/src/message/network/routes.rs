@@ -1,7 +1,6 @@
 //! Rules for routes in a network configuration.
 
-use super::plan::at_most;
-use super::{InterfacePlan, MAX_ROUTES, RouteChange, RoutePlan, Selector};
+use super::{InterfacePlan, MAX_ROUTES, RouteChange, RoutePlan, Selector, at_most};
 use crate::cidr::{check_gateway, check_next_hop, is_link_local_v6, parse_destination};
 use crate::error::Invalid;
 use crate::names::{check_interface_name, parse_mac};

@@ -1,41 +1,37 @@
 //! Derives findings from the answers of minionsd and the guest. Does no I/O.
 
 use super::finding::{Finding, Layer};
+use super::identify::ProbedService;
 use crate::failure::Failure;
-use minions_api::health::Health;
+use minions_api::health::{AgentInfo, Health};
 use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
-use minions_proto::message::{
-    CLOCK_FEATURE, EXEC_FEATURE, EXEC_LIMITS_FEATURE, NETWORK_FEATURE, OPERATIONS, POWER_FEATURE,
-};
+use minions_proto::hybrid::MAX_PATH_LEN;
+use minions_proto::message::{Feature, Features, OPERATIONS};
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
 
 /// Offset from which the clock is reported: a larger one breaks certificates, logs and builds.
 const CLOCK_TOLERANCE_MS: u64 = 1000;
 
-/// Features of an agent of this version, each with the operation to which it belongs.
-const FEATURES: [(&str, &str); 5] = [
-    ("exec", EXEC_FEATURE),
-    ("exec", EXEC_LIMITS_FEATURE),
-    ("network", NETWORK_FEATURE),
-    ("clock", CLOCK_FEATURE),
-    ("power", POWER_FEATURE),
-];
+/// Operation that includes reading the network.
+const STATUS: &str = "status";
 
 /// Answers of the guest to the doctor's own calls.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct GuestAnswers {
     pub(super) health: Result<Health, Failure>,
     pub(super) network: Result<Network, Failure>,
+    /// Service on the agent's port, if it was probed.
+    pub(super) service: Option<ProbedService>,
 }
 
 /// Returns the findings on every layer after minionsd.
-pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
+pub(super) fn examine(known: &Vm, answers: &GuestAnswers) -> Vec<Finding> {
     let health = match &answers.health {
         Ok(health) => health,
-        Err(error) => return blocked(known, error),
+        Err(error) => return blocked(known, error, answers.service.as_ref()),
     };
     let mut findings = vec![
         Finding::fine(Layer::Socket, &known.socket),
@@ -48,24 +44,28 @@ pub(super) fn examine(known: &Vm, answers: &Answers) -> Vec<Finding> {
         version(health),
         clock(known, health),
     ];
-    findings.extend(network(known, &answers.network));
+    findings.extend(network(known, health, &answers.network));
     findings
 }
 
 /// Returns the findings for a guest that does not answer: the broken layer, and those before and after it.
-fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
-    let fault = match error {
-        Failure::Problem(problem) => problem.failure,
-        _ => None,
+fn blocked(known: &Vm, error: &Failure, service: Option<&ProbedService>) -> Vec<Finding> {
+    let broken = match fault(known, error) {
+        Some(fault) if is_silent(known, fault) => silent(known, error, service),
+        Some(fault) => {
+            let (layer, advice) = place(known, fault);
+            Finding::broken(layer, error.to_string(), advice)
+        }
+        None => Finding::broken(Layer::Agent, error.to_string(), AGENT_HANGS),
     };
-    let fault = fault.or(known.reason.as_ref().map(|reason| reason.failure));
-    let (mut layer, advice) = fault.map_or((Layer::Agent, AGENT_HANGS), place);
+    let mut layer = broken.layer;
     // The end of the guest shows at some layer.
-    if let Some(shown) = known.reason.as_ref().and_then(|reason| reason.layer)
-        && matches!(fault, Some(Fault::Rebooting | Fault::PoweredOff))
+    if let Some(observed) = known.reason.as_ref().and_then(|reason| reason.layer)
+        && matches!(fault(known, error), Some(Fault::Rebooting | Fault::PoweredOff))
     {
-        layer = place(shown).0;
+        layer = place(known, observed).0;
     }
+    let broken = Finding { layer, ..broken };
     let mut findings = Vec::new();
     for reached in [Layer::Socket, Layer::Vmm, Layer::Connect, Layer::Agent] {
         if reached < layer {
@@ -76,7 +76,7 @@ fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
             });
         }
     }
-    findings.push(Finding::broken(layer, error.to_string(), advice));
+    findings.push(broken);
     let behind = [
         Layer::Vmm,
         Layer::Connect,
@@ -91,20 +91,77 @@ fn blocked(known: &Vm, error: &Failure) -> Vec<Finding> {
     findings
 }
 
+/// Returns the fault of the call that has just failed, or else that of the last probe.
+fn fault(known: &Vm, error: &Failure) -> Option<Fault> {
+    let of_call = match error {
+        Failure::Problem(problem) => problem.failure,
+        _ => None,
+    };
+    of_call.or(known.reason.as_ref().map(|reason| reason.failure))
+}
+
+/// Reports whether a process listens on the agent's port that has never answered as an agent, and has sent nothing
+/// that identifies it.
+pub(super) fn is_unidentified(known: &Vm, error: &Failure) -> bool {
+    fault(known, error).is_some_and(|fault| is_silent(known, fault))
+}
+
+fn is_silent(known: &Vm, fault: Fault) -> bool {
+    matches!(fault, Fault::AgentSilent | Fault::AgentClosed) && known.last_seen.is_none()
+}
+
+fn silent(known: &Vm, error: &Failure, service: Option<&ProbedService>) -> Finding {
+    let port = known.agent_port;
+    match service {
+        Some(ProbedService::Foreign(service)) => {
+            let finding = format!(
+                "another service answers on port {port} in the guest (it looks like {service})"
+            );
+            Finding::broken(Layer::Agent, finding, set_agent_port(known))
+        }
+        Some(ProbedService::Silent) => {
+            let finding = format!(
+                "the agent hangs, or another service answers on port {port} in the guest (it looks like a service \
+                 that accepts connections and sends nothing)"
+            );
+            Finding::broken(Layer::Agent, finding, hangs_or_port(known))
+        }
+        None => Finding::broken(Layer::Agent, error.to_string(), hangs_or_port(known)),
+    }
+}
+
+/// Returns advice for a port that another service uses.
+fn set_agent_port(known: &Vm) -> String {
+    format!(
+        "set agent_port in minionsd.toml to the port of minions-agent (for this VM only: [[agent_ports]] with vms = \
+         \"{}\"), and the same port in the guest: minions-agent --port, or ListenStream= of minions-agent.socket; or \
+         stop the other service (`ss --vsock -lp` in the guest lists it)",
+        known.name
+    )
+}
+
+fn hangs_or_port(known: &Vm) -> String {
+    format!("{AGENT_HANGS}. If another service uses the port: {}", set_agent_port(known))
+}
+
 const AGENT_HANGS: &str = "the agent or the guest hangs: check the guest's console; its service manager \
                            restarts an agent that hangs";
 
 /// Returns the layer of a fault, and advice.
-fn place(fault: Fault) -> (Layer, &'static str) {
-    match fault {
+fn place(known: &Vm, fault: Fault) -> (Layer, String) {
+    let (layer, advice) = match fault {
         Fault::DaemonExhausted => (
             Layer::Daemon,
             "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)",
         ),
         Fault::NoSocket => (Layer::Socket, "start the VM, with this vsock socket"),
+        Fault::ConnectFailed if known.socket.len() > MAX_PATH_LEN => {
+            (Layer::Socket, "shorten `socket_dir` of minionsd, or the VM's name")
+        }
         Fault::ConnectFailed => (
             Layer::Socket,
-            "minionsd cannot connect: give its user access to the socket (mode, group)",
+            "if permission is denied, give minionsd's user access to the socket (mode, group); if the VMM does not \
+             accept connections, check the VMM",
         ),
         Fault::NoListener => (
             Layer::Vmm,
@@ -121,18 +178,18 @@ fn place(fault: Fault) -> (Layer, &'static str) {
         Fault::NoAgent => (
             Layer::Agent,
             "wait if the guest is booting; otherwise install minions-agent (deploy/install-agent), or check \
-             that the guest has /dev/vsock",
+             that the guest has /dev/vsock, and that the agent uses the same port (agent_port)",
         ),
         Fault::AgentSilent | Fault::AgentClosed => (Layer::Agent, AGENT_HANGS),
-        Fault::ProtocolError => {
-            (Layer::Agent, "another program listens on VSOCK port 1024 in the guest: stop it")
-        }
-        Fault::AgentError => {
-            (Layer::Agent, "check the agent's log in the guest, and restart the agent")
-        }
+        Fault::ProtocolError => return (Layer::Agent, set_agent_port(known)),
+        Fault::AgentError => (
+            Layer::Agent,
+            "follow the agent's message, or restart the agent; check its log in the guest",
+        ),
         Fault::Rebooting => (Layer::Agent, "wait until the guest has booted"),
         Fault::PoweredOff => (Layer::Agent, "start the VM"),
-    }
+    };
+    (layer, advice.to_owned())
 }
 
 fn vmm(known: &Vm) -> Finding {
@@ -157,19 +214,17 @@ fn version(health: &Health) -> Finding {
         );
     };
     let what = format!("{} {}, protocol {}", agent.name, agent.version, agent.protocol);
-    let knows = |feature: &str| agent.features.iter().any(|known| known == feature);
-    let allows = |operation: &str| {
-        agent.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))
-    };
-    let refused: Vec<_> = OPERATIONS.into_iter().filter(|operation| !allows(operation)).collect();
+    let features = Features::from(agent.features.clone());
+    let refused: Vec<_> =
+        OPERATIONS.into_iter().filter(|operation| !allows(agent, operation)).collect();
     let what = match refused.as_slice() {
         [] => what,
-        refused => format!("{what}, started without {} (--allow)", refused.join(", ")),
+        refused => format!("{what}, restricted: started without {} (--allow)", refused.join(", ")),
     };
-    let missing: Vec<_> = FEATURES
+    let missing: Vec<_> = Feature::ALL
         .into_iter()
-        .filter(|(operation, feature)| allows(operation) && !knows(feature))
-        .map(|(_, feature)| feature)
+        .filter(|feature| allows(agent, feature.operation()) && !features.supports(*feature))
+        .map(Feature::name)
         .collect();
     if !missing.is_empty() {
         let finding = format!("{what}, without {}", missing.join(", "));
@@ -180,6 +235,11 @@ fn version(health: &Health) -> Finding {
         return Finding::doubtful(Layer::Version, what, advice);
     }
     Finding::fine(Layer::Version, what)
+}
+
+/// Reports whether the agent was started with this operation.
+fn allows(agent: &AgentInfo, operation: &str) -> bool {
+    agent.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(|one| one == operation))
 }
 
 fn clock(known: &Vm, health: &Health) -> Finding {
@@ -193,11 +253,18 @@ fn clock(known: &Vm, health: &Health) -> Finding {
     Finding::doubtful(Layer::Clock, finding, format!("minionsctl set-clock {}", known.name))
 }
 
-fn network(known: &Vm, answer: &Result<Network, Failure>) -> Vec<Finding> {
+fn network(known: &Vm, health: &Health, answer: &Result<Network, Failure>) -> Vec<Finding> {
     let network = match answer {
         Ok(network) => network,
         Err(error) => {
-            let unknown = |layer| Finding::unknown(layer, error.to_string());
+            let finding = match &health.agent {
+                // Reading the network belongs to the operation `status`.
+                Some(agent) if !allows(agent, STATUS) => {
+                    format!("not readable: this agent is restricted (started without `{STATUS}`)")
+                }
+                Some(_) | None => error.to_string(),
+            };
+            let unknown = |layer| Finding::unknown(layer, finding.clone());
             return vec![unknown(Layer::Network), unknown(Layer::Dns)];
         }
     };
@@ -299,11 +366,14 @@ mod tests {
             ("no_listener", Layer::Vmm),
             ("no_handshake", Layer::Connect),
             ("no_agent", Layer::Agent),
+            ("agent_silent", Layer::Agent),
+            ("protocol_error", Layer::Agent),
         ] {
             let reason =
                 json!({ "failure": fault, "message": "x", "at": "2026-01-01T00:00:00.000Z" });
             let vm = vm(json!({ "state": "unreachable", "reason": reason }));
-            let answers = Answers { health: Err(silent()), network: Err(silent()) };
+            let answers =
+                GuestAnswers { health: Err(silent()), network: Err(silent()), service: None };
             let findings = examine(&vm, &answers);
             let broken: Vec<_> =
                 findings.iter().filter(|one| one.verdict == Verdict::Broken).collect();
@@ -334,7 +404,8 @@ mod tests {
         };
         let restricted = of(json!([]), json!(["health", "status"]));
         assert_eq!(restricted.verdict, Verdict::Fine);
-        let refused = "started without network, exec, write_file, clock, power (--allow)";
+        let refused =
+            "restricted: started without network, exec, write_file, clock, power (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
         // An old agent serves the operation without its feature.
         let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));
@@ -342,6 +413,27 @@ mod tests {
         assert!(old.finding.ends_with("without network2"), "{old:?}");
         let all = of(json!(["exec2", "exec_limits", "network2", "clock", "power"]), Value::Null);
         assert_eq!((all.verdict, all.finding.contains("without")), (Verdict::Fine, false));
+    }
+
+    #[test]
+    fn a_network_that_the_agent_is_not_allowed_to_report_is_no_error() {
+        let vm = vm(json!({}));
+        let of = |allowed: Value| {
+            let agent = json!({ "name": "a", "version": "1", "protocol": PROTOCOL, "boot_id": "b",
+                                "instance_id": "i", "features": [], "allowed": allowed });
+            let health = health(json!({ "agent": agent }));
+            network(&vm, &health, &Err(Failure::Usage("the call failed")))
+        };
+        for finding in of(json!(["health", "exec"])) {
+            assert_eq!(finding.verdict, Verdict::Unknown);
+            assert!(
+                finding.finding.contains("restricted (started without `status`)"),
+                "{finding:?}"
+            );
+        }
+        for finding in of(json!(["health", "status"])) {
+            assert_eq!(finding.finding, "the call failed");
+        }
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Finding {
 
     /// Returns the finding for a minionsd that does not answer.
     pub(super) fn no_daemon(error: &Failure) -> Self {
-        let advice = error.hint().unwrap_or("systemctl status minionsd");
+        let advice = error.hint().unwrap_or("systemctl status minionsd".into());
         Self::broken(Layer::Daemon, error.to_string(), advice)
     }
 

@@ -3,14 +3,16 @@
 
 mod examine;
 mod finding;
+mod identify;
 
 use super::Context;
-use crate::client::{Client, vm_path};
+use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use examine::{Answers, examine};
+use examine::{GuestAnswers, examine, is_unidentified};
 use finding::{Finding, Verdict};
+use identify::identify;
 use minions_api::VmName;
 use minions_api::vm::Vm;
 use serde::Serialize;
@@ -26,7 +28,7 @@ struct Diagnosis {
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
 ) -> Result<ExitStatus, Failure> {
     let findings = match client.get::<Vm>(&vm_path(vm, ""), Context::registry()).await {
@@ -34,10 +36,13 @@ pub(super) async fn run(
         Err(error @ Failure::Problem(_)) => vec![Finding::daemon(), Finding::unknown_vm(&error)],
         Err(error) => vec![Finding::no_daemon(&error)],
         Ok(known) => {
-            let answers = Answers {
-                health: client.get(&vm_path(vm, "/health"), context.quick()).await,
-                network: client.get(&vm_path(vm, "/network"), context.quick()).await,
+            let health = client.get(&vm_path(vm, "/health"), context.quick()).await;
+            let network = client.get(&vm_path(vm, "/network"), context.quick()).await;
+            let service = match &health {
+                Err(error) if is_unidentified(&known, error) => identify(client, &known).await,
+                Err(_) | Ok(_) => None,
             };
+            let answers = GuestAnswers { health, network, service };
             [vec![Finding::daemon()], examine(&known, &answers)].concat()
         }
     };

@@ -1,10 +1,11 @@
 //! `exec` with the whole result at once, as JSON.
 
 use super::Context;
-use crate::agent;
-use crate::client::{Client, Patience, vm_path};
+use crate::agent::{self, AgentAddress};
+use crate::client::{CallDeadlines, DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
+use crate::local::read_all;
 use crate::output::Printer;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,8 +13,6 @@ use minions_api::VmName;
 use minions_api::exec::{ExecRequest, ExecResult};
 use minions_proto::message::Exec;
 use reqwest::Method;
-use std::io::{self, Read};
-use std::path::Path;
 use std::time::Duration;
 
 /// Default time limit of minionsd and of the agent for a program.
@@ -23,18 +22,18 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(10 * 60);
 const AFTER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Largest input, in bytes. As base64 it takes 6.7 MiB of a body that may have 8 MiB.
-const MAX_INPUT: u64 = 5 * 1024 * 1024;
+const MAX_INPUT: usize = 5 * 1024 * 1024;
 
 /// Makes the base call, and prints the agent's reply.
 pub(super) async fn from_agent(
     context: &Context<'_>,
-    socket: &Path,
+    address: &AgentAddress,
     request: ExecRequest,
 ) -> Result<ExitStatus, Failure> {
     let ExecRequest { command, args, timeout_ms, .. } = request;
     let call = Exec { command, args, timeout_ms };
     call.validate()?;
-    let answer = agent::call(socket, &call, at_most(context)).await?;
+    let answer = agent::call(address, &call, at_most(context)).await?;
     Printer::json(&answer.json)?;
     Ok(ExitStatus::remote(answer.reply.exit_code))
 }
@@ -42,7 +41,7 @@ pub(super) async fn from_agent(
 /// Runs the program through minionsd, and prints the result.
 pub(super) async fn from_daemon(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     vm: &VmName,
     mut request: ExecRequest,
     interactive: bool,
@@ -50,7 +49,7 @@ pub(super) async fn from_daemon(
     if interactive {
         request.stdin_base64 = Some(input()?);
     }
-    let patience = Patience { asked: None, at_most: at_most(context) };
+    let patience = CallDeadlines { asked: None, at_most: at_most(context) };
     let path = vm_path(vm, "/exec");
     let result: ExecResult = client.send_json(Method::POST, &path, &request, patience).await?;
     Printer::json(&result)?;
@@ -63,10 +62,8 @@ fn at_most(context: &Context<'_>) -> Duration {
 
 /// Reads all of standard input, blocking: no other task runs yet.
 fn input() -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    let mut stdin = io::stdin().lock().take(MAX_INPUT + 1);
-    let len = stdin.read_to_end(&mut bytes).map_err(Failure::Input)?;
-    if u64::try_from(len).is_ok_and(|len| len > MAX_INPUT) {
+    let bytes = read_all(MAX_INPUT).map_err(Failure::Input)?;
+    if bytes.len() > MAX_INPUT {
         return Err(Failure::Usage(
             "input of more than 5 MiB must be streamed: run without -o json",
         ));

@@ -1,10 +1,10 @@
 //! `exec --detach`: waits only for the start of the program.
 
 use super::Context;
-use crate::client::{Client, Patience, vm_path};
+use crate::client::{CallDeadlines, DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::{self, Opening};
+use crate::link::{self, FirstMessage};
 use crate::output::{Printer, Rows};
 use crate::target::Target;
 use minions_api::VmName;
@@ -38,9 +38,13 @@ pub(super) async fn run(
 }
 
 /// Starts the program with `detach` in the request.
-async fn start(client: &Client, vm: &VmName, request: ExecRequest) -> Result<ExecInfo, Failure> {
+async fn start(
+    client: &DaemonClient,
+    vm: &VmName,
+    request: ExecRequest,
+) -> Result<ExecInfo, Failure> {
     let request = ExecRequest { detach: true, ..request };
-    let patience = Patience { asked: None, at_most: AT_MOST };
+    let patience = CallDeadlines { asked: None, at_most: AT_MOST };
     client.send_json(Method::POST, &vm_path(vm, "/exec"), &request, patience).await
 }
 
@@ -56,7 +60,7 @@ async fn start_over_stream(
         on_disconnect: Some(OnDisconnect::Detach),
         ..request
     };
-    let (attached, link) = link::open(target, &Opening::Start(Box::new(request))).await?;
+    let (attached, link) = link::open(target, &FirstMessage::Start(Box::new(request))).await?;
     link.leave().await;
     Ok(attached)
 }

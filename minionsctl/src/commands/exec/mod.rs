@@ -13,34 +13,32 @@ mod stream;
 
 use super::Context;
 use crate::cli;
-use crate::client::Client;
-use crate::config::Config;
+use crate::client::DaemonClient;
+use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::target::Target;
-use std::path::Path;
 
 pub(super) async fn run(
     context: &Context<'_>,
-    config: &Config,
-    socket: Option<&Path>,
-    args: &cli::Exec,
+    config: &ClientConfig,
+    args: &cli::ExecArgs,
 ) -> Result<ExitStatus, Failure> {
     let request = request::request(args, context.timeout)?;
     if args.many.is_meant() {
-        let client = Client::new(config)?;
+        let client = DaemonClient::new(config)?;
         return many::run(context, &client, request, &args.many).await;
     }
     if args.many.is_said() {
         return Err(Failure::Usage("--concurrency, --fail-fast and --group require --on or --all"));
     }
-    let target = Target::new(config, socket, args.vm.clone())?;
+    let target = Target::new(config, args.vm.clone())?;
     let json = context.printer.is_json();
     match &target {
         _ if args.detach => detached::run(context, &target, request, args.interactive).await,
         _ if args.tty && json => Err(Failure::Usage("-t and -o json exclude each other")),
-        Target::Agent(socket) if args.is_plain() => {
-            collected::from_agent(context, socket, request).await
+        Target::Agent(address) if args.is_plain() => {
+            collected::from_agent(context, address, request).await
         }
         Target::Agent(_) if json => {
             Err(Failure::Usage("with --socket, -o json requires a plain exec -- CMD"))

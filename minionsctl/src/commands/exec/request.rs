@@ -1,6 +1,6 @@
 //! Conversion of the arguments to an [`ExecRequest`].
 
-use crate::cli::Exec;
+use crate::cli::ExecArgs;
 use crate::failure::Failure;
 use crate::local::terminal;
 use minions_api::exec::ExecRequest;
@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 /// Converts the arguments that describe the program.
-pub(super) fn request(args: &Exec, timeout: Option<Duration>) -> Result<ExecRequest, Failure> {
+pub(super) fn request(args: &ExecArgs, timeout: Option<Duration>) -> Result<ExecRequest, Failure> {
     let mut argv = args.argv.iter().cloned();
     Ok(ExecRequest {
         command: argv.next().unwrap_or_default(),

@@ -3,9 +3,9 @@
 use super::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::Opening;
+use crate::link::FirstMessage;
 use crate::local::terminal::input_is_terminal;
-use crate::session::{Plan, Session, come_back};
+use crate::session::{Session, SessionPlan, come_back};
 use crate::target::Target;
 use minions_api::exec::{ExecRequest, OnDisconnect};
 use uuid::Uuid;
@@ -28,9 +28,9 @@ pub(super) async fn run(
     // With an id, a start whose answer is lost can be repeated, and a lost stream can be re-attached.
     let minted = request.id.is_none();
     request.id.get_or_insert_with(|| Uuid::new_v4().to_string());
-    let plan = Plan {
+    let plan = SessionPlan {
         outlives_us: request.on_disconnect == Some(OnDisconnect::Detach),
-        opening: Opening::Start(Box::new(request)),
+        opening: FirstMessage::Start(Box::new(request)),
         minted,
         interactive,
         tty,

@@ -86,8 +86,7 @@ impl Caller {
         if !policy.uid_authorizes(&self.peer) {
             return false;
         }
-        let identity = self.peer.identity().await;
-        policy.operators.include(&identity, self.peer.group()).await
+        policy.operators.include(&self.peer.identity().await, self.peer.groups()).await
     }
 
     /// Reports whether the connection alone allows reading, for any user of this host.

@@ -25,6 +25,7 @@ mod caller;
 mod guard;
 mod operators;
 mod peer;
+mod peer_groups;
 mod policy;
 mod sock_diag;
 mod token;

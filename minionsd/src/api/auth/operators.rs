@@ -21,25 +21,26 @@ impl Operators {
         &self.group
     }
 
-    /// Reports whether `identity` is an operator. `primary` is the primary group of the connecting process as recorded
-    /// by the kernel: systemd's `Group=`, `sg` and `setpriv` can set a group that the user database does not list.
+    /// Reports whether `identity` is an operator. `groups` are the groups of the connecting process as recorded by the
+    /// kernel: systemd's `Group=` and `SupplementaryGroups=`, `sg`, `setpriv` and container managers can set groups
+    /// that the user database does not list.
     ///
     /// The lookup in the system's user database, which may be remote, runs on a blocking thread.
-    pub(super) async fn include(&self, identity: &Identity, primary: Option<u32>) -> bool {
+    pub(super) async fn include(&self, identity: &Identity, groups: &[u32]) -> bool {
         let Identity::User { uid } = *identity else { return false };
         if uid == 0 || uid == self.own {
             return true;
         }
-        let group = self.group.clone();
-        let asked = tokio::task::spawn_blocking(move || is_member(uid, primary, &group));
+        let (group, groups) = (self.group.clone(), groups.to_vec());
+        let asked = tokio::task::spawn_blocking(move || is_member(uid, &groups, &group));
         // A failed lookup grants nothing.
         asked.await.is_ok_and(|member| member.unwrap_or_default())
     }
 }
 
-fn is_member(uid: u32, primary: Option<u32>, group: &str) -> nix::Result<bool> {
+fn is_member(uid: u32, groups: &[u32], group: &str) -> nix::Result<bool> {
     let Some(group) = Group::from_name(group)? else { return Ok(false) };
-    if primary == Some(group.gid.as_raw()) {
+    if groups.contains(&group.gid.as_raw()) {
         return Ok(true);
     }
     let Some(user) = User::from_uid(Uid::from_raw(uid))? else { return Ok(false) };

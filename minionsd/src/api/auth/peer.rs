@@ -1,12 +1,12 @@
 //! The peer of a connection, as identified by the kernel.
 
-use super::sock_diag;
+use super::{peer_groups, sock_diag};
 use minions_api::service::Identity;
 use rustix::fs::fstat;
 use std::io;
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
-use tokio::net::unix::UCred;
+use std::os::fd::AsFd;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OnceCell;
 
 /// The peer of one connection. Its identity is looked up once, on first use.
@@ -16,20 +16,28 @@ pub(crate) struct Peer {
     identity: OnceCell<Identity>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Way {
-    /// Unix socket, with the credentials that the kernel recorded at `connect` (`SO_PEERCRED`).
-    Unix { uid: Option<u32>, gid: Option<u32> },
+    /// Unix socket, with the credentials that the kernel recorded at `connect` (`SO_PEERCRED`, `SO_PEERGROUPS`): the
+    /// user, and all groups.
+    Unix { uid: Option<u32>, groups: Vec<u32> },
     /// TCP; `inode` is the inode of the daemon's own socket.
     Tcp { client: SocketAddr, server: SocketAddr, inode: u64 },
 }
 
 impl Peer {
     /// Creates the peer of a connection over the Unix socket. Without credentials, its identity is unknown.
-    pub(crate) fn unix(credentials: Option<UCred>) -> Self {
-        let uid = credentials.map(|recorded| recorded.uid());
-        let gid = credentials.map(|recorded| recorded.gid());
-        Self { way: Way::Unix { uid, gid }, identity: OnceCell::new() }
+    pub(crate) fn unix(stream: &UnixStream) -> Self {
+        let Ok(credentials) = stream.peer_cred() else { return Self::unknown() };
+        // A kernel without SO_PEERGROUPS still reports the primary group.
+        let mut groups = peer_groups::of(stream.as_fd()).unwrap_or_default();
+        groups.push(credentials.gid());
+        Self { way: Way::Unix { uid: Some(credentials.uid()), groups }, identity: OnceCell::new() }
+    }
+
+    /// Creates the peer of a connection over the Unix socket for which the kernel reports no credentials.
+    pub(crate) fn unknown() -> Self {
+        Self { way: Way::Unix { uid: None, groups: Vec::new() }, identity: OnceCell::new() }
     }
 
     /// Creates the peer of a connection over TCP.
@@ -53,11 +61,11 @@ impl Peer {
         matches!(self.way, Way::Unix { .. })
     }
 
-    /// Returns the primary group of the process that connected; known for the Unix socket only.
-    pub(super) fn group(&self) -> Option<u32> {
-        match self.way {
-            Way::Unix { gid, .. } => gid,
-            Way::Tcp { .. } => None,
+    /// Returns the groups of the process that connected; known for the Unix socket only.
+    pub(super) fn groups(&self) -> &[u32] {
+        match &self.way {
+            Way::Unix { groups, .. } => groups,
+            Way::Tcp { .. } => &[],
         }
     }
 

@@ -1,4 +1,4 @@
-//! `POST /exec`: one program on many VMs.
+//! `POST /exec`: one program on many VMs, and the selection of these VMs.
 //!
 //! Each VM has its own task and deadline, so a VM that hangs delays only its own line. The tasks belong to the body of
 //! the response: when the caller disconnects, they are dropped, and every program is left.
@@ -8,20 +8,23 @@ use super::super::audit::Note;
 use super::super::extract::{CallParams, JsonBody, Patience};
 use super::super::problem::{ApiError, ManyProblems};
 use super::super::request_id::RequestId;
+use super::convert::FinishedExec;
 use super::lines::{self, line};
-use super::plan::{Form, Plan};
-use super::result::Finished;
-use super::select::select;
-use crate::agent::CallError;
+use super::request::{self, ExecForm};
+use crate::agent::{AgentRefusal, CallError, TransportError};
+use crate::exec::{ExecError, ExecPlan};
 use crate::vm::Vm;
+use crate::vm::registry::Vms;
+use crate::vm_pattern::VmPattern;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use minions_api::VmName;
 use minions_api::exec::{ManyExecEvent, ManyExecRequest, ManyExecSummary, Outcome, StartFailure};
+use minions_api::{ErrorCode, VmName};
 use minions_proto::Invalid;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::message::HEARTBEAT;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -30,6 +33,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 const CONCURRENCY: u32 = 32;
 /// Maximum number of VMs on which the program runs concurrently.
 const MAX_CONCURRENCY: u32 = 256;
+
+/// Maximum number of names and patterns in a request.
+const MAX_WANTED: usize = 10_000;
+
+/// Maximum number of patterns in a request: each is matched against every VM.
+const MAX_PATTERNS: usize = 256;
 
 /// Run a program on many VMs
 ///
@@ -55,20 +64,21 @@ pub(in super::super) async fn run_many_execs(
     note.program(&request.exec.command, &request.exec.args).await?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
     let vms = select(&request.vms, &vms)?;
-    let plan = Plan::of(request.exec, Form::Many).map_err(|error| error.within("exec"))?;
-    note.exec(plan.id());
+    let plan = request::plan(request.exec, ExecForm::Many).map_err(|error| error.within("exec"))?;
+    note.exec(plan.id.as_str());
     let concurrency = match request.concurrency.unwrap_or(CONCURRENCY) {
         some @ 1..=MAX_CONCURRENCY => some,
         other => {
             let reason = format!("is {other}: must be 1 to {MAX_CONCURRENCY}");
-            return Err(ApiError::invalid(&Invalid::new("concurrency", reason)));
+            return Err(invalid("concurrency", &reason));
         }
     };
     let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let plan = plan.collected(patience.asked());
     let summary = ManyExecSummary { total: vms.len() as u64, ..ManyExecSummary::default() };
-    let all = Many {
-        job: Arc::new(Job { api, plan: plan.limited(), patience, request_id }),
+    let all = ManyExecRun {
+        job: Arc::new(ManyExecJob { api, plan, patience, request_id }),
         note,
         waiting: vms.into_iter(),
         running: JoinSet::new(),
@@ -86,20 +96,20 @@ pub(in super::super) async fn run_many_execs(
 
 /// The part of the request that is the same for every VM.
 #[derive(Debug)]
-struct Job {
+struct ManyExecJob {
     api: Api,
-    plan: Plan,
+    plan: ExecPlan,
     patience: Patience,
     request_id: RequestId,
 }
 
 /// The runs on all VMs, in progress.
 #[derive(Debug)]
-struct Many {
-    job: Arc<Job>,
+struct ManyExecRun {
+    job: Arc<ManyExecJob>,
     note: Note,
     waiting: std::vec::IntoIter<Vm>,
-    running: JoinSet<(VmName, Result<Finished, CallError>)>,
+    running: JoinSet<(VmName, Result<FinishedExec, ExecError>)>,
     concurrency: usize,
     fail_fast: bool,
     beat: Interval,
@@ -107,7 +117,7 @@ struct Many {
     over: bool,
 }
 
-impl Many {
+impl ManyExecRun {
     async fn next(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
@@ -145,7 +155,7 @@ impl Many {
         }
     }
 
-    fn ended(&mut self, vm: VmName, ended: Result<Finished, CallError>) -> Bytes {
+    fn ended(&mut self, vm: VmName, ended: Result<FinishedExec, ExecError>) -> Bytes {
         match ended {
             Ok(finished) => {
                 if finished.is_success() {
@@ -179,13 +189,17 @@ impl Many {
 }
 
 /// Returns the outcome for a call that failed: the program was not started, or its end is unknown.
-fn outcome(error: &CallError) -> Outcome {
+fn outcome(error: &ExecError) -> Outcome {
     if error.may_have_executed() {
         return Outcome::Lost { reason: error.to_string() };
     }
     let (kind, errno) = match error {
-        CallError::Agent(error) => (error.code.map_or(StartFailure::Other, kind), error.errno),
-        CallError::Encode(_) => (StartFailure::ArgumentListTooLong, None),
+        ExecError::Call(CallError::Refused(AgentRefusal::Answer(error))) => {
+            (error.code.map_or(StartFailure::Other, kind), error.errno)
+        }
+        ExecError::Call(CallError::Transport(TransportError::Encode(_))) => {
+            (StartFailure::ArgumentListTooLong, None)
+        }
         _ => (StartFailure::Other, None),
     };
     Outcome::FailedToStart { kind, errno }
@@ -200,4 +214,59 @@ fn kind(code: AgentCode) -> StartFailure {
         AgentCode::ArgumentListTooLong => StartFailure::ArgumentListTooLong,
         _ => StartFailure::Other,
     }
+}
+
+/// Returns the selected VMs without duplicates, ordered by name.
+///
+/// # Errors
+///
+/// Names the first entry that is an invalid name, a name of no VM, or a pattern without a match.
+fn select(wanted: &[String], vms: &Vms) -> Result<Vec<Vm>, ApiError> {
+    if wanted.is_empty() {
+        return Err(invalid("vms", "is empty; name at least one VM, or use `*` for all"));
+    }
+    if wanted.len() > MAX_WANTED {
+        return Err(invalid("vms", "has more than 10000 entries; use patterns instead"));
+    }
+    let patterns = wanted.iter().filter(|wanted| is_pattern(wanted)).count();
+    if patterns > MAX_PATTERNS {
+        return Err(invalid("vms", "has more than 256 patterns"));
+    }
+    let mut selected: BTreeMap<&VmName, &Vm> = BTreeMap::new();
+    for (at, wanted) in wanted.iter().enumerate() {
+        let in_field = |error: ApiError| error.within_field(&format!("vms[{at}]"));
+        if is_pattern(wanted) {
+            selected.extend(matching(wanted, vms).map_err(in_field)?);
+        } else {
+            selected.extend([named(wanted, vms).map_err(in_field)?]);
+        }
+    }
+    Ok(selected.into_values().cloned().collect())
+}
+
+fn is_pattern(wanted: &str) -> bool {
+    wanted.contains(['*', '?'])
+}
+
+fn named<'v>(wanted: &str, vms: &'v Vms) -> Result<(&'v VmName, &'v Vm), ApiError> {
+    let name: VmName = wanted
+        .parse()
+        .map_err(|error| ApiError::invalid(&Invalid::value("vms", wanted, &format!("{error}"))))?;
+    vms.get_key_value(&name).ok_or_else(|| ApiError::vm_not_found(name))
+}
+
+fn matching<'v>(wanted: &str, vms: &'v Vms) -> Result<Vec<(&'v VmName, &'v Vm)>, ApiError> {
+    let pattern: VmPattern = wanted
+        .parse()
+        .map_err(|error| ApiError::invalid(&Invalid::value("vms", wanted, &format!("{error}"))))?;
+    let found: Vec<_> = vms.iter().filter(|(name, _)| pattern.matches(name)).collect();
+    if found.is_empty() {
+        let detail = format!("no VM's name matches {wanted:?}; GET /vms lists all VMs");
+        return Err(ApiError::of(ErrorCode::VmNotFound, detail));
+    }
+    Ok(found)
+}
+
+fn invalid(field: &str, reason: &str) -> ApiError {
+    ApiError::invalid(&Invalid::new(field, reason))
 }

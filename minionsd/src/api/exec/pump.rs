@@ -6,21 +6,19 @@
 //! output.
 
 use super::super::audit::Note;
-use super::acks::Acks;
-use super::show;
+use super::convert;
 use crate::agent::Broken;
 use crate::agent::stream::{Reader, Writer};
-use crate::exec::Happened;
+use crate::exec::acks::OutputAcks;
 use crate::exec::heartbeat::HeartbeatFilter;
-use crate::exec::hold::{close_after_leave, leave};
-use crate::exec::opening::Opened;
-use crate::exec::plain::Plain;
+use crate::exec::lease::{close_after_leave, leave};
+use crate::exec::{DriverEvent, ExecDriver, PlainExec};
 use axum::extract::ws::{CloseCode, CloseFrame, Message as Packet, WebSocket, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::ErrorCode as AgentCode;
-use minions_proto::channel::{AgentControl, Channel, Ended, HostControl, Message};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended, HostControl};
 use minions_proto::empty_messages::EmptyMessageLimit;
 use minions_proto::exec_client::{StreamError, check_offset};
 use minions_proto::frame::MAX_FRAME_LEN;
@@ -37,7 +35,7 @@ type ToClient = SplitSink<WebSocket, Packet>;
 type FromClient = SplitStream<WebSocket>;
 
 /// Reason for the end of a session.
-enum End {
+enum SessionEnd {
     /// The agent sent its last message.
     Exit,
     /// Another client has the program now.
@@ -58,30 +56,35 @@ enum End {
 /// client's connection broke or the daemon stops, the client may re-attach.
 pub(super) async fn pump(
     socket: WebSocket,
-    (attached, mut stream): Opened,
+    driver: ExecDriver,
     note: &Note,
     draining: &CancellationToken,
 ) {
+    let Some((attached, mut stream)) = driver.into_stream() else {
+        return close(socket, close_code::ERROR, "connection_lost").await;
+    };
     let (mut to_client, mut from_client) = socket.split();
     let mut checked = CheckedMessages::of(&attached);
     // The client has sent `leave`; the agent's close is then the answer to it.
     let left = AtomicBool::new(false);
-    let acks = Acks::of(&attached);
+    let acks = OutputAcks::of(&attached);
     let end = tokio::select! {
         end = up(&mut from_client, &mut stream.writer, &left, &acks) => end,
         end = down(&mut stream.reader, &mut to_client, &mut checked, &acks, note) => end,
-        () = draining.cancelled() => End::Restart,
+        () = draining.cancelled() => SessionEnd::Restart,
     };
     let left = left.into_inner();
     let (code, reason) = match end {
-        End::Exit => (close_code::NORMAL, ""),
-        End::TakenOver => (close_code::POLICY, "taken_over"),
-        End::Agent(_) if left => (close_code::NORMAL, ""),
-        End::Agent(broken) if broken.is_breach() => (close_code::ERROR, "agent_protocol_error"),
-        End::Agent(_) => (close_code::ERROR, "connection_lost"),
-        End::Breach(code, reason) => (code, reason),
-        End::Restart => (close_code::RESTART, "shutting_down"),
-        End::Goodbye => {
+        SessionEnd::Exit => (close_code::NORMAL, ""),
+        SessionEnd::TakenOver => (close_code::POLICY, "taken_over"),
+        SessionEnd::Agent(_) if left => (close_code::NORMAL, ""),
+        SessionEnd::Agent(broken) if broken.is_breach() => {
+            (close_code::ERROR, "agent_protocol_error")
+        }
+        SessionEnd::Agent(_) => (close_code::ERROR, "connection_lost"),
+        SessionEnd::Breach(code, reason) => (code, reason),
+        SessionEnd::Restart => (close_code::RESTART, "shutting_down"),
+        SessionEnd::Goodbye => {
             let leaving =
                 async { if left { close_after_leave(stream).await } else { leave(stream).await } };
             // Sends the answer to the client's Close.
@@ -89,8 +92,8 @@ pub(super) async fn pump(
             let _ = tokio::join!(leaving, answered);
             return;
         }
-        End::Vanished if left => return close_after_leave(stream).await,
-        End::Vanished => return,
+        SessionEnd::Vanished if left => return close_after_leave(stream).await,
+        SessionEnd::Vanished => return,
     };
     if left {
         close_after_leave(stream).await;
@@ -101,12 +104,17 @@ pub(super) async fn pump(
 }
 
 /// Forwards messages from the client to the agent.
-async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Acks) -> End {
+async fn up(
+    from: &mut FromClient,
+    to: &mut Writer,
+    left: &AtomicBool,
+    acks: &OutputAcks,
+) -> SessionEnd {
     loop {
         let packet = tokio::select! {
             packet = from.next() => packet,
             ack = acks.due() => {
-                to.queue(&Message::host(&ack));
+                to.queue(&ChannelMessage::host(&ack));
                 // If the agent is gone, the other direction gets the reason.
                 let _ = to.flush().await;
                 continue;
@@ -116,18 +124,23 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
             Some(Ok(Packet::Binary(bytes))) => bytes,
             Some(Ok(Packet::Ping(_) | Packet::Pong(_))) => continue,
             Some(Ok(Packet::Text(_))) => {
-                return End::Breach(close_code::UNSUPPORTED, "messages must be binary");
+                return SessionEnd::Breach(close_code::UNSUPPORTED, "messages must be binary");
             }
-            Some(Ok(Packet::Close(_))) => return End::Goodbye,
+            Some(Ok(Packet::Close(_))) => return SessionEnd::Goodbye,
             Some(Err(error)) if is_too_long(&error) => return TOO_LONG,
-            Some(Err(_)) | None => return End::Vanished,
+            Some(Err(_)) | None => return SessionEnd::Vanished,
         };
         if bytes.len() > MAX_FRAME_LEN {
             return TOO_LONG;
         }
-        let message = match Message::decode(bytes) {
+        let message = match ChannelMessage::decode(bytes) {
             Ok(message) if matches!(message.channel, Channel::Stdin | Channel::Control) => message,
-            _ => return End::Breach(close_code::PROTOCOL, "no such channel towards the program"),
+            _ => {
+                return SessionEnd::Breach(
+                    close_code::PROTOCOL,
+                    "no such channel towards the program",
+                );
+            }
         };
         if message.channel == Channel::Control {
             match message.host_control() {
@@ -141,24 +154,24 @@ async fn up(from: &mut FromClient, to: &mut Writer, left: &AtomicBool, acks: &Ac
             // The agent's last messages may still be in flight to the client.
             while let Some(Ok(packet)) = from.next().await {
                 if matches!(packet, Packet::Close(_)) {
-                    return End::Goodbye;
+                    return SessionEnd::Goodbye;
                 }
             }
-            return End::Vanished;
+            return SessionEnd::Vanished;
         }
     }
 }
 
-const TOO_LONG: End = End::Breach(close_code::SIZE, "longer than 1 MiB");
+const TOO_LONG: SessionEnd = SessionEnd::Breach(close_code::SIZE, "longer than 1 MiB");
 
 /// Forwards messages from the agent to the client.
 async fn down(
     from: &mut Reader,
     to: &mut ToClient,
     checked: &mut CheckedMessages,
-    acks: &Acks,
+    acks: &OutputAcks,
     note: &Note,
-) -> End {
+) -> SessionEnd {
     loop {
         let next = from.next_packet().await;
         let next = next.and_then(|(packet, message)| {
@@ -166,17 +179,17 @@ async fn down(
             Ok((packet, message, passage))
         });
         let (packet, message, last) = match next {
-            Ok((packet, message, Passage::More)) => (packet, message, None),
-            Ok((packet, message, Passage::Last(end))) => (packet, message, Some(end)),
-            Ok((_, _, Passage::Coalesced)) => continue,
-            Err(broken) => return End::Agent(broken),
+            Ok((packet, message, MessageFate::More)) => (packet, message, None),
+            Ok((packet, message, MessageFate::Last(end))) => (packet, message, Some(end)),
+            Ok((_, _, MessageFate::Coalesced)) => continue,
+            Err(broken) => return SessionEnd::Agent(broken),
         };
         let packet =
             if last.is_some() { with_exit_code(&message).unwrap_or(packet) } else { packet };
         if to.send(Packet::Binary(packet)).await.is_err() {
             // The other direction reads a Close that the client may have sent before, and ends the session first.
             tokio::time::sleep(FAREWELL).await;
-            return End::Vanished;
+            return SessionEnd::Vanished;
         }
         acks.passed_on(&message);
         if let Some(end) = last {
@@ -187,20 +200,20 @@ async fn down(
 
 /// Returns the agent's last message with an added `exit_code`, as in the other forms: the exit status, 128+n after
 /// signal n, 124 at the time limit. Returns `None` if the message is not an exit.
-fn with_exit_code(message: &Message) -> Option<Bytes> {
+fn with_exit_code(message: &ChannelMessage) -> Option<Bytes> {
     let Ok(AgentControl::Exit(ended)) = message.agent_control() else { return None };
     let mut control: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
     control.as_object_mut()?.insert("exit_code".into(), ended.outcome.exit_code().into());
     let payload = serde_json::to_vec(&control).ok()?.into();
-    Some(Message { channel: Channel::Control, payload }.to_bytes())
+    Some(ChannelMessage { channel: Channel::Control, payload }.to_bytes())
 }
 
 /// Decision about a message from the agent.
-enum Passage {
+enum MessageFate {
     /// Forward the message.
     More,
     /// Forward the message and end the session.
-    Last(End),
+    Last(SessionEnd),
     /// Drop the message: a heartbeat shortly after another one.
     Coalesced,
 }
@@ -217,46 +230,46 @@ impl CheckedMessages {
         Self { limit, heartbeats: HeartbeatFilter::default() }
     }
 
-    fn check(&mut self, message: &Message, note: &Note) -> Result<Passage, StreamError> {
+    fn check(&mut self, message: &ChannelMessage, note: &Note) -> Result<MessageFate, StreamError> {
         let now = Instant::now().into_std();
         if message.channel != Channel::Control {
             self.limit.count_output(message.payload.len(), now)?;
-            return Ok(Passage::More);
+            return Ok(MessageFate::More);
         }
         let Ok(control) = message.agent_control() else {
             // The client may support a control message that this daemon does not know.
             self.limit.count_empty(now)?;
-            return Ok(Passage::More);
+            return Ok(MessageFate::More);
         };
         self.limit.count_control(&control, now)?;
         Ok(match control {
             AgentControl::Gap { to, .. } => {
                 check_offset("lost output", to)?;
-                Passage::More
+                MessageFate::More
             }
-            AgentControl::Heartbeat if !self.heartbeats.pass() => Passage::Coalesced,
+            AgentControl::Heartbeat if !self.heartbeats.pass() => MessageFate::Coalesced,
             AgentControl::Exit(ended) => {
                 noted(note, &ended);
-                Passage::Last(End::Exit)
+                MessageFate::Last(SessionEnd::Exit)
             }
             AgentControl::Error(error) if error.code == Some(AgentCode::TakenOver) => {
                 note.outcome(|| "taken_over".into());
-                Passage::Last(End::TakenOver)
+                MessageFate::Last(SessionEnd::TakenOver)
             }
-            _ => Passage::More,
+            _ => MessageFate::More,
         })
     }
 }
 
 fn noted(note: &Note, ended: &Ended) {
-    note.outcome(|| show::in_words(&show::outcome(ended.outcome.clone())));
+    note.outcome(|| convert::in_words(&convert::outcome(ended.outcome.clone())));
 }
 
 /// Serves a client whose program runs on a plain agent, which has no streams. All messages of the client except Close
 /// are ignored.
 pub(super) async fn tell(
     socket: WebSocket,
-    mut plain: Plain,
+    mut plain: PlainExec,
     note: &Note,
     draining: &CancellationToken,
 ) {
@@ -264,35 +277,35 @@ pub(super) async fn tell(
     let forward = async {
         loop {
             let (message, over) = match plain.next().await {
-                Ok(Happened::Output(stream, _, payload)) => {
-                    (Message { channel: stream.channel(), payload }, false)
+                Ok(DriverEvent::Output(stream, _, payload)) => {
+                    (ChannelMessage { channel: stream.channel(), payload }, false)
                 }
-                Ok(Happened::Ended(ended)) => {
+                Ok(DriverEvent::Ended(ended)) => {
                     noted(note, &ended);
-                    (Message::agent(&AgentControl::Exit(ended)), true)
+                    (ChannelMessage::agent(&AgentControl::Exit(ended)), true)
                 }
-                Ok(_) => (Message::agent(&AgentControl::Heartbeat), false),
-                Err(_) => return End::Agent(Broken::Closed),
+                Ok(_) => (ChannelMessage::agent(&AgentControl::Heartbeat), false),
+                Err(_) => return SessionEnd::Agent(Broken::Closed),
             };
             if to_client.send(Packet::Binary(message.to_bytes())).await.is_err() {
-                return End::Vanished;
+                return SessionEnd::Vanished;
             }
             if over {
-                return End::Exit;
+                return SessionEnd::Exit;
             }
         }
     };
     let end = tokio::select! {
         end = forward => end,
         end = until_gone(&mut from_client) => end,
-        () = draining.cancelled() => End::Restart,
+        () = draining.cancelled() => SessionEnd::Restart,
     };
     let (code, reason) = match end {
-        End::Exit => (close_code::NORMAL, ""),
-        End::Restart => (close_code::RESTART, "shutting_down"),
-        End::Breach(code, reason) => (code, reason),
-        End::Agent(_) | End::TakenOver => (close_code::ERROR, "connection_lost"),
-        End::Goodbye | End::Vanished => {
+        SessionEnd::Exit => (close_code::NORMAL, ""),
+        SessionEnd::Restart => (close_code::RESTART, "shutting_down"),
+        SessionEnd::Breach(code, reason) => (code, reason),
+        SessionEnd::Agent(_) | SessionEnd::TakenOver => (close_code::ERROR, "connection_lost"),
+        SessionEnd::Goodbye | SessionEnd::Vanished => {
             let _ = timeout(FAREWELL, to_client.close()).await;
             return;
         }
@@ -300,13 +313,13 @@ pub(super) async fn tell(
     close_halves(to_client, from_client, code, reason).await;
 }
 
-async fn until_gone(from: &mut FromClient) -> End {
+async fn until_gone(from: &mut FromClient) -> SessionEnd {
     loop {
         match from.next().await {
-            Some(Ok(Packet::Close(_))) => return End::Goodbye,
+            Some(Ok(Packet::Close(_))) => return SessionEnd::Goodbye,
             Some(Ok(_)) => {}
             Some(Err(error)) if is_too_long(&error) => return TOO_LONG,
-            Some(Err(_)) | None => return End::Vanished,
+            Some(Err(_)) | None => return SessionEnd::Vanished,
         }
     }
 }

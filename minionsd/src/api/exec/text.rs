@@ -9,14 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Converter of one stream.
 #[derive(Debug, Default)]
-pub(super) struct Text {
+pub(super) struct TextDecoder {
     /// Bytes of an incomplete character at the end of the stream so far: up to 3.
     begun: Vec<u8>,
     /// Offset of the first of these bytes.
     offset: u64,
 }
 
-impl Text {
+impl TextDecoder {
     /// Adds bytes that begin at `offset`; returns a chunk of all complete characters.
     pub(super) fn push(&mut self, offset: u64, bytes: Bytes) -> Option<Chunk> {
         let (offset, bytes) = if self.begun.is_empty() {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     fn chunks(bytes: &[u8], size: usize) -> Vec<Chunk> {
-        let (mut text, mut chunks, mut offset) = (Text::default(), Vec::new(), 0);
+        let (mut text, mut chunks, mut offset) = (TextDecoder::default(), Vec::new(), 0);
         for piece in bytes.chunks(size) {
             chunks.extend(text.push(offset, Bytes::copy_from_slice(piece)));
             offset += piece.len() as u64;

@@ -11,18 +11,15 @@ use super::super::audit::Note;
 use super::super::extract::{CallParams, Patience, TheVm, from_json};
 use super::super::problem::{ApiError, ExecProblems};
 use super::super::request_id::RequestId;
-use super::plan::{Form, Plan};
-use super::{AFTER_LIMIT, ENDLESS, START, execs, output, pump, show};
-use crate::agent::{CallError, Programs};
-use crate::exec::Place;
-use crate::exec::opening::{self, Opened};
-use crate::exec::plain::Plain;
+use super::request::{self, ExecForm};
+use super::{convert, execs, pump};
+use crate::exec::{ExecDeadlines, ExecDriver, ExecError, ExecTarget, RunningExec};
 use crate::vm::Vm;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
-use minions_api::exec::{AttachRequest, Attached, ExecRequest};
+use minions_api::exec::{AttachRequest, ExecRequest};
 use minions_api::{ErrorCode, VmName};
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::json;
@@ -74,7 +71,7 @@ pub(in super::super) async fn open_exec(
     })?;
     // From now on the daemon waits for this WebSocket when it stops.
     let counted = api.execs.tasks.token();
-    let session = Session { api, vm, patience, note, request_id };
+    let session = ExecSession { api, vm, patience, note, request_id };
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     Ok(upgrade.read_buffer_size(READ_BUFFER).on_upgrade(move |socket| async move {
         session.run(socket).await;
@@ -83,7 +80,7 @@ pub(in super::super) async fn open_exec(
 }
 
 /// Session of one WebSocket.
-struct Session {
+struct ExecSession {
     api: Api,
     vm: Vm,
     patience: Patience,
@@ -93,32 +90,26 @@ struct Session {
 }
 
 /// First message of a client.
-enum First {
+enum FirstMessage {
     Start(Box<ExecRequest>),
     Attach(AttachRequest),
 }
 
 /// Failure to open a program.
-enum Unopened {
+enum OpenFailure {
     /// The request is refused; the client gets the problem.
     Refused(ApiError),
     /// The client has disconnected.
     Gone,
 }
 
-impl From<ApiError> for Unopened {
+impl From<ApiError> for OpenFailure {
     fn from(error: ApiError) -> Self {
         Self::Refused(error)
     }
 }
 
-/// A program that was opened.
-enum Program {
-    Object(Box<Opened>),
-    Plain(Box<Plain>, String),
-}
-
-impl Session {
+impl ExecSession {
     async fn run(self, mut socket: WebSocket) {
         let draining = self.api.execs.draining.clone();
         let opened = tokio::select! {
@@ -127,78 +118,54 @@ impl Session {
                 return pump::close(socket, close_code::RESTART, "shutting_down").await;
             }
         };
-        match opened {
-            Ok(Program::Object(opened)) => {
-                if tell(&mut socket, &show::attached(&opened.0)).await {
-                    let pumped = pump::pump(socket, *opened, &self.note, &draining);
-                    self.vm.turns().take(pumped).await;
-                }
+        let running = match opened {
+            Ok(running) => running,
+            Err(OpenFailure::Refused(error)) => return self.refuse(socket, error).await,
+            Err(OpenFailure::Gone) => return,
+        };
+        if !tell(&mut socket, &convert::attached(running.attached())).await {
+            return;
+        }
+        match running {
+            RunningExec::Object(driver) => {
+                let pumped = pump::pump(socket, *driver, &self.note, &draining);
+                self.vm.turns().take(pumped).await;
             }
-            Ok(Program::Plain(plain, id)) => {
-                if tell(&mut socket, &attached_to_plain(id)).await {
-                    pump::tell(socket, *plain, &self.note, &draining).await;
-                }
-            }
-            Err(Unopened::Refused(error)) => self.refuse(socket, error).await,
-            Err(Unopened::Gone) => {}
+            RunningExec::Plain(plain) => pump::tell(socket, plain, &self.note, &draining).await,
         }
     }
 
-    async fn open(&self, socket: &mut WebSocket) -> Result<Program, Unopened> {
+    async fn open(&self, socket: &mut WebSocket) -> Result<RunningExec, OpenFailure> {
         let first = timeout(FIRST_MESSAGE, first_message(socket)).await.unwrap_or_else(|_| {
             let detail = "no message within 10 s; the first message must be the request";
             Err(ApiError::malformed(None, detail).into())
         })?;
-        let deadline = self.patience.deadline_or(START);
-        let (plan, id) = match first {
-            First::Start(request) => {
+        let deadlines = ExecDeadlines { end: None, ..ExecDeadlines::within(self.patience.asked()) };
+        let opened = match first {
+            FirstMessage::Start(request) => {
                 self.note.program(&request.command, &request.args).await?;
-                let plan = Plan::of(*request, Form::WebSocket)?;
-                let id = plan.id().to_owned();
-                (Ok(plan), id)
+                let plan = request::plan(*request, ExecForm::WebSocket)?;
+                self.note.exec(plan.id.as_str());
+                RunningExec::open(&self.api.execs, &self.vm, &plan, deadlines).await
             }
-            First::Attach(attach) => {
-                let id = attach.attach.parse().map_err(|invalid| ApiError::value(&invalid))?;
-                let AttachRequest { attach, stdout_offset, stderr_offset } = attach;
+            FirstMessage::Attach(AttachRequest { attach, stdout_offset, stderr_offset }) => {
+                let id = attach.parse().map_err(|invalid| ApiError::value(&invalid))?;
                 self.note.attachment(&attach).await?;
-                let exec_attach = ExecAttach {
-                    id,
-                    stdout: stdout_offset,
-                    stderr: stderr_offset,
-                    role: Role::Control,
-                };
-                (Err(exec_attach), attach)
+                let (stdout, stderr, role) = (stdout_offset, stderr_offset, Role::Control);
+                self.attach(&ExecAttach { id, stdout, stderr, role }, deadlines.start).await
             }
-        };
-        self.note.exec(&id);
-        let opened = match plan {
-            Ok(plan) => self.start(&plan, deadline).await,
-            Err(attach) => self.attach(&attach, deadline).await,
         };
         opened.map_err(|error| ApiError::exec(self.vm.name(), error).into())
     }
 
-    async fn start(&self, plan: &Plan, deadline: Instant) -> Result<Program, CallError> {
-        match self.vm.client().programs(deadline).await? {
-            Programs::Objects(instance) => {
-                let place = Place { vm: self.vm.clone(), instance };
-                let opened = opening::start(&place, &plan.start, deadline).await?;
-                Ok(Program::Object(Box::new(opened)))
-            }
-            Programs::Plain { limits } => {
-                let exec = plan.plain(limits)?;
-                let until = Instant::now() + plan.longest().unwrap_or(ENDLESS) + AFTER_LIMIT;
-                let plain = Plain::start(self.vm.clone(), exec, until).await?;
-                Ok(Program::Plain(Box::new(plain), plan.id().to_owned()))
-            }
-        }
-    }
-
-    async fn attach(&self, attach: &ExecAttach, deadline: Instant) -> Result<Program, CallError> {
-        let instance = execs::instance(&self.vm, deadline).await?;
-        let place = Place { vm: self.vm.clone(), instance };
-        let opened = opening::attach(&place, attach, deadline).await;
-        opened.map(|opened| Program::Object(Box::new(opened))).map_err(output::in_our_words)
+    async fn attach(
+        &self,
+        attach: &ExecAttach,
+        deadline: Instant,
+    ) -> Result<RunningExec, ExecError> {
+        let target = ExecTarget::find(&self.vm, deadline).await?;
+        let driver = ExecDriver::attach(&self.api.execs, &target, attach, deadline).await;
+        driver.map(|driver| RunningExec::Object(Box::new(driver))).map_err(execs::in_our_words)
     }
 
     async fn refuse(&self, mut socket: WebSocket, error: ApiError) {
@@ -216,7 +183,7 @@ impl Session {
 /// Receives and parses the client's first message.
 ///
 /// Cancel safe: a message is taken as a whole or not at all.
-async fn first_message(socket: &mut WebSocket) -> Result<First, Unopened> {
+async fn first_message(socket: &mut WebSocket) -> Result<FirstMessage, OpenFailure> {
     loop {
         let text = match socket.recv().await {
             Some(Ok(Message::Text(text))) => text,
@@ -230,21 +197,21 @@ async fn first_message(socket: &mut WebSocket) -> Result<First, Unopened> {
                     "the request is longer than 1 MiB; pass large data as input or in a file";
                 return Err(ApiError::of(ErrorCode::ArgumentListTooLong, detail).into());
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Unopened::Gone),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(OpenFailure::Gone),
         };
         return Ok(parse(text.as_bytes())?);
     }
 }
 
-fn parse(text: &[u8]) -> Result<First, ApiError> {
+fn parse(text: &[u8]) -> Result<FirstMessage, ApiError> {
     #[derive(Deserialize)]
     struct Keys {
         attach: Option<IgnoredAny>,
     }
     // Text that is not JSON is reported as an invalid request for a program.
     match json::from_slice(text) {
-        Ok(Keys { attach: Some(_) }) => from_json(text).map(First::Attach),
-        _ => from_json(text).map(|request| First::Start(Box::new(request))),
+        Ok(Keys { attach: Some(_) }) => from_json(text).map(FirstMessage::Attach),
+        _ => from_json(text).map(|request| FirstMessage::Start(Box::new(request))),
     }
 }
 
@@ -252,20 +219,4 @@ fn parse(text: &[u8]) -> Result<First, ApiError> {
 async fn tell<T: serde::Serialize>(socket: &mut WebSocket, what: &T) -> bool {
     let text = serde_json::to_string(what).unwrap_or_default();
     matches!(timeout(pump::FAREWELL, socket.send(Message::text(text))).await, Ok(Ok(())))
-}
-
-/// Returns the `attached` message for a program of a plain agent: it has no input, and its output starts at 0.
-fn attached_to_plain(id: String) -> Attached {
-    Attached {
-        status: "ok".into(),
-        id,
-        created: true,
-        pid: 0,
-        stdout: 0,
-        stderr: 0,
-        stdin: 0,
-        stdin_acked: 0,
-        stdin_window: 0,
-        stdin_closed: true,
-    }
 }

@@ -103,7 +103,7 @@ impl Supervisor {
     async fn supervise(&self) -> Verdict {
         let now = Instant::now();
         let mut hold = Hold {
-            line: Line::default(),
+            line: Line::to_port(self.pool.connector().port()),
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
             presence: Presence::There,

@@ -11,6 +11,7 @@ pub(in crate::exec) use limits::Limits;
 pub(in crate::exec) use record::{AgentProcess, ProgramRecord};
 
 use crate::cgroup::{self, CgroupHierarchy};
+use crate::lock::lock;
 use minions_proto::Invalid;
 use pool::Pool;
 use rustix::fs::{Mode, OFlags, open};
@@ -20,7 +21,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Number of the next group, shared by all agents in this process; part of the group's name.
 static MADE: AtomicU64 = AtomicU64::new(0);
@@ -143,7 +144,7 @@ impl CgroupFactory {
             let record = ProgramRecord::read(&entry.path());
             // A group that another agent is just making has no record yet.
             let is_used = record.as_ref().map_or_else(
-                || Path::new("/proc").join(process).exists(),
+                || process.parse().is_ok_and(|pid| record::started(pid).is_some()),
                 |record| record.agent.is_alive(),
             );
             if is_used {
@@ -189,7 +190,7 @@ impl CgroupTree {
     }
 
     fn sweep(&self) {
-        let mut leftover = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leftover = lock(&self.leftover);
         leftover.retain(|dir| is_busy(dir));
     }
 }
@@ -278,7 +279,7 @@ impl Drop for Cgroup {
             return;
         }
         if is_busy(&self.dir) {
-            let mut leftover = self.shared.leftover.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut leftover = lock(&self.shared.leftover);
             leftover.push(std::mem::take(&mut self.dir));
         } else {
             self.shared.remove_parent();

@@ -5,10 +5,11 @@
 //! each program would therefore cost 20 KiB for each program that ever wrote a file. Instead, an empty group is reused
 //! by the next program without limits; without a limit, the pages that are already charged to it have no effect.
 
+use crate::lock::lock;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 /// Maximum number of groups that are kept: the number of programs that can run at the same time.
 const MAX: usize = 64;
@@ -39,7 +40,7 @@ pub(super) struct Pool(Mutex<Vec<PathBuf>>);
 
 impl Pool {
     fn groups(&self) -> MutexGuard<'_, Vec<PathBuf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Removes a group from the pool and returns it; `None` if the pool is empty.

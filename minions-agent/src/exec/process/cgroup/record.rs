@@ -52,9 +52,13 @@ impl AgentProcess {
     }
 }
 
-fn started(pid: u32) -> Option<u64> {
+/// Returns the start time of a process, in clock ticks since the boot. Returns `None` if it has ended, even if its
+/// parent has not waited for it: a small init may never do so.
+pub(super) fn started(pid: u32) -> Option<u64> {
     let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    Some(process.stat().ok()?.starttime)
+    let stat = process.stat().ok()?;
+    let ended = matches!(stat.state, 'Z' | 'X' | 'x');
+    (!ended).then_some(stat.starttime)
 }
 
 impl ProgramRecord {

@@ -5,28 +5,28 @@ mod tally;
 
 use super::Context;
 use crate::cli;
-use crate::client::Client;
+use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
 use minions_api::exec::{ExecRequest, ManyExecEvent, ManyExecRequest};
-use shown::{Groups, Look};
-use tally::Tally;
+use shown::{OutputForm, ResultGroups};
+use tally::ResultTally;
 
 pub(super) async fn run(
     context: &Context<'_>,
-    client: &Client,
+    client: &DaemonClient,
     exec: ExecRequest,
-    args: &cli::Many,
+    args: &cli::ManyVmsArgs,
 ) -> Result<ExitStatus, Failure> {
     let vms = if args.all { vec!["*".into()] } else { args.on.clone() };
     let request =
         ManyExecRequest { vms, exec, concurrency: args.concurrency, fail_fast: args.fail_fast };
     let mut events = client.post_lines::<ManyExecEvent>("/exec", &request).await?;
     let json = context.printer.is_json();
-    let look = Look::of_ours();
-    let mut tally = Tally::default();
-    let mut groups = Groups::default();
+    let look = OutputForm::of_ours();
+    let mut tally = ResultTally::default();
+    let mut groups = ResultGroups::default();
     let complete = loop {
         let Some(event) = events.next().await? else { break false };
         if json {

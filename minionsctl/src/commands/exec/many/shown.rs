@@ -14,11 +14,11 @@ use minions_proto::channel::OutputStream::{self, Stderr, Stdout};
 
 /// Form of printed output: unchanged, or with control characters escaped.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct OutputForm {
     harmless: bool,
 }
 
-impl Look {
+impl OutputForm {
     /// Returns the form for standard output: escaped if it is a terminal.
     pub(super) fn of_ours() -> Self {
         Self { harmless: output_is_terminal() }
@@ -45,7 +45,11 @@ impl Look {
 }
 
 /// Prints the result or the problem of one VM.
-pub(super) fn show(printer: &Printer, look: &Look, event: &ManyExecEvent) -> Result<(), Failure> {
+pub(super) fn show(
+    printer: &Printer,
+    look: &OutputForm,
+    event: &ManyExecEvent,
+) -> Result<(), Failure> {
     match event {
         ManyExecEvent::Result { vm, result } => {
             let prefix = format!("{vm} | ");
@@ -68,7 +72,7 @@ pub(super) fn show(printer: &Printer, look: &Look, event: &ManyExecEvent) -> Res
 
 /// Result that VMs of one group have in common.
 #[derive(Debug, PartialEq, Eq)]
-struct Same {
+struct CommonResult {
     /// Description of the end, such as `exit 3`, or of the problem.
     end: String,
     stdout: Vec<u8>,
@@ -77,11 +81,11 @@ struct Same {
 
 /// Groups of VMs with equal results, in order of arrival.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
-    groups: Vec<(Same, Vec<VmName>)>,
+pub(super) struct ResultGroups {
+    groups: Vec<(CommonResult, Vec<VmName>)>,
 }
 
-impl Groups {
+impl ResultGroups {
     pub(super) fn add(&mut self, event: ManyExecEvent) {
         let (vm, same) = match event {
             ManyExecEvent::Result { vm, result } => {
@@ -90,10 +94,10 @@ impl Groups {
                     0 => format!("ok{cut}"),
                     code => format!("exit {code}{cut}"),
                 };
-                (vm, Same { end, stdout: stdout(&result), stderr: stderr(&result) })
+                (vm, CommonResult { end, stdout: stdout(&result), stderr: stderr(&result) })
             }
             ManyExecEvent::Problem { vm, problem, .. } => {
-                (vm, Same { end: problem.detail, stdout: Vec::new(), stderr: Vec::new() })
+                (vm, CommonResult { end: problem.detail, stdout: Vec::new(), stderr: Vec::new() })
             }
             ManyExecEvent::Skipped { .. }
             | ManyExecEvent::Heartbeat
@@ -106,7 +110,7 @@ impl Groups {
     }
 
     /// Prints the groups, the largest one last: it is the most visible position on a terminal.
-    pub(super) fn show(mut self, printer: &Printer, look: &Look) -> Result<(), Failure> {
+    pub(super) fn show(mut self, printer: &Printer, look: &OutputForm) -> Result<(), Failure> {
         self.groups.sort_by_key(|(_, vms)| vms.len());
         for (same, vms) in &mut self.groups {
             vms.sort();
@@ -119,7 +123,7 @@ impl Groups {
     }
 }
 
-fn heading(same: &Same, vms: &[VmName]) -> String {
+fn heading(same: &CommonResult, vms: &[VmName]) -> String {
     let names: Vec<String> = vms.iter().map(ToString::to_string).collect();
     format!("== {} ({}): {}", names.join(" "), vms.len(), same.end)
 }
@@ -158,7 +162,7 @@ mod tests {
 
     #[test]
     fn every_line_is_prefixed_with_its_vm() {
-        let look = Look { harmless: false };
+        let look = OutputForm { harmless: false };
         assert_eq!(look.lines("a | ", b"1\n2\x1b"), b"a | 1\na | 2\x1b\n");
         assert_eq!(look.lines("a | ", b""), b"");
         assert_eq!(look.lines("a | ", b"\n\n"), b"a | \na | \n");
@@ -166,13 +170,13 @@ mod tests {
 
     #[test]
     fn on_a_terminal_no_guest_can_overwrite_another_name() {
-        let look = Look { harmless: true };
+        let look = OutputForm { harmless: true };
         assert_eq!(look.lines("a | ", b"x\r\tb | y\x1b[A\n"), b"a | x\\u{d}\tb | y\\u{1b}[A\n");
     }
 
     #[test]
     fn equal_results_are_one_group() {
-        let mut groups = Groups::default();
+        let mut groups = ResultGroups::default();
         for (vm, code, stdout) in
             [("c", 0, "6.1"), ("a", 0, "6.1"), ("b", 0, "6.6"), ("d", 1, "6.1")]
         {

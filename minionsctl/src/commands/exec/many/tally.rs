@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Kind of result on one VM, in the order of the summary.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
+enum ResultKind {
     Ok,
     Exit(i32),
     Signal(i32),
@@ -18,33 +18,33 @@ enum End {
 
 /// Counts of the results.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    ends: BTreeMap<End, u64>,
+pub(super) struct ResultTally {
+    ends: BTreeMap<ResultKind, u64>,
     /// The highest exit code of a program.
     worst: i32,
     /// A program could not be run, or was lost: worse than any exit code of a program.
     ours: bool,
 }
 
-impl Tally {
+impl ResultTally {
     pub(super) fn count(&mut self, event: &ManyExecEvent) {
         let end = match event {
             ManyExecEvent::Result { result, .. } => {
                 self.code(result.exit_code);
                 match (&result.outcome, result.exit_code) {
-                    (Some(Outcome::TimedOut), _) => End::TimedOut,
-                    (Some(Outcome::Signaled { signal, .. }), _) => End::Signal(*signal),
-                    (_, 0) => End::Ok,
-                    (_, code) => End::Exit(code),
+                    (Some(Outcome::TimedOut), _) => ResultKind::TimedOut,
+                    (Some(Outcome::Signaled { signal, .. }), _) => ResultKind::Signal(*signal),
+                    (_, 0) => ResultKind::Ok,
+                    (_, code) => ResultKind::Exit(code),
                 }
             }
             ManyExecEvent::Problem { problem, .. } => {
                 self.code(i32::from(ExitStatus::of_exec(problem.code).code()));
-                End::Problem(short(problem.code))
+                ResultKind::Problem(short(problem.code))
             }
             ManyExecEvent::Skipped { .. } => {
                 self.ours = true;
-                End::Skipped
+                ResultKind::Skipped
             }
             ManyExecEvent::Heartbeat | ManyExecEvent::Summary(_) => return,
         };
@@ -62,12 +62,12 @@ impl Tally {
         let total: u64 = self.ends.values().sum();
         let vms = if total == 1 { "VM" } else { "VMs" };
         let ends = self.ends.iter().map(|(end, count)| match end {
-            End::Ok => format!("{count} ok"),
-            End::Exit(code) => format!("{count} exit {code}"),
-            End::Signal(signal) => format!("{count} signal {signal}"),
-            End::TimedOut => format!("{count} timed out"),
-            End::Problem(what) => format!("{count} {what}"),
-            End::Skipped => format!("{count} skipped"),
+            ResultKind::Ok => format!("{count} ok"),
+            ResultKind::Exit(code) => format!("{count} exit {code}"),
+            ResultKind::Signal(signal) => format!("{count} signal {signal}"),
+            ResultKind::TimedOut => format!("{count} timed out"),
+            ResultKind::Problem(what) => format!("{count} {what}"),
+            ResultKind::Skipped => format!("{count} skipped"),
         });
         let ends = ends.collect::<Vec<_>>().join(", ");
         if ends.is_empty() { format!("{total} {vms}") } else { format!("{total} {vms}: {ends}") }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn tally(events: &[ManyExecEvent]) -> (String, u8) {
-        let mut tally = Tally::default();
+        let mut tally = ResultTally::default();
         events.iter().for_each(|event| tally.count(event));
         (tally.summary(), tally.exit_status().code())
     }

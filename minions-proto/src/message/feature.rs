@@ -1,0 +1,161 @@
+//! Features that an agent announces in its health reply.
+
+use super::bounded;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+
+/// Largest number of features in a health reply.
+const MAX: usize = 256;
+
+/// Capability of an agent beyond the base protocol. New features are added at the end; a feature
+/// never changes its name or its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// `exec2`: execs as objects, and channel mode.
+    Exec,
+    /// `exec_limits`: [`memory_bytes`](super::ExecStart::memory_bytes) and
+    /// [`pids`](super::ExecStart::pids), and the list of programs of earlier agents.
+    ExecLimits,
+    /// `network2`: all requests about the network, not only the base form.
+    Network,
+    /// `clock`: [`SetClock`](super::SetClock), and the guest's time in health replies.
+    Clock,
+    /// `power`: [`Power`](super::Power).
+    Power,
+}
+
+impl Feature {
+    /// All features of this version, in the order in which an agent announces them.
+    pub const ALL: [Self; 5] =
+        [Self::Exec, Self::ExecLimits, Self::Network, Self::Clock, Self::Power];
+
+    /// Returns the name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec2",
+            Self::ExecLimits => "exec_limits",
+            Self::Network => "network2",
+            Self::Clock => "clock",
+            Self::Power => "power",
+        }
+    }
+
+    /// Returns the operation that an agent must serve to announce the feature, as in
+    /// [`OPERATIONS`](super::OPERATIONS).
+    #[must_use]
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::Exec | Self::ExecLimits => "exec",
+            Self::Network => "network",
+            Self::Clock => "clock",
+            Self::Power => "power",
+        }
+    }
+
+    /// Returns what an agent without the feature does not support, for people: the end of "this
+    /// agent version does not support …".
+    #[must_use]
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Exec => "execs",
+            Self::ExecLimits => "limits of memory and processes for programs",
+            Self::Network => "reading the network, or settings beyond `ip`, `gateway` and `dns`",
+            Self::Clock => "setting the guest's clock",
+            Self::Power => "powering off or rebooting the guest",
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Names of the features that an agent announces, including those that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
+pub struct Features(Vec<String>);
+
+impl Features {
+    /// Reports whether the agent announces the feature.
+    #[must_use]
+    pub fn supports(&self, feature: Feature) -> bool {
+        self.0.iter().any(|name| name == feature.name())
+    }
+
+    /// Returns the names in the order of the agent.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Returns the names in the order of the agent.
+    #[must_use]
+    pub fn into_names(self) -> Vec<String> {
+        self.0
+    }
+}
+
+impl From<Vec<String>> for Features {
+    fn from(names: Vec<String>) -> Self {
+        Self(names)
+    }
+}
+
+impl FromIterator<Feature> for Features {
+    fn from_iter<I: IntoIterator<Item = Feature>>(features: I) -> Self {
+        Self(features.into_iter().map(|feature| feature.name().to_owned()).collect())
+    }
+}
+
+impl<'de> Deserialize<'de> for Features {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bounded::list::<MAX, D, String>(deserializer).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::OPERATIONS;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_list_is_a_list_on_the_wire_and_unknown_features_are_kept() {
+        let json = r#"["exec2","teleport","clock"]"#;
+        let features: Features = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&features).unwrap(), json);
+        assert!(features.supports(Feature::Exec) && features.supports(Feature::Clock));
+        assert!(!features.supports(Feature::ExecLimits) && !features.supports(Feature::Network));
+        assert_eq!(features.into_names(), ["exec2", "teleport", "clock"]);
+    }
+
+    #[test]
+    fn all_features_are_listed() {
+        // A new feature does not compile until it has a position here.
+        let position = |feature| match feature {
+            Feature::Exec => 0,
+            Feature::ExecLimits => 1,
+            Feature::Network => 2,
+            Feature::Clock => 3,
+            Feature::Power => 4,
+        };
+        let listed = |(at, feature): (usize, &Feature)| position(*feature) == at;
+        assert!(Feature::ALL.iter().enumerate().all(listed));
+        assert_eq!(Feature::ALL.len(), position(Feature::Power) + 1);
+    }
+
+    #[test]
+    fn each_feature_has_a_name_of_its_own_an_operation_and_a_phrase() {
+        let names: BTreeSet<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();
+        let phrases: BTreeSet<_> = Feature::ALL.iter().map(|feature| feature.phrase()).collect();
+        assert_eq!((names.len(), phrases.len()), (Feature::ALL.len(), Feature::ALL.len()));
+        for feature in Feature::ALL {
+            assert!(OPERATIONS.contains(&feature.operation()), "{feature}");
+            let phrase = feature.phrase();
+            assert!(phrase.starts_with(char::is_lowercase) && !phrase.ends_with('.'), "{phrase}");
+        }
+    }
+}

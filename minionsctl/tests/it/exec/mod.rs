@@ -1,0 +1,10 @@
+//! Programs in a guest, with the real minionsctl, minionsd and agent, but without a VM.
+
+mod bytes;
+mod guest;
+mod impossible;
+mod many;
+mod objects;
+mod outcomes;
+mod restarts;
+mod terminal;

@@ -1,0 +1,15 @@
+//! Tests of minionsctl without a VM: with scripted peers, or with a real daemon and an agent on this machine.
+//!
+//! One program, because linking it takes longer than running most of its tests. None of them changes this process: the
+//! environment, limits and signals are those of the commands that they start.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
+
+mod cli;
+mod exec;
+mod limits;
+mod port;
+mod power;
+mod scripted;
+#[path = "../shared/mod.rs"]
+mod shared;
+mod tls;

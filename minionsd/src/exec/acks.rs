@@ -1,0 +1,95 @@
+//! Acknowledgement of output on behalf of WebSocket clients that send none.
+//!
+//! An agent keeps at most 512 KiB of unacknowledged output of each stream, and then stops reading from the program. A
+//! client that may re-attach sends its own acks, because only the client knows what it has received. For any other
+//! client, the daemon acknowledges the output that it has passed on, so that a simple client need not know about acks.
+
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, HostControl, OutputStream};
+use minions_proto::message::ExecAttached;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Number of bytes of both streams together after which an ack is due: half of what the agent keeps of one stream.
+const ACK_AFTER: u64 = 256 * 1024;
+
+/// Tracks the output that was passed on to one client.
+#[derive(Debug)]
+pub(crate) struct OutputAcks {
+    passed: Mutex<PassedOutput>,
+    due: Notify,
+}
+
+#[derive(Debug)]
+struct PassedOutput {
+    /// The client has sent an ack; from then on the daemon sends none.
+    client_acks: bool,
+    /// Offset after the last byte of standard output that was passed on.
+    stdout: u64,
+    /// Offset after the last byte of standard error that was passed on.
+    stderr: u64,
+    /// Bytes since the last ack.
+    unacknowledged: u64,
+}
+
+impl OutputAcks {
+    pub(crate) fn of(attached: &ExecAttached) -> Self {
+        let passed = PassedOutput {
+            client_acks: false,
+            stdout: attached.stdout,
+            stderr: attached.stderr,
+            unacknowledged: 0,
+        };
+        Self { passed: Mutex::new(passed), due: Notify::new() }
+    }
+
+    /// Stops the daemon's acks, because the client sends its own.
+    pub(crate) fn leave_to_client(&self) {
+        self.passed().client_acks = true;
+    }
+
+    /// Counts a message that was sent to the client.
+    pub(crate) fn passed_on(&self, message: &ChannelMessage) {
+        let mut passed = self.passed();
+        let len = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
+        match message.channel {
+            Channel::Stdout => passed.stdout = passed.stdout.saturating_add(len),
+            Channel::Stderr => passed.stderr = passed.stderr.saturating_add(len),
+            Channel::Control => {
+                match message.agent_control() {
+                    Ok(AgentControl::Gap { stream: OutputStream::Stdout, to, .. }) => {
+                        passed.stdout = to;
+                    }
+                    Ok(AgentControl::Gap { stream: OutputStream::Stderr, to, .. }) => {
+                        passed.stderr = to;
+                    }
+                    _ => {}
+                }
+                return;
+            }
+            Channel::Stdin => return,
+        }
+        passed.unacknowledged = passed.unacknowledged.saturating_add(len);
+        if passed.unacknowledged >= ACK_AFTER && !passed.client_acks {
+            self.due.notify_one();
+        }
+    }
+
+    /// Waits until an ack is due, and returns it.
+    ///
+    /// Cancel safe: an ack that is not returned is included in the next one.
+    pub(crate) async fn due(&self) -> HostControl {
+        loop {
+            self.due.notified().await;
+            let mut passed = self.passed();
+            if !passed.client_acks {
+                passed.unacknowledged = 0;
+                return HostControl::Ack { stdout: passed.stdout, stderr: passed.stderr };
+            }
+        }
+    }
+
+    /// Locks the counts. The lock is held only for arithmetic.
+    fn passed(&self) -> MutexGuard<'_, PassedOutput> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

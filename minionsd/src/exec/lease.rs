@@ -1,0 +1,90 @@
+//! The lease of a program. Dropping it sends `leave`.
+
+use super::{ExecResources, ExecTarget, opening};
+use crate::agent::AgentStream;
+use minions_proto::channel::{ChannelMessage, HostControl};
+use minions_proto::message::{ExecAttach, ExecId, Role};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Deadline for re-attaching only to send `leave`, if the connection was lost just before.
+const COME_BACK: Duration = Duration::from_secs(5);
+
+/// Time that the agent has to close the stream after `leave`. A VMM may drop data in flight if the daemon closes first.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The lease of a program. On drop, `leave` is sent to the agent at once, and the program's `on_disconnect` decides
+/// whether it ends. While the daemon itself stops, no `leave` is sent: the stream just breaks, and the agent waits for
+/// the client to re-attach.
+#[derive(Debug)]
+pub(super) struct ExecLease {
+    execs: ExecResources,
+    target: ExecTarget,
+    id: ExecId,
+    /// Current stream; `None` before the first one, and between two.
+    pub(super) stream: Option<AgentStream>,
+    held: bool,
+}
+
+impl ExecLease {
+    /// Creates the lease. It must exist before the program is started, so that `leave` is also sent if the caller goes
+    /// away during the start.
+    pub(super) fn of(execs: ExecResources, target: ExecTarget, id: ExecId) -> Self {
+        Self { execs, target, id, stream: None, held: true }
+    }
+
+    pub(super) fn target(&self) -> &ExecTarget {
+        &self.target
+    }
+
+    /// Gives the lease up without `leave`: the program ended, was never started, or was taken over by another client.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+    }
+}
+
+impl Drop for ExecLease {
+    fn drop(&mut self) {
+        if !self.held || self.execs.draining.is_cancelled() {
+            return;
+        }
+        let target = self.target.clone();
+        let id = self.id.clone();
+        let stream = self.stream.take();
+        self.execs.tasks.spawn(async move {
+            match stream {
+                Some(stream) => leave(stream).await,
+                None => come_back_and_leave(&target, id).await,
+            }
+        });
+    }
+}
+
+/// Sends `leave` and reads to the stream's end. Takes at most [`GOODBYE`].
+pub(crate) async fn leave(mut stream: AgentStream) {
+    stream.writer.queue(&ChannelMessage::host(&HostControl::Leave));
+    close_after_leave(stream).await;
+}
+
+/// Reads a stream to its end after `leave` was queued on it. Takes at most [`GOODBYE`].
+///
+/// Closing a stream with unread output resets the connection, and the agent may then never read the `leave`: the
+/// program would continue for the agent's grace period.
+pub(crate) async fn close_after_leave(mut stream: AgentStream) {
+    // Best effort: without the `leave`, the agent's grace period has the same result.
+    let _ = timeout(GOODBYE, async {
+        if stream.writer.flush().await.is_ok() {
+            while stream.reader.next().await.is_ok() {}
+        }
+    })
+    .await;
+}
+
+/// Re-attaches to the program and sends `leave`, if the start request was in flight or the connection was lost. Only the
+/// same instance of the agent is contacted: the id could belong to another program of another instance.
+async fn come_back_and_leave(target: &ExecTarget, id: ExecId) {
+    let attach = ExecAttach { id, stdout: None, stderr: None, role: Role::Control };
+    if let Ok((_, stream)) = opening::once_more(target, &attach, Instant::now() + COME_BACK).await {
+        leave(stream).await;
+    }
+}
