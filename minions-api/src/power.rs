@@ -40,4 +40,17 @@ pub struct PowerAccepted {
         schema(example = "the guest is being powered off by its init")
     )]
     pub message: String,
+    /// The boot that ends: another `boot_id` is the next one. Guest-made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The step that remains to be done on the host afterwards, for a VMM that does not do all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            example = "Firecracker does not end when its guest powers off: when the guest has halted, end \
+                          the VMM's process: kill 4711"
+        )
+    )]
+    pub next_step: Option<String>,
 }

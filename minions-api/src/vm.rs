@@ -60,6 +60,10 @@ pub enum Failure {
     ProtocolError,
     /// The agent answers a health check with an error.
     AgentError,
+    /// The guest is rebooting: minionsd was asked for it, or the VMM has removed its socket and its process continues.
+    Rebooting,
+    /// The guest was powered off, as minionsd was asked to do.
+    PoweredOff,
     /// minionsd itself is short of descriptors or memory; this says nothing about the VM.
     DaemonExhausted,
 }
@@ -79,6 +83,8 @@ impl Failure {
             Self::AgentClosed => "agent_closed",
             Self::ProtocolError => "protocol_error",
             Self::AgentError => "agent_error",
+            Self::Rebooting => "rebooting",
+            Self::PoweredOff => "powered_off",
             Self::DaemonExhausted => "daemon_exhausted",
         }
     }
@@ -88,12 +94,16 @@ impl Failure {
     pub fn advice(self) -> &'static str {
         match self {
             Self::NoSocket => "start the VM, with this vsock socket",
-            Self::NoListener => "the VMM has ended and its socket file remains: start the VM",
+            Self::NoListener => {
+                "the VMM has ended and its socket file remains: remove the file, then start the VM"
+            }
             Self::ConnectFailed => {
                 "if permission is denied, give minionsd's user access to the socket (mode, group); \
                  if the VMM does not accept connections, check the VMM"
             }
-            Self::NoHandshake => "the VMM or the guest's kernel hangs: check the guest's console",
+            Self::NoHandshake => {
+                "wait if the guest is booting, resume it if it is paused; otherwise check its console"
+            }
             Self::BadHandshake => {
                 "the listener does not speak hybrid vsock: give the VM a socket of its own"
             }
@@ -113,6 +123,8 @@ impl Failure {
             Self::AgentError => {
                 "follow the agent's message, or restart the agent; check its log in the guest"
             }
+            Self::Rebooting => "wait until the guest has booted (`minionsctl wait VM`)",
+            Self::PoweredOff => "start the VM",
             Self::DaemonExhausted => {
                 "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)"
             }
@@ -138,6 +150,8 @@ pub enum Cause {
     ProbesFailed,
     /// Three calls in a row failed, regardless of the probes.
     CallsFailed,
+    /// The VMM removed its socket and lives: the guest reboots.
+    Rebooting,
 }
 
 impl Cause {
@@ -150,6 +164,7 @@ impl Cause {
             Self::NoListener => "no_listener",
             Self::ProbesFailed => "probes_failed",
             Self::CallsFailed => "calls_failed",
+            Self::Rebooting => "rebooting",
         }
     }
 }
@@ -200,8 +215,15 @@ pub struct Vmm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reason {
-    /// Layer that failed, for programs.
+    /// Layer that failed, for programs; `rebooting` or `powered_off` if a known reboot or poweroff is the cause.
     pub failure: Failure,
+    /// Layer that failed, if `failure` is `rebooting` or `powered_off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Failure>,
+    /// State of a guest that was powered off: true if it has halted, as far as its VMM shows; false while its kernel
+    /// still answers. Only with `powered_off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<bool>,
     /// Description of the failure for people, with advice.
     pub message: String,
     /// Time at which the failure was last seen.

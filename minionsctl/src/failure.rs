@@ -171,6 +171,22 @@ pub(crate) enum Failure {
     /// `wait VM` reached its deadline.
     #[error("not ready in time: {0}")]
     NotReady(String),
+    /// `--rebooted-since` or `reboot --wait` reached its deadline.
+    #[error("not rebooted within {}: {seen}", humantime::format_duration(*.within))]
+    NotRebooted {
+        /// Time limit.
+        within: Duration,
+        /// State of the VM at the limit.
+        seen: String,
+    },
+    /// `poweroff --wait` reached its deadline.
+    #[error("not powered off within {}: {seen}", humantime::format_duration(*.within))]
+    NotPoweredOff {
+        /// Time limit.
+        within: Duration,
+        /// State of the VM at the limit.
+        seen: String,
+    },
     /// `wait VM ID` reached its deadline.
     #[error("{0} is still running")]
     StillRuns(String),
@@ -245,6 +261,12 @@ impl Failure {
                 "if `minionsctl ps VM` still lists the program, `minionsctl attach VM ID` re-attaches"
             }
             Self::NotReady(_) => "`minionsctl doctor VM` shows which layer failed",
+            Self::NotRebooted { .. } => {
+                "it may still reboot: `minionsctl wait VM --rebooted-since BOOT_ID` waits for that"
+            }
+            Self::NotPoweredOff { .. } => {
+                "it may still power off; --force does not wait for the guest's init"
+            }
             _ => return None,
         };
         Some(hint.into())
@@ -278,7 +300,9 @@ fn dial_hint(address: &AgentAddress, error: &DialError) -> Option<Cow<'static, s
     let hint = match error {
         DialError::NoSocket(_) => "is the VM running, with this path as its vsock socket?",
         DialError::NoListener(_) if !is_socket(&address.socket) => "this file is not a socket",
-        DialError::NoListener(_) => "the VMM that created this socket has ended: start the VM",
+        DialError::NoListener(_) => {
+            "the VMM that created this socket has ended: remove the file, then start the VM"
+        }
         DialError::Connect(error) => connect_hint(error.kind())?,
         DialError::NotAccepted => "the VMM does not accept the connection: it may hang",
         DialError::Handshake(HandshakeError::Refused) => {
@@ -288,7 +312,7 @@ fn dial_hint(address: &AgentAddress, error: &DialError) -> Option<Cow<'static, s
             )));
         }
         DialError::Handshake(HandshakeError::TimedOut(_)) => {
-            "the guest is booting, paused or hung; wait if it is booting"
+            "the guest is booting, paused, or hangs; wait if it is booting"
         }
         DialError::Handshake(HandshakeError::Truncated | HandshakeError::Line(_)) => {
             "is this the hybrid vsock socket of a VM?"

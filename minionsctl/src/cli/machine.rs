@@ -22,4 +22,8 @@ pub(crate) struct PowerArgs {
     /// Bypass the guest's init: programs get two seconds, and file systems are synchronized
     #[arg(long)]
     pub(crate) force: bool,
+    /// Wait until it has happened (at most --timeout, else 2 minutes): reboot, until the VM is ready in another boot;
+    /// poweroff, until the guest has halted
+    #[arg(long)]
+    pub(crate) wait: bool,
 }

@@ -160,7 +160,7 @@ pub(crate) enum Command {
     SetClock(SetClockArgs),
     /// Power the guest off
     Poweroff(PowerArgs),
-    /// Reboot the guest
+    /// Reboot the guest, and print the boot_id of the boot that ends
     Reboot(PowerArgs),
     /// Print events as they happen: VMs found and gone, changes of state and incarnation
     Watch {
@@ -180,13 +180,21 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Send a signal to a program, or end and forget it
     Kill(KillArgs),
-    /// Wait until a VM is ready (at most --timeout, default: 1 minute); or, with ID, until a program has
-    /// ended, and end with its exit code
+    /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
+    /// with ID, until a program has ended, and end with its exit code
     Wait {
         /// Name of the VM
         vm: VmName,
         /// Id of a program (`minionsctl ps VM`)
         id: Option<ExecId>,
+        /// Wait until the VM is ready in another boot than this one
+        #[arg(
+            long,
+            value_name = "BOOT_ID",
+            conflicts_with = "id",
+            value_parser = clap::builder::NonEmptyStringValueParser::new()
+        )]
+        rebooted_since: Option<String>,
     },
 }
 

@@ -83,8 +83,10 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
         Command::Ls => ls::run(&context, &daemon(&config)?).await,
         Command::Get { vm } => get::run(&context, &daemon(&config)?, &vm).await,
         Command::Watch { vm } => watch::run(&context, &daemon(&config)?, vm.as_ref()).await,
-        Command::Wait { vm, id: None } => wait::run(&context, &daemon(&config)?, &vm).await,
-        Command::Wait { vm, id: Some(id) } => {
+        Command::Wait { vm, id: None, rebooted_since } => {
+            wait::run(&context, &daemon(&config)?, &vm, rebooted_since.as_deref()).await
+        }
+        Command::Wait { vm, id: Some(id), .. } => {
             wait_exec::run(&context, &daemon(&config)?, &vm, &id).await
         }
         Command::Doctor { vm } => doctor::run(&context, &daemon(&config)?, &vm).await,
@@ -104,12 +106,12 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
         }
         Command::SetClock(args) => set_clock::run(&context, &target(args.vm.clone())?, &args).await,
         Command::Poweroff(args) => {
-            let target = target(args.vm)?;
-            power::run(&context, &target, PowerAction::Poweroff, args.force).await
+            let target = target(args.vm.clone())?;
+            power::run(&context, &target, PowerAction::Poweroff, args.force, args.wait).await
         }
         Command::Reboot(args) => {
-            let target = target(args.vm)?;
-            power::run(&context, &target, PowerAction::Reboot, args.force).await
+            let target = target(args.vm.clone())?;
+            power::run(&context, &target, PowerAction::Reboot, args.force, args.wait).await
         }
         Command::Exec(args) => exec::run(&context, &config, &args).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,

@@ -225,7 +225,8 @@ async fn watch_prints_events_as_they_happen() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         let agent = testkit::fake_vmm::agent().unwrap();
-        let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent)).unwrap();
+        let agent = Behaviour::Agent(agent);
+        let vm = FakeVmm::start_as(daemon.sockets(), "web-1", agent, "vmm").unwrap();
         let mut next = async || {
             let line = tokio::time::timeout(testkit::daemon::DEADLINE, lines.next_line()).await;
             line.unwrap().unwrap().unwrap()

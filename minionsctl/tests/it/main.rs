@@ -8,6 +8,7 @@ mod cli;
 mod exec;
 mod limits;
 mod port;
+mod power;
 mod scripted;
 #[path = "../shared/mod.rs"]
 mod shared;

@@ -302,6 +302,42 @@ async fn a_guest_powers_off_after_it_has_accepted_the_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_reboot_that_was_waited_for_runs_in_the_new_boot() {
+    let (vm, daemon) = ready().await;
+    let host = daemon.host();
+    for _ in 0..2 {
+        let before = printed(&daemon, "cat /proc/sys/kernel/random/boot_id").await;
+        let script = format!(
+            "$CTL reboot {VM} --wait --timeout {}s && $CTL exec {VM} -- cat /proc/sys/kernel/random/boot_id",
+            BOOT.as_secs()
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .env("CTL", env!("CARGO_BIN_EXE_minionsctl"))
+            .env("MINIONS_HOST", &host)
+            .output();
+        let output = output.unwrap();
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{stdout}{stderr}{}", vm.serial_log());
+        let after = stdout.lines().last().unwrap();
+        assert!(after.len() == before.len() && after != before, "{stdout}");
+        assert!(stdout.contains(&format!("{VM} is ready (boot_id {after})")), "{stdout}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poweroff_that_is_waited_for_is_over_and_stays_the_reason() {
+    let (mut vm, daemon) = ready().await;
+    let poweroff = Ran::of(&mut ctl(&daemon.host(), &["poweroff", VM, "--wait"]));
+    poweroff.assert(0, "powered off", "");
+    vm.wait_for_end(BOOT).unwrap_or_else(|error| panic!("{error}"));
+    let off = daemon.get(&format!("/vms/{VM}")).await;
+    assert_eq!(off.json["reason"]["failure"], "powered_off", "{off:?}");
+    assert_eq!(off.json["reason"]["halted"], true, "{off:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_base_host_tool_drives_the_agent_in_the_vm() {
     let (vm, _daemon) = ready().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/peers/base_host.py");

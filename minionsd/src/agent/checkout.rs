@@ -1,8 +1,9 @@
 //! A connection of the pool for the length of one call.
 
+use super::AgentConnection;
 use super::gate::Barred;
 use super::pool::{Idle, Pool};
-use super::{AgentConnection, ConnectError};
+use minions_api::vm::Failure;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,13 @@ pub(crate) enum CheckoutError {
     #[error("deadline passed while waiting for a connection")]
     TimedOut,
     /// A new one can't be made.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
+    #[error("{message}")]
+    Connect {
+        /// The layer that failed.
+        failure: Failure,
+        /// The same for people.
+        message: String,
+    },
     /// There is no idle one, and a new one may not be made.
     #[error("the VM must not be dialled")]
     Barred(Barred),

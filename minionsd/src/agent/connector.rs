@@ -10,12 +10,11 @@ use minions_proto::AgentPort;
 use minions_proto::connection::Connection;
 use minions_proto::handshake::{HandshakeError, initiate};
 use minions_proto::hybrid::{DialError, MAX_PATH_LEN, connect};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -121,10 +120,11 @@ impl ConnectError {
     }
 
     /// What a person should know, and look at.
-    pub(crate) fn message(&self) -> String {
+    fn message(&self, socket: &Path) -> String {
         let (port, error) = match self {
             Self::Unanswered => {
-                return "the VMM did not answer CONNECT: the guest or the VMM hangs".into();
+                return "the VMM did not answer CONNECT: the guest is booting, paused, or hangs"
+                    .into();
             }
             Self::Replaced => return "the socket file is another VM's".into(),
             Self::NoDescriptor => {
@@ -134,9 +134,11 @@ impl ConnectError {
         };
         match error {
             DialError::NoSocket(_) => "the socket file vanished".into(),
-            DialError::NoListener(_) => {
-                "no process listens on the socket: the VMM is not running".into()
-            }
+            DialError::NoListener(_) => format!(
+                "no process listens on the socket: the VMM is not running; before the VM is started again, \
+                 remove the socket file: {}",
+                remove_command(socket)
+            ),
             DialError::Connect(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
                 format!(
                     "the path of the socket is longer than {MAX_PATH_LEN} bytes: shorten `socket_dir`, or the VM's name"
@@ -162,25 +164,34 @@ fn is_exhaustion(error: &std::io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
+/// Process that listens on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listener {
+    pub(crate) socket: SocketId,
+    /// `None` if this daemon cannot see the process.
+    pub(crate) pid: Option<u32>,
+}
+
 /// Dials one VM.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    socket: Socket,
+    path: PathBuf,
+    /// The socket that has the path.
+    socket: Mutex<SocketId>,
     port: AgentPort,
     dials: Dials,
     unanswered: Arc<Semaphore>,
-    /// The process that listens, as the kernel told whoever connected last; 0 before the first, and if
-    /// it is none that this daemon can see.
-    listener: Arc<AtomicU32>,
+    /// As the kernel reported it to the last dial. `None` before the first one.
+    listener: Arc<watch::Sender<Option<Listener>>>,
 }
 
 impl Connector {
     /// Creates a connector for the default port.
     pub(crate) fn new(socket: Socket, dials: Dials) -> Self {
         let unanswered = Arc::new(Semaphore::new(MAX_UNANSWERED));
+        let Socket { path, id } = socket;
         let port = AgentPort::DEFAULT;
-        let listener = Arc::new(AtomicU32::new(0));
-        Self { socket, port, dials, unanswered, listener }
+        Self { path, socket: Mutex::new(id), port, dials, unanswered, listener: Arc::default() }
     }
 
     /// Sets the port.
@@ -194,16 +205,41 @@ impl Connector {
     }
 
     pub(crate) fn socket(&self) -> &Path {
-        &self.socket.path
+        &self.path
+    }
+
+    /// Dials this socket from now on, which has the path now.
+    pub(crate) fn follow(&self, socket: SocketId) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = socket;
+    }
+
+    /// The socket that is dialled.
+    pub(crate) fn socket_id(&self) -> SocketId {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn descriptors(&self) -> &Descriptors {
         self.dials.descriptors()
     }
 
-    /// The pid of the process that listens, as far as anybody has seen.
+    /// The process that listens, as each dial reports it as soon as it is connected.
+    pub(crate) fn listeners(&self) -> watch::Receiver<Option<Listener>> {
+        self.listener.subscribe()
+    }
+
+    /// The pid of the process that listens, as the last dial reported it.
     pub(crate) fn listener(&self) -> Option<u32> {
-        Some(self.listener.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+        self.listener.borrow().and_then(|listener| listener.pid)
+    }
+
+    /// The command that removes the socket file before the VM's next start.
+    pub(crate) fn remove_command(&self) -> String {
+        remove_command(&self.path)
+    }
+
+    /// The description of a failed dial: the layer, and a message.
+    pub(crate) fn describe(&self, error: &ConnectError) -> (Failure, String) {
+        (error.failure(), error.message(&self.path))
     }
 
     /// A new connection. Takes at most its turn among the dials plus [`DIAL_DEADLINE`].
@@ -235,7 +271,7 @@ impl Connector {
         let turn = Arc::clone(&self.dials.turns).acquire_owned().await.ok();
         let descriptor = self.dials.descriptors.take().ok_or(ConnectError::NoDescriptor)?;
         let (tell, told) = oneshot::channel();
-        let socket = self.socket.clone();
+        let socket = Socket { path: self.path.clone(), id: self.socket_id() };
         let port = self.port;
         let listener = Arc::clone(&self.listener);
         let share = self.dials.budget.share();
@@ -248,6 +284,17 @@ impl Connector {
         });
         Ok(PendingDial { told, turn, started: Instant::now() })
     }
+}
+
+/// The command that removes a socket file. Through a link, the file that it leads to: the link stays.
+fn remove_command(socket: &Path) -> String {
+    let file = std::fs::canonicalize(socket).unwrap_or_else(|_| socket.to_owned());
+    let file = file.to_string_lossy();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@%:,=".contains(&byte);
+    if file.bytes().all(is_plain) {
+        return format!("rm -f {file}");
+    }
+    format!("rm -f '{}'", file.replace('\'', r"'\''"))
 }
 
 /// A dial under way. It completes also if this is dropped.
@@ -280,7 +327,7 @@ impl PendingDial {
 async fn handshaked(
     socket: &Socket,
     port: AgentPort,
-    listener: &AtomicU32,
+    listener: &watch::Sender<Option<Listener>>,
 ) -> Result<UnixStream, ConnectError> {
     let failed = |source| ConnectError::Dial { port, source };
     let mut stream = connect(&socket.path, ABANDON_AFTER).await.map_err(failed)?;
@@ -290,7 +337,8 @@ async fn handshaked(
     }
     let credentials = stream.peer_cred().ok();
     let pid = credentials.and_then(|credentials| u32::try_from(credentials.pid()?).ok());
-    listener.store(pid.unwrap_or(0), Ordering::Relaxed);
+    let pid = pid.filter(|pid| *pid != 0);
+    listener.send_replace(Some(Listener { socket: socket.id, pid }));
     let granted = initiate(&mut stream, port.get(), ABANDON_AFTER).await;
     granted.map_err(|error| failed(DialError::Handshake(error)))?;
     Ok(stream)
@@ -300,8 +348,28 @@ async fn handshaked(
 mod tests {
     use super::*;
     use std::fs;
+    use std::process::Command;
     use tokio::io::AsyncReadExt;
     use tokio::net::UnixListener;
+
+    #[tokio::test]
+    async fn the_command_that_removes_a_socket_keeps_a_link_and_can_be_pasted() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let [plain, odd, link] =
+            ["web-1.vsock", "it's odd.vsock", "link.vsock"].map(|name| dir.join(name));
+        let _listeners = [&plain, &odd].map(|path| UnixListener::bind(path).unwrap());
+        std::os::unix::fs::symlink(&plain, &link).unwrap();
+        let removed = |path: &Path| {
+            let command = remove_command(path);
+            assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+            command
+        };
+        assert_eq!(removed(&link), format!("rm -f {}", plain.display()));
+        assert!(!plain.exists() && fs::symlink_metadata(&link).is_ok());
+        removed(&odd);
+        assert!(!odd.exists());
+    }
 
     #[tokio::test]
     async fn a_name_that_has_become_another_vms_is_not_dialled() {

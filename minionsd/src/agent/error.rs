@@ -181,12 +181,8 @@ impl From<CheckoutError> for TransportError {
             CheckoutError::Barred(Barred::Refused(Unready { failure, message })) => {
                 Self::Unreachable { failure, message }
             }
-            CheckoutError::Connect(error) if error.failure() == Failure::DaemonExhausted => {
-                Self::Exhausted
-            }
-            CheckoutError::Connect(error) => {
-                Self::Unreachable { failure: error.failure(), message: error.message() }
-            }
+            CheckoutError::Connect { failure: Failure::DaemonExhausted, .. } => Self::Exhausted,
+            CheckoutError::Connect { failure, message } => Self::Unreachable { failure, message },
         }
     }
 }

@@ -67,6 +67,11 @@ impl DialGate {
         });
     }
 
+    /// Refuses all calls from now on: the VM is gone.
+    pub(crate) fn close(&self) {
+        self.set(Permission::Refused(gone()));
+    }
+
     /// Makes the supervisor probe.
     pub(crate) fn nudge(&self) {
         self.nudge.notify_one();
@@ -147,7 +152,7 @@ mod tests {
         assert!(matches!(waited, Err(Barred::Unanswered)), "{waited:?}");
         assert!(begun.elapsed() >= Duration::from_millis(300));
         let refuse = async {
-            gate.set(Permission::Refused(gone()));
+            gate.close();
         };
         let (refused, ()) = tokio::join!(gate.pass(soon()), refuse);
         assert!(matches!(refused, Err(Barred::Refused(_))), "{refused:?}");

@@ -35,7 +35,9 @@ mod unanswered;
 
 pub(crate) use calls::Calls;
 pub(crate) use client::AgentClient;
-pub(crate) use connector::{AgentConnection, ConnectError, Connector, Dials, PendingDial};
+pub(crate) use connector::{
+    AgentConnection, ConnectError, Connector, Dials, Listener, PendingDial,
+};
 pub(crate) use error::{AgentRefusal, CallError, MissingFeature, TransportError};
 pub(crate) use gate::Permission;
 pub(crate) use open::{ExecSupport, Instance, OpenError};

@@ -19,7 +19,7 @@
 use super::checkout::{Borrowed, Checkout, CheckoutError};
 use super::gate::DialGate;
 use super::pace::StreamPace;
-use super::{AgentConnection, Connector, StreamTurns};
+use super::{AgentConnection, ConnectError, Connector, StreamTurns};
 use minions_api::vm::PoolFigures;
 use minions_proto::connection::Liveness;
 use minions_proto::message::HealthCheck;
@@ -221,12 +221,26 @@ impl Pool {
         &self,
         deadline: Instant,
     ) -> Result<(AgentConnection, CancellationToken), CheckoutError> {
-        self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
         // Before it is dialled: what is replaced in between has been replaced for this one too.
-        let epoch = self.0.stock().epoch.clone();
-        let connection = timeout_at(deadline, self.0.connector.connect())
+        let epoch = loop {
+            let epoch = self.0.stock().epoch.clone();
+            self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
+            if !epoch.is_cancelled() {
+                break epoch;
+            }
+        };
+        let connector = &self.0.connector;
+        let failed = |error| {
+            let (failure, message) = connector.describe(&error);
+            CheckoutError::Connect { failure, message }
+        };
+        let connection = timeout_at(deadline, connector.connect())
             .await
-            .map_err(|_| CheckoutError::TimedOut)??;
+            .map_err(|_| CheckoutError::TimedOut)?
+            .map_err(failed)?;
+        if epoch.is_cancelled() {
+            return Err(failed(ConnectError::Replaced));
+        }
         Ok((connection, epoch))
     }
 

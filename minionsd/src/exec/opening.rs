@@ -126,8 +126,8 @@ async fn persist<C: Call<Reply = ExecAttached>>(
             Err(ExecError::Lost { .. }) if !sent => {
                 return Err(TransportError::Lost { sent }.into());
             }
-            Err(error) if sent && is_death(&error) => {
-                return Err(ExecError::lost("the VMM is gone"));
+            Err(error) if sent && let Some(reason) = death(&error) => {
+                return Err(ExecError::lost(reason));
             }
             Err(error) if may_pass(&error) => {
                 sent |= error.may_have_executed();
@@ -165,13 +165,18 @@ fn is_lost(error: &ExecError) -> bool {
     matches!(error, ExecError::Call(CallError::Transport(TransportError::Lost { .. })))
 }
 
-/// Reports whether the failure means that the VM's process is gone, and all its programs with it.
-fn is_death(error: &ExecError) -> bool {
+/// Describes a failure that means that the guest has ended, and all its programs with it; `None` for all others.
+fn death(error: &ExecError) -> Option<&'static str> {
     let ExecError::Call(CallError::Transport(TransportError::Unreachable { failure, .. })) = error
     else {
-        return false;
+        return None;
     };
-    matches!(failure, Failure::NoListener | Failure::NoSocket)
+    match failure {
+        Failure::NoListener | Failure::NoSocket => Some("the VMM is gone"),
+        Failure::Rebooting => Some("the guest is rebooting"),
+        Failure::PoweredOff => Some("the guest was powered off"),
+        _ => None,
+    }
 }
 
 /// Converts the last failure to that of a request that was sent.

@@ -62,6 +62,15 @@ pub(crate) struct Socket {
 /// All of them, by the VM's name.
 pub(crate) type Sockets = BTreeMap<VmName, Socket>;
 
+/// Result of one scan, or the reason to have none.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// Sockets in the directory.
+    Sockets(Sockets),
+    /// Directory that is gone, or not trusted any more: none of its sockets may be used.
+    Closed,
+}
+
 /// What a scan met.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
@@ -121,7 +130,7 @@ pub(crate) async fn watch(
     dir: PathBuf,
     trusted: Trusted,
     meters: Arc<Meters>,
-    found: mpsc::Sender<Sockets>,
+    found: mpsc::Sender<Look>,
 ) {
     let mut hints = Hints::new(&dir);
     let mut rescan = interval(RESCAN_INTERVAL);
@@ -138,12 +147,12 @@ pub(crate) async fn watch(
             () = found.closed() => return,
         }
         hints.renew(&dir);
-        let sockets = match scan_off_thread(dir.clone(), trusted.clone()).await {
+        let look = match scan_off_thread(dir.clone(), trusted.clone()).await {
             Ok(Scan { sockets, passed }) => {
                 log.scanned(&passed);
                 meters.wrong_names.store(passed.names, Ordering::Relaxed);
                 meters.no_sockets.store(passed.no_sockets, Ordering::Relaxed);
-                sockets
+                Look::Sockets(sockets)
             }
             Err(refusal) => {
                 log.refused(&refusal);
@@ -152,10 +161,10 @@ pub(crate) async fn watch(
                     // What was there is there still, as far as anybody knows.
                     continue;
                 }
-                Sockets::new()
+                Look::Closed
             }
         };
-        if found.send(sockets).await.is_err() {
+        if found.send(look).await.is_err() {
             return;
         }
     }
@@ -282,13 +291,17 @@ mod tests {
         fs::create_dir(&dir).unwrap();
         let (found, mut scans) = mpsc::channel(1);
         let watch = tokio::spawn(watch(dir.clone(), trusted(), Arc::default(), found));
-        assert_eq!(scans.recv().await.unwrap().len(), 0);
+        let mut sockets = async || match scans.recv().await {
+            Some(Look::Sockets(sockets)) => sockets.len(),
+            look => panic!("{look:?}"),
+        };
+        assert_eq!(sockets().await, 0);
         // On this thread, so that all of them are there when the watch looks.
         let listeners: Vec<_> = (0..1000)
             .map(|n| UnixListener::bind(dir.join(format!("vm-{n}.vsock"))).unwrap())
             .collect();
-        assert_eq!(scans.recv().await.unwrap().len(), listeners.len());
-        let next = tokio::time::timeout(RESCAN_INTERVAL / 2, scans.recv()).await;
+        assert_eq!(sockets().await, listeners.len());
+        let next = tokio::time::timeout(RESCAN_INTERVAL / 2, sockets()).await;
         assert!(next.is_err(), "scanned again for what it had seen");
         watch.abort();
     }

@@ -254,7 +254,7 @@ impl Line {
             }
             Err(error) => {
                 connector.failed(&error);
-                Some(self.failed(ProbeError::of_dial(&error)))
+                Some(self.failed(ProbeError::of_dial(&error, connector)))
             }
         }
     }
@@ -348,7 +348,7 @@ impl Line {
             None => {
                 let error = ConnectError::Unanswered;
                 connector.failed(&error);
-                Some(self.failed(ProbeError::of_dial(&error)))
+                Some(self.failed(ProbeError::of_dial(&error, connector)))
             }
         }
     }

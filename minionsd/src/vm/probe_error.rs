@@ -1,8 +1,8 @@
 //! Why a probe failed.
 
-use super::status::clipped;
-use crate::agent::ConnectError;
+use super::guest_text::clipped;
 use crate::agent::socket::is_no_room;
+use crate::agent::{ConnectError, Connector};
 use minions_api::vm::Failure;
 use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
@@ -17,8 +17,9 @@ pub(super) struct ProbeError {
 
 impl ProbeError {
     /// There is no connection.
-    pub(super) fn of_dial(error: &ConnectError) -> Self {
-        Self { failure: error.failure(), message: error.message() }
+    pub(super) fn of_dial(error: &ConnectError, connector: &Connector) -> Self {
+        let (failure, message) = connector.describe(error);
+        Self { failure, message }
     }
 
     /// Creates the error for another service on the agent's port.

@@ -8,7 +8,7 @@ use crate::descriptors::Descriptors;
 use minions_api::vm::Vmm;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::fs;
+use std::{fmt, fs};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OwnedSemaphorePermit;
@@ -32,7 +32,46 @@ pub(crate) struct ProcessId {
     pub(crate) name: Option<String>,
 }
 
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name}, pid {}", self.pid),
+            None => write!(f, "pid {}", self.pid),
+        }
+    }
+}
+
+/// Name of a VMM without a power switch: it keeps a guest that has halted.
+const KEEPS_HALTED_GUESTS: &str = "firecracker";
+
 impl ProcessId {
+    /// Reports whether the process still runs, as far as `/proc` shows.
+    pub(crate) fn is_alive(&self) -> bool {
+        match self.started {
+            Some(started) => {
+                stat(self.pid).is_some_and(|stat| stat.started == started && !stat.is_dead)
+            }
+            // Hidden from this daemon; a pidfd reports the end.
+            None => true,
+        }
+    }
+
+    /// Returns advice on ending a VMM that does not end with its guest; `None` for all others.
+    pub(crate) fn how_to_end(&self) -> Option<String> {
+        let keeps = self.name.as_deref() == Some(KEEPS_HALTED_GUESTS);
+        keeps.then(|| {
+            format!(
+                "{KEEPS_HALTED_GUESTS} keeps a halted guest and its memory: end the VMM's process: kill {}",
+                self.pid
+            )
+        })
+    }
+
+    /// Reports whether the VMM ends, and must be started again, when its guest reboots.
+    pub(crate) fn ends_at_reboot(&self) -> bool {
+        self.name.as_deref() == Some(KEEPS_HALTED_GUESTS)
+    }
+
     /// As it is shown; with its figures if it is still the same process.
     pub(crate) fn show(&self, with_figures: bool) -> Vmm {
         let stat = with_figures.then(|| stat(self.pid)).flatten();
@@ -97,6 +136,8 @@ fn register(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     name: String,
+    /// State of a process that has ended, and whose parent has not asked for its exit status.
+    is_dead: bool,
     pub(crate) started: u64,
     pub(crate) cpu_ms: u64,
     pub(crate) rss_bytes: u64,
@@ -116,6 +157,7 @@ fn parse(text: &str) -> Option<Stat> {
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some(Stat {
         name: name.to_owned(),
+        is_dead: matches!(fields.first(), Some(&("Z" | "X"))),
         cpu_ms: field(14)?.saturating_add(field(15)?).saturating_mul(tick_ms()),
         started: field(22)?,
         rss_bytes: field(24)?.saturating_mul(page_size()),
@@ -136,6 +178,23 @@ mod tests {
         assert_eq!((stat.name.as_str(), stat.started), ("a) b (c", 777));
         assert_eq!((stat.cpu_ms, stat.rss_bytes), (75 * tick_ms(), 3 * page_size()));
         assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn a_process_that_was_not_waited_for_is_not_alive() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let started = stat(pid).unwrap().started;
+        let id = ProcessId { pid, started: Some(started), name: None };
+        while id.is_alive() {
+            assert!(std::time::Instant::now() < deadline, "it never ends");
+        }
+        assert!(stat(pid).is_some_and(|stat| stat.is_dead), "still there, as a zombie");
+        child.wait().unwrap();
+        let own = |started| ProcessId { pid: std::process::id(), started, name: None };
+        assert!(!own(Some(1)).is_alive(), "another process has the number");
+        assert!(own(None).is_alive());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! One task owns the set: it turns what discovery finds into supervisors that start and stop.
 //! Everybody else reads the latest picture of it.
 
-use super::discovery::{self, SocketId, Sockets};
+use super::discovery::{self, Look, SocketId, Sockets};
+use super::ending::EndingKind;
 use super::socket_dir::Trusted;
 use super::status::VmStatus;
-use super::supervisor::Supervisor;
+use super::supervisor::{Supervisor, Verdict};
 use crate::agent::{AgentClient, Calls, Connector, Dials, Pool, StreamTurns};
 use crate::budget::Budget;
 use crate::config::AgentPorts;
@@ -28,12 +29,17 @@ use tokio_util::task::TaskTracker;
 /// Dials in flight over all VMs.
 const MAX_DIALS: usize = 64;
 
+/// Most verdicts of supervisors that wait for the registry.
+const VERDICTS: usize = 64;
+
 /// A VM, for whoever wants to know about it or call its agent. A cheap clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Vm {
     name: VmName,
     status: watch::Receiver<VmStatus>,
     client: Arc<AgentClient>,
+    /// Last requested end of the guest, for the supervisor.
+    asked: watch::Sender<Option<EndingKind>>,
 }
 
 impl Vm {
@@ -49,6 +55,11 @@ impl Vm {
     /// What the supervisor published last.
     pub(crate) fn status(&self) -> VmStatus {
         self.status.borrow().clone()
+    }
+
+    /// Records that the guest was asked to end.
+    pub(crate) fn asked_to_end(&self, kind: EndingKind) {
+        self.asked.send_replace(Some(kind));
     }
 
     pub(crate) fn client(&self) -> &AgentClient {
@@ -113,7 +124,8 @@ impl Registry {
         stop: &CancellationToken,
     ) -> Self {
         let (publish, vms) = watch::channel(None);
-        let (found, sockets) = mpsc::channel(1);
+        let (found, looks) = mpsc::channel(1);
+        let (verdicts, judged) = mpsc::channel(VERDICTS);
         let events = Events::new();
         let Means { descriptors, budget, meters } = means;
         let dials = Dials::new(MAX_DIALS, tasks.clone(), descriptors, budget, Arc::clone(&meters));
@@ -125,10 +137,12 @@ impl Registry {
             tasks: tasks.clone(),
             stop: stop.child_token(),
             known: BTreeMap::new(),
+            supervised: 0,
+            verdicts,
             publish,
         };
         tasks.spawn(discovery::watch(socket_dir, trusted, meters, found));
-        tasks.spawn(keeper.run(sockets));
+        tasks.spawn(keeper.run(looks, judged));
         Self { vms, events, dials }
     }
 
@@ -157,71 +171,113 @@ struct Keeper {
     tasks: TaskTracker,
     stop: CancellationToken,
     known: BTreeMap<VmName, Known>,
+    /// Number of supervisors so far.
+    supervised: u64,
+    verdicts: mpsc::Sender<Judged>,
     publish: watch::Sender<Option<Arc<Vms>>>,
 }
 
 struct Known {
-    socket: SocketId,
+    /// `None` while its VMM has removed it.
+    socket: watch::Sender<Option<SocketId>>,
+    /// Number of its supervisor.
+    supervisor: u64,
     stop: CancellationToken,
     vm: Vm,
 }
 
+/// Verdict of a supervisor about its VM.
+struct Judged {
+    name: VmName,
+    supervisor: u64,
+    verdict: Verdict,
+}
+
+/// A change of the set of VMs.
+#[derive(Default)]
+struct Change {
+    gone: Vec<Vm>,
+    replaced: BTreeSet<VmName>,
+    came: Vec<Vm>,
+}
+
 impl Keeper {
-    async fn run(mut self, mut sockets: mpsc::Receiver<Sockets>) {
+    async fn run(mut self, mut looks: mpsc::Receiver<Look>, mut judged: mpsc::Receiver<Judged>) {
         let stop = self.stop.clone();
         loop {
             tokio::select! {
                 // Dropping the receiver is what ends the discovery.
                 () = stop.cancelled() => return,
-                found = sockets.recv() => match found {
-                    Some(found) => self.reconcile(found),
+                Some(judged) = judged.recv() => self.judged(judged),
+                look = looks.recv() => match look {
+                    Some(Look::Sockets(found)) => self.reconcile(found, true),
+                    Some(Look::Closed) => self.reconcile(Sockets::new(), false),
                     None => return,
                 },
             }
         }
     }
 
-    /// Makes the set of VMs the set of sockets.
-    fn reconcile(&mut self, found: Sockets) {
-        let before = self.known.len();
-        let mut replaced = BTreeSet::new();
-        let mut gone = Vec::new();
+    /// Makes the set of VMs the set of sockets. A VM whose socket vanished or changed while its VMM is alive
+    /// stays, if it `may_reboot`: its supervisor finds out.
+    fn reconcile(&mut self, found: Sockets, may_reboot: bool) {
+        let mut change = Change::default();
         self.known.retain(|name, known| {
-            let now = found.get(name);
-            let stays = now.is_some_and(|socket| socket.id == known.socket);
-            if !stays {
-                known.stop.cancel();
-                if now.is_some() {
-                    replaced.insert(name.clone());
-                } else {
-                    gone.push(known.vm.clone());
-                }
+            let now = found.get(name).map(|socket| socket.id);
+            let before = *known.socket.borrow();
+            if now == before {
+                return true;
             }
-            stays
+            if may_reboot && (before.is_none() || known.vm.status().may_reboot()) {
+                known.socket.send_replace(now);
+                return true;
+            }
+            known.stop.cancel();
+            if now.is_some() {
+                change.replaced.insert(name.clone());
+            } else {
+                change.gone.push(known.vm.clone());
+            }
+            false
         });
-        let lost = self.known.len() != before;
-        let mut came = Vec::new();
         for (name, socket) in found {
             if !self.known.contains_key(&name) {
-                let known = self.supervise(name.clone(), socket);
-                came.push(known.vm.clone());
-                self.known.insert(name, known);
+                change.came.push(self.supervise(name, socket));
             }
         }
-        if lost || !came.is_empty() || self.publish.borrow().is_none() {
+        self.changed(change);
+    }
+
+    /// Removes a VM on its supervisor's word. The socket that has the name now, if there is one, is another VM's.
+    fn judged(&mut self, Judged { name, supervisor, verdict }: Judged) {
+        let is_latest = |known: &Known| known.supervisor == supervisor;
+        let Some(known) = self.known.get(&name).filter(|known| is_latest(known)) else { return };
+        let (vm, socket) = (known.vm.clone(), *known.socket.borrow());
+        self.known.remove(&name);
+        let mut change = Change::default();
+        match (verdict, socket) {
+            (Verdict::Replaced, Some(_)) => _ = change.replaced.insert(name.clone()),
+            (Verdict::Replaced | Verdict::Gone, _) => change.gone.push(vm.clone()),
+        }
+        if let Some(id) = socket {
+            let socket = discovery::Socket { path: vm.socket().to_owned(), id };
+            change.came.push(self.supervise(name, socket));
+        }
+        self.changed(change);
+    }
+
+    /// Publishes the set of VMs after a change, and then the events: a reader of an event sees the change.
+    fn changed(&self, Change { gone, replaced, came }: Change) {
+        let is_none = gone.is_empty() && replaced.is_empty() && came.is_empty();
+        if !is_none || self.publish.borrow().is_none() {
             let vms = self.known.iter().map(|(name, known)| (name.clone(), known.vm.clone()));
             self.publish.send_replace(Some(Arc::new(vms.collect())));
         }
-        self.tell(&gone, &replaced, &came);
-    }
-
-    /// Tells what happened, now that everybody who hears of it can see it.
-    fn tell(&self, gone: &[Vm], replaced: &BTreeSet<VmName>, came: &[Vm]) {
-        for vm in gone {
+        for vm in &gone {
             tracing::info!(vm = %vm.name, "vm gone");
             self.events.publish(happened(EventKind::VmGone, vm));
         }
-        for vm in came {
+        for vm in &came {
             let kind = if replaced.contains(&vm.name) {
                 tracing::info!(vm = %vm.name, "vm replaced");
                 EventKind::VmReplaced
@@ -233,13 +289,14 @@ impl Keeper {
         }
     }
 
-    fn supervise(&self, name: VmName, socket: discovery::Socket) -> Known {
+    fn supervise(&mut self, name: VmName, socket: discovery::Socket) -> Vm {
         let id = socket.id;
         let (nudge, calls) = (Arc::new(Notify::new()), Arc::new(Calls::default()));
         let port = self.each.agent_ports.of(&name);
         let connector = Connector::new(socket, self.dials.clone()).on_port(port);
         let pool = Pool::new(connector, self.each.pool_size, Arc::clone(&nudge));
         let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
+        let (socket, asked) = (watch::Sender::new(Some(id)), watch::Sender::new(None));
         let stop = self.stop.child_token();
         let client =
             AgentClient::new(pool.clone(), status.clone(), Arc::clone(&nudge), Arc::clone(&calls));
@@ -253,9 +310,21 @@ impl Keeper {
             meters: Arc::clone(&self.meters),
             clock_limit: self.each.clock_limit,
             stop: stop.clone(),
+            socket: socket.subscribe(),
+            asked: asked.subscribe(),
         };
-        self.tasks.spawn(supervisor.run());
-        Known { socket: id, stop, vm: Vm { name, status, client: Arc::new(client) } }
+        self.supervised += 1;
+        let (number, verdicts, judged) = (self.supervised, self.verdicts.clone(), name.clone());
+        self.tasks.spawn(async move {
+            if let Some(verdict) = supervisor.run().await {
+                // Fails only when the daemon ends.
+                let judged = Judged { name: judged, supervisor: number, verdict };
+                let _ = verdicts.send(judged).await;
+            }
+        });
+        let vm = Vm { name: name.clone(), status, client: Arc::new(client), asked };
+        self.known.insert(name, Known { socket, supervisor: number, stop, vm: vm.clone() });
+        vm
     }
 }
 

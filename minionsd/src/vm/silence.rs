@@ -31,7 +31,7 @@ struct Vmm {
 }
 
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     connections: AtomicUsize,
     requests: AtomicUsize,
 }
@@ -58,7 +58,7 @@ impl Vmm {
     }
 }
 
-async fn serve(listener: UnixListener, seen: Arc<Seen>, paused: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: UnixListener, seen: Arc<Seen>, paused: watch::Receiver<bool>) {
     while let Ok((stream, _)) = listener.accept().await {
         seen.connections.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(connection(stream, Arc::clone(&seen), paused.clone()));

@@ -2,6 +2,8 @@
 //! [`transition`](super::transition).
 
 use super::discovery::SocketId;
+use super::ending::{Ending, EndingKind, ExplainedFailure, ObservedFailure};
+use super::guest_text::{bounded, clipped};
 use super::process::ProcessId;
 use super::transition::{self, Seen};
 use minions_api::Timestamp;
@@ -18,13 +20,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_STEADY: u32 = 6;
 const BACKOFF_FACTOR: f64 = 1.6;
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// The longest string of a guest's that is kept for as long as the VM lives, in bytes. The kernel
-/// allows 64 for a hostname; UUIDs have 36.
-const KEPT_TEXT: usize = 256;
-
-/// The most features that are kept.
-const KEPT_FEATURES: usize = 64;
 
 /// What a VM's supervisor publishes.
 #[derive(Debug, Clone)]
@@ -49,6 +44,10 @@ pub(crate) struct VmStatus {
     pub(crate) next_probe: Option<Timestamp>,
     pub(crate) last_seen: Option<Timestamp>,
     socket: SocketId,
+    /// State of the socket: another one than at the last answer, so the boot is another one too.
+    recreated: bool,
+    /// Known end of the boot that answered last.
+    ending: Option<Ending>,
     /// Who listens on the socket, as far as that is known.
     pub(crate) vmm: Option<ProcessId>,
 }
@@ -98,6 +97,8 @@ impl VmStatus {
             next_probe: None,
             last_seen: None,
             socket,
+            recreated: false,
+            ending: None,
             vmm: None,
         }
     }
@@ -120,6 +121,11 @@ impl VmStatus {
         }
     }
 
+    /// Reports whether a reboot can be the cause if the socket vanishes: the VMM was listening, and still runs.
+    pub(crate) fn may_reboot(&self) -> bool {
+        self.state != VmState::Stale && self.vmm.as_ref().is_some_and(ProcessId::is_alive)
+    }
+
     /// Which VM it is.
     pub(crate) fn incarnation(&self) -> Incarnation {
         let (device, inode) = self.socket.numbers();
@@ -138,6 +144,7 @@ impl VmStatus {
     pub(crate) fn answered(&mut self, health: Health, now: Timestamp) -> (Identity, Option<Moved>) {
         let agent = health.agent.map(bounded);
         let identity = self.compare(agent.as_ref(), health.uptime_secs);
+        self.settle_ending(identity);
         self.attempts += 1;
         self.reason = None;
         (self.failed_probes, self.fruitless) = (0, 0);
@@ -162,8 +169,36 @@ impl VmStatus {
             self.failed_probes = self.failed_probes.saturating_add(1);
             self.fruitless = self.fruitless.saturating_add(1);
         }
-        self.give_reason(Reason { failure, message, at: now });
+        let failure = if self.is_being_created(failure) { Failure::NoSocket } else { failure };
+        self.give_reason(failure, message, now);
         self.enter(Seen::Failed { failure, in_a_row: self.failed_probes }, now)
+    }
+
+    /// Records that minionsd asked the guest to end.
+    pub(crate) fn asked_to_end(&mut self, kind: EndingKind) {
+        self.ending = Some(Ending::now(kind));
+    }
+
+    /// Records that the VMM, which still runs, removed its socket, or created this one.
+    pub(crate) fn socket_changed(
+        &mut self,
+        socket: Option<SocketId>,
+        now: Timestamp,
+    ) -> Option<Moved> {
+        if self.ending.is_none_or(|ending| ending.kind == EndingKind::Reboot) {
+            self.ending = Some(Ending::now(EndingKind::Reboot));
+        }
+        self.expect_soon();
+        let vmm = self.vmm.as_ref().map(ToString::to_string).unwrap_or_default();
+        let message = match socket {
+            None => format!("its VMM ({vmm}) has removed the socket file"),
+            Some(socket) => {
+                (self.socket, self.recreated) = (socket, true);
+                format!("its VMM ({vmm}) has created the socket again")
+            }
+        };
+        self.give_reason(Failure::NoSocket, message, now);
+        self.enter(Seen::SocketRemoved, now)
     }
 
     /// Three calls in a row failed, the last one at this layer.
@@ -171,7 +206,7 @@ impl VmStatus {
         let moved = self.enter(Seen::CallsFailed, now);
         if moved.is_some() {
             let message = "three calls in a row had no answer; the next probe decides".to_owned();
-            self.give_reason(Reason { failure, message, at: now });
+            self.give_reason(failure, message, now);
         }
         moved
     }
@@ -200,14 +235,42 @@ impl VmStatus {
             (Some(old), Some(new)) if old.instance_id != new.instance_id => Identity::Restarted,
             (Some(_), Some(_)) => Identity::Same,
             (Some(_), None) => Identity::Rebooted,
-            (None, Some(_)) if self.last_seen.is_none() => Identity::Same,
-            (None, _) if booted_again => Identity::Rebooted,
+            (None, _) if self.last_seen.is_none() => Identity::Same,
+            (None, _) if booted_again || self.recreated => Identity::Rebooted,
             (None, Some(_)) => Identity::Restarted,
             (None, None) => Identity::Same,
         }
     }
 
-    fn give_reason(&mut self, reason: Reason) {
+    /// Forgets the known end of a boot when another boot answers, or when the same one goes on answering.
+    fn settle_ending(&mut self, identity: Identity) {
+        let over = identity == Identity::Rebooted || self.recreated;
+        self.ending = self.ending.filter(|ending| !over && !ending.is_overdue());
+        self.recreated = false;
+    }
+
+    /// Reports whether the listener is missing because a VMM that still runs is about to call `listen(2)`.
+    fn is_being_created(&self, failure: Failure) -> bool {
+        failure == Failure::NoListener
+            && self.recreated
+            && self.vmm.is_some()
+            && self.ending.is_some_and(|ending| !ending.is_overdue())
+    }
+
+    fn give_reason(&mut self, failure: Failure, message: String, at: Timestamp) {
+        let seen = ObservedFailure {
+            failure,
+            message: &message,
+            recreated: self.recreated,
+            vmm: self.vmm.as_ref(),
+        };
+        let explained = self.ending.and_then(|ending| ending.explain(&seen));
+        let reason = match explained {
+            Some(ExplainedFailure { failure: why, message, halted }) => {
+                Reason { failure: why, layer: Some(failure), halted, message, at }
+            }
+            None => Reason { failure, layer: None, halted: None, message, at },
+        };
         self.last_error = Some(reason.clone());
         self.reason = Some(reason);
     }
@@ -230,30 +293,6 @@ pub(crate) fn backoff(failures: u32, jitter: f64) -> Duration {
     let grown = BACKOFF_FIRST.mul_f64(BACKOFF_FACTOR.powi(exponent)).min(BACKOFF_MAX);
     // Full jitter, but never none: a probe costs the VMM a connection.
     grown.mul_f64(jitter).max(BACKOFF_FIRST / 2)
-}
-
-/// What an agent says of itself, no longer than an honest one would.
-fn bounded(agent: AgentInfo) -> AgentInfo {
-    AgentInfo {
-        name: clipped(agent.name),
-        version: clipped(agent.version),
-        protocol: agent.protocol,
-        features: few(agent.features.into_names()).into(),
-        boot_id: clipped(agent.boot_id.into()).into(),
-        instance_id: clipped(agent.instance_id.into()).into(),
-        allowed: agent.allowed.map(few),
-    }
-}
-
-fn few(names: Vec<String>) -> Vec<String> {
-    names.into_iter().take(KEPT_FEATURES).map(clipped).collect()
-}
-
-/// Shortens a guest's text to the length that is kept.
-pub(super) fn clipped(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(KEPT_TEXT));
-    text.shrink_to_fit();
-    text
 }
 
 #[cfg(test)]
@@ -372,19 +411,5 @@ mod tests {
         assert!(pauses.clone().all(|pause| pause == BACKOFF_FIRST));
         assert!(pauses.sum::<Duration>() >= Duration::from_millis(500));
         assert!(backoff(BACKOFF_STEADY + 1, 1.0) > BACKOFF_FIRST);
-    }
-
-    #[test]
-    fn what_a_guest_says_of_itself_is_kept_only_up_to_a_bound() {
-        let mut status = found();
-        let mut huge = health("1");
-        huge.hostname = "é".repeat(500_000);
-        if let Some(agent) = &mut huge.agent {
-            agent.features = vec!["f".repeat(10_000); 1000].into();
-        }
-        status.answered(huge, Timestamp::now());
-        assert!(status.hostname.is_some_and(|name| name.len() <= KEPT_TEXT));
-        assert!(status.agent.is_some_and(|agent| agent.features.names().len() == KEPT_FEATURES
-            && agent.features.names().iter().all(|feature| feature.len() == KEPT_TEXT)));
     }
 }

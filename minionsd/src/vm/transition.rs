@@ -17,7 +17,8 @@
 //!               no listener   │ stale │  no listener               │
 //!                             └───────┘ ───────────────────────────┘
 //!
-//!  from any of them: the socket file vanishes, or is another one ──▶ gone
+//!  connecting, ready: the VMM removes its socket, and lives ──▶ unreachable
+//!  from any of them: the socket file vanishes, or is another one, and its VMM is not known to live ──▶ gone
 //! ```
 //!
 //! * `no listener` needs no second look: the kernel itself says that nobody is there.
@@ -46,6 +47,8 @@ pub(crate) enum Seen {
     },
     /// So many calls failed that more of them make no sense.
     CallsFailed,
+    /// The VMM removed its socket, or created another one, and lives.
+    SocketRemoved,
 }
 
 /// The state that follows, and what leads there; `None` if it stays.
@@ -69,6 +72,9 @@ pub(crate) fn next(state: VmState, seen: Seen) -> Option<(VmState, Cause)> {
         (Ready, Seen::CallsFailed) => Some((Unreachable, Cause::CallsFailed)),
         // Calls aren't made there; those still under way say nothing new.
         (Connecting | Unreachable | Stale, Seen::CallsFailed) => None,
+
+        (Unreachable, Seen::SocketRemoved) => None,
+        (Connecting | Ready | Stale, Seen::SocketRemoved) => Some((Unreachable, Cause::Rebooting)),
     }
 }
 
@@ -85,6 +91,7 @@ mod tests {
         vec![
             (Seen::Answered, [Ready; 4]),
             (Seen::CallsFailed, [Connecting, Unreachable, Unreachable, Stale]),
+            (Seen::SocketRemoved, [Unreachable; 4]),
             (failed(Failure::NoListener, 1), [Stale; 4]),
             (failed(Failure::AgentSilent, 1), [Connecting, Ready, Unreachable, Unreachable]),
             (failed(Failure::AgentSilent, 2), [Connecting, Ready, Unreachable, Unreachable]),
@@ -113,6 +120,7 @@ mod tests {
                 let because = match seen {
                     Seen::Answered => Cause::Answered,
                     Seen::CallsFailed => Cause::CallsFailed,
+                    Seen::SocketRemoved => Cause::Rebooting,
                     Seen::Failed { failure: Failure::NoListener, .. } => Cause::NoListener,
                     Seen::Failed { .. } => Cause::ProbesFailed,
                 };

@@ -117,7 +117,8 @@ async fn a_replaced_vm_a_reboot_and_an_agent_restart_are_distinguished() {
     assert_eq!(restarted["incarnation"]["instance_id"], "i2");
     vm.switch_to(replies("b2", "i3"));
     assert_eq!(reader.until("vm.rebooted").await["incarnation"]["boot_id"], "b2");
-    let other = FakeVmm::start(daemon.sockets(), "other", replies("b3", "i4")).unwrap();
+    let other = replies("b3", "i4");
+    let other = FakeVmm::start_as(daemon.sockets(), "other", other, "vmm").unwrap();
     std::fs::rename(other.path(), vm.path()).unwrap();
     // The reader has not asked for events of the VM `other`.
     let (kind, replaced) = reader.next().await;

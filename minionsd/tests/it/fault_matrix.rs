@@ -19,11 +19,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// Timeout of calls that must end before it, in milliseconds.
-const LONG: u64 = 60_000;
+pub(crate) const LONG: u64 = 60_000;
 
 /// Time limit for an immediate effect, or for a deadline of less than a second, on a busy machine; shorter
 /// than the intervals after which the daemon would act anyway.
-const IN_TIME: Duration = Duration::from_secs(4);
+pub(crate) const IN_TIME: Duration = Duration::from_secs(4);
 
 fn framed(json: &str) -> Vec<u8> {
     [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
@@ -147,7 +147,7 @@ async fn another_vm_of_the_same_name(world: World) {
     let spare = tempfile::tempdir_in(world.daemon.sockets()).unwrap();
     let successor = world.guest.successor(2);
     let behaviour = Behaviour::Guest(successor.clone());
-    let new = FakeVmm::start(spare.path(), "web-1", behaviour).unwrap();
+    let new = FakeVmm::start_as(spare.path(), "web-1", behaviour, "vmm").unwrap();
     let replaced = Cell::new(Instant::now());
     let call = world
         .in_mid_exec(LONG, async || {
@@ -420,7 +420,11 @@ async fn directory_removed_and_created_again_vms_found_again() {
 
 #[tokio::test]
 async fn inotify_overflow_new_vms_found_removed_vms_gone() {
-    let World { daemon, vm, .. } = World::new().await;
+    let World { daemon, vm: _vm, .. } = World::new().await;
+    let removed = Guest::new("web-2", Dialect::Objects, 1, Arc::default());
+    let removed = Behaviour::Guest(removed);
+    let vm = FakeVmm::start_as(daemon.sockets(), "web-2", removed, "vmm").unwrap();
+    daemon.until_state("web-2", "ready").await;
     let queue = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let queue: usize = queue.trim().parse().unwrap();
     // On the thread that also runs the daemon, which therefore reads none of the events.
@@ -434,7 +438,7 @@ async fn inotify_overflow_new_vms_found_removed_vms_gone() {
     let guest = Guest::new("late", Dialect::Objects, 1, Arc::default());
     let _late = FakeVmm::start(daemon.sockets(), "late", Behaviour::Guest(guest)).unwrap();
     daemon.until_state("late", "ready").await;
-    daemon.until("/vms/web-1", |vm| vm.status == 404).await;
+    daemon.until("/vms/web-2", |vm| vm.status == 404).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ mod metrics;
 mod openapi;
 mod pauses;
 mod programs;
+mod reboots;
 mod rest;
 mod restricted_agent;
 mod shutdown;

@@ -26,7 +26,10 @@ async fn scrape(daemon: &TestDaemon) -> BTreeMap<String, f64> {
 
 #[tokio::test]
 async fn requests_and_probes_are_counted_and_a_removed_vm_leaves_no_label() {
-    let (daemon, vm) = TestDaemon::with_vm().await;
+    let daemon = TestDaemon::start().await;
+    let behaviour = Behaviour::Agent(agent().unwrap());
+    let vm = FakeVmm::start_as(daemon.sockets(), "web-1", behaviour, "vmm").unwrap();
+    daemon.until_state("web-1", "ready").await;
     for _ in 0..3 {
         daemon.get("/vms/web-1/health").await;
     }

@@ -6,7 +6,10 @@ use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
 #[tokio::test]
 async fn a_vm_that_appears_is_listed_and_one_that_vanishes_is_not() {
-    let (daemon, vm) = TestDaemon::with_vm().await;
+    let daemon = TestDaemon::start().await;
+    let behaviour = Behaviour::Agent(agent().unwrap());
+    let vm = FakeVmm::start_as(daemon.sockets(), "web-1", behaviour, "vmm").unwrap();
+    daemon.until_state("web-1", "ready").await;
     let list = daemon.get("/vms").await;
     assert_eq!(list.json["vms"][0]["name"], "web-1");
     assert_eq!(list.json["vms"][0]["agent"]["name"], "minions-agent");

@@ -92,7 +92,7 @@ async fn another_vm_under_the_same_name_never_gets_the_old_ones_connections() {
     let _old = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
     let before = daemon.until_state("web-1", "ready").await;
     assert_eq!(daemon.get("/vms/web-1/health").await.status, 200);
-    let new = FakeVmm::start(daemon.sockets(), "new", well()).unwrap();
+    let new = FakeVmm::start_as(daemon.sockets(), "new", well(), "vmm").unwrap();
     std::fs::rename(new.path(), daemon.sockets().join("web-1.vsock")).unwrap();
     let old_id = before.json["agent"]["instance_id"].clone();
     daemon
@@ -173,7 +173,7 @@ async fn a_call_to_a_replaced_agent_fails_at_once() {
         tokio::time::timeout(testkit::daemon::DEADLINE, running("sleep 31")).await.unwrap();
         // Another VM takes the name; the old one's connections stay open, and silent.
         std::fs::rename(&path, daemon.sockets().join("moved")).unwrap();
-        let _new = FakeVmm::start(daemon.sockets(), "web-1", well()).unwrap();
+        let _new = FakeVmm::start_as(daemon.sockets(), "web-1", well(), "vmm").unwrap();
         daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 0).await;
     });
     exec.assert_problem(502, "connection_lost");

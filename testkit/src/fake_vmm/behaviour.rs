@@ -1,6 +1,6 @@
 //! Behaviours of a fake VMM and its guest.
 
-use super::{Guest, Handshakes};
+use super::{Boot, Guest, Handshakes};
 use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
@@ -23,6 +23,8 @@ pub enum Behaviour {
     Agent(Agent),
     /// Healthy VMM with a guest that runs no programs, and answers as configured.
     Guest(Guest),
+    /// Like `Guest`, with a guest that is booting.
+    Boots(Boot),
     /// Like `Guest`, but sends these pieces instead of one `OK`, with a pause after each.
     GrantsInPieces(Vec<Vec<u8>>, Guest),
     /// Like `Guest`, but sends `OK` only after this time; the handshake is counted until then.
@@ -78,6 +80,13 @@ impl Behaviour {
             Self::Guest(guest) => match granted_by(&guest, &mut stream).await {
                 Ok(()) => guest.serve(&mut stream).await,
                 Err(error) => Err(error),
+            },
+            Self::Boots(boot) => match boot.passes().await {
+                true => match granted_by(&boot.guest, &mut stream).await {
+                    Ok(()) => boot.guest.serve(&mut stream).await,
+                    Err(error) => Err(error),
+                },
+                false => Ok(()),
             },
             Self::GrantsInPieces(pieces, guest) => match in_pieces(&mut stream, &pieces).await {
                 Ok(()) => guest.serve(&mut stream).await,

@@ -20,7 +20,7 @@ use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended};
 use minions_proto::error::ErrorCode;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    ExecAttached, ExecId, Feature, Outcome, Request, Usage, encode_error, encode_reply,
+    Done, ExecAttached, ExecId, Feature, Outcome, Request, Usage, encode_error, encode_reply,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -81,9 +81,20 @@ struct State {
     life: u64,
     /// The life in which the guest booted last.
     boot: u64,
-    /// Output of each remembered program.
-    programs: HashMap<ExecId, String>,
+    /// Requests to power off or to reboot.
+    power_requests: u32,
+    /// Remembered programs.
+    programs: HashMap<ExecId, Program>,
     oldest_first: VecDeque<ExecId>,
+}
+
+/// Program that was started.
+#[derive(Debug, Clone)]
+enum Program {
+    /// Ended program, with its output.
+    Ended(String),
+    /// Program of an agent that was killed.
+    Lost,
 }
 
 /// Answer to a request: the reply's frame, and the messages that follow it in channel mode, if any.
@@ -111,6 +122,7 @@ impl Guest {
             breaches: Breaches::default(),
             life,
             boot: life,
+            power_requests: 0,
             programs: HashMap::new(),
             oldest_first: VecDeque::new(),
         };
@@ -161,10 +173,24 @@ impl Guest {
         state.oldest_first.clear();
     }
 
+    /// Kills the agent for lack of memory, as the guest's kernel does, and starts another one: all programs of the
+    /// former agent are lost, and never run again.
+    pub fn loses_its_agent(&self, life: u64) {
+        let mut state = self.state();
+        state.life = life;
+        state.programs.values_mut().for_each(|program| *program = Program::Lost);
+    }
+
     /// Returns the number of answers so far. Later answers carry higher numbers.
     #[must_use]
     pub fn answers(&self) -> u64 {
         self.shared.answers.load(Ordering::SeqCst)
+    }
+
+    /// Returns the number of requests to power off or to reboot so far.
+    #[must_use]
+    pub fn power_requests(&self) -> u32 {
+        self.state().power_requests
     }
 
     /// Returns the counts of connections on which the guest violated the protocol.
@@ -247,9 +273,14 @@ impl Guest {
                 return self.start(start.id, start.args.first());
             }
             Ok(Request::ExecAttach(attach)) => match self.remembered(&attach.id) {
-                Some(output) => return attached(attach.id, false, &output, attach.stdout),
+                Some(program) => return attached(attach.id, false, &program, attach.stdout),
                 None => encode_error(&AgentError::new(ErrorCode::ExecGone, "no such exec")),
             },
+            // Accepted without effect: the test continues.
+            Ok(Request::Power(_)) if self.shared.dialect == Dialect::Objects => {
+                self.state().power_requests += 1;
+                encode_reply(&Done { message: "the guest will end".into() })
+            }
             Ok(_) => encode_error(&AgentError::new(ErrorCode::Unsupported, "unsupported request")),
             Err(error) => encode_error(&error.into()),
         };
@@ -264,21 +295,21 @@ impl Guest {
         };
         // One lock covers lookup and insertion, so that a second request with the same id waits for the first.
         let mut state = self.state();
-        if let Some(output) = state.programs.get(&id) {
-            return attached(id, false, output, None);
+        if let Some(program) = state.programs.get(&id) {
+            return attached(id, false, program, None);
         }
-        let output = self.run(state.life, order);
-        state.programs.insert(id.clone(), output.clone());
+        let program = Program::Ended(self.run(state.life, order));
+        state.programs.insert(id.clone(), program.clone());
         state.oldest_first.push_back(id.clone());
         if state.oldest_first.len() > REMEMBERED
             && let Some(oldest) = state.oldest_first.pop_front()
         {
             state.programs.remove(&oldest);
         }
-        attached(id, true, &output, None)
+        attached(id, true, &program, None)
     }
 
-    fn remembered(&self, id: &ExecId) -> Option<String> {
+    fn remembered(&self, id: &ExecId) -> Option<Program> {
         self.state().programs.get(id).cloned()
     }
 
@@ -302,7 +333,8 @@ impl Guest {
         let mut health = json!({ "uptime_secs": self.next_number(), "hostname": name });
         if self.shared.dialect == Dialect::Objects {
             health["agent"] = json!({
-                "name": "guest", "version": "0", "protocol": 2, "features": [Feature::Exec.name()],
+                "name": "guest", "version": "0", "protocol": 2,
+                "features": [Feature::Exec.name(), Feature::Power.name()],
                 "boot_id": format!("{name} boot {boot}"), "instance_id": format!("{name} {life}"),
             });
         }
@@ -317,8 +349,13 @@ impl Guest {
     }
 }
 
-/// Returns the answer for a program that has already ended: the reply, the output from offset `from` on, and the exit.
-fn attached(id: ExecId, created: bool, output: &str, from: Option<u64>) -> Answer {
+/// Returns the answer for a program that has already ended, or is lost: the reply, the output from offset `from` on,
+/// and the exit.
+fn attached(id: ExecId, created: bool, program: &Program, from: Option<u64>) -> Answer {
+    let (output, outcome) = match program {
+        Program::Ended(output) => (output.as_str(), Outcome::Exited { code: 0 }),
+        Program::Lost => ("", Outcome::Lost { reason: "the agent was restarted".into() }),
+    };
     let from = from.unwrap_or(0).min(output.len() as u64);
     let reply = encode_reply(&ExecAttached {
         id,
@@ -337,7 +374,7 @@ fn attached(id: ExecId, created: bool, output: &str, from: Option<u64>) -> Answe
     if !payload.is_empty() {
         ChannelMessage { channel: Channel::Stdout, payload }.encode(&mut stream);
     }
-    let ended = Ended { outcome: Outcome::Exited { code: 0 }, usage: Usage::default() };
+    let ended = Ended { outcome, usage: Usage::default() };
     ChannelMessage::agent(&AgentControl::Exit(ended)).encode(&mut stream);
     Answer { reply: reply.unwrap_or_default(), stream: Some(stream.to_vec()) }
 }

@@ -5,11 +5,14 @@
 //! network.
 
 mod behaviour;
+mod boot;
 mod guest;
 mod handshakes;
 mod ledger;
+mod process;
 
 pub use behaviour::Behaviour;
+pub use boot::Boot;
 pub use guest::{Breaches, Dialect, Guest, Manner};
 pub use handshakes::Handshakes;
 pub use ledger::{Ledger, Runs};
@@ -18,6 +21,7 @@ pub use minions_agent::Capability;
 use minions_agent::{Agent, AgentConfig, Capabilities, StartError};
 use minions_proto::AgentPort;
 use minions_proto::handshake::{MAX_LINE_LEN, parse_connect};
+use process::ListenerProcess;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,7 +43,11 @@ pub struct FakeVmm {
     path: PathBuf,
     behaviour: watch::Sender<Behaviour>,
     counters: Arc<Counters>,
+    /// Port of the agent.
+    port: AgentPort,
     task: JoinHandle<()>,
+    /// Process that called `listen(2)`, if not this one.
+    process: Option<ListenerProcess>,
     leaves_its_file: bool,
 }
 
@@ -101,10 +109,91 @@ impl FakeVmm {
     ) -> io::Result<Self> {
         let path = dir.join(format!("{name}.vsock"));
         let listener = UnixListener::bind(&path)?;
+        Ok(Self::serve(path, listener, port, behaviour, None))
+    }
+
+    /// Starts a VMM with a process of its own, of this name. The process ends with [`crash`](Self::crash) and with this
+    /// value.
+    ///
+    /// # Errors
+    ///
+    /// The socket's; `perl` is missing.
+    pub fn start_as(
+        dir: &Path,
+        name: &str,
+        behaviour: Behaviour,
+        process_name: &str,
+    ) -> io::Result<Self> {
+        let path = dir.join(format!("{name}.vsock"));
+        let (process, listener) = ListenerProcess::start(&path, process_name)?;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self::serve(path, listener, AgentPort::DEFAULT, behaviour, Some(process)))
+    }
+
+    fn serve(
+        path: PathBuf,
+        listener: UnixListener,
+        port: AgentPort,
+        behaviour: Behaviour,
+        process: Option<ListenerProcess>,
+    ) -> Self {
         let (behaviour, behaves) = watch::channel(behaviour);
         let counters = Arc::new(Counters::default());
         let task = tokio::spawn(serve(listener, port, behaves, Arc::clone(&counters)));
-        Ok(Self { path, behaviour, counters, task, leaves_its_file: false })
+        Self { path, port, behaviour, counters, task, process, leaves_its_file: false }
+    }
+
+    /// Renames the socket to `path`, in one step.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub fn rename_socket(&mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        path.clone_into(&mut self.path);
+        Ok(())
+    }
+
+    /// Removes the socket and closes all connections, as Cloud Hypervisor at a reboot of its guest. The process
+    /// lives.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub async fn remove_socket(&mut self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        self.task.abort();
+        // When it has ended, its listener and its connections are closed.
+        let _ = (&mut self.task).await;
+        Ok(())
+    }
+
+    /// Creates the socket again after [`remove_socket`](Self::remove_socket). This process listens; a process that
+    /// the VMM had ends.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub fn create_socket(&mut self, behaviour: Behaviour) -> io::Result<()> {
+        let listener = UnixListener::bind(&self.path)?;
+        self.behaviour.send_replace(behaviour);
+        let (behaves, counters) = (self.behaviour.subscribe(), Arc::clone(&self.counters));
+        self.task = tokio::spawn(serve(listener, self.port, behaves, counters));
+        self.process = None;
+        Ok(())
+    }
+
+    /// Reports whether the VMM has a process of its own.
+    #[must_use]
+    pub fn has_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Returns the pid of the process that listens.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or_else(std::process::id, ListenerProcess::pid)
     }
 
     /// Returns the path of the socket.
@@ -139,6 +228,7 @@ impl FakeVmm {
     /// Ends like a killed VMM: connections break, the socket file remains.
     pub fn crash(mut self) {
         self.leaves_its_file = true;
+        self.process = None;
     }
 }
 

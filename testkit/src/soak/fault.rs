@@ -2,11 +2,11 @@
 
 use super::World;
 use super::member::Body;
-use crate::fake_vmm::{Behaviour, Manner};
+use crate::fake_vmm::{Behaviour, Boot, FakeVmm, Guest, Manner};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Maximum duration of a fault, in milliseconds.
 const LONGEST_MS: u64 = 8_000;
@@ -14,6 +14,13 @@ const LONGEST_MS: u64 = 8_000;
 /// Time during which a replaced VM may still be taken for its successor: until the next full scan of the
 /// directory at the latest, which comes every 5 s.
 const RESCAN: Duration = Duration::from_secs(6);
+
+/// Time after the start of a pause in which dials are permitted: a call may dial up to 1 s after the last answer, and
+/// the machine may be busy.
+const LAST_DIALS: Duration = Duration::from_secs(3);
+
+/// Longest time without a socket while a guest reboots, in milliseconds.
+const ABSENCE_MS: u64 = 2_000;
 
 /// Fault with its duration.
 #[derive(Debug, Clone)]
@@ -40,12 +47,22 @@ enum Kind {
     Vanishes,
     /// Another VM takes the name; the old one lives on for a while.
     Replaced,
+    /// VMM that removes its socket and creates it again after this time; then the guest boots.
+    RecreatesSocket(Duration),
+    /// VMM that is killed; the next one leaves `CONNECT` unanswered while its guest boots.
+    BootsSilently,
+    /// Guest that is paused, and continues.
+    Paused,
+    /// Guest with so little processor time that each answer takes this long.
+    Starved(Duration),
+    /// Guest without memory: programs hang, then the agent is killed, and another one starts.
+    OutOfMemory,
 }
 
 impl Fault {
     /// Draws a fault at random.
     pub(super) fn draw(rng: &mut StdRng) -> Self {
-        let kind = match rng.random_range(0..22) {
+        let kind = match rng.random_range(0..27) {
             0 => Kind::Answers(Manner::Mute),
             1 => Kind::Answers(Manner::Slow(Duration::from_millis(rng.random_range(10..400)))),
             2 => Kind::Answers(Manner::LosesReplies),
@@ -67,6 +84,11 @@ impl Fault {
             18 => Kind::Killed,
             19 => Kind::Vanishes,
             20 => Kind::Answers(Manner::Hangs),
+            21 => Kind::RecreatesSocket(Duration::from_millis(rng.random_range(0..ABSENCE_MS))),
+            22 => Kind::BootsSilently,
+            23 => Kind::Paused,
+            24 => Kind::Starved(Duration::from_millis(rng.random_range(500..3_000))),
+            25 => Kind::OutOfMemory,
             _ => Kind::Replaced,
         };
         Self { kind, lasts: Duration::from_millis(rng.random_range(50..LONGEST_MS)) }
@@ -81,16 +103,19 @@ impl Fault {
         }
     }
 
-    /// Injects the fault, and ends it after its duration.
-    pub(super) async fn run(&self, body: &mut Body, world: &World) -> std::io::Result<()> {
+    /// Injects the fault, and ends it after its duration. `was_calm` states that the daemon had no failure to report
+    /// before.
+    pub(super) async fn run(
+        &self,
+        body: &mut Body,
+        world: &World,
+        was_calm: bool,
+    ) -> std::io::Result<()> {
         let member = body.member();
         let guest = member.guest();
         match &self.kind {
-            Kind::Answers(manner) => {
-                guest.behave(*manner);
-                sleep(self.lasts).await;
-                guest.behave(Manner::Well);
-            }
+            Kind::Answers(manner) => self.answers(&guest, *manner).await,
+            Kind::Starved(pause) => self.answers(&guest, Manner::Slow(*pause)).await,
             Kind::Behaves(behaviour) => {
                 body.switch_to(behaviour.clone());
                 sleep(self.lasts).await;
@@ -107,25 +132,50 @@ impl Fault {
                     vmm.cut();
                 }
             }
-            Kind::Reset => reborn(body, world, true),
+            Kind::OutOfMemory => {
+                self.answers(&guest, Manner::Hangs).await;
+                let life = world.next_life();
+                member.begins(life, Duration::ZERO);
+                guest.loses_its_agent(life);
+                if let Some(vmm) = body.vmm() {
+                    vmm.cut();
+                }
+            }
+            Kind::Reset => _ = reborn(body, world, true),
+            Kind::Paused => self.paused(body, world, was_calm).await,
             Kind::Killed => {
+                member.may_be_gone();
                 body.die();
                 sleep(self.lasts).await;
                 reborn(body, world, true);
-                body.appear(guest)?;
+                body.appear(Behaviour::Guest(guest))?;
+            }
+            Kind::BootsSilently => {
+                member.may_be_gone();
+                body.die();
+                reborn(body, world, true);
+                let boot = Boot::of(guest);
+                body.appear(Behaviour::Boots(boot.clone()))?;
+                sleep(self.lasts).await;
+                boot.completes();
+            }
+            Kind::RecreatesSocket(absent) => {
+                self.recreates(body, world, *absent, was_calm).await?;
             }
             Kind::Vanishes => {
+                member.may_be_gone();
                 body.vanish()?;
                 sleep(self.lasts).await;
                 reborn(body, world, true);
-                body.appear(guest)?;
+                body.appear(Behaviour::Guest(guest))?;
             }
             Kind::Replaced => {
+                member.may_be_gone();
                 let life = world.next_life();
                 member.begins(life, RESCAN);
                 let successor = guest.successor(life);
                 member.succeeded_by(successor.clone());
-                let old = body.appear(successor)?;
+                let old = body.appear(Behaviour::Guest(successor))?;
                 sleep(self.lasts).await;
                 if let Some(old) = old {
                     old.crash();
@@ -134,12 +184,67 @@ impl Fault {
         }
         Ok(())
     }
+
+    async fn answers(&self, guest: &Guest, manner: Manner) {
+        guest.behave(manner);
+        sleep(self.lasts).await;
+        guest.behave(Manner::Well);
+    }
+
+    /// Pauses the guest. If the daemon has a connection, it must not dial the VM meanwhile.
+    async fn paused(&self, body: &Body, world: &World, was_calm: bool) {
+        let (guest, lasts) = (body.member().guest(), LAST_DIALS + self.lasts);
+        let dialled = || body.vmm().map(FakeVmm::accepted);
+        guest.pause();
+        let began = Instant::now();
+        sleep(LAST_DIALS).await;
+        let before = dialled();
+        sleep(lasts.saturating_sub(began.elapsed())).await;
+        let after = dialled();
+        guest.resume();
+        if was_calm && after != before {
+            let name = &body.member().name;
+            let text = format!("{name} was dialled while it was paused: {before:?}, {after:?}");
+            world.journal.violation(text);
+        }
+    }
+
+    /// Reboots the guest as Cloud Hypervisor does.
+    async fn recreates(
+        &self,
+        body: &mut Body,
+        world: &World,
+        absent: Duration,
+        was_calm: bool,
+    ) -> std::io::Result<()> {
+        let member = body.member();
+        let Some(vmm) = body.vmm_mut() else { return Ok(()) };
+        let is_other_process = vmm.has_process();
+        if is_other_process {
+            // Afterwards this process listens, so it is another VM for the daemon.
+            member.may_be_gone();
+        }
+        vmm.remove_socket().await?;
+        sleep(absent).await;
+        let life = reborn(body, world, true);
+        let boot = Boot::of(member.guest());
+        if let Some(vmm) = body.vmm_mut() {
+            vmm.create_socket(Behaviour::Boots(boot.clone()))?;
+        }
+        sleep(self.lasts).await;
+        if was_calm && !is_other_process {
+            member.must_be_told(life);
+        }
+        boot.completes();
+        Ok(())
+    }
 }
 
-fn reborn(body: &Body, world: &World, reboots: bool) {
+fn reborn(body: &Body, world: &World, reboots: bool) -> u64 {
     let life = world.next_life();
     body.member().begins(life, Duration::ZERO);
     body.member().guest().restart(life, reboots);
+    life
 }
 
 /// Returns the name of the variant.

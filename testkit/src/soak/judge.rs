@@ -35,6 +35,8 @@ impl World {
         self.journal.answer(&format!("{what} {} {code}", answer.status));
         if !FAILURES.contains(&(answer.status, code)) {
             self.wrong(what, vm, "is no failure that a VM can cause", answer);
+        } else if code == "vm_not_found" && !vm.may_have_been_gone(before.at) {
+            self.wrong(what, vm, "is said of a VM whose VMM lives", answer);
         } else if answer.json["vm"] != vm.name.as_str() {
             self.wrong(what, vm, "is not about this VM", answer);
         } else if vm.was_calm(before) {

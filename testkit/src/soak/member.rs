@@ -14,6 +14,9 @@ const REMEMBERED: usize = 16;
 /// silent is noticed at the next probe, after 5 s and a little more, and is in doubt until then.
 const CONVALESCENCE: Duration = Duration::from_secs(20);
 
+/// Longer than any fault lasts.
+const FAULT_LIMIT: Duration = Duration::from_secs(60);
+
 /// Model of one VM.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -30,6 +33,10 @@ struct Model {
     condition: Condition,
     /// Number of faults so far.
     faults: u64,
+    /// Time until which the daemon may report the VM as gone or replaced.
+    may_be_gone_until: Option<Instant>,
+    /// Life whose boot must be reported, and its start.
+    untold: Option<(u64, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +64,7 @@ pub(super) enum Condition {
 pub(super) struct Before {
     pub(super) calm: bool,
     faults: u64,
-    at: Instant,
+    pub(super) at: Instant,
     /// Number of answers that the VM had given.
     pub(super) answers: u64,
 }
@@ -65,8 +72,14 @@ pub(super) struct Before {
 impl Member {
     fn new(name: String, dialect: Dialect, guest: Guest, life: u64) -> Self {
         let first = Life { number: life, alone_since: Instant::now() };
-        let model =
-            Model { guest, lives: VecDeque::from([first]), condition: Condition::New, faults: 0 };
+        let model = Model {
+            guest,
+            lives: VecDeque::from([first]),
+            condition: Condition::New,
+            faults: 0,
+            may_be_gone_until: None,
+            untold: None,
+        };
         Self { name, dialect, model: Mutex::new(model) }
     }
 
@@ -92,16 +105,70 @@ impl Member {
         self.model().guest = guest;
     }
 
-    /// Records the start of a fault.
-    pub(super) fn afflict(&self) {
+    /// Records the start of a fault. Returns true if the daemon had no failure to report before.
+    pub(super) fn afflict(&self) -> bool {
         let mut model = self.model();
         model.faults += 1;
-        model.condition = Condition::Faulty;
+        // The next fault may hide it.
+        model.untold = None;
+        std::mem::replace(&mut model.condition, Condition::Faulty) == Condition::Calm
     }
 
     /// Records the end of a fault.
     pub(super) fn relieve(&self) {
-        self.model().condition = Condition::Recovering(Instant::now());
+        let mut model = self.model();
+        model.condition = Condition::Recovering(Instant::now());
+        if model.may_be_gone_until.is_some_and(|until| until > Instant::now()) {
+            model.may_be_gone_until = Some(Instant::now() + CONVALESCENCE);
+        }
+    }
+
+    /// Records that the VMM ends, or that another VM takes the name.
+    pub(super) fn may_be_gone(&self) {
+        self.model().may_be_gone_until = Some(Instant::now() + FAULT_LIMIT);
+    }
+
+    /// Reports whether the VM may have been gone, or another VM, at any time since `since`.
+    pub(super) fn may_have_been_gone(&self, since: Instant) -> bool {
+        let model = self.model();
+        model.condition == Condition::New
+            || model.may_be_gone_until.is_some_and(|until| until >= since)
+    }
+
+    /// Records that the daemon must report the boot with this life.
+    pub(super) fn must_be_told(&self, life: u64) {
+        self.model().untold = Some((life, Instant::now()));
+    }
+
+    /// Records a reported reboot, with the life if it is known.
+    pub(super) fn told(&self, life: Option<u64>) {
+        let mut model = self.model();
+        if let Some((untold, _)) = model.untold
+            && life.is_none_or(|life| life == untold)
+        {
+            model.untold = None;
+        }
+    }
+
+    /// Records that events are missing: no reboot has to be reported any more.
+    pub(super) fn excuse(&self) {
+        self.model().untold = None;
+    }
+
+    /// Returns the life whose boot was not reported within `patience`.
+    pub(super) fn untold_for(&self, patience: Duration) -> Option<u64> {
+        let mut model = self.model();
+        let (life, since) = model.untold?;
+        let is_over = since.elapsed() > patience;
+        is_over.then(|| {
+            model.untold = None;
+            life
+        })
+    }
+
+    /// Reports whether the VM had this life.
+    pub(super) fn knows(&self, life: u64) -> bool {
+        self.model().lives.iter().any(|known| known.number == life)
     }
 
     pub(super) fn condition(&self) -> Condition {
@@ -176,6 +243,10 @@ impl Body {
         self.vmm.as_ref()
     }
 
+    pub(super) fn vmm_mut(&mut self) -> Option<&mut FakeVmm> {
+        self.vmm.as_mut()
+    }
+
     /// Changes the behaviour; connections break.
     pub(super) fn switch_to(&self, behaviour: Behaviour) {
         if let Some(vmm) = &self.vmm {
@@ -196,11 +267,11 @@ impl Body {
         std::fs::remove_file(&self.path)
     }
 
-    /// Starts a VMM with this guest, and renames its socket into place in one step. Returns the previous VMM,
-    /// if it still runs; new clients no longer reach it.
-    pub(super) fn appear(&mut self, guest: Guest) -> std::io::Result<Option<FakeVmm>> {
-        let vmm = FakeVmm::start(&self.spare, &self.member.name, Behaviour::Guest(guest))?;
-        std::fs::rename(vmm.path(), &self.path)?;
+    /// Starts a VMM with a process of its own, and renames its socket into place in one step. Returns the previous
+    /// VMM, if it still runs; new clients no longer reach it.
+    pub(super) fn appear(&mut self, behaviour: Behaviour) -> std::io::Result<Option<FakeVmm>> {
+        let mut vmm = FakeVmm::start_as(&self.spare, &self.member.name, behaviour, "vmm")?;
+        vmm.rename_socket(&self.path)?;
         Ok(self.vmm.replace(vmm))
     }
 }

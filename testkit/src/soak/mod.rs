@@ -10,7 +10,9 @@
 //! Violations are: an answer of another VM, of a life of the VM that was over before the call began, or to an
 //! earlier request (`caller`); a program that ran twice, that ran although its caller was told that it did
 //! not, or that did not run although its caller was told that it did (`orders`); a failure of a VM without a
-//! fault; a VM that does not recover (`watch`); a daemon that grows (`curve`), panics or ends (`daemon`).
+//! fault; a VM that does not recover (`watch`); a VM that is reported as gone or replaced while its VMM runs, a
+//! reboot that is not reported (`witness`); a dial to a VM that is paused (`fault`); a daemon that grows (`curve`),
+//! panics or ends (`daemon`).
 //!
 //! The seed determines the order of the faults and the requests of the callers. Their exact timing depends on
 //! the machine: the same seed produces the same load, not the same run.
@@ -26,6 +28,7 @@ mod member;
 mod orders;
 mod schedule;
 mod watch;
+mod witness;
 
 pub use curve::Curve;
 pub use isolation::{Isolation, isolation};
@@ -139,6 +142,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     let (world, bodies) = found(options, &daemon)?;
     let stop = CancellationToken::new();
     let watching = tokio::spawn(watch::run(Arc::clone(&world), stop.clone()));
+    let witness = tokio::spawn(witness::run(Arc::clone(&world), stop.clone()));
     let begun = watch::until_all_ready(&world, CONVERGENCE).await;
     let mut curve = Curve::default();
     let mut tasks = JoinSet::new();
@@ -163,7 +167,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     world.orders.settle_all(&world.journal);
     curve.take(&mut daemon, &world, started.elapsed());
     stop.cancel();
-    let _ = watching.await;
+    let _ = tokio::join!(watching, witness);
     daemon.check_log(&world.journal);
     curve.judge(options.vms, &world.journal);
     let summary = json!({

@@ -55,9 +55,9 @@ pub(super) async fn run(
 
 async fn afflict(world: Arc<World>, at: usize, mut body: Body, fault: Fault) -> (usize, Body) {
     let member = body.member();
-    member.afflict();
+    let was_calm = member.afflict();
     world.journal.event(format!("{} begins: {fault:?}", member.name));
-    if let Err(error) = fault.run(&mut body, &world).await {
+    if let Err(error) = fault.run(&mut body, &world, was_calm).await {
         // A failure of the soak test, not of the daemon; the run is invalid, though.
         world.journal.violation(format!("{}: {fault:?} failed: {error}", member.name));
     }

@@ -31,8 +31,16 @@ async fn look(world: &World) {
     let Some(list) = world.get("/vms").await else { return };
     let listed = list.json["vms"].as_array().map_or(&[][..], Vec::as_slice);
     for member in &world.members {
+        if let Some(life) = member.untold_for(RECOVERY) {
+            let name = &member.name;
+            world.journal.violation(format!("{name} booted as {life}, and no vm.rebooted came"));
+        }
         let state = listed.iter().find(|vm| vm["name"] == member.name.as_str());
         let state = state.map_or(&Value::Null, |vm| &vm["state"]);
+        if state.is_null() && !member.may_have_been_gone(Instant::now()) {
+            let name = &member.name;
+            world.journal.violation(format!("{name} is not listed, and its VMM lives"));
+        }
         if state == "ready" {
             member.seen_ready();
         } else if let Condition::Recovering(since) = member.condition()

@@ -58,7 +58,14 @@ fn blocked(known: &Vm, error: &Failure, service: Option<&ProbedService>) -> Vec<
         }
         None => Finding::broken(Layer::Agent, error.to_string(), Fault::AgentSilent.advice()),
     };
-    let layer = broken.layer;
+    let mut layer = broken.layer;
+    // The end of the guest shows at some layer.
+    if let Some(observed) = known.reason.as_ref().and_then(|reason| reason.layer)
+        && matches!(fault(known, error), Some(Fault::Rebooting | Fault::PoweredOff))
+    {
+        layer = place(known, observed).0;
+    }
+    let broken = Finding { layer, ..broken };
     let mut findings = Vec::new();
     for reached in [Layer::Socket, Layer::Vmm, Layer::Connect, Layer::Agent] {
         if reached < layer {
@@ -164,7 +171,9 @@ fn layer_of(fault: Fault) -> Layer {
         | Fault::AgentSilent
         | Fault::AgentClosed
         | Fault::ProtocolError
-        | Fault::AgentError => Layer::Agent,
+        | Fault::AgentError
+        | Fault::Rebooting
+        | Fault::PoweredOff => Layer::Agent,
     }
 }
 

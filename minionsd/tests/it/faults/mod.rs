@@ -97,12 +97,38 @@ impl Events {
         Self { response, text: String::from_utf8(greeting.to_vec()).unwrap() }
     }
 
+    /// Returns the kinds of all events so far, in their order.
+    pub(crate) fn kinds(&self) -> Vec<&str> {
+        self.text.lines().filter_map(|line| line.strip_prefix("event: ")).collect()
+    }
+
+    /// Waits until `count` events of this kind have arrived, and returns all kinds.
+    pub(crate) async fn first_kinds(&mut self, kind: &str, count: usize) -> Vec<&str> {
+        while self.kinds().iter().filter(|known| **known == kind).count() < count {
+            self.more(kind).await;
+        }
+        self.kinds()
+    }
+
+    /// Returns the data of the first event of this kind.
+    pub(crate) fn first(&self, kind: &str) -> Value {
+        let event = format!("event: {kind}\n");
+        let mut messages = self.text.split("\n\n");
+        let message = messages.find(|message| message.contains(&event)).expect(kind);
+        let data = message.lines().find_map(|line| line.strip_prefix("data: ")).expect(kind);
+        serde_json::from_str(data).unwrap()
+    }
+
     /// Waits for an event of this kind.
     pub(crate) async fn until(&mut self, kind: &str) {
         while !self.text.contains(&format!("event: {kind}\n")) {
-            let chunk = timeout(DEADLINE, self.response.chunk()).await.expect(kind).unwrap();
-            self.text += std::str::from_utf8(&chunk.expect("the event stream continues")).unwrap();
+            self.more(kind).await;
         }
+    }
+
+    async fn more(&mut self, wanted: &str) {
+        let chunk = timeout(DEADLINE, self.response.chunk()).await.expect(wanted).unwrap();
+        self.text += std::str::from_utf8(&chunk.expect("the event stream continues")).unwrap();
     }
 }
 

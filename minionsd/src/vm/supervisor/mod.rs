@@ -7,11 +7,16 @@
 //! The order of its publications: first the pool, so that no call gets a connection that leads nowhere; then
 //! the state; then the event, so that a reader of the event sees the state.
 
+mod socket;
+
+use self::socket::Presence;
+use super::discovery::SocketId;
+use super::ending::EndingKind;
 use super::line::{Answer, Heard, Line};
 use super::probe_error::ProbeError;
 use super::process::Process;
 use super::status::{Identity, Moved, VmStatus, backoff};
-use crate::agent::{Calls, Permission, Pool};
+use crate::agent::{Calls, Listener, Permission, Pool};
 use crate::clock::ClockKeeper;
 use crate::events::Events;
 use crate::metrics::Meters;
@@ -50,6 +55,19 @@ pub(crate) struct Supervisor {
     pub(crate) meters: Arc<Meters>,
     pub(crate) clock_limit: Option<Duration>,
     pub(crate) stop: CancellationToken,
+    /// Socket that has the VM's name; `None` while its VMM has removed it.
+    pub(crate) socket: watch::Receiver<Option<SocketId>>,
+    /// Requested end of the guest.
+    pub(crate) asked: watch::Receiver<Option<EndingKind>>,
+}
+
+/// Result of a supervisor that ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Verdict for a VM that is gone.
+    Gone,
+    /// Verdict for a VM whose name another VM has.
+    Replaced,
 }
 
 /// What the supervisor has between two events.
@@ -58,6 +76,10 @@ struct Hold {
     /// The process that listens on the socket, watched.
     vmm: Option<Process>,
     clock: ClockKeeper,
+    presence: Presence,
+    socket: watch::Receiver<Option<SocketId>>,
+    asked: watch::Receiver<Option<EndingKind>>,
+    listeners: watch::Receiver<Option<Listener>>,
     /// When the next probe is due.
     due: Instant,
     /// When the last one ended.
@@ -67,62 +89,83 @@ struct Hold {
 }
 
 impl Supervisor {
-    /// Runs until `stop`; then closes the VM's connections.
-    pub(crate) async fn run(self) {
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            () = self.supervise() => {}
-        }
+    /// Runs until `stop`, or until the VM is gone or replaced; then closes the VM's connections.
+    pub(crate) async fn run(self) -> Option<Verdict> {
+        let verdict = tokio::select! {
+            () = self.stop.cancelled() => None,
+            verdict = self.supervise() => Some(verdict),
+        };
+        self.pool.gate().close();
         self.pool.flush();
+        verdict
     }
 
-    async fn supervise(&self) {
+    async fn supervise(&self) -> Verdict {
         let now = Instant::now();
         let mut hold = Hold {
             line: Line::to_port(self.pool.connector().port()),
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
+            presence: Presence::There,
+            socket: self.socket.clone(),
+            asked: self.asked.clone(),
+            listeners: self.pool.connector().listeners(),
             due: now,
             probed_at: now,
             early_deaths: 0,
         };
         hold.line.probe();
         loop {
-            self.pool.gate().set(self.permission(&hold.line));
-            let rests = !hold.line.is_busy();
-            tokio::select! {
-                biased;
-                heard = hold.line.next(self.pool.connector()) => self.heard(&mut hold, heard).await,
-                failure = self.calls.too_many_failed() => {
-                    self.calls_failed(failure);
-                    hold.line.verify();
-                }
-                () = ended(hold.vmm.as_ref()) => self.vmm_ended(&mut hold),
-                // A call failed or was refused.
-                () = self.nudge.notified(), if rests => {
-                    hold.due = hold.due.min(hold.probed_at + NUDGE_GAP);
-                }
-                () = sleep_until(hold.due), if rests => {
-                    if hold.line.is_connected() {
-                        hold.early_deaths = 0;
-                    }
-                    hold.line.probe();
-                }
+            self.pool.gate().set(self.permission(&hold));
+            if let Some(verdict) = self.turn(&mut hold).await {
+                return verdict;
             }
         }
     }
 
+    /// Waits for one event, and deals with it.
+    async fn turn(&self, hold: &mut Hold) -> Option<Verdict> {
+        let rests = !hold.line.is_busy() && !hold.presence.is_absent();
+        tokio::select! {
+            biased;
+            Ok(()) = hold.socket.changed() => return self.socket_changed(hold),
+            () = hold.presence.news(&mut hold.listeners) => return self.look_at_socket(hold),
+            heard = hold.line.next(self.pool.connector()) => return self.heard(hold, heard).await,
+            Ok(()) = hold.asked.changed() => self.asked_to_end(hold),
+            failure = self.calls.too_many_failed() => {
+                self.calls_failed(failure);
+                hold.line.verify();
+            }
+            () = ended(hold.vmm.as_ref()) => return self.vmm_ended(hold),
+            // A call failed or was refused.
+            () = self.nudge.notified(), if rests => {
+                hold.due = hold.due.min(hold.probed_at + NUDGE_GAP);
+            }
+            () = sleep_until(hold.due), if rests => {
+                if hold.line.is_connected() {
+                    hold.early_deaths = 0;
+                }
+                hold.line.probe();
+            }
+        }
+        None
+    }
+
     /// What calls may do.
-    fn permission(&self, line: &Line) -> Permission {
+    fn permission(&self, hold: &Hold) -> Permission {
         match self.status.borrow().unready() {
             Some(unready) => Permission::Refused(unready),
-            None => line.permission(),
+            None if hold.presence.is_there() => hold.line.permission(),
+            None => Permission::Asked,
         }
     }
 
     /// Deals with news of the connection, and plans the next probe.
-    async fn heard(&self, hold: &mut Hold, heard: Heard) {
+    async fn heard(&self, hold: &mut Hold, heard: Heard) -> Option<Verdict> {
         let now = Instant::now();
+        if !hold.presence.is_there() {
+            return self.heard_of_unidentified(hold, now);
+        }
         match heard {
             Heard::Answered(answer) => {
                 let late = answer.late;
@@ -156,6 +199,7 @@ impl Supervisor {
                 hold.due = hold.due.min(self.plan(now, Duration::ZERO));
             }
         }
+        None
     }
 
     async fn probe_answered(&self, hold: &mut Hold, answer: Answer) {
@@ -183,14 +227,26 @@ impl Supervisor {
         self.pool.evict_idle();
     }
 
-    fn vmm_ended(&self, hold: &mut Hold) {
+    fn asked_to_end(&self, hold: &mut Hold) {
+        let asked = *hold.asked.borrow_and_update();
+        if let Some(kind) = asked {
+            tracing::info!(vm = %self.name, ?kind, "the guest was asked to end");
+            self.status.send_modify(|status| status.asked_to_end(kind));
+        }
+    }
+
+    fn vmm_ended(&self, hold: &mut Hold) -> Option<Verdict> {
         tracing::info!(vm = %self.name, "the VMM ended");
+        if let Some(verdict) = hold.presence.without_vmm() {
+            return Some(verdict);
+        }
         // Its connections lead nowhere, even if another process holds them open.
         hold.vmm = None;
         hold.line.hang_up();
         self.pool.flush();
         self.status.send_modify(|status| status.vmm = None);
         hold.line.probe();
+        None
     }
 
     fn pause(&self) -> Duration {

@@ -1,0 +1,191 @@
+//! Known end of a boot: the guest reboots, or is powered off.
+//!
+//! A guest that ends fails in the same ways as one that is broken. So the end that minionsd was asked for, or that
+//! the VMM's socket shows, is kept, and is the reason for the failures that follow it.
+//!
+//! | known by | reason | until |
+//! |---|---|---|
+//! | a request to reboot | `rebooting` | another boot answers, or [`REBOOT_LIMIT`] |
+//! | a VMM that removed its socket and lives | `rebooting` | the same |
+//! | a request to power off | `powered_off` | another boot answers |
+
+use super::process::ProcessId;
+use minions_api::vm::Failure;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Time after which a guest that should have ended or booted is judged by its failures again. An init that stops
+/// services takes up to 90 s (systemd's default limit for one of them).
+pub(crate) const REBOOT_LIMIT: Duration = Duration::from_mins(2);
+
+/// Way in which a boot ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndingKind {
+    /// Reboot: another boot follows.
+    Reboot,
+    /// Poweroff: no boot follows before the VM is started again.
+    Poweroff,
+}
+
+/// End of a boot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) kind: EndingKind,
+    since: Instant,
+}
+
+/// Failure that may be explained, and the state of the VM.
+#[derive(Debug)]
+pub(crate) struct ObservedFailure<'a> {
+    pub(crate) failure: Failure,
+    pub(crate) message: &'a str,
+    /// State of the socket: the VMM has created it again.
+    pub(crate) recreated: bool,
+    pub(crate) vmm: Option<&'a ProcessId>,
+}
+
+/// Explanation of a failure by the end of a boot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ExplainedFailure {
+    pub(crate) failure: Failure,
+    pub(crate) message: String,
+    /// State after a poweroff: true if the guest has halted.
+    pub(crate) halted: Option<bool>,
+}
+
+impl Ending {
+    /// Returns an end that begins now.
+    pub(crate) fn now(kind: EndingKind) -> Self {
+        Self { kind, since: Instant::now() }
+    }
+
+    /// Reports whether the end should have happened already.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.since.elapsed() > REBOOT_LIMIT
+    }
+
+    /// Returns the explanation of a failure that this end causes; `None` for all other failures.
+    pub(crate) fn explain(&self, observed: &ObservedFailure<'_>) -> Option<ExplainedFailure> {
+        if !is_explained(observed.failure) {
+            return None;
+        }
+        match self.kind {
+            // The end of the VMM: starting it again is the reboot.
+            EndingKind::Reboot if observed.failure == Failure::NoListener || self.is_overdue() => {
+                None
+            }
+            EndingKind::Reboot => Some(ExplainedFailure {
+                failure: Failure::Rebooting,
+                message: format!("the guest is rebooting: {}", observed.message),
+                halted: None,
+            }),
+            EndingKind::Poweroff => Some(off(observed)),
+        }
+    }
+}
+
+/// Reports whether the end of a guest can cause this failure.
+fn is_explained(failure: Failure) -> bool {
+    match failure {
+        Failure::NoSocket
+        | Failure::NoListener
+        | Failure::ConnectFailed
+        | Failure::NoHandshake
+        | Failure::NoAgent
+        | Failure::AgentSilent
+        | Failure::AgentClosed => true,
+        Failure::BadHandshake
+        | Failure::ProtocolError
+        | Failure::AgentError
+        | Failure::Rebooting
+        | Failure::PoweredOff
+        | Failure::DaemonExhausted => false,
+    }
+}
+
+/// Explains a failure of a guest that was told to power off.
+fn off(observed: &ObservedFailure<'_>) -> ExplainedFailure {
+    let halted = match observed.failure {
+        Failure::NoSocket | Failure::NoListener | Failure::NoHandshake | Failure::AgentSilent => {
+            true
+        }
+        // The guest's kernel refuses connections, or a backend without a guest does.
+        _ => observed.recreated,
+    };
+    let message = match observed.failure {
+        Failure::NoSocket | Failure::NoListener => format!("powered off: {}", observed.message),
+        _ if !halted => "powered off, or about to be: the agent has ended".to_owned(),
+        _ => match observed.vmm.and_then(ProcessId::how_to_end) {
+            Some(how) => format!("powered off: the guest does not answer any more; {how}"),
+            None => "powered off: the guest does not answer any more".to_owned(),
+        },
+    };
+    ExplainedFailure { failure: Failure::PoweredOff, message, halted: Some(halted) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYERS: [Failure; 7] = [
+        Failure::NoSocket,
+        Failure::NoListener,
+        Failure::ConnectFailed,
+        Failure::NoHandshake,
+        Failure::NoAgent,
+        Failure::AgentSilent,
+        Failure::AgentClosed,
+    ];
+
+    fn process(name: &str) -> ProcessId {
+        ProcessId { pid: 4711, started: Some(1), name: Some(name.into()) }
+    }
+
+    fn explain(
+        ending: &Ending,
+        failure: Failure,
+        vmm: Option<&ProcessId>,
+    ) -> Option<ExplainedFailure> {
+        ending.explain(&ObservedFailure { failure, message: "m", recreated: false, vmm })
+    }
+
+    fn reason(ending: &Ending, failure: Failure) -> Option<Failure> {
+        explain(ending, failure, None).map(|explained| explained.failure)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reboot_explains_a_silent_guest_for_a_while_and_never_the_end_of_the_vmm() {
+        let reboot = Ending::now(EndingKind::Reboot);
+        for layer in LAYERS {
+            let expected = (layer != Failure::NoListener).then_some(Failure::Rebooting);
+            assert_eq!(reason(&reboot, layer), expected, "{layer:?}");
+        }
+        assert_eq!(reason(&reboot, Failure::ProtocolError), None);
+        tokio::time::advance(REBOOT_LIMIT + Duration::from_secs(1)).await;
+        assert!(LAYERS.iter().all(|layer| reason(&reboot, *layer).is_none()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poweroff_explains_what_follows_it_for_good() {
+        let poweroff = Ending::now(EndingKind::Poweroff);
+        tokio::time::advance(REBOOT_LIMIT * 100).await;
+        for layer in LAYERS {
+            assert_eq!(reason(&poweroff, layer), Some(Failure::PoweredOff), "{layer:?}");
+        }
+        for other in [Failure::ProtocolError, Failure::BadHandshake, Failure::DaemonExhausted] {
+            assert_eq!(reason(&poweroff, other), None, "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vmm_that_keeps_a_halted_guest_has_to_be_ended() {
+        let poweroff = Ending::now(EndingKind::Poweroff);
+        let said = |layer, name| explain(&poweroff, layer, Some(&process(name))).unwrap().message;
+        assert!(said(Failure::NoHandshake, "firecracker").ends_with("kill 4711"));
+        assert!(!said(Failure::NoHandshake, "vhost-device-vs").contains("kill"));
+        assert!(!said(Failure::NoAgent, "firecracker").contains("kill"), "it still shuts down");
+        let halted = |layer| explain(&poweroff, layer, None).unwrap().halted;
+        assert_eq!(halted(Failure::NoAgent), Some(false));
+        assert_eq!(halted(Failure::NoHandshake), Some(true));
+    }
+}

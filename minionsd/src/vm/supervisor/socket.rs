@@ -1,0 +1,150 @@
+//! Sockets that vanish or change while their VMM runs.
+//!
+//! Cloud Hypervisor removes its socket at each reboot of the guest, and creates it again. The process that listens
+//! distinguishes a reboot from another VM of the same name; the kernel reports it to each client that connects.
+//!
+//! ```text
+//!            removed                created
+//!   there ───────────▶ absent ───────────────▶ unidentified ──same VMM──▶ there: the guest reboots
+//!     │                  │                        ▲    │
+//!     │                  └─ VMM ends, or limit    │    └─ another process, or no listener ──▶ replaced
+//!     │                           ▼               │
+//!     │                          gone             │
+//!     └──────────── changed ──────────────────────┘
+//! ```
+
+use super::{Hold, Supervisor, Verdict};
+use crate::agent::{Listener, Permission};
+use crate::vm::discovery::SocketId;
+use minions_api::Timestamp;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// Time for a VMM that removed its socket to create it again. Cloud Hypervisor took 0.1 s to 1.7 s in an emulated
+/// machine; it allocates the guest's memory before.
+const ABSENT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Interval between two checks of a VMM whose end no pidfd reports.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Time for a new socket to have a listener that the kernel reports: `bind(2)` comes before `listen(2)`.
+const IDENTIFIED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Pause between two dials to a new socket without a listener.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Presence of the VM's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    There,
+    /// Socket that the VMM removed.
+    Absent {
+        until: Instant,
+        look: Instant,
+    },
+    /// Socket that has the name now, of a process that is not known yet.
+    Unidentified {
+        socket: SocketId,
+        until: Instant,
+    },
+}
+
+impl Presence {
+    pub(super) fn is_there(self) -> bool {
+        self == Self::There
+    }
+
+    pub(super) fn is_absent(self) -> bool {
+        matches!(self, Self::Absent { .. })
+    }
+
+    /// Returns the verdict if the VMM has ended.
+    pub(super) fn without_vmm(self) -> Option<Verdict> {
+        match self {
+            Self::There => None,
+            Self::Absent { .. } => Some(Verdict::Gone),
+            Self::Unidentified { .. } => Some(Verdict::Replaced),
+        }
+    }
+
+    /// Waits until there may be news of the socket; forever while it is there.
+    ///
+    /// Cancel safe.
+    pub(super) async fn news(self, listeners: &mut watch::Receiver<Option<Listener>>) {
+        match self {
+            Self::There => std::future::pending().await,
+            Self::Absent { until, look } => sleep_until(until.min(look)).await,
+            Self::Unidentified { until, .. } => tokio::select! {
+                // The sender lives as long as the pool.
+                _ = listeners.changed() => {}
+                () = sleep_until(until) => {}
+            },
+        }
+    }
+}
+
+impl Supervisor {
+    /// Handles a socket that was removed or replaced.
+    pub(super) fn socket_changed(&self, hold: &mut Hold) -> Option<Verdict> {
+        let socket = *hold.socket.borrow_and_update();
+        let now = Instant::now();
+        hold.presence = match socket {
+            None => Presence::Absent { until: now + ABSENT_LIMIT, look: now + LOOK },
+            Some(socket) => Presence::Unidentified { socket, until: now + IDENTIFIED_WITHIN },
+        };
+        // No call may dial before it is known whose socket it is.
+        self.pool.gate().set(Permission::Asked);
+        hold.line.hang_up();
+        self.pool.flush();
+        if hold.vmm.is_none() {
+            return hold.presence.without_vmm();
+        }
+        match socket {
+            None => self.change(|status| status.socket_changed(None, Timestamp::now())),
+            Some(socket) => {
+                self.pool.connector().follow(socket);
+                hold.line.probe();
+            }
+        }
+        None
+    }
+
+    /// Decides what an absent or unidentified socket means, if that can be known already.
+    pub(super) fn look_at_socket(&self, hold: &mut Hold) -> Option<Verdict> {
+        let now = Instant::now();
+        let vmm = hold.vmm.as_ref().filter(|vmm| vmm.id.is_alive()).map(|vmm| vmm.id.pid);
+        match hold.presence {
+            Presence::There => None,
+            Presence::Absent { until, .. } if vmm.is_none() || now >= until => Some(Verdict::Gone),
+            Presence::Absent { until, .. } => {
+                hold.presence = Presence::Absent { until, look: now + LOOK };
+                None
+            }
+            Presence::Unidentified { socket, until } => {
+                let listener = *hold.listeners.borrow_and_update();
+                match listener.filter(|listener| listener.socket == socket) {
+                    Some(listener) if vmm.is_some() && listener.pid == vmm => {
+                        hold.presence = Presence::There;
+                        self.change(|status| status.socket_changed(Some(socket), Timestamp::now()));
+                        None
+                    }
+                    None if now < until => None,
+                    Some(_) | None => Some(Verdict::Replaced),
+                }
+            }
+        }
+    }
+
+    /// Handles the end of a dial to a socket whose process is not known yet.
+    pub(super) fn heard_of_unidentified(&self, hold: &mut Hold, now: Instant) -> Option<Verdict> {
+        let verdict = self.look_at_socket(hold);
+        if hold.presence.is_there() {
+            // The process became known at the same moment.
+            hold.line.hang_up();
+        }
+        hold.probed_at = now;
+        hold.due = self.plan(now, RETRY);
+        verdict
+    }
+}
