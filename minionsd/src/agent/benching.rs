@@ -1,4 +1,4 @@
-//! A way for benches to a pool: what a call through it costs beside the exchange itself.
+//! Access to a pool for benches, to measure what a call through it costs in addition to the exchange itself.
 
 use super::{Connector, Dials, Lane, Pool};
 use crate::budget::Budget;
@@ -13,19 +13,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-/// No call of a bench takes as long.
+/// Deadline for each call of a bench, far longer than any of them takes.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// One VM's pool.
+/// Pool of one VM.
 #[derive(Debug)]
 pub struct BenchedPool(Pool);
 
 impl BenchedPool {
-    /// A pool of `limit` connections to the VM whose socket is at `path`.
+    /// Creates a pool of `limit` connections to the VM whose socket is at `path`.
     ///
     /// # Errors
     ///
-    /// There is nothing at `path`.
+    /// Fails if the file at `path` cannot be examined.
     pub fn new(path: &Path, limit: usize) -> io::Result<Self> {
         let socket = Socket { path: path.to_owned(), id: SocketId::at(path)? };
         let dials = Dials::new(
@@ -38,21 +38,21 @@ impl BenchedPool {
         Ok(Self(Pool::new(Connector::new(socket, dials), limit, Arc::default())))
     }
 
-    /// Takes a connection and gives it back.
+    /// Checks out a connection and returns it to the pool.
     ///
     /// # Errors
     ///
-    /// Whatever a checkout can meet.
+    /// Any error of a checkout.
     pub async fn check_out(&self) -> io::Result<()> {
         let deadline = Instant::now() + DEADLINE;
         self.0.checkout(Lane::Quick, true, deadline).await.map(drop).map_err(io::Error::other)
     }
 
-    /// One health check over a connection of the pool.
+    /// Performs one health check over a connection of the pool.
     ///
     /// # Errors
     ///
-    /// Whatever a checkout or a call can meet.
+    /// Any error of a checkout or a call.
     pub async fn health(&self) -> io::Result<Health> {
         let deadline = Instant::now() + DEADLINE;
         let checkout = self.0.checkout(Lane::Quick, true, deadline).await;

@@ -1,4 +1,4 @@
-//! How the calls to one agent fare: three failures in a row are news for its supervisor.
+//! Outcomes of the calls to one agent. Three failures in a row are reported to its supervisor.
 
 use minions_api::vm::Failure;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,11 +7,11 @@ use tokio::sync::Notify;
 
 use crate::vm::transition::FAILURES_TO_UNREACHABLE;
 
-/// The last calls, by those who made them and for the supervisor.
+/// Outcomes of the last calls, recorded by the callers and read by the supervisor.
 #[derive(Debug)]
 pub(crate) struct Calls {
     failed_in_a_row: AtomicU32,
-    /// At which layer the last one failed.
+    /// Layer at which the last failed call failed.
     failure: Mutex<Failure>,
     changed: Notify,
 }
@@ -24,15 +24,15 @@ impl Default for Calls {
 }
 
 impl Calls {
-    /// One was answered, or nothing is held against the agent any more.
+    /// Forgets the failures: a call was answered, or the earlier failures no longer count.
     pub(crate) fn succeeded(&self) {
-        // Nearly always: and then nobody else's cache is disturbed.
+        // The counter is nearly always zero. Without a store, the cache line stays shared between the cores.
         if self.failed_in_a_row.load(Ordering::Relaxed) != 0 {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
         }
     }
 
-    /// One failed, and it was the agent's fault.
+    /// Records a failure for which the agent is responsible.
     pub(crate) fn failed(&self, failure: Failure) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
         if self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_TO_UNREACHABLE {
@@ -40,7 +40,7 @@ impl Calls {
         }
     }
 
-    /// Waits until too many have failed in a row, and says how the last one did.
+    /// Waits until too many calls have failed in a row, and returns the failure of the last one.
     ///
     /// Cancel safe.
     pub(crate) async fn too_many_failed(&self) -> Failure {
@@ -59,7 +59,7 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn three_failures_in_a_row_are_too_many_and_a_success_forgives() {
+    fn three_failures_in_a_row_are_too_many_and_a_success_resets_the_count() {
         let calls = Calls::default();
         calls.failed(Failure::AgentSilent);
         calls.failed(Failure::AgentSilent);

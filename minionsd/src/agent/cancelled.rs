@@ -1,5 +1,5 @@
-//! A caller may go away at any moment. Whatever the moment: no half CONNECT is left to a VMM, and the
-//! next caller gets its own reply.
+//! Callers that go away at any moment: the VMM must never be left with half a CONNECT line, and the next
+//! caller must get its own reply.
 
 use super::{AgentClient, Calls, Connector, Dials, Lane, Pool};
 use crate::budget::Budget;
@@ -27,14 +27,14 @@ use tokio_util::task::TaskTracker;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What the VMM saw.
+/// Connections that the VMM accepted, and those that closed before a whole CONNECT line.
 #[derive(Debug, Default)]
 struct Saw {
     half_connects: AtomicUsize,
     connections: AtomicUsize,
 }
 
-/// A VMM with an agent whose programs print their own name. Everything comes in pieces of `piece` bytes.
+/// Runs a VMM with an agent whose programs print their own name. It sends everything in pieces of `piece` bytes.
 async fn vmm(listener: UnixListener, piece: usize, saw: Arc<Saw>) {
     while let Ok((stream, _)) = listener.accept().await {
         saw.connections.fetch_add(1, Ordering::SeqCst);
@@ -80,7 +80,7 @@ async fn in_pieces(stream: &mut UnixStream, bytes: &[u8], piece: usize) -> Optio
     Some(())
 }
 
-/// Drops a future when it would be polled once too often.
+/// Future that returns `None` instead of polling the inner future more often than the given number of times.
 struct Cut<'a, F>(Pin<&'a mut F>, usize);
 
 impl<F: Future> Future for Cut<'_, F> {
@@ -103,7 +103,7 @@ pub(super) fn client(path: &Path) -> AgentClient {
     let health = Health { uptime_secs: 1, hostname: "h".into(), agent: None, time_unix_ms: None };
     status.answered(health, Timestamp::now());
     let (publish, status) = watch::channel(status);
-    // For as long as the test lives: a supervisor that ends is a VM that is gone.
+    // Keeps the channel open until the test ends: a closed channel means that the VM is gone.
     std::mem::forget(publish);
     AgentClient::new(pool, status, Arc::new(Notify::new()), Arc::new(Calls::default()))
 }
@@ -128,9 +128,9 @@ async fn calls_cut_at(cuts: &[usize], piece: usize) {
             }
         }
         let reply = client.call(&second, Lane::Long, deadline).await.unwrap();
-        assert_eq!(reply.stdout, second.command, "somebody else's reply");
+        assert_eq!(reply.stdout, second.command, "another call's reply");
     }
-    assert_eq!(saw.half_connects.load(Ordering::SeqCst), 0, "half a CONNECT was left behind");
+    assert_eq!(saw.half_connects.load(Ordering::SeqCst), 0, "the VMM was left with half a CONNECT");
     assert!(saw.connections.load(Ordering::SeqCst) > 0);
     vmm.abort();
 }
@@ -138,7 +138,7 @@ async fn calls_cut_at(cuts: &[usize], piece: usize) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whenever_a_caller_leaves_the_next_one_gets_its_own_reply(
+    fn after_a_call_is_cancelled_the_next_one_gets_its_own_reply(
         cuts in proptest::collection::vec(0_usize..40, 1..6),
         piece in 1_usize..40,
     ) {
@@ -148,6 +148,6 @@ proptest! {
 }
 
 #[tokio::test]
-async fn every_single_moment_is_one_to_leave_at() {
+async fn a_call_can_be_cancelled_at_every_poll() {
     calls_cut_at(&(0..60).collect::<Vec<_>>(), 1).await;
 }

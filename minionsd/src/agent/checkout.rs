@@ -1,4 +1,4 @@
-//! A connection of the pool for the length of one call.
+//! Loan of a pool connection for the duration of one call.
 
 use super::AgentConnection;
 use super::gate::Barred;
@@ -8,31 +8,31 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Why there is no connection to use.
+/// Failure to get a connection from the pool.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckoutError {
-    /// Too many calls are under way or waiting.
+    /// Too many calls are in flight or waiting.
     #[error("all connections to this VM are in use")]
     Exhausted,
-    /// The caller's own deadline came first.
+    /// The caller's deadline passed during the wait.
     #[error("deadline passed while waiting for a connection")]
     TimedOut,
-    /// A new one can't be made.
+    /// A new connection cannot be established.
     #[error("{message}")]
     Connect {
-        /// The layer that failed.
+        /// Layer that failed.
         failure: Failure,
-        /// The same for people.
+        /// Description of the failure for people.
         message: String,
     },
-    /// There is no idle one, and a new one may not be made.
+    /// The call needs a new or a tested connection, and the gate does not let it pass.
     #[error("the VM must not be dialled")]
     Barred(Barred),
 }
 
-/// An idle connection that is being asked. Goes back to the pool when dropped.
+/// Idle connection that is being tested with a health check. Dropping it returns the connection to the pool.
 pub(super) struct Borrowed<'a> {
-    /// `None` only once it was taken.
+    /// `None` only after [`take`](Self::take).
     idle: Option<Idle>,
     epoch: CancellationToken,
     pool: &'a Pool,
@@ -47,7 +47,7 @@ impl<'a> Borrowed<'a> {
         self.idle.as_mut().map(|idle| &mut idle.connection)
     }
 
-    /// Takes the connection for good.
+    /// Removes the connection, so that it is not returned to the pool on drop.
     pub(super) fn take(mut self) -> Option<AgentConnection> {
         self.idle.take().map(|idle| idle.connection)
     }
@@ -60,11 +60,11 @@ impl Drop for Borrowed<'_> {
     }
 }
 
-/// A connection for the length of one call. Goes back to the pool when dropped, if its last
+/// Connection for the duration of one call. Dropping it returns the connection to the pool if the last
 /// exchange was complete.
 #[derive(Debug)]
 pub(crate) struct Checkout {
-    /// `None` only while it is being replaced or given back.
+    /// `None` only while the connection is being replaced or returned.
     connection: Option<AgentConnection>,
     reused: bool,
     epoch: CancellationToken,
@@ -95,27 +95,28 @@ impl Checkout {
         self.reused = false;
     }
 
-    /// Whether it has carried a call before: if so, it may be dead without anybody having noticed.
+    /// Reports whether the connection has carried an earlier call. If so, it may be dead without the pool
+    /// having noticed.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Cancelled when the agent at its other end is gone.
+    /// Returns a token that is cancelled when the agent at the other end is gone.
     pub(crate) fn epoch(&self) -> &CancellationToken {
         &self.epoch
     }
 
-    /// Takes the connection for good, with the permit that bounds how many there are.
+    /// Removes the connection from the pool, together with the permit that bounds the number of connections.
     pub(super) fn into_parts(
         mut self,
     ) -> Option<(AgentConnection, CancellationToken, OwnedSemaphorePermit)> {
         let connection = self.connection.take()?;
-        // All of it: what stays with us counts for nothing.
+        // This moves the whole permit: the one that is left and dropped here holds nothing.
         let permit = self.permit.split(1)?;
         Some((connection, self.epoch.clone(), permit))
     }
 
-    /// The connection.
+    /// Returns the connection; `None` while it is being replaced.
     pub(crate) fn connection(&mut self) -> Option<&mut AgentConnection> {
         self.connection.as_mut()
     }

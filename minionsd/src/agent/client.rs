@@ -1,4 +1,4 @@
-//! One call to one agent.
+//! Calls to the agent of one VM.
 
 use super::checkout::{Checkout, CheckoutError};
 use super::gate::Barred;
@@ -16,21 +16,21 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// An agent that answers by itself takes a millisecond; a caller that gave it less than this has not
-/// learned anything about it.
+/// Shortest wait after which a missing answer counts as the agent's failure. A request that runs no program is
+/// answered within a millisecond; a caller with a shorter deadline than this learns nothing about the agent.
 const FAIR: Duration = Duration::from_millis(100);
 
-/// How long a caller that is turned away should wait.
+/// Time that a rejected caller should wait before it retries.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Calls one VM's agent.
+/// Client of one VM's agent.
 #[derive(Debug)]
 pub(crate) struct AgentClient {
     pool: Pool,
     status: watch::Receiver<VmStatus>,
-    /// Asks the supervisor to look now rather than at its next turn.
+    /// Makes the supervisor probe now instead of at the next interval.
     nudge: Arc<Notify>,
-    /// Tells it how calls fare.
+    /// Outcomes of the calls, for the supervisor.
     calls: Arc<Calls>,
 }
 
@@ -86,7 +86,7 @@ impl AgentClient {
     ///
     /// # Errors
     ///
-    /// The answer that the agent would give.
+    /// Returns the error that the agent would answer with.
     pub(crate) fn allows(&self, operation: &str) -> Result<(), AgentRefusal> {
         if self.with_agent(|agent| agent.is_none_or(|agent| agent.allows(operation))) {
             return Ok(());
@@ -100,21 +100,21 @@ impl AgentClient {
         self.with_agent(|agent| agent.is_some_and(|agent| agent.allowed.is_some()))
     }
 
-    /// Whether the VM itself is gone, or another one has its name. It doesn't come back.
+    /// Reports whether the VM itself is gone, or another VM has its name. This is final.
     pub(crate) fn is_gone(&self) -> bool {
-        // Its supervisor has ended.
+        // The channel closes when the VM's supervisor ends.
         self.status.has_changed().is_err()
     }
 
     /// Sends `call` and waits for its reply until `deadline`.
     ///
-    /// It is lost when the agent turns out to be another one than it was sent to: after a guest's
-    /// reset its connections may stay silent for ever.
+    /// The call fails as lost when the agent that it was sent to is replaced by another one: after a reset of the
+    /// guest, the old connections may stay silent forever.
     ///
-    /// Sends it a second time only if the first attempt used a connection that had idled, and
-    /// either nothing of the request had left, or doing it twice is doing it once.
+    /// The call is sent a second time only if the first attempt used an idle connection of the pool, and either
+    /// nothing of the request had been sent, or the call is idempotent.
     ///
-    /// Safe to cancel: the connection is then closed, not reused.
+    /// Safe to cancel: the connection is then not reused.
     pub(crate) async fn call<C: Call>(
         &self,
         call: &C,
@@ -124,7 +124,7 @@ impl AgentClient {
         self.reachable(deadline).await?;
         let mut checkout = self.checkout(lane, C::IDEMPOTENT, deadline).await?;
         let begun = Instant::now();
-        // What runs a program takes as long as the program does.
+        // A call that runs a program takes as long as the program does, so its time says nothing about the agent.
         let asked = (lane == Lane::Quick).then(Instant::now);
         loop {
             let epoch = checkout.epoch().clone();
@@ -138,7 +138,7 @@ impl AgentClient {
                     }
                     Err(error) => error,
                 },
-                // Whom it was sent to is gone, and an answer may never come.
+                // The agent that it was sent to is gone, and an answer may never come.
                 () = replaced => {
                     let source = io::ErrorKind::ConnectionAborted.into();
                     ExchangeError::Lost { sent: true, source }
@@ -155,7 +155,7 @@ impl AgentClient {
         }
     }
 
-    /// A connection for a call.
+    /// Checks out a connection for a call.
     ///
     /// Cancel safe.
     pub(super) async fn checkout(
@@ -178,13 +178,14 @@ impl AgentClient {
         error.into()
     }
 
-    /// A call was answered.
+    /// Records that a call was answered.
     pub(super) fn succeeded(&self) {
         self.calls.succeeded();
     }
 
-    /// What is to be told of a failed exchange. The supervisor is told too, and whether it is the
-    /// agent's fault; `asked` is since when an agent that answers by itself had time to.
+    /// Converts the error of a failed exchange. Makes the supervisor probe, and counts a failed call if the agent is
+    /// responsible. `asked` is the time of a request that needs no program to end; without it, a timeout is not
+    /// counted.
     pub(super) fn failed(
         &self,
         error: ExchangeError,
@@ -214,17 +215,17 @@ impl AgentClient {
             TransportError::TimedOut { .. } => asked.is_some_and(|asked| asked.elapsed() >= FAIR),
             _ => true,
         };
-        // One that is gone has no future to be judged for.
+        // The failures of an agent that is gone say nothing about its successor.
         if fair && !epoch.is_cancelled() {
             self.calls.failed(failure);
         }
-        // Whatever else it is, the supervisor wants to know before its next turn.
+        // In any case the supervisor should probe before the next interval.
         self.nudge.notify_one();
         error.into()
     }
 
-    /// Waits for the first probe of a VM that was only just found; turns callers away from one that
-    /// is known not to answer, after asking its supervisor to look again.
+    /// Waits for the result of the first probe if the VM was only just found. Fails if the VM is known not to
+    /// answer, and makes its supervisor probe again.
     pub(super) async fn reachable(&self, deadline: Instant) -> Result<(), TransportError> {
         if self.status.has_changed().is_ok() && self.status.borrow().state == VmState::Ready {
             return Ok(());
@@ -233,7 +234,7 @@ impl AgentClient {
         let settled = timeout_at(deadline, status.wait_for(|status| !status.is_unsettled())).await;
         let unready = match settled {
             Ok(Ok(status)) => status.unready(),
-            // Its supervisor ended: the VM is gone.
+            // The supervisor has ended: the VM is gone.
             Ok(Err(_)) => Some(Unready {
                 failure: Failure::NoSocket,
                 message: "the socket file vanished".into(),

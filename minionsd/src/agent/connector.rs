@@ -1,4 +1,4 @@
-//! New connections to one agent.
+//! Dials of new connections to one agent.
 
 use super::socket::AgentSocket;
 use crate::budget::Budget;
@@ -18,24 +18,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-/// A handshaked connection to an agent.
+/// Connection to an agent after a successful handshake.
 pub(crate) type AgentConnection = Connection<AgentSocket>;
 
-/// From `connect(2)` to `OK`, for a call that waits, and for one probe. A guest whose vsock driver is up
-/// accepts within milliseconds; before that, and while the VM is paused, `CONNECT` stays unanswered.
+/// Time from `connect(2)` to `OK` that a call or a probe waits for. A guest whose vsock driver is up accepts within
+/// milliseconds; before that, and while the VM is paused, `CONNECT` stays unanswered.
 pub(crate) const DIAL_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The same for the dial itself, which goes on when nobody waits any more: a VMM may crash or wedge
-/// when a client leaves between CONNECT and OK (vhost-device-vsock 0.3.0 does), and a guest that
-/// was only paused comes back.
+/// Time after which a dial itself is given up. It continues after its caller has stopped waiting: a VMM may crash
+/// or hang when a client disconnects between CONNECT and OK (vhost-device-vsock 0.3.0 does), and a guest that was
+/// only paused answers later.
 const ABANDON_AFTER: Duration = Duration::from_secs(120);
 
-/// Dials to one VM that may be unanswered at once. More than a pool and the streams beside it want at
-/// the same moment; a VM that answers none of them gets no further one.
+/// Most unanswered dials to one VM. A pool of the default size and its streams never need as many at the same
+/// time; a VM that answers none of them is not dialled again.
 const MAX_UNANSWERED: usize = 24;
 
-/// What the dials to all VMs share. When a thousand sockets appear at once, they take turns. Each dial
-/// runs as a task that the daemon's end waits for, within bounds. A cheap clone.
+/// Resources that the dials to all VMs share. The number of dials at the same time is limited, so when a thousand
+/// sockets appear at once, they take turns. Each dial runs as a task for which the daemon waits, for a limited
+/// time, when it stops. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Dials {
     limit: usize,
@@ -47,7 +48,7 @@ pub(crate) struct Dials {
 }
 
 impl Dials {
-    /// At most `limit` in flight, with what the daemon has to give.
+    /// Allows at most `limit` dials in flight, which take descriptors and memory from the daemon's limits.
     pub(crate) fn new(
         limit: usize,
         tasks: TaskTracker,
@@ -59,7 +60,7 @@ impl Dials {
         Self { limit, turns, tasks, descriptors, budget, meters }
     }
 
-    /// How many are waited for at the moment.
+    /// Returns the number of dials that are waited for at the moment.
     pub(crate) fn in_flight(&self) -> usize {
         self.limit.saturating_sub(self.turns.available_permits())
     }
@@ -73,10 +74,10 @@ impl Dials {
     }
 }
 
-/// Why there is no connection.
+/// Failure of a dial.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// A layer said no.
+    /// A layer reported an error.
     #[error("no connection to the agent")]
     Dial {
         /// The agent's port.
@@ -84,19 +85,19 @@ pub(crate) enum ConnectError {
         /// Error, by layer.
         source: DialError,
     },
-    /// No layer said anything.
+    /// The dial got no answer in time, or too many earlier dials are unanswered.
     #[error("no answer to CONNECT")]
     Unanswered,
-    /// The name belongs to another VM's socket now, which nobody meant.
+    /// The path now leads to the socket of another VM than the caller meant.
     #[error("another socket has this name")]
     Replaced,
-    /// We have none to spare.
+    /// The daemon has no file descriptor left for the connection.
     #[error("no descriptor left")]
     NoDescriptor,
 }
 
 impl ConnectError {
-    /// The layer that failed.
+    /// Returns the layer that failed.
     pub(crate) fn failure(&self) -> Failure {
         let error = match self {
             Self::Unanswered => return Failure::NoHandshake,
@@ -107,7 +108,7 @@ impl ConnectError {
         match error {
             DialError::NoSocket(_) => Failure::NoSocket,
             DialError::NoListener(_) => Failure::NoListener,
-            // Our descriptors are counted, but not those of the whole machine.
+            // The daemon counts its own descriptors, but not those of the whole machine.
             DialError::Connect(error) if is_exhaustion(error) => Failure::DaemonExhausted,
             DialError::Connect(_) | DialError::NotAccepted => Failure::ConnectFailed,
             DialError::Handshake(error) => match error {
@@ -119,14 +120,14 @@ impl ConnectError {
         }
     }
 
-    /// What a person should know, and look at.
+    /// Returns the description for people, with what to check.
     fn message(&self, socket: &Path) -> String {
         let (port, error) = match self {
             Self::Unanswered => {
                 return "the VMM did not answer CONNECT: the guest is booting, paused, or hangs"
                     .into();
             }
-            Self::Replaced => return "the socket file is another VM's".into(),
+            Self::Replaced => return "the socket file belongs to another VM".into(),
             Self::NoDescriptor => {
                 return "minionsd has no file descriptor left; see its LimitNOFILE".into();
             }
@@ -144,9 +145,10 @@ impl ConnectError {
                     "the path of the socket is longer than {MAX_PATH_LEN} bytes: shorten `socket_dir`, or the VM's name"
                 )
             }
-            DialError::Connect(error) => format!("the socket can't be connected: {error}"),
+            DialError::Connect(error) => format!("cannot connect to the socket: {error}"),
             DialError::NotAccepted => {
-                "the VMM doesn't accept connections: it hangs, or too many wait".into()
+                "the VMM does not accept connections: it hangs, or too many connections are waiting"
+                    .into()
             }
             DialError::Handshake(error) => match error {
                 HandshakeError::Refused => format!(
@@ -158,7 +160,7 @@ impl ConnectError {
     }
 }
 
-/// EMFILE or ENFILE.
+/// Reports whether the error is EMFILE or ENFILE.
 fn is_exhaustion(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
@@ -172,16 +174,16 @@ pub(crate) struct Listener {
     pub(crate) pid: Option<u32>,
 }
 
-/// Dials one VM.
+/// Dialler of one VM.
 #[derive(Debug)]
 pub(crate) struct Connector {
     path: PathBuf,
-    /// The socket that has the path.
+    /// Socket that is expected at the path.
     socket: Mutex<SocketId>,
     port: AgentPort,
     dials: Dials,
     unanswered: Arc<Semaphore>,
-    /// As the kernel reported it to the last dial. `None` before the first one.
+    /// Listener that the kernel reported to the last dial. `None` before the first dial.
     listener: Arc<watch::Sender<Option<Listener>>>,
 }
 
@@ -208,12 +210,12 @@ impl Connector {
         &self.path
     }
 
-    /// Dials this socket from now on, which has the path now.
+    /// Sets the socket to dial from now on, which has replaced the old one at the path.
     pub(crate) fn follow(&self, socket: SocketId) {
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = socket;
     }
 
-    /// The socket that is dialled.
+    /// Returns the id of the socket that is dialled.
     pub(crate) fn socket_id(&self) -> SocketId {
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,29 +224,29 @@ impl Connector {
         self.dials.descriptors()
     }
 
-    /// The process that listens, as each dial reports it as soon as it is connected.
+    /// Watches the process that listens. Each dial reports it as soon as it is connected.
     pub(crate) fn listeners(&self) -> watch::Receiver<Option<Listener>> {
         self.listener.subscribe()
     }
 
-    /// The pid of the process that listens, as the last dial reported it.
+    /// Returns the pid of the process that listens, as the last dial reported it.
     pub(crate) fn listener(&self) -> Option<u32> {
         self.listener.borrow().and_then(|listener| listener.pid)
     }
 
-    /// The command that removes the socket file before the VM's next start.
+    /// Returns the command that removes the socket file before the VM's next start.
     pub(crate) fn remove_command(&self) -> String {
         remove_command(&self.path)
     }
 
-    /// The description of a failed dial: the layer, and a message.
+    /// Describes a failed dial: the layer that failed, and a message for people.
     pub(crate) fn describe(&self, error: &ConnectError) -> (Failure, String) {
         (error.failure(), error.message(&self.path))
     }
 
-    /// A new connection. Takes at most its turn among the dials plus [`DIAL_DEADLINE`].
+    /// Establishes a new connection. Waits for a turn among the dials, and then at most [`DIAL_DEADLINE`].
     ///
-    /// Cancel safe, as [`start`](Self::start).
+    /// Cancel safe, like [`start`](Self::start).
     pub(crate) async fn connect(&self) -> Result<AgentConnection, ConnectError> {
         let dialled = async {
             let mut dial = self.start().await?;
@@ -254,15 +256,15 @@ impl Connector {
         dialled.await.inspect_err(|error| self.failed(error))
     }
 
-    /// Counts a dial that failed.
+    /// Counts a failed dial in the metrics.
     pub(crate) fn failed(&self, error: &ConnectError) {
         self.dials.meters.dial_failed(error.failure());
     }
 
-    /// Starts a dial when it is its turn.
+    /// Waits for a turn, and starts a dial.
     ///
-    /// Cancel safe: a dial runs in a task of its own and completes there, also if its [`PendingDial`] was
-    /// dropped. Their number is bounded.
+    /// Cancel safe: a dial runs in its own task and completes there even if its [`PendingDial`] is dropped. The
+    /// number of these tasks is bounded.
     pub(crate) async fn start(&self) -> Result<PendingDial, ConnectError> {
         let place = Arc::clone(&self.unanswered)
             .try_acquire_owned()
@@ -279,14 +281,15 @@ impl Connector {
             let dialled = handshaked(&socket, port, &listener).await;
             drop(place);
             let dialled = dialled.map(|stream| AgentSocket::new(stream, share, descriptor));
-            // Nobody waits any more: the connection is complete, and may be closed.
+            // If the caller no longer waits, the connection is closed. That is safe now that it is complete.
             let _ = tell.send(dialled);
         });
         Ok(PendingDial { told, turn, started: Instant::now() })
     }
 }
 
-/// The command that removes a socket file. Through a link, the file that it leads to: the link stays.
+/// Returns the shell command that removes a socket file. If `socket` is a symbolic link, the command removes its
+/// target and keeps the link.
 fn remove_command(socket: &Path) -> String {
     let file = std::fs::canonicalize(socket).unwrap_or_else(|_| socket.to_owned());
     let file = file.to_string_lossy();
@@ -297,17 +300,17 @@ fn remove_command(socket: &Path) -> String {
     format!("rm -f '{}'", file.replace('\'', r"'\''"))
 }
 
-/// A dial under way. It completes also if this is dropped.
+/// Dial in progress. It completes even if this handle is dropped.
 #[derive(Debug)]
 pub(crate) struct PendingDial {
     told: oneshot::Receiver<Result<AgentSocket, ConnectError>>,
-    /// One of the turns that the dials to all VMs share.
+    /// Turn among the dials to all VMs.
     turn: Option<OwnedSemaphorePermit>,
     pub(crate) started: Instant,
 }
 
 impl PendingDial {
-    /// Waits until the dial succeeds or fails. To be awaited once more only if it was cancelled.
+    /// Waits until the dial succeeds or fails. Must not be called again after it has returned.
     ///
     /// Cancel safe.
     pub(crate) async fn outcome(&mut self) -> Result<AgentConnection, ConnectError> {
@@ -317,13 +320,15 @@ impl PendingDial {
         }
     }
 
-    /// Gives the turn back: an unanswered dial must not delay those to other VMs.
+    /// Gives the turn back, so that an unanswered dial does not delay the dials to other VMs.
     pub(crate) fn yield_turn(&mut self) {
         self.turn = None;
     }
 }
 
-/// Not cancel safe, and more: see [`initiate`].
+/// Connects to the socket and performs the handshake.
+///
+/// Not cancel safe, and cancelling it can harm the VMM: see [`initiate`].
 async fn handshaked(
     socket: &Socket,
     port: AgentPort,
@@ -331,7 +336,7 @@ async fn handshaked(
 ) -> Result<UnixStream, ConnectError> {
     let failed = |source| ConnectError::Dial { port, source };
     let mut stream = connect(&socket.path, ABANDON_AFTER).await.map_err(failed)?;
-    // What has the name now, had it when we connected.
+    // A socket that has the name now also had it when we connected, if it is still the expected one.
     if SocketId::at(&socket.path).is_ok_and(|id| id != socket.id) {
         return Err(ConnectError::Replaced);
     }
@@ -353,7 +358,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     #[tokio::test]
-    async fn the_command_that_removes_a_socket_keeps_a_link_and_can_be_pasted() {
+    async fn the_command_that_removes_a_socket_keeps_a_link_and_quotes_the_path() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
         let [plain, odd, link] =
@@ -372,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_has_become_another_vms_is_not_dialled() {
+    async fn a_path_that_now_leads_to_another_vm_is_not_dialled() {
         let dir = tempfile::tempdir().unwrap();
         let [path, successor] = ["web-1.vsock", "new"].map(|name| dir.path().join(name));
         let _meant = UnixListener::bind(&path).unwrap();
@@ -385,6 +390,6 @@ mod tests {
         assert!(matches!(dialled, Err(ConnectError::Replaced)), "{dialled:?}");
         let mut said = Vec::new();
         other.accept().await.unwrap().0.read_to_end(&mut said).await.unwrap();
-        assert_eq!(said, b"", "it was asked for an agent");
+        assert_eq!(said, b"", "CONNECT was sent to the other VM");
     }
 }

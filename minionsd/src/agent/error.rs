@@ -14,7 +14,7 @@ use std::fmt;
 /// Failure of a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// There is no reply.
+    /// The request was not sent, or no valid reply was received.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The agent does not do what was requested.
@@ -68,7 +68,7 @@ pub(crate) enum AgentRefusal {
     /// The agent answered with an error.
     #[error("agent refused")]
     Answer(#[source] AgentError),
-    /// This version of the agent does not support the request. Nothing was sent.
+    /// The version of the agent does not support the request. Nothing was sent.
     #[error("agent lacks {0}")]
     TooOld(MissingFeature),
 }
@@ -136,7 +136,8 @@ impl AgentRefusal {
     }
 }
 
-/// Reports whether an agent that refuses with this code may have done a part of the request. A base agent sends no code.
+/// Reports whether an agent that refuses with this code may have done a part of the request. A base agent sends no
+/// code.
 fn refused_after_a_part(code: Option<AgentCode>) -> bool {
     match code {
         Some(

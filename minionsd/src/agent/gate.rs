@@ -1,8 +1,8 @@
 //! Permission to dial a VM, given by its supervisor.
 //!
 //! A new connection to a VM that is paused stays unanswered, and with some VMMs it makes the VM unreachable for
-//! good. So a call dials only if the supervisor has had an answer from the agent a moment ago. Otherwise it
-//! makes the supervisor ask, on the connection that the supervisor holds, and waits for the answer.
+//! good. So a call dials only if the agent answered the supervisor a moment ago. Otherwise it makes the
+//! supervisor send a health check on the connection that the supervisor holds, and waits for the answer.
 
 use crate::vm::status::Unready;
 use minions_api::vm::Failure;
@@ -11,24 +11,24 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-/// Age up to which an answer counts as a sign that the VM runs. Shorter than the time between two probes, and
-/// long enough for calls in quick succession to be asked for one answer only.
+/// Age up to which an answer proves that the VM runs. Shorter than the time between two probes, and long enough
+/// that calls in quick succession share one answer.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What the supervisor knows.
+/// State of the VM as its supervisor knows it, which decides whether calls may dial.
 #[derive(Debug, Clone)]
 pub(crate) enum Permission {
-    /// The supervisor has no connection to ask on: a dial is the only way to learn anything.
+    /// The supervisor has no connection for a health check, so only a dial can show the state of the VM.
     Open,
     /// The agent answered at this time.
     Answered(Instant),
-    /// A health check is outstanding.
+    /// A health check is not answered yet.
     Asked,
-    /// Calls are refused, for this reason.
+    /// Calls are refused for this reason.
     Refused(Unready),
 }
 
-/// Why a call may not dial.
+/// Reason why a call must not dial.
 #[derive(Debug)]
 pub(crate) enum Barred {
     /// The agent did not answer before the caller's deadline.
@@ -37,7 +37,7 @@ pub(crate) enum Barred {
     Refused(Unready),
 }
 
-/// The permission as calls see it.
+/// Gate that a call must pass before it dials. The supervisor sets the permission.
 #[derive(Debug)]
 pub(crate) struct DialGate {
     permission: watch::Sender<Permission>,
@@ -46,12 +46,12 @@ pub(crate) struct DialGate {
 }
 
 impl DialGate {
-    /// An open gate. `nudge` makes the supervisor probe.
+    /// Creates an open gate. `nudge` makes the supervisor probe.
     pub(crate) fn new(nudge: Arc<Notify>) -> Self {
         Self { permission: watch::Sender::new(Permission::Open), nudge }
     }
 
-    /// Publishes what the supervisor knows.
+    /// Publishes a new permission, and wakes the waiting calls if it differs from the current one.
     pub(crate) fn set(&self, permission: Permission) {
         self.permission.send_if_modified(|current| {
             let same = match (&*current, &permission) {
@@ -77,7 +77,7 @@ impl DialGate {
         self.nudge.notify_one();
     }
 
-    /// Whether the agent is not known to be silent.
+    /// Reports whether the agent is not known to be silent: no health check is outstanding, and calls are not refused.
     pub(crate) fn is_open(&self) -> bool {
         matches!(*self.permission.borrow(), Permission::Open | Permission::Answered(_))
     }
@@ -101,7 +101,7 @@ impl DialGate {
             match timeout_at(deadline, permission.changed()).await {
                 Ok(Ok(())) => {}
                 Err(_) => return Err(Barred::Unanswered),
-                // The sender is ours.
+                // Unreachable: `self` holds the sender.
                 Ok(Err(_)) => return Err(Barred::Refused(gone())),
             }
         }
@@ -127,12 +127,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_of_a_moment_ago_is_a_permission_and_an_older_one_is_asked_for_again() {
+    async fn a_recent_answer_permits_a_dial_and_an_old_one_must_be_renewed() {
         let (gate, nudge) = gate();
-        assert!(gate.pass(soon()).now_or_never().is_some(), "no connection to ask on");
+        assert!(gate.pass(soon()).now_or_never().is_some(), "a new gate is open");
         gate.set(Permission::Answered(Instant::now()));
         assert!(gate.pass(soon()).now_or_never().is_some_and(|passed| passed.is_ok()));
-        assert!(nudge.notified().now_or_never().is_none(), "the supervisor was asked");
+        assert!(nudge.notified().now_or_never().is_none(), "the supervisor was nudged");
         tokio::time::advance(FRESH * 2).await;
         let answer = async {
             nudge.notified().await;

@@ -1,4 +1,4 @@
-//! The health of one agent.
+//! Health check of one agent.
 
 use super::client::AgentClient;
 use super::{CallError, Lane};
@@ -6,7 +6,7 @@ use minions_proto::message::{Health, HealthCheck};
 use std::time::SystemTime;
 use tokio::time::Instant;
 
-/// An agent's answer, and the times by the host's clock between which it was given.
+/// Health of an agent, and the times on the host's clock between which the agent reported it.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) health: Health,
@@ -15,9 +15,9 @@ pub(crate) struct Answered {
 }
 
 impl AgentClient {
-    /// Asks the agent for its health now.
+    /// Requests the agent's current health.
     ///
-    /// Cancel safe: a connection in use is then closed.
+    /// Safe to cancel: the connection is then not reused.
     pub(crate) async fn health(&self, deadline: Instant) -> Result<Answered, CallError> {
         let asked = SystemTime::now();
         let health = self.call(&HealthCheck {}, Lane::Quick, deadline).await?;

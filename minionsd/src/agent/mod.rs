@@ -1,17 +1,17 @@
-//! The way to one agent: dial it, keep connections to it, call it.
+//! Communication with one agent: dialling it, keeping connections to it, calling it.
 //!
-//! * [`connector`]: a new, handshaked connection, and which layer failed if there is none.
-//! * [`gate`]: when a call may dial.
-//! * [`pool`]: idle connections, who may use one, and when one is too suspect to be used.
-//!   [`checkout`]: a connection for the length of one call.
-//! * [`socket`]: a connection with what it costs, and how much a guest may make us keep.
-//! * [`calls`]: how the calls fare, for the supervisor.
-//! * [`client`]: one call, with its deadline and its at most one retry.
-//! * [`error`]: failures of a call: of the transport, or a refusal by the agent.
-//! * [`health`]: the call that is made most often.
-//! * [`open`]: the call that opens a stream, and which agent it is that answers.
-//! * [`stream`]: what that connection carries from then on. [`pace`]: the rate that all streams of a VM share.
-//!   [`turns`]: how many of them work at the same time.
+//! * [`connector`]: dials new connections, and reports the layer at which a dial failed.
+//! * [`gate`]: decides whether a call may dial.
+//! * [`pool`]: keeps idle connections, limits the calls that use them, and tests suspect ones.
+//!   [`checkout`]: a connection for the duration of one call.
+//! * [`socket`]: a connection with its descriptor, and a limit on the memory that a reply may take.
+//! * [`calls`]: counts failed calls for the supervisor.
+//! * [`client`]: makes a call, with a deadline and at most one retry.
+//! * [`error`]: failures of a call, either of the transport or as a refusal by the agent.
+//! * [`health`]: the health check.
+//! * [`open`]: opens a stream, if required only to a given instance of the agent.
+//! * [`stream`]: reads and writes the messages of an open stream. [`pace`]: the processing rate that all streams
+//!   of a VM share. [`turns`]: limits how many of them work at the same time.
 
 #[cfg(feature = "bench")]
 pub mod benching;

@@ -1,8 +1,9 @@
-//! The call that opens a stream, and which agent it is that answers.
+//! Opening of streams, if required only to a given instance of the agent.
 //!
-//! A program must not run twice because its request was sent again, so who asks again makes sure
-//! that it asks the same agent: it alone knows which ids it has seen. A connection leads to one
-//! agent for as long as it lives, so a health check on it tells whose the next reply will be.
+//! A program must not run twice because its request was sent again. So a caller that repeats a request makes sure
+//! that it reaches the same instance of the agent, because only that instance knows which ids it has seen. A
+//! connection leads to the same instance for its whole life, so a health check on it identifies the instance that
+//! will answer the next request.
 
 use super::client::AgentClient;
 use super::{AgentStream, CallError, Lane, TransportError};
@@ -13,10 +14,10 @@ use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an agent has to say which one it is.
+/// Deadline for the health check that identifies the instance of the agent.
 const ASK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// One start of an agent in one boot of its guest.
+/// Identity of one run of the agent within one boot of its guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Instance {
     boot_id: BootId,
@@ -29,22 +30,22 @@ impl Instance {
     }
 }
 
-/// How an agent runs programs.
+/// Protocol by which an agent runs programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ExecSupport {
-    /// By one request and one reply.
+    /// Base protocol: one request, and one reply when the program has ended.
     Plain {
-        /// Whether the request can have a time limit.
+        /// True if the request can have a time limit.
         limits: bool,
     },
-    /// As objects with an id, a stream to each.
+    /// Execs with ids, each with its own stream.
     Objects(Instance),
 }
 
 /// Failure to open a stream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// Another instance of the agent answers than the requested one. The call was not sent.
+    /// An instance of the agent other than the requested one answered. The call was not sent.
     #[error("the agent was restarted")]
     Replaced,
     #[error(transparent)]
@@ -58,8 +59,8 @@ impl From<TransportError> for OpenError {
 }
 
 impl AgentClient {
-    /// How the agent runs programs: known once it has answered a probe, which is waited for before
-    /// `deadline`.
+    /// Returns the protocol by which the agent runs programs. Waits before `deadline` for the first probe to be
+    /// answered.
     pub(crate) async fn exec_support(&self, deadline: Instant) -> Result<ExecSupport, CallError> {
         self.reachable(deadline).await?;
         self.allows("exec")?;
@@ -72,10 +73,9 @@ impl AgentClient {
         }))
     }
 
-    /// Opens a stream before `deadline`, to no other agent than `only` if that is given. Never tries
-    /// a second time.
+    /// Opens a stream before `deadline`, and only to the instance `only` if that is given. Never retries.
     ///
-    /// Safe to cancel: the connection is then closed.
+    /// Safe to cancel: the connection is then not reused.
     pub(crate) async fn open<C: Call<Reply = ExecAttached>>(
         &self,
         call: &C,
@@ -88,7 +88,7 @@ impl AgentClient {
         if let Some(only) = only {
             let asked = deadline.min(Instant::now() + ASK_DEADLINE);
             let health = connection.call(&HealthCheck {}, asked).await;
-            // Whatever went wrong, the call itself was not sent.
+            // Whatever the error, the call itself was not sent.
             let health = health.map_err(|_| self.failed(unsent(), None, &epoch))?;
             if health.agent.as_ref().map(Instance::of).as_ref() != Some(only) {
                 return Err(OpenError::Replaced);

@@ -2,8 +2,8 @@
 //!
 //! A guest decides how many messages its streams send, and each costs the daemon processor time that the
 //! other VMs then lack. So each message is charged to its VM, and a stream whose VM has used up its budget
-//! waits before it reads on. Waiting loses nothing: an agent that is not read sends the same bytes later, in
-//! fewer and longer messages.
+//! waits before it reads on. No output is lost: an agent whose output is not read sends the same bytes later,
+//! in fewer and longer messages.
 //!
 //! The budget is a leaky bucket of work, measured as time. A message of few bytes is charged several times its
 //! real cost, one of 64 KiB a part of it: single bytes pass at 50,000 messages a second, bulk output at more
@@ -14,22 +14,22 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Charge for a message without payload. Each byte, up to [`CHUNK_LEN`], makes it less.
+/// Charge for a message without payload. It falls linearly to zero at [`CHUNK_LEN`] bytes.
 const SHORT_MESSAGE: Duration = Duration::from_micros(20);
 
 /// Charge for [`CHUNK_LEN`] bytes of payload: 8 GB/s.
 const FULL_CHUNK: Duration = Duration::from_micros(8);
 
-/// Work that may be done without waiting after the streams were quiet.
+/// Work that the streams may do without waiting after a quiet time.
 const BURST: Duration = Duration::from_millis(20);
 
-/// Work ahead of time from which on the streams take turns after each message.
+/// Unpaid work above which the streams yield to each other after each message.
 const BUSY: Duration = Duration::from_millis(10);
 
-/// Shortest wait: below the resolution of the runtime's timer, a wait costs more than it spares.
+/// Shortest wait. A wait that is shorter than the resolution of the runtime's timer costs more than it saves.
 const MIN_WAIT: Duration = Duration::from_millis(2);
 
-/// What a stream must do before it reads its next message.
+/// Action that a stream must take before it reads its next message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Nothing.
@@ -40,7 +40,7 @@ pub(crate) enum Turn {
     WaitUntil(Instant),
 }
 
-/// The budget of one VM.
+/// Budget of one VM.
 #[derive(Debug, Default)]
 pub(crate) struct StreamPace {
     /// Time at which all work charged so far will have been paid for.
@@ -79,12 +79,12 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// Messages of `len` bytes that `streams` streams process in a second of paused time.
+    /// Returns how many messages of `len` bytes each of `streams` streams process in a second of paused time.
     fn processed(pace: &StreamPace, streams: usize, len: usize) -> Vec<u32> {
         let start = Instant::now();
         let end = start + Duration::from_secs(1);
         let mut counts = vec![0; streams];
-        // When each may read on, and its place in the queue of those that may. Reading takes no time here.
+        // Time at which each stream may read on, and its place among those that may. Reading takes no time here.
         let mut queue: BTreeSet<_> = (0..streams).map(|stream| (start, stream, stream)).collect();
         let mut places = streams..;
         while let Some((mut now, place, stream)) = queue.pop_first()
@@ -107,17 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn short_messages_are_limited_together_whatever_the_number_of_streams() {
+    fn short_messages_share_one_limit_for_any_number_of_streams() {
         for streams in [1, 4, 64] {
             let counts = processed(&StreamPace::default(), streams, 1);
             let total: u32 = counts.iter().sum();
-            // 50,000, and the burst before them.
+            // 50,000, and the initial burst.
             assert!((50_900..=51_100).contains(&total), "{streams} streams: {total}");
         }
     }
 
     #[test]
-    fn streams_of_one_vm_get_equal_parts() {
+    fn streams_of_one_vm_get_similar_shares() {
         for streams in [2, 64] {
             let counts = processed(&StreamPace::default(), streams, 1);
             let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
@@ -126,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn bulk_output_passes_at_the_rate_of_any_socket() {
+    fn bulk_output_is_not_slowed_below_8_gb_per_second() {
         let count = processed(&StreamPace::default(), 4, CHUNK_LEN + 1).iter().sum::<u32>();
         let rate = u64::from(count) * CHUNK_LEN as u64;
         assert!(rate > 8_000_000_000, "{rate} bytes a second");
-        // The longest message is charged by all of its bytes.
+        // The longest message is charged for all of its bytes.
         assert_eq!(charge(16 * CHUNK_LEN), 16 * FULL_CHUNK);
     }
 

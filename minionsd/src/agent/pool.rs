@@ -1,18 +1,19 @@
-//! Connections to one agent that wait for their next call.
+//! Pool of connections to one agent.
 //!
 //! ```text
 //!            checkout: a permit, then …               give back
-//!  caller ──▶ youngest idle one that is quiet ──▶ call ──▶ idle, if the whole reply was read
-//!         └─▶ none: dial                              └──▶ closed otherwise
+//!  caller ──▶ newest idle connection, if usable ──▶ call ──▶ idle, if the whole reply was read
+//!         └─▶ none: dial                                └──▶ closed or parked otherwise
 //! ```
 //!
-//! * The youngest goes first, so the surplus of a burst grows old at the bottom and is evicted.
-//! * A permit bounds the calls under way. Calls that take as long as a program in the guest can't
-//!   have the last one: it is the [`Lane::Quick`] calls' own.
-//! * Streams are bounded for themselves ([`Lane::Beside`]): however many programs are followed for
-//!   however long, the calls have what they had before.
-//! * A connection that closed or spoke while it idled is never used. After a guest reset it may do
-//!   neither for ever, so one that idled for long is asked before it carries what can't be repeated.
+//! * The connection that was returned last is used first, so the surplus of a burst stays idle and is evicted.
+//! * Permits bound the calls in flight. The last permit is reserved for [`Lane::Quick`]: calls that take as long
+//!   as a program in the guest cannot have it.
+//! * Streams, and calls that are counted like them, have their own limit. Their number and duration do not reduce
+//!   the connections that other calls can have.
+//! * A connection that was closed, or on which bytes arrived, while it was idle is never used. After a reset of
+//!   the guest, a connection may stay silent forever. So one that was idle for long must pass a health check
+//!   before it carries a call that must not be repeated.
 //! * A VM that may be paused is not dialled ([`gate`](super::gate)), and no connection to it is closed: both
 //!   can make it unreachable for good.
 
@@ -31,43 +32,44 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// After this long a connection may be dead without showing it.
+/// Idle time after which a connection may be dead without any sign of it.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a suspect connection has to answer.
+/// Deadline for the health check on a suspect connection.
 const PING_DEADLINE: Duration = Duration::from_secs(1);
 
-/// A connection that nobody wanted for this long is closed.
+/// Idle time after which a connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Callers that may wait for a permit of one VM; a further one is turned away at once.
+/// Most callers that may wait for a permit of one VM. Further callers are rejected at once.
 const MAX_WAITING: usize = 256;
 
-/// How long a caller waits for a permit before it is turned away.
+/// Longest wait for a permit, after which the caller is rejected.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Permits that only [`Lane::Quick`] gets.
+/// Permits that are reserved for [`Lane::Quick`].
 const QUICK_PERMITS: usize = 1;
 
-/// Streams open at once.
+/// Most streams to one VM at the same time, with the calls that are counted like streams.
 const MAX_BESIDE: usize = 64;
 
-/// Streams that dial at once; the others wait for their turn. Together with a pool of the default
-/// size and its supervisor fewer than a connector allows.
+/// Most streams to one VM that dial at the same time; the others wait for their turn. Together with the dials of
+/// the supervisor and of a pool of the default size, this is below the limit of the connector.
 const MAX_BESIDE_DIALS: usize = 8;
 
-/// What kind of call a connection is for.
+/// Class of a call, which determines the permits that it can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// The agent answers by itself: health, status, network.
+    /// Call that runs no program, so that the agent answers at once: health, status, network.
     Quick,
-    /// It lasts as long as a program in the guest does.
+    /// Call that lasts as long as a program in the guest.
     Long,
-    /// Likewise, and there may be many: bounded apart, and turned away at once beyond that.
+    /// Stream, or call that is counted like one, because it may last long and there may be many. These have their own
+    /// limit, and are rejected at once beyond it.
     Beside,
 }
 
-/// One VM's connections. A cheap clone of one pool.
+/// Connections to one VM. Cheap to clone: the clones share one pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool(Arc<Shared>);
 
@@ -89,11 +91,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Stock {
     idle: Vec<Idle>,
-    /// Unanswered connections of calls that were given up, oldest first. They are closed when the agent
+    /// Connections of abandoned calls whose reply is outstanding, oldest first. They are closed when the agent
     /// answers a probe.
     parked: VecDeque<AgentConnection>,
-    /// Cancelled when the agent behind the connections is another one: what was connected before
-    /// leads nowhere.
+    /// Token that is cancelled when another agent replaces the one that the connections lead to: the old
+    /// connections are useless then.
     epoch: CancellationToken,
 }
 
@@ -104,8 +106,8 @@ pub(super) struct Idle {
 }
 
 impl Pool {
-    /// A pool in which `limit` calls can be under way at once, at least two. `nudge` makes the VM's supervisor
-    /// probe.
+    /// Creates a pool in which `limit` calls, at least two, can be in flight at the same time. `nudge` makes the
+    /// VM's supervisor probe.
     pub(crate) fn new(connector: Connector, limit: usize, nudge: Arc<Notify>) -> Self {
         let limit = limit.max(QUICK_PERMITS + 1);
         Self(Arc::new(Shared {
@@ -123,7 +125,7 @@ impl Pool {
         }))
     }
 
-    /// Whether calls may dial.
+    /// Returns the gate that decides whether calls may dial.
     pub(crate) fn gate(&self) -> &DialGate {
         &self.0.gate
     }
@@ -132,17 +134,17 @@ impl Pool {
         &self.0.connector
     }
 
-    /// The processing rate that all streams of this VM share.
+    /// Returns the processing rate that all streams of this VM share.
     pub(super) fn pace(&self) -> Arc<StreamPace> {
         Arc::clone(&self.0.pace)
     }
 
-    /// The turns in which all streams of this VM work.
+    /// Returns the turns in which all streams of this VM work.
     pub(crate) fn turns(&self) -> &StreamTurns {
         &self.0.turns
     }
 
-    /// What `GET /vms/{vm}` shows.
+    /// Returns the figures for `GET /vms/{vm}`.
     pub(crate) fn figures(&self) -> PoolFigures {
         let free = self.0.long.available_permits() + self.0.quick.available_permits();
         PoolFigures {
@@ -154,25 +156,25 @@ impl Pool {
         }
     }
 
-    /// Closes every idle connection: the agent doesn't answer, so they are suspect. Those in use may
-    /// still come to their end.
+    /// Closes all idle connections: the agent does not answer, so they are suspect. Calls in flight may still
+    /// complete.
     pub(crate) fn close_idle(&self) {
         self.0.stock().idle.clear();
     }
 
-    /// Closes the unanswered connections of calls that were given up.
+    /// Closes the parked connections, on which an abandoned call is unanswered.
     pub(crate) fn close_parked(&self) {
         self.0.stock().parked.clear();
     }
 
-    /// Ends every connection, those in use too: the agent that they led to is gone.
+    /// Ends all connections, including those in use: the agent that they led to is gone.
     pub(crate) fn flush(&self) {
         let mut stock = self.0.stock();
         stock.epoch.cancel();
         *stock = Stock::default();
     }
 
-    /// Closes what nobody has wanted for [`IDLE_TIMEOUT`], unless the VM may be paused.
+    /// Closes the connections that have been idle for [`IDLE_TIMEOUT`], unless the VM may be paused.
     pub(crate) fn evict_idle(&self) {
         if !self.0.gate.is_open() {
             return;
@@ -180,7 +182,7 @@ impl Pool {
         self.0.stock().idle.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
     }
 
-    /// A connection for one call, before `deadline`.
+    /// Returns a connection for one call, before `deadline`: an idle one if possible, otherwise a new one.
     ///
     /// Cancel safe.
     pub(crate) async fn checkout(
@@ -205,7 +207,7 @@ impl Pool {
         Ok(Checkout::new(connection, is_reused, epoch, self.clone(), permit))
     }
 
-    /// Replaces a reused connection that turned out to be dead by a new one.
+    /// Replaces a reused connection that turned out to be dead with a new one.
     pub(crate) async fn renew(
         &self,
         mut checkout: Checkout,
@@ -221,7 +223,7 @@ impl Pool {
         &self,
         deadline: Instant,
     ) -> Result<(AgentConnection, CancellationToken), CheckoutError> {
-        // Before it is dialled: what is replaced in between has been replaced for this one too.
+        // Read before the dial: if the agent is replaced meanwhile, this connection may lead to the old one.
         let epoch = loop {
             let epoch = self.0.stock().epoch.clone();
             self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
@@ -304,17 +306,17 @@ impl Pool {
         }
     }
 
-    /// Takes a connection back: to the idle ones if its last exchange was complete. If it is unanswered, it is
-    /// closed only once the agent has answered a probe, which is asked for: the VM may be paused.
+    /// Takes a connection back. It becomes idle if its last exchange was complete. If a reply is outstanding, the VM
+    /// may be paused, so the connection is parked until the agent has answered a probe, which this requests.
     pub(super) fn give_back(&self, idle: Idle, epoch: &CancellationToken) {
         let Idle { mut connection, since } = idle;
         if self.0.connector.descriptors().are_short() {
-            // Others need it more than our next call does.
+            // Other connections need the descriptor more than the next call to this VM does.
             return;
         }
         connection.get_mut().rest();
         let mut stock = self.0.stock();
-        // Flushing takes the same lock, so it can't come in between.
+        // `flush` takes the same lock, so it cannot run between this check and the push.
         if epoch.is_cancelled() {
             return;
         }
@@ -333,20 +335,20 @@ impl Pool {
 }
 
 impl Shared {
-    /// The lock is held for a push, a pop or a look, and never over an await.
+    /// Locks the stock. The lock is held for single operations only, and never across an await.
     fn stock(&self) -> MutexGuard<'_, Stock> {
         self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Stock {
-    /// The youngest, and what it belongs to.
+    /// Removes the idle connection that was returned last, and returns it with its epoch.
     fn pop(&mut self) -> Option<(Idle, CancellationToken)> {
         Some((self.idle.pop()?, self.epoch.clone()))
     }
 }
 
-/// One of the callers that wait for a permit.
+/// Guard that counts a caller as waiting for a permit until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

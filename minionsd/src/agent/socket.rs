@@ -1,5 +1,5 @@
-//! A connection to a VM as the daemon holds it: with the descriptor that it costs, and with a bound on
-//! what the guest may make us keep of a reply.
+//! Connection to a VM, with the permit for its descriptor, and with a limit on the memory that a reply of the
+//! guest may take.
 
 use crate::budget::{FREE, Share};
 use std::io;
@@ -9,15 +9,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// A handshaked stream.
+/// Stream to an agent after a successful handshake.
 ///
-/// What is read between two writes is one reply, and somebody holds all of it until it is whole. Beyond
-/// [`FREE`] it must fit the daemon's budget; if it doesn't, reading fails as *out of memory*.
+/// The bytes that are read between two writes are one reply, which the reader keeps in memory until it is complete.
+/// A reply of more than [`FREE`] bytes must fit the daemon's budget; otherwise reading fails with
+/// [`OutOfMemory`](io::ErrorKind::OutOfMemory).
 #[derive(Debug)]
 pub(crate) struct AgentSocket {
     stream: UnixStream,
     share: Share,
-    /// Bytes since the last write.
+    /// Bytes that were read since the last write.
     read: usize,
     descriptor: OwnedSemaphorePermit,
 }
@@ -27,13 +28,13 @@ impl AgentSocket {
         Self { stream, share, read: 0, descriptor }
     }
 
-    /// The reply has been dealt with; the next request may be long in coming.
+    /// Releases the memory of the last reply, which has been processed. The connection may now be idle for long.
     pub(crate) fn rest(&mut self) {
         self.read = 0;
         self.share.release();
     }
 
-    /// For a stream, which has its own rules.
+    /// Splits the connection into its parts, for a stream, which accounts for its memory differently.
     pub(super) fn into_parts(self) -> (UnixStream, Share, OwnedSemaphorePermit) {
         let Self { stream, mut share, descriptor, .. } = self;
         share.release();
@@ -41,7 +42,7 @@ impl AgentSocket {
     }
 }
 
-/// Whether a failure was ours, for lack of room.
+/// Reports whether reading failed because the reply did not fit the daemon's budget.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory
 }
@@ -69,7 +70,7 @@ impl AsyncWrite for AgentSocket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // The next request: what was read before has been dealt with.
+        // This is the next request: the reply that was read before has been processed.
         self.rest();
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -94,10 +95,10 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio::time::Instant;
 
-    /// A reply of so many bytes.
+    /// Length of each reply, in bytes.
     const LEN: usize = 512 * 1024;
 
-    /// A connection to a guest that answers everything with [`LEN`] bytes.
+    /// Returns a connection to a guest that answers each request with [`LEN`] bytes.
     fn connection(budget: &Budget) -> Connection<AgentSocket> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let descriptor = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_reply_takes_its_share_and_gives_it_back() {
+    async fn a_long_reply_is_charged_to_the_budget_and_released_afterwards() {
         let budget = Budget::default();
         let mut connection = connection(&budget);
         for _ in 0..3 {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn replies_that_do_not_fit_together_are_refused_and_their_connections_closed() {
+    async fn a_reply_that_exceeds_the_budget_is_refused_and_its_connection_not_reused() {
         let budget = Budget::default();
         let mut others = budget.share();
         while others.try_grow_to(budget.used() + 1) {}

@@ -1,4 +1,4 @@
-//! A connection in channel mode: messages one way and the other, each way for itself.
+//! Connection in channel mode: messages in both directions, independent of each other.
 
 use super::pace::{StreamPace, Turn};
 use super::socket::AgentSocket;
@@ -18,49 +18,49 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// After this long without a whole message the agent is gone: four of its heartbeats.
+/// Time without a complete message after which the agent counts as gone: four of its heartbeat intervals.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// A stream to an exec. Closing it is dropping it.
+/// Stream to an exec. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct AgentStream {
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
-    /// One bounds how many there are, the other is for the descriptor.
+    /// Permits for the number of streams and for the descriptor.
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-/// Why nothing more comes.
+/// Reason why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
-    /// Closed between two messages.
+    /// The agent closed the stream between two messages.
     #[error("the agent closed the stream")]
     Closed,
-    /// Closed in the middle of one, or otherwise.
+    /// The connection was closed within a message, or failed with an error.
     #[error("the connection to the agent broke")]
     Lost(#[source] io::Error),
-    /// Neither a message nor a heartbeat.
-    #[error("the agent says nothing any more")]
+    /// Neither a message nor a heartbeat arrived in time.
+    #[error("the agent sent neither a message nor a heartbeat in time")]
     Silent,
-    /// The agent at the other end is another one, or its VM is gone.
+    /// Another agent has replaced the one at the other end, or its VM is gone.
     #[error("the agent was replaced")]
     Replaced,
-    /// The daemon has no memory for such a long message now.
-    #[error("no memory for a message of the agent's")]
+    /// The daemon has no memory left for a message of this length.
+    #[error("no memory for a message of the agent")]
     NoRoom,
-    /// Not channel mode.
+    /// The agent sent an invalid frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// Not channel mode either.
+    /// The agent sent a frame that is not a channel message.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// What no agent says on a stream.
+    /// The agent sent a message that is not allowed on a stream.
     #[error(transparent)]
     Stream(#[from] StreamError),
 }
 
 impl Broken {
-    /// Whether the agent did what no agent may, so that coming back to it makes no sense.
+    /// Reports whether the agent violated the protocol, so that re-attaching makes no sense.
     pub(crate) fn is_breach(&self) -> bool {
         match self {
             Self::Closed | Self::Lost(_) | Self::Silent | Self::Replaced | Self::NoRoom => false,
@@ -70,8 +70,8 @@ impl Broken {
 }
 
 impl AgentStream {
-    /// Goes on with a connection whose reply opened a stream. `epoch` is cancelled when the agent is
-    /// another one. `pace` is that of the VM.
+    /// Creates a stream from a connection whose last reply opened it. `epoch` is cancelled when the agent is
+    /// replaced. `pace` is the processing rate of the VM.
     pub(super) fn new(
         (socket, mut decoder): (AgentSocket, Decoder),
         epoch: CancellationToken,
@@ -89,28 +89,29 @@ impl AgentStream {
     }
 }
 
-/// What the agent says.
+/// Receiving half of a stream.
 #[derive(Debug)]
 pub(crate) struct Reader {
     stream: OwnedReadHalf,
     decoder: Decoder,
-    /// Of the daemon's memory, for messages that come in long pieces.
+    /// Share of the daemon's memory budget, for long messages that are not complete yet.
     share: Share,
     epoch: CancellationToken,
     pace: Arc<StreamPace>,
-    /// What must be done before the next message is read.
+    /// Action that is due before the next message is read.
     turn: Turn,
 }
 
 impl Reader {
-    /// The next message. Waits no longer than an agent that lives can be silent.
+    /// Returns the next message. Fails after [`SILENCE`] without a complete message.
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<ChannelMessage, Broken> {
         self.next_packet().await.map(|(_, message)| message)
     }
 
-    /// Likewise, with the bytes that it came as, to be passed on as they are.
+    /// Returns the next message and its encoded bytes, which can be passed on unchanged. Fails like
+    /// [`next`](Self::next).
     ///
     /// Cancel safe.
     pub(crate) async fn next_packet(&mut self) -> Result<(Bytes, ChannelMessage), Broken> {
@@ -120,12 +121,12 @@ impl Reader {
             Turn::WaitUntil(time) => sleep_until(time).await,
         }
         self.turn = Turn::Continue;
-        // Messages that have arrived already are taken without waiting for the socket: other tasks get
-        // their turn between them.
+        // Messages that have already arrived are read without waiting for the socket, so other tasks must get
+        // their turn here.
         consume_budget().await;
         let Self { stream, decoder, share, epoch, pace, turn } = self;
         tokio::select! {
-            // First what has arrived: the last words of an agent that is gone are still its own.
+            // Messages that have arrived come first: the last ones of an agent that is gone are still valid.
             biased;
             message = timeout(SILENCE, whole(stream, decoder, share)) => {
                 let (packet, message) = message.unwrap_or(Err(Broken::Silent))?;
@@ -164,7 +165,7 @@ async fn whole(
     }
 }
 
-/// What is said to the agent.
+/// Sending half of a stream.
 #[derive(Debug)]
 pub(crate) struct Writer {
     stream: OwnedWriteHalf,
@@ -172,20 +173,20 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Puts a message behind those that are still to be written. How many that may be is the
-    /// caller's to bound, by [`pending`](Self::pending).
+    /// Appends a message to the queue. The queue has no limit: the caller must bound it, by
+    /// [`pending`](Self::pending).
     pub(crate) fn queue(&mut self, message: &ChannelMessage) {
         message.encode(&mut self.buffer);
     }
 
-    /// Bytes that are still to be written.
+    /// Returns the number of queued bytes that are not written yet.
     pub(crate) fn pending(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Writes what is queued.
+    /// Writes all queued messages.
     ///
-    /// Cancel safe: goes on where it was.
+    /// Cancel safe: the next call continues where this one stopped.
     pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
         while self.buffer.has_remaining() {
             let written = self.stream.write_buf(&mut self.buffer).await.map_err(Broken::Lost)?;
@@ -205,14 +206,14 @@ pub(crate) mod tests {
     use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
 
-    /// A stream and the agent's end of it.
+    /// Returns a stream, the agent's end of it, and its epoch.
     pub(crate) fn pair(decoder: Decoder) -> (AgentStream, UnixStream, CancellationToken) {
         let epoch = CancellationToken::new();
         let (stream, theirs) = paced_pair(decoder, epoch.clone(), &Arc::default());
         (stream, theirs, epoch)
     }
 
-    /// The same with the pace of a VM.
+    /// Returns a stream with the given epoch and pace, and the agent's end of it.
     fn paced_pair(
         decoder: Decoder,
         epoch: CancellationToken,
@@ -232,7 +233,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_that_came_right_behind_the_reply_are_the_first_message() {
+    async fn bytes_that_arrived_with_the_reply_belong_to_the_first_message() {
         let mut decoder = Decoder::new();
         decoder.extend(&frame(b"early")[..7]);
         let (mut stream, mut agent, _epoch) = pair(decoder);
@@ -241,7 +242,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_between_messages_is_told_from_one_within() {
+    async fn a_close_between_messages_differs_from_one_within_a_message() {
         let (mut stream, agent, _epoch) = pair(Decoder::new());
         drop(agent);
         assert!(matches!(stream.reader.next().await, Err(Broken::Closed)));
@@ -252,7 +253,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_an_end_and_so_is_another_agent() {
+    async fn silence_or_a_replaced_agent_ends_the_stream() {
         let (mut stream, _agent, epoch) = pair(Decoder::new());
         assert!(matches!(stream.reader.next().await, Err(Broken::Silent)));
         epoch.cancel();
@@ -260,12 +261,12 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_flush_that_was_dropped_goes_on_where_it_was() {
+    async fn a_cancelled_flush_continues_where_it_stopped() {
         let (mut stream, mut agent, _epoch) = pair(Decoder::new());
         let payload = Bytes::from(vec![7; 900_000]);
         stream.writer.queue(&ChannelMessage { channel: Channel::Stdin, payload: payload.clone() });
         let dropped = timeout(Duration::from_millis(10), stream.writer.flush()).await;
-        assert!(dropped.is_err(), "more than the socket takes");
+        assert!(dropped.is_err(), "the payload must exceed the socket's buffer");
         let (flushed, read) = tokio::join!(stream.writer.flush(), async {
             let mut all = vec![0; 4 + 1 + payload.len()];
             agent.read_exact(&mut all).await.map(|_| all)
@@ -306,6 +307,6 @@ pub(crate) mod tests {
         );
         let started = Instant::now();
         read(&mut other, 900).await;
-        assert_eq!(started.elapsed(), Duration::ZERO, "another VM's");
+        assert_eq!(started.elapsed(), Duration::ZERO, "the other VM has its own rate");
     }
 }

@@ -18,23 +18,23 @@ static CONCURRENCY: LazyLock<usize> = LazyLock::new(|| {
     (threads / 2).max(1)
 });
 
-/// The turns of one VM. A cheap clone.
+/// Turns of one VM's streams. Cheap to clone: the clones share the turns.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StreamTurns(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Turns that are taken.
+    /// Turns in use.
     working: usize,
-    /// Tasks that found no turn since the last one ended. Each is woken then and tries again: to give the
-    /// turn to one of them in advance would stall the VM if that task is not polled for long.
+    /// Tasks that have found no free turn since a turn last ended. The end of a turn wakes all of them, and they try
+    /// again. Reserving the turn for one of them would stall the VM's streams until that task is polled.
     waiting: Vec<Waker>,
 }
 
 impl StreamTurns {
-    /// Runs a stream's future in turns with those of the VM's other streams.
+    /// Polls a stream's future in turns with the VM's other streams.
     ///
-    /// As safe to cancel as the future itself.
+    /// Cancel safe if the future is.
     pub(crate) fn take<F: Future>(&self, future: F) -> InTurns<F> {
         InTurns { turns: self.clone(), future: Box::pin(future) }
     }
@@ -51,13 +51,13 @@ impl StreamTurns {
         None
     }
 
-    /// Never held over a poll.
+    /// Locks the state. The lock is never held while a stream's future is polled.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One turn. Ends when dropped, also by a panic.
+/// Turn that a stream has taken. Dropping it, also by a panic, ends the turn.
 struct Turn<'a>(&'a StreamTurns);
 
 impl Drop for Turn<'_> {
@@ -71,7 +71,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// A future that is polled in turns.
+/// Future that is polled in turns.
 #[derive(Debug)]
 pub(crate) struct InTurns<F> {
     turns: StreamTurns,
@@ -95,7 +95,7 @@ mod tests {
     use tokio::task::{JoinSet, yield_now};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-    async fn all_streams_get_to_their_end_and_only_so_many_work_at_once() {
+    async fn all_streams_complete_and_no_more_than_the_limit_work_at_once() {
         let (turns, working, most) =
             (StreamTurns::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         let shared = Arc::new((working, most));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_waits_for_its_peer_keeps_no_other_from_working() {
+    async fn a_stream_that_waits_for_its_peer_does_not_block_the_others() {
         let turns = StreamTurns::default();
         let stuck: Vec<_> =
             (0..64).map(|_| tokio::spawn(turns.take(std::future::pending::<()>()))).collect();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_dropped_or_panics_in_its_turn_ends_the_turn() {
+    async fn a_stream_that_panics_in_its_turn_ends_the_turn() {
         let turns = StreamTurns::default();
         for _ in 0..2 * *CONCURRENCY {
             let panics = tokio::spawn(turns.take(async { panic!("in its turn") }));

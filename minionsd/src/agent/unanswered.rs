@@ -1,5 +1,5 @@
-//! Connections on which a call was given up. A guest that is paused will answer on them, and closing one
-//! meanwhile can keep some VMMs from delivering what was sent on others.
+//! Connections of abandoned calls. A paused guest will answer on them later, and closing one before that can
+//! keep some VMMs from delivering the data of the others.
 
 use super::cancelled::client;
 use super::{CallError, Lane, TransportError};
@@ -9,13 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, timeout};
 
-/// Time for a call that is given up, and for a connection to show that it was closed.
+/// Deadline of the calls that are abandoned, and longest wait for the end of a closed connection.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// The connections that [`client`] keeps.
+/// Parked connections that [`client`] keeps at most.
 const LIMIT: usize = 4;
 
-/// Grants a connection and reads the first bytes of the request on it.
+/// Accepts a connection, answers CONNECT, and reads the first bytes of the request.
 async fn granted(listener: &UnixListener) -> UnixStream {
     let mut stream = listener.accept().await.unwrap().0;
     let mut line = [0; b"CONNECT 1024\n".len()];
@@ -31,7 +31,7 @@ async fn is_closed(stream: &mut UnixStream) -> bool {
 }
 
 #[tokio::test]
-async fn a_connection_without_its_reply_is_closed_when_the_agent_answers_and_not_before() {
+async fn an_unanswered_connection_is_closed_only_when_the_agent_answers_a_probe() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web-1.vsock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -46,7 +46,7 @@ async fn a_connection_without_its_reply_is_closed_when_the_agent_answers_and_not
         streams.push(stream);
     }
     for (n, stream) in streams.iter_mut().enumerate() {
-        assert_eq!(is_closed(stream).await, n < 2, "their number is bounded: {n}");
+        assert_eq!(is_closed(stream).await, n < 2, "only the newest {LIMIT} stay open: {n}");
     }
     client.pool().close_parked();
     for stream in &mut streams {
