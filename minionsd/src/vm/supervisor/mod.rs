@@ -220,7 +220,7 @@ impl Supervisor {
         self.spare(hold);
     }
 
-    /// Releases connections if descriptors are short, so that other VMs can use them.
+    /// Frees descriptors for other VMs: closes the own connection if descriptors are short, and evicts idle ones.
     fn spare(&self, hold: &mut Hold) {
         if self.pool.connector().descriptors().are_short() {
             hold.line.hang_up();
