@@ -121,7 +121,7 @@ async fn a_wait_that_is_too_short_says_what_was_seen() {
     vm.switch_to(Behaviour::Refuses);
     daemon.until_state("web-1", "unreachable").await;
     let wait = ["wait", "web-1", "--rebooted-since", "web-1 boot 1"];
-    says(&wait, &["not rebooted within 600ms: web-1 is unreachable: powered off, or about"]).await;
+    says(&wait, &["not rebooted within 600ms: web-1 is unreachable: powered off or shut"]).await;
 }
 
 #[tokio::test]

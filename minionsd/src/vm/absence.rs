@@ -1,4 +1,4 @@
-//! Tests of a VM whose VMM removed its socket: it is kept for as long as that may be a reboot, and no longer.
+//! Tests of a VM whose VMM removed its socket: it is kept only as long as that may be a reboot.
 
 use super::registry::{Each, Means, Registry};
 use super::silence::serve;
@@ -22,10 +22,10 @@ use tokio_util::task::TaskTracker;
 
 const NAME: &str = "web-1";
 
-/// Between two looks.
+/// Interval between polls of the state.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A registry over a directory. Its VMMs are this process.
+/// Registry over a temporary directory. The test process acts as the VMMs.
 struct Host {
     registry: Registry,
     dir: TempDir,
@@ -54,13 +54,13 @@ impl Host {
         self.dir.path().join("web-1.vsock")
     }
 
-    /// A VMM with a guest that answers.
+    /// Starts a VMM with a guest that answers.
     fn listen(&self) -> JoinHandle<()> {
         let listener = UnixListener::bind(self.path()).unwrap();
         tokio::spawn(serve(listener, Arc::default(), self.running.subscribe()))
     }
 
-    /// The state and the reason; `None` if there is no such VM.
+    /// Returns the state and the reason; `None` if there is no such VM.
     fn state(&self) -> Option<(VmState, Option<Failure>)> {
         let vms = self.registry.vms()?;
         let status = vms.get(&NAME.parse().unwrap())?.status();
@@ -87,7 +87,7 @@ async fn remove(vmm: JoinHandle<()>, path: &Path) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_socket_that_does_not_come_back_is_a_vm_that_is_gone_after_half_a_minute() {
+async fn a_vm_whose_socket_stays_away_is_gone_after_half_a_minute() {
     let host = Host::start();
     let vmm = host.listen();
     host.until(READY).await;
@@ -100,7 +100,7 @@ async fn a_socket_that_does_not_come_back_is_a_vm_that_is_gone_after_half_a_minu
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_socket_that_comes_back_within_that_time_is_the_same_vm_and_one_later_is_another() {
+async fn a_socket_that_returns_in_time_is_the_same_vm_and_a_later_one_is_another() {
     let host = Host::start();
     let vmm = host.listen();
     host.until(READY).await;
@@ -119,7 +119,7 @@ async fn a_socket_that_comes_back_within_that_time_is_the_same_vm_and_one_later_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_directory_that_is_not_trusted_any_more_has_no_vm_that_may_be_rebooting() {
+async fn in_a_directory_that_is_no_longer_trusted_no_vm_counts_as_rebooting() {
     let host = Host::start();
     let _vmm = host.listen();
     host.until(READY).await;

@@ -1,7 +1,7 @@
-//! Which VM sockets are there.
+//! Discovery of the VMs' sockets.
 //!
-//! One mechanism decides: a scan of the directory. inotify only says when to scan; a scan every few
-//! seconds covers what inotify loses (its queue overflows, the directory is replaced by another).
+//! Only a scan of the directory decides which sockets exist. inotify triggers scans; a scan every few seconds
+//! covers the events that inotify loses (its queue overflows, the directory is replaced by another).
 
 use super::passed_over::{Passed, PassedOver, ScanLog};
 use super::socket_dir::{Distrust, Trusted};
@@ -22,17 +22,17 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Between scans when nothing seems to happen.
+/// Interval between scans without events.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Events come in bursts; a scan waits this long for the burst to end.
+/// Time between an event and its scan: events come in bursts, and one scan covers a burst.
 const SETTLE: Duration = Duration::from_millis(10);
 
-/// `<vm>.vsock`. Files named `<vm>.vsock_<port>` belong to the guests' own connections.
+/// Suffix of a VM's socket, `<vm>.vsock`. Files named `<vm>.vsock_<port>` belong to connections that guests open.
 const SUFFIX: &str = ".vsock";
 
-/// What tells two sockets of the same name apart. Filesystems reuse an inode number at once, so the
-/// time at which the socket was bound belongs to it.
+/// Identity of a socket: distinguishes two sockets of the same name. Filesystems reuse an inode number at once, so
+/// it includes the time at which the socket was bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SocketId {
     device: u64,
@@ -41,12 +41,12 @@ pub(crate) struct SocketId {
 }
 
 impl SocketId {
-    /// Of the socket that is at `path` now.
+    /// Returns the identity of the socket that is at `path` now.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|metadata| id_of(&metadata))
     }
 
-    /// Device and inode.
+    /// Returns the device and inode numbers.
     pub(crate) fn numbers(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
@@ -59,27 +59,27 @@ pub(crate) struct Socket {
     pub(crate) id: SocketId,
 }
 
-/// All of them, by the VM's name.
+/// All sockets, by the VM's name.
 pub(crate) type Sockets = BTreeMap<VmName, Socket>;
 
-/// Result of one scan, or the reason to have none.
+/// Result of one scan.
 #[derive(Debug)]
 pub(crate) enum Look {
     /// Sockets in the directory.
     Sockets(Sockets),
-    /// Directory that is gone, or not trusted any more: none of its sockets may be used.
+    /// Directory that is gone or no longer trusted: none of its sockets may be used.
     Closed,
 }
 
-/// What a scan met.
+/// Files that a scan found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     pub(crate) sockets: Sockets,
-    /// Files that look like a VM's socket and are none.
+    /// Files that have the suffix of a VM's socket but are not one.
     pub(crate) passed: Passed,
 }
 
-/// Whether a refusal says nothing about the VMs: the daemon is out of descriptors, most likely.
+/// Reports whether a refusal says nothing about the VMs. Most likely the daemon is out of descriptors.
 fn is_passing(refusal: &Distrust) -> bool {
     match refusal {
         Distrust::Owner { .. } | Distrust::Group { .. } | Distrust::Others(_) => false,
@@ -102,8 +102,8 @@ pub(crate) fn scan(dir: &Path, trusted: &Trusted) -> Result<Scan, Distrust> {
             continue;
         };
         let path = entry.path();
-        // Follows a symlink, which only somebody who may write here can have made. One that leads nowhere
-        // belongs to a VM that is off.
+        // Follows symlinks: only a trusted user can have created one here. A dangling one belongs to a VM that is
+        // off.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.file_type().is_socket() {
             scan.sockets.insert(name, Socket { path, id: id_of(&metadata) });
@@ -114,7 +114,7 @@ pub(crate) fn scan(dir: &Path, trusted: &Trusted) -> Result<Scan, Distrust> {
     Ok(scan)
 }
 
-/// What is before [`SUFFIX`]; `None` for other files, and for hidden ones.
+/// Returns the part of a file name before [`SUFFIX`]; `None` for other files and for hidden ones.
 fn stem(file: &OsStr) -> Option<&OsStr> {
     let bytes = file.as_bytes().strip_suffix(SUFFIX.as_bytes())?;
     (!bytes.starts_with(b".")).then(|| OsStr::from_bytes(bytes))
@@ -124,8 +124,8 @@ fn id_of(metadata: &Metadata) -> SocketId {
     SocketId { device: metadata.dev(), inode: metadata.ino(), bound: metadata.modified().ok() }
 }
 
-/// Scans `dir` now, whenever something happens in it, and every [`RESCAN_INTERVAL`], and sends what
-/// it finds. Ends when the receiver does.
+/// Scans `dir` at once, after each event in it, and every [`RESCAN_INTERVAL`], and sends the results. Returns when
+/// the receiver is dropped.
 pub(crate) async fn watch(
     dir: PathBuf,
     trusted: Trusted,
@@ -141,7 +141,7 @@ pub(crate) async fn watch(
             _ = rescan.tick() => {}
             () = hints.next() => {
                 sleep(SETTLE).await;
-                // The scan answers them all. What comes from now on it may miss, and stays a hint.
+                // The next scan covers all events so far. It may miss later ones, so they remain queued.
                 hints.forget();
             }
             () = found.closed() => return,
@@ -158,7 +158,7 @@ pub(crate) async fn watch(
                 log.refused(&refusal);
                 meters.scan_refused(refusal.reason());
                 if is_passing(&refusal) {
-                    // What was there is there still, as far as anybody knows.
+                    // The last known set of sockets stays valid.
                     continue;
                 }
                 Look::Closed
@@ -177,24 +177,23 @@ async fn scan_off_thread(dir: PathBuf, trusted: Trusted) -> Result<Scan, Distrus
         .unwrap_or_else(|error| Err(Distrust::Unreadable { path, source: io::Error::other(error) }))
 }
 
-/// inotify's hints that a scan would find something new. Without inotify there are none, and the
-/// rescans have to do.
+/// inotify events, as hints that a scan would find something new. `None` without inotify: then only the periodic
+/// rescans find VMs.
 struct Hints(Option<inotify::EventStream<[u8; 4096]>>);
 
 impl Hints {
     fn new(dir: &Path) -> Self {
         let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; 4096]));
         if let Err(error) = &stream {
-            tracing::warn!(%error, "inotify is not available; new VMs are found every 5 s");
+            tracing::warn!(%error, "inotify is unavailable; minionsd looks for new VMs every 5 s");
         }
         let mut hints = Self(stream.ok());
         hints.renew(dir);
         hints
     }
 
-    /// Watches the directory itself and, for the case that it is removed and made again, its
-    /// parent. A directory that is watched already stays so; one that isn't there is tried again
-    /// after the next scan.
+    /// Watches the directory and its parent, in case the directory is removed and created again. Does nothing for
+    /// a directory that is watched already; a missing one is tried again before the next scan.
     fn renew(&mut self, dir: &Path) {
         let Some(stream) = &self.0 else { return };
         let names = WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
@@ -205,6 +204,8 @@ impl Hints {
         }
     }
 
+    /// Waits for the next event; forever without inotify.
+    ///
     /// Cancel safe.
     async fn next(&mut self) {
         match &mut self.0 {
@@ -217,7 +218,8 @@ impl Hints {
         }
     }
 
-    /// Drops those that are there. How many at once is bounded, by the runtime; the rest are hints still.
+    /// Drops the queued events. The runtime's task budget bounds the number dropped in one call; the rest remain
+    /// queued.
     fn forget(&mut self) {
         while self.next().now_or_never().is_some() {}
     }
@@ -234,7 +236,7 @@ mod tests {
         tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap()
     }
 
-    /// Root, and whoever runs the test.
+    /// Returns the default: trusts root and the user who runs the test.
     fn trusted() -> Trusted {
         Trusted::of(&crate::config::Config::parse("").unwrap())
     }
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_that_are_named_after_a_vm_are_vms() {
+    fn only_sockets_with_a_vm_name_are_vms() {
         let dir = dir();
         for socket in ["web-1.vsock", "web-1.vsock_1024", ".hidden.vsock", "minionsd.sock"] {
             UnixListener::bind(dir.path().join(socket)).unwrap();
@@ -256,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn files_that_look_like_a_vms_socket_and_are_none_are_counted() {
+    fn files_with_the_suffix_that_are_not_vm_sockets_are_counted() {
         let dir = dir();
         let long = format!("{}.vsock", "x".repeat(64));
         let wrong_names = ["a b.vsock", "a:b.vsock", "-a.vsock", &long, "\u{e4}.vsock"];
         for name in wrong_names {
-            // A socket's path is short; the name decides before the type.
+            // Plain files: a socket's path is limited to 107 bytes, and the name is checked before the type.
             fs::write(dir.path().join(name), "").unwrap();
         }
         fs::write(dir.path().join("file.vsock"), "").unwrap();
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_anybody_can_write_to_has_no_vms() {
+    fn a_world_writable_directory_has_no_vms() {
         let dir = dir();
         UnixListener::bind(dir.path().join("web-1.vsock")).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
@@ -284,9 +286,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_of_hints_is_one_scan() {
+    async fn a_burst_of_events_causes_one_scan() {
         let own = dir();
-        // Its parent, in which others make files, is watched too.
+        // The watch covers the parent too, so it must be a directory of this test only.
         let dir = own.path().join("vms");
         fs::create_dir(&dir).unwrap();
         let (found, mut scans) = mpsc::channel(1);
@@ -296,24 +298,24 @@ mod tests {
             look => panic!("{look:?}"),
         };
         assert_eq!(sockets().await, 0);
-        // On this thread, so that all of them are there when the watch looks.
+        // Bound without yielding, so that all of them exist when the watch scans.
         let listeners: Vec<_> = (0..1000)
             .map(|n| UnixListener::bind(dir.join(format!("vm-{n}.vsock"))).unwrap())
             .collect();
         assert_eq!(sockets().await, listeners.len());
         let next = tokio::time::timeout(RESCAN_INTERVAL / 2, sockets()).await;
-        assert!(next.is_err(), "scanned again for what it had seen");
+        assert!(next.is_err(), "scanned again for events that a scan had covered");
         watch.abort();
     }
 
     #[test]
-    fn a_socket_made_anew_is_another_socket() {
+    fn a_socket_bound_again_has_another_identity() {
         let dir = dir();
         let path = dir.path().join("web-1.vsock");
         let first = UnixListener::bind(&path).unwrap();
         let before = scan(dir.path(), &trusted()).unwrap();
         assert_eq!(scan(dir.path(), &trusted()).unwrap(), before);
-        // The inode's number may be given to the next file at once, so it can't tell them apart.
+        // The filesystem may give the next file the same inode number, so only the time distinguishes them.
         let then = Timespec { tv_sec: 1, tv_nsec: 0 };
         let times = Timestamps { last_access: then, last_modification: then };
         utimensat(CWD, &path, &times, AtFlags::empty()).unwrap();

@@ -1,12 +1,12 @@
 //! Known end of a boot: the guest reboots, or is powered off.
 //!
-//! A guest that ends fails in the same ways as one that is broken. So the end that minionsd was asked for, or that
-//! the VMM's socket shows, is kept, and is the reason for the failures that follow it.
+//! A guest that reboots or powers off fails probes like a broken one. So minionsd remembers the end that a client
+//! requested or that the VMM's socket shows, and reports it as the reason for the failures that follow.
 //!
 //! | known by | reason | until |
 //! |---|---|---|
 //! | a request to reboot | `rebooting` | another boot answers, or [`REBOOT_LIMIT`] |
-//! | a VMM that removed its socket and lives | `rebooting` | the same |
+//! | a VMM that removed its socket and still runs | `rebooting` | the same |
 //! | a request to power off | `powered_off` | another boot answers |
 
 use super::process::ProcessId;
@@ -39,7 +39,7 @@ pub(crate) struct Ending {
 pub(crate) struct ObservedFailure<'a> {
     pub(crate) failure: Failure,
     pub(crate) message: &'a str,
-    /// State of the socket: the VMM has created it again.
+    /// True if the VMM has created the socket again.
     pub(crate) recreated: bool,
     pub(crate) vmm: Option<&'a ProcessId>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct ObservedFailure<'a> {
 pub(crate) struct ExplainedFailure {
     pub(crate) failure: Failure,
     pub(crate) message: String,
-    /// State after a poweroff: true if the guest has halted.
+    /// True if the guest has halted; `None` for a reboot.
     pub(crate) halted: Option<bool>,
 }
 
@@ -70,7 +70,7 @@ impl Ending {
             return None;
         }
         match self.kind {
-            // The end of the VMM: starting it again is the reboot.
+            // The VMM has ended, so no guest boots before the VMM is started again.
             EndingKind::Reboot if observed.failure == Failure::NoListener || self.is_overdue() => {
                 None
             }
@@ -114,7 +114,7 @@ fn off(observed: &ObservedFailure<'_>) -> ExplainedFailure {
     };
     let message = match observed.failure {
         Failure::NoSocket | Failure::NoListener => format!("powered off: {}", observed.message),
-        _ if !halted => "powered off, or about to be: the agent has ended".to_owned(),
+        _ if !halted => "powered off or shutting down: the agent has ended".to_owned(),
         _ => match observed.vmm.and_then(ProcessId::how_to_end) {
             Some(how) => format!("powered off: the guest does not answer any more; {how}"),
             None => "powered off: the guest does not answer any more".to_owned(),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reboot_explains_a_silent_guest_for_a_while_and_never_the_end_of_the_vmm() {
+    async fn a_reboot_explains_failures_for_a_limited_time_and_never_the_end_of_the_vmm() {
         let reboot = Ending::now(EndingKind::Reboot);
         for layer in LAYERS {
             let expected = (layer != Failure::NoListener).then_some(Failure::Rebooting);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_poweroff_explains_what_follows_it_for_good() {
+    async fn a_poweroff_explains_later_failures_without_a_time_limit() {
         let poweroff = Ending::now(EndingKind::Poweroff);
         tokio::time::advance(REBOOT_LIMIT * 100).await;
         for layer in LAYERS {
@@ -178,12 +178,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_vmm_that_keeps_a_halted_guest_has_to_be_ended() {
+    async fn the_message_for_a_vmm_that_keeps_a_halted_guest_says_how_to_end_it() {
         let poweroff = Ending::now(EndingKind::Poweroff);
         let said = |layer, name| explain(&poweroff, layer, Some(&process(name))).unwrap().message;
         assert!(said(Failure::NoHandshake, "firecracker").ends_with("kill 4711"));
         assert!(!said(Failure::NoHandshake, "vhost-device-vs").contains("kill"));
-        assert!(!said(Failure::NoAgent, "firecracker").contains("kill"), "it still shuts down");
+        assert!(
+            !said(Failure::NoAgent, "firecracker").contains("kill"),
+            "the guest is still shutting down"
+        );
         let halted = |layer| explain(&poweroff, layer, None).unwrap().halted;
         assert_eq!(halted(Failure::NoAgent), Some(false));
         assert_eq!(halted(Failure::NoHandshake), Some(true));

@@ -1,15 +1,14 @@
-//! Texts of a guest that are kept for as long as its VM lives, and their bounds.
+//! Bounds of the texts that a guest reports and minionsd keeps for the lifetime of the VM.
 
 use minions_proto::message::AgentInfo;
 
-/// The longest string of a guest's that is kept for as long as the VM lives, in bytes. The kernel
-/// allows 64 for a hostname; UUIDs have 36.
+/// Limit of one text of a guest, in bytes. The kernel allows 64 for a hostname; UUIDs have 36.
 const KEPT_TEXT: usize = 256;
 
-/// The most features that are kept.
+/// Limit of feature names in one list.
 const KEPT_FEATURES: usize = 64;
 
-/// Cuts what an agent reports of itself to its bounds.
+/// Truncates the description of an agent to the bounds.
 pub(super) fn bounded(agent: AgentInfo) -> AgentInfo {
     AgentInfo {
         name: clipped(agent.name),
@@ -26,7 +25,7 @@ fn few(names: Vec<String>) -> Vec<String> {
     names.into_iter().take(KEPT_FEATURES).map(clipped).collect()
 }
 
-/// Cuts a text of a guest to its bound.
+/// Truncates a text of a guest to the bound.
 pub(crate) fn clipped(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(KEPT_TEXT));
     text.shrink_to_fit();
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_agent_reports_of_itself_is_kept_only_up_to_a_bound() {
+    fn the_description_of_an_agent_is_truncated_to_the_bounds() {
         let text = || "f".repeat(10_000);
         let agent = AgentInfo {
             name: text(),

@@ -8,11 +8,11 @@
 //!        └─────────────────────────────────────────┘
 //! ```
 //!
-//! An agent that is silent may be in a guest that is paused. A new connection to such a VM makes some VMMs
-//! drop the VM for good, and an answer comes as soon as the VM continues. So a silent connection is kept, its
-//! answer awaited however late, and the question repeated on it: a guest that was reset answers a message on
-//! a connection that it does not know by a reset, so the connection breaks as soon as the guest is up again.
-//! A VM that is silent for [`DIAL_AFTER`] is dialled all the same.
+//! The guest of a silent agent may be paused. Some VMMs stop serving a paused VM's socket for good when they get a
+//! new connection for it, whereas the open connection is answered as soon as the VM resumes. So a silent connection
+//! is kept, its answer is accepted however late, and the health check is repeated on it: a guest that was reset does
+//! not know the connection and resets it, so the connection breaks as soon as the guest is up again. A VM that is
+//! silent for [`DIAL_AFTER`] is dialled nevertheless.
 
 use super::probe_error::ProbeError;
 use crate::agent::connector::DIAL_DEADLINE;
@@ -24,48 +24,48 @@ use minions_proto::message::{Health, HealthCheck};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
-/// How long an agent has to answer a health check once it is connected.
+/// Deadline for the answer to a health check on an open connection.
 pub(super) const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Silence on an open connection after which a new one is dialled. Longer than most pauses of a VM (a snapshot
 /// takes seconds), shorter than the minute after which an operator is alerted.
 const DIAL_AFTER: Duration = Duration::from_secs(30);
 
-/// Age of an unanswered dial at which another one is made: without a connection that is asked, and with one.
+/// Age of an unanswered dial at which another one starts: without an open connection, and with a silent one.
 const REDIAL_AFTER: Duration = Duration::from_secs(10);
 const REDIAL_AFTER_SILENCE: Duration = Duration::from_secs(30);
 
-/// Health checks that may be outstanding on one connection: enough for a question every second until the first
-/// dial. A request has 27 bytes.
+/// Limit of unanswered health checks on one connection: enough for one per second until the first dial. A request
+/// has 27 bytes.
 const MAX_OUTSTANDING: usize = 32;
 
 /// An answered probe.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) health: Health,
-    /// When the question that was answered last was asked first.
+    /// Time of the earliest health check that this answer covers.
     pub(super) asked: SystemTime,
     pub(super) took: Duration,
-    /// The answer came after the end of its probe.
+    /// True if the answer came after the deadline of its probe.
     pub(super) late: bool,
-    /// It is the first one on a new connection.
+    /// True for the first answer on a connection.
     pub(super) fresh: bool,
 }
 
-/// News of the connection.
+/// Event on the connection.
 #[derive(Debug)]
 pub(super) enum Heard {
     /// The agent answered.
     Answered(Answer),
-    /// The probe under way failed, after this time.
+    /// The current probe failed after this time.
     Failed(ProbeError, Duration),
     /// An idle connection broke.
     Broke,
-    /// A connection or a dial that had been silent for longer than a probe takes ended.
+    /// A connection or a dial ended that had been silent for longer than a probe takes.
     SilenceBroke,
 }
 
-/// The connection and what is under way on it.
+/// Connection to the agent, and the probe and dial in progress.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     /// The agent's port.
@@ -73,19 +73,20 @@ pub(super) struct Line {
     held: Option<Held>,
     dial: Option<PendingDial>,
     attempt: Option<Attempt>,
-    /// What is to be done next: send a health check, start a dial.
+    /// True if a health check must be sent next.
     to_ask: bool,
+    /// True if a dial must be started next.
     to_dial: bool,
-    /// Only an answer on a new connection counts.
+    /// True if only an answer on a new connection counts.
     verify: bool,
 }
 
 #[derive(Debug)]
 struct Held {
     connection: AgentConnection,
-    /// Since when there are health checks without a reply.
+    /// Earliest health check without a reply.
     asked: Option<Asked>,
-    /// The latest of several replies, of which more are outstanding.
+    /// Latest reply, while more replies are outstanding.
     reply: Option<Health>,
     answered: Option<Instant>,
 }
@@ -96,17 +97,17 @@ struct Asked {
     wall: SystemTime,
 }
 
-/// A probe under way.
+/// Probe in progress.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
     begun: Instant,
     until: Instant,
 }
 
-/// What was received on the connection.
+/// Input on the connection.
 enum Received {
     Reply(Result<Health, ExchangeError>),
-    /// The connection was idle, and ended.
+    /// End of an idle connection.
     End,
 }
 
@@ -116,7 +117,7 @@ impl Line {
         Self { port, ..Self::default() }
     }
 
-    /// Begins a probe, if none is under way.
+    /// Starts a probe, unless one is in progress.
     pub(super) fn probe(&mut self) {
         if self.attempt.is_some() {
             return;
@@ -138,17 +139,17 @@ impl Line {
         }
     }
 
-    /// Whether a probe is under way.
+    /// Reports whether a probe is in progress.
     pub(super) fn is_busy(&self) -> bool {
         self.attempt.is_some()
     }
 
-    /// Whether there is a connection, silent or not.
+    /// Reports whether a connection is open, silent or not.
     pub(super) fn is_connected(&self) -> bool {
         self.held.is_some()
     }
 
-    /// What calls may do, as far as this connection tells.
+    /// Returns the permission for calls that follows from the state of this connection.
     pub(super) fn permission(&self) -> Permission {
         match &self.held {
             None => Permission::Open,
@@ -157,8 +158,8 @@ impl Line {
         }
     }
 
-    /// Lets only an answer on a new connection count. A connection that is open is asked first: if it is
-    /// silent, the VM may be paused, and is not dialled.
+    /// Starts a probe that only an answer on a new connection satisfies. An open connection is probed first: if it
+    /// is silent, the VM may be paused, and is not dialled.
     pub(super) fn verify(&mut self) {
         self.verify = true;
         self.probe();
@@ -169,12 +170,12 @@ impl Line {
         *self = Self { verify: self.verify, ..Self::to_port(self.port) };
     }
 
-    /// The connection, while no reply is outstanding on it.
+    /// Returns the connection if it is open and no reply is outstanding on it.
     pub(super) fn connection(&mut self) -> Option<&mut AgentConnection> {
         self.held.as_mut().filter(|held| held.asked.is_none()).map(|held| &mut held.connection)
     }
 
-    /// Waits for news: the outcome of the probe under way, a late answer, or the end of the connection.
+    /// Waits for the next event: the outcome of the current probe, a late answer, or the end of the connection.
     ///
     /// Cancel safe.
     pub(super) async fn next(&mut self, connector: &Connector) -> Heard {
@@ -191,7 +192,7 @@ impl Line {
         }
         let until = self.attempt.filter(|_| !self.to_dial).map(|attempt| attempt.until);
         tokio::select! {
-            // An answer that has arrived in time counts, also if its deadline has passed.
+            // An answer that has already arrived counts, even if the deadline has passed meanwhile.
             biased;
             received = received(&mut self.held) => self.received(received),
             started = connector.start(), if self.to_dial => {
@@ -210,8 +211,8 @@ impl Line {
         }
     }
 
-    /// Not cancelled in practice: a socket takes 27 bytes at once. If it is, the connection is useless, and
-    /// turns out to be broken.
+    /// Sends a health check. Not cancelled in practice, because a socket accepts 27 bytes at once. A cancelled call
+    /// leaves a broken connection, which the next use detects.
     async fn ask(&mut self) -> Option<Heard> {
         self.to_ask = false;
         let held = self.held.as_mut()?;
@@ -232,7 +233,7 @@ impl Line {
         if self.held.is_none()
             && let Some(attempt) = &mut self.attempt
         {
-            // It waited for its turn.
+            // The dial waited for its turn; its deadline starts now.
             attempt.until = Instant::now() + DIAL_DEADLINE;
         }
     }
@@ -269,7 +270,7 @@ impl Line {
                 let held = self.held.as_mut()?;
                 held.reply = Some(health);
                 if held.connection.outstanding() > 0 {
-                    // The others are on their way: nothing else may be sent before them.
+                    // More replies are on their way: no other request may be sent before they arrive.
                     let begun = self.attempt.map_or_else(Instant::now, |attempt| attempt.begun);
                     let until = Instant::now() + PROBE_DEADLINE;
                     self.attempt.get_or_insert(Attempt { begun, until });
@@ -286,7 +287,7 @@ impl Line {
         }
     }
 
-    /// The last reply, or the last that came.
+    /// Completes the probe with the latest reply.
     fn answered(&mut self) -> Option<Heard> {
         let held = self.held.as_mut()?;
         let (health, asked) = (held.reply.take()?, held.asked.take()?);
@@ -297,7 +298,7 @@ impl Line {
             self.held = None;
         }
         if self.verify && !fresh {
-            // The VM runs, so it may be dialled.
+            // The VM is not paused, so it is safe to dial.
             self.held = None;
             self.to_dial = true;
             let begun = Instant::now();
@@ -311,7 +312,7 @@ impl Line {
         Some(Heard::Answered(Answer { health, asked: asked.wall, took, late, fresh }))
     }
 
-    /// The connection broke, or what came is no answer.
+    /// Handles a connection that broke or received an invalid answer.
     fn lost(&mut self, error: ExchangeError) -> Option<Heard> {
         let held = self.held.take();
         if let Some(service) = held.as_ref().and_then(Held::foreign_service) {
@@ -326,7 +327,7 @@ impl Line {
         Some(self.failed(ProbeError::of_exchange(self.port, error)))
     }
 
-    /// The probe under way failed.
+    /// Ends the current probe with a failure.
     fn failed(&mut self, error: ProbeError) -> Heard {
         match self.attempt.take() {
             Some(attempt) => Heard::Failed(error, attempt.begun.elapsed()),
@@ -334,7 +335,7 @@ impl Line {
         }
     }
 
-    /// The probe's time is over.
+    /// Handles the end of the probe's deadline.
     fn unanswered(&mut self, connector: &Connector) -> Option<Heard> {
         if let Some(dial) = &mut self.dial {
             dial.yield_turn();
@@ -360,14 +361,15 @@ impl Held {
         self.connection.foreign_service().filter(|_| self.answered.is_none())
     }
 
-    /// Whether one more health check may be sent: not into a reply that has begun, and only so many.
+    /// Reports whether another health check may be sent: not while a reply is partly received, and at most
+    /// [`MAX_OUTSTANDING`].
     fn may_be_asked(&self) -> bool {
         let outstanding = self.connection.outstanding();
         outstanding == 0 || (outstanding < MAX_OUTSTANDING && !self.connection.has_partial_reply())
     }
 }
 
-/// Waits for a reply, or for the end of an idle connection; forever without a connection.
+/// Waits for a reply or for the end of an idle connection; forever without a connection.
 ///
 /// Cancel safe.
 async fn received(held: &mut Option<Held>) -> Received {

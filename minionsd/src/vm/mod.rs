@@ -1,13 +1,13 @@
 //! The VMs of this host.
 //!
-//! * [`discovery`]: which sockets are there.
-//!   [`socket_dir`]: whether their directory can be trusted. [`passed_over`]: files that are no sockets.
-//! * [`registry`]: the VMs behind them, by name.
-//! * [`supervisor`]: the one task that owns a VM's state.
-//!   [`line`]: its own connection to the agent. [`probe_error`]: why a probe failed.
-//! * [`status`]: that state, and what is known beside it. [`transition`]: which state follows which.
-//!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports of itself.
-//! * [`process`]: the process behind a socket.
+//! * [`discovery`]: finds the VMs' sockets.
+//!   [`socket_dir`]: checks that their directory can be trusted. [`passed_over`]: files that are not VM sockets.
+//! * [`registry`]: the VMs of these sockets, by name.
+//! * [`supervisor`]: the only task that owns a VM's state.
+//!   [`line`]: its own connection to the agent. [`probe_error`]: reasons why a probe failed.
+//! * [`status`]: the state and other facts about the VM. [`transition`]: the state machine.
+//!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports about itself.
+//! * [`process`]: the process that listens on a socket.
 
 #[cfg(test)]
 mod absence;

@@ -1,29 +1,29 @@
-//! Files in the directory of sockets that look like a VM's and are none, and what is logged of them.
+//! Files with the suffix of a VM's socket that are not VM sockets, and the log of them.
 
 use super::socket_dir::Distrust;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-/// Names that are kept for the log. Only trusted users can make files there.
+/// Limit of file names that are kept for the log. Only trusted users can create files there.
 const MAX_NAMED: usize = 256;
 
-/// Why a file named `*.vsock` is not taken for a VM's socket.
+/// Reason why a file named `*.vsock` is not a VM's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassedOver {
-    /// What is before `.vsock` is no VM name.
+    /// The part before `.vsock` is not a VM name.
     Name,
-    /// It is no socket.
+    /// The file is not a socket.
     NotASocket,
 }
 
-/// Those that a scan met.
+/// Files that a scan passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Passed {
-    /// With a wrong name.
+    /// Number of files without a valid VM name.
     pub(crate) names: usize,
-    /// With a VM's name, but no sockets.
+    /// Number of files with a VM's name that are not sockets.
     pub(crate) no_sockets: usize,
-    /// Some of them, for the log.
+    /// Up to [`MAX_NAMED`] of the files, for the log.
     named: Vec<(OsString, PassedOver)>,
 }
 
@@ -39,7 +39,7 @@ impl Passed {
     }
 }
 
-/// What has been logged already: a scan every five seconds must not repeat it.
+/// Warnings already logged, so that the scan every five seconds does not repeat them.
 #[derive(Debug, Default)]
 pub(crate) struct ScanLog {
     files: BTreeSet<OsString>,
@@ -48,14 +48,14 @@ pub(crate) struct ScanLog {
 }
 
 impl ScanLog {
-    /// Warns of the files that the scan before did not meet.
+    /// Warns about files that the previous scan did not find.
     pub(crate) fn scanned(&mut self, passed: &Passed) {
         self.refusals.clear();
         for (file, why) in self.new_files(passed) {
             match why {
                 PassedOver::Name => tracing::warn!(
                     file = ?file,
-                    "passed over: not a VM name before `.vsock`; a VM name has 1 to 63 letters, digits, \
+                    "passed over: the part before `.vsock` is not a VM name; a VM name has 1 to 63 letters, digits, \
                      `.`, `_` and `-`, and begins with a letter or digit"
                 ),
                 PassedOver::NotASocket => tracing::warn!(
@@ -66,7 +66,7 @@ impl ScanLog {
         }
     }
 
-    /// Warns that the directory was refused, once for each reason until it is accepted again.
+    /// Warns that the directory was refused, once per reason until it is accepted again.
     pub(crate) fn refused(&mut self, why: &Distrust) {
         if self.refusals.insert(why.reason()) {
             tracing::warn!("no VMs can be found: {why}");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_logged_once_for_as_long_as_it_is_there() {
+    fn a_file_is_logged_once_while_it_exists() {
         let mut log = ScanLog::default();
         assert_eq!(new(&mut log, &["a b.vsock"]), ["a b.vsock"]);
         assert_eq!(new(&mut log, &["a b.vsock", "c:d.vsock"]), ["c:d.vsock"]);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn all_files_are_counted_and_a_bounded_number_is_named() {
+    fn all_files_are_counted_and_a_bounded_number_of_names_is_kept() {
         let mut passed = Passed::default();
         for n in 0..1_000 {
             passed.add(format!("{n}.vsock").as_ref(), PassedOver::NotASocket);

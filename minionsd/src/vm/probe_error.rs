@@ -1,4 +1,4 @@
-//! Why a probe failed.
+//! Failures of probes, as the reasons that the API shows.
 
 use super::guest_text::clipped;
 use crate::agent::socket::is_no_room;
@@ -16,7 +16,7 @@ pub(super) struct ProbeError {
 }
 
 impl ProbeError {
-    /// There is no connection.
+    /// Creates the error for a failed dial.
     pub(super) fn of_dial(error: &ConnectError, connector: &Connector) -> Self {
         let (failure, message) = connector.describe(error);
         Self { failure, message }
@@ -36,7 +36,7 @@ impl ProbeError {
         let (failure, message) = match error {
             ExchangeError::Lost { source, .. } if is_no_room(&source) => (
                 Failure::DaemonExhausted,
-                "minionsd has no memory for such a long answer to a health check".to_owned(),
+                "the answer to a health check is too long for the memory that minionsd has left".to_owned(),
             ),
             ExchangeError::Lost { .. } => {
                 (Failure::AgentClosed, "the agent closed the connection".to_owned())
@@ -54,7 +54,7 @@ impl ProbeError {
             }
             ExchangeError::Agent(error) => {
                 let detail = clipped(error.message);
-                let message = format!("the agent answers a health check with an error: {detail}");
+                let message = format!("the agent answered a health check with an error: {detail}");
                 (Failure::AgentError, message)
             }
             // A health check is 23 bytes long.

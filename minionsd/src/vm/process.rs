@@ -1,8 +1,8 @@
 //! The process that listens on a VM's socket: its VMM, or the VMM's vsock backend.
 //!
-//! The kernel says which one it is to whoever connects (`SO_PEERCRED`: who called `listen(2)`). A pid
-//! is used again when its process is gone, so it counts together with the process's start; and a pidfd
-//! both keeps us from mistaking the next one for it and tells at once when it ends.
+//! The kernel tells each client that connects the pid of the process that called `listen(2)` (`SO_PEERCRED`). Pids
+//! are reused, so a process is identified by its pid and its start time. A pidfd keeps minionsd from confusing the
+//! process with a later one of the same pid, and reports its end at once.
 
 use crate::descriptors::Descriptors;
 use minions_api::vm::Vmm;
@@ -13,21 +13,21 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Bytes in a page of `/proc`'s figures.
+/// Returns the size of a memory page, the unit of `rss` in `/proc`, in bytes.
 fn page_size() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(4096)
 }
 
-/// Milliseconds in one of `/proc`'s ticks.
+/// Returns the length of a clock tick, the unit of times in `/proc`, in milliseconds.
 fn tick_ms() -> u64 {
     1000 / rustix::param::clock_ticks_per_second().clamp(1, 1000)
 }
 
-/// Which process it is.
+/// Identity of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
-    /// Clock ticks since the host booted; `None` where `/proc` doesn't show it to us.
+    /// Start time in clock ticks since the host booted; `None` if `/proc` hides the process from minionsd.
     pub(crate) started: Option<u64>,
     pub(crate) name: Option<String>,
 }
@@ -41,7 +41,7 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// Name of a VMM without a power switch: it keeps a guest that has halted.
+/// Name of a VMM without a power button: it does not end when its guest halts.
 const KEEPS_HALTED_GUESTS: &str = "firecracker";
 
 impl ProcessId {
@@ -51,7 +51,7 @@ impl ProcessId {
             Some(started) => {
                 stat(self.pid).is_some_and(|stat| stat.started == started && !stat.is_dead)
             }
-            // Hidden from this daemon; a pidfd reports the end.
+            // `/proc` hides the process; only a pidfd reports its end.
             None => true,
         }
     }
@@ -72,7 +72,8 @@ impl ProcessId {
         self.name.as_deref() == Some(KEEPS_HALTED_GUESTS)
     }
 
-    /// As it is shown; with its figures if it is still the same process.
+    /// Returns the process as the API shows it. Memory and CPU time are included if `with_figures` is true and the
+    /// pid still belongs to the same process.
     pub(crate) fn show(&self, with_figures: bool) -> Vmm {
         let stat = with_figures.then(|| stat(self.pid)).flatten();
         let stat = stat.filter(|stat| Some(stat.started) == self.started);
@@ -85,7 +86,7 @@ impl ProcessId {
     }
 }
 
-/// A process that is watched.
+/// Process whose end is watched.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) id: ProcessId,
@@ -93,12 +94,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The one that has this pid now; `None` if there is none. Without a descriptor to spare its end
-    /// is not watched for: its connections will show it.
+    /// Returns the process that has this pid now; `None` if no process has it. Without a spare descriptor, its end
+    /// is not watched; the end of its connections shows it.
     pub(crate) fn find(pid: u32, descriptors: &Descriptors) -> Option<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
         let permit = descriptors.take_spare();
-        // Before its start is read: while we have this, nobody else gets the number.
+        // Opened before the start time is read, so that both describe the same process.
         let watched = match permit {
             None => None,
             Some(permit) => match pidfd_open(raw, PidfdFlags::NONBLOCK) {
@@ -113,47 +114,47 @@ impl Process {
         Some(Self { id: ProcessId { pid, started, name }, ended: watched })
     }
 
-    /// Waits for its end; for ever if that can't be seen.
+    /// Waits for the end of the process; forever if it is not watched.
     ///
     /// Cancel safe.
     pub(crate) async fn ended(&self) {
         match &self.ended {
-            // A pidfd is readable once its process is dead.
+            // A pidfd becomes readable when its process ends.
             Some((fd, _)) if fd.readable().await.is_ok() => {}
             _ => std::future::pending().await,
         }
     }
 }
 
-/// A pidfd, with the runtime.
+/// Registers a pidfd with the runtime.
 #[expect(deprecated, reason = "the sound one is unsafe, and an OwnedFd keeps what that asks for")]
 fn register(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
-    // It must stay open and keep its number until it is taken back: owned, and never exchanged, it does.
+    // The descriptor must stay open under the same number until it is deregistered: it is owned and never replaced.
     AsyncFd::with_interest(fd, Interest::READABLE).ok()
 }
 
-/// What `/proc/<pid>/stat` says.
+/// Fields of `/proc/<pid>/stat`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     name: String,
-    /// State of a process that has ended, and whose parent has not asked for its exit status.
+    /// True for a process that has ended and whose parent has not collected its exit status.
     is_dead: bool,
     pub(crate) started: u64,
     pub(crate) cpu_ms: u64,
     pub(crate) rss_bytes: u64,
 }
 
-/// `None` if there is no such process, or not for us.
+/// Reads `/proc/<pid>/stat`; `None` if there is no such process or minionsd may not read it.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// proc_pid_stat(5). The name, in parentheses, may have parentheses and spaces in it.
+/// Parses the format of proc_pid_stat(5). The name is in parentheses and may contain parentheses and spaces.
 fn parse(text: &str) -> Option<Stat> {
     let (head, rest) = text.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    // The first of them is field 3 of the whole.
+    // The first field after the name is number 3.
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some(Stat {
         name: name.to_owned(),
@@ -172,7 +173,7 @@ mod tests {
     use tokio::time::timeout;
 
     #[test]
-    fn a_name_may_have_anything_in_it() {
+    fn a_process_name_may_contain_parentheses_and_spaces() {
         let line = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 50 25 0 0 20 0 1 0 777 1000 3 18446744073709551615 1";
         let stat = parse(line).unwrap();
         assert_eq!((stat.name.as_str(), stat.started), ("a) b (c", 777));
@@ -181,24 +182,24 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_not_waited_for_is_not_alive() {
+    fn a_zombie_is_not_alive() {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = child.id();
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         let started = stat(pid).unwrap().started;
         let id = ProcessId { pid, started: Some(started), name: None };
         while id.is_alive() {
-            assert!(std::time::Instant::now() < deadline, "it never ends");
+            assert!(std::time::Instant::now() < deadline, "the process does not end");
         }
-        assert!(stat(pid).is_some_and(|stat| stat.is_dead), "still there, as a zombie");
+        assert!(stat(pid).is_some_and(|stat| stat.is_dead), "not a zombie");
         child.wait().unwrap();
         let own = |started| ProcessId { pid: std::process::id(), started, name: None };
-        assert!(!own(Some(1)).is_alive(), "another process has the number");
+        assert!(!own(Some(1)).is_alive(), "a process with another start time counts as alive");
         assert!(own(None).is_alive());
     }
 
     #[test]
-    fn figures_are_of_the_same_process_only() {
+    fn figures_are_shown_only_for_the_same_process() {
         let own = stat(std::process::id()).unwrap();
         let id = |started| ProcessId { pid: std::process::id(), started, name: None };
         assert!(id(Some(own.started)).show(true).rss_bytes.is_some_and(|bytes| bytes > 0));
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_is_seen_at_once_and_a_pid_that_is_nobodys_is_nobody() {
+    async fn the_end_of_a_process_is_seen_at_once_and_an_unused_pid_is_not_found() {
         let descriptors = Descriptors::of_process();
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         let process = Process::find(child.id(), &descriptors).unwrap();

@@ -1,7 +1,7 @@
-//! The VMs by name.
+//! Registry of the VMs, by name.
 //!
-//! One task owns the set: it turns what discovery finds into supervisors that start and stop.
-//! Everybody else reads the latest picture of it.
+//! One task owns the set of VMs: it starts and stops supervisors according to the sockets that discovery finds. All
+//! other tasks read the latest published set.
 
 use super::discovery::{self, Look, SocketId, Sockets};
 use super::ending::EndingKind;
@@ -26,13 +26,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Dials in flight over all VMs.
+/// Limit of dials in progress, over all VMs.
 const MAX_DIALS: usize = 64;
 
-/// Most verdicts of supervisors that wait for the registry.
+/// Limit of supervisors' verdicts that wait for the registry.
 const VERDICTS: usize = 64;
 
-/// A VM, for whoever wants to know about it or call its agent. A cheap clone.
+/// Handle of a VM: reads its state and calls its agent. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Vm {
     name: VmName,
@@ -47,12 +47,12 @@ impl Vm {
         &self.name
     }
 
-    /// Whether its agent answers.
+    /// Returns the VM's state: it tells whether the agent answers.
     pub(crate) fn state(&self) -> VmState {
         self.status.borrow().state
     }
 
-    /// What the supervisor published last.
+    /// Returns the status that the supervisor published last.
     pub(crate) fn status(&self) -> VmStatus {
         self.status.borrow().clone()
     }
@@ -66,7 +66,7 @@ impl Vm {
         &self.client
     }
 
-    /// The turns in which all its streams work.
+    /// Returns the turns that all streams of the VM share.
     pub(crate) fn turns(&self) -> &StreamTurns {
         self.client.pool().turns()
     }
@@ -75,36 +75,36 @@ impl Vm {
         self.client.pool().connector().socket()
     }
 
-    /// Returns the VSOCK port of its agent.
+    /// Returns the VSOCK port of the agent.
     pub(crate) fn agent_port(&self) -> AgentPort {
         self.client.pool().connector().port()
     }
 }
 
-/// All of them.
+/// All VMs, by name.
 pub(crate) type Vms = BTreeMap<VmName, Vm>;
 
-/// What the configuration says for each VM.
+/// Settings that apply to each VM.
 #[derive(Debug, Clone)]
 pub(crate) struct Each {
-    /// Calls under way at once.
+    /// Limit of concurrent calls to the agent.
     pub(crate) pool_size: usize,
-    /// A clock that is off by more is set; never without.
+    /// Deviation above which the guest's clock is set; `None` never sets it.
     pub(crate) clock_limit: Option<Duration>,
     /// VSOCK ports of the agents.
     pub(crate) agent_ports: AgentPorts,
 }
 
-/// The picture. A cheap clone.
+/// Handle of the registry. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
-    /// `None` until the directory has been looked at once.
+    /// Latest set of VMs; `None` until the first scan of the directory.
     vms: watch::Receiver<Option<Arc<Vms>>>,
     events: Events,
     dials: Dials,
 }
 
-/// What the VMs share with the rest of the daemon.
+/// Resources that the VMs share with the rest of the daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Means {
     pub(crate) descriptors: Descriptors,
@@ -113,8 +113,8 @@ pub(crate) struct Means {
 }
 
 impl Registry {
-    /// Starts to discover the VMs in `socket_dir`, if that is `trusted`, and to supervise each as `each` says.
-    /// Everything runs in `tasks` and ends with `stop`.
+    /// Starts to discover the VMs in `socket_dir`, if that is `trusted`, and to supervise them with the settings
+    /// `each`. All tasks run in `tasks` and end when `stop` is cancelled.
     pub(crate) fn start(
         socket_dir: PathBuf,
         trusted: Trusted,
@@ -146,23 +146,23 @@ impl Registry {
         Self { vms, events, dials }
     }
 
-    /// What happens to VMs.
+    /// Returns the events of all VMs.
     pub(crate) fn events(&self) -> &Events {
         &self.events
     }
 
-    /// What the ways to all VMs share.
+    /// Returns the dial resources that all VMs share.
     pub(crate) fn dials(&self) -> &Dials {
         &self.dials
     }
 
-    /// All VMs by name; `None` until the directory has been looked at once: nobody can say yet.
+    /// Returns all VMs by name; `None` until the first scan of the directory.
     pub(crate) fn vms(&self) -> Option<Arc<Vms>> {
         self.vms.borrow().clone()
     }
 }
 
-/// Owns the set of VMs.
+/// Task that owns the set of VMs.
 struct Keeper {
     each: Each,
     dials: Dials,
@@ -171,16 +171,16 @@ struct Keeper {
     tasks: TaskTracker,
     stop: CancellationToken,
     known: BTreeMap<VmName, Known>,
-    /// Number of supervisors so far.
+    /// Number of supervisors started so far.
     supervised: u64,
     verdicts: mpsc::Sender<Judged>,
     publish: watch::Sender<Option<Arc<Vms>>>,
 }
 
 struct Known {
-    /// `None` while its VMM has removed it.
+    /// Current socket; `None` while the VMM has removed it.
     socket: watch::Sender<Option<SocketId>>,
-    /// Number of its supervisor.
+    /// Number of the supervisor, to ignore verdicts of earlier ones.
     supervisor: u64,
     stop: CancellationToken,
     vm: Vm,
@@ -193,7 +193,7 @@ struct Judged {
     verdict: Verdict,
 }
 
-/// A change of the set of VMs.
+/// Change of the set of VMs.
 #[derive(Default)]
 struct Change {
     gone: Vec<Vm>,
@@ -206,7 +206,7 @@ impl Keeper {
         let stop = self.stop.clone();
         loop {
             tokio::select! {
-                // Dropping the receiver is what ends the discovery.
+                // Dropping the receiver ends the discovery.
                 () = stop.cancelled() => return,
                 Some(judged) = judged.recv() => self.judged(judged),
                 look = looks.recv() => match look {
@@ -218,8 +218,8 @@ impl Keeper {
         }
     }
 
-    /// Makes the set of VMs the set of sockets. A VM whose socket vanished or changed while its VMM is alive
-    /// stays, if it `may_reboot`: its supervisor finds out.
+    /// Updates the set of VMs to match the sockets found. If `may_reboot` is true, a VM whose socket vanished or
+    /// changed while its VMM is alive stays: its supervisor finds out whether it reboots.
     fn reconcile(&mut self, found: Sockets, may_reboot: bool) {
         let mut change = Change::default();
         self.known.retain(|name, known| {
@@ -248,7 +248,7 @@ impl Keeper {
         self.changed(change);
     }
 
-    /// Removes a VM on its supervisor's word. The socket that has the name now, if there is one, is another VM's.
+    /// Removes a VM after its supervisor's verdict. A socket that has the name now belongs to another VM.
     fn judged(&mut self, Judged { name, supervisor, verdict }: Judged) {
         let is_latest = |known: &Known| known.supervisor == supervisor;
         let Some(known) = self.known.get(&name).filter(|known| is_latest(known)) else { return };
@@ -266,7 +266,7 @@ impl Keeper {
         self.changed(change);
     }
 
-    /// Publishes the set of VMs after a change, and then the events: a reader of an event sees the change.
+    /// Publishes the set of VMs after a change, then the events, so that a reader of an event sees the change.
     fn changed(&self, Change { gone, replaced, came }: Change) {
         let is_none = gone.is_empty() && replaced.is_empty() && came.is_empty();
         if !is_none || self.publish.borrow().is_none() {

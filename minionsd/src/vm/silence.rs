@@ -1,4 +1,4 @@
-//! A VMM that accepts connections and whose guest is silent: how often it is asked, and when it is dialled.
+//! Tests of a VMM that accepts connections and whose guest is silent: when it is probed, and when it is dialled.
 
 use super::line::{Answer, Heard, Line};
 use crate::agent::{Connector, Dials};
@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
-/// Between two probes of a VM that does not answer, at most.
+/// Longest pause between two probes of a VM that does not answer.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A VMM with one guest.
+/// VMM with one guest.
 struct Vmm {
     connector: Connector,
     seen: Arc<Seen>,
@@ -65,7 +65,8 @@ pub(super) async fn serve(listener: UnixListener, seen: Arc<Seen>, paused: watch
     }
 }
 
-/// A VMM reads what is sent to a guest that is paused; the guest answers when it continues.
+/// Serves one connection. As with real VMMs, input for a paused guest is accepted, and the guest answers when it
+/// resumes.
 async fn connection(
     mut stream: UnixStream,
     seen: Arc<Seen>,
@@ -94,7 +95,7 @@ async fn connection(
     }
 }
 
-/// A line whose agent has answered once.
+/// Returns a line whose agent has answered once.
 async fn connected(vmm: &Vmm) -> Line {
     let mut line = Line::default();
     line.probe();
@@ -103,7 +104,7 @@ async fn connected(vmm: &Vmm) -> Line {
     line
 }
 
-/// Probes every five seconds, until there is another connection or so much time has passed.
+/// Probes every five seconds until another connection is made or `most` has passed. Returns the time taken.
 async fn silent_until_dialled(vmm: &Vmm, line: &mut Line, most: Duration) -> Duration {
     let (begun, before) = (Instant::now(), vmm.connections());
     while vmm.connections() == before && begun.elapsed() < most {
@@ -137,7 +138,7 @@ async fn a_silent_connection_is_kept_and_its_late_answer_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_stays_silent_for_half_a_minute_is_not_the_only_hope() {
+async fn a_vm_that_stays_silent_for_half_a_minute_is_dialled_again() {
     let vmm = Vmm::start();
     let mut line = connected(&vmm).await;
     vmm.paused.send_replace(true);
@@ -153,7 +154,7 @@ async fn a_connection_that_stays_silent_for_half_a_minute_is_not_the_only_hope()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_health_checks_that_are_outstanding_are_bounded() {
+async fn the_number_of_outstanding_health_checks_is_bounded() {
     let vmm = Vmm::start();
     let mut line = connected(&vmm).await;
     vmm.paused.send_replace(true);
@@ -166,7 +167,7 @@ async fn the_health_checks_that_are_outstanding_are_bounded() {
     let outstanding = vmm.requests() - before;
     assert!((2..=32).contains(&outstanding), "{outstanding} health checks");
     vmm.paused.send_replace(false);
-    // All of them are answered, and none is taken for the answer to a later one.
+    // All of them are answered, and no reply is matched to a later health check.
     for _ in 0..3 {
         let heard = line.next(&vmm.connector).await;
         assert!(matches!(heard, Heard::Answered(_)), "{heard:?}");
@@ -175,7 +176,7 @@ async fn the_health_checks_that_are_outstanding_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verification_asks_a_connection_that_is_open_before_it_dials() {
+async fn a_verification_probes_an_open_connection_before_it_dials() {
     let vmm = Vmm::start();
     let mut line = connected(&vmm).await;
     vmm.paused.send_replace(true);

@@ -1,9 +1,9 @@
-//! Whether the directory of sockets can be trusted.
+//! Trust in the directory of sockets.
 //!
-//! The file's name decides which VM a socket is taken for. So nobody but the administrator may create a file
-//! in the directory, and nobody else may put another directory in its place. Each directory on the path must
-//! belong to a trusted user and be writable by trusted users and groups only. A directory above the last one may
-//! be writable by all if it is sticky, as `/tmp` is: then only the owner of an entry can rename it.
+//! minionsd identifies a VM by the name of its socket. So only trusted users may create files in the directory or
+//! replace the directory itself. Each directory on the path must belong to a trusted user and be writable by
+//! trusted users and groups only. Directories above the last one may be world-writable if they are sticky, as
+//! `/tmp` is: then only the owner of an entry can rename it.
 
 use crate::config::{Config, SocketOwner};
 use nix::unistd::Group;
@@ -18,7 +18,7 @@ const WRITABLE_BY_GROUP: u32 = 0o020;
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Symbolic links that are followed on the way to the directory: as many as the kernel follows.
+/// Limit of symbolic links on the way to the directory; the kernel has the same limit.
 const MAX_LINKS: usize = 40;
 
 /// Users and groups that may write to the directory.
@@ -28,48 +28,48 @@ pub(crate) struct Trusted {
     groups: Vec<u32>,
 }
 
-/// Why a directory is not trusted.
+/// Reason why a directory is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Distrust {
-    /// It, or a directory above it, can't be looked at. It may not be there yet.
-    #[error("{} can't be read: {source}", .path.display())]
+    /// The directory, or one above it, is unreadable. It may not exist yet.
+    #[error("cannot read {}: {source}", .path.display())]
     Unreadable {
-        /// Which.
+        /// Directory or link that is unreadable.
         path: PathBuf,
-        /// Why.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// Its owner can put any socket there and have it taken for a VM.
+    /// The owner is not trusted, but could create a socket with the name of any VM.
     #[error(
-        "{} belongs to user {uid}, who could take the place of any VM; make it root's \
-         (chown root), or name the user in `socket_owners`",
+        "{} belongs to user {uid}, who could take the place of any VM; make root \
+         the owner (chown root), or list the user in `socket_owners`",
         .path.display()
     )]
     Owner {
-        /// Which directory or link.
+        /// Directory or link that belongs to the user.
         path: PathBuf,
-        /// Whose.
+        /// User id of the owner.
         uid: u32,
     },
-    /// The same for its group.
+    /// A group that is not trusted has write permission.
     #[error(
-        "{} is writable by group {gid}, whose members could take the place of any VM; take that \
-         permission away (chmod g-w), or name the group in `socket_owners` (\":{gid}\")",
+        "{} is writable by group {gid}, whose members could take the place of any VM; remove \
+         that permission (chmod g-w), or list the group in `socket_owners` (\":{gid}\")",
         .path.display()
     )]
     Group {
-        /// Which directory.
+        /// Directory that the group can write to.
         path: PathBuf,
-        /// Its group.
+        /// Group id of the directory.
         gid: u32,
     },
-    /// The same for everybody.
-    #[error("{} is writable by everybody; take that permission away (chmod o-w)", .0.display())]
+    /// All users have write permission.
+    #[error("{} is writable by all users; remove that permission (chmod o-w)", .0.display())]
     Others(PathBuf),
 }
 
 impl Distrust {
-    /// The reason as a word, for metrics.
+    /// Returns the reason as a metric label.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "unreadable",
@@ -81,7 +81,8 @@ impl Distrust {
 }
 
 impl Trusted {
-    /// Root, the daemon's own user and group, the operators' group, and whom the configuration names.
+    /// Returns the trusted users and groups: root, the daemon's own user and group, the operators' group, and those
+    /// in `socket_owners`.
     pub(crate) fn of(config: &Config) -> Self {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let mut trusted = Self { users: vec![0, uid.as_raw()], groups: vec![0, gid.as_raw()] };
@@ -101,7 +102,7 @@ impl Trusted {
     ///
     /// # Errors
     ///
-    /// The first that is not trusted.
+    /// Returns the first directory or link that is not trusted.
     pub(crate) fn check(&self, dir: &Path) -> Result<(), Distrust> {
         let absolute = std::path::absolute(dir).map_err(|source| unreadable(dir, source))?;
         let mut rest: VecDeque<OsString> = names(&absolute);
@@ -143,7 +144,8 @@ impl Trusted {
         Err(Distrust::Owner { path: path.to_owned(), uid })
     }
 
-    /// `is_last` for the directory of sockets itself: being sticky does not keep others from creating files.
+    /// Checks one directory. `is_last` marks the directory of sockets itself, where the sticky bit does not help: it
+    /// does not keep other users from creating files.
     fn check_directory(
         &self,
         path: &Path,
@@ -166,7 +168,7 @@ impl Trusted {
     }
 }
 
-/// The path's names, `..` included.
+/// Returns the names in a path, including `..`.
 fn names(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter_map(|component| match component {
@@ -197,7 +199,7 @@ mod tests {
         Trusted { users: vec![0, own], groups: vec![0] }
     }
 
-    /// A directory below a temporary one, which is below sticky `/tmp`.
+    /// Creates a directory below a temporary one, which is below the sticky `/tmp`.
     fn dirs() -> (tempfile::TempDir, PathBuf) {
         let above = tempfile::tempdir().unwrap();
         let dir = above.path().join("vms");
@@ -211,20 +213,20 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Only root can give a file away.
+    /// Changes the owner of a file, which only root can do.
     fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) {
         std::os::unix::fs::lchown(path, uid, gid).expect("this test needs root: run it with sudo");
     }
 
     #[test]
-    fn a_directory_of_ours_is_trusted_below_a_sticky_one_too() {
+    fn a_directory_of_the_daemons_user_is_trusted_also_below_a_sticky_one() {
         let (_above, dir) = dirs();
         trusted().check(&dir).unwrap();
         trusted().check(&dir.join("../vms")).unwrap();
     }
 
     #[test]
-    fn a_directory_of_another_user_is_trusted_only_if_the_user_is_named() {
+    fn a_directory_of_another_user_is_trusted_only_if_the_user_is_listed() {
         let (above, dir) = dirs();
         for path in [&dir, above.path()] {
             give(path, Some(NOBODY), None);
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_write_to_is_not_trusted() {
+    fn a_world_writable_directory_is_not_trusted() {
         let (above, dir) = dirs();
         for mode in [0o777, 0o1777, 0o757] {
             set_mode(&dir, mode);
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_a_group_can_write_to_is_trusted_only_if_the_group_is() {
+    fn a_group_writable_directory_is_trusted_only_if_the_group_is() {
         let (above, dir) = dirs();
         for path in [&dir, above.path()] {
             chown(path, None, Some(4_000)).expect("this test needs root: run it with sudo");
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn links_on_the_way_are_checked_and_so_is_where_they_lead() {
+    fn links_on_the_path_and_their_targets_are_checked() {
         let (above, dir) = dirs();
         let (other, foreign) = dirs();
         give(other.path(), Some(NOBODY), None);

@@ -1,5 +1,4 @@
-//! A VM's state as its supervisor publishes it. Which state follows which is in
-//! [`transition`](super::transition).
+//! Status of a VM, as its supervisor publishes it. The state machine is in [`transition`](super::transition).
 
 use super::discovery::SocketId;
 use super::ending::{Ending, EndingKind, ExplainedFailure, ObservedFailure};
@@ -11,55 +10,55 @@ use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
 use minions_proto::message::{AgentInfo, Health};
 use std::time::Duration;
 
-/// Between probes of a VM that answers, ± a tenth so that a thousand VMs don't march in step.
+/// Interval between probes of a VM that answers, ± 10 % so that the probes of a thousand VMs spread out.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The pause after a failed probe, how many probes it stays the same, and how it grows then. An agent
-/// that was killed listens again within half a second: it shouldn't be missed for as long again.
+/// Pause after a failed probe. It stays constant for [`BACKOFF_STEADY`] probes and grows after that: an agent that
+/// was killed listens again within half a second, and must be noticed soon after.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_STEADY: u32 = 6;
 const BACKOFF_FACTOR: f64 = 1.6;
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// What a VM's supervisor publishes.
+/// Status that a VM's supervisor publishes.
 #[derive(Debug, Clone)]
 pub(crate) struct VmStatus {
     pub(crate) state: VmState,
     pub(crate) since: Timestamp,
     pub(crate) cause: Cause,
-    /// Why it isn't ready; or why its last probe failed.
+    /// Reason why the VM is not ready, or why its last probe failed.
     pub(crate) reason: Option<Reason>,
-    /// The last of those, also when it is over.
+    /// Latest `reason`, kept after it no longer applies.
     pub(crate) last_error: Option<Reason>,
     pub(crate) agent: Option<AgentInfo>,
     pub(crate) hostname: Option<String>,
-    /// The guest's uptime in its last answer, in seconds.
+    /// Uptime of the guest in its last answer, in seconds.
     uptime: Option<u64>,
     pub(crate) failed_probes: u32,
-    /// The same since the last sign that the VM may answer soon: these slow the probes down.
+    /// Number of failed probes since the last sign that the VM may answer soon; determines the backoff.
     fruitless: u32,
-    /// The last probe could not be made, for want of something of ours.
+    /// True if the last probe failed because minionsd lacked a resource.
     blind: bool,
     pub(crate) attempts: u64,
     pub(crate) next_probe: Option<Timestamp>,
     pub(crate) last_seen: Option<Timestamp>,
     socket: SocketId,
-    /// State of the socket: another one than at the last answer, so the boot is another one too.
+    /// True if the VMM has created the socket again since the last answer: the next answer is from another boot.
     recreated: bool,
     /// Known end of the boot that answered last.
     ending: Option<Ending>,
-    /// Who listens on the socket, as far as that is known.
+    /// Process that listens on the socket, if known.
     pub(crate) vmm: Option<ProcessId>,
 }
 
-/// Why calls are turned away.
+/// Reason why calls are refused.
 #[derive(Debug, Clone)]
 pub(crate) struct Unready {
     pub(crate) failure: Failure,
     pub(crate) message: String,
 }
 
-/// The state changed.
+/// Change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved {
     pub(crate) before: VmState,
@@ -67,19 +66,19 @@ pub(crate) struct Moved {
     pub(crate) cause: Cause,
 }
 
-/// Who answered, compared to who answered before.
+/// Agent that answered, compared with the one that answered before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// The same, or the first one.
+    /// Unchanged, or the first agent to answer.
     Same,
-    /// The agent started anew, in a guest that went on.
+    /// The agent started again; the guest did not reboot.
     Restarted,
     /// The guest booted again.
     Rebooted,
 }
 
 impl VmStatus {
-    /// A VM whose socket was just found.
+    /// Returns the status of a VM whose socket was just found.
     pub(crate) fn found(socket: SocketId, now: Timestamp) -> Self {
         Self {
             state: VmState::Connecting,
@@ -103,16 +102,16 @@ impl VmStatus {
         }
     }
 
-    /// No probe has come back yet: nobody can say.
+    /// Reports whether the first probe is still in progress, so that the VM's state is not known yet.
     pub(crate) fn is_unsettled(&self) -> bool {
         self.state == VmState::Connecting && self.attempts == 0
     }
 
-    /// Why calls are turned away, unless it may well answer.
+    /// Returns the reason why calls are refused; `None` if the agent may answer them.
     pub(crate) fn unready(&self) -> Option<Unready> {
         match self.state {
             VmState::Ready => None,
-            // Nobody knows: they may try.
+            // The probe failed because of minionsd, so the agent may be well: calls are allowed.
             VmState::Connecting if self.blind => None,
             VmState::Connecting | VmState::Unreachable | VmState::Stale => self
                 .reason
@@ -121,12 +120,12 @@ impl VmStatus {
         }
     }
 
-    /// Reports whether a reboot can be the cause if the socket vanishes: the VMM was listening, and still runs.
+    /// Reports whether a vanished socket can mean a reboot: the VMM was listening and still runs.
     pub(crate) fn may_reboot(&self) -> bool {
         self.state != VmState::Stale && self.vmm.as_ref().is_some_and(ProcessId::is_alive)
     }
 
-    /// Which VM it is.
+    /// Returns the identity of the VM, its boot and its agent.
     pub(crate) fn incarnation(&self) -> Incarnation {
         let (device, inode) = self.socket.numbers();
         let agent = self.agent.as_ref();
@@ -140,7 +139,7 @@ impl VmStatus {
         }
     }
 
-    /// A probe was answered.
+    /// Records an answered probe.
     pub(crate) fn answered(&mut self, health: Health, now: Timestamp) -> (Identity, Option<Moved>) {
         let agent = health.agent.map(bounded);
         let identity = self.compare(agent.as_ref(), health.uptime_secs);
@@ -156,7 +155,7 @@ impl VmStatus {
         (identity, self.enter(Seen::Answered, now))
     }
 
-    /// A probe failed.
+    /// Records a failed probe.
     pub(crate) fn failed(
         &mut self,
         failure: Failure,
@@ -179,7 +178,7 @@ impl VmStatus {
         self.ending = Some(Ending::now(kind));
     }
 
-    /// Records that the VMM, which still runs, removed its socket, or created this one.
+    /// Records that the VMM, which still runs, removed its socket (`None`) or created this one.
     pub(crate) fn socket_changed(
         &mut self,
         socket: Option<SocketId>,
@@ -201,23 +200,24 @@ impl VmStatus {
         self.enter(Seen::SocketRemoved, now)
     }
 
-    /// Three calls in a row failed, the last one at this layer.
+    /// Records that three calls in a row failed, the last one at this layer.
     pub(crate) fn calls_failed(&mut self, failure: Failure, now: Timestamp) -> Option<Moved> {
         let moved = self.enter(Seen::CallsFailed, now);
         if moved.is_some() {
-            let message = "three calls in a row had no answer; the next probe decides".to_owned();
+            let message =
+                "three calls in a row failed; calls are refused until a probe is answered"
+                    .to_owned();
             self.give_reason(failure, message, now);
         }
         moved
     }
 
-    /// Something changed, so the next probes may well be answered: they follow each other as after a first
-    /// failure.
+    /// Restarts the backoff after a sign that the VM may answer soon.
     pub(crate) fn expect_soon(&mut self) {
         self.fruitless = 0;
     }
 
-    /// The pause before the next probe. `jitter` is a random number from 0 to 1.
+    /// Returns the pause before the next probe. `jitter` is a random number from 0 to 1.
     pub(crate) fn pause(&self, jitter: f64) -> Duration {
         match self.failed_probes {
             0 if self.blind => backoff(1, jitter),
@@ -226,8 +226,8 @@ impl VmStatus {
         }
     }
 
-    /// A base agent tells only how long its guest has been up; a guest whose agent was replaced by one
-    /// of another kind is taken for one that booted.
+    /// Compares the agent with the one that answered before. A base agent reports only the uptime of its guest. If a
+    /// base agent answers instead of a full one, the guest counts as rebooted.
     fn compare(&self, agent: Option<&AgentInfo>, uptime: u64) -> Identity {
         let booted_again = self.uptime.is_some_and(|before| uptime < before);
         match (&self.agent, agent) {
@@ -242,7 +242,8 @@ impl VmStatus {
         }
     }
 
-    /// Forgets the known end of a boot when another boot answers, or when the same one goes on answering.
+    /// Forgets the known end of a boot when another boot answers, or when the same one still answers after
+    /// [`REBOOT_LIMIT`](super::ending::REBOOT_LIMIT).
     fn settle_ending(&mut self, identity: Identity) {
         let over = identity == Identity::Rebooted || self.recreated;
         self.ending = self.ending.filter(|ending| !over && !ending.is_overdue());
@@ -283,7 +284,7 @@ impl VmStatus {
     }
 }
 
-/// The pause after so many failures in a row; none after none.
+/// Returns the pause after `failures` in a row; zero without a failure.
 pub(crate) fn backoff(failures: u32, jitter: f64) -> Duration {
     if failures == 0 {
         return Duration::ZERO;
@@ -291,7 +292,7 @@ pub(crate) fn backoff(failures: u32, jitter: f64) -> Duration {
     let growth = failures.saturating_sub(BACKOFF_STEADY);
     let exponent = i32::try_from(growth).unwrap_or(i32::MAX).min(32);
     let grown = BACKOFF_FIRST.mul_f64(BACKOFF_FACTOR.powi(exponent)).min(BACKOFF_MAX);
-    // Full jitter, but never none: a probe costs the VMM a connection.
+    // Full jitter, with a minimum: a probe costs the VMM a connection.
     grown.mul_f64(jitter).max(BACKOFF_FIRST / 2)
 }
 
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_calls_turn_further_ones_away_until_a_probe_is_answered() {
+    fn after_failed_calls_further_ones_are_refused_until_a_probe_is_answered() {
         let mut status = found();
         status.answered(health("1"), Timestamp::now());
         let moved = status.calls_failed(Failure::AgentSilent, Timestamp::now()).unwrap();
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_we_could_not_make_says_nothing_about_the_vm() {
+    fn a_probe_that_minionsd_cannot_make_says_nothing_about_the_vm() {
         let mut status = found();
         for _ in 0..9 {
             assert_eq!(failed(&mut status, Failure::DaemonExhausted), VmState::Connecting);
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_is_compared_with_who_answered_before() {
+    fn an_answer_is_compared_with_the_previous_agent() {
         let mut status = found();
         let mut answered = |boot: &str, instance: &str| {
             let mut health = health(instance);
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_agents_guest_booted_again_if_it_has_been_up_for_less_than_before() {
+    fn a_shorter_uptime_of_a_base_agent_means_a_reboot() {
         let mut status = found();
         let mut answered = |uptime_secs, agent: Option<AgentInfo>| {
             let health =
@@ -392,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_grows_to_its_bound_and_never_vanishes() {
+    fn the_backoff_grows_to_its_limit_and_is_never_zero() {
         let mut status = found();
         let mut last = Duration::ZERO;
         for _ in 0..100 {
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_was_killed_is_looked_for_at_an_even_pace_for_half_a_second() {
+    fn the_backoff_stays_constant_for_the_first_half_second() {
         let pauses = (1..=BACKOFF_STEADY).map(|failures| backoff(failures, 1.0));
         assert!(pauses.clone().all(|pause| pause == BACKOFF_FIRST));
         assert!(pauses.sum::<Duration>() >= Duration::from_millis(500));

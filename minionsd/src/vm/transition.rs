@@ -1,4 +1,4 @@
-//! From which state to which, and why: the whole of it.
+//! State machine of a VM.
 //!
 //! ```text
 //!   found                        answered
@@ -17,41 +17,41 @@
 //!               no listener   │ stale │  no listener               │
 //!                             └───────┘ ───────────────────────────┘
 //!
-//!  connecting, ready: the VMM removes its socket, and lives ──▶ unreachable
-//!  from any of them: the socket file vanishes, or is another one, and its VMM is not known to live ──▶ gone
+//!  connecting, ready: the VMM removes its socket, and still runs ──▶ unreachable
+//!  any state: the socket file vanishes or is replaced, and the VMM is not known to run ──▶ gone
 //! ```
 //!
-//! * `no listener` needs no second look: the kernel itself says that nobody is there.
-//! * From `stale`, a failure of another kind means that somebody listens again.
-//! * Calls count as well as probes, because an agent may answer the ones and not the others. Three that
-//!   fail in a row open the breaker: further ones fail at once. The next probe that is answered closes
-//!   it, and is sent right away, over a connection of its own.
-//! * When it is the daemon that can't probe, nothing is known, and nothing changes.
+//! * One `no listener` is enough: the kernel reports that no process listens.
+//! * From `stale`, a failure of another kind means that a process listens again.
+//! * Failed calls count too, because an agent may answer probes but no calls. Three that fail in a row open the
+//!   circuit breaker: further calls fail at once. A probe on a new connection follows immediately; the first
+//!   answered probe closes the breaker.
+//! * A probe that minionsd cannot make, for lack of a resource, changes nothing.
 
 use minions_api::vm::{Cause, Failure, VmState};
 
-/// Probes, or calls, that must fail in a row.
+/// Number of probes, or of calls, that must fail in a row.
 pub(crate) const FAILURES_TO_UNREACHABLE: u32 = 3;
 
-/// What a VM's supervisor learned.
+/// Observation of a VM's supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// A probe was answered.
     Answered,
     /// A probe failed.
     Failed {
-        /// At this layer.
+        /// Layer that failed.
         failure: Failure,
-        /// Together with those before.
+        /// Number of failures in a row, including this one.
         in_a_row: u32,
     },
-    /// So many calls failed that more of them make no sense.
+    /// Enough calls failed in a row to open the circuit breaker.
     CallsFailed,
-    /// The VMM removed its socket, or created another one, and lives.
+    /// The VMM removed its socket or created another one, and still runs.
     SocketRemoved,
 }
 
-/// The state that follows, and what leads there; `None` if it stays.
+/// Returns the next state and the cause of the transition; `None` if the state stays the same.
 pub(crate) fn next(state: VmState, seen: Seen) -> Option<(VmState, Cause)> {
     use VmState::{Connecting, Ready, Stale, Unreachable};
     match (state, seen) {
@@ -70,7 +70,7 @@ pub(crate) fn next(state: VmState, seen: Seen) -> Option<(VmState, Cause)> {
         (Unreachable, Seen::Failed { .. }) => None,
 
         (Ready, Seen::CallsFailed) => Some((Unreachable, Cause::CallsFailed)),
-        // Calls aren't made there; those still under way say nothing new.
+        // No calls start in these states; those still in progress say nothing new.
         (Connecting | Unreachable | Stale, Seen::CallsFailed) => None,
 
         (Unreachable, Seen::SocketRemoved) => None,
@@ -85,7 +85,7 @@ mod tests {
 
     const STATES: [VmState; 4] = [Connecting, Ready, Unreachable, Stale];
 
-    /// All that can be seen, with the state that follows each of [`STATES`].
+    /// Returns the observations, each with the state that follows each of [`STATES`].
     fn table() -> Vec<(Seen, [VmState; 4])> {
         let failed = |failure, in_a_row| Seen::Failed { failure, in_a_row };
         vec![
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_transition_is_as_drawn() {
+    fn every_transition_matches_the_diagram() {
         for (seen, expected) in table() {
             for (state, expected) in STATES.into_iter().zip(expected) {
                 let after = next(state, seen).map_or(state, |(after, _)| after);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transition_leads_elsewhere_and_says_why() {
+    fn a_transition_changes_the_state_and_has_the_matching_cause() {
         for (seen, _) in table() {
             for state in STATES {
                 let Some((after, cause)) = next(state, seen) else { continue };

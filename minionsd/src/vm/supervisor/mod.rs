@@ -1,11 +1,11 @@
-//! The one task that owns a VM's state.
+//! Supervisor of a VM: the only task that writes the VM's state.
 //!
-//! It keeps a connection of its own to the agent ([`line`](super::line)) and asks it for its health: on a
-//! schedule, when that connection or the VMM ends (so the end of a VM shows at once), and when calls fail or
-//! were refused. It publishes what it learns; no other task writes a VM's state.
+//! It keeps its own connection to the agent ([`line`](super::line)) and sends health checks on it: on a schedule,
+//! when that connection or the VMM ends (so that the end of a VM shows at once), and when calls fail or were
+//! refused.
 //!
-//! The order of its publications: first the pool, so that no call gets a connection that leads nowhere; then
-//! the state; then the event, so that a reader of the event sees the state.
+//! It publishes in this order: first the pool, so that no call gets a dead connection; then the state; then the
+//! event, so that a reader of the event sees the state.
 
 mod socket;
 
@@ -31,16 +31,17 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// A connection that dies this soon after an answer was hardly worth making.
+/// Time after an answer within which the end of the connection counts as early, and delays the next probe.
 const EARLY: Duration = Duration::from_secs(1);
 
-/// However many callers want to know: not more often than this.
+/// Minimum pause between probes that callers trigger.
 const NUDGE_GAP: Duration = Duration::from_millis(100);
 
-/// Probes that are due within this are made at once: the VMs of a host share its wake-ups.
+/// Length of a time step. Probes that are due within one step start together at its end, so that the VMs of a host
+/// share wake-ups.
 const STEP: Duration = Duration::from_millis(100);
 
-/// For a pause shorter than this, a step is too long.
+/// Pause from which probes are aligned to steps: for a shorter one, a step is too long.
 const STEPS_FROM: Duration = Duration::from_secs(1);
 
 /// Supervises one VM until it is told to stop.
@@ -57,34 +58,34 @@ pub(crate) struct Supervisor {
     pub(crate) stop: CancellationToken,
     /// Socket that has the VM's name; `None` while its VMM has removed it.
     pub(crate) socket: watch::Receiver<Option<SocketId>>,
-    /// Requested end of the guest.
+    /// Last requested end of the guest.
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
 }
 
-/// Result of a supervisor that ended by itself.
+/// Reason why a supervisor ended without being told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Verdict for a VM that is gone.
+    /// The VM is gone.
     Gone,
-    /// Verdict for a VM whose name another VM has.
+    /// Another VM has the VM's name.
     Replaced,
 }
 
-/// What the supervisor has between two events.
+/// State that the supervisor keeps between two events.
 struct Hold {
     line: Line,
-    /// The process that listens on the socket, watched.
+    /// Process that listens on the socket.
     vmm: Option<Process>,
     clock: ClockKeeper,
     presence: Presence,
     socket: watch::Receiver<Option<SocketId>>,
     asked: watch::Receiver<Option<EndingKind>>,
     listeners: watch::Receiver<Option<Listener>>,
-    /// When the next probe is due.
+    /// Time at which the next probe is due.
     due: Instant,
-    /// When the last one ended.
+    /// Time at which the last probe ended.
     probed_at: Instant,
-    /// How often in a row the connection broke right after an answer.
+    /// Number of times in a row that the connection broke within [`EARLY`] of an answer.
     early_deaths: u32,
 }
 
@@ -123,7 +124,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for one event, and deals with it.
+    /// Waits for one event and handles it.
     async fn turn(&self, hold: &mut Hold) -> Option<Verdict> {
         let rests = !hold.line.is_busy() && !hold.presence.is_absent();
         tokio::select! {
@@ -151,7 +152,7 @@ impl Supervisor {
         None
     }
 
-    /// What calls may do.
+    /// Returns the permission for calls.
     fn permission(&self, hold: &Hold) -> Permission {
         match self.status.borrow().unready() {
             Some(unready) => Permission::Refused(unready),
@@ -160,7 +161,7 @@ impl Supervisor {
         }
     }
 
-    /// Deals with news of the connection, and plans the next probe.
+    /// Handles an event on the connection and plans the next probe.
     async fn heard(&self, hold: &mut Hold, heard: Heard) -> Option<Verdict> {
         let now = Instant::now();
         if !hold.presence.is_there() {
@@ -185,13 +186,13 @@ impl Supervisor {
             Heard::Broke => {
                 let early = hold.probed_at + EARLY > now;
                 hold.early_deaths = if early { hold.early_deaths + 1 } else { 0 };
-                // A guest that answers and hangs up, over and over, gets no more of us than one
-                // that doesn't answer.
+                // A guest that repeatedly answers and hangs up is probed no more often than one that does not
+                // answer.
                 let pause = backoff(hold.early_deaths, random());
                 hold.due = hold.due.min(self.plan(now, pause));
             }
             Heard::SilenceBroke => {
-                // The guest was reset, or its VMM is there again: worth as many probes as a new failure.
+                // The guest was reset, or its VMM started again: it may answer soon.
                 self.status.send_if_modified(|status| {
                     status.expect_soon();
                     false
@@ -211,7 +212,7 @@ impl Supervisor {
         self.meters.probed(took, None);
         self.look_at_vmm(hold);
         if fresh && self.status.borrow().failed_probes > 0 {
-            // Of the time before: they may stay silent forever.
+            // Idle connections from before the failure may stay silent forever.
             self.pool.close_idle();
         }
         self.pool.close_parked();
@@ -219,7 +220,7 @@ impl Supervisor {
         self.spare(hold);
     }
 
-    /// Gives up what other VMs need.
+    /// Frees descriptors for other VMs: closes the own connection if descriptors are short, and evicts idle ones.
     fn spare(&self, hold: &mut Hold) {
         if self.pool.connector().descriptors().are_short() {
             hold.line.hang_up();
@@ -240,7 +241,7 @@ impl Supervisor {
         if let Some(verdict) = hold.presence.without_vmm() {
             return Some(verdict);
         }
-        // Its connections lead nowhere, even if another process holds them open.
+        // The VMM's connections are dead, even if another process holds them open.
         hold.vmm = None;
         hold.line.hang_up();
         self.pool.flush();
@@ -250,23 +251,23 @@ impl Supervisor {
     }
 
     fn pause(&self) -> Duration {
-        // Not in one expression with publishing: the two exclude each other.
+        // The borrow must end before anything is published: a `watch` channel would deadlock.
         self.status.borrow().pause(random())
     }
 
-    /// Says when the next probe is due.
+    /// Returns the time at which the next probe is due, and stores it in the status.
     fn plan(&self, from: Instant, pause: Duration) -> Instant {
         let due = if pause < STEPS_FROM { from + pause } else { at_step(from + pause) };
         let pause = due - from;
         self.status.send_if_modified(|status| {
             status.next_probe = Some(Timestamp(SystemTime::now() + pause));
-            // Nobody waits for that.
+            // No reader has to wake up for this.
             false
         });
         due
     }
 
-    /// Finds out who listens on the socket, if that isn't known.
+    /// Updates the process that listens on the socket, if the kernel reports another one.
     fn look_at_vmm(&self, hold: &mut Hold) {
         let connector = self.pool.connector();
         let (known, seen) = (hold.vmm.as_ref().map(|vmm| vmm.id.pid), connector.listener());
@@ -277,7 +278,7 @@ impl Supervisor {
         let now = hold.vmm.as_ref().map(|vmm| vmm.id.clone());
         let replaced = known.is_some() && now.is_some();
         if replaced {
-            tracing::info!(vm = %self.name, "another process has the VM's socket");
+            tracing::info!(vm = %self.name, "another process listens on the VM's socket");
             self.pool.flush();
         }
         self.status.send_modify(|status| status.vmm = now);
@@ -289,9 +290,9 @@ impl Supervisor {
     fn failed(&self, error: ProbeError) {
         let ProbeError { failure, message } = error;
         match failure {
-            // Says nothing about the agent, and its connections may be the only ones to be had.
+            // This says nothing about the agent, and minionsd may be unable to open other connections.
             Failure::DaemonExhausted => {}
-            // The guest may be paused: what is open will answer then, and must not be closed before.
+            // The guest may be paused. Its open connections answer when it resumes, so they must stay open.
             Failure::AgentSilent => {}
             _ => {
                 self.pool.close_idle();
@@ -316,7 +317,7 @@ impl Supervisor {
             Identity::Restarted => EventKind::AgentRestarted,
             Identity::Rebooted => EventKind::VmRebooted,
         };
-        tracing::info!(vm = %self.name, event = kind.as_str(), "another incarnation");
+        tracing::info!(vm = %self.name, event = kind.as_str(), "the guest or its agent was restarted");
         self.tell(kind, None);
     }
 
@@ -325,17 +326,17 @@ impl Supervisor {
             self.pool.close_idle();
         }
         self.change(|status| status.calls_failed(failure, Timestamp::now()));
-        // Also if that changed nothing: from the next one on they count again.
+        // Also if the state did not change: counting starts again with the next call.
         self.calls.succeeded();
     }
 
-    /// Publishes a change, and tells of it if the state is another one.
+    /// Publishes a change, with an event if the state changed.
     fn change(&self, change: impl FnOnce(&mut VmStatus) -> Option<Moved>) {
         let mut moved = None;
         self.status.send_modify(|status| moved = change(status));
         let Some(moved) = moved else { return };
-        // What calls had against the agent is dealt with. Not before: that probes are answered is no
-        // answer to them.
+        // The change of state resets the count of failed calls. An answered probe alone does not: an agent may
+        // answer probes but no calls.
         self.calls.succeeded();
         let (before, after, cause) =
             (moved.before.as_str(), moved.after.as_str(), moved.cause.as_str());
@@ -359,7 +360,7 @@ impl Supervisor {
     }
 }
 
-/// The end of the step that an instant is in. All VMs count from the same start.
+/// Returns the end of the step that contains an instant. The steps of all VMs start together.
 fn at_step(instant: Instant) -> Instant {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let into = instant.saturating_duration_since(*START).as_nanos() % STEP.as_nanos();
@@ -384,7 +385,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_within_a_step_is_due_at_its_end() {
+    fn an_instant_within_a_step_is_moved_to_its_end() {
         let first = at_step(Instant::now() + STEP);
         assert_eq!(at_step(first), first);
         for ms in [1, 50, 99, 100] {

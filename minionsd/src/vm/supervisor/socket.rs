@@ -1,7 +1,7 @@
 //! Sockets that vanish or change while their VMM runs.
 //!
-//! Cloud Hypervisor removes its socket at each reboot of the guest, and creates it again. The process that listens
-//! distinguishes a reboot from another VM of the same name; the kernel reports it to each client that connects.
+//! Cloud Hypervisor removes its socket at each reboot of the guest, and creates it again. The listening
+//! process distinguishes a reboot from another VM of the same name; the kernel reports it to each client.
 //!
 //! ```text
 //!            removed                created
@@ -22,10 +22,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// Time for a VMM that removed its socket to create it again. Cloud Hypervisor took 0.1 s to 1.7 s in an emulated
-/// machine; it allocates the guest's memory before.
+/// machine; it allocates the guest's memory first.
 const ABSENT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Interval between two checks of a VMM whose end no pidfd reports.
+/// Interval between checks of a VMM whose end no pidfd reports.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Time for a new socket to have a listener that the kernel reports: `bind(2)` comes before `listen(2)`.
@@ -37,17 +37,12 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Presence of the VM's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
+    /// Socket that exists and belongs to the known VMM.
     There,
     /// Socket that the VMM removed.
-    Absent {
-        until: Instant,
-        look: Instant,
-    },
-    /// Socket that has the name now, of a process that is not known yet.
-    Unidentified {
-        socket: SocketId,
-        until: Instant,
-    },
+    Absent { until: Instant, look: Instant },
+    /// New socket whose process is not known yet.
+    Unidentified { socket: SocketId, until: Instant },
 }
 
 impl Presence {
@@ -68,7 +63,7 @@ impl Presence {
         }
     }
 
-    /// Waits until there may be news of the socket; forever while it is there.
+    /// Waits until the socket must be checked again; forever while it is present.
     ///
     /// Cancel safe.
     pub(super) async fn news(self, listeners: &mut watch::Receiver<Option<Listener>>) {
@@ -93,7 +88,7 @@ impl Supervisor {
             None => Presence::Absent { until: now + ABSENT_LIMIT, look: now + LOOK },
             Some(socket) => Presence::Unidentified { socket, until: now + IDENTIFIED_WITHIN },
         };
-        // No call may dial before it is known whose socket it is.
+        // No call may dial before the process of the socket is known.
         self.pool.gate().set(Permission::Asked);
         hold.line.hang_up();
         self.pool.flush();
@@ -110,7 +105,8 @@ impl Supervisor {
         None
     }
 
-    /// Decides what an absent or unidentified socket means, if that can be known already.
+    /// Decides whether an absent or unidentified socket means a reboot, the end of the VM or another VM. Returns
+    /// `None` while that is undecided.
     pub(super) fn look_at_socket(&self, hold: &mut Hold) -> Option<Verdict> {
         let now = Instant::now();
         let vmm = hold.vmm.as_ref().filter(|vmm| vmm.id.is_alive()).map(|vmm| vmm.id.pid);
