@@ -1,6 +1,6 @@
 //! `minionsctl poweroff VM` and `minionsctl reboot VM`.
 
-use super::wait::{self, Limit};
+use super::wait::{self, WaitLimit};
 use super::{Context, Target};
 use crate::agent;
 use crate::client::{DaemonClient, vm_path};
@@ -48,7 +48,7 @@ pub(super) async fn run(
         }
         Target::Vm(client, vm) => {
             // Before the call, which is part of the wait.
-            let limit = Limit::to_end(context);
+            let limit = WaitLimit::to_end(context);
             let body = PowerRequest { action, force };
             let path = vm_path(vm, "/power");
             let accepted: PowerAccepted =
@@ -69,7 +69,7 @@ async fn wait_for_it(
     name: &VmName,
     action: PowerAction,
     accepted: PowerAccepted,
-    limit: Limit,
+    limit: WaitLimit,
 ) -> Result<(), Failure> {
     if !context.printer.is_json() {
         context.printer.heading(&accepted.message)?;

@@ -33,7 +33,7 @@ pub(super) async fn run(
             (vm, end)
         }
         Some(boot_id) => {
-            let vm = until_rebooted(client, name, boot_id, Limit::to_end(context)).await?;
+            let vm = until_rebooted(client, name, boot_id, WaitLimit::to_end(context)).await?;
             let end = ready(&vm);
             (vm, end)
         }
@@ -44,12 +44,12 @@ pub(super) async fn run(
 
 /// Time limit of a wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limit {
+pub(super) struct WaitLimit {
     within: Duration,
     deadline: Instant,
 }
 
-impl Limit {
+impl WaitLimit {
     /// Returns the limit for a guest that ends, starting now.
     pub(super) fn to_end(context: &Context<'_>) -> Self {
         Self::new(context.timeout.unwrap_or(DEFAULT_LIMIT_TO_END))
@@ -72,7 +72,7 @@ enum PollResult<T> {
 async fn until<T>(
     client: &DaemonClient,
     name: &VmName,
-    limit: Limit,
+    limit: WaitLimit,
     patient: bool,
     mut judge: impl FnMut(Option<Vm>) -> PollResult<T>,
 ) -> Result<Result<T, String>, Failure> {
@@ -107,7 +107,7 @@ async fn until_ready(
     client: &DaemonClient,
     name: &VmName,
 ) -> Result<Vm, Failure> {
-    let limit = Limit::new(context.timeout.unwrap_or(DEFAULT_LIMIT));
+    let limit = WaitLimit::new(context.timeout.unwrap_or(DEFAULT_LIMIT));
     let judge = |vm: Option<Vm>| match vm {
         Some(vm) if vm.state == VmState::Ready => PollResult::Done(vm),
         vm => PollResult::Seen(seen(vm.as_ref())),
@@ -120,7 +120,7 @@ pub(super) async fn until_rebooted(
     client: &DaemonClient,
     name: &VmName,
     boot_id: &str,
-    limit: Limit,
+    limit: WaitLimit,
 ) -> Result<Vm, Failure> {
     let judge = |vm: Option<Vm>| match vm {
         Some(vm) if vm.state == VmState::Ready => match boot_of(&vm) {
@@ -143,7 +143,7 @@ pub(super) async fn until_powered_off(
     client: &DaemonClient,
     name: &VmName,
     boot_id: Option<&str>,
-    limit: Limit,
+    limit: WaitLimit,
 ) -> Result<Option<Vm>, Failure> {
     let judge = |vm: Option<Vm>| match vm {
         None => PollResult::Done(None),
