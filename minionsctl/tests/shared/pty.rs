@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use testkit::daemon::DEADLINE;
 
 /// Output so far.
@@ -101,8 +101,16 @@ impl Pty {
     }
 
     /// Waits for the end of the program, and returns its exit code.
+    #[track_caller]
     pub(crate) fn code(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the program in the terminal did not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

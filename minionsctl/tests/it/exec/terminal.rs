@@ -136,7 +136,9 @@ async fn a_shell_continues_after_a_killed_daemon_is_started_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_input_keys_stay_local() {
     let guest = Guest::start().await;
-    let program = ["exec", "-t", "web-1", "--", "sh", "-c", "echo up; sleep 1000"];
+    // One long `sleep` could lose the signal between its fork and its exec, and the shell would wait for its end.
+    let script = "echo up; while :; do sleep 0.1; done";
+    let program = ["exec", "-t", "web-1", "--", "sh", "-c", script];
     let mut pty = Pty::start(&guest.ctl(&program));
     let before = pty.modes();
     pty.shows("up\r");
