@@ -1,6 +1,7 @@
 //! Collects the whole output of a program.
 
-use super::{DriverEvent, ExecDriver, ExecError};
+use super::driver::{DriverEvent, ExecDriver};
+use super::error::ExecError;
 use crate::budget::Share;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::collect::{HeadTail, KeptOutput};

@@ -1,9 +1,11 @@
 //! Reads a program's output exactly once, re-attaching after a lost connection.
 
+use super::error::ExecError;
 use super::lease::ExecLease;
 use super::opening::{self, OpenedStream};
 use super::plan::{ExecFollower, ExecPlan};
-use super::{ExecError, ExecResources, ExecTarget};
+use super::resources::ExecResources;
+use super::target::ExecTarget;
 use crate::agent::{AgentRefusal, AgentStream, Broken, StreamTurns, TransportError};
 use bytes::{Buf, Bytes};
 use minions_proto::channel::{CHUNK_LEN, ChannelMessage, Ended, OutputStream};

@@ -1,6 +1,8 @@
 //! The lease of a program. Dropping it sends `leave`.
 
-use super::{ExecResources, ExecTarget, opening};
+use super::opening;
+use super::resources::ExecResources;
+use super::target::ExecTarget;
 use crate::agent::AgentStream;
 use minions_proto::channel::{ChannelMessage, HostControl};
 use minions_proto::message::{ExecAttach, ExecId, Role};

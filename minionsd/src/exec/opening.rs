@@ -5,7 +5,8 @@
 //!
 //! [`AgentClient::open`]: crate::agent::AgentClient::open
 
-use super::{ExecError, ExecTarget};
+use super::error::ExecError;
+use super::target::ExecTarget;
 use crate::agent::{AgentRefusal, AgentStream, CallError, Instance, OpenError, TransportError};
 use crate::vm::status::backoff;
 use minions_api::vm::Failure;

@@ -1,7 +1,7 @@
 //! Programs of agents without the feature `exec2`, which support only one request and one reply per program. When the
 //! caller goes away, the connection is closed; whether the agent then ends the program is up to the agent.
 
-use super::DriverEvent;
+use super::driver::DriverEvent;
 use crate::agent::{CallError, Lane, TransportError};
 use crate::vm::Vm;
 use bytes::Bytes;

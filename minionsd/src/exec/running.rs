@@ -1,7 +1,12 @@
 //! The only way to start a program, on an agent of any version, and a program's events.
 
+use super::driver::{DriverEvent, ExecDriver};
+use super::error::ExecError;
+use super::plain::PlainExec;
+use super::plan::ExecPlan;
+use super::resources::ExecResources;
+use super::target::ExecTarget;
 use super::target::too_old;
-use super::{DriverEvent, ExecDriver, ExecError, ExecPlan, ExecResources, ExecTarget, PlainExec};
 use crate::agent::{ExecSupport, Lane};
 use crate::vm::Vm;
 use minions_proto::message::{ExecAttached, ExecInfo, ExecInspect};

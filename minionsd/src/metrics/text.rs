@@ -5,6 +5,11 @@
 //! # TYPE minions_vms gauge
 //! minions_vms{state="ready"} 12
 //! ```
+//!
+//! Own code because `prometheus-client` 0.24 writes only OpenMetrics, which would change what a scraper reads: it adds
+//! `_total` to the sample of a counter but not to its `# TYPE`, a full stop to each help, `.0` to bounds of buckets
+//! (`le="1.0"` is another time series than `le="1"`), and `# EOF`. Most figures here are also looked up for each page,
+//! for which such a library needs a collector for each.
 
 use super::histogram::Histogram;
 use std::fmt::{Display, Write as _};

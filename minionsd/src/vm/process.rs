@@ -6,9 +6,10 @@
 
 use crate::descriptors::Descriptors;
 use minions_api::vm::Vmm;
+use procfs::FromRead;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::{fmt, fs};
+use std::fmt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OwnedSemaphorePermit;
@@ -146,39 +147,53 @@ pub(crate) struct Stat {
 
 /// Reads `/proc/<pid>/stat`; `None` if there is no such process or minionsd may not read it.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    procfs::process::Stat::from_file(format!("/proc/{pid}/stat")).ok().map(Stat::from)
 }
 
-/// Parses the format of proc_pid_stat(5). The name is in parentheses and may contain parentheses and spaces.
-fn parse(text: &str) -> Option<Stat> {
-    let (head, rest) = text.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    // The first field after the name is number 3.
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(Stat {
-        name: name.to_owned(),
-        is_dead: matches!(fields.first(), Some(&("Z" | "X"))),
-        cpu_ms: field(14)?.saturating_add(field(15)?).saturating_mul(tick_ms()),
-        started: field(22)?,
-        rss_bytes: field(24)?.saturating_mul(page_size()),
-    })
+impl From<procfs::process::Stat> for Stat {
+    fn from(stat: procfs::process::Stat) -> Self {
+        Self {
+            is_dead: matches!(stat.state, 'Z' | 'X'),
+            cpu_ms: stat.utime.saturating_add(stat.stime).saturating_mul(tick_ms()),
+            started: stat.starttime,
+            rss_bytes: stat.rss.saturating_mul(page_size()),
+            name: stat.comm,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
     use std::time::Duration;
     use tokio::time::timeout;
 
     #[test]
-    fn a_process_name_may_contain_parentheses_and_spaces() {
-        let line = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 50 25 0 0 20 0 1 0 777 1000 3 18446744073709551615 1";
-        let stat = parse(line).unwrap();
+    fn figures_are_in_milliseconds_and_bytes_and_a_name_may_contain_parentheses() {
+        let line = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 50 25 0 0 20 0 1 0 777 1000 3 18446744073709551615 1 1 0 \
+                    0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+        let read = |line: &str| procfs::process::Stat::from_read(line.as_bytes()).map(Stat::from);
+        let stat = read(line).unwrap();
         assert_eq!((stat.name.as_str(), stat.started), ("a) b (c", 777));
         assert_eq!((stat.cpu_ms, stat.rss_bytes), (75 * tick_ms(), 3 * page_size()));
-        assert_eq!(parse("nonsense"), None);
+        assert!(read("nonsense").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_utf8_hides_no_figure() {
+        let script = r"printf '\377' > /proc/$$/comm; read line";
+        let mut child =
+            Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+        timeout(Duration::from_secs(10), async {
+            while stat(child.id()).is_none_or(|stat| !stat.name.contains('\u{fffd}')) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

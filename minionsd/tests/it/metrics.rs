@@ -1,8 +1,12 @@
 //! Metrics, as read by an operator's monitoring.
 
 use std::collections::{BTreeMap, BTreeSet};
-use testkit::daemon::TestDaemon;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+use testkit::daemon::{DEADLINE, TestDaemon};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use tokio::time::{Instant, sleep};
 
 /// Reads the page as Prometheus does, and returns every value by its name and labels.
 async fn scrape(daemon: &TestDaemon) -> BTreeMap<String, f64> {
@@ -90,4 +94,93 @@ async fn values_chosen_by_a_caller_never_become_labels() {
     };
     // At most one more: that of the first scrape.
     assert!(routes(&after) <= routes(&before) + 1, "{before:#?} and then {after:#?}");
+}
+
+/// Name, type, names of labels, and help of every family, in the order of the page. Dashboards and alerts depend on
+/// them.
+const FAMILIES: &str = include_str!("metrics.txt");
+
+/// Bounds of the buckets of every histogram.
+const BOUNDS: [&str; 14] = [
+    "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.05", "0.1", "0.5", "1",
+    "5", "30", "+Inf",
+];
+
+/// Family of metrics, as a page presents it.
+#[derive(Debug, Default)]
+struct MetricFamily {
+    header: [String; 4],
+    /// Suffixes of the names, and values of `le`, in the order of the page.
+    suffixes: Vec<String>,
+    bounds: Vec<String>,
+}
+
+/// Reads the families of a page.
+fn families(page: &str) -> Vec<MetricFamily> {
+    let mut families: Vec<MetricFamily> = Vec::new();
+    for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').unwrap();
+            let header = [name.into(), String::new(), String::new(), help.into()];
+            families.push(MetricFamily { header, ..MetricFamily::default() });
+            continue;
+        }
+        let family = families.last_mut().unwrap();
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, family.header[0]);
+            family.header[1] = kind.into();
+            continue;
+        }
+        let (sample, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+        let suffix = name.strip_prefix(&family.header[0]).unwrap().to_owned();
+        // No value of a label in this test contains a comma.
+        let labels =
+            labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
+        let (bound, labels): (Vec<_>, Vec<_>) = labels.partition(|(name, _)| *name == "le");
+        family.bounds.extend(bound.iter().map(|(_, value)| value.trim_matches('"').to_owned()));
+        family.header[2] = labels.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",");
+        family.suffixes.push(suffix);
+    }
+    families
+}
+
+/// Returns a page in which every family has figures.
+async fn complete_page(daemon: &TestDaemon) -> String {
+    let trusted = fs::metadata(daemon.sockets()).unwrap().permissions();
+    fs::set_permissions(daemon.sockets(), Permissions::from_mode(0o777)).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while !scrape(daemon).await.keys().any(|name| name.starts_with("minions_socket_scans_failed")) {
+        assert!(Instant::now() < deadline, "no scan has failed");
+        sleep(Duration::from_millis(10)).await;
+    }
+    fs::set_permissions(daemon.sockets(), trusted).unwrap();
+    let _vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Refuses).unwrap();
+    daemon.until_state("web-1", "unreachable").await;
+    daemon.get("/vms/nope").await;
+    daemon.http.get(daemon.url("/metrics")).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn names_types_labels_and_help_of_all_metrics_are_fixed_and_documented() {
+    let daemon = TestDaemon::start().await;
+    let page = complete_page(&daemon).await;
+    let families = families(&page);
+    let rows = families.iter().map(|family| family.header.join(" | ") + "\n").collect::<String>();
+    let (_, expected) = FAMILIES.split_once('\n').unwrap();
+    assert_eq!(rows, expected, "{page}");
+    let documentation = include_str!("../../../docs/OPERATIONS.md");
+    for MetricFamily { header: [name, kind, labels, _], suffixes, bounds } in &families {
+        let documented =
+            if labels.is_empty() { format!("`{name}`") } else { format!("`{name}{{{labels}}}`") };
+        assert!(documentation.contains(&documented), "docs/OPERATIONS.md lacks {documented}");
+        let suffixes: BTreeSet<_> = suffixes.iter().map(String::as_str).collect();
+        if kind == "histogram" {
+            assert_eq!(suffixes, BTreeSet::from(["_bucket", "_count", "_sum"]), "{name}");
+            assert!(bounds.chunks(BOUNDS.len()).all(|bounds| bounds == BOUNDS), "{bounds:?}");
+        } else {
+            assert_eq!((suffixes, bounds.len()), (BTreeSet::from([""]), 0), "{name}");
+        }
+    }
 }
