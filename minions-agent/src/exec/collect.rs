@@ -1,6 +1,7 @@
 //! The base `exec`: starts a program, collects its output, and forgets it.
 
 use super::fit::fit;
+use super::launch::InputKind;
 use super::{ExecError, ExecTail, Executor, Retention, TailEvent};
 use crate::boot_clock::milliseconds;
 use bytes::BytesMut;
@@ -30,7 +31,7 @@ impl Executor {
     /// Dropping the future ends the program and everything that it started.
     pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, ExecError> {
         let start = self.collected(exec)?;
-        let (_, tail) = self.begin(start, Retention::Forget).await?;
+        let (_, tail) = self.begin(start, InputKind::Pipe, Retention::Forget).await?;
         let leaving = LeaveOnDrop(tail.handle());
         collect(tail, &leaving.0).await
     }
