@@ -11,9 +11,11 @@
 //! * [`commands`]: one file per command.
 //! * [`output`]: everything that is printed, with control characters from guests escaped.
 //! * [`exit`]: exit codes.
+//! * [`bounded_file`]: reads small files up to a limit.
 //! * [`failure`]: the error type, with a hint for each error.
 
 mod agent;
+mod bounded_file;
 mod cli;
 mod client;
 mod commands;

@@ -2,6 +2,7 @@
 
 use super::{Context, Target};
 use crate::agent::{self, AgentAddress};
+use crate::bounded_file;
 use crate::cli;
 use crate::client::{CallDeadlines, vm_path};
 use crate::exit::ExitStatus;
@@ -14,13 +15,14 @@ use minions_api::network::{
 };
 use minions_proto::message::{ChangeNetwork, ConfigureNetwork, NetworkConfirm};
 use reqwest::Method;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Largest request that minionsd accepts, in bytes.
 const MAX_BODY: usize = 2 * 1024 * 1024;
+
+const TOO_LARGE: Failure = Failure::Usage("-f, --file: the request is larger than 2 MiB");
 
 /// Longest time that an agent takes to make a change, verify it, and roll it back.
 const CHANGE: Duration = Duration::from_secs(60);
@@ -118,20 +120,15 @@ fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
         read_all(MAX_BODY).map_err(Failure::Input)?
     } else {
         path = file.to_owned();
-        read_file(file).map_err(|source| Failure::File { path: path.clone(), source })?
+        match bounded_file::read(file, MAX_BODY) {
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(TOO_LARGE),
+            read => read.map_err(|source| Failure::File { path: path.clone(), source })?,
+        }
     };
     if bytes.len() > MAX_BODY {
-        return Err(Failure::Usage("-f, --file: the request is larger than 2 MiB"));
+        return Err(TOO_LARGE);
     }
     serde_json::from_slice(&bytes).map_err(|source| Failure::Json { path, source })
-}
-
-/// Reads a file up to one byte more than [`MAX_BODY`].
-fn read_file(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let at_most = u64::try_from(MAX_BODY).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(file)?.take(at_most).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Prints the message, the differences and the remarks, each with its own columns.
