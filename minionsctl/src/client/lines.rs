@@ -17,8 +17,9 @@ use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 /// 10 s among events, but may wait for an agent before the first line.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Longest accepted line of NDJSON, in bytes: a collected result with both outputs, as escaped text and as base64.
-const MAX_JSON_LINE: usize = 1024 * MIB;
+/// Longest accepted JSON answer or line of NDJSON, in bytes: a collected result with both outputs, as escaped text and
+/// as base64.
+pub(super) const MAX_JSON_LINE: usize = 1024 * MIB;
 
 /// A mebibyte, in bytes.
 pub(super) const MIB: usize = 1024 * 1024;

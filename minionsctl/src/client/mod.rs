@@ -10,6 +10,7 @@ pub(crate) use events::EventMessage;
 
 use crate::config::ClientConfig;
 use crate::failure::Failure;
+use lines::{MAX_JSON_LINE, MIB};
 use minions_api::problem::MEDIA_TYPE;
 use minions_api::{Problem, VmName};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -23,6 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Margin on top of the daemon's own deadlines before its answer is given up.
 const BEYOND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Longest accepted problem, in bytes. Its texts are a few sentences.
+const MAX_PROBLEM: usize = MIB;
 
 /// Client of one minionsd.
 #[derive(Debug)]
@@ -119,8 +123,21 @@ impl DaemonClient {
         if !response.status().is_success() {
             return Err(self.problem(response).await);
         }
-        let body = response.bytes().await.map_err(|error| self.no_response(error))?;
+        let body = self.body(response, MAX_JSON_LINE).await?;
         serde_json::from_slice(&body).map_err(|error| self.not_minionsd(error.to_string()))
+    }
+
+    /// Reads a body of at most `at_most` bytes.
+    async fn body(&self, mut response: Response, at_most: usize) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.no_response(error))? {
+            if body.len() + chunk.len() > at_most {
+                let limit = at_most / MIB;
+                return Err(self.not_minionsd(format!("the answer is longer than {limit} MiB")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
 
     /// Converts an error response to a [`Failure`].
@@ -129,8 +146,8 @@ impl DaemonClient {
         if media_type(&response) != Some(MEDIA_TYPE) {
             return self.not_minionsd(format!("status {status} without problem details"));
         }
-        match response.bytes().await {
-            Err(error) => self.no_response(error),
+        match self.body(response, MAX_PROBLEM).await {
+            Err(failure) => failure,
             Ok(body) => match serde_json::from_slice::<Problem>(&body) {
                 Ok(problem) => Failure::Problem(Box::new(problem)),
                 Err(error) => self.not_minionsd(error.to_string()),
