@@ -1,11 +1,11 @@
 //! Programs that were requested, and what their callers were told.
 
-use super::journal::Journal;
-use crate::fake_vmm::Ledger;
+use crate::journal::Journal;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use testkit::fake_vmm::Ledger;
 use tokio::time::Instant;
 
 /// Time after the end of a call until nothing that it started can run any more: twice the time in which the

@@ -1,16 +1,16 @@
 //! Callers: each sends requests and checks the answers.
 
-use super::World;
-use super::judge::{Answer, told_by_problem};
-use super::member::{Before, Member};
-use super::orders::Told;
-use crate::fake_vmm::Dialect;
+use crate::World;
+use crate::judge::{Answer, told_by_problem};
+use crate::member::{Before, Member};
+use crate::orders::Told;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use testkit::fake_vmm::Dialect;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
