@@ -14,8 +14,7 @@
 //! ```
 
 use super::{Hold, Supervisor, Verdict};
-use crate::agent::{Listener, Permission};
-use crate::vm::discovery::SocketId;
+use crate::agent::{Listener, Permission, SocketId};
 use minions_api::Timestamp;
 use std::time::Duration;
 use tokio::sync::watch;
