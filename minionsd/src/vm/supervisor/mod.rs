@@ -7,9 +7,11 @@
 //! It publishes in this order: first the pool, so that no call gets a dead connection; then the state, first for calls;
 //! then the event, so that a reader of the event sees the state.
 
+mod presence;
 mod socket;
 
-use self::socket::Presence;
+pub(crate) use presence::Verdict;
+
 use super::ending::EndingKind;
 use super::line::{Answer, Heard, Line};
 use super::probe_error::ProbeError;
@@ -23,6 +25,7 @@ use minions_api::event::{Event, EventKind};
 use minions_api::vm::Failure;
 use minions_api::{Timestamp, VmName};
 use minions_proto::message::Health;
+use presence::SocketPresence;
 use rand::RngExt;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -63,22 +66,13 @@ pub(crate) struct Supervisor {
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
 }
 
-/// Reason why a supervisor ended without being told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The VM is gone.
-    Gone,
-    /// Another VM has the VM's name.
-    Replaced,
-}
-
 /// State that the supervisor keeps between two events.
 struct Hold {
     line: Line,
     /// Process that listens on the socket.
     vmm: Option<Process>,
     clock: ClockKeeper,
-    presence: Presence,
+    presence: SocketPresence,
     socket: watch::Receiver<Option<SocketId>>,
     asked: watch::Receiver<Option<EndingKind>>,
     listeners: watch::Receiver<Option<Listener>>,
@@ -108,7 +102,7 @@ impl Supervisor {
             line: Line::to_port(self.pool.connector().port()),
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
-            presence: Presence::There,
+            presence: SocketPresence::There,
             socket: self.socket.clone(),
             asked: self.asked.clone(),
             listeners: self.pool.connector().listeners(),
