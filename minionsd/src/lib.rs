@@ -135,7 +135,7 @@ impl Daemon {
         );
         tasks.spawn(self.audit.clone().write_refusals(stop.clone()));
         tasks.spawn(logging::report_dropped(stop.clone()));
-        let parts = api::Parts {
+        let parts = api::AppParts {
             registry,
             policy: self.policy,
             audit: self.audit,

@@ -6,7 +6,9 @@
 //! will answer the next request.
 
 use super::client::AgentClient;
-use super::{AgentStream, CallError, Lane, TransportError};
+use super::error::{CallError, TransportError};
+use super::pool::Lane;
+use super::stream::AgentStream;
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
 use minions_proto::message::{AgentInfo, BootId, ExecAttached, Feature, HealthCheck, InstanceId};

@@ -1,11 +1,9 @@
 //! The entry of the audit log, as JSON and as a log event.
 
+use crate::logging::AUDIT_TARGET;
 use minions_api::Timestamp;
 use minions_api::service::Identity;
 use serde::Serialize;
-
-/// Tracing target of audit entries in the log.
-pub(crate) const TARGET: &str = "audit";
 
 /// Part of a call that an entry describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -145,7 +143,7 @@ impl Entry {
             timestamp: Timestamp::now(),
             level: "INFO",
             fields: Fields { message: self.message(), entry: self },
-            target: TARGET,
+            target: AUDIT_TARGET,
             span: Span {
                 name: "request",
                 request_id: &self.request_id,
@@ -159,7 +157,7 @@ impl Entry {
         let program = self.program.as_ref();
         let count = self.count.as_ref();
         tracing::info!(
-            target: TARGET,
+            target: AUDIT_TARGET,
             request_id = self.request_id,
             trace_id = self.trace_id,
             stage = match self.stage {
@@ -193,7 +191,7 @@ pub(super) fn lost(count: u64) -> Vec<u8> {
         timestamp: Timestamp::now(),
         level: "WARN",
         fields: LostFields { message: "audit entries were lost", count },
-        target: TARGET,
+        target: AUDIT_TARGET,
     })
 }
 

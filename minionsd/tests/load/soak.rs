@@ -1,7 +1,7 @@
 //! A short soak test; `cargo xtask soak` runs longer ones.
 
+use soak::{Options, run};
 use std::time::Duration;
-use testkit::soak::{Options, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_faulty_vms_cause_no_wrong_lost_or_repeated_answer() {

@@ -316,7 +316,7 @@ impl Guest {
     /// Records a run in the ledger, and returns the program's synthetic output.
     fn run(&self, life: u64, order: Option<&String>) -> String {
         let order = order.map_or("", String::as_str);
-        self.shared.ledger.ran(order, &self.shared.name);
+        self.shared.ledger.ran(order, &self.shared.name, life);
         format!("{} {life} {order}\n", self.shared.name)
     }
 

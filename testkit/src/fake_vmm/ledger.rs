@@ -28,21 +28,37 @@ pub struct Runs {
     pub there: u32,
     /// Number of runs by other guests.
     pub elsewhere: u32,
+    /// Lives of that guest's agent in which the order was run, in order. A life that is there twice ran it twice.
+    pub lives: Vec<u64>,
+}
+
+impl Runs {
+    /// Reports whether one life of the guest's agent ran the order more than once.
+    #[must_use]
+    pub fn is_repeated_within_a_life(&self) -> bool {
+        let mut lives = self.lives.clone();
+        lives.sort_unstable();
+        lives.dedup();
+        lives.len() < self.lives.len()
+    }
 }
 
 impl Ledger {
     /// Opens an order. A run without an open order is reported by [`Ledger::strangers`].
     pub fn open(&self, order: u64, guest: &str) {
-        let runs = Runs { guest: guest.to_owned(), there: 0, elsewhere: 0 };
+        let runs = Runs { guest: guest.to_owned(), there: 0, elsewhere: 0, lives: Vec::new() };
         self.book().open.insert(order, runs);
     }
 
-    /// Records that `guest` runs the order with the number `order`, if it is a number.
-    pub fn ran(&self, order: &str, guest: &str) {
+    /// Records that `guest`, in this life of its agent, runs the order with the number `order`, if it is a number.
+    pub fn ran(&self, order: &str, guest: &str, life: u64) {
         let mut book = self.book();
         let Book { open, strangers } = &mut *book;
         match order.parse::<u64>().ok().and_then(|order| open.get_mut(&order)) {
-            Some(runs) if runs.guest == guest => runs.there += 1,
+            Some(runs) if runs.guest == guest => {
+                runs.there += 1;
+                runs.lives.push(life);
+            }
             Some(runs) => runs.elsewhere += 1,
             None if strangers.len() < KEPT_STRANGERS => {
                 strangers.push(format!("{guest} ran {order:?}, which nobody waits for"));
@@ -81,11 +97,14 @@ mod tests {
     fn every_run_is_booked_where_it_happened() {
         let ledger = Ledger::default();
         ledger.open(7, "a");
-        ledger.ran("7", "a");
-        ledger.ran("7", "b");
-        assert_eq!(ledger.close(7).unwrap(), Runs { guest: "a".into(), there: 1, elsewhere: 1 });
-        ledger.ran("7", "a");
-        ledger.ran("x", "a");
+        ledger.ran("7", "a", 1);
+        ledger.ran("7", "b", 1);
+        assert_eq!(
+            ledger.close(7).unwrap(),
+            Runs { guest: "a".into(), there: 1, elsewhere: 1, lives: vec![1] }
+        );
+        ledger.ran("7", "a", 1);
+        ledger.ran("x", "a", 1);
         assert_eq!((ledger.strangers().len(), ledger.strangers().len()), (2, 0));
     }
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// Kind of request for a program. Not every field applies to every kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ExecForm {
+pub(in super::super) enum ExecForm {
     /// `POST /vms/{vm}/exec`.
     Post,
     /// `POST /exec`.
@@ -32,7 +32,7 @@ pub(super) enum ExecForm {
 /// # Errors
 ///
 /// Names the invalid field.
-pub(super) fn plan(request: ExecRequest, form: ExecForm) -> Result<ExecPlan, ApiError> {
+pub(in super::super) fn plan(request: ExecRequest, form: ExecForm) -> Result<ExecPlan, ApiError> {
     check_form(&request, form)?;
     check_env(&request.env)?;
     let beyond_base = beyond_base(&request);

@@ -6,11 +6,11 @@
 //!         ◀═══ binary: channel byte + payload, both ways ═══▶   see `pump`
 //! ```
 
-use super::super::Api;
 use super::super::audit::Note;
 use super::super::extract::{CallParams, Patience, TheVm, from_json};
 use super::super::problem::{ApiError, ExecProblems};
 use super::super::request_id::RequestId;
+use super::super::state::ApiState;
 use super::request::{self, ExecForm};
 use super::{convert, execs, pump};
 use crate::exec::{ExecDeadlines, ExecDriver, ExecError, ExecTarget, RunningExec};
@@ -50,7 +50,7 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
     responses((status = 101, description = "Switching protocols to WebSocket"), ExecProblems),
 )]
 pub(in super::super) async fn open_exec(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     TheVm(vm): TheVm,
     patience: Patience,
     note: Note,
@@ -81,7 +81,7 @@ pub(in super::super) async fn open_exec(
 
 /// Session of one WebSocket.
 struct ExecSession {
-    api: Api,
+    api: ApiState,
     vm: Vm,
     patience: Patience,
     /// Access to the call's audit entries. Held until the end of the session, because the call ends when it is dropped.

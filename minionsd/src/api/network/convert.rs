@@ -1,6 +1,6 @@
 //! Conversion of networks between REST types and wire types.
 
-use super::interface;
+use super::super::status::interface;
 use minions_api::network as rest;
 use minions_proto::Invalid;
 use minions_proto::message as wire;

@@ -1,7 +1,8 @@
 //! Problems of each route in the API document.
 
-use super::{MEDIA_TYPE, REFUSED_BY_THE_AGENT};
+use super::domain::REFUSED_BY_THE_AGENT;
 use minions_api::ErrorCode;
+use minions_api::problem::MEDIA_TYPE;
 use std::collections::BTreeMap;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::{Response as DocumentedResponse, ResponseBuilder};

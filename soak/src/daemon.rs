@@ -1,7 +1,7 @@
 //! minionsd as a separate process, and the resources that it uses.
 
-use super::journal::Journal;
-use super::{Options, SoakError};
+use crate::journal::Journal;
+use crate::{Options, SoakError};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ impl DaemonProcess {
     }
 
     async fn listens(&self) -> Result<(), SoakError> {
-        let deadline = Instant::now() + crate::daemon::DEADLINE;
+        let deadline = Instant::now() + testkit::daemon::DEADLINE;
         loop {
             match UnixStream::connect(self.dir.path().join("minionsd.sock")).await {
                 Ok(_) => return Ok(()),
@@ -76,8 +76,8 @@ impl DaemonProcess {
     }
 
     pub(super) fn http(&self) -> Result<reqwest::Client, SoakError> {
-        let http = crate::daemon::http().unix_socket(self.dir.path().join("minionsd.sock"));
-        Ok(http.timeout(crate::daemon::DEADLINE).build()?)
+        let http = testkit::daemon::http().unix_socket(self.dir.path().join("minionsd.sock"));
+        Ok(http.timeout(testkit::daemon::DEADLINE).build()?)
     }
 
     /// Returns the current resources of the daemon, and records a violation if it has ended.

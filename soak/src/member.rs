@@ -1,10 +1,10 @@
 //! A VM: the model of it, and the fake itself.
 
-use crate::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use testkit::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger};
 use tokio::time::Instant;
 
 /// Number of lives that are remembered.

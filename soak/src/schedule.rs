@@ -1,8 +1,8 @@
 //! The sequence of faults and their targets.
 
-use super::World;
-use super::fault::Fault;
-use super::member::Body;
+use crate::World;
+use crate::fault::Fault;
+use crate::member::Body;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
-//! Command line of the soak test ([`testkit::soak`]). `cargo xtask soak` builds and runs this program.
+//! Command line of the soak test (library `soak`). `cargo xtask soak` builds and runs this program.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the program prints its report")]
 
+use soak::{Options, SoakError, isolation, run};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use testkit::soak::{Options, SoakError, isolation, run};
 
 const USAGE: &str = "usage: soak run|isolation MINIONSD OUT SEED SECONDS VMS";
 

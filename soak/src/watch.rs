@@ -1,7 +1,7 @@
 //! Check that VMs recover without help.
 
-use super::World;
-use super::member::Condition;
+use crate::World;
+use crate::member::Condition;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;

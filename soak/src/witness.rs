@@ -1,7 +1,7 @@
 //! Reader of `GET /events`: checks that no VM is reported as gone while its VMM runs, and that reboots are reported.
 
-use super::World;
-use super::member::Member;
+use crate::World;
+use crate::member::Member;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Measurement of the effect of hanging VMs on healthy ones.
 
-use super::{Options, SoakError, World, daemon::DaemonProcess, found, watch};
-use crate::fake_vmm::Behaviour;
+use crate::{Options, SoakError, World, daemon::DaemonProcess, found, watch};
 use std::sync::Arc;
 use std::time::Duration;
+use testkit::fake_vmm::Behaviour;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 

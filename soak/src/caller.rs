@@ -1,16 +1,16 @@
 //! Callers: each sends requests and checks the answers.
 
-use super::World;
-use super::judge::{Answer, told_by_problem};
-use super::member::{Before, Member};
-use super::orders::Told;
-use crate::fake_vmm::Dialect;
+use crate::World;
+use crate::judge::{Answer, told_by_problem};
+use crate::member::{Before, Member};
+use crate::orders::{Requests, Told};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use testkit::fake_vmm::Dialect;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,7 @@ impl World {
             Some(answer) => self.told("exec", vm, &before, order, &answer),
             None => Told::Perhaps,
         };
-        self.orders.told(order, told, &self.journal);
+        self.orders.told(order, told, Requests::One, &self.journal);
     }
 
     /// Sends two calls with the same id: the program must run only once.
@@ -74,7 +74,7 @@ impl World {
             Some(answer) => self.told("twin", vm, &before, order, &answer),
             None => Told::Perhaps,
         });
-        self.orders.told(order, told[0].either(told[1]), &self.journal);
+        self.orders.told(order, told[0].either(told[1]), Requests::Two, &self.journal);
     }
 
     async fn exec_and_leave(&self, vm: &Member, stays: Duration) {
@@ -87,7 +87,7 @@ impl World {
                 Told::Perhaps
             }
         };
-        self.orders.told(order, told, &self.journal);
+        self.orders.told(order, told, Requests::One, &self.journal);
     }
 
     async fn exec_as_lines(&self, vm: &Member) {
@@ -101,7 +101,7 @@ impl World {
             }
             Err(error) => self.broken(&error),
         };
-        self.orders.told(order, told, &self.journal);
+        self.orders.told(order, told, Requests::One, &self.journal);
     }
 
     fn told_by_lines(&self, vm: &Member, before: &Before, order: u64, text: &str) -> Told {

@@ -33,7 +33,6 @@ mod witness;
 pub use curve::Curve;
 pub use isolation::{Isolation, isolation};
 
-use crate::fake_vmm::Ledger;
 use daemon::DaemonProcess;
 use journal::Journal;
 use member::{Body, Member};
@@ -45,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use testkit::fake_vmm::Ledger;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

@@ -1,11 +1,11 @@
 //! Programs that were requested, and what their callers were told.
 
-use super::journal::Journal;
-use crate::fake_vmm::Ledger;
+use crate::journal::Journal;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use testkit::fake_vmm::Ledger;
 use tokio::time::Instant;
 
 /// Time after the end of a call until nothing that it started can run any more: twice the time in which the
@@ -34,12 +34,22 @@ impl Told {
     }
 }
 
+/// Number of calls that request the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Requests {
+    /// One call. The daemon must not run it again, in whatever life of the guest's agent.
+    One,
+    /// Two calls with the same id. The id is known to one life of the agent only: if the agent is restarted between the
+    /// two calls, both of them run.
+    Two,
+}
+
 /// All orders of a run.
 #[derive(Debug)]
 pub(super) struct Orders {
     ledger: Arc<Ledger>,
     next: AtomicU64,
-    told: Mutex<VecDeque<(Instant, u64, Told)>>,
+    told: Mutex<VecDeque<(Instant, u64, Told, Requests)>>,
 }
 
 impl Orders {
@@ -55,10 +65,10 @@ impl Orders {
     }
 
     /// Records the end of a call. The statement is checked now as far as possible, and finally later.
-    pub(super) fn told(&self, order: u64, told: Told, journal: &Journal) {
-        self.check(order, told, journal);
+    pub(super) fn told(&self, order: u64, told: Told, requests: Requests, journal: &Journal) {
+        self.check(order, told, requests, journal);
         let mut waiting = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push_back((Instant::now(), order, told));
+        waiting.push_back((Instant::now(), order, told, requests));
     }
 
     /// Checks and closes the orders that are old enough.
@@ -74,13 +84,13 @@ impl Orders {
     fn settle_older_than(&self, age: Duration, journal: &Journal) {
         loop {
             let mut waiting = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(&(at, order, told)) = waiting.front() else { break };
+            let Some(&(at, order, told, requests)) = waiting.front() else { break };
             if at.elapsed() < age {
                 break;
             }
             waiting.pop_front();
             drop(waiting);
-            self.check(order, told, journal);
+            self.check(order, told, requests, journal);
             self.ledger.close(order);
         }
         for stranger in self.ledger.strangers() {
@@ -88,13 +98,17 @@ impl Orders {
         }
     }
 
-    fn check(&self, order: u64, told: Told, journal: &Journal) {
+    fn check(&self, order: u64, told: Told, requests: Requests, journal: &Journal) {
         let Some(runs) = self.ledger.runs(order) else {
             return journal.violation(format!("order {order} is not in the ledger"));
         };
+        let is_repeated = match requests {
+            Requests::One => runs.there > 1,
+            Requests::Two => runs.there > 2 || runs.is_repeated_within_a_life(),
+        };
         let wrong = match (told, runs.there) {
             _ if runs.elsewhere > 0 => "ran in another VM",
-            (_, 2..) => "ran twice",
+            _ if is_repeated => "ran twice",
             (Told::Ran, 0) => "didn't run, and its caller was told that it did",
             (Told::Not, 1) => "ran, and its caller was told that it had not",
             _ => return,
@@ -109,13 +123,19 @@ mod tests {
 
     /// Returns the number of violations of an order about which `told` was said, and which ran in these guests.
     fn verdict(told: Told, ran_in: &[&str]) -> u64 {
+        let runs: Vec<_> = ran_in.iter().map(|guest| (*guest, 1)).collect();
+        verdict_in_lives(told, Requests::One, &runs)
+    }
+
+    /// Does the same for an order that ran in these lives of guests' agents.
+    fn verdict_in_lives(told: Told, requests: Requests, runs: &[(&str, u64)]) -> u64 {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
         let orders = Orders::new(Arc::clone(&ledger));
         let order = orders.open("a");
-        for guest in ran_in {
-            ledger.ran(&order.to_string(), guest);
+        for (guest, life) in runs {
+            ledger.ran(&order.to_string(), guest, *life);
         }
-        orders.told(order, told, &journal);
+        orders.told(order, told, requests, &journal);
         journal.violation_count()
     }
 
@@ -131,13 +151,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn two_calls_with_one_id_run_once_in_each_life_of_the_agent() {
+        let verdict = |requests, runs| verdict_in_lives(Told::Ran, requests, runs);
+        assert_eq!(verdict(Requests::Two, &[("a", 1), ("a", 2)]), 0);
+        assert_eq!(verdict(Requests::Two, &[("a", 1), ("a", 1)]), 1);
+        assert_eq!(verdict(Requests::Two, &[("a", 1), ("a", 2), ("a", 3)]), 1);
+        assert_eq!(verdict(Requests::One, &[("a", 1), ("a", 2)]), 1);
+    }
+
+    #[tokio::test]
     async fn a_run_after_the_order_was_settled_is_a_violation() {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
         let orders = Orders::new(Arc::clone(&ledger));
         let order = orders.open("a");
-        orders.told(order, Told::Perhaps, &journal);
+        orders.told(order, Told::Perhaps, Requests::One, &journal);
         orders.settle_all(&journal);
-        ledger.ran(&order.to_string(), "a");
+        ledger.ran(&order.to_string(), "a", 1);
         orders.settle_all(&journal);
         assert_eq!(journal.violation_count(), 1);
     }

@@ -1,11 +1,11 @@
 //! Faults that are injected into VMs.
 
-use super::World;
-use super::member::Body;
-use crate::fake_vmm::{Behaviour, Boot, FakeVmm, Guest, Manner};
+use crate::World;
+use crate::member::Body;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::time::Duration;
+use testkit::fake_vmm::{Behaviour, Boot, FakeVmm, Guest, Manner};
 use tokio::time::{Instant, sleep};
 
 /// Maximum duration of a fault, in milliseconds.

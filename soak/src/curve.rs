@@ -1,8 +1,8 @@
 //! Memory and descriptors of the daemon over time.
 
-use super::daemon::{Cost, DaemonProcess};
-use super::journal::Journal;
-use super::{SoakError, World};
+use crate::daemon::{Cost, DaemonProcess};
+use crate::journal::Journal;
+use crate::{SoakError, World};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;

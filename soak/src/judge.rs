@@ -1,8 +1,8 @@
 //! Checks of answers.
 
-use super::World;
-use super::member::{Before, Member};
-use super::orders::Told;
+use crate::World;
+use crate::member::{Before, Member};
+use crate::orders::Told;
 use serde_json::Value;
 
 /// Answer that was read to its end.

@@ -1,10 +1,10 @@
 //! The layers in front of every route, which admit or refuse callers.
 
-use super::super::Api;
-use super::super::audit::{Begins, Call};
-use super::super::problem::ApiError;
-use super::super::service;
-use super::{Caller, Peer, Policy};
+use super::audit::{Begins, Call};
+use super::auth::{Caller, Peer, Policy};
+use super::problem::ApiError;
+use super::service;
+use super::state::ApiState;
 use crate::metrics::RouteMeter;
 use axum::extract::{Query, Request, State};
 use axum::middleware::Next;
@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 /// State of a route's layer. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Guard {
-    pub(in super::super) api: Api,
+pub(super) struct Guard {
+    pub(super) api: ApiState,
     /// Meter of the route. It is attached to the response for the outermost layer, which measures the duration.
-    pub(in super::super) meter: Arc<RouteMeter>,
+    pub(super) meter: Arc<RouteMeter>,
     /// Time of the first audit entry of the route's calls; unused for [`Scope::Read`].
-    pub(in super::super) begins: Begins,
+    pub(super) begins: Begins,
     /// Names of the documented query parameters; `None` for pages, which accept any.
-    pub(in super::super) query: Option<Arc<[String]>>,
+    pub(super) query: Option<Arc<[String]>>,
 }
 
 impl Guard {
@@ -48,7 +48,7 @@ impl Guard {
 
 /// Refuses requests that arrive on an open connection after the daemon was told to stop, except those
 /// about the daemon itself.
-fn refuse_while_draining(api: &Api, request: &Request) -> Result<(), ApiError> {
+fn refuse_while_draining(api: &ApiState, request: &Request) -> Result<(), ApiError> {
     let about_the_daemon = service::PATHS.contains(&request.uri().path());
     if api.draining.is_cancelled() && !about_the_daemon {
         return Err(ApiError::shutting_down());
@@ -57,11 +57,7 @@ fn refuse_while_draining(api: &Api, request: &Request) -> Result<(), ApiError> {
 }
 
 /// The layer of a route with [`Scope::Read`].
-pub(in super::super) async fn read(
-    State(guard): State<Guard>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn read(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let query = guard.check_query(&request);
     let Guard { api, meter, .. } = guard;
     if let Err(refused) = refuse_while_draining(&api, &request) {
@@ -83,7 +79,7 @@ pub(in super::super) async fn read(
 ///
 /// Every call is audited. Refused calls of one caller share an entry. For an admitted call, the first entry is written
 /// before a guest is contacted, and the last before the caller gets the reply, unless the reply is a stream.
-pub(in super::super) async fn operate(
+pub(super) async fn operate(
     State(guard): State<Guard>,
     mut request: Request,
     next: Next,
