@@ -1,6 +1,6 @@
 //! `GET /events`: Server-Sent Events.
 
-use super::DaemonClient;
+use super::daemon_client::DaemonClient;
 use super::event_parser::{EventParser, EventTooLong, RawEvent};
 use super::lines::{BodyLines, MIB};
 use crate::failure::Failure;

@@ -1,6 +1,6 @@
 //! Streamed bodies: lines, and NDJSON with one JSON object per line.
 
-use super::DaemonClient;
+use super::daemon_client::DaemonClient;
 use crate::failure::Failure;
 use bytes::BytesMut;
 use minions_api::exec::NDJSON;
