@@ -10,14 +10,12 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{
-    Artifacts, RigError, handshake,
-    process::{Process, read_lossy, tail},
-    qemu,
-    socket::{self, OwnedSocket},
-    vsock_backend,
-    wait::wait_until,
-};
+use super::artifacts::Artifacts;
+use super::error::RigError;
+use super::process::{Process, read_lossy, tail};
+use super::socket::{self, OwnedSocket};
+use super::wait::wait_until;
+use super::{handshake, qemu, vsock_backend};
 
 pub(super) const VHOST_SOCKET: &str = "vhost.sock";
 pub(super) const MONITOR: &str = "qmp.sock";

@@ -1,8 +1,10 @@
 //! Richer form of `configure_network`.
 
-use super::{ConfigureNetwork, NetworkChanged, NetworkPlan, plan};
+use super::base::ConfigureNetwork;
+use super::plan::{self, NetworkPlan};
+use super::reply::NetworkChanged;
 use crate::error::Invalid;
-use crate::message::Call;
+use crate::message::call::Call;
 use serde::{Deserialize, Serialize};
 
 /// Request to change the network. Settings that it contains are replaced; all others stay

@@ -1,10 +1,11 @@
 //! Network changes in which every value has been checked, alone and against the others.
 
-use super::routes::{self, check_routes};
-use super::{
-    CONFIRM_WITHIN_MS, ChangeNetwork, Check, InterfaceChange, MAX_ADDRESSES, MAX_DNS_SERVERS,
-    MAX_INTERFACES, MAX_SEARCH_DOMAINS, MTU, at_most,
+use super::bounds::{
+    CONFIRM_WITHIN_MS, MAX_ADDRESSES, MAX_DNS_SERVERS, MAX_INTERFACES, MAX_SEARCH_DOMAINS, MTU,
+    at_most,
 };
+use super::change::{ChangeNetwork, Check, InterfaceChange};
+use super::routes::{self, check_routes};
 use crate::cidr::{InterfaceAddress, check_gateway};
 use crate::error::Invalid;
 use crate::name_server::ServerAddress;
