@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::Command};
 
 use super::artifacts::Artifacts;
-use super::vm::{Guest, VmConfig};
+use super::config::{Guest, VmConfig};
 
 /// Private files of one VM that are on QEMU's command line.
 pub(crate) struct Files<'a> {

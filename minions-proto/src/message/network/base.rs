@@ -1,8 +1,6 @@
 //! Base form of `configure_network`.
 
-use super::plan::{self, NetworkPlan};
 use super::reply::NetworkChanged;
-use crate::error::Invalid;
 use crate::message::call::Call;
 use serde::{Deserialize, Serialize};
 
@@ -23,16 +21,4 @@ impl Call for ConfigureNetwork {
     type Reply = NetworkChanged;
     const TYPE: &'static str = "configure_network";
     const IDEMPOTENT: bool = true;
-}
-
-impl ConfigureNetwork {
-    /// Checks the whole request. Both ends call it: the host to reject early, the guest because it
-    /// does not trust the host's check.
-    ///
-    /// # Errors
-    ///
-    /// The first invalid field, and what would be right.
-    pub fn plan(&self) -> Result<NetworkPlan, Invalid> {
-        plan::base(&self.ip, &self.gateway, &self.dns)
-    }
 }

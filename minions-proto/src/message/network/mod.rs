@@ -8,7 +8,9 @@
 mod base;
 mod bounds;
 mod change;
+mod check;
 mod plan;
+mod planning;
 mod reading;
 mod reply;
 mod routes;
@@ -18,7 +20,8 @@ pub use bounds::{
     CONFIRM_WITHIN_MS, MAX_ADDRESSES, MAX_DNS_SERVERS, MAX_INTERFACES, MAX_ROUTES,
     MAX_SEARCH_DOMAINS, MTU,
 };
-pub use change::{ChangeNetwork, Check, InterfaceChange, RouteChange};
+pub use change::{ChangeNetwork, InterfaceChange, RouteChange};
+pub use check::Check;
 pub use plan::{DnsPlan, InterfacePlan, NetworkPlan, RoutePlan, Selector};
 pub use reading::{Dns, NetworkState, ReadNetwork, Route};
 pub use reply::{NetworkChanged, NetworkConfirm, NetworkDiff, PendingChange};

@@ -1,6 +1,6 @@
 //! Result of a network change, and its confirmation.
 
-use super::change::Check;
+use super::check::Check;
 use crate::message::bounded;
 use crate::message::call::Call;
 use crate::message::reply::Done;
