@@ -23,9 +23,6 @@ mod location;
 mod replace;
 mod resolve;
 
-pub(crate) use location::{FileAttributes, FileLocation, is_regular};
+pub(crate) use location::{FileAttributes, FileLocation, MODE_BITS, is_regular};
 pub(crate) use replace::{replace, replace_or_overwrite};
 pub(crate) use resolve::ResolveError;
-
-/// Permission bits of a mode.
-pub(crate) const MODE_BITS: u32 = 0o7777;
