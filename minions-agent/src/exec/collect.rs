@@ -2,6 +2,7 @@
 
 use super::error::ExecError;
 use super::fit::fit;
+use super::launch::InputKind;
 use super::tail::{ExecTail, TailEvent};
 use super::{Executor, Retention};
 use crate::boot_clock::milliseconds;
@@ -32,7 +33,7 @@ impl Executor {
     /// Dropping the future ends the program and everything that it started.
     pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, ExecError> {
         let start = self.collected(exec)?;
-        let (_, tail) = self.begin(start, Retention::Forget).await?;
+        let (_, tail) = self.begin(start, InputKind::Pipe, Retention::Forget).await?;
         let leaving = LeaveOnDrop(tail.handle());
         collect(tail, &leaving.0).await
     }

@@ -59,8 +59,8 @@ pub struct AgentInfo {
 }
 
 /// Names of the operations that an agent can be restricted to (`minions-agent --allow`).
-pub const OPERATIONS: [&str; 7] =
-    ["health", "status", "network", "exec", "write_file", "clock", "power"];
+pub const OPERATIONS: [&str; 9] =
+    ["health", "status", "network", "exec", "write_file", "clock", "power", "files", "forward"];
 
 impl AgentInfo {
     /// Reports whether the agent announces this feature.
