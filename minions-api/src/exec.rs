@@ -1,7 +1,8 @@
 //! Programs: `POST /vms/{vm}/exec`, its WebSocket, `/vms/{vm}/execs`, and `POST /exec` for many
 //! VMs.
 
-use crate::{Problem, VmName};
+use crate::problem::Problem;
+use crate::vm_name::VmName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! Failures: `application/problem+json` (RFC 9457) with a stable code.
 
-use crate::{ErrorCode, VmName};
+use crate::error_code::ErrorCode;
+use crate::vm_name::VmName;
 use serde::{Deserialize, Serialize};
 
 /// Media type of a [`Problem`].

@@ -12,7 +12,7 @@
 //! content of a frame, channel byte and payload, is a [`ChannelMessage`]; a WebSocket message of the
 //! daemon has the same content.
 
-use crate::AgentError;
+use crate::error::AgentError;
 use crate::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use crate::json;
 use crate::message::{Outcome, Signal, Usage};

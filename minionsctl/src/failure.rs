@@ -1,8 +1,8 @@
 //! The error type of all commands, with hints and exit codes.
 
-use crate::agent::AgentAddress;
+use crate::agent_address::AgentAddress;
 use crate::exit::ExitStatus;
-use crate::link::error::LinkError;
+use crate::link_error::LinkError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
 use minions_proto::AgentPort;

@@ -45,10 +45,11 @@ pub(crate) use object::Exec;
 pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{ClientHandle, ExecTail, TailEvent};
+pub(crate) use user::find_account;
 
 use crate::boot_clock;
 use crate::protection::ProgramDefaults;
-use launch::{LaunchedProgram, launch};
+use launch::{InputKind, LaunchedProgram, launch};
 use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
     MAX_TIMEOUT_MS, Role,
@@ -129,15 +130,26 @@ impl Executor {
         }
     }
 
+    /// Starts an operation on files, a program of the agent itself, and attaches to it, or only attaches if an exec with
+    /// this id exists. Otherwise as [`start`](Self::start).
+    pub(crate) async fn start_file_operation(&self, start: ExecStart) -> AttachResult {
+        self.begin(start, InputKind::Socket, Retention::Keep).await
+    }
+
     /// Starts a program and attaches to it, or only attaches if an exec with this id exists.
     ///
     /// If the future is dropped, the start still completes; no client is attached then, and the re-attach
     /// grace period runs.
     pub(crate) async fn start(&self, start: ExecStart) -> AttachResult {
-        self.begin(start, Retention::Keep).await
+        self.begin(start, InputKind::Pipe, Retention::Keep).await
     }
 
-    async fn begin(&self, mut start: ExecStart, afterwards: Retention) -> AttachResult {
+    async fn begin(
+        &self,
+        mut start: ExecStart,
+        input: InputKind,
+        afterwards: Retention,
+    ) -> AttachResult {
         start.user = start.user.or_else(|| self.default_user.clone());
         start.validate()?;
         let id = start.id.get_or_insert_with(|| self.shared.mint()).clone();
@@ -149,7 +161,7 @@ impl Executor {
                 let mut receiver = sender.subscribe();
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
-                    let begun = shared.run(id, start, afterwards).await;
+                    let begun = shared.run(id, start, input, afterwards).await;
                     // `send` would fail if all requesters are gone.
                     sender.send_replace(Some(begun));
                 });
@@ -215,10 +227,11 @@ impl ExecutorState {
         self: Arc<Self>,
         id: ExecId,
         start: ExecStart,
+        input: InputKind,
         afterwards: Retention,
     ) -> StartResult {
         let begun = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => self.begin(&id, start, slot, afterwards).await,
+            Ok(slot) => self.begin(&id, start, input, slot, afterwards).await,
             Err(_) => Err(ExecError::Busy),
         };
         begun.inspect_err(|_| self.registry.forget_start(&id))
@@ -228,6 +241,7 @@ impl ExecutorState {
         self: &Arc<Self>,
         id: &ExecId,
         start: ExecStart,
+        input: InputKind,
         slot: OwnedSemaphorePermit,
         afterwards: Retention,
     ) -> Result<Arc<Exec>, ExecError> {
@@ -237,7 +251,7 @@ impl ExecutorState {
         // Shared, not copied: arguments and environment can be a mebibyte.
         let start = Arc::new(start);
         let launched =
-            launch(Arc::clone(&start), record, self.cgroups.clone(), self.defaults).await?;
+            launch(Arc::clone(&start), input, record, self.cgroups.clone(), self.defaults).await?;
         let LaunchedProgram { process, stdin, stdout, stderr } = launched;
         let exec = Arc::new(Exec::new(id.clone(), process.pid(), &start));
         let terminal = start.tty.is_some().then(|| stdout.clone());

@@ -10,6 +10,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
+/// Permission bits of a mode.
+pub(crate) const MODE_BITS: u32 = 0o7777;
+
 /// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
 const ATTEMPTS: usize = 16;
 
@@ -25,8 +28,8 @@ pub(crate) struct FileAttributes {
 /// A name in an open directory.
 #[derive(Debug)]
 pub(crate) struct FileLocation {
-    directory: OpenDirectory,
-    name: OsString,
+    pub(super) directory: OpenDirectory,
+    pub(super) name: OsString,
 }
 
 impl FileLocation {
@@ -114,14 +117,15 @@ pub(crate) fn is_regular(file: &Stat) -> bool {
 }
 
 /// New entry of a directory with a random name, removed on drop.
-struct TemporaryEntry<'a> {
-    directory: &'a OpenDirectory,
-    name: OsString,
+#[derive(Debug)]
+pub(super) struct TemporaryEntry<'a> {
+    pub(super) directory: &'a OpenDirectory,
+    pub(super) name: OsString,
 }
 
 impl<'a> TemporaryEntry<'a> {
     /// Finds a free name for `create`, which must fail with `EEXIST` if the name is taken.
-    fn make<T>(
+    pub(super) fn make<T>(
         directory: &'a OpenDirectory,
         mut create: impl FnMut(&OsStr) -> Result<T, Errno>,
     ) -> io::Result<(Self, T)> {
@@ -140,7 +144,7 @@ impl<'a> TemporaryEntry<'a> {
     }
 
     /// Makes a file with mode 0600.
-    fn file(directory: &'a OpenDirectory) -> io::Result<(Self, File)> {
+    pub(super) fn file(directory: &'a OpenDirectory) -> io::Result<(Self, File)> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let own = Mode::RUSR | Mode::WUSR;
         let (entry, file) =

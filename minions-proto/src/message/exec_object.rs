@@ -1,7 +1,12 @@
 //! `exec_list`, `exec_inspect`, `exec_signal` and `exec_remove`: requests about execs without a stream to them
 //! (feature `exec2`).
 
-use super::{Call, Done, ExecId, OnDisconnect, Outcome, Signal};
+use super::call::Call;
+use super::exec_id::ExecId;
+use super::exec_stream::OnDisconnect;
+use super::outcome::Outcome;
+use super::reply::Done;
+use super::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 /// Request for all execs of a guest: running ones and those that ended recently.

@@ -3,7 +3,8 @@
 //! After an `ok` reply to `exec_start` or `exec_attach`, the connection is in [channel
 //! mode](crate::channel).
 
-use super::{Call, ExecId};
+use super::call::Call;
+use super::exec_id::ExecId;
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! `power`: powers off or reboots the guest.
 
-use super::{Call, Done};
+use super::call::Call;
+use super::reply::Done;
 use serde::{Deserialize, Serialize};
 
 /// Request to power off or reboot the guest. The reply is sent before it happens.

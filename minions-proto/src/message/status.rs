@@ -1,6 +1,7 @@
 //! `report_status`: memory, disks, load and interfaces of the guest.
 
-use super::{Call, bounded};
+use super::bounded;
+use super::call::Call;
 use serde::{Deserialize, Serialize};
 
 /// Request for the status of the guest.

@@ -1,5 +1,6 @@
 //! The command line grammar.
 
+mod duration;
 mod exec;
 mod machine;
 mod network;
@@ -9,6 +10,7 @@ pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use duration::duration;
 use minions_api::VmName;
 use minions_proto::AgentPort;
 use minions_proto::message::ExecId;
@@ -226,14 +228,6 @@ impl Command {
             | Self::Wait { .. } => TimeoutMeaning::Command,
         }
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration < Duration::from_millis(1) {
-        return Err("must be at least 1ms".into());
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

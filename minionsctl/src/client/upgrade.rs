@@ -1,7 +1,7 @@
 //! Opening handshake of a WebSocket (RFC 6455, section 4), as a request of the same HTTP client: with the same
 //! address and token, and refused with the same problems.
 
-use super::DaemonClient;
+use super::daemon_client::DaemonClient;
 use crate::failure::Failure;
 use reqwest::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,

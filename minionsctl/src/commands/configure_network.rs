@@ -1,7 +1,8 @@
 //! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`: changes the network.
 
-use super::{Context, Target};
-use crate::agent::{self, AgentAddress};
+use super::context::Context;
+use crate::agent;
+use crate::agent_address::AgentAddress;
 use crate::bounded_file;
 use crate::cli;
 use crate::client::{CallDeadlines, vm_path};
@@ -9,6 +10,7 @@ use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::read_all;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::VmName;
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,

@@ -1,7 +1,8 @@
-//! The commands, one file each.
+//! The commands, one file each. [`context`]: the settings that all commands have.
 
 mod attach;
 mod configure_network;
+mod context;
 mod doctor;
 mod exec;
 mod get;
@@ -19,44 +20,19 @@ mod wait_exec;
 mod watch;
 
 use crate::cli::{Cli, Command, TimeoutMeaning};
-use crate::client::{CallDeadlines, DaemonClient};
+use crate::client::DaemonClient;
 use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::target::Target;
+use context::Context;
 use minions_api::power::PowerAction;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Time on top of `--timeout` in which minionsd itself can report that the limit has passed.
 const ANSWER_GRACE: Duration = Duration::from_millis(250);
-
-/// Longest time that minionsd takes for a call that an agent answers immediately.
-const QUICK: Duration = Duration::from_secs(15);
-
-/// Settings of a command in addition to its own arguments.
-struct Context<'a> {
-    printer: &'a Printer,
-    timeout: Option<Duration>,
-}
-
-impl Context<'_> {
-    /// Returns the deadlines of a call that the agent answers immediately.
-    fn quick(&self) -> CallDeadlines {
-        CallDeadlines { asked: self.timeout, at_most: QUICK }
-    }
-
-    /// Returns the deadlines of a call that minionsd answers without the agent. Such calls take no `timeout_ms`.
-    fn registry() -> CallDeadlines {
-        CallDeadlines { asked: None, at_most: QUICK }
-    }
-
-    /// Returns the deadline of a call directly to the agent.
-    fn quick_direct(&self) -> Duration {
-        self.timeout.unwrap_or(QUICK)
-    }
-}
 
 /// Runs the command within its `--timeout`.
 pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {

@@ -1,12 +1,13 @@
 //! `minionsctl poweroff VM` and `minionsctl reboot VM`.
 
+use super::context::Context;
 use super::wait::{self, WaitLimit};
-use super::{Context, Target};
 use crate::agent;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::VmName;
 use minions_api::power::{PowerAccepted, PowerAction, PowerRequest};
 use minions_api::vm::Vm;

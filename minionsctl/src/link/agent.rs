@@ -1,9 +1,10 @@
 //! A stream directly to an agent.
 
-use super::error::LinkError;
-use super::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
-use crate::agent::{AgentAddress, connect, failed};
+use super::exec_link::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
+use crate::agent::{connect, failed};
+use crate::agent_address::AgentAddress;
 use crate::failure::Failure;
+use crate::link_error::LinkError;
 use bytes::BytesMut;
 use minions_api::exec::{self as api, AttachRequest, ExecRequest};
 use minions_proto::channel::ChannelMessage;
@@ -99,7 +100,7 @@ fn spawn(stream: UnixStream, decoder: Decoder) -> ExecLink {
     let mut tasks = JoinSet::new();
     tasks.spawn(read(reader, decoder, incoming_sender));
     tasks.spawn(write(writer, outgoing_receiver));
-    ExecLink { incoming, outgoing, _tasks: tasks }
+    ExecLink { incoming, outgoing, tasks }
 }
 
 async fn read(

@@ -1,6 +1,8 @@
 //! Behaviours of a fake VMM and its guest.
 
-use super::{Boot, Guest, Handshakes};
+use super::boot::Boot;
+use super::guest::Guest;
+use super::handshakes::Handshakes;
 use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;

@@ -12,8 +12,8 @@ mod manner;
 
 pub use manner::Manner;
 
-use super::Ledger;
 use super::behaviour::{request, until_end};
+use super::ledger::Ledger;
 use bytes::{Bytes, BytesMut};
 use minions_proto::AgentError;
 use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended};

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use super::RigError;
+use super::error::RigError;
 
 /// Number of lines of a program's output that an error shows.
 const TAIL_LINES: usize = 20;

@@ -2,7 +2,8 @@
 
 use std::{ffi::OsString, path::Path, process::Command};
 
-use super::{Artifacts, Guest, VmConfig};
+use super::artifacts::Artifacts;
+use super::config::{Guest, VmConfig};
 
 /// Private files of one VM that are on QEMU's command line.
 pub(crate) struct Files<'a> {

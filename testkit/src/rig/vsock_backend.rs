@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Artifacts, RigError, process::Process, wait::wait_until};
+use super::artifacts::Artifacts;
+use super::error::RigError;
+use super::process::Process;
+use super::wait::wait_until;
 
 /// Deadline for the start. The backend opens its sockets within milliseconds; this is for a very busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,7 +1,9 @@
 //! `read_network`: the network as the guest's kernel reports it.
 
-use super::PendingChange;
-use crate::message::{Call, Interface, bounded};
+use super::reply::PendingChange;
+use crate::message::bounded;
+use crate::message::call::Call;
+use crate::message::status::Interface;
 use serde::{Deserialize, Serialize};
 
 /// Request for the guest's network.

@@ -1,7 +1,9 @@
 //! Result of a network change, and its confirmation.
 
-use super::Check;
-use crate::message::{Call, Done, bounded};
+use super::check::Check;
+use crate::message::bounded;
+use crate::message::call::Call;
+use crate::message::reply::Done;
 use serde::{Deserialize, Serialize};
 
 /// Reply to both forms of `configure_network`. A base agent sends only the message.
@@ -85,10 +87,10 @@ impl NetworkConfirm {
     /// # Errors
     ///
     /// [`Invalid`](crate::Invalid) for `id`.
-    pub fn validate(self) -> Result<Self, crate::Invalid> {
+    pub fn validate(self) -> Result<Self, crate::error::Invalid> {
         match self.id.chars().count() {
             1..=MAX_CHANGE_ID => Ok(self),
-            len => Err(crate::Invalid::new(
+            len => Err(crate::error::Invalid::new(
                 "id",
                 format!(
                     "has {len} characters: must be 1 to {MAX_CHANGE_ID}; use the id in the change's reply"

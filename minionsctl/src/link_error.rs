@@ -1,4 +1,4 @@
-//! The error type of streams. Imports nothing of this crate: [`Failure`](crate::failure::Failure) contains it.
+//! The error type of streams.
 
 use minions_proto::channel::ChannelError;
 use minions_proto::frame::FrameError;
@@ -46,7 +46,7 @@ impl LinkError {
     }
 
     /// Returns the error for a connection that ended without a reason.
-    pub(super) fn ended() -> Self {
+    pub(crate) fn ended() -> Self {
         Self::Broken(io::ErrorKind::UnexpectedEof.into())
     }
 }
