@@ -87,12 +87,28 @@ impl FileStream {
         op: FileOperation,
         deadline: Instant,
     ) -> Result<Self, ExecError> {
-        vm.client().require(Feature::Files, &[], deadline).await?;
-        let target = ExecTarget::find(vm, deadline).await?;
+        let target = ExecTarget::with_feature(vm, Feature::Files, deadline).await?;
         let start = FileStart { id: Some(id.clone()), user, on_disconnect: OnDisconnect::Kill, op };
         let driver = ExecDriver::open(execs, &target, id, &start, deadline).await?;
         let errors = FailureLines::default();
         Ok(Self { driver, output: BytesMut::new(), errors, result: None })
+    }
+
+    /// Returns the id of the exec that runs the operation.
+    pub(crate) fn id(&self) -> &ExecId {
+        &self.driver.attached().id
+    }
+
+    /// Waits until the operation has ended, although its input has not.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub(crate) async fn ended(&mut self) -> Result<(), FileError> {
+        while !matches!(self.receive().await?, FileStreamEvent::Ended) {}
+        Ok(())
     }
 
     /// Waits for the header line.
@@ -115,9 +131,7 @@ impl FileStream {
                 FileStreamEvent::Ended => {
                     return Err(match self.result.take() {
                         Some(Err(failure)) => failure.into(),
-                        Some(Ok(_)) | None => {
-                            FileError::NoResult("it sent no header".to_owned())
-                        }
+                        Some(Ok(_)) | None => FileError::NoResult("it sent no header".to_owned()),
                     });
                 }
             }
@@ -200,9 +214,7 @@ impl FileStream {
                 self.errors.extend(&bytes)?;
                 Ok(FileStreamEvent::Nothing)
             }
-            DriverEvent::Gap(..) => {
-                Err(ExecError::lost("a part of the data was lost").into())
-            }
+            DriverEvent::Gap(..) => Err(ExecError::lost("a part of the data was lost").into()),
             DriverEvent::Heartbeat | DriverEvent::InputTaken | DriverEvent::Told => {
                 Ok(FileStreamEvent::Nothing)
             }

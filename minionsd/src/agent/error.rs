@@ -155,6 +155,7 @@ fn refused_after_a_part(code: Option<AgentCode>) -> bool {
             | AgentCode::ExecConflict
             | AgentCode::ExecEnded
             | AgentCode::ExecFailed
+            | AgentCode::ForwardFailed
             | AgentCode::NetworkPending
             | AgentCode::NetworkChangeGone
             | AgentCode::Busy,

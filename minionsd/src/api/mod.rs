@@ -3,10 +3,11 @@
 //!
 //! * [`router`]: the route list. [`front`]: the service around all routes, passed by every request. [`guard`]: the
 //!   layers in front of each route. [`state`]: the state of all handlers.
-//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`network`], [`exec`], [`events`], [`metrics`],
-//!   [`service`], [`docs`]: one file per resource. [`dashboard`]: overview of all VMs, for browsers.
+//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`network`], [`exec`], [`files`], [`forward`], [`events`],
+//!   [`metrics`], [`service`], [`docs`]: one file per resource. [`dashboard`]: overview of all VMs, for browsers.
 //! * [`problem`]: conversion of domain errors to problem details, in one exhaustive match.
 //! * [`extract`]: extractors for handlers: the VM, the deadline, the body. [`streamed`]: replies without an end.
+//!   [`websocket_close`]: the end of WebSockets.
 //! * [`auth`]: authentication and authorization. [`audit`]: audit entries of operate calls.
 //! * [`host`]: the `Host` check. [`browser`]: the origin check, CORS and security headers.
 //! * [`request_id`]: `X-Request-Id` and `traceparent`.
@@ -20,6 +21,8 @@ mod docs;
 mod events;
 mod exec;
 mod extract;
+mod files;
+mod forward;
 mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -37,6 +40,7 @@ mod state;
 mod status;
 mod streamed;
 mod vms;
+mod websocket_close;
 
 pub(crate) use front::Front;
 pub use router::openapi_json;

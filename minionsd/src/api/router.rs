@@ -8,8 +8,8 @@ use super::guard::{self, Guard};
 use super::problem::ApiError;
 use super::state::ApiState;
 use super::{
-    browser, clock, dashboard, docs, events, exec, health, host, metrics, network, power, problem,
-    service, status, vms,
+    browser, clock, dashboard, docs, events, exec, files, forward, health, host, metrics, network,
+    power, problem, service, status, vms,
 };
 use crate::audit::Audit;
 use crate::config::Config;
@@ -61,6 +61,8 @@ pub(crate) struct AppParts {
         (name = "vms", description = "VMs as the registry knows them; no guest is contacted"),
         (name = "guest", description = "Calls to the agent in the guest"),
         (name = "exec", description = "Runs programs in the guest"),
+        (name = "files", description = "Reads and writes files of the guest"),
+        (name = "forward", description = "Connects to ports and Unix sockets in the guest"),
         (name = "service", description = "The daemon itself")
     )
 )]
@@ -89,6 +91,14 @@ fn routes(layers: &Layers) -> OpenApiRouter<ApiState> {
         .routes(layers.around(Operate, routes!(exec::execs::signal_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::get_exec_output)))
         .routes(long(layers.around_program(routes!(exec::many::run_many_execs))))
+        .routes(layers.around_program(routes!(files::read::read_file)))
+        .routes(unlimited(layers.around_program(routes!(files::write::write_file))))
+        .routes(layers.around_program(routes!(files::manage::remove_file)))
+        .routes(layers.around_program(routes!(files::list_files)))
+        .routes(layers.around_program(routes!(files::manage::make_directory)))
+        .routes(layers.around_program(routes!(files::manage::move_file)))
+        .routes(layers.around_program(routes!(files::watch_files)))
+        .routes(layers.around_program(routes!(forward::open_forward)))
         .routes(layers.around(Read, routes!(service::get_healthz)))
         .routes(layers.around(Read, routes!(service::get_readyz)))
         .routes(layers.around(Read, routes!(service::get_version)))
@@ -101,6 +111,13 @@ fn routes(layers: &Layers) -> OpenApiRouter<ApiState> {
 fn long((schemas, paths, route): UtoipaMethodRouter<ApiState>) -> UtoipaMethodRouter<ApiState> {
     let limits = (DefaultBodyLimit::max(MAX_EXEC_BODY), Extension(BodyLimit(MAX_EXEC_BODY)));
     (schemas, paths, route.layer(limits))
+}
+
+/// Removes the body limit of a route whose handler does not keep the body in memory.
+fn unlimited(
+    (schemas, paths, route): UtoipaMethodRouter<ApiState>,
+) -> UtoipaMethodRouter<ApiState> {
+    (schemas, paths, route.layer(DefaultBodyLimit::disable()))
 }
 
 /// Factory of the layers around routes. Without an [`ApiState`], only the OpenAPI document is built.

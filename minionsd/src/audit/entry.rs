@@ -71,6 +71,9 @@ pub(crate) struct Entry {
     pub(crate) vm: Option<String>,
     #[serde(flatten)]
     pub(crate) program: Option<Program>,
+    /// Path of a file, or target of a forward, quoted and escaped because the caller chooses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) exec_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -180,6 +180,8 @@ impl EventLines {
             DriverEvent::Heartbeat => {
                 self.pending.extend(self.heartbeats.pass().then_some(ExecEvent::Heartbeat));
             }
+            // Only for a caller that pushes input.
+            DriverEvent::InputTaken => {}
             DriverEvent::Told => self.end(ExecEvent::End),
             DriverEvent::Ended(ended) => self.exit(ended),
         }

@@ -35,6 +35,7 @@ use lines::StreamContext;
 use minions_api::VmName;
 use minions_api::exec::{ExecEvent, ExecInfo, ExecRequest, ExecResult};
 use request::ExecForm;
+pub(super) use request::generate_id;
 use tokio::time::timeout_at;
 
 /// Run a program

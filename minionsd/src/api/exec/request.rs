@@ -72,7 +72,8 @@ pub(in super::super) fn plan(request: ExecRequest, form: ExecForm) -> Result<Exe
     Ok(ExecPlan { id, start, stdin, keep, detach, follower, beyond_base, patience: None })
 }
 
-fn generate_id() -> Result<ExecId, ApiError> {
+/// Generates the id of an exec for which the caller gave none.
+pub(in super::super) fn generate_id() -> Result<ExecId, ApiError> {
     let id = Uuid::new_v4().simple().to_string();
     id.parse().map_err(|_| ApiError::of(ErrorCode::Internal, "the generated exec id is invalid"))
 }

@@ -40,7 +40,7 @@ fn code(errno: &str) -> ErrorCode {
     match errno {
         "ENOENT" => ErrorCode::FileNotFound,
         "EEXIST" => ErrorCode::FileExists,
-        "EPRECONDITION" => ErrorCode::FileChanged,
+        "ESTALE" => ErrorCode::FileChanged,
         "EACCES" | "EPERM" => ErrorCode::FileAccessDenied,
         "ENOSPC" | "EDQUOT" => ErrorCode::NoSpaceLeft,
         _ => ErrorCode::FileFailed,

@@ -5,7 +5,7 @@ use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use minions_api::files::FileInfo;
+use minions_api::files::FileMetadata;
 use std::time::{Duration, SystemTime};
 
 /// Response header with the whole metadata, as JSON in ASCII.
@@ -15,7 +15,7 @@ const FILE_INFO: HeaderName = HeaderName::from_static("x-minions-file");
 pub(super) const EXEC_ID: HeaderName = HeaderName::from_static("x-minions-exec");
 
 /// Returns the headers for a file's contents.
-pub(super) fn of_file(info: &FileInfo) -> HeaderMap {
+pub(super) fn of_file(info: &FileMetadata) -> HeaderMap {
     let mut headers = of_any(info);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(OCTETS));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -23,7 +23,7 @@ pub(super) fn of_file(info: &FileInfo) -> HeaderMap {
 }
 
 /// Returns the headers for a file of any type.
-pub(super) fn of_any(info: &FileInfo) -> HeaderMap {
+pub(super) fn of_any(info: &FileMetadata) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Some(etag) = etag_value(&info.etag) {
@@ -56,7 +56,7 @@ fn last_modified(mtime_ns: i64) -> Option<HeaderValue> {
 }
 
 /// Encodes the metadata as JSON whose characters beyond ASCII are escaped.
-fn ascii_json(info: &FileInfo) -> Option<HeaderValue> {
+fn ascii_json(info: &FileMetadata) -> Option<HeaderValue> {
     let json = serde_json::to_string(info).ok()?;
     let mut ascii = String::with_capacity(json.len());
     let mut units = [0; 2];

@@ -1,21 +1,20 @@
 //! `GET /vms/{vm}/files/list`: the entries of a directory, one per line.
 
-use super::super::Api;
-use super::super::X_ACCEL_BUFFERING;
 use super::super::audit::Note;
 use super::super::extract::{Params, Patience, TheVm};
 use super::super::problem::{ApiError, FileProblems};
+use super::super::state::ApiState;
+use super::super::streamed::streamed;
 use super::{FileCall, FileParams};
 use crate::files::{FileError, FileStream};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use minions_api::VmName;
 use minions_api::exec::NDJSON;
-use minions_api::files::FileEntry;
-use minions_proto::file_stream::{DirectoryEntry, LineDecoder};
+use minions_api::files::DirectoryEntry;
+use minions_proto::file_stream::LineDecoder;
 use minions_proto::message::{FileOperation, ListDirectory};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -46,13 +45,13 @@ pub(in super::super) struct ListParams {
     get, path = "/vms/{vm}/files/list", operation_id = "list_files", tag = "files",
     params(("vm" = VmName, Path), ListParams),
     responses(
-        (status = 200, description = "Entries of the directory", body = FileEntry,
+        (status = 200, description = "Entries of the directory", body = DirectoryEntry,
             content_type = "application/x-ndjson"),
         FileProblems,
     ),
 )]
 pub(in super::super) async fn list_files(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     vm: TheVm,
     Params(params): Params<ListParams>,
     note: Note,
@@ -67,7 +66,7 @@ pub(in super::super) async fn list_files(
     let body = Body::from_stream(futures_util::stream::try_unfold(
         (call, lines),
         |(call, mut lines)| async move {
-            match lines.next_block::<DirectoryEntry, FileEntry>().await {
+            match lines.next_block::<DirectoryEntry>().await {
                 Ok(Some(block)) => Ok(Some((block, (call, lines)))),
                 Ok(None) => {
                     call.succeeded();
@@ -80,12 +79,7 @@ pub(in super::super) async fn list_files(
             }
         },
     ));
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(NDJSON)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
-    ];
-    Ok((headers, body).into_response())
+    Ok(streamed(NDJSON, body))
 }
 
 /// JSON lines of an operation.
@@ -114,19 +108,18 @@ impl GuestLines {
         }
     }
 
-    /// Waits for a line, and returns it with all lines that have arrived, as REST objects. Lines of the guest are
-    /// never passed on unparsed.
-    async fn next_block<T, R>(&mut self) -> Result<Option<Bytes>, FileError>
+    /// Waits for a line, and returns it with all lines that have arrived, parsed and encoded again: lines
+    /// of a guest are never passed on as they are.
+    async fn next_block<T>(&mut self) -> Result<Option<Bytes>, FileError>
     where
-        T: DeserializeOwned,
-        R: From<T> + Serialize,
+        T: DeserializeOwned + Serialize,
     {
         let Some(first) = self.next::<T>().await? else { return Ok(None) };
         let mut block = Vec::new();
         let mut line = Some(first);
         while let Some(entry) = line {
             // Texts and numbers: serializing cannot fail.
-            block.extend(serde_json::to_vec(&R::from(entry)).unwrap_or_default());
+            block.extend(serde_json::to_vec(&entry).unwrap_or_default());
             block.push(b'\n');
             line = self.lines.next_json()?;
         }

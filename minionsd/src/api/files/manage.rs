@@ -1,15 +1,15 @@
 //! `DELETE /vms/{vm}/files`, `POST /vms/{vm}/files/mkdir` and `…/move`.
 
-use super::super::Api;
 use super::super::audit::Note;
 use super::super::extract::{CallParams, JsonBody, Params, Patience, TheVm};
 use super::super::problem::{ApiError, FileBodyProblems, FileProblems};
+use super::super::state::ApiState;
 use super::write::octal;
 use super::{FileCall, FileParams};
 use axum::Json;
 use axum::extract::State;
 use minions_api::VmName;
-use minions_api::files::{FileRemoved, FileInfo, MakeDirectoryRequest, MoveFileRequest};
+use minions_api::files::{FileMetadata, FileRemoved, MakeDirectoryRequest, MoveFileRequest};
 use minions_proto::file_stream::FileHeader;
 use minions_proto::message::{FileOperation, GuestTarget, MakeDirectory, RemoveFile, RenameFile};
 use serde::Deserialize;
@@ -42,7 +42,7 @@ pub(in super::super) struct RemoveParams {
     responses((status = 200, description = "Removed", body = FileRemoved), FileProblems),
 )]
 pub(in super::super) async fn remove_file(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     vm: TheVm,
     Params(params): Params<RemoveParams>,
     note: Note,
@@ -54,7 +54,7 @@ pub(in super::super) async fn remove_file(
     let op = FileOperation::Remove(RemoveFile { path, recursive: recursive.unwrap_or(false) });
     let header = to_the_end(&call, op).await?;
     let count = header.count.unwrap_or(1);
-    Ok(Json(FileRemoved { status: "ok".into(), file: header.metadata.into(), count }))
+    Ok(Json(FileRemoved { status: "ok".into(), file: header.metadata, count }))
 }
 
 /// Create a directory of a guest
@@ -62,22 +62,22 @@ pub(in super::super) async fn remove_file(
     post, path = "/vms/{vm}/files/mkdir", operation_id = "make_directory", tag = "files",
     params(("vm" = VmName, Path), CallParams),
     request_body = MakeDirectoryRequest,
-    responses((status = 200, description = "Created", body = FileInfo), FileBodyProblems),
+    responses((status = 200, description = "Created", body = FileMetadata), FileBodyProblems),
 )]
 pub(in super::super) async fn make_directory(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     vm: TheVm,
     patience: Patience,
     note: Note,
     JsonBody(request): JsonBody<MakeDirectoryRequest>,
-) -> Result<Json<FileInfo>, ApiError> {
+) -> Result<Json<FileMetadata>, ApiError> {
     let MakeDirectoryRequest { path, path_base64, user, parents, mode } = request;
     let mode = mode.map(|mode| octal(&mode)).transpose()?;
     let file = FileParams { path: path.unwrap_or_default(), path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let parents = parents.unwrap_or(false);
     let op = FileOperation::Mkdir(MakeDirectory { path, parents, mode });
-    to_the_end(&call, op).await.map(|header| Json(header.metadata.into()))
+    to_the_end(&call, op).await.map(|header| Json(header.metadata))
 }
 
 /// Rename a file or a directory of a guest
@@ -88,22 +88,22 @@ pub(in super::super) async fn make_directory(
     post, path = "/vms/{vm}/files/move", operation_id = "move_file", tag = "files",
     params(("vm" = VmName, Path), CallParams),
     request_body = MoveFileRequest,
-    responses((status = 200, description = "Renamed", body = FileInfo), FileBodyProblems),
+    responses((status = 200, description = "Renamed", body = FileMetadata), FileBodyProblems),
 )]
 pub(in super::super) async fn move_file(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     vm: TheVm,
     patience: Patience,
     note: Note,
     JsonBody(request): JsonBody<MoveFileRequest>,
-) -> Result<Json<FileInfo>, ApiError> {
+) -> Result<Json<FileMetadata>, ApiError> {
     let MoveFileRequest { path, path_base64, to, to_base64, user, no_replace } = request;
     let file = FileParams { path: path.unwrap_or_default(), path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let to = GuestTarget { to: to.unwrap_or_default(), to_base64 };
     let no_replace = no_replace.unwrap_or(false);
     let op = FileOperation::Rename(RenameFile { path, to, no_replace });
-    to_the_end(&call, op).await.map(|header| Json(header.metadata.into()))
+    to_the_end(&call, op).await.map(|header| Json(header.metadata))
 }
 
 /// Runs an operation without data to its end, and returns its header.

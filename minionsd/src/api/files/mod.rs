@@ -19,14 +19,15 @@ pub(super) mod write;
 pub(super) use list::{__path_list_files, list_files};
 pub(super) use watch::{__path_watch_files, watch_files};
 
-use super::Api;
 use super::audit::Note;
+use super::exec::generate_id;
 use super::extract::{Patience, TheVm};
 use super::problem::ApiError;
+use super::state::ApiState;
 use crate::files::{FileError, FileStream};
 use crate::vm::Vm;
 use minions_proto::Invalid;
-use minions_proto::message::{ExecId, FileOperation, GuestPath};
+use minions_proto::message::{FileOperation, GuestPath};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -56,7 +57,7 @@ pub(super) struct FileParams {
 
 /// One operation of a request.
 struct FileCall {
-    api: Api,
+    api: ApiState,
     vm: Vm,
     note: Note,
     user: Option<String>,
@@ -70,7 +71,7 @@ impl FileCall {
     ///
     /// `invalid_request` for the path or the timeout; `audit_unavailable`.
     async fn begin(
-        api: Api,
+        api: ApiState,
         TheVm(vm): TheVm,
         note: Note,
         params: FileParams,
@@ -86,7 +87,7 @@ impl FileCall {
     /// Starts the operation.
     async fn start(&self, op: FileOperation) -> Result<FileStream, ApiError> {
         op.validate().map_err(|invalid| in_query(&invalid))?;
-        let id = ExecId::generate();
+        let id = generate_id()?;
         self.note.exec(id.as_str());
         let execs = &self.api.execs;
         let user = self.user.clone();

@@ -1,9 +1,9 @@
 //! `GET` and `HEAD /vms/{vm}/files`: a file, a part of it, its metadata, or a tree.
 
-use super::super::Api;
 use super::super::audit::Note;
 use super::super::extract::{Params, Patience, TheVm};
 use super::super::problem::{ApiError, FileProblems};
+use super::super::state::ApiState;
 use super::range::{self, RequestedRange};
 use super::{FileCall, FileParams, TAR, headers};
 use crate::files::{FileError, FileStream};
@@ -13,7 +13,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_M
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use minions_api::VmName;
-use minions_api::files::FileInfo;
+use minions_api::files::FileMetadata;
 use minions_proto::file_stream::FileHeader;
 use minions_proto::message::{FileOperation, GuestPath, PackTree, ReadFile, StatFile};
 use serde::Deserialize;
@@ -67,7 +67,7 @@ pub(in super::super) struct ReadParams {
     ),
 )]
 pub(in super::super) async fn read_file(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     vm: TheVm,
     Params(params): Params<ReadParams>,
     note: Note,
@@ -97,10 +97,10 @@ fn wants_tar(headers: &HeaderMap) -> bool {
     accepted.filter_map(|accept| accept.to_str().ok()).any(|accept| accept.contains(TAR))
 }
 
-async fn stat(call: &FileCall, path: GuestPath, follow: bool) -> Result<FileInfo, ApiError> {
+async fn stat(call: &FileCall, path: GuestPath, follow: bool) -> Result<FileMetadata, ApiError> {
     let mut stream = call.start(FileOperation::Stat(StatFile { path, follow })).await?;
     let header = stream.header().await.map_err(|error| call.failed(error))?;
-    Ok(header.metadata.into())
+    Ok(header.metadata)
 }
 
 async fn file_contents(
@@ -130,7 +130,7 @@ async fn file_contents(
     let mut stream = call.start(FileOperation::Read(read)).await?;
     let header = stream.header().await.map_err(|error| call.failed(error))?;
     let FileHeader { metadata, offset, length, .. } = header;
-    let info = FileInfo::from(metadata);
+    let info = metadata;
     if is_known(request, &info.etag) {
         call.succeeded();
         return Ok((StatusCode::NOT_MODIFIED, headers::of_any(&info)).into_response());
@@ -161,7 +161,7 @@ fn is_known(request: &HeaderMap, etag: &str) -> bool {
 async fn tree(call: FileCall, path: GuestPath, xattrs: bool) -> Result<Response, ApiError> {
     let mut stream = call.start(FileOperation::TarOut(PackTree { path, xattrs })).await?;
     let header = stream.header().await.map_err(|error| call.failed(error))?;
-    let mut reply = headers::of_any(&header.metadata.into());
+    let mut reply = headers::of_any(&header.metadata);
     reply.insert(CONTENT_TYPE, HeaderValue::from_static(TAR));
     if let Ok(id) = HeaderValue::from_str(stream.id().as_str()) {
         reply.insert(headers::EXEC_ID, id);

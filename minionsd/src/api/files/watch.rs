@@ -1,22 +1,20 @@
 //! `GET /vms/{vm}/files/watch`: changes in a directory as Server-Sent Events.
 
-use super::super::Api;
-use super::super::X_ACCEL_BUFFERING;
 use super::super::audit::Note;
 use super::super::extract::{Params, Patience, TheVm};
 use super::super::problem::{ApiError, FileProblems};
+use super::super::state::ApiState;
+use super::super::streamed::streamed;
 use super::list::GuestLines;
 use super::{FileCall, FileParams};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use minions_api::VmName;
 use minions_api::event::SSE;
-use minions_api::files::FileChange;
-use minions_proto::file_stream::FileEvent;
+use minions_api::files::{FileEvent, FileEventKind};
 use minions_proto::message::{FileOperation, WatchTree};
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -67,13 +65,13 @@ pub(in super::super) struct WatchParams {
         ("Last-Event-ID" = Option<String>, Header, description = "The client was connected before"),
     ),
     responses(
-        (status = 200, description = "Changes as they happen", body = FileChange,
+        (status = 200, description = "Changes as they happen", body = FileEvent,
             content_type = "text/event-stream"),
         FileProblems,
     ),
 )]
 pub(in super::super) async fn watch_files(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     vm: TheVm,
     Params(params): Params<WatchParams>,
     note: Note,
@@ -87,17 +85,14 @@ pub(in super::super) async fn watch_files(
     let op = FileOperation::Watch(WatchTree { path, recursive });
     let mut stream = call.start(op).await?;
     stream.header().await.map_err(|error| call.failed(error))?;
-    let greeting = if headers.contains_key("last-event-id") { OVERFLOW_ON_RETURN } else { GREETING };
-    let watch = WatchStream { call, lines: GuestLines::new(stream), greeting: Some(greeting), id: 0 };
+    let greeting =
+        if headers.contains_key("last-event-id") { OVERFLOW_ON_RETURN } else { GREETING };
+    let watch =
+        WatchStream { call, lines: GuestLines::new(stream), greeting: Some(greeting), id: 0 };
     let messages = futures_util::stream::unfold(watch, |mut watch| async move {
         watch.next().await.map(|message| (Ok::<_, Infallible>(message), watch))
     });
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(SSE)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
-    ];
-    Ok((headers, Body::from_stream(messages)).into_response())
+    Ok(streamed(SSE, Body::from_stream(messages)))
 }
 
 /// Event stream of one client.
@@ -121,7 +116,7 @@ impl WatchStream {
         match read {
             Ok(Ok(Some(event))) => {
                 self.id += 1;
-                Some(message(self.id, FileChange::from(event)))
+                Some(message(self.id, &event))
             }
             Ok(Ok(None)) => {
                 self.call.succeeded();
@@ -136,8 +131,20 @@ impl WatchStream {
     }
 }
 
-fn message(id: u64, change: FileChange) -> Bytes {
+fn message(id: u64, change: &FileEvent) -> Bytes {
     // serde_json writes no line breaks, and cannot fail for this type.
     let data = serde_json::to_string(&change).unwrap_or_default();
-    format!("id: {id}\nevent: {}\ndata: {data}\n\n", change.event.as_str()).into()
+    format!("id: {id}\nevent: {}\ndata: {data}\n\n", event_name(change.event)).into()
+}
+
+/// Returns the name of an event, as in its JSON.
+fn event_name(event: FileEventKind) -> &'static str {
+    match event {
+        FileEventKind::Created => "created",
+        FileEventKind::Modified => "modified",
+        FileEventKind::Removed => "removed",
+        FileEventKind::Moved => "moved",
+        FileEventKind::Overflow => "overflow",
+        FileEventKind::Other => "other",
+    }
 }

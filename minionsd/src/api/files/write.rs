@@ -1,9 +1,9 @@
 //! `PUT /vms/{vm}/files`: writes a file, or unpacks a tree.
 
-use super::super::Api;
 use super::super::audit::Note;
 use super::super::extract::{Params, Patience, TheVm};
 use super::super::problem::{ApiError, FileProblems};
+use super::super::state::ApiState;
 use super::{FileCall, FileParams, OCTETS, TAR};
 use crate::files::FileStream;
 use axum::Json;
@@ -13,7 +13,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use minions_api::files::{FileFailure, FileWritten};
+use minions_api::files::FileWritten;
 use minions_api::{ErrorCode, VmName};
 use minions_proto::message::{FileOperation, UnpackTree, WriteStream};
 use serde::Deserialize;
@@ -73,14 +73,25 @@ pub(in super::super) struct WriteParams {
     responses((status = 200, description = "Written", body = FileWritten), FileProblems),
 )]
 pub(in super::super) async fn write_file(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     vm: TheVm,
     Params(params): Params<WriteParams>,
     note: Note,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FileWritten>, ApiError> {
-    let WriteParams { path, path_base64, user, mode, owner, parents, xattrs, set_id, owners, timeout_ms } = params;
+    let WriteParams {
+        path,
+        path_base64,
+        user,
+        mode,
+        owner,
+        parents,
+        xattrs,
+        set_id,
+        owners,
+        timeout_ms,
+    } = params;
     let patience = Patience::of(timeout_ms)?;
     let form = BodyForm::of(&headers)?;
     let mode = mode.map(|mode| octal(&mode)).transpose()?;
@@ -113,10 +124,10 @@ pub(in super::super) async fn write_file(
     let result = stream.into_result();
     Ok(Json(FileWritten {
         status: "ok".into(),
-        file: header.metadata.into(),
+        file: header.metadata,
         count: header.count,
         left_out: result.left_out,
-        failures: result.warnings.into_iter().map(FileFailure::from).collect(),
+        failures: result.warnings,
     }))
 }
 
@@ -171,7 +182,9 @@ impl BodyForm {
             TAR => Ok(Self::Tree),
             other => Err(ApiError::of(
                 ErrorCode::UnsupportedMediaType,
-                format!("the content type is {other:?}: must be {OCTETS} for a file, or {TAR} for a tree"),
+                format!(
+                    "the content type is {other:?}: must be {OCTETS} for a file, or {TAR} for a tree"
+                ),
             )),
         }
     }
@@ -197,7 +210,8 @@ impl Condition {
             None => false,
             Some(value) if value == "*" => true,
             Some(value) => {
-                let detail = format!("`If-None-Match` is {value:?}: must be `*`, to only create the file");
+                let detail =
+                    format!("`If-None-Match` is {value:?}: must be `*`, to only create the file");
                 return Err(ApiError::malformed(Some("If-None-Match".into()), detail));
             }
         };

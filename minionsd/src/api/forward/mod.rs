@@ -11,13 +11,12 @@
 mod bytes;
 mod websocket;
 
-use super::Api;
 use super::audit::Note;
 use super::extract::{Params, Patience, TheVm};
 use super::problem::{ApiError, ForwardProblems};
+use super::state::ApiState;
 use crate::agent::AgentStream;
 use crate::forward::{ForwardEnd, pump};
-use ::bytes::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -28,7 +27,6 @@ use minions_api::{ErrorCode, VmName};
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::{Feature, ForwardOpen, MAX_FORWARD_TIMEOUT_MS};
 use serde::Deserialize;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -69,7 +67,7 @@ pub(super) struct ForwardParams {
     responses((status = 101, description = "Connected to the target"), ForwardProblems),
 )]
 pub(super) async fn open_forward(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     TheVm(vm): TheVm,
     Params(params): Params<ForwardParams>,
     note: Note,
@@ -91,7 +89,7 @@ pub(super) async fn open_forward(
         error
     };
     vm.client().require(Feature::Forward, &[], deadline).await.map_err(failed)?;
-    let opened = vm.client().open_forward(&open, deadline).await;
+    let opened = vm.client().open_stream(&open, deadline).await;
     let (_, stream) = opened.map_err(failed)?;
     Ok(upgrade.serve(ForwardSession { api, note, stream, _place: place }))
 }
@@ -133,10 +131,9 @@ impl ClientUpgrade {
                 let counted = session.api.execs.tasks.token();
                 let upgrade = upgrade.max_message_size(MAX_FRAME_LEN).max_frame_size(MAX_FRAME_LEN);
                 upgrade.on_upgrade(move |socket| async move {
-                    let draining = session.api.execs.draining.clone();
                     let (mut reader, mut writer) = websocket::halves(socket);
                     let end = session.run(&mut reader, &mut writer).await;
-                    writer.close(end.as_ref(), reader, &draining).await;
+                    writer.close(end.as_ref(), reader).await;
                     drop(counted);
                 })
             }
@@ -165,7 +162,7 @@ fn asks_for_tcp(headers: &HeaderMap) -> bool {
 
 /// An open forward.
 struct ForwardSession {
-    api: Api,
+    api: ApiState,
     /// Access to the call's audit entries. Held until the end of the session, because the call ends when it is dropped.
     note: Note,
     stream: AgentStream,

@@ -1,24 +1,24 @@
 //! The client's side of a forward as channel messages over a WebSocket.
 
-use super::super::exec::websocket_close::{FAREWELL, close_halves};
+use super::super::websocket_close::{FAREWELL, FromClient, ToClient, close_halves};
 use crate::forward::{ClientReader, ClientWriter, ForwardEnd, ForwardInput};
 use axum::extract::ws::{CloseCode, Message as Packet, WebSocket, close_code};
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::channel::{Channel, ChannelMessage};
-use minions_proto::forward::{CloseReason, ForwardAgentControl, ForwardHostControl, control, decode_control};
+use minions_proto::forward::{
+    CloseReason, ForwardAgentControl, ForwardHostControl, control, decode_control,
+};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 /// Reads the client's messages.
 pub(super) struct MessageReader {
-    stream: SplitStream<WebSocket>,
+    stream: FromClient,
     ended: bool,
 }
 
 /// Writes messages to the client.
-pub(super) struct MessageWriter(SplitSink<WebSocket, Packet>);
+pub(super) struct MessageWriter(ToClient);
 
 /// Splits the client's WebSocket.
 pub(super) fn halves(socket: WebSocket) -> (MessageReader, MessageWriter) {
@@ -32,7 +32,9 @@ impl ClientReader for MessageReader {
             let bytes = match self.stream.next().await {
                 Some(Ok(Packet::Binary(bytes))) => bytes,
                 Some(Ok(Packet::Ping(_) | Packet::Pong(_))) => continue,
-                Some(Ok(Packet::Text(_))) => return ForwardInput::Breach("messages must be binary"),
+                Some(Ok(Packet::Text(_))) => {
+                    return ForwardInput::Breach("messages must be binary");
+                }
                 Some(Ok(Packet::Close(_)) | Err(_)) | None => return ForwardInput::Gone,
             };
             let Ok(message) = ChannelMessage::decode(bytes) else {

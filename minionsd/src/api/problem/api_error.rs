@@ -66,6 +66,11 @@ impl ApiError {
         Self::of(ErrorCode::ShuttingDown, "minionsd is stopping")
     }
 
+    /// Builds the error for a complete problem.
+    pub(in super::super) fn from_problem(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+
     /// Sets the VM that the problem is about.
     pub(in super::super) fn about(mut self, vm: VmName) -> Self {
         self.0.vm = Some(vm);

@@ -136,6 +136,7 @@ fn refused(error: AgentError) -> Problem {
             | AgentCode::ExecNotEnded
             | AgentCode::TakenOver,
         ) => ErrorCode::ExecConflict,
+        Some(AgentCode::ForwardFailed) => ErrorCode::ForwardFailed,
         Some(AgentCode::NetworkFailed) => ErrorCode::NetworkFailed,
         Some(AgentCode::NetworkPending) => ErrorCode::NetworkPending,
         Some(AgentCode::NetworkChangeGone) => ErrorCode::NetworkChangeGone,
