@@ -190,6 +190,17 @@ pub(crate) enum Failure {
     /// `wait VM ID` reached its deadline.
     #[error("{0} is still running")]
     StillRuns(String),
+    /// Listening on an address for `forward` failed.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Address or path.
+        address: String,
+        /// Reason.
+        source: io::Error,
+    },
+    /// A listener of `forward` failed.
+    #[error("cannot accept connections any more")]
+    Listen(#[source] io::Error),
     /// Writing to standard output or standard error failed.
     #[error("cannot write the output")]
     Output(#[source] io::Error),

@@ -98,7 +98,7 @@ pub(crate) async fn pump(
         end = up(from_client, &mut writer) => end,
         end = down(&mut reader, to_client) => end,
     };
-    match end {
+    match &end {
         ForwardEnd::ClientGone | ForwardEnd::Breach(_) => {
             writer.queue(&ForwardClient::leave());
             let _ = timeout(GOODBYE, async {
@@ -108,7 +108,11 @@ pub(crate) async fn pump(
             })
             .await;
         }
-        ForwardEnd::Closed(_) | ForwardEnd::Agent(_) | ForwardEnd::Protocol(_) => {}
+        ForwardEnd::Closed(_) => {}
+        ForwardEnd::Agent(error) => tracing::debug!(%error, "a forward lost its agent"),
+        ForwardEnd::Protocol(error) => {
+            tracing::warn!(%error, "an agent broke the protocol of a forward")
+        }
     }
     end
 }

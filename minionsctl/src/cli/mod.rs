@@ -2,10 +2,14 @@
 
 mod duration;
 mod exec;
+mod files;
+mod forward;
 mod machine;
 mod network;
 
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
+pub(crate) use files::{CopyArgs, FileLocation, FsArgs, FsCommand, GuestFile};
+pub(crate) use forward::{ForwardArgs, ForwardSpec, ListenAddress};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
 
@@ -169,6 +173,10 @@ pub(crate) enum Command {
         /// Name of the VM (default: all VMs)
         vm: Option<VmName>,
     },
+    /// Connect ports here to ports and Unix sockets in the guest, until interrupted
+    Forward(ForwardArgs),
+    /// List, read, create, move and remove files of the guest
+    Fs(FsArgs),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<ExecArgs>),
     /// List the programs that run and those that ended recently
@@ -210,7 +218,7 @@ impl Command {
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
             Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
-            Self::Watch { .. } => TimeoutMeaning::None,
+            Self::Watch { .. } | Self::Forward(_) => TimeoutMeaning::None,
             Self::Ls
             | Self::Get { .. }
             | Self::Doctor { .. }
@@ -223,6 +231,7 @@ impl Command {
             | Self::Poweroff(_)
             | Self::Reboot(_)
             | Self::Ps { .. }
+            | Self::Fs(_)
             | Self::Logs(_)
             | Self::Kill(_)
             | Self::Wait { .. } => TimeoutMeaning::Command,

@@ -98,6 +98,12 @@ impl DaemonClient {
         self.send(self.request(Method::DELETE, path, patience)).await
     }
 
+    /// Returns the URL of `path` with a query.
+    pub(super) fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Url, Failure> {
+        let url = format!("{}{path}", self.base);
+        reqwest::Url::parse_with_params(&url, query).map_err(|_| Failure::Host(self.host.clone()))
+    }
+
     fn request(&self, method: Method, path: &str, patience: CallDeadlines) -> RequestBuilder {
         let query = match patience.asked {
             Some(asked) => format!("?timeout_ms={}", asked.as_millis()),
@@ -108,7 +114,10 @@ impl DaemonClient {
             .timeout(patience.asked.unwrap_or(patience.at_most) + BEYOND_DEADLINE)
     }
 
-    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, Failure> {
         let response = request.send().await.map_err(|error| self.no_response(error))?;
         if !response.status().is_success() {
             return Err(self.problem(response).await);

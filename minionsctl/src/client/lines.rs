@@ -54,7 +54,7 @@ impl DaemonClient {
         self.json_lines(self.http.request(Method::POST, url).json(body)).await
     }
 
-    async fn json_lines<T: DeserializeOwned>(
+    pub(super) async fn json_lines<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
     ) -> Result<JsonLines<'_, T>, Failure> {

@@ -6,6 +6,7 @@
 mod daemon_client;
 mod event_parser;
 mod events;
+mod files;
 mod limits;
 mod lines;
 mod tls;
@@ -13,3 +14,4 @@ mod upgrade;
 
 pub(crate) use daemon_client::{CallDeadlines, DaemonClient, vm_path};
 pub(crate) use events::EventMessage;
+pub(crate) use files::{FileBody, WriteOptions};

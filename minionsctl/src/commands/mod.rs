@@ -5,6 +5,8 @@ mod configure_network;
 mod context;
 mod doctor;
 mod exec;
+mod forward;
+mod fs;
 mod get;
 mod health;
 mod kill;
@@ -28,6 +30,7 @@ use crate::output::Printer;
 use crate::target::Target;
 use context::Context;
 use minions_api::power::PowerAction;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -89,6 +92,8 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
             let target = target(args.vm.clone())?;
             power::run(&context, &target, PowerAction::Reboot, args.force, args.wait).await
         }
+        Command::Forward(args) => forward::run(&context, Arc::new(daemon(&config)?), &args).await,
+        Command::Fs(args) => fs::run(&context, &daemon(&config)?, &args).await,
         Command::Exec(args) => exec::run(&context, &config, &args).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,
         Command::Logs(args) => {
