@@ -29,7 +29,7 @@ pub(crate) enum FileError {
     Exec(#[from] ExecError),
     /// The guest refused or failed.
     #[error(transparent)]
-    Failed(#[from] FileFailure),
+    Failed(#[from] Box<FileFailure>),
     /// The agent's streams do not have the form of a file operation.
     #[error(transparent)]
     Malformed(#[from] FileStreamError),
@@ -60,7 +60,7 @@ pub(crate) struct FileStream {
 /// Failure that the program reported, kept until all of its output was returned.
 #[derive(Debug)]
 enum FileFailureKind {
-    Failed(FileFailure),
+    Failed(Box<FileFailure>),
     NoResult(String),
 }
 
@@ -264,7 +264,9 @@ impl FailureLines {
     fn into_result(self, outcome: &Outcome) -> Result<FileResult, FileFailureKind> {
         let Self { warnings, left_out, failure, .. } = self;
         match (outcome, failure) {
-            (Outcome::Exited { code: 1 }, Some(failure)) => Err(FileFailureKind::Failed(failure)),
+            (Outcome::Exited { code: 1 }, Some(failure)) => {
+                Err(FileFailureKind::Failed(Box::new(failure)))
+            }
             (Outcome::Exited { code: 0 }, None) => Ok(FileResult { warnings, left_out }),
             (Outcome::Exited { code: 1 }, None) if left_out > 0 => {
                 Ok(FileResult { warnings, left_out })

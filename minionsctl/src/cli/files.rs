@@ -1,4 +1,4 @@
-//! Arguments of `fs` and `cp`, and locations of files.
+//! Arguments of `fs`, and locations of files.
 
 use clap::{Args, Subcommand};
 use minions_api::VmName;
@@ -83,24 +83,19 @@ pub(crate) struct GuestFile {
     pub(crate) path: Vec<u8>,
 }
 
-/// Source or destination of a copy.
+/// Location of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileLocation {
     /// `VM:/PATH`.
     Guest(GuestFile),
     /// A path of this host.
     Host(PathBuf),
-    /// `-`: a tar stream on standard input or output.
-    Stream,
 }
 
 impl FileLocation {
     /// Parses a location. As in docker and scp, a colon before the first slash separates the VM; `./a:b` is a path here.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, Invalid> {
         let bytes = text.as_bytes();
-        if bytes == b"-" {
-            return Ok(Self::Stream);
-        }
         let colon = bytes.iter().position(|byte| *byte == b':');
         let slash = bytes.iter().position(|byte| *byte == b'/').unwrap_or(bytes.len());
         match colon {
@@ -128,41 +123,8 @@ fn guest(text: &OsStr, vm: &[u8], path: &[u8]) -> Result<GuestFile, Invalid> {
 fn guest_file(text: &str) -> Result<GuestFile, Invalid> {
     match FileLocation::parse(OsStr::new(text))? {
         FileLocation::Guest(file) => Ok(file),
-        FileLocation::Host(_) | FileLocation::Stream => {
-            Err(Invalid::value("file", text, "must be VM:/PATH"))
-        }
+        FileLocation::Host(_) => Err(Invalid::value("file", text, "must be VM:/PATH")),
     }
-}
-
-/// Arguments of `cp`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  minionsctl cp app.conf web-1:/etc/app.conf      a file into a guest
-  minionsctl cp -r site/ web-1:/srv/www           a tree into a guest
-  minionsctl cp web-1:/var/log/app.log .          a file out of a guest
-  minionsctl cp -a web-1:/srv web-2:/srv          from guest to guest
-  minionsctl cp - web-1:/srv < site.tar           a tar stream
-  minionsctl cp --on 'web-*' app.conf :/etc/      into many guests")]
-pub(crate) struct CopyArgs {
-    /// Sources, then the destination: VM:/PATH, a path here, or - for a tar stream
-    #[arg(required = true, num_args = 2.., value_name = "SRC… DST")]
-    pub(crate) locations: Vec<OsString>,
-    /// Copy directories with everything beneath them
-    #[arg(short, long)]
-    pub(crate) recursive: bool,
-    /// As -r, and keep owners, set-user-id bits and extended attributes where possible
-    #[arg(short, long)]
-    pub(crate) archive: bool,
-    /// User of the guest whose rights apply, by name or number (default: root)
-    #[arg(short, long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// Copy to these VMs: names or patterns; the destination is then :/PATH
-    #[arg(long, value_name = "VMS")]
-    pub(crate) on: Vec<String>,
-    /// Print no progress
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
 }
 
 #[cfg(test)]
@@ -181,7 +143,6 @@ mod tests {
         assert_eq!(location("web-1:/a:b"), guest("web-1", b"/a:b"));
         assert_eq!(location("./web-1:/a"), FileLocation::Host("./web-1:/a".into()));
         assert_eq!(location("a/b"), FileLocation::Host("a/b".into()));
-        assert_eq!(location("-"), FileLocation::Stream);
         let odd = FileLocation::parse(OsStr::from_bytes(b"web-1:/\xff")).unwrap();
         assert_eq!(odd, guest("web-1", b"/\xff"));
     }

@@ -8,7 +8,7 @@ mod machine;
 mod network;
 
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
-pub(crate) use files::{CopyArgs, FileLocation, FsArgs, FsCommand, GuestFile};
+pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
 pub(crate) use forward::{ForwardArgs, ForwardSpec, ListenAddress};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};

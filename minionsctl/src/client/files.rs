@@ -7,21 +7,14 @@ use crate::failure::Failure;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use minions_api::files::{
-    DirectoryEntry, FileMetadata, FileRemoved, FileWritten, MakeDirectoryRequest, MoveFileRequest,
+    DirectoryEntry, FileMetadata, FileRemoved, MakeDirectoryRequest, MoveFileRequest,
 };
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Body, Method, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Media type of a tree.
-const TAR: &str = "application/x-tar";
-
 /// Response header with a file's metadata, as JSON.
 const FILE_INFO: &str = "x-minions-file";
-
-/// Response header with the id of the exec that reads a tree.
-const EXEC_ID: &str = "x-minions-exec";
 
 /// Longest time until minionsd has started an operation.
 const START: Duration = Duration::from_secs(45);
@@ -29,15 +22,11 @@ const START: Duration = Duration::from_secs(45);
 /// Longest time without a byte of an answer's body: the daemon notices a silent agent after 20 s.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Contents of a file, or a tree, that are being received.
+/// Contents of a file that are being received.
 #[derive(Debug)]
 pub(crate) struct FileBody<'a> {
     client: &'a DaemonClient,
     response: Response,
-    /// Id of the exec that reads a tree; its output names the files that are missing in it.
-    pub(crate) exec: Option<String>,
-    /// Metadata of the file or directory.
-    pub(crate) metadata: FileMetadata,
 }
 
 impl FileBody<'_> {
@@ -48,16 +37,6 @@ impl FileBody<'_> {
             .map_err(|_| self.client.broke_off())?
             .map_err(|error| self.client.no_response(error))
     }
-}
-
-/// Options of a written file or tree.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct WriteOptions {
-    pub(crate) user: Option<String>,
-    /// Permission bits of a file.
-    pub(crate) mode: Option<u32>,
-    /// Keep owners, set-user-id bits and extended attributes of a tree.
-    pub(crate) archive: bool,
 }
 
 /// A file of a guest with the user whose rights apply, as query parameters.
@@ -156,53 +135,9 @@ impl DaemonClient {
         self.file_body(request).await
     }
 
-    /// Reads a directory, and everything beneath it, as a tar stream.
-    pub(crate) async fn read_tree(
-        &self,
-        file: &GuestFile,
-        user: Option<&str>,
-        xattrs: bool,
-    ) -> Result<FileBody<'_>, Failure> {
-        let mut query = file_query(file, user);
-        query.push(("xattrs", xattrs.to_string()));
-        let request = self.file_request(Method::GET, file, "/files", &query)?;
-        self.file_body(request.header(ACCEPT, TAR)).await
-    }
-
     async fn file_body(&self, request: RequestBuilder) -> Result<FileBody<'_>, Failure> {
         let response = self.start(request).await?;
-        let exec = response.headers().get(EXEC_ID).and_then(|id| id.to_str().ok());
-        let exec = exec.map(str::to_owned);
-        let metadata = self.metadata(&response)?;
-        Ok(FileBody { client: self, response, exec, metadata })
-    }
-
-    /// Writes a regular file.
-    pub(crate) async fn write_file(
-        &self,
-        file: &GuestFile,
-        options: &WriteOptions,
-        body: Body,
-    ) -> Result<FileWritten, Failure> {
-        let mut query = file_query(file, options.user.as_deref());
-        query.extend(options.mode.map(|mode| ("mode", format!("{mode:o}"))));
-        let request = self.file_request(Method::PUT, file, "/files", &query)?;
-        self.send(request.body(body)).await
-    }
-
-    /// Creates the members of a tar stream beneath a directory, which is created if it is missing.
-    pub(crate) async fn write_tree(
-        &self,
-        file: &GuestFile,
-        options: &WriteOptions,
-        body: Body,
-    ) -> Result<FileWritten, Failure> {
-        let mut query = file_query(file, options.user.as_deref());
-        let archive = options.archive.to_string();
-        query.push(("parents", "true".to_owned()));
-        query.extend(["xattrs", "set_id", "owners"].map(|name| (name, archive.clone())));
-        let request = self.file_request(Method::PUT, file, "/files", &query)?;
-        self.send(request.header(CONTENT_TYPE, TAR).body(body)).await
+        Ok(FileBody { client: self, response })
     }
 
     /// Removes a file of any type.

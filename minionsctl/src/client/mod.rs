@@ -14,4 +14,3 @@ mod upgrade;
 
 pub(crate) use daemon_client::{CallDeadlines, DaemonClient, vm_path};
 pub(crate) use events::EventMessage;
-pub(crate) use files::{FileBody, WriteOptions};

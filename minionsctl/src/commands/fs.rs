@@ -154,7 +154,7 @@ fn new_name(file: &GuestFile, to: &OsStr) -> Result<Vec<u8>, Failure> {
         FileLocation::Guest(to) if to.vm == file.vm => Ok(to.path),
         FileLocation::Guest(_) => Err(Failure::Usage("fs mv renames within one VM; use cp")),
         FileLocation::Host(path) if path.is_absolute() => Ok(path.as_os_str().as_bytes().to_vec()),
-        FileLocation::Host(_) | FileLocation::Stream => {
+        FileLocation::Host(_) => {
             Err(Failure::Usage("the new name must be an absolute path in the guest"))
         }
     }

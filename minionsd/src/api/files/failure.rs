@@ -10,7 +10,7 @@ impl ApiError {
     pub(in super::super) fn file(vm: &VmName, error: FileError) -> Self {
         let problem = match error {
             FileError::Exec(error) => return Self::exec(vm, error),
-            FileError::Failed(failure) => refused(failure),
+            FileError::Failed(failure) => refused(*failure),
             FileError::Malformed(error) => Problem::new(
                 ErrorCode::AgentProtocolError,
                 format!("the agent violated the protocol: {error}"),
