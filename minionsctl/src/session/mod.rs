@@ -16,7 +16,9 @@ mod conversation;
 mod plan;
 mod retry;
 
+pub(crate) use conversation::SILENCE;
 pub(crate) use plan::{SessionPlan, come_back};
+pub(crate) use retry::ReattachTimer;
 
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
@@ -28,7 +30,6 @@ use connecting::ConnectOutcome;
 use conversation::StreamEnd;
 use minions_proto::channel::HostControl;
 use minions_proto::exec_client::ExecClient;
-use retry::ReattachTimer;
 use std::collections::VecDeque;
 
 /// State of one program's session.
