@@ -6,5 +6,5 @@ mod impossible;
 mod many;
 mod objects;
 mod outcomes;
-mod restarts;
+pub(crate) mod restarts;
 mod terminal;

@@ -1,7 +1,9 @@
 //! Programs over SSH: ends, bytes, variables, and several on one connection.
 
 use super::guest::SshGuest;
-use crate::shared::command::{Ran, Running, until};
+use crate::exec::restarts::vm;
+use crate::shared::command::{Ran, Running, ctl, until};
+use crate::shared::process::DaemonProcess;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
@@ -151,4 +153,25 @@ async fn minionsctl_starts_the_client_without_an_installed_configuration() {
     let mut direct =
         crate::shared::command::minionsctl(&["--socket", socket, "ssh", "--", "exit 8"]);
     Ran::of(direct.env("XDG_STATE_HOME", ssh.guest.file("state"))).assert(8, "", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_continues_after_a_killed_daemon_is_started_again() {
+    let (dir, _vm) = vm();
+    let mut daemon = DaemonProcess::start(dir.path());
+    let script = "echo up; while read -r line; do echo got $line; done; exit 7";
+    let mut command = ctl(&daemon.host(), &["ssh", "web-1", "--", script]);
+    command.env("XDG_STATE_HOME", dir.path().join("state")).stdin(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let mut stdin = running.child.stdin.take().unwrap();
+    assert_eq!(running.line(), "up");
+    daemon.end(Signal::KILL);
+    // Typed while there is no daemon.
+    stdin.write_all(b"one\n").unwrap();
+    let _daemon = DaemonProcess::start(dir.path());
+    assert_eq!(running.line(), "got one");
+    stdin.write_all(b"two\n").unwrap();
+    assert_eq!(running.line(), "got two");
+    drop(stdin);
+    running.end().assert(7, "", "");
 }

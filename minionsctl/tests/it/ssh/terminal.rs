@@ -4,11 +4,10 @@ use super::guest::SshGuest;
 use crate::shared::pty::Pty;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_shell_has_the_terminal_of_the_client() {
+async fn a_shell_has_the_terminal_of_the_client() {
     let ssh = SshGuest::start().await;
-    let mut pty = Pty::start(&ssh.ssh(&["-t", "web-1.minions", "--", "exec sh -i"]));
-    pty.types("PS1='now> '\r");
-    pty.shows("\r\nnow> ");
+    let mut pty = Pty::start(&ssh.ssh(&["-t", "web-1.minions", "--", "PS1='now> ' exec sh -i"]));
+    pty.shows("now> ");
     pty.types("tty > /dev/null && echo $TERM; stty size\r");
     pty.shows("xterm-of-the-test\r\n24 80\r\n");
     // The shell's child prints it, because dash loses a signal that arrives while it forks (`vforked`).

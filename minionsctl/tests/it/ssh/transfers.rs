@@ -63,6 +63,25 @@ async fn git_clones_and_pushes() {
     assert_eq!(pushed, git(&["-C", work, "rev-parse", "HEAD"]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn scp_in_its_older_protocol_copies_a_tree_both_ways() {
+    let ssh = SshGuest::start().await;
+    let (from, there, back) =
+        (ssh.guest.file("from"), ssh.guest.file("there"), ssh.guest.file("back"));
+    fs::create_dir_all(from.join("deep")).unwrap();
+    fs::write(from.join("deep/noise"), noise(1024 * 1024)).unwrap();
+    let config = ssh.config.to_str().unwrap();
+    let scp = |source: &str, destination: &str| {
+        let args = ["-O", "-q", "-r", "-F", config, source, destination];
+        Ran::of(&mut ssh.client("scp", &args)).assert(0, "", "");
+    };
+    let remote = format!("web-1.minions:{}", there.display());
+    scp(from.to_str().unwrap(), &remote);
+    assert_equal(&from, &there);
+    scp(&remote, back.to_str().unwrap());
+    assert_equal(&from, &back);
+}
+
 /// More than the proxy keeps of the input, and than the window of ssh.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_stream_passes_both_ways_at_once() {
