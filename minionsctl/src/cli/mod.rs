@@ -4,10 +4,12 @@ mod duration;
 mod exec;
 mod machine;
 mod network;
+mod ssh;
 
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
+pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use duration::duration;
@@ -182,6 +184,12 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Send a signal to a program, or end and forget it
     Kill(KillArgs),
+    /// Run a command or a login shell in the guest with the system's ssh, without sshd: ssh [USER@]VM -- CMD
+    Ssh(SshArgs),
+    /// Serve SSH on standard input and output: for ssh, as ProxyCommand
+    SshProxy(SshProxyArgs),
+    /// Print the options with which ssh, scp, rsync and git reach VM.minions, or install them
+    SshConfig(SshConfigArgs),
     /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
     /// with ID, until a program has ended, and end with its exit code
     Wait {
@@ -203,14 +211,21 @@ pub(crate) enum Command {
 impl Command {
     /// Reports whether the exit code is a remote program's.
     pub(crate) fn runs_a_program(&self) -> bool {
-        matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
+        matches!(
+            self,
+            Self::Exec(_)
+                | Self::Attach(_)
+                | Self::Ssh(_)
+                | Self::SshProxy(_)
+                | Self::Wait { id: Some(_), .. }
+        )
     }
 
     /// The thing that `--timeout` limits.
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
             Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
-            Self::Watch { .. } => TimeoutMeaning::None,
+            Self::Watch { .. } | Self::Ssh(_) | Self::SshProxy(_) => TimeoutMeaning::None,
             Self::Ls
             | Self::Get { .. }
             | Self::Doctor { .. }
@@ -225,6 +240,7 @@ impl Command {
             | Self::Ps { .. }
             | Self::Logs(_)
             | Self::Kill(_)
+            | Self::SshConfig(_)
             | Self::Wait { .. } => TimeoutMeaning::Command,
         }
     }
