@@ -230,14 +230,14 @@ async fn a_silent_target_is_not_an_error_and_a_reset_is() {
     let agent = RunningAgent::start().await;
     let (listener, target) = listener().await;
     let mut forward = Forward::open(&agent, &target).await.unwrap();
-    let (accepted, _) = listener.accept().await.unwrap();
+    let (mut accepted, _) = listener.accept().await.unwrap();
     // The first message of a silent target is the agent's heartbeat.
     let first = frame(&mut forward.socket, &mut forward.decoder).await.unwrap();
     assert_eq!(&first[1..], br#"{"type":"heartbeat"}"#);
     forward.put(ForwardClient::heartbeat()).await;
     // Closing with unread data resets the connection.
     forward.send(b"unread").await;
-    accepted.readable().await.unwrap();
+    assert_eq!(accepted.read(&mut [0]).await.unwrap(), 1);
     drop(accepted);
     let failed = forward.next().await.unwrap();
     assert!(

@@ -1,8 +1,10 @@
 //! REST types, shared by the daemon that serves them and the command line that reads them.
 //!
-//! Health, status and exec bodies use the wire's field names, but are separate types: the wire
-//! (`minions-proto`) is frozen, and this crate evolves. Requests reject unknown fields, so that no
-//! part of a request is dropped silently. Replies may gain fields at any time.
+//! Health, status and exec bodies use the wire's field names. The wire (`minions-proto`) is frozen,
+//! and this crate evolves, so requests and whole replies are types of this crate. Requests reject
+//! unknown fields, so that no part of a request is dropped silently. Replies may gain fields at any
+//! time. A part of a reply that has the same fields on the wire is the wire's type, re-exported,
+//! until one of the two changes.
 //!
 //! # Layout
 //!

@@ -150,6 +150,7 @@ pub fn put_header(out: &mut BytesMut, channel: Channel, len: usize) {
 
 /// Output stream of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = StreamName))]
 #[serde(rename_all = "snake_case")]
 pub enum OutputStream {
     /// Standard output, or the terminal.

@@ -3,6 +3,7 @@
 use crate::agent_address::AgentAddress;
 use crate::exit::ExitStatus;
 use crate::link_error::LinkError;
+use crate::ssh::error::SshError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
 use minions_proto::AgentPort;
@@ -204,6 +205,9 @@ pub(crate) enum Failure {
     /// Writing to standard output or standard error failed.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+    /// An SSH command failed before or outside of a program.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// The async runtime, a thread or a signal handler could not be set up.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),

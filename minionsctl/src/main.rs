@@ -10,6 +10,7 @@
 //! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
 //! * [`bounded_file`]: reads small files up to a limit.
+//! * [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
 //! * [`commands`]: one file per command.
 //! * [`output`]: everything that is printed, with control characters from guests escaped.
 
@@ -27,6 +28,7 @@ mod link_error;
 mod local;
 mod output;
 mod session;
+mod ssh;
 mod target;
 
 use clap::Parser;
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 /// Prints help, the version or a usage error, and returns the exit code: 0 for help and version, otherwise 2,
-/// as usual. Usage errors of `exec` and `attach` are 125 instead: 2 could be the exit code of the program.
+/// as usual. Usage errors of `exec`, `attach`, `ssh` and `ssh-proxy` are 125 instead: 2 could be the exit code of the program.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed standard error leaves no place to report this.
     let _ = error.print();
@@ -64,7 +66,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitStatus::Success.into();
     }
     match cli::Cli::named_command(std::env::args_os()).as_deref() {
-        Some("exec" | "attach") => ExitStatus::Ours.into(),
+        Some("exec" | "attach" | "ssh" | "ssh-proxy") => ExitStatus::Ours.into(),
         _ => ExitCode::from(2),
     }
 }

@@ -196,7 +196,7 @@ fn found(options: &Options, daemon: &DaemonProcess) -> Result<(Arc<World>, Vec<B
     let mut members = Vec::new();
     let mut bodies = Vec::new();
     for number in 0..options.vms {
-        let body = Body::start(number, &daemon.vms(), Arc::clone(&ledger))
+        let body = Body::start(number, daemon.vms(), Arc::clone(&ledger))
             .map_err(SoakError::io("a guest has no socket"))?;
         members.push(body.member());
         bodies.push(body);

@@ -7,9 +7,16 @@
 //! - `fake_vmm` (feature of that name): the same socket without a VM; it is served by the real agent's library
 //!   or by a scripted fault. Async, for many at once.
 //! - `daemon` (feature of that name): a minionsd in the process of the test, and an HTTP client for it.
+//! - `minionsd` (feature `daemon`): a minionsd as a process of its own.
+//! - [`wait`]: polls until a condition holds, up to a deadline.
+//! - [`wire`]: frames of scripted peers.
 
 #[cfg(feature = "daemon")]
 pub mod daemon;
 #[cfg(feature = "fake-vmm")]
 pub mod fake_vmm;
+#[cfg(feature = "daemon")]
+pub mod minionsd;
 pub mod rig;
+pub mod wait;
+pub mod wire;

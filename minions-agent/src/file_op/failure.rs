@@ -42,6 +42,25 @@ impl OperationError {
     }
 }
 
+impl OperationError {
+    /// Reports whether the file does not exist, or no longer.
+    pub(super) fn is_missing(&self) -> bool {
+        self.errno == Errno::NOENT
+    }
+
+    /// Reports whether a file is not the directory that it was expected to be.
+    pub(super) fn is_other_type(&self) -> bool {
+        matches!(self.errno, Errno::NOTDIR | Errno::LOOP)
+    }
+
+    /// Reports whether an operation on many files cannot continue after this failure of one of them.
+    pub(super) fn is_fatal(&self) -> bool {
+        let disk =
+            [Errno::NOSPC, Errno::ROFS, Errno::DQUOT, Errno::NOMEM, Errno::MFILE, Errno::NFILE];
+        matches!(self.step, "send" | "input" | "tar" | "member") || disk.contains(&self.errno)
+    }
+}
+
 impl From<Invalid> for OperationError {
     fn from(invalid: Invalid) -> Self {
         Self::refusal(Errno::INVAL, b"", "decode", &invalid.to_string())

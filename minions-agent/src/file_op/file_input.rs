@@ -7,18 +7,36 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use std::cell::Cell;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 /// The input of this process.
 #[derive(Debug)]
 pub(super) struct FileInput {
     has_ended: bool,
+    is_cut: Rc<Cell<bool>>,
 }
 
 impl FileInput {
     /// Takes standard input.
     pub(super) fn standard() -> Self {
-        Self { has_ended: false }
+        Self { has_ended: false, is_cut: Rc::default() }
+    }
+
+    /// Returns a flag that is set once the input has been cut: a parser may hide the error.
+    pub(super) fn cut_flag(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.is_cut)
+    }
+
+    /// Reads and drops everything up to the end of the input.
+    pub(super) fn skip_to_end(&mut self) -> io::Result<()> {
+        io::copy(self, &mut io::sink()).map(|_| ())
+    }
+
+    fn cut(&self) -> io::Error {
+        self.is_cut.set(true);
+        Errno::CANCELED.into()
     }
 }
 
@@ -33,13 +51,13 @@ impl Read for FileInput {
             return Ok(0);
         }
         match rustix::io::retry_on_intr(|| rustix::io::read(rustix::stdio::stdin(), &mut *buffer)) {
-            Ok(0) if is_cut()? => Err(Errno::CANCELED.into()),
+            Ok(0) if is_cut()? => Err(self.cut()),
             Ok(0) => {
                 self.has_ended = true;
                 Ok(0)
             }
             Ok(len) => Ok(len),
-            Err(Errno::CONNRESET) => Err(Errno::CANCELED.into()),
+            Err(Errno::CONNRESET) => Err(self.cut()),
             Err(error) => Err(error.into()),
         }
     }

@@ -89,9 +89,14 @@ fn check_regular(stat: &Stat, path: &[u8]) -> Result<(), OperationError> {
     Err(OperationError::refusal(errno, path, "open", &reason))
 }
 
+/// Returns a path of an open file, for calls that take only paths.
+pub(super) fn itself(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
 /// Opens for reading the very file that was checked.
 pub(super) fn reopen(file: &OwnedFd) -> rustix::io::Result<File> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = itself(file);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(open(path, flags, Mode::empty())?.into())
 }

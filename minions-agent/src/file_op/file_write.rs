@@ -35,6 +35,7 @@ pub(super) fn write(op: &WriteStream, output: &mut OperationOutput) -> Result<()
     }
     let conflict = if op.create_only { NameConflict::Fail } else { NameConflict::Replace };
     new.publish(conflict).map_err(failed(&path, "rename"))?;
+    location.sync_directory().map_err(failed(&path, "sync"))?;
     let present = location.present().map_err(failed(&path, "stat"))?;
     let written = present.ok_or(Errno::NOENT).map_err(failed(&path, "stat"))?;
     output.header(&metadata::of_stat(&written).into())

@@ -15,13 +15,23 @@
 //! since. The agent does not start without `/proc`; if `/proc` is unmounted later, operations fail with
 //! `command_not_found`. The user of an operation must be permitted to execute the file (mode 0755).
 
+mod directory_change;
 mod directory_list;
 mod failure;
 mod file_input;
 mod file_read;
 mod file_write;
+mod member_attributes;
+mod member_path;
 mod metadata;
 mod operation_output;
+mod sparse_map;
+mod tar_member;
+mod tar_reader;
+mod tree_pack;
+mod tree_unpack;
+mod tree_watch;
+mod watch_table;
 
 use failure::OperationError;
 pub(crate) use failure::errno_name;
@@ -79,13 +89,11 @@ fn perform(operation: &FileOperation, output: &mut OperationOutput) -> Result<()
         FileOperation::List(op) => directory_list::list(op, output),
         FileOperation::Read(op) => file_read::read(op, output),
         FileOperation::Write(op) => file_write::write(op, output),
-        FileOperation::Mkdir(_)
-        | FileOperation::Rename(_)
-        | FileOperation::Remove(_)
-        | FileOperation::TarOut(_)
-        | FileOperation::TarIn(_)
-        | FileOperation::Watch(_) => {
-            Err(OperationError::refusal(Errno::OPNOTSUPP, b"", "decode", "not served yet"))
-        }
+        FileOperation::Mkdir(op) => directory_change::mkdir(op, output),
+        FileOperation::Rename(op) => directory_change::rename(op, output),
+        FileOperation::Remove(op) => directory_change::remove(op, output),
+        FileOperation::TarOut(op) => tree_pack::pack(op, output),
+        FileOperation::TarIn(op) => tree_unpack::unpack(op, output),
+        FileOperation::Watch(op) => tree_watch::watch(op, output),
     }
 }

@@ -47,6 +47,13 @@ impl FileLocation {
     }
 }
 
+impl FileLocation {
+    /// Writes the directory to disk, so that a new name survives a power cut.
+    pub(crate) fn sync_directory(&self) -> io::Result<()> {
+        sync_if_permitted(&self.directory)
+    }
+}
+
 impl NewFile<'_> {
     /// Returns the file, for its content.
     pub(crate) fn file(&mut self) -> &mut File {
@@ -68,13 +75,13 @@ impl NewFile<'_> {
         self.file.set_permissions(Permissions::from_mode(attributes.mode))
     }
 
-    /// Gives the file its name, atomically, and writes the directory to disk.
+    /// Gives the file its name, atomically.
     pub(crate) fn publish(self, conflict: NameConflict) -> io::Result<()> {
         let Self { directory, name, file, entry } = self;
         let entry = match entry {
             Some(entry) => entry,
             None => match (link(&file, directory, name), conflict) {
-                (Ok(()), _) => return sync_if_permitted(directory),
+                (Ok(()), _) => return Ok(()),
                 (Err(Errno::EXIST), NameConflict::Replace) => {
                     TemporaryEntry::make(directory, |temporary| link(&file, directory, temporary))?
                         .0
@@ -82,13 +89,12 @@ impl NewFile<'_> {
                 (Err(error), _) => return Err(error.into()),
             },
         };
-        entry.rename(name, conflict)?;
-        sync_if_permitted(directory)
+        entry.rename(name, conflict)
     }
 }
 
 impl TemporaryEntry<'_> {
-    fn rename(mut self, name: &OsStr, conflict: NameConflict) -> io::Result<()> {
+    pub(super) fn rename(mut self, name: &OsStr, conflict: NameConflict) -> io::Result<()> {
         let flags = match conflict {
             NameConflict::Replace => RenameFlags::empty(),
             NameConflict::Fail => RenameFlags::NOREPLACE,

@@ -3,12 +3,9 @@
 use super::exec::refused;
 use crate::exec::{ExecTail, Executor};
 use crate::file_op::ARGUMENT;
-use minions_proto::message::{ExecAttached, ExecStart, FileOperation, FileStart};
+use minions_proto::message::{ExecAttached, ExecStart, FileStart};
 use minions_proto::{AgentError, ErrorCode};
 use std::path::Path;
-
-/// Address space of an operation that parses its input, in bytes: a tar stream can claim names of any length.
-const MAX_ADDRESS_SPACE: u64 = 512 * 1024 * 1024;
 
 /// Starts the operation and opens its stream. If the future is dropped after the start, the operation keeps running
 /// for its re-attach grace period.
@@ -22,14 +19,12 @@ pub(super) async fn start(
     let json = serde_json::to_string(&op).map_err(|error| {
         AgentError::new(ErrorCode::Internal, format!("cannot encode the operation: {error}"))
     })?;
-    let parses_input = matches!(op, FileOperation::TarIn(_));
     let start = ExecStart {
         id,
         command: program.to_string_lossy().into_owned(),
         args: vec![ARGUMENT.to_owned(), json],
         user,
         stdin: op.takes_input(),
-        rlimits: parses_input.then(|| ("as".to_owned(), MAX_ADDRESS_SPACE)).into_iter().collect(),
         on_disconnect,
         ..ExecStart::default()
     };

@@ -122,12 +122,13 @@ pub struct ExecInfo {
 
 /// Resources that a program used, including its children that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// Milliseconds from start to exit.
     pub wall_ms: u64,
     /// Milliseconds of CPU time in user mode.
     pub user_ms: u64,
-    /// Milliseconds of CPU time in the kernel.
+    /// Milliseconds of CPU time in the guest's kernel.
     pub system_ms: u64,
     /// Largest resident set of a single process, in bytes.
     pub max_rss_bytes: u64,

@@ -14,8 +14,10 @@ pub struct Power {
     pub force: bool,
 }
 
-/// Power action.
+/// Power action. `poweroff`: the guest shuts down. `reboot`: the guest reboots; some VMMs exit
+/// instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PowerAction {
     /// The guest shuts down, and its VMM exits.

@@ -6,12 +6,14 @@ mod files;
 mod forward;
 mod machine;
 mod network;
+mod ssh;
 
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
 pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
 pub(crate) use forward::{ForwardArgs, ForwardSpec, ListenAddress};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
+pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use duration::duration;
@@ -190,6 +192,12 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Send a signal to a program, or end and forget it
     Kill(KillArgs),
+    /// Run a command or a login shell in the guest with the system's ssh, without sshd: ssh [USER@]VM -- CMD
+    Ssh(SshArgs),
+    /// Serve SSH on standard input and output: for ssh, as ProxyCommand
+    SshProxy(SshProxyArgs),
+    /// Print the options with which ssh, scp, rsync and git reach VM.minions, or install them
+    SshConfig(SshConfigArgs),
     /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
     /// with ID, until a program has ended, and end with its exit code
     Wait {
@@ -211,14 +219,23 @@ pub(crate) enum Command {
 impl Command {
     /// Reports whether the exit code is a remote program's.
     pub(crate) fn runs_a_program(&self) -> bool {
-        matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
+        matches!(
+            self,
+            Self::Exec(_)
+                | Self::Attach(_)
+                | Self::Ssh(_)
+                | Self::SshProxy(_)
+                | Self::Wait { id: Some(_), .. }
+        )
     }
 
     /// The thing that `--timeout` limits.
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
             Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
-            Self::Watch { .. } | Self::Forward(_) => TimeoutMeaning::None,
+            Self::Watch { .. } | Self::Forward(_) | Self::Ssh(_) | Self::SshProxy(_) => {
+                TimeoutMeaning::None
+            }
             Self::Ls
             | Self::Get { .. }
             | Self::Doctor { .. }
@@ -234,6 +251,7 @@ impl Command {
             | Self::Fs(_)
             | Self::Logs(_)
             | Self::Kill(_)
+            | Self::SshConfig(_)
             | Self::Wait { .. } => TimeoutMeaning::Command,
         }
     }

@@ -36,7 +36,7 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let body = request(args)?;
     match target {
-        Target::Agent(address) => direct(context, address, &body).await?,
+        Target::Agent(address) => direct(context, address, body).await?,
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network");
             let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
@@ -52,12 +52,9 @@ pub(super) async fn run(
 async fn direct(
     context: &Context<'_>,
     address: &AgentAddress,
-    body: &NetworkRequest,
+    body: NetworkRequest,
 ) -> Result<(), Failure> {
-    // The fields of REST and of the wire have the same names.
-    let failed = |error: serde_json::Error| Failure::Output(error.into());
-    let json = serde_json::to_value(body).map_err(failed)?;
-    let change: ChangeNetwork = serde_json::from_value(json).map_err(failed)?;
+    let change = ChangeNetwork::from(body);
     let patience = context.timeout.unwrap_or(CHANGE);
     if change.beyond_base().is_none() {
         let (Some(ip), Some(gateway)) = (change.ip, change.gateway) else {
@@ -147,11 +144,7 @@ fn show(printer: &Printer, vm: &VmName, applied: &NetworkApplied) -> Result<(), 
 }
 
 fn remarks(vm: &VmName, applied: &NetworkApplied) -> Rows {
-    let names = applied
-        .verified
-        .iter()
-        .flatten()
-        .filter_map(|check| serde_json::to_value(check).ok()?.as_str().map(str::to_owned));
+    let names = applied.verified.iter().flatten().map(|check| check.as_str());
     let names: Vec<_> = names.collect();
     let rows = match names.as_slice() {
         [] => Rows::new(),

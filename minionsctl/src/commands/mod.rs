@@ -16,6 +16,7 @@ mod network;
 mod power;
 mod ps;
 mod set_clock;
+mod ssh;
 mod status;
 mod wait;
 mod wait_exec;
@@ -95,6 +96,9 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
         Command::Forward(args) => forward::run(&context, Arc::new(daemon(&config)?), &args).await,
         Command::Fs(args) => fs::run(&context, &daemon(&config)?, &args).await,
         Command::Exec(args) => exec::run(&context, &config, &args).await,
+        Command::Ssh(ref args) => ssh::client(&config, &ssh::proxy_command(&cli)?, args),
+        Command::SshConfig(ref args) => ssh::configuration(&ssh::proxy_command(&cli)?, args),
+        Command::SshProxy(args) => ssh::proxy(target(args.vm)?).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,
         Command::Logs(args) => {
             let client = daemon(&config)?;

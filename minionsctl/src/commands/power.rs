@@ -11,7 +11,7 @@ use crate::target::Target;
 use minions_api::VmName;
 use minions_api::power::{PowerAccepted, PowerAction, PowerRequest};
 use minions_api::vm::Vm;
-use minions_proto::message;
+use minions_proto::message::Power;
 use reqwest::Method;
 use serde::Serialize;
 
@@ -39,11 +39,7 @@ pub(super) async fn run(
             ));
         }
         Target::Agent(address) => {
-            let action = match action {
-                PowerAction::Poweroff => message::PowerAction::Poweroff,
-                PowerAction::Reboot => message::PowerAction::Reboot,
-            };
-            let call = message::Power { action, force };
+            let call = Power { action, force };
             let answer = agent::call(address, &call, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }

@@ -11,7 +11,7 @@ use minions_proto::channel::ChannelMessage;
 use minions_proto::connection::Connection;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    ExecAttach, ExecAttached, ExecStart, Feature, HealthCheck, OnDisconnect, Role, Tty,
+    ExecAttach, ExecAttached, ExecStart, Feature, HealthCheck, Role, Tty,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -75,10 +75,7 @@ fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
         rlimits: request.rlimits,
         memory_bytes: request.memory_bytes,
         pids: request.pids,
-        on_disconnect: match request.on_disconnect {
-            Some(api::OnDisconnect::Detach) => OnDisconnect::Detach,
-            Some(api::OnDisconnect::Kill) | None => OnDisconnect::Kill,
-        },
+        on_disconnect: request.on_disconnect.unwrap_or_default(),
     };
     start.validate()?;
     Ok(start)

@@ -17,7 +17,9 @@ mod plan;
 mod retry;
 mod state;
 
+pub(crate) use conversation::SILENCE;
 pub(crate) use plan::{SessionPlan, come_back};
+pub(crate) use retry::ReattachTimer;
 pub(crate) use state::Session;
 
 use crate::exit::ExitStatus;

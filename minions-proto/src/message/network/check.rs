@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Check after a network change.
+/// Check after a network change. `link`: the interfaces are up and have a carrier. `addresses`: the
+/// addresses are usable, and no other host on the link has them. `route`: the kernel reaches the
+/// next hop of each default route directly over its interface. `gateway`: the next hop of each
+/// default route answers (ARP, neighbour discovery). `dns`: a name server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// The interfaces are up and have a carrier.

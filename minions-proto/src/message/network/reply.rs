@@ -47,27 +47,32 @@ pub struct NetworkChanged {
 /// Difference between the old and the new configuration. Without `from` something is added, without
 /// `to` it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkDiff {
     /// Kind of setting: `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`,
     /// `search`, `hostname`.
+    #[cfg_attr(feature = "openapi", schema(example = "address"))]
     pub what: String,
     /// Name of the interface, if the setting belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = "eth0"))]
     pub interface: Option<String>,
     /// Old value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// New value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = "10.0.0.2/16"))]
     pub to: Option<String>,
 }
 
 /// Network change that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PendingChange {
-    /// Id for `network_confirm`.
+    /// Id for `POST /vms/{vm}/network/confirm`, or for `network_confirm` on the wire.
     pub id: String,
-    /// Milliseconds that were left at the time of the reply.
+    /// Milliseconds that were left when the agent answered.
     pub expires_in_ms: u64,
 }
 

@@ -171,11 +171,7 @@ impl EventLines {
             }
             DriverEvent::Gap(stream, from, to) => {
                 self.flush(stream);
-                self.pending.push_back(ExecEvent::Gap {
-                    stream: convert::stream(stream),
-                    from,
-                    to,
-                });
+                self.pending.push_back(ExecEvent::Gap { stream, from, to });
             }
             DriverEvent::Heartbeat => {
                 self.pending.extend(self.heartbeats.pass().then_some(ExecEvent::Heartbeat));
@@ -189,9 +185,9 @@ impl EventLines {
 
     fn exit(&mut self, ended: Ended) {
         let has_usage = self.running.as_ref().is_some_and(RunningExec::has_usage);
-        let usage = has_usage.then(|| convert::usage(ended.usage));
+        let usage = has_usage.then_some(ended.usage);
         let exit_code = ended.outcome.exit_code();
-        let outcome = convert::outcome(ended.outcome);
+        let outcome = ended.outcome;
         self.context.note.outcome(|| convert::in_words(&outcome));
         self.end(ExecEvent::Exit { exit_code, outcome, usage });
     }

@@ -257,7 +257,7 @@ impl CheckedMessages {
 }
 
 fn noted(note: &Note, ended: &Ended) {
-    note.outcome(|| convert::in_words(&convert::outcome(ended.outcome.clone())));
+    note.outcome(|| convert::in_words(&ended.outcome));
 }
 
 /// Serves a client whose program runs on a plain agent, which has no streams. All messages of the client except Close

@@ -7,10 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use minions_api::ErrorCode;
-use minions_api::exec::{
-    DEFAULT_OUTPUT_BYTES, ExecRequest, MAX_OUTPUT_BYTES, OnDisconnect as ApiOnDisconnect,
-    Tty as ApiTty,
-};
+use minions_api::exec::{DEFAULT_OUTPUT_BYTES, ExecRequest, MAX_OUTPUT_BYTES, Tty as ApiTty};
 use minions_proto::Invalid;
 use minions_proto::message::{ExecId, ExecStart, OnDisconnect, Tty};
 use std::collections::BTreeMap;
@@ -43,9 +40,8 @@ pub(in super::super) fn plan(request: ExecRequest, form: ExecForm) -> Result<Exe
     let stdin = input(request.stdin, request.stdin_base64)?;
     let keep = keep(request.max_output_bytes)?;
     let on_disconnect = match request.on_disconnect {
-        Some(ApiOnDisconnect::Detach) => OnDisconnect::Detach,
         None if request.detach => OnDisconnect::Detach,
-        Some(ApiOnDisconnect::Kill) | None => OnDisconnect::Kill,
+        given => given.unwrap_or_default(),
     };
     let start = ExecStart {
         id: Some(id.clone()),
@@ -103,7 +99,7 @@ fn check_form(request: &ExecRequest, form: ExecForm) -> Result<(), ApiError> {
     if form == ExecForm::Many && request.detach {
         return Err(invalid("detach", "is only for one VM; use POST /vms/{vm}/exec"));
     }
-    if request.detach && request.on_disconnect == Some(ApiOnDisconnect::Kill) {
+    if request.detach && request.on_disconnect == Some(OnDisconnect::Kill) {
         return Err(invalid("on_disconnect", "is `kill`, which contradicts `detach`"));
     }
     Ok(())
@@ -139,7 +135,7 @@ fn beyond_base(request: &ExecRequest) -> Vec<&'static str> {
         ("memory_bytes", request.memory_bytes.is_some()),
         ("pids", request.pids.is_some()),
         ("id", request.id.is_some()),
-        ("on_disconnect", request.on_disconnect == Some(ApiOnDisconnect::Detach)),
+        ("on_disconnect", request.on_disconnect == Some(OnDisconnect::Detach)),
         ("detach", request.detach),
     ];
     fields.into_iter().filter(|(_, asked)| *asked).map(|(field, _)| field).collect()
