@@ -278,6 +278,7 @@ mod tests {
             action: "POST /exec".into(),
             vm: None,
             program: None,
+            subject: None,
             exec_id: None,
             outcome: None,
             allowed: true,

@@ -3,10 +3,10 @@
 use super::*;
 use crate::agent::Dials;
 use crate::agent::gate::Permission;
+use crate::agent::vm_socket::{SocketId, VmSocket};
 use crate::budget::Budget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
-use crate::vm::discovery::{Socket, SocketId};
 use futures_util::FutureExt;
 use minions_proto::handshake::{accept, grant};
 use std::pin::Pin;
@@ -29,7 +29,7 @@ impl PoolOfVm {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web-1.vsock");
         let listener = UnixListener::bind(&path).unwrap();
-        let socket = Socket { id: SocketId::at(&path).unwrap(), path };
+        let socket = VmSocket { id: SocketId::at(&path).unwrap(), path };
         let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
         let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
         let pool = Pool::new(Connector::new(socket, dials), limit, Arc::default());
