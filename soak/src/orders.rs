@@ -14,7 +14,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
 /// Statement to a caller about its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum ExecutionClaim {
     /// The program ran.
     Ran,
     /// The program may have run.
@@ -23,7 +23,7 @@ pub(super) enum Told {
     Not,
 }
 
-impl Told {
+impl ExecutionClaim {
     /// Combines the statements to two callers of the same program.
     pub(super) fn either(self, other: Self) -> Self {
         match (self, other) {
@@ -36,13 +36,13 @@ impl Told {
 
 /// All orders of a run.
 #[derive(Debug)]
-pub(super) struct Orders {
+pub(super) struct OrderBook {
     ledger: Arc<Ledger>,
     next: AtomicU64,
-    told: Mutex<VecDeque<(Instant, u64, Told)>>,
+    told: Mutex<VecDeque<(Instant, u64, ExecutionClaim)>>,
 }
 
-impl Orders {
+impl OrderBook {
     pub(super) fn new(ledger: Arc<Ledger>) -> Self {
         Self { ledger, next: AtomicU64::new(1), told: Mutex::default() }
     }
@@ -55,7 +55,7 @@ impl Orders {
     }
 
     /// Records the end of a call. The statement is checked now as far as possible, and finally later.
-    pub(super) fn told(&self, order: u64, told: Told, journal: &Journal) {
+    pub(super) fn told(&self, order: u64, told: ExecutionClaim, journal: &Journal) {
         self.check(order, told, journal);
         let mut waiting = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((Instant::now(), order, told));
@@ -88,15 +88,15 @@ impl Orders {
         }
     }
 
-    fn check(&self, order: u64, told: Told, journal: &Journal) {
+    fn check(&self, order: u64, told: ExecutionClaim, journal: &Journal) {
         let Some(runs) = self.ledger.runs(order) else {
             return journal.violation(format!("order {order} is not in the ledger"));
         };
         let wrong = match (told, runs.there) {
             _ if runs.elsewhere > 0 => "ran in another VM",
             (_, 2..) => "ran twice",
-            (Told::Ran, 0) => "didn't run, and its caller was told that it did",
-            (Told::Not, 1) => "ran, and its caller was told that it had not",
+            (ExecutionClaim::Ran, 0) => "didn't run, and its caller was told that it did",
+            (ExecutionClaim::Not, 1) => "ran, and its caller was told that it had not",
             _ => return,
         };
         journal.violation(format!("order {order} {wrong}: {runs:?}"));
@@ -108,9 +108,9 @@ mod tests {
     use super::*;
 
     /// Returns the number of violations of an order about which `told` was said, and which ran in these guests.
-    fn verdict(told: Told, ran_in: &[&str]) -> u64 {
+    fn verdict(told: ExecutionClaim, ran_in: &[&str]) -> u64 {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
-        let orders = Orders::new(Arc::clone(&ledger));
+        let orders = OrderBook::new(Arc::clone(&ledger));
         let order = orders.open("a");
         for guest in ran_in {
             ledger.ran(&order.to_string(), guest);
@@ -121,21 +121,24 @@ mod tests {
 
     #[tokio::test]
     async fn lost_repeated_and_misdirected_programs_are_violations() {
-        assert_eq!(verdict(Told::Ran, &["a"]), 0);
-        assert_eq!(verdict(Told::Perhaps, &["a"]) + verdict(Told::Perhaps, &[]), 0);
-        assert_eq!(verdict(Told::Not, &[]), 0);
-        assert_eq!(verdict(Told::Ran, &[]), 1);
-        assert_eq!(verdict(Told::Not, &["a"]), 1);
-        assert_eq!(verdict(Told::Ran, &["a", "a"]), 1);
-        assert_eq!(verdict(Told::Perhaps, &["b"]), 1);
+        assert_eq!(verdict(ExecutionClaim::Ran, &["a"]), 0);
+        assert_eq!(
+            verdict(ExecutionClaim::Perhaps, &["a"]) + verdict(ExecutionClaim::Perhaps, &[]),
+            0
+        );
+        assert_eq!(verdict(ExecutionClaim::Not, &[]), 0);
+        assert_eq!(verdict(ExecutionClaim::Ran, &[]), 1);
+        assert_eq!(verdict(ExecutionClaim::Not, &["a"]), 1);
+        assert_eq!(verdict(ExecutionClaim::Ran, &["a", "a"]), 1);
+        assert_eq!(verdict(ExecutionClaim::Perhaps, &["b"]), 1);
     }
 
     #[tokio::test]
     async fn a_run_after_the_order_was_settled_is_a_violation() {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
-        let orders = Orders::new(Arc::clone(&ledger));
+        let orders = OrderBook::new(Arc::clone(&ledger));
         let order = orders.open("a");
-        orders.told(order, Told::Perhaps, &journal);
+        orders.told(order, ExecutionClaim::Perhaps, &journal);
         orders.settle_all(&journal);
         ledger.ran(&order.to_string(), "a");
         orders.settle_all(&journal);
