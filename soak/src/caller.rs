@@ -1,9 +1,9 @@
 //! Callers: each sends requests and checks the answers.
 
-use crate::World;
-use crate::judge::{Answer, told_by_problem};
-use crate::member::{Before, Member};
-use crate::orders::{Requests, Told};
+use crate::SoakState;
+use crate::judge::{HttpAnswer, told_by_problem};
+use crate::member::{CallStart, VmModel};
+use crate::orders::{ExecutionClaim, Requests};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ const LITTLE_PATIENCE_MS: u64 = 500;
 const STAYS_US: u64 = 5_000;
 
 /// Sends calls one after the other until `stop` is cancelled.
-pub(super) async fn run(world: Arc<World>, mut rng: StdRng, stop: CancellationToken) {
+pub(super) async fn run(world: Arc<SoakState>, mut rng: StdRng, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let vm = &world.members[rng.random_range(0..world.members.len())];
         world.calls.fetch_add(1, Ordering::Relaxed);
@@ -44,8 +44,8 @@ pub(super) async fn run(world: Arc<World>, mut rng: StdRng, stop: CancellationTo
     }
 }
 
-impl World {
-    async fn vitals(&self, what: &str, vm: &Member) {
+impl SoakState {
+    async fn vitals(&self, what: &str, vm: &VmModel) {
         let before = vm.before();
         let path = format!("/vms/{}/{what}?timeout_ms={}", vm.name, patience(&before));
         if let Some(answer) = self.get(&path).await {
@@ -53,17 +53,17 @@ impl World {
         }
     }
 
-    async fn exec(&self, vm: &Member) {
+    async fn exec(&self, vm: &VmModel) {
         let (before, order) = (vm.before(), self.orders.open(&vm.name));
         let told = match self.post(vm, &before, &body(order, None)).await {
             Some(answer) => self.told("exec", vm, &before, order, &answer),
-            None => Told::Perhaps,
+            None => ExecutionClaim::Perhaps,
         };
         self.orders.told(order, told, Requests::One, &self.journal);
     }
 
     /// Sends two calls with the same id: the program must run only once.
-    async fn exec_twice(&self, vm: &Member) {
+    async fn exec_twice(&self, vm: &VmModel) {
         if vm.dialect == Dialect::Base {
             return self.exec(vm).await;
         }
@@ -72,39 +72,45 @@ impl World {
         let answers = tokio::join!(self.post(vm, &before, &body), self.post(vm, &before, &body));
         let told = [answers.0, answers.1].map(|answer| match answer {
             Some(answer) => self.told("twin", vm, &before, order, &answer),
-            None => Told::Perhaps,
+            None => ExecutionClaim::Perhaps,
         });
         self.orders.told(order, told[0].either(told[1]), Requests::Two, &self.journal);
     }
 
-    async fn exec_and_leave(&self, vm: &Member, stays: Duration) {
+    async fn exec_and_leave(&self, vm: &VmModel, stays: Duration) {
         let (before, order) = (vm.before(), self.orders.open(&vm.name));
         let told = match timeout(stays, self.post(vm, &before, &body(order, None))).await {
             Ok(Some(answer)) => self.told("brief", vm, &before, order, &answer),
-            Ok(None) => Told::Perhaps,
+            Ok(None) => ExecutionClaim::Perhaps,
             Err(_) => {
                 self.journal.answer("brief left");
-                Told::Perhaps
+                ExecutionClaim::Perhaps
             }
         };
         self.orders.told(order, told, Requests::One, &self.journal);
     }
 
-    async fn exec_as_lines(&self, vm: &Member) {
+    async fn exec_as_lines(&self, vm: &VmModel) {
         let (before, order) = (vm.before(), self.orders.open(&vm.name));
         let request = self.request(vm, &before, &body(order, None));
         let told = match text(request.header("accept", "application/x-ndjson")).await {
             Ok((200, text)) => self.told_by_lines(vm, &before, order, &text),
             Ok((status, text)) => {
                 let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-                self.told("lines", vm, &before, order, &Answer { status, json })
+                self.told("lines", vm, &before, order, &HttpAnswer { status, json })
             }
             Err(error) => self.broken(&error),
         };
         self.orders.told(order, told, Requests::One, &self.journal);
     }
 
-    fn told_by_lines(&self, vm: &Member, before: &Before, order: u64, text: &str) -> Told {
+    fn told_by_lines(
+        &self,
+        vm: &VmModel,
+        before: &CallStart,
+        order: u64,
+        text: &str,
+    ) -> ExecutionClaim {
         let mut output = String::new();
         let mut end = Value::Null;
         for line in text.lines() {
@@ -122,24 +128,24 @@ impl World {
             Some("exit") => {
                 self.journal.answer("lines 200");
                 self.judge_output(vm, before, order, &output);
-                Told::Ran
+                ExecutionClaim::Ran
             }
             Some(_) => {
-                let answer = Answer { status: 0, json: end["problem"].clone() };
+                let answer = HttpAnswer { status: 0, json: end["problem"].clone() };
                 let status = answer.json["status"].as_u64().and_then(|s| u16::try_from(s).ok());
-                let answer = Answer { status: status.unwrap_or(0), ..answer };
+                let answer = HttpAnswer { status: status.unwrap_or(0), ..answer };
                 self.is_ok("lines", vm, before, &answer);
                 told_by_problem(&answer.json)
             }
             None => {
                 self.journal.violation(format!("{}: a stream without an end: {text:?}", vm.name));
-                Told::Perhaps
+                ExecutionClaim::Perhaps
             }
         }
     }
 
     /// Reads the registry's view of a VM, which no VM can delay.
-    async fn look(&self, vm: &Member) {
+    async fn look(&self, vm: &VmModel) {
         let before = vm.before();
         let Some(answer) = self.get(&format!("/vms/{}", vm.name)).await else { return };
         if self.is_ok("look", vm, &before, &answer) && answer.json["name"] != vm.name.as_str() {
@@ -156,24 +162,24 @@ impl World {
         self.journal.answer("list 200");
     }
 
-    pub(super) async fn get(&self, path: &str) -> Option<Answer> {
+    pub(super) async fn get(&self, path: &str) -> Option<HttpAnswer> {
         self.read(self.http.get(Self::url(path))).await
     }
 
-    fn request(&self, vm: &Member, before: &Before, body: &Value) -> reqwest::RequestBuilder {
+    fn request(&self, vm: &VmModel, before: &CallStart, body: &Value) -> reqwest::RequestBuilder {
         let path = format!("/vms/{}/exec?timeout_ms={}", vm.name, patience(before));
         self.http.post(Self::url(&path)).json(body)
     }
 
-    async fn post(&self, vm: &Member, before: &Before, body: &Value) -> Option<Answer> {
+    async fn post(&self, vm: &VmModel, before: &CallStart, body: &Value) -> Option<HttpAnswer> {
         self.read(self.request(vm, before, body)).await
     }
 
-    async fn read(&self, request: reqwest::RequestBuilder) -> Option<Answer> {
+    async fn read(&self, request: reqwest::RequestBuilder) -> Option<HttpAnswer> {
         match text(request).await {
             Ok((status, text)) => {
                 let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-                Some(Answer { status, json })
+                Some(HttpAnswer { status, json })
             }
             Err(error) => {
                 self.broken(&error);
@@ -183,13 +189,13 @@ impl World {
     }
 
     /// Records a violation: whatever guests do, the daemon must give an HTTP answer.
-    fn broken(&self, error: &reqwest::Error) -> Told {
+    fn broken(&self, error: &reqwest::Error) -> ExecutionClaim {
         self.journal.violation(format!("no answer: {error:?}"));
-        Told::Perhaps
+        ExecutionClaim::Perhaps
     }
 }
 
-fn patience(before: &Before) -> u64 {
+fn patience(before: &CallStart) -> u64 {
     if before.calm { PATIENCE_MS } else { LITTLE_PATIENCE_MS }
 }
 

@@ -1,8 +1,8 @@
 //! Memory and descriptors of the daemon over time.
 
-use crate::daemon::{Cost, DaemonProcess};
+use crate::daemon::{DaemonProcess, ResourceUsage};
 use crate::journal::Journal;
-use crate::{SoakError, World};
+use crate::{SoakError, SoakState};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -29,22 +29,22 @@ const FDS: u64 = 256;
 
 /// Samples of the daemon's resources, one a second.
 #[derive(Debug, Default)]
-pub struct Curve {
-    samples: Vec<Sample>,
+pub struct ResourceCurve {
+    samples: Vec<ResourceSample>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sample {
+struct ResourceSample {
     seconds: f64,
     calls: u64,
-    cost: Cost,
+    cost: ResourceUsage,
 }
 
-impl Curve {
-    pub(super) fn take(&mut self, daemon: &mut DaemonProcess, world: &World, at: Duration) {
+impl ResourceCurve {
+    pub(super) fn take(&mut self, daemon: &mut DaemonProcess, world: &SoakState, at: Duration) {
         if let Some(cost) = daemon.cost(&world.journal) {
             let calls = world.calls.load(Ordering::Relaxed);
-            self.samples.push(Sample { seconds: at.as_secs_f64(), calls, cost });
+            self.samples.push(ResourceSample { seconds: at.as_secs_f64(), calls, cost });
         }
     }
 
@@ -54,7 +54,7 @@ impl Curve {
         for (what, of, most, slack) in [
             (
                 "memory (KiB)",
-                rss as fn(&Sample) -> u64,
+                rss as fn(&ResourceSample) -> u64,
                 RSS_KIB + vms * RSS_KIB_PER_VM,
                 RSS_SLACK_KIB,
             ),
@@ -72,7 +72,7 @@ impl Curve {
     }
 
     /// Returns the median of one quarter of the run.
-    fn median(&self, quarter: usize, of: fn(&Sample) -> u64) -> u64 {
+    fn median(&self, quarter: usize, of: fn(&ResourceSample) -> u64) -> u64 {
         let len = self.samples.len();
         let part = &self.samples[len * quarter / 4..len * (quarter + 1) / 4];
         let mut values: Vec<_> = part.iter().map(of).collect();
@@ -83,7 +83,7 @@ impl Curve {
     /// Returns figures of the curve as JSON.
     #[must_use]
     pub fn summary(&self) -> Value {
-        let of = |of: fn(&Sample) -> u64| {
+        let of = |of: fn(&ResourceSample) -> u64| {
             let quarters = [0, 1, 2, 3].map(|quarter| self.median(quarter, of));
             json!({
                 "first": self.samples.first().map(of),
@@ -98,7 +98,9 @@ impl Curve {
     /// Writes `curve.csv`.
     pub(super) fn write(&self, out: &Path) -> Result<(), SoakError> {
         let mut csv = String::from("seconds,calls,rss_kib,fds,threads\n");
-        for Sample { seconds, calls, cost: Cost { rss_kib, fds, threads } } in &self.samples {
+        for ResourceSample { seconds, calls, cost: ResourceUsage { rss_kib, fds, threads } } in
+            &self.samples
+        {
             // Writing to a string cannot fail.
             let _ = writeln!(csv, "{seconds:.1},{calls},{rss_kib},{fds},{threads}");
         }
@@ -106,11 +108,11 @@ impl Curve {
     }
 }
 
-fn rss(sample: &Sample) -> u64 {
+fn rss(sample: &ResourceSample) -> u64 {
     sample.cost.rss_kib
 }
 
-fn fds(sample: &Sample) -> u64 {
+fn fds(sample: &ResourceSample) -> u64 {
     sample.cost.fds
 }
 
@@ -120,11 +122,11 @@ mod tests {
 
     fn verdict(rss_kib: impl Fn(u64) -> u64, samples: u64) -> u64 {
         let sample = |n: u64| {
-            let cost = Cost { rss_kib: rss_kib(n), fds: 100, threads: 4 };
-            Sample { seconds: 0.0, calls: n, cost }
+            let cost = ResourceUsage { rss_kib: rss_kib(n), fds: 100, threads: 4 };
+            ResourceSample { seconds: 0.0, calls: n, cost }
         };
         let (curve, journal) =
-            (Curve { samples: (0..samples).map(sample).collect() }, Journal::default());
+            (ResourceCurve { samples: (0..samples).map(sample).collect() }, Journal::default());
         curve.judge(10, &journal);
         journal.violation_count()
     }

@@ -1,7 +1,7 @@
 //! minionsd as a separate process, and the resources that it uses.
 
 use crate::journal::Journal;
-use crate::{Options, SoakError};
+use crate::{SoakError, SoakOptions};
 use std::path::Path;
 use testkit::minionsd::Minionsd;
 use testkit::wait::until_async;
@@ -15,7 +15,7 @@ pub(super) struct DaemonProcess {
 
 /// Resources of the daemon at one moment.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cost {
+pub(super) struct ResourceUsage {
     pub(super) rss_kib: u64,
     pub(super) fds: u64,
     pub(super) threads: u64,
@@ -23,7 +23,7 @@ pub(super) struct Cost {
 
 impl DaemonProcess {
     /// Starts the daemon, and waits until it accepts connections.
-    pub(super) async fn start(options: &Options) -> Result<Self, SoakError> {
+    pub(super) async fn start(options: &SoakOptions) -> Result<Self, SoakError> {
         let process = Minionsd::builder()
             .program(&options.minionsd)
             .log(&options.out.join("minionsd.log"))
@@ -47,13 +47,13 @@ impl DaemonProcess {
     }
 
     /// Returns the current resources of the daemon, and records a violation if it has ended.
-    pub(super) fn cost(&mut self, journal: &Journal) -> Option<Cost> {
+    pub(super) fn cost(&mut self, journal: &Journal) -> Option<ResourceUsage> {
         if let Some(status) = self.process.ended()
             && !std::mem::replace(&mut self.ended, true)
         {
             journal.violation(format!("minionsd ended: {status}"));
         }
-        Some(Cost {
+        Some(ResourceUsage {
             rss_kib: self.process.status_field("VmRSS")?,
             fds: self.process.descriptors()? as u64,
             threads: self.process.status_field("Threads")?,

@@ -1,7 +1,7 @@
 //! Faults that are injected into VMs.
 
-use crate::World;
-use crate::member::Body;
+use crate::SoakState;
+use crate::member::VmHandle;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::time::Duration;
@@ -24,13 +24,13 @@ const ABSENCE_MS: u64 = 2_000;
 
 /// Fault with its duration.
 #[derive(Debug, Clone)]
-pub(super) struct Fault {
-    kind: Kind,
+pub(super) struct VmFault {
+    kind: FaultKind,
     lasts: Duration,
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum FaultKind {
     /// The guest answers in this manner.
     Answers(Manner),
     /// The VMM behaves in this way towards every connection.
@@ -59,37 +59,39 @@ enum Kind {
     OutOfMemory,
 }
 
-impl Fault {
+impl VmFault {
     /// Draws a fault at random.
     pub(super) fn draw(rng: &mut StdRng) -> Self {
         let kind = match rng.random_range(0..27) {
-            0 => Kind::Answers(Manner::Mute),
-            1 => Kind::Answers(Manner::Slow(Duration::from_millis(rng.random_range(10..400)))),
-            2 => Kind::Answers(Manner::LosesReplies),
-            3 => Kind::Answers(Manner::Truncates),
-            4 => Kind::Answers(Manner::Garbles),
-            5 => Kind::Answers(Manner::Oversizes),
-            6 => Kind::Answers(Manner::Repeats),
-            7 => Kind::Answers(Manner::Dribbles(Duration::from_millis(20))),
-            8 => Kind::Behaves(Behaviour::Refuses),
-            9 => Kind::Behaves(Behaviour::NeverGrants),
-            10 => Kind::Behaves(Behaviour::Grants(b"OK\n".to_vec())),
-            11 => Kind::Behaves(Behaviour::Grants(vec![b'O'; 10_000])),
-            12 => Kind::Behaves(Behaviour::Silent),
-            13 => Kind::Behaves(Behaviour::HangsUp),
-            14 => Kind::Behaves(Behaviour::SpeaksFirst(b"\0\0\0\x02{}".to_vec())),
-            15 => Kind::Cut,
-            16 => Kind::AgentRestarts,
-            17 => Kind::Reset,
-            18 => Kind::Killed,
-            19 => Kind::Vanishes,
-            20 => Kind::Answers(Manner::Hangs),
-            21 => Kind::RecreatesSocket(Duration::from_millis(rng.random_range(0..ABSENCE_MS))),
-            22 => Kind::BootsSilently,
-            23 => Kind::Paused,
-            24 => Kind::Starved(Duration::from_millis(rng.random_range(500..3_000))),
-            25 => Kind::OutOfMemory,
-            _ => Kind::Replaced,
+            0 => FaultKind::Answers(Manner::Mute),
+            1 => FaultKind::Answers(Manner::Slow(Duration::from_millis(rng.random_range(10..400)))),
+            2 => FaultKind::Answers(Manner::LosesReplies),
+            3 => FaultKind::Answers(Manner::Truncates),
+            4 => FaultKind::Answers(Manner::Garbles),
+            5 => FaultKind::Answers(Manner::Oversizes),
+            6 => FaultKind::Answers(Manner::Repeats),
+            7 => FaultKind::Answers(Manner::Dribbles(Duration::from_millis(20))),
+            8 => FaultKind::Behaves(Behaviour::Refuses),
+            9 => FaultKind::Behaves(Behaviour::NeverGrants),
+            10 => FaultKind::Behaves(Behaviour::Grants(b"OK\n".to_vec())),
+            11 => FaultKind::Behaves(Behaviour::Grants(vec![b'O'; 10_000])),
+            12 => FaultKind::Behaves(Behaviour::Silent),
+            13 => FaultKind::Behaves(Behaviour::HangsUp),
+            14 => FaultKind::Behaves(Behaviour::SpeaksFirst(b"\0\0\0\x02{}".to_vec())),
+            15 => FaultKind::Cut,
+            16 => FaultKind::AgentRestarts,
+            17 => FaultKind::Reset,
+            18 => FaultKind::Killed,
+            19 => FaultKind::Vanishes,
+            20 => FaultKind::Answers(Manner::Hangs),
+            21 => {
+                FaultKind::RecreatesSocket(Duration::from_millis(rng.random_range(0..ABSENCE_MS)))
+            }
+            22 => FaultKind::BootsSilently,
+            23 => FaultKind::Paused,
+            24 => FaultKind::Starved(Duration::from_millis(rng.random_range(500..3_000))),
+            25 => FaultKind::OutOfMemory,
+            _ => FaultKind::Replaced,
         };
         Self { kind, lasts: Duration::from_millis(rng.random_range(50..LONGEST_MS)) }
     }
@@ -97,8 +99,8 @@ impl Fault {
     /// Returns the name of the fault in the report.
     pub(super) fn name(&self) -> String {
         match &self.kind {
-            Kind::Answers(manner) => word(manner),
-            Kind::Behaves(behaviour) => word(behaviour),
+            FaultKind::Answers(manner) => word(manner),
+            FaultKind::Behaves(behaviour) => word(behaviour),
             kind => word(kind),
         }
     }
@@ -107,32 +109,32 @@ impl Fault {
     /// before.
     pub(super) async fn run(
         &self,
-        body: &mut Body,
-        world: &World,
+        body: &mut VmHandle,
+        world: &SoakState,
         was_calm: bool,
     ) -> std::io::Result<()> {
         let member = body.member();
         let guest = member.guest();
         match &self.kind {
-            Kind::Answers(manner) => self.answers(&guest, *manner).await,
-            Kind::Starved(pause) => self.answers(&guest, Manner::Slow(*pause)).await,
-            Kind::Behaves(behaviour) => {
+            FaultKind::Answers(manner) => self.answers(&guest, *manner).await,
+            FaultKind::Starved(pause) => self.answers(&guest, Manner::Slow(*pause)).await,
+            FaultKind::Behaves(behaviour) => {
                 body.switch_to(behaviour.clone());
                 sleep(self.lasts).await;
                 body.switch_to(Behaviour::Guest(guest));
             }
-            Kind::Cut => {
+            FaultKind::Cut => {
                 if let Some(vmm) = body.vmm() {
                     vmm.cut();
                 }
             }
-            Kind::AgentRestarts => {
+            FaultKind::AgentRestarts => {
                 reborn(body, world, false);
                 if let Some(vmm) = body.vmm() {
                     vmm.cut();
                 }
             }
-            Kind::OutOfMemory => {
+            FaultKind::OutOfMemory => {
                 self.answers(&guest, Manner::Hangs).await;
                 let life = world.next_life();
                 member.begins(life, Duration::ZERO);
@@ -141,16 +143,16 @@ impl Fault {
                     vmm.cut();
                 }
             }
-            Kind::Reset => _ = reborn(body, world, true),
-            Kind::Paused => self.paused(body, world, was_calm).await,
-            Kind::Killed => {
+            FaultKind::Reset => _ = reborn(body, world, true),
+            FaultKind::Paused => self.paused(body, world, was_calm).await,
+            FaultKind::Killed => {
                 member.may_be_gone();
                 body.die();
                 sleep(self.lasts).await;
                 reborn(body, world, true);
                 body.appear(Behaviour::Guest(guest))?;
             }
-            Kind::BootsSilently => {
+            FaultKind::BootsSilently => {
                 member.may_be_gone();
                 body.die();
                 reborn(body, world, true);
@@ -159,17 +161,17 @@ impl Fault {
                 sleep(self.lasts).await;
                 boot.completes();
             }
-            Kind::RecreatesSocket(absent) => {
+            FaultKind::RecreatesSocket(absent) => {
                 self.recreates(body, world, *absent, was_calm).await?;
             }
-            Kind::Vanishes => {
+            FaultKind::Vanishes => {
                 member.may_be_gone();
                 body.vanish()?;
                 sleep(self.lasts).await;
                 reborn(body, world, true);
                 body.appear(Behaviour::Guest(guest))?;
             }
-            Kind::Replaced => {
+            FaultKind::Replaced => {
                 member.may_be_gone();
                 let life = world.next_life();
                 member.begins(life, RESCAN);
@@ -192,7 +194,7 @@ impl Fault {
     }
 
     /// Pauses the guest. If the daemon has a connection, it must not dial the VM meanwhile.
-    async fn paused(&self, body: &Body, world: &World, was_calm: bool) {
+    async fn paused(&self, body: &VmHandle, world: &SoakState, was_calm: bool) {
         let (guest, lasts) = (body.member().guest(), LAST_DIALS + self.lasts);
         let dialled = || body.vmm().map(FakeVmm::accepted);
         guest.pause();
@@ -212,8 +214,8 @@ impl Fault {
     /// Reboots the guest as Cloud Hypervisor does.
     async fn recreates(
         &self,
-        body: &mut Body,
-        world: &World,
+        body: &mut VmHandle,
+        world: &SoakState,
         absent: Duration,
         was_calm: bool,
     ) -> std::io::Result<()> {
@@ -240,7 +242,7 @@ impl Fault {
     }
 }
 
-fn reborn(body: &Body, world: &World, reboots: bool) -> u64 {
+fn reborn(body: &VmHandle, world: &SoakState, reboots: bool) -> u64 {
     let life = world.next_life();
     body.member().begins(life, Duration::ZERO);
     body.member().guest().restart(life, reboots);

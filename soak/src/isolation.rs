@@ -1,6 +1,6 @@
 //! Measurement of the effect of hanging VMs on healthy ones.
 
-use crate::{Options, SoakError, World, daemon::DaemonProcess, found, watch};
+use crate::{SoakError, SoakOptions, SoakState, daemon::DaemonProcess, found, watch};
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::fake_vmm::Behaviour;
@@ -45,7 +45,7 @@ impl Isolation {
 /// # Errors
 ///
 /// [`SoakError`] if the daemon or the guests cannot be started.
-pub async fn isolation(options: &Options) -> Result<Isolation, SoakError> {
+pub async fn isolation(options: &SoakOptions) -> Result<Isolation, SoakError> {
     std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
     let daemon = DaemonProcess::start(options).await?;
     let (world, bodies) = found(options, &daemon)?;
@@ -71,7 +71,12 @@ pub async fn isolation(options: &Options) -> Result<Isolation, SoakError> {
 }
 
 /// Measures latencies of the VMs from `wedged` on. If `stubborn`, the VMs before it are called too.
-async fn measure(world: &Arc<World>, wedged: usize, lasts: Duration, stubborn: bool) -> Vec<u64> {
+async fn measure(
+    world: &Arc<SoakState>,
+    wedged: usize,
+    lasts: Duration,
+    stubborn: bool,
+) -> Vec<u64> {
     let until = Instant::now() + lasts;
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
@@ -90,7 +95,7 @@ async fn measure(world: &Arc<World>, wedged: usize, lasts: Duration, stubborn: b
 }
 
 async fn call(
-    world: Arc<World>,
+    world: Arc<SoakState>,
     from: usize,
     to: usize,
     caller: usize,

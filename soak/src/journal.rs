@@ -21,11 +21,11 @@ const TAIL: usize = 40;
 #[derive(Debug)]
 pub(super) struct Journal {
     started: Instant,
-    pages: Mutex<Pages>,
+    pages: Mutex<JournalState>,
 }
 
 #[derive(Debug, Default)]
-struct Pages {
+struct JournalState {
     events: VecDeque<String>,
     violations: Vec<String>,
     violation_count: u64,
@@ -102,7 +102,7 @@ impl Journal {
         std::fs::write(out.join("report.json"), report).map_err(SoakError::io("no report"))
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn pages(&self) -> MutexGuard<'_, JournalState> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,13 +1,13 @@
 //! Checks of answers.
 
-use crate::World;
-use crate::member::{Before, Member};
-use crate::orders::Told;
+use crate::SoakState;
+use crate::member::{CallStart, VmModel};
+use crate::orders::ExecutionClaim;
 use serde_json::Value;
 
 /// Answer that was read to its end.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: u16,
     pub(super) json: Value,
 }
@@ -24,9 +24,15 @@ const FAILURES: [(u16, &str); 8] = [
     (410, "exec_gone"),
 ];
 
-impl World {
+impl SoakState {
     /// Reports whether the answer is a 200. Any other must be a valid problem of a VM that may fail.
-    pub(super) fn is_ok(&self, what: &str, vm: &Member, before: &Before, answer: &Answer) -> bool {
+    pub(super) fn is_ok(
+        &self,
+        what: &str,
+        vm: &VmModel,
+        before: &CallStart,
+        answer: &HttpAnswer,
+    ) -> bool {
         if answer.status == 200 {
             self.journal.answer(&format!("{what} 200"));
             return true;
@@ -47,7 +53,13 @@ impl World {
 
     /// Checks an answer to health or status: from this VM, from a life that may answer, and newer than the
     /// call.
-    pub(super) fn judge_vitals(&self, what: &str, vm: &Member, before: &Before, answer: &Answer) {
+    pub(super) fn judge_vitals(
+        &self,
+        what: &str,
+        vm: &VmModel,
+        before: &CallStart,
+        answer: &HttpAnswer,
+    ) {
         if !self.is_ok(what, vm, before, answer) {
             return;
         }
@@ -68,7 +80,7 @@ impl World {
     }
 
     /// Checks the output of a program: from this VM, from a life that may answer, for this order.
-    pub(super) fn judge_output(&self, vm: &Member, before: &Before, order: u64, output: &str) {
+    pub(super) fn judge_output(&self, vm: &VmModel, before: &CallStart, order: u64, output: &str) {
         let words: Vec<_> = output.split_whitespace().collect();
         let right = match words.as_slice() {
             [name, life, number] => {
@@ -88,28 +100,28 @@ impl World {
     pub(super) fn told(
         &self,
         what: &str,
-        vm: &Member,
-        before: &Before,
+        vm: &VmModel,
+        before: &CallStart,
         order: u64,
-        answer: &Answer,
-    ) -> Told {
+        answer: &HttpAnswer,
+    ) -> ExecutionClaim {
         if self.is_ok(what, vm, before, answer) {
             self.judge_output(vm, before, order, answer.json["stdout"].as_str().unwrap_or(""));
-            return Told::Ran;
+            return ExecutionClaim::Ran;
         }
         told_by_problem(&answer.json)
     }
 
-    pub(super) fn wrong(&self, what: &str, vm: &Member, why: &str, answer: &Answer) {
-        let Answer { status, json } = answer;
+    pub(super) fn wrong(&self, what: &str, vm: &VmModel, why: &str, answer: &HttpAnswer) {
+        let HttpAnswer { status, json } = answer;
         self.journal.violation(format!("{}: {what} {status} {why}: {json}", vm.name));
     }
 }
 
 /// Returns what a problem says about the execution.
-pub(super) fn told_by_problem(problem: &Value) -> Told {
+pub(super) fn told_by_problem(problem: &Value) -> ExecutionClaim {
     match problem["may_have_executed"].as_bool() {
-        Some(false) => Told::Not,
-        _ => Told::Perhaps,
+        Some(false) => ExecutionClaim::Not,
+        _ => ExecutionClaim::Perhaps,
     }
 }

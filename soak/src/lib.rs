@@ -30,13 +30,13 @@ mod schedule;
 mod watch;
 mod witness;
 
-pub use curve::Curve;
+pub use curve::ResourceCurve;
 pub use isolation::{Isolation, isolation};
 
 use daemon::DaemonProcess;
 use journal::Journal;
-use member::{Body, Member};
-use orders::Orders;
+use member::{VmHandle, VmModel};
+use orders::OrderBook;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 
 /// Options of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SoakOptions {
     /// Path of the daemon's program.
     pub minionsd: PathBuf,
     /// Seed of all random numbers.
@@ -97,7 +97,7 @@ impl SoakError {
 
 /// Result of a run.
 #[derive(Debug)]
-pub struct Report {
+pub struct SoakReport {
     /// Violations; only the first ones are kept.
     pub violations: Vec<String>,
     /// Number of violations.
@@ -105,23 +105,23 @@ pub struct Report {
     /// The last events.
     pub tail: Vec<String>,
     /// Memory and descriptors over time.
-    pub curve: Curve,
+    pub curve: ResourceCurve,
     /// Further results, for readers and programs.
     pub summary: Value,
 }
 
 /// State shared by all parts of a run.
 #[derive(Debug)]
-struct World {
-    members: Vec<Arc<Member>>,
-    orders: Orders,
+struct SoakState {
+    members: Vec<Arc<VmModel>>,
+    orders: OrderBook,
     journal: Journal,
     lives: AtomicU64,
     calls: AtomicU64,
     http: reqwest::Client,
 }
 
-impl World {
+impl SoakState {
     fn next_life(&self) -> u64 {
         self.lives.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -136,7 +136,7 @@ impl World {
 /// # Errors
 ///
 /// [`SoakError`] if the run cannot be started or its files cannot be written. Later faults are violations.
-pub async fn run(options: &Options) -> Result<Report, SoakError> {
+pub async fn run(options: &SoakOptions) -> Result<SoakReport, SoakError> {
     std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
     let mut daemon = DaemonProcess::start(options).await?;
     let (world, bodies) = found(options, &daemon)?;
@@ -144,7 +144,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     let watching = tokio::spawn(watch::run(Arc::clone(&world), stop.clone()));
     let witness = tokio::spawn(witness::run(Arc::clone(&world), stop.clone()));
     let begun = watch::until_all_ready(&world, CONVERGENCE).await;
-    let mut curve = Curve::default();
+    let mut curve = ResourceCurve::default();
     let mut tasks = JoinSet::new();
     let calling = CancellationToken::new();
     for number in 0..options.callers {
@@ -180,7 +180,7 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
     });
     curve.write(&options.out)?;
     world.journal.write(&options.out, &summary)?;
-    Ok(Report {
+    Ok(SoakReport {
         violations: world.journal.violations(),
         violation_count: world.journal.violation_count(),
         tail: world.journal.tail(),
@@ -190,20 +190,23 @@ pub async fn run(options: &Options) -> Result<Report, SoakError> {
 }
 
 /// Creates the guests, each with a socket, and the state of the run.
-fn found(options: &Options, daemon: &DaemonProcess) -> Result<(Arc<World>, Vec<Body>), SoakError> {
+fn found(
+    options: &SoakOptions,
+    daemon: &DaemonProcess,
+) -> Result<(Arc<SoakState>, Vec<VmHandle>), SoakError> {
     let ledger = Arc::new(Ledger::default());
     let lives = AtomicU64::new(options.vms as u64);
     let mut members = Vec::new();
     let mut bodies = Vec::new();
     for number in 0..options.vms {
-        let body = Body::start(number, daemon.vms(), Arc::clone(&ledger))
+        let body = VmHandle::start(number, daemon.vms(), Arc::clone(&ledger))
             .map_err(SoakError::io("a guest has no socket"))?;
         members.push(body.member());
         bodies.push(body);
     }
-    let world = World {
+    let world = SoakState {
         members,
-        orders: Orders::new(ledger),
+        orders: OrderBook::new(ledger),
         journal: Journal::default(),
         lives,
         calls: AtomicU64::new(0),

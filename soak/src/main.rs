@@ -1,7 +1,7 @@
 //! Command line of the soak test (library `soak`). `cargo xtask soak` builds and runs this program.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the program prints its report")]
 
-use soak::{Options, SoakError, isolation, run};
+use soak::{SoakError, SoakOptions, isolation, run};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,9 +27,9 @@ fn main() -> ExitCode {
     })
 }
 
-fn parse(words: &[String]) -> Option<(&str, Options)> {
+fn parse(words: &[String]) -> Option<(&str, SoakOptions)> {
     let [mode, minionsd, out, seed, seconds, vms] = words else { return None };
-    let options = Options {
+    let options = SoakOptions {
         minionsd: PathBuf::from(minionsd),
         out: PathBuf::from(out),
         seed: seed.parse().ok()?,
@@ -40,7 +40,7 @@ fn parse(words: &[String]) -> Option<(&str, Options)> {
     matches!(mode.as_str(), "run" | "isolation").then_some((mode, options))
 }
 
-async fn soak(options: &Options) -> Result<ExitCode, SoakError> {
+async fn soak(options: &SoakOptions) -> Result<ExitCode, SoakError> {
     println!("seed {}", options.seed);
     let report = run(options).await?;
     println!("{:#}", report.summary);
@@ -54,7 +54,7 @@ async fn soak(options: &Options) -> Result<ExitCode, SoakError> {
     Ok(ExitCode::FAILURE)
 }
 
-async fn measure(options: &Options) -> Result<ExitCode, SoakError> {
+async fn measure(options: &SoakOptions) -> Result<ExitCode, SoakError> {
     let measured = isolation(options).await?;
     println!(
         "latency of health checks of healthy VMs in µs: while all VMs are healthy, while a tenth of all VMs hangs, \

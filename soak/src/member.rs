@@ -19,7 +19,7 @@ const FAULT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Model of one VM.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct VmModel {
     pub(super) name: String,
     pub(super) dialect: Dialect,
     model: Mutex<Model>,
@@ -29,8 +29,8 @@ pub(super) struct Member {
 struct Model {
     guest: Guest,
     /// Lives of the VM, oldest first.
-    lives: VecDeque<Life>,
-    condition: Condition,
+    lives: VecDeque<GuestLife>,
+    condition: VmCondition,
     /// Number of faults so far.
     faults: u64,
     /// Time until which the daemon may report the VM as gone or replaced.
@@ -40,7 +40,7 @@ struct Model {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Life {
+struct GuestLife {
     number: u64,
     /// Time after which no earlier life may answer a call.
     alone_since: Instant,
@@ -48,7 +48,7 @@ struct Life {
 
 /// Condition of a VM in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(super) enum VmCondition {
     /// The VM has not been seen as ready yet.
     New,
     /// A fault is being injected.
@@ -61,7 +61,7 @@ pub(super) enum Condition {
 
 /// Condition of a VM at the start of a call.
 #[derive(Debug, Clone)]
-pub(super) struct Before {
+pub(super) struct CallStart {
     pub(super) calm: bool,
     faults: u64,
     pub(super) at: Instant,
@@ -69,13 +69,13 @@ pub(super) struct Before {
     pub(super) answers: u64,
 }
 
-impl Member {
+impl VmModel {
     fn new(name: String, dialect: Dialect, guest: Guest, life: u64) -> Self {
-        let first = Life { number: life, alone_since: Instant::now() };
+        let first = GuestLife { number: life, alone_since: Instant::now() };
         let model = Model {
             guest,
             lives: VecDeque::from([first]),
-            condition: Condition::New,
+            condition: VmCondition::New,
             faults: 0,
             may_be_gone_until: None,
             untold: None,
@@ -97,7 +97,7 @@ impl Member {
         if model.lives.len() == REMEMBERED {
             model.lives.pop_front();
         }
-        model.lives.push_back(Life { number, alone_since: Instant::now() + overlap });
+        model.lives.push_back(GuestLife { number, alone_since: Instant::now() + overlap });
     }
 
     /// Records that another guest has the name from now on.
@@ -111,13 +111,13 @@ impl Member {
         model.faults += 1;
         // The next fault may hide it.
         model.untold = None;
-        std::mem::replace(&mut model.condition, Condition::Faulty) == Condition::Calm
+        std::mem::replace(&mut model.condition, VmCondition::Faulty) == VmCondition::Calm
     }
 
     /// Records the end of a fault.
     pub(super) fn relieve(&self) {
         let mut model = self.model();
-        model.condition = Condition::Recovering(Instant::now());
+        model.condition = VmCondition::Recovering(Instant::now());
         if model.may_be_gone_until.is_some_and(|until| until > Instant::now()) {
             model.may_be_gone_until = Some(Instant::now() + CONVALESCENCE);
         }
@@ -131,7 +131,7 @@ impl Member {
     /// Reports whether the VM may have been gone, or another VM, at any time since `since`.
     pub(super) fn may_have_been_gone(&self, since: Instant) -> bool {
         let model = self.model();
-        model.condition == Condition::New
+        model.condition == VmCondition::New
             || model.may_be_gone_until.is_some_and(|until| until >= since)
     }
 
@@ -171,7 +171,7 @@ impl Member {
         self.model().lives.iter().any(|known| known.number == life)
     }
 
-    pub(super) fn condition(&self) -> Condition {
+    pub(super) fn condition(&self) -> VmCondition {
         self.model().condition
     }
 
@@ -179,19 +179,19 @@ impl Member {
     pub(super) fn seen_ready(&self) {
         let mut model = self.model();
         match model.condition {
-            Condition::New => model.condition = Condition::Calm,
-            Condition::Recovering(since) if since.elapsed() > CONVALESCENCE => {
-                model.condition = Condition::Calm;
+            VmCondition::New => model.condition = VmCondition::Calm,
+            VmCondition::Recovering(since) if since.elapsed() > CONVALESCENCE => {
+                model.condition = VmCondition::Calm;
             }
-            Condition::Recovering(_) | Condition::Faulty | Condition::Calm => {}
+            VmCondition::Recovering(_) | VmCondition::Faulty | VmCondition::Calm => {}
         }
     }
 
     /// Returns the current condition; to be called before a request is sent.
-    pub(super) fn before(&self) -> Before {
+    pub(super) fn before(&self) -> CallStart {
         let model = self.model();
-        Before {
-            calm: model.condition == Condition::Calm,
+        CallStart {
+            calm: model.condition == VmCondition::Calm,
             faults: model.faults,
             at: Instant::now(),
             answers: model.guest.answers(),
@@ -199,12 +199,12 @@ impl Member {
     }
 
     /// Reports whether the VM was calm at `before`, and no fault was injected since.
-    pub(super) fn was_calm(&self, before: &Before) -> bool {
+    pub(super) fn was_calm(&self, before: &CallStart) -> bool {
         before.calm && self.model().faults == before.faults
     }
 
     /// Reports whether this life may answer a call that began at `before` and ends now.
-    pub(super) fn may_answer(&self, life: u64, before: &Before) -> bool {
+    pub(super) fn may_answer(&self, life: u64, before: &CallStart) -> bool {
         let model = self.model();
         let oldest = model.lives.iter().rev().find(|life| life.alone_since <= before.at);
         model.lives.iter().any(|known| known.number == life)
@@ -214,14 +214,14 @@ impl Member {
 
 /// Socket of a VM and the fake that listens on it. Its holder injects the faults.
 #[derive(Debug)]
-pub(super) struct Body {
-    member: Arc<Member>,
+pub(super) struct VmHandle {
+    member: Arc<VmModel>,
     path: PathBuf,
     spare: PathBuf,
     vmm: Option<FakeVmm>,
 }
 
-impl Body {
+impl VmHandle {
     /// Starts the VM with this number. Every fourth VM implements the base protocol only.
     pub(super) fn start(number: usize, dir: &Path, ledger: Arc<Ledger>) -> std::io::Result<Self> {
         let name = format!("vm-{number:03}");
@@ -231,11 +231,11 @@ impl Body {
         let vmm = FakeVmm::start(dir, &name, Behaviour::Guest(guest.clone()))?;
         let spare = dir.with_file_name("spare");
         std::fs::create_dir_all(&spare)?;
-        let member = Arc::new(Member::new(name, dialect, guest, life));
+        let member = Arc::new(VmModel::new(name, dialect, guest, life));
         Ok(Self { member, path: vmm.path().to_owned(), spare, vmm: Some(vmm) })
     }
 
-    pub(super) fn member(&self) -> Arc<Member> {
+    pub(super) fn member(&self) -> Arc<VmModel> {
         Arc::clone(&self.member)
     }
 

@@ -14,7 +14,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
 /// Statement to a caller about its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum ExecutionClaim {
     /// The program ran.
     Ran,
     /// The program may have run.
@@ -23,7 +23,7 @@ pub(super) enum Told {
     Not,
 }
 
-impl Told {
+impl ExecutionClaim {
     /// Combines the statements to two callers of the same program.
     pub(super) fn either(self, other: Self) -> Self {
         match (self, other) {
@@ -46,13 +46,13 @@ pub(super) enum Requests {
 
 /// All orders of a run.
 #[derive(Debug)]
-pub(super) struct Orders {
+pub(super) struct OrderBook {
     ledger: Arc<Ledger>,
     next: AtomicU64,
-    told: Mutex<VecDeque<(Instant, u64, Told, Requests)>>,
+    told: Mutex<VecDeque<(Instant, u64, ExecutionClaim, Requests)>>,
 }
 
-impl Orders {
+impl OrderBook {
     pub(super) fn new(ledger: Arc<Ledger>) -> Self {
         Self { ledger, next: AtomicU64::new(1), told: Mutex::default() }
     }
@@ -65,7 +65,13 @@ impl Orders {
     }
 
     /// Records the end of a call. The statement is checked now as far as possible, and finally later.
-    pub(super) fn told(&self, order: u64, told: Told, requests: Requests, journal: &Journal) {
+    pub(super) fn told(
+        &self,
+        order: u64,
+        told: ExecutionClaim,
+        requests: Requests,
+        journal: &Journal,
+    ) {
         self.check(order, told, requests, journal);
         let mut waiting = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((Instant::now(), order, told, requests));
@@ -98,7 +104,7 @@ impl Orders {
         }
     }
 
-    fn check(&self, order: u64, told: Told, requests: Requests, journal: &Journal) {
+    fn check(&self, order: u64, told: ExecutionClaim, requests: Requests, journal: &Journal) {
         let Some(runs) = self.ledger.runs(order) else {
             return journal.violation(format!("order {order} is not in the ledger"));
         };
@@ -109,8 +115,8 @@ impl Orders {
         let wrong = match (told, runs.there) {
             _ if runs.elsewhere > 0 => "ran in another VM",
             _ if is_repeated => "ran twice",
-            (Told::Ran, 0) => "didn't run, and its caller was told that it did",
-            (Told::Not, 1) => "ran, and its caller was told that it had not",
+            (ExecutionClaim::Ran, 0) => "didn't run, and its caller was told that it did",
+            (ExecutionClaim::Not, 1) => "ran, and its caller was told that it had not",
             _ => return,
         };
         journal.violation(format!("order {order} {wrong}: {runs:?}"));
@@ -122,15 +128,15 @@ mod tests {
     use super::*;
 
     /// Returns the number of violations of an order about which `told` was said, and which ran in these guests.
-    fn verdict(told: Told, ran_in: &[&str]) -> u64 {
+    fn verdict(told: ExecutionClaim, ran_in: &[&str]) -> u64 {
         let runs: Vec<_> = ran_in.iter().map(|guest| (*guest, 1)).collect();
         verdict_in_lives(told, Requests::One, &runs)
     }
 
     /// Does the same for an order that ran in these lives of guests' agents.
-    fn verdict_in_lives(told: Told, requests: Requests, runs: &[(&str, u64)]) -> u64 {
+    fn verdict_in_lives(told: ExecutionClaim, requests: Requests, runs: &[(&str, u64)]) -> u64 {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
-        let orders = Orders::new(Arc::clone(&ledger));
+        let orders = OrderBook::new(Arc::clone(&ledger));
         let order = orders.open("a");
         for (guest, life) in runs {
             ledger.ran(&order.to_string(), guest, *life);
@@ -141,18 +147,21 @@ mod tests {
 
     #[tokio::test]
     async fn lost_repeated_and_misdirected_programs_are_violations() {
-        assert_eq!(verdict(Told::Ran, &["a"]), 0);
-        assert_eq!(verdict(Told::Perhaps, &["a"]) + verdict(Told::Perhaps, &[]), 0);
-        assert_eq!(verdict(Told::Not, &[]), 0);
-        assert_eq!(verdict(Told::Ran, &[]), 1);
-        assert_eq!(verdict(Told::Not, &["a"]), 1);
-        assert_eq!(verdict(Told::Ran, &["a", "a"]), 1);
-        assert_eq!(verdict(Told::Perhaps, &["b"]), 1);
+        assert_eq!(verdict(ExecutionClaim::Ran, &["a"]), 0);
+        assert_eq!(
+            verdict(ExecutionClaim::Perhaps, &["a"]) + verdict(ExecutionClaim::Perhaps, &[]),
+            0
+        );
+        assert_eq!(verdict(ExecutionClaim::Not, &[]), 0);
+        assert_eq!(verdict(ExecutionClaim::Ran, &[]), 1);
+        assert_eq!(verdict(ExecutionClaim::Not, &["a"]), 1);
+        assert_eq!(verdict(ExecutionClaim::Ran, &["a", "a"]), 1);
+        assert_eq!(verdict(ExecutionClaim::Perhaps, &["b"]), 1);
     }
 
     #[tokio::test]
     async fn two_calls_with_one_id_run_once_in_each_life_of_the_agent() {
-        let verdict = |requests, runs| verdict_in_lives(Told::Ran, requests, runs);
+        let verdict = |requests, runs| verdict_in_lives(ExecutionClaim::Ran, requests, runs);
         assert_eq!(verdict(Requests::Two, &[("a", 1), ("a", 2)]), 0);
         assert_eq!(verdict(Requests::Two, &[("a", 1), ("a", 1)]), 1);
         assert_eq!(verdict(Requests::Two, &[("a", 1), ("a", 2), ("a", 3)]), 1);
@@ -162,9 +171,9 @@ mod tests {
     #[tokio::test]
     async fn a_run_after_the_order_was_settled_is_a_violation() {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
-        let orders = Orders::new(Arc::clone(&ledger));
+        let orders = OrderBook::new(Arc::clone(&ledger));
         let order = orders.open("a");
-        orders.told(order, Told::Perhaps, Requests::One, &journal);
+        orders.told(order, ExecutionClaim::Perhaps, Requests::One, &journal);
         orders.settle_all(&journal);
         ledger.ran(&order.to_string(), "a", 1);
         orders.settle_all(&journal);

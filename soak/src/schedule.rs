@@ -1,8 +1,8 @@
 //! The sequence of faults and their targets.
 
-use crate::World;
-use crate::fault::Fault;
-use crate::member::Body;
+use crate::SoakState;
+use crate::fault::VmFault;
+use crate::member::VmHandle;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ pub(super) type Kinds = BTreeMap<String, u64>;
 
 /// Injects faults until `stop` is cancelled; returns the VMs when all faults are over.
 pub(super) async fn run(
-    world: Arc<World>,
-    bodies: Vec<Body>,
+    world: Arc<SoakState>,
+    bodies: Vec<VmHandle>,
     mut rng: StdRng,
     stop: CancellationToken,
-) -> (Vec<Body>, Kinds) {
+) -> (Vec<VmHandle>, Kinds) {
     let most = (bodies.len() / 10).max(1);
     let mut bodies: Vec<_> = bodies.into_iter().map(Some).collect();
     let mut afflicted = JoinSet::new();
@@ -37,7 +37,7 @@ pub(super) async fn run(
             () = sleep_until(next) => {
                 next += Duration::from_millis(rng.random_range(0..2 * GAP_MS));
                 // Drawn in any case, so that the sequence does not depend on the duration of the faults.
-                let (at, fault) = (rng.random_range(0..bodies.len()), Fault::draw(&mut rng));
+                let (at, fault) = (rng.random_range(0..bodies.len()), VmFault::draw(&mut rng));
                 if afflicted.len() < most && let Some(body) = bodies[at].take() {
                     *kinds.entry(fault.name()).or_insert(0) += 1;
                     afflicted.spawn(afflict(Arc::clone(&world), at, body, fault));
@@ -53,7 +53,12 @@ pub(super) async fn run(
     (bodies.into_iter().flatten().collect(), kinds)
 }
 
-async fn afflict(world: Arc<World>, at: usize, mut body: Body, fault: Fault) -> (usize, Body) {
+async fn afflict(
+    world: Arc<SoakState>,
+    at: usize,
+    mut body: VmHandle,
+    fault: VmFault,
+) -> (usize, VmHandle) {
     let member = body.member();
     let was_calm = member.afflict();
     world.journal.event(format!("{} begins: {fault:?}", member.name));

@@ -1,7 +1,7 @@
 //! Check that VMs recover without help.
 
-use crate::World;
-use crate::member::Condition;
+use crate::SoakState;
+use crate::member::VmCondition;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const RECOVERY: Duration = Duration::from_secs(40);
 
 /// Checks the states, and settles orders, until `stop` is cancelled.
-pub(super) async fn run(world: Arc<World>, stop: CancellationToken) {
+pub(super) async fn run(world: Arc<SoakState>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         look(&world).await;
         world.orders.settle(&world.journal);
@@ -27,7 +27,7 @@ pub(super) async fn run(world: Arc<World>, stop: CancellationToken) {
     }
 }
 
-async fn look(world: &World) {
+async fn look(world: &SoakState) {
     let Some(list) = world.get("/vms").await else { return };
     let listed = list.json["vms"].as_array().map_or(&[][..], Vec::as_slice);
     for member in &world.members {
@@ -43,14 +43,14 @@ async fn look(world: &World) {
         }
         if state == "ready" {
             member.seen_ready();
-        } else if let Condition::Recovering(since) = member.condition()
+        } else if let VmCondition::Recovering(since) = member.condition()
             && since.elapsed() > RECOVERY
         {
             let name = &member.name;
             world.journal.violation(format!("{name} is {state} long after its fault ended"));
             // Reported once; then the time starts again.
             member.relieve();
-        } else if member.condition() == Condition::Calm {
+        } else if member.condition() == VmCondition::Calm {
             let name = &member.name;
             world.journal.violation(format!("{name} became {state}, and nothing was done to it"));
             member.relieve();
@@ -59,7 +59,7 @@ async fn look(world: &World) {
 }
 
 /// Returns the time until all VMs were ready; records a violation and returns `None` if it took too long.
-pub(super) async fn until_all_ready(world: &World, patience: Duration) -> Option<Duration> {
+pub(super) async fn until_all_ready(world: &SoakState, patience: Duration) -> Option<Duration> {
     let started = Instant::now();
     while started.elapsed() < patience {
         if let Some(list) = world.get("/vms").await {

@@ -1,7 +1,7 @@
 //! Reader of `GET /events`: checks that no VM is reported as gone while its VMM runs, and that reboots are reported.
 
-use crate::World;
-use crate::member::Member;
+use crate::SoakState;
+use crate::member::VmModel;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Follows the events until told to stop.
-pub(super) async fn run(world: Arc<World>, stop: CancellationToken) {
+pub(super) async fn run(world: Arc<SoakState>, stop: CancellationToken) {
     let mut last = None;
     while !stop.is_cancelled() {
         tokio::select! {
@@ -24,8 +24,8 @@ pub(super) async fn run(world: Arc<World>, stop: CancellationToken) {
 }
 
 /// Follows one stream to its end, from the event with the id `last` on.
-async fn follow(world: &World, last: &mut Option<String>) {
-    let mut request = world.http.get(World::url("/events"));
+async fn follow(world: &SoakState, last: &mut Option<String>) {
+    let mut request = world.http.get(SoakState::url("/events"));
     if let Some(last) = last {
         request = request.header("Last-Event-ID", last.as_str());
     }
@@ -40,7 +40,7 @@ async fn follow(world: &World, last: &mut Option<String>) {
     }
 }
 
-fn judge(world: &World, message: &str, last: &mut Option<String>) {
+fn judge(world: &SoakState, message: &str, last: &mut Option<String>) {
     let field = |name: &str| message.lines().find_map(|line| line.strip_prefix(name));
     if let Some(id) = field("id: ") {
         *last = Some(id.to_owned());
@@ -54,7 +54,7 @@ fn judge(world: &World, message: &str, last: &mut Option<String>) {
     world.journal.answer(&format!("event {kind}"));
     let event: Value =
         field("data: ").and_then(|data| serde_json::from_str(data).ok()).unwrap_or_default();
-    let named = |member: &&Arc<Member>| event["vm"] == member.name.as_str();
+    let named = |member: &&Arc<VmModel>| event["vm"] == member.name.as_str();
     let Some(member) = world.members.iter().find(named) else {
         return world.journal.violation(format!("an event is of no VM: {event}"));
     };

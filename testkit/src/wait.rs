@@ -71,7 +71,7 @@ pub fn until_within<C: Condition>(
     what: &str,
     mut condition: impl FnMut() -> C,
 ) -> C::Value {
-    let attempts = Attempts::new(limit, what);
+    let attempts = WaitAttempts::new(limit, what);
     loop {
         if let Some(value) = attempts.judge(condition()) {
             return value;
@@ -106,7 +106,7 @@ pub fn until_async_within<C: Condition>(
     what: &str,
     mut condition: impl AsyncFnMut() -> C,
 ) -> impl Future<Output = C::Value> {
-    let attempts = Attempts::new(limit, what);
+    let attempts = WaitAttempts::new(limit, what);
     async move {
         loop {
             if let Some(value) = attempts.judge(condition().await) {
@@ -118,13 +118,13 @@ pub fn until_async_within<C: Condition>(
 }
 
 /// Wait in progress.
-struct Attempts<'a> {
+struct WaitAttempts<'a> {
     what: &'a str,
     deadline: Instant,
     caller: &'static Location<'static>,
 }
 
-impl<'a> Attempts<'a> {
+impl<'a> WaitAttempts<'a> {
     #[track_caller]
     fn new(limit: Duration, what: &'a str) -> Self {
         Self { what, deadline: Instant::now() + limit, caller: Location::caller() }

@@ -97,7 +97,9 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
         Command::Fs(args) => fs::run(&context, &daemon(&config)?, &args).await,
         Command::Exec(args) => exec::run(&context, &config, &args).await,
         Command::Ssh(ref args) => ssh::client(&config, &ssh::proxy_command(&cli)?, args),
-        Command::SshConfig(ref args) => ssh::configuration(&ssh::proxy_command(&cli)?, args),
+        Command::SshConfig(ref args) => {
+            ssh::configuration(&config, &ssh::proxy_command(&cli)?, args)
+        }
         Command::SshProxy(args) => ssh::proxy(target(args.vm)?).await,
         Command::Ps { vm } => ps::run(&context, &target(vm)?).await,
         Command::Logs(args) => {

@@ -78,8 +78,14 @@ pub(super) async fn proxy(target: Target) -> Result<ExitStatus, Failure> {
 }
 
 /// Prints or installs the options of SSH clients.
-pub(super) fn configuration(proxy: &[String], args: &SshConfigArgs) -> Result<ExitStatus, Failure> {
-    let block = ClientOptions::new(&HostIdentity::load_or_create()?, proxy, true)?.block();
+pub(super) fn configuration(
+    config: &ClientConfig,
+    proxy: &[String],
+    args: &SshConfigArgs,
+) -> Result<ExitStatus, Failure> {
+    let block =
+        ClientOptions::new(&HostIdentity::load_or_create()?, proxy, config.agent.is_none())?
+            .block();
     let text = if args.install {
         let path = ssh::install(&block)?;
         format!("installed {}; try `ssh VM{HOST_SUFFIX}`\n", path.display())

@@ -1,6 +1,6 @@
 //! Standard input and output as the connection to the SSH client.
 
-use super::input::{InputBudget, ReadPermission};
+use super::input_budget::{InputBudget, ReadPermission};
 use rustix::fs::{FileType, fstat};
 use rustix::stdio::{stdin, stdout};
 use std::io;

@@ -1,7 +1,8 @@
 //! Requests of an SSH client on one connection.
 
 use super::channel_output::ChannelOutput;
-use super::input::{ChannelInput, InputBudget};
+use super::input::ChannelInput;
+use super::input_budget::InputBudget;
 use super::login::{self, GuestLogin};
 use super::program::ChannelProgram;
 use super::request::{PreparedProgram, ProgramKind, terminal_size};

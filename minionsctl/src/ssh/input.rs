@@ -1,87 +1,16 @@
 //! Data and requests of the SSH client for the program on a channel.
 //!
-//! The SSH library announces room for more data of a channel when it passes data on, not when the program has taken
-//! them. Waiting for the program there would stop the whole connection, the program's output included. So received
-//! data are kept here, up to [`INPUT_BUDGET`] for all channels; beyond it the connection is not read until programs
-//! have taken some of their input.
+//! Nothing here waits for the program: the connection adds, within the [`InputBudget`], and the program's task takes.
 
+use super::input_budget::{InputBudget, lock};
 use bytes::{Bytes, BytesMut};
 use minions_proto::message::Signal;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
-
-/// Received bytes of all channels that programs have not taken, beyond which the connection is not read. Each read adds
-/// at most one packet of 32 KiB.
-pub(super) const INPUT_BUDGET: usize = 16 * 1024 * 1024;
 
 /// Signals of one channel that are kept until the program's stream takes them; further ones are dropped.
 const MAX_SIGNALS: usize = 16;
-
-/// Number of received bytes that programs have not taken.
-#[derive(Debug, Default)]
-pub(super) struct InputBudget {
-    state: Mutex<BudgetState>,
-}
-
-#[derive(Debug, Default)]
-struct BudgetState {
-    used: usize,
-    reader: Option<Waker>,
-    hung_up: bool,
-}
-
-/// Permission to read the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReadPermission {
-    /// The budget has room for more input.
-    Read,
-    /// The budget is used up, and the client has ended: what it still sent cannot matter.
-    End,
-}
-
-impl InputBudget {
-    /// Waits for room, or for the end of the client.
-    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<ReadPermission> {
-        let mut state = lock(&self.state);
-        if state.used < INPUT_BUDGET {
-            return Poll::Ready(ReadPermission::Read);
-        }
-        if state.hung_up {
-            return Poll::Ready(ReadPermission::End);
-        }
-        state.reader = Some(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// Records that the client has ended.
-    pub(super) fn hang_up(&self) {
-        let mut state = lock(&self.state);
-        state.hung_up = true;
-        wake(&mut state);
-    }
-
-    fn take(&self, bytes: usize) {
-        lock(&self.state).used += bytes;
-    }
-
-    fn give_back(&self, bytes: usize) {
-        let mut state = lock(&self.state);
-        state.used -= bytes;
-        wake(&mut state);
-    }
-}
-
-fn wake(state: &mut BudgetState) {
-    if let Some(reader) = state.reader.take() {
-        reader.wake();
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Event on a channel.
 #[derive(Debug, PartialEq, Eq)]
@@ -237,8 +166,9 @@ impl ChannelInput {
 
 #[cfg(test)]
 mod tests {
+    use super::super::input_budget::{INPUT_BUDGET, ReadPermission};
     use super::*;
-    use std::task::Waker;
+    use std::task::{Context, Poll, Waker};
 
     fn channel() -> (Arc<InputBudget>, ChannelInput) {
         let budget = Arc::new(InputBudget::default());
@@ -294,12 +224,12 @@ mod tests {
         assert_eq!(room(&budget), Poll::Ready(ReadPermission::End));
         input.discard();
         input.push(b"discarded");
-        assert_eq!((input.take(1), lock(&budget.state).used), (None, INPUT_BUDGET / 2));
+        assert_eq!((input.take(1), budget.used()), (None, INPUT_BUDGET / 2));
         other.close();
         other.push(b"discarded");
         assert_eq!(room(&budget), Poll::Ready(ReadPermission::Read));
         assert_eq!(other.take(1), Some(InputEvent::Closed));
         input.close();
-        assert_eq!(lock(&budget.state).used, 0);
+        assert_eq!(budget.used(), 0);
     }
 }

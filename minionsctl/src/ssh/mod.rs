@@ -13,9 +13,11 @@
 //! * [`host_key`]: the host key of the local user, and the known-hosts file for it.
 //! * [`client_options`]: the options with which an SSH client uses the proxy; [`config_file`] installs them.
 //! * [`server`]: a connection. [`handler`]: its requests. [`services`]: requests for more than programs.
-//! * [`client_stream`]: standard input and output as the connection. [`input`]: received data, within a budget.
+//! * [`client_stream`]: standard input and output as the connection. [`input`]: received data, within the
+//!   [`input_budget`].
 //! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before its start.
-//!   [`program`]: a program on a channel. [`channel_output`]: its output and its end, as messages of SSH.
+//!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and its end, as
+//!   messages of SSH.
 
 mod channel_output;
 mod client_options;
@@ -25,11 +27,13 @@ pub(crate) mod error;
 mod handler;
 mod host_key;
 mod input;
+mod input_budget;
 mod login;
 mod program;
 mod request;
 mod server;
 mod services;
+mod stream;
 
 pub(crate) use client_options::ClientOptions;
 pub(crate) use config_file::install;

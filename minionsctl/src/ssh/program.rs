@@ -1,29 +1,17 @@
-//! A program on a channel: its exec stream, which is re-attached when it breaks.
-//!
-//! Data of the program wait for the client's window, and data of the client for the program's, each without the other:
-//! a program that does not read cannot stop its own output.
+//! A program on a channel: its exec stream, which is re-attached when it breaks, and its end.
 
 use super::channel_output::{ChannelOutput, ProgramEnd};
-use super::input::{ChannelInput, InputEvent};
+use super::input::ChannelInput;
+use super::stream::{StreamEnd, StreamState};
 use crate::failure::Failure;
 use crate::link::{self, ExecLink, FirstMessage};
 use crate::link_error::LinkError;
 use crate::output::failure_line;
-use crate::session::{ReattachTimer, SILENCE};
+use crate::session::ReattachTimer;
 use crate::target::Target;
-use minions_api::exec::AttachRequest;
-use minions_proto::channel::{ChannelMessage, HostControl, OutputStream};
-use minions_proto::exec_client::{ExecClient, StreamEvent};
-use minions_proto::message::{ExecAttached, Outcome, REATTACH_GRACE};
-use std::collections::VecDeque;
-use std::pin::Pin;
+use minions_proto::message::{ExecAttached, REATTACH_GRACE};
 use std::sync::Arc;
-use tokio::time::{Instant, timeout_at};
-
-/// Control messages that are kept until the stream takes them; further ones are dropped.
-const MAX_CONTROLS: usize = 64;
-
-type PendingWrite<'a> = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send + 'a>>;
+use tokio::time::timeout_at;
 
 /// Program on a channel.
 #[derive(Debug)]
@@ -34,23 +22,6 @@ pub(super) struct ChannelProgram {
     output: ChannelOutput,
     stream: StreamState,
     retry: ReattachTimer,
-}
-
-/// State of the exec stream.
-#[derive(Debug, Default)]
-struct StreamState {
-    /// `None` until the first reply.
-    client: Option<ExecClient>,
-    controls: VecDeque<HostControl>,
-    /// Bytes of output that are lost.
-    lost: u64,
-}
-
-/// End of one stream.
-enum StreamEnd {
-    Program(ProgramEnd),
-    ClientLeft,
-    Lost(LinkError),
 }
 
 impl ChannelProgram {
@@ -114,17 +85,10 @@ impl ChannelProgram {
 
     /// Prepares to re-attach.
     fn lost(&mut self, why: LinkError) -> Result<(), Failure> {
-        let Some(client) = self.stream.client.as_ref().filter(|_| why.is_transient()) else {
+        let Some(request) = self.stream.reattach().filter(|_| why.is_transient()) else {
             return Err(Failure::Link(why));
         };
-        self.opening = FirstMessage::Attach(AttachRequest {
-            attach: client.id().to_string(),
-            stdout_offset: Some(client.received(OutputStream::Stdout)),
-            stderr_offset: Some(client.received(OutputStream::Stderr)),
-        });
-        // The request carries the offsets.
-        let is_ack = |control: &HostControl| matches!(control, HostControl::Ack { .. });
-        self.stream.controls.retain(|control| !is_ack(control));
+        self.opening = FirstMessage::Attach(request);
         self.retry.failed(Failure::Link(why));
         Ok(())
     }
@@ -156,158 +120,6 @@ async fn open(
             (true, FirstMessage::Attach(_)) => return Err(Failure::NoWayBack(Box::new(failure))),
             (true, FirstMessage::Start(_)) | (false, _) => return Err(failure),
         }
-    }
-}
-
-impl StreamState {
-    fn adopt(&mut self, attached: &ExecAttached) -> Result<(), Failure> {
-        match &mut self.client {
-            Some(client) => client.resume(attached)?,
-            None => self.client = Some(ExecClient::new(attached, Instant::now().into_std())?),
-        }
-        Ok(())
-    }
-
-    /// Moves messages both ways until the stream ends.
-    async fn converse(
-        &mut self,
-        link: &mut ExecLink,
-        input: &ChannelInput,
-        output: &ChannelOutput,
-        retry: &mut ReattachTimer,
-    ) -> Result<StreamEnd, Failure> {
-        let outgoing = link.outgoing();
-        let mut heard = Instant::now();
-        let mut open = true;
-        let mut writing: Option<PendingWrite<'_>> = None;
-        // Declares that this client acknowledges output itself, after the SSH client had room for it.
-        self.controls.extend(self.client.as_ref().map(ExecClient::offsets));
-        loop {
-            let room = self.client.as_ref().map_or(0, ExecClient::input_room);
-            tokio::select! {
-                event = input.next(room) => if !self.happened(event) {
-                    return Ok(StreamEnd::ClientLeft);
-                },
-                written = finished(&mut writing), if writing.is_some() => {
-                    writing = None;
-                    if written.is_err() {
-                        return Ok(StreamEnd::ClientLeft);
-                    }
-                    // Nothing was received meanwhile.
-                    heard = Instant::now();
-                    self.acknowledge(false);
-                }
-                message = timeout_at(heard + SILENCE, link.receive()), if writing.is_none() => {
-                    heard = Instant::now();
-                    let message = match message.unwrap_or(Err(LinkError::Silent)) {
-                        Ok(message) => message,
-                        Err(why) => return Ok(StreamEnd::Lost(why)),
-                    };
-                    retry.succeeded();
-                    match self.received(message)? {
-                        ReceivedMeaning::Nothing => {}
-                        ReceivedMeaning::Output(stream, bytes) => {
-                            writing = Some(Box::pin(output.send(stream, bytes)));
-                        }
-                        ReceivedMeaning::End(end) => return Ok(StreamEnd::Program(end)),
-                    }
-                }
-                permit = outgoing.reserve(), if open && self.has_messages() => {
-                    match (permit, self.next_message()) {
-                        (Ok(permit), Some(message)) => permit.send(message),
-                        (Ok(_), None) => {}
-                        // The reader reports the reason, after the messages that have arrived.
-                        (Err(_), _) => open = false,
-                    }
-                }
-            }
-        }
-    }
-
-    fn has_messages(&self) -> bool {
-        !self.controls.is_empty() || self.client.as_ref().is_some_and(ExecClient::has_input)
-    }
-
-    fn next_message(&mut self) -> Option<ChannelMessage> {
-        match self.controls.pop_front() {
-            Some(control) => Some(ChannelMessage::host(&control)),
-            None => self.client.as_mut()?.next_input(),
-        }
-    }
-
-    fn acknowledge(&mut self, now: bool) {
-        self.controls.extend(self.client.as_mut().and_then(|client| client.ack(now)));
-    }
-
-    fn received(&mut self, message: ChannelMessage) -> Result<ReceivedMeaning, Failure> {
-        let Some(client) = &mut self.client else { return Ok(ReceivedMeaning::Nothing) };
-        Ok(match client.receive(message, Instant::now().into_std())? {
-            StreamEvent::Output(stream, bytes) => ReceivedMeaning::Output(stream, bytes),
-            StreamEvent::Gap(_, bytes) => {
-                self.lost += bytes;
-                ReceivedMeaning::Nothing
-            }
-            StreamEvent::InputTaken => ReceivedMeaning::Nothing,
-            StreamEvent::Heartbeat => {
-                self.acknowledge(true);
-                ReceivedMeaning::Nothing
-            }
-            StreamEvent::Ended(ended) => ReceivedMeaning::End(self.end(&ended.outcome)),
-            StreamEvent::Refused(error) => return Err(Failure::TakenOver(error)),
-        })
-    }
-
-    fn end(&self, outcome: &Outcome) -> ProgramEnd {
-        match ProgramEnd::of(outcome) {
-            // Incomplete output must not look like success.
-            ProgramEnd::Exited(0) if self.lost > 0 => {
-                ProgramEnd::failed(format!("{} bytes of the program's output are lost", self.lost))
-            }
-            end => end,
-        }
-    }
-
-    /// Processes an event of the SSH client. Returns false if the client has left.
-    fn happened(&mut self, event: InputEvent) -> bool {
-        match (event, &mut self.client) {
-            (InputEvent::Bytes(bytes), Some(client)) => client.push_input(bytes),
-            (InputEvent::End, Some(client)) => client.close_input(),
-            (event, _) => return self.control(event),
-        }
-        true
-    }
-
-    /// Queues the control message for an event. Returns false if the client has left.
-    fn control(&mut self, event: InputEvent) -> bool {
-        let control = match event {
-            InputEvent::Signal(signal) => HostControl::Signal { signal },
-            InputEvent::Resized { rows, cols } => {
-                self.controls.retain(|control| !matches!(control, HostControl::Resize { .. }));
-                HostControl::Resize { rows, cols }
-            }
-            InputEvent::Closed => return false,
-            // Input is only taken while there is a stream.
-            InputEvent::Bytes(_) | InputEvent::End => return true,
-        };
-        if self.controls.len() < MAX_CONTROLS {
-            self.controls.push_back(control);
-        }
-        true
-    }
-}
-
-/// Meaning of a message.
-enum ReceivedMeaning {
-    Nothing,
-    Output(OutputStream, bytes::Bytes),
-    End(ProgramEnd),
-}
-
-/// Waits for the write, if there is one. Cancel safe.
-async fn finished(writing: &mut Option<PendingWrite<'_>>) -> Result<(), russh::Error> {
-    match writing {
-        Some(writing) => writing.await,
-        None => Ok(()),
     }
 }
 

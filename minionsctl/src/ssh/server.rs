@@ -4,7 +4,7 @@ use super::client_stream::ClientStream;
 use super::error::SshError;
 use super::handler::ConnectionHandler;
 use super::host_key::HostIdentity;
-use super::input::InputBudget;
+use super::input_budget::InputBudget;
 use crate::target::Target;
 use russh::server::{Config, run_stream};
 use russh::{Error, MethodKind, MethodSet, SshId};

@@ -13,7 +13,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testkit::daemon::{DEADLINE, Reply, TestDaemon, read};
-use testkit::fake_vmm::{Behaviour, Breaches, Dialect, FakeVmm, Guest, Handshakes, Manner, agent};
+use testkit::fake_vmm::{
+    Behaviour, BreachCounts, Dialect, FakeVmm, Guest, HandshakeCounter, Manner, agent,
+};
 use testkit::minionsd::Minionsd;
 use testkit::wait::until_async as until;
 use testkit::wire::framed;
@@ -227,7 +229,7 @@ async fn oversized_or_invalid_frame_protocol_error_connection_closed() {
         assert_eq!((&exec.json["may_have_executed"], world.ran(1)), (&json!(true), 1));
         world.guest.behave(Manner::Well);
         world.daemon.until("/vms/web-1/status", |status| status.status == 200).await;
-        let all_closed = |Breaches { made, closed }| made >= 2 && made == closed;
+        let all_closed = |BreachCounts { made, closed }| made >= 2 && made == closed;
         until("all broken connections are closed", async || all_closed(world.guest.breaches()))
             .await;
     }
@@ -277,7 +279,7 @@ async fn two_replies_to_one_request_the_second_is_never_used() {
             }
         }
     }
-    let all_closed = |Breaches { made, closed }| made == closed;
+    let all_closed = |BreachCounts { made, closed }| made == closed;
     until("all connections with a second reply are closed", async || all_closed(guest.breaches()))
         .await;
 }
@@ -354,7 +356,7 @@ async fn descriptors_exhausted_503_healthz_answers_recovers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_vms_at_once_all_ready_dials_bounded() {
     let daemon = TestDaemon::start().await;
-    let handshakes = Arc::new(Handshakes::default());
+    let handshakes = Arc::new(HandshakeCounter::default());
     // Long enough for all of them to overlap, if their number were not limited.
     let pause = Duration::from_millis(50);
     let behaviour = |n: usize| {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::artifacts::Artifacts;
 use super::config::{Guest, VmConfig};
 use super::error::RigError;
-use super::process::{Process, read_lossy, tail};
+use super::process::{ChildProcess, read_lossy, tail};
 use super::socket::{self, OwnedSocket};
 use super::wait::wait_until;
 use super::{handshake, qemu, vsock_backend};
@@ -37,8 +37,8 @@ pub struct Vm {
     pub(super) boots_due: AtomicUsize,
     // Dropped in this order: the backend (which would replace our socket with a new one when it sees the end
     // of QEMU), QEMU, the files of both.
-    pub(super) vsock_backend: Process,
-    pub(super) qemu: Process,
+    pub(super) vsock_backend: ChildProcess,
+    pub(super) qemu: ChildProcess,
     pub(super) socket: OwnedSocket,
     pub(super) private: TempDir,
 }
@@ -201,7 +201,7 @@ pub(super) fn start_qemu(
     artifacts: &Artifacts,
     config: &VmConfig,
     private: &Path,
-) -> Result<Process, RigError> {
+) -> Result<ChildProcess, RigError> {
     let [vhost_socket, monitor, serial] =
         [VHOST_SOCKET, MONITOR, SERIAL].map(|name| private.join(name));
     for left in [&monitor, &serial] {
@@ -213,9 +213,14 @@ pub(super) fn start_qemu(
             Ok(()) | Err(_) => {}
         }
     }
-    let files = qemu::Files { vhost_socket: &vhost_socket, monitor: &monitor, serial: &serial };
+    let files = qemu::QemuFiles { vhost_socket: &vhost_socket, monitor: &monitor, serial: &serial };
     let command = qemu::command(artifacts, config, &files);
-    Process::spawn("qemu-system-x86_64", &artifacts.setpriv, &command, private.join("qemu.log"))
+    ChildProcess::spawn(
+        "qemu-system-x86_64",
+        &artifacts.setpriv,
+        &command,
+        private.join("qemu.log"),
+    )
 }
 
 /// Checks the host daemon's rule: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.

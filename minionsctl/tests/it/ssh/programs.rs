@@ -92,12 +92,29 @@ async fn several_programs_share_one_connection() {
     };
     shared("echo one; exit 3").assert(3, "one\n", "");
     let mut third = ssh.ssh(&["-o", "ProxyCommand=false", "-S", control, "web-1.minions", "cat"]);
-    let third = Running::start(third.stdin(Stdio::piped()));
+    let mut third = Running::start(third.stdin(Stdio::piped()));
     shared("echo two").assert(0, "two\n", "");
-    // Waits until the last program, whose input ends, has ended too.
-    let mut third = third;
     drop(third.child.stdin.take());
     third.end().assert(0, "", "");
+    drop(master.child.stdin.take());
+    master.end().assert(5, "", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_a_shared_connection_ends_only_its_program() {
+    let ssh = SshGuest::start().await;
+    let control = ssh.guest.file("control");
+    let control = control.to_str().unwrap();
+    let mut master = ssh.ssh(&["-M", "-S", control, "web-1.minions", "--", "echo up; cat; exit 5"]);
+    let mut master = Running::start(master.stdin(Stdio::piped()));
+    assert_eq!(master.line(), "up");
+    let options = ["-o", "ProxyCommand=false", "-S", control, "web-1.minions", "--"];
+    let mut command = ssh.ssh(&[&options[..], &["echo $$; exec sleep 1000"]].concat());
+    let mut running = Running::start(&mut command);
+    let process = format!("/proc/{}", running.line());
+    assert!(Path::new(&process).exists());
+    running.child.kill().unwrap();
+    until("the program has ended", || !Path::new(&process).exists());
     drop(master.child.stdin.take());
     master.end().assert(5, "", "");
 }
