@@ -17,6 +17,7 @@ pub const MAX_LINE_LEN: usize = 128 * 1024;
 
 /// Type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// Regular file.
@@ -40,6 +41,7 @@ pub enum FileKind {
 
 /// Metadata of a file. Written by the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileMetadata {
     /// Type of the file.
     #[serde(rename = "type")]
@@ -92,6 +94,7 @@ impl From<FileMetadata> for FileHeader {
 
 /// Line of the operation `list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DirectoryEntry {
     /// Name in the directory.
     pub name: String,
@@ -105,6 +108,7 @@ pub struct DirectoryEntry {
 
 /// Type of a [`FileEvent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FileEventKind {
     /// A name appeared: a new file, or one that was moved into the watched directories.
@@ -124,6 +128,7 @@ pub enum FileEventKind {
 
 /// Line of the operation `watch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileEvent {
     /// Type of the event.
     pub event: FileEventKind,
@@ -147,6 +152,7 @@ pub struct FileEvent {
 /// Line of standard error: the failure of the operation, or a warning about one of several files.
 /// Written by the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct FileFailure {
     /// Name of the kernel's error number (`ENOENT`), also where the agent itself refuses.

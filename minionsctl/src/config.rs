@@ -1,6 +1,7 @@
 //! Address, token and certificates. Flags override the environment, then come the user's file and the host's.
 
-use crate::agent::AgentAddress;
+use crate::agent_address::AgentAddress;
+use crate::bounded_file;
 use crate::cli::Cli;
 use crate::failure::Failure;
 use minions_proto::AgentPort;
@@ -115,16 +116,16 @@ fn user_file() -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<ConfigFile, Failure> {
-    match std::fs::read_to_string(path) {
+    match bounded_file::read_text(path) {
         Ok(text) => toml::from_str(&text)
             .map_err(|source| Failure::Config { path: path.to_owned(), source: Box::new(source) }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ConfigFile::default()),
-        Err(source) => Err(Failure::File { path: path.to_owned(), source }),
+        Err(Failure::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(ConfigFile::default())
+        }
+        Err(failure) => Err(failure),
     }
 }
 
 fn token(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map(|text| text.trim().to_owned())
-        .map_err(|source| Failure::File { path: path.to_owned(), source })
+    bounded_file::read_text(path).map(|text| text.trim().to_owned())
 }

@@ -3,17 +3,20 @@
 //! # Layout
 //!
 //! * [`cli`]: the command line grammar (clap).
+//! * [`failure`]: the error type, with a hint for each error. [`exit`]: exit codes.
 //! * [`config`]: address, token and certificates; flags override the environment, which overrides files.
-//! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd. [`target`]:
-//!   one of the two.
-//! * [`link`]: a stream to a program, over either. [`session`]: runs a remote program as if it were local,
+//! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd, at an
+//!   [`agent_address`]. [`target`]: one of the two.
+//! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
+//! * [`bounded_file`]: reads small files up to a limit.
+//! * [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
 //! * [`commands`]: one file per command.
 //! * [`output`]: everything that is printed, with control characters from guests escaped.
-//! * [`exit`]: exit codes.
-//! * [`failure`]: the error type, with a hint for each error.
 
 mod agent;
+mod agent_address;
+mod bounded_file;
 mod cli;
 mod client;
 mod commands;
@@ -21,9 +24,11 @@ mod config;
 mod exit;
 mod failure;
 mod link;
+mod link_error;
 mod local;
 mod output;
 mod session;
+mod ssh;
 mod target;
 
 use clap::Parser;
@@ -53,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 /// Prints help, the version or a usage error, and returns the exit code: 0 for help and version, otherwise 2,
-/// as usual. Usage errors of `exec` and `attach` are 125 instead: 2 could be the exit code of the program.
+/// as usual. Usage errors of `exec`, `attach`, `ssh` and `ssh-proxy` are 125 instead: 2 could be the exit code of the program.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed standard error leaves no place to report this.
     let _ = error.print();
@@ -61,7 +66,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitStatus::Success.into();
     }
     match cli::Cli::named_command(std::env::args_os()).as_deref() {
-        Some("exec" | "attach") => ExitStatus::Ours.into(),
+        Some("exec" | "attach" | "ssh" | "ssh-proxy") => ExitStatus::Ours.into(),
         _ => ExitCode::from(2),
     }
 }

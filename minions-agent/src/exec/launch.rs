@@ -1,7 +1,7 @@
 //! Launch: turns a request into a running process.
 
-use super::ExecError;
 use super::agent_variables::is_for_agent;
+use super::error::ExecError;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{PipeEnd, winsize};
 use super::process::{

@@ -10,8 +10,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
-/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same
-/// time.
+/// Permission bits of a mode.
+pub(crate) const MODE_BITS: u32 = 0o7777;
+
+/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
 const ATTEMPTS: usize = 16;
 
 /// Mode and owner of a file.

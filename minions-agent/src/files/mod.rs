@@ -27,11 +27,8 @@ mod replace;
 mod resolve;
 mod tree_root;
 
-pub(crate) use location::{FileAttributes, FileLocation, is_regular};
+pub(crate) use location::{FileAttributes, FileLocation, MODE_BITS, is_regular};
 pub(crate) use new_file::NameConflict;
 pub(crate) use replace::{replace, replace_or_overwrite};
 pub(crate) use resolve::ResolveError;
 pub(crate) use tree_root::TreeRoot;
-
-/// Permission bits of a mode.
-pub(crate) const MODE_BITS: u32 = 0o7777;

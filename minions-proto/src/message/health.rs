@@ -1,6 +1,9 @@
 //! `health_check`: the agent's liveness and identity.
 
-use super::{BootId, Call, Feature, Features, InstanceId, bounded};
+use super::bounded;
+use super::call::Call;
+use super::feature::{Feature, Features};
+use super::identity::{BootId, InstanceId};
 use serde::{Deserialize, Serialize};
 
 /// Request for the agent's health. It also negotiates the protocol: the reply lists the agent's

@@ -1,10 +1,17 @@
 //! Decoding of requests, as the agent does it.
 
-use super::{
-    Call, ChangeNetwork, ConfigureNetwork, Exec, ExecAttach, ExecInspect, ExecList, ExecRemove,
-    ExecSignal, ExecStart, FileStart, ForwardOpen, HealthCheck, NetworkConfirm, Power, ReadNetwork,
-    ReportStatus, SetClock, WriteFile,
-};
+use super::call::Call;
+use super::clock::SetClock;
+use super::exec::Exec;
+use super::exec_object::{ExecInspect, ExecList, ExecRemove, ExecSignal};
+use super::exec_stream::{ExecAttach, ExecStart};
+use super::file::FileStart;
+use super::forward::ForwardOpen;
+use super::health::HealthCheck;
+use super::network::{ChangeNetwork, ConfigureNetwork, NetworkConfirm, ReadNetwork};
+use super::power::Power;
+use super::status::ReportStatus;
+use super::write_file::WriteFile;
 use crate::error::{AgentError, ErrorCode};
 use crate::json;
 use serde::{Deserialize, de::DeserializeOwned};

@@ -1,14 +1,22 @@
 //! The command line grammar.
 
+mod duration;
 mod exec;
+mod files;
+mod forward;
 mod machine;
 mod network;
+mod ssh;
 
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
+pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
+pub(crate) use forward::{ForwardArgs, ForwardSpec, ListenAddress};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
+pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use duration::duration;
 use minions_api::VmName;
 use minions_proto::AgentPort;
 use minions_proto::message::ExecId;
@@ -167,6 +175,10 @@ pub(crate) enum Command {
         /// Name of the VM (default: all VMs)
         vm: Option<VmName>,
     },
+    /// Connect ports here to ports and Unix sockets in the guest, until interrupted
+    Forward(ForwardArgs),
+    /// List, read, create, move and remove files of the guest
+    Fs(FsArgs),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<ExecArgs>),
     /// List the programs that run and those that ended recently
@@ -180,6 +192,12 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Send a signal to a program, or end and forget it
     Kill(KillArgs),
+    /// Run a command or a login shell in the guest with the system's ssh, without sshd: ssh [USER@]VM -- CMD
+    Ssh(SshArgs),
+    /// Serve SSH on standard input and output: for ssh, as ProxyCommand
+    SshProxy(SshProxyArgs),
+    /// Print the options with which ssh, scp, rsync and git reach VM.minions, or install them
+    SshConfig(SshConfigArgs),
     /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
     /// with ID, until a program has ended, and end with its exit code
     Wait {
@@ -201,14 +219,23 @@ pub(crate) enum Command {
 impl Command {
     /// Reports whether the exit code is a remote program's.
     pub(crate) fn runs_a_program(&self) -> bool {
-        matches!(self, Self::Exec(_) | Self::Attach(_) | Self::Wait { id: Some(_), .. })
+        matches!(
+            self,
+            Self::Exec(_)
+                | Self::Attach(_)
+                | Self::Ssh(_)
+                | Self::SshProxy(_)
+                | Self::Wait { id: Some(_), .. }
+        )
     }
 
     /// The thing that `--timeout` limits.
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
             Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
-            Self::Watch { .. } => TimeoutMeaning::None,
+            Self::Watch { .. } | Self::Forward(_) | Self::Ssh(_) | Self::SshProxy(_) => {
+                TimeoutMeaning::None
+            }
             Self::Ls
             | Self::Get { .. }
             | Self::Doctor { .. }
@@ -221,19 +248,13 @@ impl Command {
             | Self::Poweroff(_)
             | Self::Reboot(_)
             | Self::Ps { .. }
+            | Self::Fs(_)
             | Self::Logs(_)
             | Self::Kill(_)
+            | Self::SshConfig(_)
             | Self::Wait { .. } => TimeoutMeaning::Command,
         }
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration < Duration::from_millis(1) {
-        return Err("must be at least 1ms".into());
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! TLS settings: trusted CAs of an `https://` daemon, and the client certificate.
 
+use crate::bounded_file::read_settings;
 use crate::config::ClientConfig;
 use crate::failure::Failure;
 use reqwest::{Certificate, ClientBuilder, Identity};
-use std::fs;
-use std::path::Path;
 
 /// Sets up a client without TLS and without trusted CAs: loading the system store takes longer than a call.
 pub(super) fn none(builder: ClientBuilder) -> ClientBuilder {
@@ -19,7 +18,7 @@ pub(super) fn trust(
 ) -> Result<ClientBuilder, Failure> {
     install_crypto_provider();
     if let Some(path) = &config.ca_file {
-        let authorities = Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();
+        let authorities = Certificate::from_pem_bundle(&read_settings(path)?).unwrap_or_default();
         if authorities.is_empty() {
             return Err(Failure::Pem { path: path.clone(), what: "certificate" });
         }
@@ -28,7 +27,7 @@ pub(super) fn trust(
     if let Some(path) = &config.cert_file {
         let what = "certificate with its private key";
         let pem = |_| Failure::Pem { path: path.clone(), what };
-        builder = builder.identity(Identity::from_pem(&read(path)?).map_err(pem)?);
+        builder = builder.identity(Identity::from_pem(&read_settings(path)?).map_err(pem)?);
     }
     Ok(builder)
 }
@@ -36,8 +35,4 @@ pub(super) fn trust(
 fn install_crypto_provider() {
     // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|source| Failure::File { path: path.to_owned(), source })
 }

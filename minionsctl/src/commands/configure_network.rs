@@ -1,26 +1,30 @@
 //! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`: changes the network.
 
-use super::{Context, Target};
-use crate::agent::{self, AgentAddress};
+use super::context::Context;
+use crate::agent;
+use crate::agent_address::AgentAddress;
+use crate::bounded_file;
 use crate::cli;
 use crate::client::{CallDeadlines, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::read_all;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::VmName;
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
 };
 use minions_proto::message::{ChangeNetwork, ConfigureNetwork, NetworkConfirm};
 use reqwest::Method;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Largest request that minionsd accepts, in bytes.
 const MAX_BODY: usize = 2 * 1024 * 1024;
+
+const TOO_LARGE: Failure = Failure::Usage("-f, --file: the request is larger than 2 MiB");
 
 /// Longest time that an agent takes to make a change, verify it, and roll it back.
 const CHANGE: Duration = Duration::from_secs(60);
@@ -32,7 +36,7 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let body = request(args)?;
     match target {
-        Target::Agent(address) => direct(context, address, &body).await?,
+        Target::Agent(address) => direct(context, address, body).await?,
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network");
             let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
@@ -48,12 +52,9 @@ pub(super) async fn run(
 async fn direct(
     context: &Context<'_>,
     address: &AgentAddress,
-    body: &NetworkRequest,
+    body: NetworkRequest,
 ) -> Result<(), Failure> {
-    // The fields of REST and of the wire have the same names.
-    let failed = |error: serde_json::Error| Failure::Output(error.into());
-    let json = serde_json::to_value(body).map_err(failed)?;
-    let change: ChangeNetwork = serde_json::from_value(json).map_err(failed)?;
+    let change = ChangeNetwork::from(body);
     let patience = context.timeout.unwrap_or(CHANGE);
     if change.beyond_base().is_none() {
         let (Some(ip), Some(gateway)) = (change.ip, change.gateway) else {
@@ -118,20 +119,15 @@ fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
         read_all(MAX_BODY).map_err(Failure::Input)?
     } else {
         path = file.to_owned();
-        read_file(file).map_err(|source| Failure::File { path: path.clone(), source })?
+        match bounded_file::read(file, MAX_BODY) {
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(TOO_LARGE),
+            read => read.map_err(|source| Failure::File { path: path.clone(), source })?,
+        }
     };
     if bytes.len() > MAX_BODY {
-        return Err(Failure::Usage("-f, --file: the request is larger than 2 MiB"));
+        return Err(TOO_LARGE);
     }
     serde_json::from_slice(&bytes).map_err(|source| Failure::Json { path, source })
-}
-
-/// Reads a file up to one byte more than [`MAX_BODY`].
-fn read_file(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let at_most = u64::try_from(MAX_BODY).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(file)?.take(at_most).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Prints the message, the differences and the remarks, each with its own columns.
@@ -148,11 +144,7 @@ fn show(printer: &Printer, vm: &VmName, applied: &NetworkApplied) -> Result<(), 
 }
 
 fn remarks(vm: &VmName, applied: &NetworkApplied) -> Rows {
-    let names = applied
-        .verified
-        .iter()
-        .flatten()
-        .filter_map(|check| serde_json::to_value(check).ok()?.as_str().map(str::to_owned));
+    let names = applied.verified.iter().flatten().map(|check| check.as_str());
     let names: Vec<_> = names.collect();
     let rows = match names.as_slice() {
         [] => Rows::new(),

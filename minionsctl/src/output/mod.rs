@@ -82,17 +82,23 @@ impl Printer {
             // The reader closed the pipe on purpose, as `head` does.
             return;
         }
-        let mut text = format!("error: {failure}");
-        let mut cause = failure.source();
-        while let Some(error) = cause {
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
-        to_stderr(&harmless(&text));
+        to_stderr(&format!("error: {}", failure_line(failure)));
         if let Some(hint) = failure.hint() {
             to_stderr(&format!("hint: {hint}"));
         }
     }
+}
+
+/// Returns the failure with its causes, as one line without active characters.
+pub(crate) fn failure_line(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    harmless(&text)
 }
 
 /// Table, or list of names with values.

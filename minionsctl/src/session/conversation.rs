@@ -1,10 +1,10 @@
 //! Exchange of messages over one stream.
 
-use super::Session;
+use super::state::Session;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::link::ExecLink;
-use crate::link::error::LinkError;
+use crate::link_error::LinkError;
 use crate::local::terminal::size;
 use crate::local::{HELP, LocalEvent};
 use minions_proto::ErrorCode as AgentCode;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// Silence after which a stream counts as broken: four heartbeats.
-const SILENCE: Duration = Duration::from_secs(20);
+pub(crate) const SILENCE: Duration = Duration::from_secs(20);
 
 /// Number of SIGINT.
 const INT: i32 = 2;

@@ -1,7 +1,7 @@
 //! Timing of the attempts to re-attach a lost stream.
 
 use crate::failure::Failure;
-use crate::link::error::LinkError;
+use crate::link_error::LinkError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -10,7 +10,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// State of the attempts since the stream was lost.
 #[derive(Debug)]
-pub(super) struct ReattachTimer {
+pub(crate) struct ReattachTimer {
     patience: Duration,
     pause: Duration,
     lost: Option<StreamLoss>,
@@ -24,29 +24,29 @@ struct StreamLoss {
 
 impl ReattachTimer {
     /// Creates a state without a loss. Attempts end `patience` after a loss.
-    pub(super) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self { patience, pause: PAUSES.0, lost: None }
     }
 
     /// Reports whether the stream is lost at the moment.
-    pub(super) fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.lost.is_some()
     }
 
     /// Records the loss of the stream, or a failed attempt.
-    pub(super) fn failed(&mut self, why: Failure) {
+    pub(crate) fn failed(&mut self, why: Failure) {
         let at = self.lost.take().map_or_else(Instant::now, |lost| lost.at);
         self.lost = Some(StreamLoss { at, why });
     }
 
     /// Records that a message has arrived: the stream works.
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.pause = PAUSES.0;
         self.lost = None;
     }
 
     /// Returns the deadline of all attempts; `None` while the stream works.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.lost.as_ref().map(|lost| lost.at + self.patience)
     }
 
@@ -56,7 +56,7 @@ impl ReattachTimer {
     /// # Errors
     ///
     /// [`Failure::NotReattached`] if the next attempt would be after the deadline.
-    pub(super) async fn pause(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn pause(&mut self) -> Result<(), Failure> {
         let Some(deadline) = self.deadline() else { return Ok(()) };
         let next = Instant::now() + self.pause;
         if next >= deadline {
@@ -68,7 +68,7 @@ impl ReattachTimer {
     }
 
     /// Ends the attempts, and returns the failure to report.
-    pub(super) fn give_up(&mut self) -> Failure {
+    pub(crate) fn give_up(&mut self) -> Failure {
         let why =
             self.lost.take().map_or_else(|| Failure::Link(LinkError::Silent), |lost| lost.why);
         Failure::NotReattached { patience: self.patience, source: Box::new(why) }

@@ -133,3 +133,22 @@ async fn a_request_file_is_limited_in_size_and_named_if_it_is_invalid() {
         assert!(stderr(&ran).contains(expected), "{file} {ran:?}");
     }
 }
+
+#[tokio::test]
+async fn a_file_of_settings_that_never_ends_is_refused() {
+    for option in ["--token-file", "--ca-file", "--cert-file"] {
+        let mut command = minionsctl(&["--host", "https://127.0.0.1:1", option, "/dev/zero", "ls"]);
+        command.env_remove("MINIONS_TOKEN_FILE");
+        let ran = output(command).await;
+        assert_eq!(ran.status.code(), Some(1), "{option} {ran:?}");
+        assert!(stderr(&ran).contains("/dev/zero: the file is larger than 4 MiB"), "{ran:?}");
+    }
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("minions")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", home.path().join("minions/config.toml")).unwrap();
+    let mut command = minionsctl(&["ls"]);
+    command.env("XDG_CONFIG_HOME", home.path());
+    let ran = output(command).await;
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    assert!(stderr(&ran).contains("config.toml: the file is larger than 4 MiB"), "{ran:?}");
+}

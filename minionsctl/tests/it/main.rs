@@ -12,4 +12,5 @@ mod power;
 mod scripted;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod ssh;
 mod tls;

@@ -10,4 +10,5 @@ mod guest;
 mod network;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod ssh;
 mod system;

@@ -33,8 +33,9 @@ pub(crate) const VM_NEEDS: [PackageNeed; 9] = [
 ];
 
 /// Packages for the tests: tools to inspect the network, the browser whose pages the daemon must resist, a
-/// checker of the units, the compiler for the fuzzer's C++ part, and tools to build the images.
-pub(crate) const TEST_NEEDS: [PackageNeed; 9] = [
+/// checker of the units, the compiler for the fuzzer's C++ part, tools to build the images, and SSH with programs that use
+/// it.
+pub(crate) const TEST_NEEDS: [PackageNeed; 12] = [
     PackageNeed { package: "iproute2", is_met: || on_path("ip") },
     PackageNeed { package: "chromium", is_met: || on_path("chromium") },
     PackageNeed { package: "systemd", is_met: || on_path("systemd-analyze") },
@@ -45,6 +46,9 @@ pub(crate) const TEST_NEEDS: [PackageNeed; 9] = [
     PackageNeed { package: "e2fsprogs", is_met: || on_path("debugfs") },
     PackageNeed { package: "zstd", is_met: || on_path("zstd") },
     PackageNeed { package: "shellcheck", is_met: || on_path("shellcheck") },
+    PackageNeed { package: "openssh-client", is_met: || on_path("ssh") },
+    PackageNeed { package: "rsync", is_met: || on_path("rsync") },
+    PackageNeed { package: "git", is_met: || on_path("git") },
 ];
 
 /// Packages of the other contenders of the benches, and the load generator.

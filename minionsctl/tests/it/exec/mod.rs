@@ -1,10 +1,10 @@
 //! Programs in a guest, with the real minionsctl, minionsd and agent, but without a VM.
 
 mod bytes;
-mod guest;
+pub(crate) mod guest;
 mod impossible;
 mod many;
 mod objects;
 mod outcomes;
-mod restarts;
+pub(crate) mod restarts;
 mod terminal;

@@ -64,6 +64,18 @@ async fn a_line_or_an_event_without_end_is_refused() {
 }
 
 #[tokio::test]
+async fn a_problem_without_end_is_refused() {
+    let daemon = Listener::bind().await;
+    let child = start_command(&daemon, &["ls"]);
+    let head = "HTTP/1.1 500 Error\r\ncontent-type: application/problem+json\r\n\r\n";
+    let sent = daemon.flood(head, &"x".repeat(1000), FLOOD).await;
+    assert!(sent < FLOOD, "the client took {sent} bytes");
+    let (code, _, stderr) = end(child).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("the answer is longer than 1 MiB"), "{stderr}");
+}
+
+#[tokio::test]
 async fn ndjson_is_read_line_by_line_and_an_incomplete_last_line_is_a_failure() {
     let daemon = Listener::bind().await;
     let child = start_command(&daemon, &["logs", "web-1", "x"]);

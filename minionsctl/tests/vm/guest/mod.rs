@@ -5,7 +5,7 @@ mod bridge;
 mod debian;
 mod dns;
 mod first_process;
-mod machine;
+pub(crate) mod machine;
 mod port;
 mod reach;
 mod recipe;

@@ -1,0 +1,325 @@
+//! Requests of an SSH client on one connection.
+
+use super::channel_output::ChannelOutput;
+use super::input::ChannelInput;
+use super::input_budget::InputBudget;
+use super::login::{self, GuestLogin};
+use super::program::ChannelProgram;
+use super::request::{PreparedProgram, ProgramKind, terminal_size};
+use super::services::RequestedService;
+use crate::target::Target;
+use minions_proto::message::Signal;
+use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, Session, VerifiedPublicKey};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Error, Pty, Sig};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+
+/// Largest number of channels at the same time. minionsd permits 64 streams to one VM.
+const MAX_CHANNELS: usize = 64;
+
+/// State of one connection.
+#[derive(Debug)]
+pub(super) struct ConnectionHandler {
+    target: Arc<Target>,
+    budget: Arc<InputBudget>,
+    programs: TaskTracker,
+    /// Result of the last authentication: a login, or the reason against one.
+    login: Result<GuestLogin, String>,
+    channels: HashMap<ChannelId, SessionChannel>,
+}
+
+/// Session channel. Dropping it ends its program, as the end of the connection does.
+#[derive(Debug)]
+struct SessionChannel {
+    input: Arc<ChannelInput>,
+    /// Present until the program is started.
+    prepared: Option<(PreparedProgram, ChannelOutput)>,
+}
+
+impl Drop for SessionChannel {
+    fn drop(&mut self) {
+        self.input.close();
+    }
+}
+
+impl ConnectionHandler {
+    /// Creates the state of a connection; `programs` tracks the tasks of its programs.
+    pub(super) fn new(target: Target, budget: Arc<InputBudget>, programs: TaskTracker) -> Self {
+        Self {
+            target: Arc::new(target),
+            budget,
+            programs,
+            login: Err("not authenticated".into()),
+            channels: HashMap::new(),
+        }
+    }
+
+    /// Accepts the user, for minionsd authorizes the process. A client learns the reason against a login only after it
+    /// was accepted: a refused authentication has no message.
+    async fn admit(&mut self, user: &str) -> Auth {
+        let login = login::look_up(&self.target, user).await;
+        self.login = login.map_err(|failure| login::rejection(&failure));
+        Auth::Accept
+    }
+
+    fn prepared(&mut self, id: ChannelId) -> Option<&mut PreparedProgram> {
+        self.channels.get_mut(&id)?.prepared.as_mut().map(|(prepared, _)| prepared)
+    }
+
+    fn input(&self, id: ChannelId) -> Option<&ChannelInput> {
+        self.channels.get(&id).map(|channel| &*channel.input)
+    }
+
+    /// Starts the program of a channel, which can have only one.
+    fn start(
+        &mut self,
+        id: ChannelId,
+        kind: ProgramKind<'_>,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let channel = self.channels.get_mut(&id);
+        let (Some(channel), Ok(login)) = (channel, &self.login) else {
+            return session.channel_failure(id);
+        };
+        let Some((prepared, output)) = channel.prepared.take() else {
+            return session.channel_failure(id);
+        };
+        session.channel_success(id)?;
+        let input = Arc::clone(&channel.input);
+        let opening = prepared.opening(login, kind);
+        let program = ChannelProgram::new(Arc::clone(&self.target), opening, input, output);
+        self.programs.spawn(program.run());
+        Ok(())
+    }
+}
+
+/// Sends the reply to a request on a channel.
+fn reply(session: &mut Session, id: ChannelId, accepted: bool) -> Result<(), Error> {
+    if accepted { session.channel_success(id) } else { session.channel_failure(id) }
+}
+
+/// Sends the reply to the request for a channel of `service`.
+async fn open(reply: ChannelOpenHandle, service: RequestedService) {
+    if service.is_offered() {
+        reply.accept().await;
+    } else {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+    }
+}
+
+/// Returns the name of a signal, without `SIG`.
+fn signal_name(signal: &Sig) -> &str {
+    match signal {
+        Sig::ABRT => "ABRT",
+        Sig::ALRM => "ALRM",
+        Sig::FPE => "FPE",
+        Sig::HUP => "HUP",
+        Sig::ILL => "ILL",
+        Sig::INT => "INT",
+        Sig::KILL => "KILL",
+        Sig::PIPE => "PIPE",
+        Sig::QUIT => "QUIT",
+        Sig::SEGV => "SEGV",
+        Sig::TERM => "TERM",
+        Sig::USR1 => "USR1",
+        Sig::Custom(name) => name,
+    }
+}
+
+impl Handler for ConnectionHandler {
+    type Error = Error;
+
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
+        Ok(self.admit(user).await)
+    }
+
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        _: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Error> {
+        Ok(self.admit(user).await)
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Error> {
+        match &self.login {
+            Ok(_) => Ok(()),
+            Err(reason) => session.disconnect(Disconnect::ByApplication, reason, ""),
+        }
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        if self.channels.len() >= MAX_CHANNELS {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let id = channel.id();
+        // Messages of the client arrive as calls of this handler, which never waits for a program.
+        let (_, writer) = channel.split();
+        let output = ChannelOutput::new(writer, session.handle());
+        let input = Arc::new(ChannelInput::new(Arc::clone(&self.budget)));
+        let prepared = Some((PreparedProgram::default(), output));
+        self.channels.insert(id, SessionChannel { input, prepared });
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.channels.remove(&id);
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
+        if let Some(input) = self.input(id) {
+            input.end();
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Error> {
+        if let Some(input) = self.input(id) {
+            input.push(data);
+        }
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        term: &str,
+        cols: u32,
+        rows: u32,
+        _: u32,
+        _: u32,
+        _: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let prepared = self.prepared(id);
+        let accepted = prepared.is_some_and(|prepared| prepared.set_terminal(term, rows, cols));
+        reply(session, id, accepted)
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let prepared = self.prepared(id);
+        let accepted = prepared.is_some_and(|prepared| prepared.set_variable(name, value));
+        reply(session, id, accepted)
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Error> {
+        self.start(id, ProgramKind::Shell, session)
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        match str::from_utf8(command) {
+            Ok(command) => self.start(id, ProgramKind::Command(command), session),
+            Err(_) => session.channel_failure(id),
+        }
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        cols: u32,
+        rows: u32,
+        _: u32,
+        _: u32,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        if let Some(prepared) = self.prepared(id) {
+            prepared.resize(rows, cols);
+        } else if let (Some(input), Some((rows, cols))) =
+            (self.input(id), terminal_size(rows, cols))
+        {
+            input.resize(rows, cols);
+        }
+        Ok(())
+    }
+
+    async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), Error> {
+        if let (Some(input), Ok(signal)) = (self.input(id), signal_name(&signal).parse::<Signal>())
+        {
+            input.signal(signal);
+        }
+        Ok(())
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        reply(session, id, RequestedService::Subsystem.is_offered())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        open(reply, RequestedService::TcpConnection).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        open(reply, RequestedService::UnixConnection).await;
+        Ok(())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        _: &str,
+        _: &mut u32,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(RequestedService::TcpListener.is_offered())
+    }
+
+    async fn streamlocal_forward(&mut self, _: &str, _: &mut Session) -> Result<bool, Error> {
+        Ok(RequestedService::UnixListener.is_offered())
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
+        Ok(RequestedService::AgentForwarding.is_offered())
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        reply(session, id, RequestedService::X11Forwarding.is_offered())
+    }
+}

@@ -1,0 +1,235 @@
+//! Data and requests of the SSH client for the program on a channel.
+//!
+//! Nothing here waits for the program: the connection adds, within the [`InputBudget`], and the program's task takes.
+
+use super::input_budget::{InputBudget, lock};
+use bytes::{Bytes, BytesMut};
+use minions_proto::message::Signal;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+
+/// Signals of one channel that are kept until the program's stream takes them; further ones are dropped.
+const MAX_SIGNALS: usize = 16;
+
+/// Event on a channel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum InputEvent {
+    /// Input of the program.
+    Bytes(Bytes),
+    /// End of the input.
+    End,
+    /// New size of the client's terminal.
+    Resized {
+        /// Number of lines.
+        rows: u16,
+        /// Number of characters per line.
+        cols: u16,
+    },
+    /// Signal for the program.
+    Signal(Signal),
+    /// The client has closed the channel, or ended.
+    Closed,
+}
+
+/// Input of one channel. The connection adds to it, and the program's task takes from it.
+#[derive(Debug)]
+pub(super) struct ChannelInput {
+    budget: Arc<InputBudget>,
+    state: Mutex<InputState>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct InputState {
+    bytes: BytesMut,
+    signals: VecDeque<Signal>,
+    size: Option<(u16, u16)>,
+    ended: bool,
+    end_taken: bool,
+    closed: bool,
+}
+
+impl ChannelInput {
+    pub(super) fn new(budget: Arc<InputBudget>) -> Self {
+        Self { budget, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Adds input of the program.
+    pub(super) fn push(&self, bytes: &[u8]) {
+        self.change(|state| {
+            if !state.closed && !state.ended {
+                self.budget.take(bytes.len());
+                state.bytes.extend_from_slice(bytes);
+            }
+        });
+    }
+
+    /// Marks the input as complete.
+    pub(super) fn end(&self) {
+        self.change(|state| state.ended = true);
+    }
+
+    /// Records the size of the terminal. A size that was not taken yet is replaced.
+    pub(super) fn resize(&self, rows: u16, cols: u16) {
+        self.change(|state| state.size = Some((rows, cols)));
+    }
+
+    /// Adds a signal.
+    pub(super) fn signal(&self, signal: Signal) {
+        self.change(|state| {
+            if state.signals.len() < MAX_SIGNALS {
+                state.signals.push_back(signal);
+            }
+        });
+    }
+
+    /// Closes the input, and discards what was not taken.
+    pub(super) fn close(&self) {
+        self.change(|state| {
+            state.closed = true;
+            self.budget.give_back(state.bytes.len());
+            state.bytes = BytesMut::new();
+        });
+    }
+
+    /// Discards what was not taken, and everything that follows except for the end of the channel.
+    pub(super) fn discard(&self) {
+        self.change(|state| {
+            (state.ended, state.end_taken) = (true, true);
+            self.budget.give_back(state.bytes.len());
+            state.bytes = BytesMut::new();
+        });
+    }
+
+    /// Waits until the client has closed the channel.
+    pub(super) async fn closed(&self) {
+        while self.next_control().await != InputEvent::Closed {}
+    }
+
+    fn change(&self, change: impl FnOnce(&mut InputState)) {
+        change(&mut lock(&self.state));
+        self.changed.notify_one();
+    }
+
+    /// Waits for the next event; `room` is the largest number of bytes to take. Cancel safe. Only one task may wait.
+    pub(super) async fn next(&self, room: usize) -> InputEvent {
+        loop {
+            if let Some(event) = self.take(room) {
+                return event;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits for the next event that is not input, and leaves the input and its end for later. Cancel safe.
+    pub(super) async fn next_control(&self) -> InputEvent {
+        loop {
+            if let Some(event) = self.take_control() {
+                return event;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn take_control(&self) -> Option<InputEvent> {
+        let state = &mut *lock(&self.state);
+        if state.closed {
+            return Some(InputEvent::Closed);
+        }
+        if let Some(signal) = state.signals.pop_front() {
+            return Some(InputEvent::Signal(signal));
+        }
+        if let Some((rows, cols)) = state.size.take() {
+            return Some(InputEvent::Resized { rows, cols });
+        }
+        None
+    }
+
+    fn take(&self, room: usize) -> Option<InputEvent> {
+        if let Some(event) = self.take_control() {
+            return Some(event);
+        }
+        let state = &mut *lock(&self.state);
+        if !state.bytes.is_empty() && room > 0 {
+            let len = room.min(state.bytes.len());
+            self.budget.give_back(len);
+            return Some(InputEvent::Bytes(state.bytes.split_to(len).freeze()));
+        }
+        if state.bytes.is_empty() && state.ended && !state.end_taken {
+            state.end_taken = true;
+            return Some(InputEvent::End);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::input_budget::{INPUT_BUDGET, ReadPermission};
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+
+    fn channel() -> (Arc<InputBudget>, ChannelInput) {
+        let budget = Arc::new(InputBudget::default());
+        (Arc::clone(&budget), ChannelInput::new(budget))
+    }
+
+    fn room(budget: &InputBudget) -> Poll<ReadPermission> {
+        budget.poll_room(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn input_arrives_in_order_and_its_end_comes_last_and_once() {
+        let (_, input) = channel();
+        input.push(b"abc");
+        input.push(b"de");
+        input.end();
+        input.push(b"after the end");
+        let bytes = |text: &'static [u8]| Some(InputEvent::Bytes(Bytes::from_static(text)));
+        assert_eq!((input.take(0), input.take_control()), (None, None));
+        assert_eq!(input.take(4), bytes(b"abcd"));
+        assert_eq!(input.take(4), bytes(b"e"));
+        assert_eq!(input.take_control(), None);
+        assert_eq!(input.take(4), Some(InputEvent::End));
+        assert_eq!(input.take(4), None);
+    }
+
+    #[test]
+    fn a_signal_and_the_last_size_do_not_wait_for_the_input() {
+        let (_, input) = channel();
+        input.push(b"not read by the program");
+        (1..40).for_each(|rows| input.resize(rows, 80));
+        (0..40).for_each(|_| input.signal(Signal::TERM));
+        for _ in 0..MAX_SIGNALS {
+            assert_eq!(input.take(0), Some(InputEvent::Signal(Signal::TERM)));
+        }
+        assert_eq!(input.take(0), Some(InputEvent::Resized { rows: 39, cols: 80 }));
+        assert_eq!(input.take(0), None);
+    }
+
+    #[test]
+    fn the_connection_is_not_read_while_the_budget_is_used_up() {
+        let (budget, input) = channel();
+        let other = ChannelInput::new(Arc::clone(&budget));
+        input.push(&vec![0; INPUT_BUDGET / 2]);
+        assert_eq!(room(&budget), Poll::Ready(ReadPermission::Read));
+        other.push(&vec![0; INPUT_BUDGET / 2]);
+        assert_eq!(room(&budget), Poll::Pending);
+        assert!(input.take(1).is_some());
+        assert_eq!(room(&budget), Poll::Ready(ReadPermission::Read));
+        input.push(b"x");
+        assert_eq!(room(&budget), Poll::Pending);
+        budget.hang_up();
+        assert_eq!(room(&budget), Poll::Ready(ReadPermission::End));
+        input.discard();
+        input.push(b"discarded");
+        assert_eq!((input.take(1), budget.used()), (None, INPUT_BUDGET / 2));
+        other.close();
+        other.push(b"discarded");
+        assert_eq!(room(&budget), Poll::Ready(ReadPermission::Read));
+        assert_eq!(other.take(1), Some(InputEvent::Closed));
+        input.close();
+        assert_eq!(budget.used(), 0);
+    }
+}

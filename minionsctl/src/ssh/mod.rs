@@ -1,0 +1,41 @@
+//! SSH without sshd: an SSH server in the process that an SSH client starts as its `ProxyCommand`.
+//!
+//! ```text
+//!  ssh ──ProxyCommand──▶ minionsctl ssh-proxy ──WebSocket──▶ minionsd ──VSOCK──▶ agent
+//!      SSH over two pipes     │
+//!                             ├ session channel ◀──▶ exec stream of one program
+//!                             └ session channel ◀──▶ exec stream of another program
+//! ```
+//!
+//! minionsd authorizes the user who runs the proxy, so the server accepts every SSH client that this user starts,
+//! without a key. The SSH user name is the user in the guest.
+//!
+//! * [`host_key`]: the host key of the local user, and the known-hosts file for it.
+//! * [`client_options`]: the options with which an SSH client uses the proxy; [`config_file`] installs them.
+//! * [`server`]: a connection. [`handler`]: its requests. [`services`]: requests for more than programs.
+//! * [`client_stream`]: standard input and output as the connection. [`input`]: received data, within the
+//!   [`input_budget`].
+//! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before its start.
+//!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and its end, as
+//!   messages of SSH.
+
+mod channel_output;
+mod client_options;
+mod client_stream;
+mod config_file;
+pub(crate) mod error;
+mod handler;
+mod host_key;
+mod input;
+mod input_budget;
+mod login;
+mod program;
+mod request;
+mod server;
+mod services;
+mod stream;
+
+pub(crate) use client_options::ClientOptions;
+pub(crate) use config_file::install;
+pub(crate) use host_key::HostIdentity;
+pub(crate) use server::serve;

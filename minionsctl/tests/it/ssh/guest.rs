@@ -1,0 +1,65 @@
+//! A VM for the SSH client of the system.
+
+use crate::exec::guest::Guest;
+use crate::shared::command::Ran;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A VM, and a configuration file of ssh that `minionsctl ssh-config` has printed.
+pub(super) struct SshGuest {
+    pub(super) guest: Guest,
+    pub(super) config: PathBuf,
+}
+
+impl SshGuest {
+    pub(super) async fn start() -> Self {
+        let guest = Guest::start().await;
+        let config = guest.file("ssh_config");
+        let this = Self { guest, config };
+        fs::write(&this.config, &this.ran(&["ssh-config"]).stdout).unwrap();
+        this
+    }
+
+    /// Returns a command for minionsctl whose host key is a file of this test.
+    pub(super) fn ctl(&self, args: &[&str]) -> Command {
+        let mut command = self.guest.ctl(args);
+        command.env("XDG_STATE_HOME", self.state());
+        command
+    }
+
+    #[track_caller]
+    fn ran(&self, args: &[&str]) -> Ran {
+        let ran = Ran::of(&mut self.ctl(args));
+        ran.assert(0, "", "");
+        ran
+    }
+
+    fn state(&self) -> PathBuf {
+        self.guest.file("state")
+    }
+
+    /// Returns a command for ssh, without input.
+    pub(super) fn ssh(&self, args: &[&str]) -> Command {
+        self.client("ssh", &[&["-F", self.config.to_str().unwrap()], args].concat())
+    }
+
+    /// Returns a command for a program that starts ssh, without input.
+    pub(super) fn client(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).env("XDG_STATE_HOME", self.state()).stdin(Stdio::null());
+        command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("MINIONS_HOST");
+        command
+    }
+
+    /// Returns the command line of ssh for a program that starts it.
+    pub(super) fn command_line(&self) -> String {
+        format!("ssh -F {}", self.config.display())
+    }
+
+    /// Runs a command in the guest.
+    #[track_caller]
+    pub(super) fn run(&self, command: &str) -> Ran {
+        Ran::of(&mut self.ssh(&["web-1.minions", "--", command]))
+    }
+}

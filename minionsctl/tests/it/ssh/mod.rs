@@ -1,0 +1,8 @@
+//! The real SSH client of the system against `minionsctl ssh-proxy`, a daemon and the real agent's library.
+
+mod failures;
+mod guest;
+mod memory;
+mod programs;
+mod terminal;
+mod transfers;
