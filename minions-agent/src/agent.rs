@@ -2,7 +2,6 @@
 
 use crate::capability::{Capabilities, Capability};
 use crate::exec::{Executor, ProgramGroups};
-use crate::file_op::OWN_PROGRAM;
 use crate::forward::ForwardDialer;
 use crate::forward::policy::ForwardPolicy;
 use crate::identity::{AgentIdentity, IdentityError};
@@ -21,6 +20,9 @@ pub const MAX_CONNECTIONS: usize = 256;
 
 /// Time limit of an exec whose request has none.
 pub const DEFAULT_EXEC_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Path of the program that serves operations on files: the agent itself, even if its file was replaced.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Settings of an agent.
 #[derive(Debug, Clone)]

@@ -34,6 +34,7 @@
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
 //! * `boot_clock`: the clock that starts with the guest's kernel.
 //! * `cgroup`: the tree of control groups.
+//! * `errno_name`: names of the kernel's error numbers.
 //! * `error_chain`: text of an error together with its causes.
 //! * `lock`: locks that stay usable after a panic.
 //! * `identity`: the boot id and the agent's instance id.
@@ -42,6 +43,7 @@ pub mod agent;
 mod boot_clock;
 pub mod capability;
 mod cgroup;
+mod errno_name;
 mod error_chain;
 mod exec;
 pub mod file_op;

@@ -1,9 +1,8 @@
 //! Operation `read`.
 
-use super::BUFFER_LEN;
 use super::failure::{OperationError, failed};
 use super::metadata::{self, open_as_path};
-use super::operation_output::OperationOutput;
+use super::operation_output::{BUFFER_LEN, OperationOutput};
 use minions_proto::file_stream::{FileHeader, FileKind};
 use minions_proto::message::ReadFile;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open};

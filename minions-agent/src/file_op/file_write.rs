@@ -1,10 +1,9 @@
 //! Operation `write`.
 
-use super::BUFFER_LEN;
 use super::failure::{OperationError, failed, unresolved};
 use super::file_input::FileInput;
 use super::metadata;
-use super::operation_output::OperationOutput;
+use super::operation_output::{BUFFER_LEN, OperationOutput};
 use crate::exec::find_account;
 use crate::files::{FileAttributes, FileLocation, MODE_BITS, NameConflict, is_regular};
 use minions_proto::message::WriteStream;

@@ -33,22 +33,13 @@ mod tree_unpack;
 mod tree_watch;
 mod watch_table;
 
+use crate::ops::file::ARGUMENT;
 use failure::OperationError;
-pub(crate) use failure::errno_name;
 use minions_proto::message::FileOperation;
 use operation_output::OperationOutput;
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::process::ExitCode;
-
-/// First argument that selects this mode.
-pub(crate) const ARGUMENT: &str = "file-op";
-
-/// Path of the program that serves operations: the agent itself.
-pub(crate) const OWN_PROGRAM: &str = "/proc/self/exe";
-
-/// Length of the buffers between files and pipes, in bytes.
-const BUFFER_LEN: usize = 128 * 1024;
 
 /// Exit status after a failure, and after a success with warnings.
 const FAILED: u8 = 1;

@@ -1,12 +1,14 @@
 //! Standard output and standard error of an operation.
 
-use super::BUFFER_LEN;
 use super::failure::OperationError;
 use minions_proto::file_stream::FileHeader;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+
+/// Length of the buffers between files and pipes, in bytes.
+pub(super) const BUFFER_LEN: usize = 128 * 1024;
 
 /// The streams that an operation writes to.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Member of a tar stream: its records, its header and its data.
 
-use super::BUFFER_LEN;
+use super::operation_output::BUFFER_LEN;
 use super::sparse_map::SparseMap;
 use super::tar_reader::MAX_RECORDS_LEN;
 use rustix::fs::{Stat, major, minor};

@@ -7,13 +7,12 @@
 //! Each file gets its name only when it is complete. Files are not written to disk one by one: after a power cut,
 //! some may be missing or empty.
 
-use super::BUFFER_LEN;
 use super::failure::{OperationError, failed, unresolved};
 use super::file_input::FileInput;
 use super::member_attributes::MemberAttributes;
 use super::member_path::MemberPath;
 use super::metadata;
-use super::operation_output::OperationOutput;
+use super::operation_output::{BUFFER_LEN, OperationOutput};
 use super::tar_reader::{MemberHeader, TarReader};
 use crate::files::{FileLocation, NameConflict, TreeRoot};
 use minions_proto::file_stream::FileHeader;

@@ -2,6 +2,7 @@
 
 use super::directory::OpenDirectory;
 use super::location::{FileLocation, TemporaryEntry};
+use super::new_file::{NameConflict, sync_if_permitted};
 use super::resolve::ResolveError;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, linkat, mkdirat, mknodat, openat, openat2,
@@ -152,7 +153,7 @@ impl FileLocation {
         let (entry, ()) = TemporaryEntry::make(&self.directory, make)?;
         let name: OsString = entry.name.clone();
         finish(self.directory.as_fd(), &name)?;
-        entry.rename(&self.name, super::NameConflict::Replace)
+        entry.rename(&self.name, NameConflict::Replace)
     }
 
     /// Creates a directory with exactly this mode.
@@ -173,7 +174,7 @@ impl FileLocation {
             false => rustix::fs::RenameFlags::empty(),
         };
         rustix::fs::renameat_with(&self.directory, &self.name, &to.directory, &to.name, flags)?;
-        super::new_file::sync_if_permitted(&to.directory)
+        sync_if_permitted(&to.directory)
     }
 
     /// Returns the directory and the name.

@@ -1,6 +1,6 @@
 //! The connection to a target.
 
-use super::ForwardError;
+use super::error::ForwardError;
 use super::policy::{ForwardPolicy, LOCALHOST};
 use bytes::BufMut;
 use minions_proto::message::ForwardTarget;

@@ -2,10 +2,12 @@
 
 use super::exec::refused;
 use crate::exec::{ExecTail, Executor};
-use crate::file_op::ARGUMENT;
 use minions_proto::message::{ExecAttached, ExecStart, FileStart};
 use minions_proto::{AgentError, ErrorCode};
 use std::path::Path;
+
+/// First argument of the agent's program that selects an operation, which follows as JSON.
+pub(crate) const ARGUMENT: &str = "file-op";
 
 /// Starts the operation and opens its stream. If the future is dropped after the start, the operation keeps running
 /// for its re-attach grace period.

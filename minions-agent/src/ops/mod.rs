@@ -3,7 +3,7 @@
 
 mod configure_network;
 pub(crate) mod exec;
-mod file;
+pub(crate) mod file;
 mod health;
 mod power;
 pub(crate) mod report_status;
