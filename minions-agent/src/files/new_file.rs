@@ -20,7 +20,7 @@ pub(crate) enum NameConflict {
 /// New file in the directory of a [`FileLocation`]. Unless it is published, it is removed on drop.
 ///
 /// Where the file system supports it, the file has no name before (`O_TMPFILE`), so the kernel removes it even
-/// after SIGKILL. Elsewhere it has a random name, which remains after SIGKILL.
+/// after SIGKILL. Elsewhere it has a random name, which remains if a signal ends the process.
 #[derive(Debug)]
 pub(crate) struct NewFile<'a> {
     directory: &'a OpenDirectory,
@@ -33,17 +33,26 @@ pub(crate) struct NewFile<'a> {
 impl FileLocation {
     /// Creates an empty file, with mode 0600 until [`complete`](NewFile::complete).
     pub(crate) fn begin_file(&self) -> io::Result<NewFile<'_>> {
-        let (directory, name) = (&self.directory, self.name.as_os_str());
-        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        match openat(directory, ".", flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) => Ok(NewFile { directory, name, file: file.into(), entry: None }),
+        match self.begin_unnamed() {
             // Kernels and file systems without this feature return one of these.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
-                let (entry, file) = TemporaryEntry::file(directory)?;
-                Ok(NewFile { directory, name, file, entry: Some(entry) })
+                self.begin_named()
             }
-            Err(error) => Err(error.into()),
+            begun => Ok(begun?),
         }
+    }
+
+    fn begin_unnamed(&self) -> Result<NewFile<'_>, Errno> {
+        let (directory, name) = (&self.directory, self.name.as_os_str());
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat(directory, ".", flags, Mode::RUSR | Mode::WUSR)?.into();
+        Ok(NewFile { directory, name, file, entry: None })
+    }
+
+    fn begin_named(&self) -> io::Result<NewFile<'_>> {
+        let (directory, name) = (&self.directory, self.name.as_os_str());
+        let (entry, file) = TemporaryEntry::file(directory)?;
+        Ok(NewFile { directory, name, file, entry: Some(entry) })
     }
 }
 
@@ -117,5 +126,46 @@ pub(super) fn sync_if_permitted(directory: &OpenDirectory) -> io::Result<()> {
     match directory.sync() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
+
+    const OWN: FileAttributes = FileAttributes { mode: 0o640, owner: None };
+
+    fn names(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn files_with_and_without_a_temporary_name_behave_alike() {
+        for named in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let location = FileLocation::of_agent(&dir.path().join("file")).unwrap();
+            let begin = |content: &[u8]| {
+                let begun = if named { location.begin_named() } else { location.begin_file() };
+                let mut new = begun.unwrap();
+                new.file().write_all(content).unwrap();
+                new.complete(OWN).unwrap();
+                new
+            };
+            let new = begin(b"one");
+            assert_eq!(names(dir.path()), usize::from(named));
+            drop(new);
+            assert_eq!(names(dir.path()), 0);
+            begin(b"one").publish(NameConflict::Fail).unwrap();
+            let error = begin(b"two").publish(NameConflict::Fail).unwrap_err();
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::EXIST));
+            assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"one");
+            begin(b"two").publish(NameConflict::Replace).unwrap();
+            assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"two");
+            let mode = fs::metadata(dir.path().join("file")).unwrap().permissions().mode();
+            assert_eq!((mode & 0o7777, names(dir.path())), (0o640, 1));
+        }
     }
 }
