@@ -169,7 +169,8 @@ pub struct UnknownCapability {
 impl FromStr for Capabilities {
     type Err = UnknownCapability;
 
-    /// Parses a list such as `health,status`. An empty list is an error: an agent that answers nothing is a mistake.
+    /// Parses a list such as `health,status`. An empty list is an error: an agent that answers nothing is a
+    /// mistake.
     fn from_str(list: &str) -> Result<Self, Self::Err> {
         list.split(',')
             .map(|name| {

@@ -100,8 +100,8 @@ impl TreeRemoval<'_> {
         Ok(())
     }
 
-    /// Removes the entries of a directory. An entry that cannot be removed is reported, and then the directory is not
-    /// removed either.
+    /// Removes the entries of a directory. An entry that cannot be removed is reported, and then the directory is
+    /// not removed either.
     fn remove_entries(
         &mut self,
         directory: impl AsFd,

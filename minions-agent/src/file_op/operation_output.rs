@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 /// The streams that an operation writes to.
 #[derive(Debug)]
 pub(super) struct OperationOutput {
-    /// Not the standard library's standard output, which searches everything that it writes for newlines.
+    /// Standard output without the buffer of the standard library, which searches everything for newlines.
     data: Option<BufWriter<File>>,
     has_warned: bool,
 }

@@ -1,4 +1,4 @@
-//! One member of a tar stream: its records, its header and its data.
+//! Member of a tar stream: its records, its header and its data.
 
 use super::BUFFER_LEN;
 use super::sparse_map::SparseMap;
@@ -186,8 +186,8 @@ fn put_extension(
     put_zeros(output, padding(data.len() as u64))
 }
 
-/// Writes the data of a regular file, padded to whole blocks. Bytes that cannot be read are replaced by zeros, because
-/// the header has promised them; the error is returned as a value.
+/// Writes the data of a regular file, padded to whole blocks. Bytes that cannot be read are replaced by zeros,
+/// because the header has promised them; the error is returned as a value.
 pub(super) fn put_data(
     file: &mut File,
     map: &SparseMap,

@@ -1,7 +1,7 @@
 //! Reads the members of a tar stream: GNU tar's format, and PAX.
 //!
-//! The `tar` crate decodes the headers. Its reader of whole streams is not used, because it keeps names and records of any
-//! length in memory, and ends a PAX record at the first newline in its value.
+//! The `tar` crate decodes the headers. Its reader of whole streams is not used, because it keeps names and records
+//! of any length in memory, and ends a PAX record at the first newline in its value.
 
 use rustix::io::Errno;
 use std::io::{self, Read};

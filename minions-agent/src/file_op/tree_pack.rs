@@ -1,7 +1,7 @@
 //! Operation `tar_out`: a tree as a tar stream, in the order of the file system and in constant memory.
 //!
-//! The format is GNU tar's: names of any bytes and length (`L`, `K`), sparse files (`S`), large numbers; and PAX records
-//! (`x`) for nanoseconds and extended attributes. GNU tar, bsdtar and Python read it.
+//! The format is GNU tar's: names of any bytes and length (`L`, `K`), sparse files (`S`), large numbers; and PAX
+//! records (`x`) for nanoseconds and extended attributes. GNU tar, bsdtar and Python read it.
 
 use super::directory_change::{ENTRIES_LEN, MAX_DEPTH, open_directory, too_deep};
 use super::directory_list::{beneath, is_dot};
@@ -19,8 +19,8 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use tar::EntryType;
 
-/// Limit of memory for the names of files with several hard links, in bytes. Files beyond it are sent in full for each
-/// of their names.
+/// Limit of memory for the names of files with several hard links, in bytes. Files beyond it are sent in full for
+/// each of their names.
 const MAX_LINK_MEMORY: usize = 16 * 1024 * 1024;
 
 /// Memory that an entry of the table uses besides its name, in bytes.
@@ -165,7 +165,8 @@ impl TreePacker<'_> {
         Ok(())
     }
 
-    /// Adds a regular file. If it becomes shorter in the meantime, zeros complete the member, and a warning is reported.
+    /// Adds a regular file. If it becomes shorter in the meantime, zeros complete the member, and a warning is
+    /// reported.
     fn add_content(
         &mut self,
         member: TarMember,

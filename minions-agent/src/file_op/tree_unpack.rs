@@ -1,11 +1,11 @@
 //! Operation `tar_in`: creates the members of a tar stream beneath a directory.
 //!
-//! The stream is not trusted: every directory is opened by `openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`, so
-//! neither a name nor a link in the stream, nor another user of the guest, can lead outside of the destination. A member
-//! that is unsafe ends the operation; the members before it remain.
+//! The stream is not trusted: every directory is opened by `openat2` with `RESOLVE_BENEATH` and
+//! `RESOLVE_NO_SYMLINKS`, so neither a name nor a link in the stream, nor another user of the guest, can lead
+//! outside of the destination. A member that is unsafe ends the operation; the members before it remain.
 //!
-//! Each file gets its name only when it is complete. Files are not written to disk one by one: after a power cut, some may
-//! be missing or empty.
+//! Each file gets its name only when it is complete. Files are not written to disk one by one: after a power cut,
+//! some may be missing or empty.
 
 use super::BUFFER_LEN;
 use super::failure::{OperationError, failed, unresolved};
@@ -52,7 +52,8 @@ pub(super) fn unpack(op: &UnpackTree, output: &mut OperationOutput) -> Result<()
     output.header(&FileHeader { count, ..metadata::of_stat(&stat).into() })
 }
 
-/// Directory whose attributes are set once its members are complete: they change its time, and may need its permissions.
+/// Directory whose attributes are set once its members are complete: they change its time, and may need its
+/// permissions.
 struct PendingDirectory {
     path: MemberPath,
     directory: OwnedFd,

@@ -1,8 +1,8 @@
 //! Operation `watch`: changes in a directory, reported by inotify(7).
 //!
-//! New directories are watched as soon as their creation is reported; files that are created in them before that are
-//! found by listing them, so a file may be reported as created twice, but not never. If the kernel drops events, an
-//! `overflow` is reported, and all directories are listed again for new ones.
+//! New directories are watched as soon as their creation is reported; files that are created in them before that
+//! are found by listing them, so a file may be reported as created twice, but not never. If the kernel drops
+//! events, an `overflow` is reported, and all directories are listed again for new ones.
 
 use super::directory_list::{beneath, is_dot};
 use super::failure::{OperationError, failed};
@@ -242,7 +242,8 @@ impl TreeWatcher<'_> {
         self.add(b"", false)
     }
 
-    /// Watches a directory, and all beneath it if the operation is recursive. If `is_new`, reports what it contains.
+    /// Watches a directory, and all beneath it if the operation is recursive. If `is_new`, reports what it
+    /// contains.
     fn add(&mut self, name: &[u8], is_new: bool) -> Result<(), OperationError> {
         let path = if name.is_empty() { self.path.to_vec() } else { beneath(self.path, name) };
         // Not kept open: the kernel reports the removal of a directory only when it has no descriptor.

@@ -13,7 +13,8 @@ use std::path::Path;
 /// Permission bits of a mode.
 pub(crate) const MODE_BITS: u32 = 0o7777;
 
-/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
+/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same
+/// time.
 const ATTEMPTS: usize = 16;
 
 /// Mode and owner of a file.
@@ -37,8 +38,8 @@ impl FileLocation {
         Self { directory, name }
     }
 
-    /// Opens the directory of a path that the agent has chosen. Links to the directory are followed: other users cannot
-    /// change the agent's own paths. For paths of requests, see [`make`](Self::make).
+    /// Opens the directory of a path that the agent has chosen. Links to the directory are followed: other users
+    /// cannot change the agent's own paths. For paths of requests, see [`make`](Self::make).
     pub(crate) fn of_agent(path: &Path) -> io::Result<Self> {
         let directory = OpenDirectory::following_links(path.parent().ok_or(Errno::INVAL)?)?;
         Ok(Self::new(directory, path.file_name().ok_or(Errno::INVAL)?.to_owned()))
@@ -69,8 +70,8 @@ impl FileLocation {
     }
 
     /// Replaces the file with this name, of any type, with a new file that contains `content`. Even after a power
-    /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no temporary
-    /// file remains.
+    /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no
+    /// temporary file remains.
     pub(crate) fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
         let (entry, mut file) = TemporaryEntry::file(&self.directory)?;
         file.write_all(content)?;
@@ -90,8 +91,8 @@ impl FileLocation {
         entry.become_entry(&self.name)
     }
 
-    /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat` before
-    /// it writes, because another process may have replaced the file since [`present`](Self::present).
+    /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat`
+    /// before it writes, because another process may have replaced the file since [`present`](Self::present).
     pub(crate) fn open_to_append(&self, mode: u32) -> io::Result<File> {
         // The agent must not acquire a controlling terminal, and must not wait for the reader of a pipe.
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;

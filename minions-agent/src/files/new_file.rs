@@ -19,8 +19,8 @@ pub(crate) enum NameConflict {
 
 /// New file in the directory of a [`FileLocation`]. Unless it is published, it is removed on drop.
 ///
-/// Where the file system supports it, the file has no name before (`O_TMPFILE`), so the kernel removes it even after
-/// SIGKILL. Elsewhere it has a random name, which SIGKILL leaves behind.
+/// Where the file system supports it, the file has no name before (`O_TMPFILE`), so the kernel removes it even
+/// after SIGKILL. Elsewhere it has a random name, which remains after SIGKILL.
 #[derive(Debug)]
 pub(crate) struct NewFile<'a> {
     directory: &'a OpenDirectory,

@@ -57,8 +57,8 @@ impl TreeRoot {
         Ok(FileLocation::new(OpenDirectory::of(opened?)?, OsStr::from_bytes(name).to_owned()))
     }
 
-    /// Creates a directory, with its parents, and opens it for reading. Only the new directory itself is closed to other
-    /// users until it gets its own mode.
+    /// Creates a directory, with its parents, and opens it for reading. Only the new directory itself is closed to
+    /// other users until it gets its own mode.
     pub(crate) fn make_directories(&self, path: &[u8]) -> io::Result<OwnedFd> {
         self.make_with(path, OWN)?;
         Ok(self.open_beneath(path, OFlags::RDONLY)?)

@@ -74,8 +74,8 @@ impl ForwardPolicy {
     }
 }
 
-/// Addresses of `localhost`, in the order in which they are tried. Not resolved: the guest's files or name servers could
-/// give it any address.
+/// Addresses of `localhost`, in the order in which they are tried. Not resolved: the guest's files or name servers
+/// could give it any address.
 pub(super) const LOCALHOST: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
 

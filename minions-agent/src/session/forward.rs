@@ -6,11 +6,11 @@
 //!                      ▲ heartbeat every 5 s
 //! ```
 //!
-//! Backpressure is the sockets': a target that does not read fills its socket and the queue, and then the agent does not
-//! read from the host; a host that does not read stops the reading of the target.
+//! Backpressure is the sockets': a target that does not read fills its socket and the queue, and then the agent
+//! does not read from the host; a host that does not read stops the reading of the target.
 //!
-//! A broken connection to the host ends all three tasks at once, which closes the target's connection. While the queue
-//! is full, the connection is not read, and only the next heartbeat notices that it is broken.
+//! A broken connection to the host ends all three tasks at once, which closes the target's connection. While the
+//! queue is full, the connection is not read, and only the next heartbeat notices that it is broken.
 
 use super::SessionError;
 use super::incoming::FrameReader;
@@ -146,7 +146,8 @@ async fn feed(mut writer: TargetWriter<'_>, mut queued: mpsc::Receiver<Bytes>) -
     Ok(())
 }
 
-/// Sends the target's bytes and heartbeats to the host, while `feeding` runs. Returns when both directions have ended.
+/// Sends the target's bytes and heartbeats to the host, while `feeding` runs. Returns when both directions have
+/// ended.
 ///
 /// If the future is dropped, `out` contains the rest of a frame that was sent in part.
 async fn speak<W: AsyncWrite + Unpin>(
@@ -192,8 +193,8 @@ async fn speak<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Reads bytes of the target as one frame; without bytes, the frame of their end. Returns the number of bytes, or `None`
-/// if there is nothing to read yet.
+/// Reads bytes of the target as one frame; without bytes, the frame of their end. Returns the number of bytes, or
+/// `None` if there is nothing to read yet.
 fn read_frame(reader: &TargetReader<'_>, out: &mut BytesMut) -> io::Result<Option<usize>> {
     out.reserve(HEADER_LEN + CHUNK_LEN);
     out.put_bytes(0, HEADER_LEN);
