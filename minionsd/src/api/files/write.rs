@@ -1,7 +1,7 @@
 //! `PUT /vms/{vm}/files`: writes a file, or unpacks a tree.
 
-use super::super::audit::Note;
-use super::super::extract::{Params, Patience, TheVm};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileProblems};
 use super::super::state::ApiState;
 use super::{FileCall, FileParams, OCTETS, TAR};
@@ -75,8 +75,8 @@ pub(in super::super) struct WriteParams {
 pub(in super::super) async fn write_file(
     State(api): State<ApiState>,
     vm: TheVm,
-    Params(params): Params<WriteParams>,
-    note: Note,
+    QueryParams(params): QueryParams<WriteParams>,
+    note: AuditNote,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FileWritten>, ApiError> {
@@ -92,7 +92,7 @@ pub(in super::super) async fn write_file(
         owners,
         timeout_ms,
     } = params;
-    let patience = Patience::of(timeout_ms)?;
+    let patience = CallerTimeout::of(timeout_ms)?;
     let form = BodyForm::of(&headers)?;
     let mode = mode.map(|mode| octal(&mode)).transpose()?;
     let condition = Condition::of(&headers)?;
