@@ -58,6 +58,8 @@ pub(in super::super) async fn remove_file(
 }
 
 /// Create a directory of a guest
+///
+/// With `parents`, also creates missing parents, and accepts a directory that exists.
 #[utoipa::path(
     post, path = "/vms/{vm}/files/mkdir", operation_id = "make_directory", tag = "files",
     params(("vm" = VmName, Path), CallParams),
