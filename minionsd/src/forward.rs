@@ -1,4 +1,4 @@
-//! One forwarded connection: bytes between a client of the daemon and a target in a guest.
+//! Forwarded connection: bytes between a client of the daemon and a target in a guest.
 //!
 //! ```text
 //!  client ──▶ ClientReader ──▶ AgentStream ══▶ agent ──▶ target

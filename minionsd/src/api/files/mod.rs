@@ -55,7 +55,7 @@ pub(super) struct FileParams {
     user: Option<String>,
 }
 
-/// One operation of a request.
+/// Call about a file.
 struct FileCall {
     api: ApiState,
     vm: Vm,

@@ -30,9 +30,9 @@ pub(in super::super) struct ReadParams {
     path_base64: Option<String>,
     /// User of the guest whose rights apply, by name or number; default root.
     user: Option<String>,
-    /// For `HEAD`: describe a symbolic link instead of its target.
+    /// Describe a symbolic link instead of its target (`HEAD` only).
     no_follow: Option<bool>,
-    /// For a tree: include extended attributes.
+    /// Include extended attributes (trees only).
     xattrs: Option<bool>,
     /// Milliseconds after which the caller gets an `agent_timeout` instead of the first byte. There is no
     /// limit for the whole transfer.
