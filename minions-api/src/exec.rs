@@ -144,7 +144,7 @@ pub struct AttachRequest {
 
 /// First message of the daemon on a WebSocket. Channel messages follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attached {
+pub struct AttachReply {
     /// Always `ok`.
     pub status: String,
     /// Id of the exec.

@@ -14,14 +14,14 @@ fn main() {
 }
 
 /// A fake VM and its pool, with the runtime for both.
-struct Site {
+struct BenchSite {
     runtime: Runtime,
     pool: Arc<BenchedPool>,
     _vm: FakeVmm,
     _dir: tempfile::TempDir,
 }
 
-impl Site {
+impl BenchSite {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -39,21 +39,21 @@ impl Site {
 /// Checks out a connection (permit, youngest idle connection, check for unread bytes) and returns it.
 #[divan::bench]
 fn check_out_and_give_back(bencher: Bencher<'_, '_>) {
-    let site = Site::new();
+    let site = BenchSite::new();
     bencher.bench_local(|| site.runtime.block_on(site.pool.check_out()).unwrap());
 }
 
 /// Checks out a connection, makes one exchange, which includes the guest's work, and returns it.
 #[divan::bench]
 fn one_health_check(bencher: Bencher<'_, '_>) {
-    let site = Site::new();
+    let site = BenchSite::new();
     bencher.bench_local(|| site.runtime.block_on(site.pool.health()).unwrap());
 }
 
 /// Makes concurrent health checks, which wait for each other if there are more callers than connections.
 #[divan::bench(args = [1, 8, 32])]
 fn health_checks_at_once(bencher: Bencher<'_, '_>, callers: usize) {
-    let site = Site::new();
+    let site = BenchSite::new();
     let all = || async {
         let asked = (0..callers).map(|_| site.pool.health());
         futures_util::future::try_join_all(asked).await

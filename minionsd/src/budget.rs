@@ -31,18 +31,18 @@ pub(crate) struct NoRoom;
 
 /// The budget; one permit is one byte. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct MemoryBudget(Arc<Semaphore>);
 
-impl Default for Budget {
+impl Default for MemoryBudget {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(TOTAL)))
     }
 }
 
-impl Budget {
+impl MemoryBudget {
     /// Returns an empty share.
-    pub(crate) fn share(&self) -> Share {
-        Share { budget: Arc::clone(&self.0), permit: None, taken: 0 }
+    pub(crate) fn share(&self) -> BudgetShare {
+        BudgetShare { budget: Arc::clone(&self.0), permit: None, taken: 0 }
     }
 
     /// Returns the number of bytes in use.
@@ -53,13 +53,13 @@ impl Budget {
 
 /// The part of the budget that one result or one connection holds. Returned on drop.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct BudgetShare {
     budget: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
     taken: usize,
 }
 
-impl Share {
+impl BudgetShare {
     /// Reports whether the share holds nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.taken == 0
@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_budget_is_shared_and_returned_on_drop() {
-        let budget = Budget::default();
+        let budget = MemoryBudget::default();
         let (mut first, mut second) = (budget.share(), budget.share());
         first.grow_to(TOTAL - STEP).await.unwrap();
         second.grow_to(1).await.unwrap();

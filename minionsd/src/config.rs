@@ -53,11 +53,11 @@ pub struct Args {
     /// TCP address to listen on, or `none`; an address other than loopback requires TLS and a token
     /// [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS", env = "MINIONS_LISTEN")]
-    pub listen: Option<Switch<SocketAddr>>,
+    pub listen: Option<OptionalSetting<SocketAddr>>,
 
     /// Unix socket to listen on, or `none` [default: /run/minions/minionsd.sock]
     #[arg(long, value_name = "PATH", env = "MINIONS_UNIX_SOCKET")]
-    pub unix_socket: Option<Switch<PathBuf>>,
+    pub unix_socket: Option<OptionalSetting<PathBuf>>,
 
     /// Directory of the VMs' sockets, each named `<vm>.vsock` [default: /run/minions]
     #[arg(long, value_name = "DIR", env = "MINIONS_SOCKET_DIR")]
@@ -126,14 +126,14 @@ pub enum Command {
 
 /// A setting that `none` turns off.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Switch<T> {
+pub enum OptionalSetting<T> {
     /// Turned off.
     Off,
     /// Turned on, with this value.
     On(T),
 }
 
-impl<T> Switch<T> {
+impl<T> OptionalSetting<T> {
     fn into_option(self) -> Option<T> {
         match self {
             Self::Off => None,
@@ -142,7 +142,7 @@ impl<T> Switch<T> {
     }
 }
 
-impl<T: FromStr> FromStr for Switch<T> {
+impl<T: FromStr> FromStr for OptionalSetting<T> {
     type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, T::Err> {
@@ -150,7 +150,7 @@ impl<T: FromStr> FromStr for Switch<T> {
     }
 }
 
-impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Switch<T> {
+impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for OptionalSetting<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
@@ -200,9 +200,9 @@ pub enum AuditRule {
 /// Content of the configuration file. All settings are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    listen: Option<Switch<SocketAddr>>,
-    unix_socket: Option<Switch<PathBuf>>,
+struct ConfigFile {
+    listen: Option<OptionalSetting<SocketAddr>>,
+    unix_socket: Option<OptionalSetting<PathBuf>>,
     socket_dir: Option<PathBuf>,
     #[serde(default)]
     socket_owners: Vec<String>,
@@ -314,7 +314,7 @@ impl Config {
         let file = match &args.config {
             Some(path) => read(path)?,
             None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
-            None => File::default(),
+            None => ConfigFile::default(),
         };
         let state_dirs = std::env::var_os("STATE_DIRECTORY").filter(|dirs| !dirs.is_empty());
         let state_dir = state_dirs.and_then(|dirs| std::env::split_paths(&dirs).next());
@@ -335,7 +335,7 @@ impl Config {
         Ok(config)
     }
 
-    fn merge(args: Args, file: File, state_dir: Option<&Path>) -> Result<Self, ConfigError> {
+    fn merge(args: Args, file: ConfigFile, state_dir: Option<&Path>) -> Result<Self, ConfigError> {
         let audit_log = args.audit_log.or(file.audit_log);
         let grace = file.shutdown_grace_secs.unwrap_or(DEFAULT_SHUTDOWN_GRACE_SECS);
         let certificate = args.tls_cert.or(file.tls_cert);
@@ -435,13 +435,13 @@ fn socket_owners(owners: &[String]) -> Result<Vec<SocketOwner>, ConfigError> {
     owners.iter().enumerate().map(parse).collect()
 }
 
-fn read(path: &Path) -> Result<File, ConfigError> {
+fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     parse(path, &text)
 }
 
-fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
+fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
     toml::from_str(text).map_err(|source| ConfigError::Malformed {
         path: path.to_owned(),
         source: Box::new(source),

@@ -96,12 +96,12 @@ impl FromStr for EventId {
 
 /// The history. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Events(Arc<Shared>);
+pub(crate) struct EventHistory(Arc<HistoryState>);
 
 #[derive(Debug)]
-struct Shared {
+struct HistoryState {
     run: u64,
-    ring: Mutex<Ring>,
+    ring: Mutex<EventRing>,
     /// Number of the next event; wakes readers when it changes.
     next: watch::Sender<u64>,
     readers: ReaderPlaces,
@@ -109,12 +109,12 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Ring {
+struct EventRing {
     kept: VecDeque<Arc<Event>>,
     next: u64,
 }
 
-impl Ring {
+impl EventRing {
     fn oldest(&self) -> u64 {
         self.next - self.kept.len() as u64
     }
@@ -125,13 +125,13 @@ impl Ring {
     }
 }
 
-impl Events {
+impl EventHistory {
     /// Creates an empty history.
     pub(crate) fn new() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(Arc::new(Shared {
+        Self(Arc::new(HistoryState {
             run: since.as_micros().try_into().unwrap_or(u64::MAX),
-            ring: Mutex::new(Ring { kept: VecDeque::new(), next: 1 }),
+            ring: Mutex::new(EventRing { kept: VecDeque::new(), next: 1 }),
             next: watch::Sender::new(1),
             readers: ReaderPlaces::new(),
             missed: AtomicU64::new(0),
@@ -160,7 +160,7 @@ impl Events {
         kind: ReaderKind,
         last: Option<EventId>,
         vm: Option<VmName>,
-    ) -> Option<Reader> {
+    ) -> Option<EventReader> {
         let place = self.0.readers.take(kind)?;
         let next = self.0.ring().next;
         let (at, lost) = match last {
@@ -171,7 +171,7 @@ impl Events {
             Some(_) => (next, true),
         };
         let published = self.0.next.subscribe();
-        Some(Reader { events: self.clone(), at, lost, vm, published, _place: place })
+        Some(EventReader { events: self.clone(), at, lost, vm, published, _place: place })
     }
 
     /// Returns the number of events so far, the number that readers missed, and the number of readers.
@@ -181,16 +181,16 @@ impl Events {
     }
 }
 
-impl Shared {
+impl HistoryState {
     /// Locks the ring. The lock is held only for one push or lookup.
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    fn ring(&self) -> MutexGuard<'_, EventRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Next item of a reader.
 #[derive(Debug, Clone)]
-pub(crate) enum Read {
+pub(crate) enum ReadItem {
     /// An event.
     Event(Arc<Event>),
     /// A gap: events are missing here.
@@ -199,8 +199,8 @@ pub(crate) enum Read {
 
 /// A reader of the history, with its position.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    events: Events,
+pub(crate) struct EventReader {
+    events: EventHistory,
     /// Number of the next event to read.
     at: u64,
     /// The reader's last id is of another run, or in the future: the next item is a reset.
@@ -210,7 +210,7 @@ pub(crate) struct Reader {
     _place: OwnedSemaphorePermit,
 }
 
-impl Reader {
+impl EventReader {
     /// Returns the id of the last event read or skipped, from which the reader can resume.
     pub(crate) fn last(&self) -> EventId {
         EventId { run: self.events.0.run, number: self.at - 1 }
@@ -219,7 +219,7 @@ impl Reader {
     /// Returns the next item; waits until there is one.
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Read {
+    pub(crate) async fn next(&mut self) -> ReadItem {
         loop {
             if let Some(read) = self.look() {
                 return read;
@@ -229,9 +229,9 @@ impl Reader {
         }
     }
 
-    fn look(&mut self) -> Option<Read> {
+    fn look(&mut self) -> Option<ReadItem> {
         if std::mem::take(&mut self.lost) {
-            return Some(Read::Reset(Reset { missed: None }));
+            return Some(ReadItem::Reset(Reset { missed: None }));
         }
         self.published.mark_unchanged();
         let ring = self.events.0.ring();
@@ -239,12 +239,12 @@ impl Reader {
         if missed > 0 {
             self.at = ring.oldest();
             self.events.0.missed.fetch_add(missed, Ordering::Relaxed);
-            return Some(Read::Reset(Reset { missed: Some(missed) }));
+            return Some(ReadItem::Reset(Reset { missed: Some(missed) }));
         }
         while let Some(event) = ring.get(self.at) {
             self.at += 1;
             if self.vm.as_ref().is_none_or(|vm| *vm == event.vm) {
-                return Some(Read::Event(event));
+                return Some(ReadItem::Event(event));
             }
         }
         None
@@ -272,16 +272,16 @@ mod tests {
         }
     }
 
-    fn read(reader: &mut Reader) -> Option<String> {
+    fn read(reader: &mut EventReader) -> Option<String> {
         match reader.next().now_or_never()? {
-            Read::Event(event) => Some(event.vm.to_string()),
-            Read::Reset(reset) => Some(format!("{:?}", reset.missed)),
+            ReadItem::Event(event) => Some(event.vm.to_string()),
+            ReadItem::Reset(reset) => Some(format!("{:?}", reset.missed)),
         }
     }
 
     #[test]
     fn a_new_reader_gets_only_future_events() {
-        let events = Events::new();
+        let events = EventHistory::new();
         events.publish(event("before"));
         let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         assert_eq!(read(&mut reader), None);
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_resumes_gets_every_event_exactly_once() {
-        let events = Events::new();
+        let events = EventHistory::new();
         let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         (0..3).for_each(|n| events.publish(event(&format!("vm-{n}"))));
         assert_eq!(read(&mut reader).as_deref(), Some("vm-0"));
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_is_told_how_many_events_it_missed_and_delays_nothing() {
-        let events = Events::new();
+        let events = EventHistory::new();
         let mut reader = events.reader(ReaderKind::Tcp, None, None).unwrap();
         (0..KEPT + 5).for_each(|n| events.publish(event(&format!("vm-{n}"))));
         assert_eq!(read(&mut reader).as_deref(), Some("Some(5)"));
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn an_id_of_another_run_or_from_the_future_causes_a_reset() {
-        let events = Events::new();
+        let events = EventHistory::new();
         events.publish(event("a"));
         for id in [EventId { run: 1, number: 1 }, EventId { run: events.0.run, number: 99 }] {
             let mut reader = events.reader(ReaderKind::Tcp, Some(id), None).unwrap();
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_filtered_reader_advances_its_id_over_skipped_events() {
-        let events = Events::new();
+        let events = EventHistory::new();
         let mut reader = events.reader(ReaderKind::Tcp, None, "b".parse().ok()).unwrap();
         ["a", "b", "c"].into_iter().for_each(|vm| events.publish(event(vm)));
         assert_eq!(read(&mut reader).as_deref(), Some("b"));
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_number_of_readers_of_each_kind_is_limited() {
-        let events = Events::new();
+        let events = EventHistory::new();
         let reader = |kind| events.reader(kind, None, None);
         let kinds = [ReaderKind::Tcp, ReaderKind::Unix, ReaderKind::Operator];
         let mut readers: Vec<_> =

@@ -1,4 +1,4 @@
-//! One operation on files of a guest, over the stream of an exec.
+//! Operation on files of a guest, over the stream of an exec.
 //!
 //! ```text
 //!  caller ── input ──▶ FileStream ── ExecDriver ══ agent ── program of the operation, under the user
@@ -228,7 +228,7 @@ impl FileStream {
 
 /// Progress of the program.
 enum FileStreamEvent {
-    /// There is more output.
+    /// More output arrived.
     Output,
     /// Neither output nor the end.
     Nothing,

@@ -1,4 +1,4 @@
-//! One forwarded connection: bytes between a client of the daemon and a target in a guest.
+//! Forwarded connection: bytes between a client of the daemon and a target in a guest.
 //!
 //! ```text
 //!  client ──▶ ClientReader ──▶ AgentStream ══▶ agent ──▶ target
@@ -8,8 +8,8 @@
 //! The directions are independent, and each has its own end (half-close). The daemon holds one message in each
 //! direction; a side that does not read stops only the other side's writing.
 
-use crate::agent::stream::{Reader, Writer};
-use crate::agent::{AgentStream, Broken};
+use crate::agent::stream::{StreamReader, StreamWriter};
+use crate::agent::{AgentStream, StreamEnd};
 use bytes::Bytes;
 use minions_proto::channel::{CHUNK_LEN, Channel, ChannelMessage};
 use minions_proto::forward::CloseReason;
@@ -59,7 +59,7 @@ pub(crate) enum ForwardEnd {
     /// The agent closed the target's connection.
     Closed(CloseReason),
     /// The connection to the agent broke.
-    Agent(Broken),
+    Agent(StreamEnd),
     /// The agent violated the protocol.
     Protocol(ForwardError),
     /// The client is gone.
@@ -118,7 +118,7 @@ pub(crate) async fn pump(
 }
 
 /// Moves the client's bytes to the agent, with heartbeats.
-async fn up(from: &mut impl ClientReader, to: &mut Writer) -> ForwardEnd {
+async fn up(from: &mut impl ClientReader, to: &mut StreamWriter) -> ForwardEnd {
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -146,7 +146,7 @@ async fn up(from: &mut impl ClientReader, to: &mut Writer) -> ForwardEnd {
 }
 
 /// Moves the target's bytes to the client.
-async fn down(from: &mut Reader, to: &mut impl ClientWriter) -> ForwardEnd {
+async fn down(from: &mut StreamReader, to: &mut impl ClientWriter) -> ForwardEnd {
     let mut forward = ForwardClient::new(Instant::now().into_std());
     loop {
         let message = match from.next().await {

@@ -2,17 +2,20 @@
 //!
 //! # Layout
 //!
-//! * [`config`]: flags, environment and file, merged and checked before anything starts.
-//! * `vm`: discovery, registry, and one supervisor task per VM that owns its state. `vm_pattern`: patterns of VM names.
-//! * `agent`: the connection to one agent: connector, pool, client, stream.
-//! * `audit`: the audit log of operate calls. `logging`: the log, which never blocks.
-//! * `events`: the history of VM events. `metrics`: counters and histograms.
+//! Each module imports only modules that are listed before it.
+//!
+//! * `vm_pattern`: patterns of VM names. [`config`]: flags, environment and file, merged and checked before anything
+//!   starts. [`logging`]: the log, which never blocks.
 //! * `budget`, `descriptors`: limits for memory and file descriptors, and their division among VMs and clients.
+//!   `metrics`: counters and histograms. `events`: the history of VM events.
+//! * `agent`: the connection to one agent: connector, pool, client, stream.
 //! * `clock`: clock offsets of guests, and their correction.
+//! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
 //! * `exec`: programs in guests: following, collecting, leaving.
 //! * `files`: operations on files of guests. `forward`: connections to ports and sockets in guests.
+//! * `audit`: the audit log of operate calls.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
-//! * `server`: listeners, HTTP connections, and their drain. `tls`: TLS for the TCP listener.
+//! * `tls`: TLS for the TCP listener. `server`: listeners, HTTP connections, and their drain.
 //!
 //! [`run`] is the whole daemon. It takes the future that stops it, so that a test controls its lifetime.
 
@@ -35,12 +38,12 @@ mod vm;
 mod vm_pattern;
 
 use api::auth::{Operators, Policy, Token};
-use audit::Audit;
-use budget::Budget;
+use audit::AuditLog;
+use budget::MemoryBudget;
 use config::{Config, TcpOperate, TokenFile};
 use descriptors::Descriptors;
 use metrics::Meters;
-use server::{BindError, Listeners, Served};
+use server::{BindError, Listeners, ServedApp};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,7 +85,7 @@ const TASKS_GRACE: Duration = Duration::from_secs(3);
 pub struct Daemon {
     config: Config,
     policy: Policy,
-    audit: Audit,
+    audit: AuditLog,
     listeners: Listeners,
 }
 
@@ -95,7 +98,7 @@ impl Daemon {
     /// [`StartError`], naming the address or path.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let policy = policy(&config)?;
-        let audit = Audit::open(&config)?;
+        let audit = AuditLog::open(&config)?;
         let listeners = Listeners::bind(&config).await?;
         Ok(Self { config, policy, audit, listeners })
     }
@@ -112,21 +115,21 @@ impl Daemon {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
-        let budget = Budget::default();
+        let budget = MemoryBudget::default();
         let meters = Arc::new(Meters::default());
         let descriptors = Descriptors::of_process();
-        let vm_deps = vm::Means {
+        let vm_deps = vm::SharedResources {
             descriptors: descriptors.clone(),
             budget: budget.clone(),
             meters: Arc::clone(&meters),
         };
-        let vm_settings = vm::Each {
+        let vm_settings = vm::VmSettings {
             pool_size: self.config.pool_size,
             clock_limit: self.config.clock_limit,
             agent_ports: self.config.agent_ports.clone(),
         };
         let socket_dir = self.config.socket_dir.clone();
-        let trusted = vm::Trusted::of(&self.config);
+        let trusted = vm::TrustedOwners::of(&self.config);
         let registry =
             vm::Registry::start(socket_dir, trusted, vm_settings, vm_deps, &tasks, &stop);
         let draining = CancellationToken::new();
@@ -145,7 +148,7 @@ impl Daemon {
             execs,
             meters: Arc::clone(&meters),
         };
-        let served = Served {
+        let served = ServedApp {
             app: api::app(&self.config, parts),
             shed: api::shed(Arc::clone(&meters)),
             clients: descriptors.clients,

@@ -33,10 +33,10 @@ const MAX_QUEUED: usize = 4096;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Counters of the process's log. All daemons in one process share it.
-static COUNTERS: OnceLock<Counters> = OnceLock::new();
+static COUNTERS: OnceLock<DroppedCounters> = OnceLock::new();
 
 #[derive(Debug)]
-struct Counters {
+struct DroppedCounters {
     log: ErrorCounter,
     audit: ErrorCounter,
 }
@@ -56,7 +56,7 @@ pub enum LogError {
 
 /// Number of lines dropped since the start, by queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Dropped {
+pub(crate) struct DroppedLines {
     pub(crate) log: u64,
     pub(crate) audit: u64,
 }
@@ -78,7 +78,7 @@ pub fn start(config: &Config) -> Result<LogGuard, LogError> {
         .map_err(|source| LogError::Filter { filter: config.log_level.clone(), source })?;
     let (log, log_guard) = queue("log");
     let (audit, audit_guard) = queue("audit-log");
-    let counters = Counters { log: log.error_counter(), audit: audit.error_counter() };
+    let counters = DroppedCounters { log: log.error_counter(), audit: audit.error_counter() };
     // A second log in the same process, which only tests start, uses the counters of the first.
     let _ = COUNTERS.set(counters);
     let is_audit = |metadata: &Metadata<'_>| metadata.target() == AUDIT_TARGET;
@@ -107,9 +107,9 @@ fn layer(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<Registry> + Se
 }
 
 /// Returns the number of log lines dropped because standard error was not read fast enough.
-pub(crate) fn dropped() -> Dropped {
+pub(crate) fn dropped() -> DroppedLines {
     let count = |counter: &ErrorCounter| counter.dropped_lines().try_into().unwrap_or(u64::MAX);
-    COUNTERS.get().map_or_else(Dropped::default, |counters| Dropped {
+    COUNTERS.get().map_or_else(DroppedLines::default, |counters| DroppedLines {
         log: count(&counters.log),
         audit: count(&counters.audit),
     })
@@ -119,7 +119,7 @@ pub(crate) fn dropped() -> Dropped {
 pub(crate) async fn report_dropped(stop: CancellationToken) {
     let mut ticks = interval(REPORT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut reported = Dropped::default();
+    let mut reported = DroppedLines::default();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}

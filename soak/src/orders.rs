@@ -37,9 +37,9 @@ impl ExecutionClaim {
 /// Number of calls that request the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requests {
-    /// One call. The daemon must not run it again, in whatever life of the guest's agent.
+    /// Single call. The daemon must not run it again, in whatever life of the guest's agent.
     One,
-    /// Two calls with the same id. The id is known to one life of the agent only: if the agent is restarted between the
+    /// Pair of calls with the same id. The id is known to one life of the agent only: if the agent is restarted between the
     /// two calls, both of them run.
     Two,
 }

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use minions_api::exec::Attached;
+use minions_api::exec::AttachReply;
 use minions_proto::{
     channel::{AgentControl, CHUNK_LEN, Channel, ChannelMessage, HostControl},
     message::Outcome,
@@ -82,7 +82,7 @@ impl ExecStream {
         stream.socket.send(tungstenite::Message::text(start.to_string())).await?;
         let first = stream.receive().await?;
         let text = first.to_text().context("minionsd's first message is not text")?;
-        let attached: Attached = serde_json::from_str(text)
+        let attached: AttachReply = serde_json::from_str(text)
             .with_context(|| format!("minionsd did not start the program: {text}"))?;
         stream.window = attached.stdin_window;
         if !stdin {

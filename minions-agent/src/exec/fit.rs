@@ -110,8 +110,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn any_bytes_fit_a_frame(
-            out in vec(any::<u8>(), 1..40), out_times in 0_usize..60_000,
-            err in vec(any::<u8>(), 1..40), err_times in 0_usize..60_000,
+            out in vec(any::<u8>(), 1..40), out_times in 0_usize..30_000,
+            err in vec(any::<u8>(), 1..40), err_times in 0_usize..30_000,
         ) {
             let (stdout, stderr) = (out.repeat(out_times), err.repeat(err_times));
             // `reply` panics if the result is longer than a frame.

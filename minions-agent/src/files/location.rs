@@ -13,7 +13,8 @@ use std::path::Path;
 /// Permission bits of a mode.
 pub(crate) const MODE_BITS: u32 = 0o7777;
 
-/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
+/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same
+/// time.
 const ATTEMPTS: usize = 16;
 
 /// Mode and owner of a file.

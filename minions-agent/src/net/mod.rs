@@ -39,6 +39,7 @@ mod route;
 mod rtnl;
 mod saved_file;
 mod snapshot;
+mod state;
 mod systemd;
 mod tool;
 mod verify;
@@ -50,30 +51,16 @@ use dns::SystemPaths;
 use journal::ChangeJournal;
 use minions_proto::message::{NetworkChanged, NetworkPlan, NetworkState, PendingChange};
 use pending::UnconfirmedChange;
+use state::{ChangeState, ConfiguratorState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep_until};
 
 /// Handle for reading and changing the network; changes are made one at a time.
 #[derive(Debug)]
 pub(crate) struct NetworkConfigurator {
     shared: Arc<ConfiguratorState>,
-}
-
-#[derive(Debug)]
-struct ConfiguratorState {
-    system: SystemPaths,
-    journal: ChangeJournal,
-    state: Arc<Mutex<ChangeState>>,
-}
-
-/// State that is locked during a change.
-#[derive(Debug, Default)]
-struct ChangeState {
-    pending: Option<UnconfirmedChange>,
-    /// Id of the last confirmed change, so that a repeated confirmation succeeds.
-    confirmed: Option<String>,
 }
 
 impl NetworkConfigurator {

@@ -26,7 +26,7 @@ pub(crate) struct ForwardArgs {
     pub(crate) forwards: Vec<ForwardSpec>,
 }
 
-/// One forward: an address here, and a target in the guest.
+/// Pair of an address here and a target in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardSpec {
     pub(crate) listen: ListenAddress,

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::link_error::LinkError;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use minions_api::exec::Attached;
+use minions_api::exec::AttachReply;
 use minions_api::{Problem, VmName};
 use minions_proto::channel::ChannelMessage;
 use minions_proto::frame::MAX_FRAME_LEN;
@@ -70,7 +70,7 @@ async fn answer(stream: &mut Stream) -> Result<String, LinkError> {
 
 fn attached(client: &DaemonClient, text: &str) -> Result<ExecAttached, Failure> {
     let foreign = |error: serde_json::Error| client.not_minionsd(error.to_string());
-    let Ok(reply) = serde_json::from_str::<Attached>(text) else {
+    let Ok(reply) = serde_json::from_str::<AttachReply>(text) else {
         let problem: Problem = serde_json::from_str(text).map_err(foreign)?;
         return Err(Failure::Problem(Box::new(problem)));
     };

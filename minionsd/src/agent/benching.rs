@@ -3,7 +3,7 @@
 use super::connector::{Connector, Dials};
 use super::pool::{Lane, Pool};
 use super::vm_socket::{SocketId, VmSocket};
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use minions_proto::message::{Health, HealthCheck};
@@ -33,7 +33,7 @@ impl BenchedPool {
             limit,
             TaskTracker::new(),
             Descriptors::of_process(),
-            Budget::default(),
+            MemoryBudget::default(),
             Arc::new(Meters::default()),
         );
         Ok(Self(Pool::new(Connector::new(socket, dials), limit, Arc::default())))

@@ -7,7 +7,7 @@ use super::connector::{Connector, Dials};
 use super::pool::{Lane, Pool};
 use super::status::{AgentStatus, CallAccess};
 use super::vm_socket::{SocketId, VmSocket};
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use minions_proto::frame::Decoder;
@@ -31,20 +31,20 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Connections that the VMM accepted, and those that closed before a whole CONNECT line.
 #[derive(Debug, Default)]
-struct Saw {
+struct SeenConnections {
     half_connects: AtomicUsize,
     connections: AtomicUsize,
 }
 
 /// Runs a VMM with an agent whose programs print their own name. It sends everything in pieces of `piece` bytes.
-async fn vmm(listener: UnixListener, piece: usize, saw: Arc<Saw>) {
+async fn vmm(listener: UnixListener, piece: usize, saw: Arc<SeenConnections>) {
     while let Ok((stream, _)) = listener.accept().await {
         saw.connections.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(serve(stream, piece, Arc::clone(&saw)));
     }
 }
 
-async fn serve(mut stream: UnixStream, piece: usize, saw: Arc<Saw>) -> Option<()> {
+async fn serve(mut stream: UnixStream, piece: usize, saw: Arc<SeenConnections>) -> Option<()> {
     let mut line = Vec::new();
     while !line.ends_with(b"\n") {
         let mut byte = [0];
@@ -83,9 +83,9 @@ async fn in_pieces(stream: &mut UnixStream, bytes: &[u8], piece: usize) -> Optio
 }
 
 /// Future that returns `None` instead of polling the inner future more often than the given number of times.
-struct Cut<'a, F>(Pin<&'a mut F>, usize);
+struct PollLimited<'a, F>(Pin<&'a mut F>, usize);
 
-impl<F: Future> Future for Cut<'_, F> {
+impl<F: Future> Future for PollLimited<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -99,7 +99,7 @@ impl<F: Future> Future for Cut<'_, F> {
 pub(super) fn client(path: &Path) -> AgentClient {
     let socket = VmSocket { path: path.to_owned(), id: SocketId::at(path).unwrap() };
     let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
-    let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
+    let dials = Dials::new(4, TaskTracker::new(), descriptors, MemoryBudget::default(), meters);
     let pool = Pool::new(Connector::new(socket, dials), 4, Arc::default());
     let (publish, status) = watch::channel(AgentStatus { access: CallAccess::Allowed, info: None });
     // Keeps the channel open until the test ends: a closed channel means that the VM is gone.
@@ -114,7 +114,7 @@ fn named(name: &str) -> Exec {
 async fn calls_cut_at(cuts: &[usize], piece: usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("web-1.vsock");
-    let saw = Arc::new(Saw::default());
+    let saw = Arc::new(SeenConnections::default());
     let vmm = tokio::spawn(vmm(UnixListener::bind(&path).unwrap(), piece, Arc::clone(&saw)));
     let client = client(&path);
     for (turn, cut) in cuts.iter().enumerate() {
@@ -122,7 +122,7 @@ async fn calls_cut_at(cuts: &[usize], piece: usize) {
         let (first, second) = (named(&format!("cut-{turn}")), named(&format!("whole-{turn}")));
         {
             let call = pin!(client.call(&first, Lane::Long, deadline));
-            if let Some(reply) = timeout(DEADLINE, Cut(call, *cut)).await.unwrap() {
+            if let Some(reply) = timeout(DEADLINE, PollLimited(call, *cut)).await.unwrap() {
                 assert_eq!(reply.unwrap().stdout, first.command);
             }
         }

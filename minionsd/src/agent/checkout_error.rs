@@ -1,6 +1,6 @@
 //! Failure to get a connection from the pool.
 
-use super::gate::Barred;
+use super::gate::DialRefusal;
 use minions_api::vm::Failure;
 
 /// Failure to get a connection from the pool.
@@ -22,5 +22,5 @@ pub(crate) enum CheckoutError {
     },
     /// The call needs a new or a tested connection, and the gate does not let it pass.
     #[error("the VM must not be dialled")]
-    Barred(Barred),
+    Barred(DialRefusal),
 }

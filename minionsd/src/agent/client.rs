@@ -4,7 +4,7 @@ use super::calls::CallOutcomes;
 use super::checkout::Checkout;
 use super::checkout_error::CheckoutError;
 use super::error::{AgentRefusal, CallError, TransportError};
-use super::gate::Barred;
+use super::gate::DialRefusal;
 use super::pool::{Lane, Pool};
 use super::socket::is_no_room;
 use super::status::{AgentStatus, CallAccess, RefusalReason};
@@ -175,7 +175,9 @@ impl AgentClient {
     /// Converts the error of a checkout that began at `begun`. A wait for an agent that did not answer counts
     /// as a failed call.
     fn no_connection(&self, error: CheckoutError, begun: Instant) -> TransportError {
-        if matches!(error, CheckoutError::Barred(Barred::Unanswered)) && begun.elapsed() >= FAIR {
+        if matches!(error, CheckoutError::Barred(DialRefusal::Unanswered))
+            && begun.elapsed() >= FAIR
+        {
             self.calls.failed(Failure::AgentSilent);
         }
         error.into()

@@ -2,7 +2,7 @@
 
 use super::socket::AgentSocket;
 use super::vm_socket::{SocketId, VmSocket};
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use minions_api::vm::Failure;
@@ -43,7 +43,7 @@ pub(crate) struct Dials {
     turns: Arc<Semaphore>,
     tasks: TaskTracker,
     descriptors: Descriptors,
-    budget: Budget,
+    budget: MemoryBudget,
     meters: Arc<Meters>,
 }
 
@@ -53,7 +53,7 @@ impl Dials {
         limit: usize,
         tasks: TaskTracker,
         descriptors: Descriptors,
-        budget: Budget,
+        budget: MemoryBudget,
         meters: Arc<Meters>,
     ) -> Self {
         let turns = Arc::new(Semaphore::new(limit));
@@ -69,7 +69,7 @@ impl Dials {
         &self.descriptors
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
+    pub(crate) fn budget(&self) -> &MemoryBudget {
         &self.budget
     }
 }
@@ -385,7 +385,7 @@ mod tests {
         let other = UnixListener::bind(&successor).unwrap();
         fs::rename(successor, path).unwrap();
         let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
-        let dials = Dials::new(1, TaskTracker::new(), descriptors, Budget::default(), meters);
+        let dials = Dials::new(1, TaskTracker::new(), descriptors, MemoryBudget::default(), meters);
         let dialled = Connector::new(socket, dials).connect().await;
         assert!(matches!(dialled, Err(ConnectError::Replaced)), "{dialled:?}");
         let mut said = Vec::new();

@@ -1,7 +1,7 @@
 //! Failures of a call to an agent.
 
 use super::checkout_error::CheckoutError;
-use super::gate::Barred;
+use super::gate::DialRefusal;
 use super::status::RefusalReason;
 use minions_api::vm::Failure;
 use minions_proto::AgentError;
@@ -177,10 +177,10 @@ impl From<CheckoutError> for TransportError {
     fn from(error: CheckoutError) -> Self {
         match error {
             CheckoutError::Exhausted => Self::Overloaded,
-            CheckoutError::TimedOut | CheckoutError::Barred(Barred::Unanswered) => {
+            CheckoutError::TimedOut | CheckoutError::Barred(DialRefusal::Unanswered) => {
                 Self::TimedOut { sent: false }
             }
-            CheckoutError::Barred(Barred::Refused(RefusalReason { failure, message })) => {
+            CheckoutError::Barred(DialRefusal::Refused(RefusalReason { failure, message })) => {
                 Self::Unreachable { failure, message }
             }
             CheckoutError::Connect { failure: Failure::DaemonExhausted, .. } => Self::Exhausted,

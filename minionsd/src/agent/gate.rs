@@ -29,7 +29,7 @@ pub(crate) enum Permission {
 
 /// Reason why a call must not dial.
 #[derive(Debug)]
-pub(crate) enum Barred {
+pub(crate) enum DialRefusal {
     /// The agent did not answer before the caller's deadline.
     Unanswered,
     /// The VM is known not to answer.
@@ -79,7 +79,7 @@ impl DialGate {
     /// Waits for the permission to dial.
     ///
     /// Cancel safe.
-    pub(crate) async fn pass(&self, deadline: Instant) -> Result<(), Barred> {
+    pub(crate) async fn pass(&self, deadline: Instant) -> Result<(), DialRefusal> {
         let mut permission = self.permission.subscribe();
         loop {
             match &*permission.borrow_and_update() {
@@ -89,14 +89,14 @@ impl DialGate {
                 Permission::Asked => {}
                 Permission::Refused(why) => {
                     self.nudge.notify_one();
-                    return Err(Barred::Refused(why.clone()));
+                    return Err(DialRefusal::Refused(why.clone()));
                 }
             }
             match timeout_at(deadline, permission.changed()).await {
                 Ok(Ok(())) => {}
-                Err(_) => return Err(Barred::Unanswered),
+                Err(_) => return Err(DialRefusal::Unanswered),
                 // Unreachable: `self` holds the sender.
-                Ok(Err(_)) => return Err(Barred::Refused(RefusalReason::vanished())),
+                Ok(Err(_)) => return Err(DialRefusal::Refused(RefusalReason::vanished())),
             }
         }
     }
@@ -139,12 +139,12 @@ mod tests {
         gate.set(Permission::Asked);
         let begun = Instant::now();
         let waited = gate.pass(begun + Duration::from_millis(300)).await;
-        assert!(matches!(waited, Err(Barred::Unanswered)), "{waited:?}");
+        assert!(matches!(waited, Err(DialRefusal::Unanswered)), "{waited:?}");
         assert!(begun.elapsed() >= Duration::from_millis(300));
         let refuse = async {
             gate.close();
         };
         let (refused, ()) = tokio::join!(gate.pass(soon()), refuse);
-        assert!(matches!(refused, Err(Barred::Refused(_))), "{refused:?}");
+        assert!(matches!(refused, Err(DialRefusal::Refused(_))), "{refused:?}");
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Health of an agent, and the times on the host's clock between which the agent reported it.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct TimedHealth {
     pub(crate) health: Health,
     pub(crate) asked: SystemTime,
     pub(crate) answered: SystemTime,
@@ -19,9 +19,9 @@ impl AgentClient {
     /// Requests the agent's current health.
     ///
     /// Safe to cancel: the connection is then not reused.
-    pub(crate) async fn health(&self, deadline: Instant) -> Result<Answered, CallError> {
+    pub(crate) async fn health(&self, deadline: Instant) -> Result<TimedHealth, CallError> {
         let asked = SystemTime::now();
         let health = self.call(&HealthCheck {}, Lane::Quick, deadline).await?;
-        Ok(Answered { health, asked, answered: SystemTime::now() })
+        Ok(TimedHealth { health, asked, answered: SystemTime::now() })
     }
 }

@@ -4,7 +4,7 @@
 //! * [`connector`]: dials new connections, and reports the layer at which a dial failed.
 //! * [`gate`]: decides whether a call may dial.
 //! * [`pool`]: limits the calls, and gives each a connection. [`pooled`]: the connections that no call uses.
-//!   [`checkout`]: a connection for the duration of one call. [`checkout_error`]: reasons why there is none.
+//!   [`checkout`]: a connection for the duration of one call. [`checkout_error`]: failures to get one.
 //! * [`socket`]: a connection with its descriptor, and a limit on the memory that a reply may take.
 //! * [`calls`]: counts failed calls for the supervisor.
 //! * [`status`]: decision whether calls are sent, and what the agent announced.
@@ -46,9 +46,9 @@ pub(crate) use connector::{
 };
 pub(crate) use error::{AgentRefusal, CallError, MissingFeature, TransportError};
 pub(crate) use gate::Permission;
-pub(crate) use open::{ExecSupport, Instance, OpenError};
+pub(crate) use open::{AgentInstance, ExecSupport, OpenError};
 pub(crate) use pool::{Lane, Pool};
 pub(crate) use status::{AgentStatus, CallAccess, RefusalReason};
-pub(crate) use stream::{AgentStream, Broken};
+pub(crate) use stream::{AgentStream, StreamEnd};
 pub(crate) use turns::StreamTurns;
 pub(crate) use vm_socket::{SocketId, VmSocket};

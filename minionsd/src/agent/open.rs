@@ -21,12 +21,12 @@ const ASK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Identity of one run of the agent within one boot of its guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Instance {
+pub(crate) struct AgentInstance {
     boot_id: BootId,
     instance_id: InstanceId,
 }
 
-impl Instance {
+impl AgentInstance {
     fn of(agent: &AgentInfo) -> Self {
         Self { boot_id: agent.boot_id.clone(), instance_id: agent.instance_id.clone() }
     }
@@ -41,7 +41,7 @@ pub(crate) enum ExecSupport {
         limits: bool,
     },
     /// Execs with ids, each with its own stream.
-    Objects(Instance),
+    Objects(AgentInstance),
 }
 
 /// Failure to open a stream.
@@ -69,15 +69,15 @@ impl AgentClient {
         Ok(self.with_agent(|agent| match agent {
             None => ExecSupport::Plain { limits: false },
             Some(agent) if agent.supports(Feature::Exec) => {
-                ExecSupport::Objects(Instance::of(agent))
+                ExecSupport::Objects(AgentInstance::of(agent))
             }
             Some(agent) => ExecSupport::Plain { limits: agent.protocol >= 2 },
         }))
     }
 
     /// Returns the identity of the agent that answered last; `None` for a base agent.
-    pub(crate) fn instance(&self) -> Option<Instance> {
-        self.with_agent(|agent| agent.map(Instance::of))
+    pub(crate) fn instance(&self) -> Option<AgentInstance> {
+        self.with_agent(|agent| agent.map(AgentInstance::of))
     }
 
     /// Opens a stream before `deadline`, to whichever instance of the agent answers. Never retries.
@@ -100,10 +100,10 @@ impl AgentClient {
     pub(crate) async fn open<C: Call>(
         &self,
         call: &C,
-        only: Option<&Instance>,
+        only: Option<&AgentInstance>,
         deadline: Instant,
     ) -> Result<(C::Reply, AgentStream), OpenError> {
-        let mut checkout = self.checkout(Lane::Beside, false, deadline).await?;
+        let mut checkout = self.checkout(Lane::Stream, false, deadline).await?;
         let epoch = checkout.epoch().clone();
         let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
         if let Some(only) = only {
@@ -111,7 +111,7 @@ impl AgentClient {
             let health = connection.call(&HealthCheck {}, asked).await;
             // Whatever the error, the call itself was not sent.
             let health = health.map_err(|_| self.failed(unsent(), None, &epoch))?;
-            if health.agent.as_ref().map(Instance::of).as_ref() != Some(only) {
+            if health.agent.as_ref().map(AgentInstance::of).as_ref() != Some(only) {
                 return Err(OpenError::Replaced);
             }
         }

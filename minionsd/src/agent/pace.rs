@@ -31,7 +31,7 @@ const MIN_WAIT: Duration = Duration::from_millis(2);
 
 /// Action that a stream must take before it reads its next message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum NextStep {
     /// Nothing.
     Continue,
     /// Let other tasks run: without that, the stream that is woken first would use up all of the budget.
@@ -49,7 +49,7 @@ pub(crate) struct StreamPace {
 
 impl StreamPace {
     /// Charges a message with `len` bytes of payload that was read at `now`.
-    pub(crate) fn charge(&self, len: usize, now: Instant) -> Turn {
+    pub(crate) fn charge(&self, len: usize, now: Instant) -> NextStep {
         let charge = charge(len);
         let paid_until = {
             let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,11 +59,11 @@ impl StreamPace {
         };
         let ahead = paid_until.saturating_duration_since(now);
         if ahead > BURST {
-            Turn::WaitUntil(now + (ahead - BURST).max(MIN_WAIT))
+            NextStep::WaitUntil(now + (ahead - BURST).max(MIN_WAIT))
         } else if ahead > BUSY {
-            Turn::Yield
+            NextStep::Yield
         } else {
-            Turn::Continue
+            NextStep::Continue
         }
     }
 }
@@ -94,9 +94,9 @@ mod tests {
             loop {
                 counts[stream] += 1;
                 match pace.charge(len, now) {
-                    Turn::Continue => continue,
-                    Turn::Yield => {}
-                    Turn::WaitUntil(time) => now = time,
+                    NextStep::Continue => continue,
+                    NextStep::Yield => {}
+                    NextStep::WaitUntil(time) => now = time,
                 }
                 place = places.next().unwrap_or(place);
                 break;
@@ -138,7 +138,7 @@ mod tests {
     fn one_vm_does_not_wait_for_another() {
         let (busy, quiet) = (StreamPace::default(), StreamPace::default());
         processed(&busy, 4, 1);
-        assert_ne!(busy.charge(1, Instant::now()), Turn::Continue);
-        assert_eq!(quiet.charge(1, Instant::now()), Turn::Continue);
+        assert_ne!(busy.charge(1, Instant::now()), NextStep::Continue);
+        assert_eq!(quiet.charge(1, Instant::now()), NextStep::Continue);
     }
 }

@@ -53,11 +53,11 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 const QUICK_PERMITS: usize = 1;
 
 /// Most streams to one VM at the same time, with the calls that are counted like streams.
-const MAX_BESIDE: usize = 64;
+const MAX_STREAMS: usize = 64;
 
 /// Most streams to one VM that dial at the same time; the others wait for their turn. Together with the dials of
 /// the supervisor and of a pool of the default size, this is below the limit of the connector.
-const MAX_BESIDE_DIALS: usize = 8;
+const MAX_STREAM_DIALS: usize = 8;
 
 /// Class of a call, which determines the permits that it can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,21 +68,21 @@ pub(crate) enum Lane {
     Long,
     /// Stream, or call that is counted like one, because it may last long and there may be many. These have their own
     /// limit, and are rejected at once beyond it.
-    Beside,
+    Stream,
 }
 
 /// Connections to one VM. Cheap to clone: the clones share one pool.
 #[derive(Debug, Clone)]
-pub(crate) struct Pool(Arc<Shared>);
+pub(crate) struct Pool(Arc<PoolState>);
 
 #[derive(Debug)]
-struct Shared {
+struct PoolState {
     connector: Connector,
     limit: usize,
     long: Arc<Semaphore>,
     quick: Arc<Semaphore>,
-    beside: Arc<Semaphore>,
-    beside_dials: Semaphore,
+    streams: Arc<Semaphore>,
+    stream_dials: Semaphore,
     pace: Arc<StreamPace>,
     turns: StreamTurns,
     waiting: AtomicUsize,
@@ -97,13 +97,13 @@ impl Pool {
         let limit = limit.max(QUICK_PERMITS + 1);
         let descriptors = connector.descriptors().clone();
         let pooled = PooledConnections::new(limit, descriptors, Arc::clone(&nudge));
-        Self(Arc::new(Shared {
+        Self(Arc::new(PoolState {
             connector,
             limit,
             long: Arc::new(Semaphore::new(limit - QUICK_PERMITS)),
             quick: Arc::new(Semaphore::new(QUICK_PERMITS)),
-            beside: Arc::new(Semaphore::new(MAX_BESIDE)),
-            beside_dials: Semaphore::new(MAX_BESIDE_DIALS),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            stream_dials: Semaphore::new(MAX_STREAM_DIALS),
             pace: Arc::default(),
             turns: StreamTurns::default(),
             waiting: AtomicUsize::new(0),
@@ -139,7 +139,7 @@ impl Pool {
             in_use: self.0.limit.saturating_sub(free),
             limit: self.0.limit,
             waiting: self.0.waiting.load(Ordering::Relaxed).min(MAX_WAITING),
-            streams: MAX_BESIDE.saturating_sub(self.0.beside.available_permits()),
+            streams: MAX_STREAMS.saturating_sub(self.0.streams.available_permits()),
         }
     }
 
@@ -180,8 +180,8 @@ impl Pool {
         let is_reused = reused.is_some();
         let (connection, epoch) = match reused {
             Some(reused) => reused,
-            None if lane == Lane::Beside => {
-                let turn = timeout_at(deadline, self.0.beside_dials.acquire()).await;
+            None if lane == Lane::Stream => {
+                let turn = timeout_at(deadline, self.0.stream_dials.acquire()).await;
                 // A semaphore of ours is never closed.
                 let _turn = turn.map_err(|_| CheckoutError::TimedOut)?;
                 self.connect(deadline).await?
@@ -235,19 +235,19 @@ impl Pool {
         lane: Lane,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, CheckoutError> {
-        if lane == Lane::Beside {
-            let beside = Arc::clone(&self.0.beside);
-            return beside.try_acquire_owned().map_err(|_| CheckoutError::Exhausted);
+        if lane == Lane::Stream {
+            let streams = Arc::clone(&self.0.streams);
+            return streams.try_acquire_owned().map_err(|_| CheckoutError::Exhausted);
         }
         let long = Arc::clone(&self.0.long);
         if let Ok(permit) = Arc::clone(&long).try_acquire_owned() {
             return Ok(permit);
         }
-        let _waiting = Waiting::enter(&self.0.waiting).ok_or(CheckoutError::Exhausted)?;
+        let _waiting = WaitingCaller::enter(&self.0.waiting).ok_or(CheckoutError::Exhausted)?;
         let patience = Instant::now() + MAX_WAIT;
         let turn = async {
             match lane {
-                Lane::Long | Lane::Beside => long.acquire_owned().await,
+                Lane::Long | Lane::Stream => long.acquire_owned().await,
                 Lane::Quick => tokio::select! {
                     permit = Arc::clone(&self.0.quick).acquire_owned() => permit,
                     permit = long.acquire_owned() => permit,
@@ -291,16 +291,16 @@ impl Pool {
 }
 
 /// Guard that counts a caller as waiting for a permit until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingCaller<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingCaller<'a> {
     fn enter(count: &'a AtomicUsize) -> Option<Self> {
         let waiting = Self(count);
         (count.fetch_add(1, Ordering::SeqCst) < MAX_WAITING).then_some(waiting)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingCaller<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }

@@ -1,7 +1,7 @@
 //! Connection to a VM, with the permit for its descriptor, and with a limit on the memory that a reply of the
 //! guest may take.
 
-use crate::budget::{FREE, Share};
+use crate::budget::{BudgetShare, FREE};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,14 +17,18 @@ use tokio::sync::OwnedSemaphorePermit;
 #[derive(Debug)]
 pub(crate) struct AgentSocket {
     stream: UnixStream,
-    share: Share,
+    share: BudgetShare,
     /// Bytes that were read since the last write.
     read: usize,
     descriptor: OwnedSemaphorePermit,
 }
 
 impl AgentSocket {
-    pub(super) fn new(stream: UnixStream, share: Share, descriptor: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(
+        stream: UnixStream,
+        share: BudgetShare,
+        descriptor: OwnedSemaphorePermit,
+    ) -> Self {
         Self { stream, share, read: 0, descriptor }
     }
 
@@ -35,7 +39,7 @@ impl AgentSocket {
     }
 
     /// Splits the connection into its parts, for a stream, which accounts for its memory differently.
-    pub(super) fn into_parts(self) -> (UnixStream, Share, OwnedSemaphorePermit) {
+    pub(super) fn into_parts(self) -> (UnixStream, BudgetShare, OwnedSemaphorePermit) {
         let Self { stream, mut share, descriptor, .. } = self;
         share.release();
         (stream, share, descriptor)
@@ -87,7 +91,7 @@ impl AsyncWrite for AgentSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::MemoryBudget;
     use minions_proto::connection::{Connection, ExchangeError};
     use std::sync::Arc;
     use std::time::Duration;
@@ -99,7 +103,7 @@ mod tests {
     const LEN: usize = 512 * 1024;
 
     /// Returns a connection to a guest that answers each request with [`LEN`] bytes.
-    fn connection(budget: &Budget) -> Connection<AgentSocket> {
+    fn connection(budget: &MemoryBudget) -> Connection<AgentSocket> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let descriptor = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         tokio::spawn(async move {
@@ -121,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_reply_is_charged_to_the_budget_and_released_afterwards() {
-        let budget = Budget::default();
+        let budget = MemoryBudget::default();
         let mut connection = connection(&budget);
         for _ in 0..3 {
             assert_eq!(exchange(&mut connection).await.unwrap(), LEN);
@@ -136,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_that_exceeds_the_budget_is_refused_and_its_connection_not_reused() {
-        let budget = Budget::default();
+        let budget = MemoryBudget::default();
         let mut others = budget.share();
         while others.try_grow_to(budget.used() + 1) {}
         let full = budget.used();

@@ -1,8 +1,8 @@
 //! Connection in channel mode: messages in both directions, independent of each other.
 
-use super::pace::{StreamPace, Turn};
+use super::pace::{NextStep, StreamPace};
 use super::socket::AgentSocket;
-use crate::budget::{FREE, Share};
+use crate::budget::{BudgetShare, FREE};
 use bytes::{Buf, Bytes, BytesMut};
 use minions_proto::channel::{ChannelError, ChannelMessage};
 use minions_proto::exec_client::StreamError;
@@ -24,15 +24,15 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// Stream to an exec. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct AgentStream {
-    pub(crate) reader: Reader,
-    pub(crate) writer: Writer,
+    pub(crate) reader: StreamReader,
+    pub(crate) writer: StreamWriter,
     /// Permits for the number of streams and for the descriptor.
     _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// Reason why a stream ended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
+pub(crate) enum StreamEnd {
     /// The agent closed the stream between two messages.
     #[error("the agent closed the stream")]
     Closed,
@@ -59,7 +59,7 @@ pub(crate) enum Broken {
     Stream(#[from] StreamError),
 }
 
-impl Broken {
+impl StreamEnd {
     /// Reports whether the agent violated the protocol, so that re-attaching makes no sense.
     pub(crate) fn is_breach(&self) -> bool {
         match self {
@@ -82,8 +82,15 @@ impl AgentStream {
         let (stream, share, descriptor) = socket.into_parts();
         let (read, write) = stream.into_split();
         Self {
-            reader: Reader { stream: read, decoder, share, epoch, pace, turn: Turn::Continue },
-            writer: Writer { stream: write, buffer: BytesMut::new() },
+            reader: StreamReader {
+                stream: read,
+                decoder,
+                share,
+                epoch,
+                pace,
+                turn: NextStep::Continue,
+            },
+            writer: StreamWriter { stream: write, buffer: BytesMut::new() },
             _permits: [permit, descriptor],
         }
     }
@@ -91,22 +98,22 @@ impl AgentStream {
 
 /// Receiving half of a stream.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct StreamReader {
     stream: OwnedReadHalf,
     decoder: Decoder,
     /// Share of the daemon's memory budget, for long messages that are not complete yet.
-    share: Share,
+    share: BudgetShare,
     epoch: CancellationToken,
     pace: Arc<StreamPace>,
     /// Action that is due before the next message is read.
-    turn: Turn,
+    turn: NextStep,
 }
 
-impl Reader {
+impl StreamReader {
     /// Returns the next message. Fails after [`SILENCE`] without a complete message.
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<ChannelMessage, Broken> {
+    pub(crate) async fn next(&mut self) -> Result<ChannelMessage, StreamEnd> {
         self.next_packet().await.map(|(_, message)| message)
     }
 
@@ -114,13 +121,13 @@ impl Reader {
     /// [`next`](Self::next).
     ///
     /// Cancel safe.
-    pub(crate) async fn next_packet(&mut self) -> Result<(Bytes, ChannelMessage), Broken> {
+    pub(crate) async fn next_packet(&mut self) -> Result<(Bytes, ChannelMessage), StreamEnd> {
         match self.turn {
-            Turn::Continue => {}
-            Turn::Yield => yield_now().await,
-            Turn::WaitUntil(time) => sleep_until(time).await,
+            NextStep::Continue => {}
+            NextStep::Yield => yield_now().await,
+            NextStep::WaitUntil(time) => sleep_until(time).await,
         }
-        self.turn = Turn::Continue;
+        self.turn = NextStep::Continue;
         // Messages that have already arrived are read without waiting for the socket, so other tasks must get
         // their turn here.
         consume_budget().await;
@@ -129,11 +136,11 @@ impl Reader {
             // Messages that have arrived come first: the last ones of an agent that is gone are still valid.
             biased;
             message = timeout(SILENCE, whole(stream, decoder, share)) => {
-                let (packet, message) = message.unwrap_or(Err(Broken::Silent))?;
+                let (packet, message) = message.unwrap_or(Err(StreamEnd::Silent))?;
                 *turn = pace.charge(packet.len(), Instant::now());
                 Ok((packet, message))
             }
-            () = epoch.cancelled() => Err(Broken::Replaced),
+            () = epoch.cancelled() => Err(StreamEnd::Replaced),
         }
     }
 }
@@ -141,8 +148,8 @@ impl Reader {
 async fn whole(
     stream: &mut OwnedReadHalf,
     decoder: &mut Decoder,
-    share: &mut Share,
-) -> Result<(Bytes, ChannelMessage), Broken> {
+    share: &mut BudgetShare,
+) -> Result<(Bytes, ChannelMessage), StreamEnd> {
     loop {
         if let Some(payload) = decoder.next_frame()? {
             if !share.is_empty() {
@@ -153,13 +160,13 @@ async fn whole(
         }
         let held = decoder.capacity();
         if held > FREE && !share.try_grow_to(held) {
-            return Err(Broken::NoRoom);
+            return Err(StreamEnd::NoRoom);
         }
-        if stream.read_buf(decoder.read_buffer()).await.map_err(Broken::Lost)? == 0 {
+        if stream.read_buf(decoder.read_buffer()).await.map_err(StreamEnd::Lost)? == 0 {
             return Err(if decoder.is_empty() {
-                Broken::Closed
+                StreamEnd::Closed
             } else {
-                Broken::Lost(io::ErrorKind::UnexpectedEof.into())
+                StreamEnd::Lost(io::ErrorKind::UnexpectedEof.into())
             });
         }
     }
@@ -167,12 +174,12 @@ async fn whole(
 
 /// Sending half of a stream.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct StreamWriter {
     stream: OwnedWriteHalf,
     buffer: BytesMut,
 }
 
-impl Writer {
+impl StreamWriter {
     /// Appends a message to the queue. The queue has no limit: the caller must bound it, by
     /// [`pending`](Self::pending).
     pub(crate) fn queue(&mut self, message: &ChannelMessage) {
@@ -187,11 +194,11 @@ impl Writer {
     /// Writes all queued messages.
     ///
     /// Cancel safe: the next call continues where this one stopped.
-    pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
+    pub(crate) async fn flush(&mut self) -> Result<(), StreamEnd> {
         while self.buffer.has_remaining() {
-            let written = self.stream.write_buf(&mut self.buffer).await.map_err(Broken::Lost)?;
+            let written = self.stream.write_buf(&mut self.buffer).await.map_err(StreamEnd::Lost)?;
             if written == 0 {
-                return Err(Broken::Lost(io::ErrorKind::WriteZero.into()));
+                return Err(StreamEnd::Lost(io::ErrorKind::WriteZero.into()));
             }
         }
         Ok(())
@@ -201,7 +208,7 @@ impl Writer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::MemoryBudget;
     use minions_proto::channel::Channel;
     use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
@@ -221,7 +228,7 @@ pub(crate) mod tests {
     ) -> (AgentStream, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let socket = AgentSocket::new(ours, Budget::default().share(), permit());
+        let socket = AgentSocket::new(ours, MemoryBudget::default().share(), permit());
         (AgentStream::new((socket, decoder), epoch, permit(), Arc::clone(pace)), theirs)
     }
 
@@ -245,19 +252,19 @@ pub(crate) mod tests {
     async fn a_close_between_messages_differs_from_one_within_a_message() {
         let (mut stream, agent, _epoch) = pair(Decoder::new());
         drop(agent);
-        assert!(matches!(stream.reader.next().await, Err(Broken::Closed)));
+        assert!(matches!(stream.reader.next().await, Err(StreamEnd::Closed)));
         let (mut stream, mut agent, _epoch) = pair(Decoder::new());
         agent.write_all(&frame(b"half")[..6]).await.unwrap();
         drop(agent);
-        assert!(matches!(stream.reader.next().await, Err(Broken::Lost(_))));
+        assert!(matches!(stream.reader.next().await, Err(StreamEnd::Lost(_))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_or_a_replaced_agent_ends_the_stream() {
         let (mut stream, _agent, epoch) = pair(Decoder::new());
-        assert!(matches!(stream.reader.next().await, Err(Broken::Silent)));
+        assert!(matches!(stream.reader.next().await, Err(StreamEnd::Silent)));
         epoch.cancel();
-        assert!(matches!(stream.reader.next().await, Err(Broken::Replaced)));
+        assert!(matches!(stream.reader.next().await, Err(StreamEnd::Replaced)));
     }
 
     #[tokio::test]

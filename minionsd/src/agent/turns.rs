@@ -20,10 +20,10 @@ static CONCURRENCY: LazyLock<usize> = LazyLock::new(|| {
 
 /// Turns of one VM's streams. Cheap to clone: the clones share the turns.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct StreamTurns(Arc<Mutex<State>>);
+pub(crate) struct StreamTurns(Arc<Mutex<TurnState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct TurnState {
     /// Turns in use.
     working: usize,
     /// Tasks that have found no free turn since a turn last ended. The end of a turn wakes all of them, and they try
@@ -39,11 +39,11 @@ impl StreamTurns {
         InTurns { turns: self.clone(), future: Box::pin(future) }
     }
 
-    fn begin(&self, context: &Context<'_>) -> Option<Turn<'_>> {
+    fn begin(&self, context: &Context<'_>) -> Option<TakenTurn<'_>> {
         let mut state = self.state();
         if state.working < *CONCURRENCY {
             state.working += 1;
-            return Some(Turn(self));
+            return Some(TakenTurn(self));
         }
         if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             state.waiting.push(context.waker().clone());
@@ -52,15 +52,15 @@ impl StreamTurns {
     }
 
     /// Locks the state. The lock is never held while a stream's future is polled.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TurnState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Turn that a stream has taken. Dropping it, also by a panic, ends the turn.
-struct Turn<'a>(&'a StreamTurns);
+struct TakenTurn<'a>(&'a StreamTurns);
 
-impl Drop for Turn<'_> {
+impl Drop for TakenTurn<'_> {
     fn drop(&mut self) {
         let waiting = {
             let mut state = self.0.state();

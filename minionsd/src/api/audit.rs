@@ -2,7 +2,7 @@
 
 use super::problem::ApiError;
 use super::request_id::{self, RequestId};
-use crate::audit::{Audit, By, Entry, Program, Refusal, Stage};
+use crate::audit::{AuditCaller, AuditEntry, AuditLog, AuditedProgram, EntryStage, Refusal};
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -23,20 +23,20 @@ const REFUSAL_DELAY: Duration = Duration::from_millis(50);
 
 /// Time at which the first audit entry of a call is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begins {
+pub(super) enum FirstEntryTime {
     /// Written on admission of the call.
     AtAdmission,
-    /// Written when the handler knows the program ([`Note::program`]), the exec ([`Note::attachment`]), the file or the
-    /// target ([`Note::subject`]), before a guest is contacted.
+    /// Written when the handler knows the program ([`AuditNote::program`]), the exec ([`AuditNote::attachment`]), the file or the
+    /// target ([`AuditNote::subject`]), before a guest is contacted.
     WithProgram,
 }
 
 /// A handler's access to the entries of its call. While a clone exists, the call is not over: a stream's
 /// last entry is written when the stream ends.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Note(Option<Arc<State>>);
+pub(super) struct AuditNote(Option<Arc<CallState>>);
 
-impl Note {
+impl AuditNote {
     /// Names the program that the call runs, and writes the call's first entry.
     ///
     /// # Errors
@@ -45,9 +45,10 @@ impl Note {
     pub(super) async fn program(&self, command: &str, args: &[String]) -> Result<(), ApiError> {
         let Some(state) = &self.0 else { return Ok(()) };
         // Handlers call this once; a second call would not change the program.
-        let _ = state
-            .program
-            .set(Program { command: format!("{command:?}"), arguments_sha256: digest(args) });
+        let _ = state.program.set(AuditedProgram {
+            command: format!("{command:?}"),
+            arguments_sha256: digest(args),
+        });
         state.begin().await
     }
 
@@ -91,7 +92,7 @@ impl Note {
 }
 
 /// Extracts the note of the call. On routes with the scope *read*, which have no entries, it ignores everything.
-impl<S: Sync> FromRequestParts<S> for Note {
+impl<S: Sync> FromRequestParts<S> for AuditNote {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
@@ -102,37 +103,37 @@ impl<S: Sync> FromRequestParts<S> for Note {
 /// An operate call in progress. Its last entry is written however it ends, even if the caller disconnects and the
 /// future is dropped: the guest may have executed the operation.
 #[derive(Debug)]
-pub(super) struct Call {
-    state: Arc<State>,
-    begins: Begins,
+pub(super) struct AuditedCall {
+    state: Arc<CallState>,
+    begins: FirstEntryTime,
 }
 
 #[derive(Debug)]
-struct State {
-    audit: Audit,
+struct CallState {
+    audit: AuditLog,
     request_id: String,
     trace_id: Option<String>,
     action: String,
     vm: Option<String>,
-    program: OnceLock<Program>,
+    program: OnceLock<AuditedProgram>,
     subject: OnceLock<String>,
     exec_id: OnceLock<String>,
     outcome: OnceLock<String>,
     started: Instant,
-    progress: Mutex<Progress>,
+    progress: Mutex<CallProgress>,
 }
 
 #[derive(Debug)]
-struct Progress {
+struct CallProgress {
     peer: Identity,
     has_token: bool,
-    phase: Phase,
+    phase: CallPhase,
     /// Status of the reply; `None` until there is one.
     status: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum CallPhase {
     /// The caller is not checked yet.
     Unchecked,
     /// The caller is allowed to make the call; the last entry is not written yet.
@@ -141,18 +142,18 @@ enum Phase {
     Over,
 }
 
-impl Call {
+impl AuditedCall {
     /// Creates the call for a request whose caller is not checked yet.
-    pub(super) fn of(request: &Request, audit: Audit, begins: Begins) -> Self {
+    pub(super) fn of(request: &Request, audit: AuditLog, begins: FirstEntryTime) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let request_id = request.extensions().get::<RequestId>();
-        let progress = Progress {
+        let progress = CallProgress {
             peer: Identity::Unknown,
             has_token: false,
-            phase: Phase::Unchecked,
+            phase: CallPhase::Unchecked,
             status: None,
         };
-        let state = State {
+        let state = CallState {
             audit,
             request_id: request_id.map_or_else(String::new, |id| id.as_str().to_owned()),
             trace_id: request_id::trace_id(request.headers()).map(str::to_owned),
@@ -169,8 +170,8 @@ impl Call {
     }
 
     /// Returns the handler's access to the entries.
-    pub(super) fn note(&self) -> Note {
-        Note(Some(Arc::clone(&self.state)))
+    pub(super) fn note(&self) -> AuditNote {
+        AuditNote(Some(Arc::clone(&self.state)))
     }
 
     /// Sets the identity of the connection's peer, regardless of the request's credential.
@@ -189,10 +190,10 @@ impl Call {
     ///
     /// `audit_unavailable`: nothing must reach the guest.
     pub(super) async fn admitted(&self) -> Result<(), ApiError> {
-        if self.begins == Begins::AtAdmission {
+        if self.begins == FirstEntryTime::AtAdmission {
             self.state.begin().await?;
         }
-        self.state.progress().phase = Phase::Admitted;
+        self.state.progress().phase = CallPhase::Admitted;
         Ok(())
     }
 
@@ -213,21 +214,21 @@ impl Call {
     /// Cancel safe: the refusal is recorded before the wait.
     pub(super) async fn refused(self, status: StatusCode) {
         self.state.progress().status = Some(status.as_u16());
-        self.state.progress().phase = Phase::Over;
+        self.state.progress().phase = CallPhase::Over;
         if self.state.audit.refused(self.state.refusal()) > REFUSALS_WITHOUT_DELAY {
             sleep(REFUSAL_DELAY).await;
         }
     }
 }
 
-impl State {
+impl CallState {
     /// Locks the progress. The lock is held only to read or assign fields.
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    fn progress(&self) -> MutexGuard<'_, CallProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn begin(&self) -> Result<(), ApiError> {
-        let entry = self.entry(Stage::Begin);
+        let entry = self.entry(EntryStage::Begin);
         self.audit.begin(entry).await.map_err(|unavailable| {
             ApiError::of(
                 ErrorCode::AuditUnavailable,
@@ -236,12 +237,12 @@ impl State {
         })
     }
 
-    fn entry(&self, stage: Stage) -> Entry {
+    fn entry(&self, stage: EntryStage) -> AuditEntry {
         let progress = self.progress();
         let took = self.started.elapsed().as_millis();
-        Entry {
+        AuditEntry {
             stage,
-            by: By::new(&progress.peer, progress.has_token),
+            by: AuditCaller::new(&progress.peer, progress.has_token),
             action: self.action.clone(),
             vm: self.vm.clone(),
             program: self.program.get().cloned(),
@@ -250,7 +251,7 @@ impl State {
             outcome: self.outcome.get().cloned(),
             allowed: true,
             status: progress.status,
-            duration_ms: (stage == Stage::End).then(|| took.try_into().unwrap_or(u64::MAX)),
+            duration_ms: (stage == EntryStage::End).then(|| took.try_into().unwrap_or(u64::MAX)),
             count: None,
             request_id: self.request_id.clone(),
             trace_id: self.trace_id.clone(),
@@ -258,15 +259,15 @@ impl State {
     }
 
     /// Returns the last entry of an admitted call; `None` if it was returned before.
-    fn last_entry(&self) -> Option<Entry> {
-        let before = std::mem::replace(&mut self.progress().phase, Phase::Over);
-        (before == Phase::Admitted).then(|| self.entry(Stage::End))
+    fn last_entry(&self) -> Option<AuditEntry> {
+        let before = std::mem::replace(&mut self.progress().phase, CallPhase::Over);
+        (before == CallPhase::Admitted).then(|| self.entry(EntryStage::End))
     }
 
     fn refusal(&self) -> Refusal {
         let progress = self.progress();
         Refusal {
-            by: By::new(&progress.peer, progress.has_token),
+            by: AuditCaller::new(&progress.peer, progress.has_token),
             action: self.action.clone(),
             vm: self.vm.clone(),
             request_id: self.request_id.clone(),
@@ -277,19 +278,19 @@ impl State {
 }
 
 /// Records calls that ended without a reply: when the state is dropped, the call is over.
-impl Drop for State {
+impl Drop for CallState {
     fn drop(&mut self) {
         let phase = self.progress().phase;
         match phase {
-            Phase::Unchecked => {
+            CallPhase::Unchecked => {
                 self.audit.refused(self.refusal());
             }
-            Phase::Admitted => {
+            CallPhase::Admitted => {
                 if let Some(entry) = self.last_entry() {
                     self.audit.end_without_waiting(&entry);
                 }
             }
-            Phase::Over => {}
+            CallPhase::Over => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `PUT /vms/{vm}/clock`.
 
-use super::extract::{CallParams, JsonBody, Patience, TheVm};
+use super::extract::{CallParams, CallerTimeout, JsonBody, TheVm};
 use super::problem::{ApiError, BodyProblems};
 use crate::agent::Lane;
 use crate::clock::unix_ms;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 )]
 pub(super) async fn put_clock(
     TheVm(vm): TheVm,
-    patience: Patience,
+    patience: CallerTimeout,
     JsonBody(request): JsonBody<ClockRequest>,
 ) -> Result<Json<ClockSet>, ApiError> {
     let at = |time_unix_ms| {

@@ -4,11 +4,11 @@
 //! automatically.
 
 use super::auth::{Caller, Peer};
-use super::extract::Params;
+use super::extract::QueryParams;
 use super::problem::{ApiError, ServiceProblems};
 use super::state::ApiState;
 use super::streamed::streamed;
-use crate::events::{EventId, MAX_READERS, Read, Reader, ReaderKind};
+use crate::events::{EventId, EventReader, MAX_READERS, ReadItem, ReaderKind};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -64,7 +64,7 @@ pub(super) struct EventParams {
 )]
 pub(super) async fn follow_events(
     State(api): State<ApiState>,
-    Params(params): Params<EventParams>,
+    QueryParams(params): QueryParams<EventParams>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let vm = params.vm.map(parse_name).transpose()?;
@@ -86,7 +86,7 @@ pub(super) async fn follow_events(
         let detail = format!("{MAX_READERS} {clients} already follow events; retry later");
         ApiError::of(ErrorCode::Overloaded, detail)
     })?;
-    let stream = Told { reader, draining: api.draining, greeted: false };
+    let stream = EventBody { reader, draining: api.draining, greeted: false };
     let lines = futures_util::stream::unfold(stream, |mut stream| async move {
         stream.next().await.map(|line| (Ok::<_, Infallible>(line), stream))
     });
@@ -111,13 +111,13 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, ApiError> {
 
 /// Event stream of one client. The body takes the next message when the client has taken the previous one.
 #[derive(Debug)]
-struct Told {
-    reader: Reader,
+struct EventBody {
+    reader: EventReader,
     draining: CancellationToken,
     greeted: bool,
 }
 
-impl Told {
+impl EventBody {
     async fn next(&mut self) -> Option<Bytes> {
         if !std::mem::replace(&mut self.greeted, true) {
             return Some(Bytes::from_static(GREETING));
@@ -128,8 +128,8 @@ impl Told {
         };
         let id = self.reader.last();
         Some(match read {
-            Ok(Read::Event(event)) => message(&id, event.kind.as_str(), &*event),
-            Ok(Read::Reset(reset)) => message(&id, RESET, &reset),
+            Ok(ReadItem::Event(event)) => message(&id, event.kind.as_str(), &*event),
+            Ok(ReadItem::Reset(reset)) => message(&id, RESET, &reset),
             // With an id, so that a reconnecting client does not start again before events that its filter skipped.
             Err(_) => format!(": alive\nid: {id}\n\n").into(),
         })

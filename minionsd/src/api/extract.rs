@@ -57,9 +57,9 @@ async fn path_parameter(parts: &mut Parts, api: &ApiState, name: &str) -> Result
 }
 
 /// A deserialized query; a failure names the invalid field.
-pub(super) struct Params<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequestParts<ApiState> for Params<T> {
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for QueryParams<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, ApiError> {
@@ -82,9 +82,9 @@ pub(super) struct CallParams {
 
 /// Time that the caller is willing to wait; `None` if the request does not say.
 #[derive(Debug)]
-pub(super) struct Patience(Option<Duration>);
+pub(super) struct CallerTimeout(Option<Duration>);
 
-impl Patience {
+impl CallerTimeout {
     /// Validates the `timeout_ms` of a query.
     pub(super) fn of(timeout_ms: Option<u64>) -> Result<Self, ApiError> {
         milliseconds("timeout_ms", timeout_ms, 1).map(Self)
@@ -101,11 +101,11 @@ impl Patience {
     }
 }
 
-impl FromRequestParts<ApiState> for Patience {
+impl FromRequestParts<ApiState> for CallerTimeout {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, ApiError> {
-        let Params(params) = Params::<CallParams>::from_request_parts(parts, api).await?;
+        let QueryParams(params) = QueryParams::<CallParams>::from_request_parts(parts, api).await?;
         Self::of(params.timeout_ms)
     }
 }

@@ -39,13 +39,13 @@ const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// All routes and the checks around them. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Front(Arc<Shared>);
+pub(crate) struct Front(Arc<FrontState>);
 
 #[derive(Debug)]
-struct Shared {
+struct FrontState {
     routes: Router,
     /// Checks before routing; `None` to accept every request.
-    gate: Option<Gate>,
+    gate: Option<RequestGate>,
     meters: Arc<Meters>,
     /// Meter of requests that reach no route: unknown paths and methods, refused hosts and origins.
     unrouted: Arc<RouteMeter>,
@@ -53,12 +53,12 @@ struct Shared {
 
 /// Checks that a request must pass before it is routed.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct RequestGate {
     pub(super) hosts: AllowedHosts,
     pub(super) origins: AllowedOrigins,
 }
 
-impl Gate {
+impl RequestGate {
     fn pass(&self, request: &Request) -> Result<(), ApiError> {
         self.hosts.check(request)?;
         self.origins.check(request)
@@ -66,9 +66,9 @@ impl Gate {
 }
 
 impl Front {
-    pub(super) fn new(routes: Router, gate: Option<Gate>, meters: Arc<Meters>) -> Self {
+    pub(super) fn new(routes: Router, gate: Option<RequestGate>, meters: Arc<Meters>) -> Self {
         let unrouted = meters.route("", "");
-        Self(Arc::new(Shared { routes, gate, meters, unrouted }))
+        Self(Arc::new(FrontState { routes, gate, meters, unrouted }))
     }
 
     /// Returns the service for one connection from `peer`.
@@ -106,7 +106,7 @@ impl Front {
     }
 }
 
-impl Shared {
+impl FrontState {
     async fn route(&self, mut request: Request) -> Response {
         if let Some(gate) = &self.gate
             && let Err(refused) = gate.pass(&request)

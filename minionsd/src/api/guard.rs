@@ -1,6 +1,6 @@
 //! The layers in front of every route, which admit or refuse callers.
 
-use super::audit::{Begins, Call};
+use super::audit::{AuditedCall, FirstEntryTime};
 use super::auth::{Caller, Peer, Policy};
 use super::problem::ApiError;
 use super::service;
@@ -14,17 +14,17 @@ use std::sync::Arc;
 
 /// State of a route's layer. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Guard {
+pub(super) struct RouteGuard {
     pub(super) api: ApiState,
     /// Meter of the route. It is attached to the response for the outermost layer, which measures the duration.
     pub(super) meter: Arc<RouteMeter>,
     /// Time of the first audit entry of the route's calls; unused for [`Scope::Read`].
-    pub(super) begins: Begins,
+    pub(super) begins: FirstEntryTime,
     /// Names of the documented query parameters; `None` for pages, which accept any.
     pub(super) query: Option<Arc<[String]>>,
 }
 
-impl Guard {
+impl RouteGuard {
     /// Refuses a query with an unknown parameter, because ignoring it could change the meaning of the request.
     fn check_query(&self, request: &Request) -> Result<(), ApiError> {
         let (Some(known), Some(_)) = (&self.query, request.uri().query()) else { return Ok(()) };
@@ -57,9 +57,13 @@ fn refuse_while_draining(api: &ApiState, request: &Request) -> Result<(), ApiErr
 }
 
 /// The layer of a route with [`Scope::Read`].
-pub(super) async fn read(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+pub(super) async fn read(
+    State(guard): State<RouteGuard>,
+    request: Request,
+    next: Next,
+) -> Response {
     let query = guard.check_query(&request);
-    let Guard { api, meter, .. } = guard;
+    let RouteGuard { api, meter, .. } = guard;
     if let Err(refused) = refuse_while_draining(&api, &request) {
         return refused.into_response();
     }
@@ -80,16 +84,16 @@ pub(super) async fn read(State(guard): State<Guard>, request: Request, next: Nex
 /// Every call is audited. Refused calls of one caller share an entry. For an admitted call, the first entry is written
 /// before a guest is contacted, and the last before the caller gets the reply, unless the reply is a stream.
 pub(super) async fn operate(
-    State(guard): State<Guard>,
+    State(guard): State<RouteGuard>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let query = guard.check_query(&request);
-    let Guard { api, meter, begins, .. } = guard;
+    let RouteGuard { api, meter, begins, .. } = guard;
     if let Err(refused) = refuse_while_draining(&api, &request) {
         return refused.into_response();
     }
-    let call = Call::of(&request, api.audit.clone(), begins);
+    let call = AuditedCall::of(&request, api.audit.clone(), begins);
     let peer = Caller::peer_of(&request);
     let caller = Caller::of(&request, &api.policy);
     let mut response = match admit(peer, caller, &api.policy, &call).await {
@@ -117,7 +121,7 @@ async fn admit(
     peer: Result<Arc<Peer>, ApiError>,
     caller: Result<Caller, ApiError>,
     policy: &Policy,
-    call: &Call,
+    call: &AuditedCall,
 ) -> Result<(), ApiError> {
     // Before the token is checked, so that the entry of an invalid token has the uid too.
     call.identify(peer?.identity().await);

@@ -1,6 +1,6 @@
 //! `GET /vms/{vm}/health`.
 
-use super::extract::{CallParams, Patience, TheVm};
+use super::extract::{CallParams, CallerTimeout, TheVm};
 use super::problem::{ApiError, GuestProblems};
 use crate::clock::offset_ms;
 use axum::Json;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 )]
 pub(super) async fn get_health(
     TheVm(vm): TheVm,
-    patience: Patience,
+    patience: CallerTimeout,
 ) -> Result<Json<health::Health>, ApiError> {
     let deadline = patience.deadline_or(PATIENCE);
     let answered =

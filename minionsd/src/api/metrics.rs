@@ -3,7 +3,7 @@
 use super::problem::ServiceProblems;
 use super::state::ApiState;
 use crate::metrics::Meters;
-use crate::metrics::text::{Kind, MEDIA_TYPE, Page};
+use crate::metrics::text::{MEDIA_TYPE, MetricType, MetricsPage};
 use crate::vm::Vm;
 use crate::vm::process::stat;
 use axum::extract::State;
@@ -28,7 +28,7 @@ const STATES: [VmState; 4] =
     ),
 )]
 pub(super) async fn get_metrics(State(api): State<ApiState>) -> Response {
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
     let vms = api.registry.vms().unwrap_or_default();
     let vms: Vec<_> =
         vms.values().map(|vm| (vm, vm.state(), vm.client().pool().figures())).collect();
@@ -43,19 +43,19 @@ pub(super) async fn get_metrics(State(api): State<ApiState>) -> Response {
 }
 
 /// Writes the states and pools of VMs.
-fn of_vms(page: &mut Page, vms: &[(&Vm, VmState, PoolFigures)]) {
-    let mut family = page.family("minions_vms", Kind::Gauge, "VMs by state.");
+fn of_vms(page: &mut MetricsPage, vms: &[(&Vm, VmState, PoolFigures)]) {
+    let mut family = page.family("minions_vms", MetricType::Gauge, "VMs by state.");
     for state in STATES {
         let count = vms.iter().filter(|(_, of, _)| *of == state).count();
         family.figure(&[("state", state.as_str())], count);
     }
     let mut family =
-        page.family("minions_vm_ready", Kind::Gauge, "1 if the agent answers, otherwise 0.");
+        page.family("minions_vm_ready", MetricType::Gauge, "1 if the agent answers, otherwise 0.");
     for (vm, state, _) in vms {
         family.figure(&[("vm", vm.name().as_str())], u8::from(*state == VmState::Ready));
     }
     let help = "Connections by use: idle, in_use, streams; and callers waiting for one.";
-    let mut family = page.family("minions_vm_connections", Kind::Gauge, help);
+    let mut family = page.family("minions_vm_connections", MetricType::Gauge, help);
     for (vm, _, pool) in vms {
         for (kind, value) in [
             ("idle", pool.idle),
@@ -67,60 +67,65 @@ fn of_vms(page: &mut Page, vms: &[(&Vm, VmState, PoolFigures)]) {
         }
     }
     let streams: usize = vms.iter().map(|(_, _, pool)| pool.streams).sum();
-    page.one("minions_execs_in_flight", Kind::Gauge, "Programs with an open stream.", streams);
+    page.one(
+        "minions_execs_in_flight",
+        MetricType::Gauge,
+        "Programs with an open stream.",
+        streams,
+    );
 }
 
 /// Writes probes, dials, the resources that they use, and events.
-fn of_connections(page: &mut Page, api: &ApiState) {
+fn of_connections(page: &mut MetricsPage, api: &ApiState) {
     let meters = &api.meters;
     let dials = api.registry.dials();
     let help = "Duration of health probes, including failed ones.";
-    page.family("minions_probe_duration_seconds", Kind::Histogram, help)
+    page.family("minions_probe_duration_seconds", MetricType::Histogram, help)
         .histogram(&[], &meters.probes);
     for (name, help, tally) in [
         ("minions_probe_failures_total", "Probes that failed, by layer.", &meters.failed_probes),
         ("minions_dial_failures_total", "Dials that failed, by layer.", &meters.failed_dials),
     ] {
-        let mut family = page.family(name, Kind::Counter, help);
+        let mut family = page.family(name, MetricType::Counter, help);
         for (failure, count) in tally.figures() {
             family.figure(&[("failure", failure)], count);
         }
     }
-    page.one("minions_dials_in_flight", Kind::Gauge, "Dials in progress.", dials.in_flight());
+    page.one("minions_dials_in_flight", MetricType::Gauge, "Dials in progress.", dials.in_flight());
     let help = "Memory in use for replies and output of guests.";
-    page.one("minions_guest_bytes_in_flight", Kind::Gauge, help, dials.budget().used());
+    page.one("minions_guest_bytes_in_flight", MetricType::Gauge, help, dials.budget().used());
     let (taken, limit) = dials.descriptors().figures();
     let help = "File descriptors in use for VMs.";
-    page.one("minions_vm_descriptors", Kind::Gauge, help, taken);
+    page.one("minions_vm_descriptors", MetricType::Gauge, help, taken);
     let help = "File descriptors available to VMs in total.";
-    page.one("minions_vm_descriptors_limit", Kind::Gauge, help, limit);
+    page.one("minions_vm_descriptors_limit", MetricType::Gauge, help, limit);
     let (events, missed, readers) = api.registry.events().figures();
-    page.one("minions_events_total", Kind::Counter, "Events published.", events);
+    page.one("minions_events_total", MetricType::Counter, "Events published.", events);
     let help = "Events that slow readers missed, over all readers.";
-    page.one("minions_events_missed_total", Kind::Counter, help, missed);
-    page.one("minions_event_readers", Kind::Gauge, "Clients of GET /events.", readers);
+    page.one("minions_events_missed_total", MetricType::Counter, help, missed);
+    page.one("minions_event_readers", MetricType::Gauge, "Clients of GET /events.", readers);
 }
 
 /// Writes scans of the socket directory.
-fn of_the_directory(page: &mut Page, meters: &Meters) {
+fn of_the_directory(page: &mut MetricsPage, meters: &Meters) {
     let help =
         "Scans that failed because the socket directory is not trusted or unreadable, by reason.";
-    let mut family = page.family("minions_socket_scans_failed_total", Kind::Counter, help);
+    let mut family = page.family("minions_socket_scans_failed_total", MetricType::Counter, help);
     for (reason, count) in meters.refused_scans.figures() {
         family.figure(&[("reason", reason)], count);
     }
     let help = "Files named *.vsock that are ignored, by reason.";
-    let mut family = page.family("minions_socket_files_passed_over", Kind::Gauge, help);
+    let mut family = page.family("minions_socket_files_passed_over", MetricType::Gauge, help);
     for (reason, count) in [("name", &meters.wrong_names), ("not_a_socket", &meters.no_sockets)] {
         family.figure(&[("reason", reason)], count.load(Ordering::Relaxed));
     }
 }
 
 /// Writes HTTP requests and problems.
-fn of_calls(page: &mut Page, api: &ApiState) {
+fn of_calls(page: &mut MetricsPage, api: &ApiState) {
     let routes = api.meters.routes();
     let help = "Requests by route and status.";
-    let mut family = page.family("minions_http_requests_total", Kind::Counter, help);
+    let mut family = page.family("minions_http_requests_total", MetricType::Counter, help);
     for route in &routes {
         for (status, count) in route.statuses() {
             let status = status.to_string();
@@ -131,58 +136,65 @@ fn of_calls(page: &mut Page, api: &ApiState) {
     }
     let help =
         "Time until the head of the response, by route. Routes without requests are left out.";
-    let mut family = page.family("minions_http_request_duration_seconds", Kind::Histogram, help);
+    let mut family =
+        page.family("minions_http_request_duration_seconds", MetricType::Histogram, help);
     for route in routes.iter().filter(|route| route.statuses().next().is_some()) {
         let labels = [("method", &*route.method), ("route", &*route.template)];
         family.histogram(&labels, &route.durations);
     }
-    let mut family = page.family("minions_problems_total", Kind::Counter, "Problems by code.");
+    let mut family =
+        page.family("minions_problems_total", MetricType::Counter, "Problems by code.");
     for (code, count) in api.meters.problems.figures() {
         family.figure(&[("code", code)], count);
     }
     let help = "Clients that were turned away because too many were connected.";
     let shed = api.meters.shed.load(Ordering::Relaxed);
-    page.one("minions_http_connections_shed_total", Kind::Counter, help, shed);
+    page.one("minions_http_connections_shed_total", MetricType::Counter, help, shed);
 }
 
 /// Writes the state of the audit log and the log.
-fn of_logs(page: &mut Page, api: &ApiState) {
+fn of_logs(page: &mut MetricsPage, api: &ApiState) {
     let audit = api.audit.figures();
     let help = "1 if the last audit entry was written, otherwise 0.";
-    page.one("minions_audit_writable", Kind::Gauge, help, u8::from(audit.is_writable));
+    page.one("minions_audit_writable", MetricType::Gauge, help, u8::from(audit.is_writable));
     let help = "Attempts to write an audit entry that failed.";
-    page.one("minions_audit_write_failures_total", Kind::Counter, help, audit.failures);
+    page.one("minions_audit_write_failures_total", MetricType::Counter, help, audit.failures);
     let help = "Audit entries that were never written.";
-    page.one("minions_audit_entries_lost_total", Kind::Counter, help, audit.lost);
+    page.one("minions_audit_entries_lost_total", MetricType::Counter, help, audit.lost);
     let help = "Lines of the log that were dropped because standard error was not read.";
-    page.one("minions_log_lines_dropped_total", Kind::Counter, help, crate::logging::dropped().log);
+    page.one(
+        "minions_log_lines_dropped_total",
+        MetricType::Counter,
+        help,
+        crate::logging::dropped().log,
+    );
 }
 
 /// Writes figures of the process. Figures that `/proc` cannot provide, for example without a free descriptor, are left
 /// out.
-fn of_the_daemon(page: &mut Page, api: &ApiState) {
-    page.family("minions_build_info", Kind::Gauge, "Always 1.")
+fn of_the_daemon(page: &mut MetricsPage, api: &ApiState) {
+    page.family("minions_build_info", MetricType::Gauge, "Always 1.")
         .figure(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     let draining = u8::from(api.draining.is_cancelled());
     page.one(
         "minions_draining",
-        Kind::Gauge,
+        MetricType::Gauge,
         "1 if the daemon is stopping, otherwise 0.",
         draining,
     );
     if let Some(own) = stat(std::process::id()) {
         let cpu = Duration::from_millis(own.cpu_ms).as_secs_f64();
-        page.one("process_cpu_seconds_total", Kind::Counter, "Processor time.", cpu);
+        page.one("process_cpu_seconds_total", MetricType::Counter, "Processor time.", cpu);
         let help = "Resident memory.";
-        page.one("process_resident_memory_bytes", Kind::Gauge, help, own.rss_bytes);
+        page.one("process_resident_memory_bytes", MetricType::Gauge, help, own.rss_bytes);
     }
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         // Without the descriptor of this directory.
         let count = open.count().saturating_sub(1);
-        page.one("process_open_fds", Kind::Gauge, "Open file descriptors.", count);
+        page.one("process_open_fds", MetricType::Gauge, "Open file descriptors.", count);
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     if let Some(limit) = limit {
-        page.one("process_max_fds", Kind::Gauge, "Limit of open file descriptors.", limit);
+        page.one("process_max_fds", MetricType::Gauge, "Limit of open file descriptors.", limit);
     }
 }

@@ -2,8 +2,8 @@
 
 mod convert;
 
-use super::audit::Note;
-use super::extract::{CallParams, JsonBody, Patience, TheVm};
+use super::audit::AuditNote;
+use super::extract::{CallParams, CallerTimeout, JsonBody, TheVm};
 use super::problem::{ApiError, GuestProblems, NetworkProblems};
 use crate::agent::{AgentRefusal, CallError, Lane};
 use crate::vm::Vm;
@@ -36,7 +36,7 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 )]
 pub(super) async fn get_network(
     TheVm(vm): TheVm,
-    patience: Patience,
+    patience: CallerTimeout,
 ) -> Result<Json<Network>, ApiError> {
     let deadline = patience.deadline_or(PATIENCE);
     read(&vm, deadline).await.map(Json).map_err(|error| ApiError::call(vm.name(), error))
@@ -75,8 +75,8 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
 )]
 pub(super) async fn put_network(
     TheVm(vm): TheVm,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
     JsonBody(request): JsonBody<NetworkRequest>,
 ) -> Result<Json<NetworkApplied>, ApiError> {
     let change = ChangeNetwork::from(request);
@@ -105,7 +105,7 @@ async fn set(
     base: &ConfigureNetwork,
     deadline: Instant,
 ) -> Result<NetworkChanged, CallError> {
-    vm.client().call(base, Lane::Beside, deadline).await
+    vm.client().call(base, Lane::Stream, deadline).await
 }
 
 /// Sends a change that requires the feature `network2`. It does not occupy the lane of quick calls, because it may
@@ -117,7 +117,7 @@ async fn make(
     deadline: Instant,
 ) -> Result<NetworkChanged, CallError> {
     vm.client().require(Feature::Network, &[field], deadline).await?;
-    vm.client().call(change, Lane::Beside, deadline).await
+    vm.client().call(change, Lane::Stream, deadline).await
 }
 
 /// Confirm a network change
@@ -132,7 +132,7 @@ async fn make(
 )]
 pub(super) async fn confirm_network(
     TheVm(vm): TheVm,
-    patience: Patience,
+    patience: CallerTimeout,
     JsonBody(request): JsonBody<NetworkConfirmRequest>,
 ) -> Result<Json<NetworkConfirmed>, ApiError> {
     let call = NetworkConfirm { id: request.id }.validate();

@@ -1,6 +1,6 @@
 //! `POST /vms/{vm}/power`.
 
-use super::extract::{CallParams, JsonBody, Patience, TheVm};
+use super::extract::{CallParams, CallerTimeout, JsonBody, TheVm};
 use super::problem::{ApiError, BodyProblems};
 use crate::agent::{CallError, Lane};
 use crate::vm::Vm;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 )]
 pub(super) async fn power_vm(
     TheVm(vm): TheVm,
-    patience: Patience,
+    patience: CallerTimeout,
     JsonBody(request): JsonBody<PowerRequest>,
 ) -> Result<(StatusCode, Json<PowerAccepted>), ApiError> {
     let deadline = patience.deadline_or(PATIENCE);

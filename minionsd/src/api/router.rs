@@ -1,17 +1,17 @@
 //! The route list and the layers around each route.
 
-use super::audit::Begins;
+use super::audit::FirstEntryTime;
 use super::auth::Policy;
 use super::extract::BodyLimit;
-use super::front::{Front, Gate};
-use super::guard::{self, Guard};
+use super::front::{Front, RequestGate};
+use super::guard::{self, RouteGuard};
 use super::problem::ApiError;
 use super::state::ApiState;
 use super::{
     browser, clock, dashboard, docs, events, exec, files, forward, health, host, metrics, network,
     power, problem, service, status, vms,
 };
-use crate::audit::Audit;
+use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::exec::ExecResources;
 use crate::metrics::Meters;
@@ -43,7 +43,7 @@ const BEARER: &str = "bearer";
 pub(crate) struct AppParts {
     pub(crate) registry: Registry,
     pub(crate) policy: Policy,
-    pub(crate) audit: Audit,
+    pub(crate) audit: AuditLog,
     pub(crate) execs: ExecResources,
     pub(crate) meters: Arc<Meters>,
 }
@@ -70,7 +70,7 @@ struct Document;
 
 /// Returns all routes. This one list determines routing, scopes and the OpenAPI document; a route cannot be added
 /// without a scope.
-fn routes(layers: &Layers) -> OpenApiRouter<ApiState> {
+fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
     use Scope::{Operate, Read};
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(layers.around(Read, routes!(vms::list_vms)))
@@ -121,27 +121,27 @@ fn unlimited(
 }
 
 /// Factory of the layers around routes. Without an [`ApiState`], only the OpenAPI document is built.
-struct Layers(Option<ApiState>);
+struct RouteLayers(Option<ApiState>);
 
-impl Layers {
+impl RouteLayers {
     /// Adds the scope to the document, and the layer that checks it to the route.
     fn around(
         &self,
         scope: Scope,
         routes: UtoipaMethodRouter<ApiState>,
     ) -> UtoipaMethodRouter<ApiState> {
-        self.with(scope, Begins::AtAdmission, routes)
+        self.with(scope, FirstEntryTime::AtAdmission, routes)
     }
 
     /// Does the same as [`around`](Self::around) for a route whose handler names the program that it runs.
     fn around_program(&self, routes: UtoipaMethodRouter<ApiState>) -> UtoipaMethodRouter<ApiState> {
-        self.with(Scope::Operate, Begins::WithProgram, routes)
+        self.with(Scope::Operate, FirstEntryTime::WithProgram, routes)
     }
 
     fn with(
         &self,
         scope: Scope,
-        begins: Begins,
+        begins: FirstEntryTime,
         (schemas, mut paths, route): UtoipaMethodRouter<ApiState>,
     ) -> UtoipaMethodRouter<ApiState> {
         let mut method = "";
@@ -161,7 +161,7 @@ impl Layers {
         }
         let Some(api) = &self.0 else { return (schemas, paths, route) };
         let meter = api.meters.route(method, &template);
-        let guard = Guard { api: api.clone(), meter, begins, query: Some(query.into()) };
+        let guard = RouteGuard { api: api.clone(), meter, begins, query: Some(query.into()) };
         let route = match scope {
             Scope::Read => route.layer(from_fn_with_state(guard, guard::read)),
             Scope::Operate => route.layer(from_fn_with_state(guard, guard::operate)),
@@ -191,7 +191,7 @@ fn query_parameters(operation: &Operation) -> impl Iterator<Item = String> {
 /// Returns the OpenAPI document as it is served and committed: pretty-printed, with a final newline.
 #[must_use]
 pub fn openapi_json() -> String {
-    let mut document = routes(&Layers(None)).to_openapi();
+    let mut document = routes(&RouteLayers(None)).to_openapi();
     // utoipa derives licence and contact from the crate's manifest, which does not have them.
     document.info.license = None;
     document.info.contact = None;
@@ -225,9 +225,10 @@ pub(crate) fn app(config: &Config, parts: AppParts) -> Front {
     let draining = execs.draining.clone();
     let api = ApiState { registry, policy, audit, execs, meters, draining, document };
     let origins = browser::AllowedOrigins::new(config);
-    let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
+    let (router, _) = routes(&RouteLayers(Some(api.clone()))).split_for_parts();
     let meter = api.meters.route("GET", "/docs");
-    let guard = Guard { api: api.clone(), meter, begins: Begins::AtAdmission, query: None };
+    let guard =
+        RouteGuard { api: api.clone(), meter, begins: FirstEntryTime::AtAdmission, query: None };
     let pages =
         docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(guard, guard::read));
     let meters = Arc::clone(&api.meters);
@@ -237,7 +238,7 @@ pub(crate) fn app(config: &Config, parts: AppParts) -> Front {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(option_layer(origins.cors()));
-    let gate = Gate { hosts: host::AllowedHosts::new(config), origins };
+    let gate = RequestGate { hosts: host::AllowedHosts::new(config), origins };
     Front::new(routes, Some(gate), meters)
 }
 

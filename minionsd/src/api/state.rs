@@ -1,7 +1,7 @@
 //! State of all handlers.
 
 use super::auth::Policy;
-use crate::audit::Audit;
+use crate::audit::AuditLog;
 use crate::exec::ExecResources;
 use crate::metrics::Meters;
 use crate::vm::Registry;
@@ -15,7 +15,7 @@ pub(crate) struct ApiState {
     /// Rules that give callers their scopes.
     pub(crate) policy: Policy,
     /// The audit log.
-    pub(crate) audit: Audit,
+    pub(crate) audit: AuditLog,
     /// Resources shared by all programs.
     pub(crate) execs: ExecResources,
     /// Counters and histograms.

@@ -1,6 +1,6 @@
 //! `GET /vms/{vm}/status`.
 
-use super::extract::{CallParams, Patience, TheVm};
+use super::extract::{CallParams, CallerTimeout, TheVm};
 use super::problem::{ApiError, GuestProblems};
 use crate::agent::Lane;
 use axum::Json;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 )]
 pub(super) async fn get_status(
     TheVm(vm): TheVm,
-    patience: Patience,
+    patience: CallerTimeout,
 ) -> Result<Json<status::Status>, ApiError> {
     let deadline = patience.deadline_or(PATIENCE);
     vm.client()

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Part of a call that an entry describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Stage {
+pub(crate) enum EntryStage {
     /// Admission; the call continues after this entry is written.
     Begin,
     /// End of the call.
@@ -19,7 +19,7 @@ pub(crate) enum Stage {
 
 /// The caller, as entries name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub(crate) struct By {
+pub(crate) struct AuditCaller {
     /// `user`, `token` or `unknown`.
     pub(super) identity: &'static str,
     /// Uid of the connection's peer, also for callers with a token.
@@ -27,7 +27,7 @@ pub(crate) struct By {
     pub(super) uid: Option<u32>,
 }
 
-impl By {
+impl AuditCaller {
     /// Describes a caller by its connection's peer, and whether it has the token.
     pub(crate) fn new(peer: &Identity, has_token: bool) -> Self {
         let (identity, uid) = match peer {
@@ -43,7 +43,7 @@ impl By {
 
 /// A program, identified without revealing its arguments.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Program {
+pub(crate) struct AuditedProgram {
     /// Command, quoted and escaped because the caller chooses it.
     pub(crate) command: String,
     /// SHA-256 over the arguments, each preceded by its length; equal argument lists have equal digests.
@@ -52,7 +52,7 @@ pub(crate) struct Program {
 
 /// Number and time span of the calls that one entry stands for.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Count {
+pub(crate) struct CallCount {
     pub(crate) count: u64,
     pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
@@ -60,17 +60,17 @@ pub(crate) struct Count {
 
 /// An entry of the audit log.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Entry {
-    pub(crate) stage: Stage,
+pub(crate) struct AuditEntry {
+    pub(crate) stage: EntryStage,
     #[serde(flatten)]
-    pub(crate) by: By,
+    pub(crate) by: AuditCaller,
     /// Method and route template.
     pub(crate) action: String,
     /// VM's name as in the request's path: still percent-encoded, so always ASCII.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vm: Option<String>,
     #[serde(flatten)]
-    pub(crate) program: Option<Program>,
+    pub(crate) program: Option<AuditedProgram>,
     /// Path of a file, or target of a forward, quoted and escaped because the caller chooses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<String>,
@@ -85,8 +85,8 @@ pub(crate) struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duration_ms: Option<u64>,
     #[serde(flatten)]
-    /// Number of calls; set for [`Stage::Refused`] only.
-    pub(crate) count: Option<Count>,
+    /// Number of calls; set for [`EntryStage::Refused`] only.
+    pub(crate) count: Option<CallCount>,
     pub(crate) request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace_id: Option<String>,
@@ -94,23 +94,23 @@ pub(crate) struct Entry {
 
 /// An entry as a line of the file, in the format of tracing's JSON log, so that one parser can read both.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EntryLine<'a> {
     timestamp: Timestamp,
     level: &'static str,
-    fields: Fields<'a>,
+    fields: EntryFields<'a>,
     target: &'static str,
-    span: Span<'a>,
+    span: CountSpan<'a>,
 }
 
 #[derive(Serialize)]
-struct Fields<'a> {
+struct EntryFields<'a> {
     message: &'static str,
     #[serde(flatten)]
-    entry: &'a Entry,
+    entry: &'a AuditEntry,
 }
 
 #[derive(Serialize)]
-struct Span<'a> {
+struct CountSpan<'a> {
     name: &'static str,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,7 +119,7 @@ struct Span<'a> {
 
 /// A line of the file that reports missing entries before it.
 #[derive(Serialize)]
-struct Lost {
+struct LostLine {
     timestamp: Timestamp,
     level: &'static str,
     fields: LostFields,
@@ -132,22 +132,22 @@ struct LostFields {
     count: u64,
 }
 
-impl Entry {
+impl AuditEntry {
     fn message(&self) -> &'static str {
         match self.stage {
-            Stage::Begin | Stage::End => "operate",
-            Stage::Refused => "refused",
+            EntryStage::Begin | EntryStage::End => "operate",
+            EntryStage::Refused => "refused",
         }
     }
 
     /// Returns the entry as one line of JSON, including the line break.
     pub(super) fn line(&self) -> Vec<u8> {
-        line_of(&Line {
+        line_of(&EntryLine {
             timestamp: Timestamp::now(),
             level: "INFO",
-            fields: Fields { message: self.message(), entry: self },
+            fields: EntryFields { message: self.message(), entry: self },
             target: AUDIT_TARGET,
-            span: Span {
+            span: CountSpan {
                 name: "request",
                 request_id: &self.request_id,
                 trace_id: self.trace_id.as_deref(),
@@ -164,9 +164,9 @@ impl Entry {
             request_id = self.request_id,
             trace_id = self.trace_id,
             stage = match self.stage {
-                Stage::Begin => "begin",
-                Stage::End => "end",
-                Stage::Refused => "refused",
+                EntryStage::Begin => "begin",
+                EntryStage::End => "end",
+                EntryStage::Refused => "refused",
             },
             identity = self.by.identity,
             uid = self.by.uid,
@@ -190,7 +190,7 @@ impl Entry {
 
 /// Returns the line that replaces `count` lost entries.
 pub(super) fn lost(count: u64) -> Vec<u8> {
-    line_of(&Lost {
+    line_of(&LostLine {
         timestamp: Timestamp::now(),
         level: "WARN",
         fields: LostFields { message: "audit entries were lost", count },

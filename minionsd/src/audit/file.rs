@@ -7,7 +7,7 @@
 //!       ◀─ written? ─────────────────────┘  └─ not written: kept (1024 lines), tried again each second
 //! ```
 
-use super::entry::{Entry, lost};
+use super::entry::{AuditEntry, lost};
 use super::figures::AuditFigures;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -36,7 +36,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Policy for an entry that cannot be written now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(super) enum RetryPolicy {
     /// Drop the entry, because its call is refused.
     Never,
     /// Keep the entry and retry.
@@ -46,15 +46,15 @@ pub(super) enum Keep {
 /// Handle of the file's thread. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct AuditFile {
-    orders: SyncSender<Order>,
-    counters: Arc<Counters>,
+    orders: SyncSender<WriterOrder>,
+    counters: Arc<FileCounters>,
 }
 
 #[derive(Debug)]
-enum Order {
+enum WriterOrder {
     Write {
         line: Vec<u8>,
-        keep: Keep,
+        keep: RetryPolicy,
         written: Option<oneshot::Sender<bool>>,
     },
     /// Answered when all earlier orders have been attempted.
@@ -62,7 +62,7 @@ enum Order {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct FileCounters {
     is_failing: AtomicBool,
     failures: AtomicU64,
     lost: AtomicU64,
@@ -78,8 +78,8 @@ impl AuditFile {
 
     fn start(file: File, path: &Path) -> io::Result<Self> {
         let (orders, received) = sync_channel(MAX_QUEUED);
-        let counters = Arc::new(Counters::default());
-        let writer = Writer {
+        let counters = Arc::new(FileCounters::default());
+        let writer = FileWriter {
             file,
             path: path.to_owned(),
             kept: VecDeque::new(),
@@ -93,31 +93,35 @@ impl AuditFile {
     /// Writes one entry; reports whether it is in the file.
     ///
     /// Cancel safe: the entry is written as a whole or not at all.
-    pub(super) async fn write(&self, entry: &Entry, keep: Keep) -> bool {
+    pub(super) async fn write(&self, entry: &AuditEntry, keep: RetryPolicy) -> bool {
         let (written, answer) = oneshot::channel();
-        let order = Order::Write { line: entry.line(), keep, written: Some(written) };
+        let order = WriterOrder::Write { line: entry.line(), keep, written: Some(written) };
         self.order(order) && matches!(timeout(WRITE_DEADLINE, answer).await, Ok(Ok(true)))
     }
 
     /// Hands one entry to the thread without waiting for it.
-    pub(super) fn submit(&self, entry: &Entry) {
-        self.order(Order::Write { line: entry.line(), keep: Keep::UntilWritten, written: None });
+    pub(super) fn submit(&self, entry: &AuditEntry) {
+        self.order(WriterOrder::Write {
+            line: entry.line(),
+            keep: RetryPolicy::UntilWritten,
+            written: None,
+        });
     }
 
     /// Waits until all earlier entries have been attempted, at most for [`WRITE_DEADLINE`].
     pub(super) async fn flush(&self) {
         let (tried, answer) = oneshot::channel();
-        if self.order(Order::Flush(tried)) {
+        if self.order(WriterOrder::Flush(tried)) {
             let _ = timeout(WRITE_DEADLINE, answer).await;
         }
     }
 
     /// Queues an order for the thread; reports whether there was room. The queue fills up while the disk hangs.
-    fn order(&self, order: Order) -> bool {
+    fn order(&self, order: WriterOrder) -> bool {
         let Err(refused) = self.orders.try_send(order) else { return true };
         let (std::sync::mpsc::TrySendError::Full(order)
         | std::sync::mpsc::TrySendError::Disconnected(order)) = refused;
-        if let Order::Write { keep: Keep::UntilWritten, .. } = order {
+        if let WriterOrder::Write { keep: RetryPolicy::UntilWritten, .. } = order {
             self.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
@@ -134,19 +138,19 @@ impl AuditFile {
 }
 
 /// State of the thread.
-struct Writer {
+struct FileWriter {
     file: File,
     path: PathBuf,
     /// Lines that could not be written yet, oldest first.
     kept: VecDeque<Vec<u8>>,
     /// Number of lost lines that the file does not report yet.
     lost: u64,
-    counters: Arc<Counters>,
+    counters: Arc<FileCounters>,
 }
 
-impl Writer {
+impl FileWriter {
     /// Executes orders until the last [`AuditFile`] is dropped.
-    fn run(mut self, orders: &Receiver<Order>) {
+    fn run(mut self, orders: &Receiver<WriterOrder>) {
         loop {
             let order = if self.kept.is_empty() && self.lost == 0 {
                 orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -154,12 +158,12 @@ impl Writer {
                 orders.recv_timeout(RETRY)
             };
             match order {
-                Ok(Order::Write { line, keep, written }) => {
+                Ok(WriterOrder::Write { line, keep, written }) => {
                     let success = self.write(line, keep);
                     // Fails if the call no longer waits for the answer.
                     let _ = written.map(|written| written.send(success));
                 }
-                Ok(Order::Flush(tried)) => {
+                Ok(WriterOrder::Flush(tried)) => {
                     self.write_kept();
                     let _ = tried.send(());
                 }
@@ -175,14 +179,14 @@ impl Writer {
     }
 
     /// Appends the line after all kept lines; reports whether it is in the file.
-    fn write(&mut self, line: Vec<u8>, keep: Keep) -> bool {
+    fn write(&mut self, line: Vec<u8>, keep: RetryPolicy) -> bool {
         if self.write_kept() && self.append(&line) {
             return true;
         }
         match keep {
-            Keep::Never => {}
-            Keep::UntilWritten if self.kept.len() < MAX_KEPT => self.kept.push_back(line),
-            Keep::UntilWritten => {
+            RetryPolicy::Never => {}
+            RetryPolicy::UntilWritten if self.kept.len() < MAX_KEPT => self.kept.push_back(line),
+            RetryPolicy::UntilWritten => {
                 self.lost += 1;
                 self.counters.lost.fetch_add(1, Ordering::Relaxed);
             }
@@ -264,17 +268,17 @@ fn undo(
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{By, Stage};
+    use super::super::entry::{AuditCaller, EntryStage};
     use super::*;
     use minions_api::service::Identity;
     use std::fs;
     use std::io::Read;
     use std::os::fd::OwnedFd;
 
-    fn entry(request_id: &str) -> Entry {
-        Entry {
-            stage: Stage::End,
-            by: By::new(&Identity::User { uid: 0 }, false),
+    fn entry(request_id: &str) -> AuditEntry {
+        AuditEntry {
+            stage: EntryStage::End,
+            by: AuditCaller::new(&Identity::User { uid: 0 }, false),
             action: "POST /exec".into(),
             vm: None,
             program: None,
@@ -302,7 +306,7 @@ mod tests {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let file = AuditFile::open(&path).unwrap();
         for id in ["a", "b"] {
-            assert!(file.write(&entry(id), Keep::Never).await);
+            assert!(file.write(&entry(id), RetryPolicy::Never).await);
             assert_eq!(ids(&path).last().unwrap(), id);
         }
         file.submit(&entry("c"));
@@ -314,11 +318,11 @@ mod tests {
     #[tokio::test]
     async fn failures_on_a_full_disk_are_reported_and_counted() {
         let file = AuditFile::open(Path::new("/dev/full")).unwrap();
-        assert!(!file.write(&entry("a"), Keep::Never).await);
+        assert!(!file.write(&entry("a"), RetryPolicy::Never).await);
         assert!(!file.figures().is_writable);
         assert_eq!((file.figures().failures, file.figures().lost), (1, 0));
         for _ in 0..MAX_KEPT + 3 {
-            file.write(&entry("b"), Keep::UntilWritten).await;
+            file.write(&entry("b"), RetryPolicy::UntilWritten).await;
         }
         assert_eq!(file.figures().lost, 3);
     }
@@ -333,18 +337,18 @@ mod tests {
         while let Ok(written) = writer.write(&[b'x'; 4096]) {
             filled += written;
         }
-        let mut writer = Writer {
+        let mut writer = FileWriter {
             file: writer,
             path: "pipe".into(),
             kept: VecDeque::new(),
             lost: 2,
             counters: Arc::default(),
         };
-        assert!(!writer.write(entry("never").line(), Keep::Never));
-        assert!(!writer.write(entry("first").line(), Keep::UntilWritten));
-        assert!(!writer.write(entry("second").line(), Keep::UntilWritten));
+        assert!(!writer.write(entry("never").line(), RetryPolicy::Never));
+        assert!(!writer.write(entry("first").line(), RetryPolicy::UntilWritten));
+        assert!(!writer.write(entry("second").line(), RetryPolicy::UntilWritten));
         reader.read_exact(&mut vec![0; filled]).unwrap();
-        assert!(writer.write(entry("third").line(), Keep::Never));
+        assert!(writer.write(entry("third").line(), RetryPolicy::Never));
         drop(writer);
         let mut written = Vec::new();
         reader.read_to_end(&mut written).unwrap();

@@ -19,12 +19,12 @@ mod figures;
 mod file;
 mod refusals;
 
-pub(crate) use entry::{By, Entry, Program, Stage};
+pub(crate) use entry::{AuditCaller, AuditEntry, AuditedProgram, EntryStage};
 pub(crate) use figures::AuditFigures;
 pub(crate) use refusals::Refusal;
 
 use crate::config::{AuditRule, Config};
-use file::{AuditFile, Keep};
+use file::{AuditFile, RetryPolicy};
 use refusals::Refusals;
 use std::io;
 use std::path::PathBuf;
@@ -42,23 +42,23 @@ pub struct AuditError {
 /// Failure to write an entry that must be written before the call continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the audit log cannot be written")]
-pub(crate) struct Unavailable;
+pub(crate) struct AuditUnavailable;
 
 /// The audit log. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Audit {
-    sink: Sink,
+pub(crate) struct AuditLog {
+    sink: AuditSink,
     rule: AuditRule,
     refusals: Arc<Refusals>,
 }
 
 #[derive(Debug, Clone)]
-enum Sink {
+enum AuditSink {
     Log,
     File(AuditFile),
 }
 
-impl Audit {
+impl AuditLog {
     /// Opens the configured file, if there is one.
     ///
     /// # Errors
@@ -68,9 +68,9 @@ impl Audit {
         let sink = match &config.audit_log {
             Some(path) => {
                 let file = AuditFile::open(path);
-                Sink::File(file.map_err(|source| AuditError { path: path.clone(), source })?)
+                AuditSink::File(file.map_err(|source| AuditError { path: path.clone(), source })?)
             }
-            None => Sink::Log,
+            None => AuditSink::Log,
         };
         Ok(Self { sink, rule: config.audit, refusals: Arc::default() })
     }
@@ -79,18 +79,18 @@ impl Audit {
     ///
     /// # Errors
     ///
-    /// [`Unavailable`], only with `audit = "required"`: the call must not continue.
+    /// [`AuditUnavailable`], only with `audit = "required"`: the call must not continue.
     ///
     /// Cancel safe: the entry is written or not, as a whole.
-    pub(crate) async fn begin(&self, entry: Entry) -> Result<(), Unavailable> {
+    pub(crate) async fn begin(&self, entry: AuditEntry) -> Result<(), AuditUnavailable> {
         match (&self.sink, self.rule) {
-            (Sink::Log, _) => entry.log(),
-            (Sink::File(file), AuditRule::BestEffort) => {
-                file.write(&entry, Keep::UntilWritten).await;
+            (AuditSink::Log, _) => entry.log(),
+            (AuditSink::File(file), AuditRule::BestEffort) => {
+                file.write(&entry, RetryPolicy::UntilWritten).await;
             }
-            (Sink::File(file), AuditRule::Required) => {
-                if !file.write(&entry, Keep::Never).await {
-                    return Err(Unavailable);
+            (AuditSink::File(file), AuditRule::Required) => {
+                if !file.write(&entry, RetryPolicy::Never).await {
+                    return Err(AuditUnavailable);
                 }
             }
         }
@@ -99,20 +99,20 @@ impl Audit {
 
     /// Writes the last entry of a call, and waits until it is in the file. If it cannot be written now, it
     /// is kept and written later.
-    pub(crate) async fn end(&self, entry: Entry) {
+    pub(crate) async fn end(&self, entry: AuditEntry) {
         match &self.sink {
-            Sink::Log => entry.log(),
-            Sink::File(file) => {
-                file.write(&entry, Keep::UntilWritten).await;
+            AuditSink::Log => entry.log(),
+            AuditSink::File(file) => {
+                file.write(&entry, RetryPolicy::UntilWritten).await;
             }
         }
     }
 
     /// Writes the last entry of a call without waiting, for calls whose future was dropped.
-    pub(crate) fn end_without_waiting(&self, entry: &Entry) {
+    pub(crate) fn end_without_waiting(&self, entry: &AuditEntry) {
         match &self.sink {
-            Sink::Log => entry.log(),
-            Sink::File(file) => file.submit(entry),
+            AuditSink::Log => entry.log(),
+            AuditSink::File(file) => file.submit(entry),
         }
     }
 
@@ -130,7 +130,7 @@ impl Audit {
             }
         }
         self.flush_refusals();
-        if let Sink::File(file) = &self.sink {
+        if let AuditSink::File(file) = &self.sink {
             file.flush().await;
         }
     }
@@ -148,11 +148,11 @@ impl Audit {
 
     pub(crate) fn figures(&self) -> AuditFigures {
         match &self.sink {
-            Sink::Log => {
+            AuditSink::Log => {
                 let lost = crate::logging::dropped().audit;
                 AuditFigures { is_writable: true, failures: lost, lost }
             }
-            Sink::File(file) => file.figures(),
+            AuditSink::File(file) => file.figures(),
         }
     }
 }

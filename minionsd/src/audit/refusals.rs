@@ -4,7 +4,7 @@
 //! once a second, the refusals of a caller become one entry with their number, the first and the last time, and the
 //! last call as an example.
 
-use super::entry::{By, Count, Entry, Stage};
+use super::entry::{AuditCaller, AuditEntry, CallCount, EntryStage};
 use minions_api::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ const MAX_CALLERS: usize = 32;
 /// A refused call.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    pub(crate) by: By,
+    pub(crate) by: AuditCaller,
     pub(crate) action: String,
     pub(crate) vm: Option<String>,
     pub(crate) request_id: String,
@@ -31,13 +31,13 @@ pub(crate) struct Refusal {
 /// Refused calls since the last entries.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    callers: Mutex<BTreeMap<By, Refused>>,
+    callers: Mutex<BTreeMap<AuditCaller, CallerRefusals>>,
     any: Notify,
 }
 
 #[derive(Debug)]
-struct Refused {
-    count: Count,
+struct CallerRefusals {
+    count: CallCount,
     last: Refusal,
 }
 
@@ -47,7 +47,8 @@ impl Refusals {
         let now = Timestamp::now();
         let mut callers = self.callers();
         let is_known = callers.contains_key(&refusal.by);
-        let by = if is_known || callers.len() < MAX_CALLERS { refusal.by } else { By::OTHERS };
+        let by =
+            if is_known || callers.len() < MAX_CALLERS { refusal.by } else { AuditCaller::OTHERS };
         match callers.get_mut(&by) {
             Some(refused) => {
                 refused.count.count += 1;
@@ -56,8 +57,8 @@ impl Refusals {
                 refused.count.count
             }
             None => {
-                let count = Count { count: 1, first: now, last: now };
-                callers.insert(by, Refused { count, last: refusal });
+                let count = CallCount { count: 1, first: now, last: now };
+                callers.insert(by, CallerRefusals { count, last: refusal });
                 self.any.notify_one();
                 1
             }
@@ -76,21 +77,21 @@ impl Refusals {
     }
 
     /// Removes all refused calls and returns them as one entry per caller.
-    pub(super) fn take(&self) -> Vec<Entry> {
+    pub(super) fn take(&self) -> Vec<AuditEntry> {
         let callers = std::mem::take(&mut *self.callers());
         callers.into_iter().map(|(by, refused)| entry(by, refused)).collect()
     }
 
     /// Locks the map. The lock is held only for map operations.
-    fn callers(&self) -> MutexGuard<'_, BTreeMap<By, Refused>> {
+    fn callers(&self) -> MutexGuard<'_, BTreeMap<AuditCaller, CallerRefusals>> {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn entry(by: By, refused: Refused) -> Entry {
-    let Refused { count, last } = refused;
-    Entry {
-        stage: Stage::Refused,
+fn entry(by: AuditCaller, refused: CallerRefusals) -> AuditEntry {
+    let CallerRefusals { count, last } = refused;
+    AuditEntry {
+        stage: EntryStage::Refused,
         by,
         action: last.action,
         vm: last.vm,
@@ -121,7 +122,7 @@ mod tests {
 
     fn refuse(refusals: &Refusals, uid: u32, request_id: &str) {
         refusals.add(Refusal {
-            by: By::new(&Identity::User { uid }, false),
+            by: AuditCaller::new(&Identity::User { uid }, false),
             action: "POST /exec".into(),
             vm: None,
             request_id: request_id.into(),

@@ -2,7 +2,7 @@
 
 use super::driver::{DriverEvent, ExecDriver};
 use super::error::ExecError;
-use crate::budget::Share;
+use crate::budget::BudgetShare;
 use minions_proto::channel::{Ended, OutputStream};
 use minions_proto::collect::{HeadTail, KeptOutput};
 
@@ -13,7 +13,7 @@ pub(crate) struct CollectedOutput {
     pub(crate) stderr: GatheredOutput,
     pub(crate) ended: Ended,
     /// Budget share of both outputs.
-    pub(crate) share: Share,
+    pub(crate) share: BudgetShare,
 }
 
 /// Output stream that is being collected.
@@ -92,7 +92,7 @@ fn text(kept: KeptOutput) -> (String, Option<Vec<u8>>) {
 pub(crate) async fn collect(
     driver: &mut ExecDriver,
     keep: usize,
-    share: Share,
+    share: BudgetShare,
 ) -> Result<CollectedOutput, ExecError> {
     let turns = driver.turns();
     turns.take(collect_in_turns(driver, keep, share)).await
@@ -101,7 +101,7 @@ pub(crate) async fn collect(
 async fn collect_in_turns(
     driver: &mut ExecDriver,
     keep: usize,
-    mut share: Share,
+    mut share: BudgetShare,
 ) -> Result<CollectedOutput, ExecError> {
     let mut stdout =
         GatheredOutput { gone: driver.attached().stdout, ..GatheredOutput::keeping(keep) };

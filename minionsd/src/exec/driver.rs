@@ -6,7 +6,7 @@ use super::opening::{self, OpenedStream};
 use super::plan::{ExecFollower, ExecPlan};
 use super::resources::ExecResources;
 use super::target::ExecTarget;
-use crate::agent::{AgentRefusal, AgentStream, Broken, StreamTurns, TransportError};
+use crate::agent::{AgentRefusal, AgentStream, StreamEnd, StreamTurns, TransportError};
 use bytes::{Buf, Bytes};
 use minions_proto::Call;
 use minions_proto::channel::{CHUNK_LEN, ChannelMessage, Ended, OutputStream};
@@ -238,7 +238,9 @@ impl ExecDriver {
                         return Ok(happened);
                     }
                 }
-                Err(Broken::Closed) if self.is_snapshot_complete() => return Ok(DriverEvent::Told),
+                Err(StreamEnd::Closed) if self.is_snapshot_complete() => {
+                    return Ok(DriverEvent::Told);
+                }
                 Err(broken) if broken.is_breach() => return Err(breach(broken)),
                 Err(_) => {
                     self.lease.stream = None;
@@ -288,10 +290,10 @@ impl ExecDriver {
     }
 
     /// Returns the agent's next message. Meanwhile, sends acks and input.
-    async fn message(&mut self) -> Result<ChannelMessage, Broken> {
+    async fn message(&mut self) -> Result<ChannelMessage, StreamEnd> {
         loop {
             self.queue_messages();
-            let stream = self.lease.stream.as_mut().ok_or(Broken::Closed)?;
+            let stream = self.lease.stream.as_mut().ok_or(StreamEnd::Closed)?;
             let AgentStream { reader, writer, .. } = stream;
             let writes = !self.mute && writer.pending() > 0;
             tokio::select! {
@@ -349,13 +351,15 @@ fn begins_where_asked(attach: &ExecAttach, attached: &ExecAttached) -> Result<()
     Ok(())
 }
 
-fn breach(broken: Broken) -> ExecError {
+fn breach(broken: StreamEnd) -> ExecError {
     match broken {
-        Broken::Frame(error) => TransportError::Protocol(ProtocolError::Frame(error)).into(),
-        Broken::Channel(error) => StreamError::Channel(error).into(),
-        Broken::Stream(error) => error.into(),
-        Broken::Closed | Broken::Lost(_) | Broken::Silent | Broken::Replaced | Broken::NoRoom => {
-            TransportError::Lost { sent: true }.into()
-        }
+        StreamEnd::Frame(error) => TransportError::Protocol(ProtocolError::Frame(error)).into(),
+        StreamEnd::Channel(error) => StreamError::Channel(error).into(),
+        StreamEnd::Stream(error) => error.into(),
+        StreamEnd::Closed
+        | StreamEnd::Lost(_)
+        | StreamEnd::Silent
+        | StreamEnd::Replaced
+        | StreamEnd::NoRoom => TransportError::Lost { sent: true }.into(),
     }
 }

@@ -7,7 +7,9 @@
 
 use super::error::ExecError;
 use super::target::ExecTarget;
-use crate::agent::{AgentRefusal, AgentStream, CallError, Instance, OpenError, TransportError};
+use crate::agent::{
+    AgentInstance, AgentRefusal, AgentStream, CallError, OpenError, TransportError,
+};
 use crate::vm::status::backoff;
 use minions_api::vm::Failure;
 use minions_proto::Call;
@@ -161,7 +163,7 @@ async fn persist<C: Call<Reply = ExecAttached>>(
 async fn open<C: Call<Reply = ExecAttached>>(
     target: &ExecTarget,
     call: &C,
-    only: Option<&Instance>,
+    only: Option<&AgentInstance>,
     deadline: Instant,
 ) -> Result<OpenedStream, ExecError> {
     let deadline = deadline.min(Instant::now() + ATTEMPT);

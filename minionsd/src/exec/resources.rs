@@ -1,6 +1,6 @@
 //! Resources shared by all programs of the daemon.
 
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ pub(crate) struct ExecResources {
     /// away: callers may re-attach to their programs.
     pub(crate) draining: CancellationToken,
     /// Memory budget of collected output.
-    pub(crate) output: Budget,
+    pub(crate) output: MemoryBudget,
     /// Permits of WebSockets.
     pub(crate) websockets: Arc<Semaphore>,
 }
@@ -25,7 +25,7 @@ impl ExecResources {
     pub(crate) fn new(
         tasks: TaskTracker,
         draining: CancellationToken,
-        output: Budget,
+        output: MemoryBudget,
         websockets: usize,
     ) -> Self {
         let websockets = Arc::new(Semaphore::new(websockets));

@@ -1,6 +1,6 @@
 //! Location of a program.
 
-use crate::agent::{AgentRefusal, CallError, ExecSupport, Instance, Lane};
+use crate::agent::{AgentInstance, AgentRefusal, CallError, ExecSupport, Lane};
 use crate::vm::Vm;
 use minions_proto::Call;
 use minions_proto::message::Feature;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone)]
 pub(crate) struct ExecTarget {
     pub(crate) vm: Vm,
-    pub(crate) instance: Instance,
+    pub(crate) instance: AgentInstance,
 }
 
 impl ExecTarget {

@@ -24,11 +24,11 @@ const STATUSES: usize = 500;
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
     pub(crate) probes: Histogram,
-    pub(crate) failed_probes: Tally,
-    pub(crate) failed_dials: Tally,
-    pub(crate) problems: Tally,
+    pub(crate) failed_probes: WordCounter,
+    pub(crate) failed_dials: WordCounter,
+    pub(crate) problems: WordCounter,
     /// Scans of the socket directory that failed, by reason.
-    pub(crate) refused_scans: Tally,
+    pub(crate) refused_scans: WordCounter,
     /// Files `*.vsock` in the socket directory whose name is not that of a VM.
     pub(crate) wrong_names: AtomicUsize,
     /// Files in the socket directory that have a VM's name but are not sockets.
@@ -78,9 +78,9 @@ impl Meters {
 
 /// Counts by a fixed word. Counting takes a lock, so it is for rare events only.
 #[derive(Debug, Default)]
-pub(crate) struct Tally(Mutex<BTreeMap<&'static str, u64>>);
+pub(crate) struct WordCounter(Mutex<BTreeMap<&'static str, u64>>);
 
-impl Tally {
+impl WordCounter {
     fn count(&self, word: &'static str) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(word).or_default() += 1;

@@ -19,13 +19,13 @@ pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A page that is being written.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
+pub(crate) struct MetricsPage {
     text: String,
 }
 
 /// Type of a metric family.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum MetricType {
     /// A value that only increases.
     Counter,
     /// A value that can increase and decrease.
@@ -34,21 +34,32 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-impl Page {
+impl MetricsPage {
     /// Begins a metric family. All its figures must be written before the next family.
-    pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    pub(crate) fn family(
+        &mut self,
+        name: &'static str,
+        kind: MetricType,
+        help: &str,
+    ) -> MetricFamily<'_> {
         let type_name = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricType::Counter => "counter",
+            MetricType::Gauge => "gauge",
+            MetricType::Histogram => "histogram",
         };
         // Writing to a string cannot fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {type_name}");
-        Family { page: self, name }
+        MetricFamily { page: self, name }
     }
 
     /// Writes a family with one figure.
-    pub(crate) fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
+    pub(crate) fn one(
+        &mut self,
+        name: &'static str,
+        kind: MetricType,
+        help: &str,
+        value: impl Display,
+    ) {
         self.family(name, kind, help).figure(&[], value);
     }
 
@@ -59,12 +70,12 @@ impl Page {
 
 /// A metric family that is being written.
 #[derive(Debug)]
-pub(crate) struct Family<'a> {
-    page: &'a mut Page,
+pub(crate) struct MetricFamily<'a> {
+    page: &'a mut MetricsPage,
     name: &'static str,
 }
 
-impl Family<'_> {
+impl MetricFamily<'_> {
     pub(crate) fn figure(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.line("", labels, value);
     }
@@ -86,7 +97,7 @@ impl Family<'_> {
         text.push_str(suffix);
         for (index, (name, value)) in labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };
-            let _ = write!(text, "{before}{name}=\"{}\"", Escaped(value));
+            let _ = write!(text, "{before}{name}=\"{}\"", EscapedLabel(value));
         }
         let close = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(text, "{close} {value}");
@@ -94,9 +105,9 @@ impl Family<'_> {
 }
 
 /// Value of a label, with backslash, quote and newline escaped.
-struct Escaped<'a>(&'a str);
+struct EscapedLabel<'a>(&'a str);
 
-impl Display for Escaped<'_> {
+impl Display for EscapedLabel<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.chars().try_for_each(|character| match character {
             '\\' => f.write_str("\\\\"),
@@ -114,10 +125,10 @@ mod tests {
 
     #[test]
     fn a_page_has_the_format_that_prometheus_reads() {
-        let mut page = Page::default();
-        let mut family = page.family("a_total", Kind::Counter, "As.");
+        let mut page = MetricsPage::default();
+        let mut family = page.family("a_total", MetricType::Counter, "As.");
         family.figure(&[("x", "1"), ("y", "q\"b\\n\n")], 3);
-        page.one("b", Kind::Gauge, "B.", 0.5);
+        page.one("b", MetricType::Gauge, "B.", 0.5);
         let expected = "# HELP a_total As.\n# TYPE a_total counter\n\
                         a_total{x=\"1\",y=\"q\\\"b\\\\n\\n\"} 3\n\
                         # HELP b B.\n# TYPE b gauge\nb 0.5\n";
@@ -128,8 +139,8 @@ mod tests {
     fn a_histogram_has_its_buckets_sum_and_count() {
         let histogram = Histogram::default();
         histogram.observe(Duration::from_millis(3));
-        let mut page = Page::default();
-        page.family("h", Kind::Histogram, "H.").histogram(&[("r", "x")], &histogram);
+        let mut page = MetricsPage::default();
+        page.family("h", MetricType::Histogram, "H.").histogram(&[("r", "x")], &histogram);
         let text = page.finish();
         assert!(text.contains("h_bucket{r=\"x\",le=\"0.0025\"} 0\n"), "{text}");
         assert!(text.contains("h_bucket{r=\"x\",le=\"0.005\"} 1\n"), "{text}");

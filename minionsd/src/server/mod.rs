@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use nix::unistd::Group;
-use places::{Place, Places};
+use places::{ConnectionSlot, ConnectionSlots};
 use shares::UserShares;
 use std::fs::{self, Permissions};
 use std::future::Future;
@@ -79,7 +79,7 @@ pub enum BindError {
 
 /// Services and limits of the server.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ServedApp {
     pub(crate) app: Front,
     /// Service for clients beyond the connection limit.
     pub(crate) shed: Front,
@@ -137,14 +137,14 @@ impl Listeners {
     /// period, and closes the remaining connections.
     pub(crate) async fn serve(
         self,
-        served: Served,
+        served: ServedApp,
         shutdown: impl Future<Output = ()> + Send,
         draining: CancellationToken,
     ) {
         let address = self.tcp_addr();
         let path = self.unix.as_ref().map(|unix| &unix.path);
         tracing::info!(tcp = ?address, unix = ?path, "serving");
-        let server = Server::new(served);
+        let server = HttpServer::new(served);
         tokio::select! {
             () = shutdown => {}
             () = server.accept_all(&self) => {}
@@ -211,11 +211,11 @@ async fn reload_on_hangup(tls: Option<&Tls>) {
 }
 
 /// HTTP server for accepted connections.
-struct Server {
-    http: Http,
-    shed: Http,
-    tcp_places: Places,
-    unix_places: Places,
+struct HttpServer {
+    http: HttpConnections,
+    shed: HttpConnections,
+    tcp_places: ConnectionSlots,
+    unix_places: ConnectionSlots,
     /// Division of the TCP slots among users.
     users: UserShares,
     graceful: GracefulShutdown,
@@ -225,7 +225,7 @@ struct Server {
 
 /// Service and protocol settings of one connection. Cheap to clone.
 #[derive(Clone)]
-struct Http {
+struct HttpConnections {
     app: Front,
     protocol: Builder<TokioExecutor>,
     /// Closes the connections that outlive the grace period.
@@ -234,9 +234,9 @@ struct Http {
     lasts: Option<Duration>,
 }
 
-impl Server {
-    fn new(served: Served) -> Self {
-        let Served { app, shed, clients, grace, meters } = served;
+impl HttpServer {
+    fn new(served: ServedApp) -> Self {
+        let ServedApp { app, shed, clients, grace, meters } = served;
         let mut protocol = Builder::new(TokioExecutor::new());
         protocol.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
         protocol
@@ -250,10 +250,10 @@ impl Server {
         let cut = CancellationToken::new();
         let lasts = Some(SHED_DEADLINE);
         Self {
-            shed: Http { app: shed, protocol: brief, cut: cut.clone(), lasts },
-            http: Http { app, protocol, cut, lasts: None },
-            tcp_places: Places::new(clients),
-            unix_places: Places::new(clients),
+            shed: HttpConnections { app: shed, protocol: brief, cut: cut.clone(), lasts },
+            http: HttpConnections { app, protocol, cut, lasts: None },
+            tcp_places: ConnectionSlots::new(clients),
+            unix_places: ConnectionSlots::new(clients),
             users: UserShares::new(clients),
             graceful: GracefulShutdown::new(),
             grace,
@@ -301,7 +301,7 @@ impl Server {
     }
 
     /// Returns the service for a slot, and counts connections beyond the limit.
-    fn at(&self, place: &Place) -> Http {
+    fn at(&self, place: &ConnectionSlot) -> HttpConnections {
         if place.is_normal {
             return self.http.clone();
         }
@@ -311,7 +311,12 @@ impl Server {
 
     /// Serves a client within its user's share. Never waits for a slot, because the next client may belong to another
     /// user.
-    async fn admit_tcp(&self, stream: TcpStream, tls: Option<&Arc<Tls>>, mut place: Place) {
+    async fn admit_tcp(
+        &self,
+        stream: TcpStream,
+        tls: Option<&Arc<Tls>>,
+        mut place: ConnectionSlot,
+    ) {
         let Ok(peer) = Peer::tcp(&stream) else { return };
         if place.is_normal {
             match self.users.count(&peer, self.tcp_places.taken()).await {
@@ -328,7 +333,13 @@ impl Server {
         self.spawn_tcp(stream, peer, tls, place);
     }
 
-    fn spawn_tcp(&self, stream: TcpStream, peer: Peer, tls: Option<&Arc<Tls>>, place: Place) {
+    fn spawn_tcp(
+        &self,
+        stream: TcpStream,
+        peer: Peer,
+        tls: Option<&Arc<Tls>>,
+        place: ConnectionSlot,
+    ) {
         stream.set_nodelay(true).ok();
         let http = self.at(&place);
         let watcher = self.graceful.watcher();
@@ -358,9 +369,9 @@ impl Server {
     }
 }
 
-impl Http {
+impl HttpConnections {
     /// Serves one connection until it ends or is cut off.
-    async fn serve<S>(self, stream: S, peer: Peer, watcher: Watcher, place: Place)
+    async fn serve<S>(self, stream: S, peer: Peer, watcher: Watcher, place: ConnectionSlot)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {

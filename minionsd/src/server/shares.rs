@@ -33,7 +33,7 @@ pub(super) struct UserShares {
 
 /// A connection in its user's count until it is dropped; `None` for a connection that is not counted.
 #[derive(Debug)]
-pub(super) struct Counted(Option<(Arc<Mutex<Counts>>, Option<u32>)>);
+pub(super) struct CountedConnection(Option<(Arc<Mutex<Counts>>, Option<u32>)>);
 
 impl UserShares {
     /// Creates the counter for a listener with this number of slots.
@@ -42,9 +42,9 @@ impl UserShares {
     }
 
     /// Counts a connection, one of `taken` in total. Returns `None` if its user has reached the limit.
-    pub(super) async fn count(&self, peer: &Peer, taken: usize) -> Option<Counted> {
+    pub(super) async fn count(&self, peer: &Peer, taken: usize) -> Option<CountedConnection> {
         if taken <= self.uncounted {
-            return Some(Counted(None));
+            return Some(CountedConnection(None));
         }
         match peer.identity().await {
             Identity::User { uid } => self.count_user(Some(uid)),
@@ -52,9 +52,9 @@ impl UserShares {
         }
     }
 
-    fn count_user(&self, uid: Option<u32>) -> Option<Counted> {
+    fn count_user(&self, uid: Option<u32>) -> Option<CountedConnection> {
         if uid == Some(ROOT) {
-            return Some(Counted(None));
+            return Some(CountedConnection(None));
         }
         let mut counted = lock(&self.counted);
         let count = counted.entry(uid).or_default();
@@ -62,11 +62,11 @@ impl UserShares {
             return None;
         }
         *count += 1;
-        Some(Counted(Some((Arc::clone(&self.counted), uid))))
+        Some(CountedConnection(Some((Arc::clone(&self.counted), uid))))
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let Some((counted, uid)) = &self.0 else { return };
         let mut counted = lock(counted);

@@ -1,9 +1,9 @@
 //! Tests of a VM whose VMM removed its socket: it is kept only as long as that may be a reboot.
 
-use super::registry::{Each, Means, Registry};
+use super::registry::{Registry, SharedResources, VmSettings};
 use super::silence::serve;
-use super::socket_dir::Trusted;
-use crate::budget::Budget;
+use super::socket_dir::TrustedOwners;
+use crate::budget::MemoryBudget;
 use crate::config::Config;
 use crate::descriptors::Descriptors;
 use minions_api::vm::{Failure, VmState};
@@ -26,25 +26,25 @@ const NAME: &str = "web-1";
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Registry over a temporary directory. The test process acts as the VMMs.
-struct Host {
+struct TestHost {
     registry: Registry,
     dir: TempDir,
     running: watch::Sender<bool>,
 }
 
-impl Host {
+impl TestHost {
     fn start() -> Self {
         let mode = Permissions::from_mode(0o755);
         let dir = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
         let config = Config::parse("").unwrap();
-        let trusted = Trusted::of(&config);
-        let means = Means {
+        let trusted = TrustedOwners::of(&config);
+        let means = SharedResources {
             descriptors: Descriptors::of_process(),
-            budget: Budget::default(),
+            budget: MemoryBudget::default(),
             meters: Arc::default(),
         };
         let agent_ports = config.agent_ports.clone();
-        let each = Each { pool_size: 2, clock_limit: None, agent_ports };
+        let each = VmSettings { pool_size: 2, clock_limit: None, agent_ports };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::start(dir.path().to_owned(), trusted, each, means, &tasks, &stop);
         Self { registry, dir, running: watch::Sender::new(false) }
@@ -88,7 +88,7 @@ async fn remove(vmm: JoinHandle<()>, path: &Path) {
 
 #[tokio::test(start_paused = true)]
 async fn a_vm_whose_socket_stays_away_is_gone_after_half_a_minute() {
-    let host = Host::start();
+    let host = TestHost::start();
     let vmm = host.listen();
     host.until(READY).await;
     remove(vmm, &host.path()).await;
@@ -101,7 +101,7 @@ async fn a_vm_whose_socket_stays_away_is_gone_after_half_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_socket_that_returns_in_time_is_the_same_vm_and_a_later_one_is_another() {
-    let host = Host::start();
+    let host = TestHost::start();
     let vmm = host.listen();
     host.until(READY).await;
     let first = host.registry.vms().unwrap();
@@ -120,7 +120,7 @@ async fn a_socket_that_returns_in_time_is_the_same_vm_and_a_later_one_is_another
 
 #[tokio::test(start_paused = true)]
 async fn in_a_directory_that_is_no_longer_trusted_no_vm_counts_as_rebooting() {
-    let host = Host::start();
+    let host = TestHost::start();
     let _vmm = host.listen();
     host.until(READY).await;
     fs::set_permissions(host.dir.path(), Permissions::from_mode(0o777)).unwrap();

@@ -3,8 +3,8 @@
 //! Only a scan of the directory decides which sockets exist. inotify triggers scans; a scan every few seconds
 //! covers the events that inotify loses (its queue overflows, the directory is replaced by another).
 
-use super::passed_over::{Passed, PassedOver, ScanLog};
-use super::socket_dir::{Distrust, Trusted};
+use super::passed_over::{PassedOverFiles, PassedOverReason, ScanLog};
+use super::socket_dir::{Distrust, TrustedOwners};
 use crate::agent::{SocketId, VmSocket};
 use crate::metrics::Meters;
 use futures_util::{FutureExt, StreamExt};
@@ -37,7 +37,7 @@ pub(crate) type Sockets = BTreeMap<VmName, VmSocket>;
 
 /// Result of one scan.
 #[derive(Debug)]
-pub(crate) enum Look {
+pub(crate) enum ScanResult {
     /// Sockets in the directory.
     Sockets(Sockets),
     /// Directory that is gone or no longer trusted: none of its sockets may be used.
@@ -46,10 +46,10 @@ pub(crate) enum Look {
 
 /// Files that a scan found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scan {
+pub(crate) struct FoundFiles {
     pub(crate) sockets: Sockets,
     /// Files that have the suffix of a VM's socket but are not one.
-    pub(crate) passed: Passed,
+    pub(crate) passed: PassedOverFiles,
 }
 
 /// Reports whether a refusal says nothing about the VMs. Most likely the daemon is out of descriptors.
@@ -63,15 +63,15 @@ fn is_passing(refusal: &Distrust) -> bool {
 }
 
 /// Scans `dir` once. Blocking: a directory of a thousand sockets takes a few milliseconds.
-pub(crate) fn scan(dir: &Path, trusted: &Trusted) -> Result<Scan, Distrust> {
+pub(crate) fn scan(dir: &Path, trusted: &TrustedOwners) -> Result<FoundFiles, Distrust> {
     trusted.check(dir)?;
     let unreadable = |source| Distrust::Unreadable { path: dir.to_owned(), source };
-    let mut scan = Scan::default();
+    let mut scan = FoundFiles::default();
     for entry in fs::read_dir(dir).map_err(unreadable)?.flatten() {
         let file = entry.file_name();
         let Some(name) = stem(&file) else { continue };
         let Some(name) = name.to_str().and_then(|name| name.parse::<VmName>().ok()) else {
-            scan.passed.add(&file, PassedOver::Name);
+            scan.passed.add(&file, PassedOverReason::Name);
             continue;
         };
         let path = entry.path();
@@ -81,7 +81,7 @@ pub(crate) fn scan(dir: &Path, trusted: &Trusted) -> Result<Scan, Distrust> {
         if metadata.file_type().is_socket() {
             scan.sockets.insert(name, VmSocket { path, id: SocketId::of(&metadata) });
         } else {
-            scan.passed.add(&file, PassedOver::NotASocket);
+            scan.passed.add(&file, PassedOverReason::NotASocket);
         }
     }
     Ok(scan)
@@ -97,11 +97,11 @@ fn stem(file: &OsStr) -> Option<&OsStr> {
 /// the receiver is dropped.
 pub(crate) async fn watch(
     dir: PathBuf,
-    trusted: Trusted,
+    trusted: TrustedOwners,
     meters: Arc<Meters>,
-    found: mpsc::Sender<Look>,
+    found: mpsc::Sender<ScanResult>,
 ) {
-    let mut hints = Hints::new(&dir);
+    let mut hints = DirectoryEvents::new(&dir);
     let mut rescan = interval(RESCAN_INTERVAL);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut log = ScanLog::default();
@@ -117,11 +117,11 @@ pub(crate) async fn watch(
         }
         hints.renew(&dir);
         let look = match scan_off_thread(dir.clone(), trusted.clone()).await {
-            Ok(Scan { sockets, passed }) => {
+            Ok(FoundFiles { sockets, passed }) => {
                 log.scanned(&passed);
                 meters.wrong_names.store(passed.names, Ordering::Relaxed);
                 meters.no_sockets.store(passed.no_sockets, Ordering::Relaxed);
-                Look::Sockets(sockets)
+                ScanResult::Sockets(sockets)
             }
             Err(refusal) => {
                 log.refused(&refusal);
@@ -130,7 +130,7 @@ pub(crate) async fn watch(
                     // The last known set of sockets stays valid.
                     continue;
                 }
-                Look::Closed
+                ScanResult::Closed
             }
         };
         if found.send(look).await.is_err() {
@@ -139,7 +139,7 @@ pub(crate) async fn watch(
     }
 }
 
-async fn scan_off_thread(dir: PathBuf, trusted: Trusted) -> Result<Scan, Distrust> {
+async fn scan_off_thread(dir: PathBuf, trusted: TrustedOwners) -> Result<FoundFiles, Distrust> {
     let path = dir.clone();
     tokio::task::spawn_blocking(move || scan(&dir, &trusted))
         .await
@@ -148,9 +148,9 @@ async fn scan_off_thread(dir: PathBuf, trusted: Trusted) -> Result<Scan, Distrus
 
 /// inotify events, as hints that a scan would find something new. `None` without inotify: then only the periodic
 /// rescans find VMs.
-struct Hints(Option<inotify::EventStream<[u8; 4096]>>);
+struct DirectoryEvents(Option<inotify::EventStream<[u8; 4096]>>);
 
-impl Hints {
+impl DirectoryEvents {
     fn new(dir: &Path) -> Self {
         let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; 4096]));
         if let Err(error) = &stream {
@@ -206,8 +206,8 @@ mod tests {
     }
 
     /// Returns the default: trusts root and the user who runs the test.
-    fn trusted() -> Trusted {
-        Trusted::of(&crate::config::Config::parse("").unwrap())
+    fn trusted() -> TrustedOwners {
+        TrustedOwners::of(&crate::config::Config::parse("").unwrap())
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -263,7 +263,7 @@ mod tests {
         let (found, mut scans) = mpsc::channel(1);
         let watch = tokio::spawn(watch(dir.clone(), trusted(), Arc::default(), found));
         let mut sockets = async || match scans.recv().await {
-            Some(Look::Sockets(sockets)) => sockets.len(),
+            Some(ScanResult::Sockets(sockets)) => sockets.len(),
             look => panic!("{look:?}"),
         };
         assert_eq!(sockets().await, 0);

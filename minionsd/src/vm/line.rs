@@ -41,7 +41,7 @@ const MAX_OUTSTANDING: usize = 32;
 
 /// An answered probe.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ProbeAnswer {
     pub(super) health: Health,
     /// Time of the earliest health check that this answer covers.
     pub(super) asked: SystemTime,
@@ -54,9 +54,9 @@ pub(super) struct Answer {
 
 /// Event on the connection.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum ProbeEvent {
     /// The agent answered.
-    Answered(Answer),
+    Answered(ProbeAnswer),
     /// The current probe failed after this time.
     Failed(ProbeError, Duration),
     /// An idle connection broke.
@@ -67,12 +67,12 @@ pub(super) enum Heard {
 
 /// Connection to the agent, and the probe and dial in progress.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct ProbeConnection {
     /// The agent's port.
     port: AgentPort,
-    held: Option<Held>,
+    held: Option<OpenConnection>,
     dial: Option<PendingDial>,
-    attempt: Option<Attempt>,
+    attempt: Option<ProbeAttempt>,
     /// True if a health check must be sent next.
     to_ask: bool,
     /// True if a dial must be started next.
@@ -82,36 +82,36 @@ pub(super) struct Line {
 }
 
 #[derive(Debug)]
-struct Held {
+struct OpenConnection {
     connection: AgentConnection,
     /// Earliest health check without a reply.
-    asked: Option<Asked>,
+    asked: Option<PendingCheck>,
     /// Latest reply, while more replies are outstanding.
     reply: Option<Health>,
     answered: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+struct PendingCheck {
     since: Instant,
     wall: SystemTime,
 }
 
 /// Probe in progress.
 #[derive(Debug, Clone, Copy)]
-struct Attempt {
+struct ProbeAttempt {
     begun: Instant,
     until: Instant,
 }
 
 /// Input on the connection.
-enum Received {
+enum ProbeInput {
     Reply(Result<Health, ExchangeError>),
     /// End of an idle connection.
     End,
 }
 
-impl Line {
+impl ProbeConnection {
     /// Creates a line without a connection, to an agent on this port.
     pub(super) fn to_port(port: AgentPort) -> Self {
         Self { port, ..Self::default() }
@@ -123,7 +123,7 @@ impl Line {
             return;
         }
         let begun = Instant::now();
-        self.attempt = Some(Attempt { begun, until: begun + PROBE_DEADLINE });
+        self.attempt = Some(ProbeAttempt { begun, until: begun + PROBE_DEADLINE });
         let dialled = self.dial.as_ref().map(|dial| dial.started.elapsed());
         match &self.held {
             Some(held) => {
@@ -133,7 +133,7 @@ impl Line {
                     silence >= DIAL_AFTER && dialled.is_none_or(|age| age >= REDIAL_AFTER_SILENCE);
             }
             None => {
-                self.attempt = Some(Attempt { begun, until: begun + DIAL_DEADLINE });
+                self.attempt = Some(ProbeAttempt { begun, until: begun + DIAL_DEADLINE });
                 self.to_dial = dialled.is_none_or(|age| age >= REDIAL_AFTER);
             }
         }
@@ -178,7 +178,7 @@ impl Line {
     /// Waits for the next event: the outcome of the current probe, a late answer, or the end of the connection.
     ///
     /// Cancel safe.
-    pub(super) async fn next(&mut self, connector: &Connector) -> Heard {
+    pub(super) async fn next(&mut self, connector: &Connector) -> ProbeEvent {
         loop {
             if let Some(heard) = self.step(connector).await {
                 return heard;
@@ -186,7 +186,7 @@ impl Line {
         }
     }
 
-    async fn step(&mut self, connector: &Connector) -> Option<Heard> {
+    async fn step(&mut self, connector: &Connector) -> Option<ProbeEvent> {
         if self.to_ask {
             return self.ask().await;
         }
@@ -213,11 +213,11 @@ impl Line {
 
     /// Sends a health check. Not cancelled in practice, because a socket accepts 27 bytes at once. A cancelled call
     /// leaves a broken connection, which the next use detects.
-    async fn ask(&mut self) -> Option<Heard> {
+    async fn ask(&mut self) -> Option<ProbeEvent> {
         self.to_ask = false;
         let held = self.held.as_mut()?;
         let until = Instant::now() + PROBE_DEADLINE;
-        let asked = Asked { since: Instant::now(), wall: SystemTime::now() };
+        let asked = PendingCheck { since: Instant::now(), wall: SystemTime::now() };
         let sent = held.connection.ask(&HealthCheck {}, until).await;
         match sent {
             Ok(()) => {
@@ -242,15 +242,15 @@ impl Line {
         &mut self,
         dialled: Result<AgentConnection, ConnectError>,
         connector: &Connector,
-    ) -> Option<Heard> {
+    ) -> Option<ProbeEvent> {
         match dialled {
             Ok(connection) => {
-                let held = Held { connection, asked: None, reply: None, answered: None };
+                let held = OpenConnection { connection, asked: None, reply: None, answered: None };
                 self.held = Some(held);
                 self.to_ask = true;
                 let now = Instant::now();
                 let begun = self.attempt.map_or(now, |attempt| attempt.begun);
-                self.attempt = Some(Attempt { begun, until: now + PROBE_DEADLINE });
+                self.attempt = Some(ProbeAttempt { begun, until: now + PROBE_DEADLINE });
                 None
             }
             Err(error) => {
@@ -260,35 +260,35 @@ impl Line {
         }
     }
 
-    fn received(&mut self, received: Received) -> Option<Heard> {
+    fn received(&mut self, received: ProbeInput) -> Option<ProbeEvent> {
         match received {
-            Received::End => {
+            ProbeInput::End => {
                 self.held = None;
-                Some(Heard::Broke)
+                Some(ProbeEvent::Broke)
             }
-            Received::Reply(Ok(health)) => {
+            ProbeInput::Reply(Ok(health)) => {
                 let held = self.held.as_mut()?;
                 held.reply = Some(health);
                 if held.connection.outstanding() > 0 {
                     // More replies are on their way: no other request may be sent before they arrive.
                     let begun = self.attempt.map_or_else(Instant::now, |attempt| attempt.begun);
                     let until = Instant::now() + PROBE_DEADLINE;
-                    self.attempt.get_or_insert(Attempt { begun, until });
+                    self.attempt.get_or_insert(ProbeAttempt { begun, until });
                     return None;
                 }
                 self.answered()
             }
-            Received::Reply(Err(_))
+            ProbeInput::Reply(Err(_))
                 if self.held.as_ref().is_some_and(|held| held.reply.is_some()) =>
             {
                 self.answered()
             }
-            Received::Reply(Err(error)) => self.lost(error),
+            ProbeInput::Reply(Err(error)) => self.lost(error),
         }
     }
 
     /// Completes the probe with the latest reply.
-    fn answered(&mut self) -> Option<Heard> {
+    fn answered(&mut self) -> Option<ProbeEvent> {
         let held = self.held.as_mut()?;
         let (health, asked) = (held.reply.take()?, held.asked.take()?);
         let took = asked.since.elapsed();
@@ -302,41 +302,41 @@ impl Line {
             self.held = None;
             self.to_dial = true;
             let begun = Instant::now();
-            self.attempt = Some(Attempt { begun, until: begun + DIAL_DEADLINE });
+            self.attempt = Some(ProbeAttempt { begun, until: begun + DIAL_DEADLINE });
             return None;
         }
         self.verify = false;
         self.attempt = None;
         self.dial = None;
         let late = took > PROBE_DEADLINE;
-        Some(Heard::Answered(Answer { health, asked: asked.wall, took, late, fresh }))
+        Some(ProbeEvent::Answered(ProbeAnswer { health, asked: asked.wall, took, late, fresh }))
     }
 
     /// Handles a connection that broke or received an invalid answer.
-    fn lost(&mut self, error: ExchangeError) -> Option<Heard> {
+    fn lost(&mut self, error: ExchangeError) -> Option<ProbeEvent> {
         let held = self.held.take();
-        if let Some(service) = held.as_ref().and_then(Held::foreign_service) {
+        if let Some(service) = held.as_ref().and_then(OpenConnection::foreign_service) {
             return Some(self.failed(ProbeError::of_foreign_service(self.port, &service)));
         }
         let asked = held.and_then(|held| held.asked);
         let silent = asked.is_some_and(|asked| asked.since.elapsed() >= PROBE_DEADLINE);
         if silent && matches!(error, ExchangeError::Lost { .. }) {
             self.attempt = None;
-            return Some(Heard::SilenceBroke);
+            return Some(ProbeEvent::SilenceBroke);
         }
         Some(self.failed(ProbeError::of_exchange(self.port, error)))
     }
 
     /// Ends the current probe with a failure.
-    fn failed(&mut self, error: ProbeError) -> Heard {
+    fn failed(&mut self, error: ProbeError) -> ProbeEvent {
         match self.attempt.take() {
-            Some(attempt) => Heard::Failed(error, attempt.begun.elapsed()),
-            None => Heard::SilenceBroke,
+            Some(attempt) => ProbeEvent::Failed(error, attempt.begun.elapsed()),
+            None => ProbeEvent::SilenceBroke,
         }
     }
 
     /// Handles the end of the probe's deadline.
-    fn unanswered(&mut self, connector: &Connector) -> Option<Heard> {
+    fn unanswered(&mut self, connector: &Connector) -> Option<ProbeEvent> {
         if let Some(dial) = &mut self.dial {
             dial.yield_turn();
         }
@@ -355,7 +355,7 @@ impl Line {
     }
 }
 
-impl Held {
+impl OpenConnection {
     /// Returns the service on the agent's port if it is not an agent.
     fn foreign_service(&self) -> Option<ForeignService> {
         self.connection.foreign_service().filter(|_| self.answered.is_none())
@@ -372,14 +372,14 @@ impl Held {
 /// Waits for a reply or for the end of an idle connection; forever without a connection.
 ///
 /// Cancel safe.
-async fn received(held: &mut Option<Held>) -> Received {
+async fn received(held: &mut Option<OpenConnection>) -> ProbeInput {
     match held {
         Some(held) if held.asked.is_some() => {
-            Received::Reply(held.connection.answer::<HealthCheck>().await)
+            ProbeInput::Reply(held.connection.answer::<HealthCheck>().await)
         }
         Some(held) => {
             held.connection.dead().await;
-            Received::End
+            ProbeInput::End
         }
         None => std::future::pending().await,
     }

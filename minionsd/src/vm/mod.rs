@@ -26,5 +26,5 @@ pub(crate) mod status;
 pub(crate) mod supervisor;
 pub(crate) mod transition;
 
-pub(crate) use registry::{Each, Means, Registry, Vm};
-pub(crate) use socket_dir::Trusted;
+pub(crate) use registry::{Registry, SharedResources, Vm, VmSettings};
+pub(crate) use socket_dir::TrustedOwners;

@@ -9,7 +9,7 @@ const MAX_NAMED: usize = 256;
 
 /// Reason why a file named `*.vsock` is not a VM's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PassedOver {
+pub(crate) enum PassedOverReason {
     /// The part before `.vsock` is not a VM name.
     Name,
     /// The file is not a socket.
@@ -18,20 +18,20 @@ pub(crate) enum PassedOver {
 
 /// Files that a scan passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Passed {
+pub(crate) struct PassedOverFiles {
     /// Number of files without a valid VM name.
     pub(crate) names: usize,
     /// Number of files with a VM's name that are not sockets.
     pub(crate) no_sockets: usize,
     /// Up to [`MAX_NAMED`] of the files, for the log.
-    named: Vec<(OsString, PassedOver)>,
+    named: Vec<(OsString, PassedOverReason)>,
 }
 
-impl Passed {
-    pub(crate) fn add(&mut self, file: &OsStr, why: PassedOver) {
+impl PassedOverFiles {
+    pub(crate) fn add(&mut self, file: &OsStr, why: PassedOverReason) {
         match why {
-            PassedOver::Name => self.names += 1,
-            PassedOver::NotASocket => self.no_sockets += 1,
+            PassedOverReason::Name => self.names += 1,
+            PassedOverReason::NotASocket => self.no_sockets += 1,
         }
         if self.named.len() < MAX_NAMED {
             self.named.push((file.to_owned(), why));
@@ -49,16 +49,16 @@ pub(crate) struct ScanLog {
 
 impl ScanLog {
     /// Warns about files that the previous scan did not find.
-    pub(crate) fn scanned(&mut self, passed: &Passed) {
+    pub(crate) fn scanned(&mut self, passed: &PassedOverFiles) {
         self.refusals.clear();
         for (file, why) in self.new_files(passed) {
             match why {
-                PassedOver::Name => tracing::warn!(
+                PassedOverReason::Name => tracing::warn!(
                     file = ?file,
                     "passed over: the part before `.vsock` is not a VM name; a VM name has 1 to 63 letters, digits, \
                      `.`, `_` and `-`, and begins with a letter or digit"
                 ),
-                PassedOver::NotASocket => tracing::warn!(
+                PassedOverReason::NotASocket => tracing::warn!(
                     file = ?file,
                     "passed over: not a socket; remove it, or give it another name"
                 ),
@@ -73,7 +73,7 @@ impl ScanLog {
         }
     }
 
-    fn new_files(&mut self, passed: &Passed) -> Vec<(OsString, PassedOver)> {
+    fn new_files(&mut self, passed: &PassedOverFiles) -> Vec<(OsString, PassedOverReason)> {
         let met: BTreeSet<_> = passed.named.iter().map(|(file, _)| file.clone()).collect();
         let new = passed.named.iter().filter(|(file, _)| !self.files.contains(file)).cloned();
         let new = new.collect();
@@ -86,9 +86,9 @@ impl ScanLog {
 mod tests {
     use super::*;
 
-    fn passed(files: &[&str]) -> Passed {
-        let mut passed = Passed::default();
-        files.iter().for_each(|file| passed.add(file.as_ref(), PassedOver::Name));
+    fn passed(files: &[&str]) -> PassedOverFiles {
+        let mut passed = PassedOverFiles::default();
+        files.iter().for_each(|file| passed.add(file.as_ref(), PassedOverReason::Name));
         passed
     }
 
@@ -108,9 +108,9 @@ mod tests {
 
     #[test]
     fn all_files_are_counted_and_a_bounded_number_of_names_is_kept() {
-        let mut passed = Passed::default();
+        let mut passed = PassedOverFiles::default();
         for n in 0..1_000 {
-            passed.add(format!("{n}.vsock").as_ref(), PassedOver::NotASocket);
+            passed.add(format!("{n}.vsock").as_ref(), PassedOverReason::NotASocket);
         }
         assert_eq!((passed.names, passed.no_sockets, passed.named.len()), (0, 1_000, MAX_NAMED));
     }

@@ -89,12 +89,12 @@ impl ProcessId {
 
 /// Process whose end is watched.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct WatchedProcess {
     pub(crate) id: ProcessId,
     ended: Option<(AsyncFd<OwnedFd>, OwnedSemaphorePermit)>,
 }
 
-impl Process {
+impl WatchedProcess {
     /// Returns the process that has this pid now; `None` if no process has it. Without a spare descriptor, its end
     /// is not watched; the end of its connections shows it.
     pub(crate) fn find(pid: u32, descriptors: &Descriptors) -> Option<Self> {
@@ -136,7 +136,7 @@ fn register(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
 
 /// Fields of `/proc/<pid>/stat`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Stat {
+pub(crate) struct ProcessStat {
     name: String,
     /// True for a process that has ended and whose parent has not collected its exit status.
     is_dead: bool,
@@ -146,11 +146,11 @@ pub(crate) struct Stat {
 }
 
 /// Reads `/proc/<pid>/stat`; `None` if there is no such process or minionsd may not read it.
-pub(crate) fn stat(pid: u32) -> Option<Stat> {
-    procfs::process::Stat::from_file(format!("/proc/{pid}/stat")).ok().map(Stat::from)
+pub(crate) fn stat(pid: u32) -> Option<ProcessStat> {
+    procfs::process::Stat::from_file(format!("/proc/{pid}/stat")).ok().map(ProcessStat::from)
 }
 
-impl From<procfs::process::Stat> for Stat {
+impl From<procfs::process::Stat> for ProcessStat {
     fn from(stat: procfs::process::Stat) -> Self {
         Self {
             is_dead: matches!(stat.state, 'Z' | 'X'),
@@ -173,7 +173,8 @@ mod tests {
     fn figures_are_in_milliseconds_and_bytes_and_a_name_may_contain_parentheses() {
         let line = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 50 25 0 0 20 0 1 0 777 1000 3 18446744073709551615 1 1 0 \
                     0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
-        let read = |line: &str| procfs::process::Stat::from_read(line.as_bytes()).map(Stat::from);
+        let read =
+            |line: &str| procfs::process::Stat::from_read(line.as_bytes()).map(ProcessStat::from);
         let stat = read(line).unwrap();
         assert_eq!((stat.name.as_str(), stat.started), ("a) b (c", 777));
         assert_eq!((stat.cpu_ms, stat.rss_bytes), (75 * tick_ms(), 3 * page_size()));
@@ -226,13 +227,13 @@ mod tests {
     async fn the_end_of_a_process_is_seen_at_once_and_an_unused_pid_is_not_found() {
         let descriptors = Descriptors::of_process();
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        let process = Process::find(child.id(), &descriptors).unwrap();
+        let process = WatchedProcess::find(child.id(), &descriptors).unwrap();
         assert_eq!(process.id.pid, child.id());
         assert!(process.id.started.is_some());
         assert!(timeout(Duration::from_millis(20), process.ended()).await.is_err());
         child.kill().unwrap();
         timeout(Duration::from_secs(10), process.ended()).await.unwrap();
         child.wait().unwrap();
-        assert!(Process::find(child.id(), &descriptors).is_none());
+        assert!(WatchedProcess::find(child.id(), &descriptors).is_none());
     }
 }

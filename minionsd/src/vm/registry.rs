@@ -3,19 +3,19 @@
 //! One task owns the set of VMs: it starts and stops supervisors according to the sockets that discovery finds. All
 //! other tasks read the latest published set.
 
-use super::discovery::{self, Look, Sockets};
+use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
-use super::socket_dir::Trusted;
+use super::socket_dir::TrustedOwners;
 use super::status::VmStatus;
 use super::supervisor::{Supervisor, Verdict};
 use super::transition::FAILURES_TO_UNREACHABLE;
 use crate::agent::{
     AgentClient, AgentStatus, CallOutcomes, Connector, Dials, Pool, SocketId, StreamTurns, VmSocket,
 };
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::config::AgentPorts;
 use crate::descriptors::Descriptors;
-use crate::events::Events;
+use crate::events::EventHistory;
 use crate::metrics::Meters;
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::VmState;
@@ -89,7 +89,7 @@ pub(crate) type Vms = BTreeMap<VmName, Vm>;
 
 /// Settings that apply to each VM.
 #[derive(Debug, Clone)]
-pub(crate) struct Each {
+pub(crate) struct VmSettings {
     /// Limit of concurrent calls to the agent.
     pub(crate) pool_size: usize,
     /// Deviation above which the guest's clock is set; `None` never sets it.
@@ -103,15 +103,15 @@ pub(crate) struct Each {
 pub(crate) struct Registry {
     /// Latest set of VMs; `None` until the first scan of the directory.
     vms: watch::Receiver<Option<Arc<Vms>>>,
-    events: Events,
+    events: EventHistory,
     dials: Dials,
 }
 
 /// Resources that the VMs share with the rest of the daemon.
 #[derive(Debug, Clone)]
-pub(crate) struct Means {
+pub(crate) struct SharedResources {
     pub(crate) descriptors: Descriptors,
-    pub(crate) budget: Budget,
+    pub(crate) budget: MemoryBudget,
     pub(crate) meters: Arc<Meters>,
 }
 
@@ -120,19 +120,19 @@ impl Registry {
     /// `each`. All tasks run in `tasks` and end when `stop` is cancelled.
     pub(crate) fn start(
         socket_dir: PathBuf,
-        trusted: Trusted,
-        each: Each,
-        means: Means,
+        trusted: TrustedOwners,
+        each: VmSettings,
+        means: SharedResources,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
         let (publish, vms) = watch::channel(None);
         let (found, looks) = mpsc::channel(1);
         let (verdicts, judged) = mpsc::channel(VERDICTS);
-        let events = Events::new();
-        let Means { descriptors, budget, meters } = means;
+        let events = EventHistory::new();
+        let SharedResources { descriptors, budget, meters } = means;
         let dials = Dials::new(MAX_DIALS, tasks.clone(), descriptors, budget, Arc::clone(&meters));
-        let keeper = Keeper {
+        let keeper = RegistryTask {
             each,
             dials: dials.clone(),
             events: events.clone(),
@@ -150,7 +150,7 @@ impl Registry {
     }
 
     /// Returns the events of all VMs.
-    pub(crate) fn events(&self) -> &Events {
+    pub(crate) fn events(&self) -> &EventHistory {
         &self.events
     }
 
@@ -166,21 +166,21 @@ impl Registry {
 }
 
 /// Task that owns the set of VMs.
-struct Keeper {
-    each: Each,
+struct RegistryTask {
+    each: VmSettings,
     dials: Dials,
-    events: Events,
+    events: EventHistory,
     meters: Arc<Meters>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    known: BTreeMap<VmName, Known>,
+    known: BTreeMap<VmName, KnownVm>,
     /// Number of supervisors started so far.
     supervised: u64,
-    verdicts: mpsc::Sender<Judged>,
+    verdicts: mpsc::Sender<VmVerdict>,
     publish: watch::Sender<Option<Arc<Vms>>>,
 }
 
-struct Known {
+struct KnownVm {
     /// Current socket; `None` while the VMM has removed it.
     socket: watch::Sender<Option<SocketId>>,
     /// Number of the supervisor, to ignore verdicts of earlier ones.
@@ -190,7 +190,7 @@ struct Known {
 }
 
 /// Verdict of a supervisor about its VM.
-struct Judged {
+struct VmVerdict {
     name: VmName,
     supervisor: u64,
     verdict: Verdict,
@@ -198,14 +198,18 @@ struct Judged {
 
 /// Change of the set of VMs.
 #[derive(Default)]
-struct Change {
+struct VmSetChange {
     gone: Vec<Vm>,
     replaced: BTreeSet<VmName>,
     came: Vec<Vm>,
 }
 
-impl Keeper {
-    async fn run(mut self, mut looks: mpsc::Receiver<Look>, mut judged: mpsc::Receiver<Judged>) {
+impl RegistryTask {
+    async fn run(
+        mut self,
+        mut looks: mpsc::Receiver<ScanResult>,
+        mut judged: mpsc::Receiver<VmVerdict>,
+    ) {
         let stop = self.stop.clone();
         loop {
             tokio::select! {
@@ -213,8 +217,8 @@ impl Keeper {
                 () = stop.cancelled() => return,
                 Some(judged) = judged.recv() => self.judged(judged),
                 look = looks.recv() => match look {
-                    Some(Look::Sockets(found)) => self.reconcile(found, true),
-                    Some(Look::Closed) => self.reconcile(Sockets::new(), false),
+                    Some(ScanResult::Sockets(found)) => self.reconcile(found, true),
+                    Some(ScanResult::Closed) => self.reconcile(Sockets::new(), false),
                     None => return,
                 },
             }
@@ -224,7 +228,7 @@ impl Keeper {
     /// Updates the set of VMs to match the sockets found. If `may_reboot` is true, a VM whose socket vanished or
     /// changed while its VMM is alive stays: its supervisor finds out whether it reboots.
     fn reconcile(&mut self, found: Sockets, may_reboot: bool) {
-        let mut change = Change::default();
+        let mut change = VmSetChange::default();
         self.known.retain(|name, known| {
             let now = found.get(name).map(|socket| socket.id);
             let before = *known.socket.borrow();
@@ -252,12 +256,12 @@ impl Keeper {
     }
 
     /// Removes a VM after its supervisor's verdict. A socket that has the name now belongs to another VM.
-    fn judged(&mut self, Judged { name, supervisor, verdict }: Judged) {
-        let is_latest = |known: &Known| known.supervisor == supervisor;
+    fn judged(&mut self, VmVerdict { name, supervisor, verdict }: VmVerdict) {
+        let is_latest = |known: &KnownVm| known.supervisor == supervisor;
         let Some(known) = self.known.get(&name).filter(|known| is_latest(known)) else { return };
         let (vm, socket) = (known.vm.clone(), *known.socket.borrow());
         self.known.remove(&name);
-        let mut change = Change::default();
+        let mut change = VmSetChange::default();
         match (verdict, socket) {
             (Verdict::Replaced, Some(_)) => _ = change.replaced.insert(name.clone()),
             (Verdict::Replaced | Verdict::Gone, _) => change.gone.push(vm.clone()),
@@ -270,7 +274,7 @@ impl Keeper {
     }
 
     /// Publishes the set of VMs after a change, then the events, so that a reader of an event sees the change.
-    fn changed(&self, Change { gone, replaced, came }: Change) {
+    fn changed(&self, VmSetChange { gone, replaced, came }: VmSetChange) {
         let is_none = gone.is_empty() && replaced.is_empty() && came.is_empty();
         if !is_none || self.publish.borrow().is_none() {
             let vms = self.known.iter().map(|(name, known)| (name.clone(), known.vm.clone()));
@@ -323,12 +327,12 @@ impl Keeper {
         self.tasks.spawn(async move {
             if let Some(verdict) = supervisor.run().await {
                 // Fails only when the daemon ends.
-                let judged = Judged { name: judged, supervisor: number, verdict };
+                let judged = VmVerdict { name: judged, supervisor: number, verdict };
                 let _ = verdicts.send(judged).await;
             }
         });
         let vm = Vm { name: name.clone(), status, client: Arc::new(client), asked };
-        self.known.insert(name, Known { socket, supervisor: number, stop, vm: vm.clone() });
+        self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });
         vm
     }
 }

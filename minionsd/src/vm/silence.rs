@@ -1,8 +1,8 @@
 //! Tests of a VMM that accepts connections and whose guest is silent: when it is probed, and when it is dialled.
 
-use super::line::{Answer, Heard, Line};
+use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
 use crate::agent::{Connector, Dials, SocketId, VmSocket};
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use minions_api::vm::Failure;
@@ -22,28 +22,28 @@ use tokio_util::task::TaskTracker;
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// VMM with one guest.
-struct Vmm {
+struct SilentVmm {
     connector: Connector,
-    seen: Arc<Seen>,
+    seen: Arc<SeenTraffic>,
     paused: watch::Sender<bool>,
     _dir: TempDir,
 }
 
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct SeenTraffic {
     connections: AtomicUsize,
     requests: AtomicUsize,
 }
 
-impl Vmm {
+impl SilentVmm {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web-1.vsock");
         let listener = UnixListener::bind(&path).unwrap();
         let socket = VmSocket { id: SocketId::at(&path).unwrap(), path };
         let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
-        let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
-        let (seen, paused) = (Arc::new(Seen::default()), watch::Sender::new(false));
+        let dials = Dials::new(4, TaskTracker::new(), descriptors, MemoryBudget::default(), meters);
+        let (seen, paused) = (Arc::new(SeenTraffic::default()), watch::Sender::new(false));
         tokio::spawn(serve(listener, Arc::clone(&seen), paused.subscribe()));
         Self { connector: Connector::new(socket, dials), seen, paused, _dir: dir }
     }
@@ -57,7 +57,11 @@ impl Vmm {
     }
 }
 
-pub(super) async fn serve(listener: UnixListener, seen: Arc<Seen>, paused: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    listener: UnixListener,
+    seen: Arc<SeenTraffic>,
+    paused: watch::Receiver<bool>,
+) {
     while let Ok((stream, _)) = listener.accept().await {
         seen.connections.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(connection(stream, Arc::clone(&seen), paused.clone()));
@@ -68,7 +72,7 @@ pub(super) async fn serve(listener: UnixListener, seen: Arc<Seen>, paused: watch
 /// resumes.
 async fn connection(
     mut stream: UnixStream,
-    seen: Arc<Seen>,
+    seen: Arc<SeenTraffic>,
     mut paused: watch::Receiver<bool>,
 ) -> Option<()> {
     let mut line = [0; b"CONNECT 1024\n".len()];
@@ -95,21 +99,28 @@ async fn connection(
 }
 
 /// Returns a line whose agent has answered once.
-async fn connected(vmm: &Vmm) -> Line {
-    let mut line = Line::default();
+async fn connected(vmm: &SilentVmm) -> ProbeConnection {
+    let mut line = ProbeConnection::default();
     line.probe();
     let heard = line.next(&vmm.connector).await;
-    assert!(matches!(heard, Heard::Answered(Answer { fresh: true, late: false, .. })), "{heard:?}");
+    assert!(
+        matches!(heard, ProbeEvent::Answered(ProbeAnswer { fresh: true, late: false, .. })),
+        "{heard:?}"
+    );
     line
 }
 
 /// Probes every five seconds until another connection is made or `most` has passed. Returns the time taken.
-async fn silent_until_dialled(vmm: &Vmm, line: &mut Line, most: Duration) -> Duration {
+async fn silent_until_dialled(
+    vmm: &SilentVmm,
+    line: &mut ProbeConnection,
+    most: Duration,
+) -> Duration {
     let (begun, before) = (Instant::now(), vmm.connections());
     while vmm.connections() == before && begun.elapsed() < most {
         line.probe();
         let heard = line.next(&vmm.connector).await;
-        let Heard::Failed(error, _) = heard else { panic!("{heard:?}") };
+        let ProbeEvent::Failed(error, _) = heard else { panic!("{heard:?}") };
         assert_eq!(error.failure, Failure::AgentSilent);
         sleep(PAUSE).await;
     }
@@ -118,7 +129,7 @@ async fn silent_until_dialled(vmm: &Vmm, line: &mut Line, most: Duration) -> Dur
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_is_kept_and_its_late_answer_counts() {
-    let vmm = Vmm::start();
+    let vmm = SilentVmm::start();
     let mut line = connected(&vmm).await;
     vmm.paused.send_replace(true);
     let silent = silent_until_dialled(&vmm, &mut line, Duration::from_secs(20)).await;
@@ -128,17 +139,20 @@ async fn a_silent_connection_is_kept_and_its_late_answer_counts() {
     let resumed = Instant::now();
     // No further probe: the reply that was outstanding is the answer.
     let heard = line.next(&vmm.connector).await;
-    assert!(matches!(heard, Heard::Answered(Answer { late: true, fresh: false, .. })), "{heard:?}");
+    assert!(
+        matches!(heard, ProbeEvent::Answered(ProbeAnswer { late: true, fresh: false, .. })),
+        "{heard:?}"
+    );
     assert!(resumed.elapsed() < Duration::from_secs(1), "{:?}", resumed.elapsed());
     line.probe();
     let heard = line.next(&vmm.connector).await;
-    assert!(matches!(heard, Heard::Answered(Answer { late: false, .. })), "{heard:?}");
+    assert!(matches!(heard, ProbeEvent::Answered(ProbeAnswer { late: false, .. })), "{heard:?}");
     assert_eq!(vmm.connections(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_vm_that_stays_silent_for_half_a_minute_is_dialled_again() {
-    let vmm = Vmm::start();
+    let vmm = SilentVmm::start();
     let mut line = connected(&vmm).await;
     vmm.paused.send_replace(true);
     let most = Duration::from_secs(120);
@@ -149,19 +163,19 @@ async fn a_vm_that_stays_silent_for_half_a_minute_is_dialled_again() {
     let silent = silent_until_dialled(&vmm, &mut line, most).await;
     assert!(silent >= Duration::from_secs(20) && silent < Duration::from_secs(60), "{silent:?}");
     vmm.paused.send_replace(false);
-    assert!(matches!(line.next(&vmm.connector).await, Heard::Answered(_)));
+    assert!(matches!(line.next(&vmm.connector).await, ProbeEvent::Answered(_)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_number_of_outstanding_health_checks_is_bounded() {
-    let vmm = Vmm::start();
+    let vmm = SilentVmm::start();
     let mut line = connected(&vmm).await;
     vmm.paused.send_replace(true);
     let before = vmm.requests();
     for _ in 0..100 {
         line.probe();
         let heard = line.next(&vmm.connector).await;
-        assert!(matches!(heard, Heard::Failed(..)), "{heard:?}");
+        assert!(matches!(heard, ProbeEvent::Failed(..)), "{heard:?}");
     }
     let outstanding = vmm.requests() - before;
     assert!((2..=32).contains(&outstanding), "{outstanding} health checks");
@@ -169,22 +183,22 @@ async fn the_number_of_outstanding_health_checks_is_bounded() {
     // All of them are answered, and no reply is matched to a later health check.
     for _ in 0..3 {
         let heard = line.next(&vmm.connector).await;
-        assert!(matches!(heard, Heard::Answered(_)), "{heard:?}");
+        assert!(matches!(heard, ProbeEvent::Answered(_)), "{heard:?}");
         line.probe();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_verification_probes_an_open_connection_before_it_dials() {
-    let vmm = Vmm::start();
+    let vmm = SilentVmm::start();
     let mut line = connected(&vmm).await;
     vmm.paused.send_replace(true);
     line.verify();
     let heard = line.next(&vmm.connector).await;
-    assert!(matches!(heard, Heard::Failed(..)), "{heard:?}");
+    assert!(matches!(heard, ProbeEvent::Failed(..)), "{heard:?}");
     assert_eq!(vmm.connections(), 1, "a VM that may be paused was dialled");
     vmm.paused.send_replace(false);
     let heard = line.next(&vmm.connector).await;
-    assert!(matches!(heard, Heard::Answered(Answer { fresh: true, .. })), "{heard:?}");
+    assert!(matches!(heard, ProbeEvent::Answered(ProbeAnswer { fresh: true, .. })), "{heard:?}");
     assert_eq!(vmm.connections(), 2, "only an answer on a new connection counts");
 }

@@ -23,7 +23,7 @@ const MAX_LINKS: usize = 40;
 
 /// Users and groups that may write to the directory.
 #[derive(Debug, Clone)]
-pub(crate) struct Trusted {
+pub(crate) struct TrustedOwners {
     users: Vec<u32>,
     groups: Vec<u32>,
 }
@@ -80,7 +80,7 @@ impl Distrust {
     }
 }
 
-impl Trusted {
+impl TrustedOwners {
     /// Returns the trusted users and groups: root, the daemon's own user and group, the operators' group, and those
     /// in `socket_owners`.
     pub(crate) fn of(config: &Config) -> Self {
@@ -194,9 +194,9 @@ mod tests {
 
     const NOBODY: u32 = 65534;
 
-    fn trusted() -> Trusted {
+    fn trusted() -> TrustedOwners {
         let own = rustix::process::geteuid().as_raw();
-        Trusted { users: vec![0, own], groups: vec![0] }
+        TrustedOwners { users: vec![0, own], groups: vec![0] }
     }
 
     /// Creates a directory below a temporary one, which is below the sticky `/tmp`.

@@ -3,7 +3,7 @@
 use super::ending::{Ending, EndingKind, ExplainedFailure, ObservedFailure};
 use super::guest_text::{bounded, clipped};
 use super::process::ProcessId;
-use super::transition::{self, Seen};
+use super::transition::{self, Observation};
 use crate::agent::{AgentStatus, CallAccess, RefusalReason, SocketId};
 use minions_api::Timestamp;
 use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
@@ -53,7 +53,7 @@ pub(crate) struct VmStatus {
 
 /// Change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moved {
+pub(crate) struct StateChange {
     pub(crate) before: VmState,
     pub(crate) after: VmState,
     pub(crate) cause: Cause,
@@ -61,7 +61,7 @@ pub(crate) struct Moved {
 
 /// Agent that answered, compared with the one that answered before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Identity {
+pub(crate) enum AgentIdentity {
     /// Unchanged, or the first agent to answer.
     Same,
     /// The agent started again; the guest did not reboot.
@@ -134,7 +134,11 @@ impl VmStatus {
     }
 
     /// Records an answered probe.
-    pub(crate) fn answered(&mut self, health: Health, now: Timestamp) -> (Identity, Option<Moved>) {
+    pub(crate) fn answered(
+        &mut self,
+        health: Health,
+        now: Timestamp,
+    ) -> (AgentIdentity, Option<StateChange>) {
         let agent = health.agent.map(bounded);
         let identity = self.compare(agent.as_ref(), health.uptime_secs);
         self.settle_ending(identity);
@@ -146,7 +150,7 @@ impl VmStatus {
         self.hostname = Some(clipped(health.hostname));
         self.uptime = Some(health.uptime_secs);
         self.agent = agent;
-        (identity, self.enter(Seen::Answered, now))
+        (identity, self.enter(Observation::Answered, now))
     }
 
     /// Records a failed probe.
@@ -155,7 +159,7 @@ impl VmStatus {
         failure: Failure,
         message: String,
         now: Timestamp,
-    ) -> Option<Moved> {
+    ) -> Option<StateChange> {
         self.attempts += 1;
         self.blind = failure == Failure::DaemonExhausted;
         if !self.blind {
@@ -164,7 +168,7 @@ impl VmStatus {
         }
         let failure = if self.is_being_created(failure) { Failure::NoSocket } else { failure };
         self.give_reason(failure, message, now);
-        self.enter(Seen::Failed { failure, in_a_row: self.failed_probes }, now)
+        self.enter(Observation::Failed { failure, in_a_row: self.failed_probes }, now)
     }
 
     /// Records that minionsd asked the guest to end.
@@ -177,7 +181,7 @@ impl VmStatus {
         &mut self,
         socket: Option<SocketId>,
         now: Timestamp,
-    ) -> Option<Moved> {
+    ) -> Option<StateChange> {
         if self.ending.is_none_or(|ending| ending.kind == EndingKind::Reboot) {
             self.ending = Some(Ending::now(EndingKind::Reboot));
         }
@@ -191,12 +195,12 @@ impl VmStatus {
             }
         };
         self.give_reason(Failure::NoSocket, message, now);
-        self.enter(Seen::SocketRemoved, now)
+        self.enter(Observation::SocketRemoved, now)
     }
 
     /// Records that three calls in a row failed, the last one at this layer.
-    pub(crate) fn calls_failed(&mut self, failure: Failure, now: Timestamp) -> Option<Moved> {
-        let moved = self.enter(Seen::CallsFailed, now);
+    pub(crate) fn calls_failed(&mut self, failure: Failure, now: Timestamp) -> Option<StateChange> {
+        let moved = self.enter(Observation::CallsFailed, now);
         if moved.is_some() {
             let message =
                 "three calls in a row failed; calls are refused until a probe is answered"
@@ -222,24 +226,26 @@ impl VmStatus {
 
     /// Compares the agent with the one that answered before. A base agent reports only the uptime of its guest. If a
     /// base agent answers instead of a full one, the guest counts as rebooted.
-    fn compare(&self, agent: Option<&AgentInfo>, uptime: u64) -> Identity {
+    fn compare(&self, agent: Option<&AgentInfo>, uptime: u64) -> AgentIdentity {
         let booted_again = self.uptime.is_some_and(|before| uptime < before);
         match (&self.agent, agent) {
-            (Some(old), Some(new)) if old.boot_id != new.boot_id => Identity::Rebooted,
-            (Some(old), Some(new)) if old.instance_id != new.instance_id => Identity::Restarted,
-            (Some(_), Some(_)) => Identity::Same,
-            (Some(_), None) => Identity::Rebooted,
-            (None, _) if self.last_seen.is_none() => Identity::Same,
-            (None, _) if booted_again || self.recreated => Identity::Rebooted,
-            (None, Some(_)) => Identity::Restarted,
-            (None, None) => Identity::Same,
+            (Some(old), Some(new)) if old.boot_id != new.boot_id => AgentIdentity::Rebooted,
+            (Some(old), Some(new)) if old.instance_id != new.instance_id => {
+                AgentIdentity::Restarted
+            }
+            (Some(_), Some(_)) => AgentIdentity::Same,
+            (Some(_), None) => AgentIdentity::Rebooted,
+            (None, _) if self.last_seen.is_none() => AgentIdentity::Same,
+            (None, _) if booted_again || self.recreated => AgentIdentity::Rebooted,
+            (None, Some(_)) => AgentIdentity::Restarted,
+            (None, None) => AgentIdentity::Same,
         }
     }
 
     /// Forgets the known end of a boot when another boot answers, or when the same one still answers after
     /// [`REBOOT_LIMIT`](super::ending::REBOOT_LIMIT).
-    fn settle_ending(&mut self, identity: Identity) {
-        let over = identity == Identity::Rebooted || self.recreated;
+    fn settle_ending(&mut self, identity: AgentIdentity) {
+        let over = identity == AgentIdentity::Rebooted || self.recreated;
         self.ending = self.ending.filter(|ending| !over && !ending.is_overdue());
         self.recreated = false;
     }
@@ -270,11 +276,11 @@ impl VmStatus {
         self.reason = Some(reason);
     }
 
-    fn enter(&mut self, seen: Seen, now: Timestamp) -> Option<Moved> {
+    fn enter(&mut self, seen: Observation, now: Timestamp) -> Option<StateChange> {
         let (after, cause) = transition::next(self.state, seen)?;
         let before = std::mem::replace(&mut self.state, after);
         (self.since, self.cause) = (now, cause);
-        Some(Moved { before, after, cause })
+        Some(StateChange { before, after, cause })
     }
 }
 
@@ -384,10 +390,10 @@ mod tests {
             }
             status.answered(health, Timestamp::now()).0
         };
-        assert_eq!(answered("boot", "1"), Identity::Same);
-        assert_eq!(answered("boot", "1"), Identity::Same);
-        assert_eq!(answered("boot", "2"), Identity::Restarted);
-        assert_eq!(answered("again", "3"), Identity::Rebooted);
+        assert_eq!(answered("boot", "1"), AgentIdentity::Same);
+        assert_eq!(answered("boot", "1"), AgentIdentity::Same);
+        assert_eq!(answered("boot", "2"), AgentIdentity::Restarted);
+        assert_eq!(answered("again", "3"), AgentIdentity::Rebooted);
     }
 
     #[test]
@@ -398,11 +404,11 @@ mod tests {
                 Health { uptime_secs, hostname: "guest".into(), agent, time_unix_ms: None };
             status.answered(health, Timestamp::now()).0
         };
-        assert_eq!(answered(10, None), Identity::Same);
-        assert_eq!(answered(15, None), Identity::Same);
-        assert_eq!(answered(2, None), Identity::Rebooted);
-        assert_eq!(answered(5, health("new").agent), Identity::Restarted);
-        assert_eq!(answered(6, None), Identity::Rebooted);
+        assert_eq!(answered(10, None), AgentIdentity::Same);
+        assert_eq!(answered(15, None), AgentIdentity::Same);
+        assert_eq!(answered(2, None), AgentIdentity::Rebooted);
+        assert_eq!(answered(5, health("new").agent), AgentIdentity::Restarted);
+        assert_eq!(answered(6, None), AgentIdentity::Rebooted);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) const FAILURES_TO_UNREACHABLE: u32 = 3;
 
 /// Observation of a VM's supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Observation {
     /// A probe was answered.
     Answered,
     /// A probe failed.
@@ -52,29 +52,32 @@ pub(crate) enum Seen {
 }
 
 /// Returns the next state and the cause of the transition; `None` if the state stays the same.
-pub(crate) fn next(state: VmState, seen: Seen) -> Option<(VmState, Cause)> {
+pub(crate) fn next(state: VmState, seen: Observation) -> Option<(VmState, Cause)> {
     use VmState::{Connecting, Ready, Stale, Unreachable};
     match (state, seen) {
-        (Ready, Seen::Answered) => None,
-        (Connecting | Unreachable | Stale, Seen::Answered) => Some((Ready, Cause::Answered)),
+        (Ready, Observation::Answered) => None,
+        (Connecting | Unreachable | Stale, Observation::Answered) => Some((Ready, Cause::Answered)),
 
-        (_, Seen::Failed { failure: Failure::DaemonExhausted, .. }) => None,
-        (Stale, Seen::Failed { failure: Failure::NoListener, .. }) => None,
-        (Connecting | Ready | Unreachable, Seen::Failed { failure: Failure::NoListener, .. }) => {
-            Some((Stale, Cause::NoListener))
-        }
-        (Stale, Seen::Failed { .. }) => Some((Unreachable, Cause::ProbesFailed)),
-        (Connecting | Ready, Seen::Failed { in_a_row, .. }) => {
+        (_, Observation::Failed { failure: Failure::DaemonExhausted, .. }) => None,
+        (Stale, Observation::Failed { failure: Failure::NoListener, .. }) => None,
+        (
+            Connecting | Ready | Unreachable,
+            Observation::Failed { failure: Failure::NoListener, .. },
+        ) => Some((Stale, Cause::NoListener)),
+        (Stale, Observation::Failed { .. }) => Some((Unreachable, Cause::ProbesFailed)),
+        (Connecting | Ready, Observation::Failed { in_a_row, .. }) => {
             (in_a_row >= FAILURES_TO_UNREACHABLE).then_some((Unreachable, Cause::ProbesFailed))
         }
-        (Unreachable, Seen::Failed { .. }) => None,
+        (Unreachable, Observation::Failed { .. }) => None,
 
-        (Ready, Seen::CallsFailed) => Some((Unreachable, Cause::CallsFailed)),
+        (Ready, Observation::CallsFailed) => Some((Unreachable, Cause::CallsFailed)),
         // No calls start in these states; those still in progress say nothing new.
-        (Connecting | Unreachable | Stale, Seen::CallsFailed) => None,
+        (Connecting | Unreachable | Stale, Observation::CallsFailed) => None,
 
-        (Unreachable, Seen::SocketRemoved) => None,
-        (Connecting | Ready | Stale, Seen::SocketRemoved) => Some((Unreachable, Cause::Rebooting)),
+        (Unreachable, Observation::SocketRemoved) => None,
+        (Connecting | Ready | Stale, Observation::SocketRemoved) => {
+            Some((Unreachable, Cause::Rebooting))
+        }
     }
 }
 
@@ -86,12 +89,12 @@ mod tests {
     const STATES: [VmState; 4] = [Connecting, Ready, Unreachable, Stale];
 
     /// Returns the observations, each with the state that follows each of [`STATES`].
-    fn table() -> Vec<(Seen, [VmState; 4])> {
-        let failed = |failure, in_a_row| Seen::Failed { failure, in_a_row };
+    fn table() -> Vec<(Observation, [VmState; 4])> {
+        let failed = |failure, in_a_row| Observation::Failed { failure, in_a_row };
         vec![
-            (Seen::Answered, [Ready; 4]),
-            (Seen::CallsFailed, [Connecting, Unreachable, Unreachable, Stale]),
-            (Seen::SocketRemoved, [Unreachable; 4]),
+            (Observation::Answered, [Ready; 4]),
+            (Observation::CallsFailed, [Connecting, Unreachable, Unreachable, Stale]),
+            (Observation::SocketRemoved, [Unreachable; 4]),
             (failed(Failure::NoListener, 1), [Stale; 4]),
             (failed(Failure::AgentSilent, 1), [Connecting, Ready, Unreachable, Unreachable]),
             (failed(Failure::AgentSilent, 2), [Connecting, Ready, Unreachable, Unreachable]),
@@ -118,11 +121,11 @@ mod tests {
                 let Some((after, cause)) = next(state, seen) else { continue };
                 assert_ne!(state, after, "{seen:?}");
                 let because = match seen {
-                    Seen::Answered => Cause::Answered,
-                    Seen::CallsFailed => Cause::CallsFailed,
-                    Seen::SocketRemoved => Cause::Rebooting,
-                    Seen::Failed { failure: Failure::NoListener, .. } => Cause::NoListener,
-                    Seen::Failed { .. } => Cause::ProbesFailed,
+                    Observation::Answered => Cause::Answered,
+                    Observation::CallsFailed => Cause::CallsFailed,
+                    Observation::SocketRemoved => Cause::Rebooting,
+                    Observation::Failed { failure: Failure::NoListener, .. } => Cause::NoListener,
+                    Observation::Failed { .. } => Cause::ProbesFailed,
                 };
                 assert_eq!(cause, because);
             }

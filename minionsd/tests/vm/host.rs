@@ -7,7 +7,6 @@ use testkit::daemon::{Reply, read};
 use testkit::minionsd::Minionsd;
 use testkit::rig::{Artifacts, Vm, VmConfig};
 use testkit::wait::until_async_within;
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
 pub(crate) const AGENT_PORT: u32 = 1024;
@@ -16,23 +15,18 @@ pub(crate) const VM: &str = "web-1";
 /// Deadline for a boot, which takes a few seconds; long enough for a very busy machine.
 pub(crate) const BOOT: Duration = Duration::from_secs(120);
 
-/// Lock that lets only one test run its VM at a time.
-static TURN: Mutex<()> = Mutex::const_new(());
-
 /// VM and its daemon, dropped in this order: daemon, VM.
 pub(crate) struct Host {
     pub(crate) daemon: Minionsd,
     pub(crate) vm: Vm,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Host {
     /// Starts the daemon and the VM, and waits until the VM is ready.
     pub(crate) async fn start() -> Self {
-        let turn = TURN.lock().await;
         let daemon = Minionsd::builder().listen("127.0.0.1:0").start();
         let vm = boot(daemon.vms());
-        let host = Self { daemon, vm, _turn: turn };
+        let host = Self { daemon, vm };
         host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "ready").await;
         host
     }

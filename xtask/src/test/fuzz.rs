@@ -46,8 +46,8 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]);
     cargo.arg(dir.join("Cargo.toml")).arg("--target-dir").arg(&build);
-    // At the highest level, building all of minionsd takes longer than these runs.
-    cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    // With optimization, building all of minionsd takes longer than these runs.
+    cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     command::run(&mut cargo)?;
     let targets = names(&dir)?;
     let programs = build.join(TARGET).join("release");

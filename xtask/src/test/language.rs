@@ -50,7 +50,8 @@ const OPENERS: [&str; 38] = [
 const TYPE_NAMES: &str = include_str!("type_names.txt");
 
 /// Crates whose type names are checked.
-const TYPES_CHECKED: [&str; 5] = ["bench", "minions-agent", "minions-proto", "minionsctl", "xtask"];
+const TYPES_CHECKED: [&str; 7] =
+    ["bench", "minions-agent", "minions-api", "minions-proto", "minionsctl", "minionsd", "xtask"];
 
 /// Directories that contain no text of this project.
 const SKIPPED: [&str; 3] = ["target", "corpus", "artifacts"];

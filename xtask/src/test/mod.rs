@@ -7,6 +7,7 @@ mod summary;
 use std::{
     io::{BufRead, BufReader},
     process::{Command, ExitCode, Stdio},
+    thread,
 };
 
 use anyhow::Context;
@@ -26,7 +27,23 @@ const OWN_STEPS: usize = 7;
 const QUICK_STEPS: usize = 4;
 
 /// Tests that need neither a VM nor another prepared artifact: unit tests, and the test programs named `it`.
-const QUICK_TESTS: [&str; 4] = ["--lib", "--bins", "--test", "it"];
+const QUICK: TestGroup =
+    TestGroup { selection: &["--lib", "--bins", "--test", "it"], threads_per_processor: 3 };
+
+/// Tests without a VM: all but the test programs named `vm`. They mostly wait, so several run on each processor.
+const WITHOUT_A_VM: TestGroup =
+    TestGroup { selection: &["--lib", "--bins", "--test", "[!v]*"], threads_per_processor: 3 };
+
+/// Tests with a VM: each uses a processor.
+const WITH_A_VM: TestGroup = TestGroup { selection: &["--test", "vm"], threads_per_processor: 1 };
+
+/// Tests that run together.
+#[derive(Clone, Copy)]
+struct TestGroup {
+    /// Arguments of `cargo test` that select the test programs.
+    selection: &'static [&'static str],
+    threads_per_processor: usize,
+}
 
 /// Sets up, then runs the checks.
 ///
@@ -38,7 +55,7 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::new(setup::TEST_STEPS + OWN_STEPS);
     setup::for_tests(workspace, &mut steps)?;
     check_sources(workspace, &mut steps)?;
-    Ok(tests(workspace, &mut steps, &[]))
+    Ok(tests(workspace, &mut steps, &[WITHOUT_A_VM, WITH_A_VM]))
 }
 
 /// Runs the checks that need no setup: for a quick answer while working.
@@ -50,14 +67,16 @@ pub(crate) fn quick(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::new(QUICK_STEPS);
     format(workspace, &mut steps)?;
     lints(workspace, &mut steps)?;
-    Ok(tests(workspace, &mut steps, &QUICK_TESTS))
+    Ok(tests(workspace, &mut steps, &[QUICK]))
 }
 
-/// Runs the selected tests, and prints the summary as the last line.
-fn tests(workspace: &Workspace, steps: &mut Steps, selection: &[&str]) -> ExitCode {
+/// Runs the groups one after another, and prints the summary as the last line.
+fn tests(workspace: &Workspace, steps: &mut Steps, groups: &[TestGroup]) -> ExitCode {
     let mut summary = Summary::default();
     let outcome = steps.run_aloud("tests", || {
-        run_tests(workspace, selection, &mut summary)?;
+        for group in groups {
+            run_tests(workspace, *group, &mut summary)?;
+        }
         summary.verdict()?;
         Ok(Outcome::done("passed"))
     });
@@ -109,11 +128,9 @@ fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
 /// Cargo also builds the programs of each package that has tests in `tests/`, so the tests of one crate can start those
 /// of another. A build of the programs alone would compile half of the dependencies a second time: their features differ
 /// without the dependencies of the tests.
-fn run_tests(
-    workspace: &Workspace,
-    selection: &[&str],
-    summary: &mut Summary,
-) -> anyhow::Result<()> {
+fn run_tests(workspace: &Workspace, group: TestGroup, summary: &mut Summary) -> anyhow::Result<()> {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let threads = processors * group.threads_per_processor;
     let cargo = workspace.cargo("test");
     // A shell that runs this in the background may have set some signals to be ignored. Programs under test
     // inherit and respect that, so the signals are reset.
@@ -123,7 +140,8 @@ fn run_tests(
         .args(cargo.get_args())
         .current_dir(workspace.root())
         .args(["--workspace", "--all-features", "--locked", "--no-fail-fast"])
-        .args(selection)
+        .args(group.selection)
+        .env("RUST_TEST_THREADS", threads.to_string())
         .env("MINIONS_RIG_DIR", workspace.rig().dir())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

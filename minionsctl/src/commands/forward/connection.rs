@@ -1,4 +1,4 @@
-//! One forwarded connection.
+//! Forwarding of a single connection.
 
 use crate::client::{DaemonClient, vm_path};
 use crate::failure::Failure;

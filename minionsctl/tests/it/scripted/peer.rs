@@ -77,7 +77,7 @@ impl Peer {
         self.0.send(WsMessage::text(json.to_string())).await.unwrap();
     }
 
-    /// Sends an `Attached` as at the beginning of a stream, with `fields` overridden.
+    /// Sends an `AttachReply` as at the beginning of a stream, with `fields` overridden.
     pub(crate) async fn attached(&mut self, fields: &Value) {
         let mut json = json!({
             "status": "ok", "id": "x", "created": true, "pid": 1, "stdout": 0, "stderr": 0,

@@ -4,7 +4,7 @@ use super::*;
 use crate::agent::Dials;
 use crate::agent::gate::Permission;
 use crate::agent::vm_socket::{SocketId, VmSocket};
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
 use futures_util::FutureExt;
@@ -31,7 +31,7 @@ impl PoolOfVm {
         let listener = UnixListener::bind(&path).unwrap();
         let socket = VmSocket { id: SocketId::at(&path).unwrap(), path };
         let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
-        let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
+        let dials = Dials::new(4, TaskTracker::new(), descriptors, MemoryBudget::default(), meters);
         let pool = Pool::new(Connector::new(socket, dials), limit, Arc::default());
         Self { pool, listener, _dir: dir }
     }

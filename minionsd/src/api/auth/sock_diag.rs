@@ -30,7 +30,7 @@ const MSG_DONTWAIT: i32 = 0x40;
 
 /// Socket at one end of an established connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct End {
+struct SocketOwnership {
     uid: u32,
     inode: u32,
 }
@@ -49,7 +49,7 @@ pub(super) fn uid_of(
 }
 
 /// Looks up the socket at `local` that is connected to `remote`.
-fn look_up(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<End>> {
+fn look_up(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<SocketOwnership>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -70,13 +70,17 @@ fn look_up(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<End>> {
 
 /// Returns the socket if it is the requested connection and ESTABLISHED. The check is required, because the kernel's
 /// lookup falls back to listening sockets.
-fn established(found: &InetResponseHeader, local: SocketAddr, remote: SocketAddr) -> Option<End> {
+fn established(
+    found: &InetResponseHeader,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Option<SocketOwnership> {
     let id = &found.socket_id;
     let matches = (id.source_port, id.source_address.to_canonical())
         == (local.port(), local.ip().to_canonical())
         && (id.destination_port, id.destination_address.to_canonical())
             == (remote.port(), remote.ip().to_canonical());
-    let end = End { uid: found.uid, inode: found.inode };
+    let end = SocketOwnership { uid: found.uid, inode: found.inode };
     (matches && found.state == TCP_ESTABLISHED && found.inode != 0).then_some(end)
 }
 

@@ -1,6 +1,6 @@
 //! Conversion of replies about programs from wire types to REST types, and the response with a collected result.
 
-use crate::budget::Share;
+use crate::budget::BudgetShare;
 use crate::exec::{CollectedOutput, ExecError};
 use axum::Json;
 use axum::body::Body;
@@ -21,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 pub(super) struct FinishedExec {
     pub(super) result: api::ExecResult,
     /// Budget share of the output.
-    share: Share,
+    share: BudgetShare,
 }
 
 impl FinishedExec {
@@ -56,7 +56,7 @@ impl FinishedExec {
     }
 
     /// Converts the reply of an agent without that feature.
-    pub(super) fn plain(reply: wire::ExecReply, share: Share) -> Self {
+    pub(super) fn plain(reply: wire::ExecReply, share: BudgetShare) -> Self {
         let result = api::ExecResult {
             status: "ok".into(),
             id: None,
@@ -139,7 +139,7 @@ pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
     }
 }
 
-pub(super) fn attached(attached: &wire::ExecAttached) -> api::Attached {
+pub(super) fn attached(attached: &wire::ExecAttached) -> api::AttachReply {
     let wire::ExecAttached {
         id,
         created,
@@ -151,7 +151,7 @@ pub(super) fn attached(attached: &wire::ExecAttached) -> api::Attached {
         stdin_window,
         stdin_closed,
     } = attached;
-    api::Attached {
+    api::AttachReply {
         status: "ok".into(),
         id: id.to_string(),
         created: *created,

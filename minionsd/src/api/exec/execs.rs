@@ -1,7 +1,9 @@
 //! `/vms/{vm}/execs`: the execs of an agent, and their output. Reading has no effect on a program.
 
-use super::super::audit::Note;
-use super::super::extract::{CallParams, JsonBody, Params, Patience, TheExec, TheVm, milliseconds};
+use super::super::audit::AuditNote;
+use super::super::extract::{
+    CallParams, CallerTimeout, JsonBody, QueryParams, TheExec, TheVm, milliseconds,
+};
 use super::super::problem::{ApiError, IdProblems, SignalProblems};
 use super::super::request_id::RequestId;
 use super::super::state::ApiState;
@@ -53,7 +55,7 @@ async fn ask<C: Call>(
 )]
 pub(in super::super) async fn list_execs(
     TheVm(vm): TheVm,
-    patience: Patience,
+    patience: CallerTimeout,
 ) -> Result<Json<ExecInfoList>, ApiError> {
     let listed = ask(&vm, &ExecList {}, Lane::Quick, patience.deadline_or(PATIENCE)).await;
     let listed = listed.map_err(|error| ApiError::call(vm.name(), error))?;
@@ -84,12 +86,12 @@ pub(in super::super) struct InspectParams {
 pub(in super::super) async fn get_exec(
     TheVm(vm): TheVm,
     TheExec(id): TheExec,
-    Params(params): Params<InspectParams>,
-    note: Note,
+    QueryParams(params): QueryParams<InspectParams>,
+    note: AuditNote,
 ) -> Result<Json<ExecInfo>, ApiError> {
     note.exec(id.as_str());
     let wait = milliseconds("wait_ms", params.wait_ms, 0)?.unwrap_or_default();
-    let deadline = Patience::of(params.timeout_ms)?.deadline_or(wait + PATIENCE);
+    let deadline = CallerTimeout::of(params.timeout_ms)?.deadline_or(wait + PATIENCE);
     let info = inspect(&vm, ExecInspect { id, wait_ms: None }, wait, deadline).await;
     let info = info.map_err(|error| ApiError::call(vm.name(), error))?;
     Ok(Json(convert::info(info)))
@@ -108,7 +110,7 @@ async fn inspect(
         let (lane, wait_ms) = match left.as_millis() {
             0 => (Lane::Quick, None),
             // At most 15 000.
-            ms => (Lane::Beside, u64::try_from(ms).ok()),
+            ms => (Lane::Stream, u64::try_from(ms).ok()),
         };
         inspect.wait_ms = wait_ms;
         let answered_by = deadline.min(Instant::now() + left + PATIENCE);
@@ -131,12 +133,12 @@ async fn inspect(
 pub(in super::super) async fn delete_exec(
     TheVm(vm): TheVm,
     TheExec(id): TheExec,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
 ) -> Result<Json<ExecInfo>, ApiError> {
     note.exec(id.as_str());
     let deadline = patience.deadline_or(REMOVE_PATIENCE);
-    let info = ask(&vm, &ExecRemove { id }, Lane::Beside, deadline).await;
+    let info = ask(&vm, &ExecRemove { id }, Lane::Stream, deadline).await;
     let info = convert::info(info.map_err(|error| ApiError::call(vm.name(), error))?);
     if let Some(outcome) = &info.outcome {
         note.outcome(|| convert::in_words(outcome));
@@ -156,8 +158,8 @@ pub(in super::super) async fn delete_exec(
 pub(in super::super) async fn signal_exec(
     TheVm(vm): TheVm,
     TheExec(id): TheExec,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
     JsonBody(request): JsonBody<SignalRequest>,
 ) -> Result<Json<SignalSent>, ApiError> {
     note.exec(id.as_str());
@@ -209,12 +211,12 @@ pub(in super::super) async fn get_exec_output(
     State(api): State<ApiState>,
     TheVm(vm): TheVm,
     TheExec(id): TheExec,
-    Params(params): Params<OutputParams>,
-    note: Note,
+    QueryParams(params): QueryParams<OutputParams>,
+    note: AuditNote,
     request_id: RequestId,
 ) -> Result<Response, ApiError> {
     note.exec(id.as_str());
-    let patience = Patience::of(params.timeout_ms)?;
+    let patience = CallerTimeout::of(params.timeout_ms)?;
     let deadline = patience.asked().map(|patience| Instant::now() + patience);
     let (stdout, stderr) = (params.stdout_offset, params.stderr_offset);
     for (field, offset) in [("stdout_offset", stdout), ("stderr_offset", stderr)] {

@@ -3,7 +3,7 @@
 //! The body produces the next line only when the previous one was taken, and only then acknowledges that line's output
 //! to the agent. So a caller that reads slowly slows the program down.
 
-use super::super::audit::Note;
+use super::super::audit::AuditNote;
 use super::super::problem::ApiError;
 use super::super::streamed::streamed;
 use super::convert;
@@ -65,7 +65,7 @@ pub(super) struct StreamContext {
     pub(super) vm: VmName,
     pub(super) request_id: String,
     /// Access to the call's audit entries. Held until the end of the stream, because the call ends when it is dropped.
-    pub(super) note: Note,
+    pub(super) note: AuditNote,
     /// Deadline of the stream; `None` for none.
     pub(super) deadline: Option<Instant>,
 }

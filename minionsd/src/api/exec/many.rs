@@ -3,8 +3,8 @@
 //! Each VM has its own task and deadline, so a VM that hangs delays only its own line. The tasks belong to the body of
 //! the response: when the caller disconnects, they are dropped, and every program is left.
 
-use super::super::audit::Note;
-use super::super::extract::{CallParams, JsonBody, Patience};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallParams, CallerTimeout, JsonBody};
 use super::super::problem::{ApiError, ManyProblems};
 use super::super::request_id::RequestId;
 use super::super::state::ApiState;
@@ -56,8 +56,8 @@ const MAX_PATTERNS: usize = 256;
 )]
 pub(in super::super) async fn run_many_execs(
     State(api): State<ApiState>,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
     request_id: RequestId,
     JsonBody(request): JsonBody<ManyExecRequest>,
 ) -> Result<Response, ApiError> {
@@ -99,7 +99,7 @@ pub(in super::super) async fn run_many_execs(
 struct ManyExecJob {
     api: ApiState,
     plan: ExecPlan,
-    patience: Patience,
+    patience: CallerTimeout,
     request_id: RequestId,
 }
 
@@ -107,7 +107,7 @@ struct ManyExecJob {
 #[derive(Debug)]
 struct ManyExecRun {
     job: Arc<ManyExecJob>,
-    note: Note,
+    note: AuditNote,
     waiting: std::vec::IntoIter<Vm>,
     running: JoinSet<(VmName, Result<FinishedExec, ExecError>)>,
     concurrency: usize,

@@ -17,8 +17,8 @@ pub(super) mod request;
 mod text;
 pub(super) mod websocket;
 
-use super::audit::Note;
-use super::extract::{CallParams, JsonBody, Patience, TheVm};
+use super::audit::AuditNote;
+use super::extract::{CallParams, CallerTimeout, JsonBody, TheVm};
 use super::problem::{ApiError, ExecProblems};
 use super::request_id::RequestId;
 use super::state::ApiState;
@@ -63,8 +63,8 @@ use tokio::time::timeout_at;
 pub(super) async fn run_exec(
     State(api): State<ApiState>,
     TheVm(vm): TheVm,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
     request_id: RequestId,
     headers: HeaderMap,
     JsonBody(request): JsonBody<ExecRequest>,
@@ -105,7 +105,7 @@ async fn collect(
     api: &ApiState,
     vm: &Vm,
     plan: &ExecPlan,
-    patience: &Patience,
+    patience: &CallerTimeout,
 ) -> Result<FinishedExec, ExecError> {
     let deadline = patience.deadline_or(plan.longest_call());
     let deadlines = ExecDeadlines { start: deadline, end: Some(deadline) };

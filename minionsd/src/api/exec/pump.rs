@@ -5,13 +5,13 @@
 //! independent: a client that does not read can still send input, and an agent that does not read can still send
 //! output.
 
-use super::super::audit::Note;
+use super::super::audit::AuditNote;
 use super::super::websocket_close::{
     FAREWELL, FromClient, ToClient, close, close_halves, is_too_long,
 };
 use super::convert;
-use crate::agent::Broken;
-use crate::agent::stream::{Reader, Writer};
+use crate::agent::StreamEnd;
+use crate::agent::stream::{StreamReader, StreamWriter};
 use crate::exec::acks::OutputAcks;
 use crate::exec::heartbeat::HeartbeatFilter;
 use crate::exec::lease::{close_after_leave, leave};
@@ -36,7 +36,7 @@ enum SessionEnd {
     /// Another client has the program now.
     TakenOver,
     /// The agent's connection broke.
-    Agent(Broken),
+    Agent(StreamEnd),
     /// The client closed the WebSocket.
     Goodbye,
     /// The client's connection broke.
@@ -52,7 +52,7 @@ enum SessionEnd {
 pub(super) async fn pump(
     socket: WebSocket,
     driver: ExecDriver,
-    note: &Note,
+    note: &AuditNote,
     draining: &CancellationToken,
 ) {
     let Some((attached, mut stream)) = driver.into_stream() else {
@@ -101,7 +101,7 @@ pub(super) async fn pump(
 /// Forwards messages from the client to the agent.
 async fn up(
     from: &mut FromClient,
-    to: &mut Writer,
+    to: &mut StreamWriter,
     left: &AtomicBool,
     acks: &OutputAcks,
 ) -> SessionEnd {
@@ -161,11 +161,11 @@ const TOO_LONG: SessionEnd = SessionEnd::Breach(close_code::SIZE, "longer than 1
 
 /// Forwards messages from the agent to the client.
 async fn down(
-    from: &mut Reader,
+    from: &mut StreamReader,
     to: &mut ToClient,
     checked: &mut CheckedMessages,
     acks: &OutputAcks,
-    note: &Note,
+    note: &AuditNote,
 ) -> SessionEnd {
     loop {
         let next = from.next_packet().await;
@@ -225,7 +225,11 @@ impl CheckedMessages {
         Self { limit, heartbeats: HeartbeatFilter::default() }
     }
 
-    fn check(&mut self, message: &ChannelMessage, note: &Note) -> Result<MessageFate, StreamError> {
+    fn check(
+        &mut self,
+        message: &ChannelMessage,
+        note: &AuditNote,
+    ) -> Result<MessageFate, StreamError> {
         let now = Instant::now().into_std();
         if message.channel != Channel::Control {
             self.limit.count_output(message.payload.len(), now)?;
@@ -256,7 +260,7 @@ impl CheckedMessages {
     }
 }
 
-fn noted(note: &Note, ended: &Ended) {
+fn noted(note: &AuditNote, ended: &Ended) {
     note.outcome(|| convert::in_words(&ended.outcome));
 }
 
@@ -265,7 +269,7 @@ fn noted(note: &Note, ended: &Ended) {
 pub(super) async fn tell(
     socket: WebSocket,
     mut plain: PlainExec,
-    note: &Note,
+    note: &AuditNote,
     draining: &CancellationToken,
 ) {
     let (mut to_client, mut from_client) = socket.split();
@@ -280,7 +284,7 @@ pub(super) async fn tell(
                     (ChannelMessage::agent(&AgentControl::Exit(ended)), true)
                 }
                 Ok(_) => (ChannelMessage::agent(&AgentControl::Heartbeat), false),
-                Err(_) => return SessionEnd::Agent(Broken::Closed),
+                Err(_) => return SessionEnd::Agent(StreamEnd::Closed),
             };
             if to_client.send(Packet::Binary(message.to_bytes())).await.is_err() {
                 return SessionEnd::Vanished;

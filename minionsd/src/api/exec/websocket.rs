@@ -6,8 +6,8 @@
 //!         ◀═══ binary: channel byte + payload, both ways ═══▶   see `pump`
 //! ```
 
-use super::super::audit::Note;
-use super::super::extract::{CallParams, Patience, TheVm, from_json};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallParams, CallerTimeout, TheVm, from_json};
 use super::super::problem::{ApiError, ExecProblems};
 use super::super::request_id::RequestId;
 use super::super::state::ApiState;
@@ -53,8 +53,8 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 pub(in super::super) async fn open_exec(
     State(api): State<ApiState>,
     TheVm(vm): TheVm,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
     request_id: RequestId,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
@@ -84,9 +84,9 @@ pub(in super::super) async fn open_exec(
 struct ExecSession {
     api: ApiState,
     vm: Vm,
-    patience: Patience,
+    patience: CallerTimeout,
     /// Access to the call's audit entries. Held until the end of the session, because the call ends when it is dropped.
-    note: Note,
+    note: AuditNote,
     request_id: RequestId,
 }
 
@@ -206,12 +206,12 @@ async fn first_message(socket: &mut WebSocket) -> Result<FirstMessage, OpenFailu
 
 fn parse(text: &[u8]) -> Result<FirstMessage, ApiError> {
     #[derive(Deserialize)]
-    struct Keys {
+    struct AttachKey {
         attach: Option<IgnoredAny>,
     }
     // Text that is not JSON is reported as an invalid request for a program.
     match json::from_slice(text) {
-        Ok(Keys { attach: Some(_) }) => from_json(text).map(FirstMessage::Attach),
+        Ok(AttachKey { attach: Some(_) }) => from_json(text).map(FirstMessage::Attach),
         _ => from_json(text).map(|request| FirstMessage::Start(Box::new(request))),
     }
 }

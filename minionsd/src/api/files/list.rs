@@ -1,7 +1,7 @@
 //! `GET /vms/{vm}/files/list`: the entries of a directory, one per line.
 
-use super::super::audit::Note;
-use super::super::extract::{Params, Patience, TheVm};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileProblems};
 use super::super::state::ApiState;
 use super::super::streamed::streamed;
@@ -53,11 +53,11 @@ pub(in super::super) struct ListParams {
 pub(in super::super) async fn list_files(
     State(api): State<ApiState>,
     vm: TheVm,
-    Params(params): Params<ListParams>,
-    note: Note,
+    QueryParams(params): QueryParams<ListParams>,
+    note: AuditNote,
 ) -> Result<Response, ApiError> {
     let ListParams { path, path_base64, user, timeout_ms } = params;
-    let patience = Patience::of(timeout_ms)?;
+    let patience = CallerTimeout::of(timeout_ms)?;
     let file = FileParams { path, path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let mut stream = call.start(FileOperation::List(ListDirectory { path })).await?;

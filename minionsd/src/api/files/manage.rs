@@ -1,7 +1,7 @@
 //! `DELETE /vms/{vm}/files`, `POST /vms/{vm}/files/mkdir` and `…/move`.
 
-use super::super::audit::Note;
-use super::super::extract::{CallParams, JsonBody, Params, Patience, TheVm};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallParams, CallerTimeout, JsonBody, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileBodyProblems, FileProblems};
 use super::super::state::ApiState;
 use super::write::octal;
@@ -44,11 +44,11 @@ pub(in super::super) struct RemoveParams {
 pub(in super::super) async fn remove_file(
     State(api): State<ApiState>,
     vm: TheVm,
-    Params(params): Params<RemoveParams>,
-    note: Note,
+    QueryParams(params): QueryParams<RemoveParams>,
+    note: AuditNote,
 ) -> Result<Json<FileRemoved>, ApiError> {
     let RemoveParams { path, path_base64, user, recursive, timeout_ms } = params;
-    let patience = Patience::of(timeout_ms)?;
+    let patience = CallerTimeout::of(timeout_ms)?;
     let file = FileParams { path, path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let op = FileOperation::Remove(RemoveFile { path, recursive: recursive.unwrap_or(false) });
@@ -58,6 +58,8 @@ pub(in super::super) async fn remove_file(
 }
 
 /// Create a directory of a guest
+///
+/// With `parents`, also creates missing parents, and accepts a directory that exists.
 #[utoipa::path(
     post, path = "/vms/{vm}/files/mkdir", operation_id = "make_directory", tag = "files",
     params(("vm" = VmName, Path), CallParams),
@@ -67,8 +69,8 @@ pub(in super::super) async fn remove_file(
 pub(in super::super) async fn make_directory(
     State(api): State<ApiState>,
     vm: TheVm,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
     JsonBody(request): JsonBody<MakeDirectoryRequest>,
 ) -> Result<Json<FileMetadata>, ApiError> {
     let MakeDirectoryRequest { path, path_base64, user, parents, mode } = request;
@@ -93,8 +95,8 @@ pub(in super::super) async fn make_directory(
 pub(in super::super) async fn move_file(
     State(api): State<ApiState>,
     vm: TheVm,
-    patience: Patience,
-    note: Note,
+    patience: CallerTimeout,
+    note: AuditNote,
     JsonBody(request): JsonBody<MoveFileRequest>,
 ) -> Result<Json<FileMetadata>, ApiError> {
     let MoveFileRequest { path, path_base64, to, to_base64, user, no_replace } = request;

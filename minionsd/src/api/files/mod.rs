@@ -19,9 +19,9 @@ pub(super) mod write;
 pub(super) use list::{__path_list_files, list_files};
 pub(super) use watch::{__path_watch_files, watch_files};
 
-use super::audit::Note;
+use super::audit::AuditNote;
 use super::exec::generate_id;
-use super::extract::{Patience, TheVm};
+use super::extract::{CallerTimeout, TheVm};
 use super::problem::ApiError;
 use super::state::ApiState;
 use crate::files::{FileError, FileStream};
@@ -55,11 +55,11 @@ pub(super) struct FileParams {
     user: Option<String>,
 }
 
-/// One operation of a request.
+/// Call about a file.
 struct FileCall {
     api: ApiState,
     vm: Vm,
-    note: Note,
+    note: AuditNote,
     user: Option<String>,
     deadline: Instant,
 }
@@ -73,9 +73,9 @@ impl FileCall {
     async fn begin(
         api: ApiState,
         TheVm(vm): TheVm,
-        note: Note,
+        note: AuditNote,
         params: FileParams,
-        patience: &Patience,
+        patience: &CallerTimeout,
     ) -> Result<(Self, GuestPath), ApiError> {
         let path = GuestPath { path: params.path, path_base64: params.path_base64 };
         let shown = path.bytes().map_err(|invalid| in_query(&invalid))?;

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 pub(super) enum RequestedRange {
     /// The whole file: without `Range`, with several ranges, or with an `If-Range` that does not match.
     Whole,
-    /// These bytes.
+    /// First and last byte of a part.
     Part(RangeInclusive<u64>),
     /// Bytes beyond the end of the file.
     Unsatisfiable,

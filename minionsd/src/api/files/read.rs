@@ -1,7 +1,7 @@
 //! `GET` and `HEAD /vms/{vm}/files`: a file, a part of it, its metadata, or a tree.
 
-use super::super::audit::Note;
-use super::super::extract::{Params, Patience, TheVm};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileProblems};
 use super::super::state::ApiState;
 use super::range::{self, RequestedRange};
@@ -30,9 +30,9 @@ pub(in super::super) struct ReadParams {
     path_base64: Option<String>,
     /// User of the guest whose rights apply, by name or number; default root.
     user: Option<String>,
-    /// For `HEAD`: describe a symbolic link instead of its target.
+    /// Describe a symbolic link instead of its target (`HEAD` only).
     no_follow: Option<bool>,
-    /// For a tree: include extended attributes.
+    /// Include extended attributes (trees only).
     xattrs: Option<bool>,
     /// Milliseconds after which the caller gets an `agent_timeout` instead of the first byte. There is no
     /// limit for the whole transfer.
@@ -69,13 +69,13 @@ pub(in super::super) struct ReadParams {
 pub(in super::super) async fn read_file(
     State(api): State<ApiState>,
     vm: TheVm,
-    Params(params): Params<ReadParams>,
-    note: Note,
+    QueryParams(params): QueryParams<ReadParams>,
+    note: AuditNote,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let ReadParams { path, path_base64, user, no_follow, xattrs, timeout_ms } = params;
-    let patience = Patience::of(timeout_ms)?;
+    let patience = CallerTimeout::of(timeout_ms)?;
     let file = FileParams { path, path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     if method == Method::HEAD {

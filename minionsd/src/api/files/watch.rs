@@ -1,7 +1,7 @@
 //! `GET /vms/{vm}/files/watch`: changes in a directory as Server-Sent Events.
 
-use super::super::audit::Note;
-use super::super::extract::{Params, Patience, TheVm};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileProblems};
 use super::super::state::ApiState;
 use super::super::streamed::streamed;
@@ -73,12 +73,12 @@ pub(in super::super) struct WatchParams {
 pub(in super::super) async fn watch_files(
     State(api): State<ApiState>,
     vm: TheVm,
-    Params(params): Params<WatchParams>,
-    note: Note,
+    QueryParams(params): QueryParams<WatchParams>,
+    note: AuditNote,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let WatchParams { path, path_base64, user, recursive, timeout_ms } = params;
-    let patience = Patience::of(timeout_ms)?;
+    let patience = CallerTimeout::of(timeout_ms)?;
     let file = FileParams { path, path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let recursive = recursive.unwrap_or(false);

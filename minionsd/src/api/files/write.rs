@@ -1,7 +1,7 @@
 //! `PUT /vms/{vm}/files`: writes a file, or unpacks a tree.
 
-use super::super::audit::Note;
-use super::super::extract::{Params, Patience, TheVm};
+use super::super::audit::AuditNote;
+use super::super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileProblems};
 use super::super::state::ApiState;
 use super::{FileCall, FileParams, OCTETS, TAR};
@@ -42,11 +42,11 @@ pub(in super::super) struct WriteParams {
     owner: Option<String>,
     /// Create missing parent directories; for a tree, also the directory itself.
     parents: Option<bool>,
-    /// For a tree: set its extended attributes.
+    /// Set the extended attributes in the stream (trees only).
     xattrs: Option<bool>,
-    /// For a tree: keep set-user-id and set-group-id.
+    /// Keep set-user-id and set-group-id (trees only).
     set_id: Option<bool>,
-    /// For a tree: set its numeric owners; default the files belong to `user`.
+    /// Set the numeric owners in the stream; default the files belong to `user` (trees only).
     owners: Option<bool>,
     /// Milliseconds after which the caller gets an `agent_timeout` if the operation could not be started.
     /// There is no limit for the whole transfer, but 60 s without a byte end it.
@@ -75,8 +75,8 @@ pub(in super::super) struct WriteParams {
 pub(in super::super) async fn write_file(
     State(api): State<ApiState>,
     vm: TheVm,
-    Params(params): Params<WriteParams>,
-    note: Note,
+    QueryParams(params): QueryParams<WriteParams>,
+    note: AuditNote,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FileWritten>, ApiError> {
@@ -92,10 +92,10 @@ pub(in super::super) async fn write_file(
         owners,
         timeout_ms,
     } = params;
-    let patience = Patience::of(timeout_ms)?;
+    let patience = CallerTimeout::of(timeout_ms)?;
     let form = BodyForm::of(&headers)?;
     let mode = mode.map(|mode| octal(&mode)).transpose()?;
-    let condition = Condition::of(&headers)?;
+    let condition = WriteCondition::of(&headers)?;
     let file = FileParams { path, path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let parents = parents.unwrap_or(false);
@@ -191,12 +191,12 @@ impl BodyForm {
 }
 
 /// Condition of the request's headers.
-struct Condition {
+struct WriteCondition {
     if_match: Option<String>,
     create_only: bool,
 }
 
-impl Condition {
+impl WriteCondition {
     fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         let if_match = headers.get(IF_MATCH).map(|value| {
             let text = value.to_str().unwrap_or_default();

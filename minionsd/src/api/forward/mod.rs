@@ -11,8 +11,8 @@
 mod bytes;
 mod websocket;
 
-use super::audit::Note;
-use super::extract::{Params, Patience, TheVm};
+use super::audit::AuditNote;
+use super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::problem::{ApiError, ForwardProblems};
 use super::state::ApiState;
 use crate::agent::AgentStream;
@@ -69,13 +69,13 @@ pub(super) struct ForwardParams {
 pub(super) async fn open_forward(
     State(api): State<ApiState>,
     TheVm(vm): TheVm,
-    Params(params): Params<ForwardParams>,
-    note: Note,
+    QueryParams(params): QueryParams<ForwardParams>,
+    note: AuditNote,
     request: Request,
 ) -> Result<Response, ApiError> {
     let ForwardParams { target, timeout_ms } = params;
     note.subject(&target).await?;
-    let deadline = Patience::of(timeout_ms)?.deadline_or(PATIENCE);
+    let deadline = CallerTimeout::of(timeout_ms)?.deadline_or(PATIENCE);
     let upgrade = ClientUpgrade::of(request).await?;
     let open = ForwardOpen { target, timeout_ms: Some(targets_share(deadline)) };
     open.target().map_err(|invalid| ApiError::invalid(&invalid))?;
@@ -164,7 +164,7 @@ fn asks_for_tcp(headers: &HeaderMap) -> bool {
 struct ForwardSession {
     api: ApiState,
     /// Access to the call's audit entries. Held until the end of the session, because the call ends when it is dropped.
-    note: Note,
+    note: AuditNote,
     stream: AgentStream,
     _place: OwnedSemaphorePermit,
 }

@@ -13,13 +13,13 @@ mod socket;
 pub(crate) use presence::Verdict;
 
 use super::ending::EndingKind;
-use super::line::{Answer, Heard, Line};
+use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
 use super::probe_error::ProbeError;
-use super::process::Process;
-use super::status::{Identity, Moved, VmStatus, backoff};
+use super::process::WatchedProcess;
+use super::status::{AgentIdentity, StateChange, VmStatus, backoff};
 use crate::agent::{AgentStatus, CallAccess, CallOutcomes, Listener, Permission, Pool, SocketId};
 use crate::clock::ClockKeeper;
-use crate::events::Events;
+use crate::events::EventHistory;
 use crate::metrics::Meters;
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::Failure;
@@ -56,7 +56,7 @@ pub(crate) struct Supervisor {
     pub(crate) status: watch::Sender<VmStatus>,
     pub(crate) nudge: Arc<Notify>,
     pub(crate) calls: Arc<CallOutcomes>,
-    pub(crate) events: Events,
+    pub(crate) events: EventHistory,
     pub(crate) meters: Arc<Meters>,
     pub(crate) clock_limit: Option<Duration>,
     pub(crate) stop: CancellationToken,
@@ -67,10 +67,10 @@ pub(crate) struct Supervisor {
 }
 
 /// State that the supervisor keeps between two events.
-struct Hold {
-    line: Line,
+struct SupervisorState {
+    line: ProbeConnection,
     /// Process that listens on the socket.
-    vmm: Option<Process>,
+    vmm: Option<WatchedProcess>,
     clock: ClockKeeper,
     presence: SocketPresence,
     socket: watch::Receiver<Option<SocketId>>,
@@ -98,8 +98,8 @@ impl Supervisor {
 
     async fn supervise(&self) -> Verdict {
         let now = Instant::now();
-        let mut hold = Hold {
-            line: Line::to_port(self.pool.connector().port()),
+        let mut hold = SupervisorState {
+            line: ProbeConnection::to_port(self.pool.connector().port()),
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
             presence: SocketPresence::There,
@@ -120,7 +120,7 @@ impl Supervisor {
     }
 
     /// Waits for one event and handles it.
-    async fn turn(&self, hold: &mut Hold) -> Option<Verdict> {
+    async fn turn(&self, hold: &mut SupervisorState) -> Option<Verdict> {
         let rests = !hold.line.is_busy() && !hold.presence.is_absent();
         tokio::select! {
             biased;
@@ -148,7 +148,7 @@ impl Supervisor {
     }
 
     /// Returns the permission for calls.
-    fn permission(&self, hold: &Hold) -> Permission {
+    fn permission(&self, hold: &SupervisorState) -> Permission {
         match self.status.borrow().call_access() {
             CallAccess::Refused(reason) => Permission::Refused(reason),
             CallAccess::Undecided | CallAccess::Allowed if hold.presence.is_there() => {
@@ -159,20 +159,20 @@ impl Supervisor {
     }
 
     /// Handles an event on the connection and plans the next probe.
-    async fn heard(&self, hold: &mut Hold, heard: Heard) -> Option<Verdict> {
+    async fn heard(&self, hold: &mut SupervisorState, heard: ProbeEvent) -> Option<Verdict> {
         let now = Instant::now();
         if !hold.presence.is_there() {
             return self.heard_of_unidentified(hold, now);
         }
         match heard {
-            Heard::Answered(answer) => {
+            ProbeEvent::Answered(answer) => {
                 let late = answer.late;
                 self.probe_answered(hold, answer).await;
                 hold.probed_at = Instant::now();
                 let pause = if late { backoff(1, 1.0) } else { self.pause() };
                 hold.due = self.plan(hold.probed_at, pause);
             }
-            Heard::Failed(error, took) => {
+            ProbeEvent::Failed(error, took) => {
                 self.meters.probed(took, Some(error.failure));
                 self.look_at_vmm(hold);
                 self.failed(error);
@@ -180,7 +180,7 @@ impl Supervisor {
                 hold.probed_at = now;
                 hold.due = self.plan(now, self.pause());
             }
-            Heard::Broke => {
+            ProbeEvent::Broke => {
                 let early = hold.probed_at + EARLY > now;
                 hold.early_deaths = if early { hold.early_deaths + 1 } else { 0 };
                 // A guest that repeatedly answers and hangs up is probed no more often than one that does not
@@ -188,7 +188,7 @@ impl Supervisor {
                 let pause = backoff(hold.early_deaths, random());
                 hold.due = hold.due.min(self.plan(now, pause));
             }
-            Heard::SilenceBroke => {
+            ProbeEvent::SilenceBroke => {
                 // The guest was reset, or its VMM started again: it may answer soon.
                 self.status.send_if_modified(|status| {
                     status.expect_soon();
@@ -200,8 +200,8 @@ impl Supervisor {
         None
     }
 
-    async fn probe_answered(&self, hold: &mut Hold, answer: Answer) {
-        let Answer { health, asked, took, late: _, fresh } = answer;
+    async fn probe_answered(&self, hold: &mut SupervisorState, answer: ProbeAnswer) {
+        let ProbeAnswer { health, asked, took, late: _, fresh } = answer;
         if let Some(connection) = hold.line.connection() {
             hold.clock.keep(&self.name, connection, &health, asked).await;
             connection.get_mut().rest();
@@ -218,14 +218,14 @@ impl Supervisor {
     }
 
     /// Frees descriptors for other VMs: closes the own connection if descriptors are short, and evicts idle ones.
-    fn spare(&self, hold: &mut Hold) {
+    fn spare(&self, hold: &mut SupervisorState) {
         if self.pool.connector().descriptors().are_short() {
             hold.line.hang_up();
         }
         self.pool.evict_idle();
     }
 
-    fn asked_to_end(&self, hold: &mut Hold) {
+    fn asked_to_end(&self, hold: &mut SupervisorState) {
         let asked = *hold.asked.borrow_and_update();
         if let Some(kind) = asked {
             tracing::info!(vm = %self.name, ?kind, "the guest was asked to end");
@@ -233,7 +233,7 @@ impl Supervisor {
         }
     }
 
-    fn vmm_ended(&self, hold: &mut Hold) -> Option<Verdict> {
+    fn vmm_ended(&self, hold: &mut SupervisorState) -> Option<Verdict> {
         tracing::info!(vm = %self.name, "the VMM ended");
         if let Some(verdict) = hold.presence.without_vmm() {
             return Some(verdict);
@@ -265,13 +265,13 @@ impl Supervisor {
     }
 
     /// Updates the process that listens on the socket, if the kernel reports another one.
-    fn look_at_vmm(&self, hold: &mut Hold) {
+    fn look_at_vmm(&self, hold: &mut SupervisorState) {
         let connector = self.pool.connector();
         let (known, seen) = (hold.vmm.as_ref().map(|vmm| vmm.id.pid), connector.listener());
         if known == seen {
             return;
         }
-        hold.vmm = seen.and_then(|pid| Process::find(pid, connector.descriptors()));
+        hold.vmm = seen.and_then(|pid| WatchedProcess::find(pid, connector.descriptors()));
         let now = hold.vmm.as_ref().map(|vmm| vmm.id.clone());
         let replaced = known.is_some() && now.is_some();
         if replaced {
@@ -300,19 +300,19 @@ impl Supervisor {
     }
 
     fn answered(&self, health: Health, now: Timestamp) {
-        let mut identity = Identity::Same;
+        let mut identity = AgentIdentity::Same;
         self.change(|status| {
             let (who, moved) = status.answered(health, now);
-            if who != Identity::Same {
+            if who != AgentIdentity::Same {
                 self.pool.flush();
             }
             identity = who;
             moved
         });
         let kind = match identity {
-            Identity::Same => return,
-            Identity::Restarted => EventKind::AgentRestarted,
-            Identity::Rebooted => EventKind::VmRebooted,
+            AgentIdentity::Same => return,
+            AgentIdentity::Restarted => EventKind::AgentRestarted,
+            AgentIdentity::Rebooted => EventKind::VmRebooted,
         };
         tracing::info!(vm = %self.name, event = kind.as_str(), "the guest or its agent was restarted");
         self.tell(kind, None);
@@ -328,7 +328,7 @@ impl Supervisor {
     }
 
     /// Publishes a change, with an event if the state changed.
-    fn change(&self, change: impl FnOnce(&mut VmStatus) -> Option<Moved>) {
+    fn change(&self, change: impl FnOnce(&mut VmStatus) -> Option<StateChange>) {
         let mut moved = None;
         self.status.send_modify(|status| {
             moved = change(status);
@@ -346,7 +346,7 @@ impl Supervisor {
         self.tell(EventKind::VmState, Some(moved));
     }
 
-    fn tell(&self, kind: EventKind, moved: Option<Moved>) {
+    fn tell(&self, kind: EventKind, moved: Option<StateChange>) {
         let status = self.status.borrow();
         self.events.publish(Event {
             kind,
@@ -374,7 +374,7 @@ fn random() -> f64 {
 }
 
 /// Waits for the end of a process; forever if none is watched.
-async fn ended(vmm: Option<&Process>) {
+async fn ended(vmm: Option<&WatchedProcess>) {
     match vmm {
         Some(vmm) => vmm.ended().await,
         None => std::future::pending().await,

@@ -4,7 +4,7 @@
 //! process distinguishes a reboot from another VM of the same name; the kernel reports it to each client.
 
 use super::presence::{SocketPresence, Verdict};
-use super::{Hold, Supervisor};
+use super::{Supervisor, SupervisorState};
 use crate::agent::Permission;
 use minions_api::Timestamp;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(50);
 
 impl Supervisor {
     /// Handles a socket that was removed or replaced.
-    pub(super) fn socket_changed(&self, hold: &mut Hold) -> Option<Verdict> {
+    pub(super) fn socket_changed(&self, hold: &mut SupervisorState) -> Option<Verdict> {
         let socket = *hold.socket.borrow_and_update();
         let now = Instant::now();
         hold.presence = match socket {
@@ -51,7 +51,7 @@ impl Supervisor {
 
     /// Decides whether an absent or unidentified socket means a reboot, the end of the VM or another VM. Returns
     /// `None` while that is undecided.
-    pub(super) fn look_at_socket(&self, hold: &mut Hold) -> Option<Verdict> {
+    pub(super) fn look_at_socket(&self, hold: &mut SupervisorState) -> Option<Verdict> {
         let now = Instant::now();
         let vmm = hold.vmm.as_ref().filter(|vmm| vmm.id.is_alive()).map(|vmm| vmm.id.pid);
         match hold.presence {
@@ -79,7 +79,11 @@ impl Supervisor {
     }
 
     /// Handles the end of a dial to a socket whose process is not known yet.
-    pub(super) fn heard_of_unidentified(&self, hold: &mut Hold, now: Instant) -> Option<Verdict> {
+    pub(super) fn heard_of_unidentified(
+        &self,
+        hold: &mut SupervisorState,
+        now: Instant,
+    ) -> Option<Verdict> {
         let verdict = self.look_at_socket(hold);
         if hold.presence.is_there() {
             // The process became known at the same moment.
