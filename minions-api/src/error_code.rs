@@ -161,6 +161,8 @@ error_codes! {
         "the user in the guest may not do this with the file; `errno` and `step` tell more";
     NoSpaceLeft: "no_space_left", 507, "No space left in the guest",
         "the guest's file system or the user's quota is full; nothing was written under the final name";
+    RangeNotSatisfiable: "range_not_satisfiable", 416, "Range begins after the end of the file",
+        "the file is shorter than the first byte of `Range`; `Content-Range` has its size";
     FileFailed: "file_failed", 422, "File operation failed in the guest",
         "the guest's kernel or agent refused; `errno`, `path` and `step` tell why",
         executed(GuestExecution::PerProblem);

@@ -2,7 +2,7 @@
 
 use super::super::audit::AuditNote;
 use super::super::extract::{CallerTimeout, QueryParams, TheVm};
-use super::super::problem::{ApiError, FileProblems};
+use super::super::problem::{ApiError, FileReadProblems};
 use super::super::state::ApiState;
 use super::range::{self, RequestedRange};
 use super::{FileCall, FileParams, TAR, headers};
@@ -12,8 +12,8 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use minions_api::VmName;
 use minions_api::files::FileMetadata;
+use minions_api::{ErrorCode, VmName};
 use minions_proto::file_stream::FileHeader;
 use minions_proto::message::{FileOperation, GuestPath, PackTree, ReadFile, StatFile};
 use serde::Deserialize;
@@ -62,8 +62,7 @@ pub(in super::super) struct ReadParams {
             content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-tar"))),
         (status = 206, description = "A part of the file", content_type = "application/octet-stream"),
         (status = 304, description = "The file has the ETag of `If-None-Match`"),
-        (status = 416, description = "The range begins after the end of the file"),
-        FileProblems,
+        FileReadProblems,
     ),
 )]
 pub(in super::super) async fn read_file(
@@ -119,10 +118,13 @@ async fn file_contents(
                 read.if_range = Some(info.etag);
             }
             RequestedRange::Unsatisfiable => {
-                call.note.outcome(|| "range_not_satisfiable".to_owned());
+                let detail =
+                    format!("the file has {} bytes, and the range begins after them", info.size);
+                let error = ApiError::of(ErrorCode::RangeNotSatisfiable, detail);
+                call.note.outcome(|| error.code().to_string());
                 let mut headers = HeaderMap::new();
                 range::set_unsatisfiable(&mut headers, info.size);
-                return Ok((StatusCode::RANGE_NOT_SATISFIABLE, headers).into_response());
+                return Ok((headers, error.about(call.vm.name().clone())).into_response());
             }
         }
     }

@@ -133,6 +133,8 @@ problems! {
     IdProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_AN_ID;
     /// Problems of a route about a file.
     FileProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_FILE, &[ErrorCode::UnsupportedMediaType];
+    /// Problems of the route that reads a file.
+    FileReadProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_FILE, &[ErrorCode::RangeNotSatisfiable];
     /// Problems of a route about a file that takes a JSON body.
     FileBodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_FILE, WITH_A_BODY;
     /// Problems of the route that connects to a target in a guest.

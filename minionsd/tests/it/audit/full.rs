@@ -26,10 +26,19 @@ async fn while_the_audit_file_is_full_no_operate_call_reaches_a_guest() {
             let body = match path.as_str() {
                 "/exec" => json!({ "vms": ["*"], "exec": exec }),
                 "/vms/web-1/exec" => exec,
+                "/vms/web-1/files/mkdir" => json!({ "path": program.path("marker") }),
+                "/vms/web-1/files/move" => json!({ "path": "/", "to": program.path("marker") }),
                 _ => json!({}),
             };
-            let more = ["--json", &body.to_string()];
-            let status = program.ask("full", ROOT, &method, &path, &more).await;
+            let json = ["--json", &body.to_string()];
+            let file = ["--data-binary", "x", "-HContent-Type: application/octet-stream"];
+            let (path, more) = match path.as_str() {
+                "/vms/web-1/files" => {
+                    (format!("{path}?path={}", program.path("marker").display()), &file[..])
+                }
+                _ => (path, &json[..]),
+            };
+            let status = program.ask("full", ROOT, &method, &path, more).await;
             assert_eq!(status, 503, "{method} {path}");
             refused += 1;
         }
