@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
-    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, Health, NetworkChanged, NetworkState,
+    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, ForwardOpened, Health, NetworkChanged, NetworkState,
     Status, decode_reply, encode_reply, encode_request,
 };
 use minions_proto::{AgentError, Request};
@@ -28,6 +28,8 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::ExecRemove(call) => encode_request(call),
         Request::SetClock(call) => encode_request(call),
         Request::Power(call) => encode_request(call),
+        Request::FileStart(call) => encode_request(&**call),
+        Request::ForwardOpen(call) => encode_request(call),
     }
     .expect("a field grows only by its escapes, and it arrived escaped")
 }
@@ -45,6 +47,14 @@ fuzz_target!(|payload: &[u8]| {
             if let Request::ChangeNetwork(network) = &request {
                 let _ = network.plan();
             }
+            if let Request::FileStart(start) = &request {
+                let _ = start.validate();
+            }
+            if let Request::ForwardOpen(open) = &request
+                && let Ok(target) = open.target()
+            {
+                assert_eq!(target.to_string().parse(), Ok(target));
+            }
             if let Request::ExecStart(start) = &request {
                 let _ = start.validate();
             }
@@ -61,6 +71,7 @@ fuzz_target!(|payload: &[u8]| {
     let _ = decode_reply::<ExecAttached>(payload);
     let _ = decode_reply::<ExecInfo>(payload);
     let _ = decode_reply::<ExecListed>(payload);
+    let _ = decode_reply::<ForwardOpened>(payload);
     if let Ok(health) = decode_reply::<Health>(payload) {
         let frame = encode_reply(&health).expect("at most six times as long as the payload");
         assert_eq!(decode_reply::<Health>(&frame[PREFIX_LEN..]).expect("just encoded"), health);

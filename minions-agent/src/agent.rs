@@ -2,12 +2,15 @@
 
 use crate::capability::{Capabilities, Capability};
 use crate::exec::{Executor, ProgramGroups};
+use crate::file_op::OWN_PROGRAM;
+use crate::forward::ForwardDialer;
+use crate::forward::policy::ForwardPolicy;
 use crate::identity::{AgentIdentity, IdentityError};
 use crate::net::NetworkConfigurator;
 use crate::ops::report_status::StatusSource;
 use crate::protection::ProgramDefaults;
 use crate::session;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,6 +40,11 @@ pub struct AgentConfig {
     pub programs: ProgramDefaults,
     /// Location of the control groups of programs.
     pub groups: ProgramGroups,
+    /// Program that serves operations on files: `minions-agent`. The default, `/proc/self/exe`, is right in that
+    /// program only; a program that uses this library must set it.
+    pub file_program: PathBuf,
+    /// Targets of forwards beyond loopback addresses and Unix sockets.
+    pub forward: ForwardPolicy,
 }
 
 impl Default for AgentConfig {
@@ -49,6 +57,8 @@ impl Default for AgentConfig {
             run_dir: PathBuf::from("/run"),
             programs: ProgramDefaults::default(),
             groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
+            file_program: PathBuf::from(OWN_PROGRAM),
+            forward: ForwardPolicy::default(),
         }
     }
 }
@@ -75,6 +85,8 @@ struct AgentState {
     executor: Executor,
     network: NetworkConfigurator,
     status: StatusSource,
+    file_program: PathBuf,
+    forward: ForwardDialer,
 }
 
 impl Agent {
@@ -104,6 +116,8 @@ impl Agent {
                 config.capabilities.contain(Capability::Network),
             ),
             status: StatusSource::start(),
+            file_program: config.file_program,
+            forward: ForwardDialer::new(config.forward),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -118,7 +132,7 @@ impl Agent {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         match self.shared.connections.try_acquire() {
-            Ok(_slot) => session::run(self, stream).await,
+            Ok(slot) => session::run(self, stream, slot).await,
             Err(_) => session::turn_away(stream).await,
         }
     }
@@ -137,6 +151,14 @@ impl Agent {
 
     pub(crate) fn network(&self) -> &NetworkConfigurator {
         &self.shared.network
+    }
+
+    pub(crate) fn file_program(&self) -> &Path {
+        &self.shared.file_program
+    }
+
+    pub(crate) fn forward(&self) -> &ForwardDialer {
+        &self.shared.forward
     }
 
     pub(crate) fn status(&self) -> &StatusSource {

@@ -24,10 +24,14 @@ pub enum Capability {
     Clock,
     /// `power`: power off or reboot the guest.
     Power,
+    /// `files`: read, write and change files of the guest.
+    Files,
+    /// `forward`: connect to ports and sockets in the guest.
+    Forward,
 }
 
 impl Capability {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Health,
         Self::Status,
         Self::Network,
@@ -35,6 +39,8 @@ impl Capability {
         Self::WriteFile,
         Self::Clock,
         Self::Power,
+        Self::Files,
+        Self::Forward,
     ];
 
     /// Returns the name in `--allow`.
@@ -48,6 +54,8 @@ impl Capability {
             Self::WriteFile => "write_file",
             Self::Clock => "clock",
             Self::Power => "power",
+            Self::Files => "files",
+            Self::Forward => "forward",
         }
     }
 
@@ -70,6 +78,8 @@ impl Capability {
             Request::WriteFile(_) => Self::WriteFile,
             Request::SetClock(_) => Self::Clock,
             Request::Power(_) => Self::Power,
+            Request::FileStart(_) => Self::Files,
+            Request::ForwardOpen(_) => Self::Forward,
         }
     }
 }
@@ -78,7 +88,7 @@ impl Capability {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Bit set, indexed by the discriminant of [`Capability`].
-    bits: u8,
+    bits: u16,
 }
 
 impl Capabilities {
@@ -108,6 +118,23 @@ impl Capabilities {
         (self != Self::all()).then(names)
     }
 
+    /// Reports whether the request is answered.
+    ///
+    /// An operation on files is an exec. So requests about an existing exec are also answered if only files are
+    /// allowed: such an agent starts no other execs.
+    pub(crate) fn permit(self, request: &Request) -> bool {
+        let is_about_exec = matches!(
+            request,
+            Request::ExecAttach(_)
+                | Request::ExecList(_)
+                | Request::ExecInspect(_)
+                | Request::ExecSignal(_)
+                | Request::ExecRemove(_)
+        );
+        self.contain(Capability::needed_by(request))
+            || (is_about_exec && self.contain(Capability::Files))
+    }
+
     fn iter(self) -> impl Iterator<Item = Capability> {
         Capability::ALL.into_iter().filter(move |one| self.contain(*one))
     }
@@ -119,7 +146,7 @@ impl Capabilities {
     }
 }
 
-fn bit(capability: Capability) -> u8 {
+fn bit(capability: Capability) -> u16 {
     1 << capability as u8
 }
 
@@ -131,7 +158,9 @@ impl FromIterator<Capability> for Capabilities {
 
 /// An unknown name in a list of capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not one of health, status, network, exec, write_file, clock, power")]
+#[error(
+    "{name:?} is not one of health, status, network, exec, write_file, clock, power, files, forward"
+)]
 pub struct UnknownCapability {
     /// The name as it was given.
     pub name: String,
@@ -140,7 +169,8 @@ pub struct UnknownCapability {
 impl FromStr for Capabilities {
     type Err = UnknownCapability;
 
-    /// Parses a list such as `health,status`. An empty list is an error: an agent that answers nothing is a mistake.
+    /// Parses a list such as `health,status`. An empty list is an error: an agent that answers nothing is a
+    /// mistake.
     fn from_str(list: &str) -> Result<Self, Self::Err> {
         list.split(',')
             .map(|name| {
@@ -174,7 +204,7 @@ mod tests {
         assert_eq!(of("health,exec,clock").features().names(), ["exec2", "exec_limits", "clock"]);
         assert_eq!(
             Capabilities::all().features().names(),
-            ["exec2", "exec_limits", "network2", "clock", "power"]
+            ["exec2", "exec_limits", "network2", "clock", "power", "files", "forward"]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);
         assert_eq!(Capabilities::all().names(), None);

@@ -26,7 +26,9 @@
 //! * `ops`: one file for each request. They validate, delegate, and map errors to replies.
 //! * `exec`: a child process, its process group, its bounded output.
 //! * `net`: interfaces, addresses, routes, the resolver's configuration.
+//! * [`file_op`]: operations on files, each in a process of its own.
 //! * `files`: path resolution that other users of the guest cannot redirect, and atomic replacement of files.
+//! * [`forward`]: connections to ports and sockets inside the guest.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
@@ -42,7 +44,9 @@ pub mod capability;
 mod cgroup;
 mod error_chain;
 mod exec;
+pub mod file_op;
 mod files;
+pub mod forward;
 mod identity;
 pub mod init;
 pub mod listen;

@@ -6,7 +6,7 @@ use minions_agent::log::LogWriter;
 use minions_agent::privileges::{self, PrivilegeError};
 use minions_agent::protection::{self, ProtectionReport, inherited};
 use minions_agent::supervision::ServiceNotifier;
-use minions_agent::{Agent, AgentConfig, Capabilities, Capability, error_chain, init};
+use minions_agent::{Agent, AgentConfig, Capabilities, Capability, error_chain, file_op, init};
 use minions_proto::AgentPort;
 use minions_proto::port::InvalidPort;
 use std::env::{self, VarError};
@@ -32,8 +32,11 @@ usage: minions-agent [OPTIONS]
                                       must request. `agent_port` of minionsd must be the same
                                       [env: MINIONS_AGENT_PORT] [default: 1024]
   --allow NAME,…                      serve only these operations: health, status, network, exec,
-                                      write_file, clock, power [default: all; on a socket other than
-                                      VSOCK, all except clock and power]
+                                      write_file, clock, power, files, forward [default: all; on a
+                                      socket other than VSOCK, all except clock and power]
+  --allow-forward HOST:PORT|NETWORK,…
+                                      also forward to these targets [default: only loopback addresses
+                                      and Unix sockets]
   --exec-timeout SECONDS              time limit of a base `exec` request that has none [default: 600];
                                       `exec_start` without a time limit is not limited
   --exec-user USER[:GROUP]            user of programs whose request names none [default: the agent's
@@ -73,6 +76,9 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
 
 fn main() -> ExitCode {
+    if let Some(operation) = file_op::asked(env::args_os().skip(1)) {
+        return file_op::run(&operation);
+    }
     // All steps before `log` is created must run while the process has only one thread.
     inherited::forget();
     if let Some(options) = init::asked(std::env::args_os()) {
@@ -145,6 +151,7 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
             Arg::Long("listen") => listen = Some(line.value()?.parse()?),
             Arg::Long("port") => port = Some(line.value()?.parse()?),
             Arg::Long("allow") => allow = Some(line.value()?.parse()?),
+            Arg::Long("allow-forward") => config.forward = line.value()?.parse()?,
             Arg::Long("exec-timeout") => {
                 config.exec_timeout = seconds(line.value()?.parse()?)?;
             }

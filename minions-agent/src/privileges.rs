@@ -43,13 +43,15 @@ pub fn keep_for(capabilities: Capabilities) -> Result<(), PrivilegeError> {
 /// Returns the kernel capabilities (capabilities(7)) that these requests need; `None` for all of them.
 fn needed(capabilities: Capabilities) -> Option<CapabilitySet> {
     let of = |capability| match capability {
-        Capability::Exec | Capability::WriteFile => None,
+        Capability::Exec | Capability::WriteFile | Capability::Files => None,
         Capability::Health | Capability::Status => Some(CapabilitySet::empty()),
         // Links, addresses and routes; ARP; the hostname.
         Capability::Network => {
             Some(CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::SYS_ADMIN)
         }
         Capability::Clock => Some(CapabilitySet::SYS_TIME),
+        // Unix sockets of other users.
+        Capability::Forward => Some(CapabilitySet::DAC_OVERRIDE),
         Capability::Power => Some(CapabilitySet::SYS_BOOT | CapabilitySet::KILL),
     };
     let mut all = CapabilitySet::empty();

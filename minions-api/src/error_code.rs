@@ -151,6 +151,21 @@ error_codes! {
     ExecConflict: "exec_conflict", 409, "Exec id in use",
         "the id belongs to another command; the exec has ended; another client took it over; `DELETE` could not end it (`agent_code` is `exec_not_ended`)",
         executed(GuestExecution::PerProblem);
+    FileNotFound: "file_not_found", 404, "No such file in the guest",
+        "the guest has no such file or directory; `path` names it";
+    FileExists: "file_exists", 409, "File exists in the guest",
+        "the name exists, and the request was only to create it";
+    FileChanged: "file_changed", 412, "File is another version",
+        "the file does not have the ETag of `If-Match`";
+    FileAccessDenied: "file_access_denied", 403, "Access denied in the guest",
+        "the user in the guest may not do this with the file; `errno` and `step` tell more";
+    NoSpaceLeft: "no_space_left", 507, "No space left in the guest",
+        "the guest's file system or the user's quota is full; nothing was written under the final name";
+    FileFailed: "file_failed", 422, "File operation failed in the guest",
+        "the guest's kernel or agent refused; `errno`, `path` and `step` tell why",
+        executed(GuestExecution::PerProblem);
+    ForwardFailed: "forward_failed", 502, "Connection in the guest failed",
+        "the agent could not connect to the target";
     NetworkFailed: "network_failed", 502, "Network change failed in the guest",
         "the network change failed at `step`; `restored` states whether the previous network is back: see [The network](#the-network)",
         executed(GuestExecution::PerProblem);

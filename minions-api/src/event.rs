@@ -1,7 +1,8 @@
 //! Changes of VMs: `GET /events`.
 
+use crate::timestamp::Timestamp;
 use crate::vm::{Cause, Incarnation, Reason, VmState};
-use crate::{Timestamp, VmName};
+use crate::vm_name::VmName;
 use serde::{Deserialize, Serialize};
 
 /// Media type of Server-Sent Events.

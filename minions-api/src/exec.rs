@@ -1,7 +1,11 @@
 //! Programs: `POST /vms/{vm}/exec`, its WebSocket, `/vms/{vm}/execs`, and `POST /exec` for many
 //! VMs.
 
-use crate::{Problem, VmName};
+pub use minions_proto::channel::OutputStream as StreamName;
+pub use minions_proto::message::{OnDisconnect, Outcome, SignalReason, StartFailure, Usage};
+
+use crate::problem::Problem;
+use crate::vm_name::VmName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -104,18 +108,6 @@ pub struct ExecRequest {
     /// instead, and not for many VMs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detach: bool,
-}
-
-/// Behaviour of an exec whose caller leaves: `kill` ends it and everything that it started; `detach`
-/// lets it continue, and its newest output replaces the oldest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum OnDisconnect {
-    /// The program is ended, and everything that it started.
-    Kill,
-    /// The program continues. Its newest output replaces the oldest.
-    Detach,
 }
 
 /// Size and type of a terminal.
@@ -221,88 +213,6 @@ pub struct ExecResult {
     pub usage: Option<Usage>,
 }
 
-/// End of an exec.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Outcome {
-    /// The program exited.
-    Exited {
-        /// Exit status.
-        code: i32,
-    },
-    /// A signal ended the program.
-    Signaled {
-        /// Number of the signal.
-        signal: i32,
-        /// True if the program dumped core.
-        core: bool,
-        /// Reason for the signal, if the agent knows it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        reason: Option<SignalReason>,
-    },
-    /// The agent ended the program at its time limit.
-    TimedOut,
-    /// The program never ran.
-    FailedToStart {
-        /// Reason why it could not be started.
-        kind: StartFailure,
-        /// Error number of the guest's kernel, if the kernel refused.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        errno: Option<i32>,
-    },
-    /// The program ran, and its end is not known.
-    Lost {
-        /// Reason why the end is not known.
-        reason: String,
-    },
-}
-
-/// Reason why a signal ended a program: `oom` (the guest's kernel ran out of memory and chose the
-/// program or one that it had started) or `other` (a reason that only a newer agent knows).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum SignalReason {
-    /// The guest kernel's out-of-memory killer chose the program, or a process that it had started.
-    Oom,
-    /// Another reason, known only to a newer agent.
-    Other,
-}
-
-/// Reason why a program could not be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum StartFailure {
-    /// The guest has no such program.
-    NotFound,
-    /// The guest's kernel refuses to run the program.
-    NotExecutable,
-    /// The guest has no such user or group.
-    UnknownUser,
-    /// The working directory is missing, or the user has no access to it.
-    Cwd,
-    /// Arguments and environment exceed the limit of the guest's kernel.
-    ArgumentListTooLong,
-    /// Any other reason.
-    Other,
-}
-
-/// Resources that a program used, including its children that it waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Usage {
-    /// Milliseconds from start to exit.
-    pub wall_ms: u64,
-    /// Milliseconds of CPU time in user mode.
-    pub user_ms: u64,
-    /// Milliseconds of CPU time in the guest's kernel.
-    pub system_ms: u64,
-    /// Largest resident set of a single process, in bytes.
-    pub max_rss_bytes: u64,
-}
-
 /// A line of a streamed exec (`Accept: application/x-ndjson`) or of a replay. The last line is an
 /// `exit` or an `error`; a replay that does not follow the program can also end with `end`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -350,17 +260,6 @@ pub enum ExecEvent {
         /// Description of the failure.
         problem: Problem,
     },
-}
-
-/// Output stream of a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum StreamName {
-    /// Standard output, or the terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
 
 /// Bytes of a stream: in `data` if they are UTF-8 (no character is split), in `data_base64`

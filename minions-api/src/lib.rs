@@ -1,14 +1,16 @@
 //! REST types, shared by the daemon that serves them and the command line that reads them.
 //!
-//! Health, status and exec bodies use the wire's field names, but are separate types: the wire
-//! (`minions-proto`) is frozen, and this crate evolves. Requests reject unknown fields, so that no
-//! part of a request is dropped silently. Replies may gain fields at any time.
+//! Health, status and exec bodies use the wire's field names. The wire (`minions-proto`) is frozen,
+//! and this crate evolves, so requests and whole replies are types of this crate. Requests reject
+//! unknown fields, so that no part of a request is dropped silently. Replies may gain fields at any
+//! time. A part of a reply that has the same fields on the wire is the wire's type, re-exported,
+//! until one of the two changes.
 //!
 //! # Layout
 //!
 //! * [`vm_name`]: grammar of VM names.
 //! * [`vm`]: the registry's knowledge of a VM.
-//! * [`health`], [`status`], [`network`], [`exec`], [`clock`], [`power`]: one file per resource.
+//! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`clock`], [`power`]: one file per resource.
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
 //! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
@@ -18,6 +20,7 @@ pub mod clock;
 pub mod error_code;
 pub mod event;
 pub mod exec;
+pub mod files;
 pub mod health;
 pub mod network;
 pub mod power;

@@ -1,6 +1,9 @@
 //! `GET` and `PUT /vms/{vm}/network`, `POST /vms/{vm}/network/confirm`.
 
+pub use minions_proto::message::{Check, Dns, NetworkDiff, PendingChange, Route};
+
 use crate::status::Interface;
+use minions_proto::message::{ChangeNetwork, InterfaceChange, RouteChange};
 use serde::{Deserialize, Serialize};
 
 /// Network configuration to apply to the guest. `ip` and `gateway` are sufficient: the first
@@ -116,25 +119,51 @@ pub struct RouteRequest {
     pub metric: Option<u32>,
 }
 
-/// Check after a network change. `link`: the interfaces are up and have a carrier. `addresses`: the
-/// addresses are usable, and no other host on the link has them. `route`: the kernel reaches the
-/// next hop of each default route directly over its interface. `gateway`: the next hop of each
-/// default route answers (ARP, neighbour discovery). `dns`: a name server answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Check {
-    /// The interfaces are up and have a carrier.
-    Link,
-    /// The addresses are present and usable, and no other host on the link has them.
-    Addresses,
-    /// The kernel reaches the next hop of each default route over its interface, without another
-    /// hop.
-    Route,
-    /// The next hop of each default route answers (ARP, neighbour discovery).
-    Gateway,
-    /// A name server answers.
-    Dns,
+/// Converts the request completely; [`ChangeNetwork::beyond_base`] reports whether it exceeds the
+/// base protocol.
+impl From<NetworkRequest> for ChangeNetwork {
+    fn from(request: NetworkRequest) -> Self {
+        let NetworkRequest {
+            ip,
+            gateway,
+            dns,
+            interfaces,
+            routes,
+            search,
+            mtu,
+            hostname,
+            verify,
+            confirm_within_ms,
+            dry_run,
+        } = request;
+        Self {
+            ip,
+            gateway,
+            interfaces: interfaces.into_iter().map(InterfaceChange::from).collect(),
+            routes: routes.map(|all| all.into_iter().map(RouteChange::from).collect()),
+            dns: Some(dns).filter(|dns| !dns.is_empty()),
+            search,
+            mtu,
+            hostname,
+            verify,
+            confirm_within_ms,
+            dry_run,
+        }
+    }
+}
+
+impl From<InterfaceRequest> for InterfaceChange {
+    fn from(interface: InterfaceRequest) -> Self {
+        let InterfaceRequest { name, mac, addresses, gateways, mtu } = interface;
+        Self { name, mac, addresses, gateways, mtu }
+    }
+}
+
+impl From<RouteRequest> for RouteChange {
+    fn from(route: RouteRequest) -> Self {
+        let RouteRequest { to, via, interface, on_link, metric } = route;
+        Self { to, via, interface, on_link, metric }
+    }
 }
 
 /// Result of a network change. An agent without `network2` returns only the message.
@@ -168,38 +197,6 @@ pub struct NetworkApplied {
     /// Deadline and id for the confirmation, if the change needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<PendingChange>,
-}
-
-/// Difference between the old and the new configuration. Without `from` something is added, without
-/// `to` it is removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct NetworkDiff {
-    /// Kind of setting: `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`,
-    /// `search`, `hostname`.
-    #[cfg_attr(feature = "openapi", schema(example = "address"))]
-    pub what: String,
-    /// Name of the interface, if the setting belongs to one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(example = "eth0"))]
-    pub interface: Option<String>,
-    /// Old value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// New value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(example = "10.0.0.2/16"))]
-    pub to: Option<String>,
-}
-
-/// Network change that is rolled back unless it is confirmed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct PendingChange {
-    /// Id for `POST /vms/{vm}/network/confirm`.
-    pub id: String,
-    /// Milliseconds that were left when the agent answered.
-    pub expires_in_ms: u64,
 }
 
 /// Confirmation of a network change.
@@ -247,39 +244,30 @@ pub struct Network {
     pub pending: Option<PendingChange>,
 }
 
-/// Route in the guest's main table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Route {
-    /// Destination: `10.1.0.0/16`, `0.0.0.0/0`, `::/0`.
-    #[cfg_attr(feature = "openapi", schema(example = "0.0.0.0/0"))]
-    pub to: String,
-    /// Next hop, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(example = "10.0.0.1"))]
-    pub via: Option<String>,
-    /// Name of the interface, if the route has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(example = "eth0"))]
-    pub interface: Option<String>,
-    /// Priority; lower values are preferred. An IPv4 route without one has 0.
-    pub metric: u32,
-    /// Origin of the route: `kernel`, `boot`, `static`, `dhcp`, `ra`, or a number.
-    #[cfg_attr(feature = "openapi", schema(example = "static"))]
-    pub protocol: String,
-    /// True if the next hop is on the link although no subnet of the interface contains it.
-    pub on_link: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
 
-/// Resolver configuration of the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Dns {
-    /// Owner of the configuration: `resolv_conf`, `systemd_resolved`, `network_manager`.
-    #[cfg_attr(feature = "openapi", schema(example = "resolv_conf"))]
-    pub owner: String,
-    /// Name servers, in order.
-    pub servers: Vec<String>,
-    /// Search domains, in order.
-    pub search: Vec<String>,
+    #[test]
+    fn every_field_of_a_request_reaches_the_wire() {
+        let request = json!({
+            "ip": "10.0.0.2/16", "gateway": "10.0.0.1", "dns": ["1.1.1.1"],
+            "interfaces": [{
+                "name": "eth0", "mac": "52:54:00:12:34:56", "addresses": ["10.0.0.3/16"],
+                "gateways": ["10.0.0.1"], "mtu": 1400,
+            }],
+            "routes": [{
+                "to": "10.1.0.0/16", "via": "10.0.0.9", "interface": "eth0", "on_link": true, "metric": 7,
+            }],
+            "search": ["example.org"], "mtu": 1500, "hostname": "web-1", "verify": ["link", "dns"],
+            "confirm_within_ms": 1000, "dry_run": true,
+        });
+        let sent = |request: &Value| {
+            let request: NetworkRequest = serde_json::from_value(request.clone()).unwrap();
+            serde_json::to_value(ChangeNetwork::from(request)).unwrap()
+        };
+        assert_eq!(sent(&request), request);
+        assert_eq!(sent(&json!({ "dns": [] })), json!({}), "no name servers: not changed");
+    }
 }

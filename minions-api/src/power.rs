@@ -1,18 +1,8 @@
 //! `POST /vms/{vm}/power`.
 
-use serde::{Deserialize, Serialize};
+pub use minions_proto::message::PowerAction;
 
-/// Power action. `poweroff`: the guest shuts down. `reboot`: the guest reboots; some VMMs exit
-/// instead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum PowerAction {
-    /// The guest shuts down.
-    Poweroff,
-    /// The guest reboots. Some VMMs exit instead.
-    Reboot,
-}
+use serde::{Deserialize, Serialize};
 
 /// Request to power off or reboot a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

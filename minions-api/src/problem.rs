@@ -1,6 +1,7 @@
 //! Failures: `application/problem+json` (RFC 9457) with a stable code.
 
-use crate::{ErrorCode, VmName};
+use crate::error_code::ErrorCode;
+use crate::vm_name::VmName;
 use serde::{Deserialize, Serialize};
 
 /// Media type of a [`Problem`].
@@ -36,9 +37,15 @@ pub struct Problem {
     /// Stable code of the agent, if it sent one that this daemon knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_code: Option<String>,
-    /// Step of the network change that failed: `addresses`, `verify_gateway`.
+    /// Step that failed, of a network change (`addresses`, `verify_gateway`) or of an operation on a file (`open`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// Name of the kernel's error number, if an operation on a file failed in the guest: `EACCES`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<String>,
+    /// File of the guest that the failure is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// True if the guest's old network configuration is back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<bool>,
@@ -63,6 +70,8 @@ impl Problem {
             failure: None,
             agent_code: None,
             step: None,
+            errno: None,
+            path: None,
             restored: None,
             retryable: code.is_retryable(),
             may_have_executed: false,

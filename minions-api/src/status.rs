@@ -1,5 +1,7 @@
 //! `GET /vms/{vm}/status`.
 
+pub use minions_proto::message::{Filesystem, Interface, Load, Os};
+
 use serde::{Deserialize, Serialize};
 
 /// Status of a guest, as its agent reports it. A base agent reports only the fields up to
@@ -48,82 +50,4 @@ pub struct Status {
     /// Release of the kernel (`uname -r`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
-}
-
-/// Load averages of the run queue.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Load {
-    /// Average over one minute.
-    pub one: f64,
-    /// Average over five minutes.
-    pub five: f64,
-    /// Average over fifteen minutes.
-    pub fifteen: f64,
-}
-
-/// Mounted filesystem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Filesystem {
-    /// Path of the mount point.
-    pub mount_point: String,
-    /// Type of the filesystem: `ext4`, `xfs`, `tmpfs`, …
-    pub fs_type: String,
-    /// Mounted device: `/dev/vda1`.
-    pub source: String,
-    /// Size in bytes.
-    pub total_bytes: u64,
-    /// Bytes in use, without the reserve for root.
-    pub used_bytes: u64,
-    /// Bytes that an unprivileged process can still write.
-    pub available_bytes: u64,
-    /// True if the filesystem is mounted read-only.
-    pub read_only: bool,
-}
-
-/// Network interface, as the guest's kernel reports it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Interface {
-    /// Name of the interface: `eth0`, `lo`.
-    pub name: String,
-    /// Link-layer address, `52:54:00:12:34:56`. Absent if the link has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<String>,
-    /// True if the interface is administratively up and has a carrier.
-    pub up: bool,
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// Addresses with prefix lengths: `10.0.0.2/16`, `fe80::1/64`.
-    pub addresses: Vec<String>,
-    /// Bytes received since boot.
-    pub rx_bytes: u64,
-    /// Packets received since boot.
-    pub rx_packets: u64,
-    /// Receive errors since boot.
-    pub rx_errors: u64,
-    /// Received packets dropped since boot.
-    pub rx_dropped: u64,
-    /// Bytes sent since boot.
-    pub tx_bytes: u64,
-    /// Packets sent since boot.
-    pub tx_packets: u64,
-    /// Send errors since boot.
-    pub tx_errors: u64,
-    /// Outgoing packets dropped since boot.
-    pub tx_dropped: u64,
-}
-
-/// Linux distribution, from `os-release`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Os {
-    /// `ID`, such as `debian`.
-    pub id: String,
-    /// `VERSION_ID`, such as `12`. Rolling distributions have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version_id: Option<String>,
-    /// `PRETTY_NAME`, the name for people.
-    pub pretty_name: String,
 }

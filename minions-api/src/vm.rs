@@ -1,7 +1,8 @@
 //! The registry's knowledge of VMs.
 
 use crate::health::AgentInfo;
-use crate::{Timestamp, VmName};
+use crate::timestamp::Timestamp;
+use crate::vm_name::VmName;
 use serde::{Deserialize, Serialize};
 
 /// State of a VM, as its supervisor sees it. `connecting`: its socket was found, and its agent has

@@ -12,7 +12,7 @@
 //! content of a frame, channel byte and payload, is a [`ChannelMessage`]; a WebSocket message of the
 //! daemon has the same content.
 
-use crate::AgentError;
+use crate::error::AgentError;
 use crate::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use crate::json;
 use crate::message::{Outcome, Signal, Usage};
@@ -150,6 +150,7 @@ pub fn put_header(out: &mut BytesMut, channel: Channel, len: usize) {
 
 /// Output stream of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = StreamName))]
 #[serde(rename_all = "snake_case")]
 pub enum OutputStream {
     /// Standard output, or the terminal.

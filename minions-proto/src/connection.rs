@@ -38,7 +38,7 @@ pub enum ExchangeError {
     Encode(#[from] EncodeError),
     /// The agent answered with an error. The connection is reusable.
     #[error("agent refused")]
-    Agent(#[source] crate::AgentError),
+    Agent(#[source] crate::error::AgentError),
     /// The peer closed the connection, or the stream broke.
     #[error("connection lost")]
     Lost {

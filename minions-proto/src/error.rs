@@ -51,6 +51,8 @@ pub enum ErrorCode {
     IoFailed,
     /// The guest's clock could not be set.
     ClockFailed,
+    /// The target of a forward could not be connected to (`errno` says why).
+    ForwardFailed,
     /// The agent has reached one of its limits; retry later.
     Busy,
     /// A bug in the agent.

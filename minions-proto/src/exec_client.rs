@@ -12,12 +12,12 @@
 //! request that re-attaches, and [`resume`](ExecClient::resume) takes its reply, so that no byte is
 //! missing or repeated.
 
-use crate::AgentError;
 use crate::channel::{
     AgentControl, CHUNK_LEN, Channel, ChannelError, ChannelMessage, Ended, HostControl,
     OutputStream,
 };
 use crate::empty_messages::{EmptyMessageLimit, TooManyEmptyMessages};
+use crate::error::AgentError;
 use crate::message::{ExecAttach, ExecAttached, ExecId, Role};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;

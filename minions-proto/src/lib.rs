@@ -15,6 +15,9 @@
 //! * [`channel`]: channel mode, which a connection enters after the reply that opens a stream.
 //! * [`empty_messages`]: rate limit for messages of an agent that carry nothing.
 //! * [`exec_client`]: host side of a stream to an exec: offsets, acks, input to keep.
+//! * [`file_stream`]: header line, data and failure lines of a file operation.
+//! * [`forward`]: messages of a connection to a port or socket in the guest.
+//! * [`forward_client`]: host side of a forward: half-close, heartbeats, the last message.
 //! * [`collect`]: beginning and end of a stream within a budget, as text for a reply.
 //! * [`cidr`]: rules for addresses, which both ends apply to a network configuration.
 //! * [`name_server`]: addresses of name servers; link-local ones have a zone.
@@ -32,7 +35,10 @@ pub mod connection;
 pub mod empty_messages;
 pub mod error;
 pub mod exec_client;
+pub mod file_stream;
 pub mod foreign_service;
+pub mod forward;
+pub mod forward_client;
 pub mod frame;
 pub mod handshake;
 #[cfg(feature = "tokio")]

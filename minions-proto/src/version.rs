@@ -8,7 +8,7 @@ pub const PROTOCOL: u32 = 2;
 
 /// Default VSOCK port of the agent ([`AgentPort`](crate::AgentPort)). Unprivileged; in a guest with systemd, a socket
 /// unit holds it.
-pub const AGENT_PORT: u32 = crate::AgentPort::DEFAULT.get();
+pub const AGENT_PORT: u32 = crate::port::AgentPort::DEFAULT.get();
 
 /// Name of `minions-agent` in its health reply.
 pub const AGENT_NAME: &str = "minions-agent";

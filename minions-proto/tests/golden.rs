@@ -8,9 +8,10 @@
 use minions_proto::error::{AgentError, ErrorCode};
 use minions_proto::frame::encode;
 use minions_proto::message::{
-    ConfigureNetwork, Done, Exec, ExecReply, Health, HealthCheck, Power, PowerAction, ReplyError,
-    ReportStatus, SetClock, Status, WriteFile, decode_reply, encode_error, encode_reply,
-    encode_request,
+    ConfigureNetwork, Done, Exec, ExecReply, FileOperation, FileStart, ForwardOpen, ForwardOpened,
+    GuestPath, GuestTarget, Health, HealthCheck, Power, PowerAction, ReadFile, RenameFile,
+    ReplyError, ReportStatus, SetClock, Status, WriteFile, WriteStream, decode_reply, encode_error,
+    encode_reply, encode_request,
 };
 use minions_proto::{Call, Request};
 
@@ -109,6 +110,80 @@ fn clock_and_power_requests() {
     );
     let without_force = br#"{"type":"power","action":"reboot"}"#;
     assert_eq!(Request::decode(without_force).unwrap(), Request::Power(reboot));
+}
+
+fn file(op: FileOperation) -> FileStart {
+    FileStart { id: None, user: None, on_disconnect: Default::default(), op }
+}
+
+#[test]
+fn file_requests() {
+    let path = GuestPath::new(b"/etc/motd");
+    let read = FileStart {
+        id: Some("r1".parse().unwrap()),
+        user: Some("nobody".into()),
+        ..file(FileOperation::Read(ReadFile {
+            path: path.clone(),
+            length: Some(5),
+            ..Default::default()
+        }))
+    };
+    request(
+        &read,
+        &Request::FileStart(Box::new(read.clone())),
+        b"\x00\x00\x00\x82{\"type\":\"file_start\",\"id\":\"r1\",\"user\":\"nobody\",\
+          \"on_disconnect\":\"kill\",\"op\":{\"op\":\"read\",\"path\":\"/etc/motd\",\"offset\":0,\"length\":5}}",
+    );
+    let write =
+        file(FileOperation::Write(WriteStream { path, mode: Some(384), ..Default::default() }));
+    request(
+        &write,
+        &Request::FileStart(Box::new(write.clone())),
+        b"\x00\x00\x00\x82{\"type\":\"file_start\",\"on_disconnect\":\"kill\",\"op\":{\"op\":\"write\",\
+          \"path\":\"/etc/motd\",\"mode\":384,\"parents\":false,\"create_only\":false}}",
+    );
+    let rename = file(FileOperation::Rename(RenameFile {
+        path: GuestPath::new(b"/a"),
+        to: GuestTarget::new(b"/\xff"),
+        no_replace: true,
+    }));
+    request(
+        &rename,
+        &Request::FileStart(Box::new(rename.clone())),
+        "\0\0\0\x7e{\"type\":\"file_start\",\"on_disconnect\":\"kill\",\"op\":{\"op\":\"rename\",\
+         \"path\":\"/a\",\"to\":\"/\u{fffd}\",\"to_base64\":\"L/8=\",\"no_replace\":true}}"
+            .as_bytes(),
+    );
+    for (op, json) in [
+        ("stat", r#"{"op":"stat","path":"/a","follow":true}"#),
+        ("list", r#"{"op":"list","path":"/a"}"#),
+        ("mkdir", r#"{"op":"mkdir","path":"/a","parents":true,"mode":448}"#),
+        ("remove", r#"{"op":"remove","path":"/a","recursive":true}"#),
+        ("tar_out", r#"{"op":"tar_out","path":"/a","xattrs":true}"#),
+        (
+            "tar_in",
+            r#"{"op":"tar_in","path":"/a","parents":true,"xattrs":false,"set_id":true,"owners":true}"#,
+        ),
+        ("watch", r#"{"op":"watch","path":"/a","recursive":true}"#),
+    ] {
+        let operation: FileOperation = serde_json::from_str(json).unwrap();
+        assert_eq!(operation.name(), op);
+        assert_eq!(serde_json::to_string(&operation).unwrap(), json);
+    }
+}
+
+#[test]
+fn forward_request_and_reply() {
+    let open = ForwardOpen { target: "tcp:127.0.0.1:80".into(), timeout_ms: None };
+    request(
+        &open,
+        &Request::ForwardOpen(open.clone()),
+        b"\x00\x00\x00\x33{\"type\":\"forward_open\",\"target\":\"tcp:127.0.0.1:80\"}",
+    );
+    assert_eq!(
+        encode_reply(&ForwardOpened { address: "127.0.0.1:80".into() }).unwrap(),
+        b"\x00\x00\x00\x28{\"status\":\"ok\",\"address\":\"127.0.0.1:80\"}"
+    );
 }
 
 #[test]

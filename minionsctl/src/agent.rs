@@ -1,12 +1,11 @@
 //! Calls to one agent over its socket, without minionsd.
 
+use crate::agent_address::AgentAddress;
 use crate::failure::Failure;
 use minions_proto::connection::{Connection, ExchangeError, ProtocolError};
 use minions_proto::hybrid::dial;
 use minions_proto::message::{Feature, HealthCheck, ReplyError, decode_reply, encode_request};
 use minions_proto::{AgentPort, Call};
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -14,23 +13,6 @@ use tokio::time::Instant;
 
 /// Deadline for connecting. Longer than the 2 s after which VMMs give up on a guest that does not accept.
 const DIAL_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Address of an agent that is called without minionsd.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AgentAddress {
-    /// The VM's socket on this host.
-    pub(crate) socket: PathBuf,
-    /// The agent's port in the guest.
-    pub(crate) port: AgentPort,
-}
-
-/// Prints the options of minionsctl that select this address.
-impl fmt::Display for AgentAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--socket {}", self.socket.display())?;
-        if self.port == AgentPort::DEFAULT { Ok(()) } else { write!(f, " --port {}", self.port) }
-    }
-}
 
 /// Success reply of an agent, parsed and as received.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Address, token and certificates. Flags override the environment, then come the user's file and the host's.
 
-use crate::agent::AgentAddress;
+use crate::agent_address::AgentAddress;
 use crate::bounded_file;
 use crate::cli::Cli;
 use crate::failure::Failure;

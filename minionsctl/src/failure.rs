@@ -1,8 +1,8 @@
 //! The error type of all commands, with hints and exit codes.
 
-use crate::agent::AgentAddress;
+use crate::agent_address::AgentAddress;
 use crate::exit::ExitStatus;
-use crate::link::error::LinkError;
+use crate::link_error::LinkError;
 use crate::ssh::error::SshError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
@@ -191,6 +191,17 @@ pub(crate) enum Failure {
     /// `wait VM ID` reached its deadline.
     #[error("{0} is still running")]
     StillRuns(String),
+    /// Listening on an address for `forward` failed.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Address or path.
+        address: String,
+        /// Reason.
+        source: io::Error,
+    },
+    /// A listener of `forward` failed.
+    #[error("cannot accept connections any more")]
+    Listen(#[source] io::Error),
     /// Writing to standard output or standard error failed.
     #[error("cannot write the output")]
     Output(#[source] io::Error),

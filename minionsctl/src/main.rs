@@ -3,19 +3,19 @@
 //! # Layout
 //!
 //! * [`cli`]: the command line grammar (clap).
+//! * [`failure`]: the error type, with a hint for each error. [`exit`]: exit codes.
 //! * [`config`]: address, token and certificates; flags override the environment, which overrides files.
-//! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd. [`target`]:
-//!   one of the two.
-//! * [`link`]: a stream to a program, over either. [`session`]: runs a remote program as if it were local,
+//! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd, at an
+//!   [`agent_address`]. [`target`]: one of the two.
+//! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
+//! * [`bounded_file`]: reads small files up to a limit.
 //! * [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
 //! * [`commands`]: one file per command.
 //! * [`output`]: everything that is printed, with control characters from guests escaped.
-//! * [`exit`]: exit codes.
-//! * [`bounded_file`]: reads small files up to a limit.
-//! * [`failure`]: the error type, with a hint for each error.
 
 mod agent;
+mod agent_address;
 mod bounded_file;
 mod cli;
 mod client;
@@ -24,6 +24,7 @@ mod config;
 mod exit;
 mod failure;
 mod link;
+mod link_error;
 mod local;
 mod output;
 mod session;

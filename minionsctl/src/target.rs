@@ -1,6 +1,6 @@
 //! Target of a command: a VM through minionsd, or one agent directly.
 
-use crate::agent::AgentAddress;
+use crate::agent_address::AgentAddress;
 use crate::client::DaemonClient;
 use crate::config::ClientConfig;
 use crate::failure::Failure;

@@ -10,6 +10,7 @@
 //! * `budget`, `descriptors`: limits for memory and file descriptors, and their division among VMs and clients.
 //! * `clock`: clock offsets of guests, and their correction.
 //! * `exec`: programs in guests: following, collecting, leaving.
+//! * `files`: operations on files of guests. `forward`: connections to ports and sockets in guests.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
 //! * `server`: listeners, HTTP connections, and their drain. `tls`: TLS for the TCP listener.
 //!
@@ -24,6 +25,8 @@ pub mod config;
 mod descriptors;
 mod events;
 mod exec;
+mod files;
+mod forward;
 pub mod logging;
 mod metrics;
 mod server;
@@ -135,7 +138,7 @@ impl Daemon {
         );
         tasks.spawn(self.audit.clone().write_refusals(stop.clone()));
         tasks.spawn(logging::report_dropped(stop.clone()));
-        let parts = api::Parts {
+        let parts = api::AppParts {
             registry,
             policy: self.policy,
             audit: self.audit,

@@ -9,7 +9,6 @@
 //!           └─ audit ──────────▶ queue ── thread ─┘
 //! ```
 
-use crate::audit;
 use crate::config::{Config, LogFormat};
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
@@ -23,6 +22,9 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+/// Tracing target of audit entries.
+pub(crate) const AUDIT_TARGET: &str = "audit";
 
 /// Maximum number of lines in each queue.
 const MAX_QUEUED: usize = 4096;
@@ -79,7 +81,7 @@ pub fn start(config: &Config) -> Result<LogGuard, LogError> {
     let counters = Counters { log: log.error_counter(), audit: audit.error_counter() };
     // A second log in the same process, which only tests start, uses the counters of the first.
     let _ = COUNTERS.set(counters);
-    let is_audit = |metadata: &Metadata<'_>| metadata.target() == audit::TARGET;
+    let is_audit = |metadata: &Metadata<'_>| metadata.target() == AUDIT_TARGET;
     // Audit entries are logged at every level of the log.
     let others = filter.and(filter_fn(move |metadata| !is_audit(metadata)));
     let log = layer(config.log_format, log).with_filter(others);

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use crate::fake_vmm::{Behaviour, FakeVmm, agent};
+pub use crate::wait::DEADLINE;
+use crate::wait::until_async;
 use minionsd::Daemon;
 use minionsd::config::{AgentPorts, AuditRule, Config, LogFormat, TcpOperate, TcpRead, TokenFile};
 use reqwest::header::{AUTHORIZATION, HeaderMap};
@@ -16,10 +18,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-
-/// Deadline of every wait: long enough for a very busy machine, and not reached by a test that passes.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Running daemon. Its socket directory is empty at first.
 #[derive(Debug)]
@@ -193,15 +191,12 @@ impl TestDaemon {
 
     /// Waits until `GET path` satisfies `condition`.
     pub async fn until(&self, path: &str, condition: impl Fn(&Reply) -> bool) -> Reply {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        let what = format!("GET {path} returns the expected reply");
+        until_async(&what, async || {
             let reply = self.get(path).await;
-            if condition(&reply) {
-                return reply;
-            }
-            assert!(Instant::now() < deadline, "timed out: GET {path} still returns {reply:?}");
-            sleep(Duration::from_millis(10)).await;
-        }
+            if condition(&reply) { Ok(reply) } else { Err(reply) }
+        })
+        .await
     }
 
     /// Waits until `vm` is in `state`.

@@ -1,4 +1,4 @@
-//! Environments for the tests: real and fake VMs, a daemon, and a soak test. Never published.
+//! Environments for the tests: real and fake VMs, and a daemon. Never published.
 //!
 //! # Layout
 //!
@@ -7,12 +7,16 @@
 //! - `fake_vmm` (feature of that name): the same socket without a VM; it is served by the real agent's library
 //!   or by a scripted fault. Async, for many at once.
 //! - `daemon` (feature of that name): a minionsd in the process of the test, and an HTTP client for it.
-//! - `soak` (feature of that name): long runs of a real daemon, with a model that checks every answer.
+//! - `minionsd` (feature `daemon`): a minionsd as a process of its own.
+//! - [`wait`]: polls until a condition holds, up to a deadline.
+//! - [`wire`]: frames of scripted peers.
 
 #[cfg(feature = "daemon")]
 pub mod daemon;
 #[cfg(feature = "fake-vmm")]
 pub mod fake_vmm;
+#[cfg(feature = "daemon")]
+pub mod minionsd;
 pub mod rig;
-#[cfg(feature = "soak")]
-pub mod soak;
+pub mod wait;
+pub mod wire;

@@ -1,4 +1,4 @@
-//! A long run of the real daemon with many misbehaving guests: see testkit's `soak`.
+//! A long run of the real daemon with many misbehaving guests: see the crate `soak`.
 
 use std::{
     process::{ExitCode, Stdio},
@@ -35,7 +35,7 @@ pub(crate) struct SoakOptions {
 pub(crate) fn run(workspace: &Workspace, options: &SoakOptions) -> anyhow::Result<ExitCode> {
     let mut build = workspace.cargo("build");
     build.args(["--release", "--locked", "-p", "minionsd", "--bin", "minionsd"]);
-    command::run(build.args(["-p", "testkit", "--features", "testkit/soak", "--bin", "soak"]))?;
+    command::run(build.args(["-p", "soak", "--bin", "soak"]))?;
     let out = workspace.target().join("soak");
     let release = workspace.target().join("release");
     let mut soak = std::process::Command::new(release.join("soak"));

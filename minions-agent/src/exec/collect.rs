@@ -1,7 +1,10 @@
 //! The base `exec`: starts a program, collects its output, and forgets it.
 
+use super::error::ExecError;
 use super::fit::fit;
-use super::{ExecError, ExecTail, Executor, Retention, TailEvent};
+use super::launch::InputKind;
+use super::tail::{ExecTail, TailEvent};
+use super::{Executor, Retention};
 use crate::boot_clock::milliseconds;
 use bytes::BytesMut;
 use minions_proto::Invalid;
@@ -15,7 +18,7 @@ use minions_proto::message::{Exec, ExecReply, ExecStart, OnDisconnect, Outcome};
 const KEEP: usize = MAX_FRAME_LEN / 2;
 
 /// Leaves the exec when dropped: no client re-attaches to a base exec.
-struct LeaveOnDrop(super::ClientHandle);
+struct LeaveOnDrop(super::tail::ClientHandle);
 
 impl Drop for LeaveOnDrop {
     fn drop(&mut self) {
@@ -30,7 +33,7 @@ impl Executor {
     /// Dropping the future ends the program and everything that it started.
     pub(crate) async fn run(&self, exec: Exec) -> Result<ExecReply, ExecError> {
         let start = self.collected(exec)?;
-        let (_, tail) = self.begin(start, Retention::Forget).await?;
+        let (_, tail) = self.begin(start, InputKind::Pipe, Retention::Forget).await?;
         let leaving = LeaveOnDrop(tail.handle());
         collect(tail, &leaving.0).await
     }
@@ -47,7 +50,10 @@ impl Executor {
     }
 }
 
-async fn collect(mut tail: ExecTail, handle: &super::ClientHandle) -> Result<ExecReply, ExecError> {
+async fn collect(
+    mut tail: ExecTail,
+    handle: &super::tail::ClientHandle,
+) -> Result<ExecReply, ExecError> {
     let (mut stdout, mut stderr) = (HeadTail::keeping(KEEP), HeadTail::keeping(KEEP));
     let mut buffer = BytesMut::new();
     let ended = loop {

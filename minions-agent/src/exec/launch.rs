@@ -1,7 +1,7 @@
 //! Launch: turns a request into a running process.
 
-use super::ExecError;
 use super::agent_variables::is_for_agent;
+use super::error::ExecError;
 use super::lookup::{DEFAULT_PATH, candidates, find, missing_interpreter};
 use super::pipe::{PipeEnd, winsize};
 use super::process::{
@@ -13,6 +13,7 @@ use crate::protection::ProgramDefaults;
 use minions_proto::message::{ExecStart, Tty};
 use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -39,17 +40,27 @@ pub(super) struct LaunchedProgram {
     pub(super) stderr: Option<PipeEnd>,
 }
 
+/// Type of the program's standard input, if the request has input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InputKind {
+    /// A pipe, as programs expect.
+    Pipe,
+    /// A stream socket: it distinguishes the end of the input from the end of the agent.
+    Socket,
+}
+
 /// Starts the program.
 ///
 /// Runs on its own thread, because looking up and loading a program reads files, and a file system that
 /// hangs must block this request only. Not cancel safe: a program that was started would be lost.
 pub(super) async fn launch(
     start: Arc<ExecStart>,
+    input: InputKind,
     record: ProgramRecord,
     cgroups: CgroupFactory,
     defaults: ProgramDefaults,
 ) -> Result<LaunchedProgram, ExecError> {
-    let launched = spawn_blocking(move || spawn(&start, record, &cgroups, defaults));
+    let launched = spawn_blocking(move || spawn(&start, input, record, &cgroups, defaults));
     let (started, ends) = launched.await.map_err(|_| ExecError::Interrupted)??;
     let process = RunningProcess::watch(started).map_err(ExecError::wait)?;
     let AgentStreams { stdin, stdout, stderr, terminal } = ends;
@@ -70,6 +81,7 @@ struct AgentStreams {
 
 fn spawn(
     start: &ExecStart,
+    input: InputKind,
     record: ProgramRecord,
     cgroups: &CgroupFactory,
     defaults: ProgramDefaults,
@@ -82,7 +94,7 @@ fn spawn(
     let image = image(start, &programs, environment(start, account.as_ref(), path));
     let opened = match &start.tty {
         Some(tty) => terminal(tty),
-        None => pipes(start.stdin),
+        None => pipes(start.stdin.then_some(input)),
     };
     let (ends, streams) = opened.map_err(ExecError::Streams)?;
     let setup = SpawnSetup {
@@ -182,13 +194,19 @@ fn environment(
     variables
 }
 
-fn pipes(stdin: bool) -> Result<(AgentStreams, ProgramStreams), Errno> {
-    let (ours, theirs) = if stdin {
-        let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-        (Some(without_blocking(ours)?), theirs)
-    } else {
+fn pipes(stdin: Option<InputKind>) -> Result<(AgentStreams, ProgramStreams), Errno> {
+    let (theirs, ours) = match stdin {
+        Some(InputKind::Pipe) => {
+            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            (theirs, Some(without_blocking(ours)?))
+        }
+        Some(InputKind::Socket) => {
+            let flags = SocketFlags::CLOEXEC;
+            let (theirs, ours) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            (theirs, Some(without_blocking(ours)?))
+        }
         // Opened before the fork, so that the error of a guest without /dev is reported as such.
-        (None, open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+        None => (open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None),
     };
     let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;

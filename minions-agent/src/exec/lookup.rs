@@ -3,7 +3,7 @@
 //! The agent does not leave this to `execvp`, which runs a file without `#!` in a shell, and whose error number
 //! for "not found" covers three different mistakes.
 
-use super::ExecError;
+use super::error::ExecError;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::ffi::OsStr;

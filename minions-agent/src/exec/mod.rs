@@ -45,10 +45,11 @@ pub(crate) use object::Exec;
 pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{ClientHandle, ExecTail, TailEvent};
+pub(crate) use user::find_account;
 
 use crate::boot_clock;
 use crate::protection::ProgramDefaults;
-use launch::{LaunchedProgram, launch};
+use launch::{InputKind, LaunchedProgram, launch};
 use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
     MAX_TIMEOUT_MS, Role,
@@ -129,15 +130,26 @@ impl Executor {
         }
     }
 
+    /// Starts an operation on files, a program of the agent itself, and attaches to it, or only attaches if an exec with
+    /// this id exists. Otherwise as [`start`](Self::start).
+    pub(crate) async fn start_file_operation(&self, start: ExecStart) -> AttachResult {
+        self.begin(start, InputKind::Socket, Retention::Keep).await
+    }
+
     /// Starts a program and attaches to it, or only attaches if an exec with this id exists.
     ///
     /// If the future is dropped, the start still completes; no client is attached then, and the re-attach
     /// grace period runs.
     pub(crate) async fn start(&self, start: ExecStart) -> AttachResult {
-        self.begin(start, Retention::Keep).await
+        self.begin(start, InputKind::Pipe, Retention::Keep).await
     }
 
-    async fn begin(&self, mut start: ExecStart, afterwards: Retention) -> AttachResult {
+    async fn begin(
+        &self,
+        mut start: ExecStart,
+        input: InputKind,
+        afterwards: Retention,
+    ) -> AttachResult {
         start.user = start.user.or_else(|| self.default_user.clone());
         start.validate()?;
         let id = start.id.get_or_insert_with(|| self.shared.mint()).clone();
@@ -149,7 +161,7 @@ impl Executor {
                 let mut receiver = sender.subscribe();
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(async move {
-                    let begun = shared.run(id, start, afterwards).await;
+                    let begun = shared.run(id, start, input, afterwards).await;
                     // `send` would fail if all requesters are gone.
                     sender.send_replace(Some(begun));
                 });
@@ -215,10 +227,11 @@ impl ExecutorState {
         self: Arc<Self>,
         id: ExecId,
         start: ExecStart,
+        input: InputKind,
         afterwards: Retention,
     ) -> StartResult {
         let begun = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => self.begin(&id, start, slot, afterwards).await,
+            Ok(slot) => self.begin(&id, start, input, slot, afterwards).await,
             Err(_) => Err(ExecError::Busy),
         };
         begun.inspect_err(|_| self.registry.forget_start(&id))
@@ -228,6 +241,7 @@ impl ExecutorState {
         self: &Arc<Self>,
         id: &ExecId,
         start: ExecStart,
+        input: InputKind,
         slot: OwnedSemaphorePermit,
         afterwards: Retention,
     ) -> Result<Arc<Exec>, ExecError> {
@@ -237,7 +251,7 @@ impl ExecutorState {
         // Shared, not copied: arguments and environment can be a mebibyte.
         let start = Arc::new(start);
         let launched =
-            launch(Arc::clone(&start), record, self.cgroups.clone(), self.defaults).await?;
+            launch(Arc::clone(&start), input, record, self.cgroups.clone(), self.defaults).await?;
         let LaunchedProgram { process, stdin, stdout, stderr } = launched;
         let exec = Arc::new(Exec::new(id.clone(), process.pid(), &start));
         let terminal = start.tty.is_some().then(|| stdout.clone());
@@ -316,72 +330,4 @@ impl ExecutorState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use minions_proto::message::{OnDisconnect, Tty};
-
-    #[tokio::test(start_paused = true)]
-    async fn an_exec_that_does_not_end_is_not_removed() {
-        let groups = ProgramGroups::Below(format!("minions-test-{}", std::process::id()));
-        let executor =
-            Executor::new(Duration::from_secs(1), None, ProgramDefaults::default(), groups);
-        let id: ExecId = "frozen".parse().unwrap();
-        let registry = &executor.shared.registry;
-        assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New(_))));
-        // No task owns it, as if its process never ended.
-        let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
-        registry.running(&exec);
-
-        let error = executor.remove(&id).await.unwrap_err();
-        assert!(matches!(&error, ExecError::NotEnded(which) if *which == id), "{error:?}");
-        let info = executor.inspect(ExecInspect { id: id.clone(), wait_ms: None }).await.unwrap();
-        assert_eq!(info.outcome, None);
-        assert!(matches!(registry.find_or_begin(&id, 1), Err(ExecError::Conflict)));
-
-        // Once it has ended, it can be removed.
-        let ended = minions_proto::channel::Ended {
-            outcome: minions_proto::message::Outcome::Exited { code: 0 },
-            usage: minions_proto::message::Usage::default(),
-        };
-        exec.finish(ended, None);
-        executor.remove(&id).await.unwrap();
-        assert!(matches!(executor.remove(&id).await.unwrap_err(), ExecError::Gone(_)));
-    }
-    #[tokio::test]
-    async fn a_fingerprint_covers_all_but_the_limits_of_time_and_the_disconnect_policy() {
-        let executor = || {
-            let groups = ProgramGroups::Below(format!("minions-test-{}", std::process::id()));
-            Executor::new(Duration::from_secs(1), None, ProgramDefaults::default(), groups)
-        };
-        let (one, other) = (executor().shared, executor().shared);
-        let start = ExecStart { command: "cat".to_owned(), ..ExecStart::default() };
-        let same = ExecStart {
-            timeout_ms: Some(1),
-            kill_grace_ms: Some(1),
-            on_disconnect: OnDisconnect::Detach,
-            ..start.clone()
-        };
-        assert_eq!(one.fingerprint(&start), one.fingerprint(&same));
-        let text = || Some("x".to_owned());
-        let different = [
-            ExecStart { command: "tac".to_owned(), ..start.clone() },
-            ExecStart { args: vec![String::new()], ..start.clone() },
-            ExecStart { env: [(String::new(), String::new())].into(), ..start.clone() },
-            ExecStart { cwd: text(), ..start.clone() },
-            ExecStart { user: text(), ..start.clone() },
-            ExecStart { stdin: true, ..start.clone() },
-            ExecStart { tty: Some(Tty { rows: 1, cols: 1, term: None }), ..start.clone() },
-            ExecStart { rlimits: [("cpu".to_owned(), 1)].into(), ..start.clone() },
-            ExecStart { memory_bytes: Some(1), ..start.clone() },
-            ExecStart { pids: Some(1), ..start.clone() },
-        ];
-        for different in different {
-            assert_ne!(one.fingerprint(&start), one.fingerprint(&different), "{different:?}");
-        }
-        assert_ne!(
-            one.fingerprint(&start),
-            other.fingerprint(&start),
-            "each agent has its own keys"
-        );
-    }
-}
+mod tests;

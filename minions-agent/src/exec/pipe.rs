@@ -1,6 +1,7 @@
-//! The agent's end of a program's pipe, or the master side of its terminal.
+//! The agent's end of a program's pipe or socket, or the master side of its terminal.
 
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -60,6 +61,11 @@ impl PipeEnd {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             written => written,
         }
+    }
+
+    /// Ends the direction to the program. Returns false for a pipe, which must be closed instead.
+    pub(super) fn shut_down(&self) -> bool {
+        shutdown(self.0.get_ref(), Shutdown::Write).is_ok()
     }
 
     /// Returns the number of bytes that can be read without waiting.

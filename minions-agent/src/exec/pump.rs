@@ -18,6 +18,9 @@ const DRAIN: Duration = Duration::from_millis(100);
 pub(super) struct StreamPump {
     exec: Arc<Exec>,
     stdin: Option<PipeEnd>,
+    /// Socket whose direction to the program was shut down. It stays open, because closing it means that the input is
+    /// incomplete.
+    ended_stdin: Option<PipeEnd>,
     stdout: OutputSource,
     stderr: OutputSource,
     /// True for a terminal, on which a character marks the end of the input.
@@ -56,6 +59,7 @@ impl StreamPump {
         Self {
             exec,
             stdin,
+            ended_stdin: None,
             terminal: stderr.is_none(),
             stdout: source(OutputStream::Stdout, Some(stdout)),
             stderr: source(OutputStream::Stderr, stderr),
@@ -146,7 +150,10 @@ impl StreamPump {
         let mut state = self.exec.state();
         if state.input.is_empty() {
             // The input has ended; otherwise there would be nothing to write.
-            if !self.terminal || self.end_terminal_input(pipe) {
+            if !self.terminal {
+                let is_socket = pipe.shut_down();
+                self.ended_stdin = self.stdin.take().filter(|_| is_socket);
+            } else if self.end_terminal_input(pipe) {
                 self.stdin = None;
             }
             return;

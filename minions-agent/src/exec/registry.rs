@@ -1,6 +1,6 @@
 //! Registry of the agent's execs, by their ids.
 
-use super::ExecError;
+use super::error::ExecError;
 use super::object::Exec;
 use crate::lock::lock;
 use minions_proto::message::ExecId;

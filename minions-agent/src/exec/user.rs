@@ -47,6 +47,11 @@ pub(super) fn of(uid: Uid) -> Option<UserAccount> {
     find(&uid.as_raw().to_string()).ok()
 }
 
+/// Returns uid and gid of `USER` or `USER:GROUP`.
+pub(crate) fn find_account(spec: &str) -> Result<(u32, u32), UserError> {
+    find(spec).map(|account| (account.uid.as_raw(), account.gid.as_raw()))
+}
+
 fn read(file: &'static str) -> Result<String, UserError> {
     match fs::read(file) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),

@@ -44,7 +44,7 @@ impl OpenDirectory {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC
     }
 
-    fn of(fd: OwnedFd) -> io::Result<Self> {
+    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
         let stat = fstat(&fd)?;
         let group_is_others = stat.st_gid != 0;
         let is_writable_by_others = stat.st_mode & OTHERS_WRITE != 0

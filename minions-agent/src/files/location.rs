@@ -10,7 +10,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
-/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same time.
+/// Permission bits of a mode.
+pub(crate) const MODE_BITS: u32 = 0o7777;
+
+/// Number of attempts to find a free name, or to open a file that other processes remove and create at the same
+/// time.
 const ATTEMPTS: usize = 16;
 
 /// Mode and owner of a file.
@@ -25,8 +29,8 @@ pub(crate) struct FileAttributes {
 /// A name in an open directory.
 #[derive(Debug)]
 pub(crate) struct FileLocation {
-    directory: OpenDirectory,
-    name: OsString,
+    pub(super) directory: OpenDirectory,
+    pub(super) name: OsString,
 }
 
 impl FileLocation {
@@ -34,8 +38,8 @@ impl FileLocation {
         Self { directory, name }
     }
 
-    /// Opens the directory of a path that the agent has chosen. Links to the directory are followed: other users cannot
-    /// change the agent's own paths. For paths of requests, see [`make`](Self::make).
+    /// Opens the directory of a path that the agent has chosen. Links to the directory are followed: other users
+    /// cannot change the agent's own paths. For paths of requests, see [`make`](Self::make).
     pub(crate) fn of_agent(path: &Path) -> io::Result<Self> {
         let directory = OpenDirectory::following_links(path.parent().ok_or(Errno::INVAL)?)?;
         Ok(Self::new(directory, path.file_name().ok_or(Errno::INVAL)?.to_owned()))
@@ -66,8 +70,8 @@ impl FileLocation {
     }
 
     /// Replaces the file with this name, of any type, with a new file that contains `content`. Even after a power
-    /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no temporary
-    /// file remains.
+    /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no
+    /// temporary file remains.
     pub(crate) fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
         let (entry, mut file) = TemporaryEntry::file(&self.directory)?;
         file.write_all(content)?;
@@ -87,8 +91,8 @@ impl FileLocation {
         entry.become_entry(&self.name)
     }
 
-    /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat` before
-    /// it writes, because another process may have replaced the file since [`present`](Self::present).
+    /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat`
+    /// before it writes, because another process may have replaced the file since [`present`](Self::present).
     pub(crate) fn open_to_append(&self, mode: u32) -> io::Result<File> {
         // The agent must not acquire a controlling terminal, and must not wait for the reader of a pipe.
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -114,14 +118,15 @@ pub(crate) fn is_regular(file: &Stat) -> bool {
 }
 
 /// New entry of a directory with a random name, removed on drop.
-struct TemporaryEntry<'a> {
-    directory: &'a OpenDirectory,
-    name: OsString,
+#[derive(Debug)]
+pub(super) struct TemporaryEntry<'a> {
+    pub(super) directory: &'a OpenDirectory,
+    pub(super) name: OsString,
 }
 
 impl<'a> TemporaryEntry<'a> {
     /// Finds a free name for `create`, which must fail with `EEXIST` if the name is taken.
-    fn make<T>(
+    pub(super) fn make<T>(
         directory: &'a OpenDirectory,
         mut create: impl FnMut(&OsStr) -> Result<T, Errno>,
     ) -> io::Result<(Self, T)> {
@@ -140,7 +145,7 @@ impl<'a> TemporaryEntry<'a> {
     }
 
     /// Makes a file with mode 0600.
-    fn file(directory: &'a OpenDirectory) -> io::Result<(Self, File)> {
+    pub(super) fn file(directory: &'a OpenDirectory) -> io::Result<(Self, File)> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let own = Mode::RUSR | Mode::WUSR;
         let (entry, file) =

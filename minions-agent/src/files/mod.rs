@@ -16,16 +16,19 @@
 //! * `directory`: an open directory, and the users that may change its entries.
 //! * `resolve`: resolution of a path to a [`FileLocation`].
 //! * `location`: operations on a name in a directory.
+//! * `new_file`: a file that gets its name only when it is complete.
+//! * `tree_root`: a directory that nothing beneath it leads out of.
 //! * `replace`: replacement of files at paths that the agent itself has chosen.
 
 mod directory;
 mod location;
+mod new_file;
 mod replace;
 mod resolve;
+mod tree_root;
 
-pub(crate) use location::{FileAttributes, FileLocation, is_regular};
+pub(crate) use location::{FileAttributes, FileLocation, MODE_BITS, is_regular};
+pub(crate) use new_file::NameConflict;
 pub(crate) use replace::{replace, replace_or_overwrite};
 pub(crate) use resolve::ResolveError;
-
-/// Permission bits of a mode.
-pub(crate) const MODE_BITS: u32 = 0o7777;
+pub(crate) use tree_root::TreeRoot;

@@ -1,7 +1,7 @@
 //! Atomic replacement of a file at a path of the agent's own: readers see either the old or the new content, never
 //! a mixture.
 
-use super::{FileAttributes, FileLocation, MODE_BITS};
+use super::location::{FileAttributes, FileLocation, MODE_BITS};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::{OpenOptions, Permissions};

@@ -45,15 +45,35 @@ impl From<Errno> for ResolveError {
 impl FileLocation {
     /// Resolves an absolute path that ends with a file's name. Creates missing directories.
     pub(crate) fn make(path: &Path) -> Result<Self, ResolveError> {
+        Self::resolve(path, MissingDirectory::Create)
+    }
+
+    /// Resolves an absolute path that ends with a file's name.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` for a missing directory.
+    pub(crate) fn find(path: &Path) -> Result<Self, ResolveError> {
+        Self::resolve(path, MissingDirectory::Fail)
+    }
+
+    fn resolve(path: &Path, missing: MissingDirectory) -> Result<Self, ResolveError> {
         if path.as_os_str().len() >= MAX_PATH {
             return Err(Errno::NAMETOOLONG.into());
         }
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let mut walk = PathWalk::from_root()?;
+        let mut walk = PathWalk::from_root(missing)?;
         walk.add(path.parent().ok_or(Errno::INVAL)?);
         while walk.step()? {}
         Ok(Self::new(walk.at, name.to_owned()))
     }
+}
+
+/// Handling of a directory on the path that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MissingDirectory {
+    Create,
+    Fail,
 }
 
 /// A walk along a path, at one of its directories.
@@ -64,17 +84,19 @@ struct PathWalk {
     /// Names yet to be entered, the next one last.
     left: Vec<OsString>,
     links: u32,
+    missing: MissingDirectory,
     /// True if other users can move an entered directory elsewhere, so that `..` is not reliable.
     is_adrift: bool,
 }
 
 impl PathWalk {
-    fn from_root() -> io::Result<Self> {
+    fn from_root(missing: MissingDirectory) -> io::Result<Self> {
         Ok(Self {
             at: OpenDirectory::root()?,
             shown: PathBuf::from("/"),
             left: Vec::new(),
             links: 0,
+            missing,
             is_adrift: false,
         })
     }
@@ -105,7 +127,7 @@ impl PathWalk {
 
     /// Creates and enters the directory `name` if `error` says that it is missing.
     fn make(&self, name: &OsStr, error: io::Error) -> io::Result<OpenDirectory> {
-        if error.kind() != io::ErrorKind::NotFound {
+        if error.kind() != io::ErrorKind::NotFound || self.missing == MissingDirectory::Fail {
             return Err(error);
         }
         match mkdirat(&self.at, name, DIRECTORY_MODE) {
@@ -147,7 +169,7 @@ impl PathWalk {
         if target.as_bytes().starts_with(b"/") {
             let left = std::mem::take(&mut self.left);
             let links = self.links;
-            *self = Self { left, links, ..Self::from_root()? };
+            *self = Self { left, links, ..Self::from_root(self.missing)? };
         }
         self.add(Path::new(&target));
         Ok(())

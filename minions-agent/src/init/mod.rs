@@ -17,9 +17,11 @@
 //!
 //! * [`power`]: signals that request the end of the guest, and the shutdown sequence.
 //! * `mounts`, `modules`, `names`: preparations before the agent starts.
+//! * `console`: messages on the console.
 //! * `reap`: reaping of ended children.
 //! * `supervise`: runs the agent, reaps orphans and waits for signals as long as the guest runs.
 
+mod console;
 mod modules;
 mod mounts;
 mod names;
@@ -27,20 +29,14 @@ pub mod power;
 mod reap;
 mod supervise;
 
+use console::{console, report};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 /// Option that selects this mode.
 const OPTION: &str = "--init";
-
-/// Environment of the agent and of its programs.
-const ENVIRONMENT: [(&str, &str); 3] = [
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-    ("HOME", "/root"),
-    ("TERM", "linux"),
-];
 
 /// Reason why this process cannot be a guest's init.
 #[derive(Debug, thiserror::Error)]
@@ -100,17 +96,6 @@ pub fn run(options: &[OsString]) -> Result<Infallible, InitError> {
     console("up");
     let action = runtime.block_on(supervise::run(options, signals));
     runtime.block_on(power::finish(action))
-}
-
-/// Writes a line to the console, between the kernel's own messages.
-fn console(text: impl std::fmt::Display) {
-    // Ignored: without a console there is no other output.
-    let _ = writeln!(io::stderr(), "init: {text}");
-}
-
-/// Writes an error of step `what` to the console. Returns the value on success.
-fn report<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Option<T> {
-    result.inspect_err(|error| console(format_args!("{what}: {error}"))).ok()
 }
 
 #[cfg(test)]

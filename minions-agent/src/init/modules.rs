@@ -1,6 +1,6 @@
 //! Inserts kernel modules, for kernels whose drivers are not built in.
 
-use super::console;
+use super::console::console;
 use rustix::io::Errno;
 use rustix::system::finit_module;
 use std::fs::{self, File};

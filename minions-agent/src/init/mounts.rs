@@ -1,6 +1,6 @@
 //! Kernel file systems, mounted at boot and unmounted at the end.
 
-use super::{console, report};
+use super::console::{console, report};
 use rustix::fs::symlink;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};

@@ -1,6 +1,6 @@
 //! Hostname and loopback interface of the guest.
 
-use super::{console, report};
+use super::console::{console, report};
 use rtnetlink::LinkUnspec;
 use rustix::system::sethostname;
 use std::fs;

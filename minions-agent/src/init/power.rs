@@ -11,8 +11,9 @@
 //!
 //! [`ShutdownAction::signal`] is the signal for a PID 1 that is this program or busybox.
 
+use super::console::{console, report};
+use super::mounts;
 use super::reap::{ReapResult, reap};
-use super::{console, mounts};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
 use std::io;
@@ -107,7 +108,7 @@ impl ShutdownSignals {
 
 /// Makes Ctrl-Alt-Del, which some VMMs send as their button, a signal to PID 1 instead of a reset without a sync.
 pub(super) fn no_ctrl_alt_del() {
-    super::report("take Ctrl-Alt-Del", reboot(RebootCommand::CadOff));
+    report("take Ctrl-Alt-Del", reboot(RebootCommand::CadOff));
 }
 
 /// Ends all processes, leaves the file systems clean, and ends the guest.
@@ -123,7 +124,7 @@ pub(super) async fn finish(action: ShutdownAction) -> ! {
     }
     mounts::unmount_all();
     loop {
-        super::report("reboot(2)", reboot(action.command()));
+        report("reboot(2)", reboot(action.command()));
         sleep(GRACE).await;
     }
 }

@@ -1,8 +1,8 @@
 //! Runs the agent and reaps orphans until the end of the guest is requested.
 
+use super::console::{console, report};
 use super::power::{ShutdownAction, ShutdownSignals};
 use super::reap::{ReapResult, reap};
-use super::{ENVIRONMENT, console};
 use rustix::process::{Pid, WaitStatus};
 use std::ffi::OsString;
 use std::future::pending;
@@ -10,6 +10,13 @@ use std::process::Command;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
+
+/// Environment of the agent and of its programs.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/root"),
+    ("TERM", "linux"),
+];
 
 /// Pause before the agent is restarted, so that an agent that fails to start does not keep the guest busy.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -58,7 +65,7 @@ async fn at(time: Option<Instant>) {
 /// Starts the agent and returns its PID. The handle is dropped: [`reap`] waits for the process.
 fn start(options: &[OsString]) -> Option<Pid> {
     let started = Command::new(AGENT).args(options).envs(ENVIRONMENT).spawn();
-    super::report("start the agent", started).map(|child| Pid::from_child(&child))
+    report("start the agent", started).map(|child| Pid::from_child(&child))
 }
 
 fn in_words(status: WaitStatus) -> String {

@@ -1,7 +1,7 @@
 //! A Unix socket on which the agent performs the VMM's side of the handshake.
 
 use super::{ListenError, pause_after};
-use crate::Agent;
+use crate::agent::Agent;
 use minions_proto::AgentPort;
 use minions_proto::handshake::{accept, grant};
 use std::fs::{self, Permissions};

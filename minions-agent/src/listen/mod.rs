@@ -9,7 +9,8 @@ mod activated;
 mod hybrid;
 mod vsock;
 
-use crate::{Agent, ProgramGroups};
+use crate::agent::Agent;
+use crate::exec::ProgramGroups;
 use activated::PassedListener;
 use minions_proto::AgentPort;
 use std::hash::{DefaultHasher, Hash, Hasher};

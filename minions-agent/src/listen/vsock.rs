@@ -4,7 +4,7 @@
 //! peer's CID is checked; the kernel fills it in, so it cannot be forged.
 
 use super::{ListenError, pause_after};
-use crate::Agent;
+use crate::agent::Agent;
 use minions_proto::AgentPort;
 use rustix::io::ioctl_fionbio;
 use std::io;

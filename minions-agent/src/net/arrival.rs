@@ -1,7 +1,7 @@
 //! Waits for network interfaces that do not exist yet: at boot, the agent starts before udev has loaded the drivers of
 //! the VM's network cards; later, a host may configure a card immediately after hot-plugging it.
 
-use super::NetworkError;
+use super::error::NetworkError;
 use super::events::NetlinkEvents;
 use super::link::{self, Link};
 use super::rtnl::Rtnl;

@@ -3,11 +3,12 @@
 use super::checks::ChangeChecks;
 use super::desired::DesiredNetwork;
 use super::dns::{DnsOwner, SystemPaths};
+use super::error::{ChangeError, NetworkError};
 use super::journal::ChangeJournal;
 use super::link;
 use super::rtnl::Rtnl;
 use super::snapshot::NetworkSnapshot;
-use super::{ChangeError, ConfiguratorState, NetworkError, apply, ipv6, restore};
+use super::{ConfiguratorState, apply, ipv6, restore};
 use crate::error_chain;
 use minions_proto::message::{Check, NetworkChanged, NetworkPlan};
 use std::time::Duration;

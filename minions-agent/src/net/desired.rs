@@ -1,11 +1,12 @@
 //! Desired state of a plan on the interfaces of this guest, and its differences from the present state.
 
+use super::address;
 use super::dns::{DnsOwner, ResolverSettings, SystemPaths};
+use super::error::NetworkError;
 use super::link::{self, Link, LinkIndex};
 use super::network_manager::LinkManagement;
 use super::route::{self, WantedRoute};
 use super::snapshot::{LinkState, NetworkSnapshot};
-use super::{NetworkError, address};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minions_proto::Invalid;
 use minions_proto::cidr::InterfaceAddress;

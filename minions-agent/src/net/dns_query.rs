@@ -1,7 +1,7 @@
 //! Query to a name server that only tests whether it answers.
 
-use super::NetworkError;
 use super::checks::NameServer;
+use super::error::NetworkError;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;

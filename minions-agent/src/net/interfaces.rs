@@ -1,7 +1,7 @@
 //! List of all interfaces with their addresses and counters.
 
-use super::NetworkError;
 use super::address::ip_of;
+use super::error::NetworkError;
 use super::rtnl::{Rtnl, dump};
 use minions_proto::message::Interface;
 use netlink_packet_route::address::AddressMessage;

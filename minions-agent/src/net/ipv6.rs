@@ -1,7 +1,7 @@
 //! IPv6 settings of an interface, in `/proc/sys`.
 
-use super::NetworkError;
 use super::desired::DesiredNetwork;
+use super::error::NetworkError;
 use super::link::Link;
 use ipnet::IpNet;
 use rustix::fs::{Access, access};

@@ -4,9 +4,10 @@
 //! is absent while steps are made; afterwards it holds the deadline for the confirmation. Times are those of the
 //! boot clock, and a journal of another boot is ignored.
 
+use super::error::NetworkError;
+use super::rtnl;
 use super::saved_file::SavedFile;
 use super::snapshot::{LinkState, NetworkSnapshot};
-use super::{NetworkError, rtnl};
 use crate::boot_clock::{self, milliseconds};
 use crate::files::{self, FileAttributes};
 use minions_proto::message::Dns;

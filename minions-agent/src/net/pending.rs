@@ -1,7 +1,7 @@
 //! A change that waits for its confirmation.
 
+use super::error::{ChangeError, NetworkError};
 use super::snapshot::NetworkSnapshot;
-use super::{ChangeError, NetworkError};
 use crate::boot_clock;
 use minions_proto::message::{NetworkChanged, NetworkPlan, PendingChange};
 use tokio::time::Instant;

@@ -1,8 +1,9 @@
 //! Present state of the network.
 
 use super::dns::{DnsOwner, SystemPaths};
+use super::error::NetworkError;
 use super::rtnl::Rtnl;
-use super::{NetworkError, interfaces, link, route};
+use super::{interfaces, link, route};
 use minions_proto::message::{NetworkState, PendingChange, Route};
 use netlink_packet_route::route::{RouteFlags, RouteHeader, RouteMessage, RouteType};
 use rustix::system::uname;

@@ -4,10 +4,11 @@
 //! kernel requires: the interface, its addresses, the routes that depend on them.
 
 use super::dns::{DnsOwner, SystemPaths};
+use super::error::NetworkError;
 use super::network_manager::{self, LinkManagement};
 use super::rtnl::{self, Rtnl};
 use super::snapshot::{self, LinkState, NetworkSnapshot};
-use super::{NetworkError, address, ipv6, link, route};
+use super::{address, ipv6, link, route};
 use crate::boot_clock;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};

@@ -5,11 +5,12 @@
 
 use super::desired::{DesiredLink, DesiredNetwork};
 use super::dns::{DnsOwner, SystemPaths};
+use super::error::NetworkError;
 use super::link::LinkIndex;
 use super::network_manager::{self, LinkManagement};
 use super::rtnl::Rtnl;
 use super::saved_file::SavedFile;
-use super::{NetworkError, address, ipv6, networkd, route};
+use super::{address, ipv6, networkd, route};
 use crate::boot_clock;
 use minions_proto::message::Dns;
 use netlink_packet_route::address::AddressMessage;

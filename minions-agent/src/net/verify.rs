@@ -3,8 +3,9 @@
 use super::address::{self, ip_of};
 use super::checks::{ChangeChecks, LinkAddress, LinkName, NextHop, Router};
 use super::desired::DesiredLink;
+use super::error::NetworkError;
 use super::rtnl::{Rtnl, dump};
-use super::{NetworkError, dns_query, link, neighbour, route};
+use super::{dns_query, link, neighbour, route};
 use minions_proto::cidr::{InterfaceAddress, is_link_local_v6};
 use minions_proto::message::Check;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};

@@ -51,7 +51,7 @@ pub(super) async fn remove(executor: &Executor, call: ExecRemove) -> Result<Exec
     executor.remove(&call.id).await.map_err(|error| refused(&error))
 }
 
-fn refused(error: &ExecError) -> AgentError {
+pub(super) fn refused(error: &ExecError) -> AgentError {
     let code = match error {
         ExecError::Invalid(invalid) | ExecError::Refused(ExecRefusal::Invalid(invalid)) => {
             return invalid.clone().into();

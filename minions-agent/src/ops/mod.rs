@@ -3,6 +3,7 @@
 
 mod configure_network;
 pub(crate) mod exec;
+mod file;
 mod health;
 mod power;
 pub(crate) mod report_status;
@@ -12,8 +13,9 @@ mod write_file;
 use crate::agent::Agent;
 use crate::capability::Capability;
 use crate::exec::ExecTail;
+use crate::forward::{ForwardError, OpenForward};
 use minions_proto::frame::EncodeError;
-use minions_proto::message::{ExecAttached, encode_error, encode_reply};
+use minions_proto::message::{ExecAttached, ForwardOpened, encode_error, encode_reply};
 use minions_proto::{AgentError, ErrorCode, Request};
 use serde::Serialize;
 use std::pin::Pin;
@@ -28,6 +30,8 @@ pub(crate) enum RequestAnswer {
     Reply(Vec<u8>),
     /// A reply, then a stream for the rest of the connection.
     Stream(Vec<u8>, ExecTail),
+    /// A reply, then a connection to a target for the rest of the connection.
+    Forward(Vec<u8>, OpenForward),
     /// A reply, then an action that must not run before it. The action runs even if the reply did not arrive.
     ReplyThen(Vec<u8>, Pin<Box<dyn Future<Output = ()> + Send>>),
 }
@@ -42,12 +46,16 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
     };
     let needed = Capability::needed_by(&request);
     tracing::debug!(request = request.type_name(), "request");
-    if !agent.capabilities().contain(needed) {
+    if !agent.capabilities().permit(&request) {
         return RequestAnswer::Reply(refuse(AgentError::not_allowed(needed.name())));
     }
     let executor = agent.executor();
     RequestAnswer::Reply(match request {
         Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
+        Request::FileStart(call) => {
+            return stream(file::start(executor, agent.file_program(), *call).await);
+        }
+        Request::ForwardOpen(call) => return forward(agent.forward().open(&call).await),
         Request::ExecAttach(call) => return stream(exec::attach(executor, call).await),
         Request::Power(call) => {
             let (done, then) = power::answer(call);
@@ -81,6 +89,16 @@ fn stream(opened: Result<(ExecAttached, ExecTail), AgentError>) -> RequestAnswer
     match opened {
         Ok((attached, tail)) => RequestAnswer::Stream(reply(&Ok(attached)), tail),
         Err(error) => RequestAnswer::Reply(refuse(error)),
+    }
+}
+
+fn forward(opened: Result<OpenForward, ForwardError>) -> RequestAnswer {
+    match opened {
+        Ok(forward) => {
+            let opened = ForwardOpened { address: forward.address.clone() };
+            RequestAnswer::Forward(reply(&Ok(opened)), forward)
+        }
+        Err(error) => RequestAnswer::Reply(refuse(error.into())),
     }
 }
 

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! A request that opens a stream is the connection's last: after the reply, the connection is in channel
-//! mode ([`stream`]).
+//! mode ([`stream`], [`forward`]).
 //!
 //! A frame that is not a valid request gets an error reply, and the connection stays open. It ends only when the host
 //! closes it, when a deadline passes, or when a length above the limit makes the stream unreadable.
 
+mod forward;
 mod incoming;
 mod stream;
 
@@ -26,7 +27,7 @@ use minions_proto::{AgentError, ErrorCode};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// Deadline for writing a whole reply: a host that does not read occupies a connection and its memory.
@@ -59,18 +60,22 @@ enum SessionError {
 }
 
 /// Serves `stream` until it ends.
-pub(crate) async fn run<S>(agent: &Agent, stream: S)
+pub(crate) async fn run<S>(agent: &Agent, stream: S, slot: SemaphorePermit<'_>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut incoming = FrameReader::new(stream);
-    match converse(agent, &mut incoming).await {
+    match converse(agent, &mut incoming, slot).await {
         Ok(()) => tracing::debug!("connection closed"),
         Err(error) => tracing::debug!(error = error_chain(&error), "connection ended"),
     }
 }
 
-async fn converse<S>(agent: &Agent, incoming: &mut FrameReader<S>) -> Result<(), SessionError>
+async fn converse<S>(
+    agent: &Agent,
+    incoming: &mut FrameReader<S>,
+    slot: SemaphorePermit<'_>,
+) -> Result<(), SessionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -86,6 +91,14 @@ where
                         tokio::spawn(then);
                         written?;
                         continue;
+                    }
+                    RequestAnswer::Forward(reply, forward) => {
+                        // Forwards have a limit of their own, and must not use up the connections of requests.
+                        drop(slot);
+                        write(incoming.stream(), &reply).await?;
+                        let stream = forward::run(incoming, forward).await;
+                        part(incoming.stream()).await;
+                        return stream;
                     }
                     RequestAnswer::Stream(reply, tail) => {
                         write(incoming.stream(), &reply).await?;

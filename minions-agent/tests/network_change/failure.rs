@@ -4,9 +4,13 @@ use crate::guest::Guest;
 use minions_proto::ErrorCode;
 use minions_proto::message::ConfigureNetwork;
 use serde_json::json;
+use tokio::task::{JoinSet, LocalSet};
 
 #[tokio::test]
 async fn a_failed_change_leaves_everything_as_it_was() {
+    // At the same time, each with a guest of its own: the cases mostly wait.
+    let local = LocalSet::new();
+    let mut cases = JoinSet::new();
     for (change, step) in [
         // No host has the gateway's address.
         (
@@ -40,13 +44,18 @@ async fn a_failed_change_leaves_everything_as_it_was() {
             "verify_dns",
         ),
     ] {
-        let (guest, before) = Guest::with_history().await;
-        let error = guest.change(change.clone()).await.unwrap_err();
-        assert_eq!(error.code, Some(ErrorCode::NetworkFailed), "{change}: {error:?}");
-        assert_eq!((error.step.as_deref(), error.restored), (Some(step), Some(true)), "{error:?}");
-        guest.is_again(&before).await;
-        assert_eq!(guest.journal(), "", "{change}");
+        let case = async move {
+            let (guest, before) = Guest::with_history().await;
+            let error = guest.change(change.clone()).await.unwrap_err();
+            assert_eq!(error.code, Some(ErrorCode::NetworkFailed), "{change}: {error:?}");
+            let (failed, restored) = (error.step.as_deref(), error.restored);
+            assert_eq!((failed, restored), (Some(step), Some(true)), "{error:?}");
+            guest.is_again(&before).await;
+            assert_eq!(guest.journal(), "", "{change}");
+        };
+        cases.spawn_local_on(case, &local);
     }
+    local.run_until(cases.join_all()).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! A check is reported as passed only if it had an object.
+//!
+//! The cases of a test run at the same time, each with a guest of its own: they mostly wait.
 
 use crate::guest::Guest;
 use minions_proto::ErrorCode;
 use minions_proto::message::{Check, NetworkChanged};
 use serde_json::{Value, json};
+use tokio::task::{JoinSet, LocalSet};
 
 const UNUSED_V4: &str = "10.0.0.98";
 const UNUSED_V6: &str = "2001:db8::98";
@@ -18,6 +21,8 @@ fn default_route(to: &str, via: &str, on_link: bool, metric: u32) -> Value {
 
 #[tokio::test]
 async fn a_dead_next_hop_is_detected_for_every_form_of_default_route() {
+    let local = LocalSet::new();
+    let mut cases = JoinSet::new();
     for (addresses, gateways, route) in [
         ("10.77.0.2/32", vec![], default_route("0.0.0.0/0", UNUSED_V4, true, 0)),
         ("10.0.0.2/16", vec![], default_route("0.0.0.0/0", UNUSED_V4, false, 0)),
@@ -26,14 +31,19 @@ async fn a_dead_next_hop_is_detected_for_every_form_of_default_route() {
         ("2001:db8::2/64", vec![], default_route("::/0", UNUSED_V6, false, 0)),
         ("2001:db8::2/64", vec![], default_route("::/0", "fe80::98", false, 0)),
     ] {
-        let (guest, before) = Guest::with_history().await;
-        let interface = json!({ "name": "eth0", "addresses": [addresses], "gateways": gateways });
-        let change = json!({ "interfaces": [interface], "routes": [route] });
-        let error = guest.change(change.clone()).await.unwrap_err();
-        let (step, restored) = (error.step.as_deref(), error.restored);
-        assert_eq!((step, restored), (Some("verify_gateway"), Some(true)), "{change}: {error:?}");
-        guest.is_again(&before).await;
+        let case = async move {
+            let (guest, before) = Guest::with_history().await;
+            let interface =
+                json!({ "name": "eth0", "addresses": [addresses], "gateways": gateways });
+            let change = json!({ "interfaces": [interface], "routes": [route] });
+            let error = guest.change(change.clone()).await.unwrap_err();
+            let (step, restored) = (error.step.as_deref(), error.restored);
+            assert_eq!((step, restored), (Some("verify_gateway"), Some(true)), "{error:?}");
+            guest.is_again(&before).await;
+        };
+        cases.spawn_local_on(case, &local);
     }
+    local.run_until(cases.join_all()).await;
 }
 
 #[tokio::test]
@@ -107,6 +117,8 @@ async fn a_named_check_without_an_object_is_refused() {
 async fn a_named_check_covers_settings_that_the_interface_keeps() {
     let gateway = json!({ "interfaces": [{ "name": "eth0" }], "verify": ["gateway"] });
     let addresses = json!({ "interfaces": [{ "name": "eth0" }], "verify": ["addresses"] });
+    let local = LocalSet::new();
+    let mut cases = JoinSet::new();
     for (routes, answers) in [
         ("ip route add default via 10.0.0.1", true),
         ("ip route add default via 10.0.0.98", false),
@@ -116,24 +128,33 @@ async fn a_named_check_covers_settings_that_the_interface_keeps() {
         ("ip route add default via inet6 fe80::98 dev eth0", false),
         ("ip route add default via 203.0.113.9 dev eth0 onlink", false),
     ] {
-        let guest = Guest::start().await;
-        guest.sh(&format!(
-            "ip link set eth0 up; ip addr add 10.0.0.2/16 dev eth0
-            ip addr add 2001:db8::2/64 nodad dev eth0; {routes}"
-        ));
-        match guest.change(gateway.clone()).await {
-            Ok(changed) => {
-                assert!(answers, "{routes}");
-                assert_eq!(verified(&changed), [Check::Gateway]);
+        let (gateway, addresses) = (gateway.clone(), addresses.clone());
+        let case = async move {
+            let guest = Guest::start().await;
+            guest.sh(&format!(
+                "ip link set eth0 up; ip addr add 10.0.0.2/16 dev eth0
+                ip addr add 2001:db8::2/64 nodad dev eth0; {routes}"
+            ));
+            match guest.change(gateway).await {
+                Ok(changed) => {
+                    assert!(answers, "{routes}");
+                    assert_eq!(verified(&changed), [Check::Gateway]);
+                }
+                Err(error) => {
+                    assert!(!answers, "{routes}: {error:?}");
+                    assert_eq!(
+                        error.step.as_deref(),
+                        Some("verify_gateway"),
+                        "{routes}: {error:?}"
+                    );
+                }
             }
-            Err(error) => {
-                assert!(!answers, "{routes}: {error:?}");
-                assert_eq!(error.step.as_deref(), Some("verify_gateway"), "{routes}: {error:?}");
-            }
-        }
-        let changed = guest.change(addresses.clone()).await.unwrap();
-        assert_eq!(verified(&changed), [Check::Addresses]);
+            let changed = guest.change(addresses).await.unwrap();
+            assert_eq!(verified(&changed), [Check::Addresses]);
+        };
+        cases.spawn_local_on(case, &local);
     }
+    local.run_until(cases.join_all()).await;
 }
 
 /// Server that answers one query on port 53 of a link-local address, and ends after at most a minute.

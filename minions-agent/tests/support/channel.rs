@@ -83,6 +83,11 @@ impl Stream {
         Some(message)
     }
 
+    /// Returns the offset after the last received byte of standard output.
+    pub(crate) fn stdout(&self) -> u64 {
+        self.stdout
+    }
+
     /// Returns the next output; skips other messages.
     pub(crate) async fn output(&mut self) -> Bytes {
         loop {

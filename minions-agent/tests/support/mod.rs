@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test crate uses its part of this module")]
 
 pub(crate) mod channel;
+pub(crate) mod file;
 
 use minions_proto::AgentError;
 use minions_proto::connection::{Connection, ExchangeError};

@@ -1,6 +1,6 @@
 //! Both sides of the handshake over a stream.
 
-use super::{LineError, MAX_LINE_LEN, connect_line, parse_connect, parse_ok};
+use super::line::{LineError, MAX_LINE_LEN, connect_line, parse_connect, parse_ok};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

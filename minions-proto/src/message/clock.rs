@@ -1,6 +1,6 @@
 //! `set_clock`: sets the guest's clock, which is late after a pause or a restored snapshot.
 
-use super::Call;
+use super::call::Call;
 use serde::{Deserialize, Serialize};
 
 /// Earliest time that a clock can be set to, in milliseconds since 1970: 2020-01-01. An earlier
@@ -24,7 +24,7 @@ impl SetClock {
     /// # Errors
     ///
     /// [`Invalid`](crate::Invalid) for `time_unix_ms`.
-    pub fn validate(self) -> Result<Self, crate::Invalid> {
+    pub fn validate(self) -> Result<Self, crate::error::Invalid> {
         if (MIN_TIME_MS..=MAX_TIME_MS).contains(&self.time_unix_ms) {
             return Ok(self);
         }
@@ -32,7 +32,7 @@ impl SetClock {
             "is {}: must be milliseconds since 1970, {MIN_TIME_MS} (2020) to {MAX_TIME_MS} (2200)",
             self.time_unix_ms
         );
-        Err(crate::Invalid::new("time_unix_ms", reason))
+        Err(crate::error::Invalid::new("time_unix_ms", reason))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `exec`: runs a program, waits for it and collects its output.
 
-use super::{Call, Outcome};
+use super::call::Call;
+use super::outcome::Outcome;
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
 

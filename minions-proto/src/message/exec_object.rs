@@ -1,7 +1,12 @@
 //! `exec_list`, `exec_inspect`, `exec_signal` and `exec_remove`: requests about execs without a stream to them
 //! (feature `exec2`).
 
-use super::{Call, Done, ExecId, OnDisconnect, Outcome, Signal};
+use super::call::Call;
+use super::exec_id::ExecId;
+use super::exec_stream::OnDisconnect;
+use super::outcome::Outcome;
+use super::reply::Done;
+use super::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 /// Request for all execs of a guest: running ones and those that ended recently.
@@ -117,12 +122,13 @@ pub struct ExecInfo {
 
 /// Resources that a program used, including its children that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
     /// Milliseconds from start to exit.
     pub wall_ms: u64,
     /// Milliseconds of CPU time in user mode.
     pub user_ms: u64,
-    /// Milliseconds of CPU time in the kernel.
+    /// Milliseconds of CPU time in the guest's kernel.
     pub system_ms: u64,
     /// Largest resident set of a single process, in bytes.
     pub max_rss_bytes: u64,

@@ -3,7 +3,8 @@
 //! After an `ok` reply to `exec_start` or `exec_attach`, the connection is in [channel
 //! mode](crate::channel).
 
-use super::{Call, ExecId};
+use super::call::Call;
+use super::exec_id::ExecId;
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -97,11 +98,13 @@ pub struct ExecStart {
     pub on_disconnect: OnDisconnect,
 }
 
-/// Behaviour of an exec whose client leaves, or does not re-attach within [`REATTACH_GRACE`].
+/// Behaviour of an exec whose client leaves, or does not re-attach in time: `kill` ends it and
+/// everything that it started; `detach` lets it continue, and its newest output replaces the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// The program is ended.
+    /// The program is ended, and everything that it started.
     #[default]
     Kill,
     /// The program continues; from then on its newest output replaces the oldest.

@@ -22,12 +22,23 @@ pub enum Feature {
     Clock,
     /// `power`: [`Power`](super::Power).
     Power,
+    /// `files`: [`FileStart`](super::FileStart).
+    Files,
+    /// `forward`: [`ForwardOpen`](super::ForwardOpen).
+    Forward,
 }
 
 impl Feature {
     /// All features of this version, in the order in which an agent announces them.
-    pub const ALL: [Self; 5] =
-        [Self::Exec, Self::ExecLimits, Self::Network, Self::Clock, Self::Power];
+    pub const ALL: [Self; 7] = [
+        Self::Exec,
+        Self::ExecLimits,
+        Self::Network,
+        Self::Clock,
+        Self::Power,
+        Self::Files,
+        Self::Forward,
+    ];
 
     /// Returns the name on the wire.
     #[must_use]
@@ -38,6 +49,8 @@ impl Feature {
             Self::Network => "network2",
             Self::Clock => "clock",
             Self::Power => "power",
+            Self::Files => "files",
+            Self::Forward => "forward",
         }
     }
 
@@ -50,6 +63,8 @@ impl Feature {
             Self::Network => "network",
             Self::Clock => "clock",
             Self::Power => "power",
+            Self::Files => "files",
+            Self::Forward => "forward",
         }
     }
 
@@ -63,6 +78,8 @@ impl Feature {
             Self::Network => "reading the network, or settings beyond `ip`, `gateway` and `dns`",
             Self::Clock => "setting the guest's clock",
             Self::Power => "powering off or rebooting the guest",
+            Self::Files => "operations on files and directories",
+            Self::Forward => "connections to ports and sockets in the guest",
         }
     }
 }
@@ -141,10 +158,12 @@ mod tests {
             Feature::Network => 2,
             Feature::Clock => 3,
             Feature::Power => 4,
+            Feature::Files => 5,
+            Feature::Forward => 6,
         };
         let listed = |(at, feature): (usize, &Feature)| position(*feature) == at;
         assert!(Feature::ALL.iter().enumerate().all(listed));
-        assert_eq!(Feature::ALL.len(), position(Feature::Power) + 1);
+        assert_eq!(Feature::ALL.len(), position(Feature::Forward) + 1);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `health_check`: the agent's liveness and identity.
 
-use super::{BootId, Call, Feature, Features, InstanceId, bounded};
+use super::bounded;
+use super::call::Call;
+use super::feature::{Feature, Features};
+use super::identity::{BootId, InstanceId};
 use serde::{Deserialize, Serialize};
 
 /// Request for the agent's health. It also negotiates the protocol: the reply lists the agent's
@@ -56,8 +59,8 @@ pub struct AgentInfo {
 }
 
 /// Names of the operations that an agent can be restricted to (`minions-agent --allow`).
-pub const OPERATIONS: [&str; 7] =
-    ["health", "status", "network", "exec", "write_file", "clock", "power"];
+pub const OPERATIONS: [&str; 9] =
+    ["health", "status", "network", "exec", "write_file", "clock", "power", "files", "forward"];
 
 impl AgentInfo {
     /// Reports whether the agent announces this feature.

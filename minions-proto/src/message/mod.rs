@@ -12,6 +12,8 @@ mod exec_id;
 mod exec_object;
 mod exec_stream;
 mod feature;
+mod file;
+mod forward;
 mod health;
 mod identity;
 mod network;
@@ -33,6 +35,14 @@ pub use exec_stream::{
     OnDisconnect, REATTACH_GRACE, RLIMITS, Role, Tty,
 };
 pub use feature::{Feature, Features};
+pub use file::{
+    FileOperation, FileStart, GuestPath, GuestTarget, ListDirectory, MAX_PATH_LEN, MakeDirectory,
+    PackTree, ReadFile, RemoveFile, RenameFile, StatFile, UnpackTree, WatchTree, WriteStream,
+};
+pub(crate) use file::{decoded_name, encoded_name};
+pub use forward::{
+    DEFAULT_FORWARD_TIMEOUT_MS, ForwardOpen, ForwardOpened, ForwardTarget, MAX_FORWARD_TIMEOUT_MS,
+};
 pub use health::{AgentInfo, Health, HealthCheck, OPERATIONS};
 pub use identity::{BootId, InstanceId};
 pub use network::{

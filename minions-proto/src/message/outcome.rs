@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// End of an exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Outcome {
     /// The program exited.
@@ -38,8 +39,10 @@ pub enum Outcome {
     },
 }
 
-/// Reason why a signal ended a program.
+/// Reason why a signal ended a program: `oom` (the guest's kernel ran out of memory and chose the
+/// program or one that it had started) or `other` (a reason that only a newer agent knows).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SignalReason {
     /// The guest kernel's out-of-memory killer chose the program, or a process that it had started.
@@ -51,6 +54,7 @@ pub enum SignalReason {
 
 /// Reason why a program could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StartFailure {
     /// The guest has no such program.
@@ -61,7 +65,7 @@ pub enum StartFailure {
     UnknownUser,
     /// The working directory is missing, or the user has no access to it.
     Cwd,
-    /// Arguments and environment exceed the kernel's limit (E2BIG).
+    /// Arguments and environment exceed the limit of the guest's kernel (E2BIG).
     ArgumentListTooLong,
     /// Any other reason, including those that were added after this version; `errno` may say more.
     #[serde(other)]

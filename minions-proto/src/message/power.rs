@@ -1,6 +1,7 @@
 //! `power`: powers off or reboots the guest.
 
-use super::{Call, Done};
+use super::call::Call;
+use super::reply::Done;
 use serde::{Deserialize, Serialize};
 
 /// Request to power off or reboot the guest. The reply is sent before it happens.
@@ -13,8 +14,10 @@ pub struct Power {
     pub force: bool,
 }
 
-/// Power action.
+/// Power action. `poweroff`: the guest shuts down. `reboot`: the guest reboots; some VMMs exit
+/// instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PowerAction {
     /// The guest shuts down, and its VMM exits.

@@ -1,10 +1,17 @@
 //! Decoding of requests, as the agent does it.
 
-use super::{
-    Call, ChangeNetwork, ConfigureNetwork, Exec, ExecAttach, ExecInspect, ExecList, ExecRemove,
-    ExecSignal, ExecStart, HealthCheck, NetworkConfirm, Power, ReadNetwork, ReportStatus, SetClock,
-    WriteFile,
-};
+use super::call::Call;
+use super::clock::SetClock;
+use super::exec::Exec;
+use super::exec_object::{ExecInspect, ExecList, ExecRemove, ExecSignal};
+use super::exec_stream::{ExecAttach, ExecStart};
+use super::file::FileStart;
+use super::forward::ForwardOpen;
+use super::health::HealthCheck;
+use super::network::{ChangeNetwork, ConfigureNetwork, NetworkConfirm, ReadNetwork};
+use super::power::Power;
+use super::status::ReportStatus;
+use super::write_file::WriteFile;
 use crate::error::{AgentError, ErrorCode};
 use crate::json;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -45,6 +52,10 @@ pub enum Request {
     SetClock(SetClock),
     /// Powers off or reboots the guest.
     Power(Power),
+    /// Starts an operation on files; opens a stream.
+    FileStart(Box<FileStart>),
+    /// Connects to a target in the guest; opens a stream.
+    ForwardOpen(ForwardOpen),
 }
 
 /// Reason why a complete frame is not a request. The connection remains usable.
@@ -101,6 +112,8 @@ impl Request {
             ExecRemove::TYPE => fields(payload).map(Self::ExecRemove),
             SetClock::TYPE => fields(payload).map(Self::SetClock),
             Power::TYPE => fields(payload).map(Self::Power),
+            FileStart::TYPE => fields(payload).map(Box::new).map(Self::FileStart),
+            ForwardOpen::TYPE => fields(payload).map(Self::ForwardOpen),
             _ => Err(RequestError::UnknownType),
         }
     }
@@ -134,6 +147,8 @@ impl Request {
             Self::ExecRemove(_) => ExecRemove::TYPE,
             Self::SetClock(_) => SetClock::TYPE,
             Self::Power(_) => Power::TYPE,
+            Self::FileStart(_) => FileStart::TYPE,
+            Self::ForwardOpen(_) => ForwardOpen::TYPE,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `report_status`: memory, disks, load and interfaces of the guest.
 
-use super::{Call, bounded};
+use super::bounded;
+use super::call::Call;
 use serde::{Deserialize, Serialize};
 
 /// Request for the status of the guest.
@@ -68,6 +69,7 @@ pub struct Status {
 
 /// Load averages of the run queue.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Load {
     /// Average over one minute.
     pub one: f64,
@@ -79,6 +81,7 @@ pub struct Load {
 
 /// Mounted filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Filesystem {
     /// Path of the mount point.
     pub mount_point: String,
@@ -98,6 +101,7 @@ pub struct Filesystem {
 
 /// Network interface, as the guest's kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Interface {
     /// Name of the interface: `eth0`, `lo`.
     pub name: String,
@@ -131,6 +135,7 @@ pub struct Interface {
 
 /// Linux distribution, from `os-release`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Os {
     /// `ID`, such as `debian`.
     pub id: String,

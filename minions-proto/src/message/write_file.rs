@@ -1,6 +1,7 @@
 //! `write_file`: writes a file in the guest.
 
-use super::{Call, Done};
+use super::call::Call;
+use super::reply::Done;
 use serde::{Deserialize, Serialize};
 
 /// Request to write a file.

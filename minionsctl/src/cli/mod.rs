@@ -1,16 +1,22 @@
 //! The command line grammar.
 
+mod duration;
 mod exec;
+mod files;
+mod forward;
 mod machine;
 mod network;
 mod ssh;
 
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
+pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
+pub(crate) use forward::{ForwardArgs, ForwardSpec, ListenAddress};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
 pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use duration::duration;
 use minions_api::VmName;
 use minions_proto::AgentPort;
 use minions_proto::message::ExecId;
@@ -169,6 +175,10 @@ pub(crate) enum Command {
         /// Name of the VM (default: all VMs)
         vm: Option<VmName>,
     },
+    /// Connect ports here to ports and Unix sockets in the guest, until interrupted
+    Forward(ForwardArgs),
+    /// List, read, create, move and remove files of the guest
+    Fs(FsArgs),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<ExecArgs>),
     /// List the programs that run and those that ended recently
@@ -223,7 +233,9 @@ impl Command {
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
             Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
-            Self::Watch { .. } | Self::Ssh(_) | Self::SshProxy(_) => TimeoutMeaning::None,
+            Self::Watch { .. } | Self::Forward(_) | Self::Ssh(_) | Self::SshProxy(_) => {
+                TimeoutMeaning::None
+            }
             Self::Ls
             | Self::Get { .. }
             | Self::Doctor { .. }
@@ -236,20 +248,13 @@ impl Command {
             | Self::Poweroff(_)
             | Self::Reboot(_)
             | Self::Ps { .. }
+            | Self::Fs(_)
             | Self::Logs(_)
             | Self::Kill(_)
             | Self::SshConfig(_)
             | Self::Wait { .. } => TimeoutMeaning::Command,
         }
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration < Duration::from_millis(1) {
-        return Err("must be at least 1ms".into());
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Arguments of `configure-network` and `confirm-network`.
 
-use super::duration;
+use super::duration::duration;
 use clap::Args;
 use minions_api::VmName;
 use minions_api::network::{InterfaceRequest, RouteRequest};

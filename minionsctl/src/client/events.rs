@@ -1,8 +1,9 @@
 //! `GET /events`: Server-Sent Events.
 
-use super::DaemonClient;
+use super::daemon_client::DaemonClient;
 use super::event_parser::{EventParser, EventTooLong, RawEvent};
-use super::lines::{BodyLines, MIB};
+use super::limits::MIB;
+use super::lines::BodyLines;
 use crate::failure::Failure;
 use minions_api::VmName;
 use minions_api::event::{Event, RESET, Reset, SSE};

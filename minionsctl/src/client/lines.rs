@@ -1,6 +1,7 @@
 //! Streamed bodies: lines, and NDJSON with one JSON object per line.
 
-use super::DaemonClient;
+use super::daemon_client::DaemonClient;
+use super::limits::{MAX_JSON, MIB};
 use crate::failure::Failure;
 use bytes::BytesMut;
 use minions_api::exec::NDJSON;
@@ -16,13 +17,6 @@ use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 /// Silence after which the daemon counts as gone. minionsd sends a heartbeat every 5 s in NDJSON and a comment every
 /// 10 s among events, but may wait for an agent before the first line.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// Longest accepted JSON answer or line of NDJSON, in bytes: a collected result with both outputs, as escaped text and
-/// as base64.
-pub(super) const MAX_JSON_LINE: usize = 1024 * MIB;
-
-/// A mebibyte, in bytes.
-pub(super) const MIB: usize = 1024 * 1024;
 
 /// Lines of a streamed body. At most one line and one chunk of the connection are in memory, so a server that never
 /// ends a line cannot fill it.
@@ -60,11 +54,11 @@ impl DaemonClient {
         self.json_lines(self.http.request(Method::POST, url).json(body)).await
     }
 
-    async fn json_lines<T: DeserializeOwned>(
+    pub(super) async fn json_lines<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
     ) -> Result<JsonLines<'_, T>, Failure> {
-        let lines = self.body_lines(request.header(ACCEPT, NDJSON), MAX_JSON_LINE).await?;
+        let lines = self.body_lines(request.header(ACCEPT, NDJSON), MAX_JSON).await?;
         Ok(JsonLines { lines, item: PhantomData })
     }
 

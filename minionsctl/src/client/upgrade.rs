@@ -1,7 +1,7 @@
 //! Opening handshake of a WebSocket (RFC 6455, section 4), as a request of the same HTTP client: with the same
 //! address and token, and refused with the same problems.
 
-use super::DaemonClient;
+use super::daemon_client::DaemonClient;
 use crate::failure::Failure;
 use reqwest::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -14,7 +14,30 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 /// Deadline of the handshake, which minionsd answers without asking a guest.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Deadline for a connection to a target in a guest: minionsd's own is 15 s.
+const TARGET_DEADLINE: Duration = Duration::from_secs(20);
+
 impl DaemonClient {
+    /// Connects to a target in a guest: sends `GET path?target=…` and upgrades the connection to plain bytes.
+    pub(crate) async fn connect_target(
+        &self,
+        path: &str,
+        target: &str,
+    ) -> Result<Upgraded, Failure> {
+        let url = self.url(path, &[("target", target)])?;
+        let request = self.http.request(Method::GET, url).header(CONNECTION, "Upgrade");
+        let response = request
+            .header(UPGRADE, "tcp")
+            .timeout(TARGET_DEADLINE)
+            .send()
+            .await
+            .map_err(|error| self.no_response(error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.problem(response).await);
+        }
+        response.upgrade().await.map_err(|error| self.no_response(error))
+    }
+
     /// Sends `GET path` and upgrades the connection.
     pub(crate) async fn upgrade(&self, path: &str) -> Result<Upgraded, Failure> {
         let key = generate_key();

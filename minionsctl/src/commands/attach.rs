@@ -1,6 +1,6 @@
 //! `minionsctl attach VM ID`: re-attaches to a program.
 
-use super::Context;
+use super::context::Context;
 use crate::agent;
 use crate::cli;
 use crate::client::vm_path;

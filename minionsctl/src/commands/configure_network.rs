@@ -1,7 +1,8 @@
 //! `minionsctl configure-network VM …` and `minionsctl confirm-network VM ID`: changes the network.
 
-use super::{Context, Target};
-use crate::agent::{self, AgentAddress};
+use super::context::Context;
+use crate::agent;
+use crate::agent_address::AgentAddress;
 use crate::bounded_file;
 use crate::cli;
 use crate::client::{CallDeadlines, vm_path};
@@ -9,6 +10,7 @@ use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::read_all;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::VmName;
 use minions_api::network::{
     Check, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkDiff, NetworkRequest,
@@ -34,7 +36,7 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let body = request(args)?;
     match target {
-        Target::Agent(address) => direct(context, address, &body).await?,
+        Target::Agent(address) => direct(context, address, body).await?,
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network");
             let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
@@ -50,12 +52,9 @@ pub(super) async fn run(
 async fn direct(
     context: &Context<'_>,
     address: &AgentAddress,
-    body: &NetworkRequest,
+    body: NetworkRequest,
 ) -> Result<(), Failure> {
-    // The fields of REST and of the wire have the same names.
-    let failed = |error: serde_json::Error| Failure::Output(error.into());
-    let json = serde_json::to_value(body).map_err(failed)?;
-    let change: ChangeNetwork = serde_json::from_value(json).map_err(failed)?;
+    let change = ChangeNetwork::from(body);
     let patience = context.timeout.unwrap_or(CHANGE);
     if change.beyond_base().is_none() {
         let (Some(ip), Some(gateway)) = (change.ip, change.gateway) else {
@@ -145,11 +144,7 @@ fn show(printer: &Printer, vm: &VmName, applied: &NetworkApplied) -> Result<(), 
 }
 
 fn remarks(vm: &VmName, applied: &NetworkApplied) -> Rows {
-    let names = applied
-        .verified
-        .iter()
-        .flatten()
-        .filter_map(|check| serde_json::to_value(check).ok()?.as_str().map(str::to_owned));
+    let names = applied.verified.iter().flatten().map(|check| check.as_str());
     let names: Vec<_> = names.collect();
     let rows = match names.as_slice() {
         [] => Rows::new(),

@@ -1,6 +1,7 @@
 //! `minionsctl get VM`: prints what minionsd knows about a VM.
 
-use super::{Context, ls};
+use super::context::Context;
+use super::ls;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;

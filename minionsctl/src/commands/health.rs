@@ -1,11 +1,12 @@
 //! `minionsctl health VM`: asks the agent for its health.
 
-use super::{Context, Target};
+use super::context::Context;
 use crate::agent;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::health::Health;
 use minions_proto::message::HealthCheck;
 use std::time::Duration;

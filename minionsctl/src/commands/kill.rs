@@ -1,6 +1,7 @@
 //! `minionsctl kill VM ID`: sends a signal to a program, or removes it.
 
-use super::{Context, wait_exec};
+use super::context::Context;
+use super::wait_exec;
 use crate::agent;
 use crate::cli;
 use crate::client::vm_path;

@@ -1,6 +1,6 @@
 //! `minionsctl logs VM ID`: prints a program's output.
 
-use super::Context;
+use super::context::Context;
 use crate::cli;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;

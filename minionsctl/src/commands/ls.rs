@@ -1,6 +1,6 @@
 //! `minionsctl ls`: lists the VMs and their states.
 
-use super::Context;
+use super::context::Context;
 use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;

@@ -1,9 +1,12 @@
-//! The commands, one file each.
+//! The commands, one file each. [`context`]: the settings that all commands have.
 
 mod attach;
 mod configure_network;
+mod context;
 mod doctor;
 mod exec;
+mod forward;
+mod fs;
 mod get;
 mod health;
 mod kill;
@@ -20,44 +23,20 @@ mod wait_exec;
 mod watch;
 
 use crate::cli::{Cli, Command, TimeoutMeaning};
-use crate::client::{CallDeadlines, DaemonClient};
+use crate::client::DaemonClient;
 use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::target::Target;
+use context::Context;
 use minions_api::power::PowerAction;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Time on top of `--timeout` in which minionsd itself can report that the limit has passed.
 const ANSWER_GRACE: Duration = Duration::from_millis(250);
-
-/// Longest time that minionsd takes for a call that an agent answers immediately.
-const QUICK: Duration = Duration::from_secs(15);
-
-/// Settings of a command in addition to its own arguments.
-struct Context<'a> {
-    printer: &'a Printer,
-    timeout: Option<Duration>,
-}
-
-impl Context<'_> {
-    /// Returns the deadlines of a call that the agent answers immediately.
-    fn quick(&self) -> CallDeadlines {
-        CallDeadlines { asked: self.timeout, at_most: QUICK }
-    }
-
-    /// Returns the deadlines of a call that minionsd answers without the agent. Such calls take no `timeout_ms`.
-    fn registry() -> CallDeadlines {
-        CallDeadlines { asked: None, at_most: QUICK }
-    }
-
-    /// Returns the deadline of a call directly to the agent.
-    fn quick_direct(&self) -> Duration {
-        self.timeout.unwrap_or(QUICK)
-    }
-}
 
 /// Runs the command within its `--timeout`.
 pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
@@ -114,6 +93,8 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
             let target = target(args.vm.clone())?;
             power::run(&context, &target, PowerAction::Reboot, args.force, args.wait).await
         }
+        Command::Forward(args) => forward::run(&context, Arc::new(daemon(&config)?), &args).await,
+        Command::Fs(args) => fs::run(&context, &daemon(&config)?, &args).await,
         Command::Exec(args) => exec::run(&context, &config, &args).await,
         Command::Ssh(ref args) => ssh::client(&config, &ssh::proxy_command(&cli)?, args),
         Command::SshConfig(ref args) => {

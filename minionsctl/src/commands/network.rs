@@ -1,11 +1,13 @@
 //! `minionsctl network VM`: prints interfaces, routes and name servers.
 
-use super::{Context, Target};
-use crate::agent::{self, AgentAddress};
+use super::context::Context;
+use crate::agent;
+use crate::agent_address::AgentAddress;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::network::{Network, Route};
 use minions_api::status::Interface;
 use minions_proto::message::{ReadNetwork, ReportStatus};

@@ -1,16 +1,17 @@
 //! `minionsctl poweroff VM` and `minionsctl reboot VM`.
 
+use super::context::Context;
 use super::wait::{self, WaitLimit};
-use super::{Context, Target};
 use crate::agent;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::VmName;
 use minions_api::power::{PowerAccepted, PowerAction, PowerRequest};
 use minions_api::vm::Vm;
-use minions_proto::message;
+use minions_proto::message::Power;
 use reqwest::Method;
 use serde::Serialize;
 
@@ -38,11 +39,7 @@ pub(super) async fn run(
             ));
         }
         Target::Agent(address) => {
-            let action = match action {
-                PowerAction::Poweroff => message::PowerAction::Poweroff,
-                PowerAction::Reboot => message::PowerAction::Reboot,
-            };
-            let call = message::Power { action, force };
+            let call = Power { action, force };
             let answer = agent::call(address, &call, context.quick_direct()).await?;
             Printer::json(&answer.json)?;
         }

@@ -1,6 +1,6 @@
 //! `minionsctl ps VM`: lists the programs of a VM.
 
-use super::Context;
+use super::context::Context;
 use crate::agent;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;

@@ -1,12 +1,13 @@
 //! `minionsctl set-clock VM`: sets the guest's clock.
 
-use super::{Context, Target};
+use super::context::Context;
 use crate::agent;
 use crate::cli;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::clock::{ClockRequest, ClockSet};
 use minions_proto::message::SetClock;
 use reqwest::Method;

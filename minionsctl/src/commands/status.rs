@@ -1,11 +1,13 @@
 //! `minionsctl status VM`: asks the agent for the status of its guest.
 
-use super::{Context, Target, health};
+use super::context::Context;
+use super::health;
 use crate::agent;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, Rows};
+use crate::target::Target;
 use minions_api::status::{Filesystem, Status};
 use minions_proto::message::ReportStatus;
 

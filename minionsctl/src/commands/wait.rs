@@ -1,7 +1,7 @@
 //! `minionsctl wait VM`: waits until the VM is ready, also in another boot. Also the waits of `reboot --wait` and
 //! `poweroff --wait`.
 
-use super::Context;
+use super::context::Context;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;

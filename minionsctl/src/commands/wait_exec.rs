@@ -1,6 +1,6 @@
 //! `minionsctl wait VM ID`: waits until the program has ended.
 
-use super::Context;
+use super::context::Context;
 use crate::client::{CallDeadlines, DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;

@@ -2,7 +2,7 @@
 //!
 //! Reconnects after a restart of minionsd, and reports events that may have been missed.
 
-use super::Context;
+use super::context::Context;
 use crate::client::{DaemonClient, EventMessage};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;

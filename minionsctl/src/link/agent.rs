@@ -1,16 +1,17 @@
 //! A stream directly to an agent.
 
-use super::error::LinkError;
-use super::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
-use crate::agent::{AgentAddress, connect, failed};
+use super::exec_link::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
+use crate::agent::{connect, failed};
+use crate::agent_address::AgentAddress;
 use crate::failure::Failure;
+use crate::link_error::LinkError;
 use bytes::BytesMut;
 use minions_api::exec::{self as api, AttachRequest, ExecRequest};
 use minions_proto::channel::ChannelMessage;
 use minions_proto::connection::Connection;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{
-    ExecAttach, ExecAttached, ExecStart, Feature, HealthCheck, OnDisconnect, Role, Tty,
+    ExecAttach, ExecAttached, ExecStart, Feature, HealthCheck, Role, Tty,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -74,10 +75,7 @@ fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
         rlimits: request.rlimits,
         memory_bytes: request.memory_bytes,
         pids: request.pids,
-        on_disconnect: match request.on_disconnect {
-            Some(api::OnDisconnect::Detach) => OnDisconnect::Detach,
-            Some(api::OnDisconnect::Kill) | None => OnDisconnect::Kill,
-        },
+        on_disconnect: request.on_disconnect.unwrap_or_default(),
     };
     start.validate()?;
     Ok(start)
@@ -99,7 +97,7 @@ fn spawn(stream: UnixStream, decoder: Decoder) -> ExecLink {
     let mut tasks = JoinSet::new();
     tasks.spawn(read(reader, decoder, incoming_sender));
     tasks.spawn(write(writer, outgoing_receiver));
-    ExecLink { incoming, outgoing, _tasks: tasks }
+    ExecLink { incoming, outgoing, tasks }
 }
 
 async fn read(

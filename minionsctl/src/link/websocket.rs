@@ -1,9 +1,9 @@
 //! A stream through minionsd's WebSocket.
 
-use super::error::LinkError;
-use super::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
+use super::exec_link::{ExecLink, FirstMessage, OPEN_DEADLINE, QUEUE};
 use crate::client::{DaemonClient, vm_path};
 use crate::failure::Failure;
+use crate::link_error::LinkError;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_api::exec::Attached;
@@ -98,7 +98,7 @@ fn spawn(stream: Stream) -> ExecLink {
         // The reader reports why a connection broke.
         let _ = write(sink, outgoing_receiver).await;
     });
-    ExecLink { incoming, outgoing, _tasks: tasks }
+    ExecLink { incoming, outgoing, tasks }
 }
 
 async fn read(

@@ -1,11 +1,12 @@
 //! Opening a stream, and re-attaching to it.
 
+use super::plan::SessionPlan;
 use super::retry::ReattachTimer;
-use super::{Session, SessionPlan};
+use super::state::Session;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::link::error::LinkError;
 use crate::link::{self, ExecLink, FirstMessage};
+use crate::link_error::LinkError;
 use crate::local::LocalEvent;
 use crate::local::terminal::RawTerminal;
 use crate::target::Target;

@@ -1,10 +1,10 @@
 //! Exchange of messages over one stream.
 
-use super::Session;
+use super::state::Session;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::link::ExecLink;
-use crate::link::error::LinkError;
+use crate::link_error::LinkError;
 use crate::local::terminal::size;
 use crate::local::{HELP, LocalEvent};
 use minions_proto::ErrorCode as AgentCode;

@@ -1,7 +1,7 @@
 //! Timing of the attempts to re-attach a lost stream.
 
 use crate::failure::Failure;
-use crate::link::error::LinkError;
+use crate::link_error::LinkError;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 

@@ -7,7 +7,7 @@ use super::channel_output::{ChannelOutput, ProgramEnd};
 use super::input::{ChannelInput, InputEvent};
 use crate::failure::Failure;
 use crate::link::ExecLink;
-use crate::link::error::LinkError;
+use crate::link_error::LinkError;
 use crate::session::{ReattachTimer, SILENCE};
 use bytes::Bytes;
 use minions_api::exec::AttachRequest;

@@ -4,6 +4,8 @@ use crate::shared::command::{Ran, minionsctl};
 use serde_json::{Value, json};
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm};
+use testkit::wait::until_async;
+use testkit::wire::framed;
 
 async fn ctl(daemon: &TestDaemon, args: &[&str]) -> Ran {
     run(&[&["--host", &daemon.host()], args].concat()).await
@@ -17,11 +19,6 @@ async fn direct(vm: &FakeVmm, args: &[&str]) -> Ran {
 async fn run(args: &[&str]) -> Ran {
     let mut command = minionsctl(args);
     tokio::task::spawn_blocking(move || Ran::of(&mut command)).await.unwrap()
-}
-
-fn framed(json: &Value) -> Vec<u8> {
-    let json = json.to_string();
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
 #[tokio::test]
@@ -112,7 +109,7 @@ async fn without_the_daemon_the_agents_reply_is_printed_as_json() {
     assert!(direct(&vm, &["status"]).await.json()["memory_total_mb"].is_u64());
     assert!(direct(&vm, &["network"]).await.json()["interfaces"].is_array());
     vm.switch_to(Behaviour::Replies(framed(
-        &json!({ "status": "ok", "uptime_secs": 1, "hostname": "h", "from_the_future": [1] }),
+        json!({ "status": "ok", "uptime_secs": 1, "hostname": "h", "from_the_future": [1] }),
     )));
     assert_eq!(direct(&vm, &["health"]).await.json()["from_the_future"], json!([1]));
 }
@@ -219,11 +216,7 @@ async fn watch_prints_events_as_they_happen() {
         let lines = tokio::io::BufReader::new(watching.stdout.take().unwrap());
         let mut lines = tokio::io::AsyncBufReadExt::lines(lines);
         let heard = |figures: String| figures.contains("minions_event_readers 1\n");
-        let deadline = tokio::time::Instant::now() + testkit::daemon::DEADLINE;
-        while !heard(metrics(&daemon).await) {
-            assert!(tokio::time::Instant::now() < deadline, "watch does not follow the events");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        until_async("watch follows the events", async || heard(metrics(&daemon).await)).await;
         let agent = testkit::fake_vmm::agent().unwrap();
         let agent = Behaviour::Agent(agent);
         let vm = FakeVmm::start_as(daemon.sockets(), "web-1", agent, "vmm").unwrap();
@@ -248,10 +241,8 @@ async fn watch_prints_events_as_they_happen() {
         drop(vm);
         watching.kill().await.unwrap();
         daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
-        while !metrics(&daemon).await.contains("minions_event_readers 0\n") {
-            assert!(tokio::time::Instant::now() < deadline + testkit::daemon::DEADLINE);
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        let left = async || metrics(&daemon).await.contains("minions_event_readers 0\n");
+        until_async("the daemon has no reader of events", left).await;
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use testkit::daemon::{DEADLINE, Reply, TestDaemon};
 use testkit::fake_vmm::{Behaviour, Boot, Dialect, FakeVmm, Guest};
+use testkit::wait::until_async;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 /// A running `minionsctl`, without anything of this machine's configuration.
 fn start(daemon: &TestDaemon, args: &[&str]) -> Child {
@@ -49,11 +50,7 @@ async fn ready(process: Option<&str>) -> (TestDaemon, FakeVmm, Guest) {
 }
 
 async fn asked(guest: &Guest) {
-    let deadline = Instant::now() + DEADLINE;
-    while guest.power_requests() == 0 {
-        assert!(Instant::now() < deadline, "the guest was not asked");
-        sleep(Duration::from_millis(10)).await;
-    }
+    until_async("the guest is asked", async || guest.power_requests() > 0).await;
 }
 
 fn failure(vm: &Reply) -> &Value {

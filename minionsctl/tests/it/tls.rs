@@ -1,6 +1,6 @@
 //! A minionsd with TLS, as from another machine: CA bundle, token and client certificate.
 
-use crate::shared::command::ctl;
+use crate::shared::command::{Ran, ctl};
 use minionsd::Daemon;
 use minionsd::config::{TlsFiles, TokenFile};
 use std::fs::{self, Permissions};
@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use testkit::daemon::{DEADLINE, config};
+use testkit::daemon::config;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use testkit::wait::until_async;
 
 /// A daemon over TLS with the VM `web-1`.
 struct Host {
@@ -57,16 +57,12 @@ impl Host {
     }
 
     async fn until_ready(&self) {
-        let deadline = Instant::now() + DEADLINE;
         let unix = format!("unix://{}", self.file("minionsd.sock").display());
-        loop {
-            let got = ctl(&unix, &["health", "web-1"]).output().unwrap();
-            if got.status.success() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&got.stderr));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_async("web-1 is ready", async || {
+            let health = Ran::of(&mut ctl(&unix, &["health", "web-1"]));
+            if health.code == 0 { Ok(()) } else { Err(health.stderr) }
+        })
+        .await;
     }
 }
 

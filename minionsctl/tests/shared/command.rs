@@ -3,8 +3,6 @@
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-use testkit::daemon::DEADLINE;
 
 /// Exit code and output of a command.
 pub(crate) struct Ran {
@@ -108,14 +106,4 @@ impl Drop for Running {
 
 pub(crate) fn pid(child: &Child) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap()
-}
-
-/// Waits until `condition` holds; `what` describes it.
-#[track_caller]
-pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
-use testkit::daemon::DEADLINE;
+use std::time::Instant;
+use testkit::wait::{DEADLINE, until};
 
 /// Output so far.
 #[derive(Default)]
@@ -103,14 +103,7 @@ impl Pty {
     /// Waits for the end of the program, and returns its exit code.
     #[track_caller]
     pub(crate) fn code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "the program in the terminal did not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until("the program in the terminal has ended", || self.child.try_wait().unwrap()).code()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Programs that need a real kernel: a VM under QEMU with AF_VSOCK, and minionsd in a separate process.
 
 use crate::boot::boot;
-use crate::shared::command::{Ran, Running, ctl, until};
-use crate::shared::process::DaemonProcess;
+use crate::shared::command::{Ran, Running, ctl};
+use crate::shared::process;
 use crate::shared::pty::Pty;
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
@@ -12,11 +12,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
+use testkit::minionsd::Minionsd;
 use testkit::rig::{Vm, VmConfig};
+use testkit::wait::until;
 
 /// A daemon and the VM `web-1`. Fields are dropped in this order.
 struct Host {
-    daemon: DaemonProcess,
+    daemon: Minionsd,
     _vm: Vm,
     dir: TempDir,
 }
@@ -26,7 +28,7 @@ impl Host {
         let dir =
             tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
         let vm = boot(VmConfig::new("web-1", dir.path()));
-        Self { daemon: DaemonProcess::start(dir.path()), _vm: vm, dir }
+        Self { daemon: process::start(dir.path()), _vm: vm, dir }
     }
 
     fn ctl(&self, args: &[&str]) -> Command {
@@ -56,7 +58,7 @@ impl Host {
 
     /// Returns the peak resident sets of the daemon and of the agent, in kB.
     fn peaks(&self) -> [u64; 2] {
-        let host = fs::read_to_string(format!("/proc/{}/status", self.daemon.id())).unwrap();
+        let host = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).unwrap();
         let guest = self.prints("cat /proc/$(pidof minions-agent)/status");
         [host, guest].map(|status| {
             let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -195,7 +197,7 @@ fn a_killed_daemon_does_not_affect_a_transfer_of_a_hundred_megabytes() {
     let mut head = vec![0; 20_000_000];
     stdout.read_exact(&mut head).unwrap();
     host.daemon.end(Signal::KILL);
-    host.daemon = DaemonProcess::start(host.dir.path());
+    host.daemon = process::start(host.dir.path());
     let (len, digest) = digest(head.as_slice().chain(stdout));
     assert!(child.wait().unwrap().success());
     assert_eq!((len, Some(&digest[..])), (3 * 33_554_432, expected.split_whitespace().next()));

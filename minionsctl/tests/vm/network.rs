@@ -4,10 +4,9 @@
 use crate::boot::boot;
 use crate::shared::command::{Ran, ctl};
 use serde_json::{Value, json};
-use std::time::Duration;
-use testkit::daemon::{DEADLINE, Reply, TestDaemon};
+use testkit::daemon::{Reply, TestDaemon};
 use testkit::rig::{Vm, VmConfig};
-use tokio::time::{Instant, sleep};
+use testkit::wait::until_async;
 
 const VM: &str = "net-test-vm";
 
@@ -58,26 +57,19 @@ impl Guest {
         assert_eq!(put.status, 200, "{put:?}");
         let ping = "ping -c 1 -W 5 10.0.2.2 && ping -6 -c 1 -W 5 fec0::2";
         guest.printed(ping).await;
-        let deadline = Instant::now() + DEADLINE;
-        while guest.printed("ip -6 addr").await.contains("tentative") {
-            assert!(Instant::now() < deadline);
-            sleep(Duration::from_millis(50)).await;
-        }
+        let checked = async || !guest.printed("ip -6 addr").await.contains("tentative");
+        until_async("the kernel has checked the addresses for duplicates", checked).await;
         let before = guest.printed(STATE).await;
         (guest, before)
     }
 
     /// Waits until the state is `before` again. The kernel first checks restored addresses for duplicates.
     async fn is_again(&self, before: &str) {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        until_async(&format!("the network is again:\n{before}"), async || {
             let now = self.printed(STATE).await;
-            if now == before {
-                return;
-            }
-            assert!(Instant::now() < deadline, "before:\n{before}\nnow:\n{now}");
-            sleep(Duration::from_millis(100)).await;
-        }
+            if now == before { Ok(()) } else { Err(now) }
+        })
+        .await;
     }
 
     #[track_caller]
@@ -145,15 +137,11 @@ async fn after_a_crash_before_the_confirmation_the_next_agent_undoes_the_change(
     let first = instance().await;
     // The guest's first process starts the agent again.
     guest.daemon.exec(VM, "sh", &["-c", "kill -9 $(pidof minions-agent)"]).await;
-    let deadline = Instant::now() + DEADLINE;
-    while instance().await["instance_id"] == first["instance_id"] {
-        assert!(
-            Instant::now() < deadline,
-            "the agent is not started again\n{}",
-            guest.vm.serial_log()
-        );
-        sleep(Duration::from_millis(100)).await;
-    }
+    until_async("the agent is started again", async || {
+        let started = instance().await["instance_id"] != first["instance_id"];
+        if started { Ok(()) } else { Err(guest.vm.serial_log()) }
+    })
+    .await;
     guest.daemon.until_state(VM, "ready").await;
     guest.is_again(&before).await;
 }

@@ -2,8 +2,8 @@
 
 use crate::boot::boot;
 use crate::guest::machine::{Disk, Machine};
-use crate::shared::command::{Ran, Running, ctl, until};
-use crate::shared::process::DaemonProcess;
+use crate::shared::command::{Ran, Running, ctl};
+use crate::shared::process;
 use crate::shared::pty::Pty;
 use std::fs::Permissions;
 use std::io::{Read, Write};
@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 use testkit::daemon::TestDaemon;
 use testkit::rig::VmConfig;
+use testkit::wait::until;
 
 fn directory() -> TempDir {
     tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap()
@@ -29,7 +30,7 @@ fn ssh(host: &str, state: &Path, args: &[&str]) -> Command {
 fn a_guest_with_busybox_only_is_reached_over_ssh() {
     let dir = directory();
     let vm = boot(VmConfig::new("web-1", dir.path()));
-    let daemon = DaemonProcess::start(dir.path());
+    let daemon = process::start(dir.path());
     let (host, state) = (daemon.host(), dir.path().join("state"));
     let command = |args: &[&str]| ssh(&host, &state, args);
     let run = |script: &str| Ran::of(&mut command(&["web-1", "--", script]));

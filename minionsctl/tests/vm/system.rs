@@ -6,9 +6,10 @@ use crate::shared::command::{Ran, ctl, direct};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-use testkit::daemon::{DEADLINE, Reply, TestDaemon};
+use std::time::Duration;
+use testkit::daemon::{Reply, TestDaemon};
 use testkit::rig::{Layout, Vm, VmConfig};
+use testkit::wait::until_async;
 
 const VM: &str = "agent-test-vm";
 
@@ -180,14 +181,11 @@ async fn exit_codes_are_the_kernels_and_a_thousand_programs_leave_nothing() {
         assert_eq!(daemon.exec(VM, "true", &[]).await.json["exit_code"], 0);
     }
     // Leaks are permanent; processes that are still ending are not leaks.
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    until_async(&format!("descriptors, processes and zombies are again {before}"), async || {
         let after = printed(&daemon, figures).await;
-        if after == before {
-            break;
-        }
-        assert!(Instant::now() < deadline, "descriptors, processes, zombies: {before} {after}");
-    }
+        if after == before { Ok(()) } else { Err(after) }
+    })
+    .await;
     println!(
         "{}",
         printed(&daemon, "grep -E '^(Vm(HWM|RSS)|Rss)' /proc/$(pidof minions-agent)/status").await
@@ -231,15 +229,11 @@ async fn a_second_agent_reports_that_its_port_is_in_use_and_is_reached_on_anothe
     let other = "exec minions-agent --log-level error --port 2048";
     let body = json!({ "command": "sh", "args": ["-c", other], "detach": true });
     assert_eq!(daemon.post(&format!("/vms/{VM}/exec"), body).await.status, 202);
-    let deadline = Instant::now() + DEADLINE;
-    let health = loop {
+    let health = until_async("the second agent answers", async || {
         let ran = Ran::of(&mut direct(vm.socket_path(), &["--port", "2048", "health"]));
-        if ran.code == 0 {
-            break ran.json();
-        }
-        assert!(Instant::now() < deadline, "{}", ran.stderr);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        if ran.code == 0 { Ok(ran.json()) } else { Err(ran.stderr) }
+    })
+    .await;
     let first = daemon.get(&format!("/vms/{VM}/health")).await.json;
     assert_eq!(health["agent"]["boot_id"], first["agent"]["boot_id"]);
     assert_ne!(health["agent"]["instance_id"], first["agent"]["instance_id"]);

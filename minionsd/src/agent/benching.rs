@@ -1,10 +1,11 @@
 //! Access to a pool for benches, to measure what a call through it costs in addition to the exchange itself.
 
-use super::{Connector, Dials, Lane, Pool};
+use super::connector::{Connector, Dials};
+use super::pool::{Lane, Pool};
+use super::vm_socket::{SocketId, VmSocket};
 use crate::budget::Budget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
-use crate::vm::discovery::{Socket, SocketId};
 use minions_proto::message::{Health, HealthCheck};
 use std::io;
 use std::path::Path;
@@ -27,7 +28,7 @@ impl BenchedPool {
     ///
     /// Fails if the file at `path` cannot be examined.
     pub fn new(path: &Path, limit: usize) -> io::Result<Self> {
-        let socket = Socket { path: path.to_owned(), id: SocketId::at(path)? };
+        let socket = VmSocket { path: path.to_owned(), id: SocketId::at(path)? };
         let dials = Dials::new(
             limit,
             TaskTracker::new(),

@@ -1,15 +1,17 @@
 //! Callers that go away at any moment: the VMM must never be left with half a CONNECT line, and the next
 //! caller must get its own reply.
 
-use super::{AgentClient, Calls, Connector, Dials, Lane, Pool};
+use super::calls::CallOutcomes;
+use super::client::AgentClient;
+use super::connector::{Connector, Dials};
+use super::pool::{Lane, Pool};
+use super::status::{AgentStatus, CallAccess};
+use super::vm_socket::{SocketId, VmSocket};
 use crate::budget::Budget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
-use crate::vm::discovery::{Socket, SocketId};
-use crate::vm::status::VmStatus;
-use minions_api::Timestamp;
 use minions_proto::frame::Decoder;
-use minions_proto::message::{Exec, Health};
+use minions_proto::message::Exec;
 use proptest::prelude::*;
 use std::future::Future;
 use std::path::Path;
@@ -95,17 +97,14 @@ impl<F: Future> Future for Cut<'_, F> {
 }
 
 pub(super) fn client(path: &Path) -> AgentClient {
-    let socket = Socket { path: path.to_owned(), id: SocketId::at(path).unwrap() };
+    let socket = VmSocket { path: path.to_owned(), id: SocketId::at(path).unwrap() };
     let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
     let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
-    let pool = Pool::new(Connector::new(socket.clone(), dials), 4, Arc::default());
-    let mut status = VmStatus::found(socket.id, Timestamp::now());
-    let health = Health { uptime_secs: 1, hostname: "h".into(), agent: None, time_unix_ms: None };
-    status.answered(health, Timestamp::now());
-    let (publish, status) = watch::channel(status);
+    let pool = Pool::new(Connector::new(socket, dials), 4, Arc::default());
+    let (publish, status) = watch::channel(AgentStatus { access: CallAccess::Allowed, info: None });
     // Keeps the channel open until the test ends: a closed channel means that the VM is gone.
     std::mem::forget(publish);
-    AgentClient::new(pool, status, Arc::new(Notify::new()), Arc::new(Calls::default()))
+    AgentClient::new(pool, status, Arc::new(Notify::new()), Arc::new(CallOutcomes::new(3)))
 }
 
 fn named(name: &str) -> Exec {

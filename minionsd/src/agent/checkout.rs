@@ -1,46 +1,27 @@
 //! Loan of a pool connection for the duration of one call.
 
-use super::AgentConnection;
-use super::gate::Barred;
-use super::pool::{Idle, Pool};
-use minions_api::vm::Failure;
+use super::connector::AgentConnection;
+use super::pooled::{IdleConnection, PooledConnections};
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Failure to get a connection from the pool.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CheckoutError {
-    /// Too many calls are in flight or waiting.
-    #[error("all connections to this VM are in use")]
-    Exhausted,
-    /// The caller's deadline passed during the wait.
-    #[error("deadline passed while waiting for a connection")]
-    TimedOut,
-    /// A new connection cannot be established.
-    #[error("{message}")]
-    Connect {
-        /// Layer that failed.
-        failure: Failure,
-        /// Description of the failure for people.
-        message: String,
-    },
-    /// The call needs a new or a tested connection, and the gate does not let it pass.
-    #[error("the VM must not be dialled")]
-    Barred(Barred),
-}
-
 /// Idle connection that is being tested with a health check. Dropping it returns the connection to the pool.
-pub(super) struct Borrowed<'a> {
+pub(super) struct TestedConnection<'a> {
     /// `None` only after [`take`](Self::take).
-    idle: Option<Idle>,
+    idle: Option<IdleConnection>,
     epoch: CancellationToken,
-    pool: &'a Pool,
+    pooled: &'a PooledConnections,
 }
 
-impl<'a> Borrowed<'a> {
-    pub(super) fn new(idle: Idle, epoch: CancellationToken, pool: &'a Pool) -> Self {
-        Self { idle: Some(idle), epoch, pool }
+impl<'a> TestedConnection<'a> {
+    pub(super) fn new(
+        idle: IdleConnection,
+        epoch: CancellationToken,
+        pooled: &'a PooledConnections,
+    ) -> Self {
+        Self { idle: Some(idle), epoch, pooled }
     }
 
     pub(super) fn connection(&mut self) -> Option<&mut AgentConnection> {
@@ -53,10 +34,10 @@ impl<'a> Borrowed<'a> {
     }
 }
 
-impl Drop for Borrowed<'_> {
+impl Drop for TestedConnection<'_> {
     fn drop(&mut self) {
         let Some(idle) = self.idle.take() else { return };
-        self.pool.give_back(idle, &self.epoch);
+        self.pooled.give_back(idle, &self.epoch);
     }
 }
 
@@ -68,7 +49,7 @@ pub(crate) struct Checkout {
     connection: Option<AgentConnection>,
     reused: bool,
     epoch: CancellationToken,
-    pool: Pool,
+    pooled: Arc<PooledConnections>,
     permit: OwnedSemaphorePermit,
 }
 
@@ -77,10 +58,10 @@ impl Checkout {
         connection: AgentConnection,
         reused: bool,
         epoch: CancellationToken,
-        pool: Pool,
+        pooled: Arc<PooledConnections>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { connection: Some(connection), reused, epoch, pool, permit }
+        Self { connection: Some(connection), reused, epoch, pooled, permit }
     }
 
     /// Closes the connection, which turned out to be dead.
@@ -125,6 +106,6 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        self.pool.give_back(Idle { connection, since: Instant::now() }, &self.epoch);
+        self.pooled.give_back(IdleConnection { connection, since: Instant::now() }, &self.epoch);
     }
 }

@@ -1,11 +1,14 @@
 //! Calls to the agent of one VM.
 
-use super::checkout::{Checkout, CheckoutError};
+use super::calls::CallOutcomes;
+use super::checkout::Checkout;
+use super::checkout_error::CheckoutError;
+use super::error::{AgentRefusal, CallError, TransportError};
 use super::gate::Barred;
+use super::pool::{Lane, Pool};
 use super::socket::is_no_room;
-use super::{AgentRefusal, CallError, Calls, Lane, Pool, TransportError};
-use crate::vm::status::{Unready, VmStatus};
-use minions_api::vm::{Failure, VmState};
+use super::status::{AgentStatus, CallAccess, RefusalReason};
+use minions_api::vm::Failure;
 use minions_proto::connection::ExchangeError;
 use minions_proto::message::{AgentInfo, Feature};
 use minions_proto::{AgentError, Call};
@@ -27,19 +30,19 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct AgentClient {
     pool: Pool,
-    status: watch::Receiver<VmStatus>,
+    status: watch::Receiver<AgentStatus>,
     /// Makes the supervisor probe now instead of at the next interval.
     nudge: Arc<Notify>,
     /// Outcomes of the calls, for the supervisor.
-    calls: Arc<Calls>,
+    calls: Arc<CallOutcomes>,
 }
 
 impl AgentClient {
     pub(crate) fn new(
         pool: Pool,
-        status: watch::Receiver<VmStatus>,
+        status: watch::Receiver<AgentStatus>,
         nudge: Arc<Notify>,
-        calls: Arc<Calls>,
+        calls: Arc<CallOutcomes>,
     ) -> Self {
         Self { pool, status, nudge, calls }
     }
@@ -50,7 +53,7 @@ impl AgentClient {
 
     /// Calls `read` with the agent's last description of itself; `None` for a base agent.
     pub(super) fn with_agent<T>(&self, read: impl FnOnce(Option<&AgentInfo>) -> T) -> T {
-        read(self.status.borrow().agent.as_ref())
+        read(self.status.borrow().info.as_ref())
     }
 
     /// Checks that the agent announces `feature`, which `fields` of the request need; or, without fields, the request
@@ -227,23 +230,22 @@ impl AgentClient {
     /// Waits for the result of the first probe if the VM was only just found. Fails if the VM is known not to
     /// answer, and makes its supervisor probe again.
     pub(super) async fn reachable(&self, deadline: Instant) -> Result<(), TransportError> {
-        if self.status.has_changed().is_ok() && self.status.borrow().state == VmState::Ready {
+        let is_allowed = matches!(self.status.borrow().access, CallAccess::Allowed);
+        if is_allowed && !self.is_gone() {
             return Ok(());
         }
         let mut status = self.status.clone();
-        let settled = timeout_at(deadline, status.wait_for(|status| !status.is_unsettled())).await;
-        let unready = match settled {
-            Ok(Ok(status)) => status.unready(),
+        let is_decided = |status: &AgentStatus| !matches!(status.access, CallAccess::Undecided);
+        let decided = timeout_at(deadline, status.wait_for(is_decided)).await;
+        let access = match decided {
+            Ok(Ok(status)) => status.access.clone(),
             // The supervisor has ended: the VM is gone.
-            Ok(Err(_)) => Some(Unready {
-                failure: Failure::NoSocket,
-                message: "the socket file vanished".into(),
-            }),
+            Ok(Err(_)) => CallAccess::Refused(RefusalReason::vanished()),
             Err(_) => return Err(TransportError::TimedOut { sent: false }),
         };
-        match unready {
-            None => Ok(()),
-            Some(Unready { failure, message }) => {
+        match access {
+            CallAccess::Undecided | CallAccess::Allowed => Ok(()),
+            CallAccess::Refused(RefusalReason { failure, message }) => {
                 self.nudge.notify_one();
                 Err(TransportError::Unreachable { failure, message })
             }

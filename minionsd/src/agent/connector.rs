@@ -1,10 +1,10 @@
 //! Dials of new connections to one agent.
 
 use super::socket::AgentSocket;
+use super::vm_socket::{SocketId, VmSocket};
 use crate::budget::Budget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
-use crate::vm::discovery::{Socket, SocketId};
 use minions_api::vm::Failure;
 use minions_proto::AgentPort;
 use minions_proto::connection::Connection;
@@ -189,9 +189,9 @@ pub(crate) struct Connector {
 
 impl Connector {
     /// Creates a connector for the default port.
-    pub(crate) fn new(socket: Socket, dials: Dials) -> Self {
+    pub(crate) fn new(socket: VmSocket, dials: Dials) -> Self {
         let unanswered = Arc::new(Semaphore::new(MAX_UNANSWERED));
-        let Socket { path, id } = socket;
+        let VmSocket { path, id } = socket;
         let port = AgentPort::DEFAULT;
         Self { path, socket: Mutex::new(id), port, dials, unanswered, listener: Arc::default() }
     }
@@ -273,7 +273,7 @@ impl Connector {
         let turn = Arc::clone(&self.dials.turns).acquire_owned().await.ok();
         let descriptor = self.dials.descriptors.take().ok_or(ConnectError::NoDescriptor)?;
         let (tell, told) = oneshot::channel();
-        let socket = Socket { path: self.path.clone(), id: self.socket_id() };
+        let socket = VmSocket { path: self.path.clone(), id: self.socket_id() };
         let port = self.port;
         let listener = Arc::clone(&self.listener);
         let share = self.dials.budget.share();
@@ -330,7 +330,7 @@ impl PendingDial {
 ///
 /// Not cancel safe, and cancelling it can harm the VMM: see [`initiate`].
 async fn handshaked(
-    socket: &Socket,
+    socket: &VmSocket,
     port: AgentPort,
     listener: &watch::Sender<Option<Listener>>,
 ) -> Result<UnixStream, ConnectError> {
@@ -381,7 +381,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [path, successor] = ["web-1.vsock", "new"].map(|name| dir.path().join(name));
         let _meant = UnixListener::bind(&path).unwrap();
-        let socket = Socket { id: SocketId::at(&path).unwrap(), path: path.clone() };
+        let socket = VmSocket { id: SocketId::at(&path).unwrap(), path: path.clone() };
         let other = UnixListener::bind(&successor).unwrap();
         fs::rename(successor, path).unwrap();
         let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));

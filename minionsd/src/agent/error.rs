@@ -1,8 +1,8 @@
 //! Failures of a call to an agent.
 
-use super::checkout::CheckoutError;
+use super::checkout_error::CheckoutError;
 use super::gate::Barred;
-use crate::vm::status::Unready;
+use super::status::RefusalReason;
 use minions_api::vm::Failure;
 use minions_proto::AgentError;
 use minions_proto::connection::ProtocolError;
@@ -155,6 +155,7 @@ fn refused_after_a_part(code: Option<AgentCode>) -> bool {
             | AgentCode::ExecConflict
             | AgentCode::ExecEnded
             | AgentCode::ExecFailed
+            | AgentCode::ForwardFailed
             | AgentCode::NetworkPending
             | AgentCode::NetworkChangeGone
             | AgentCode::Busy,
@@ -179,7 +180,7 @@ impl From<CheckoutError> for TransportError {
             CheckoutError::TimedOut | CheckoutError::Barred(Barred::Unanswered) => {
                 Self::TimedOut { sent: false }
             }
-            CheckoutError::Barred(Barred::Refused(Unready { failure, message })) => {
+            CheckoutError::Barred(Barred::Refused(RefusalReason { failure, message })) => {
                 Self::Unreachable { failure, message }
             }
             CheckoutError::Connect { failure: Failure::DaemonExhausted, .. } => Self::Exhausted,

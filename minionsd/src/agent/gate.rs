@@ -4,8 +4,7 @@
 //! good. So a call dials only if the agent answered the supervisor a moment ago. Otherwise it makes the
 //! supervisor send a health check on the connection that the supervisor holds, and waits for the answer.
 
-use crate::vm::status::Unready;
-use minions_api::vm::Failure;
+use super::status::RefusalReason;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -25,7 +24,7 @@ pub(crate) enum Permission {
     /// A health check is not answered yet.
     Asked,
     /// Calls are refused for this reason.
-    Refused(Unready),
+    Refused(RefusalReason),
 }
 
 /// Reason why a call must not dial.
@@ -34,7 +33,7 @@ pub(crate) enum Barred {
     /// The agent did not answer before the caller's deadline.
     Unanswered,
     /// The VM is known not to answer.
-    Refused(Unready),
+    Refused(RefusalReason),
 }
 
 /// Gate that a call must pass before it dials. The supervisor sets the permission.
@@ -69,12 +68,7 @@ impl DialGate {
 
     /// Refuses all calls from now on: the VM is gone.
     pub(crate) fn close(&self) {
-        self.set(Permission::Refused(gone()));
-    }
-
-    /// Makes the supervisor probe.
-    pub(crate) fn nudge(&self) {
-        self.nudge.notify_one();
+        self.set(Permission::Refused(RefusalReason::vanished()));
     }
 
     /// Reports whether the agent is not known to be silent: no health check is outstanding, and calls are not refused.
@@ -102,14 +96,10 @@ impl DialGate {
                 Ok(Ok(())) => {}
                 Err(_) => return Err(Barred::Unanswered),
                 // Unreachable: `self` holds the sender.
-                Ok(Err(_)) => return Err(Barred::Refused(gone())),
+                Ok(Err(_)) => return Err(Barred::Refused(RefusalReason::vanished())),
             }
         }
     }
-}
-
-fn gone() -> Unready {
-    Unready { failure: Failure::NoSocket, message: "the socket file vanished".into() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Health check of one agent.
 
 use super::client::AgentClient;
-use super::{CallError, Lane};
+use super::error::CallError;
+use super::pool::Lane;
 use minions_proto::message::{Health, HealthCheck};
 use std::time::SystemTime;
 use tokio::time::Instant;

@@ -1,11 +1,13 @@
 //! Communication with one agent: dialling it, keeping connections to it, calling it.
 //!
+//! * [`vm_socket`]: the socket to dial, and its identity.
 //! * [`connector`]: dials new connections, and reports the layer at which a dial failed.
 //! * [`gate`]: decides whether a call may dial.
-//! * [`pool`]: keeps idle connections, limits the calls that use them, and tests suspect ones.
-//!   [`checkout`]: a connection for the duration of one call.
+//! * [`pool`]: limits the calls, and gives each a connection. [`pooled`]: the connections that no call uses.
+//!   [`checkout`]: a connection for the duration of one call. [`checkout_error`]: reasons why there is none.
 //! * [`socket`]: a connection with its descriptor, and a limit on the memory that a reply may take.
 //! * [`calls`]: counts failed calls for the supervisor.
+//! * [`status`]: decision whether calls are sent, and what the agent announced.
 //! * [`client`]: makes a call, with a deadline and at most one retry.
 //! * [`error`]: failures of a call, either of the transport or as a refusal by the agent.
 //! * [`health`]: the health check.
@@ -19,6 +21,7 @@ pub(crate) mod calls;
 #[cfg(test)]
 mod cancelled;
 mod checkout;
+mod checkout_error;
 pub(crate) mod client;
 pub(crate) mod connector;
 mod error;
@@ -27,13 +30,16 @@ mod health;
 pub(crate) mod open;
 pub(crate) mod pace;
 pub(crate) mod pool;
+mod pooled;
 pub(crate) mod socket;
+mod status;
 pub(crate) mod stream;
 pub(crate) mod turns;
 #[cfg(test)]
 mod unanswered;
+mod vm_socket;
 
-pub(crate) use calls::Calls;
+pub(crate) use calls::CallOutcomes;
 pub(crate) use client::AgentClient;
 pub(crate) use connector::{
     AgentConnection, ConnectError, Connector, Dials, Listener, PendingDial,
@@ -42,5 +48,7 @@ pub(crate) use error::{AgentRefusal, CallError, MissingFeature, TransportError};
 pub(crate) use gate::Permission;
 pub(crate) use open::{ExecSupport, Instance, OpenError};
 pub(crate) use pool::{Lane, Pool};
+pub(crate) use status::{AgentStatus, CallAccess, RefusalReason};
 pub(crate) use stream::{AgentStream, Broken};
 pub(crate) use turns::StreamTurns;
+pub(crate) use vm_socket::{SocketId, VmSocket};

@@ -6,10 +6,12 @@
 //! will answer the next request.
 
 use super::client::AgentClient;
-use super::{AgentStream, CallError, Lane, TransportError};
+use super::error::{CallError, TransportError};
+use super::pool::Lane;
+use super::stream::AgentStream;
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
-use minions_proto::message::{AgentInfo, BootId, ExecAttached, Feature, HealthCheck, InstanceId};
+use minions_proto::message::{AgentInfo, BootId, Feature, HealthCheck, InstanceId};
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -73,15 +75,34 @@ impl AgentClient {
         }))
     }
 
+    /// Returns the identity of the agent that answered last; `None` for a base agent.
+    pub(crate) fn instance(&self) -> Option<Instance> {
+        self.with_agent(|agent| agent.map(Instance::of))
+    }
+
+    /// Opens a stream before `deadline`, to whichever instance of the agent answers. Never retries.
+    ///
+    /// Safe to cancel: the connection is then not reused.
+    pub(crate) async fn open_stream<C: Call>(
+        &self,
+        call: &C,
+        deadline: Instant,
+    ) -> Result<(C::Reply, AgentStream), CallError> {
+        self.open(call, None, deadline).await.map_err(|error| match error {
+            OpenError::Call(error) => error,
+            OpenError::Replaced => TransportError::Lost { sent: false }.into(),
+        })
+    }
+
     /// Opens a stream before `deadline`, and only to the instance `only` if that is given. Never retries.
     ///
     /// Safe to cancel: the connection is then not reused.
-    pub(crate) async fn open<C: Call<Reply = ExecAttached>>(
+    pub(crate) async fn open<C: Call>(
         &self,
         call: &C,
         only: Option<&Instance>,
         deadline: Instant,
-    ) -> Result<(ExecAttached, AgentStream), OpenError> {
+    ) -> Result<(C::Reply, AgentStream), OpenError> {
         let mut checkout = self.checkout(Lane::Beside, false, deadline).await?;
         let epoch = checkout.epoch().clone();
         let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
@@ -102,12 +123,12 @@ impl AgentClient {
                 Err(ExchangeError::Lost { sent: true, source })
             }
         };
-        let attached = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
+        let reply = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
         self.succeeded();
         let pace = self.pool().pace();
         let (connection, epoch, permit) =
             checkout.into_parts().ok_or(TransportError::Lost { sent: true })?;
-        Ok((attached, AgentStream::new(connection.into_parts(), epoch, permit, pace)))
+        Ok((reply, AgentStream::new(connection.into_parts(), epoch, permit, pace)))
     }
 }
 

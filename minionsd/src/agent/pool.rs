@@ -17,16 +17,18 @@
 //! * A VM that may be paused is not dialled ([`gate`](super::gate)), and no connection to it is closed: both
 //!   can make it unreachable for good.
 
-use super::checkout::{Borrowed, Checkout, CheckoutError};
+use super::checkout::{Checkout, TestedConnection};
+use super::checkout_error::CheckoutError;
+use super::connector::{AgentConnection, ConnectError, Connector};
 use super::gate::DialGate;
 use super::pace::StreamPace;
-use super::{AgentConnection, ConnectError, Connector, StreamTurns};
+use super::pooled::{IdleConnection, PooledConnections};
+use super::turns::StreamTurns;
 use minions_api::vm::PoolFigures;
 use minions_proto::connection::Liveness;
 use minions_proto::message::HealthCheck;
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -85,24 +87,7 @@ struct Shared {
     turns: StreamTurns,
     waiting: AtomicUsize,
     gate: DialGate,
-    stock: Mutex<Stock>,
-}
-
-#[derive(Debug, Default)]
-struct Stock {
-    idle: Vec<Idle>,
-    /// Connections of abandoned calls whose reply is outstanding, oldest first. They are closed when the agent
-    /// answers a probe.
-    parked: VecDeque<AgentConnection>,
-    /// Token that is cancelled when another agent replaces the one that the connections lead to: the old
-    /// connections are useless then.
-    epoch: CancellationToken,
-}
-
-#[derive(Debug)]
-pub(super) struct Idle {
-    pub(super) connection: AgentConnection,
-    pub(super) since: Instant,
+    pooled: Arc<PooledConnections>,
 }
 
 impl Pool {
@@ -110,6 +95,8 @@ impl Pool {
     /// VM's supervisor probe.
     pub(crate) fn new(connector: Connector, limit: usize, nudge: Arc<Notify>) -> Self {
         let limit = limit.max(QUICK_PERMITS + 1);
+        let descriptors = connector.descriptors().clone();
+        let pooled = PooledConnections::new(limit, descriptors, Arc::clone(&nudge));
         Self(Arc::new(Shared {
             connector,
             limit,
@@ -121,7 +108,7 @@ impl Pool {
             turns: StreamTurns::default(),
             waiting: AtomicUsize::new(0),
             gate: DialGate::new(nudge),
-            stock: Mutex::default(),
+            pooled: Arc::new(pooled),
         }))
     }
 
@@ -148,7 +135,7 @@ impl Pool {
     pub(crate) fn figures(&self) -> PoolFigures {
         let free = self.0.long.available_permits() + self.0.quick.available_permits();
         PoolFigures {
-            idle: self.0.stock().idle.len(),
+            idle: self.0.pooled.idle(),
             in_use: self.0.limit.saturating_sub(free),
             limit: self.0.limit,
             waiting: self.0.waiting.load(Ordering::Relaxed).min(MAX_WAITING),
@@ -159,27 +146,24 @@ impl Pool {
     /// Closes all idle connections: the agent does not answer, so they are suspect. Calls in flight may still
     /// complete.
     pub(crate) fn close_idle(&self) {
-        self.0.stock().idle.clear();
+        self.0.pooled.close_idle();
     }
 
     /// Closes the parked connections, on which an abandoned call is unanswered.
     pub(crate) fn close_parked(&self) {
-        self.0.stock().parked.clear();
+        self.0.pooled.close_parked();
     }
 
     /// Ends all connections, including those in use: the agent that they led to is gone.
     pub(crate) fn flush(&self) {
-        let mut stock = self.0.stock();
-        stock.epoch.cancel();
-        *stock = Stock::default();
+        self.0.pooled.flush();
     }
 
     /// Closes the connections that have been idle for [`IDLE_TIMEOUT`], unless the VM may be paused.
     pub(crate) fn evict_idle(&self) {
-        if !self.0.gate.is_open() {
-            return;
+        if self.0.gate.is_open() {
+            self.0.pooled.evict_idle(IDLE_TIMEOUT);
         }
-        self.0.stock().idle.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT);
     }
 
     /// Returns a connection for one call, before `deadline`: an idle one if possible, otherwise a new one.
@@ -204,7 +188,7 @@ impl Pool {
             }
             None => self.connect(deadline).await?,
         };
-        Ok(Checkout::new(connection, is_reused, epoch, self.clone(), permit))
+        Ok(Checkout::new(connection, is_reused, epoch, Arc::clone(&self.0.pooled), permit))
     }
 
     /// Replaces a reused connection that turned out to be dead with a new one.
@@ -225,7 +209,7 @@ impl Pool {
     ) -> Result<(AgentConnection, CancellationToken), CheckoutError> {
         // Read before the dial: if the agent is replaced meanwhile, this connection may lead to the old one.
         let epoch = loop {
-            let epoch = self.0.stock().epoch.clone();
+            let epoch = self.0.pooled.epoch();
             self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
             if !epoch.is_cancelled() {
                 break epoch;
@@ -284,17 +268,16 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Option<(AgentConnection, CancellationToken)>, CheckoutError> {
         loop {
-            let Some((Idle { mut connection, since }, epoch)) = self.0.stock().pop() else {
-                return Ok(None);
-            };
+            let Some((idle, epoch)) = self.0.pooled.pop() else { return Ok(None) };
+            let IdleConnection { mut connection, since } = idle;
             if connection.liveness() == Liveness::Dead {
                 continue;
             }
             if idempotent || since.elapsed() < SUSPECT_AFTER {
                 return Ok(Some((connection, epoch)));
             }
-            let idle = Idle { connection, since };
-            let mut asked = Borrowed::new(idle, epoch.clone(), self);
+            let idle = IdleConnection { connection, since };
+            let mut asked = TestedConnection::new(idle, epoch.clone(), &self.0.pooled);
             self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
             let ping = deadline.min(Instant::now() + PING_DEADLINE);
             let Some(connection) = asked.connection() else { continue };
@@ -304,47 +287,6 @@ impl Pool {
                 return Ok(Some((connection, epoch)));
             }
         }
-    }
-
-    /// Takes a connection back. It becomes idle if its last exchange was complete. If a reply is outstanding, the VM
-    /// may be paused, so the connection is parked until the agent has answered a probe, which this requests.
-    pub(super) fn give_back(&self, idle: Idle, epoch: &CancellationToken) {
-        let Idle { mut connection, since } = idle;
-        if self.0.connector.descriptors().are_short() {
-            // Other connections need the descriptor more than the next call to this VM does.
-            return;
-        }
-        connection.get_mut().rest();
-        let mut stock = self.0.stock();
-        // `flush` takes the same lock, so it cannot run between this check and the push.
-        if epoch.is_cancelled() {
-            return;
-        }
-        if connection.is_reusable() {
-            if stock.idle.len() < self.0.limit {
-                stock.idle.push(Idle { connection, since });
-            }
-        } else if connection.is_unanswered() {
-            if stock.parked.len() >= self.0.limit {
-                stock.parked.pop_front();
-            }
-            stock.parked.push_back(connection);
-            self.0.gate.nudge();
-        }
-    }
-}
-
-impl Shared {
-    /// Locks the stock. The lock is held for single operations only, and never across an await.
-    fn stock(&self) -> MutexGuard<'_, Stock> {
-        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Stock {
-    /// Removes the idle connection that was returned last, and returns it with its epoch.
-    fn pop(&mut self) -> Option<(Idle, CancellationToken)> {
-        Some((self.idle.pop()?, self.epoch.clone()))
     }
 }
 
@@ -363,3 +305,6 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

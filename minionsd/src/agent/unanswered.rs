@@ -2,7 +2,8 @@
 //! keep some VMMs from delivering the data of the others.
 
 use super::cancelled::client;
-use super::{CallError, Lane, TransportError};
+use super::error::{CallError, TransportError};
+use super::pool::Lane;
 use minions_proto::message::ReportStatus;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -26,8 +26,8 @@ const REFUSAL_DELAY: Duration = Duration::from_millis(50);
 pub(super) enum Begins {
     /// Written on admission of the call.
     AtAdmission,
-    /// Written when the handler knows the program ([`Note::program`]) or the exec ([`Note::attachment`]), before a guest
-    /// is contacted.
+    /// Written when the handler knows the program ([`Note::program`]), the exec ([`Note::attachment`]), the file or the
+    /// target ([`Note::subject`]), before a guest is contacted.
     WithProgram,
 }
 
@@ -48,6 +48,17 @@ impl Note {
         let _ = state
             .program
             .set(Program { command: format!("{command:?}"), arguments_sha256: digest(args) });
+        state.begin().await
+    }
+
+    /// Names the file or the target that the call is about, and writes the call's first entry.
+    ///
+    /// # Errors
+    ///
+    /// `audit_unavailable`: no guest must be contacted.
+    pub(super) async fn subject(&self, subject: &str) -> Result<(), ApiError> {
+        let Some(state) = &self.0 else { return Ok(()) };
+        let _ = state.subject.set(format!("{subject:?}"));
         state.begin().await
     }
 
@@ -104,6 +115,7 @@ struct State {
     action: String,
     vm: Option<String>,
     program: OnceLock<Program>,
+    subject: OnceLock<String>,
     exec_id: OnceLock<String>,
     outcome: OnceLock<String>,
     started: Instant,
@@ -147,6 +159,7 @@ impl Call {
             action: format!("{} {route}", request.method()),
             vm: vm_in(request.uri().path()).map(str::to_owned),
             program: OnceLock::new(),
+            subject: OnceLock::new(),
             exec_id: OnceLock::new(),
             outcome: OnceLock::new(),
             started: Instant::now(),
@@ -232,6 +245,7 @@ impl State {
             action: self.action.clone(),
             vm: self.vm.clone(),
             program: self.program.get().cloned(),
+            subject: self.subject.get().cloned(),
             exec_id: self.exec_id.get().cloned(),
             outcome: self.outcome.get().cloned(),
             allowed: true,

@@ -1,18 +1,16 @@
 //! The OpenAPI document and a page to browse it. Both are embedded in the binary, so no network is needed.
 
 use super::problem::ServiceProblems;
-use super::router::openapi_json;
+use super::state::ApiState;
 use axum::Router;
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use std::sync::LazyLock;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 /// Paths of the page; the first redirects to the second.
 pub(super) const PAGES: [&str; 2] = ["/docs", "/docs/"];
-
-static DOCUMENT: LazyLock<String> = LazyLock::new(openapi_json);
 
 /// Get this document
 ///
@@ -24,8 +22,8 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(openapi_json);
         ServiceProblems,
     ),
 )]
-pub(super) async fn get_openapi() -> impl IntoResponse {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], DOCUMENT.as_str())
+pub(super) async fn get_openapi(State(api): State<ApiState>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], (api.document)())
 }
 
 /// Returns the routes of `/docs`, where the document can be browsed and tried. All links are relative, so that the

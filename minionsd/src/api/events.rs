@@ -3,17 +3,16 @@
 //! Every message has an `id:` line. A client that reconnects sends the last id as `Last-Event-ID`; browsers do this
 //! automatically.
 
-use super::Api;
-use super::X_ACCEL_BUFFERING;
 use super::auth::{Caller, Peer};
 use super::extract::Params;
 use super::problem::{ApiError, ServiceProblems};
+use super::state::ApiState;
+use super::streamed::streamed;
 use crate::events::{EventId, MAX_READERS, Read, Reader, ReaderKind};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use minions_api::event::{Event, RESET, SSE};
 use minions_api::service::Scope;
@@ -64,7 +63,7 @@ pub(super) struct EventParams {
     ),
 )]
 pub(super) async fn follow_events(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     Params(params): Params<EventParams>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -91,13 +90,7 @@ pub(super) async fn follow_events(
     let lines = futures_util::stream::unfold(stream, |mut stream| async move {
         stream.next().await.map(|line| (Ok::<_, Infallible>(line), stream))
     });
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(SSE)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // Otherwise nginx buffers the stream.
-        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
-    ];
-    Ok((headers, Body::from_stream(lines)).into_response())
+    Ok(streamed(SSE, Body::from_stream(lines)))
 }
 
 fn parse_name(name: String) -> Result<VmName, ApiError> {

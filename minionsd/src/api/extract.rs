@@ -1,7 +1,7 @@
 //! Extractors for handlers: the VM, the exec, the query, the deadline and the body.
 
-use super::Api;
 use super::problem::ApiError;
+use super::state::ApiState;
 use crate::vm::Vm;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -22,10 +22,10 @@ use tokio::time::Instant;
 /// The VM that the path names, looked up in the registry.
 pub(super) struct TheVm(pub(super) Vm);
 
-impl FromRequestParts<Api> for TheVm {
+impl FromRequestParts<ApiState> for TheVm {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, ApiError> {
         let name = path_parameter(parts, api, "vm").await?;
         let name: VmName = name.parse().map_err(|error| {
             ApiError::malformed(Some("vm".into()), format!("`vm` is {name:?}: {error}"))
@@ -38,16 +38,16 @@ impl FromRequestParts<Api> for TheVm {
 /// The exec id in the path. Only the agent knows whether this exec exists.
 pub(super) struct TheExec(pub(super) ExecId);
 
-impl FromRequestParts<Api> for TheExec {
+impl FromRequestParts<ApiState> for TheExec {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, ApiError> {
         let id = path_parameter(parts, api, "id").await?;
         id.parse().map(Self).map_err(|invalid| ApiError::value(&invalid))
     }
 }
 
-async fn path_parameter(parts: &mut Parts, api: &Api, name: &str) -> Result<String, ApiError> {
+async fn path_parameter(parts: &mut Parts, api: &ApiState, name: &str) -> Result<String, ApiError> {
     let unreadable = |why: String| ApiError::malformed(Some(name.to_owned()), why);
     let all = RawPathParams::from_request_parts(parts, api)
         .await
@@ -59,10 +59,10 @@ async fn path_parameter(parts: &mut Parts, api: &Api, name: &str) -> Result<Stri
 /// A deserialized query; a failure names the invalid field.
 pub(super) struct Params<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for Params<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, ApiError> {
         Query::<T>::from_request_parts(parts, api)
             .await
             .map(|Query(params)| Self(params))
@@ -101,10 +101,10 @@ impl Patience {
     }
 }
 
-impl FromRequestParts<Api> for Patience {
+impl FromRequestParts<ApiState> for Patience {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, ApiError> {
         let Params(params) = Params::<CallParams>::from_request_parts(parts, api).await?;
         Self::of(params.timeout_ms)
     }
@@ -136,10 +136,10 @@ fn invalid_query(text: &str) -> ApiError {
 /// A JSON body with the content type `application/json`.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, api: &ApiState) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
             return Err(ApiError::of(
                 ErrorCode::UnsupportedMediaType,

@@ -1,9 +1,10 @@
 //! Entry points of the fuzz targets: the processing of a request's body before a guest is contacted.
 
-use super::exec::planned;
+use super::exec::request::{self, ExecForm};
 use super::extract::from_json;
-use minions_api::exec::{AttachRequest, ManyExecRequest, SignalRequest};
+use minions_api::exec::{AttachRequest, ExecRequest, ManyExecRequest, SignalRequest};
 use minions_api::network::{NetworkConfirmRequest, NetworkRequest};
+use minions_proto::message::{ChangeNetwork, encode_request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -17,14 +18,23 @@ pub fn bodies(body: &[u8]) {
     round_trip::<SignalRequest>(body);
     round_trip::<NetworkConfirmRequest>(body);
     if let Some(request) = round_trip::<NetworkRequest>(body) {
-        let _ = super::network::wire(request).plan();
+        let _ = ChangeNetwork::from(request).plan();
+    }
+}
+
+/// Processes a request for a program up to the encoded message.
+fn planned(body: &[u8]) {
+    for form in [ExecForm::Post, ExecForm::Many, ExecForm::WebSocket] {
+        let Some(request) = round_trip::<ExecRequest>(body) else { return };
+        if let Ok(plan) = request::plan(request, form) {
+            plan.start.validate().expect("a plan is valid");
+            let _ = encode_request(&plan.start);
+        }
     }
 }
 
 /// Returns the request in `body` if it is accepted, after checking that it survives a round trip.
-pub(super) fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(
-    body: &[u8],
-) -> Option<T> {
+fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) -> Option<T> {
     let request: T = from_json(body).ok()?;
     let serialized = serde_json::to_vec(&request).expect("an accepted request serializes");
     let parsed: T = from_json(&serialized).expect("a serialized request is accepted again");

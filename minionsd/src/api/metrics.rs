@@ -1,7 +1,7 @@
 //! `GET /metrics`: metrics in Prometheus's text format.
 
-use super::Api;
 use super::problem::ServiceProblems;
+use super::state::ApiState;
 use crate::metrics::Meters;
 use crate::metrics::text::{Kind, MEDIA_TYPE, Page};
 use crate::vm::Vm;
@@ -27,7 +27,7 @@ const STATES: [VmState; 4] =
         ServiceProblems,
     ),
 )]
-pub(super) async fn get_metrics(State(api): State<Api>) -> Response {
+pub(super) async fn get_metrics(State(api): State<ApiState>) -> Response {
     let mut page = Page::default();
     let vms = api.registry.vms().unwrap_or_default();
     let vms: Vec<_> =
@@ -71,7 +71,7 @@ fn of_vms(page: &mut Page, vms: &[(&Vm, VmState, PoolFigures)]) {
 }
 
 /// Writes probes, dials, the resources that they use, and events.
-fn of_connections(page: &mut Page, api: &Api) {
+fn of_connections(page: &mut Page, api: &ApiState) {
     let meters = &api.meters;
     let dials = api.registry.dials();
     let help = "Duration of health probes, including failed ones.";
@@ -117,7 +117,7 @@ fn of_the_directory(page: &mut Page, meters: &Meters) {
 }
 
 /// Writes HTTP requests and problems.
-fn of_calls(page: &mut Page, api: &Api) {
+fn of_calls(page: &mut Page, api: &ApiState) {
     let routes = api.meters.routes();
     let help = "Requests by route and status.";
     let mut family = page.family("minions_http_requests_total", Kind::Counter, help);
@@ -146,7 +146,7 @@ fn of_calls(page: &mut Page, api: &Api) {
 }
 
 /// Writes the state of the audit log and the log.
-fn of_logs(page: &mut Page, api: &Api) {
+fn of_logs(page: &mut Page, api: &ApiState) {
     let audit = api.audit.figures();
     let help = "1 if the last audit entry was written, otherwise 0.";
     page.one("minions_audit_writable", Kind::Gauge, help, u8::from(audit.is_writable));
@@ -160,7 +160,7 @@ fn of_logs(page: &mut Page, api: &Api) {
 
 /// Writes figures of the process. Figures that `/proc` cannot provide, for example without a free descriptor, are left
 /// out.
-fn of_the_daemon(page: &mut Page, api: &Api) {
+fn of_the_daemon(page: &mut Page, api: &ApiState) {
     page.family("minions_build_info", Kind::Gauge, "Always 1.")
         .figure(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     let draining = u8::from(api.draining.is_cancelled());

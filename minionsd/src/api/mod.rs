@@ -1,11 +1,13 @@
 //! The REST interface. One route list is both the routing and the OpenAPI document. Handlers validate, convert,
 //! call once, and convert back.
 //!
-//! * [`router`]: the route list. [`front`]: the service around all routes, passed by every request.
-//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`network`], [`exec`], [`events`], [`metrics`],
-//!   [`service`], [`docs`]: one file per resource. [`dashboard`]: overview of all VMs, for browsers.
+//! * [`router`]: the route list. [`front`]: the service around all routes, passed by every request. [`guard`]: the
+//!   layers in front of each route. [`state`]: the state of all handlers.
+//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`network`], [`exec`], [`files`], [`forward`], [`events`],
+//!   [`metrics`], [`service`], [`docs`]: one file per resource. [`dashboard`]: overview of all VMs, for browsers.
 //! * [`problem`]: conversion of domain errors to problem details, in one exhaustive match.
-//! * [`extract`]: extractors for handlers: the VM, the deadline, the body.
+//! * [`extract`]: extractors for handlers: the VM, the deadline, the body. [`streamed`]: replies without an end.
+//!   [`websocket_close`]: the end of WebSockets.
 //! * [`auth`]: authentication and authorization. [`audit`]: audit entries of operate calls.
 //! * [`host`]: the `Host` check. [`browser`]: the origin check, CORS and security headers.
 //! * [`request_id`]: `X-Request-Id` and `traceparent`.
@@ -19,9 +21,12 @@ mod docs;
 mod events;
 mod exec;
 mod extract;
+mod files;
+mod forward;
 mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod guard;
 mod health;
 mod host;
 mod metrics;
@@ -31,13 +36,12 @@ mod problem;
 mod request_id;
 mod router;
 mod service;
+mod state;
 mod status;
+mod streamed;
 mod vms;
+mod websocket_close;
 
-use axum::http::HeaderName;
 pub(crate) use front::Front;
 pub use router::openapi_json;
-pub(crate) use router::{Api, Parts, app, shed};
-
-/// Response header that controls nginx's buffering; `no` for streams.
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(crate) use router::{AppParts, app, shed};

@@ -2,13 +2,9 @@
 
 mod convert;
 
-#[cfg(fuzzing)]
-pub(super) use convert::wire;
-
 use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, GuestProblems, NetworkProblems};
-use super::status::interface;
 use crate::agent::{AgentRefusal, CallError, Lane};
 use crate::vm::Vm;
 use axum::Json;
@@ -53,11 +49,12 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
         return Ok(convert::network(state));
     }
     let status = vm.client().call(&ReportStatus {}, Lane::Quick, deadline).await?;
-    let all = status.interfaces.ok_or_else(|| AgentRefusal::too_old(Feature::Network, &[]))?;
+    let interfaces =
+        status.interfaces.ok_or_else(|| AgentRefusal::too_old(Feature::Network, &[]))?;
     Ok(Network {
         status: "ok".into(),
         hostname: None,
-        interfaces: all.into_iter().map(interface).collect(),
+        interfaces,
         routes: None,
         dns: None,
         pending: None,
@@ -82,7 +79,7 @@ pub(super) async fn put_network(
     note: Note,
     JsonBody(request): JsonBody<NetworkRequest>,
 ) -> Result<Json<NetworkApplied>, ApiError> {
-    let change = convert::wire(request);
+    let change = ChangeNetwork::from(request);
     let about = |error: ApiError| error.about(vm.name().clone());
     let changed = match change.beyond_base() {
         None => {

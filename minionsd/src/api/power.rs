@@ -9,7 +9,7 @@ use crate::vm::guest_text::clipped;
 use axum::Json;
 use axum::http::StatusCode;
 use minions_api::VmName;
-use minions_api::power::{self, PowerAccepted, PowerRequest};
+use minions_api::power::{PowerAccepted, PowerRequest};
 use minions_proto::message::{Feature, Power, PowerAction};
 use std::time::Duration;
 
@@ -40,11 +40,11 @@ pub(super) async fn power_vm(
     let boot_id = health.agent.map(|agent| clipped(agent.boot_id.into()));
     let PowerRequest { action, force } = request;
     let next_step = next_step(&vm, action);
-    let (call, ending) = match action {
-        power::PowerAction::Poweroff => (PowerAction::Poweroff, EndingKind::Poweroff),
-        power::PowerAction::Reboot => (PowerAction::Reboot, EndingKind::Reboot),
+    let ending = match action {
+        PowerAction::Poweroff => EndingKind::Poweroff,
+        PowerAction::Reboot => EndingKind::Reboot,
     };
-    let call = Power { action: call, force };
+    let call = Power { action, force };
     let done = client.call(&call, Lane::Quick, deadline).await;
     if done.as_ref().map_or_else(CallError::may_have_executed, |_| true) {
         vm.asked_to_end(ending);
@@ -55,13 +55,13 @@ pub(super) async fn power_vm(
 }
 
 /// The step that this VMM leaves to the host.
-fn next_step(vm: &Vm, action: power::PowerAction) -> Option<String> {
+fn next_step(vm: &Vm, action: PowerAction) -> Option<String> {
     let vmm = vm.status().vmm?;
     match action {
-        power::PowerAction::Poweroff => {
+        PowerAction::Poweroff => {
             vmm.how_to_end().map(|how| format!("when the guest has halted: {how}"))
         }
-        power::PowerAction::Reboot => vmm.ends_at_reboot().then(|| {
+        PowerAction::Reboot => vmm.ends_at_reboot().then(|| {
             let remove = vm.client().pool().connector().remove_command();
             format!("{vmm} ends when its guest reboots: then {remove} and start it again")
         }),

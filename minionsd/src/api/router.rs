@@ -1,13 +1,15 @@
 //! The route list and the layers around each route.
 
 use super::audit::Begins;
-use super::auth::{self, Guard, Policy};
+use super::auth::Policy;
 use super::extract::BodyLimit;
 use super::front::{Front, Gate};
+use super::guard::{self, Guard};
 use super::problem::ApiError;
+use super::state::ApiState;
 use super::{
-    browser, clock, dashboard, docs, events, exec, health, host, metrics, network, power, problem,
-    service, status, vms,
+    browser, clock, dashboard, docs, events, exec, files, forward, health, host, metrics, network,
+    power, problem, service, status, vms,
 };
 use crate::audit::Audit;
 use crate::config::Config;
@@ -19,8 +21,7 @@ use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
 use minions_api::ErrorCode;
 use minions_api::service::Scope;
-use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
+use std::sync::{Arc, LazyLock};
 use tower::util::option_layer;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
@@ -37,25 +38,9 @@ const MAX_EXEC_BODY: usize = 8 * 1024 * 1024;
 /// Name of the security scheme in the OpenAPI document.
 const BEARER: &str = "bearer";
 
-/// State of all handlers. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Api {
-    pub(crate) registry: Registry,
-    /// Rules that give callers their scopes.
-    pub(crate) policy: Policy,
-    /// The audit log.
-    pub(crate) audit: Audit,
-    /// Resources shared by all programs.
-    pub(crate) execs: ExecResources,
-    /// Counters and histograms.
-    pub(crate) meters: Arc<Meters>,
-    /// Cancelled once the daemon has been told to stop.
-    pub(crate) draining: CancellationToken,
-}
-
 /// Components from which [`app`] builds the service.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct AppParts {
     pub(crate) registry: Registry,
     pub(crate) policy: Policy,
     pub(crate) audit: Audit,
@@ -76,6 +61,8 @@ pub(crate) struct Parts {
         (name = "vms", description = "VMs as the registry knows them; no guest is contacted"),
         (name = "guest", description = "Calls to the agent in the guest"),
         (name = "exec", description = "Runs programs in the guest"),
+        (name = "files", description = "Reads and writes files of the guest"),
+        (name = "forward", description = "Connects to ports and Unix sockets in the guest"),
         (name = "service", description = "The daemon itself")
     )
 )]
@@ -83,7 +70,7 @@ struct Document;
 
 /// Returns all routes. This one list determines routing, scopes and the OpenAPI document; a route cannot be added
 /// without a scope.
-fn routes(layers: &Layers) -> OpenApiRouter<Api> {
+fn routes(layers: &Layers) -> OpenApiRouter<ApiState> {
     use Scope::{Operate, Read};
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(layers.around(Read, routes!(vms::list_vms)))
@@ -104,6 +91,14 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
         .routes(layers.around(Operate, routes!(exec::execs::signal_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::get_exec_output)))
         .routes(long(layers.around_program(routes!(exec::many::run_many_execs))))
+        .routes(layers.around_program(routes!(files::read::read_file)))
+        .routes(unlimited(layers.around_program(routes!(files::write::write_file))))
+        .routes(layers.around_program(routes!(files::manage::remove_file)))
+        .routes(layers.around_program(routes!(files::list_files)))
+        .routes(layers.around_program(routes!(files::manage::make_directory)))
+        .routes(layers.around_program(routes!(files::manage::move_file)))
+        .routes(layers.around_program(routes!(files::watch_files)))
+        .routes(layers.around_program(routes!(forward::open_forward)))
         .routes(layers.around(Read, routes!(service::get_healthz)))
         .routes(layers.around(Read, routes!(service::get_readyz)))
         .routes(layers.around(Read, routes!(service::get_version)))
@@ -113,22 +108,33 @@ fn routes(layers: &Layers) -> OpenApiRouter<Api> {
 }
 
 /// Raises the body limit of a route to [`MAX_EXEC_BODY`].
-fn long((schemas, paths, route): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
+fn long((schemas, paths, route): UtoipaMethodRouter<ApiState>) -> UtoipaMethodRouter<ApiState> {
     let limits = (DefaultBodyLimit::max(MAX_EXEC_BODY), Extension(BodyLimit(MAX_EXEC_BODY)));
     (schemas, paths, route.layer(limits))
 }
 
-/// Factory of the layers around routes. Without an [`Api`], only the OpenAPI document is built.
-struct Layers(Option<Api>);
+/// Removes the body limit of a route whose handler does not keep the body in memory.
+fn unlimited(
+    (schemas, paths, route): UtoipaMethodRouter<ApiState>,
+) -> UtoipaMethodRouter<ApiState> {
+    (schemas, paths, route.layer(DefaultBodyLimit::disable()))
+}
+
+/// Factory of the layers around routes. Without an [`ApiState`], only the OpenAPI document is built.
+struct Layers(Option<ApiState>);
 
 impl Layers {
     /// Adds the scope to the document, and the layer that checks it to the route.
-    fn around(&self, scope: Scope, routes: UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
+    fn around(
+        &self,
+        scope: Scope,
+        routes: UtoipaMethodRouter<ApiState>,
+    ) -> UtoipaMethodRouter<ApiState> {
         self.with(scope, Begins::AtAdmission, routes)
     }
 
     /// Does the same as [`around`](Self::around) for a route whose handler names the program that it runs.
-    fn around_program(&self, routes: UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
+    fn around_program(&self, routes: UtoipaMethodRouter<ApiState>) -> UtoipaMethodRouter<ApiState> {
         self.with(Scope::Operate, Begins::WithProgram, routes)
     }
 
@@ -136,8 +142,8 @@ impl Layers {
         &self,
         scope: Scope,
         begins: Begins,
-        (schemas, mut paths, route): UtoipaMethodRouter<Api>,
-    ) -> UtoipaMethodRouter<Api> {
+        (schemas, mut paths, route): UtoipaMethodRouter<ApiState>,
+    ) -> UtoipaMethodRouter<ApiState> {
         let mut method = "";
         let mut template = String::new();
         let mut query = Vec::new();
@@ -157,8 +163,8 @@ impl Layers {
         let meter = api.meters.route(method, &template);
         let guard = Guard { api: api.clone(), meter, begins, query: Some(query.into()) };
         let route = match scope {
-            Scope::Read => route.layer(from_fn_with_state(guard, auth::read)),
-            Scope::Operate => route.layer(from_fn_with_state(guard, auth::operate)),
+            Scope::Read => route.layer(from_fn_with_state(guard, guard::read)),
+            Scope::Operate => route.layer(from_fn_with_state(guard, guard::operate)),
         };
         (schemas, paths, route)
     }
@@ -195,6 +201,12 @@ pub fn openapi_json() -> String {
     text
 }
 
+/// Returns the OpenAPI document, generated once.
+fn document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(openapi_json);
+    &DOCUMENT
+}
+
 /// Documents the bearer token as optional: without it, the connection decides (Unix socket, loopback).
 fn add_security(document: &mut utoipa::openapi::OpenApi) {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
@@ -208,16 +220,16 @@ fn add_security(document: &mut utoipa::openapi::OpenApi) {
 }
 
 /// Builds the service over all routes.
-pub(crate) fn app(config: &Config, parts: Parts) -> Front {
-    let Parts { registry, policy, audit, execs, meters } = parts;
+pub(crate) fn app(config: &Config, parts: AppParts) -> Front {
+    let AppParts { registry, policy, audit, execs, meters } = parts;
     let draining = execs.draining.clone();
-    let api = Api { registry, policy, audit, execs, meters, draining };
+    let api = ApiState { registry, policy, audit, execs, meters, draining, document };
     let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&Layers(Some(api.clone()))).split_for_parts();
     let meter = api.meters.route("GET", "/docs");
     let guard = Guard { api: api.clone(), meter, begins: Begins::AtAdmission, query: None };
     let pages =
-        docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(guard, auth::read));
+        docs::pages().merge(dashboard::pages()).layer(from_fn_with_state(guard, guard::read));
     let meters = Arc::clone(&api.meters);
     let routes = router
         .with_state(api)

@@ -1,8 +1,8 @@
 //! Routes about the daemon itself. None of them waits for a guest.
 
-use super::Api;
 use super::auth::{Caller, UID_WARNING};
 use super::problem::{ApiError, ServiceProblems};
+use super::state::ApiState;
 use crate::config::TcpOperate;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -30,7 +30,7 @@ pub(super) async fn get_healthz() -> Json<Liveness> {
     get, path = "/readyz", operation_id = "get_readyz", tag = "service",
     responses((status = 200, description = "Ready", body = Readiness), ServiceProblems),
 )]
-pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>, ApiError> {
+pub(super) async fn get_readyz(State(api): State<ApiState>) -> Result<Json<Readiness>, ApiError> {
     if api.draining.is_cancelled() {
         return Err(ApiError::shutting_down());
     }
@@ -39,7 +39,7 @@ pub(super) async fn get_readyz(State(api): State<Api>) -> Result<Json<Readiness>
 }
 
 /// Returns the warnings for the operator of the host, if there are any.
-fn detail(api: &Api) -> Option<String> {
+fn detail(api: &ApiState) -> Option<String> {
     let by_uid = api.policy.tcp_operate == TcpOperate::Uid;
     let audit = "the audit log cannot be written: operate calls are refused until it can";
     let warnings: Vec<_> = [(by_uid, UID_WARNING), (api.audit.refuses_calls(), audit)]
@@ -72,7 +72,7 @@ pub(super) async fn get_version() -> Json<Version> {
     responses((status = 200, description = "Identity and scopes of the caller", body = Whoami), ServiceProblems),
 )]
 pub(super) async fn get_whoami(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     request: Request,
 ) -> Result<Json<Whoami>, ApiError> {
     let caller = Caller::of(&request, &api.policy)?;

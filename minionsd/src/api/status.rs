@@ -40,62 +40,14 @@ fn shown(status: wire::Status) -> status::Status {
         memory_used_mb: status.memory_used_mb,
         disk_total_gb: status.disk_total_gb,
         disk_used_gb: status.disk_used_gb,
-        load: status.load.map(|wire::Load { one, five, fifteen }| status::Load {
-            one,
-            five,
-            fifteen,
-        }),
+        load: status.load,
         cpus: status.cpus,
         cpu_percent: status.cpu_percent,
         swap_total_mb: status.swap_total_mb,
         swap_used_mb: status.swap_used_mb,
-        filesystems: status.filesystems.map(|all| all.into_iter().map(filesystem).collect()),
-        interfaces: status.interfaces.map(|all| all.into_iter().map(interface).collect()),
-        os: status.os.map(|wire::Os { id, version_id, pretty_name }| status::Os {
-            id,
-            version_id,
-            pretty_name,
-        }),
+        filesystems: status.filesystems,
+        interfaces: status.interfaces,
+        os: status.os,
         kernel: status.kernel,
-    }
-}
-
-fn filesystem(filesystem: wire::Filesystem) -> status::Filesystem {
-    let wire::Filesystem {
-        mount_point,
-        fs_type,
-        source,
-        total_bytes,
-        used_bytes,
-        available_bytes,
-        read_only,
-    } = filesystem;
-    status::Filesystem {
-        mount_point,
-        fs_type,
-        source,
-        total_bytes,
-        used_bytes,
-        available_bytes,
-        read_only,
-    }
-}
-
-/// Converts an interface from the wire type to the REST type.
-pub(super) fn interface(interface: wire::Interface) -> status::Interface {
-    status::Interface {
-        name: interface.name,
-        mac: interface.mac,
-        up: interface.up,
-        mtu: interface.mtu,
-        addresses: interface.addresses,
-        rx_bytes: interface.rx_bytes,
-        rx_packets: interface.rx_packets,
-        rx_errors: interface.rx_errors,
-        rx_dropped: interface.rx_dropped,
-        tx_bytes: interface.tx_bytes,
-        tx_packets: interface.tx_packets,
-        tx_errors: interface.tx_errors,
-        tx_dropped: interface.tx_dropped,
     }
 }

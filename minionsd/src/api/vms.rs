@@ -1,8 +1,8 @@
 //! `GET /vms` and `GET /vms/{vm}`: the registry's view of VMs. No guest is contacted.
 
-use super::Api;
 use super::extract::TheVm;
 use super::problem::{ApiError, ServiceProblems, VmProblems};
+use super::state::ApiState;
 use crate::vm::Vm;
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use minions_api::{VmName, vm};
     get, path = "/vms", operation_id = "list_vms", tag = "vms",
     responses((status = 200, description = "All VMs, sorted by name", body = vm::VmList), ServiceProblems),
 )]
-pub(super) async fn list_vms(State(api): State<Api>) -> Result<Json<vm::VmList>, ApiError> {
+pub(super) async fn list_vms(State(api): State<ApiState>) -> Result<Json<vm::VmList>, ApiError> {
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
     Ok(Json(vm::VmList { vms: vms.values().map(|vm| shown(vm, false)).collect() }))
 }

@@ -1,11 +1,9 @@
 //! The entry of the audit log, as JSON and as a log event.
 
+use crate::logging::AUDIT_TARGET;
 use minions_api::Timestamp;
 use minions_api::service::Identity;
 use serde::Serialize;
-
-/// Tracing target of audit entries in the log.
-pub(crate) const TARGET: &str = "audit";
 
 /// Part of a call that an entry describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,6 +71,9 @@ pub(crate) struct Entry {
     pub(crate) vm: Option<String>,
     #[serde(flatten)]
     pub(crate) program: Option<Program>,
+    /// Path of a file, or target of a forward, quoted and escaped because the caller chooses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) exec_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +146,7 @@ impl Entry {
             timestamp: Timestamp::now(),
             level: "INFO",
             fields: Fields { message: self.message(), entry: self },
-            target: TARGET,
+            target: AUDIT_TARGET,
             span: Span {
                 name: "request",
                 request_id: &self.request_id,
@@ -159,7 +160,7 @@ impl Entry {
         let program = self.program.as_ref();
         let count = self.count.as_ref();
         tracing::info!(
-            target: TARGET,
+            target: AUDIT_TARGET,
             request_id = self.request_id,
             trace_id = self.trace_id,
             stage = match self.stage {
@@ -193,7 +194,7 @@ pub(super) fn lost(count: u64) -> Vec<u8> {
         timestamp: Timestamp::now(),
         level: "WARN",
         fields: LostFields { message: "audit entries were lost", count },
-        target: TARGET,
+        target: AUDIT_TARGET,
     })
 }
 

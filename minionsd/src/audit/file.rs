@@ -7,8 +7,8 @@
 //!       ◀─ written? ─────────────────────┘  └─ not written: kept (1024 lines), tried again each second
 //! ```
 
-use super::Figures;
 use super::entry::{Entry, lost};
+use super::figures::AuditFigures;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -124,8 +124,8 @@ impl AuditFile {
         false
     }
 
-    pub(super) fn figures(&self) -> Figures {
-        Figures {
+    pub(super) fn figures(&self) -> AuditFigures {
+        AuditFigures {
             is_writable: !self.counters.is_failing.load(Ordering::Relaxed),
             failures: self.counters.failures.load(Ordering::Relaxed),
             lost: self.counters.lost.load(Ordering::Relaxed),
@@ -278,6 +278,7 @@ mod tests {
             action: "POST /exec".into(),
             vm: None,
             program: None,
+            subject: None,
             exec_id: None,
             outcome: None,
             allowed: true,
@@ -307,7 +308,7 @@ mod tests {
         file.submit(&entry("c"));
         file.flush().await;
         assert_eq!(ids(&path), ["a", "b", "c"]);
-        assert_eq!(file.figures(), Figures { is_writable: true, failures: 0, lost: 0 });
+        assert_eq!(file.figures(), AuditFigures { is_writable: true, failures: 0, lost: 0 });
     }
 
     #[tokio::test]

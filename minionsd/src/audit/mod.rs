@@ -5,19 +5,22 @@
 //!  refused call  ── refusal ─▶ counted by caller ── once a second ──▶ one entry per caller
 //! ```
 //!
-//! Entries go to a separate file, or to the log under the target [`TARGET`]. The file confirms each entry; while it
+//! Entries go to a separate file, or to the log under the target [`AUDIT_TARGET`](crate::logging::AUDIT_TARGET). The file confirms each entry; while it
 //! cannot be written, `audit = "required"` refuses operate calls. The log confirms nothing, but its queue for audit
 //! entries is separate from that of all other lines.
 //!
 //! * [`entry`]: one entry, as JSON and as a log event.
 //! * [`file`]: the thread that writes the file.
+//! * [`figures`]: the counts of written and lost entries.
 //! * [`refusals`]: the counts of refused calls.
 
 mod entry;
+mod figures;
 mod file;
 mod refusals;
 
-pub(crate) use entry::{By, Entry, Program, Stage, TARGET};
+pub(crate) use entry::{By, Entry, Program, Stage};
+pub(crate) use figures::AuditFigures;
 pub(crate) use refusals::Refusal;
 
 use crate::config::{AuditRule, Config};
@@ -40,17 +43,6 @@ pub struct AuditError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the audit log cannot be written")]
 pub(crate) struct Unavailable;
-
-/// Counts for `GET /metrics`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Figures {
-    /// The last attempt to write an entry succeeded.
-    pub(crate) is_writable: bool,
-    /// Attempts to write an entry that failed.
-    pub(crate) failures: u64,
-    /// Entries that were never written.
-    pub(crate) lost: u64,
-}
 
 /// The audit log. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -154,11 +146,11 @@ impl Audit {
         self.rule == AuditRule::Required && !self.figures().is_writable
     }
 
-    pub(crate) fn figures(&self) -> Figures {
+    pub(crate) fn figures(&self) -> AuditFigures {
         match &self.sink {
             Sink::Log => {
                 let lost = crate::logging::dropped().audit;
-                Figures { is_writable: true, failures: lost, lost }
+                AuditFigures { is_writable: true, failures: lost, lost }
             }
             Sink::File(file) => file.figures(),
         }

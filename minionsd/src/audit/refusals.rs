@@ -95,6 +95,7 @@ fn entry(by: By, refused: Refused) -> Entry {
         action: last.action,
         vm: last.vm,
         program: None,
+        subject: None,
         exec_id: None,
         outcome: None,
         allowed: false,

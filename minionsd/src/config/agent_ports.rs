@@ -1,6 +1,6 @@
 //! VSOCK ports of agents, by the names of their VMs.
 
-use super::ConfigError;
+use super::error::ConfigError;
 use crate::vm_pattern::VmPattern;
 use minions_api::VmName;
 use minions_proto::AgentPort;

@@ -111,7 +111,7 @@ async fn collect_in_turns(
         let (stream, written, gone) = match driver.next().await? {
             DriverEvent::Output(stream, _, bytes) => (stream, bytes, 0),
             DriverEvent::Gap(stream, from, to) => (stream, bytes::Bytes::new(), to - from),
-            DriverEvent::Heartbeat | DriverEvent::Told => continue,
+            DriverEvent::Heartbeat | DriverEvent::InputTaken | DriverEvent::Told => continue,
             DriverEvent::Ended(ended) => {
                 return Ok(CollectedOutput { stdout, stderr, ended, share });
             }

@@ -8,11 +8,12 @@ use super::resources::ExecResources;
 use super::target::ExecTarget;
 use crate::agent::{AgentRefusal, AgentStream, Broken, StreamTurns, TransportError};
 use bytes::{Buf, Bytes};
+use minions_proto::Call;
 use minions_proto::channel::{CHUNK_LEN, ChannelMessage, Ended, OutputStream};
 use minions_proto::connection::ProtocolError;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::exec_client::{ExecClient, StreamError, StreamEvent};
-use minions_proto::message::{ExecAttach, ExecAttached, Role};
+use minions_proto::message::{ExecAttach, ExecAttached, ExecId, Role};
 use tokio::time::Instant;
 
 /// Number of input bytes that are queued on a stream before its socket has taken them.
@@ -27,6 +28,9 @@ pub(crate) enum DriverEvent {
     Gap(OutputStream, u64, u64),
     /// Sign of life of the agent, without output.
     Heartbeat,
+    /// The program has read some of its input: there may be room for more. Only for a caller that
+    /// [pushes](ExecDriver::push_input) input.
+    InputTaken,
     /// End of the program.
     Ended(Ended),
     /// End of a snapshot ([`Role::Snapshot`]): all output so far has been returned.
@@ -50,6 +54,8 @@ pub(crate) struct ExecDriver {
     broken_at: Option<Instant>,
     /// Offsets that both outputs must reach before the end of the stream is the end of a snapshot.
     extent: (u64, u64),
+    /// The caller pushes input while the program runs.
+    pushes: bool,
 }
 
 impl ExecDriver {
@@ -77,6 +83,49 @@ impl ExecDriver {
                 Err(error)
             }
         }
+    }
+
+    /// Starts the program of another operation than an exec, by a request with this id. The caller pushes the program's
+    /// input while it runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`opening::start_call`].
+    pub(crate) async fn open<C: Call<Reply = ExecAttached>>(
+        execs: &ExecResources,
+        target: &ExecTarget,
+        id: ExecId,
+        call: &C,
+        deadline: Instant,
+    ) -> Result<Self, ExecError> {
+        let mut lease = ExecLease::of(execs.clone(), target.clone(), id);
+        match opening::start_call(target, call, deadline).await {
+            Ok(opened) => {
+                let driver = Self::new(lease, opened, Role::Control, None)?;
+                Ok(Self { pushes: true, ..driver })
+            }
+            Err(error) => {
+                if !error.may_have_executed() {
+                    lease.release();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the number of input bytes that [`push_input`](Self::push_input) accepts now.
+    pub(crate) fn input_room(&self) -> usize {
+        self.exec.input_room()
+    }
+
+    /// Adds input, at most [`input_room`](Self::input_room) bytes. It is sent while the caller waits for the next event.
+    pub(crate) fn push_input(&mut self, bytes: Bytes) {
+        self.exec.push_input(bytes);
+    }
+
+    /// Ends the input.
+    pub(crate) fn close_input(&mut self) {
+        self.exec.close_input();
     }
 
     /// Attaches to a program that may or may not exist. The caller follows the program itself
@@ -144,6 +193,7 @@ impl ExecDriver {
             mute: false,
             broken_at: None,
             extent: (0, 0),
+            pushes: false,
         })
     }
 
@@ -230,8 +280,9 @@ impl ExecDriver {
                 self.lease.release();
                 return Err(AgentRefusal::Answer(error).into());
             }
-            // There is room for more input; or the agent refused a control message, which has no effect on the
-            // program.
+            StreamEvent::InputTaken if self.pushes => Some(DriverEvent::InputTaken),
+            // There is room for more input, which is sent without the caller; or the agent refused a control message,
+            // which has no effect on the program.
             StreamEvent::InputTaken | StreamEvent::Refused(_) => None,
         })
     }

@@ -26,7 +26,7 @@ pub(crate) enum ExecError {
 
 impl ExecError {
     /// Creates the error for a program that is lost for this reason.
-    pub(super) fn lost(reason: impl Into<String>) -> Self {
+    pub(crate) fn lost(reason: impl Into<String>) -> Self {
         Self::Lost { reason: reason.into() }
     }
 

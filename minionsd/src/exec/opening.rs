@@ -40,6 +40,19 @@ pub(crate) async fn start(
     if let Some(field) = start.limit() {
         target.vm.client().require(Feature::ExecLimits, &[field], deadline).await?;
     }
+    start_call(target, start, deadline).await
+}
+
+/// Sends a request that starts a program, and that contains the program's id.
+///
+/// # Errors
+///
+/// As [`start`].
+pub(crate) async fn start_call<C: Call<Reply = ExecAttached>>(
+    target: &ExecTarget,
+    start: &C,
+    deadline: Instant,
+) -> Result<OpenedStream, ExecError> {
     let error = match open(target, start, None, deadline).await {
         Err(error) if may_pass(&error) => error,
         settled => return settled,

@@ -26,6 +26,22 @@ impl ExecTarget {
         }
     }
 
+    /// Returns the target for a new program that the agent runs for an operation with this feature. The agent may be one
+    /// that runs no other programs.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentRefusal`]: the agent does not support the feature, or was started without it.
+    pub(crate) async fn with_feature(
+        vm: &Vm,
+        feature: Feature,
+        deadline: Instant,
+    ) -> Result<Self, CallError> {
+        vm.client().require(feature, &[], deadline).await?;
+        let instance = vm.client().instance().ok_or_else(|| AgentRefusal::too_old(feature, &[]))?;
+        Ok(Self { vm: vm.clone(), instance })
+    }
+
     /// Sends a request about an existing program.
     ///
     /// # Errors

@@ -3,10 +3,10 @@
 //! hyper reads these bytes to distinguish HTTP/1 from HTTP/2 before its own deadlines begin. Without this deadline, a
 //! client that connects and sends nothing would occupy a connection slot forever.
 
-use super::HEADER_DEADLINE;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 /// is shorter.
 const FIRST: usize = 24;
 
-/// A stream whose first [`FIRST`] bytes must arrive within [`HEADER_DEADLINE`].
+/// A stream whose first [`FIRST`] bytes must arrive before a deadline.
 pub(super) struct FirstBytes<S> {
     stream: S,
     missing: usize,
@@ -22,8 +22,9 @@ pub(super) struct FirstBytes<S> {
 }
 
 impl<S> FirstBytes<S> {
-    pub(super) fn of(stream: S) -> Self {
-        Self { stream, missing: FIRST, deadline: Box::pin(sleep(HEADER_DEADLINE)) }
+    /// Wraps a new connection; its first bytes must arrive within `deadline`.
+    pub(super) fn of(stream: S, deadline: Duration) -> Self {
+        Self { stream, missing: FIRST, deadline: Box::pin(sleep(deadline)) }
     }
 }
 
@@ -82,6 +83,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::Instant;
 
+    const DEADLINE: Duration = Duration::from_secs(30);
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_too_few_bytes_times_out() {
         for sent in [&b""[..], b"PRI * HTTP"] {
@@ -89,9 +92,9 @@ mod tests {
             client.write_all(sent).await.unwrap();
             let started = Instant::now();
             let mut all = Vec::new();
-            let ended = FirstBytes::of(server).read_to_end(&mut all).await.unwrap_err();
+            let ended = FirstBytes::of(server, DEADLINE).read_to_end(&mut all).await.unwrap_err();
             assert_eq!((ended.kind(), all.as_slice()), (io::ErrorKind::TimedOut, sent));
-            assert_eq!(started.elapsed(), HEADER_DEADLINE);
+            assert_eq!(started.elapsed(), DEADLINE);
         }
     }
 
@@ -100,9 +103,9 @@ mod tests {
         let (mut client, server) = duplex(64);
         let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n";
         client.write_all(request).await.unwrap();
-        let mut server = FirstBytes::of(server);
+        let mut server = FirstBytes::of(server, DEADLINE);
         server.read_exact(&mut [0; 33]).await.unwrap();
-        let more = tokio::time::timeout(HEADER_DEADLINE * 2, server.read_u8()).await;
+        let more = tokio::time::timeout(DEADLINE * 2, server.read_u8()).await;
         assert!(more.is_err(), "a stream whose first bytes have arrived must not time out");
     }
 }

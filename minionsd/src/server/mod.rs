@@ -364,7 +364,7 @@ impl Http {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = TokioIo::new(FirstBytes::of(stream));
+        let stream = TokioIo::new(FirstBytes::of(stream, HEADER_DEADLINE));
         let connection = self.protocol.serve_connection_with_upgrades(stream, self.app.to(peer));
         let lasts = self.lasts;
         let expired = async {

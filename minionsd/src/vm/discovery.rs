@@ -5,20 +5,21 @@
 
 use super::passed_over::{Passed, PassedOver, ScanLog};
 use super::socket_dir::{Distrust, Trusted};
+use crate::agent::{SocketId, VmSocket};
 use crate::metrics::Meters;
 use futures_util::{FutureExt, StreamExt};
 use inotify::{Inotify, WatchMask};
 use minions_api::VmName;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -31,36 +32,8 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// Suffix of a VM's socket, `<vm>.vsock`. Files named `<vm>.vsock_<port>` belong to connections that guests open.
 const SUFFIX: &str = ".vsock";
 
-/// Identity of a socket: distinguishes two sockets of the same name. Filesystems reuse an inode number at once, so
-/// it includes the time at which the socket was bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SocketId {
-    device: u64,
-    inode: u64,
-    bound: Option<SystemTime>,
-}
-
-impl SocketId {
-    /// Returns the identity of the socket that is at `path` now.
-    pub(crate) fn at(path: &Path) -> io::Result<Self> {
-        fs::metadata(path).map(|metadata| id_of(&metadata))
-    }
-
-    /// Returns the device and inode numbers.
-    pub(crate) fn numbers(&self) -> (u64, u64) {
-        (self.device, self.inode)
-    }
-}
-
-/// A VM's socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Socket {
-    pub(crate) path: PathBuf,
-    pub(crate) id: SocketId,
-}
-
 /// All sockets, by the VM's name.
-pub(crate) type Sockets = BTreeMap<VmName, Socket>;
+pub(crate) type Sockets = BTreeMap<VmName, VmSocket>;
 
 /// Result of one scan.
 #[derive(Debug)]
@@ -106,7 +79,7 @@ pub(crate) fn scan(dir: &Path, trusted: &Trusted) -> Result<Scan, Distrust> {
         // off.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.file_type().is_socket() {
-            scan.sockets.insert(name, Socket { path, id: id_of(&metadata) });
+            scan.sockets.insert(name, VmSocket { path, id: SocketId::of(&metadata) });
         } else {
             scan.passed.add(&file, PassedOver::NotASocket);
         }
@@ -118,10 +91,6 @@ pub(crate) fn scan(dir: &Path, trusted: &Trusted) -> Result<Scan, Distrust> {
 fn stem(file: &OsStr) -> Option<&OsStr> {
     let bytes = file.as_bytes().strip_suffix(SUFFIX.as_bytes())?;
     (!bytes.starts_with(b".")).then(|| OsStr::from_bytes(bytes))
-}
-
-fn id_of(metadata: &Metadata) -> SocketId {
-    SocketId { device: metadata.dev(), inode: metadata.ino(), bound: metadata.modified().ok() }
 }
 
 /// Scans `dir` at once, after each event in it, and every [`RESCAN_INTERVAL`], and sends the results. Returns when

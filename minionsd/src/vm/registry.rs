@@ -3,12 +3,15 @@
 //! One task owns the set of VMs: it starts and stops supervisors according to the sockets that discovery finds. All
 //! other tasks read the latest published set.
 
-use super::discovery::{self, Look, SocketId, Sockets};
+use super::discovery::{self, Look, Sockets};
 use super::ending::EndingKind;
 use super::socket_dir::Trusted;
 use super::status::VmStatus;
 use super::supervisor::{Supervisor, Verdict};
-use crate::agent::{AgentClient, Calls, Connector, Dials, Pool, StreamTurns};
+use super::transition::FAILURES_TO_UNREACHABLE;
+use crate::agent::{
+    AgentClient, AgentStatus, CallOutcomes, Connector, Dials, Pool, SocketId, StreamTurns, VmSocket,
+};
 use crate::budget::Budget;
 use crate::config::AgentPorts;
 use crate::descriptors::Descriptors;
@@ -260,7 +263,7 @@ impl Keeper {
             (Verdict::Replaced | Verdict::Gone, _) => change.gone.push(vm.clone()),
         }
         if let Some(id) = socket {
-            let socket = discovery::Socket { path: vm.socket().to_owned(), id };
+            let socket = VmSocket { path: vm.socket().to_owned(), id };
             change.came.push(self.supervise(name, socket));
         }
         self.changed(change);
@@ -289,20 +292,22 @@ impl Keeper {
         }
     }
 
-    fn supervise(&mut self, name: VmName, socket: discovery::Socket) -> Vm {
+    fn supervise(&mut self, name: VmName, socket: VmSocket) -> Vm {
         let id = socket.id;
-        let (nudge, calls) = (Arc::new(Notify::new()), Arc::new(Calls::default()));
+        let nudge = Arc::new(Notify::new());
+        let calls = Arc::new(CallOutcomes::new(FAILURES_TO_UNREACHABLE));
         let port = self.each.agent_ports.of(&name);
         let connector = Connector::new(socket, self.dials.clone()).on_port(port);
         let pool = Pool::new(connector, self.each.pool_size, Arc::clone(&nudge));
         let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let (socket, asked) = (watch::Sender::new(Some(id)), watch::Sender::new(None));
         let stop = self.stop.child_token();
-        let client =
-            AgentClient::new(pool.clone(), status.clone(), Arc::clone(&nudge), Arc::clone(&calls));
+        let (publish_agent, agent) = watch::channel(AgentStatus::default());
+        let client = AgentClient::new(pool.clone(), agent, Arc::clone(&nudge), Arc::clone(&calls));
         let supervisor = Supervisor {
             name: name.clone(),
             pool,
+            agent: publish_agent,
             status: publish,
             nudge,
             calls,

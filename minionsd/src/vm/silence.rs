@@ -1,11 +1,10 @@
 //! Tests of a VMM that accepts connections and whose guest is silent: when it is probed, and when it is dialled.
 
 use super::line::{Answer, Heard, Line};
-use crate::agent::{Connector, Dials};
+use crate::agent::{Connector, Dials, SocketId, VmSocket};
 use crate::budget::Budget;
 use crate::descriptors::Descriptors;
 use crate::metrics::Meters;
-use crate::vm::discovery::{Socket, SocketId};
 use minions_api::vm::Failure;
 use minions_proto::frame::Decoder;
 use minions_proto::message::{Health, encode_reply};
@@ -41,7 +40,7 @@ impl Vmm {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("web-1.vsock");
         let listener = UnixListener::bind(&path).unwrap();
-        let socket = Socket { id: SocketId::at(&path).unwrap(), path };
+        let socket = VmSocket { id: SocketId::at(&path).unwrap(), path };
         let (descriptors, meters) = (Descriptors::of_process(), Arc::new(Meters::default()));
         let dials = Dials::new(4, TaskTracker::new(), descriptors, Budget::default(), meters);
         let (seen, paused) = (Arc::new(Seen::default()), watch::Sender::new(false));

@@ -1,10 +1,10 @@
 //! Status of a VM, as its supervisor publishes it. The state machine is in [`transition`](super::transition).
 
-use super::discovery::SocketId;
 use super::ending::{Ending, EndingKind, ExplainedFailure, ObservedFailure};
 use super::guest_text::{bounded, clipped};
 use super::process::ProcessId;
 use super::transition::{self, Seen};
+use crate::agent::{AgentStatus, CallAccess, RefusalReason, SocketId};
 use minions_api::Timestamp;
 use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
 use minions_proto::message::{AgentInfo, Health};
@@ -51,13 +51,6 @@ pub(crate) struct VmStatus {
     pub(crate) vmm: Option<ProcessId>,
 }
 
-/// Reason why calls are refused.
-#[derive(Debug, Clone)]
-pub(crate) struct Unready {
-    pub(crate) failure: Failure,
-    pub(crate) message: String,
-}
-
 /// Change of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved {
@@ -102,21 +95,22 @@ impl VmStatus {
         }
     }
 
-    /// Reports whether the first probe is still in progress, so that the VM's state is not known yet.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        self.state == VmState::Connecting && self.attempts == 0
+    /// Returns the part of the status that calls depend on.
+    pub(crate) fn for_calls(&self) -> AgentStatus {
+        AgentStatus { access: self.call_access(), info: self.agent.clone() }
     }
 
-    /// Returns the reason why calls are refused; `None` if the agent may answer them.
-    pub(crate) fn unready(&self) -> Option<Unready> {
-        match self.state {
-            VmState::Ready => None,
-            // The probe failed because of minionsd, so the agent may be well: calls are allowed.
-            VmState::Connecting if self.blind => None,
-            VmState::Connecting | VmState::Unreachable | VmState::Stale => self
-                .reason
-                .as_ref()
-                .map(|reason| Unready { failure: reason.failure, message: reason.message.clone() }),
+    /// Decides whether calls may be sent.
+    pub(crate) fn call_access(&self) -> CallAccess {
+        match (self.state, &self.reason) {
+            (VmState::Connecting, _) if self.attempts == 0 => CallAccess::Undecided,
+            // The probe failed because of minionsd, so the agent may be well.
+            (VmState::Connecting, _) if self.blind => CallAccess::Allowed,
+            (VmState::Ready, _) | (_, None) => CallAccess::Allowed,
+            (VmState::Connecting | VmState::Unreachable | VmState::Stale, Some(reason)) => {
+                let Reason { failure, message, .. } = reason.clone();
+                CallAccess::Refused(RefusalReason { failure, message })
+            }
         }
     }
 
@@ -318,6 +312,14 @@ mod tests {
         Health { uptime_secs: 1, hostname: "guest".into(), agent: Some(agent), time_unix_ms: None }
     }
 
+    /// Returns the reason why calls are refused, if they are.
+    fn refusal(status: &VmStatus) -> Option<Failure> {
+        match status.call_access() {
+            CallAccess::Refused(reason) => Some(reason.failure),
+            CallAccess::Undecided | CallAccess::Allowed => None,
+        }
+    }
+
     fn failed(status: &mut VmStatus, failure: Failure) -> VmState {
         status.failed(failure, String::new(), Timestamp::now());
         status.state
@@ -330,12 +332,23 @@ mod tests {
         assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Ready);
         assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Ready);
         assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Unreachable);
-        assert!(status.unready().is_some());
+        assert!(refusal(&status).is_some());
         assert_eq!(status.cause, Cause::ProbesFailed);
         status.answered(health("1"), Timestamp::now());
         assert_eq!((status.state, status.failed_probes), (VmState::Ready, 0));
-        assert!(status.unready().is_none());
+        assert!(refusal(&status).is_none());
         assert!(status.last_error.is_some() && status.reason.is_none());
+    }
+
+    #[test]
+    fn calls_wait_for_the_first_probe_and_then_know_the_agent() {
+        let mut status = found();
+        let for_calls = status.for_calls();
+        assert!(matches!(for_calls.access, CallAccess::Undecided) && for_calls.info.is_none());
+        status.answered(health("1"), Timestamp::now());
+        let for_calls = status.for_calls();
+        assert!(matches!(for_calls.access, CallAccess::Allowed));
+        assert_eq!(for_calls.info, status.agent);
     }
 
     #[test]
@@ -344,9 +357,9 @@ mod tests {
         status.answered(health("1"), Timestamp::now());
         let moved = status.calls_failed(Failure::AgentSilent, Timestamp::now()).unwrap();
         assert_eq!((moved.after, moved.cause), (VmState::Unreachable, Cause::CallsFailed));
-        assert_eq!(status.unready().unwrap().failure, Failure::AgentSilent);
+        assert_eq!(refusal(&status), Some(Failure::AgentSilent));
         status.answered(health("1"), Timestamp::now());
-        assert!(status.unready().is_none());
+        assert!(refusal(&status).is_none());
     }
 
     #[test]
@@ -354,11 +367,11 @@ mod tests {
         let mut status = found();
         for _ in 0..9 {
             assert_eq!(failed(&mut status, Failure::DaemonExhausted), VmState::Connecting);
-            assert!(status.unready().is_none() && status.pause(1.0) <= BACKOFF_FIRST);
+            assert!(refusal(&status).is_none() && status.pause(1.0) <= BACKOFF_FIRST);
         }
         assert_eq!(failed(&mut status, Failure::AgentSilent), VmState::Connecting);
         assert_eq!(status.failed_probes, 1);
-        assert!(status.unready().is_some());
+        assert!(refusal(&status).is_some());
     }
 
     #[test]

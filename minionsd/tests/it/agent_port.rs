@@ -4,10 +4,7 @@ use minionsd::config::{AgentPorts, PortRule};
 use serde_json::json;
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-
-fn framed(json: &str) -> Vec<u8> {
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
-}
+use testkit::wire::framed;
 
 #[tokio::test]
 async fn each_agent_is_reached_on_the_port_of_its_vm() {

@@ -4,10 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-
-fn framed(json: &str) -> Vec<u8> {
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
-}
+use testkit::wire::framed;
 
 /// Returns a VM whose supervisor gets answers on its connection, but no other client does.
 fn two_faced() -> Behaviour {

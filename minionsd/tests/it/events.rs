@@ -4,6 +4,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use testkit::daemon::{DEADLINE, TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use testkit::wire::framed;
 use tokio::time::timeout;
 
 fn well() -> Behaviour {
@@ -11,18 +12,13 @@ fn well() -> Behaviour {
 }
 
 fn health(boot_id: &str, instance_id: &str) -> Vec<u8> {
-    framed(&json!({
+    framed(json!({
         "status": "ok", "uptime_secs": 7, "hostname": "h",
         "agent": {
             "name": "a", "version": "1", "protocol": 2, "features": [],
             "boot_id": boot_id, "instance_id": instance_id,
         },
     }))
-}
-
-fn framed(json: &Value) -> Vec<u8> {
-    let json = json.to_string();
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
 /// Reader of events.
@@ -131,7 +127,7 @@ async fn a_replaced_vm_a_reboot_and_an_agent_restart_are_distinguished() {
 async fn a_reboot_of_a_guest_with_a_base_agent_is_detected_by_its_uptime() {
     let daemon = TestDaemon::start().await;
     let up = |secs: u64| {
-        Behaviour::Replies(framed(&json!({ "status": "ok", "uptime_secs": secs, "hostname": "h" })))
+        Behaviour::Replies(framed(json!({ "status": "ok", "uptime_secs": secs, "hostname": "h" })))
     };
     let mut reader = Reader::of(&daemon, "", None).await;
     let vm = FakeVmm::start(daemon.sockets(), "web-1", up(100)).unwrap();

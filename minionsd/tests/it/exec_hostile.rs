@@ -3,21 +3,17 @@
 use crate::programs::{Client, Closed, Lines};
 use bytes::{Bytes, BytesMut};
 use minions_proto::channel::{AgentControl, Channel, ChannelMessage, OutputStream};
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::daemon::{TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm};
+use testkit::wire::framed;
 
 const EXEC: &str = "/vms/web-1/exec";
-
-fn framed(json: &Value) -> Vec<u8> {
-    let json = json.to_string();
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
-}
 
 /// Returns a reply that is valid for every request: health, a program started at these offsets, and the state
 /// of an exec.
 fn reply(offset: u64) -> Vec<u8> {
-    framed(&json!({
+    framed(json!({
         "status": "ok", "uptime_secs": 1, "hostname": "h",
         "agent": {
             "name": "n", "version": "v", "protocol": 2, "boot_id": "b", "instance_id": "i",

@@ -3,7 +3,8 @@
 //! Rows that need a real kernel are tested with real VMs in the test program `vm`, among them a guest's full disk
 //! and its clock. The faults here are those of a VMM, a socket directory, a client and the host.
 
-use crate::faults::{Events, Process, World, until};
+use crate::faults::{Events, World, exec, guest};
+use rustix::process::Signal;
 use serde_json::json;
 use std::cell::Cell;
 use std::fs;
@@ -12,11 +13,16 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testkit::daemon::{DEADLINE, Reply, TestDaemon, read};
-use testkit::fake_vmm::{Behaviour, Breaches, Dialect, FakeVmm, Guest, Handshakes, Manner, agent};
+use testkit::fake_vmm::{
+    Behaviour, BreachCounts, Dialect, FakeVmm, Guest, HandshakeCounter, Manner, agent,
+};
+use testkit::minionsd::Minionsd;
+use testkit::wait::until_async as until;
+use testkit::wire::framed;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// Timeout of calls that must end before it, in milliseconds.
 pub(crate) const LONG: u64 = 60_000;
@@ -24,10 +30,6 @@ pub(crate) const LONG: u64 = 60_000;
 /// Time limit for an immediate effect, or for a deadline of less than a second, on a busy machine; shorter
 /// than the intervals after which the daemon would act anyway.
 pub(crate) const IN_TIME: Duration = Duration::from_secs(4);
-
-fn framed(json: &str) -> Vec<u8> {
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
-}
 
 #[tokio::test]
 async fn guest_reset_during_a_request_504_at_the_deadline_pool_flushed_vm_rebooted() {
@@ -227,7 +229,7 @@ async fn oversized_or_invalid_frame_protocol_error_connection_closed() {
         assert_eq!((&exec.json["may_have_executed"], world.ran(1)), (&json!(true), 1));
         world.guest.behave(Manner::Well);
         world.daemon.until("/vms/web-1/status", |status| status.status == 200).await;
-        let all_closed = |Breaches { made, closed }| made >= 2 && made == closed;
+        let all_closed = |BreachCounts { made, closed }| made >= 2 && made == closed;
         until("all broken connections are closed", async || all_closed(world.guest.breaches()))
             .await;
     }
@@ -277,7 +279,7 @@ async fn two_replies_to_one_request_the_second_is_never_used() {
             }
         }
     }
-    let all_closed = |Breaches { made, closed }| made == closed;
+    let all_closed = |BreachCounts { made, closed }| made == closed;
     until("all connections with a second reply are closed", async || all_closed(guest.breaches()))
         .await;
 }
@@ -325,12 +327,12 @@ async fn a_reply_before_the_request_is_never_used() {
 
 #[tokio::test]
 async fn descriptors_exhausted_503_healthz_answers_recovers() {
-    let daemon = Process::start("ulimit -n 64");
-    let _vms: Vec<_> = (0..20).map(|n| daemon.guest(&format!("vm-{n}"))).collect();
+    let daemon = Minionsd::builder().after_script("ulimit -n 64").spawn();
+    let _vms: Vec<_> = (0..20).map(|n| guest(&daemon, &format!("vm-{n}"))).collect();
     daemon.until("/readyz", |ready| ready.status == 200).await;
     let mut crowd = Vec::new();
     for _ in 0..100 {
-        crowd.push(tokio::net::UnixStream::connect(&daemon.socket).await.unwrap());
+        crowd.push(tokio::net::UnixStream::connect(daemon.unix_socket()).await.unwrap());
     }
     let shed = daemon.until("/vms", |list| list.status == 503).await;
     shed.assert_problem(503, "overloaded");
@@ -354,7 +356,7 @@ async fn descriptors_exhausted_503_healthz_answers_recovers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_vms_at_once_all_ready_dials_bounded() {
     let daemon = TestDaemon::start().await;
-    let handshakes = Arc::new(Handshakes::default());
+    let handshakes = Arc::new(HandshakeCounter::default());
     // Long enough for all of them to overlap, if their number were not limited.
     let pause = Duration::from_millis(50);
     let behaviour = |n: usize| {
@@ -474,24 +476,23 @@ async fn client_leaves_during_exec_program_ended_nothing_leaked() {
 
 #[tokio::test]
 async fn sigterm_during_exec_drains_within_the_grace_period_and_logs_the_rest() {
-    let mut daemon = Process::start("");
+    let mut daemon = Minionsd::builder().spawn();
     let behaviour = Behaviour::Agent(agent().unwrap());
-    let _vm = FakeVmm::start(daemon.dir.path(), "web-1", behaviour).unwrap();
+    let _vm = FakeVmm::start(daemon.dir(), "web-1", behaviour).unwrap();
     daemon.until("/vms/web-1", |vm| vm.json["state"] == "ready").await;
-    let go = daemon.dir.path().join("go");
+    let go = daemon.dir().join("go");
     let waits = format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display());
-    let short = daemon.exec(json!({ "command": "sh", "args": ["-c", waits] }));
-    let long = daemon.exec(json!({ "command": "sleep", "args": ["600"] }));
+    let short = exec(&daemon, json!({ "command": "sh", "args": ["-c", waits] }));
+    let long = exec(&daemon, json!({ "command": "sleep", "args": ["600"] }));
     let (short, long) = (tokio::spawn(short), tokio::spawn(long));
     daemon.until("/vms/web-1", |vm| vm.json["pool"]["streams"] == 2).await;
-    let pid = daemon.child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    daemon.signal(Signal::TERM);
     // The daemon is stopping, but the short program may still end.
     until("the daemon accepts no new connections", async || daemon.get("/healthz").await.is_none())
         .await;
     fs::write(&go, "").unwrap();
     assert_eq!(short.await.unwrap().unwrap().json["stdout"], "done\n");
-    let ended = timeout(DEADLINE, daemon.child.wait()).await.unwrap().unwrap();
+    let ended = until("the daemon has ended", async || daemon.ended()).await;
     assert!(ended.success(), "{ended}");
     assert!(long.await.unwrap().is_err(), "the call must fail: the end of the program is unknown");
     let log = daemon.log();
@@ -528,16 +529,18 @@ async fn host_clock_jumps_execs_work_timers_unaffected() {
     let mut compile = Command::new("cc");
     compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
     assert!(compile.status().unwrap().success());
-    let (library, path) = (library.display(), offset.display());
-    let daemon = Process::start(&format!("export LD_PRELOAD={library} HOST_CLOCK_OFFSET={path}"));
+    let daemon = Minionsd::builder()
+        .env("LD_PRELOAD", library.to_str().unwrap())
+        .env("HOST_CLOCK_OFFSET", offset.to_str().unwrap())
+        .spawn();
     let behaviour = Behaviour::Agent(agent().unwrap());
-    let _vm = FakeVmm::start(daemon.dir.path(), "web-1", behaviour).unwrap();
+    let _vm = FakeVmm::start(daemon.dir(), "web-1", behaviour).unwrap();
     let ready = daemon.until("/vms/web-1", |vm| vm.json["state"] == "ready").await;
     let year = |vm: &Reply| vm.json["last_seen"].as_str().unwrap()[..4].parse::<i64>().unwrap();
     // This program runs during both jumps.
     let (runs, go) = (shim.path().join("runs"), shim.path().join("go"));
     let waits = format!("> {}; until [ -e {} ]; do sleep 0.05; done", runs.display(), go.display());
-    let call = tokio::spawn(daemon.exec(json!({ "command": "sh", "args": ["-c", waits] })));
+    let call = tokio::spawn(exec(&daemon, json!({ "command": "sh", "args": ["-c", waits] })));
     until("the program runs", async || runs.exists()).await;
     for days in [-400_i64, 400] {
         fs::write(&offset, (days * 86_400).to_string()).unwrap();
@@ -547,7 +550,8 @@ async fn host_clock_jumps_execs_work_timers_unaffected() {
         let begun = Instant::now();
         let timed = daemon.get("/vms/web-1/health?timeout_ms=60000").await.unwrap();
         assert_eq!(timed.status, 200);
-        let slept = daemon.exec(json!({ "command": "sleep", "args": ["60"], "timeout_ms": 300 }));
+        let sleep = json!({ "command": "sleep", "args": ["60"], "timeout_ms": 300 });
+        let slept = exec(&daemon, sleep);
         assert_eq!(slept.await.unwrap().json["outcome"]["type"], "timed_out");
         assert!(begun.elapsed() < Duration::from_secs(50), "a timer uses the wrong clock");
     }

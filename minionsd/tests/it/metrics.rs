@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
-use testkit::daemon::{DEADLINE, TestDaemon};
+use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-use tokio::time::{Instant, sleep};
+use testkit::wait::until_async;
 
 /// Reads the page as Prometheus does, and returns every value by its name and labels.
 async fn scrape(daemon: &TestDaemon) -> BTreeMap<String, f64> {
@@ -150,11 +149,8 @@ fn families(page: &str) -> Vec<MetricFamily> {
 async fn complete_page(daemon: &TestDaemon) -> String {
     let trusted = fs::metadata(daemon.sockets()).unwrap().permissions();
     fs::set_permissions(daemon.sockets(), Permissions::from_mode(0o777)).unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    while !scrape(daemon).await.keys().any(|name| name.starts_with("minions_socket_scans_failed")) {
-        assert!(Instant::now() < deadline, "no scan has failed");
-        sleep(Duration::from_millis(10)).await;
-    }
+    let failed = |name: &String| name.starts_with("minions_socket_scans_failed");
+    until_async("a scan has failed", async || scrape(daemon).await.keys().any(failed)).await;
     fs::set_permissions(daemon.sockets(), trusted).unwrap();
     let _vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Refuses).unwrap();
     daemon.until_state("web-1", "unreachable").await;

@@ -8,21 +8,17 @@ use minions_proto::channel::{AgentControl, Channel, ChannelMessage, HostControl}
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 use testkit::daemon::{DEADLINE, TestDaemon};
+use testkit::wait::until_async;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Packet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// Polls until `condition` holds.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "timed out waiting until {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
+    until_async(what, async || condition()).await;
 }
 
 /// Waits until `file` contains a process id, and returns it.

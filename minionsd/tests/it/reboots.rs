@@ -2,13 +2,14 @@
 //! a process of its own.
 
 use crate::fault_matrix::{IN_TIME, LONG};
-use crate::faults::{Events, World, until};
+use crate::faults::{Events, World};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use testkit::daemon::{Reply, TestDaemon};
 use testkit::fake_vmm::{Behaviour, Boot, Dialect, FakeVmm, Guest, Manner};
+use testkit::wait::until_async as until;
 use tokio::time::sleep;
 
 /// Longer than the daemon waits for the answer to a `CONNECT`.

@@ -1,12 +1,11 @@
 //! Start and end of the daemon.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::process::{Child, Command, Stdio};
+use rustix::process::Signal;
 use std::time::Duration;
 use testkit::daemon::{TestDaemon, config};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-use tokio::time::{Instant, sleep, timeout};
+use testkit::minionsd::Minionsd;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_call_in_progress_is_completed_and_a_new_client_cannot_connect() {
@@ -87,46 +86,11 @@ async fn a_request_during_the_start_never_gets_a_404_for_an_existing_vm() {
     serving.await.unwrap();
 }
 
-/// A daemon as a process of its own; killed on drop.
-struct DaemonProcess(Child);
-
-impl Drop for DaemonProcess {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[tokio::test]
-async fn a_daemon_that_was_started_with_blocked_signals_receives_them() {
-    let dir = tempfile::tempdir().unwrap();
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let socket = dir.path().join("d.sock");
-        let child = Command::new("env")
-            .args(["--block-signal", env!("CARGO_BIN_EXE_minionsd"), "--listen", "none"])
-            .arg("--unix-socket")
-            .arg(&socket)
-            .arg("--socket-dir")
-            .arg(dir.path())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut daemon = DaemonProcess(child);
-        let deadline = Instant::now() + testkit::daemon::DEADLINE;
-        while !socket.exists() {
-            assert!(Instant::now() < deadline, "the daemon does not listen");
-            sleep(Duration::from_millis(10)).await;
-        }
-        let pid = Pid::from_raw(daemon.0.id().try_into().unwrap());
-        kill(pid, signal).unwrap();
-        let status = loop {
-            if let Some(status) = daemon.0.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "{signal} does not stop the daemon");
-            sleep(Duration::from_millis(10)).await;
-        };
-        assert!(status.success(), "{signal}: {status}");
+#[test]
+fn a_daemon_that_was_started_with_blocked_signals_receives_them() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = Minionsd::builder().launcher(["env", "--block-signal"]).start();
+        let status = daemon.end(signal);
+        assert!(status.success(), "{signal:?}: {status}");
     }
 }

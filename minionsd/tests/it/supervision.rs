@@ -4,13 +4,10 @@ use serde_json::json;
 use std::time::Duration;
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use testkit::wire::framed;
 
 fn well() -> Behaviour {
     Behaviour::Agent(agent().unwrap())
-}
-
-fn framed(json: &str) -> Vec<u8> {
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
 }
 
 #[tokio::test]
@@ -218,7 +215,7 @@ async fn a_hundred_vms_at_once_are_all_ready() {
 async fn the_error_of_a_health_check_is_shown_up_to_a_limit() {
     let daemon = TestDaemon::start().await;
     let reply = json!({ "status": "error", "message": "disk on fire ".repeat(50_000) });
-    let behaviour = Behaviour::Replies(framed(&reply.to_string()));
+    let behaviour = Behaviour::Replies(framed(reply));
     let _vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
     let seen = daemon.until_state("web-1", "unreachable").await;
     let message = seen.json["reason"]["message"].as_str().unwrap();

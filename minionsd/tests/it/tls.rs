@@ -1,67 +1,49 @@
 //! Access beyond loopback requires TLS and the token. Tested in a separate network namespace, whose only
 //! address is not loopback.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use rustix::process::Signal;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use std::process::Command;
+use testkit::minionsd::Minionsd;
+use testkit::wait::until;
 
 const ADDRESS: &str = "10.99.99.1";
 const URL: &str = "https://10.99.99.1:7443";
 const TOKEN: &str = "a-token-that-is-only-for-this-test";
-const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Running daemon in its namespace; killed when dropped.
-struct Daemon {
-    child: Child,
-    dir: TempDir,
-}
+/// Running daemon in its namespace.
+struct Daemon(Minionsd);
 
 impl Daemon {
     fn start() -> Self {
         let daemon = Self::spawn(&[]);
-        daemon.until("the daemon serves", || daemon.curl(&["/healthz"]).0 != 0);
+        until("the daemon serves", || daemon.curl(&["/healthz"]).0 != 0);
         daemon
     }
 
     /// Starts the daemon without waiting until it serves.
     fn spawn(flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        certify(dir.path(), "first");
-        let token = dir.path().join("token");
-        fs::write(&token, TOKEN).unwrap();
-        fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
-        fs::write(dir.path().join("bearer"), format!("Authorization: Bearer {TOKEN}")).unwrap();
+        let builder = Minionsd::builder().token(TOKEN).listen("10.99.99.1:7443");
+        let dir = builder.path().to_owned();
+        certify(&dir, "first");
+        fs::write(dir.join("bearer"), format!("Authorization: Bearer {TOKEN}")).unwrap();
         let in_namespace = format!(
             "ip link set lo up && ip address add {ADDRESS}/32 dev lo && exec \"$0\" \"$@\""
         );
-        let child = Command::new("unshare")
-            .args(["--net", "--", "sh", "-c", &in_namespace, env!("CARGO_BIN_EXE_minionsd")])
-            .args(["--listen", "10.99.99.1:7443", "--unix-socket", "none", "--socket-dir"])
-            .arg(dir.path())
-            .arg("--token-file")
-            .arg(&token)
-            .arg("--tls-cert")
-            .arg(dir.path().join("certificate.pem"))
-            .arg("--tls-key")
-            .arg(dir.path().join("key.pem"))
-            .args(flags)
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        Self { child, dir }
+        let builder = builder.launcher(["unshare", "--net", "--", "sh", "-c", &in_namespace]);
+        let builder = builder.arg("--tls-cert").arg(dir.join("certificate.pem"));
+        Self(builder.arg("--tls-key").arg(dir.join("key.pem")).args(flags).spawn())
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.0.dir().join(name)
     }
 
     /// Sends a request with curl in the same namespace; returns the HTTP status (0 without one) and the body.
     fn curl(&self, args: &[&str]) -> (u16, String) {
         let (path, flags) = args.split_last().unwrap();
-        let pid = self.child.id().to_string();
+        let pid = self.0.pid().to_string();
         let output = Command::new("nsenter")
             .args(["--net", "--target", &pid, "--", "curl", "-sS", "--max-time", "10"])
             .args(["-w", "\n%{http_code}", "--cacert"])
@@ -78,21 +60,6 @@ impl Daemon {
     fn with_token(&self, path: &str) -> (u16, String) {
         let header = format!("@{}", self.file("bearer").display());
         self.curl(&["-H", &header, path])
-    }
-
-    fn until(&self, what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        while !condition() {
-            assert!(Instant::now() < deadline, "timed out waiting until {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -134,17 +101,14 @@ fn beyond_loopback_no_request_is_answered_without_the_token() {
 #[test]
 fn after_sighup_a_renewed_certificate_is_served_but_not_a_broken_one() {
     let daemon = Daemon::start();
-    let hang_up = || {
-        let pid = daemon.child.id().to_string();
-        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    };
+    let hang_up = || daemon.0.signal(Signal::HUP);
     fs::write(daemon.file("certificate.pem"), "nonsense").unwrap();
     hang_up();
     assert_eq!(daemon.with_token("/vms").0, 200, "the daemon must keep the old certificate");
-    certify(daemon.dir.path(), "second");
+    certify(daemon.0.dir(), "second");
     assert_eq!(daemon.with_token("/vms").0, 0, "curl trusts the second authority only");
     hang_up();
-    daemon.until("the new certificate is served", || daemon.with_token("/vms").0 == 200);
+    until("the new certificate is served", || daemon.with_token("/vms").0 == 200);
 }
 
 #[test]
@@ -156,7 +120,7 @@ fn with_a_client_authority_only_its_clients_are_served() {
     let header = format!("@{}", daemon.file("bearer").display());
     let (certificate, key) = (file("certificate.pem"), file("key.pem"));
     let args = ["--cert", &certificate, "--key", &key, "-H", &header, "/vms"];
-    daemon.until("a client with a certificate is served", || daemon.curl(&args).0 == 200);
+    until("a client with a certificate is served", || daemon.curl(&args).0 == 200);
     assert_eq!(
         daemon.with_token("/vms").0,
         0,

@@ -4,11 +4,12 @@ use serde_json::json;
 use std::path::Path;
 use std::process::Stdio;
 use testkit::daemon::{DEADLINE, TestDaemon};
+use testkit::wait::until_async;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// VMM whose connections and listener outlive it, because a child process holds them all. It answers only
-/// health checks; the child ends when its standard input does.
+/// health checks, and creates `<socket>.called` at another request; the child ends when its standard input does.
 const VMM: &str = r#"
 import os, socket, struct, sys, threading, time
 listener = socket.socket(socket.AF_UNIX)
@@ -34,6 +35,8 @@ def serve(client):
         if b'health_check' in request:
             reply = b'{"status":"ok","uptime_secs":1,"hostname":"h"}'
             client.sendall(struct.pack('>I', len(reply)) + reply)
+        else:
+            open(sys.argv[1] + '.called', 'w').close()
 while True:
     client, _ = listener.accept()
     threading.Thread(target=serve, args=(client,), daemon=True).start()
@@ -68,12 +71,13 @@ async fn a_vm_shows_its_vmm_process_and_the_resources_of_it() {
 #[tokio::test]
 async fn a_call_ends_with_the_vmm_even_if_its_connections_stay_open() {
     let daemon = TestDaemon::start().await;
-    let mut vmm = start(&daemon.sockets().join("web-1.vsock"));
+    let called = daemon.sockets().join("web-1.vsock.called");
+    let mut vmm = start(&called.with_extension(""));
     let input = vmm.stdin.take();
     daemon.until("/vms/web-1", |vm| vm.json["vmm"].is_object()).await;
     let call = daemon.get("/vms/web-1/status?timeout_ms=3600000");
     let (call, ()) = tokio::join!(timeout(DEADLINE, call), async {
-        daemon.until("/vms/web-1", |vm| vm.json["pool"]["in_use"] == 1).await;
+        until_async("the VMM has the request", async || called.exists()).await;
         vmm.kill().await.unwrap();
     });
     call.unwrap().assert_problem(502, "connection_lost");

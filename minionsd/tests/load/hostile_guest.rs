@@ -1,27 +1,18 @@
 //! Guests that attack the daemon: its memory stays bounded, and other VMs are not affected.
 
 use serde_json::json;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-use tokio::process::{Child, Command};
+use testkit::minionsd::Minionsd;
+use testkit::wire::framed;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
-
-const DEADLINE: Duration = Duration::from_secs(60);
+use tokio::time::sleep;
 
 /// Allowed growth of the daemon's memory, whatever guests do.
 const GROWTH_KIB: u64 = 32 * 1024;
 
 const CALLERS: usize = 8;
 const CALLS: usize = 40;
-
-fn framed(json: &str) -> Vec<u8> {
-    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
-}
 
 /// Returns one hostile guest of each kind.
 fn hostile() -> Vec<(&'static str, Behaviour)> {
@@ -34,57 +25,20 @@ fn hostile() -> Vec<(&'static str, Behaviour)> {
     );
     vec![
         ("four-gigabytes", Behaviour::Replies(vec![0xff; 4])),
-        ("deep", Behaviour::Replies(framed(&"[".repeat(1_000_000)))),
+        ("deep", Behaviour::Replies(framed("[".repeat(1_000_000)))),
         (
             "deep-inside",
-            Behaviour::Replies(framed(&format!("{{\"status\":{}", "[".repeat(900_000)))),
+            Behaviour::Replies(framed(format!("{{\"status\":{}", "[".repeat(900_000)))),
         ),
         ("escapes", Behaviour::Replies(framed(&hostname))),
         ("features", Behaviour::Replies(framed(&agent))),
         ("flood", Behaviour::Floods(vec![b'A'; 64 * 1024])),
         ("flood-of-frames", Behaviour::Floods(framed(r#"{"status":"ok"}"#).repeat(1000))),
-        ("half-a-frame", Behaviour::Replies(framed(&"x".repeat(1_000_000))[..900_000].to_vec())),
+        ("half-a-frame", Behaviour::Replies(framed("x".repeat(1_000_000))[..900_000].to_vec())),
         ("drip", Behaviour::Drips(framed(&hostname), Duration::from_millis(100))),
         ("silent", Behaviour::Silent),
         ("long-line", Behaviour::Grants(vec![b'O'; 1_000_000])),
     ]
-}
-
-/// Daemon as a separate process.
-struct Daemon {
-    child: Child,
-    socket: PathBuf,
-    log: PathBuf,
-}
-
-impl Daemon {
-    fn start(dir: &Path) -> Self {
-        let (socket, log) = (dir.join("minionsd.sock"), dir.join("log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_minionsd"))
-            .args(["--listen", "none", "--unix-socket"])
-            .arg(&socket)
-            .arg("--socket-dir")
-            .arg(dir)
-            .env("MINIONS_LOG", "debug")
-            .stderr(Stdio::from(fs::File::create(&log).unwrap()))
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Self { child, socket, log }
-    }
-
-    fn http(&self) -> reqwest::Client {
-        let http = testkit::daemon::http().unix_socket(self.socket.clone());
-        http.timeout(DEADLINE).build().unwrap()
-    }
-
-    /// Returns the peak of the daemon's resident memory, in KiB.
-    fn peak(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap()));
-        let status = status.unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse().unwrap()
-    }
 }
 
 async fn status_of(http: &reqwest::Client, vm: &str, resource: &str) -> u16 {
@@ -96,14 +50,6 @@ async fn status_of(http: &reqwest::Client, vm: &str, resource: &str) -> u16 {
     let Ok(response) = request.send().await else { return 0 };
     let status = response.status().as_u16();
     response.bytes().await.map_or(0, |_| status)
-}
-
-async fn until_ready(http: &reqwest::Client, vm: &str) {
-    let deadline = Instant::now() + DEADLINE;
-    while status_of(http, vm, "/health").await != 200 {
-        assert!(Instant::now() < deadline, "{vm} is not ready");
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Calls all VMs repeatedly, from several callers at once.
@@ -127,43 +73,39 @@ async fn besiege(http: &reqwest::Client, vms: &[&'static str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_guests_use_bounded_memory_and_do_not_affect_other_vms() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-    let daemon = Daemon::start(dir.path());
-    let good = FakeVmm::start(dir.path(), "good", Behaviour::Agent(agent().unwrap())).unwrap();
+    let daemon = Minionsd::builder().env("MINIONS_LOG", "debug").start();
+    let vm = |name, behaviour| FakeVmm::start(daemon.vms(), name, behaviour).unwrap();
+    let _good = vm("good", Behaviour::Agent(agent().unwrap()));
     let http = daemon.http();
-    until_ready(&http, "good").await;
-    besiege(&http, &["good"]).await;
-    let before = daemon.peak();
+    daemon.until("/vms/good/health", |health| health.status == 200).await;
+    besiege(http, &["good"]).await;
+    // The peak of resident memory, in KiB.
+    let peak = || daemon.status_field("VmHWM").unwrap();
+    let before = peak();
 
     let hostile = hostile();
     let names: Vec<_> = hostile.iter().map(|(name, _)| *name).collect();
-    let _vms: Vec<_> = hostile
-        .into_iter()
-        .map(|(name, behaviour)| FakeVmm::start(dir.path(), name, behaviour).unwrap())
-        .collect();
-    let siege = besiege(&http, &names);
+    let _vms: Vec<_> = hostile.into_iter().map(|(name, behaviour)| vm(name, behaviour)).collect();
+    let siege = besiege(http, &names);
     let meanwhile = async {
         for _ in 0..200 {
-            assert_eq!(status_of(&http, "good", "/health").await, 200);
+            assert_eq!(status_of(http, "good", "/health").await, 200);
             sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::join!(siege, meanwhile);
-    let growth = daemon.peak().saturating_sub(before);
+    let growth = peak().saturating_sub(before);
     println!("peak before {before} KiB, growth {growth} KiB");
     assert!(growth <= GROWTH_KIB, "grew by {growth} KiB from {before} KiB");
 
-    let log = fs::read(&daemon.log).unwrap();
-    let control = log.iter().find(|byte| byte.is_ascii_control() && **byte != b'\n');
+    let control = daemon.log().chars().find(|c| c.is_ascii_control() && *c != '\n');
     assert_eq!(control, None, "the log contains a control character");
-    drop(good);
 }
 
 #[tokio::test]
 async fn a_reply_nested_too_deeply_in_an_ignored_field_is_a_protocol_error() {
     let health = |ignored: &str| {
-        framed(&format!(r#"{{"status":"ok","uptime_secs":1,"hostname":"h","ignored":{ignored}}}"#))
+        framed(format!(r#"{{"status":"ok","uptime_secs":1,"hostname":"h","ignored":{ignored}}}"#))
     };
     let daemon = testkit::daemon::TestDaemon::start().await;
     let deep = "[".repeat(400_000) + &"]".repeat(400_000);

@@ -1,8 +1,8 @@
 //! The agent ends while its guest runs on.
 
 use crate::host::{AGENT_PORT, BOOT, Host, VM};
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use testkit::wait::until_async_within;
+use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_crash_during_exec_is_a_502_and_the_vm_is_ready_again() {
@@ -16,7 +16,7 @@ async fn an_agent_crash_during_exec_is_a_502_and_the_vm_is_ready_again() {
     let after = host.until_another(&before).await;
     assert_eq!(after["boot_id"], before["boot_id"]);
     assert_eq!(host.prints("echo back").await, "back");
-    host.daemon.assert_runs();
+    assert_eq!(host.daemon.ended(), None);
 }
 
 const RESTARTS: usize = 100;
@@ -31,11 +31,10 @@ async fn after_each_of_100_agent_restarts_the_vm_is_ready_and_nothing_leaks() {
     for round in 0..RESTARTS {
         let listening = listens(&host);
         host.vm.kill_agent(AGENT_PORT).unwrap();
-        let deadline = Instant::now() + BOOT;
-        while listens(&host) == listening {
-            assert!(Instant::now() < deadline, "round {round}: {}", host.vm.serial_log());
-            sleep(Duration::from_millis(1)).await;
-        }
+        until_async_within(BOOT, "another agent listens", async || {
+            if listens(&host) > listening { Ok(()) } else { Err((round, host.vm.serial_log())) }
+        })
+        .await;
         let began = Instant::now();
         let listed = host
             .until("/vms", |vms| {
@@ -47,20 +46,19 @@ async fn after_each_of_100_agent_restarts_the_vm_is_ready_and_nothing_leaks() {
         agent = listed.json["vms"][0]["agent"].clone();
         assert_eq!(host.prints("echo back").await, "back", "round {round}");
         if round == 4 {
-            descriptors = host.daemon.descriptors();
+            descriptors = host.daemon.descriptors().unwrap();
         }
     }
     took.sort();
     let [p50, p99] = [took[RESTARTS / 2], took[RESTARTS * 99 / 100 - 1]];
     println!("from \"agent listens\" to \"ready in GET /vms\": p50 {p50:?}, p99 {p99:?}");
-    let deadline = Instant::now() + BOOT;
-    while host.daemon.descriptors() > descriptors {
-        let now = host.daemon.descriptors();
-        assert!(Instant::now() < deadline, "the daemon's {descriptors} descriptors grew to {now}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    until_async_within(BOOT, "the daemon has no more descriptors than before", async || {
+        let now = host.daemon.descriptors().unwrap();
+        if now <= descriptors { Ok(()) } else { Err((descriptors, now)) }
+    })
+    .await;
     assert_eq!(host.look().await.json["name"], VM);
-    host.daemon.assert_runs();
+    assert_eq!(host.daemon.ended(), None);
 }
 
 /// Returns how often an agent has logged on the console that it listens.

@@ -23,7 +23,7 @@ async fn a_guest_whose_disk_is_full_runs_programs() {
     for what in ["health", "status", "network"] {
         assert_eq!(host.get(&format!("/vms/{VM}/{what}")).await.status, 200, "{what}");
     }
-    host.daemon.assert_runs();
+    assert_eq!(host.daemon.ended(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +65,7 @@ async fn a_guest_whose_clock_jumps_keeps_its_timers() {
         assert!(since < 600, "the uptime grew by {since} s");
         assert_eq!(host.look().await.json["state"], "ready");
     }
-    host.daemon.assert_runs();
+    assert_eq!(host.daemon.ended(), None);
 }
 
 /// Commands that create a cgroup v1 freezer. It delays even SIGKILL, like a device that does not answer.
@@ -108,5 +108,5 @@ async fn a_program_that_cannot_be_killed_keeps_its_id_until_it_ends() {
     host.until(&format!("/vms/{VM}/execs/left"), |exec| ended(exec) || exec.status == 410).await;
     host.delete(&format!("/vms/{VM}/execs/limited")).await;
     host.get(&format!("/vms/{VM}/execs/limited")).await.assert_problem(410, "exec_gone");
-    host.daemon.assert_runs();
+    assert_eq!(host.daemon.ended(), None);
 }

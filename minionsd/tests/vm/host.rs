@@ -1,17 +1,14 @@
 //! A real VM, and minionsd as a separate process.
 
 use serde_json::{Value, json};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tempfile::TempDir;
 use testkit::daemon::{Reply, read};
+use testkit::minionsd::Minionsd;
 use testkit::rig::{Artifacts, Vm, VmConfig};
+use testkit::wait::until_async_within;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
 
 pub(crate) const AGENT_PORT: u32 = 1024;
 pub(crate) const VM: &str = "web-1";
@@ -24,70 +21,25 @@ static TURN: Mutex<()> = Mutex::const_new(());
 
 /// VM and its daemon, dropped in this order: daemon, VM.
 pub(crate) struct Host {
-    pub(crate) daemon: DaemonProcess,
+    pub(crate) daemon: Minionsd,
     pub(crate) vm: Vm,
-    http: reqwest::Client,
-    dir: TempDir,
     _turn: MutexGuard<'static, ()>,
-}
-
-/// Running minionsd. Killed when dropped.
-pub(crate) struct DaemonProcess(Child);
-
-impl DaemonProcess {
-    fn start(dir: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_minionsd"));
-        command.args(["--listen", "127.0.0.1:0", "--socket-dir"]).arg(dir);
-        command.arg("--unix-socket").arg(dir.join("minionsd.sock"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-
-    /// Returns the number of open descriptors.
-    pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.0.id())).unwrap().count()
-    }
-
-    /// Asserts that the daemon has not ended.
-    #[track_caller]
-    pub(crate) fn assert_runs(&mut self) {
-        assert_eq!(self.0.try_wait().unwrap(), None);
-    }
-}
-
-impl Drop for DaemonProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Host {
     /// Starts the daemon and the VM, and waits until the VM is ready.
     pub(crate) async fn start() -> Self {
         let turn = TURN.lock().await;
-        let dir =
-            tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
-        let daemon = DaemonProcess::start(dir.path());
-        let http = testkit::daemon::http()
-            .unix_socket(dir.path().join("minionsd.sock"))
-            .timeout(BOOT)
-            .build()
-            .unwrap();
-        let vm = boot(dir.path());
-        let host = Self { daemon, vm, http, dir, _turn: turn };
-        let deadline = Instant::now() + BOOT;
-        while host.request("GET", "/readyz", Value::Null).send().await.is_err() {
-            assert!(Instant::now() < deadline, "minionsd does not serve");
-            sleep(Duration::from_millis(10)).await;
-        }
+        let daemon = Minionsd::builder().listen("127.0.0.1:0").start();
+        let vm = boot(daemon.vms());
+        let host = Self { daemon, vm, _turn: turn };
         host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "ready").await;
         host
     }
 
     /// Boots another VM of the same name, after the end of the first one.
     pub(crate) fn boot_another(&mut self) {
-        self.vm = boot(self.dir.path());
+        self.vm = boot(self.daemon.vms());
     }
 
     /// Waits until the guest's agent accepts connections, independently of the daemon.
@@ -96,7 +48,8 @@ impl Host {
     }
 
     fn request(&self, method: &str, path: &str, body: Value) -> reqwest::RequestBuilder {
-        let request = self.http.request(method.parse().unwrap(), format!("http://localhost{path}"));
+        let url = format!("http://localhost{path}");
+        let request = self.daemon.http().request(method.parse().unwrap(), url).timeout(BOOT);
         if body.is_null() { request } else { request.json(&body) }
     }
 
@@ -120,20 +73,12 @@ impl Host {
 
     /// Waits until `GET path` satisfies `condition`.
     pub(crate) async fn until(&self, path: &str, condition: impl Fn(&Reply) -> bool) -> Reply {
-        let deadline = Instant::now() + BOOT;
-        loop {
+        let what = format!("GET {path} returns the expected reply");
+        until_async_within(BOOT, &what, async || {
             let reply = self.get(path).await;
-            if condition(&reply) {
-                return reply;
-            }
-            let serial = || self.vm.serial_log();
-            assert!(
-                Instant::now() < deadline,
-                "timed out: GET {path} still returns {reply:?}\n{}",
-                serial()
-            );
-            sleep(Duration::from_millis(2)).await;
-        }
+            if condition(&reply) { Ok(reply) } else { Err((reply, self.vm.serial_log())) }
+        })
+        .await
     }
 
     /// Waits until the VM is ready with another agent than `agent`.

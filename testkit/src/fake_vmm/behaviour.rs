@@ -1,6 +1,8 @@
 //! Behaviours of a fake VMM and its guest.
 
-use super::{Boot, Guest, Handshakes};
+use super::boot::Boot;
+use super::guest::Guest;
+use super::handshakes::HandshakeCounter;
 use bytes::Bytes;
 use minions_agent::Agent;
 use minions_proto::frame::Decoder;
@@ -28,7 +30,7 @@ pub enum Behaviour {
     /// Like `Guest`, but sends these pieces instead of one `OK`, with a pause after each.
     GrantsInPieces(Vec<Vec<u8>>, Guest),
     /// Like `Guest`, but sends `OK` only after this time; the handshake is counted until then.
-    GrantsLate(Arc<Handshakes>, Duration, Guest),
+    GrantsLate(Arc<HandshakeCounter>, Duration, Guest),
     /// Like `Agent`, through a buffer of this many bytes: its contents are lost when the connection is
     /// [cut](super::FakeVmm::cut), as in a real VMM.
     Buffered(Agent, usize),

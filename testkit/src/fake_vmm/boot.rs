@@ -1,6 +1,6 @@
 //! Guest that is booting: `CONNECT` is accepted, and unanswered until the guest's vsock driver is up.
 
-use super::Guest;
+use super::guest::Guest;
 use std::sync::Arc;
 use tokio::sync::watch;
 

@@ -12,8 +12,8 @@ mod manner;
 
 pub use manner::Manner;
 
-use super::Ledger;
 use super::behaviour::{request, until_end};
+use super::ledger::Ledger;
 use bytes::{Bytes, BytesMut};
 use minions_proto::AgentError;
 use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended};
@@ -41,11 +41,11 @@ const WINDOW: u64 = 64 * 1024;
 /// Handle of one guest. Clones refer to the same guest.
 #[derive(Debug, Clone)]
 pub struct Guest {
-    shared: Arc<Shared>,
+    shared: Arc<GuestShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct GuestShared {
     name: String,
     dialect: Dialect,
     ledger: Arc<Ledger>,
@@ -53,7 +53,7 @@ struct Shared {
     answers: Arc<AtomicU64>,
     /// False while the guest is paused.
     running: watch::Sender<bool>,
-    state: Mutex<State>,
+    state: Mutex<GuestState>,
 }
 
 /// Extent of the protocol that a guest's agent implements.
@@ -67,7 +67,7 @@ pub enum Dialect {
 
 /// Counts of connections on which a guest violated the protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Breaches {
+pub struct BreachCounts {
     /// Number of all such connections.
     pub made: u32,
     /// Number of such connections that the host closed without a further request.
@@ -75,22 +75,22 @@ pub struct Breaches {
 }
 
 #[derive(Debug)]
-struct State {
+struct GuestState {
     manner: Manner,
-    breaches: Breaches,
+    breaches: BreachCounts,
     life: u64,
     /// The life in which the guest booted last.
     boot: u64,
     /// Requests to power off or to reboot.
     power_requests: u32,
     /// Remembered programs.
-    programs: HashMap<ExecId, Program>,
+    programs: HashMap<ExecId, ProgramState>,
     oldest_first: VecDeque<ExecId>,
 }
 
 /// Program that was started.
 #[derive(Debug, Clone)]
-enum Program {
+enum ProgramState {
     /// Ended program, with its output.
     Ended(String),
     /// Program of an agent that was killed.
@@ -98,7 +98,7 @@ enum Program {
 }
 
 /// Answer to a request: the reply's frame, and the messages that follow it in channel mode, if any.
-struct Answer {
+struct GuestAnswer {
     reply: Vec<u8>,
     stream: Option<Vec<u8>>,
 }
@@ -117,9 +117,9 @@ impl Guest {
         ledger: Arc<Ledger>,
         answers: Arc<AtomicU64>,
     ) -> Self {
-        let state = State {
+        let state = GuestState {
             manner: Manner::Well,
-            breaches: Breaches::default(),
+            breaches: BreachCounts::default(),
             life,
             boot: life,
             power_requests: 0,
@@ -127,13 +127,13 @@ impl Guest {
             oldest_first: VecDeque::new(),
         };
         let (name, state, running) = (name.to_owned(), Mutex::new(state), watch::Sender::new(true));
-        Self { shared: Arc::new(Shared { name, dialect, ledger, answers, running, state }) }
+        Self { shared: Arc::new(GuestShared { name, dialect, ledger, answers, running, state }) }
     }
 
     /// Creates another guest with the same name, which continues this guest's count of answers.
     #[must_use]
     pub fn successor(&self, life: u64) -> Self {
-        let Shared { name, dialect, ledger, answers, .. } = &*self.shared;
+        let GuestShared { name, dialect, ledger, answers, .. } = &*self.shared;
         Self::with(name, *dialect, life, Arc::clone(ledger), Arc::clone(answers))
     }
 
@@ -178,7 +178,7 @@ impl Guest {
     pub fn loses_its_agent(&self, life: u64) {
         let mut state = self.state();
         state.life = life;
-        state.programs.values_mut().for_each(|program| *program = Program::Lost);
+        state.programs.values_mut().for_each(|program| *program = ProgramState::Lost);
     }
 
     /// Returns the number of answers so far. Later answers carry higher numbers.
@@ -195,12 +195,12 @@ impl Guest {
 
     /// Returns the counts of connections on which the guest violated the protocol.
     #[must_use]
-    pub fn breaches(&self) -> Breaches {
+    pub fn breaches(&self) -> BreachCounts {
         self.state().breaches
     }
 
     /// Locks the state. The guard is never held across an await.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GuestState> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -220,7 +220,7 @@ impl Guest {
             if matches!(manner, Manner::Mute) || self.state().life != connected_to {
                 return self.until_reset(connected_to, stream).await;
             }
-            let Answer { reply, stream: then } = self.answer(&payload);
+            let GuestAnswer { reply, stream: then } = self.answer(&payload);
             if manner == Manner::Hangs {
                 return self.until_reset(connected_to, stream).await;
             }
@@ -260,7 +260,7 @@ impl Guest {
         until_end(stream).await
     }
 
-    fn answer(&self, payload: &[u8]) -> Answer {
+    fn answer(&self, payload: &[u8]) -> GuestAnswer {
         let answer = match Request::decode(payload) {
             Ok(Request::HealthCheck(_)) => encode_reply(&self.health()),
             Ok(Request::ReportStatus(_)) => encode_reply(&self.status()),
@@ -285,20 +285,20 @@ impl Guest {
             Err(error) => encode_error(&error.into()),
         };
         // Encoding cannot fail, because each reply is plain JSON and fits a frame.
-        Answer { reply: answer.unwrap_or_default(), stream: None }
+        GuestAnswer { reply: answer.unwrap_or_default(), stream: None }
     }
 
-    fn start(&self, id: Option<ExecId>, order: Option<&String>) -> Answer {
+    fn start(&self, id: Option<ExecId>, order: Option<&String>) -> GuestAnswer {
         let Some(id) = id else {
             let refusal = AgentError::new(ErrorCode::BadRequest, "`id` is required");
-            return Answer { reply: encode_error(&refusal).unwrap_or_default(), stream: None };
+            return GuestAnswer { reply: encode_error(&refusal).unwrap_or_default(), stream: None };
         };
         // One lock covers lookup and insertion, so that a second request with the same id waits for the first.
         let mut state = self.state();
         if let Some(program) = state.programs.get(&id) {
             return attached(id, false, program, None);
         }
-        let program = Program::Ended(self.run(state.life, order));
+        let program = ProgramState::Ended(self.run(state.life, order));
         state.programs.insert(id.clone(), program.clone());
         state.oldest_first.push_back(id.clone());
         if state.oldest_first.len() > REMEMBERED
@@ -309,14 +309,14 @@ impl Guest {
         attached(id, true, &program, None)
     }
 
-    fn remembered(&self, id: &ExecId) -> Option<Program> {
+    fn remembered(&self, id: &ExecId) -> Option<ProgramState> {
         self.state().programs.get(id).cloned()
     }
 
     /// Records a run in the ledger, and returns the program's synthetic output.
     fn run(&self, life: u64, order: Option<&String>) -> String {
         let order = order.map_or("", String::as_str);
-        self.shared.ledger.ran(order, &self.shared.name);
+        self.shared.ledger.ran(order, &self.shared.name, life);
         format!("{} {life} {order}\n", self.shared.name)
     }
 
@@ -351,10 +351,10 @@ impl Guest {
 
 /// Returns the answer for a program that has already ended, or is lost: the reply, the output from offset `from` on,
 /// and the exit.
-fn attached(id: ExecId, created: bool, program: &Program, from: Option<u64>) -> Answer {
+fn attached(id: ExecId, created: bool, program: &ProgramState, from: Option<u64>) -> GuestAnswer {
     let (output, outcome) = match program {
-        Program::Ended(output) => (output.as_str(), Outcome::Exited { code: 0 }),
-        Program::Lost => ("", Outcome::Lost { reason: "the agent was restarted".into() }),
+        ProgramState::Ended(output) => (output.as_str(), Outcome::Exited { code: 0 }),
+        ProgramState::Lost => ("", Outcome::Lost { reason: "the agent was restarted".into() }),
     };
     let from = from.unwrap_or(0).min(output.len() as u64);
     let reply = encode_reply(&ExecAttached {
@@ -376,5 +376,5 @@ fn attached(id: ExecId, created: bool, program: &Program, from: Option<u64>) -> 
     }
     let ended = Ended { outcome, usage: Usage::default() };
     ChannelMessage::agent(&AgentControl::Exit(ended)).encode(&mut stream);
-    Answer { reply: reply.unwrap_or_default(), stream: Some(stream.to_vec()) }
+    GuestAnswer { reply: reply.unwrap_or_default(), stream: Some(stream.to_vec()) }
 }

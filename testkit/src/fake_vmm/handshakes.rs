@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counter of handshakes, each from CONNECT to OK.
 #[derive(Debug, Default)]
-pub struct Handshakes {
+pub struct HandshakeCounter {
     under_way: AtomicUsize,
     most: AtomicUsize,
 }
 
-impl Handshakes {
+impl HandshakeCounter {
     /// Returns the largest number of simultaneous handshakes so far.
     #[must_use]
     pub fn most(&self) -> usize {
@@ -17,16 +17,16 @@ impl Handshakes {
     }
 
     /// Begins a handshake, which ends when the returned guard is dropped.
-    pub(super) fn begin(&self) -> UnderWay<'_> {
+    pub(super) fn begin(&self) -> HandshakeGuard<'_> {
         let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
-        UnderWay(self)
+        HandshakeGuard(self)
     }
 }
 
-pub(super) struct UnderWay<'a>(&'a Handshakes);
+pub(super) struct HandshakeGuard<'a>(&'a HandshakeCounter);
 
-impl Drop for UnderWay<'_> {
+impl Drop for HandshakeGuard<'_> {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::SeqCst);
     }

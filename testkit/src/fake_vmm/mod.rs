@@ -13,9 +13,9 @@ mod process;
 
 pub use behaviour::Behaviour;
 pub use boot::Boot;
-pub use guest::{Breaches, Dialect, Guest, Manner};
-pub use handshakes::Handshakes;
-pub use ledger::{Ledger, Runs};
+pub use guest::{BreachCounts, Dialect, Guest, Manner};
+pub use handshakes::HandshakeCounter;
+pub use ledger::{Ledger, OrderRuns};
 pub use minions_agent::Capability;
 
 use minions_agent::{Agent, AgentConfig, Capabilities, StartError};
@@ -42,7 +42,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 pub struct FakeVmm {
     path: PathBuf,
     behaviour: watch::Sender<Behaviour>,
-    counters: Arc<Counters>,
+    counters: Arc<VmmCounters>,
     /// Port of the agent.
     port: AgentPort,
     task: JoinHandle<()>,
@@ -52,7 +52,7 @@ pub struct FakeVmm {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct VmmCounters {
     accepted: AtomicUsize,
     half_connects: AtomicUsize,
 }
@@ -139,7 +139,7 @@ impl FakeVmm {
         process: Option<ListenerProcess>,
     ) -> Self {
         let (behaviour, behaves) = watch::channel(behaviour);
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(VmmCounters::default());
         let task = tokio::spawn(serve(listener, port, behaves, Arc::clone(&counters)));
         Self { path, port, behaviour, counters, task, process, leaves_its_file: false }
     }
@@ -246,7 +246,7 @@ async fn serve(
     listener: UnixListener,
     open: AgentPort,
     mut behaves: watch::Receiver<Behaviour>,
-    counters: Arc<Counters>,
+    counters: Arc<VmmCounters>,
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -270,7 +270,7 @@ async fn connection(
     mut stream: UnixStream,
     open: AgentPort,
     behaviour: Behaviour,
-    counters: Arc<Counters>,
+    counters: Arc<VmmCounters>,
 ) {
     // Reads once, as real VMMs do: further bytes of the line are lost.
     let mut line = [0; MAX_LINE_LEN];

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{GUEST_MODULES, Layout, RigError};
+use super::error::RigError;
+use super::layout::{GUEST_MODULES, Layout};
 
 /// Parts of a VM that were checked to exist.
 #[derive(Debug, Clone)]

@@ -4,12 +4,10 @@ use std::{io, sync::atomic::Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{
-    RigError, Vm, agent, qmp,
-    socket::OwnedSocket,
-    vm::{MONITOR, VHOST_SOCKET, start_qemu},
-    vsock_backend,
-};
+use super::error::RigError;
+use super::socket::OwnedSocket;
+use super::vm::{MONITOR, VHOST_SOCKET, Vm, start_qemu};
+use super::{agent, qmp, vsock_backend};
 
 impl Vm {
     /// Crashes the VM: sends SIGKILL to both processes. The socket file remains, as after a real crash.

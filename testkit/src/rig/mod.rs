@@ -27,6 +27,7 @@
 
 mod agent;
 mod artifacts;
+mod config;
 mod error;
 mod faults;
 mod handshake;
@@ -40,7 +41,8 @@ mod vsock_backend;
 mod wait;
 
 pub use artifacts::{Artifacts, debian};
+pub use config::{Guest, VmConfig};
 pub use error::RigError;
 pub use layout::{DISK_MODULES, GUEST_MODULES, Layout};
-pub use vm::{Guest, Vm, VmConfig};
+pub use vm::Vm;
 pub use wait::wait_until;

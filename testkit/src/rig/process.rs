@@ -10,20 +10,20 @@ use std::{
     thread,
 };
 
-use super::RigError;
+use super::error::RigError;
 
 /// Number of lines of a program's output that an error shows.
 const TAIL_LINES: usize = 20;
 
 /// Running program whose output goes to a log file. Killed and reaped when dropped.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct ChildProcess {
     program: &'static str,
     child: Child,
     log: PathBuf,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts `command` through `setpriv --pdeathsig KILL`, which executes the program in its own place, so
     /// the child's pid is the program's.
     ///
@@ -75,7 +75,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.kill();
     }

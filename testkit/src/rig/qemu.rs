@@ -2,10 +2,11 @@
 
 use std::{ffi::OsString, path::Path, process::Command};
 
-use super::{Artifacts, Guest, VmConfig};
+use super::artifacts::Artifacts;
+use super::config::{Guest, VmConfig};
 
 /// Private files of one VM that are on QEMU's command line.
-pub(crate) struct Files<'a> {
+pub(crate) struct QemuFiles<'a> {
     pub(crate) vhost_socket: &'a Path,
     pub(crate) monitor: &'a Path,
     pub(crate) serial: &'a Path,
@@ -20,7 +21,7 @@ pub(crate) struct Files<'a> {
 ///   keeps a guest that panicked from rebooting repeatedly.
 /// - `no_timer_check`: at its start the kernel counts timer interrupts for 40 ms, and panics if an emulated
 ///   processor that the host does not schedule gets too few of them.
-pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &Files<'_>) -> Command {
+pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &QemuFiles<'_>) -> Command {
     let memory = config.memory_mib;
     let mut command = Command::new(&artifacts.qemu);
     command

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::RigError;
+use super::error::RigError;
 
 /// Timeout of each read and write. The monitor runs in QEMU's main loop: it answers at once, or never.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::RigError;
+use super::error::RigError;
 
 /// Maximum length of a Unix socket path: the kernel has 108 bytes, and the last one is NUL.
 const PATH_MAX: usize = 107;

@@ -3,21 +3,20 @@
 use std::{
     fs, io,
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use tempfile::TempDir;
 
-use super::{
-    Artifacts, RigError, handshake,
-    process::{Process, read_lossy, tail},
-    qemu,
-    socket::{self, OwnedSocket},
-    vsock_backend,
-    wait::wait_until,
-};
+use super::artifacts::Artifacts;
+use super::config::{Guest, VmConfig};
+use super::error::RigError;
+use super::process::{ChildProcess, read_lossy, tail};
+use super::socket::{self, OwnedSocket};
+use super::wait::wait_until;
+use super::{handshake, qemu, vsock_backend};
 
 pub(super) const VHOST_SOCKET: &str = "vhost.sock";
 pub(super) const MONITOR: &str = "qmp.sock";
@@ -29,68 +28,6 @@ const UP: &str = "init: up";
 /// Deadline for the start of QEMU, which takes a quarter of a second; long enough for a very busy machine.
 const QEMU_START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Configuration of a VM.
-#[derive(Debug, Clone)]
-pub struct VmConfig {
-    /// Name of the VM: its socket is `<name>.vsock`, and its hostname is this name.
-    pub name: String,
-    /// Directory of the hybrid-vsock socket; must exist and have a short path.
-    pub socket_dir: PathBuf,
-    /// Guest memory in MiB.
-    pub memory_mib: u32,
-    /// Virtual CPUs.
-    pub cpus: u32,
-    /// Number of network cards, named `eth0` and so on, each on a separate network with QEMU as the gateway
-    /// (10.0.2.2, fec0::2); the last byte of their MACs counts from 1.
-    pub nics: u8,
-    /// Guest to boot.
-    pub guest: Guest,
-    /// Makes a reboot of the guest end QEMU, as it ends Firecracker.
-    pub reboot_ends: bool,
-}
-
-/// Guest that a VM boots.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Guest {
-    /// The rig's own initial ramdisk: busybox and the agent.
-    Small,
-    /// Ramdisk of `Small`, with the agent itself as the first process (`--init`).
-    AgentFirst,
-    /// Raw disk image with a file system that contains systemd or another init; the guest writes to it.
-    Disk(PathBuf),
-}
-
-impl VmConfig {
-    /// Configures a small VM: 256 MiB, one CPU, one network card.
-    pub fn new(name: impl Into<String>, socket_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            name: name.into(),
-            socket_dir: socket_dir.into(),
-            memory_mib: 256,
-            cpus: 1,
-            nics: 1,
-            guest: Guest::Small,
-            reboot_ends: false,
-        }
-    }
-
-    /// Configures a VM with a distribution on `disk`: 512 MiB and two CPUs. A reboot ends QEMU; boot the VM
-    /// again.
-    pub fn with_disk(
-        name: impl Into<String>,
-        socket_dir: impl Into<PathBuf>,
-        disk: impl Into<PathBuf>,
-    ) -> Self {
-        Self {
-            memory_mib: 512,
-            cpus: 2,
-            guest: Guest::Disk(disk.into()),
-            reboot_ends: true,
-            ..Self::new(name, socket_dir)
-        }
-    }
-}
-
 /// Running VM. Dropping it ends both of its processes and removes its files.
 #[derive(Debug)]
 pub struct Vm {
@@ -100,8 +37,8 @@ pub struct Vm {
     pub(super) boots_due: AtomicUsize,
     // Dropped in this order: the backend (which would replace our socket with a new one when it sees the end
     // of QEMU), QEMU, the files of both.
-    pub(super) vsock_backend: Process,
-    pub(super) qemu: Process,
+    pub(super) vsock_backend: ChildProcess,
+    pub(super) qemu: ChildProcess,
     pub(super) socket: OwnedSocket,
     pub(super) private: TempDir,
 }
@@ -264,7 +201,7 @@ pub(super) fn start_qemu(
     artifacts: &Artifacts,
     config: &VmConfig,
     private: &Path,
-) -> Result<Process, RigError> {
+) -> Result<ChildProcess, RigError> {
     let [vhost_socket, monitor, serial] =
         [VHOST_SOCKET, MONITOR, SERIAL].map(|name| private.join(name));
     for left in [&monitor, &serial] {
@@ -276,9 +213,14 @@ pub(super) fn start_qemu(
             Ok(()) | Err(_) => {}
         }
     }
-    let files = qemu::Files { vhost_socket: &vhost_socket, monitor: &monitor, serial: &serial };
+    let files = qemu::QemuFiles { vhost_socket: &vhost_socket, monitor: &monitor, serial: &serial };
     let command = qemu::command(artifacts, config, &files);
-    Process::spawn("qemu-system-x86_64", &artifacts.setpriv, &command, private.join("qemu.log"))
+    ChildProcess::spawn(
+        "qemu-system-x86_64",
+        &artifacts.setpriv,
+        &command,
+        private.join("qemu.log"),
+    )
 }
 
 /// Checks the host daemon's rule: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.

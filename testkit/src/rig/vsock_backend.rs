@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Artifacts, RigError, process::Process, wait::wait_until};
+use super::artifacts::Artifacts;
+use super::error::RigError;
+use super::process::ChildProcess;
+use super::wait::wait_until;
 
 /// Deadline for the start. The backend opens its sockets within milliseconds; this is for a very busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,7 +27,7 @@ pub(crate) fn start(
     vhost_socket: &Path,
     vsock_socket: &Path,
     log: &Path,
-) -> Result<Process, RigError> {
+) -> Result<ChildProcess, RigError> {
     let mut command = Command::new(&artifacts.vsock_backend);
     command
         .arg("--guest-cid")
@@ -34,14 +37,14 @@ pub(crate) fn start(
         .arg("--uds-path")
         .arg(vsock_socket);
     let mut backend =
-        Process::spawn("vhost-device-vsock", &artifacts.setpriv, &command, log.to_owned())?;
+        ChildProcess::spawn("vhost-device-vsock", &artifacts.setpriv, &command, log.to_owned())?;
     wait(&mut backend, vhost_socket, vsock_socket)?;
     Ok(backend)
 }
 
 /// Waits until both of a backend's sockets exist. QEMU's socket exists only while no QEMU is connected to it.
 pub(crate) fn wait(
-    backend: &mut Process,
+    backend: &mut ChildProcess,
     vhost_socket: &Path,
     vsock_socket: &Path,
 ) -> Result<(), RigError> {

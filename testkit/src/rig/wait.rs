@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::RigError;
+use super::error::RigError;
 
 /// Interval of the checks: short compared with a boot (seconds), long compared with a check (µs).
 const POLL: Duration = Duration::from_millis(20);

@@ -37,6 +37,7 @@ impl PathScanner {
                 TokenTree::Group(group) => self.scan(group.stream()),
                 TokenTree::Ident(ident) if ident == "use" => self.scan_use(&mut tokens, &[]),
                 TokenTree::Ident(ident) if ident == "mod" => self.scan_module(&mut tokens),
+                TokenTree::Ident(ident) if ident == "pub" => skip_visibility(&mut tokens),
                 TokenTree::Ident(ident) => {
                     let line = ident.span().start().line;
                     let mut segments = vec![ident.to_string()];
@@ -123,6 +124,15 @@ fn separator(tokens: &mut Tokens) -> bool {
     false
 }
 
+/// Consumes `(in path)` after `pub`: the path names the modules that see the item, and imports nothing.
+fn skip_visibility(tokens: &mut Tokens) {
+    let Some(TokenTree::Group(restriction)) = tokens.peek() else { return };
+    let first = restriction.stream().into_iter().next();
+    if first.is_some_and(|word| word.to_string() == "in") {
+        tokens.next();
+    }
+}
+
 /// Consumes the attribute after `#`, and the item after it if the attribute is `cfg(test)`.
 fn skip_test(tokens: &mut Tokens) {
     let Some(TokenTree::Group(attribute)) = tokens.peek() else { return };
@@ -171,6 +181,13 @@ mod tests {
         let source = "/// See [`crate::a`].\nconst T: &str = \"crate::b\"; // crate::c\n\
                       #[cfg(test)]\nmod tests { use crate::d; }\n#[cfg(test)]\nuse crate::e;\nuse crate::f;";
         assert_eq!(paths(source), ["crate::f"]);
+    }
+
+    #[test]
+    fn the_path_of_a_visibility_is_not_an_import() {
+        let source =
+            "pub(in crate::a) struct S(pub(in super::b) crate::c::T, pub (crate::d::U, u8));";
+        assert_eq!(paths(source), ["crate::c::T", "crate::d::U"]);
     }
 
     #[test]

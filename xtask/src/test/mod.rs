@@ -12,18 +12,18 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    command, openapi,
+    command,
     progress::{self, Outcome, Steps},
     setup::{self, cargo_tool},
     workspace::Workspace,
 };
 use summary::Summary;
 
-/// Number of own steps: format, language, lints, docs, API description, dependencies, fuzzing, binaries, tests.
-const OWN_STEPS: usize = 9;
+/// Number of own steps: format, language, lints, docs, dependencies, fuzzing, tests.
+const OWN_STEPS: usize = 7;
 
-/// Number of steps of [`quick`]: format, language, lints, binaries, tests.
-const QUICK_STEPS: usize = 5;
+/// Number of steps of [`quick`]: format, language, lints, tests.
+const QUICK_STEPS: usize = 4;
 
 /// Tests that need neither a VM nor another prepared artifact: unit tests, and the test programs named `it`.
 const QUICK_TESTS: [&str; 4] = ["--lib", "--bins", "--test", "it"];
@@ -50,7 +50,6 @@ pub(crate) fn quick(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::new(QUICK_STEPS);
     format(workspace, &mut steps)?;
     lints(workspace, &mut steps)?;
-    binaries(workspace, &mut steps)?;
     Ok(tests(workspace, &mut steps, &QUICK_TESTS))
 }
 
@@ -83,14 +82,6 @@ fn lints(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     })
 }
 
-/// Builds all binaries: tests of one crate start those of others, which `cargo test` alone does not build.
-fn binaries(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    steps.run("binaries", || {
-        let mut build = workspace.cargo("build");
-        passed(build.args(["--workspace", "--bins", "--all-features", "--locked"]))
-    })
-}
-
 fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     format(workspace, steps)?;
     lints(workspace, steps)?;
@@ -99,18 +90,13 @@ fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()>
         doc.args(["--workspace", "--all-features", "--no-deps", "--locked"]);
         passed(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    steps.run("API description", || {
-        openapi::run(workspace, openapi::Mode::Check)?;
-        Ok(Outcome::done("compared"))
-    })?;
     steps.run("dependencies", || {
         let mut deny = Command::new(cargo_tool::CARGO_DENY.program(workspace.rig()));
         // Advisories are in a repository that not every machine can reach.
         deny.args(["check", "bans", "licenses", "sources"]).current_dir(workspace.root());
         passed(&mut deny)
     })?;
-    steps.run("fuzzing", || fuzz::run(workspace))?;
-    binaries(workspace, steps)
+    steps.run("fuzzing", || fuzz::run(workspace))
 }
 
 fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
@@ -119,6 +105,10 @@ fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
 }
 
 /// Runs the tests and passes their output on line by line.
+///
+/// Cargo also builds the programs of each package that has tests in `tests/`, so the tests of one crate can start those
+/// of another. A build of the programs alone would compile half of the dependencies a second time: their features differ
+/// without the dependencies of the tests.
 fn run_tests(
     workspace: &Workspace,
     selection: &[&str],

@@ -5,7 +5,7 @@
 //! signal handler: system calls. It does not allocate, lock, panic, or drop anything.
 #![expect(unsafe_code, reason = "execution of a program has no safe wrapper")]
 
-use super::spawn::{ProgramStreams, SpawnSetup};
+use super::setup::{ProgramImage, ProgramStreams, SpawnSetup};
 use super::step::{SpawnError, SpawnStep};
 use crate::protection::policy;
 use libc::c_char;
@@ -20,16 +20,6 @@ use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-
-/// A program with its arguments and its environment.
-#[derive(Debug)]
-pub(in crate::exec) struct ProgramImage {
-    /// Files that can be the program, in the order in which they are tried.
-    pub(in crate::exec) paths: Vec<CString>,
-    pub(in crate::exec) args: Vec<CString>,
-    /// Variables, each as `NAME=VALUE`.
-    pub(in crate::exec) env: Vec<CString>,
-}
 
 /// A [`ProgramImage`] in the form of execve(2). Made before the fork, because the child must not allocate.
 ///

@@ -3,6 +3,7 @@
 mod cgroup;
 mod child;
 mod group;
+mod setup;
 pub(super) mod signal;
 mod spawn;
 mod step;
@@ -11,8 +12,7 @@ mod wait;
 
 pub use cgroup::ProgramGroups;
 pub(super) use cgroup::{AgentProcess, Cgroup, CgroupFactory, Limits, ProgramRecord};
-pub(super) use child::ProgramImage;
-pub(super) use spawn::{ProgramStreams, SpawnSetup};
+pub(super) use setup::{ProgramImage, ProgramStreams, SpawnSetup};
 pub(super) use step::{SpawnError, SpawnStep};
 pub(super) use wait::ProcessUsage;
 

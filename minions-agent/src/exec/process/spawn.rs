@@ -5,45 +5,17 @@
 #![expect(unsafe_code, reason = "process creation has no safe wrapper")]
 
 use super::cgroup::Cgroup;
-use super::child::{self, ExecVectors, ProgramImage};
+use super::child::{self, ExecVectors};
+use super::setup::SpawnSetup;
 use super::step::{SpawnError, SpawnStep};
 use super::wait::wait;
-use crate::exec::user::UserAccount;
 use libc::{c_int, c_long};
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Resource, Rlimit};
-use std::ffi::CString;
+use rustix::process::Pid;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// Program to start, and the properties that its process gets before that.
-#[derive(Debug)]
-pub(in crate::exec) struct SpawnSetup {
-    pub(in crate::exec) streams: ProgramStreams,
-    pub(in crate::exec) image: ProgramImage,
-    /// True if standard input is a terminal, which becomes the controlling one of the session.
-    pub(in crate::exec) terminal: bool,
-    pub(in crate::exec) rlimits: Vec<(Resource, Rlimit)>,
-    pub(in crate::exec) account: Option<UserAccount>,
-    pub(in crate::exec) cwd: CString,
-    /// Nice value, if the agent has raised its own priority.
-    pub(in crate::exec) nice: Option<i32>,
-    /// True to reset the scheduling policy, because the agent has changed its own.
-    pub(in crate::exec) default_policy: bool,
-    /// `oom_score_adj`, if the agent has lowered its own: a program that uses all memory must be killed before
-    /// the agent.
-    pub(in crate::exec) oom_score_adj: Option<String>,
-}
-
-/// The program's ends of its streams: blocking, closed by exec, and none of them a standard stream of the agent.
-#[derive(Debug)]
-pub(in crate::exec) struct ProgramStreams {
-    pub(in crate::exec) stdin: OwnedFd,
-    pub(in crate::exec) stdout: OwnedFd,
-    pub(in crate::exec) stderr: OwnedFd,
-}
 
 /// A process that executes its program.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! NetworkManager: global DNS in a configuration snippet, NetworkManager.conf(5).
 
-use super::{ResolverSettings, resolv_conf};
+use super::resolv_conf;
+use super::resolver::ResolverSettings;
 use std::path::{Path, PathBuf};
 
 /// Reports whether `resolv.conf`, by its link's target or its text, comes from NetworkManager.

@@ -1,6 +1,6 @@
 //! Parser and formatter of resolv.conf(5).
 
-use super::ResolverSettings;
+use super::resolver::ResolverSettings;
 use std::fmt::Write;
 
 /// Maximum number of name servers, and of search domains, in a reply: a limit of the protocol.

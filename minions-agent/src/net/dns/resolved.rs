@@ -1,6 +1,7 @@
 //! systemd-resolved: a drop-in of resolved.conf(5).
 
-use super::{ResolverSettings, SystemPaths};
+use super::SystemPaths;
+use super::resolver::ResolverSettings;
 use crate::net::systemd;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Resolver settings that result from a change.
 
 use super::{DnsOwner, SystemPaths};
-use crate::net::NetworkError;
+use crate::net::error::NetworkError;
 use crate::net::link::{self, Link};
 use minions_proto::Invalid;
 use minions_proto::message::{Dns, DnsPlan, Selector};

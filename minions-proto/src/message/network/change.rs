@@ -1,8 +1,9 @@
 //! Richer form of `configure_network`.
 
-use super::{ConfigureNetwork, NetworkChanged, NetworkPlan, plan};
-use crate::error::Invalid;
-use crate::message::Call;
+use super::base::ConfigureNetwork;
+use super::check::Check;
+use super::reply::NetworkChanged;
+use crate::message::call::Call;
 use serde::{Deserialize, Serialize};
 
 /// Request to change the network. Settings that it contains are replaced; all others stay
@@ -93,40 +94,6 @@ pub struct RouteChange {
     pub metric: Option<u32>,
 }
 
-/// Check after a network change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Check {
-    /// The interfaces are up and have a carrier.
-    Link,
-    /// The addresses are present and usable, and no other host on the link has them.
-    Addresses,
-    /// The kernel reaches the next hop of each default route over its interface, without another
-    /// hop.
-    Route,
-    /// The next hop of each default route answers (ARP, neighbour discovery).
-    Gateway,
-    /// A name server answers.
-    Dns,
-}
-
-impl Check {
-    /// All checks, in the order of their execution.
-    pub const ALL: [Self; 5] = [Self::Link, Self::Addresses, Self::Route, Self::Gateway, Self::Dns];
-
-    /// Returns the check's name in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Link => "link",
-            Self::Addresses => "addresses",
-            Self::Route => "route",
-            Self::Gateway => "gateway",
-            Self::Dns => "dns",
-        }
-    }
-}
-
 impl Call for ChangeNetwork {
     type Reply = NetworkChanged;
     const TYPE: &'static str = ConfigureNetwork::TYPE;
@@ -150,14 +117,5 @@ impl ChangeNetwork {
             ("dns", only_dns),
         ];
         fields.into_iter().find_map(|(name, given)| given.then_some(name))
-    }
-
-    /// Checks the whole request, as far as possible without the guest.
-    ///
-    /// # Errors
-    ///
-    /// The first invalid field, and what would be right.
-    pub fn plan(&self) -> Result<NetworkPlan, Invalid> {
-        plan::rich(self)
     }
 }

@@ -1,7 +1,9 @@
 //! Result of a network change, and its confirmation.
 
-use super::Check;
-use crate::message::{Call, Done, bounded};
+use super::check::Check;
+use crate::message::bounded;
+use crate::message::call::Call;
+use crate::message::reply::Done;
 use serde::{Deserialize, Serialize};
 
 /// Reply to both forms of `configure_network`. A base agent sends only the message.
@@ -45,27 +47,32 @@ pub struct NetworkChanged {
 /// Difference between the old and the new configuration. Without `from` something is added, without
 /// `to` it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkDiff {
     /// Kind of setting: `link`, `mtu`, `network_manager`, `accept_ra`, `address`, `route`, `dns`,
     /// `search`, `hostname`.
+    #[cfg_attr(feature = "openapi", schema(example = "address"))]
     pub what: String,
     /// Name of the interface, if the setting belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = "eth0"))]
     pub interface: Option<String>,
     /// Old value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// New value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = "10.0.0.2/16"))]
     pub to: Option<String>,
 }
 
 /// Network change that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PendingChange {
-    /// Id for `network_confirm`.
+    /// Id for `POST /vms/{vm}/network/confirm`, or for `network_confirm` on the wire.
     pub id: String,
-    /// Milliseconds that were left at the time of the reply.
+    /// Milliseconds that were left when the agent answered.
     pub expires_in_ms: u64,
 }
 
@@ -85,10 +92,10 @@ impl NetworkConfirm {
     /// # Errors
     ///
     /// [`Invalid`](crate::Invalid) for `id`.
-    pub fn validate(self) -> Result<Self, crate::Invalid> {
+    pub fn validate(self) -> Result<Self, crate::error::Invalid> {
         match self.id.chars().count() {
             1..=MAX_CHANGE_ID => Ok(self),
-            len => Err(crate::Invalid::new(
+            len => Err(crate::error::Invalid::new(
                 "id",
                 format!(
                     "has {len} characters: must be 1 to {MAX_CHANGE_ID}; use the id in the change's reply"

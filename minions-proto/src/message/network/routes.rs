@@ -1,6 +1,8 @@
 //! Rules for routes in a network configuration.
 
-use super::{InterfacePlan, MAX_ROUTES, RouteChange, RoutePlan, Selector, at_most};
+use super::bounds::{MAX_ROUTES, at_most};
+use super::change::RouteChange;
+use super::plan::{InterfacePlan, RoutePlan, Selector};
 use crate::cidr::{check_gateway, check_next_hop, is_link_local_v6, parse_destination};
 use crate::error::Invalid;
 use crate::names::{check_interface_name, parse_mac};

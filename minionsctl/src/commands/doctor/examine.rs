@@ -389,14 +389,13 @@ mod tests {
         };
         let restricted = of(json!([]), json!(["health", "status"]));
         assert_eq!(restricted.verdict, Verdict::Fine);
-        let refused =
-            "restricted: started without network, exec, write_file, clock, power (--allow)";
+        let refused = "restricted: started without network, exec, write_file, clock, power, files, forward (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
         // An old agent serves the operation without its feature.
         let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));
         assert_eq!(old.verdict, Verdict::Doubtful);
         assert!(old.finding.ends_with("without network2"), "{old:?}");
-        let all = of(json!(["exec2", "exec_limits", "network2", "clock", "power"]), Value::Null);
+        let all = of(Value::from(Feature::ALL.map(Feature::name).to_vec()), Value::Null);
         assert_eq!((all.verdict, all.finding.contains("without")), (Verdict::Fine, false));
     }
 

@@ -3,7 +3,8 @@
 //! Used only if no agent has ever answered there: otherwise the agent hangs or its guest is paused, and a dial to a
 //! paused guest breaks the vsock device of some VMMs. Works only on the host of the socket.
 
-use crate::agent::{AgentAddress, connect};
+use crate::agent::connect;
+use crate::agent_address::AgentAddress;
 use crate::client::DaemonClient;
 use minions_api::vm::Vm;
 use minions_proto::AgentPort;

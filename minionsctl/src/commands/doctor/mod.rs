@@ -5,7 +5,7 @@ mod examine;
 mod finding;
 mod identify;
 
-use super::Context;
+use super::context::Context;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;

@@ -1,8 +1,9 @@
 //! `exec` with the whole result at once, as JSON.
 
-use super::Context;
-use crate::agent::{self, AgentAddress};
+use crate::agent;
+use crate::agent_address::AgentAddress;
 use crate::client::{CallDeadlines, DaemonClient, vm_path};
+use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::read_all;

@@ -1,7 +1,7 @@
 //! `exec --detach`: waits only for the start of the program.
 
-use super::Context;
 use crate::client::{CallDeadlines, DaemonClient, vm_path};
+use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::link::{self, FirstMessage};

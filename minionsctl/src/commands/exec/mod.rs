@@ -11,7 +11,7 @@ mod many;
 mod request;
 mod stream;
 
-use super::Context;
+use super::context::Context;
 use crate::cli;
 use crate::client::DaemonClient;
 use crate::config::ClientConfig;

@@ -1,6 +1,6 @@
 //! `exec` over a stream: bytes both ways as they arrive.
 
-use super::Context;
+use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::link::FirstMessage;

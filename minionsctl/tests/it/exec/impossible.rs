@@ -2,13 +2,13 @@
 //! agent.
 
 use super::restarts::vm;
-use crate::shared::command::until;
-use crate::shared::process::DaemonProcess;
+use crate::shared::process;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use testkit::daemon::{DEADLINE, read};
+use testkit::wait::until;
 
 fn requests(dir: &Path) -> Vec<(&'static str, String, Value, u16, &'static str)> {
     let file = dir.join("plain");
@@ -48,14 +48,10 @@ fn requests(dir: &Path) -> Vec<(&'static str, String, Value, u16, &'static str)>
     ]
 }
 
-fn descriptors(daemon: &DaemonProcess) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_failing_requests_leave_nothing_behind() {
     let (dir, _vm) = vm();
-    let daemon = DaemonProcess::start(dir.path());
+    let daemon = process::start(dir.path());
     let socket = dir.path().join("minionsd.sock");
     let http = testkit::daemon::http().unix_socket(socket).timeout(DEADLINE).build().unwrap();
     let ask = async |method: &str, path: &str, body: &Value| {
@@ -77,10 +73,13 @@ async fn a_thousand_failing_requests_leave_nothing_behind() {
             assert_eq!(answer, (*status, Some(*code)), "{method} {path}: {}", reply.json);
         }
         if round == 1 {
-            before = descriptors(&daemon);
+            before = daemon.descriptors().unwrap();
         }
     }
-    until("the descriptors are closed", || descriptors(&daemon) <= before);
+    until("the descriptors are closed", || {
+        let now = daemon.descriptors().unwrap();
+        if now <= before { Ok(()) } else { Err((before, now)) }
+    });
     let execs = ask("GET", "/vms/web-1/execs", &Value::Null).await.json;
     assert_eq!(execs["execs"].as_array().unwrap().len(), 1, "{execs}");
     let pool = ask("GET", "/vms/web-1", &Value::Null).await.json["pool"].clone();

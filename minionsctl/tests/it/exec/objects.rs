@@ -1,7 +1,8 @@
 //! Detached programs: listing, reading, attaching, signalling and removing them.
 
 use super::guest::{Guest, feed};
-use crate::shared::command::{Running, until};
+use crate::shared::command::Running;
+use testkit::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_program_can_be_listed_read_followed_and_waited_for() {

@@ -1,12 +1,13 @@
 //! Ends of programs, and their exit codes and messages.
 
 use super::guest::Guest;
-use crate::shared::command::{Ran, Running, ctl, direct, until};
+use crate::shared::command::{Ran, Running, ctl, direct};
 use rustix::process::Signal;
 use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use testkit::fake_vmm::{Behaviour, FakeVmm};
+use testkit::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_code_is_that_of_the_program() {

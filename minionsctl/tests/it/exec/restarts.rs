@@ -1,7 +1,7 @@
 //! Restarts of the daemon while programs run.
 
 use crate::shared::command::{Running, ctl};
-use crate::shared::process::DaemonProcess;
+use crate::shared::process;
 use rustix::process::Signal;
 use std::fs::Permissions;
 use std::io::Write;
@@ -24,7 +24,7 @@ pub(crate) fn vm() -> (TempDir, FakeVmm) {
 /// Sends numbered lines through `cat` while two daemons are ended with `signal`.
 fn survives(signal: Signal) {
     let (dir, _vm) = vm();
-    let mut daemon = DaemonProcess::start(dir.path());
+    let mut daemon = process::start(dir.path());
     let count = dir.path().join("count");
     let script = format!("echo run >> {}; cat; exit 7", count.display());
     let mut command = ctl(&daemon.host(), &["exec", "-i", "web-1", "--", "sh", "-c", &script]);
@@ -39,7 +39,7 @@ fn survives(signal: Signal) {
         assert_eq!(running.line(), line.to_string());
         if line == LINES / 3 || line == LINES / 3 * 2 {
             daemon.end(signal);
-            daemon = DaemonProcess::start(dir.path());
+            daemon = process::start(dir.path());
         }
     }
     feeder.join().unwrap();
@@ -61,7 +61,7 @@ async fn a_restarted_daemon_does_not_affect_a_program() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_and_logs_continue_across_a_restart() {
     let (dir, _vm) = vm();
-    let mut daemon = DaemonProcess::start(dir.path());
+    let mut daemon = process::start(dir.path());
     let host = daemon.host();
     let script = format!(
         "echo one; until [ -e {}/go ]; do sleep 0.05; done; echo two; exit 3",
@@ -72,7 +72,7 @@ async fn wait_and_logs_continue_across_a_restart() {
     let mut follower = Running::start(&mut ctl(&host, &["logs", "-f", "web-1", "x"]));
     assert_eq!(follower.line(), "one");
     daemon.end(Signal::KILL);
-    let mut daemon = DaemonProcess::start(dir.path());
+    let mut daemon = process::start(dir.path());
     let waiting = Running::start(&mut ctl(&host, &["wait", "web-1", "x"]));
     std::fs::write(dir.path().join("go"), "").unwrap();
     let followed = follower.end();

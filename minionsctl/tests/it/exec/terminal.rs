@@ -3,7 +3,7 @@
 use super::guest::Guest;
 use super::restarts::vm;
 use crate::shared::command::{ctl, pid};
-use crate::shared::process::DaemonProcess;
+use crate::shared::process;
 use crate::shared::pty::Pty;
 use rustix::process::{Signal, kill_process};
 
@@ -112,7 +112,7 @@ async fn a_terminal_can_be_created_detached_and_attached_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shell_continues_after_a_killed_daemon_is_started_again() {
     let (dir, _vm) = vm();
-    let mut daemon = DaemonProcess::start(dir.path());
+    let mut daemon = process::start(dir.path());
     let host = daemon.host();
     let mut pty = Pty::start(&ctl(&host, &SHELL));
     let before = pty.modes();
@@ -123,7 +123,7 @@ async fn a_shell_continues_after_a_killed_daemon_is_started_again() {
     pty.shows("minionsctl: connection lost, re-attaching…");
     // Typed while there is no connection.
     pty.types("echo still $x\r");
-    let mut daemon = DaemonProcess::start(dir.path());
+    let mut daemon = process::start(dir.path());
     pty.shows("minionsctl: re-attached");
     pty.shows("\nstill kept\r\n");
 

@@ -1,11 +1,12 @@
 //! Failures over SSH: each has one clear line and an exit code other than 0.
 
 use super::guest::SshGuest;
-use crate::shared::command::{Ran, Running, until};
+use crate::shared::command::{Ran, Running};
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 use testkit::fake_vmm::Behaviour;
+use testkit::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_vm_user_or_daemon_is_named() {

@@ -2,13 +2,14 @@
 
 use super::guest::SshGuest;
 use crate::exec::restarts::vm;
-use crate::shared::command::{Ran, Running, ctl, until};
-use crate::shared::process::DaemonProcess;
+use crate::shared::command::{Ran, Running, ctl};
+use crate::shared::process;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
+use testkit::wait::until;
 
 /// Returns pseudo-random bytes, the same in every run.
 pub(super) fn noise(len: usize) -> Vec<u8> {
@@ -175,7 +176,7 @@ async fn minionsctl_starts_the_client_without_an_installed_configuration() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_continues_after_a_killed_daemon_is_started_again() {
     let (dir, _vm) = vm();
-    let mut daemon = DaemonProcess::start(dir.path());
+    let mut daemon = process::start(dir.path());
     let script = "echo up; while read -r line; do echo got $line; done; exit 7";
     let mut command = ctl(&daemon.host(), &["ssh", "web-1", "--", script]);
     command.env("XDG_STATE_HOME", dir.path().join("state")).stdin(Stdio::piped());
@@ -185,7 +186,7 @@ async fn a_program_continues_after_a_killed_daemon_is_started_again() {
     daemon.end(Signal::KILL);
     // Typed while there is no daemon.
     stdin.write_all(b"one\n").unwrap();
-    let _daemon = DaemonProcess::start(dir.path());
+    let _daemon = process::start(dir.path());
     assert_eq!(running.line(), "got one");
     stdin.write_all(b"two\n").unwrap();
     assert_eq!(running.line(), "got two");

@@ -1,7 +1,8 @@
 //! The caller of one request: its identity and its scopes.
 
 use super::super::problem::ApiError;
-use super::{Peer, Policy};
+use super::peer::Peer;
+use super::policy::Policy;
 use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use minions_api::ErrorCode;
@@ -38,12 +39,12 @@ impl Caller {
     /// # Errors
     ///
     /// The request has no peer, because it did not come from a listener; this is a bug.
-    pub(super) fn peer_of(request: &Request) -> Result<Arc<Peer>, ApiError> {
+    pub(in super::super) fn peer_of(request: &Request) -> Result<Arc<Peer>, ApiError> {
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
         peer.ok_or_else(|| ApiError::of(ErrorCode::Internal, "the request has no peer"))
     }
 
-    pub(super) fn has_token(&self) -> bool {
+    pub(in super::super) fn has_token(&self) -> bool {
         self.has_token
     }
 
@@ -68,7 +69,11 @@ impl Caller {
     /// # Errors
     ///
     /// `unauthenticated` or `forbidden`; the detail names every way to get the scope.
-    pub(super) async fn require(&self, scope: Scope, policy: &Policy) -> Result<(), ApiError> {
+    pub(in super::super) async fn require(
+        &self,
+        scope: Scope,
+        policy: &Policy,
+    ) -> Result<(), ApiError> {
         // Most reads need neither the kernel nor the user database.
         if scope == Scope::Read && (self.has_token || self.may_read_unidentified(policy)) {
             return Ok(());

@@ -3,7 +3,7 @@
 //! ```text
 //!  connection ─▶ Peer: Unix credentials, or the uid of a loopback TCP connection
 //!  request    ─▶ Caller: the bearer token if the request has one, otherwise the peer
-//!  route      ─▶ Scope: declared once in the route list, checked by the guard
+//!  route      ─▶ Scope: declared once in the route list, checked by its layer ([`guard`](super::guard))
 //! ```
 //!
 //! | caller | read | operate |
@@ -22,7 +22,6 @@
 //! An invalid token is refused even where no token is required.
 
 mod caller;
-mod guard;
 mod operators;
 mod peer;
 mod peer_groups;
@@ -31,7 +30,6 @@ mod sock_diag;
 mod token;
 
 pub(super) use caller::Caller;
-pub(super) use guard::{Guard, operate, read};
 pub(crate) use operators::Operators;
 pub(crate) use peer::Peer;
 pub(crate) use policy::{Policy, UID_WARNING};

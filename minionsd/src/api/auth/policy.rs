@@ -1,6 +1,8 @@
 //! The configured rules by which callers get their scopes.
 
-use super::{Operators, Peer, Token};
+use super::operators::Operators;
+use super::peer::Peer;
+use super::token::Token;
 use crate::config::{TcpOperate, TcpRead};
 use minions_api::service::{Identity, Scope};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Conversion of programs from wire types to REST types, and the response with a collected result.
+//! Conversion of replies about programs from wire types to REST types, and the response with a collected result.
 
 use crate::budget::Share;
 use crate::exec::{CollectedOutput, ExecError};
@@ -10,7 +10,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use minions_api::exec as api;
-use minions_proto::channel::OutputStream;
 use minions_proto::message as wire;
 use std::convert::Infallible;
 
@@ -49,9 +48,9 @@ impl FinishedExec {
             stderr_bytes: Some(stderr.total),
             stdout_truncated: Some(stdout.truncated),
             stderr_truncated: Some(stderr.truncated),
-            outcome: Some(outcome(ended.outcome)),
+            outcome: Some(ended.outcome),
             duration_ms: Some(ended.usage.wall_ms),
-            usage: Some(usage(ended.usage)),
+            usage: Some(ended.usage),
         };
         Ok(Self { result, share })
     }
@@ -70,7 +69,7 @@ impl FinishedExec {
             stderr_bytes: reply.stderr_bytes,
             stdout_truncated: reply.stdout_truncated,
             stderr_truncated: reply.stderr_truncated,
-            outcome: reply.outcome.map(outcome),
+            outcome: reply.outcome,
             duration_ms: reply.duration_ms,
             usage: None,
         };
@@ -111,50 +110,6 @@ impl IntoResponse for FinishedExec {
     }
 }
 
-pub(super) fn outcome(outcome: wire::Outcome) -> api::Outcome {
-    match outcome {
-        wire::Outcome::Exited { code } => api::Outcome::Exited { code },
-        wire::Outcome::Signaled { signal, core, reason } => {
-            api::Outcome::Signaled { signal, core, reason: reason.map(signal_reason) }
-        }
-        wire::Outcome::TimedOut => api::Outcome::TimedOut,
-        wire::Outcome::FailedToStart { kind, errno } => {
-            api::Outcome::FailedToStart { kind: start_failure(kind), errno }
-        }
-        wire::Outcome::Lost { reason } => api::Outcome::Lost { reason },
-    }
-}
-
-fn signal_reason(reason: wire::SignalReason) -> api::SignalReason {
-    match reason {
-        wire::SignalReason::Oom => api::SignalReason::Oom,
-        wire::SignalReason::Other => api::SignalReason::Other,
-    }
-}
-
-fn start_failure(kind: wire::StartFailure) -> api::StartFailure {
-    match kind {
-        wire::StartFailure::NotFound => api::StartFailure::NotFound,
-        wire::StartFailure::NotExecutable => api::StartFailure::NotExecutable,
-        wire::StartFailure::UnknownUser => api::StartFailure::UnknownUser,
-        wire::StartFailure::Cwd => api::StartFailure::Cwd,
-        wire::StartFailure::ArgumentListTooLong => api::StartFailure::ArgumentListTooLong,
-        wire::StartFailure::Other => api::StartFailure::Other,
-    }
-}
-
-pub(super) fn usage(usage: wire::Usage) -> api::Usage {
-    let wire::Usage { wall_ms, user_ms, system_ms, max_rss_bytes } = usage;
-    api::Usage { wall_ms, user_ms, system_ms, max_rss_bytes }
-}
-
-pub(super) fn stream(stream: OutputStream) -> api::StreamName {
-    match stream {
-        OutputStream::Stdout => api::StreamName::Stdout,
-        OutputStream::Stderr => api::StreamName::Stderr,
-    }
-}
-
 pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
     api::ExecInfo {
         id: info.id.to_string(),
@@ -170,10 +125,7 @@ pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
         pid: info.pid,
         age_ms: info.age_ms,
         attached: info.attached,
-        on_disconnect: match info.on_disconnect {
-            wire::OnDisconnect::Kill => api::OnDisconnect::Kill,
-            wire::OnDisconnect::Detach => api::OnDisconnect::Detach,
-        },
+        on_disconnect: info.on_disconnect,
         stdout_bytes: info.stdout_bytes,
         stdout_kept_from: info.stdout_kept_from,
         stderr_bytes: info.stderr_bytes,
@@ -181,8 +133,8 @@ pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
         stdin_bytes: info.stdin_bytes,
         end_requested: info.end_requested,
         exit_code: info.outcome.as_ref().map(wire::Outcome::exit_code),
-        outcome: info.outcome.map(outcome),
-        usage: info.usage.map(usage),
+        outcome: info.outcome,
+        usage: info.usage,
         left_running: info.left_running,
     }
 }

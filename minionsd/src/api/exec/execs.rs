@@ -1,10 +1,10 @@
 //! `/vms/{vm}/execs`: the execs of an agent, and their output. Reading has no effect on a program.
 
-use super::super::Api;
 use super::super::audit::Note;
 use super::super::extract::{CallParams, JsonBody, Params, Patience, TheExec, TheVm, milliseconds};
 use super::super::problem::{ApiError, IdProblems, SignalProblems};
 use super::super::request_id::RequestId;
+use super::super::state::ApiState;
 use super::convert;
 use super::lines::{self, StreamContext};
 use crate::agent::{AgentRefusal, CallError, Lane};
@@ -206,7 +206,7 @@ pub(in super::super) struct OutputParams {
     ),
 )]
 pub(in super::super) async fn get_exec_output(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     TheVm(vm): TheVm,
     TheExec(id): TheExec,
     Params(params): Params<OutputParams>,
@@ -233,7 +233,7 @@ pub(in super::super) async fn get_exec_output(
 }
 
 async fn watch(
-    api: &Api,
+    api: &ApiState,
     vm: &Vm,
     attach: &ExecAttach,
     deadline: Instant,

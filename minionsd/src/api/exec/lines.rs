@@ -3,9 +3,9 @@
 //! The body produces the next line only when the previous one was taken, and only then acknowledges that line's output
 //! to the agent. So a caller that reads slowly slows the program down.
 
-use super::super::X_ACCEL_BUFFERING;
 use super::super::audit::Note;
 use super::super::problem::ApiError;
+use super::super::streamed::streamed;
 use super::convert;
 use super::text::TextDecoder;
 use crate::agent::TransportError;
@@ -13,8 +13,8 @@ use crate::exec::heartbeat::HeartbeatFilter;
 use crate::exec::{DriverEvent, ExecError, RunningExec};
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::http::header::ACCEPT;
+use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use minions_api::VmName;
 use minions_api::exec::{Chunk, ExecEvent, NDJSON, StreamName};
@@ -117,13 +117,7 @@ where
         let next = next(state);
         async move { next.await.map(|(line, state)| (Ok::<_, Infallible>(line), state)) }
     });
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(NDJSON)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // Otherwise nginx buffers the stream.
-        (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
-    ];
-    (headers, Body::from_stream(lines)).into_response()
+    streamed(NDJSON, Body::from_stream(lines))
 }
 
 /// Encodes an event as one line of JSON.
@@ -177,15 +171,13 @@ impl EventLines {
             }
             DriverEvent::Gap(stream, from, to) => {
                 self.flush(stream);
-                self.pending.push_back(ExecEvent::Gap {
-                    stream: convert::stream(stream),
-                    from,
-                    to,
-                });
+                self.pending.push_back(ExecEvent::Gap { stream, from, to });
             }
             DriverEvent::Heartbeat => {
                 self.pending.extend(self.heartbeats.pass().then_some(ExecEvent::Heartbeat));
             }
+            // Only for a caller that pushes input.
+            DriverEvent::InputTaken => {}
             DriverEvent::Told => self.end(ExecEvent::End),
             DriverEvent::Ended(ended) => self.exit(ended),
         }
@@ -193,9 +185,9 @@ impl EventLines {
 
     fn exit(&mut self, ended: Ended) {
         let has_usage = self.running.as_ref().is_some_and(RunningExec::has_usage);
-        let usage = has_usage.then(|| convert::usage(ended.usage));
+        let usage = has_usage.then_some(ended.usage);
         let exit_code = ended.outcome.exit_code();
-        let outcome = convert::outcome(ended.outcome);
+        let outcome = ended.outcome;
         self.context.note.outcome(|| convert::in_words(&outcome));
         self.end(ExecEvent::Exit { exit_code, outcome, usage });
     }
@@ -238,6 +230,7 @@ fn output(stream: OutputStream, chunk: Chunk) -> ExecEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     fn asks_for_lines(accept: &'static str) -> bool {
         let headers = [(ACCEPT, HeaderValue::from_static(accept))];

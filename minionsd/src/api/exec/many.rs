@@ -3,11 +3,11 @@
 //! Each VM has its own task and deadline, so a VM that hangs delays only its own line. The tasks belong to the body of
 //! the response: when the caller disconnects, they are dropped, and every program is left.
 
-use super::super::Api;
 use super::super::audit::Note;
 use super::super::extract::{CallParams, JsonBody, Patience};
 use super::super::problem::{ApiError, ManyProblems};
 use super::super::request_id::RequestId;
+use super::super::state::ApiState;
 use super::convert::FinishedExec;
 use super::lines::{self, line};
 use super::request::{self, ExecForm};
@@ -55,7 +55,7 @@ const MAX_PATTERNS: usize = 256;
     ),
 )]
 pub(in super::super) async fn run_many_execs(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     patience: Patience,
     note: Note,
     request_id: RequestId,
@@ -97,7 +97,7 @@ pub(in super::super) async fn run_many_execs(
 /// The part of the request that is the same for every VM.
 #[derive(Debug)]
 struct ManyExecJob {
-    api: Api,
+    api: ApiState,
     plan: ExecPlan,
     patience: Patience,
     request_id: RequestId,

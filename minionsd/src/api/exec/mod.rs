@@ -13,15 +13,15 @@ pub(super) mod execs;
 mod lines;
 pub(super) mod many;
 mod pump;
-mod request;
+pub(super) mod request;
 mod text;
 pub(super) mod websocket;
 
-use super::Api;
 use super::audit::Note;
 use super::extract::{CallParams, JsonBody, Patience, TheVm};
 use super::problem::{ApiError, ExecProblems};
 use super::request_id::RequestId;
+use super::state::ApiState;
 use crate::agent::TransportError;
 use crate::budget::FREE;
 use crate::exec::{self, ExecDeadlines, ExecError, ExecPlan, RunningExec, collected};
@@ -35,6 +35,7 @@ use lines::StreamContext;
 use minions_api::VmName;
 use minions_api::exec::{ExecEvent, ExecInfo, ExecRequest, ExecResult};
 use request::ExecForm;
+pub(super) use request::generate_id;
 use tokio::time::timeout_at;
 
 /// Run a program
@@ -60,7 +61,7 @@ use tokio::time::timeout_at;
     ),
 )]
 pub(super) async fn run_exec(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     TheVm(vm): TheVm,
     patience: Patience,
     note: Note,
@@ -101,7 +102,7 @@ pub(super) async fn run_exec(
 
 /// Runs a program to its end and collects its output.
 async fn collect(
-    api: &Api,
+    api: &ApiState,
     vm: &Vm,
     plan: &ExecPlan,
     patience: &Patience,
@@ -124,19 +125,6 @@ async fn collect(
                 share.grow_to(output_len).await?;
             }
             Ok(FinishedExec::plain(reply, share))
-        }
-    }
-}
-
-/// Processes a request for a program up to the encoded message, for fuzzing.
-#[cfg(fuzzing)]
-pub(super) fn planned(body: &[u8]) {
-    use minions_proto::message::encode_request;
-    for form in [ExecForm::Post, ExecForm::Many, ExecForm::WebSocket] {
-        let Some(request) = super::fuzzing::round_trip::<ExecRequest>(body) else { return };
-        if let Ok(plan) = request::plan(request, form) {
-            plan.start.validate().expect("a plan is valid");
-            let _ = encode_request(&plan.start);
         }
     }
 }

@@ -6,6 +6,9 @@
 //! output.
 
 use super::super::audit::Note;
+use super::super::websocket_close::{
+    FAREWELL, FromClient, ToClient, close, close_halves, is_too_long,
+};
 use super::convert;
 use crate::agent::Broken;
 use crate::agent::stream::{Reader, Writer};
@@ -13,9 +16,8 @@ use crate::exec::acks::OutputAcks;
 use crate::exec::heartbeat::HeartbeatFilter;
 use crate::exec::lease::{close_after_leave, leave};
 use crate::exec::{DriverEvent, ExecDriver, PlainExec};
-use axum::extract::ws::{CloseCode, CloseFrame, Message as Packet, WebSocket, close_code};
+use axum::extract::ws::{CloseCode, Message as Packet, WebSocket, close_code};
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::ErrorCode as AgentCode;
 use minions_proto::channel::{AgentControl, Channel, ChannelMessage, Ended, HostControl};
@@ -24,15 +26,8 @@ use minions_proto::exec_client::{StreamError, check_offset};
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::ExecAttached;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-
-/// Deadline for a client to take a last message and to close. Shorter than the daemon's wait when it stops.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
-
-type ToClient = SplitSink<WebSocket, Packet>;
-type FromClient = SplitStream<WebSocket>;
 
 /// Reason for the end of a session.
 enum SessionEnd {
@@ -262,7 +257,7 @@ impl CheckedMessages {
 }
 
 fn noted(note: &Note, ended: &Ended) {
-    note.outcome(|| convert::in_words(&convert::outcome(ended.outcome.clone())));
+    note.outcome(|| convert::in_words(&ended.outcome));
 }
 
 /// Serves a client whose program runs on a plain agent, which has no streams. All messages of the client except Close
@@ -322,33 +317,4 @@ async fn until_gone(from: &mut FromClient) -> SessionEnd {
             Some(Err(_)) | None => return SessionEnd::Vanished,
         }
     }
-}
-
-/// Reports whether a client's message exceeded the length limit.
-pub(super) fn is_too_long(error: &axum::Error) -> bool {
-    use std::error::Error;
-    // axum does not expose the type of the source, so its text is compared.
-    error.source().is_some_and(|below| below.to_string().starts_with("Space limit exceeded"))
-}
-
-/// Closes the WebSocket, and waits up to [`FAREWELL`] for the client's answer.
-pub(super) async fn close(socket: WebSocket, code: CloseCode, reason: &'static str) {
-    let (to_client, from_client) = socket.split();
-    close_halves(to_client, from_client, code, reason).await;
-}
-
-async fn close_halves(
-    mut to_client: ToClient,
-    mut from_client: FromClient,
-    code: CloseCode,
-    reason: &'static str,
-) {
-    let frame = CloseFrame { code, reason: reason.into() };
-    let _ = timeout(FAREWELL, async {
-        if to_client.send(Packet::Close(Some(frame))).await.is_ok() {
-            // Discards messages that the client sent before it received the Close.
-            while let Some(Ok(_)) = from_client.next().await {}
-        }
-    })
-    .await;
 }

@@ -7,10 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use minions_api::ErrorCode;
-use minions_api::exec::{
-    DEFAULT_OUTPUT_BYTES, ExecRequest, MAX_OUTPUT_BYTES, OnDisconnect as ApiOnDisconnect,
-    Tty as ApiTty,
-};
+use minions_api::exec::{DEFAULT_OUTPUT_BYTES, ExecRequest, MAX_OUTPUT_BYTES, Tty as ApiTty};
 use minions_proto::Invalid;
 use minions_proto::message::{ExecId, ExecStart, OnDisconnect, Tty};
 use std::collections::BTreeMap;
@@ -18,7 +15,7 @@ use uuid::Uuid;
 
 /// Kind of request for a program. Not every field applies to every kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ExecForm {
+pub(in super::super) enum ExecForm {
     /// `POST /vms/{vm}/exec`.
     Post,
     /// `POST /exec`.
@@ -32,7 +29,7 @@ pub(super) enum ExecForm {
 /// # Errors
 ///
 /// Names the invalid field.
-pub(super) fn plan(request: ExecRequest, form: ExecForm) -> Result<ExecPlan, ApiError> {
+pub(in super::super) fn plan(request: ExecRequest, form: ExecForm) -> Result<ExecPlan, ApiError> {
     check_form(&request, form)?;
     check_env(&request.env)?;
     let beyond_base = beyond_base(&request);
@@ -43,9 +40,8 @@ pub(super) fn plan(request: ExecRequest, form: ExecForm) -> Result<ExecPlan, Api
     let stdin = input(request.stdin, request.stdin_base64)?;
     let keep = keep(request.max_output_bytes)?;
     let on_disconnect = match request.on_disconnect {
-        Some(ApiOnDisconnect::Detach) => OnDisconnect::Detach,
         None if request.detach => OnDisconnect::Detach,
-        Some(ApiOnDisconnect::Kill) | None => OnDisconnect::Kill,
+        given => given.unwrap_or_default(),
     };
     let start = ExecStart {
         id: Some(id.clone()),
@@ -72,7 +68,8 @@ pub(super) fn plan(request: ExecRequest, form: ExecForm) -> Result<ExecPlan, Api
     Ok(ExecPlan { id, start, stdin, keep, detach, follower, beyond_base, patience: None })
 }
 
-fn generate_id() -> Result<ExecId, ApiError> {
+/// Generates the id of an exec for which the caller gave none.
+pub(in super::super) fn generate_id() -> Result<ExecId, ApiError> {
     let id = Uuid::new_v4().simple().to_string();
     id.parse().map_err(|_| ApiError::of(ErrorCode::Internal, "the generated exec id is invalid"))
 }
@@ -102,7 +99,7 @@ fn check_form(request: &ExecRequest, form: ExecForm) -> Result<(), ApiError> {
     if form == ExecForm::Many && request.detach {
         return Err(invalid("detach", "is only for one VM; use POST /vms/{vm}/exec"));
     }
-    if request.detach && request.on_disconnect == Some(ApiOnDisconnect::Kill) {
+    if request.detach && request.on_disconnect == Some(OnDisconnect::Kill) {
         return Err(invalid("on_disconnect", "is `kill`, which contradicts `detach`"));
     }
     Ok(())
@@ -138,7 +135,7 @@ fn beyond_base(request: &ExecRequest) -> Vec<&'static str> {
         ("memory_bytes", request.memory_bytes.is_some()),
         ("pids", request.pids.is_some()),
         ("id", request.id.is_some()),
-        ("on_disconnect", request.on_disconnect == Some(ApiOnDisconnect::Detach)),
+        ("on_disconnect", request.on_disconnect == Some(OnDisconnect::Detach)),
         ("detach", request.detach),
     ];
     fields.into_iter().filter(|(_, asked)| *asked).map(|(field, _)| field).collect()

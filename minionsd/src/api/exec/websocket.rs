@@ -6,11 +6,12 @@
 //!         ◀═══ binary: channel byte + payload, both ways ═══▶   see `pump`
 //! ```
 
-use super::super::Api;
 use super::super::audit::Note;
 use super::super::extract::{CallParams, Patience, TheVm, from_json};
 use super::super::problem::{ApiError, ExecProblems};
 use super::super::request_id::RequestId;
+use super::super::state::ApiState;
+use super::super::websocket_close::{FAREWELL, close, is_too_long};
 use super::request::{self, ExecForm};
 use super::{convert, execs, pump};
 use crate::exec::{ExecDeadlines, ExecDriver, ExecError, ExecTarget, RunningExec};
@@ -50,7 +51,7 @@ const FIRST_MESSAGE: Duration = Duration::from_secs(10);
     responses((status = 101, description = "Switching protocols to WebSocket"), ExecProblems),
 )]
 pub(in super::super) async fn open_exec(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     TheVm(vm): TheVm,
     patience: Patience,
     note: Note,
@@ -81,7 +82,7 @@ pub(in super::super) async fn open_exec(
 
 /// Session of one WebSocket.
 struct ExecSession {
-    api: Api,
+    api: ApiState,
     vm: Vm,
     patience: Patience,
     /// Access to the call's audit entries. Held until the end of the session, because the call ends when it is dropped.
@@ -115,7 +116,7 @@ impl ExecSession {
         let opened = tokio::select! {
             opened = self.open(&mut socket) => opened,
             () = draining.cancelled() => {
-                return pump::close(socket, close_code::RESTART, "shutting_down").await;
+                return close(socket, close_code::RESTART, "shutting_down").await;
             }
         };
         let running = match opened {
@@ -172,10 +173,10 @@ impl ExecSession {
         let code = error.code();
         self.note.outcome(|| code.to_string());
         let problem = error.about(self.vm.name().clone()).into_problem(self.request_id.as_str());
-        let close: CloseCode =
+        let close_code: CloseCode =
             if problem.status < 500 { close_code::POLICY } else { close_code::ERROR };
         if tell(&mut socket, &problem).await {
-            pump::close(socket, close, code.as_str()).await;
+            close(socket, close_code, code.as_str()).await;
         }
     }
 }
@@ -192,7 +193,7 @@ async fn first_message(socket: &mut WebSocket) -> Result<FirstMessage, OpenFailu
                 let detail = "the first message must be text: the request, as JSON";
                 return Err(ApiError::malformed(None, detail).into());
             }
-            Some(Err(error)) if pump::is_too_long(&error) => {
+            Some(Err(error)) if is_too_long(&error) => {
                 let detail =
                     "the request is longer than 1 MiB; pass large data as input or in a file";
                 return Err(ApiError::of(ErrorCode::ArgumentListTooLong, detail).into());
@@ -218,5 +219,5 @@ fn parse(text: &[u8]) -> Result<FirstMessage, ApiError> {
 /// Sends a text message; reports whether it was sent in time.
 async fn tell<T: serde::Serialize>(socket: &mut WebSocket, what: &T) -> bool {
     let text = serde_json::to_string(what).unwrap_or_default();
-    matches!(timeout(pump::FAREWELL, socket.send(Message::text(text))).await, Ok(Ok(())))
+    matches!(timeout(FAREWELL, socket.send(Message::text(text))).await, Ok(Ok(())))
 }

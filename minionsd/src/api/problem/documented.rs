@@ -1,7 +1,8 @@
 //! Problems of each route in the API document.
 
-use super::{MEDIA_TYPE, REFUSED_BY_THE_AGENT};
+use super::domain::REFUSED_BY_THE_AGENT;
 use minions_api::ErrorCode;
+use minions_api::problem::MEDIA_TYPE;
 use std::collections::BTreeMap;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::{Response as DocumentedResponse, ResponseBuilder};
@@ -77,6 +78,17 @@ const WITH_A_PROGRAM: &[ErrorCode] = &[
     ErrorCode::InvalidEnv,
 ];
 
+/// Problems of files.
+const WITH_A_FILE: &[ErrorCode] = &[
+    ErrorCode::FileNotFound,
+    ErrorCode::FileExists,
+    ErrorCode::FileChanged,
+    ErrorCode::FileAccessDenied,
+    ErrorCode::NoSpaceLeft,
+    ErrorCode::FileFailed,
+    ErrorCode::UserNotFound,
+];
+
 /// Problems of an exec id.
 const WITH_AN_ID: &[ErrorCode] =
     &[ErrorCode::InvalidExecId, ErrorCode::ExecGone, ErrorCode::ExecConflict];
@@ -119,6 +131,12 @@ problems! {
     ManyProblems = ANYWHERE, ABOUT_A_VM, WITH_A_BODY, &[ErrorCode::InvalidEnv, ErrorCode::InvalidExecId];
     /// Problems of a route that names an exec.
     IdProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_AN_ID;
+    /// Problems of a route about a file.
+    FileProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_FILE, &[ErrorCode::UnsupportedMediaType];
+    /// Problems of a route about a file that takes a JSON body.
+    FileBodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_FILE, WITH_A_BODY;
+    /// Problems of the route that connects to a target in a guest.
+    ForwardProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, &[ErrorCode::ForwardFailed];
     /// Problems of the route that sends a signal.
     SignalProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_AN_ID, WITH_A_SIGNAL;
 }

@@ -1,6 +1,6 @@
 //! Conversion of failures of calls and programs to problems.
 
-use super::{ApiError, REFUSED_BY_THE_AGENT};
+use super::api_error::{ApiError, code_of_value};
 use crate::agent::{AgentRefusal, CallError, MissingFeature, TransportError};
 use crate::budget::NoRoom;
 use crate::exec::ExecError;
@@ -8,6 +8,10 @@ use minions_api::{ErrorCode, Problem, VmName};
 use minions_proto::AgentError;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::frame::EncodeError;
+
+/// HTTP status of an `agent_error` for an operation that the agent was started without: the answer is the same for
+/// every retry and every caller.
+pub(super) const REFUSED_BY_THE_AGENT: u16 = 501;
 
 impl ApiError {
     /// Converts the failure to run a program in `vm`. A request that does not fit a frame becomes
@@ -132,6 +136,7 @@ fn refused(error: AgentError) -> Problem {
             | AgentCode::ExecNotEnded
             | AgentCode::TakenOver,
         ) => ErrorCode::ExecConflict,
+        Some(AgentCode::ForwardFailed) => ErrorCode::ForwardFailed,
         Some(AgentCode::NetworkFailed) => ErrorCode::NetworkFailed,
         Some(AgentCode::NetworkPending) => ErrorCode::NetworkPending,
         Some(AgentCode::NetworkChangeGone) => ErrorCode::NetworkChangeGone,
@@ -161,16 +166,6 @@ fn refused(error: AgentError) -> Problem {
         serde_json::to_value(code).ok().and_then(|code| code.as_str().map(str::to_owned))
     });
     problem
-}
-
-/// Returns the code for an invalid value of `field`.
-pub(super) fn code_of_value(field: &str) -> ErrorCode {
-    match field.split('.').next() {
-        Some("env") => ErrorCode::InvalidEnv,
-        Some("signal") => ErrorCode::InvalidSignal,
-        Some("id") => ErrorCode::InvalidExecId,
-        _ => ErrorCode::InvalidRequest,
-    }
 }
 
 /// Returns the request field that a code refers to, if there is only one.

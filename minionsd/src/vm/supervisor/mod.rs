@@ -4,19 +4,20 @@
 //! when that connection or the VMM ends (so that the end of a VM shows at once), and when calls fail or were
 //! refused.
 //!
-//! It publishes in this order: first the pool, so that no call gets a dead connection; then the state; then the
-//! event, so that a reader of the event sees the state.
+//! It publishes in this order: first the pool, so that no call gets a dead connection; then the state, first for calls;
+//! then the event, so that a reader of the event sees the state.
 
+mod presence;
 mod socket;
 
-use self::socket::Presence;
-use super::discovery::SocketId;
+pub(crate) use presence::Verdict;
+
 use super::ending::EndingKind;
 use super::line::{Answer, Heard, Line};
 use super::probe_error::ProbeError;
 use super::process::Process;
 use super::status::{Identity, Moved, VmStatus, backoff};
-use crate::agent::{Calls, Listener, Permission, Pool};
+use crate::agent::{AgentStatus, CallAccess, CallOutcomes, Listener, Permission, Pool, SocketId};
 use crate::clock::ClockKeeper;
 use crate::events::Events;
 use crate::metrics::Meters;
@@ -24,6 +25,7 @@ use minions_api::event::{Event, EventKind};
 use minions_api::vm::Failure;
 use minions_api::{Timestamp, VmName};
 use minions_proto::message::Health;
+use presence::SocketPresence;
 use rand::RngExt;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -49,9 +51,11 @@ const STEPS_FROM: Duration = Duration::from_secs(1);
 pub(crate) struct Supervisor {
     pub(crate) name: VmName,
     pub(crate) pool: Pool,
+    /// Part of the status that decides on calls.
+    pub(crate) agent: watch::Sender<AgentStatus>,
     pub(crate) status: watch::Sender<VmStatus>,
     pub(crate) nudge: Arc<Notify>,
-    pub(crate) calls: Arc<Calls>,
+    pub(crate) calls: Arc<CallOutcomes>,
     pub(crate) events: Events,
     pub(crate) meters: Arc<Meters>,
     pub(crate) clock_limit: Option<Duration>,
@@ -62,22 +66,13 @@ pub(crate) struct Supervisor {
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
 }
 
-/// Reason why a supervisor ended without being told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The VM is gone.
-    Gone,
-    /// Another VM has the VM's name.
-    Replaced,
-}
-
 /// State that the supervisor keeps between two events.
 struct Hold {
     line: Line,
     /// Process that listens on the socket.
     vmm: Option<Process>,
     clock: ClockKeeper,
-    presence: Presence,
+    presence: SocketPresence,
     socket: watch::Receiver<Option<SocketId>>,
     asked: watch::Receiver<Option<EndingKind>>,
     listeners: watch::Receiver<Option<Listener>>,
@@ -107,7 +102,7 @@ impl Supervisor {
             line: Line::to_port(self.pool.connector().port()),
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
-            presence: Presence::There,
+            presence: SocketPresence::There,
             socket: self.socket.clone(),
             asked: self.asked.clone(),
             listeners: self.pool.connector().listeners(),
@@ -154,10 +149,12 @@ impl Supervisor {
 
     /// Returns the permission for calls.
     fn permission(&self, hold: &Hold) -> Permission {
-        match self.status.borrow().unready() {
-            Some(unready) => Permission::Refused(unready),
-            None if hold.presence.is_there() => hold.line.permission(),
-            None => Permission::Asked,
+        match self.status.borrow().call_access() {
+            CallAccess::Refused(reason) => Permission::Refused(reason),
+            CallAccess::Undecided | CallAccess::Allowed if hold.presence.is_there() => {
+                hold.line.permission()
+            }
+            CallAccess::Undecided | CallAccess::Allowed => Permission::Asked,
         }
     }
 
@@ -333,7 +330,11 @@ impl Supervisor {
     /// Publishes a change, with an event if the state changed.
     fn change(&self, change: impl FnOnce(&mut VmStatus) -> Option<Moved>) {
         let mut moved = None;
-        self.status.send_modify(|status| moved = change(status));
+        self.status.send_modify(|status| {
+            moved = change(status);
+            // No reader of the new state may find its calls refused because of the old one.
+            self.agent.send_replace(status.for_calls());
+        });
         let Some(moved) = moved else { return };
         // The change of state resets the count of failed calls. An answered probe alone does not: an agent may
         // answer probes but no calls.

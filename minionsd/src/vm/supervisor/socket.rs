@@ -2,24 +2,13 @@
 //!
 //! Cloud Hypervisor removes its socket at each reboot of the guest, and creates it again. The listening
 //! process distinguishes a reboot from another VM of the same name; the kernel reports it to each client.
-//!
-//! ```text
-//!            removed                created
-//!   there ───────────▶ absent ───────────────▶ unidentified ──same VMM──▶ there: the guest reboots
-//!     │                  │                        ▲    │
-//!     │                  └─ VMM ends, or limit    │    └─ another process, or no listener ──▶ replaced
-//!     │                           ▼               │
-//!     │                          gone             │
-//!     └──────────── changed ──────────────────────┘
-//! ```
 
-use super::{Hold, Supervisor, Verdict};
-use crate::agent::{Listener, Permission};
-use crate::vm::discovery::SocketId;
+use super::presence::{SocketPresence, Verdict};
+use super::{Hold, Supervisor};
+use crate::agent::Permission;
 use minions_api::Timestamp;
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// Time for a VMM that removed its socket to create it again. Cloud Hypervisor took 0.1 s to 1.7 s in an emulated
 /// machine; it allocates the guest's memory first.
@@ -34,59 +23,14 @@ const IDENTIFIED_WITHIN: Duration = Duration::from_millis(500);
 /// Pause between two dials to a new socket without a listener.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Presence of the VM's socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// Socket that exists and belongs to the known VMM.
-    There,
-    /// Socket that the VMM removed.
-    Absent { until: Instant, look: Instant },
-    /// New socket whose process is not known yet.
-    Unidentified { socket: SocketId, until: Instant },
-}
-
-impl Presence {
-    pub(super) fn is_there(self) -> bool {
-        self == Self::There
-    }
-
-    pub(super) fn is_absent(self) -> bool {
-        matches!(self, Self::Absent { .. })
-    }
-
-    /// Returns the verdict if the VMM has ended.
-    pub(super) fn without_vmm(self) -> Option<Verdict> {
-        match self {
-            Self::There => None,
-            Self::Absent { .. } => Some(Verdict::Gone),
-            Self::Unidentified { .. } => Some(Verdict::Replaced),
-        }
-    }
-
-    /// Waits until the socket must be checked again; forever while it is present.
-    ///
-    /// Cancel safe.
-    pub(super) async fn news(self, listeners: &mut watch::Receiver<Option<Listener>>) {
-        match self {
-            Self::There => std::future::pending().await,
-            Self::Absent { until, look } => sleep_until(until.min(look)).await,
-            Self::Unidentified { until, .. } => tokio::select! {
-                // The sender lives as long as the pool.
-                _ = listeners.changed() => {}
-                () = sleep_until(until) => {}
-            },
-        }
-    }
-}
-
 impl Supervisor {
     /// Handles a socket that was removed or replaced.
     pub(super) fn socket_changed(&self, hold: &mut Hold) -> Option<Verdict> {
         let socket = *hold.socket.borrow_and_update();
         let now = Instant::now();
         hold.presence = match socket {
-            None => Presence::Absent { until: now + ABSENT_LIMIT, look: now + LOOK },
-            Some(socket) => Presence::Unidentified { socket, until: now + IDENTIFIED_WITHIN },
+            None => SocketPresence::Absent { until: now + ABSENT_LIMIT, look: now + LOOK },
+            Some(socket) => SocketPresence::Unidentified { socket, until: now + IDENTIFIED_WITHIN },
         };
         // No call may dial before the process of the socket is known.
         self.pool.gate().set(Permission::Asked);
@@ -111,17 +55,19 @@ impl Supervisor {
         let now = Instant::now();
         let vmm = hold.vmm.as_ref().filter(|vmm| vmm.id.is_alive()).map(|vmm| vmm.id.pid);
         match hold.presence {
-            Presence::There => None,
-            Presence::Absent { until, .. } if vmm.is_none() || now >= until => Some(Verdict::Gone),
-            Presence::Absent { until, .. } => {
-                hold.presence = Presence::Absent { until, look: now + LOOK };
+            SocketPresence::There => None,
+            SocketPresence::Absent { until, .. } if vmm.is_none() || now >= until => {
+                Some(Verdict::Gone)
+            }
+            SocketPresence::Absent { until, .. } => {
+                hold.presence = SocketPresence::Absent { until, look: now + LOOK };
                 None
             }
-            Presence::Unidentified { socket, until } => {
+            SocketPresence::Unidentified { socket, until } => {
                 let listener = *hold.listeners.borrow_and_update();
                 match listener.filter(|listener| listener.socket == socket) {
                     Some(listener) if vmm.is_some() && listener.pid == vmm => {
-                        hold.presence = Presence::There;
+                        hold.presence = SocketPresence::There;
                         self.change(|status| status.socket_changed(Some(socket), Timestamp::now()));
                         None
                     }

@@ -2,27 +2,23 @@
 
 use crate::callers::{GROUP, OTHER, TOKEN, User, Way, bearer, curl};
 use serde_json::Value;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
-use tempfile::TempDir;
 use testkit::daemon::DEADLINE;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
+use testkit::minionsd::Minionsd;
+use testkit::wait::until_async;
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, ChildStderr, Command};
-use tokio::time::{Instant, sleep};
+use tokio::net::unix::pipe;
 
 /// Running `minionsd` with a VM `web-1`.
 pub(crate) struct Program {
-    pub(crate) dir: TempDir,
+    daemon: Minionsd,
     audit: PathBuf,
     origin: String,
     _vm: FakeVmm,
-    child: Child,
     /// Standard error, kept open but not read.
-    _stderr: Option<ChildStderr>,
+    _stderr: Option<pipe::Receiver>,
 }
 
 impl Program {
@@ -38,7 +34,7 @@ impl Program {
     /// Starts the program with its audit entries in this file.
     pub(crate) async fn auditing_to(audit: Option<&Path>, settings: &str) -> Self {
         let mut program = Self::spawn(audit, settings, false);
-        program.origin = program.until("the daemon serves", Self::origin_in_log).await;
+        program.origin = program.until("the daemon serves", |program| program.daemon.url()).await;
         program
             .until("the VM is ready", |program| program.log().contains("ready").then_some(()))
             .await;
@@ -48,7 +44,8 @@ impl Program {
     /// Starts the program with a pipe as standard error, which is read only until the VM is ready.
     pub(crate) async fn unread() -> Self {
         let mut program = Self::spawn(None, "", true);
-        let mut stderr = program.child.stderr.take().unwrap();
+        let mut stderr =
+            pipe::Receiver::from_owned_fd(program.daemon.stderr().unwrap().into()).unwrap();
         let mut log = Vec::new();
         let has = |log: &[u8], word: &str| String::from_utf8_lossy(log).contains(word);
         while !(has(&log, "ready") && has(&log, "serving tcp")) {
@@ -56,69 +53,36 @@ impl Program {
             assert_ne!(read.expect("the daemon writes its log").unwrap(), 0, "the daemon ended");
         }
         fs::write(program.path("log"), &log).unwrap();
-        program.origin = program.origin_in_log().unwrap();
+        program.origin = program.daemon.url().unwrap();
         program._stderr = Some(stderr);
         program
     }
 
     fn spawn(audit: Option<&Path>, settings: &str, piped: bool) -> Self {
         crate::callers::must_be_root();
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let path = |name: &str| dir.path().join(name);
         let config = format!("operator_group = '{GROUP}'\n{settings}");
-        fs::write(path("minionsd.toml"), config).unwrap();
-        fs::write(path("token"), TOKEN).unwrap();
-        fs::set_permissions(path("token"), Permissions::from_mode(0o600)).unwrap();
+        let builder = Minionsd::builder().listen("127.0.0.1:0").config(&config).token(TOKEN);
+        let audit = audit.map_or_else(|| builder.path().join("audit"), Path::to_owned);
         let vm = Behaviour::Agent(agent().unwrap());
-        let vm = FakeVmm::start(dir.path(), "web-1", vm).unwrap();
-        let audit = audit.map_or_else(|| path("audit"), Path::to_owned);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_minionsd"));
-        command.args(["--listen", "127.0.0.1:0", "--log-level", "debug"]);
-        command.arg("--config").arg(path("minionsd.toml"));
-        command.arg("--unix-socket").arg(path("minionsd.sock"));
-        command.arg("--socket-dir").arg(dir.path());
-        command.arg("--token-file").arg(path("token"));
-        command.arg("--audit-log").arg(&audit);
-        let log = fs::File::create(path("log")).unwrap();
-        command.stdin(Stdio::null()).stderr(if piped { Stdio::piped() } else { log.into() });
-        let child = command.kill_on_drop(true).spawn().unwrap();
-        Self { dir, audit, origin: String::new(), _vm: vm, child, _stderr: None }
+        let vm = FakeVmm::start(builder.path(), "web-1", vm).unwrap();
+        let builder = builder.args(["--log-level", "debug", "--audit-log"]).arg(&audit);
+        let builder = if piped { builder.pipe_log() } else { builder };
+        Self { daemon: builder.spawn(), audit, origin: String::new(), _vm: vm, _stderr: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.daemon.dir().join(name)
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap()
-    }
-
-    fn end_of_log(&self) -> String {
-        let log = self.log();
-        log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
-    }
-
-    fn origin_in_log(&self) -> Option<String> {
-        let log = self.log();
-        let (_, address) = log.split_once("serving tcp=Some(")?;
-        Some(format!("http://{}", address.split_once(')')?.0))
+        self.daemon.log()
     }
 
     /// Waits until `answer` returns a value.
     pub(crate) async fn until<T>(&self, what: &str, answer: impl Fn(&Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(answer) = answer(self) {
-                return answer;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "timed out waiting until {what}; the log ends with: {}",
-                self.end_of_log()
-            );
-            sleep(Duration::from_millis(10)).await;
-        }
+        // The panic at the deadline shows the end of the log.
+        let end = || self.log().lines().rev().take(5).map(str::to_owned).collect::<Vec<_>>();
+        until_async(what, async || answer(self).ok_or_else(end)).await
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -127,7 +91,7 @@ impl Program {
 
     /// Returns the number of TCP connections that the program still has open.
     pub(crate) fn connections(&self) -> usize {
-        let fds = format!("/proc/{}/fd", self.child.id().unwrap());
+        let fds = format!("/proc/{}/fd", self.daemon.pid());
         let sockets =
             fs::read_dir(fds).unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
         let sockets: Vec<_> = sockets.filter_map(|to| Some(to.to_str()?.to_owned())).collect();

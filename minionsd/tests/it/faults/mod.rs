@@ -1,18 +1,12 @@
-//! Shared parts of the fault matrix: a daemon with guests that record their programs, the daemon as a
-//! separate process, and events.
+//! Shared parts of the fault matrix: a daemon with guests that record their programs, and events.
 
 use serde_json::{Value, json};
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
-use tempfile::TempDir;
-use testkit::daemon::{DEADLINE, Reply, TestDaemon, http, read};
+use testkit::daemon::{DEADLINE, Reply, TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger, Manner};
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use testkit::minionsd::Minionsd;
+use testkit::wait::until_async as until;
+use tokio::time::timeout;
 
 /// Daemon with one VM, `web-1`, that is ready.
 pub(crate) struct World {
@@ -73,15 +67,6 @@ impl World {
     }
 }
 
-/// Polls until `condition` holds.
-pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "timed out waiting until {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// Reader of `GET /events`.
 pub(crate) struct Events {
     response: reqwest::Response,
@@ -132,69 +117,17 @@ impl Events {
     }
 }
 
-/// Daemon as a separate process.
-pub(crate) struct Process {
-    pub(crate) child: Child,
-    pub(crate) dir: TempDir,
-    pub(crate) socket: PathBuf,
-    log: PathBuf,
+/// Starts a VM with a guest of this daemon.
+pub(crate) fn guest(daemon: &Minionsd, name: &str) -> FakeVmm {
+    let guest = Guest::new(name, Dialect::Objects, 1, Arc::default());
+    FakeVmm::start(daemon.vms(), name, Behaviour::Guest(guest)).unwrap()
 }
 
-impl Process {
-    /// Starts the daemon after `preparation` in a shell.
-    pub(crate) fn start(preparation: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let (socket, log) = (dir.path().join("minionsd.sock"), dir.path().join("log"));
-        let script = format!("{preparation}\nexec \"$@\"");
-        let child = Command::new("sh")
-            .args(["-e", "-c", &script, "sh", env!("CARGO_BIN_EXE_minionsd")])
-            .args(["--listen", "none", "--unix-socket"])
-            .arg(&socket)
-            .arg("--socket-dir")
-            .arg(dir.path())
-            .stderr(Stdio::from(File::create(&log).unwrap()))
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Self { child, dir, socket, log }
-    }
-
-    pub(crate) fn guest(&self, name: &str) -> FakeVmm {
-        let guest = Guest::new(name, Dialect::Objects, 1, Arc::default());
-        FakeVmm::start(self.dir.path(), name, Behaviour::Guest(guest)).unwrap()
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// Sends a request over a new connection. Returns `None` if there is no answer.
-    pub(crate) async fn get(&self, path: &str) -> Option<Reply> {
-        let http = http().unix_socket(self.socket.clone()).timeout(DEADLINE).build().unwrap();
-        Some(read(http.get(format!("http://minionsd{path}")).send().await.ok()?).await)
-    }
-
-    pub(crate) async fn until(&self, path: &str, condition: impl Fn(&Reply) -> bool) -> Reply {
-        let mut last = None;
-        until(path, async || {
-            last = self.get(path).await;
-            last.as_ref().is_some_and(&condition)
-        })
-        .await;
-        last.unwrap()
-    }
-
-    /// Runs a program in the VM `web-1`.
-    pub(crate) fn exec(
-        &self,
-        body: Value,
-    ) -> impl Future<Output = Result<Reply, reqwest::Error>> + use<> {
-        let http = http().unix_socket(self.socket.clone()).timeout(DEADLINE).build().unwrap();
-        async move {
-            let request = http.post("http://minionsd/vms/web-1/exec").json(&body);
-            let response = request.send().await?;
-            Ok(read(response).await)
-        }
-    }
+/// Runs a program in the VM `web-1` of this daemon.
+pub(crate) fn exec(
+    daemon: &Minionsd,
+    body: Value,
+) -> impl Future<Output = Result<Reply, reqwest::Error>> + use<> {
+    let request = daemon.http().post("http://minionsd/vms/web-1/exec").json(&body);
+    async move { Ok(read(request.send().await?).await) }
 }

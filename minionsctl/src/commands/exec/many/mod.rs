@@ -3,9 +3,9 @@
 mod shown;
 mod tally;
 
-use super::Context;
 use crate::cli;
 use crate::client::DaemonClient;
+use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Printer;

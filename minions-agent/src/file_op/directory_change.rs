@@ -1,0 +1,143 @@
+//! Operations `mkdir`, `rename` and `remove`.
+
+use super::directory_list::{beneath, is_dot};
+use super::failure::{OperationError, failed};
+use super::file_write::locate;
+use super::metadata;
+use super::operation_output::OperationOutput;
+use crate::files::FileLocation;
+use minions_proto::file_stream::FileHeader;
+use minions_proto::message::{MakeDirectory, RemoveFile, RenameFile};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat, unlinkat};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Deepest tree that is removed or packed: each level holds a descriptor.
+pub(super) const MAX_DEPTH: usize = 512;
+
+/// Length of the buffer for the entries of one directory, in bytes. Each level of a tree has one.
+pub(super) const ENTRIES_LEN: usize = 8 * 1024;
+
+/// Mode of a new directory if the request has none.
+const DEFAULT_MODE: u32 = 0o755;
+
+/// Serves `mkdir`.
+pub(super) fn mkdir(
+    op: &MakeDirectory,
+    output: &mut OperationOutput,
+) -> Result<(), OperationError> {
+    let path = op.path.bytes()?;
+    let location = locate(&path, op.parents)?;
+    match location.make_directory(op.mode.unwrap_or(DEFAULT_MODE)) {
+        Err(error) if op.parents && is_directory(&location, &error) => {}
+        made => made.map_err(failed(&path, "mkdir"))?,
+    }
+    output.header(&metadata::of_stat(&existing(&location, &path)?).into())
+}
+
+/// Reports whether `error` says that the name exists, and the name is a directory.
+fn is_directory(location: &FileLocation, error: &std::io::Error) -> bool {
+    let is = |file: Stat| FileType::from_raw_mode(file.st_mode) == FileType::Directory;
+    error.kind() == std::io::ErrorKind::AlreadyExists
+        && location.present().is_ok_and(|found| found.is_some_and(is))
+}
+
+/// Returns the status of a file that must exist.
+fn existing(location: &FileLocation, path: &[u8]) -> Result<Stat, OperationError> {
+    let present = location.present().map_err(failed(path, "stat"))?;
+    present.ok_or(Errno::NOENT).map_err(failed(path, "stat"))
+}
+
+/// Serves `rename`.
+pub(super) fn rename(op: &RenameFile, output: &mut OperationOutput) -> Result<(), OperationError> {
+    let (path, to) = (op.path.bytes()?, op.to.bytes()?);
+    let from = locate(&path, false)?;
+    existing(&from, &path)?;
+    let new = locate(&to, false)?;
+    from.rename_to(&new, op.no_replace).map_err(failed(&to, "rename"))?;
+    output.header(&metadata::of_stat(&existing(&new, &to)?).into())
+}
+
+/// Serves `remove`.
+pub(super) fn remove(op: &RemoveFile, output: &mut OperationOutput) -> Result<(), OperationError> {
+    let path = op.path.bytes()?;
+    let location = locate(&path, false)?;
+    let metadata = metadata::of_stat(&existing(&location, &path)?);
+    let (directory, name) = location.parts();
+    let mut removal = TreeRemoval { output, recursive: op.recursive, count: 0 };
+    removal.remove(directory, name.as_encoded_bytes(), &path, 0)?;
+    let count = Some(removal.count);
+    output.header(&FileHeader { count, ..metadata.into() })
+}
+
+/// A removal in progress.
+struct TreeRemoval<'a> {
+    output: &'a mut OperationOutput,
+    recursive: bool,
+    count: u64,
+}
+
+impl TreeRemoval<'_> {
+    /// Removes one name. Symbolic links are removed, never followed.
+    fn remove(
+        &mut self,
+        directory: impl AsFd,
+        name: &[u8],
+        path: &[u8],
+        depth: usize,
+    ) -> Result<(), OperationError> {
+        let stat =
+            statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(path, "stat"))?;
+        let mut flags = AtFlags::empty();
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            if self.recursive {
+                self.remove_entries(&directory, name, path, depth)?;
+            }
+            flags = AtFlags::REMOVEDIR;
+        }
+        unlinkat(&directory, name, flags).map_err(failed(path, "remove"))?;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Removes the entries of a directory. An entry that cannot be removed is reported, and then the directory is
+    /// not removed either.
+    fn remove_entries(
+        &mut self,
+        directory: impl AsFd,
+        name: &[u8],
+        path: &[u8],
+        depth: usize,
+    ) -> Result<(), OperationError> {
+        if depth >= MAX_DEPTH {
+            return Err(too_deep(path, "remove"));
+        }
+        let opened = open_directory(directory, name).map_err(failed(path, "open"))?;
+        let mut buffer = Vec::with_capacity(ENTRIES_LEN);
+        let mut entries = RawDir::new(&opened, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(failed(path, "list"))?;
+            if is_dot(entry.file_name()) {
+                continue;
+            }
+            let name = entry.file_name().to_bytes();
+            match self.remove(&opened, name, &beneath(path, name), depth + 1) {
+                Err(error) if !error.is_missing() => self.output.warn(&error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the directory `name`, which must not be a symbolic link.
+pub(super) fn open_directory(directory: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
+}
+
+/// Returns the failure of a tree that is too deep.
+pub(super) fn too_deep(path: &[u8], step: &'static str) -> OperationError {
+    let reason = format!("more than {MAX_DEPTH} directories deep");
+    OperationError::refusal(Errno::OVERFLOW, path, step, &reason)
+}

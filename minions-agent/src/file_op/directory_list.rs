@@ -1,0 +1,62 @@
+//! Operation `list`.
+
+use super::failure::{OperationError, failed};
+use super::metadata;
+use super::operation_output::OperationOutput;
+use minions_proto::file_stream::{DirectoryEntry, FileKind};
+use minions_proto::message::ListDirectory;
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, fstat, open, statat};
+use rustix::io::Errno;
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+/// Length of the buffer for the kernel's directory entries, in bytes.
+const ENTRIES_LEN: usize = 64 * 1024;
+
+/// Serves `list`: entries in the order of the file system, in constant memory.
+pub(super) fn list(op: &ListDirectory, output: &mut OperationOutput) -> Result<(), OperationError> {
+    let path = op.path.bytes()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(&path[..], flags, Mode::empty()).map_err(failed(&path, "open"))?;
+    let stat = fstat(&directory).map_err(failed(&path, "stat"))?;
+    output.header(&metadata::of_stat(&stat).into())?;
+    let mut buffer = Vec::with_capacity(ENTRIES_LEN);
+    let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(failed(&path, "list"))?;
+        let name = entry.file_name();
+        if is_dot(name) {
+            continue;
+        }
+        match describe(&directory, name) {
+            Ok(entry) => output.line(&entry)?,
+            // Removed since the kernel returned its name.
+            Err(Errno::NOENT) => {}
+            Err(error) => {
+                let path = beneath(&path, name.to_bytes());
+                output.warn(&OperationError::new(&error.into(), &path, "stat"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn describe(directory: &OwnedFd, name: &CStr) -> rustix::io::Result<DirectoryEntry> {
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut metadata = metadata::of_stat(&stat);
+    if metadata.kind == FileKind::Symlink {
+        metadata::add_target(&mut metadata, directory, name.to_bytes())?;
+    }
+    Ok(DirectoryEntry::new(name.to_bytes(), metadata))
+}
+
+/// Reports whether a name is `.` or `..`.
+pub(super) fn is_dot(name: &CStr) -> bool {
+    matches!(name.to_bytes(), b"." | b"..")
+}
+
+/// Returns the path of `name` in the directory `path`.
+pub(super) fn beneath(path: &[u8], name: &[u8]) -> Vec<u8> {
+    let slash: &[u8] = if path.last() == Some(&b'/') || path.is_empty() { b"" } else { b"/" };
+    [path, slash, name].concat()
+}

@@ -1,0 +1,107 @@
+//! Operation `read`.
+
+use super::BUFFER_LEN;
+use super::failure::{OperationError, failed};
+use super::metadata::{self, open_as_path};
+use super::operation_output::OperationOutput;
+use minions_proto::file_stream::{FileHeader, FileKind};
+use minions_proto::message::ReadFile;
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// File systems whose files are generated when they are read, so that their size is unknown: those of `/proc` and
+/// `/sys`, with the control groups and the debugging ones (linux/magic.h).
+const GENERATED: [i64; 8] = [
+    0x9fa0,
+    0x6265_6572,
+    0x27_e0eb,
+    0x6367_7270,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0x6265_6570,
+];
+
+/// Serves `read`.
+pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), OperationError> {
+    let path = op.path.bytes()?;
+    let itself = open_as_path(&path, true)?;
+    let stat = fstat(&itself).map_err(failed(&path, "stat"))?;
+    check_regular(&stat, &path)?;
+    let mut file = reopen(&itself).map_err(failed(&path, "open"))?;
+    let metadata = metadata::of_stat(&stat);
+    let is_whole = op.if_range.as_ref().is_some_and(|etag| *etag != metadata.etag);
+    let (offset, most) = if is_whole { (0, None) } else { (op.offset, op.length) };
+    let length = match is_generated(&itself) {
+        true => None,
+        false => Some(metadata.size.saturating_sub(offset).min(most.unwrap_or(u64::MAX))),
+    };
+    file.seek(SeekFrom::Start(offset)).map_err(failed(&path, "seek"))?;
+    output.header(&FileHeader { offset: Some(offset), length, ..metadata.into() })?;
+    let left = length.or(most).unwrap_or(u64::MAX);
+    let missing = copy(&mut file, left, output, &path)?;
+    if length.is_some() && missing > 0 {
+        let reason =
+            format!("the file became shorter while it was read; {missing} bytes are missing");
+        return Err(OperationError::refusal(Errno::NODATA, &path, "read", &reason));
+    }
+    Ok(())
+}
+
+/// Sends up to `left` bytes. Returns the number of bytes that the file did not have.
+fn copy(
+    file: &mut File,
+    mut left: u64,
+    output: &mut OperationOutput,
+    path: &[u8],
+) -> Result<u64, OperationError> {
+    let mut buffer = vec![0; BUFFER_LEN];
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+        match file.read(&mut buffer[..most]) {
+            Ok(0) => break,
+            Ok(len) => {
+                output.data(&buffer[..len])?;
+                left -= len as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(OperationError::new(&error, path, "read")),
+        }
+    }
+    Ok(left)
+}
+
+/// Checks that a file can be read to an end. Opening another type may have an effect, or wait forever.
+fn check_regular(stat: &Stat, path: &[u8]) -> Result<(), OperationError> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let (errno, name) = match metadata::kind(kind) {
+        FileKind::File => return Ok(()),
+        FileKind::Directory => (Errno::ISDIR, "directory; use `list` or `tar_out`"),
+        FileKind::Fifo => (Errno::INVAL, "named pipe"),
+        FileKind::Socket => (Errno::INVAL, "socket; use a forward"),
+        FileKind::CharDevice | FileKind::BlockDevice => (Errno::INVAL, "device"),
+        FileKind::Symlink | FileKind::Other => (Errno::INVAL, "file of another type"),
+    };
+    let reason = format!("only regular files can be read; this is a {name}");
+    Err(OperationError::refusal(errno, path, "open", &reason))
+}
+
+/// Returns a path of an open file, for calls that take only paths.
+pub(super) fn itself(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Opens for reading the very file that was checked.
+pub(super) fn reopen(file: &OwnedFd) -> rustix::io::Result<File> {
+    let path = itself(file);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(open(path, flags, Mode::empty())?.into())
+}
+
+#[allow(clippy::useless_conversion, reason = "the type of `f_type` depends on the architecture")]
+fn is_generated(file: &OwnedFd) -> bool {
+    fstatfs(file).is_ok_and(|fs| GENERATED.contains(&i64::from(fs.f_type)))
+}

@@ -1,0 +1,136 @@
+//! Attributes of a member of a tar stream, and their application.
+
+use super::failure::OperationError;
+use super::tar_reader::MemberHeader;
+use crate::files::{FileAttributes, MODE_BITS};
+use minions_proto::message::UnpackTree;
+use rustix::fs::{AtFlags, Gid, Timespec, Timestamps, Uid, XattrFlags, chownat, utimensat};
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd};
+use tar::Header;
+
+/// Set-user-id and set-group-id.
+const SET_ID: u32 = 0o6000;
+
+/// Prefix of the PAX records with extended attributes.
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// Attributes that a created file gets.
+#[derive(Debug)]
+pub(super) struct MemberAttributes {
+    pub(super) file: FileAttributes,
+    times: Timestamps,
+    xattrs: Vec<(CString, Vec<u8>)>,
+}
+
+impl MemberAttributes {
+    /// Reads the attributes that the operation asks for.
+    ///
+    /// # Errors
+    ///
+    /// A refusal for numbers or records that cannot be read.
+    pub(super) fn of(member: &MemberHeader, op: &UnpackTree) -> Result<Self, OperationError> {
+        let name = &member.name[..];
+        let malformed = |what: &str| {
+            let reason = format!("the {what} of the member cannot be read");
+            OperationError::refusal(Errno::BADMSG, name, "tar", &reason)
+        };
+        let header = &member.header;
+        let mode = header.mode().map_err(|_| malformed("mode"))? & MODE_BITS;
+        let mode = if op.set_id { mode } else { mode & !SET_ID };
+        let number =
+            |number: std::io::Result<u64>| number.ok().and_then(|id| u32::try_from(id).ok());
+        let owner = match op.owners {
+            true => {
+                let uid = member.number(b"uid").unwrap_or_else(|| number(header.uid()));
+                let gid = member.number(b"gid").unwrap_or_else(|| number(header.gid()));
+                let (uid, gid) = uid.zip(gid).ok_or_else(|| malformed("owner"))?;
+                Some((uid, gid))
+            }
+            false => None,
+        };
+        let seconds = seconds(header);
+        let mut mtime = Timespec { tv_sec: seconds.ok_or_else(|| malformed("mtime"))?, tv_nsec: 0 };
+        let mut xattrs = Vec::new();
+        for (key, value) in &member.records {
+            if key == b"mtime" {
+                let text = std::str::from_utf8(value).ok();
+                mtime = text.and_then(time).ok_or_else(|| malformed("mtime"))?;
+            } else if key.starts_with(b"GNU.sparse.") {
+                let reason =
+                    "sparse files in PAX form are not supported; use GNU tar with --format=gnu";
+                return Err(OperationError::refusal(Errno::OPNOTSUPP, name, "tar", reason));
+            } else if let Some(attribute) = key.strip_prefix(XATTR)
+                && op.xattrs
+            {
+                let attribute = CString::new(attribute).map_err(|_| malformed("records"))?;
+                xattrs.push((attribute, value.clone()));
+            }
+        }
+        let times = Timestamps { last_access: mtime, last_modification: mtime };
+        Ok(Self { file: FileAttributes { mode, owner }, times, xattrs })
+    }
+
+    /// Sets extended attributes and times of an open file; owner and mode must have been set before.
+    pub(super) fn finish(&self, file: &impl AsFd) -> rustix::io::Result<()> {
+        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        for (name, value) in &self.xattrs {
+            rustix::fs::setxattr(path.as_str(), name.as_c_str(), value, XattrFlags::empty())?;
+        }
+        utimensat(rustix::fs::CWD, path.as_str(), &self.times, AtFlags::empty())
+    }
+
+    /// Sets owner and times of a symbolic link or a pipe.
+    pub(super) fn finish_name(&self, directory: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+        if let Some((uid, gid)) = self.file.owner {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            chownat(&directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        utimensat(&directory, name, &self.times, AtFlags::SYMLINK_NOFOLLOW)
+    }
+}
+
+/// Returns the modification time of a header, in whole seconds.
+fn seconds(header: &Header) -> Option<i64> {
+    match &header.as_old().mtime {
+        // Negative number in GNU's form: two's complement. The library reads it as a large positive one.
+        [0xff, _, _, _, number @ ..] => Some(i64::from_be_bytes(*number)),
+        _ => header.mtime().ok().and_then(|mtime| i64::try_from(mtime).ok()),
+    }
+}
+
+/// Parses a decimal number of seconds.
+fn time(text: &str) -> Option<Timespec> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_negative = seconds.starts_with('-');
+    let seconds: i64 = seconds.parse().ok()?;
+    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: i64 = digits.parse().ok()?;
+    Some(match is_negative && nanoseconds > 0 {
+        true => Timespec { tv_sec: seconds.checked_sub(1)?, tv_nsec: 1_000_000_000 - nanoseconds },
+        false => Timespec { tv_sec: seconds, tv_nsec: nanoseconds },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_decimal_numbers_of_either_sign() {
+        let parsed = |text| time(text).map(|time| (time.tv_sec, time.tv_nsec));
+        assert_eq!(parsed("1700000000"), Some((1_700_000_000, 0)));
+        assert_eq!(parsed("1700000000.000000001"), Some((1_700_000_000, 1)));
+        assert_eq!(parsed("1.5"), Some((1, 500_000_000)));
+        assert_eq!(parsed("1.1234567899"), Some((1, 123_456_789)));
+        assert_eq!(parsed("-1.250000000"), Some((-2, 750_000_000)));
+        assert_eq!(parsed("-0.5"), Some((-1, 500_000_000)));
+        for text in ["", ".5", "1.x", "1e9", "99999999999999999999"] {
+            assert_eq!(parsed(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Reads the members of a tar stream: GNU tar's format, and PAX.
+//!
+//! The `tar` crate decodes the headers. Its reader of whole streams is not used, because it keeps names and records
+//! of any length in memory, and ends a PAX record at the first newline in its value.
+
+use rustix::io::Errno;
+use std::io::{self, Read};
+use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
+
+/// Length of the blocks of a tar stream, in bytes.
+const BLOCK_LEN: usize = 512;
+
+/// Longest long name, in bytes: the kernel's limit for paths, and a NUL.
+const MAX_NAME_LEN: usize = 4096;
+
+/// Most PAX records of one member, in bytes. An extended attribute has at most 64 KiB.
+pub(super) const MAX_RECORDS_LEN: usize = 1024 * 1024;
+
+/// Most parts of a sparse file.
+const MAX_PARTS: usize = 256 * 1024;
+
+/// Header of a member, with everything that extends it.
+pub(super) struct MemberHeader {
+    pub(super) header: Header,
+    pub(super) kind: EntryType,
+    pub(super) name: Vec<u8>,
+    pub(super) link: Vec<u8>,
+    /// PAX records of the member, as key and value.
+    pub(super) records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Parts of a regular file that the stream contains, as offset and length.
+    pub(super) parts: Vec<(u64, u64)>,
+    /// Size of a regular file.
+    pub(super) size: u64,
+}
+
+impl MemberHeader {
+    /// Returns the number in a record: `None` without the record, `Some(None)` if it is invalid.
+    pub(super) fn number(&self, key: &[u8]) -> Option<Option<u32>> {
+        let (_, value) = self.records.iter().find(|(name, _)| name == key)?;
+        Some(number(value).and_then(|number| u32::try_from(number).ok()))
+    }
+}
+
+/// Reads members, and the data of the current one.
+pub(super) struct TarReader<R> {
+    input: R,
+    /// Bytes of the current member that have not been read, without the padding.
+    left: u64,
+    padding: u64,
+}
+
+fn malformed(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+impl<R: Read> TarReader<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self { input, left: 0, padding: 0 }
+    }
+
+    /// Returns the rest of the stream.
+    pub(super) fn into_inner(self) -> R {
+        self.input
+    }
+
+    /// Skips the rest of the current member and reads the next header; `None` at the end of the stream.
+    pub(super) fn next_member(&mut self) -> io::Result<Option<MemberHeader>> {
+        let (mut long_name, mut long_link, mut records) = (None, None, Vec::new());
+        loop {
+            self.skip(self.left.saturating_add(self.padding))?;
+            (self.left, self.padding) = (0, 0);
+            let Some(header) = self.header()? else { return Ok(None) };
+            let size = header.entry_size()?;
+            match header.entry_type() {
+                EntryType::XHeader => {
+                    records = parse_records(&self.extension(size, MAX_RECORDS_LEN)?)?
+                }
+                EntryType::GNULongName => long_name = Some(self.name(size)?),
+                EntryType::GNULongLink => long_link = Some(self.name(size)?),
+                EntryType::XGlobalHeader => self.begin_data(size),
+                kind => {
+                    let record = |key: &[u8]| records.iter().find(|(name, _)| name == key);
+                    let value = |key| record(key).map(|(_, value): &(_, Vec<u8>)| value.clone());
+                    let name = value(b"path").or(long_name);
+                    let link = value(b"linkpath").or(long_link);
+                    let size = match value(b"size") {
+                        None => size,
+                        Some(text) => number(&text).ok_or_else(|| malformed("invalid size"))?,
+                    };
+                    let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
+                    let link = link.unwrap_or_else(|| {
+                        header.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default()
+                    });
+                    let (parts, real_size) = self.parts(&header, size)?;
+                    return Ok(Some(MemberHeader {
+                        header,
+                        kind,
+                        name,
+                        link,
+                        records,
+                        parts,
+                        size: real_size,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Determines the data of a member, and begins to read it.
+    fn parts(&mut self, header: &Header, size: u64) -> io::Result<(Vec<(u64, u64)>, u64)> {
+        match header.entry_type() {
+            EntryType::Regular | EntryType::Continuous => {
+                self.begin_data(size);
+                Ok((vec![(0, size)], size))
+            }
+            EntryType::GNUSparse => {
+                let gnu =
+                    header.as_gnu().ok_or_else(|| malformed("sparse file without a GNU header"))?;
+                let real_size = gnu.real_size()?;
+                let mut parts = Vec::new();
+                add_parts(&mut parts, &gnu.sparse)?;
+                let mut is_extended = gnu.is_extended();
+                while is_extended {
+                    let mut extension = GnuExtSparseHeader::new();
+                    self.input.read_exact(extension.as_mut_bytes())?;
+                    add_parts(&mut parts, extension.sparse())?;
+                    is_extended = extension.is_extended();
+                }
+                check_parts(&parts, size, real_size)?;
+                self.begin_data(size);
+                Ok((parts, real_size))
+            }
+            // Other members have no data, whatever their size says.
+            _ => Ok((Vec::new(), 0)),
+        }
+    }
+
+    fn begin_data(&mut self, size: u64) {
+        self.left = size;
+        self.padding = size.wrapping_neg() % BLOCK_LEN as u64;
+    }
+
+    /// Reads data of the current member into the whole buffer, which must not be longer than its rest.
+    pub(super) fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.left =
+            self.left.checked_sub(buffer.len() as u64).ok_or_else(|| malformed("no data left"))?;
+        self.input.read_exact(buffer)
+    }
+
+    /// Reads a header; `None` for an empty block, or at the end of the input.
+    fn header(&mut self) -> io::Result<Option<Header>> {
+        let mut header = Header::new_old();
+        let block = header.as_mut_bytes();
+        let mut len = 0;
+        while len < BLOCK_LEN {
+            match self.input.read(&mut block[len..])? {
+                0 if len == 0 => return Ok(None),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => len += read,
+            }
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        // The checksum field itself counts as spaces.
+        let sum = block
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) });
+        let sum: u32 = sum.sum();
+        if header.cksum().ok() != Some(sum) {
+            return Err(malformed("the checksum of a header is wrong: this is not a tar stream"));
+        }
+        Ok(Some(header))
+    }
+
+    /// Reads the data of a member that extends the next one.
+    fn extension(&mut self, size: u64, most: usize) -> io::Result<Vec<u8>> {
+        if size > most as u64 {
+            return Err(malformed("a name or record is too long"));
+        }
+        self.begin_data(size);
+        let mut data = vec![0; usize::try_from(size).unwrap_or(0)];
+        self.read_data(&mut data)?;
+        Ok(data)
+    }
+
+    fn name(&mut self, size: u64) -> io::Result<Vec<u8>> {
+        let mut name = self.extension(size, MAX_NAME_LEN)?;
+        if let Some(end) = name.iter().position(|byte| *byte == 0) {
+            name.truncate(end);
+        }
+        Ok(name)
+    }
+
+    fn skip(&mut self, len: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut (&mut self.input).take(len), &mut io::sink())?;
+        if skipped == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+/// Parses PAX records: the length of the record in decimal, a space, key, `=`, value, and a newline.
+fn parse_records(mut data: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut records = Vec::new();
+    // Some programs fill the block with zeros.
+    while data.first().is_some_and(|first| *first != 0) {
+        let record = record(data).ok_or_else(|| malformed("malformed PAX record"))?;
+        let (whole, key, value) = record;
+        records.push((key.to_vec(), value.to_vec()));
+        data = &data[whole..];
+    }
+    Ok(records)
+}
+
+/// Returns length, key and value of the first record.
+fn record(data: &[u8]) -> Option<(usize, &[u8], &[u8])> {
+    let space = data.iter().position(|byte| *byte == b' ')?;
+    let len = usize::try_from(number(&data[..space])?).ok()?;
+    let text = data.get(space + 1..len)?.strip_suffix(b"\n")?;
+    let equals = text.iter().position(|byte| *byte == b'=')?;
+    Some((len, &text[..equals], &text[equals + 1..]))
+}
+
+/// Parses a decimal number.
+fn number(text: &[u8]) -> Option<u64> {
+    let is_decimal = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    is_decimal.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
+}
+
+fn add_parts(parts: &mut Vec<(u64, u64)>, slots: &[GnuSparseHeader]) -> io::Result<()> {
+    for slot in slots.iter().filter(|slot| !slot.is_empty()) {
+        if parts.len() >= MAX_PARTS {
+            return Err(Errno::OVERFLOW.into());
+        }
+        parts.push((slot.offset()?, slot.length()?));
+    }
+    Ok(())
+}
+
+/// Checks that the parts are in order, within the file, and together as long as the data.
+fn check_parts(parts: &[(u64, u64)], size: u64, real_size: u64) -> io::Result<()> {
+    let invalid = || malformed("the parts of a sparse file contradict its size");
+    let (mut end, mut sum) = (0, 0_u64);
+    for (offset, len) in parts {
+        if *offset < end {
+            return Err(invalid());
+        }
+        end = offset.checked_add(*len).ok_or_else(invalid)?;
+        sum = sum.checked_add(*len).ok_or_else(invalid)?;
+    }
+    if end > real_size || sum != size { Err(invalid()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_record_may_contain_newlines_and_its_length_is_its_own() {
+        let records = parse_records(b"11 a=b\nc=d\n15 key=\0value\n\n\0\0").unwrap();
+        let expected: [(&[u8], &[u8]); 2] = [(b"a", b"b\nc=d"), (b"key", b"\0value\n")];
+        let found: Vec<_> = records.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+        assert_eq!(found, expected);
+        for junk in [&b"x"[..], b"99 a=b\n", b"6 a=b ", b"5 ab\n\n", b"0 \n", b"+6 a=b\n"] {
+            assert!(parse_records(junk).is_err(), "{}", junk.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn parts_of_a_sparse_file_must_fit_it() {
+        check_parts(&[(0, 5), (10, 5), (20, 0)], 10, 20).unwrap();
+        for (parts, size, real) in [
+            (&[(0, 5)][..], 6, 10),
+            (&[(0, 5)], 5, 4),
+            (&[(5, 5), (0, 5)], 10, 10),
+            (&[(0, 5), (4, 5)], 10, 10),
+            (&[(u64::MAX, 1)], 1, u64::MAX),
+        ] {
+            assert!(check_parts(parts, size, real).is_err(), "{parts:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_members_or_an_error(bytes in any::<Vec<u8>>(), kind in any::<u8>(), size in any::<u64>()) {
+            let mut header = Header::new_gnu();
+            header.as_mut_bytes()[..bytes.len().min(512)].copy_from_slice(&bytes[..bytes.len().min(512)]);
+            header.as_old_mut().linkflag = [kind];
+            header.set_size(size);
+            header.set_cksum();
+            let stream = [&header.as_bytes()[..], &bytes, &[b'x'; 2048]].concat();
+            let mut reader = TarReader::new(&stream[..]);
+            while let Ok(Some(member)) = reader.next_member() {
+                prop_assert!(member.records.len() < 1000);
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Targets that the agent connects to.
+
+use ipnet::IpNet;
+use minions_proto::message::ForwardTarget;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// The targets beyond loopback and Unix sockets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForwardPolicy {
+    rules: Vec<ForwardRule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ForwardRule {
+    /// `10.0.0.0/8`: any port of these addresses.
+    Network(IpNet),
+    /// `10.0.0.1:443`, `[fd00::1]:443`.
+    Address(SocketAddr),
+    /// `db.internal:5432`, by its name only.
+    Host(String, u16),
+}
+
+/// An entry of `--allow-forward` that is neither `HOST:PORT` nor a network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is neither HOST:PORT nor a network such as 10.0.0.0/8")]
+pub struct InvalidForwardRule {
+    text: String,
+}
+
+impl FromStr for ForwardPolicy {
+    type Err = InvalidForwardRule;
+
+    /// Parses a list such as `10.0.0.0/8,db.internal:5432`.
+    fn from_str(list: &str) -> Result<Self, Self::Err> {
+        let rules = list
+            .split(',')
+            .map(|text| rule(text).ok_or_else(|| InvalidForwardRule { text: text.to_owned() }));
+        Ok(Self { rules: rules.collect::<Result<_, _>>()? })
+    }
+}
+
+fn rule(text: &str) -> Option<ForwardRule> {
+    if let Ok(network) = text.parse::<IpNet>() {
+        return Some(ForwardRule::Network(network));
+    }
+    match format!("tcp:{text}").parse().ok()? {
+        ForwardTarget::Address(address, port) => {
+            Some(ForwardRule::Address(SocketAddr::new(address, port)))
+        }
+        ForwardTarget::Host(host, port) => Some(ForwardRule::Host(host, port)),
+        ForwardTarget::Unix(_) => None,
+    }
+}
+
+impl ForwardPolicy {
+    /// Reports whether an address may be connected to.
+    pub(super) fn permits_address(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        ip.is_loopback()
+            || self.rules.iter().any(|rule| match rule {
+                ForwardRule::Network(network) => network.contains(&ip),
+                ForwardRule::Address(known) => {
+                    (known.ip().to_canonical(), known.port()) == (ip, address.port())
+                }
+                ForwardRule::Host(..) => false,
+            })
+    }
+
+    /// Reports whether a name may be resolved and connected to, whatever its addresses are.
+    pub(super) fn permits_host(&self, host: &str, port: u16) -> bool {
+        let named = |rule: &ForwardRule| matches!(rule, ForwardRule::Host(known, known_port) if known == host && *known_port == port);
+        self.rules.iter().any(named)
+    }
+}
+
+/// Addresses of `localhost`, in the order in which they are tried. Not resolved: the guest's files or name servers
+/// could give it any address.
+pub(super) const LOCALHOST: [IpAddr; 2] =
+    [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permits(policy: &str, address: &str) -> bool {
+        let policy = if policy.is_empty() { Ok(ForwardPolicy::default()) } else { policy.parse() };
+        policy.unwrap().permits_address(address.parse().unwrap())
+    }
+
+    #[test]
+    fn only_loopback_is_permitted_by_default() {
+        for address in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            assert!(permits("", address), "{address}");
+        }
+        for address in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "[fd00::1]:80", "128.0.0.1:80"] {
+            assert!(!permits("", address), "{address}");
+        }
+        assert!(!ForwardPolicy::default().permits_host("db.internal", 5432));
+    }
+
+    #[test]
+    fn rules_permit_exactly_what_they_name() {
+        let rules = "10.0.0.0/8,192.168.0.1:443,db.internal:5432";
+        assert!(permits(rules, "10.9.9.9:1") && permits(rules, "192.168.0.1:443"));
+        assert!(permits(rules, "[::ffff:10.0.0.1]:1"));
+        assert!(!permits(rules, "192.168.0.1:444") && !permits(rules, "11.0.0.1:1"));
+        let policy: ForwardPolicy = rules.parse().unwrap();
+        assert!(policy.permits_host("db.internal", 5432));
+        assert!(!policy.permits_host("db.internal", 5433) && !policy.permits_host("db", 5432));
+        for text in ["", "10.0.0.1", "a:0", "10.0.0.0/8,", "unix:/x"] {
+            assert!(text.parse::<ForwardPolicy>().is_err(), "{text:?}");
+        }
+    }
+}

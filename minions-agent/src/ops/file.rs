@@ -1,0 +1,32 @@
+//! `file_start`: operations on files.
+
+use super::exec::refused;
+use crate::exec::{ExecTail, Executor};
+use crate::file_op::ARGUMENT;
+use minions_proto::message::{ExecAttached, ExecStart, FileStart};
+use minions_proto::{AgentError, ErrorCode};
+use std::path::Path;
+
+/// Starts the operation and opens its stream. If the future is dropped after the start, the operation keeps running
+/// for its re-attach grace period.
+pub(super) async fn start(
+    executor: &Executor,
+    program: &Path,
+    call: FileStart,
+) -> Result<(ExecAttached, ExecTail), AgentError> {
+    call.validate()?;
+    let FileStart { id, user, on_disconnect, op } = call;
+    let json = serde_json::to_string(&op).map_err(|error| {
+        AgentError::new(ErrorCode::Internal, format!("cannot encode the operation: {error}"))
+    })?;
+    let start = ExecStart {
+        id,
+        command: program.to_string_lossy().into_owned(),
+        args: vec![ARGUMENT.to_owned(), json],
+        user,
+        stdin: op.takes_input(),
+        on_disconnect,
+        ..ExecStart::default()
+    };
+    executor.start_file_operation(start).await.map_err(|error| refused(&error))
+}

@@ -1,0 +1,136 @@
+//! Arguments of `forward`: listening addresses and targets.
+
+use clap::Args;
+use minions_api::VmName;
+use minions_proto::Invalid;
+use minions_proto::message::ForwardTarget;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Arguments of `forward`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  minionsctl forward web-1 8080:80              127.0.0.1:8080 here is port 80 in the guest
+  minionsctl forward web-1 0:80 0:5432          free ports, which are printed
+  minionsctl forward web-1 0.0.0.0:8080:80      also for other hosts
+  minionsctl forward web-1 8080:/run/app.sock   a Unix socket in the guest
+  minionsctl forward web-1 ./db.sock:5432       a Unix socket here")]
+pub(crate) struct ForwardArgs {
+    /// Name of the VM
+    pub(crate) vm: VmName,
+    /// [BIND:]PORT:TARGET or PATH:TARGET; TARGET is [HOST:]PORT or the path of a Unix socket in the guest. PORT 0
+    /// chooses a free one
+    #[arg(required = true, value_name = "FORWARD", value_parser = clap::value_parser!(ForwardSpec))]
+    pub(crate) forwards: Vec<ForwardSpec>,
+}
+
+/// One forward: an address here, and a target in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ForwardSpec {
+    pub(crate) listen: ListenAddress,
+    pub(crate) target: ForwardTarget,
+}
+
+/// Address on which minionsctl listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ListenAddress {
+    /// TCP; loopback unless another address is given.
+    Tcp(SocketAddr),
+    /// Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for ForwardSpec {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (listen, target) = split(text).ok_or_else(|| {
+            let reason = "must be [BIND:]PORT:TARGET or PATH:TARGET, such as 8080:80";
+            Invalid::value("forward", text, reason)
+        })?;
+        Ok(Self { listen, target: parse_target(target)? })
+    }
+}
+
+/// Splits a forward into the address here and the text of the target.
+fn split(text: &str) -> Option<(ListenAddress, &str)> {
+    let path = text.strip_prefix("unix:").or_else(|| text.starts_with(['/', '.']).then_some(text));
+    if let Some(text) = path {
+        let (path, target) = text.split_once(':')?;
+        return (!path.is_empty()).then(|| (ListenAddress::Unix(path.into()), target));
+    }
+    let (bind, rest): (IpAddr, &str) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, rest) = rest.split_once("]:")?;
+        (IpAddr::V6(address.parse().ok()?), rest)
+    } else {
+        let (first, rest) = text.split_once(':')?;
+        match first.parse::<u16>() {
+            Ok(_) => (Ipv4Addr::LOCALHOST.into(), text),
+            Err(_) => (
+                if first == "localhost" {
+                    Ipv4Addr::LOCALHOST.into()
+                } else {
+                    first.parse().ok()?
+                },
+                rest,
+            ),
+        }
+    };
+    let (port, target) = rest.split_once(':')?;
+    Some((ListenAddress::Tcp(SocketAddr::new(bind, port.parse().ok()?)), target))
+}
+
+/// Parses a target: PORT, HOST:PORT, the path of a Unix socket, or the form of the REST interface.
+fn parse_target(text: &str) -> Result<ForwardTarget, Invalid> {
+    if text.starts_with("tcp:") || text.starts_with("unix:") {
+        text.parse()
+    } else if text.starts_with('/') {
+        format!("unix:{text}").parse()
+    } else if text.contains(':') {
+        format!("tcp:{text}").parse()
+    } else {
+        format!("tcp:localhost:{text}").parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> (ListenAddress, String) {
+        let spec: ForwardSpec = text.parse().unwrap();
+        (spec.listen, spec.target.to_string())
+    }
+
+    fn tcp(address: &str) -> ListenAddress {
+        ListenAddress::Tcp(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_forward_has_an_address_here_and_a_target_in_the_guest() {
+        for (text, listen, target) in [
+            ("8080:80", tcp("127.0.0.1:8080"), "tcp:localhost:80"),
+            ("0:127.0.0.1:80", tcp("127.0.0.1:0"), "tcp:127.0.0.1:80"),
+            ("0.0.0.0:8080:80", tcp("0.0.0.0:8080"), "tcp:localhost:80"),
+            ("localhost:1:2", tcp("127.0.0.1:1"), "tcp:localhost:2"),
+            ("[::1]:8080:[::1]:80", tcp("[::1]:8080"), "tcp:[::1]:80"),
+            ("8080:/run/x.sock", tcp("127.0.0.1:8080"), "unix:/run/x.sock"),
+            ("8080:unix:/run/x.sock", tcp("127.0.0.1:8080"), "unix:/run/x.sock"),
+            ("./x.sock:80", ListenAddress::Unix("./x.sock".into()), "tcp:localhost:80"),
+            ("unix:x.sock:tcp:h:1", ListenAddress::Unix("x.sock".into()), "tcp:h:1"),
+        ] {
+            assert_eq!(parsed(text), (listen, target.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_forward_of_another_form_is_refused() {
+        for text in
+            ["", "80", ":80", "8080:", "x:80", "65536:80", "[::1]:80", "8080:0", "/a", "a:b:c:d"]
+        {
+            assert!(text.parse::<ForwardSpec>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `minionsctl forward VM FORWARD…`: listens here, and connects each client to a target in the guest.
+//!
+//! Every connection is opened separately, so a guest that was restarted is reached again without further ado. A target
+//! that cannot be reached resets the client's connection, as a closed port does.
+//!
+//! * [`listener`]: TCP and Unix listeners. [`connection`]: one connection.
+
+mod connection;
+mod listener;
+
+use super::context::Context;
+use crate::cli::{ForwardArgs, ForwardSpec};
+use crate::client::{DaemonClient, vm_path};
+use crate::exit::ExitStatus;
+use crate::failure::Failure;
+use crate::output::Printer;
+use listener::ForwardListener;
+use minions_api::vm::Vm;
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Largest number of connections at a time; minionsd has its own limit.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Line of `-o json`, one for each forward.
+#[derive(Debug, Serialize)]
+struct ForwardLine<'a> {
+    listen: &'a str,
+    target: &'a str,
+}
+
+pub(super) async fn run(
+    context: &Context<'_>,
+    client: Arc<DaemonClient>,
+    args: &ForwardArgs,
+) -> Result<ExitStatus, Failure> {
+    // An unknown VM is reported now, not at the first connection.
+    let _: Vm = client.get(&vm_path(&args.vm, ""), Context::registry()).await?;
+    let mut listeners = Vec::new();
+    for ForwardSpec { listen, target } in &args.forwards {
+        listeners.push((ForwardListener::bind(listen)?, target.to_string()));
+    }
+    for (listener, target) in &listeners {
+        let listen = listener.to_string();
+        if context.printer.is_json() {
+            Printer::json_line(&ForwardLine { listen: &listen, target })?;
+        } else {
+            context.printer.heading(&format!("{listen} -> {} {target}", args.vm))?;
+        }
+    }
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (reports, mut reported) = tokio::sync::mpsc::channel(16);
+    let mut accepting = JoinSet::new();
+    for (listener, target) in listeners {
+        let session = connection::ForwardTo {
+            client: Arc::clone(&client),
+            vm: args.vm.clone(),
+            target,
+            reports: reports.clone(),
+        };
+        let places = Arc::clone(&places);
+        accepting.spawn(async move { listener.serve(session, places).await });
+    }
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+    let mut terminations = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
+    let mut last_report = String::new();
+    loop {
+        tokio::select! {
+            Some(ended) = accepting.join_next() => {
+                let ended = ended.unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()));
+                ended.map_err(Failure::Listen)?;
+            }
+            Some(report) = reported.recv() => {
+                // A guest that is away fails every connection in the same way.
+                if report != last_report {
+                    context.printer.remark(&report);
+                    last_report = report;
+                }
+            }
+            _ = interrupts.recv() => return Ok(ExitStatus::by_signal(2)),
+            _ = terminations.recv() => return Ok(ExitStatus::by_signal(15)),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The error type of streams.
+
+use minions_proto::channel::ChannelError;
+use minions_proto::frame::FrameError;
+use std::io;
+use tokio_tungstenite::tungstenite;
+
+/// Failure of a stream before the program has ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// The WebSocket was closed with a Close frame.
+    #[error("minionsd closed the stream ({code}{})", if .reason.is_empty() { String::new() } else { format!(": {reason}") })]
+    Closed {
+        /// Status code (RFC 6455, section 7.4).
+        code: u16,
+        /// Reason, for people.
+        reason: String,
+    },
+    /// The connection ended or broke.
+    #[error("the connection broke")]
+    Broken(#[source] io::Error),
+    /// The deadline passed without a message, even a heartbeat.
+    #[error("the peer stopped responding")]
+    Silent,
+    /// The peer violated the WebSocket protocol.
+    #[error("the peer violated the WebSocket protocol")]
+    WebSocket(#[source] Box<tungstenite::Error>),
+    /// The peer sent a malformed channel message.
+    #[error("the peer sent a malformed message")]
+    Channel(#[from] ChannelError),
+    /// The peer sent a malformed frame.
+    #[error("the peer sent a malformed frame")]
+    Frame(#[from] FrameError),
+}
+
+impl LinkError {
+    /// Reports whether another connection may succeed.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            // 1000 before the exit message, going away, no status, abnormal closure, internal error, service
+            // restart, try again later.
+            Self::Closed { code, .. } => matches!(code, 1000 | 1001 | 1005 | 1006 | 1011..=1013),
+            Self::Broken(_) | Self::Silent => true,
+            Self::WebSocket(_) | Self::Channel(_) | Self::Frame(_) => false,
+        }
+    }
+
+    /// Returns the error for a connection that ended without a reason.
+    pub(crate) fn ended() -> Self {
+        Self::Broken(io::ErrorKind::UnexpectedEof.into())
+    }
+}

@@ -1,0 +1,116 @@
+//! `DELETE /vms/{vm}/files`, `POST /vms/{vm}/files/mkdir` and `…/move`.
+
+use super::super::audit::Note;
+use super::super::extract::{CallParams, JsonBody, Params, Patience, TheVm};
+use super::super::problem::{ApiError, FileBodyProblems, FileProblems};
+use super::super::state::ApiState;
+use super::write::octal;
+use super::{FileCall, FileParams};
+use axum::Json;
+use axum::extract::State;
+use minions_api::VmName;
+use minions_api::files::{FileMetadata, FileRemoved, MakeDirectoryRequest, MoveFileRequest};
+use minions_proto::file_stream::FileHeader;
+use minions_proto::message::{FileOperation, GuestTarget, MakeDirectory, RemoveFile, RenameFile};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct RemoveParams {
+    /// Absolute path in the guest. A symbolic link is removed, not followed.
+    #[param(example = "/tmp/results")]
+    #[serde(default)]
+    path: String,
+    /// Path as base64, if it is not UTF-8; instead of `path`.
+    path_base64: Option<String>,
+    /// User of the guest whose rights apply, by name or number; default root.
+    user: Option<String>,
+    /// Remove a directory with everything beneath it. Without this, only an empty directory is removed.
+    recursive: Option<bool>,
+    /// Milliseconds after which the caller gets an `agent_timeout` if the operation could not be started.
+    #[param(minimum = 1, maximum = 86_400_000)]
+    timeout_ms: Option<u64>,
+}
+
+/// Remove a file or a directory of a guest
+///
+/// Removes a file of any type. A directory must be empty unless `recursive` is set.
+#[utoipa::path(
+    delete, path = "/vms/{vm}/files", operation_id = "remove_file", tag = "files",
+    params(("vm" = VmName, Path), RemoveParams),
+    responses((status = 200, description = "Removed", body = FileRemoved), FileProblems),
+)]
+pub(in super::super) async fn remove_file(
+    State(api): State<ApiState>,
+    vm: TheVm,
+    Params(params): Params<RemoveParams>,
+    note: Note,
+) -> Result<Json<FileRemoved>, ApiError> {
+    let RemoveParams { path, path_base64, user, recursive, timeout_ms } = params;
+    let patience = Patience::of(timeout_ms)?;
+    let file = FileParams { path, path_base64, user };
+    let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
+    let op = FileOperation::Remove(RemoveFile { path, recursive: recursive.unwrap_or(false) });
+    let header = to_the_end(&call, op).await?;
+    let count = header.count.unwrap_or(1);
+    Ok(Json(FileRemoved { status: "ok".into(), file: header.metadata, count }))
+}
+
+/// Create a directory of a guest
+#[utoipa::path(
+    post, path = "/vms/{vm}/files/mkdir", operation_id = "make_directory", tag = "files",
+    params(("vm" = VmName, Path), CallParams),
+    request_body = MakeDirectoryRequest,
+    responses((status = 200, description = "Created", body = FileMetadata), FileBodyProblems),
+)]
+pub(in super::super) async fn make_directory(
+    State(api): State<ApiState>,
+    vm: TheVm,
+    patience: Patience,
+    note: Note,
+    JsonBody(request): JsonBody<MakeDirectoryRequest>,
+) -> Result<Json<FileMetadata>, ApiError> {
+    let MakeDirectoryRequest { path, path_base64, user, parents, mode } = request;
+    let mode = mode.map(|mode| octal(&mode)).transpose()?;
+    let file = FileParams { path: path.unwrap_or_default(), path_base64, user };
+    let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
+    let parents = parents.unwrap_or(false);
+    let op = FileOperation::Mkdir(MakeDirectory { path, parents, mode });
+    to_the_end(&call, op).await.map(|header| Json(header.metadata))
+}
+
+/// Rename a file or a directory of a guest
+///
+/// The new name must be in the same file system. An existing file of this name is replaced, unless
+/// `no_replace` is set.
+#[utoipa::path(
+    post, path = "/vms/{vm}/files/move", operation_id = "move_file", tag = "files",
+    params(("vm" = VmName, Path), CallParams),
+    request_body = MoveFileRequest,
+    responses((status = 200, description = "Renamed", body = FileMetadata), FileBodyProblems),
+)]
+pub(in super::super) async fn move_file(
+    State(api): State<ApiState>,
+    vm: TheVm,
+    patience: Patience,
+    note: Note,
+    JsonBody(request): JsonBody<MoveFileRequest>,
+) -> Result<Json<FileMetadata>, ApiError> {
+    let MoveFileRequest { path, path_base64, to, to_base64, user, no_replace } = request;
+    let file = FileParams { path: path.unwrap_or_default(), path_base64, user };
+    let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
+    let to = GuestTarget { to: to.unwrap_or_default(), to_base64 };
+    let no_replace = no_replace.unwrap_or(false);
+    let op = FileOperation::Rename(RenameFile { path, to, no_replace });
+    to_the_end(&call, op).await.map(|header| Json(header.metadata))
+}
+
+/// Runs an operation without data to its end, and returns its header.
+async fn to_the_end(call: &FileCall, op: FileOperation) -> Result<FileHeader, ApiError> {
+    let mut stream = call.start(op).await?;
+    let header = stream.header().await.map_err(|error| call.failed(error))?;
+    while stream.next().await.map_err(|error| call.failed(error))?.is_some() {}
+    call.succeeded();
+    Ok(header)
+}

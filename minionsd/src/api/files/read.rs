@@ -1,0 +1,194 @@
+//! `GET` and `HEAD /vms/{vm}/files`: a file, a part of it, its metadata, or a tree.
+
+use super::super::audit::Note;
+use super::super::extract::{Params, Patience, TheVm};
+use super::super::problem::{ApiError, FileProblems};
+use super::super::state::ApiState;
+use super::range::{self, RequestedRange};
+use super::{FileCall, FileParams, TAR, headers};
+use crate::files::{FileError, FileStream};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use minions_api::VmName;
+use minions_api::files::FileMetadata;
+use minions_proto::file_stream::FileHeader;
+use minions_proto::message::{FileOperation, GuestPath, PackTree, ReadFile, StatFile};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct ReadParams {
+    /// Absolute path in the guest.
+    #[param(example = "/etc/hostname")]
+    #[serde(default)]
+    path: String,
+    /// Path as base64, if it is not UTF-8; instead of `path`.
+    path_base64: Option<String>,
+    /// User of the guest whose rights apply, by name or number; default root.
+    user: Option<String>,
+    /// For `HEAD`: describe a symbolic link instead of its target.
+    no_follow: Option<bool>,
+    /// For a tree: include extended attributes.
+    xattrs: Option<bool>,
+    /// Milliseconds after which the caller gets an `agent_timeout` instead of the first byte. There is no
+    /// limit for the whole transfer.
+    #[param(minimum = 1, maximum = 86_400_000)]
+    timeout_ms: Option<u64>,
+}
+
+/// Read a file or a tree of a guest
+///
+/// Returns the contents of a regular file, with its metadata in headers; `Range`, `If-Range` and
+/// `If-None-Match` are supported, and `HEAD` returns the headers alone, for files of every type. With
+/// `Accept: application/x-tar` returns a directory, and everything beneath it, as a tar stream. Members
+/// that could not be read are missing in it; the output of the exec in the header `X-Minions-Exec` names
+/// them.
+#[utoipa::path(
+    get, path = "/vms/{vm}/files", operation_id = "read_file", tag = "files",
+    params(
+        ("vm" = VmName, Path),
+        ReadParams,
+        ("Accept" = Option<String>, Header, description = "`application/x-tar` selects a tree"),
+        ("Range" = Option<String>, Header, description = "A part of a file: `bytes=0-99`"),
+        ("If-Range" = Option<String>, Header, description = "ETag that the file must have for `Range` to apply"),
+        ("If-None-Match" = Option<String>, Header, description = "ETag for which the reply is a 304"),
+    ),
+    responses(
+        (status = 200, description = "The file, or the tree",
+            content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-tar"))),
+        (status = 206, description = "A part of the file", content_type = "application/octet-stream"),
+        (status = 304, description = "The file has the ETag of `If-None-Match`"),
+        (status = 416, description = "The range begins after the end of the file"),
+        FileProblems,
+    ),
+)]
+pub(in super::super) async fn read_file(
+    State(api): State<ApiState>,
+    vm: TheVm,
+    Params(params): Params<ReadParams>,
+    note: Note,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let ReadParams { path, path_base64, user, no_follow, xattrs, timeout_ms } = params;
+    let patience = Patience::of(timeout_ms)?;
+    let file = FileParams { path, path_base64, user };
+    let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
+    if method == Method::HEAD {
+        let info = stat(&call, path, !no_follow.unwrap_or(false)).await?;
+        call.succeeded();
+        let mut headers = headers::of_any(&info);
+        headers::set_length(&mut headers, info.size);
+        return Ok(headers.into_response());
+    }
+    if wants_tar(&headers) {
+        return tree(call, path, xattrs.unwrap_or(false)).await;
+    }
+    file_contents(call, path, &headers).await
+}
+
+/// Reports whether the request names the media type of a tree.
+fn wants_tar(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    accepted.filter_map(|accept| accept.to_str().ok()).any(|accept| accept.contains(TAR))
+}
+
+async fn stat(call: &FileCall, path: GuestPath, follow: bool) -> Result<FileMetadata, ApiError> {
+    let mut stream = call.start(FileOperation::Stat(StatFile { path, follow })).await?;
+    let header = stream.header().await.map_err(|error| call.failed(error))?;
+    Ok(header.metadata)
+}
+
+async fn file_contents(
+    call: FileCall,
+    path: GuestPath,
+    request: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut read = ReadFile { path: path.clone(), ..ReadFile::default() };
+    if range::is_requested(request) {
+        let info = stat(&call, path, true).await?;
+        match range::requested(request, info.size, &info.etag)? {
+            RequestedRange::Whole => {}
+            RequestedRange::Part(part) => {
+                read.offset = *part.start();
+                read.length = Some(part.end() - part.start() + 1);
+                read.if_range = Some(info.etag);
+            }
+            RequestedRange::Unsatisfiable => {
+                call.note.outcome(|| "range_not_satisfiable".to_owned());
+                let mut headers = HeaderMap::new();
+                range::set_unsatisfiable(&mut headers, info.size);
+                return Ok((StatusCode::RANGE_NOT_SATISFIABLE, headers).into_response());
+            }
+        }
+    }
+    let asked = read.length.is_some();
+    let mut stream = call.start(FileOperation::Read(read)).await?;
+    let header = stream.header().await.map_err(|error| call.failed(error))?;
+    let FileHeader { metadata, offset, length, .. } = header;
+    let info = metadata;
+    if is_known(request, &info.etag) {
+        call.succeeded();
+        return Ok((StatusCode::NOT_MODIFIED, headers::of_any(&info)).into_response());
+    }
+    let mut reply = headers::of_file(&info);
+    let mut status = StatusCode::OK;
+    if let Some(length) = length {
+        headers::set_length(&mut reply, length);
+        let offset = offset.unwrap_or(0);
+        if asked && length > 0 && (offset > 0 || length < info.size) {
+            status = StatusCode::PARTIAL_CONTENT;
+            range::set_part(&mut reply, &(offset..=offset + length - 1), info.size);
+        }
+    }
+    Ok((status, reply, body(call, stream)).into_response())
+}
+
+/// Reports whether the client has the version with this etag.
+fn is_known(request: &HeaderMap, etag: &str) -> bool {
+    let quoted = format!("\"{etag}\"");
+    let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known.flat_map(|list| list.split(',')).any(|item| {
+        let item = item.trim();
+        item == "*" || item.strip_prefix("W/").unwrap_or(item) == quoted
+    })
+}
+
+async fn tree(call: FileCall, path: GuestPath, xattrs: bool) -> Result<Response, ApiError> {
+    let mut stream = call.start(FileOperation::TarOut(PackTree { path, xattrs })).await?;
+    let header = stream.header().await.map_err(|error| call.failed(error))?;
+    let mut reply = headers::of_any(&header.metadata);
+    reply.insert(CONTENT_TYPE, HeaderValue::from_static(TAR));
+    if let Ok(id) = HeaderValue::from_str(stream.id().as_str()) {
+        reply.insert(headers::EXEC_ID, id);
+    }
+    Ok((reply, body(call, stream)).into_response())
+}
+
+/// Returns the body with the rest of the stream. If the operation fails, the body breaks off, so that no client takes
+/// it for complete.
+fn body(call: FileCall, stream: FileStream) -> Body {
+    let state = (call, stream);
+    Body::from_stream(futures_util::stream::try_unfold(state, |(call, mut stream)| async move {
+        match stream.next().await {
+            Ok(Some(bytes)) => Ok(Some((bytes, (call, stream)))),
+            Ok(None) => {
+                call.succeeded();
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::debug!(vm = %call.vm.name(), %error, "a transfer from a guest broke off");
+                Err(broken(&call, error))
+            }
+        }
+    }))
+}
+
+fn broken(call: &FileCall, error: FileError) -> std::io::Error {
+    call.failed(error);
+    std::io::ErrorKind::ConnectionAborted.into()
+}
