@@ -3,7 +3,7 @@
 //! Nothing here waits for the program: the connection adds, within the [`InputBudget`], and the program's task takes.
 
 use super::input_budget::{InputBudget, lock};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use minions_proto::message::Signal;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,8 @@ pub(super) struct ChannelInput {
 
 #[derive(Debug, Default)]
 struct InputState {
-    bytes: BytesMut,
+    /// Copied in and out: a shared buffer would be kept by each part of it that is not sent yet.
+    bytes: VecDeque<u8>,
     signals: VecDeque<Signal>,
     size: Option<(u16, u16)>,
     ended: bool,
@@ -60,7 +61,7 @@ impl ChannelInput {
         self.change(|state| {
             if !state.closed && !state.ended {
                 self.budget.take(bytes.len());
-                state.bytes.extend_from_slice(bytes);
+                state.bytes.extend(bytes);
             }
         });
     }
@@ -89,7 +90,7 @@ impl ChannelInput {
         self.change(|state| {
             state.closed = true;
             self.budget.give_back(state.bytes.len());
-            state.bytes = BytesMut::new();
+            state.bytes = VecDeque::new();
         });
     }
 
@@ -98,7 +99,7 @@ impl ChannelInput {
         self.change(|state| {
             (state.ended, state.end_taken) = (true, true);
             self.budget.give_back(state.bytes.len());
-            state.bytes = BytesMut::new();
+            state.bytes = VecDeque::new();
         });
     }
 
@@ -152,9 +153,15 @@ impl ChannelInput {
         }
         let state = &mut *lock(&self.state);
         if !state.bytes.is_empty() && room > 0 {
-            let len = room.min(state.bytes.len());
-            self.budget.give_back(len);
-            return Some(InputEvent::Bytes(state.bytes.split_to(len).freeze()));
+            let (first, _) = state.bytes.as_slices();
+            let bytes = Bytes::copy_from_slice(&first[..room.min(first.len())]);
+            state.bytes.drain(..bytes.len());
+            if state.bytes.is_empty() {
+                // The memory of a large queue is given back.
+                state.bytes = VecDeque::new();
+            }
+            self.budget.give_back(bytes.len());
+            return Some(InputEvent::Bytes(bytes));
         }
         if state.bytes.is_empty() && state.ended && !state.end_taken {
             state.end_taken = true;

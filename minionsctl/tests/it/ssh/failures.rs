@@ -11,7 +11,7 @@ use testkit::wait::until;
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_vm_user_or_daemon_is_named() {
     let ssh = SshGuest::start().await;
-    let run = |host: &str| Ran::of(&mut ssh.ssh(&[host, "--", "true"]));
+    let run = |host: &str| Ran::of(&mut ssh.limited_ssh(&[host, "--", "true"]));
     run("nope.minions").assert(255, "", "nope").assert(255, "", "`minionsctl ls` lists the VMs");
     run("no-such-user@web-1.minions").assert(255, "", "the guest has no user \"no-such-user\"");
     run("a:b@web-1.minions").assert(255, "", "invalid user name \"a:b\"");
@@ -26,7 +26,7 @@ async fn an_unknown_vm_user_or_daemon_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn services_without_a_stream_to_the_guest_are_refused() {
     let ssh = SshGuest::start().await;
-    let run = |args: &[&str]| Ran::of(&mut ssh.ssh(args));
+    let run = |args: &[&str]| Ran::of(&mut ssh.limited_ssh(args));
     run(&["-s", "web-1.minions", "sftp"]).assert(255, "", "subsystem request failed");
     run(&["-W", "localhost:22", "web-1.minions"]).assert(255, "", "administratively prohibited");
     let remote = ["-o", "ExitOnForwardFailure=yes", "-R", "0:localhost:1", "web-1.minions", "true"];
@@ -39,7 +39,10 @@ async fn a_request_beyond_a_limit_is_refused_and_the_next_one_works() {
     let ssh = SshGuest::start().await;
     let word = "x".repeat(50_000);
     let run = |times: usize| {
-        Ran::of(&mut ssh.ssh(&[&["web-1.minions", ":"], &vec![word.as_str(); times][..]].concat()))
+        Ran::of(
+            &mut ssh
+                .limited_ssh(&[&["web-1.minions", ":"], &vec![word.as_str(); times][..]].concat()),
+        )
     };
     run(2).assert(0, "", "");
     // Longer than one argument of a program may be in the guest, and than a packet of SSH may be.
@@ -95,7 +98,7 @@ async fn another_host_key_is_refused_by_the_client() {
     let old = ssh.guest.file("old_known_hosts");
     fs::write(&old, before).unwrap();
     let option = format!("UserKnownHostsFile={}", old.display());
-    let ran = Ran::of(&mut ssh.ssh(&["-o", &option, "web-1.minions", "--", "true"]));
+    let ran = Ran::of(&mut ssh.limited_ssh(&["-o", &option, "web-1.minions", "--", "true"]));
     ran.assert(255, "", "REMOTE HOST IDENTIFICATION HAS CHANGED");
     until("the list names the new key", || fs::read(&known).unwrap() != fs::read(&old).unwrap());
     ssh.run("true").assert(0, "", "");

@@ -6,6 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Time limit in seconds: long enough for a very busy machine, and not reached by a test that passes.
+const LIMIT: &str = "120";
+
 /// A VM, and a configuration file of ssh that `minionsctl ssh-config` has printed.
 pub(super) struct SshGuest {
     pub(super) guest: Guest,
@@ -44,6 +47,12 @@ impl SshGuest {
         self.client("ssh", &[&["-F", self.config.to_str().unwrap()], args].concat())
     }
 
+    /// Returns a command for ssh, without input, that is ended after [`LIMIT`] seconds with the exit code 124.
+    pub(super) fn limited_ssh(&self, args: &[&str]) -> Command {
+        let config = self.config.to_str().unwrap();
+        self.client("timeout", &[&["--kill-after=5", LIMIT, "ssh", "-F", config], args].concat())
+    }
+
     /// Returns a command for a program that starts ssh, without input.
     pub(super) fn client(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
@@ -60,6 +69,6 @@ impl SshGuest {
     /// Runs a command in the guest.
     #[track_caller]
     pub(super) fn run(&self, command: &str) -> Ran {
-        Ran::of(&mut self.ssh(&["web-1.minions", "--", command]))
+        Ran::of(&mut self.limited_ssh(&["web-1.minions", "--", command]))
     }
 }

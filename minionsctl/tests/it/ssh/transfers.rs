@@ -87,7 +87,7 @@ async fn scp_in_its_older_protocol_copies_a_tree_both_ways() {
 async fn a_large_stream_passes_both_ways_at_once() {
     let ssh = SshGuest::start().await;
     let bytes = noise(48 * 1024 * 1024);
-    let mut command = ssh.ssh(&["web-1.minions", "--", "cat"]);
+    let mut command = ssh.limited_ssh(&["web-1.minions", "--", "cat"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut stdin, input) = (child.stdin.take().unwrap(), bytes.clone());
     let feeder = std::thread::spawn(move || stdin.write_all(&input).unwrap());
@@ -102,7 +102,8 @@ async fn a_large_stream_passes_both_ways_at_once() {
 async fn a_program_that_does_not_read_its_input_can_write() {
     let ssh = SshGuest::start().await;
     let input = noise(8 * 1024 * 1024);
-    let mut command = ssh.ssh(&["web-1.minions", "--", "head -c 20000000 /dev/zero; exit 3"]);
+    let mut command =
+        ssh.limited_ssh(&["web-1.minions", "--", "head -c 20000000 /dev/zero; exit 3"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // ssh closes the pipe when the program has ended.
