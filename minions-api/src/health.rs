@@ -36,8 +36,8 @@ pub struct AgentInfo {
     /// Capabilities beyond that protocol, without those that the agent refuses.
     pub features: Vec<String>,
     /// Operations that the agent serves, if it was started without some of them (`minions-agent
-    /// --allow`): `health`, `status`, `network`, `exec`, `write_file`, `clock`, `power`. Absent:
-    /// all.
+    /// --allow`): `health`, `status`, `network`, `exec`, `write_file`, `clock`, `power`, `files`,
+    /// `forward`. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Vec<String>>,
     /// Id of the guest's boot; changes when the guest reboots.

@@ -183,6 +183,11 @@ impl TestDaemon {
         read(self.http.put(self.url(path)).json(&body).send().await.unwrap()).await
     }
 
+    /// Builds a request with the daemon's token.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, self.url(path))
+    }
+
     /// Runs `command` with `args` in `vm`.
     pub async fn exec(&self, vm: &str, command: &str, args: &[&str]) -> Reply {
         let body = serde_json::json!({ "command": command, "args": args });

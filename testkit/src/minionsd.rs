@@ -11,16 +11,17 @@
 //! Every failure in this module ends the test with a panic, except that of [`MinionsdBuilder::try_spawn`].
 #![expect(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
+use crate::built::program;
 use crate::daemon::{Reply, http, read};
 use crate::wait::{DEADLINE, until, until_async};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
-use std::{env, io};
 use tempfile::TempDir;
 
 /// Timeout of [`Minionsd::get`], shorter than [`DEADLINE`]: a wait tries again.
@@ -177,7 +178,7 @@ impl MinionsdBuilder {
     ///
     /// The log cannot be created, or the program cannot be started.
     pub fn try_spawn(self) -> io::Result<Minionsd> {
-        let program = self.program.unwrap_or_else(built);
+        let program = self.program.unwrap_or_else(|| program("minionsd"));
         let words = [self.launcher, vec![program.into_os_string()]].concat();
         let socket = self.dir.join("minionsd.sock");
         let vms = self.vms.unwrap_or_else(|| self.dir.clone());
@@ -341,13 +342,4 @@ impl Drop for Minionsd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Returns the path of minionsd, which Cargo builds in the directory above the test program. Cargo tells tests only the
-/// paths of the programs of their own package.
-fn built() -> PathBuf {
-    let tests = env::current_exe().unwrap();
-    let program = tests.parent().and_then(Path::parent).unwrap().join("minionsd");
-    assert!(program.is_file(), "{} is missing: run `cargo build -p minionsd`", program.display());
-    program
 }

@@ -23,6 +23,8 @@ mod exec_stream;
 mod exec_websocket;
 mod fault_matrix;
 mod faults;
+mod files;
+mod forward;
 mod http_edges;
 mod interop;
 mod metrics;
