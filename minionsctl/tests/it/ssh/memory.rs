@@ -3,7 +3,6 @@
 use super::guest::SshGuest;
 use super::programs::{noise, proxy_of};
 use crate::exec::guest::feed;
-use crate::shared::command::until;
 use rustix::process::Pid;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -11,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::thread::JoinHandle;
+use testkit::wait::until;
 
 const MIB: usize = 1024 * 1024;
 
