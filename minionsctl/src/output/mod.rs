@@ -219,7 +219,7 @@ fn emit(bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Writes a line to standard error. A failure cannot be reported anywhere, so it is ignored.
-fn to_stderr(line: &str) {
+pub(crate) fn to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 

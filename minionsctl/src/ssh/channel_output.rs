@@ -4,7 +4,7 @@ use bytes::Bytes;
 use minions_proto::channel::OutputStream;
 use minions_proto::message::{Outcome, Signal};
 use russh::server::{Handle, Msg};
-use russh::{ChannelWriteHalf, Error, Sig};
+use russh::{ChannelId, ChannelWriteHalf, Error, Sig};
 
 /// Number of the stream of standard error (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
@@ -69,6 +69,11 @@ impl ChannelOutput {
         Self { channel, connection }
     }
 
+    /// Returns the id of the channel.
+    pub(super) fn id(&self) -> ChannelId {
+        self.channel.id()
+    }
+
     /// Sends output, and waits until the client's window has room for it.
     ///
     /// # Errors
@@ -79,6 +84,16 @@ impl ChannelOutput {
             OutputStream::Stdout => self.channel.data_bytes(bytes).await,
             OutputStream::Stderr => self.channel.extended_data_bytes(STDERR, bytes).await,
         }
+    }
+
+    /// Sends the end of the output.
+    pub(super) async fn end(&self) -> Result<(), Error> {
+        self.channel.eof().await
+    }
+
+    /// Closes the channel.
+    pub(super) async fn close(&self) -> Result<(), Error> {
+        self.channel.close().await
     }
 
     /// Sends the end of the program, and closes the channel. The output must have been sent.
@@ -102,8 +117,8 @@ impl ChannelOutput {
                 }
             }
         }
-        self.channel.eof().await?;
-        self.channel.close().await
+        self.end().await?;
+        self.close().await
     }
 }
 

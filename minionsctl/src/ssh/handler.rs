@@ -1,6 +1,7 @@
 //! Requests of an SSH client on one connection.
 
 use super::channel_output::ChannelOutput;
+use super::connection::ChannelConnection;
 use super::input::ChannelInput;
 use super::input_budget::InputBudget;
 use super::login::{self, GuestLogin};
@@ -9,7 +10,7 @@ use super::request::{PreparedProgram, ProgramKind, terminal_size};
 use super::services::RequestedService;
 use crate::target::Target;
 use minions_proto::message::Signal;
-use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, Session, VerifiedPublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Error, Pty, Sig};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,11 +30,11 @@ pub(super) struct ConnectionHandler {
     channels: HashMap<ChannelId, SessionChannel>,
 }
 
-/// Session channel. Dropping it ends its program, as the end of the connection does.
+/// Channel. Dropping it ends its program or connection, as the end of the client does.
 #[derive(Debug)]
 struct SessionChannel {
     input: Arc<ChannelInput>,
-    /// Present until the program is started.
+    /// Present until the program is started; absent for a connection.
     prepared: Option<(PreparedProgram, ChannelOutput)>,
 }
 
@@ -71,6 +72,44 @@ impl ConnectionHandler {
         self.channels.get(&id).map(|channel| &*channel.input)
     }
 
+    /// Returns both directions of a new channel, if there may be one more.
+    fn add(
+        &mut self,
+        channel: Channel<Msg>,
+        connection: Handle,
+    ) -> Option<(Arc<ChannelInput>, ChannelOutput)> {
+        // A connection that failed has never been a channel for the client, which therefore does not close it.
+        self.channels.retain(|_, channel| !channel.input.is_closed());
+        if self.channels.len() >= MAX_CHANNELS {
+            return None;
+        }
+        // Messages of the client arrive as calls of this handler, which never waits for a program.
+        let (_, writer) = channel.split();
+        let output = ChannelOutput::new(writer, connection);
+        Some((Arc::new(ChannelInput::new(Arc::clone(&self.budget))), output))
+    }
+
+    /// Starts a connection to `destination`.
+    async fn connect(
+        &mut self,
+        channel: Channel<Msg>,
+        destination: &str,
+        reply: ChannelOpenHandle,
+        connection: Handle,
+    ) {
+        let Ok(destination) = destination.parse() else {
+            return reply.reject(ChannelOpenFailure::ConnectFailed).await;
+        };
+        let Some((input, output)) = self.add(channel, connection) else {
+            return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+        };
+        let channel = SessionChannel { input: Arc::clone(&input), prepared: None };
+        self.channels.insert(output.id(), channel);
+        let target = Arc::clone(&self.target);
+        let connection = ChannelConnection::new(target, destination, input, output);
+        self.programs.spawn(connection.run(reply));
+    }
+
     /// Starts the program of a channel, which can have only one.
     fn start(
         &mut self,
@@ -97,15 +136,6 @@ impl ConnectionHandler {
 /// Sends the reply to a request on a channel.
 fn reply(session: &mut Session, id: ChannelId, accepted: bool) -> Result<(), Error> {
     if accepted { session.channel_success(id) } else { session.channel_failure(id) }
-}
-
-/// Sends the reply to the request for a channel of `service`.
-async fn open(reply: ChannelOpenHandle, service: RequestedService) {
-    if service.is_offered() {
-        reply.accept().await;
-    } else {
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-    }
 }
 
 /// Returns the name of a signal, without `SIG`.
@@ -155,15 +185,11 @@ impl Handler for ConnectionHandler {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Error> {
-        if self.channels.len() >= MAX_CHANNELS {
+        let Some((input, output)) = self.add(channel, session.handle()) else {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
-        }
-        let id = channel.id();
-        // Messages of the client arrive as calls of this handler, which never waits for a program.
-        let (_, writer) = channel.split();
-        let output = ChannelOutput::new(writer, session.handle());
-        let input = Arc::new(ChannelInput::new(Arc::clone(&self.budget)));
+        };
+        let id = output.id();
         let prepared = Some((PreparedProgram::default(), output));
         self.channels.insert(id, SessionChannel { input, prepared });
         reply.accept().await;
@@ -271,26 +297,27 @@ impl Handler for ConnectionHandler {
 
     async fn channel_open_direct_tcpip(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
         _: &str,
         _: u32,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Error> {
-        open(reply, RequestedService::TcpConnection).await;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        self.connect(channel, &format!("tcp:{host}:{port}"), reply, session.handle()).await;
         Ok(())
     }
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
+        channel: Channel<Msg>,
+        path: &str,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Error> {
-        open(reply, RequestedService::UnixConnection).await;
+        self.connect(channel, &format!("unix:{path}"), reply, session.handle()).await;
         Ok(())
     }
 

@@ -103,6 +103,11 @@ impl ChannelInput {
         });
     }
 
+    /// Reports whether the input is closed.
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
     /// Waits until the client has closed the channel.
     pub(super) async fn closed(&self) {
         while self.next_control().await != InputEvent::Closed {}

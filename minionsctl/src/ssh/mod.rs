@@ -12,17 +12,18 @@
 //!
 //! * [`host_key`]: the host key of the local user, and the known-hosts file for it.
 //! * [`client_options`]: the options with which an SSH client uses the proxy; [`config_file`] installs them.
-//! * [`server`]: a connection. [`handler`]: its requests. [`services`]: requests for more than programs.
+//! * [`server`]: a connection. [`handler`]: its requests. [`services`]: requests for more.
 //! * [`client_stream`]: standard input and output as the connection. [`input`]: received data, within the
 //!   [`input_budget`].
 //! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before its start.
 //!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and its end, as
-//!   messages of SSH.
+//!   messages of SSH. [`connection`]: a connection to a port or socket in the guest.
 
 mod channel_output;
 mod client_options;
 mod client_stream;
 mod config_file;
+mod connection;
 pub(crate) mod error;
 mod handler;
 mod host_key;

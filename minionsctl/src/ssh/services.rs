@@ -1,14 +1,10 @@
-//! Services of SSH in addition to programs, and which of them this server offers.
+//! Services of SSH in addition to programs and connections, and which of them this server offers.
 
-/// Service that a client requests in addition to programs.
+/// Service that a client requests in addition to programs and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestedService {
     /// A subsystem, such as `sftp`.
     Subsystem,
-    /// A connection to a TCP port (`ssh -L`, `-W`).
-    TcpConnection,
-    /// A connection to a Unix socket (`ssh -L`).
-    UnixConnection,
     /// A listener on a TCP port (`ssh -R`).
     TcpListener,
     /// A listener on a Unix socket (`ssh -R`).
@@ -25,8 +21,6 @@ impl RequestedService {
         match self {
             // A file needs a stream of files, which no exec stream replaces.
             Self::Subsystem => false,
-            // A connection needs a stream to an address in the guest.
-            Self::TcpConnection | Self::UnixConnection => false,
             // A listener, also that of a forwarded agent or display, needs one in the guest.
             Self::TcpListener
             | Self::UnixListener

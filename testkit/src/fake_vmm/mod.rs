@@ -72,6 +72,15 @@ pub fn agent() -> Result<Agent, StartError> {
     ])
 }
 
+/// Creates the agent's library, which can also connect to ports and sockets of this machine.
+///
+/// # Errors
+///
+/// [`StartError`] if `/proc` is not available.
+pub fn forwarding_agent() -> Result<Agent, StartError> {
+    agent_allowing([Capability::Health, Capability::Exec, Capability::Forward])
+}
+
 /// Creates the agent's library with these capabilities only.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The real SSH client of the system against `minionsctl ssh-proxy`, a daemon and the real agent's library.
 
+mod connections;
 mod failures;
 mod guest;
 mod memory;

@@ -1,0 +1,127 @@
+//! A connection to a TCP port or Unix socket in the guest, on a channel (`ssh -L`, `-W`, `-D`).
+
+use super::channel_output::ChannelOutput;
+use super::input::{ChannelInput, InputEvent};
+use crate::client::vm_path;
+use crate::failure::Failure;
+use crate::output::{failure_line, to_stderr};
+use crate::target::Target;
+use bytes::{Bytes, BytesMut};
+use minions_proto::channel::OutputStream;
+use minions_proto::message::ForwardTarget;
+use reqwest::Upgraded;
+use russh::ChannelOpenFailure;
+use russh::server::ChannelOpenHandle;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
+
+/// Buffer of each direction, in bytes: the largest packet of the protocol.
+const BUFFER: usize = 32 * 1024;
+
+/// Channel for a connection.
+#[derive(Debug)]
+pub(super) struct ChannelConnection {
+    target: Arc<Target>,
+    destination: ForwardTarget,
+    input: Arc<ChannelInput>,
+    output: ChannelOutput,
+}
+
+impl ChannelConnection {
+    pub(super) fn new(
+        target: Arc<Target>,
+        destination: ForwardTarget,
+        input: Arc<ChannelInput>,
+        output: ChannelOutput,
+    ) -> Self {
+        Self { target, destination, input, output }
+    }
+
+    /// Connects, answers the request for the channel, and moves bytes until both directions have ended.
+    pub(super) async fn run(self, reply: ChannelOpenHandle) {
+        let connected = tokio::select! {
+            connected = connect(&self.target, &self.destination) => connected,
+            () = self.input.closed() => return,
+        };
+        match connected {
+            Some(Ok(guest)) => {
+                reply.accept().await;
+                self.copy(guest).await;
+            }
+            Some(Err(failure)) => {
+                // The protocol has a text for the reason, but the SSH library sends a fixed one.
+                let reason = failure_line(&failure);
+                to_stderr(&format!("minionsctl: cannot connect to {}: {reason}", self.destination));
+                reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            }
+            None => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+        }
+        self.input.close();
+    }
+
+    async fn copy(&self, guest: Upgraded) {
+        let (reader, writer) = tokio::io::split(guest);
+        let (ended, input_end) = oneshot::channel();
+        tokio::select! {
+            () = to_guest(&self.input, writer, ended) => {}
+            // An error means that the guest or the client has closed the connection.
+            _ = to_client(reader, &self.output, input_end) => {}
+        }
+        // An error means that the client has ended.
+        let _ = self.output.close().await;
+    }
+}
+
+/// Connects through minionsd; `None` without it.
+async fn connect(target: &Target, to: &ForwardTarget) -> Option<Result<Upgraded, Failure>> {
+    match target {
+        Target::Vm(client, vm) => {
+            Some(client.connect_target(&vm_path(vm, "/forward"), &to.to_string()).await)
+        }
+        Target::Agent(_) => None,
+    }
+}
+
+/// Moves bytes until the client closes the channel or writing fails. Drops `ended` at the end of the input.
+async fn to_guest(
+    input: &ChannelInput,
+    mut guest: impl AsyncWrite + Unpin,
+    ended: oneshot::Sender<()>,
+) {
+    loop {
+        match input.next(BUFFER).await {
+            InputEvent::Bytes(bytes) => tokio::select! {
+                written = guest.write_all(&bytes) => if written.is_err() {
+                    return;
+                },
+                () = input.closed() => return,
+            },
+            InputEvent::End => break,
+            InputEvent::Closed => return,
+            // Not valid for a connection.
+            InputEvent::Resized { .. } | InputEvent::Signal(_) => {}
+        }
+    }
+    // An error means that the guest has closed the connection, which the other direction notices.
+    let _ = guest.shutdown().await;
+    drop(ended);
+    input.closed().await;
+}
+
+/// Moves bytes until the guest has ended its output, and then waits for the end of the input.
+async fn to_client(
+    mut guest: impl AsyncRead + Unpin,
+    output: &ChannelOutput,
+    input_end: oneshot::Receiver<()>,
+) -> Result<(), russh::Error> {
+    let mut buffer = BytesMut::with_capacity(BUFFER);
+    while guest.read_buf(&mut buffer).await.map_err(russh::Error::IO)? > 0 {
+        output.send(OutputStream::Stdout, Bytes::copy_from_slice(&buffer)).await?;
+        buffer.clear();
+    }
+    output.end().await?;
+    // Resolves when the sender is dropped.
+    let _ = input_end.await;
+    Ok(())
+}
