@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use testkit::agent_process::AgentProcess;
 use testkit::daemon::{Reply, TestDaemon, read};
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
-use testkit::wait::until;
+use testkit::wait::until_async;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
@@ -59,6 +59,15 @@ impl Guest {
         let request =
             headers.iter().fold(request, |request, (key, value)| request.header(*key, *value));
         read(request.send().await.unwrap()).await
+    }
+
+    /// Reports whether the agent has an operation on this file in this state.
+    async fn runs(&self, state: &str, name: &str) -> bool {
+        let execs = self.daemon.get("/vms/web-1/execs").await;
+        let path = self.path(name).to_str().unwrap().to_owned();
+        let is_it =
+            |exec: &&Value| exec["state"] == state && exec["args"].to_string().contains(&path);
+        execs.json["execs"].as_array().unwrap().iter().any(|exec| is_it(&exec))
     }
 
     fn names(&self) -> Vec<String> {
@@ -170,15 +179,9 @@ async fn an_upload_that_breaks_leaves_nothing() {
         client.write_all(head.as_bytes()).await.unwrap();
         client.write_all(&[b'x'; 100_000]).await.unwrap();
         // The operation must have begun; otherwise nothing is tested.
-        until("the operation runs", || {
-            let execs = Command::new("pgrep").args(["-f", &format!("file-op.*{name}")]).status();
-            execs.unwrap().success()
-        });
+        until_async("the operation runs", async || guest.runs("running", name).await).await;
         drop(client);
-        until("the operation has ended", || {
-            let execs = Command::new("pgrep").args(["-f", &format!("file-op.*{name}")]).status();
-            !execs.unwrap().success()
-        });
+        until_async("the operation has ended", async || !guest.runs("running", name).await).await;
         assert_eq!(guest.names(), ["old"]);
         assert_eq!(fs::read_to_string(guest.path("old")).unwrap(), "old");
     }
@@ -223,7 +226,8 @@ async fn a_tree_goes_in_and_out_unchanged() {
     fs::write(out.path().join("tree.tar"), &bytes).unwrap();
     tar(&["-xpf", "tree.tar"], out.path());
     // GNU tar compares modes, times, links and contents.
-    tar(&["-df", "tree.tar"], &guest.path("in"));
+    let archive = out.path().join("tree.tar");
+    tar(&["-df", archive.to_str().unwrap()], &guest.path("in"));
     let same = Command::new("diff")
         .arg("-r")
         .arg("--no-dereference")
