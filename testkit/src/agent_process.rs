@@ -1,4 +1,4 @@
-//! The agent in a process of its own, behind a hybrid socket, without a VM.
+//! The agent in a process of its own, on a hybrid socket, without a VM.
 #![expect(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use std::fs::File;

@@ -6,6 +6,7 @@
 
 mod cli;
 mod exec;
+mod files;
 mod limits;
 mod port;
 mod power;
