@@ -3,7 +3,7 @@
 use crate::agent_address::AgentAddress;
 use crate::exit::ExitStatus;
 use crate::link_error::LinkError;
-use crate::ssh::error::SshError;
+use crate::ssh_error::SshError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
 use minions_proto::AgentPort;

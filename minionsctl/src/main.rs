@@ -10,7 +10,7 @@
 //! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
 //! * [`bounded_file`]: reads small files up to a limit.
-//! * [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
+//! * [`ssh_error`]: failures of the SSH commands. [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
 //! * [`commands`]: one file per command.
 //! * [`output`]: everything that is printed, with control characters from guests escaped.
 
@@ -29,6 +29,7 @@ mod local;
 mod output;
 mod session;
 mod ssh;
+mod ssh_error;
 mod target;
 
 use clap::Parser;

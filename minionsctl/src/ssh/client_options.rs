@@ -1,8 +1,8 @@
 //! The options with which an SSH client uses the proxy, for a configuration file or the command line of ssh.
 
-use super::error::SshError;
 use super::host_key::{HostIdentity, KEY_ALIAS};
 use crate::cli::HOST_SUFFIX;
+use crate::ssh_error::SshError;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

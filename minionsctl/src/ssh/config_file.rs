@@ -4,9 +4,9 @@
 //! ssh uses the first value that it finds for an option, and an included file does not change to which hosts the
 //! following lines apply.
 
-use super::error::SshError;
 use super::host_key::replace;
 use crate::bounded_file::{self, MAX_SETTINGS};
+use crate::ssh_error::SshError;
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;

@@ -3,8 +3,8 @@
 //! Each local user has one key for all VMs: the peer of the SSH client is always a process of the same user, on the
 //! same machine. The files are in `$XDG_STATE_HOME/minions` or `~/.local/state/minions` (XDG Base Directory).
 
-use super::error::SshError;
 use crate::bounded_file;
+use crate::ssh_error::SshError;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::Ed25519Keypair;

@@ -1,9 +1,9 @@
 //! Home directory and shell of a user in the guest, which a login needs and a plain exec does not.
 
-use super::error::SshError;
 use crate::failure::Failure;
 use crate::link::{self, FirstMessage};
 use crate::output::failure_line;
+use crate::ssh_error::SshError;
 use crate::target::Target;
 use minions_api::exec::ExecRequest;
 use minions_proto::channel::OutputStream;

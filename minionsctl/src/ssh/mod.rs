@@ -24,7 +24,6 @@ mod client_options;
 mod client_stream;
 mod config_file;
 mod connection;
-pub(crate) mod error;
 mod handler;
 mod host_key;
 mod input;

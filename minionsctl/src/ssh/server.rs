@@ -1,10 +1,10 @@
 //! Service of an SSH client on standard input and output.
 
 use super::client_stream::ClientStream;
-use super::error::SshError;
 use super::handler::ConnectionHandler;
 use super::host_key::HostIdentity;
 use super::input_budget::InputBudget;
+use crate::ssh_error::SshError;
 use crate::target::Target;
 use russh::server::{Config, run_stream};
 use russh::{Error, MethodKind, MethodSet, SshId};

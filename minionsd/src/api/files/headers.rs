@@ -1,6 +1,6 @@
 //! The metadata of a file in response headers.
 
-use super::OCTETS;
+use super::call::OCTETS;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED,
 };

@@ -5,19 +5,16 @@ use super::super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileProblems};
 use super::super::state::ApiState;
 use super::super::streamed::streamed;
-use super::{FileCall, FileParams};
-use crate::files::{FileError, FileStream};
+use super::call::{FileCall, FileParams};
+use super::lines::GuestLines;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
 use minions_api::VmName;
 use minions_api::exec::NDJSON;
 use minions_api::files::DirectoryEntry;
-use minions_proto::file_stream::LineDecoder;
 use minions_proto::message::{FileOperation, ListDirectory};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -80,49 +77,4 @@ pub(in super::super) async fn list_files(
         },
     ));
     Ok(streamed(NDJSON, body))
-}
-
-/// JSON lines of an operation.
-pub(super) struct GuestLines {
-    stream: FileStream,
-    lines: LineDecoder,
-}
-
-impl GuestLines {
-    pub(super) fn new(stream: FileStream) -> Self {
-        Self { stream, lines: LineDecoder::default() }
-    }
-
-    /// Waits for the next line; `None` at the successful end.
-    ///
-    /// Cancel safe.
-    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FileError> {
-        loop {
-            if let Some(line) = self.lines.next_json()? {
-                return Ok(Some(line));
-            }
-            match self.stream.next().await? {
-                Some(bytes) => self.lines.extend(&bytes),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// Waits for a line, and returns it with all lines that have arrived, parsed and encoded again: lines
-    /// of a guest are never passed on as they are.
-    async fn next_block<T>(&mut self) -> Result<Option<Bytes>, FileError>
-    where
-        T: DeserializeOwned + Serialize,
-    {
-        let Some(first) = self.next::<T>().await? else { return Ok(None) };
-        let mut block = Vec::new();
-        let mut line = Some(first);
-        while let Some(entry) = line {
-            // Texts and numbers: serializing cannot fail.
-            block.extend(serde_json::to_vec(&entry).unwrap_or_default());
-            block.push(b'\n');
-            line = self.lines.next_json()?;
-        }
-        Ok(Some(block.into()))
-    }
 }

@@ -4,7 +4,7 @@ use super::super::audit::AuditNote;
 use super::super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::super::problem::{ApiError, FileProblems};
 use super::super::state::ApiState;
-use super::{FileCall, FileParams, OCTETS, TAR};
+use super::call::{FileCall, FileParams, OCTETS, TAR};
 use crate::files::FileStream;
 use axum::Json;
 use axum::body::{Body, BodyDataStream};
