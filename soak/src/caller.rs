@@ -1,9 +1,9 @@
 //! Callers: each sends requests and checks the answers.
 
-use crate::SoakState;
 use crate::judge::{HttpAnswer, told_by_problem};
 use crate::member::{CallStart, VmModel};
 use crate::orders::{ExecutionClaim, Requests};
+use crate::state::SoakState;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};

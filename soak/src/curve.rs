@@ -1,8 +1,9 @@
 //! Memory and descriptors of the daemon over time.
 
 use crate::daemon::{DaemonProcess, ResourceUsage};
+use crate::error::SoakError;
 use crate::journal::Journal;
-use crate::{SoakError, SoakState};
+use crate::state::SoakState;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;

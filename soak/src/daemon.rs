@@ -1,7 +1,8 @@
 //! minionsd as a separate process, and the resources that it uses.
 
+use crate::error::SoakError;
 use crate::journal::Journal;
-use crate::{SoakError, SoakOptions};
+use crate::options::SoakOptions;
 use std::path::Path;
 use testkit::minionsd::Minionsd;
 use testkit::wait::until_async;

@@ -1,7 +1,7 @@
 //! Faults that are injected into VMs.
 
-use crate::SoakState;
 use crate::member::VmHandle;
+use crate::state::SoakState;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::time::Duration;

@@ -1,6 +1,10 @@
 //! Measurement of the effect of hanging VMs on healthy ones.
 
-use crate::{SoakError, SoakOptions, SoakState, daemon::DaemonProcess, found, watch};
+use crate::daemon::DaemonProcess;
+use crate::error::SoakError;
+use crate::options::SoakOptions;
+use crate::state::{SoakState, found};
+use crate::watch;
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::fake_vmm::Behaviour;

@@ -1,6 +1,6 @@
 //! Record of events, answers and violations.
 
-use crate::SoakError;
+use crate::error::SoakError;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;

@@ -1,8 +1,8 @@
 //! Checks of answers.
 
-use crate::SoakState;
 use crate::member::{CallStart, VmModel};
 use crate::orders::ExecutionClaim;
+use crate::state::SoakState;
 use serde_json::Value;
 
 /// Answer that was read to its end.

@@ -1,8 +1,8 @@
 //! The sequence of faults and their targets.
 
-use crate::SoakState;
 use crate::fault::VmFault;
 use crate::member::VmHandle;
+use crate::state::SoakState;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;

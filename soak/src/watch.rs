@@ -1,7 +1,7 @@
 //! Check that VMs recover without help.
 
-use crate::SoakState;
 use crate::member::VmCondition;
+use crate::state::SoakState;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Reader of `GET /events`: checks that no VM is reported as gone while its VMM runs, and that reboots are reported.
 
-use crate::SoakState;
 use crate::member::VmModel;
+use crate::state::SoakState;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
