@@ -115,6 +115,7 @@ mod tests {
         for cut in cuts.iter().cycle() {
             let end = stream.len().min(at + cut);
             buffer.push(&stream[at..end]);
+            assert_eq!(buffer.total(), end as u64);
             assert!(buffer.head.len() <= KEEP && buffer.tail.len() <= KEEP);
             assert!(buffer.tail.capacity() <= 2 * KEEP, "{}", buffer.tail.capacity());
             at = end;

@@ -144,3 +144,16 @@ impl From<Invalid> for AgentError {
         Self { field: Some(invalid.field), ..Self::new(ErrorCode::InvalidArgument, message) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_for_an_invalid_value_names_its_field() {
+        let error = AgentError::from(Invalid::new("dns[1]", "is no address"));
+        assert_eq!(error.field.as_deref(), Some("dns[1]"));
+        assert_eq!(error.code, Some(ErrorCode::InvalidArgument));
+        assert_eq!(error.message, "`dns[1]` is no address");
+    }
+}

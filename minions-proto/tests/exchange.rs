@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use minions_proto::connection::{Connection, ExchangeError, Liveness, ProtocolError};
+use minions_proto::error::{AgentError, ErrorCode};
 use minions_proto::foreign_service::ServiceKind;
 use minions_proto::handshake::{HandshakeError, accept, grant, initiate};
-use minions_proto::message::{Health, HealthCheck, encode_reply};
+use minions_proto::message::{Health, HealthCheck, encode_error, encode_reply};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::UnixStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -307,4 +308,56 @@ async fn a_foreign_service_is_recognised_by_its_first_bytes_whenever_it_sends_th
 
     let (connection, ..) = answered_with(&health("web-1")).await;
     assert_eq!(connection.foreign_service(), None);
+}
+
+#[tokio::test]
+async fn bytes_after_an_error_reply_to_an_opening_request_are_a_violation() {
+    let refusal = encode_error(&AgentError::new(ErrorCode::Busy, "full")).unwrap();
+    for (extra, is_reusable) in [(&b""[..], true), (b"x", false)] {
+        let (host, mut agent) = duplex(64 * 1024);
+        let mut connection = Connection::new(host);
+        let script = async {
+            let mut request = [0; 27];
+            agent.read_exact(&mut request).await.unwrap();
+            agent.write_all(&[&refusal[..], extra].concat()).await.unwrap();
+        };
+        let (opened, ()) = tokio::join!(connection.open(&HealthCheck {}, soon()), script);
+        match opened {
+            Err(ExchangeError::Agent(error)) if is_reusable => assert_eq!(error.message, "full"),
+            Err(ExchangeError::Protocol(ProtocolError::Unexpected)) if !is_reusable => {}
+            opened => panic!("{extra:?}: {opened:?}"),
+        }
+        assert_eq!(connection.is_reusable(), is_reusable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_connection_whose_reply_may_still_come_is_unanswered() {
+    // No reply before the deadline: it may still come.
+    let (host, _agent) = duplex(64 * 1024);
+    let mut connection = Connection::new(host);
+    let late = connection.call(&HealthCheck {}, soon()).await;
+    assert!(matches!(late, Err(ExchangeError::TimedOut)), "{late:?}");
+    assert!(connection.is_unanswered() && !connection.has_partial_reply());
+
+    // A part of the reply arrived.
+    let (host, mut agent) = duplex(64 * 1024);
+    let mut connection = Connection::new(host);
+    connection.ask(&HealthCheck {}, soon()).await.unwrap();
+    agent.write_all(&health("slow")[..7]).await.unwrap();
+    let late = timeout(DEADLINE, connection.answer::<HealthCheck>()).await;
+    assert!(late.is_err(), "{late:?}");
+    assert!(connection.has_partial_reply());
+
+    // The agent closed the connection in the middle: nothing can come any more.
+    let (host, mut agent) = duplex(64 * 1024);
+    let mut connection = Connection::new(host);
+    let script = async {
+        let mut request = [0; 27];
+        agent.read_exact(&mut request).await.unwrap();
+        drop(agent);
+    };
+    let (lost, ()) = tokio::join!(connection.call(&HealthCheck {}, soon()), script);
+    assert!(matches!(lost, Err(ExchangeError::Lost { sent: true, .. })), "{lost:?}");
+    assert!(!connection.is_unanswered());
 }

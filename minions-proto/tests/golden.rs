@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
+use bytes::BytesMut;
+use minions_proto::channel::{CHUNK_LEN, Channel, ChannelMessage};
 use minions_proto::error::{AgentError, ErrorCode};
 use minions_proto::frame::encode;
 use minions_proto::message::{
@@ -14,6 +16,25 @@ use minions_proto::message::{
     encode_reply, encode_request,
 };
 use minions_proto::{Call, Request};
+
+#[test]
+fn a_channel_message_is_a_frame_with_its_channel_first() {
+    for (channel, number) in
+        [(Channel::Stdin, 0), (Channel::Stdout, 1), (Channel::Stderr, 2), (Channel::Control, 3)]
+    {
+        let message = ChannelMessage { channel, payload: "hello".into() };
+        let mut frame = BytesMut::new();
+        message.encode(&mut frame);
+        assert_eq!(frame[..], [0, 0, 0, 6, number, b'h', b'e', b'l', b'l', b'o']);
+        assert_eq!(message.to_bytes()[..], frame[4..]);
+        assert_eq!(ChannelMessage::decode(frame.freeze().slice(4..)).unwrap(), message);
+    }
+    let end = ChannelMessage { channel: Channel::Stdin, payload: "".into() };
+    let mut frame = BytesMut::new();
+    end.encode(&mut frame);
+    assert_eq!(frame[..], [0, 0, 0, 1, 0]);
+    assert_eq!(CHUNK_LEN, 65_536);
+}
 
 fn network() -> ConfigureNetwork {
     ConfigureNetwork {

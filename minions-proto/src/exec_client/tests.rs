@@ -72,7 +72,29 @@ fn a_gap_moves_the_offset_only_forward_from_the_current_one() {
         let refused = receive(&mut client, gap(7, beyond));
         assert!(matches!(refused, Err(StreamError::TooLarge { offset, .. }) if offset == beyond));
     }
-    assert!(receive(&mut client, gap(7, MAX_OFFSET)).is_ok());
+    assert_eq!(receive(&mut client, gap(7, 9)).unwrap(), StreamEvent::Gap(OutputStream::Stdout, 2));
+    assert!(receive(&mut client, gap(9, MAX_OFFSET)).is_ok());
+}
+
+#[test]
+fn the_largest_offset_is_exact_in_every_json_reader() {
+    assert_eq!(MAX_OFFSET, 9_007_199_254_740_991);
+    assert!(check_offset("stdout", MAX_OFFSET).is_ok());
+    assert!(check_offset("stdout", MAX_OFFSET + 1).is_err());
+}
+
+#[test]
+fn there_is_input_until_it_and_its_end_are_sent() {
+    let mut client = ExecClient::new(&attached(0, 0), Instant::now()).unwrap();
+    assert!(!client.has_input());
+    client.push_input(Bytes::from_static(b"abc"));
+    assert!(client.has_input());
+    assert_eq!(client.next_input().unwrap().payload, "abc");
+    assert!(!client.has_input());
+    client.close_input();
+    assert!(client.has_input());
+    assert_eq!(client.next_input().unwrap().payload, "");
+    assert!(!client.has_input());
 }
 
 #[test]
