@@ -20,9 +20,12 @@ Examples:
 pub(crate) struct ForwardArgs {
     /// Name of the VM
     pub(crate) vm: VmName,
-    /// [BIND:]PORT:TARGET or PATH:TARGET; TARGET is [HOST:]PORT or the path of a Unix socket in the guest. PORT 0
-    /// chooses a free one
-    #[arg(required = true, value_name = "FORWARD", value_parser = clap::value_parser!(ForwardSpec))]
+    /// Address here and target in the guest
+    #[arg(
+        required = true,
+        help = "[BIND:]PORT:TARGET or PATH:TARGET; TARGET is [HOST:]PORT or the path of a Unix socket in the guest. \
+                PORT 0 chooses a free one",
+        value_name = "FORWARD", value_parser = clap::value_parser!(ForwardSpec))]
     pub(crate) forwards: Vec<ForwardSpec>,
 }
 

@@ -192,7 +192,7 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Send a signal to a program, or end and forget it
     Kill(KillArgs),
-    /// Run a command or a login shell in the guest with the system's ssh, without sshd: ssh [USER@]VM -- CMD
+    /// Run a command or a login shell in the guest with the system's ssh, without sshd
     Ssh(SshArgs),
     /// Serve SSH on standard input and output: for ssh, as ProxyCommand
     SshProxy(SshProxyArgs),

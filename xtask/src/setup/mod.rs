@@ -13,11 +13,17 @@ mod python;
 mod stamp;
 mod vsock_backend;
 
-use std::fs;
+use std::{
+    fs,
+    thread::{self, ScopedJoinHandle},
+};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 
-use crate::{progress::Steps, workspace::Workspace};
+use crate::{
+    progress::{Outcome, Steps},
+    workspace::Workspace,
+};
 use agent::AgentProfile;
 use apt::{AptClient, PackageNeed};
 
@@ -38,9 +44,20 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     let needs: Vec<PackageNeed> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
     prepare(workspace, steps, AgentProfile::Quick, &needs)?;
-    steps.run("Debian guest", || debian::ensure(workspace.rig()))?;
-    steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(workspace.rig()))?;
-    steps.run("python tools", || python::ensure(&workspace.rig().venv()))
+    let rig = workspace.rig();
+    thread::scope(|scope| {
+        // Downloading and unpacking packages leaves the processors to the compiler.
+        let debian = scope.spawn(|| debian::ensure(rig));
+        let python = scope.spawn(|| python::ensure(&rig.venv()));
+        steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(rig))?;
+        steps.run("Debian guest", || joined(debian))?;
+        steps.run("python tools", || joined(python))
+    })
+}
+
+/// Waits for a step in a thread of its own.
+fn joined(step: ScopedJoinHandle<'_, anyhow::Result<Outcome>>) -> anyhow::Result<Outcome> {
+    step.join().map_err(|_| anyhow!("the step panicked"))?
 }
 
 /// Prepares a VM and the other contenders of the benches.
