@@ -78,8 +78,8 @@ impl MessageWriter {
         self.0.send(Packet::Binary(message.to_bytes())).await.is_ok()
     }
 
-    /// Sends the messages that end a forward: `closed`, if the agent gave a reason, and the Close frame. `end` is `None` if
-    /// the daemon stops.
+    /// Sends the messages that end a forward: `closed`, if the agent gave a reason, and the Close frame. `end` is
+    /// `None` if the daemon stops.
     pub(super) async fn close(mut self, end: Option<&ForwardEnd>, reader: MessageReader) {
         let (code, reason) = close_frame(end);
         if let Some(reason) = closed(end) {
