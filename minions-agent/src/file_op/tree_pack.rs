@@ -110,7 +110,7 @@ impl TreePacker<'_> {
         member.put(self.output).map_err(|error| not_sent(&error))
     }
 
-    /// Returns the name of the first member that is the same file; if there is none, records this member.
+    /// Returns the name of the first member that is the same file. Otherwise records this member, and returns `None`.
     fn first_link(&mut self, stat: &Stat, member: &[u8]) -> Option<Vec<u8>> {
         if stat.st_nlink < 2 {
             return None;

@@ -52,7 +52,7 @@ pub(super) fn unpack(op: &UnpackTree, output: &mut OperationOutput) -> Result<()
 }
 
 /// Directory whose attributes are set after its members are created: each member changes the directory's time, and
-/// the final permissions may not allow to create it.
+/// the final permissions may forbid the creation of members.
 struct PendingDirectory {
     path: MemberPath,
     directory: OwnedFd,

@@ -25,7 +25,7 @@ pub(super) struct ConnectionHandler {
     target: Arc<Target>,
     budget: Arc<InputBudget>,
     programs: TaskTracker,
-    /// Result of the last authentication: a login, or the reason why there is none.
+    /// Result of the last authentication: a login, or the reason why it failed.
     login: Result<GuestLogin, String>,
     channels: HashMap<ChannelId, SessionChannel>,
 }
