@@ -37,7 +37,7 @@ pub(in super::super) struct ListParams {
 /// List a directory of a guest
 ///
 /// Returns one entry per line (NDJSON), in the order of the file system. The number of entries is not
-/// limited. If the operation fails after the first entry, the body is aborted.
+/// limited. If the operation fails after the reply has begun, the body is aborted.
 #[utoipa::path(
     get, path = "/vms/{vm}/files/list", operation_id = "list_files", tag = "files",
     params(("vm" = VmName, Path), ListParams),
