@@ -123,7 +123,7 @@ error_codes! {
     PayloadTooLarge: "payload_too_large", 413, "Payload too large",
         "the body exceeds 2 MiB (8 MiB for requests to run a program), or the encoded message to the agent would exceed 1 MiB";
     UnsupportedMediaType: "unsupported_media_type", 415, "Unsupported media type",
-        "the content type is not JSON";
+        "the route does not accept the content type";
     Unauthenticated: "unauthenticated", 401, "Not authenticated",
         "the token is wrong, or a required credential is missing",
         advice("use the Unix socket as root or as a member of the group minions, or --token-file");
@@ -158,13 +158,13 @@ error_codes! {
     FileChanged: "file_changed", 412, "File is another version",
         "the file does not have the ETag of `If-Match`";
     FileAccessDenied: "file_access_denied", 403, "Access denied in the guest",
-        "the user in the guest may not do this with the file; `errno` and `step` tell more";
+        "the user in the guest lacks a permission for the file; `errno` and `step` have details";
     NoSpaceLeft: "no_space_left", 507, "No space left in the guest",
-        "the guest's file system or the user's quota is full; nothing was written under the final name";
+        "the guest's file system or the user's quota is full; no incomplete file has its final name";
     RangeNotSatisfiable: "range_not_satisfiable", 416, "Range begins after the end of the file",
         "the file is shorter than the first byte of `Range`; `Content-Range` has its size";
     FileFailed: "file_failed", 422, "File operation failed in the guest",
-        "the guest's kernel or agent refused; `errno`, `path` and `step` tell why",
+        "the guest's kernel or agent refused the operation; `errno`, `path` and `step` have the reason",
         executed(GuestExecution::PerProblem);
     ForwardFailed: "forward_failed", 502, "Connection in the guest failed",
         "the agent could not connect to the target";

@@ -5,7 +5,7 @@ pub use minions_proto::file_stream::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Reply to a written file or tree.
+/// Reply to a request that wrote a file or a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileWritten {
@@ -13,16 +13,16 @@ pub struct FileWritten {
     pub status: String,
     /// Metadata of the file, or of the directory of a tree.
     pub file: FileMetadata,
-    /// Number of members that were created, for a tree.
+    /// Number of members that were created (trees only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// Number of members that were left out, for a tree.
+    /// Number of members that were left out (trees only).
     pub left_out: u64,
-    /// Reasons for members that were left out; at most 100.
+    /// Reasons why members were left out, at most 100.
     pub failures: Vec<FileFailure>,
 }
 
-/// Reply to a removed file or tree.
+/// Reply to a request that removed a file or a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileRemoved {
@@ -30,7 +30,7 @@ pub struct FileRemoved {
     pub status: String,
     /// Metadata of the removed file.
     pub file: FileMetadata,
-    /// Number of removed files, with those beneath a directory.
+    /// Number of removed files, including those beneath a directory.
     pub count: u64,
 }
 
@@ -42,16 +42,16 @@ pub struct MakeDirectoryRequest {
     /// Absolute path in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Create missing parent directories, and accept a directory that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parents: Option<bool>,
-    /// Permission bits in octal; default 755.
+    /// Permission bits in octal (default: 755).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
 }
@@ -64,16 +64,16 @@ pub struct MoveFileRequest {
     /// Absolute path in the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_base64: Option<String>,
     /// New absolute path, in the same file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// New path as base64, if it is not UTF-8; instead of `to`.
+    /// New path as base64, instead of `to`, if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Fail if the new name exists.

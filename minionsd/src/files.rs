@@ -1,14 +1,14 @@
-//! Operation on files of a guest, over the stream of an exec.
+//! Operations on files of a guest, over the stream of an exec.
 //!
 //! ```text
-//!  caller ── input ──▶ FileStream ── ExecDriver ══ agent ── program of the operation, under the user
+//!  caller ── input ──▶ FileStream ── ExecDriver ══ agent ── process of the operation, as the user
 //!         ◀─ header ──             ◀─ standard output: a JSON line, then the data
 //!         ◀─ data ────
 //!         ◀─ failure ─             ◀─ standard error: JSON lines; exit status
 //! ```
 //!
-//! A lost connection is re-attached by the driver, without a lost or repeated byte. Dropping the stream ends the
-//! operation in the guest, which then leaves nothing under the final name.
+//! After a lost connection, the driver re-attaches, without a lost or repeated byte. Dropping the stream ends the
+//! operation in the guest, which then leaves no incomplete file under its final name.
 
 use crate::exec::{DriverEvent, ExecDriver, ExecError, ExecResources, ExecTarget};
 use crate::vm::Vm;
@@ -18,7 +18,7 @@ use minions_proto::file_stream::{FileFailure, FileHeader, FileStreamError, LineD
 use minions_proto::message::{ExecId, Feature, FileOperation, FileStart, OnDisconnect, Outcome};
 use tokio::time::Instant;
 
-/// Largest number of warnings that are kept; the others are counted.
+/// Largest number of warnings that are kept; further ones are only counted.
 const MAX_WARNINGS: usize = 100;
 
 /// Failure of an operation on files.
@@ -27,13 +27,13 @@ pub(crate) enum FileError {
     /// The operation could not be started, or its connection was lost.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// The guest refused or failed.
+    /// The guest refused the operation, or the operation failed.
     #[error(transparent)]
     Failed(#[from] Box<FileFailure>),
     /// The agent's streams do not have the form of a file operation.
     #[error(transparent)]
     Malformed(#[from] FileStreamError),
-    /// The program of the operation ended without a result.
+    /// The process of the operation ended without a result.
     #[error("the operation in the guest ended without a result: {0}")]
     NoResult(String),
 }
@@ -51,13 +51,13 @@ pub(crate) struct FileResult {
 #[derive(Debug)]
 pub(crate) struct FileStream {
     driver: ExecDriver,
-    /// Output that was received and not returned yet.
+    /// Output that was received but not returned yet.
     output: BytesMut,
     errors: FailureLines,
     result: Option<Result<FileResult, FileFailureKind>>,
 }
 
-/// Failure that the program reported, kept until all of its output was returned.
+/// Failure that the operation reported, kept until all of its output has been returned.
 #[derive(Debug)]
 enum FileFailureKind {
     Failed(Box<FileFailure>),
@@ -74,7 +74,7 @@ impl From<FileFailureKind> for FileError {
 }
 
 impl FileStream {
-    /// Starts an operation under `user`; by default under root.
+    /// Starts an operation as `user` (default: root).
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl FileStream {
         &self.driver.attached().id
     }
 
-    /// Waits until the operation has ended, although its input has not.
+    /// Waits until the operation has ended, even though its input has not.
     ///
     /// Cancel safe.
     ///
@@ -117,7 +117,7 @@ impl FileStream {
     ///
     /// # Errors
     ///
-    /// [`FileError`]: the operation failed before it had a header.
+    /// [`FileError`]: the operation failed before it sent a header.
     pub(crate) async fn header(&mut self) -> Result<FileHeader, FileError> {
         loop {
             let mut lines = LineDecoder::default();
@@ -138,7 +138,7 @@ impl FileStream {
         }
     }
 
-    /// Waits for the next data after the header; `None` at the successful end.
+    /// Waits for the next data after the header; `None` after the operation has succeeded.
     ///
     /// Cancel safe.
     ///
@@ -176,12 +176,12 @@ impl FileStream {
         self.driver.push_input(bytes);
     }
 
-    /// Ends the input, which commits it.
+    /// Ends the input, so that the operation completes.
     pub(crate) fn end_input(&mut self) {
         self.driver.close_input();
     }
 
-    /// Moves input to the guest until there is room for more, or the operation has ended; then returns true.
+    /// Sends input to the guest until there is room for more. Returns true if the operation has ended.
     ///
     /// Cancel safe.
     ///
@@ -197,7 +197,7 @@ impl FileStream {
         Ok(false)
     }
 
-    /// Processes one event of the program.
+    /// Processes one event of the exec.
     ///
     /// Cancel safe.
     async fn receive(&mut self) -> Result<FileStreamEvent, FileError> {
@@ -226,17 +226,17 @@ impl FileStream {
     }
 }
 
-/// Progress of the program.
+/// Progress of the operation.
 enum FileStreamEvent {
     /// More output arrived.
     Output,
-    /// Neither output nor the end.
+    /// An event that is neither output nor the end.
     Nothing,
-    /// The program has ended.
+    /// The operation has ended.
     Ended,
 }
 
-/// Standard error of the program: failure lines.
+/// Standard error of the operation: failure lines.
 #[derive(Debug, Default)]
 struct FailureLines {
     lines: LineDecoder,

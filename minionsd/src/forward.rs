@@ -1,12 +1,12 @@
-//! Forwarded connection: bytes between a client of the daemon and a target in a guest.
+//! Forwarded connections: bytes between a client of the daemon and a target in a guest.
 //!
 //! ```text
 //!  client ──▶ ClientReader ──▶ AgentStream ══▶ agent ──▶ target
 //!         ◀── ClientWriter ◀──             ◀══       ◀──
 //! ```
 //!
-//! The directions are independent, and each has its own end (half-close). The daemon holds one message in each
-//! direction; a side that does not read stops only the other side's writing.
+//! The directions are independent, and each ends separately (half-close). The daemon holds at most one message in each
+//! direction. A side that does not read stops only the direction towards it.
 
 use crate::agent::stream::{StreamReader, StreamWriter};
 use crate::agent::{AgentStream, StreamEnd};
@@ -22,12 +22,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 /// Deadline for the agent to close the target's connection after `leave`.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Bytes or end of one direction.
+/// Input from the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ForwardInput {
     /// Bytes for the target.
     Data(Bytes),
-    /// The client sends no more.
+    /// The client sends no more bytes.
     End,
     /// The client's connection is gone: both directions end at once.
     Gone,
@@ -46,10 +46,10 @@ pub(crate) trait ClientReader: Send {
 
 /// Destination of the target's bytes.
 pub(crate) trait ClientWriter: Send {
-    /// Sends bytes of the target. Returns false if the client is gone.
+    /// Sends bytes from the target. Returns false if the client is gone.
     fn data(&mut self, bytes: Bytes) -> impl Future<Output = bool> + Send;
 
-    /// Tells the client that the target sends no more. Returns false if the client is gone.
+    /// Tells the client that the target sends no more bytes. Returns false if the client is gone.
     fn end(&mut self) -> impl Future<Output = bool> + Send;
 }
 
@@ -69,7 +69,7 @@ pub(crate) enum ForwardEnd {
 }
 
 impl ForwardEnd {
-    /// Describes the end for the audit log and for a client: a word.
+    /// Returns the end as one word, for the audit log.
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Closed(CloseReason::Ended) => "ended",
@@ -84,7 +84,7 @@ impl ForwardEnd {
     }
 }
 
-/// Moves bytes both ways until the forward ends. If the client went first, the agent is told to close the target's
+/// Moves bytes both ways until the forward ends. If the client ends it, tells the agent to close the target's
 /// connection.
 ///
 /// Dropping the future closes the connection to the agent, which then closes the target's.
@@ -109,9 +109,11 @@ pub(crate) async fn pump(
             .await;
         }
         ForwardEnd::Closed(_) => {}
-        ForwardEnd::Agent(error) => tracing::debug!(%error, "a forward lost its agent"),
+        ForwardEnd::Agent(error) => {
+            tracing::debug!(%error, "a forward lost its connection to the agent")
+        }
         ForwardEnd::Protocol(error) => {
-            tracing::warn!(%error, "an agent broke the protocol of a forward")
+            tracing::warn!(%error, "an agent violated the protocol of a forward")
         }
     }
     end
@@ -139,7 +141,7 @@ async fn up(from: &mut impl ClientReader, to: &mut StreamWriter) -> ForwardEnd {
             _ = heartbeat.tick() => to.queue(&ForwardClient::heartbeat()),
         }
         if to.flush().await.is_err() {
-            // The agent's last messages may still be in flight; the other direction gets the reason.
+            // The agent's last messages may still be in flight; the other direction receives the reason.
             return std::future::pending().await;
         }
     }

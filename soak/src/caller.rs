@@ -20,7 +20,7 @@ const PATIENCE_MS: u64 = 20_000;
 /// Timeout of a call to a VM that may be faulty, in milliseconds.
 const LITTLE_PATIENCE_MS: u64 = 500;
 
-/// Maximum time after which a caller abandons its call, in microseconds.
+/// Maximum duration of a call that its caller abandons, in microseconds.
 const STAYS_US: u64 = 5_000;
 
 /// Sends calls one after the other until `stop` is cancelled.
@@ -120,7 +120,7 @@ impl SoakState {
                 Some("started" | "heartbeat") => {}
                 Some("exit" | "error") if end.is_null() => end = event,
                 _ => {
-                    self.journal.violation(format!("{}: a line is {line:?}", vm.name));
+                    self.journal.violation(format!("{}: unexpected line {line:?}", vm.name));
                 }
             }
         }
@@ -144,7 +144,7 @@ impl SoakState {
         }
     }
 
-    /// Reads the registry's view of a VM, which no VM can delay.
+    /// Reads the daemon's own data about a VM, which no VM can delay.
     async fn look(&self, vm: &VmModel) {
         let before = vm.before();
         let Some(answer) = self.get(&format!("/vms/{}", vm.name)).await else { return };
@@ -188,7 +188,7 @@ impl SoakState {
         }
     }
 
-    /// Records a violation: whatever guests do, the daemon must give an HTTP answer.
+    /// Records a violation: the daemon must give an HTTP answer, whatever the guests do.
     fn broken(&self, error: &reqwest::Error) -> ExecutionClaim {
         self.journal.violation(format!("no answer: {error:?}"));
         ExecutionClaim::Perhaps

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Number of samples (one a second) from which on the growth is judged.
+/// Number of samples (one each second) that are required to check the growth.
 const SHAPELY: usize = 120;
 
-/// Allowed growth of memory from the second quarter of a run to the last, in addition to a tenth.
+/// Permitted growth of memory from the second quarter of a run to the last, in addition to a tenth.
 const RSS_SLACK_KIB: u64 = 4 * 1024;
 
-/// Allowed growth of the number of descriptors, in addition to a tenth.
+/// Permitted growth of the number of descriptors, in addition to a tenth.
 const FD_SLACK: u64 = 32;
 
 /// Limit of resident memory in a run of any length: for each VM, and for everything else.
@@ -28,7 +28,7 @@ const RSS_KIB: u64 = 96 * 1024;
 const FDS_PER_VM: u64 = 12;
 const FDS: u64 = 256;
 
-/// Samples of the daemon's resources, one a second.
+/// Samples of the daemon's resources, one each second.
 #[derive(Debug, Default)]
 pub struct ResourceCurve {
     samples: Vec<ResourceSample>,
@@ -49,7 +49,7 @@ impl ResourceCurve {
         }
     }
 
-    /// Checks the peaks, and also the growth if the run was long enough.
+    /// Checks the peaks and, if the run was long enough, the growth.
     pub(super) fn judge(&self, vms: usize, journal: &Journal) {
         let vms = vms as u64;
         for (what, of, most, slack) in [
@@ -63,7 +63,7 @@ impl ResourceCurve {
         ] {
             let peak = self.samples.iter().map(of).max().unwrap_or(0);
             if peak > most {
-                journal.violation(format!("{what}: {peak}, where {most} are enough"));
+                journal.violation(format!("{what}: the peak {peak} exceeds the limit {most}"));
             }
             let (before, after) = (self.median(1, of), self.median(3, of));
             if self.samples.len() >= SHAPELY && after > before + before / 10 + slack {
@@ -105,7 +105,7 @@ impl ResourceCurve {
             // Writing to a string cannot fail.
             let _ = writeln!(csv, "{seconds:.1},{calls},{rss_kib},{fds},{threads}");
         }
-        std::fs::write(out.join("curve.csv"), csv).map_err(SoakError::io("no curve"))
+        std::fs::write(out.join("curve.csv"), csv).map_err(SoakError::io("cannot write curve.csv"))
     }
 }
 

@@ -28,7 +28,7 @@ impl DaemonProcess {
         let process = Minionsd::builder()
             .program(&options.minionsd)
             .log(&options.out.join("minionsd.log"))
-            // Audit entries for every program would be the largest part of the work.
+            // Writing an audit entry for every program to the log would be most of the work.
             .args(["--audit-log", "/dev/null"])
             .env("MINIONS_LOG", "warn")
             .try_spawn()
@@ -61,11 +61,11 @@ impl DaemonProcess {
         })
     }
 
-    /// Records a violation for each panic in the log; other complaints are allowed.
+    /// Records a violation for each panic in the log. Other warnings and errors are permitted.
     pub(super) fn check_log(&self, journal: &Journal) {
         let log = self.process.log();
         for line in log.lines().filter(|line| line.contains("panicked")).take(5) {
-            journal.violation(format!("minionsd said: {line}"));
+            journal.violation(format!("panic in the log of minionsd: {line}"));
         }
     }
 }

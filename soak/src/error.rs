@@ -1,4 +1,4 @@
-//! Failures of a run itself, as opposed to violations.
+//! Failures of the run itself, which are not violations.
 
 /// Failure to start or finish a run.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum SoakError {
         source: std::io::Error,
     },
     /// The HTTP client for the daemon cannot be built.
-    #[error("no HTTP client")]
+    #[error("cannot build the HTTP client")]
     Client(#[from] reqwest::Error),
 }
 

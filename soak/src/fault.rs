@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 /// Maximum duration of a fault, in milliseconds.
 const LONGEST_MS: u64 = 8_000;
 
-/// Time during which a replaced VM may still be taken for its successor: until the next full scan of the
-/// directory at the latest, which comes every 5 s.
+/// Time during which the daemon may still take a replaced VM for its successor: until the next full scan of the
+/// directory, every 5 s.
 const RESCAN: Duration = Duration::from_secs(6);
 
 /// Time after the start of a pause in which dials are permitted: a call may dial up to 1 s after the last answer, and
@@ -31,27 +31,27 @@ pub(super) struct VmFault {
 
 #[derive(Debug, Clone)]
 enum FaultKind {
-    /// The guest answers in this manner.
+    /// Guest that answers in this manner.
     Answers(Manner),
-    /// The VMM behaves in this way towards every connection.
+    /// VMM that treats every connection in this way.
     Behaves(Behaviour),
-    /// All connections break.
+    /// Connections that all break.
     Cut,
-    /// The agent restarts; connections break.
+    /// Agent that restarts; connections break.
     AgentRestarts,
-    /// The guest is reset; connections stay silent.
+    /// Guest that is reset; connections stay open and silent.
     Reset,
-    /// The VMM is killed, and started again after a while.
+    /// VMM that is killed, and started again after the duration.
     Killed,
-    /// The VM is shut down, and started again after a while.
+    /// VM that is shut down, and started again after the duration.
     Vanishes,
-    /// Another VM takes the name; the old one lives on for a while.
+    /// VM whose name another VM takes; it continues to run for the duration.
     Replaced,
     /// VMM that removes its socket and creates it again after this time; then the guest boots.
     RecreatesSocket(Duration),
     /// VMM that is killed; the next one leaves `CONNECT` unanswered while its guest boots.
     BootsSilently,
-    /// Guest that is paused, and continues.
+    /// Guest that is paused, and resumed after the duration.
     Paused,
     /// Guest with so little processor time that each answer takes this long.
     Starved(Duration),
@@ -105,8 +105,8 @@ impl VmFault {
         }
     }
 
-    /// Injects the fault, and ends it after its duration. `was_calm` states that the daemon had no failure to report
-    /// before.
+    /// Injects the fault, and ends it after its duration. `was_calm` is true if the VM was healthy before, so the
+    /// daemon had no failure to report.
     pub(super) async fn run(
         &self,
         body: &mut VmHandle,
@@ -223,7 +223,7 @@ impl VmFault {
         let Some(vmm) = body.vmm_mut() else { return Ok(()) };
         let is_other_process = vmm.has_process();
         if is_other_process {
-            // Afterwards this process listens, so it is another VM for the daemon.
+            // After this, the process of the soak test listens, so the daemon sees another VM.
             member.may_be_gone();
         }
         vmm.remove_socket().await?;

@@ -11,10 +11,10 @@ use testkit::fake_vmm::Behaviour;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-/// Number of windows of each kind; they alternate, so that other load on the machine affects both.
+/// Number of measurement windows of each kind. The kinds alternate, so that other load on the machine affects both.
 const ROUNDS: u32 = 5;
 
-/// Number of callers of healthy VMs: few, so that latency is measured and not a queue.
+/// Number of callers of healthy VMs: few, so that latency is measured and not queueing.
 const CALLERS: usize = 4;
 
 /// Number of callers of hanging VMs.
@@ -28,7 +28,7 @@ const SETTLING: Duration = Duration::from_secs(30);
 pub struct Isolation {
     /// Latencies while all VMs are healthy.
     pub alone: Vec<u64>,
-    /// Latencies while a tenth of all VMs hangs, and is called.
+    /// Latencies while a tenth of all VMs hangs, and calls to them are made.
     pub beside: Vec<u64>,
 }
 
@@ -44,13 +44,14 @@ impl Isolation {
     }
 }
 
-/// Measures for about `options.lasts` in total.
+/// Measures the latencies, for about `options.lasts` in total.
 ///
 /// # Errors
 ///
 /// [`SoakError`] if the daemon or the guests cannot be started.
 pub async fn isolation(options: &SoakOptions) -> Result<Isolation, SoakError> {
-    std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
+    std::fs::create_dir_all(&options.out)
+        .map_err(SoakError::io("cannot create the output directory"))?;
     let daemon = DaemonProcess::start(options).await?;
     let (world, bodies) = found(options, &daemon)?;
     watch::until_all_ready(&world, SETTLING).await;
@@ -88,7 +89,7 @@ async fn measure(
     }
     for caller in 0..STUBBORN {
         let world = Arc::clone(world);
-        // The same number of callers in both cases, so that their own cost cancels out.
+        // The number of callers is the same in both cases, so that their own cost cancels out.
         let (from, to) = if stubborn { (0, wedged) } else { (wedged, world.members.len()) };
         callers.spawn(async move {
             call(world, from, to, caller, until).await;
@@ -113,7 +114,7 @@ async fn call(
         let started = Instant::now();
         world.get(&format!("/vms/{name}/health?timeout_ms=1000")).await;
         took.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
-        // A pause between calls, as real callers have one: without it, the full machine would be measured.
+        // Real callers pause between calls. Without a pause, the saturated machine would be measured.
         sleep(Duration::from_millis(2)).await;
     }
     took

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-/// Number of events that are kept: the last ones.
+/// Maximum number of events that are kept: the last ones.
 const KEPT_EVENTS: usize = 20_000;
 
-/// Number of violations that are kept: the first ones.
+/// Maximum number of violations that are kept: the first ones.
 const KEPT_VIOLATIONS: usize = 50;
 
 /// Number of events that a report shows.
@@ -39,7 +39,7 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// Records an event that is allowed.
+    /// Records an event that is permitted.
     pub(super) fn event(&self, text: impl AsRef<str>) {
         let line = format!("{:10.3} {}", self.started.elapsed().as_secs_f64(), text.as_ref());
         let mut pages = self.pages();
@@ -97,9 +97,11 @@ impl Journal {
             // Writing to a string cannot fail.
             let _ = writeln!(log, "{line}");
         }
-        std::fs::write(out.join("events.log"), log).map_err(SoakError::io("no event log"))?;
+        std::fs::write(out.join("events.log"), log)
+            .map_err(SoakError::io("cannot write events.log"))?;
         let report = format!("{summary:#}\n");
-        std::fs::write(out.join("report.json"), report).map_err(SoakError::io("no report"))
+        std::fs::write(out.join("report.json"), report)
+            .map_err(SoakError::io("cannot write report.json"))
     }
 
     fn pages(&self) -> MutexGuard<'_, JournalState> {

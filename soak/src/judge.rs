@@ -12,7 +12,7 @@ pub(super) struct HttpAnswer {
     pub(super) json: Value,
 }
 
-/// Failures that a VM may cause, with their status.
+/// Problem codes that a VM may cause, with their status.
 const FAILURES: [(u16, &str); 8] = [
     (404, "vm_not_found"),
     (502, "agent_error"),
@@ -25,7 +25,7 @@ const FAILURES: [(u16, &str); 8] = [
 ];
 
 impl SoakState {
-    /// Reports whether the answer is a 200. Any other must be a valid problem of a VM that may fail.
+    /// Reports whether the answer is a 200. Any other answer must be a valid problem, about a VM that may fail.
     pub(super) fn is_ok(
         &self,
         what: &str,
@@ -42,16 +42,16 @@ impl SoakState {
         if !FAILURES.contains(&(answer.status, code)) {
             self.wrong(what, vm, "is no failure that a VM can cause", answer);
         } else if code == "vm_not_found" && !vm.may_have_been_gone(before.at) {
-            self.wrong(what, vm, "is said of a VM whose VMM lives", answer);
+            self.wrong(what, vm, "is reported for a VM whose VMM runs", answer);
         } else if answer.json["vm"] != vm.name.as_str() {
-            self.wrong(what, vm, "is not about this VM", answer);
+            self.wrong(what, vm, "is about another VM", answer);
         } else if vm.was_calm(before) {
-            self.wrong(what, vm, "failed, and nothing was done to the VM", answer);
+            self.wrong(what, vm, "failed, although the VM has no fault", answer);
         }
         false
     }
 
-    /// Checks an answer to health or status: from this VM, from a life that may answer, and newer than the
+    /// Checks an answer to health or status: it must be from this VM, from a life that may answer, and newer than the
     /// call.
     pub(super) fn judge_vitals(
         &self,
@@ -69,17 +69,17 @@ impl SoakState {
         }
         let number = json["uptime_secs"].as_u64().unwrap_or(0);
         if number <= before.answers || number > vm.guest().answers() {
-            self.wrong(what, vm, &format!("is no answer after number {}", before.answers), answer);
+            self.wrong(what, vm, &format!("is not newer than answer {}", before.answers), answer);
         }
         if let Some(instance) = json["agent"]["instance_id"].as_str() {
             let life = instance.rsplit(' ').next().and_then(|life| life.parse().ok());
             if !life.is_some_and(|life| vm.may_answer(life, before)) {
-                self.wrong(what, vm, "is of a life that may not answer", answer);
+                self.wrong(what, vm, "is from a life that may not answer", answer);
             }
         }
     }
 
-    /// Checks the output of a program: from this VM, from a life that may answer, for this order.
+    /// Checks the output of a program: it must be from this VM, from a life that may answer, and for this order.
     pub(super) fn judge_output(&self, vm: &VmModel, before: &CallStart, order: u64, output: &str) {
         let words: Vec<_> = output.split_whitespace().collect();
         let right = match words.as_slice() {

@@ -1,4 +1,4 @@
-//! A long run of a real daemon with many misbehaving guests, and a model that checks every answer.
+//! A long run of a real daemon with many misbehaving guests, and a model against which every answer is checked.
 //!
 //! ```text
 //!   callers ──HTTP──▶ minionsd (its own process) ──hybrid vsock──▶ guests ◀── faults, on a seeded

@@ -1,4 +1,4 @@
-//! A VM: the model of it, and the fake itself.
+//! A VM: its model, and the fake VM itself.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::time::Duration;
 use testkit::fake_vmm::{Behaviour, Dialect, FakeVmm, Guest, Ledger};
 use tokio::time::Instant;
 
-/// Number of lives that are remembered.
+/// Number of lives that a model remembers.
 const REMEMBERED: usize = 16;
 
-/// Time after a fault in which the daemon may not know yet that it is over: a connection that a reset left
-/// silent is noticed at the next probe, after 5 s and a little more, and is in doubt until then.
+/// Time after a fault during which the daemon may not know yet that the fault is over: it detects a connection that a
+/// reset left silent at the next probe, after about 5 s.
 const CONVALESCENCE: Duration = Duration::from_secs(20);
 
-/// Longer than any fault lasts.
+/// Time that is longer than any fault.
 const FAULT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Model of one VM.
@@ -33,16 +33,16 @@ struct Model {
     condition: VmCondition,
     /// Number of faults so far.
     faults: u64,
-    /// Time until which the daemon may report the VM as gone or replaced.
+    /// End of the time in which the daemon may report the VM as gone or replaced.
     may_be_gone_until: Option<Instant>,
-    /// Life whose boot must be reported, and its start.
+    /// Life whose boot the daemon must still report, and the start of that life.
     untold: Option<(u64, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct GuestLife {
     number: u64,
-    /// Time after which no earlier life may answer a call.
+    /// Time from which on no earlier life may answer a call.
     alone_since: Instant,
 }
 
@@ -91,7 +91,7 @@ impl VmModel {
         self.model().guest.clone()
     }
 
-    /// Records a new life; to be called before it can answer. The previous life may still answer for `overlap`.
+    /// Records a new life. Must be called before that life can answer. The previous life may answer for `overlap`.
     pub(super) fn begins(&self, number: u64, overlap: Duration) {
         let mut model = self.model();
         if model.lives.len() == REMEMBERED {
@@ -100,16 +100,16 @@ impl VmModel {
         model.lives.push_back(GuestLife { number, alone_since: Instant::now() + overlap });
     }
 
-    /// Records that another guest has the name from now on.
+    /// Records that another guest takes the name now.
     pub(super) fn succeeded_by(&self, guest: Guest) {
         self.model().guest = guest;
     }
 
-    /// Records the start of a fault. Returns true if the daemon had no failure to report before.
+    /// Records the start of a fault. Returns true if the VM was healthy before.
     pub(super) fn afflict(&self) -> bool {
         let mut model = self.model();
         model.faults += 1;
-        // The next fault may hide it.
+        // The next fault may hide the boot that is not reported yet.
         model.untold = None;
         std::mem::replace(&mut model.condition, VmCondition::Faulty) == VmCondition::Calm
     }
@@ -140,7 +140,7 @@ impl VmModel {
         self.model().untold = Some((life, Instant::now()));
     }
 
-    /// Records a reported reboot, with the life if it is known.
+    /// Records that the daemon reported a reboot, with the life if it is known.
     pub(super) fn told(&self, life: Option<u64>) {
         let mut model = self.model();
         if let Some((untold, _)) = model.untold
@@ -150,12 +150,12 @@ impl VmModel {
         }
     }
 
-    /// Records that events are missing: no reboot has to be reported any more.
+    /// Records that events are missing, so a reboot need not be reported any more.
     pub(super) fn excuse(&self) {
         self.model().untold = None;
     }
 
-    /// Returns the life whose boot was not reported within `patience`.
+    /// Returns the life whose boot has not been reported within `patience`.
     pub(super) fn untold_for(&self, patience: Duration) -> Option<u64> {
         let mut model = self.model();
         let (life, since) = model.untold?;
@@ -187,7 +187,7 @@ impl VmModel {
         }
     }
 
-    /// Returns the current condition; to be called before a request is sent.
+    /// Returns the current condition. Must be called before a request is sent.
     pub(super) fn before(&self) -> CallStart {
         let model = self.model();
         CallStart {
@@ -198,7 +198,7 @@ impl VmModel {
         }
     }
 
-    /// Reports whether the VM was calm at `before`, and no fault was injected since.
+    /// Reports whether the VM was calm at `before`, and no fault has been injected since.
     pub(super) fn was_calm(&self, before: &CallStart) -> bool {
         before.calm && self.model().faults == before.faults
     }
@@ -212,7 +212,7 @@ impl VmModel {
     }
 }
 
-/// Socket of a VM and the fake that listens on it. Its holder injects the faults.
+/// Socket of a VM and the fake that listens on it, for the injection of faults.
 #[derive(Debug)]
 pub(super) struct VmHandle {
     member: Arc<VmModel>,
@@ -222,7 +222,7 @@ pub(super) struct VmHandle {
 }
 
 impl VmHandle {
-    /// Starts the VM with this number. Every fourth VM implements the base protocol only.
+    /// Starts the VM with this number. Every fourth VM implements only the base protocol.
     pub(super) fn start(number: usize, dir: &Path, ledger: Arc<Ledger>) -> std::io::Result<Self> {
         let name = format!("vm-{number:03}");
         let dialect = if number % 4 == 3 { Dialect::Base } else { Dialect::Objects };
@@ -247,7 +247,7 @@ impl VmHandle {
         self.vmm.as_mut()
     }
 
-    /// Changes the behaviour; connections break.
+    /// Changes the behaviour of the VMM, and breaks its connections.
     pub(super) fn switch_to(&self, behaviour: Behaviour) {
         if let Some(vmm) = &self.vmm {
             vmm.switch_to(behaviour);
@@ -261,7 +261,7 @@ impl VmHandle {
         }
     }
 
-    /// Ends the VMM in order: the socket file is removed.
+    /// Ends the VMM regularly: the socket file is removed.
     pub(super) fn vanish(&mut self) -> std::io::Result<()> {
         self.die();
         std::fs::remove_file(&self.path)

@@ -1,4 +1,4 @@
-//! Programs that were requested, and what their callers were told.
+//! Orders: programs that were requested, and the statements that their callers received.
 
 use crate::journal::Journal;
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use testkit::fake_vmm::Ledger;
 use tokio::time::Instant;
 
-/// Time after the end of a call until nothing that it started can run any more: twice the time in which the
+/// Time after the end of a call after which no program of the call can start any more: twice the time in which the
 /// daemon re-attaches to a program.
 const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
@@ -37,10 +37,10 @@ impl ExecutionClaim {
 /// Number of calls that request the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requests {
-    /// Single call. The daemon must not run it again, in whatever life of the guest's agent.
+    /// Single call. The program must not run twice, not even in different lives of the guest's agent.
     One,
-    /// Pair of calls with the same id. The id is known to one life of the agent only: if the agent is restarted between the
-    /// two calls, both of them run.
+    /// Pair of calls with the same id. Only one life of the agent knows the id: if the agent is restarted between the
+    /// two calls, both of them run the program.
     Two,
 }
 
@@ -64,7 +64,7 @@ impl OrderBook {
         order
     }
 
-    /// Records the end of a call. The statement is checked now as far as possible, and finally later.
+    /// Records the end of a call. The statement is checked now as far as possible, and again when the order is settled.
     pub(super) fn told(
         &self,
         order: u64,
@@ -115,8 +115,8 @@ impl OrderBook {
         let wrong = match (told, runs.there) {
             _ if runs.elsewhere > 0 => "ran in another VM",
             _ if is_repeated => "ran twice",
-            (ExecutionClaim::Ran, 0) => "didn't run, and its caller was told that it did",
-            (ExecutionClaim::Not, 1) => "ran, and its caller was told that it had not",
+            (ExecutionClaim::Ran, 0) => "did not run, but its caller was told that it did",
+            (ExecutionClaim::Not, 1) => "ran, but its caller was told that it did not",
             _ => return,
         };
         journal.violation(format!("order {order} {wrong}: {runs:?}"));
@@ -127,13 +127,13 @@ impl OrderBook {
 mod tests {
     use super::*;
 
-    /// Returns the number of violations of an order about which `told` was said, and which ran in these guests.
+    /// Returns the number of violations if the caller received the statement `told`, and the order ran in these guests.
     fn verdict(told: ExecutionClaim, ran_in: &[&str]) -> u64 {
         let runs: Vec<_> = ran_in.iter().map(|guest| (*guest, 1)).collect();
         verdict_in_lives(told, Requests::One, &runs)
     }
 
-    /// Does the same for an order that ran in these lives of guests' agents.
+    /// Returns the number of violations, as `verdict`, for an order that ran in these lives of the guests' agents.
     fn verdict_in_lives(told: ExecutionClaim, requests: Requests, runs: &[(&str, u64)]) -> u64 {
         let (ledger, journal) = (Arc::new(Ledger::default()), Journal::default());
         let orders = OrderBook::new(Arc::clone(&ledger));

@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 /// Deadline for all VMs to be ready: at the beginning, and when the faults are over.
 const CONVERGENCE: Duration = Duration::from_secs(60);
 
-/// Time after the last call for its late effects.
+/// Time after the last call in which its late effects may appear.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
 /// Result of a run.
 #[derive(Debug)]
 pub struct SoakReport {
-    /// Violations; only the first ones are kept.
+    /// Violations, of which only the first ones are kept.
     pub violations: Vec<String>,
-    /// Number of violations.
+    /// Number of all violations.
     pub violation_count: u64,
     /// The last events.
     pub tail: Vec<String>,
     /// Memory and descriptors over time.
     pub curve: ResourceCurve,
-    /// Further results, for readers and programs.
+    /// Further results, as JSON.
     pub summary: Value,
 }
 
@@ -41,9 +41,10 @@ pub struct SoakReport {
 ///
 /// # Errors
 ///
-/// [`SoakError`] if the run cannot be started or its files cannot be written. Later faults are violations.
+/// [`SoakError`] if the run cannot be started or its files cannot be written. All other failures are violations.
 pub async fn run(options: &SoakOptions) -> Result<SoakReport, SoakError> {
-    std::fs::create_dir_all(&options.out).map_err(SoakError::io("no output directory"))?;
+    std::fs::create_dir_all(&options.out)
+        .map_err(SoakError::io("cannot create the output directory"))?;
     let mut daemon = DaemonProcess::start(options).await?;
     let (world, bodies) = found(options, &daemon)?;
     let stop = CancellationToken::new();
@@ -66,7 +67,7 @@ pub async fn run(options: &SoakOptions) -> Result<SoakReport, SoakError> {
     }
     calling.cancel();
     while tasks.join_next().await.is_some() {}
-    // The guests must live until the end.
+    // Holds the guests until the end of the run.
     let (_bodies, kinds) = faults.await.unwrap_or_default();
     let ended = watch::until_all_ready(&world, CONVERGENCE).await;
     sleep(AFTERMATH).await;

@@ -18,7 +18,7 @@ const GAP_MS: u64 = 250;
 /// Number of faults so far, by kind.
 pub(super) type Kinds = BTreeMap<String, u64>;
 
-/// Injects faults until `stop` is cancelled; returns the VMs when all faults are over.
+/// Injects faults until `stop` is cancelled. Returns the VMs, and the number of faults, when all faults are over.
 pub(super) async fn run(
     world: Arc<SoakState>,
     bodies: Vec<VmHandle>,
@@ -36,7 +36,7 @@ pub(super) async fn run(
             Some(Ok((at, body))) = afflicted.join_next() => bodies[at] = Some(body),
             () = sleep_until(next) => {
                 next += Duration::from_millis(rng.random_range(0..2 * GAP_MS));
-                // Drawn in any case, so that the sequence does not depend on the duration of the faults.
+                // Both are drawn even if the VM still has a fault, so that the sequence does not depend on durations.
                 let (at, fault) = (rng.random_range(0..bodies.len()), VmFault::draw(&mut rng));
                 if afflicted.len() < most && let Some(body) = bodies[at].take() {
                     *kinds.entry(fault.name()).or_insert(0) += 1;
@@ -63,7 +63,7 @@ async fn afflict(
     let was_calm = member.afflict();
     world.journal.event(format!("{} begins: {fault:?}", member.name));
     if let Err(error) = fault.run(&mut body, &world, was_calm).await {
-        // A failure of the soak test, not of the daemon; the run is invalid, though.
+        // This is a failure of the soak test, not of the daemon, but it makes the run invalid.
         world.journal.violation(format!("{}: {fault:?} failed: {error}", member.name));
     }
     member.relieve();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use testkit::fake_vmm::Ledger;
 
-/// Model of all VMs, and what was requested and seen.
+/// Model of all VMs, and records of the requests and answers.
 #[derive(Debug)]
 pub(crate) struct SoakState {
     pub(crate) members: Vec<Arc<VmModel>>,
@@ -42,7 +42,7 @@ pub(crate) fn found(
     let mut bodies = Vec::new();
     for number in 0..options.vms {
         let body = VmHandle::start(number, daemon.vms(), Arc::clone(&ledger))
-            .map_err(SoakError::io("a guest has no socket"))?;
+            .map_err(SoakError::io("cannot create the socket of a guest"))?;
         members.push(body.member());
         bodies.push(body);
     }

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 /// Interval between two checks.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Time after a fault in which a VM must be ready again: probes are at most 5 s and a little apart, each
-/// takes at most 3 s, and the machine may be busy.
+/// Time after a fault within which a VM must be ready again: probes are about 5 s apart, each takes at most 3 s, and
+/// the machine may be busy.
 const RECOVERY: Duration = Duration::from_secs(40);
 
 /// Checks the states, and settles orders, until `stop` is cancelled.
@@ -33,13 +33,15 @@ async fn look(world: &SoakState) {
     for member in &world.members {
         if let Some(life) = member.untold_for(RECOVERY) {
             let name = &member.name;
-            world.journal.violation(format!("{name} booted as {life}, and no vm.rebooted came"));
+            world
+                .journal
+                .violation(format!("{name} booted as life {life}, but no vm.rebooted was sent"));
         }
         let state = listed.iter().find(|vm| vm["name"] == member.name.as_str());
         let state = state.map_or(&Value::Null, |vm| &vm["state"]);
         if state.is_null() && !member.may_have_been_gone(Instant::now()) {
             let name = &member.name;
-            world.journal.violation(format!("{name} is not listed, and its VMM lives"));
+            world.journal.violation(format!("{name} is not listed, although its VMM runs"));
         }
         if state == "ready" {
             member.seen_ready();
@@ -48,11 +50,11 @@ async fn look(world: &SoakState) {
         {
             let name = &member.name;
             world.journal.violation(format!("{name} is {state} long after its fault ended"));
-            // Reported once; then the time starts again.
+            // Reported once: then the time starts again.
             member.relieve();
         } else if member.condition() == VmCondition::Calm {
             let name = &member.name;
-            world.journal.violation(format!("{name} became {state}, and nothing was done to it"));
+            world.journal.violation(format!("{name} became {state} without a fault"));
             member.relieve();
         }
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 /// Pause between the end of a stream and the next one. The client's deadline ends each stream.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Follows the events until told to stop.
+/// Follows the events until `stop` is cancelled.
 pub(super) async fn run(world: Arc<SoakState>, stop: CancellationToken) {
     let mut last = None;
     while !stop.is_cancelled() {
@@ -23,7 +23,7 @@ pub(super) async fn run(world: Arc<SoakState>, stop: CancellationToken) {
     }
 }
 
-/// Follows one stream to its end, from the event with the id `last` on.
+/// Follows one stream to its end, starting after the event with the id `last`.
 async fn follow(world: &SoakState, last: &mut Option<String>) {
     let mut request = world.http.get(SoakState::url("/events"));
     if let Some(last) = last {
@@ -56,11 +56,11 @@ fn judge(world: &SoakState, message: &str, last: &mut Option<String>) {
         field("data: ").and_then(|data| serde_json::from_str(data).ok()).unwrap_or_default();
     let named = |member: &&Arc<VmModel>| event["vm"] == member.name.as_str();
     let Some(member) = world.members.iter().find(named) else {
-        return world.journal.violation(format!("an event is of no VM: {event}"));
+        return world.journal.violation(format!("an event belongs to no VM: {event}"));
     };
     let wrong = |why: &str| world.journal.violation(format!("{}: {kind} {why}", member.name));
     match kind {
-        // Events arrive at once, so none is of an earlier fault.
+        // Events arrive immediately, so none belongs to an earlier fault.
         "vm.found" | "vm.gone" | "vm.replaced" if !member.may_have_been_gone(Instant::now()) => {
             wrong("is reported for a VM whose VMM runs");
         }

@@ -12,7 +12,7 @@ use crate::built::program;
 pub struct AgentProcess(Child);
 
 impl AgentProcess {
-    /// Starts an agent at `<dir>/<vm>.vsock`, with further arguments. Its log is `<dir>/<vm>.log`.
+    /// Starts an agent that listens on `<dir>/<vm>.vsock`, with further arguments. Its log is `<dir>/<vm>.log`.
     ///
     /// # Panics
     ///

@@ -4,8 +4,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Returns the path of a program, which Cargo builds in the directory above the test program. Cargo tells tests only the
-/// paths of the programs of their own package.
+/// Returns the path of a program of the workspace, which Cargo builds in the directory above that of the test program.
+/// Cargo gives a test only the paths of the programs in its own package.
 ///
 /// # Panics
 ///

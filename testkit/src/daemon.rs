@@ -75,10 +75,10 @@ pub fn write_token(dir: &Path) -> PathBuf {
 
 /// Returns a builder of an HTTP client for a daemon on this machine.
 ///
-/// Installs a cryptography provider first: when all crates are built together, minionsctl enables TLS in reqwest,
-/// which then needs a provider to build a client.
+/// Installs a TLS cryptography provider first: when all crates are built together, minionsctl enables TLS in reqwest,
+/// which then needs a provider to build any client.
 pub fn http() -> reqwest::ClientBuilder {
-    // Fails only if a provider is installed already.
+    // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy()
 }

@@ -1,4 +1,4 @@
-//! Environments for the tests: real and fake VMs, and a daemon. Never published.
+//! Environments for the tests: real and fake VMs, and a daemon. This crate is never published.
 //!
 //! # Layout
 //!

@@ -24,10 +24,10 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Timeout of [`Minionsd::get`], shorter than [`DEADLINE`]: a wait tries again.
+/// Timeout of [`Minionsd::get`]. Shorter than [`DEADLINE`], so that a wait can try again.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Settings of a daemon that is not started yet.
+/// Settings of a daemon that has not been started yet.
 #[derive(Debug)]
 pub struct MinionsdBuilder {
     program: Option<PathBuf>,
@@ -94,7 +94,7 @@ impl MinionsdBuilder {
         self
     }
 
-    /// Listens on this TCP address; without a call, on none.
+    /// Listens on this TCP address. Without this call, the daemon does not listen on TCP.
     #[must_use]
     pub fn listen(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
@@ -279,7 +279,7 @@ impl Minionsd {
         Some(fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?.count())
     }
 
-    /// Returns the value of a field of the process's status, such as `VmHWM`, in KiB where it is a size.
+    /// Returns the value of a field in `/proc/<pid>/status`, such as `VmHWM`. Sizes are in KiB.
     #[must_use]
     pub fn status_field(&self, name: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;

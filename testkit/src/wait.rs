@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-/// Deadline of every wait: long enough for a very busy machine, and not reached by a test that passes.
+/// Deadline of every wait. Long enough for a very busy machine; a test that passes does not reach it.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Interval of the checks.
@@ -50,7 +50,8 @@ impl<T, E: Debug> Condition for Result<T, E> {
     }
 }
 
-/// Polls until `condition` holds, at most for [`DEADLINE`], and returns its value. `what` is a clause.
+/// Polls until `condition` holds, at most for [`DEADLINE`], and returns its value. `what` completes the sentence
+/// "waiting until …".
 ///
 /// # Panics
 ///

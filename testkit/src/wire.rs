@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// Returns a frame with this text, which may be invalid JSON: its length in four bytes, then the text.
+/// Returns a frame: the length of `json` in four bytes, then `json`, which may be invalid.
 ///
 /// # Panics
 ///

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat, 
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Deepest tree that is removed or packed: each level holds a descriptor.
+/// Depth of the deepest tree that is removed or packed: each level holds a descriptor.
 pub(super) const MAX_DEPTH: usize = 512;
 
 /// Length of the buffer for the entries of one directory, in bytes. Each level of a tree has one.
@@ -35,7 +35,7 @@ pub(super) fn mkdir(
     output.header(&metadata::of_stat(&existing(&location, &path)?).into())
 }
 
-/// Reports whether `error` says that the name exists, and the name is a directory.
+/// Reports whether `error` means that the name exists, and the name is that of a directory.
 fn is_directory(location: &FileLocation, error: &std::io::Error) -> bool {
     let is = |file: Stat| FileType::from_raw_mode(file.st_mode) == FileType::Directory;
     error.kind() == std::io::ErrorKind::AlreadyExists
@@ -100,8 +100,8 @@ impl TreeRemoval<'_> {
         Ok(())
     }
 
-    /// Removes the entries of a directory. An entry that cannot be removed is reported, and then the directory is
-    /// not removed either.
+    /// Removes the entries of a directory. An entry that cannot be removed is reported as a warning, and then the
+    /// directory cannot be removed either.
     fn remove_entries(
         &mut self,
         directory: impl AsFd,
@@ -136,8 +136,8 @@ pub(super) fn open_directory(directory: impl AsFd, name: &[u8]) -> rustix::io::R
     openat(directory, name, flags, Mode::empty())
 }
 
-/// Returns the failure of a tree that is too deep.
+/// Returns the failure for a tree that is too deep.
 pub(super) fn too_deep(path: &[u8], step: &'static str) -> OperationError {
-    let reason = format!("more than {MAX_DEPTH} directories deep");
+    let reason = format!("the tree is more than {MAX_DEPTH} directories deep");
     OperationError::refusal(Errno::OVERFLOW, path, step, &reason)
 }

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 /// Length of the buffer for the kernel's directory entries, in bytes.
 const ENTRIES_LEN: usize = 64 * 1024;
 
-/// Serves `list`: entries in the order of the file system, in constant memory.
+/// Serves `list`. Sends the entries in the order of the file system, in constant memory.
 pub(super) fn list(op: &ListDirectory, output: &mut OperationOutput) -> Result<(), OperationError> {
     let path = op.path.bytes()?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -30,7 +30,7 @@ pub(super) fn list(op: &ListDirectory, output: &mut OperationOutput) -> Result<(
         }
         match describe(&directory, name) {
             Ok(entry) => output.line(&entry)?,
-            // Removed since the kernel returned its name.
+            // The file was removed after the kernel returned its name.
             Err(Errno::NOENT) => {}
             Err(error) => {
                 let path = beneath(&path, name.to_bytes());

@@ -28,7 +28,7 @@ impl OperationError {
         Self { errno, path: path.to_vec(), step, reason }
     }
 
-    /// Creates a failure that this process found itself, with the kernel's closest error number.
+    /// Creates a failure that this process itself detected, with the closest error number of the kernel.
     pub(super) fn refusal(errno: Errno, path: &[u8], step: &'static str, reason: &str) -> Self {
         Self { errno, path: path.to_vec(), step, reason: reason.to_owned() }
     }
@@ -44,7 +44,7 @@ impl OperationError {
 }
 
 impl OperationError {
-    /// Reports whether the file does not exist, or no longer.
+    /// Reports whether the file does not exist (any more).
     pub(super) fn is_missing(&self) -> bool {
         self.errno == Errno::NOENT
     }
@@ -68,7 +68,7 @@ impl From<Invalid> for OperationError {
     }
 }
 
-/// Returns a conversion for `map_err` that adds path and step.
+/// Returns a conversion for `map_err` that adds the path and the step.
 pub(super) fn failed<E: Into<io::Error>>(
     path: &[u8],
     step: &'static str,
@@ -76,7 +76,7 @@ pub(super) fn failed<E: Into<io::Error>>(
     move |error| OperationError::new(&error.into(), path, step)
 }
 
-/// Returns a conversion for `map_err` for the resolution of `path`.
+/// Returns a conversion for `map_err` of failures to resolve `path`.
 pub(super) fn unresolved(path: &[u8]) -> impl Fn(ResolveError) -> OperationError {
     move |error| match error {
         ResolveError::Io(error) => OperationError::new(&error, path, "resolve"),

@@ -1,9 +1,9 @@
-//! Standard input of an operation: data up to the end of the input, which is not the same as the end of the stream.
+//! Standard input of an operation: data up to the end of the input, which differs from the end of the stream.
 //!
-//! Standard input is a socket. The agent ends the input by shutting down its direction, and keeps its end open
-//! until the process has ended. If the agent is killed, or ends the operation because its client is gone, the
-//! socket is closed instead, which sets both directions (`POLLHUP`). The kernel sets them in one step, so a closed
-//! socket is never mistaken for the end of the input.
+//! Standard input is a socket. The agent ends the input by half-closing its side of the socket, and keeps that side
+//! open until the process has ended. If the agent is killed, or ends the operation because its client is gone, the
+//! socket is closed instead, which shuts down both directions (`POLLHUP`). The kernel does this in one step, so a
+//! closed socket is never mistaken for the end of the input.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -24,7 +24,7 @@ impl FileInput {
         Self { has_ended: false, is_cut: Rc::default() }
     }
 
-    /// Returns a flag that is set once the input has been cut: a parser may hide the error.
+    /// Returns a flag that is set when the input is cut. A parser of the input may hide the error itself.
     pub(super) fn cut_flag(&self) -> Rc<Cell<bool>> {
         Rc::clone(&self.is_cut)
     }

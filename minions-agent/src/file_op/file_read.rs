@@ -11,8 +11,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// File systems whose files are generated when they are read, so that their size is unknown: those of `/proc` and
-/// `/sys`, with the control groups and the debugging ones (linux/magic.h).
+/// Magic numbers (linux/magic.h) of the file systems whose files are generated when they are read, so their size is
+/// unknown: those of `/proc` and `/sys`, control groups, and file systems for debugging.
 const GENERATED: [i64; 8] = [
     0x9fa0,
     0x6265_6572,
@@ -50,7 +50,7 @@ pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), Op
     Ok(())
 }
 
-/// Sends up to `left` bytes. Returns the number of bytes that the file did not have.
+/// Sends up to `left` bytes. Returns the number of these bytes that the file lacks.
 fn copy(
     file: &mut File,
     mut left: u64,
@@ -73,14 +73,14 @@ fn copy(
     Ok(left)
 }
 
-/// Checks that a file can be read to an end. Opening another type may have an effect, or wait forever.
+/// Checks that a file is regular. Opening a file of another type may have an effect, or wait forever.
 fn check_regular(stat: &Stat, path: &[u8]) -> Result<(), OperationError> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let (errno, name) = match metadata::kind(kind) {
         FileKind::File => return Ok(()),
         FileKind::Directory => (Errno::ISDIR, "directory; use `list` or `tar_out`"),
         FileKind::Fifo => (Errno::INVAL, "named pipe"),
-        FileKind::Socket => (Errno::INVAL, "socket; use a forward"),
+        FileKind::Socket => (Errno::INVAL, "socket; connect to it with a forward"),
         FileKind::CharDevice | FileKind::BlockDevice => (Errno::INVAL, "device"),
         FileKind::Symlink | FileKind::Other => (Errno::INVAL, "file of another type"),
     };
@@ -93,7 +93,7 @@ pub(super) fn itself(file: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// Opens for reading the very file that was checked.
+/// Opens the same file that was checked, for reading.
 pub(super) fn reopen(file: &OwnedFd) -> rustix::io::Result<File> {
     let path = itself(file);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

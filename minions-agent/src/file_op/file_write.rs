@@ -28,7 +28,7 @@ pub(super) fn write(op: &WriteStream, output: &mut OperationOutput) -> Result<()
     let mut new = location.begin_file().map_err(failed(&path, "create"))?;
     receive(new.file(), &path)?;
     new.complete(attributes).map_err(failed(&path, "complete"))?;
-    // The name may have another file by now. Between this check and the rename remain microseconds.
+    // Another file may have this name by now. Only microseconds remain between this check and the rename.
     if op.if_match.is_some() {
         check(op, &path, location.present().map_err(failed(&path, "stat"))?.as_ref())?;
     }
@@ -62,14 +62,14 @@ fn check(op: &WriteStream, path: &[u8], present: Option<&Stat>) -> Result<(), Op
     match (&op.if_match, present) {
         (Some(_), None) => refusal(Errno::STALE, "if_match", "the file does not exist"),
         (Some(etag), Some(file)) if *etag != metadata::etag(file) => {
-            refusal(Errno::STALE, "if_match", "the file has another etag: it was changed")
+            refusal(Errno::STALE, "if_match", "the file was changed: its etag differs")
         }
         _ => Ok(()),
     }
 }
 
-/// Returns the attributes of the new file. A regular file that it replaces passes on its owner and its mode, unless
-/// another user may have determined them.
+/// Returns the attributes of the new file: by default, the owner and the mode of the regular file that it replaces,
+/// unless another user may have determined them.
 fn attributes(
     op: &WriteStream,
     path: &[u8],

@@ -25,7 +25,7 @@ pub(super) struct MemberAttributes {
 }
 
 impl MemberAttributes {
-    /// Reads the attributes that the operation asks for.
+    /// Reads the attributes that the operation is to set.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl MemberAttributes {
         Ok(Self { file: FileAttributes { mode, owner }, times, xattrs })
     }
 
-    /// Sets extended attributes and times of an open file; owner and mode must have been set before.
+    /// Sets extended attributes and times of an open file, whose owner and mode must already be set.
     pub(super) fn finish(&self, file: &impl AsFd) -> rustix::io::Result<()> {
         let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         for (name, value) in &self.xattrs {
@@ -94,7 +94,7 @@ impl MemberAttributes {
 /// Returns the modification time of a header, in whole seconds.
 fn seconds(header: &Header) -> Option<i64> {
     match &header.as_old().mtime {
-        // Negative number in GNU's form: two's complement. The library reads it as a large positive one.
+        // GNU tar writes a negative number in two's complement. The library reads it as a large positive number.
         [0xff, _, _, _, number @ ..] => Some(i64::from_be_bytes(*number)),
         _ => header.mtime().ok().and_then(|mtime| i64::try_from(mtime).ok()),
     }

@@ -19,7 +19,7 @@ pub(super) fn stat(op: &StatFile, output: &mut OperationOutput) -> Result<(), Op
     output.header(&metadata.into())
 }
 
-/// Opens a file of any type for its metadata only, without an effect on the file.
+/// Opens a file of any type only for its metadata (`O_PATH`), without an effect on the file.
 pub(super) fn open_as_path(path: &[u8], follow: bool) -> Result<OwnedFd, OperationError> {
     let nofollow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
     let flags = OFlags::PATH | OFlags::CLOEXEC | nofollow;
@@ -78,8 +78,8 @@ pub(super) fn kind(kind: FileType) -> FileKind {
     }
 }
 
-/// Returns a strong validator. The time of the last status change is part of it, because a program can set the
-/// modification time, but not this one.
+/// Returns a strong validator (RFC 9110, section 8.8.1). It includes the time of the last status change, which a
+/// program cannot set, unlike the modification time.
 pub(super) fn etag(stat: &Stat) -> String {
     let mtime = nanoseconds(stat.st_mtime, stat.st_mtime_nsec);
     let ctime = nanoseconds(stat.st_ctime, stat.st_ctime_nsec);

@@ -8,11 +8,11 @@
 //!                               file_op::run ─▶ one module for each operation
 //! ```
 //!
-//! The process has exactly the rights of a program of this user, and the kernel releases everything that it holds
-//! when it is killed: files without a name (`O_TMPFILE`), descriptors, watches.
+//! The process has exactly the rights of a program of this user. When it is killed, the kernel releases everything
+//! that it holds: files without a name (`O_TMPFILE`), descriptors, watches.
 //!
-//! The program is `/proc/self/exe`, which is the agent's own file even if another one was installed under its name
-//! since. The agent does not start without `/proc`; if `/proc` is unmounted later, operations fail with
+//! The program is `/proc/self/exe`, which remains the agent's own file even if another file is installed under its
+//! name. The agent does not start without `/proc`; if `/proc` is unmounted later, operations fail with
 //! `command_not_found`. The user of an operation must be permitted to execute the file (mode 0755).
 
 mod directory_change;
@@ -41,10 +41,10 @@ use rustix::io::Errno;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Exit status after a failure, and after a success with warnings.
+/// Exit status of a failure, and of a success with warnings.
 const FAILED: u8 = 1;
 
-/// Returns the operation if the command line, without the program's name, selects this mode.
+/// Returns the operation, as JSON, if the command line, without the program's name, requests one.
 #[must_use]
 pub fn asked(line: impl IntoIterator<Item = OsString>) -> Option<OsString> {
     let mut line = line.into_iter();

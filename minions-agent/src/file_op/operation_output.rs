@@ -13,7 +13,7 @@ pub(super) const BUFFER_LEN: usize = 128 * 1024;
 /// The streams that an operation writes to.
 #[derive(Debug)]
 pub(super) struct OperationOutput {
-    /// Standard output without the buffer of the standard library, which searches everything for newlines.
+    /// Standard output, without the line buffer of the standard library, which searches all data for newlines.
     data: Option<BufWriter<File>>,
     has_warned: bool,
 }
@@ -43,7 +43,7 @@ impl OperationOutput {
         self.write_all(bytes).map_err(|error| not_sent(&error))
     }
 
-    /// Sends everything that was written.
+    /// Sends all data that is still buffered.
     pub(super) fn finish(&mut self) -> Result<(), OperationError> {
         self.flush().map_err(|error| not_sent(&error))
     }
@@ -56,7 +56,7 @@ impl OperationOutput {
 
     /// Reports the failure of the operation.
     pub(super) fn fail(&mut self, error: &OperationError) {
-        // The data before the failure is complete in itself, or the reader recognises that it is not.
+        // The reader recognises whether the data before the failure is complete.
         let _ = self.flush();
         report(error, false);
     }
@@ -76,7 +76,7 @@ impl Write for OperationOutput {
     }
 }
 
-/// Returns the failure of a write to the host, whose reader usually is gone.
+/// Returns the failure of a write to the host. Usually, the host has closed the stream.
 pub(super) fn not_sent(error: &io::Error) -> OperationError {
     OperationError::new(error, b"", "send")
 }
@@ -84,6 +84,6 @@ pub(super) fn not_sent(error: &io::Error) -> OperationError {
 fn report(error: &OperationError, warning: bool) {
     let mut json = serde_json::to_vec(&error.line(warning)).unwrap_or_default();
     json.push(b'\n');
-    // Without a reader there is no other place to report it.
+    // If standard error has no reader, there is no other way to report the failure.
     let _ = io::stderr().write_all(&json);
 }

@@ -1,16 +1,16 @@
-//! The parts of a file that contain data; the rest are holes.
+//! The parts of a file that contain data; the rest of the file are holes.
 
 use rustix::fs::{SeekFrom, Stat, seek};
 use rustix::io::Errno;
 use std::fs::File;
 
-/// Largest number of parts. A file with more is sent with its holes as zeros.
+/// Largest number of parts. A file with more parts is sent with its holes as zeros.
 const MAX_PARTS: usize = 64 * 1024;
 
 /// Size of the blocks in [`Stat::st_blocks`], in bytes.
 const BLOCK_LEN: u64 = 512;
 
-/// Parts of a file, in order, as offset and length; the last one ends at the end of the file.
+/// Parts of a file in ascending order, as offset and length. The last part ends at the end of the file.
 #[derive(Debug)]
 pub(super) struct SparseMap(Vec<(u64, u64)>);
 
@@ -33,7 +33,7 @@ impl SparseMap {
             let begin = match seek(file, SeekFrom::Data(at)) {
                 Ok(begin) => begin.min(size),
                 Err(Errno::NXIO) => break,
-                // The file system does not tell.
+                // The file system does not report holes.
                 Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
                 Err(error) => return Err(error),
             };

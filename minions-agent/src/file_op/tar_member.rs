@@ -54,7 +54,7 @@ impl TarMember {
     ///
     /// # Errors
     ///
-    /// `E2BIG` if a reader would refuse so many.
+    /// `E2BIG` if the records exceed half of [`MAX_RECORDS_LEN`], which a reader accepts.
     pub(super) fn xattr(&mut self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         if self.records.len() + name.len() + value.len() > MAX_RECORDS_LEN / 2 {
             return Err(Errno::TOOBIG);
@@ -92,7 +92,7 @@ impl TarMember {
     }
 
     pub(super) fn device(mut self, kind: EntryType, number: u64) -> Self {
-        // The format has room for all numbers of Linux.
+        // The fields have room for all device numbers of Linux.
         let _ = self.header.set_device_major(major(number));
         let _ = self.header.set_device_minor(minor(number));
         self.of_type(kind)
@@ -151,7 +151,7 @@ fn terminated(text: &[u8]) -> Vec<u8> {
     [text, b"\0"].concat()
 }
 
-/// Copies text to a field of a header. Fails after copying the beginning if it does not fit.
+/// Copies text to a field of a header. If the text does not fit, copies its beginning and fails.
 fn put_field(field: &mut [u8], text: &[u8]) -> Result<(), ()> {
     let len = text.len().min(field.len());
     field[..len].copy_from_slice(&text[..len]);
@@ -187,7 +187,7 @@ fn put_extension(
 }
 
 /// Writes the data of a regular file, padded to whole blocks. Bytes that cannot be read are replaced by zeros,
-/// because the header has promised them; the error is returned as a value.
+/// because the header has announced them; the read error is returned as a value.
 pub(super) fn put_data(
     file: &mut File,
     map: &SparseMap,
@@ -231,12 +231,12 @@ fn put_zeros(output: &mut impl Write, len: u64) -> io::Result<()> {
     io::copy(&mut io::repeat(0).take(len), output).map(|_| ())
 }
 
-/// Returns the modification time as a decimal number of seconds.
+/// Formats the modification time as a decimal number of seconds.
 fn time(stat: &Stat) -> String {
     let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec);
     if seconds >= 0 || nanoseconds == 0 {
         return format!("{seconds}.{nanoseconds:09}");
     }
-    // The kernel counts nanoseconds forwards from the second before; the decimal number counts backwards.
+    // The kernel's nanoseconds count forwards from the second; the fraction of a negative decimal counts backwards.
     format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds)
 }

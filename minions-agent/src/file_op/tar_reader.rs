@@ -1,7 +1,7 @@
 //! Reads the members of a tar stream: GNU tar's format, and PAX.
 //!
 //! The `tar` crate decodes the headers. Its reader of whole streams is not used, because it keeps names and records
-//! of any length in memory, and ends a PAX record at the first newline in its value.
+//! in memory without a limit, and ends a PAX record at the first newline in its value.
 
 use rustix::io::Errno;
 use std::io::{self, Read};
@@ -10,13 +10,13 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 /// Length of the blocks of a tar stream, in bytes.
 const BLOCK_LEN: usize = 512;
 
-/// Longest long name, in bytes: the kernel's limit for paths, and a NUL.
+/// Maximum length of a long name, in bytes: the kernel's limit for paths, including the final NUL.
 const MAX_NAME_LEN: usize = 4096;
 
-/// Most PAX records of one member, in bytes. An extended attribute has at most 64 KiB.
+/// Maximum length of all PAX records of one member, in bytes. The value of an extended attribute has at most 64 KiB.
 pub(super) const MAX_RECORDS_LEN: usize = 1024 * 1024;
 
-/// Most parts of a sparse file.
+/// Largest number of parts of a sparse file.
 const MAX_PARTS: usize = 256 * 1024;
 
 /// Header of a member, with everything that extends it.
@@ -34,7 +34,7 @@ pub(super) struct MemberHeader {
 }
 
 impl MemberHeader {
-    /// Returns the number in a record: `None` without the record, `Some(None)` if it is invalid.
+    /// Returns the number in a record: `None` if there is no such record, `Some(None)` if its value is invalid.
     pub(super) fn number(&self, key: &[u8]) -> Option<Option<u32>> {
         let (_, value) = self.records.iter().find(|(name, _)| name == key)?;
         Some(number(value).and_then(|number| u32::try_from(number).ok()))
@@ -44,7 +44,7 @@ impl MemberHeader {
 /// Reads members, and the data of the current one.
 pub(super) struct TarReader<R> {
     input: R,
-    /// Bytes of the current member that have not been read, without the padding.
+    /// Bytes of the current member that have not been read, excluding the padding.
     left: u64,
     padding: u64,
 }
@@ -106,7 +106,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Determines the data of a member, and begins to read it.
+    /// Returns the parts and the size of a regular file, and prepares to read its data.
     fn parts(&mut self, header: &Header, size: u64) -> io::Result<(Vec<(u64, u64)>, u64)> {
         match header.entry_type() {
             EntryType::Regular | EntryType::Continuous => {
@@ -130,7 +130,7 @@ impl<R: Read> TarReader<R> {
                 self.begin_data(size);
                 Ok((parts, real_size))
             }
-            // Other members have no data, whatever their size says.
+            // Members of other types have no data, even if the header has a size.
             _ => Ok((Vec::new(), 0)),
         }
     }
@@ -140,7 +140,7 @@ impl<R: Read> TarReader<R> {
         self.padding = size.wrapping_neg() % BLOCK_LEN as u64;
     }
 
-    /// Reads data of the current member into the whole buffer, which must not be longer than its rest.
+    /// Fills the buffer with data of the current member, which must have at least that many bytes left.
     pub(super) fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.left =
             self.left.checked_sub(buffer.len() as u64).ok_or_else(|| malformed("no data left"))?;
@@ -162,7 +162,7 @@ impl<R: Read> TarReader<R> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        // The checksum field itself counts as spaces.
+        // For the sum, the checksum field itself consists of spaces.
         let sum = block
             .iter()
             .enumerate()
@@ -174,7 +174,7 @@ impl<R: Read> TarReader<R> {
         Ok(Some(header))
     }
 
-    /// Reads the data of a member that extends the next one.
+    /// Reads the data of a header that extends the next member.
     fn extension(&mut self, size: u64, most: usize) -> io::Result<Vec<u8>> {
         if size > most as u64 {
             return Err(malformed("a name or record is too long"));
@@ -199,10 +199,10 @@ impl<R: Read> TarReader<R> {
     }
 }
 
-/// Parses PAX records: the length of the record in decimal, a space, key, `=`, value, and a newline.
+/// Parses PAX records: for each, its length in decimal, a space, the key, `=`, the value, and a newline.
 fn parse_records(mut data: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut records = Vec::new();
-    // Some programs fill the block with zeros.
+    // Some programs pad the records with zeros.
     while data.first().is_some_and(|first| *first != 0) {
         let record = record(data).ok_or_else(|| malformed("malformed PAX record"))?;
         let (whole, key, value) = record;

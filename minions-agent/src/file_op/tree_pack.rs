@@ -19,11 +19,11 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use tar::EntryType;
 
-/// Limit of memory for the names of files with several hard links, in bytes. Files beyond it are sent in full for
-/// each of their names.
+/// Limit of memory for the names of files with several hard links, in bytes. Beyond it, a file is sent in full for
+/// each of its names.
 const MAX_LINK_MEMORY: usize = 16 * 1024 * 1024;
 
-/// Memory that an entry of the table uses besides its name, in bytes.
+/// Memory that an entry of [`TreePacker::links`] uses in addition to its name, in bytes.
 const LINK_ENTRY_LEN: usize = 96;
 
 /// Largest value, and largest list, of extended attributes (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`), in bytes.
@@ -77,7 +77,7 @@ impl TreePacker<'_> {
         match kind {
             FileType::Directory => return self.add_directory(member, entry),
             FileType::Socket => {
-                let reason = "sockets cannot be packed";
+                let reason = "a socket cannot be packed";
                 return Err(OperationError::refusal(Errno::OPNOTSUPP, entry.path, "pack", reason));
             }
             FileType::Unknown => {
@@ -110,7 +110,7 @@ impl TreePacker<'_> {
         member.put(self.output).map_err(|error| not_sent(&error))
     }
 
-    /// Returns the name of the first member that is the same file, or records this one.
+    /// Returns the name of the first member that is the same file. Otherwise records this member, and returns `None`.
     fn first_link(&mut self, stat: &Stat, member: &[u8]) -> Option<Vec<u8>> {
         if stat.st_nlink < 2 {
             return None;
@@ -165,8 +165,8 @@ impl TreePacker<'_> {
         Ok(())
     }
 
-    /// Adds a regular file. If it becomes shorter in the meantime, zeros complete the member, and a warning is
-    /// reported.
+    /// Adds a regular file. If the file becomes shorter in the meantime, the member is filled up with zeros, and a
+    /// warning is reported.
     fn add_content(
         &mut self,
         member: TarMember,
@@ -210,7 +210,7 @@ fn read_xattrs(file: &OwnedFd, member: &mut TarMember) -> rustix::io::Result<()>
     for name in names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let name = CString::new(name).map_err(|_| Errno::INVAL)?;
         match rustix::fs::getxattr(path.as_str(), name.as_c_str(), &mut value[..]) {
-            // Removed in the meantime.
+            // The attribute was removed in the meantime.
             Err(Errno::NODATA) => {}
             read => member.xattr(name.to_bytes(), &value[..read?])?,
         }

@@ -4,8 +4,8 @@
 //! `RESOLVE_NO_SYMLINKS`, so neither a name nor a link in the stream, nor another user of the guest, can lead
 //! outside of the destination. A member that is unsafe ends the operation; the members before it remain.
 //!
-//! Each file gets its name only when it is complete. Files are not written to disk one by one: after a power cut,
-//! some may be missing or empty.
+//! Each file gets its name only when it is complete. The files are not synchronized to disk: after a power cut, some
+//! may be missing or empty.
 
 use super::failure::{OperationError, failed, unresolved};
 use super::file_input::FileInput;
@@ -51,8 +51,8 @@ pub(super) fn unpack(op: &UnpackTree, output: &mut OperationOutput) -> Result<()
     output.header(&FileHeader { count, ..metadata::of_stat(&stat).into() })
 }
 
-/// Directory whose attributes are set once its members are complete: they change its time, and may need its
-/// permissions.
+/// Directory whose attributes are set after its members are created: each member changes the directory's time, and
+/// the final permissions may forbid the creation of members.
 struct PendingDirectory {
     path: MemberPath,
     directory: OwnedFd,
@@ -63,15 +63,17 @@ struct TreeUnpacker<'a> {
     op: &'a UnpackTree,
     output: &'a mut OperationOutput,
     root: &'a TreeRoot,
-    /// True if this operation created the destination, so that the stream determines its attributes too.
+    /// True if this operation created the destination; then the stream also determines the attributes of the
+    /// destination.
     is_new: bool,
-    /// Directories around the current member, the outermost first.
+    /// Directories that contain the current member, the outermost first.
     pending: Vec<PendingDirectory>,
     count: u64,
 }
 
 impl TreeUnpacker<'_> {
-    /// Creates one member. Reports members that the file system refuses, and returns errors that end the operation.
+    /// Creates one member. Reports a member that the file system refuses as a warning, and returns errors that end the
+    /// operation.
     fn add<R: Read>(
         &mut self,
         member: &MemberHeader,
@@ -165,7 +167,7 @@ impl TreeUnpacker<'_> {
         new.publish(NameConflict::Replace).map_err(failed(path.bytes(), "rename"))
     }
 
-    /// Sets the attributes of the directories that the next member is not in.
+    /// Sets the attributes of the directories that do not contain the next member.
     fn finish_directories(&mut self, next: Option<&MemberPath>) {
         let is_left =
             |pending: &mut PendingDirectory| next.is_none_or(|next| !pending.path.contains(next));
@@ -200,7 +202,7 @@ fn target<'a>(member: &'a MemberHeader, path: &MemberPath) -> Result<&'a [u8], O
     }
 }
 
-/// Writes the data of a member to a file. What the stream does not contain becomes holes.
+/// Writes the data of a member to a file. Parts that the stream does not contain become holes.
 fn receive<R: Read>(
     member: &MemberHeader,
     reader: &mut TarReader<R>,

@@ -1,7 +1,7 @@
 //! Operation `watch`: changes in a directory, reported by inotify(7).
 //!
-//! New directories are watched as soon as their creation is reported; files that are created in them before that
-//! are found by listing them, so a file may be reported as created twice, but not never. If the kernel drops
+//! New directories are watched as soon as their creation is reported, and then listed to find the files that were
+//! created before. So the creation of a file may be reported twice, but is always reported. If the kernel drops
 //! events, an `overflow` is reported, and all directories are listed again for new ones.
 
 use super::directory_list::{beneath, is_dot};
@@ -24,10 +24,11 @@ const EVENTS_LEN: usize = 16 * 1024;
 /// Length of the buffer for the entries of a new directory, in bytes.
 const ENTRIES_LEN: usize = 8 * 1024;
 
-/// Longest wait for the second half of a rename, in nanoseconds: the kernel reports both halves together.
+/// Maximum wait for the second half of a rename, in nanoseconds. It is short, because the kernel reports both halves
+/// together.
 const RENAME_PATIENCE_NS: i64 = 20_000_000;
 
-/// Serves `watch` until the watched file is removed, or the host is gone.
+/// Serves `watch` until the watched file is removed, or the host has closed the stream.
 pub(super) fn watch(op: &WatchTree, output: &mut OperationOutput) -> Result<(), OperationError> {
     let path = op.path.bytes()?;
     let root = open_as_path(&path, true)?;
@@ -65,11 +66,11 @@ struct TreeWatcher<'a> {
     output: &'a mut OperationOutput,
     table: WatchTable,
     moved: Option<MovedFrom>,
-    /// Last reported event, to report a series of equal ones once.
+    /// Last reported event. A series of equal events is reported once.
     last: Option<FileEvent>,
 }
 
-/// The parts of an event that outlive the buffer.
+/// Event, copied from the reader's buffer.
 struct RawEvent {
     watch: i32,
     flags: ReadFlags,
@@ -110,13 +111,13 @@ impl TreeWatcher<'_> {
         }
     }
 
-    /// Waits for the next event. Returns false if the host is gone.
+    /// Waits for the next event. Returns false if the host has closed the stream.
     fn wait(&mut self) -> Result<bool, OperationError> {
         let patience = Timespec { tv_sec: 0, tv_nsec: RENAME_PATIENCE_NS };
         let stdout = rustix::stdio::stdout();
         let mut polled = [
             PollFd::new(self.inotify, PollFlags::IN),
-            // Only errors: the other end of the pipe is closed.
+            // Reports only errors: that the other end of the pipe is closed.
             PollFd::new(&stdout, PollFlags::empty()),
         ];
         let ready = poll(&mut polled, self.moved.is_some().then_some(&patience));
@@ -149,7 +150,7 @@ impl TreeWatcher<'_> {
         let Some(directory) = self.table.path(*watch) else { return Ok(true) };
         let is_root = directory.is_empty() && name.is_empty();
         if flags.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT) {
-            // Other directories are reported by the one that they are in.
+            // The removal of any other directory is reported by its parent.
             if is_root {
                 self.report(
                     FileEventKind::Removed,
@@ -193,7 +194,7 @@ impl TreeWatcher<'_> {
         Ok(())
     }
 
-    /// Reports a rename whose second half is outside of the watched directories.
+    /// Reports a rename out of the watched directories, which has no second half.
     fn finish_move(&mut self) -> Result<(), OperationError> {
         let Some(MovedFrom { name, directory, .. }) = self.moved.take() else { return Ok(()) };
         if directory {
@@ -225,10 +226,10 @@ impl TreeWatcher<'_> {
         Ok(())
     }
 
-    /// Watches a directory that may be gone again.
+    /// Watches a directory that was reported, unless it has been removed since.
     fn add_found(&mut self, name: &[u8], is_new: bool) -> Result<(), OperationError> {
         match self.add(name, is_new) {
-            // Another file may have taken its name.
+            // The directory was removed, or another file has its name.
             Err(error) if error.is_missing() || error.is_other_type() => Ok(()),
             added => added,
         }
@@ -246,7 +247,8 @@ impl TreeWatcher<'_> {
     /// contains.
     fn add(&mut self, name: &[u8], is_new: bool) -> Result<(), OperationError> {
         let path = if name.is_empty() { self.path.to_vec() } else { beneath(self.path, name) };
-        // Not kept open: the kernel reports the removal of a directory only when it has no descriptor.
+        // The root is not kept open, because the kernel reports the removal of a directory only when no descriptor
+        // refers to it.
         let root = open_as_path(self.path, true)?;
         let directory = WatchTable::open(root, name).map_err(failed(&path, "watch"))?;
         let itself = super::file_read::itself(&directory);

@@ -1,4 +1,4 @@
-//! Watched directories, by the kernel's numbers.
+//! Watched directories, by their watch descriptors.
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -35,7 +35,7 @@ impl WatchTable {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if there are too many.
+    /// `ENOSPC` if the directories, or the bytes of their names, exceed the limit.
     pub(super) fn insert(&mut self, watch: i32, name: Vec<u8>) -> Result<(), Errno> {
         self.memory += name.len();
         if let Some(old) = self.names.insert(watch, name) {
@@ -68,7 +68,7 @@ impl WatchTable {
         }
     }
 
-    /// Removes a directory with everything beneath it, and returns the numbers.
+    /// Removes a directory and everything beneath it, and returns their watch descriptors.
     pub(super) fn take_tree(&mut self, directory: &[u8]) -> Vec<i32> {
         let inside = self.names.iter().filter(|(_, name)| is_in(directory, name));
         let watches: Vec<_> = inside.map(|(watch, _)| *watch).collect();
@@ -77,7 +77,7 @@ impl WatchTable {
     }
 }
 
-/// Reports whether `name` is this directory, or beneath it.
+/// Reports whether `name` is this directory or is beneath it.
 fn is_in(directory: &[u8], name: &[u8]) -> bool {
     let rest = name.strip_prefix(directory);
     rest.is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))

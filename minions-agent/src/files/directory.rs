@@ -30,7 +30,7 @@ impl OpenDirectory {
         Self::of(open(path, Self::flags(), Mode::empty())?)
     }
 
-    /// Enters `name`, which must be a directory itself, not a link to one.
+    /// Enters `name`, which must be a directory, not a link to one.
     ///
     /// # Errors
     ///

@@ -38,7 +38,7 @@ impl FileLocation {
         Self { directory, name }
     }
 
-    /// Opens the directory of a path that the agent has chosen. Links to the directory are followed: other users
+    /// Opens the directory of a path that the agent has chosen. Links on the path are followed, because other users
     /// cannot change the agent's own paths. For paths of requests, see [`make`](Self::make).
     pub(crate) fn of_agent(path: &Path) -> io::Result<Self> {
         let directory = OpenDirectory::following_links(path.parent().ok_or(Errno::INVAL)?)?;
@@ -54,7 +54,7 @@ impl FileLocation {
         }
     }
 
-    /// Reports whether root alone determined the owner, mode and content of `file`.
+    /// Reports whether only root or the agent's own user can have determined the owner, mode and content of `file`.
     ///
     /// A user who owns the directory may have moved a file of root there. A user who can write to the directory may
     /// have created a hard link in it to a file of root elsewhere.
@@ -84,7 +84,8 @@ impl FileLocation {
         entry.become_entry(&self.name)
     }
 
-    /// Replaces whatever has this name by a symbolic link to `target`, as safely as [`replace`](Self::replace).
+    /// Replaces the file with this name, of any type, with a symbolic link to `target`, as safely as
+    /// [`replace`](Self::replace).
     pub(crate) fn replace_by_link(&self, target: &Path) -> io::Result<()> {
         let make = |name: &OsStr| symlinkat(target, &self.directory, name);
         let (entry, ()) = TemporaryEntry::make(&self.directory, make)?;
@@ -125,7 +126,7 @@ pub(super) struct TemporaryEntry<'a> {
 }
 
 impl<'a> TemporaryEntry<'a> {
-    /// Finds a free name for `create`, which must fail with `EEXIST` if the name is taken.
+    /// Finds a free name, and creates the entry with `create`, which must fail with `EEXIST` if the name is taken.
     pub(super) fn make<T>(
         directory: &'a OpenDirectory,
         mut create: impl FnMut(&OsStr) -> Result<T, Errno>,

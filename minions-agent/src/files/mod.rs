@@ -1,9 +1,9 @@
 //! Files of the guest, also in directories that other users may change.
 //!
-//! The agent is root, and a path is a request to root. A user who may change a directory on that path may
-//! try to redirect the request to another file: with a link, with a file created in advance, or with an
-//! exchange between two system calls. So a path is resolved once, one directory at a time, into a
-//! [`FileLocation`]: an open directory and a name in it. Everything else is relative to that directory.
+//! The agent is usually root, so a write to a path has the rights of root. A user who may change a directory on that
+//! path may try to redirect the write to another file: with a link, with a file created in advance, or by
+//! exchanging files between two system calls. So a path is resolved once, one directory at a time, into a
+//! [`FileLocation`]: an open directory and a name in it. All further steps are relative to that directory.
 //!
 //! ```text
 //!  path ─▶ PathWalk: opens one directory after the other ─▶ FileLocation: directory + name ─┬─▶ present
@@ -17,7 +17,7 @@
 //! * `resolve`: resolution of a path to a [`FileLocation`].
 //! * `location`: operations on a name in a directory.
 //! * `new_file`: a file that gets its name only when it is complete.
-//! * `tree_root`: a directory that nothing beneath it leads out of.
+//! * `tree_root`: a directory in which no name, link or `..` leads out of it.
 //! * `replace`: replacement of files at paths that the agent itself has chosen.
 
 mod directory;

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, fchown};
 
-/// Handling of a name that exists already.
+/// Handling of a name that already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NameConflict {
     Replace,
@@ -19,8 +19,8 @@ pub(crate) enum NameConflict {
 
 /// New file in the directory of a [`FileLocation`]. Unless it is published, it is removed on drop.
 ///
-/// Where the file system supports it, the file has no name before (`O_TMPFILE`), so the kernel removes it even
-/// after SIGKILL. Elsewhere it has a random name, which remains if a signal ends the process.
+/// If the file system supports `O_TMPFILE`, the file has no name until it is published, so the kernel removes it even
+/// after SIGKILL. Otherwise it has a random name, which remains if a signal ends the process.
 #[derive(Debug)]
 pub(crate) struct NewFile<'a> {
     directory: &'a OpenDirectory,
@@ -31,7 +31,7 @@ pub(crate) struct NewFile<'a> {
 }
 
 impl FileLocation {
-    /// Creates an empty file, with mode 0600 until [`complete`](NewFile::complete).
+    /// Creates an empty file, with mode 0600 until [`set`](NewFile::set).
     pub(crate) fn begin_file(&self) -> io::Result<NewFile<'_>> {
         match self.begin_unnamed() {
             // Kernels and file systems without this feature return one of these.
@@ -115,13 +115,13 @@ impl TemporaryEntry<'_> {
     }
 }
 
-/// Gives a file without a name this one.
+/// Gives the unnamed `file` the name `name`.
 fn link(file: &File, directory: &OpenDirectory, name: &OsStr) -> Result<(), Errno> {
     let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
     linkat(CWD, itself, directory, name, AtFlags::SYMLINK_FOLLOW)
 }
 
-/// Writes the directory to disk, unless this user may change, but not read it.
+/// Writes the directory to disk, unless this user may change the directory but not read it.
 pub(super) fn sync_if_permitted(directory: &OpenDirectory) -> io::Result<()> {
     match directory.sync() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),

@@ -9,13 +9,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-/// Replaces whatever is at `path` by a file with `content`; see [`FileLocation::replace`].
+/// Replaces the file at `path`, of any type, with a file that contains `content`; see [`FileLocation::replace`].
 pub(crate) fn replace(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
     FileLocation::of_agent(path)?.replace(content, attributes)
 }
 
 /// Replaces a file like [`replace`]. If the name cannot be replaced, because it is a mount point or its directory
-/// is read-only, overwrites the existing file instead; then a power cut can leave a part of the content.
+/// is read-only, overwrites the existing file instead; then a power cut can leave incomplete content.
 pub(crate) fn replace_or_overwrite(
     path: &Path,
     content: &[u8],
@@ -28,7 +28,7 @@ pub(crate) fn replace_or_overwrite(
         other => return other,
     };
     match overwrite(path, content, attributes) {
-        // There is no file to overwrite: the first error is more informative.
+        // There is no file to overwrite, so the first error is more informative.
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP)) => {
             Err(refused)
         }

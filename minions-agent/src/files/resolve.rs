@@ -2,7 +2,7 @@
 //!
 //! The kernel would follow any link on the path, and a name that was checked may refer to another file by
 //! the time it is opened. So each step opens one name in the directory before it, and checks the opened
-//! file. A real directory is entered whatever its owner: the owner can only affect the entries in it. A link
+//! file. A real directory is entered regardless of its owner, who can only affect the entries in it. A link
 //! is followed only if it belongs to root and is in a directory that only root can change.
 
 use super::directory::{OpenDirectory, is_ours};
@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-/// Most links on one path, equal to the kernel's `MAXSYMLINKS`.
+/// Maximum number of links on one path, equal to the kernel's `MAXSYMLINKS`.
 const MAX_LINKS: u32 = 40;
 
 /// Maximum length of a path with its final NUL, in bytes, equal to the kernel's `PATH_MAX`.
@@ -125,13 +125,13 @@ impl PathWalk {
         Ok(true)
     }
 
-    /// Creates and enters the directory `name` if `error` says that it is missing.
+    /// Creates and enters the directory `name` if `error` means that it is missing.
     fn make(&self, name: &OsStr, error: io::Error) -> io::Result<OpenDirectory> {
         if error.kind() != io::ErrorKind::NotFound || self.missing == MissingDirectory::Fail {
             return Err(error);
         }
         match mkdirat(&self.at, name, DIRECTORY_MODE) {
-            // If another process was faster, `enter` checks its file.
+            // If another process created it first, `enter` checks that it is a directory.
             Ok(()) | Err(Errno::EXIST) => self.at.enter(name),
             Err(error) => Err(error.into()),
         }
@@ -147,7 +147,7 @@ impl PathWalk {
         self.at = next;
     }
 
-    /// Follows `name` if `error` says that it could not be entered because it is a link.
+    /// Follows `name` if `error` means that it may be a link, and it is one.
     fn follow(&mut self, name: &OsStr, error: io::Error) -> Result<(), ResolveError> {
         if !matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) {
             return Err(error.into());

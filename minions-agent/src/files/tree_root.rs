@@ -1,4 +1,4 @@
-//! A directory that nothing beneath it leads out of.
+//! A directory in which no name, link or `..` leads out of it.
 
 use super::directory::OpenDirectory;
 use super::location::{FileLocation, TemporaryEntry};
@@ -15,10 +15,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Mode of directories until their own is set.
+/// Mode of directories until their final mode is set.
 const OWN: Mode = Mode::RWXU;
 
-/// Mode of directories that are missing in the tree; the umask is applied.
+/// Mode of missing directories that are created in the tree; the umask is applied.
 const DEFAULT: Mode = Mode::from_raw_mode(0o777);
 
 /// Open directory in which names are resolved without links, and without leaving it.
@@ -26,8 +26,8 @@ const DEFAULT: Mode = Mode::from_raw_mode(0o777);
 pub(crate) struct TreeRoot(OwnedFd);
 
 impl TreeRoot {
-    /// Opens the directory at an absolute path, and creates it with its parents if `parents` is set. Also returns
-    /// whether it was created.
+    /// Opens the directory at an absolute path. If `parents` is set, creates it and its parents if they are missing.
+    /// Also returns whether the directory itself was created.
     pub(crate) fn open(path: &Path, parents: bool) -> Result<(Self, bool), ResolveError> {
         let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if path.file_name().is_none() {
@@ -40,7 +40,7 @@ impl TreeRoot {
                 Err(Errno::EXIST) => false,
                 Err(error) => return Err(error.into()),
             };
-        // A link at the end of the path is followed by the same rules as the links on it.
+        // The last name is resolved as part of a path, so that a link there is subject to the same rules.
         let inside = FileLocation::find(&path.join("x"))?;
         let directory = openat(&inside.directory, ".", readable, Mode::empty())?;
         Ok((Self(directory), is_new))
@@ -58,8 +58,8 @@ impl TreeRoot {
         Ok(FileLocation::new(OpenDirectory::of(opened?)?, OsStr::from_bytes(name).to_owned()))
     }
 
-    /// Creates a directory, with its parents, and opens it for reading. Only the new directory itself is closed to
-    /// other users until it gets its own mode.
+    /// Creates a directory and its parents, and opens it for reading. The directory itself, but not its parents, is
+    /// closed to other users until it gets its final mode.
     pub(crate) fn make_directories(&self, path: &[u8]) -> io::Result<OwnedFd> {
         self.make_with(path, OWN)?;
         Ok(self.open_beneath(path, OFlags::RDONLY)?)
@@ -120,7 +120,7 @@ impl AsFd for TreeRoot {
 }
 
 impl FileLocation {
-    /// Makes the name a symbolic link, with attributes that `finish` sets before.
+    /// Makes the name a symbolic link, after `finish` has set its attributes.
     pub(crate) fn publish_link(
         &self,
         target: &OsStr,
@@ -129,7 +129,7 @@ impl FileLocation {
         self.publish_with(|temporary| symlinkat(target, &self.directory, temporary), finish)
     }
 
-    /// Makes the name a named pipe, with attributes that `finish` sets before.
+    /// Makes the name a named pipe, after `finish` has set its attributes.
     pub(crate) fn publish_fifo(
         &self,
         mode: Mode,
@@ -156,7 +156,7 @@ impl FileLocation {
         entry.rename(&self.name, NameConflict::Replace)
     }
 
-    /// Creates a directory with exactly this mode.
+    /// Creates a directory with exactly this mode, regardless of the umask.
     pub(crate) fn make_directory(&self, mode: u32) -> io::Result<()> {
         mkdirat(&self.directory, &self.name, OWN)?;
         let mode = Mode::from_raw_mode(mode);

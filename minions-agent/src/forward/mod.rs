@@ -4,12 +4,12 @@
 //!  forward_open ─▶ ForwardPolicy ─▶ dial ─▶ TargetSocket ⇄ session::forward ⇄ host
 //! ```
 //!
-//! The agent dials only loopback addresses and Unix sockets, unless `--allow-forward` names more: a caller that may
-//! reach one VM must not reach the networks that this VM is in.
+//! The agent connects only to loopback addresses and Unix sockets, unless `--allow-forward` names more: access to a
+//! VM must not give access to the networks of this VM.
 //!
 //! # Layout
 //!
-//! * [`policy`]: targets that are permitted.
+//! * [`policy`]: permitted targets.
 //! * `target`: the connection to a target.
 
 mod error;
@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Limit of forwards at the same time.
 const MAX_FORWARDS: usize = 1024;
 
-/// Descriptors that forwards leave for connections and programs.
+/// Number of descriptors that forwards leave for connections and programs.
 const OTHER_DESCRIPTORS: u64 = 384;
 
 /// Opens forwards, at most [`MAX_FORWARDS`] at the same time.
@@ -44,7 +44,7 @@ pub(crate) struct ForwardDialer {
 #[derive(Debug)]
 pub(crate) struct OpenForward {
     pub(crate) socket: TargetSocket,
-    /// Address of the target, for the host.
+    /// Address that the agent connected to, for the reply to the host.
     pub(crate) address: String,
     _slot: OwnedSemaphorePermit,
 }
@@ -54,7 +54,9 @@ impl ForwardDialer {
         Self { policy, slots: Arc::new(Semaphore::new(limit())) }
     }
 
-    /// Connects to a target. Dropping the future closes the connection.
+    /// Connects to a target.
+    ///
+    /// Cancel safe: dropping the future closes the connection.
     pub(crate) async fn open(&self, open: &ForwardOpen) -> Result<OpenForward, ForwardError> {
         let target = open.target()?;
         let slot = Arc::clone(&self.slots)

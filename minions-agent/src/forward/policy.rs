@@ -1,11 +1,11 @@
-//! Targets that the agent connects to.
+//! Targets that the agent may connect to.
 
 use ipnet::IpNet;
 use minions_proto::message::ForwardTarget;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// The targets beyond loopback and Unix sockets.
+/// Permitted targets in addition to loopback addresses and Unix sockets, which are always permitted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForwardPolicy {
     rules: Vec<ForwardRule>,
@@ -54,7 +54,7 @@ fn rule(text: &str) -> Option<ForwardRule> {
 }
 
 impl ForwardPolicy {
-    /// Reports whether an address may be connected to.
+    /// Reports whether the agent may connect to an address.
     pub(super) fn permits_address(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         ip.is_loopback()
@@ -67,15 +67,15 @@ impl ForwardPolicy {
             })
     }
 
-    /// Reports whether a name may be resolved and connected to, whatever its addresses are.
+    /// Reports whether the agent may resolve a name and connect to its addresses, whatever they are.
     pub(super) fn permits_host(&self, host: &str, port: u16) -> bool {
         let named = |rule: &ForwardRule| matches!(rule, ForwardRule::Host(known, known_port) if known == host && *known_port == port);
         self.rules.iter().any(named)
     }
 }
 
-/// Addresses of `localhost`, in the order in which they are tried. Not resolved: the guest's files or name servers
-/// could give it any address.
+/// Addresses of `localhost`, in the order in which they are tried. The name is not resolved, because the guest's
+/// files or name servers could give it any address.
 pub(super) const LOCALHOST: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
 

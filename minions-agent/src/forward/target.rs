@@ -33,7 +33,7 @@ pub(crate) enum TargetWriter<'a> {
 }
 
 impl TargetSocket {
-    /// Returns both directions.
+    /// Splits the socket into its two directions.
     pub(crate) fn split(&mut self) -> (TargetReader<'_>, TargetWriter<'_>) {
         match self {
             Self::Tcp(socket) => {
@@ -49,7 +49,7 @@ impl TargetSocket {
 }
 
 impl TargetReader<'_> {
-    /// Waits until bytes or their end can be read. Cancel safe.
+    /// Waits until bytes, or the end of the bytes, can be read. Cancel safe.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket) => socket.readable().await,
@@ -84,7 +84,7 @@ impl TargetWriter<'_> {
     }
 }
 
-/// Connects to the target. Returns the socket and its address.
+/// Connects to the target. Returns the socket and the address that it is connected to.
 pub(super) async fn dial(
     target: &ForwardTarget,
     policy: &ForwardPolicy,
@@ -114,11 +114,12 @@ pub(super) async fn dial(
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(socket) => {
-                // Small messages must not wait for each other. Fails only if the target has closed already.
+                // A small message must not wait for the ack of the previous one (Nagle). The call fails only if the
+                // target has already closed the connection.
                 let _ = socket.set_nodelay(true);
                 return Ok((TargetSocket::Tcp(socket), address.to_string()));
             }
-            // The first error is about the address that is tried first.
+            // The error of the first address is reported.
             Err(refused) => _ = error.get_or_insert(refused),
         }
     }

@@ -10,7 +10,7 @@ Examples:
   minionsctl exec web-1 -- uptime
   minionsctl exec -it web-1 -- bash                      a shell; ~. disconnects, ~? helps
   tar c . | minionsctl exec -i web-1 -- tar x -C /srv    standard input from a pipe
-  minionsctl exec -d --id job-17 web-1 -- make           continues by itself: see ps, logs, attach
+  minionsctl exec -d --id job-17 web-1 -- make           continues without a client: see ps, logs, attach
   minionsctl exec --on 'web-*' -- uname -r               on many VMs at once
 
 Exit code: the program's own; 128+n after signal n; 124 at the time limit; 126 if it cannot be
@@ -50,12 +50,12 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "NAME=N", value_parser = limit)]
     pub(crate) rlimit: Vec<(String, u64)>,
 
-    /// Memory, also as 64K, 512M, 2G, that the program and everything that it starts may use together; beyond it the
-    /// program is ended
+    /// Memory limit for the program and everything that it starts, also as 64K, 512M or 2G; beyond it the program is
+    /// ended
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) memory: Option<u64>,
 
-    /// Processes and threads at the same time, the program included
+    /// Maximum number of processes and threads at the same time, including the program
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
     pub(crate) pids: Option<u64>,
 
@@ -63,7 +63,7 @@ pub(crate) struct ExecArgs {
     #[arg(short, long)]
     pub(crate) detach: bool,
 
-    /// Id of the program: starting the same again attaches to it instead
+    /// Id of the program: a second start with the same id attaches to the program instead
     #[arg(long)]
     pub(crate) id: Option<ExecId>,
 
@@ -95,7 +95,7 @@ pub(crate) struct ManyVmsArgs {
     #[arg(long, conflicts_with_all = ["on", "vm", "interactive", "tty", "detach", "id", "socket"])]
     pub(crate) all: bool,
 
-    /// VMs at the same time, 1 to 256 (default: 32)
+    /// Number of VMs at the same time, 1 to 256 (default: 32)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) concurrency: Option<u32>,
 
@@ -141,7 +141,7 @@ fn limit(text: &str) -> Result<(String, u64), String> {
         .ok_or_else(|| "must be NAME=N, for example nofile=1024".into())
 }
 
-/// Parses a number of bytes, optionally with a unit: a power of 1024.
+/// Parses a number of bytes, optionally with a unit (K, M, G or T), which is a power of 1024.
 fn memory(text: &str) -> Result<u64, String> {
     const UNITS: [char; 4] = ['K', 'M', 'G', 'T'];
     let unit = text.chars().last().map(|unit| unit.to_ascii_uppercase());
@@ -176,7 +176,7 @@ impl From<OnDisconnect> for api::OnDisconnect {
     }
 }
 
-/// VM and program id, of the commands for one program.
+/// VM and id of a program, for the commands that manage one program.
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
 pub(crate) struct ExecIdArgs {

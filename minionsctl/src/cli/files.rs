@@ -17,7 +17,7 @@ pub(crate) struct FsArgs {
     pub(crate) command: FsCommand,
 }
 
-/// Commands about files of a guest.
+/// Commands for files of a guest.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FsCommand {
     /// List a directory
@@ -53,7 +53,7 @@ pub(crate) enum FsCommand {
         #[arg(short, long, value_name = "MODE")]
         mode: Option<String>,
     },
-    /// Rename a file within its file system
+    /// Rename a file or a directory within its file system
     Mv {
         /// File: VM:/PATH
         #[arg(value_parser = guest_file, value_name = "VM:PATH")]
@@ -83,17 +83,18 @@ pub(crate) struct GuestFile {
     pub(crate) path: Vec<u8>,
 }
 
-/// Location of a file.
+/// Location of a file, in a guest or on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileLocation {
     /// `VM:/PATH`.
     Guest(GuestFile),
-    /// A path of this host.
+    /// A path on this host.
     Host(PathBuf),
 }
 
 impl FileLocation {
-    /// Parses a location. As in docker and scp, a colon before the first slash separates the VM; `./a:b` is a path here.
+    /// Parses a location. As in docker and scp, the text before a colon is a VM if no slash precedes the colon: `./a:b`
+    /// is a path on this host.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, Invalid> {
         let bytes = text.as_bytes();
         let colon = bytes.iter().position(|byte| *byte == b':');

@@ -24,12 +24,12 @@ pub(crate) struct ForwardArgs {
     #[arg(
         required = true,
         help = "[BIND:]PORT:TARGET or PATH:TARGET; TARGET is [HOST:]PORT or the path of a Unix socket in the guest. \
-                PORT 0 chooses a free one",
+                PORT 0 chooses a free port",
         value_name = "FORWARD", value_parser = clap::value_parser!(ForwardSpec))]
     pub(crate) forwards: Vec<ForwardSpec>,
 }
 
-/// Pair of an address here and a target in the guest.
+/// Pair of a listening address on this machine and a target in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardSpec {
     pub(crate) listen: ListenAddress,
@@ -39,7 +39,7 @@ pub(crate) struct ForwardSpec {
 /// Address on which minionsctl listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ListenAddress {
-    /// TCP; loopback unless another address is given.
+    /// TCP address; 127.0.0.1 by default.
     Tcp(SocketAddr),
     /// Unix socket.
     Unix(PathBuf),
@@ -57,7 +57,7 @@ impl FromStr for ForwardSpec {
     }
 }
 
-/// Splits a forward into the address here and the text of the target.
+/// Splits a forward into the listening address and the text of the target.
 fn split(text: &str) -> Option<(ListenAddress, &str)> {
     let path = text.strip_prefix("unix:").or_else(|| text.starts_with(['/', '.']).then_some(text));
     if let Some(text) = path {
@@ -85,7 +85,7 @@ fn split(text: &str) -> Option<(ListenAddress, &str)> {
     Some((ListenAddress::Tcp(SocketAddr::new(bind, port.parse().ok()?)), target))
 }
 
-/// Parses a target: PORT, HOST:PORT, the path of a Unix socket, or the form of the REST interface.
+/// Parses a target: PORT, HOST:PORT, the path of a Unix socket, or the form that the REST interface accepts.
 fn parse_target(text: &str) -> Result<ForwardTarget, Invalid> {
     if text.starts_with("tcp:") || text.starts_with("unix:") {
         text.parse()

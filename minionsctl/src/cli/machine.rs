@@ -22,8 +22,8 @@ pub(crate) struct PowerArgs {
     /// Bypass the guest's init: programs get two seconds, and file systems are synchronized
     #[arg(long)]
     pub(crate) force: bool,
-    /// Wait until it has happened (at most --timeout, else 2 minutes): reboot, until the VM is ready in another boot;
-    /// poweroff, until the guest has halted
+    /// Wait until it has happened, at most --timeout (default: 2 minutes): for reboot, until the VM is ready in another
+    /// boot; for poweroff, until the guest has halted or its VMM has ended
     #[arg(long)]
     pub(crate) wait: bool,
 }

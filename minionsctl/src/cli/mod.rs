@@ -29,7 +29,7 @@ use std::time::Duration;
 #[command(
     name = "minionsctl",
     version,
-    about = "Health, network, exec and status of microVMs",
+    about = "Health, status, network, programs, files and ports of microVMs",
     after_help = "With --socket, commands talk to one agent directly and take no VM:\n  \
                   minionsctl --socket /run/minions/web-1.vsock health"
 )]
@@ -77,7 +77,8 @@ pub(crate) struct Cli {
     )]
     pub(crate) output: OutputFormat,
 
-    /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec and attach, limit for the program
+    /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec and attach, limit for the program. Refused for
+    /// watch, forward, ssh and ssh-proxy
     #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -87,8 +88,8 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Returns the command that `args` name, which may be invalid: the first word that is neither an option nor the
-    /// value of one. `args` includes the program's name.
+    /// Returns the command in `args`: the first word that is neither an option nor the value of one. It may be invalid.
+    /// `args` begins with the program's name.
     pub(crate) fn named_command(args: impl IntoIterator<Item = OsString>) -> Option<String> {
         let grammar = Self::command();
         let mut args = args.into_iter().skip(1);
@@ -119,18 +120,18 @@ pub(crate) enum OutputFormat {
     Json,
 }
 
-/// The thing that `--timeout` limits.
+/// Scope of `--timeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimeoutMeaning {
     /// The whole command.
     Command,
     /// The program in the guest.
     Program,
-    /// Nothing: the command has no end.
+    /// Nothing: the option is refused.
     None,
 }
 
-/// The commands. An optional `vm` is absent if `--socket` names the agent.
+/// Commands. An optional `vm` is absent if `--socket` selects the agent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the VMs and their states
@@ -175,9 +176,9 @@ pub(crate) enum Command {
         /// Name of the VM (default: all VMs)
         vm: Option<VmName>,
     },
-    /// Connect ports here to ports and Unix sockets in the guest, until interrupted
+    /// Connect local ports and Unix sockets to those of the guest, until interrupted
     Forward(ForwardArgs),
-    /// List, read, create, move and remove files of the guest
+    /// List, print, create, rename and remove files of the guest
     Fs(FsArgs),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<ExecArgs>),
@@ -196,7 +197,7 @@ pub(crate) enum Command {
     Ssh(SshArgs),
     /// Serve SSH on standard input and output: for ssh, as ProxyCommand
     SshProxy(SshProxyArgs),
-    /// Print the options with which ssh, scp, rsync and git reach VM.minions, or install them
+    /// Print the options with which ssh, rsync and git reach VM.minions, or install them into ~/.ssh
     SshConfig(SshConfigArgs),
     /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
     /// with ID, until a program has ended, and end with its exit code
@@ -229,7 +230,7 @@ impl Command {
         )
     }
 
-    /// The thing that `--timeout` limits.
+    /// Returns what `--timeout` limits.
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
             Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,

@@ -78,7 +78,7 @@ impl ConfirmNetworkArgs {
 fn interface(text: &str) -> Result<InterfaceRequest, String> {
     let mut words = text.split_ascii_whitespace();
     let mut interface = InterfaceRequest::default();
-    match words.next().ok_or("name an interface, as in \"eth0 10.0.0.2/16\"")? {
+    match words.next().ok_or("must begin with an interface, as in \"eth0 10.0.0.2/16\"")? {
         "default" => {}
         word if word.contains('/') => {
             return Err("must begin with the interface, or `default`".into());
@@ -102,7 +102,8 @@ fn interface(text: &str) -> Result<InterfaceRequest, String> {
 /// Parses a route in the syntax of `ip route add`.
 fn route(text: &str) -> Result<RouteRequest, String> {
     let mut words = text.split_ascii_whitespace();
-    let to = words.next().ok_or("name a destination, as in \"10.1.0.0/16 via 10.0.0.9\"")?;
+    let to =
+        words.next().ok_or("must begin with a destination, as in \"10.1.0.0/16 via 10.0.0.9\"")?;
     let mut route = RouteRequest { to: to.to_owned(), ..RouteRequest::default() };
     while let Some(word) = words.next() {
         match word {

@@ -23,7 +23,7 @@ Exit code: that of ssh, which is the program's own, or 255; 125 if ssh could not
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SshArgs {
-    /// Name of the VM, and user in the guest (default: root)
+    /// Name of the VM, optionally with the user in the guest (default: root)
     #[arg(value_name = "[USER@]VM")]
     pub(crate) destination: Option<SshDestination>,
 
@@ -78,7 +78,7 @@ pub(crate) struct SshConfigArgs {
     pub(crate) install: bool,
 }
 
-/// Returns the VM of a host name: one suffix `.minions` is removed.
+/// Returns the VM of a host name, which is the name without one suffix `.minions`.
 fn vm_of_host(host: &str) -> Result<VmName, String> {
     let name = host.strip_suffix(HOST_SUFFIX).unwrap_or(host);
     name.parse().map_err(|invalid: minions_api::vm_name::InvalidVmName| invalid.to_string())

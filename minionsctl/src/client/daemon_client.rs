@@ -15,14 +15,14 @@ use std::time::Duration;
 /// Deadline for connecting to a daemon on the same host or nearby.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Margin on top of the daemon's own deadlines before its answer is given up.
+/// Time on top of the daemon's own deadline after which this client stops waiting for the answer.
 const BEYOND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Client of one minionsd.
 #[derive(Debug)]
 pub(crate) struct DaemonClient {
     pub(super) http: reqwest::Client,
-    /// Base URL, without a slash at its end.
+    /// Base URL, without a trailing slash.
     pub(super) base: String,
     /// Address as configured, for messages.
     pub(super) host: String,
@@ -33,7 +33,7 @@ pub(crate) struct DaemonClient {
 pub(crate) struct CallDeadlines {
     /// Deadline for the daemon, sent as `?timeout_ms=`.
     pub(crate) asked: Option<Duration>,
-    /// Longest time that the daemon takes without `asked`.
+    /// Maximum time that the daemon takes if `asked` is `None`.
     pub(crate) at_most: Duration,
 }
 
@@ -126,7 +126,7 @@ impl DaemonClient {
         serde_json::from_slice(&body).map_err(|error| self.not_minionsd(error.to_string()))
     }
 
-    /// Reads a body of at most `at_most` bytes.
+    /// Reads the body. Fails if it is longer than `at_most` bytes.
     async fn body(&self, mut response: Response, at_most: usize) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.no_response(error))? {
@@ -168,7 +168,7 @@ impl DaemonClient {
         Failure::BrokeOff { host: self.host.clone() }
     }
 
-    /// Returns the failure for an answer that minionsd would not give.
+    /// Returns the failure for an answer that minionsd does not give.
     pub(crate) fn not_minionsd(&self, what: String) -> Failure {
         Failure::NotMinionsd { host: self.host.clone(), what }
     }

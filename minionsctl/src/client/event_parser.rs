@@ -3,7 +3,7 @@
 //! A hostile server must not be able to fill the memory, so an event has a maximum length. The crates that parse
 //! event streams have no such limit.
 
-/// Event as it was sent.
+/// Event before its data is decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RawEvent {
     /// Field `event`; empty if it is absent.
@@ -12,7 +12,7 @@ pub(super) struct RawEvent {
     pub(super) data: String,
 }
 
-/// Failure of an event with more data than the maximum.
+/// Failure for an event with more data than the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EventTooLong;
 
@@ -23,7 +23,7 @@ pub(super) struct EventParser {
     kind: String,
     /// Fields `data` of the event being read, each with a newline at its end.
     data: String,
-    /// Last field `id`, also of the event being read.
+    /// Last field `id`, including that of the event being read.
     id: Option<String>,
     /// Field `id` at the last complete event.
     last_id: Option<String>,
@@ -46,7 +46,7 @@ impl EventParser {
     ///
     /// # Errors
     ///
-    /// [`EventTooLong`]; the stream cannot be used any more.
+    /// [`EventTooLong`]. The stream cannot be used any more.
     pub(super) fn line(&mut self, line: &str) -> Result<Option<RawEvent>, EventTooLong> {
         if line.is_empty() {
             return Ok(self.complete());

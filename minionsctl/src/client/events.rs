@@ -9,7 +9,7 @@ use minions_api::VmName;
 use minions_api::event::{Event, RESET, Reset, SSE};
 use reqwest::header::ACCEPT;
 
-/// Longest accepted line, and longest accepted event, in bytes. An event has a few hundred.
+/// Maximum length of a line and of an event, in bytes. An event has a few hundred.
 const MAX_LEN: usize = MIB;
 
 /// Message of an event stream.
@@ -30,7 +30,7 @@ pub(crate) struct EventStream<'a> {
 }
 
 impl DaemonClient {
-    /// Follows the events, of `vm` only if it is given, starting after the event with the id `last`.
+    /// Follows the events of `vm`, or of all VMs without it, starting after the event with the id `last`.
     pub(crate) async fn events(
         &self,
         vm: Option<&VmName>,

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 /// Response header with a file's metadata, as JSON.
 const FILE_INFO: &str = "x-minions-file";
 
-/// Longest time until minionsd has started an operation.
+/// Maximum time until minionsd has started an operation.
 const START: Duration = Duration::from_secs(45);
 
-/// Longest time without a byte of an answer's body: the daemon notices a silent agent after 20 s.
+/// Maximum time without a byte of an answer's body: the daemon notices a silent agent after 20 s.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Contents of a file that are being received.
@@ -30,7 +30,7 @@ pub(crate) struct FileBody<'a> {
 }
 
 impl FileBody<'_> {
-    /// Waits for the next bytes; `None` at the complete end.
+    /// Waits for the next bytes; `None` after the complete contents.
     pub(crate) async fn next(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
         timeout(SILENCE, self.response.chunk())
             .await
@@ -39,7 +39,7 @@ impl FileBody<'_> {
     }
 }
 
-/// A file of a guest with the user whose rights apply, as query parameters.
+/// Returns the query parameters for a file of a guest and the user whose rights apply.
 fn file_query(file: &GuestFile, user: Option<&str>) -> Vec<(&'static str, String)> {
     let mut query = vec![match std::str::from_utf8(&file.path) {
         Ok(path) => ("path", path.to_owned()),
@@ -49,7 +49,7 @@ fn file_query(file: &GuestFile, user: Option<&str>) -> Vec<(&'static str, String
     query
 }
 
-/// The fields `path` and `path_base64` of a JSON request.
+/// Returns the fields `path` and `path_base64` of a JSON request.
 fn path_fields(path: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(path) {
         Ok(path) => (Some(path.to_owned()), None),
@@ -70,7 +70,7 @@ impl DaemonClient {
         Ok(self.http.request(method, url))
     }
 
-    /// Sends a request, and waits for the head of the answer.
+    /// Sends a request, and waits for the status and the headers of the answer.
     async fn start(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = timeout(START, request.send())
             .await
@@ -107,7 +107,8 @@ impl DaemonClient {
         if response.status().is_success() {
             return self.metadata(&response);
         }
-        // The answer to HEAD has no body. A list of a directory that does not exist fails in the same way, with one.
+        // The answer to HEAD has no body, so no problem. Listing a path that does not exist fails in the same way, with
+        // a problem.
         Err(match self.list_files(file, user).await {
             Err(failure) => failure,
             Ok(_) => self.not_minionsd(format!("status {}", response.status())),

@@ -3,9 +3,9 @@
 /// A mebibyte, in bytes.
 pub(super) const MIB: usize = 1024 * 1024;
 
-/// Longest accepted JSON answer or line of NDJSON, in bytes: a collected result with both outputs, as escaped text and
-/// as base64.
+/// Maximum length of a JSON answer or of a line of NDJSON, in bytes. The longest is a collected result with both
+/// outputs, as escaped text and as base64.
 pub(super) const MAX_JSON: usize = 1024 * MIB;
 
-/// Longest accepted problem, in bytes. Its texts are a few sentences.
+/// Maximum length of a problem, in bytes. Its texts are a few sentences.
 pub(super) const MAX_PROBLEM: usize = MIB;

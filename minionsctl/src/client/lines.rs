@@ -14,12 +14,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 
-/// Silence after which the daemon counts as gone. minionsd sends a heartbeat every 5 s in NDJSON and a comment every
-/// 10 s among events, but may wait for an agent before the first line.
+/// Silence after which the connection is considered lost. minionsd sends a heartbeat every 5 s in NDJSON, and a comment
+/// every 10 s among events, but before the first line it may wait for an agent.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Lines of a streamed body. At most one line and one chunk of the connection are in memory, so a server that never
-/// ends a line cannot fill it.
+/// ends a line cannot fill the memory.
 #[derive(Debug)]
 pub(super) struct BodyLines<'a> {
     client: &'a DaemonClient,

@@ -1,7 +1,8 @@
 //! HTTP client of minionsd.
 //!
 //! * [`daemon_client`]: the client, and calls with one answer. [`tls`]: its certificates.
-//! * [`lines`]: answers of many lines. [`limits`]: their lengths. [`events`], [`event_parser`]: the event stream. [`upgrade`]: WebSockets.
+//! * [`lines`]: answers of many lines. [`limits`]: lengths of answers. [`events`], [`event_parser`]: the event stream.
+//! * [`files`]: files of guests. [`upgrade`]: WebSockets, and connections to targets in guests.
 
 mod daemon_client;
 mod event_parser;

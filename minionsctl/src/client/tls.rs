@@ -5,7 +5,7 @@ use crate::config::ClientConfig;
 use crate::failure::Failure;
 use reqwest::{Certificate, ClientBuilder, Identity};
 
-/// Sets up a client without TLS and without trusted CAs: loading the system store takes longer than a call.
+/// Sets up a client without TLS and without trusted CAs, because loading the system store takes longer than a call.
 pub(super) fn none(builder: ClientBuilder) -> ClientBuilder {
     install_crypto_provider();
     builder.tls_certs_only([])
@@ -33,6 +33,6 @@ pub(super) fn trust(
 }
 
 fn install_crypto_provider() {
-    // Fails only if a provider is installed already.
+    // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

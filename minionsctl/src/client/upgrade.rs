@@ -1,5 +1,5 @@
-//! Opening handshake of a WebSocket (RFC 6455, section 4), as a request of the same HTTP client: with the same
-//! address and token, and refused with the same problems.
+//! Upgrades of an HTTP connection to a WebSocket (RFC 6455, section 4) or to plain bytes, as requests of the same HTTP
+//! client: with the same address and token, and refused with the same problems.
 
 use super::daemon_client::DaemonClient;
 use crate::failure::Failure;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// Deadline of the handshake, which minionsd answers without asking a guest.
+/// Deadline of the WebSocket handshake, which minionsd answers without contacting a guest.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Deadline for a connection to a target in a guest: minionsd's own is 15 s.
+/// Deadline for a connection to a target in a guest. The deadline of minionsd is 15 s.
 const TARGET_DEADLINE: Duration = Duration::from_secs(20);
 
 impl DaemonClient {
@@ -38,7 +38,7 @@ impl DaemonClient {
         response.upgrade().await.map_err(|error| self.no_response(error))
     }
 
-    /// Sends `GET path` and upgrades the connection.
+    /// Sends `GET path` and upgrades the connection to a WebSocket.
     pub(crate) async fn upgrade(&self, path: &str) -> Result<Upgraded, Failure> {
         let key = generate_key();
         let response = self
@@ -57,7 +57,9 @@ impl DaemonClient {
         }
         let accept = derive_accept_key(key.as_bytes());
         if response.headers().get(SEC_WEBSOCKET_ACCEPT).is_none_or(|value| value != &accept) {
-            return Err(self.not_minionsd("the upgrade has a wrong Sec-WebSocket-Accept".into()));
+            return Err(
+                self.not_minionsd("the header Sec-WebSocket-Accept of its reply is wrong".into())
+            );
         }
         response.upgrade().await.map_err(|error| self.no_response(error))
     }

@@ -42,7 +42,7 @@ pub(super) async fn run(
     }
 }
 
-/// Prints an answer that says nothing new to people.
+/// Prints an answer only with `-o json`: in the table format, success needs no output.
 fn json_only<T: serde::Serialize>(
     context: &Context<'_>,
     answer: &T,
@@ -135,7 +135,7 @@ fn table(file: &FileMetadata) -> Rows {
         .optional("Target:", file.target.as_ref())
 }
 
-/// Prints the file as it is.
+/// Prints the contents of the file, byte for byte.
 async fn print(
     client: &DaemonClient,
     file: &GuestFile,
@@ -148,11 +148,13 @@ async fn print(
     Ok(ExitStatus::Success)
 }
 
-/// Returns the path of the new name: an absolute path, or a file of the same VM.
+/// Returns the path of the new name, which is an absolute path or a file of the same VM.
 fn new_name(file: &GuestFile, to: &OsStr) -> Result<Vec<u8>, Failure> {
     match FileLocation::parse(to)? {
         FileLocation::Guest(to) if to.vm == file.vm => Ok(to.path),
-        FileLocation::Guest(_) => Err(Failure::Usage("fs mv renames within one VM; use cp")),
+        FileLocation::Guest(_) => Err(Failure::Usage(
+            "fs mv renames files within one VM: the new name must be in the same VM",
+        )),
         FileLocation::Host(path) if path.is_absolute() => Ok(path.as_os_str().as_bytes().to_vec()),
         FileLocation::Host(_) => {
             Err(Failure::Usage("the new name must be an absolute path in the guest"))
@@ -160,7 +162,7 @@ fn new_name(file: &GuestFile, to: &OsStr) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Removes all files, also if one of them fails.
+/// Removes the files, and continues after a failure. Fails with the first failure.
 async fn remove(
     context: &Context<'_>,
     client: &DaemonClient,

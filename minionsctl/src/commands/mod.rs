@@ -43,9 +43,7 @@ pub(crate) async fn run_bounded(cli: Cli, printer: &Printer) -> Result<ExitStatu
     let limit = match (cli.timeout, cli.command.meaning_of_timeout()) {
         (Some(limit), TimeoutMeaning::Command) => limit,
         (Some(_), TimeoutMeaning::None) => {
-            return Err(Failure::Usage(
-                "this command runs until it is interrupted: --timeout does not apply",
-            ));
+            return Err(Failure::Usage("--timeout does not apply to this command: leave it out"));
         }
         (None, _) | (Some(_), TimeoutMeaning::Program) => return run(cli, printer).await,
     };

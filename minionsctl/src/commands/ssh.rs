@@ -15,15 +15,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, absolute};
 use std::process::Command;
 
-/// Host name that ssh gets with `--socket`, which names no VM.
+/// Host name that is passed to ssh with `--socket`, which does not name a VM.
 const UNNAMED_HOST: &str = "vm";
 
-/// Returns the command `ssh-proxy` with the global options of this command line, as words. Paths are absolute,
-/// because ssh may be started in another directory.
+/// Returns the command `ssh-proxy` with the global options of this command line, as words. Paths are made absolute,
+/// because ssh may run in another directory.
 pub(super) fn proxy_command(cli: &Cli) -> Result<Vec<String>, Failure> {
     let text = |path: &Path| {
         let path = absolute(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
-        path.into_string().map_err(|_| Failure::Usage("ssh requires paths in UTF-8"))
+        path.into_string().map_err(|_| Failure::Usage("ssh requires paths that are UTF-8"))
     };
     let mut words = vec![text(&env::current_exe().map_err(Failure::Runtime)?)?];
     if let Some(host) = &cli.host {
@@ -44,14 +44,14 @@ pub(super) fn proxy_command(cli: &Cli) -> Result<Vec<String>, Failure> {
     Ok(words)
 }
 
-/// Runs the system's ssh in this process.
+/// Replaces this process with the system's ssh.
 pub(super) fn client(
     config: &ClientConfig,
     proxy: &[String],
     args: &SshArgs,
 ) -> Result<ExitStatus, Failure> {
     let vm = args.destination.as_ref().map(|destination| destination.vm.clone());
-    // Checks the address and the credentials before ssh hides the reason.
+    // Checks the address and the credentials here, because ssh would hide the reason of a failure.
     Target::new(config, vm.clone())?;
     let host = vm.as_ref().map_or(UNNAMED_HOST, |vm| vm.as_str());
     let user = args.destination.as_ref().and_then(|destination| destination.user.as_deref());

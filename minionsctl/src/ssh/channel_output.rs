@@ -1,4 +1,4 @@
-//! Output of a program, and its end, as messages of a channel.
+//! Output and end of a program, as messages of a channel.
 
 use bytes::Bytes;
 use minions_proto::channel::OutputStream;
@@ -6,7 +6,7 @@ use minions_proto::message::{Outcome, Signal};
 use russh::server::{Handle, Msg};
 use russh::{ChannelId, ChannelWriteHalf, Error, Sig};
 
-/// Number of the stream of standard error (RFC 4254, section 5.2).
+/// Data type code of standard error (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
 
 /// Sending side of a channel.
@@ -28,11 +28,11 @@ pub(super) enum ProgramEnd {
         /// True if the program dumped core.
         core: bool,
     },
-    /// The program did not start, or its end is unknown. A client reports 255 for a channel without an exit status.
+    /// The program did not start, or its end is unknown. Without an exit status, the client ends with 255.
     Failed {
         /// Message to the user.
         message: String,
-        /// Exit status as of a shell, if there is one for this failure.
+        /// Exit status that a shell would use for this failure, if there is one.
         status: Option<u32>,
     },
 }
@@ -46,7 +46,7 @@ impl ProgramEnd {
     /// Converts the outcome of an exec.
     pub(super) fn of(outcome: &Outcome) -> Self {
         match outcome {
-            // A value outside of 0 to 255 comes from a broken peer and must not become success.
+            // A value outside of 0 to 255 comes from a broken peer, and must not be reported as a success.
             Outcome::Exited { code } => match u8::try_from(*code) {
                 Ok(code) => Self::Exited(code.into()),
                 Err(_) => Self::failed(format!("the agent reported the exit code {code}")),
@@ -109,7 +109,7 @@ impl ChannelOutput {
                 sent.map_err(|()| Error::SendError)?;
             }
             ProgramEnd::Failed { message, status } => {
-                // A return moves the cursor of a client's terminal in raw mode to the first column.
+                // A terminal in raw mode needs the carriage return to continue in the first column.
                 let line = Bytes::from(format!("minionsctl: {message}\r\n"));
                 self.send(OutputStream::Stderr, line).await?;
                 if let Some(status) = status {

@@ -1,4 +1,4 @@
-//! The options with which an SSH client uses the proxy, for a configuration file or the command line of ssh.
+//! Options with which an SSH client uses the proxy, for a configuration file or the command line of ssh.
 
 use super::host_key::{HostIdentity, KEY_ALIAS};
 use crate::cli::HOST_SUFFIX;
@@ -13,8 +13,8 @@ pub(crate) struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// Creates the options. `proxy` is the command that serves SSH: a program and its arguments; with `appends_host`,
-    /// ssh appends the host name as the user typed it.
+    /// Creates the options. `proxy` is the command that serves SSH: a program and its arguments. If `appends_host` is
+    /// set, ssh appends the host name as the user typed it.
     pub(crate) fn new(
         identity: &HostIdentity,
         proxy: &[String],
@@ -47,18 +47,18 @@ impl ClientOptions {
         block
     }
 
-    /// Returns the arguments of one call of ssh.
+    /// Returns the options as arguments of ssh.
     pub(crate) fn arguments(&self) -> impl Iterator<Item = String> {
         self.options.iter().flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={value}")])
     }
 }
 
-/// Quotes a word for the shell that runs a `ProxyCommand`, and escapes the `%` of ssh's own tokens.
+/// Quotes a word for the shell that runs a `ProxyCommand`, and escapes `%`, which begins a token of ssh.
 fn shell_word(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''").replace('%', "%%"))
 }
 
-/// Quotes a path as a value of ssh_config(5), and escapes the `%` of its tokens.
+/// Quotes a path as a value of ssh_config(5), and escapes `%`, which begins a token.
 fn quoted(path: &Path) -> Result<String, SshError> {
     let unsupported = || SshError::Path(PathBuf::from(path));
     let text = path.to_str().ok_or_else(unsupported)?;

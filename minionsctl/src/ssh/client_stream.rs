@@ -20,7 +20,7 @@ pub(super) struct ClientStream {
     budget: Arc<InputBudget>,
 }
 
-/// Kind of a descriptor. A terminal is refused: it would keep the non-blocking mode.
+/// Kind of a descriptor. A terminal is refused, because it would stay in non-blocking mode after this process ends.
 enum DescriptorKind {
     Pipe,
     Socket,
@@ -66,20 +66,21 @@ fn socket(fd: BorrowedFd<'_>) -> io::Result<UnixStream> {
     UnixStream::from_std(socket)
 }
 
-/// Waits until the client has closed its side of the output. The end of the input is not noticed while it is not read.
+/// Waits until the client has closed its side of the output. The end of the input goes unnoticed while the input is not
+/// read.
 async fn watch_pipe(output: pipe::Sender, budget: Arc<InputBudget>) {
     // The kernel reports an error for a pipe without a reader.
     let _ = output.ready(Interest::ERROR).await;
     budget.hang_up();
 }
 
-/// Like [`watch_pipe`], for a socket.
+/// Waits as [`watch_pipe`] does, for a socket.
 async fn watch_socket(output: UnixStream, budget: Arc<InputBudget>) {
     while let Ok(ready) = output.ready(Interest::READABLE).await {
         if ready.is_read_closed() {
             break;
         }
-        // Data are left to the reader: only the next change counts.
+        // Data is left to the reader; only the end of the connection matters here.
         let clear = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         let _ = output.try_io(Interest::READABLE, clear);
     }

@@ -1,7 +1,7 @@
 //! Installs the options into the user's configuration of ssh.
 //!
 //! The options are in a file of their own, `~/.ssh/minions.conf`, which the first line of `~/.ssh/config` includes:
-//! ssh uses the first value that it finds for an option, and an included file does not change to which hosts the
+//! ssh uses the first value that it finds for an option, and an included file does not change the hosts to which the
 //! following lines apply.
 
 use super::host_key::replace;
@@ -17,7 +17,7 @@ const INCLUDED_FILE: &str = "minions.conf";
 const CONFIG_FILE: &str = "config";
 const INCLUDE: &str = "Include minions.conf\n";
 
-/// Writes `block` to `~/.ssh`, and returns the path of the file.
+/// Writes `block` to `~/.ssh/minions.conf`, includes the file in `~/.ssh/config`, and returns its path.
 pub(crate) fn install(block: &str) -> Result<PathBuf, SshError> {
     let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
     install_in(&home.ok_or(SshError::NoHome)?.join(".ssh"), block)

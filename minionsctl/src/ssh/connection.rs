@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 /// Buffer of each direction, in bytes: the largest packet of the protocol.
 const BUFFER: usize = 32 * 1024;
 
-/// Channel for a connection.
+/// Connection on a channel.
 #[derive(Debug)]
 pub(super) struct ChannelConnection {
     target: Arc<Target>,
@@ -50,7 +50,7 @@ impl ChannelConnection {
                 self.copy(guest).await;
             }
             Some(Err(failure)) => {
-                // The protocol has a text for the reason, but the SSH library sends a fixed one.
+                // SSH has a text for the reason, but the library sends a fixed one.
                 let reason = failure_line(&failure);
                 to_stderr(&format!("minionsctl: cannot connect to {}: {reason}", self.destination));
                 reply.reject(ChannelOpenFailure::ConnectFailed).await;
@@ -68,12 +68,12 @@ impl ChannelConnection {
             // An error means that the guest or the client has closed the connection.
             _ = to_client(reader, &self.output, input_end) => {}
         }
-        // An error means that the client has ended.
+        // An error means that the client has closed its connection.
         let _ = self.output.close().await;
     }
 }
 
-/// Connects through minionsd; `None` without it.
+/// Connects through minionsd. Returns `None` with `--socket`.
 async fn connect(target: &Target, to: &ForwardTarget) -> Option<Result<Upgraded, Failure>> {
     match target {
         Target::Vm(client, vm) => {
@@ -83,7 +83,7 @@ async fn connect(target: &Target, to: &ForwardTarget) -> Option<Result<Upgraded,
     }
 }
 
-/// Moves bytes until the client closes the channel or writing fails. Drops `ended` at the end of the input.
+/// Moves bytes until the client closes the channel or a write fails. Drops `ended` at the end of the input.
 async fn to_guest(
     input: &ChannelInput,
     mut guest: impl AsyncWrite + Unpin,
@@ -99,7 +99,7 @@ async fn to_guest(
             },
             InputEvent::End => break,
             InputEvent::Closed => return,
-            // Not valid for a connection.
+            // These requests do not exist for a connection; they are ignored.
             InputEvent::Resized { .. } | InputEvent::Signal(_) => {}
         }
     }
@@ -109,7 +109,7 @@ async fn to_guest(
     input.closed().await;
 }
 
-/// Moves bytes until the guest has ended its output, and then waits for the end of the input.
+/// Moves bytes until the target has ended its output, and then waits for the end of the input.
 async fn to_client(
     mut guest: impl AsyncRead + Unpin,
     output: &ChannelOutput,
@@ -121,7 +121,7 @@ async fn to_client(
         buffer.clear();
     }
     output.end().await?;
-    // Resolves when the sender is dropped.
+    // Resolves when `to_guest` drops the sender.
     let _ = input_end.await;
     Ok(())
 }

@@ -25,16 +25,16 @@ pub(super) struct ConnectionHandler {
     target: Arc<Target>,
     budget: Arc<InputBudget>,
     programs: TaskTracker,
-    /// Result of the last authentication: a login, or the reason against one.
+    /// Result of the last authentication: a login, or the reason why it failed.
     login: Result<GuestLogin, String>,
     channels: HashMap<ChannelId, SessionChannel>,
 }
 
-/// Channel. Dropping it ends its program or connection, as the end of the client does.
+/// Channel. Dropping it ends its program or connection, as when the client ends.
 #[derive(Debug)]
 struct SessionChannel {
     input: Arc<ChannelInput>,
-    /// Present until the program is started; absent for a connection.
+    /// Settings and output of the program, until it is started; `None` for a connection.
     prepared: Option<(PreparedProgram, ChannelOutput)>,
 }
 
@@ -56,8 +56,8 @@ impl ConnectionHandler {
         }
     }
 
-    /// Accepts the user, for minionsd authorizes the process. A client learns the reason against a login only after it
-    /// was accepted: a refused authentication has no message.
+    /// Accepts every user, because minionsd authorizes this process. If the login fails, the client is told the reason
+    /// later, in a disconnect message: SSH has no message for a refused authentication.
     async fn admit(&mut self, user: &str) -> Auth {
         let login = login::look_up(&self.target, user).await;
         self.login = login.map_err(|failure| login::rejection(&failure));
@@ -72,18 +72,18 @@ impl ConnectionHandler {
         self.channels.get(&id).map(|channel| &*channel.input)
     }
 
-    /// Returns both directions of a new channel, if there may be one more.
+    /// Returns both directions of a new channel; `None` if the limit is reached.
     fn add(
         &mut self,
         channel: Channel<Msg>,
         connection: Handle,
     ) -> Option<(Arc<ChannelInput>, ChannelOutput)> {
-        // A connection that failed has never been a channel for the client, which therefore does not close it.
+        // A client never closes the channel of a connection that failed, because for the client it was never opened.
         self.channels.retain(|_, channel| !channel.input.is_closed());
         if self.channels.len() >= MAX_CHANNELS {
             return None;
         }
-        // Messages of the client arrive as calls of this handler, which never waits for a program.
+        // The reading half is unused: messages of the client arrive as calls of this handler.
         let (_, writer) = channel.split();
         let output = ChannelOutput::new(writer, connection);
         Some((Arc::new(ChannelInput::new(Arc::clone(&self.budget))), output))

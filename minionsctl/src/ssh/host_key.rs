@@ -22,10 +22,10 @@ pub(super) const KEY_ALIAS: &str = "minions";
 const KEY_FILE: &str = "ssh_host_ed25519_key";
 const KNOWN_HOSTS_FILE: &str = "known_hosts";
 
-/// Largest key file, in bytes. An Ed25519 key has 400.
+/// Maximum size of the key file, in bytes. The file of an Ed25519 key has about 400.
 const MAX_KEY_FILE: usize = 16 * 1024;
 
-/// Host key, and the file by which SSH clients verify it.
+/// Host key, and the known-hosts file with which SSH clients verify it.
 #[derive(Debug)]
 pub(crate) struct HostIdentity {
     pub(super) key: PrivateKey,
@@ -68,7 +68,7 @@ fn load_or_create_key(path: &Path) -> Result<PrivateKey, SshError> {
         Ok(text) => parse_key(path, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_key(path)?;
-            // Another process may have created the key in the meantime: the file decides.
+            // Another process may have created the key in the meantime, so the key is always read from the file.
             let text = bounded_file::read(path, MAX_KEY_FILE);
             parse_key(path, &text.map_err(|source| write_failed(path, source))?)
         }
@@ -88,7 +88,7 @@ fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKey, SshError> {
 /// Creates a key file, unless another process creates it first. A reader never sees an incomplete file.
 fn create_key(path: &Path) -> Result<(), SshError> {
     let mut seed = [0; 32];
-    // Up to 256 bytes are never returned partially (getrandom(2)).
+    // getrandom(2) never returns a part of up to 256 bytes.
     getrandom(&mut seed, GetRandomFlags::empty())
         .map_err(|error| SshError::Random(error.into()))?;
     let mut key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));

@@ -1,6 +1,7 @@
 //! Data and requests of the SSH client for the program on a channel.
 //!
-//! Nothing here waits for the program: the connection adds, within the [`InputBudget`], and the program's task takes.
+//! The connection adds input, within the [`InputBudget`] and without waiting for the program; the program's task takes
+//! it.
 
 use super::input_budget::{InputBudget, lock};
 use bytes::Bytes;
@@ -28,7 +29,7 @@ pub(super) enum InputEvent {
     },
     /// Signal for the program.
     Signal(Signal),
-    /// The client has closed the channel, or ended.
+    /// The client has closed the channel or the connection.
     Closed,
 }
 
@@ -42,7 +43,7 @@ pub(super) struct ChannelInput {
 
 #[derive(Debug, Default)]
 struct InputState {
-    /// Copied in and out: a shared buffer would be kept by each part of it that is not sent yet.
+    /// Bytes, which are copied in and out: a shared buffer would stay in memory until all of its parts are sent.
     bytes: VecDeque<u8>,
     signals: VecDeque<Signal>,
     size: Option<(u16, u16)>,
@@ -71,7 +72,7 @@ impl ChannelInput {
         self.change(|state| state.ended = true);
     }
 
-    /// Records the size of the terminal. A size that was not taken yet is replaced.
+    /// Records the size of the terminal. Replaces an earlier size that was not taken yet.
     pub(super) fn resize(&self, rows: u16, cols: u16) {
         self.change(|state| state.size = Some((rows, cols)));
     }
@@ -85,7 +86,7 @@ impl ChannelInput {
         });
     }
 
-    /// Closes the input, and discards what was not taken.
+    /// Closes the input, and discards everything that was not taken.
     pub(super) fn close(&self) {
         self.change(|state| {
             state.closed = true;
@@ -94,7 +95,7 @@ impl ChannelInput {
         });
     }
 
-    /// Discards what was not taken, and everything that follows except for the end of the channel.
+    /// Discards everything that was not taken, and all later input. The end of the channel is still reported.
     pub(super) fn discard(&self) {
         self.change(|state| {
             (state.ended, state.end_taken) = (true, true);
@@ -118,7 +119,7 @@ impl ChannelInput {
         self.changed.notify_one();
     }
 
-    /// Waits for the next event; `room` is the largest number of bytes to take. Cancel safe. Only one task may wait.
+    /// Waits for the next event, and takes at most `room` bytes. Cancel safe. Only one task may wait.
     pub(super) async fn next(&self, room: usize) -> InputEvent {
         loop {
             if let Some(event) = self.take(room) {
@@ -128,7 +129,7 @@ impl ChannelInput {
         }
     }
 
-    /// Waits for the next event that is not input, and leaves the input and its end for later. Cancel safe.
+    /// Waits for the next event other than input. Input and its end are kept for later. Cancel safe.
     pub(super) async fn next_control(&self) -> InputEvent {
         loop {
             if let Some(event) = self.take_control() {
@@ -162,7 +163,7 @@ impl ChannelInput {
             let bytes = Bytes::copy_from_slice(&first[..room.min(first.len())]);
             state.bytes.drain(..bytes.len());
             if state.bytes.is_empty() {
-                // The memory of a large queue is given back.
+                // Frees the memory of a large queue.
                 state.bytes = VecDeque::new();
             }
             self.budget.give_back(bytes.len());

@@ -1,14 +1,14 @@
 //! Limit on received data that programs have not taken, for all channels of a connection.
 //!
-//! The SSH library announces room for more data of a channel when it passes data on, not when the program has taken
-//! them. Waiting for the program there would stop the whole connection, the program's output included. So received
-//! data are kept, up to [`INPUT_BUDGET`]; beyond it the connection is not read until programs have taken some of them.
+//! The SSH library announces room for more data on a channel when it passes data on, not when the program has taken
+//! it. Waiting for the program at that point would stop the whole connection, including the program's output. So
+//! received data is kept, up to [`INPUT_BUDGET`]; beyond it, the connection is not read until programs take data.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Received bytes of all channels that programs have not taken, beyond which the connection is not read. Each read adds
-/// at most one packet of 32 KiB.
+/// Maximum number of received bytes, on all channels, that programs have not taken. Beyond it, the connection is not
+/// read. One read can exceed it by a packet of 32 KiB.
 pub(super) const INPUT_BUDGET: usize = 16 * 1024 * 1024;
 
 /// Number of received bytes that programs have not taken.
@@ -29,7 +29,7 @@ struct BudgetState {
 pub(super) enum ReadPermission {
     /// The budget has room for more input.
     Read,
-    /// The budget is used up, and the client has ended: what it still sent cannot matter.
+    /// The budget is used up, and the client has ended, so its remaining data is irrelevant.
     End,
 }
 

@@ -1,4 +1,4 @@
-//! Home directory and shell of a user in the guest, which a login needs and a plain exec does not.
+//! Lookup of a guest user's home directory and shell, which a login needs and a plain exec does not.
 
 use crate::failure::Failure;
 use crate::link::{self, FirstMessage};
@@ -16,10 +16,10 @@ use uuid::Uuid;
 /// Deadline of the lookup: longer than that of opening a stream.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// Time limit of the script in the guest, in milliseconds. A directory service may have to be asked.
+/// Time limit of the script in the guest, in milliseconds. The lookup may query a directory service.
 const SCRIPT_LIMIT_MS: u64 = 20_000;
 
-/// Largest output of the script, in bytes. An entry has about 60.
+/// Maximum output of the script, in bytes. An entry has about 60.
 const MAX_OUTPUT: usize = 16 * 1024;
 
 /// Longest user name, in bytes. Linux allows 32; directory services allow more.
@@ -46,7 +46,7 @@ if [ -d "${home##*:}" ]; then echo home; fi
 /// Properties of a login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GuestLogin {
-    /// User of the programs; `None`: the agent's user.
+    /// User of the programs; `None` for the agent's user.
     pub(super) user: Option<String>,
     /// Directory in which programs start.
     pub(super) directory: String,
@@ -76,12 +76,15 @@ pub(super) async fn look_up(target: &Target, name: &str) -> Result<GuestLogin, F
         ran.map_err(|_| failed("the agent did not answer before the deadline".into()))??;
     match outcome {
         Outcome::Exited { code: 0 } => Ok(parse(name, &output)?),
-        // The initial user of a guest without a database of users is the agent's.
+        // In a guest without a user database, root is the agent's user.
         Outcome::Exited { code: NO_USER } if name == "root" => {
             Ok(GuestLogin { user: None, directory: "/".into(), shell: "/bin/sh".into() })
         }
         Outcome::Exited { code: NO_USER } => Err(SshError::NoUser(name.into()).into()),
-        other => Err(failed(format!("the script ended with {}", other.exit_code())).into()),
+        other => {
+            Err(failed(format!("the lookup script ended with the exit code {}", other.exit_code()))
+                .into())
+        }
     }
 }
 
@@ -128,7 +131,7 @@ async fn collect(target: &Target, request: ExecRequest) -> Result<(Outcome, Vec<
     }
 }
 
-/// Returns the message about a failed lookup, for the SSH client: one line.
+/// Returns the message about a failed lookup for the SSH client, in one line.
 pub(super) fn rejection(failure: &Failure) -> String {
     match failure.hint() {
         Some(hint) => format!("{}; {hint}", failure_line(failure)),

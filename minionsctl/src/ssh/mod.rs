@@ -11,13 +11,14 @@
 //! without a key. The SSH user name is the user in the guest.
 //!
 //! * [`host_key`]: the host key of the local user, and the known-hosts file for it.
-//! * [`client_options`]: the options with which an SSH client uses the proxy; [`config_file`] installs them.
-//! * [`server`]: a connection. [`handler`]: its requests. [`services`]: requests for more.
+//! * [`client_options`]: options with which an SSH client uses the proxy; [`config_file`] installs them.
+//! * [`server`]: service of a client. [`handler`]: its requests. [`services`]: services in addition to programs and
+//!   connections.
 //! * [`client_stream`]: standard input and output as the connection. [`input`]: received data, within the
 //!   [`input_budget`].
-//! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before its start.
-//!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and its end, as
-//!   messages of SSH. [`connection`]: a connection to a port or socket in the guest.
+//! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before it is started.
+//!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and end, as SSH
+//!   messages. [`connection`]: a connection to a port or socket in the guest.
 
 mod channel_output;
 mod client_options;

@@ -44,7 +44,7 @@ impl ChannelProgram {
         };
         self.input.discard();
         tokio::select! {
-            // An error means that the connection has ended.
+            // An error means that the connection to the client has ended.
             _ = self.output.finish(end) => {}
             () = self.input.closed() => {}
         }
@@ -67,7 +67,7 @@ impl ChannelProgram {
         }
     }
 
-    /// Opens the stream; `None` if the client has left meanwhile.
+    /// Opens the stream; returns `None` if the client leaves first.
     async fn connect(&mut self) -> Result<Option<(ExecAttached, ExecLink)>, Failure> {
         let Self { target, opening, retry, input, stream, .. } = self;
         let opened = open(target, opening, retry);
@@ -94,7 +94,7 @@ impl ChannelProgram {
     }
 }
 
-/// Opens the stream for the first time or after a loss, with retries.
+/// Opens the stream, or opens it again after it was lost, with retries.
 async fn open(
     target: &Target,
     opening: &FirstMessage,
@@ -123,7 +123,7 @@ async fn open(
     }
 }
 
-/// Converts a failure. A shell that is missing or cannot be executed has the exit status that shells use for this.
+/// Converts a failure. If the shell is missing or cannot be executed, the exit status is 127 or 126, as in a shell.
 fn failed(failure: &Failure) -> ProgramEnd {
     let status = match failure.exit_status(true).code() {
         status @ (126 | 127) => Some(status.into()),

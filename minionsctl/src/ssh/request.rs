@@ -1,4 +1,4 @@
-//! Program of a channel, from the client's requests before its start.
+//! Program of a channel, built from the client's requests before it is started.
 
 use super::login::GuestLogin;
 use crate::link::FirstMessage;
@@ -6,14 +6,14 @@ use minions_api::exec::{ExecRequest, Tty};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// Largest number of variables, and of bytes in their names and values together. The kernel of a guest permits 128 KiB
-/// for one of them; together with the command they must fit into a frame of 1 MiB.
+/// Maximum number of variables, and of bytes in their names and values together. A guest's kernel permits 128 KiB for
+/// one variable; all of them and the command must fit into a frame of 1 MiB.
 const MAX_VARIABLES: (usize, usize) = (512, 256 * 1024);
 
-/// Longest value of `TERM`, in bytes.
+/// Maximum length of `TERM`, in bytes.
 const MAX_TERM: usize = 256;
 
-/// Size of a terminal whose size the client does not know, in rows and columns.
+/// Size of a terminal, in rows and columns, if the client does not know it.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
 /// Kind of a program.
@@ -25,17 +25,17 @@ pub(super) enum ProgramKind<'a> {
     Command(&'a str),
 }
 
-/// Settings of a program that is not started yet.
+/// Settings of a program that has not been started yet.
 #[derive(Debug, Default)]
 pub(super) struct PreparedProgram {
     tty: Option<Tty>,
     variables: BTreeMap<String, String>,
-    /// Bytes of all names and values.
+    /// Number of bytes in all names and values.
     size: usize,
 }
 
 impl PreparedProgram {
-    /// Sets the terminal. Returns false if its type cannot be one.
+    /// Sets the terminal. Returns false if `term` is not a valid terminal type.
     pub(super) fn set_terminal(&mut self, term: &str, rows: u32, cols: u32) -> bool {
         if term.len() > MAX_TERM || term.contains('\0') {
             return false;
@@ -53,7 +53,7 @@ impl PreparedProgram {
         }
     }
 
-    /// Sets a variable. Returns false if its name is invalid, or if there would be too many.
+    /// Sets a variable. Returns false if its name or value is invalid, or if a limit is exceeded.
     pub(super) fn set_variable(&mut self, name: &str, value: &str) -> bool {
         let is_valid = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
         let size = self.size + name.len() + value.len();
@@ -80,7 +80,7 @@ impl PreparedProgram {
             user: login.user.clone(),
             interactive: Some(true),
             tty: self.tty,
-            // With an id, a start whose answer is lost can be repeated, and a lost stream can be re-attached.
+            // With an id, a start whose reply was lost can be repeated, and a lost stream can be re-attached.
             id: Some(Uuid::new_v4().to_string()),
             ..ExecRequest::default()
         }))

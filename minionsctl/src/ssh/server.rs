@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-/// Deadline for ending the programs after the client has left. minionsd ends them without this process, too.
+/// Deadline for ending the programs after the client has left. Without this process, minionsd ends them.
 const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves the SSH client on standard input and output until it leaves.
@@ -28,7 +28,7 @@ pub(crate) async fn serve(target: Target, identity: HostIdentity) -> Result<(), 
         Err(error) => Err(error),
     };
     programs.close();
-    // The deadline is not an error: the end of this process ends the streams.
+    // Missing the deadline is not an error: the end of this process ends the streams.
     let _ = timeout(END_DEADLINE, programs.wait()).await;
     match served {
         Err(error) if !is_regular(&error) => Err(SshError::Protocol(error)),
@@ -43,14 +43,14 @@ fn config(identity: HostIdentity) -> Config {
         ),
         methods: MethodSet::from(&[MethodKind::None, MethodKind::PublicKey][..]),
         keys: vec![identity.key],
-        // The client is a process of the same user, so guessing needs no delay, and silence means nothing.
+        // The client is a process of the same user: failed logins need no delay, and a silent client is not an error.
         auth_rejection_time: Duration::ZERO,
         inactivity_timeout: None,
         ..Config::default()
     }
 }
 
-/// Reports whether the connection ended because the client left, which needs no message.
+/// Reports whether the connection ended because the client left, which is not reported to the user.
 fn is_regular(error: &Error) -> bool {
     match error {
         Error::Disconnect | Error::HUP | Error::SendError => true,

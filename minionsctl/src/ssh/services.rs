@@ -1,6 +1,6 @@
-//! Services of SSH in addition to programs and connections, and which of them this server offers.
+//! SSH services in addition to programs and connections, and the decision which of them this server offers.
 
-/// Service that a client requests in addition to programs and connections.
+/// Service in addition to programs and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestedService {
     /// A subsystem, such as `sftp`.
@@ -9,19 +9,19 @@ pub(super) enum RequestedService {
     TcpListener,
     /// A listener on a Unix socket (`ssh -R`).
     UnixListener,
-    /// The client's agent for keys (`ssh -A`).
+    /// The client's SSH agent (`ssh -A`).
     AgentForwarding,
     /// The client's X server (`ssh -X`).
     X11Forwarding,
 }
 
 impl RequestedService {
-    /// Reports whether the server offers the service. The client receives a failure for the others.
+    /// Reports whether the server offers the service. Requests for the others are answered with a failure.
     pub(super) fn is_offered(self) -> bool {
         match self {
-            // A file needs a stream of files, which no exec stream replaces.
+            // `sftp` needs a server of its protocol, which this server does not have.
             Self::Subsystem => false,
-            // A listener, also that of a forwarded agent or display, needs one in the guest.
+            // These, also the forwarding of an agent or a display, need a listener in the guest.
             Self::TcpListener
             | Self::UnixListener
             | Self::AgentForwarding

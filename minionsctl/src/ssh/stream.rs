@@ -1,7 +1,7 @@
 //! Exec stream of a program on a channel.
 //!
-//! Data of the program wait for the client's window, and data of the client for the program's, each without the other:
-//! a program that does not read cannot stop its own output.
+//! The program's output waits for the client's window, and the client's input for the program's window, independently
+//! of each other: a program that does not read its input does not stop its own output.
 
 use super::channel_output::{ChannelOutput, ProgramEnd};
 use super::input::{ChannelInput, InputEvent};
@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use tokio::time::{Instant, timeout_at};
 
-/// Control messages that are kept until the stream takes them; further ones are dropped.
+/// Maximum number of control messages that are kept until the stream takes them; further ones are dropped.
 const MAX_CONTROLS: usize = 64;
 
 type PendingWrite<'a> = Pin<Box<dyn Future<Output = Result<(), russh::Error>> + Send + 'a>>;
@@ -30,7 +30,7 @@ pub(super) struct StreamState {
     /// `None` until the first reply.
     client: Option<ExecClient>,
     controls: VecDeque<HostControl>,
-    /// Bytes of output that are lost.
+    /// Number of bytes of output that were lost.
     lost: u64,
 }
 
@@ -54,7 +54,7 @@ impl StreamState {
         })
     }
 
-    /// Continues with a stream that was opened for the first time or again.
+    /// Continues with a stream that was opened or re-attached.
     pub(super) fn adopt(&mut self, attached: &ExecAttached) -> Result<(), Failure> {
         match &mut self.client {
             Some(client) => client.resume(attached)?,
@@ -75,7 +75,7 @@ impl StreamState {
         let mut heard = Instant::now();
         let mut open = true;
         let mut writing: Option<PendingWrite<'_>> = None;
-        // Declares that this client acknowledges output itself, after the SSH client had room for it.
+        // Tells minionsd that this client acknowledges output itself, after the SSH client had room for it.
         self.controls.extend(self.client.as_ref().map(ExecClient::offsets));
         loop {
             let room = self.client.as_ref().map_or(0, ExecClient::input_room);
@@ -88,7 +88,7 @@ impl StreamState {
                     if written.is_err() {
                         return Ok(StreamEnd::ClientLeft);
                     }
-                    // Nothing was received meanwhile.
+                    // While a write was pending, nothing was received: the time of silence starts again.
                     heard = Instant::now();
                     self.acknowledge(false);
                 }
@@ -106,7 +106,7 @@ impl StreamState {
                     match (permit, self.next_message()) {
                         (Ok(permit), Some(message)) => permit.send(message),
                         (Ok(_), None) => {}
-                        // The reader reports the reason, after the messages that have arrived.
+                        // Reading reports the reason, after the messages that have already arrived.
                         (Err(_), _) => open = false,
                     }
                 }
@@ -157,14 +157,14 @@ impl StreamState {
             StreamEvent::Refused(error) if error.code == Some(AgentCode::TakenOver) => {
                 return Err(Failure::TakenOver(error));
             }
-            // The guest's reason against a signal or a size has no place in the protocol of SSH.
+            // SSH has no message for the reason why a signal or a size was refused.
             StreamEvent::Refused(_) => ReceivedMeaning::Nothing,
         })
     }
 
     fn end(&self, outcome: &Outcome) -> ProgramEnd {
         match ProgramEnd::of(outcome) {
-            // Incomplete output must not look like success.
+            // Incomplete output must not be reported as a success.
             ProgramEnd::Exited(0) if self.lost > 0 => {
                 ProgramEnd::failed(format!("{} bytes of the program's output are lost", self.lost))
             }
@@ -191,7 +191,7 @@ impl StreamState {
                 HostControl::Resize { rows, cols }
             }
             InputEvent::Closed => return false,
-            // Input is only taken while there is a stream.
+            // Input is taken only while there is a stream.
             InputEvent::Bytes(_) | InputEvent::End => return true,
         };
         if self.controls.len() < MAX_CONTROLS {

@@ -1,5 +1,5 @@
-//! Callers that go away at any moment: the VMM must never be left with half a CONNECT line, and the next
-//! caller must get its own reply.
+//! Tests of callers that go away at any moment: the VMM must never be left with an incomplete CONNECT line, and the
+//! next caller must receive its own reply.
 
 use super::calls::CallOutcomes;
 use super::client::AgentClient;
@@ -36,7 +36,7 @@ struct SeenConnections {
     connections: AtomicUsize,
 }
 
-/// Runs a VMM with an agent whose programs print their own name. It sends everything in pieces of `piece` bytes.
+/// Runs a VMM with an agent whose programs print their own name. Both send everything in pieces of `piece` bytes.
 async fn vmm(listener: UnixListener, piece: usize, saw: Arc<SeenConnections>) {
     while let Ok((stream, _)) = listener.accept().await {
         saw.connections.fetch_add(1, Ordering::SeqCst);
@@ -82,7 +82,7 @@ async fn in_pieces(stream: &mut UnixStream, bytes: &[u8], piece: usize) -> Optio
     Some(())
 }
 
-/// Future that returns `None` instead of polling the inner future more often than the given number of times.
+/// Future that polls the inner future at most the given number of times, and then returns `None`.
 struct PollLimited<'a, F>(Pin<&'a mut F>, usize);
 
 impl<F: Future> Future for PollLimited<'_, F> {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-/// Age up to which an answer proves that the VM runs. Shorter than the time between two probes, and long enough
-/// that calls in quick succession share one answer.
+/// Maximum age of an answer that permits a dial. Shorter than the time between two probes, and long enough that calls
+/// in quick succession share one answer.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// State of the VM as its supervisor knows it, which decides whether calls may dial.
@@ -40,7 +40,7 @@ pub(crate) enum DialRefusal {
 #[derive(Debug)]
 pub(crate) struct DialGate {
     permission: watch::Sender<Permission>,
-    /// Makes the supervisor probe.
+    /// Notification that makes the supervisor probe.
     nudge: Arc<Notify>,
 }
 
@@ -71,7 +71,7 @@ impl DialGate {
         self.set(Permission::Refused(RefusalReason::vanished()));
     }
 
-    /// Reports whether the agent is not known to be silent: no health check is outstanding, and calls are not refused.
+    /// Reports whether no health check is outstanding and calls are not refused.
     pub(crate) fn is_open(&self) -> bool {
         matches!(*self.permission.borrow(), Permission::Open | Permission::Answered(_))
     }

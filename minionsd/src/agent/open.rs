@@ -1,4 +1,4 @@
-//! Opening of streams, if required only to a given instance of the agent.
+//! Opening of streams, optionally only to a given instance of the agent.
 //!
 //! A program must not run twice because its request was sent again. So a caller that repeats a request makes sure
 //! that it reaches the same instance of the agent, because only that instance knows which ids it has seen. A
@@ -94,7 +94,7 @@ impl AgentClient {
         })
     }
 
-    /// Opens a stream before `deadline`, and only to the instance `only` if that is given. Never retries.
+    /// Opens a stream before `deadline`; if `only` is given, only to that instance. Never retries.
     ///
     /// Safe to cancel: the connection is then not reused.
     pub(crate) async fn open<C: Call>(

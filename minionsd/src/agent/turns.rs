@@ -1,6 +1,6 @@
 //! Turns of one VM's streams on the daemon's threads.
 //!
-//! The runtime gives all tasks that are ready equal turns, so a VM with 64 busy streams would get 64 times as
+//! The runtime gives equal turns to all tasks that are ready, so a VM with 64 busy streams would get 64 times as
 //! much processor time as a VM with one call. Here at most half of the threads work on streams of one VM at
 //! the same time; its other streams wait outside of the runtime's queue, and do not delay other VMs.
 //!
@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Streams of one VM that may work at the same time.
+/// Maximum number of streams of one VM that work at the same time.
 static CONCURRENCY: LazyLock<usize> = LazyLock::new(|| {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     (threads / 2).max(1)
@@ -24,10 +24,10 @@ pub(crate) struct StreamTurns(Arc<Mutex<TurnState>>);
 
 #[derive(Debug, Default)]
 struct TurnState {
-    /// Turns in use.
+    /// Number of turns in use.
     working: usize,
-    /// Tasks that have found no free turn since a turn last ended. The end of a turn wakes all of them, and they try
-    /// again. Reserving the turn for one of them would stall the VM's streams until that task is polled.
+    /// Tasks that have found no free turn since the last end of a turn. The end of a turn wakes all of them, and they
+    /// try again: if the turn were reserved for one of them, the VM's streams would stall until that task is polled.
     waiting: Vec<Waker>,
 }
 

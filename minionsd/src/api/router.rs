@@ -52,7 +52,7 @@ pub(crate) struct AppParts {
 #[openapi(
     info(
         title = "minions",
-        description = "Health, network, exec and status of this host's microVMs. \
+        description = "Health, status, network, programs, files and ports of this host's microVMs. \
                        Every failure is an `application/problem+json` with a stable `code`."
     ),
     // Routes refer to these by name.

@@ -9,7 +9,7 @@ use minions_proto::message::ExecAttached;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Number of bytes of both streams together after which an ack is due: half of what the agent keeps of one stream.
+/// Number of bytes, of both streams together, after which an ack is due: half of what the agent keeps of one stream.
 const ACK_AFTER: u64 = 256 * 1024;
 
 /// Tracks the output that was passed on to one client.
@@ -21,13 +21,13 @@ pub(crate) struct OutputAcks {
 
 #[derive(Debug)]
 struct PassedOutput {
-    /// The client has sent an ack; from then on the daemon sends none.
+    /// True after the client has sent an ack: from then on, the daemon sends none.
     client_acks: bool,
     /// Offset after the last byte of standard output that was passed on.
     stdout: u64,
     /// Offset after the last byte of standard error that was passed on.
     stderr: u64,
-    /// Bytes since the last ack.
+    /// Number of bytes since the last ack.
     unacknowledged: u64,
 }
 

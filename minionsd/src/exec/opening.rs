@@ -20,7 +20,7 @@ use rand::RngExt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Deadline of one attempt. An agent starts or finds a program at once, unless its guest is short of resources.
+/// Deadline of one attempt. An agent starts or finds a program immediately, unless its guest lacks resources.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// Maximum pause between two attempts.
@@ -63,7 +63,7 @@ pub(crate) async fn start_call<C: Call<Reply = ExecAttached>>(
         return Err(error);
     }
     if !error.may_have_executed() && !is_lost(&error) {
-        // A limit, or an agent that cannot be reached, rather than a lost connection: the caller decides.
+        // The connection was not lost: a limit was reached, or the agent cannot be reached. The caller decides.
         return Err(error);
     }
     persist(target, start, Instant::now(), deadline, error.may_have_executed()).await
@@ -122,9 +122,9 @@ pub(crate) async fn come_back(
     })
 }
 
-/// Repeats a request to the same instance of the agent until it answers, or no longer keeps the program for re-attaching
-/// (`since` + [`REATTACH_GRACE`]). `sent` tells whether an earlier request may have reached the agent; the error then
-/// says so.
+/// Repeats a request to the same instance of the agent until it answers, or until it no longer keeps the program for
+/// re-attaching (`since` + [`REATTACH_GRACE`]). `sent` is true if an earlier request may have reached the agent; then
+/// the error states that.
 async fn persist<C: Call<Reply = ExecAttached>>(
     target: &ExecTarget,
     call: &C,
@@ -159,7 +159,7 @@ async fn persist<C: Call<Reply = ExecAttached>>(
     }
 }
 
-/// Opens a stream to a program. `only` excludes every other instance of the agent.
+/// Opens a stream to a program; if `only` is given, only on that instance of the agent.
 async fn open<C: Call<Reply = ExecAttached>>(
     target: &ExecTarget,
     call: &C,
@@ -181,7 +181,7 @@ fn is_lost(error: &ExecError) -> bool {
     matches!(error, ExecError::Call(CallError::Transport(TransportError::Lost { .. })))
 }
 
-/// Describes a failure that means that the guest has ended, and all its programs with it; `None` for all others.
+/// Describes a failure which means that the guest, and all its programs with it, has ended; `None` for all others.
 fn death(error: &ExecError) -> Option<&'static str> {
     let ExecError::Call(CallError::Transport(TransportError::Unreachable { failure, .. })) = error
     else {
@@ -195,7 +195,7 @@ fn death(error: &ExecError) -> Option<&'static str> {
     }
 }
 
-/// Converts the last failure to that of a request that was sent.
+/// Converts the last failure to one of a request that was sent.
 fn as_sent(error: &ExecError) -> ExecError {
     let sent = true;
     match error {

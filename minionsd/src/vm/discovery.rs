@@ -1,7 +1,7 @@
 //! Discovery of the VMs' sockets.
 //!
 //! Only a scan of the directory decides which sockets exist. inotify triggers scans; a scan every few seconds
-//! covers the events that inotify loses (its queue overflows, the directory is replaced by another).
+//! covers the changes that inotify misses (its queue overflows, or the directory is replaced by another one).
 
 use super::passed_over::{PassedOverFiles, PassedOverReason, ScanLog};
 use super::socket_dir::{Distrust, TrustedOwners};
@@ -40,7 +40,7 @@ pub(crate) type Sockets = BTreeMap<VmName, VmSocket>;
 pub(crate) enum ScanResult {
     /// Sockets in the directory.
     Sockets(Sockets),
-    /// Directory that is gone or no longer trusted: none of its sockets may be used.
+    /// The directory is gone or no longer trusted: none of its sockets may be used.
     Closed,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct FoundFiles {
     pub(crate) passed: PassedOverFiles,
 }
 
-/// Reports whether a refusal says nothing about the VMs. Most likely the daemon is out of descriptors.
+/// Reports whether a refusal is temporary and says nothing about the VMs, for example for lack of descriptors.
 fn is_passing(refusal: &Distrust) -> bool {
     match refusal {
         Distrust::Owner { .. } | Distrust::Group { .. } | Distrust::Others(_) => false,
@@ -75,8 +75,8 @@ pub(crate) fn scan(dir: &Path, trusted: &TrustedOwners) -> Result<FoundFiles, Di
             continue;
         };
         let path = entry.path();
-        // Follows symlinks: only a trusted user can have created one here. A dangling one belongs to a VM that is
-        // off.
+        // Symbolic links are followed, because only a trusted user can have created one here. A dangling link belongs
+        // to a VM that is off.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.file_type().is_socket() {
             scan.sockets.insert(name, VmSocket { path, id: SocketId::of(&metadata) });
@@ -146,8 +146,8 @@ async fn scan_off_thread(dir: PathBuf, trusted: TrustedOwners) -> Result<FoundFi
         .unwrap_or_else(|error| Err(Distrust::Unreadable { path, source: io::Error::other(error) }))
 }
 
-/// inotify events, as hints that a scan would find something new. `None` without inotify: then only the periodic
-/// rescans find VMs.
+/// inotify events, as hints that a scan may find changes. `None` if inotify is unavailable: then only the periodic
+/// scans find VMs.
 struct DirectoryEvents(Option<inotify::EventStream<[u8; 4096]>>);
 
 impl DirectoryEvents {
@@ -232,7 +232,7 @@ mod tests {
         let long = format!("{}.vsock", "x".repeat(64));
         let wrong_names = ["a b.vsock", "a:b.vsock", "-a.vsock", &long, "\u{e4}.vsock"];
         for name in wrong_names {
-            // Plain files: a socket's path is limited to 107 bytes, and the name is checked before the type.
+            // Plain files, because a socket's path is limited to 107 bytes. The name is checked before the type.
             fs::write(dir.path().join(name), "").unwrap();
         }
         fs::write(dir.path().join("file.vsock"), "").unwrap();

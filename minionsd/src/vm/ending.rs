@@ -14,8 +14,8 @@ use minions_api::vm::Failure;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Time after which a guest that should have ended or booted is judged by its failures again. An init that stops
-/// services takes up to 90 s (systemd's default limit for one of them).
+/// Time after which the failures of a guest that should have ended or booted are reported as such again. An init that
+/// stops services takes up to 90 s (systemd's default limit for one service).
 pub(crate) const REBOOT_LIMIT: Duration = Duration::from_mins(2);
 
 /// Way in which a boot ends.
@@ -34,7 +34,7 @@ pub(crate) struct Ending {
     since: Instant,
 }
 
-/// Failure that may be explained, and the state of the VM.
+/// Failure that the end of a boot may explain, and the state of the VM.
 #[derive(Debug)]
 pub(crate) struct ObservedFailure<'a> {
     pub(crate) failure: Failure,
@@ -54,7 +54,7 @@ pub(crate) struct ExplainedFailure {
 }
 
 impl Ending {
-    /// Returns an end that begins now.
+    /// Returns the end of a boot that begins now.
     pub(crate) fn now(kind: EndingKind) -> Self {
         Self { kind, since: Instant::now() }
     }
@@ -103,13 +103,13 @@ fn is_explained(failure: Failure) -> bool {
     }
 }
 
-/// Explains a failure of a guest that was told to power off.
+/// Explains a failure of a guest that was requested to power off.
 fn off(observed: &ObservedFailure<'_>) -> ExplainedFailure {
     let halted = match observed.failure {
         Failure::NoSocket | Failure::NoListener | Failure::NoHandshake | Failure::AgentSilent => {
             true
         }
-        // The guest's kernel refuses connections, or a backend without a guest does.
+        // The guest's kernel, or a backend without a guest, refuses connections.
         _ => observed.recreated,
     };
     let message = match observed.failure {

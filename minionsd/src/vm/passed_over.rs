@@ -4,7 +4,7 @@ use super::socket_dir::Distrust;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-/// Limit of file names that are kept for the log. Only trusted users can create files there.
+/// Maximum number of file names that are kept for the log. Only trusted users can create files in the directory.
 const MAX_NAMED: usize = 256;
 
 /// Reason why a file named `*.vsock` is not a VM's socket.
@@ -66,7 +66,7 @@ impl ScanLog {
         }
     }
 
-    /// Warns that the directory was refused, once per reason until it is accepted again.
+    /// Warns that the directory was refused, once for each reason until the directory is accepted again.
     pub(crate) fn refused(&mut self, why: &Distrust) {
         if self.refusals.insert(why.reason()) {
             tracing::warn!("no VMs can be found: {why}");

@@ -1,4 +1,4 @@
-//! Tests of a VMM that accepts connections and whose guest is silent: when it is probed, and when it is dialled.
+//! Tests of the times at which a VM is probed and dialled whose VMM accepts connections but whose guest is silent.
 
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
 use crate::agent::{Connector, Dials, SocketId, VmSocket};
@@ -98,7 +98,7 @@ async fn connection(
     }
 }
 
-/// Returns a line whose agent has answered once.
+/// Returns a probe connection on which the agent has answered once.
 async fn connected(vmm: &SilentVmm) -> ProbeConnection {
     let mut line = ProbeConnection::default();
     line.probe();
@@ -110,7 +110,7 @@ async fn connected(vmm: &SilentVmm) -> ProbeConnection {
     line
 }
 
-/// Probes every five seconds until another connection is made or `most` has passed. Returns the time taken.
+/// Probes every five seconds until another connection is made, or until `most` has passed. Returns the elapsed time.
 async fn silent_until_dialled(
     vmm: &SilentVmm,
     line: &mut ProbeConnection,
@@ -137,7 +137,7 @@ async fn a_silent_connection_is_kept_and_its_late_answer_counts() {
     assert_eq!(vmm.connections(), 1, "a VM that may be paused was dialled");
     vmm.paused.send_replace(false);
     let resumed = Instant::now();
-    // No further probe: the reply that was outstanding is the answer.
+    // Without a further probe, the outstanding reply is the answer.
     let heard = line.next(&vmm.connector).await;
     assert!(
         matches!(heard, ProbeEvent::Answered(ProbeAnswer { late: true, fresh: false, .. })),
@@ -159,7 +159,7 @@ async fn a_vm_that_stays_silent_for_half_a_minute_is_dialled_again() {
     let silent = silent_until_dialled(&vmm, &mut line, most).await;
     assert!(silent >= Duration::from_secs(30) && silent < Duration::from_secs(60), "{silent:?}");
     assert_eq!(vmm.connections(), 2);
-    // The dial is unanswered too: the next one is half a minute later.
+    // The dial is also unanswered, so the next one follows half a minute later.
     let silent = silent_until_dialled(&vmm, &mut line, most).await;
     assert!(silent >= Duration::from_secs(20) && silent < Duration::from_secs(60), "{silent:?}");
     vmm.paused.send_replace(false);

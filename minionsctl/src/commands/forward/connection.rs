@@ -18,7 +18,7 @@ pub(super) struct ForwardTo {
     pub(super) client: Arc<DaemonClient>,
     pub(super) vm: VmName,
     pub(super) target: String,
-    /// Takes descriptions of connections that failed. Full: the description is dropped.
+    /// Receiver of descriptions of failed connections. While the channel is full, descriptions are dropped.
     pub(super) reports: mpsc::Sender<String>,
 }
 
@@ -36,7 +36,7 @@ impl ForwardTo {
         self.serve(&mut stream).await;
     }
 
-    /// Moves bytes both ways until both directions have ended. Returns false if the connection failed before.
+    /// Moves bytes both ways until both directions have ended. Returns false if the connection to the target failed.
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> bool {
         let mut guest =
             match self.client.connect_target(&vm_path(&self.vm, "/forward"), &self.target).await {
@@ -51,7 +51,7 @@ impl ForwardTo {
     }
 }
 
-/// Describes the failure with its causes.
+/// Describes the failure and its causes.
 fn in_words(failure: &Failure) -> String {
     let mut text = failure.to_string();
     let mut cause = failure.source();

@@ -65,11 +65,11 @@ impl ForwardListener {
         }
     }
 
-    /// Accepts connections, at most as many at a time as there are `places`.
+    /// Accepts connections. `places` limits their number at a time.
     ///
     /// # Errors
     ///
-    /// The listener failed for good.
+    /// The listening socket cannot accept connections any more.
     pub(super) async fn serve(self, to: ForwardTo, places: Arc<Semaphore>) -> io::Result<()> {
         let mut connections = JoinSet::new();
         loop {
@@ -102,7 +102,7 @@ impl ForwardListener {
     }
 }
 
-/// Listens on a path. Replaces a socket on which nothing listens any more, and no other file.
+/// Listens on a path. Replaces a socket on which no process listens any more, but no other file.
 fn bind_unix(path: &Path) -> io::Result<ForwardListener> {
     let listener = match StdUnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {

@@ -1,7 +1,7 @@
-//! `minionsctl forward VM FORWARD…`: listens here, and connects each client to a target in the guest.
+//! `minionsctl forward VM FORWARD…`: listens on this machine, and connects each client to a target in the guest.
 //!
-//! Every connection is opened separately, so a guest that was restarted is reached again without further ado. A target
-//! that cannot be reached resets the client's connection, as a closed port does.
+//! Every connection is opened separately, so new connections work again after a restart of the guest. If the target
+//! cannot be reached, the client's TCP connection is reset, as by a closed port.
 //!
 //! * [`listener`]: TCP and Unix listeners. [`connection`]: one connection.
 
@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Largest number of connections at a time; minionsd has its own limit.
+/// Maximum number of connections at a time. minionsd has a limit of its own.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// Line of `-o json`, one for each forward.
@@ -37,7 +37,7 @@ pub(super) async fn run(
     client: Arc<DaemonClient>,
     args: &ForwardArgs,
 ) -> Result<ExitStatus, Failure> {
-    // An unknown VM is reported now, not at the first connection.
+    // Reports an unknown VM now, not at the first connection.
     let _: Vm = client.get(&vm_path(&args.vm, ""), Context::registry()).await?;
     let mut listeners = Vec::new();
     for ForwardSpec { listen, target } in &args.forwards {
@@ -74,7 +74,7 @@ pub(super) async fn run(
                 ended.map_err(Failure::Listen)?;
             }
             Some(report) = reported.recv() => {
-                // A guest that is away fails every connection in the same way.
+                // While a guest cannot be reached, every connection fails in the same way: this is reported once.
                 if report != last_report {
                     context.printer.remark(&report);
                     last_report = report;

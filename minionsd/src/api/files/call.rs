@@ -1,4 +1,4 @@
-//! A call about a file: its audit entries, its start, and its failures.
+//! A call that concerns a file: its audit entries, its start and its failures.
 
 use super::super::audit::AuditNote;
 use super::super::exec::generate_id;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Default deadline for the start of an operation.
+/// Default deadline for starting an operation.
 const START: Duration = Duration::from_secs(30);
 
 /// Media type of a tree.
@@ -30,13 +30,13 @@ pub(super) struct FileParams {
     #[param(example = "/etc/hostname")]
     #[serde(default)]
     pub(super) path: String,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     pub(super) path_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     pub(super) user: Option<String>,
 }
 
-/// Call about a file.
+/// Call that concerns a file.
 pub(super) struct FileCall {
     pub(super) api: ApiState,
     pub(super) vm: Vm,
@@ -89,7 +89,7 @@ impl FileCall {
     }
 }
 
-/// Converts an invalid field of the wire's operation to that of the request, whose fields have no prefix.
+/// Converts an invalid field of the wire message to that of the REST request, whose fields have no prefix `op.`.
 fn in_query(invalid: &Invalid) -> ApiError {
     let field = invalid.field.strip_prefix("op.").unwrap_or(&invalid.field);
     ApiError::invalid(&Invalid { field: field.to_owned(), ..invalid.clone() })

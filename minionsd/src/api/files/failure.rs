@@ -35,7 +35,7 @@ fn refused(failure: FileFailure) -> Problem {
     problem
 }
 
-/// Returns the code for the name of an error number.
+/// Returns the problem code for the name of an error number.
 fn code(errno: &str) -> ErrorCode {
     match errno {
         "ENOENT" => ErrorCode::FileNotFound,

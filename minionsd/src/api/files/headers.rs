@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use minions_api::files::FileMetadata;
 use std::time::{Duration, SystemTime};
 
-/// Response header with the whole metadata, as JSON in ASCII.
+/// Response header with the complete metadata, as JSON in ASCII.
 const FILE_INFO: HeaderName = HeaderName::from_static("x-minions-file");
 
 /// Response header with the id of the exec that serves the request.
@@ -55,7 +55,7 @@ fn last_modified(mtime_ns: i64) -> Option<HeaderValue> {
     HeaderValue::from_str(&httpdate::fmt_http_date(time)).ok()
 }
 
-/// Encodes the metadata as JSON whose characters beyond ASCII are escaped.
+/// Encodes the metadata as JSON in which all characters beyond ASCII are escaped.
 fn ascii_json(info: &FileMetadata) -> Option<HeaderValue> {
     let json = serde_json::to_string(info).ok()?;
     let mut ascii = String::with_capacity(json.len());

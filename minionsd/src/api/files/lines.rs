@@ -17,7 +17,7 @@ impl GuestLines {
         Self { stream, lines: LineDecoder::default() }
     }
 
-    /// Waits for the next line; `None` at the successful end.
+    /// Waits for the next line; `None` after the operation has succeeded.
     ///
     /// Cancel safe.
     pub(super) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FileError> {
@@ -32,8 +32,8 @@ impl GuestLines {
         }
     }
 
-    /// Waits for a line, and returns it with all lines that have arrived, parsed and encoded again: lines
-    /// of a guest are never passed on as they are.
+    /// Waits for a line, and returns it together with all further lines that have arrived. The lines are parsed and
+    /// encoded again, because text from a guest is never passed on unchecked.
     pub(super) async fn next_block<T>(&mut self) -> Result<Option<Bytes>, FileError>
     where
         T: DeserializeOwned + Serialize,
@@ -42,7 +42,7 @@ impl GuestLines {
         let mut block = Vec::new();
         let mut line = Some(first);
         while let Some(entry) = line {
-            // Texts and numbers: serializing cannot fail.
+            // Entries consist of texts and numbers, so serializing cannot fail.
             block.extend(serde_json::to_vec(&entry).unwrap_or_default());
             block.push(b'\n');
             line = self.lines.next_json()?;

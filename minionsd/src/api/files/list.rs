@@ -24,20 +24,20 @@ pub(in super::super) struct ListParams {
     #[param(example = "/etc")]
     #[serde(default)]
     path: String,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     path_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     user: Option<String>,
-    /// Milliseconds after which the caller gets an `agent_timeout` instead of the first entry. There is no
-    /// limit for the whole list.
+    /// Milliseconds after which the caller gets an `agent_timeout` if the operation could not be started.
+    /// There is no limit for the whole list.
     #[param(minimum = 1, maximum = 86_400_000)]
     timeout_ms: Option<u64>,
 }
 
 /// List a directory of a guest
 ///
-/// Returns one entry per line (NDJSON), unsorted. A directory may have any number of entries. If the
-/// list breaks off, the last line is missing its newline or the connection is aborted.
+/// Returns one entry per line (NDJSON), in the order of the file system. The number of entries is not
+/// limited. If the operation fails after the reply has begun, the body is aborted.
 #[utoipa::path(
     get, path = "/vms/{vm}/files/list", operation_id = "list_files", tag = "files",
     params(("vm" = VmName, Path), ListParams),

@@ -22,9 +22,9 @@ pub(in super::super) struct RemoveParams {
     #[param(example = "/tmp/results")]
     #[serde(default)]
     path: String,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     path_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     user: Option<String>,
     /// Remove a directory with everything beneath it. Without this, only an empty directory is removed.
     recursive: Option<bool>,
@@ -33,7 +33,7 @@ pub(in super::super) struct RemoveParams {
     timeout_ms: Option<u64>,
 }
 
-/// Remove a file or a directory of a guest
+/// Remove a file or a directory in a guest
 ///
 /// Removes a file of any type. A directory must be empty unless `recursive` is set.
 #[utoipa::path(
@@ -57,9 +57,9 @@ pub(in super::super) async fn remove_file(
     Ok(Json(FileRemoved { status: "ok".into(), file: header.metadata, count }))
 }
 
-/// Create a directory of a guest
+/// Create a directory in a guest
 ///
-/// With `parents`, also creates missing parents, and accepts a directory that exists.
+/// With `parents`, also creates missing parents, and accepts a directory that already exists.
 #[utoipa::path(
     post, path = "/vms/{vm}/files/mkdir", operation_id = "make_directory", tag = "files",
     params(("vm" = VmName, Path), CallParams),
@@ -82,7 +82,7 @@ pub(in super::super) async fn make_directory(
     to_the_end(&call, op).await.map(|header| Json(header.metadata))
 }
 
-/// Rename a file or a directory of a guest
+/// Rename a file or a directory in a guest
 ///
 /// The new name must be in the same file system. An existing file of this name is replaced, unless
 /// `no_replace` is set.
@@ -108,7 +108,7 @@ pub(in super::super) async fn move_file(
     to_the_end(&call, op).await.map(|header| Json(header.metadata))
 }
 
-/// Runs an operation without data to its end, and returns its header.
+/// Runs an operation that has no data to its end, and returns its header.
 async fn to_the_end(call: &FileCall, op: FileOperation) -> Result<FileHeader, ApiError> {
     let mut stream = call.start(op).await?;
     let header = stream.header().await.map_err(|error| call.failed(error))?;

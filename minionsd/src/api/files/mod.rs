@@ -1,6 +1,6 @@
 //! `/vms/{vm}/files`: files and directories of a guest.
 //!
-//! * [`call`]: a call about a file. [`failure`]: conversion of failures to problems.
+//! * [`call`]: a call that concerns a file. [`failure`]: conversion of failures to problems.
 //! * [`read`]: `GET` and `HEAD`, a file or a tree. [`range`]: parts of a file. [`headers`]: the metadata of a file in
 //!   response headers.
 //! * [`write`]: `PUT`, a file or a tree.

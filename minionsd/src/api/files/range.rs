@@ -5,23 +5,23 @@ use axum::http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue};
 use std::ops::RangeInclusive;
 
-/// The part of a file that a request asks for.
+/// Part of a file that a request selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RequestedRange {
     /// The whole file: without `Range`, with several ranges, or with an `If-Range` that does not match.
     Whole,
     /// First and last byte of a part.
     Part(RangeInclusive<u64>),
-    /// Bytes beyond the end of the file.
+    /// A range that begins after the end of the file.
     Unsatisfiable,
 }
 
-/// Reports whether the request asks for a part of the file.
+/// Reports whether the request selects a part of the file.
 pub(super) fn is_requested(headers: &HeaderMap) -> bool {
     headers.contains_key(RANGE)
 }
 
-/// Returns the part of a file of `size` bytes, with this etag, that the request asks for.
+/// Returns the part that the request selects of a file with `size` bytes and this etag.
 ///
 /// # Errors
 ///
@@ -62,7 +62,7 @@ pub(super) fn set_unsatisfiable(headers: &mut HeaderMap, size: u64) {
 }
 
 fn insert(headers: &mut HeaderMap, text: &str) {
-    // Digits and punctuation only.
+    // The text is ASCII, so the conversion does not fail.
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(CONTENT_RANGE, value);
     }

@@ -27,27 +27,27 @@ pub(in super::super) struct ReadParams {
     #[param(example = "/etc/hostname")]
     #[serde(default)]
     path: String,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     path_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     user: Option<String>,
     /// Describe a symbolic link instead of its target (`HEAD` only).
     no_follow: Option<bool>,
     /// Include extended attributes (trees only).
     xattrs: Option<bool>,
-    /// Milliseconds after which the caller gets an `agent_timeout` instead of the first byte. There is no
-    /// limit for the whole transfer.
+    /// Milliseconds after which the caller gets an `agent_timeout` if the operation could not be started.
+    /// There is no limit for the whole transfer.
     #[param(minimum = 1, maximum = 86_400_000)]
     timeout_ms: Option<u64>,
 }
 
-/// Read a file or a tree of a guest
+/// Read a file or a tree in a guest
 ///
-/// Returns the contents of a regular file, with its metadata in headers; `Range`, `If-Range` and
-/// `If-None-Match` are supported, and `HEAD` returns the headers alone, for files of every type. With
-/// `Accept: application/x-tar` returns a directory, and everything beneath it, as a tar stream. Members
-/// that could not be read are missing in it; the output of the exec in the header `X-Minions-Exec` names
-/// them.
+/// Returns the contents of a regular file, with its metadata in headers. `Range`, `If-Range` and
+/// `If-None-Match` are supported. `HEAD` returns only the headers, for files of every type. With
+/// `Accept: application/x-tar`, the reply is a directory, and everything beneath it, as a tar stream. Files
+/// that could not be read are missing in it; the standard error of the exec whose id is in the header
+/// `X-Minions-Exec` names them.
 #[utoipa::path(
     get, path = "/vms/{vm}/files", operation_id = "read_file", tag = "files",
     params(
@@ -91,7 +91,7 @@ pub(in super::super) async fn read_file(
     file_contents(call, path, &headers).await
 }
 
-/// Reports whether the request names the media type of a tree.
+/// Reports whether the request accepts the media type of a tree.
 fn wants_tar(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter();
     accepted.filter_map(|accept| accept.to_str().ok()).any(|accept| accept.contains(TAR))
@@ -119,8 +119,10 @@ async fn file_contents(
                 read.if_range = Some(info.etag);
             }
             RequestedRange::Unsatisfiable => {
-                let detail =
-                    format!("the file has {} bytes, and the range begins after them", info.size);
+                let detail = format!(
+                    "the range begins after the end of the file, which has {} bytes",
+                    info.size
+                );
                 let error = ApiError::of(ErrorCode::RangeNotSatisfiable, detail);
                 call.note.outcome(|| error.code().to_string());
                 let mut headers = HeaderMap::new();
@@ -151,7 +153,7 @@ async fn file_contents(
     Ok((status, reply, body(call, stream)).into_response())
 }
 
-/// Reports whether the client has the version with this etag.
+/// Reports whether the client already has the version with this etag.
 fn is_known(request: &HeaderMap, etag: &str) -> bool {
     let quoted = format!("\"{etag}\"");
     let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
@@ -172,8 +174,8 @@ async fn tree(call: FileCall, path: GuestPath, xattrs: bool) -> Result<Response,
     Ok((reply, body(call, stream)).into_response())
 }
 
-/// Returns the body with the rest of the stream. If the operation fails, the body breaks off, so that no client takes
-/// it for complete.
+/// Returns the body with the rest of the stream. If the operation fails, the body is aborted, so that a client does not
+/// treat it as complete.
 fn body(call: FileCall, stream: FileStream) -> Body {
     let state = (call, stream);
     Body::from_stream(futures_util::stream::try_unfold(state, |(call, mut stream)| async move {
@@ -184,7 +186,7 @@ fn body(call: FileCall, stream: FileStream) -> Body {
                 Ok(None)
             }
             Err(error) => {
-                tracing::debug!(vm = %call.vm.name(), %error, "a transfer from a guest broke off");
+                tracing::debug!(vm = %call.vm.name(), %error, "a transfer from a guest was aborted");
                 Err(broken(&call, error))
             }
         }

@@ -28,7 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// milliseconds.
 const GREETING: &[u8] = b"retry: 1000\n\n";
 
-/// First message for a client that was connected before: changes in between are lost.
+/// First message for a client that was connected before: the changes since then are lost.
 const OVERFLOW_ON_RETURN: &[u8] =
     b"retry: 1000\n\nevent: overflow\ndata: {\"event\":\"overflow\",\"path\":\"\",\"directory\":false}\n\n";
 
@@ -40,11 +40,11 @@ pub(in super::super) struct WatchParams {
     #[param(example = "/var/spool")]
     #[serde(default)]
     path: String,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     path_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     user: Option<String>,
-    /// Watch all directories beneath it as well.
+    /// Also watch all directories beneath this one.
     recursive: Option<bool>,
     /// Milliseconds after which the caller gets an `agent_timeout` if the watch could not be started.
     #[param(minimum = 1, maximum = 86_400_000)]
@@ -62,7 +62,7 @@ pub(in super::super) struct WatchParams {
     params(
         ("vm" = VmName, Path),
         WatchParams,
-        ("Last-Event-ID" = Option<String>, Header, description = "The client was connected before"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that the client received"),
     ),
     responses(
         (status = 200, description = "Changes as they happen", body = FileEvent,
@@ -132,7 +132,7 @@ impl WatchStream {
 }
 
 fn message(id: u64, change: &FileEvent) -> Bytes {
-    // serde_json writes no line breaks, and cannot fail for this type.
+    // The JSON has no line breaks, and serializing this type cannot fail.
     let data = serde_json::to_string(&change).unwrap_or_default();
     format!("id: {id}\nevent: {}\ndata: {data}\n\n", event_name(change.event)).into()
 }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Longest time without a byte from the client.
+/// Maximum time without a byte from the client.
 const IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -31,14 +31,14 @@ pub(in super::super) struct WriteParams {
     #[param(example = "/etc/motd")]
     #[serde(default)]
     path: String,
-    /// Path as base64, if it is not UTF-8; instead of `path`.
+    /// Path as base64, instead of `path`, if it is not UTF-8.
     path_base64: Option<String>,
-    /// User of the guest whose rights apply, by name or number; default root.
+    /// User of the guest whose rights apply, by name or number (default: root).
     user: Option<String>,
-    /// Permission bits of the file, in octal; default those of the replaced file, or 644.
+    /// Permission bits of the file, in octal (default: those of the replaced file, or 644).
     #[param(example = "644")]
     mode: Option<String>,
-    /// Owner of the file, `USER` or `USER:GROUP`; default that of the replaced file, or `user`.
+    /// Owner of the file, `USER` or `USER:GROUP` (default: that of the replaced file, or `user`).
     owner: Option<String>,
     /// Create missing parent directories; for a tree, also the directory itself.
     parents: Option<bool>,
@@ -46,20 +46,21 @@ pub(in super::super) struct WriteParams {
     xattrs: Option<bool>,
     /// Keep set-user-id and set-group-id (trees only).
     set_id: Option<bool>,
-    /// Set the numeric owners in the stream; default the files belong to `user` (trees only).
+    /// Set the numeric owners in the stream; by default, the files belong to `user` (trees only).
     owners: Option<bool>,
     /// Milliseconds after which the caller gets an `agent_timeout` if the operation could not be started.
-    /// There is no limit for the whole transfer, but 60 s without a byte end it.
+    /// There is no limit for the whole transfer, but it ends after 60 s without a byte.
     #[param(minimum = 1, maximum = 86_400_000)]
     timeout_ms: Option<u64>,
 }
 
-/// Write a file or a tree of a guest
+/// Write a file or a tree in a guest
 ///
-/// The body is the contents of a regular file. The file appears under its name when it is complete; if
-/// the transfer breaks, nothing changes. `If-Match` with an ETag replaces only this version; `If-None-Match: *`
-/// only creates. With `Content-Type: application/x-tar` the members of the body are created beneath the
-/// directory: never outside of it, without devices, and without following symbolic links.
+/// The body is the contents of a regular file. The file gets its name when it is complete; an interrupted
+/// transfer changes nothing. `If-Match` with an ETag replaces only this version; `If-None-Match: *` only
+/// creates the file. With `Content-Type: application/x-tar`, the members of the body are created beneath the
+/// directory: never outside of it, without devices, and without following symbolic links. After an
+/// interrupted transfer, the members that were complete remain.
 #[utoipa::path(
     put, path = "/vms/{vm}/files", operation_id = "write_file", tag = "files",
     params(
@@ -140,7 +141,7 @@ async fn send(
     loop {
         let chunk = tokio::select! {
             chunk = timeout(IDLE, body.next()) => chunk,
-            // The operation fails before it has read all of its input: a full disk, for example.
+            // An operation can fail before it has read all of its input, for example if the disk is full.
             ended = stream.ended() => return ended.map_err(|error| call.failed(error)),
         };
         let mut bytes: Bytes = match chunk {
@@ -161,13 +162,13 @@ async fn send(
     Ok(())
 }
 
-/// Returns the problem for an incomplete body. Nothing was written: the input was not ended.
+/// Returns the problem for an incomplete body. The input was not ended, so no incomplete file gets its final name.
 fn cut(call: &FileCall, detail: &str) -> ApiError {
     call.note.outcome(|| "input_cut".to_owned());
-    ApiError::malformed(None, format!("{detail}; nothing was written"))
+    ApiError::malformed(None, format!("{detail}; no incomplete file was kept"))
 }
 
-/// Contents of the body.
+/// Form of the body.
 enum BodyForm {
     File,
     Tree,
@@ -190,7 +191,7 @@ impl BodyForm {
     }
 }
 
-/// Condition of the request's headers.
+/// Conditions in the request's headers.
 struct WriteCondition {
     if_match: Option<String>,
     create_only: bool,

@@ -28,7 +28,7 @@ pub(super) fn halves(upgraded: Upgraded) -> (ByteReader, ByteWriter) {
 impl ClientReader for ByteReader {
     async fn next(&mut self) -> ForwardInput {
         if self.ended {
-            // The client has half-closed its connection. A later loss of it shows when writing to it fails.
+            // The client has half-closed its connection. If the connection is lost later, a write to it fails.
             return std::future::pending().await;
         }
         self.buffer.reserve(CHUNK_LEN);

@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-/// Default deadline: the agent's deadline for the target, and the time for a connection to the agent.
+/// Default deadline of the call: the agent's deadline for the target, plus the time for a connection to the agent.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Time for a connection to the agent, which the agent's own deadline does not include.
@@ -46,7 +46,7 @@ const TCP: &str = "tcp";
 #[into_params(parameter_in = Query)]
 pub(super) struct ForwardParams {
     /// Target in the guest: `tcp:HOST:PORT` or `unix:/PATH`. The agent connects to its own loopback
-    /// addresses and Unix sockets, and to what it was started with (`--allow-forward`).
+    /// addresses and Unix sockets, and to the targets in its option `--allow-forward`.
     #[param(example = "tcp:127.0.0.1:80")]
     target: String,
     /// Milliseconds after which the caller gets an `agent_timeout` instead of a connection.
@@ -60,7 +60,8 @@ pub(super) struct ForwardParams {
 /// `Upgrade: tcp` the connection then carries plain bytes in both directions, and either side ends its
 /// direction by half-closing it. As a WebSocket, all messages are binary: a channel byte (0 towards
 /// the target, 1 from it, 3 control) and its payload; an empty payload on channel 0 or 1 is the end of
-/// that direction. The last message is `{"type":"closed"}` on channel 3.
+/// that direction. When the agent closes the forward, the last message is `{"type":"closed","reason":…}` on
+/// channel 3.
 #[utoipa::path(
     get, path = "/vms/{vm}/forward", operation_id = "open_forward", tag = "forward",
     params(("vm" = VmName, Path), ForwardParams),
@@ -94,7 +95,7 @@ pub(super) async fn open_forward(
     Ok(upgrade.serve(ForwardSession { api, note, stream, _place: place }))
 }
 
-/// Returns the agent's deadline for the target, in milliseconds: what is left for the caller, less the time for a
+/// Returns the agent's deadline for the target, in milliseconds: the time until `deadline`, minus the time for a
 /// connection to the agent.
 fn targets_share(deadline: Instant) -> u64 {
     let left = deadline.saturating_duration_since(Instant::now());
@@ -124,7 +125,7 @@ impl ClientUpgrade {
         })
     }
 
-    /// Returns the response, and serves the session once the client has it.
+    /// Returns the response, and serves the session after the client has received it.
     fn serve(self, session: ForwardSession) -> Response {
         match self {
             Self::WebSocket(upgrade) => {
@@ -163,14 +164,14 @@ fn asks_for_tcp(headers: &HeaderMap) -> bool {
 /// An open forward.
 struct ForwardSession {
     api: ApiState,
-    /// Access to the call's audit entries. Held until the end of the session, because the call ends when it is dropped.
+    /// Audit entries of the call. Dropping it ends the call, so it is held until the end of the session.
     note: AuditNote,
     stream: AgentStream,
     _place: OwnedSemaphorePermit,
 }
 
 impl ForwardSession {
-    /// Moves bytes until the forward ends; `None` if the daemon stops before.
+    /// Moves bytes until the forward ends; returns `None` if the daemon stops first.
     async fn run(
         self,
         reader: &mut impl crate::forward::ClientReader,

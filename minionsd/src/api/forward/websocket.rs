@@ -78,7 +78,8 @@ impl MessageWriter {
         self.0.send(Packet::Binary(message.to_bytes())).await.is_ok()
     }
 
-    /// Sends `closed` and the Close frame for the end of a forward; `None` if the daemon stops.
+    /// Sends the messages that end a forward: `closed`, if the agent gave a reason, and the Close frame. `end` is
+    /// `None` if the daemon stops.
     pub(super) async fn close(mut self, end: Option<&ForwardEnd>, reader: MessageReader) {
         let (code, reason) = close_frame(end);
         if let Some(reason) = closed(end) {
@@ -89,7 +90,7 @@ impl MessageWriter {
     }
 }
 
-/// Returns the reason in the last message, if the agent gave one.
+/// Returns the reason for the last message, if the agent gave one.
 fn closed(end: Option<&ForwardEnd>) -> Option<CloseReason> {
     match end {
         Some(ForwardEnd::Closed(reason)) => Some(*reason),
