@@ -28,7 +28,7 @@ const EVENTS: usize = 64;
 /// Returns the reply of a current agent as one frame. It contains `instance_id`: parsing it is part of the
 /// measured work.
 pub(crate) fn health_reply() -> Result<Vec<u8>, EncodeError> {
-    let features = ["exec2", "status2", "network2", "clock", "power"].map(str::to_owned);
+    let features = ["exec2", "network2", "clock", "power"].map(str::to_owned);
     encode_reply(&Health {
         uptime_secs: 17,
         hostname: "cloud-hypervisor".into(),

@@ -1,7 +1,7 @@
-//! Frozen bytes of the base protocol.
+//! Frozen bytes of the base protocol, and of each request that was added since.
 //!
-//! Agents and host tools that send and expect exactly these bytes are in the field. A change here
-//! breaks the protocol, even if all other tests pass.
+//! Agents and host tools that send and expect exactly these bytes are in the field. A change of
+//! existing bytes breaks the protocol, even if all other tests pass; additions are welcome.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 

@@ -97,8 +97,8 @@ impl AgentClient {
         Err(AgentRefusal::Answer(AgentError::not_allowed(operation)))
     }
 
-    /// Reports whether the agent announces the operations that it serves. Such an agent knows all requests of protocol
-    /// 2 that need none of the missing operations.
+    /// Reports whether the agent announces the operations that it serves. Such an agent implements the features up to
+    /// `forward`, without those of missing operations; for a newer feature, use [`require`](Self::require).
     pub(crate) fn is_restricted(&self) -> bool {
         self.with_agent(|agent| agent.is_some_and(|agent| agent.allowed.is_some()))
     }
