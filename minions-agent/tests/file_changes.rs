@@ -8,9 +8,12 @@ use minions_proto::file_stream::{FileEvent, FileEventKind, FileKind, LineDecoder
 use minions_proto::message::{
     FileOperation, GuestTarget, MakeDirectory, RemoveFile, RenameFile, WatchTree,
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::channel::Stream;
 use support::file::{path, run, run_as, start};
 use support::{RunningAgent, until};
@@ -255,4 +258,37 @@ async fn a_watch_ends_with_its_client() {
         recursive: true,
     });
     assert_eq!(run(&agent, missing, b"").await.failure().errno, "ENOENT");
+}
+
+/// Another user of the guest, who owns the directory, replaces the new directory by a link to a file of root as often as
+/// possible. A mode that is set by name afterwards would be the file's.
+#[tokio::test]
+async fn the_mode_of_a_new_directory_is_never_given_to_another_file() {
+    let agent = RunningAgent::start().await;
+    let (dir, secret) = (agent.dir().join("dir"), agent.dir().join("secret"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(&secret, "secret").unwrap();
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    let (victim, link) = (dir.join("victim"), dir.join("link"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let attacker = std::thread::spawn({
+        let (victim, link, secret, stop) =
+            (victim.clone(), link.clone(), secret.clone(), stop.clone());
+        move || {
+            while !stop.load(Ordering::SeqCst) {
+                let _ = symlink(&secret, &link);
+                let _ = renameat_with(CWD, &victim, CWD, &link, RenameFlags::EXCHANGE);
+            }
+        }
+    });
+    for _ in 0..100 {
+        run(&agent, mkdir_of(&victim, false, Some(0o1777)), b"").await;
+        for name in [&victim, &link] {
+            let _ = fs::remove_dir(name);
+            let _ = fs::remove_file(name);
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    attacker.join().unwrap();
+    assert_eq!(fs::metadata(&secret).unwrap().mode() & 0o7777, 0o600);
 }

@@ -14,9 +14,15 @@ use crate::exec::{DriverEvent, ExecDriver, ExecError, ExecResources, ExecTarget}
 use crate::vm::Vm;
 use bytes::{Bytes, BytesMut};
 use minions_proto::channel::OutputStream;
-use minions_proto::file_stream::{FileFailure, FileHeader, FileStreamError, LineDecoder};
+use minions_proto::file_stream::{
+    FileFailure, FileHeader, FileStreamError, LineDecoder, MAX_LINE_LEN,
+};
+use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::{ExecId, Feature, FileOperation, FileStart, OnDisconnect, Outcome};
 use tokio::time::Instant;
+
+/// Most bytes of output before the header line is read: the line, and the first data.
+const MAX_BEFORE_HEADER: usize = MAX_FRAME_LEN + MAX_LINE_LEN;
 
 /// Largest number of warnings that are kept; further ones are only counted.
 const MAX_WARNINGS: usize = 100;
@@ -51,6 +57,11 @@ pub(crate) struct FileResult {
 #[derive(Debug)]
 pub(crate) struct FileStream {
     driver: ExecDriver,
+    /// Output up to the header line.
+    head: LineDecoder,
+    has_header: bool,
+    /// Number of bytes that were received before the header was read.
+    before_header: usize,
     /// Output that was received but not returned yet.
     output: BytesMut,
     errors: FailureLines,
@@ -91,7 +102,15 @@ impl FileStream {
         let start = FileStart { id: Some(id.clone()), user, on_disconnect: OnDisconnect::Kill, op };
         let driver = ExecDriver::open(execs, &target, id, &start, deadline).await?;
         let errors = FailureLines::default();
-        Ok(Self { driver, output: BytesMut::new(), errors, result: None })
+        Ok(Self {
+            driver,
+            head: LineDecoder::default(),
+            has_header: false,
+            before_header: 0,
+            output: BytesMut::new(),
+            errors,
+            result: None,
+        })
     }
 
     /// Returns the id of the exec that runs the operation.
@@ -120,10 +139,9 @@ impl FileStream {
     /// [`FileError`]: the operation failed before it sent a header.
     pub(crate) async fn header(&mut self) -> Result<FileHeader, FileError> {
         loop {
-            let mut lines = LineDecoder::default();
-            lines.extend(&self.output);
-            if let Some(header) = lines.next_json()? {
-                self.output = BytesMut::from(lines.into_rest());
+            if let Some(header) = self.head.next_json()? {
+                self.output = BytesMut::from(std::mem::take(&mut self.head).into_rest());
+                self.has_header = true;
                 return Ok(header);
             }
             match self.receive().await? {
@@ -207,7 +225,16 @@ impl FileStream {
         let turns = self.driver.turns();
         match turns.take(self.driver.next()).await? {
             DriverEvent::Output(OutputStream::Stdout, _, bytes) => {
-                self.output.extend_from_slice(&bytes);
+                if self.has_header {
+                    self.output.extend_from_slice(&bytes);
+                    return Ok(FileStreamEvent::Output);
+                }
+                // An operation with input sends its header last, so its output is not read meanwhile.
+                self.before_header += bytes.len();
+                if self.before_header > MAX_BEFORE_HEADER {
+                    return Err(FileStreamError::TooLong.into());
+                }
+                self.head.extend(&bytes);
                 Ok(FileStreamEvent::Output)
             }
             DriverEvent::Output(OutputStream::Stderr, _, bytes) => {

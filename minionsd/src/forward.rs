@@ -16,8 +16,12 @@ use minions_proto::forward::CloseReason;
 use minions_proto::forward_client::{ForwardClient, ForwardError, ForwardEvent};
 use minions_proto::message::HEARTBEAT;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+/// Time after the end of both directions in which the agent must send its last message. It is checked at each heartbeat.
+const LAST_MESSAGE: Duration = Duration::from_secs(10);
 
 /// Deadline for the agent to close the target's connection after `leave`.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -94,9 +98,10 @@ pub(crate) async fn pump(
     to_client: &mut impl ClientWriter,
 ) -> ForwardEnd {
     let AgentStream { mut reader, mut writer, .. } = stream;
+    let client_ended = AtomicBool::new(false);
     let end = tokio::select! {
-        end = up(from_client, &mut writer) => end,
-        end = down(&mut reader, to_client) => end,
+        end = up(from_client, &mut writer, &client_ended) => end,
+        end = down(&mut reader, to_client, &client_ended) => end,
     };
     match &end {
         ForwardEnd::ClientGone | ForwardEnd::Breach(_) => {
@@ -120,7 +125,11 @@ pub(crate) async fn pump(
 }
 
 /// Moves the client's bytes to the agent, with heartbeats.
-async fn up(from: &mut impl ClientReader, to: &mut StreamWriter) -> ForwardEnd {
+async fn up(
+    from: &mut impl ClientReader,
+    to: &mut StreamWriter,
+    client_ended: &AtomicBool,
+) -> ForwardEnd {
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -133,6 +142,7 @@ async fn up(from: &mut impl ClientReader, to: &mut StreamWriter) -> ForwardEnd {
                     }
                 }
                 ForwardInput::End => {
+                    client_ended.store(true, Ordering::SeqCst);
                     to.queue(&ChannelMessage { channel: Channel::Stdin, payload: Bytes::new() });
                 }
                 ForwardInput::Gone => return ForwardEnd::ClientGone,
@@ -148,9 +158,22 @@ async fn up(from: &mut impl ClientReader, to: &mut StreamWriter) -> ForwardEnd {
 }
 
 /// Moves the target's bytes to the client.
-async fn down(from: &mut StreamReader, to: &mut impl ClientWriter) -> ForwardEnd {
+async fn down(
+    from: &mut StreamReader,
+    to: &mut impl ClientWriter,
+    client_ended: &AtomicBool,
+) -> ForwardEnd {
     let mut forward = ForwardClient::new(Instant::now().into_std());
+    // Time since which both directions have ended, and only the agent's last message is missing.
+    let mut both_ended = None;
     loop {
+        if both_ended.is_none() && forward.target_has_ended() && client_ended.load(Ordering::SeqCst)
+        {
+            both_ended = Some(Instant::now());
+        }
+        if both_ended.is_some_and(|since: Instant| since.elapsed() > LAST_MESSAGE) {
+            return ForwardEnd::Agent(StreamEnd::Silent);
+        }
         let message = match from.next().await {
             Ok(message) => message,
             Err(broken) => return ForwardEnd::Agent(broken),

@@ -13,6 +13,9 @@ use tar::Header;
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
 
+/// Extended attribute with the capabilities of a program: privileges, as set-user-id.
+const FILE_CAPABILITIES: &[u8] = b"security.capability";
+
 /// Prefix of the PAX records with extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -63,6 +66,7 @@ impl MemberAttributes {
                 return Err(OperationError::refusal(Errno::OPNOTSUPP, name, "tar", reason));
             } else if let Some(attribute) = key.strip_prefix(XATTR)
                 && op.xattrs
+                && (op.set_id || attribute != FILE_CAPABILITIES)
             {
                 let attribute = CString::new(attribute).map_err(|_| malformed("records"))?;
                 xattrs.push((attribute, value.clone()));

@@ -6,9 +6,10 @@ use super::new_file::{NameConflict, sync_if_permitted};
 use super::resolve::ResolveError;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, linkat, mkdirat, mknodat, openat, openat2,
-    statat, symlinkat, unlinkat,
+    statat, symlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::umask;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -119,6 +120,15 @@ impl AsFd for TreeRoot {
     }
 }
 
+/// Creates a name whose mode the umask must not change. The mode is never changed afterwards: a user who may write to the
+/// directory could have replaced the name by a link to another file. Only for a process with one thread.
+fn with_exact_mode<T>(create: impl FnOnce() -> T) -> T {
+    let before = umask(Mode::empty());
+    let created = create();
+    umask(before);
+    created
+}
+
 impl FileLocation {
     /// Makes the name a symbolic link, after `finish` has set its attributes.
     pub(crate) fn publish_link(
@@ -137,9 +147,7 @@ impl FileLocation {
     ) -> io::Result<()> {
         self.publish_with(
             |temporary| {
-                mknodat(&self.directory, temporary, FileType::Fifo, mode, 0)?;
-                // The umask does not apply to the mode in a stream.
-                rustix::fs::chmodat(&self.directory, temporary, mode, AtFlags::empty())
+                with_exact_mode(|| mknodat(&self.directory, temporary, FileType::Fifo, mode, 0))
             },
             finish,
         )
@@ -156,15 +164,11 @@ impl FileLocation {
         entry.rename(&self.name, NameConflict::Replace)
     }
 
-    /// Creates a directory with exactly this mode, regardless of the umask.
+    /// Creates a directory with exactly this mode, regardless of the umask. The kernel ignores set-user-id and
+    /// set-group-id here.
     pub(crate) fn make_directory(&self, mode: u32) -> io::Result<()> {
-        mkdirat(&self.directory, &self.name, OWN)?;
         let mode = Mode::from_raw_mode(mode);
-        let set = rustix::fs::chmodat(&self.directory, &self.name, mode, AtFlags::empty());
-        if set.is_err() {
-            let _ = unlinkat(&self.directory, &self.name, AtFlags::REMOVEDIR);
-        }
-        Ok(set?)
+        Ok(with_exact_mode(|| mkdirat(&self.directory, &self.name, mode))?)
     }
 
     /// Renames this name to another one.

@@ -115,12 +115,11 @@ fn mode(file: &FileMetadata) -> String {
 }
 
 fn modified(file: &FileMetadata) -> String {
-    let since = Duration::from_nanos(file.mtime_ns.unsigned_abs());
-    let time = if file.mtime_ns < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(since)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(since)
+    let Ok(since) = u64::try_from(file.mtime_ns) else {
+        // The library knows no time before 1970.
+        return format!("@{}", file.mtime_ns.div_euclid(1_000_000_000));
     };
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(since));
     time.map_or_else(String::new, |time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
@@ -211,6 +210,11 @@ mod tests {
 
     #[test]
     fn times_are_shown_in_utc() {
-        assert_eq!(modified(&file(FileKind::File, 0)), "1970-01-01T00:00:01Z");
+        let mut file = file(FileKind::File, 0);
+        assert_eq!(modified(&file), "1970-01-01T00:00:01Z");
+        file.mtime_ns = -1;
+        assert_eq!(modified(&file), "@-1");
+        file.mtime_ns = i64::MAX;
+        assert_eq!(modified(&file), "2262-04-11T23:47:16Z");
     }
 }

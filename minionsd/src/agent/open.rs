@@ -80,15 +80,15 @@ impl AgentClient {
         self.with_agent(|agent| agent.map(AgentInstance::of))
     }
 
-    /// Opens a stream before `deadline`, to whichever instance of the agent answers. Never retries.
+    /// Opens a forward's stream before `deadline`, to whichever instance of the agent answers. Never retries.
     ///
     /// Safe to cancel: the connection is then not reused.
-    pub(crate) async fn open_stream<C: Call>(
+    pub(crate) async fn open_forward<C: Call>(
         &self,
         call: &C,
         deadline: Instant,
     ) -> Result<(C::Reply, AgentStream), CallError> {
-        self.open(call, None, deadline).await.map_err(|error| match error {
+        self.open_in(Lane::Forward, call, None, deadline).await.map_err(|error| match error {
             OpenError::Call(error) => error,
             OpenError::Replaced => TransportError::Lost { sent: false }.into(),
         })
@@ -103,7 +103,17 @@ impl AgentClient {
         only: Option<&AgentInstance>,
         deadline: Instant,
     ) -> Result<(C::Reply, AgentStream), OpenError> {
-        let mut checkout = self.checkout(Lane::Stream, false, deadline).await?;
+        self.open_in(Lane::Stream, call, only, deadline).await
+    }
+
+    async fn open_in<C: Call>(
+        &self,
+        lane: Lane,
+        call: &C,
+        only: Option<&AgentInstance>,
+        deadline: Instant,
+    ) -> Result<(C::Reply, AgentStream), OpenError> {
+        let mut checkout = self.checkout(lane, false, deadline).await?;
         let epoch = checkout.epoch().clone();
         let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
         if let Some(only) = only {

@@ -55,6 +55,9 @@ const QUICK_PERMITS: usize = 1;
 /// Most streams to one VM at the same time, with the calls that are counted like streams.
 const MAX_STREAMS: usize = 64;
 
+/// Most forwards to one VM at the same time. An agent has its own limit, 320 with the usual number of descriptors.
+const MAX_FORWARDS: usize = 512;
+
 /// Most streams to one VM that dial at the same time; the others wait for their turn. Together with the dials of
 /// the supervisor and of a pool of the default size, this is below the limit of the connector.
 const MAX_STREAM_DIALS: usize = 8;
@@ -69,6 +72,8 @@ pub(crate) enum Lane {
     /// Stream, or call that is counted like one, because it may last long and there may be many. These have their own
     /// limit, and are rejected at once beyond it.
     Stream,
+    /// Forward. It has a limit of its own, because a client may hold many for as long as it likes.
+    Forward,
 }
 
 /// Connections to one VM. Cheap to clone: the clones share one pool.
@@ -82,6 +87,7 @@ struct PoolState {
     long: Arc<Semaphore>,
     quick: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    forwards: Arc<Semaphore>,
     stream_dials: Semaphore,
     pace: Arc<StreamPace>,
     turns: StreamTurns,
@@ -103,6 +109,7 @@ impl Pool {
             long: Arc::new(Semaphore::new(limit - QUICK_PERMITS)),
             quick: Arc::new(Semaphore::new(QUICK_PERMITS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
             stream_dials: Semaphore::new(MAX_STREAM_DIALS),
             pace: Arc::default(),
             turns: StreamTurns::default(),
@@ -235,9 +242,13 @@ impl Pool {
         lane: Lane,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, CheckoutError> {
-        if lane == Lane::Stream {
-            let streams = Arc::clone(&self.0.streams);
-            return streams.try_acquire_owned().map_err(|_| CheckoutError::Exhausted);
+        let own = match lane {
+            Lane::Stream => Some(&self.0.streams),
+            Lane::Forward => Some(&self.0.forwards),
+            Lane::Quick | Lane::Long => None,
+        };
+        if let Some(own) = own {
+            return Arc::clone(own).try_acquire_owned().map_err(|_| CheckoutError::Exhausted);
         }
         let long = Arc::clone(&self.0.long);
         if let Ok(permit) = Arc::clone(&long).try_acquire_owned() {
@@ -247,7 +258,7 @@ impl Pool {
         let patience = Instant::now() + MAX_WAIT;
         let turn = async {
             match lane {
-                Lane::Long | Lane::Stream => long.acquire_owned().await,
+                Lane::Long | Lane::Stream | Lane::Forward => long.acquire_owned().await,
                 Lane::Quick => tokio::select! {
                     permit = Arc::clone(&self.0.quick).acquire_owned() => permit,
                     permit = long.acquire_owned() => permit,

@@ -320,3 +320,41 @@ async fn an_agent_without_the_feature_or_the_permission_is_told_apart() {
     assert_eq!(guest.get("file", &[]).await.text().await.unwrap(), "x");
     guest.daemon.exec("web-1", "true", &[]).await.assert_problem(501, "agent_error");
 }
+
+#[tokio::test]
+async fn what_a_request_cannot_mean_is_refused_and_nothing_is_lost() {
+    let guest = Guest::start(&[]).await;
+    fs::write(guest.path("file"), "0123456789").unwrap();
+    let part = [("content-range", "bytes 5-9/10")];
+    guest
+        .put("file", "", "56789", &part)
+        .await
+        .assert_problem(400, "invalid_request")
+        .assert_field("Content-Range");
+    let packed = [("content-encoding", "gzip")];
+    guest.put("file", "", "x", &packed).await.assert_problem(415, "unsupported_media_type");
+    let tree = [("content-type", "application/x-tar"), ("if-match", "\"x\"")];
+    guest
+        .put("dir", "", "", &tree)
+        .await
+        .assert_problem(400, "invalid_request")
+        .assert_field("If-Match");
+    guest
+        .put("dir", "&mode=700", "", &tree[..1])
+        .await
+        .assert_problem(400, "invalid_request")
+        .assert_field("mode");
+    guest
+        .put("file", "&owners=true", "x", &[])
+        .await
+        .assert_problem(400, "invalid_request")
+        .assert_field("owners");
+    let delete = guest.daemon.request(Method::DELETE, &guest.files("file", ""));
+    let delete = read(delete.header("if-match", "\"x\"").send().await.unwrap()).await;
+    delete.assert_problem(400, "invalid_request").assert_field("if-match");
+    let mode = json!({ "path": guest.path("dir"), "mode": "4755" });
+    let mkdir = guest.daemon.post("/vms/web-1/files/mkdir", mode).await;
+    mkdir.assert_problem(422, "invalid_request").assert_field("mode");
+    assert_eq!(fs::read_to_string(guest.path("file")).unwrap(), "0123456789");
+    assert_eq!(guest.names(), ["file"]);
+}

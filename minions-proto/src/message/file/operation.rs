@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Largest mode: permission bits, set-user-id, set-group-id and sticky.
 const MAX_MODE: u32 = 0o7777;
 
+/// Largest mode of a new directory: permission bits and sticky. The kernel ignores the others.
+const MAX_DIRECTORY_MODE: u32 = 0o1777;
+
 /// Longest etag, in bytes. The agent's own are shorter.
 const MAX_ETAG_LEN: usize = 256;
 
@@ -233,7 +236,7 @@ impl FileOperation {
                 check_etag("op.if_range", op.if_range.as_deref())
             }
             Self::Write(op) => op.validate(),
-            Self::Mkdir(op) => check_mode(op.mode),
+            Self::Mkdir(op) => check_mode(op.mode, MAX_DIRECTORY_MODE),
             Self::Rename(op) => op.to.bytes().map(|_| ()),
             Self::Stat(_)
             | Self::List(_)
@@ -253,7 +256,7 @@ impl WriteStream {
             let shown = String::from_utf8_lossy(&path);
             return Err(Invalid::value("op.path", &shown, "must end with a file name"));
         }
-        check_mode(self.mode)?;
+        check_mode(self.mode, MAX_MODE)?;
         if let Some(owner) = &self.owner {
             check_account("op.owner", owner)?;
         }
@@ -266,10 +269,10 @@ impl WriteStream {
     }
 }
 
-fn check_mode(mode: Option<u32>) -> Result<(), Invalid> {
+fn check_mode(mode: Option<u32>, most: u32) -> Result<(), Invalid> {
     match mode {
-        Some(mode) if mode > MAX_MODE => {
-            let reason = format!("is {mode}: must be at most {MAX_MODE} (0o7777)");
+        Some(mode) if mode > most => {
+            let reason = format!("is {mode}: must be at most {most} (0o{most:o})");
             Err(Invalid::new("op.mode", reason))
         }
         _ => Ok(()),

@@ -5,13 +5,15 @@ use super::super::exec::generate_id;
 use super::super::extract::{CallerTimeout, TheVm};
 use super::super::problem::ApiError;
 use super::super::state::ApiState;
+use crate::agent::TransportError;
 use crate::files::{FileError, FileStream};
 use crate::vm::Vm;
 use minions_proto::Invalid;
+use minions_proto::file_stream::FileHeader;
 use minions_proto::message::{FileOperation, GuestPath};
 use serde::Deserialize;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// Default deadline for starting an operation.
 const START: Duration = Duration::from_secs(30);
@@ -74,6 +76,18 @@ impl FileCall {
         let user = self.user.clone();
         let started = FileStream::start(execs, &self.vm, id, user, op, self.deadline).await;
         started.map_err(|error| self.failed(FileError::Exec(error)))
+    }
+
+    /// Waits for the header of an operation that sends it at once, until the call's deadline.
+    pub(super) async fn first_header(
+        &self,
+        stream: &mut FileStream,
+    ) -> Result<FileHeader, ApiError> {
+        let header = timeout_at(self.deadline, stream.header()).await.unwrap_or_else(|_| {
+            let late = TransportError::TimedOut { sent: true };
+            Err(FileError::Exec(late.into()))
+        });
+        header.map_err(|error| self.failed(error))
     }
 
     /// Converts a failure, and records it as the call's outcome.

@@ -58,7 +58,7 @@ pub(in super::super) async fn list_files(
     let file = FileParams { path, path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let mut stream = call.start(FileOperation::List(ListDirectory { path })).await?;
-    stream.header().await.map_err(|error| call.failed(error))?;
+    call.first_header(&mut stream).await?;
     let lines = GuestLines::new(stream);
     let body = Body::from_stream(futures_util::stream::try_unfold(
         (call, lines),

@@ -8,6 +8,8 @@ use super::call::{FileCall, FileParams};
 use super::write::octal;
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use minions_api::VmName;
 use minions_api::files::{FileMetadata, FileRemoved, MakeDirectoryRequest, MoveFileRequest};
 use minions_proto::file_stream::FileHeader;
@@ -46,7 +48,16 @@ pub(in super::super) async fn remove_file(
     vm: TheVm,
     QueryParams(params): QueryParams<RemoveParams>,
     note: AuditNote,
+    headers: HeaderMap,
 ) -> Result<Json<FileRemoved>, ApiError> {
+    // Ignoring a condition would remove another version than the caller's.
+    if let Some(name) = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE]
+        .into_iter()
+        .find(|name| headers.contains_key(name))
+    {
+        let detail = format!("`{name}` is not supported for removing a file");
+        return Err(ApiError::malformed(Some(name.to_string()), detail));
+    }
     let RemoveParams { path, path_base64, user, recursive, timeout_ms } = params;
     let patience = CallerTimeout::of(timeout_ms)?;
     let file = FileParams { path, path_base64, user };

@@ -7,12 +7,13 @@ use super::super::state::ApiState;
 use super::call::{FileCall, FileParams, TAR};
 use super::headers;
 use super::range::{self, RequestedRange};
-use crate::files::{FileError, FileStream};
+use crate::files::FileStream;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use minions_api::files::FileMetadata;
 use minions_api::{ErrorCode, VmName};
 use minions_proto::file_stream::FileHeader;
@@ -99,7 +100,7 @@ fn wants_tar(headers: &HeaderMap) -> bool {
 
 async fn stat(call: &FileCall, path: GuestPath, follow: bool) -> Result<FileMetadata, ApiError> {
     let mut stream = call.start(FileOperation::Stat(StatFile { path, follow })).await?;
-    let header = stream.header().await.map_err(|error| call.failed(error))?;
+    let header = call.first_header(&mut stream).await?;
     Ok(header.metadata)
 }
 
@@ -133,7 +134,7 @@ async fn file_contents(
     }
     let asked = read.length.is_some();
     let mut stream = call.start(FileOperation::Read(read)).await?;
-    let header = stream.header().await.map_err(|error| call.failed(error))?;
+    let header = call.first_header(&mut stream).await?;
     let FileHeader { metadata, offset, length, .. } = header;
     let info = metadata;
     if is_known(request, &info.etag) {
@@ -150,7 +151,7 @@ async fn file_contents(
             range::set_part(&mut reply, &(offset..=offset + length - 1), info.size);
         }
     }
-    Ok((status, reply, body(call, stream)).into_response())
+    Ok((status, reply, body(call, stream, length)).into_response())
 }
 
 /// Reports whether the client already has the version with this etag.
@@ -165,35 +166,59 @@ fn is_known(request: &HeaderMap, etag: &str) -> bool {
 
 async fn tree(call: FileCall, path: GuestPath, xattrs: bool) -> Result<Response, ApiError> {
     let mut stream = call.start(FileOperation::TarOut(PackTree { path, xattrs })).await?;
-    let header = stream.header().await.map_err(|error| call.failed(error))?;
+    let header = call.first_header(&mut stream).await?;
     let mut reply = headers::of_any(&header.metadata);
     reply.insert(CONTENT_TYPE, HeaderValue::from_static(TAR));
     if let Ok(id) = HeaderValue::from_str(stream.id().as_str()) {
         reply.insert(headers::EXEC_ID, id);
     }
-    Ok((reply, body(call, stream)).into_response())
+    Ok((reply, body(call, stream, None)).into_response())
+}
+
+/// Data of a file or tree on its way to the client.
+struct Transfer {
+    call: FileCall,
+    stream: FileStream,
+    /// Number of bytes until the end, if the reply states its length. The HTTP server does not ask for the end after the
+    /// last of them.
+    left: Option<u64>,
+}
+
+/// Records how the transfer ended, if nothing else did.
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        let is_complete = self.left == Some(0);
+        self.call.note.outcome(|| if is_complete { "ok" } else { "cut" }.to_owned());
+    }
+}
+
+impl Transfer {
+    async fn next(&mut self) -> Result<Option<Bytes>, std::io::Error> {
+        match self.stream.next().await {
+            Ok(Some(bytes)) => {
+                let len = bytes.len() as u64;
+                self.left = self.left.map(|left| left.saturating_sub(len));
+                Ok(Some(bytes))
+            }
+            Ok(None) => {
+                self.call.succeeded();
+                Ok(None)
+            }
+            Err(error) => {
+                let vm = self.call.vm.name();
+                tracing::debug!(%vm, %error, "a transfer from a guest was aborted");
+                self.call.failed(error);
+                Err(std::io::ErrorKind::ConnectionAborted.into())
+            }
+        }
+    }
 }
 
 /// Returns the body with the rest of the stream. If the operation fails, the body is aborted, so that a client does not
 /// treat it as complete.
-fn body(call: FileCall, stream: FileStream) -> Body {
-    let state = (call, stream);
-    Body::from_stream(futures_util::stream::try_unfold(state, |(call, mut stream)| async move {
-        match stream.next().await {
-            Ok(Some(bytes)) => Ok(Some((bytes, (call, stream)))),
-            Ok(None) => {
-                call.succeeded();
-                Ok(None)
-            }
-            Err(error) => {
-                tracing::debug!(vm = %call.vm.name(), %error, "a transfer from a guest was aborted");
-                Err(broken(&call, error))
-            }
-        }
+fn body(call: FileCall, stream: FileStream, length: Option<u64>) -> Body {
+    let transfer = Transfer { call, stream, left: length };
+    Body::from_stream(futures_util::stream::try_unfold(transfer, |mut transfer| async move {
+        transfer.next().await.map(|bytes| bytes.map(|bytes| (bytes, transfer)))
     }))
-}
-
-fn broken(call: &FileCall, error: FileError) -> std::io::Error {
-    call.failed(error);
-    std::io::ErrorKind::ConnectionAborted.into()
 }

@@ -84,7 +84,7 @@ pub(in super::super) async fn watch_files(
     let recursive = recursive.unwrap_or(false);
     let op = FileOperation::Watch(WatchTree { path, recursive });
     let mut stream = call.start(op).await?;
-    stream.header().await.map_err(|error| call.failed(error))?;
+    call.first_header(&mut stream).await?;
     let greeting =
         if headers.contains_key("last-event-id") { OVERFLOW_ON_RETURN } else { GREETING };
     let watch =

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use minions_api::files::FileWritten;
@@ -97,6 +97,27 @@ pub(in super::super) async fn write_file(
     let form = BodyForm::of(&headers)?;
     let mode = mode.map(|mode| octal(&mode)).transpose()?;
     let condition = WriteCondition::of(&headers)?;
+    refuse_partial_content(&headers)?;
+    // Ignoring a parameter could change the meaning of the request.
+    match form {
+        BodyForm::File => refuse(
+            "a file",
+            &[
+                ("xattrs", xattrs.is_some()),
+                ("set_id", set_id.is_some()),
+                ("owners", owners.is_some()),
+            ],
+        )?,
+        BodyForm::Tree => refuse(
+            "a tree",
+            &[
+                ("mode", mode.is_some()),
+                ("owner", owner.is_some()),
+                ("If-Match", condition.if_match.is_some()),
+                ("If-None-Match", condition.create_only),
+            ],
+        )?,
+    }
     let file = FileParams { path, path_base64, user };
     let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let parents = parents.unwrap_or(false);
@@ -166,6 +187,33 @@ async fn send(
 fn cut(call: &FileCall, detail: &str) -> ApiError {
     call.note.outcome(|| "input_cut".to_owned());
     ApiError::malformed(None, format!("{detail}; no incomplete file was kept"))
+}
+
+/// Refuses a part of a file: writing it as the whole file would lose the rest.
+fn refuse_partial_content(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key(CONTENT_RANGE) {
+        let detail = "`Content-Range` is not supported: a file is written as a whole";
+        return Err(ApiError::malformed(Some("Content-Range".into()), detail));
+    }
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => {
+            let detail =
+                format!("the body has the content encoding {encoding:?}: send it without one");
+            Err(ApiError::of(ErrorCode::UnsupportedMediaType, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses parameters and conditions that do not apply to this form of the body.
+fn refuse(form: &str, given: &[(&str, bool)]) -> Result<(), ApiError> {
+    match given.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let detail = format!("`{name}` does not apply to {form}");
+            Err(ApiError::malformed(Some((*name).into()), detail))
+        }
+    }
 }
 
 /// Form of the body.

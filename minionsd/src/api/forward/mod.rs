@@ -90,7 +90,7 @@ pub(super) async fn open_forward(
         error
     };
     vm.client().require(Feature::Forward, &[], deadline).await.map_err(failed)?;
-    let opened = vm.client().open_stream(&open, deadline).await;
+    let opened = vm.client().open_forward(&open, deadline).await;
     let (_, stream) = opened.map_err(failed)?;
     Ok(upgrade.serve(ForwardSession { api, note, stream, _place: place }))
 }
