@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use reqwest::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use reqwest::{Method, StatusCode, Upgraded};
+use reqwest::{Method, StatusCode, Upgraded, Url};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -38,17 +38,29 @@ impl DaemonClient {
         response.upgrade().await.map_err(|error| self.no_response(error))
     }
 
+    /// Connects to a target in a guest by a WebSocket with channel messages, whose last one states how the connection
+    /// ended. Plain bytes cannot: over a Unix socket, a broken connection looks like a complete one.
+    pub(crate) async fn open_target(&self, path: &str, target: &str) -> Result<Upgraded, Failure> {
+        let url = self.url(path, &[("target", target)])?;
+        self.websocket(url, TARGET_DEADLINE).await
+    }
+
     /// Sends `GET path` and upgrades the connection to a WebSocket.
     pub(crate) async fn upgrade(&self, path: &str) -> Result<Upgraded, Failure> {
+        let url = self.url(path, &[])?;
+        self.websocket(url, DEADLINE).await
+    }
+
+    async fn websocket(&self, url: Url, deadline: Duration) -> Result<Upgraded, Failure> {
         let key = generate_key();
         let response = self
             .http
-            .request(Method::GET, format!("{}{path}", self.base))
+            .request(Method::GET, url)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, &key)
-            .timeout(DEADLINE)
+            .timeout(deadline)
             .send()
             .await
             .map_err(|error| self.no_response(error))?;

@@ -151,3 +151,23 @@ async fn a_forward_that_cannot_begin_is_a_failure() {
     guest.run(&["forward", "web-1", &over_a_file]).assert(1, "", "cannot listen on");
     assert!(Path::new(&guest.path("file")).exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_in_the_guest_does_not_look_complete() {
+    let guest = Guest::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"half").unwrap();
+        // The kernel resets a connection that is closed with unread data.
+        stream.read_exact(&mut [0; 1]).unwrap();
+    });
+    let mut running =
+        Running::start(&mut guest.ctl(&["-o", "json", "forward", "web-1", &format!("0:{port}")]));
+    let line: Value = serde_json::from_str(&running.line()).unwrap();
+    let mut client = TcpStream::connect(line["listen"].as_str().unwrap()).unwrap();
+    client.write_all(b"two bytes").unwrap();
+    let read = client.read_to_end(&mut Vec::new());
+    assert!(read.is_err(), "{read:?}");
+}
