@@ -176,7 +176,7 @@ async fn tree(call: FileCall, path: GuestPath, xattrs: bool) -> Result<Response,
 }
 
 /// Data of a file or tree on its way to the client.
-struct Transfer {
+struct FileTransfer {
     call: FileCall,
     stream: FileStream,
     /// Number of bytes until the end, if the reply states its length. The HTTP server does not ask for the end after the
@@ -185,14 +185,14 @@ struct Transfer {
 }
 
 /// Records how the transfer ended, if nothing else did.
-impl Drop for Transfer {
+impl Drop for FileTransfer {
     fn drop(&mut self) {
         let is_complete = self.left == Some(0);
         self.call.note.outcome(|| if is_complete { "ok" } else { "cut" }.to_owned());
     }
 }
 
-impl Transfer {
+impl FileTransfer {
     async fn next(&mut self) -> Result<Option<Bytes>, std::io::Error> {
         match self.stream.next().await {
             Ok(Some(bytes)) => {
@@ -217,7 +217,7 @@ impl Transfer {
 /// Returns the body with the rest of the stream. If the operation fails, the body is aborted, so that a client does not
 /// treat it as complete.
 fn body(call: FileCall, stream: FileStream, length: Option<u64>) -> Body {
-    let transfer = Transfer { call, stream, left: length };
+    let transfer = FileTransfer { call, stream, left: length };
     Body::from_stream(futures_util::stream::try_unfold(transfer, |mut transfer| async move {
         transfer.next().await.map(|bytes| bytes.map(|bytes| (bytes, transfer)))
     }))
