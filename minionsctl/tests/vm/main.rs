@@ -6,6 +6,7 @@
 
 mod boot;
 mod exec;
+mod files;
 mod guest;
 mod network;
 #[path = "../shared/mod.rs"]
