@@ -1,5 +1,5 @@
-//! Feeds arbitrary bytes to the decoders of file operations and forwards: no panic, no line beyond the limit, and each
-//! decoded line is the same after encoding and decoding it again.
+//! Feeds arbitrary bytes to the decoders of file operations, forwards and listeners: no panic, no line beyond the
+//! limit, and each decoded line is the same after encoding and decoding it again.
 #![no_main]
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use minions_proto::file_stream::{
 };
 use minions_proto::forward::{ForwardHostControl, decode_control};
 use minions_proto::forward_client::{ForwardClient, ForwardEvent};
+use minions_proto::forward_listener::{ListenerClient, ListenerEvent, ListenerHostControl};
 use minions_proto::frame::Decoder;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
@@ -59,8 +60,28 @@ fn forward(bytes: &[u8]) {
     }
 }
 
+fn listener(bytes: &[u8]) {
+    let now = Instant::now();
+    let mut client = ListenerClient::new(now);
+    let mut decoder = Decoder::new();
+    decoder.extend(bytes);
+    while let Ok(Some(payload)) = decoder.next_frame() {
+        let Ok(message) = ChannelMessage::decode(payload) else { return };
+        let _ = decode_control::<ListenerHostControl>(&message);
+        match client.receive(&message, now) {
+            Ok(ListenerEvent::Closed(_)) => {
+                assert!(client.receive(&ListenerClient::heartbeat(), now).is_err());
+                return;
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
 fuzz_target!(|input: (u8, Vec<u8>)| {
     let (chunk, bytes) = input;
     lines(&bytes, usize::from(chunk) + 1);
     forward(&bytes);
+    listener(&bytes);
 });

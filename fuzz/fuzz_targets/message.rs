@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
-    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, ForwardOpened, Health, NetworkChanged, NetworkState,
+    Done, ExecAttached, ExecInfo, ExecListed, ExecReply, ForwardAddress, ForwardListening, ForwardOpened, Health, NetworkChanged, NetworkState,
     Status, decode_reply, encode_reply, encode_request,
 };
 use minions_proto::{AgentError, Request};
@@ -30,6 +30,8 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::Power(call) => encode_request(call),
         Request::FileStart(call) => encode_request(&**call),
         Request::ForwardOpen(call) => encode_request(call),
+        Request::ForwardListen(call) => encode_request(call),
+        Request::ForwardAccept(call) => encode_request(call),
     }
     .expect("a field grows only by its escapes, and it arrived escaped")
 }
@@ -55,6 +57,11 @@ fuzz_target!(|payload: &[u8]| {
             {
                 assert_eq!(target.to_string().parse(), Ok(target));
             }
+            if let Request::ForwardListen(listen) = &request
+                && let Ok(address) = listen.address()
+            {
+                assert_eq!(address.to_string().parse::<ForwardAddress>(), Ok(address));
+            }
             if let Request::ExecStart(start) = &request {
                 let _ = start.validate();
             }
@@ -72,6 +79,7 @@ fuzz_target!(|payload: &[u8]| {
     let _ = decode_reply::<ExecInfo>(payload);
     let _ = decode_reply::<ExecListed>(payload);
     let _ = decode_reply::<ForwardOpened>(payload);
+    let _ = decode_reply::<ForwardListening>(payload);
     if let Ok(health) = decode_reply::<Health>(payload) {
         let frame = encode_reply(&health).expect("at most six times as long as the payload");
         assert_eq!(decode_reply::<Health>(&frame[PREFIX_LEN..]).expect("just encoded"), health);

@@ -45,7 +45,7 @@ pub struct AgentConfig {
     /// Program that serves operations on files: `minions-agent`. The default, `/proc/self/exe`, is right in that
     /// program only; a program that uses this library must set it.
     pub file_program: PathBuf,
-    /// Targets of forwards beyond loopback addresses and Unix sockets.
+    /// Targets and listening addresses of forwards beyond loopback addresses and Unix sockets.
     pub forward: ForwardPolicy,
 }
 
@@ -119,7 +119,7 @@ impl Agent {
             ),
             status: StatusSource::start(),
             file_program: config.file_program,
-            forward: ForwardDialer::new(config.forward),
+            forward: ForwardDialer::new(config.forward, config.run_dir),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -26,7 +26,7 @@ pub enum Capability {
     Power,
     /// `files`: read, write and change files of the guest.
     Files,
-    /// `forward`: connect to ports and sockets in the guest.
+    /// `forward`: connect to ports and sockets in the guest, and listen on them.
     Forward,
 }
 
@@ -79,7 +79,9 @@ impl Capability {
             Request::SetClock(_) => Self::Clock,
             Request::Power(_) => Self::Power,
             Request::FileStart(_) => Self::Files,
-            Request::ForwardOpen(_) => Self::Forward,
+            Request::ForwardOpen(_) | Request::ForwardListen(_) | Request::ForwardAccept(_) => {
+                Self::Forward
+            }
         }
     }
 }
@@ -204,7 +206,16 @@ mod tests {
         assert_eq!(of("health,exec,clock").features().names(), ["exec2", "exec_limits", "clock"]);
         assert_eq!(
             Capabilities::all().features().names(),
-            ["exec2", "exec_limits", "network2", "clock", "power", "files", "forward"]
+            [
+                "exec2",
+                "exec_limits",
+                "network2",
+                "clock",
+                "power",
+                "files",
+                "forward",
+                "forward_listen"
+            ]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);
         assert_eq!(Capabilities::all().names(), None);

@@ -3,8 +3,10 @@
 use rustix::io::Errno;
 
 /// Error numbers that operations on files and connections are expected to meet, with their names.
-const NAMES: [(Errno, &str); 46] = [
+const NAMES: [(Errno, &str); 48] = [
     (Errno::ACCESS, "EACCES"),
+    (Errno::ADDRINUSE, "EADDRINUSE"),
+    (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
     (Errno::AGAIN, "EAGAIN"),
     (Errno::BADF, "EBADF"),
     (Errno::BADMSG, "EBADMSG"),

@@ -34,9 +34,9 @@ usage: minions-agent [OPTIONS]
   --allow NAME,…                      serve only these operations: health, status, network, exec,
                                       write_file, clock, power, files, forward [default: all; on a
                                       socket other than VSOCK, all except clock and power]
-  --allow-forward HOST:PORT|NETWORK,…
-                                      also forward to these targets [default: only loopback addresses
-                                      and Unix sockets]
+  --allow-forward RULE,…              also forward to these targets: HOST:PORT or NETWORK; also listen on
+                                      these addresses: listen:ADDRESS:PORT or listen:NETWORK [default:
+                                      only loopback addresses and Unix sockets]
   --exec-timeout SECONDS              time limit of a base `exec` request that has none [default: 600];
                                       `exec_start` without a time limit is not limited
   --exec-user USER[:GROUP]            user of programs whose request names none [default: the agent's
@@ -52,7 +52,7 @@ usage: minions-agent [OPTIONS]
 
 /// Parsed command line.
 enum CommandLine {
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     Print(String),
 }
 
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
             let protection = protection::raise(options.listen.is_of_guest());
             // Privileges are dropped last, because `protection::raise` needs them.
             let kept = privileges::keep_for(options.config.capabilities);
-            PreparedCommand::Serve(Box::new(options), protection, kept)
+            PreparedCommand::Serve(options, protection, kept)
         }
     });
     let log = LogWriter::to_standard_error();
@@ -170,7 +170,7 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
         .on_port(port, port_of_environment()?)
         .map_err(|error| lexopt::Error::Custom(error.into()))?;
     config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
-    Ok(CommandLine::Serve(ServeOptions { listen, config, level }))
+    Ok(CommandLine::Serve(Box::new(ServeOptions { listen, config, level })))
 }
 
 /// Reads the port from the environment, for agents whose options are fixed. An empty variable is ignored.

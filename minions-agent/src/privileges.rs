@@ -50,8 +50,14 @@ fn needed(capabilities: Capabilities) -> Option<CapabilitySet> {
             Some(CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW | CapabilitySet::SYS_ADMIN)
         }
         Capability::Clock => Some(CapabilitySet::SYS_TIME),
-        // Unix sockets of other users.
-        Capability::Forward => Some(CapabilitySet::DAC_OVERRIDE),
+        // Unix sockets of other users; listening sockets that belong to them; ports below 1024.
+        Capability::Forward => Some(
+            CapabilitySet::DAC_OVERRIDE
+                | CapabilitySet::CHOWN
+                | CapabilitySet::SETUID
+                | CapabilitySet::SETGID
+                | CapabilitySet::NET_BIND_SERVICE,
+        ),
         Capability::Power => Some(CapabilitySet::SYS_BOOT | CapabilitySet::KILL),
     };
     let mut all = CapabilitySet::empty();

@@ -51,7 +51,8 @@ pub enum ErrorCode {
     IoFailed,
     /// The guest's clock could not be set.
     ClockFailed,
-    /// The target of a forward could not be connected to (`errno` says why).
+    /// The target of a forward could not be connected to, or the address not be listened on (`errno` says why); or
+    /// the connection does not wait any more.
     ForwardFailed,
     /// The agent has reached one of its limits; retry later.
     Busy,

@@ -18,6 +18,7 @@
 //! * [`file_stream`]: header line, data and failure lines of a file operation.
 //! * [`forward`]: messages of a connection to a port or socket in the guest.
 //! * [`forward_client`]: host side of a forward: half-close, heartbeats, the last message.
+//! * [`forward_listener`]: messages of a listening socket in the guest, and the host side of them.
 //! * [`collect`]: beginning and end of a stream within a budget, as text for a reply.
 //! * [`cidr`]: rules for addresses, which both ends apply to a network configuration.
 //! * [`name_server`]: addresses of name servers; link-local ones have a zone.
@@ -39,6 +40,7 @@ pub mod file_stream;
 pub mod foreign_service;
 pub mod forward;
 pub mod forward_client;
+pub mod forward_listener;
 pub mod frame;
 pub mod handshake;
 #[cfg(feature = "tokio")]

@@ -8,12 +8,15 @@
 use bytes::BytesMut;
 use minions_proto::channel::{CHUNK_LEN, Channel, ChannelMessage};
 use minions_proto::error::{AgentError, ErrorCode};
+use minions_proto::forward::control;
+use minions_proto::forward_listener::{ListenerAgentControl, ListenerClient, WaitingConnection};
 use minions_proto::frame::encode;
 use minions_proto::message::{
-    ConfigureNetwork, Done, Exec, ExecReply, FileOperation, FileStart, ForwardOpen, ForwardOpened,
-    GuestPath, GuestTarget, Health, HealthCheck, Power, PowerAction, ReadFile, RenameFile,
-    ReplyError, ReportStatus, SetClock, Status, WriteFile, WriteStream, decode_reply, encode_error,
-    encode_reply, encode_request,
+    ConfigureNetwork, Done, Exec, ExecReply, FileOperation, FileStart, ForwardAccept,
+    ForwardListen, ForwardListening, ForwardOpen, ForwardOpened, GuestPath, GuestTarget, Health,
+    HealthCheck, ListenerId, Power, PowerAction, ReadFile, RenameFile, ReplyError, ReportStatus,
+    SetClock, Status, WriteFile, WriteStream, decode_reply, encode_error, encode_reply,
+    encode_request,
 };
 use minions_proto::{Call, Request};
 
@@ -205,6 +208,51 @@ fn forward_request_and_reply() {
         encode_reply(&ForwardOpened { address: "127.0.0.1:80".into() }).unwrap(),
         b"\x00\x00\x00\x28{\"status\":\"ok\",\"address\":\"127.0.0.1:80\"}"
     );
+}
+
+#[test]
+fn listener_requests_replies_and_messages() {
+    let tcp = ForwardListen { address: "tcp:localhost:0".into(), owner: None };
+    request(
+        &tcp,
+        &Request::ForwardListen(tcp.clone()),
+        b"\x00\x00\x00\x35{\"type\":\"forward_listen\",\"address\":\"tcp:localhost:0\"}",
+    );
+    let unix = ForwardListen { address: "unix:/run/app.sock".into(), owner: Some("eve".into()) };
+    request(
+        &unix,
+        &Request::ForwardListen(unix.clone()),
+        b"\x00\x00\x00\x46{\"type\":\"forward_listen\",\"address\":\"unix:/run/app.sock\",\"owner\":\"eve\"}",
+    );
+    let listener: ListenerId = "5f1c-09".parse().unwrap();
+    let accept = ForwardAccept { listener: listener.clone(), connection: 1 };
+    request(
+        &accept,
+        &Request::ForwardAccept(accept.clone()),
+        b"\x00\x00\x00\x3d{\"type\":\"forward_accept\",\"listener\":\"5f1c-09\",\"connection\":1}",
+    );
+    let listening = ForwardListening { listener, address: "tcp:127.0.0.1:8080".parse().unwrap() };
+    assert_eq!(
+        encode_reply(&listening).unwrap(),
+        b"\x00\x00\x00\x43{\"status\":\"ok\",\"listener\":\"5f1c-09\",\"address\":\"tcp:127.0.0.1:8080\"}"
+    );
+    let peer = "127.0.0.1:40000".parse().ok();
+    let waiting = WaitingConnection { connection: 1, peer };
+    for (message, bytes) in [
+        (
+            control(&ListenerAgentControl::Connection(waiting)),
+            &b"\x00\x00\x00\x3e\x03{\"type\":\"connection\",\"connection\":1,\"peer\":\"127.0.0.1:40000\"}"[..],
+        ),
+        (
+            ListenerClient::refuse(1),
+            b"\x00\x00\x00\x21\x03{\"type\":\"refuse\",\"connection\":1}",
+        ),
+        (ListenerClient::leave(), b"\x00\x00\x00\x11\x03{\"type\":\"leave\"}"),
+    ] {
+        let mut frame = BytesMut::new();
+        message.encode(&mut frame);
+        assert_eq!(frame.escape_ascii().to_string(), bytes.escape_ascii().to_string());
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(crate) use object::Exec;
 pub use process::ProgramGroups;
 pub(crate) use process::signal::of as raw_signal;
 pub(crate) use tail::{ClientHandle, ExecTail, TailEvent};
-pub(crate) use user::find_account;
+pub(crate) use user::{UserError, find_account, find_identity};
 
 use crate::boot_clock;
 use crate::protection::ProgramDefaults;

@@ -52,6 +52,11 @@ pub(crate) fn find_account(spec: &str) -> Result<(u32, u32), UserError> {
     find(spec).map(|account| (account.uid.as_raw(), account.gid.as_raw()))
 }
 
+/// Returns uid, gid and supplementary groups of `USER` or `USER:GROUP`.
+pub(crate) fn find_identity(spec: &str) -> Result<(Uid, Gid, Vec<Gid>), UserError> {
+    find(spec).map(|account| (account.uid, account.gid, account.groups))
+}
+
 fn read(file: &'static str) -> Result<String, UserError> {
     match fs::read(file) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),

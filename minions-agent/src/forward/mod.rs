@@ -1,28 +1,42 @@
-//! Connections to ports and sockets inside the guest.
+//! Connections to ports and sockets inside the guest, and from listening sockets inside the guest to the host.
 //!
 //! ```text
-//!  forward_open ─▶ ForwardPolicy ─▶ dial ─▶ TargetSocket ⇄ session::forward ⇄ host
+//!  forward_open ───▶ ForwardPolicy ─▶ dial ─▶ TargetSocket ⇄ session::forward ⇄ host
+//!  forward_listen ─▶ ForwardPolicy ─▶ bind ─▶ OpenListener ─▶ session::listener ─▶ host
+//!  forward_accept ─▶ ListenerRegistry ──────▶ TargetSocket ⇄ session::forward ⇄ host
 //! ```
 //!
-//! The agent connects only to loopback addresses and Unix sockets, unless `--allow-forward` names more: access to a
-//! VM must not give access to the networks of this VM.
+//! The agent connects only to loopback addresses and Unix sockets, and listens only on them, unless `--allow-forward`
+//! names more: access to a VM must not give access to the networks of this VM.
 //!
 //! # Layout
 //!
-//! * [`policy`]: permitted targets.
+//! * [`policy`]: permitted targets and listening addresses.
 //! * `target`: the connection to a target.
+//! * `bind`: creation of listening sockets. `socket_owner`: the user that owns one. `listeners`: their connections.
 
+mod bind;
 mod error;
+mod listeners;
 pub mod policy;
+mod socket_owner;
 mod target;
 
 pub(crate) use error::ForwardError;
+pub(crate) use listeners::OpenListener;
 pub(crate) use target::{TargetReader, TargetSocket, TargetWriter};
 
-use minions_proto::message::{DEFAULT_FORWARD_TIMEOUT_MS, ForwardOpen};
+use listeners::{ListenerRegistry, MAX_LISTENERS};
+use minions_proto::message::{
+    DEFAULT_FORWARD_TIMEOUT_MS, ForwardAccept, ForwardListen, ForwardOpen, ListenerId,
+};
 use policy::ForwardPolicy;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use socket_owner::SocketOwner;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,11 +47,14 @@ const MAX_FORWARDS: usize = 1024;
 /// Number of descriptors that forwards leave for connections and programs.
 const OTHER_DESCRIPTORS: u64 = 384;
 
-/// Opens forwards, at most [`MAX_FORWARDS`] at the same time.
+/// Opens forwards and listeners, at most [`MAX_FORWARDS`] at the same time.
 #[derive(Debug)]
 pub(crate) struct ForwardDialer {
     policy: ForwardPolicy,
     slots: Arc<Semaphore>,
+    listeners: ListenerRegistry,
+    /// Directory for private sockets.
+    run_dir: PathBuf,
 }
 
 /// Open connection to a target.
@@ -46,12 +63,16 @@ pub(crate) struct OpenForward {
     pub(crate) socket: TargetSocket,
     /// Address that the agent connected to, for the reply to the host.
     pub(crate) address: String,
+    /// True if every end other than that of both directions resets the connection.
+    pub(crate) is_reset_on_failure: bool,
     _slot: OwnedSemaphorePermit,
 }
 
 impl ForwardDialer {
-    pub(crate) fn new(policy: ForwardPolicy) -> Self {
-        Self { policy, slots: Arc::new(Semaphore::new(limit())) }
+    /// Creates the dialer. `run_dir` is the directory for private sockets.
+    pub(crate) fn new(policy: ForwardPolicy, run_dir: PathBuf) -> Self {
+        let slots = Arc::new(Semaphore::new(limit()));
+        Self { policy, slots, listeners: ListenerRegistry::default(), run_dir }
     }
 
     /// Connects to a target.
@@ -59,16 +80,65 @@ impl ForwardDialer {
     /// Cancel safe: dropping the future closes the connection.
     pub(crate) async fn open(&self, open: &ForwardOpen) -> Result<OpenForward, ForwardError> {
         let target = open.target()?;
-        let slot = Arc::clone(&self.slots)
-            .try_acquire_owned()
-            .map_err(|_| ForwardError::Busy { limit: limit() })?;
+        let slot = self.slot()?;
         let patience = open.timeout_ms.unwrap_or(DEFAULT_FORWARD_TIMEOUT_MS);
         let dialed = target::dial(&target, &self.policy);
         let dialed = tokio::time::timeout(Duration::from_millis(patience), dialed).await;
         let late = || ForwardError::Connect { target, source: Errno::TIMEDOUT.into() };
         let (socket, address) = dialed.unwrap_or_else(|_| Err(late()))?;
-        Ok(OpenForward { socket, address, _slot: slot })
+        Ok(OpenForward { socket, address, is_reset_on_failure: false, _slot: slot })
     }
+
+    /// Listens in the guest.
+    ///
+    /// Dropping the future closes the socket, as soon as it exists, and removes its file.
+    pub(crate) async fn listen(
+        &self,
+        listen: &ForwardListen,
+    ) -> Result<OpenListener, ForwardError> {
+        let address = listen.address()?;
+        if !self.policy.permits_listening(&address) {
+            return Err(ForwardError::ForbiddenAddress(address));
+        }
+        let busy = || ForwardError::Busy { limit: MAX_LISTENERS, what: "listeners" };
+        if !self.listeners.has_room() {
+            return Err(busy());
+        }
+        let slot = self.slot()?;
+        let owner = listen.owner.as_deref().map(SocketOwner::find).transpose()?;
+        let failed = |source| ForwardError::Listen { address: address.clone(), source };
+        let id = new_id().map_err(failed)?;
+        let (wanted, run_dir, name) = (address.clone(), self.run_dir.clone(), id.to_string());
+        let binding =
+            tokio::task::spawn_blocking(move || bind::bind(&wanted, owner, &run_dir, &name));
+        let bound = binding.await.map_err(io::Error::other).and_then(|bound| bound);
+        let slots = Arc::clone(&self.slots);
+        let listener = self.listeners.add(id, bound.map_err(failed)?, slots, slot);
+        listener.map_err(failed)?.ok_or_else(busy)
+    }
+
+    /// Takes a connection that waits on a listener.
+    pub(crate) fn accept(&self, accept: &ForwardAccept) -> Result<OpenForward, ForwardError> {
+        let ForwardAccept { listener, connection } = accept;
+        let taken = self.listeners.take(listener, *connection);
+        let taken = taken.ok_or(ForwardError::NotWaiting { connection: *connection })?;
+        let address = taken.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
+        let (socket, slot) = (taken.socket, taken.slot);
+        Ok(OpenForward { socket, address, is_reset_on_failure: true, _slot: slot })
+    }
+
+    /// Takes a part of the limit of forwards.
+    fn slot(&self) -> Result<OwnedSemaphorePermit, ForwardError> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        slot.map_err(|_| ForwardError::Busy { limit: limit(), what: "forwards" })
+    }
+}
+
+/// Returns a new random id.
+fn new_id() -> io::Result<ListenerId> {
+    // Every read of this file returns a new random UUID.
+    let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    id.trim_end().parse().map_err(io::Error::other)
 }
 
 /// Returns the limit of forwards: each has two descriptors, and some must remain for everything else.

@@ -1,14 +1,25 @@
-//! Targets that the agent may connect to.
+//! Targets that the agent may connect to, and addresses on which it may listen.
 
 use ipnet::IpNet;
-use minions_proto::message::ForwardTarget;
+use minions_proto::message::{ForwardAddress, ForwardTarget};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// Permitted targets in addition to loopback addresses and Unix sockets, which are always permitted.
+/// Permitted targets and listening addresses, in addition to loopback addresses and Unix sockets, which are always
+/// permitted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForwardPolicy {
     rules: Vec<ForwardRule>,
+    listen_rules: Vec<ListenRule>,
+}
+
+/// Permitted listening address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ListenRule {
+    /// `listen:10.0.0.0/8`: any port of these addresses.
+    Network(IpNet),
+    /// `listen:10.0.0.1:443`, `listen:0.0.0.0:8080`.
+    Address(SocketAddr),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +32,11 @@ enum ForwardRule {
     Host(String, u16),
 }
 
-/// An entry of `--allow-forward` that is neither `HOST:PORT` nor a network.
+/// An entry of `--allow-forward` that has none of the accepted forms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is neither HOST:PORT nor a network such as 10.0.0.0/8")]
+#[error(
+    "{text:?} is neither HOST:PORT nor a network such as 10.0.0.0/8, nor listen: with an ADDRESS:PORT or a network"
+)]
 pub struct InvalidForwardRule {
     text: String,
 }
@@ -31,13 +44,26 @@ pub struct InvalidForwardRule {
 impl FromStr for ForwardPolicy {
     type Err = InvalidForwardRule;
 
-    /// Parses a list such as `10.0.0.0/8,db.internal:5432`.
+    /// Parses a list such as `10.0.0.0/8,db.internal:5432,listen:0.0.0.0:8080`.
     fn from_str(list: &str) -> Result<Self, Self::Err> {
-        let rules = list
-            .split(',')
-            .map(|text| rule(text).ok_or_else(|| InvalidForwardRule { text: text.to_owned() }));
-        Ok(Self { rules: rules.collect::<Result<_, _>>()? })
+        let mut policy = Self::default();
+        for text in list.split(',') {
+            let invalid = || InvalidForwardRule { text: text.to_owned() };
+            match text.strip_prefix("listen:") {
+                Some(listen) => policy.listen_rules.push(listen_rule(listen).ok_or_else(invalid)?),
+                None => policy.rules.push(rule(text).ok_or_else(invalid)?),
+            }
+        }
+        Ok(policy)
     }
+}
+
+fn listen_rule(text: &str) -> Option<ListenRule> {
+    if let Ok(network) = text.parse::<IpNet>() {
+        return Some(ListenRule::Network(network));
+    }
+    let address: SocketAddr = text.parse().ok()?;
+    (address.port() != 0).then_some(ListenRule::Address(address))
 }
 
 fn rule(text: &str) -> Option<ForwardRule> {
@@ -64,6 +90,24 @@ impl ForwardPolicy {
                     (known.ip().to_canonical(), known.port()) == (ip, address.port())
                 }
                 ForwardRule::Host(..) => false,
+            })
+    }
+
+    /// Reports whether the agent may listen on an address.
+    pub(super) fn permits_listening(&self, address: &ForwardAddress) -> bool {
+        let address = match address {
+            ForwardAddress::Localhost(_) | ForwardAddress::Unix(_) | ForwardAddress::Private(_) => {
+                return true;
+            }
+            ForwardAddress::Tcp(address) => address,
+        };
+        let ip = address.ip().to_canonical();
+        ip.is_loopback()
+            || self.listen_rules.iter().any(|rule| match rule {
+                ListenRule::Network(network) => network.contains(&ip),
+                ListenRule::Address(known) => {
+                    (known.ip().to_canonical(), known.port()) == (ip, address.port())
+                }
             })
     }
 
@@ -108,8 +152,41 @@ mod tests {
         let policy: ForwardPolicy = rules.parse().unwrap();
         assert!(policy.permits_host("db.internal", 5432));
         assert!(!policy.permits_host("db.internal", 5433) && !policy.permits_host("db", 5432));
-        for text in ["", "10.0.0.1", "a:0", "10.0.0.0/8,", "unix:/x"] {
+        for text in
+            ["", "10.0.0.1", "a:0", "10.0.0.0/8,", "unix:/x", "listen:", "listen:80", "listen:a:80"]
+        {
             assert!(text.parse::<ForwardPolicy>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn listening_is_permitted_on_loopback_and_on_what_listen_rules_name() {
+        let permits = |policy: &str, address: &str| {
+            let policy =
+                if policy.is_empty() { Ok(ForwardPolicy::default()) } else { policy.parse() };
+            policy.unwrap().permits_listening(&address.parse().unwrap())
+        };
+        for address in [
+            "tcp:localhost:0",
+            "tcp:127.0.0.1:80",
+            "tcp:127.1.2.3:0",
+            "tcp:[::1]:80",
+            "unix:/run/x",
+            "private:agent",
+        ] {
+            assert!(permits("", address), "{address}");
+        }
+        // A rule for targets does not permit listening.
+        for policy in ["", "0.0.0.0/0,10.0.0.1:80"] {
+            for address in ["tcp:0.0.0.0:80", "tcp:[::]:80", "tcp:10.0.0.1:80"] {
+                assert!(!permits(policy, address), "{policy} {address}");
+            }
+        }
+        let rules = "listen:0.0.0.0:8080,listen:10.0.0.0/8";
+        assert!(permits(rules, "tcp:0.0.0.0:8080") && permits(rules, "tcp:10.1.2.3:0"));
+        assert!(!permits(rules, "tcp:0.0.0.0:8081") && !permits(rules, "tcp:11.0.0.1:8080"));
+        assert!(
+            !rules.parse::<ForwardPolicy>().unwrap().permits_address(([10, 0, 0, 1], 1).into())
+        );
     }
 }

@@ -33,6 +33,15 @@ pub(crate) enum TargetWriter<'a> {
 }
 
 impl TargetSocket {
+    /// Closes the connection so that the other side does not take what it has received for complete. A Unix socket has
+    /// no reset, unless it holds data that was not read.
+    pub(crate) fn reset(self) {
+        if let Self::Tcp(socket) = self {
+            // With a linger time of zero, closing sends a reset. Fails only if the connection is closed already.
+            let _ = socket.set_zero_linger();
+        }
+    }
+
     /// Splits the socket into its two directions.
     pub(crate) fn split(&mut self) -> (TargetReader<'_>, TargetWriter<'_>) {
         match self {

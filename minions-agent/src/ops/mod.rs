@@ -13,9 +13,11 @@ mod write_file;
 use crate::agent::Agent;
 use crate::capability::Capability;
 use crate::exec::ExecTail;
-use crate::forward::{ForwardError, OpenForward};
+use crate::forward::{ForwardError, OpenForward, OpenListener};
 use minions_proto::frame::EncodeError;
-use minions_proto::message::{ExecAttached, ForwardOpened, encode_error, encode_reply};
+use minions_proto::message::{
+    ExecAttached, ForwardListening, ForwardOpened, encode_error, encode_reply,
+};
 use minions_proto::{AgentError, ErrorCode, Request};
 use serde::Serialize;
 use std::pin::Pin;
@@ -32,6 +34,8 @@ pub(crate) enum RequestAnswer {
     Stream(Vec<u8>, ExecTail),
     /// A reply, then a connection to a target for the rest of the connection.
     Forward(Vec<u8>, OpenForward),
+    /// A reply, then a listener for the rest of the connection.
+    Listener(Vec<u8>, Box<OpenListener>),
     /// A reply, then an action that must not run before it. The action runs even if the reply did not arrive.
     ReplyThen(Vec<u8>, Pin<Box<dyn Future<Output = ()> + Send>>),
 }
@@ -56,6 +60,8 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
             return stream(file::start(executor, agent.file_program(), *call).await);
         }
         Request::ForwardOpen(call) => return forward(agent.forward().open(&call).await),
+        Request::ForwardAccept(call) => return forward(agent.forward().accept(&call)),
+        Request::ForwardListen(call) => return listener(agent.forward().listen(&call).await),
         Request::ExecAttach(call) => return stream(exec::attach(executor, call).await),
         Request::Power(call) => {
             let (done, then) = power::answer(call);
@@ -97,6 +103,17 @@ fn forward(opened: Result<OpenForward, ForwardError>) -> RequestAnswer {
         Ok(forward) => {
             let opened = ForwardOpened { address: forward.address.clone() };
             RequestAnswer::Forward(reply(&Ok(opened)), forward)
+        }
+        Err(error) => RequestAnswer::Reply(refuse(error.into())),
+    }
+}
+
+fn listener(opened: Result<OpenListener, ForwardError>) -> RequestAnswer {
+    match opened {
+        Ok(listener) => {
+            let (id, address) = (listener.id.clone(), listener.address.clone());
+            let listening = ForwardListening { listener: id, address };
+            RequestAnswer::Listener(reply(&Ok(listening)), Box::new(listener))
         }
         Err(error) => RequestAnswer::Reply(refuse(error.into())),
     }

@@ -62,12 +62,18 @@ where
         let (queue, queued) = mpsc::channel(QUEUE_LEN);
         let speaking = speak(&mut write, &mut out, reader, feed(writer, queued));
         tokio::select! {
-            end = listen(read, decoder, queue) => end?,
-            end = speaking => end?,
+            end = listen(read, decoder, queue) => end,
+            end = speaking => end,
         }
     };
     // Closes the target's connection before the host learns of the end.
-    drop(forward);
+    let is_complete = matches!(end, Ok(ForwardEnd::Closed(CloseReason::Ended)));
+    if forward.is_reset_on_failure && !is_complete {
+        forward.socket.reset();
+    } else {
+        drop(forward.socket);
+    }
+    let end = end?;
     // A frame that was written in part must be completed first.
     put_last(end, &mut out);
     super::write(&mut write, &out).await

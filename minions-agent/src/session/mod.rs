@@ -8,13 +8,14 @@
 //! ```
 //!
 //! A request that opens a stream is the connection's last: after the reply, the connection is in channel
-//! mode ([`stream`], [`forward`]).
+//! mode ([`stream`], [`forward`], [`listener`]).
 //!
 //! A frame that is not a valid request gets an error reply, and the connection stays open. It ends only when the host
 //! closes it, when a deadline passes, or when a length above the limit makes the stream unreadable.
 
 mod forward;
 mod incoming;
+mod listener;
 mod stream;
 
 use crate::agent::Agent;
@@ -97,6 +98,13 @@ where
                         drop(slot);
                         write(incoming.stream(), &reply).await?;
                         let stream = forward::run(incoming, forward).await;
+                        part(incoming.stream()).await;
+                        return stream;
+                    }
+                    RequestAnswer::Listener(reply, listener) => {
+                        drop(slot);
+                        write(incoming.stream(), &reply).await?;
+                        let stream = listener::run(incoming, *listener).await;
                         part(incoming.stream()).await;
                         return stream;
                     }

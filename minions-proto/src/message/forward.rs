@@ -89,9 +89,7 @@ impl FromStr for ForwardTarget {
                 );
                 Err(Invalid::new("target", reason))
             }
-            Some(("unix", path)) if path.starts_with('/') && !path.contains('\0') => {
-                Ok(Self::Unix(path.to_owned()))
-            }
+            Some(("unix", path)) if is_socket_path(path) => Ok(Self::Unix(path.to_owned())),
             Some(("unix", _)) => {
                 Err(invalid("must be unix: followed by an absolute path without NUL"))
             }
@@ -102,10 +100,7 @@ impl FromStr for ForwardTarget {
 
 fn tcp(address: &str) -> Option<ForwardTarget> {
     let (host, port) = address.rsplit_once(':')?;
-    if !port.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let port = port_of(port).filter(|port| *port != 0)?;
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match (bracketed, host.parse()) {
         (Some(v6), _) => v6.parse().ok().map(|v6| ForwardTarget::Address(IpAddr::V6(v6), port)),
@@ -114,6 +109,18 @@ fn tcp(address: &str) -> Option<ForwardTarget> {
             is_host(host).then(|| ForwardTarget::Host(host.to_ascii_lowercase(), port))
         }
     }
+}
+
+/// Parses a port of decimal digits only, also 0.
+pub(super) fn port_of(digits: &str) -> Option<u16> {
+    let is_decimal = digits.bytes().all(|digit| digit.is_ascii_digit());
+    is_decimal.then(|| digits.parse().ok()).flatten()
+}
+
+/// Reports whether a Unix socket can have this path: absolute, without NUL, and short enough for
+/// the kernel.
+pub(super) fn is_socket_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= MAX_UNIX_PATH && !path.contains('\0')
 }
 
 fn is_host(host: &str) -> bool {

@@ -14,6 +14,7 @@ mod exec_stream;
 mod feature;
 mod file;
 mod forward;
+mod forward_listen;
 mod health;
 mod identity;
 mod network;
@@ -42,6 +43,9 @@ pub use file::{
 pub(crate) use file::{decoded_name, encoded_name};
 pub use forward::{
     DEFAULT_FORWARD_TIMEOUT_MS, ForwardOpen, ForwardOpened, ForwardTarget, MAX_FORWARD_TIMEOUT_MS,
+};
+pub use forward_listen::{
+    ForwardAccept, ForwardAddress, ForwardListen, ForwardListening, ListenerId,
 };
 pub use health::{AgentInfo, Health, HealthCheck, OPERATIONS};
 pub use identity::{BootId, InstanceId};

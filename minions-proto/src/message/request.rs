@@ -7,6 +7,7 @@ use super::exec_object::{ExecInspect, ExecList, ExecRemove, ExecSignal};
 use super::exec_stream::{ExecAttach, ExecStart};
 use super::file::FileStart;
 use super::forward::ForwardOpen;
+use super::forward_listen::{ForwardAccept, ForwardListen};
 use super::health::HealthCheck;
 use super::network::{ChangeNetwork, ConfigureNetwork, NetworkConfirm, ReadNetwork};
 use super::power::Power;
@@ -56,6 +57,10 @@ pub enum Request {
     FileStart(Box<FileStart>),
     /// Connects to a target in the guest; opens a stream.
     ForwardOpen(ForwardOpen),
+    /// Listens in the guest; opens a stream.
+    ForwardListen(ForwardListen),
+    /// Takes a connection of a listener; opens a stream.
+    ForwardAccept(ForwardAccept),
 }
 
 /// Reason why a complete frame is not a request. The connection remains usable.
@@ -114,6 +119,8 @@ impl Request {
             Power::TYPE => fields(payload).map(Self::Power),
             FileStart::TYPE => fields(payload).map(Box::new).map(Self::FileStart),
             ForwardOpen::TYPE => fields(payload).map(Self::ForwardOpen),
+            ForwardListen::TYPE => fields(payload).map(Self::ForwardListen),
+            ForwardAccept::TYPE => fields(payload).map(Self::ForwardAccept),
             _ => Err(RequestError::UnknownType),
         }
     }
@@ -149,6 +156,8 @@ impl Request {
             Self::Power(_) => Power::TYPE,
             Self::FileStart(_) => FileStart::TYPE,
             Self::ForwardOpen(_) => ForwardOpen::TYPE,
+            Self::ForwardListen(_) => ForwardListen::TYPE,
+            Self::ForwardAccept(_) => ForwardAccept::TYPE,
         }
     }
 }
