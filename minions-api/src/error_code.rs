@@ -167,7 +167,7 @@ error_codes! {
         "the guest's kernel or agent refused the operation; `errno`, `path` and `step` have the reason",
         executed(GuestExecution::PerProblem);
     ForwardFailed: "forward_failed", 502, "Connection in the guest failed",
-        "the agent could not connect to the target";
+        "the agent could not connect to the target or listen on the address, or the connection no longer waits";
     NetworkFailed: "network_failed", 502, "Network change failed in the guest",
         "the network change failed at `step`; `restored` states whether the previous network is back: see [The network](#the-network)",
         executed(GuestExecution::PerProblem);

@@ -10,7 +10,7 @@
 //!
 //! * [`vm_name`]: grammar of VM names.
 //! * [`vm`]: the registry's knowledge of a VM.
-//! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`clock`], [`power`]: one file per resource.
+//! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`forward`], [`clock`], [`power`]: one file per resource.
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
 //! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
@@ -21,6 +21,7 @@ pub mod error_code;
 pub mod event;
 pub mod exec;
 pub mod files;
+pub mod forward;
 pub mod health;
 pub mod network;
 pub mod power;

@@ -58,7 +58,7 @@ const MAX_STREAMS: usize = 64;
 /// Most forwards to one VM at the same time. An agent has its own limit, 320 with the usual number of descriptors.
 const MAX_FORWARDS: usize = 512;
 
-/// Most streams to one VM that dial at the same time; the others wait for their turn. Together with the dials of
+/// Most streams and forwards to one VM that dial at the same time; the others wait for their turn. Together with the dials of
 /// the supervisor and of a pool of the default size, this is below the limit of the connector.
 const MAX_STREAM_DIALS: usize = 8;
 
@@ -187,7 +187,7 @@ impl Pool {
         let is_reused = reused.is_some();
         let (connection, epoch) = match reused {
             Some(reused) => reused,
-            None if lane == Lane::Stream => {
+            None if matches!(lane, Lane::Stream | Lane::Forward) => {
                 let turn = timeout_at(deadline, self.0.stream_dials.acquire()).await;
                 // A semaphore of ours is never closed.
                 let _turn = turn.map_err(|_| CheckoutError::TimedOut)?;

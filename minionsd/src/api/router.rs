@@ -62,7 +62,7 @@ pub(crate) struct AppParts {
         (name = "guest", description = "Calls to the agent in the guest"),
         (name = "exec", description = "Runs programs in the guest"),
         (name = "files", description = "Reads and writes files of the guest"),
-        (name = "forward", description = "Connects to ports and Unix sockets in the guest"),
+        (name = "forward", description = "Connects to ports and Unix sockets in the guest, and listens on them"),
         (name = "service", description = "The daemon itself")
     )
 )]
@@ -99,6 +99,8 @@ fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
         .routes(layers.around_program(routes!(files::manage::move_file)))
         .routes(layers.around_program(routes!(files::watch::watch_files)))
         .routes(layers.around_program(routes!(forward::open_forward)))
+        .routes(layers.around_program(routes!(forward::listen::open_listener)))
+        .routes(layers.around_program(routes!(forward::listen::accept_connection)))
         .routes(layers.around(Read, routes!(service::get_healthz)))
         .routes(layers.around(Read, routes!(service::get_readyz)))
         .routes(layers.around(Read, routes!(service::get_version)))

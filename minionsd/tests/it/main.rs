@@ -25,6 +25,7 @@ mod fault_matrix;
 mod faults;
 mod files;
 mod forward;
+mod forward_listen;
 mod http_edges;
 mod interop;
 mod metrics;

@@ -1,4 +1,5 @@
-//! `GET /vms/{vm}/forward`: one connection to a target in a guest, as a WebSocket or as plain bytes.
+//! `GET /vms/{vm}/forward`: one connection to a target in a guest, as a WebSocket or as plain bytes. [`listen`] has the
+//! opposite direction.
 //!
 //! ```text
 //!  client ── GET, Upgrade: websocket │ tcp ──▶ daemon ── forward_open ──▶ agent ── connect ──▶ target
@@ -7,8 +8,11 @@
 //!
 //! * [`bytes`]: the client's side as plain bytes, with half-close by the transport.
 //! * [`websocket`]: the client's side as channel messages.
+//! * [`listen`]: listening sockets in a guest, and their connections. [`listener_relay`]: their messages.
 
 mod bytes;
+pub(super) mod listen;
+mod listener_relay;
 mod websocket;
 
 use super::audit::AuditNote;
@@ -17,13 +21,16 @@ use super::problem::{ApiError, ForwardProblems};
 use super::state::ApiState;
 use crate::agent::AgentStream;
 use crate::forward::{ForwardEnd, pump};
+use crate::vm::Vm;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use minions_api::exec::MAX_TIMEOUT_MS;
 use minions_api::{ErrorCode, VmName};
+use minions_proto::Call;
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::{Feature, ForwardOpen, MAX_FORWARD_TIMEOUT_MS};
 use serde::Deserialize;
@@ -78,21 +85,39 @@ pub(super) async fn open_forward(
     note.subject(&target).await?;
     let deadline = CallerTimeout::of(timeout_ms)?.deadline_or(PATIENCE);
     let upgrade = ClientUpgrade::of(request).await?;
-    let open = ForwardOpen { target, timeout_ms: Some(targets_share(deadline)) };
-    open.target().map_err(|invalid| ApiError::invalid(&invalid))?;
-    let place = Arc::clone(&api.execs.websockets).try_acquire_owned().map_err(|_| {
+    let call = ForwardOpen { target, timeout_ms: Some(targets_share(deadline)) };
+    call.target().map_err(|invalid| ApiError::invalid(&invalid))?;
+    let place = taken_place(&api)?;
+    let opened = open(&vm, &note, Feature::Forward, &call, deadline).await?;
+    let (_, stream) = opened;
+    Ok(upgrade.serve(ForwardSession { api, note, stream, _place: place }))
+}
+
+/// Takes a place among the WebSockets and forwards of all VMs.
+fn taken_place(api: &ApiState) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(&api.execs.websockets).try_acquire_owned().map_err(|_| {
         let detail = "too many WebSockets and forwards are open; retry when another one is closed";
         ApiError::of(ErrorCode::Overloaded, detail)
-    })?;
-    let failed = |error| {
+    })
+}
+
+/// Opens a stream of a forward or a listener, if the agent has the feature.
+async fn open<C: Call>(
+    vm: &Vm,
+    note: &AuditNote,
+    feature: Feature,
+    call: &C,
+    deadline: Instant,
+) -> Result<(C::Reply, AgentStream), ApiError> {
+    let opened = async {
+        vm.client().require(feature, &[], deadline).await?;
+        vm.client().open_forward(call, deadline).await
+    };
+    opened.await.map_err(|error| {
         let error = ApiError::call(vm.name(), error);
         note.outcome(|| error.code().to_string());
         error
-    };
-    vm.client().require(Feature::Forward, &[], deadline).await.map_err(failed)?;
-    let opened = vm.client().open_forward(&open, deadline).await;
-    let (_, stream) = opened.map_err(failed)?;
-    Ok(upgrade.serve(ForwardSession { api, note, stream, _place: place }))
+    })
 }
 
 /// Returns the agent's deadline for the target, in milliseconds: the time until `deadline`, minus the time for a
@@ -117,12 +142,13 @@ impl ClientUpgrade {
         {
             return Ok(Self::Tcp(upgrade));
         }
-        let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
-        upgrade.map(Self::WebSocket).map_err(|rejection| {
-            let why = rejection.body_text();
-            let detail = format!("this path requires `Upgrade: tcp` or a WebSocket: {why}");
-            ApiError::malformed(Some("Upgrade".into()), detail)
-        })
+        let upgrade = websocket_upgrade(&mut parts, "`Upgrade: tcp` or a WebSocket").await;
+        upgrade.map(Self::WebSocket)
+    }
+
+    /// Returns the request for a WebSocket; any other request is refused.
+    async fn websocket(request: Request) -> Result<WebSocketUpgrade, ApiError> {
+        websocket_upgrade(&mut request.into_parts().0, "a WebSocket").await
     }
 
     /// Returns the response, and serves the session after the client has received it.
@@ -153,6 +179,17 @@ impl ClientUpgrade {
             }
         }
     }
+}
+
+async fn websocket_upgrade(
+    parts: &mut Parts,
+    required: &str,
+) -> Result<WebSocketUpgrade, ApiError> {
+    WebSocketUpgrade::from_request_parts(parts, &()).await.map_err(|rejection| {
+        let why = rejection.body_text();
+        let detail = format!("this path requires {required}: {why}");
+        ApiError::malformed(Some("Upgrade".into()), detail)
+    })
 }
 
 /// Reports whether the request asks to switch to plain bytes.

@@ -137,8 +137,10 @@ problems! {
     FileReadProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_FILE, &[ErrorCode::RangeNotSatisfiable];
     /// Problems of a route about a file that takes a JSON body.
     FileBodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_FILE, WITH_A_BODY;
-    /// Problems of the route that connects to a target in a guest.
+    /// Problems of a route whose reply is a connection in a guest.
     ForwardProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, &[ErrorCode::ForwardFailed];
+    /// Problems of the route that listens in a guest.
+    ListenProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, &[ErrorCode::ForwardFailed, ErrorCode::UserNotFound];
     /// Problems of the route that sends a signal.
     SignalProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_AN_ID, WITH_A_SIGNAL;
 }
