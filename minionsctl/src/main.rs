@@ -7,6 +7,7 @@
 //! * [`config`]: address, token and certificates; flags override the environment, which overrides files.
 //! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd, at an
 //!   [`agent_address`]. [`target`]: one of the two.
+//! * [`guest_listener`]: a listening socket in a guest, which is opened again when it is lost.
 //! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
 //! * [`bounded_file`]: reads small files up to a limit.
@@ -23,6 +24,7 @@ mod commands;
 mod config;
 mod exit;
 mod failure;
+mod guest_listener;
 mod link;
 mod link_error;
 mod local;

@@ -5,12 +5,13 @@ use crate::client::DaemonClient;
 use crate::config::ClientConfig;
 use crate::failure::Failure;
 use minions_api::VmName;
+use std::sync::Arc;
 
 /// Route to an agent.
 #[derive(Debug)]
 pub(crate) enum Target {
     /// The agent of a VM, through minionsd.
-    Vm(DaemonClient, VmName),
+    Vm(Arc<DaemonClient>, VmName),
     /// An agent, by the VM's socket, without minionsd.
     Agent(AgentAddress),
 }
@@ -24,7 +25,7 @@ impl Target {
     pub(crate) fn new(config: &ClientConfig, vm: Option<VmName>) -> Result<Self, Failure> {
         match (&config.agent, vm) {
             (Some(address), None) => Ok(Self::Agent(address.clone())),
-            (None, Some(vm)) => Ok(Self::Vm(DaemonClient::new(config)?, vm)),
+            (None, Some(vm)) => Ok(Self::Vm(Arc::new(DaemonClient::new(config)?), vm)),
             (Some(_), Some(_)) => {
                 Err(Failure::Usage("--socket already names the agent: leave the VM out"))
             }

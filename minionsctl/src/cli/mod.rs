@@ -10,7 +10,7 @@ mod ssh;
 
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
 pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
-pub(crate) use forward::{ForwardArgs, ForwardSpec, ListenAddress};
+pub(crate) use forward::{ForwardArgs, ForwardSpec, HostTarget, ListenAddress, ReverseSpec};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
 pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};

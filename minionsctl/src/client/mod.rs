@@ -2,16 +2,21 @@
 //!
 //! * [`daemon_client`]: the client, and calls with one answer. [`tls`]: its certificates.
 //! * [`lines`]: answers of many lines. [`limits`]: lengths of answers. [`events`], [`event_parser`]: the event stream.
-//! * [`files`]: files of guests. [`upgrade`]: WebSockets, and connections to targets in guests.
+//! * [`files`]: files of guests. [`upgrade`]: WebSockets, and connections in guests ([`connection_request`]).
+//!   [`listener_link`]: listening sockets in guests.
 
+mod connection_request;
 mod daemon_client;
 mod event_parser;
 mod events;
 mod files;
 mod limits;
 mod lines;
+mod listener_link;
 mod tls;
 mod upgrade;
 
+pub(crate) use connection_request::ConnectionRequest;
 pub(crate) use daemon_client::{CallDeadlines, DaemonClient, vm_path};
 pub(crate) use events::EventMessage;
+pub(crate) use listener_link::{ListenerCommands, ListenerLink, ListenerLoss};

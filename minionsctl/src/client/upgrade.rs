@@ -1,8 +1,10 @@
 //! Upgrades of an HTTP connection to a WebSocket (RFC 6455, section 4) or to plain bytes, as requests of the same HTTP
 //! client: with the same address and token, and refused with the same problems.
 
+use super::connection_request::ConnectionRequest;
 use super::daemon_client::DaemonClient;
 use crate::failure::Failure;
+use minions_api::VmName;
 use reqwest::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
@@ -14,17 +16,17 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 /// Deadline of the WebSocket handshake, which minionsd answers without contacting a guest.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Deadline for a connection to a target in a guest. The deadline of minionsd is 15 s.
-const TARGET_DEADLINE: Duration = Duration::from_secs(20);
+/// Deadline for a connection or a listener in a guest. The deadline of minionsd is 15 s.
+pub(super) const TARGET_DEADLINE: Duration = Duration::from_secs(20);
 
 impl DaemonClient {
-    /// Connects to a target in a guest: sends `GET path?target=…` and upgrades the connection to plain bytes.
-    pub(crate) async fn connect_target(
+    /// Opens a connection in a guest, and upgrades this one to plain bytes.
+    pub(crate) async fn connect(
         &self,
-        path: &str,
-        target: &str,
+        vm: &VmName,
+        request: &ConnectionRequest,
     ) -> Result<Upgraded, Failure> {
-        let url = self.url(path, &[("target", target)])?;
+        let url = request.url(self, vm)?;
         let request = self.http.request(Method::GET, url).header(CONNECTION, "Upgrade");
         let response = request
             .header(UPGRADE, "tcp")
@@ -38,11 +40,14 @@ impl DaemonClient {
         response.upgrade().await.map_err(|error| self.no_response(error))
     }
 
-    /// Connects to a target in a guest by a WebSocket with channel messages, whose last one states how the connection
-    /// ended. Plain bytes cannot: over a Unix socket, a broken connection looks like a complete one.
-    pub(crate) async fn open_target(&self, path: &str, target: &str) -> Result<Upgraded, Failure> {
-        let url = self.url(path, &[("target", target)])?;
-        self.websocket(url, TARGET_DEADLINE).await
+    /// Opens a connection in a guest, and upgrades this one to a WebSocket with channel messages, whose last one states
+    /// how the connection ended. Plain bytes cannot: over a Unix socket, a broken connection looks like a complete one.
+    pub(crate) async fn open_connection(
+        &self,
+        vm: &VmName,
+        request: &ConnectionRequest,
+    ) -> Result<Upgraded, Failure> {
+        self.websocket(request.url(self, vm)?, TARGET_DEADLINE).await
     }
 
     /// Sends `GET path` and upgrades the connection to a WebSocket.
@@ -51,7 +56,11 @@ impl DaemonClient {
         self.websocket(url, DEADLINE).await
     }
 
-    async fn websocket(&self, url: Url, deadline: Duration) -> Result<Upgraded, Failure> {
+    pub(super) async fn websocket(
+        &self,
+        url: Url,
+        deadline: Duration,
+    ) -> Result<Upgraded, Failure> {
         let key = generate_key();
         let response = self
             .http

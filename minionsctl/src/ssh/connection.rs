@@ -2,7 +2,7 @@
 
 use super::channel_output::ChannelOutput;
 use super::input::{ChannelInput, InputEvent};
-use crate::client::vm_path;
+use crate::client::ConnectionRequest;
 use crate::failure::Failure;
 use crate::output::{failure_line, to_stderr};
 use crate::target::Target;
@@ -47,7 +47,7 @@ impl ChannelConnection {
         match connected {
             Some(Ok(guest)) => {
                 reply.accept().await;
-                self.copy(guest).await;
+                relay(&self.input, &self.output, guest).await;
             }
             Some(Err(failure)) => {
                 // SSH has a text for the reason, but the library sends a fixed one.
@@ -59,25 +59,27 @@ impl ChannelConnection {
         }
         self.input.close();
     }
+}
 
-    async fn copy(&self, guest: Upgraded) {
-        let (reader, writer) = tokio::io::split(guest);
-        let (ended, input_end) = oneshot::channel();
-        tokio::select! {
-            () = to_guest(&self.input, writer, ended) => {}
-            // An error means that the guest or the client has closed the connection.
-            _ = to_client(reader, &self.output, input_end) => {}
-        }
-        // An error means that the client has closed its connection.
-        let _ = self.output.close().await;
+/// Moves bytes between a channel and a connection in the guest until both directions have ended or a side closes it, and
+/// closes the channel.
+pub(super) async fn relay(input: &ChannelInput, output: &ChannelOutput, guest: Upgraded) {
+    let (reader, writer) = tokio::io::split(guest);
+    let (ended, input_end) = oneshot::channel();
+    tokio::select! {
+        () = to_guest(input, writer, ended) => {}
+        // An error means that the guest or the client has closed the connection.
+        _ = to_client(reader, output, input_end) => {}
     }
+    // An error means that the client has closed its connection.
+    let _ = output.close().await;
 }
 
 /// Connects through minionsd. Returns `None` with `--socket`.
 async fn connect(target: &Target, to: &ForwardTarget) -> Option<Result<Upgraded, Failure>> {
     match target {
         Target::Vm(client, vm) => {
-            Some(client.connect_target(&vm_path(vm, "/forward"), &to.to_string()).await)
+            Some(client.connect(vm, &ConnectionRequest::Target(to.to_string())).await)
         }
         Target::Agent(_) => None,
     }

@@ -4,6 +4,7 @@ use super::channel_output::ChannelOutput;
 use super::connection::ChannelConnection;
 use super::input::ChannelInput;
 use super::input_budget::InputBudget;
+use super::listeners::{GuestListeners, ListenerName};
 use super::login::{self, GuestLogin};
 use super::program::ChannelProgram;
 use super::request::{PreparedProgram, ProgramKind, terminal_size};
@@ -19,6 +20,9 @@ use tokio_util::task::TaskTracker;
 /// Largest number of channels at the same time. minionsd permits 64 streams to one VM.
 const MAX_CHANNELS: usize = 64;
 
+/// Variable with the path of the socket of an SSH agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+
 /// State of one connection.
 #[derive(Debug)]
 pub(super) struct ConnectionHandler {
@@ -28,6 +32,7 @@ pub(super) struct ConnectionHandler {
     /// Result of the last authentication: a login, or the reason why it failed.
     login: Result<GuestLogin, String>,
     channels: HashMap<ChannelId, SessionChannel>,
+    listeners: GuestListeners,
 }
 
 /// Channel. Dropping it ends its program or connection, as when the client ends.
@@ -36,6 +41,7 @@ struct SessionChannel {
     input: Arc<ChannelInput>,
     /// Settings and output of the program, until it is started; `None` for a connection.
     prepared: Option<(PreparedProgram, ChannelOutput)>,
+    is_connection: bool,
 }
 
 impl Drop for SessionChannel {
@@ -47,10 +53,14 @@ impl Drop for SessionChannel {
 impl ConnectionHandler {
     /// Creates the state of a connection; `programs` tracks the tasks of its programs.
     pub(super) fn new(target: Target, budget: Arc<InputBudget>, programs: TaskTracker) -> Self {
+        let target = Arc::new(target);
+        let listeners =
+            GuestListeners::new(Arc::clone(&target), Arc::clone(&budget), programs.clone());
         Self {
-            target: Arc::new(target),
+            target,
             budget,
             programs,
+            listeners,
             login: Err("not authenticated".into()),
             channels: HashMap::new(),
         }
@@ -103,7 +113,8 @@ impl ConnectionHandler {
         let Some((input, output)) = self.add(channel, connection) else {
             return reply.reject(ChannelOpenFailure::ResourceShortage).await;
         };
-        let channel = SessionChannel { input: Arc::clone(&input), prepared: None };
+        let channel =
+            SessionChannel { input: Arc::clone(&input), prepared: None, is_connection: true };
         self.channels.insert(output.id(), channel);
         let target = Arc::clone(&self.target);
         let connection = ChannelConnection::new(target, destination, input, output);
@@ -191,13 +202,17 @@ impl Handler for ConnectionHandler {
         };
         let id = output.id();
         let prepared = Some((PreparedProgram::default(), output));
-        self.channels.insert(id, SessionChannel { input, prepared });
+        self.channels.insert(id, SessionChannel { input, prepared, is_connection: false });
         reply.accept().await;
         Ok(())
     }
 
     async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Error> {
-        self.channels.remove(&id);
+        match self.channels.get(&id) {
+            // It stays in the list until everything has been passed on.
+            Some(channel) if channel.is_connection => channel.input.close_after_end(),
+            Some(_) | None => _ = self.channels.remove(&id),
+        }
         Ok(())
     }
 
@@ -323,19 +338,49 @@ impl Handler for ConnectionHandler {
 
     async fn tcpip_forward(
         &mut self,
-        _: &str,
-        _: &mut u32,
+        host: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Error> {
+        if self.login.is_err() {
+            return Ok(false);
+        }
+        let bound = self.listeners.listen_tcp(host, *port, session.handle()).await;
+        *port = bound.unwrap_or(*port);
+        Ok(bound.is_some())
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        host: &str,
+        port: u32,
         _: &mut Session,
     ) -> Result<bool, Error> {
-        Ok(RequestedService::TcpListener.is_offered())
+        Ok(self.listeners.cancel(&ListenerName::Tcp(host.to_owned(), port)))
     }
 
-    async fn streamlocal_forward(&mut self, _: &str, _: &mut Session) -> Result<bool, Error> {
-        Ok(RequestedService::UnixListener.is_offered())
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        session: &mut Session,
+    ) -> Result<bool, Error> {
+        let Ok(login) = &self.login else { return Ok(false) };
+        Ok(self.listeners.listen_unix(path, login, session.handle()).await)
     }
 
-    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
-        Ok(RequestedService::AgentForwarding.is_offered())
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
+        _: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(self.listeners.cancel(&ListenerName::Unix(path.to_owned())))
+    }
+
+    async fn agent_request(&mut self, id: ChannelId, session: &mut Session) -> Result<bool, Error> {
+        let Ok(login) = &self.login else { return Ok(false) };
+        let socket = self.listeners.agent_socket(login, session.handle()).await;
+        let prepared = self.prepared(id).zip(socket);
+        Ok(prepared.is_some_and(|(prepared, path)| prepared.set_variable(AGENT_VARIABLE, &path)))
     }
 
     async fn x11_request(

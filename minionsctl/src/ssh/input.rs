@@ -49,7 +49,15 @@ struct InputState {
     size: Option<(u16, u16)>,
     ended: bool,
     end_taken: bool,
+    /// True if the input closes as soon as its end is taken.
+    closes_after_end: bool,
     closed: bool,
+}
+
+impl InputState {
+    fn is_closed(&self) -> bool {
+        self.closed || (self.closes_after_end && self.end_taken)
+    }
 }
 
 impl ChannelInput {
@@ -95,6 +103,21 @@ impl ChannelInput {
         });
     }
 
+    /// Closes the input. If its end has arrived, it is closed only after everything was taken: a client that has sent all
+    /// input, and has received all output, closes the channel without waiting.
+    pub(super) fn close_after_end(&self) {
+        let ended = {
+            let state = &mut *lock(&self.state);
+            state.closes_after_end = true;
+            state.ended
+        };
+        if ended {
+            self.changed.notify_one();
+        } else {
+            self.close();
+        }
+    }
+
     /// Discards everything that was not taken, and all later input. The end of the channel is still reported.
     pub(super) fn discard(&self) {
         self.change(|state| {
@@ -106,7 +129,7 @@ impl ChannelInput {
 
     /// Reports whether the input is closed.
     pub(super) fn is_closed(&self) -> bool {
-        lock(&self.state).closed
+        lock(&self.state).is_closed()
     }
 
     /// Waits until the client has closed the channel.
@@ -141,7 +164,7 @@ impl ChannelInput {
 
     fn take_control(&self) -> Option<InputEvent> {
         let state = &mut *lock(&self.state);
-        if state.closed {
+        if state.is_closed() {
             return Some(InputEvent::Closed);
         }
         if let Some(signal) = state.signals.pop_front() {
@@ -206,6 +229,25 @@ mod tests {
         assert_eq!(input.take_control(), None);
         assert_eq!(input.take(4), Some(InputEvent::End));
         assert_eq!(input.take(4), None);
+    }
+
+    #[test]
+    fn a_close_after_the_end_discards_nothing() {
+        let (budget, input) = channel();
+        input.push(b"answer");
+        input.end();
+        input.close_after_end();
+        assert!(!input.is_closed());
+        assert_eq!(input.take_control(), None);
+        let bytes = InputEvent::Bytes(Bytes::from_static(b"answer"));
+        assert_eq!(input.take(10), Some(bytes));
+        assert_eq!(input.take(10), Some(InputEvent::End));
+        assert_eq!((input.take(10), input.is_closed()), (Some(InputEvent::Closed), true));
+        // Without the end, the client has left early.
+        let (_, input) = channel();
+        input.push(b"half");
+        input.close_after_end();
+        assert_eq!((input.take(10), budget.used()), (Some(InputEvent::Closed), 0));
     }
 
     #[test]

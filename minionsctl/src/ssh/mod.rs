@@ -4,7 +4,8 @@
 //!  ssh ──ProxyCommand──▶ minionsctl ssh-proxy ──WebSocket──▶ minionsd ──VSOCK──▶ agent
 //!      SSH over two pipes     │
 //!                             ├ session channel ◀──▶ exec stream of one program
-//!                             └ session channel ◀──▶ exec stream of another program
+//!                             ├ session channel ◀──▶ exec stream of another program
+//!                             └ forwarded channel ◀──▶ connection of a listener in the guest
 //! ```
 //!
 //! minionsd authorizes the user who runs the proxy, so the server accepts every SSH client that this user starts,
@@ -19,6 +20,7 @@
 //! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before it is started.
 //!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and end, as SSH
 //!   messages. [`connection`]: a connection to a port or socket in the guest.
+//! * [`listeners`]: listening sockets in the guest. [`reverse_channel`]: their connections, on channels to the client.
 
 mod channel_output;
 mod client_options;
@@ -29,9 +31,11 @@ mod handler;
 mod host_key;
 mod input;
 mod input_budget;
+mod listeners;
 mod login;
 mod program;
 mod request;
+mod reverse_channel;
 mod server;
 mod services;
 mod stream;

@@ -1,16 +1,10 @@
-//! SSH services in addition to programs and connections, and the decision which of them this server offers.
+//! SSH services in addition to programs, connections and listeners, and the decision which of them this server offers.
 
-/// Service in addition to programs and connections.
+/// Service in addition to programs, connections and listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestedService {
     /// A subsystem, such as `sftp`.
     Subsystem,
-    /// A listener on a TCP port (`ssh -R`).
-    TcpListener,
-    /// A listener on a Unix socket (`ssh -R`).
-    UnixListener,
-    /// The client's SSH agent (`ssh -A`).
-    AgentForwarding,
     /// The client's X server (`ssh -X`).
     X11Forwarding,
 }
@@ -21,11 +15,8 @@ impl RequestedService {
         match self {
             // `sftp` needs a server of its protocol, which this server does not have.
             Self::Subsystem => false,
-            // These, also the forwarding of an agent or a display, need a listener in the guest.
-            Self::TcpListener
-            | Self::UnixListener
-            | Self::AgentForwarding
-            | Self::X11Forwarding => false,
+            // The forwarding of a display needs an authority file in the guest, which xauth(1) writes.
+            Self::X11Forwarding => false,
         }
     }
 }

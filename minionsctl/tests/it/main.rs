@@ -10,6 +10,7 @@ mod files;
 mod limits;
 mod port;
 mod power;
+mod reverse;
 mod scripted;
 #[path = "../shared/mod.rs"]
 mod shared;

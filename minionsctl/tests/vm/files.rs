@@ -1,4 +1,4 @@
-//! Files of a real guest over REST, and a port of it, without an address.
+//! Files of a real guest over REST, and ports of it, without an address.
 
 use crate::boot::boot;
 use crate::shared::command::{Ran, Running, ctl};
@@ -6,7 +6,7 @@ use crate::shared::process;
 use sha2::{Digest, Sha256};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use testkit::minionsd::Minionsd;
@@ -40,7 +40,7 @@ fn tar(args: &[&str], dir: &std::path::Path) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_and_a_port_of_a_guest_are_reached_without_an_address() {
+async fn files_and_ports_of_a_guest_are_reached_without_an_address() {
     let dir =
         tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
     let _vm = boot(VmConfig::new("web-1", dir.path()));
@@ -85,4 +85,25 @@ async fn files_and_a_port_of_a_guest_are_reached_without_an_address() {
         let answered = asked.and_then(|()| client.read_to_string(&mut answer));
         if answered.is_ok() && answer == "hello" { Ok(()) } else { Err(answer) }
     });
+    reverse_forward(&daemon.host());
+}
+
+/// Connects from a guest that has no address to a server of this machine.
+fn reverse_forward(host: &str) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let forward = format!("8098:{}", server.local_addr().unwrap().port());
+    let mut running =
+        Running::start(&mut ctl(host, &["-o", "json", "forward", "web-1", "-R", &forward]));
+    let line: serde_json::Value = serde_json::from_str(&running.line()).unwrap();
+    assert_eq!(line["listen"], "127.0.0.1:8098");
+    let serving = std::thread::spawn(move || {
+        let mut stream = server.accept().unwrap().0;
+        let mut question = [0; 6];
+        stream.read_exact(&mut question).unwrap();
+        stream.write_all(b"answer of the host\n").unwrap();
+        question
+    });
+    let ask = ["exec", "web-1", "--", "sh", "-c", "echo asked | nc 127.0.0.1 8098"];
+    Ran::of(&mut ctl(host, &ask)).assert(0, "answer of the host\n", "");
+    assert_eq!(&serving.join().unwrap(), b"asked\n");
 }

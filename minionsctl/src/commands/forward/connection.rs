@@ -1,28 +1,13 @@
-//! Forwarding of a single connection.
+//! Forwarding of a connection on this machine to a target in the guest.
 
-use crate::client::{DaemonClient, vm_path};
-use crate::failure::Failure;
-use bytes::BytesMut;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use super::relay::relay;
+use crate::client::{ConnectionRequest, DaemonClient};
+use crate::output::failure_line;
 use minions_api::VmName;
-use minions_proto::channel::{CHUNK_LEN, Channel, ChannelMessage};
-use minions_proto::forward::CloseReason;
-use minions_proto::forward_client::{ForwardClient, ForwardEvent};
-use minions_proto::frame::MAX_FRAME_LEN;
-use reqwest::Upgraded;
-use std::error::Error;
-use std::future::pending;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-
-type GuestStream = WebSocketStream<Upgraded>;
 
 /// Target of a listener's connections.
 #[derive(Debug, Clone)]
@@ -48,80 +33,17 @@ impl ForwardTo {
         self.serve(&mut stream).await;
     }
 
-    /// Connects to the target, and moves bytes both ways until both directions have ended. Returns false if the connection
-    /// failed, or ended in another way: the client must not take the data for complete.
+    /// Connects to the target. Returns false if the connection failed, or did not end in both directions.
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> bool {
-        let path = vm_path(&self.vm, "/forward");
-        let upgraded = match self.client.open_target(&path, &self.target).await {
-            Ok(upgraded) => upgraded,
+        let request = ConnectionRequest::Target(self.target.clone());
+        match relay(&self.client, &self.vm, &request, stream).await {
+            Ok(is_complete) => is_complete,
             Err(failure) => {
-                let report = format!("{} {}: {}", self.vm, self.target, in_words(&failure));
+                let reason = failure_line(&failure);
+                let report = format!("{} {}: {reason}", self.vm, self.target);
                 let _ = self.reports.try_send(report);
-                return false;
+                false
             }
-        };
-        let config = WebSocketConfig::default().max_message_size(Some(MAX_FRAME_LEN));
-        let guest = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
-        let (read, write) = split(stream);
-        let (sink, messages) = guest.split();
-        tokio::select! {
-            ended = up(read, sink) => ended,
-            ended = down(messages, write) => ended,
         }
     }
-}
-
-/// Moves the client's bytes to the guest. Returns only if a connection fails.
-async fn up(
-    mut client: impl AsyncRead + Unpin,
-    mut guest: SplitSink<GuestStream, Message>,
-) -> bool {
-    let mut buffer = BytesMut::new();
-    loop {
-        buffer.reserve(CHUNK_LEN);
-        let Ok(len) = client.read_buf(&mut buffer).await else { return false };
-        let payload = buffer.split().freeze();
-        let message = ChannelMessage { channel: Channel::Stdin, payload };
-        if guest.send(Message::Binary(message.to_bytes())).await.is_err() {
-            return false;
-        }
-        if len == 0 {
-            // The client has ended its direction; the other one determines the end of the connection.
-            return pending().await;
-        }
-    }
-}
-
-/// Moves the target's bytes to the client. Returns true if both directions have ended.
-async fn down(mut guest: SplitStream<GuestStream>, mut client: impl AsyncWrite + Unpin) -> bool {
-    let mut forward = ForwardClient::new(Instant::now());
-    loop {
-        let bytes = match guest.next().await {
-            Some(Ok(Message::Binary(bytes))) => bytes,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-            _ => return false,
-        };
-        let Ok(message) = ChannelMessage::decode(bytes) else { return false };
-        let is_written = match forward.receive(message, Instant::now()) {
-            Ok(ForwardEvent::Data(bytes)) => client.write_all(&bytes).await.is_ok(),
-            Ok(ForwardEvent::TargetEnded) => client.shutdown().await.is_ok(),
-            Ok(ForwardEvent::Failed(_) | ForwardEvent::Heartbeat) => true,
-            Ok(ForwardEvent::Closed(reason)) => return reason == CloseReason::Ended,
-            Err(_) => return false,
-        };
-        if !is_written {
-            return false;
-        }
-    }
-}
-
-/// Describes the failure and its causes.
-fn in_words(failure: &Failure) -> String {
-    let mut text = failure.to_string();
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -81,6 +81,34 @@ async fn local_ports_lead_to_ports_and_sockets_of_the_guest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_follow_the_end_of_the_other_direction_arrive() {
+    let (ssh, _vm) = with_ports().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let forward = format!("{port}:{target}");
+    let mut command = ssh.ssh(&["-L", &forward, "ports.minions", "echo up; cat"]);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    assert_eq!(running.line(), "up");
+    let bytes = noise(1024 * 1024);
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        let sent = bytes.clone();
+        // ssh closes the channel directly after the last byte.
+        let sender = std::thread::spawn(move || client.write_all(&sent).unwrap());
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).unwrap();
+        sender.join().unwrap();
+        assert!(received == bytes, "{} bytes arrived", received.len());
+    }
+    drop(running.child.stdin.take());
+    running.end().assert(0, "", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_closed_port_is_a_failed_connection_and_uses_no_channel() {
     let (ssh, _vm) = with_ports().await;
     let closed = {

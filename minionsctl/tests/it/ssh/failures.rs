@@ -28,9 +28,13 @@ async fn services_without_a_stream_to_the_guest_are_refused() {
     let ssh = SshGuest::start().await;
     let run = |args: &[&str]| Ran::of(&mut ssh.limited_ssh(args));
     run(&["-s", "web-1.minions", "sftp"]).assert(255, "", "subsystem request failed");
+    // The agent of this VM may not forward.
     let remote = ["-o", "ExitOnForwardFailure=yes", "-R", "0:localhost:1", "web-1.minions", "true"];
-    run(&remote).assert(255, "", "remote port forwarding failed");
+    run(&remote).assert(255, "", "remote port forwarding failed").assert(255, "", "--allow");
     run(&["-A", "web-1.minions", "echo ${SSH_AUTH_SOCK-none}"]).assert(0, "none\n", "");
+    // The client must have a display to ask for its forwarding.
+    let mut display = ssh.limited_ssh(&["-X", "web-1.minions", "echo ${DISPLAY-none}"]);
+    Ran::of(display.env("DISPLAY", ":99")).assert(0, "none\n", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod connections;
 mod failures;
 mod guest;
+mod listeners;
 mod memory;
 mod programs;
 mod terminal;
