@@ -24,6 +24,8 @@ mod exec_websocket;
 mod fault_matrix;
 mod faults;
 mod files;
+mod files_hostile;
+mod files_killed;
 mod forward;
 mod http_edges;
 mod interop;

@@ -67,21 +67,27 @@ pub(super) async fn run(
     let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
     let mut terminations = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
     let mut last_report = String::new();
-    loop {
+    // While a guest cannot be reached, every connection fails in the same way: this is reported once.
+    let mut print = |report: String| {
+        if report != last_report {
+            context.printer.remark(&report);
+            last_report = report;
+        }
+    };
+    let status = loop {
         tokio::select! {
             Some(ended) = accepting.join_next() => {
                 let ended = ended.unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()));
                 ended.map_err(Failure::Listen)?;
             }
-            Some(report) = reported.recv() => {
-                // While a guest cannot be reached, every connection fails in the same way: this is reported once.
-                if report != last_report {
-                    context.printer.remark(&report);
-                    last_report = report;
-                }
-            }
-            _ = interrupts.recv() => return Ok(ExitStatus::by_signal(2)),
-            _ = terminations.recv() => return Ok(ExitStatus::by_signal(15)),
+            Some(report) = reported.recv() => print(report),
+            _ = interrupts.recv() => break ExitStatus::by_signal(2),
+            _ = terminations.recv() => break ExitStatus::by_signal(15),
         }
+    };
+    // The reasons of connections that were reset before the signal.
+    while let Ok(report) = reported.try_recv() {
+        print(report);
     }
+    Ok(status)
 }

@@ -17,3 +17,5 @@ mod range;
 pub(super) mod read;
 pub(super) mod watch;
 pub(super) mod write;
+
+pub(super) use headers::{EXEC_ID, FILE_INFO};
