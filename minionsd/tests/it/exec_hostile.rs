@@ -31,7 +31,7 @@ pub(crate) fn reply_with(features: &[&str], offset: u64) -> Vec<u8> {
     }))
 }
 
-pub(crate) fn bytes(message: &ChannelMessage) -> Vec<u8> {
+fn bytes(message: &ChannelMessage) -> Vec<u8> {
     let mut out = BytesMut::new();
     message.encode(&mut out);
     out.to_vec()

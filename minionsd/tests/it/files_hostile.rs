@@ -1,7 +1,6 @@
 //! Files of an agent that does not keep to the form of the streams.
 
-use crate::exec_hostile::{bytes, output, reply_with, with};
-use minions_proto::channel::{AgentControl, ChannelMessage};
+use crate::exec_hostile::{output, reply_with, with};
 use reqwest::Method;
 use testkit::daemon::read;
 
@@ -23,8 +22,7 @@ async fn a_header_that_never_ends_is_a_protocol_error() {
 
 #[tokio::test]
 async fn a_header_that_is_not_sent_is_a_timeout() {
-    let heartbeat = bytes(&ChannelMessage::agent(&AgentControl::Heartbeat));
-    let (daemon, _vm) = with(reply_with(&FEATURES, 0), heartbeat).await;
+    let (daemon, _vm) = with(reply_with(&FEATURES, 0), Vec::new()).await;
     for path in [
         format!("{FILE}&timeout_ms=300"),
         "/vms/web-1/files/list?path=/etc&timeout_ms=300".to_owned(),

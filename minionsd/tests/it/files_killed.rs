@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use testkit::agent_process::AgentProcess;
 use testkit::minionsd::Minionsd;
 use testkit::wait::{DEADLINE, until, until_async};
+use tokio::runtime::Runtime;
 
 /// Size of a file that does not fit into the buffers between client and guest, in bytes.
 const LARGE: usize = 64 * 1024 * 1024;
@@ -96,7 +97,8 @@ impl Site {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--no-buffer", "--unix-socket"]).arg(self.daemon.unix_socket());
         let curl = curl.args(more).arg(url).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut begun = BegunTransfer { client: curl.spawn().unwrap(), target: None };
+        let client = curl.stderr(Stdio::null()).spawn().unwrap();
+        let mut begun = BegunTransfer { client, target: None };
         match transfer {
             Transfer::Read | Transfer::Pack => {
                 begun.client.stdout.as_mut().unwrap().read_exact(&mut [0; SENT]).unwrap();
@@ -146,7 +148,7 @@ impl Site {
         pids.filter(is_operation).collect()
     }
 
-    fn kill(&mut self, victim: Victim, begun: &mut BegunTransfer) {
+    fn kill(&self, victim: Victim, begun: &BegunTransfer) {
         let pid = match victim {
             Victim::Client => begun.client.id(),
             Victim::Daemon => self.daemon.pid(),
@@ -171,57 +173,61 @@ impl Site {
     }
 }
 
-async fn interrupt(victim: Victim) {
-    use Transfer::{Forward, Pack, Read, Unpack, Watch, Write};
-    let mut site = Site::start().await;
-    let names = ["", "new", "tree", "tree/large"];
-    for transfer in [Read, Write, Pack, Unpack, Watch, Forward] {
-        if victim != Victim::Client {
-            site = Site::start().await;
-        }
-        let before = site.descriptors();
-        let mut begun = site.begin(transfer);
-        site.kill(victim, &mut begun);
-        // Closing these would end the client; it must end because of the kill.
-        let (stdin, mut stdout) = (begun.client.stdin.take(), begun.client.stdout.take().unwrap());
-        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        until("the client has ended", || {
-            begun.client.try_wait().unwrap().ok_or(format!("{victim:?} {transfer:?}"))
+/// Kills the victim in the middle of the transfer, and checks what is left.
+async fn interrupt(victim: Victim, transfer: Transfer) {
+    let site = Site::start().await;
+    let before = site.descriptors();
+    let mut begun = site.begin(transfer);
+    site.kill(victim, &begun);
+    // The client goes on: curl notices the end of a connection only when it sends or receives.
+    let (stdin, stdout) = (begun.client.stdin.take(), begun.client.stdout.take());
+    std::thread::spawn(|| std::io::copy(&mut stdout.unwrap(), &mut std::io::sink()));
+    std::thread::spawn(|| std::io::copy(&mut std::io::repeat(7), &mut stdin.unwrap()));
+    until("the client has ended", || {
+        begun.client.try_wait().unwrap().ok_or(format!("{victim:?} {transfer:?}"))
+    });
+    until("the operation has ended", || {
+        let left = site.operations();
+        if left.is_empty() { Ok(()) } else { Err(format!("{victim:?} {transfer:?} {left:?}")) }
+    });
+    if let Some(mut target) = begun.target {
+        // An end or a reset, but not a connection that stays open.
+        target.set_read_timeout(Some(DEADLINE)).unwrap();
+        let read = target.read(&mut [0; 16]);
+        let is_open = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(!is_open, "{victim:?}: the target's connection stays open");
+    }
+    assert_eq!(site.names(), ["", "new", "tree", "tree/large"], "{victim:?} {transfer:?}");
+    if victim == Victim::Client {
+        until("all descriptors are closed", || {
+            let now = site.descriptors();
+            let is_same = now.iter().zip(before).all(|(now, before)| *now <= before);
+            if is_same { Ok(()) } else { Err(format!("{transfer:?} {before:?} {now:?}")) }
         });
-        drop(stdin);
-        until("the operation has ended", || {
-            let left = site.operations();
-            if left.is_empty() { Ok(()) } else { Err(format!("{victim:?} {transfer:?} {left:?}")) }
-        });
-        if let Some(mut target) = begun.target {
-            // An end or a reset, but not a connection that stays open.
-            target.set_read_timeout(Some(DEADLINE)).unwrap();
-            let read = target.read(&mut [0; 16]);
-            let is_open = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-            assert!(!is_open, "{victim:?}: the target's connection stays open");
-        }
-        assert_eq!(site.names(), names, "{victim:?} {transfer:?}");
-        if victim == Victim::Client {
-            until("all descriptors are closed", || {
-                let now = site.descriptors();
-                let is_same = now.iter().zip(before).all(|(now, before)| *now <= before);
-                if is_same { Ok(()) } else { Err(format!("{transfer:?} {before:?} {now:?}")) }
-            });
-        }
     }
 }
 
-#[tokio::test]
-async fn a_killed_client_leaves_nothing() {
-    interrupt(Victim::Client).await;
+/// Interrupts all transfers, at the same time: most of it is waiting.
+fn interrupt_all(victim: Victim) {
+    use Transfer::{Forward, Pack, Read, Unpack, Watch, Write};
+    std::thread::scope(|scope| {
+        for transfer in [Read, Write, Pack, Unpack, Watch, Forward] {
+            scope.spawn(move || Runtime::new().unwrap().block_on(interrupt(victim, transfer)));
+        }
+    });
 }
 
-#[tokio::test]
-async fn a_killed_daemon_leaves_nothing() {
-    interrupt(Victim::Daemon).await;
+#[test]
+fn a_killed_client_leaves_nothing() {
+    interrupt_all(Victim::Client);
 }
 
-#[tokio::test]
-async fn a_killed_agent_leaves_nothing() {
-    interrupt(Victim::Agent).await;
+#[test]
+fn a_killed_daemon_leaves_nothing() {
+    interrupt_all(Victim::Daemon);
+}
+
+#[test]
+fn a_killed_agent_leaves_nothing() {
+    interrupt_all(Victim::Agent);
 }

@@ -21,11 +21,12 @@ async fn the_last_entry_says_whether_the_transfer_was_complete() {
     fs::write(&file, "0123456789").unwrap();
     let path = |name: &str| format!("/vms/files/files?path={}/{name}", dir.path().display());
 
+    let octets = "Content-Type: application/octet-stream";
     for (id, method, name, more, status, outcome) in [
         ("whole", "GET", "file", &[][..], 200, "ok"),
         ("part", "GET", "file", &["--header", "Range: bytes=2-4"], 206, "ok"),
         ("none", "GET", "none", &[], 404, "file_not_found"),
-        ("write", "PUT", "new", &["--data-binary", "x"], 200, "ok"),
+        ("write", "PUT", "new", &["--data-binary", "x", "--header", octets], 200, "ok"),
         ("remove", "DELETE", "new", &[], 200, "ok"),
     ] {
         assert_eq!(program.ask(id, ROOT, method, &path(name), more).await, status, "{id}");
