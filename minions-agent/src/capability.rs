@@ -204,7 +204,16 @@ mod tests {
         assert_eq!(of("health,exec,clock").features().names(), ["exec2", "exec_limits", "clock"]);
         assert_eq!(
             Capabilities::all().features().names(),
-            ["exec2", "exec_limits", "network2", "clock", "power", "files", "forward"]
+            [
+                "exec2",
+                "exec_limits",
+                "network2",
+                "clock",
+                "power",
+                "files",
+                "forward",
+                "file_session"
+            ]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);
         assert_eq!(Capabilities::all().names(), None);

@@ -246,12 +246,21 @@ async fn an_agent_announces_only_what_it_serves() {
         // A hybrid socket does not imply a guest.
         (
             &[],
-            &["exec2", "exec_limits", "network2", "files", "forward"],
+            &["exec2", "exec_limits", "network2", "files", "forward", "file_session"],
             Some(&["health", "status", "network", "exec", "write_file", "files", "forward"]),
         ),
         (
             &["--allow", "health,status,network,exec,write_file,clock,power,files,forward"],
-            &["exec2", "exec_limits", "network2", "clock", "power", "files", "forward"],
+            &[
+                "exec2",
+                "exec_limits",
+                "network2",
+                "clock",
+                "power",
+                "files",
+                "forward",
+                "file_session",
+            ],
             None,
         ),
     ] {

@@ -26,11 +26,14 @@ pub enum Feature {
     Files,
     /// `forward`: [`ForwardOpen`](super::ForwardOpen).
     Forward,
+    /// `file_session`: the operation [`ServeSession`](super::ServeSession) of
+    /// [`FileStart`](super::FileStart).
+    FileSession,
 }
 
 impl Feature {
     /// All features of this version, in the order in which an agent announces them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Exec,
         Self::ExecLimits,
         Self::Network,
@@ -38,6 +41,7 @@ impl Feature {
         Self::Power,
         Self::Files,
         Self::Forward,
+        Self::FileSession,
     ];
 
     /// Returns the name on the wire.
@@ -51,6 +55,7 @@ impl Feature {
             Self::Power => "power",
             Self::Files => "files",
             Self::Forward => "forward",
+            Self::FileSession => "file_session",
         }
     }
 
@@ -63,7 +68,7 @@ impl Feature {
             Self::Network => "network",
             Self::Clock => "clock",
             Self::Power => "power",
-            Self::Files => "files",
+            Self::Files | Self::FileSession => "files",
             Self::Forward => "forward",
         }
     }
@@ -80,6 +85,7 @@ impl Feature {
             Self::Power => "powering off or rebooting the guest",
             Self::Files => "operations on files and directories",
             Self::Forward => "connections to ports and sockets in the guest",
+            Self::FileSession => "file sessions, which sftp and scp need",
         }
     }
 }
@@ -159,7 +165,8 @@ mod tests {
             Feature::Clock => Some(Feature::Power),
             Feature::Power => Some(Feature::Files),
             Feature::Files => Some(Feature::Forward),
-            Feature::Forward => None,
+            Feature::Forward => Some(Feature::FileSession),
+            Feature::FileSession => None,
         };
         let chain: Vec<_> =
             std::iter::successors(Some(Feature::Exec), |last| next(*last)).collect();

@@ -17,6 +17,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for a connection to a target in a guest. The deadline of minionsd is 15 s.
 const TARGET_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Deadline for the start of a file session. The deadline of minionsd is 30 s.
+const SESSION_DEADLINE: Duration = Duration::from_secs(45);
+
 impl DaemonClient {
     /// Connects to a target in a guest: sends `GET path?target=…` and upgrades the connection to plain bytes.
     pub(crate) async fn connect_target(
@@ -43,6 +46,17 @@ impl DaemonClient {
     pub(crate) async fn open_target(&self, path: &str, target: &str) -> Result<Upgraded, Failure> {
         let url = self.url(path, &[("target", target)])?;
         self.websocket(url, TARGET_DEADLINE).await
+    }
+
+    /// Opens a file session as `user` (default: the agent's user).
+    pub(crate) async fn open_file_session(
+        &self,
+        path: &str,
+        user: Option<&str>,
+    ) -> Result<Upgraded, Failure> {
+        let query: Vec<_> = user.iter().map(|user| ("user", *user)).collect();
+        let url = self.url(path, &query)?;
+        self.websocket(url, SESSION_DEADLINE).await
     }
 
     /// Sends `GET path` and upgrades the connection to a WebSocket.

@@ -4,7 +4,8 @@
 //!  ssh ──ProxyCommand──▶ minionsctl ssh-proxy ──WebSocket──▶ minionsd ──VSOCK──▶ agent
 //!      SSH over two pipes     │
 //!                             ├ session channel ◀──▶ exec stream of one program
-//!                             └ session channel ◀──▶ exec stream of another program
+//!                             ├ session channel ◀──▶ exec stream of another program
+//!                             └ session channel ◀──▶ file session: subsystem sftp
 //! ```
 //!
 //! minionsd authorizes the user who runs the proxy, so the server accepts every SSH client that this user starts,
@@ -18,7 +19,7 @@
 //!   [`input_budget`].
 //! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before it is started.
 //!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and end, as SSH
-//!   messages. [`connection`]: a connection to a port or socket in the guest.
+//!   messages. [`connection`]: a connection to a port or socket in the guest. [`sftp`]: the subsystem for files.
 
 mod channel_output;
 mod client_options;
@@ -34,6 +35,7 @@ mod program;
 mod request;
 mod server;
 mod services;
+mod sftp;
 mod stream;
 
 pub(crate) use client_options::ClientOptions;

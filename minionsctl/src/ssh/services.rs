@@ -3,8 +3,6 @@
 /// Service in addition to programs and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestedService {
-    /// A subsystem, such as `sftp`.
-    Subsystem,
     /// A listener on a TCP port (`ssh -R`).
     TcpListener,
     /// A listener on a Unix socket (`ssh -R`).
@@ -19,8 +17,6 @@ impl RequestedService {
     /// Reports whether the server offers the service. Requests for the others are answered with a failure.
     pub(super) fn is_offered(self) -> bool {
         match self {
-            // `sftp` needs a server of its protocol, which this server does not have.
-            Self::Subsystem => false,
             // These, also the forwarding of an agent or a display, need a listener in the guest.
             Self::TcpListener
             | Self::UnixListener

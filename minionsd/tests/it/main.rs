@@ -23,6 +23,7 @@ mod exec_stream;
 mod exec_websocket;
 mod fault_matrix;
 mod faults;
+mod file_session;
 mod files;
 mod files_hostile;
 mod files_killed;

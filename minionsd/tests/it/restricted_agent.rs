@@ -73,8 +73,16 @@ async fn enabled_operations_are_announced_and_answered() {
     ];
     let (daemon, _vm) = restricted_to(&all).await;
     let health = daemon.get("/vms/web-1/health").await;
-    let features =
-        json!(["exec2", "exec_limits", "network2", "clock", "power", "files", "forward"]);
+    let features = json!([
+        "exec2",
+        "exec_limits",
+        "network2",
+        "clock",
+        "power",
+        "files",
+        "forward",
+        "file_session"
+    ]);
     assert_eq!(health.json["agent"]["features"], features, "{health:?}");
     assert_eq!(health.json["agent"].get("allowed"), None, "{health:?}");
 }

@@ -5,5 +5,6 @@ mod failures;
 mod guest;
 mod memory;
 mod programs;
+mod sftp;
 mod terminal;
 mod transfers;

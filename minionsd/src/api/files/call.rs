@@ -96,6 +96,23 @@ impl FileCall {
         Ok((Self { api, vm, note, user, deadline }, path))
     }
 
+    /// Creates the call for a file session, and writes its first audit entry, with the user.
+    ///
+    /// # Errors
+    ///
+    /// `audit_unavailable`.
+    pub(super) async fn begin_session(
+        api: ApiState,
+        TheVm(vm): TheVm,
+        note: AuditNote,
+        user: Option<String>,
+        patience: &CallerTimeout,
+    ) -> Result<Self, ApiError> {
+        note.subject(&format!("file session of user {}", user.as_deref().unwrap_or("root")))
+            .await?;
+        Ok(Self { api, vm, note, user, deadline: patience.deadline_or(START) })
+    }
+
     /// Starts the operation.
     pub(super) async fn start(&self, op: FileOperation) -> Result<FileStream, ApiError> {
         op.validate().map_err(|invalid| in_query(&invalid))?;
