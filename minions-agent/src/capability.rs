@@ -214,6 +214,7 @@ mod tests {
                 "power",
                 "files",
                 "forward",
+                "file_session",
                 "forward_listen"
             ]
         );

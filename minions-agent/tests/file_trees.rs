@@ -214,6 +214,27 @@ async fn without_the_options_files_belong_to_the_user_and_have_no_special_bits()
 }
 
 #[tokio::test]
+async fn file_capabilities_are_set_only_with_the_option_for_set_user_id() {
+    let agent = RunningAgent::start().await;
+    let from = agent.dir().join("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("ping"), "x").unwrap();
+    // `struct vfs_cap_data`, revision 2, effective: CAP_NET_RAW is permitted.
+    let capability: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let new = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(from.join("ping"), "security.capability", &capability, new).unwrap();
+    let (_, tar) = run(&agent, pack_of(&from), b"").await.success();
+    for set_id in [false, true] {
+        let to = agent.dir().join(format!("to-{set_id}"));
+        let unpack = UnpackTree { xattrs: true, set_id, ..unpack_of(&to) };
+        run(&agent, FileOperation::TarIn(unpack), &tar).await.success();
+        let mut value = [0; 32];
+        let found = rustix::fs::getxattr(to.join("ping"), "security.capability", &mut value[..]);
+        assert_eq!(found, if set_id { Ok(20) } else { Err(rustix::io::Errno::NODATA) });
+    }
+}
+
+#[tokio::test]
 async fn members_that_cannot_be_read_are_warnings_and_the_rest_arrives() {
     let agent = RunningAgent::start().await;
     let (from, to) = (agent.dir().join("from"), agent.dir().join("to"));

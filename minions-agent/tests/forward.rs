@@ -14,6 +14,7 @@ use minions_proto::message::{
 use minions_proto::{AgentError, ErrorCode};
 use std::fs;
 use std::net::TcpListener as StdListener;
+use std::process::Command;
 use std::time::Instant;
 use support::channel::frame;
 use support::{RunningAgent, until};
@@ -326,4 +327,40 @@ async fn many_forwards_leave_descriptors_as_before() {
         assert_eq!(forward.next().await, Some(ForwardEvent::Closed(CloseReason::Ended)));
     }
     until("all forwards are closed", async || (descriptors(&agent) <= before).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_forward_beyond_the_limit_is_busy_until_another_one_ends() {
+    // The limit follows from the number of descriptors: 384 are for everything else, and a forward has two.
+    let agent = RunningAgent::with(|listen| {
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=392", "--", support::BINARY]);
+        command.args(["--log-level", "error", "--listen", listen]);
+        command
+    })
+    .await;
+    let (listener, target) = listener().await;
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(echo(socket));
+        }
+    });
+    // A failed attempt keeps no place.
+    for _ in 0..8 {
+        let refused = Forward::open(&agent, "tcp:192.0.2.1:1").await.err().unwrap();
+        assert_eq!(refused.code, Some(ErrorCode::Forbidden), "{refused:?}");
+    }
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(Forward::open(&agent, &target).await.unwrap());
+    }
+    let refused = Forward::open(&agent, &target).await.err().unwrap();
+    assert_eq!(refused.code, Some(ErrorCode::Busy), "{refused:?}");
+    assert!(refused.message.contains("limit of 4 forwards"), "{refused:?}");
+    drop(open.pop());
+    let mut next =
+        until("a place is free", async || Forward::open(&agent, &target).await.ok()).await;
+    next.send(b"ping").await;
+    assert_eq!(next.next().await, Some(ForwardEvent::Data(Bytes::from_static(b"ping"))));
 }

@@ -246,7 +246,15 @@ async fn an_agent_announces_only_what_it_serves() {
         // A hybrid socket does not imply a guest.
         (
             &[],
-            &["exec2", "exec_limits", "network2", "files", "forward", "forward_listen"],
+            &[
+                "exec2",
+                "exec_limits",
+                "network2",
+                "files",
+                "forward",
+                "file_session",
+                "forward_listen",
+            ],
             Some(&["health", "status", "network", "exec", "write_file", "files", "forward"]),
         ),
         (
@@ -259,6 +267,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "power",
                 "files",
                 "forward",
+                "file_session",
                 "forward_listen",
             ],
             None,

@@ -16,6 +16,7 @@
 //! * [`empty_messages`]: rate limit for messages of an agent that carry nothing.
 //! * [`exec_client`]: host side of a stream to an exec: offsets, acks, input to keep.
 //! * [`file_stream`]: header line, data and failure lines of a file operation.
+//! * [`file_session`]: frames, requests and answers of a file session.
 //! * [`forward`]: messages of a connection to a port or socket in the guest.
 //! * [`forward_client`]: host side of a forward: half-close, heartbeats, the last message.
 //! * [`forward_listener`]: messages of a listening socket in the guest, and the host side of them.
@@ -36,6 +37,7 @@ pub mod connection;
 pub mod empty_messages;
 pub mod error;
 pub mod exec_client;
+pub mod file_session;
 pub mod file_stream;
 pub mod foreign_service;
 pub mod forward;

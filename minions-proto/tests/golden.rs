@@ -189,6 +189,7 @@ fn file_requests() {
             r#"{"op":"tar_in","path":"/a","parents":true,"xattrs":false,"set_id":true,"owners":true}"#,
         ),
         ("watch", r#"{"op":"watch","path":"/a","recursive":true}"#),
+        ("session", r#"{"op":"session"}"#),
     ] {
         let operation: FileOperation = serde_json::from_str(json).unwrap();
         assert_eq!(operation.name(), op);

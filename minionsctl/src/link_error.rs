@@ -3,7 +3,8 @@
 use minions_proto::channel::ChannelError;
 use minions_proto::frame::FrameError;
 use std::io;
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{self, protocol::CloseFrame};
 
 /// Failure of a stream before the program has ended.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,30 @@ impl LinkError {
             Self::Closed { code, .. } => matches!(code, 1000 | 1001 | 1005 | 1006 | 1011..=1013),
             Self::Broken(_) | Self::Silent => true,
             Self::WebSocket(_) | Self::Channel(_) | Self::Frame(_) => false,
+        }
+    }
+
+    /// Converts a failure of a WebSocket.
+    pub(crate) fn of_websocket(error: tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::Io(error) => Self::Broken(error),
+            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
+                Self::ended()
+            }
+            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::ended()
+            }
+            error => Self::WebSocket(Box::new(error)),
+        }
+    }
+
+    /// Returns the error for a WebSocket that was closed with this frame.
+    pub(crate) fn closed(frame: Option<&CloseFrame>) -> Self {
+        match frame {
+            Some(frame) => {
+                Self::Closed { code: frame.code.into(), reason: frame.reason.as_str().to_owned() }
+            }
+            None => Self::Closed { code: 1005, reason: String::new() },
         }
     }
 

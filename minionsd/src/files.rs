@@ -89,7 +89,7 @@ impl FileStream {
     ///
     /// # Errors
     ///
-    /// [`ExecError`]; in particular, an agent without the feature `files` is too old.
+    /// [`ExecError`]; in particular, an agent without the feature of the operation is too old.
     pub(crate) async fn start(
         execs: &ExecResources,
         vm: &Vm,
@@ -98,14 +98,17 @@ impl FileStream {
         op: FileOperation,
         deadline: Instant,
     ) -> Result<Self, ExecError> {
-        let target = ExecTarget::with_feature(vm, Feature::Files, deadline).await?;
+        let is_session = matches!(op, FileOperation::Session(_));
+        let feature = if is_session { Feature::FileSession } else { Feature::Files };
+        let target = ExecTarget::with_feature(vm, feature, deadline).await?;
         let start = FileStart { id: Some(id.clone()), user, on_disconnect: OnDisconnect::Kill, op };
         let driver = ExecDriver::open(execs, &target, id, &start, deadline).await?;
         let errors = FailureLines::default();
         Ok(Self {
             driver,
             head: LineDecoder::default(),
-            has_header: false,
+            // The output of a session begins with a frame, not with a header.
+            has_header: is_session,
             before_header: 0,
             output: BytesMut::new(),
             errors,
@@ -171,6 +174,32 @@ impl FileStream {
             if let Some(result) = self.result.take() {
                 self.result = Some(Ok(result?));
                 return Ok(None);
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// Waits for the next output of a session; with `wants_room`, also for room for input.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]: the session has failed.
+    pub(crate) async fn next_or_room(
+        &mut self,
+        wants_room: bool,
+    ) -> Result<SessionStep, FileError> {
+        loop {
+            if !self.output.is_empty() {
+                return Ok(SessionStep::Output(self.output.split().freeze()));
+            }
+            if let Some(result) = self.result.take() {
+                self.result = Some(Ok(result?));
+                return Ok(SessionStep::Ended);
+            }
+            if wants_room && self.room() > 0 {
+                return Ok(SessionStep::Room);
             }
             self.receive().await?;
         }
@@ -251,6 +280,17 @@ impl FileStream {
             }
         }
     }
+}
+
+/// Progress of a session.
+#[derive(Debug)]
+pub(crate) enum SessionStep {
+    /// More output arrived.
+    Output(Bytes),
+    /// There is room for input.
+    Room,
+    /// The session has ended.
+    Ended,
 }
 
 /// Progress of the operation.

@@ -14,6 +14,7 @@ use crate::{
     clients::{rest::RestClient, wire::WireClient},
     contenders::qemu_ga::{self, QemuGa},
     figures::{
+        clock::milliseconds,
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
@@ -82,7 +83,7 @@ fn measure_ours(
         WireClient::handshake(stream).ok()
     })?;
     connection.ask_health()?;
-    figures.start_ms.push(started.elapsed().as_secs_f64() * 1e3);
+    figures.start_ms.push(milliseconds(started.elapsed()));
     figures.size_mb.push(size_mb(&programs.agent)?);
     figures.idle_mb.push(ProcessUsage::of(agent.pid())?.rss_mb);
     let daemon = MeasuredDaemon::ready(programs, dir.path(), 1)?;
@@ -100,7 +101,7 @@ fn measure_qemu_ga(execs: u32, figures: &mut AgentFigures) -> anyhow::Result<()>
     let agent = QemuGa::start(dir.path())?;
     let mut client = until_connected(started, || agent.connect().ok())?;
     client.ping()?;
-    figures.start_ms.push(started.elapsed().as_secs_f64() * 1e3);
+    figures.start_ms.push(milliseconds(started.elapsed()));
     figures.size_mb.push(size_mb(Path::new(qemu_ga::PROGRAM))?);
     figures.idle_mb.push(ProcessUsage::of(agent.program.pid())?.rss_mb);
     for _ in 0..execs {

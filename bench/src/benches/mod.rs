@@ -4,6 +4,7 @@
 mod agent;
 mod cli;
 mod exec;
+mod files;
 mod http;
 mod scale;
 mod stream;
@@ -32,6 +33,7 @@ enum BenchName {
     Agent,
     Vm,
     Cli,
+    Files,
 }
 
 /// Options of a run. `cargo xtask bench --help` describes those that it passes on.
@@ -82,6 +84,7 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
             BenchName::Agent => agent::run(&programs, amount)?,
             BenchName::Vm => vm::run(&programs, amount)?,
             BenchName::Cli => cli::run(&programs, amount)?,
+            BenchName::Files => files::run(&programs, amount)?,
         };
         println!("\n{}", report.to_table());
         write(options, &report)?;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::{
     clients::wrk,
     figures::{
-        clock::timed,
+        clock::{milliseconds, timed},
         plot::{self, PlotCurve},
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
@@ -79,7 +79,7 @@ fn measure(
         daemon.wait_until_ready(count)
     })?;
     let daemon = started.context("the daemon was not started")?;
-    figures.ready_ms.push(ready.as_secs_f64() * 1e3);
+    figures.ready_ms.push(milliseconds(ready));
     let pid = daemon.program.pid();
     let idle = if amount.is_quick { IDLE / 10 } else { IDLE };
     thread::sleep(SETTLING.min(idle));

@@ -44,8 +44,14 @@ impl SshConnection {
     /// Returns an `ssh` that runs `remote` in a shell of the server.
     pub(crate) fn command(&self, remote: &str) -> Command {
         let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "none", "-S"]).arg(&self.control).args(["bench", remote]);
+        ssh.args(self.options()).args(["bench", remote]);
         ssh
+    }
+
+    /// Returns the options with which `ssh`, `scp` and `sftp` use this connection; the host may have any name.
+    pub(crate) fn options(&self) -> [String; 4] {
+        let control = format!("ControlPath={}", self.control.display());
+        ["-F".to_owned(), "none".to_owned(), "-o".to_owned(), control]
     }
 }
 

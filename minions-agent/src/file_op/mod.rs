@@ -25,6 +25,7 @@ mod member_attributes;
 mod member_path;
 mod metadata;
 mod operation_output;
+mod session;
 mod sparse_map;
 mod tar_member;
 mod tar_reader;
@@ -86,5 +87,6 @@ fn perform(operation: &FileOperation, output: &mut OperationOutput) -> Result<()
         FileOperation::TarOut(op) => tree_pack::pack(op, output),
         FileOperation::TarIn(op) => tree_unpack::unpack(op, output),
         FileOperation::Watch(op) => tree_watch::watch(op, output),
+        FileOperation::Session(_) => session::serve(output),
     }
 }

@@ -18,8 +18,9 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     ("TERM", "linux"),
 ];
 
-/// Pause before the agent is restarted, so that an agent that fails to start does not keep the guest busy.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Shortest time between two starts of the agent, so that an agent that fails to start does not keep the guest busy. An
+/// agent that ran longer is restarted at once.
+const BETWEEN_STARTS: Duration = Duration::from_secs(1);
 
 /// Program of the agent: the running one, even if its file was replaced or removed.
 const AGENT: &str = "/proc/self/exe";
@@ -34,8 +35,9 @@ pub(super) async fn run(options: &[OsString], mut signals: ShutdownSignals) -> S
             return ShutdownAction::PowerOff;
         }
     };
+    let mut earliest = Instant::now() + BETWEEN_STARTS;
     let mut agent = start(options);
-    let mut again = agent.is_none().then(|| Instant::now() + PAUSE);
+    let mut again = agent.is_none().then_some(earliest);
     loop {
         tokio::select! {
             action = signals.asked() => return action,
@@ -44,12 +46,13 @@ pub(super) async fn run(options: &[OsString], mut signals: ShutdownSignals) -> S
                 if Some(pid) == agent {
                     console(format_args!("the agent ended ({})", in_words(status)));
                     agent = None;
-                    again = Some(Instant::now() + PAUSE);
+                    again = Some(earliest);
                 }
             },
             () = at(again) => {
+                earliest = Instant::now() + BETWEEN_STARTS;
                 agent = start(options);
-                again = agent.is_none().then(|| Instant::now() + PAUSE);
+                again = agent.is_none().then_some(earliest);
             }
         }
     }

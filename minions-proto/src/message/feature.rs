@@ -26,6 +26,9 @@ pub enum Feature {
     Files,
     /// `forward`: [`ForwardOpen`](super::ForwardOpen).
     Forward,
+    /// `file_session`: the operation [`ServeSession`](super::ServeSession) of
+    /// [`FileStart`](super::FileStart).
+    FileSession,
     /// `forward_listen`: [`ForwardListen`](super::ForwardListen) and
     /// [`ForwardAccept`](super::ForwardAccept).
     ForwardListen,
@@ -33,7 +36,7 @@ pub enum Feature {
 
 impl Feature {
     /// All features of this version, in the order in which an agent announces them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Exec,
         Self::ExecLimits,
         Self::Network,
@@ -41,6 +44,7 @@ impl Feature {
         Self::Power,
         Self::Files,
         Self::Forward,
+        Self::FileSession,
         Self::ForwardListen,
     ];
 
@@ -55,6 +59,7 @@ impl Feature {
             Self::Power => "power",
             Self::Files => "files",
             Self::Forward => "forward",
+            Self::FileSession => "file_session",
             Self::ForwardListen => "forward_listen",
         }
     }
@@ -68,7 +73,7 @@ impl Feature {
             Self::Network => "network",
             Self::Clock => "clock",
             Self::Power => "power",
-            Self::Files => "files",
+            Self::Files | Self::FileSession => "files",
             Self::Forward | Self::ForwardListen => "forward",
         }
     }
@@ -85,6 +90,7 @@ impl Feature {
             Self::Power => "powering off or rebooting the guest",
             Self::Files => "operations on files and directories",
             Self::Forward => "connections to ports and sockets in the guest",
+            Self::FileSession => "file sessions, which sftp and scp need",
             Self::ForwardListen => "listening on ports and sockets in the guest",
         }
     }
@@ -165,7 +171,8 @@ mod tests {
             Feature::Clock => Some(Feature::Power),
             Feature::Power => Some(Feature::Files),
             Feature::Files => Some(Feature::Forward),
-            Feature::Forward => Some(Feature::ForwardListen),
+            Feature::Forward => Some(Feature::FileSession),
+            Feature::FileSession => Some(Feature::ForwardListen),
             Feature::ForwardListen => None,
         };
         let chain: Vec<_> =

@@ -38,7 +38,8 @@ pub use exec_stream::{
 pub use feature::{Feature, Features};
 pub use file::{
     FileOperation, FileStart, GuestPath, GuestTarget, ListDirectory, MAX_PATH_LEN, MakeDirectory,
-    PackTree, ReadFile, RemoveFile, RenameFile, StatFile, UnpackTree, WatchTree, WriteStream,
+    PackTree, ReadFile, RemoveFile, RenameFile, ServeSession, StatFile, UnpackTree, WatchTree,
+    WriteStream,
 };
 pub(crate) use file::{decoded_name, encoded_name};
 pub use forward::{

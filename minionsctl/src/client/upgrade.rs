@@ -19,6 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for a connection or a listener in a guest. The deadline of minionsd is 15 s.
 pub(super) const TARGET_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Deadline for the start of a file session. The deadline of minionsd is 30 s.
+const SESSION_DEADLINE: Duration = Duration::from_secs(45);
+
 impl DaemonClient {
     /// Opens a connection in a guest, and upgrades this one to plain bytes.
     pub(crate) async fn connect(
@@ -48,6 +51,17 @@ impl DaemonClient {
         request: &ConnectionRequest,
     ) -> Result<Upgraded, Failure> {
         self.websocket(request.url(self, vm)?, TARGET_DEADLINE).await
+    }
+
+    /// Opens a file session as `user` (default: the agent's user).
+    pub(crate) async fn open_file_session(
+        &self,
+        path: &str,
+        user: Option<&str>,
+    ) -> Result<Upgraded, Failure> {
+        let query: Vec<_> = user.iter().map(|user| ("user", *user)).collect();
+        let url = self.url(path, &query)?;
+        self.websocket(url, SESSION_DEADLINE).await
     }
 
     /// Sends `GET path` and upgrades the connection to a WebSocket.

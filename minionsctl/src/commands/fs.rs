@@ -12,6 +12,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
+/// Number of entries of a directory that are sorted and aligned together. A larger directory is printed in several parts,
+/// so that its size, which the guest determines, does not determine the memory in use.
+const SORTED: usize = 10_000;
+
 pub(super) async fn run(
     context: &Context<'_>,
     client: &DaemonClient,
@@ -61,21 +65,35 @@ async fn list(
 ) -> Result<ExitStatus, Failure> {
     let mut lines = client.list_files(file, user).await?;
     let mut entries = Vec::new();
+    let mut table = Rows::with_header(&["MODE", "OWNER", "SIZE", "MODIFIED", "NAME"]);
+    let mut is_first = true;
     while let Some(entry) = lines.next().await? {
         if context.printer.is_json() {
             Printer::json_line(&entry)?;
-        } else {
-            entries.push(entry);
+            continue;
+        }
+        entries.push(entry);
+        if entries.len() == SORTED {
+            print_sorted(context, std::mem::take(&mut entries), std::mem::take(&mut table))?;
+            is_first = false;
         }
     }
-    if !context.printer.is_json() {
-        entries.sort_by_key(DirectoryEntry::name_bytes);
-        context.printer.result(&entries, |entries| {
-            let rows = Rows::with_header(&["MODE", "OWNER", "SIZE", "MODIFIED", "NAME"]);
-            entries.iter().fold(rows, |rows, entry| rows.row(row(entry)))
-        })?;
+    if !context.printer.is_json() && (is_first || !entries.is_empty()) {
+        print_sorted(context, entries, table)?;
     }
     Ok(ExitStatus::Success)
+}
+
+/// Prints entries below the rows that are already in the table.
+fn print_sorted(
+    context: &Context<'_>,
+    mut entries: Vec<DirectoryEntry>,
+    table: Rows,
+) -> Result<(), Failure> {
+    entries.sort_by_cached_key(DirectoryEntry::name_bytes);
+    context
+        .printer
+        .result(&entries, |entries| entries.iter().fold(table, |rows, entry| rows.row(row(entry))))
 }
 
 fn row(entry: &DirectoryEntry) -> [String; 5] {

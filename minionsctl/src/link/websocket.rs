@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Error, Message as WsMessage};
+use tokio_tungstenite::tungstenite::{Error, Message as WsMessage};
 
 /// Id of an exec whose agent does not support ids.
 const NO_ID: &str = "none";
@@ -41,7 +41,7 @@ pub(super) async fn open(
     // Serializing cannot fail: the request has only texts, numbers, lists and string-keyed maps.
     let request = request.unwrap_or_default();
     let first = timeout(OPEN_DEADLINE, async {
-        let sent = stream.send(WsMessage::text(request)).await.map_err(broken);
+        let sent = stream.send(WsMessage::text(request)).await.map_err(LinkError::of_websocket);
         match (sent, answer(&mut stream).await) {
             (Ok(()), answered) => answered,
             // minionsd refuses a request that is too long before it has read all of it, and closes the connection.
@@ -131,28 +131,12 @@ async fn write(
 
 /// Decodes a WebSocket message; `None` for one without a channel message.
 fn decode(message: Result<WsMessage, Error>) -> Result<Option<ChannelMessage>, LinkError> {
-    match message.map_err(broken)? {
+    match message.map_err(LinkError::of_websocket)? {
         WsMessage::Binary(bytes) => Ok(Some(ChannelMessage::decode(bytes)?)),
-        WsMessage::Close(frame) => {
-            let (code, reason) = frame.map_or((1005, String::new()), |frame| {
-                (frame.code.into(), frame.reason.as_str().to_owned())
-            });
-            Err(LinkError::Closed { code, reason })
-        }
+        WsMessage::Close(frame) => Err(LinkError::closed(frame.as_ref())),
         // The library answers pings. minionsd sends no text after the first message.
         WsMessage::Text(_) | WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => {
             Ok(None)
         }
-    }
-}
-
-fn broken(error: tungstenite::Error) -> LinkError {
-    match error {
-        Error::Io(error) => LinkError::Broken(error),
-        Error::ConnectionClosed | Error::AlreadyClosed => LinkError::ended(),
-        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            LinkError::ended()
-        }
-        error => LinkError::WebSocket(Box::new(error)),
     }
 }

@@ -74,6 +74,20 @@ impl ChannelOutput {
         self.channel.id()
     }
 
+    /// Answers the client's request on the channel.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    pub(super) async fn answer(&self, accepted: bool) -> Result<(), Error> {
+        let (connection, id) = (&self.connection, self.channel.id());
+        let sent = match accepted {
+            true => connection.channel_success(id).await,
+            false => connection.channel_failure(id).await,
+        };
+        sent.map_err(|()| Error::SendError)
+    }
+
     /// Sends output, and waits until the client's window has room for it.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use super::login::{self, GuestLogin};
 use super::program::ChannelProgram;
 use super::request::{PreparedProgram, ProgramKind, terminal_size};
 use super::services::RequestedService;
+use super::sftp::{SFTP, SftpSubsystem};
 use crate::target::Target;
 use minions_proto::message::Signal;
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, Session, VerifiedPublicKey};
@@ -141,6 +142,19 @@ impl ConnectionHandler {
         let program = ChannelProgram::new(Arc::clone(&self.target), opening, input, output);
         self.programs.spawn(program.run());
         Ok(())
+    }
+}
+
+impl ConnectionHandler {
+    /// Starts the subsystem `sftp` on a channel. Its task answers the request.
+    fn start_sftp(&mut self, id: ChannelId) -> bool {
+        let channel = self.channels.get_mut(&id);
+        let (Some(channel), Ok(login)) = (channel, &self.login) else { return false };
+        let Some((_, output)) = channel.prepared.take() else { return false };
+        let (target, user) = (Arc::clone(&self.target), login.user.clone());
+        let subsystem = SftpSubsystem::new(target, user, Arc::clone(&channel.input), output);
+        self.programs.spawn(subsystem.run());
+        true
     }
 }
 
@@ -304,10 +318,13 @@ impl Handler for ConnectionHandler {
     async fn subsystem_request(
         &mut self,
         id: ChannelId,
-        _: &str,
+        name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        reply(session, id, RequestedService::Subsystem.is_offered())
+        if name == SFTP && self.start_sftp(id) {
+            return Ok(());
+        }
+        session.channel_failure(id)
     }
 
     async fn channel_open_direct_tcpip(

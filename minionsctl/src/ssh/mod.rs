@@ -5,6 +5,7 @@
 //!      SSH over two pipes     │
 //!                             ├ session channel ◀──▶ exec stream of one program
 //!                             ├ session channel ◀──▶ exec stream of another program
+//!                             ├ session channel ◀──▶ file session: subsystem sftp
 //!                             └ forwarded channel ◀──▶ connection of a listener in the guest
 //! ```
 //!
@@ -19,7 +20,7 @@
 //!   [`input_budget`].
 //! * [`login`]: home directory and shell of a guest's user. [`request`]: a program before it is started.
 //!   [`program`]: a program on a channel. [`stream`]: its exec stream. [`channel_output`]: its output and end, as SSH
-//!   messages. [`connection`]: a connection to a port or socket in the guest.
+//!   messages. [`connection`]: a connection to a port or socket in the guest. [`sftp`]: the subsystem for files.
 //! * [`listeners`]: listening sockets in the guest. [`reverse_channel`]: their connections, on channels to the client.
 
 mod channel_output;
@@ -38,6 +39,7 @@ mod request;
 mod reverse_channel;
 mod server;
 mod services;
+mod sftp;
 mod stream;
 
 pub(crate) use client_options::ClientOptions;

@@ -77,6 +77,26 @@ async fn files_are_listed_printed_described_and_changed() {
 }
 
 /// Answers each client with what it sent, after the client's end.
+/// Entries that are sorted together.
+const SORTED: usize = 10_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_directory_is_listed_in_sorted_parts_below_one_header() {
+    let guest = Guest::start().await;
+    fs::create_dir(guest.path("many")).unwrap();
+    for number in 0..2 * SORTED {
+        fs::write(guest.path(&format!("many/{number:05}")), "").unwrap();
+    }
+    let listed = guest.run(&["fs", "ls", &format!("web-1:{}", guest.path("many"))]);
+    let lines: Vec<_> = std::str::from_utf8(&listed.stdout).unwrap().lines().collect();
+    assert_eq!(lines.len(), 2 * SORTED + 1);
+    assert!(lines[0].ends_with("NAME"), "{}", lines[0]);
+    let names: Vec<_> = lines[1..].iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert!(names[..SORTED].is_sorted() && names[SORTED..].is_sorted());
+    let all: std::collections::BTreeSet<_> = names.into_iter().collect();
+    assert_eq!(all.len(), 2 * SORTED);
+}
+
 fn echo_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

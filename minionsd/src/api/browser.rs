@@ -13,6 +13,7 @@
 //! of their visitors.
 
 use super::auth::Peer;
+use super::files::{EXEC_ID, FILE_INFO};
 use super::problem::ApiError;
 use super::request_id::X_REQUEST_ID;
 use super::{dashboard, docs};
@@ -97,9 +98,21 @@ impl AllowedOrigins {
                 header::ACCEPT,
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
+                header::IF_MATCH,
+                header::IF_NONE_MATCH,
+                header::IF_RANGE,
+                header::RANGE,
                 X_REQUEST_ID,
             ])
-            .expose_headers([X_REQUEST_ID, header::RETRY_AFTER])
+            .expose_headers([
+                header::ACCEPT_RANGES,
+                header::CONTENT_RANGE,
+                header::ETAG,
+                header::RETRY_AFTER,
+                EXEC_ID,
+                FILE_INFO,
+                X_REQUEST_ID,
+            ])
             .allow_private_network(true)
             .max_age(PREFLIGHT_AGE);
         (!self.0.is_empty()).then_some(layer)

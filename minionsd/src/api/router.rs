@@ -98,6 +98,7 @@ fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
         .routes(layers.around_program(routes!(files::manage::make_directory)))
         .routes(layers.around_program(routes!(files::manage::move_file)))
         .routes(layers.around_program(routes!(files::watch::watch_files)))
+        .routes(layers.around_program(routes!(files::session::open_file_session)))
         .routes(layers.around_program(routes!(forward::open_forward)))
         .routes(layers.around_program(routes!(forward::listen::open_listener)))
         .routes(layers.around_program(routes!(forward::listen::accept_connection)))

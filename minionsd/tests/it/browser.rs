@@ -144,8 +144,14 @@ async fn a_configured_origin_is_allowed_and_similar_ones_are_not() {
     };
     let reply = ask(Method::OPTIONS, &preflight).await;
     assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
+    // What pages need for a file: conditions and ranges in requests, versions and metadata in replies.
+    let list = |reply: &Reply, name: &str| reply.headers[name].to_str().unwrap().to_owned();
+    let sent = list(&reply, "access-control-allow-headers");
+    assert!(sent.contains("if-match") && sent.contains("range"), "{sent}");
     let reply = ask(Method::POST, &[JSON, DASHBOARD, cross]).await;
     assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some(DASHBOARD.1)));
+    let shown = list(&reply, "access-control-expose-headers");
+    assert!(shown.contains("etag") && shown.contains("x-minions-file"), "{shown}");
     let get = daemon.http.get(daemon.url("/vms")).header(cross.0, cross.1);
     let reply =
         read(get.try_clone().unwrap().header(DASHBOARD.0, DASHBOARD.1).send().await.unwrap()).await;

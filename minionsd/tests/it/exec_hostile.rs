@@ -10,14 +10,18 @@ use testkit::wire::framed;
 
 const EXEC: &str = "/vms/web-1/exec";
 
-/// Returns a reply that is valid for every request: health, a program started at these offsets, and the state
-/// of an exec.
 fn reply(offset: u64) -> Vec<u8> {
+    reply_with(&["exec2"], offset)
+}
+
+/// Returns a reply that is valid for every request: health with these features, a program started at these offsets,
+/// and the state of an exec.
+pub(crate) fn reply_with(features: &[&str], offset: u64) -> Vec<u8> {
     framed(json!({
         "status": "ok", "uptime_secs": 1, "hostname": "h",
         "agent": {
             "name": "n", "version": "v", "protocol": 2, "boot_id": "b", "instance_id": "i",
-            "features": ["exec2"]
+            "features": features
         },
         "id": "theirs", "created": true, "pid": 1, "stdout": offset, "stderr": offset,
         "stdin": offset, "stdin_acked": offset, "stdin_window": offset, "stdin_closed": false,
@@ -33,11 +37,11 @@ fn bytes(message: &ChannelMessage) -> Vec<u8> {
     out.to_vec()
 }
 
-fn output(len: usize) -> Vec<u8> {
+pub(crate) fn output(len: usize) -> Vec<u8> {
     bytes(&ChannelMessage { channel: Channel::Stdout, payload: Bytes::from(vec![b'x'; len]) })
 }
 
-async fn with(reply: Vec<u8>, then: Vec<u8>) -> (TestDaemon, FakeVmm) {
+pub(crate) async fn with(reply: Vec<u8>, then: Vec<u8>) -> (TestDaemon, FakeVmm) {
     let daemon = TestDaemon::start().await;
     let behaviour = Behaviour::Streams(reply, then);
     let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();

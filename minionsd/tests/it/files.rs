@@ -105,6 +105,14 @@ async fn a_file_is_written_and_read_with_its_metadata() {
     let head = guest.daemon.request(Method::HEAD, "/vms/web-1/files?path=/dev/null").send().await;
     let info: Value = serde_json::from_str(header(&head.unwrap(), "x-minions-file")).unwrap();
     assert_eq!(info["type"], "char_device");
+    let head = guest.daemon.request(Method::HEAD, &guest.files("a b", "")).send().await.unwrap();
+    for (name, value) in [
+        ("content-length", "5"),
+        ("content-type", "application/octet-stream"),
+        ("accept-ranges", "bytes"),
+    ] {
+        assert_eq!(header(&head, name), value, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -118,6 +126,10 @@ async fn ranges_and_conditions_apply_to_a_version_of_a_file() {
     assert_eq!(part.text().await.unwrap(), "234");
     let last = guest.get("file", &[("range", "bytes=-3")]).await;
     assert_eq!((last.status().as_u16(), last.text().await.unwrap()), (206, "789".to_owned()));
+    let all = guest.get("file", &[("range", "bytes=-11")]).await;
+    assert_eq!((all.status().as_u16(), all.text().await.unwrap().len()), (200, 10));
+    let lines = guest.get("file", &[("range", "lines=1-2")]).await;
+    assert_eq!((lines.status().as_u16(), lines.text().await.unwrap().len()), (200, 10));
     let other = guest.get("file", &[("range", "bytes=2-4"), ("if-range", "\"other\"")]).await;
     assert_eq!((other.status().as_u16(), other.text().await.unwrap().len()), (200, 10));
     let beyond = guest.get("file", &[("range", "bytes=10-")]).await;

@@ -2,9 +2,10 @@
 
 use futures_util::{SinkExt, StreamExt};
 use minions_proto::channel::{Channel, ChannelMessage};
+use reqwest::Method;
 use serde_json::Value;
 use testkit::agent_process::AgentProcess;
-use testkit::daemon::TestDaemon;
+use testkit::daemon::{TestDaemon, read};
 use testkit::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -123,6 +124,9 @@ async fn a_target_that_cannot_be_reached_is_a_problem() {
         assert_eq!((answered, &problem["code"]), (status, &code.into()), "{target}");
     }
     let path = format!("/vms/web-1/forward?target=tcp:{closed}");
+    // Without `Connection: upgrade`, `Upgrade` is addressed to a proxy.
+    let half = guest.daemon.request(Method::GET, &path).header("upgrade", "tcp").send().await;
+    read(half.unwrap()).await.assert_problem(400, "invalid_request").assert_field("Upgrade");
     guest.daemon.get(&path).await.assert_problem(400, "invalid_request").assert_field("Upgrade");
 }
 

@@ -81,6 +81,7 @@ async fn enabled_operations_are_announced_and_answered() {
         "power",
         "files",
         "forward",
+        "file_session",
         "forward_listen"
     ]);
     assert_eq!(health.json["agent"]["features"], features, "{health:?}");

@@ -257,7 +257,8 @@ async fn streams(stream: &mut UnixStream, reply: &[u8], then: &[u8]) -> std::io:
     while let Some(request) = request(stream, &mut decoder).await? {
         stream.write_all(reply).await?;
         let opens = |name: &[u8]| request.windows(name.len()).any(|part| part == name);
-        if opens(b"\"exec_start\"") || opens(b"\"exec_attach\"") {
+        let names: [&[u8]; 3] = [b"\"exec_start\"", b"\"exec_attach\"", b"\"file_start\""];
+        if names.into_iter().any(opens) {
             if then.is_empty() {
                 return until_end(stream).await;
             }

@@ -28,21 +28,22 @@ const QUICK_STEPS: usize = 4;
 
 /// Tests that need neither a VM nor another prepared artifact: unit tests, and the test programs named `it`.
 const QUICK: TestGroup =
-    TestGroup { selection: &["--lib", "--bins", "--test", "it"], threads_per_processor: 3 };
+    TestGroup { selection: &["--lib", "--bins", "--test", "it"], threads_on_two_processors: 6 };
 
 /// Tests without a VM: all but the test programs named `vm`. They mostly wait, so several run on each processor.
 const WITHOUT_A_VM: TestGroup =
-    TestGroup { selection: &["--lib", "--bins", "--test", "[!v]*"], threads_per_processor: 3 };
+    TestGroup { selection: &["--lib", "--bins", "--test", "[!v]*"], threads_on_two_processors: 6 };
 
-/// Tests with a VM: each uses a processor.
-const WITH_A_VM: TestGroup = TestGroup { selection: &["--test", "vm"], threads_per_processor: 1 };
+/// Tests with a VM: one that boots uses a processor, and the others wait for half of the time.
+const WITH_A_VM: TestGroup =
+    TestGroup { selection: &["--test", "vm"], threads_on_two_processors: 3 };
 
 /// Tests that run together.
 #[derive(Clone, Copy)]
 struct TestGroup {
     /// Arguments of `cargo test` that select the test programs.
     selection: &'static [&'static str],
-    threads_per_processor: usize,
+    threads_on_two_processors: usize,
 }
 
 /// Sets up, then runs the checks.
@@ -130,7 +131,7 @@ fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
 /// without the dependencies of the tests.
 fn run_tests(workspace: &Workspace, group: TestGroup, summary: &mut Summary) -> anyhow::Result<()> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let threads = processors * group.threads_per_processor;
+    let threads = (processors * group.threads_on_two_processors).div_ceil(2);
     let cargo = workspace.cargo("test");
     // A shell that runs this in the background may have set some signals to be ignored. Programs under test
     // inherit and respect that, so the signals are reset.

@@ -11,7 +11,7 @@ mod path;
 
 pub use operation::{
     FileOperation, ListDirectory, MakeDirectory, PackTree, ReadFile, RemoveFile, RenameFile,
-    StatFile, UnpackTree, WatchTree, WriteStream,
+    ServeSession, StatFile, UnpackTree, WatchTree, WriteStream,
 };
 pub use path::{GuestPath, GuestTarget, MAX_PATH_LEN};
 pub(crate) use path::{decoded as decoded_name, encoded as encoded_name};

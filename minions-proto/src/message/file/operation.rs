@@ -38,6 +38,8 @@ pub enum FileOperation {
     TarIn(UnpackTree),
     /// Reports changes in a directory.
     Watch(WatchTree),
+    /// Serves many requests on files, one after the other (feature `file_session`).
+    Session(ServeSession),
 }
 
 /// Operation `stat`.
@@ -181,6 +183,11 @@ pub struct WatchTree {
     pub recursive: bool,
 }
 
+/// Operation `session`. The messages on channels 0 and 1 are those of a
+/// [file session](crate::file_session).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServeSession {}
+
 impl FileOperation {
     /// Returns the name of the operation on the wire.
     #[must_use]
@@ -196,13 +203,14 @@ impl FileOperation {
             Self::TarOut(_) => "tar_out",
             Self::TarIn(_) => "tar_in",
             Self::Watch(_) => "watch",
+            Self::Session(_) => "session",
         }
     }
 
-    /// Returns the path that the operation is about.
+    /// Returns the path that the operation is about; `None` if its requests name the paths.
     #[must_use]
-    pub fn path(&self) -> &GuestPath {
-        match self {
+    pub fn path(&self) -> Option<&GuestPath> {
+        Some(match self {
             Self::Stat(op) => &op.path,
             Self::List(op) => &op.path,
             Self::Read(op) => &op.path,
@@ -213,13 +221,14 @@ impl FileOperation {
             Self::TarOut(op) => &op.path,
             Self::TarIn(op) => &op.path,
             Self::Watch(op) => &op.path,
-        }
+            Self::Session(_) => return None,
+        })
     }
 
     /// Reports whether the operation reads channel 0 up to the end of the input.
     #[must_use]
     pub fn takes_input(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::TarIn(_))
+        matches!(self, Self::Write(_) | Self::TarIn(_) | Self::Session(_))
     }
 
     /// Checks for values that no guest accepts.
@@ -228,7 +237,7 @@ impl FileOperation {
     ///
     /// The first invalid field, and the reason.
     pub fn validate(&self) -> Result<(), Invalid> {
-        self.path().bytes()?;
+        self.path().map(GuestPath::bytes).transpose()?;
         match self {
             Self::Read(op) => {
                 within_file("op.offset", Some(op.offset))?;
@@ -243,7 +252,8 @@ impl FileOperation {
             | Self::Remove(_)
             | Self::TarOut(_)
             | Self::TarIn(_)
-            | Self::Watch(_) => Ok(()),
+            | Self::Watch(_)
+            | Self::Session(_) => Ok(()),
         }
     }
 }

@@ -44,7 +44,16 @@ impl GuestPath {
     ///
     /// [`Invalid`] for `op.path` or `op.path_base64`.
     pub fn bytes(&self) -> Result<Vec<u8>, Invalid> {
-        checked("op.path", &self.path, self.path_base64.as_deref())
+        absolute("op.path", &self.path, self.path_base64.as_deref())
+    }
+
+    /// Returns the bytes of a path that may be relative, as in a file session.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for `path` or `path_base64`.
+    pub fn bytes_of_any(&self) -> Result<Vec<u8>, Invalid> {
+        not_empty("path", &self.path, self.path_base64.as_deref())
     }
 }
 
@@ -62,7 +71,16 @@ impl GuestTarget {
     ///
     /// [`Invalid`] for `op.to` or `op.to_base64`.
     pub fn bytes(&self) -> Result<Vec<u8>, Invalid> {
-        checked("op.to", &self.to, self.to_base64.as_deref())
+        absolute("op.to", &self.to, self.to_base64.as_deref())
+    }
+
+    /// Returns the bytes of a path that may be relative, as in a file session.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] for `to` or `to_base64`.
+    pub fn bytes_of_any(&self) -> Result<Vec<u8>, Invalid> {
+        not_empty("to", &self.to, self.to_base64.as_deref())
     }
 }
 
@@ -82,7 +100,25 @@ pub(crate) fn decoded(text: &str, base64: Option<&str>) -> Option<Vec<u8>> {
     }
 }
 
-fn checked(field: &str, text: &str, base64: Option<&str>) -> Result<Vec<u8>, Invalid> {
+fn not_empty(field: &str, text: &str, base64: Option<&str>) -> Result<Vec<u8>, Invalid> {
+    let (path, field) = checked(field, text, base64)?;
+    if path.is_empty() {
+        return Err(Invalid::new(field, "is missing or empty: must have at least 1 byte"));
+    }
+    Ok(path)
+}
+
+fn absolute(field: &str, text: &str, base64: Option<&str>) -> Result<Vec<u8>, Invalid> {
+    let (path, field) = checked(field, text, base64)?;
+    if path.first() != Some(&b'/') {
+        let shown = String::from_utf8_lossy(&path);
+        return Err(Invalid::value(field, &shown, "must be absolute: start it with /"));
+    }
+    Ok(path)
+}
+
+/// Returns the bytes of a path, and the name of the field that contains them.
+fn checked(field: &str, text: &str, base64: Option<&str>) -> Result<(Vec<u8>, String), Invalid> {
     let base64_field = || format!("{field}_base64");
     let path = decoded(text, base64)
         .ok_or_else(|| Invalid::new(base64_field(), "must be standard base64 with padding"))?;
@@ -94,9 +130,5 @@ fn checked(field: &str, text: &str, base64: Option<&str>) -> Result<Vec<u8>, Inv
         let reason = format!("has {} bytes: must have at most {MAX_PATH_LEN}", path.len());
         return Err(Invalid::new(field, reason));
     }
-    if path.first() != Some(&b'/') {
-        let shown = String::from_utf8_lossy(&path);
-        return Err(Invalid::value(field, &shown, "must be absolute: start it with /"));
-    }
-    Ok(path)
+    Ok((path, field))
 }

@@ -42,6 +42,7 @@ fn only_operations_with_input_take_input() {
     let path = || GuestPath::new(b"/a");
     assert!(FileOperation::Write(WriteStream { path: path(), ..Default::default() }).takes_input());
     assert!(FileOperation::TarIn(UnpackTree { path: path(), ..Default::default() }).takes_input());
+    assert!(FileOperation::Session(ServeSession {}).takes_input());
     assert!(!FileOperation::Read(ReadFile { path: path(), ..Default::default() }).takes_input());
 }
 

@@ -6,5 +6,6 @@ mod guest;
 mod listeners;
 mod memory;
 mod programs;
+mod sftp;
 mod terminal;
 mod transfers;

@@ -10,7 +10,7 @@ use crate::files::{FileError, FileStream};
 use crate::vm::Vm;
 use minions_proto::Invalid;
 use minions_proto::file_stream::FileHeader;
-use minions_proto::message::{FileOperation, GuestPath};
+use minions_proto::message::{FileOperation, GuestPath, GuestTarget};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -38,6 +38,13 @@ pub(super) struct FileParams {
     pub(super) user: Option<String>,
 }
 
+impl FileParams {
+    fn split(self) -> (GuestPath, Option<String>) {
+        let Self { path, path_base64, user } = self;
+        (GuestPath { path, path_base64 }, user)
+    }
+}
+
 /// Call that concerns a file.
 pub(super) struct FileCall {
     pub(super) api: ApiState,
@@ -60,11 +67,50 @@ impl FileCall {
         params: FileParams,
         patience: &CallerTimeout,
     ) -> Result<(Self, GuestPath), ApiError> {
-        let path = GuestPath { path: params.path, path_base64: params.path_base64 };
+        let (path, user) = params.split();
         let shown = path.bytes().map_err(|invalid| in_query(&invalid))?;
         note.subject(&String::from_utf8_lossy(&shown)).await?;
         let deadline = patience.deadline_or(START);
-        Ok((Self { api, vm, note, user: params.user, deadline }, path))
+        Ok((Self { api, vm, note, user, deadline }, path))
+    }
+
+    /// Creates the call that renames a file, and writes its first audit entry, with both names.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin), and `invalid_request` for the new name.
+    pub(super) async fn begin_move(
+        api: ApiState,
+        TheVm(vm): TheVm,
+        note: AuditNote,
+        params: FileParams,
+        to: &GuestTarget,
+        patience: &CallerTimeout,
+    ) -> Result<(Self, GuestPath), ApiError> {
+        let (path, user) = params.split();
+        let old = path.bytes().map_err(|invalid| in_query(&invalid))?;
+        let new = to.bytes().map_err(|invalid| in_query(&invalid))?;
+        let [old, new] = [&old, &new].map(|name| String::from_utf8_lossy(name));
+        note.subject(&format!("{old} -> {new}")).await?;
+        let deadline = patience.deadline_or(START);
+        Ok((Self { api, vm, note, user, deadline }, path))
+    }
+
+    /// Creates the call for a file session, and writes its first audit entry, with the user.
+    ///
+    /// # Errors
+    ///
+    /// `audit_unavailable`.
+    pub(super) async fn begin_session(
+        api: ApiState,
+        TheVm(vm): TheVm,
+        note: AuditNote,
+        user: Option<String>,
+        patience: &CallerTimeout,
+    ) -> Result<Self, ApiError> {
+        note.subject(&format!("file session of user {}", user.as_deref().unwrap_or("root")))
+            .await?;
+        Ok(Self { api, vm, note, user, deadline: patience.deadline_or(START) })
     }
 
     /// Starts the operation.

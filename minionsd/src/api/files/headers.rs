@@ -9,10 +9,10 @@ use minions_api::files::FileMetadata;
 use std::time::{Duration, SystemTime};
 
 /// Response header with the complete metadata, as JSON in ASCII.
-const FILE_INFO: HeaderName = HeaderName::from_static("x-minions-file");
+pub(in super::super) const FILE_INFO: HeaderName = HeaderName::from_static("x-minions-file");
 
 /// Response header with the id of the exec that serves the request.
-pub(super) const EXEC_ID: HeaderName = HeaderName::from_static("x-minions-exec");
+pub(in super::super) const EXEC_ID: HeaderName = HeaderName::from_static("x-minions-exec");
 
 /// Returns the headers for a file's contents.
 pub(super) fn of_file(info: &FileMetadata) -> HeaderMap {

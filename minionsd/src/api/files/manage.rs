@@ -112,8 +112,8 @@ pub(in super::super) async fn move_file(
 ) -> Result<Json<FileMetadata>, ApiError> {
     let MoveFileRequest { path, path_base64, to, to_base64, user, no_replace } = request;
     let file = FileParams { path: path.unwrap_or_default(), path_base64, user };
-    let (call, path) = FileCall::begin(api, vm, note, file, &patience).await?;
     let to = GuestTarget { to: to.unwrap_or_default(), to_base64 };
+    let (call, path) = FileCall::begin_move(api, vm, note, file, &to, &patience).await?;
     let no_replace = no_replace.unwrap_or(false);
     let op = FileOperation::Rename(RenameFile { path, to, no_replace });
     to_the_end(&call, op).await.map(|header| Json(header.metadata))

@@ -3,12 +3,17 @@
 use super::super::problem::ApiError;
 use axum::http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue};
+use http_range_header::{StartPosition, SyntacticallyCorrectRange};
 use std::ops::RangeInclusive;
+
+/// Unit of the ranges that are supported.
+const UNIT: &str = "bytes=";
 
 /// Part of a file that a request selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RequestedRange {
-    /// The whole file: without `Range`, with several ranges, or with an `If-Range` that does not match.
+    /// The whole file: without `Range`, with several ranges, with another unit than bytes, or with an `If-Range` that does
+    /// not match.
     Whole,
     /// First and last byte of a part.
     Part(RangeInclusive<u64>),
@@ -39,11 +44,23 @@ pub(super) fn requested(
     {
         return Ok(RequestedRange::Whole);
     }
+    // The standard requires that other units are ignored.
+    if !text.trim_start().starts_with(UNIT) {
+        return Ok(RequestedRange::Whole);
+    }
     let parsed = http_range_header::parse_range_header(text)
         .map_err(|_| malformed(format!("`Range` is {text:?}: must be bytes=FIRST-LAST")))?;
     // Several parts would need a multipart body; the standard allows the whole file instead.
     if parsed.ranges.len() > 1 {
         return Ok(RequestedRange::Whole);
+    }
+    // The last bytes of a file that has fewer are the whole file.
+    if let [SyntacticallyCorrectRange { start: StartPosition::FromLast(last), .. }] =
+        parsed.ranges[..]
+        && last > size
+        && size > 0
+    {
+        return Ok(RequestedRange::Part(0..=size - 1));
     }
     Ok(match parsed.validate(size) {
         Ok(ranges) => ranges.into_iter().next().map_or(RequestedRange::Whole, RequestedRange::Part),
@@ -86,7 +103,10 @@ mod tests {
         assert_eq!(range("bytes=0-9", None), RequestedRange::Part(0..=9));
         assert_eq!(range("bytes=90-", None), RequestedRange::Part(90..=99));
         assert_eq!(range("bytes=-10", None), RequestedRange::Part(90..=99));
+        assert_eq!(range("bytes=-101", None), RequestedRange::Part(0..=99));
         assert_eq!(range("bytes=100-", None), RequestedRange::Unsatisfiable);
+        assert_eq!(range("bytes=-0", None), RequestedRange::Unsatisfiable);
+        assert_eq!(range("lines=0-9", None), RequestedRange::Whole);
         assert_eq!(range("bytes=0-1,3-4", None), RequestedRange::Whole);
     }
 

@@ -14,7 +14,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_M
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use minions_api::files::FileMetadata;
+use minions_api::files::{FileKind, FileMetadata};
 use minions_api::{ErrorCode, VmName};
 use minions_proto::file_stream::FileHeader;
 use minions_proto::message::{FileOperation, GuestPath, PackTree, ReadFile, StatFile};
@@ -82,14 +82,22 @@ pub(in super::super) async fn read_file(
     if method == Method::HEAD {
         let info = stat(&call, path, !no_follow.unwrap_or(false)).await?;
         call.succeeded();
-        let mut headers = headers::of_any(&info);
-        headers::set_length(&mut headers, info.size);
-        return Ok(headers.into_response());
+        return Ok(described(&info));
     }
     if wants_tar(&headers) {
         return tree(call, path, xattrs.unwrap_or(false)).await;
     }
     file_contents(call, path, &headers).await
+}
+
+/// Returns the reply to `HEAD`: for a regular file, the headers of the reply to `GET`.
+fn described(info: &FileMetadata) -> Response {
+    if info.kind != FileKind::File {
+        return headers::of_any(info).into_response();
+    }
+    let mut headers = headers::of_file(info);
+    headers::set_length(&mut headers, info.size);
+    headers.into_response()
 }
 
 /// Reports whether the request accepts the media type of a tree.

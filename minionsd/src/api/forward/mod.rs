@@ -192,10 +192,13 @@ async fn websocket_upgrade(
     })
 }
 
-/// Reports whether the request asks to switch to plain bytes.
+/// Reports whether the request asks to switch to plain bytes, in `Upgrade` and, as the standard requires, in `Connection`.
 fn asks_for_tcp(headers: &HeaderMap) -> bool {
-    let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
-    upgrade.is_some_and(|token| token.eq_ignore_ascii_case(TCP))
+    let names = |header, token: &str| {
+        let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+    };
+    names(header::UPGRADE, TCP) && names(header::CONNECTION, "upgrade")
 }
 
 /// An open forward.

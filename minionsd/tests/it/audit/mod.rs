@@ -1,5 +1,6 @@
 //! The audit file that the real program writes about operate calls.
 
+mod files;
 mod full;
 mod program;
 mod races;

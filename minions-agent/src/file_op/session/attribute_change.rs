@@ -1,0 +1,113 @@
+//! Changes of attributes: `setstat`, `fsetstat`.
+//!
+//! All values are checked before the first change. The size comes first, because it is the most likely to fail, and a
+//! change of it sets the modification time; the owner comes before the mode, because a change of the owner clears
+//! set-user-id and set-group-id.
+
+use super::super::failure::{OperationError, failed};
+use super::super::file_read::itself;
+use super::super::metadata::open_as_path;
+use super::handle_table::HandleTable;
+use super::open_file::{check_regular, open_to_resize};
+use super::{MODE_BITS, NANOS};
+use minions_proto::file_session::{AttributeChange, SetAttributes, SetHandleAttributes};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
+    fchown, fstat, ftruncate, futimens, utimensat,
+};
+use rustix::io::Errno;
+
+/// Id that means "unchanged" in chown(2), so no file can have it.
+const NO_ID: u32 = u32::MAX;
+
+/// Serves `setstat`.
+pub(super) fn of_path(op: &SetAttributes) -> Result<(), OperationError> {
+    let path = super::path(&op.path)?;
+    check(&op.change, &path)?;
+    let file = open_as_path(&path, op.follow)?;
+    let is_link = {
+        let stat = fstat(&file).map_err(failed(&path, "stat"))?;
+        FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
+    };
+    if is_link && op.change.mode.is_some() {
+        let reason = "a symbolic link has no permission bits";
+        return Err(OperationError::refusal(Errno::OPNOTSUPP, &path, "chmod", reason));
+    }
+    // The path of the descriptor leads to this file, even if another one has its name by now.
+    let name = itself(&file);
+    if let Some(size) = op.change.size {
+        check_regular(&file, &path)?;
+        let file = open_to_resize(&file).map_err(failed(&path, "truncate"))?;
+        ftruncate(&file, size).map_err(failed(&path, "truncate"))?;
+    }
+    if let Some((uid, gid)) = owner(&op.change) {
+        chownat(CWD, &*name, uid, gid, AtFlags::empty()).map_err(failed(&path, "chown"))?;
+    }
+    if let Some(mode) = op.change.mode {
+        let mode = Mode::from_raw_mode(mode);
+        rustix::fs::chmod(&*name, mode).map_err(failed(&path, "chmod"))?;
+    }
+    if let Some(times) = times(&op.change) {
+        utimensat(CWD, &*name, &times, AtFlags::empty()).map_err(failed(&path, "utimes"))?;
+    }
+    Ok(())
+}
+
+/// Serves `fsetstat`.
+pub(super) fn of_handle(
+    handles: &HandleTable,
+    op: SetHandleAttributes,
+) -> Result<(), OperationError> {
+    let handle = handles.get(op.handle, "setstat")?;
+    let (file, path) = (handle.descriptor(), &handle.path);
+    check(&op.change, path)?;
+    if let Some(size) = op.change.size {
+        ftruncate(file, size).map_err(failed(path, "truncate"))?;
+    }
+    if let Some((uid, gid)) = owner(&op.change) {
+        fchown(file, uid, gid).map_err(failed(path, "chown"))?;
+    }
+    if let Some(mode) = op.change.mode {
+        fchmod(file, Mode::from_raw_mode(mode)).map_err(failed(path, "chmod"))?;
+    }
+    if let Some(times) = times(&op.change) {
+        futimens(file, &times).map_err(failed(path, "utimes"))?;
+    }
+    Ok(())
+}
+
+fn check(change: &AttributeChange, path: &[u8]) -> Result<(), OperationError> {
+    let reason = match change {
+        AttributeChange { mode: Some(mode), .. } if *mode > MODE_BITS => {
+            "`mode` must be at most 4095 (0o7777)"
+        }
+        AttributeChange { size: Some(size), .. } if i64::try_from(*size).is_err() => {
+            "`size` must be at most 9223372036854775807"
+        }
+        AttributeChange { uid: Some(NO_ID), .. } => "`uid` must be at most 4294967294",
+        AttributeChange { gid: Some(NO_ID), .. } => "`gid` must be at most 4294967294",
+        _ => return Ok(()),
+    };
+    Err(OperationError::refusal(Errno::INVAL, path, "setstat", reason))
+}
+
+/// Returns the new owner and group; `None` if both are kept.
+fn owner(change: &AttributeChange) -> Option<(Option<Uid>, Option<Gid>)> {
+    let owner = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+    (owner != (None, None)).then_some(owner)
+}
+
+/// Returns the new times; `None` if both are kept.
+fn times(change: &AttributeChange) -> Option<Timestamps> {
+    let time = |nanoseconds: Option<i64>| match nanoseconds {
+        Some(nanoseconds) => Timespec {
+            tv_sec: nanoseconds.div_euclid(NANOS),
+            tv_nsec: nanoseconds.rem_euclid(NANOS),
+        },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    };
+    (change.atime_ns, change.mtime_ns).ne(&(None, None)).then(|| Timestamps {
+        last_access: time(change.atime_ns),
+        last_modification: time(change.mtime_ns),
+    })
+}

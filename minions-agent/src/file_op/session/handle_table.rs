@@ -1,0 +1,128 @@
+//! Open files and directories of a session.
+
+use super::super::failure::OperationError;
+use minions_proto::file_session::MAX_HANDLES;
+use rustix::fs::Dir;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Open file or directory, with the path in the request that opened it.
+#[derive(Debug)]
+pub(super) struct OpenHandle {
+    pub(super) path: Vec<u8>,
+    pub(super) kind: HandleKind,
+}
+
+/// Type of an open handle.
+#[derive(Debug)]
+pub(super) enum HandleKind {
+    /// Regular file.
+    File(File),
+    /// Directory: the descriptor for its entries, and the reader.
+    Directory(File, Dir),
+}
+
+impl OpenHandle {
+    /// Returns the descriptor.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            HandleKind::File(file) | HandleKind::Directory(file, _) => file.as_fd(),
+        }
+    }
+}
+
+/// Open handles. A number is not used twice, until all numbers have been used.
+#[derive(Debug, Default)]
+pub(super) struct HandleTable {
+    open: BTreeMap<u32, OpenHandle>,
+    next: u32,
+}
+
+impl HandleTable {
+    /// Adds a handle, and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` at the limit.
+    pub(super) fn add(&mut self, handle: OpenHandle) -> Result<u32, OperationError> {
+        if self.open.len() >= MAX_HANDLES {
+            let reason = format!("the session has {MAX_HANDLES} open handles; close one first");
+            return Err(OperationError::refusal(Errno::MFILE, &handle.path, "open", &reason));
+        }
+        while self.open.contains_key(&self.next) {
+            self.next = self.next.wrapping_add(1);
+        }
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.open.insert(number, handle);
+        Ok(number)
+    }
+
+    /// Closes a handle.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for an unknown number.
+    pub(super) fn close(&mut self, number: u32) -> Result<(), OperationError> {
+        self.open.remove(&number).map(drop).ok_or_else(|| unknown(number, "close"))
+    }
+
+    /// Returns an open file or directory.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for an unknown number.
+    pub(super) fn get(
+        &self,
+        number: u32,
+        step: &'static str,
+    ) -> Result<&OpenHandle, OperationError> {
+        self.open.get(&number).ok_or_else(|| unknown(number, step))
+    }
+
+    /// Returns an open regular file and its path.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for an unknown number, `EISDIR` for a directory.
+    pub(super) fn file(
+        &self,
+        number: u32,
+        step: &'static str,
+    ) -> Result<(&File, &[u8]), OperationError> {
+        let OpenHandle { path, kind } = self.get(number, step)?;
+        match kind {
+            HandleKind::File(file) => Ok((file, path)),
+            HandleKind::Directory(..) => {
+                Err(OperationError::refusal(Errno::ISDIR, path, step, "is a directory"))
+            }
+        }
+    }
+
+    /// Returns an open directory, its reader and its path.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for an unknown number, `ENOTDIR` for a file.
+    pub(super) fn directory(
+        &mut self,
+        number: u32,
+        step: &'static str,
+    ) -> Result<(&File, &mut Dir, &[u8]), OperationError> {
+        let handle = self.open.get_mut(&number).ok_or_else(|| unknown(number, step))?;
+        match &mut handle.kind {
+            HandleKind::Directory(directory, entries) => Ok((directory, entries, &handle.path)),
+            HandleKind::File(_) => {
+                let reason = "is not a directory";
+                Err(OperationError::refusal(Errno::NOTDIR, &handle.path, step, reason))
+            }
+        }
+    }
+}
+
+fn unknown(number: u32, step: &'static str) -> OperationError {
+    let reason = format!("the session has no open handle {number}");
+    OperationError::refusal(Errno::BADF, b"", step, &reason)
+}
