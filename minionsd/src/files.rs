@@ -287,7 +287,7 @@ impl FileStream {
 pub(crate) enum SessionStep {
     /// More output arrived.
     Output(Bytes),
-    /// There is room for input.
+    /// Room for input.
     Room,
     /// The session has ended.
     Ended,
