@@ -5,9 +5,9 @@ mod agent_ports;
 mod error;
 mod socket_owner;
 
-pub use crate::vm_pattern::{InvalidPattern, VmPattern};
 pub use agent_ports::{AgentPorts, PortRule};
 pub use error::ConfigError;
+pub use minions_api::vm_pattern::{InvalidPattern, VmPattern};
 pub use socket_owner::SocketOwner;
 
 use clap::{Parser, Subcommand, ValueEnum};
