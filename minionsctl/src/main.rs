@@ -9,6 +9,7 @@
 //!   [`agent_address`]. [`target`]: one of the two.
 //! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
+//! * [`copy_error`]: failures of `cp`.
 //! * [`bounded_file`]: reads small files up to a limit.
 //! * [`ssh_error`]: failures of the SSH commands. [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
 //! * [`commands`]: one file per command.
@@ -21,6 +22,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod copy_error;
 mod exit;
 mod failure;
 mod link;

@@ -2,7 +2,8 @@
 //!
 //! * [`daemon_client`]: the client, and calls with one answer. [`tls`]: its certificates.
 //! * [`lines`]: answers of many lines. [`limits`]: lengths of answers. [`events`], [`event_parser`]: the event stream.
-//! * [`files`]: files of guests. [`upgrade`]: WebSockets, and connections to targets in guests.
+//! * [`files`]: files of guests. [`transfers`]: files and trees in both directions; [`upload_body`]: their bytes.
+//! * [`upgrade`]: WebSockets, and connections to targets in guests.
 
 mod daemon_client;
 mod event_parser;
@@ -11,7 +12,12 @@ mod files;
 mod limits;
 mod lines;
 mod tls;
+mod transfers;
 mod upgrade;
+mod upload_body;
 
 pub(crate) use daemon_client::{CallDeadlines, DaemonClient, vm_path};
 pub(crate) use events::EventMessage;
+pub(crate) use files::FileBody;
+pub(crate) use transfers::PutOptions;
+pub(crate) use upload_body::{UploadSender, upload_body};
