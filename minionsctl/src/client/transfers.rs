@@ -2,6 +2,7 @@
 
 use super::daemon_client::{DaemonClient, vm_path};
 use super::files::{FileBody, file_query};
+use super::upload_body::UploadBody;
 use crate::cli::GuestFile;
 use crate::failure::Failure;
 use base64::Engine;
@@ -11,15 +12,20 @@ use minions_api::files::{FileFailure, FileMetadata, FileWritten};
 use minions_api::{ErrorCode, VmName};
 use minions_proto::file_stream::LineDecoder;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Body, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Media type of a tree.
 const TAR: &str = "application/x-tar";
 
 /// Maximum time for the list of failures, which the agent has already.
 const FAILURES: Duration = Duration::from_secs(30);
+
+/// Maximum time in which an upload neither continues nor ends. minionsd ends one after 60 s without a byte, and notices a
+/// silent agent after 20 s; the rest is for a slow disk.
+const STANDSTILL: Duration = Duration::from_secs(120);
 
 /// Largest number of failures that are kept; further ones are only counted.
 const MAX_FAILURES: usize = 1000;
@@ -132,12 +138,12 @@ impl DaemonClient {
         &self,
         file: &GuestFile,
         options: &PutOptions,
-        body: Body,
+        upload: UploadBody,
     ) -> Result<FileWritten, Failure> {
         let mut query = file_query(file, options.user.as_deref());
         query.extend(options.mode.map(|mode| ("mode", format!("{mode:o}"))));
         let request = self.file_request(Method::PUT, file, "/files", &query)?;
-        self.send(request.body(body)).await
+        self.upload(request, upload).await
     }
 
     /// Creates the members of a tar stream beneath a directory.
@@ -145,7 +151,7 @@ impl DaemonClient {
         &self,
         directory: &GuestFile,
         options: &PutOptions,
-        body: Body,
+        upload: UploadBody,
     ) -> Result<FileWritten, Failure> {
         let PutOptions { user, parents, xattrs, owners, set_id, .. } = options;
         let mut query = file_query(directory, user.as_deref());
@@ -154,6 +160,28 @@ impl DaemonClient {
         query.extend(flags.map(|(name, is_set)| (name, is_set.to_string())));
         let request: RequestBuilder =
             self.file_request(Method::PUT, directory, "/files", &query)?;
-        self.send(request.header(CONTENT_TYPE, TAR).body(body)).await
+        self.upload(request.header(CONTENT_TYPE, TAR), upload).await
+    }
+
+    /// Sends a request with a body of any length. Fails if the connection takes no part of it for a long time.
+    async fn upload(
+        &self,
+        request: RequestBuilder,
+        upload: UploadBody,
+    ) -> Result<FileWritten, Failure> {
+        let UploadBody { body, taken } = upload;
+        let stands_still = async {
+            loop {
+                let before = taken.load(Ordering::Relaxed);
+                sleep(STANDSTILL).await;
+                if taken.load(Ordering::Relaxed) == before {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            written = self.send(request.body(body)) => written,
+            () = stands_still => Err(self.broke_off()),
+        }
     }
 }

@@ -142,8 +142,8 @@ fn a_hostile_tree_writes_nothing_outside_of_the_destination() {
     ];
     for (what, stream) in streams {
         let ran = host.copy(HostileAnswer::tree(stream.end()), &["-a"], "to");
-        assert_eq!(ran.code, 1, "{what}: {}", ran.stderr);
         host.assert_untouched(what);
+        assert_eq!(ran.code, 1, "{what}: {}", ran.stderr);
         let _ = fs::remove_dir_all(host.path("to/tree"));
     }
 }
@@ -159,8 +159,8 @@ fn a_link_in_the_existing_tree_is_not_followed() {
         .member("sub/victim", Kind::Regular, "", b"x")
         .member("other", Kind::Regular, "", b"x");
     let ran = host.copy(HostileAnswer::tree(stream.end()), &["-r"], "to");
-    assert_eq!(ran.code, 1, "{}", ran.stderr);
     host.assert_untouched("link in the tree");
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(host.path("to/tree/other").exists(), "the other files are copied: {}", ran.stderr);
 
     // The tree itself is a link.
@@ -223,6 +223,25 @@ fn names_of_a_guest_do_not_act_on_the_terminal() {
     assert_eq!((ran.code, ran.stderr.lines().count()), (1, 1), "{:?}", ran.stderr);
     assert!(!ran.stderr.contains('\x1b') && !ran.stderr.contains('\x07'), "{:?}", ran.stderr);
     assert_eq!(names(&host.path("to/tree")), ["ok\x1b[2J"]);
+
+    // The message of a failure in the guest is the guest's.
+    let failure =
+        r#"{"errno":"EACCES","path":"/x","step":"open","message":"a\u001b[2Jb","warning":true}"#;
+    let tree = HostileTar::new().member("ok", Kind::Regular, "", b"x").end();
+    let answer = HostileAnswer { failures: Some(failure), ..HostileAnswer::tree(tree) };
+    let ran = host.copy(answer, &["-r"], "to");
+    assert_eq!((ran.code, ran.stderr.as_str()), (1, "a\\u{1b}[2Jb\n"));
+}
+
+#[test]
+fn failures_of_a_guest_that_are_no_failures_are_refused() {
+    let tree = HostileTar::new().member("ok", Kind::Regular, "", b"x").end();
+    for failures in ["junk", r#"{"errno":1}"#] {
+        let host = VictimHost::new();
+        let answer =
+            HostileAnswer { failures: Some(failures), ..HostileAnswer::tree(tree.clone()) };
+        host.copy(answer, &["-r"], "to").assert(1, "", "unexpected answer");
+    }
 }
 
 #[test]
@@ -275,6 +294,7 @@ fn a_stream_without_end_is_refused() {
         kind: "directory",
         body: vec![(start, 1), (vec![b'x'; 64 * 1024], 1 << 20)],
         length: None,
+        failures: None,
     };
     for (what, answer, message) in [
         ("deep", HostileAnswer::tree(deep.end()), "directories deep"),

@@ -12,16 +12,18 @@ pub(super) struct HostileAnswer {
     pub(super) body: Vec<(Vec<u8>, u64)>,
     /// Length that the headers state; by default, that of the body.
     pub(super) length: Option<u64>,
+    /// Line of standard error of the exec that serves the tree.
+    pub(super) failures: Option<&'static str>,
 }
 
 impl HostileAnswer {
     /// Returns a tree with this stream.
     pub(super) fn tree(stream: Vec<u8>) -> Self {
-        Self { kind: "directory", body: vec![(stream, 1)], length: None }
+        Self { kind: "directory", body: vec![(stream, 1)], length: None, failures: None }
     }
 }
 
-/// Starts a server that gives the same answer to all requests, and returns its address.
+/// Starts a server that gives this answer to all requests for files, and returns its address.
 pub(super) fn serve(answer: HostileAnswer) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("http://{}", listener.local_addr().unwrap());
@@ -35,12 +37,24 @@ pub(super) fn serve(answer: HostileAnswer) -> String {
 }
 
 fn reply(mut stream: TcpStream, answer: &HostileAnswer) -> std::io::Result<()> {
-    let head = BufReader::new(stream.try_clone()?);
-    for line in head.lines() {
+    let mut head = BufReader::new(stream.try_clone()?).lines();
+    let request = head.next().unwrap_or_else(|| Ok(String::new()))?;
+    for line in head {
         if line?.is_empty() {
             break;
         }
     }
+    if request.contains("/execs/") {
+        let line = format!("{}\n", answer.failures.unwrap_or_default());
+        let event = json!({ "type": "stderr", "offset": 0, "data": line });
+        let end = json!({ "type": "end" });
+        let kind = "application/x-ndjson";
+        return write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n{event}\n{end}\n"
+        );
+    }
+    let exec = answer.failures.map_or("", |_| "x-minions-exec: e1\r\n");
     let total = answer.body.iter().map(|(part, times)| part.len() as u64 * times).sum();
     let length: u64 = answer.length.unwrap_or(total);
     let file = json!({
@@ -50,7 +64,7 @@ fn reply(mut stream: TcpStream, answer: &HostileAnswer) -> std::io::Result<()> {
     write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: application/x-tar\r\nx-minions-file: {file}\r\n\
-         content-length: {length}\r\nconnection: close\r\n\r\n"
+         {exec}content-length: {length}\r\nconnection: close\r\n\r\n"
     )?;
     for (part, times) in &answer.body {
         for _ in 0..*times {
