@@ -28,7 +28,7 @@ mod resolve;
 mod tree_root;
 
 pub use location::{FileAttributes, FileLocation, MODE_BITS, is_regular};
-pub use new_file::NameConflict;
+pub use new_file::{NameConflict, NewFile};
 pub use replace::{replace, replace_or_overwrite};
 pub use resolve::ResolveError;
 pub use tree_root::TreeRoot;

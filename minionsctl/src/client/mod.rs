@@ -2,7 +2,7 @@
 //!
 //! * [`daemon_client`]: the client, and calls with one answer. [`tls`]: its certificates.
 //! * [`lines`]: answers of many lines. [`limits`]: lengths of answers. [`events`], [`event_parser`]: the event stream.
-//! * [`files`]: files of guests. [`transfers`]: files and trees in both directions; [`upload_body`]: their bytes.
+//! * [`files`]: files of guests. [`transfers`]: files and trees in both directions; [`mod@upload_body`]: their bytes.
 //! * [`upgrade`]: WebSockets, and connections to targets in guests.
 
 mod daemon_client;
