@@ -9,7 +9,7 @@
 //!                  ├─▶ Agent::serve ─▶ session ─▶ ops ─┼─ ops::exec ────────────▶ exec/
 //!  listen::hybrid ─┘   one stream      frames  one     ├─ ops::configure_network ▶ net/
 //!                                              reply   ├─ ops::report_status
-//!                                                      └─ ops::write_file ───────▶ files/
+//!                                                      └─ ops::write_file ───────▶ minions-tree
 //! ```
 //!
 //! # Layout
@@ -26,8 +26,8 @@
 //! * `ops`: one file for each request. They validate, delegate, and map errors to replies.
 //! * `exec`: a child process, its process group, its bounded output.
 //! * `net`: interfaces, addresses, routes, the resolver's configuration.
-//! * [`file_op`]: operations on files, each in a process of its own.
-//! * `files`: path resolution that other users of the guest cannot redirect, and atomic replacement of files.
+//! * [`file_op`]: operations on files, each in a process of its own. Their parts that minionsctl also needs are in the
+//!   crate `minions-tree`: path resolution that other users of the guest cannot redirect, and tar streams.
 //! * [`forward`]: connections to ports and sockets inside the guest.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
@@ -47,7 +47,6 @@ mod errno_name;
 mod error_chain;
 mod exec;
 pub mod file_op;
-mod files;
 pub mod forward;
 mod identity;
 pub mod init;

@@ -8,7 +8,7 @@
 //!
 //! # Layout
 //!
-//! * [`vm_name`]: grammar of VM names.
+//! * [`vm_name`]: grammar of VM names. [`vm_pattern`]: patterns of them.
 //! * [`vm`]: the registry's knowledge of a VM.
 //! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`forward`], [`clock`], [`power`]: one file per resource.
 //! * [`event`]: changes of VMs.
@@ -31,8 +31,10 @@ pub mod status;
 pub mod timestamp;
 pub mod vm;
 pub mod vm_name;
+pub mod vm_pattern;
 
 pub use error_code::ErrorCode;
 pub use problem::Problem;
 pub use timestamp::Timestamp;
 pub use vm_name::VmName;
+pub use vm_pattern::VmPattern;

@@ -1,6 +1,7 @@
 //! The error type of all commands, with hints and exit codes.
 
 use crate::agent_address::AgentAddress;
+use crate::copy_error::CopyError;
 use crate::exit::ExitStatus;
 use crate::link_error::LinkError;
 use crate::ssh_error::SshError;
@@ -205,6 +206,9 @@ pub(crate) enum Failure {
     /// Writing to standard output or standard error failed.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+    /// A copy failed on this host, or its arguments contradict the files.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// An SSH command failed before or outside of a program.
     #[error(transparent)]
     Ssh(#[from] SshError),

@@ -10,6 +10,7 @@
 //! * [`guest_listener`]: a listening socket in a guest, which is opened again when it is lost.
 //! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
+//! * [`copy_error`]: failures of `cp`.
 //! * [`bounded_file`]: reads small files up to a limit.
 //! * [`ssh_error`]: failures of the SSH commands. [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
 //! * [`commands`]: one file per command.
@@ -22,6 +23,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod copy_error;
 mod exit;
 mod failure;
 mod guest_listener;

@@ -8,11 +8,11 @@ mod error;
 mod file;
 mod socket_owner;
 
-pub use crate::vm_pattern::{InvalidPattern, VmPattern};
 pub use agent_ports::{AgentPorts, PortRule};
 pub use arguments::{Args, Command};
 pub use choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
 pub use error::ConfigError;
+pub use minions_api::vm_pattern::{InvalidPattern, VmPattern};
 pub use socket_owner::SocketOwner;
 
 use clap::Parser;

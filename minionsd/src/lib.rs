@@ -4,7 +4,7 @@
 //!
 //! Each module imports only modules that are listed before it.
 //!
-//! * `vm_pattern`: patterns of VM names. [`config`]: flags, environment and file, merged and checked before anything
+//! * [`config`]: flags, environment and file, merged and checked before anything
 //!   starts. [`logging`]: the log, which never blocks.
 //! * `budget`, `descriptors`: limits for memory and file descriptors, and their division among VMs and clients.
 //!   `metrics`: counters and histograms. `events`: the history of VM events.
@@ -35,7 +35,6 @@ mod metrics;
 mod server;
 mod tls;
 mod vm;
-mod vm_pattern;
 
 use api::auth::{Operators, Policy, Token};
 use audit::AuditLog;

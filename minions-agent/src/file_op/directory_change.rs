@@ -1,38 +1,41 @@
 //! Operations `mkdir`, `rename` and `remove`.
 
-use super::directory_list::{beneath, is_dot};
-use super::failure::{OperationError, failed};
+use super::failure::{FileError, failed};
 use super::file_write::locate;
 use super::metadata;
 use super::operation_output::OperationOutput;
-use crate::files::FileLocation;
 use minions_proto::file_stream::FileHeader;
 use minions_proto::message::{MakeDirectory, RemoveFile, RenameFile};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, openat, statat, unlinkat};
+use minions_tree::files::FileLocation;
+use minions_tree::walk::{ENTRIES_LEN, MAX_DEPTH, beneath, is_dot, open_directory, too_deep};
+use rustix::fs::{AtFlags, FileType, Mode, RawDir, Stat, mkdirat, statat, unlinkat};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
-
-/// Depth of the deepest tree that is removed or packed: each level holds a descriptor.
-pub(super) const MAX_DEPTH: usize = 512;
-
-/// Length of the buffer for the entries of one directory, in bytes. Each level of a tree has one.
-pub(super) const ENTRIES_LEN: usize = 8 * 1024;
+use rustix::process::umask;
+use std::os::fd::AsFd;
 
 /// Mode of a new directory if the request has none.
 const DEFAULT_MODE: u32 = 0o755;
 
 /// Serves `mkdir`.
-pub(super) fn mkdir(
-    op: &MakeDirectory,
-    output: &mut OperationOutput,
-) -> Result<(), OperationError> {
+pub(super) fn mkdir(op: &MakeDirectory, output: &mut OperationOutput) -> Result<(), FileError> {
     let path = op.path.bytes()?;
     let location = locate(&path, op.parents)?;
-    match location.make_directory(op.mode.unwrap_or(DEFAULT_MODE)) {
+    match make_directory(&location, op.mode.unwrap_or(DEFAULT_MODE)) {
         Err(error) if op.parents && is_directory(&location, &error) => {}
         made => made.map_err(failed(&path, "mkdir"))?,
     }
     output.header(&metadata::of_stat(&existing(&location, &path)?).into())
+}
+
+/// Creates a directory with exactly this mode, regardless of the umask. The kernel ignores set-user-id and
+/// set-group-id here. The mode is never changed afterwards: a user who may write to the parent could have replaced the
+/// name by a link to another file. Only for a process with one thread, which a file operation is.
+fn make_directory(location: &FileLocation, mode: u32) -> std::io::Result<()> {
+    let (directory, name) = location.parts();
+    let before = umask(Mode::empty());
+    let made = mkdirat(directory, name, Mode::from_raw_mode(mode));
+    umask(before);
+    Ok(made?)
 }
 
 /// Reports whether `error` means that the name exists, and the name is that of a directory.
@@ -43,13 +46,13 @@ fn is_directory(location: &FileLocation, error: &std::io::Error) -> bool {
 }
 
 /// Returns the status of a file that must exist.
-fn existing(location: &FileLocation, path: &[u8]) -> Result<Stat, OperationError> {
+fn existing(location: &FileLocation, path: &[u8]) -> Result<Stat, FileError> {
     let present = location.present().map_err(failed(path, "stat"))?;
     present.ok_or(Errno::NOENT).map_err(failed(path, "stat"))
 }
 
 /// Serves `rename`.
-pub(super) fn rename(op: &RenameFile, output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn rename(op: &RenameFile, output: &mut OperationOutput) -> Result<(), FileError> {
     let (path, to) = (op.path.bytes()?, op.to.bytes()?);
     let from = locate(&path, false)?;
     existing(&from, &path)?;
@@ -59,7 +62,7 @@ pub(super) fn rename(op: &RenameFile, output: &mut OperationOutput) -> Result<()
 }
 
 /// Serves `remove`.
-pub(super) fn remove(op: &RemoveFile, output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn remove(op: &RemoveFile, output: &mut OperationOutput) -> Result<(), FileError> {
     let path = op.path.bytes()?;
     let location = locate(&path, false)?;
     let metadata = metadata::of_stat(&existing(&location, &path)?);
@@ -85,7 +88,7 @@ impl TreeRemoval<'_> {
         name: &[u8],
         path: &[u8],
         depth: usize,
-    ) -> Result<(), OperationError> {
+    ) -> Result<(), FileError> {
         let stat =
             statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(path, "stat"))?;
         let mut flags = AtFlags::empty();
@@ -108,7 +111,7 @@ impl TreeRemoval<'_> {
         name: &[u8],
         path: &[u8],
         depth: usize,
-    ) -> Result<(), OperationError> {
+    ) -> Result<(), FileError> {
         if depth >= MAX_DEPTH {
             return Err(too_deep(path, "remove"));
         }
@@ -128,16 +131,4 @@ impl TreeRemoval<'_> {
         }
         Ok(())
     }
-}
-
-/// Opens the directory `name`, which must not be a symbolic link.
-pub(super) fn open_directory(directory: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(directory, name, flags, Mode::empty())
-}
-
-/// Returns the failure for a tree that is too deep.
-pub(super) fn too_deep(path: &[u8], step: &'static str) -> OperationError {
-    let reason = format!("the tree is more than {MAX_DEPTH} directories deep");
-    OperationError::refusal(Errno::OVERFLOW, path, step, &reason)
 }

@@ -1,10 +1,11 @@
 //! Operation `list`.
 
-use super::failure::{OperationError, failed};
+use super::failure::{FileError, failed};
 use super::metadata;
 use super::operation_output::OperationOutput;
 use minions_proto::file_stream::{DirectoryEntry, FileKind};
 use minions_proto::message::ListDirectory;
+use minions_tree::walk::{beneath, is_dot};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, fstat, open, statat};
 use rustix::io::Errno;
 use std::ffi::CStr;
@@ -14,7 +15,7 @@ use std::os::fd::OwnedFd;
 const ENTRIES_LEN: usize = 64 * 1024;
 
 /// Serves `list`. Sends the entries in the order of the file system, in constant memory.
-pub(super) fn list(op: &ListDirectory, output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn list(op: &ListDirectory, output: &mut OperationOutput) -> Result<(), FileError> {
     let path = op.path.bytes()?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = open(&path[..], flags, Mode::empty()).map_err(failed(&path, "open"))?;
@@ -34,7 +35,7 @@ pub(super) fn list(op: &ListDirectory, output: &mut OperationOutput) -> Result<(
             Err(Errno::NOENT) => {}
             Err(error) => {
                 let path = beneath(&path, name.to_bytes());
-                output.warn(&OperationError::new(&error.into(), &path, "stat"));
+                output.warn(&FileError::new(&error.into(), &path, "stat"));
             }
         }
     }
@@ -48,15 +49,4 @@ fn describe(directory: &OwnedFd, name: &CStr) -> rustix::io::Result<DirectoryEnt
         metadata::add_target(&mut metadata, directory, name.to_bytes())?;
     }
     Ok(DirectoryEntry::new(name.to_bytes(), metadata))
-}
-
-/// Reports whether a name is `.` or `..`.
-pub(super) fn is_dot(name: &CStr) -> bool {
-    matches!(name.to_bytes(), b"." | b"..")
-}
-
-/// Returns the path of `name` in the directory `path`.
-pub(super) fn beneath(path: &[u8], name: &[u8]) -> Vec<u8> {
-    let slash: &[u8] = if path.last() == Some(&b'/') || path.is_empty() { b"" } else { b"/" };
-    [path, slash, name].concat()
 }

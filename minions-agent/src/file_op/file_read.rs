@@ -1,15 +1,17 @@
 //! Operation `read`.
 
-use super::failure::{OperationError, failed};
-use super::metadata::{self, open_as_path};
-use super::operation_output::{BUFFER_LEN, OperationOutput};
+use super::failure::{FileError, failed};
+use super::metadata;
+use super::operation_output::OperationOutput;
 use minions_proto::file_stream::{FileHeader, FileKind};
 use minions_proto::message::ReadFile;
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, open};
+use minions_tree::BUFFER_LEN;
+use minions_tree::walk::{open_as_path, reopen};
+use rustix::fs::{FileType, Stat, fstat, fstatfs};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Magic numbers (linux/magic.h) of the file systems whose files are generated when they are read, so their size is
 /// unknown: those of `/proc` and `/sys`, control groups, and file systems for debugging.
@@ -25,7 +27,7 @@ const GENERATED: [i64; 8] = [
 ];
 
 /// Serves `read`.
-pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), FileError> {
     let path = op.path.bytes()?;
     let itself = open_as_path(&path, true)?;
     let stat = fstat(&itself).map_err(failed(&path, "stat"))?;
@@ -45,7 +47,7 @@ pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), Op
     if length.is_some() && missing > 0 {
         let reason =
             format!("the file became shorter while it was read; {missing} bytes are missing");
-        return Err(OperationError::refusal(Errno::NODATA, &path, "read", &reason));
+        return Err(FileError::refusal(Errno::NODATA, &path, "read", &reason));
     }
     Ok(())
 }
@@ -56,7 +58,7 @@ fn copy(
     mut left: u64,
     output: &mut OperationOutput,
     path: &[u8],
-) -> Result<u64, OperationError> {
+) -> Result<u64, FileError> {
     let mut buffer = vec![0; BUFFER_LEN];
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
@@ -67,14 +69,14 @@ fn copy(
                 left -= len as u64;
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(OperationError::new(&error, path, "read")),
+            Err(error) => return Err(FileError::new(&error, path, "read")),
         }
     }
     Ok(left)
 }
 
 /// Checks that a file is regular. Opening a file of another type may have an effect, or wait forever.
-fn check_regular(stat: &Stat, path: &[u8]) -> Result<(), OperationError> {
+fn check_regular(stat: &Stat, path: &[u8]) -> Result<(), FileError> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let (errno, name) = match metadata::kind(kind) {
         FileKind::File => return Ok(()),
@@ -85,19 +87,7 @@ fn check_regular(stat: &Stat, path: &[u8]) -> Result<(), OperationError> {
         FileKind::Symlink | FileKind::Other => (Errno::INVAL, "file of another type"),
     };
     let reason = format!("only regular files can be read; this is a {name}");
-    Err(OperationError::refusal(errno, path, "open", &reason))
-}
-
-/// Returns a path of an open file, for calls that take only paths.
-pub(super) fn itself(file: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-/// Opens the same file that was checked, for reading.
-pub(super) fn reopen(file: &OwnedFd) -> rustix::io::Result<File> {
-    let path = itself(file);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    Ok(open(path, flags, Mode::empty())?.into())
+    Err(FileError::refusal(errno, path, "open", &reason))
 }
 
 #[allow(clippy::useless_conversion, reason = "the type of `f_type` depends on the architecture")]

@@ -1,12 +1,13 @@
 //! Operation `write`.
 
-use super::failure::{OperationError, failed, unresolved};
+use super::failure::{FileError, failed, unresolved};
 use super::file_input::FileInput;
 use super::metadata;
-use super::operation_output::{BUFFER_LEN, OperationOutput};
+use super::operation_output::OperationOutput;
 use crate::exec::find_account;
-use crate::files::{FileAttributes, FileLocation, MODE_BITS, NameConflict, is_regular};
 use minions_proto::message::WriteStream;
+use minions_tree::BUFFER_LEN;
+use minions_tree::files::{FileAttributes, FileLocation, MODE_BITS, NameConflict, is_regular};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -19,7 +20,7 @@ use std::path::Path;
 const DEFAULT_MODE: u32 = 0o644;
 
 /// Serves `write`.
-pub(super) fn write(op: &WriteStream, output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn write(op: &WriteStream, output: &mut OperationOutput) -> Result<(), FileError> {
     let path = op.path.bytes()?;
     let location = locate(&path, op.parents)?;
     let present = location.present().map_err(failed(&path, "stat"))?;
@@ -41,16 +42,15 @@ pub(super) fn write(op: &WriteStream, output: &mut OperationOutput) -> Result<()
 }
 
 /// Resolves a path that ends with a name.
-pub(super) fn locate(path: &[u8], parents: bool) -> Result<FileLocation, OperationError> {
+pub(super) fn locate(path: &[u8], parents: bool) -> Result<FileLocation, FileError> {
     let name = Path::new(OsStr::from_bytes(path));
     let location = if parents { FileLocation::make(name) } else { FileLocation::find(name) };
     location.map_err(unresolved(path))
 }
 
 /// Checks that the present file may be replaced.
-fn check(op: &WriteStream, path: &[u8], present: Option<&Stat>) -> Result<(), OperationError> {
-    let refusal =
-        |errno, step, reason: &str| Err(OperationError::refusal(errno, path, step, reason));
+fn check(op: &WriteStream, path: &[u8], present: Option<&Stat>) -> Result<(), FileError> {
+    let refusal = |errno, step, reason: &str| Err(FileError::refusal(errno, path, step, reason));
     match present.map(|file| FileType::from_raw_mode(file.st_mode)) {
         Some(FileType::Directory) => return refusal(Errno::ISDIR, "create", "is a directory"),
         Some(_) if op.create_only => {
@@ -75,12 +75,12 @@ fn attributes(
     path: &[u8],
     location: &FileLocation,
     present: Option<&Stat>,
-) -> Result<FileAttributes, OperationError> {
+) -> Result<FileAttributes, FileError> {
     let trusted = present.filter(|file| is_regular(file) && location.trusts(file));
     let mode = op.mode.or(trusted.map(|file| file.st_mode & MODE_BITS)).unwrap_or(DEFAULT_MODE);
     let owner = match &op.owner {
         Some(owner) => Some(find_account(owner).map_err(|error| {
-            OperationError::refusal(Errno::INVAL, path, "owner", &error.to_string())
+            FileError::refusal(Errno::INVAL, path, "owner", &error.to_string())
         })?),
         None => trusted.map(|file| (file.st_uid, file.st_gid)),
     };
@@ -88,7 +88,7 @@ fn attributes(
 }
 
 /// Writes the whole input to a file.
-fn receive(file: &mut File, path: &[u8]) -> Result<(), OperationError> {
+fn receive(file: &mut File, path: &[u8]) -> Result<(), FileError> {
     let mut input = FileInput::standard();
     let mut buffer = vec![0; BUFFER_LEN];
     loop {

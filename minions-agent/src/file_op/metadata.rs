@@ -1,29 +1,23 @@
 //! Metadata of files, and the operation `stat`.
 
-use super::failure::{OperationError, failed};
+use super::failure::{FileError, failed};
 use super::operation_output::OperationOutput;
-use crate::files::MODE_BITS;
 use minions_proto::file_stream::{FileKind, FileMetadata};
 use minions_proto::message::{GuestPath, StatFile};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open, readlinkat};
+use minions_tree::files::MODE_BITS;
+use minions_tree::walk::open_as_path;
+use rustix::fs::{FileType, Stat, fstat, readlinkat};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Nanoseconds in a second.
 const NANOS: i64 = 1_000_000_000;
 
 /// Serves `stat`.
-pub(super) fn stat(op: &StatFile, output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn stat(op: &StatFile, output: &mut OperationOutput) -> Result<(), FileError> {
     let path = op.path.bytes()?;
     let file = open_as_path(&path, op.follow)?;
     let metadata = of_file(&file).map_err(failed(&path, "stat"))?;
     output.header(&metadata.into())
-}
-
-/// Opens a file of any type only for its metadata (`O_PATH`), without an effect on the file.
-pub(super) fn open_as_path(path: &[u8], follow: bool) -> Result<OwnedFd, OperationError> {
-    let nofollow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-    let flags = OFlags::PATH | OFlags::CLOEXEC | nofollow;
-    open(path, flags, Mode::empty()).map_err(failed(path, "open"))
 }
 
 /// Returns the metadata of an open file, with the target of a symbolic link.

@@ -21,21 +21,15 @@ mod failure;
 mod file_input;
 mod file_read;
 mod file_write;
-mod member_attributes;
-mod member_path;
 mod metadata;
 mod operation_output;
 mod session;
-mod sparse_map;
-mod tar_member;
-mod tar_reader;
-mod tree_pack;
-mod tree_unpack;
+mod tree;
 mod tree_watch;
 mod watch_table;
 
 use crate::ops::file::ARGUMENT;
-use failure::OperationError;
+use failure::FileError;
 use minions_proto::message::FileOperation;
 use operation_output::OperationOutput;
 use rustix::io::Errno;
@@ -62,7 +56,7 @@ pub fn run(operation: &OsString) -> ExitCode {
         Ok(operation) => perform(&operation, &mut output).and_then(|()| output.finish()),
         Err(error) => {
             let reason = format!("the operation is malformed: {error}");
-            Err(OperationError::refusal(Errno::INVAL, b"", "decode", &reason))
+            Err(FileError::refusal(Errno::INVAL, b"", "decode", &reason))
         }
     };
     match done {
@@ -75,7 +69,7 @@ pub fn run(operation: &OsString) -> ExitCode {
     }
 }
 
-fn perform(operation: &FileOperation, output: &mut OperationOutput) -> Result<(), OperationError> {
+fn perform(operation: &FileOperation, output: &mut OperationOutput) -> Result<(), FileError> {
     match operation {
         FileOperation::Stat(op) => metadata::stat(op, output),
         FileOperation::List(op) => directory_list::list(op, output),
@@ -84,8 +78,8 @@ fn perform(operation: &FileOperation, output: &mut OperationOutput) -> Result<()
         FileOperation::Mkdir(op) => directory_change::mkdir(op, output),
         FileOperation::Rename(op) => directory_change::rename(op, output),
         FileOperation::Remove(op) => directory_change::remove(op, output),
-        FileOperation::TarOut(op) => tree_pack::pack(op, output),
-        FileOperation::TarIn(op) => tree_unpack::unpack(op, output),
+        FileOperation::TarOut(op) => tree::pack(op, output),
+        FileOperation::TarIn(op) => tree::unpack(op, output),
         FileOperation::Watch(op) => tree_watch::watch(op, output),
         FileOperation::Session(_) => session::serve(output),
     }

@@ -1,14 +1,13 @@
 //! Standard output and standard error of an operation.
 
-use super::failure::OperationError;
+use super::failure::{FileError, failure_line};
 use minions_proto::file_stream::FileHeader;
+use minions_tree::BUFFER_LEN;
+use minions_tree::pack::PackOutput;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-
-/// Length of the buffers between files and pipes, in bytes.
-pub(super) const BUFFER_LEN: usize = 128 * 1024;
 
 /// The streams that an operation writes to.
 #[derive(Debug)]
@@ -27,35 +26,36 @@ impl OperationOutput {
     }
 
     /// Writes the header line.
-    pub(super) fn header(&mut self, header: &FileHeader) -> Result<(), OperationError> {
+    pub(super) fn header(&mut self, header: &FileHeader) -> Result<(), FileError> {
         self.line(header)
     }
 
     /// Writes one line of JSON.
-    pub(super) fn line(&mut self, line: &impl Serialize) -> Result<(), OperationError> {
-        let mut json = serde_json::to_vec(line).map_err(|error| not_sent(&error.into()))?;
+    pub(super) fn line(&mut self, line: &impl Serialize) -> Result<(), FileError> {
+        let mut json =
+            serde_json::to_vec(line).map_err(|error| FileError::not_sent(&error.into()))?;
         json.push(b'\n');
-        self.write_all(&json).map_err(|error| not_sent(&error))
+        self.write_all(&json).map_err(|error| FileError::not_sent(&error))
     }
 
     /// Writes data.
-    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), OperationError> {
-        self.write_all(bytes).map_err(|error| not_sent(&error))
+    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.write_all(bytes).map_err(|error| FileError::not_sent(&error))
     }
 
     /// Sends all data that is still buffered.
-    pub(super) fn finish(&mut self) -> Result<(), OperationError> {
-        self.flush().map_err(|error| not_sent(&error))
+    pub(super) fn finish(&mut self) -> Result<(), FileError> {
+        self.flush().map_err(|error| FileError::not_sent(&error))
     }
 
     /// Reports the failure of one of several files; the operation continues.
-    pub(super) fn warn(&mut self, error: &OperationError) {
+    pub(super) fn warn(&mut self, error: &FileError) {
         self.has_warned = true;
         report(error, true);
     }
 
     /// Reports the failure of the operation.
-    pub(super) fn fail(&mut self, error: &OperationError) {
+    pub(super) fn fail(&mut self, error: &FileError) {
         // The reader recognises whether the data before the failure is complete.
         let _ = self.flush();
         report(error, false);
@@ -76,13 +76,14 @@ impl Write for OperationOutput {
     }
 }
 
-/// Returns the failure of a write to the host. Usually, the host has closed the stream.
-pub(super) fn not_sent(error: &io::Error) -> OperationError {
-    OperationError::new(error, b"", "send")
+impl PackOutput for OperationOutput {
+    fn warn(&mut self, error: &FileError) {
+        OperationOutput::warn(self, error);
+    }
 }
 
-fn report(error: &OperationError, warning: bool) {
-    let mut json = serde_json::to_vec(&error.line(warning)).unwrap_or_default();
+fn report(error: &FileError, warning: bool) {
+    let mut json = serde_json::to_vec(&failure_line(error, warning)).unwrap_or_default();
     json.push(b'\n');
     // If standard error has no reader, there is no other way to report the failure.
     let _ = io::stderr().write_all(&json);

@@ -4,13 +4,13 @@
 //! created before. So the creation of a file may be reported twice, but is always reported. If the kernel drops
 //! events, an `overflow` is reported, and all directories are listed again for new ones.
 
-use super::directory_list::{beneath, is_dot};
-use super::failure::{OperationError, failed};
-use super::metadata::{self, open_as_path};
+use super::failure::{FileError, failed};
+use super::metadata;
 use super::operation_output::OperationOutput;
 use super::watch_table::WatchTable;
 use minions_proto::file_stream::{FileEvent, FileEventKind, FileKind};
 use minions_proto::message::WatchTree;
+use minions_tree::walk::{beneath, is_dot, itself, open_as_path, open_directory};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::fs::{FileType, RawDir};
@@ -29,7 +29,7 @@ const ENTRIES_LEN: usize = 8 * 1024;
 const RENAME_PATIENCE_NS: i64 = 20_000_000;
 
 /// Serves `watch` until the watched file is removed, or the host has closed the stream.
-pub(super) fn watch(op: &WatchTree, output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn watch(op: &WatchTree, output: &mut OperationOutput) -> Result<(), FileError> {
     let path = op.path.bytes()?;
     let root = open_as_path(&path, true)?;
     let metadata = metadata::of_file(&root).map_err(failed(&path, "stat"))?;
@@ -79,7 +79,7 @@ struct RawEvent {
 }
 
 impl TreeWatcher<'_> {
-    fn run(&mut self) -> Result<(), OperationError> {
+    fn run(&mut self) -> Result<(), FileError> {
         let mut buffer = [MaybeUninit::uninit(); EVENTS_LEN];
         let inotify = self.inotify;
         let mut reader = Reader::new(inotify, &mut buffer);
@@ -103,7 +103,7 @@ impl TreeWatcher<'_> {
                     }
                     continue;
                 }
-                Err(error) => return Err(OperationError::new(&error.into(), self.path, "watch")),
+                Err(error) => return Err(FileError::new(&error.into(), self.path, "watch")),
             };
             if !self.handle(&event)? {
                 return self.output.finish();
@@ -112,7 +112,7 @@ impl TreeWatcher<'_> {
     }
 
     /// Waits for the next event. Returns false if the host has closed the stream.
-    fn wait(&mut self) -> Result<bool, OperationError> {
+    fn wait(&mut self) -> Result<bool, FileError> {
         let patience = Timespec { tv_sec: 0, tv_nsec: RENAME_PATIENCE_NS };
         let stdout = rustix::stdio::stdout();
         let mut polled = [
@@ -124,13 +124,13 @@ impl TreeWatcher<'_> {
         match ready {
             Ok(0) => self.finish_move()?,
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(OperationError::new(&error.into(), self.path, "watch")),
+            Err(error) => return Err(FileError::new(&error.into(), self.path, "watch")),
         }
         Ok(!polled[1].revents().intersects(PollFlags::ERR | PollFlags::HUP))
     }
 
     /// Reports one event. Returns false if the watched file itself is gone.
-    fn handle(&mut self, event: &RawEvent) -> Result<bool, OperationError> {
+    fn handle(&mut self, event: &RawEvent) -> Result<bool, FileError> {
         let RawEvent { watch, flags, cookie, name } = event;
         if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.finish_move()?;
@@ -173,7 +173,7 @@ impl TreeWatcher<'_> {
         cookie: u32,
         name: Vec<u8>,
         directory: bool,
-    ) -> Result<(), OperationError> {
+    ) -> Result<(), FileError> {
         if flags.contains(ReadFlags::MOVED_FROM) {
             self.moved = Some(MovedFrom { cookie, name, directory });
         } else if flags.contains(ReadFlags::MOVED_TO)
@@ -195,7 +195,7 @@ impl TreeWatcher<'_> {
     }
 
     /// Reports a rename out of the watched directories, which has no second half.
-    fn finish_move(&mut self) -> Result<(), OperationError> {
+    fn finish_move(&mut self) -> Result<(), FileError> {
         let Some(MovedFrom { name, directory, .. }) = self.moved.take() else { return Ok(()) };
         if directory {
             for watch in self.table.take_tree(&name) {
@@ -212,7 +212,7 @@ impl TreeWatcher<'_> {
         name: Option<&[u8]>,
         to: Option<&[u8]>,
         directory: bool,
-    ) -> Result<(), OperationError> {
+    ) -> Result<(), FileError> {
         let absolute = |name: &[u8]| {
             if name.is_empty() { self.path.to_vec() } else { beneath(self.path, name) }
         };
@@ -227,7 +227,7 @@ impl TreeWatcher<'_> {
     }
 
     /// Watches a directory that was reported, unless it has been removed since.
-    fn add_found(&mut self, name: &[u8], is_new: bool) -> Result<(), OperationError> {
+    fn add_found(&mut self, name: &[u8], is_new: bool) -> Result<(), FileError> {
         match self.add(name, is_new) {
             // The directory was removed, or another file has its name.
             Err(error) if error.is_missing() || error.is_other_type() => Ok(()),
@@ -236,7 +236,7 @@ impl TreeWatcher<'_> {
     }
 
     /// Finds the directories that appeared while events were lost.
-    fn rescan(&mut self) -> Result<(), OperationError> {
+    fn rescan(&mut self) -> Result<(), FileError> {
         if !self.recursive {
             return Ok(());
         }
@@ -245,13 +245,13 @@ impl TreeWatcher<'_> {
 
     /// Watches a directory, and all beneath it if the operation is recursive. If `is_new`, reports what it
     /// contains.
-    fn add(&mut self, name: &[u8], is_new: bool) -> Result<(), OperationError> {
+    fn add(&mut self, name: &[u8], is_new: bool) -> Result<(), FileError> {
         let path = if name.is_empty() { self.path.to_vec() } else { beneath(self.path, name) };
         // The root is not kept open, because the kernel reports the removal of a directory only when no descriptor
         // refers to it.
         let root = open_as_path(self.path, true)?;
         let directory = WatchTable::open(root, name).map_err(failed(&path, "watch"))?;
-        let itself = super::file_read::itself(&directory);
+        let itself = itself(&directory);
         let flags = WatchFlags::CREATE
             | WatchFlags::DELETE
             | WatchFlags::DELETE_SELF
@@ -265,13 +265,13 @@ impl TreeWatcher<'_> {
                 Errno::NOSPC => {
                     let reason =
                         "the kernel's limit of watches is reached (fs.inotify.max_user_watches)";
-                    OperationError::refusal(error, &path, "watch", reason)
+                    FileError::refusal(error, &path, "watch", reason)
                 }
-                error => OperationError::new(&error.into(), &path, "watch"),
+                error => FileError::new(&error.into(), &path, "watch"),
             })?;
         self.table.insert(watch, name.to_vec()).map_err(|errno| {
             let reason = format!("more than {} directories; watch a smaller tree", WatchTable::MAX);
-            OperationError::refusal(errno, &path, "watch", &reason)
+            FileError::refusal(errno, &path, "watch", &reason)
         })?;
         if self.recursive { self.add_entries(&directory, name, &path, is_new) } else { Ok(()) }
     }
@@ -282,9 +282,8 @@ impl TreeWatcher<'_> {
         name: &[u8],
         path: &[u8],
         is_new: bool,
-    ) -> Result<(), OperationError> {
-        let opened = super::directory_change::open_directory(directory, b".")
-            .map_err(failed(path, "open"))?;
+    ) -> Result<(), FileError> {
+        let opened = open_directory(directory, b".").map_err(failed(path, "open"))?;
         let mut names = Vec::new();
         {
             let mut buffer = Vec::with_capacity(ENTRIES_LEN);
@@ -305,7 +304,7 @@ impl TreeWatcher<'_> {
                             "more than {} directories; watch a smaller tree",
                             WatchTable::MAX
                         );
-                        return Err(OperationError::refusal(Errno::NOSPC, path, "watch", &reason));
+                        return Err(FileError::refusal(Errno::NOSPC, path, "watch", &reason));
                     }
                     names.push(name);
                 }

@@ -1,6 +1,6 @@
 //! Configuration files that the agent writes for the guest's network services.
 
-use crate::files::{self, FileAttributes};
+use minions_tree::files::{self, FileAttributes};
 use std::fs;
 use std::io;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Saved copy of a file, for restoring it.
 
-use crate::files::{self, FileAttributes, FileLocation, MODE_BITS};
+use minions_tree::files::{self, FileAttributes, FileLocation, MODE_BITS};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read};

@@ -1,9 +1,9 @@
 //! `write_file`: writes a file in the guest.
 
 use crate::error_chain;
-use crate::files::{FileAttributes, FileLocation, MODE_BITS, ResolveError, is_regular};
 use minions_proto::message::{Done, WriteFile};
 use minions_proto::{AgentError, ErrorCode, Invalid};
+use minions_tree::files::{FileAttributes, FileLocation, MODE_BITS, ResolveError, is_regular};
 use rustix::fs::{FileType, Stat, fstat};
 use std::fs::Permissions;
 use std::io::{self, Write};

@@ -1,5 +1,6 @@
 //! The command line grammar.
 
+mod copy;
 mod duration;
 mod exec;
 mod files;
@@ -8,6 +9,7 @@ mod machine;
 mod network;
 mod ssh;
 
+pub(crate) use copy::{CopyArgs, CopyManyArgs};
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
 pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
 pub(crate) use forward::{ForwardArgs, ForwardSpec, HostTarget, ListenAddress, ReverseSpec};
@@ -180,6 +182,8 @@ pub(crate) enum Command {
     Forward(ForwardArgs),
     /// List, print, create, rename and remove files of the guest
     Fs(FsArgs),
+    /// Copy files and trees into guests, out of guests, and between guests: cp SRC… DST
+    Cp(Box<CopyArgs>),
     /// Run a program in the guest: exec VM -- CMD ARGS…
     Exec(Box<ExecArgs>),
     /// List the programs that run and those that ended recently
@@ -250,6 +254,7 @@ impl Command {
             | Self::Reboot(_)
             | Self::Ps { .. }
             | Self::Fs(_)
+            | Self::Cp(_)
             | Self::Logs(_)
             | Self::Kill(_)
             | Self::SshConfig(_)

@@ -16,6 +16,9 @@ use tokio::time::timeout;
 /// Response header with a file's metadata, as JSON.
 const FILE_INFO: &str = "x-minions-file";
 
+/// Response header with the id of the exec that reads a tree.
+const EXEC_ID: &str = "x-minions-exec";
+
 /// Maximum time until minionsd has started an operation.
 const START: Duration = Duration::from_secs(45);
 
@@ -25,11 +28,21 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Contents of a file that are being received.
 #[derive(Debug)]
 pub(crate) struct FileBody<'a> {
-    client: &'a DaemonClient,
-    response: Response,
+    pub(super) client: &'a DaemonClient,
+    pub(super) response: Response,
 }
 
 impl FileBody<'_> {
+    /// Returns the metadata of the file, or of the root of the tree.
+    pub(crate) fn metadata(&self) -> Result<FileMetadata, Failure> {
+        self.client.metadata(&self.response)
+    }
+
+    /// Returns the id of the exec whose standard error names the files that are missing in a tree.
+    pub(crate) fn exec_id(&self) -> Option<String> {
+        self.response.headers().get(EXEC_ID)?.to_str().ok().map(str::to_owned)
+    }
+
     /// Waits for the next bytes; `None` after the complete contents.
     pub(crate) async fn next(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
         timeout(SILENCE, self.response.chunk())
@@ -40,7 +53,7 @@ impl FileBody<'_> {
 }
 
 /// Returns the query parameters for a file of a guest and the user whose rights apply.
-fn file_query(file: &GuestFile, user: Option<&str>) -> Vec<(&'static str, String)> {
+pub(super) fn file_query(file: &GuestFile, user: Option<&str>) -> Vec<(&'static str, String)> {
     let mut query = vec![match std::str::from_utf8(&file.path) {
         Ok(path) => ("path", path.to_owned()),
         Err(_) => ("path_base64", BASE64_STANDARD.encode(&file.path)),
@@ -58,7 +71,7 @@ fn path_fields(path: &[u8]) -> (Option<String>, Option<String>) {
 }
 
 impl DaemonClient {
-    fn file_request(
+    pub(super) fn file_request(
         &self,
         method: Method,
         file: &GuestFile,
@@ -136,7 +149,7 @@ impl DaemonClient {
         self.file_body(request).await
     }
 
-    async fn file_body(&self, request: RequestBuilder) -> Result<FileBody<'_>, Failure> {
+    pub(super) async fn file_body(&self, request: RequestBuilder) -> Result<FileBody<'_>, Failure> {
         let response = self.start(request).await?;
         Ok(FileBody { client: self, response })
     }

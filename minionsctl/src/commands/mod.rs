@@ -3,6 +3,7 @@
 mod attach;
 mod configure_network;
 mod context;
+mod cp;
 mod doctor;
 mod exec;
 mod forward;
@@ -93,6 +94,7 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
         }
         Command::Forward(args) => forward::run(&context, Arc::new(daemon(&config)?), &args).await,
         Command::Fs(args) => fs::run(&context, &daemon(&config)?, &args).await,
+        Command::Cp(args) => cp::run(&context, Arc::new(daemon(&config)?), &args).await,
         Command::Exec(args) => exec::run(&context, &config, &args).await,
         Command::Ssh(ref args) => ssh::client(&config, &ssh::proxy_command(&cli)?, args),
         Command::SshConfig(ref args) => {

@@ -66,6 +66,11 @@ impl Printer {
 
     /// Prints a remark to standard error.
     pub(crate) fn remark(&self, text: &str) {
+        Self::remark_line(text);
+    }
+
+    /// Prints a remark to standard error, from any thread.
+    pub(crate) fn remark_line(text: &str) {
         to_stderr(&harmless(text));
     }
 

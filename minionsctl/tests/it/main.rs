@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 mod cli;
+mod cp;
 mod exec;
 mod files;
 mod limits;

@@ -71,6 +71,21 @@ async fn files_and_ports_of_a_guest_are_reached_without_an_address() {
     run(&["fs", "rm", "-r", "web-1:/data"]).assert(0, "", "");
     run(&["fs", "ls", "web-1:/data"]).assert(1, "", "No such file or directory");
 
+    // The same tree with cp: in, out, and as a stream.
+    let (from, out) = (tree.path().to_str().unwrap(), dir.path().join("out"));
+    run(&["cp", "-a", from, "web-1:/copy"]).assert(0, "", "");
+    run(&["exec", "web-1", "--", "/copy/a/b/link"]).assert(0, "", "");
+    run(&["cp", "-a", "web-1:/copy", out.to_str().unwrap()]).assert(0, "", "");
+    let mut rsync = Command::new("rsync");
+    rsync.args(["-n", "--checksum", "-aH", "--delete", "-i", "--modify-window=-1"]);
+    let compared = rsync.arg(format!("{from}/")).arg(format!("{}/", out.display())).output();
+    let changes = String::from_utf8(compared.unwrap().stdout).unwrap();
+    assert_eq!(changes, "");
+    let stream = run(&["cp", "web-1:/copy", "-"]);
+    assert_eq!(stream.code, 0, "{}", stream.stderr);
+    fs::write(&packed, stream.stdout).unwrap();
+    tar(&["-tf", packed.to_str().unwrap(), "copy/a/b/link"], tree.path());
+
     // A port of a guest that has no address.
     let server = "ip link set lo up; exec nc -ll -p 8099 -e cat";
     run(&["exec", "-d", "web-1", "--", "sh", "-c", server]).assert(0, "", "");

@@ -1,8 +1,8 @@
 //! VSOCK ports of agents, by the names of their VMs.
 
 use super::error::ConfigError;
-use crate::vm_pattern::VmPattern;
 use minions_api::VmName;
+use minions_api::VmPattern;
 use minions_proto::AgentPort;
 use serde::Deserialize;
 

@@ -1,6 +1,6 @@
 //! Errors in the configuration, each naming the setting.
 
-use crate::vm_pattern::InvalidPattern;
+use minions_api::vm_pattern::InvalidPattern;
 use minions_proto::hybrid::MAX_PATH_LEN;
 use minions_proto::port::InvalidPort;
 use std::io;

@@ -50,8 +50,16 @@ const OPENERS: [&str; 38] = [
 const TYPE_NAMES: &str = include_str!("type_names.txt");
 
 /// Crates whose type names are checked.
-const TYPES_CHECKED: [&str; 7] =
-    ["bench", "minions-agent", "minions-api", "minions-proto", "minionsctl", "minionsd", "xtask"];
+const TYPES_CHECKED: [&str; 8] = [
+    "bench",
+    "minions-agent",
+    "minions-api",
+    "minions-proto",
+    "minions-tree",
+    "minionsctl",
+    "minionsd",
+    "xtask",
+];
 
 /// Directories that contain no text of this project.
 const SKIPPED: [&str; 3] = ["target", "corpus", "artifacts"];

@@ -4,13 +4,13 @@
 //! change of it sets the modification time; the owner comes before the mode, because a change of the owner clears
 //! set-user-id and set-group-id.
 
-use super::super::failure::{OperationError, failed};
-use super::super::file_read::itself;
-use super::super::metadata::open_as_path;
+use super::super::failure::{FileError, failed};
 use super::handle_table::HandleTable;
 use super::open_file::{check_regular, open_to_resize};
 use super::{MODE_BITS, NANOS};
 use minions_proto::file_session::{AttributeChange, SetAttributes, SetHandleAttributes};
+use minions_tree::walk::itself;
+use minions_tree::walk::open_as_path;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
     fchown, fstat, ftruncate, futimens, utimensat,
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 const NO_ID: u32 = u32::MAX;
 
 /// Serves `setstat`.
-pub(super) fn of_path(op: &SetAttributes) -> Result<(), OperationError> {
+pub(super) fn of_path(op: &SetAttributes) -> Result<(), FileError> {
     let path = super::path(&op.path)?;
     check(&op.change, &path)?;
     let file = open_as_path(&path, op.follow)?;
@@ -31,7 +31,7 @@ pub(super) fn of_path(op: &SetAttributes) -> Result<(), OperationError> {
     };
     if is_link && op.change.mode.is_some() {
         let reason = "a symbolic link has no permission bits";
-        return Err(OperationError::refusal(Errno::OPNOTSUPP, &path, "chmod", reason));
+        return Err(FileError::refusal(Errno::OPNOTSUPP, &path, "chmod", reason));
     }
     // The path of the descriptor leads to this file, even if another one has its name by now.
     let name = itself(&file);
@@ -54,10 +54,7 @@ pub(super) fn of_path(op: &SetAttributes) -> Result<(), OperationError> {
 }
 
 /// Serves `fsetstat`.
-pub(super) fn of_handle(
-    handles: &HandleTable,
-    op: SetHandleAttributes,
-) -> Result<(), OperationError> {
+pub(super) fn of_handle(handles: &HandleTable, op: SetHandleAttributes) -> Result<(), FileError> {
     let handle = handles.get(op.handle, "setstat")?;
     let (file, path) = (handle.descriptor(), &handle.path);
     check(&op.change, path)?;
@@ -76,7 +73,7 @@ pub(super) fn of_handle(
     Ok(())
 }
 
-fn check(change: &AttributeChange, path: &[u8]) -> Result<(), OperationError> {
+fn check(change: &AttributeChange, path: &[u8]) -> Result<(), FileError> {
     let reason = match change {
         AttributeChange { mode: Some(mode), .. } if *mode > MODE_BITS => {
             "`mode` must be at most 4095 (0o7777)"
@@ -88,7 +85,7 @@ fn check(change: &AttributeChange, path: &[u8]) -> Result<(), OperationError> {
         AttributeChange { gid: Some(NO_ID), .. } => "`gid` must be at most 4294967294",
         _ => return Ok(()),
     };
-    Err(OperationError::refusal(Errno::INVAL, path, "setstat", reason))
+    Err(FileError::refusal(Errno::INVAL, path, "setstat", reason))
 }
 
 /// Returns the new owner and group; `None` if both are kept.

@@ -1,10 +1,11 @@
 //! Descriptions of files: `stat`, `statvfs`, `readlink`, `realpath`.
 
-use super::super::failure::{OperationError, failed};
-use super::super::metadata::{kind, open_as_path};
+use super::super::failure::{FileError, failed};
+use super::super::metadata::kind;
 use super::handle_table::HandleTable;
 use super::{MODE_BITS, NANOS};
 use minions_proto::file_session::{FilesystemSpace, PathRequest, SessionMetadata, StatPath};
+use minions_tree::walk::open_as_path;
 use rustix::fs::{FileType, Stat, StatVfs, StatVfsMountFlags, fstat, fstatvfs, readlink, statvfs};
 use std::ffi::OsStr;
 use std::io;
@@ -12,17 +13,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Serves `stat`.
-pub(super) fn of_path(op: &StatPath) -> Result<SessionMetadata, OperationError> {
+pub(super) fn of_path(op: &StatPath) -> Result<SessionMetadata, FileError> {
     let path = super::path(&op.path)?;
     let file = open_as_path(&path, op.follow)?;
     Ok(of_stat(&fstat(&file).map_err(failed(&path, "stat"))?))
 }
 
 /// Serves `fstat`.
-pub(super) fn of_handle(
-    handles: &HandleTable,
-    number: u32,
-) -> Result<SessionMetadata, OperationError> {
+pub(super) fn of_handle(handles: &HandleTable, number: u32) -> Result<SessionMetadata, FileError> {
     let handle = handles.get(number, "stat")?;
     Ok(of_stat(&fstat(handle.descriptor()).map_err(failed(&handle.path, "stat"))?))
 }
@@ -48,7 +46,7 @@ fn nanoseconds(seconds: i64, nanoseconds: u64) -> i64 {
 }
 
 /// Serves `statvfs`.
-pub(super) fn space_of_path(op: &PathRequest) -> Result<FilesystemSpace, OperationError> {
+pub(super) fn space_of_path(op: &PathRequest) -> Result<FilesystemSpace, FileError> {
     let path = super::path(&op.path)?;
     Ok(space(&statvfs(&path[..]).map_err(failed(&path, "statvfs"))?))
 }
@@ -57,7 +55,7 @@ pub(super) fn space_of_path(op: &PathRequest) -> Result<FilesystemSpace, Operati
 pub(super) fn space_of_handle(
     handles: &HandleTable,
     number: u32,
-) -> Result<FilesystemSpace, OperationError> {
+) -> Result<FilesystemSpace, FileError> {
     let handle = handles.get(number, "statvfs")?;
     Ok(space(&fstatvfs(handle.descriptor()).map_err(failed(&handle.path, "statvfs"))?))
 }
@@ -80,17 +78,17 @@ fn space(stat: &StatVfs) -> FilesystemSpace {
 }
 
 /// Serves `readlink`.
-pub(super) fn target(op: &PathRequest) -> Result<Vec<u8>, OperationError> {
+pub(super) fn target(op: &PathRequest) -> Result<Vec<u8>, FileError> {
     let path = super::path(&op.path)?;
     let target = readlink(&path[..], Vec::new()).map_err(failed(&path, "readlink"))?;
     Ok(target.into_bytes())
 }
 
 /// Serves `realpath`.
-pub(super) fn resolved(op: &PathRequest) -> Result<Vec<u8>, OperationError> {
+pub(super) fn resolved(op: &PathRequest) -> Result<Vec<u8>, FileError> {
     let path = super::path(&op.path)?;
     let resolved = resolve(Path::new(OsStr::from_bytes(&path)));
-    let resolved = resolved.map_err(|error| OperationError::new(&error, &path, "realpath"))?;
+    let resolved = resolved.map_err(|error| FileError::new(&error, &path, "realpath"))?;
     Ok(resolved.into_os_string().into_vec())
 }
 

@@ -1,6 +1,6 @@
 //! Open files and directories of a session.
 
-use super::super::failure::OperationError;
+use super::super::failure::FileError;
 use minions_proto::file_session::MAX_HANDLES;
 use rustix::fs::Dir;
 use rustix::io::Errno;
@@ -46,10 +46,10 @@ impl HandleTable {
     /// # Errors
     ///
     /// `EMFILE` at the limit.
-    pub(super) fn add(&mut self, handle: OpenHandle) -> Result<u32, OperationError> {
+    pub(super) fn add(&mut self, handle: OpenHandle) -> Result<u32, FileError> {
         if self.open.len() >= MAX_HANDLES {
             let reason = format!("the session has {MAX_HANDLES} open handles; close one first");
-            return Err(OperationError::refusal(Errno::MFILE, &handle.path, "open", &reason));
+            return Err(FileError::refusal(Errno::MFILE, &handle.path, "open", &reason));
         }
         while self.open.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
@@ -65,7 +65,7 @@ impl HandleTable {
     /// # Errors
     ///
     /// `EBADF` for an unknown number.
-    pub(super) fn close(&mut self, number: u32) -> Result<(), OperationError> {
+    pub(super) fn close(&mut self, number: u32) -> Result<(), FileError> {
         self.open.remove(&number).map(drop).ok_or_else(|| unknown(number, "close"))
     }
 
@@ -74,11 +74,7 @@ impl HandleTable {
     /// # Errors
     ///
     /// `EBADF` for an unknown number.
-    pub(super) fn get(
-        &self,
-        number: u32,
-        step: &'static str,
-    ) -> Result<&OpenHandle, OperationError> {
+    pub(super) fn get(&self, number: u32, step: &'static str) -> Result<&OpenHandle, FileError> {
         self.open.get(&number).ok_or_else(|| unknown(number, step))
     }
 
@@ -91,12 +87,12 @@ impl HandleTable {
         &self,
         number: u32,
         step: &'static str,
-    ) -> Result<(&File, &[u8]), OperationError> {
+    ) -> Result<(&File, &[u8]), FileError> {
         let OpenHandle { path, kind } = self.get(number, step)?;
         match kind {
             HandleKind::File(file) => Ok((file, path)),
             HandleKind::Directory(..) => {
-                Err(OperationError::refusal(Errno::ISDIR, path, step, "is a directory"))
+                Err(FileError::refusal(Errno::ISDIR, path, step, "is a directory"))
             }
         }
     }
@@ -110,19 +106,19 @@ impl HandleTable {
         &mut self,
         number: u32,
         step: &'static str,
-    ) -> Result<(&File, &mut Dir, &[u8]), OperationError> {
+    ) -> Result<(&File, &mut Dir, &[u8]), FileError> {
         let handle = self.open.get_mut(&number).ok_or_else(|| unknown(number, step))?;
         match &mut handle.kind {
             HandleKind::Directory(directory, entries) => Ok((directory, entries, &handle.path)),
             HandleKind::File(_) => {
                 let reason = "is not a directory";
-                Err(OperationError::refusal(Errno::NOTDIR, &handle.path, step, reason))
+                Err(FileError::refusal(Errno::NOTDIR, &handle.path, step, reason))
             }
         }
     }
 }
 
-fn unknown(number: u32, step: &'static str) -> OperationError {
+fn unknown(number: u32, step: &'static str) -> FileError {
     let reason = format!("the session has no open handle {number}");
-    OperationError::refusal(Errno::BADF, b"", step, &reason)
+    FileError::refusal(Errno::BADF, b"", step, &reason)
 }

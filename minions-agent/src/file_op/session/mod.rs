@@ -17,9 +17,9 @@ mod handle_table;
 mod open_directory;
 mod open_file;
 
-use super::failure::{OperationError, failed};
+use super::failure::{FileError, failed, failure_line};
 use super::file_input::FileInput;
-use super::operation_output::{BUFFER_LEN, OperationOutput};
+use super::operation_output::OperationOutput;
 use bytes::{Bytes, BytesMut};
 use handle_table::HandleTable;
 use minions_proto::file_session::{
@@ -27,6 +27,7 @@ use minions_proto::file_session::{
     SessionResult,
 };
 use minions_proto::message::{GuestPath, GuestTarget};
+use minions_tree::BUFFER_LEN;
 use rustix::io::Errno;
 use std::io::Read;
 
@@ -37,7 +38,7 @@ const MODE_BITS: u32 = 0o7777;
 const NANOS: i64 = 1_000_000_000;
 
 /// Serves `session` until the end of the input.
-pub(super) fn serve(output: &mut OperationOutput) -> Result<(), OperationError> {
+pub(super) fn serve(output: &mut OperationOutput) -> Result<(), FileError> {
     enter_home();
     let mut session = FileSession::default();
     let mut input = FileInput::standard();
@@ -65,12 +66,12 @@ fn enter_home() {
     }
 }
 
-fn malformed(reason: &impl ToString) -> OperationError {
-    OperationError::refusal(Errno::BADMSG, b"", "frame", &reason.to_string())
+fn malformed(reason: &impl ToString) -> FileError {
+    FileError::refusal(Errno::BADMSG, b"", "frame", &reason.to_string())
 }
 
 /// Success of a request: the result, and the data of its frame.
-type Answered = Result<(SessionResult, Bytes), OperationError>;
+type Answered = Result<(SessionResult, Bytes), FileError>;
 
 /// State of the session.
 #[derive(Debug, Default)]
@@ -88,17 +89,16 @@ impl FileSession {
         &mut self,
         message: SessionMessage,
         output: &mut OperationOutput,
-    ) -> Result<(), OperationError> {
+    ) -> Result<(), FileError> {
         let decoded = SessionRequest::decode(&message.head);
         let (id, operation) = decoded.map_err(|error| malformed(&error))?;
         let answered = match operation {
             Ok(operation) => self.perform(operation, &message.data),
-            Err(error) => {
-                Err(OperationError::refusal(Errno::INVAL, b"", "decode", &error.to_string()))
-            }
+            Err(error) => Err(FileError::refusal(Errno::INVAL, b"", "decode", &error.to_string())),
         };
-        let (result, data) = answered
-            .unwrap_or_else(|error| (SessionResult::Failed(error.line(false)), Bytes::new()));
+        let (result, data) = answered.unwrap_or_else(|error| {
+            (SessionResult::Failed(failure_line(&error, false)), Bytes::new())
+        });
         let answer = SessionMessage::new(&SessionAnswer { id, result }, data);
         let mut frame = BytesMut::new();
         answer.map_err(|error| malformed(&error))?.encode(&mut frame);
@@ -108,7 +108,7 @@ impl FileSession {
     fn perform(&mut self, operation: SessionOperation, data: &Bytes) -> Answered {
         if !data.is_empty() && !matches!(operation, SessionOperation::Write(_)) {
             let reason = "only `write` has data";
-            return Err(OperationError::refusal(Errno::INVAL, b"", "decode", reason));
+            return Err(FileError::refusal(Errno::INVAL, b"", "decode", reason));
         }
         match operation {
             SessionOperation::Open(op) => self.opened(open_file::open(&op)?),
@@ -149,7 +149,7 @@ impl FileSession {
             SessionOperation::Realpath(op) => described::resolved(&op).map(|path| path_of(&path)),
             SessionOperation::Unknown => {
                 let reason = "this agent version does not support the operation";
-                Err(OperationError::refusal(Errno::NOSYS, b"", "decode", reason))
+                Err(FileError::refusal(Errno::NOSYS, b"", "decode", reason))
             }
         }
     }
@@ -181,11 +181,11 @@ fn path_of(path: &[u8]) -> (SessionResult, Bytes) {
 }
 
 /// Returns the bytes of the path of a request.
-fn path(path: &GuestPath) -> Result<Vec<u8>, OperationError> {
+fn path(path: &GuestPath) -> Result<Vec<u8>, FileError> {
     Ok(path.bytes_of_any()?)
 }
 
 /// Returns the bytes of the second path of a request.
-fn target(path: &GuestTarget) -> Result<Vec<u8>, OperationError> {
+fn target(path: &GuestTarget) -> Result<Vec<u8>, FileError> {
     Ok(path.bytes_of_any()?)
 }

@@ -1,6 +1,6 @@
 //! Directories: `opendir`, `readdir`.
 
-use super::super::failure::{OperationError, failed};
+use super::super::failure::{FileError, failed};
 use super::described;
 use super::handle_table::{HandleKind, HandleTable, OpenHandle};
 use minions_proto::file_session::{MAX_HEAD_LEN, OpenDirectory, SessionEntry};
@@ -15,7 +15,7 @@ const MAX_ENTRIES: usize = 128;
 const ENOUGH: usize = MAX_HEAD_LEN * 3 / 4;
 
 /// Serves `opendir`.
-pub(super) fn open(op: &OpenDirectory) -> Result<OpenHandle, OperationError> {
+pub(super) fn open(op: &OpenDirectory) -> Result<OpenHandle, FileError> {
     let path = super::path(&op.path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory =
@@ -25,10 +25,7 @@ pub(super) fn open(op: &OpenDirectory) -> Result<OpenHandle, OperationError> {
 }
 
 /// Serves `readdir`.
-pub(super) fn read(
-    handles: &mut HandleTable,
-    number: u32,
-) -> Result<Vec<SessionEntry>, OperationError> {
+pub(super) fn read(handles: &mut HandleTable, number: u32) -> Result<Vec<SessionEntry>, FileError> {
     let (directory, names, path) = handles.directory(number, "readdir")?;
     let mut entries = Vec::new();
     let mut len = 0;

@@ -4,14 +4,15 @@
 //! checked first, on a descriptor that is good for nothing else (`O_PATH`), and the file is opened without waiting
 //! (`O_NONBLOCK`).
 
-use super::super::failure::{OperationError, failed};
-use super::super::file_read::itself;
-use super::super::metadata::{kind, open_as_path};
+use super::super::failure::{FileError, failed};
+use super::super::metadata::kind;
 use super::MODE_BITS;
 use super::handle_table::{HandleKind, HandleTable, OpenHandle};
 use bytes::Bytes;
 use minions_proto::file_session::{MAX_DATA_LEN, OpenFile, ReadAt, WriteAt};
 use minions_proto::file_stream::FileKind;
+use minions_tree::walk::itself;
+use minions_tree::walk::open_as_path;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open as open_path};
 use rustix::io::Errno;
 use std::fs::File;
@@ -23,7 +24,7 @@ use std::os::unix::fs::FileExt;
 const DEFAULT_MODE: u32 = 0o666;
 
 /// Serves `open`.
-pub(super) fn open(op: &OpenFile) -> Result<OpenHandle, OperationError> {
+pub(super) fn open(op: &OpenFile) -> Result<OpenHandle, FileError> {
     let path = super::path(&op.path)?;
     let mode = checked_mode(op, &path)?;
     let file = match open_as_path(&path, true) {
@@ -64,7 +65,7 @@ fn opened(path: impl rustix::path::Arg, op: &OpenFile, mode: Mode) -> rustix::io
     open_path(path, flags, mode)
 }
 
-fn checked_mode(op: &OpenFile, path: &[u8]) -> Result<Mode, OperationError> {
+fn checked_mode(op: &OpenFile, path: &[u8]) -> Result<Mode, FileError> {
     let mode = op.mode.unwrap_or(DEFAULT_MODE);
     let reason = match op {
         _ if mode > MODE_BITS => "`mode` must be at most 4095 (0o7777)",
@@ -74,11 +75,11 @@ fn checked_mode(op: &OpenFile, path: &[u8]) -> Result<Mode, OperationError> {
         OpenFile { append: true, write: false, .. } => "`append` requires `write`",
         _ => return Ok(Mode::from_raw_mode(mode)),
     };
-    Err(OperationError::refusal(Errno::INVAL, path, "open", reason))
+    Err(FileError::refusal(Errno::INVAL, path, "open", reason))
 }
 
 /// Checks that a file is regular.
-pub(super) fn check_regular(file: &impl AsFd, path: &[u8]) -> Result<(), OperationError> {
+pub(super) fn check_regular(file: &impl AsFd, path: &[u8]) -> Result<(), FileError> {
     let stat = fstat(file).map_err(failed(path, "stat"))?;
     let (errno, name) = match kind(FileType::from_raw_mode(stat.st_mode)) {
         FileKind::File => return Ok(()),
@@ -89,16 +90,16 @@ pub(super) fn check_regular(file: &impl AsFd, path: &[u8]) -> Result<(), Operati
         FileKind::Symlink | FileKind::Other => (Errno::INVAL, "file of another type"),
     };
     let reason = format!("only regular files have contents; this is a {name}");
-    Err(OperationError::refusal(errno, path, "open", &reason))
+    Err(FileError::refusal(errno, path, "open", &reason))
 }
 
 /// Serves `read`. Returns fewer bytes only at the end of the file.
-pub(super) fn read(handles: &HandleTable, op: ReadAt) -> Result<Bytes, OperationError> {
+pub(super) fn read(handles: &HandleTable, op: ReadAt) -> Result<Bytes, FileError> {
     let (file, path) = handles.file(op.handle, "read")?;
     let most = usize::try_from(op.length).unwrap_or(usize::MAX);
     if most == 0 || most > MAX_DATA_LEN {
         let reason = format!("`length` is {most}: must be 1 to {MAX_DATA_LEN}");
-        return Err(OperationError::refusal(Errno::INVAL, path, "read", &reason));
+        return Err(FileError::refusal(Errno::INVAL, path, "read", &reason));
     }
     check_offset(op.offset, most, path, "read")?;
     let mut data = vec![0; most];
@@ -110,7 +111,7 @@ pub(super) fn read(handles: &HandleTable, op: ReadAt) -> Result<Bytes, Operation
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // The next request reports it.
             Err(_) if len > 0 => break,
-            Err(error) => return Err(OperationError::new(&error, path, "read")),
+            Err(error) => return Err(FileError::new(&error, path, "read")),
         }
     }
     data.truncate(len);
@@ -118,29 +119,24 @@ pub(super) fn read(handles: &HandleTable, op: ReadAt) -> Result<Bytes, Operation
 }
 
 /// Serves `write`.
-pub(super) fn write(handles: &HandleTable, op: WriteAt, data: &[u8]) -> Result<(), OperationError> {
+pub(super) fn write(handles: &HandleTable, op: WriteAt, data: &[u8]) -> Result<(), FileError> {
     let (file, path) = handles.file(op.handle, "write")?;
     check_offset(op.offset, data.len(), path, "write")?;
-    file.write_all_at(data, op.offset).map_err(|error| OperationError::new(&error, path, "write"))
+    file.write_all_at(data, op.offset).map_err(|error| FileError::new(&error, path, "write"))
 }
 
 /// Checks that an access ends within the largest possible file: the kernel's offsets are signed.
-fn check_offset(
-    offset: u64,
-    len: usize,
-    path: &[u8],
-    step: &'static str,
-) -> Result<(), OperationError> {
+fn check_offset(offset: u64, len: usize, path: &[u8], step: &'static str) -> Result<(), FileError> {
     let most = i64::MAX.unsigned_abs();
     if offset.checked_add(len as u64).is_some_and(|end| end <= most) {
         return Ok(());
     }
     let reason = format!("`offset` is {offset}: the end of the access must be at most {most}");
-    Err(OperationError::refusal(Errno::INVAL, path, step, &reason))
+    Err(FileError::refusal(Errno::INVAL, path, step, &reason))
 }
 
 /// Serves `fsync`.
-pub(super) fn sync(handles: &HandleTable, number: u32) -> Result<(), OperationError> {
+pub(super) fn sync(handles: &HandleTable, number: u32) -> Result<(), FileError> {
     let handle = handles.get(number, "fsync")?;
     rustix::fs::fsync(handle.descriptor()).map_err(failed(&handle.path, "fsync"))
 }

@@ -19,8 +19,8 @@ pub(super) use resolver::ResolverSettings;
 
 use super::saved_file::{SavedContent, SavedFile};
 use super::{config_file, systemd};
-use crate::files::FileAttributes;
 use minions_proto::message::Dns;
+use minions_tree::files::FileAttributes;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::fs;

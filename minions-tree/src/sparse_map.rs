@@ -12,16 +12,21 @@ const BLOCK_LEN: u64 = 512;
 
 /// Parts of a file in ascending order, as offset and length. The last part ends at the end of the file.
 #[derive(Debug)]
-pub(super) struct SparseMap(Vec<(u64, u64)>);
+pub(crate) struct SparseMap(Vec<(u64, u64)>);
 
 impl SparseMap {
     /// Returns the map of a file without holes.
-    pub(super) fn whole(size: u64) -> Self {
+    pub(crate) fn whole(size: u64) -> Self {
         Self(vec![(0, size)])
     }
 
+    /// Returns the map with these parts, which must be in ascending order.
+    pub(crate) fn of_parts(parts: Vec<(u64, u64)>) -> Self {
+        Self(parts)
+    }
+
     /// Returns the map of a file with holes, or `None` for another file.
-    pub(super) fn of(file: &File, stat: &Stat) -> rustix::io::Result<Option<Self>> {
+    pub(crate) fn of(file: &File, stat: &Stat) -> rustix::io::Result<Option<Self>> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK_LEN);
         if allocated >= size {
@@ -54,12 +59,12 @@ impl SparseMap {
     }
 
     /// Returns the parts.
-    pub(super) fn parts(&self) -> &[(u64, u64)] {
+    pub(crate) fn parts(&self) -> &[(u64, u64)] {
         &self.0
     }
 
     /// Returns the number of bytes in all parts.
-    pub(super) fn data_len(&self) -> u64 {
+    pub(crate) fn data_len(&self) -> u64 {
         self.0.iter().map(|(_, len)| len).sum()
     }
 }

@@ -10,13 +10,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 /// Replaces the file at `path`, of any type, with a file that contains `content`; see [`FileLocation::replace`].
-pub(crate) fn replace(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
+pub fn replace(path: &Path, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
     FileLocation::of_agent(path)?.replace(content, attributes)
 }
 
 /// Replaces a file like [`replace`]. If the name cannot be replaced, because it is a mount point or its directory
 /// is read-only, overwrites the existing file instead; then a power cut can leave incomplete content.
-pub(crate) fn replace_or_overwrite(
+pub fn replace_or_overwrite(
     path: &Path,
     content: &[u8],
     attributes: FileAttributes,

@@ -25,13 +25,22 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
 
 /// Reason why a path cannot be resolved.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ResolveError {
+pub enum ResolveError {
+    /// Another user may have created the link.
     #[error("goes through the symbolic link {link:?}, which a user other than root can replace")]
-    ForeignLink { link: PathBuf },
+    ForeignLink {
+        /// Path of the link.
+        link: PathBuf,
+    },
+    /// Another user may have moved the directory.
     #[error(
         "goes up from {directory:?} by `..`, and a user other than root can move that directory"
     )]
-    Upwards { directory: PathBuf },
+    Upwards {
+        /// Path of the directory.
+        directory: PathBuf,
+    },
+    /// The kernel refused a step.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -44,7 +53,7 @@ impl From<Errno> for ResolveError {
 
 impl FileLocation {
     /// Resolves an absolute path that ends with a file's name. Creates missing directories.
-    pub(crate) fn make(path: &Path) -> Result<Self, ResolveError> {
+    pub fn make(path: &Path) -> Result<Self, ResolveError> {
         Self::resolve(path, MissingDirectory::Create)
     }
 
@@ -53,7 +62,7 @@ impl FileLocation {
     /// # Errors
     ///
     /// `ENOENT` for a missing directory.
-    pub(crate) fn find(path: &Path) -> Result<Self, ResolveError> {
+    pub fn find(path: &Path) -> Result<Self, ResolveError> {
         Self::resolve(path, MissingDirectory::Fail)
     }
 

@@ -12,8 +12,10 @@ use std::os::unix::fs::{PermissionsExt, fchown};
 
 /// Handling of a name that already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NameConflict {
+pub enum NameConflict {
+    /// The new file replaces the old one.
     Replace,
+    /// The new file is not published.
     Fail,
 }
 
@@ -22,7 +24,7 @@ pub(crate) enum NameConflict {
 /// If the file system supports `O_TMPFILE`, the file has no name until it is published, so the kernel removes it even
 /// after SIGKILL. Otherwise it has a random name, which remains if a signal ends the process.
 #[derive(Debug)]
-pub(crate) struct NewFile<'a> {
+pub struct NewFile<'a> {
     directory: &'a OpenDirectory,
     name: &'a OsStr,
     file: File,
@@ -32,7 +34,7 @@ pub(crate) struct NewFile<'a> {
 
 impl FileLocation {
     /// Creates an empty file, with mode 0600 until [`set`](NewFile::set).
-    pub(crate) fn begin_file(&self) -> io::Result<NewFile<'_>> {
+    pub fn begin_file(&self) -> io::Result<NewFile<'_>> {
         match self.begin_unnamed() {
             // Kernels and file systems without this feature return one of these.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
@@ -58,25 +60,25 @@ impl FileLocation {
 
 impl FileLocation {
     /// Writes the directory to disk, so that a new name survives a power cut.
-    pub(crate) fn sync_directory(&self) -> io::Result<()> {
+    pub fn sync_directory(&self) -> io::Result<()> {
         sync_if_permitted(&self.directory)
     }
 }
 
 impl NewFile<'_> {
     /// Returns the file, for its content.
-    pub(crate) fn file(&mut self) -> &mut File {
+    pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
     /// Sets owner and mode, and writes everything to disk.
-    pub(crate) fn complete(&self, attributes: FileAttributes) -> io::Result<()> {
+    pub fn complete(&self, attributes: FileAttributes) -> io::Result<()> {
         self.set(attributes)?;
         self.file.sync_all()
     }
 
     /// Sets owner and mode.
-    pub(crate) fn set(&self, attributes: FileAttributes) -> io::Result<()> {
+    pub fn set(&self, attributes: FileAttributes) -> io::Result<()> {
         if let Some((user, group)) = attributes.owner {
             fchown(&self.file, Some(user), Some(group))?;
         }
@@ -85,7 +87,7 @@ impl NewFile<'_> {
     }
 
     /// Gives the file its name, atomically.
-    pub(crate) fn publish(self, conflict: NameConflict) -> io::Result<()> {
+    pub fn publish(self, conflict: NameConflict) -> io::Result<()> {
         let Self { directory, name, file, entry } = self;
         let entry = match entry {
             Some(entry) => entry,

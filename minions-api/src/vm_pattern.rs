@@ -1,6 +1,6 @@
 //! Patterns of VM names, in requests and in the configuration.
 
-use minions_api::VmName;
+use crate::VmName;
 use std::str::FromStr;
 use wildmatch::WildMatch;
 

@@ -1,8 +1,9 @@
 //! Member of a tar stream: its records, its header and its data.
 
-use super::operation_output::BUFFER_LEN;
-use super::sparse_map::SparseMap;
-use super::tar_reader::MAX_RECORDS_LEN;
+use crate::BUFFER_LEN;
+use crate::sparse_map::SparseMap;
+use crate::tar_reader::{INCOMPLETE, MAX_RECORDS_LEN, MemberHeader, XATTR_KEY};
+use crate::xattr_choice::XattrChoice;
 use rustix::fs::{Stat, major, minor};
 use rustix::io::Errno;
 use std::fs::File;
@@ -19,7 +20,7 @@ const PARTS_IN_HEADER: usize = 4;
 const PARTS_IN_EXTENSION: usize = 21;
 
 /// Everything about a member that precedes its data.
-pub(super) struct TarMember {
+pub(crate) struct TarMember {
     header: Header,
     name: Vec<u8>,
     link: Option<Vec<u8>>,
@@ -29,13 +30,13 @@ pub(super) struct TarMember {
 }
 
 impl TarMember {
-    /// Creates a member with this name and these attributes.
-    pub(super) fn new(name: &[u8], stat: &Stat) -> Self {
+    /// Creates a member with this name and these attributes; `mtime` replaces the modification time.
+    pub(crate) fn new(name: &[u8], stat: &Stat, mtime: Option<i64>) -> Self {
         let mut header = Header::new_gnu();
         header.set_mode(stat.st_mode & crate::files::MODE_BITS);
         header.set_uid(stat.st_uid.into());
         header.set_gid(stat.st_gid.into());
-        header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+        header.set_mtime(u64::try_from(mtime.unwrap_or(stat.st_mtime)).unwrap_or(0));
         header.set_size(0);
         let mut member = Self {
             header,
@@ -44,10 +45,49 @@ impl TarMember {
             records: Vec::new(),
             extensions: Vec::new(),
         };
-        if stat.st_mtime_nsec != 0 || stat.st_mtime < 0 {
+        if mtime.is_none() && (stat.st_mtime_nsec != 0 || stat.st_mtime < 0) {
             member.record(b"mtime", time(stat).as_bytes());
         }
         member
+    }
+
+    /// Creates a copy of a member that was read from another stream, with another name and another target. Only ordinary
+    /// extended attributes are kept.
+    pub(crate) fn renamed(read: &MemberHeader, name: &[u8], link: Option<&[u8]>) -> Self {
+        let mut header = Header::new_gnu();
+        let (old, from) = (header.as_old_mut(), read.header.as_old());
+        (old.mode, old.uid, old.gid, old.mtime) = (from.mode, from.uid, from.gid, from.mtime);
+        if let (Ok(Some(major)), Ok(Some(minor))) =
+            (read.header.device_major(), read.header.device_minor())
+        {
+            // The fields have the same form in both headers.
+            let _ = header.set_device_major(major);
+            let _ = header.set_device_minor(minor);
+        }
+        header.set_size(0);
+        let mut member = Self {
+            header,
+            name: name.to_vec(),
+            link: link.map(<[u8]>::to_vec),
+            records: Vec::new(),
+            extensions: Vec::new(),
+        };
+        for (key, value) in &read.records {
+            let is_name = matches!(&key[..], b"path" | b"linkpath" | b"size");
+            let xattr = key.strip_prefix(XATTR_KEY);
+            if !is_name && xattr.is_none_or(|name| XattrChoice::Ordinary.includes(name)) {
+                member.record(key, value);
+            }
+        }
+        match read.kind {
+            EntryType::Regular | EntryType::Continuous => member.content(read.size, None),
+            EntryType::GNUSparse => {
+                let map = SparseMap::of_parts(read.parts.clone());
+                member.content(read.size, Some(&map))
+            }
+            EntryType::Directory => member.directory(),
+            kind => member.of_type(kind),
+        }
     }
 
     /// Adds an extended attribute.
@@ -55,43 +95,36 @@ impl TarMember {
     /// # Errors
     ///
     /// `E2BIG` if the records exceed half of [`MAX_RECORDS_LEN`], which a reader accepts.
-    pub(super) fn xattr(&mut self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+    pub(crate) fn xattr(&mut self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
         if self.records.len() + name.len() + value.len() > MAX_RECORDS_LEN / 2 {
             return Err(Errno::TOOBIG);
         }
-        self.record(&[b"SCHILY.xattr.", name].concat(), value);
+        self.record(&[XATTR_KEY, name].concat(), value);
         Ok(())
     }
 
-    /// Adds a PAX record: its own length in decimal, a space, the key, `=`, the value, a newline.
     fn record(&mut self, key: &[u8], value: &[u8]) {
-        let rest = key.len() + value.len() + 3;
-        let mut len = rest + 1;
-        while len != rest + len.to_string().len() {
-            len = rest + len.to_string().len();
-        }
-        let parts = [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat();
-        self.records.extend_from_slice(&parts);
+        self.records.extend_from_slice(&pax_record(key, value));
     }
 
-    pub(super) fn of_type(mut self, kind: EntryType) -> Self {
+    pub(crate) fn of_type(mut self, kind: EntryType) -> Self {
         self.header.set_entry_type(kind);
         self
     }
 
-    pub(super) fn directory(mut self) -> Self {
+    pub(crate) fn directory(mut self) -> Self {
         let end: &[u8] = if self.name.is_empty() { b"./" } else { b"/" };
         self.name.extend_from_slice(end);
         self.of_type(EntryType::Directory)
     }
 
     /// Makes the member a symbolic or hard link.
-    pub(super) fn link(mut self, kind: EntryType, target: &[u8]) -> Self {
+    pub(crate) fn link(mut self, kind: EntryType, target: &[u8]) -> Self {
         self.link = Some(target.to_vec());
         self.of_type(kind)
     }
 
-    pub(super) fn device(mut self, kind: EntryType, number: u64) -> Self {
+    pub(crate) fn device(mut self, kind: EntryType, number: u64) -> Self {
         // The fields have room for all device numbers of Linux.
         let _ = self.header.set_device_major(major(number));
         let _ = self.header.set_device_minor(minor(number));
@@ -99,7 +132,7 @@ impl TarMember {
     }
 
     /// Makes the member a regular file of this size.
-    pub(super) fn content(mut self, size: u64, map: Option<&SparseMap>) -> Self {
+    pub(crate) fn content(mut self, size: u64, map: Option<&SparseMap>) -> Self {
         let Some(map) = map else {
             self.header.set_size(size);
             return self.of_type(EntryType::Regular);
@@ -122,7 +155,7 @@ impl TarMember {
     }
 
     /// Writes everything that precedes the data.
-    pub(super) fn put(&self, output: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn put(&self, output: &mut impl Write) -> io::Result<()> {
         if !self.records.is_empty() {
             put_extension(output, EntryType::XHeader, b"././@PaxHeader", &self.records)?;
         }
@@ -145,6 +178,16 @@ impl TarMember {
         output.write_all(header.as_bytes())?;
         self.extensions.iter().try_for_each(|extension| output.write_all(extension.as_bytes()))
     }
+}
+
+/// Encodes a PAX record: its own length in decimal, a space, the key, `=`, the value, a newline.
+fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut len = rest + 1;
+    while len != rest + len.to_string().len() {
+        len = rest + len.to_string().len();
+    }
+    [len.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
 
 fn terminated(text: &[u8]) -> Vec<u8> {
@@ -183,12 +226,12 @@ fn put_extension(
     header.set_cksum();
     output.write_all(header.as_bytes())?;
     output.write_all(data)?;
-    put_zeros(output, padding(data.len() as u64))
+    put_padding(output, data.len() as u64)
 }
 
 /// Writes the data of a regular file, padded to whole blocks. Bytes that cannot be read are replaced by zeros,
 /// because the header has announced them; the read error is returned as a value.
-pub(super) fn put_data(
+pub(crate) fn put_data(
     file: &mut File,
     map: &SparseMap,
     output: &mut impl Write,
@@ -214,13 +257,24 @@ pub(super) fn put_data(
         }
         put_zeros(output, left)?;
     }
-    put_zeros(output, padding(map.data_len()))?;
+    put_padding(output, map.data_len())?;
     Ok(missing)
 }
 
+/// Writes a global header that marks the file before it as incomplete.
+pub(crate) fn put_incomplete(output: &mut impl Write) -> io::Result<()> {
+    let record = pax_record(INCOMPLETE, b"1");
+    put_extension(output, EntryType::XGlobalHeader, b"././@PaxHeader", &record)
+}
+
 /// Writes the end of the stream: two empty blocks.
-pub(super) fn put_end(output: &mut impl Write) -> io::Result<()> {
+pub(crate) fn put_end(output: &mut impl Write) -> io::Result<()> {
     put_zeros(output, 2 * BLOCK_LEN)
+}
+
+/// Fills data of this length up to whole blocks.
+pub(crate) fn put_padding(output: &mut impl Write, len: u64) -> io::Result<()> {
+    put_zeros(output, padding(len))
 }
 
 fn padding(len: u64) -> u64 {

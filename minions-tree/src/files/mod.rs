@@ -27,8 +27,8 @@ mod replace;
 mod resolve;
 mod tree_root;
 
-pub(crate) use location::{FileAttributes, FileLocation, MODE_BITS, is_regular};
-pub(crate) use new_file::NameConflict;
-pub(crate) use replace::{replace, replace_or_overwrite};
-pub(crate) use resolve::ResolveError;
-pub(crate) use tree_root::TreeRoot;
+pub use location::{FileAttributes, FileLocation, MODE_BITS, is_regular};
+pub use new_file::{NameConflict, NewFile};
+pub use replace::{replace, replace_or_overwrite};
+pub use resolve::ResolveError;
+pub use tree_root::TreeRoot;

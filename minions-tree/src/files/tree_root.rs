@@ -5,11 +5,11 @@ use super::location::{FileLocation, TemporaryEntry};
 use super::new_file::{NameConflict, sync_if_permitted};
 use super::resolve::ResolveError;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, linkat, mkdirat, mknodat, openat, openat2,
-    statat, symlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, chmodat, fstat, linkat, mkdirat, mknodat,
+    openat, openat2, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::umask;
+use rustix::process::geteuid;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,12 +24,12 @@ const DEFAULT: Mode = Mode::from_raw_mode(0o777);
 
 /// Open directory in which names are resolved without links, and without leaving it.
 #[derive(Debug)]
-pub(crate) struct TreeRoot(OwnedFd);
+pub struct TreeRoot(OwnedFd);
 
 impl TreeRoot {
     /// Opens the directory at an absolute path. If `parents` is set, creates it and its parents if they are missing.
     /// Also returns whether the directory itself was created.
-    pub(crate) fn open(path: &Path, parents: bool) -> Result<(Self, bool), ResolveError> {
+    pub fn open(path: &Path, parents: bool) -> Result<(Self, bool), ResolveError> {
         let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if path.file_name().is_none() {
             return Ok((Self(rustix::fs::open(path, readable, Mode::empty())?), false));
@@ -47,8 +47,39 @@ impl TreeRoot {
         Ok((Self(directory), is_new))
     }
 
+    /// Opens the directory at a path, which may lead through any links: for paths that the user of this process has
+    /// chosen.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn following_links(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
+    /// Opens the directory `name` in this directory, and creates it if it is missing. Also returns whether it was
+    /// created; then it is closed to other users until it gets its final mode.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR` if the name is that of another file, also of a link.
+    pub fn make_directory(&self, name: &[u8]) -> io::Result<(Self, bool)> {
+        let is_new = match mkdirat(&self.0, name, OWN) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let opened = self.open_beneath(name, OFlags::PATH);
+        let opened = opened.map_err(|error| match error {
+            Errno::LOOP => Errno::NOTDIR,
+            error => error,
+        });
+        Ok((Self(opened?), is_new))
+    }
+
     /// Resolves a directory and a name in it. Creates missing directories.
-    pub(crate) fn locate(&self, directory: &[u8], name: &[u8]) -> io::Result<FileLocation> {
+    pub fn locate(&self, directory: &[u8], name: &[u8]) -> io::Result<FileLocation> {
         let opened = match self.enter(directory) {
             Err(Errno::NOENT) => {
                 self.make_with(directory, DEFAULT)?;
@@ -61,7 +92,7 @@ impl TreeRoot {
 
     /// Creates a directory and its parents, and opens it for reading. The directory itself, but not its parents, is
     /// closed to other users until it gets its final mode.
-    pub(crate) fn make_directories(&self, path: &[u8]) -> io::Result<OwnedFd> {
+    pub fn make_directories(&self, path: &[u8]) -> io::Result<OwnedFd> {
         self.make_with(path, OWN)?;
         Ok(self.open_beneath(path, OFlags::RDONLY)?)
     }
@@ -87,7 +118,7 @@ impl TreeRoot {
     }
 
     /// Opens a directory in the tree; an empty path is the root.
-    pub(crate) fn open_beneath(&self, path: &[u8], access: OFlags) -> rustix::io::Result<OwnedFd> {
+    pub fn open_beneath(&self, path: &[u8], access: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
         let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve =
@@ -96,7 +127,7 @@ impl TreeRoot {
     }
 
     /// Makes `location` a hard link to a regular file in the tree.
-    pub(crate) fn link(&self, target: (&[u8], &[u8]), location: &FileLocation) -> io::Result<()> {
+    pub fn link(&self, target: (&[u8], &[u8]), location: &FileLocation) -> io::Result<()> {
         let (directory, name) = (self.enter(target.0)?, target.1);
         let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -120,18 +151,45 @@ impl AsFd for TreeRoot {
     }
 }
 
-/// Creates a name whose mode the umask must not change. The mode is never changed afterwards: a user who may write to the
-/// directory could have replaced the name by a link to another file. Only for a process with one thread.
-fn with_exact_mode<T>(create: impl FnOnce() -> T) -> T {
-    let before = umask(Mode::empty());
-    let created = create();
-    umask(before);
-    created
+/// New directory that only this user can change, so that other users cannot exchange the file in it. It is removed on
+/// drop.
+struct PrivateDirectory<'a> {
+    entry: TemporaryEntry<'a>,
+    fd: OwnedFd,
+}
+
+impl<'a> PrivateDirectory<'a> {
+    /// Name of the file in the directory.
+    const FILE: &'static str = "file";
+
+    fn make(directory: &'a OpenDirectory) -> io::Result<Self> {
+        let make = |name: &OsStr| mkdirat(directory, name, OWN);
+        let (mut entry, ()) = TemporaryEntry::make(directory, make)?;
+        let name = std::mem::take(&mut entry.name);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(directory, &name, flags, Mode::empty())?;
+        let stat = fstat(&fd)?;
+        // Another user may have exchanged the directory before it was opened.
+        if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+            return Err(Errno::PERM.into());
+        }
+        entry.name = name;
+        Ok(Self { entry, fd })
+    }
+}
+
+impl Drop for PrivateDirectory<'_> {
+    fn drop(&mut self) {
+        let name = std::mem::take(&mut self.entry.name);
+        // Ignored, because the caller reports the error that led here.
+        let _ = unlinkat(&self.fd, Self::FILE, AtFlags::empty());
+        let _ = unlinkat(self.entry.directory, &name, AtFlags::REMOVEDIR);
+    }
 }
 
 impl FileLocation {
     /// Makes the name a symbolic link, after `finish` has set its attributes.
-    pub(crate) fn publish_link(
+    pub fn publish_link(
         &self,
         target: &OsStr,
         finish: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()>,
@@ -140,17 +198,18 @@ impl FileLocation {
     }
 
     /// Makes the name a named pipe, after `finish` has set its attributes.
-    pub(crate) fn publish_fifo(
+    pub fn publish_fifo(
         &self,
         mode: Mode,
         finish: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()>,
     ) -> io::Result<()> {
-        self.publish_with(
-            |temporary| {
-                with_exact_mode(|| mknodat(&self.directory, temporary, FileType::Fifo, mode, 0))
-            },
-            finish,
-        )
+        // The umask applies to the creation, so the mode is set afterwards, where no other user can exchange the pipe.
+        let private = PrivateDirectory::make(&self.directory)?;
+        let name = OsStr::new(PrivateDirectory::FILE);
+        mknodat(&private.fd, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        chmodat(&private.fd, name, mode, AtFlags::empty())?;
+        finish(private.fd.as_fd(), name)?;
+        Ok(renameat(&private.fd, name, &self.directory, &self.name)?)
     }
 
     fn publish_with(
@@ -164,15 +223,8 @@ impl FileLocation {
         entry.rename(&self.name, NameConflict::Replace)
     }
 
-    /// Creates a directory with exactly this mode, regardless of the umask. The kernel ignores set-user-id and
-    /// set-group-id here.
-    pub(crate) fn make_directory(&self, mode: u32) -> io::Result<()> {
-        let mode = Mode::from_raw_mode(mode);
-        Ok(with_exact_mode(|| mkdirat(&self.directory, &self.name, mode))?)
-    }
-
     /// Renames this name to another one.
-    pub(crate) fn rename_to(&self, to: &Self, no_replace: bool) -> io::Result<()> {
+    pub fn rename_to(&self, to: &Self, no_replace: bool) -> io::Result<()> {
         let flags = match no_replace {
             true => rustix::fs::RenameFlags::NOREPLACE,
             false => rustix::fs::RenameFlags::empty(),
@@ -182,7 +234,7 @@ impl FileLocation {
     }
 
     /// Returns the directory and the name.
-    pub(crate) fn parts(&self) -> (BorrowedFd<'_>, &OsStr) {
+    pub fn parts(&self) -> (BorrowedFd<'_>, &OsStr) {
         (self.directory.as_fd(), &self.name)
     }
 }

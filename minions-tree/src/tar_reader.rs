@@ -14,36 +14,46 @@ const BLOCK_LEN: usize = 512;
 const MAX_NAME_LEN: usize = 4096;
 
 /// Maximum length of all PAX records of one member, in bytes. The value of an extended attribute has at most 64 KiB.
-pub(super) const MAX_RECORDS_LEN: usize = 1024 * 1024;
+pub(crate) const MAX_RECORDS_LEN: usize = 1024 * 1024;
 
 /// Largest number of parts of a sparse file.
 const MAX_PARTS: usize = 256 * 1024;
 
+/// Key of the record in a global header that marks the file before it as incomplete.
+pub(crate) const INCOMPLETE: &[u8] = b"MINIONS.incomplete";
+
+/// Prefix of the keys of the records with extended attributes.
+pub(crate) const XATTR_KEY: &[u8] = b"SCHILY.xattr.";
+
 /// Header of a member, with everything that extends it.
-pub(super) struct MemberHeader {
-    pub(super) header: Header,
-    pub(super) kind: EntryType,
-    pub(super) name: Vec<u8>,
-    pub(super) link: Vec<u8>,
+pub(crate) struct MemberHeader {
+    pub(crate) header: Header,
+    pub(crate) kind: EntryType,
+    pub(crate) name: Vec<u8>,
+    pub(crate) link: Vec<u8>,
     /// PAX records of the member, as key and value.
-    pub(super) records: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
     /// Parts of a regular file that the stream contains, as offset and length.
-    pub(super) parts: Vec<(u64, u64)>,
+    pub(crate) parts: Vec<(u64, u64)>,
     /// Size of a regular file.
-    pub(super) size: u64,
+    pub(crate) size: u64,
 }
 
 impl MemberHeader {
     /// Returns the number in a record: `None` if there is no such record, `Some(None)` if its value is invalid.
-    pub(super) fn number(&self, key: &[u8]) -> Option<Option<u32>> {
+    pub(crate) fn number(&self, key: &[u8]) -> Option<Option<u32>> {
         let (_, value) = self.records.iter().find(|(name, _)| name == key)?;
         Some(number(value).and_then(|number| u32::try_from(number).ok()))
     }
 }
 
 /// Reads members, and the data of the current one.
-pub(super) struct TarReader<R> {
+#[derive(Debug)]
+pub struct TarReader<R> {
     input: R,
+    /// Header that was read ahead.
+    ahead: Option<Header>,
+    has_ended: bool,
     /// Bytes of the current member that have not been read, excluding the padding.
     left: u64,
     padding: u64,
@@ -54,21 +64,20 @@ fn malformed(reason: &'static str) -> io::Error {
 }
 
 impl<R: Read> TarReader<R> {
-    pub(super) fn new(input: R) -> Self {
-        Self { input, left: 0, padding: 0 }
+    /// Creates a reader of a stream.
+    pub fn new(input: R) -> Self {
+        Self { input, ahead: None, has_ended: false, left: 0, padding: 0 }
     }
 
     /// Returns the rest of the stream.
-    pub(super) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.input
     }
 
     /// Skips the rest of the current member and reads the next header; `None` at the end of the stream.
-    pub(super) fn next_member(&mut self) -> io::Result<Option<MemberHeader>> {
+    pub(crate) fn next_member(&mut self) -> io::Result<Option<MemberHeader>> {
         let (mut long_name, mut long_link, mut records) = (None, None, Vec::new());
         loop {
-            self.skip(self.left.saturating_add(self.padding))?;
-            (self.left, self.padding) = (0, 0);
             let Some(header) = self.header()? else { return Ok(None) };
             let size = header.entry_size()?;
             match header.entry_type() {
@@ -141,25 +150,46 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Fills the buffer with data of the current member, which must have at least that many bytes left.
-    pub(super) fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read_data(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.left =
             self.left.checked_sub(buffer.len() as u64).ok_or_else(|| malformed("no data left"))?;
         self.input.read_exact(buffer)
     }
 
-    /// Reads a header; `None` for an empty block, or at the end of the input.
+    /// Skips the rest of the current member, and reports whether the sender has marked the member as incomplete.
+    pub(crate) fn is_incomplete(&mut self) -> io::Result<bool> {
+        let Some(header) = self.header()? else { return Ok(false) };
+        let size = header.entry_size()?;
+        if header.entry_type() != EntryType::XGlobalHeader || size > MAX_NAME_LEN as u64 {
+            self.ahead = Some(header);
+            return Ok(false);
+        }
+        let records = parse_records(&self.extension(size, MAX_NAME_LEN)?)?;
+        Ok(records.iter().any(|(key, _)| key == INCOMPLETE))
+    }
+
+    /// Skips the rest of the current member and reads a header; `None` for an empty block, or at the end of the input.
     fn header(&mut self) -> io::Result<Option<Header>> {
+        if self.has_ended || self.ahead.is_some() {
+            return Ok(self.ahead.take());
+        }
+        self.skip(self.left.saturating_add(self.padding))?;
+        (self.left, self.padding) = (0, 0);
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
         let mut len = 0;
         while len < BLOCK_LEN {
             match self.input.read(&mut block[len..])? {
-                0 if len == 0 => return Ok(None),
+                0 if len == 0 => {
+                    self.has_ended = true;
+                    return Ok(None);
+                }
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => len += read,
             }
         }
         if block.iter().all(|byte| *byte == 0) {
+            self.has_ended = true;
             return Ok(None);
         }
         // For the sum, the checksum field itself consists of spaces.

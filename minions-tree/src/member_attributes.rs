@@ -1,9 +1,9 @@
 //! Attributes of a member of a tar stream, and their application.
 
-use super::failure::OperationError;
-use super::tar_reader::MemberHeader;
+use crate::error::FileError;
 use crate::files::{FileAttributes, MODE_BITS};
-use minions_proto::message::UnpackTree;
+use crate::tar_reader::{MemberHeader, XATTR_KEY};
+use crate::unpack::UnpackOptions;
 use rustix::fs::{AtFlags, Gid, Timespec, Timestamps, Uid, XattrFlags, chownat, utimensat};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -16,35 +16,32 @@ const SET_ID: u32 = 0o6000;
 /// Extended attribute with the capabilities of a program: privileges, as set-user-id.
 const FILE_CAPABILITIES: &[u8] = b"security.capability";
 
-/// Prefix of the PAX records with extended attributes.
-const XATTR: &[u8] = b"SCHILY.xattr.";
-
 /// Attributes that a created file gets.
 #[derive(Debug)]
-pub(super) struct MemberAttributes {
-    pub(super) file: FileAttributes,
-    times: Timestamps,
+pub(crate) struct MemberAttributes {
+    pub(crate) file: FileAttributes,
+    times: Option<Timestamps>,
     xattrs: Vec<(CString, Vec<u8>)>,
 }
 
 impl MemberAttributes {
-    /// Reads the attributes that the operation is to set.
+    /// Reads the attributes that are to be set.
     ///
     /// # Errors
     ///
     /// A refusal for numbers or records that cannot be read.
-    pub(super) fn of(member: &MemberHeader, op: &UnpackTree) -> Result<Self, OperationError> {
+    pub(crate) fn of(member: &MemberHeader, options: UnpackOptions) -> Result<Self, FileError> {
         let name = &member.name[..];
         let malformed = |what: &str| {
             let reason = format!("the {what} of the member cannot be read");
-            OperationError::refusal(Errno::BADMSG, name, "tar", &reason)
+            FileError::refusal(Errno::BADMSG, name, "tar", &reason)
         };
         let header = &member.header;
         let mode = header.mode().map_err(|_| malformed("mode"))? & MODE_BITS;
-        let mode = if op.set_id { mode } else { mode & !SET_ID };
+        let mode = if options.set_id { mode } else { mode & !SET_ID };
         let number =
             |number: std::io::Result<u64>| number.ok().and_then(|id| u32::try_from(id).ok());
-        let owner = match op.owners {
+        let owner = match options.owners {
             true => {
                 let uid = member.number(b"uid").unwrap_or_else(|| number(header.uid()));
                 let gid = member.number(b"gid").unwrap_or_else(|| number(header.gid()));
@@ -63,35 +60,42 @@ impl MemberAttributes {
             } else if key.starts_with(b"GNU.sparse.") {
                 let reason =
                     "sparse files in PAX form are not supported; use GNU tar with --format=gnu";
-                return Err(OperationError::refusal(Errno::OPNOTSUPP, name, "tar", reason));
-            } else if let Some(attribute) = key.strip_prefix(XATTR)
-                && op.xattrs
-                && (op.set_id || attribute != FILE_CAPABILITIES)
+                return Err(FileError::refusal(Errno::OPNOTSUPP, name, "tar", reason));
+            } else if let Some(attribute) = key.strip_prefix(XATTR_KEY)
+                && options.xattrs.includes(attribute)
+                && (options.set_id || attribute != FILE_CAPABILITIES)
             {
                 let attribute = CString::new(attribute).map_err(|_| malformed("records"))?;
                 xattrs.push((attribute, value.clone()));
             }
         }
-        let times = Timestamps { last_access: mtime, last_modification: mtime };
+        let times =
+            options.times.then_some(Timestamps { last_access: mtime, last_modification: mtime });
         Ok(Self { file: FileAttributes { mode, owner }, times, xattrs })
     }
 
     /// Sets extended attributes and times of an open file, whose owner and mode must already be set.
-    pub(super) fn finish(&self, file: &impl AsFd) -> rustix::io::Result<()> {
+    pub(crate) fn finish(&self, file: &impl AsFd) -> rustix::io::Result<()> {
         let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         for (name, value) in &self.xattrs {
             rustix::fs::setxattr(path.as_str(), name.as_c_str(), value, XattrFlags::empty())?;
         }
-        utimensat(rustix::fs::CWD, path.as_str(), &self.times, AtFlags::empty())
+        match &self.times {
+            Some(times) => utimensat(rustix::fs::CWD, path.as_str(), times, AtFlags::empty()),
+            None => Ok(()),
+        }
     }
 
     /// Sets owner and times of a symbolic link or a pipe.
-    pub(super) fn finish_name(&self, directory: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+    pub(crate) fn finish_name(&self, directory: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
         if let Some((uid, gid)) = self.file.owner {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             chownat(&directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        utimensat(&directory, name, &self.times, AtFlags::SYMLINK_NOFOLLOW)
+        match &self.times {
+            Some(times) => utimensat(&directory, name, times, AtFlags::SYMLINK_NOFOLLOW),
+            None => Ok(()),
+        }
     }
 }
 

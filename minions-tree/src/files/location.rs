@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 
 /// Permission bits of a mode.
-pub(crate) const MODE_BITS: u32 = 0o7777;
+pub const MODE_BITS: u32 = 0o7777;
 
 /// Number of attempts to find a free name, or to open a file that other processes remove and create at the same
 /// time.
@@ -19,16 +19,16 @@ const ATTEMPTS: usize = 16;
 
 /// Mode and owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileAttributes {
+pub struct FileAttributes {
     /// Permission bits.
-    pub(crate) mode: u32,
+    pub mode: u32,
     /// User and group; `None` for the agent's own.
-    pub(crate) owner: Option<(u32, u32)>,
+    pub owner: Option<(u32, u32)>,
 }
 
 /// A name in an open directory.
 #[derive(Debug)]
-pub(crate) struct FileLocation {
+pub struct FileLocation {
     pub(super) directory: OpenDirectory,
     pub(super) name: OsString,
 }
@@ -40,13 +40,13 @@ impl FileLocation {
 
     /// Opens the directory of a path that the agent has chosen. Links on the path are followed, because other users
     /// cannot change the agent's own paths. For paths of requests, see [`make`](Self::make).
-    pub(crate) fn of_agent(path: &Path) -> io::Result<Self> {
+    pub fn of_agent(path: &Path) -> io::Result<Self> {
         let directory = OpenDirectory::following_links(path.parent().ok_or(Errno::INVAL)?)?;
         Ok(Self::new(directory, path.file_name().ok_or(Errno::INVAL)?.to_owned()))
     }
 
     /// Returns the status of the file with this name, if it exists. A link is not followed.
-    pub(crate) fn present(&self) -> io::Result<Option<Stat>> {
+    pub fn present(&self) -> io::Result<Option<Stat>> {
         match self.directory.look(&self.name) {
             Ok(stat) => Ok(Some(stat)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -58,21 +58,21 @@ impl FileLocation {
     ///
     /// A user who owns the directory may have moved a file of root there. A user who can write to the directory may
     /// have created a hard link in it to a file of root elsewhere.
-    pub(crate) fn trusts(&self, file: &Stat) -> bool {
+    pub fn trusts(&self, file: &Stat) -> bool {
         is_ours(file.st_uid)
             && self.directory.is_ours()
             && (self.directory.is_closed() || file.st_nlink == 1)
     }
 
     /// Reports whether `file` belongs to root and cannot be a hard link created by another user.
-    pub(crate) fn may_be_appended_to(&self, file: &Stat) -> bool {
+    pub fn may_be_appended_to(&self, file: &Stat) -> bool {
         is_ours(file.st_uid) && (self.directory.is_closed() || file.st_nlink == 1)
     }
 
     /// Replaces the file with this name, of any type, with a new file that contains `content`. Even after a power
     /// failure, the name belongs to either the old or the new file. On failure, nothing has changed, and no
     /// temporary file remains.
-    pub(crate) fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
+    pub fn replace(&self, content: &[u8], attributes: FileAttributes) -> io::Result<()> {
         let (entry, mut file) = TemporaryEntry::file(&self.directory)?;
         file.write_all(content)?;
         if let Some((user, group)) = attributes.owner {
@@ -86,7 +86,7 @@ impl FileLocation {
 
     /// Replaces the file with this name, of any type, with a symbolic link to `target`, as safely as
     /// [`replace`](Self::replace).
-    pub(crate) fn replace_by_link(&self, target: &Path) -> io::Result<()> {
+    pub fn replace_by_link(&self, target: &Path) -> io::Result<()> {
         let make = |name: &OsStr| symlinkat(target, &self.directory, name);
         let (entry, ()) = TemporaryEntry::make(&self.directory, make)?;
         entry.become_entry(&self.name)
@@ -94,7 +94,7 @@ impl FileLocation {
 
     /// Opens the file with this name for appending, or creates it. The caller must check the file with `fstat`
     /// before it writes, because another process may have replaced the file since [`present`](Self::present).
-    pub(crate) fn open_to_append(&self, mode: u32) -> io::Result<File> {
+    pub fn open_to_append(&self, mode: u32) -> io::Result<File> {
         // The agent must not acquire a controlling terminal, and must not wait for the reader of a pipe.
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let flags = flags | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -114,7 +114,7 @@ impl FileLocation {
 }
 
 /// Reports whether `file` is a regular file: not a directory, link, device, socket or pipe.
-pub(crate) fn is_regular(file: &Stat) -> bool {
+pub fn is_regular(file: &Stat) -> bool {
     FileType::from_raw_mode(file.st_mode) == FileType::RegularFile
 }
 

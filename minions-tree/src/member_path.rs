@@ -1,6 +1,6 @@
 //! Names in a tar stream, which is not trusted.
 
-use super::failure::OperationError;
+use crate::error::FileError;
 use rustix::io::Errno;
 
 /// Deepest member: each directory above it may hold a descriptor.
@@ -11,7 +11,7 @@ const MAX_LEN: usize = 4095;
 
 /// Checked name of a member, relative to the destination: no empty parts, no `.`, no `..`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MemberPath(Vec<u8>);
+pub(crate) struct MemberPath(Vec<u8>);
 
 impl MemberPath {
     /// Checks a name.
@@ -19,9 +19,8 @@ impl MemberPath {
     /// # Errors
     ///
     /// A refusal for a name that leads out of the destination, or that is too deep or too long.
-    pub(super) fn new(name: &[u8]) -> Result<Self, OperationError> {
-        let refusal =
-            |errno, reason: &str| Err(OperationError::refusal(errno, name, "member", reason));
+    pub(crate) fn new(name: &[u8]) -> Result<Self, FileError> {
+        let refusal = |errno, reason: &str| Err(FileError::refusal(errno, name, "member", reason));
         if name.first() == Some(&b'/') {
             return refusal(Errno::PERM, "the name of the member is absolute");
         }
@@ -45,16 +44,16 @@ impl MemberPath {
     }
 
     /// Reports whether this is the destination itself.
-    pub(super) fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// Returns the directory and the last part.
-    pub(super) fn split(&self) -> (&[u8], &[u8]) {
+    pub(crate) fn split(&self) -> (&[u8], &[u8]) {
         match self.0.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&self.0[..at], &self.0[at + 1..]),
             None => (b"", &self.0),
@@ -62,7 +61,7 @@ impl MemberPath {
     }
 
     /// Reports whether `other` is in this directory, at any depth.
-    pub(super) fn contains(&self, other: &Self) -> bool {
+    pub(crate) fn contains(&self, other: &Self) -> bool {
         let rest = other.0.strip_prefix(&self.0[..]);
         self.is_root() || rest.is_some_and(|rest| rest.first() == Some(&b'/'))
     }

@@ -1,0 +1,30 @@
+//! Files and trees of one machine, for the agent in the guest and for `minionsctl cp` on the host.
+//!
+//! A tar stream from the other side is not trusted. Paths may lead through directories that other users can change.
+//!
+//! # Layout
+//!
+//! * [`files`]: names in open directories; a file gets its name only when it is complete.
+//! * [`walk`]: reading a tree.
+//! * [`pack`]: a tree as a tar stream. [`unpack`]: the members of a tar stream beneath a directory.
+//!   [`rename`]: a tar stream with other names.
+//! * [`error`]: the failure of one step, with its path.
+
+pub mod error;
+pub mod files;
+mod member_attributes;
+mod member_path;
+pub mod pack;
+pub mod rename;
+mod sparse_map;
+mod tar_member;
+mod tar_reader;
+pub mod unpack;
+pub mod walk;
+mod xattr_choice;
+
+pub use error::FileError;
+pub use xattr_choice::XattrChoice;
+
+/// Length of the buffers between files and pipes, in bytes.
+pub const BUFFER_LEN: usize = 128 * 1024;

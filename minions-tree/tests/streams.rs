@@ -1,0 +1,191 @@
+//! Tar streams of trees: files that change while they are packed, and streams with other names.
+
+use minions_tree::files::TreeRoot;
+use minions_tree::pack::{PackOptions, PackOutput, pack_tree};
+use minions_tree::rename::{NewNames, rename_members};
+use minions_tree::unpack::{CreatedNames, TarReader, UnpackOptions, unpack_tree};
+use minions_tree::walk::open_as_path;
+use minions_tree::{FileError, XattrChoice};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Stream in memory. Shortens a file when its first data arrives.
+#[derive(Default)]
+struct MemoryOutput {
+    stream: Vec<u8>,
+    warnings: Vec<String>,
+    shortened: Option<PathBuf>,
+}
+
+impl Write for MemoryOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.starts_with(b"xxxx")
+            && let Some(path) = self.shortened.take()
+        {
+            OpenOptions::new().write(true).open(path)?.set_len(10)?;
+        }
+        self.stream.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PackOutput for MemoryOutput {
+    fn warn(&mut self, error: &FileError) {
+        self.warnings.push(error.to_string());
+    }
+}
+
+fn pack(dir: &Path, output: &mut MemoryOutput) {
+    let path = dir.as_os_str().as_bytes();
+    let root = open_as_path(path, false).unwrap();
+    let options = PackOptions { xattrs: XattrChoice::All, devices: true, mtime: None };
+    pack_tree(&root, path, b"file", options, output).unwrap();
+}
+
+/// Unpacks a stream, and returns the number of files and the warnings.
+fn unpack(stream: &[u8], to: &Path) -> Result<(u64, Vec<String>), FileError> {
+    fs::create_dir(to).unwrap();
+    let root = TreeRoot::following_links(to).unwrap();
+    let mut warnings = Vec::new();
+    let mut warn = |error: &FileError| warnings.push(error.to_string());
+    let options = UnpackOptions { times: true, ..UnpackOptions::default() };
+    let names = CreatedNames::Members { is_new: true };
+    let mut reader = TarReader::new(stream);
+    let count = unpack_tree(&root, b"to", names, options, &mut reader, &mut warn)?;
+    Ok((count, warnings))
+}
+
+/// Returns names and contents of a stream, as the `tar` crate reads them.
+fn members(stream: &[u8]) -> BTreeMap<String, String> {
+    let mut archive = tar::Archive::new(stream);
+    let members = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let name = String::from_utf8(entry.path_bytes().to_vec()).unwrap();
+        let mut content = String::new();
+        entry.read_to_string(&mut content).unwrap();
+        if let Some(link) = entry.link_name_bytes() {
+            content = format!("-> {}", String::from_utf8_lossy(&link));
+        }
+        (name, content)
+    });
+    members.collect()
+}
+
+fn rename(stream: &[u8], names: NewNames<'_>) -> Result<MemoryOutput, FileError> {
+    let mut output = MemoryOutput::default();
+    rename_members(&mut TarReader::new(stream), names, &mut output)?;
+    Ok(output)
+}
+
+#[test]
+fn a_file_that_becomes_shorter_is_marked_and_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("shrinks"), vec![b'x'; 500_000]).unwrap();
+    for name in ["a", "z"] {
+        fs::write(from.join(name), name).unwrap();
+    }
+    let mut output =
+        MemoryOutput { shortened: Some(from.join("shrinks")), ..MemoryOutput::default() };
+    pack(&from, &mut output);
+    assert_eq!(output.warnings.len(), 1, "{:?}", output.warnings);
+    assert!(output.warnings[0].contains("shrinks"), "{:?}", output.warnings);
+    let mark = b"24 MINIONS.incomplete=1\n";
+    assert!(output.stream.windows(mark.len()).any(|bytes| bytes == mark));
+
+    let renamed = rename(&output.stream, NewNames::Beneath(b"d")).unwrap();
+    for (number, stream) in [&output.stream, &renamed.stream].into_iter().enumerate() {
+        let to = dir.path().join(format!("to-{number}"));
+        let (count, warnings) = unpack(stream, &to).unwrap();
+        assert_eq!((count, warnings.len()), (3, 1), "{warnings:?}");
+        assert!(warnings[0].contains("could not read the whole file"), "{warnings:?}");
+        let inside = if number == 0 { to } else { to.join("d") };
+        assert!(!inside.join("shrinks").exists());
+        assert_eq!(fs::read(inside.join("z")).unwrap(), b"z");
+    }
+    // Programs that do not know the mark see the file with zeros.
+    let mut archive = tar::Archive::new(&output.stream[..]);
+    let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+    assert!(names.into_iter().any(|name| name == Path::new("shrinks")));
+}
+
+#[test]
+fn a_stream_gets_other_names_and_keeps_everything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    let long = "n".repeat(150);
+    fs::create_dir_all(from.join("deep")).unwrap();
+    fs::write(from.join("deep").join(&long), "long").unwrap();
+    fs::hard_link(from.join("deep").join(&long), from.join("hard")).unwrap();
+    std::os::unix::fs::symlink("../target", from.join("link")).unwrap();
+    File::create(from.join("hole")).unwrap().set_len(10_000_000).unwrap();
+    let mut output = MemoryOutput::default();
+    pack(&from, &mut output);
+    let same = rename(&output.stream, NewNames::Same).unwrap();
+    assert!(same.stream.len() < 50_000, "holes stay holes: {}", same.stream.len());
+    let read = |stream: &[u8], to: &str| {
+        let to = dir.path().join(to);
+        unpack(stream, &to).unwrap();
+        to
+    };
+    let (same, beneath) =
+        (read(&same.stream, "same"), rename(&output.stream, NewNames::Beneath(b"new")).unwrap());
+    let beneath = read(&beneath.stream, "beneath").join("new");
+    for to in [same, beneath] {
+        let link = fs::metadata(to.join("hard")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::nlink(&link), 2, "{}", to.display());
+        assert_eq!(fs::read(to.join("deep").join(&long)).unwrap(), b"long");
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("../target"));
+        assert_eq!(fs::metadata(to.join("hole")).unwrap().len(), 10_000_000);
+    }
+}
+
+#[test]
+fn the_stream_of_one_file_gets_the_requested_name_only() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "text").unwrap();
+    let mut output = MemoryOutput::default();
+    pack(&dir.path().join("file"), &mut output);
+    let sole = rename(&output.stream, NewNames::Sole(b"new")).unwrap();
+    assert_eq!(members(&sole.stream), BTreeMap::from([("new".into(), "text".into())]));
+    let mut tree = MemoryOutput::default();
+    pack(dir.path(), &mut tree);
+    assert!(rename(&tree.stream, NewNames::Sole(b"new")).is_err());
+}
+
+#[test]
+fn attributes_with_a_meaning_for_the_system_are_not_passed_on() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let records: [(&str, &[u8]); 4] = [
+        ("SCHILY.xattr.user.a", b"1"),
+        ("SCHILY.xattr.security.capability", b"2"),
+        ("SCHILY.xattr.trusted.b", b"3"),
+        ("path", b"other"),
+    ];
+    builder.append_pax_extensions(records).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_path("file").unwrap();
+    header.set_size(1);
+    header.set_mode(0o600);
+    header.set_cksum();
+    builder.append(&header, &b"x"[..]).unwrap();
+    let renamed = rename(&builder.into_inner().unwrap(), NewNames::Beneath(b"d")).unwrap();
+    let mut archive = tar::Archive::new(&renamed.stream[..]);
+    let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(entry.path_bytes().to_vec(), b"d/other");
+    let keys: Vec<_> = entry
+        .pax_extensions()
+        .unwrap()
+        .unwrap()
+        .map(|record| record.unwrap().key().unwrap().to_owned())
+        .collect();
+    assert_eq!(keys, ["SCHILY.xattr.user.a"]);
+}
