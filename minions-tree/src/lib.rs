@@ -20,6 +20,7 @@ mod sparse_map;
 mod tar_member;
 mod tar_reader;
 pub mod unpack;
+mod unpack_options;
 pub mod walk;
 mod xattr_choice;
 

@@ -3,7 +3,7 @@
 use crate::error::FileError;
 use crate::files::{FileAttributes, MODE_BITS};
 use crate::tar_reader::{MemberHeader, XATTR_KEY};
-use crate::unpack::UnpackOptions;
+use crate::unpack_options::UnpackOptions;
 use rustix::fs::{AtFlags, Gid, Timespec, Timestamps, Uid, XattrFlags, chownat, utimensat};
 use rustix::io::Errno;
 use std::ffi::CString;

@@ -13,7 +13,6 @@ use crate::files::{FileLocation, NameConflict, TreeRoot};
 use crate::member_attributes::MemberAttributes;
 use crate::member_path::MemberPath;
 use crate::tar_reader::MemberHeader;
-use crate::xattr_choice::XattrChoice;
 use rustix::fs::{Mode, fchmod, fchown};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -24,31 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use tar::EntryType;
 
 pub use crate::tar_reader::TarReader;
-
-/// Handling of device files in a stream, which are never created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeviceChoice {
-    /// A device file ends the operation.
-    #[default]
-    Refuse,
-    /// A device file is left out, with a warning.
-    LeaveOut,
-}
-
-/// Attributes that created files get in addition to contents and permissions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UnpackOptions {
-    /// Modification times.
-    pub times: bool,
-    /// Numeric owners; otherwise, files belong to the user of this process.
-    pub owners: bool,
-    /// Set-user-id, set-group-id and file capabilities.
-    pub set_id: bool,
-    /// Extended attributes.
-    pub xattrs: XattrChoice,
-    /// Device files.
-    pub devices: DeviceChoice,
-}
+pub use crate::unpack_options::{DeviceChoice, UnpackOptions};
 
 /// Names of the created files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,5 @@
 //! Tar streams of trees: files that change while they are packed, and streams with other names.
+#![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 use minions_tree::files::TreeRoot;
 use minions_tree::pack::{PackOptions, PackOutput, pack_tree};

@@ -63,7 +63,12 @@ impl DaemonClient {
         file: &GuestFile,
         user: Option<&str>,
     ) -> Result<Option<FileMetadata>, Failure> {
-        match self.stat_file(file, user, true).await {
+        let mut found = self.stat_file(file, user, true).await;
+        if matches!(found, Err(Failure::NotMinionsd { .. })) {
+            // The file may have been created between the two requests of `stat_file`.
+            found = self.stat_file(file, user, true).await;
+        }
+        match found {
             Err(Failure::Problem(problem)) if problem.code == ErrorCode::FileNotFound => Ok(None),
             found => found.map(Some),
         }

@@ -2,9 +2,10 @@
 
 use super::byte_channel::{ChannelWriter, first_cause, in_thread, received};
 use super::copy_end::CopyEnd;
+use super::copy_settings::CopyForm;
 use super::download::{open_file, open_tree, report_missing};
 use super::failure_log::FailureLog;
-use super::job::{CopyDestination, CopyForm, CopyJob, CopySummary};
+use super::job::{CopyDestination, CopyJob, CopySummary};
 use super::target::{CopyTarget, DestinationState};
 use super::upload::summary;
 use crate::cli::GuestFile;

@@ -1,8 +1,9 @@
 //! Copies from a guest to this host. The guest is hostile: its stream may contain anything.
 
 use super::byte_channel::{ChannelReader, first_cause, in_thread, received};
+use super::copy_settings::{CopyForm, CopySettings};
 use super::failure_log::FailureLog;
-use super::job::{CopyDestination, CopyForm, CopyJob, CopySettings, CopySummary};
+use super::job::{CopyDestination, CopyJob, CopySummary};
 use super::target::{CopyTarget, SourceName};
 use crate::cli::GuestFile;
 use crate::client::FileBody;

@@ -1,105 +1,18 @@
-//! A copy: a source, its destination, and the way between them.
+//! Parts that all copies of a command have in common, and their destination.
 
 use super::copy_end::CopyEnd;
-use super::failure_log::FailureLog;
+use super::copy_settings::CopySettings;
 use super::progress::CopyProgress;
 use super::target::{CopyTarget, DestinationState, SourceName};
-use super::{between, download, upload};
-use crate::cli::CopyArgs;
-use crate::client::{DaemonClient, PutOptions};
+use crate::client::DaemonClient;
 use crate::copy_error::CopyError;
 use crate::failure::Failure;
 use minions_api::files::FileKind;
 use minions_tree::FileError;
-use minions_tree::XattrChoice;
-use minions_tree::pack::PackOptions;
-use minions_tree::unpack::{DeviceChoice, UnpackOptions};
-use rustix::process::geteuid;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Form of a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CopyForm {
-    /// The contents and permission bits of regular files.
-    Files,
-    /// Trees (`-r`).
-    Trees,
-    /// Trees with everything that can be kept (`-a`).
-    Archive,
-}
-
-/// Settings of all copies of a command.
-#[derive(Debug, Clone)]
-pub(super) struct CopySettings {
-    pub(super) form: CopyForm,
-    set_id: bool,
-    pub(super) user: Option<String>,
-    pub(super) mode: Option<u32>,
-}
-
-impl CopySettings {
-    pub(super) fn of(args: &CopyArgs) -> Self {
-        let form = match (args.archive, args.recursive) {
-            (true, _) => CopyForm::Archive,
-            (false, true) => CopyForm::Trees,
-            (false, false) => CopyForm::Files,
-        };
-        Self { form, set_id: args.set_id, user: args.user.clone(), mode: args.mode }
-    }
-
-    fn is_archive(&self) -> bool {
-        self.form == CopyForm::Archive
-    }
-
-    /// Reports whether extended attributes are copied.
-    pub(super) fn xattrs(&self) -> bool {
-        self.is_archive()
-    }
-
-    fn xattr_choice(&self) -> XattrChoice {
-        if self.is_archive() { XattrChoice::Ordinary } else { XattrChoice::None }
-    }
-
-    /// Returns the attributes of a tree that is sent.
-    pub(super) fn pack(&self) -> PackOptions {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_secs()).unwrap_or(0);
-        PackOptions {
-            xattrs: self.xattr_choice(),
-            devices: false,
-            mtime: (!self.is_archive()).then_some(now),
-        }
-    }
-
-    /// Returns the attributes of files that are created on this host.
-    pub(super) fn unpack(&self) -> UnpackOptions {
-        UnpackOptions {
-            times: self.is_archive(),
-            owners: self.is_archive() && geteuid().is_root(),
-            set_id: self.set_id,
-            xattrs: self.xattr_choice(),
-            devices: DeviceChoice::LeaveOut,
-        }
-    }
-
-    /// Returns the attributes of files that are created in a guest.
-    pub(super) fn put(&self, parents: bool) -> PutOptions {
-        let user = self.user.as_deref().map(|user| user.split(':').next().unwrap_or(user));
-        PutOptions {
-            user: self.user.clone(),
-            parents,
-            mode: self.mode,
-            xattrs: self.xattrs(),
-            owners: self.is_archive() && matches!(user, None | Some("root" | "0")),
-            set_id: self.set_id,
-        }
-    }
-}
 
 /// Result of one copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,33 +76,6 @@ impl CopyJob<'_> {
                 Err(CopyError::NoDirectory { path: end.to_string() }.into())
             }
             state => Ok(CopyDestination { end, state }),
-        }
-    }
-
-    /// Copies one source.
-    pub(super) async fn copy(
-        &self,
-        source: &CopyEnd,
-        destination: &CopyDestination,
-        log: &Arc<FailureLog>,
-    ) -> Result<CopySummary, Failure> {
-        match (source, &destination.end) {
-            (CopyEnd::Host(path), CopyEnd::Guest(_)) => {
-                upload::run(self, path, destination, log).await
-            }
-            (CopyEnd::Stream, CopyEnd::Guest(file)) => {
-                upload::stream(self, file, destination.state, log).await
-            }
-            (CopyEnd::Guest(file), CopyEnd::Host(_)) => {
-                download::run(self, file, destination, log).await
-            }
-            (CopyEnd::Guest(file), CopyEnd::Stream) => download::stream(self, file, log).await,
-            (CopyEnd::Guest(file), CopyEnd::Guest(_)) => {
-                between::run(self, file, destination, log).await
-            }
-            (CopyEnd::Host(_) | CopyEnd::Stream, CopyEnd::Host(_) | CopyEnd::Stream) => {
-                Err(Failure::Usage("one of source and destination must be in a guest: VM:/PATH"))
-            }
         }
     }
 

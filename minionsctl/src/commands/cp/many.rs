@@ -1,10 +1,12 @@
 //! Copies from this host to many VMs at the same time.
 
 use super::copy_end::{CopyEnd, in_guest};
+use super::copy_result::CopyResult;
+use super::direction;
 use super::failure_log::FailureLog;
 use super::job::CopyJob;
-use super::{Context, CopyResult};
 use crate::cli::{CopyArgs, CopyManyArgs};
+use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::{Printer, failure_line};
@@ -109,7 +111,9 @@ async fn to_vm(
     for source in sources {
         let log = Arc::new(FailureLog::new(job.progress, Some(vm.clone())));
         let copied = match &destination {
-            Ok(destination) => job.copy(source, destination, &log).await.map_err(Arc::new),
+            Ok(destination) => {
+                direction::copy(job, source, destination, &log).await.map_err(Arc::new)
+            }
             Err(failure) => Err(Arc::clone(failure)),
         };
         if let Err(failure) = &copied {

@@ -8,13 +8,18 @@
 //!
 //! Without `-r`, the streams are the contents of regular files, and need no tar stream.
 //!
-//! * [`copy_end`]: source or destination. [`target`]: the rules for names.
-//! * [`job`]: one copy. [`upload`], [`download`], [`between`]: its direction. [`many`]: copies to many VMs.
-//! * [`byte_channel`]: streams between threads and connections. [`failure_log`], [`progress`], [`measure`]: what is shown.
+//! * [`copy_end`]: source or destination. [`target`]: the rules for names. [`copy_settings`]: attributes that are kept.
+//! * [`job`]: parts that all copies have in common. [`direction`]: one copy, by [`upload`], [`download`] or [`between`].
+//!   [`many`]: copies to many VMs.
+//! * [`byte_channel`]: streams between threads and connections. [`progress`], [`measure`], [`failure_log`],
+//!   [`copy_result`]: what is shown.
 
 mod between;
 mod byte_channel;
 mod copy_end;
+mod copy_result;
+mod copy_settings;
+mod direction;
 mod download;
 mod failure_log;
 mod job;
@@ -30,70 +35,15 @@ use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::terminal::output_is_terminal;
-use crate::output::{Printer, failure_line};
+use crate::output::Printer;
 use copy_end::CopyEnd;
+use copy_result::CopyResult;
+use copy_settings::CopySettings;
 use failure_log::FailureLog;
-use job::{CopyJob, CopySettings, CopySummary};
-use minions_api::VmName;
+use job::CopyJob;
 use progress::CopyProgress;
-use serde::Serialize;
 use std::ffi::OsString;
 use std::sync::Arc;
-
-/// Result of one copy, as JSON.
-#[derive(Debug, Serialize)]
-struct CopyResult {
-    /// `ok`, `incomplete` if files were left out, or `failed`.
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vm: Option<VmName>,
-    source: String,
-    destination: String,
-    /// Number of files that were created.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    files: Option<u64>,
-    /// Number of bytes that were transferred.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-    /// Number of files that were left out.
-    left_out: u64,
-    /// Messages about them, at most 100; of a failed copy, also its reason.
-    failures: Vec<String>,
-}
-
-impl CopyResult {
-    fn of(
-        ends: (&CopyEnd, &CopyEnd),
-        vm: Option<VmName>,
-        copied: Result<CopySummary, &Failure>,
-        log: &FailureLog,
-    ) -> Self {
-        let (left_out, mut failures) = log.result();
-        let status = match &copied {
-            Ok(_) if left_out == 0 => "ok",
-            Ok(_) => "incomplete",
-            Err(failure) => {
-                failures.push(failure_line(failure));
-                "failed"
-            }
-        };
-        let summary = copied.ok();
-        Self {
-            status,
-            vm,
-            source: ends.0.to_string(),
-            destination: ends.1.to_string(),
-            files: summary.and_then(|summary| summary.files),
-            bytes: summary.map(|summary| summary.bytes),
-            left_out,
-            failures,
-        }
-    }
-
-    fn is_ok(&self) -> bool {
-        self.status == "ok"
-    }
-}
 
 pub(super) async fn run(
     context: &Context<'_>,
@@ -129,7 +79,7 @@ async fn all(
     let mut status = ExitStatus::Success;
     for source in &sources {
         let log = Arc::new(FailureLog::new(job.progress, None));
-        let copied = job.copy(source, &destination, &log).await;
+        let copied = direction::copy(job, source, &destination, &log).await;
         if let Err(failure) = &copied {
             job.progress.aside(|| context.printer.failure(failure));
         }

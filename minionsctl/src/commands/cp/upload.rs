@@ -2,8 +2,9 @@
 
 use super::byte_channel::{ChannelWriter, first_cause, in_thread};
 use super::copy_end::CopyEnd;
+use super::copy_settings::CopyForm;
 use super::failure_log::FailureLog;
-use super::job::{CopyDestination, CopyForm, CopyJob, CopySummary};
+use super::job::{CopyDestination, CopyJob, CopySummary};
 use super::measure::measure;
 use super::target::{CopyTarget, DestinationState};
 use crate::cli::GuestFile;

@@ -5,6 +5,7 @@ use crate::shared::command::{Ran, Running};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -118,6 +119,15 @@ async fn a_file_that_this_user_may_not_read_is_named() {
     assert_eq!(guest.names("in"), ["a"]);
     as_nobody(&["tree/secret", &guest.of_vm("in")]).assert(1, "", "Permission denied");
     as_nobody(&[&guest.of_vm("tree/a"), "out"]).assert(1, "", "Permission denied");
+    // A user other than root keeps times and modes with -a, and owns the copies.
+    guest.mkdir("open");
+    let writable = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(guest.path("open"), writable).unwrap();
+    as_nobody(&["-a", &guest.of_vm("tree"), "open"]).assert(0, "", "");
+    let secret = fs::metadata(guest.path("open/tree/secret")).unwrap();
+    assert_eq!((secret.uid(), secret.mode() & 0o7777), (65_534, 0o600));
+    let modified = fs::metadata(guest.path("tree/secret")).unwrap().modified().unwrap();
+    assert_eq!(secret.modified().unwrap(), modified);
 }
 
 /// Stops a process. Dropping this continues it.
