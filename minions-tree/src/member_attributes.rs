@@ -4,6 +4,7 @@ use crate::error::FileError;
 use crate::files::{FileAttributes, MODE_BITS};
 use crate::tar_reader::{MemberHeader, XATTR_KEY};
 use crate::unpack_options::UnpackOptions;
+use crate::xattr_choice::FILE_CAPABILITIES;
 use rustix::fs::{AtFlags, Gid, Timespec, Timestamps, Uid, XattrFlags, chownat, utimensat};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -12,9 +13,6 @@ use tar::Header;
 
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
-
-/// Extended attribute with the capabilities of a program: privileges, as set-user-id.
-const FILE_CAPABILITIES: &[u8] = b"security.capability";
 
 /// Attributes that a created file gets.
 #[derive(Debug)]
@@ -39,12 +37,16 @@ impl MemberAttributes {
         let header = &member.header;
         let mode = header.mode().map_err(|_| malformed("mode"))? & MODE_BITS;
         let mode = if options.set_id { mode } else { mode & !SET_ID };
+        let mode = mode & !options.mask;
         let number =
             |number: std::io::Result<u64>| number.ok().and_then(|id| u32::try_from(id).ok());
         let owner = match options.owners {
             true => {
+                // The kernel takes the largest number for "do not change".
+                let is_id = |id: &u32| *id != u32::MAX;
                 let uid = member.number(b"uid").unwrap_or_else(|| number(header.uid()));
                 let gid = member.number(b"gid").unwrap_or_else(|| number(header.gid()));
+                let (uid, gid) = (uid.filter(is_id), gid.filter(is_id));
                 let (uid, gid) = uid.zip(gid).ok_or_else(|| malformed("owner"))?;
                 Some((uid, gid))
             }
@@ -72,6 +74,11 @@ impl MemberAttributes {
         let times =
             options.times.then_some(Timestamps { last_access: mtime, last_modification: mtime });
         Ok(Self { file: FileAttributes { mode, owner }, times, xattrs })
+    }
+
+    /// Returns the number of bytes of the extended attributes.
+    pub(crate) fn xattrs_len(&self) -> usize {
+        self.xattrs.iter().map(|(name, value)| name.as_bytes().len() + value.len()).sum()
     }
 
     /// Sets extended attributes and times of an open file, whose owner and mode must already be set.

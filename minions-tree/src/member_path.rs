@@ -62,8 +62,11 @@ impl MemberPath {
 
     /// Reports whether `other` is in this directory, at any depth.
     pub(crate) fn contains(&self, other: &Self) -> bool {
+        if self.is_root() {
+            return !other.is_root();
+        }
         let rest = other.0.strip_prefix(&self.0[..]);
-        self.is_root() || rest.is_some_and(|rest| rest.first() == Some(&b'/'))
+        rest.is_some_and(|rest| rest.first() == Some(&b'/'))
     }
 }
 
@@ -87,6 +90,7 @@ mod tests {
             assert!(MemberPath::new(name).is_err(), "{}", name.escape_ascii());
         }
         assert!(path(b"a").contains(&path(b"a/b")) && !path(b"a").contains(&path(b"ab")));
+        assert!(path(b"").contains(&path(b"a")) && !path(b"").contains(&path(b"./")));
     }
 
     proptest! {

@@ -168,7 +168,8 @@ impl<R: Read> TarReader<R> {
         Ok(records.iter().any(|(key, _)| key == INCOMPLETE))
     }
 
-    /// Skips the rest of the current member and reads a header; `None` for an empty block, or at the end of the input.
+    /// Skips the rest of the current member and reads a header; `None` for an empty block, which every writer of the format
+    /// puts at the end. Without it, the stream was cut.
     fn header(&mut self) -> io::Result<Option<Header>> {
         if self.has_ended || self.ahead.is_some() {
             return Ok(self.ahead.take());
@@ -180,10 +181,7 @@ impl<R: Read> TarReader<R> {
         let mut len = 0;
         while len < BLOCK_LEN {
             match self.input.read(&mut block[len..])? {
-                0 if len == 0 => {
-                    self.has_ended = true;
-                    return Ok(None);
-                }
+                0 if len == 0 => return Err(malformed("the stream was cut: its end is missing")),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => len += read,
             }

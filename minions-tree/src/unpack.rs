@@ -25,6 +25,9 @@ use tar::EntryType;
 pub use crate::tar_reader::TarReader;
 pub use crate::unpack_options::{DeviceChoice, UnpackOptions};
 
+/// Largest length of the extended attributes of directories that contain a member, in bytes.
+const MAX_PENDING: usize = 16 * 1024 * 1024;
+
 /// Names of the created files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreatedNames<'a> {
@@ -52,8 +55,16 @@ pub fn unpack_tree<R: Read>(
     reader: &mut TarReader<R>,
     warn: &mut dyn FnMut(&FileError),
 ) -> Result<u64, FileError> {
-    let mut unpacker =
-        TreeUnpacker { options, warn, root, path, names, pending: Vec::new(), count: 0 };
+    let mut unpacker = TreeUnpacker {
+        options,
+        warn,
+        root,
+        path,
+        names,
+        pending: Vec::new(),
+        pending_len: 0,
+        count: 0,
+    };
     while let Some(mut member) = reader.next_member().map_err(|error| unpacker.unread(&error))? {
         unpacker.name(&mut member)?;
         unpacker.add(&member, reader)?;
@@ -79,6 +90,8 @@ struct TreeUnpacker<'a> {
     names: CreatedNames<'a>,
     /// Directories that contain the current member, the outermost first.
     pending: Vec<PendingDirectory>,
+    /// Length of the extended attributes of these directories, in bytes.
+    pending_len: usize,
     count: u64,
 }
 
@@ -184,6 +197,11 @@ impl TreeUnpacker<'_> {
         }
         let directory =
             self.root.make_directories(path.bytes()).map_err(failed(path.bytes(), "mkdir"))?;
+        self.pending_len += attributes.xattrs_len();
+        if self.pending_len > MAX_PENDING {
+            let reason = "the directories around the member have too many extended attributes";
+            return Err(refused(&path, reason));
+        }
         self.pending.push(PendingDirectory { path, directory, attributes });
         Ok(())
     }
@@ -236,6 +254,7 @@ impl TreeUnpacker<'_> {
         while let Some(PendingDirectory { path, directory, attributes }) =
             self.pending.pop_if(is_left)
         {
+            self.pending_len -= attributes.xattrs_len();
             if let Err(error) = finish_directory(&directory, &attributes) {
                 (self.warn)(&FileError::new(&error.into(), path.bytes(), "attributes"));
             }

@@ -23,6 +23,8 @@ pub struct UnpackOptions {
     pub set_id: bool,
     /// Extended attributes.
     pub xattrs: XattrChoice,
+    /// Permission bits that no file gets, as by a umask.
+    pub mask: u32,
     /// Device files.
     pub devices: DeviceChoice,
 }

@@ -48,6 +48,8 @@ pub(super) fn unpack(op: &UnpackTree, output: &mut OperationOutput) -> Result<()
         set_id: op.set_id,
         xattrs: xattrs(op.xattrs),
         devices: DeviceChoice::Refuse,
+        // The umask of the agent's parent means nothing in the guest.
+        mask: 0,
     };
     let mut reader = TarReader::new(input);
     let names = CreatedNames::Members { is_new };

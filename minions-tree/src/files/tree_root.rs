@@ -5,12 +5,12 @@ use super::location::{FileLocation, TemporaryEntry};
 use super::new_file::{NameConflict, sync_if_permitted};
 use super::resolve::ResolveError;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, chmodat, fstat, linkat, mkdirat, mknodat,
-    openat, openat2, renameat, statat, symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, chmodat, fstat, linkat, mkdirat,
+    mknodat, openat, openat2, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -65,17 +65,17 @@ impl TreeRoot {
     ///
     /// `ENOTDIR` if the name is that of another file, also of a link.
     pub fn make_directory(&self, name: &[u8]) -> io::Result<(Self, bool)> {
-        let is_new = match mkdirat(&self.0, name, OWN) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
+        match new_directory(OpenDirectory::of(self.enter(b"")?)?, name) {
+            Ok(made) => return Ok((Self(made), true)),
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
-        };
+        }
         let opened = self.open_beneath(name, OFlags::PATH);
         let opened = opened.map_err(|error| match error {
             Errno::LOOP => Errno::NOTDIR,
             error => error,
         });
-        Ok((Self(opened?), is_new))
+        Ok((Self(opened?), false))
     }
 
     /// Resolves a directory and a name in it. Creates missing directories.
@@ -93,8 +93,19 @@ impl TreeRoot {
     /// Creates a directory and its parents, and opens it for reading. The directory itself, but not its parents, is
     /// closed to other users until it gets its final mode.
     pub fn make_directories(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        self.make_with(path, OWN)?;
-        Ok(self.open_beneath(path, OFlags::RDONLY)?)
+        match self.open_beneath(path, OFlags::RDONLY) {
+            Err(Errno::NOENT) => {}
+            opened => return Ok(opened?),
+        }
+        let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&b""[..], path),
+        };
+        self.make_with(parent, DEFAULT)?;
+        match new_directory(OpenDirectory::of(self.enter(parent)?)?, name) {
+            Err(Errno::EXIST) => Ok(self.open_beneath(path, OFlags::RDONLY)?),
+            made => Ok(made?),
+        }
     }
 
     fn make_with(&self, path: &[u8], mode: Mode) -> rustix::io::Result<()> {
@@ -138,10 +149,11 @@ impl TreeRoot {
             // The kernel does nothing if both names of a rename are the same file.
             return Ok(());
         }
-        location.publish_with(
-            |temporary| linkat(&directory, name, &location.directory, temporary, AtFlags::empty()),
-            |_, _| Ok(()),
-        )
+        let link = |temporary: &OsStr| {
+            linkat(&directory, name, &location.directory, temporary, AtFlags::empty())
+        };
+        let (entry, ()) = TemporaryEntry::make(&location.directory, link)?;
+        entry.rename(&location.name, NameConflict::Replace)
     }
 }
 
@@ -151,11 +163,31 @@ impl AsFd for TreeRoot {
     }
 }
 
+/// Creates the directory `name`, closed to other users, and opens it. It is opened before it has its name, so that no other user
+/// can exchange it before.
+fn new_directory(parent: OpenDirectory, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let io = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut private = PrivateDirectory::make(&parent).map_err(io)?;
+    private.create(|directory, name| mkdirat(directory, name, OWN))?;
+    let readable = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(&private.fd, PrivateDirectory::FILE, readable, Mode::empty())?;
+    match private.publish(OsStr::from_bytes(name), RenameFlags::NOREPLACE) {
+        // The file system does not support the flag.
+        Err(Errno::INVAL) => {
+            mkdirat(&parent, name, OWN)?;
+            openat(&parent, name, readable, Mode::empty())
+        }
+        published => published.map(|()| opened),
+    }
+}
+
 /// New directory that only this user can change, so that other users cannot exchange the file in it. It is removed on
 /// drop.
 struct PrivateDirectory<'a> {
     entry: TemporaryEntry<'a>,
     fd: OwnedFd,
+    /// True if the directory contains a file that this process created.
+    has_file: bool,
 }
 
 impl<'a> PrivateDirectory<'a> {
@@ -174,7 +206,25 @@ impl<'a> PrivateDirectory<'a> {
             return Err(Errno::PERM.into());
         }
         entry.name = name;
-        Ok(Self { entry, fd })
+        Ok(Self { entry, fd, has_file: false })
+    }
+
+    /// Creates the file. Another user may have exchanged the directory for another one that only this user can change, so
+    /// a file that exists there is not this process's.
+    fn create(
+        &mut self,
+        create: impl FnOnce(&OwnedFd, &'static str) -> rustix::io::Result<()>,
+    ) -> rustix::io::Result<()> {
+        create(&self.fd, Self::FILE)?;
+        self.has_file = true;
+        Ok(())
+    }
+
+    /// Renames the file to a name next to this directory.
+    fn publish(mut self, name: &OsStr, flags: RenameFlags) -> rustix::io::Result<()> {
+        renameat_with(&self.fd, Self::FILE, self.entry.directory, name, flags)?;
+        self.has_file = false;
+        Ok(())
     }
 }
 
@@ -182,7 +232,10 @@ impl Drop for PrivateDirectory<'_> {
     fn drop(&mut self) {
         let name = std::mem::take(&mut self.entry.name);
         // Ignored, because the caller reports the error that led here.
-        let _ = unlinkat(&self.fd, Self::FILE, AtFlags::empty());
+        if self.has_file {
+            let removed = unlinkat(&self.fd, Self::FILE, AtFlags::empty());
+            let _ = removed.or_else(|_| unlinkat(&self.fd, Self::FILE, AtFlags::REMOVEDIR));
+        }
         let _ = unlinkat(self.entry.directory, &name, AtFlags::REMOVEDIR);
     }
 }
@@ -194,7 +247,10 @@ impl FileLocation {
         target: &OsStr,
         finish: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()>,
     ) -> io::Result<()> {
-        self.publish_with(|temporary| symlinkat(target, &self.directory, temporary), finish)
+        let mut private = PrivateDirectory::make(&self.directory)?;
+        private.create(|directory, name| symlinkat(target, directory, name))?;
+        finish(private.fd.as_fd(), OsStr::new(PrivateDirectory::FILE))?;
+        Ok(private.publish(&self.name, RenameFlags::empty())?)
     }
 
     /// Makes the name a named pipe, after `finish` has set its attributes.
@@ -204,32 +260,22 @@ impl FileLocation {
         finish: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()>,
     ) -> io::Result<()> {
         // The umask applies to the creation, so the mode is set afterwards, where no other user can exchange the pipe.
-        let private = PrivateDirectory::make(&self.directory)?;
+        let mut private = PrivateDirectory::make(&self.directory)?;
+        let own = Mode::RUSR | Mode::WUSR;
+        private.create(|directory, name| mknodat(directory, name, FileType::Fifo, own, 0))?;
         let name = OsStr::new(PrivateDirectory::FILE);
-        mknodat(&private.fd, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
         chmodat(&private.fd, name, mode, AtFlags::empty())?;
         finish(private.fd.as_fd(), name)?;
-        Ok(renameat(&private.fd, name, &self.directory, &self.name)?)
-    }
-
-    fn publish_with(
-        &self,
-        make: impl FnMut(&OsStr) -> Result<(), Errno>,
-        finish: impl FnOnce(BorrowedFd<'_>, &OsStr) -> rustix::io::Result<()>,
-    ) -> io::Result<()> {
-        let (entry, ()) = TemporaryEntry::make(&self.directory, make)?;
-        let name: OsString = entry.name.clone();
-        finish(self.directory.as_fd(), &name)?;
-        entry.rename(&self.name, NameConflict::Replace)
+        Ok(private.publish(&self.name, RenameFlags::empty())?)
     }
 
     /// Renames this name to another one.
     pub fn rename_to(&self, to: &Self, no_replace: bool) -> io::Result<()> {
         let flags = match no_replace {
-            true => rustix::fs::RenameFlags::NOREPLACE,
-            false => rustix::fs::RenameFlags::empty(),
+            true => RenameFlags::NOREPLACE,
+            false => RenameFlags::empty(),
         };
-        rustix::fs::renameat_with(&self.directory, &self.name, &to.directory, &to.name, flags)?;
+        renameat_with(&self.directory, &self.name, &to.directory, &to.name, flags)?;
         sync_if_permitted(&to.directory)
     }
 
