@@ -32,7 +32,8 @@ impl NewNames<'_> {
     }
 }
 
-/// Copies a stream with new names, and returns the number of its members. Device files are left out, with a warning.
+/// Copies a stream with new names, and returns the number of its members. `mtime` replaces the modification times. Device
+/// files are left out, with a warning.
 ///
 /// # Errors
 ///
@@ -40,6 +41,7 @@ impl NewNames<'_> {
 pub fn rename_members<R: Read>(
     reader: &mut TarReader<R>,
     names: NewNames<'_>,
+    mtime: Option<i64>,
     output: &mut impl PackOutput,
 ) -> Result<u64, FileError> {
     let unread =
@@ -58,7 +60,7 @@ pub fn rename_members<R: Read>(
             EntryType::Symlink => Some(member.link.clone()),
             _ => None,
         };
-        let renamed = TarMember::renamed(&member, &names.of_path(&path), link.as_deref());
+        let renamed = TarMember::renamed(&member, &names.of_path(&path), link.as_deref(), mtime);
         renamed.put(output).map_err(|error| FileError::not_sent(&error))?;
         copy_data(&member, reader, output)?;
         if reader.is_incomplete().map_err(|error| unread(&error))? {

@@ -51,9 +51,14 @@ impl TarMember {
         member
     }
 
-    /// Creates a copy of a member that was read from another stream, with another name and another target. Only ordinary
-    /// extended attributes are kept.
-    pub(crate) fn renamed(read: &MemberHeader, name: &[u8], link: Option<&[u8]>) -> Self {
+    /// Creates a copy of a member that was read from another stream, with another name and another target; `mtime`
+    /// replaces the modification time. Only ordinary extended attributes are kept.
+    pub(crate) fn renamed(
+        read: &MemberHeader,
+        name: &[u8],
+        link: Option<&[u8]>,
+        mtime: Option<i64>,
+    ) -> Self {
         let mut header = Header::new_gnu();
         let (old, from) = (header.as_old_mut(), read.header.as_old());
         (old.mode, old.uid, old.gid, old.mtime) = (from.mode, from.uid, from.gid, from.mtime);
@@ -64,6 +69,9 @@ impl TarMember {
             let _ = header.set_device_major(major);
             let _ = header.set_device_minor(minor);
         }
+        if let Some(mtime) = mtime {
+            header.set_mtime(u64::try_from(mtime).unwrap_or(0));
+        }
         header.set_size(0);
         let mut member = Self {
             header,
@@ -73,9 +81,13 @@ impl TarMember {
             extensions: Vec::new(),
         };
         for (key, value) in &read.records {
-            let is_name = matches!(&key[..], b"path" | b"linkpath" | b"size");
+            let is_replaced = match &key[..] {
+                b"path" | b"linkpath" | b"size" => true,
+                b"mtime" => mtime.is_some(),
+                _ => false,
+            };
             let xattr = key.strip_prefix(XATTR_KEY);
-            if !is_name && xattr.is_none_or(|name| XattrChoice::Ordinary.includes(name)) {
+            if !is_replaced && xattr.is_none_or(|name| XattrChoice::Ordinary.includes(name)) {
                 member.record(key, value);
             }
         }

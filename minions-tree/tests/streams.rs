@@ -81,7 +81,7 @@ fn members(stream: &[u8]) -> BTreeMap<String, String> {
 
 fn rename(stream: &[u8], names: NewNames<'_>) -> Result<MemoryOutput, FileError> {
     let mut output = MemoryOutput::default();
-    rename_members(&mut TarReader::new(stream), names, &mut output)?;
+    rename_members(&mut TarReader::new(stream), names, None, &mut output)?;
     Ok(output)
 }
 

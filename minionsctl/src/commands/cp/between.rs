@@ -105,11 +105,11 @@ async fn tree(
     // The received bytes are counted already.
     let hidden = super::progress::CopyProgress::new(true);
     let mut writer = ChannelWriter::new(upload, &hidden, log);
-    let path = source.path.clone();
+    let (path, mtime) = (source.path.clone(), job.settings.pack().mtime);
     let thread = in_thread(move || {
         let names = sole.as_deref().map_or(NewNames::Same, NewNames::Sole);
         let mut reader = TarReader::new(reader);
-        let renamed = rename_members(&mut reader, names, &mut writer);
+        let renamed = rename_members(&mut reader, names, mtime, &mut writer);
         let whole =
             renamed.and_then(|_| reader.into_inner().skip_to_end().map_err(failed(&path, "tar")));
         writer.finish(whole)

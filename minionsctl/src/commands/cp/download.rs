@@ -193,7 +193,7 @@ pub(super) async fn stream(
             SourceName::Named(_) => NewNames::Sole(member_name(&path)),
         };
         let mut reader = TarReader::new(reader);
-        let files = rename_members(&mut reader, names, &mut output)?;
+        let files = rename_members(&mut reader, names, None, &mut output)?;
         output.flush().map_err(|error| FileError::new(&error, b"-", "write"))?;
         reader.into_inner().skip_to_end().map_err(failed(&path, "tar"))?;
         Ok(files)

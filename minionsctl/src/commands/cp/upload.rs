@@ -22,6 +22,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Maximum time for the reason of a thread whose request has failed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Copies a file or a tree.
 pub(super) async fn run(
@@ -180,10 +185,23 @@ pub(super) async fn stream(
     let mut writer = ChannelWriter::new(sender, job.progress, log);
     let thread = in_thread(move || {
         let copied = io::copy(&mut io::stdin().lock(), &mut writer);
-        writer.finish(copied.map_err(|error| FileError::new(&error, b"-", "send")))
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::BrokenPipe => FileError::not_sent(&error),
+            _ => FileError::new(&error, b"-", "read"),
+        };
+        writer.finish(copied.map_err(failed))
     })?;
     let written = job.client.write_tree(directory, &job.settings.put(false), body).await;
-    let (bytes, written) = first_cause(thread.wait().await?, written)?;
+    let sent = if written.is_err() {
+        // Standard input may stay open, so the thread may not end.
+        match timeout(LAST_WORDS, thread.wait()).await {
+            Ok(sent) => sent?,
+            Err(_) => Err(FileError::not_sent(&io::ErrorKind::BrokenPipe.into())),
+        }
+    } else {
+        thread.wait().await?
+    };
+    let (bytes, written) = first_cause(sent, written)?;
     log.remote(&written.failures, written.left_out);
     Ok(CopySummary { files: written.count, bytes })
 }

@@ -12,6 +12,7 @@ async fn a_source_gets_the_name_that_cp_would_give_it() {
     let guest = CopyGuest::start().await;
     guest.write("from/file", "text");
     guest.write("from/dir/inner", "deep");
+    symlink("dir", guest.path("from/dir-link")).unwrap();
     for (number, (left, right)) in DIRECTIONS.into_iter().enumerate() {
         let to = |name: &str| format!("{right}{}", guest.text(&format!("to-{number}/{name}")));
         let from = |name: &str| format!("{left}{}", guest.text(&format!("from/{name}")));
@@ -28,6 +29,7 @@ async fn a_source_gets_the_name_that_cp_would_give_it() {
         copied(&["-r", &from("dir"), &to("existing")], "existing/dir/inner", "deep");
         copied(&["-r", &from("dir/"), &to("existing")], "existing/dir/inner", "deep");
         copied(&["-r", &from("dir/."), &to("existing")], "existing/inner", "deep");
+        copied(&["-r", &from("dir-link/"), &to("existing")], "existing/dir-link/inner", "deep");
         copied(&["-r", &from("dir"), &to("new")], "new/inner", "deep");
         copied(&["-r", &from("dir/."), &to("new-2/")], "new-2/inner", "deep");
         // A second copy into a directory that exists now.

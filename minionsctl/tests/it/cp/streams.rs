@@ -1,8 +1,9 @@
 //! Tar streams on standard input and output.
 
 use super::guest::CopyGuest;
-use crate::shared::command::Ran;
+use crate::shared::command::{Ran, Running};
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 fn listed(tar: &[u8], guest: &CopyGuest) -> Vec<String> {
@@ -55,10 +56,24 @@ async fn a_stream_is_unpacked_into_an_existing_directory() {
     guest.assert_content("in/site/a", "A");
     send(&guest.of_vm("none")).assert(1, "", "must be an existing directory");
     send(&guest.of_vm("in/site/a")).assert(1, "", "is not a directory");
-    let mut cut = fs::read(&tar).unwrap();
-    cut.truncate(1024 + 512);
     fs::write(&tar, b"this is not a tar stream".repeat(100)).unwrap();
     send(&guest.of_vm("in")).assert(1, "", "not a tar stream");
+    send(&guest.of_vm("in/site")).assert(1, "", "not a tar stream");
+    let directory = File::open(guest.path("in")).unwrap();
+    let read = Ran::of(guest.cp(&["-", &guest.of_vm("in")]).stdin(directory));
+    read.assert(1, "", "Is a directory");
     let none = Ran::of(guest.cp(&["-", &guest.of_vm("in")]).stdin(Stdio::null()));
     assert_eq!(none.code, 0, "{}", none.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_stream_ends_the_command_although_its_input_stays_open() {
+    let guest = CopyGuest::start().await;
+    guest.mkdir("closed");
+    fs::set_permissions(guest.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = guest.cp(&["-u", "nobody", "-", &guest.of_vm("closed")]);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let input = running.child.stdin.take().unwrap();
+    running.end().assert(1, "", "Permission denied");
+    drop(input);
 }

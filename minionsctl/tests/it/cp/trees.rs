@@ -129,7 +129,8 @@ async fn r_copies_contents_modes_and_links_but_no_owners_and_times() {
     fs::set_permissions(guest.path("tree/fifo"), Permissions::from_mode(0o662)).unwrap();
     guest.run(&["-r", "tree", &guest.of_vm("in")]).assert(0, "", "");
     guest.run(&["-r", &guest.of_vm("tree"), "out"]).assert(0, "", "");
-    for copy in ["in", "out"] {
+    guest.run(&["-r", &guest.of_vm("tree"), &guest.of_vm("between")]).assert(0, "", "");
+    for copy in ["in", "out", "between"] {
         let run = fs::metadata(guest.path(copy).join("run")).unwrap();
         assert_eq!((run.mode() & 0o7777, run.uid()), (0o711, 0), "{copy}");
         assert!(run.mtime() > 1_500_000_000, "{copy}");
