@@ -7,16 +7,21 @@ use minions_proto::file_session::{
     SessionOperation, SessionRequest, SessionResult, WriteAt,
 };
 use minions_proto::message::GuestPath;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use testkit::agent_process::AgentProcess;
 use testkit::daemon::TestDaemon;
 use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 use testkit::wait::until;
-use tokio::net::UnixStream;
+use testkit::wire::framed;
+use tokio::io::copy_bidirectional;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -233,6 +238,89 @@ async fn a_session_that_cannot_be_opened_is_a_problem() {
         };
         assert_eq!(response.status(), status, "{target}");
     }
+}
+
+/// An agent of an earlier version: its health reply lacks the feature.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_agent_is_reported_with_the_missing_feature() {
+    let daemon = TestDaemon::start().await;
+    let reply = json!({
+        "status": "ok", "uptime_secs": 1, "hostname": "h",
+        "agent": {
+            "name": "n", "version": "v", "protocol": 2, "boot_id": "b", "instance_id": "i",
+            "features": ["exec2", "files"], "allowed": ["health", "exec", "files"],
+        },
+    });
+    let behaviour = Behaviour::Replies(framed(&reply));
+    let _vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
+    daemon.until_state("web-1", "ready").await;
+    let stream = UnixStream::connect(daemon.unix_socket()).await.unwrap();
+    let url = "ws://localhost/vms/web-1/files/session";
+    let refused = client_async_with_config(url, stream, None).await.unwrap_err();
+    let tokio_tungstenite::tungstenite::Error::Http(response) = refused else {
+        panic!("{refused}")
+    };
+    let problem: Value = serde_json::from_slice(response.body().as_ref().unwrap()).unwrap();
+    assert_eq!((response.status().as_u16(), &problem["code"]), (501, &json!("agent_too_old")));
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("file sessions, which sftp and scp need"), "{detail}");
+}
+
+/// A VM between the daemon and the agent, whose connections can be cut.
+struct CutVmm {
+    task: JoinHandle<()>,
+    cut: Arc<Notify>,
+}
+
+impl CutVmm {
+    fn start(socket: &Path, agent: PathBuf) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        let cut = Arc::new(Notify::new());
+        let cut_here = Arc::clone(&cut);
+        let task = tokio::spawn(async move {
+            while let Ok((mut host, _)) = listener.accept().await {
+                let (agent, cut) = (agent.clone(), Arc::clone(&cut_here));
+                tokio::spawn(async move {
+                    let mut guest = UnixStream::connect(agent).await.unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut host, &mut guest) => {}
+                        () = cut.notified() => {}
+                    }
+                });
+            }
+        });
+        Self { task, cut }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_to_the_agent_loses_and_repeats_no_request() {
+    let daemon = TestDaemon::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let agent = AgentProcess::start(dir.path(), "web-1", &[]);
+    let socket = dir.path().join("web-1.vsock");
+    until("the agent listens", || socket.exists());
+    let vmm = CutVmm::start(&daemon.sockets().join("web-1.vsock"), socket);
+    daemon.until_state("web-1", "ready").await;
+    let guest = Guest { daemon, agent, dir };
+    let file = guest.path("file");
+    let mut session = guest.open().await;
+    let append = OpenFile { write: true, create: true, append: true, ..open(&file) };
+    session.send(SessionOperation::Open(append), b"").await;
+    session.answer(0).await;
+    let data = vec![7; 50_000];
+    for round in 0..4_u64 {
+        for _ in 0..100 {
+            session.send(SessionOperation::Write(WriteAt { handle: 0, offset: 0 }), &data).await;
+        }
+        vmm.cut.notify_waiters();
+        for number in 1..=100 {
+            let answer = session.answer(round * 100 + number).await.0;
+            assert_eq!(answer, SessionResult::Done);
+        }
+        assert_eq!(fs::metadata(&file).unwrap().len(), (round + 1) * 100 * data.len() as u64);
+    }
+    vmm.task.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,16 +62,16 @@ pub(in super::super) async fn open_file_session(
 ) -> Result<Response, ApiError> {
     let SessionParams { user, timeout_ms } = params;
     let patience = CallerTimeout::of(timeout_ms)?;
+    let call = FileCall::begin_session(api, vm, note, user, &patience).await?;
     let upgrade = upgrade.map_err(|rejection| {
         let why = rejection.body_text();
         let detail = format!("GET on this path requires a WebSocket: {why}");
         ApiError::malformed(Some("Upgrade".into()), detail)
     })?;
-    let place = Arc::clone(&api.execs.websockets).try_acquire_owned().map_err(|_| {
+    let place = Arc::clone(&call.api.execs.websockets).try_acquire_owned().map_err(|_| {
         let detail = "too many WebSockets and forwards are open; retry when another one is closed";
         ApiError::of(ErrorCode::Overloaded, detail)
     })?;
-    let call = FileCall::begin_session(api, vm, note, user, &patience).await?;
     let stream = call.start(FileOperation::Session(ServeSession {})).await?;
     // From now on the daemon waits for this WebSocket when it stops.
     let counted = call.api.execs.tasks.token();

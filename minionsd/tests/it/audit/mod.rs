@@ -70,6 +70,23 @@ async fn an_entry_is_begun_before_the_handler_and_complete_before_the_reply() {
 }
 
 #[tokio::test]
+async fn the_entries_of_a_file_session_name_the_user_of_the_guest() {
+    let program = Program::start().await;
+    let path = "/vms/web-1/files/session";
+    for (id, query, user) in [("eve", "?user=eve%0A", "eve\\n"), ("default", "", "root")] {
+        // The session itself needs a WebSocket.
+        assert_eq!(program.ask(id, ROOT, "GET", &format!("{path}{query}"), &[]).await, 400);
+        let lines = program.lines_of(id);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        for line in lines {
+            let fields = &line["fields"];
+            assert_eq!(fields["subject"], format!("\"file session of user {user}\""), "{line}");
+            assert_eq!(fields["action"], "GET /vms/{vm}/files/session", "{line}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn refused_calls_are_one_entry_a_second_that_counts_all_of_them() {
     const CALLS: u64 = 80;
     let program = Program::start().await;
