@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod guest;
 mod network;
+mod sftp;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod ssh;
