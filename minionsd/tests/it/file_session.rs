@@ -251,7 +251,7 @@ async fn an_older_agent_is_reported_with_the_missing_feature() {
             "features": ["exec2", "files"], "allowed": ["health", "exec", "files"],
         },
     });
-    let behaviour = Behaviour::Replies(framed(&reply.to_string()));
+    let behaviour = Behaviour::Replies(framed(&reply));
     let _vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
     daemon.until_state("web-1", "ready").await;
     let stream = UnixStream::connect(daemon.unix_socket()).await.unwrap();

@@ -18,7 +18,7 @@ const MIB: usize = 1024 * 1024;
 const BUDGET: usize = 16 * 1024;
 
 /// Returns the largest resident memory of a process so far, in KiB.
-fn peak(pid: Pid) -> usize {
+pub(super) fn peak(pid: Pid) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

@@ -1,12 +1,13 @@
 //! The subsystem `sftp`, with the clients of OpenSSH and the agent as a process.
 
 use super::guest::SshGuest;
-use super::programs::noise;
+use super::memory::peak;
+use super::programs::{noise, proxy_of};
 use crate::shared::command::{Ran, Running};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ impl SftpGuest {
         let script = format!("cd {dir}\nlcd {dir}\n{commands}\n");
         // The client ends at the first command that fails.
         let _ = child.stdin.take().unwrap().write_all(script.as_bytes());
-        child.wait_with_output().unwrap().into()
+        Ran::from(child.wait_with_output().unwrap())
     }
 
     #[track_caller]
@@ -283,15 +284,65 @@ async fn a_malformed_packet_ends_the_session_with_a_message() {
     until("the processes of the sessions have ended", || guest.sessions().is_empty());
 }
 
+/// Returns a packet of the protocol.
+fn packet(parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_the_client_reads_late_do_not_accumulate() {
+    const READS: u32 = 800;
+    const LENGTH: usize = 255 * 1024;
+    let guest = SftpGuest::start().await;
+    fs::write(guest.file("file"), noise(LENGTH)).unwrap();
+    let mut ssh = guest.ssh.ssh(&["-s", "files.minions", "sftp"]);
+    let mut child = ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let path = guest.text("file");
+    let path_len = u32::try_from(path.len()).unwrap().to_be_bytes();
+    let (flags, attributes) = (1_u32.to_be_bytes(), [0; 4]);
+    let mut requests = packet(&[&[1], &3_u32.to_be_bytes()]);
+    requests.extend(packet(&[&[3], &[0; 4], &path_len, path.as_bytes(), &flags, &attributes]));
+    let handle = [0, 0, 0, 4, 0, 0, 0, 0];
+    let length = u32::try_from(LENGTH).unwrap().to_be_bytes();
+    for id in 1..=READS {
+        requests.extend(packet(&[&[5], &id.to_be_bytes(), &handle, &[0; 8], &length]));
+    }
+    let mut reply = || {
+        let mut length = [0; 4];
+        stdout.read_exact(&mut length).unwrap();
+        let mut reply = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        stdout.read_exact(&mut reply).unwrap();
+        reply
+    };
+    stdin.write_all(&requests).unwrap();
+    assert_eq!(reply()[..5], [2, 0, 0, 0, 3], "the version");
+    let proxy = proxy_of(child.id());
+    let before = peak(proxy);
+    assert_eq!(reply(), [&[102, 0, 0, 0, 0][..], &handle].concat());
+    for id in 1..=READS {
+        let data = reply();
+        assert_eq!((data[0], &data[1..5]), (103, &id.to_be_bytes()[..]));
+        assert_eq!(data.len(), 9 + LENGTH);
+    }
+    let after = peak(proxy);
+    assert!(after < before + 48 * 1024, "{before} KiB, then {after} KiB");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_ends_ends_the_client_with_a_message() {
     let SftpGuest { ssh, agent } = SftpGuest::start().await;
     let mut client = ssh.limited_ssh(&["-s", "files.minions", "sftp"]);
-    let mut running = Running::start(client.stdin(Stdio::piped()));
-    let mut stdin = running.child.stdin.take().unwrap();
-    stdin.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).unwrap();
-    until("the session is open", || !sessions_of(agent.pid()).is_empty());
+    client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = client.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&packet(&[&[1], &3_u32.to_be_bytes()])).unwrap();
+    // The reply proves that the session is open.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 9]).unwrap();
     drop(agent);
-    running.end().assert(255, "", "minionsctl: sftp: minionsd closed the stream");
-    drop(stdin);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    ran.assert(255, "", "minionsctl: sftp: minionsd closed the stream");
 }
