@@ -4,9 +4,14 @@ use crate::cli::CopyArgs;
 use crate::client::PutOptions;
 use minions_tree::XattrChoice;
 use minions_tree::pack::PackOptions;
+use minions_tree::rename::RenameOptions;
 use minions_tree::unpack::{DeviceChoice, UnpackOptions};
 use rustix::process::geteuid;
+use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Bits that the umask usually clears, if `/proc` cannot be read.
+const USUAL_UMASK: u32 = 0o022;
 
 /// Form of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +53,11 @@ impl CopySettings {
     }
 
     fn xattr_choice(&self) -> XattrChoice {
-        if self.is_archive() { XattrChoice::Ordinary } else { XattrChoice::None }
+        match (self.is_archive(), self.set_id) {
+            (false, _) => XattrChoice::None,
+            (true, false) => XattrChoice::Ordinary,
+            (true, true) => XattrChoice::WithCapabilities,
+        }
     }
 
     /// Returns the attributes of a tree that is sent.
@@ -69,8 +78,19 @@ impl CopySettings {
             owners: self.is_archive() && geteuid().is_root(),
             set_id: self.set_id,
             xattrs: self.xattr_choice(),
+            mask: if self.is_archive() { 0 } else { umask() },
             devices: DeviceChoice::LeaveOut,
         }
+    }
+
+    /// Returns the attributes of the members of a stream that passes through this process; `mtime` replaces their times.
+    pub(super) fn rename(&self, mtime: Option<i64>) -> RenameOptions {
+        RenameOptions { mtime, set_id: self.set_id, xattrs: self.xattr_choice() }
+    }
+
+    /// Returns the permission bits of a file that is created on this host, from those of its source.
+    pub(super) fn mode_of(&self, source: u32) -> u32 {
+        self.mode.unwrap_or_else(|| source & 0o777 & !umask())
     }
 
     /// Returns the attributes of files that are created in a guest.
@@ -85,4 +105,11 @@ impl CopySettings {
             set_id: self.set_id,
         }
     }
+}
+
+/// Returns the umask of this process. The system call for it also changes it, for all threads.
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    field.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(USUAL_UMASK)
 }
