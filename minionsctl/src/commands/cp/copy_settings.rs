@@ -10,8 +10,8 @@ use rustix::process::geteuid;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Bits that the umask usually clears, if `/proc` cannot be read.
-const USUAL_UMASK: u32 = 0o022;
+/// Umask if `/proc` cannot be read.
+const DEFAULT_UMASK: u32 = 0o022;
 
 /// Form of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct CopySettings {
     set_id: bool,
     pub(super) user: Option<String>,
     pub(super) mode: Option<u32>,
+    /// Permission bits that files on this host do not get without `-a`.
+    umask: u32,
 }
 
 impl CopySettings {
@@ -40,7 +42,7 @@ impl CopySettings {
             (false, true) => CopyForm::Trees,
             (false, false) => CopyForm::Files,
         };
-        Self { form, set_id: args.set_id, user: args.user.clone(), mode: args.mode }
+        Self { form, set_id: args.set_id, user: args.user.clone(), mode: args.mode, umask: umask() }
     }
 
     fn is_archive(&self) -> bool {
@@ -78,8 +80,8 @@ impl CopySettings {
             owners: self.is_archive() && geteuid().is_root(),
             set_id: self.set_id,
             xattrs: self.xattr_choice(),
-            mask: if self.is_archive() { 0 } else { umask() },
             devices: DeviceChoice::LeaveOut,
+            mask: if self.is_archive() { 0 } else { self.umask },
         }
     }
 
@@ -88,9 +90,9 @@ impl CopySettings {
         RenameOptions { mtime, set_id: self.set_id, xattrs: self.xattr_choice() }
     }
 
-    /// Returns the permission bits of a file that is created on this host, from those of its source.
-    pub(super) fn mode_of(&self, source: u32) -> u32 {
-        self.mode.unwrap_or_else(|| source & 0o777 & !umask())
+    /// Returns the permission bits of a regular file on this host whose source has these.
+    pub(super) fn local_mode(&self, source: u32) -> u32 {
+        self.mode.unwrap_or(source & 0o777 & !self.umask)
     }
 
     /// Returns the attributes of files that are created in a guest.
@@ -107,9 +109,9 @@ impl CopySettings {
     }
 }
 
-/// Returns the umask of this process. The system call for it also changes it, for all threads.
+/// Returns the umask of this process. The system call would change it, for all threads.
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    field.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(USUAL_UMASK)
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(DEFAULT_UMASK)
 }
