@@ -64,7 +64,7 @@ fn server(own: &Path, address: SocketAddr) -> anyhow::Result<BackgroundProgram> 
     let configuration = format!(
         "ListenAddress {address}\nHostKey {dir}/host\nPidFile none\nUsePAM no\n\
          AuthorizedKeysFile {dir}/user.pub\nStrictModes no\nPasswordAuthentication no\n\
-         PermitRootLogin prohibit-password\n"
+         PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
     );
     let file = own.join("sshd_config");
     fs::write(&file, configuration).context("cannot configure sshd")?;
