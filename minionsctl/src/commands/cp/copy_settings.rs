@@ -6,7 +6,11 @@ use minions_tree::XattrChoice;
 use minions_tree::pack::PackOptions;
 use minions_tree::unpack::{DeviceChoice, UnpackOptions};
 use rustix::process::geteuid;
+use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Umask if `/proc` cannot be read.
+const DEFAULT_UMASK: u32 = 0o022;
 
 /// Form of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub(super) struct CopySettings {
     set_id: bool,
     pub(super) user: Option<String>,
     pub(super) mode: Option<u32>,
+    /// Permission bits that files on this host do not get without `-a`.
+    umask: u32,
 }
 
 impl CopySettings {
@@ -35,7 +41,7 @@ impl CopySettings {
             (false, true) => CopyForm::Trees,
             (false, false) => CopyForm::Files,
         };
-        Self { form, set_id: args.set_id, user: args.user.clone(), mode: args.mode }
+        Self { form, set_id: args.set_id, user: args.user.clone(), mode: args.mode, umask: umask() }
     }
 
     fn is_archive(&self) -> bool {
@@ -70,7 +76,13 @@ impl CopySettings {
             set_id: self.set_id,
             xattrs: self.xattr_choice(),
             devices: DeviceChoice::LeaveOut,
+            mask: if self.is_archive() { 0 } else { self.umask },
         }
+    }
+
+    /// Returns the permission bits of a regular file on this host whose source has these.
+    pub(super) fn local_mode(&self, source: u32) -> u32 {
+        self.mode.unwrap_or(source & 0o777 & !self.umask)
     }
 
     /// Returns the attributes of files that are created in a guest.
@@ -85,4 +97,11 @@ impl CopySettings {
             set_id: self.set_id,
         }
     }
+}
+
+/// Returns the umask of this process. The system call would change it, for all threads.
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok()).unwrap_or(DEFAULT_UMASK)
 }

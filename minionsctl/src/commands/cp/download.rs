@@ -59,7 +59,7 @@ async fn file(
     destination: &CopyDestination,
 ) -> Result<CopySummary, Failure> {
     let body = open_file(job, source).await?;
-    let mode = job.settings.mode.unwrap_or(body.metadata()?.mode & 0o777);
+    let mode = job.settings.local_mode(body.metadata()?.mode);
     let target = destination.target(&source.path, false)?;
     let (sender, reader) = received();
     let thread = in_thread(move || receive_file(reader, &target, mode))?;
