@@ -1,7 +1,7 @@
 //! Service of an SSH client on standard input and output.
 
 use super::client_stream::ClientStream;
-use super::handler::ConnectionHandler;
+use super::handler::{ConnectionHandler, WINDOW};
 use super::host_key::HostIdentity;
 use super::input_budget::InputBudget;
 use crate::ssh_error::SshError;
@@ -46,6 +46,7 @@ fn config(identity: HostIdentity) -> Config {
         // The client is a process of the same user: failed logins need no delay, and a silent client is not an error.
         auth_rejection_time: Duration::ZERO,
         inactivity_timeout: None,
+        window_size: WINDOW,
         ..Config::default()
     }
 }

@@ -3,6 +3,7 @@
 mod connections;
 mod failures;
 mod guest;
+mod input_limits;
 mod listeners;
 mod memory;
 mod programs;
