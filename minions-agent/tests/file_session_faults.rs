@@ -17,9 +17,10 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use support::RunningAgent;
 use support::channel::Stream;
 use support::file::{path, run, start};
+use support::{RunningAgent, SOON};
+use tokio::time::timeout;
 
 const SESSION: FileOperation = FileOperation::Session(ServeSession {});
 
@@ -147,9 +148,11 @@ async fn an_answer_does_not_wait_for_a_later_request_that_blocks() {
         encoded([root(), SessionOperation::Stat(StatPath { path: file, follow: false })]);
     let mut stream = Stream::open(&agent, &start(SESSION)).await.unwrap();
     stream.send(Channel::Stdin, &requests).await;
-    let answers = results(&stream.output().await);
+    // Signs of life arrive in any case, so the stream itself has no deadline.
+    let answers = timeout(SOON, stream.output()).await.expect("the answer to the first request");
+    let answers = results(&answers);
     assert!(matches!(answers[..], [SessionResult::Path(_)]), "{answers:?}");
     drop(silent);
-    let answers = stream.output().await;
+    let answers = timeout(SOON, stream.output()).await.expect("the answer to the second request");
     assert!(!answers.is_empty(), "the failure of the request that was blocked");
 }
