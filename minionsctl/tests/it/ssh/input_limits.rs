@@ -4,7 +4,7 @@ use super::guest::SshGuest;
 use super::memory::{BUDGET, Flood, MIB, peak};
 use super::programs::{noise, proxy_of};
 use crate::shared::command::Ran;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Sender, channel};
@@ -16,6 +16,7 @@ async fn output_that_the_client_reads_late_and_input_beyond_the_budget_pass_unch
     let input = noise(60 * MIB);
     // The output is not read until the budget is used up, so the program waits for the client.
     let flood = Flood::start(&ssh, "exec cat", input.clone());
+    until("the budget is used up", || peak(flood.proxy) > flood.before + BUDGET + 1536);
     let Flood { mut client, mut stdout, feeder, .. } = flood;
     let reader = std::thread::spawn(move || {
         let mut output = Vec::new();
@@ -35,15 +36,19 @@ struct SharedConnection {
 }
 
 impl SharedConnection {
-    fn options<'a>(&'a self, master: &'a str, command: &'a str) -> Vec<String> {
+    fn options(&self, master: &str, command: &str) -> Vec<String> {
         let path = format!("ControlPath={}", self.socket);
         let master = format!("ControlMaster={master}");
         ["-o", &path, "-o", &master, "web-1.minions", "--", command].map(str::to_owned).into()
     }
 
+    /// Runs a command. Does not wait longer than the deadline, although the first client has its output open.
     fn run(&self, command: &str) -> Ran {
         let options = self.options("no", command);
-        Ran::of(&mut self.ssh.limited_ssh(&options.iter().map(String::as_str).collect::<Vec<_>>()))
+        let mut ssh = self.ssh.ssh(&options.iter().map(String::as_str).collect::<Vec<_>>());
+        let ran = std::thread::spawn(move || ssh.output().unwrap());
+        until("the other session has ended", || ran.is_finished());
+        Ran::from(ran.join().unwrap())
     }
 
     /// Starts a program that prints its pid and does not read the `len` bytes of its input.
@@ -102,7 +107,7 @@ async fn a_program_that_does_not_read_stops_no_other_session_of_its_connection()
     let ssh = SshGuest::start().await;
     let socket = ssh.guest.file("control").to_str().unwrap().to_owned();
     let shared = SharedConnection { ssh, socket };
-    let first = shared.stuck("yes", 2 * BUDGET * 1024);
+    let mut first = shared.stuck("yes", 2 * BUDGET * 1024);
     let proxy = proxy_of(first.client.id());
     let before = peak(proxy);
     first.send();
@@ -115,6 +120,9 @@ async fn a_program_that_does_not_read_stops_no_other_session_of_its_connection()
     let others: Vec<_> = (0..12).map(|_| shared.stuck("no", 4 * MIB)).collect();
     others.iter().for_each(StuckProgram::send);
     until("the first program has ended", || !first.is_running());
+    let mut message = String::new();
+    BufReader::new(first.client.stderr.as_mut().unwrap()).read_line(&mut message).unwrap();
+    assert!(message.starts_with("minionsctl: a channel was closed: "), "{message}");
     shared.run("echo other").assert(0, "other\n", "");
     assert!(others.iter().all(StuckProgram::is_running));
 }

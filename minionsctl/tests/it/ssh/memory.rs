@@ -30,9 +30,9 @@ pub(super) struct Flood {
     pub(super) stdout: BufReader<ChildStdout>,
     pub(super) feeder: JoinHandle<()>,
     program: String,
-    proxy: Pid,
+    pub(super) proxy: Pid,
     /// Peak of the proxy's memory before the input, in KiB.
-    before: usize,
+    pub(super) before: usize,
 }
 
 impl Flood {

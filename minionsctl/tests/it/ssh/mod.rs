@@ -8,5 +8,6 @@ mod listeners;
 mod memory;
 mod programs;
 mod sftp;
+mod sftp_packets;
 mod terminal;
 mod transfers;
