@@ -22,9 +22,6 @@ use tokio_util::task::TaskTracker;
 /// Largest number of channels at the same time. minionsd permits 64 streams to one VM.
 const MAX_CHANNELS: usize = 64;
 
-/// Regular window of a channel, in bytes: as in OpenSSH.
-pub(super) const WINDOW: u32 = 2 * 1024 * 1024;
-
 /// Variable with the path of the socket of an SSH agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
@@ -251,9 +248,8 @@ impl Handler for ConnectionHandler {
         Ok(())
     }
 
-    fn adjust_window(&mut self, id: ChannelId, _: u32) -> u32 {
-        let unread = self.input(id).map_or(0, ChannelInput::unread);
-        self.budget.window(unread, WINDOW)
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.budget.window()
     }
 
     async fn data(

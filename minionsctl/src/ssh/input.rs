@@ -207,7 +207,7 @@ impl ChannelInput {
 
 #[cfg(test)]
 mod tests {
-    use super::super::input_budget::{INPUT_BUDGET, MAX_INPUT, ReadPermission};
+    use super::super::input_budget::{INPUT_BUDGET, MAX_INPUT, ReadPermission, WINDOW};
     use super::*;
     use std::task::{Context, Waker};
     use std::time::Duration;
@@ -269,8 +269,6 @@ mod tests {
         assert_eq!(input.take(0), None);
     }
 
-    const FULL: u32 = 2 * 1024 * 1024;
-
     #[test]
     fn the_connection_is_read_slowly_while_the_budget_is_used_up() {
         let (budget, input) = channel();
@@ -298,23 +296,22 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_budget_only_a_channel_with_unread_input_has_a_small_window() {
+    fn beyond_the_budget_the_windows_are_small_and_the_limit_has_room_for_all_windows() {
         let (budget, input) = channel();
         input.push(&vec![0; INPUT_BUDGET - 1]);
-        assert_eq!(budget.window(input.unread(), FULL), FULL);
+        assert_eq!(budget.window(), WINDOW);
         input.push(b"x");
-        let small = budget.window(input.unread(), FULL);
         // With less than 2 bytes, the library would never announce a window again.
-        assert!((2..1024).contains(&small), "{small}");
-        assert_eq!(budget.window(1024, FULL), FULL, "a program that reads");
-        input.push(&vec![0; MAX_INPUT - INPUT_BUDGET]);
-        assert!(!budget.is_exceeded());
+        assert!((2..1024).contains(&budget.window()), "{}", budget.window());
+        for _ in 0..64 {
+            input.push(&vec![0; WINDOW as usize]);
+        }
+        assert_eq!((budget.is_exceeded(), input.unread()), (false, MAX_INPUT));
         let ReadPermission::After(pause) = room(&budget) else { panic!("the budget is used up") };
         assert!(pause > Duration::from_millis(1), "{pause:?}");
         input.push(b"x");
         assert!(budget.is_exceeded());
         input.close();
-        assert!(!budget.is_exceeded());
-        assert_eq!(budget.window(input.unread(), FULL), FULL);
+        assert_eq!((budget.is_exceeded(), budget.window()), (false, WINDOW));
     }
 }

@@ -5,12 +5,16 @@
 //! received data is kept, up to [`INPUT_BUDGET`].
 //!
 //! Beyond it, the connection is still read: the client's messages about its room for output, and the data of other
-//! channels, follow the data that programs have not taken. Instead, a channel with unread data gets a window of only
-//! [`SMALL_WINDOW`] bytes, and reading becomes slower. At [`MAX_INPUT`], the channel with the most unread data is ended.
+//! channels, follow the data that programs have not taken. Instead, all channels get windows of only [`SMALL_WINDOW`]
+//! bytes, and reading becomes slower. The library has one window size for all channels, so a larger one for channels whose
+//! programs read would also be used by those whose programs do not.
 //!
 //! ```text
-//!  0 ── window of 2 MiB ── INPUT_BUDGET ── window of 16 bytes, slower and slower ── MAX_INPUT: a channel is ended
+//!  0 ── windows of 512 KiB ── INPUT_BUDGET ── windows of 16 bytes, slower and slower ── MAX_INPUT: a channel is ended
 //! ```
+//!
+//! The windows of all channels together fit between the two limits. Only the small windows of a program that does not
+//! read for many hours lead to the second one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -19,20 +23,19 @@ use std::time::Duration;
 /// Number of received bytes, on all channels, that programs have not taken, beyond which the client is slowed down.
 pub(super) const INPUT_BUDGET: usize = 16 * 1024 * 1024;
 
-/// Maximum number of received bytes that programs have not taken. Each channel can add a window of 2 MiB after the
-/// budget is used up.
-pub(super) const MAX_INPUT: usize = 2 * INPUT_BUDGET;
+/// Regular window of a channel, in bytes. The client is on this host, so a larger one is not faster.
+pub(super) const WINDOW: u32 = 512 * 1024;
+
+/// Maximum number of received bytes that programs have not taken: the budget, and a window for each of 64 channels.
+pub(super) const MAX_INPUT: usize = INPUT_BUDGET + 64 * WINDOW as usize;
 
 /// Message about a channel that was ended.
-pub(super) const TOO_MUCH_INPUT: &str = "a channel was closed: the programs of this connection left 32 MiB of input \
+pub(super) const TOO_MUCH_INPUT: &str = "a channel was closed: the programs of this connection left 48 MiB of input \
     unread; use a connection of its own for a program that does not read its input (ssh -S none)";
 
-/// Window of a channel with unread data while the budget is used up, in bytes. The library announces a new window when
-/// less than half of the last one is left, so that a client can always send some data and get a larger window later.
+/// Window of a channel while the budget is used up, in bytes. The library announces a new window when less than half of
+/// the last one is left, so that a client can always send some data and get a larger window later.
 const SMALL_WINDOW: u32 = 16;
-
-/// Unread bytes of a channel above which its window becomes small: its equal share of the budget of 64 channels.
-const SMALL_WINDOW_FROM: usize = INPUT_BUDGET / 64;
 
 /// Bytes beyond the budget for which each read of the connection waits a millisecond.
 const BYTES_PER_MILLISECOND: usize = 512 * 1024;
@@ -81,10 +84,9 @@ impl InputBudget {
         ReadPermission::After(Duration::from_millis(milliseconds as u64))
     }
 
-    /// Returns the window for a channel with this number of unread bytes; `regular` while the budget has room.
-    pub(super) fn window(&self, unread: usize, regular: u32) -> u32 {
-        let is_used_up = lock(&self.state).used >= INPUT_BUDGET;
-        if is_used_up && unread >= SMALL_WINDOW_FROM { SMALL_WINDOW } else { regular }
+    /// Returns the window for the channels.
+    pub(super) fn window(&self) -> u32 {
+        if lock(&self.state).used >= INPUT_BUDGET { SMALL_WINDOW } else { WINDOW }
     }
 
     /// Reports whether a channel must be ended.

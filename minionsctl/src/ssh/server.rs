@@ -1,9 +1,9 @@
 //! Service of an SSH client on standard input and output.
 
 use super::client_stream::ClientStream;
-use super::handler::{ConnectionHandler, WINDOW};
+use super::handler::ConnectionHandler;
 use super::host_key::HostIdentity;
-use super::input_budget::InputBudget;
+use super::input_budget::{InputBudget, WINDOW};
 use crate::ssh_error::SshError;
 use crate::target::Target;
 use russh::server::{Config, run_stream};

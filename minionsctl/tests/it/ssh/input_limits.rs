@@ -4,7 +4,7 @@ use super::guest::SshGuest;
 use super::memory::{BUDGET, Flood, MIB, peak};
 use super::programs::{noise, proxy_of};
 use crate::shared::command::Ran;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Sender, channel};
@@ -107,7 +107,7 @@ async fn a_program_that_does_not_read_stops_no_other_session_of_its_connection()
     let ssh = SshGuest::start().await;
     let socket = ssh.guest.file("control").to_str().unwrap().to_owned();
     let shared = SharedConnection { ssh, socket };
-    let mut first = shared.stuck("yes", 2 * BUDGET * 1024);
+    let first = shared.stuck("yes", 2 * BUDGET * 1024);
     let proxy = proxy_of(first.client.id());
     let before = peak(proxy);
     first.send();
@@ -116,13 +116,9 @@ async fn a_program_that_does_not_read_stops_no_other_session_of_its_connection()
     shared.run("head -c 4000000 /dev/zero | wc -c").assert(0, "4000000\n", "");
     assert!(first.is_running());
 
-    // Each further one adds a window, until the limit is reached: the one with the most unread input is ended.
-    let others: Vec<_> = (0..12).map(|_| shared.stuck("no", 4 * MIB)).collect();
+    // Each further one can add a window. No program that reads late loses its input.
+    let others: Vec<_> = (0..6).map(|_| shared.stuck("no", 4 * MIB)).collect();
     others.iter().for_each(StuckProgram::send);
-    until("the first program has ended", || !first.is_running());
-    let mut message = String::new();
-    BufReader::new(first.client.stderr.as_mut().unwrap()).read_line(&mut message).unwrap();
-    assert!(message.starts_with("minionsctl: a channel was closed: "), "{message}");
     shared.run("echo other").assert(0, "other\n", "");
-    assert!(others.iter().all(StuckProgram::is_running));
+    assert!(first.is_running() && others.iter().all(StuckProgram::is_running));
 }
