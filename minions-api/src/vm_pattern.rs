@@ -1,6 +1,6 @@
 //! Patterns of VM names, in requests and in the configuration.
 
-use crate::VmName;
+use crate::vm_name::VmName;
 use std::str::FromStr;
 use wildmatch::WildMatch;
 

@@ -16,6 +16,8 @@ mod member_attributes;
 mod member_path;
 pub mod pack;
 pub mod rename;
+mod rename_options;
+mod sole_name;
 mod sparse_map;
 mod tar_member;
 mod tar_reader;
@@ -25,6 +27,7 @@ pub mod walk;
 mod xattr_choice;
 
 pub use error::FileError;
+pub use sole_name::SoleName;
 pub use xattr_choice::XattrChoice;
 
 /// Length of the buffers between files and pipes, in bytes.

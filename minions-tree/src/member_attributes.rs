@@ -1,7 +1,7 @@
 //! Attributes of a member of a tar stream, and their application.
 
 use crate::error::FileError;
-use crate::files::{FileAttributes, MODE_BITS};
+use crate::files::{FileAttributes, MODE_BITS, SET_ID};
 use crate::tar_reader::{MemberHeader, XATTR_KEY};
 use crate::unpack_options::UnpackOptions;
 use crate::xattr_choice::FILE_CAPABILITIES;
@@ -10,9 +10,6 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 use tar::Header;
-
-/// Set-user-id and set-group-id.
-const SET_ID: u32 = 0o6000;
 
 /// Attributes that a created file gets.
 #[derive(Debug)]

@@ -4,11 +4,14 @@ use crate::BUFFER_LEN;
 use crate::error::FileError;
 use crate::member_path::MemberPath;
 use crate::pack::PackOutput;
+use crate::sole_name::SoleName;
 use crate::tar_member::{TarMember, put_end, put_incomplete, put_padding};
 use crate::tar_reader::{MemberHeader, TarReader};
 use rustix::io::Errno;
 use std::io::{self, Read};
 use tar::EntryType;
+
+pub use crate::rename_options::RenameOptions;
 
 /// New names of the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub enum NewNames<'a> {
     /// The names in the stream, beneath a directory of this name.
     Beneath(&'a [u8]),
     /// The stream must contain one file, not a directory, which gets this name.
-    Sole(&'a [u8]),
+    Sole(SoleName<'a>),
 }
 
 impl NewNames<'_> {
@@ -27,13 +30,12 @@ impl NewNames<'_> {
             Self::Same => path.bytes().to_vec(),
             Self::Beneath(directory) if path.is_root() => directory.to_vec(),
             Self::Beneath(directory) => [directory, b"/", path.bytes()].concat(),
-            Self::Sole(name) => name.to_vec(),
+            Self::Sole(sole) => sole.name.to_vec(),
         }
     }
 }
 
-/// Copies a stream with new names, and returns the number of its members. `mtime` replaces the modification times. Device
-/// files are left out, with a warning.
+/// Copies a stream with new names, and returns the number of its members. Device files are left out, with a warning.
 ///
 /// # Errors
 ///
@@ -41,7 +43,7 @@ impl NewNames<'_> {
 pub fn rename_members<R: Read>(
     reader: &mut TarReader<R>,
     names: NewNames<'_>,
-    mtime: Option<i64>,
+    options: RenameOptions,
     output: &mut impl PackOutput,
 ) -> Result<u64, FileError> {
     let unread =
@@ -49,7 +51,13 @@ pub fn rename_members<R: Read>(
     let mut count = 0;
     while let Some(member) = reader.next_member().map_err(|error| unread(&error))? {
         let path = MemberPath::new(&member.name)?;
-        check(&member, names, count)?;
+        if let NewNames::Sole(sole) = names {
+            sole.check(&member, count)?;
+        }
+        if member.records.iter().any(|(key, _)| key.starts_with(b"GNU.sparse.")) {
+            let reason = "sparse files in PAX form are not supported";
+            return Err(FileError::refusal(Errno::OPNOTSUPP, path.bytes(), "tar", reason));
+        }
         if matches!(member.kind, EntryType::Char | EntryType::Block) {
             let reason = "device files are not copied";
             output.warn(&FileError::refusal(Errno::PERM, path.bytes(), "pack", reason));
@@ -60,7 +68,7 @@ pub fn rename_members<R: Read>(
             EntryType::Symlink => Some(member.link.clone()),
             _ => None,
         };
-        let renamed = TarMember::renamed(&member, &names.of_path(&path), link.as_deref(), mtime);
+        let renamed = TarMember::renamed(&member, &names.of_path(&path), link.as_deref(), options);
         renamed.put(output).map_err(|error| FileError::not_sent(&error))?;
         copy_data(&member, reader, output)?;
         if reader.is_incomplete().map_err(|error| unread(&error))? {
@@ -70,16 +78,6 @@ pub fn rename_members<R: Read>(
     }
     put_end(output).map_err(|error| FileError::not_sent(&error))?;
     Ok(count)
-}
-
-/// Checks that the stream of one file contains nothing else.
-fn check(member: &MemberHeader, names: NewNames<'_>, count: u64) -> Result<(), FileError> {
-    let is_other = matches!(member.kind, EntryType::Directory | EntryType::Link) || count > 0;
-    if !matches!(names, NewNames::Sole(_)) || !is_other {
-        return Ok(());
-    }
-    let reason = "the stream of one file contains another member";
-    Err(FileError::refusal(Errno::PERM, &member.name, "member", reason))
 }
 
 fn copy_data<R: Read>(

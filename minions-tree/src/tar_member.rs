@@ -1,9 +1,10 @@
 //! Member of a tar stream: its records, its header and its data.
 
 use crate::BUFFER_LEN;
+use crate::files::{MODE_BITS, SET_ID};
+use crate::rename_options::RenameOptions;
 use crate::sparse_map::SparseMap;
 use crate::tar_reader::{INCOMPLETE, MAX_RECORDS_LEN, MemberHeader, XATTR_KEY};
-use crate::xattr_choice::XattrChoice;
 use rustix::fs::{Stat, major, minor};
 use rustix::io::Errno;
 use std::fs::File;
@@ -33,7 +34,7 @@ impl TarMember {
     /// Creates a member with this name and these attributes; `mtime` replaces the modification time.
     pub(crate) fn new(name: &[u8], stat: &Stat, mtime: Option<i64>) -> Self {
         let mut header = Header::new_gnu();
-        header.set_mode(stat.st_mode & crate::files::MODE_BITS);
+        header.set_mode(stat.st_mode & MODE_BITS);
         header.set_uid(stat.st_uid.into());
         header.set_gid(stat.st_gid.into());
         header.set_mtime(u64::try_from(mtime.unwrap_or(stat.st_mtime)).unwrap_or(0));
@@ -51,14 +52,15 @@ impl TarMember {
         member
     }
 
-    /// Creates a copy of a member that was read from another stream, with another name and another target; `mtime`
-    /// replaces the modification time. Only ordinary extended attributes are kept.
+    /// Creates a copy of a member that was read from another stream, with another name and another target. Only records
+    /// that are known are kept: others could give the member another name.
     pub(crate) fn renamed(
         read: &MemberHeader,
         name: &[u8],
         link: Option<&[u8]>,
-        mtime: Option<i64>,
+        options: RenameOptions,
     ) -> Self {
+        let RenameOptions { mtime, set_id, xattrs } = options;
         let mut header = Header::new_gnu();
         let (old, from) = (header.as_old_mut(), read.header.as_old());
         (old.mode, old.uid, old.gid, old.mtime) = (from.mode, from.uid, from.gid, from.mtime);
@@ -68,6 +70,9 @@ impl TarMember {
             // The fields have the same form in both headers.
             let _ = header.set_device_major(major);
             let _ = header.set_device_minor(minor);
+        }
+        if !set_id && let Ok(mode) = read.header.mode() {
+            header.set_mode(mode & MODE_BITS & !SET_ID);
         }
         if let Some(mtime) = mtime {
             header.set_mtime(u64::try_from(mtime).unwrap_or(0));
@@ -81,13 +86,12 @@ impl TarMember {
             extensions: Vec::new(),
         };
         for (key, value) in &read.records {
-            let is_replaced = match &key[..] {
-                b"path" | b"linkpath" | b"size" => true,
-                b"mtime" => mtime.is_some(),
-                _ => false,
+            let is_kept = match &key[..] {
+                b"uid" | b"gid" | b"atime" => true,
+                b"mtime" => mtime.is_none(),
+                key => key.strip_prefix(XATTR_KEY).is_some_and(|name| xattrs.includes(name)),
             };
-            let xattr = key.strip_prefix(XATTR_KEY);
-            if !is_replaced && xattr.is_none_or(|name| XattrChoice::Ordinary.includes(name)) {
+            if is_kept {
                 member.record(key, value);
             }
         }

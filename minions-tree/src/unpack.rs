@@ -12,6 +12,7 @@ use crate::error::{FileError, failed};
 use crate::files::{FileLocation, NameConflict, TreeRoot};
 use crate::member_attributes::MemberAttributes;
 use crate::member_path::MemberPath;
+use crate::sole_name::SoleName;
 use crate::tar_reader::MemberHeader;
 use rustix::fs::{Mode, fchmod, fchown};
 use rustix::io::Errno;
@@ -37,7 +38,7 @@ pub enum CreatedNames<'a> {
         is_new: bool,
     },
     /// The stream must contain one file, not a directory, which gets this name in the root.
-    Sole(&'a [u8]),
+    Sole(SoleName<'a>),
 }
 
 /// Creates the members of a stream beneath `root`, and returns their number. `path` is the path of `root` for messages.
@@ -103,17 +104,11 @@ impl TreeUnpacker<'_> {
 
     /// Replaces the name of a sole member.
     fn name(&self, member: &mut MemberHeader) -> Result<(), FileError> {
-        let CreatedNames::Sole(name) = self.names else { return Ok(()) };
-        let reason = match member.kind {
-            _ if self.count > 0 => "the stream of one file contains a second member",
-            EntryType::Directory => "the stream of one file contains a directory",
-            EntryType::Link => "the stream of one file contains a hard link",
-            _ => {
-                member.name = name.to_vec();
-                return Ok(());
-            }
-        };
-        Err(FileError::refusal(Errno::PERM, &member.name, "member", reason))
+        if let CreatedNames::Sole(sole) = self.names {
+            sole.check(member, self.count)?;
+            member.name = sole.name.to_vec();
+        }
+        Ok(())
     }
 
     /// Creates one member. Reports a member that the file system refuses as a warning, and returns errors that end the

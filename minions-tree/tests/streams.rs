@@ -3,10 +3,10 @@
 
 use minions_tree::files::TreeRoot;
 use minions_tree::pack::{PackOptions, PackOutput, pack_tree};
-use minions_tree::rename::{NewNames, rename_members};
+use minions_tree::rename::{NewNames, RenameOptions, rename_members};
 use minions_tree::unpack::{CreatedNames, TarReader, UnpackOptions, unpack_tree};
 use minions_tree::walk::open_as_path;
-use minions_tree::{FileError, XattrChoice};
+use minions_tree::{FileError, SoleName, XattrChoice};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -81,7 +81,8 @@ fn members(stream: &[u8]) -> BTreeMap<String, String> {
 
 fn rename(stream: &[u8], names: NewNames<'_>) -> Result<MemoryOutput, FileError> {
     let mut output = MemoryOutput::default();
-    rename_members(&mut TarReader::new(stream), names, None, &mut output)?;
+    let options = RenameOptions { xattrs: XattrChoice::Ordinary, ..RenameOptions::default() };
+    rename_members(&mut TarReader::new(stream), names, options, &mut output)?;
     Ok(output)
 }
 
@@ -155,11 +156,14 @@ fn the_stream_of_one_file_gets_the_requested_name_only() {
     fs::write(dir.path().join("file"), "text").unwrap();
     let mut output = MemoryOutput::default();
     pack(&dir.path().join("file"), &mut output);
-    let sole = rename(&output.stream, NewNames::Sole(b"new")).unwrap();
+    let sole =
+        rename(&output.stream, NewNames::Sole(SoleName { name: b"new", symlink: false })).unwrap();
     assert_eq!(members(&sole.stream), BTreeMap::from([("new".into(), "text".into())]));
     let mut tree = MemoryOutput::default();
     pack(dir.path(), &mut tree);
-    assert!(rename(&tree.stream, NewNames::Sole(b"new")).is_err());
+    assert!(
+        rename(&tree.stream, NewNames::Sole(SoleName { name: b"new", symlink: false })).is_err()
+    );
 }
 
 #[test]

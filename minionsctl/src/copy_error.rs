@@ -36,6 +36,20 @@ pub(crate) enum CopyError {
         /// The destination.
         path: String,
     },
+    /// The contents of the source are to be copied.
+    #[error("{path} is not a directory, so it has no contents to copy")]
+    NoContents {
+        /// The source.
+        path: String,
+    },
+    /// The directory would be created where a link is.
+    #[error(
+        "{path} is a symbolic link: name the directory that it leads to, with a slash and a dot at the end of the source"
+    )]
+    IsLink {
+        /// The destination.
+        path: String,
+    },
     /// The source does not contain one file.
     #[error("{path} is not a regular file: copy it with -r")]
     NotRegular {

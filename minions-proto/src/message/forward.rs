@@ -4,7 +4,7 @@
 //! After an `ok` reply, the connection is in channel mode with the messages of
 //! [`forward`](crate::forward).
 
-use super::Call;
+use super::call::Call;
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
 use std::fmt;

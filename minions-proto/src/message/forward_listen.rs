@@ -5,7 +5,8 @@
 //! [`forward_listener`](crate::forward_listener). After the `ok` reply to `forward_accept`, it is in
 //! the same mode as after `forward_open`.
 
-use super::{Call, ForwardOpened};
+use super::call::Call;
+use super::forward::ForwardOpened;
 use crate::error::Invalid;
 use crate::message::forward::{is_socket_path, port_of};
 use serde::{Deserialize, Serialize};

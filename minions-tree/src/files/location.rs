@@ -13,6 +13,9 @@ use std::path::Path;
 /// Permission bits of a mode.
 pub const MODE_BITS: u32 = 0o7777;
 
+/// Set-user-id and set-group-id.
+pub(crate) const SET_ID: u32 = 0o6000;
+
 /// Number of attempts to find a free name, or to open a file that other processes remove and create at the same
 /// time.
 const ATTEMPTS: usize = 16;

@@ -27,6 +27,7 @@ mod replace;
 mod resolve;
 mod tree_root;
 
+pub(crate) use location::SET_ID;
 pub use location::{FileAttributes, FileLocation, MODE_BITS, is_regular};
 pub use new_file::{NameConflict, NewFile};
 pub use replace::{replace, replace_or_overwrite};

@@ -25,4 +25,4 @@ pub(crate) use events::EventMessage;
 pub(crate) use files::FileBody;
 pub(crate) use listener_link::{ListenerCommands, ListenerLink, ListenerLoss};
 pub(crate) use transfers::PutOptions;
-pub(crate) use upload_body::{UploadSender, upload_body};
+pub(crate) use upload_body::{END, UploadSender, upload_body};

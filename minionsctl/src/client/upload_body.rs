@@ -12,8 +12,11 @@ use tokio::sync::mpsc;
 /// Number of chunks between the producer and the connection.
 const CHUNKS: usize = 8;
 
-/// Sender of the bytes of a body. An error aborts the request, so that the receiver does not treat the body as complete;
-/// dropping the sender ends the body.
+/// Last chunk of a body.
+pub(crate) const END: Bytes = Bytes::new();
+
+/// Sender of the bytes of a body, and then of [`END`]. An error, or dropping the sender before the end, aborts the
+/// request, so that the receiver does not treat the body as complete.
 pub(crate) type UploadSender = mpsc::Sender<io::Result<Bytes>>;
 
 /// Body of a request, and the number of its chunks that the connection has taken.
@@ -49,6 +52,10 @@ impl Body for ChannelBody {
         if next.is_ready() {
             self.taken.fetch_add(1, Ordering::Relaxed);
         }
-        next.map(|next| next.map(|bytes| bytes.map(Frame::data)))
+        next.map(|next| match next {
+            Some(Ok(bytes)) if bytes.is_empty() => None,
+            Some(bytes) => Some(bytes.map(Frame::data)),
+            None => Some(Err(io::Error::other("the source broke off"))),
+        })
     }
 }

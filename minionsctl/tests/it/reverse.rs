@@ -1,10 +1,13 @@
 //! `minionsctl forward -R`, with a daemon and the agent as a process: a listener "in the guest" is one on this machine.
 
 use crate::shared::command::{Ran, Running, ctl};
+use crate::shared::process;
 use rustix::process::Signal;
 use serde_json::Value;
+use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -184,7 +187,7 @@ async fn many_connections_leave_nothing() {
     let forward = format!("0:{port}");
     let (running, listen) = guest.forward(&["-R", &forward], 1);
     exchange(&listen[0], b"x");
-    let own = || std::fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap().count();
+    let own = || fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap().count();
     let before = (guest.agent.descriptors(), own());
     for number in 0..300_u32 {
         let text = number.to_string();
@@ -241,6 +244,25 @@ async fn listeners_return_after_the_agent_was_killed() {
     drop((daemon, agent, dir));
 }
 
+#[test]
+fn listeners_return_after_the_daemon_was_killed() {
+    let dir =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+    let _agent = AgentProcess::start(dir.path(), "web-1", &[]);
+    let mut daemon = process::start(dir.path());
+    let forward = format!("0:{}", echo_server());
+    let args = ["-o", "json", "forward", "web-1", "-R", &forward];
+    let mut running = Running::start(&mut ctl(&daemon.host(), &args));
+    let line: Value = serde_json::from_str(&running.line()).unwrap();
+    let listen = line["listen"].as_str().unwrap();
+    assert_eq!(exchange(listen, b"before"), b"before");
+    daemon.end(Signal::KILL);
+    until("nothing listens", || TcpStream::connect(listen).is_err());
+    let _daemon = process::start(dir.path());
+    until("the listener is back", || TcpStream::connect(listen).is_ok());
+    assert_eq!(exchange(listen, b"after"), b"after");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_command_leaves_no_listener_and_no_file() {
     let guest = Guest::start().await;
@@ -249,9 +271,7 @@ async fn a_killed_command_leaves_no_listener_and_no_file() {
     let (to_port, from_socket) = (format!("0:{port}"), format!("{there}:{port}"));
     let forwards = ["-R", &to_port, "-R", &from_socket, "--owner", "nobody"];
     // The owner must be able to create the file.
-    use std::os::unix::fs::PermissionsExt;
-    let open = std::fs::Permissions::from_mode(0o777);
-    std::fs::set_permissions(guest.dir.path(), open).unwrap();
+    fs::set_permissions(guest.dir.path(), Permissions::from_mode(0o777)).unwrap();
     let (mut running, listen) = guest.forward(&forwards, 2);
     assert!(Path::new(&there).exists());
     running.child.kill().unwrap();

@@ -1,6 +1,6 @@
 //! The command line.
 
-use super::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
+use super::choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
 use clap::{Parser, Subcommand};
 use minions_proto::AgentPort;
 use std::net::SocketAddr;

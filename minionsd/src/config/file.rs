@@ -1,7 +1,8 @@
 //! The configuration file.
 
 use super::agent_ports::PortEntry;
-use super::{AuditRule, ConfigError, LogFormat, OptionalSetting, TcpOperate, TcpRead};
+use super::choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
+use super::error::ConfigError;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

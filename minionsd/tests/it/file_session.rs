@@ -62,16 +62,20 @@ impl Guest {
         Session { socket, next: 0 }
     }
 
-    /// Returns the processes of operations on files.
+    /// Returns the number of operations on files.
     fn operations(&self) -> usize {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.agent.pid())).into_iter().flatten();
-        let lists = tasks.flatten();
-        let lists = lists.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-        let children = lists.collect::<String>();
-        let line = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let is_operation = |pid: &&str| line(pid).windows(7).any(|word| word == b"file-op");
-        children.split_whitespace().filter(is_operation).count()
+        operations_of(self.agent.pid())
     }
+}
+
+/// Returns the number of the agent's processes for operations on files.
+fn operations_of(agent: u32) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{agent}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children = lists.collect::<String>();
+    let line = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_operation = |pid: &&str| line(pid).windows(7).any(|word| word == b"file-op");
+    children.split_whitespace().filter(is_operation).count()
 }
 
 impl Session {
@@ -343,4 +347,17 @@ async fn a_silent_agent_ends_an_idle_session() {
     guest.agent.stop();
     session.send(realpath(b"/"), b"").await;
     assert_eq!(session.closed().await, (1011, "connection_lost".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_closes_the_session_and_its_process_ends() {
+    let mut guest = Guest::start().await;
+    let mut session = guest.open().await;
+    session.send(realpath(b"/"), b"").await;
+    session.answer(0).await;
+    guest.daemon.ask_to_stop();
+    assert_eq!(session.closed().await, (1012, "shutting_down".to_owned()));
+    let Guest { daemon, agent, dir: _dir } = guest;
+    timeout(SOON, daemon.stopped()).await.expect("the daemon stops");
+    until("the process in the guest has ended", || operations_of(agent.pid()) == 0);
 }

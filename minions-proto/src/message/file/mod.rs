@@ -16,8 +16,11 @@ pub use operation::{
 pub use path::{GuestPath, GuestTarget, MAX_PATH_LEN};
 pub(crate) use path::{decoded as decoded_name, encoded as encoded_name};
 
-use super::{Call, ExecAttached, ExecId, OnDisconnect};
+use super::call::Call;
+use super::exec_id::ExecId;
+use super::exec_stream::{ExecAttached, OnDisconnect};
 use crate::error::Invalid;
+use operation::check_account;
 use serde::{Deserialize, Serialize};
 
 /// Request to start an operation on files, or to attach to the exec that already has this id.
@@ -48,14 +51,6 @@ impl FileStart {
         }
         self.op.validate()
     }
-}
-
-/// Checks the form of `USER` or `USER:GROUP`.
-fn check_account(field: &str, account: &str) -> Result<(), Invalid> {
-    if account.is_empty() || account.contains(['\0', '\n']) {
-        return Err(Invalid::value(field, account, "must be a user name or number"));
-    }
-    Ok(())
 }
 
 impl Call for FileStart {

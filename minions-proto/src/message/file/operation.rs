@@ -1,6 +1,5 @@
 //! Operations of `file_start`.
 
-use super::check_account;
 use super::path::{GuestPath, GuestTarget};
 use crate::error::Invalid;
 use serde::{Deserialize, Serialize};
@@ -187,6 +186,14 @@ pub struct WatchTree {
 /// [file session](crate::file_session).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ServeSession {}
+
+/// Checks the form of `USER` or `USER:GROUP`.
+pub(super) fn check_account(field: &str, account: &str) -> Result<(), Invalid> {
+    if account.is_empty() || account.contains(['\0', '\n']) {
+        return Err(Invalid::value(field, account, "must be a user name or number"));
+    }
+    Ok(())
+}
 
 impl FileOperation {
     /// Returns the name of the operation on the wire.

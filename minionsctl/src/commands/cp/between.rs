@@ -3,15 +3,16 @@
 use super::byte_channel::{ChannelWriter, first_cause, in_thread, received};
 use super::copy_end::CopyEnd;
 use super::copy_settings::CopyForm;
-use super::download::{open_file, open_tree, report_missing};
+use super::download::{check_contents, open_file, open_tree, report_missing};
 use super::failure_log::FailureLog;
 use super::job::{CopyDestination, CopyJob, CopySummary};
 use super::target::{CopyTarget, DestinationState};
 use super::upload::summary;
 use crate::cli::GuestFile;
-use crate::client::{FileBody, UploadSender, upload_body};
+use crate::client::{END, FileBody, UploadSender, upload_body};
 use crate::failure::Failure;
 use minions_api::files::FileKind;
+use minions_tree::SoleName;
 use minions_tree::error::failed;
 use minions_tree::rename::{NewNames, rename_members};
 use minions_tree::unpack::TarReader;
@@ -71,7 +72,10 @@ async fn pump(job: &CopyJob<'_>, mut from: FileBody<'_>, to: UploadSender) -> Re
                     return Ok(len);
                 }
             }
-            Ok(None) => return Ok(len),
+            Ok(None) => {
+                let _ = to.send(Ok(END)).await;
+                return Ok(len);
+            }
             Err(failure) => {
                 let _ = to.send(Err(io::Error::other("the source broke off"))).await;
                 return Err(failure);
@@ -89,6 +93,8 @@ async fn tree(
     let from = open_tree(job, source).await?;
     let exec = from.exec_id();
     let is_directory = from.metadata()?.kind == FileKind::Directory;
+    check_contents(source, is_directory)?;
+    let symlink = destination.state == DestinationState::Directory;
     let target = destination.target(&source.path, is_directory)?;
     let (directory, sole) = match &target {
         CopyTarget::Named { parent, name } if !is_directory => (parent.clone(), Some(name.clone())),
@@ -100,21 +106,26 @@ async fn tree(
     {
         job.check_parent(&destination.end.with_path(parent.clone())).await?;
     }
+    let to = guest(destination, directory)?;
+    if parents {
+        job.check_no_link(&to).await?;
+    }
     let (sender, reader) = received();
     let (upload, body) = upload_body();
     // The received bytes are counted already.
     let hidden = super::progress::CopyProgress::new(true);
     let mut writer = ChannelWriter::new(upload, &hidden, log);
-    let (path, mtime) = (source.path.clone(), job.settings.pack().mtime);
+    let path = source.path.clone();
+    let options = job.settings.rename(job.settings.pack().mtime);
     let thread = in_thread(move || {
-        let names = sole.as_deref().map_or(NewNames::Same, NewNames::Sole);
+        let sole = sole.as_deref().map(|name| SoleName { name, symlink });
+        let names = sole.map_or(NewNames::Same, NewNames::Sole);
         let mut reader = TarReader::new(reader);
-        let renamed = rename_members(&mut reader, names, mtime, &mut writer);
+        let renamed = rename_members(&mut reader, names, options, &mut writer);
         let whole =
             renamed.and_then(|_| reader.into_inner().skip_to_end().map_err(failed(&path, "tar")));
         writer.finish(whole)
     })?;
-    let to = guest(destination, directory)?;
     let put = job.settings.put(parents);
     let (pumped, written) =
         tokio::join!(sender.pump(from, job.progress), job.client.write_tree(&to, &put, body));

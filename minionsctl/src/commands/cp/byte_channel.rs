@@ -2,7 +2,7 @@
 
 use super::failure_log::FailureLog;
 use super::progress::CopyProgress;
-use crate::client::{FileBody, UploadSender};
+use crate::client::{END, FileBody, UploadSender};
 use crate::failure::Failure;
 use bytes::{Buf, Bytes, BytesMut};
 use minions_tree::pack::PackOutput;
@@ -17,13 +17,20 @@ const CHUNKS: usize = 8;
 /// Longest rest of a stream after its last member that is read and dropped, in bytes: the padding of other programs.
 const MAX_REST: u64 = 1024 * 1024;
 
+/// Stack of a thread, in bytes. A tree of the largest depth needs about 2 MiB.
+const STACK: usize = 8 * 1024 * 1024;
+
 /// Runs work that blocks in a thread of its own. At the end of the command, the thread ends with the process.
 pub(super) fn in_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<ThreadResult<T>, Failure> {
     let (sender, receiver) = oneshot::channel();
     let work = move || drop(sender.send(work()));
-    std::thread::Builder::new().name("files".into()).spawn(work).map_err(Failure::Runtime)?;
+    std::thread::Builder::new()
+        .name("files".into())
+        .stack_size(STACK)
+        .spawn(work)
+        .map_err(Failure::Runtime)?;
     Ok(ThreadResult(receiver))
 }
 
@@ -61,12 +68,19 @@ impl ChannelWriter {
 
     /// Ends the body if `result` is a success, and aborts the request otherwise. Returns the number of bytes.
     pub(super) fn finish<T>(mut self, result: Result<T, FileError>) -> Result<u64, FileError> {
-        let sent = result.and_then(|_| self.flush().map_err(|error| FileError::not_sent(&error)));
+        let sent = result.and_then(|_| self.end().map_err(|error| FileError::not_sent(&error)));
         if let Err(error) = &sent {
             // If the connection is closed, there is nothing to abort.
             let _ = self.sender.blocking_send(Err(io::Error::other(error.to_string())));
         }
         sent.map(|()| self.written)
+    }
+}
+
+impl ChannelWriter {
+    fn end(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.sender.blocking_send(Ok(END)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -4,6 +4,7 @@ use crate::cli::CopyArgs;
 use crate::client::PutOptions;
 use minions_tree::XattrChoice;
 use minions_tree::pack::PackOptions;
+use minions_tree::rename::RenameOptions;
 use minions_tree::unpack::{DeviceChoice, UnpackOptions};
 use rustix::process::geteuid;
 use std::fs;
@@ -54,7 +55,11 @@ impl CopySettings {
     }
 
     fn xattr_choice(&self) -> XattrChoice {
-        if self.is_archive() { XattrChoice::Ordinary } else { XattrChoice::None }
+        match (self.is_archive(), self.set_id) {
+            (false, _) => XattrChoice::None,
+            (true, false) => XattrChoice::Ordinary,
+            (true, true) => XattrChoice::WithCapabilities,
+        }
     }
 
     /// Returns the attributes of a tree that is sent.
@@ -78,6 +83,11 @@ impl CopySettings {
             devices: DeviceChoice::LeaveOut,
             mask: if self.is_archive() { 0 } else { self.umask },
         }
+    }
+
+    /// Returns the attributes of the members of a stream that passes through this process; `mtime` replaces their times.
+    pub(super) fn rename(&self, mtime: Option<i64>) -> RenameOptions {
+        RenameOptions { mtime, set_id: self.set_id, xattrs: self.xattr_choice() }
     }
 
     /// Returns the permission bits of a regular file on this host whose source has these.

@@ -4,7 +4,7 @@ use super::byte_channel::{ChannelReader, first_cause, in_thread, received};
 use super::copy_settings::{CopyForm, CopySettings};
 use super::failure_log::FailureLog;
 use super::job::{CopyDestination, CopyJob, CopySummary};
-use super::target::{CopyTarget, SourceName};
+use super::target::{CopyTarget, DestinationState, SourceName};
 use crate::cli::GuestFile;
 use crate::client::FileBody;
 use crate::copy_error::CopyError;
@@ -15,7 +15,7 @@ use minions_tree::files::{FileAttributes, NameConflict, TreeRoot};
 use minions_tree::pack::{PackOutput, member_name};
 use minions_tree::rename::{NewNames, rename_members};
 use minions_tree::unpack::{CreatedNames, TarReader, unpack_tree};
-use minions_tree::{BUFFER_LEN, FileError};
+use minions_tree::{BUFFER_LEN, FileError, SoleName};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -88,6 +88,8 @@ fn receive_file(
         }
     }
     new.set(FileAttributes { mode, owner: None }).map_err(failed(&path, "attributes"))?;
+    // Some file systems report a full disk only now.
+    new.file().sync_data().map_err(failed(&path, "sync"))?;
     new.publish(NameConflict::Replace).map_err(failed(&path, "rename"))
 }
 
@@ -105,11 +107,15 @@ async fn tree(
     let body = open_tree(job, source).await?;
     let exec = body.exec_id();
     let is_directory = body.metadata()?.kind == FileKind::Directory;
+    check_contents(source, is_directory)?;
+    let symlink = destination.state == DestinationState::Directory;
     let target = destination.target(&source.path, is_directory)?;
     let (sender, reader) = received();
     let (settings, shared) = (job.settings.clone(), Arc::clone(log));
-    let thread =
-        in_thread(move || receive_tree(reader, &target, is_directory, &settings, &shared))?;
+    let thread = in_thread(move || match is_directory {
+        true => receive_tree(reader, &target, &settings, &shared),
+        false => receive_one(reader, &target, symlink, &settings, &shared),
+    })?;
     let pumped = sender.pump(body, job.progress).await;
     let (files, bytes) = first_cause(thread.wait().await?, pumped)?;
     report_missing(job, source, exec.as_deref(), bytes, log).await?;
@@ -124,25 +130,58 @@ pub(super) async fn open_tree<'a>(
     job.client.read_tree(source, job.settings.user.as_deref(), job.settings.xattrs()).await
 }
 
+/// Checks that a source whose contents are copied is a directory. The guest could answer with a link, which would become
+/// the destination.
+pub(super) fn check_contents(source: &GuestFile, is_directory: bool) -> Result<(), CopyError> {
+    if is_directory || SourceName::of(&source.path) != SourceName::Contents {
+        return Ok(());
+    }
+    let path = format!("{}:{}", source.vm, String::from_utf8_lossy(&source.path));
+    Err(CopyError::NoContents { path })
+}
+
+/// Creates the members of a directory.
 fn receive_tree(
     reader: ChannelReader,
     target: &CopyTarget,
-    is_directory: bool,
     settings: &CopySettings,
     log: &FailureLog,
 ) -> Result<u64, FileError> {
     let path = target.path();
-    let (root, names) = match target {
-        CopyTarget::Contents { directory } => {
-            (open_root(directory)?, CreatedNames::Members { is_new: false })
-        }
-        CopyTarget::Named { parent, name } if is_directory => {
+    let (root, is_new) = match target {
+        CopyTarget::Contents { directory } => (open_root(directory)?, false),
+        CopyTarget::Named { parent, name } => {
             let made = open_root(parent)?.make_directory(name);
-            let (root, is_new) = made.map_err(failed(&path, "mkdir"))?;
-            (root, CreatedNames::Members { is_new })
+            made.map_err(failed(&path, "mkdir"))?
         }
-        CopyTarget::Named { parent, name } => (open_root(parent)?, CreatedNames::Sole(name)),
     };
+    receive(reader, &root, &path, CreatedNames::Members { is_new }, settings, log)
+}
+
+/// Creates a single file of any other type. `symlink`: it may be a symbolic link.
+fn receive_one(
+    reader: ChannelReader,
+    target: &CopyTarget,
+    symlink: bool,
+    settings: &CopySettings,
+    log: &FailureLog,
+) -> Result<u64, FileError> {
+    let path = target.path();
+    let CopyTarget::Named { parent, name } = target else {
+        return Err(FileError::refusal(Errno::ISDIR, &path, "create", "is a directory"));
+    };
+    let names = CreatedNames::Sole(SoleName { name, symlink });
+    receive(reader, &open_root(parent)?, &path, names, settings, log)
+}
+
+fn receive(
+    reader: ChannelReader,
+    root: &TreeRoot,
+    path: &[u8],
+    names: CreatedNames<'_>,
+    settings: &CopySettings,
+    log: &FailureLog,
+) -> Result<u64, FileError> {
     let mut reader = TarReader::new(reader);
     let mut warn = |error: &FileError| {
         // A file that the guest could not read is reported by the guest.
@@ -151,8 +190,8 @@ fn receive_tree(
         }
     };
     let options = settings.unpack();
-    let files = unpack_tree(&root, &path, names, options, &mut reader, &mut warn)?;
-    reader.into_inner().skip_to_end().map_err(failed(&path, "tar"))?;
+    let files = unpack_tree(root, path, names, options, &mut reader, &mut warn)?;
+    reader.into_inner().skip_to_end().map_err(failed(path, "tar"))?;
     Ok(files)
 }
 
@@ -182,7 +221,9 @@ pub(super) async fn stream(
     let body = open_tree(job, source).await?;
     let exec = body.exec_id();
     let is_directory = body.metadata()?.kind == FileKind::Directory;
+    check_contents(source, is_directory)?;
     let path = source.path.clone();
+    let options = job.settings.rename(None);
     let (sender, reader) = received();
     let mut output = TarOutput { log: Arc::clone(log), output: io::stdout() };
     let thread = in_thread(move || {
@@ -190,10 +231,12 @@ pub(super) async fn stream(
         let names = match &name {
             SourceName::Contents => NewNames::Same,
             SourceName::Named(name) if is_directory => NewNames::Beneath(name),
-            SourceName::Named(_) => NewNames::Sole(member_name(&path)),
+            SourceName::Named(_) => {
+                NewNames::Sole(SoleName { name: member_name(&path), symlink: true })
+            }
         };
         let mut reader = TarReader::new(reader);
-        let files = rename_members(&mut reader, names, None, &mut output)?;
+        let files = rename_members(&mut reader, names, options, &mut output)?;
         output.flush().map_err(|error| FileError::new(&error, b"-", "write"))?;
         reader.into_inner().skip_to_end().map_err(failed(&path, "tar"))?;
         Ok(files)

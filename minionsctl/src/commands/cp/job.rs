@@ -4,9 +4,11 @@ use super::copy_end::CopyEnd;
 use super::copy_settings::CopySettings;
 use super::progress::CopyProgress;
 use super::target::{CopyTarget, DestinationState, SourceName};
+use crate::cli::GuestFile;
 use crate::client::DaemonClient;
 use crate::copy_error::CopyError;
 use crate::failure::Failure;
+use minions_api::ErrorCode;
 use minions_api::files::FileKind;
 use minions_tree::FileError;
 use std::ffi::OsStr;
@@ -76,6 +78,20 @@ impl CopyJob<'_> {
                 Err(CopyError::NoDirectory { path: end.to_string() }.into())
             }
             state => Ok(CopyDestination { end, state }),
+        }
+    }
+
+    /// Checks that the name of a directory in a guest is not a symbolic link, which an earlier copy from another guest may
+    /// have created: the agent would follow it.
+    pub(super) async fn check_no_link(&self, directory: &GuestFile) -> Result<(), Failure> {
+        let found = self.client.stat_file(directory, self.settings.user.as_deref(), false).await;
+        match found {
+            Ok(found) if found.kind == FileKind::Symlink => {
+                let path = CopyEnd::Guest(directory.clone()).to_string();
+                Err(CopyError::IsLink { path }.into())
+            }
+            Err(Failure::Problem(problem)) if problem.code == ErrorCode::FileNotFound => Ok(()),
+            found => found.map(drop),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The error type of the subsystem.
 
-use super::packet_decoder::MAX_PACKET;
+use super::packet_decoder::PacketLength;
 use super::wire::ShortPacket;
 use crate::link_error::LinkError;
 use minions_proto::file_session::SessionFrameError;
@@ -9,11 +9,8 @@ use minions_proto::file_session::SessionFrameError;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SftpError {
     /// The client sent a packet of an invalid length.
-    #[error("the SFTP client sent a packet of {len} bytes: must have 1 to {MAX_PACKET}")]
-    PacketLength {
-        /// Length in the prefix.
-        len: usize,
-    },
+    #[error("the SFTP client sent {0}")]
+    PacketLength(#[from] PacketLength),
     /// The client sent a packet without the id of a request.
     #[error("the SFTP client sent a malformed packet")]
     Packet(#[from] ShortPacket),

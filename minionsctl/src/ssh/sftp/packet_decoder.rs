@@ -1,10 +1,17 @@
 //! Packets of a stream.
 
-use super::error::SftpError;
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Longest packet of a client, in bytes without its length: that of OpenSSH's server (`SFTP_MAX_MSG_LENGTH`).
 pub(super) const MAX_PACKET: usize = 256 * 1024;
+
+/// A packet of an invalid length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a packet of {len} bytes: must have 1 to {MAX_PACKET}")]
+pub(super) struct PacketLength {
+    /// Length in the prefix.
+    len: usize,
+}
 
 /// Splits a stream into packets, regardless of how it is chunked.
 #[derive(Debug, Default)]
@@ -19,11 +26,11 @@ impl PacketDecoder {
     }
 
     /// Returns the next complete packet without its length, or `None` until more bytes arrive.
-    pub(super) fn next_packet(&mut self) -> Result<Option<Bytes>, SftpError> {
+    pub(super) fn next_packet(&mut self) -> Result<Option<Bytes>, PacketLength> {
         let Some(prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let len = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
         if len == 0 || len > MAX_PACKET {
-            return Err(SftpError::PacketLength { len });
+            return Err(PacketLength { len });
         }
         if self.buffer.len() < 4 + len {
             self.buffer.reserve(4 + len - self.buffer.len());
@@ -44,8 +51,7 @@ mod tests {
         for len in [0, MAX_PACKET + 1, u32::MAX as usize] {
             let mut decoder = PacketDecoder::default();
             decoder.extend(&u32::try_from(len).unwrap().to_be_bytes());
-            let error = decoder.next_packet().unwrap_err();
-            assert!(matches!(error, SftpError::PacketLength { len: found } if found == len));
+            assert_eq!(decoder.next_packet(), Err(PacketLength { len }));
         }
     }
 

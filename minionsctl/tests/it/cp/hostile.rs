@@ -10,14 +10,14 @@ use tar::EntryType as Kind;
 use tempfile::TempDir;
 
 /// A tar stream with members of any names and types.
-struct HostileTar(Vec<u8>);
+pub(super) struct HostileTar(pub(super) Vec<u8>);
 
 impl HostileTar {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Vec::new())
     }
 
-    fn member(mut self, name: &str, kind: Kind, link: &str, data: &[u8]) -> Self {
+    pub(super) fn member(mut self, name: &str, kind: Kind, link: &str, data: &[u8]) -> Self {
         self.header(name, kind, link, data.len() as u64);
         self.0.extend_from_slice(data);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
@@ -38,7 +38,7 @@ impl HostileTar {
         self.0.extend_from_slice(header.as_bytes());
     }
 
-    fn end(self) -> Vec<u8> {
+    pub(super) fn end(self) -> Vec<u8> {
         [self.0, vec![0; 1024]].concat()
     }
 }

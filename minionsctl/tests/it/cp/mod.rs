@@ -1,5 +1,6 @@
 //! `minionsctl cp`, with a daemon and agents as processes, or with a hostile server.
 
+mod deceptions;
 mod faults;
 mod guest;
 mod hostile;

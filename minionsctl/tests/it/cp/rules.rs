@@ -91,8 +91,8 @@ async fn contents_and_permission_bits_are_copied_and_links_only_with_r() {
         assert_eq!(mode("to/link"), 0o751);
         guest.run(&["-m", "600", &from("run"), &to("to/private")]).assert(0, "", "");
         assert_eq!(mode("to/private"), 0o600);
-        guest.run(&["-r", &from("link"), &to("to/symlink")]).assert(0, "", "");
-        assert_eq!(fs::read_link(guest.path("to/symlink")).unwrap().to_str(), Some("run"));
+        guest.run(&["-r", &from("link"), &to("to/")]).assert(0, "", "");
+        assert_eq!(fs::read_link(guest.path("to/link")).unwrap().to_str(), Some("run"));
         guest.run(&["-r", &from("run"), &to("to/run")]).assert(0, "", "");
         assert_eq!(mode("to/run"), 0o751);
         let modified = |name: &str| fs::metadata(guest.path(name)).unwrap().modified().unwrap();
