@@ -1,6 +1,7 @@
 //! The agent in a process of its own, on a hybrid socket, without a VM.
 #![expect(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -32,6 +33,16 @@ impl AgentProcess {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Stops the process, so that it no longer answers; its connections stay open.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the process has ended.
+    #[track_caller]
+    pub fn stop(&self) {
+        kill_process(Pid::from_child(&self.0), Signal::STOP).unwrap();
     }
 
     /// Returns the number of the process's open descriptors.

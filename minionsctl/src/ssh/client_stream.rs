@@ -12,12 +12,15 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::time::{Sleep, sleep};
 
-/// Connection to the SSH client. It is not read while the [`InputBudget`] is used up.
+/// Connection to the SSH client. It is read more slowly while the [`InputBudget`] is used up.
 pub(super) struct ClientStream {
     input: Box<dyn AsyncRead + Send + Unpin>,
     output: Box<dyn AsyncWrite + Send + Unpin>,
     budget: Arc<InputBudget>,
+    /// Wait before the next read.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// Kind of a descriptor. A terminal is refused, because it would stay in non-blocking mode after this process ends.
@@ -44,7 +47,7 @@ impl ClientStream {
                 Box::new(socket(stdout())?)
             }
         };
-        Ok(Self { input, output, budget: Arc::clone(budget) })
+        Ok(Self { input, output, budget: Arc::clone(budget), pause: None })
     }
 }
 
@@ -93,10 +96,16 @@ impl AsyncRead for ClientStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match ready!(self.budget.poll_room(context)) {
-            ReadPermission::Read => Pin::new(&mut self.input).poll_read(context, buffer),
-            ReadPermission::End => Poll::Ready(Ok(())),
+        match self.budget.permission(context) {
+            ReadPermission::Read => {}
+            ReadPermission::After(time) => {
+                let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(time)));
+                ready!(pause.as_mut().poll(context));
+            }
+            ReadPermission::End => return Poll::Ready(Ok(())),
         }
+        self.pause = None;
+        Pin::new(&mut self.input).poll_read(context, buffer)
     }
 }
 

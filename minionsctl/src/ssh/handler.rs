@@ -3,13 +3,14 @@
 use super::channel_output::ChannelOutput;
 use super::connection::ChannelConnection;
 use super::input::ChannelInput;
-use super::input_budget::InputBudget;
+use super::input_budget::{InputBudget, TOO_MUCH_INPUT};
 use super::listeners::{GuestListeners, ListenerName};
 use super::login::{self, GuestLogin};
 use super::program::ChannelProgram;
 use super::request::{PreparedProgram, ProgramKind, terminal_size};
 use super::services::RequestedService;
 use super::sftp::{SFTP, SftpSubsystem};
+use crate::output::to_stderr;
 use crate::target::Target;
 use minions_proto::message::Signal;
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, Session, VerifiedPublicKey};
@@ -120,6 +121,16 @@ impl ConnectionHandler {
         let target = Arc::clone(&self.target);
         let connection = ChannelConnection::new(target, destination, input, output);
         self.programs.spawn(connection.run(reply));
+    }
+
+    /// Ends the channel with the most unread input, so that the others can continue.
+    fn end_largest(&mut self, session: &mut Session) -> Result<(), Error> {
+        let largest = self.channels.iter().max_by_key(|(_, channel)| channel.input.unread());
+        let Some(id) = largest.map(|(id, _)| *id) else { return Ok(()) };
+        // Its task leaves the program, which ends it.
+        self.channels.remove(&id);
+        to_stderr(&format!("minionsctl: {TOO_MUCH_INPUT}"));
+        session.close(id)
     }
 
     /// Starts the program of a channel, which can have only one.
@@ -237,11 +248,20 @@ impl Handler for ConnectionHandler {
         Ok(())
     }
 
-    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Error> {
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.budget.window()
+    }
+
+    async fn data(
+        &mut self,
+        id: ChannelId,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
         if let Some(input) = self.input(id) {
             input.push(data);
         }
-        Ok(())
+        if self.budget.is_exceeded() { self.end_largest(session) } else { Ok(()) }
     }
 
     async fn pty_request(

@@ -127,6 +127,11 @@ impl ChannelInput {
         });
     }
 
+    /// Returns the number of bytes that were not taken.
+    pub(super) fn unread(&self) -> usize {
+        lock(&self.state).bytes.len()
+    }
+
     /// Reports whether the input is closed.
     pub(super) fn is_closed(&self) -> bool {
         lock(&self.state).is_closed()
@@ -202,17 +207,18 @@ impl ChannelInput {
 
 #[cfg(test)]
 mod tests {
-    use super::super::input_budget::{INPUT_BUDGET, ReadPermission};
+    use super::super::input_budget::{INPUT_BUDGET, MAX_INPUT, ReadPermission, WINDOW};
     use super::*;
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Waker};
+    use std::time::Duration;
 
     fn channel() -> (Arc<InputBudget>, ChannelInput) {
         let budget = Arc::new(InputBudget::default());
         (Arc::clone(&budget), ChannelInput::new(budget))
     }
 
-    fn room(budget: &InputBudget) -> Poll<ReadPermission> {
-        budget.poll_room(&mut Context::from_waker(Waker::noop()))
+    fn room(budget: &InputBudget) -> ReadPermission {
+        budget.permission(&Context::from_waker(Waker::noop()))
     }
 
     #[test]
@@ -264,27 +270,48 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_is_not_read_while_the_budget_is_used_up() {
+    fn the_connection_is_read_slowly_while_the_budget_is_used_up() {
         let (budget, input) = channel();
         let other = ChannelInput::new(Arc::clone(&budget));
+        let slow = ReadPermission::After(Duration::from_millis(1));
         input.push(&vec![0; INPUT_BUDGET / 2]);
-        assert_eq!(room(&budget), Poll::Ready(ReadPermission::Read));
+        assert_eq!(room(&budget), ReadPermission::Read);
         other.push(&vec![0; INPUT_BUDGET / 2]);
-        assert_eq!(room(&budget), Poll::Pending);
+        assert_eq!(room(&budget), slow);
         assert!(input.take(1).is_some());
-        assert_eq!(room(&budget), Poll::Ready(ReadPermission::Read));
+        assert_eq!(room(&budget), ReadPermission::Read);
         input.push(b"x");
-        assert_eq!(room(&budget), Poll::Pending);
+        assert_eq!(room(&budget), slow);
         budget.hang_up();
-        assert_eq!(room(&budget), Poll::Ready(ReadPermission::End));
+        assert_eq!(room(&budget), ReadPermission::End);
         input.discard();
         input.push(b"discarded");
         assert_eq!((input.take(1), budget.used()), (None, INPUT_BUDGET / 2));
         other.close();
         other.push(b"discarded");
-        assert_eq!(room(&budget), Poll::Ready(ReadPermission::Read));
+        assert_eq!(room(&budget), ReadPermission::Read);
         assert_eq!(other.take(1), Some(InputEvent::Closed));
         input.close();
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn beyond_the_budget_the_windows_are_small_and_the_limit_has_room_for_all_windows() {
+        let (budget, input) = channel();
+        input.push(&vec![0; INPUT_BUDGET - 1]);
+        assert_eq!(budget.window(), WINDOW);
+        input.push(b"x");
+        // With less than 2 bytes, the library would never announce a window again.
+        assert!((2..1024).contains(&budget.window()), "{}", budget.window());
+        for _ in 0..64 {
+            input.push(&vec![0; WINDOW as usize]);
+        }
+        assert_eq!((budget.is_exceeded(), input.unread()), (false, MAX_INPUT));
+        let ReadPermission::After(pause) = room(&budget) else { panic!("the budget is used up") };
+        assert!(pause > Duration::from_millis(1), "{pause:?}");
+        input.push(b"x");
+        assert!(budget.is_exceeded());
+        input.close();
+        assert_eq!((budget.is_exceeded(), budget.window()), (false, WINDOW));
     }
 }

@@ -3,7 +3,7 @@
 use super::channel_output::ChannelOutput;
 use super::connection;
 use super::input::ChannelInput;
-use super::input_budget::InputBudget;
+use super::input_budget::{InputBudget, TOO_MUCH_INPUT};
 use crate::guest_listener::{ConnectionServer, PendingConnection};
 use crate::output::{failure_line, to_stderr};
 use crate::target::Target;
@@ -56,7 +56,7 @@ impl ConnectionServer for ReverseChannels {
         match client.connect(vm, &connection.request()).await {
             Ok(guest) => {
                 let input = ChannelInput::new(Arc::clone(&self.budget));
-                tokio::join!(feed(reader, &input), async {
+                tokio::join!(feed(reader, &input, &self.budget), async {
                     connection::relay(&input, &output, guest).await;
                     input.close();
                 });
@@ -106,10 +106,16 @@ impl ReverseChannels {
 ///
 /// Messages of a channel that this server opens are read here and not by the handler, which would miss those that
 /// arrive before it knows of the channel.
-async fn feed(mut reader: ChannelReadHalf, input: &ChannelInput) {
+async fn feed(mut reader: ChannelReadHalf, input: &ChannelInput, budget: &InputBudget) {
     while !input.is_closed() {
         match reader.wait().await {
-            Some(ChannelMsg::Data { data }) => input.push(&data),
+            Some(ChannelMsg::Data { data }) => {
+                input.push(&data);
+                if budget.is_exceeded() {
+                    to_stderr(&format!("minionsctl: {TOO_MUCH_INPUT}"));
+                    break;
+                }
+            }
             Some(ChannelMsg::Eof) => input.end(),
             Some(ChannelMsg::Close) => return input.close_after_end(),
             Some(_) => {}

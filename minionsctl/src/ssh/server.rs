@@ -3,7 +3,7 @@
 use super::client_stream::ClientStream;
 use super::handler::ConnectionHandler;
 use super::host_key::HostIdentity;
-use super::input_budget::InputBudget;
+use super::input_budget::{InputBudget, WINDOW};
 use crate::ssh_error::SshError;
 use crate::target::Target;
 use russh::server::{Config, run_stream};
@@ -46,6 +46,7 @@ fn config(identity: HostIdentity) -> Config {
         // The client is a process of the same user: failed logins need no delay, and a silent client is not an error.
         auth_rejection_time: Duration::ZERO,
         inactivity_timeout: None,
+        window_size: WINDOW,
         ..Config::default()
     }
 }

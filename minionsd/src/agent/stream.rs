@@ -15,7 +15,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Time without a complete message after which the agent counts as gone: four of its heartbeat intervals.
@@ -86,6 +86,7 @@ impl AgentStream {
                 stream: read,
                 decoder,
                 share,
+                waiting_since: None,
                 epoch,
                 pace,
                 turn: NextStep::Continue,
@@ -103,6 +104,9 @@ pub(crate) struct StreamReader {
     decoder: Decoder,
     /// Share of the daemon's memory budget, for long messages that are not complete yet.
     share: BudgetShare,
+    /// Start of the wait for the next message. It is kept when the wait is cancelled, so that a caller with another
+    /// timer does not extend [`SILENCE`].
+    waiting_since: Option<Instant>,
     epoch: CancellationToken,
     pace: Arc<StreamPace>,
     /// Action that is due before the next message is read.
@@ -110,7 +114,8 @@ pub(crate) struct StreamReader {
 }
 
 impl StreamReader {
-    /// Returns the next message. Fails after [`SILENCE`] without a complete message.
+    /// Returns the next message. Fails after [`SILENCE`] without a complete message, counted from the first of the calls
+    /// that waited for it.
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<ChannelMessage, StreamEnd> {
@@ -131,18 +136,45 @@ impl StreamReader {
         // Messages that have already arrived are read without waiting for the socket, so other tasks must get
         // their turn here.
         consume_budget().await;
-        let Self { stream, decoder, share, epoch, pace, turn } = self;
-        tokio::select! {
+        let Self { stream, decoder, share, waiting_since, epoch, pace, turn } = self;
+        let message = tokio::select! {
             // Messages that have arrived come first: the last ones of an agent that is gone are still valid.
             biased;
-            message = timeout(SILENCE, whole(stream, decoder, share)) => {
-                let (packet, message) = message.unwrap_or(Err(StreamEnd::Silent))?;
-                *turn = pace.charge(packet.len(), Instant::now());
-                Ok((packet, message))
-            }
+            message = in_time(stream, decoder, share, waiting_since) => message,
             () = epoch.cancelled() => Err(StreamEnd::Replaced),
+        };
+        *waiting_since = None;
+        if let Ok((packet, _)) = &message {
+            *turn = pace.charge(packet.len(), Instant::now());
         }
+        message
     }
+}
+
+/// Returns the next message, or [`StreamEnd::Silent`] after [`SILENCE`] since `waiting_since`.
+///
+/// If the deadline passed while the caller did not poll, bytes that have arrived meanwhile start the wait again: the agent
+/// could not send the rest of a long message.
+async fn in_time(
+    stream: &mut OwnedReadHalf,
+    decoder: &mut Decoder,
+    share: &mut BudgetShare,
+    waiting_since: &mut Option<Instant>,
+) -> Result<(Bytes, ChannelMessage), StreamEnd> {
+    let deadline = *waiting_since.get_or_insert_with(Instant::now) + SILENCE;
+    let held = decoder.pending().len();
+    let was_absent = Instant::now() >= deadline;
+    // A message that has arrived is returned even after the deadline.
+    if let Ok(message) = timeout_at(deadline, whole(stream, decoder, share)).await {
+        return message;
+    }
+    if !was_absent || decoder.pending().len() == held {
+        return Err(StreamEnd::Silent);
+    }
+    let now = Instant::now();
+    *waiting_since = Some(now);
+    let message = timeout_at(now + SILENCE, whole(stream, decoder, share)).await;
+    message.unwrap_or(Err(StreamEnd::Silent))
 }
 
 async fn whole(
@@ -212,6 +244,7 @@ pub(crate) mod tests {
     use minions_proto::channel::Channel;
     use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
+    use tokio::time::{sleep, timeout};
 
     /// Returns a stream, the agent's end of it, and its epoch.
     pub(crate) fn pair(decoder: Decoder) -> (AgentStream, UnixStream, CancellationToken) {
@@ -265,6 +298,46 @@ pub(crate) mod tests {
         assert!(matches!(stream.reader.next().await, Err(StreamEnd::Silent)));
         epoch.cancel();
         assert!(matches!(stream.reader.next().await, Err(StreamEnd::Replaced)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_with_a_shorter_timer_does_not_hide_the_silence() {
+        let (mut stream, mut agent, _epoch) = pair(Decoder::new());
+        let (timer, timers) = (SILENCE / 4, 4);
+        for _ in 0..2 {
+            for _ in 1..timers {
+                assert!(timeout(timer, stream.reader.next()).await.is_err());
+            }
+            // A message starts the time again.
+            agent.write_all(&frame(b"alive")).await.unwrap();
+            assert_eq!(stream.reader.next().await.unwrap().payload, "alive");
+        }
+        for _ in 1..timers {
+            assert!(timeout(timer, stream.reader.next()).await.is_err());
+        }
+        let last = timeout(2 * timer, stream.reader.next()).await;
+        assert!(matches!(last, Ok(Err(StreamEnd::Silent))), "{last:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_was_busy_elsewhere_still_gets_the_messages() {
+        let (mut stream, mut agent, _epoch) = pair(Decoder::new());
+        assert!(timeout(SILENCE / 2, stream.reader.next()).await.is_err());
+        let long = Bytes::from(vec![7; 900_000]);
+        let mut message = BytesMut::new();
+        ChannelMessage { channel: Channel::Stdout, payload: long.clone() }.encode(&mut message);
+        let sent = tokio::spawn(async move {
+            agent.write_all(&message).await.unwrap();
+            agent
+        });
+        sleep(SILENCE).await;
+        assert!(!sent.is_finished(), "the message must exceed the socket's buffer");
+        assert!(stream.reader.next().await.unwrap().payload == long);
+        let _agent = sent.await.unwrap();
+        // Without any byte, the silence is reported.
+        assert!(timeout(SILENCE / 2, stream.reader.next()).await.is_err());
+        sleep(SILENCE).await;
+        assert!(matches!(stream.reader.next().await, Err(StreamEnd::Silent)));
     }
 
     #[tokio::test]

@@ -337,6 +337,18 @@ async fn the_end_of_the_agent_ends_the_session() {
     assert_eq!(session.closed().await, (1011, "connection_lost".to_owned()));
 }
 
+/// The time of silence ends although the daemon shows every few seconds that it is alive itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_agent_ends_an_idle_session() {
+    let guest = Guest::start().await;
+    let mut session = guest.open().await;
+    session.send(realpath(b"/"), b"").await;
+    session.answer(0).await;
+    guest.agent.stop();
+    session.send(realpath(b"/"), b"").await;
+    assert_eq!(session.closed().await, (1011, "connection_lost".to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_stops_closes_the_session_and_its_process_ends() {
     let mut guest = Guest::start().await;

@@ -1,6 +1,8 @@
 //! Changes of attributes: `setstat`, `fsetstat`.
 //!
-//! All values are checked before the first change. The size comes first, because it is the most likely to fail, and a
+//! All values are checked before the first change. If one change fails, the others are still made, as in OpenSSH's
+//! server, and the first failure is reported: a user who is not root cannot keep the owner, but the mode and the times.
+//! The size comes first, because it is the most likely to fail, and a
 //! change of it sets the modification time; the owner comes before the mode, because a change of the owner clears
 //! set-user-id and set-group-id.
 
@@ -16,6 +18,7 @@ use rustix::fs::{
     fchown, fstat, ftruncate, futimens, utimensat,
 };
 use rustix::io::Errno;
+use std::os::fd::OwnedFd;
 
 /// Id that means "unchanged" in chown(2), so no file can have it.
 const NO_ID: u32 = u32::MAX;
@@ -29,28 +32,29 @@ pub(super) fn of_path(op: &SetAttributes) -> Result<(), FileError> {
         let stat = fstat(&file).map_err(failed(&path, "stat"))?;
         FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
     };
-    if is_link && op.change.mode.is_some() {
-        let reason = "a symbolic link has no permission bits";
-        return Err(FileError::refusal(Errno::OPNOTSUPP, &path, "chmod", reason));
-    }
     // The path of the descriptor leads to this file, even if another one has its name by now.
     let name = itself(&file);
-    if let Some(size) = op.change.size {
-        check_regular(&file, &path)?;
-        let file = open_to_resize(&file).map_err(failed(&path, "truncate"))?;
-        ftruncate(&file, size).map_err(failed(&path, "truncate"))?;
-    }
-    if let Some((uid, gid)) = owner(&op.change) {
-        chownat(CWD, &*name, uid, gid, AtFlags::empty()).map_err(failed(&path, "chown"))?;
-    }
-    if let Some(mode) = op.change.mode {
-        let mode = Mode::from_raw_mode(mode);
-        rustix::fs::chmod(&*name, mode).map_err(failed(&path, "chmod"))?;
-    }
-    if let Some(times) = times(&op.change) {
-        utimensat(CWD, &*name, &times, AtFlags::empty()).map_err(failed(&path, "utimes"))?;
-    }
-    Ok(())
+    let size = op.change.size.map_or(Ok(()), |size| resize(&file, &path, size));
+    let owner = owner(&op.change).map_or(Ok(()), |(uid, gid)| {
+        chownat(CWD, &*name, uid, gid, AtFlags::empty()).map_err(failed(&path, "chown"))
+    });
+    let mode = op.change.mode.map_or(Ok(()), |mode| {
+        if is_link {
+            let reason = "a symbolic link has no permission bits";
+            return Err(FileError::refusal(Errno::OPNOTSUPP, &path, "chmod", reason));
+        }
+        rustix::fs::chmod(&*name, Mode::from_raw_mode(mode)).map_err(failed(&path, "chmod"))
+    });
+    let times = times(&op.change).map_or(Ok(()), |times| {
+        utimensat(CWD, &*name, &times, AtFlags::empty()).map_err(failed(&path, "utimes"))
+    });
+    size.and(owner).and(mode).and(times)
+}
+
+fn resize(file: &OwnedFd, path: &[u8], size: u64) -> Result<(), FileError> {
+    check_regular(file, path)?;
+    let file = open_to_resize(file).map_err(failed(path, "truncate"))?;
+    ftruncate(&file, size).map_err(failed(path, "truncate"))
 }
 
 /// Serves `fsetstat`.
@@ -58,19 +62,18 @@ pub(super) fn of_handle(handles: &HandleTable, op: SetHandleAttributes) -> Resul
     let handle = handles.get(op.handle, "setstat")?;
     let (file, path) = (handle.descriptor(), &handle.path);
     check(&op.change, path)?;
-    if let Some(size) = op.change.size {
-        ftruncate(file, size).map_err(failed(path, "truncate"))?;
-    }
-    if let Some((uid, gid)) = owner(&op.change) {
-        fchown(file, uid, gid).map_err(failed(path, "chown"))?;
-    }
-    if let Some(mode) = op.change.mode {
-        fchmod(file, Mode::from_raw_mode(mode)).map_err(failed(path, "chmod"))?;
-    }
-    if let Some(times) = times(&op.change) {
-        futimens(file, &times).map_err(failed(path, "utimes"))?;
-    }
-    Ok(())
+    let size = op
+        .change
+        .size
+        .map_or(Ok(()), |size| ftruncate(file, size).map_err(failed(path, "truncate")));
+    let owner = owner(&op.change)
+        .map_or(Ok(()), |(uid, gid)| fchown(file, uid, gid).map_err(failed(path, "chown")));
+    let mode = op.change.mode.map_or(Ok(()), |mode| {
+        fchmod(file, Mode::from_raw_mode(mode)).map_err(failed(path, "chmod"))
+    });
+    let times = times(&op.change)
+        .map_or(Ok(()), |times| futimens(file, &times).map_err(failed(path, "utimes")));
+    size.and(owner).and(mode).and(times)
 }
 
 fn check(change: &AttributeChange, path: &[u8]) -> Result<(), FileError> {

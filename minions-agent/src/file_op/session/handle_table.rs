@@ -2,11 +2,12 @@
 
 use super::super::failure::FileError;
 use minions_proto::file_session::MAX_HANDLES;
+use nix::unistd::close as close_descriptor;
 use rustix::fs::Dir;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Open file or directory, with the path in the request that opened it.
 #[derive(Debug)]
@@ -60,13 +61,20 @@ impl HandleTable {
         Ok(number)
     }
 
-    /// Closes a handle.
+    /// Closes a handle. The number is free even if the kernel reports a failure.
     ///
     /// # Errors
     ///
-    /// `EBADF` for an unknown number.
+    /// `EBADF` for an unknown number. Otherwise the result of close(2): network file systems report there that data of
+    /// an earlier `write` was not stored.
     pub(super) fn close(&mut self, number: u32) -> Result<(), FileError> {
-        self.open.remove(&number).map(drop).ok_or_else(|| unknown(number, "close"))
+        let OpenHandle { path, kind } =
+            self.open.remove(&number).ok_or_else(|| unknown(number, "close"))?;
+        match kind {
+            HandleKind::File(file) => close_descriptor(OwnedFd::from(file))
+                .map_err(|errno| FileError::new(&errno.into(), &path, "close")),
+            HandleKind::Directory(..) => Ok(()),
+        }
     }
 
     /// Returns an open file or directory.
@@ -121,4 +129,31 @@ impl HandleTable {
 fn unknown(number: u32, step: &'static str) -> FileError {
     let reason = format!("the session has no open handle {number}");
     FileError::refusal(Errno::BADF, b"", step, &reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::fcntl_dupfd_cloexec;
+    use std::os::fd::AsRawFd;
+
+    /// Descriptor number that no other test of this process uses: the kernel chooses the lowest free number.
+    const UNUSED: i32 = 900;
+
+    #[test]
+    fn a_failure_of_close_is_reported_and_frees_the_number() {
+        let file = fcntl_dupfd_cloexec(tempfile::tempfile().unwrap(), UNUSED).unwrap();
+        let raw = file.as_raw_fd();
+        let mut handles = HandleTable::default();
+        let kind = HandleKind::File(file.into());
+        let number = handles.add(OpenHandle { path: b"/file".to_vec(), kind }).unwrap();
+        close_descriptor(raw).unwrap();
+        let error = handles.close(number).unwrap_err();
+        assert_eq!(
+            (error.errno(), error.path(), error.step()),
+            (Errno::BADF, &b"/file"[..], "close")
+        );
+        let error = handles.close(number).unwrap_err();
+        assert_eq!((error.errno(), error.path()), (Errno::BADF, &b""[..]), "an unknown number");
+    }
 }

@@ -34,6 +34,9 @@ use std::io::Read;
 /// Permission bits of a mode.
 const MODE_BITS: u32 = 0o7777;
 
+/// Largest number of bytes of the reason why a request is malformed.
+const MAX_REASON_LEN: usize = 256;
+
 /// Nanoseconds in a second.
 const NANOS: i64 = 1_000_000_000;
 
@@ -67,7 +70,44 @@ fn enter_home() {
 }
 
 fn malformed(reason: &impl ToString) -> FileError {
-    FileError::refusal(Errno::BADMSG, b"", "frame", &reason.to_string())
+    FileError::refusal(Errno::BADMSG, b"", "frame", &shortened(reason))
+}
+
+/// Returns at most [`MAX_REASON_LEN`] bytes of a reason. Errors of JSON quote the value, which can be as long as a head.
+fn shortened(reason: &impl ToString) -> String {
+    let mut reason = reason.to_string();
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_LEN));
+    reason
+}
+
+/// Reports whether an operation may wait for a file system that does not answer, such as one over a network. Earlier
+/// answers are sent before it starts.
+fn may_take_long(operation: &SessionOperation) -> bool {
+    match operation {
+        SessionOperation::Open(_)
+        | SessionOperation::Opendir(_)
+        | SessionOperation::Stat(_)
+        | SessionOperation::Setstat(_)
+        | SessionOperation::Mkdir(_)
+        | SessionOperation::Rmdir(_)
+        | SessionOperation::Remove(_)
+        | SessionOperation::Rename(_)
+        | SessionOperation::Symlink(_)
+        | SessionOperation::Link(_)
+        | SessionOperation::Readlink(_)
+        | SessionOperation::Realpath(_)
+        | SessionOperation::Statvfs(_)
+        | SessionOperation::Fsync(_)
+        | SessionOperation::Close(_) => true,
+        // Sending each answer alone would make reading and writing slower.
+        SessionOperation::Read(_)
+        | SessionOperation::Write(_)
+        | SessionOperation::Fstat(_)
+        | SessionOperation::Fsetstat(_)
+        | SessionOperation::Readdir(_)
+        | SessionOperation::Fstatvfs(_)
+        | SessionOperation::Unknown => false,
+    }
 }
 
 /// Success of a request: the result, and the data of its frame.
@@ -93,8 +133,13 @@ impl FileSession {
         let decoded = SessionRequest::decode(&message.head);
         let (id, operation) = decoded.map_err(|error| malformed(&error))?;
         let answered = match operation {
-            Ok(operation) => self.perform(operation, &message.data),
-            Err(error) => Err(FileError::refusal(Errno::INVAL, b"", "decode", &error.to_string())),
+            Ok(operation) => {
+                if may_take_long(&operation) {
+                    output.finish()?;
+                }
+                self.perform(operation, &message.data)
+            }
+            Err(error) => Err(FileError::refusal(Errno::INVAL, b"", "decode", &shortened(&error))),
         };
         let (result, data) = answered.unwrap_or_else(|error| {
             (SessionResult::Failed(failure_line(&error, false)), Bytes::new())

@@ -10,6 +10,9 @@ const PERMISSIONS: u32 = 4;
 const TIMES: u32 = 8;
 const EXTENDED: u32 = 0x8000_0000;
 
+/// Owner or group that is kept: -1.
+const KEPT_ID: u32 = u32::MAX;
+
 /// Permission bits of a mode.
 const MODE_BITS: u32 = 0o7777;
 
@@ -24,8 +27,9 @@ pub(super) fn change(packet: &mut PacketReader) -> Result<AttributeChange, Short
         change.size = Some(packet.u64()?);
     }
     if flags & OWNER != 0 {
-        change.uid = Some(packet.u32()?);
-        change.gid = Some(packet.u32()?);
+        // sshfs passes the value of chown(2) on, in which -1 keeps the owner or the group.
+        change.uid = Some(packet.u32()?).filter(|uid| *uid != KEPT_ID);
+        change.gid = Some(packet.u32()?).filter(|gid| *gid != KEPT_ID);
     }
     if flags & PERMISSIONS != 0 {
         // The type of a file cannot change.
@@ -106,6 +110,21 @@ mod tests {
         assert_eq!(written(None), [0; 4]);
         let late = written(Some(&metadata(FileKind::Directory, i64::MAX)));
         assert_eq!(late[28..], u32::MAX.to_be_bytes());
+    }
+
+    #[test]
+    fn an_owner_or_a_group_of_minus_one_is_kept() {
+        for (uid, gid, expected) in [
+            (KEPT_ID, 7, (None, Some(7))),
+            (7, KEPT_ID, (Some(7), None)),
+            (KEPT_ID, KEPT_ID, (None, None)),
+            (0, KEPT_ID - 1, (Some(0), Some(KEPT_ID - 1))),
+        ] {
+            let mut packet = PacketWriter::without_id(0);
+            [OWNER, uid, gid].into_iter().for_each(|value| packet.u32(value));
+            let read = change(&mut PacketReader::new(packet.finish().slice(5..))).unwrap();
+            assert_eq!((read.uid, read.gid), expected);
+        }
     }
 
     #[test]

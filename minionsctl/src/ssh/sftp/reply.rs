@@ -40,7 +40,10 @@ pub(super) enum ReplyForm {
     /// `HANDLE`.
     Handle,
     /// `DATA`, or `STATUS` at the end of the file.
-    Data,
+    Data {
+        /// Number of bytes that the client asked for.
+        most: u32,
+    },
     /// `ATTRS`.
     Attributes,
     /// `NAME` with one name.
@@ -85,7 +88,8 @@ pub(super) fn status(id: u32, code: StatusCode, message: &str) -> Bytes {
 ///
 /// # Errors
 ///
-/// [`SftpError::Mismatch`]: the result has another type than the request needs.
+/// [`SftpError::Mismatch`]: the result has another type than the request needs, more data than the client asked for, or
+/// a name that no file can have.
 pub(super) fn of_result(
     id: u32,
     form: ReplyForm,
@@ -100,10 +104,12 @@ pub(super) fn of_result(
             packet.string(&handle.to_be_bytes());
             packet.finish()
         }
-        (ReplyForm::Data, SessionResult::Data) if data.is_empty() => {
+        (ReplyForm::Data { .. }, SessionResult::Data) if data.is_empty() => {
             status(id, StatusCode::EndOfFile, "end of file")
         }
-        (ReplyForm::Data, SessionResult::Data) => {
+        (ReplyForm::Data { most }, SessionResult::Data)
+            if u32::try_from(data.len()).is_ok_and(|len| len <= most) =>
+        {
             let mut packet = PacketWriter::new(DATA, id);
             packet.string(data);
             packet.finish()
@@ -114,7 +120,8 @@ pub(super) fn of_result(
             packet.finish()
         }
         (ReplyForm::Path, SessionResult::Path(path)) => {
-            let path = path.bytes().ok_or(SftpError::Mismatch)?;
+            let path = path.bytes().filter(|path| !path.is_empty() && !path.contains(&0));
+            let path = path.ok_or(SftpError::Mismatch)?;
             names(id, &[(path, None)])
         }
         (ReplyForm::Entries, SessionResult::Entries { entries }) if entries.is_empty() => {
@@ -135,10 +142,16 @@ type NamedFile<'a> = (Vec<u8>, Option<&'a SessionMetadata>);
 
 fn named(entries: &[SessionEntry]) -> Result<Vec<NamedFile<'_>>, SftpError> {
     let entries = entries.iter().map(|entry| {
-        let name = entry.name_bytes().ok_or(SftpError::Mismatch)?;
+        let name = entry.name_bytes().filter(|name| is_name(name)).ok_or(SftpError::Mismatch)?;
         Ok((name, entry.metadata.as_ref()))
     });
     entries.collect()
+}
+
+/// Reports whether a file of a directory can have this name. A client that copies a directory creates files of these
+/// names, so a guest must not name files outside of it. Control characters are permitted.
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
 }
 
 fn names(id: u32, files: &[NamedFile<'_>]) -> Bytes {
@@ -176,4 +189,49 @@ fn filesystem(id: u32, space: &FilesystemSpace) -> Bytes {
         packet.u64(number);
     }
     packet.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minions_proto::file_session::SessionPath;
+    use minions_proto::message::GuestPath;
+
+    #[test]
+    fn names_of_the_guest_are_names_in_its_directory() {
+        let reply_to = |name: &[u8]| {
+            let entries = vec![SessionEntry::new(b"a", None), SessionEntry::new(name, None)];
+            of_result(1, ReplyForm::Entries, &SessionResult::Entries { entries }, b"")
+        };
+        let traversal = b"../../.ssh/authorized_keys";
+        for name in [&traversal[..], b"/etc/passwd", b"a/", b"", b"a\0b"] {
+            let reply = reply_to(name);
+            assert!(matches!(reply, Err(SftpError::Mismatch)), "{name:?}: {reply:?}");
+        }
+        for name in [&b"."[..], b"..", b"odd\xff\n\x1b[31m", b"..."] {
+            assert!(reply_to(name).is_ok(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn paths_of_the_guest_are_neither_empty_nor_have_a_nul() {
+        let reply_to = |path: &[u8]| {
+            let path = SessionPath { path: GuestPath::new(path) };
+            of_result(1, ReplyForm::Path, &SessionResult::Path(path), b"")
+        };
+        for path in [&b""[..], b"/a\0b"] {
+            let reply = reply_to(path);
+            assert!(matches!(reply, Err(SftpError::Mismatch)), "{path:?}: {reply:?}");
+        }
+        assert!(reply_to(b"../a/b").is_ok());
+    }
+
+    #[test]
+    fn data_is_at_most_what_the_client_asked_for() {
+        let reply_to =
+            |data: &[u8]| of_result(1, ReplyForm::Data { most: 3 }, &SessionResult::Data, data);
+        assert_eq!(reply_to(b"abc").unwrap()[9..], *b"\0\0\0\x03abc");
+        assert!(matches!(reply_to(b"abcd"), Err(SftpError::Mismatch)));
+        assert_eq!(reply_to(b"").unwrap(), status(1, StatusCode::EndOfFile, "end of file"));
+    }
 }

@@ -7,6 +7,7 @@ use super::packet_decoder::PacketDecoder;
 use super::reply::{self, ReplyForm};
 use super::request::ClientPacket;
 use super::session_link::{self, SessionReceiver, SessionSender};
+use super::status::StatusCode;
 use super::translation::{TranslatedRequest, translate};
 use crate::link_error::LinkError;
 use crate::output::{failure_line, to_stderr};
@@ -97,7 +98,10 @@ impl SftpSubsystem {
         let end = tokio::select! {
             error = requests.forward() => match error {
                 // The messages that have already arrived may contain the reason.
-                SftpError::Link(lost) => (&mut replies).await.and(Err(lost.into())),
+                SftpError::Link(lost) => tokio::select! {
+                    end = &mut replies => end.and(Err(lost.into())),
+                    () = self.input.closed() => Err(SftpError::ClientLeft),
+                },
                 error => Err(error),
             },
             end = &mut replies => end,
@@ -174,9 +178,14 @@ impl ClientRequests<'_> {
                 }
                 TranslatedRequest::Session { operation, data, form } => {
                     let number = self.next;
-                    self.next += 1;
                     let request = SessionRequest { id: number, operation };
-                    let message = SessionMessage::new(&request, data)?;
+                    let Ok(message) = SessionMessage::new(&request, data) else {
+                        let reason = "the request is too long";
+                        let refused = reply::status(id, StatusCode::BadMessage, reason);
+                        self.expect(PendingReply::Ready(refused)).await?;
+                        continue;
+                    };
+                    self.next += 1;
                     self.expect(PendingReply::Awaited(AwaitedReply { id, number, form })).await?;
                     self.sender.queue(&message).await?;
                 }

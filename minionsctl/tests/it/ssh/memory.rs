@@ -12,10 +12,10 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::thread::JoinHandle;
 use testkit::wait::until;
 
-const MIB: usize = 1024 * 1024;
+pub(super) const MIB: usize = 1024 * 1024;
 
 /// Input that the proxy keeps for programs, in KiB (`INPUT_BUDGET`).
-const BUDGET: usize = 16 * 1024;
+pub(super) const BUDGET: usize = 16 * 1024;
 
 /// Returns the largest resident memory of a process so far, in KiB.
 pub(super) fn peak(pid: Pid) -> usize {
@@ -25,19 +25,19 @@ pub(super) fn peak(pid: Pid) -> usize {
 }
 
 /// A program that prints its pid and does not read, whose client sends `len` bytes.
-struct Flood {
-    client: Child,
-    stdout: BufReader<ChildStdout>,
-    feeder: JoinHandle<()>,
+pub(super) struct Flood {
+    pub(super) client: Child,
+    pub(super) stdout: BufReader<ChildStdout>,
+    pub(super) feeder: JoinHandle<()>,
     program: String,
-    proxy: Pid,
+    pub(super) proxy: Pid,
     /// Peak of the proxy's memory before the input, in KiB.
-    before: usize,
+    pub(super) before: usize,
 }
 
 impl Flood {
     /// Waits until the proxy has kept as much as it may.
-    fn start(ssh: &SshGuest, script: &str, input: Vec<u8>) -> Self {
+    pub(super) fn start(ssh: &SshGuest, script: &str, input: Vec<u8>) -> Self {
         let mut command = ssh.ssh(&["web-1.minions", "--", &format!("echo $$; {script}")]);
         let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(client.stdout.take().unwrap());

@@ -3,9 +3,11 @@
 mod connections;
 mod failures;
 mod guest;
+mod input_limits;
 mod listeners;
 mod memory;
 mod programs;
 mod sftp;
+mod sftp_packets;
 mod terminal;
 mod transfers;

@@ -19,13 +19,13 @@ use testkit::wait::until;
 const LARGE: usize = 64 * 1024 * 1024;
 
 /// A VM `files` with the agent as a process, because only the agent's own program serves file sessions.
-struct SftpGuest {
-    ssh: SshGuest,
+pub(super) struct SftpGuest {
+    pub(super) ssh: SshGuest,
     agent: AgentProcess,
 }
 
 impl SftpGuest {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let ssh = SshGuest::start().await;
         let agent = AgentProcess::start(ssh.guest.daemon.sockets(), "files", &[]);
         ssh.guest.daemon.until_state("files", "ready").await;
@@ -33,7 +33,7 @@ impl SftpGuest {
     }
 
     /// Returns a file of the test. Guest and client have the same file system.
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.ssh.guest.file(name)
     }
 
@@ -298,7 +298,7 @@ async fn a_malformed_packet_ends_the_session_with_a_message() {
 }
 
 /// Returns a packet of the protocol.
-fn packet(parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn packet(parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()
 }
