@@ -12,7 +12,7 @@ pub enum XattrChoice {
     /// The namespace `user`, and access control lists. The others have a meaning for the system that they come
     /// from: labels, capabilities, layers of file systems.
     Ordinary,
-    /// Those of [`Ordinary`](Self::Ordinary), and the capabilities of programs.
+    /// Attributes of [`Ordinary`](Self::Ordinary), and the capabilities of programs.
     WithCapabilities,
     /// All.
     All,

@@ -63,7 +63,7 @@ struct CopySetup<'a> {
 }
 
 pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Result<BenchReport> {
-    let dir = site::directory()?;
+    let dir = site::directory_in_memory()?;
     let agent = site::agent(programs, dir.path())?;
     let daemon = MeasuredDaemon::ready(programs, dir.path(), 1)?;
     let ssh = SshConnection::start(dir.path())?;
