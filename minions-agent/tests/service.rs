@@ -238,7 +238,7 @@ async fn unprivileged(dir: &Path, flags: &[&str]) -> (Ended, PathBuf) {
     rustix::fs::chown(dir, Some(rustix::process::Uid::from_raw(65534)), None).unwrap();
     let socket = dir.join("agent.sock");
     let binary = dir.join("minions-agent");
-    std::fs::copy(BINARY, &binary).unwrap();
+    support::copy_program(&binary);
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&binary);
     command.args(["--listen", &support::listen_value(&socket)]).args(flags);

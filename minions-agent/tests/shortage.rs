@@ -157,9 +157,8 @@ async fn at_the_process_limit_everything_except_programs_works() {
     let agent = RunningAgent::with(|listen| {
         let dir = Path::new(listen.strip_prefix("hybrid:").unwrap()).parent().unwrap();
         fs::set_permissions(dir, Permissions::from_mode(0o777)).unwrap();
-        // A copy of the program that this user can read.
         let binary = dir.join("agent");
-        fs::copy(BINARY, &binary).unwrap();
+        support::copy_program(&binary);
         let mut command = Command::new("setpriv");
         command.args(["--reuid=54321", "--clear-groups", "--bounding-set=-all"]).arg(binary);
         command.args(["--log-level", "error", "--listen", listen]);

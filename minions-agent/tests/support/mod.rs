@@ -132,6 +132,12 @@ pub(crate) fn listen_value(socket: &Path) -> String {
     format!("hybrid:{}", socket.display())
 }
 
+/// Copies the agent's program to `path`, for a user who cannot read the original. Another process copies it: this one could
+/// not start the copy while a thread of another test forks, whose child has the open file until it executes a program.
+pub(crate) fn copy_program(path: &Path) {
+    assert!(Command::new("cp").arg(BINARY).arg(path).status().unwrap().success());
+}
+
 pub(crate) fn agent_command(listen: &str) -> Command {
     let mut command = Command::new(BINARY);
     command.args(["--log-level", "error", "--listen", listen]);
