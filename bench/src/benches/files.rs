@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+use super::growth::MemoryGrowth;
 use crate::{
     contenders::ssh::SshConnection,
     figures::{
@@ -16,7 +17,7 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{MeasuredPrograms, WorkAmount, foreground::succeed, usage::ProcessUsage},
+    programs::{MeasuredPrograms, WorkAmount, foreground::succeed},
     site::{self, MeasuredDaemon, VM},
 };
 
@@ -25,9 +26,6 @@ const SMALL: usize = 1024;
 
 /// Number of small files in each directory of the tree.
 const IN_A_DIRECTORY: usize = 100;
-
-/// Allowed growth of minionsd or the agent, in megabytes.
-const FLAT_MB: f64 = 8.0;
 
 /// Programs that copy files.
 #[derive(Debug, Clone, Copy)]
@@ -70,19 +68,15 @@ pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Re
     let setup = CopySetup { programs, dir: dir.path(), daemon: &daemon, ssh: &ssh };
     let (megabytes, small) = if amount.is_quick { (32, 500) } else { (512, 5000) };
     let sources = [large_file(dir.path(), megabytes)?, tree(dir.path(), small)?];
-    let pids = [daemon.program.pid(), agent.pid()];
-    let before = rss_mb(pids)?;
+    let mut growth = MemoryGrowth::begin(daemon.program.pid(), agent.pid())?;
     let mut times: [[CopyTimes; 2]; 2] = Default::default();
-    let mut grown = [0.0; 2];
     for _ in 0..amount.rounds {
         for (source, times) in sources.iter().zip(&mut times) {
             for direction in [CopyDirection::ToGuest, CopyDirection::FromGuest] {
                 setup.round(source, direction, &mut times[direction as usize])?;
             }
         }
-        for (most, (now, before)) in grown.iter_mut().zip(rss_mb(pids)?.into_iter().zip(before)) {
-            *most = f64::max(*most, now - before);
-        }
+        growth.measure()?;
     }
     let cases = [format!("{megabytes} MiB"), format!("{small} files of 1 KiB")];
     let mut rows = Vec::new();
@@ -90,20 +84,8 @@ pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Re
         rows.extend(to.rows(&format!("{case}, to the guest")));
         rows.extend(from.rows(&format!("{case}, from the guest")));
     }
-    for (name, grown) in ["minionsd", "agent"].into_iter().zip(grown) {
-        rows.push(ReportRow {
-            case: format!("{name} grows by"),
-            unit: FigureUnit::Megabytes,
-            ours: [grown].into_iter().collect(),
-            peer: None,
-            aim: Some(FigureAim::AtMost(FLAT_MB)),
-        });
-    }
+    rows.extend(growth.rows());
     Ok(BenchReport { bench: "files", rows })
-}
-
-fn rss_mb([daemon, agent]: [u32; 2]) -> anyhow::Result<[f64; 2]> {
-    Ok([ProcessUsage::of(daemon)?.rss_mb, ProcessUsage::of(agent)?.rss_mb])
 }
 
 /// Creates a file of random bytes.

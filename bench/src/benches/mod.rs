@@ -5,6 +5,7 @@ mod agent;
 mod cli;
 mod exec;
 mod files;
+mod growth;
 mod http;
 mod scale;
 mod stream;

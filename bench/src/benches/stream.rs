@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+use super::growth::MemoryGrowth;
 use crate::{
     clients::exec_stream::StreamedProgram,
     contenders::{
@@ -18,15 +19,12 @@ use crate::{
         report::{BenchReport, FigureAim, FigureUnit, ReportRow},
         series::RoundSeries,
     },
-    programs::{MeasuredPrograms, WorkAmount, usage::ProcessUsage},
+    programs::{MeasuredPrograms, WorkAmount},
     site::{self, MeasuredDaemon, VM},
 };
 
 /// Script that reads its input to the end and discards it.
 const SINK: &str = "cat >/dev/null";
-
-/// Allowed growth of minionsd or the agent during the transfer of gigabytes, in megabytes.
-const FLAT_MB: f64 = 8.0;
 
 /// Rates of all four contenders in one direction.
 #[derive(Debug, Default)]
@@ -53,34 +51,17 @@ pub(crate) fn run(programs: &MeasuredPrograms, amount: WorkAmount) -> anyhow::Re
     let ssh = SshConnection::start(dir.path())?;
     let bytes = if amount.is_quick { 64 << 20 } else { 2 << 30 };
     let ground = StreamSetup { programs, dir: dir.path(), daemon: &daemon, ssh: &ssh, bytes };
-    let pids = [daemon.program.pid(), agent.pid()];
-    let before = rss_mb(pids)?;
+    let mut growth = MemoryGrowth::begin(daemon.program.pid(), agent.pid())?;
     let (mut down, mut up) = (DirectionRates::default(), DirectionRates::default());
-    let mut grown = [0.0; 2];
     for _ in 0..amount.rounds {
         ground.down(&mut down)?;
         ground.up(&mut up)?;
-        for (most, (now, before)) in grown.iter_mut().zip(rss_mb(pids)?.into_iter().zip(before)) {
-            *most = f64::max(*most, now - before);
-        }
+        growth.measure()?;
     }
     let mut rows = down.rows("guest → client");
     rows.extend(up.rows("client → guest"));
-    for (name, grown) in ["minionsd", "agent"].into_iter().zip(grown) {
-        rows.push(ReportRow {
-            case: format!("{name} grows by"),
-            unit: FigureUnit::Megabytes,
-            ours: [grown].into_iter().collect(),
-            peer: None,
-            aim: Some(FigureAim::AtMost(FLAT_MB)),
-        });
-    }
+    rows.extend(growth.rows());
     Ok(BenchReport { bench: "stream", rows })
-}
-
-fn rss_mb([daemon, agent]: [u32; 2]) -> anyhow::Result<[f64; 2]> {
-    // The agent without its children: these are the programs that it runs.
-    Ok([ProcessUsage::of(daemon)?.rss_mb, ProcessUsage::alone(agent)?.rss_mb])
 }
 
 impl StreamSetup<'_> {
