@@ -183,7 +183,13 @@ impl Vm {
     /// Returns the number of boots so far: the number of lines on the console that the guest prints when its
     /// vsock driver is loaded.
     pub fn boots(&self) -> usize {
-        self.serial_log().lines().filter(|line| line.trim_end() == UP).count()
+        boots(&self.serial_log())
+    }
+
+    /// Returns the text after `label` on the first complete line of the console that contains it. A line without
+    /// a line break may still be incomplete.
+    pub fn serial_line(&self, label: &str) -> Option<String> {
+        line_after(&self.serial_log(), label)
     }
 
     /// Waits until QEMU has opened its monitor, which follows the parsing of options and the opening of
@@ -194,6 +200,19 @@ impl Vm {
             Ok(monitor.exists().then_some(()))
         })
     }
+}
+
+/// Counts the boots on a console. A reset cuts the line that was being written: the next boot's line follows its
+/// beginning without a line break.
+fn boots(console: &str) -> usize {
+    console.lines().filter(|line| line.trim_end().ends_with(UP)).count()
+}
+
+fn line_after(console: &str, label: &str) -> Option<String> {
+    console
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .find_map(|line| Some(line.split_once(label)?.1.trim().to_owned()))
 }
 
 /// Starts QEMU with its files in `private`.
@@ -229,4 +248,23 @@ fn is_vm_name(name: &str) -> bool {
     bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && name.len() <= 63
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{boots, line_after};
+
+    #[test]
+    fn a_boot_counts_also_where_a_reset_cut_the_line_before_it() {
+        assert_eq!(boots(""), 0);
+        assert_eq!(boots("init: up\r\n2026-11-30T07:33:init: up\r\nlistening on vsock\r\n"), 2);
+        assert_eq!(boots("init: up and running\n"), 0);
+    }
+
+    #[test]
+    fn a_line_counts_when_it_is_complete() {
+        assert_eq!(line_after("result: inactive ina", "result: "), None);
+        let console = "other\r\nresult: inactive refused\r\nresult: second\r\n";
+        assert_eq!(line_after(console, "result: ").as_deref(), Some("inactive refused"));
+    }
 }

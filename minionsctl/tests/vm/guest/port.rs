@@ -22,9 +22,7 @@ fn the_socket_unit_holds_the_port_and_starts_the_agent_for_a_caller() {
     let result = machine
         .vm
         .wait_until("the squatter is done", SOON, |vm| {
-            let log = vm.serial_log();
-            let line = log.lines().find_map(|line| line.split_once("squatter: "));
-            Ok::<_, RigError>(line.map(|(_, result)| result.trim().to_owned()))
+            Ok::<_, RigError>(vm.serial_line("squatter: "))
         })
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(result, "inactive refused bound inactive");
