@@ -17,9 +17,9 @@ use super::extract::BodyLimit;
 use super::host::AllowedHosts;
 use super::problem::{ApiError, catch_panic, into_body, problem_in};
 use super::request_id::{self, RequestId, X_REQUEST_ID};
+use super::unread_body;
 use crate::metrics::{Meters, RouteMeter};
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
@@ -139,7 +139,9 @@ impl hyper::service::Service<hyper::Request<Incoming>> for PeerService {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        let mut request = request.map(Body::new);
+        let (head, body) = request.into_parts();
+        let body = unread_body::drained(body, &head.headers);
+        let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(Arc::clone(&self.peer));
         let front = self.front.clone();
         Box::pin(async move { Ok(front.answer(request).await) })

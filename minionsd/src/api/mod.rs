@@ -39,6 +39,7 @@ mod service;
 mod state;
 mod status;
 mod streamed;
+mod unread_body;
 mod vms;
 mod websocket_close;
 

@@ -47,6 +47,28 @@ async fn a_body_with_a_content_length_over_the_limit_is_rejected_unread() {
     }
 }
 
+/// Many clients send all of a body before they read the answer. Without the connection, they could not read it.
+#[tokio::test]
+async fn a_client_that_sends_all_of_a_refused_body_receives_the_answer() {
+    const LENGTH: usize = 8 * 1024 * 1024;
+    let daemon = TestDaemon::start().await;
+    for path in ["/vms/none/files?path=/tmp/a", "/vms/none/exec", "/none"] {
+        let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\
+             Content-Type: application/octet-stream\r\nContent-Length: {LENGTH}\r\n\
+             Connection: close\r\n\r\n",
+            daemon.bearer()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let body = vec![b'x'; LENGTH];
+        timeout(DEADLINE, stream.write_all(&body)).await.unwrap().expect(path);
+        let mut reply = String::new();
+        timeout(DEADLINE, stream.read_to_string(&mut reply)).await.unwrap().expect(path);
+        assert!(reply.starts_with("HTTP/1.1 40"), "{path}: {reply}");
+    }
+}
+
 #[tokio::test]
 async fn a_caller_that_does_not_accept_lines_gets_a_result() {
     let (daemon, _vm) = TestDaemon::with_vm().await;
