@@ -12,13 +12,14 @@
 
 use crate::exec::{DriverEvent, ExecDriver, ExecError, ExecResources, ExecTarget};
 use crate::vm::Vm;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use minions_proto::channel::OutputStream;
 use minions_proto::file_stream::{
     FileFailure, FileHeader, FileStreamError, LineDecoder, MAX_LINE_LEN,
 };
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::{ExecId, Feature, FileOperation, FileStart, OnDisconnect, Outcome};
+use std::collections::VecDeque;
 use tokio::time::Instant;
 
 /// Most bytes of output before the header line is read: the line, and the first data.
@@ -63,7 +64,7 @@ pub(crate) struct FileStream {
     /// Number of bytes that were received before the header was read.
     before_header: usize,
     /// Output that was received but not returned yet.
-    output: BytesMut,
+    output: VecDeque<Bytes>,
     errors: FailureLines,
     result: Option<Result<FileResult, FileFailureKind>>,
 }
@@ -110,7 +111,7 @@ impl FileStream {
             // The output of a session begins with a frame, not with a header.
             has_header: is_session,
             before_header: 0,
-            output: BytesMut::new(),
+            output: VecDeque::new(),
             errors,
             result: None,
         })
@@ -143,7 +144,8 @@ impl FileStream {
     pub(crate) async fn header(&mut self) -> Result<FileHeader, FileError> {
         loop {
             if let Some(header) = self.head.next_json()? {
-                self.output = BytesMut::from(std::mem::take(&mut self.head).into_rest());
+                let rest = std::mem::take(&mut self.head).into_rest();
+                self.output.extend(Some(rest).filter(|rest| !rest.is_empty()));
                 self.has_header = true;
                 return Ok(header);
             }
@@ -168,8 +170,8 @@ impl FileStream {
     /// [`FileError`]: the data is incomplete.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
         loop {
-            if !self.output.is_empty() {
-                return Ok(Some(self.output.split().freeze()));
+            if let Some(bytes) = self.output.pop_front() {
+                return Ok(Some(bytes));
             }
             if let Some(result) = self.result.take() {
                 self.result = Some(Ok(result?));
@@ -191,8 +193,8 @@ impl FileStream {
         wants_room: bool,
     ) -> Result<SessionStep, FileError> {
         loop {
-            if !self.output.is_empty() {
-                return Ok(SessionStep::Output(self.output.split().freeze()));
+            if let Some(bytes) = self.output.pop_front() {
+                return Ok(SessionStep::Output(bytes));
             }
             if let Some(result) = self.result.take() {
                 self.result = Some(Ok(result?));
@@ -255,7 +257,7 @@ impl FileStream {
         match turns.take(self.driver.next()).await? {
             DriverEvent::Output(OutputStream::Stdout, _, bytes) => {
                 if self.has_header {
-                    self.output.extend_from_slice(&bytes);
+                    self.output.extend(Some(bytes).filter(|bytes| !bytes.is_empty()));
                     return Ok(FileStreamEvent::Output);
                 }
                 // An operation with input sends its header last, so its output is not read meanwhile.

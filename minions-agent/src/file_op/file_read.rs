@@ -2,7 +2,7 @@
 
 use super::failure::{FileError, failed};
 use super::metadata;
-use super::operation_output::OperationOutput;
+use super::operation_output::{OperationOutput, SentPart};
 use minions_proto::file_stream::{FileHeader, FileKind};
 use minions_proto::message::ReadFile;
 use minions_tree::BUFFER_LEN;
@@ -54,6 +54,23 @@ pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), Fi
 
 /// Sends up to `left` bytes. Returns the number of these bytes that the file lacks.
 fn copy(
+    file: &mut File,
+    mut left: u64,
+    output: &mut OperationOutput,
+    path: &[u8],
+) -> Result<u64, FileError> {
+    while left > 0 {
+        match output.send_file(file, left, path)? {
+            SentPart::Bytes(len) => left -= len,
+            SentPart::End => return Ok(left),
+            SentPart::Unsupported => return copy_by_buffer(file, left, output, path),
+        }
+    }
+    Ok(0)
+}
+
+/// Like [`copy`], for files that the kernel cannot move to a pipe.
+fn copy_by_buffer(
     file: &mut File,
     mut left: u64,
     output: &mut OperationOutput,

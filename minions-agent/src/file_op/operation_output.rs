@@ -4,10 +4,31 @@ use super::failure::{FileError, failure_line};
 use minions_proto::file_stream::FileHeader;
 use minions_tree::BUFFER_LEN;
 use minions_tree::pack::PackOutput;
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use rustix::pipe::fcntl_setpipe_size;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+
+/// Capacity that the pipe to the agent gets, in bytes: four times the default, so that both processes run for longer at a
+/// time.
+const PIPE_LEN: usize = 256 * 1024;
+
+/// Largest number of bytes that one call of sendfile(2) is asked for.
+const SEND_LEN: u64 = 16 * 1024 * 1024;
+
+/// Result of moving a part of a file to standard output.
+#[derive(Debug)]
+pub(super) enum SentPart {
+    /// This many bytes were sent.
+    Bytes(u64),
+    /// The file has ended.
+    End,
+    /// The kernel cannot move data of this file, or to this output. Nothing was sent.
+    Unsupported,
+}
 
 /// The streams that an operation writes to.
 #[derive(Debug)]
@@ -21,6 +42,10 @@ impl OperationOutput {
     /// Takes the streams of this process.
     pub(super) fn standard() -> Self {
         let stdout = io::stdout().as_fd().try_clone_to_owned().ok().map(File::from);
+        if let Some(stdout) = &stdout {
+            // A user whose pipes already have the most memory that the kernel allows keeps the default.
+            let _ = fcntl_setpipe_size(stdout, PIPE_LEN);
+        }
         let data = stdout.map(|stdout| BufWriter::with_capacity(BUFFER_LEN, stdout));
         Self { data, has_warned: false }
     }
@@ -41,6 +66,28 @@ impl OperationOutput {
     /// Writes data.
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         self.write_all(bytes).map_err(|error| FileError::not_sent(&error))
+    }
+
+    /// Moves a part of a file, of at most `most` bytes, to standard output without copying it through this process.
+    pub(super) fn send_file(
+        &mut self,
+        file: &File,
+        most: u64,
+        path: &[u8],
+    ) -> Result<SentPart, FileError> {
+        self.finish()?;
+        let Some(data) = &self.data else { return Ok(SentPart::Unsupported) };
+        let most = usize::try_from(most.min(SEND_LEN)).unwrap_or(usize::MAX);
+        loop {
+            match sendfile(data.get_ref(), file, None, most) {
+                Ok(0) => return Ok(SentPart::End),
+                Ok(len) => return Ok(SentPart::Bytes(len as u64)),
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL | Errno::NOSYS) => return Ok(SentPart::Unsupported),
+                Err(Errno::PIPE) => return Err(FileError::not_sent(&Errno::PIPE.into())),
+                Err(error) => return Err(FileError::new(&error.into(), path, "read")),
+            }
+        }
     }
 
     /// Sends all data that is still buffered.

@@ -143,8 +143,19 @@ impl ChannelReader {
     }
 }
 
-impl Read for ChannelReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl ChannelReader {
+    /// Waits for the next bytes, and returns them without a copy; none at the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// The stream is incomplete.
+    pub(super) fn next_bytes(&mut self) -> io::Result<Bytes> {
+        self.fill()?;
+        Ok(std::mem::take(&mut self.current))
+    }
+
+    /// Waits until there are bytes, or the stream has ended.
+    fn fill(&mut self) -> io::Result<()> {
         while self.current.is_empty() && !self.has_ended {
             match self.parts.blocking_recv() {
                 Some(ReceivedPart::Data(bytes)) => self.current = bytes,
@@ -152,6 +163,13 @@ impl Read for ChannelReader {
                 None => return Err(io::Error::other("the transfer broke off")),
             }
         }
+        Ok(())
+    }
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.fill()?;
         let len = self.current.len().min(buffer.len());
         self.current.copy_to_slice(&mut buffer[..len]);
         Ok(len)

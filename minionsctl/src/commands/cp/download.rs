@@ -15,10 +15,10 @@ use minions_tree::files::{FileAttributes, NameConflict, TreeRoot};
 use minions_tree::pack::{PackOutput, member_name};
 use minions_tree::rename::{NewNames, rename_members};
 use minions_tree::unpack::{CreatedNames, TarReader, unpack_tree};
-use minions_tree::{BUFFER_LEN, FileError, SoleName};
+use minions_tree::{FileError, SoleName};
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -80,12 +80,12 @@ fn receive_file(
     let root = open_root(parent)?;
     let location = root.locate(b"", name).map_err(failed(&path, "open"))?;
     let mut new = location.begin_file().map_err(failed(&path, "create"))?;
-    let mut buffer = vec![0; BUFFER_LEN];
     loop {
-        match reader.read(&mut buffer).map_err(failed(&path, "input"))? {
-            0 => break,
-            len => new.file().write_all(&buffer[..len]).map_err(failed(&path, "write"))?,
+        let bytes = reader.next_bytes().map_err(failed(&path, "input"))?;
+        if bytes.is_empty() {
+            break;
         }
+        new.file().write_all(&bytes).map_err(failed(&path, "write"))?;
     }
     new.set(FileAttributes { mode, owner: None }).map_err(failed(&path, "attributes"))?;
     // Some file systems report a full disk only now.
