@@ -9,6 +9,7 @@ mod callers;
 
 mod access;
 mod agent_port;
+mod agent_restarts;
 mod audit;
 mod bad_input;
 mod breaker;

@@ -2,7 +2,6 @@
 
 use crate::host::{AGENT_PORT, BOOT, Host, VM};
 use testkit::wait::until_async_within;
-use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_crash_during_exec_is_a_502_and_the_vm_is_ready_again() {
@@ -19,14 +18,15 @@ async fn an_agent_crash_during_exec_is_a_502_and_the_vm_is_ready_again() {
     assert_eq!(host.daemon.ended(), None);
 }
 
-const RESTARTS: usize = 100;
+/// Number of restarts. An emulated guest needs two seconds for each; `tests/it/agent_restarts.rs` has more, of an agent
+/// without a VM.
+const RESTARTS: usize = 25;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_each_of_100_agent_restarts_the_vm_is_ready_and_nothing_leaks() {
+async fn after_each_agent_restart_the_vm_is_ready_and_nothing_leaks() {
     let mut host = Host::start().await;
     host.wait_for_agent();
     let mut agent = host.agent().await;
-    let mut took = Vec::new();
     let mut descriptors = 0;
     for round in 0..RESTARTS {
         let listening = listens(&host);
@@ -35,23 +35,18 @@ async fn after_each_of_100_agent_restarts_the_vm_is_ready_and_nothing_leaks() {
             if listens(&host) > listening { Ok(()) } else { Err((round, host.vm.serial_log())) }
         })
         .await;
-        let began = Instant::now();
         let listed = host
             .until("/vms", |vms| {
                 let vm = &vms.json["vms"][0];
                 vm["state"] == "ready" && vm["agent"]["instance_id"] != agent["instance_id"]
             })
             .await;
-        took.push(began.elapsed());
         agent = listed.json["vms"][0]["agent"].clone();
         assert_eq!(host.prints("echo back").await, "back", "round {round}");
         if round == 4 {
             descriptors = host.daemon.descriptors().unwrap();
         }
     }
-    took.sort();
-    let [p50, p99] = [took[RESTARTS / 2], took[RESTARTS * 99 / 100 - 1]];
-    println!("from \"agent listens\" to \"ready in GET /vms\": p50 {p50:?}, p99 {p99:?}");
     until_async_within(BOOT, "the daemon has no more descriptors than before", async || {
         let now = host.daemon.descriptors().unwrap();
         if now <= descriptors { Ok(()) } else { Err((descriptors, now)) }
