@@ -29,6 +29,7 @@
 //! * [`file_op`]: operations on files, each in a process of its own. Their parts that minionsctl also needs are in the
 //!   crate `minions-tree`: path resolution that other users of the guest cannot redirect, and tar streams.
 //! * [`forward`]: connections to ports and sockets inside the guest.
+//! * `hooks`: programs of the guest's owner that run before or after an event.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
@@ -48,6 +49,8 @@ mod error_chain;
 mod exec;
 pub mod file_op;
 pub mod forward;
+#[cfg_attr(not(test), expect(dead_code, reason = "the operations that run hooks follow"))]
+mod hooks;
 mod identity;
 pub mod init;
 pub mod listen;
