@@ -9,7 +9,8 @@
 //!                  ├─▶ Agent::serve ─▶ session ─▶ ops ─┼─ ops::exec ────────────▶ exec/
 //!  listen::hybrid ─┘   one stream      frames  one     ├─ ops::configure_network ▶ net/
 //!                                              reply   ├─ ops::report_status
-//!                                                      └─ ops::write_file ───────▶ minions-tree
+//!                                                      ├─ ops::write_file ───────▶ minions-tree
+//!                                                      └─ ops::quiesce ──────────▶ quiesce/
 //! ```
 //!
 //! # Layout
@@ -32,6 +33,7 @@
 //! * `hooks`: programs of the guest's owner that run before or after an event.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
+//! * [`quiesce`]: freezes and thaws the guest's file systems for a snapshot.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
 //! * `boot_clock`: the clock that starts with the guest's kernel.
 //! * `cgroup`: the tree of control groups.
@@ -49,7 +51,6 @@ mod error_chain;
 mod exec;
 pub mod file_op;
 pub mod forward;
-#[cfg_attr(not(test), expect(dead_code, reason = "the operations that run hooks follow"))]
 mod hooks;
 mod identity;
 pub mod init;
@@ -61,6 +62,7 @@ mod ops;
 mod power;
 pub mod privileges;
 pub mod protection;
+pub mod quiesce;
 mod session;
 pub mod supervision;
 mod watched;

@@ -81,8 +81,9 @@ const REMOVAL: Duration = Duration::from_secs(90);
 /// Longest time that `exec_remove` waits for killed leftover processes to end.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// Starts programs, at most [`MAX_RUNNING`] at the same time, and serves requests for their execs.
-#[derive(Debug)]
+/// Starts programs, at most [`MAX_RUNNING`] at the same time, and serves requests for their execs. Clones share the
+/// limit and the execs.
+#[derive(Debug, Clone)]
 pub(crate) struct Executor {
     shared: Arc<ExecutorState>,
     default_timeout: Duration,
