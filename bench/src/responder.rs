@@ -42,6 +42,7 @@ pub(crate) fn health_reply() -> Result<Vec<u8>, EncodeError> {
             allowed: None,
         }),
         time_unix_ms: Some(1_764_033_600_000),
+        quiesced: None,
     })
 }
 

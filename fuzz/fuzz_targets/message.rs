@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
     Done, ExecAttached, ExecInfo, ExecListed, ExecReply, ForwardAddress, ForwardListening, ForwardOpened, Health, NetworkChanged, NetworkState,
-    Status, decode_reply, encode_reply, encode_request,
+    Quiesced, Status, Thawed, decode_reply, encode_reply, encode_request,
 };
 use minions_proto::{AgentError, Request};
 
@@ -32,6 +32,8 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::ForwardOpen(call) => encode_request(call),
         Request::ForwardListen(call) => encode_request(call),
         Request::ForwardAccept(call) => encode_request(call),
+        Request::Quiesce(call) => encode_request(call),
+        Request::Thaw(call) => encode_request(call),
     }
     .expect("a field grows only by its escapes, and it arrived escaped")
 }
@@ -62,6 +64,9 @@ fuzz_target!(|payload: &[u8]| {
             {
                 assert_eq!(address.to_string().parse::<ForwardAddress>(), Ok(address));
             }
+            if let Request::Quiesce(quiesce) = &request {
+                let _ = quiesce.ttl_ms();
+            }
             if let Request::ExecStart(start) = &request {
                 let _ = start.validate();
             }
@@ -80,6 +85,8 @@ fuzz_target!(|payload: &[u8]| {
     let _ = decode_reply::<ExecListed>(payload);
     let _ = decode_reply::<ForwardOpened>(payload);
     let _ = decode_reply::<ForwardListening>(payload);
+    let _ = decode_reply::<Quiesced>(payload);
+    let _ = decode_reply::<Thawed>(payload);
     if let Ok(health) = decode_reply::<Health>(payload) {
         let frame = encode_reply(&health).expect("at most six times as long as the payload");
         assert_eq!(decode_reply::<Health>(&frame[PREFIX_LEN..]).expect("just encoded"), health);

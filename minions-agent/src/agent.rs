@@ -8,6 +8,7 @@ use crate::identity::{AgentIdentity, IdentityError};
 use crate::net::NetworkConfigurator;
 use crate::ops::report_status::StatusSource;
 use crate::protection::ProgramDefaults;
+use crate::quiesce::{QuiesceControl, QuiesceSettings};
 use crate::session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +43,11 @@ pub struct AgentConfig {
     pub programs: ProgramDefaults,
     /// Location of the control groups of programs.
     pub groups: ProgramGroups,
-    /// Program that serves operations on files: `minions-agent`. The default, `/proc/self/exe`, is right in that
+    /// Directory with the directories of hooks, `freeze.d` and `thaw.d`.
+    pub hook_dir: PathBuf,
+    /// True if a quiesce may freeze the file systems: the machine is a guest.
+    pub freezes_file_systems: bool,
+    /// Program that serves operations on files, and keeps file systems frozen: `minions-agent`. The default, `/proc/self/exe`, is right in that
     /// program only; a program that uses this library must set it.
     pub file_program: PathBuf,
     /// Targets and listening addresses of forwards beyond loopback addresses and Unix sockets.
@@ -59,6 +64,8 @@ impl Default for AgentConfig {
             run_dir: PathBuf::from("/run"),
             programs: ProgramDefaults::default(),
             groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
+            hook_dir: PathBuf::from("/etc/minions"),
+            freezes_file_systems: false,
             file_program: PathBuf::from(OWN_PROGRAM),
             forward: ForwardPolicy::default(),
         }
@@ -89,6 +96,7 @@ struct AgentState {
     status: StatusSource,
     file_program: PathBuf,
     forward: ForwardDialer,
+    quiescer: QuiesceControl,
 }
 
 impl Agent {
@@ -102,16 +110,21 @@ impl Agent {
     ///
     /// Panics outside of a tokio runtime.
     pub fn new(config: AgentConfig) -> Result<Self, StartError> {
+        let identity = AgentIdentity::mint()?;
+        let executor =
+            Executor::new(config.exec_timeout, config.exec_user, config.programs, config.groups);
+        let quiesce = QuiesceSettings {
+            hook_dir: config.hook_dir,
+            run_dir: config.run_dir.clone(),
+            program: config.file_program.clone(),
+            freezes: config.freezes_file_systems,
+        };
         let shared = AgentState {
             capabilities: config.capabilities,
-            identity: AgentIdentity::mint()?,
+            identity,
             connections: Semaphore::new(MAX_CONNECTIONS),
-            executor: Executor::new(
-                config.exec_timeout,
-                config.exec_user,
-                config.programs,
-                config.groups,
-            ),
+            quiescer: QuiesceControl::new(quiesce, executor.clone()),
+            executor,
             network: NetworkConfigurator::new(
                 config.resolv_conf,
                 &config.run_dir,
@@ -161,6 +174,10 @@ impl Agent {
 
     pub(crate) fn forward(&self) -> &ForwardDialer {
         &self.shared.forward
+    }
+
+    pub(crate) fn quiescer(&self) -> &QuiesceControl {
+        &self.shared.quiescer
     }
 
     pub(crate) fn status(&self) -> &StatusSource {

@@ -28,10 +28,12 @@ pub enum Capability {
     Files,
     /// `forward`: connect to ports and sockets in the guest, and listen on them.
     Forward,
+    /// `quiesce`: freeze and thaw the guest's file systems.
+    Quiesce,
 }
 
 impl Capability {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Health,
         Self::Status,
         Self::Network,
@@ -41,6 +43,7 @@ impl Capability {
         Self::Power,
         Self::Files,
         Self::Forward,
+        Self::Quiesce,
     ];
 
     /// Returns the name in `--allow`.
@@ -56,6 +59,7 @@ impl Capability {
             Self::Power => "power",
             Self::Files => "files",
             Self::Forward => "forward",
+            Self::Quiesce => "quiesce",
         }
     }
 
@@ -82,6 +86,7 @@ impl Capability {
             Request::ForwardOpen(_) | Request::ForwardListen(_) | Request::ForwardAccept(_) => {
                 Self::Forward
             }
+            Request::Quiesce(_) | Request::Thaw(_) => Self::Quiesce,
         }
     }
 }
@@ -100,11 +105,11 @@ impl Capabilities {
         Self::from_iter(Capability::ALL)
     }
 
-    /// Returns the default of an agent that detects no guest: all but `clock` and `power`. They change the machine
-    /// that the agent runs on, so they must be allowed explicitly there.
+    /// Returns the default of an agent that detects no guest: all but `clock`, `power` and `quiesce`. They change
+    /// the machine that the agent runs on, so they must be allowed explicitly there.
     #[must_use]
     pub fn without_the_machine() -> Self {
-        let of_the_machine = [Capability::Clock, Capability::Power];
+        let of_the_machine = [Capability::Clock, Capability::Power, Capability::Quiesce];
         Capability::ALL.into_iter().filter(|one| !of_the_machine.contains(one)).collect()
     }
 
@@ -161,7 +166,8 @@ impl FromIterator<Capability> for Capabilities {
 /// An unknown name in a list of capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{name:?} is not one of health, status, network, exec, write_file, clock, power, files, forward"
+    "{name:?} is not one of health, status, network, exec, write_file, clock, power, files, forward, \
+     quiesce"
 )]
 pub struct UnknownCapability {
     /// The name as it was given.
@@ -215,7 +221,8 @@ mod tests {
                 "files",
                 "forward",
                 "file_session",
-                "forward_listen"
+                "forward_listen",
+                "quiesce"
             ]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);

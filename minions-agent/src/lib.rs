@@ -9,7 +9,8 @@
 //!                  ├─▶ Agent::serve ─▶ session ─▶ ops ─┼─ ops::exec ────────────▶ exec/
 //!  listen::hybrid ─┘   one stream      frames  one     ├─ ops::configure_network ▶ net/
 //!                                              reply   ├─ ops::report_status
-//!                                                      └─ ops::write_file ───────▶ minions-tree
+//!                                                      ├─ ops::write_file ───────▶ minions-tree
+//!                                                      └─ ops::quiesce ──────────▶ quiesce/
 //! ```
 //!
 //! # Layout
@@ -29,8 +30,10 @@
 //! * [`file_op`]: operations on files, each in a process of its own. Their parts that minionsctl also needs are in the
 //!   crate `minions-tree`: path resolution that other users of the guest cannot redirect, and tar streams.
 //! * [`forward`]: connections to ports and sockets inside the guest.
+//! * `hooks`: programs of the guest's owner that run before or after an event.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
+//! * [`quiesce`]: freezes and thaws the guest's file systems for a snapshot.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
 //! * `boot_clock`: the clock that starts with the guest's kernel.
 //! * `cgroup`: the tree of control groups.
@@ -48,6 +51,7 @@ mod error_chain;
 mod exec;
 pub mod file_op;
 pub mod forward;
+mod hooks;
 mod identity;
 pub mod init;
 pub mod listen;
@@ -58,6 +62,7 @@ mod ops;
 mod power;
 pub mod privileges;
 pub mod protection;
+pub mod quiesce;
 mod session;
 pub mod supervision;
 mod watched;

@@ -5,6 +5,7 @@ use minions_agent::listen::{ListenAddress, ListenOption, Listener, PORT_VARIABLE
 use minions_agent::log::LogWriter;
 use minions_agent::privileges::{self, PrivilegeError};
 use minions_agent::protection::{self, ProtectionReport, inherited};
+use minions_agent::quiesce::keeper;
 use minions_agent::supervision::ServiceNotifier;
 use minions_agent::{Agent, AgentConfig, Capabilities, Capability, error_chain, file_op, init};
 use minions_proto::AgentPort;
@@ -32,11 +33,14 @@ usage: minions-agent [OPTIONS]
                                       must request. `agent_port` of minionsd must be the same
                                       [env: MINIONS_AGENT_PORT] [default: 1024]
   --allow NAME,…                      serve only these operations: health, status, network, exec,
-                                      write_file, clock, power, files, forward [default: all; on a
-                                      socket other than VSOCK, all except clock and power]
+                                      write_file, clock, power, files, forward, quiesce [default: all;
+                                      on a socket other than VSOCK, all except clock, power and
+                                      quiesce]
   --allow-forward RULE,…              also forward to these targets: HOST:PORT or NETWORK; also listen on
                                       these addresses: listen:ADDRESS:PORT or listen:NETWORK [default:
                                       only loopback addresses and Unix sockets]
+  --hook-dir DIR                      directory with the directories of hooks, freeze.d and thaw.d
+                                      [default: /etc/minions]
   --exec-timeout SECONDS              time limit of a base `exec` request that has none [default: 600];
                                       `exec_start` without a time limit is not limited
   --exec-user USER[:GROUP]            user of programs whose request names none [default: the agent's
@@ -78,6 +82,9 @@ const KEEP_THREADS: Duration = Duration::from_secs(u32::MAX as u64);
 fn main() -> ExitCode {
     if let Some(operation) = file_op::asked(env::args_os().skip(1)) {
         return file_op::run(&operation);
+    }
+    if keeper::is_asked(env::args_os().skip(1)) {
+        return keeper::run();
     }
     // All steps before `log` is created must run while the process has only one thread.
     inherited::forget();
@@ -155,6 +162,7 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
             Arg::Long("exec-timeout") => {
                 config.exec_timeout = seconds(line.value()?.parse()?)?;
             }
+            Arg::Long("hook-dir") => config.hook_dir = line.value()?.into(),
             Arg::Long("exec-user") => config.exec_user = Some(line.value()?.string()?),
             Arg::Long("log-level") => level = line.value()?.parse()?,
             Arg::Long("version") | Arg::Short('V') => {
@@ -216,6 +224,7 @@ fn run(
     }
     config.programs = protection.programs;
     config.groups = listen.program_groups();
+    config.freezes_file_systems = listen.is_of_guest();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(KEEP_THREADS)

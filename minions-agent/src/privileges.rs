@@ -43,7 +43,8 @@ pub fn keep_for(capabilities: Capabilities) -> Result<(), PrivilegeError> {
 /// Returns the kernel capabilities (capabilities(7)) that these requests need; `None` for all of them.
 fn needed(capabilities: Capabilities) -> Option<CapabilitySet> {
     let of = |capability| match capability {
-        Capability::Exec | Capability::WriteFile | Capability::Files => None,
+        // Hooks are programs of the guest's owner.
+        Capability::Exec | Capability::WriteFile | Capability::Files | Capability::Quiesce => None,
         Capability::Health | Capability::Status => Some(CapabilitySet::empty()),
         // Links, addresses and routes; ARP; the hostname.
         Capability::Network => {

@@ -258,7 +258,7 @@ async fn an_agent_announces_only_what_it_serves() {
             Some(&["health", "status", "network", "exec", "write_file", "files", "forward"]),
         ),
         (
-            &["--allow", "health,status,network,exec,write_file,clock,power,files,forward"],
+            &["--allow", "health,status,network,exec,write_file,clock,power,files,forward,quiesce"],
             &[
                 "exec2",
                 "exec_limits",
@@ -269,6 +269,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "forward",
                 "file_session",
                 "forward_listen",
+                "quiesce",
             ],
             None,
         ),

@@ -175,6 +175,11 @@ error_codes! {
         "another network change waits for its confirmation";
     NetworkChangeGone: "network_change_gone", 410, "No such network change",
         "no network change of this id waits for a confirmation";
+    NotQuiesced: "not_quiesced", 409, "The guest is not quiesced",
+        "there is nothing to thaw: the guest was not quiesced, or its lease has ended";
+    QuiesceFailed: "quiesce_failed", 502, "The guest could not be quiesced",
+        "a hook, the sync or a freeze failed at `step`; the guest is thawed again",
+        executed(GuestExecution::Possible);
     Internal: "internal", 500, "Internal error",
         "a bug in minionsd";
     AgentTooOld: "agent_too_old", 501, "The agent is too old for this",
@@ -195,6 +200,9 @@ error_codes! {
     Overloaded: "overloaded", 503, "Overloaded",
         "a limit is reached, or the daemon has just started; `Retry-After`",
         retry_after(), executed(GuestExecution::PerProblem);
+    Quiesced: "quiesced", 503, "The guest is quiesced",
+        "the guest is quiesced for a snapshot and answers only health, status and thaw until its lease ends; `Retry-After`",
+        retry_after(), advice("wait until the lease ends, or end it with `minionsctl thaw VM`");
     AuditUnavailable: "audit_unavailable", 503, "Audit log unavailable",
         "the audit file cannot be written, and `audit = \"required\"` is set; nothing was executed; `Retry-After`",
         retry_after();

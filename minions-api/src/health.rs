@@ -1,5 +1,6 @@
 //! `GET /vms/{vm}/health`.
 
+use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Health of a guest, as its agent reports it at the time of the request.
@@ -21,6 +22,9 @@ pub struct Health {
     /// report its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<i64>,
+    /// End of the lease of a quiesce, on the host's clock. Absent: the guest is not quiesced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesced_until: Option<Timestamp>,
 }
 
 /// Self-description of an agent. Written by the guest.
@@ -37,7 +41,7 @@ pub struct AgentInfo {
     pub features: Vec<String>,
     /// Operations that the agent serves, if it was started without some of them (`minions-agent
     /// --allow`): `health`, `status`, `network`, `exec`, `write_file`, `clock`, `power`, `files`,
-    /// `forward`. Absent: all.
+    /// `forward`, `quiesce`. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Vec<String>>,
     /// Id of the guest's boot; changes when the guest reboots.

@@ -277,6 +277,9 @@ pub struct Vm {
     /// Hostname of the guest's kernel in the last health check. Written by the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// End of the lease of a quiesce, as far as the daemon knows it. Absent: the guest is not quiesced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesced_until: Option<Timestamp>,
     /// Number of probes in a row that failed.
     pub failed_probes: u32,
     /// Time at which the agent last answered a probe.

@@ -54,6 +54,12 @@ pub enum ErrorCode {
     /// The target of a forward could not be connected to, or the address not be listened on (`errno` says why); or
     /// the connection does not wait any more.
     ForwardFailed,
+    /// The guest is quiesced, and only health, status and thaw are answered; retry after its lease.
+    Quiesced,
+    /// The guest is not quiesced: it was not, or its lease has ended.
+    NotQuiesced,
+    /// The guest could not be quiesced; `step` names the step that failed.
+    QuiesceFailed,
     /// The agent has reached one of its limits; retry later.
     Busy,
     /// A bug in the agent.
@@ -100,7 +106,7 @@ pub struct AgentError {
     /// Error number of the guest's kernel, if the kernel refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
-    /// Step of the network change that failed: `addresses`, `verify_gateway`.
+    /// Step of the network change or of the quiesce that failed: `addresses`, `verify_gateway`, `freeze`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// True if the old network configuration is back.

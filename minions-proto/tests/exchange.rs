@@ -23,6 +23,7 @@ fn health(hostname: &str) -> Vec<u8> {
         hostname: hostname.into(),
         agent: None,
         time_unix_ms: None,
+        quiesced: None,
     })
     .unwrap()
 }

@@ -13,10 +13,10 @@ use minions_proto::forward_listener::{ListenerAgentControl, ListenerClient, Wait
 use minions_proto::frame::encode;
 use minions_proto::message::{
     ConfigureNetwork, Done, Exec, ExecReply, FileOperation, FileStart, ForwardAccept,
-    ForwardListen, ForwardListening, ForwardOpen, ForwardOpened, GuestPath, GuestTarget, Health,
-    HealthCheck, ListenerId, Power, PowerAction, ReadFile, RenameFile, ReplyError, ReportStatus,
-    SetClock, Status, WriteFile, WriteStream, decode_reply, encode_error, encode_reply,
-    encode_request,
+    ForwardListen, ForwardListening, ForwardOpen, ForwardOpened, FrozenFilesystem, GuestPath,
+    GuestTarget, Health, HealthCheck, HookRun, ListenerId, Power, PowerAction, Quiesce, Quiesced,
+    ReadFile, RenameFile, ReplyError, ReportStatus, SetClock, Status, Thaw, Thawed, WriteFile,
+    WriteStream, decode_reply, encode_error, encode_reply, encode_request,
 };
 use minions_proto::{Call, Request};
 
@@ -134,6 +134,62 @@ fn clock_and_power_requests() {
     );
     let without_force = br#"{"type":"power","action":"reboot"}"#;
     assert_eq!(Request::decode(without_force).unwrap(), Request::Power(reboot));
+}
+
+#[test]
+fn quiesce_requests_and_replies() {
+    let quiesce = Quiesce { ttl_ms: Some(30_000), freeze_fs: true, hooks: true };
+    request(
+        &quiesce,
+        &Request::Quiesce(quiesce.clone()),
+        b"\x00\x00\x00\x3f{\"type\":\"quiesce\",\"ttl_ms\":30000,\"freeze_fs\":true,\"hooks\":true}",
+    );
+    assert_eq!(
+        Request::decode(br#"{"type":"quiesce"}"#).unwrap(),
+        Request::Quiesce(Quiesce::default())
+    );
+    request(
+        &Thaw::default(),
+        &Request::Thaw(Thaw::default()),
+        b"\x00\x00\x00\x0f{\"type\":\"thaw\"}",
+    );
+    let one = Thaw { id: Some("q-1".into()) };
+    request(
+        &one,
+        &Request::Thaw(one.clone()),
+        b"\x00\x00\x00\x1a{\"type\":\"thaw\",\"id\":\"q-1\"}",
+    );
+    let quiesced = Quiesced {
+        id: "q-1".into(),
+        lease_ms: 30_000,
+        frozen: vec![FrozenFilesystem { mount_point: "/".into(), fs_type: "ext4".into() }],
+        not_frozen: Vec::new(),
+        hooks: vec![HookRun {
+            path: "/etc/minions/freeze.d/10-db".into(),
+            ok: true,
+            detail: "exited with status 0".into(),
+            duration_ms: 12,
+        }],
+    };
+    let bytes = br#"{"status":"ok","id":"q-1","lease_ms":30000,"frozen":[{"mount_point":"/","fs_type":"ext4"}],"not_frozen":[],"hooks":[{"path":"/etc/minions/freeze.d/10-db","ok":true,"detail":"exited with status 0","duration_ms":12}]}"#;
+    assert_eq!(
+        encode_reply(&quiesced).unwrap()[4..].escape_ascii().to_string(),
+        bytes.escape_ascii().to_string()
+    );
+    assert_eq!(decode_reply::<Quiesced>(bytes).unwrap(), quiesced);
+    let thawed =
+        Thawed { id: "q-1".into(), quiesced_ms: 1200, thawed: vec!["/".into()], hooks: Vec::new() };
+    let bytes = br#"{"status":"ok","id":"q-1","quiesced_ms":1200,"thawed":["/"],"hooks":[]}"#;
+    assert_eq!(
+        encode_reply(&thawed).unwrap()[4..].escape_ascii().to_string(),
+        bytes.escape_ascii().to_string()
+    );
+    assert_eq!(decode_reply::<Thawed>(bytes).unwrap(), thawed);
+    let refused = AgentError::new(ErrorCode::Quiesced, "no");
+    assert_eq!(
+        encode_error(&refused).unwrap()[4..],
+        br#"{"status":"error","message":"no","code":"quiesced"}"#[..]
+    );
 }
 
 fn file(op: FileOperation) -> FileStart {
@@ -268,6 +324,7 @@ fn replies_have_the_bytes_of_the_base_protocol() {
         hostname: "cloud-hypervisor".into(),
         agent: None,
         time_unix_ms: None,
+        quiesced: None,
     };
     assert_eq!(
         encode_reply(&health).unwrap(),

@@ -192,6 +192,19 @@ pub(crate) enum Failure {
     /// `wait VM ID` reached its deadline.
     #[error("{0} is still running")]
     StillRuns(String),
+    /// The lease of `quiesce` ended before the command on this host did.
+    #[error(
+        "the lease ended before {0:?} did: the guest was not quiesced until its end, so a snapshot of it is not consistent"
+    )]
+    LeaseOver(String),
+    /// The command of `quiesce` could not be started on this host.
+    #[error("cannot run {program:?} on this host")]
+    HostCommand {
+        /// Program as given.
+        program: String,
+        /// Reason.
+        source: io::Error,
+    },
     /// Listening on an address for `forward` failed.
     #[error("cannot listen on {address}")]
     Bind {
@@ -228,6 +241,14 @@ impl Failure {
             return ExitStatus::Failure;
         }
         match self {
+            Self::HostCommand { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                ExitStatus::NotFound
+            }
+            Self::HostCommand { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                ExitStatus::NotExecutable
+            }
             Self::Problem(problem) => ExitStatus::of_exec(problem.code),
             Self::Agent(ExchangeError::Agent(error)) => match error.code {
                 Some(AgentCode::CommandNotFound) => ExitStatus::NotFound,
@@ -279,6 +300,7 @@ impl Failure {
             Self::NotReattached { .. } => {
                 "if `minionsctl ps VM` still lists the program, `minionsctl attach VM ID` re-attaches"
             }
+            Self::LeaseOver(_) => "use a longer --ttl, at most 10m",
             Self::NotReady(_) => "`minionsctl doctor VM` shows which layer failed",
             Self::NotRebooted { .. } => {
                 "it may still reboot: `minionsctl wait VM --rebooted-since BOOT_ID` waits for that"

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 /// Prints help, the version or a usage error, and returns the exit code: 0 for help and version, otherwise 2,
-/// as usual. Usage errors of `exec`, `attach`, `ssh` and `ssh-proxy` are 125 instead: 2 could be the exit code of the program.
+/// as usual. Usage errors of `exec`, `attach`, `quiesce`, `ssh` and `ssh-proxy` are 125 instead: 2 could be the exit code of the program.
 fn usage(error: &clap::Error) -> ExitCode {
     // A closed standard error leaves no place to report this.
     let _ = error.print();
@@ -71,7 +71,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitStatus::Success.into();
     }
     match cli::Cli::named_command(std::env::args_os()).as_deref() {
-        Some("exec" | "attach" | "ssh" | "ssh-proxy") => ExitStatus::Ours.into(),
+        Some("exec" | "attach" | "quiesce" | "ssh" | "ssh-proxy") => ExitStatus::Ours.into(),
         _ => ExitCode::from(2),
     }
 }

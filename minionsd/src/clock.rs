@@ -76,7 +76,9 @@ impl ClockKeeper {
         let limit = u64::try_from(self.limit?.as_millis()).unwrap_or(u64::MAX);
         // What the exchange itself took says nothing about the clock.
         let error = unix_ms(answered).saturating_sub(unix_ms(asked)) / 2;
-        let supported = health.agent.as_ref()?.supports(Feature::Clock);
+        // A quiesced guest refuses the call.
+        let supported =
+            health.quiesced.is_none() && health.agent.as_ref()?.supports(Feature::Clock);
         let exceeds = offset.unsigned_abs().saturating_sub(error) > limit;
         (supported && exceeds && waited).then_some(offset)
     }
@@ -102,7 +104,13 @@ mod tests {
             allowed: None,
         };
         let time_unix_ms = Some(time_unix_ms);
-        Health { uptime_secs: 1, hostname: "h".into(), agent: Some(agent), time_unix_ms }
+        Health {
+            uptime_secs: 1,
+            hostname: "h".into(),
+            agent: Some(agent),
+            time_unix_ms,
+            quiesced: None,
+        }
     }
 
     #[test]

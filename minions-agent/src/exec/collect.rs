@@ -38,6 +38,14 @@ impl Executor {
         collect(tail, &leaving.0).await
     }
 
+    /// Runs a hook to its end, as the agent's own user. Otherwise as [`run`](Self::run).
+    pub(crate) async fn run_hook(&self, hook: ExecStart) -> Result<ExecReply, ExecError> {
+        let begun = self.begin_within(&self.hook_slots, hook, InputKind::Pipe, Retention::Forget);
+        let (_, tail) = begun.await?;
+        let leaving = LeaveOnDrop(tail.handle());
+        collect(tail, &leaving.0).await
+    }
+
     fn collected(&self, exec: Exec) -> Result<ExecStart, Invalid> {
         exec.validate()?;
         Ok(ExecStart {

@@ -68,6 +68,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Limit of programs that run at the same time. Each may hold 1 MiB of output.
 const MAX_RUNNING: usize = 64;
 
+/// Limit of hooks that run at the same time.
+const MAX_HOOKS_RUNNING: usize = 4;
+
 /// Default grace period between TERM and KILL. Short enough that a program with a time limit of one second
 /// ends within two, long enough to write a file and exit.
 const KILL_GRACE: Duration = Duration::from_millis(500);
@@ -78,13 +81,16 @@ const REMOVAL: Duration = Duration::from_secs(90);
 /// Longest time that `exec_remove` waits for killed leftover processes to end.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// Starts programs, at most [`MAX_RUNNING`] at the same time, and serves requests for their execs.
-#[derive(Debug)]
+/// Starts programs, at most [`MAX_RUNNING`] at the same time, and serves requests for their execs. Clones share the
+/// limit and the execs.
+#[derive(Debug, Clone)]
 pub(crate) struct Executor {
     shared: Arc<ExecutorState>,
     default_timeout: Duration,
     /// User of execs that name none.
     default_user: Option<String>,
+    /// Limit of hooks, apart from that of other programs: a busy guest must still run its hooks.
+    hook_slots: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -127,6 +133,7 @@ impl Executor {
             }),
             default_timeout: default_timeout.min(Duration::from_millis(MAX_TIMEOUT_MS)),
             default_user,
+            hook_slots: Arc::new(Semaphore::new(MAX_HOOKS_RUNNING)),
         }
     }
 
@@ -151,6 +158,17 @@ impl Executor {
         afterwards: Retention,
     ) -> AttachResult {
         start.user = start.user.or_else(|| self.default_user.clone());
+        self.begin_within(&self.shared.slots, start, input, afterwards).await
+    }
+
+    /// Starts a program of exactly the user of `start`, which counts towards `slots`.
+    async fn begin_within(
+        &self,
+        slots: &Arc<Semaphore>,
+        mut start: ExecStart,
+        input: InputKind,
+        afterwards: Retention,
+    ) -> AttachResult {
         start.validate()?;
         let id = start.id.get_or_insert_with(|| self.shared.mint()).clone();
         let fingerprint = self.shared.fingerprint(&start);
@@ -159,9 +177,9 @@ impl Executor {
             IdLookup::Known(known) => (known.begun().await?, false),
             IdLookup::New(sender) => {
                 let mut receiver = sender.subscribe();
-                let shared = Arc::clone(&self.shared);
+                let (shared, slots) = (Arc::clone(&self.shared), Arc::clone(slots));
                 tokio::spawn(async move {
-                    let begun = shared.run(id, start, input, afterwards).await;
+                    let begun = shared.run(slots, id, start, input, afterwards).await;
                     // `send` would fail if all requesters are gone.
                     sender.send_replace(Some(begun));
                 });
@@ -225,12 +243,13 @@ impl ExecutorState {
     /// Starts the program, and hands it to its own task.
     async fn run(
         self: Arc<Self>,
+        slots: Arc<Semaphore>,
         id: ExecId,
         start: ExecStart,
         input: InputKind,
         afterwards: Retention,
     ) -> StartResult {
-        let begun = match Arc::clone(&self.slots).try_acquire_owned() {
+        let begun = match slots.try_acquire_owned() {
             Ok(slot) => self.begin(&id, start, input, slot, afterwards).await,
             Err(_) => Err(ExecError::Busy),
         };

@@ -5,11 +5,16 @@ use super::set_clock::now_ms;
 use crate::boot_clock;
 use crate::capability::Capabilities;
 use crate::identity::AgentIdentity;
+use crate::quiesce::QuiesceControl;
 use minions_proto::message::{AgentInfo, Health};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 
-pub(super) fn answer(identity: &AgentIdentity, capabilities: Capabilities) -> Health {
+pub(super) fn answer(
+    identity: &AgentIdentity,
+    capabilities: Capabilities,
+    quiescer: &QuiesceControl,
+) -> Health {
     Health {
         uptime_secs: uptime_secs(),
         hostname: uname().nodename().to_string_lossy().into_owned(),
@@ -23,6 +28,7 @@ pub(super) fn answer(identity: &AgentIdentity, capabilities: Capabilities) -> He
             allowed: capabilities.names(),
         }),
         time_unix_ms: Some(now_ms()),
+        quiesced: quiescer.lease(),
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod exec;
 pub(crate) mod file;
 mod health;
 mod power;
+mod quiesce;
 pub(crate) mod report_status;
 mod set_clock;
 mod write_file;
@@ -53,6 +54,9 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
     if !agent.capabilities().permit(&request) {
         return RequestAnswer::Reply(refuse(AgentError::not_allowed(needed.name())));
     }
+    if let Some(refusal) = agent.quiescer().refusal(&request) {
+        return RequestAnswer::Reply(refuse(refusal));
+    }
     let executor = agent.executor();
     RequestAnswer::Reply(match request {
         Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
@@ -68,7 +72,7 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
             return RequestAnswer::ReplyThen(reply(&Ok(done)), Box::pin(then));
         }
         Request::HealthCheck(_) => {
-            reply(&Ok(health::answer(agent.identity(), agent.capabilities())))
+            reply(&Ok(health::answer(agent.identity(), agent.capabilities(), agent.quiescer())))
         }
         Request::ConfigureNetwork(call) => {
             reply(&configure_network::base(agent.network(), &call).await)
@@ -88,6 +92,8 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
         Request::ReportStatus(_) => reply(&Ok(agent.status().report().await)),
         Request::WriteFile(call) => reply(&write_file::answer(call).await),
         Request::SetClock(call) => reply(&set_clock::answer(call)),
+        Request::Quiesce(call) => reply(&quiesce::quiesce(agent.quiescer(), call).await),
+        Request::Thaw(call) => reply(&quiesce::thaw(agent.quiescer(), call).await),
     })
 }
 

@@ -4,6 +4,7 @@ use super::bounded;
 use super::call::Call;
 use super::feature::{Feature, Features};
 use super::identity::{BootId, InstanceId};
+use super::quiesce::QuiesceLease;
 use serde::{Deserialize, Serialize};
 
 /// Request for the agent's health. It also negotiates the protocol: the reply lists the agent's
@@ -30,6 +31,9 @@ pub struct Health {
     /// Guest's clock at the time of the reply, in milliseconds since 1970 (UTC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_unix_ms: Option<u64>,
+    /// Lease of a [`Quiesce`](super::Quiesce). Absent: the guest is not quiesced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesced: Option<QuiesceLease>,
 }
 
 /// Self-description of an agent, from protocol 2 on. Written by the guest.
@@ -59,8 +63,18 @@ pub struct AgentInfo {
 }
 
 /// Names of the operations that an agent can be restricted to (`minions-agent --allow`).
-pub const OPERATIONS: [&str; 9] =
-    ["health", "status", "network", "exec", "write_file", "clock", "power", "files", "forward"];
+pub const OPERATIONS: [&str; 10] = [
+    "health",
+    "status",
+    "network",
+    "exec",
+    "write_file",
+    "clock",
+    "power",
+    "files",
+    "forward",
+    "quiesce",
+];
 
 impl AgentInfo {
     /// Reports whether the agent announces this feature.

@@ -20,6 +20,7 @@ mod identity;
 mod network;
 mod outcome;
 mod power;
+mod quiesce;
 mod reply;
 mod request;
 mod signal;
@@ -58,6 +59,10 @@ pub use network::{
 };
 pub use outcome::{Outcome, SignalReason, StartFailure};
 pub use power::{Power, PowerAction};
+pub use quiesce::{
+    DEFAULT_TTL_MS, FrozenFilesystem, HookRun, MAX_TTL_MS, MIN_TTL_MS, Quiesce, QuiesceLease,
+    Quiesced, Thaw, Thawed,
+};
 pub use reply::{Done, ReplyError, decode_reply, encode_error, encode_reply};
 pub use request::{Request, RequestError};
 pub use signal::Signal;

@@ -11,6 +11,7 @@ use super::forward_listen::{ForwardAccept, ForwardListen};
 use super::health::HealthCheck;
 use super::network::{ChangeNetwork, ConfigureNetwork, NetworkConfirm, ReadNetwork};
 use super::power::Power;
+use super::quiesce::{Quiesce, Thaw};
 use super::status::ReportStatus;
 use super::write_file::WriteFile;
 use crate::error::{AgentError, ErrorCode};
@@ -61,6 +62,10 @@ pub enum Request {
     ForwardListen(ForwardListen),
     /// Takes a connection of a listener; opens a stream.
     ForwardAccept(ForwardAccept),
+    /// Brings the file systems into a consistent state and keeps it.
+    Quiesce(Quiesce),
+    /// Ends a quiesce.
+    Thaw(Thaw),
 }
 
 /// Reason why a complete frame is not a request. The connection remains usable.
@@ -121,6 +126,8 @@ impl Request {
             ForwardOpen::TYPE => fields(payload).map(Self::ForwardOpen),
             ForwardListen::TYPE => fields(payload).map(Self::ForwardListen),
             ForwardAccept::TYPE => fields(payload).map(Self::ForwardAccept),
+            Quiesce::TYPE => fields(payload).map(Self::Quiesce),
+            Thaw::TYPE => fields(payload).map(Self::Thaw),
             _ => Err(RequestError::UnknownType),
         }
     }
@@ -158,6 +165,8 @@ impl Request {
             Self::ForwardOpen(_) => ForwardOpen::TYPE,
             Self::ForwardListen(_) => ForwardListen::TYPE,
             Self::ForwardAccept(_) => ForwardAccept::TYPE,
+            Self::Quiesce(_) => Quiesce::TYPE,
+            Self::Thaw(_) => Thaw::TYPE,
         }
     }
 }

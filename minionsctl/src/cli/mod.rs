@@ -7,6 +7,7 @@ mod files;
 mod forward;
 mod machine;
 mod network;
+mod quiesce;
 mod ssh;
 
 pub(crate) use copy::{CopyArgs, CopyManyArgs};
@@ -15,6 +16,7 @@ pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
 pub(crate) use forward::{ForwardArgs, ForwardSpec, HostTarget, ListenAddress, ReverseSpec};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
+pub(crate) use quiesce::QuiesceArgs;
 pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -80,7 +82,7 @@ pub(crate) struct Cli {
     pub(crate) output: OutputFormat,
 
     /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec and attach, limit for the program. Refused for
-    /// watch, forward, ssh and ssh-proxy
+    /// quiesce, watch, forward, ssh and ssh-proxy
     #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -173,6 +175,14 @@ pub(crate) enum Command {
     Poweroff(PowerArgs),
     /// Reboot the guest, and print the boot_id of the boot that ends
     Reboot(PowerArgs),
+    /// Bring the guest's file systems into a consistent state; with a command on this host, such as a snapshot, thaw
+    /// the guest when it has ended: quiesce VM -- CMD ARGS…
+    Quiesce(QuiesceArgs),
+    /// End a quiesce before its lease does
+    Thaw {
+        /// Name of the VM
+        vm: Option<VmName>,
+    },
     /// Print events as they happen: VMs found and gone, changes of state and incarnation
     Watch {
         /// Name of the VM (default: all VMs)
@@ -231,16 +241,19 @@ impl Command {
                 | Self::Ssh(_)
                 | Self::SshProxy(_)
                 | Self::Wait { id: Some(_), .. }
-        )
+        ) || matches!(self, Self::Quiesce(args) if !args.command.is_empty())
     }
 
     /// Returns what `--timeout` limits.
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
             Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
-            Self::Watch { .. } | Self::Forward(_) | Self::Ssh(_) | Self::SshProxy(_) => {
-                TimeoutMeaning::None
-            }
+            // A limit would end the command before the thaw.
+            Self::Quiesce(_)
+            | Self::Watch { .. }
+            | Self::Forward(_)
+            | Self::Ssh(_)
+            | Self::SshProxy(_) => TimeoutMeaning::None,
             Self::Ls
             | Self::Get { .. }
             | Self::Doctor { .. }
@@ -252,6 +265,7 @@ impl Command {
             | Self::SetClock(_)
             | Self::Poweroff(_)
             | Self::Reboot(_)
+            | Self::Thaw { .. }
             | Self::Ps { .. }
             | Self::Fs(_)
             | Self::Cp(_)

@@ -89,6 +89,21 @@ impl DaemonClient {
         self.send(self.request(method, path, patience).json(body)).await
     }
 
+    /// Sends `method path` with a query and without a body.
+    pub(crate) async fn send_query<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        patience: CallDeadlines,
+    ) -> Result<T, Failure> {
+        let timeout_ms = patience.asked.map(|asked| asked.as_millis().to_string());
+        let timeout_ms = timeout_ms.iter().map(|timeout_ms| ("timeout_ms", timeout_ms.as_str()));
+        let query: Vec<_> = query.iter().copied().chain(timeout_ms).collect();
+        let limit = patience.asked.unwrap_or(patience.at_most) + BEYOND_DEADLINE;
+        self.send(self.http.request(method, self.url(path, &query)?).timeout(limit)).await
+    }
+
     /// Sends `DELETE path`.
     pub(crate) async fn delete<T: DeserializeOwned>(
         &self,

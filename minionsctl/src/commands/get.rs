@@ -31,6 +31,7 @@ pub(super) async fn run(
             .optional("Boot id:", agent.map(|agent| &agent.boot_id))
             .optional("Instance id:", agent.map(|agent| &agent.instance_id))
             .optional("Last seen:", vm.last_seen)
+            .optional("Quiesced until:", vm.quiesced_until)
             .value("Failed probes:", format!("{} of {}", vm.failed_probes, vm.attempts))
             .optional("Next probe:", vm.next_probe)
             .optional(

@@ -30,6 +30,7 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
                         agent.map(|agent| format!("{} {}", agent.name, agent.version)),
                     )
                     .optional("Protocol:", agent.map(|agent| agent.protocol))
+                    .optional("Quiesced until:", health.quiesced_until)
                     .optional(
                         "Clock:",
                         health

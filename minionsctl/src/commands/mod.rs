@@ -16,9 +16,11 @@ mod ls;
 mod network;
 mod power;
 mod ps;
+mod quiesce;
 mod set_clock;
 mod ssh;
 mod status;
+mod thaw;
 mod wait;
 mod wait_exec;
 mod watch;
@@ -92,6 +94,11 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
             let target = target(args.vm.clone())?;
             power::run(&context, &target, PowerAction::Reboot, args.force, args.wait).await
         }
+        Command::Quiesce(args) => {
+            let target = target(args.vm.clone())?;
+            quiesce::run(&context, &target, args).await
+        }
+        Command::Thaw { vm } => thaw::run(&context, &target(vm)?).await,
         Command::Forward(args) => forward::run(&context, Arc::new(daemon(&config)?), &args).await,
         Command::Fs(args) => fs::run(&context, &daemon(&config)?, &args).await,
         Command::Cp(args) => cp::run(&context, Arc::new(daemon(&config)?), &args).await,

@@ -7,12 +7,13 @@ pub(crate) mod terminal;
 
 pub(crate) use escape::HELP;
 pub(crate) use input::read_all;
+pub(crate) use signals::SignalListeners;
 
 use crate::failure::Failure;
 use bytes::Bytes;
 use escape::{EscapeParser, TypedInput};
 use input::StdinReader;
-use signals::{CaughtSignal, SignalListeners};
+use signals::CaughtSignal;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io;

@@ -10,7 +10,7 @@ const ENDING: [SignalKind; 4] =
 
 /// Listeners for signals. Other signals keep their default action.
 #[derive(Debug)]
-pub(super) struct SignalListeners {
+pub(crate) struct SignalListeners {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
     hangup: Option<Signal>,
@@ -29,7 +29,7 @@ pub(super) enum CaughtSignal {
 
 impl SignalListeners {
     /// Starts listening, except for signals that were ignored at the start (`nohup`, a shell's background jobs).
-    pub(super) fn listen(terminal: bool) -> Result<Self, Failure> {
+    pub(crate) fn listen(terminal: bool) -> Result<Self, Failure> {
         let ignored = ignored();
         let listen = |kind: SignalKind| {
             let bit = u32::try_from(kind.as_raw_value() - 1).unwrap_or(0);
@@ -45,6 +45,15 @@ impl SignalListeners {
             quit: quit?,
             window: window.map_err(Failure::Runtime)?,
         })
+    }
+
+    /// Waits for the next signal that ends minionsctl, and returns its number. Cancel safe.
+    pub(crate) async fn ending(&mut self) -> i32 {
+        loop {
+            if let CaughtSignal::Ending(number) = self.next().await {
+                return number;
+            }
+        }
     }
 
     /// Waits for the next signal. Cancel safe.

@@ -158,6 +158,8 @@ fn refused_after_a_part(code: Option<AgentCode>) -> bool {
             | AgentCode::ForwardFailed
             | AgentCode::NetworkPending
             | AgentCode::NetworkChangeGone
+            | AgentCode::Quiesced
+            | AgentCode::NotQuiesced
             | AgentCode::Busy,
         ) => false,
         Some(
@@ -166,6 +168,7 @@ fn refused_after_a_part(code: Option<AgentCode>) -> bool {
             | AgentCode::ClockFailed
             | AgentCode::TakenOver
             | AgentCode::ExecNotEnded
+            | AgentCode::QuiesceFailed
             | AgentCode::Internal
             | AgentCode::Other,
         )

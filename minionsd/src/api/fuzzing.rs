@@ -4,6 +4,7 @@ use super::exec::request::{self, ExecForm};
 use super::extract::from_json;
 use minions_api::exec::{AttachRequest, ExecRequest, ManyExecRequest, SignalRequest};
 use minions_api::network::{NetworkConfirmRequest, NetworkRequest};
+use minions_api::quiesce::QuiesceRequest;
 use minions_proto::message::{ChangeNetwork, encode_request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ pub fn bodies(body: &[u8]) {
     round_trip::<AttachRequest>(body);
     round_trip::<SignalRequest>(body);
     round_trip::<NetworkConfirmRequest>(body);
+    round_trip::<QuiesceRequest>(body);
     if let Some(request) = round_trip::<NetworkRequest>(body) {
         let _ = ChangeNetwork::from(request).plan();
     }

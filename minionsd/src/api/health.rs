@@ -4,8 +4,8 @@ use super::extract::{CallParams, CallerTimeout, TheVm};
 use super::problem::{ApiError, GuestProblems};
 use crate::clock::offset_ms;
 use axum::Json;
-use minions_api::{VmName, health};
-use minions_proto::message::AgentInfo;
+use minions_api::{Timestamp, VmName, health};
+use minions_proto::message::{AgentInfo, MAX_TTL_MS};
 use std::time::Duration;
 
 /// Default deadline: a healthy agent answers within a millisecond.
@@ -28,6 +28,7 @@ pub(super) async fn get_health(
     let answered =
         vm.client().health(deadline).await.map_err(|error| ApiError::call(vm.name(), error))?;
     let reply = &answered.health;
+    let quiesced = reply.quiesced.as_ref();
     Ok(Json(health::Health {
         status: "ok".into(),
         uptime_secs: reply.uptime_secs,
@@ -36,6 +37,10 @@ pub(super) async fn get_health(
         clock_offset_ms: reply
             .time_unix_ms
             .map(|theirs| offset_ms(theirs, answered.asked, answered.answered)),
+        quiesced_until: quiesced.map(|lease| {
+            let left = Duration::from_millis(lease.lease_ms.min(MAX_TTL_MS));
+            Timestamp(answered.answered + left)
+        }),
     }))
 }
 

@@ -3,7 +3,7 @@
 //!
 //! * [`router`]: the route list. [`front`]: the service around all routes, passed by every request. [`guard`]: the
 //!   layers in front of each route. [`state`]: the state of all handlers.
-//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`network`], [`exec`], [`files`], [`forward`], [`events`],
+//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`quiesce`], [`network`], [`exec`], [`files`], [`forward`], [`events`],
 //!   [`metrics`], [`service`], [`docs`]: one file per resource. [`dashboard`]: overview of all VMs, for browsers.
 //! * [`problem`]: conversion of domain errors to problem details, in one exhaustive match.
 //! * [`extract`]: extractors for handlers: the VM, the deadline, the body. [`streamed`]: replies without an end.
@@ -33,6 +33,7 @@ mod metrics;
 mod network;
 mod power;
 mod problem;
+mod quiesce;
 mod request_id;
 mod router;
 mod service;

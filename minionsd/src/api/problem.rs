@@ -10,6 +10,6 @@ mod domain;
 pub(super) use api_error::{ApiError, catch_panic, into_body, problem_in};
 pub(super) use documented::{
     BodyProblems, ExecProblems, FileBodyProblems, FileProblems, FileReadProblems, ForwardProblems,
-    GuestProblems, IdProblems, ListenProblems, ManyProblems, NetworkProblems, ServiceProblems,
-    SignalProblems, VmProblems, document_refusal_without_audit,
+    GuestProblems, IdProblems, ListenProblems, ManyProblems, NetworkProblems, QuiesceProblems,
+    ServiceProblems, SignalProblems, ThawProblems, VmProblems, document_refusal_without_audit,
 };

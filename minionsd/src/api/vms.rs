@@ -48,6 +48,7 @@ fn shown(vm: &Vm, with_details: bool) -> vm::Vm {
         agent_port: vm.agent_port().get(),
         agent: status.agent.map(super::health::agent_info),
         hostname: status.hostname,
+        quiesced_until: vm.lease().until(),
         failed_probes: status.failed_probes,
         last_seen: status.last_seen,
         last_error: status.last_error,

@@ -42,7 +42,7 @@ const MAX_OUTSTANDING: usize = 32;
 /// An answered probe.
 #[derive(Debug)]
 pub(super) struct ProbeAnswer {
-    pub(super) health: Health,
+    pub(super) health: Box<Health>,
     /// Time of the earliest health check that this answer covers.
     pub(super) asked: SystemTime,
     pub(super) took: Duration,
@@ -87,7 +87,7 @@ struct OpenConnection {
     /// Earliest health check without a reply.
     asked: Option<PendingCheck>,
     /// Latest reply, while more replies are outstanding.
-    reply: Option<Health>,
+    reply: Option<Box<Health>>,
     answered: Option<Instant>,
 }
 
@@ -106,7 +106,7 @@ struct ProbeAttempt {
 
 /// Input on the connection.
 enum ProbeInput {
-    Reply(Result<Health, ExchangeError>),
+    Reply(Result<Box<Health>, ExchangeError>),
     /// End of an idle connection.
     End,
 }
@@ -375,7 +375,7 @@ impl OpenConnection {
 async fn received(held: &mut Option<OpenConnection>) -> ProbeInput {
     match held {
         Some(held) if held.asked.is_some() => {
-            ProbeInput::Reply(held.connection.answer::<HealthCheck>().await)
+            ProbeInput::Reply(held.connection.answer::<HealthCheck>().await.map(Box::new))
         }
         Some(held) => {
             held.connection.dead().await;

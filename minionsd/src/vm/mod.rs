@@ -7,6 +7,7 @@
 //!   [`line`]: its own connection to the agent. [`probe_error`]: reasons why a probe failed.
 //! * [`status`]: the state and other facts about the VM. [`transition`]: the state machine.
 //!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports about itself.
+//! * [`quiesce_lease`]: the lease of a quiesced guest.
 //! * [`process`]: the process that listens on a socket.
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod line;
 pub(crate) mod passed_over;
 mod probe_error;
 pub(crate) mod process;
+mod quiesce_lease;
 pub(crate) mod registry;
 #[cfg(test)]
 mod silence;

@@ -5,6 +5,7 @@
 
 use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
+use super::quiesce_lease::HostLease;
 use super::socket_dir::TrustedOwners;
 use super::status::VmStatus;
 use super::supervisor::{Supervisor, Verdict};
@@ -43,6 +44,7 @@ pub(crate) struct Vm {
     client: Arc<AgentClient>,
     /// Last requested end of the guest, for the supervisor.
     asked: watch::Sender<Option<EndingKind>>,
+    lease: HostLease,
 }
 
 impl Vm {
@@ -63,6 +65,11 @@ impl Vm {
     /// Records that the guest was asked to end.
     pub(crate) fn asked_to_end(&self, kind: EndingKind) {
         self.asked.send_replace(Some(kind));
+    }
+
+    /// Returns the lease of the quiesced guest.
+    pub(crate) fn lease(&self) -> &HostLease {
+        &self.lease
     }
 
     pub(crate) fn client(&self) -> &AgentClient {
@@ -305,7 +312,7 @@ impl RegistryTask {
         let pool = Pool::new(connector, self.each.pool_size, Arc::clone(&nudge));
         let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let (socket, asked) = (watch::Sender::new(Some(id)), watch::Sender::new(None));
-        let stop = self.stop.child_token();
+        let (stop, lease) = (self.stop.child_token(), HostLease::default());
         let (publish_agent, agent) = watch::channel(AgentStatus::default());
         let client = AgentClient::new(pool.clone(), agent, Arc::clone(&nudge), Arc::clone(&calls));
         let supervisor = Supervisor {
@@ -321,6 +328,7 @@ impl RegistryTask {
             stop: stop.clone(),
             socket: socket.subscribe(),
             asked: asked.subscribe(),
+            lease: lease.clone(),
         };
         self.supervised += 1;
         let (number, verdicts, judged) = (self.supervised, self.verdicts.clone(), name.clone());
@@ -331,7 +339,7 @@ impl RegistryTask {
                 let _ = verdicts.send(judged).await;
             }
         });
-        let vm = Vm { name: name.clone(), status, client: Arc::new(client), asked };
+        let vm = Vm { name: name.clone(), status, client: Arc::new(client), asked, lease };
         self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });
         vm
     }

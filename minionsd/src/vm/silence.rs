@@ -79,8 +79,13 @@ async fn connection(
     stream.read_exact(&mut line).await.ok()?;
     paused.wait_for(|paused| !paused).await.ok()?;
     stream.write_all(b"OK 1\n").await.ok()?;
-    let health =
-        Health { uptime_secs: 1, hostname: "guest".into(), agent: None, time_unix_ms: None };
+    let health = Health {
+        uptime_secs: 1,
+        hostname: "guest".into(),
+        agent: None,
+        time_unix_ms: None,
+        quiesced: None,
+    };
     let health = encode_reply(&health).unwrap();
     let (mut decoder, mut due) = (Decoder::new(), 0);
     loop {

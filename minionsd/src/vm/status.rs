@@ -315,7 +315,13 @@ mod tests {
             instance_id: instance.into(),
             allowed: None,
         };
-        Health { uptime_secs: 1, hostname: "guest".into(), agent: Some(agent), time_unix_ms: None }
+        Health {
+            uptime_secs: 1,
+            hostname: "guest".into(),
+            agent: Some(agent),
+            time_unix_ms: None,
+            quiesced: None,
+        }
     }
 
     /// Returns the reason why calls are refused, if they are.
@@ -400,8 +406,13 @@ mod tests {
     fn a_shorter_uptime_of_a_base_agent_means_a_reboot() {
         let mut status = found();
         let mut answered = |uptime_secs, agent: Option<AgentInfo>| {
-            let health =
-                Health { uptime_secs, hostname: "guest".into(), agent, time_unix_ms: None };
+            let health = Health {
+                uptime_secs,
+                hostname: "guest".into(),
+                agent,
+                time_unix_ms: None,
+                quiesced: None,
+            };
             status.answered(health, Timestamp::now()).0
         };
         assert_eq!(answered(10, None), AgentIdentity::Same);

@@ -36,6 +36,7 @@ mod metrics;
 mod openapi;
 mod pauses;
 mod programs;
+mod quiesce;
 mod reboots;
 mod rest;
 mod restricted_agent;

@@ -70,6 +70,7 @@ async fn enabled_operations_are_announced_and_answered() {
         Capability::Power,
         Capability::Files,
         Capability::Forward,
+        Capability::Quiesce,
     ];
     let (daemon, _vm) = restricted_to(&all).await;
     let health = daemon.get("/vms/web-1/health").await;
@@ -82,7 +83,8 @@ async fn enabled_operations_are_announced_and_answered() {
         "files",
         "forward",
         "file_session",
-        "forward_listen"
+        "forward_listen",
+        "quiesce"
     ]);
     assert_eq!(health.json["agent"]["features"], features, "{health:?}");
     assert_eq!(health.json["agent"].get("allowed"), None, "{health:?}");

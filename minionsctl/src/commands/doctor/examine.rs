@@ -389,7 +389,7 @@ mod tests {
         };
         let restricted = of(json!([]), json!(["health", "status"]));
         assert_eq!(restricted.verdict, Verdict::Fine);
-        let refused = "restricted: started without network, exec, write_file, clock, power, files, forward (--allow)";
+        let refused = "restricted: started without network, exec, write_file, clock, power, files, forward, quiesce (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
         // An old agent serves the operation without its feature.
         let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));

@@ -5,6 +5,7 @@ mod bridge;
 mod debian;
 mod dns;
 mod first_process;
+mod freeze;
 pub(crate) mod machine;
 mod port;
 mod reach;

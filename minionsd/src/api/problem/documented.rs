@@ -63,6 +63,7 @@ const IN_A_GUEST: &[ErrorCode] = &[
     ErrorCode::ConnectionLost,
     ErrorCode::AgentUnreachable,
     ErrorCode::AgentTimeout,
+    ErrorCode::Quiesced,
 ];
 
 /// Problems of requests with a body.
@@ -122,6 +123,10 @@ problems! {
     GuestProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST;
     /// Problems of a route that calls an agent and takes a body.
     BodyProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY;
+    /// Problems of the route that quiesces a guest.
+    QuiesceProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, &[ErrorCode::QuiesceFailed];
+    /// Problems of the route that thaws a guest.
+    ThawProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, &[ErrorCode::NotQuiesced];
     /// Problems of a route that changes a network.
     NetworkProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_NETWORK;
     /// Problems of a route that runs a program.

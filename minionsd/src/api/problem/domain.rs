@@ -140,6 +140,9 @@ fn refused(error: AgentError) -> Problem {
         Some(AgentCode::NetworkFailed) => ErrorCode::NetworkFailed,
         Some(AgentCode::NetworkPending) => ErrorCode::NetworkPending,
         Some(AgentCode::NetworkChangeGone) => ErrorCode::NetworkChangeGone,
+        Some(AgentCode::Quiesced) => ErrorCode::Quiesced,
+        Some(AgentCode::NotQuiesced) => ErrorCode::NotQuiesced,
+        Some(AgentCode::QuiesceFailed) => ErrorCode::QuiesceFailed,
         Some(AgentCode::Busy) => ErrorCode::Overloaded,
         Some(AgentCode::Unsupported) => ErrorCode::AgentTooOld,
         // A frame of this daemon that the agent cannot read is the agent's error, not the caller's.

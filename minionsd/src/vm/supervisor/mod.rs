@@ -16,6 +16,7 @@ use super::ending::EndingKind;
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
 use super::probe_error::ProbeError;
 use super::process::WatchedProcess;
+use super::quiesce_lease::HostLease;
 use super::status::{AgentIdentity, StateChange, VmStatus, backoff};
 use crate::agent::{AgentStatus, CallAccess, CallOutcomes, Listener, Permission, Pool, SocketId};
 use crate::clock::ClockKeeper;
@@ -64,6 +65,8 @@ pub(crate) struct Supervisor {
     pub(crate) socket: watch::Receiver<Option<SocketId>>,
     /// Last requested end of the guest.
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
+    /// Lease of the quiesced guest.
+    pub(crate) lease: HostLease,
 }
 
 /// State that the supervisor keeps between two events.
@@ -204,6 +207,7 @@ impl Supervisor {
         let ProbeAnswer { health, asked, took, late: _, fresh } = answer;
         if let Some(connection) = hold.line.connection() {
             hold.clock.keep(&self.name, connection, &health, asked).await;
+            self.lease.keep(&self.name, connection, &health, asked).await;
             connection.get_mut().rest();
         }
         self.meters.probed(took, None);
@@ -213,7 +217,7 @@ impl Supervisor {
             self.pool.close_idle();
         }
         self.pool.close_parked();
-        self.answered(health, Timestamp::now());
+        self.answered(*health, Timestamp::now());
         self.spare(hold);
     }
 

@@ -1,0 +1,212 @@
+//! Hooks: programs of the guest's owner that the agent runs before or after an event.
+//!
+//! All executable files of one directory are run one after the other, in the order of their names, as run-parts(8)
+//! does: a name consists of letters, digits, `_` and `-`. So backups of editors and packages are not run.
+//!
+//! A hook runs in its own session and control group, as the agent's own user. If it has not ended at its deadline, it
+//! is ended together with all processes that it started.
+
+use crate::error_chain;
+use crate::exec::Executor;
+use minions_proto::message::{ExecReply, ExecStart, Outcome};
+use rustix::fs::{Access, access};
+use rustix::process::geteuid;
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Most hooks in a directory.
+const MAX_HOOKS: usize = 32;
+
+/// Most characters of a hook's output in its report.
+const MAX_OUTPUT: usize = 400;
+
+/// Write permission for the group and for all users.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Handling of the hooks after one that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterFailure {
+    /// Skips them.
+    Stop,
+    /// Runs them.
+    Continue,
+}
+
+/// Hooks of one directory, and the way to run them.
+#[derive(Debug, Clone)]
+pub(crate) struct HookSettings {
+    /// Directory of the hooks. If it is missing, there are none.
+    pub(crate) directory: PathBuf,
+    /// Time limit of each hook.
+    pub(crate) deadline: Duration,
+    /// Variables that a hook gets in addition to the agent's own.
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) after_failure: AfterFailure,
+}
+
+/// Result of one hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HookReport {
+    /// Path of the hook.
+    pub(crate) path: String,
+    /// True if the hook exited with status 0.
+    pub(crate) ok: bool,
+    /// End of the hook, with the end of its standard error if it failed. Written by the guest.
+    pub(crate) detail: String,
+    /// Milliseconds from start to exit; 0 if it did not start.
+    pub(crate) duration_ms: u64,
+}
+
+/// Reason why no hook of a directory was run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HookError {
+    #[error("failed to read the directory {path:?}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{path:?} can be changed by users other than the agent's own: make the agent's user its owner, and remove the \
+         write permission of the group and of others"
+    )]
+    Untrusted { path: PathBuf },
+    #[error("{path:?} contains more than {MAX_HOOKS} hooks")]
+    TooMany { path: PathBuf },
+    #[error("{path:?} is not UTF-8")]
+    NotText { path: PathBuf },
+}
+
+/// Runs the hooks of a directory and returns a report of each that was run, or that must not be run.
+///
+/// Dropping the future ends the hook that runs.
+///
+/// # Errors
+///
+/// [`HookError`] if the directory cannot be used; no hook was run then.
+pub(crate) async fn run(
+    executor: &Executor,
+    settings: &HookSettings,
+) -> Result<Vec<HookReport>, HookError> {
+    let directory = settings.directory.clone();
+    let found = tokio::task::spawn_blocking(move || find(&directory)).await;
+    let failed = |error| HookError::Read {
+        path: settings.directory.clone(),
+        source: io::Error::other(error),
+    };
+    let mut reports = Vec::new();
+    for hook in found.map_err(failed)?? {
+        let report = match hook {
+            FoundHook::Trusted(path) => run_one(executor, settings, path).await,
+            FoundHook::Untrusted(path) => {
+                let error = HookError::Untrusted { path: PathBuf::from(&path) };
+                HookReport { path, ok: false, detail: error.to_string(), duration_ms: 0 }
+            }
+        };
+        if !report.ok {
+            tracing::warn!(hook = report.path, detail = report.detail, "hook failed");
+        }
+        let stops = !report.ok && settings.after_failure == AfterFailure::Stop;
+        reports.push(report);
+        if stops {
+            break;
+        }
+    }
+    Ok(reports)
+}
+
+async fn run_one(executor: &Executor, settings: &HookSettings, path: String) -> HookReport {
+    let start = ExecStart {
+        command: path.clone(),
+        env: settings.environment.clone(),
+        timeout_ms: Some(u64::try_from(settings.deadline.as_millis()).unwrap_or(u64::MAX).max(1)),
+        ..ExecStart::default()
+    };
+    match executor.run_hook(start).await {
+        Ok(reply) => HookReport {
+            path,
+            ok: reply.exit_code == 0,
+            detail: described(&reply, settings.deadline),
+            duration_ms: reply.duration_ms.unwrap_or(0),
+        },
+        Err(error) => HookReport { path, ok: false, detail: error_chain(&error), duration_ms: 0 },
+    }
+}
+
+/// Returns the end of a hook in words, with the end of its standard error if it failed.
+fn described(reply: &ExecReply, deadline: Duration) -> String {
+    let end = match &reply.outcome {
+        Some(Outcome::TimedOut) => {
+            format!("was ended at its deadline of {} ms", deadline.as_millis())
+        }
+        Some(Outcome::Signaled { signal, .. }) => format!("was ended by signal {signal}"),
+        _ => format!("exited with status {}", reply.exit_code),
+    };
+    let output = reply.stderr.trim_end();
+    if reply.exit_code == 0 || output.is_empty() {
+        return end;
+    }
+    let skipped = output.chars().count().saturating_sub(MAX_OUTPUT);
+    let output: String = output.chars().skip(skipped).collect();
+    format!("{end}: {output}")
+}
+
+/// A file that run-parts(8) would run.
+#[derive(Debug, PartialEq, Eq)]
+enum FoundHook {
+    Trusted(String),
+    /// Other users can change it, so it is not run.
+    Untrusted(String),
+}
+
+/// Returns the hooks of a directory in the order of their names.
+fn find(directory: &Path) -> Result<Vec<FoundHook>, HookError> {
+    let read = |source| HookError::Read { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(read)?,
+    };
+    if !is_trusted(&fs::metadata(directory).map_err(read)?) {
+        return Err(HookError::Untrusted { path: directory.to_owned() });
+    }
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(read)?;
+        if !is_hook_name(entry.file_name().as_encoded_bytes()) {
+            continue;
+        }
+        if paths.len() == MAX_HOOKS {
+            return Err(HookError::TooMany { path: directory.to_owned() });
+        }
+        paths.push(entry.path());
+    }
+    paths.sort_unstable();
+    paths.into_iter().filter_map(|path| judge(path).transpose()).collect()
+}
+
+/// Returns the hook, or `None` if the file is no program.
+fn judge(path: PathBuf) -> Result<Option<FoundHook>, HookError> {
+    // A link without a target, or a file that was removed just now, is no program.
+    let Ok(metadata) = fs::metadata(&path) else { return Ok(None) };
+    if !metadata.is_file() || access(&path, Access::EXEC_OK).is_err() {
+        return Ok(None);
+    }
+    let text = path.into_os_string().into_string();
+    let text = text.map_err(|path| HookError::NotText { path: path.into() })?;
+    let hook = if is_trusted(&metadata) { FoundHook::Trusted } else { FoundHook::Untrusted };
+    Ok(Some(hook(text)))
+}
+
+/// Reports whether only root and the agent's own user can change the file.
+fn is_trusted(metadata: &Metadata) -> bool {
+    let is_own = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
+    is_own && metadata.mode() & WRITABLE_BY_OTHERS == 0
+}
+
+/// Reports whether run-parts(8) runs a file of this name.
+fn is_hook_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(byte))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use super::*;
+use crate::exec::ProgramGroups;
+use crate::protection::ProgramDefaults;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use tempfile::TempDir;
+
+/// Deadline for hooks that end by themselves.
+const LONG: Duration = Duration::from_secs(60);
+
+fn executor() -> Executor {
+    // Hooks ignore `--exec-user`; this user does not exist.
+    let (user, group) = (Some("no-such-user".to_owned()), format!("hooks-{}", std::process::id()));
+    Executor::new(LONG, user, ProgramDefaults::default(), ProgramGroups::Below(group))
+}
+
+fn directory(hooks: &[(&str, &str, u32)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, script, mode) in hooks {
+        let path = directory.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(*mode)).unwrap();
+    }
+    directory
+}
+
+fn settings(directory: &Path, deadline: Duration, after_failure: AfterFailure) -> HookSettings {
+    let directory_name = directory.display().to_string();
+    let environment = [("HOOK_TEST_DIRECTORY".to_owned(), directory_name)].into();
+    HookSettings { directory: directory.to_owned(), deadline, environment, after_failure }
+}
+
+async fn reports(hooks: &TempDir, deadline: Duration, after: AfterFailure) -> Vec<HookReport> {
+    run(&executor(), &settings(hooks.path(), deadline, after)).await.unwrap()
+}
+
+fn ends(reports: &[HookReport]) -> Vec<(&str, bool)> {
+    reports.iter().map(|report| (report.path.rsplit('/').next().unwrap(), report.ok)).collect()
+}
+
+#[tokio::test]
+async fn programs_with_a_plain_name_run_in_the_order_of_their_names() {
+    let note = "echo $(basename $0) >> $HOOK_TEST_DIRECTORY/order.txt";
+    let hooks = directory(&[
+        ("20-b", note, 0o755),
+        ("10-a", note, 0o700),
+        ("30-c.dpkg-old", note, 0o755),
+        ("40-d~", note, 0o755),
+        ("50-not-executable", note, 0o644),
+    ]);
+    fs::create_dir(hooks.path().join("60-directory")).unwrap();
+    symlink("/nonexistent", hooks.path().join("70-dangling")).unwrap();
+    symlink("10-a", hooks.path().join("80_link")).unwrap();
+    let reports = reports(&hooks, LONG, AfterFailure::Stop).await;
+    assert_eq!(ends(&reports), [("10-a", true), ("20-b", true), ("80_link", true)]);
+    assert_eq!(reports[0].detail, "exited with status 0");
+    let order = fs::read_to_string(hooks.path().join("order.txt")).unwrap();
+    assert_eq!(order, "10-a\n20-b\n80_link\n");
+}
+
+#[tokio::test]
+async fn a_missing_directory_has_no_hooks() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory.path().join("missing"), LONG, AfterFailure::Stop);
+    assert_eq!(run(&executor(), &settings).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_failure_is_reported_with_the_end_of_its_output_and_the_rest_runs_only_on_request() {
+    let hooks = directory(&[
+        (
+            "10-fails",
+            "head -c 100000 /dev/zero | tr '\\0' x >&2; echo the reason >&2; exit 3",
+            0o755,
+        ),
+        ("20-next", "exit 0", 0o755),
+    ]);
+    let stopped = reports(&hooks, LONG, AfterFailure::Stop).await;
+    assert_eq!(ends(&stopped), [("10-fails", false)]);
+    let detail = &stopped[0].detail;
+    assert!(detail.starts_with("exited with status 3: xxx"), "{detail}");
+    assert!(detail.ends_with("xthe reason") && detail.len() < 500, "{detail}");
+    let continued = reports(&hooks, LONG, AfterFailure::Continue).await;
+    assert_eq!(ends(&continued), [("10-fails", false), ("20-next", true)]);
+}
+
+#[tokio::test]
+async fn a_hook_that_hangs_is_ended_with_its_children_at_its_deadline() {
+    // `setsid` leaves the process group; `trap` survives TERM.
+    let hooks = directory(&[(
+        "10-hangs",
+        "trap '' TERM; setsid sleep 1000 & echo $! > $HOOK_TEST_DIRECTORY/pid.txt; wait; sleep 1000",
+        0o755,
+    )]);
+    let reports = reports(&hooks, Duration::from_millis(500), AfterFailure::Stop).await;
+    assert_eq!(ends(&reports), [("10-hangs", false)]);
+    assert_eq!(reports[0].detail, "was ended at its deadline of 500 ms");
+    let pid = fs::read_to_string(hooks.path().join("pid.txt")).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "still running: {stat}");
+}
+
+#[tokio::test]
+async fn hooks_that_other_users_can_change_are_not_run() {
+    let hooks = directory(&[("10-writable", "exit 0", 0o777), ("20-own", "exit 0", 0o755)]);
+    let reports = reports(&hooks, LONG, AfterFailure::Continue).await;
+    assert_eq!(ends(&reports), [("10-writable", false), ("20-own", true)]);
+    assert!(reports[0].detail.contains("can be changed by users other than"), "{:?}", reports[0]);
+    fs::set_permissions(hooks.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let error = run(&executor(), &settings(hooks.path(), LONG, AfterFailure::Stop)).await;
+    assert!(matches!(error, Err(HookError::Untrusted { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_directory_with_too_many_hooks_runs_none() {
+    let hooks = directory(&[]);
+    for number in 0..=MAX_HOOKS {
+        fs::write(hooks.path().join(format!("{number}")), "").unwrap();
+    }
+    let error = run(&executor(), &settings(hooks.path(), LONG, AfterFailure::Stop)).await;
+    assert!(matches!(error, Err(HookError::TooMany { .. })), "{error:?}");
+}
