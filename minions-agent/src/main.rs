@@ -248,6 +248,7 @@ fn run(
     });
     // The wait for blocking threads is bounded: one may hang, for example on a mount whose server is gone.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    minions_agent::forward::finish_removals();
     served
 }
 

@@ -17,11 +17,14 @@ use minions_api::forward::{ForwardAddress, ListenerId, WaitingConnection};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 /// First and longest pause between two attempts to listen again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Time after which a listener counts as stable, so that the next pause is short again.
+const STABLE: Duration = Duration::from_secs(10);
 
 /// Refused connections that wait to be reported to the agent. Beyond it, tasks of connections wait.
 const MAX_REFUSALS: usize = 16;
@@ -56,7 +59,7 @@ impl PendingConnection {
     }
 
     /// Resets the connection.
-    pub(crate) async fn refuse(self) {
+    pub(crate) async fn refuse(&self) {
         // Fails if the listener is lost: then the connection is reset with it.
         let _ = self.refusals.send(self.waiting.connection).await;
     }
@@ -100,15 +103,20 @@ impl GuestListener {
         places: Arc<Semaphore>,
         tasks: TaskTracker,
     ) {
+        let mut pause = PAUSES.0;
         loop {
+            let opened = Instant::now();
             let loss = self.serve(&server, &places, &tasks).await;
+            if opened.elapsed() >= STABLE {
+                pause = PAUSES.0;
+            }
             let address = self.link.address.clone();
             let listener = format!("{} {address}", self.vm);
             if self.is_private {
                 return server.report(format!("{listener}: {loss}"));
             }
             server.report(format!("{listener}: {loss}; listening again as soon as possible"));
-            self.open_again(&address, &server).await;
+            pause = self.open_again(&address, &server, pause).await;
             server.report(format!("{listener}: listening again"));
         }
     }
@@ -144,9 +152,14 @@ impl GuestListener {
         }
     }
 
-    /// Listens on the same address again, with retries until it succeeds: the guest may be rebooting.
-    async fn open_again(&mut self, address: &ForwardAddress, server: &impl ConnectionServer) {
-        let mut pause = PAUSES.0;
+    /// Listens on the same address again, with retries until it succeeds: the guest may be rebooting. Returns the pause
+    /// before the next attempt.
+    async fn open_again(
+        &mut self,
+        address: &ForwardAddress,
+        server: &impl ConnectionServer,
+        mut pause: Duration,
+    ) -> Duration {
         let mut last_reason = String::new();
         loop {
             sleep(pause).await;
@@ -154,7 +167,7 @@ impl GuestListener {
             match self.client.listen(&self.vm, address, self.owner.as_deref()).await {
                 Ok((link, commands)) => {
                     (self.link, self.commands) = (link, commands);
-                    return;
+                    return pause;
                 }
                 Err(failure) => {
                     let reason = failure_line(&failure);

@@ -27,6 +27,7 @@ mod copy_error;
 mod exit;
 mod failure;
 mod guest_listener;
+mod guest_relay;
 mod link;
 mod link_error;
 mod local;

@@ -2,7 +2,7 @@
 
 use super::failure::{FileError, failed};
 use super::metadata;
-use super::operation_output::{OperationOutput, SentPart};
+use super::operation_output::{OperationOutput, PIPE_LEN, SentPart};
 use minions_proto::file_stream::{FileHeader, FileKind};
 use minions_proto::message::ReadFile;
 use minions_tree::BUFFER_LEN;
@@ -53,23 +53,27 @@ pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), Fi
 }
 
 /// Sends up to `left` bytes. Returns the number of these bytes that the file lacks.
+///
+/// The kernel moves all but the last part to the pipe: the pipe then refers to the pages of the file, and if another
+/// process shortens the file, it receives zeros. The last part, which fills the pipe, is copied, so the pipe contains no
+/// more such pages when it is complete; a file that was shortened before lacks it.
 fn copy(
     file: &mut File,
     mut left: u64,
     output: &mut OperationOutput,
     path: &[u8],
 ) -> Result<u64, FileError> {
-    while left > 0 {
-        match output.send_file(file, left, path)? {
+    while left > PIPE_LEN as u64 {
+        match output.send_file(file, left - PIPE_LEN as u64, path)? {
             SentPart::Bytes(len) => left -= len,
             SentPart::End => return Ok(left),
-            SentPart::Unsupported => return copy_by_buffer(file, left, output, path),
+            SentPart::Unsupported => break,
         }
     }
-    Ok(0)
+    copy_by_buffer(file, left, output, path)
 }
 
-/// Like [`copy`], for files that the kernel cannot move to a pipe.
+/// Like [`copy`], for the last part of a file, and for files that the kernel cannot move to a pipe.
 fn copy_by_buffer(
     file: &mut File,
     mut left: u64,

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 /// Capacity that the pipe to the agent gets, in bytes: four times the default, so that both processes run for longer at a
 /// time.
-const PIPE_LEN: usize = 256 * 1024;
+pub(super) const PIPE_LEN: usize = 256 * 1024;
 
 /// Largest number of bytes that one call of sendfile(2) is asked for.
 const SEND_LEN: u64 = 16 * 1024 * 1024;
@@ -83,7 +83,10 @@ impl OperationOutput {
                 Ok(0) => return Ok(SentPart::End),
                 Ok(len) => return Ok(SentPart::Bytes(len as u64)),
                 Err(Errno::INTR) => {}
-                Err(Errno::INVAL | Errno::NOSYS) => return Ok(SentPart::Unsupported),
+                // Generated files end, for this call, at 2 GiB.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OVERFLOW) => {
+                    return Ok(SentPart::Unsupported);
+                }
                 Err(Errno::PIPE) => return Err(FileError::not_sent(&Errno::PIPE.into())),
                 Err(error) => return Err(FileError::new(&error.into(), path, "read")),
             }

@@ -5,7 +5,7 @@
 //!                                             └─ refused, or 30 s ─▶ reset
 //! ```
 //!
-//! While 64 connections of a listener wait, or the limit of forwards is reached, the agent does not accept: further
+//! While 64 connections of a listener wait, or a limit is reached, the agent accepts at most one more: further
 //! connections stay in the kernel's queue, and then in that of their senders.
 
 use super::bind::{BoundSocket, SocketFile};
@@ -45,16 +45,54 @@ struct WaitingSocket {
     socket: TargetSocket,
     peer: Option<SocketAddr>,
     deadline: Instant,
-    slot: OwnedSemaphorePermit,
+    permits: ForwardPermits,
     _place: OwnedSemaphorePermit,
 }
 
-/// Connection that the host has taken, with its part of the limit of forwards.
+/// Connection that the host has taken, with its part of the limits.
 #[derive(Debug)]
 pub(super) struct TakenConnection {
     pub(super) socket: TargetSocket,
     pub(super) peer: Option<SocketAddr>,
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) permits: ForwardPermits,
+}
+
+/// Part of the limits that a forward takes.
+#[derive(Debug)]
+pub(super) struct ForwardPermits {
+    _forward: OwnedSemaphorePermit,
+    _from_guest: Option<OwnedSemaphorePermit>,
+}
+
+impl From<OwnedSemaphorePermit> for ForwardPermits {
+    /// Permits of a connection that the host has asked for.
+    fn from(forward: OwnedSemaphorePermit) -> Self {
+        Self { _forward: forward, _from_guest: None }
+    }
+}
+
+/// Limits of forwards. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct ForwardLimits {
+    /// Limit of all forwards and listeners.
+    pub(super) forwards: Arc<Semaphore>,
+    /// Limit of the connections that programs in the guest have made: the host can always make others.
+    pub(super) from_guest: Arc<Semaphore>,
+}
+
+impl ForwardLimits {
+    /// Creates limits for `forwards`, half of which programs in the guest can use.
+    pub(super) fn new(forwards: usize) -> Self {
+        let limit = |count| Arc::new(Semaphore::new(count));
+        Self { forwards: limit(forwards), from_guest: limit((forwards / 2).max(1)) }
+    }
+
+    /// Waits for room for a connection that a program in the guest has made. Cancel safe.
+    async fn of_guest(&self) -> Option<ForwardPermits> {
+        let from_guest = Arc::clone(&self.from_guest).acquire_owned().await.ok()?;
+        let forward = Arc::clone(&self.forwards).acquire_owned().await.ok()?;
+        Some(ForwardPermits { _forward: forward, _from_guest: Some(from_guest) })
+    }
 }
 
 /// Open listener. Dropping it closes the socket, removes its file and resets the connections that wait.
@@ -67,14 +105,21 @@ pub(crate) struct OpenListener {
     socket: ListeningSocket,
     next: u64,
     places: Arc<Semaphore>,
-    forwards: Arc<Semaphore>,
+    limits: ForwardLimits,
+    /// Accepted connection for which the limits have no room yet.
+    accepted: Option<(TargetSocket, Option<SocketAddr>)>,
     _slot: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
 enum ListeningSocket {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix {
+        listener: UnixListener,
+        file: SocketFile,
+    },
+    /// The listener is closed.
+    Closed,
 }
 
 impl ListenerRegistry {
@@ -83,8 +128,8 @@ impl ListenerRegistry {
         lock(&self.0).len() < MAX_LISTENERS
     }
 
-    /// Adds a listener. `forwards` is the limit of forwards, of which each connection takes a part and the listener
-    /// has taken `slot`. Returns `None` if the limit of listeners is reached.
+    /// Adds a listener, which has taken `slot` of the limit of forwards. Returns `None` if the limit of listeners is
+    /// reached.
     ///
     /// # Errors
     ///
@@ -93,13 +138,13 @@ impl ListenerRegistry {
         &self,
         id: ListenerId,
         (socket, address): (BoundSocket, ForwardAddress),
-        forwards: Arc<Semaphore>,
+        limits: ForwardLimits,
         slot: OwnedSemaphorePermit,
     ) -> io::Result<Option<OpenListener>> {
         let socket = match socket {
             BoundSocket::Tcp(socket) => ListeningSocket::Tcp(TcpListener::from_std(socket)?),
             BoundSocket::Unix(socket, file) => {
-                ListeningSocket::Unix { listener: UnixListener::from_std(socket)?, _file: file }
+                ListeningSocket::Unix { listener: UnixListener::from_std(socket)?, file }
             }
         };
         let mut listeners = lock(&self.0);
@@ -116,7 +161,8 @@ impl ListenerRegistry {
             socket,
             next: 1,
             places,
-            forwards,
+            limits,
+            accepted: None,
             _slot: slot,
         }))
     }
@@ -124,8 +170,8 @@ impl ListenerRegistry {
     /// Takes a connection that waits; `None` if there is no such connection.
     pub(super) fn take(&self, id: &ListenerId, connection: u64) -> Option<TakenConnection> {
         let waiting = lock(&self.0).get_mut(id)?.remove(&connection)?;
-        let WaitingSocket { socket, peer, slot, .. } = waiting;
-        Some(TakenConnection { socket, peer, slot })
+        let WaitingSocket { socket, peer, permits, .. } = waiting;
+        Some(TakenConnection { socket, peer, permits })
     }
 }
 
@@ -137,11 +183,13 @@ impl OpenListener {
         loop {
             let expiry = self.reset_expired();
             tokio::select! {
-                (place, slot, socket, peer) = self.accept() => {
+                (place, permits) = self.accept() => {
+                    // `accept` has filled it.
+                    let Some((socket, peer)) = self.accepted.take() else { continue };
                     let connection = self.next;
                     self.next += 1;
                     let deadline = Instant::now() + ACCEPT_DEADLINE;
-                    let waiting = WaitingSocket { socket, peer, deadline, slot, _place: place };
+                    let waiting = WaitingSocket { socket, peer, deadline, permits, _place: place };
                     if let Some(queue) = lock(&self.registry.0).get_mut(&self.id) {
                         queue.insert(connection, waiting);
                     }
@@ -174,25 +222,35 @@ impl OpenListener {
         None
     }
 
-    /// Accepts a connection as soon as the limits permit it. Cancel safe.
-    async fn accept(
-        &self,
-    ) -> (OwnedSemaphorePermit, OwnedSemaphorePermit, TargetSocket, Option<SocketAddr>) {
-        loop {
-            // These semaphores are never closed.
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
-                return pending().await;
-            };
-            let Ok(slot) = Arc::clone(&self.forwards).acquire_owned().await else {
-                return pending().await;
-            };
+    /// Accepts a connection into `accepted`, and waits until the limits permit it.
+    ///
+    /// Cancel safe: the accepted connection is kept.
+    async fn accept(&mut self) -> (OwnedSemaphorePermit, ForwardPermits) {
+        // These semaphores are never closed.
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            return pending().await;
+        };
+        while self.accepted.is_none() {
             match self.socket.accept().await {
-                Ok((socket, peer)) => return (place, slot, socket, peer),
+                Ok(accepted) => self.accepted = Some(accepted),
                 Err(error) => {
                     tracing::debug!(%error, "a listener cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+        match self.limits.of_guest().await {
+            Some(permits) => (place, permits),
+            None => pending().await,
+        }
+    }
+
+    /// Closes the socket, and removes its file before it returns, unless the file system does not answer.
+    pub(crate) async fn close(mut self) {
+        if let ListeningSocket::Unix { file, .. } =
+            std::mem::replace(&mut self.socket, ListeningSocket::Closed)
+        {
+            file.remove().await;
         }
     }
 }
@@ -220,6 +278,7 @@ impl ListeningSocket {
                 let (socket, _) = listener.accept().await?;
                 Ok((TargetSocket::Unix(socket), None))
             }
+            Self::Closed => pending().await,
         }
     }
 }
@@ -240,14 +299,14 @@ mod tests {
     use tokio::time::timeout;
 
     fn listener(registry: &ListenerRegistry) -> (OpenListener, SocketAddr) {
-        let forwards = Arc::new(Semaphore::new(200));
-        let slot = Arc::clone(&forwards).try_acquire_owned().unwrap();
+        let limits = ForwardLimits::new(200);
+        let slot = Arc::clone(&limits.forwards).try_acquire_owned().unwrap();
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let bound = (BoundSocket::Tcp(socket), ForwardAddress::Tcp(address));
         let id = format!("{}", address.port()).parse().unwrap();
-        (registry.add(id, bound, forwards, slot).unwrap().unwrap(), address)
+        (registry.add(id, bound, limits, slot).unwrap().unwrap(), address)
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,9 +26,11 @@ pub(crate) use error::ForwardError;
 pub(crate) use listeners::OpenListener;
 pub(crate) use target::{TargetReader, TargetSocket, TargetWriter};
 
-use listeners::{ListenerRegistry, MAX_LISTENERS};
+use bind::BoundSocket;
+use listeners::{ForwardLimits, ForwardPermits, ListenerRegistry, MAX_LISTENERS};
 use minions_proto::message::{
-    DEFAULT_FORWARD_TIMEOUT_MS, ForwardAccept, ForwardListen, ForwardOpen, ListenerId,
+    DEFAULT_FORWARD_TIMEOUT_MS, ForwardAccept, ForwardAddress, ForwardListen, ForwardOpen,
+    ListenerId,
 };
 use policy::ForwardPolicy;
 use rustix::io::Errno;
@@ -47,11 +49,20 @@ const MAX_FORWARDS: usize = 1024;
 /// Number of descriptors that forwards leave for connections and programs.
 const OTHER_DESCRIPTORS: u64 = 384;
 
+/// Limit of sockets that are being bound at the same time.
+const MAX_BINDS: usize = 8;
+
+/// Deadline for binding a socket. Shorter than that of the host for the reply.
+const BIND_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Opens forwards and listeners, at most [`MAX_FORWARDS`] at the same time.
 #[derive(Debug)]
 pub(crate) struct ForwardDialer {
     policy: ForwardPolicy,
-    slots: Arc<Semaphore>,
+    limits: ForwardLimits,
+    /// Limit of sockets that are being bound. The file system of a path may never answer, and then the thread that
+    /// binds the socket does not end.
+    binds: Arc<Semaphore>,
     listeners: ListenerRegistry,
     /// Directory for private sockets.
     run_dir: PathBuf,
@@ -65,14 +76,28 @@ pub(crate) struct OpenForward {
     pub(crate) address: String,
     /// True if every end other than that of both directions resets the connection.
     pub(crate) is_reset_on_failure: bool,
-    _slot: OwnedSemaphorePermit,
+    _permits: ForwardPermits,
+}
+
+impl OpenForward {
+    /// Closes the connection before its end.
+    pub(crate) fn abort(self) {
+        if self.is_reset_on_failure {
+            self.socket.reset();
+        }
+    }
 }
 
 impl ForwardDialer {
     /// Creates the dialer. `run_dir` is the directory for private sockets.
     pub(crate) fn new(policy: ForwardPolicy, run_dir: PathBuf) -> Self {
-        let slots = Arc::new(Semaphore::new(limit()));
-        Self { policy, slots, listeners: ListenerRegistry::default(), run_dir }
+        Self {
+            policy,
+            limits: ForwardLimits::new(limit()),
+            binds: Arc::new(Semaphore::new(MAX_BINDS)),
+            listeners: ListenerRegistry::default(),
+            run_dir,
+        }
     }
 
     /// Connects to a target.
@@ -86,7 +111,7 @@ impl ForwardDialer {
         let dialed = tokio::time::timeout(Duration::from_millis(patience), dialed).await;
         let late = || ForwardError::Connect { target, source: Errno::TIMEDOUT.into() };
         let (socket, address) = dialed.unwrap_or_else(|_| Err(late()))?;
-        Ok(OpenForward { socket, address, is_reset_on_failure: false, _slot: slot })
+        Ok(OpenForward { socket, address, is_reset_on_failure: false, _permits: slot.into() })
     }
 
     /// Listens in the guest.
@@ -108,13 +133,31 @@ impl ForwardDialer {
         let owner = listen.owner.as_deref().map(SocketOwner::find).transpose()?;
         let failed = |source| ForwardError::Listen { address: address.clone(), source };
         let id = new_id().map_err(failed)?;
-        let (wanted, run_dir, name) = (address.clone(), self.run_dir.clone(), id.to_string());
-        let binding =
-            tokio::task::spawn_blocking(move || bind::bind(&wanted, owner, &run_dir, &name));
-        let bound = binding.await.map_err(io::Error::other).and_then(|bound| bound);
-        let slots = Arc::clone(&self.slots);
-        let listener = self.listeners.add(id, bound.map_err(failed)?, slots, slot);
+        let bound = self.bind(&address, owner, &id).await?.map_err(failed)?;
+        let listener = self.listeners.add(id, bound, self.limits.clone(), slot);
         listener.map_err(failed)?.ok_or_else(busy)
+    }
+
+    /// Binds a socket in a thread for blocking work, for at most [`BIND_DEADLINE`].
+    async fn bind(
+        &self,
+        address: &ForwardAddress,
+        owner: Option<SocketOwner>,
+        id: &ListenerId,
+    ) -> Result<io::Result<(BoundSocket, ForwardAddress)>, ForwardError> {
+        let busy =
+            |_| ForwardError::Busy { limit: MAX_BINDS, what: "listeners that are being opened" };
+        let permit = Arc::clone(&self.binds).try_acquire_owned().map_err(busy)?;
+        let (wanted, run_dir, name) = (address.clone(), self.run_dir.clone(), id.to_string());
+        let binding = tokio::task::spawn_blocking(move || {
+            let bound = bind::bind(&wanted, owner, &run_dir, &name);
+            drop(permit);
+            bound
+        });
+        Ok(match tokio::time::timeout(BIND_DEADLINE, binding).await {
+            Ok(bound) => bound.map_err(io::Error::other).and_then(|bound| bound),
+            Err(_) => Err(Errno::TIMEDOUT.into()),
+        })
     }
 
     /// Takes a connection that waits on a listener.
@@ -123,13 +166,13 @@ impl ForwardDialer {
         let taken = self.listeners.take(listener, *connection);
         let taken = taken.ok_or(ForwardError::NotWaiting { connection: *connection })?;
         let address = taken.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
-        let (socket, slot) = (taken.socket, taken.slot);
-        Ok(OpenForward { socket, address, is_reset_on_failure: true, _slot: slot })
+        let (socket, permits) = (taken.socket, taken.permits);
+        Ok(OpenForward { socket, address, is_reset_on_failure: true, _permits: permits })
     }
 
     /// Takes a part of the limit of forwards.
     fn slot(&self) -> Result<OwnedSemaphorePermit, ForwardError> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let slot = Arc::clone(&self.limits.forwards).try_acquire_owned();
         slot.map_err(|_| ForwardError::Busy { limit: limit(), what: "forwards" })
     }
 }
@@ -146,4 +189,10 @@ fn limit() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let forwards = descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
     usize::try_from(forwards).unwrap_or(MAX_FORWARDS).clamp(1, MAX_FORWARDS)
+}
+
+/// Waits until the socket files of all closed listeners are removed, for at most two seconds. Blocks: for the end of the
+/// agent.
+pub fn finish_removals() {
+    bind::finish_removals();
 }

@@ -70,7 +70,7 @@ where
         }
     };
     // Closes the socket, and removes its file, before the host learns of the end.
-    drop(listener);
+    listener.close().await;
     if let Some(error) = violation {
         let error = AgentError::new(ErrorCode::BadRequest, error_chain(&error));
         control(&ListenerAgentControl::Error(error)).encode(&mut out);

@@ -96,7 +96,10 @@ where
                     RequestAnswer::Forward(reply, forward) => {
                         // Forwards have a limit of their own, and must not use up the connections of requests.
                         drop(slot);
-                        write(incoming.stream(), &reply).await?;
+                        if let Err(error) = write(incoming.stream(), &reply).await {
+                            forward.abort();
+                            return Err(error);
+                        }
                         let stream = forward::run(incoming, forward).await;
                         part(incoming.stream()).await;
                         return stream;

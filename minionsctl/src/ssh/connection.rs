@@ -48,6 +48,8 @@ impl ChannelConnection {
             Some(Ok(guest)) => {
                 reply.accept().await;
                 relay(&self.input, &self.output, guest).await;
+                // An error means that the client has closed its connection.
+                let _ = self.output.close().await;
             }
             Some(Err(failure)) => {
                 // SSH has a text for the reason, but the library sends a fixed one.
@@ -61,18 +63,20 @@ impl ChannelConnection {
     }
 }
 
-/// Moves bytes between a channel and a connection in the guest until both directions have ended or a side closes it, and
-/// closes the channel.
-pub(super) async fn relay(input: &ChannelInput, output: &ChannelOutput, guest: Upgraded) {
+/// Moves bytes between a channel and a connection in the guest until both directions have ended or a side closes it.
+/// Returns true if both directions have ended.
+pub(super) async fn relay(
+    input: &ChannelInput,
+    output: &ChannelOutput,
+    guest: impl AsyncRead + AsyncWrite,
+) -> bool {
     let (reader, writer) = tokio::io::split(guest);
     let (ended, input_end) = oneshot::channel();
     tokio::select! {
-        () = to_guest(input, writer, ended) => {}
+        () = to_guest(input, writer, ended) => false,
         // An error means that the guest or the client has closed the connection.
-        _ = to_client(reader, output, input_end) => {}
+        complete = to_client(reader, output, input_end) => complete.is_ok(),
     }
-    // An error means that the client has closed its connection.
-    let _ = output.close().await;
 }
 
 /// Connects through minionsd. Returns `None` with `--socket`.

@@ -5,17 +5,25 @@ use super::connection;
 use super::input::ChannelInput;
 use super::input_budget::{InputBudget, TOO_MUCH_INPUT};
 use crate::guest_listener::{ConnectionServer, PendingConnection};
+use crate::guest_relay;
 use crate::output::{failure_line, to_stderr};
 use crate::target::Target;
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelMsg, ChannelReadHalf, Error};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Deadline for the client to open a channel. Shorter than the time for which a connection waits in the guest.
 const OPEN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Time for the guest to close a connection whose directions have both ended.
+const LAST_MESSAGES: Duration = Duration::from_secs(5);
+
+/// Buffer of each direction between the channel and the connection in the guest, in bytes.
+const BUFFER: usize = 64 * 1024;
 
 /// Kind of the channels of a listener.
 #[derive(Debug, Clone)]
@@ -47,26 +55,18 @@ pub(super) struct ReverseChannels {
 
 impl ConnectionServer for ReverseChannels {
     async fn serve(self, connection: PendingConnection) {
-        let Target::Vm(client, vm) = &*self.target else { return connection.refuse().await };
-        let opened = timeout(OPEN_DEADLINE, self.open(connection.waiting().peer)).await;
-        // An error means that the client refused the channel, which it reports itself, or has left.
-        let Ok(Ok(channel)) = opened else { return connection.refuse().await };
+        let Some(channel) = self.clone().open_in_time(connection.waiting().peer).await else {
+            return connection.refuse().await;
+        };
         let (reader, writer) = channel.split();
         let output = ChannelOutput::new(writer, self.session.clone());
-        match client.connect(vm, &connection.request()).await {
-            Ok(guest) => {
-                let input = ChannelInput::new(Arc::clone(&self.budget));
-                tokio::join!(feed(reader, &input, &self.budget), async {
-                    connection::relay(&input, &output, guest).await;
-                    input.close();
-                });
-            }
-            Err(failure) => {
-                self.report(failure_line(&failure));
-                // An error means that the client has left.
-                let _ = output.close().await;
-            }
-        }
+        let input = ChannelInput::new(Arc::clone(&self.budget));
+        tokio::join!(feed(reader, &input, &self.budget), async {
+            self.relay(&connection, &input, &output).await;
+            // An error means that the client has left.
+            let _ = output.close().await;
+            input.close();
+        });
     }
 
     fn report(&self, message: String) {
@@ -82,6 +82,55 @@ impl ReverseChannels {
         session: Handle,
     ) -> Self {
         Self { target, budget, kind, session }
+    }
+
+    /// Takes the connection, and moves bytes until both directions have ended or a side fails. The bytes pass through
+    /// channel messages of minionsd, so that neither side takes a connection that failed for a complete one.
+    async fn relay(
+        &self,
+        connection: &PendingConnection,
+        input: &ChannelInput,
+        output: &ChannelOutput,
+    ) {
+        let Target::Vm(client, vm) = &*self.target else { return connection.refuse().await };
+        let request = connection.request();
+        // Both ends live longer than the futures: the end of one future must not look like the end of the data.
+        let (mut near, mut far) = tokio::io::duplex(BUFFER);
+        let mut guest = pin!(guest_relay::relay(client, vm, &request, &mut far));
+        let mut channel = pin!(connection::relay(input, output, &mut near));
+        tokio::select! {
+            relayed = &mut guest => match relayed {
+                // The client may not have all of the data yet.
+                Ok(true) => _ = channel.await,
+                Ok(false) => {}
+                Err(failure) => {
+                    self.report(failure_line(&failure));
+                    // Otherwise the program in the guest would wait until the agent's deadline.
+                    connection.refuse().await;
+                }
+            },
+            // The end of the client's data is sent to the guest, which then closes the connection.
+            complete = &mut channel => if complete {
+                let _ = timeout(LAST_MESSAGES, guest).await;
+            },
+        }
+    }
+
+    /// Opens a channel to the client. Returns `None` if the client refuses it, which it reports itself, or does not answer
+    /// in time. A channel that is opened later is closed.
+    async fn open_in_time(self, peer: Option<SocketAddr>) -> Option<Channel<Msg>> {
+        let mut opening = tokio::spawn(async move { self.open(peer).await });
+        match timeout(OPEN_DEADLINE, &mut opening).await {
+            Ok(opened) => opened.ok()?.ok(),
+            Err(_) => {
+                tokio::spawn(async move {
+                    if let Ok(Ok(late)) = opening.await {
+                        let _ = late.close().await;
+                    }
+                });
+                None
+            }
+        }
     }
 
     /// Opens a channel to the client.

@@ -4,6 +4,7 @@
 //! * [`connector`]: dials new connections, and reports the layer at which a dial failed.
 //! * [`gate`]: decides whether a call may dial.
 //! * [`pool`]: limits the calls, and gives each a connection. [`pooled`]: the connections that no call uses.
+//!   [`accept_rate`]: rate of the connections of listeners in the guest.
 //!   [`checkout`]: a connection for the duration of one call. [`checkout_error`]: failures to get one.
 //! * [`socket`]: a connection with its descriptor, and a limit on the memory that a reply may take.
 //! * [`calls`]: counts failed calls for the supervisor.
@@ -15,6 +16,7 @@
 //! * [`stream`]: reads and writes the messages of an open stream. [`pace`]: the processing rate that all streams
 //!   of a VM share. [`turns`]: limits how many of them work at the same time.
 
+mod accept_rate;
 #[cfg(feature = "bench")]
 pub mod benching;
 pub(crate) mod calls;

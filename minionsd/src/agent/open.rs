@@ -80,15 +80,16 @@ impl AgentClient {
         self.with_agent(|agent| agent.map(AgentInstance::of))
     }
 
-    /// Opens a forward's stream before `deadline`, to whichever instance of the agent answers. Never retries.
+    /// Opens a forward's stream on its lane before `deadline`, to whichever instance of the agent answers. Never retries.
     ///
     /// Safe to cancel: the connection is then not reused.
     pub(crate) async fn open_forward<C: Call>(
         &self,
+        lane: Lane,
         call: &C,
         deadline: Instant,
     ) -> Result<(C::Reply, AgentStream), CallError> {
-        self.open_in(Lane::Forward, call, None, deadline).await.map_err(|error| match error {
+        self.open_in(lane, call, None, deadline).await.map_err(|error| match error {
             OpenError::Call(error) => error,
             OpenError::Replaced => TransportError::Lost { sent: false }.into(),
         })

@@ -17,6 +17,7 @@
 //! * A VM that may be paused is not dialled ([`gate`](super::gate)), and no connection to it is closed: both
 //!   can make it unreachable for good.
 
+use super::accept_rate::AcceptRate;
 use super::checkout::{Checkout, TestedConnection};
 use super::checkout_error::CheckoutError;
 use super::connector::{AgentConnection, ConnectError, Connector};
@@ -58,6 +59,9 @@ const MAX_STREAMS: usize = 64;
 /// Most forwards to one VM at the same time. An agent has its own limit, 320 with the usual number of descriptors.
 const MAX_FORWARDS: usize = 512;
 
+/// Most connections of the listeners in one VM at the same time: an eighth of the places for WebSockets of all VMs.
+const MAX_ACCEPTED: usize = 128;
+
 /// Most streams and forwards to one VM that dial at the same time; the others wait for their turn. Together with the dials of
 /// the supervisor and of a pool of the default size, this is below the limit of the connector.
 const MAX_STREAM_DIALS: usize = 8;
@@ -74,6 +78,9 @@ pub(crate) enum Lane {
     Stream,
     /// Forward. It has a limit of its own, because a client may hold many for as long as it likes.
     Forward,
+    /// Connection of a listener in the guest. It has a limit and a rate of its own, because programs in the guest decide
+    /// how many there are.
+    Accepted,
 }
 
 /// Connections to one VM. Cheap to clone: the clones share one pool.
@@ -88,6 +95,8 @@ struct PoolState {
     quick: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     forwards: Arc<Semaphore>,
+    accepted: Arc<Semaphore>,
+    accept_rate: AcceptRate,
     stream_dials: Semaphore,
     pace: Arc<StreamPace>,
     turns: StreamTurns,
@@ -110,6 +119,8 @@ impl Pool {
             quick: Arc::new(Semaphore::new(QUICK_PERMITS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            accepted: Arc::new(Semaphore::new(MAX_ACCEPTED)),
+            accept_rate: AcceptRate::default(),
             stream_dials: Semaphore::new(MAX_STREAM_DIALS),
             pace: Arc::default(),
             turns: StreamTurns::default(),
@@ -245,10 +256,17 @@ impl Pool {
         let own = match lane {
             Lane::Stream => Some(&self.0.streams),
             Lane::Forward => Some(&self.0.forwards),
+            Lane::Accepted => Some(&self.0.accepted),
             Lane::Quick | Lane::Long => None,
         };
         if let Some(own) = own {
-            return Arc::clone(own).try_acquire_owned().map_err(|_| CheckoutError::Exhausted);
+            let permit = Arc::clone(own).try_acquire_owned();
+            let permit = permit.map_err(|_| CheckoutError::Exhausted)?;
+            if lane == Lane::Accepted {
+                let turn = timeout_at(deadline, self.0.accept_rate.turn());
+                turn.await.map_err(|_| CheckoutError::TimedOut)?;
+            }
+            return Ok(permit);
         }
         let long = Arc::clone(&self.0.long);
         if let Ok(permit) = Arc::clone(&long).try_acquire_owned() {
@@ -258,7 +276,9 @@ impl Pool {
         let patience = Instant::now() + MAX_WAIT;
         let turn = async {
             match lane {
-                Lane::Long | Lane::Stream | Lane::Forward => long.acquire_owned().await,
+                Lane::Long | Lane::Stream | Lane::Forward | Lane::Accepted => {
+                    long.acquire_owned().await
+                }
                 Lane::Quick => tokio::select! {
                     permit = Arc::clone(&self.0.quick).acquire_owned() => permit,
                     permit = long.acquire_owned() => permit,

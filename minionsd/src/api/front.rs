@@ -140,7 +140,7 @@ impl hyper::service::Service<hyper::Request<Incoming>> for PeerService {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let body = unread_body::drained(body, &head.headers);
+        let body = unread_body::drained(body, &head);
         let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(Arc::clone(&self.peer));
         let front = self.front.clone();

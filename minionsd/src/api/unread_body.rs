@@ -4,8 +4,9 @@
 //! error instead of the answer. So the rest of such a body is read and dropped for a while (RFC 9112, 9.6).
 
 use axum::body::Body;
-use axum::http::HeaderMap;
+use axum::http::Version;
 use axum::http::header::EXPECT;
+use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -18,12 +19,16 @@ use tokio::time::timeout;
 /// Maximum time for which the rest of a body is read: enough for a client to receive the answer, and to stop sending.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Returns the body of a request. If it is dropped before its end, the rest is read in a task of its own.
-pub(super) fn drained(incoming: Incoming, headers: &HeaderMap) -> Body {
+/// Returns the body of a request. If it is dropped before its end, the rest is read in a task of its own. With HTTP/2,
+/// the server tells the client to stop sending, and the connection continues.
+pub(super) fn drained(incoming: Incoming, head: &Parts) -> Body {
     if incoming.is_end_stream() {
         return Body::empty();
     }
-    Body::new(DrainedBody { rest: Some(incoming), is_sent: !headers.contains_key(EXPECT) })
+    if head.version == Version::HTTP_2 {
+        return Body::new(incoming);
+    }
+    Body::new(DrainedBody { rest: Some(incoming), is_sent: !head.headers.contains_key(EXPECT) })
 }
 
 /// Body whose rest is read after the drop.

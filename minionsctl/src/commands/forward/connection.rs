@@ -1,7 +1,7 @@
 //! Forwarding of a connection on this machine to a target in the guest.
 
-use super::relay::relay;
 use crate::client::{ConnectionRequest, DaemonClient};
+use crate::guest_relay::relay;
 use crate::output::failure_line;
 use minions_api::VmName;
 use std::sync::Arc;

@@ -9,7 +9,6 @@
 
 mod connection;
 mod listener;
-mod relay;
 mod reverse;
 
 use super::context::Context;
@@ -32,8 +31,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-/// Maximum number of connections at a time, in each direction. minionsd has a limit of its own.
+/// Maximum number of connections to the guest at a time. minionsd has a limit of its own.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// Maximum number of connections from the guest at a time, below the limit of minionsd. Further ones wait in the guest.
+const MAX_FROM_GUEST: usize = 120;
 
 /// Line of `-o json`, one for each forward.
 #[derive(Debug, Serialize)]
@@ -135,7 +137,7 @@ async fn serve(
         let places = Arc::clone(&places);
         accepting.spawn(async move { listener.serve(session, places).await });
     }
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MAX_FROM_GUEST));
     for (listener, server) in forwards.in_guest {
         let places = Arc::clone(&places);
         accepting.spawn(async move {

@@ -1,9 +1,9 @@
 //! Forwarding of a connection in the guest to a target on this machine.
 
-use super::relay::relay;
 use crate::cli::HostTarget;
 use crate::client::DaemonClient;
 use crate::guest_listener::{ConnectionServer, PendingConnection};
+use crate::guest_relay::relay;
 use crate::output::failure_line;
 use minions_api::VmName;
 use std::io;
@@ -68,6 +68,8 @@ impl ReverseForward {
             Ok(is_complete) => is_complete,
             Err(failure) => {
                 self.report(format!("{}: {}", self.vm, failure_line(&failure)));
+                // Otherwise the program in the guest would wait until the agent's deadline.
+                connection.refuse().await;
                 false
             }
         }

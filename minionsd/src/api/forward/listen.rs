@@ -10,6 +10,7 @@
 
 use super::listener_relay;
 use super::{ClientUpgrade, ForwardSession, PATIENCE, open, taken_place};
+use crate::agent::Lane;
 use crate::api::audit::AuditNote;
 use crate::api::extract::{CallerTimeout, QueryParams, TheVm};
 use crate::api::problem::{ApiError, ForwardProblems, ListenProblems};
@@ -80,7 +81,8 @@ pub(in crate::api) async fn open_listener(
     let listen = ForwardListen { address, owner };
     listen.address().map_err(|invalid| ApiError::invalid(&invalid))?;
     let place = taken_place(&api)?;
-    let opened = open(&vm, &note, Feature::ForwardListen, &listen, deadline).await?;
+    let opened =
+        open(&vm, &note, (Feature::ForwardListen, Lane::Forward), &listen, deadline).await?;
     let (listening, stream) = opened;
     let counted = api.execs.tasks.token();
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
@@ -94,8 +96,8 @@ pub(in crate::api) async fn open_listener(
 /// Take a connection of a listener in a guest
 ///
 /// The connection that a program in the guest has made to the listener. As `GET /vms/{vm}/forward`,
-/// it is plain bytes after `Upgrade: tcp`, or a WebSocket with channel messages. If the client
-/// leaves before both directions have ended, the agent resets the connection.
+/// it is plain bytes after `Upgrade: tcp`, or a WebSocket with channel messages. If the client of a
+/// WebSocket leaves before both directions have ended, the agent resets the connection.
 #[utoipa::path(
     get, path = "/vms/{vm}/forward/accept", operation_id = "accept_connection", tag = "forward",
     params(("vm" = VmName, Path), AcceptParams),
@@ -115,7 +117,8 @@ pub(in crate::api) async fn accept_connection(
     let listener = listener.parse().map_err(|invalid| ApiError::invalid(&invalid))?;
     let accept = ForwardAccept { listener, connection };
     let place = taken_place(&api)?;
-    let opened = open(&vm, &note, Feature::ForwardListen, &accept, deadline).await?;
+    let opened =
+        open(&vm, &note, (Feature::ForwardListen, Lane::Accepted), &accept, deadline).await?;
     let (_, stream) = opened;
     Ok(upgrade.serve(ForwardSession { api, note, stream, _place: place }))
 }

@@ -19,7 +19,7 @@ use super::audit::AuditNote;
 use super::extract::{CallerTimeout, QueryParams, TheVm};
 use super::problem::{ApiError, ForwardProblems};
 use super::state::ApiState;
-use crate::agent::AgentStream;
+use crate::agent::{AgentStream, Lane};
 use crate::forward::{ForwardEnd, pump};
 use crate::vm::Vm;
 use axum::extract::ws::WebSocketUpgrade;
@@ -88,7 +88,7 @@ pub(super) async fn open_forward(
     let call = ForwardOpen { target, timeout_ms: Some(targets_share(deadline)) };
     call.target().map_err(|invalid| ApiError::invalid(&invalid))?;
     let place = taken_place(&api)?;
-    let opened = open(&vm, &note, Feature::Forward, &call, deadline).await?;
+    let opened = open(&vm, &note, (Feature::Forward, Lane::Forward), &call, deadline).await?;
     let (_, stream) = opened;
     Ok(upgrade.serve(ForwardSession { api, note, stream, _place: place }))
 }
@@ -105,13 +105,13 @@ fn taken_place(api: &ApiState) -> Result<OwnedSemaphorePermit, ApiError> {
 async fn open<C: Call>(
     vm: &Vm,
     note: &AuditNote,
-    feature: Feature,
+    (feature, lane): (Feature, Lane),
     call: &C,
     deadline: Instant,
 ) -> Result<(C::Reply, AgentStream), ApiError> {
     let opened = async {
         vm.client().require(feature, &[], deadline).await?;
-        vm.client().open_forward(call, deadline).await
+        vm.client().open_forward(lane, call, deadline).await
     };
     opened.await.map_err(|error| {
         let error = ApiError::call(vm.name(), error);

@@ -26,7 +26,7 @@ type GuestStream = WebSocketStream<Upgraded>;
 /// # Errors
 ///
 /// The connection in the guest was not opened.
-pub(super) async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     client: &DaemonClient,
     vm: &VmName,
     request: &ConnectionRequest,
