@@ -34,6 +34,7 @@ mod interop;
 mod metrics;
 mod openapi;
 mod pauses;
+mod preconditions;
 mod programs;
 mod quiesce;
 mod reboots;
