@@ -151,6 +151,8 @@ error_codes! {
     ExecConflict: "exec_conflict", 409, "Exec id in use",
         "the id belongs to another command; the exec has ended; another client took it over; `DELETE` could not end it (`agent_code` is `exec_not_ended`)",
         executed(GuestExecution::PerProblem);
+    VmReplaced: "vm_replaced", 409, "Another incarnation of the VM",
+        "the boot or the instance that answers is not the one of `If-Incarnation`; nothing was executed";
     FileNotFound: "file_not_found", 404, "No such file in the guest",
         "the guest has no such file or directory; `path` names it";
     FileExists: "file_exists", 409, "File exists in the guest",

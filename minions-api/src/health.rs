@@ -22,6 +22,9 @@ pub struct Health {
     /// report its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<i64>,
+    /// Opaque id of boot and instance, for `If-Incarnation`. Absent for a base agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation_id: Option<String>,
     /// End of the lease of a quiesce, on the host's clock. Absent: the guest is not quiesced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiesced_until: Option<Timestamp>,

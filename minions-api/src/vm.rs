@@ -175,6 +175,10 @@ impl Cause {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Incarnation {
+    /// Opaque id of boot and instance, for `If-Incarnation`. Absent for a base agent, and until the agent has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = "1f6a6e0c1d3b4f5a9c8e7d6b5a493827"))]
+    pub id: Option<String>,
     /// Device number of the socket's filesystem.
     pub device: u64,
     /// Inode number of the socket.

@@ -40,6 +40,8 @@ pub(crate) struct ClientConfig {
     pub(crate) cert_file: Option<PathBuf>,
     /// Agent that is called instead of minionsd.
     pub(crate) agent: Option<AgentAddress>,
+    /// Incarnation of the VM that calls must reach.
+    pub(crate) incarnation: Option<String>,
 }
 
 impl ClientConfig {
@@ -68,6 +70,7 @@ impl ClientConfig {
             ca_file: path(&cli.ca_file, "MINIONS_CA_FILE", |file| &file.ca_file),
             cert_file: path(&cli.cert_file, "MINIONS_CERT_FILE", |file| &file.cert_file),
             agent: agent(cli, &files)?,
+            incarnation: cli.incarnation.clone(),
         })
     }
 }

@@ -70,6 +70,17 @@ pub(crate) struct Cli {
     #[arg(long, global = true, help_heading = "Global options", value_name = "PORT")]
     pub(crate) port: Option<AgentPort>,
 
+    /// Call only this incarnation of the VM (`incarnation.id` of `minionsctl -o json get VM`); fail if the guest has
+    /// rebooted, its agent was restarted, or another VM has the name
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "ID",
+        conflicts_with = "socket"
+    )]
+    pub(crate) incarnation: Option<String>,
+
     /// Output for people or for programs
     #[arg(
         short,

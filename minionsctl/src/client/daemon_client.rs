@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time on top of the daemon's own deadline after which this client stops waiting for the answer.
 const BEYOND_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Header for the incarnation that a call must reach.
+const IF_INCARNATION: &str = "if-incarnation";
+
 /// Client of one minionsd.
 #[derive(Debug)]
 pub(crate) struct DaemonClient {
@@ -213,6 +216,12 @@ fn headers(config: &ClientConfig) -> Result<HeaderMap, Failure> {
         })?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
+    }
+    if let Some(incarnation) = &config.incarnation {
+        let value = HeaderValue::from_str(incarnation).map_err(|_| {
+            Failure::Usage("--incarnation must consist of visible ASCII characters")
+        })?;
+        headers.insert(IF_INCARNATION, value);
     }
     Ok(headers)
 }

@@ -30,6 +30,7 @@ pub(super) async fn run(
             .optional("Protocol:", agent.map(|agent| agent.protocol))
             .optional("Boot id:", agent.map(|agent| &agent.boot_id))
             .optional("Instance id:", agent.map(|agent| &agent.instance_id))
+            .optional("Incarnation:", vm.incarnation.id.as_ref())
             .optional("Last seen:", vm.last_seen)
             .optional("Quiesced until:", vm.quiesced_until)
             .value("Failed probes:", format!("{} of {}", vm.failed_probes, vm.attempts))

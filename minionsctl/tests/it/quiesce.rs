@@ -115,3 +115,23 @@ async fn the_command_is_not_run_if_the_guest_cannot_be_quiesced() {
     guest.run(&["quiesce", "--ttl", "1y", "web-1"]).assert(1, "", "`--ttl` is ");
     guest.run(&["--timeout", "1s", "quiesce", "web-1"]).assert(1, "", "--timeout");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_with_an_incarnation_reach_only_this_one() {
+    let guest = HookedVm::start().await;
+    let json = guest.run(&["-o", "json", "get", "web-1"]).json();
+    let id = json["incarnation"]["id"].as_str().unwrap();
+    guest.run(&["get", "web-1"]).assert(0, id, "");
+    let touched = guest.hooks.path().join("touched");
+    let touch = ["exec", "web-1", "--", "touch", touched.to_str().unwrap()];
+    let with = |id: &str, args: &[&str]| guest.run(&[&["--incarnation", id], args].concat());
+    with("another", &touch).assert(125, "", "not the one of `If-Incarnation`");
+    with("another", &["quiesce", "web-1"]).assert(1, "", "not the one of `If-Incarnation`");
+    assert!(!touched.exists(), "a refused program was run");
+    assert_eq!(with(id, &touch).code, 0);
+    assert!(touched.exists());
+    with(id, &["quiesce", "web-1", "--", "true"]).assert(0, "", "");
+    let socket = guest.daemon.sockets().join("web-1.vsock");
+    let direct = Ran::of(&mut direct(&socket, &["--incarnation", id, "health"]));
+    assert_eq!(direct.code, 2, "{}", direct.stderr);
+}

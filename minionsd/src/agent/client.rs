@@ -3,9 +3,11 @@
 use super::calls::CallOutcomes;
 use super::checkout::Checkout;
 use super::checkout_error::CheckoutError;
+use super::connector::AgentConnection;
 use super::error::{AgentRefusal, CallError, TransportError};
 use super::gate::DialRefusal;
 use super::pool::{Lane, Pool};
+use super::precondition::{IncarnationId, PreconditionError, check_incarnation};
 use super::socket::is_no_room;
 use super::status::{AgentStatus, CallAccess, RefusalReason};
 use minions_api::vm::Failure;
@@ -27,7 +29,9 @@ const FAIR: Duration = Duration::from_millis(100);
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Client of one VM's agent.
-#[derive(Debug)]
+///
+/// Cheap to clone: the clones share the connections.
+#[derive(Debug, Clone)]
 pub(crate) struct AgentClient {
     pool: Pool,
     status: watch::Receiver<AgentStatus>,
@@ -35,6 +39,8 @@ pub(crate) struct AgentClient {
     nudge: Arc<Notify>,
     /// Outcomes of the calls, for the supervisor.
     calls: Arc<CallOutcomes>,
+    /// Incarnation that calls must reach; `None`: any.
+    only: Option<IncarnationId>,
 }
 
 impl AgentClient {
@@ -44,7 +50,24 @@ impl AgentClient {
         nudge: Arc<Notify>,
         calls: Arc<CallOutcomes>,
     ) -> Self {
-        Self { pool, status, nudge, calls }
+        Self { pool, status, nudge, calls, only: None }
+    }
+
+    /// Returns a client whose calls reach this incarnation of the guest, or fail.
+    pub(crate) fn with_precondition(&self, only: IncarnationId) -> Self {
+        Self { only: Some(only), ..self.clone() }
+    }
+
+    /// Checks that `connection` leads to the incarnation that calls must reach.
+    pub(super) async fn check_incarnation(
+        &self,
+        connection: &mut AgentConnection,
+        deadline: Instant,
+    ) -> Result<(), PreconditionError> {
+        match &self.only {
+            Some(only) => check_incarnation(connection, only, deadline).await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -133,13 +156,21 @@ impl AgentClient {
             let epoch = checkout.epoch().clone();
             let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
             let replaced = epoch.cancelled();
+            let answered = async {
+                self.check_incarnation(connection, deadline).await?;
+                connection.call(call, deadline).await.map_err(PreconditionError::Exchange)
+            };
             let error = tokio::select! {
-                answered = connection.call(call, deadline) => match answered {
+                answered = answered => match answered {
                     Ok(reply) => {
                         self.calls.succeeded();
                         return Ok(reply);
                     }
-                    Err(error) => error,
+                    Err(PreconditionError::Other(answered)) => {
+                        self.calls.succeeded();
+                        return Err(AgentRefusal::OtherIncarnation(answered).into());
+                    }
+                    Err(PreconditionError::Exchange(error)) => error,
                 },
                 // The agent that it was sent to is gone, and an answer may never come.
                 () = replaced => {

@@ -2,6 +2,7 @@
 
 use super::checkout_error::CheckoutError;
 use super::gate::DialRefusal;
+use super::precondition::IncarnationId;
 use super::status::RefusalReason;
 use minions_api::vm::Failure;
 use minions_proto::AgentError;
@@ -71,6 +72,9 @@ pub(crate) enum AgentRefusal {
     /// The version of the agent does not support the request. Nothing was sent.
     #[error("agent lacks {0}")]
     TooOld(MissingFeature),
+    /// The call is for another incarnation of the VM than this one, which answered. Nothing was sent.
+    #[error("another incarnation of the VM answered")]
+    OtherIncarnation(Option<IncarnationId>),
 }
 
 /// Feature that a request needs and that the agent does not announce.
@@ -131,7 +135,7 @@ impl AgentRefusal {
             // Only an agent that has restored everything says so.
             Self::Answer(error) if error.restored == Some(true) => false,
             Self::Answer(error) => refused_after_a_part(error.code),
-            Self::TooOld(_) => false,
+            Self::TooOld(_) | Self::OtherIncarnation(_) => false,
         }
     }
 }

@@ -12,7 +12,8 @@
 //! * [`client`]: makes a call, with a deadline and at most one retry.
 //! * [`error`]: failures of a call, either of the transport or as a refusal by the agent.
 //! * [`health`]: the health check.
-//! * [`open`]: opens a stream, if required only to a given instance of the agent.
+//! * [`open`]: opens a stream, if required only to a given instance of the agent. [`precondition`]: the check of the
+//!   instance or incarnation at the other end of a connection.
 //! * [`stream`]: reads and writes the messages of an open stream. [`pace`]: the processing rate that all streams
 //!   of a VM share. [`turns`]: limits how many of them work at the same time.
 
@@ -33,6 +34,7 @@ pub(crate) mod open;
 pub(crate) mod pace;
 pub(crate) mod pool;
 mod pooled;
+mod precondition;
 pub(crate) mod socket;
 mod status;
 pub(crate) mod stream;
@@ -48,8 +50,9 @@ pub(crate) use connector::{
 };
 pub(crate) use error::{AgentRefusal, CallError, MissingFeature, TransportError};
 pub(crate) use gate::Permission;
-pub(crate) use open::{AgentInstance, ExecSupport, OpenError};
+pub(crate) use open::{ExecSupport, OpenError};
 pub(crate) use pool::{Lane, Pool};
+pub(crate) use precondition::{AgentInstance, IncarnationId};
 pub(crate) use status::{AgentStatus, CallAccess, RefusalReason};
 pub(crate) use stream::{AgentStream, StreamEnd};
 pub(crate) use turns::StreamTurns;

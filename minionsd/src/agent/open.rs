@@ -6,31 +6,15 @@
 //! will answer the next request.
 
 use super::client::AgentClient;
-use super::error::{CallError, TransportError};
+use super::error::{AgentRefusal, CallError, TransportError};
 use super::pool::Lane;
+use super::precondition::{AgentInstance, PreconditionError, check_instance};
 use super::stream::AgentStream;
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
-use minions_proto::message::{AgentInfo, BootId, Feature, HealthCheck, InstanceId};
+use minions_proto::message::Feature;
 use std::io;
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// Deadline for the health check that identifies the instance of the agent.
-const ASK_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Identity of one run of the agent within one boot of its guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AgentInstance {
-    boot_id: BootId,
-    instance_id: InstanceId,
-}
-
-impl AgentInstance {
-    fn of(agent: &AgentInfo) -> Self {
-        Self { boot_id: agent.boot_id.clone(), instance_id: agent.instance_id.clone() }
-    }
-}
 
 /// Protocol by which an agent runs programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,14 +102,17 @@ impl AgentClient {
         let epoch = checkout.epoch().clone();
         let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
         if let Some(only) = only {
-            let asked = deadline.min(Instant::now() + ASK_DEADLINE);
-            let health = connection.call(&HealthCheck {}, asked).await;
-            // Whatever the error, the call itself was not sent.
-            let health = health.map_err(|_| self.failed(unsent(), None, &epoch))?;
-            if health.agent.as_ref().map(AgentInstance::of).as_ref() != Some(only) {
-                return Err(OpenError::Replaced);
-            }
+            check_instance(connection, only, deadline).await.map_err(|error| match error {
+                PreconditionError::Other(_) => OpenError::Replaced,
+                PreconditionError::Exchange(error) => self.failed(error, None, &epoch).into(),
+            })?;
         }
+        self.check_incarnation(connection, deadline).await.map_err(|error| match error {
+            PreconditionError::Other(answered) => {
+                CallError::from(AgentRefusal::OtherIncarnation(answered)).into()
+            }
+            PreconditionError::Exchange(error) => OpenError::Call(self.failed(error, None, &epoch)),
+        })?;
         let asked = Instant::now();
         let opened = tokio::select! {
             opened = connection.open(call, deadline) => opened,
@@ -141,8 +128,4 @@ impl AgentClient {
             checkout.into_parts().ok_or(TransportError::Lost { sent: true })?;
         Ok((reply, AgentStream::new(connection.into_parts(), epoch, permit, pace)))
     }
-}
-
-fn unsent() -> ExchangeError {
-    ExchangeError::Lost { sent: false, source: io::ErrorKind::ConnectionAborted.into() }
 }

@@ -99,6 +99,7 @@ impl AllowedOrigins {
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
                 header::IF_MATCH,
+                HeaderName::from_static("if-incarnation"),
                 header::IF_NONE_MATCH,
                 header::IF_RANGE,
                 header::RANGE,

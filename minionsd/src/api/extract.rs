@@ -1,5 +1,6 @@
 //! Extractors for handlers: the VM, the exec, the query, the deadline and the body.
 
+use super::if_incarnation;
 use super::problem::ApiError;
 use super::state::ApiState;
 use crate::vm::Vm;
@@ -19,7 +20,7 @@ use serde_path_to_error::Segment;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The VM that the path names, looked up in the registry.
+/// The VM that the path names, looked up in the registry, with the precondition of the request.
 pub(super) struct TheVm(pub(super) Vm);
 
 impl FromRequestParts<ApiState> for TheVm {
@@ -31,7 +32,9 @@ impl FromRequestParts<ApiState> for TheVm {
             ApiError::malformed(Some("vm".into()), format!("`vm` is {name:?}: {error}"))
         })?;
         let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
-        vms.get(&name).cloned().map(Self).ok_or_else(|| ApiError::vm_not_found(name))
+        let vm = vms.get(&name).cloned().ok_or_else(|| ApiError::vm_not_found(name))?;
+        let only = if_incarnation::of(&parts.headers)?;
+        Ok(Self(only.map_or_else(|| vm.clone(), |only| vm.with_precondition(only))))
     }
 }
 

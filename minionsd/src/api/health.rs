@@ -2,6 +2,7 @@
 
 use super::extract::{CallParams, CallerTimeout, TheVm};
 use super::problem::{ApiError, GuestProblems};
+use crate::agent::IncarnationId;
 use crate::clock::offset_ms;
 use axum::Json;
 use minions_api::{Timestamp, VmName, health};
@@ -37,6 +38,7 @@ pub(super) async fn get_health(
         clock_offset_ms: reply
             .time_unix_ms
             .map(|theirs| offset_ms(theirs, answered.asked, answered.answered)),
+        incarnation_id: reply.agent.as_ref().map(|agent| IncarnationId::of(agent).into_text()),
         quiesced_until: quiesced.map(|lease| {
             let left = Duration::from_millis(lease.lease_ms.min(MAX_TTL_MS));
             Timestamp(answered.answered + left)

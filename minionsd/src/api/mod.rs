@@ -9,7 +9,7 @@
 //! * [`extract`]: extractors for handlers: the VM, the deadline, the body. [`streamed`]: replies without an end.
 //!   [`websocket_close`]: the end of WebSockets.
 //! * [`auth`]: authentication and authorization. [`audit`]: audit entries of operate calls.
-//! * [`host`]: the `Host` check. [`browser`]: the origin check, CORS and security headers.
+//! * [`if_incarnation`]: the precondition of a call. [`host`]: the `Host` check. [`browser`]: the origin check, CORS and security headers.
 //! * [`request_id`]: `X-Request-Id` and `traceparent`.
 
 pub(crate) mod audit;
@@ -29,6 +29,7 @@ pub mod fuzzing;
 mod guard;
 mod health;
 mod host;
+mod if_incarnation;
 mod metrics;
 mod network;
 mod power;

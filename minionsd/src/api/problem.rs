@@ -12,4 +12,5 @@ pub(super) use documented::{
     BodyProblems, ExecProblems, FileBodyProblems, FileProblems, FileReadProblems, ForwardProblems,
     GuestProblems, IdProblems, ListenProblems, ManyProblems, NetworkProblems, QuiesceProblems,
     ServiceProblems, SignalProblems, ThawProblems, VmProblems, document_refusal_without_audit,
+    document_replaced_vm,
 };

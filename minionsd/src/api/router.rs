@@ -8,8 +8,8 @@ use super::guard::{self, RouteGuard};
 use super::problem::ApiError;
 use super::state::ApiState;
 use super::{
-    browser, clock, dashboard, docs, events, exec, files, forward, health, host, metrics, network,
-    power, problem, quiesce, service, status, vms,
+    browser, clock, dashboard, docs, events, exec, files, forward, health, host, if_incarnation,
+    metrics, network, power, problem, quiesce, service, status, vms,
 };
 use crate::audit::AuditLog;
 use crate::config::Config;
@@ -161,6 +161,10 @@ impl RouteLayers {
                 operation.extensions.get_or_insert_default().merge(noted);
                 if scope == Scope::Operate {
                     problem::document_refusal_without_audit(operation);
+                    if path.starts_with("/vms/{vm}/") {
+                        if_incarnation::document(operation);
+                        problem::document_replaced_vm(operation);
+                    }
                 }
             }
         }

@@ -221,6 +221,6 @@ fn may_pass(error: &ExecError) -> bool {
             }
         },
         CallError::Refused(AgentRefusal::Answer(error)) => error.code == Some(AgentCode::Busy),
-        CallError::Refused(AgentRefusal::TooOld(_)) => false,
+        CallError::Refused(AgentRefusal::TooOld(_) | AgentRefusal::OtherIncarnation(_)) => false,
     }
 }

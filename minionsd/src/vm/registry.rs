@@ -11,7 +11,8 @@ use super::status::VmStatus;
 use super::supervisor::{Supervisor, Verdict};
 use super::transition::FAILURES_TO_UNREACHABLE;
 use crate::agent::{
-    AgentClient, AgentStatus, CallOutcomes, Connector, Dials, Pool, SocketId, StreamTurns, VmSocket,
+    AgentClient, AgentStatus, CallOutcomes, Connector, Dials, IncarnationId, Pool, SocketId,
+    StreamTurns, VmSocket,
 };
 use crate::budget::MemoryBudget;
 use crate::config::AgentPorts;
@@ -65,6 +66,11 @@ impl Vm {
     /// Records that the guest was asked to end.
     pub(crate) fn asked_to_end(&self, kind: EndingKind) {
         self.asked.send_replace(Some(kind));
+    }
+
+    /// Returns a handle of the VM whose calls reach this incarnation of the guest, or fail.
+    pub(crate) fn with_precondition(&self, only: IncarnationId) -> Self {
+        Self { client: Arc::new(self.client.with_precondition(only)), ..self.clone() }
     }
 
     /// Returns the lease of the quiesced guest.

@@ -4,7 +4,7 @@ use super::ending::{Ending, EndingKind, ExplainedFailure, ObservedFailure};
 use super::guest_text::{bounded, clipped};
 use super::process::ProcessId;
 use super::transition::{self, Observation};
-use crate::agent::{AgentStatus, CallAccess, RefusalReason, SocketId};
+use crate::agent::{AgentStatus, CallAccess, IncarnationId, RefusalReason, SocketId};
 use minions_api::Timestamp;
 use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
 use minions_proto::message::{AgentInfo, Health};
@@ -124,6 +124,7 @@ impl VmStatus {
         let (device, inode) = self.socket.numbers();
         let agent = self.agent.as_ref();
         Incarnation {
+            id: agent.map(|agent| IncarnationId::of(agent).into_text()),
             device,
             inode,
             vmm_pid: self.vmm.as_ref().map(|vmm| vmm.pid),

@@ -35,6 +35,7 @@ mod interop;
 mod metrics;
 mod openapi;
 mod pauses;
+mod preconditions;
 mod programs;
 mod quiesce;
 mod reboots;

@@ -5,6 +5,7 @@
 
 use super::super::audit::AuditNote;
 use super::super::extract::{CallParams, CallerTimeout, JsonBody};
+use super::super::if_incarnation;
 use super::super::problem::{ApiError, ManyProblems};
 use super::super::request_id::RequestId;
 use super::super::state::ApiState;
@@ -16,6 +17,7 @@ use crate::exec::{ExecError, ExecPlan};
 use crate::vm::Vm;
 use crate::vm::registry::Vms;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
 use minions_api::VmPattern;
@@ -59,8 +61,10 @@ pub(in super::super) async fn run_many_execs(
     patience: CallerTimeout,
     note: AuditNote,
     request_id: RequestId,
+    headers: HeaderMap,
     JsonBody(request): JsonBody<ManyExecRequest>,
 ) -> Result<Response, ApiError> {
+    if_incarnation::refuse(&headers)?;
     note.program(&request.exec.command, &request.exec.args).await?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
     let vms = select(&request.vms, &vms)?;

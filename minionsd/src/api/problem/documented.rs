@@ -43,6 +43,23 @@ pub(in super::super) fn document_refusal_without_audit(operation: &mut Operation
     }
 }
 
+/// Adds `vm_replaced` to the documented problems of an operation.
+pub(in super::super) fn document_replaced_vm(operation: &mut Operation) {
+    let code = ErrorCode::VmReplaced;
+    let status = code.status().to_string();
+    let responses = &mut operation.responses.responses;
+    match responses.get_mut(&status) {
+        Some(RefOr::T(response)) => {
+            response.description = format!("{}; `{code}`: {}", response.description, code.title());
+        }
+        Some(RefOr::Ref(_)) => {}
+        None => {
+            let mut documented = documented(&[code]);
+            responses.extend(documented.remove(&status).map(|response| (status, response)));
+        }
+    }
+}
+
 /// Problems of any request.
 const ANYWHERE: &[ErrorCode] =
     &[ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::Internal];

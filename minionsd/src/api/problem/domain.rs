@@ -1,7 +1,7 @@
 //! Conversion of failures of calls and programs to problems.
 
 use super::api_error::{ApiError, code_of_value};
-use crate::agent::{AgentRefusal, CallError, MissingFeature, TransportError};
+use crate::agent::{AgentRefusal, CallError, IncarnationId, MissingFeature, TransportError};
 use crate::budget::NoRoom;
 use crate::exec::ExecError;
 use minions_api::{ErrorCode, Problem, VmName};
@@ -43,6 +43,7 @@ impl ApiError {
             CallError::Transport(error) => transport(error),
             CallError::Refused(AgentRefusal::Answer(error)) => refused(error),
             CallError::Refused(AgentRefusal::TooOld(missing)) => too_old(missing),
+            CallError::Refused(AgentRefusal::OtherIncarnation(answered)) => replaced(answered),
         };
         Self::in_vm(vm, problem, may_have_executed)
     }
@@ -52,6 +53,21 @@ impl ApiError {
         problem.may_have_executed = may_have_executed;
         Self(Box::new(problem))
     }
+}
+
+/// Returns the problem for a call to another incarnation than the one that answered.
+fn replaced(answered: Option<IncarnationId>) -> Problem {
+    let detail = match answered {
+        Some(id) => format!(
+            "the incarnation that answers is {}, not the one of `If-Incarnation`: the guest has rebooted, its agent was \
+             restarted, or another VM has the name",
+            id.into_text()
+        ),
+        None => {
+            "the agent that answers is a base agent, which no `If-Incarnation` matches".to_owned()
+        }
+    };
+    Problem::new(ErrorCode::VmReplaced, detail)
 }
 
 /// Converts a failure to send a request, or to receive its reply.
