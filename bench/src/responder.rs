@@ -40,6 +40,10 @@ pub(crate) fn health_reply() -> Result<Vec<u8>, EncodeError> {
             boot_id: "0a2f3c1e-7a59-4f0a-9d0e-2a1d8b9c4e5f".into(),
             instance_id: "5e4c9b8d1a2e0d9fa4059a7e1c3f2a0a".into(),
             allowed: None,
+            generation: None,
+            parent_instance_id: None,
+            probe_count: None,
+            restore: None,
         }),
         time_unix_ms: Some(1_764_033_600_000),
     })

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
     Done, ExecAttached, ExecInfo, ExecListed, ExecReply, ForwardAddress, ForwardListening, ForwardOpened, Health, NetworkChanged, NetworkState,
-    Status, decode_reply, encode_reply, encode_request,
+    RestoreOutcome, Status, decode_reply, encode_reply, encode_request,
 };
 use minions_proto::{AgentError, Request};
 
@@ -32,6 +32,8 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::ForwardOpen(call) => encode_request(call),
         Request::ForwardListen(call) => encode_request(call),
         Request::ForwardAccept(call) => encode_request(call),
+        Request::TokenCheck(call) => encode_request(call),
+        Request::Restore(call) => encode_request(&**call),
     }
     .expect("a field grows only by its escapes, and it arrived escaped")
 }
@@ -62,6 +64,9 @@ fuzz_target!(|payload: &[u8]| {
             {
                 assert_eq!(address.to_string().parse::<ForwardAddress>(), Ok(address));
             }
+            if let Request::Restore(restore) = &request {
+                let _ = restore.validate();
+            }
             if let Request::ExecStart(start) = &request {
                 let _ = start.validate();
             }
@@ -78,6 +83,7 @@ fuzz_target!(|payload: &[u8]| {
     let _ = decode_reply::<ExecAttached>(payload);
     let _ = decode_reply::<ExecInfo>(payload);
     let _ = decode_reply::<ExecListed>(payload);
+    let _ = decode_reply::<RestoreOutcome>(payload);
     let _ = decode_reply::<ForwardOpened>(payload);
     let _ = decode_reply::<ForwardListening>(payload);
     if let Ok(health) = decode_reply::<Health>(payload) {

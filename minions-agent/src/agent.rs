@@ -4,6 +4,7 @@ use crate::capability::{Capabilities, Capability};
 use crate::exec::{Executor, ProgramGroups};
 use crate::forward::ForwardDialer;
 use crate::forward::policy::ForwardPolicy;
+use crate::generation::GenerationTracker;
 use crate::identity::{AgentIdentity, IdentityError};
 use crate::net::NetworkConfigurator;
 use crate::ops::report_status::StatusSource;
@@ -38,6 +39,8 @@ pub struct AgentConfig {
     pub resolv_conf: PathBuf,
     /// Directory for state that lasts until the next boot: `/run`.
     pub run_dir: PathBuf,
+    /// Directory with the files that restore steps change, and their hooks: `/etc`.
+    pub etc_dir: PathBuf,
     /// Priority of programs, instead of the agent's own.
     pub programs: ProgramDefaults,
     /// Location of the control groups of programs.
@@ -57,6 +60,7 @@ impl Default for AgentConfig {
             exec_user: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             run_dir: PathBuf::from("/run"),
+            etc_dir: PathBuf::from("/etc"),
             programs: ProgramDefaults::default(),
             groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
             file_program: PathBuf::from(OWN_PROGRAM),
@@ -82,7 +86,8 @@ pub struct Agent {
 #[derive(Debug)]
 struct AgentState {
     capabilities: Capabilities,
-    identity: AgentIdentity,
+    generations: GenerationTracker,
+    etc_dir: PathBuf,
     connections: Semaphore,
     executor: Executor,
     network: NetworkConfigurator,
@@ -104,7 +109,8 @@ impl Agent {
     pub fn new(config: AgentConfig) -> Result<Self, StartError> {
         let shared = AgentState {
             capabilities: config.capabilities,
-            identity: AgentIdentity::mint()?,
+            generations: GenerationTracker::new(AgentIdentity::mint()?),
+            etc_dir: config.etc_dir,
             connections: Semaphore::new(MAX_CONNECTIONS),
             executor: Executor::new(
                 config.exec_timeout,
@@ -143,8 +149,12 @@ impl Agent {
         self.shared.capabilities
     }
 
-    pub(crate) fn identity(&self) -> &AgentIdentity {
-        &self.shared.identity
+    pub(crate) fn generations(&self) -> &GenerationTracker {
+        &self.shared.generations
+    }
+
+    pub(crate) fn etc_dir(&self) -> &Path {
+        &self.shared.etc_dir
     }
 
     pub(crate) fn executor(&self) -> &Executor {

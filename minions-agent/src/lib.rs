@@ -29,6 +29,7 @@
 //! * [`file_op`]: operations on files, each in a process of its own. Their parts that minionsctl also needs are in the
 //!   crate `minions-tree`: path resolution that other users of the guest cannot redirect, and tar streams.
 //! * [`forward`]: connections to ports and sockets inside the guest.
+//! * `generation`: restores from a snapshot and clones: the next generation of the guest, and its restore steps.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`protection`]: keeps the agent alive and responsive while its programs run.
@@ -48,6 +49,7 @@ mod error_chain;
 mod exec;
 pub mod file_op;
 pub mod forward;
+mod generation;
 mod identity;
 pub mod init;
 pub mod listen;

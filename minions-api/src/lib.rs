@@ -11,6 +11,7 @@
 //! * [`vm_name`]: grammar of VM names. [`vm_pattern`]: patterns of them.
 //! * [`vm`]: the registry's knowledge of a VM.
 //! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`forward`], [`clock`], [`power`]: one file per resource.
+//! * [`restore`]: restores from a snapshot.
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
 //! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
@@ -26,6 +27,7 @@ pub mod health;
 pub mod network;
 pub mod power;
 pub mod problem;
+pub mod restore;
 pub mod service;
 pub mod status;
 pub mod timestamp;

@@ -54,6 +54,8 @@ pub enum ErrorCode {
     /// The target of a forward could not be connected to, or the address not be listened on (`errno` says why); or
     /// the connection does not wait any more.
     ForwardFailed,
+    /// The guest was restored or cloned, and the restore steps have not ended; retry later.
+    Restoring,
     /// The agent has reached one of its limits; retry later.
     Busy,
     /// A bug in the agent.

@@ -7,8 +7,12 @@ pub(crate) mod file;
 mod health;
 mod power;
 pub(crate) mod report_status;
+mod restore;
 mod set_clock;
 mod write_file;
+
+pub(crate) use configure_network::failed as network_failure;
+pub(crate) use set_clock::answer as set_clock;
 
 use crate::agent::Agent;
 use crate::capability::Capability;
@@ -53,6 +57,11 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
     if !agent.capabilities().permit(&request) {
         return RequestAnswer::Reply(refuse(AgentError::not_allowed(needed.name())));
     }
+    if !matches!(request, Request::HealthCheck(_) | Request::TokenCheck(_) | Request::Restore(_))
+        && let Some(refusal) = agent.generations().refusal()
+    {
+        return RequestAnswer::Reply(refuse(refusal));
+    }
     let executor = agent.executor();
     RequestAnswer::Reply(match request {
         Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
@@ -67,9 +76,12 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
             let (done, then) = power::answer(call);
             return RequestAnswer::ReplyThen(reply(&Ok(done)), Box::pin(then));
         }
-        Request::HealthCheck(_) => {
-            reply(&Ok(health::answer(agent.identity(), agent.capabilities())))
+        Request::HealthCheck(_) => reply(&Ok(health::answer(agent))),
+        Request::TokenCheck(call) => {
+            agent.generations().probed(&call.vmm_token);
+            reply(&Ok(health::answer(agent)))
         }
+        Request::Restore(call) => reply(&restore::answer(agent, *call).await),
         Request::ConfigureNetwork(call) => {
             reply(&configure_network::base(agent.network(), &call).await)
         }

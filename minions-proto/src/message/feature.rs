@@ -32,11 +32,13 @@ pub enum Feature {
     /// `forward_listen`: [`ForwardListen`](super::ForwardListen) and
     /// [`ForwardAccept`](super::ForwardAccept).
     ForwardListen,
+    /// `generations`: [`TokenCheck`](super::TokenCheck) and [`RestoreRequest`](super::RestoreRequest).
+    Generations,
 }
 
 impl Feature {
     /// All features of this version, in the order in which an agent announces them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Exec,
         Self::ExecLimits,
         Self::Network,
@@ -46,6 +48,7 @@ impl Feature {
         Self::Forward,
         Self::FileSession,
         Self::ForwardListen,
+        Self::Generations,
     ];
 
     /// Returns the name on the wire.
@@ -61,6 +64,7 @@ impl Feature {
             Self::Forward => "forward",
             Self::FileSession => "file_session",
             Self::ForwardListen => "forward_listen",
+            Self::Generations => "generations",
         }
     }
 
@@ -75,6 +79,7 @@ impl Feature {
             Self::Power => "power",
             Self::Files | Self::FileSession => "files",
             Self::Forward | Self::ForwardListen => "forward",
+            Self::Generations => "health",
         }
     }
 
@@ -92,6 +97,7 @@ impl Feature {
             Self::Forward => "connections to ports and sockets in the guest",
             Self::FileSession => "file sessions, which sftp and scp need",
             Self::ForwardListen => "listening on ports and sockets in the guest",
+            Self::Generations => "the steps after a restore from a snapshot",
         }
     }
 }
@@ -173,7 +179,8 @@ mod tests {
             Feature::Files => Some(Feature::Forward),
             Feature::Forward => Some(Feature::FileSession),
             Feature::FileSession => Some(Feature::ForwardListen),
-            Feature::ForwardListen => None,
+            Feature::ForwardListen => Some(Feature::Generations),
+            Feature::Generations => None,
         };
         let chain: Vec<_> =
             std::iter::successors(Some(Feature::Exec), |last| next(*last)).collect();

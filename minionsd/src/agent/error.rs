@@ -158,6 +158,7 @@ fn refused_after_a_part(code: Option<AgentCode>) -> bool {
             | AgentCode::ForwardFailed
             | AgentCode::NetworkPending
             | AgentCode::NetworkChangeGone
+            | AgentCode::Restoring
             | AgentCode::Busy,
         ) => false,
         Some(

@@ -50,6 +50,9 @@ pub(crate) enum OpenError {
     /// An instance of the agent other than the requested one answered. The call was not sent.
     #[error("the agent was restarted")]
     Replaced,
+    /// The guest was restored since. The call was not sent.
+    #[error("the guest was restored or cloned: the program belongs to the guest that was saved")]
+    Restored,
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -90,7 +93,9 @@ impl AgentClient {
     ) -> Result<(C::Reply, AgentStream), CallError> {
         self.open_in(Lane::Forward, call, None, deadline).await.map_err(|error| match error {
             OpenError::Call(error) => error,
-            OpenError::Replaced => TransportError::Lost { sent: false }.into(),
+            OpenError::Replaced | OpenError::Restored => {
+                TransportError::Lost { sent: false }.into()
+            }
         })
     }
 
@@ -121,8 +126,11 @@ impl AgentClient {
             let health = connection.call(&HealthCheck {}, asked).await;
             // Whatever the error, the call itself was not sent.
             let health = health.map_err(|_| self.failed(unsent(), None, &epoch))?;
-            if health.agent.as_ref().map(AgentInstance::of).as_ref() != Some(only) {
-                return Err(OpenError::Replaced);
+            let agent = health.agent.as_ref();
+            if agent.map(AgentInstance::of).as_ref() != Some(only) {
+                let parent = agent.and_then(|agent| agent.parent_instance_id.as_ref());
+                let is_next = parent == Some(&only.instance_id);
+                return Err(if is_next { OpenError::Restored } else { OpenError::Replaced });
             }
         }
         let asked = Instant::now();

@@ -34,6 +34,7 @@ mod network;
 mod power;
 mod problem;
 mod request_id;
+mod restored;
 mod router;
 mod service;
 mod state;

@@ -9,7 +9,7 @@ use super::problem::ApiError;
 use super::state::ApiState;
 use super::{
     browser, clock, dashboard, docs, events, exec, files, forward, health, host, metrics, network,
-    power, problem, service, status, vms,
+    power, problem, restored, service, status, vms,
 };
 use crate::audit::AuditLog;
 use crate::config::Config;
@@ -83,6 +83,7 @@ fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
         .routes(layers.around(Operate, routes!(network::confirm_network)))
         .routes(layers.around(Operate, routes!(clock::put_clock)))
         .routes(layers.around(Operate, routes!(power::power_vm)))
+        .routes(layers.around(Operate, routes!(restored::restored_vm)))
         .routes(long(layers.around_program(routes!(exec::run_exec))))
         .routes(layers.around_program(routes!(exec::websocket::open_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::list_execs)))
