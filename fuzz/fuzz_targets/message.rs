@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
     Done, ExecAttached, ExecInfo, ExecListed, ExecReply, ForwardAddress, ForwardListening, ForwardOpened, Health, NetworkChanged, NetworkState,
-    Quiesced, Status, Thawed, decode_reply, encode_reply, encode_request,
+    Quiesced, RestoreOutcome, Status, Thawed, decode_reply, encode_reply, encode_request,
 };
 use minions_proto::{AgentError, Request};
 
@@ -34,6 +34,8 @@ fn reencoded(request: &Request) -> Vec<u8> {
         Request::ForwardAccept(call) => encode_request(call),
         Request::Quiesce(call) => encode_request(call),
         Request::Thaw(call) => encode_request(call),
+        Request::TokenCheck(call) => encode_request(call),
+        Request::Restore(call) => encode_request(&**call),
     }
     .expect("a field grows only by its escapes, and it arrived escaped")
 }
@@ -67,6 +69,9 @@ fuzz_target!(|payload: &[u8]| {
             if let Request::Quiesce(quiesce) = &request {
                 let _ = quiesce.ttl_ms();
             }
+            if let Request::Restore(restore) = &request {
+                let _ = restore.validate();
+            }
             if let Request::ExecStart(start) = &request {
                 let _ = start.validate();
             }
@@ -83,6 +88,7 @@ fuzz_target!(|payload: &[u8]| {
     let _ = decode_reply::<ExecAttached>(payload);
     let _ = decode_reply::<ExecInfo>(payload);
     let _ = decode_reply::<ExecListed>(payload);
+    let _ = decode_reply::<RestoreOutcome>(payload);
     let _ = decode_reply::<ForwardOpened>(payload);
     let _ = decode_reply::<ForwardListening>(payload);
     let _ = decode_reply::<Quiesced>(payload);

@@ -4,6 +4,7 @@ use crate::capability::{Capabilities, Capability};
 use crate::exec::{Executor, ProgramGroups};
 use crate::forward::ForwardDialer;
 use crate::forward::policy::ForwardPolicy;
+use crate::generation::GenerationTracker;
 use crate::identity::{AgentIdentity, IdentityError};
 use crate::net::NetworkConfigurator;
 use crate::ops::report_status::StatusSource;
@@ -39,6 +40,8 @@ pub struct AgentConfig {
     pub resolv_conf: PathBuf,
     /// Directory for state that lasts until the next boot: `/run`.
     pub run_dir: PathBuf,
+    /// Directory with the files that restore steps change, and their hooks: `/etc`.
+    pub etc_dir: PathBuf,
     /// Priority of programs, instead of the agent's own.
     pub programs: ProgramDefaults,
     /// Location of the control groups of programs.
@@ -62,6 +65,7 @@ impl Default for AgentConfig {
             exec_user: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             run_dir: PathBuf::from("/run"),
+            etc_dir: PathBuf::from("/etc"),
             programs: ProgramDefaults::default(),
             groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
             hook_dir: PathBuf::from("/etc/minions"),
@@ -89,7 +93,8 @@ pub struct Agent {
 #[derive(Debug)]
 struct AgentState {
     capabilities: Capabilities,
-    identity: AgentIdentity,
+    generations: GenerationTracker,
+    etc_dir: PathBuf,
     connections: Semaphore,
     executor: Executor,
     network: NetworkConfigurator,
@@ -121,7 +126,8 @@ impl Agent {
         };
         let shared = AgentState {
             capabilities: config.capabilities,
-            identity,
+            generations: GenerationTracker::new(identity),
+            etc_dir: config.etc_dir,
             connections: Semaphore::new(MAX_CONNECTIONS),
             quiescer: QuiesceControl::new(quiesce, executor.clone()),
             executor,
@@ -156,8 +162,12 @@ impl Agent {
         self.shared.capabilities
     }
 
-    pub(crate) fn identity(&self) -> &AgentIdentity {
-        &self.shared.identity
+    pub(crate) fn generations(&self) -> &GenerationTracker {
+        &self.shared.generations
+    }
+
+    pub(crate) fn etc_dir(&self) -> &Path {
+        &self.shared.etc_dir
     }
 
     pub(crate) fn executor(&self) -> &Executor {

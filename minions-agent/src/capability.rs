@@ -67,7 +67,7 @@ impl Capability {
     #[must_use]
     pub fn needed_by(request: &Request) -> Self {
         match request {
-            Request::HealthCheck(_) => Self::Health,
+            Request::HealthCheck(_) | Request::TokenCheck(_) | Request::Restore(_) => Self::Health,
             Request::ReportStatus(_) | Request::ReadNetwork(_) => Self::Status,
             Request::ConfigureNetwork(_)
             | Request::ChangeNetwork(_)
@@ -208,8 +208,11 @@ mod tests {
     #[test]
     fn features_are_those_of_the_allowed_capabilities() {
         let of = |list: &str| list.parse::<Capabilities>().unwrap();
-        assert_eq!(of("health,status").features().names(), [""; 0]);
-        assert_eq!(of("health,exec,clock").features().names(), ["exec2", "exec_limits", "clock"]);
+        assert_eq!(of("health,status").features().names(), ["generations"]);
+        assert_eq!(
+            of("health,exec,clock").features().names(),
+            ["exec2", "exec_limits", "clock", "generations"]
+        );
         assert_eq!(
             Capabilities::all().features().names(),
             [
@@ -222,7 +225,8 @@ mod tests {
                 "forward",
                 "file_session",
                 "forward_listen",
-                "quiesce"
+                "quiesce",
+                "generations"
             ]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);

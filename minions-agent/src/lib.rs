@@ -31,6 +31,7 @@
 //!   crate `minions-tree`: path resolution that other users of the guest cannot redirect, and tar streams.
 //! * [`forward`]: connections to ports and sockets inside the guest.
 //! * `hooks`: programs of the guest's owner that run before or after an event.
+//! * `generation`: restores from a snapshot and clones: the next generation of the guest, and its restore steps.
 //! * `power`: power-off and reboot of the guest.
 //! * [`privileges`]: drops the root privileges that this agent never needs.
 //! * [`quiesce`]: freezes and thaws the guest's file systems for a snapshot.
@@ -51,6 +52,7 @@ mod error_chain;
 mod exec;
 pub mod file_op;
 pub mod forward;
+mod generation;
 mod hooks;
 mod identity;
 pub mod init;

@@ -241,8 +241,12 @@ async fn requests_that_are_not_allowed_are_forbidden() {
 #[tokio::test]
 async fn an_agent_announces_only_what_it_serves() {
     for (flags, features, allowed) in [
-        (&["--allow", "health,status"][..], &[][..], Some(&["health", "status"][..])),
-        (&["--allow", "health,exec"], &["exec2", "exec_limits"], Some(&["health", "exec"])),
+        (&["--allow", "health,status"][..], &["generations"][..], Some(&["health", "status"][..])),
+        (
+            &["--allow", "health,exec"],
+            &["exec2", "exec_limits", "generations"],
+            Some(&["health", "exec"]),
+        ),
         // A hybrid socket does not imply a guest.
         (
             &[],
@@ -254,6 +258,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "forward",
                 "file_session",
                 "forward_listen",
+                "generations",
             ],
             Some(&["health", "status", "network", "exec", "write_file", "files", "forward"]),
         ),
@@ -270,6 +275,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "file_session",
                 "forward_listen",
                 "quiesce",
+                "generations",
             ],
             None,
         ),

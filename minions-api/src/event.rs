@@ -14,7 +14,8 @@ pub const RESET: &str = "reset";
 /// Kind of an event. `vm.found`: a socket appeared. `vm.gone`: a socket vanished. `vm.state`: the
 /// VM changed its state. `vm.replaced`: the name belongs to another socket, or another process
 /// listens on it. `vm.rebooted`: the guest booted again. `agent.restarted`: the agent was
-/// restarted, and the guest was not.
+/// restarted, and the guest was not. `vm.restored`: the guest was restored from a snapshot.
+/// `vm.cloned`: the same, and the guest that was saved runs under another name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EventKind {
@@ -36,6 +37,12 @@ pub enum EventKind {
     /// The agent was restarted, and the guest was not.
     #[serde(rename = "agent.restarted")]
     AgentRestarted,
+    /// The guest was restored from a snapshot: it has another instance id.
+    #[serde(rename = "vm.restored")]
+    VmRestored,
+    /// The guest was restored from a snapshot of a guest that runs under another name.
+    #[serde(rename = "vm.cloned")]
+    VmCloned,
 }
 
 impl EventKind {
@@ -49,6 +56,8 @@ impl EventKind {
             Self::VmReplaced => "vm.replaced",
             Self::VmRebooted => "vm.rebooted",
             Self::AgentRestarted => "agent.restarted",
+            Self::VmRestored => "vm.restored",
+            Self::VmCloned => "vm.cloned",
         }
     }
 }
@@ -76,6 +85,12 @@ pub struct Event {
     /// Reason why the VM is not ready; only in `vm.state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// Instance id of the guest that was saved; only in `vm.restored` and `vm.cloned`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Name of the VM with that instance id; only in `vm.cloned`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_vm: Option<VmName>,
     /// Identity of the VM after the event, or before it for `vm.gone`.
     pub incarnation: Incarnation,
 }

@@ -335,6 +335,17 @@ pub struct ExecInfo {
     /// Resources that the program used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// True for a program that was started before the guest was restored or cloned. Absent:
+    /// `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<bool>,
+    /// Id that an inherited program was started with. It is free in the present generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_as: Option<String>,
+    /// Generation of the guest in which the program was started. Absent: 0, of a guest that was
+    /// never restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// Number of processes that still run after the exec ended or was lost. `DELETE` ends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_running: Option<u64>,

@@ -1,5 +1,6 @@
 //! `GET /vms/{vm}/health`.
 
+use crate::restore::RestoreState;
 use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,17 @@ pub struct AgentInfo {
     pub allowed: Option<Vec<String>>,
     /// Id of the guest's boot; changes when the guest reboots.
     pub boot_id: String,
-    /// Id of the agent's start; changes when the agent restarts.
+    /// Id of the agent's start; changes when the agent restarts, and when the guest is restored or
+    /// cloned.
     pub instance_id: String,
+    /// Number of the guest's generation: 0 for a guest that was not restored since the agent's
+    /// start. Absent for an agent without the feature `generations`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Instance id of the guest that was saved. Absent for generation 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_instance_id: Option<String>,
+    /// State of the restore. Absent for generation 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreState>,
 }

@@ -12,6 +12,7 @@
 //! * [`vm`]: the registry's knowledge of a VM.
 //! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`forward`], [`clock`], [`power`], [`quiesce`]: one file per
 //!   resource.
+//! * [`restore`]: restores from a snapshot.
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
 //! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
@@ -28,6 +29,7 @@ pub mod network;
 pub mod power;
 pub mod problem;
 pub mod quiesce;
+pub mod restore;
 pub mod service;
 pub mod status;
 pub mod timestamp;

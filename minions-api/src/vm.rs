@@ -1,6 +1,7 @@
 //! The registry's knowledge of VMs.
 
 use crate::health::AgentInfo;
+use crate::restore::RestoreReport;
 use crate::timestamp::Timestamp;
 use crate::vm_name::VmName;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,10 @@ pub enum Failure {
     Rebooting,
     /// The guest was powered off, as minionsd was asked to do.
     PoweredOff,
+    /// The guest was restored or cloned, and the restore steps run.
+    Restoring,
+    /// The guest was restored or cloned, and a required restore step failed.
+    RestoreFailed,
     /// minionsd itself is short of descriptors or memory; this says nothing about the VM.
     DaemonExhausted,
 }
@@ -86,6 +91,8 @@ impl Failure {
             Self::AgentError => "agent_error",
             Self::Rebooting => "rebooting",
             Self::PoweredOff => "powered_off",
+            Self::Restoring => "restoring",
+            Self::RestoreFailed => "restore_failed",
             Self::DaemonExhausted => "daemon_exhausted",
         }
     }
@@ -126,6 +133,11 @@ impl Failure {
             }
             Self::Rebooting => "wait until the guest has booted (`minionsctl wait VM`)",
             Self::PoweredOff => "start the VM",
+            Self::Restoring => "wait until the restore steps have ended",
+            Self::RestoreFailed => {
+                "remove the cause, then run `minionsctl restored VM`; or remove the step from `required` \
+                 in minionsd.toml"
+            }
             Self::DaemonExhausted => {
                 "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)"
             }
@@ -153,6 +165,8 @@ pub enum Cause {
     CallsFailed,
     /// The VMM removed its socket and lives: the guest reboots.
     Rebooting,
+    /// The guest was restored or cloned, and the restore steps have not succeeded yet.
+    Restoring,
 }
 
 impl Cause {
@@ -166,6 +180,7 @@ impl Cause {
             Self::ProbesFailed => "probes_failed",
             Self::CallsFailed => "calls_failed",
             Self::Rebooting => "rebooting",
+            Self::Restoring => "restoring",
         }
     }
 }
@@ -193,9 +208,12 @@ pub struct Incarnation {
     /// Id that the guest's kernel gave to its boot. Written by the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// Id that the agent gave to its start. Written by the guest.
+    /// Id of the agent's start, or of the guest's generation after a restore. Written by the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
+    /// Number of the guest's generation. Written by the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
 }
 
 /// Process that listens on a VM's socket: its VMM, or the VMM's vsock backend. Fields that the
@@ -304,6 +322,9 @@ pub struct Vm {
     /// Process that listens on the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vmm: Option<Vmm>,
+    /// Last restore of the guest that this daemon has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreReport>,
     /// Use of the connections to the VM.
     pub pool: PoolFigures,
 }

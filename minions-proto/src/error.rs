@@ -60,6 +60,8 @@ pub enum ErrorCode {
     NotQuiesced,
     /// The guest could not be quiesced; `step` names the step that failed.
     QuiesceFailed,
+    /// The guest was restored or cloned, and the restore steps have not ended; retry later.
+    Restoring,
     /// The agent has reached one of its limits; retry later.
     Busy,
     /// A bug in the agent.

@@ -12,11 +12,12 @@ use minions_proto::forward::control;
 use minions_proto::forward_listener::{ListenerAgentControl, ListenerClient, WaitingConnection};
 use minions_proto::frame::encode;
 use minions_proto::message::{
-    ConfigureNetwork, Done, Exec, ExecReply, FileOperation, FileStart, ForwardAccept,
+    ConfigureNetwork, Done, EntropyBytes, Exec, ExecReply, FileOperation, FileStart, ForwardAccept,
     ForwardListen, ForwardListening, ForwardOpen, ForwardOpened, FrozenFilesystem, GuestPath,
     GuestTarget, Health, HealthCheck, HookRun, ListenerId, Power, PowerAction, Quiesce, Quiesced,
-    ReadFile, RenameFile, ReplyError, ReportStatus, SetClock, Status, Thaw, Thawed, WriteFile,
-    WriteStream, decode_reply, encode_error, encode_reply, encode_request,
+    ReadFile, RenameFile, ReplyError, ReportStatus, RestoreOutcome, RestoreRequest, RestoreState,
+    RestoreStep, SetClock, Status, Thaw, Thawed, TokenCheck, WriteFile, WriteStream, decode_reply,
+    encode_error, encode_reply, encode_request,
 };
 use minions_proto::{Call, Request};
 
@@ -79,6 +80,65 @@ fn health_check_request() {
         &Request::HealthCheck(HealthCheck {}),
         b"\x00\x00\x00\x17{\"type\":\"health_check\"}",
     );
+}
+
+#[test]
+fn generation_requests_and_replies() {
+    let probe = TokenCheck { vmm_token: "0f1e".parse().unwrap() };
+    request(
+        &probe,
+        &Request::TokenCheck(probe.clone()),
+        b"\x00\x00\x00\x2a{\"type\":\"health_check\",\"vmm_token\":\"0f1e\"}",
+    );
+    let restore = RestoreRequest {
+        parent: "p-1".into(),
+        instance_id: "i-2".into(),
+        entropy: EntropyBytes::try_from(vec![0; 32]).unwrap(),
+        time_unix_ms: 1_795_000_000_000,
+        steps: vec!["entropy".into(), "clock".into()],
+        required: vec!["entropy".into()],
+        hostname: Some("web-2".into()),
+        network: None,
+        hook_timeout_ms: Some(30_000),
+    };
+    request(
+        &restore,
+        &Request::Restore(Box::new(restore.clone())),
+        b"\x00\x00\x00\xe9{\"type\":\"restore\",\"parent\":\"p-1\",\"instance_id\":\"i-2\",\
+          \"entropy\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\",\"time_unix_ms\":1795000000000,\
+          \"steps\":[\"entropy\",\"clock\"],\"required\":[\"entropy\"],\"hostname\":\"web-2\",\
+          \"hook_timeout_ms\":30000}",
+    );
+    let step =
+        RestoreStep { step: "entropy".into(), ok: true, detail: "32 bytes".into(), duration_ms: 1 };
+    let restored = RestoreOutcome {
+        state: RestoreState::Done,
+        generation: 1,
+        instance_id: "i-2".into(),
+        parent_instance_id: "p-1".into(),
+        steps: vec![step],
+    };
+    let reply = encode_reply(&restored).unwrap();
+    assert_eq!(
+        reply.escape_ascii().to_string(),
+        b"\x00\x00\x00\xa7{\"status\":\"ok\",\"state\":\"done\",\"generation\":1,\"instance_id\":\"i-2\",\
+          \"parent_instance_id\":\"p-1\",\"steps\":[{\"step\":\"entropy\",\"ok\":true,\
+          \"detail\":\"32 bytes\",\"duration_ms\":1}]}"
+            .escape_ascii()
+            .to_string()
+    );
+    assert_eq!(decode_reply::<RestoreOutcome>(&reply[4..]).unwrap(), restored);
+}
+
+#[test]
+fn a_health_check_with_an_invalid_token_is_refused_and_names_it() {
+    for token in ["\"\"", "\"a b\"", "7", &format!("\"{}\"", "x".repeat(65))] {
+        let request = format!(r#"{{"type":"health_check","vmm_token":{token}}}"#);
+        let error = AgentError::from(Request::decode(request.as_bytes()).unwrap_err());
+        assert_eq!(error.code, Some(ErrorCode::BadRequest), "{token}");
+    }
+    let plain = br#"{"type":"health_check","vmm_token":null}"#;
+    assert_eq!(Request::decode(plain).unwrap(), Request::HealthCheck(HealthCheck {}));
 }
 
 #[test]

@@ -102,6 +102,10 @@ mod tests {
             boot_id: "b".into(),
             instance_id: "i".into(),
             allowed: None,
+            generation: None,
+            parent_instance_id: None,
+            probe_count: None,
+            restore: None,
         };
         let time_unix_ms = Some(time_unix_ms);
         Health {

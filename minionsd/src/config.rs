@@ -6,6 +6,7 @@ mod arguments;
 mod choices;
 mod error;
 mod file;
+mod restore_rules;
 mod socket_owner;
 
 pub use agent_ports::{AgentPorts, PortRule};
@@ -13,6 +14,7 @@ pub use arguments::{Args, Command};
 pub use choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
 pub use error::ConfigError;
 pub use minions_api::vm_pattern::{InvalidPattern, VmPattern};
+pub use restore_rules::{RestorePolicy, RestoreRule, RestoreRules};
 pub use socket_owner::SocketOwner;
 
 use clap::Parser;
@@ -41,6 +43,10 @@ const MAX_POOL_SIZE: usize = 512;
 /// react to noise; a limit above one day has no use.
 const CLOCK_LIMITS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(24);
+
+/// Default of `clock_limit_ms`: more than what a clock drifts between two corrections by NTP, less than what breaks TLS
+/// or builds.
+const DEFAULT_CLOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Default of `shutdown_grace_secs`; well below systemd's default stop timeout of 90 s.
 const DEFAULT_SHUTDOWN_GRACE_SECS: u64 = 10;
@@ -112,6 +118,8 @@ pub struct Config {
     pub pool_size: usize,
     /// Clock offset above which a guest's clock is set, at most once a minute; `None` to never set it.
     pub clock_limit: Option<Duration>,
+    /// Restore steps of the VMs.
+    pub restore: RestoreRules,
     /// Time that requests in progress have to finish once the daemon is told to stop.
     pub shutdown_grace: Duration,
     /// Format of log lines.
@@ -194,7 +202,12 @@ impl Config {
             allowed_hosts: file.allowed_hosts,
             allowed_origins: file.allowed_origins,
             pool_size: file.pool_size.unwrap_or(DEFAULT_POOL_SIZE),
-            clock_limit: file.clock_limit_ms.map(Duration::from_millis),
+            clock_limit: match file.clock_limit_ms {
+                Some(0) => None,
+                Some(ms) => Some(Duration::from_millis(ms)),
+                None => Some(DEFAULT_CLOCK_LIMIT),
+            },
+            restore: RestoreRules::parse(file.restore)?,
             shutdown_grace: Duration::from_secs(grace),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log_level: args.log_level.or(file.log_level).unwrap_or_else(|| "info".into()),
@@ -236,7 +249,7 @@ impl Config {
             return Err(ConfigError::OutOfRange {
                 field: "clock_limit_ms",
                 value,
-                allowed: "100 to 86400000",
+                allowed: "100 to 86400000, or 0 to never set a clock",
             });
         }
         Ok(())

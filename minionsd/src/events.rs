@@ -268,6 +268,8 @@ mod tests {
             before: None,
             cause: None,
             reason: None,
+            parent: None,
+            parent_vm: None,
             incarnation: Incarnation::default(),
         }
     }

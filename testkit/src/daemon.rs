@@ -7,7 +7,9 @@ use crate::fake_vmm::{Behaviour, FakeVmm, agent};
 pub use crate::wait::DEADLINE;
 use crate::wait::until_async;
 use minionsd::Daemon;
-use minionsd::config::{AgentPorts, AuditRule, Config, LogFormat, TcpOperate, TcpRead, TokenFile};
+use minionsd::config::{
+    AgentPorts, AuditRule, Config, LogFormat, RestoreRules, TcpOperate, TcpRead, TokenFile,
+};
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::Value;
 use std::fs::{self, Permissions};
@@ -52,6 +54,7 @@ pub fn config(dir: &Path) -> Config {
         allowed_origins: Vec::new(),
         pool_size: 8,
         clock_limit: None,
+        restore: RestoreRules::default(),
         shutdown_grace: Duration::from_secs(10),
         log_format: LogFormat::Text,
         log_level: "info".into(),

@@ -70,6 +70,10 @@ async fn collect(
             TailEvent::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
             TailEvent::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
             TailEvent::Ended(ended) => break ended,
+            TailEvent::Inherited(_) => {
+                let reason = "the guest was restored or cloned while the program ran";
+                return Err(ExecError::Lost(reason.to_owned()));
+            }
             // No output is lost, because all of it is acknowledged here; and no client takes over, because none
             // knows the id.
             TailEvent::Gap { .. }

@@ -43,6 +43,8 @@ pub(crate) enum ExecError {
     Wait(#[source] Arc<io::Error>),
     #[error("no exec has the id {0}: it never existed, or it ended and was dropped")]
     Gone(ExecId),
+    #[error("the exec {id} belongs to the guest that was saved, before it was restored or cloned{}", listed_as(.listed.as_ref()))]
+    Earlier { id: ExecId, listed: Option<ExecId> },
     #[error("the exec {0} was told to end but has not ended within {secs} s: its process waits in the kernel or is \
              frozen; the exec keeps its id and counts as one of the {MAX_RUNNING} running programs",
             secs = REMOVAL.as_secs())]
@@ -86,6 +88,7 @@ impl ExecError {
             | Self::Nul
             | Self::User(_)
             | Self::Gone(_)
+            | Self::Earlier { .. }
             | Self::NotEnded(_)
             | Self::Conflict
             | Self::Refused(_)
@@ -93,6 +96,14 @@ impl ExecError {
             | Self::Interrupted
             | Self::Encode(_) => None,
         }
+    }
+}
+
+/// Completes the sentence about an exec of an earlier generation.
+fn listed_as(listed: Option<&ExecId>) -> String {
+    match listed {
+        Some(listed) => format!("; its program is listed as {listed}"),
+        None => "; it had ended".to_owned(),
     }
 }
 

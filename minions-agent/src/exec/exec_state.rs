@@ -5,7 +5,7 @@ use super::process::Cgroup;
 use super::ring::OutputRing;
 use minions_proto::Invalid;
 use minions_proto::channel::{Ended, OutputStream};
-use minions_proto::message::{Outcome, Signal};
+use minions_proto::message::{ExecId, Outcome, Signal};
 use std::collections::VecDeque;
 use tokio::time::Instant;
 
@@ -24,6 +24,8 @@ pub(super) struct ExecState {
     pub(super) ended: Option<Ended>,
     /// Control group of the processes that outlived the program.
     pub(super) leftover: Option<Cgroup>,
+    /// Id of a program that a later generation of the guest has inherited.
+    pub(super) inherited_as: Option<ExecId>,
 }
 
 /// Presence of the client.
@@ -54,6 +56,7 @@ impl ExecState {
             end_requested: false,
             ended: None,
             leftover: None,
+            inherited_as: None,
         }
     }
 

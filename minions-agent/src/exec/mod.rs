@@ -175,11 +175,11 @@ impl Executor {
         let found = self.shared.registry.find_or_begin(&id, fingerprint)?;
         let (exec, created) = match found {
             IdLookup::Known(known) => (known.begun().await?, false),
-            IdLookup::New(sender) => {
+            IdLookup::New { sender, generation } => {
                 let mut receiver = sender.subscribe();
                 let (shared, slots) = (Arc::clone(&self.shared), Arc::clone(slots));
                 tokio::spawn(async move {
-                    let begun = shared.run(slots, id, start, input, afterwards).await;
+                    let begun = shared.run(slots, (id, generation), start, input, afterwards).await;
                     // `send` would fail if all requesters are gone.
                     sender.send_replace(Some(begun));
                 });
@@ -196,6 +196,11 @@ impl Executor {
         let ExecAttach { id, stdout, stderr, role } = attach;
         let exec = self.shared.registry.find(&id)?.begun().await?;
         Ok(exec.attach(role, stdout, stderr, false)?)
+    }
+
+    /// Begins the generation after `ended`: its ids are free, and running programs are inherited.
+    pub(crate) fn begin_generation(&self, ended: u64) {
+        self.shared.registry.begin_generation(ended);
     }
 
     pub(crate) fn list(&self) -> ExecListed {
@@ -244,21 +249,21 @@ impl ExecutorState {
     async fn run(
         self: Arc<Self>,
         slots: Arc<Semaphore>,
-        id: ExecId,
+        (id, generation): (ExecId, u64),
         start: ExecStart,
         input: InputKind,
         afterwards: Retention,
     ) -> StartResult {
         let begun = match slots.try_acquire_owned() {
-            Ok(slot) => self.begin(&id, start, input, slot, afterwards).await,
+            Ok(slot) => self.begin((&id, generation), start, input, slot, afterwards).await,
             Err(_) => Err(ExecError::Busy),
         };
-        begun.inspect_err(|_| self.registry.forget_start(&id))
+        begun.inspect_err(|_| self.registry.forget_start(&id, generation))
     }
 
     async fn begin(
         self: &Arc<Self>,
-        id: &ExecId,
+        (id, generation): (&ExecId, u64),
         start: ExecStart,
         input: InputKind,
         slot: OwnedSemaphorePermit,
@@ -272,7 +277,7 @@ impl ExecutorState {
         let launched =
             launch(Arc::clone(&start), input, record, self.cgroups.clone(), self.defaults).await?;
         let LaunchedProgram { process, stdin, stdout, stderr } = launched;
-        let exec = Arc::new(Exec::new(id.clone(), process.pid(), &start));
+        let exec = Arc::new(Exec::new(id.clone(), process.pid(), &start).of_generation(generation));
         let terminal = start.tty.is_some().then(|| stdout.clone());
         let pump = StreamPump::new(Arc::clone(&exec), stdin, stdout, stderr);
         let task = ProgramTask { exec: Arc::clone(&exec), process, pump, terminal, timeout, grace };

@@ -41,7 +41,10 @@ pub(super) const MAX_SIGNALS: usize = 64;
 /// A started program, with its output, its input and its client.
 #[derive(Debug)]
 pub(crate) struct Exec {
+    /// Id that the client chose or the agent generated.
     pub(super) id: ExecId,
+    /// Generation of the guest in which the program was started.
+    pub(super) generation: u64,
     pub(super) pid: u32,
     summary: ProgramSummary,
     pub(super) on_disconnect: OnDisconnect,
@@ -102,6 +105,7 @@ impl Exec {
     ) -> Self {
         Self {
             id,
+            generation: 0,
             pid,
             summary,
             on_disconnect,
@@ -111,6 +115,22 @@ impl Exec {
             moved: Notify::new(),
             ordered: Notify::new(),
         }
+    }
+
+    /// Sets the generation in which the program was started.
+    pub(super) fn of_generation(self, generation: u64) -> Self {
+        Self { generation, ..self }
+    }
+
+    /// Records that a later generation inherits the program, under this id. Its streams end.
+    pub(super) fn inherit(&self, id: ExecId) {
+        self.state().inherited_as = Some(id);
+        self.news.send_replace(());
+    }
+
+    /// Returns the id under which the exec is found.
+    pub(super) fn listed_id(&self) -> ExecId {
+        self.state().inherited_as.clone().unwrap_or_else(|| self.id.clone())
     }
 
     /// Locks the state. The guard must not be held across an await.
@@ -151,7 +171,7 @@ impl Exec {
         };
         let until = (role == Role::Snapshot).then(|| [state.stdout.end(), state.stderr.end()]);
         let attached = ExecAttached {
-            id: self.id.clone(),
+            id: state.inherited_as.clone().unwrap_or_else(|| self.id.clone()),
             created,
             pid: self.pid,
             stdout,
@@ -359,8 +379,12 @@ impl Exec {
     pub(super) fn info(&self) -> ExecInfo {
         let mut state = self.state();
         let left_running = state.left_running();
+        let inherited = state.inherited_as.clone();
         ExecInfo {
-            id: self.id.clone(),
+            inherited: inherited.is_some().then_some(true),
+            started_as: inherited.is_some().then(|| self.id.clone()),
+            generation: (self.generation > 0 || inherited.is_some()).then_some(self.generation),
+            id: inherited.unwrap_or_else(|| self.id.clone()),
             command: self.summary.command.clone(),
             args: self.summary.args.clone(),
             user: self.summary.user.clone(),

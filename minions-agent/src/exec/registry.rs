@@ -5,6 +5,7 @@ use super::object::Exec;
 use crate::lock::lock;
 use minions_proto::message::ExecId;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -23,21 +24,44 @@ const MAX_ENDED_MEMORY: usize = 16 * 1024 * 1024;
 /// Time for which an exec is kept after its end.
 const KEEP: Duration = Duration::from_hours(1);
 
+/// Longest id of an exec, in bytes.
+const MAX_ID_LEN: usize = 64;
+
 /// Result of starting an exec, shared by all requests for the same id that arrived in the meantime.
 pub(super) type StartResult = Result<Arc<Exec>, ExecError>;
 
 /// All execs by id: starting, running, and ended ones that are kept.
 #[derive(Debug, Default)]
 pub(super) struct ExecRegistry {
-    entries: Mutex<HashMap<ExecId, RegistryEntry>>,
+    entries: Mutex<ExecEntries>,
+}
+
+/// The execs, and the ids of the generation before.
+#[derive(Debug, Default)]
+struct ExecEntries {
+    by_id: HashMap<ExecId, RegistryEntry>,
+    /// Generation of new execs.
+    generation: u64,
+    /// Ids that were in use when the generation began, with the ids under which their programs are listed now. Bounded
+    /// by the limits of the registry, because each generation replaces it.
+    earlier: HashMap<ExecId, Option<ExecId>>,
 }
 
 #[derive(Debug)]
 struct RegistryEntry {
-    /// Hash of the request: an id with a different one is a conflict. `None` for the program of an earlier agent,
-    /// whose request is unknown.
-    fingerprint: Option<u64>,
+    request: KnownRequest,
     stage: ExecStage,
+}
+
+/// Request that started an exec, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KnownRequest {
+    /// Hash of the request: an id with a different one is a conflict.
+    Hash(u64),
+    /// Request to an earlier agent: any request with the id attaches.
+    Unknown,
+    /// Request to an earlier generation: any request with the id is a conflict.
+    Inherited,
 }
 
 #[derive(Debug)]
@@ -52,7 +76,7 @@ enum ExecStage {
 /// Result of looking up an id for a start.
 pub(super) enum IdLookup {
     /// The id was free: the caller must start the program, and send the result to all who wait for it.
-    New(watch::Sender<Option<StartResult>>),
+    New { sender: watch::Sender<Option<StartResult>>, generation: u64 },
     /// The exec exists, or is being started.
     Known(FoundExec),
 }
@@ -79,7 +103,7 @@ impl FoundExec {
 }
 
 impl ExecRegistry {
-    fn entries(&self) -> MutexGuard<'_, HashMap<ExecId, RegistryEntry>> {
+    fn entries(&self) -> MutexGuard<'_, ExecEntries> {
         lock(&self.entries)
     }
 
@@ -90,52 +114,92 @@ impl ExecRegistry {
         fingerprint: u64,
     ) -> Result<IdLookup, ExecError> {
         let mut entries = self.entries();
-        if let Some(entry) = entries.get(id) {
-            if entry.fingerprint.is_some_and(|known| known != fingerprint) {
-                return Err(ExecError::Conflict);
-            }
-            return Ok(IdLookup::Known(entry.known()));
+        if let Some(entry) = entries.by_id.get(id) {
+            return match entry.request {
+                KnownRequest::Hash(known) if known != fingerprint => Err(ExecError::Conflict),
+                KnownRequest::Inherited => Err(ExecError::Conflict),
+                KnownRequest::Hash(_) | KnownRequest::Unknown => Ok(IdLookup::Known(entry.known())),
+            };
         }
         let (sender, receiver) = watch::channel(None);
-        let entry =
-            RegistryEntry { fingerprint: Some(fingerprint), stage: ExecStage::Starting(receiver) };
-        entries.insert(id.clone(), entry);
-        Ok(IdLookup::New(sender))
+        let (request, stage) = (KnownRequest::Hash(fingerprint), ExecStage::Starting(receiver));
+        entries.by_id.insert(id.clone(), RegistryEntry { request, stage });
+        Ok(IdLookup::New { sender, generation: entries.generation })
     }
 
     /// Reports whether an id is free.
     pub(super) fn is_free(&self, id: &ExecId) -> bool {
-        !self.entries().contains_key(id)
+        !self.entries().by_id.contains_key(id)
     }
 
     /// Adds the exec of an earlier agent's program. Returns false if there is no room for it.
     pub(super) fn adopt(&self, exec: Exec) -> bool {
         let mut entries = self.entries();
-        if entries.len() >= MAX_LEFT {
+        if entries.by_id.len() >= MAX_LEFT {
             return false;
         }
         let id = exec.id.clone();
         let stage = ExecStage::Ended(Arc::new(exec), Instant::now());
-        entries.insert(id, RegistryEntry { fingerprint: None, stage });
+        entries.by_id.insert(id, RegistryEntry { request: KnownRequest::Unknown, stage });
         true
     }
 
     /// Finds the exec with this id.
     pub(super) fn find(&self, id: &ExecId) -> Result<FoundExec, ExecError> {
         self.sweep();
-        self.entries().get(id).map(RegistryEntry::known).ok_or_else(|| ExecError::Gone(id.clone()))
+        let entries = self.entries();
+        if let Some(entry) = entries.by_id.get(id) {
+            return Ok(entry.known());
+        }
+        Err(match entries.earlier.get(id) {
+            Some(listed) => ExecError::Earlier { id: id.clone(), listed: listed.clone() },
+            None => ExecError::Gone(id.clone()),
+        })
     }
 
-    /// Records that the exec has been started.
+    /// Records that the exec has been started. It is inherited if another generation has begun since the request.
     pub(super) fn running(&self, exec: &Arc<Exec>) {
-        if let Some(entry) = self.entries().get_mut(&exec.id) {
+        let mut entries = self.entries();
+        if exec.generation != entries.generation {
+            exec.inherit(qualified(&exec.id, exec.generation));
+        }
+        if let Some(entry) = entries.by_id.get_mut(&exec.listed_id()) {
             entry.stage = ExecStage::Running(Arc::clone(exec));
+        }
+    }
+
+    /// Begins the generation after `ended`. Programs that run are inherited: they get an id that names their
+    /// generation, and their streams end. What has ended is forgotten: it is a result of the guest that was saved.
+    pub(super) fn begin_generation(&self, ended: u64) {
+        let mut entries = self.entries();
+        entries.generation = ended + 1;
+        entries.earlier.clear();
+        for (id, mut entry) in std::mem::take(&mut entries.by_id) {
+            if entry.request == KnownRequest::Inherited {
+                entries.by_id.insert(id, entry);
+                continue;
+            }
+            let listed = qualified(&id, ended);
+            if let Some(exec) = entry.exec() {
+                exec.inherit(listed.clone());
+            }
+            let is_over = match &entry.stage {
+                ExecStage::Starting(_) | ExecStage::Running(_) => false,
+                ExecStage::Ended(exec, _) | ExecStage::Left(exec, _) => {
+                    exec.left_running().is_none()
+                }
+            };
+            entries.earlier.insert(id, (!is_over).then(|| listed.clone()));
+            if !is_over {
+                entry.request = KnownRequest::Inherited;
+                entries.by_id.insert(listed, entry);
+            }
         }
     }
 
     /// Records that the exec has ended, and keeps it for a while.
     pub(super) fn ended(&self, exec: &Arc<Exec>) {
-        if let Some(entry) = self.entries().get_mut(&exec.id)
+        if let Some(entry) = self.entries().by_id.get_mut(&exec.listed_id())
             && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
         {
             entry.stage = ExecStage::Ended(Arc::clone(exec), Instant::now());
@@ -149,7 +213,7 @@ impl ExecRegistry {
             return self.forget(exec);
         }
         exec.forget_output();
-        if let Some(entry) = self.entries().get_mut(&exec.id)
+        if let Some(entry) = self.entries().by_id.get_mut(&exec.listed_id())
             && entry.exec().is_some_and(|found| Arc::ptr_eq(found, exec))
         {
             entry.stage = ExecStage::Left(Arc::clone(exec), Instant::now());
@@ -158,16 +222,22 @@ impl ExecRegistry {
     }
 
     /// Releases an id whose program did not start.
-    pub(super) fn forget_start(&self, id: &ExecId) {
-        self.entries().remove(id);
+    pub(super) fn forget_start(&self, id: &ExecId, generation: u64) {
+        let mut entries = self.entries();
+        if generation == entries.generation {
+            entries.by_id.remove(id);
+        } else {
+            entries.by_id.remove(&qualified(id, generation));
+        }
     }
 
     /// Removes this exec. Another exec that has the same id by now stays.
     pub(super) fn forget(&self, exec: &Arc<Exec>) {
         let mut entries = self.entries();
-        let found = entries.get(&exec.id).and_then(RegistryEntry::exec);
+        let id = exec.listed_id();
+        let found = entries.by_id.get(&id).and_then(RegistryEntry::exec);
         if found.is_some_and(|found| Arc::ptr_eq(found, exec)) {
-            entries.remove(&exec.id);
+            entries.by_id.remove(&id);
         }
     }
 
@@ -175,7 +245,8 @@ impl ExecRegistry {
     pub(super) fn all(&self) -> Vec<Arc<Exec>> {
         self.sweep();
         let entries = self.entries();
-        let mut execs: Vec<_> = entries.values().filter_map(RegistryEntry::exec).cloned().collect();
+        let mut execs: Vec<_> =
+            entries.by_id.values().filter_map(RegistryEntry::exec).cloned().collect();
         drop(entries);
         execs.sort_by_key(|exec| exec.started);
         execs
@@ -186,6 +257,7 @@ impl ExecRegistry {
     fn sweep(&self) {
         let mut entries = self.entries();
         let mut ended: Vec<_> = entries
+            .by_id
             .values()
             .filter_map(|entry| match &entry.stage {
                 ExecStage::Ended(exec, since) => Some((*since, Arc::clone(exec), false)),
@@ -208,10 +280,21 @@ impl ExecRegistry {
                 left += 1;
                 exec.forget_output();
             } else {
-                entries.remove(&exec.id);
+                entries.by_id.remove(&exec.listed_id());
             }
         }
     }
+}
+
+/// Returns the id of a program that a later generation inherits: `g0.build` for `build` of generation 0. The end of an
+/// id that is too long is replaced by a hash.
+fn qualified(id: &ExecId, generation: u64) -> ExecId {
+    let text = format!("g{generation}.{id}");
+    text.parse().unwrap_or_else(|_| {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
+        let kept: String = text.chars().take(MAX_ID_LEN - 17).collect();
+        format!("{kept}-{hash:016x}").parse().expect("64 characters of an id")
+    })
 }
 
 impl RegistryEntry {
@@ -244,7 +327,7 @@ mod tests {
         let registry = ExecRegistry::default();
         let id: ExecId = "same".parse().unwrap();
         let begin = || {
-            assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New(_))));
+            assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New { .. })));
             let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
             registry.running(&exec);
             exec

@@ -5,7 +5,7 @@ use super::exec_state::ExecState;
 use super::object::Exec;
 use bytes::BytesMut;
 use minions_proto::channel::{CHUNK_LEN, Ended, HostControl, OutputStream};
-use minions_proto::message::ExecAttached;
+use minions_proto::message::{ExecAttached, ExecId};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ pub(crate) enum TailEvent {
     Complete,
     /// Another stream has become the client's.
     TakenOver,
+    /// A later generation of the guest has inherited the program, under this id.
+    Inherited(ExecId),
 }
 
 /// Position of a stream in an exec. Dropping the client's tail counts as a broken connection.
@@ -45,6 +47,8 @@ pub(crate) struct ExecTail {
     /// End offsets of a snapshot.
     until: Option<[u64; 2]>,
     input_acked: u64,
+    /// Id of the exec when the stream was opened.
+    id: ExecId,
 }
 
 impl ExecTail {
@@ -56,7 +60,8 @@ impl ExecTail {
         attached: &ExecAttached,
     ) -> Self {
         let news = exec.news.subscribe();
-        Self { exec, news, next, turn: 0, holder, until, input_acked: attached.stdin_acked }
+        let (id, input_acked) = (attached.id.clone(), attached.stdin_acked);
+        Self { exec, news, next, turn: 0, holder, until, input_acked, id }
     }
 
     /// Waits for the next event. Output is appended to `buffer`.
@@ -76,6 +81,9 @@ impl ExecTail {
     fn look(&mut self, buffer: &mut BytesMut) -> Option<TailEvent> {
         let exec = Arc::clone(&self.exec);
         let state = exec.state();
+        if let Some(id) = state.inherited_as.as_ref().filter(|id| **id != self.id) {
+            return Some(TailEvent::Inherited(id.clone()));
+        }
         if self.holder.is_some_and(|holder| holder != state.holder()) {
             return Some(TailEvent::TakenOver);
         }

@@ -109,6 +109,16 @@ impl NetworkConfigurator {
         Ok(())
     }
 
+    /// Rolls back a change that waits for its confirmation, because the client that could confirm it is one of the
+    /// guest that was saved. Waits for a change in progress. Returns `None` if there is no such change.
+    pub(crate) async fn roll_back_pending(&self) -> Option<Result<(), String>> {
+        let mut state = self.shared.state.lock().await;
+        let pending = state.pending.take()?;
+        tracing::warn!("the guest was restored: rolling back the unconfirmed network change");
+        let restored = put_back(&self.shared, &pending.snapshot).await;
+        Some(restored.map_err(|error| error_chain(&error)))
+    }
+
     /// Reads the present state of the network.
     pub(crate) async fn read(&self) -> Result<NetworkState, NetworkError> {
         let pending = match self.shared.state.try_lock() {
@@ -162,20 +172,26 @@ async fn expire(shared: Arc<ConfiguratorState>, id: String, deadline: Instant) {
     let mut state = shared.state.lock().await;
     if let Some(pending) = state.pending.take_if(|pending| pending.id == id) {
         tracing::warn!("network change not confirmed in time: rolling it back");
-        put_back(&shared, &pending.snapshot).await;
+        // A failure is in the log.
+        let _ = put_back(&shared, &pending.snapshot).await;
     }
 }
 
-async fn put_back(shared: &ConfiguratorState, snapshot: &snapshot::NetworkSnapshot) {
-    match restore::run(snapshot, &shared.system).await {
+async fn put_back(
+    shared: &ConfiguratorState,
+    snapshot: &snapshot::NetworkSnapshot,
+) -> Result<(), NetworkError> {
+    let restored = restore::run(snapshot, &shared.system).await;
+    match &restored {
         Ok(()) => tracing::info!("network restored"),
         Err(error) => {
-            tracing::error!(error = error_chain(&error), "failed to restore the network");
+            tracing::error!(error = error_chain(error), "failed to restore the network");
         }
     }
     if let Err(error) = shared.journal.clear() {
         tracing::error!(error = error_chain(&error), "failed to remove the journal");
     }
+    restored
 }
 
 /// Handles a change left over from a previous agent: waits for its confirmation, or undoes it.
@@ -191,7 +207,7 @@ async fn left_over(shared: Arc<ConfiguratorState>, mut state: OwnedMutexGuard<Ch
         }
         _ => {
             tracing::warn!("found an unfinished network change: rolling it back");
-            put_back(&shared, &left.snapshot).await;
+            let _ = put_back(&shared, &left.snapshot).await;
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn read(network: &NetworkConfigurator) -> Result<NetworkState, 
     network.read().await.map_err(|error| refused(&error))
 }
 
-fn failed(failed: ChangeError) -> AgentError {
+pub(crate) fn failed(failed: ChangeError) -> AgentError {
     let ChangeError { step, error, restored } = failed;
     tracing::warn!(step, error = error_chain(&error), "network not configured");
     let mut refusal = refused(&error);

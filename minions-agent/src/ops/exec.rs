@@ -64,7 +64,7 @@ pub(super) fn refused(error: &ExecError) -> AgentError {
         ExecError::User(_) => ErrorCode::UserNotFound,
         ExecError::Cwd { .. } => ErrorCode::CwdNotFound,
         ExecError::TooLong(_) => ErrorCode::ArgumentListTooLong,
-        ExecError::Gone(_) => ErrorCode::ExecGone,
+        ExecError::Gone(_) | ExecError::Earlier { .. } => ErrorCode::ExecGone,
         ExecError::NotEnded(_) => ErrorCode::ExecNotEnded,
         ExecError::Conflict => ErrorCode::ExecConflict,
         ExecError::Refused(refusal) => refusal_code(refusal),
@@ -81,7 +81,10 @@ pub(super) fn refused(error: &ExecError) -> AgentError {
         ExecError::User(_) | ExecError::SwitchUser { .. } => Some("user"),
         ExecError::Cwd { .. } => Some("cwd"),
         ExecError::Limits(_) => Some("rlimits"),
-        ExecError::Gone(_) | ExecError::NotEnded(_) | ExecError::Conflict => Some("id"),
+        ExecError::Gone(_)
+        | ExecError::Earlier { .. }
+        | ExecError::NotEnded(_)
+        | ExecError::Conflict => Some("id"),
         _ => None,
     };
     let mut refused = AgentError::new(code, error_chain(error)).with_errno(error.errno());

@@ -2,33 +2,32 @@
 //! does.
 
 use super::set_clock::now_ms;
+use crate::agent::Agent;
 use crate::boot_clock;
-use crate::capability::Capabilities;
-use crate::identity::AgentIdentity;
-use crate::quiesce::QuiesceControl;
 use minions_proto::message::{AgentInfo, Health};
 use minions_proto::version::{AGENT_NAME, PROTOCOL};
 use rustix::system::uname;
 
-pub(super) fn answer(
-    identity: &AgentIdentity,
-    capabilities: Capabilities,
-    quiescer: &QuiesceControl,
-) -> Health {
+pub(super) fn answer(agent: &Agent) -> Health {
+    let capabilities = agent.capabilities();
     Health {
         uptime_secs: uptime_secs(),
         hostname: uname().nodename().to_string_lossy().into_owned(),
-        agent: Some(AgentInfo {
+        agent: Some(agent.generations().describe(AgentInfo {
             name: AGENT_NAME.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
             features: capabilities.features(),
-            boot_id: identity.boot_id.clone(),
-            instance_id: identity.instance_id.clone(),
             allowed: capabilities.names(),
-        }),
+            boot_id: String::new().into(),
+            instance_id: String::new().into(),
+            generation: None,
+            parent_instance_id: None,
+            probe_count: None,
+            restore: None,
+        })),
         time_unix_ms: Some(now_ms()),
-        quiesced: quiescer.lease(),
+        quiesced: agent.quiescer().lease(),
     }
 }
 

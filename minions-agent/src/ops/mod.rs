@@ -8,8 +8,12 @@ mod health;
 mod power;
 mod quiesce;
 pub(crate) mod report_status;
+mod restore;
 mod set_clock;
 mod write_file;
+
+pub(crate) use configure_network::failed as network_failure;
+pub(crate) use set_clock::answer as set_clock;
 
 use crate::agent::Agent;
 use crate::capability::Capability;
@@ -57,6 +61,11 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
     if let Some(refusal) = agent.quiescer().refusal(&request) {
         return RequestAnswer::Reply(refuse(refusal));
     }
+    if !matches!(request, Request::HealthCheck(_) | Request::TokenCheck(_) | Request::Restore(_))
+        && let Some(refusal) = agent.generations().refusal()
+    {
+        return RequestAnswer::Reply(refuse(refusal));
+    }
     let executor = agent.executor();
     RequestAnswer::Reply(match request {
         Request::ExecStart(call) => return stream(exec::start(executor, *call).await),
@@ -71,9 +80,12 @@ pub(crate) async fn answer(agent: &Agent, payload: &[u8]) -> RequestAnswer {
             let (done, then) = power::answer(call);
             return RequestAnswer::ReplyThen(reply(&Ok(done)), Box::pin(then));
         }
-        Request::HealthCheck(_) => {
-            reply(&Ok(health::answer(agent.identity(), agent.capabilities(), agent.quiescer())))
+        Request::HealthCheck(_) => reply(&Ok(health::answer(agent))),
+        Request::TokenCheck(call) => {
+            agent.generations().probed(&call.vmm_token);
+            reply(&Ok(health::answer(agent)))
         }
+        Request::Restore(call) => reply(&restore::answer(agent, *call).await),
         Request::ConfigureNetwork(call) => {
             reply(&configure_network::base(agent.network(), &call).await)
         }

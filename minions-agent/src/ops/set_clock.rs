@@ -4,7 +4,7 @@ use minions_proto::message::{ClockSet, SetClock};
 use minions_proto::{AgentError, ErrorCode};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
-pub(super) fn answer(call: SetClock) -> Result<ClockSet, AgentError> {
+pub(crate) fn answer(call: SetClock) -> Result<ClockSet, AgentError> {
     let wanted = call.validate()?.time_unix_ms;
     let before = now_ms();
     let refused = |error: rustix::io::Errno| {

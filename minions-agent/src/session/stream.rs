@@ -175,6 +175,13 @@ fn control_of(piece: TailEvent) -> ControlStep {
             let message = "another client attached to this exec";
             ControlStep::Last(AgentControl::Error(AgentError::new(ErrorCode::TakenOver, message)))
         }
+        TailEvent::Inherited(id) => {
+            let message = format!(
+                "the guest was restored or cloned: this stream belongs to the guest that was saved; the program is \
+                 listed as {id}"
+            );
+            ControlStep::Last(AgentControl::Error(AgentError::new(ErrorCode::ExecGone, message)))
+        }
         // The stream of a snapshot ends without a message. Output is not passed to this function.
         TailEvent::Complete | TailEvent::Output(..) => ControlStep::Close,
     }

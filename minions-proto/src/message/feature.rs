@@ -34,11 +34,13 @@ pub enum Feature {
     ForwardListen,
     /// `quiesce`: [`Quiesce`](super::Quiesce) and [`Thaw`](super::Thaw), and the lease in health replies.
     Quiesce,
+    /// `generations`: [`TokenCheck`](super::TokenCheck) and [`RestoreRequest`](super::RestoreRequest).
+    Generations,
 }
 
 impl Feature {
     /// All features of this version, in the order in which an agent announces them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Exec,
         Self::ExecLimits,
         Self::Network,
@@ -49,6 +51,7 @@ impl Feature {
         Self::FileSession,
         Self::ForwardListen,
         Self::Quiesce,
+        Self::Generations,
     ];
 
     /// Returns the name on the wire.
@@ -65,6 +68,7 @@ impl Feature {
             Self::FileSession => "file_session",
             Self::ForwardListen => "forward_listen",
             Self::Quiesce => "quiesce",
+            Self::Generations => "generations",
         }
     }
 
@@ -80,6 +84,7 @@ impl Feature {
             Self::Files | Self::FileSession => "files",
             Self::Forward | Self::ForwardListen => "forward",
             Self::Quiesce => "quiesce",
+            Self::Generations => "health",
         }
     }
 
@@ -98,6 +103,7 @@ impl Feature {
             Self::FileSession => "file sessions, which sftp and scp need",
             Self::ForwardListen => "listening on ports and sockets in the guest",
             Self::Quiesce => "quiescing the guest for a snapshot",
+            Self::Generations => "the steps after a restore from a snapshot",
         }
     }
 }
@@ -180,7 +186,8 @@ mod tests {
             Feature::Forward => Some(Feature::FileSession),
             Feature::FileSession => Some(Feature::ForwardListen),
             Feature::ForwardListen => Some(Feature::Quiesce),
-            Feature::Quiesce => None,
+            Feature::Quiesce => Some(Feature::Generations),
+            Feature::Generations => None,
         };
         let chain: Vec<_> =
             std::iter::successors(Some(Feature::Exec), |last| next(*last)).collect();

@@ -3,6 +3,7 @@
 use super::bounded;
 use super::call::Call;
 use super::feature::{Feature, Features};
+use super::generation::RestoreState;
 use super::identity::{BootId, InstanceId};
 use super::quiesce::QuiesceLease;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,20 @@ pub struct AgentInfo {
         deserialize_with = "bounded::optional_list::<256, _, _>"
     )]
     pub allowed: Option<Vec<String>>,
+    /// Number of the guest's generation: 0 for a guest that was not restored since the agent's
+    /// start. Absent without the feature `generations`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Instance of which this is the next generation. Absent for generation 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_instance_id: Option<InstanceId>,
+    /// Number of [`TokenCheck`](super::TokenCheck)s that the agent has answered since its start, including
+    /// this one; 0 in replies before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_count: Option<u64>,
+    /// State of the restore. Absent for a guest that was not restored since the agent's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreState>,
 }
 
 /// Names of the operations that an agent can be restricted to (`minions-agent --allow`).

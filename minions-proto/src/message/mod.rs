@@ -15,6 +15,7 @@ mod feature;
 mod file;
 mod forward;
 mod forward_listen;
+mod generation;
 mod health;
 mod identity;
 mod network;
@@ -48,6 +49,10 @@ pub use forward::{
 };
 pub use forward_listen::{
     ForwardAccept, ForwardAddress, ForwardListen, ForwardListening, ListenerId,
+};
+pub use generation::{
+    EntropyBytes, MAX_HOOK_TIMEOUT_MS, RestoreOutcome, RestoreRequest, RestoreState, RestoreStep,
+    RestoreStepKind, TokenCheck, VmmToken,
 };
 pub use health::{AgentInfo, Health, HealthCheck, OPERATIONS};
 pub use identity::{BootId, InstanceId};

@@ -8,6 +8,7 @@ use super::exec_stream::{ExecAttach, ExecStart};
 use super::file::FileStart;
 use super::forward::ForwardOpen;
 use super::forward_listen::{ForwardAccept, ForwardListen};
+use super::generation::{RestoreRequest, TokenCheck};
 use super::health::HealthCheck;
 use super::network::{ChangeNetwork, ConfigureNetwork, NetworkConfirm, ReadNetwork};
 use super::power::Power;
@@ -24,6 +25,8 @@ use std::borrow::Cow;
 pub enum Request {
     /// Reports the agent's liveness and identity.
     HealthCheck(HealthCheck),
+    /// Reports the same to a host that names the VMM.
+    TokenCheck(TokenCheck),
     /// Configures the guest's network, in the base form.
     ConfigureNetwork(ConfigureNetwork),
     /// Configures the guest's network, in the richer form.
@@ -66,6 +69,8 @@ pub enum Request {
     Quiesce(Quiesce),
     /// Ends a quiesce.
     Thaw(Thaw),
+    /// Makes the guest the next generation, and runs the restore steps.
+    Restore(Box<RestoreRequest>),
 }
 
 /// Reason why a complete frame is not a request. The connection remains usable.
@@ -97,6 +102,13 @@ struct TypeOnly<'a> {
     r#type: Cow<'a, str>,
 }
 
+/// Field of a health check that distinguishes its two forms.
+#[derive(Deserialize)]
+struct HasToken {
+    #[serde(default)]
+    vmm_token: Option<serde::de::IgnoredAny>,
+}
+
 impl Request {
     /// Decodes one frame's payload.
     ///
@@ -107,7 +119,7 @@ impl Request {
         json::check_depth(payload)?;
         let TypeOnly { r#type } = serde_json::from_slice(payload).map_err(RequestError::NoType)?;
         match r#type.as_ref() {
-            HealthCheck::TYPE => Ok(Self::HealthCheck(HealthCheck {})),
+            HealthCheck::TYPE => Self::decode_health_check(payload),
             ConfigureNetwork::TYPE => Self::decode_network(payload),
             NetworkConfirm::TYPE => fields(payload).map(Self::NetworkConfirm),
             ReadNetwork::TYPE => Ok(Self::ReadNetwork(ReadNetwork {})),
@@ -128,7 +140,18 @@ impl Request {
             ForwardAccept::TYPE => fields(payload).map(Self::ForwardAccept),
             Quiesce::TYPE => fields(payload).map(Self::Quiesce),
             Thaw::TYPE => fields(payload).map(Self::Thaw),
+            RestoreRequest::TYPE => fields(payload).map(Box::new).map(Self::Restore),
             _ => Err(RequestError::UnknownType),
+        }
+    }
+
+    /// Decodes one of the two forms of `health_check`, with and without a token.
+    fn decode_health_check(payload: &[u8]) -> Result<Self, RequestError> {
+        let HasToken { vmm_token } = serde_json::from_slice(payload)
+            .map_err(|source| RequestError::Fields { request_type: HealthCheck::TYPE, source })?;
+        match vmm_token {
+            None => Ok(Self::HealthCheck(HealthCheck {})),
+            Some(_) => fields(payload).map(Self::TokenCheck),
         }
     }
 
@@ -146,7 +169,7 @@ impl Request {
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self {
-            Self::HealthCheck(_) => HealthCheck::TYPE,
+            Self::HealthCheck(_) | Self::TokenCheck(_) => HealthCheck::TYPE,
             Self::ConfigureNetwork(_) | Self::ChangeNetwork(_) => ConfigureNetwork::TYPE,
             Self::NetworkConfirm(_) => NetworkConfirm::TYPE,
             Self::ReadNetwork(_) => ReadNetwork::TYPE,
@@ -167,6 +190,7 @@ impl Request {
             Self::ForwardAccept(_) => ForwardAccept::TYPE,
             Self::Quiesce(_) => Quiesce::TYPE,
             Self::Thaw(_) => Thaw::TYPE,
+            Self::Restore(_) => RestoreRequest::TYPE,
         }
     }
 }

@@ -182,6 +182,11 @@ pub(crate) enum Command {
     ConfirmNetwork(ConfirmNetworkArgs),
     /// Set the guest's clock to the host's time, or to --time
     SetClock(SetClockArgs),
+    /// Treat the guest as restored from a snapshot: run the restore steps, and print their results
+    Restored {
+        /// Name of the VM
+        vm: VmName,
+    },
     /// Power the guest off
     Poweroff(PowerArgs),
     /// Reboot the guest, and print the boot_id of the boot that ends
@@ -274,6 +279,7 @@ impl Command {
             | Self::ConfigureNetwork(_)
             | Self::ConfirmNetwork(_)
             | Self::SetClock(_)
+            | Self::Restored { .. }
             | Self::Poweroff(_)
             | Self::Reboot(_)
             | Self::Thaw { .. }

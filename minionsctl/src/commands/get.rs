@@ -7,6 +7,7 @@ use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
 use minions_api::VmName;
+use minions_api::restore::RestoreReport;
 use minions_api::vm::{Vm, Vmm};
 
 pub(super) async fn run(
@@ -31,6 +32,9 @@ pub(super) async fn run(
             .optional("Boot id:", agent.map(|agent| &agent.boot_id))
             .optional("Instance id:", agent.map(|agent| &agent.instance_id))
             .optional("Incarnation:", vm.incarnation.id.as_ref())
+            .optional("Generation:", agent.and_then(|agent| agent.generation))
+            .optional("Parent:", agent.and_then(|agent| agent.parent_instance_id.as_ref()))
+            .optional("Restore:", vm.restore.as_ref().map(restore))
             .optional("Last seen:", vm.last_seen)
             .optional("Quiesced until:", vm.quiesced_until)
             .value("Failed probes:", format!("{} of {}", vm.failed_probes, vm.attempts))
@@ -53,6 +57,14 @@ pub(super) async fn run(
             )
     })?;
     Ok(ExitStatus::Success)
+}
+
+/// Formats the last restore: its state and the steps that failed.
+fn restore(report: &RestoreReport) -> String {
+    let failed = report.steps.iter().filter(|step| !step.ok);
+    let failed: Vec<_> = failed.map(|step| format!("{}: {}", step.step, step.detail)).collect();
+    let state = format!("{} at {}", report.state.as_str(), report.at);
+    if failed.is_empty() { state } else { format!("{state}; failed: {}", failed.join("; ")) }
 }
 
 /// Formats the VMM's process: name, pid, memory and processor time.

@@ -17,6 +17,7 @@ mod network;
 mod power;
 mod ps;
 mod quiesce;
+mod restored;
 mod set_clock;
 mod ssh;
 mod status;
@@ -86,6 +87,7 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
             configure_network::confirm(&context, &target(vm)?, id).await
         }
         Command::SetClock(args) => set_clock::run(&context, &target(args.vm.clone())?, &args).await,
+        Command::Restored { vm } => restored::run(&context, &daemon(&config)?, &vm).await,
         Command::Poweroff(args) => {
             let target = target(args.vm.clone())?;
             power::run(&context, &target, PowerAction::Poweroff, args.force, args.wait).await

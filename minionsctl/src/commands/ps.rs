@@ -38,10 +38,12 @@ fn row(info: &ExecInfo) -> [String; 8] {
         (ExecState::Ended, _) => "ended",
         (ExecState::Lost, _) => "lost",
     };
+    let state =
+        if info.inherited == Some(true) { format!("{state}, inherited") } else { state.to_owned() };
     // Processes that still run after the program has ended or was lost.
     let state = match info.left_running {
         Some(left) => format!("{state}+{left}"),
-        None => state.to_owned(),
+        None => state,
     };
     let command = std::iter::once(&info.command).chain(&info.args).map(|word| quoted(word));
     [

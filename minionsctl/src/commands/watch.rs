@@ -98,6 +98,10 @@ fn in_words(event: &Event) -> String {
     if let ([Some(before), Some(after)], Some(cause)) = (states, event.cause) {
         line += &format!("  {before} -> {after} ({})", cause.as_str());
     }
+    if let Some(parent) = &event.parent {
+        let name = event.parent_vm.as_ref().map(|name| format!(" ({name})"));
+        line += &format!("  parent {parent}{}", name.unwrap_or_default());
+    }
     if let Some(reason) = &event.reason {
         line += &format!(": {}", reason.message);
     }

@@ -7,11 +7,13 @@ use crate::failure::Failure;
 use crate::output::{failure_line, to_stderr};
 use crate::target::Target;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use minions_proto::channel::OutputStream;
 use minions_proto::message::ForwardTarget;
 use reqwest::Upgraded;
 use russh::ChannelOpenFailure;
 use russh::server::ChannelOpenHandle;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -72,10 +74,14 @@ pub(super) async fn relay(
 ) -> bool {
     let (reader, writer) = tokio::io::split(guest);
     let (ended, input_end) = oneshot::channel();
+    let mut from_guest = pin!(to_client(reader, output, input_end));
     tokio::select! {
-        () = to_guest(input, writer, ended) => false,
+        // A client that has ended its direction may close the channel in the same moment.
+        () = to_guest(input, writer, ended) => {
+            from_guest.now_or_never().is_some_and(|complete| complete.is_ok())
+        }
         // An error means that the guest or the client has closed the connection.
-        complete = to_client(reader, output, input_end) => complete.is_ok(),
+        complete = &mut from_guest => complete.is_ok(),
     }
 }
 

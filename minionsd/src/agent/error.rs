@@ -164,6 +164,7 @@ fn refused_after_a_part(code: Option<AgentCode>) -> bool {
             | AgentCode::NetworkChangeGone
             | AgentCode::Quiesced
             | AgentCode::NotQuiesced
+            | AgentCode::Restoring
             | AgentCode::Busy,
         ) => false,
         Some(

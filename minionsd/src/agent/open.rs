@@ -8,7 +8,7 @@
 use super::client::AgentClient;
 use super::error::{AgentRefusal, CallError, TransportError};
 use super::pool::Lane;
-use super::precondition::{AgentInstance, PreconditionError, check_instance};
+use super::precondition::{AgentInstance, InstanceMatch, PreconditionError, check_instance};
 use super::stream::AgentStream;
 use minions_proto::Call;
 use minions_proto::connection::ExchangeError;
@@ -34,6 +34,9 @@ pub(crate) enum OpenError {
     /// An instance of the agent other than the requested one answered. The call was not sent.
     #[error("the agent was restarted")]
     Replaced,
+    /// The guest was restored since. The call was not sent.
+    #[error("the guest was restored or cloned: the program belongs to the guest that was saved")]
+    Restored,
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -75,7 +78,9 @@ impl AgentClient {
     ) -> Result<(C::Reply, AgentStream), CallError> {
         self.open_in(lane, call, None, deadline).await.map_err(|error| match error {
             OpenError::Call(error) => error,
-            OpenError::Replaced => TransportError::Lost { sent: false }.into(),
+            OpenError::Replaced | OpenError::Restored => {
+                TransportError::Lost { sent: false }.into()
+            }
         })
     }
 
@@ -102,10 +107,12 @@ impl AgentClient {
         let epoch = checkout.epoch().clone();
         let connection = checkout.connection().ok_or(TransportError::Lost { sent: false })?;
         if let Some(only) = only {
-            check_instance(connection, only, deadline).await.map_err(|error| match error {
-                PreconditionError::Other(_) => OpenError::Replaced,
-                PreconditionError::Exchange(error) => self.failed(error, None, &epoch).into(),
-            })?;
+            let checked = check_instance(connection, only, deadline).await;
+            match checked.map_err(|error| self.failed(error, None, &epoch))? {
+                InstanceMatch::Same => {}
+                InstanceMatch::Next => return Err(OpenError::Restored),
+                InstanceMatch::Other => return Err(OpenError::Replaced),
+            }
         }
         self.check_incarnation(connection, deadline).await.map_err(|error| match error {
             PreconditionError::Other(answered) => {

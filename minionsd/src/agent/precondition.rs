@@ -76,34 +76,47 @@ pub(super) async fn check_incarnation(
     only: &IncarnationId,
     deadline: Instant,
 ) -> Result<(), PreconditionError> {
-    let agent = answering(connection, deadline).await?;
+    let agent = answering(connection, deadline).await.map_err(PreconditionError::Exchange)?;
     match agent.as_ref().map(IncarnationId::of) {
         Some(id) if id == *only => Ok(()),
         other => Err(PreconditionError::Other(other)),
     }
 }
 
-/// Checks that `connection` leads to the instance `only`.
+/// Instance of the agent at the end of a connection, compared with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InstanceMatch {
+    /// It is the same instance.
+    Same,
+    /// It is the next generation of that instance: the guest was restored or cloned.
+    Next,
+    /// It is another instance.
+    Other,
+}
+
+/// Compares the instance to which `connection` leads with `only`.
 pub(super) async fn check_instance(
     connection: &mut AgentConnection,
     only: &AgentInstance,
     deadline: Instant,
-) -> Result<(), PreconditionError> {
-    let agent = answering(connection, deadline).await?;
-    match &agent {
-        Some(agent) if AgentInstance::of(agent) == *only => Ok(()),
-        other => Err(PreconditionError::Other(other.as_ref().map(IncarnationId::of))),
-    }
+) -> Result<InstanceMatch, ExchangeError> {
+    Ok(match answering(connection, deadline).await? {
+        Some(agent) if AgentInstance::of(&agent) == *only => InstanceMatch::Same,
+        Some(agent) if agent.parent_instance_id.as_ref() == Some(&only.instance_id) => {
+            InstanceMatch::Next
+        }
+        Some(_) | None => InstanceMatch::Other,
+    })
 }
 
 async fn answering(
     connection: &mut AgentConnection,
     deadline: Instant,
-) -> Result<Option<AgentInfo>, PreconditionError> {
+) -> Result<Option<AgentInfo>, ExchangeError> {
     let asked = deadline.min(Instant::now() + ASK_DEADLINE);
     let health = connection.call(&HealthCheck {}, asked).await;
     // Whatever the error, the call itself was not sent.
-    health.map(|health| health.agent).map_err(|_| PreconditionError::Exchange(unsent()))
+    health.map(|health| health.agent).map_err(|_| unsent())
 }
 
 /// Returns the error for a call whose connection failed before the call was sent.
@@ -125,6 +138,10 @@ mod tests {
             boot_id: boot_id.into(),
             instance_id: instance_id.into(),
             allowed: None,
+            generation: None,
+            parent_instance_id: None,
+            probe_count: None,
+            restore: None,
         };
         IncarnationId::of(&agent).into_text()
     }

@@ -33,6 +33,15 @@ impl SocketId {
         Self { device: metadata.dev(), inode: metadata.ino(), bound: metadata.modified().ok() }
     }
 
+    /// Returns the whole identity as bytes: device, inode, and the time of the bind in nanoseconds since 1970.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let since = self.bound.and_then(|bound| bound.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let bound = since.unwrap_or_default().as_nanos();
+        let parts =
+            [&self.device.to_be_bytes()[..], &self.inode.to_be_bytes(), &bound.to_be_bytes()];
+        parts.concat()
+    }
+
     /// Returns the device and inode numbers.
     pub(crate) fn numbers(&self) -> (u64, u64) {
         (self.device, self.inode)

@@ -48,7 +48,19 @@ pub(super) async fn get_health(
 
 /// Converts the agent's description from the wire type to the REST type.
 pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
-    let AgentInfo { name, version, protocol, features, boot_id, instance_id, allowed } = agent;
+    let AgentInfo {
+        name,
+        version,
+        protocol,
+        features,
+        boot_id,
+        instance_id,
+        allowed,
+        generation,
+        parent_instance_id,
+        probe_count: _,
+        restore,
+    } = agent;
     health::AgentInfo {
         name,
         version,
@@ -57,5 +69,8 @@ pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
         allowed,
         boot_id: boot_id.into(),
         instance_id: instance_id.into(),
+        generation,
+        parent_instance_id: parent_instance_id.map(Into::into),
+        restore,
     }
 }

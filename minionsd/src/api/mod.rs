@@ -36,6 +36,7 @@ mod power;
 mod problem;
 mod quiesce;
 mod request_id;
+mod restored;
 mod router;
 mod service;
 mod state;

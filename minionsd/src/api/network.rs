@@ -81,6 +81,7 @@ pub(super) async fn put_network(
 ) -> Result<Json<NetworkApplied>, ApiError> {
     let change = ChangeNetwork::from(request);
     let about = |error: ApiError| error.about(vm.name().clone());
+    let kept = (change.dry_run != Some(true)).then(|| change.clone());
     let changed = match change.beyond_base() {
         None => {
             let base =
@@ -94,6 +95,10 @@ pub(super) async fn put_network(
         }
     };
     let changed = changed.map_err(|error| ApiError::call(vm.name(), error))?;
+    if let Some(network) = kept {
+        let pending = changed.pending.as_ref().map(|pending| pending.id.clone());
+        vm.networks().set(vm.name(), network, pending);
+    }
     note.outcome(|| convert::in_a_word(&changed));
     Ok(Json(convert::applied(changed)))
 }
@@ -143,5 +148,6 @@ pub(super) async fn confirm_network(
         vm.client().call(&call, Lane::Quick, deadline).await
     };
     let done = confirm.await.map_err(|error| ApiError::call(vm.name(), error))?;
+    vm.networks().confirmed(vm.name(), &call.id);
     Ok(Json(NetworkConfirmed { status: "ok".into(), message: done.message }))
 }

@@ -9,7 +9,7 @@ use super::problem::ApiError;
 use super::state::ApiState;
 use super::{
     browser, clock, dashboard, docs, events, exec, files, forward, health, host, if_incarnation,
-    metrics, network, power, problem, quiesce, service, status, vms,
+    metrics, network, power, problem, quiesce, restored, service, status, vms,
 };
 use crate::audit::AuditLog;
 use crate::config::Config;
@@ -85,6 +85,7 @@ fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
         .routes(layers.around(Operate, routes!(power::power_vm)))
         .routes(layers.around(Operate, routes!(quiesce::quiesce_vm)))
         .routes(layers.around(Operate, routes!(quiesce::thaw_vm)))
+        .routes(layers.around(Operate, routes!(restored::restored_vm)))
         .routes(long(layers.around_program(routes!(exec::run_exec))))
         .routes(layers.around_program(routes!(exec::websocket::open_exec)))
         .routes(layers.around(Operate, routes!(exec::execs::list_execs)))

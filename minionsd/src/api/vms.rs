@@ -55,6 +55,7 @@ fn shown(vm: &Vm, with_details: bool) -> vm::Vm {
         attempts: status.attempts,
         next_probe: status.next_probe,
         incarnation,
+        restore: status.restore,
         vmm: status.vmm.map(|vmm| vmm.show(with_details)),
         pool: vm.client().pool().figures(),
     }

@@ -101,6 +101,14 @@ pub enum ConfigError {
         #[source]
         source: InvalidPattern,
     },
+    /// A setting of `restore` that is invalid.
+    #[error("`{field}` {reason}")]
+    InvalidRestore {
+        /// The setting.
+        field: String,
+        /// The reason, as the rest of the sentence.
+        reason: String,
+    },
     /// A number that is out of range.
     #[error("`{field}` is {value}: must be {allowed}")]
     OutOfRange {

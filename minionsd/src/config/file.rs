@@ -3,6 +3,7 @@
 use super::agent_ports::PortEntry;
 use super::choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
 use super::error::ConfigError;
+use super::restore_rules::RestoreEntry;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub(super) struct ConfigFile {
     pub(super) allowed_origins: Vec<String>,
     pub(super) pool_size: Option<usize>,
     pub(super) clock_limit_ms: Option<u64>,
+    #[serde(default)]
+    pub(super) restore: Vec<RestoreEntry>,
     pub(super) shutdown_grace_secs: Option<u64>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_level: Option<String>,

@@ -169,7 +169,7 @@ async fn open<C: Call<Reply = ExecAttached>>(
     let deadline = deadline.min(Instant::now() + ATTEMPT);
     let opened = target.vm.client().open(call, only, deadline).await;
     let opened = opened.map_err(|error| match error {
-        OpenError::Replaced => ExecError::lost(error.to_string()),
+        OpenError::Replaced | OpenError::Restored => ExecError::lost(error.to_string()),
         OpenError::Call(error) => error.into(),
     })?;
     check_attached(&opened.0)?;
@@ -220,7 +220,9 @@ fn may_pass(error: &ExecError) -> bool {
                 false
             }
         },
-        CallError::Refused(AgentRefusal::Answer(error)) => error.code == Some(AgentCode::Busy),
+        CallError::Refused(AgentRefusal::Answer(error)) => {
+            matches!(error.code, Some(AgentCode::Busy | AgentCode::Restoring))
+        }
         CallError::Refused(AgentRefusal::TooOld(_) | AgentRefusal::OtherIncarnation(_)) => false,
     }
 }

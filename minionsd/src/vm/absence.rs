@@ -4,7 +4,7 @@ use super::registry::{Registry, SharedResources, VmSettings};
 use super::silence::serve;
 use super::socket_dir::TrustedOwners;
 use crate::budget::MemoryBudget;
-use crate::config::Config;
+use crate::config::{Config, RestoreRules};
 use crate::descriptors::Descriptors;
 use minions_api::vm::{Failure, VmState};
 use std::fs::{self, Permissions};
@@ -44,7 +44,8 @@ impl TestHost {
             meters: Arc::default(),
         };
         let agent_ports = config.agent_ports.clone();
-        let each = VmSettings { pool_size: 2, clock_limit: None, agent_ports };
+        let restore = RestoreRules::default();
+        let each = VmSettings { pool_size: 2, clock_limit: None, restore, agent_ports };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::start(dir.path().to_owned(), trusted, each, means, &tasks, &stop);
         Self { registry, dir, running: watch::Sender::new(false) }

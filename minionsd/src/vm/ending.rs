@@ -99,6 +99,8 @@ fn is_explained(failure: Failure) -> bool {
         | Failure::AgentError
         | Failure::Rebooting
         | Failure::PoweredOff
+        | Failure::Restoring
+        | Failure::RestoreFailed
         | Failure::DaemonExhausted => false,
     }
 }

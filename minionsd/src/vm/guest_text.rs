@@ -18,6 +18,10 @@ pub(super) fn bounded(agent: AgentInfo) -> AgentInfo {
         boot_id: clipped(agent.boot_id.into()).into(),
         instance_id: clipped(agent.instance_id.into()).into(),
         allowed: agent.allowed.map(few),
+        generation: agent.generation,
+        parent_instance_id: agent.parent_instance_id.map(|id| clipped(id.into()).into()),
+        probe_count: agent.probe_count,
+        restore: agent.restore,
     }
 }
 
@@ -26,8 +30,13 @@ fn few(names: Vec<String>) -> Vec<String> {
 }
 
 /// Truncates a text of a guest to the bound.
-pub(crate) fn clipped(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(KEPT_TEXT));
+pub(crate) fn clipped(text: String) -> String {
+    clipped_to(KEPT_TEXT, text)
+}
+
+/// Truncates a text of a guest to this number of bytes.
+pub(super) fn clipped_to(bound: usize, mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(bound));
     text.shrink_to_fit();
     text
 }
@@ -47,13 +56,19 @@ mod tests {
             boot_id: text().into(),
             instance_id: text().into(),
             allowed: Some(vec![text(); 1000]),
+            generation: Some(u64::MAX),
+            parent_instance_id: Some(text().into()),
+            probe_count: Some(u64::MAX),
+            restore: None,
         };
         let kept = bounded(agent);
         let lists = [kept.features.into_names(), kept.allowed.unwrap()];
         for list in &lists {
             assert_eq!(list.len(), KEPT_FEATURES);
         }
-        let texts = [kept.name, kept.version, kept.boot_id.into(), kept.instance_id.into()];
+        let ids =
+            [kept.boot_id.into(), kept.instance_id.into(), kept.parent_instance_id.unwrap().into()];
+        let texts = [[kept.name, kept.version].as_slice(), &ids].concat();
         assert!(lists.concat().iter().chain(&texts).all(|text| text.len() == KEPT_TEXT));
         assert!(clipped("é".repeat(500_000)).len() <= KEPT_TEXT);
     }

@@ -15,12 +15,13 @@
 //! silent for [`DIAL_AFTER`] is dialled nevertheless.
 
 use super::probe_error::ProbeError;
+use super::vmm_token;
 use crate::agent::connector::DIAL_DEADLINE;
 use crate::agent::{AgentConnection, ConnectError, Connector, PendingDial, Permission};
 use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
 use minions_proto::foreign_service::ForeignService;
-use minions_proto::message::{Health, HealthCheck};
+use minions_proto::message::{Feature, Health, HealthCheck, TokenCheck, VmmToken};
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
@@ -84,6 +85,8 @@ pub(super) struct ProbeConnection {
 #[derive(Debug)]
 struct OpenConnection {
     connection: AgentConnection,
+    /// Token of the VMM, once the agent on this connection has announced that it knows tokens.
+    token: Option<VmmToken>,
     /// Earliest health check without a reply.
     asked: Option<PendingCheck>,
     /// Latest reply, while more replies are outstanding.
@@ -194,7 +197,7 @@ impl ProbeConnection {
         tokio::select! {
             // An answer that has already arrived counts, even if the deadline has passed meanwhile.
             biased;
-            received = received(&mut self.held) => self.received(received),
+            received = received(&mut self.held) => self.received(received, connector),
             started = connector.start(), if self.to_dial => {
                 self.to_dial = false;
                 match started {
@@ -218,7 +221,13 @@ impl ProbeConnection {
         let held = self.held.as_mut()?;
         let until = Instant::now() + PROBE_DEADLINE;
         let asked = PendingCheck { since: Instant::now(), wall: SystemTime::now() };
-        let sent = held.connection.ask(&HealthCheck {}, until).await;
+        let sent = match &held.token {
+            Some(token) => {
+                let probe = TokenCheck { vmm_token: token.clone() };
+                held.connection.ask(&probe, until).await
+            }
+            None => held.connection.ask(&HealthCheck {}, until).await,
+        };
         match sent {
             Ok(()) => {
                 held.asked.get_or_insert(asked);
@@ -245,7 +254,13 @@ impl ProbeConnection {
     ) -> Option<ProbeEvent> {
         match dialled {
             Ok(connection) => {
-                let held = OpenConnection { connection, asked: None, reply: None, answered: None };
+                let held = OpenConnection {
+                    connection,
+                    token: None,
+                    asked: None,
+                    reply: None,
+                    answered: None,
+                };
                 self.held = Some(held);
                 self.to_ask = true;
                 let now = Instant::now();
@@ -260,7 +275,7 @@ impl ProbeConnection {
         }
     }
 
-    fn received(&mut self, received: ProbeInput) -> Option<ProbeEvent> {
+    fn received(&mut self, received: ProbeInput, connector: &Connector) -> Option<ProbeEvent> {
         match received {
             ProbeInput::End => {
                 self.held = None;
@@ -276,20 +291,30 @@ impl ProbeConnection {
                     self.attempt.get_or_insert(ProbeAttempt { begun, until });
                     return None;
                 }
-                self.answered()
+                self.answered(connector)
             }
             ProbeInput::Reply(Err(_))
                 if self.held.as_ref().is_some_and(|held| held.reply.is_some()) =>
             {
-                self.answered()
+                self.answered(connector)
             }
             ProbeInput::Reply(Err(error)) => self.lost(error),
         }
     }
 
-    /// Completes the probe with the latest reply.
-    fn answered(&mut self) -> Option<ProbeEvent> {
+    /// Completes the probe with the latest reply, or asks again with the token of the VMM: only an agent that has
+    /// announced on this connection that it knows tokens gets one.
+    fn answered(&mut self, connector: &Connector) -> Option<ProbeEvent> {
         let held = self.held.as_mut()?;
+        if held.token.is_none() && held.connection.is_reusable() && held.knows_tokens() {
+            held.token = Some(vmm_token::of(&connector.socket_id()));
+            (held.reply, held.asked) = (None, None);
+            self.to_ask = true;
+            let now = Instant::now();
+            let begun = self.attempt.map_or(now, |attempt| attempt.begun);
+            self.attempt = Some(ProbeAttempt { begun, until: now + PROBE_DEADLINE });
+            return None;
+        }
         let (health, asked) = (held.reply.take()?, held.asked.take()?);
         let took = asked.since.elapsed();
         let fresh = held.answered.replace(Instant::now()).is_none();
@@ -341,7 +366,7 @@ impl ProbeConnection {
             dial.yield_turn();
         }
         match &self.held {
-            Some(held) if held.reply.is_some() => self.answered(),
+            Some(held) if held.reply.is_some() => self.answered(connector),
             Some(held) if held.foreign_service().is_some() => self.lost(ExchangeError::TimedOut),
             Some(_) => {
                 Some(self.failed(ProbeError::of_exchange(self.port, ExchangeError::TimedOut)))
@@ -356,6 +381,12 @@ impl ProbeConnection {
 }
 
 impl OpenConnection {
+    /// Reports whether the latest reply announces that the agent knows tokens.
+    fn knows_tokens(&self) -> bool {
+        let agent = self.reply.as_ref().and_then(|health| health.agent.as_ref());
+        agent.is_some_and(|agent| agent.supports(Feature::Generations))
+    }
+
     /// Returns the service on the agent's port if it is not an agent.
     fn foreign_service(&self) -> Option<ForeignService> {
         self.connection.foreign_service().filter(|_| self.answered.is_none())

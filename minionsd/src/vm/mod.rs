@@ -8,12 +8,15 @@
 //! * [`status`]: the state and other facts about the VM. [`transition`]: the state machine.
 //!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports about itself.
 //! * [`quiesce_lease`]: the lease of a quiesced guest.
+//! * [`generation`]: rewinds, and owners of instance ids. [`vmm_token`]: what tells an agent that its VMM is another
+//!   one. [`restore`]: requests to run the restore steps.
 //! * [`process`]: the process that listens on a socket.
 
 #[cfg(test)]
 mod absence;
 pub(crate) mod discovery;
 pub(crate) mod ending;
+mod generation;
 pub(crate) mod guest_text;
 mod line;
 pub(crate) mod passed_over;
@@ -21,12 +24,14 @@ mod probe_error;
 pub(crate) mod process;
 mod quiesce_lease;
 pub(crate) mod registry;
+pub(crate) mod restore;
 #[cfg(test)]
 mod silence;
 pub(crate) mod socket_dir;
 pub(crate) mod status;
 pub(crate) mod supervisor;
 pub(crate) mod transition;
+mod vmm_token;
 
 pub(crate) use registry::{Registry, SharedResources, Vm, VmSettings};
 pub(crate) use socket_dir::TrustedOwners;

@@ -5,7 +5,9 @@
 
 use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
+use super::generation::InstanceOwners;
 use super::quiesce_lease::HostLease;
+use super::restore::{LastNetworks, RestorePlan};
 use super::socket_dir::TrustedOwners;
 use super::status::VmStatus;
 use super::supervisor::{Supervisor, Verdict};
@@ -15,11 +17,12 @@ use crate::agent::{
     StreamTurns, VmSocket,
 };
 use crate::budget::MemoryBudget;
-use crate::config::AgentPorts;
+use crate::config::{AgentPorts, RestoreRules};
 use crate::descriptors::Descriptors;
 use crate::events::EventHistory;
 use crate::metrics::Meters;
 use minions_api::event::{Event, EventKind};
+use minions_api::restore::RestoreReport;
 use minions_api::vm::VmState;
 use minions_api::{Timestamp, VmName};
 use minions_proto::AgentPort;
@@ -28,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +50,9 @@ pub(crate) struct Vm {
     /// Last requested end of the guest, for the supervisor.
     asked: watch::Sender<Option<EndingKind>>,
     lease: HostLease,
+    /// Number of the last request to restore the guest, for the supervisor.
+    restores: watch::Sender<u64>,
+    networks: LastNetworks,
 }
 
 impl Vm {
@@ -78,6 +85,24 @@ impl Vm {
         &self.lease
     }
 
+    /// Makes the supervisor treat the guest as restored, and waits for the report of the steps. Returns `None` at the
+    /// deadline, or if the VM is gone.
+    pub(crate) async fn restore(&self, deadline: Instant) -> Option<RestoreReport> {
+        let mut status = self.status.clone();
+        let mut number = 0;
+        self.restores.send_modify(|last| {
+            *last += 1;
+            number = *last;
+        });
+        let is_over = status.wait_for(|status| status.restores_carried_out >= number);
+        timeout_at(deadline, is_over).await.ok()?.ok()?.restore.clone()
+    }
+
+    /// Returns the networks that clients have set.
+    pub(crate) fn networks(&self) -> &LastNetworks {
+        &self.networks
+    }
+
     pub(crate) fn client(&self) -> &AgentClient {
         &self.client
     }
@@ -107,6 +132,8 @@ pub(crate) struct VmSettings {
     pub(crate) pool_size: usize,
     /// Deviation above which the guest's clock is set; `None` never sets it.
     pub(crate) clock_limit: Option<Duration>,
+    /// Restore steps of the guests.
+    pub(crate) restore: RestoreRules,
     /// VSOCK ports of the agents.
     pub(crate) agent_ports: AgentPorts,
 }
@@ -154,6 +181,8 @@ impl Registry {
             stop: stop.child_token(),
             known: BTreeMap::new(),
             supervised: 0,
+            owners: InstanceOwners::default(),
+            networks: LastNetworks::default(),
             verdicts,
             publish,
         };
@@ -189,6 +218,8 @@ struct RegistryTask {
     known: BTreeMap<VmName, KnownVm>,
     /// Number of supervisors started so far.
     supervised: u64,
+    owners: InstanceOwners,
+    networks: LastNetworks,
     verdicts: mpsc::Sender<VmVerdict>,
     publish: watch::Sender<Option<Arc<Vms>>>,
 }
@@ -318,6 +349,9 @@ impl RegistryTask {
         let pool = Pool::new(connector, self.each.pool_size, Arc::clone(&nudge));
         let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let (socket, asked) = (watch::Sender::new(Some(id)), watch::Sender::new(None));
+        let restores = watch::Sender::new(0);
+        let networks = self.networks.clone();
+        let policy = self.each.restore.of(&name);
         let (stop, lease) = (self.stop.child_token(), HostLease::default());
         let (publish_agent, agent) = watch::channel(AgentStatus::default());
         let client = AgentClient::new(pool.clone(), agent, Arc::clone(&nudge), Arc::clone(&calls));
@@ -331,10 +365,13 @@ impl RegistryTask {
             events: self.events.clone(),
             meters: Arc::clone(&self.meters),
             clock_limit: self.each.clock_limit,
+            restore: RestorePlan { policy, networks: networks.clone() },
+            owners: self.owners.clone(),
             stop: stop.clone(),
             socket: socket.subscribe(),
             asked: asked.subscribe(),
             lease: lease.clone(),
+            restores: restores.subscribe(),
         };
         self.supervised += 1;
         let (number, verdicts, judged) = (self.supervised, self.verdicts.clone(), name.clone());
@@ -345,7 +382,15 @@ impl RegistryTask {
                 let _ = verdicts.send(judged).await;
             }
         });
-        let vm = Vm { name: name.clone(), status, client: Arc::new(client), asked, lease };
+        let vm = Vm {
+            name: name.clone(),
+            status,
+            client: Arc::new(client),
+            asked,
+            lease,
+            restores,
+            networks,
+        };
         self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });
         vm
     }
@@ -360,6 +405,8 @@ fn happened(kind: EventKind, vm: &Vm) -> Event {
         before: None,
         cause: None,
         reason: None,
+        parent: None,
+        parent_vm: None,
         incarnation: vm.status().incarnation(),
     }
 }

@@ -6,6 +6,7 @@ use super::process::ProcessId;
 use super::transition::{self, Observation};
 use crate::agent::{AgentStatus, CallAccess, IncarnationId, RefusalReason, SocketId};
 use minions_api::Timestamp;
+use minions_api::restore::RestoreReport;
 use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
 use minions_proto::message::{AgentInfo, Health};
 use std::time::Duration;
@@ -49,6 +50,10 @@ pub(crate) struct VmStatus {
     ending: Option<Ending>,
     /// Process that listens on the socket, if known.
     pub(crate) vmm: Option<ProcessId>,
+    /// Last restore of the guest.
+    pub(crate) restore: Option<RestoreReport>,
+    /// Number of the last client's request to restore the guest that was carried out.
+    pub(crate) restores_carried_out: u64,
 }
 
 /// Change of state.
@@ -66,6 +71,8 @@ pub(crate) enum AgentIdentity {
     Same,
     /// The agent started again; the guest did not reboot.
     Restarted,
+    /// The guest was restored, and another daemon has seen to its restore steps.
+    Restored,
     /// The guest booted again.
     Rebooted,
 }
@@ -92,6 +99,8 @@ impl VmStatus {
             recreated: false,
             ending: None,
             vmm: None,
+            restore: None,
+            restores_carried_out: 0,
         }
     }
 
@@ -131,6 +140,7 @@ impl VmStatus {
             vmm_start_ticks: self.vmm.as_ref().and_then(|vmm| vmm.started),
             boot_id: agent.map(|agent| agent.boot_id.to_string()),
             instance_id: agent.map(|agent| agent.instance_id.to_string()),
+            generation: agent.and_then(|agent| agent.generation),
         }
     }
 
@@ -170,6 +180,36 @@ impl VmStatus {
         let failure = if self.is_being_created(failure) { Failure::NoSocket } else { failure };
         self.give_reason(failure, message, now);
         self.enter(Observation::Failed { failure, in_a_row: self.failed_probes }, now)
+    }
+
+    /// Records an answered probe of a guest that was restored, and whose restore steps have not succeeded yet.
+    pub(crate) fn restoring(
+        &mut self,
+        failure: Failure,
+        message: String,
+        agent: &AgentInfo,
+        report: Option<RestoreReport>,
+        now: Timestamp,
+    ) -> Option<StateChange> {
+        self.attempts += 1;
+        // The agent that answered before stays, so that the new generation is seen as such.
+        self.agent.get_or_insert_with(|| bounded(agent.clone()));
+        (self.failed_probes, self.fruitless) = (0, 0);
+        self.blind = false;
+        self.last_seen = Some(now);
+        if report.is_some() {
+            self.restore = report;
+        }
+        self.give_reason(failure, message, now);
+        self.enter(Observation::Restoring, now)
+    }
+
+    /// Records the generation of a restored guest whose restore steps have succeeded. Returns false if it is known.
+    pub(crate) fn restored(&mut self, agent: AgentInfo, report: RestoreReport) -> bool {
+        let known = self.agent.as_ref().map(|agent| &agent.instance_id);
+        let is_new = known != Some(&agent.instance_id);
+        (self.agent, self.restore) = (Some(agent), Some(report));
+        is_new
     }
 
     /// Records that minionsd asked the guest to end.
@@ -231,10 +271,11 @@ impl VmStatus {
         let booted_again = self.uptime.is_some_and(|before| uptime < before);
         match (&self.agent, agent) {
             (Some(old), Some(new)) if old.boot_id != new.boot_id => AgentIdentity::Rebooted,
-            (Some(old), Some(new)) if old.instance_id != new.instance_id => {
-                AgentIdentity::Restarted
+            (Some(old), Some(new)) if old.instance_id == new.instance_id => AgentIdentity::Same,
+            (Some(old), Some(new)) if new.parent_instance_id.as_ref() == Some(&old.instance_id) => {
+                AgentIdentity::Restored
             }
-            (Some(_), Some(_)) => AgentIdentity::Same,
+            (Some(_), Some(_)) => AgentIdentity::Restarted,
             (Some(_), None) => AgentIdentity::Rebooted,
             (None, _) if self.last_seen.is_none() => AgentIdentity::Same,
             (None, _) if booted_again || self.recreated => AgentIdentity::Rebooted,
@@ -315,6 +356,10 @@ mod tests {
             boot_id: "boot".into(),
             instance_id: instance.into(),
             allowed: None,
+            generation: None,
+            parent_instance_id: None,
+            probe_count: None,
+            restore: None,
         };
         Health {
             uptime_secs: 1,

@@ -18,6 +18,7 @@
 //!                             └───────┘ ───────────────────────────┘
 //!
 //!  connecting, ready: the VMM removes its socket, and still runs ──▶ unreachable
+//!  connecting, ready, stale: the guest was restored or cloned ──▶ unreachable
 //!  any state: the socket file vanishes or is replaced, and the VMM is not known to run ──▶ gone
 //! ```
 //!
@@ -49,6 +50,8 @@ pub(crate) enum Observation {
     CallsFailed,
     /// The VMM removed its socket or created another one, and still runs.
     SocketRemoved,
+    /// A probe was answered: the guest was restored, and its restore steps have not succeeded yet.
+    Restoring,
 }
 
 /// Returns the next state and the cause of the transition; `None` if the state stays the same.
@@ -78,6 +81,11 @@ pub(crate) fn next(state: VmState, seen: Observation) -> Option<(VmState, Cause)
         (Connecting | Ready | Stale, Observation::SocketRemoved) => {
             Some((Unreachable, Cause::Rebooting))
         }
+
+        (Unreachable, Observation::Restoring) => None,
+        (Connecting | Ready | Stale, Observation::Restoring) => {
+            Some((Unreachable, Cause::Restoring))
+        }
     }
 }
 
@@ -95,6 +103,7 @@ mod tests {
             (Observation::Answered, [Ready; 4]),
             (Observation::CallsFailed, [Connecting, Unreachable, Unreachable, Stale]),
             (Observation::SocketRemoved, [Unreachable; 4]),
+            (Observation::Restoring, [Unreachable; 4]),
             (failed(Failure::NoListener, 1), [Stale; 4]),
             (failed(Failure::AgentSilent, 1), [Connecting, Ready, Unreachable, Unreachable]),
             (failed(Failure::AgentSilent, 2), [Connecting, Ready, Unreachable, Unreachable]),
@@ -124,6 +133,7 @@ mod tests {
                     Observation::Answered => Cause::Answered,
                     Observation::CallsFailed => Cause::CallsFailed,
                     Observation::SocketRemoved => Cause::Rebooting,
+                    Observation::Restoring => Cause::Restoring,
                     Observation::Failed { failure: Failure::NoListener, .. } => Cause::NoListener,
                     Observation::Failed { .. } => Cause::ProbesFailed,
                 };

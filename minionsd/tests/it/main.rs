@@ -30,6 +30,7 @@ mod files_hostile;
 mod files_killed;
 mod forward;
 mod forward_listen;
+mod generations;
 mod http_edges;
 mod interop;
 mod metrics;

@@ -24,7 +24,14 @@ pub(crate) struct Host {
 impl Host {
     /// Starts the daemon and the VM, and waits until the VM is ready.
     pub(crate) async fn start() -> Self {
-        let daemon = Minionsd::builder().listen("127.0.0.1:0").start();
+        Self::start_with("").await
+    }
+
+    /// Does the same with this configuration of the daemon.
+    pub(crate) async fn start_with(configuration: &str) -> Self {
+        let daemon = Minionsd::builder().listen("127.0.0.1:0");
+        let daemon =
+            if configuration.is_empty() { daemon } else { daemon.config(configuration) }.start();
         let vm = boot(daemon.vms());
         let host = Self { daemon, vm };
         host.until(&format!("/vms/{VM}"), |vm| vm.json["state"] == "ready").await;

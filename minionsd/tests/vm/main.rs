@@ -11,3 +11,4 @@ mod guests;
 mod host;
 mod pauses;
 mod resets;
+mod snapshots;

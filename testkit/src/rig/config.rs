@@ -20,6 +20,8 @@ pub struct VmConfig {
     pub guest: Guest,
     /// Makes a reboot of the guest end QEMU, as it ends Firecracker.
     pub reboot_ends: bool,
+    /// File with the state of a saved guest, which QEMU loads instead of booting.
+    pub incoming: Option<PathBuf>,
 }
 
 /// Guest that a VM boots.
@@ -44,6 +46,7 @@ impl VmConfig {
             nics: 1,
             guest: Guest::Small,
             reboot_ends: false,
+            incoming: None,
         }
     }
 

@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::error::RigError;
 use super::socket::OwnedSocket;
-use super::vm::{MONITOR, VHOST_SOCKET, Vm, start_qemu};
-use super::{agent, qmp, vsock_backend};
+use super::vm::{MONITOR, Vm, start_qemu};
+use super::{agent, qmp, snapshot, vsock_backend};
 
 impl Vm {
     /// Crashes the VM: sends SIGKILL to both processes. The socket file remains, as after a real crash.
@@ -87,7 +87,7 @@ impl Vm {
     /// [`RigError::TimedOut`] or [`RigError::Ended`], if the backend does not survive the crash.
     pub fn kill_qemu(&mut self) -> Result<(), RigError> {
         self.qemu.kill();
-        let vhost_socket = self.private.path().join(VHOST_SOCKET);
+        let vhost_socket = snapshot::vhost_socket(self.private.path(), self.device);
         vsock_backend::wait(&mut self.vsock_backend, &vhost_socket, self.socket.path())?;
         self.socket = OwnedSocket::claim(self.socket.path().to_owned())?;
         Ok(())

@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::Path, process::Command};
 
 use super::artifacts::Artifacts;
 use super::config::{Guest, VmConfig};
+use super::snapshot::{SLOT, device_ids};
 
 /// Private files of one VM that are on QEMU's command line.
 pub(crate) struct QemuFiles<'a> {
@@ -17,6 +18,7 @@ pub(crate) struct QemuFiles<'a> {
 /// - TCG, never KVM: `/dev/kvm` may exist and still fail, and tests must not differ between machines.
 /// - The guest's memory is a shared memfd, because the vhost-user backend maps it.
 /// - `restrict=on` keeps every packet of the guest inside QEMU: only its own gateway answers.
+/// - The vsock device is in a slot of its own, so that it can be unplugged while the guest runs.
 /// - `-no-reboot` only if configured: with it a reset, by the guest or the monitor, would end QEMU. `panic=0`
 ///   keeps a guest that panicked from rebooting repeatedly.
 /// - `no_timer_check`: at its start the kernel counts timer interrupts for 40 ms, and panics if an emulated
@@ -35,9 +37,19 @@ pub(crate) fn command(artifacts: &Artifacts, config: &VmConfig, files: &QemuFile
         .arg(with_path("file:", files.serial, ""))
         .arg("-qmp")
         .arg(with_path("unix:", files.monitor, ",server=on,wait=off"))
-        .arg("-chardev")
-        .arg(with_path("socket,id=vsock,path=", files.vhost_socket, ""))
-        .args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+        .args(["-device", &format!("pcie-root-port,id={SLOT},chassis=1")]);
+    match &config.incoming {
+        // A saved guest has no vsock device; it is plugged in later.
+        Some(state) => _ = command.arg("-incoming").arg(with_path("exec:cat ", state, "")),
+        None => {
+            let (device, chardev) = device_ids(0);
+            command
+                .arg("-chardev")
+                .arg(with_path(&format!("socket,id={chardev},path="), files.vhost_socket, ""))
+                .arg("-device")
+                .arg(format!("vhost-user-vsock-pci,chardev={chardev},id={device},bus={SLOT}"));
+        }
+    }
     for nic in 1..=config.nics {
         command.args(["-netdev", &format!("user,id=net{nic},restrict=on")]);
         let device = format!("virtio-net-pci,netdev=net{nic},mac=52:54:00:4d:00:{nic:02x}");

@@ -16,9 +16,8 @@ use super::error::RigError;
 use super::process::{ChildProcess, read_lossy, tail};
 use super::socket::{self, OwnedSocket};
 use super::wait::wait_until;
-use super::{handshake, qemu, vsock_backend};
+use super::{handshake, qemu, snapshot, vsock_backend};
 
-pub(super) const VHOST_SOCKET: &str = "vhost.sock";
 pub(super) const MONITOR: &str = "qmp.sock";
 const SERIAL: &str = "serial.log";
 
@@ -41,6 +40,8 @@ pub struct Vm {
     pub(super) qemu: ChildProcess,
     pub(super) socket: OwnedSocket,
     pub(super) private: TempDir,
+    /// Number of the vsock device.
+    pub(super) device: usize,
 }
 
 impl Vm {
@@ -61,7 +62,7 @@ impl Vm {
             .prefix("minions-vm-")
             .tempdir()
             .map_err(RigError::io("create a directory in", std::env::temp_dir()))?;
-        let vhost_socket = private.path().join(VHOST_SOCKET);
+        let vhost_socket = snapshot::vhost_socket(private.path(), 0);
         let log = private.path().join("backend.log");
         let vsock_backend = vsock_backend::start(artifacts, &vhost_socket, &socket, &log)?;
         let socket = OwnedSocket::claim(socket)?;
@@ -77,6 +78,7 @@ impl Vm {
             vsock_backend,
             socket,
             private,
+            device: 0,
         };
         vm.wait_for_monitor()?;
         Ok(vm)
@@ -221,8 +223,8 @@ pub(super) fn start_qemu(
     config: &VmConfig,
     private: &Path,
 ) -> Result<ChildProcess, RigError> {
-    let [vhost_socket, monitor, serial] =
-        [VHOST_SOCKET, MONITOR, SERIAL].map(|name| private.join(name));
+    let vhost_socket = snapshot::vhost_socket(private, 0);
+    let [monitor, serial] = [MONITOR, SERIAL].map(|name| private.join(name));
     for left in [&monitor, &serial] {
         // Left by a QEMU that was killed: the files must be those of the new QEMU.
         match fs::remove_file(left) {

@@ -173,7 +173,9 @@ fn layer_of(fault: Fault) -> Layer {
         | Fault::ProtocolError
         | Fault::AgentError
         | Fault::Rebooting
-        | Fault::PoweredOff => Layer::Agent,
+        | Fault::PoweredOff
+        | Fault::Restoring
+        | Fault::RestoreFailed => Layer::Agent,
     }
 }
 

@@ -135,6 +135,9 @@ pub(super) fn info(info: wire::ExecInfo) -> api::ExecInfo {
         exit_code: info.outcome.as_ref().map(wire::Outcome::exit_code),
         outcome: info.outcome,
         usage: info.usage,
+        inherited: info.inherited,
+        started_as: info.started_as.map(|id| id.to_string()),
+        generation: info.generation,
         left_running: info.left_running,
     }
 }

@@ -4,6 +4,7 @@ use super::api_error::{ApiError, code_of_value};
 use crate::agent::{AgentRefusal, CallError, IncarnationId, MissingFeature, TransportError};
 use crate::budget::NoRoom;
 use crate::exec::ExecError;
+use minions_api::vm::Failure;
 use minions_api::{ErrorCode, Problem, VmName};
 use minions_proto::AgentError;
 use minions_proto::error::ErrorCode as AgentCode;
@@ -160,6 +161,7 @@ fn refused(error: AgentError) -> Problem {
         Some(AgentCode::NotQuiesced) => ErrorCode::NotQuiesced,
         Some(AgentCode::QuiesceFailed) => ErrorCode::QuiesceFailed,
         Some(AgentCode::Busy) => ErrorCode::Overloaded,
+        Some(AgentCode::Restoring) => ErrorCode::AgentUnreachable,
         Some(AgentCode::Unsupported) => ErrorCode::AgentTooOld,
         // A frame of this daemon that the agent cannot read is the agent's error, not the caller's.
         Some(
@@ -178,6 +180,7 @@ fn refused(error: AgentError) -> Problem {
     if error.code == Some(AgentCode::Forbidden) {
         problem.status = REFUSED_BY_THE_AGENT;
     }
+    problem.failure = (error.code == Some(AgentCode::Restoring)).then_some(Failure::Restoring);
     problem.step = error.step;
     problem.restored = error.restored;
     problem.field = error.field.or_else(|| field_of(code).map(str::to_owned));

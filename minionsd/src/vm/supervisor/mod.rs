@@ -7,23 +7,27 @@
 //! It publishes in this order: first the pool, so that no call gets a dead connection; then the state, first for calls;
 //! then the event, so that a reader of the event sees the state.
 
+mod generation;
 mod presence;
 mod socket;
 
 pub(crate) use presence::Verdict;
 
 use super::ending::EndingKind;
+use super::generation::InstanceOwners;
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
 use super::probe_error::ProbeError;
 use super::process::WatchedProcess;
 use super::quiesce_lease::HostLease;
+use super::restore::RestorePlan;
 use super::status::{AgentIdentity, StateChange, VmStatus, backoff};
 use crate::agent::{AgentStatus, CallAccess, CallOutcomes, Listener, Permission, Pool, SocketId};
 use crate::clock::ClockKeeper;
 use crate::events::EventHistory;
 use crate::metrics::Meters;
+use generation::{GenerationState, SettledProbe};
 use minions_api::event::{Event, EventKind};
-use minions_api::vm::Failure;
+use minions_api::vm::{Failure, VmState};
 use minions_api::{Timestamp, VmName};
 use minions_proto::message::Health;
 use presence::SocketPresence;
@@ -60,6 +64,8 @@ pub(crate) struct Supervisor {
     pub(crate) events: EventHistory,
     pub(crate) meters: Arc<Meters>,
     pub(crate) clock_limit: Option<Duration>,
+    pub(crate) restore: RestorePlan,
+    pub(super) owners: InstanceOwners,
     pub(crate) stop: CancellationToken,
     /// Socket that has the VM's name; `None` while its VMM has removed it.
     pub(crate) socket: watch::Receiver<Option<SocketId>>,
@@ -67,6 +73,8 @@ pub(crate) struct Supervisor {
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
     /// Lease of the quiesced guest.
     pub(crate) lease: HostLease,
+    /// Number of the last client's request to restore the guest.
+    pub(crate) restores: watch::Receiver<u64>,
 }
 
 /// State that the supervisor keeps between two events.
@@ -75,6 +83,7 @@ struct SupervisorState {
     /// Process that listens on the socket.
     vmm: Option<WatchedProcess>,
     clock: ClockKeeper,
+    generations: GenerationState,
     presence: SocketPresence,
     socket: watch::Receiver<Option<SocketId>>,
     asked: watch::Receiver<Option<EndingKind>>,
@@ -94,6 +103,7 @@ impl Supervisor {
             () = self.stop.cancelled() => None,
             verdict = self.supervise() => Some(verdict),
         };
+        self.owners.remove(&self.name);
         self.pool.gate().close();
         self.pool.flush();
         verdict
@@ -105,6 +115,7 @@ impl Supervisor {
             line: ProbeConnection::to_port(self.pool.connector().port()),
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
+            generations: GenerationState::new(self.restores.clone()),
             presence: SocketPresence::There,
             socket: self.socket.clone(),
             asked: self.asked.clone(),
@@ -131,6 +142,7 @@ impl Supervisor {
             () = hold.presence.news(&mut hold.listeners) => return self.look_at_socket(hold),
             heard = hold.line.next(self.pool.connector()) => return self.heard(hold, heard).await,
             Ok(()) = hold.asked.changed() => self.asked_to_end(hold),
+            Ok(()) = hold.generations.asked.changed() => hold.line.probe(),
             failure = self.calls.too_many_failed() => {
                 self.calls_failed(failure);
                 hold.line.verify();
@@ -170,9 +182,13 @@ impl Supervisor {
         match heard {
             ProbeEvent::Answered(answer) => {
                 let late = answer.late;
-                self.probe_answered(hold, answer).await;
+                let waits = self.probe_answered(hold, answer).await;
                 hold.probed_at = Instant::now();
-                let pause = if late { backoff(1, 1.0) } else { self.pause() };
+                let pause = match waits {
+                    Some(pause) => pause,
+                    None if late => backoff(1, 1.0),
+                    None => self.pause(),
+                };
                 hold.due = self.plan(hold.probed_at, pause);
             }
             ProbeEvent::Failed(error, took) => {
@@ -203,8 +219,21 @@ impl Supervisor {
         None
     }
 
-    async fn probe_answered(&self, hold: &mut SupervisorState, answer: ProbeAnswer) {
+    /// Handles an answer. Returns the pause before the next probe if the guest waits for its restore steps.
+    async fn probe_answered(
+        &self,
+        hold: &mut SupervisorState,
+        answer: ProbeAnswer,
+    ) -> Option<Duration> {
         let ProbeAnswer { health, asked, took, late: _, fresh } = answer;
+        let (health, asked) = match self.settle_generation(hold, health, asked).await {
+            SettledProbe::Ready(health, asked) => (health, asked),
+            SettledProbe::Waiting(pause) => {
+                self.meters.probed(took, None);
+                self.look_at_vmm(hold);
+                return Some(pause);
+            }
+        };
         if let Some(connection) = hold.line.connection() {
             hold.clock.keep(&self.name, connection, &health, asked).await;
             self.lease.keep(&self.name, connection, &health, asked).await;
@@ -219,6 +248,7 @@ impl Supervisor {
         self.pool.close_parked();
         self.answered(*health, Timestamp::now());
         self.spare(hold);
+        None
     }
 
     /// Frees descriptors for other VMs: closes the own connection if descriptors are short, and evicts idle ones.
@@ -305,6 +335,12 @@ impl Supervisor {
 
     fn answered(&self, health: Health, now: Timestamp) {
         let mut identity = AgentIdentity::Same;
+        let agent = health.agent.as_ref();
+        match agent {
+            Some(agent) => self.owners.set(&self.name, &agent.instance_id),
+            None => self.owners.remove(&self.name),
+        }
+        let parent = agent.and_then(|agent| agent.parent_instance_id.clone());
         self.change(|status| {
             let (who, moved) = status.answered(health, now);
             if who != AgentIdentity::Same {
@@ -317,6 +353,12 @@ impl Supervisor {
             AgentIdentity::Same => return,
             AgentIdentity::Restarted => EventKind::AgentRestarted,
             AgentIdentity::Rebooted => EventKind::VmRebooted,
+            AgentIdentity::Restored => {
+                if let Some(parent) = parent {
+                    self.tell_restored(&parent);
+                }
+                return;
+            }
         };
         tracing::info!(vm = %self.name, event = kind.as_str(), "the guest or its agent was restarted");
         self.tell(kind, None);
@@ -340,6 +382,9 @@ impl Supervisor {
             self.agent.send_replace(status.for_calls());
         });
         let Some(moved) = moved else { return };
+        if moved.after == VmState::Stale {
+            self.owners.remove(&self.name);
+        }
         // The change of state resets the count of failed calls. An answered probe alone does not: an agent may
         // answer probes but no calls.
         self.calls.succeeded();
@@ -351,8 +396,12 @@ impl Supervisor {
     }
 
     fn tell(&self, kind: EventKind, moved: Option<StateChange>) {
+        self.events.publish(self.event(kind, moved));
+    }
+
+    fn event(&self, kind: EventKind, moved: Option<StateChange>) -> Event {
         let status = self.status.borrow();
-        self.events.publish(Event {
+        Event {
             kind,
             at: Timestamp::now(),
             vm: self.name.clone(),
@@ -360,8 +409,10 @@ impl Supervisor {
             before: moved.map(|moved| moved.before),
             cause: moved.map(|moved| moved.cause),
             reason: moved.and_then(|_| status.reason.clone()),
+            parent: None,
+            parent_vm: None,
             incarnation: status.incarnation(),
-        });
+        }
     }
 }
 

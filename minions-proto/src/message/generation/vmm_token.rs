@@ -1,0 +1,63 @@
+//! Token of the VMM through which a health check arrives.
+
+use crate::error::Invalid;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest token, in bytes.
+const MAX_LEN: usize = 64;
+
+/// Opaque token of one run of a VMM: 1 to 64 printable ASCII characters without a space. Equal
+/// tokens mean the same run; an agent only compares them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct VmmToken(String);
+
+impl VmmToken {
+    /// Returns the token as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VmmToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for VmmToken {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_printable && (1..=MAX_LEN).contains(&text.len()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Invalid::new("vmm_token", "must be 1 to 64 printable ASCII characters without spaces"))
+    }
+}
+
+impl<'de> Deserialize<'de> for VmmToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_short_and_printable() {
+        for text in ["0", "vmm-1", &"f".repeat(64)] {
+            assert_eq!(text.parse::<VmmToken>().unwrap().as_str(), text);
+        }
+        for text in ["", "a b", "a\n", "\u{1b}[2J", "é", "\0", &"f".repeat(65)] {
+            assert_eq!(text.parse::<VmmToken>().unwrap_err().field, "vmm_token", "{text:?}");
+        }
+    }
+}

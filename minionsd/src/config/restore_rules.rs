@@ -1,0 +1,214 @@
+//! Restore steps, by the names of their VMs.
+
+use super::error::ConfigError;
+use minions_api::VmName;
+use minions_api::VmPattern;
+use minions_api::network::NetworkRequest;
+use minions_proto::message::{ChangeNetwork, MAX_HOOK_TIMEOUT_MS, RestoreStepKind};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// Part of a hostname template that stands for the name of the VM.
+const VM_PLACEHOLDER: &str = "{vm}";
+
+/// Longest template of a hostname, in bytes.
+const MAX_TEMPLATE: usize = 64;
+
+/// Restore steps of all VMs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreRules(pub Vec<RestoreRule>);
+
+/// Restore steps of some VMs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreRule {
+    /// Names of the VMs.
+    pub vms: VmPattern,
+    /// Their steps.
+    pub policy: RestorePolicy,
+}
+
+/// Restore steps of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePolicy {
+    /// Steps to run.
+    pub steps: Vec<RestoreStepKind>,
+    /// Steps without which the VM does not become ready.
+    pub required: Vec<RestoreStepKind>,
+    /// Template of the hostname.
+    pub hostname: String,
+    /// Network of the guest. `None`: the last one that a client of this daemon has set.
+    pub network: Option<ChangeNetwork>,
+    /// Time limit of each hook. `None`: the agent's.
+    pub hook_timeout: Option<Duration>,
+}
+
+impl Default for RestorePolicy {
+    fn default() -> Self {
+        Self {
+            steps: vec![RestoreStepKind::Entropy, RestoreStepKind::Clock],
+            required: Vec::new(),
+            hostname: VM_PLACEHOLDER.to_owned(),
+            network: None,
+            hook_timeout: None,
+        }
+    }
+}
+
+impl RestorePolicy {
+    /// Returns the hostname of `vm`.
+    #[must_use]
+    pub fn hostname_of(&self, vm: &VmName) -> String {
+        self.hostname.replace(VM_PLACEHOLDER, vm.as_str())
+    }
+}
+
+impl RestoreRules {
+    /// Returns the policy for `vm`: that of the first rule that matches.
+    #[must_use]
+    pub fn of(&self, vm: &VmName) -> RestorePolicy {
+        let rule = self.0.iter().find(|rule| rule.vms.matches(vm));
+        rule.map(|rule| rule.policy.clone()).unwrap_or_default()
+    }
+
+    /// Checks the entries of the file.
+    pub(super) fn parse(entries: Vec<RestoreEntry>) -> Result<Self, ConfigError> {
+        let rules = entries.into_iter().enumerate().map(|(index, entry)| entry.rule(index));
+        rules.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Entry of `restore` in the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RestoreEntry {
+    vms: String,
+    steps: Option<Vec<String>>,
+    #[serde(default)]
+    required: Vec<String>,
+    hostname: Option<String>,
+    network: Option<NetworkRequest>,
+    hook_timeout_ms: Option<u64>,
+}
+
+impl RestoreEntry {
+    fn rule(self, index: usize) -> Result<RestoreRule, ConfigError> {
+        let field = |name: &str| format!("restore[{index}].{name}");
+        let vms = self.vms.parse().map_err(|source| ConfigError::InvalidPattern {
+            field: field("vms"),
+            pattern: self.vms.clone(),
+            source,
+        })?;
+        let defaults = RestorePolicy::default();
+        let steps = match self.steps {
+            Some(names) => parse_steps(&field("steps"), &names)?,
+            None => defaults.steps,
+        };
+        let required = parse_steps(&field("required"), &self.required)?;
+        if let Some(step) = required.iter().find(|step| !steps.contains(step)) {
+            let reason = format!("names {step}, which is not in `steps`");
+            return Err(ConfigError::InvalidRestore { field: field("required"), reason });
+        }
+        let hostname = self.hostname.unwrap_or(defaults.hostname);
+        check_template(&field("hostname"), &hostname)?;
+        let network = self.network.map(ChangeNetwork::from);
+        if let Some(network) = &network {
+            check_network(&field("network"), network)?;
+        }
+        if let Some(ms) = self.hook_timeout_ms.filter(|ms| !(1..=MAX_HOOK_TIMEOUT_MS).contains(ms))
+        {
+            let reason = format!("is {ms}: must be 1 to {MAX_HOOK_TIMEOUT_MS}");
+            return Err(ConfigError::InvalidRestore { field: field("hook_timeout_ms"), reason });
+        }
+        let hook_timeout = self.hook_timeout_ms.map(Duration::from_millis);
+        let policy = RestorePolicy { steps, required, hostname, network, hook_timeout };
+        Ok(RestoreRule { vms, policy })
+    }
+}
+
+fn parse_steps(field: &str, names: &[String]) -> Result<Vec<RestoreStepKind>, ConfigError> {
+    let parse = |(index, name): (usize, &String)| {
+        name.parse().map_err(|invalid: minions_proto::Invalid| ConfigError::InvalidRestore {
+            field: format!("{field}[{index}]"),
+            reason: invalid.reason,
+        })
+    };
+    let mut steps = names.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+    steps.sort_unstable();
+    steps.dedup();
+    Ok(steps)
+}
+
+fn check_template(field: &str, template: &str) -> Result<(), ConfigError> {
+    let rest = template.replace(VM_PLACEHOLDER, "");
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if (1..=MAX_TEMPLATE).contains(&template.len()) && rest.bytes().all(is_allowed) {
+        return Ok(());
+    }
+    let reason = format!(
+        "is {template:?}: must be 1 to {MAX_TEMPLATE} of A-Z a-z 0-9 . _ - and {VM_PLACEHOLDER} for the VM's name"
+    );
+    Err(ConfigError::InvalidRestore { field: field.to_owned(), reason })
+}
+
+fn check_network(field: &str, network: &ChangeNetwork) -> Result<(), ConfigError> {
+    let invalid = |name: &str, reason: &str| ConfigError::InvalidRestore {
+        field: format!("{field}.{name}"),
+        reason: reason.to_owned(),
+    };
+    let never = [
+        ("confirm_within_ms", network.confirm_within_ms.is_some()),
+        ("dry_run", network.dry_run.is_some()),
+    ];
+    if let Some((name, _)) = never.into_iter().find(|(_, given)| *given) {
+        return Err(invalid(name, "must be absent: a restore cannot be confirmed"));
+    }
+    network.plan().map(drop).map_err(|error| invalid(&error.field, &error.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn rules(file: &str) -> RestoreRules {
+        Config::parse(file).unwrap().restore
+    }
+
+    #[test]
+    fn entropy_and_clock_are_the_default_and_the_first_matching_rule_decides() {
+        let web: VmName = "web-1".parse().unwrap();
+        assert_eq!(rules("").of(&web), RestorePolicy::default());
+        let file = "[[restore]]\nvms = 'web-*'\nsteps = ['hooks', 'entropy', 'hostname', 'hooks']\n\
+                    required = ['entropy']\nhostname = '{vm}.example'\nhook_timeout_ms = 5000\n\
+                    [restore.network]\nip = '10.0.0.2/24'\ngateway = '10.0.0.1'\n\
+                    [[restore]]\nvms = '*'\nsteps = []\n";
+        let policy = rules(file).of(&web);
+        use RestoreStepKind::{Entropy, Hooks, Hostname};
+        assert_eq!(policy.steps, [Entropy, Hostname, Hooks]);
+        assert_eq!(policy.required, [Entropy]);
+        assert_eq!(policy.hostname_of(&web), "web-1.example");
+        assert_eq!(policy.hook_timeout, Some(Duration::from_secs(5)));
+        assert_eq!(policy.network.unwrap().ip.as_deref(), Some("10.0.0.2/24"));
+        assert!(rules(file).of(&"db".parse().unwrap()).steps.is_empty());
+    }
+
+    #[test]
+    fn an_invalid_rule_is_named_with_its_field() {
+        let error =
+            |text: &str| Config::parse(&format!("[[restore]]\n{text}")).unwrap_err().to_string();
+        for (text, field) in [
+            ("vms = ''", "`restore[0].vms`"),
+            ("vms = '*'\nsteps = ['entropy', 'coffee']", "`restore[0].steps[1]`"),
+            ("vms = '*'\nrequired = ['hooks']", "`restore[0].required`"),
+            ("vms = '*'\nhostname = 'a b'", "`restore[0].hostname`"),
+            ("vms = '*'\nhook_timeout_ms = 0", "`restore[0].hook_timeout_ms`"),
+            ("vms = '*'\nnetwork = { ip = '10.0.0.2/24' }", "`restore[0].network.gateway`"),
+            (
+                "vms = '*'\nnetwork = { dns = ['1.1.1.1'], dry_run = true }",
+                "`restore[0].network.dry_run`",
+            ),
+        ] {
+            assert!(error(text).contains(field), "{text}: {}", error(text));
+        }
+    }
+}

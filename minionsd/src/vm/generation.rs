@@ -1,0 +1,126 @@
+//! Generations of a guest as the daemon sees them: rewinds within one VMM, and the owners of instance ids.
+
+use minions_api::VmName;
+use minions_proto::message::{AgentInfo, InstanceId};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Limit of instances of one VM whose counts are remembered; the oldest one is forgotten first.
+const MAX_INSTANCES: usize = 8;
+
+/// Numbers of health checks that the instances of one VM have reported. An agent raises the number with each health
+/// check, and the number is a part of a snapshot: one that does not grow shows that the guest went back to a snapshot
+/// while its VMM continued to run (`loadvm`).
+#[derive(Debug, Default)]
+pub(super) struct ProbeCounts(VecDeque<(InstanceId, u64)>);
+
+impl ProbeCounts {
+    /// Records the answer of an agent to a health check with a token. Reports whether the guest went back.
+    pub(super) fn is_rewound(&mut self, agent: &AgentInfo) -> bool {
+        let Some(count) = agent.probe_count.filter(|count| *count > 0) else { return false };
+        if let Some((_, known)) = self.0.iter_mut().find(|(id, _)| *id == agent.instance_id) {
+            let is_rewound = count <= *known;
+            *known = count.max(*known);
+            return is_rewound;
+        }
+        if self.0.len() == MAX_INSTANCES {
+            self.0.pop_front();
+        }
+        self.0.push_back((agent.instance_id.clone(), count));
+        false
+    }
+}
+
+/// Names of the VMs by the instance ids that they reported last. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InstanceOwners(Arc<Mutex<BTreeMap<VmName, InstanceId>>>);
+
+impl InstanceOwners {
+    fn owners(&self) -> MutexGuard<'_, BTreeMap<VmName, InstanceId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records the instance of `vm`.
+    pub(super) fn set(&self, vm: &VmName, instance: &InstanceId) {
+        let mut owners = self.owners();
+        if owners.get(vm) != Some(instance) {
+            owners.insert(vm.clone(), instance.clone());
+        }
+    }
+
+    /// Forgets the instance of `vm`, which is gone or stale.
+    pub(super) fn remove(&self, vm: &VmName) {
+        self.owners().remove(vm);
+    }
+
+    /// Returns a VM other than `vm` that reported this instance.
+    pub(super) fn other_owner(&self, instance: &InstanceId, vm: &VmName) -> Option<VmName> {
+        let owners = self.owners();
+        owners
+            .iter()
+            .find(|(name, id)| *id == instance && *name != vm)
+            .map(|(name, _)| name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minions_proto::message::Features;
+
+    fn agent(instance: &str, probe_count: u64) -> AgentInfo {
+        AgentInfo {
+            name: "a".into(),
+            version: "1".into(),
+            protocol: 2,
+            features: Features::default(),
+            boot_id: "b".into(),
+            instance_id: instance.into(),
+            allowed: None,
+            generation: Some(0),
+            parent_instance_id: None,
+            probe_count: Some(probe_count),
+            restore: None,
+        }
+    }
+
+    #[test]
+    fn a_number_that_does_not_grow_shows_a_rewind() {
+        let mut counts = ProbeCounts::default();
+        // Other daemons raise the number, too.
+        for (instance, count, is_rewound) in [
+            ("a", 1, false),
+            ("a", 5, false),
+            ("a", 5, true),
+            ("a", 6, false),
+            ("b", 1, false),
+            // Back to a snapshot of the instance before.
+            ("a", 4, true),
+            // And to the same snapshot again.
+            ("a", 4, true),
+            ("b", 2, false),
+        ] {
+            assert_eq!(
+                counts.is_rewound(&agent(instance, count)),
+                is_rewound,
+                "{instance} {count}"
+            );
+        }
+        assert!(!counts.is_rewound(&agent("base", 0)), "without a token, nothing is counted");
+        for number in 0..100 {
+            assert!(!counts.is_rewound(&agent(&format!("i{number}"), 1)));
+        }
+        assert_eq!(counts.0.len(), MAX_INSTANCES);
+    }
+
+    #[test]
+    fn the_owner_of_an_instance_is_another_vm() {
+        let owners = InstanceOwners::default();
+        let [web, db] = ["web", "db"].map(|name| name.parse::<VmName>().unwrap());
+        owners.set(&web, &"one".into());
+        assert_eq!(owners.other_owner(&"one".into(), &db), Some(web.clone()));
+        assert_eq!(owners.other_owner(&"one".into(), &web), None);
+        owners.remove(&web);
+        assert_eq!(owners.other_owner(&"one".into(), &db), None);
+    }
+}
