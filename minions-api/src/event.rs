@@ -1,5 +1,6 @@
 //! Changes of VMs: `GET /events`.
 
+use crate::declaration::{ConfigCondition, ConfigState};
 use crate::timestamp::Timestamp;
 use crate::vm::{Cause, Incarnation, Reason, VmState};
 use crate::vm_name::VmName;
@@ -14,7 +15,7 @@ pub const RESET: &str = "reset";
 /// Kind of an event. `vm.found`: a socket appeared. `vm.gone`: a socket vanished. `vm.state`: the
 /// VM changed its state. `vm.replaced`: the name belongs to another socket, or another process
 /// listens on it. `vm.rebooted`: the guest booted again. `agent.restarted`: the agent was
-/// restarted, and the guest was not.
+/// restarted, and the guest was not. `vm.configured`: the VM's agreement with its declarations changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EventKind {
@@ -36,6 +37,9 @@ pub enum EventKind {
     /// The agent was restarted, and the guest was not.
     #[serde(rename = "agent.restarted")]
     AgentRestarted,
+    /// The VM's agreement with its declarations changed.
+    #[serde(rename = "vm.configured")]
+    VmConfigured,
 }
 
 impl EventKind {
@@ -49,6 +53,7 @@ impl EventKind {
             Self::VmReplaced => "vm.replaced",
             Self::VmRebooted => "vm.rebooted",
             Self::AgentRestarted => "agent.restarted",
+            Self::VmConfigured => "vm.configured",
         }
     }
 }
@@ -76,6 +81,12 @@ pub struct Event {
     /// Reason why the VM is not ready; only in `vm.state`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// Agreement of the VM with its declarations; only in `vm.configured`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured: Option<ConfigState>,
+    /// Details of `configured`; only in `vm.configured`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigCondition>,
     /// Identity of the VM after the event, or before it for `vm.gone`.
     pub incarnation: Incarnation,
 }

@@ -4,6 +4,7 @@ use crate::effective::{LeaseNeed, addressing};
 use crate::target::Target;
 use minions_api::VmName;
 use minions_api::declaration::Declaration;
+use minions_api::label::Labels;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -88,6 +89,18 @@ impl DeclarationSet {
         // A name without wildcards is never a pattern's.
         let own = self.by_name.get(vm.as_str());
         own.into_iter().chain(self.patterns.iter().filter(|one| one.target.matches(vm)))
+    }
+
+    /// Returns the labels of a VM: for each key, the most specific declaration decides.
+    #[must_use]
+    pub fn labels_of(&self, vm: &VmName) -> Labels {
+        let mut labels = Labels::new();
+        for stored in self.matching(vm) {
+            for (key, value) in &stored.declaration.labels {
+                labels.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        labels
     }
 
     /// Returns all declarations by name.

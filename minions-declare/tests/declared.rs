@@ -72,6 +72,7 @@ declarations:
     assert_eq!(config.declarations, ["web-1", "web-*", "*"]);
     let labels = [("app".to_owned(), "web".to_owned()), ("site".to_owned(), "a".to_owned())];
     assert_eq!(config.plain_labels(), labels.into());
+    assert_eq!(state.declarations().labels_of(&vm("web-1")), config.plain_labels());
     assert_eq!(config.hostname.as_ref().unwrap().value, "first");
     assert_eq!(config.drift_policy(), DriftPolicy::Repair);
     let origins: Vec<_> =

@@ -47,7 +47,12 @@ impl FromRequestParts<ApiState> for TheExec {
     }
 }
 
-async fn path_parameter(parts: &mut Parts, api: &ApiState, name: &str) -> Result<String, ApiError> {
+/// Returns a parameter of the path, as text.
+pub(super) async fn path_parameter(
+    parts: &mut Parts,
+    api: &ApiState,
+    name: &str,
+) -> Result<String, ApiError> {
     let unreadable = |why: String| ApiError::malformed(Some(name.to_owned()), why);
     let all = RawPathParams::from_request_parts(parts, api)
         .await

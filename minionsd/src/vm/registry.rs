@@ -346,6 +346,8 @@ fn happened(kind: EventKind, vm: &Vm) -> Event {
         before: None,
         cause: None,
         reason: None,
+        configured: None,
+        configuration: None,
         incarnation: vm.status().incarnation(),
     }
 }

@@ -356,6 +356,8 @@ impl Supervisor {
             before: moved.map(|moved| moved.before),
             cause: moved.map(|moved| moved.cause),
             reason: moved.and_then(|_| status.reason.clone()),
+            configured: None,
+            configuration: None,
             incarnation: status.incarnation(),
         });
     }
