@@ -142,7 +142,7 @@ error_codes! {
     MethodNotAllowed: "method_not_allowed", 405, "Method not allowed",
         "`Allow` and `detail` list the accepted methods";
     PayloadTooLarge: "payload_too_large", 413, "Payload too large",
-        "the body exceeds 2 MiB (8 MiB for requests to run a program), or the encoded message to the agent would exceed 1 MiB";
+        "the body exceeds 2 MiB (8 MiB for requests to run a program or to apply declarations), or the encoded message to the agent would exceed 1 MiB";
     UnsupportedMediaType: "unsupported_media_type", 415, "Unsupported media type",
         "the route does not accept the content type";
     Unauthenticated: "unauthenticated", 401, "Not authenticated",

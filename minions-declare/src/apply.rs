@@ -210,7 +210,7 @@ impl DeclaredState {
         }
         let name = stored.pool.name();
         Err(DeclareError::PoolConflict(format!(
-            "the pool {name:?} has {leases} leases: they end after their VMs are gone, or with minionsctl pool release \
+            "the pool {name:?} has leases ({leases}): they end after their VMs are gone, or with minionsctl pool release \
              {name} ADDRESS"
         )))
     }

@@ -302,7 +302,7 @@ fn a_pool_keeps_the_addresses_that_it_gave() {
     let plan = state.plan_remove_declaration("*", IfRevision::Any).unwrap();
     state.commit(&plan);
     let leased = state.plan_remove_pool("lan", IfRevision::Any).unwrap_err().to_string();
-    assert!(leased.contains("1 leases"), "{leased}");
+    assert!(leased.contains("has leases (1)"), "{leased}");
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn declared_length_exceeds_limit(request: &Request) -> bool {
 fn too_long() -> ApiError {
     ApiError::of(
         ErrorCode::PayloadTooLarge,
-        "the body is too long: the limit is 8 MiB for running a program, 2 MiB otherwise",
+        "the body is too long: the limit is 8 MiB for running a program and for applying declarations, 2 MiB otherwise",
     )
 }
 

@@ -33,8 +33,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
-/// Maximum length of a body that describes a program. It is larger than a frame, because it includes the program's
-/// input, and so that arguments that are too long get their own problem code.
+/// Maximum length of a body that describes a program, or the whole declared state. It is larger than a frame, because it
+/// includes the program's input, and so that arguments that are too long get their own problem code.
 const MAX_EXEC_BODY: usize = 8 * 1024 * 1024;
 
 /// Name of the security scheme in the OpenAPI document.
@@ -124,7 +124,7 @@ fn declared_routes(
     use Scope::{Operate, Read};
     router
         .routes(layers.around(Read, routes!(declared::declarations::list_declarations)))
-        .routes(layers.around_program(routes!(declared::apply::apply_declarations)))
+        .routes(long(layers.around_program(routes!(declared::apply::apply_declarations))))
         .routes(layers.around(Read, routes!(declared::declarations::get_declaration)))
         .routes(layers.around_program(routes!(declared::declarations::put_declaration)))
         .routes(layers.around_program(routes!(declared::declarations::delete_declaration)))
