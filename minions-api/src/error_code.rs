@@ -116,12 +116,33 @@ error_codes! {
     VmNotFound: "vm_not_found", 404, "No such VM",
         "the daemon knows no VM of this name",
         advice("`minionsctl ls` lists the VMs");
+    DeclarationNotFound: "declaration_not_found", 404, "No such declaration",
+        "no declaration has this name, or none has settings for the VM",
+        advice("`minionsctl declarations` lists the declarations");
+    PoolNotFound: "pool_not_found", 404, "No such pool",
+        "no address pool has this name",
+        advice("`minionsctl pool ls` lists the pools");
+    LeaseNotFound: "lease_not_found", 404, "No such lease",
+        "the address has no lease in the pool";
+    RevisionChanged: "revision_changed", 412, "Another revision",
+        "the declaration or pool does not have the ETag of `If-Match`, or exists in spite of `If-None-Match: *`";
+    PoolConflict: "pool_conflict", 409, "Conflict of pools",
+        "the pool overlaps another one, is in use, or would lose an address that it gave";
+    AddressConflict: "address_conflict", 409, "Address belongs to another VM",
+        "the address is declared for, leased by or reserved for another VM, or is in use";
+    PoolExhausted: "pool_exhausted", 409, "No free address",
+        "the pool has no free address";
+    VmDeclared: "vm_declared", 409, "Declarations configure this VM",
+        "the network of this VM is declared; change the declaration, or repeat the request with `override=true`";
+    StateUnavailable: "state_unavailable", 503, "Declared state unavailable",
+        "the database of the declared state cannot be written; `Retry-After`",
+        retry_after();
     NotFound: "not_found", 404, "No such path",
         "no such path";
     MethodNotAllowed: "method_not_allowed", 405, "Method not allowed",
         "`Allow` and `detail` list the accepted methods";
     PayloadTooLarge: "payload_too_large", 413, "Payload too large",
-        "the body exceeds 2 MiB (8 MiB for requests to run a program), or the encoded message to the agent would exceed 1 MiB";
+        "the body exceeds 2 MiB (8 MiB for requests to run a program or to apply declarations), or the encoded message to the agent would exceed 1 MiB";
     UnsupportedMediaType: "unsupported_media_type", 415, "Unsupported media type",
         "the route does not accept the content type";
     Unauthenticated: "unauthenticated", 401, "Not authenticated",

@@ -1,5 +1,6 @@
 //! Changes of VMs: `GET /events`.
 
+use crate::declaration::{ConfigCondition, ConfigState};
 use crate::timestamp::Timestamp;
 use crate::vm::{Cause, Incarnation, Reason, VmState};
 use crate::vm_name::VmName;
@@ -15,7 +16,8 @@ pub const RESET: &str = "reset";
 /// VM changed its state. `vm.replaced`: the name belongs to another socket, or another process
 /// listens on it. `vm.rebooted`: the guest booted again. `agent.restarted`: the agent was
 /// restarted, and the guest was not. `vm.restored`: the guest was restored from a snapshot.
-/// `vm.cloned`: the same, and the guest that was saved runs under another name.
+/// `vm.cloned`: the same, and the guest that was saved runs under another name. `vm.configured`:
+/// the VM's agreement with its declarations changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EventKind {
@@ -43,6 +45,9 @@ pub enum EventKind {
     /// The guest was restored from a snapshot of a guest that runs under another name.
     #[serde(rename = "vm.cloned")]
     VmCloned,
+    /// The VM's agreement with its declarations changed.
+    #[serde(rename = "vm.configured")]
+    VmConfigured,
 }
 
 impl EventKind {
@@ -58,6 +63,7 @@ impl EventKind {
             Self::AgentRestarted => "agent.restarted",
             Self::VmRestored => "vm.restored",
             Self::VmCloned => "vm.cloned",
+            Self::VmConfigured => "vm.configured",
         }
     }
 }
@@ -91,6 +97,12 @@ pub struct Event {
     /// Name of the VM with that instance id; only in `vm.cloned`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_vm: Option<VmName>,
+    /// Agreement of the VM with its declarations; only in `vm.configured`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured: Option<ConfigState>,
+    /// Details of `configured`; only in `vm.configured`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigCondition>,
     /// Identity of the VM after the event, or before it for `vm.gone`.
     pub incarnation: Incarnation,
 }

@@ -396,6 +396,10 @@ pub struct ManyExecRequest {
     /// pattern must match.
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000, example = json!(["web-*"])))]
     pub vms: Vec<String>,
+    /// Labels that the selected VMs must also have: `app=web,env!=prod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = "app=web"))]
+    pub label: Option<String>,
     /// Program to run on each VM. Its `id`, if given, is used on all of them.
     pub exec: ExecRequest,
     /// Number of VMs that run the program at the same time. Default: 32.

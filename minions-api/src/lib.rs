@@ -13,19 +13,23 @@
 //! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`forward`], [`clock`], [`power`], [`quiesce`]: one file per
 //!   resource.
 //! * [`restore`]: restores from a snapshot.
+//! * [`declaration`]: settings that VMs must have. [`pool`]: addresses for them. [`label`]: labels of VMs.
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
 //! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
 //! * [`timestamp`]: points in time as RFC 3339.
 
 pub mod clock;
+pub mod declaration;
 pub mod error_code;
 pub mod event;
 pub mod exec;
 pub mod files;
 pub mod forward;
 pub mod health;
+pub mod label;
 pub mod network;
+pub mod pool;
 pub mod power;
 pub mod problem;
 pub mod quiesce;

@@ -1,6 +1,8 @@
 //! The registry's knowledge of VMs.
 
+use crate::declaration::{ConfigCondition, ConfigState};
 use crate::health::AgentInfo;
+use crate::label::Labels;
 use crate::restore::RestoreReport;
 use crate::timestamp::Timestamp;
 use crate::vm_name::VmName;
@@ -327,6 +329,15 @@ pub struct Vm {
     pub restore: Option<RestoreReport>,
     /// Use of the connections to the VM.
     pub pool: PoolFigures,
+    /// Labels from the VM's declarations.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Agreement of the VM with its declarations. Absent if they have no settings for its guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured: Option<ConfigState>,
+    /// Details of `configured`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigCondition>,
 }
 
 /// Returns the port of a daemon that does not report it.

@@ -7,6 +7,7 @@ use crate::link_error::LinkError;
 use crate::ssh_error::SshError;
 use minions_api::vm::Failure as Layer;
 use minions_api::{ErrorCode, Problem};
+use minions_declare::document::DocumentError;
 use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
 use minions_proto::error::{AgentError, ErrorCode as AgentCode};
@@ -119,6 +120,14 @@ pub(crate) enum Failure {
         /// Reason, with line and column.
         source: serde_json::Error,
     },
+    /// A declarations file is malformed.
+    #[error("{} is not a declarations file", .path.display())]
+    Declarations {
+        /// Path of the file.
+        path: PathBuf,
+        /// Field, position and reason.
+        source: DocumentError,
+    },
     /// A PEM file lacks the expected content.
     #[error("{} contains no PEM {what}", .path.display())]
     Pem {
@@ -173,6 +182,16 @@ pub(crate) enum Failure {
     /// `wait VM` reached its deadline.
     #[error("not ready in time: {0}")]
     NotReady(String),
+    /// `wait --for` reached its deadline.
+    #[error("not {goal} within {}: {seen}", humantime::format_duration(*.within))]
+    NotReached {
+        /// State that was waited for.
+        goal: &'static str,
+        /// Time limit.
+        within: Duration,
+        /// State of the VM at the limit.
+        seen: String,
+    },
     /// `--rebooted-since` or `reboot --wait` reached its deadline.
     #[error("not rebooted within {}: {seen}", humantime::format_duration(*.within))]
     NotRebooted {

@@ -33,6 +33,8 @@ const DEFAULT_SOCKET_DIR: &str = "/run/minions";
 const DEFAULT_OPERATOR_GROUP: &str = "minions";
 /// Name of the token file in systemd's state directory (`StateDirectory=`).
 const CREATED_TOKEN: &str = "token";
+/// Name of the database in systemd's state directory.
+const STATE_FILE: &str = "minionsd.db";
 
 const DEFAULT_POOL_SIZE: usize = 8;
 
@@ -108,6 +110,8 @@ pub struct Config {
     pub audit_log: Option<PathBuf>,
     /// Policy for operate calls while the audit log cannot be written.
     pub audit: AuditRule,
+    /// Database of the declared state; without one, it is kept in memory and ends with the daemon.
+    pub state: Option<PathBuf>,
     /// `Host` values accepted from TCP clients, in addition to `localhost`, the loopback addresses and the
     /// address of the listener.
     pub allowed_hosts: Vec<String>,
@@ -199,6 +203,10 @@ impl Config {
                 None => AuditRule::BestEffort,
             }),
             audit_log,
+            state: match args.state.or(file.state) {
+                Some(state) => state.into_option(),
+                None => state_dir.map(|dir| dir.join(STATE_FILE)),
+            },
             allowed_hosts: file.allowed_hosts,
             allowed_origins: file.allowed_origins,
             pool_size: file.pool_size.unwrap_or(DEFAULT_POOL_SIZE),

@@ -171,7 +171,14 @@ impl EventHistory {
             Some(_) => (next, true),
         };
         let published = self.0.next.subscribe();
-        Some(EventReader { events: self.clone(), at, lost, vm, published, _place: place })
+        Some(EventReader { events: self.clone(), at, lost, vm, published, _place: Some(place) })
+    }
+
+    /// Returns a reader of future events for a task of the daemon.
+    pub(crate) fn follow(&self) -> EventReader {
+        let published = self.0.next.subscribe();
+        let at = self.0.ring().next;
+        EventReader { events: self.clone(), at, lost: false, vm: None, published, _place: None }
     }
 
     /// Returns the number of events so far, the number that readers missed, and the number of readers.
@@ -207,7 +214,8 @@ pub(crate) struct EventReader {
     lost: bool,
     vm: Option<VmName>,
     published: watch::Receiver<u64>,
-    _place: OwnedSemaphorePermit,
+    /// Place of a client; the daemon's own readers need none.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl EventReader {
@@ -270,6 +278,8 @@ mod tests {
             reason: None,
             parent: None,
             parent_vm: None,
+            configured: None,
+            configuration: None,
             incarnation: Incarnation::default(),
         }
     }

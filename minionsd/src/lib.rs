@@ -13,6 +13,8 @@
 //! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
 //! * `exec`: programs in guests: following, collecting, leaving.
 //! * `files`: operations on files of guests. `forward`: connections to ports and sockets in guests.
+//! * `declared`: settings that VMs must have, and their addresses, in a database.
+//! * `reconcile`: applies these settings to VMs that become ready.
 //! * `audit`: the audit log of operate calls.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
 //! * `tls`: TLS for the TCP listener. `server`: listeners, HTTP connections, and their drain.
@@ -25,6 +27,7 @@ mod audit;
 mod budget;
 mod clock;
 pub mod config;
+mod declared;
 mod descriptors;
 mod events;
 mod exec;
@@ -32,6 +35,7 @@ mod files;
 mod forward;
 pub mod logging;
 mod metrics;
+mod reconcile;
 mod server;
 mod tls;
 mod vm;
@@ -40,8 +44,10 @@ use api::auth::{Operators, Policy, Token};
 use audit::AuditLog;
 use budget::MemoryBudget;
 use config::{Config, TcpOperate, TokenFile};
+use declared::{DeclaredStore, StoreThread};
 use descriptors::Descriptors;
 use metrics::Meters;
+use reconcile::{Reconciler, ReconcilerParts, VmConditions};
 use server::{BindError, Listeners, ServedApp};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -58,6 +64,7 @@ pub use api::auth::TokenError;
 pub use api::fuzzing;
 pub use api::openapi_json;
 pub use audit::AuditError;
+pub use declared::StoreOpenError;
 pub use descriptors::raise_limit as raise_descriptor_limit;
 
 /// Failure to start the daemon.
@@ -73,6 +80,9 @@ pub enum StartError {
     /// The audit log cannot be written.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The database of the declared state cannot be used.
+    #[error(transparent)]
+    State(#[from] StoreOpenError),
 }
 
 /// Grace period for background tasks after the HTTP drain. A dial to a healthy VMM, the close of a WebSocket, and
@@ -85,11 +95,13 @@ pub struct Daemon {
     config: Config,
     policy: Policy,
     audit: AuditLog,
+    declared: DeclaredStore,
+    store: StoreThread,
     listeners: Listeners,
 }
 
 impl Daemon {
-    /// Reads the token, opens the audit log, and binds the configured listeners. Connections queue in the kernel
+    /// Reads the token, opens the audit log and the database, and binds the configured listeners. Connections queue in the kernel
     /// until [`serve`](Self::serve) is called.
     ///
     /// # Errors
@@ -98,8 +110,9 @@ impl Daemon {
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let policy = policy(&config)?;
         let audit = AuditLog::open(&config)?;
+        let (declared, store) = DeclaredStore::open(config.state.as_deref())?;
         let listeners = Listeners::bind(&config).await?;
-        Ok(Self { config, policy, audit, listeners })
+        Ok(Self { config, policy, audit, declared, store, listeners })
     }
 
     /// Returns the address of the TCP listener, if there is one. Its port is the one that the kernel chose if port 0 was
@@ -132,6 +145,15 @@ impl Daemon {
         let trusted = vm::TrustedOwners::of(&self.config);
         let registry =
             vm::Registry::start(socket_dir, trusted, vm_settings, vm_deps, &tasks, &stop);
+        let conditions = VmConditions::default();
+        let reconciler_parts = ReconcilerParts {
+            registry: registry.clone(),
+            store: self.declared.clone(),
+            conditions: conditions.clone(),
+            meters: Arc::clone(&meters),
+        };
+        let (reconciler, reconciling) = Reconciler::new(reconciler_parts, stop.clone());
+        tasks.spawn(reconciling);
         let draining = CancellationToken::new();
         let execs = exec::ExecResources::new(
             tasks.clone(),
@@ -145,6 +167,9 @@ impl Daemon {
             registry,
             policy: self.policy,
             audit: self.audit,
+            declared: self.declared,
+            conditions,
+            reconciler,
             execs,
             meters: Arc::clone(&meters),
         };
@@ -165,6 +190,7 @@ impl Daemon {
                 "stopped before all dials and closing streams were complete"
             );
         }
+        self.store.close().await;
         tracing::info!("stopped");
     }
 }

@@ -50,6 +50,7 @@ pub fn config(dir: &Path) -> Config {
         tls: None,
         audit_log: None,
         audit: AuditRule::BestEffort,
+        state: None,
         allowed_hosts: Vec::new(),
         allowed_origins: Vec::new(),
         pool_size: 8,

@@ -1,5 +1,6 @@
 //! Arguments of the commands that run programs and manage running ones.
 
+use super::declared::SelectorArgs;
 use clap::{Args, ValueEnum};
 use minions_api::VmName;
 use minions_api::exec as api;
@@ -12,6 +13,7 @@ Examples:
   tar c . | minionsctl exec -i web-1 -- tar x -C /srv    standard input from a pipe
   minionsctl exec -d --id job-17 web-1 -- make           continues without a client: see ps, logs, attach
   minionsctl exec --on 'web-*' -- uname -r               on many VMs at once
+  minionsctl exec -l app=web,env!=prod -- uname -r       on all VMs with these labels
 
 Exit code: the program's own; 128+n after signal n; 124 at the time limit; 126 if it cannot be
 executed, 127 if it does not exist; 125 if it could not be run or was lost for any other reason.
@@ -95,6 +97,9 @@ pub(crate) struct ManyVmsArgs {
     #[arg(long, conflicts_with_all = ["on", "vm", "interactive", "tty", "detach", "id", "socket"])]
     pub(crate) all: bool,
 
+    #[command(flatten)]
+    pub(crate) labels: SelectorArgs,
+
     /// Number of VMs at the same time, 1 to 256 (default: 32)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) concurrency: Option<u32>,
@@ -109,9 +114,9 @@ pub(crate) struct ManyVmsArgs {
 }
 
 impl ManyVmsArgs {
-    /// Reports whether `--on` or `--all` selects many VMs.
+    /// Reports whether `--on`, `--all` or labels select many VMs.
     pub(crate) fn is_meant(&self) -> bool {
-        self.all || !self.on.is_empty()
+        self.all || !self.on.is_empty() || self.labels.selector.is_some()
     }
 
     /// Reports whether an option is given that requires `--on` or `--all`.

@@ -1,6 +1,7 @@
 //! The command line grammar.
 
 mod copy;
+mod declared;
 mod duration;
 mod exec;
 mod files;
@@ -11,6 +12,9 @@ mod quiesce;
 mod ssh;
 
 pub(crate) use copy::{CopyArgs, CopyManyArgs};
+pub(crate) use declared::{
+    ApplyArgs, ConfigArgs, DeclarationFiles, DiffArgs, PoolCommand, SelectorArgs, WaitGoal,
+};
 pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
 pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
 pub(crate) use forward::{ForwardArgs, ForwardSpec, HostTarget, ListenAddress, ReverseSpec};
@@ -150,7 +154,7 @@ pub(crate) enum TimeoutMeaning {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the VMs and their states
-    Ls,
+    Ls(SelectorArgs),
     /// Print what minionsd knows about a VM, and the reason if it is not ready
     Get {
         /// Name of the VM
@@ -180,6 +184,20 @@ pub(crate) enum Command {
     ConfigureNetwork(Box<ConfigureNetworkArgs>),
     /// Make a network change with --confirm-within permanent
     ConfirmNetwork(ConfirmNetworkArgs),
+    /// Apply declarations files: what VMs must have, and address pools
+    Apply(ApplyArgs),
+    /// Print what `apply` would change; exit code 1 if anything
+    Diff(DiffArgs),
+    /// Print the configuration that a VM must have, with the origin of each field
+    Config(ConfigArgs),
+    /// List the declarations
+    Declarations,
+    /// List address pools and leases, reserve and release addresses
+    Pool {
+        /// Command
+        #[command(subcommand)]
+        command: PoolCommand,
+    },
     /// Set the guest's clock to the host's time, or to --time
     SetClock(SetClockArgs),
     /// Treat the guest as restored from a snapshot: run the restore steps, and print their results
@@ -244,6 +262,9 @@ pub(crate) enum Command {
             value_parser = clap::builder::NonEmptyStringValueParser::new()
         )]
         rebooted_since: Option<String>,
+        /// State to wait for [default: ready]
+        #[arg(long = "for", value_name = "STATE", value_enum, conflicts_with_all = ["id", "rebooted_since"])]
+        goal: Option<WaitGoal>,
     },
 }
 
@@ -270,7 +291,12 @@ impl Command {
             | Self::Forward(_)
             | Self::Ssh(_)
             | Self::SshProxy(_) => TimeoutMeaning::None,
-            Self::Ls
+            Self::Ls(_)
+            | Self::Apply(_)
+            | Self::Diff(_)
+            | Self::Config(_)
+            | Self::Declarations
+            | Self::Pool { .. }
             | Self::Get { .. }
             | Self::Doctor { .. }
             | Self::Health { .. }

@@ -124,7 +124,10 @@ impl DaemonClient {
 
     fn request(&self, method: Method, path: &str, patience: CallDeadlines) -> RequestBuilder {
         let query = match patience.asked {
-            Some(asked) => format!("?timeout_ms={}", asked.as_millis()),
+            Some(asked) => {
+                let separator = if path.contains('?') { '&' } else { '?' };
+                format!("{separator}timeout_ms={}", asked.as_millis())
+            }
             None => String::new(),
         };
         self.http

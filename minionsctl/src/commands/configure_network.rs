@@ -34,11 +34,12 @@ pub(super) async fn run(
     target: &Target,
     args: cli::ConfigureNetworkArgs,
 ) -> Result<ExitStatus, Failure> {
+    let resource = if args.overrides { "/network?override=true" } else { "/network" };
     let body = request(args)?;
     match target {
         Target::Agent(address) => direct(context, address, body).await?,
         Target::Vm(client, vm) => {
-            let path = vm_path(vm, "/network");
+            let path = vm_path(vm, resource);
             let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
             let applied: NetworkApplied =
                 client.send_json(Method::PUT, &path, &body, patience).await?;

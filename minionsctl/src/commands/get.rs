@@ -7,6 +7,7 @@ use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
 use minions_api::VmName;
+use minions_api::declaration::ConfigState;
 use minions_api::restore::RestoreReport;
 use minions_api::vm::{Vm, Vmm};
 
@@ -24,6 +25,8 @@ pub(super) async fn run(
             .value("Since:", vm.since)
             .value("Cause:", vm.cause.as_str())
             .optional("Reason:", vm.reason.as_ref().map(|reason| &reason.message))
+            .optional("Configured:", vm.configured.map(|one| configured(vm, one)))
+            .optional("Labels:", labels(vm))
             .value("Socket:", &vm.socket)
             .value("Agent port:", vm.agent_port)
             .optional("Hostname:", vm.hostname.as_ref())
@@ -65,6 +68,18 @@ fn restore(report: &RestoreReport) -> String {
     let failed: Vec<_> = failed.map(|step| format!("{}: {}", step.step, step.detail)).collect();
     let state = format!("{} at {}", report.state.as_str(), report.at);
     if failed.is_empty() { state } else { format!("{state}; failed: {}", failed.join("; ")) }
+}
+
+fn configured(vm: &Vm, configured: ConfigState) -> String {
+    let reason = vm.configuration.as_ref().and_then(|condition| condition.reason.as_ref());
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{}{reason}", configured.as_str())
+}
+
+fn labels(vm: &Vm) -> Option<String> {
+    let labels = vm.labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let labels: Vec<_> = labels.collect();
+    (!labels.is_empty()).then(|| labels.join(","))
 }
 
 /// Formats the VMM's process: name, pid, memory and processor time.

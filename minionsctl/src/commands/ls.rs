@@ -1,6 +1,8 @@
 //! `minionsctl ls`: lists the VMs and their states.
 
 use super::context::Context;
+use super::declared::path_segment;
+use crate::cli;
 use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
@@ -10,13 +12,22 @@ use minions_api::vm::{Vm, VmList};
 pub(super) async fn run(
     context: &Context<'_>,
     client: &DaemonClient,
+    args: &cli::SelectorArgs,
 ) -> Result<ExitStatus, Failure> {
-    let vms: VmList = client.get("/vms", Context::registry()).await?;
+    let vms: VmList = client.get(&path(args), Context::registry()).await?;
     context.printer.result(&vms, |list| {
         let table = Rows::with_header(&["NAME", "STATE", "SINCE", "HOSTNAME", "AGENT", "REASON"]);
         list.vms.iter().fold(table, |table, vm| table.row(row(vm)))
     })?;
     Ok(ExitStatus::Success)
+}
+
+/// Returns the path of the VMs that the selector selects.
+fn path(args: &cli::SelectorArgs) -> String {
+    match &args.selector {
+        None => "/vms".to_owned(),
+        Some(selector) => format!("/vms?label={}", path_segment(&selector.to_string())),
+    }
 }
 
 fn row(vm: &Vm) -> [String; 6] {

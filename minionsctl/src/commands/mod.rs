@@ -4,6 +4,7 @@ mod attach;
 mod configure_network;
 mod context;
 mod cp;
+mod declared;
 mod doctor;
 mod exec;
 mod forward;
@@ -62,10 +63,20 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
     let context = Context { printer, timeout: cli.timeout };
     let target = |vm| Target::new(&config, vm);
     match cli.command {
-        Command::Ls => ls::run(&context, &daemon(&config)?).await,
+        Command::Ls(args) => ls::run(&context, &daemon(&config)?, &args).await,
         Command::Get { vm } => get::run(&context, &daemon(&config)?, &vm).await,
         Command::Watch { vm } => watch::run(&context, &daemon(&config)?, vm.as_ref()).await,
-        Command::Wait { vm, id: None, rebooted_since } => {
+        Command::Apply(args) => declared::apply::run(&context, &daemon(&config)?, &args).await,
+        Command::Diff(args) => declared::apply::diff(&context, &daemon(&config)?, &args).await,
+        Command::Config(args) => declared::config::run(&context, &daemon(&config)?, &args).await,
+        Command::Declarations => declared::list::run(&context, &daemon(&config)?).await,
+        Command::Pool { command } => {
+            declared::pools::run(&context, &daemon(&config)?, command).await
+        }
+        Command::Wait { vm, id: None, goal: Some(goal), .. } => {
+            wait::run_for(&context, &daemon(&config)?, &vm, goal).await
+        }
+        Command::Wait { vm, id: None, rebooted_since, goal: None } => {
             wait::run(&context, &daemon(&config)?, &vm, rebooted_since.as_deref()).await
         }
         Command::Wait { vm, id: Some(id), .. } => {

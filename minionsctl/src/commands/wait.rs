@@ -2,10 +2,12 @@
 //! `poweroff --wait`.
 
 use super::context::Context;
+use crate::cli::WaitGoal;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
+use minions_api::declaration::ConfigState;
 use minions_api::vm::{Vm, VmState};
 use minions_api::{ErrorCode, VmName};
 use std::time::Duration;
@@ -40,6 +42,53 @@ pub(super) async fn run(
     };
     context.printer.result(&vm, |_| Rows::new().row([end]))?;
     Ok(ExitStatus::Success)
+}
+
+/// Runs `wait VM --for STATE`.
+pub(super) async fn run_for(
+    context: &Context<'_>,
+    client: &DaemonClient,
+    name: &VmName,
+    goal: WaitGoal,
+) -> Result<ExitStatus, Failure> {
+    let limit = WaitLimit::new(context.timeout.unwrap_or(DEFAULT_LIMIT));
+    let judge = |vm: Option<Vm>| match (goal, vm) {
+        (WaitGoal::Gone, None) => PollResult::Done(format!("{name} is gone")),
+        (WaitGoal::Ready, Some(vm)) if vm.state == VmState::Ready => {
+            PollResult::Done(format!("{name} is ready"))
+        }
+        (WaitGoal::Configured, Some(vm)) if vm.configured == Some(ConfigState::Applied) => {
+            PollResult::Done(format!("{name} is configured"))
+        }
+        (WaitGoal::Configured, Some(vm)) => PollResult::Seen(configured(&vm)),
+        (WaitGoal::Gone | WaitGoal::Ready, vm) => PollResult::Seen(seen(vm.as_ref())),
+        (WaitGoal::Configured, None) => PollResult::Seen(seen(None)),
+    };
+    let end = until(client, name, limit, false, judge).await?.map_err(|seen| {
+        let goal = match goal {
+            WaitGoal::Gone => "gone",
+            WaitGoal::Ready => "ready",
+            WaitGoal::Configured => "configured",
+        };
+        Failure::NotReached { goal, within: limit.within, seen }
+    })?;
+    context
+        .printer
+        .result(&serde_json::json!({ "message": end }), |_| Rows::new().row([end.clone()]))?;
+    Ok(ExitStatus::Success)
+}
+
+/// Returns the agreement of a VM with its declarations, and the reason.
+fn configured(vm: &Vm) -> String {
+    let Some(configured) = vm.configured else {
+        return format!("{}, and nothing is declared for it", seen(Some(vm)));
+    };
+    let reason = vm.configuration.as_ref().and_then(|condition| condition.reason.as_ref());
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    match vm.state {
+        VmState::Ready => format!("{} is {}{reason}", vm.name, configured.as_str()),
+        _ => format!("{}; it is {}{reason}", seen(Some(vm)), configured.as_str()),
+    }
 }
 
 /// Time limit of a wait.

@@ -105,6 +105,13 @@ fn in_words(event: &Event) -> String {
     if let Some(reason) = &event.reason {
         line += &format!(": {}", reason.message);
     }
+    if let Some(configured) = event.configured {
+        line += &format!("  {}", configured.as_str());
+    }
+    let condition = event.configuration.as_ref();
+    if let Some(reason) = condition.and_then(|condition| condition.reason.as_ref()) {
+        line += &format!(": {reason}");
+    }
     line
 }
 

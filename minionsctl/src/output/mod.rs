@@ -59,6 +59,12 @@ impl Printer {
         emit((harmless(text) + "\n").as_bytes())
     }
 
+    /// Prints lines of text to standard output, in any format. Keeps tabs.
+    pub(crate) fn lines(&self, lines: &[String]) -> Result<(), Failure> {
+        let text: String = lines.iter().map(|line| harmless_line(line) + "\n").collect();
+        emit(text.as_bytes())
+    }
+
     /// Reports whether the output format is JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.format == OutputFormat::Json

@@ -6,6 +6,7 @@
 
 mod cli;
 mod cp;
+mod declared;
 mod exec;
 mod files;
 mod limits;

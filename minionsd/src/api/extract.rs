@@ -50,7 +50,12 @@ impl FromRequestParts<ApiState> for TheExec {
     }
 }
 
-async fn path_parameter(parts: &mut Parts, api: &ApiState, name: &str) -> Result<String, ApiError> {
+/// Returns a parameter of the path, as text.
+pub(super) async fn path_parameter(
+    parts: &mut Parts,
+    api: &ApiState,
+    name: &str,
+) -> Result<String, ApiError> {
     let unreadable = |why: String| ApiError::malformed(Some(name.to_owned()), why);
     let all = RawPathParams::from_request_parts(parts, api)
         .await
@@ -193,7 +198,7 @@ fn declared_length_exceeds_limit(request: &Request) -> bool {
 fn too_long() -> ApiError {
     ApiError::of(
         ErrorCode::PayloadTooLarge,
-        "the body is too long: the limit is 8 MiB for running a program, 2 MiB otherwise",
+        "the body is too long: the limit is 8 MiB for running a program and for applying declarations, 2 MiB otherwise",
     )
 }
 

@@ -34,6 +34,7 @@ pub(super) async fn get_metrics(State(api): State<ApiState>) -> Response {
         vms.values().map(|vm| (vm, vm.state(), vm.client().pool().figures())).collect();
     of_vms(&mut page, &vms);
     of_connections(&mut page, &api);
+    of_declared(&mut page, &api);
     of_the_directory(&mut page, &api.meters);
     of_calls(&mut page, &api);
     of_logs(&mut page, &api);
@@ -104,6 +105,18 @@ fn of_connections(page: &mut MetricsPage, api: &ApiState) {
     let help = "Events that slow readers missed, over all readers.";
     page.one("minions_events_missed_total", MetricType::Counter, help, missed);
     page.one("minions_event_readers", MetricType::Gauge, "Clients of GET /events.", readers);
+}
+
+/// Writes the agreement of VMs with their declarations.
+fn of_declared(page: &mut MetricsPage, api: &ApiState) {
+    let help = "VMs with declared settings, by their agreement with them.";
+    let mut family = page.family("minions_vms_configured", MetricType::Gauge, help);
+    for (state, count) in api.conditions.figures() {
+        family.figure(&[("configured", state.as_str())], count);
+    }
+    let help = "Time from a VM that becomes ready, or from a changed declaration, to the applied configuration.";
+    page.family("minions_configuration_duration_seconds", MetricType::Histogram, help)
+        .histogram(&[], &api.meters.configured);
 }
 
 /// Writes scans of the socket directory.

@@ -3,8 +3,9 @@
 //!
 //! * [`router`]: the route list. [`front`]: the service around all routes, passed by every request. [`guard`]: the
 //!   layers in front of each route. [`state`]: the state of all handlers.
-//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`quiesce`], [`network`], [`exec`], [`files`], [`forward`], [`events`],
-//!   [`metrics`], [`service`], [`docs`]: one file per resource. [`dashboard`]: overview of all VMs, for browsers.
+//! * [`vms`], [`health`], [`status`], [`clock`], [`power`], [`quiesce`], [`restored`], [`network`], [`exec`], [`files`],
+//!   [`forward`], [`events`], [`metrics`], [`service`], [`docs`]: one file per resource. [`declared`]: declarations, pools
+//!   and configurations. [`dashboard`]: overview of all VMs, for browsers.
 //! * [`problem`]: conversion of domain errors to problem details, in one exhaustive match.
 //! * [`extract`]: extractors for handlers: the VM, the deadline, the body. [`streamed`]: replies without an end.
 //!   [`websocket_close`]: the end of WebSockets.
@@ -17,6 +18,7 @@ pub(crate) mod auth;
 mod browser;
 mod clock;
 mod dashboard;
+mod declared;
 mod docs;
 mod events;
 mod exec;

@@ -3,19 +3,23 @@
 mod convert;
 
 use super::audit::AuditNote;
-use super::extract::{CallParams, CallerTimeout, JsonBody, TheVm};
+use super::extract::{CallParams, CallerTimeout, JsonBody, QueryParams, TheVm};
 use super::problem::{ApiError, GuestProblems, NetworkProblems};
+use super::state::ApiState;
 use crate::agent::{AgentRefusal, CallError, Lane};
+use crate::reconcile::is_declared;
 use crate::vm::Vm;
 use axum::Json;
-use minions_api::VmName;
+use axum::extract::State;
 use minions_api::network::{
     Network, NetworkApplied, NetworkConfirmRequest, NetworkConfirmed, NetworkRequest,
 };
+use minions_api::{ErrorCode, VmName};
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Feature, NetworkChanged, NetworkConfirm, ReadNetwork,
     ReportStatus,
 };
+use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -66,19 +70,27 @@ async fn read(vm: &Vm, deadline: Instant) -> Result<Network, CallError> {
 /// Settings that are in the request replace the existing ones; all others stay unchanged. A change
 /// is applied completely or not at all: if a step or a check fails, everything is rolled back and the
 /// problem is `network_failed`. With `confirm_within_ms` the change is rolled back unless it is
-/// confirmed in time.
+/// confirmed in time. A VM whose network is declared is changed only with `override=true`; the
+/// difference is then drift.
 #[utoipa::path(
     put, path = "/vms/{vm}/network", operation_id = "put_network", tag = "guest",
-    params(("vm" = VmName, Path), CallParams),
+    params(("vm" = VmName, Path), NetworkParams),
     request_body = NetworkRequest,
     responses((status = 200, description = "Configuration applied", body = NetworkApplied), NetworkProblems),
 )]
 pub(super) async fn put_network(
+    State(api): State<ApiState>,
     TheVm(vm): TheVm,
-    patience: CallerTimeout,
+    QueryParams(params): QueryParams<NetworkParams>,
     note: AuditNote,
     JsonBody(request): JsonBody<NetworkRequest>,
 ) -> Result<Json<NetworkApplied>, ApiError> {
+    let patience = CallerTimeout::of(params.timeout_ms)?;
+    let is_dry_run = request.dry_run == Some(true);
+    let is_declared = api.declared.read(|state| is_declared(state, vm.name()));
+    if is_declared && !is_dry_run && params.r#override != Some(true) {
+        return Err(declared(vm.name()));
+    }
     let change = ChangeNetwork::from(request);
     let about = |error: ApiError| error.about(vm.name().clone());
     let kept = (change.dry_run != Some(true)).then(|| change.clone());
@@ -100,7 +112,28 @@ pub(super) async fn put_network(
         vm.networks().set(vm.name(), network, pending);
     }
     note.outcome(|| convert::in_a_word(&changed));
+    if is_declared && !is_dry_run {
+        api.reconciler.look_soon(vm.name()).await;
+    }
     Ok(Json(convert::applied(changed)))
+}
+
+/// Query of a network change.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct NetworkParams {
+    /// Milliseconds after which the caller gets an `agent_timeout` instead of an answer.
+    #[param(minimum = 1, maximum = 86_400_000)]
+    timeout_ms: Option<u64>,
+    /// True to change the network of a VM although declarations configure it.
+    r#override: Option<bool>,
+}
+
+fn declared(vm: &VmName) -> ApiError {
+    let detail = "declarations configure this VM (GET /vms/{vm}/config): change them, or repeat the request with \
+                  override=true";
+    ApiError::of(ErrorCode::VmDeclared, detail).about(vm.clone())
 }
 
 /// Sends a change that every agent supports. It does not occupy the lane of quick calls, because it may wait for an

@@ -8,13 +8,15 @@ use super::guard::{self, RouteGuard};
 use super::problem::ApiError;
 use super::state::ApiState;
 use super::{
-    browser, clock, dashboard, docs, events, exec, files, forward, health, host, if_incarnation,
-    metrics, network, power, problem, quiesce, restored, service, status, vms,
+    browser, clock, dashboard, declared, docs, events, exec, files, forward, health, host,
+    if_incarnation, metrics, network, power, problem, quiesce, restored, service, status, vms,
 };
 use crate::audit::AuditLog;
 use crate::config::Config;
+use crate::declared::DeclaredStore;
 use crate::exec::ExecResources;
 use crate::metrics::Meters;
+use crate::reconcile::{Reconciler, VmConditions};
 use crate::vm::Registry;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -31,8 +33,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
-/// Maximum length of a body that describes a program. It is larger than a frame, because it includes the program's
-/// input, and so that arguments that are too long get their own problem code.
+/// Maximum length of a body that describes a program, or the whole declared state. It is larger than a frame, because it
+/// includes the program's input, and so that arguments that are too long get their own problem code.
 const MAX_EXEC_BODY: usize = 8 * 1024 * 1024;
 
 /// Name of the security scheme in the OpenAPI document.
@@ -44,6 +46,9 @@ pub(crate) struct AppParts {
     pub(crate) registry: Registry,
     pub(crate) policy: Policy,
     pub(crate) audit: AuditLog,
+    pub(crate) declared: DeclaredStore,
+    pub(crate) conditions: VmConditions,
+    pub(crate) reconciler: Reconciler,
     pub(crate) execs: ExecResources,
     pub(crate) meters: Arc<Meters>,
 }
@@ -63,6 +68,7 @@ pub(crate) struct AppParts {
         (name = "exec", description = "Runs programs in the guest"),
         (name = "files", description = "Reads and writes files of the guest"),
         (name = "forward", description = "Connects to ports and Unix sockets in the guest, and listens on them"),
+        (name = "declared", description = "Settings that VMs must have, and addresses for them"),
         (name = "service", description = "The daemon itself")
     )
 )]
@@ -72,7 +78,7 @@ struct Document;
 /// without a scope.
 fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
     use Scope::{Operate, Read};
-    OpenApiRouter::with_openapi(Document::openapi())
+    declared_routes(layers, OpenApiRouter::with_openapi(Document::openapi()))
         .routes(layers.around(Read, routes!(vms::list_vms)))
         .routes(layers.around(Read, routes!(vms::get_vm)))
         .routes(layers.around(Read, routes!(events::follow_events)))
@@ -111,6 +117,29 @@ fn routes(layers: &RouteLayers) -> OpenApiRouter<ApiState> {
         .routes(layers.around(Read, routes!(service::get_whoami)))
         .routes(layers.around(Read, routes!(metrics::get_metrics)))
         .routes(layers.around(Read, routes!(docs::get_openapi)))
+}
+
+/// Adds the routes of the declared state.
+fn declared_routes(
+    layers: &RouteLayers,
+    router: OpenApiRouter<ApiState>,
+) -> OpenApiRouter<ApiState> {
+    use Scope::{Operate, Read};
+    router
+        .routes(layers.around(Read, routes!(declared::declarations::list_declarations)))
+        .routes(long(layers.around_program(routes!(declared::apply::apply_declarations))))
+        .routes(layers.around(Read, routes!(declared::declarations::get_declaration)))
+        .routes(layers.around_program(routes!(declared::declarations::put_declaration)))
+        .routes(layers.around_program(routes!(declared::declarations::delete_declaration)))
+        .routes(layers.around(Read, routes!(declared::vm_config::get_config)))
+        .routes(layers.around(Operate, routes!(declared::vm_config::apply_config)))
+        .routes(layers.around(Read, routes!(declared::pools::list_pools)))
+        .routes(layers.around(Read, routes!(declared::pools::get_pool)))
+        .routes(layers.around_program(routes!(declared::pools::put_pool)))
+        .routes(layers.around_program(routes!(declared::pools::delete_pool)))
+        .routes(layers.around(Read, routes!(declared::leases::list_leases)))
+        .routes(layers.around_program(routes!(declared::leases::reserve_address)))
+        .routes(layers.around_program(routes!(declared::leases::release_address)))
 }
 
 /// Raises the body limit of a route to [`MAX_EXEC_BODY`].
@@ -231,9 +260,21 @@ fn add_security(document: &mut utoipa::openapi::OpenApi) {
 
 /// Builds the service over all routes.
 pub(crate) fn app(config: &Config, parts: AppParts) -> Front {
-    let AppParts { registry, policy, audit, execs, meters } = parts;
+    let AppParts { registry, policy, audit, declared, conditions, reconciler, execs, meters } =
+        parts;
     let draining = execs.draining.clone();
-    let api = ApiState { registry, policy, audit, execs, meters, draining, document };
+    let api = ApiState {
+        registry,
+        policy,
+        audit,
+        declared,
+        conditions,
+        reconciler,
+        execs,
+        meters,
+        draining,
+        document,
+    };
     let origins = browser::AllowedOrigins::new(config);
     let (router, _) = routes(&RouteLayers(Some(api.clone()))).split_for_parts();
     let meter = api.meters.route("GET", "/docs");

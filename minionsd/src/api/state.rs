@@ -2,8 +2,10 @@
 
 use super::auth::Policy;
 use crate::audit::AuditLog;
+use crate::declared::DeclaredStore;
 use crate::exec::ExecResources;
 use crate::metrics::Meters;
+use crate::reconcile::{Reconciler, VmConditions};
 use crate::vm::Registry;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,12 @@ pub(crate) struct ApiState {
     pub(crate) policy: Policy,
     /// The audit log.
     pub(crate) audit: AuditLog,
+    /// Settings that VMs must have.
+    pub(crate) declared: DeclaredStore,
+    /// Agreement of VMs with their settings.
+    pub(crate) conditions: VmConditions,
+    /// Task that applies the settings.
+    pub(crate) reconciler: Reconciler,
     /// Resources shared by all programs.
     pub(crate) execs: ExecResources,
     /// Counters and histograms.

@@ -1,24 +1,33 @@
 //! `GET /vms` and `GET /vms/{vm}`: the registry's view of VMs. No guest is contacted.
 
-use super::extract::TheVm;
+use super::declared::labels::{VmQuery, labels_of};
+use super::extract::{QueryParams, TheVm};
 use super::problem::{ApiError, ServiceProblems, VmProblems};
 use super::state::ApiState;
 use crate::vm::Vm;
 use axum::Json;
 use axum::extract::State;
+use minions_api::label::Labels;
 use minions_api::{VmName, vm};
 
 /// List all VMs
 ///
-/// Returns every VM that has a socket in the daemon's directory, sorted by name, with its state.
-/// Never contacts a guest.
+/// Returns every VM that has a socket in the daemon's directory, sorted by name, with its state; with a
+/// query, only those that satisfy all of it. Never contacts a guest.
 #[utoipa::path(
     get, path = "/vms", operation_id = "list_vms", tag = "vms",
-    responses((status = 200, description = "All VMs, sorted by name", body = vm::VmList), ServiceProblems),
+    params(VmQuery),
+    responses((status = 200, description = "VMs, sorted by name", body = vm::VmList), ServiceProblems),
 )]
-pub(super) async fn list_vms(State(api): State<ApiState>) -> Result<Json<vm::VmList>, ApiError> {
+pub(super) async fn list_vms(
+    State(api): State<ApiState>,
+    QueryParams(query): QueryParams<VmQuery>,
+) -> Result<Json<vm::VmList>, ApiError> {
+    let selection = query.parse()?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
-    Ok(Json(vm::VmList { vms: vms.values().map(|vm| shown(vm, false)).collect() }))
+    let selected = vms.values().filter_map(|vm| Some((vm, selection.select(&api, vm)?)));
+    let vms = selected.map(|(vm, labels)| shown(&api, vm, labels, false)).collect();
+    Ok(Json(vm::VmList { vms }))
 }
 
 /// Get a VM
@@ -30,12 +39,14 @@ pub(super) async fn list_vms(State(api): State<ApiState>) -> Result<Json<vm::VmL
     params(("vm" = VmName, Path)),
     responses((status = 200, description = "State of the VM", body = vm::Vm), VmProblems),
 )]
-pub(super) async fn get_vm(TheVm(vm): TheVm) -> Json<vm::Vm> {
-    Json(shown(&vm, true))
+pub(super) async fn get_vm(State(api): State<ApiState>, TheVm(vm): TheVm) -> Json<vm::Vm> {
+    let labels = labels_of(&api, vm.name());
+    Json(shown(&api, &vm, labels, true))
 }
 
 /// Converts a VM to its REST form. `with_details` adds the facts that must be looked up in `/proc` first.
-fn shown(vm: &Vm, with_details: bool) -> vm::Vm {
+fn shown(api: &ApiState, vm: &Vm, labels: Labels, with_details: bool) -> vm::Vm {
+    let (configured, configuration) = api.conditions.shown(vm.name()).unzip();
     let status = vm.status();
     let incarnation = status.incarnation();
     vm::Vm {
@@ -58,5 +69,8 @@ fn shown(vm: &Vm, with_details: bool) -> vm::Vm {
         restore: status.restore,
         vmm: status.vmm.map(|vmm| vmm.show(with_details)),
         pool: vm.client().pool().figures(),
+        labels,
+        configured,
+        configuration,
     }
 }

@@ -68,6 +68,11 @@ pub struct Args {
     #[arg(long, value_name = "RULE", value_enum, env = "MINIONSD_AUDIT")]
     pub audit: Option<AuditRule>,
 
+    /// Database of declarations, pools and leases, or `none` to keep them in memory until the daemon ends
+    /// [default: `minionsd.db` in systemd's state directory; otherwise none]
+    #[arg(long, value_name = "PATH", env = "MINIONSD_STATE")]
+    pub state: Option<OptionalSetting<PathBuf>>,
+
     /// Format of log lines [default: text]
     #[arg(long, value_enum, env = "MINIONS_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,

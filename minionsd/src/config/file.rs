@@ -26,6 +26,7 @@ pub(super) struct ConfigFile {
     pub(super) tcp_operate: Option<TcpOperate>,
     pub(super) audit_log: Option<PathBuf>,
     pub(super) audit: Option<AuditRule>,
+    pub(super) state: Option<OptionalSetting<PathBuf>>,
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_client_ca: Option<PathBuf>,

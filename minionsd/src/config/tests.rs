@@ -121,6 +121,19 @@ fn only_the_token_file_in_the_state_directory_is_created() {
 }
 
 #[test]
+fn the_database_is_in_the_state_directory_or_where_the_setting_says() {
+    let merged = |flags: &[&str], file, dir: Option<&str>| {
+        let args = Args::parse_from([&["minionsd"], flags].concat());
+        let file = parse(Path::new("-"), file).unwrap();
+        Config::merge(args, file, dir.map(Path::new)).unwrap().state
+    };
+    assert_eq!(merged(&[], "", None), None);
+    assert_eq!(merged(&[], "", Some("/state")), Some("/state/minionsd.db".into()));
+    assert_eq!(merged(&[], "state = '/s'", Some("/state")), Some("/s".into()));
+    assert_eq!(merged(&["--state", "none"], "state = '/s'", Some("/state")), None);
+}
+
+#[test]
 fn none_disables_a_listener() {
     assert_eq!(load(&["--listen", "none"], "").unwrap().listen, None);
 }

@@ -24,6 +24,8 @@ const STATUSES: usize = 500;
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
     pub(crate) probes: Histogram,
+    /// Times from a VM that becomes ready, or from a changed declaration, to the applied configuration.
+    pub(crate) configured: Histogram,
     pub(crate) failed_probes: WordCounter,
     pub(crate) failed_dials: WordCounter,
     pub(crate) problems: WordCounter,

@@ -407,6 +407,8 @@ fn happened(kind: EventKind, vm: &Vm) -> Event {
         reason: None,
         parent: None,
         parent_vm: None,
+        configured: None,
+        configuration: None,
         incarnation: vm.status().incarnation(),
     }
 }

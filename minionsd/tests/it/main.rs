@@ -14,6 +14,7 @@ mod audit;
 mod bad_input;
 mod breaker;
 mod browser;
+mod declared;
 mod events;
 mod exec_collect;
 mod exec_hostile;

@@ -26,11 +26,18 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let request = request::request(args, context.timeout)?;
     if args.many.is_meant() {
+        if args.vm.is_some() || args.interactive || args.tty || args.detach || args.id.is_some() {
+            return Err(Failure::Usage(
+                "-l selects many VMs: leave out VM, and -i, -t, -d and --id, which are for a single program",
+            ));
+        }
         let client = DaemonClient::new(config)?;
         return many::run(context, &client, request, &args.many).await;
     }
     if args.many.is_said() {
-        return Err(Failure::Usage("--concurrency, --fail-fast and --group require --on or --all"));
+        return Err(Failure::Usage(
+            "--concurrency, --fail-fast and --group require --on or --all, or -l",
+        ));
     }
     let target = Target::new(config, args.vm.clone())?;
     let json = context.printer.is_json();

@@ -4,6 +4,7 @@
 //! the response: when the caller disconnects, they are dropped, and every program is left.
 
 use super::super::audit::AuditNote;
+use super::super::declared::labels;
 use super::super::extract::{CallParams, CallerTimeout, JsonBody};
 use super::super::if_incarnation;
 use super::super::problem::{ApiError, ManyProblems};
@@ -68,6 +69,7 @@ pub(in super::super) async fn run_many_execs(
     note.program(&request.exec.command, &request.exec.args).await?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
     let vms = select(&request.vms, &vms)?;
+    let vms = with_labels(&api, vms, request.label.as_deref())?;
     let plan = request::plan(request.exec, ExecForm::Many).map_err(|error| error.within("exec"))?;
     note.exec(plan.id.as_str());
     let concurrency = match request.concurrency.unwrap_or(CONCURRENCY) {
@@ -246,6 +248,24 @@ fn select(wanted: &[String], vms: &Vms) -> Result<Vec<Vm>, ApiError> {
         }
     }
     Ok(selected.into_values().cloned().collect())
+}
+
+/// Returns the VMs that have the labels.
+///
+/// # Errors
+///
+/// The selector is malformed, or no VM has the labels.
+fn with_labels(api: &ApiState, mut vms: Vec<Vm>, label: Option<&str>) -> Result<Vec<Vm>, ApiError> {
+    let Some(label) = label else { return Ok(vms) };
+    let selector = labels::selector(label)?;
+    vms.retain(|vm| selector.matches(&labels::labels_of(api, vm.name())));
+    if vms.is_empty() {
+        let detail = format!(
+            "none of the selected VMs has the labels {label:?}; GET /vms?label= lists them"
+        );
+        return Err(ApiError::of(ErrorCode::VmNotFound, detail).within_field("label"));
+    }
+    Ok(vms)
 }
 
 fn is_pattern(wanted: &str) -> bool {

@@ -239,7 +239,7 @@ impl BodyForm {
     }
 }
 
-/// Conditions in the request's headers.
+/// VmConditions in the request's headers.
 struct WriteCondition {
     if_match: Option<String>,
     create_only: bool,

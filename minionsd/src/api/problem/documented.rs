@@ -112,11 +112,28 @@ const WITH_AN_ID: &[ErrorCode] =
     &[ErrorCode::InvalidExecId, ErrorCode::ExecGone, ErrorCode::ExecConflict];
 
 /// Problems of a network change.
-const WITH_A_NETWORK: &[ErrorCode] =
-    &[ErrorCode::NetworkFailed, ErrorCode::NetworkPending, ErrorCode::NetworkChangeGone];
+const WITH_A_NETWORK: &[ErrorCode] = &[
+    ErrorCode::NetworkFailed,
+    ErrorCode::NetworkPending,
+    ErrorCode::NetworkChangeGone,
+    ErrorCode::VmDeclared,
+];
 
 /// Problems of sending a signal.
 const WITH_A_SIGNAL: &[ErrorCode] = &[ErrorCode::InvalidSignal];
+
+/// Problems of the declared state.
+const IN_DECLARED_STATE: &[ErrorCode] = &[
+    ErrorCode::DeclarationNotFound,
+    ErrorCode::PoolNotFound,
+    ErrorCode::LeaseNotFound,
+    ErrorCode::RevisionChanged,
+    ErrorCode::PoolConflict,
+    ErrorCode::AddressConflict,
+    ErrorCode::PoolExhausted,
+    ErrorCode::StateUnavailable,
+    ErrorCode::AgentTimeout,
+];
 
 macro_rules! problems {
     ($($(#[$doc:meta])* $name:ident = $($codes:expr),+;)+) => {$(
@@ -146,6 +163,8 @@ problems! {
     ThawProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, &[ErrorCode::NotQuiesced];
     /// Problems of a route that changes a network.
     NetworkProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_NETWORK;
+    /// Problems of a route about the declared state.
+    DeclaredProblems = ANYWHERE, ABOUT_A_VM, WITH_A_BODY, IN_DECLARED_STATE;
     /// Problems of a route that runs a program.
     ExecProblems = ANYWHERE, ABOUT_A_VM, IN_A_GUEST, WITH_A_BODY, WITH_A_PROGRAM, WITH_AN_ID;
     /// Problems of a route that runs a program on many VMs. A failure on one VM is reported in its line, not as a

@@ -411,6 +411,8 @@ impl Supervisor {
             reason: moved.and_then(|_| status.reason.clone()),
             parent: None,
             parent_vm: None,
+            configured: None,
+            configuration: None,
             incarnation: status.incarnation(),
         }
     }

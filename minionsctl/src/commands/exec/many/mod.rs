@@ -19,9 +19,15 @@ pub(super) async fn run(
     exec: ExecRequest,
     args: &cli::ManyVmsArgs,
 ) -> Result<ExitStatus, Failure> {
-    let vms = if args.all { vec!["*".into()] } else { args.on.clone() };
-    let request =
-        ManyExecRequest { vms, exec, concurrency: args.concurrency, fail_fast: args.fail_fast };
+    // Labels alone select among all VMs.
+    let vms = if args.on.is_empty() { vec!["*".into()] } else { args.on.clone() };
+    let request = ManyExecRequest {
+        vms,
+        label: args.labels.selector.as_ref().map(ToString::to_string),
+        exec,
+        concurrency: args.concurrency,
+        fail_fast: args.fail_fast,
+    };
     let mut events = client.post_lines::<ManyExecEvent>("/exec", &request).await?;
     let json = context.printer.is_json();
     let look = OutputForm::of_ours();

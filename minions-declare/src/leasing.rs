@@ -1,0 +1,232 @@
+//! Plans of leases: for a VM's configuration, by hand, and their end.
+
+use crate::address_pool::{AddressPool, RELEASE_AFTER_SECS};
+use crate::effective::LeaseNeed;
+use crate::error::DeclareError;
+use crate::state::{Change, DeclaredState, Plan};
+use minions_api::pool::{Lease, LeaseKind, ReserveRequest};
+use minions_api::{Timestamp, VmName};
+use minions_proto::Invalid;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+/// Largest number of leases.
+pub const MAX_LEASES: usize = 262_144;
+
+/// Longest name of an interface, in bytes.
+const MAX_INTERFACE: usize = 127;
+
+impl DeclaredState {
+    /// Plans the leases that a VM needs. Existing leases are kept, so the VM's addresses stay the same.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`] if an address belongs to another VM, or if a pool has none left.
+    pub fn plan_leases(&self, vm: &VmName, needs: &[LeaseNeed]) -> Result<Plan, DeclareError> {
+        let mut changes = Vec::new();
+        let mut chosen = BTreeSet::new();
+        for need in needs {
+            let lease = match self.lease_for(vm, need) {
+                Some(lease) if lease.unused_since.is_none() => continue,
+                Some(lease) => Lease { unused_since: None, ..lease.clone() },
+                None => self.new_lease(vm, need, &chosen)?,
+            };
+            chosen.insert(lease.address);
+            changes.push(Change::PutLease(lease));
+        }
+        self.check_room(&changes)?;
+        Ok(Plan { changes, revision: self.revision })
+    }
+
+    fn new_lease(
+        &self,
+        vm: &VmName,
+        need: &LeaseNeed,
+        chosen: &BTreeSet<IpAddr>,
+    ) -> Result<Lease, DeclareError> {
+        let (interface, address, kind) = match need {
+            LeaseNeed::Fixed { interface, address } => {
+                self.check_holder(vm, *address)?;
+                (interface, *address, LeaseKind::Static)
+            }
+            LeaseNeed::Pool { interface, pool } => {
+                let address = self.next_free(pool, vm, chosen)?;
+                (interface, address, LeaseKind::Pool)
+            }
+        };
+        let vm = Some(vm.clone());
+        Ok(Lease { address, vm, interface: interface.clone(), kind, unused_since: None })
+    }
+
+    fn next_free(
+        &self,
+        pool: &str,
+        vm: &VmName,
+        chosen: &BTreeSet<IpAddr>,
+    ) -> Result<IpAddr, DeclareError> {
+        let stored = self.pools.get(pool).ok_or_else(|| DeclareError::NoPool(pool.to_owned()))?;
+        let free = self.free.get(pool);
+        let is_taken = |one| {
+            let address = stored.pool.address(one);
+            chosen.contains(&address) || self.declarations.is_fixed(address)
+        };
+        let found = free.and_then(|free| free.first(is_taken));
+        let exhausted = || DeclareError::Exhausted { pool: pool.to_owned(), vm: vm.clone() };
+        found.map(|one| stored.pool.address(one)).ok_or_else(exhausted)
+    }
+
+    /// Checks that no other VM holds an address.
+    pub(crate) fn check_holder(&self, vm: &VmName, address: IpAddr) -> Result<(), DeclareError> {
+        let Some(lease) = self.leases.get(address) else { return Ok(()) };
+        let reason = match &lease.vm {
+            Some(holder) if holder == vm => return Ok(()),
+            Some(holder) if lease.unused_since.is_some() => {
+                format!("is kept for {holder}, which no longer needs it: release it, or wait")
+            }
+            Some(holder) => format!("belongs to {holder}; {vm} cannot have it too"),
+            None => format!("is reserved; release it before {vm} can have it"),
+        };
+        Err(DeclareError::AddressConflict { address, reason })
+    }
+
+    fn check_room(&self, changes: &[Change]) -> Result<(), DeclareError> {
+        if self.leases.len() + changes.len() > MAX_LEASES {
+            let reason =
+                format!("there are {} leases: the limit is {MAX_LEASES}", self.leases.len());
+            return Err(Invalid::new("leases", reason).into());
+        }
+        Ok(())
+    }
+
+    /// Plans a reservation.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`].
+    pub fn plan_reserve(
+        &self,
+        pool: &str,
+        request: &ReserveRequest,
+    ) -> Result<(Plan, Lease), DeclareError> {
+        let stored = self.pools.get(pool).ok_or_else(|| DeclareError::NoPool(pool.to_owned()))?;
+        let ReserveRequest { address, vm, interface } = request;
+        let interface = interface.to_ascii_lowercase();
+        if interface.len() > MAX_INTERFACE || interface.contains(|one: char| one.is_control()) {
+            let reason = format!(
+                "must be the name or MAC address of an interface, at most {MAX_INTERFACE} bytes"
+            );
+            return Err(Invalid::new("interface", reason).into());
+        }
+        let address = match (address, vm) {
+            (Some(address), _) => self.reservable(&stored.pool, *address, vm.as_ref())?,
+            (None, Some(vm)) => {
+                let need = LeaseNeed::Pool { interface: interface.clone(), pool: pool.to_owned() };
+                match self.lease_for(vm, &need) {
+                    Some(lease) => lease.address,
+                    None => self.next_free(pool, vm, &BTreeSet::new())?,
+                }
+            }
+            (None, None) => {
+                let reason = "is missing: give `address`, or `vm` for the next free address";
+                return Err(Invalid::new("address", reason).into());
+            }
+        };
+        let vm = vm.clone();
+        let kind = LeaseKind::Reserved;
+        let lease = Lease { address, vm, interface, kind, unused_since: None };
+        let is_new = self.leases.get(address) != Some(&lease);
+        let changes: Vec<_> = is_new.then(|| Change::PutLease(lease.clone())).into_iter().collect();
+        self.check_room(&changes)?;
+        Ok((Plan { changes, revision: self.revision }, lease))
+    }
+
+    fn reservable(
+        &self,
+        pool: &AddressPool,
+        address: IpAddr,
+        vm: Option<&VmName>,
+    ) -> Result<IpAddr, DeclareError> {
+        if !pool.can_be_reserved(address) {
+            let reason = "must be an address of a host in the pool's subnet, and not its gateway";
+            return Err(Invalid::value("address", &address.to_string(), reason).into());
+        }
+        let other = self
+            .pools
+            .values()
+            .find(|other| other.pool.name() != pool.name() && other.pool.is_in_range(address));
+        if let Some(other) = other {
+            let reason = format!("is in the range of the pool {:?}", other.pool.name());
+            return Err(Invalid::value("address", &address.to_string(), &reason).into());
+        }
+        match (self.leases.get(address), vm) {
+            (None, _) => Ok(address),
+            (Some(lease), vm) if lease.vm.as_ref() == vm => Ok(address),
+            (Some(_), Some(vm)) => self.check_holder(vm, address).map(|()| address),
+            (Some(lease), None) => {
+                let holder = lease.vm.as_ref().map_or("no VM", VmName::as_str);
+                let reason = format!("belongs to {holder}: release it first");
+                Err(DeclareError::AddressConflict { address, reason })
+            }
+        }
+    }
+
+    /// Plans the end of a lease. `is_used` reports whether the VM exists and may have the address.
+    ///
+    /// # Errors
+    ///
+    /// [`DeclareError`].
+    pub fn plan_release(
+        &self,
+        pool: &str,
+        address: IpAddr,
+        is_used: impl Fn(&Lease) -> bool,
+    ) -> Result<Plan, DeclareError> {
+        let stored = self.pools.get(pool).ok_or_else(|| DeclareError::NoPool(pool.to_owned()))?;
+        let lease = self.leases.get(address).filter(|_| stored.pool.contains(address));
+        let no_lease = || DeclareError::NoLease { pool: pool.to_owned(), address };
+        let lease = lease.ok_or_else(no_lease)?;
+        if let Some(vm) = lease.vm.as_ref().filter(|_| is_used(lease)) {
+            let reason = format!(
+                "is in use by {vm}, which exists: change its declaration first, or power it off"
+            );
+            return Err(DeclareError::AddressConflict { address, reason });
+        }
+        let changes = vec![Change::RemoveLease(address)];
+        Ok(Plan { changes, revision: self.revision })
+    }
+
+    /// Plans the marks of leases that no VM needs any more, or needs again, and the end of those whose time is over.
+    /// Reservations stay.
+    pub fn plan_sweep(&self, now: Timestamp, is_used: impl Fn(&Lease) -> bool) -> Plan {
+        let chosen = self.leases.iter().filter(|lease| lease.kind != LeaseKind::Reserved);
+        let changes = chosen.filter_map(|lease| match (is_used(lease), lease.unused_since) {
+            (true, None) => None,
+            (true, Some(_)) => {
+                Some(Change::PutLease(Lease { unused_since: None, ..lease.clone() }))
+            }
+            (false, None) => {
+                Some(Change::PutLease(Lease { unused_since: Some(now), ..lease.clone() }))
+            }
+            (false, Some(since)) => {
+                let is_over = elapsed(since, now) >= self.release_after(lease.address);
+                is_over.then_some(Change::RemoveLease(lease.address))
+            }
+        });
+        Plan { changes: changes.collect(), revision: self.revision }
+    }
+
+    fn release_after(&self, address: IpAddr) -> Duration {
+        let in_range = |pool: &AddressPool| pool.is_in_range(address);
+        let mut pools = self.pools.values().map(|stored| &stored.pool);
+        let default = Duration::from_secs(RELEASE_AFTER_SECS);
+        let found = pools.find(|pool| in_range(pool));
+        found.map_or(default, |pool| Duration::from_millis(pool.release_after_ms()))
+    }
+}
+
+/// Returns the time between two points; zero if the clock was set back.
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    let (since, now): (SystemTime, SystemTime) = (since.0, now.0);
+    now.duration_since(since).unwrap_or_default()
+}

@@ -1,0 +1,108 @@
+//! Arguments of the commands for declared state.
+
+use clap::{Args, Subcommand, ValueEnum};
+use minions_api::VmName;
+use minions_api::label::LabelSelector;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) files: DeclarationFiles,
+    /// Only print what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also remove all pools and declarations that are not in the files
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    pub(crate) files: DeclarationFiles,
+    /// Compare with `apply --prune`
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+/// Files with pools and declarations.
+#[derive(Debug, Args)]
+pub(crate) struct DeclarationFiles {
+    /// YAML or TOML file, directory of such files, or - for YAML on standard input; repeatable
+    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Name of the VM, which need not exist
+    pub(crate) vm: VmName,
+    /// Apply the configuration now, and wait for the result
+    #[arg(long)]
+    pub(crate) apply: bool,
+}
+
+/// Commands of `pool`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// List the address pools
+    Ls,
+    /// List the leases of a pool
+    Leases {
+        /// Name of the pool
+        pool: String,
+        /// Print them as a hosts file
+        #[arg(long)]
+        hosts: bool,
+    },
+    /// Reserve an address, for a VM or to keep it from all VMs
+    Reserve {
+        /// Name of the pool
+        pool: String,
+        /// Address (default: the next free one, for --vm)
+        address: Option<IpAddr>,
+        /// VM that gets the address
+        #[arg(long, value_name = "VM")]
+        vm: Option<VmName>,
+        /// Interface of the VM, as declared (default: the first Ethernet interface)
+        #[arg(
+            long,
+            value_name = "NAME",
+            default_value = "",
+            hide_default_value = true,
+            requires = "vm"
+        )]
+        interface: String,
+    },
+    /// Release an address
+    Release {
+        /// Name of the pool
+        pool: String,
+        /// Address of the lease
+        address: IpAddr,
+    },
+}
+
+/// State that `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitGoal {
+    /// The agent answers
+    Ready,
+    /// The declared configuration is applied
+    Configured,
+    /// The VM has no socket any more
+    Gone,
+}
+
+/// Selection of VMs by labels.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SelectorArgs {
+    /// Only VMs with these labels: app=web,env!=prod,tier,!legacy
+    #[arg(short = 'l', long = "selector", value_name = "LABELS")]
+    pub(crate) selector: Option<LabelSelector>,
+}

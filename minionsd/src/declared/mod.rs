@@ -1,0 +1,19 @@
+//! Declared state: what each VM must have, and its addresses, in a database.
+//!
+//! ```text
+//!  handlers, reconciler ──plan──▶ writer thread ──transaction──▶ SQLite
+//!        ▲                             │
+//!        └──────── state in memory ◀───┘  after the commit
+//! ```
+//!
+//! * [`database`]: the SQLite file. [`database_file`]: its creation and lock. [`open_error`]: reasons not to start.
+//! * [`rows`]: rows of the tables. [`store`]: the writer thread, and the handle of all other tasks.
+
+mod database;
+mod database_file;
+mod open_error;
+mod rows;
+mod store;
+
+pub use open_error::StoreOpenError;
+pub(crate) use store::{DeclaredStore, StoreError, StoreThread};

@@ -1,0 +1,243 @@
+//! Attempt on a VM: lease the addresses, then compare the guest or change it.
+
+use crate::agent::{AgentRefusal, CallError, Lane, TransportError};
+use crate::declared::{DeclaredStore, StoreError};
+use crate::vm::Vm;
+use crate::vm::guest_text::clipped;
+use minions_api::network::{InterfaceRequest, NetworkRequest};
+use minions_declare::{DeclareError, DeclaredState, EffectiveConfig};
+use minions_proto::message::{
+    ChangeNetwork, ConfigureNetwork, Feature, NetworkChanged, NetworkDiff,
+};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest time of an attempt: a change, its checks, and its rollback.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Number of differences that a reason names.
+const NAMED_DIFFERENCES: usize = 4;
+
+/// Kind of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AttemptKind {
+    /// Changes the guest where it differs.
+    Apply,
+    /// Compares only.
+    Look,
+}
+
+/// Result of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AttemptResult {
+    /// The guest has the configuration.
+    Applied {
+        /// False if nothing had to be changed.
+        changed: bool,
+        /// Addresses of the guest.
+        addresses: BTreeSet<IpAddr>,
+        /// True if the agent can compare.
+        can_look: bool,
+    },
+    /// The guest has other settings.
+    Drifted(String),
+    /// Nothing is declared any more.
+    Nothing,
+    /// The VM cannot be reached. It is tried again when it is ready.
+    Unreachable(String),
+    /// The configuration cannot be applied.
+    Failed(String),
+}
+
+/// Failure of an attempt.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Declared(#[from] DeclareError),
+    #[error("{}", call_message(.0))]
+    Call(#[from] CallError),
+}
+
+/// Makes an attempt.
+pub(super) async fn attempt(vm: Vm, store: DeclaredStore, kind: AttemptKind) -> AttemptResult {
+    match reconcile(&vm, &store, kind).await {
+        Ok(result) => result,
+        Err(AttemptError::Call(CallError::Transport(error))) if is_unreachable(&error) => {
+            AttemptResult::Unreachable(clipped(error.to_string()))
+        }
+        Err(error) => AttemptResult::Failed(clipped(error.to_string())),
+    }
+}
+
+fn is_unreachable(error: &TransportError) -> bool {
+    matches!(error, TransportError::Unreachable { .. })
+}
+
+async fn reconcile(
+    vm: &Vm,
+    store: &DeclaredStore,
+    kind: AttemptKind,
+) -> Result<AttemptResult, AttemptError> {
+    let deadline = Instant::now() + PATIENCE;
+    let config = store.read(|state| state.effective(vm.name()));
+    lease(store, &config).await?;
+    let request = store.read(|state| state.network_request(&config));
+    let Some(request) = request.map_err(DeclareError::Invalid)? else {
+        return Ok(AttemptResult::Nothing);
+    };
+    let addresses = addresses(&request);
+    if !vm.client().has_feature(Feature::Network, deadline).await.map_err(CallError::from)? {
+        return with_base_agent(vm, &request, kind, addresses, deadline).await;
+    }
+    let mut change = ChangeNetwork::from(request);
+    change.dry_run = (kind == AttemptKind::Look).then_some(true);
+    let done = vm.client().call(&change, Lane::Stream, deadline).await?;
+    let differs = done.changed != Some(false);
+    Ok(match kind {
+        AttemptKind::Look if differs => AttemptResult::Drifted(differences(&done)),
+        AttemptKind::Look => AttemptResult::Applied { changed: false, addresses, can_look: true },
+        AttemptKind::Apply => {
+            AttemptResult::Applied { changed: differs, addresses, can_look: true }
+        }
+    })
+}
+
+/// Writes the VM's leases to the database, before its agent hears of an address.
+async fn lease(store: &DeclaredStore, config: &EffectiveConfig) -> Result<(), AttemptError> {
+    let (vm, needs) = (config.vm.clone(), config.needs());
+    let is_leased = store.read(|state| state.plan_leases(&vm, &needs))?.changes.is_empty();
+    if !is_leased {
+        let plan = move |state: &DeclaredState| Ok((state.plan_leases(&vm, &needs)?, ()));
+        store.change(plan).await?;
+    }
+    Ok(())
+}
+
+/// Configures an agent without the feature `network2`, which cannot compare.
+async fn with_base_agent(
+    vm: &Vm,
+    request: &NetworkRequest,
+    kind: AttemptKind,
+    addresses: BTreeSet<IpAddr>,
+    deadline: Instant,
+) -> Result<AttemptResult, AttemptError> {
+    vm.client().allows(Feature::Network.operation()).map_err(CallError::from)?;
+    let base = base_request(request);
+    let too_old = || AgentRefusal::too_old(Feature::Network, &["network"]);
+    let base = base.ok_or_else(too_old).map_err(CallError::from)?;
+    if kind == AttemptKind::Apply {
+        vm.client().call(&base, Lane::Stream, deadline).await?;
+    }
+    let changed = kind == AttemptKind::Apply;
+    Ok(AttemptResult::Applied { changed, addresses, can_look: false })
+}
+
+/// Returns the request in the form of the base protocol, if that has all its settings. It has no checks.
+fn base_request(request: &NetworkRequest) -> Option<ConfigureNetwork> {
+    let NetworkRequest { interfaces, dns, .. } = request;
+    let [interface] = interfaces.as_slice() else { return None };
+    let (Some([ip]), [gateway]) = (interface.addresses.as_deref(), interface.gateways.as_slice())
+    else {
+        return None;
+    };
+    let only_base = NetworkRequest {
+        interfaces: vec![InterfaceRequest {
+            addresses: interface.addresses.clone(),
+            gateways: interface.gateways.clone(),
+            ..InterfaceRequest::default()
+        }],
+        dns: dns.clone(),
+        ..NetworkRequest::default()
+    };
+    (only_base == *request).then(|| ConfigureNetwork {
+        ip: ip.clone(),
+        gateway: gateway.clone(),
+        dns: dns.clone(),
+    })
+}
+
+fn addresses(request: &NetworkRequest) -> BTreeSet<IpAddr> {
+    let all = request.interfaces.iter().flat_map(|one| one.addresses.iter().flatten());
+    all.filter_map(|text| text.split('/').next()?.parse().ok()).collect()
+}
+
+/// Describes the differences of a guest.
+fn differences(done: &NetworkChanged) -> String {
+    let all = done.changes.as_deref().unwrap_or_default();
+    let shown = all.iter().take(NAMED_DIFFERENCES).map(difference);
+    let more = all.len().saturating_sub(NAMED_DIFFERENCES);
+    let rest = (more > 0).then(|| format!("{more} more"));
+    let shown: Vec<_> = shown.chain(rest).collect();
+    clipped(format!("the guest differs: {}", shown.join(", ")))
+}
+
+fn difference(NetworkDiff { what, interface, from, to }: &NetworkDiff) -> String {
+    let on = interface.as_ref().map(|name| format!(" on {name}")).unwrap_or_default();
+    let [has, needs] = [from, to].map(|value| value.as_deref().unwrap_or("nothing"));
+    format!("{what}{on} is {has}, declared {needs}")
+}
+
+fn call_message(error: &CallError) -> String {
+    match error {
+        CallError::Refused(AgentRefusal::Answer(error)) => {
+            let step = error.step.as_ref().map(|step| format!(" at {step}")).unwrap_or_default();
+            let field = error.field.as_ref().map(|one| format!("`{one}` ")).unwrap_or_default();
+            format!("the agent refused{step}: {field}{}", error.message)
+        }
+        CallError::Refused(AgentRefusal::TooOld(missing)) => {
+            format!("this agent version does not support {missing}; upgrade minions-agent")
+        }
+        // Only calls of clients have this precondition.
+        CallError::Refused(AgentRefusal::OtherIncarnation(_)) => {
+            "another incarnation of the VM answered".to_owned()
+        }
+        CallError::Transport(error) => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_request_with_nothing_else_fits_the_base_protocol() {
+        let request = |json| serde_json::from_value::<NetworkRequest>(json).unwrap();
+        let plain = json!({
+            "interfaces": [{ "addresses": ["10.0.0.2/16"], "gateways": ["10.0.0.1"] }], "dns": ["1.1.1.1"],
+        });
+        let base = base_request(&request(plain.clone())).unwrap();
+        assert_eq!((base.ip.as_str(), base.gateway.as_str()), ("10.0.0.2/16", "10.0.0.1"));
+        assert_eq!(base.dns, ["1.1.1.1"]);
+        for (path, value) in [
+            ("/hostname", json!("a")),
+            ("/interfaces/0/mtu", json!(1400)),
+            ("/interfaces/0/name", json!("eth1")),
+            ("/interfaces/0/gateways", json!([])),
+            ("/interfaces/0/addresses", json!(["10.0.0.2/16", "10.0.0.3/16"])),
+        ] {
+            let mut other = plain.clone();
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            other.pointer_mut(parent).unwrap()[key] = value;
+            assert_eq!(base_request(&request(other)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_reason_names_the_first_differences_and_counts_the_others() {
+        let one = |to: &str| NetworkDiff {
+            what: "address".into(),
+            interface: Some("eth0".into()),
+            from: None,
+            to: Some(to.into()),
+        };
+        let changes = (0..6).map(|at| one(&format!("10.0.0.{at}/24"))).collect();
+        let text = differences(&NetworkChanged { changes: Some(changes), ..Default::default() });
+        assert!(text.contains("address on eth0 is nothing, declared 10.0.0.0/24"), "{text}");
+        assert!(text.ends_with(", 2 more"), "{text}");
+    }
+}

@@ -1,0 +1,25 @@
+//! Reconciler: applies the declared configuration to each VM that becomes ready, and looks for drift.
+//!
+//! ```text
+//!  events of VMs ─────┐
+//!  revision of state ─┼─▶ one task with a record per VM ──▶ attempts, bounded over all, one per VM
+//!  requests ──────────┘            │                             │ lease addresses, compare, change, verify
+//!                                  ▼                             ▼
+//!                             conditions, events            agent of the VM
+//! ```
+//!
+//! * [`conditions`]: agreement of each VM with its configuration, for all readers.
+//! * [`wanted`]: configuration of a VM, reduced to what decides about a new attempt.
+//! * [`attempt`]: one comparison or change. [`schedule`]: times of the next attempts, and their limits.
+//! * [`task`]: the task. [`sweep`]: the end of leases.
+
+mod attempt;
+mod conditions;
+mod schedule;
+mod sweep;
+mod task;
+mod wanted;
+
+pub(crate) use conditions::VmConditions;
+pub(crate) use task::{NotApplied, Reconciler, ReconcilerParts};
+pub(crate) use wanted::is_declared;

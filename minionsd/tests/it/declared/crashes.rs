@@ -1,0 +1,91 @@
+//! The daemon is killed while it changes the declared state, or cannot write it.
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use testkit::daemon::read;
+use testkit::minionsd::Minionsd;
+use testkit::wait::until;
+
+#[tokio::test]
+async fn after_a_kill_everything_that_was_acknowledged_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let start =
+        || Minionsd::builder().dir(dir.path()).arg("--state").arg(dir.path().join("db")).start();
+    let mut acknowledged: BTreeMap<String, String> = BTreeMap::new();
+    for round in 0..5 {
+        let mut daemon = start();
+        if round == 0 {
+            let pool = json!({ "subnet": "10.0.0.0/16" });
+            let put = daemon.http().put("http://d/pools/lan").json(&pool).send().await.unwrap();
+            assert_eq!(put.status(), 200);
+        }
+        // The socket file of the killed daemon exists before this one listens.
+        let leases = daemon.until("/pools/lan/leases", |all| all.status == 200).await.json;
+        let leases = leases["leases"].as_array().unwrap();
+        let found: BTreeMap<_, _> = leases
+            .iter()
+            .map(|one| {
+                (
+                    one["vm"].as_str().unwrap().to_owned(),
+                    one["address"].as_str().unwrap().to_owned(),
+                )
+            })
+            .collect();
+        assert_eq!(found.len(), leases.len());
+        for (vm, address) in &acknowledged {
+            assert_eq!(found.get(vm), Some(address), "round {round}: the lease of {vm} is lost");
+        }
+        let http = daemon.http().clone();
+        let writer = tokio::spawn(async move {
+            let mut done = Vec::new();
+            for number in 0.. {
+                let vm = format!("vm-{round}-{number}");
+                let body = json!({ "vm": vm });
+                let sent = http.post("http://d/pools/lan/leases").json(&body).send().await;
+                let Ok(reply) = sent else { break };
+                let reply = read(reply).await;
+                let Some(address) = reply.json["address"].as_str() else { break };
+                done.push((vm, address.to_owned()));
+            }
+            done
+        });
+        daemon
+            .until("/pools/lan/leases", |all| {
+                all.json["leases"]
+                    .as_array()
+                    .is_some_and(|all| all.len() > leases.len() + 10 + 7 * round)
+            })
+            .await;
+        daemon.end(rustix::process::Signal::KILL);
+        acknowledged.extend(writer.await.unwrap());
+    }
+    let addresses: std::collections::BTreeSet<_> = acknowledged.values().collect();
+    assert_eq!(addresses.len(), acknowledged.len(), "an address was given twice");
+    assert!(acknowledged.len() > 50);
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut daemon = Minionsd::builder().dir(dir.path()).arg("--state").arg(&path).start();
+    assert!(daemon.terminate().success());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!dir.path().join("db-wal").exists(), "a daemon that ends closes its database");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let mut daemon = Minionsd::builder().dir(dir.path()).arg("--state").arg(&path).spawn();
+    let status = until("minionsd has ended", || daemon.ended());
+    assert_eq!(status.code(), Some(1));
+    for words in ["damaged", "backup", "docs/OPERATIONS.md", path.to_str().unwrap()] {
+        assert!(daemon.log().contains(words), "no {words:?} in {}", daemon.log());
+    }
+    fs::remove_file(&path).unwrap();
+    let daemon = Minionsd::builder().dir(dir.path()).arg("--state").arg(&path).start();
+    assert_eq!(daemon.get("/declarations").await.unwrap().json["persistent"], true);
+    let mut second = Minionsd::builder().arg("--state").arg(&path).spawn();
+    assert_eq!(until("the second daemon has ended", || second.ended()).code(), Some(1));
+    assert!(second.log().contains("in use by another minionsd"), "{}", second.log());
+}
