@@ -125,6 +125,7 @@ impl Daemon {
         let vm_settings = vm::VmSettings {
             pool_size: self.config.pool_size,
             clock_limit: self.config.clock_limit,
+            reattach_grace: self.config.reattach_grace,
             agent_ports: self.config.agent_ports.clone(),
         };
         let socket_dir = self.config.socket_dir.clone();

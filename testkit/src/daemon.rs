@@ -52,6 +52,7 @@ pub fn config(dir: &Path) -> Config {
         allowed_origins: Vec::new(),
         pool_size: 8,
         clock_limit: None,
+        reattach_grace: None,
         shutdown_grace: Duration::from_secs(10),
         log_format: LogFormat::Text,
         log_level: "info".into(),

@@ -34,6 +34,7 @@ pub(super) struct ConfigFile {
     pub(super) allowed_origins: Vec<String>,
     pub(super) pool_size: Option<usize>,
     pub(super) clock_limit_ms: Option<u64>,
+    pub(super) reattach_grace_ms: Option<u64>,
     pub(super) shutdown_grace_secs: Option<u64>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_level: Option<String>,

@@ -44,7 +44,8 @@ impl TestHost {
             meters: Arc::default(),
         };
         let agent_ports = config.agent_ports.clone();
-        let each = VmSettings { pool_size: 2, clock_limit: None, agent_ports };
+        let each =
+            VmSettings { pool_size: 2, clock_limit: None, reattach_grace: None, agent_ports };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::start(dir.path().to_owned(), trusted, each, means, &tasks, &stop);
         Self { registry, dir, running: watch::Sender::new(false) }

@@ -99,6 +99,7 @@ fn is_explained(failure: Failure) -> bool {
         | Failure::AgentError
         | Failure::Rebooting
         | Failure::PoweredOff
+        | Failure::PausedOrHung
         | Failure::DaemonExhausted => false,
     }
 }

@@ -46,6 +46,7 @@ pub(crate) struct Vm {
     /// Last requested end of the guest, for the supervisor.
     asked: watch::Sender<Option<EndingKind>>,
     lease: HostLease,
+    reattach_grace: Option<Duration>,
 }
 
 impl Vm {
@@ -71,6 +72,11 @@ impl Vm {
     /// Returns a handle of the VM whose calls reach this incarnation of the guest, or fail.
     pub(crate) fn with_precondition(&self, only: IncarnationId) -> Self {
         Self { client: Arc::new(self.client.with_precondition(only)), ..self.clone() }
+    }
+
+    /// Returns the re-attach grace of new programs in milliseconds; `None` for the agent's default.
+    pub(crate) fn reattach_grace_ms(&self) -> Option<u64> {
+        self.reattach_grace.and_then(|grace| u64::try_from(grace.as_millis()).ok())
     }
 
     /// Returns the lease of the quiesced guest.
@@ -107,6 +113,8 @@ pub(crate) struct VmSettings {
     pub(crate) pool_size: usize,
     /// Deviation above which the guest's clock is set; `None` never sets it.
     pub(crate) clock_limit: Option<Duration>,
+    /// Re-attach grace of new programs; `None` for the agent's default.
+    pub(crate) reattach_grace: Option<Duration>,
     /// VSOCK ports of the agents.
     pub(crate) agent_ports: AgentPorts,
 }
@@ -345,7 +353,14 @@ impl RegistryTask {
                 let _ = verdicts.send(judged).await;
             }
         });
-        let vm = Vm { name: name.clone(), status, client: Arc::new(client), asked, lease };
+        let vm = Vm {
+            name: name.clone(),
+            status,
+            client: Arc::new(client),
+            asked,
+            lease,
+            reattach_grace: self.each.reattach_grace,
+        };
         self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });
         vm
     }

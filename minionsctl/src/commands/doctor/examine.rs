@@ -61,7 +61,10 @@ fn blocked(known: &Vm, error: &Failure, service: Option<&ProbedService>) -> Vec<
     let mut layer = broken.layer;
     // The end of the guest shows at some layer.
     if let Some(observed) = known.reason.as_ref().and_then(|reason| reason.layer)
-        && matches!(fault(known, error), Some(Fault::Rebooting | Fault::PoweredOff))
+        && matches!(
+            fault(known, error),
+            Some(Fault::Rebooting | Fault::PoweredOff | Fault::PausedOrHung)
+        )
     {
         layer = place(known, observed).0;
     }
@@ -173,7 +176,8 @@ fn layer_of(fault: Fault) -> Layer {
         | Fault::ProtocolError
         | Fault::AgentError
         | Fault::Rebooting
-        | Fault::PoweredOff => Layer::Agent,
+        | Fault::PoweredOff
+        | Fault::PausedOrHung => Layer::Agent,
     }
 }
 
