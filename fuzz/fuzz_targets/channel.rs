@@ -22,6 +22,7 @@ fuzz_target!(|input: (u64, u64, Vec<u8>)| {
         stdin_acked: offset,
         stdin_window: window,
         stdin_closed: false,
+        reattach_grace_ms: None,
     };
     let Ok(mut client) = ExecClient::new(&attached, Instant::now()) else { return };
     let mut decoder = Decoder::new();

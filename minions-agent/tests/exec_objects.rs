@@ -151,14 +151,20 @@ async fn leaving_ends_the_program_but_a_broken_connection_does_not() {
 async fn a_client_that_does_not_return_in_the_grace_period_counts_as_gone() {
     let agent = RunningAgent::start().await;
     let seconds = sleep_seconds(2);
-    drop(Stream::open(&agent, &sh("lost", &format!("sleep {seconds}"))).await.unwrap());
+    let start =
+        ExecStart { reattach_grace_ms: Some(2000), ..sh("lost", &format!("sleep {seconds}")) };
+    let stream = Stream::open(&agent, &start).await.unwrap();
+    assert_eq!(stream.attached.reattach_grace_ms, Some(2000));
+    drop(stream);
     drop(Stream::open(&agent, &detached(sh("kept", "sleep 300"))).await.unwrap());
     until_running(&seconds).await;
     until_gone(&seconds).await;
     let info = wait(&agent, "lost").await;
     assert!(matches!(info.outcome, Some(Outcome::Signaled { signal: 15, .. })), "{info:?}");
-    // The grace period is 15 s; the program does not end at once.
-    assert!(info.usage.unwrap().wall_ms > 14_000, "{info:?}");
+    // The program does not end at once.
+    assert!(info.usage.unwrap().wall_ms >= 2000, "{info:?}");
+    let stream = Stream::open(&agent, &control("kept", None)).await.unwrap();
+    assert_eq!(stream.attached.reattach_grace_ms, Some(60_000), "the default");
     assert_eq!(inspect(&agent, "kept").await.outcome, None);
 }
 

@@ -101,7 +101,7 @@ async fn cat_echoes_input_while_both_directions_are_full() {
 
 #[tokio::test]
 async fn leaving_ends_the_program_at_once_even_if_the_host_closes_without_reading() {
-    // Shorter than the re-attach grace period of 15 s.
+    // Shorter than the re-attach grace.
     const AT_ONCE: Duration = Duration::from_secs(10);
     let agent = RunningAgent::start().await;
     for round in 0..20 {

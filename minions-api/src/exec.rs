@@ -165,6 +165,14 @@ pub struct AttachReply {
     pub stdin_window: u64,
     /// True if the agent has received the end of the input.
     pub stdin_closed: bool,
+    /// Milliseconds for which the program waits for a client to re-attach.
+    #[serde(default = "fixed_reattach_grace_ms")]
+    pub reattach_grace_ms: u64,
+}
+
+/// Returns the re-attach grace of a daemon that does not report it.
+fn fixed_reattach_grace_ms() -> u64 {
+    15_000
 }
 
 /// Result of a program that ran, whether it succeeded or not.

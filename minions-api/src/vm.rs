@@ -72,6 +72,9 @@ pub enum Failure {
     Restoring,
     /// The guest was restored or cloned, and a required restore step failed.
     RestoreFailed,
+    /// The VMM's process runs, but the guest, which has answered before, does not answer any more: the VM is paused, or
+    /// it or its agent hangs.
+    PausedOrHung,
     /// minionsd itself is short of descriptors or memory; this says nothing about the VM.
     DaemonExhausted,
 }
@@ -95,6 +98,7 @@ impl Failure {
             Self::PoweredOff => "powered_off",
             Self::Restoring => "restoring",
             Self::RestoreFailed => "restore_failed",
+            Self::PausedOrHung => "paused_or_hung",
             Self::DaemonExhausted => "daemon_exhausted",
         }
     }
@@ -139,6 +143,10 @@ impl Failure {
             Self::RestoreFailed => {
                 "remove the cause, then run `minionsctl restored VM`; or remove the step from `required` \
                  in minionsd.toml"
+            }
+            Self::PausedOrHung => {
+                "resume the VM if it is paused; otherwise check the guest's console: its service manager restarts \
+                 an agent that hangs"
             }
             Self::DaemonExhausted => {
                 "minionsd is out of descriptors or memory: raise its limits (LimitNOFILE=)"
@@ -240,9 +248,10 @@ pub struct Vmm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reason {
-    /// Layer that failed, for programs; `rebooting` or `powered_off` if a known reboot or poweroff is the cause.
+    /// Layer that failed, for programs; `rebooting` or `powered_off` if a known reboot or poweroff is the cause;
+    /// `paused_or_hung` if the VMM runs and the guest has stopped answering.
     pub failure: Failure,
-    /// Layer that failed, if `failure` is `rebooting` or `powered_off`.
+    /// Layer that failed, if `failure` is `rebooting`, `powered_off` or `paused_or_hung`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Failure>,
     /// State of a guest that was powered off: true if it has halted, as far as its VMM shows; false while its kernel

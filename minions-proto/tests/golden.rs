@@ -12,12 +12,12 @@ use minions_proto::forward::control;
 use minions_proto::forward_listener::{ListenerAgentControl, ListenerClient, WaitingConnection};
 use minions_proto::frame::encode;
 use minions_proto::message::{
-    ConfigureNetwork, Done, EntropyBytes, Exec, ExecReply, FileOperation, FileStart, ForwardAccept,
-    ForwardListen, ForwardListening, ForwardOpen, ForwardOpened, FrozenFilesystem, GuestPath,
-    GuestTarget, Health, HealthCheck, HookRun, ListenerId, Power, PowerAction, Quiesce, Quiesced,
-    ReadFile, RenameFile, ReplyError, ReportStatus, RestoreOutcome, RestoreRequest, RestoreState,
-    RestoreStep, SetClock, Status, Thaw, Thawed, TokenCheck, WriteFile, WriteStream, decode_reply,
-    encode_error, encode_reply, encode_request,
+    ConfigureNetwork, Done, EntropyBytes, Exec, ExecAttached, ExecReply, ExecStart, FileOperation,
+    FileStart, ForwardAccept, ForwardListen, ForwardListening, ForwardOpen, ForwardOpened,
+    FrozenFilesystem, GuestPath, GuestTarget, Health, HealthCheck, HookRun, ListenerId, Power,
+    PowerAction, Quiesce, Quiesced, ReadFile, RenameFile, ReplyError, ReportStatus, RestoreOutcome,
+    RestoreRequest, RestoreState, RestoreStep, SetClock, Status, Thaw, Thawed, TokenCheck,
+    WriteFile, WriteStream, decode_reply, encode_error, encode_reply, encode_request,
 };
 use minions_proto::{Call, Request};
 
@@ -197,6 +197,31 @@ fn clock_and_power_requests() {
 }
 
 #[test]
+fn the_reattach_grace_is_an_optional_member_of_start_requests_and_of_their_reply() {
+    let start = ExecStart {
+        command: "true".into(),
+        reattach_grace_ms: Some(90_000),
+        ..ExecStart::default()
+    };
+    request(
+        &start,
+        &Request::ExecStart(Box::new(start.clone())),
+        b"\x00\x00\x00\x65{\"type\":\"exec_start\",\"command\":\"true\",\"stdin\":false,\"on_disconnect\":\"kill\",\
+          \"reattach_grace_ms\":90000}",
+    );
+    let attached = |more: &str| {
+        let reply = format!(
+            r#"{{"status":"ok","id":"x","created":true,"pid":1,"stdout":0,"stderr":0,"stdin":0,"stdin_acked":0,
+               "stdin_window":0,"stdin_closed":true{more}}}"#
+        );
+        decode_reply::<ExecAttached>(reply.as_bytes()).unwrap().reattach_grace().as_millis()
+    };
+    assert_eq!(attached(""), 15_000);
+    assert_eq!(attached(r#","reattach_grace_ms":90000"#), 90_000);
+    assert_eq!(attached(r#","reattach_grace_ms":18446744073709551615"#), 3_600_000);
+}
+
+#[test]
 fn quiesce_requests_and_replies() {
     let quiesce = Quiesce { ttl_ms: Some(30_000), freeze_fs: true, hooks: true };
     request(
@@ -253,7 +278,13 @@ fn quiesce_requests_and_replies() {
 }
 
 fn file(op: FileOperation) -> FileStart {
-    FileStart { id: None, user: None, on_disconnect: Default::default(), op }
+    FileStart {
+        id: None,
+        user: None,
+        on_disconnect: Default::default(),
+        reattach_grace_ms: None,
+        op,
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub use socket_owner::SocketOwner;
 use clap::Parser;
 use file::{ConfigFile, parse, read};
 use minions_proto::hybrid::MAX_PATH_LEN;
+use minions_proto::message::{MAX_REATTACH_GRACE_MS, MIN_REATTACH_GRACE_MS};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +50,10 @@ const CLOCK_LIMITS: std::ops::RangeInclusive<Duration> =
 /// Default of `clock_limit_ms`: more than what a clock drifts between two corrections by NTP, less than what breaks TLS
 /// or builds.
 const DEFAULT_CLOCK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Allowed values of `reattach_grace_ms`.
+const REATTACH_GRACES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(MIN_REATTACH_GRACE_MS)..=Duration::from_millis(MAX_REATTACH_GRACE_MS);
 
 /// Default of `shutdown_grace_secs`; well below systemd's default stop timeout of 90 s.
 const DEFAULT_SHUTDOWN_GRACE_SECS: u64 = 10;
@@ -124,6 +129,8 @@ pub struct Config {
     pub clock_limit: Option<Duration>,
     /// Restore steps of the VMs.
     pub restore: RestoreRules,
+    /// Time for which programs wait for a client to re-attach after its connection broke; `None` for the agent's default.
+    pub reattach_grace: Option<Duration>,
     /// Time that requests in progress have to finish once the daemon is told to stop.
     pub shutdown_grace: Duration,
     /// Format of log lines.
@@ -216,6 +223,7 @@ impl Config {
                 None => Some(DEFAULT_CLOCK_LIMIT),
             },
             restore: RestoreRules::parse(file.restore)?,
+            reattach_grace: file.reattach_grace_ms.map(Duration::from_millis),
             shutdown_grace: Duration::from_secs(grace),
             log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             log_level: args.log_level.or(file.log_level).unwrap_or_else(|| "info".into()),
@@ -258,6 +266,16 @@ impl Config {
                 field: "clock_limit_ms",
                 value,
                 allowed: "100 to 86400000, or 0 to never set a clock",
+            });
+        }
+        if let Some(grace) = self.reattach_grace
+            && !REATTACH_GRACES.contains(&grace)
+        {
+            let value = grace.as_millis().try_into().unwrap_or(u64::MAX);
+            return Err(ConfigError::OutOfRange {
+                field: "reattach_grace_ms",
+                value,
+                allowed: "1000 to 3600000",
             });
         }
         Ok(())

@@ -102,7 +102,13 @@ impl FileStream {
         let is_session = matches!(op, FileOperation::Session(_));
         let feature = if is_session { Feature::FileSession } else { Feature::Files };
         let target = ExecTarget::with_feature(vm, feature, deadline).await?;
-        let start = FileStart { id: Some(id.clone()), user, on_disconnect: OnDisconnect::Kill, op };
+        let start = FileStart {
+            id: Some(id.clone()),
+            user,
+            on_disconnect: OnDisconnect::Kill,
+            reattach_grace_ms: vm.reattach_grace_ms(),
+            op,
+        };
         let driver = ExecDriver::open(execs, &target, id, &start, deadline).await?;
         let errors = FailureLines::default();
         Ok(Self {

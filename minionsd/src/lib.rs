@@ -139,6 +139,7 @@ impl Daemon {
             pool_size: self.config.pool_size,
             clock_limit: self.config.clock_limit,
             restore: self.config.restore.clone(),
+            reattach_grace: self.config.reattach_grace,
             agent_ports: self.config.agent_ports.clone(),
         };
         let socket_dir = self.config.socket_dir.clone();

@@ -56,6 +56,7 @@ pub fn config(dir: &Path) -> Config {
         pool_size: 8,
         clock_limit: None,
         restore: RestoreRules::default(),
+        reattach_grace: None,
         shutdown_grace: Duration::from_secs(10),
         log_format: LogFormat::Text,
         log_level: "info".into(),

@@ -302,8 +302,8 @@ impl ExecutorState {
         ProgramRecord { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
     }
 
-    /// Returns a hash of the parts that must be equal in two requests with the same id: all but the time limits and the
-    /// disconnect policy.
+    /// Returns a hash of the parts that must be equal in two requests with the same id: all but the time limits, the
+    /// disconnect policy and the re-attach grace.
     ///
     /// Requests with equal hashes count as equal. The keys of the hash are random and known to this agent only, so no
     /// client can make two requests with the same hash; by chance, two requests have it with probability 2^-64.
@@ -313,6 +313,7 @@ impl ExecutorState {
             on_disconnect: _,
             timeout_ms: _,
             kill_grace_ms: _,
+            reattach_grace_ms: _,
             command,
             args,
             env,

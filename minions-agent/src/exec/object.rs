@@ -48,6 +48,8 @@ pub(crate) struct Exec {
     pub(super) pid: u32,
     summary: ProgramSummary,
     pub(super) on_disconnect: OnDisconnect,
+    /// Time for which an absent client may re-attach.
+    reattach_grace: Duration,
     pub(super) started: Instant,
     state: Mutex<ExecState>,
     /// Notifies the exec's readers of any change.
@@ -65,7 +67,11 @@ impl Exec {
         // The client that started it attaches next.
         let client = ClientPresence::Away { since: Instant::now() };
         let summary = ProgramSummary::of(start);
-        Self::made(id, pid, summary, start.on_disconnect, ExecState::new(input, client))
+        let mut exec =
+            Self::made(id, pid, summary, start.on_disconnect, ExecState::new(input, client));
+        let asked = start.reattach_grace_ms.map(Duration::from_millis);
+        exec.reattach_grace = asked.unwrap_or(REATTACH_GRACE);
+        exec
     }
 
     /// Returns the exec of a program that an earlier agent started and that still runs in `cgroup`. Its outcome
@@ -109,6 +115,7 @@ impl Exec {
             pid,
             summary,
             on_disconnect,
+            reattach_grace: REATTACH_GRACE,
             started: Instant::now(),
             state: Mutex::new(state),
             news: watch::Sender::new(()),
@@ -180,6 +187,7 @@ impl Exec {
             stdin_acked: state.input.taken(),
             stdin_window: STDIN_WINDOW as u64,
             stdin_closed: state.input.closed,
+            reattach_grace_ms: Some(milliseconds(self.reattach_grace)),
         };
         drop(state);
         if holder.is_some() {
@@ -215,7 +223,7 @@ impl Exec {
     pub(super) fn expire(&self) -> Option<Instant> {
         let mut state = self.state();
         let ClientPresence::Away { since } = state.client else { return None };
-        let until = since + REATTACH_GRACE;
+        let until = since + self.reattach_grace;
         if Instant::now() < until {
             return Some(until);
         }

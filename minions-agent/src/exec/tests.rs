@@ -40,6 +40,7 @@ async fn a_fingerprint_covers_all_but_the_limits_of_time_and_the_disconnect_poli
     let same = ExecStart {
         timeout_ms: Some(1),
         kill_grace_ms: Some(1),
+        reattach_grace_ms: Some(1000),
         on_disconnect: OnDisconnect::Detach,
         ..start.clone()
     };

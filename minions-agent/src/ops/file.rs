@@ -17,7 +17,7 @@ pub(super) async fn start(
     call: FileStart,
 ) -> Result<(ExecAttached, ExecTail), AgentError> {
     call.validate()?;
-    let FileStart { id, user, on_disconnect, op } = call;
+    let FileStart { id, user, on_disconnect, reattach_grace_ms, op } = call;
     let json = serde_json::to_string(&op).map_err(|error| {
         AgentError::new(ErrorCode::Internal, format!("cannot encode the operation: {error}"))
     })?;
@@ -28,6 +28,7 @@ pub(super) async fn start(
         user,
         stdin: op.takes_input(),
         on_disconnect,
+        reattach_grace_ms,
         ..ExecStart::default()
     };
     executor.start_file_operation(start).await.map_err(|error| refused(&error))

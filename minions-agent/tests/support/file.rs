@@ -60,7 +60,13 @@ pub(crate) fn path(path: &Path) -> GuestPath {
 }
 
 pub(crate) fn start(op: FileOperation) -> FileStart {
-    FileStart { id: None, user: None, on_disconnect: Default::default(), op }
+    FileStart {
+        id: None,
+        user: None,
+        on_disconnect: Default::default(),
+        reattach_grace_ms: None,
+        op,
+    }
 }
 
 /// Runs an operation with this input.

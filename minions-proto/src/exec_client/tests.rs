@@ -15,6 +15,7 @@ fn attached(stdin: u64, acked: u64) -> ExecAttached {
         stdin_acked: acked,
         stdin_window: 100,
         stdin_closed: false,
+        reattach_grace_ms: None,
     }
 }
 

@@ -16,9 +16,18 @@ pub const MAX_LIMIT: u64 = i64::MAX.unsigned_abs();
 /// Interval of an agent's heartbeats on a stream.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Time for which an exec whose connection broke waits for a client to re-attach, before its
-/// `on_disconnect` applies.
-pub const REATTACH_GRACE: Duration = Duration::from_secs(15);
+/// Default time for which an exec whose connection broke waits for a client to re-attach, before its
+/// `on_disconnect` applies. See [`ExecStart::reattach_grace_ms`].
+pub const REATTACH_GRACE: Duration = Duration::from_secs(60);
+
+/// Fixed time of agents that do not report [`ExecAttached::reattach_grace_ms`].
+const FIXED_REATTACH_GRACE: Duration = Duration::from_secs(15);
+
+/// Shortest and longest re-attach grace, in milliseconds: one second and one hour. Meanwhile the program runs without a
+/// client, or waits for one with all of its unacknowledged output in the agent's memory.
+pub const MIN_REATTACH_GRACE_MS: u64 = 1000;
+/// See [`MIN_REATTACH_GRACE_MS`].
+pub const MAX_REATTACH_GRACE_MS: u64 = 60 * 60 * 1000;
 
 /// Largest time limit, in milliseconds: one day. A program that runs longer needs a service
 /// supervisor, or no limit.
@@ -96,6 +105,10 @@ pub struct ExecStart {
     /// Behaviour when the client leaves.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
+    /// Milliseconds for which the exec waits for a client to re-attach after its connection broke, before
+    /// `on_disconnect` applies. Absent: [`REATTACH_GRACE`]. Agents that do not report it in their reply wait 15 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reattach_grace_ms: Option<u64>,
 }
 
 /// Behaviour of an exec whose client leaves, or does not re-attach in time: `kill` ends it and
@@ -160,6 +173,7 @@ impl ExecStart {
             return Err(Invalid::value("user", user, "must be a user name or number"));
         }
         within("timeout_ms", self.timeout_ms, 1, MAX_TIMEOUT_MS)?;
+        within_reattach_grace(self.reattach_grace_ms)?;
         within("kill_grace_ms", self.kill_grace_ms, 0, MAX_KILL_GRACE_MS)?;
         within("memory_bytes", self.memory_bytes, 1, MAX_LIMIT)?;
         within("pids", self.pids, 1, MAX_LIMIT)?;
@@ -176,6 +190,11 @@ impl ExecStart {
             _ => Ok(()),
         }
     }
+}
+
+/// Checks the bounds of a re-attach grace.
+pub(in crate::message) fn within_reattach_grace(value: Option<u64>) -> Result<(), Invalid> {
+    within("reattach_grace_ms", value, MIN_REATTACH_GRACE_MS, MAX_REATTACH_GRACE_MS)
 }
 
 fn within(field: &str, value: Option<u64>, least: u64, most: u64) -> Result<(), Invalid> {
@@ -252,6 +271,18 @@ pub struct ExecAttached {
     pub stdin_window: u64,
     /// True if the end of the input has arrived.
     pub stdin_closed: bool,
+    /// Milliseconds for which the exec waits for a client to re-attach. Absent: the agent waits 15 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reattach_grace_ms: Option<u64>,
+}
+
+impl ExecAttached {
+    /// Returns the time for which the exec waits for a client to re-attach.
+    #[must_use]
+    pub fn reattach_grace(&self) -> Duration {
+        let reported = self.reattach_grace_ms.map(|ms| ms.min(MAX_REATTACH_GRACE_MS));
+        reported.map_or(FIXED_REATTACH_GRACE, Duration::from_millis)
+    }
 }
 
 #[cfg(test)]
@@ -282,6 +313,10 @@ mod tests {
         assert_eq!(wrong(|s| s.timeout_ms = Some(0)), "timeout_ms");
         assert_eq!(wrong(|s| s.timeout_ms = Some(MAX_TIMEOUT_MS + 1)), "timeout_ms");
         assert_eq!(wrong(|s| s.kill_grace_ms = Some(MAX_KILL_GRACE_MS + 1)), "kill_grace_ms");
+        for grace in [0, 999, MAX_REATTACH_GRACE_MS + 1, u64::MAX] {
+            let refused = start(|s| s.reattach_grace_ms = Some(grace)).unwrap_err();
+            assert_eq!(refused, "reattach_grace_ms");
+        }
         for limit in [0, MAX_LIMIT + 1, u64::MAX] {
             assert_eq!(start(|s| s.memory_bytes = Some(limit)).unwrap_err(), "memory_bytes");
             assert_eq!(start(|s| s.pids = Some(limit)).unwrap_err(), "pids");

@@ -34,8 +34,9 @@ pub use exec::{Exec, ExecReply};
 pub use exec_id::ExecId;
 pub use exec_object::{ExecInfo, ExecInspect, ExecList, ExecListed, ExecRemove, ExecSignal, Usage};
 pub use exec_stream::{
-    ExecAttach, ExecAttached, ExecStart, HEARTBEAT, MAX_KILL_GRACE_MS, MAX_LIMIT, MAX_TIMEOUT_MS,
-    OnDisconnect, REATTACH_GRACE, RLIMITS, Role, Tty,
+    ExecAttach, ExecAttached, ExecStart, HEARTBEAT, MAX_KILL_GRACE_MS, MAX_LIMIT,
+    MAX_REATTACH_GRACE_MS, MAX_TIMEOUT_MS, MIN_REATTACH_GRACE_MS, OnDisconnect, REATTACH_GRACE,
+    RLIMITS, Role, Tty,
 };
 pub use feature::{Feature, Features};
 pub use file::{

@@ -76,6 +76,7 @@ fn start(request: ExecRequest) -> Result<ExecStart, Failure> {
         memory_bytes: request.memory_bytes,
         pids: request.pids,
         on_disconnect: request.on_disconnect.unwrap_or_default(),
+        reattach_grace_ms: None,
     };
     start.validate()?;
     Ok(start)

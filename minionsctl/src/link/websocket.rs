@@ -85,6 +85,7 @@ fn attached(client: &DaemonClient, text: &str) -> Result<ExecAttached, Failure> 
         stdin_acked: reply.stdin_acked,
         stdin_window: reply.stdin_window,
         stdin_closed: reply.stdin_closed,
+        reattach_grace_ms: Some(reply.reattach_grace_ms),
     })
 }
 

@@ -60,6 +60,10 @@ impl Session<'_> {
 
     /// Resumes at the offsets of the last stream, or begins the session.
     pub(super) fn adopt(&mut self, attached: &ExecAttached) -> Result<(), Failure> {
+        // Attempts are useful for as long as the program waits for them.
+        if !self.plan.outlives_us {
+            self.retry.set_patience(attached.reattach_grace());
+        }
         if let Some(client) = &mut self.client {
             client.resume(attached)?;
             self.remark_to_people("minionsctl: re-attached");

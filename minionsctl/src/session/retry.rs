@@ -28,6 +28,11 @@ impl ReattachTimer {
         Self { patience, pause: PAUSES.0, lost: None }
     }
 
+    /// Sets the time for attempts.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Reports whether the stream is lost at the moment.
     pub(crate) fn is_on(&self) -> bool {
         self.lost.is_some()

@@ -55,6 +55,7 @@ impl ChannelProgram {
         loop {
             let Some((attached, mut link)) = self.connect().await? else { return Ok(None) };
             self.stream.adopt(&attached)?;
+            self.retry.set_patience(attached.reattach_grace());
             let Self { stream, input, output, retry, .. } = self;
             match stream.converse(&mut link, input, output, retry).await? {
                 StreamEnd::Program(end) => return Ok(Some(end)),

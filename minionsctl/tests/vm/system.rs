@@ -69,6 +69,16 @@ async fn the_commands_work_by_rest_by_minionsctl_and_without_the_daemon() {
     ctl(&["status", VM]).assert(0, "10.0.2.15/24", "");
     assert_eq!(direct(&["status"])["kernel"], status.json["kernel"]);
     ctl(&["network", VM]).assert(0, "10.0.2.15/24", "");
+
+    ctl(&["quiesce", VM, "--", "echo", "snapshot"]).assert(0, "snapshot", "");
+    // The guest's root file system is in memory.
+    let frozen = ctl(&["quiesce", "--freeze-fs", VM, "--", "echo", "snapshot"]);
+    frozen.assert(
+        125,
+        "",
+        "none of the guest's file systems can be frozen: its root file system is \"",
+    );
+    ctl(&["thaw", VM]).assert(1, "", "the guest is not quiesced: ");
 }
 
 #[tokio::test(flavor = "multi_thread")]

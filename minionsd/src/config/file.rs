@@ -38,6 +38,7 @@ pub(super) struct ConfigFile {
     pub(super) clock_limit_ms: Option<u64>,
     #[serde(default)]
     pub(super) restore: Vec<RestoreEntry>,
+    pub(super) reattach_grace_ms: Option<u64>,
     pub(super) shutdown_grace_secs: Option<u64>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_level: Option<String>,

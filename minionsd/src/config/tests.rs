@@ -36,6 +36,13 @@ fn errors_name_the_invalid_setting() {
         let file = format!("allowed_origins = ['https://ok.example', '{origin}']");
         assert!(error(&file).contains("allowed_origins[1]"), "{origin}");
     }
+    for grace in ["0", "999", "3600001"] {
+        let error = error(&format!("reattach_grace_ms = {grace}"));
+        assert!(
+            error.contains("reattach_grace_ms") && error.contains("1000 to 3600000"),
+            "{error}"
+        );
+    }
     assert!(error("tcp_read = 'token'").contains("token_file"));
     assert!(error("tcp_operate = 'root'").contains("tcp_operate"));
     assert!(error("audit = 'required'").contains("audit_log"));

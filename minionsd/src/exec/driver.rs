@@ -328,8 +328,10 @@ impl ExecDriver {
 
     async fn come_back(&mut self) -> Result<(), ExecError> {
         let since = self.broken_at.unwrap_or_else(Instant::now);
+        let grace = self.attached.reattach_grace();
         let attach = ExecAttach { role: self.role, ..self.exec.attach() };
-        let (attached, stream) = opening::come_back(self.lease.target(), &attach, since).await?;
+        let (attached, stream) =
+            opening::come_back(self.lease.target(), &attach, since, grace).await?;
         self.exec.resume(&attached)?;
         self.lease.stream = Some(stream);
         self.mute = false;

@@ -15,7 +15,7 @@ use minions_api::vm::Failure;
 use minions_proto::Call;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::exec_client::check_attached;
-use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Feature, REATTACH_GRACE};
+use minions_proto::message::{ExecAttach, ExecAttached, ExecStart, Feature, MAX_REATTACH_GRACE_MS};
 use rand::RngExt;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -42,7 +42,13 @@ pub(crate) async fn start(
     if let Some(field) = start.limit() {
         target.vm.client().require(Feature::ExecLimits, &[field], deadline).await?;
     }
-    start_call(target, start, deadline).await
+    match target.vm.reattach_grace_ms() {
+        None => start_call(target, start, deadline).await,
+        grace => {
+            let start = ExecStart { reattach_grace_ms: grace, ..start.clone() };
+            start_call(target, &start, deadline).await
+        }
+    }
 }
 
 /// Sends a request that starts a program, and that contains the program's id.
@@ -100,7 +106,7 @@ pub(super) async fn once_more(
     persist(target, attach, Instant::now(), deadline, true).await
 }
 
-/// Re-attaches to a program whose stream broke at `since`.
+/// Re-attaches to a program whose stream broke at `since`, for as long as the agent keeps the program for that (`grace`).
 ///
 /// # Errors
 ///
@@ -109,8 +115,9 @@ pub(crate) async fn come_back(
     target: &ExecTarget,
     attach: &ExecAttach,
     since: Instant,
+    grace: Duration,
 ) -> Result<OpenedStream, ExecError> {
-    let opened = persist(target, attach, since, since + REATTACH_GRACE, true).await;
+    let opened = persist(target, attach, since, since + grace, true).await;
     opened.map_err(|error| match error {
         ExecError::Lost { .. } => error,
         ExecError::Call(CallError::Refused(AgentRefusal::Answer(error))) => {
@@ -122,8 +129,8 @@ pub(crate) async fn come_back(
     })
 }
 
-/// Repeats a request to the same instance of the agent until it answers, or until it no longer keeps the program for
-/// re-attaching (`since` + [`REATTACH_GRACE`]). `sent` is true if an earlier request may have reached the agent; then
+/// Repeats a request to the same instance of the agent until it answers, or until `deadline`, at most
+/// [`MAX_REATTACH_GRACE_MS`] after `since`. `sent` is true if an earlier request may have reached the agent; then
 /// the error states that.
 async fn persist<C: Call<Reply = ExecAttached>>(
     target: &ExecTarget,
@@ -132,7 +139,7 @@ async fn persist<C: Call<Reply = ExecAttached>>(
     deadline: Instant,
     mut sent: bool,
 ) -> Result<OpenedStream, ExecError> {
-    let until = deadline.min(since + REATTACH_GRACE);
+    let until = deadline.min(since + Duration::from_millis(MAX_REATTACH_GRACE_MS));
     let mut failures = 0;
     loop {
         if target.vm.client().is_gone() && sent {

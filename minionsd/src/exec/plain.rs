@@ -145,6 +145,7 @@ fn attached(id: ExecId) -> ExecAttached {
         stdin_acked: 0,
         stdin_window: 0,
         stdin_closed: true,
+        reattach_grace_ms: None,
     }
 }
 

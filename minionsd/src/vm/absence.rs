@@ -45,7 +45,13 @@ impl TestHost {
         };
         let agent_ports = config.agent_ports.clone();
         let restore = RestoreRules::default();
-        let each = VmSettings { pool_size: 2, clock_limit: None, restore, agent_ports };
+        let each = VmSettings {
+            pool_size: 2,
+            clock_limit: None,
+            restore,
+            reattach_grace: None,
+            agent_ports,
+        };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::start(dir.path().to_owned(), trusted, each, means, &tasks, &stop);
         Self { registry, dir, running: watch::Sender::new(false) }

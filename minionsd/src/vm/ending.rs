@@ -101,6 +101,7 @@ fn is_explained(failure: Failure) -> bool {
         | Failure::PoweredOff
         | Failure::Restoring
         | Failure::RestoreFailed
+        | Failure::PausedOrHung
         | Failure::DaemonExhausted => false,
     }
 }

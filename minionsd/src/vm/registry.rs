@@ -53,6 +53,7 @@ pub(crate) struct Vm {
     /// Number of the last request to restore the guest, for the supervisor.
     restores: watch::Sender<u64>,
     networks: LastNetworks,
+    reattach_grace: Option<Duration>,
 }
 
 impl Vm {
@@ -78,6 +79,11 @@ impl Vm {
     /// Returns a handle of the VM whose calls reach this incarnation of the guest, or fail.
     pub(crate) fn with_precondition(&self, only: IncarnationId) -> Self {
         Self { client: Arc::new(self.client.with_precondition(only)), ..self.clone() }
+    }
+
+    /// Returns the re-attach grace of new programs in milliseconds; `None` for the agent's default.
+    pub(crate) fn reattach_grace_ms(&self) -> Option<u64> {
+        self.reattach_grace.and_then(|grace| u64::try_from(grace.as_millis()).ok())
     }
 
     /// Returns the lease of the quiesced guest.
@@ -134,6 +140,8 @@ pub(crate) struct VmSettings {
     pub(crate) clock_limit: Option<Duration>,
     /// Restore steps of the guests.
     pub(crate) restore: RestoreRules,
+    /// Re-attach grace of new programs; `None` for the agent's default.
+    pub(crate) reattach_grace: Option<Duration>,
     /// VSOCK ports of the agents.
     pub(crate) agent_ports: AgentPorts,
 }
@@ -390,6 +398,7 @@ impl RegistryTask {
             lease,
             restores,
             networks,
+            reattach_grace: self.each.reattach_grace,
         };
         self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });
         vm

@@ -179,6 +179,9 @@ impl VmStatus {
         }
         let failure = if self.is_being_created(failure) { Failure::NoSocket } else { failure };
         self.give_reason(failure, message, now);
+        if self.has_fallen_silent(failure) {
+            self.explain_silence(failure);
+        }
         self.enter(Observation::Failed { failure, in_a_row: self.failed_probes }, now)
     }
 
@@ -298,6 +301,23 @@ impl VmStatus {
             && self.recreated
             && self.vmm.is_some()
             && self.ending.is_some_and(|ending| !ending.is_overdue())
+    }
+
+    /// Reports whether the guest has answered before and is silent now, although its VMM runs.
+    fn has_fallen_silent(&self, failure: Failure) -> bool {
+        matches!(failure, Failure::NoHandshake | Failure::AgentSilent)
+            && self.last_seen.is_some()
+            && !self.recreated
+            && self.vmm.as_ref().is_some_and(ProcessId::is_alive)
+    }
+
+    /// Replaces the layer in the reason by its likely cause, unless a known end of the boot is the cause.
+    fn explain_silence(&mut self, layer: Failure) {
+        for reason in [&mut self.reason, &mut self.last_error].into_iter().flatten() {
+            if reason.failure == layer {
+                (reason.failure, reason.layer) = (Failure::PausedOrHung, Some(layer));
+            }
+        }
     }
 
     fn give_reason(&mut self, failure: Failure, message: String, at: Timestamp) {

@@ -21,6 +21,21 @@ async fn open(daemon: &TestDaemon, request: Value) -> Client {
     client
 }
 
+#[tokio::test]
+async fn the_configured_reattach_grace_is_that_of_the_program() {
+    let grace = |daemon: TestDaemon| async move {
+        let vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Agent(agent().unwrap()));
+        daemon.until_state("web-1", "ready").await;
+        let (_client, attached) = Client::open(&daemon, "web-1", sh("cat")).await;
+        drop(vm);
+        attached["reattach_grace_ms"].clone()
+    };
+    assert_eq!(grace(TestDaemon::start().await).await, json!(60_000));
+    let configured = Some(Duration::from_secs(90));
+    let daemon = TestDaemon::with(|config| config.reattach_grace = configured).await;
+    assert_eq!(grace(daemon).await, json!(90_000));
+}
+
 fn normal() -> Closed {
     Closed(1000, String::new())
 }
@@ -198,7 +213,7 @@ async fn output_that_an_acknowledging_client_does_not_acknowledge_is_kept() {
 /// Leaves as `minionsctl exec VM -- yes | head -1` does.
 #[tokio::test]
 async fn a_client_that_leaves_with_unread_output_ends_its_program_at_once() {
-    // Less than the agent's grace period for a lost client, 15 s.
+    // Less than the agent's re-attach grace for a lost client.
     const AT_ONCE: Duration = Duration::from_secs(10);
     let (daemon, _vm) = TestDaemon::with_vm().await;
     for round in 0..20 {

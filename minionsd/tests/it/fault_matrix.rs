@@ -464,7 +464,7 @@ async fn client_leaves_during_exec_program_ended_nothing_leaked() {
         fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
     })
     .await;
-    // The client left; for a lost client the agent would wait 15 s.
+    // The client left; for a lost client the agent would wait for its re-attach grace.
     assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
     daemon
         .until("/vms/web-1", |vm| {

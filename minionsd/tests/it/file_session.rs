@@ -44,7 +44,9 @@ struct Session {
 
 impl Guest {
     async fn start() -> Self {
-        let daemon = TestDaemon::start().await;
+        // An operation whose daemon has gone ends after this time.
+        let grace = Some(Duration::from_secs(2));
+        let daemon = TestDaemon::with(|config| config.reattach_grace = grace).await;
         let agent = AgentProcess::start(daemon.sockets(), "web-1", &[]);
         daemon.until_state("web-1", "ready").await;
         Self { daemon, agent, dir: tempfile::tempdir().unwrap() }

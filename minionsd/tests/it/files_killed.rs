@@ -61,7 +61,8 @@ impl Site {
         }
         // Not zeros: a tree has no holes.
         fs::write(dir.path().join("tree/large"), vec![7; LARGE]).unwrap();
-        let daemon = Minionsd::builder().spawn();
+        // An operation whose daemon was killed ends after this time.
+        let daemon = Minionsd::builder().config("reattach_grace_ms = 2000\n").spawn();
         let agent = AgentProcess::start(daemon.vms(), "web-1", &[]);
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let site = Self { daemon, agent, dir, server };

@@ -27,7 +27,10 @@ async fn a_paused_vm_is_unreachable_and_ready_by_the_answer_that_was_outstanding
     let silent = daemon.until_state("web-1", "unreachable").await;
     assert_eq!(silent.json["cause"], "probes_failed");
     let reason = &silent.json["reason"];
-    assert_eq!(reason["failure"], "agent_silent");
+    assert_eq!(
+        (&reason["failure"], &reason["layer"]),
+        (&json!("paused_or_hung"), &json!("agent_silent"))
+    );
     let message = reason["message"].as_str().unwrap();
     assert!(message.contains("is paused, starved or hangs"), "{message}");
     for resource in ["health", "status"] {

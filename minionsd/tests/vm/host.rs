@@ -94,6 +94,14 @@ impl Host {
         read(self.request("POST", &format!("/vms/{VM}/exec"), body).send().await.unwrap()).await
     }
 
+    /// Starts a program and returns its output as lines of JSON.
+    pub(crate) async fn exec_lines(&self, body: Value) -> reqwest::Response {
+        let request = self.request("POST", &format!("/vms/{VM}/exec"), body);
+        let response = request.header("Accept", "application/x-ndjson").send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response
+    }
+
     /// Runs a script in the guest and returns its output.
     #[track_caller]
     pub(crate) fn prints(&self, script: &str) -> impl Future<Output = String> {

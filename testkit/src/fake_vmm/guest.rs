@@ -367,6 +367,7 @@ fn attached(id: ExecId, created: bool, program: &ProgramState, from: Option<u64>
         stdin_acked: 0,
         stdin_window: WINDOW,
         stdin_closed: true,
+        reattach_grace_ms: None,
     });
     let rest = usize::try_from(from).ok().and_then(|from| output.as_bytes().get(from..));
     let payload = Bytes::copy_from_slice(rest.unwrap_or_default());

@@ -18,7 +18,7 @@ pub(crate) use path::{decoded as decoded_name, encoded as encoded_name};
 
 use super::call::Call;
 use super::exec_id::ExecId;
-use super::exec_stream::{ExecAttached, OnDisconnect};
+use super::exec_stream::{ExecAttached, OnDisconnect, within_reattach_grace};
 use crate::error::Invalid;
 use operation::check_account;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct FileStart {
     /// Behaviour when the client leaves.
     #[serde(default)]
     pub on_disconnect: OnDisconnect,
+    /// Time for a client to re-attach, as in [`ExecStart::reattach_grace_ms`](super::ExecStart::reattach_grace_ms).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reattach_grace_ms: Option<u64>,
     /// Operation.
     pub op: FileOperation,
 }
@@ -49,6 +52,7 @@ impl FileStart {
         if let Some(user) = &self.user {
             check_account("user", user)?;
         }
+        within_reattach_grace(self.reattach_grace_ms)?;
         self.op.validate()
     }
 }

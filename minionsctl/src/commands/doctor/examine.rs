@@ -61,7 +61,10 @@ fn blocked(known: &Vm, error: &Failure, service: Option<&ProbedService>) -> Vec<
     let mut layer = broken.layer;
     // The end of the guest shows at some layer.
     if let Some(observed) = known.reason.as_ref().and_then(|reason| reason.layer)
-        && matches!(fault(known, error), Some(Fault::Rebooting | Fault::PoweredOff))
+        && matches!(
+            fault(known, error),
+            Some(Fault::Rebooting | Fault::PoweredOff | Fault::PausedOrHung)
+        )
     {
         layer = place(known, observed).0;
     }
@@ -175,7 +178,8 @@ fn layer_of(fault: Fault) -> Layer {
         | Fault::Rebooting
         | Fault::PoweredOff
         | Fault::Restoring
-        | Fault::RestoreFailed => Layer::Agent,
+        | Fault::RestoreFailed
+        | Fault::PausedOrHung => Layer::Agent,
     }
 }
 

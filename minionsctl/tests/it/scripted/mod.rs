@@ -287,13 +287,13 @@ async fn a_stream_that_cannot_be_re_attached_is_a_failure() {
     let daemon = Listener::bind().await;
     let child = start(&daemon, &["web-1", "--", "true"]);
     let (mut peer, _) = daemon.peer().await;
-    peer.attached(&json!({})).await;
+    peer.attached(&json!({ "reattach_grace_ms": 2000 })).await;
     peer.stdout("half").await;
     peer.close(1012, "restart").await;
     drop((peer, daemon));
     let (code, stdout, stderr) = end(child).await;
     assert_eq!((code, stdout.as_str()), (125, "half"));
-    assert!(stderr.contains("could not re-attach within 15s"), "{stderr}");
+    assert!(stderr.contains("could not re-attach within 2s"), "{stderr}");
 }
 
 #[tokio::test]

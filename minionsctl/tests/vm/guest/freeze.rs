@@ -63,17 +63,16 @@ impl FrozenGuest {
     ///
     /// If only the agent is killed, its service is started again only after the thaw, which the keeper must do then.
     fn kill_when_frozen(&self, id: &str, killed: &str) {
-        let (before, after) = match killed {
-            "$agent" => (
-                "systemctl mask --runtime minions-agent",
-                "echo thawed >/var/thawed; systemctl unmask --runtime minions-agent
-                systemctl restart minions-agent.socket minions-agent",
-            ),
-            _ => ("", ""),
+        let after = if killed == "$agent" {
+            // Now, because systemd itself may wait for the thaw.
+            self.machine.printed("systemctl mask --runtime minions-agent");
+            "echo thawed >/var/thawed; systemctl unmask --runtime minions-agent
+            systemctl reset-failed; systemctl start minions-agent.socket minions-agent"
+        } else {
+            ""
         };
         let script = format!(
-            "{before}
-            agent=$(systemctl show -P MainPID minions-agent); n=0
+            "agent=$PPID; n=0
             until [ $n -ge 10 ]; do
                 if grep -q ') D ' /proc/$(cat /run/writer)/stat; then n=$((n + 1)); else n=0; fi
                 sleep 0.1

@@ -153,6 +153,7 @@ pub(super) fn attached(attached: &wire::ExecAttached) -> api::AttachReply {
         stdin_acked,
         stdin_window,
         stdin_closed,
+        reattach_grace_ms: _,
     } = attached;
     api::AttachReply {
         status: "ok".into(),
@@ -165,6 +166,7 @@ pub(super) fn attached(attached: &wire::ExecAttached) -> api::AttachReply {
         stdin_acked: *stdin_acked,
         stdin_window: *stdin_window,
         stdin_closed: *stdin_closed,
+        reattach_grace_ms: u64::try_from(attached.reattach_grace().as_millis()).unwrap_or(u64::MAX),
     }
 }
 

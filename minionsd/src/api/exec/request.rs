@@ -58,6 +58,8 @@ pub(in super::super) fn plan(request: ExecRequest, form: ExecForm) -> Result<Exe
         memory_bytes: request.memory_bytes,
         pids: request.pids,
         on_disconnect,
+        // Set for the VM when the program is started.
+        reattach_grace_ms: None,
     };
     start.validate().map_err(|invalid| ApiError::value(&invalid))?;
     let follower = match form {
