@@ -11,6 +11,7 @@ mod files;
 mod limits;
 mod port;
 mod power;
+mod restored;
 mod reverse;
 mod scripted;
 #[path = "../shared/mod.rs"]

@@ -20,8 +20,8 @@ pub struct VmConfig {
     pub guest: Guest,
     /// Makes a reboot of the guest end QEMU, as it ends Firecracker.
     pub reboot_ends: bool,
-    /// File with the state of a saved guest, which QEMU loads instead of booting.
-    pub(super) incoming: Option<PathBuf>,
+    /// File with the state of a saved guest, which QEMU loads instead of booting; set by [`Vm::restore`](super::Vm::restore).
+    pub incoming: Option<PathBuf>,
 }
 
 /// Guest that a VM boots.
