@@ -47,6 +47,11 @@ class ProtocolPage(unittest.TestCase):
         asked, answered, errors = [], [], 0
         for _, data in examples():
             message = json.loads(data[4:])
+            if message.get("type") == "restore" or "generation" in message:
+                continue  # added by protocol 2, and never sent to a base agent
+            if "vmm_token" in message:
+                self.assertIn(message["type"], base_agent.REQUESTS)
+                continue  # a base agent ignores the token
             if "type" in message:
                 asked.append(message["type"])
                 self.assertIn(message["type"], base_agent.REQUESTS)

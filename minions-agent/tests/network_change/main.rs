@@ -6,6 +6,7 @@ mod confirmation;
 mod failure;
 mod guest;
 mod interfaces;
+mod restored;
 #[path = "../support/mod.rs"]
 mod support;
 mod verified;

@@ -13,6 +13,7 @@ mod limits;
 mod port;
 mod power;
 mod quiesce;
+mod restored;
 mod reverse;
 mod scripted;
 #[path = "../shared/mod.rs"]

@@ -144,3 +144,13 @@ fn the_database_is_in_the_state_directory_or_where_the_setting_says() {
 fn none_disables_a_listener() {
     assert_eq!(load(&["--listen", "none"], "").unwrap().listen, None);
 }
+
+#[test]
+fn the_clock_limit_is_one_second_and_zero_turns_it_off() {
+    let limit = |file: &str| load(&[], file).unwrap().clock_limit;
+    assert_eq!(limit(""), Some(Duration::from_secs(1)));
+    assert_eq!(limit("clock_limit_ms = 250"), Some(Duration::from_millis(250)));
+    assert_eq!(limit("clock_limit_ms = 0"), None);
+    let error = load(&[], "clock_limit_ms = 99").unwrap_err().to_string();
+    assert!(error.contains("clock_limit_ms") && error.contains("or 0"), "{error}");
+}

@@ -20,7 +20,7 @@ pub struct VmConfig {
     pub guest: Guest,
     /// Makes a reboot of the guest end QEMU, as it ends Firecracker.
     pub reboot_ends: bool,
-    /// File with the state of a saved guest, which QEMU loads instead of booting.
+    /// File with the state of a saved guest, which QEMU loads instead of booting; set by [`Vm::restore`](super::Vm::restore).
     pub incoming: Option<PathBuf>,
 }
 

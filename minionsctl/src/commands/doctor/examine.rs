@@ -393,12 +393,13 @@ mod tests {
                                 "instance_id": "i", "features": features, "allowed": allowed });
             version(&health(json!({ "agent": agent })))
         };
-        let restricted = of(json!([]), json!(["health", "status"]));
+        let restricted = of(json!(["generations"]), json!(["health", "status"]));
         assert_eq!(restricted.verdict, Verdict::Fine);
         let refused = "restricted: started without network, exec, write_file, clock, power, files, forward, quiesce (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
         // An old agent serves the operation without its feature.
-        let old = of(json!(["exec2", "exec_limits"]), json!(["health", "exec", "network"]));
+        let features = json!(["exec2", "exec_limits", "generations"]);
+        let old = of(features, json!(["health", "exec", "network"]));
         assert_eq!(old.verdict, Verdict::Doubtful);
         assert!(old.finding.ends_with("without network2"), "{old:?}");
         let all = of(Value::from(Feature::ALL.map(Feature::name).to_vec()), Value::Null);
