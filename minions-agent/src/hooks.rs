@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Most hooks in a directory.
 const MAX_HOOKS: usize = 32;
@@ -79,7 +80,8 @@ pub(crate) enum HookError {
 
 /// Runs the hooks of a directory and returns a report of each that was run, or that must not be run.
 ///
-/// Dropping the future ends the hook that runs.
+/// If `stop` becomes true, the hook that runs is ended, and its end is waited for; no other is started. Dropping the future
+/// also ends the hook, but does not wait.
 ///
 /// # Errors
 ///
@@ -87,6 +89,7 @@ pub(crate) enum HookError {
 pub(crate) async fn run(
     executor: &Executor,
     settings: &HookSettings,
+    stop: watch::Receiver<bool>,
 ) -> Result<Vec<HookReport>, HookError> {
     let directory = settings.directory.clone();
     let found = tokio::task::spawn_blocking(move || find(&directory)).await;
@@ -96,8 +99,11 @@ pub(crate) async fn run(
     };
     let mut reports = Vec::new();
     for hook in found.map_err(failed)?? {
+        if *stop.borrow() {
+            break;
+        }
         let report = match hook {
-            FoundHook::Trusted(path) => run_one(executor, settings, path).await,
+            FoundHook::Trusted(path) => run_one(executor, settings, path, stop.clone()).await,
             FoundHook::Untrusted(path) => {
                 let error = HookError::Untrusted { path: PathBuf::from(&path) };
                 HookReport { path, ok: false, detail: error.to_string(), duration_ms: 0 }
@@ -115,14 +121,19 @@ pub(crate) async fn run(
     Ok(reports)
 }
 
-async fn run_one(executor: &Executor, settings: &HookSettings, path: String) -> HookReport {
+async fn run_one(
+    executor: &Executor,
+    settings: &HookSettings,
+    path: String,
+    stop: watch::Receiver<bool>,
+) -> HookReport {
     let start = ExecStart {
         command: path.clone(),
         env: settings.environment.clone(),
         timeout_ms: Some(u64::try_from(settings.deadline.as_millis()).unwrap_or(u64::MAX).max(1)),
         ..ExecStart::default()
     };
-    match executor.run_hook(start).await {
+    match executor.run_hook(start, stop).await {
         Ok(reply) => HookReport {
             path,
             ok: reply.exit_code == 0,

@@ -29,8 +29,13 @@ fn settings(directory: &Path, deadline: Duration, after_failure: AfterFailure) -
     HookSettings { directory: directory.to_owned(), deadline, environment, after_failure }
 }
 
+async fn run_all(settings: &HookSettings) -> Result<Vec<HookReport>, HookError> {
+    let (_stopper, stop) = watch::channel(false);
+    run(&executor(), settings, stop).await
+}
+
 async fn reports(hooks: &TempDir, deadline: Duration, after: AfterFailure) -> Vec<HookReport> {
-    run(&executor(), &settings(hooks.path(), deadline, after)).await.unwrap()
+    run_all(&settings(hooks.path(), deadline, after)).await.unwrap()
 }
 
 fn ends(reports: &[HookReport]) -> Vec<(&str, bool)> {
@@ -61,7 +66,7 @@ async fn programs_with_a_plain_name_run_in_the_order_of_their_names() {
 async fn a_missing_directory_has_no_hooks() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(&directory.path().join("missing"), LONG, AfterFailure::Stop);
-    assert_eq!(run(&executor(), &settings).await.unwrap(), []);
+    assert_eq!(run_all(&settings).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -106,7 +111,7 @@ async fn hooks_that_other_users_can_change_are_not_run() {
     assert_eq!(ends(&reports), [("10-writable", false), ("20-own", true)]);
     assert!(reports[0].detail.contains("can be changed by users other than"), "{:?}", reports[0]);
     fs::set_permissions(hooks.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = run(&executor(), &settings(hooks.path(), LONG, AfterFailure::Stop)).await;
+    let error = run_all(&settings(hooks.path(), LONG, AfterFailure::Stop)).await;
     assert!(matches!(error, Err(HookError::Untrusted { .. })), "{error:?}");
 }
 
@@ -116,6 +121,6 @@ async fn a_directory_with_too_many_hooks_runs_none() {
     for number in 0..=MAX_HOOKS {
         fs::write(hooks.path().join(format!("{number}")), "").unwrap();
     }
-    let error = run(&executor(), &settings(hooks.path(), LONG, AfterFailure::Stop)).await;
+    let error = run_all(&settings(hooks.path(), LONG, AfterFailure::Stop)).await;
     assert!(matches!(error, Err(HookError::TooMany { .. })), "{error:?}");
 }
