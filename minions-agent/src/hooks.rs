@@ -3,20 +3,26 @@
 //! All executable files of one directory are run one after the other, in the order of their names, as run-parts(8)
 //! does: a name consists of letters, digits, `_` and `-`. So backups of editors and packages are not run.
 //!
+//! A hook runs only if other users cannot change it, and cannot make its path lead to another program. This is checked
+//! directly before its start, because the hooks before it may have changed something.
+//!
 //! A hook runs in its own session and control group, as the agent's own user. If it has not ended at its deadline, it
 //! is ended together with all processes that it started.
+
+mod trusted_path;
 
 use crate::error_chain;
 use crate::exec::Executor;
 use minions_proto::message::{ExecReply, ExecStart, Outcome};
 use rustix::fs::{Access, access};
-use rustix::process::geteuid;
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use trusted_path::is_trusted;
 
 /// Most hooks in a directory.
 const MAX_HOOKS: usize = 32;
@@ -64,11 +70,11 @@ pub(crate) struct HookReport {
 /// Reason why no hook of a directory was run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HookError {
-    #[error("failed to read the directory {path:?}")]
+    #[error("failed to read {path:?}")]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "{path:?} can be changed by users other than the agent's own: make the agent's user its owner, and remove the \
-         write permission of the group and of others"
+        "{path:?}, a directory above it, or the target of a symbolic link can be changed by users other than the agent's own: \
+         make the agent's user the owner, and remove the write permission of the group and of others"
     )]
     Untrusted { path: PathBuf },
     #[error("{path:?} contains more than {MAX_HOOKS} hooks")]
@@ -79,7 +85,8 @@ pub(crate) enum HookError {
 
 /// Runs the hooks of a directory and returns a report of each that was run, or that must not be run.
 ///
-/// Dropping the future ends the hook that runs.
+/// If `stop` becomes true, the hook that runs is ended, and its end is waited for; no other is started. Dropping the future
+/// also ends the hook, but does not wait.
 ///
 /// # Errors
 ///
@@ -87,20 +94,25 @@ pub(crate) enum HookError {
 pub(crate) async fn run(
     executor: &Executor,
     settings: &HookSettings,
+    stop: watch::Receiver<bool>,
 ) -> Result<Vec<HookReport>, HookError> {
     let directory = settings.directory.clone();
-    let found = tokio::task::spawn_blocking(move || find(&directory)).await;
+    let found = spawn_blocking(move || find(&directory)).await;
     let failed = |error| HookError::Read {
         path: settings.directory.clone(),
         source: io::Error::other(error),
     };
     let mut reports = Vec::new();
-    for hook in found.map_err(failed)?? {
-        let report = match hook {
-            FoundHook::Trusted(path) => run_one(executor, settings, path).await,
-            FoundHook::Untrusted(path) => {
-                let error = HookError::Untrusted { path: PathBuf::from(&path) };
-                HookReport { path, ok: false, detail: error.to_string(), duration_ms: 0 }
+    for path in found.map_err(failed)?? {
+        if *stop.borrow() {
+            break;
+        }
+        let judged = PathBuf::from(&path);
+        let report = match spawn_blocking(move || judge(judged)).await.map_err(failed)? {
+            HookJudgement::NoProgram => continue,
+            HookJudgement::Trusted => run_one(executor, settings, path, stop.clone()).await,
+            HookJudgement::Refused(error) => {
+                HookReport { path, ok: false, detail: error_chain(&error), duration_ms: 0 }
             }
         };
         if !report.ok {
@@ -115,14 +127,19 @@ pub(crate) async fn run(
     Ok(reports)
 }
 
-async fn run_one(executor: &Executor, settings: &HookSettings, path: String) -> HookReport {
+async fn run_one(
+    executor: &Executor,
+    settings: &HookSettings,
+    path: String,
+    stop: watch::Receiver<bool>,
+) -> HookReport {
     let start = ExecStart {
         command: path.clone(),
         env: settings.environment.clone(),
         timeout_ms: Some(u64::try_from(settings.deadline.as_millis()).unwrap_or(u64::MAX).max(1)),
         ..ExecStart::default()
     };
-    match executor.run_hook(start).await {
+    match executor.run_hook(start, stop).await {
         Ok(reply) => HookReport {
             path,
             ok: reply.exit_code == 0,
@@ -151,22 +168,23 @@ fn described(reply: &ExecReply, deadline: Duration) -> String {
     format!("{end}: {output}")
 }
 
-/// A file that run-parts(8) would run.
-#[derive(Debug, PartialEq, Eq)]
-enum FoundHook {
-    Trusted(String),
-    /// Other users can change it, so it is not run.
-    Untrusted(String),
+/// Result of the check of a file directly before its start.
+#[derive(Debug)]
+enum HookJudgement {
+    Trusted,
+    /// The file is not executable, or has been removed.
+    NoProgram,
+    Refused(HookError),
 }
 
-/// Returns the hooks of a directory in the order of their names.
-fn find(directory: &Path) -> Result<Vec<FoundHook>, HookError> {
+/// Returns the files of a directory that run-parts(8) would run if they are executable, in the order of their names.
+fn find(directory: &Path) -> Result<Vec<String>, HookError> {
     let read = |source| HookError::Read { path: directory.to_owned(), source };
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(read)?,
     };
-    if !is_trusted(&fs::metadata(directory).map_err(read)?) {
+    if !is_trusted(directory).map_err(read)? {
         return Err(HookError::Untrusted { path: directory.to_owned() });
     }
     let mut paths = Vec::new();
@@ -181,26 +199,22 @@ fn find(directory: &Path) -> Result<Vec<FoundHook>, HookError> {
         paths.push(entry.path());
     }
     paths.sort_unstable();
-    paths.into_iter().filter_map(|path| judge(path).transpose()).collect()
+    let text = |path: PathBuf| path.into_os_string().into_string();
+    let texts = paths.into_iter().map(text).collect::<Result<_, _>>();
+    texts.map_err(|path| HookError::NotText { path: path.into() })
 }
 
-/// Returns the hook, or `None` if the file is no program.
-fn judge(path: PathBuf) -> Result<Option<FoundHook>, HookError> {
+fn judge(path: PathBuf) -> HookJudgement {
     // A link without a target, or a file that was removed just now, is no program.
-    let Ok(metadata) = fs::metadata(&path) else { return Ok(None) };
-    if !metadata.is_file() || access(&path, Access::EXEC_OK).is_err() {
-        return Ok(None);
+    let is_file = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file());
+    if !is_file || access(&path, Access::EXEC_OK).is_err() {
+        return HookJudgement::NoProgram;
     }
-    let text = path.into_os_string().into_string();
-    let text = text.map_err(|path| HookError::NotText { path: path.into() })?;
-    let hook = if is_trusted(&metadata) { FoundHook::Trusted } else { FoundHook::Untrusted };
-    Ok(Some(hook(text)))
-}
-
-/// Reports whether only root and the agent's own user can change the file.
-fn is_trusted(metadata: &Metadata) -> bool {
-    let is_own = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
-    is_own && metadata.mode() & WRITABLE_BY_OTHERS == 0
+    match is_trusted(&path) {
+        Ok(true) => HookJudgement::Trusted,
+        Ok(false) => HookJudgement::Refused(HookError::Untrusted { path }),
+        Err(source) => HookJudgement::Refused(HookError::Read { path, source }),
+    }
 }
 
 /// Reports whether run-parts(8) runs a file of this name.

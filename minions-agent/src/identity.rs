@@ -7,6 +7,9 @@ use minions_proto::message::{BootId, InstanceId};
 use std::fs;
 use std::io;
 
+/// Every read of this file returns a new random UUID.
+const RANDOM_UUID: &str = "/proc/sys/kernel/random/uuid";
+
 /// Both ids, read once at start: neither changes while the agent runs.
 #[derive(Debug, Clone)]
 pub(crate) struct AgentIdentity {
@@ -29,10 +32,14 @@ impl AgentIdentity {
     pub(crate) fn mint() -> Result<Self, IdentityError> {
         Ok(Self {
             boot_id: read("/proc/sys/kernel/random/boot_id")?.into(),
-            // Every read of this file returns a new random UUID.
-            instance_id: read("/proc/sys/kernel/random/uuid")?.into(),
+            instance_id: read(RANDOM_UUID)?.into(),
         })
     }
+}
+
+/// Returns a random UUID.
+pub(crate) fn random_uuid() -> Result<String, IdentityError> {
+    read(RANDOM_UUID)
 }
 
 fn read(path: &'static str) -> Result<String, IdentityError> {

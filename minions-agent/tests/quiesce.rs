@@ -5,12 +5,15 @@
 mod support;
 
 use minions_proto::message::{
-    Call, Exec, HealthCheck, Quiesce, Quiesced, ReadNetwork, ReportStatus, Thaw, encode_request,
+    Call, Exec, HealthCheck, Quiesce, Quiesced, ReadNetwork, ReportStatus, Thaw, Thawed,
+    encode_request,
 };
 use minions_proto::{AgentError, ErrorCode};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use support::{RunningAgent, agent_command, until};
+use std::path::Path;
+use std::process::Command;
+use support::{RunningAgent, agent_command, answer, listen_value, until};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
@@ -22,12 +25,24 @@ struct HookedAgent {
     hooks: TempDir,
 }
 
+fn command(listen: &str, hooks: &Path) -> Command {
+    let mut command = agent_command(listen);
+    command.args(["--allow", ALLOW, "--hook-dir", hooks.to_str().unwrap()]);
+    command
+}
+
 impl HookedAgent {
     async fn start() -> Self {
-        let hooks = tempfile::tempdir().unwrap();
-        let flags = ["--allow", ALLOW, "--hook-dir", hooks.path().to_str().unwrap()];
-        let agent = RunningAgent::with_flags(&flags).await;
+        Self::start_with(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_with(hooks: TempDir) -> Self {
+        let agent = RunningAgent::with(|listen| command(listen, hooks.path())).await;
         Self { agent, hooks }
+    }
+
+    fn command(&self, listen: &str) -> Command {
+        command(listen, self.hooks.path())
     }
 
     /// Adds a hook that notes its run and then runs `script`.
@@ -98,7 +113,8 @@ async fn until_the_thaw_only_health_status_and_thaw_are_answered() {
     assert_eq!(guest.remaining_ms().await, None);
     guest.agent.call(&true_program()).await.unwrap();
     let repeated = guest.agent.call(&Thaw { id: Some(quiesced.id.clone()) }).await.unwrap();
-    assert_eq!(repeated, thawed);
+    assert!(!thawed.already);
+    assert_eq!(repeated, Thawed { already: true, ..thawed });
     let late = guest.agent.call(&Thaw::default()).await.unwrap_err();
     assert_eq!(late.code, Some(ErrorCode::NotQuiesced));
     assert!(late.message.contains("was thawed on request"), "{late}");
@@ -121,6 +137,100 @@ async fn the_end_of_the_lease_thaws_and_runs_the_thaw_hooks() {
     })
     .await;
     guest.agent.call(&true_program()).await.unwrap();
+}
+
+/// Script that waits for the file `go` of the hooks.
+fn until_go(guest: &HookedAgent) -> String {
+    format!("until test -e {}/go; do sleep 0.05; done", guest.hooks.path().display())
+}
+
+/// Script that notes a process that still runs.
+fn alive(guest: &HookedAgent, pid: &Path) -> String {
+    let (pid, runs) = (pid.display(), guest.runs());
+    format!("grep -q 'State:.[RSD]' /proc/$(cat {pid})/status && echo alive >> {}", runs.display())
+}
+
+fn go(guest: &HookedAgent) {
+    fs::write(guest.hooks.path().join("go"), "").unwrap();
+}
+
+#[tokio::test]
+async fn a_thaw_after_the_end_of_the_lease_is_no_success_although_the_thaw_hooks_still_run() {
+    let guest = HookedAgent::start().await;
+    guest.hook("thaw.d/10-slow", &until_go(&guest));
+    let quiesced = guest.quiesce(1000).await.unwrap();
+    until("the thaw hook runs", async || guest.ran().starts_with("thaw").then_some(())).await;
+    for id in [Some(quiesced.id), None] {
+        let late = guest.agent.call(&Thaw { id }).await.unwrap_err();
+        assert_eq!(late.code, Some(ErrorCode::NotQuiesced));
+        assert!(late.message.contains("ended with its lease"), "{late}");
+    }
+    // The hook had not ended.
+    let again = guest.quiesce(1000).await.unwrap_err();
+    assert_eq!(again.code, Some(ErrorCode::Quiesced), "{again}");
+    go(&guest);
+}
+
+#[tokio::test]
+async fn a_thaw_while_the_hooks_of_an_earlier_thaw_run_gets_its_reply_marked_as_a_repetition() {
+    let guest = HookedAgent::start().await;
+    guest.hook("thaw.d/10-slow", &until_go(&guest));
+    let id = Some(guest.quiesce(600_000).await.unwrap().id);
+    let thaw = Thaw { id };
+    let (first, second) = tokio::join!(guest.agent.call(&thaw), async {
+        until("the thaw hook runs", async || guest.ran().starts_with("thaw").then_some(())).await;
+        let mut connection = guest.agent.connect().await;
+        let (reply, ()) = tokio::join!(answer(&mut connection, &thaw), async { go(&guest) });
+        reply
+    });
+    let first = first.unwrap();
+    assert!(!first.already);
+    assert_eq!(second.unwrap(), Thawed { already: true, ..first });
+}
+
+#[tokio::test]
+async fn thaw_hooks_run_after_the_end_of_a_freeze_hook_that_ignores_its_termination() {
+    let guest = HookedAgent::start().await;
+    let pid = guest.hooks.path().join("pid");
+    guest.hook(
+        "freeze.d/10-hangs",
+        &format!("trap '' TERM; echo $$ > {}; sleep 100", pid.display()),
+    );
+    let alive = alive(&guest, &pid);
+    guest.hook("thaw.d/10-a", &alive);
+    let (quiesced, thawed) = tokio::join!(guest.quiesce(600_000), async {
+        until("the hook runs", async || fs::read(&pid).ok().filter(|pid| !pid.is_empty())).await;
+        guest.agent.call(&Thaw::default()).await
+    });
+    assert_eq!(quiesced.unwrap_err().step.as_deref(), Some("hooks"));
+    thawed.unwrap();
+    assert_eq!(guest.ran(), "freeze freeze.d/10-hangs\nthaw thaw.d/10-a\n");
+}
+
+#[tokio::test]
+async fn the_next_agent_ends_a_hook_of_a_killed_one_and_is_not_quiesced_before_the_old_quiesce_is_undone()
+ {
+    let guest = HookedAgent::start().await;
+    let pid = guest.hooks.path().join("pid");
+    guest.hook("freeze.d/10-hangs", &format!("echo $$ > {}; exec sleep 100", pid.display()));
+    let alive = alive(&guest, &pid);
+    guest.hook("thaw.d/10-a", &format!("{alive}\n{}", until_go(&guest)));
+    let mut stream = guest.agent.stream().await;
+    stream.write_all(&encode_request(&Quiesce::default()).unwrap()).await.unwrap();
+    until("the hook runs", async || fs::read(&pid).ok().filter(|pid| !pid.is_empty())).await;
+    fs::write(guest.hooks.path().join("freeze.d/10-hangs"), "#!/bin/sh\n").unwrap();
+    // On the same socket, because that is how agents know the programs of earlier ones.
+    let (listen, mut guest) = (listen_value(&guest.agent.socket()), guest);
+    let next = guest.command(&listen);
+    guest.agent.restart(next).await;
+    let refused = guest.quiesce(600_000).await.unwrap_err();
+    assert_eq!(refused.code, Some(ErrorCode::Quiesced), "{refused}");
+    assert!(refused.message.contains("begins or ends at the moment"), "{refused}");
+    assert_eq!(guest.code_of(&Thaw::default()).await, Some(ErrorCode::NotQuiesced));
+    guest.agent.call(&true_program()).await.unwrap();
+    go(&guest);
+    until("the guest can be quiesced", async || guest.quiesce(600_000).await.ok()).await;
+    assert_eq!(guest.ran(), "freeze freeze.d/10-hangs\nthaw thaw.d/10-a\n");
 }
 
 #[tokio::test]
@@ -181,12 +291,7 @@ async fn the_agent_after_a_killed_one_runs_the_thaw_hooks_once() {
     drop(agent);
     let directory = hooks.path().to_str().unwrap();
     for _ in 0..2 {
-        let agent = RunningAgent::with(|listen| {
-            let mut command = agent_command(listen);
-            command.args(["--allow", ALLOW, "--hook-dir", directory]);
-            command
-        });
-        let guest = agent.await;
+        let guest = RunningAgent::with(|listen| command(listen, hooks.path())).await;
         let ran = hooks.path().join("runs.txt");
         until("the thaw hook has run", async || {
             let ran = fs::read_to_string(&ran).unwrap_or_default();

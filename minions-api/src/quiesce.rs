@@ -43,7 +43,10 @@ pub struct GuestQuiesced {
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
     /// Id of this quiesce, for the query parameter `id` of `thaw`. Written by the guest.
-    #[cfg_attr(feature = "openapi", schema(example = "quiesce-312-1"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "quiesce-6c1b1f9a-8a53-4f0e-9b6e-3b1c1f0f7a52")
+    )]
     pub id: String,
     /// Milliseconds until the lease ends.
     pub lease_ms: u64,
@@ -51,7 +54,8 @@ pub struct GuestQuiesced {
     pub quiesced_until: Timestamp,
     /// Frozen file systems, in the order in which they were frozen.
     pub frozen: Vec<FrozenFilesystem>,
-    /// File systems on block devices that the guest's kernel cannot freeze. They were synced.
+    /// File systems on block devices that are not frozen: the guest's kernel cannot freeze them, or other mounts hide
+    /// them.
     pub not_frozen: Vec<FrozenFilesystem>,
     /// Hooks that were run.
     pub hooks: Vec<HookRun>,
@@ -65,7 +69,10 @@ pub struct GuestThawed {
     #[cfg_attr(feature = "openapi", schema(example = "ok"))]
     pub status: String,
     /// Id of the quiesce that ended. Written by the guest.
-    #[cfg_attr(feature = "openapi", schema(example = "quiesce-312-1"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "quiesce-6c1b1f9a-8a53-4f0e-9b6e-3b1c1f0f7a52")
+    )]
     pub id: String,
     /// Milliseconds for which the guest was quiesced.
     pub quiesced_ms: u64,
@@ -73,4 +80,8 @@ pub struct GuestThawed {
     pub thawed: Vec<String>,
     /// Hooks that were run after the thaw. A failed one does not make the call fail.
     pub hooks: Vec<HookRun>,
+    /// True if an earlier request had ended this quiesce: this is a repetition of the reply to it. If the caller has not
+    /// sent that request, the quiesce ended earlier than the caller needed.
+    #[serde(default)]
+    pub already: bool,
 }

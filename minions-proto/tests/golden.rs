@@ -262,14 +262,26 @@ fn quiesce_requests_and_replies() {
         bytes.escape_ascii().to_string()
     );
     assert_eq!(decode_reply::<Quiesced>(bytes).unwrap(), quiesced);
-    let thawed =
-        Thawed { id: "q-1".into(), quiesced_ms: 1200, thawed: vec!["/".into()], hooks: Vec::new() };
+    let thawed = Thawed {
+        id: "q-1".into(),
+        quiesced_ms: 1200,
+        thawed: vec!["/".into()],
+        hooks: Vec::new(),
+        already: false,
+    };
     let bytes = br#"{"status":"ok","id":"q-1","quiesced_ms":1200,"thawed":["/"],"hooks":[]}"#;
     assert_eq!(
         encode_reply(&thawed).unwrap()[4..].escape_ascii().to_string(),
         bytes.escape_ascii().to_string()
     );
     assert_eq!(decode_reply::<Thawed>(bytes).unwrap(), thawed);
+    let repeated = Thawed { already: true, ..thawed };
+    let bytes = br#"{"status":"ok","id":"q-1","quiesced_ms":1200,"thawed":["/"],"hooks":[],"already":true}"#;
+    assert_eq!(
+        encode_reply(&repeated).unwrap()[4..].escape_ascii().to_string(),
+        bytes.escape_ascii().to_string()
+    );
+    assert_eq!(decode_reply::<Thawed>(bytes).unwrap(), repeated);
     let refused = AgentError::new(ErrorCode::Quiesced, "no");
     assert_eq!(
         encode_error(&refused).unwrap()[4..],

@@ -213,7 +213,8 @@ pub(crate) enum Failure {
     StillRuns(String),
     /// The lease of `quiesce` ended before the command on this host did.
     #[error(
-        "the lease ended before {0:?} did: the guest was not quiesced until its end, so a snapshot of it is not consistent"
+        "the lease ended before {0:?} did, or another client or process thawed the guest: it was not quiesced until the \
+         end of {0:?}, so a snapshot of it is not consistent"
     )]
     LeaseOver(String),
     /// The command of `quiesce` could not be started on this host.
@@ -303,6 +304,18 @@ impl Failure {
             Self::Link(error) => error.is_transient(),
             Self::Agent(ExchangeError::Lost { sent, .. }) => *sent,
             Self::Agent(ExchangeError::TimedOut) => true,
+            _ => false,
+        }
+    }
+
+    /// Reports whether the request may have had its effect despite the failure, so that a repetition may find it done.
+    pub(crate) fn may_have_executed(&self) -> bool {
+        match self {
+            Self::Problem(problem) => problem.may_have_executed,
+            Self::Agent(ExchangeError::Lost { sent, .. }) => *sent,
+            Self::Agent(ExchangeError::Encode(_) | ExchangeError::Agent(_)) => false,
+            Self::Agent(ExchangeError::TimedOut | ExchangeError::Protocol(_)) => true,
+            Self::NoAnswer { .. } | Self::Silent { .. } | Self::BrokeOff { .. } => true,
             _ => false,
         }
     }

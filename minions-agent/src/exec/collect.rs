@@ -12,6 +12,7 @@ use minions_proto::channel::{Ended, HostControl, OutputStream};
 use minions_proto::collect::HeadTail;
 use minions_proto::frame::MAX_FRAME_LEN;
 use minions_proto::message::{Exec, ExecReply, ExecStart, OnDisconnect, Outcome};
+use tokio::sync::watch;
 
 /// Bytes kept of the head, and of the tail, of each stream. Together they fill a frame, so a reply could not
 /// hold more.
@@ -35,15 +36,22 @@ impl Executor {
         let start = self.collected(exec)?;
         let (_, tail) = self.begin(start, InputKind::Pipe, Retention::Forget).await?;
         let leaving = LeaveOnDrop(tail.handle());
-        collect(tail, &leaving.0).await
+        collect(tail, &leaving.0, std::future::pending()).await
     }
 
-    /// Runs a hook to its end, as the agent's own user. Otherwise as [`run`](Self::run).
-    pub(crate) async fn run_hook(&self, hook: ExecStart) -> Result<ExecReply, ExecError> {
+    /// Runs a hook to its end, as the agent's own user. If `stop` becomes true, ends it, and waits for its end. Otherwise
+    /// as [`run`](Self::run).
+    pub(crate) async fn run_hook(
+        &self,
+        hook: ExecStart,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<ExecReply, ExecError> {
         let begun = self.begin_within(&self.hook_slots, hook, InputKind::Pipe, Retention::Forget);
         let (_, tail) = begun.await?;
         let leaving = LeaveOnDrop(tail.handle());
-        collect(tail, &leaving.0).await
+        // The end of the sender also stops it.
+        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+        collect(tail, &leaving.0, stopped).await
     }
 
     fn collected(&self, exec: Exec) -> Result<ExecStart, Invalid> {
@@ -58,15 +66,27 @@ impl Executor {
     }
 }
 
+/// Collects the output up to the program's end, which is ordered when `stopped` is ready.
 async fn collect(
     mut tail: ExecTail,
     handle: &super::tail::ClientHandle,
+    stopped: impl Future<Output = ()>,
 ) -> Result<ExecReply, ExecError> {
     let (mut stdout, mut stderr) = (HeadTail::keeping(KEEP), HeadTail::keeping(KEEP));
     let mut buffer = BytesMut::new();
+    tokio::pin!(stopped);
+    let mut is_stopped = false;
     let ended = loop {
         buffer.clear();
-        match tail.next(&mut buffer).await {
+        let event = tokio::select! {
+            event = tail.next(&mut buffer) => event,
+            () = &mut stopped, if !is_stopped => {
+                is_stopped = true;
+                handle.control(HostControl::Leave)?;
+                continue;
+            }
+        };
+        match event {
             TailEvent::Output(OutputStream::Stdout, _) => stdout.push(&buffer),
             TailEvent::Output(OutputStream::Stderr, _) => stderr.push(&buffer),
             TailEvent::Ended(ended) => break ended,

@@ -52,7 +52,7 @@ use crate::protection::ProgramDefaults;
 use launch::{InputKind, LaunchedProgram, launch};
 use minions_proto::message::{
     ExecAttach, ExecAttached, ExecId, ExecInfo, ExecInspect, ExecListed, ExecSignal, ExecStart,
-    MAX_TIMEOUT_MS, Role,
+    MAX_TIMEOUT_MS, Outcome, Role,
 };
 use process::{AgentProcess, CgroupFactory, ProgramRecord};
 use program_summary::ProgramSummary;
@@ -60,6 +60,7 @@ use program_task::ProgramTask;
 use pump::StreamPump;
 use registry::{ExecRegistry, IdLookup, StartResult};
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -238,6 +239,22 @@ impl Executor {
             self.shared.registry.forget(&exec);
         }
         Ok(info)
+    }
+}
+
+impl Executor {
+    /// Ends the programs of earlier agents whose command is chosen, and waits for their end.
+    pub(crate) async fn end_lost(&self, is_chosen: impl Fn(&Path) -> bool) {
+        for known in self.shared.registry.all() {
+            let info = known.info();
+            let is_lost = matches!(info.outcome, Some(Outcome::Lost { .. }));
+            if is_lost
+                && is_chosen(Path::new(&info.command))
+                && let Err(error) = self.remove(&info.id).await
+            {
+                tracing::warn!(%error, id = %info.id, "cannot end a program of an earlier agent");
+            }
+        }
     }
 }
 

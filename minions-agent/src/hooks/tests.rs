@@ -29,8 +29,13 @@ fn settings(directory: &Path, deadline: Duration, after_failure: AfterFailure) -
     HookSettings { directory: directory.to_owned(), deadline, environment, after_failure }
 }
 
+async fn run_all(settings: &HookSettings) -> Result<Vec<HookReport>, HookError> {
+    let (_stopper, stop) = watch::channel(false);
+    run(&executor(), settings, stop).await
+}
+
 async fn reports(hooks: &TempDir, deadline: Duration, after: AfterFailure) -> Vec<HookReport> {
-    run(&executor(), &settings(hooks.path(), deadline, after)).await.unwrap()
+    run_all(&settings(hooks.path(), deadline, after)).await.unwrap()
 }
 
 fn ends(reports: &[HookReport]) -> Vec<(&str, bool)> {
@@ -61,7 +66,7 @@ async fn programs_with_a_plain_name_run_in_the_order_of_their_names() {
 async fn a_missing_directory_has_no_hooks() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(&directory.path().join("missing"), LONG, AfterFailure::Stop);
-    assert_eq!(run(&executor(), &settings).await.unwrap(), []);
+    assert_eq!(run_all(&settings).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -106,7 +111,7 @@ async fn hooks_that_other_users_can_change_are_not_run() {
     assert_eq!(ends(&reports), [("10-writable", false), ("20-own", true)]);
     assert!(reports[0].detail.contains("can be changed by users other than"), "{:?}", reports[0]);
     fs::set_permissions(hooks.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = run(&executor(), &settings(hooks.path(), LONG, AfterFailure::Stop)).await;
+    let error = run_all(&settings(hooks.path(), LONG, AfterFailure::Stop)).await;
     assert!(matches!(error, Err(HookError::Untrusted { .. })), "{error:?}");
 }
 
@@ -116,6 +121,49 @@ async fn a_directory_with_too_many_hooks_runs_none() {
     for number in 0..=MAX_HOOKS {
         fs::write(hooks.path().join(format!("{number}")), "").unwrap();
     }
-    let error = run(&executor(), &settings(hooks.path(), LONG, AfterFailure::Stop)).await;
+    let error = run_all(&settings(hooks.path(), LONG, AfterFailure::Stop)).await;
     assert!(matches!(error, Err(HookError::TooMany { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_link_into_a_directory_of_other_users_is_not_followed_and_one_to_a_trusted_file_is() {
+    let hooks = directory(&[("10-own", "exit 0", 0o755)]);
+    let shared = hooks.path().join("shared.d");
+    fs::create_dir(&shared).unwrap();
+    fs::copy(hooks.path().join("10-own"), shared.join("program")).unwrap();
+    symlink(hooks.path().join("10-own"), shared.join("link")).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    symlink("shared.d/program", hooks.path().join("20-program")).unwrap();
+    symlink("shared.d/link", hooks.path().join("30-link")).unwrap();
+    symlink("shared.d/../10-own", hooks.path().join("40-through")).unwrap();
+    symlink(hooks.path().join("10-own"), hooks.path().join("50-own")).unwrap();
+    let reports = reports(&hooks, LONG, AfterFailure::Continue).await;
+    let refused = ["20-program", "30-link", "40-through"].map(|name| (name, false));
+    assert_eq!(ends(&reports), [&[("10-own", true)][..], &refused, &[("50-own", true)]].concat());
+}
+
+#[tokio::test]
+async fn a_directory_that_other_users_can_replace_has_no_hooks() {
+    let hooks = directory(&[]);
+    let inner = hooks.path().join("freeze.d");
+    fs::create_dir(&inner).unwrap();
+    fs::set_permissions(hooks.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let settings = settings(&inner, LONG, AfterFailure::Stop);
+    let error = run_all(&settings).await;
+    assert!(matches!(error, Err(HookError::Untrusted { .. })), "{error:?}");
+    // In such a directory, users can only replace their own entries.
+    fs::set_permissions(hooks.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    assert_eq!(run_all(&settings).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_hook_is_judged_when_the_hooks_before_it_have_run() {
+    let opens = "chmod 777 $HOOK_TEST_DIRECTORY/20-opened; rm $HOOK_TEST_DIRECTORY/30-removed";
+    let hooks = directory(&[
+        ("10-opens", opens, 0o755),
+        ("20-opened", "exit 0", 0o755),
+        ("30-removed", "exit 0", 0o755),
+    ]);
+    let reports = reports(&hooks, LONG, AfterFailure::Continue).await;
+    assert_eq!(ends(&reports), [("10-opens", true), ("20-opened", false)]);
 }

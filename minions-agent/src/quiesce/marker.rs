@@ -3,11 +3,14 @@
 //! An agent that finds it at its start ends the quiesce in place of the agent that was killed. It contains whether the
 //! thaw hooks must be run, and the id of the boot: after a reboot, there is nothing left to undo.
 
+use super::QuiesceState;
 use minions_tree::files::{self, FileAttributes};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
 
 /// The directory is shared with the journal of network changes.
 const DIR_MODE: u32 = 0o700;
@@ -57,6 +60,12 @@ impl QuiesceMarker {
         let left = fs::read_to_string(&self.path);
         left.is_ok_and(|left| text(hooks).is_ok_and(|text| text == left))
     }
+}
+
+/// Removes the marker in a thread. If none can be started, the next agent runs the hooks again.
+pub(super) async fn clear(shared: &Arc<QuiesceState>) {
+    let shared = Arc::clone(shared);
+    let _ = spawn_blocking(move || shared.marker.clear()).await;
 }
 
 /// Returns the content of the file.

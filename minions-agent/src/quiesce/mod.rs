@@ -15,24 +15,32 @@
 //! agent (`marker`), which also thaws the file systems if the keeper was killed too.
 
 mod error;
+mod event_hooks;
+mod freezing;
 mod frozen_set;
 pub mod keeper;
+mod leftover;
 mod marker;
+mod mountinfo;
 mod mounts;
+mod requests;
 mod task;
 
 pub(crate) use error::QuiesceError;
 
 use crate::boot_clock::{self, milliseconds};
 use crate::exec::Executor;
+use crate::identity;
 use crate::lock::lock;
+use error::QuiesceFailure;
 use marker::QuiesceMarker;
 use minions_proto::message::{Quiesce, QuiesceLease, Quiesced, Thaw, Thawed};
 use minions_proto::{AgentError, ErrorCode, Invalid, Request};
+use requests::{QuiesceRequests, ThawOrder};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use task::{QuiesceTask, ThawOrder};
+use task::QuiesceTask;
 use tokio::sync::{mpsc, oneshot};
 
 /// Most thaw requests that wait for the end of one quiesce.
@@ -68,8 +76,6 @@ struct QuiesceState {
 #[derive(Debug, Default)]
 struct QuiesceStage {
     active: Option<ActiveQuiesce>,
-    /// Number of the last quiesce.
-    last: u64,
     /// Last quiesce that has ended, for messages.
     ended: Option<EndedQuiesce>,
 }
@@ -78,15 +84,29 @@ struct QuiesceStage {
 struct ActiveQuiesce {
     id: String,
     orders: mpsc::Sender<ThawOrder>,
-    /// End of the lease on the boot clock, while other requests are refused.
-    until: Option<Duration>,
+    phase: QuiescePhase,
+    /// Steps that wait in the kernel although the quiesce has ended, if any.
+    waits_for: String,
+}
+
+/// Part of a quiesce that is in progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum QuiescePhase {
+    /// The freeze hooks run, or the mount points are opened.
+    Preparing,
+    /// Other requests are refused until the end of the lease on the boot clock.
+    Quiesced { until: Duration },
+    /// A thaw request has ended the quiesce; the thaw hooks run. Repetitions of the request wait for the same reply.
+    Thawed,
+    /// The quiesce has ended for another reason, or all of its requests have been answered.
+    Over,
 }
 
 #[derive(Debug)]
 struct EndedQuiesce {
     id: String,
     /// Continuation of "the quiesce …".
-    how: &'static str,
+    how: String,
     at: Duration,
     /// Reply to the thaw that ended it. A caller that lost the reply can request it again by the id.
     reply: Option<Thawed>,
@@ -104,11 +124,10 @@ impl QuiesceControl {
         let quiescer =
             Self { shared: Arc::new(QuiesceState { settings, executor, marker, stage }) };
         if quiescer.shared.marker.is_left() {
-            let shared = Arc::clone(&quiescer.shared);
-            tokio::spawn(async move {
-                tracing::warn!("ending the quiesce of the previous agent");
-                task::end_leftover(&shared).await;
-            });
+            tracing::warn!("ending the quiesce of the previous agent");
+            // Registered before the first request: the undoing of the old quiesce must not undo a new one.
+            let registered = RegisteredQuiesce::of_leftover(&quiescer.shared);
+            tokio::spawn(leftover::end(registered));
         }
         quiescer
     }
@@ -126,39 +145,41 @@ impl QuiesceControl {
         let (sender, orders) = mpsc::channel(MAX_ORDERS);
         let id = self.begin(sender)?;
         let (begun, outcome) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(QuiesceTask { shared, id, call, lease, orders }.run(begun));
-        outcome.await.unwrap_or(Err(error::QuiesceFailure::Interrupted.into()))
+        let registered = RegisteredQuiesce(Arc::clone(&self.shared));
+        let requests = QuiesceRequests::new(begun, orders);
+        tokio::spawn(QuiesceTask::new(registered, id, call, lease).run(requests));
+        outcome.await.unwrap_or(Err(QuiesceFailure::Interrupted.into()))
     }
 
     /// Registers a quiesce and returns its id.
     fn begin(&self, orders: mpsc::Sender<ThawOrder>) -> Result<String, QuiesceError> {
         let mut stage = lock(&self.shared.stage);
-        match &stage.active {
-            Some(ActiveQuiesce { until: Some(until), .. }) => {
-                let left = until.saturating_sub(boot_clock::now());
-                return Err(QuiesceError::AlreadyQuiesced { left });
-            }
-            Some(ActiveQuiesce { until: None, .. }) => return Err(QuiesceError::Changing),
-            None => {}
+        if let Some(active) = &stage.active {
+            let waits_for = active.waits_for.clone();
+            return Err(active.left().map_or(QuiesceError::Changing { waits_for }, |left| {
+                QuiesceError::AlreadyQuiesced { left }
+            }));
         }
-        stage.last += 1;
-        let id = format!("quiesce-{}-{}", std::process::id(), stage.last);
-        stage.active = Some(ActiveQuiesce { id: id.clone(), orders, until: None });
+        let id = format!("quiesce-{}", identity::random_uuid().map_err(QuiesceFailure::Id)?);
+        let (phase, waits_for) = (QuiescePhase::Preparing, String::new());
+        stage.active = Some(ActiveQuiesce { id: id.clone(), orders, phase, waits_for });
         Ok(id)
     }
 
-    /// Ends a quiesce, and returns when its thaw hooks have run. Dropping the future does not stop that. A repetition with
-    /// the id of the last quiesce gets the same reply, if that quiesce ended by a thaw.
+    /// Ends a quiesce, and returns when its thaw hooks have run. Dropping the future does not stop that. A request with the
+    /// id of the last quiesce gets the same reply, marked as a repetition, if that quiesce ended by another request.
     pub(crate) async fn thaw(&self, call: Thaw) -> Result<Thawed, QuiesceError> {
         let (order, done) = oneshot::channel();
         {
             let stage = lock(&self.shared.stage);
-            let wanted =
-                |active: &&ActiveQuiesce| call.id.as_ref().is_none_or(|id| *id == active.id);
+            let wanted = |active: &&ActiveQuiesce| {
+                active.phase != QuiescePhase::Over
+                    && call.id.as_ref().is_none_or(|id| *id == active.id)
+            };
             match stage.active.as_ref().filter(wanted) {
                 Some(active) => {
-                    active.orders.try_send(order).map_err(|_| QuiesceError::Changing)?
+                    let full = |_| QuiesceError::Changing { waits_for: String::new() };
+                    active.orders.try_send(order).map_err(full)?;
                 }
                 None => return stage.ended_by(&call).ok_or_else(|| stage.not_quiesced()),
             }
@@ -169,9 +190,8 @@ impl QuiesceControl {
     /// Returns the current lease; `None` if the guest is not quiesced.
     pub(crate) fn lease(&self) -> Option<QuiesceLease> {
         let stage = lock(&self.shared.stage);
-        let ActiveQuiesce { id, until, .. } = stage.active.as_ref()?;
-        let lease_ms = milliseconds((*until)?.saturating_sub(boot_clock::now()));
-        Some(QuiesceLease { id: id.clone(), lease_ms })
+        let active = stage.active.as_ref()?;
+        Some(QuiesceLease { id: active.id.clone(), lease_ms: milliseconds(active.left()?) })
     }
 
     /// Returns the refusal of a request that is not answered while the guest is quiesced.
@@ -192,11 +212,41 @@ impl QuiesceControl {
     }
 }
 
+impl ActiveQuiesce {
+    /// Returns the time until the end of the lease, while other requests are refused. No request is refused after the
+    /// lease, however long the thaw takes.
+    fn left(&self) -> Option<Duration> {
+        let QuiescePhase::Quiesced { until } = self.phase else { return None };
+        until.checked_sub(boot_clock::now()).filter(|left| !left.is_zero())
+    }
+}
+
+/// Registration of a quiesce, which ends when this value is dropped, even by a panic.
+#[derive(Debug)]
+struct RegisteredQuiesce(Arc<QuiesceState>);
+
+impl RegisteredQuiesce {
+    /// Registers the end of a previous agent's quiesce.
+    fn of_leftover(shared: &Arc<QuiesceState>) -> Self {
+        let (orders, _) = mpsc::channel(1);
+        let (phase, waits_for) = (QuiescePhase::Over, String::new());
+        let active = ActiveQuiesce { id: "leftover".into(), orders, phase, waits_for };
+        lock(&shared.stage).active = Some(active);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for RegisteredQuiesce {
+    fn drop(&mut self) {
+        lock(&self.0.stage).active = None;
+    }
+}
+
 impl QuiesceStage {
-    /// Returns the reply to an earlier thaw with the same id.
+    /// Returns the reply to an earlier thaw with the same id, marked as a repetition.
     fn ended_by(&self, call: &Thaw) -> Option<Thawed> {
         let ended = self.ended.as_ref().filter(|ended| call.id.as_ref() == Some(&ended.id))?;
-        ended.reply.clone()
+        Some(Thawed { already: true, ..ended.reply.clone()? })
     }
 
     fn not_quiesced(&self) -> QuiesceError {
@@ -205,5 +255,90 @@ impl QuiesceStage {
             format!(": {id} {how} {seconds} s ago")
         });
         QuiesceError::NotQuiesced(last.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::ProgramGroups;
+    use crate::protection::ProgramDefaults;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use tempfile::TempDir;
+
+    /// Hooks of which the first fails, so that no step after them is reached: a test must not freeze its machine.
+    fn failing_hooks() -> TempDir {
+        let hooks = tempfile::tempdir().unwrap();
+        let hook = hooks.path().join("freeze.d/10-fails");
+        fs::create_dir_all(hook.parent().unwrap()).unwrap();
+        fs::write(&hook, "#!/bin/sh\nexit 1\n").unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        hooks
+    }
+
+    fn control(hooks: &TempDir, run_dir: &Path) -> QuiesceControl {
+        let group = ProgramGroups::Below(format!("quiesce-{}", std::process::id()));
+        let minute = Duration::from_secs(60);
+        let executor = Executor::new(minute, None, ProgramDefaults::default(), group);
+        let (hook_dir, run_dir) = (hooks.path().to_owned(), run_dir.to_owned());
+        let settings =
+            QuiesceSettings { hook_dir, run_dir, program: "/nonexistent".into(), freezes: true };
+        QuiesceControl::new(settings, executor)
+    }
+
+    fn begin(control: &QuiesceControl) -> Result<String, QuiesceError> {
+        control.begin(mpsc::channel(1).0)
+    }
+
+    fn set_phase(control: &QuiesceControl, phase: QuiescePhase) {
+        lock(&control.shared.stage).active.as_mut().unwrap().phase = phase;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_frozen_if_the_next_agent_would_not_know_of_it() {
+        let hooks = failing_hooks();
+        let step_with = async |run_dir: &Path| {
+            let call = Quiesce { freeze_fs: true, ..Quiesce::default() };
+            AgentError::from(control(&hooks, run_dir).quiesce(call).await.unwrap_err()).step
+        };
+        let file = hooks.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(step_with(&file).await.as_deref(), Some("keeper"));
+        assert_eq!(step_with(hooks.path()).await.as_deref(), Some("hooks"));
+    }
+
+    #[tokio::test]
+    async fn no_request_is_refused_after_the_lease_and_each_quiesce_has_a_random_id() {
+        let hooks = failing_hooks();
+        let control = control(&hooks, hooks.path());
+        let id = begin(&control).unwrap();
+        assert_eq!(id.len(), "quiesce-".len() + 36, "{id}");
+        let now = boot_clock::now();
+        let minute = Duration::from_secs(60);
+        set_phase(&control, QuiescePhase::Quiesced { until: now + minute });
+        assert!(control.lease().is_some());
+        assert!(matches!(begin(&control), Err(QuiesceError::AlreadyQuiesced { .. })));
+        // The thaw takes longer than the lease.
+        set_phase(&control, QuiescePhase::Quiesced { until: now });
+        assert_eq!(control.lease(), None);
+        assert!(matches!(begin(&control), Err(QuiesceError::Changing { .. })));
+        lock(&control.shared.stage).active = None;
+        assert_ne!(begin(&control).unwrap(), id);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_waits_in_the_kernel_is_named_to_the_next_requester() {
+        let hooks = failing_hooks();
+        let control = control(&hooks, hooks.path());
+        begin(&control).unwrap();
+        let active = |active: &mut ActiveQuiesce| {
+            active.phase = QuiescePhase::Over;
+            active.waits_for = "the freeze of /data (ext4)".into();
+        };
+        active(lock(&control.shared.stage).active.as_mut().unwrap());
+        let error = begin(&control).unwrap_err().to_string();
+        assert!(error.contains("(the freeze of /data (ext4) has not ended yet)"), "{error}");
     }
 }

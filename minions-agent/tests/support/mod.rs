@@ -64,10 +64,15 @@ impl RunningAgent {
 
     /// Kills the agent and starts another one on the same socket.
     pub(crate) async fn crash(&mut self) {
+        self.restart(agent_command(&listen_value(&self.socket()))).await;
+    }
+
+    /// Kills the agent and starts `next`, an agent on the same socket.
+    pub(crate) async fn restart(&mut self, mut next: Command) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         let socket = self.socket();
-        self.child = agent_command(&listen_value(&socket)).spawn().unwrap();
+        self.child = next.spawn().unwrap();
         until("the next agent listens", async || UnixStream::connect(&socket).await.ok()).await;
     }
 

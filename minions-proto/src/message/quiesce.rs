@@ -88,7 +88,7 @@ pub struct Quiesced {
     /// Frozen file systems, in the order in which they were frozen. At most 256, as all lists here.
     #[serde(default, deserialize_with = "bounded::list::<MAX_LISTED, _, _>")]
     pub frozen: Vec<FrozenFilesystem>,
-    /// File systems on block devices that the kernel cannot freeze. They were synced.
+    /// File systems on block devices that are not frozen: the kernel cannot freeze them, or other mounts hide them.
     #[serde(default, deserialize_with = "bounded::list::<MAX_LISTED, _, _>")]
     pub not_frozen: Vec<FrozenFilesystem>,
     /// Hooks that were run.
@@ -127,7 +127,7 @@ pub struct HookRun {
 /// Request to end a quiesce before its lease does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Thaw {
-    /// Ends only the quiesce with this id; a repetition gets the same reply. Absent: ends any.
+    /// Ends only the quiesce with this id; a repetition gets the same reply with [`Thawed::already`]. Absent: ends any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
@@ -152,6 +152,15 @@ pub struct Thawed {
     /// Hooks that were run after the thaw.
     #[serde(default, deserialize_with = "bounded::list::<MAX_LISTED, _, _>")]
     pub hooks: Vec<HookRun>,
+    /// True if an earlier request had ended the quiesce: this is a repetition of the reply to it. A requester that has not
+    /// sent such a request must not rely on the quiesce having lasted until now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub already: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[cfg(test)]

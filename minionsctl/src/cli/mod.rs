@@ -216,6 +216,10 @@ pub(crate) enum Command {
     Thaw {
         /// Name of the VM
         vm: Option<VmName>,
+
+        /// End only the quiesce with this id, which `quiesce` printed [default: end any]
+        #[arg(long)]
+        id: Option<String>,
     },
     /// Print events as they happen: VMs found and gone, changes of state and incarnation
     Watch {

@@ -111,7 +111,7 @@ async fn run(cli: Cli, printer: &Printer) -> Result<ExitStatus, Failure> {
             let target = target(args.vm.clone())?;
             quiesce::run(&context, &target, args).await
         }
-        Command::Thaw { vm } => thaw::run(&context, &target(vm)?).await,
+        Command::Thaw { vm, id } => thaw::run(&context, &target(vm)?, id).await,
         Command::Forward(args) => forward::run(&context, Arc::new(daemon(&config)?), &args).await,
         Command::Fs(args) => fs::run(&context, &daemon(&config)?, &args).await,
         Command::Cp(args) => cp::run(&context, Arc::new(daemon(&config)?), &args).await,

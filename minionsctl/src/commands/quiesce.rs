@@ -4,7 +4,7 @@
 mod host_command;
 
 use super::context::Context;
-use super::thaw;
+use super::thaw::{self, ThawedGuest};
 use crate::agent;
 use crate::cli::QuiesceArgs;
 use crate::client::{CallDeadlines, vm_path};
@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::local::SignalListeners;
 use crate::output::{Printer, Rows};
 use crate::target::Target;
+use futures_util::FutureExt;
 use host_command::HostCommand;
 use minions_api::ErrorCode;
 use minions_api::quiesce::{GuestQuiesced, HookRun, QuiesceRequest};
@@ -20,14 +21,18 @@ use minions_proto::connection::ExchangeError;
 use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::message::{FrozenFilesystem, MAX_TTL_MS, Quiesce, Quiesced};
 use reqwest::Method;
+use std::pin::pin;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longest time that the agent takes in addition to the lease: for the hooks before the freeze, and after a failed one.
 const BEYOND_LEASE: Duration = Duration::from_secs(135);
 
 /// Pause between two attempts to thaw.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Time for the thaw after a signal. If it takes longer, the lease ends the quiesce.
+const THAW_ON_SIGNAL: Duration = Duration::from_secs(2);
 
 /// Time after the end of the lease in which an attempt to thaw can still find out how it ended.
 const AFTER_LEASE: Duration = Duration::from_secs(5);
@@ -56,10 +61,17 @@ pub(super) async fn run(
     };
     // Listens before the guest is quiesced: from then on, no signal may end this process before the thaw.
     let mut signals = SignalListeners::listen(false)?;
+    let mut quiescing = pin!(quiesce(target, &request));
     let quiesced = tokio::select! {
-        quiesced = quiesce(target, &request) => quiesced?,
-        // Dropping the call makes the agent thaw the guest.
-        signal = signals.ending() => return Ok(ExitStatus::by_signal(signal)),
+        biased;
+        quiesced = &mut quiescing => quiesced?,
+        signal = signals.ending() => {
+            // Dropping the call makes the agent thaw the guest, unless the reply is on its way.
+            if let Some(Ok(quiesced)) = quiescing.now_or_never() {
+                let _ = timeout(THAW_ON_SIGNAL, thaw::thaw(target, &quiesced.reply.id)).await;
+            }
+            return Ok(ExitStatus::by_signal(signal));
+        }
     };
     report(context, &quiesced);
     let held = HeldQuiesce {
@@ -69,7 +81,8 @@ pub(super) async fn run(
     let program = command.name();
     let ended = command.run(&mut signals).await;
     let thawed = thaw_after(target, &held, &mut signals).await;
-    let thawed = thawed.map_err(|failure| of_thaw(failure, program));
+    let thawed = thawed.map_err(|failure| of_thaw(failure, program.clone()));
+    let thawed = thawed.and_then(|hooks| hooks.ok_or(Failure::LeaseOver(program)));
     match (ended, thawed) {
         (Err(failure), Err(of_thaw)) => {
             context.printer.failure(&of_thaw);
@@ -115,23 +128,30 @@ async fn quiesce(target: &Target, request: &Quiesce) -> Result<QuiescedReply, Fa
     }
 }
 
-/// Thaws the guest. Repeats the call while it fails for reasons that can pass, until the lease has ended.
+/// Thaws the guest, and returns the thaw hooks; `None` if another client's request had ended the quiesce. Repeats the call
+/// while it fails for reasons that can pass, until the lease has ended.
 ///
 /// Signals are taken meanwhile, so that they do not end this process.
 async fn thaw_after(
     target: &Target,
     held: &HeldQuiesce,
     signals: &mut SignalListeners,
-) -> Result<Vec<HookRun>, Failure> {
+) -> Result<Option<Vec<HookRun>>, Failure> {
     let thawing = async {
+        // True if an earlier attempt may have ended the quiesce, although its reply was lost.
+        let mut may_be_ours = false;
         loop {
             match thaw::thaw(target, &held.id).await {
                 Err(failure)
                     if failure.is_transient() && Instant::now() < held.until + AFTER_LEASE =>
                 {
+                    may_be_ours |= failure.may_have_executed();
                     sleep(RETRY_PAUSE).await;
                 }
-                thawed => return thawed,
+                Ok(ThawedGuest { hooks, already }) => {
+                    return Ok((may_be_ours || !already).then_some(hooks));
+                }
+                Err(failure) => return Err(failure),
             }
         }
     };
@@ -157,7 +177,9 @@ fn of_thaw(failure: Failure, program: String) -> Failure {
 /// Prints what the user must know about a quiesce whose command has standard output.
 fn report(context: &Context<'_>, quiesced: &QuiescedReply) {
     for FrozenFilesystem { mount_point, fs_type } in &quiesced.reply.not_frozen {
-        let remark = format!("warning: {mount_point} ({fs_type}) cannot be frozen; it was synced");
+        let remark = format!(
+            "warning: {mount_point} ({fs_type}) is not frozen: a snapshot of it may not be consistent"
+        );
         context.printer.remark(&remark);
     }
 }

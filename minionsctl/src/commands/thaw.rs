@@ -9,24 +9,28 @@ use crate::output::{Printer, Rows};
 use crate::target::Target;
 use minions_api::VmName;
 use minions_api::quiesce::{GuestThawed, HookRun};
-use minions_proto::message::Thaw;
+use minions_proto::message::{Thaw, Thawed};
 use reqwest::Method;
 use std::time::Duration;
 
 /// Longest time that minionsd takes: the thaw hooks run for at most a minute.
 const AT_MOST: Duration = Duration::from_secs(75);
 
-pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
+pub(super) async fn run(
+    context: &Context<'_>,
+    target: &Target,
+    id: Option<String>,
+) -> Result<ExitStatus, Failure> {
     match target {
         Target::Agent(address) => {
             let patience = context.timeout.unwrap_or(AT_MOST);
-            let answer = agent::call(address, &Thaw::default(), patience).await?;
+            let answer = agent::call(address, &Thaw { id }, patience).await?;
             Printer::json(&answer.json)?;
             report(context, &answer.reply.hooks);
         }
         Target::Vm(client, vm) => {
             let deadlines = CallDeadlines { asked: context.timeout, at_most: AT_MOST };
-            let thawed = request(client, vm, None, deadlines).await?;
+            let thawed = request(client, vm, id.as_deref(), deadlines).await?;
             context.printer.result(&thawed, rows)?;
             report(context, &thawed.hooks);
         }
@@ -34,16 +38,26 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
     Ok(ExitStatus::Success)
 }
 
-/// Ends the quiesce with this id and returns the thaw hooks; without an id, ends any.
-pub(super) async fn thaw(target: &Target, id: &str) -> Result<Vec<HookRun>, Failure> {
+/// Success of a thaw.
+pub(super) struct ThawedGuest {
+    pub(super) hooks: Vec<HookRun>,
+    /// True if an earlier request had ended the quiesce.
+    pub(super) already: bool,
+}
+
+/// Ends the quiesce with this id.
+pub(super) async fn thaw(target: &Target, id: &str) -> Result<ThawedGuest, Failure> {
     match target {
         Target::Agent(address) => {
             let call = Thaw { id: Some(id.to_owned()) };
-            Ok(agent::call(address, &call, AT_MOST).await?.reply.hooks)
+            let Thawed { hooks, already, .. } = agent::call(address, &call, AT_MOST).await?.reply;
+            Ok(ThawedGuest { hooks, already })
         }
         Target::Vm(client, vm) => {
             let deadlines = CallDeadlines { asked: None, at_most: AT_MOST };
-            Ok(request(client, vm, Some(id), deadlines).await?.hooks)
+            let thawed = request(client, vm, Some(id), deadlines).await?;
+            let GuestThawed { hooks, already, .. } = thawed;
+            Ok(ThawedGuest { hooks, already })
         }
     }
 }

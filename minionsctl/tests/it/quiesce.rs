@@ -82,6 +82,16 @@ async fn a_command_that_outlives_the_lease_has_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_another_client_thawed_was_not_quiesced_until_the_end_of_the_command() {
+    let guest = HookedVm::start().await;
+    let ctl = format!("{} --host {}", env!("CARGO_BIN_EXE_minionsctl"), guest.daemon.host());
+    let script = format!("{ctl} thaw web-1 >/dev/null");
+    let ran = guest.run(&["quiesce", "--ttl", "10m", "web-1", "--", "sh", "-c", &script]);
+    ran.assert(125, "", "another client or process thawed the guest");
+    assert_eq!((guest.thaws(), guest.exec_code()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_the_command_and_thaws_the_guest() {
     let guest = HookedVm::start().await;
     let args = ["quiesce", "--ttl", "10m", "web-1", "--", "sh", "-c", "echo up; exec sleep 600"];
@@ -95,11 +105,17 @@ async fn a_signal_ends_the_command_and_thaws_the_guest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_command_the_guest_stays_quiesced_until_the_thaw() {
     let guest = HookedVm::start().await;
+    let quiesced = guest.run(&["-o", "json", "quiesce", "web-1"]);
+    let quiesced: serde_json::Value = serde_json::from_slice(&quiesced.stdout).unwrap();
+    let id = quiesced["id"].as_str().unwrap();
+    guest.run(&["thaw", "web-1", "--id", id]).assert(0, "Quiesced for:", "");
     guest.run(&["quiesce", "web-1"]).assert(0, "Quiesced until:", "");
     guest.run(&["get", "web-1"]).assert(0, "Quiesced until:", "");
     guest.run(&["health", "web-1"]).assert(0, "Quiesced until:", "");
     guest.run(&["quiesce", "web-1"]).assert(1, "", "already quiesced");
     guest.run(&["exec", "web-1", "--", "true"]).assert(125, "", "minionsctl thaw VM");
+    guest.run(&["thaw", "web-1", "--id", "another"]).assert(1, "", "the guest is not quiesced");
+    guest.run(&["health", "web-1"]).assert(0, "Quiesced until:", "");
     guest.run(&["thaw", "web-1"]).assert(0, "Quiesced for:", "");
     guest.run(&["thaw", "web-1"]).assert(1, "", "the guest is not quiesced");
     assert_eq!(guest.exec_code(), 0);

@@ -72,8 +72,9 @@ pub(super) struct ThawParams {
 /// Thaw a guest
 ///
 /// Ends a quiesce: thaws the file systems and runs the thaw hooks of the guest's owner. `not_quiesced` means that
-/// there was nothing to thaw; if a quiesce had begun, its lease has ended, and a snapshot that was not complete before is
-/// not consistent.
+/// there was nothing to thaw; if a quiesce had begun, its lease has ended, or another process in the guest has thawed the
+/// file systems, and a snapshot that was not complete before is not consistent. The same applies to a reply with `already`
+/// if the caller has not sent the request before: another caller has ended the quiesce.
 #[utoipa::path(
     post, path = "/vms/{vm}/thaw", operation_id = "thaw_vm", tag = "guest",
     params(("vm" = VmName, Path), ThawParams),
@@ -92,7 +93,8 @@ pub(super) async fn thaw_vm(
     let about = |error| ApiError::call(vm.name(), error);
     vm.client().require(Feature::Quiesce, &[], deadline).await.map_err(about)?;
     let thawed = vm.client().call(&Thaw { id: params.id }, Lane::Stream, deadline).await;
-    let Thawed { id, quiesced_ms, thawed, hooks } = thawed.map_err(about)?;
+    let Thawed { id, quiesced_ms, thawed, hooks, already } = thawed.map_err(about)?;
     vm.lease().end();
-    Ok(Json(GuestThawed { status: "ok".into(), id, quiesced_ms, thawed, hooks }))
+    let status = "ok".into();
+    Ok(Json(GuestThawed { status, id, quiesced_ms, thawed, hooks, already }))
 }

@@ -69,6 +69,9 @@ async fn a_quiesced_guest_shows_its_lease_and_refuses_other_calls_until_the_thaw
     let id = quiesced.json["id"].as_str().unwrap();
     let thawed = guest.thaw(&format!("?id={id}")).await;
     assert_eq!((thawed.status, &thawed.json["id"]), (200, &quiesced.json["id"]), "{thawed:?}");
+    assert_eq!(thawed.json["already"], false, "{thawed:?}");
+    let repeated = guest.thaw(&format!("?id={id}")).await;
+    assert_eq!((repeated.status, &repeated.json["already"]), (200, &json!(true)), "{repeated:?}");
     assert_eq!(thawed.json["hooks"][0]["ok"], false, "{thawed:?}");
     assert_eq!(thawed.json["hooks"][0]["detail"], "exited with status 3", "{thawed:?}");
     assert_eq!(guest.vm().await.get("quiesced_until"), None);

@@ -71,6 +71,11 @@ impl FrozenGuest {
         } else {
             ""
         };
+        self.when_frozen(id, &format!("kill -9 {killed}\n            {after}"));
+    }
+
+    /// Runs a command of the guest as soon as its file system is frozen.
+    fn when_frozen(&self, id: &str, command: &str) {
         let script = format!(
             "agent=$PPID; n=0
             until [ $n -ge 10 ]; do
@@ -78,8 +83,7 @@ impl FrozenGuest {
                 sleep 0.1
             done
             keeper=$(pgrep -f '^/proc/self/exe freeze-keeper')
-            kill -9 {killed}
-            {after}"
+            {command}"
         );
         self.machine.detach(id, &[], &script);
     }
@@ -132,4 +136,13 @@ fn a_frozen_root_file_system_is_not_written_to_and_never_stays_frozen() {
             assert!(stderr.contains("its keeper was ended"), "{stderr}");
         }
     }
+
+    // A thaw by another process: the quiesce did not last until the thaw.
+    guest.when_frozen("other", "fsfreeze -u /");
+    guest.freeze("10m");
+    guest.until_written();
+    let late = guest.ctl(&["thaw"]);
+    let stderr = String::from_utf8_lossy(&late.stderr);
+    assert!(stderr.contains("another process thawed / (ext4)"), "{stderr}");
+    assert!(guest.lease().is_null());
 }
