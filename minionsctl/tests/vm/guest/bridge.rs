@@ -64,6 +64,12 @@ fn declared(network: &Network) {
             assert_eq!(pinged["exit_code"], 0, "{vm} to {to}: {pinged}");
         }
     }
+    // A guest that has booted again is configured by itself.
+    run(&daemon, &["reboot", "b", "--wait"]);
+    run(&daemon, &["wait", "b", "--for", "configured"]);
     assert_eq!(run(&daemon, &["pool", "leases", "lan", "--hosts"]), leases);
+    let (b, _) = leases.lines().find_map(|lease| lease.split_once("\tb")).unwrap();
+    let pinged = network.run("a", &["ping", "-c", "1", "-W", "10", b]);
+    assert_eq!(pinged["exit_code"], 0, "{pinged}");
     assert_eq!(network.run("b", &["hostname"])["stdout"], "vm-b\n");
 }
