@@ -255,7 +255,7 @@ pub struct ApplyReport {
     pub vms: Vec<VmName>,
     /// Number of these VMs.
     pub vms_total: u64,
-    /// Remarks, such as declarations that match no VM; at most 100.
+    /// Remarks, such as the first ten declarations that match no VM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Revision of the declared state after the apply.

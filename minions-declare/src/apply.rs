@@ -20,8 +20,8 @@ pub const MAX_POOLS: usize = 256;
 
 /// Largest number of VMs that a report names.
 const MAX_NAMED_VMS: usize = 1000;
-/// Largest number of remarks in a report.
-const MAX_WARNINGS: usize = 100;
+/// Largest number of declarations without a VM that a report names.
+const NAMED_UNMATCHED: usize = 10;
 
 /// Revision that the caller expects an item to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,19 +258,13 @@ impl DeclaredState {
                 changed && before != after
             })
             .collect();
-        let unmatched = request.declarations.iter().filter(|one| {
-            let stored = draft.declarations.get(&one.name);
-            !vms.is_empty() && stored.is_some_and(|stored| !matches_any(&stored.target, vms))
-        });
-        let warnings = unmatched
-            .map(|one| format!("the declaration {:?} matches no VM that exists now", one.name));
         ApplyReport {
             changed,
             dry_run: request.dry_run,
             items: draft.items.clone(),
             vms_total: affected.len() as u64,
             vms: affected.into_iter().take(MAX_NAMED_VMS).cloned().collect(),
-            warnings: warnings.take(MAX_WARNINGS).collect(),
+            warnings: unmatched(request, draft, vms),
             revision: draft.plan.revision,
         }
     }
@@ -296,6 +290,24 @@ fn uses_pool(declaration: &Declaration, pool: &str) -> bool {
     let Some(network) = &declaration.network else { return false };
     let interfaces = network.interfaces.iter().filter_map(|one| one.pool.as_deref());
     network.pool.as_deref().into_iter().chain(interfaces).any(|name| name == pool)
+}
+
+/// Returns remarks about declarations that match no VM. Before the daemon knows any VM, there are none.
+fn unmatched(request: &ApplyRequest, draft: &Draft, vms: &[VmName]) -> Vec<String> {
+    let is_unmatched = |one: &&Declaration| {
+        let stored = draft.declarations.get(&one.name);
+        !vms.is_empty() && stored.is_some_and(|stored| !matches_any(&stored.target, vms))
+    };
+    let names: Vec<_> =
+        request.declarations.iter().filter(is_unmatched).map(|one| &one.name).collect();
+    let named = names.iter().take(NAMED_UNMATCHED);
+    let mut warnings: Vec<_> = named
+        .map(|name| format!("the declaration {name:?} matches no VM that exists now"))
+        .collect();
+    if let more @ 1.. = names.len().saturating_sub(NAMED_UNMATCHED) {
+        warnings.push(format!("{more} more declarations match no VM that exists now"));
+    }
+    warnings
 }
 
 /// Reports whether the target matches a VM of the sorted list.

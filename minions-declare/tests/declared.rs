@@ -398,6 +398,11 @@ fn a_report_names_each_difference_and_declarations_without_a_vm() {
     assert_eq!((report.vms, report.vms_total), (vec![vm("a")], 1));
     assert_eq!(report.warnings.len(), 2, "{:?}", report.warnings);
     assert!(report.warnings[0].contains("nobody"));
+    let many: Vec<_> = (0..15).map(|at| format!("{{name: x{at}}}")).collect();
+    let yaml = format!("declarations: [{}]", many.join(", "));
+    let (_, report) = state.plan_apply(&request(&yaml), &[vm("a")]).unwrap();
+    assert_eq!(report.warnings.len(), 11);
+    assert!(report.warnings[10].starts_with("5 more declarations"), "{:?}", report.warnings);
 }
 
 #[test]

@@ -34,6 +34,11 @@ impl Network {
         Self { child, dir }
     }
 
+    /// Returns the directory for sockets and consoles.
+    pub(crate) fn sockets(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) fn socket(&self, vm: &str) -> PathBuf {
         self.dir.path().join(format!("{vm}.vsock"))
     }
