@@ -198,6 +198,8 @@ impl QuiesceControl {
     pub(crate) fn refusal(&self, request: &Request) -> Option<AgentError> {
         // A second quiesce is refused with a message of its own.
         if let Request::HealthCheck(_)
+        | Request::TokenCheck(_)
+        | Request::Restore(_)
         | Request::ReportStatus(_)
         | Request::Quiesce(_)
         | Request::Thaw(_) = request
