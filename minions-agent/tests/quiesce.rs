@@ -139,9 +139,10 @@ async fn the_end_of_the_lease_thaws_and_runs_the_thaw_hooks() {
     guest.agent.call(&true_program()).await.unwrap();
 }
 
-/// Script that waits for the file `go` of the hooks.
+/// Script that waits for the file `go` of the hooks, or for the end of the test.
 fn until_go(guest: &HookedAgent) -> String {
-    format!("until test -e {}/go; do sleep 0.05; done", guest.hooks.path().display())
+    let hooks = guest.hooks.path().display();
+    format!("while test -d {hooks} && ! test -e {hooks}/go; do sleep 0.05; done")
 }
 
 /// Script that notes a process that still runs.
