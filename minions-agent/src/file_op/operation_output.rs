@@ -22,7 +22,7 @@ const SEND_LEN: u64 = 16 * 1024 * 1024;
 /// Result of moving a part of a file to standard output.
 #[derive(Debug)]
 pub(super) enum SentPart {
-    /// This many bytes were sent.
+    /// Number of bytes that were sent.
     Bytes(u64),
     /// The file has ended.
     End,

@@ -98,7 +98,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(BoundSocket, ForwardAddress)> {
     // A restarted agent must be able to listen while connections of the earlier one are in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
-        // Permission to listen on `[::]` is none for `0.0.0.0`.
+        // Permission to listen on `[::]` does not include `0.0.0.0`.
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     rustix::net::bind(&socket, &address)?;

@@ -86,11 +86,11 @@ pub(super) async fn check_incarnation(
 /// Instance of the agent at the end of a connection, compared with another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InstanceMatch {
-    /// It is the same instance.
+    /// The same instance.
     Same,
-    /// It is the next generation of that instance: the guest was restored or cloned.
+    /// The next generation of that instance: the guest was restored or cloned.
     Next,
-    /// It is another instance.
+    /// Another instance.
     Other,
 }
 
