@@ -148,7 +148,7 @@ impl ReconcilerTask {
     ) {
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.look_at_all().await;
+        self.look_at_all(false).await;
         loop {
             self.start_due();
             let next = self.schedule.next_after(Instant::now());
@@ -156,9 +156,10 @@ impl ReconcilerTask {
                 () = stop.cancelled() => return,
                 item = events.next() => match item {
                     ReadItem::Event(event) => self.happened(&event),
-                    ReadItem::Reset(_) => self.look_at_all().await,
+                    // The missed events may be reboots.
+                    ReadItem::Reset(_) => self.look_at_all(true).await,
                 },
-                Ok(()) = revision.changed() => self.look_at_all().await,
+                Ok(()) = revision.changed() => self.look_at_all(false).await,
                 Some(request) = asked.recv() => self.requested(request),
                 Some(ended) = self.attempts.join_next() => match ended {
                     Ok((vm, kind, result)) => self.ended(&vm, kind, result),
@@ -213,8 +214,8 @@ impl ReconcilerTask {
         self.parts.store.read(|state| WantedConfig::of(state, vm))
     }
 
-    /// Compares all VMs with the declared state.
-    async fn look_at_all(&mut self) {
+    /// Compares all VMs with the declared state. `is_other_boot`: each guest may have lost its addresses.
+    async fn look_at_all(&mut self, is_other_boot: bool) {
         let Some(vms) = self.parts.registry.vms() else { return };
         let gone: Vec<_> =
             self.records.keys().filter(|name| !vms.contains_key(*name)).cloned().collect();
@@ -224,7 +225,7 @@ impl ReconcilerTask {
                 tokio::task::yield_now().await;
             }
             let wanted = self.wanted(vm.name());
-            self.update(vm.clone(), wanted, false, false);
+            self.update(vm.clone(), wanted, is_other_boot, is_other_boot);
         }
     }
 
