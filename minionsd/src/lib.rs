@@ -47,7 +47,7 @@ use config::{Config, TcpOperate, TokenFile};
 use declared::{DeclaredStore, StoreThread};
 use descriptors::Descriptors;
 use metrics::Meters;
-use reconcile::{Reconciler, ReconcilerParts, VmConditions};
+use reconcile::{ReconcilerParts, VmConditions};
 use server::{BindError, Listeners, ServedApp};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -153,7 +153,7 @@ impl Daemon {
             conditions: conditions.clone(),
             meters: Arc::clone(&meters),
         };
-        let (reconciler, reconciling) = Reconciler::new(reconciler_parts, stop.clone());
+        let (reconciler, reconciling) = reconciler_parts.start(stop.clone());
         tasks.spawn(reconciling);
         let draining = CancellationToken::new();
         let execs = exec::ExecResources::new(

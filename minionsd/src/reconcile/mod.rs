@@ -11,15 +11,17 @@
 //! * [`conditions`]: agreement of each VM with its configuration, for all readers.
 //! * [`wanted`]: configuration of a VM, reduced to what decides about a new attempt.
 //! * [`attempt`]: one comparison or change. [`schedule`]: times of the next attempts, and their limits.
-//! * [`task`]: the task. [`sweep`]: the end of leases.
+//! * [`task`]: the task. [`handle`]: requests to it. [`sweep`]: the end of leases.
 
 mod attempt;
 mod conditions;
+mod handle;
 mod schedule;
 mod sweep;
 mod task;
 mod wanted;
 
 pub(crate) use conditions::VmConditions;
-pub(crate) use task::{NotApplied, Reconciler, ReconcilerParts};
+pub(crate) use handle::{NotApplied, Reconciler};
+pub(crate) use task::ReconcilerParts;
 pub(crate) use wanted::is_declared;

@@ -21,11 +21,22 @@ const MAX_FAILING: usize = MAX_SHORT / 2;
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_mins(5);
 
+/// Length of a time step. Looks that are due within one step start together, so that VMs share wake-ups.
+const STEP: Duration = Duration::from_secs(1);
+
 /// Returns the pause after `failures` in a row. `jitter` is a random number from 0 to 1.
 pub(super) fn backoff(failures: u32, jitter: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let grown = BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_MAX);
     grown.mul_f64(0.75 + jitter / 4.0)
+}
+
+/// Returns the end of the step that contains an instant.
+pub(super) fn at_step(instant: Instant) -> Instant {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    let into = instant.saturating_duration_since(*START).as_nanos() % STEP.as_nanos();
+    let left = (STEP.as_nanos() - into) % STEP.as_nanos();
+    instant + Duration::from_nanos(u64::try_from(left).unwrap_or_default())
 }
 
 /// VMs that wait for their next attempt.

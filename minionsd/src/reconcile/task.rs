@@ -1,8 +1,9 @@
-//! Task of the reconciler, and its handle.
+//! Task of the reconciler.
 
 use super::attempt::{AttemptKind, AttemptResult, attempt};
 use super::conditions::VmConditions;
-use super::schedule::{AttemptSchedule, backoff};
+use super::handle::{ReconcileRequest, Reconciler};
+use super::schedule::{AttemptSchedule, at_step, backoff};
 use super::sweep::sweep;
 use super::wanted::WantedConfig;
 use crate::declared::DeclaredStore;
@@ -19,49 +20,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Interval between looks for drift, at one VM.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Length of a time step. Looks that are due within one step start together, so that VMs share wake-ups.
-const STEP: Duration = Duration::from_secs(1);
-
 /// Interval between searches for leases that are no longer needed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Requests that wait for the task.
-const REQUESTS: usize = 64;
-
 /// Number of VMs that are compared with a new revision before other tasks get a turn.
 const CHUNK: usize = 256;
-
-/// Reason why a configuration was not applied on request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotApplied {
-    /// Nothing is declared for the VM.
-    #[error("no declaration has settings for this VM; GET /declarations lists them")]
-    NothingDeclared,
-    /// The attempt did not end before the deadline.
-    #[error("the configuration was not applied before the deadline; the attempt continues")]
-    TimedOut,
-    /// The daemon stops.
-    #[error("minionsd is stopping")]
-    Stopping,
-}
-
-/// Handle of the reconciler. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Reconciler(mpsc::Sender<ReconcileRequest>);
-
-#[derive(Debug)]
-enum ReconcileRequest {
-    /// Apply now, and answer when an attempt has ended; `false`: nothing is declared.
-    Apply(VmName, oneshot::Sender<bool>),
-    /// Compare soon: the guest was changed by hand.
-    Look(VmName),
-}
 
 /// Parts of the daemon that the reconciler uses.
 #[derive(Debug)]
@@ -72,13 +41,14 @@ pub(crate) struct ReconcilerParts {
     pub(crate) meters: Arc<Meters>,
 }
 
-impl Reconciler {
+impl ReconcilerParts {
     /// Returns the handle, and the future of the task, which ends when `stop` is cancelled.
-    pub(crate) fn new(
-        parts: ReconcilerParts,
+    pub(crate) fn start(
+        self,
         stop: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send) {
-        let (requests, asked) = mpsc::channel(REQUESTS);
+    ) -> (Reconciler, impl Future<Output = ()> + Send) {
+        let parts = self;
+        let (reconciler, asked) = Reconciler::new();
         let events = parts.registry.events().follow();
         let revision = parts.store.revision();
         let task = ReconcilerTask {
@@ -87,30 +57,7 @@ impl Reconciler {
             schedule: AttemptSchedule::default(),
             attempts: JoinSet::new(),
         };
-        (Self(requests), task.run(events, revision, asked, stop))
-    }
-
-    /// Applies the configuration of a VM, and waits for the end of the attempt.
-    ///
-    /// Safe to cancel: the attempt continues.
-    pub(crate) async fn apply_now(&self, vm: &VmName, deadline: Instant) -> Result<(), NotApplied> {
-        let (answer, answered) = oneshot::channel();
-        let apply = async {
-            let request = ReconcileRequest::Apply(vm.clone(), answer);
-            self.0.send(request).await.map_err(|_| NotApplied::Stopping)?;
-            match answered.await {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(NotApplied::NothingDeclared),
-                Err(_) => Err(NotApplied::Stopping),
-            }
-        };
-        timeout_at(deadline, apply).await.unwrap_or(Err(NotApplied::TimedOut))
-    }
-
-    /// Compares the guest soon, because it was changed by hand.
-    pub(crate) async fn look_soon(&self, vm: &VmName) {
-        // Fails only when the daemon ends.
-        let _ = self.0.send(ReconcileRequest::Look(vm.clone())).await;
+        (reconciler, task.run(events, revision, asked, stop))
     }
 }
 
@@ -452,14 +399,6 @@ fn answer(waiting: Vec<oneshot::Sender<bool>>) {
         // The caller may have gone.
         let _ = one.send(true);
     }
-}
-
-/// Returns the end of the step that contains an instant.
-fn at_step(instant: Instant) -> Instant {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    let into = instant.saturating_duration_since(*START).as_nanos() % STEP.as_nanos();
-    let left = (STEP.as_nanos() - into) % STEP.as_nanos();
-    instant + Duration::from_nanos(u64::try_from(left).unwrap_or_default())
 }
 
 async fn until(next: Option<Instant>) {

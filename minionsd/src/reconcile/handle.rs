@@ -1,0 +1,66 @@
+//! Handle of the reconciler.
+
+use minions_api::VmName;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+/// Requests that wait for the task.
+const REQUESTS: usize = 64;
+
+/// Reason why a configuration was not applied on request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotApplied {
+    /// Nothing is declared for the VM.
+    #[error("no declaration has settings for this VM; GET /declarations lists them")]
+    NothingDeclared,
+    /// The attempt did not end before the deadline.
+    #[error("the configuration was not applied before the deadline; the attempt continues")]
+    TimedOut,
+    /// The daemon stops.
+    #[error("minionsd is stopping")]
+    Stopping,
+}
+
+/// Handle of the reconciler. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Reconciler(mpsc::Sender<ReconcileRequest>);
+
+/// Request to the task.
+#[derive(Debug)]
+pub(super) enum ReconcileRequest {
+    /// Apply now, and answer when an attempt has ended; `false`: nothing is declared.
+    Apply(VmName, oneshot::Sender<bool>),
+    /// Compare soon: the guest was changed by hand.
+    Look(VmName),
+}
+
+impl Reconciler {
+    /// Creates a handle, and the receiver of its requests.
+    pub(super) fn new() -> (Self, mpsc::Receiver<ReconcileRequest>) {
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        (Self(requests), asked)
+    }
+
+    /// Applies the configuration of a VM, and waits for the end of the attempt.
+    ///
+    /// Safe to cancel: the attempt continues.
+    pub(crate) async fn apply_now(&self, vm: &VmName, deadline: Instant) -> Result<(), NotApplied> {
+        let (answer, answered) = oneshot::channel();
+        let apply = async {
+            let request = ReconcileRequest::Apply(vm.clone(), answer);
+            self.0.send(request).await.map_err(|_| NotApplied::Stopping)?;
+            match answered.await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(NotApplied::NothingDeclared),
+                Err(_) => Err(NotApplied::Stopping),
+            }
+        };
+        timeout_at(deadline, apply).await.unwrap_or(Err(NotApplied::TimedOut))
+    }
+
+    /// Compares the guest soon, because it was changed by hand.
+    pub(crate) async fn look_soon(&self, vm: &VmName) {
+        // Fails only when the daemon ends.
+        let _ = self.0.send(ReconcileRequest::Look(vm.clone())).await;
+    }
+}
