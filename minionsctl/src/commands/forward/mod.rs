@@ -5,7 +5,7 @@
 //! guest is opened again. If the target cannot be reached, the client's TCP connection is reset, as by a closed port.
 //!
 //! * [`listener`]: TCP and Unix listeners on this machine. [`connection`]: one of their connections. [`reverse`]: one
-//!   connection of a listener in the guest. [`relay`]: the bytes of either.
+//!   connection of a listener in the guest. `guest_relay` moves the bytes of either.
 
 mod connection;
 mod listener;
