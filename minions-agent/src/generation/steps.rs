@@ -5,7 +5,9 @@ use crate::agent::Agent;
 use crate::boot_clock::milliseconds;
 use crate::capability::Capability;
 use crate::ops;
-use minions_proto::message::{NetworkPlan, RestoreRequest, RestoreStep, RestoreStepKind, SetClock};
+use minions_proto::message::{
+    NetworkPlan, RestoreRequest, RestoreStep, RestoreStepKind, SetClock, Thaw,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,11 @@ pub(crate) async fn run(agent: Agent, restore: Arc<RestoreRequest>, run: u64) {
     let (agent, restore) = (&agent, &restore);
     let mut reporter = StepReporter { agent, restore, received, run, succeeded: true };
     for kind in RestoreStepKind::ALL {
+        if kind == RestoreStepKind::Hostname {
+            // A guest that was saved while it was quiesced is still frozen; an error means that it was not quiesced. The
+            // thaw hooks and all later steps need the random numbers, the clock and the disks.
+            let _ = agent.quiescer().thaw(Thaw::default()).await;
+        }
         if kind == RestoreStepKind::Network {
             reporter.roll_back_network().await;
         }

@@ -3,7 +3,7 @@
 use crate::agent::Agent;
 use crate::generation::{self, RestoreAction};
 use minions_proto::AgentError;
-use minions_proto::message::{RestoreOutcome, RestoreRequest, Thaw};
+use minions_proto::message::{RestoreOutcome, RestoreRequest};
 use std::sync::Arc;
 
 /// Answers the request. Steps that have begun are completed even if the host disconnects.
@@ -23,12 +23,7 @@ pub(super) async fn answer(
         RestoreAction::Report => None,
     };
     if let Some(run) = run {
-        let agent = agent.clone();
-        tokio::spawn(async move {
-            // A guest that was saved while it was quiesced is still frozen. An error means that it was not quiesced.
-            let _ = agent.quiescer().thaw(Thaw::default()).await;
-            generation::run(agent, Arc::new(call), run).await;
-        });
+        tokio::spawn(generation::run(agent.clone(), Arc::new(call), run));
     }
     Ok(agent.generations().report(&parent).await)
 }

@@ -86,7 +86,7 @@ pub(super) async fn check_incarnation(
 /// Instance of the agent at the end of a connection, compared with another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InstanceMatch {
-    /// The same instance.
+    /// Exactly that instance.
     Same,
     /// The next generation of that instance: the guest was restored or cloned.
     Next,

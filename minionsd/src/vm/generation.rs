@@ -5,7 +5,7 @@ use minions_proto::message::{AgentInfo, InstanceId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Limit of instances of one VM whose counts are remembered; the oldest one is forgotten first.
+/// Limit of instances of one VM whose counts are remembered; the one that answered least recently is forgotten first.
 const MAX_INSTANCES: usize = 8;
 
 /// Numbers of health checks that the instances of one VM have reported. An agent raises the number with each health
@@ -18,16 +18,13 @@ impl ProbeCounts {
     /// Records the answer of an agent to a health check with a token. Reports whether the guest went back.
     pub(super) fn is_rewound(&mut self, agent: &AgentInfo) -> bool {
         let Some(count) = agent.probe_count.filter(|count| *count > 0) else { return false };
-        if let Some((_, known)) = self.0.iter_mut().find(|(id, _)| *id == agent.instance_id) {
-            let is_rewound = count <= *known;
-            *known = count.max(*known);
-            return is_rewound;
-        }
+        let known = self.0.iter().position(|(id, _)| *id == agent.instance_id);
+        let known = known.and_then(|at| self.0.remove(at)).map_or(0, |(_, known)| known);
         if self.0.len() == MAX_INSTANCES {
             self.0.pop_front();
         }
-        self.0.push_back((agent.instance_id.clone(), count));
-        false
+        self.0.push_back((agent.instance_id.clone(), count.max(known)));
+        count <= known
     }
 }
 
@@ -111,6 +108,16 @@ mod tests {
             assert!(!counts.is_rewound(&agent(&format!("i{number}"), 1)));
         }
         assert_eq!(counts.0.len(), MAX_INSTANCES);
+    }
+
+    #[test]
+    fn a_snapshot_that_is_loaded_again_and_again_is_noticed_each_time() {
+        let mut counts = ProbeCounts::default();
+        assert!(!counts.is_rewound(&agent("saved", 9)));
+        for number in 0..3 * MAX_INSTANCES {
+            assert!(!counts.is_rewound(&agent(&format!("next-{number}"), 1)));
+            assert!(counts.is_rewound(&agent("saved", 9)), "{number}");
+        }
     }
 
     #[test]

@@ -18,10 +18,13 @@ use minions_api::event::EventKind;
 use minions_api::restore::{RestoreReport, RestoreState, RestoreStep};
 use minions_api::vm::Failure;
 use minions_proto::connection::ExchangeError;
-use minions_proto::message::{AgentInfo, Feature, Health, InstanceId, TokenCheck};
+use minions_proto::message::{AgentInfo, BootId, Feature, Health, InstanceId, TokenCheck};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Longest id of an agent with generations, in bytes: the limit of ids in `restore`.
+const MAX_ID_LEN: usize = 64;
 
 /// Deadline for the reply to `restore`. The agent replies within a second, also while steps run.
 const RESTORE_DEADLINE: Duration = Duration::from_secs(3);
@@ -48,17 +51,30 @@ pub(super) struct GenerationState {
     carried_out: u64,
     /// Time from which failed steps run again.
     retry_at: Option<Instant>,
+    /// Restore that has begun: the boot of the guest, and the instance whose next generation is made. Until its steps
+    /// have succeeded, the VM does not become ready, also if a request was lost or the agent was restarted.
+    begun: Option<(BootId, InstanceId)>,
 }
 
 impl GenerationState {
     pub(super) fn new(asked: watch::Receiver<u64>) -> Self {
-        Self { counts: ProbeCounts::default(), asked, carried_out: 0, retry_at: None }
+        let counts = ProbeCounts::default();
+        Self { counts, asked, carried_out: 0, retry_at: None, begun: None }
     }
 
     /// Returns the instance whose next generation must be made or completed; `None` if there is nothing to do.
     fn parent(&mut self, agent: &AgentInfo) -> Option<InstanceId> {
         let is_rewound = self.counts.is_rewound(agent);
         let is_asked = *self.asked.borrow_and_update() > self.carried_out;
+        self.begun.take_if(|(boot, _)| *boot != agent.boot_id);
+        let parent = self.wanted(agent, is_rewound, is_asked);
+        if let Some(parent) = &parent {
+            self.begun = Some((agent.boot_id.clone(), parent.clone()));
+        }
+        parent
+    }
+
+    fn wanted(&self, agent: &AgentInfo, is_rewound: bool, is_asked: bool) -> Option<InstanceId> {
         let present = || Some(agent.instance_id.clone());
         match agent.restore {
             Some(RestoreState::Required) => present(),
@@ -69,8 +85,14 @@ impl GenerationState {
                 let parent = agent.parent_instance_id.clone().or_else(present);
                 parent.filter(|_| is_asked || is_due)
             }
-            Some(RestoreState::Done | RestoreState::Other) | None if is_asked => present(),
-            Some(RestoreState::Done | RestoreState::Other) | None => None,
+            Some(RestoreState::Done | RestoreState::Other) | None => match &self.begun {
+                // The steps have ended since the last reply: the same request gets their report.
+                Some((_, begun)) if agent.parent_instance_id.as_ref() == Some(begun) => {
+                    Some(begun.clone())
+                }
+                Some(_) => present(),
+                None => is_asked.then(present).flatten(),
+            },
         }
     }
 }
@@ -94,6 +116,7 @@ impl Supervisor {
         asked: SystemTime,
     ) -> SettledProbe {
         let agent = health.agent.as_ref().filter(|agent| agent.supports(Feature::Generations));
+        let agent = agent.filter(|agent| has_usable_ids(agent));
         let Some(agent) = agent else { return SettledProbe::Ready(health, asked) };
         let Some(parent) = hold.generations.parent(agent) else {
             if agent.restore == Some(RestoreState::Failed) {
@@ -161,6 +184,7 @@ impl Supervisor {
             return SettledProbe::Waiting(SOON);
         };
         hold.generations.carried_out = number;
+        hold.generations.begun = None;
         if let Some(agent) = &health.agent {
             // Records the number of this health check.
             hold.generations.counts.is_rewound(agent);
@@ -212,6 +236,13 @@ impl Supervisor {
     }
 }
 
+/// Reports whether the ids of an agent are short enough to be kept and sent. Those of `minions-agent` are; an agent with
+/// longer ones gets no restore steps.
+pub(super) fn has_usable_ids(agent: &AgentInfo) -> bool {
+    let instance = agent.instance_id.as_str();
+    instance.len() <= MAX_ID_LEN && agent.boot_id.as_str().len() <= MAX_ID_LEN
+}
+
 /// Returns the report about an agent that refuses `restore`.
 fn refused(agent: &AgentInfo, parent: &InstanceId, detail: String) -> RestoreReport {
     let step = RestoreStep { step: "restore".into(), ok: false, detail, duration_ms: 0 };
@@ -222,5 +253,69 @@ fn refused(agent: &AgentInfo, parent: &InstanceId, detail: String) -> RestoreRep
         parent_instance_id: clipped(parent.clone().into()),
         steps: vec![step],
         at: Timestamp::now(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minions_proto::message::Features;
+
+    fn agent(instance: &str, count: u64, restore: Option<RestoreState>) -> AgentInfo {
+        AgentInfo {
+            name: "a".into(),
+            version: "1".into(),
+            protocol: 2,
+            features: Features::default(),
+            boot_id: "b".into(),
+            instance_id: instance.into(),
+            allowed: None,
+            generation: Some(0),
+            parent_instance_id: None,
+            probe_count: Some(count),
+            restore,
+        }
+    }
+
+    fn state() -> (GenerationState, watch::Sender<u64>) {
+        let asked = watch::Sender::new(0);
+        (GenerationState::new(asked.subscribe()), asked)
+    }
+
+    #[test]
+    fn a_rewind_whose_request_was_lost_is_not_forgotten() {
+        let (mut state, _asked) = state();
+        assert_eq!(state.parent(&agent("x", 5, None)), None);
+        assert_eq!(state.parent(&agent("x", 3, None)), Some("x".into()));
+        assert_eq!(state.parent(&agent("x", 6, None)), Some("x".into()), "the request was lost");
+        let done = AgentInfo {
+            parent_instance_id: Some("x".into()),
+            ..agent("y", 7, Some(RestoreState::Done))
+        };
+        assert_eq!(state.parent(&done), Some("x".into()), "the report is outstanding");
+        state.begun = None;
+        assert_eq!(state.parent(&AgentInfo { probe_count: Some(8), ..done }), None);
+    }
+
+    #[test]
+    fn a_restarted_agent_does_not_skip_the_steps_of_its_guest() {
+        let (mut state, _asked) = state();
+        assert_eq!(state.parent(&agent("x", 1, Some(RestoreState::Required))), Some("x".into()));
+        assert_eq!(state.parent(&agent("another", 1, None)), Some("another".into()));
+        let rebooted = AgentInfo { boot_id: "c".into(), ..agent("third", 1, None) };
+        assert_eq!(state.parent(&rebooted), None, "another boot has its own random numbers");
+    }
+
+    #[test]
+    fn a_request_of_a_client_makes_one_generation_however_long_the_steps_run() {
+        let (mut state, asked) = state();
+        asked.send_replace(1);
+        assert_eq!(state.parent(&agent("x", 1, None)), Some("x".into()));
+        let next = |count, restore| AgentInfo {
+            parent_instance_id: Some("x".into()),
+            ..agent("y", count, Some(restore))
+        };
+        assert_eq!(state.parent(&next(2, RestoreState::Running)), Some("x".into()));
+        assert_eq!(state.parent(&next(3, RestoreState::Done)), Some("x".into()));
     }
 }

@@ -337,8 +337,10 @@ impl Supervisor {
         let mut identity = AgentIdentity::Same;
         let agent = health.agent.as_ref();
         match agent {
-            Some(agent) => self.owners.set(&self.name, &agent.instance_id),
-            None => self.owners.remove(&self.name),
+            Some(agent) if generation::has_usable_ids(agent) => {
+                self.owners.set(&self.name, &agent.instance_id);
+            }
+            Some(_) | None => self.owners.remove(&self.name),
         }
         let parent = agent.and_then(|agent| agent.parent_instance_id.clone());
         self.change(|status| {
