@@ -9,7 +9,7 @@ use minions_declare::{DeclareError, DeclaredState, EffectiveConfig};
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Feature, NetworkChanged, NetworkDiff,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +29,9 @@ pub(super) enum AttemptKind {
     Look,
 }
 
+/// Addresses of a guest's interfaces, by name or link-layer address as in the request; empty for the default one.
+pub(super) type InterfaceAddresses = BTreeMap<String, BTreeSet<IpAddr>>;
+
 /// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AttemptResult {
@@ -36,8 +39,8 @@ pub(super) enum AttemptResult {
     Applied {
         /// False if nothing had to be changed.
         changed: bool,
-        /// Addresses of the guest.
-        addresses: BTreeSet<IpAddr>,
+        /// Addresses of the interfaces for which the request has some. Others keep theirs.
+        addresses: InterfaceAddresses,
         /// True if the agent can compare.
         can_look: bool,
     },
@@ -122,7 +125,7 @@ async fn with_base_agent(
     vm: &Vm,
     request: &NetworkRequest,
     kind: AttemptKind,
-    addresses: BTreeSet<IpAddr>,
+    addresses: InterfaceAddresses,
     deadline: Instant,
 ) -> Result<AttemptResult, AttemptError> {
     vm.client().allows(Feature::Network.operation()).map_err(CallError::from)?;
@@ -160,9 +163,17 @@ fn base_request(request: &NetworkRequest) -> Option<ConfigureNetwork> {
     })
 }
 
-fn addresses(request: &NetworkRequest) -> BTreeSet<IpAddr> {
-    let all = request.interfaces.iter().flat_map(|one| one.addresses.iter().flatten());
-    all.filter_map(|text| text.split('/').next()?.parse().ok()).collect()
+fn addresses(request: &NetworkRequest) -> InterfaceAddresses {
+    let parsed = |list: &Vec<String>| {
+        list.iter().filter_map(|text| text.split('/').next()?.parse().ok()).collect()
+    };
+    let interfaces = request.interfaces.iter();
+    interfaces
+        .filter_map(|one| {
+            let selector = one.name.clone().or_else(|| one.mac.clone()).unwrap_or_default();
+            Some((selector, parsed(one.addresses.as_ref()?)))
+        })
+        .collect()
 }
 
 /// Describes the differences of a guest.
@@ -225,6 +236,21 @@ mod tests {
             other.pointer_mut(parent).unwrap()[key] = value;
             assert_eq!(base_request(&request(other)), None, "{path}");
         }
+    }
+
+    #[test]
+    fn only_interfaces_with_addresses_lose_those_that_they_had() {
+        let request = json!({
+            "interfaces": [
+                { "addresses": ["10.0.0.2/16", "fd00::2/64"] },
+                { "name": "eth1", "mtu": 1400 },
+                { "mac": "52:54:00:12:34:56", "addresses": [] },
+            ],
+        });
+        let addresses = addresses(&serde_json::from_value(request).unwrap());
+        let given = ["10.0.0.2", "fd00::2"].map(|one| one.parse().unwrap());
+        let expected = [("", given.into()), ("52:54:00:12:34:56", BTreeSet::new())];
+        assert_eq!(addresses, expected.map(|(name, all)| (name.to_owned(), all)).into());
     }
 
     #[test]

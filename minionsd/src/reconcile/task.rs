@@ -1,6 +1,6 @@
 //! Task of the reconciler.
 
-use super::attempt::{AttemptKind, AttemptResult, attempt};
+use super::attempt::{AttemptKind, AttemptResult, InterfaceAddresses, attempt};
 use super::conditions::VmConditions;
 use super::handle::{ReconcileRequest, Reconciler};
 use super::schedule::{AttemptSchedule, at_step, backoff};
@@ -76,6 +76,8 @@ struct VmRecord {
     is_outdated: bool,
     /// Callers that wait for the running attempt, and for the one after it.
     waiting: [Vec<oneshot::Sender<bool>>; 2],
+    /// Addresses that the guest has been given in this boot.
+    addresses: InterfaceAddresses,
 }
 
 struct ReconcilerTask {
@@ -132,6 +134,10 @@ impl ReconcilerTask {
                 continue;
             };
             let (vm, store, kind) = (record.vm.clone(), self.parts.store.clone(), record.next);
+            if kind == AttemptKind::Apply {
+                // Until its result is known, and after a failure, the guest may have old and new addresses.
+                self.parts.conditions.settle(&name, None);
+            }
             self.attempts.spawn(async move { (name, kind, attempt(vm, store, kind).await) });
         }
     }
@@ -190,6 +196,7 @@ impl ReconcilerTask {
         record.vm = vm;
         let before = std::mem::replace(&mut record.wanted, wanted);
         if is_other_boot {
+            record.addresses.clear();
             self.parts.conditions.settle(&name, None);
         }
         let Some(wanted) = wanted else {
@@ -278,8 +285,10 @@ impl ReconcilerTask {
         let Some(wanted) = record.wanted else { return answer(current) };
         match result {
             AttemptResult::Applied { changed, addresses, can_look } => {
+                record.addresses.extend(addresses);
+                let all = record.addresses.values().flatten().copied().collect();
                 self.applied(name, wanted, changed, can_look);
-                self.parts.conditions.settle(name, Some(addresses));
+                self.parts.conditions.settle(name, Some(all));
             }
             AttemptResult::Drifted(reason) => self.drifted(name, wanted, reason),
             AttemptResult::Nothing => self.parts.conditions.clear(name),
@@ -390,6 +399,7 @@ impl VmRecord {
             pending_since: Instant::now(),
             is_outdated: false,
             waiting: [Vec::new(), Vec::new()],
+            addresses: InterfaceAddresses::new(),
         }
     }
 }

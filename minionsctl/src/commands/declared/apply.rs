@@ -47,6 +47,12 @@ async fn send(
     dry_run: bool,
 ) -> Result<ApplyReport, Failure> {
     let mut declared = DeclaredFiles::read(&files.paths)?;
+    if prune && declared.pools.is_empty() && declared.declarations.is_empty() {
+        // A generator that failed prints nothing.
+        return Err(Failure::Usage(
+            "--prune with files that declare nothing would remove everything: name at least one declaration or pool",
+        ));
+    }
     let request = ApplyRequest {
         pools: std::mem::take(&mut declared.pools),
         declarations: std::mem::take(&mut declared.declarations),
