@@ -29,6 +29,7 @@ pub mod forward;
 pub mod health;
 pub mod label;
 pub mod network;
+mod object_form;
 pub mod pool;
 pub mod power;
 pub mod problem;

@@ -175,20 +175,22 @@ impl ExecRegistry {
         entries.generation = ended + 1;
         entries.earlier.clear();
         for (id, mut entry) in std::mem::take(&mut entries.by_id) {
-            if entry.request == KnownRequest::Inherited {
-                entries.by_id.insert(id, entry);
-                continue;
-            }
-            let listed = qualified(&id, ended);
-            if let Some(exec) = entry.exec() {
-                exec.inherit(listed.clone());
-            }
             let is_over = match &entry.stage {
                 ExecStage::Starting(_) | ExecStage::Running(_) => false,
                 ExecStage::Ended(exec, _) | ExecStage::Left(exec, _) => {
                     exec.left_running().is_none()
                 }
             };
+            if entry.request == KnownRequest::Inherited {
+                if !is_over {
+                    entries.by_id.insert(id, entry);
+                }
+                continue;
+            }
+            let listed = qualified(&id, ended);
+            if let Some(exec) = entry.exec() {
+                exec.inherit(listed.clone());
+            }
             entries.earlier.insert(id, (!is_over).then(|| listed.clone()));
             if !is_over {
                 entry.request = KnownRequest::Inherited;
@@ -341,5 +343,22 @@ mod tests {
         assert!(
             matches!(registry.find(&id), Ok(FoundExec::Ready(found)) if Arc::ptr_eq(&found, &new))
         );
+    }
+
+    #[test]
+    fn the_result_of_an_inherited_program_is_not_passed_on_to_the_next_generation() {
+        let registry = ExecRegistry::default();
+        let [id, listed]: [ExecId; 2] = ["job", "g0.job"].map(|id| id.parse().unwrap());
+        assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New { .. })));
+        let exec = Arc::new(Exec::new(id, 0, &ExecStart::default()));
+        registry.running(&exec);
+        registry.begin_generation(0);
+        assert!(registry.find(&listed).is_ok(), "it runs");
+        registry.begin_generation(1);
+        assert!(registry.find(&listed).is_ok(), "it still runs");
+        registry.ended(&exec);
+        assert!(registry.find(&listed).is_ok(), "it has ended in this generation");
+        registry.begin_generation(2);
+        assert!(registry.find(&listed).is_err());
     }
 }

@@ -58,6 +58,11 @@ impl AgentClient {
         Self { only: Some(only), ..self.clone() }
     }
 
+    /// Reports whether calls are limited to one incarnation.
+    pub(super) fn has_precondition(&self) -> bool {
+        self.only.is_some()
+    }
+
     /// Checks that `connection` leads to the incarnation that calls must reach.
     pub(super) async fn check_incarnation(
         &self,

@@ -24,4 +24,15 @@ impl AgentClient {
         let health = self.call(&HealthCheck {}, Lane::Quick, deadline).await?;
         Ok(TimedHealth { health, asked, answered: SystemTime::now() })
     }
+
+    /// Checks the caller's precondition, if there is one, by a health check: for operations that another task of minionsd
+    /// carries out. The agent may still be replaced between this check and the operation.
+    ///
+    /// Safe to cancel.
+    pub(crate) async fn check_precondition(&self, deadline: Instant) -> Result<(), CallError> {
+        if self.has_precondition() {
+            self.health(deadline).await?;
+        }
+        Ok(())
+    }
 }

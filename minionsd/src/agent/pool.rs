@@ -198,7 +198,7 @@ impl Pool {
         let is_reused = reused.is_some();
         let (connection, epoch) = match reused {
             Some(reused) => reused,
-            None if matches!(lane, Lane::Stream | Lane::Forward) => {
+            None if matches!(lane, Lane::Stream | Lane::Forward | Lane::Accepted) => {
                 let turn = timeout_at(deadline, self.0.stream_dials.acquire()).await;
                 // A semaphore of ours is never closed.
                 let _turn = turn.map_err(|_| CheckoutError::TimedOut)?;

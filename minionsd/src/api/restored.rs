@@ -34,6 +34,7 @@ pub(super) async fn restored_vm(
 ) -> Result<Json<RestoreReport>, ApiError> {
     let deadline = patience.deadline_or(PATIENCE);
     let about = |error| ApiError::call(vm.name(), error);
+    vm.client().check_precondition(deadline).await.map_err(about)?;
     let agent = vm.status().agent;
     if !agent.is_some_and(|agent| agent.supports(Feature::Generations)) {
         // Also waits for the first answer of the agent.

@@ -4,13 +4,17 @@ use super::opening;
 use super::resources::ExecResources;
 use super::target::ExecTarget;
 use crate::agent::AgentStream;
-use minions_proto::channel::{ChannelMessage, HostControl};
+use minions_proto::channel::{AgentControl, Channel, ChannelMessage, HostControl};
+use minions_proto::error::ErrorCode as AgentCode;
 use minions_proto::message::{ExecAttach, ExecId, Role};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 /// Deadline for re-attaching only to send `leave`, if the connection was lost just before.
 const COME_BACK: Duration = Duration::from_secs(5);
+
+/// Attempts to leave a program whose start request was in flight.
+const ATTEMPTS: usize = 3;
 
 /// Time that the agent has to close the stream after `leave`. A VMM may drop data in flight if the daemon closes first.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -65,28 +69,63 @@ impl Drop for ExecLease {
 /// Sends `leave` and reads to the stream's end. Takes at most [`GOODBYE`].
 pub(crate) async fn leave(mut stream: AgentStream) {
     stream.writer.queue(&ChannelMessage::host(&HostControl::Leave));
-    close_after_leave(stream).await;
+    end_of(stream).await;
+}
+
+/// End of a stream after `leave`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeaveEnd {
+    /// The agent closed the stream, or the connection broke.
+    Closed,
+    /// Another stream attached to the program before, so the `leave` had no effect.
+    TakenOver,
 }
 
 /// Reads a stream to its end after `leave` was queued on it. Takes at most [`GOODBYE`].
 ///
 /// Closing a stream with unread output resets the connection, and the agent may then never read the `leave`: the
 /// program would continue for the agent's grace period.
-pub(crate) async fn close_after_leave(mut stream: AgentStream) {
+pub(crate) async fn close_after_leave(stream: AgentStream) {
+    end_of(stream).await;
+}
+
+async fn end_of(mut stream: AgentStream) -> LeaveEnd {
+    let mut end = LeaveEnd::Closed;
     // Best effort: without the `leave`, the agent's grace period has the same result.
     let _ = timeout(GOODBYE, async {
         if stream.writer.flush().await.is_ok() {
-            while stream.reader.next().await.is_ok() {}
+            while let Ok(message) = stream.reader.next().await {
+                if is_taken_over(&message) {
+                    end = LeaveEnd::TakenOver;
+                }
+            }
         }
     })
     .await;
+    end
+}
+
+fn is_taken_over(message: &ChannelMessage) -> bool {
+    let is_control = message.channel == Channel::Control;
+    is_control
+        && matches!(
+            message.agent_control(),
+            Ok(AgentControl::Error(error)) if error.code == Some(AgentCode::TakenOver)
+        )
 }
 
 /// Re-attaches to the program and sends `leave`, if the start request was in flight or the connection was lost. Only the
 /// same instance of the agent is contacted: the id could belong to another program of another instance.
 async fn come_back_and_leave(target: &ExecTarget, id: ExecId) {
     let attach = ExecAttach { id, stdout: None, stderr: None, role: Role::Control };
-    if let Ok((_, stream)) = opening::once_more(target, &attach, Instant::now() + COME_BACK).await {
-        leave(stream).await;
+    let deadline = Instant::now() + COME_BACK;
+    for _ in 0..ATTEMPTS {
+        let again = opening::once_more(target, &attach, deadline).await;
+        let Ok((_, mut stream)) = again else { return };
+        stream.writer.queue(&ChannelMessage::host(&HostControl::Leave));
+        // The agent may attach the start request, whose connection is gone, after this one.
+        if end_of(stream).await == LeaveEnd::Closed {
+            return;
+        }
     }
 }

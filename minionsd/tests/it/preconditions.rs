@@ -55,6 +55,8 @@ fn changes(daemon: &TestDaemon, file: &Path) -> Vec<(&'static str, RequestBuilde
             daemon.request(Method::POST, "/vms/web-1/quiesce").json(&json!({ "hooks": false })),
         ),
         ("thaw", daemon.request(Method::POST, "/vms/web-1/thaw")),
+        ("apply", daemon.request(Method::POST, "/vms/web-1/config/apply")),
+        ("restored", daemon.request(Method::POST, "/vms/web-1/restored").json(&json!({}))),
     ]
 }
 

@@ -4,9 +4,10 @@ use crate::shared::command::{Ran, ctl};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 use testkit::daemon::TestDaemon;
-use testkit::fake_vmm::FakeVmm;
+use testkit::fake_vmm::{Behaviour, FakeVmm, agent};
 
 /// A daemon, the VM `web-1`, and a directory for files of its programs, which run on this machine.
 pub(crate) struct Guest {
@@ -18,6 +19,15 @@ pub(crate) struct Guest {
 impl Guest {
     pub(crate) async fn start() -> Self {
         let (daemon, vm) = TestDaemon::with_vm().await;
+        Self { daemon, vm, dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// Starts a daemon whose programs wait for a lost client for this time.
+    pub(crate) async fn with_grace(grace: Duration) -> Self {
+        let daemon = TestDaemon::with(|config| config.reattach_grace = Some(grace)).await;
+        let behaviour = Behaviour::Agent(agent().unwrap());
+        let vm = FakeVmm::start(daemon.sockets(), "web-1", behaviour).unwrap();
+        daemon.until_state("web-1", "ready").await;
         Self { daemon, vm, dir: tempfile::tempdir().unwrap() }
     }
 

@@ -17,7 +17,10 @@ pub(super) struct SshGuest {
 
 impl SshGuest {
     pub(super) async fn start() -> Self {
-        let guest = Guest::start().await;
+        Self::of(Guest::start().await)
+    }
+
+    pub(super) fn of(guest: Guest) -> Self {
         let config = guest.file("ssh_config");
         let this = Self { guest, config };
         fs::write(&this.config, &this.ran(&["ssh-config"]).stdout).unwrap();

@@ -1,6 +1,7 @@
 //! Programs over SSH: ends, bytes, variables, and several on one connection.
 
 use super::guest::SshGuest;
+use crate::exec::guest::Guest;
 use crate::exec::restarts::vm;
 use crate::shared::command::{Ran, Running, ctl};
 use crate::shared::process;
@@ -9,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 use testkit::wait::until;
 
 /// Returns pseudo-random bytes, the same in every run.
@@ -122,7 +124,7 @@ async fn a_client_that_leaves_a_shared_connection_ends_only_its_program() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_is_killed_ends_its_program() {
-    let ssh = SshGuest::start().await;
+    let ssh = SshGuest::of(Guest::with_grace(Duration::from_secs(2)).await);
     let mut command = ssh.ssh(&["web-1.minions", "--", "echo $$; exec sleep 1000"]);
     let mut running = Running::start(&mut command);
     let process = format!("/proc/{}", running.line());
