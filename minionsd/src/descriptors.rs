@@ -6,7 +6,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 /// Descriptors for the daemon itself: standard streams, the runtime, listeners, inotify, signals, logs, and files that
 /// are open briefly.
@@ -21,6 +23,10 @@ const MAX_CLIENTS: usize = 1024;
 
 /// Maximum number of open WebSockets. An upgraded connection no longer counts towards [`MAX_CLIENTS`].
 const MAX_WEBSOCKETS: usize = 1024;
+
+/// Longest wait for a descriptor of VMs. Most are in use for milliseconds: a host with more VMs than descriptors probes
+/// them in turn.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Assumed limit if the kernel sets none.
 const UNLIMITED: usize = 1024 * 1024;
@@ -68,6 +74,14 @@ impl Descriptors {
         Arc::clone(&self.vms).try_acquire_owned().ok()
     }
 
+    /// As [`take`](Self::take), but waits up to [`MAX_WAIT`] if all are taken. Callers are served in their order.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        timeout(MAX_WAIT, Arc::clone(&self.vms).acquire_owned()).await.ok()?.ok()
+    }
+
     /// Takes a descriptor for an optional purpose. Returns `None` if [few are left](Self::are_short).
     pub(crate) fn take_spare(&self) -> Option<OwnedSemaphorePermit> {
         if self.are_short() { None } else { self.take() }
@@ -108,5 +122,14 @@ mod tests {
         taken.clear();
         assert!(!shares.are_short());
         assert_eq!(shares.figures().0, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_gets_the_next_descriptor_that_is_returned_or_none_after_the_longest_wait() {
+        let shares = Descriptors::within(64);
+        let mut taken: Vec<_> = std::iter::from_fn(|| shares.take()).collect();
+        assert!(shares.acquire().await.is_none());
+        let (waited, ()) = tokio::join!(shares.acquire(), async { drop(taken.pop()) });
+        assert!(waited.is_some());
     }
 }

@@ -271,7 +271,8 @@ impl Connector {
             .map_err(|_| ConnectError::Unanswered)?;
         // Neither semaphore is ever closed.
         let turn = Arc::clone(&self.dials.turns).acquire_owned().await.ok();
-        let descriptor = self.dials.descriptors.take().ok_or(ConnectError::NoDescriptor)?;
+        let descriptor = self.dials.descriptors.acquire().await;
+        let descriptor = descriptor.ok_or(ConnectError::NoDescriptor)?;
         let (tell, told) = oneshot::channel();
         let socket = VmSocket { path: self.path.clone(), id: self.socket_id() };
         let port = self.port;

@@ -196,10 +196,9 @@ async fn the_directory_may_be_removed_and_created_again() {
 #[tokio::test]
 async fn a_hundred_vms_at_once_are_all_ready() {
     let daemon = TestDaemon::start().await;
-    let agent = agent().unwrap();
     let _vms: Vec<_> = (0..100)
         .map(|n| {
-            let behaviour = Behaviour::Agent(agent.clone());
+            let behaviour = Behaviour::Agent(agent().unwrap());
             FakeVmm::start(daemon.sockets(), &format!("vm-{n}"), behaviour).unwrap()
         })
         .collect();

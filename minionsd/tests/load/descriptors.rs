@@ -13,10 +13,9 @@ fn limited(limits: &str) -> Minionsd {
 #[tokio::test]
 async fn a_hundred_vms_become_ready_with_descriptors_for_thirty() {
     let daemon = limited("ulimit -n 64");
-    let agent = agent().unwrap();
     let _vms: Vec<_> = (0..100)
         .map(|n| {
-            let behaviour = Behaviour::Agent(agent.clone());
+            let behaviour = Behaviour::Agent(agent().unwrap());
             FakeVmm::start(daemon.vms(), &format!("vm-{n}"), behaviour).unwrap()
         })
         .collect();
