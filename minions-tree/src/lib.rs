@@ -5,11 +5,12 @@
 //! # Layout
 //!
 //! * [`files`]: names in open directories; a file gets its name only when it is complete.
-//! * [`walk`]: reading a tree.
+//! * [`walk`]: reading a tree. [`content`]: sending the contents of a file.
 //! * [`pack`]: a tree as a tar stream. [`unpack`]: the members of a tar stream beneath a directory.
 //!   [`rename`]: a tar stream with other names.
 //! * [`error`]: the failure of one step, with its path.
 
+pub mod content;
 pub mod error;
 pub mod files;
 mod member_attributes;

@@ -7,6 +7,7 @@
 //! global PAX header with the record `MINIONS.incomplete` follows it, so that [`unpack`](crate::unpack) drops the file.
 //! Other programs ignore that header.
 
+use crate::content::ContentOutput;
 use crate::error::{FileError, failed};
 use crate::sparse_map::SparseMap;
 use crate::tar_member::{TarMember, put_data, put_end, put_incomplete};
@@ -16,7 +17,6 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir, Stat, fstat, openat, readlinkat
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use tar::EntryType;
 
@@ -31,7 +31,7 @@ const LINK_ENTRY_LEN: usize = 96;
 const MAX_XATTR_LEN: usize = 64 * 1024;
 
 /// Receiver of a tar stream, and of the failures of single files.
-pub trait PackOutput: Write {
+pub trait PackOutput: ContentOutput {
     /// Reports a file that is missing in the stream.
     fn warn(&mut self, error: &FileError);
 }

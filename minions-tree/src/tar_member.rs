@@ -1,6 +1,6 @@
 //! Member of a tar stream: its records, its header and its data.
 
-use crate::BUFFER_LEN;
+use crate::content::{ContentOutput, SentContent, send_content};
 use crate::files::{MODE_BITS, SET_ID};
 use crate::rename_options::RenameOptions;
 use crate::sparse_map::SparseMap;
@@ -250,28 +250,21 @@ fn put_extension(
 pub(crate) fn put_data(
     file: &mut File,
     map: &SparseMap,
-    output: &mut impl Write,
+    output: &mut impl ContentOutput,
 ) -> io::Result<Option<io::Error>> {
-    let mut buffer = vec![0; BUFFER_LEN];
     let mut missing = None;
     for (offset, len) in map.parts() {
         if let Err(error) = file.seek(SeekFrom::Start(*offset)) {
             missing.get_or_insert(error);
         }
-        let mut left = *len;
-        while left > 0 && missing.is_none() {
-            let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
-            match file.read(&mut buffer[..most]) {
-                Ok(0) => missing = Some(Errno::NODATA.into()),
-                Ok(read) => {
-                    output.write_all(&buffer[..read])?;
-                    left -= read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => missing = Some(error),
-            }
+        let sent = match missing {
+            None => send_content(file, *len, output)?,
+            Some(_) => SentContent { missing: *len, error: None },
+        };
+        if sent.missing > 0 {
+            missing.get_or_insert_with(|| sent.error.unwrap_or(Errno::NODATA.into()));
         }
-        put_zeros(output, left)?;
+        put_zeros(output, sent.missing)?;
     }
     put_padding(output, map.data_len())?;
     Ok(missing)

@@ -1,6 +1,7 @@
 //! Tar streams of trees: files that change while they are packed, and streams with other names.
 #![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
+use minions_tree::content::{ContentOutput, MovedPart, PIPE_LEN};
 use minions_tree::files::TreeRoot;
 use minions_tree::pack::{PackOptions, PackOutput, pack_tree};
 use minions_tree::rename::{NewNames, RenameOptions, rename_members};
@@ -19,6 +20,8 @@ struct MemoryOutput {
     stream: Vec<u8>,
     warnings: Vec<String>,
     shortened: Option<PathBuf>,
+    /// Numbers of bytes of files that were moved to the stream.
+    moved: Option<Vec<usize>>,
 }
 
 impl Write for MemoryOutput {
@@ -34,6 +37,17 @@ impl Write for MemoryOutput {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl ContentOutput for MemoryOutput {
+    fn move_part(&mut self, file: &File, most: u64) -> io::Result<MovedPart> {
+        let Some(moved) = &mut self.moved else { return Ok(MovedPart::Unsupported) };
+        let mut part = Vec::new();
+        file.take(most).read_to_end(&mut part)?;
+        moved.push(part.len());
+        self.write_all(&part)?;
+        Ok(if part.is_empty() { MovedPart::End } else { MovedPart::Bytes(part.len() as u64) })
     }
 }
 
@@ -117,6 +131,30 @@ fn a_file_that_becomes_shorter_is_marked_and_left_out() {
     let mut archive = tar::Archive::new(&output.stream[..]);
     let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
     assert!(names.into_iter().any(|name| name == Path::new("shrinks")));
+}
+
+#[test]
+fn the_last_part_of_a_moved_file_is_copied_so_a_file_that_was_shortened_is_incomplete() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let content = vec![b'x'; PIPE_LEN + 1000];
+    fs::write(from.join("large"), &content).unwrap();
+    let mut whole = MemoryOutput { moved: Some(Vec::new()), ..MemoryOutput::default() };
+    pack(&from, &mut whole);
+    assert_eq!(whole.moved, Some(vec![1000]));
+    let unpacked = dir.path().join("unpacked");
+    assert_eq!(unpack(&whole.stream, &unpacked).unwrap(), (2, Vec::new()));
+    assert_eq!(fs::read(unpacked.join("large")).unwrap(), content);
+
+    let shortened = Some(from.join("large"));
+    let mut cut = MemoryOutput { moved: Some(Vec::new()), shortened, ..MemoryOutput::default() };
+    pack(&from, &mut cut);
+    assert_eq!((cut.moved, cut.warnings.len()), (Some(vec![1000]), 1), "{:?}", cut.warnings);
+    let incomplete = dir.path().join("incomplete");
+    let (_, warnings) = unpack(&cut.stream, &incomplete).unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(!incomplete.join("large").exists());
 }
 
 #[test]

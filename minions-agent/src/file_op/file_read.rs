@@ -2,15 +2,14 @@
 
 use super::failure::{FileError, failed};
 use super::metadata;
-use super::operation_output::{OperationOutput, PIPE_LEN, SentPart};
+use super::operation_output::OperationOutput;
 use minions_proto::file_stream::{FileHeader, FileKind};
 use minions_proto::message::ReadFile;
-use minions_tree::BUFFER_LEN;
+use minions_tree::content::send_content;
 use minions_tree::walk::{open_as_path, reopen};
 use rustix::fs::{FileType, Stat, fstat, fstatfs};
 use rustix::io::Errno;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 
 /// Magic numbers (linux/magic.h) of the file systems whose files are generated when they are read, so their size is
@@ -43,57 +42,19 @@ pub(super) fn read(op: &ReadFile, output: &mut OperationOutput) -> Result<(), Fi
     file.seek(SeekFrom::Start(offset)).map_err(failed(&path, "seek"))?;
     output.header(&FileHeader { offset: Some(offset), length, ..metadata.into() })?;
     let left = length.or(most).unwrap_or(u64::MAX);
-    let missing = copy(&mut file, left, output, &path)?;
-    if length.is_some() && missing > 0 {
-        let reason =
-            format!("the file became shorter while it was read; {missing} bytes are missing");
+    let sent =
+        send_content(&mut file, left, output).map_err(|error| FileError::not_sent(&error))?;
+    if let Some(error) = sent.error {
+        return Err(FileError::new(&error, &path, "read"));
+    }
+    if length.is_some() && sent.missing > 0 {
+        let reason = format!(
+            "the file became shorter while it was read; {} bytes are missing",
+            sent.missing
+        );
         return Err(FileError::refusal(Errno::NODATA, &path, "read", &reason));
     }
     Ok(())
-}
-
-/// Sends up to `left` bytes. Returns the number of these bytes that the file lacks.
-///
-/// The kernel moves all but the last part to the pipe: the pipe then refers to the pages of the file, and if another
-/// process shortens the file, it receives zeros. The last part, which fills the pipe, is copied, so the pipe contains no
-/// more such pages when it is complete; a file that was shortened before lacks it.
-fn copy(
-    file: &mut File,
-    mut left: u64,
-    output: &mut OperationOutput,
-    path: &[u8],
-) -> Result<u64, FileError> {
-    while left > PIPE_LEN as u64 {
-        match output.send_file(file, left - PIPE_LEN as u64, path)? {
-            SentPart::Bytes(len) => left -= len,
-            SentPart::End => return Ok(left),
-            SentPart::Unsupported => break,
-        }
-    }
-    copy_by_buffer(file, left, output, path)
-}
-
-/// Like [`copy`], for the last part of a file, and for files that the kernel cannot move to a pipe.
-fn copy_by_buffer(
-    file: &mut File,
-    mut left: u64,
-    output: &mut OperationOutput,
-    path: &[u8],
-) -> Result<u64, FileError> {
-    let mut buffer = vec![0; BUFFER_LEN];
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
-        match file.read(&mut buffer[..most]) {
-            Ok(0) => break,
-            Ok(len) => {
-                output.data(&buffer[..len])?;
-                left -= len as u64;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(FileError::new(&error, path, "read")),
-        }
-    }
-    Ok(left)
 }
 
 /// Checks that a file is regular. Opening a file of another type may have an effect, or wait forever.

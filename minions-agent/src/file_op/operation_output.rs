@@ -3,6 +3,7 @@
 use super::failure::{FileError, failure_line};
 use minions_proto::file_stream::FileHeader;
 use minions_tree::BUFFER_LEN;
+use minions_tree::content::{ContentOutput, MovedPart, PIPE_LEN};
 use minions_tree::pack::PackOutput;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
@@ -12,23 +13,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 
-/// Capacity that the pipe to the agent gets, in bytes: four times the default, so that both processes run for longer at a
-/// time.
-pub(super) const PIPE_LEN: usize = 256 * 1024;
-
 /// Largest number of bytes that one call of sendfile(2) is asked for.
 const SEND_LEN: u64 = 16 * 1024 * 1024;
-
-/// Result of moving a part of a file to standard output.
-#[derive(Debug)]
-pub(super) enum SentPart {
-    /// Number of bytes that were sent.
-    Bytes(u64),
-    /// The file has ended.
-    End,
-    /// The kernel cannot move data of this file, or to this output. Nothing was sent.
-    Unsupported,
-}
 
 /// The streams that an operation writes to.
 #[derive(Debug)]
@@ -68,31 +54,6 @@ impl OperationOutput {
         self.write_all(bytes).map_err(|error| FileError::not_sent(&error))
     }
 
-    /// Moves a part of a file, of at most `most` bytes, to standard output without copying it through this process.
-    pub(super) fn send_file(
-        &mut self,
-        file: &File,
-        most: u64,
-        path: &[u8],
-    ) -> Result<SentPart, FileError> {
-        self.finish()?;
-        let Some(data) = &self.data else { return Ok(SentPart::Unsupported) };
-        let most = usize::try_from(most.min(SEND_LEN)).unwrap_or(usize::MAX);
-        loop {
-            match sendfile(data.get_ref(), file, None, most) {
-                Ok(0) => return Ok(SentPart::End),
-                Ok(len) => return Ok(SentPart::Bytes(len as u64)),
-                Err(Errno::INTR) => {}
-                // Generated files end, for this call, at 2 GiB.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OVERFLOW) => {
-                    return Ok(SentPart::Unsupported);
-                }
-                Err(Errno::PIPE) => return Err(FileError::not_sent(&Errno::PIPE.into())),
-                Err(error) => return Err(FileError::new(&error.into(), path, "read")),
-            }
-        }
-    }
-
     /// Sends all data that is still buffered.
     pub(super) fn finish(&mut self) -> Result<(), FileError> {
         self.flush().map_err(|error| FileError::not_sent(&error))
@@ -123,6 +84,25 @@ impl Write for OperationOutput {
 
     fn flush(&mut self) -> io::Result<()> {
         self.data.as_mut().map_or(Ok(()), BufWriter::flush)
+    }
+}
+
+impl ContentOutput for OperationOutput {
+    fn move_part(&mut self, file: &File, most: u64) -> io::Result<MovedPart> {
+        self.flush()?;
+        let Some(data) = &self.data else { return Ok(MovedPart::Unsupported) };
+        let most = usize::try_from(most.min(SEND_LEN)).unwrap_or(usize::MAX);
+        loop {
+            return match sendfile(data.get_ref(), file, None, most) {
+                Ok(0) => Ok(MovedPart::End),
+                Ok(len) => Ok(MovedPart::Bytes(len as u64)),
+                Err(Errno::INTR) => continue,
+                // Generated files end, for this call, at 2 GiB.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OVERFLOW) => Ok(MovedPart::Unsupported),
+                Err(Errno::PIPE) => Err(Errno::PIPE.into()),
+                Err(error) => Ok(MovedPart::Unreadable(error.into())),
+            };
+        }
     }
 }
 

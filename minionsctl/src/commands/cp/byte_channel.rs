@@ -5,6 +5,7 @@ use super::progress::CopyProgress;
 use crate::client::{END, FileBody, UploadSender};
 use crate::failure::Failure;
 use bytes::{Buf, Bytes, BytesMut};
+use minions_tree::content::ContentOutput;
 use minions_tree::pack::PackOutput;
 use minions_tree::{BUFFER_LEN, FileError};
 use std::io::{self, Read, Write};
@@ -104,6 +105,8 @@ impl Write for ChannelWriter {
         self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
+
+impl ContentOutput for ChannelWriter {}
 
 impl PackOutput for ChannelWriter {
     fn warn(&mut self, error: &FileError) {

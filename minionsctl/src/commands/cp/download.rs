@@ -10,6 +10,7 @@ use crate::client::FileBody;
 use crate::copy_error::CopyError;
 use crate::failure::Failure;
 use minions_api::files::FileKind;
+use minions_tree::content::ContentOutput;
 use minions_tree::error::failed;
 use minions_tree::files::{FileAttributes, NameConflict, TreeRoot};
 use minions_tree::pack::{PackOutput, member_name};
@@ -262,6 +263,8 @@ impl Write for TarOutput {
         self.output.flush()
     }
 }
+
+impl ContentOutput for TarOutput {}
 
 impl PackOutput for TarOutput {
     fn warn(&mut self, error: &FileError) {
