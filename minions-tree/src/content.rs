@@ -1,6 +1,6 @@
 //! Contents of a file, from the file to an output.
 
-use crate::BUFFER_LEN;
+use crate::buffer_len;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -77,10 +77,10 @@ fn copy_content(
     mut left: u64,
     output: &mut impl Write,
 ) -> io::Result<SentContent> {
-    let mut buffer = vec![0; BUFFER_LEN];
+    let mut buffer = vec![0; buffer_len(left)];
     let mut error = None;
     while left > 0 {
-        let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+        let most = buffer_len(left);
         match file.read(&mut buffer[..most]) {
             Ok(0) => break,
             Ok(len) => {

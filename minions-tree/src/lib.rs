@@ -33,3 +33,8 @@ pub use xattr_choice::XattrChoice;
 
 /// Length of the buffers between files and pipes, in bytes.
 pub const BUFFER_LEN: usize = 128 * 1024;
+
+/// Returns the length of the buffer for `left` bytes: at most [`BUFFER_LEN`].
+pub(crate) fn buffer_len(left: u64) -> usize {
+    usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN)
+}

@@ -1,6 +1,6 @@
 //! A tar stream with other names, for a copy from one guest to another or to standard output.
 
-use crate::BUFFER_LEN;
+use crate::buffer_len;
 use crate::error::FileError;
 use crate::member_path::MemberPath;
 use crate::pack::PackOutput;
@@ -86,10 +86,10 @@ fn copy_data<R: Read>(
     output: &mut impl PackOutput,
 ) -> Result<(), FileError> {
     let size: u64 = member.parts.iter().map(|(_, len)| len).sum();
-    let mut buffer = vec![0; BUFFER_LEN];
+    let mut buffer = vec![0; buffer_len(size)];
     let mut left = size;
     while left > 0 {
-        let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+        let most = buffer_len(left);
         reader.read_data(&mut buffer[..most]).map_err(|error| {
             FileError::refusal(Errno::BADMSG, &member.name, "tar", &error.to_string())
         })?;

@@ -4,11 +4,14 @@
 //! in memory without a limit, and ends a PAX record at the first newline in its value.
 
 use rustix::io::Errno;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 /// Length of the blocks of a tar stream, in bytes.
 const BLOCK_LEN: usize = 512;
+
+/// Number of bytes that are read ahead: headers and small files. Large parts of large files are not buffered.
+const READ_AHEAD: usize = 16 * 1024;
 
 /// Maximum length of a long name, in bytes: the kernel's limit for paths, including the final NUL.
 const MAX_NAME_LEN: usize = 4096;
@@ -50,7 +53,7 @@ impl MemberHeader {
 /// Reads members, and the data of the current one.
 #[derive(Debug)]
 pub struct TarReader<R> {
-    input: R,
+    input: BufReader<R>,
     /// Header that was read ahead.
     ahead: Option<Header>,
     has_ended: bool,
@@ -66,12 +69,13 @@ fn malformed(reason: &'static str) -> io::Error {
 impl<R: Read> TarReader<R> {
     /// Creates a reader of a stream.
     pub fn new(input: R) -> Self {
+        let input = BufReader::with_capacity(READ_AHEAD, input);
         Self { input, ahead: None, has_ended: false, left: 0, padding: 0 }
     }
 
-    /// Returns the rest of the stream.
+    /// Returns the input. Bytes that were read ahead, which come after the end of the stream, are dropped.
     pub fn into_inner(self) -> R {
-        self.input
+        self.input.into_inner()
     }
 
     /// Skips the rest of the current member and reads the next header; `None` at the end of the stream.

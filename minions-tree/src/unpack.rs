@@ -7,7 +7,7 @@
 //! Each file gets its name only when it is complete. The files are not synchronized to disk: after a power cut, some
 //! may be missing or empty.
 
-use crate::BUFFER_LEN;
+use crate::buffer_len;
 use crate::error::{FileError, failed};
 use crate::files::{FileLocation, NameConflict, TreeRoot};
 use crate::member_attributes::MemberAttributes;
@@ -228,16 +228,25 @@ impl TreeUnpacker<'_> {
         file: &mut File,
         path: &[u8],
     ) -> Result<(), FileError> {
-        let mut buffer = vec![0; BUFFER_LEN];
+        let longest = member.parts.iter().map(|(_, len)| *len).max().unwrap_or(0);
+        let mut buffer = vec![0; buffer_len(longest)];
+        let mut end = 0;
         for (offset, len) in &member.parts {
-            file.seek(SeekFrom::Start(*offset)).map_err(failed(path, "write"))?;
+            if *offset != end {
+                file.seek(SeekFrom::Start(*offset)).map_err(failed(path, "write"))?;
+            }
+            end = offset + len;
             let mut left = *len;
             while left > 0 {
-                let most = usize::try_from(left).unwrap_or(BUFFER_LEN).min(BUFFER_LEN);
+                let most = buffer_len(left);
                 reader.read_data(&mut buffer[..most]).map_err(|error| self.unread(&error))?;
                 file.write_all(&buffer[..most]).map_err(failed(path, "write"))?;
                 left -= most as u64;
             }
+        }
+        let ends_with_data = member.parts.last().is_some_and(|(_, len)| *len > 0);
+        if ends_with_data && end == member.size {
+            return Ok(());
         }
         file.set_len(member.size).map_err(failed(path, "write"))
     }

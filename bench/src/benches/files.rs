@@ -155,16 +155,17 @@ impl CopySetup<'_> {
         let host = if matches!(program, CopyProgram::Minionsctl) { VM } else { "bench" };
         let (mut from, mut to) = (source.display().to_string(), destination.display().to_string());
         let control = self.ssh.options().join(" ");
+        let recursive = source.is_dir().then_some("-r");
         let mut command = match program {
             CopyProgram::Minionsctl => {
                 let mut command = Command::new(&self.programs.minionsctl);
                 command.arg("--host").arg(format!("unix://{}", self.daemon.socket.display()));
-                command.args(["cp", "-r"]);
+                command.arg("cp").args(recursive);
                 command
             }
             CopyProgram::Scp => {
                 let mut command = Command::new("scp");
-                command.args(self.ssh.options()).args(["-q", "-r"]);
+                command.args(self.ssh.options()).arg("-q").args(recursive);
                 command
             }
             CopyProgram::Sftp => return self.sftp(source, direction, destination),
