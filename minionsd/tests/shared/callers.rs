@@ -71,33 +71,56 @@ pub(crate) fn must_be_root() {
     );
 }
 
+/// A path, and the arguments of `curl` for it.
+pub(crate) type CurlRequest<'a> = (&'a str, Vec<&'a str>);
+
 /// Sends one request as `user`; `None` if there was no connection.
 pub(crate) async fn curl(user: User, way: Way<'_>, path: &str, more: &[&str]) -> Option<Answer> {
+    curl_all(user, way, &[(path, more.to_vec())]).await.remove(0)
+}
+
+/// Sends requests one after another as `user`, from one process; `None` for each without a connection.
+pub(crate) async fn curl_all(
+    user: User,
+    way: Way<'_>,
+    requests: &[CurlRequest<'_>],
+) -> Vec<Option<Answer>> {
     let mut command = Command::new("setpriv");
     command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
     match user.supplementary {
         Some(group) => command.arg(format!("--groups={group}")),
         None => command.arg("--clear-groups"),
     };
-    command.args(["curl", "--disable", "--silent", "--show-error"]);
-    command.args(["--include", "--noproxy", "*", "--max-time"]);
-    command.arg(DEADLINE.as_secs().to_string()).args(more);
-    match way {
-        Way::Unix(socket) => {
-            command.arg("--unix-socket").arg(socket).arg(format!("http://localhost{path}"));
-        }
-        Way::Tcp(origin) => {
-            command.arg(format!("{origin}{path}"));
-        }
+    command.args(["curl", "--disable"]);
+    for (number, (path, more)) in requests.iter().enumerate() {
+        // The options of each request are its own.
+        command.args((number > 0).then_some("--next"));
+        command.args(["--silent", "--show-error", "--include", "--noproxy", "*", "--max-time"]);
+        command.arg(DEADLINE.as_secs().to_string()).args(["--write-out", ANSWER_END]).args(more);
+        match way {
+            Way::Unix(socket) => {
+                command.arg("--unix-socket").arg(socket).arg(format!("http://localhost{path}"))
+            }
+            Way::Tcp(origin) => command.arg(format!("{origin}{path}")),
+        };
     }
     let output = command.kill_on_drop(true).output().await;
     let output = output.expect("setpriv (util-linux) starts");
     let text = String::from_utf8_lossy(&output.stdout);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+    let answers: Vec<_> = text.split_terminator(ANSWER_END).map(parse).collect();
+    assert_eq!(answers.len(), requests.len(), "{output:?}: is curl installed?");
+    if answers.iter().any(Option::is_none) {
         // curl's exit code 7: failed to connect.
-        assert_eq!(output.status.code(), Some(7), "{output:?}: is curl installed?");
-        return None;
-    };
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+    }
+    answers
+}
+
+/// Text after each answer in the output of `curl`.
+const ANSWER_END: &str = "\n--end of the answer--\n";
+
+fn parse(answer: &str) -> Option<Answer> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status: {head}"));
     Some(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
