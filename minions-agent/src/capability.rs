@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(of("health,status").features().names(), ["generations"]);
         assert_eq!(
             of("health,exec,clock").features().names(),
-            ["exec2", "exec_limits", "clock", "generations"]
+            ["exec2", "exec_limits", "clock", "generations", "reuse"]
         );
         assert_eq!(
             Capabilities::all().features().names(),
@@ -226,7 +226,8 @@ mod tests {
                 "file_session",
                 "forward_listen",
                 "quiesce",
-                "generations"
+                "generations",
+                "reuse"
             ]
         );
         assert_eq!(of("health,write_file").names().unwrap(), ["health", "write_file"]);

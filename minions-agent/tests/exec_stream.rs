@@ -7,7 +7,7 @@ use minions_proto::ErrorCode;
 use minions_proto::channel::{AgentControl, Channel, HostControl};
 use minions_proto::exec_client::{ExecClient, StreamEvent};
 use minions_proto::message::{
-    ExecAttach, ExecInspect, ExecStart, OnDisconnect, Outcome, Role, Tty,
+    ExecAttach, ExecInspect, ExecStart, Feature, HealthCheck, OnDisconnect, Outcome, Role, Tty,
 };
 use std::time::{Duration, Instant};
 use support::channel::Stream;
@@ -355,4 +355,41 @@ async fn a_watcher_has_no_effect_and_loses_only_output_that_the_client_has() {
         .collect();
     assert_eq!(all.lost + all.stdout.len() as u64, expected.len() as u64);
     assert!(all.lost > 0 && expected.as_bytes().ends_with(&all.stdout));
+}
+
+#[tokio::test]
+async fn after_a_stream_has_ended_its_connection_takes_requests_and_late_messages_are_ignored() {
+    let agent = RunningAgent::start().await;
+    let mut stream = Stream::open(&agent, &sh("echo one")).await.unwrap();
+    for command in ["echo two", "exit 3", "echo four"] {
+        while let Some(message) = stream.next().await {
+            if message.channel == Channel::Control
+                && matches!(message.agent_control(), Ok(AgentControl::Exit(_)))
+            {
+                break;
+            }
+        }
+        // Sent by a host that has not read the last message yet.
+        stream.send(Channel::Stdin, b"late input").await;
+        stream.control(HostControl::Ack { stdout: 4, stderr: 0 }).await;
+        stream.control(HostControl::Leave).await;
+        let health = stream.call(&HealthCheck::default()).await;
+        let features = health.agent.unwrap().features;
+        assert!(features.supports(Feature::Reuse), "{features:?}");
+        stream.attached = stream.call(&sh(command)).await;
+    }
+    let all = stream.collect().await;
+    assert_eq!((&all.stdout[..], all.refusals.len()), (&b"four\n"[..], 0));
+    assert_eq!(all.ended.unwrap().outcome, Outcome::Exited { code: 0 });
+}
+
+#[tokio::test]
+async fn a_host_that_waits_for_the_end_of_the_connection_gets_it() {
+    let agent = RunningAgent::start().await;
+    let mut stream = Stream::open(&agent, &sh("exit 3")).await.unwrap();
+    let mut last = None;
+    while let Some(message) = stream.next().await {
+        last = Some(message);
+    }
+    assert!(matches!(last.unwrap().agent_control(), Ok(AgentControl::Exit(_))));
 }

@@ -244,7 +244,7 @@ async fn an_agent_announces_only_what_it_serves() {
         (&["--allow", "health,status"][..], &["generations"][..], Some(&["health", "status"][..])),
         (
             &["--allow", "health,exec"],
-            &["exec2", "exec_limits", "generations"],
+            &["exec2", "exec_limits", "generations", "reuse"],
             Some(&["health", "exec"]),
         ),
         // A hybrid socket does not imply a guest.
@@ -259,6 +259,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "file_session",
                 "forward_listen",
                 "generations",
+                "reuse",
             ],
             Some(&["health", "status", "network", "exec", "write_file", "files", "forward"]),
         ),
@@ -276,6 +277,7 @@ async fn an_agent_announces_only_what_it_serves() {
                 "forward_listen",
                 "quiesce",
                 "generations",
+                "reuse",
             ],
             None,
         ),

@@ -7,8 +7,9 @@
 //!    └──────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A request that opens a stream is the connection's last: after the reply, the connection is in channel
-//! mode ([`stream`], [`forward`], [`listener`]).
+//! After the reply to a request that opens a stream, the connection is in channel mode ([`stream`], [`forward`],
+//! [`listener`]). The stream of an exec ends with a control message, after which the connection takes requests again. A
+//! forward or a listener is the connection's last request.
 //!
 //! A frame that is not a valid request gets an error reply, and the connection stays open. It ends only when the host
 //! closes it, when a deadline passes, or when a length above the limit makes the stream unreadable.
@@ -21,18 +22,24 @@ mod stream;
 use crate::agent::Agent;
 use crate::error_chain;
 use crate::ops::{self, RequestAnswer};
+use bytes::Bytes;
 use incoming::{FrameReader, ReceivedFrame};
-use minions_proto::channel::ChannelError;
+use minions_proto::channel::{ChannelError, ChannelMessage};
 use minions_proto::frame::FrameError;
 use minions_proto::{AgentError, ErrorCode};
 use std::io;
 use std::time::Duration;
+use stream::AfterStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// Deadline for writing a whole reply: a host that does not read occupies a connection and its memory.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Time after the last message of a stream in which the next request must begin. A host that does not know that the
+/// connection takes requests again waits for its end.
+const REUSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Deadline for a host over the limit of connections to send the request that gets the `busy` reply, and for
 /// discarding unread bytes before a close.
@@ -80,10 +87,25 @@ async fn converse<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let mut is_after_stream = false;
     loop {
-        let reply = match incoming.next().await? {
+        let received = if is_after_stream {
+            let Ok(received) = timeout(REUSE_WITHIN, incoming.next()).await else {
+                part(incoming.stream()).await;
+                return Ok(());
+            };
+            received?
+        } else {
+            incoming.next().await?
+        };
+        let reply = match received {
             ReceivedFrame::End => return Ok(()),
+            // The host sent it before it had the stream's last message.
+            ReceivedFrame::Payload(payload) if is_after_stream && is_of_stream(&payload) => {
+                continue;
+            }
             ReceivedFrame::Payload(payload) => {
+                is_after_stream = false;
                 match incoming.attend(ops::answer(agent, &payload)).await? {
                     RequestAnswer::Reply(reply) => reply,
                     RequestAnswer::ReplyThen(reply, then) => {
@@ -114,8 +136,12 @@ where
                     RequestAnswer::Stream(reply, tail) => {
                         write(incoming.stream(), &reply).await?;
                         let stream = stream::run(incoming, tail).await;
+                        if let Ok(AfterStream::Requests) = stream {
+                            is_after_stream = true;
+                            continue;
+                        }
                         part(incoming.stream()).await;
-                        return stream;
+                        return stream.map(|_| ());
                     }
                 }
             }
@@ -130,6 +156,12 @@ where
         };
         write(incoming.stream(), &reply).await?;
     }
+}
+
+/// Reports whether a frame is a message of channel mode: its first byte is the number of a channel, which no request
+/// begins with.
+fn is_of_stream(payload: &Bytes) -> bool {
+    ChannelMessage::decode(payload.clone()).is_ok()
 }
 
 fn refusal(code: ErrorCode, error: FrameError) -> Vec<u8> {

@@ -32,12 +32,21 @@ const LAST_MESSAGES: Duration = Duration::from_millis(100);
 /// Length of the header of a message: frame length and channel.
 const HEADER_LEN: usize = PREFIX_LEN + 1;
 
+/// State of the connection after a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterStream {
+    /// The last control message was sent: the host may send requests.
+    Requests,
+    /// The host left, or was told everything without a last message.
+    Close,
+}
+
 /// Serves the stream until its last message was sent, the host left, or the connection broke. Dropping `tail`
 /// tells the exec that the stream has ended.
 pub(super) async fn run<S>(
     incoming: &mut FrameReader<S>,
     mut tail: ExecTail,
-) -> Result<(), SessionError>
+) -> Result<AfterStream, SessionError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -46,7 +55,7 @@ where
     let (refuse, refusals) = mpsc::channel(MAX_REFUSALS);
     let mut listening = pin!(listen(read, decoder, &handle, &refuse));
     tokio::select! {
-        left = &mut listening => left,
+        left = &mut listening => left.map(|()| AfterStream::Close),
         ended = speak(write, &mut tail, refusals) => {
             if ended.is_err() {
                 // A host that closed without reading everything may have sent `leave` before.
@@ -113,7 +122,7 @@ async fn speak<W: AsyncWrite + Unpin>(
     mut write: W,
     tail: &mut ExecTail,
     mut refusals: mpsc::Receiver<AgentError>,
-) -> Result<(), SessionError> {
+) -> Result<AfterStream, SessionError> {
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     // If the host has not read for some time, send one heartbeat, not one for each interval.
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,7 +146,7 @@ async fn speak<W: AsyncWrite + Unpin>(
         };
         let last = match control {
             None => false,
-            Some(ControlStep::Close) => return Ok(()),
+            Some(ControlStep::Close) => return Ok(AfterStream::Close),
             Some(ControlStep::More(control)) => {
                 frame.clear();
                 ChannelMessage::agent(&control).encode(&mut frame);
@@ -152,7 +161,7 @@ async fn speak<W: AsyncWrite + Unpin>(
         write.write_all(&frame).await?;
         write.flush().await?;
         if last {
-            return Ok(());
+            return Ok(AfterStream::Requests);
         }
     }
 }

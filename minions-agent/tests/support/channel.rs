@@ -110,7 +110,7 @@ impl Stream {
         }
     }
 
-    /// Reads to the end, and acknowledges each message.
+    /// Reads to the end of the stream or of the program, and acknowledges each message.
     pub(crate) async fn collect(mut self) -> Collected {
         let mut all = Collected::default();
         while let Some(message) = self.next().await {
@@ -130,8 +130,18 @@ impl Stream {
             let Self { stdout, stderr, .. } = self;
             ChannelMessage::host(&HostControl::Ack { stdout, stderr }).encode(&mut out);
             let _ = self.socket.write_all(&out).await;
+            if all.ended.is_some() {
+                break;
+            }
         }
         all
+    }
+
+    /// Sends a request after the end of the stream, and returns its reply.
+    pub(crate) async fn call<C: Call>(&mut self, call: &C) -> C::Reply {
+        self.socket.write_all(&encode_request(call).unwrap()).await.unwrap();
+        let payload = frame(&mut self.socket, &mut self.decoder).await.expect("a reply");
+        decode_reply(&payload).unwrap()
     }
 
     /// Returns socket and decoder, for a test that reads and writes at the same time.

@@ -36,11 +36,13 @@ pub enum Feature {
     Quiesce,
     /// `generations`: [`TokenCheck`](super::TokenCheck) and [`RestoreRequest`](super::RestoreRequest).
     Generations,
+    /// `reuse`: after the last control message of an exec's stream, the connection takes requests again.
+    Reuse,
 }
 
 impl Feature {
     /// All features of this version, in the order in which an agent announces them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Exec,
         Self::ExecLimits,
         Self::Network,
@@ -52,6 +54,7 @@ impl Feature {
         Self::ForwardListen,
         Self::Quiesce,
         Self::Generations,
+        Self::Reuse,
     ];
 
     /// Returns the name on the wire.
@@ -69,6 +72,7 @@ impl Feature {
             Self::ForwardListen => "forward_listen",
             Self::Quiesce => "quiesce",
             Self::Generations => "generations",
+            Self::Reuse => "reuse",
         }
     }
 
@@ -77,7 +81,7 @@ impl Feature {
     #[must_use]
     pub fn operation(self) -> &'static str {
         match self {
-            Self::Exec | Self::ExecLimits => "exec",
+            Self::Exec | Self::ExecLimits | Self::Reuse => "exec",
             Self::Network => "network",
             Self::Clock => "clock",
             Self::Power => "power",
@@ -104,6 +108,7 @@ impl Feature {
             Self::ForwardListen => "listening on ports and sockets in the guest",
             Self::Quiesce => "quiescing the guest for a snapshot",
             Self::Generations => "the steps after a restore from a snapshot",
+            Self::Reuse => "requests on the connection of a stream that has ended",
         }
     }
 }
@@ -187,7 +192,8 @@ mod tests {
             Feature::FileSession => Some(Feature::ForwardListen),
             Feature::ForwardListen => Some(Feature::Quiesce),
             Feature::Quiesce => Some(Feature::Generations),
-            Feature::Generations => None,
+            Feature::Generations => Some(Feature::Reuse),
+            Feature::Reuse => None,
         };
         let chain: Vec<_> =
             std::iter::successors(Some(Feature::Exec), |last| next(*last)).collect();

@@ -87,6 +87,11 @@ impl Checkout {
         &self.epoch
     }
 
+    /// Returns the pool that the connection belongs to.
+    pub(super) fn pool(&self) -> Arc<PooledConnections> {
+        Arc::clone(&self.pooled)
+    }
+
     /// Removes the connection from the pool, together with the permit that bounds the number of connections.
     pub(super) fn into_parts(
         mut self,

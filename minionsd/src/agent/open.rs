@@ -131,8 +131,11 @@ impl AgentClient {
         let reply = opened.map_err(|error| self.failed(error, Some(asked), &epoch))?;
         self.succeeded();
         let pace = self.pool().pace();
+        let pool = self
+            .with_agent(|agent| agent.is_some_and(|agent| agent.supports(Feature::Reuse)))
+            .then(|| checkout.pool());
         let (connection, epoch, permit) =
             checkout.into_parts().ok_or(TransportError::Lost { sent: true })?;
-        Ok((reply, AgentStream::new(connection.into_parts(), epoch, permit, pace)))
+        Ok((reply, AgentStream::new(connection.into_parts(), epoch, permit, pace, pool)))
     }
 }

@@ -1,10 +1,12 @@
 //! Connection in channel mode: messages in both directions, independent of each other.
 
 use super::pace::{NextStep, StreamPace};
+use super::pooled::{IdleConnection, PooledConnections};
 use super::socket::AgentSocket;
 use crate::budget::{BudgetShare, FREE};
 use bytes::{Buf, Bytes, BytesMut};
 use minions_proto::channel::{ChannelError, ChannelMessage};
+use minions_proto::connection::Connection;
 use minions_proto::exec_client::StreamError;
 use minions_proto::frame::{Decoder, FrameError};
 use std::io;
@@ -26,8 +28,11 @@ const SILENCE: Duration = Duration::from_secs(20);
 pub(crate) struct AgentStream {
     pub(crate) reader: StreamReader,
     pub(crate) writer: StreamWriter,
-    /// Permits for the number of streams and for the descriptor.
-    _permits: [OwnedSemaphorePermit; 2],
+    /// Permit for the number of streams.
+    permit: OwnedSemaphorePermit,
+    descriptor: OwnedSemaphorePermit,
+    /// Pool for the connection, if the agent takes requests on it after the stream.
+    pool: Option<Arc<PooledConnections>>,
 }
 
 /// Reason why a stream ended.
@@ -77,6 +82,7 @@ impl AgentStream {
         epoch: CancellationToken,
         permit: OwnedSemaphorePermit,
         pace: Arc<StreamPace>,
+        pool: Option<Arc<PooledConnections>>,
     ) -> Self {
         decoder.expect_alike();
         let (stream, share, descriptor) = socket.into_parts();
@@ -92,8 +98,27 @@ impl AgentStream {
                 turn: NextStep::Continue,
             },
             writer: StreamWriter { stream: write, buffer: BytesMut::new() },
-            _permits: [permit, descriptor],
+            permit,
+            descriptor,
+            pool,
         }
+    }
+
+    /// Returns the connection to the pool, after the last message. Without effect on a stream whose agent closes it, or on
+    /// which messages of the host or of the agent are incomplete.
+    pub(crate) fn give_back(self) {
+        let Self { reader, writer, permit, descriptor, pool } = self;
+        let Some(pool) = pool else { return };
+        let StreamReader { stream, decoder, mut share, epoch, .. } = reader;
+        if !decoder.is_empty() || writer.pending() > 0 {
+            return;
+        }
+        let Ok(stream) = stream.reunite(writer.stream) else { return };
+        share.release();
+        let connection = Connection::new(AgentSocket::new(stream, share, descriptor));
+        pool.give_back(IdleConnection { connection, since: Instant::now() }, &epoch);
+        // The next stream may start as soon as the connection is in the pool.
+        drop(permit);
     }
 }
 
@@ -262,7 +287,7 @@ pub(crate) mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let socket = AgentSocket::new(ours, MemoryBudget::default().share(), permit());
-        (AgentStream::new((socket, decoder), epoch, permit(), Arc::clone(pace)), theirs)
+        (AgentStream::new((socket, decoder), epoch, permit(), Arc::clone(pace), None), theirs)
     }
 
     fn frame(bytes: &'static [u8]) -> BytesMut {

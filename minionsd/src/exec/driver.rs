@@ -275,6 +275,9 @@ impl ExecDriver {
             }
             StreamEvent::Ended(ended) => {
                 self.lease.release();
+                if let Some(stream) = self.lease.stream.take_if(|_| !self.mute) {
+                    stream.give_back();
+                }
                 Some(DriverEvent::Ended(ended))
             }
             StreamEvent::Refused(error) if error.code == Some(AgentCode::TakenOver) => {

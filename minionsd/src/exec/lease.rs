@@ -98,11 +98,21 @@ async fn end_of(mut stream: AgentStream) -> LeaveEnd {
                 if is_taken_over(&message) {
                     end = LeaveEnd::TakenOver;
                 }
+                if is_last(&message) {
+                    break;
+                }
             }
         }
     })
     .await;
     end
+}
+
+/// Reports whether the stream ends with this message: an agent that takes requests on the connection does not close it.
+fn is_last(message: &ChannelMessage) -> bool {
+    let is_control = message.channel == Channel::Control;
+    is_taken_over(message)
+        || is_control && matches!(message.agent_control(), Ok(AgentControl::Exit(_)))
 }
 
 fn is_taken_over(message: &ChannelMessage) -> bool {

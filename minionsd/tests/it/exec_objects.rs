@@ -245,3 +245,22 @@ async fn a_lost_program_is_listed_with_the_number_of_running_processes() {
         );
     }
 }
+
+#[tokio::test]
+async fn programs_one_after_another_share_a_connection() {
+    let (daemon, vm) = TestDaemon::with_vm().await;
+    daemon.exec("web-1", "true", &[]).await;
+    let before = vm.accepted();
+    for number in 0..20 {
+        let script = format!("cat; echo {number}; exit {number}");
+        let request = json!({ "command": "sh", "args": ["-c", script], "stdin": "input\n" });
+        let ran = daemon.post(EXEC, request).await.json;
+        assert_eq!(
+            (&ran["exit_code"], &ran["stdout"]),
+            (&json!(number), &json!(format!("input\n{number}\n")))
+        );
+    }
+    assert!(vm.accepted() <= before + 1, "{} dials for 20 programs", vm.accepted() - before);
+    let figures = daemon.get("/vms/web-1").await.json["pool"].clone();
+    assert_eq!(figures["streams"], 0, "{figures}");
+}

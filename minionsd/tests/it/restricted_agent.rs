@@ -85,7 +85,8 @@ async fn enabled_operations_are_announced_and_answered() {
         "file_session",
         "forward_listen",
         "quiesce",
-        "generations"
+        "generations",
+        "reuse"
     ]);
     assert_eq!(health.json["agent"]["features"], features, "{health:?}");
     assert_eq!(health.json["agent"].get("allowed"), None, "{health:?}");

@@ -398,7 +398,7 @@ mod tests {
         let refused = "restricted: started without network, exec, write_file, clock, power, files, forward, quiesce (--allow)";
         assert!(restricted.finding.ends_with(refused), "{restricted:?}");
         // An old agent serves the operation without its feature.
-        let features = json!(["exec2", "exec_limits", "generations"]);
+        let features = json!(["exec2", "exec_limits", "generations", "reuse"]);
         let old = of(features, json!(["health", "exec", "network"]));
         assert_eq!(old.verdict, Verdict::Doubtful);
         assert!(old.finding.ends_with("without network2"), "{old:?}");
