@@ -1,8 +1,8 @@
 //! The new process between fork and exec.
 //!
 //! It must have its session and its terminal before the program begins, and must have switched to its user when it
-//! enters the working directory. As the child of a process with several threads, it may only do what is safe in a
-//! signal handler: system calls. It does not allocate, lock, panic, or drop anything.
+//! enters the working directory. As the child of a process with several threads, whose memory it may share, it may only
+//! do what is safe in a signal handler: system calls. It does not allocate, lock, panic, or drop anything.
 #![expect(unsafe_code, reason = "execution of a program has no safe wrapper")]
 
 use super::setup::{ProgramImage, ProgramStreams, SpawnSetup};
@@ -20,6 +20,7 @@ use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::sync::LazyLock;
 
 /// A [`ProgramImage`] in the form of execve(2). Made before the fork, because the child must not allocate.
 ///
@@ -30,6 +31,8 @@ pub(super) struct ExecVectors<'a> {
     /// Pointers to strings of the image, followed by a null pointer.
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
+    /// Signals that the agent ignores.
+    ignored: &'static [libc::c_int],
 }
 
 impl<'a> ExecVectors<'a> {
@@ -37,7 +40,8 @@ impl<'a> ExecVectors<'a> {
         let pointers = |strings: &[CString]| {
             strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
         };
-        Self { paths: &image.paths, argv: pointers(&image.args), envp: pointers(&image.env) }
+        let (argv, envp) = (pointers(&image.args), pointers(&image.env));
+        Self { paths: &image.paths, argv, envp, ignored: ignored_signals() }
     }
 
     /// Executes the first file that this user can execute, as execvp(3) does. Returns only if all fail: with
@@ -81,12 +85,41 @@ const UMASK: Mode = Mode::from_raw_mode(0o022);
 /// The highest signal number (signal(7)).
 const LAST_SIGNAL: libc::c_int = 64;
 
-/// Resets all signal dispositions and the signal mask. An agent that was started by nohup(1), or by a shell in the
+/// Signals whose disposition the child must reset.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SignalReset {
+    /// All of them.
+    All,
+    /// Those that the agent ignores: the kernel has reset those that it handles (`CLONE_CLEAR_SIGHAND`).
+    Ignored,
+}
+
+/// Returns the signals that this process ignores. Nothing in the agent ignores a signal after its start.
+fn ignored_signals() -> &'static [libc::c_int] {
+    static IGNORED: LazyLock<Vec<libc::c_int>> = LazyLock::new(|| {
+        let is_ignored = |signal: &libc::c_int| {
+            let mut action = MaybeUninit::<libc::sigaction>::uninit();
+            // SAFETY: changes nothing; if the call succeeds, it has initialised the structure that is read then.
+            unsafe {
+                libc::sigaction(*signal, std::ptr::null(), action.as_mut_ptr()) == 0
+                    && action.assume_init().sa_sigaction == libc::SIG_IGN
+            }
+        };
+        (1..=LAST_SIGNAL).filter(is_ignored).collect()
+    });
+    &IGNORED
+}
+
+/// Resets signal dispositions and the signal mask. An agent that was started by nohup(1), or by a shell in the
 /// background, ignores some signals; a program that inherited this could not be ended by them.
-fn reset_signals() {
-    for signal in 1..=LAST_SIGNAL {
+fn reset_signals(which: SignalReset, ignored: &[libc::c_int]) {
+    let reset = |signal| {
         // SAFETY: takes no pointer. For signals that cannot be changed, the call fails without an effect.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
+    };
+    match which {
+        SignalReset::All => (1..=LAST_SIGNAL).for_each(reset),
+        SignalReset::Ignored => ignored.iter().copied().for_each(reset),
     }
     let mut none = MaybeUninit::uninit();
     // SAFETY: the first call initialises the mask that the second reads.
@@ -97,15 +130,23 @@ fn reset_signals() {
 }
 
 /// Prepares the process and executes the program. Returns only if a step fails.
-pub(super) fn exec(setup: &SpawnSetup, vectors: &ExecVectors<'_>) -> SpawnError {
-    match prepare(setup) {
+pub(super) fn exec(
+    setup: &SpawnSetup,
+    vectors: &ExecVectors<'_>,
+    signals: SignalReset,
+) -> SpawnError {
+    match prepare(setup, vectors, signals) {
         Ok(()) => vectors.exec().into(),
         Err(error) => error,
     }
 }
 
-fn prepare(setup: &SpawnSetup) -> Result<(), SpawnError> {
-    reset_signals();
+fn prepare(
+    setup: &SpawnSetup,
+    vectors: &ExecVectors<'_>,
+    signals: SignalReset,
+) -> Result<(), SpawnError> {
+    reset_signals(signals, vectors.ignored);
     replace_standard_streams(&setup.streams).map_err(SpawnStep::Streams.failed())?;
     umask(UMASK);
     if let Some(nice) = setup.nice {
