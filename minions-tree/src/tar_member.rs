@@ -4,7 +4,7 @@ use crate::content::{ContentOutput, SentContent, send_content};
 use crate::files::{MODE_BITS, SET_ID};
 use crate::rename_options::RenameOptions;
 use crate::sparse_map::SparseMap;
-use crate::tar_reader::{INCOMPLETE, MAX_RECORDS_LEN, MemberHeader, XATTR_KEY};
+use crate::tar_reader::{INCOMPLETE, MAX_RECORDS_LEN, MemberHeader, XATTR_KEY, encode_key};
 use rustix::fs::{Stat, major, minor};
 use rustix::io::Errno;
 use std::fs::File;
@@ -120,7 +120,7 @@ impl TarMember {
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) {
-        self.records.extend_from_slice(&pax_record(key, value));
+        self.records.extend_from_slice(&pax_record(&encode_key(key), value));
     }
 
     pub(crate) fn of_type(mut self, kind: EntryType) -> Self {

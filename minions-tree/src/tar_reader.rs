@@ -238,10 +238,50 @@ fn parse_records(mut data: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     while data.first().is_some_and(|first| *first != 0) {
         let record = record(data).ok_or_else(|| malformed("malformed PAX record"))?;
         let (whole, key, value) = record;
-        records.push((key.to_vec(), value.to_vec()));
+        records.push((decode_key(key), value.to_vec()));
         data = &data[whole..];
     }
     Ok(records)
+}
+
+/// Characters that GNU tar replaces in the key of an extended attribute, because the first `=` ends the key, and the
+/// replacements.
+const REPLACED: [(u8, &[u8]); 2] = [(b'%', b"%25"), (b'=', b"%3D")];
+
+/// Replaces the characters in the key of a record that such a key cannot contain.
+pub(crate) fn encode_key(key: &[u8]) -> Vec<u8> {
+    if !key.starts_with(XATTR_KEY) {
+        return key.to_vec();
+    }
+    let mut encoded = Vec::with_capacity(key.len());
+    for byte in key {
+        match REPLACED.iter().find(|(replaced, _)| replaced == byte) {
+            Some((_, replacement)) => encoded.extend_from_slice(replacement),
+            None => encoded.push(*byte),
+        }
+    }
+    encoded
+}
+
+/// Reverses [`encode_key`].
+fn decode_key(mut key: &[u8]) -> Vec<u8> {
+    if !key.starts_with(XATTR_KEY) {
+        return key.to_vec();
+    }
+    let mut decoded = Vec::with_capacity(key.len());
+    while let Some((first, rest)) = key.split_first() {
+        match REPLACED.iter().find(|(_, replacement)| key.starts_with(replacement)) {
+            Some((replaced, replacement)) => {
+                decoded.push(*replaced);
+                key = &key[replacement.len()..];
+            }
+            None => {
+                decoded.push(*first);
+                key = rest;
+            }
+        }
+    }
+    decoded
 }
 
 /// Returns length, key and value of the first record.
@@ -297,6 +337,21 @@ mod tests {
         for junk in [&b"x"[..], b"99 a=b\n", b"6 a=b ", b"5 ab\n\n", b"0 \n", b"+6 a=b\n"] {
             assert!(parse_records(junk).is_err(), "{}", junk.escape_ascii());
         }
+    }
+
+    #[test]
+    fn the_name_of_an_extended_attribute_may_contain_what_ends_a_key() {
+        let read = |records: &[u8]| parse_records(records).unwrap().remove(0);
+        // As GNU tar writes the attribute `user.k=%1`.
+        let written = b"36 SCHILY.xattr.user.k%3D%251=a=%3D\n";
+        let name = b"SCHILY.xattr.user.k=%1".to_vec();
+        assert_eq!(read(written), (name.clone(), b"a=%3D".to_vec()));
+        assert_eq!(encode_key(&name), b"SCHILY.xattr.user.k%3D%251");
+        // Other keys, and other percent signs, are unchanged.
+        for key in ["path%3D", "SCHILY.xattr.user.100%", "SCHILY.xattr.user.%2"] {
+            assert_eq!(decode_key(key.as_bytes()), key.as_bytes());
+        }
+        assert_eq!(encode_key(b"path%"), b"path%");
     }
 
     #[test]

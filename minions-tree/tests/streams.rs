@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Stream in memory. Shortens a file when its first data arrives.
@@ -70,7 +71,8 @@ fn unpack(stream: &[u8], to: &Path) -> Result<(u64, Vec<String>), FileError> {
     let root = TreeRoot::following_links(to).unwrap();
     let mut warnings = Vec::new();
     let mut warn = |error: &FileError| warnings.push(error.to_string());
-    let options = UnpackOptions { times: true, ..UnpackOptions::default() };
+    let options =
+        UnpackOptions { times: true, xattrs: XattrChoice::All, ..UnpackOptions::default() };
     let names = CreatedNames::Members { is_new: true };
     let mut reader = TarReader::new(stream);
     let count = unpack_tree(&root, b"to", names, options, &mut reader, &mut warn)?;
@@ -231,4 +233,37 @@ fn attributes_with_a_meaning_for_the_system_are_not_passed_on() {
         .map(|record| record.unwrap().key().unwrap().to_owned())
         .collect();
     assert_eq!(keys, ["SCHILY.xattr.user.a"]);
+}
+
+#[test]
+fn hard_links_of_symbolic_links_and_named_pipes_and_unusual_attributes_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    std::os::unix::fs::symlink("target", from.join("link-1")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, from.join("pipe-1"), rustix::fs::Mode::RWXU).unwrap();
+    for kind in ["link", "pipe"] {
+        fs::hard_link(from.join(format!("{kind}-1")), from.join(format!("{kind}-2"))).unwrap();
+    }
+    fs::write(from.join("file"), "content").unwrap();
+    let attribute = "user.a=b%25c%";
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(from.join("file"), attribute, b"x=y", flags).unwrap();
+    let mut output = MemoryOutput::default();
+    pack(&from, &mut output);
+    assert_eq!(output.warnings, Vec::<String>::new());
+    let renamed = rename(&output.stream, NewNames::Same).unwrap();
+    for (number, stream) in [&output.stream, &renamed.stream].into_iter().enumerate() {
+        let to = to.with_extension(number.to_string());
+        assert_eq!(unpack(stream, &to).unwrap(), (6, Vec::new()));
+        for kind in ["link", "pipe"] {
+            let names = [1, 2].map(|n| to.join(format!("{kind}-{n}")));
+            let [one, two] = names.map(|name| fs::symlink_metadata(name).unwrap());
+            assert_eq!((one.ino(), one.nlink()), (two.ino(), 2), "{kind}");
+        }
+        assert_eq!(fs::read_link(to.join("link-2")).unwrap(), Path::new("target"));
+        let mut value = [0; 16];
+        let len = rustix::fs::getxattr(to.join("file"), attribute, &mut value).unwrap();
+        assert_eq!(&value[..len], b"x=y");
+    }
 }

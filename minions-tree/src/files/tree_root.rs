@@ -137,12 +137,13 @@ impl TreeRoot {
         openat2(&self.0, path, flags, Mode::empty(), resolve)
     }
 
-    /// Makes `location` a hard link to a regular file in the tree.
+    /// Makes `location` a hard link to a file in the tree: a regular file, a symbolic link itself, or a named pipe.
     pub fn link(&self, target: (&[u8], &[u8]), location: &FileLocation) -> io::Result<()> {
         let (directory, name) = (self.enter(target.0)?, target.1);
         let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Errno::PERM.into());
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Symlink | FileType::Fifo => {}
+            _ => return Err(Errno::PERM.into()),
         }
         let present = location.present()?;
         if present.is_some_and(|file| (file.st_dev, file.st_ino) == (stat.st_dev, stat.st_ino)) {

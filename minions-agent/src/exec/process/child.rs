@@ -86,7 +86,7 @@ const UMASK: Mode = Mode::from_raw_mode(0o022);
 const LAST_SIGNAL: libc::c_int = 64;
 
 /// Signals whose disposition the child must reset.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalReset {
     /// All of them.
     All,

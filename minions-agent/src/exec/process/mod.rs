@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod child;
+mod clone;
 mod group;
 mod setup;
 pub(super) mod signal;
