@@ -143,7 +143,9 @@ fn a_hostile_tree_writes_nothing_outside_of_the_destination() {
     for (what, stream) in streams {
         let ran = host.copy(HostileAnswer::tree(stream.end()), &["-a"], "to");
         host.assert_untouched(what);
-        assert_eq!(ran.code, 1, "{what}: {}", ran.stderr);
+        // The data replaces the second name of the link.
+        let is_harmless = what == "hard link to a link, then data";
+        assert_eq!(ran.code, i32::from(!is_harmless), "{what}: {}", ran.stderr);
         let _ = fs::remove_dir_all(host.path("to/tree"));
     }
 }
