@@ -126,7 +126,7 @@ impl Agent {
         };
         let shared = AgentState {
             capabilities: config.capabilities,
-            generations: GenerationTracker::new(identity),
+            generations: GenerationTracker::new(identity, executor.generation()),
             etc_dir: config.etc_dir,
             connections: Semaphore::new(MAX_CONNECTIONS),
             quiescer: QuiesceControl::new(quiesce, executor.clone()),

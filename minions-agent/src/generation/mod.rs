@@ -75,11 +75,12 @@ pub(crate) enum RestoreAction {
 }
 
 impl GenerationTracker {
-    pub(crate) fn new(identity: AgentIdentity) -> Self {
+    /// Returns the tracker of a guest in this generation: 0, or the one that an earlier agent of the boot has begun.
+    pub(crate) fn new(identity: AgentIdentity, number: u64) -> Self {
         let state = GenerationState {
             instance_id: identity.instance_id.clone(),
             parent: None,
-            number: 0,
+            number,
             probes: 0,
             tokens: VecDeque::new(),
             restore: None,

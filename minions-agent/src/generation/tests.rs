@@ -5,7 +5,7 @@ use minions_proto::message::EntropyBytes;
 
 fn generations() -> GenerationTracker {
     let (boot_id, instance_id) = ("boot".into(), "first".into());
-    GenerationTracker::new(AgentIdentity { boot_id, instance_id })
+    GenerationTracker::new(AgentIdentity { boot_id, instance_id }, 0)
 }
 
 fn restore(parent: &str, instance_id: &str) -> RestoreRequest {
