@@ -40,13 +40,13 @@ pub struct AgentConfig {
     pub resolv_conf: PathBuf,
     /// Directory for state that lasts until the next boot: `/run`.
     pub run_dir: PathBuf,
-    /// Directory with the files that restore steps change, and their hooks: `/etc`.
+    /// Directory with the files that restore steps change: `/etc`.
     pub etc_dir: PathBuf,
     /// Priority of programs, instead of the agent's own.
     pub programs: ProgramDefaults,
     /// Location of the control groups of programs.
     pub groups: ProgramGroups,
-    /// Directory with the directories of hooks, `freeze.d` and `thaw.d`.
+    /// Directory with the directories of hooks, `freeze.d`, `thaw.d` and `restore.d`.
     pub hook_dir: PathBuf,
     /// True if a quiesce may freeze the file systems: the machine is a guest.
     pub freezes_file_systems: bool,
@@ -98,6 +98,7 @@ struct AgentState {
     connections: Semaphore,
     executor: Executor,
     network: NetworkConfigurator,
+    hook_dir: PathBuf,
     status: StatusSource,
     file_program: PathBuf,
     forward: ForwardDialer,
@@ -119,7 +120,7 @@ impl Agent {
         let executor =
             Executor::new(config.exec_timeout, config.exec_user, config.programs, config.groups);
         let quiesce = QuiesceSettings {
-            hook_dir: config.hook_dir,
+            hook_dir: config.hook_dir.clone(),
             run_dir: config.run_dir.clone(),
             program: config.file_program.clone(),
             freezes: config.freezes_file_systems,
@@ -131,6 +132,7 @@ impl Agent {
             connections: Semaphore::new(MAX_CONNECTIONS),
             quiescer: QuiesceControl::new(quiesce, executor.clone()),
             executor,
+            hook_dir: config.hook_dir,
             network: NetworkConfigurator::new(
                 config.resolv_conf,
                 &config.run_dir,
@@ -173,6 +175,10 @@ impl Agent {
     pub(crate) fn executor(&self) -> &Executor {
         &self.shared.executor
     }
+    pub(crate) fn hook_dir(&self) -> &Path {
+        &self.shared.hook_dir
+    }
+
 
     pub(crate) fn network(&self) -> &NetworkConfigurator {
         &self.shared.network

@@ -11,11 +11,9 @@
 //! snapshot, so a restored agent still knows the tokens that it has seen. It never takes a token that it has seen for
 //! another VMM: two hosts that name the same VMM differently cause one generation too many, not one per health check.
 
-mod hooks;
 mod machine;
 mod ssh_keys;
 mod steps;
-mod tool;
 
 pub(crate) use steps::run;
 
@@ -26,7 +24,7 @@ use minions_proto::message::{
     RestoreStepKind, VmmToken,
 };
 use minions_proto::{AgentError, ErrorCode, Invalid};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -183,14 +181,15 @@ impl GenerationTracker {
     }
 
     /// Returns the variables that describe the present generation to a hook.
-    fn variables(&self) -> Vec<(&'static str, String)> {
+    fn variables(&self) -> BTreeMap<String, String> {
         let state = self.state();
         let parent = state.parent.as_ref().map_or_else(String::new, ToString::to_string);
-        vec![
+        let variables = [
             ("MINIONS_GENERATION", state.number.to_string()),
             ("MINIONS_INSTANCE_ID", state.instance_id.to_string()),
             ("MINIONS_PARENT_INSTANCE_ID", parent),
-        ]
+        ];
+        variables.map(|(name, value)| (name.to_owned(), value)).into()
     }
 
     /// Records the result of one step of this run.
