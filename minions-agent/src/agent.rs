@@ -42,6 +42,8 @@ pub struct AgentConfig {
     pub run_dir: PathBuf,
     /// Directory with the files that restore steps change: `/etc`.
     pub etc_dir: PathBuf,
+    /// File in which D-Bus may keep a copy of the machine id: `/var/lib/dbus/machine-id`.
+    pub dbus_machine_id: PathBuf,
     /// Priority of programs, instead of the agent's own.
     pub programs: ProgramDefaults,
     /// Location of the control groups of programs.
@@ -66,6 +68,7 @@ impl Default for AgentConfig {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             run_dir: PathBuf::from("/run"),
             etc_dir: PathBuf::from("/etc"),
+            dbus_machine_id: PathBuf::from("/var/lib/dbus/machine-id"),
             programs: ProgramDefaults::default(),
             groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
             hook_dir: PathBuf::from("/etc/minions"),
@@ -95,10 +98,11 @@ struct AgentState {
     capabilities: Capabilities,
     generations: GenerationTracker,
     etc_dir: PathBuf,
+    dbus_machine_id: PathBuf,
+    hook_dir: PathBuf,
     connections: Semaphore,
     executor: Executor,
     network: NetworkConfigurator,
-    hook_dir: PathBuf,
     status: StatusSource,
     file_program: PathBuf,
     forward: ForwardDialer,
@@ -129,10 +133,11 @@ impl Agent {
             capabilities: config.capabilities,
             generations: GenerationTracker::new(identity, executor.generation()),
             etc_dir: config.etc_dir,
+            dbus_machine_id: config.dbus_machine_id,
+            hook_dir: config.hook_dir,
             connections: Semaphore::new(MAX_CONNECTIONS),
             quiescer: QuiesceControl::new(quiesce, executor.clone()),
             executor,
-            hook_dir: config.hook_dir,
             network: NetworkConfigurator::new(
                 config.resolv_conf,
                 &config.run_dir,
@@ -172,13 +177,17 @@ impl Agent {
         &self.shared.etc_dir
     }
 
-    pub(crate) fn executor(&self) -> &Executor {
-        &self.shared.executor
+    pub(crate) fn dbus_machine_id(&self) -> &Path {
+        &self.shared.dbus_machine_id
     }
+
     pub(crate) fn hook_dir(&self) -> &Path {
         &self.shared.hook_dir
     }
 
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.shared.executor
+    }
 
     pub(crate) fn network(&self) -> &NetworkConfigurator {
         &self.shared.network

@@ -119,9 +119,10 @@ impl StepReporter<'_> {
                 .await
             }
             RestoreStepKind::MachineId => {
+                let dbus = self.agent.dbus_machine_id().to_owned();
                 blocking(move || {
                     is_reseeded?;
-                    machine::renew_machine_id(&etc)
+                    machine::renew_machine_id(&etc, &dbus)
                 })
                 .await
             }
@@ -190,7 +191,6 @@ impl StepReporter<'_> {
             }
         }
     }
-}
 
     fn hook_ended(&mut self, ended: HookReport) {
         let kind = RestoreStepKind::Hooks.name();
@@ -199,6 +199,7 @@ impl StepReporter<'_> {
         let result = if ended.ok { Ok(ended.detail) } else { Err(ended.detail) };
         self.report(step, kind, result, took);
     }
+}
 
 /// Runs a part of a step that may wait for a file system.
 pub(super) async fn blocking<T: Send + 'static>(

@@ -69,7 +69,8 @@ async fn a_change_that_waits_for_its_confirmation_is_rolled_back() {
 #[tokio::test]
 async fn hostname_machine_id_and_network_are_those_of_the_host() {
     let guest = Guest::start().await;
-    guest.sh("echo 0123456789abcdef0123456789abcdef >/etc/machine-id; hostname parent");
+    guest.sh("echo 0123456789abcdef0123456789abcdef >/etc/machine-id; hostname parent;
+        mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/dbus; cp /etc/machine-id /var/lib/dbus");
     let mut asked =
         request(&guest, &["network", "machine_id", "hostname", "entropy", "later"], &[]).await;
     asked.hostname = Some("clone-1".into());
@@ -91,6 +92,7 @@ async fn hostname_machine_id_and_network_are_those_of_the_host() {
     assert_eq!(guest.sh("hostname; cat /etc/hostname"), "clone-1\nclone-1\n");
     assert!(guest.sh("ip -4 -o addr show dev eth0").contains("10.0.0.2/16"));
     assert_ne!(guest.sh("cat /etc/machine-id").trim(), "0123456789abcdef0123456789abcdef");
+    guest.sh("cmp /etc/machine-id /var/lib/dbus/machine-id");
     // Without new random numbers, a machine id could be another clone's. The same holds for what the host left out.
     let id = guest.sh("cat /etc/machine-id");
     let mut asked = request(&guest, &["machine_id", "hostname"], &[]).await;
