@@ -59,6 +59,8 @@ struct GenerationState {
     steps: Vec<RestoreStep>,
     /// Number of the run of steps whose results count.
     run: u64,
+    /// True once a reply has contained the failure of this run.
+    is_failure_reported: bool,
 }
 
 /// Consequence of a `restore` request.
@@ -84,6 +86,7 @@ impl GenerationTracker {
             restore: None,
             steps: Vec::new(),
             run: 0,
+            is_failure_reported: false,
         };
         let (ended, stepping) = (watch::Sender::new(()), tokio::sync::Mutex::default());
         Self { identity, state: Mutex::new(state), ended, stepping }
@@ -156,6 +159,9 @@ impl GenerationTracker {
             return Err(Invalid::new("parent", reason).into());
         }
         match state.restore {
+            // A host that has asked too early learns of the failure before the steps, whose hooks may be expensive, are
+            // repeated.
+            Some(RestoreState::Failed) if !state.is_failure_reported => Ok(RestoreAction::Report),
             Some(RestoreState::Failed) => Ok(RestoreAction::Repeat { run: state.start() }),
             Some(RestoreState::Required) => {
                 let reason = format!(
@@ -219,7 +225,8 @@ impl GenerationTracker {
         let is_over = |(): &()| self.state().restore != Some(RestoreState::Running);
         // After the deadline, the state is reported as it is.
         let _ = timeout(REPLY_WITHIN, ended.wait_for(is_over)).await;
-        let state = self.state();
+        let mut state = self.state();
+        state.is_failure_reported |= state.restore == Some(RestoreState::Failed);
         RestoreOutcome {
             state: state.restore.unwrap_or(RestoreState::Done),
             generation: state.number,
@@ -235,6 +242,7 @@ impl GenerationState {
     fn start(&mut self) -> u64 {
         self.run += 1;
         self.restore = Some(RestoreState::Running);
+        self.is_failure_reported = false;
         self.steps.clear();
         self.run
     }

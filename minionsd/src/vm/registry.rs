@@ -5,7 +5,7 @@
 
 use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
-use super::generation::InstanceOwners;
+use super::generation::{InstanceOwners, LastInstances};
 use super::quiesce_lease::HostLease;
 use super::restore::{LastNetworks, RestorePlan};
 use super::socket_dir::TrustedOwners;
@@ -190,6 +190,7 @@ impl Registry {
             known: BTreeMap::new(),
             supervised: 0,
             owners: InstanceOwners::default(),
+            instances: LastInstances::default(),
             networks: LastNetworks::default(),
             verdicts,
             publish,
@@ -227,6 +228,7 @@ struct RegistryTask {
     /// Number of supervisors started so far.
     supervised: u64,
     owners: InstanceOwners,
+    instances: LastInstances,
     networks: LastNetworks,
     verdicts: mpsc::Sender<VmVerdict>,
     publish: watch::Sender<Option<Arc<Vms>>>,
@@ -375,6 +377,7 @@ impl RegistryTask {
             clock_limit: self.each.clock_limit,
             restore: RestorePlan { policy, networks: networks.clone() },
             owners: self.owners.clone(),
+            instances: self.instances.clone(),
             stop: stop.clone(),
             socket: socket.subscribe(),
             asked: asked.subscribe(),
