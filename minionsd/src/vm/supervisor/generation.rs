@@ -202,7 +202,14 @@ impl Supervisor {
             }
         };
         let number = *hold.generations.asked.borrow();
-        let request = self.restore.request(&self.name, parent.clone());
+        let request = match self.restore.request(&self.name, parent.clone()) {
+            Ok(request) => request,
+            Err(error) => {
+                let message = format!("the guest was restored; no random numbers for it: {error}");
+                self.wait(Failure::Restoring, message, agent, None);
+                return SettledProbe::Waiting(NOT_DUE);
+            }
+        };
         let Some(connection) = hold.line.connection() else {
             return SettledProbe::Waiting(SOON);
         };

@@ -3,10 +3,14 @@
 use super::scripted::{AgentMemory, ScriptedGuest};
 use super::{instance, rules, until_generation};
 use crate::faults::Events;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use minions_proto::message::RestoreStepKind::{Clock, Entropy};
 use serde_json::{Value, json};
+use std::process::Command;
 use std::time::Duration;
 use testkit::daemon::{Reply, TestDaemon};
+use testkit::minionsd::Minionsd;
 
 /// Returns the memory of a guest that another daemon has made the next generation of `first`.
 fn restored(restore: &'static str) -> AgentMemory {
@@ -116,4 +120,26 @@ async fn steps_that_do_not_end_fail_after_their_limit_and_may_still_succeed() {
     guest.memory().slow = 0;
     until_generation(&daemon, "web-1", 1).await;
     assert_eq!(guest.memory().generation, 1);
+}
+
+/// The generator of the process is seeded once. If the host was restored since, its later numbers repeat.
+#[tokio::test]
+async fn the_random_numbers_for_a_guest_come_from_the_kernel_at_each_restore() {
+    let shim = tempfile::tempdir().unwrap();
+    let library = shim.path().join("host_random.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/faults/host_random.c");
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+    assert!(compile.status().unwrap().success());
+    let daemon = Minionsd::builder().env("LD_PRELOAD", library.to_str().unwrap()).spawn();
+    let guest = ScriptedGuest::booted("first");
+    let vmm = guest.start(daemon.dir(), "web-1");
+    daemon.until("/vms/web-1", |vm| vm.json["state"] == "ready").await;
+    drop(vmm);
+    let _vmm = guest.start(daemon.dir(), "web-1");
+    let is_next = |vm: &Reply| vm.json["state"] == "ready" && vm.json["agent"]["generation"] == 1;
+    let vm = daemon.until("/vms/web-1", is_next).await;
+    let entropy = guest.memory().restores[0]["entropy"].clone();
+    assert_eq!(entropy, json!(STANDARD.encode([b'Z'; 64])));
+    assert_eq!(instance(&vm), "5a5a5a5a-5a5a-4a5a-9a5a-5a5a5a5a5a5a");
 }
