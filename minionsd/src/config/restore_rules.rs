@@ -1,6 +1,7 @@
 //! Restore steps, by the names of their VMs.
 
 use super::error::ConfigError;
+use super::{CLOCK_LIMITS, CLOCK_LIMITS_TEXT};
 use minions_api::VmName;
 use minions_api::VmPattern;
 use minions_api::network::NetworkRequest;
@@ -61,6 +62,32 @@ pub struct RestorePolicy {
     pub hook_timeout: Option<Duration>,
     /// Time after which steps that still run count as failed. `None`: the time that the steps may take.
     pub steps_timeout: Option<Duration>,
+    /// Clock offset above which the guest's clock is set.
+    pub clock_limit: ClockLimit,
+}
+
+/// Clock offset above which a guest's clock is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClockLimit {
+    /// Limit of all VMs without one of their own.
+    #[default]
+    Global,
+    /// Clock that is never set outside a restore.
+    Off,
+    /// Own limit.
+    Above(Duration),
+}
+
+impl ClockLimit {
+    /// Returns the limit, where `global` is that of all VMs; `None` to never set the clock.
+    #[must_use]
+    pub fn or_global(self, global: Option<Duration>) -> Option<Duration> {
+        match self {
+            Self::Global => global,
+            Self::Off => None,
+            Self::Above(limit) => Some(limit),
+        }
+    }
 }
 
 impl Default for RestorePolicy {
@@ -72,6 +99,7 @@ impl Default for RestorePolicy {
             network: None,
             hook_timeout: None,
             steps_timeout: None,
+            clock_limit: ClockLimit::Global,
         }
     }
 }
@@ -127,6 +155,7 @@ pub(super) struct RestoreEntry {
     network: Option<NetworkRequest>,
     hook_timeout_ms: Option<u64>,
     steps_timeout_ms: Option<u64>,
+    clock_limit_ms: Option<u64>,
 }
 
 impl RestoreEntry {
@@ -163,6 +192,7 @@ impl RestoreEntry {
             network,
             hook_timeout: hook_timeout.map(Duration::from_millis),
             steps_timeout: self.steps_timeout_ms.map(Duration::from_millis),
+            clock_limit: clock_limit(&field("clock_limit_ms"), self.clock_limit_ms)?,
         };
         Ok(RestoreRule { vms, policy })
     }
@@ -189,6 +219,20 @@ fn check_range(
     let Some(ms) = ms.filter(|ms| !allowed.contains(ms)) else { return Ok(()) };
     let reason = format!("is {ms}: must be {} to {}", allowed.start(), allowed.end());
     Err(ConfigError::InvalidRestore { field: field.to_owned(), reason })
+}
+
+fn clock_limit(field: &str, ms: Option<u64>) -> Result<ClockLimit, ConfigError> {
+    match ms {
+        None => Ok(ClockLimit::Global),
+        Some(0) => Ok(ClockLimit::Off),
+        Some(ms) if CLOCK_LIMITS.contains(&Duration::from_millis(ms)) => {
+            Ok(ClockLimit::Above(Duration::from_millis(ms)))
+        }
+        Some(ms) => {
+            let reason = format!("is {ms}: must be {CLOCK_LIMITS_TEXT}");
+            Err(ConfigError::InvalidRestore { field: field.to_owned(), reason })
+        }
+    }
 }
 
 fn check_template(field: &str, template: &str) -> Result<(), ConfigError> {
@@ -246,6 +290,20 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_limit_of_a_rule_replaces_the_one_of_all_vms() {
+        let limit = |file: &str| {
+            let config = Config::parse(&format!("clock_limit_ms = 250\n{file}")).unwrap();
+            let own = config.restore.of(&"web-1".parse().unwrap()).clock_limit;
+            own.or_global(config.clock_limit).map(|limit| limit.as_millis())
+        };
+        assert_eq!(limit(""), Some(250));
+        assert_eq!(limit("[[restore]]\nvms = 'web-*'\n"), Some(250));
+        assert_eq!(limit("[[restore]]\nvms = 'web-*'\nclock_limit_ms = 5000"), Some(5000));
+        assert_eq!(limit("[[restore]]\nvms = 'web-*'\nclock_limit_ms = 0"), None);
+        assert_eq!(limit("[[restore]]\nvms = 'db'\nclock_limit_ms = 0"), Some(250));
+    }
+
+    #[test]
     fn steps_have_the_time_that_they_may_take() {
         use RestoreStepKind::{Clock, Entropy, Hooks};
         let limit = |steps: &[RestoreStepKind], hook_timeout, steps_timeout| {
@@ -274,6 +332,7 @@ mod tests {
             ("vms = '*'\nhostname = 'a b'", "`restore[0].hostname`"),
             ("vms = '*'\nhook_timeout_ms = 0", "`restore[0].hook_timeout_ms`"),
             ("vms = '*'\nsteps_timeout_ms = 999", "`restore[0].steps_timeout_ms`"),
+            ("vms = '*'\nclock_limit_ms = 99", "`restore[0].clock_limit_ms`"),
             ("vms = '*'\nnetwork = { ip = '10.0.0.2/24' }", "`restore[0].network.gateway`"),
             (
                 "vms = '*'\nnetwork = { dns = ['1.1.1.1'], dry_run = true }",

@@ -136,7 +136,7 @@ pub(crate) type Vms = BTreeMap<VmName, Vm>;
 pub(crate) struct VmSettings {
     /// Limit of concurrent calls to the agent.
     pub(crate) pool_size: usize,
-    /// Deviation above which the guest's clock is set; `None` never sets it.
+    /// Deviation above which the clock of a guest without a limit of its own is set; `None` never sets it.
     pub(crate) clock_limit: Option<Duration>,
     /// Restore steps of the guests.
     pub(crate) restore: RestoreRules,
@@ -374,7 +374,7 @@ impl RegistryTask {
             calls,
             events: self.events.clone(),
             meters: Arc::clone(&self.meters),
-            clock_limit: self.each.clock_limit,
+            clock_limit: policy.clock_limit.or_global(self.each.clock_limit),
             restore: RestorePlan { policy, networks: networks.clone() },
             owners: self.owners.clone(),
             instances: self.instances.clone(),

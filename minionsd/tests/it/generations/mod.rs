@@ -6,9 +6,10 @@ mod seen;
 
 use crate::faults::Events;
 use minions_proto::message::RestoreStepKind;
-use minionsd::config::{RestorePolicy, RestoreRule, RestoreRules};
+use minionsd::config::{ClockLimit, RestorePolicy, RestoreRule, RestoreRules};
 use scripted::ScriptedGuest;
 use serde_json::{Value, json};
+use std::time::Duration;
 use testkit::daemon::{Reply, TestDaemon};
 
 /// Waits until the VM is ready as this generation.
@@ -251,6 +252,26 @@ async fn clones_of_a_guest_that_was_never_probed_become_generations_by_hand() {
         made.push((instance(&vm).to_owned(), entropy));
     }
     assert!(made[0].0 != made[1].0 && made[0].1 != made[1].1, "{made:?}");
+}
+
+#[tokio::test]
+async fn the_clock_of_a_guest_is_left_alone_if_its_rule_says_so() {
+    let daemon = TestDaemon::with(|config| {
+        config.clock_limit = Some(Duration::from_secs(1));
+        config.restore = rules(&[], &[]);
+        config.restore.0[0].policy.clock_limit = ClockLimit::Off;
+    })
+    .await;
+    let start = |name: &str| {
+        let guest = ScriptedGuest::booted(name);
+        guest.memory().time_unix_ms = Some(0);
+        (guest.start(daemon.sockets(), name), guest)
+    };
+    let [(_web, web), (_db, db)] = ["web-1", "db"].map(start);
+    // A clock is set before the VM is ready.
+    daemon.until_state("web-1", "ready").await;
+    daemon.until_state("db", "ready").await;
+    assert_eq!((web.memory().clocks_set, db.memory().clocks_set), (0, 1));
 }
 
 #[tokio::test]
