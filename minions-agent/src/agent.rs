@@ -40,13 +40,15 @@ pub struct AgentConfig {
     pub resolv_conf: PathBuf,
     /// Directory for state that lasts until the next boot: `/run`.
     pub run_dir: PathBuf,
-    /// Directory with the files that restore steps change, and their hooks: `/etc`.
+    /// Directory with the files that restore steps change: `/etc`.
     pub etc_dir: PathBuf,
+    /// File in which D-Bus may keep a copy of the machine id: `/var/lib/dbus/machine-id`.
+    pub dbus_machine_id: PathBuf,
     /// Priority of programs, instead of the agent's own.
     pub programs: ProgramDefaults,
     /// Location of the control groups of programs.
     pub groups: ProgramGroups,
-    /// Directory with the directories of hooks, `freeze.d` and `thaw.d`.
+    /// Directory with the directories of hooks, `freeze.d`, `thaw.d` and `restore.d`.
     pub hook_dir: PathBuf,
     /// True if a quiesce may freeze the file systems: the machine is a guest.
     pub freezes_file_systems: bool,
@@ -66,6 +68,7 @@ impl Default for AgentConfig {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             run_dir: PathBuf::from("/run"),
             etc_dir: PathBuf::from("/etc"),
+            dbus_machine_id: PathBuf::from("/var/lib/dbus/machine-id"),
             programs: ProgramDefaults::default(),
             groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
             hook_dir: PathBuf::from("/etc/minions"),
@@ -95,6 +98,8 @@ struct AgentState {
     capabilities: Capabilities,
     generations: GenerationTracker,
     etc_dir: PathBuf,
+    dbus_machine_id: PathBuf,
+    hook_dir: PathBuf,
     connections: Semaphore,
     executor: Executor,
     network: NetworkConfigurator,
@@ -119,15 +124,17 @@ impl Agent {
         let executor =
             Executor::new(config.exec_timeout, config.exec_user, config.programs, config.groups);
         let quiesce = QuiesceSettings {
-            hook_dir: config.hook_dir,
+            hook_dir: config.hook_dir.clone(),
             run_dir: config.run_dir.clone(),
             program: config.file_program.clone(),
             freezes: config.freezes_file_systems,
         };
         let shared = AgentState {
             capabilities: config.capabilities,
-            generations: GenerationTracker::new(identity),
+            generations: GenerationTracker::new(identity, executor.generation()),
             etc_dir: config.etc_dir,
+            dbus_machine_id: config.dbus_machine_id,
+            hook_dir: config.hook_dir,
             connections: Semaphore::new(MAX_CONNECTIONS),
             quiescer: QuiesceControl::new(quiesce, executor.clone()),
             executor,
@@ -168,6 +175,14 @@ impl Agent {
 
     pub(crate) fn etc_dir(&self) -> &Path {
         &self.shared.etc_dir
+    }
+
+    pub(crate) fn dbus_machine_id(&self) -> &Path {
+        &self.shared.dbus_machine_id
+    }
+
+    pub(crate) fn hook_dir(&self) -> &Path {
+        &self.shared.hook_dir
     }
 
     pub(crate) fn executor(&self) -> &Executor {

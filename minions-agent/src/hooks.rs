@@ -7,10 +7,11 @@
 //! directly before its start, because the hooks before it may have changed something.
 //!
 //! A hook runs in its own session and control group, as the agent's own user. If it has not ended at its deadline, it
-//! is ended together with all processes that it started.
+//! is ended together with all processes that it started. A restore of the guest does not end it.
 
 mod trusted_path;
 
+use crate::boot_clock::milliseconds;
 use crate::error_chain;
 use crate::exec::Executor;
 use minions_proto::message::{ExecReply, ExecStart, Outcome};
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
 use trusted_path::is_trusted;
 
 /// Most hooks in a directory.
@@ -29,6 +31,10 @@ const MAX_HOOKS: usize = 32;
 
 /// Most characters of a hook's output in its report.
 const MAX_OUTPUT: usize = 400;
+
+/// Time after its deadline for a hook to end: the grace period between TERM and KILL, the wait for its processes after
+/// that, and a reserve. Only a process in an uninterruptible sleep takes longer, and it may do so forever.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Write permission for the group and for all users.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -61,9 +67,9 @@ pub(crate) struct HookReport {
     pub(crate) path: String,
     /// True if the hook exited with status 0.
     pub(crate) ok: bool,
-    /// End of the hook, with the end of its standard error if it failed. Written by the guest.
+    /// End of the hook, with the end of its standard output, or of its standard error if it failed. Written by the guest.
     pub(crate) detail: String,
-    /// Milliseconds from start to exit; 0 if it did not start.
+    /// Milliseconds from start to exit, or to the failure to run it.
     pub(crate) duration_ms: u64,
 }
 
@@ -83,7 +89,26 @@ pub(crate) enum HookError {
     NotText { path: PathBuf },
 }
 
-/// Runs the hooks of a directory and returns a report of each that was run, or that must not be run.
+impl HookReport {
+    /// Returns the file name of the hook.
+    pub(crate) fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// Runs the hooks of a directory and returns a report of each that was run, or that must not be run. Otherwise as
+/// [`run_each`].
+pub(crate) async fn run(
+    executor: &Executor,
+    settings: &HookSettings,
+    stop: watch::Receiver<bool>,
+) -> Result<Vec<HookReport>, HookError> {
+    let mut reports = Vec::new();
+    run_each(executor, settings, stop, |report| reports.push(report)).await?;
+    Ok(reports)
+}
+
+/// Runs the hooks of a directory. Calls `ended` after each that was run, or that must not be run.
 ///
 /// If `stop` becomes true, the hook that runs is ended, and its end is waited for; no other is started. Dropping the future
 /// also ends the hook, but does not wait.
@@ -91,18 +116,18 @@ pub(crate) enum HookError {
 /// # Errors
 ///
 /// [`HookError`] if the directory cannot be used; no hook was run then.
-pub(crate) async fn run(
+pub(crate) async fn run_each(
     executor: &Executor,
     settings: &HookSettings,
     stop: watch::Receiver<bool>,
-) -> Result<Vec<HookReport>, HookError> {
+    mut ended: impl FnMut(HookReport),
+) -> Result<(), HookError> {
     let directory = settings.directory.clone();
     let found = spawn_blocking(move || find(&directory)).await;
     let failed = |error| HookError::Read {
         path: settings.directory.clone(),
         source: io::Error::other(error),
     };
-    let mut reports = Vec::new();
     for path in found.map_err(failed)?? {
         if *stop.borrow() {
             break;
@@ -110,7 +135,7 @@ pub(crate) async fn run(
         let judged = PathBuf::from(&path);
         let report = match spawn_blocking(move || judge(judged)).await.map_err(failed)? {
             HookJudgement::NoProgram => continue,
-            HookJudgement::Trusted => run_one(executor, settings, path, stop.clone()).await,
+            HookJudgement::Trusted => settings.run_one(executor, path, stop.clone()).await,
             HookJudgement::Refused(error) => {
                 HookReport { path, ok: false, detail: error_chain(&error), duration_ms: 0 }
             }
@@ -119,38 +144,72 @@ pub(crate) async fn run(
             tracing::warn!(hook = report.path, detail = report.detail, "hook failed");
         }
         let stops = !report.ok && settings.after_failure == AfterFailure::Stop;
-        reports.push(report);
+        ended(report);
         if stops {
             break;
         }
     }
-    Ok(reports)
+    Ok(())
 }
 
-async fn run_one(
-    executor: &Executor,
-    settings: &HookSettings,
-    path: String,
-    stop: watch::Receiver<bool>,
-) -> HookReport {
-    let start = ExecStart {
-        command: path.clone(),
-        env: settings.environment.clone(),
-        timeout_ms: Some(u64::try_from(settings.deadline.as_millis()).unwrap_or(u64::MAX).max(1)),
-        ..ExecStart::default()
-    };
-    match executor.run_hook(start, stop).await {
-        Ok(reply) => HookReport {
-            path,
-            ok: reply.exit_code == 0,
-            detail: described(&reply, settings.deadline),
-            duration_ms: reply.duration_ms.unwrap_or(0),
-        },
-        Err(error) => HookReport { path, ok: false, detail: error_chain(&error), duration_ms: 0 },
+impl HookSettings {
+    async fn run_one(
+        &self,
+        executor: &Executor,
+        path: String,
+        stop: watch::Receiver<bool>,
+    ) -> HookReport {
+        let (command, env) = (path, self.environment.clone());
+        let start = ExecStart { command, env, ..ExecStart::default() };
+        run_limited(executor, start, self.deadline, stop).await
     }
 }
 
-/// Returns the end of a hook in words, with the end of its standard error if it failed.
+/// Runs a program of the guest as hooks are run, and returns its report.
+pub(crate) async fn run_program(
+    executor: &Executor,
+    command: &str,
+    args: Vec<String>,
+    deadline: Duration,
+) -> HookReport {
+    let start = ExecStart { command: command.to_owned(), args, ..ExecStart::default() };
+    // No order stops it.
+    let (_stopper, stop) = watch::channel(false);
+    run_limited(executor, start, deadline, stop).await
+}
+
+async fn run_limited(
+    executor: &Executor,
+    start: ExecStart,
+    deadline: Duration,
+    stop: watch::Receiver<bool>,
+) -> HookReport {
+    let (path, begun) = (start.command.clone(), Instant::now());
+    let failed = |detail| HookReport {
+        path: path.clone(),
+        ok: false,
+        detail,
+        duration_ms: milliseconds(begun.elapsed()),
+    };
+    let start = ExecStart { timeout_ms: Some(milliseconds(deadline).max(1)), ..start };
+    let limit = deadline.saturating_add(KILL_PATIENCE);
+    // Dropping the future leaves the program, which keeps its slot: programs that cannot be killed do not add up.
+    match timeout(limit, executor.run_hook(start, stop)).await {
+        Ok(Ok(reply)) => HookReport {
+            path,
+            ok: reply.exit_code == 0,
+            detail: described(&reply, deadline),
+            duration_ms: reply.duration_ms.unwrap_or(0),
+        },
+        Ok(Err(error)) => failed(error_chain(&error)),
+        Err(_) => failed(format!(
+            "did not end at its deadline of {} ms, and could not be killed",
+            deadline.as_millis()
+        )),
+    }
+}
+
+/// Returns the end of a hook in words, with the end of its standard output, or of its standard error if it failed.
 fn described(reply: &ExecReply, deadline: Duration) -> String {
     let end = match &reply.outcome {
         Some(Outcome::TimedOut) => {
@@ -159,8 +218,10 @@ fn described(reply: &ExecReply, deadline: Duration) -> String {
         Some(Outcome::Signaled { signal, .. }) => format!("was ended by signal {signal}"),
         _ => format!("exited with status {}", reply.exit_code),
     };
-    let output = reply.stderr.trim_end();
-    if reply.exit_code == 0 || output.is_empty() {
+    let is_silent = reply.stderr.trim_end().is_empty();
+    let output = if reply.exit_code == 0 || is_silent { &reply.stdout } else { &reply.stderr };
+    let output = output.trim_end();
+    if output.is_empty() {
         return end;
     }
     let skipped = output.chars().count().saturating_sub(MAX_OUTPUT);

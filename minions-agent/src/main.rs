@@ -39,8 +39,8 @@ usage: minions-agent [OPTIONS]
   --allow-forward RULE,…              also forward to these targets: HOST:PORT or NETWORK; also listen on
                                       these addresses: listen:ADDRESS:PORT or listen:NETWORK [default:
                                       only loopback addresses and Unix sockets]
-  --hook-dir DIR                      directory with the directories of hooks, freeze.d and thaw.d
-                                      [default: /etc/minions]
+  --hook-dir DIR                      directory with the directories of hooks: freeze.d, thaw.d,
+                                      restore.d [default: /etc/minions]
   --exec-timeout SECONDS              time limit of a base `exec` request that has none [default: 600];
                                       `exec_start` without a time limit is not limited
   --exec-user USER[:GROUP]            user of programs whose request names none [default: the agent's

@@ -5,10 +5,12 @@ mod support;
 
 use minions_proto::ErrorCode;
 use minions_proto::message::{
-    Exec, ExecAttach, ExecInfo, ExecInspect, ExecList, ExecRemove, ExecSignal, ExecStart, Feature,
-    HealthCheck, OnDisconnect, Outcome, Role, Signal,
+    AgentInfo, EntropyBytes, Exec, ExecAttach, ExecInfo, ExecInspect, ExecList, ExecRemove,
+    ExecSignal, ExecStart, Feature, HealthCheck, OnDisconnect, Outcome, RestoreRequest,
+    RestoreState, Role, Signal,
 };
 use std::process::Command;
+use std::slice::from_ref;
 use support::channel::Stream;
 use support::{BINARY, RunningAgent, kill, processes_with, until};
 
@@ -119,6 +121,72 @@ async fn a_lost_program_can_be_inspected_signalled_and_removed() {
     assert_eq!(processes_with(&seconds), [0; 0]);
     let ids: Vec<_> = list(&agent).await.iter().map(|info| info.id.to_string()).collect();
     assert_eq!(ids, ["a"]);
+}
+
+async fn description(agent: &RunningAgent) -> AgentInfo {
+    agent.call(&HealthCheck {}).await.unwrap().agent.unwrap()
+}
+
+/// Makes the guest the next generation, without restore steps.
+async fn restore(agent: &RunningAgent, instance_id: &str) {
+    let request = RestoreRequest {
+        parent: description(agent).await.instance_id,
+        instance_id: instance_id.into(),
+        entropy: EntropyBytes::try_from(vec![7; 32]).unwrap(),
+        time_unix_ms: 0,
+        steps: Vec::new(),
+        required: Vec::new(),
+        hostname: None,
+        network: None,
+        hook_timeout_ms: None,
+    };
+    until("the restore has ended", async || {
+        let outcome = agent.call(&request).await.unwrap();
+        (outcome.state == RestoreState::Done).then_some(())
+    })
+    .await;
+}
+
+/// Returns the ids of the listed execs, each with the id and the generation of its start if it is inherited.
+async fn origins(agent: &RunningAgent) -> Vec<(String, Option<String>, Option<u64>)> {
+    let origin = |info: ExecInfo| {
+        assert_eq!(info.inherited.is_some(), info.started_as.is_some(), "{info:?}");
+        (info.id.to_string(), info.started_as.map(|id| id.to_string()), info.generation)
+    };
+    list(agent).await.into_iter().map(origin).collect()
+}
+
+#[tokio::test]
+async fn programs_of_the_parent_stay_inherited_if_the_agent_of_a_clone_is_restarted() {
+    let seconds = seconds(7);
+    let _sleeps = Sleeps(seconds.clone());
+    let mut agent = RunningAgent::start().await;
+    let start = |id: &str| detached(id, &format!("sleep {seconds}; true"));
+    Stream::open(&agent, &start("job")).await.unwrap();
+    restore(&agent, "clone").await;
+    let inherited = ("g0.job".to_owned(), Some("job".to_owned()), Some(0));
+    assert_eq!(origins(&agent).await.as_slice(), from_ref(&inherited));
+    agent.crash().await;
+    let listed = origins(&agent).await;
+    assert_eq!(listed.as_slice(), from_ref(&inherited), "as before the agent was restarted");
+    let attach =
+        ExecAttach { id: "job".parse().unwrap(), stdout: None, stderr: None, role: Role::Control };
+    let gone = Stream::open(&agent, &attach).await.unwrap_err();
+    assert_eq!(gone.code, Some(ErrorCode::ExecGone), "{gone:?}");
+    assert!(gone.message.contains("g0.job"), "{gone}");
+    // The id is free: the clone's own program runs.
+    let own = Stream::open(&agent, &start("job")).await.unwrap();
+    assert!(own.attached.created, "{:?}", own.attached);
+    agent.crash().await;
+    let own = ("job".to_owned(), None, Some(1));
+    assert_eq!(origins(&agent).await, [inherited.clone(), own]);
+    // The next generation has another number than the one that the restarted agent has continued.
+    assert_eq!(description(&agent).await.generation, Some(1));
+    restore(&agent, "next").await;
+    agent.crash().await;
+    let own = ("g1.job".to_owned(), Some("job".to_owned()), Some(1));
+    assert_eq!(origins(&agent).await, [inherited, own]);
+    assert_eq!(description(&agent).await.generation, Some(2));
 }
 
 /// Simulates an init that waits for no child.

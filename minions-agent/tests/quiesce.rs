@@ -5,8 +5,8 @@
 mod support;
 
 use minions_proto::message::{
-    Call, Exec, HealthCheck, Quiesce, Quiesced, ReadNetwork, ReportStatus, Thaw, Thawed,
-    encode_request,
+    Call, EntropyBytes, Exec, ExecList, HealthCheck, Quiesce, Quiesced, ReadNetwork, ReportStatus,
+    RestoreRequest, RestoreState, Thaw, Thawed, encode_request,
 };
 use minions_proto::{AgentError, ErrorCode};
 use std::fs;
@@ -187,6 +187,69 @@ async fn a_thaw_while_the_hooks_of_an_earlier_thaw_run_gets_its_reply_marked_as_
     let first = first.unwrap();
     assert!(!first.already);
     assert_eq!(second.unwrap(), Thawed { already: true, ..first });
+}
+
+/// Returns a request for the next generation, without restore steps.
+async fn restore(guest: &HookedAgent) -> RestoreRequest {
+    let agent = guest.agent.call(&HealthCheck {}).await.unwrap().agent.unwrap();
+    RestoreRequest {
+        parent: agent.instance_id,
+        instance_id: "next".into(),
+        entropy: EntropyBytes::try_from(vec![7; 32]).unwrap(),
+        time_unix_ms: 0,
+        steps: Vec::new(),
+        required: Vec::new(),
+        hostname: None,
+        network: None,
+        hook_timeout_ms: None,
+    }
+}
+
+async fn restored(guest: &HookedAgent, request: &RestoreRequest) {
+    until("the restore has ended", async || {
+        let outcome = guest.agent.call(request).await.unwrap();
+        (outcome.state == RestoreState::Done).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hooks_that_run_when_the_guest_is_restored_run_to_their_ends() {
+    let guest = HookedAgent::start().await;
+    guest.hook(
+        "thaw.d/10-slow",
+        &format!("{}; echo end >> {}", until_go(&guest), guest.runs().display()),
+    );
+    guest.hook("thaw.d/20-b", "");
+    guest.quiesce(600_000).await.unwrap();
+    let thaw = Thaw::default();
+    let (thawed, ()) = tokio::join!(guest.agent.call(&thaw), async {
+        until("the thaw hook runs", async || guest.ran().starts_with("thaw").then_some(())).await;
+        let request = restore(&guest).await;
+        let begun = guest.agent.call(&request).await.unwrap();
+        assert_eq!(begun.state, RestoreState::Running, "the steps wait for the thaw");
+        go(&guest);
+        restored(&guest, &request).await;
+    });
+    let hooks = thawed.unwrap().hooks;
+    assert!(hooks.len() == 2 && hooks.iter().all(|hook| hook.ok), "{hooks:?}");
+    assert_eq!(guest.ran(), "thaw thaw.d/10-slow\nend\nthaw thaw.d/20-b\n");
+    assert_eq!(guest.agent.call(&ExecList {}).await.unwrap().execs, []);
+}
+
+#[tokio::test]
+async fn a_restore_during_the_freeze_hooks_thaws_the_guest() {
+    let guest = HookedAgent::start().await;
+    guest.hook("freeze.d/10-hangs", "sleep 1000");
+    guest.hook("thaw.d/10-a", "");
+    let (quiesced, ()) = tokio::join!(guest.quiesce(600_000), async {
+        until("the hook runs", async || guest.ran().starts_with("freeze").then_some(())).await;
+        restored(&guest, &restore(&guest).await).await;
+    });
+    let error = quiesced.unwrap_err();
+    assert!(error.message.contains("a thaw was requested"), "{error}");
+    assert_eq!(guest.ran(), "freeze freeze.d/10-hangs\nthaw thaw.d/10-a\n");
+    assert_eq!(guest.agent.call(&ExecList {}).await.unwrap().execs, []);
 }
 
 #[tokio::test]

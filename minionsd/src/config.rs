@@ -14,7 +14,7 @@ pub use arguments::{Args, Command};
 pub use choices::{AuditRule, LogFormat, OptionalSetting, TcpOperate, TcpRead};
 pub use error::ConfigError;
 pub use minions_api::vm_pattern::{InvalidPattern, VmPattern};
-pub use restore_rules::{RestorePolicy, RestoreRule, RestoreRules};
+pub use restore_rules::{ClockLimit, RestorePolicy, RestoreRule, RestoreRules};
 pub use socket_owner::SocketOwner;
 
 use clap::Parser;
@@ -46,6 +46,9 @@ const MAX_POOL_SIZE: usize = 512;
 /// react to noise; a limit above one day has no use.
 const CLOCK_LIMITS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_hours(24);
+
+/// Description of these values, for messages.
+const CLOCK_LIMITS_TEXT: &str = "100 to 86400000, or 0 to never set a clock";
 
 /// Default of `clock_limit_ms`: more than what a clock drifts between two corrections by NTP, less than what breaks TLS
 /// or builds.
@@ -265,7 +268,7 @@ impl Config {
             return Err(ConfigError::OutOfRange {
                 field: "clock_limit_ms",
                 value,
-                allowed: "100 to 86400000, or 0 to never set a clock",
+                allowed: CLOCK_LIMITS_TEXT,
             });
         }
         if let Some(grace) = self.reattach_grace

@@ -74,7 +74,8 @@ impl Descriptors {
         Arc::clone(&self.vms).try_acquire_owned().ok()
     }
 
-    /// As [`take`](Self::take), but waits up to [`MAX_WAIT`] if all are taken. Callers are served in their order.
+    /// Waits up to [`MAX_WAIT`] if all descriptors are taken; otherwise as [`take`](Self::take). Callers are served in their
+    /// order.
     ///
     /// Cancel safe.
     pub(crate) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {

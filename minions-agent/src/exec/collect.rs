@@ -4,7 +4,7 @@ use super::error::ExecError;
 use super::fit::fit;
 use super::launch::InputKind;
 use super::tail::{ExecTail, TailEvent};
-use super::{Executor, Retention};
+use super::{Executor, ProgramOrigin, Retention};
 use crate::boot_clock::milliseconds;
 use bytes::BytesMut;
 use minions_proto::Invalid;
@@ -46,7 +46,7 @@ impl Executor {
         hook: ExecStart,
         mut stop: watch::Receiver<bool>,
     ) -> Result<ExecReply, ExecError> {
-        let begun = self.begin_within(&self.hook_slots, hook, InputKind::Pipe, Retention::Forget);
+        let begun = self.begin_from(ProgramOrigin::Hook, hook, InputKind::Pipe, Retention::Forget);
         let (_, tail) = begun.await?;
         let leaving = LeaveOnDrop(tail.handle());
         // The end of the sender also stops it.

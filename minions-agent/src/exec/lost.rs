@@ -2,6 +2,9 @@
 //!
 //! The programs of a killed agent keep running, but no process reads their output or waits for their end. The next
 //! agent finds them by their control groups and lists them as lost, so that a host can list, signal and end them.
+//!
+//! If the guest was restored since a program was started, the program is listed as inherited, as it was by the agent that
+//! was killed: its former id must not lead a clone to a program of its parent.
 
 use super::object::Exec;
 use super::process::{CgroupFactory, ProgramRecord};
@@ -17,12 +20,18 @@ pub(super) fn adopt(registry: &ExecRegistry, cgroups: &CgroupFactory) {
          its end are unknown",
         now()
     );
+    let left = cgroups.left_by_others();
+    let recorded = left.iter().filter_map(|(_, record, _)| record.as_ref());
+    // If all programs had ended before the restore, the stored generation ended with their parent group.
+    let newest = recorded.map(|record| record.generation).max().unwrap_or_default();
+    registry.continue_generation(cgroups.stored_generation().max(newest));
     let mut unlisted: usize = 0;
     // The newest program first, because there may not be room for all of them.
-    for (group, record, cgroup) in cgroups.left_by_others().into_iter().rev() {
+    for (group, record, cgroup) in left.into_iter().rev() {
+        let generation = record.as_ref().map_or(0, |record| record.generation);
         let Some(id) = free_id(registry, record.as_ref(), &group) else { continue };
-        tracing::warn!(%id, "a program of an earlier agent is still running");
-        let lost = Exec::lost(id, record.as_ref(), cgroup, &reason);
+        tracing::warn!(%id, generation, "a program of an earlier agent is still running");
+        let lost = Exec::lost(id, record.as_ref(), cgroup, &reason).of_generation(generation);
         unlisted += usize::from(!registry.adopt(lost));
     }
     if unlisted > 0 {
@@ -30,11 +39,14 @@ pub(super) fn adopt(registry: &ExecRegistry, cgroups: &CgroupFactory) {
     }
 }
 
-/// Returns the recorded id of the program. If the id is missing or not free, returns one derived from the name of the
-/// control group.
+/// Returns the recorded id of the program. If the id is missing, or the one under which the program would be listed is not
+/// free, returns one derived from the name of the control group.
 fn free_id(registry: &ExecRegistry, record: Option<&ProgramRecord>, group: &str) -> Option<ExecId> {
-    let own = record.map(|record| record.id.clone());
-    own.filter(|id| registry.is_free(id)).or_else(|| format!("lost-{group}").parse().ok())
+    let own = record.filter(|record| {
+        let listed = registry.listed_id(&record.id, record.generation);
+        registry.is_free(&listed)
+    });
+    own.map(|record| record.id.clone()).or_else(|| format!("lost-{group}").parse().ok())
 }
 
 /// Returns the current time in the format `2026-01-31T12:00:00Z`.

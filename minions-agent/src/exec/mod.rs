@@ -58,7 +58,7 @@ use process::{AgentProcess, CgroupFactory, ProgramRecord};
 use program_summary::ProgramSummary;
 use program_task::ProgramTask;
 use pump::StreamPump;
-use registry::{ExecRegistry, IdLookup, StartResult};
+use registry::{ExecRegistry, IdLookup, KnownRequest, StartResult};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -104,6 +104,15 @@ struct ExecutorState {
     minted: AtomicU64,
     /// Random keys of the fingerprints.
     hasher: RandomState,
+}
+
+/// Reason why a program is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProgramOrigin {
+    /// A request of a client.
+    Request,
+    /// An event, of which the program is a hook. No client has its id, and no generation inherits it.
+    Hook,
 }
 
 /// Handling of an exec after its end: kept for later requests, or forgotten.
@@ -159,21 +168,26 @@ impl Executor {
         afterwards: Retention,
     ) -> AttachResult {
         start.user = start.user.or_else(|| self.default_user.clone());
-        self.begin_within(&self.shared.slots, start, input, afterwards).await
+        self.begin_from(ProgramOrigin::Request, start, input, afterwards).await
     }
 
-    /// Starts a program of exactly the user of `start`, which counts towards `slots`.
-    async fn begin_within(
+    /// Starts a program of exactly the user of `start`, which counts towards the limit of its origin.
+    async fn begin_from(
         &self,
-        slots: &Arc<Semaphore>,
+        origin: ProgramOrigin,
         mut start: ExecStart,
         input: InputKind,
         afterwards: Retention,
     ) -> AttachResult {
         start.validate()?;
         let id = start.id.get_or_insert_with(|| self.shared.mint()).clone();
-        let fingerprint = self.shared.fingerprint(&start);
-        let found = self.shared.registry.find_or_begin(&id, fingerprint)?;
+        let (slots, request) = match origin {
+            ProgramOrigin::Request => {
+                (&self.shared.slots, KnownRequest::Hash(self.shared.fingerprint(&start)))
+            }
+            ProgramOrigin::Hook => (&self.hook_slots, KnownRequest::Hook),
+        };
+        let found = self.shared.registry.find_or_begin(&id, request)?;
         let (exec, created) = match found {
             IdLookup::Known(known) => (known.begun().await?, false),
             IdLookup::New { sender, generation } => {
@@ -199,9 +213,16 @@ impl Executor {
         Ok(exec.attach(role, stdout, stderr, false)?)
     }
 
-    /// Begins the generation after `ended`: its ids are free, and running programs are inherited.
+    /// Begins the generation after `ended`: its ids are free, and running programs are inherited, also for the next agent.
     pub(crate) fn begin_generation(&self, ended: u64) {
+        // First: if the agent is killed in between, the programs are inherited ones.
+        self.shared.cgroups.store_generation(ended + 1);
         self.shared.registry.begin_generation(ended);
+    }
+
+    /// Returns the generation of the guest that an earlier agent has begun; 0 without one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.shared.registry.generation()
     }
 
     pub(crate) fn list(&self) -> ExecListed {
@@ -288,7 +309,7 @@ impl ExecutorState {
     ) -> Result<Arc<Exec>, ExecError> {
         let timeout = start.timeout_ms.map(Duration::from_millis);
         let grace = start.kill_grace_ms.map_or(KILL_GRACE, Duration::from_millis);
-        let record = self.record(id, &start);
+        let record = self.record(id, generation, &start);
         // Shared, not copied: arguments and environment can be a mebibyte.
         let start = Arc::new(start);
         let launched =
@@ -312,11 +333,20 @@ impl ExecutorState {
     }
 
     /// Returns the description of the program for the next agent.
-    fn record(&self, id: &ExecId, start: &ExecStart) -> ProgramRecord {
+    fn record(&self, id: &ExecId, generation: u64, start: &ExecStart) -> ProgramRecord {
         let ProgramSummary { command, args, user, tty } = ProgramSummary::of(start);
-        let (on_disconnect, started_ms) = (start.on_disconnect, boot_clock::now_ms());
-        let (id, agent, pid) = (id.clone(), self.owner, 0);
-        ProgramRecord { id, command, args, user, tty, on_disconnect, pid, started_ms, agent }
+        ProgramRecord {
+            id: id.clone(),
+            command,
+            args,
+            user,
+            tty,
+            on_disconnect: start.on_disconnect,
+            pid: 0,
+            started_ms: boot_clock::now_ms(),
+            generation,
+            agent: self.owner,
+        }
     }
 
     /// Returns a hash of the parts that must be equal in two requests with the same id: all but the time limits, the

@@ -55,13 +55,16 @@ struct RegistryEntry {
 
 /// Request that started an exec, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KnownRequest {
+pub(super) enum KnownRequest {
     /// Hash of the request: an id with a different one is a conflict.
     Hash(u64),
     /// Request to an earlier agent: any request with the id attaches.
     Unknown,
     /// Request to an earlier generation: any request with the id is a conflict.
     Inherited,
+    /// Event of which the program is a hook: any request with the id is a conflict. A hook belongs to
+    /// no generation, because no client waits for its result: it runs to its end under the same id.
+    Hook,
 }
 
 #[derive(Debug)]
@@ -111,18 +114,22 @@ impl ExecRegistry {
     pub(super) fn find_or_begin(
         &self,
         id: &ExecId,
-        fingerprint: u64,
+        request: KnownRequest,
     ) -> Result<IdLookup, ExecError> {
         let mut entries = self.entries();
         if let Some(entry) = entries.by_id.get(id) {
             return match entry.request {
-                KnownRequest::Hash(known) if known != fingerprint => Err(ExecError::Conflict),
-                KnownRequest::Inherited => Err(ExecError::Conflict),
-                KnownRequest::Hash(_) | KnownRequest::Unknown => Ok(IdLookup::Known(entry.known())),
+                KnownRequest::Hash(_) if entry.request == request => {
+                    Ok(IdLookup::Known(entry.known()))
+                }
+                KnownRequest::Unknown => Ok(IdLookup::Known(entry.known())),
+                KnownRequest::Hash(_) | KnownRequest::Inherited | KnownRequest::Hook => {
+                    Err(ExecError::Conflict)
+                }
             };
         }
         let (sender, receiver) = watch::channel(None);
-        let (request, stage) = (KnownRequest::Hash(fingerprint), ExecStage::Starting(receiver));
+        let stage = ExecStage::Starting(receiver);
         entries.by_id.insert(id.clone(), RegistryEntry { request, stage });
         Ok(IdLookup::New { sender, generation: entries.generation })
     }
@@ -132,15 +139,37 @@ impl ExecRegistry {
         !self.entries().by_id.contains_key(id)
     }
 
+    /// Returns the generation of new execs.
+    pub(super) fn generation(&self) -> u64 {
+        self.entries().generation
+    }
+
+    /// Continues the generation that an earlier agent has begun.
+    pub(super) fn continue_generation(&self, generation: u64) {
+        self.entries().generation = generation;
+    }
+
+    /// Returns the id under which a program that was started with this id, in this generation, is listed now.
+    pub(super) fn listed_id(&self, id: &ExecId, generation: u64) -> ExecId {
+        if generation < self.generation() { qualified(id, generation) } else { id.clone() }
+    }
+
     /// Adds the exec of an earlier agent's program. Returns false if there is no room for it.
     pub(super) fn adopt(&self, exec: Exec) -> bool {
         let mut entries = self.entries();
         if entries.by_id.len() >= MAX_LEFT {
             return false;
         }
-        let id = exec.id.clone();
+        let (mut id, mut request) = (exec.id.clone(), KnownRequest::Unknown);
+        if exec.generation < entries.generation {
+            id = qualified(&exec.id, exec.generation);
+            request = KnownRequest::Inherited;
+            exec.inherit(id.clone());
+            // The newest program comes first.
+            entries.earlier.entry(exec.id.clone()).or_insert_with(|| Some(id.clone()));
+        }
         let stage = ExecStage::Ended(Arc::new(exec), Instant::now());
-        entries.by_id.insert(id, RegistryEntry { request: KnownRequest::Unknown, stage });
+        entries.by_id.insert(id, RegistryEntry { request, stage });
         true
     }
 
@@ -157,10 +186,11 @@ impl ExecRegistry {
         })
     }
 
-    /// Records that the exec has been started. It is inherited if another generation has begun since the request.
+    /// Records that the exec has been started. It is inherited if another generation has begun since the request, unless
+    /// it is a hook.
     pub(super) fn running(&self, exec: &Arc<Exec>) {
         let mut entries = self.entries();
-        if exec.generation != entries.generation {
+        if exec.generation != entries.generation && !entries.is_hook(&exec.id) {
             exec.inherit(qualified(&exec.id, exec.generation));
         }
         if let Some(entry) = entries.by_id.get_mut(&exec.listed_id()) {
@@ -169,7 +199,8 @@ impl ExecRegistry {
     }
 
     /// Begins the generation after `ended`. Programs that run are inherited: they get an id that names their
-    /// generation, and their streams end. What has ended is forgotten: it is a result of the guest that was saved.
+    /// generation, and their streams end. What has ended is forgotten: it is a result of the guest that was saved. Hooks
+    /// remain as they are.
     pub(super) fn begin_generation(&self, ended: u64) {
         let mut entries = self.entries();
         entries.generation = ended + 1;
@@ -181,6 +212,10 @@ impl ExecRegistry {
                     exec.left_running().is_none()
                 }
             };
+            if entry.request == KnownRequest::Hook {
+                entries.by_id.insert(id, entry);
+                continue;
+            }
             if entry.request == KnownRequest::Inherited {
                 if !is_over {
                     entries.by_id.insert(id, entry);
@@ -226,7 +261,7 @@ impl ExecRegistry {
     /// Releases an id whose program did not start.
     pub(super) fn forget_start(&self, id: &ExecId, generation: u64) {
         let mut entries = self.entries();
-        if generation == entries.generation {
+        if generation == entries.generation || entries.is_hook(id) {
             entries.by_id.remove(id);
         } else {
             entries.by_id.remove(&qualified(id, generation));
@@ -288,6 +323,12 @@ impl ExecRegistry {
     }
 }
 
+impl ExecEntries {
+    fn is_hook(&self, id: &ExecId) -> bool {
+        self.by_id.get(id).is_some_and(|entry| entry.request == KnownRequest::Hook)
+    }
+}
+
 /// Returns the id of a program that a later generation inherits: `g0.build` for `build` of generation 0. The end of an
 /// id that is too long is replaced by a hash.
 fn qualified(id: &ExecId, generation: u64) -> ExecId {
@@ -329,7 +370,10 @@ mod tests {
         let registry = ExecRegistry::default();
         let id: ExecId = "same".parse().unwrap();
         let begin = || {
-            assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New { .. })));
+            assert!(matches!(
+                registry.find_or_begin(&id, KnownRequest::Hash(0)),
+                Ok(IdLookup::New { .. })
+            ));
             let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
             registry.running(&exec);
             exec
@@ -349,7 +393,10 @@ mod tests {
     fn the_result_of_an_inherited_program_is_not_passed_on_to_the_next_generation() {
         let registry = ExecRegistry::default();
         let [id, listed]: [ExecId; 2] = ["job", "g0.job"].map(|id| id.parse().unwrap());
-        assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New { .. })));
+        assert!(matches!(
+            registry.find_or_begin(&id, KnownRequest::Hash(0)),
+            Ok(IdLookup::New { .. })
+        ));
         let exec = Arc::new(Exec::new(id, 0, &ExecStart::default()));
         registry.running(&exec);
         registry.begin_generation(0);

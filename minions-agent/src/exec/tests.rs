@@ -9,7 +9,7 @@ async fn an_exec_that_does_not_end_is_not_removed() {
     let executor = Executor::new(Duration::from_secs(1), None, ProgramDefaults::default(), groups);
     let id: ExecId = "frozen".parse().unwrap();
     let registry = &executor.shared.registry;
-    assert!(matches!(registry.find_or_begin(&id, 0), Ok(IdLookup::New { .. })));
+    assert!(matches!(registry.find_or_begin(&id, KnownRequest::Hash(0)), Ok(IdLookup::New { .. })));
     // No task owns it, as if its process never ended.
     let exec = Arc::new(Exec::new(id.clone(), 1, &ExecStart::default()));
     registry.running(&exec);
@@ -18,7 +18,7 @@ async fn an_exec_that_does_not_end_is_not_removed() {
     assert!(matches!(&error, ExecError::NotEnded(which) if *which == id), "{error:?}");
     let info = executor.inspect(ExecInspect { id: id.clone(), wait_ms: None }).await.unwrap();
     assert_eq!(info.outcome, None);
-    assert!(matches!(registry.find_or_begin(&id, 1), Err(ExecError::Conflict)));
+    assert!(matches!(registry.find_or_begin(&id, KnownRequest::Hash(1)), Err(ExecError::Conflict)));
 
     // Once it has ended, it can be removed.
     let ended = minions_proto::channel::Ended {

@@ -11,11 +11,9 @@
 //! snapshot, so a restored agent still knows the tokens that it has seen. It never takes a token that it has seen for
 //! another VMM: two hosts that name the same VMM differently cause one generation too many, not one per health check.
 
-mod hooks;
 mod machine;
 mod ssh_keys;
 mod steps;
-mod tool;
 
 pub(crate) use steps::run;
 
@@ -26,7 +24,7 @@ use minions_proto::message::{
     RestoreStepKind, VmmToken,
 };
 use minions_proto::{AgentError, ErrorCode, Invalid};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -61,6 +59,8 @@ struct GenerationState {
     steps: Vec<RestoreStep>,
     /// Number of the run of steps whose results count.
     run: u64,
+    /// True once a reply has contained the failure of this run.
+    is_failure_reported: bool,
 }
 
 /// Consequence of a `restore` request.
@@ -75,16 +75,18 @@ pub(crate) enum RestoreAction {
 }
 
 impl GenerationTracker {
-    pub(crate) fn new(identity: AgentIdentity) -> Self {
+    /// Returns the tracker of a guest in this generation: 0, or the one that an earlier agent of the boot has begun.
+    pub(crate) fn new(identity: AgentIdentity, number: u64) -> Self {
         let state = GenerationState {
             instance_id: identity.instance_id.clone(),
             parent: None,
-            number: 0,
+            number,
             probes: 0,
             tokens: VecDeque::new(),
             restore: None,
             steps: Vec::new(),
             run: 0,
+            is_failure_reported: false,
         };
         let (ended, stepping) = (watch::Sender::new(()), tokio::sync::Mutex::default());
         Self { identity, state: Mutex::new(state), ended, stepping }
@@ -157,6 +159,9 @@ impl GenerationTracker {
             return Err(Invalid::new("parent", reason).into());
         }
         match state.restore {
+            // A host that has asked too early learns of the failure before the steps, whose hooks may be expensive, are
+            // repeated.
+            Some(RestoreState::Failed) if !state.is_failure_reported => Ok(RestoreAction::Report),
             Some(RestoreState::Failed) => Ok(RestoreAction::Repeat { run: state.start() }),
             Some(RestoreState::Required) => {
                 let reason = format!(
@@ -182,14 +187,15 @@ impl GenerationTracker {
     }
 
     /// Returns the variables that describe the present generation to a hook.
-    fn variables(&self) -> Vec<(&'static str, String)> {
+    fn variables(&self) -> BTreeMap<String, String> {
         let state = self.state();
         let parent = state.parent.as_ref().map_or_else(String::new, ToString::to_string);
-        vec![
+        let variables = [
             ("MINIONS_GENERATION", state.number.to_string()),
             ("MINIONS_INSTANCE_ID", state.instance_id.to_string()),
             ("MINIONS_PARENT_INSTANCE_ID", parent),
-        ]
+        ];
+        variables.map(|(name, value)| (name.to_owned(), value)).into()
     }
 
     /// Records the result of one step of this run.
@@ -219,7 +225,8 @@ impl GenerationTracker {
         let is_over = |(): &()| self.state().restore != Some(RestoreState::Running);
         // After the deadline, the state is reported as it is.
         let _ = timeout(REPLY_WITHIN, ended.wait_for(is_over)).await;
-        let state = self.state();
+        let mut state = self.state();
+        state.is_failure_reported |= state.restore == Some(RestoreState::Failed);
         RestoreOutcome {
             state: state.restore.unwrap_or(RestoreState::Done),
             generation: state.number,
@@ -235,6 +242,7 @@ impl GenerationState {
     fn start(&mut self) -> u64 {
         self.run += 1;
         self.restore = Some(RestoreState::Running);
+        self.is_failure_reported = false;
         self.steps.clear();
         self.run
     }

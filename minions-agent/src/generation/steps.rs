@@ -1,18 +1,24 @@
 //! The restore steps, in their order.
 
-use super::{hooks, machine, ssh_keys};
+use super::{machine, ssh_keys};
 use crate::agent::Agent;
 use crate::boot_clock::milliseconds;
 use crate::capability::Capability;
+use crate::error_chain;
+use crate::hooks::{self, AfterFailure, HookReport, HookSettings};
 use crate::ops;
 use minions_proto::message::{
     NetworkPlan, RestoreRequest, RestoreStep, RestoreStepKind, SetClock, Thaw,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Longest text of a step, in bytes. The list of steps is in the memory of the host.
 const MAX_DETAIL: usize = 512;
+
+/// Directory of the hooks, below the directory of all hooks.
+const HOOKS: &str = "restore.d";
 
 /// Limit of step names of a later version that are reported.
 const MAX_UNKNOWN: usize = 16;
@@ -113,18 +119,16 @@ impl StepReporter<'_> {
                 .await
             }
             RestoreStepKind::MachineId => {
+                let dbus = self.agent.dbus_machine_id().to_owned();
                 blocking(move || {
                     is_reseeded?;
-                    machine::renew_machine_id(&etc)
+                    machine::renew_machine_id(&etc, &dbus)
                 })
                 .await
             }
             RestoreStepKind::SshHostKeys => {
-                blocking(move || {
-                    is_reseeded?;
-                    ssh_keys::renew(&etc)
-                })
-                .await
+                is_reseeded?;
+                ssh_keys::renew(etc, self.agent.executor()).await
             }
             RestoreStepKind::Network => {
                 let network = restore.network.as_ref().ok_or("the host sent no configuration")?;
@@ -161,29 +165,47 @@ impl StepReporter<'_> {
     async fn hooks(&mut self) {
         let kind = RestoreStepKind::Hooks.name();
         let begun = Instant::now();
-        let dir = self.agent.etc_dir().join(hooks::DIRECTORY);
-        let listed = tokio::task::spawn_blocking(move || hooks::list(&dir)).await;
-        let listed = listed.unwrap_or_else(|_| Err("the agent is shutting down".to_owned()));
-        let found = match listed {
-            Ok(found) if found.is_empty() => {
-                return self.report(kind.into(), kind, Ok("no hooks".into()), begun.elapsed());
-            }
-            Ok(found) => found,
-            Err(error) => return self.report(kind.into(), kind, Err(error), begun.elapsed()),
-        };
         let limit = self.restore.hook_timeout_ms.map_or(HOOK_TIMEOUT, Duration::from_millis);
-        for hook in found {
-            let begun = Instant::now();
-            let name = format!("{kind}/{}", hook.name());
-            let variables = self.agent.generations().variables();
-            let result = blocking(move || hook.run(&variables, limit)).await;
-            self.report(clipped(name), kind, result, begun.elapsed());
+        let settings = HookSettings {
+            directory: self.agent.hook_dir().join(HOOKS),
+            deadline: limit,
+            environment: self.agent.generations().variables(),
+            after_failure: AfterFailure::Continue,
+        };
+        // No order stops them.
+        let (_stopper, stop) = watch::channel(false);
+        let agent = self.agent;
+        let mut count = 0;
+        let run = hooks::run_each(agent.executor(), &settings, stop, |ended| {
+            count += 1;
+            self.hook_ended(ended);
+        });
+        let run = run.await;
+        match run {
+            Ok(()) if count == 0 => {
+                self.report(kind.into(), kind, Ok("no hooks".into()), begun.elapsed());
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.report(kind.into(), kind, Err(error_chain(&error)), begun.elapsed());
+            }
         }
+    }
+
+    fn hook_ended(&mut self, ended: HookReport) {
+        let kind = RestoreStepKind::Hooks.name();
+        let step = clipped(format!("{kind}/{}", ended.name()));
+        let took = Duration::from_millis(ended.duration_ms);
+        let result = if ended.ok { Ok(ended.detail) } else { Err(ended.detail) };
+        self.report(step, kind, result, took);
     }
 }
 
-async fn blocking(step: impl FnOnce() -> StepResult + Send + 'static) -> StepResult {
-    let done = tokio::task::spawn_blocking(step).await;
+/// Runs a part of a step that may wait for a file system.
+pub(super) async fn blocking<T: Send + 'static>(
+    part: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(part).await;
     done.unwrap_or_else(|_| Err("the agent is shutting down".to_owned()))
 }
 

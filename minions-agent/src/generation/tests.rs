@@ -5,7 +5,7 @@ use minions_proto::message::EntropyBytes;
 
 fn generations() -> GenerationTracker {
     let (boot_id, instance_id) = ("boot".into(), "first".into());
-    GenerationTracker::new(AgentIdentity { boot_id, instance_id })
+    GenerationTracker::new(AgentIdentity { boot_id, instance_id }, 0)
 }
 
 fn restore(parent: &str, instance_id: &str) -> RestoreRequest {
@@ -54,8 +54,8 @@ fn the_number_of_tokens_is_bounded() {
     assert_eq!(generations.state().tokens.len(), MAX_TOKENS);
 }
 
-#[test]
-fn a_request_is_carried_out_once_and_repeated_only_after_a_failure() {
+#[tokio::test]
+async fn a_request_is_carried_out_once_and_repeated_only_after_a_reported_failure() {
     let generations = generations();
     let first = restore("first", "second");
     let RestoreAction::Begin { run, .. } = generations.begin(&first).unwrap() else { panic!() };
@@ -64,6 +64,8 @@ fn a_request_is_carried_out_once_and_repeated_only_after_a_failure() {
     assert_eq!(generations.begin(&again).unwrap(), RestoreAction::Report);
     generations.ended(run, false);
     assert!(generations.refusal().is_some(), "a required step failed");
+    assert_eq!(generations.begin(&again).unwrap(), RestoreAction::Report, "no reply has said so");
+    assert_eq!(generations.report(&again.parent).await.state, RestoreState::Failed);
     let RestoreAction::Repeat { run } = generations.begin(&again).unwrap() else { panic!() };
     generations.ended(run, true);
     assert_eq!(generations.begin(&again).unwrap(), RestoreAction::Report);

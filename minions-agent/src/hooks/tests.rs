@@ -2,7 +2,9 @@ use super::*;
 use crate::exec::ProgramGroups;
 use crate::protection::ProgramDefaults;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+use tokio::time::{advance, pause, resume, sleep};
 
 /// Deadline for hooks that end by themselves.
 const LONG: Duration = Duration::from_secs(60);
@@ -102,6 +104,82 @@ async fn a_hook_that_hangs_is_ended_with_its_children_at_its_deadline() {
     let pid = fs::read_to_string(hooks.path().join("pid.txt")).unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z "), "still running: {stat}");
+}
+
+/// FUSE file system whose server accepts requests and never replies: a program that opens a file of it cannot be killed.
+/// It is mounted in a mount namespace of its own, and ends with its server.
+struct SilentFileSystem {
+    server: Child,
+    directory: TempDir,
+}
+
+/// Replies to the first request, FUSE_INIT with the unique number 2, as version 7.31, and accepts the next one.
+const SILENT_SERVER: &str = r#"cd "$0" && mkdir m && exec 9<>/dev/fuse &&
+    mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 silent m &&
+    dd bs=65536 count=1 <&9 >/dev/null 2>&1 &&
+    { printf 'P\000\000\000\000\000\000\000\002\000\000\000\000\000\000\000\007\000\000\000\037\000\000\000'
+      printf '\000\000\000\000\000\000\000\000\000\000\000\000\000\020\000\000\001\000\000\000'
+      head -c 36 /dev/zero; } >reply && dd bs=80 <reply >&9 2>/dev/null && touch serves &&
+    dd bs=65536 count=1 <&9 >/dev/null 2>&1 && touch requested && exec sleep 1000"#;
+
+impl SilentFileSystem {
+    async fn mount() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", SILENT_SERVER]).arg(directory.path());
+        let server = command.stdin(Stdio::null()).spawn().unwrap();
+        let mounted = Self { server, directory };
+        mounted.until("serves").await;
+        mounted
+    }
+
+    async fn until(&self, file: &str) {
+        let begun = Instant::now();
+        while !self.directory.path().join(file).exists() {
+            assert!(begun.elapsed() < LONG, "no {file}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Returns a script whose process becomes one that opens a file of the file system.
+    fn open(&self) -> String {
+        let (server, directory) = (self.server.id(), self.directory.path().display());
+        format!("exec nsenter --mount --target {server} cat {directory}/m/file")
+    }
+}
+
+impl Drop for SilentFileSystem {
+    fn drop(&mut self) {
+        // The kernel ends all requests when no process has the device open.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_cannot_be_killed_is_left_and_the_next_one_runs() {
+    let silent = SilentFileSystem::mount().await;
+    let hooks = directory(&[("10-stuck", &silent.open(), 0o755), ("20-next", "echo ran", 0o755)]);
+    let settings = settings(hooks.path(), LONG, AfterFailure::Continue);
+    let (executor, (_stopper, stop)) = (executor(), watch::channel(false));
+    let mut reports = Vec::new();
+    let run = run_each(&executor, &settings, stop, |report| {
+        if reports.is_empty() {
+            // The next hook takes real time.
+            resume();
+        }
+        reports.push(report);
+    });
+    let (run, ()) = tokio::join!(timeout(Duration::from_hours(1), run), async {
+        silent.until("requested").await;
+        pause();
+        advance(LONG).await;
+    });
+    run.expect("the hook is waited for forever").unwrap();
+    assert_eq!(ends(&reports), [("10-stuck", false), ("20-next", true)]);
+    let details: Vec<_> = reports.iter().map(|report| report.detail.as_str()).collect();
+    let stuck = "did not end at its deadline of 60000 ms, and could not be killed";
+    assert_eq!(details, [stuck, "exited with status 0: ran"]);
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Restore steps, by the names of their VMs.
 
 use super::error::ConfigError;
+use super::{CLOCK_LIMITS, CLOCK_LIMITS_TEXT};
 use minions_api::VmName;
 use minions_api::VmPattern;
 use minions_api::network::NetworkRequest;
 use minions_proto::message::{ChangeNetwork, MAX_HOOK_TIMEOUT_MS, RestoreStepKind};
 use serde::Deserialize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Part of a hostname template that stands for the name of the VM.
@@ -13,6 +15,24 @@ const VM_PLACEHOLDER: &str = "{vm}";
 
 /// Longest template of a hostname, in bytes.
 const MAX_TEMPLATE: usize = 64;
+
+/// Allowed values of `steps_timeout_ms`.
+const STEPS_TIMEOUTS: RangeInclusive<u64> = 1000..=86_400_000;
+
+/// Time for the steps that take no longer than a second, and for the thaw hooks of a guest that was saved while it was
+/// quiesced: they have 65 s.
+const STEPS_TIME: Duration = Duration::from_mins(2);
+
+/// Time for the step `ssh_host_keys`: the agent has 60 s for each of four keys.
+const KEYS_TIME: Duration = Duration::from_mins(5);
+
+/// Time for the step `network`: it waits for a DHCP server, or for services of the guest.
+const NETWORK_TIME: Duration = Duration::from_mins(2);
+
+/// Limits of the agent for hooks: number, default time limit, and time for one to be ended.
+const MAX_HOOKS: u32 = 32;
+const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
+const HOOK_END: Duration = Duration::from_secs(10);
 
 /// Restore steps of all VMs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +60,34 @@ pub struct RestorePolicy {
     pub network: Option<ChangeNetwork>,
     /// Time limit of each hook. `None`: the agent's.
     pub hook_timeout: Option<Duration>,
+    /// Time after which steps that still run count as failed. `None`: the time that the steps may take.
+    pub steps_timeout: Option<Duration>,
+    /// Clock offset above which the guest's clock is set.
+    pub clock_limit: ClockLimit,
+}
+
+/// Clock offset above which a guest's clock is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClockLimit {
+    /// Limit of all VMs without one of their own.
+    #[default]
+    Global,
+    /// Clock that is never set outside a restore.
+    Off,
+    /// Own limit.
+    Above(Duration),
+}
+
+impl ClockLimit {
+    /// Returns the limit, where `global` is that of all VMs; `None` to never set the clock.
+    #[must_use]
+    pub fn or_global(self, global: Option<Duration>) -> Option<Duration> {
+        match self {
+            Self::Global => global,
+            Self::Off => None,
+            Self::Above(limit) => Some(limit),
+        }
+    }
 }
 
 impl Default for RestorePolicy {
@@ -50,6 +98,8 @@ impl Default for RestorePolicy {
             hostname: VM_PLACEHOLDER.to_owned(),
             network: None,
             hook_timeout: None,
+            steps_timeout: None,
+            clock_limit: ClockLimit::Global,
         }
     }
 }
@@ -59,6 +109,22 @@ impl RestorePolicy {
     #[must_use]
     pub fn hostname_of(&self, vm: &VmName) -> String {
         self.hostname.replace(VM_PLACEHOLDER, vm.as_str())
+    }
+
+    /// Returns the time after which steps that still run count as failed.
+    #[must_use]
+    pub fn steps_limit(&self) -> Duration {
+        if let Some(limit) = self.steps_timeout {
+            return limit;
+        }
+        let hook = self.hook_timeout.unwrap_or(HOOK_TIMEOUT) + HOOK_END;
+        let times = [
+            (RestoreStepKind::SshHostKeys, KEYS_TIME),
+            (RestoreStepKind::Network, NETWORK_TIME),
+            (RestoreStepKind::Hooks, MAX_HOOKS * hook),
+        ];
+        let taken = times.iter().filter(|(step, _)| self.steps.contains(step));
+        STEPS_TIME + taken.map(|(_, time)| *time).sum::<Duration>()
     }
 }
 
@@ -88,6 +154,8 @@ pub(super) struct RestoreEntry {
     hostname: Option<String>,
     network: Option<NetworkRequest>,
     hook_timeout_ms: Option<u64>,
+    steps_timeout_ms: Option<u64>,
+    clock_limit_ms: Option<u64>,
 }
 
 impl RestoreEntry {
@@ -114,13 +182,18 @@ impl RestoreEntry {
         if let Some(network) = &network {
             check_network(&field("network"), network)?;
         }
-        if let Some(ms) = self.hook_timeout_ms.filter(|ms| !(1..=MAX_HOOK_TIMEOUT_MS).contains(ms))
-        {
-            let reason = format!("is {ms}: must be 1 to {MAX_HOOK_TIMEOUT_MS}");
-            return Err(ConfigError::InvalidRestore { field: field("hook_timeout_ms"), reason });
-        }
-        let hook_timeout = self.hook_timeout_ms.map(Duration::from_millis);
-        let policy = RestorePolicy { steps, required, hostname, network, hook_timeout };
+        let hook_timeout = self.hook_timeout_ms;
+        check_range(&field("hook_timeout_ms"), hook_timeout, &(1..=MAX_HOOK_TIMEOUT_MS))?;
+        check_range(&field("steps_timeout_ms"), self.steps_timeout_ms, &STEPS_TIMEOUTS)?;
+        let policy = RestorePolicy {
+            steps,
+            required,
+            hostname,
+            network,
+            hook_timeout: hook_timeout.map(Duration::from_millis),
+            steps_timeout: self.steps_timeout_ms.map(Duration::from_millis),
+            clock_limit: clock_limit(&field("clock_limit_ms"), self.clock_limit_ms)?,
+        };
         Ok(RestoreRule { vms, policy })
     }
 }
@@ -136,6 +209,30 @@ fn parse_steps(field: &str, names: &[String]) -> Result<Vec<RestoreStepKind>, Co
     steps.sort_unstable();
     steps.dedup();
     Ok(steps)
+}
+
+fn check_range(
+    field: &str,
+    ms: Option<u64>,
+    allowed: &RangeInclusive<u64>,
+) -> Result<(), ConfigError> {
+    let Some(ms) = ms.filter(|ms| !allowed.contains(ms)) else { return Ok(()) };
+    let reason = format!("is {ms}: must be {} to {}", allowed.start(), allowed.end());
+    Err(ConfigError::InvalidRestore { field: field.to_owned(), reason })
+}
+
+fn clock_limit(field: &str, ms: Option<u64>) -> Result<ClockLimit, ConfigError> {
+    match ms {
+        None => Ok(ClockLimit::Global),
+        Some(0) => Ok(ClockLimit::Off),
+        Some(ms) if CLOCK_LIMITS.contains(&Duration::from_millis(ms)) => {
+            Ok(ClockLimit::Above(Duration::from_millis(ms)))
+        }
+        Some(ms) => {
+            let reason = format!("is {ms}: must be {CLOCK_LIMITS_TEXT}");
+            Err(ConfigError::InvalidRestore { field: field.to_owned(), reason })
+        }
+    }
 }
 
 fn check_template(field: &str, template: &str) -> Result<(), ConfigError> {
@@ -193,6 +290,38 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_limit_of_a_rule_replaces_the_one_of_all_vms() {
+        let limit = |file: &str| {
+            let config = Config::parse(&format!("clock_limit_ms = 250\n{file}")).unwrap();
+            let own = config.restore.of(&"web-1".parse().unwrap()).clock_limit;
+            own.or_global(config.clock_limit).map(|limit| limit.as_millis())
+        };
+        assert_eq!(limit(""), Some(250));
+        assert_eq!(limit("[[restore]]\nvms = 'web-*'\n"), Some(250));
+        assert_eq!(limit("[[restore]]\nvms = 'web-*'\nclock_limit_ms = 5000"), Some(5000));
+        assert_eq!(limit("[[restore]]\nvms = 'web-*'\nclock_limit_ms = 0"), None);
+        assert_eq!(limit("[[restore]]\nvms = 'db'\nclock_limit_ms = 0"), Some(250));
+    }
+
+    #[test]
+    fn steps_have_the_time_that_they_may_take() {
+        use RestoreStepKind::{Clock, Entropy, Hooks};
+        let limit = |steps: &[RestoreStepKind], hook_timeout, steps_timeout| {
+            let steps = steps.to_vec();
+            RestorePolicy { steps, hook_timeout, steps_timeout, ..RestorePolicy::default() }
+                .steps_limit()
+        };
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(limit(&[Entropy, Clock], None, None), Duration::from_mins(2));
+        assert_eq!(limit(&[Hooks], None, None), Duration::from_secs(120 + 32 * 40));
+        assert_eq!(limit(&[Hooks], second, None), Duration::from_secs(120 + 32 * 11));
+        assert_eq!(limit(&[Hooks], None, second), Duration::from_secs(1));
+        let file = rules("[[restore]]\nvms = '*'\nsteps_timeout_ms = 1500");
+        let policy = file.of(&"web".parse().unwrap());
+        assert_eq!(policy.steps_limit(), Duration::from_millis(1500));
+    }
+
+    #[test]
     fn an_invalid_rule_is_named_with_its_field() {
         let error =
             |text: &str| Config::parse(&format!("[[restore]]\n{text}")).unwrap_err().to_string();
@@ -202,6 +331,8 @@ mod tests {
             ("vms = '*'\nrequired = ['hooks']", "`restore[0].required`"),
             ("vms = '*'\nhostname = 'a b'", "`restore[0].hostname`"),
             ("vms = '*'\nhook_timeout_ms = 0", "`restore[0].hook_timeout_ms`"),
+            ("vms = '*'\nsteps_timeout_ms = 999", "`restore[0].steps_timeout_ms`"),
+            ("vms = '*'\nclock_limit_ms = 99", "`restore[0].clock_limit_ms`"),
             ("vms = '*'\nnetwork = { ip = '10.0.0.2/24' }", "`restore[0].network.gateway`"),
             (
                 "vms = '*'\nnetwork = { dns = ['1.1.1.1'], dry_run = true }",

@@ -1,7 +1,8 @@
-//! Generations of a guest as the daemon sees them: rewinds within one VMM, and the owners of instance ids.
+//! Generations of a guest as the daemon sees them: rewinds within one VMM, the owners of instance ids, and the instances
+//! that are known.
 
 use minions_api::VmName;
-use minions_proto::message::{AgentInfo, InstanceId};
+use minions_proto::message::{AgentInfo, BootId, InstanceId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,12 +61,52 @@ impl InstanceOwners {
     }
 }
 
+/// Limit of VMs whose instances are known; beyond it, those that come first by their names are forgotten.
+const MAX_KNOWN: usize = 4096;
+
+/// Instances that answered last, by VM name. They outlive the VMM, whose socket is another one after a restore. Cheap to
+/// clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastInstances(Arc<Mutex<BTreeMap<VmName, LastInstance>>>);
+
+/// Guest of a VM that answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LastInstance {
+    boot: BootId,
+    pub(super) instance: InstanceId,
+}
+
+impl LastInstances {
+    /// Records the agent of `vm`, whose ids are short, and returns the instance before.
+    pub(super) fn replace(&self, vm: &VmName, agent: &AgentInfo) -> Option<LastInstance> {
+        let (boot, instance) = (agent.boot_id.clone(), agent.instance_id.clone());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.insert(vm.clone(), LastInstance { boot, instance });
+        if known.len() > MAX_KNOWN {
+            known.pop_first();
+        }
+        before
+    }
+}
+
+impl LastInstance {
+    /// Reports whether the agent is a later generation of the same boot. Only a generation has a parent: an agent that
+    /// was restarted has none. The parent need not be this instance: there may have been other generations since, or the
+    /// guest went back to an earlier one.
+    pub(super) fn was_restored_as(&self, agent: &AgentInfo) -> bool {
+        self.boot == agent.boot_id
+            && self.instance != agent.instance_id
+            && agent.parent_instance_id.is_some()
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use minions_proto::message::Features;
 
-    fn agent(instance: &str, probe_count: u64) -> AgentInfo {
+    /// Returns the description of an agent of the boot `b`.
+    pub(in crate::vm) fn agent(instance: &str, probe_count: u64) -> AgentInfo {
         AgentInfo {
             name: "a".into(),
             version: "1".into(),
@@ -79,6 +120,26 @@ mod tests {
             probe_count: Some(probe_count),
             restore: None,
         }
+    }
+
+    #[test]
+    fn a_known_instance_was_restored_if_a_generation_of_its_boot_answers() {
+        let known = LastInstances::default();
+        let vm: VmName = "web".parse().unwrap();
+        assert_eq!(known.replace(&vm, &agent("first", 1)), None);
+        let before = known.replace(&vm, &agent("second", 1)).unwrap();
+        assert_eq!(before.instance, "first".into());
+        let next = AgentInfo { parent_instance_id: Some("first".into()), ..agent("second", 1) };
+        assert!(before.was_restored_as(&next));
+        assert!(!before.was_restored_as(&agent("second", 1)), "the agent was restarted");
+        let same = AgentInfo { instance_id: "first".into(), ..next.clone() };
+        assert!(!before.was_restored_as(&same));
+        let rebooted = AgentInfo { boot_id: "another".into(), ..next };
+        assert!(!before.was_restored_as(&rebooted));
+        for number in 0..=MAX_KNOWN {
+            known.replace(&format!("vm-{number}").parse().unwrap(), &agent("x", 1));
+        }
+        assert_eq!(known.0.lock().unwrap().len(), MAX_KNOWN);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
-use super::generation::InstanceOwners;
+use super::generation::{InstanceOwners, LastInstances};
 use super::quiesce_lease::HostLease;
 use super::restore::{LastNetworks, RestorePlan};
 use super::socket_dir::TrustedOwners;
@@ -136,7 +136,7 @@ pub(crate) type Vms = BTreeMap<VmName, Vm>;
 pub(crate) struct VmSettings {
     /// Limit of concurrent calls to the agent.
     pub(crate) pool_size: usize,
-    /// Deviation above which the guest's clock is set; `None` never sets it.
+    /// Deviation above which the clock of a guest without a limit of its own is set; `None` never sets it.
     pub(crate) clock_limit: Option<Duration>,
     /// Restore steps of the guests.
     pub(crate) restore: RestoreRules,
@@ -190,6 +190,7 @@ impl Registry {
             known: BTreeMap::new(),
             supervised: 0,
             owners: InstanceOwners::default(),
+            instances: LastInstances::default(),
             networks: LastNetworks::default(),
             verdicts,
             publish,
@@ -227,6 +228,7 @@ struct RegistryTask {
     /// Number of supervisors started so far.
     supervised: u64,
     owners: InstanceOwners,
+    instances: LastInstances,
     networks: LastNetworks,
     verdicts: mpsc::Sender<VmVerdict>,
     publish: watch::Sender<Option<Arc<Vms>>>,
@@ -372,9 +374,10 @@ impl RegistryTask {
             calls,
             events: self.events.clone(),
             meters: Arc::clone(&self.meters),
-            clock_limit: self.each.clock_limit,
+            clock_limit: policy.clock_limit.or_global(self.each.clock_limit),
             restore: RestorePlan { policy, networks: networks.clone() },
             owners: self.owners.clone(),
+            instances: self.instances.clone(),
             stop: stop.clone(),
             socket: socket.subscribe(),
             asked: asked.subscribe(),

@@ -9,7 +9,8 @@ use minions_proto::message::{
     ChangeNetwork, EntropyBytes, InstanceId, RestoreOutcome, RestoreRequest, RestoreStep,
     RestoreStepKind,
 };
-use rand::Rng;
+use rand::TryRng;
+use rand::rngs::{SysError, SysRng};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -84,18 +85,30 @@ pub(crate) struct RestorePlan {
 
 impl RestorePlan {
     /// Returns the request for the next generation of `parent`.
-    pub(super) fn request(&self, vm: &VmName, parent: InstanceId) -> RestoreRequest {
+    ///
+    /// Its random numbers are the kernel's: the generator of this process repeats them if the host is itself a VM that was
+    /// restored or cloned, and whose kernel has been reseeded since.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no random numbers.
+    pub(super) fn request(
+        &self,
+        vm: &VmName,
+        parent: InstanceId,
+    ) -> Result<RestoreRequest, SysError> {
         let RestorePolicy { steps, required, network, hook_timeout, .. } = &self.policy;
         let has = |step| steps.contains(&step);
         let names = |steps: &[RestoreStepKind]| {
             steps.iter().map(|step| step.name().to_owned()).collect::<Vec<_>>()
         };
-        let mut bytes = vec![0; ENTROPY_LEN];
-        rand::rng().fill_bytes(&mut bytes);
+        let (mut bytes, mut id) = (vec![0; ENTROPY_LEN], [0; 16]);
+        SysRng.try_fill_bytes(&mut bytes)?;
+        SysRng.try_fill_bytes(&mut id)?;
         let network = network.clone().or_else(|| self.networks.of(vm));
-        RestoreRequest {
+        Ok(RestoreRequest {
             parent,
-            instance_id: uuid::Uuid::new_v4().to_string().into(),
+            instance_id: uuid::Builder::from_random_bytes(id).into_uuid().to_string().into(),
             entropy: EntropyBytes::try_from(bytes).expect("64 bytes are within the limits"),
             time_unix_ms: unix_ms(SystemTime::now()),
             steps: names(steps),
@@ -104,7 +117,7 @@ impl RestorePlan {
             network: network.filter(|_| has(RestoreStepKind::Network)),
             hook_timeout_ms: hook_timeout
                 .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
-        }
+        })
     }
 }
 
@@ -148,18 +161,19 @@ mod tests {
         assert_eq!(networks.of(&vm), None, "not confirmed");
         networks.confirmed(&vm, "change");
         let mut plan = RestorePlan { policy: RestorePolicy::default(), networks };
-        let (first, second) = (plan.request(&vm, "p".into()), plan.request(&vm, "p".into()));
+        let request = |plan: &RestorePlan, vm: &VmName| plan.request(vm, "p".into()).unwrap();
+        let (first, second) = (request(&plan, &vm), request(&plan, &vm));
         assert_ne!(first.entropy, second.entropy);
         assert_ne!(first.instance_id, second.instance_id);
         assert_eq!((first.hostname.as_deref(), first.network.is_some()), (None, false));
         assert_eq!(first.steps, ["entropy", "clock"]);
         first.validate().unwrap();
         plan.policy.steps = RestoreStepKind::ALL.to_vec();
-        let all = plan.request(&vm, "p".into());
+        let all = request(&plan, &vm);
         assert_eq!(all.hostname.as_deref(), Some("web-1"));
         assert!(all.network.as_ref().is_some_and(|network| network.confirm_within_ms.is_none()));
         all.validate().unwrap();
-        let other = plan.request(&"web-2".parse().unwrap(), "p".into());
+        let other = request(&plan, &"web-2".parse().unwrap());
         assert_eq!(other.network, None, "the network of another VM");
     }
 

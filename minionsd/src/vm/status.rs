@@ -207,12 +207,13 @@ impl VmStatus {
         self.enter(Observation::Restoring, now)
     }
 
-    /// Records the generation of a restored guest whose restore steps have succeeded. Returns false if it is known.
-    pub(crate) fn restored(&mut self, agent: AgentInfo, report: RestoreReport) -> bool {
-        let known = self.agent.as_ref().map(|agent| &agent.instance_id);
-        let is_new = known != Some(&agent.instance_id);
-        (self.agent, self.restore) = (Some(agent), Some(report));
-        is_new
+    /// Records the generation of a restored guest whose restore steps have succeeded, with their report if this daemon has
+    /// it.
+    pub(crate) fn restored(&mut self, agent: AgentInfo, report: Option<RestoreReport>) {
+        self.agent = Some(agent);
+        if report.is_some() {
+            self.restore = report;
+        }
     }
 
     /// Records that minionsd asked the guest to end.
@@ -275,9 +276,8 @@ impl VmStatus {
         match (&self.agent, agent) {
             (Some(old), Some(new)) if old.boot_id != new.boot_id => AgentIdentity::Rebooted,
             (Some(old), Some(new)) if old.instance_id == new.instance_id => AgentIdentity::Same,
-            (Some(old), Some(new)) if new.parent_instance_id.as_ref() == Some(&old.instance_id) => {
-                AgentIdentity::Restored
-            }
+            // An agent that was restarted has no parent.
+            (Some(_), Some(new)) if new.parent_instance_id.is_some() => AgentIdentity::Restored,
             (Some(_), Some(_)) => AgentIdentity::Restarted,
             (Some(_), None) => AgentIdentity::Rebooted,
             (None, _) if self.last_seen.is_none() => AgentIdentity::Same,

@@ -22,3 +22,17 @@ pub use restore::{
     RestoreStepKind,
 };
 pub use vmm_token::VmmToken;
+
+use crate::error::Invalid;
+
+/// Longest token, and longest id of an instance in a request, in bytes.
+const MAX_LEN: usize = 64;
+
+/// Checks a token or an id, which is opaque, but appears in logs.
+fn check_printable(field: &str, text: &str) -> Result<(), Invalid> {
+    let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_printable && (1..=MAX_LEN).contains(&text.len()) {
+        return Ok(());
+    }
+    Err(Invalid::new(field, "must be 1 to 64 printable ASCII characters without spaces"))
+}

@@ -5,6 +5,7 @@ use super::super::bounded;
 use super::super::call::Call;
 use super::super::identity::InstanceId;
 use super::super::network::ChangeNetwork;
+use super::check_printable;
 use crate::error::Invalid;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,9 +19,8 @@ const ENTROPY: std::ops::RangeInclusive<usize> = 32..=256;
 /// Longest time limit of one hook, in milliseconds.
 pub const MAX_HOOK_TIMEOUT_MS: u64 = 600_000;
 
-/// Largest number of steps that a request names, and longest instance id.
+/// Largest number of steps that a request names.
 const MAX_STEPS: usize = 16;
-const MAX_INSTANCE_ID: usize = 64;
 
 /// Step of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,15 +173,8 @@ impl RestoreRequest {
     /// [`Invalid`] for the first value that is out of bounds. Unknown steps are no error: the agent
     /// reports them as failed.
     pub fn validate(&self) -> Result<(), Invalid> {
-        let ids = [("parent", &self.parent), ("instance_id", &self.instance_id)];
-        for (field, id) in ids {
-            let text = id.as_str();
-            let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
-            if !is_printable || !(1..=MAX_INSTANCE_ID).contains(&text.len()) {
-                let rule = "must be 1 to 64 printable ASCII characters without spaces";
-                return Err(Invalid::new(field, rule));
-            }
-        }
+        check_printable("parent", self.parent.as_str())?;
+        check_printable("instance_id", self.instance_id.as_str())?;
         if self.parent == self.instance_id {
             return Err(Invalid::new("instance_id", "must differ from `parent`"));
         }

@@ -1,12 +1,10 @@
 //! Token of the VMM through which a health check arrives.
 
+use super::check_printable;
 use crate::error::Invalid;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::fmt;
 use std::str::FromStr;
-
-/// Longest token, in bytes.
-const MAX_LEN: usize = 64;
 
 /// Opaque token of one run of a VMM: 1 to 64 printable ASCII characters without a space. Equal
 /// tokens mean the same run; an agent only compares them.
@@ -32,11 +30,8 @@ impl FromStr for VmmToken {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_printable && (1..=MAX_LEN).contains(&text.len()) {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(Invalid::new("vmm_token", "must be 1 to 64 printable ASCII characters without spaces"))
+        check_printable("vmm_token", text)?;
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -5,7 +5,8 @@
 //!                │ no                    │ yes
 //!                ▼                       ▼
 //!             ready              `restore` ─▶ done: event, another health check, ready
-//!                                        ├──▶ running: unreachable (restoring), next probe soon
+//!                                        ├──▶ running: unreachable (restoring), next probe soon, later less often;
+//!                                        │    after the time limit of the steps: unreachable (restore_failed)
 //!                                        └──▶ failed: unreachable (restore_failed), again after RETRY
 //! ```
 
@@ -32,13 +33,16 @@ const RESTORE_DEADLINE: Duration = Duration::from_secs(3);
 /// Deadline for the health check after a restore.
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Pause before the agent is asked again while steps run. The agent itself waits for their end before it replies.
+/// Shortest pause before the agent is asked again while steps run. The agent itself waits for their end before it replies.
 const SOON: Duration = Duration::from_millis(100);
+
+/// Part of the time since the first request that the pause is, while steps run.
+const PAUSE_PART: u32 = 10;
 
 /// Pause before failed steps run again without a request of a client: their hooks may be expensive.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Pause between two probes of a guest whose steps have failed and are not due.
+/// Pause between two probes of a guest whose steps have failed and are not due, and longest pause while steps run.
 const NOT_DUE: Duration = Duration::from_secs(5);
 
 /// Facts about generations that the supervisor keeps between two probes.
@@ -49,52 +53,118 @@ pub(super) struct GenerationState {
     pub(super) asked: watch::Receiver<u64>,
     /// Number of the last request that was carried out.
     carried_out: u64,
-    /// Time from which failed steps run again.
-    retry_at: Option<Instant>,
+    /// Instance whose steps have failed, and the time from which they run again.
+    retry: Option<(InstanceId, Instant)>,
+    /// Steps that are waited for.
+    awaited: Option<AwaitedSteps>,
     /// Restore that has begun: the boot of the guest, and the instance whose next generation is made. Until its steps
     /// have succeeded, the VM does not become ready, also if a request was lost or the agent was restarted.
     begun: Option<(BootId, InstanceId)>,
 }
 
+/// Steps of a guest that this daemon has asked for, and that have not ended.
+#[derive(Debug)]
+struct AwaitedSteps {
+    parent: InstanceId,
+    /// Time of the first request.
+    since: Instant,
+    /// True if the guest was asked after it had reported that they failed.
+    is_failure_asked: bool,
+    /// True once they have exceeded their time limit.
+    is_overdue: bool,
+}
+
 impl GenerationState {
     pub(super) fn new(asked: watch::Receiver<u64>) -> Self {
         let counts = ProbeCounts::default();
-        Self { counts, asked, carried_out: 0, retry_at: None, begun: None }
+        Self { counts, asked, carried_out: 0, retry: None, awaited: None, begun: None }
     }
 
-    /// Returns the instance whose next generation must be made or completed; `None` if there is nothing to do.
-    fn parent(&mut self, agent: &AgentInfo) -> Option<InstanceId> {
+    /// Returns what this agent needs.
+    fn next(&mut self, agent: &AgentInfo) -> NextStep {
         let is_rewound = self.counts.is_rewound(agent);
         let is_asked = *self.asked.borrow_and_update() > self.carried_out;
         self.begun.take_if(|(boot, _)| *boot != agent.boot_id);
-        let parent = self.wanted(agent, is_rewound, is_asked);
-        if let Some(parent) = &parent {
+        let next = self.wanted(agent, is_rewound, is_asked);
+        if let NextStep::Restore(parent) = &next {
             self.begun = Some((agent.boot_id.clone(), parent.clone()));
         }
-        parent
+        next
     }
 
-    fn wanted(&self, agent: &AgentInfo, is_rewound: bool, is_asked: bool) -> Option<InstanceId> {
-        let present = || Some(agent.instance_id.clone());
+    fn wanted(&mut self, agent: &AgentInfo, is_rewound: bool, is_asked: bool) -> NextStep {
+        let present = || NextStep::Restore(agent.instance_id.clone());
+        let parent = || agent.parent_instance_id.clone().map_or_else(present, NextStep::Restore);
         match agent.restore {
             Some(RestoreState::Required) => present(),
             _ if is_rewound => present(),
-            Some(RestoreState::Running) => agent.parent_instance_id.clone().or_else(present),
-            Some(RestoreState::Failed) => {
-                let is_due = self.retry_at.is_none_or(|at| Instant::now() >= at);
-                let parent = agent.parent_instance_id.clone().or_else(present);
-                parent.filter(|_| is_asked || is_due)
-            }
+            Some(RestoreState::Running) => parent(),
+            Some(RestoreState::Failed) if is_asked => parent(),
+            Some(RestoreState::Failed) => self.failed(agent).unwrap_or_else(parent),
             Some(RestoreState::Done | RestoreState::Other) | None => match &self.begun {
                 // The steps have ended since the last reply: the same request gets their report.
                 Some((_, begun)) if agent.parent_instance_id.as_ref() == Some(begun) => {
-                    Some(begun.clone())
+                    NextStep::Restore(begun.clone())
                 }
                 Some(_) => present(),
-                None => is_asked.then(present).flatten(),
+                None if is_asked => present(),
+                None => NextStep::Nothing,
             },
         }
     }
+
+    /// Returns the pause of a guest whose steps have failed; `None` if the guest is asked now.
+    fn failed(&mut self, agent: &AgentInfo) -> Option<NextStep> {
+        let known = self.retry.as_ref().filter(|(instance, _)| *instance == agent.instance_id);
+        let retry_at = known.map(|(_, at)| *at);
+        let is_own =
+            |steps: &&mut AwaitedSteps| agent.parent_instance_id.as_ref() == Some(&steps.parent);
+        if let Some(awaited) = self.awaited.as_mut().filter(is_own)
+            && !awaited.is_failure_asked
+        {
+            // They have failed since the last reply: the agent reports that once, and repeats them only then.
+            awaited.is_failure_asked = true;
+            self.retry_later(agent.instance_id.clone());
+            return None;
+        }
+        if retry_at.is_some_and(|at| Instant::now() < at) {
+            return Some(NextStep::Pause);
+        }
+        self.retry_later(agent.instance_id.clone());
+        retry_at.is_none().then_some(NextStep::Failed)
+    }
+
+    fn retry_later(&mut self, instance: InstanceId) {
+        self.retry = Some((instance, Instant::now() + RETRY));
+    }
+
+    /// Returns the steps of the guest that was made of `parent`, which have not ended.
+    fn unfinished(&mut self, parent: &InstanceId) -> &mut AwaitedSteps {
+        self.awaited.take_if(|steps| steps.parent != *parent);
+        self.awaited.get_or_insert_with(|| AwaitedSteps {
+            parent: parent.clone(),
+            since: Instant::now(),
+            is_failure_asked: false,
+            is_overdue: false,
+        })
+    }
+}
+
+/// Need of a guest with respect to generations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NextStep {
+    Nothing,
+    /// The next generation of this instance must be made or completed.
+    Restore(InstanceId),
+    /// Steps have failed before this daemon asked for them. They are repeated later: their hooks may be expensive.
+    Failed,
+    /// Steps have failed, and are not due yet.
+    Pause,
+}
+
+/// Returns the pause before the next request for steps that have been waited for this long.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / PAUSE_PART).clamp(SOON, NOT_DUE)
 }
 
 /// Result of a probe with respect to generations.
@@ -118,14 +188,28 @@ impl Supervisor {
         let agent = health.agent.as_ref().filter(|agent| agent.supports(Feature::Generations));
         let agent = agent.filter(|agent| has_usable_ids(agent));
         let Some(agent) = agent else { return SettledProbe::Ready(health, asked) };
-        let Some(parent) = hold.generations.parent(agent) else {
-            if agent.restore == Some(RestoreState::Failed) {
+        let parent = match hold.generations.next(agent) {
+            NextStep::Nothing => return SettledProbe::Ready(health, asked),
+            NextStep::Restore(parent) => parent,
+            NextStep::Pause => return SettledProbe::Waiting(NOT_DUE),
+            NextStep::Failed => {
+                let message = format!(
+                    "the guest was restored; a required step failed before this daemon asked for it; the steps run again in {} s",
+                    RETRY.as_secs()
+                );
+                self.wait(Failure::RestoreFailed, message, agent, None);
                 return SettledProbe::Waiting(NOT_DUE);
             }
-            return SettledProbe::Ready(health, asked);
         };
         let number = *hold.generations.asked.borrow();
-        let request = self.restore.request(&self.name, parent.clone());
+        let request = match self.restore.request(&self.name, parent.clone()) {
+            Ok(request) => request,
+            Err(error) => {
+                let message = format!("the guest was restored; no random numbers for it: {error}");
+                self.wait(Failure::Restoring, message, agent, None);
+                return SettledProbe::Waiting(NOT_DUE);
+            }
+        };
         let Some(connection) = hold.line.connection() else {
             return SettledProbe::Waiting(SOON);
         };
@@ -136,11 +220,36 @@ impl Supervisor {
             Err(error) => {
                 hold.line.hang_up();
                 let message = format!("the guest was restored; `restore` failed: {error}");
-                self.wait(Failure::Restoring, message, agent, None);
-                return SettledProbe::Waiting(SOON);
+                return self.unfinished(hold, agent, &parent, message, None, number);
             }
         };
-        self.reported(hold, agent, report, number).await
+        self.reported(hold, agent, &parent, report, number).await
+    }
+
+    /// Publishes that steps have not ended, and that they count as failed after their time limit.
+    fn unfinished(
+        &self,
+        hold: &mut SupervisorState,
+        agent: &AgentInfo,
+        parent: &InstanceId,
+        message: String,
+        report: Option<RestoreReport>,
+        number: u64,
+    ) -> SettledProbe {
+        let steps = hold.generations.unfinished(parent);
+        let (waited, limit) = (steps.since.elapsed(), self.restore.policy.steps_limit());
+        if waited < limit {
+            self.wait(Failure::Restoring, message, agent, report);
+            return SettledProbe::Waiting(pause_after(waited));
+        }
+        let message = format!("{message}; they have not ended within {} s", limit.as_secs_f64());
+        if !std::mem::replace(&mut steps.is_overdue, true) {
+            tracing::warn!(vm = %self.name, "{message}");
+        }
+        hold.generations.carried_out = number;
+        self.wait(Failure::RestoreFailed, message, agent, report);
+        self.carried_out(number);
+        SettledProbe::Waiting(pause_after(waited))
     }
 
     /// Handles the reply to `restore`, which carries out the client's request of this number.
@@ -148,6 +257,7 @@ impl Supervisor {
         &self,
         hold: &mut SupervisorState,
         agent: &AgentInfo,
+        parent: &InstanceId,
         report: RestoreReport,
         number: u64,
     ) -> SettledProbe {
@@ -155,11 +265,11 @@ impl Supervisor {
             RestoreState::Done => {}
             RestoreState::Running | RestoreState::Required | RestoreState::Other => {
                 let message = "the guest was restored; its restore steps run".to_owned();
-                self.wait(Failure::Restoring, message, agent, Some(report));
-                return SettledProbe::Waiting(SOON);
+                return self.unfinished(hold, agent, parent, message, Some(report), number);
             }
             RestoreState::Failed => {
-                hold.generations.retry_at = Some(Instant::now() + RETRY);
+                hold.generations.retry_later(report.instance_id.clone().into());
+                hold.generations.awaited = None;
                 hold.generations.carried_out = number;
                 let failures = restore::failures(&report);
                 tracing::warn!(vm = %self.name, failures, "a required restore step failed");
@@ -184,7 +294,7 @@ impl Supervisor {
             return SettledProbe::Waiting(SOON);
         };
         hold.generations.carried_out = number;
-        hold.generations.begun = None;
+        (hold.generations.begun, hold.generations.awaited) = (None, None);
         if let Some(agent) = &health.agent {
             // Records the number of this health check.
             hold.generations.counts.is_rewound(agent);
@@ -194,19 +304,35 @@ impl Supervisor {
         SettledProbe::Ready(Box::new(health), asked)
     }
 
-    /// Publishes that the guest is a new generation, before the VM becomes ready.
+    /// Publishes that the guest is a new generation, whose restore this daemon has seen, before the VM becomes ready.
     fn restored(&self, agent: &AgentInfo, report: RestoreReport) {
-        let agent = bounded(agent.clone());
         let parent = InstanceId::from(report.parent_instance_id.clone());
-        self.pool.flush();
-        let mut is_new = true;
-        self.status.send_modify(|status| {
-            is_new = status.restored(agent, report);
-            self.agent.send_replace(status.for_calls());
-        });
-        if is_new {
+        let known =
+            if has_usable_ids(agent) { self.instances.replace(&self.name, agent) } else { None };
+        self.begin_generation(agent, Some(report));
+        if known.is_none_or(|known| known.instance != agent.instance_id) {
             self.tell_restored(&parent);
         }
+    }
+
+    /// Publishes that the guest is a new generation if another daemon has seen to its restore, before the VM becomes ready.
+    /// A guest that was not known before is no news.
+    pub(super) fn look_at_generation(&self, agent: &AgentInfo) {
+        let known = self.instances.replace(&self.name, agent);
+        if let Some(parent) = &agent.parent_instance_id
+            && known.is_some_and(|known| known.was_restored_as(agent))
+        {
+            self.begin_generation(agent, None);
+            self.tell_restored(&InstanceId::from(clipped(parent.to_string())));
+        }
+    }
+
+    fn begin_generation(&self, agent: &AgentInfo, report: Option<RestoreReport>) {
+        self.pool.flush();
+        self.status.send_modify(|status| {
+            status.restored(bounded(agent.clone()), report);
+            self.agent.send_replace(status.for_calls());
+        });
     }
 
     /// Publishes the event of a new generation of the guest `parent`.
@@ -259,22 +385,20 @@ fn refused(agent: &AgentInfo, parent: &InstanceId, detail: String) -> RestoreRep
 #[cfg(test)]
 mod tests {
     use super::*;
-    use minions_proto::message::Features;
+    use crate::vm::generation::tests::agent as described;
+    use tokio::time::advance;
 
     fn agent(instance: &str, count: u64, restore: Option<RestoreState>) -> AgentInfo {
-        AgentInfo {
-            name: "a".into(),
-            version: "1".into(),
-            protocol: 2,
-            features: Features::default(),
-            boot_id: "b".into(),
-            instance_id: instance.into(),
-            allowed: None,
-            generation: Some(0),
-            parent_instance_id: None,
-            probe_count: Some(count),
-            restore,
-        }
+        AgentInfo { restore, ..described(instance, count) }
+    }
+
+    /// Returns the description of the agent `y`, the next generation of `x`.
+    fn generation(count: u64, restore: RestoreState) -> AgentInfo {
+        AgentInfo { parent_instance_id: Some("x".into()), ..agent("y", count, Some(restore)) }
+    }
+
+    fn restore(parent: &str) -> NextStep {
+        NextStep::Restore(parent.into())
     }
 
     fn state() -> (GenerationState, watch::Sender<u64>) {
@@ -285,37 +409,85 @@ mod tests {
     #[test]
     fn a_rewind_whose_request_was_lost_is_not_forgotten() {
         let (mut state, _asked) = state();
-        assert_eq!(state.parent(&agent("x", 5, None)), None);
-        assert_eq!(state.parent(&agent("x", 3, None)), Some("x".into()));
-        assert_eq!(state.parent(&agent("x", 6, None)), Some("x".into()), "the request was lost");
-        let done = AgentInfo {
-            parent_instance_id: Some("x".into()),
-            ..agent("y", 7, Some(RestoreState::Done))
-        };
-        assert_eq!(state.parent(&done), Some("x".into()), "the report is outstanding");
+        assert_eq!(state.next(&agent("x", 5, None)), NextStep::Nothing);
+        assert_eq!(state.next(&agent("x", 3, None)), restore("x"));
+        assert_eq!(state.next(&agent("x", 6, None)), restore("x"), "the request was lost");
+        let done = generation(7, RestoreState::Done);
+        assert_eq!(state.next(&done), restore("x"), "the report is outstanding");
         state.begun = None;
-        assert_eq!(state.parent(&AgentInfo { probe_count: Some(8), ..done }), None);
+        assert_eq!(state.next(&generation(8, RestoreState::Done)), NextStep::Nothing);
     }
 
     #[test]
     fn a_restarted_agent_does_not_skip_the_steps_of_its_guest() {
         let (mut state, _asked) = state();
-        assert_eq!(state.parent(&agent("x", 1, Some(RestoreState::Required))), Some("x".into()));
-        assert_eq!(state.parent(&agent("another", 1, None)), Some("another".into()));
+        assert_eq!(state.next(&agent("x", 1, Some(RestoreState::Required))), restore("x"));
+        assert_eq!(state.next(&agent("another", 1, None)), restore("another"));
         let rebooted = AgentInfo { boot_id: "c".into(), ..agent("third", 1, None) };
-        assert_eq!(state.parent(&rebooted), None, "another boot has its own random numbers");
+        let next = state.next(&rebooted);
+        assert_eq!(next, NextStep::Nothing, "another boot has its own random numbers");
     }
 
     #[test]
     fn a_request_of_a_client_makes_one_generation_however_long_the_steps_run() {
         let (mut state, asked) = state();
         asked.send_replace(1);
-        assert_eq!(state.parent(&agent("x", 1, None)), Some("x".into()));
-        let next = |count, restore| AgentInfo {
-            parent_instance_id: Some("x".into()),
-            ..agent("y", count, Some(restore))
+        assert_eq!(state.next(&agent("x", 1, None)), restore("x"));
+        assert_eq!(state.next(&generation(2, RestoreState::Running)), restore("x"));
+        assert_eq!(state.next(&generation(3, RestoreState::Done)), restore("x"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steps_that_failed_unseen_are_repeated_after_a_pause() {
+        let (mut state, asked) = state();
+        let mut count = 0;
+        let mut next = |state: &mut GenerationState| {
+            count += 1;
+            state.next(&generation(count, RestoreState::Failed))
         };
-        assert_eq!(state.parent(&next(2, RestoreState::Running)), Some("x".into()));
-        assert_eq!(state.parent(&next(3, RestoreState::Done)), Some("x".into()));
+        assert_eq!(next(&mut state), NextStep::Failed);
+        for _ in 0..2 {
+            advance(RETRY - Duration::from_secs(1)).await;
+            assert_eq!(next(&mut state), NextStep::Pause);
+            advance(Duration::from_secs(1)).await;
+            assert_eq!(next(&mut state), restore("x"));
+            assert_eq!(next(&mut state), NextStep::Pause, "the reply was lost");
+        }
+        asked.send_replace(1);
+        assert_eq!(next(&mut state), restore("x"), "a client does not wait");
+        state.carried_out = 1;
+        // Another generation has a pause of its own.
+        advance(RETRY).await;
+        let other = AgentInfo {
+            parent_instance_id: Some("y".into()),
+            ..agent("z", 1, Some(RestoreState::Failed))
+        };
+        assert_eq!(state.next(&other), NextStep::Failed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_failure_of_steps_that_are_waited_for_is_asked_for_once() {
+        let (mut state, _asked) = state();
+        assert_eq!(state.next(&generation(1, RestoreState::Running)), restore("x"));
+        state.unfinished(&"x".into());
+        assert_eq!(state.next(&generation(2, RestoreState::Failed)), restore("x"));
+        // An earlier version of the agent repeats them instead.
+        state.unfinished(&"x".into());
+        assert_eq!(state.next(&generation(3, RestoreState::Failed)), NextStep::Pause);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longer_steps_run_the_less_often_they_are_asked_for() {
+        let (mut state, _asked) = state();
+        let mut pauses = Vec::new();
+        for _ in 0..100 {
+            let steps = state.unfinished(&"x".into());
+            pauses.push(pause_after(steps.since.elapsed()));
+            advance(*pauses.last().unwrap()).await;
+        }
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert_eq!((pauses[0], pauses[99]), (SOON, NOT_DUE));
+        let other = state.unfinished(&"y".into()).since;
+        assert_eq!(other.elapsed(), Duration::ZERO, "another restore has its own time");
     }
 }

@@ -14,7 +14,7 @@ mod socket;
 pub(crate) use presence::Verdict;
 
 use super::ending::EndingKind;
-use super::generation::InstanceOwners;
+use super::generation::{InstanceOwners, LastInstances};
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
 use super::probe_error::ProbeError;
 use super::process::WatchedProcess;
@@ -66,6 +66,7 @@ pub(crate) struct Supervisor {
     pub(crate) clock_limit: Option<Duration>,
     pub(crate) restore: RestorePlan,
     pub(super) owners: InstanceOwners,
+    pub(super) instances: LastInstances,
     pub(crate) stop: CancellationToken,
     /// Socket that has the VM's name; `None` while its VMM has removed it.
     pub(crate) socket: watch::Receiver<Option<SocketId>>,
@@ -339,6 +340,7 @@ impl Supervisor {
         match agent {
             Some(agent) if generation::has_usable_ids(agent) => {
                 self.owners.set(&self.name, &agent.instance_id);
+                self.look_at_generation(agent);
             }
             Some(_) | None => self.owners.remove(&self.name),
         }

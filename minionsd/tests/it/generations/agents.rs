@@ -112,10 +112,16 @@ async fn two_daemons_restore_a_guest_once_and_a_restart_changes_nothing() {
     for daemon in [&first, &second] {
         daemon.until_state("web-1", "ready").await;
     }
+    let before = first.get("/vms/web-1").await;
+    let mut events = [Events::of(&first).await, Events::of(&second).await];
     rebind(&sockets, "web-1");
     let [one, two] =
         [until_generation(&first, "web-1", 1).await, until_generation(&second, "web-1", 1).await];
     assert_eq!(instance(&one), instance(&two));
+    for events in &mut events {
+        events.until("vm.restored").await;
+        assert_eq!(events.first("vm.restored")["parent"], instance(&before));
+    }
     drop(second);
     let restarted = TestDaemon::with(beside).await;
     let vm = restarted.until_state("web-1", "ready").await;

@@ -2,12 +2,14 @@
 
 mod agents;
 mod scripted;
+mod seen;
 
 use crate::faults::Events;
 use minions_proto::message::RestoreStepKind;
-use minionsd::config::{RestorePolicy, RestoreRule, RestoreRules};
+use minionsd::config::{ClockLimit, RestorePolicy, RestoreRule, RestoreRules};
 use scripted::ScriptedGuest;
 use serde_json::{Value, json};
+use std::time::Duration;
 use testkit::daemon::{Reply, TestDaemon};
 
 /// Waits until the VM is ready as this generation.
@@ -225,6 +227,51 @@ async fn a_required_step_that_fails_keeps_the_vm_from_being_ready_until_it_succe
     // The steps by hand, on a guest that is ready: another generation.
     let report = daemon.post("/vms/web-1/restored", json!({})).await;
     assert_eq!((&report.json["state"], &report.json["generation"]), (&json!("done"), &json!(2)));
+}
+
+#[tokio::test]
+async fn clones_of_a_guest_that_was_never_probed_become_generations_by_hand() {
+    let daemon = TestDaemon::start().await;
+    // Its agent has seen no token, as every agent at its first start.
+    let template = ScriptedGuest::booted("template").snapshot();
+    let clone = |name: &str| {
+        let guest = ScriptedGuest::from_snapshot(template.clone());
+        (guest.start(daemon.sockets(), name), guest)
+    };
+    let clones = [("clone-1", clone("clone-1")), ("clone-2", clone("clone-2"))];
+    for (name, _) in &clones {
+        let vm = daemon.until_state(name, "ready").await;
+        assert_eq!((instance(&vm), &vm.json["restore"]), ("template", &Value::Null));
+    }
+    let mut made = Vec::new();
+    for (name, (_, guest)) in &clones {
+        let report = daemon.post(&format!("/vms/{name}/restored"), json!({})).await;
+        assert_eq!((report.status, &report.json["state"]), (200, &json!("done")), "{report:?}");
+        let vm = until_generation(&daemon, name, 1).await;
+        let entropy = guest.memory().restores[0]["entropy"].as_str().unwrap().to_owned();
+        made.push((instance(&vm).to_owned(), entropy));
+    }
+    assert!(made[0].0 != made[1].0 && made[0].1 != made[1].1, "{made:?}");
+}
+
+#[tokio::test]
+async fn the_clock_of_a_guest_is_left_alone_if_its_rule_says_so() {
+    let daemon = TestDaemon::with(|config| {
+        config.clock_limit = Some(Duration::from_secs(1));
+        config.restore = rules(&[], &[]);
+        config.restore.0[0].policy.clock_limit = ClockLimit::Off;
+    })
+    .await;
+    let start = |name: &str| {
+        let guest = ScriptedGuest::booted(name);
+        guest.memory().time_unix_ms = Some(0);
+        (guest.start(daemon.sockets(), name), guest)
+    };
+    let [(_web, web), (_db, db)] = ["web-1", "db"].map(start);
+    // A clock is set before the VM is ready.
+    daemon.until_state("web-1", "ready").await;
+    daemon.until_state("db", "ready").await;
+    assert_eq!((web.memory().clocks_set, db.memory().clocks_set), (0, 1));
 }
 
 #[tokio::test]

@@ -25,6 +25,10 @@ pub(super) struct AgentMemory {
     pub(super) slow: u32,
     /// Health checks without a token.
     pub(super) plain: u64,
+    /// Time of the guest's clock, which then can be set.
+    pub(super) time_unix_ms: Option<u64>,
+    /// Number of requests to set the clock.
+    pub(super) clocks_set: u64,
 }
 
 /// Guest that several VMMs can run, one after the other.
@@ -111,15 +115,23 @@ impl AgentMemory {
                 self.health()
             }
             (Some("restore"), _) => self.restore(request),
+            (Some("set_clock"), _) => {
+                self.clocks_set += 1;
+                json!({ "status": "ok", "step_ms": 1 })
+            }
             _ => json!({ "status": "error", "message": "unsupported", "code": "unsupported" }),
         }
     }
 
     fn health(&self) -> Value {
+        let features: &[&str] = match self.time_unix_ms {
+            Some(_) => &["generations", "clock"],
+            None => &["generations"],
+        };
         json!({
-            "status": "ok", "uptime_secs": 7, "hostname": "h",
+            "status": "ok", "uptime_secs": 7, "hostname": "h", "time_unix_ms": self.time_unix_ms,
             "agent": {
-                "name": "a", "version": "1", "protocol": 2, "features": ["generations"],
+                "name": "a", "version": "1", "protocol": 2, "features": features,
                 "boot_id": "b", "instance_id": self.instance, "generation": self.generation,
                 "parent_instance_id": self.parent, "probe_count": self.probes,
                 "restore": self.restore,

@@ -105,6 +105,25 @@ impl CgroupFactory {
         Ok(Some(cgroup))
     }
 
+    /// Stores the generation of the guest for the next agent.
+    pub(in crate::exec) fn store_generation(&self, generation: u64) {
+        let Some(shared) = &self.0 else { return };
+        match record::write_generation(&shared.parent, generation) {
+            Ok(()) => {}
+            // Without programs, there is no parent group, and nothing that a later generation can inherit.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(
+                %error, "cannot store the generation; the next agent will not list inherited programs as such"
+            ),
+        }
+    }
+
+    /// Returns the generation that an earlier agent has stored; 0 without one.
+    pub(in crate::exec) fn stored_generation(&self) -> u64 {
+        let stored = self.0.as_ref().and_then(|shared| record::read_generation(&shared.parent));
+        stored.unwrap_or_default()
+    }
+
     fn used_before(&self, record: &ProgramRecord) -> Option<Cgroup> {
         let shared = self.0.as_ref()?;
         let dir = shared.pool.take()?;

@@ -12,6 +12,9 @@ use std::path::Path;
 /// Name of the attribute. Control groups have the namespace `user.` since kernel 5.7, like `clone3` into a group.
 const NAME: &str = "user.minions.exec";
 
+/// Name of the attribute of the groups' parent with the number of the guest's generation.
+const GENERATION: &str = "user.minions.generation";
+
 /// The kernel's limit of an attribute's value, in bytes.
 const MAX_LEN: usize = 64 * 1024;
 
@@ -28,6 +31,9 @@ pub(in crate::exec) struct ProgramRecord {
     pub(in crate::exec) pid: u32,
     /// Start time, in milliseconds since the guest's boot.
     pub(in crate::exec) started_ms: u64,
+    /// Generation of the guest in which the program was started. Earlier agents did not record it.
+    #[serde(default)]
+    pub(in crate::exec) generation: u64,
     pub(in crate::exec) agent: AgentProcess,
 }
 
@@ -59,6 +65,18 @@ pub(super) fn started(pid: u32) -> Option<u64> {
     let stat = process.stat().ok()?;
     let ended = matches!(stat.state, 'Z' | 'X' | 'x');
     (!ended).then_some(stat.starttime)
+}
+
+/// Stores the generation of the guest with the parent of the groups.
+pub(super) fn write_generation(parent: &Path, generation: u64) -> io::Result<()> {
+    Ok(setxattr(parent, GENERATION, generation.to_string().as_bytes(), XattrFlags::empty())?)
+}
+
+/// Reads the generation of the guest; `None` if none was stored since its boot.
+pub(super) fn read_generation(parent: &Path) -> Option<u64> {
+    let mut text = [0; 20];
+    let len = getxattr(parent, GENERATION, &mut text).ok()?;
+    std::str::from_utf8(text.get(..len)?).ok()?.parse().ok()
 }
 
 impl ProgramRecord {
