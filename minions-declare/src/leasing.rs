@@ -151,12 +151,16 @@ impl DeclaredState {
             let reason = "must be an address of a host in the pool's subnet, and not its gateway";
             return Err(Invalid::value("address", &address.to_string(), reason).into());
         }
-        let other = self
-            .pools
-            .values()
-            .find(|other| other.pool.name() != pool.name() && other.pool.is_in_range(address));
-        if let Some(other) = other {
-            let reason = format!("is in the range of the pool {:?}", other.pool.name());
+        let others = self.pools.values().map(|stored| &stored.pool);
+        for other in others.filter(|other| other.name() != pool.name()) {
+            let place = if other.gateway() == Some(address) {
+                "the gateway"
+            } else if other.is_in_range(address) {
+                "in the range"
+            } else {
+                continue;
+            };
+            let reason = format!("is {place} of the pool {:?}", other.name());
             return Err(Invalid::value("address", &address.to_string(), &reason).into());
         }
         match (self.leases.get(address), vm) {

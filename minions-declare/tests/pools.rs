@@ -1,0 +1,107 @@
+//! Pools that share a subnet, and leases that are not from a pool.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "in tests, a panic with its location is the report"
+)]
+
+use minions_api::VmName;
+use minions_api::declaration::ApplyRequest;
+use minions_api::pool::ReserveRequest;
+use minions_declare::document::{Document, DocumentFormat};
+use minions_declare::{DeclareError, DeclaredState, IfRevision};
+
+/// Two pools of one link. Each keeps an address that is in the range of the other.
+const TWO_POOLS: &str = "
+pools:
+- {name: low, subnet: 10.0.0.0/28, range: 10.0.0.2-10.0.0.5, gateway: 10.0.0.9, reserved: [10.0.0.8]}
+- {name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.10, gateway: 10.0.0.3, reserved: [10.0.0.4-10.0.0.5]}
+declarations: [{name: 'l*', network: {pool: low}}, {name: 'h*', network: {pool: high}}]
+";
+
+fn request(yaml: &str) -> ApplyRequest {
+    let Document { pools, declarations } = Document::parse(yaml, DocumentFormat::Yaml).unwrap();
+    ApplyRequest { pools, declarations, ..ApplyRequest::default() }
+}
+
+fn apply(state: &mut DeclaredState, yaml: &str) -> Result<(), DeclareError> {
+    let (plan, _) = state.plan_apply(&request(yaml), &[])?;
+    state.commit(&plan);
+    Ok(())
+}
+
+fn with(yaml: &str) -> DeclaredState {
+    let mut state = DeclaredState::default();
+    apply(&mut state, yaml).unwrap();
+    state
+}
+
+fn vm(name: &str) -> VmName {
+    name.parse().unwrap()
+}
+
+/// Leases what a VM needs, and returns its addresses.
+fn lease(state: &mut DeclaredState, name: &str) -> Result<String, DeclareError> {
+    let plan = state.plan_leases(&vm(name), &state.effective(&vm(name)).needs())?;
+    state.commit(&plan);
+    let all: Vec<_> =
+        state.leases().of_vm(&vm(name)).map(|lease| lease.address.to_string()).collect();
+    Ok(all.join(" "))
+}
+
+/// Leases addresses until the pool is exhausted.
+fn all_of(state: &mut DeclaredState, letter: &str) -> Vec<String> {
+    let next = |at| lease(state, &format!("{letter}{at}"));
+    (0..100).map_while(|at| next(at).ok()).collect()
+}
+
+#[test]
+fn pools_of_one_subnet_do_not_give_the_gateway_or_a_reserved_address_of_each_other() {
+    let mut state = with(TWO_POOLS);
+    let free = |state: &DeclaredState| {
+        ["low", "high"].map(|name| state.pool_status(&state.pools()[name]).free)
+    };
+    assert_eq!(free(&state), [1, 3]);
+    assert_eq!(all_of(&mut state, "l"), ["10.0.0.2"]);
+    assert_eq!(all_of(&mut state, "h"), ["10.0.0.6", "10.0.0.7", "10.0.0.10"]);
+    assert_eq!(free(&state), [0, 0]);
+    // A change of one pool frees addresses of the other one.
+    let other_gateway = "pools: [{name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.10}]";
+    apply(&mut state, other_gateway).unwrap();
+    assert_eq!(free(&state), [3, 0]);
+    assert_eq!(lease(&mut state, "l7").unwrap(), "10.0.0.3");
+    let plan = state.plan_release("low", "10.0.0.3".parse().unwrap(), |_| false).unwrap();
+    state.commit(&plan);
+    assert_eq!(free(&state), [3, 0], "it is free again");
+}
+
+#[test]
+fn a_released_address_that_another_pool_keeps_is_not_given_again() {
+    let mut state = with("
+pools: [{name: low, subnet: 10.0.0.0/28, range: 10.0.0.2-10.0.0.3}]
+declarations: [{name: '*', network: {pool: low}}]");
+    assert_eq!(all_of(&mut state, "l"), ["10.0.0.2", "10.0.0.3"]);
+    let high = "pools: [{name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.9, reserved: [10.0.0.3]}]";
+    apply(&mut state, high).unwrap();
+    let plan = state.plan_release("low", "10.0.0.3".parse().unwrap(), |_| false).unwrap();
+    state.commit(&plan);
+    assert!(matches!(lease(&mut state, "later"), Err(DeclareError::Exhausted { .. })));
+    let plan = state.plan_remove_pool("high", IfRevision::Any).unwrap();
+    state.commit(&plan);
+    assert_eq!(lease(&mut state, "later").unwrap(), "10.0.0.3");
+}
+
+#[test]
+fn a_gateway_that_a_vm_has_is_refused_and_a_gateway_is_not_reserved_in_another_pool() {
+    let mut state = with(TWO_POOLS);
+    assert_eq!(lease(&mut state, "l1").unwrap(), "10.0.0.2");
+    let high = "pools: [{name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.10, gateway: 10.0.0.2}]";
+    let error = apply(&mut state, high).unwrap_err().to_string();
+    for words in ["10.0.0.2", "\"high\"", "leased by l1"] {
+        assert!(error.contains(words), "no {words:?} in {error}");
+    }
+    let address = Some("10.0.0.9".parse().unwrap());
+    let reserve = ReserveRequest { address, vm: Some(vm("x")), interface: String::new() };
+    let error = state.plan_reserve("high", &reserve).unwrap_err().to_string();
+    assert!(error.contains("gateway of the pool \"low\""), "{error}");
+}
