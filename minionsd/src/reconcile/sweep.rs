@@ -9,12 +9,13 @@ use minions_declare::DeclaredState;
 /// Marks leases that are no longer needed, and ends those whose time is over. Does nothing before the first scan of the
 /// socket directory, because every VM would seem to be gone.
 pub(super) async fn sweep(store: &DeclaredStore, registry: &Registry, conditions: &VmConditions) {
-    let Some(vms) = registry.vms() else { return };
-    if store.read(|state| state.leases().is_empty()) {
+    if registry.vms().is_none() || store.read(|state| state.leases().is_empty()) {
         return;
     }
-    let conditions = conditions.clone();
+    let (registry, conditions) = (registry.clone(), conditions.clone());
     let plan = move |state: &DeclaredState| {
+        // As late as possible: the change may wait, and VMs come meanwhile.
+        let vms = registry.vms().unwrap_or_default();
         let is_used = |lease: &_| conditions.is_used(state, &vms, lease);
         let plan = state.plan_sweep(Timestamp::now(), is_used);
         let changes = plan.changes.len();

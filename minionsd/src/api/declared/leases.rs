@@ -88,10 +88,14 @@ pub(in super::super) async fn release_address(
     note: AuditNote,
 ) -> Result<Json<Lease>, ApiError> {
     note.subject(&format!("{name} {address}")).await?;
-    let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
-    let conditions = api.conditions.clone();
+    api.registry.vms().ok_or_else(ApiError::starting)?;
+    let (registry, conditions) = (api.registry.clone(), api.conditions.clone());
     let plan = move |state: &DeclaredState| {
-        let is_used = |lease: &Lease| conditions.is_used(state, &vms, lease);
+        // As late as possible: the change may wait, and VMs come meanwhile.
+        let vms = registry.vms();
+        let is_used = |lease: &Lease| {
+            vms.as_ref().is_none_or(|vms| conditions.is_used(state, vms, lease))
+        };
         let plan = state.plan_release(&name, address, is_used)?;
         let lease = state.leases().get(address).cloned();
         Ok((plan, lease.ok_or(DeclareError::NoLease { pool: name, address })?))
