@@ -17,6 +17,14 @@ const APPLICATION: i64 = 0x6d6e_696f;
 /// Time that a write waits for a tool that holds the database.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// Failure to write. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// SQLite cannot write.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
 /// Open database. Only the writer thread has it.
 #[derive(Debug)]
 pub(super) struct StateDatabase {
@@ -54,14 +62,14 @@ impl StateDatabase {
     }
 
     /// Writes a plan in one transaction. After an error, nothing of it is written.
-    pub(super) fn write(&mut self, plan: &Plan) -> rusqlite::Result<()> {
+    pub(super) fn write(&mut self, plan: &Plan) -> Result<(), WriteError> {
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.connection.transaction_with_behavior(behavior)?;
         for change in &plan.changes {
             rows::write(&transaction, change)?;
         }
         rows::write_revision(&transaction, plan.revision)?;
-        transaction.commit()
+        Ok(transaction.commit()?)
     }
 
     /// Checks that the file can be written, so that a read-only disk is noticed at the start.

@@ -23,5 +23,6 @@ mod wanted;
 
 pub(crate) use conditions::VmConditions;
 pub(crate) use handle::{NotApplied, Reconciler};
+pub(crate) use sweep::release;
 pub(crate) use task::ReconcilerParts;
 pub(crate) use wanted::is_declared;

@@ -1,10 +1,12 @@
-//! End of leases that no VM needs.
+//! End of leases: of those that no VM needs, and by request.
 
 use super::conditions::VmConditions;
-use crate::declared::DeclaredStore;
+use crate::declared::{DeclaredStore, StoreError};
 use crate::vm::Registry;
 use minions_api::Timestamp;
-use minions_declare::DeclaredState;
+use minions_api::pool::Lease;
+use minions_declare::{DeclareError, DeclaredState};
+use std::net::IpAddr;
 
 /// Marks leases that are no longer needed, and ends those whose time is over. Does nothing before the first scan of the
 /// socket directory, because every VM would seem to be gone.
@@ -28,4 +30,25 @@ pub(super) async fn sweep(store: &DeclaredStore, registry: &Registry, conditions
         }
         Err(error) => tracing::warn!(%error, "leases could not be released"),
     }
+}
+
+/// Ends the lease of an address in a pool's subnet, if no VM may have the address. Returns the lease as it was.
+pub(crate) async fn release(
+    store: &DeclaredStore,
+    registry: &Registry,
+    conditions: &VmConditions,
+    pool: &str,
+    address: IpAddr,
+) -> Result<Lease, StoreError> {
+    let (registry, conditions, pool) = (registry.clone(), conditions.clone(), pool.to_owned());
+    let plan = move |state: &DeclaredState| {
+        // As late as possible: the change may wait, and VMs come meanwhile.
+        let vms = registry.vms();
+        let is_used =
+            |lease: &Lease| vms.as_ref().is_none_or(|vms| conditions.is_used(state, vms, lease));
+        let plan = state.plan_release(&pool, address, is_used)?;
+        let lease = state.leases().get(address).cloned();
+        Ok((plan, lease.ok_or(DeclareError::NoLease { pool, address })?))
+    };
+    store.change(plan).await
 }

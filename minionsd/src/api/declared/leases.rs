@@ -5,6 +5,7 @@ use super::super::extract::{JsonBody, path_parameter};
 use super::super::problem::{ApiError, DeclaredProblems};
 use super::super::state::ApiState;
 use super::pools::PoolName;
+use crate::reconcile::release;
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -89,16 +90,6 @@ pub(in super::super) async fn release_address(
 ) -> Result<Json<Lease>, ApiError> {
     note.subject(&format!("{name} {address}")).await?;
     api.registry.vms().ok_or_else(ApiError::starting)?;
-    let (registry, conditions) = (api.registry.clone(), api.conditions.clone());
-    let plan = move |state: &DeclaredState| {
-        // As late as possible: the change may wait, and VMs come meanwhile.
-        let vms = registry.vms();
-        let is_used = |lease: &Lease| {
-            vms.as_ref().is_none_or(|vms| conditions.is_used(state, vms, lease))
-        };
-        let plan = state.plan_release(&name, address, is_used)?;
-        let lease = state.leases().get(address).cloned();
-        Ok((plan, lease.ok_or(DeclareError::NoLease { pool: name, address })?))
-    };
-    api.declared.change(plan).await.map(Json).map_err(ApiError::store)
+    let released = release(&api.declared, &api.registry, &api.conditions, &name, address).await;
+    released.map(Json).map_err(ApiError::store)
 }
