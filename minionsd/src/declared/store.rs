@@ -125,6 +125,8 @@ impl DeclaredStore {
         let (sender, revision) = watch::channel(state.revision());
         let state = Arc::new(RwLock::new(state));
         let health = Arc::new(WriterHealth::default());
+        let is_failing = database.as_ref().is_some_and(|database| !database.is_writable());
+        health.failing.store(is_failing, Ordering::Relaxed);
         let (work, queue) = mpsc::channel::<WriterMessage>(QUEUED);
         let is_persistent = database.is_some();
         let writer =
