@@ -4,6 +4,7 @@ use crate::agent::{AgentRefusal, CallError, Lane, TransportError};
 use crate::declared::{DeclaredStore, StoreError};
 use crate::vm::Vm;
 use crate::vm::guest_text::clipped;
+use futures_util::FutureExt;
 use minions_api::network::{InterfaceRequest, NetworkRequest};
 use minions_declare::{DeclareError, DeclaredState, EffectiveConfig};
 use minions_proto::message::{
@@ -11,6 +12,7 @@ use minions_proto::message::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -74,6 +76,14 @@ pub(super) async fn attempt(vm: Vm, store: DeclaredStore, kind: AttemptKind) -> 
         }
         Err(error) => AttemptResult::Failed(clipped(error.to_string())),
     }
+}
+
+/// Waits for an attempt. A panic is the failure of this attempt.
+pub(super) async fn guarded(attempt: impl Future<Output = AttemptResult>) -> AttemptResult {
+    AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("an attempt to configure a VM panicked");
+        AttemptResult::Failed("bug in minionsd: the attempt panicked; see the log".to_owned())
+    })
 }
 
 fn is_unreachable(error: &TransportError) -> bool {
@@ -214,6 +224,14 @@ fn call_message(error: &CallError) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_has_failed() {
+        let result = guarded(async { panic!("a bug") }).await;
+        let AttemptResult::Failed(reason) = result else { panic!("{result:?}") };
+        assert!(reason.contains("bug in minionsd"), "{reason}");
+        assert_eq!(guarded(async { AttemptResult::Nothing }).await, AttemptResult::Nothing);
+    }
 
     #[test]
     fn only_a_request_with_nothing_else_fits_the_base_protocol() {

@@ -11,11 +11,14 @@
 //! * [`conditions`]: agreement of each VM with its configuration, for all readers.
 //! * [`wanted`]: configuration of a VM, reduced to what decides about a new attempt.
 //! * [`attempt`]: one comparison or change. [`schedule`]: times of the next attempts, and their limits.
-//! * [`task`]: the task. [`handle`]: requests to it. [`sweep`]: the end of leases.
+//! * [`task`]: the task. [`record`]: its state for one VM. [`results`]: results of attempts. [`handle`]: requests to it.
+//! * [`sweep`]: the end of leases.
 
 mod attempt;
 mod conditions;
 mod handle;
+mod record;
+mod results;
 mod schedule;
 mod sweep;
 mod task;

@@ -61,6 +61,11 @@ impl Vm {
         &self.name
     }
 
+    /// Reports whether both are handles of one VM, and not of two that have had the same name.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.status.same_channel(&other.status)
+    }
+
     /// Returns the VM's state: it tells whether the agent answers.
     pub(crate) fn state(&self) -> VmState {
         self.status.borrow().state

@@ -130,7 +130,7 @@ pub(in super::super) async fn apply_config(
     let deadline = patience.deadline_or(PATIENCE);
     let checked = vm.client().check_precondition(deadline).await;
     checked.map_err(|error| ApiError::call(vm.name(), error))?;
-    let applied = api.reconciler.apply_now(vm.name(), deadline).await;
-    applied.map_err(|error| ApiError::not_applied(error).about(vm.name().clone()))?;
+    let applied = api.reconciler.apply_now(&vm, deadline).await;
+    applied.map_err(|error| ApiError::not_applied(vm.name(), error))?;
     Ok(Json(effective(&api, vm.name())))
 }

@@ -3,7 +3,7 @@
 use super::api_error::ApiError;
 use crate::declared::StoreError;
 use crate::reconcile::NotApplied;
-use minions_api::{ErrorCode, Problem};
+use minions_api::{ErrorCode, Problem, VmName};
 use minions_declare::DeclareError;
 
 impl ApiError {
@@ -39,19 +39,17 @@ impl ApiError {
     }
 
     /// Converts the failure to apply a configuration on request.
-    pub(in super::super) fn not_applied(error: NotApplied) -> Self {
-        match error {
-            NotApplied::NothingDeclared => {
-                Self::of(ErrorCode::DeclarationNotFound, error.to_string())
-            }
-            NotApplied::TimedOut => {
-                let mut problem =
-                    Problem::new(ErrorCode::AgentTimeout, error.to_string());
-                problem.may_have_executed = true;
-                Self::from_problem(problem)
-            }
-            NotApplied::Stopping => Self::shutting_down(),
-        }
+    pub(in super::super) fn not_applied(vm: &VmName, error: NotApplied) -> Self {
+        let code = match error {
+            NotApplied::NothingDeclared => ErrorCode::DeclarationNotFound,
+            NotApplied::Gone => return Self::vm_not_found(vm.clone()),
+            NotApplied::Replaced => ErrorCode::VmReplaced,
+            NotApplied::TimedOut => ErrorCode::AgentTimeout,
+            NotApplied::Stopping => ErrorCode::ShuttingDown,
+        };
+        let mut problem = Problem::new(code, error.to_string());
+        problem.may_have_executed = error == NotApplied::TimedOut;
+        Self::from_problem(problem).about(vm.clone())
     }
 }
 
