@@ -140,6 +140,11 @@ impl ReconcilerTask {
                 continue;
             };
             let (vm, store, kind) = (record.vm.clone(), self.parts.store.clone(), record.next);
+            let is_off = record.wanted.is_none_or(|wanted| wanted.drift == DriftPolicy::Off);
+            if kind == AttemptKind::Look && is_off {
+                self.schedule.ended(&name);
+                continue;
+            }
             if kind == AttemptKind::Apply {
                 // Until its result is known, and after a failure, the guest may have old and new addresses.
                 self.parts.conditions.settle(&name, None);
