@@ -131,7 +131,8 @@ pub struct ReserveRequest {
     /// VM that gets the address; it need not exist yet. Absent: no VM gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<VmName>,
-    /// Interface of the VM, as in its declaration; empty for the first Ethernet interface.
+    /// Interface of the VM, as in its declaration. Absent or empty: the interface that has the address already, else the
+    /// only one that the VM's declarations have in this pool, else the first Ethernet interface.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub interface: String,
 }

@@ -118,6 +118,10 @@ impl DeclaredState {
             );
             return Err(Invalid::new("interface", reason).into());
         }
+        let interface = match vm {
+            Some(vm) if interface.is_empty() => self.interface_for(vm, pool, *address)?,
+            Some(_) | None => interface,
+        };
         let address = match (address, vm) {
             (Some(address), _) => self.reservable(&stored.pool, *address, vm.as_ref())?,
             (None, Some(vm)) => {
@@ -139,6 +143,37 @@ impl DeclaredState {
         let changes: Vec<_> = is_new.then(|| Change::PutLease(lease.clone())).into_iter().collect();
         self.check_room(&changes)?;
         Ok((Plan { changes, revision: self.revision }, lease))
+    }
+
+    /// Returns the interface of a reservation that names none: the one that has the address, else the only one that is
+    /// declared with this pool, else the first Ethernet interface.
+    fn interface_for(
+        &self,
+        vm: &VmName,
+        pool: &str,
+        address: Option<IpAddr>,
+    ) -> Result<String, DeclareError> {
+        let lease = address.and_then(|address| self.leases.get(address));
+        if let Some(lease) = lease.filter(|lease| lease.vm.as_ref() == Some(vm)) {
+            return Ok(lease.interface.clone());
+        }
+        let needs = self.effective(vm).needs().into_iter();
+        let declared = needs.filter_map(|need| match need {
+            LeaseNeed::Pool { interface, pool: of } if of == pool => Some(interface),
+            LeaseNeed::Pool { .. } | LeaseNeed::Fixed { .. } => None,
+        });
+        let mut declared: Vec<_> = declared.collect();
+        match declared.len() {
+            0 => Ok(String::new()),
+            1 => Ok(declared.remove(0)),
+            _ if declared.iter().any(String::is_empty) => Ok(String::new()),
+            _ => {
+                let names = declared.join(", ");
+                let reason =
+                    format!("is missing: {vm} has several interfaces in this pool: {names}");
+                Err(Invalid::new("interface", reason).into())
+            }
+        }
     }
 
     fn reservable(

@@ -105,3 +105,36 @@ fn a_gateway_that_a_vm_has_is_refused_and_a_gateway_is_not_reserved_in_another_p
     let error = state.plan_reserve("high", &reserve).unwrap_err().to_string();
     assert!(error.contains("gateway of the pool \"low\""), "{error}");
 }
+
+fn reserve(
+    state: &mut DeclaredState,
+    name: &str,
+    address: Option<&str>,
+) -> Result<(String, String), DeclareError> {
+    let address = address.map(|text| text.parse().unwrap());
+    let request = ReserveRequest { address, vm: Some(vm(name)), interface: String::new() };
+    let (plan, lease) = state.plan_reserve("lan", &request)?;
+    state.commit(&plan);
+    Ok((lease.interface, lease.address.to_string()))
+}
+
+#[test]
+fn a_reservation_without_an_interface_takes_the_one_that_has_the_address_or_the_only_one_of_the_pool() {
+    let mut state = with("
+pools: [{name: lan, subnet: 10.0.0.0/24}, {name: wan, subnet: 10.1.0.0/24}]
+declarations:
+- {name: two, network: {interfaces: [{name: eth1, pool: lan}, {name: eth2, pool: lan}]}}
+- {name: one, network: {interfaces: [{name: eth0, pool: wan}, {name: eth3, pool: lan}]}}
+- {name: first, network: {pool: lan}}");
+    assert_eq!(lease(&mut state, "two").unwrap(), "10.0.0.1 10.0.0.2");
+    assert_eq!(reserve(&mut state, "two", Some("10.0.0.2")).unwrap().0, "eth2");
+    assert_eq!(lease(&mut state, "two").unwrap(), "10.0.0.1 10.0.0.2", "nothing has moved");
+    for address in [None, Some("10.0.0.9")] {
+        let error = reserve(&mut state, "two", address).unwrap_err().to_string();
+        assert!(error.contains("`interface`") && error.contains("eth1, eth2"), "{error}");
+    }
+    let expected = |interface: &str, address: &str| Ok((interface.to_owned(), address.to_owned()));
+    assert_eq!(reserve(&mut state, "one", None), expected("eth3", "10.0.0.3"));
+    assert_eq!(reserve(&mut state, "first", None), expected("", "10.0.0.4"));
+    assert_eq!(reserve(&mut state, "unknown", None), expected("", "10.0.0.5"));
+}

@@ -69,7 +69,7 @@ pub(crate) enum PoolCommand {
         /// VM that gets the address
         #[arg(long, value_name = "VM")]
         vm: Option<VmName>,
-        /// Interface of the VM, as declared (default: the first Ethernet interface)
+        /// Interface of the VM, as declared (default: the one that has the address, else the only one in the pool)
         #[arg(
             long,
             value_name = "NAME",

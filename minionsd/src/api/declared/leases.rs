@@ -67,6 +67,7 @@ pub(in super::super) async fn reserve_address(
     let plan = move |state: &DeclaredState| state.plan_reserve(&name, &request);
     let lease = api.declared.change(plan).await.map_err(ApiError::store)?;
     note.outcome(|| format!("reserved {}", lease.address));
+    reconcile_soon(&api, &lease).await;
     Ok(Json(lease))
 }
 
@@ -91,5 +92,14 @@ pub(in super::super) async fn release_address(
     note.subject(&format!("{name} {address}")).await?;
     api.registry.vms().ok_or_else(ApiError::starting)?;
     let released = release(&api.declared, &api.registry, &api.conditions, &name, address).await;
-    released.map(Json).map_err(ApiError::store)
+    let lease = released.map_err(ApiError::store)?;
+    reconcile_soon(&api, &lease).await;
+    Ok(Json(lease))
+}
+
+/// Makes sure that the VM of a changed lease gets the address that it must have now.
+async fn reconcile_soon(api: &ApiState, lease: &Lease) {
+    if let Some(vm) = &lease.vm {
+        api.reconciler.look_soon(vm).await;
+    }
 }
