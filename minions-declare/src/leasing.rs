@@ -9,7 +9,7 @@ use minions_api::{Timestamp, VmName};
 use minions_proto::Invalid;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Largest number of leases.
 pub const MAX_LEASES: usize = 262_144;
@@ -236,8 +236,14 @@ impl DeclaredState {
     }
 
     /// Plans the marks of leases that no VM needs any more, or needs again, and the end of those whose time is over.
-    /// Reservations stay.
-    pub fn plan_sweep(&self, now: Timestamp, is_used: impl Fn(&Lease) -> bool) -> Plan {
+    /// Reservations stay. `unused_for` returns the time since a lease was marked, which the marks themselves do not tell
+    /// if the clock was set meanwhile.
+    pub fn plan_sweep(
+        &self,
+        now: Timestamp,
+        is_used: impl Fn(&Lease) -> bool,
+        unused_for: impl Fn(&Lease) -> Duration,
+    ) -> Plan {
         let chosen = self.leases.iter().filter(|lease| lease.kind != LeaseKind::Reserved);
         let changes = chosen.filter_map(|lease| match (is_used(lease), lease.unused_since) {
             (true, None) => None,
@@ -247,25 +253,21 @@ impl DeclaredState {
             (false, None) => {
                 Some(Change::PutLease(Lease { unused_since: Some(now), ..lease.clone() }))
             }
-            (false, Some(since)) => {
-                let is_over = elapsed(since, now) >= self.release_after(lease.address);
+            (false, Some(_)) => {
+                let is_over = unused_for(lease) >= self.release_after(lease.address);
                 is_over.then_some(Change::RemoveLease(lease.address))
             }
         });
         Plan { changes: changes.collect(), revision: self.revision }
     }
 
-    fn release_after(&self, address: IpAddr) -> Duration {
+    /// Returns the time for which the lease of an address is kept after its VM is gone.
+    #[must_use]
+    pub fn release_after(&self, address: IpAddr) -> Duration {
         let in_range = |pool: &AddressPool| pool.is_in_range(address);
         let mut pools = self.pools.values().map(|stored| &stored.pool);
         let default = Duration::from_secs(RELEASE_AFTER_SECS);
         let found = pools.find(|pool| in_range(pool));
         found.map_or(default, |pool| Duration::from_millis(pool.release_after_ms()))
     }
-}
-
-/// Returns the time between two points; zero if the clock was set back.
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    let (since, now): (SystemTime, SystemTime) = (since.0, now.0);
-    now.duration_since(since).unwrap_or_default()
 }

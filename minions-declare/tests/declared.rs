@@ -129,7 +129,11 @@ fn a_lease_ends_after_its_time_and_a_vm_that_returns_in_time_keeps_it() {
         let is_used = |lease: &minions_api::pool::Lease| {
             lease.vm.as_ref().is_some_and(|vm| used.contains(&vm.as_str()))
         };
-        let plan = state.plan_sweep(at(secs), is_used);
+        let unused_for = |lease: &minions_api::pool::Lease| {
+            let since: SystemTime = lease.unused_since.unwrap().0;
+            at(secs).0.duration_since(since).unwrap()
+        };
+        let plan = state.plan_sweep(at(secs), is_used, unused_for);
         state.commit(&plan);
         plan.changes.len()
     };
@@ -165,7 +169,8 @@ fn a_reservation_gives_a_vm_its_address_and_never_ends_by_itself() {
         "10.0.0.3",
         "its own becomes reserved"
     );
-    let plan = state.plan_sweep(Timestamp(SystemTime::UNIX_EPOCH), |_| false);
+    let never = Duration::from_secs(u64::MAX);
+    let plan = state.plan_sweep(Timestamp(SystemTime::UNIX_EPOCH), |_| false, |_| never);
     assert!(plan.changes.is_empty(), "reservations stay: {plan:?}");
     for (address, words) in
         [("10.0.0.3", "belongs to a"), ("10.0.0.1", "gateway"), ("10.0.1.1", "subnet")]

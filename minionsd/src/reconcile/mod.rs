@@ -12,11 +12,12 @@
 //! * [`wanted`]: configuration of a VM, reduced to what decides about a new attempt.
 //! * [`attempt`]: one comparison or change. [`schedule`]: times of the next attempts, and their limits.
 //! * [`task`]: the task. [`record`]: its state for one VM. [`results`]: results of attempts. [`handle`]: requests to it.
-//! * [`sweep`]: the end of leases.
+//! * [`sweep`]: the end of leases. [`lease_ages`]: their times.
 
 mod attempt;
 mod conditions;
 mod handle;
+mod lease_ages;
 mod record;
 mod results;
 mod schedule;

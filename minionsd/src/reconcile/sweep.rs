@@ -1,6 +1,7 @@
 //! End of leases: of those that no VM needs, and by request.
 
 use super::conditions::VmConditions;
+use super::lease_ages::LeaseAges;
 use crate::declared::{DeclaredStore, StoreError};
 use crate::vm::Registry;
 use minions_api::Timestamp;
@@ -10,7 +11,12 @@ use std::net::IpAddr;
 
 /// Marks leases that are no longer needed, and ends those whose time is over. Does nothing before the first scan of the
 /// socket directory, because every VM would seem to be gone.
-pub(super) async fn sweep(store: &DeclaredStore, registry: &Registry, conditions: &VmConditions) {
+pub(super) async fn sweep(
+    store: &DeclaredStore,
+    registry: &Registry,
+    conditions: &VmConditions,
+    ages: LeaseAges,
+) {
     if registry.vms().is_none() || store.read(|state| state.leases().is_empty()) {
         return;
     }
@@ -19,7 +25,8 @@ pub(super) async fn sweep(store: &DeclaredStore, registry: &Registry, conditions
         // As late as possible: the change may wait, and VMs come meanwhile.
         let vms = registry.vms().unwrap_or_default();
         let is_used = |lease: &_| conditions.is_used(state, &vms, lease);
-        let plan = state.plan_sweep(Timestamp::now(), is_used);
+        let plan = state.plan_sweep(Timestamp::now(), is_used, |lease| ages.of(lease));
+        ages.planned(state, &plan);
         let changes = plan.changes.len();
         Ok((plan, changes))
     };

@@ -3,6 +3,7 @@
 use super::attempt::{AttemptKind, AttemptResult, attempt, guarded};
 use super::conditions::VmConditions;
 use super::handle::{ApplyAnswer, ReconcileRequest, Reconciler};
+use super::lease_ages::LeaseAges;
 use super::record::{VmRecord, answer};
 use super::schedule::{AttemptSchedule, at_step};
 use super::sweep::sweep;
@@ -14,7 +15,7 @@ use crate::vm::{Registry, Vm};
 use minions_api::declaration::{ConfigState, DriftPolicy};
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::VmState;
-use minions_api::VmName;
+use minions_api::{Timestamp, VmName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,12 +52,14 @@ impl ReconcilerParts {
         let (reconciler, asked) = Reconciler::new();
         let events = parts.registry.events().follow();
         let revision = parts.store.revision();
+        let ages = parts.store.read(|state| LeaseAges::at_start(state, Timestamp::now()));
         let task = ReconcilerTask {
             parts,
             records: BTreeMap::new(),
             schedule: AttemptSchedule::default(),
             attempts: JoinSet::new(),
             sweeping: JoinSet::new(),
+            ages,
         };
         (reconciler, task.run(events, revision, asked, stop))
     }
@@ -81,6 +84,7 @@ pub(super) struct ReconcilerTask {
     attempts: JoinSet<(VmName, AttemptKind, AttemptResult)>,
     /// The search for leases that are no longer needed.
     sweeping: JoinSet<()>,
+    ages: LeaseAges,
 }
 
 impl ReconcilerTask {
@@ -125,7 +129,8 @@ impl ReconcilerTask {
             let ReconcilerParts { registry, store, conditions, .. } = &self.parts;
             let (registry, store, conditions) =
                 (registry.clone(), store.clone(), conditions.clone());
-            self.sweeping.spawn(async move { sweep(&store, &registry, &conditions).await });
+            let ages = self.ages.clone();
+            self.sweeping.spawn(async move { sweep(&store, &registry, &conditions, ages).await });
         }
     }
 
