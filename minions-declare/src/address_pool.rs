@@ -176,7 +176,7 @@ impl AddressPool {
         match lease.kind {
             LeaseKind::Pool => self.is_in_range(lease.address),
             LeaseKind::Reserved => self.contains(lease.address),
-            LeaseKind::Static => false,
+            LeaseKind::Static | LeaseKind::Duplicate => false,
         }
     }
 
@@ -188,7 +188,7 @@ impl AddressPool {
                 self.is_in_range(lease.address) && self.gateway != Some(lease.address)
             }
             LeaseKind::Reserved => self.can_be_reserved(lease.address),
-            LeaseKind::Static => true,
+            LeaseKind::Static | LeaseKind::Duplicate => true,
         }
     }
 

@@ -14,6 +14,12 @@ use std::time::Duration;
 /// Largest number of leases.
 pub const MAX_LEASES: usize = 262_144;
 
+/// Time for which an address that another host has is not given to a VM.
+pub const DUPLICATE_FOR: Duration = Duration::from_hours(1);
+
+/// Largest number of such addresses that one VM has found: a guest that lies must not use up a pool.
+const MAX_DUPLICATES: usize = 4;
+
 /// Longest name of an interface, in bytes.
 const MAX_INTERFACE: usize = 127;
 
@@ -80,6 +86,7 @@ impl DeclaredState {
     pub(crate) fn check_holder(&self, vm: &VmName, address: IpAddr) -> Result<(), DeclareError> {
         let Some(lease) = self.leases.get(address) else { return Ok(()) };
         let reason = match &lease.vm {
+            _ if lease.kind == LeaseKind::Duplicate => return Err(in_use_elsewhere(address)),
             Some(holder) if holder == vm => return Ok(()),
             Some(holder) if lease.unused_since.is_some() => {
                 format!("is kept for {holder}, which no longer needs it: release it, or wait")
@@ -200,6 +207,9 @@ impl DeclaredState {
         }
         match (self.leases.get(address), vm) {
             (None, _) => Ok(address),
+            (Some(lease), _) if lease.kind == LeaseKind::Duplicate => {
+                Err(in_use_elsewhere(address))
+            }
             (Some(lease), vm) if lease.vm.as_ref() == vm => Ok(address),
             (Some(_), Some(vm)) => self.check_holder(vm, address).map(|()| address),
             (Some(lease), None) => {
@@ -225,7 +235,8 @@ impl DeclaredState {
         let lease = self.leases.get(address).filter(|_| stored.pool.contains(address));
         let no_lease = || DeclareError::NoLease { pool: pool.to_owned(), address };
         let lease = lease.ok_or_else(no_lease)?;
-        if let Some(vm) = lease.vm.as_ref().filter(|_| is_used(lease)) {
+        let is_used = lease.kind != LeaseKind::Duplicate && is_used(lease);
+        if let Some(vm) = lease.vm.as_ref().filter(|_| is_used) {
             let reason = format!(
                 "is in use by {vm}, which exists: change its declaration first, or power it off"
             );
@@ -245,6 +256,7 @@ impl DeclaredState {
         unused_for: impl Fn(&Lease) -> Duration,
     ) -> Plan {
         let chosen = self.leases.iter().filter(|lease| lease.kind != LeaseKind::Reserved);
+        let is_used = |lease: &Lease| lease.kind != LeaseKind::Duplicate && is_used(lease);
         let changes = chosen.filter_map(|lease| match (is_used(lease), lease.unused_since) {
             (true, None) => None,
             (true, Some(_)) => {
@@ -254,20 +266,44 @@ impl DeclaredState {
                 Some(Change::PutLease(Lease { unused_since: Some(now), ..lease.clone() }))
             }
             (false, Some(_)) => {
-                let is_over = unused_for(lease) >= self.release_after(lease.address);
+                let is_over = unused_for(lease) >= self.release_after(lease);
                 is_over.then_some(Change::RemoveLease(lease.address))
             }
         });
         Plan { changes: changes.collect(), revision: self.revision }
     }
 
-    /// Returns the time for which the lease of an address is kept after its VM is gone.
+    /// Plans that an address from a pool is given to no VM for some time, because another host on the link has it. Without
+    /// changes, the VM keeps its lease: it is not one from a pool, or the VM has found many such addresses.
     #[must_use]
-    pub fn release_after(&self, address: IpAddr) -> Duration {
-        let in_range = |pool: &AddressPool| pool.is_in_range(address);
+    pub fn plan_quarantine(&self, vm: &VmName, address: IpAddr, now: Timestamp) -> Plan {
+        let is_from_pool =
+            |lease: &&Lease| lease.vm.as_ref() == Some(vm) && lease.kind == LeaseKind::Pool;
+        let lease = self.leases.get(address).filter(is_from_pool);
+        let found = self.leases.of_vm(vm).filter(|lease| lease.kind == LeaseKind::Duplicate);
+        let change = lease.filter(|_| found.count() < MAX_DUPLICATES).map(|lease| {
+            let (kind, unused_since) = (LeaseKind::Duplicate, Some(now));
+            Change::PutLease(Lease { kind, unused_since, ..lease.clone() })
+        });
+        Plan { changes: change.into_iter().collect(), revision: self.revision }
+    }
+
+    /// Returns the time after which a lease that no VM needs ends.
+    #[must_use]
+    pub fn release_after(&self, lease: &Lease) -> Duration {
+        if lease.kind == LeaseKind::Duplicate {
+            return DUPLICATE_FOR;
+        }
+        let in_range = |pool: &AddressPool| pool.is_in_range(lease.address);
         let mut pools = self.pools.values().map(|stored| &stored.pool);
         let default = Duration::from_secs(RELEASE_AFTER_SECS);
         let found = pools.find(|pool| in_range(pool));
         found.map_or(default, |pool| Duration::from_millis(pool.release_after_ms()))
     }
+}
+
+fn in_use_elsewhere(address: IpAddr) -> DeclareError {
+    let reason = "is in use by another host on the link, as a VM found out: correct that host and release the address, or \
+                  use another one";
+    DeclareError::AddressConflict { address, reason: reason.to_owned() }
 }

@@ -202,12 +202,15 @@ impl DeclaredState {
     pub fn lease_for(&self, vm: &VmName, need: &LeaseNeed) -> Option<&Lease> {
         match need {
             LeaseNeed::Fixed { address, .. } => {
-                self.leases.get(*address).filter(|lease| lease.vm.as_ref() == Some(vm))
+                let is_own = |lease: &&Lease| {
+                    lease.vm.as_ref() == Some(vm) && lease.kind != LeaseKind::Duplicate
+                };
+                self.leases.get(*address).filter(is_own)
             }
             LeaseNeed::Pool { interface, pool } => {
                 let pool = &self.pools.get(pool)?.pool;
                 let fits = |lease: &&Lease| match lease.kind {
-                    LeaseKind::Static => false,
+                    LeaseKind::Static | LeaseKind::Duplicate => false,
                     LeaseKind::Reserved => pool.contains(lease.address),
                     LeaseKind::Pool => pool.is_in_range(lease.address),
                 };

@@ -5,11 +5,13 @@
     reason = "in tests, a panic with its location is the report"
 )]
 
-use minions_api::VmName;
+use minions_api::{Timestamp, VmName};
 use minions_api::declaration::ApplyRequest;
-use minions_api::pool::ReserveRequest;
+use minions_api::pool::{LeaseKind, ReserveRequest};
 use minions_declare::document::{Document, DocumentFormat};
+use minions_declare::leasing::DUPLICATE_FOR;
 use minions_declare::{DeclareError, DeclaredState, IfRevision};
+use std::time::Duration;
 
 /// Two pools of one link. Each keeps an address that is in the range of the other.
 const TWO_POOLS: &str = "
@@ -137,4 +139,44 @@ declarations:
     assert_eq!(reserve(&mut state, "one", None), expected("eth3", "10.0.0.3"));
     assert_eq!(reserve(&mut state, "first", None), expected("", "10.0.0.4"));
     assert_eq!(reserve(&mut state, "unknown", None), expected("", "10.0.0.5"));
+}
+
+fn quarantine(state: &mut DeclaredState, name: &str, address: &str) -> bool {
+    let plan = state.plan_quarantine(&vm(name), address.parse().unwrap(), Timestamp::now());
+    state.commit(&plan);
+    !plan.changes.is_empty()
+}
+
+#[test]
+fn an_address_that_another_host_has_is_given_to_no_vm_for_an_hour() {
+    let mut state = with("
+pools: [{name: lan, subnet: 10.0.0.0/28}]
+declarations: [{name: '*', network: {pool: lan}}, {name: 'r*', network: {ip: 10.0.0.9/28}}]");
+    assert_eq!(lease(&mut state, "a").unwrap(), "10.0.0.1");
+    assert!(!quarantine(&mut state, "b", "10.0.0.1"), "it is not the lease of b");
+    for at in 1..=4 {
+        assert!(quarantine(&mut state, "a", &format!("10.0.0.{at}")));
+        let held = lease(&mut state, "a").unwrap();
+        assert!(held.ends_with(&format!(" 10.0.0.{}", at + 1)), "{held}");
+    }
+    assert!(!quarantine(&mut state, "a", "10.0.0.5"), "a guest that lies does not use up the pool");
+    assert_eq!(lease(&mut state, "b").unwrap(), "10.0.0.6");
+    assert_eq!(lease(&mut state, "r1").unwrap(), "10.0.0.9");
+    assert!(!quarantine(&mut state, "r1", "10.0.0.9"), "a declared address stays");
+    let one = "10.0.0.1".parse().unwrap();
+    assert_eq!(state.leases().get(one).unwrap().kind, LeaseKind::Duplicate);
+    let error = reserve(&mut state, "a", Some("10.0.0.1")).unwrap_err().to_string();
+    assert!(error.contains("another host"), "{error}");
+    let fixed = "declarations: [{name: a, network: {ip: 10.0.0.1/28}}]";
+    let error = apply(&mut state, fixed).unwrap_err().to_string();
+    assert!(error.contains("another host"), "{error}");
+    // It ends after its time although its VM exists, or when it is released.
+    let sweep = |state: &DeclaredState, age| {
+        state.plan_sweep(Timestamp::now(), |_| true, |_| age).changes.len()
+    };
+    assert_eq!(sweep(&state, DUPLICATE_FOR - Duration::from_secs(1)), 0);
+    assert_eq!(sweep(&state, DUPLICATE_FOR), 4);
+    let plan = state.plan_release("lan", one, |_| true).unwrap();
+    state.commit(&plan);
+    assert_eq!(lease(&mut state, "c").unwrap(), "10.0.0.1");
 }

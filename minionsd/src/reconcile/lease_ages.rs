@@ -33,7 +33,7 @@ impl LeaseAges {
         let marked = state.leases().iter().filter_map(|lease| {
             let mark = lease.unused_since?;
             let (mark_time, now): (SystemTime, SystemTime) = (mark.0, now.0);
-            let most = state.release_after(lease.address).saturating_sub(KEPT_AFTER_START);
+            let most = state.release_after(lease).saturating_sub(KEPT_AFTER_START);
             let before = now.duration_since(mark_time).unwrap_or_default().min(most);
             Some((lease.address, MarkedLease { mark, before, seen: Instant::now() }))
         });

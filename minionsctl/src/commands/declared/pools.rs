@@ -7,7 +7,7 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use minions_api::pool::{Lease, LeaseList, PoolList, PoolStatus, ReserveRequest};
+use minions_api::pool::{Lease, LeaseKind, LeaseList, PoolList, PoolStatus, ReserveRequest};
 use reqwest::Method;
 
 pub(in super::super) async fn run(
@@ -68,8 +68,8 @@ async fn leases(
     let path = format!("/pools/{}/leases", path_segment(pool));
     let list: LeaseList = client.get(&path, Context::registry()).await?;
     if hosts {
-        let named =
-            list.leases.iter().filter_map(|lease| Some((lease.address, lease.vm.as_ref()?)));
+        let held = list.leases.iter().filter(|lease| lease.kind != LeaseKind::Duplicate);
+        let named = held.filter_map(|lease| Some((lease.address, lease.vm.as_ref()?)));
         let lines: Vec<_> = named.map(|(address, vm)| format!("{address}\t{vm}")).collect();
         return if lines.is_empty() { Ok(()) } else { context.printer.lines(&lines) };
     }
