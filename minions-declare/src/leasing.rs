@@ -220,20 +220,28 @@ impl DeclaredState {
         }
     }
 
-    /// Plans the end of a lease. `is_used` reports whether the VM exists and may have the address.
+    /// Plans the end of a lease, in the subnet of a pool if one is given. `is_used` reports whether the VM exists and may
+    /// have the address. Also returns the lease.
     ///
     /// # Errors
     ///
     /// [`DeclareError`].
     pub fn plan_release(
         &self,
-        pool: &str,
+        pool: Option<&str>,
         address: IpAddr,
         is_used: impl Fn(&Lease) -> bool,
-    ) -> Result<Plan, DeclareError> {
-        let stored = self.pools.get(pool).ok_or_else(|| DeclareError::NoPool(pool.to_owned()))?;
-        let lease = self.leases.get(address).filter(|_| stored.pool.contains(address));
-        let no_lease = || DeclareError::NoLease { pool: pool.to_owned(), address };
+    ) -> Result<(Plan, Lease), DeclareError> {
+        let no_lease = || DeclareError::NoLease { pool: pool.map(str::to_owned), address };
+        let lease = self.leases.get(address);
+        let lease = match pool {
+            None => lease,
+            Some(name) => {
+                let no_pool = || DeclareError::NoPool(name.to_owned());
+                let stored = self.pools.get(name).ok_or_else(no_pool)?;
+                lease.filter(|_| stored.pool.contains(address))
+            }
+        };
         let lease = lease.ok_or_else(no_lease)?;
         let is_used = lease.kind != LeaseKind::Duplicate && is_used(lease);
         if let Some(vm) = lease.vm.as_ref().filter(|_| is_used) {
@@ -243,7 +251,7 @@ impl DeclaredState {
             return Err(DeclareError::AddressConflict { address, reason });
         }
         let changes = vec![Change::RemoveLease(address)];
-        Ok(Plan { changes, revision: self.revision })
+        Ok((Plan { changes, revision: self.revision }, lease.clone()))
     }
 
     /// Plans the marks of leases that no VM needs any more, or needs again, and the end of those whose time is over.

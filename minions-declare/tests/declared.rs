@@ -179,9 +179,9 @@ fn a_reservation_gives_a_vm_its_address_and_never_ends_by_itself() {
         assert!(error.contains(words), "{address}: {error}");
     }
     let taken: IpAddr = "10.0.0.3".parse().unwrap();
-    let used = state.plan_release("lan", taken, |_| true).unwrap_err().to_string();
+    let used = state.plan_release(Some("lan"), taken, |_| true).unwrap_err().to_string();
     assert!(used.contains("in use by a"), "{used}");
-    let plan = state.plan_release("lan", taken, |_| false).unwrap();
+    let (plan, _) = state.plan_release(Some("lan"), taken, |_| false).unwrap();
     state.commit(&plan);
     assert_eq!(state.leases().get(taken), None);
 }
@@ -441,7 +441,7 @@ fn a_full_pool_of_65_000_addresses_is_leased_and_released_in_any_order() {
     assert_eq!((status.leased, status.free), (65_533, 0));
     assert!(matches!(state.plan_leases(&vm("x"), &needs), Err(DeclareError::Exhausted { .. })));
     let middle: IpAddr = "10.0.99.7".parse().unwrap();
-    let plan = state.plan_release("big", middle, |_| false).unwrap();
+    let (plan, _) = state.plan_release(Some("big"), middle, |_| false).unwrap();
     assert_eq!(plan.changes, [Change::RemoveLease(middle)]);
     state.commit(&plan);
     let plan = state.plan_leases(&vm("x"), &needs).unwrap();

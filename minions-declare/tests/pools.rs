@@ -72,7 +72,7 @@ fn pools_of_one_subnet_do_not_give_the_gateway_or_a_reserved_address_of_each_oth
     apply(&mut state, other_gateway).unwrap();
     assert_eq!(free(&state), [3, 0]);
     assert_eq!(lease(&mut state, "l7").unwrap(), "10.0.0.3");
-    let plan = state.plan_release("low", "10.0.0.3".parse().unwrap(), |_| false).unwrap();
+    let (plan, _) = state.plan_release(Some("low"), "10.0.0.3".parse().unwrap(), |_| false).unwrap();
     state.commit(&plan);
     assert_eq!(free(&state), [3, 0], "it is free again");
 }
@@ -85,7 +85,7 @@ declarations: [{name: '*', network: {pool: low}}]");
     assert_eq!(all_of(&mut state, "l"), ["10.0.0.2", "10.0.0.3"]);
     let high = "pools: [{name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.9, reserved: [10.0.0.3]}]";
     apply(&mut state, high).unwrap();
-    let plan = state.plan_release("low", "10.0.0.3".parse().unwrap(), |_| false).unwrap();
+    let (plan, _) = state.plan_release(Some("low"), "10.0.0.3".parse().unwrap(), |_| false).unwrap();
     state.commit(&plan);
     assert!(matches!(lease(&mut state, "later"), Err(DeclareError::Exhausted { .. })));
     let plan = state.plan_remove_pool("high", IfRevision::Any).unwrap();
@@ -176,7 +176,21 @@ declarations: [{name: '*', network: {pool: lan}}, {name: 'r*', network: {ip: 10.
     };
     assert_eq!(sweep(&state, DUPLICATE_FOR - Duration::from_secs(1)), 0);
     assert_eq!(sweep(&state, DUPLICATE_FOR), 4);
-    let plan = state.plan_release("lan", one, |_| true).unwrap();
+    let (plan, _) = state.plan_release(Some("lan"), one, |_| true).unwrap();
     state.commit(&plan);
     assert_eq!(lease(&mut state, "c").unwrap(), "10.0.0.1");
+}
+
+#[test]
+fn a_declared_address_outside_all_pools_can_be_released() {
+    let mut state = with("declarations: [{name: a, network: {ip: 10.7.0.2/24}}]");
+    assert_eq!(lease(&mut state, "a").unwrap(), "10.7.0.2");
+    let address = "10.7.0.2".parse().unwrap();
+    let used = state.plan_release(None, address, |_| true).unwrap_err().to_string();
+    assert!(used.contains("in use by a"), "{used}");
+    let (plan, lease) = state.plan_release(None, address, |_| false).unwrap();
+    state.commit(&plan);
+    assert_eq!((lease.kind, state.leases().len()), (LeaseKind::Static, 0));
+    let missing = state.plan_release(None, address, |_| false).unwrap_err();
+    assert_eq!(missing.to_string(), "10.7.0.2 has no lease");
 }

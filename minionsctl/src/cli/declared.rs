@@ -52,10 +52,10 @@ pub(crate) struct ConfigArgs {
 pub(crate) enum PoolCommand {
     /// List the address pools
     Ls,
-    /// List the leases of a pool
+    /// List the leases of a pool, or all leases
     Leases {
-        /// Name of the pool
-        pool: String,
+        /// Name of the pool (default: all leases, also of declared addresses that are in no pool)
+        pool: Option<String>,
         /// Print them as a hosts file
         #[arg(long)]
         hosts: bool,
@@ -80,9 +80,10 @@ pub(crate) enum PoolCommand {
         interface: String,
     },
     /// Release an address
+    #[command(allow_missing_positional = true)]
     Release {
-        /// Name of the pool
-        pool: String,
+        /// Name of the pool (default: any, also none)
+        pool: Option<String>,
         /// Address of the lease
         address: IpAddr,
     },

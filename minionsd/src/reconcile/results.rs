@@ -33,8 +33,9 @@ impl ReconcilerTask {
             AttemptResult::Applied { changed, addresses, can_look } => {
                 record.addresses.extend(addresses);
                 let all = record.addresses.values().flatten().copied().collect();
-                self.applied(name, wanted, changed, can_look);
+                // Before the event, whose readers may release the addresses that the guest has no more.
                 self.parts.conditions.settle(name, Some(all));
+                self.applied(name, wanted, changed, can_look);
             }
             AttemptResult::Drifted(reason) => self.drifted(name, wanted, reason),
             AttemptResult::Nothing => self.parts.conditions.clear(name),

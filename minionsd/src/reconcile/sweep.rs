@@ -6,7 +6,7 @@ use crate::declared::{DeclaredStore, StoreError};
 use crate::vm::Registry;
 use minions_api::Timestamp;
 use minions_api::pool::Lease;
-use minions_declare::{DeclareError, DeclaredState};
+use minions_declare::DeclaredState;
 use std::net::IpAddr;
 
 /// Marks leases that are no longer needed, and ends those whose time is over. Does nothing before the first scan of the
@@ -39,23 +39,22 @@ pub(super) async fn sweep(
     }
 }
 
-/// Ends the lease of an address in a pool's subnet, if no VM may have the address. Returns the lease as it was.
+/// Ends the lease of an address, in the subnet of a pool if one is given, if no VM may have the address. Returns the lease as
+/// it was.
 pub(crate) async fn release(
     store: &DeclaredStore,
     registry: &Registry,
     conditions: &VmConditions,
-    pool: &str,
+    pool: Option<String>,
     address: IpAddr,
 ) -> Result<Lease, StoreError> {
-    let (registry, conditions, pool) = (registry.clone(), conditions.clone(), pool.to_owned());
+    let (registry, conditions) = (registry.clone(), conditions.clone());
     let plan = move |state: &DeclaredState| {
         // As late as possible: the change may wait, and VMs come meanwhile.
         let vms = registry.vms();
         let is_used =
             |lease: &Lease| vms.as_ref().is_none_or(|vms| conditions.is_used(state, vms, lease));
-        let plan = state.plan_release(&pool, address, is_used)?;
-        let lease = state.leases().get(address).cloned();
-        Ok((plan, lease.ok_or(DeclareError::NoLease { pool, address })?))
+        state.plan_release(pool.as_deref(), address, is_used)
     };
     store.change(plan).await
 }

@@ -1,8 +1,9 @@
-//! `GET` and `POST /pools/{pool}/leases`, `DELETE /pools/{pool}/leases/{address}`.
+//! `GET` and `POST /pools/{pool}/leases`, `DELETE /pools/{pool}/leases/{address}`, and `GET /leases`, `DELETE
+//! /leases/{address}`.
 
 use super::super::audit::AuditNote;
 use super::super::extract::{JsonBody, path_parameter};
-use super::super::problem::{ApiError, DeclaredProblems};
+use super::super::problem::{ApiError, DeclaredProblems, ServiceProblems};
 use super::super::state::ApiState;
 use super::pools::PoolName;
 use crate::reconcile::release;
@@ -90,10 +91,47 @@ pub(in super::super) async fn release_address(
     note: AuditNote,
 ) -> Result<Json<Lease>, ApiError> {
     note.subject(&format!("{name} {address}")).await?;
+    release_lease(&api, Some(name), address).await
+}
+
+/// List all leases
+///
+/// Returns the leases of all pools, and those of declared addresses that are in the subnet of no pool, sorted by address.
+#[utoipa::path(
+    get, path = "/leases", operation_id = "list_all_leases", tag = "declared",
+    responses((status = 200, description = "Leases, sorted by address", body = LeaseList), ServiceProblems),
+)]
+pub(in super::super) async fn list_all_leases(State(api): State<ApiState>) -> Json<LeaseList> {
+    Json(LeaseList { leases: api.declared.read(|state| state.leases().iter().cloned().collect()) })
+}
+
+/// Release any address
+///
+/// Like the release of an address of a pool, for every lease: also that of a declared address that is in the subnet of no
+/// pool.
+#[utoipa::path(
+    delete, path = "/leases/{address}", operation_id = "release_any_address", tag = "declared",
+    params(("address" = String, Path, description = "Address of the lease")),
+    responses((status = 200, description = "Address released", body = Lease), DeclaredProblems),
+)]
+pub(in super::super) async fn release_any_address(
+    State(api): State<ApiState>,
+    LeaseAddress(address): LeaseAddress,
+    note: AuditNote,
+) -> Result<Json<Lease>, ApiError> {
+    note.subject(&address.to_string()).await?;
+    release_lease(&api, None, address).await
+}
+
+async fn release_lease(
+    api: &ApiState,
+    pool: Option<String>,
+    address: IpAddr,
+) -> Result<Json<Lease>, ApiError> {
     api.registry.vms().ok_or_else(ApiError::starting)?;
-    let released = release(&api.declared, &api.registry, &api.conditions, &name, address).await;
+    let released = release(&api.declared, &api.registry, &api.conditions, pool, address).await;
     let lease = released.map_err(ApiError::store)?;
-    reconcile_soon(&api, &lease).await;
+    reconcile_soon(api, &lease).await;
     Ok(Json(lease))
 }
 
