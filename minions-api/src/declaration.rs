@@ -25,11 +25,7 @@ pub struct Declaration {
     #[cfg_attr(feature = "openapi", schema(example = "{vm}"))]
     pub hostname: Option<String>,
     /// Network of the guest.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::object_form::optional"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<DeclaredNetwork>,
     /// Reaction to a guest that differs from its declaration; default: `report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -352,21 +348,4 @@ pub struct VmConfig {
     pub configuration: Option<ConfigCondition>,
     /// Highest revision among the declarations and pools of this configuration.
     pub generation: u64,
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_is_an_object_or_absent() {
-        let declaration = |json| serde_json::from_str::<Declaration>(json);
-        assert_eq!(declaration(r#"{"name":"a","network":null}"#).unwrap().network, None);
-        let pool =
-            declaration(r#"{"name":"a","network":{"pool":"lan"}}"#).unwrap().network.unwrap();
-        assert_eq!(pool.pool.as_deref(), Some("lan"));
-        let list = declaration(r#"{"name":"a","network":[null,null]}"#).unwrap_err();
-        assert!(list.to_string().contains("expected an object"), "{list}");
-    }
 }
