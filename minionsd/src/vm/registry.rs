@@ -18,6 +18,7 @@ use crate::agent::{
 };
 use crate::budget::MemoryBudget;
 use crate::config::{AgentPorts, RestoreRules};
+use crate::declared::DeclaredStore;
 use crate::descriptors::Descriptors;
 use crate::events::EventHistory;
 use crate::metrics::Meters;
@@ -145,6 +146,8 @@ pub(crate) struct VmSettings {
     pub(crate) clock_limit: Option<Duration>,
     /// Restore steps of the guests.
     pub(crate) restore: RestoreRules,
+    /// Declared settings, which have precedence.
+    pub(crate) declared: DeclaredStore,
     /// Re-attach grace of new programs; `None` for the agent's default.
     pub(crate) reattach_grace: Option<Duration>,
     /// VSOCK ports of the agents.
@@ -378,7 +381,11 @@ impl RegistryTask {
             events: self.events.clone(),
             meters: Arc::clone(&self.meters),
             clock_limit: self.each.clock_limit,
-            restore: RestorePlan { policy, networks: networks.clone() },
+            restore: RestorePlan {
+                policy,
+                networks: networks.clone(),
+                declared: self.each.declared.clone(),
+            },
             owners: self.owners.clone(),
             stop: stop.clone(),
             socket: socket.subscribe(),

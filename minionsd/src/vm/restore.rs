@@ -1,8 +1,10 @@
 //! Requests to guests to run their restore steps.
 
+use super::declared_settings::{DeclaredNetwork, DeclaredSettings};
 use super::guest_text::{clipped, clipped_to};
 use crate::clock::unix_ms;
 use crate::config::RestorePolicy;
+use crate::declared::DeclaredStore;
 use minions_api::restore::RestoreReport;
 use minions_api::{Timestamp, VmName};
 use minions_proto::message::{
@@ -80,19 +82,29 @@ impl LastNetworks {
 pub(crate) struct RestorePlan {
     pub(crate) policy: RestorePolicy,
     pub(crate) networks: LastNetworks,
+    pub(crate) declared: DeclaredStore,
 }
 
 impl RestorePlan {
     /// Returns the request for the next generation of `parent`.
     pub(super) fn request(&self, vm: &VmName, parent: InstanceId) -> RestoreRequest {
         let RestorePolicy { steps, required, network, hook_timeout, .. } = &self.policy;
-        let has = |step| steps.contains(&step);
+        let declared = self.declared.read(|state| DeclaredSettings::of(state, vm));
+        let is_later = declared.network == DeclaredNetwork::Later;
+        let runs = |step: &RestoreStepKind| *step != RestoreStepKind::Network || !is_later;
+        let has = |step| steps.contains(&step) && runs(&step);
         let names = |steps: &[RestoreStepKind]| {
-            steps.iter().map(|step| step.name().to_owned()).collect::<Vec<_>>()
+            let steps = steps.iter().filter(|step| runs(step));
+            steps.map(|step| step.name().to_owned()).collect::<Vec<_>>()
         };
         let mut bytes = vec![0; ENTROPY_LEN];
         rand::rng().fill_bytes(&mut bytes);
-        let network = network.clone().or_else(|| self.networks.of(vm));
+        let network = match declared.network {
+            DeclaredNetwork::Known(network) => Some(*network),
+            DeclaredNetwork::Later => None,
+            DeclaredNetwork::Undeclared => network.clone().or_else(|| self.networks.of(vm)),
+        };
+        let hostname = declared.hostname.unwrap_or_else(|| self.policy.hostname_of(vm));
         RestoreRequest {
             parent,
             instance_id: uuid::Uuid::new_v4().to_string().into(),
@@ -100,7 +112,7 @@ impl RestorePlan {
             time_unix_ms: unix_ms(SystemTime::now()),
             steps: names(steps),
             required: names(required),
-            hostname: has(RestoreStepKind::Hostname).then(|| self.policy.hostname_of(vm)),
+            hostname: has(RestoreStepKind::Hostname).then_some(hostname),
             network: network.filter(|_| has(RestoreStepKind::Network)),
             hook_timeout_ms: hook_timeout
                 .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
@@ -147,7 +159,8 @@ mod tests {
         networks.confirmed(&vm, "another");
         assert_eq!(networks.of(&vm), None, "not confirmed");
         networks.confirmed(&vm, "change");
-        let mut plan = RestorePlan { policy: RestorePolicy::default(), networks };
+        let (declared, _thread) = DeclaredStore::open(None).unwrap();
+        let mut plan = RestorePlan { policy: RestorePolicy::default(), networks, declared };
         let (first, second) = (plan.request(&vm, "p".into()), plan.request(&vm, "p".into()));
         assert_ne!(first.entropy, second.entropy);
         assert_ne!(first.instance_id, second.instance_id);
@@ -161,6 +174,37 @@ mod tests {
         all.validate().unwrap();
         let other = plan.request(&"web-2".parse().unwrap(), "p".into());
         assert_eq!(other.network, None, "the network of another VM");
+    }
+
+    #[tokio::test]
+    async fn a_declared_vm_gets_its_declared_network_and_not_the_last_one_by_hand() {
+        let vm: VmName = "web-1".parse().unwrap();
+        let networks = LastNetworks::default();
+        let dns = Some(vec!["1.1.1.1".to_owned()]);
+        networks.set(&vm, ChangeNetwork { dns, ..Default::default() }, None);
+        let (declared, _thread) = DeclaredStore::open(None).unwrap();
+        let steps = vec![RestoreStepKind::Hostname, RestoreStepKind::Network];
+        let policy = RestorePolicy { required: steps.clone(), steps, ..Default::default() };
+        let plan = RestorePlan { policy, networks, declared: declared.clone() };
+        let by_hand = plan.request(&vm, "p".into());
+        assert_eq!(by_hand.network.unwrap().dns.unwrap(), ["1.1.1.1"]);
+        let apply = r#"{"pools": [{"name": "lan", "subnet": "10.0.0.0/24", "dns": ["10.0.0.1"]}],
+            "declarations": [{"name": "web-1", "hostname": "first", "network": {"pool": "lan"}}]}"#;
+        let apply: minions_api::declaration::ApplyRequest = serde_json::from_str(apply).unwrap();
+        declared.change(move |state| Ok((state.plan_apply(&apply, &[])?.0, ()))).await.unwrap();
+        let later = plan.request(&vm, "p".into());
+        assert_eq!((later.network, later.hostname.as_deref()), (None, Some("first")));
+        assert_eq!((later.steps, later.required), (vec!["hostname".into()], vec!["hostname".into()]));
+        let name = vm.clone();
+        let lease = move |state: &minions_declare::DeclaredState| {
+            Ok((state.plan_leases(&name, &state.effective(&name).needs())?, ()))
+        };
+        declared.change(lease).await.unwrap();
+        let request = plan.request(&vm, "p".into());
+        let network = request.network.clone().unwrap();
+        assert_eq!(network.interfaces[0].addresses, Some(vec!["10.0.0.1/24".to_owned()]));
+        assert_eq!((network.dns.unwrap(), request.steps.len()), (vec!["10.0.0.1".to_owned()], 2));
+        request.validate().unwrap();
     }
 
     #[test]
