@@ -291,7 +291,10 @@ mod tests {
             r#"{"declarations":[{"name":"a","network":{"routes":[["10.0.0.0/8"]]}}]}"#,
         ] {
             let error = parse::<ApplyRequest>(json).unwrap_err().to_string();
-            assert!(error.contains("invalid type: sequence, expected an object"), "{json}: {error}");
+            assert!(
+                error.contains("invalid type: sequence, expected an object"),
+                "{json}: {error}"
+            );
         }
         for json in [r#"{"new":[1,"x"]}"#, r#"{"tuple":[[1,"x"],2]}"#, r#"{"fields":[[1,"x"]]}"#] {
             let error = parse::<Odd>(json).unwrap_err().to_string();

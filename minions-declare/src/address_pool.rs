@@ -147,7 +147,8 @@ impl AddressPool {
     /// Reports whether no pool of the subnet gives the address: it is the gateway, or reserved.
     #[must_use]
     pub fn keeps(&self, address: IpAddr) -> bool {
-        let is_reserved = |(first, last): &(u128, u128)| (*first..=*last).contains(&number(address));
+        let is_reserved =
+            |(first, last): &(u128, u128)| (*first..=*last).contains(&number(address));
         self.gateway == Some(address)
             || (self.contains(address) && self.reserved.iter().any(is_reserved))
     }

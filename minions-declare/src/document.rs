@@ -216,10 +216,10 @@ verify = []
             ),
             ("declarations: [{name: a, name: b}]", &["name"]),
             ("declarations: 3", &["declarations", "sequence"]),
-            ("pools: [[lan, 10.0.0.0/24]]", &["pools[0]", "object"]),
+            ("pools: [[lan, 10.0.0.0/24]]", &["pools[0]", "mapping"]),
             (
                 "declarations: [{name: a, network: {interfaces: [[eth0]]}}]",
-                &["declarations[0].network.interfaces[0]", "object"],
+                &["declarations[0].network.interfaces[0]", "mapping"],
             ),
         ] {
             let error = yaml_error(text);
@@ -230,6 +230,9 @@ verify = []
         let toml =
             Document::parse("[[declarations]]\nnme = 'x'", DocumentFormat::Toml).unwrap_err();
         assert!(toml.to_string().contains("nme") && toml.to_string().contains("line 2"), "{toml}");
+        let list = Document::parse("pools = [['lan', '10.0.0.0/24']]", DocumentFormat::Toml);
+        let list = list.unwrap_err().to_string();
+        assert!(list.contains("pools[0]") && list.contains("an object"), "{list}");
     }
 
     #[test]

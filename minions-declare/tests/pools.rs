@@ -5,9 +5,9 @@
     reason = "in tests, a panic with its location is the report"
 )]
 
-use minions_api::{Timestamp, VmName};
 use minions_api::declaration::ApplyRequest;
 use minions_api::pool::{LeaseKind, ReserveRequest};
+use minions_api::{Timestamp, VmName};
 use minions_declare::document::{Document, DocumentFormat};
 use minions_declare::leasing::DUPLICATE_FOR;
 use minions_declare::{DeclareError, DeclaredState, IfRevision};
@@ -53,7 +53,7 @@ fn lease(state: &mut DeclaredState, name: &str) -> Result<String, DeclareError> 
 
 /// Leases addresses until the pool is exhausted.
 fn all_of(state: &mut DeclaredState, letter: &str) -> Vec<String> {
-    let next = |at| lease(state, &format!("{letter}{at}"));
+    let mut next = |at| lease(state, &format!("{letter}{at}"));
     (0..100).map_while(|at| next(at).ok()).collect()
 }
 
@@ -72,20 +72,24 @@ fn pools_of_one_subnet_do_not_give_the_gateway_or_a_reserved_address_of_each_oth
     apply(&mut state, other_gateway).unwrap();
     assert_eq!(free(&state), [3, 0]);
     assert_eq!(lease(&mut state, "l7").unwrap(), "10.0.0.3");
-    let (plan, _) = state.plan_release(Some("low"), "10.0.0.3".parse().unwrap(), |_| false).unwrap();
+    let (plan, _) =
+        state.plan_release(Some("low"), "10.0.0.3".parse().unwrap(), |_| false).unwrap();
     state.commit(&plan);
     assert_eq!(free(&state), [3, 0], "it is free again");
 }
 
 #[test]
 fn a_released_address_that_another_pool_keeps_is_not_given_again() {
-    let mut state = with("
+    let mut state = with(
+        "
 pools: [{name: low, subnet: 10.0.0.0/28, range: 10.0.0.2-10.0.0.3}]
-declarations: [{name: '*', network: {pool: low}}]");
+declarations: [{name: '*', network: {pool: low}}]",
+    );
     assert_eq!(all_of(&mut state, "l"), ["10.0.0.2", "10.0.0.3"]);
     let high = "pools: [{name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.9, reserved: [10.0.0.3]}]";
     apply(&mut state, high).unwrap();
-    let (plan, _) = state.plan_release(Some("low"), "10.0.0.3".parse().unwrap(), |_| false).unwrap();
+    let (plan, _) =
+        state.plan_release(Some("low"), "10.0.0.3".parse().unwrap(), |_| false).unwrap();
     state.commit(&plan);
     assert!(matches!(lease(&mut state, "later"), Err(DeclareError::Exhausted { .. })));
     let plan = state.plan_remove_pool("high", IfRevision::Any).unwrap();
@@ -97,7 +101,8 @@ declarations: [{name: '*', network: {pool: low}}]");
 fn a_gateway_that_a_vm_has_is_refused_and_a_gateway_is_not_reserved_in_another_pool() {
     let mut state = with(TWO_POOLS);
     assert_eq!(lease(&mut state, "l1").unwrap(), "10.0.0.2");
-    let high = "pools: [{name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.10, gateway: 10.0.0.2}]";
+    let high =
+        "pools: [{name: high, subnet: 10.0.0.0/28, range: 10.0.0.6-10.0.0.10, gateway: 10.0.0.2}]";
     let error = apply(&mut state, high).unwrap_err().to_string();
     for words in ["10.0.0.2", "\"high\"", "leased by l1"] {
         assert!(error.contains(words), "no {words:?} in {error}");
@@ -121,13 +126,16 @@ fn reserve(
 }
 
 #[test]
-fn a_reservation_without_an_interface_takes_the_one_that_has_the_address_or_the_only_one_of_the_pool() {
-    let mut state = with("
+fn a_reservation_without_an_interface_takes_the_one_that_has_the_address_or_the_only_one_of_the_pool()
+ {
+    let mut state = with(
+        "
 pools: [{name: lan, subnet: 10.0.0.0/24}, {name: wan, subnet: 10.1.0.0/24}]
 declarations:
 - {name: two, network: {interfaces: [{name: eth1, pool: lan}, {name: eth2, pool: lan}]}}
 - {name: one, network: {interfaces: [{name: eth0, pool: wan}, {name: eth3, pool: lan}]}}
-- {name: first, network: {pool: lan}}");
+- {name: first, network: {pool: lan}}",
+    );
     assert_eq!(lease(&mut state, "two").unwrap(), "10.0.0.1 10.0.0.2");
     assert_eq!(reserve(&mut state, "two", Some("10.0.0.2")).unwrap().0, "eth2");
     assert_eq!(lease(&mut state, "two").unwrap(), "10.0.0.1 10.0.0.2", "nothing has moved");
@@ -149,9 +157,11 @@ fn quarantine(state: &mut DeclaredState, name: &str, address: &str) -> bool {
 
 #[test]
 fn an_address_that_another_host_has_is_given_to_no_vm_for_an_hour() {
-    let mut state = with("
+    let mut state = with(
+        "
 pools: [{name: lan, subnet: 10.0.0.0/28}]
-declarations: [{name: '*', network: {pool: lan}}, {name: 'r*', network: {ip: 10.0.0.9/28}}]");
+declarations: [{name: '*', network: {pool: lan}}, {name: 'r*', network: {ip: 10.0.0.9/28}}]",
+    );
     assert_eq!(lease(&mut state, "a").unwrap(), "10.0.0.1");
     assert!(!quarantine(&mut state, "b", "10.0.0.1"), "it is not the lease of b");
     for at in 1..=4 {

@@ -3,10 +3,10 @@
 
 use crate::error_chain;
 use crate::net::{ChangeError, NetworkConfigurator, NetworkError};
+use minions_proto::cidr::InterfaceAddress;
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Done, NetworkChanged, NetworkConfirm, NetworkState,
 };
-use minions_proto::cidr::InterfaceAddress;
 use minions_proto::{AgentError, ErrorCode};
 use std::net::IpAddr;
 

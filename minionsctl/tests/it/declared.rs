@@ -109,8 +109,7 @@ async fn apply_shows_what_it_does_and_a_second_apply_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_address_in_no_pool_is_listed_and_released_without_one() {
     let mut site = Site::start(&["db-1"]).await;
-    let fixed =
-        "declarations: [{name: db-1, network: {ip: 10.7.0.2/24, gateway: 10.7.0.1, dns: [10.7.0.1]}}]";
+    let fixed = "declarations: [{name: db-1, network: {ip: 10.7.0.2/24, gateway: 10.7.0.1, dns: [10.7.0.1]}}]";
     let file = site.file("fixed.yaml", fixed);
     site.run(&["apply", "-f", file.to_str().unwrap()]).assert(0, "1 created", "");
     site.run(&["wait", "db-1", "--for", "configured"]).assert(0, "db-1 is configured", "");

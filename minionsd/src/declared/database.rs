@@ -1,8 +1,6 @@
 //! Database of the declared state, in one SQLite file.
 
-use super::database_file::{
-    DatabaseLock, check_length, create_if_missing, has_log, immutable_uri,
-};
+use super::database_file::{DatabaseLock, check_length, create_if_missing, has_log, immutable_uri};
 use super::open_error::{StoreOpenError, open_error};
 use super::rows::{self, RowError};
 use minions_declare::Plan;

@@ -129,8 +129,7 @@ impl DeclaredStore {
         health.failing.store(is_failing, Ordering::Relaxed);
         let (work, queue) = mpsc::channel::<WriterMessage>(QUEUED);
         let is_persistent = database.is_some();
-        let writer =
-            StateWriter::new(database, Arc::clone(&state), sender, Arc::clone(&health));
+        let writer = StateWriter::new(database, Arc::clone(&state), sender, Arc::clone(&health));
         let thread = std::thread::Builder::new().name("declared-state".into());
         let thread = thread.spawn(move || writer.run(queue));
         let thread = thread.map_err(|source| StoreOpenError::File {

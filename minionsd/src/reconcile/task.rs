@@ -154,7 +154,8 @@ impl ReconcilerTask {
                 // Until its result is known, and after a failure, the guest may have old and new addresses.
                 self.parts.conditions.settle(&name, None);
             }
-            self.attempts.spawn(async move { (name, kind, guarded(attempt(vm, store, kind)).await) });
+            self.attempts
+                .spawn(async move { (name, kind, guarded(attempt(vm, store, kind)).await) });
         }
     }
 

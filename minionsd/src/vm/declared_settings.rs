@@ -41,9 +41,5 @@ impl DeclaredSettings {
 
 fn has_network(config: &EffectiveConfig) -> bool {
     let EffectiveConfig { addressing, dns, routes, search, mtu, .. } = config;
-    addressing.is_some()
-        || dns.is_some()
-        || routes.is_some()
-        || search.is_some()
-        || mtu.is_some()
+    addressing.is_some() || dns.is_some() || routes.is_some() || search.is_some() || mtu.is_some()
 }

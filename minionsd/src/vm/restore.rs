@@ -194,7 +194,10 @@ mod tests {
         declared.change(move |state| Ok((state.plan_apply(&apply, &[])?.0, ()))).await.unwrap();
         let later = plan.request(&vm, "p".into());
         assert_eq!((later.network, later.hostname.as_deref()), (None, Some("first")));
-        assert_eq!((later.steps, later.required), (vec!["hostname".into()], vec!["hostname".into()]));
+        assert_eq!(
+            (later.steps, later.required),
+            (vec!["hostname".into()], vec!["hostname".into()])
+        );
         let name = vm.clone();
         let lease = move |state: &minions_declare::DeclaredState| {
             Ok((state.plan_leases(&name, &state.effective(&name).needs())?, ()))

@@ -93,8 +93,7 @@ fn a_kill_between_any_two_steps_leaves_the_state_before_or_after() {
     let (mut database, _) = StateDatabase::open(&path).unwrap();
     let connection = database.connection.as_mut().unwrap();
     let mut kills = vec![left_by_a_kill(&path)];
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
     kills.push(left_by_a_kill(&path));
     for change in &plan.changes {
         rows::write(&transaction, change).unwrap();

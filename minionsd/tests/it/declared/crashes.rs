@@ -113,7 +113,8 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_daemon_on_a_full_disk_starts_with_what_is_stored_and_refuses_changes_until_there_is_room() {
+async fn a_daemon_on_a_full_disk_starts_with_what_is_stored_and_refuses_changes_until_there_is_room()
+ {
     let (dir, disk) = (tempfile::tempdir().unwrap(), SmallDisk::mount());
     let state = disk.0.path().join("db");
     let start = || Minionsd::builder().dir(dir.path()).arg("--state").arg(&state).start();
