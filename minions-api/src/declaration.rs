@@ -30,6 +30,43 @@ pub struct Declaration {
     /// Reaction to a guest that differs from its declaration; default: `report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftPolicy>,
+    /// Clock offset in milliseconds above which the guest's clock is set, 100 to 86,400,000; 0: it is never set outside a
+    /// restore. Absent: as in minionsd's configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 86_400_000))]
+    pub clock_limit_ms: Option<u64>,
+    /// Steps of a guest that was restored or cloned, in place of those in minionsd's configuration file. One field: the most
+    /// specific declaration that has it decides about all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Box<DeclaredRestore>>,
+}
+
+/// Steps of a guest that was restored from a snapshot or cloned, as an entry of `[[restore]]` in minionsd's configuration
+/// file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredRestore {
+    /// Steps to run: `entropy`, `clock`, `hostname`, `machine_id`, `ssh_host_keys`, `network`, `hooks`. Absent: `entropy` and
+    /// `clock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = json!(["entropy", "clock"])))]
+    pub steps: Option<Vec<String>>,
+    /// Steps without which the VM does not become ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(example = json!(["entropy"])))]
+    pub required: Vec<String>,
+    /// Hostname for the step `hostname`; `{vm}` stands for the VM's name. A declared `hostname` has precedence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 64, example = "{vm}"))]
+    pub hostname: Option<String>,
+    /// Network for the step `network`. A declared `network` has precedence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRequest>,
+    /// Time limit of each hook in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 600_000))]
+    pub hook_timeout_ms: Option<u64>,
 }
 
 /// Network of a guest. `pool`, `ip` with `gateway`, and `interfaces` exclude each other and are one field: the most
@@ -328,6 +365,12 @@ pub struct VmConfig {
     pub labels: Labels,
     /// Reaction to drift.
     pub drift: DriftPolicy,
+    /// Declared clock offset above which the guest's clock is set; 0: never. Absent: as in minionsd's configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_limit_ms: Option<u64>,
+    /// Declared restore steps. Absent: as in minionsd's configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Box<DeclaredRestore>>,
     /// Network and hostname as they are sent to the agent. Absent if no declaration has any, or if an address is still to
     /// be leased.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! Checks of one declaration.
 
-use crate::declaration_set::DeclarationSet;
 use crate::effective::{Addressing, EffectiveConfig, addressing};
+use crate::guest_policy::check_policies;
 use crate::network::{network_request, no_pool};
 use crate::state::Pools;
 use crate::target::Target;
@@ -30,6 +30,7 @@ pub fn check_declaration(
         Invalid::new(field, invalid.reason)
     };
     check_labels(declaration).map_err(below)?;
+    check_policies(declaration).map_err(below)?;
     if let Some(network) = &declaration.network {
         check_forms(network).map_err(below)?;
         check_pools(network, pools).map_err(below)?;
@@ -85,7 +86,7 @@ fn check_pools(network: &DeclaredNetwork, pools: &Pools) -> Result<(), Invalid> 
 fn check_request(target: &Target, declaration: &Declaration, pools: &Pools) -> Result<(), Invalid> {
     let sample: Result<VmName, _> = "vm".parse();
     let Some(vm) = target.vm().cloned().or(sample.ok()) else { return Ok(()) };
-    let mut config = EffectiveConfig::of(&vm, &DeclarationSet::default());
+    let mut config = EffectiveConfig::none(&vm);
     let mut declaration = declaration.clone();
     if let Some(network) = &mut declaration.network {
         if addressing(network).is_none() {

@@ -63,8 +63,9 @@ fn the_most_specific_declaration_decides_field_by_field() {
     let state = with_pool(
         "
 declarations:
-- {name: '*', labels: {site: a, app: none}, hostname: '{vm}', drift: report, network: {search: [a.test]}}
-- {name: 'web-*', labels: {app: web}, network: {pool: lan, mtu: 1300}}
+- {name: '*', labels: {site: a, app: none}, hostname: '{vm}', drift: report, network: {search: [a.test]},
+   clock_limit_ms: 5000, restore: {steps: []}}
+- {name: 'web-*', labels: {app: web}, network: {pool: lan, mtu: 1300}, restore: {required: [clock]}}
 - {name: web-1, hostname: first, drift: repair, network: {dns: [9.9.9.9]}}
 ",
     );
@@ -75,6 +76,10 @@ declarations:
     assert_eq!(state.declarations().labels_of(&vm("web-1")), config.plain_labels());
     assert_eq!(config.hostname.as_ref().unwrap().value, "first");
     assert_eq!(config.drift_policy(), DriftPolicy::Repair);
+    assert_eq!(config.clock_limit_ms.as_ref().unwrap().value, 5000);
+    assert_eq!(state.declarations().clock_limit_ms(&vm("web-1")), Some(5000));
+    let restore = &config.restore.as_ref().unwrap().value;
+    assert_eq!((&restore.steps, restore.required.as_slice()), (&None, &["clock".to_owned()][..]));
     let origins: Vec<_> =
         config.origins().into_iter().map(|one| format!("{} {}", one.field, one.from)).collect();
     let expected = [
@@ -82,6 +87,8 @@ declarations:
         "labels.site *",
         "hostname web-1",
         "drift web-1",
+        "clock_limit_ms *",
+        "restore web-*",
         "network.pool web-*",
         "network.dns web-1",
         "network.search *",
@@ -256,6 +263,28 @@ fn bad_declarations_are_refused_by_field_and_nothing_is_changed() {
         ("declarations: [{name: a, network: {mtu: 12}}]", &["network.mtu", "1280"]),
         ("declarations: [{name: a, network: {dns: [x]}}]", &["network.dns[0]"]),
         ("declarations: [{name: a, network: {routes: [{to: x}]}}]", &["network.routes[0]"]),
+        (
+            "declarations: [{name: a, clock_limit_ms: 99}]",
+            &["declarations[0].clock_limit_ms", "or 0"],
+        ),
+        (
+            "declarations: [{name: a, restore: {steps: [entropy, coffee]}}]",
+            &["declarations[0].restore.steps[1]", "coffee"],
+        ),
+        (
+            "declarations: [{name: a, restore: {required: [hooks]}}]",
+            &["restore.required", "not in `steps`"],
+        ),
+        ("declarations: [{name: a, restore: {hostname: 'a b'}}]", &["restore.hostname", "{vm}"]),
+        ("declarations: [{name: a, restore: {hook_timeout_ms: 0}}]", &["restore.hook_timeout_ms"]),
+        (
+            "declarations: [{name: a, restore: {network: {dns: [1.1.1.1], dry_run: true}}}]",
+            &["restore.network.dry_run", "absent"],
+        ),
+        (
+            "declarations: [{name: a, restore: {network: {ip: 10.0.0.2/24}}}]",
+            &["restore.network.gateway"],
+        ),
         ("pools: [{name: b, subnet: 10.0.0.0/25}]", &["\"lan\"", "\"b\"", "overlaps"]),
         ("pools: [{name: b, subnet: 10.0.0.0/24}]", &["\"lan\"", "\"b\"", "overlap"]),
         (

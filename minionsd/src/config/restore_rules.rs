@@ -3,6 +3,7 @@
 use super::error::ConfigError;
 use minions_api::VmName;
 use minions_api::VmPattern;
+use minions_api::declaration::DeclaredRestore;
 use minions_api::network::NetworkRequest;
 use minions_proto::message::{ChangeNetwork, MAX_HOOK_TIMEOUT_MS, RestoreStepKind};
 use serde::Deserialize;
@@ -55,6 +56,31 @@ impl Default for RestorePolicy {
 }
 
 impl RestorePolicy {
+    /// Converts the steps of a declaration.
+    ///
+    /// # Errors
+    ///
+    /// Never for a declaration in the store, which was checked by the same rules.
+    pub(crate) fn declared(restore: &DeclaredRestore) -> Result<Self, ConfigError> {
+        let DeclaredRestore { steps, required, hostname, network, hook_timeout_ms } =
+            restore.clone();
+        let vms = "*".to_owned();
+        #[expect(
+            clippy::needless_update,
+            reason = "the file may have settings that declarations lack"
+        )]
+        let entry = RestoreEntry {
+            vms,
+            steps,
+            required,
+            hostname,
+            network,
+            hook_timeout_ms,
+            ..RestoreEntry::default()
+        };
+        entry.rule(0).map(|rule| rule.policy)
+    }
+
     /// Returns the hostname of `vm`.
     #[must_use]
     pub fn hostname_of(&self, vm: &VmName) -> String {
@@ -78,7 +104,7 @@ impl RestoreRules {
 }
 
 /// Entry of `restore` in the file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RestoreEntry {
     vms: String,

@@ -208,6 +208,12 @@ impl DeclaredStore {
         StoreError::WriterEnded { queued }
     }
 
+    /// Returns the number of changes that wait for the thread.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        QUEUED - self.work.capacity()
+    }
+
     /// Returns the reason why changes are refused, for the operator of the host; `None` if they are not.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.work.is_closed() && !self.health.closing.load(Ordering::Relaxed) {

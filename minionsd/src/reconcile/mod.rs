@@ -23,6 +23,8 @@ mod results;
 mod schedule;
 mod sweep;
 mod task;
+#[cfg(test)]
+mod tests;
 mod wanted;
 
 pub(crate) use conditions::VmConditions;

@@ -61,7 +61,7 @@ impl ReconcilerTask {
         }
     }
 
-    fn drifted(&mut self, name: &VmName, wanted: WantedConfig, reason: String) {
+    pub(super) fn drifted(&mut self, name: &VmName, wanted: WantedConfig, reason: String) {
         let Some(record) = self.records.get_mut(name) else { return };
         record.failures = 0;
         record.pending_since = Instant::now();
@@ -70,7 +70,9 @@ impl ReconcilerTask {
         let pause = if repairs { Duration::ZERO } else { LOOK_INTERVAL };
         tracing::warn!(vm = %name, reason, "the guest differs from its declaration");
         self.condition(name, ConfigState::Drifted, Some(reason), wanted.generation);
-        self.schedule.plan(name, Instant::now() + pause);
+        if wanted.drift != DriftPolicy::Off {
+            self.schedule.plan(name, Instant::now() + pause);
+        }
     }
 
     /// Handles a VM that could not be reached: its next attempt follows when it is ready.
@@ -101,7 +103,12 @@ impl ReconcilerTask {
                 self.condition(name, ConfigState::Failed, Some(reason), wanted.generation);
             }
             // It says nothing about the guest's settings.
-            AttemptKind::Look => tracing::debug!(vm = %name, reason, "look for drift failed"),
+            AttemptKind::Look => {
+                tracing::debug!(vm = %name, reason, "look for drift failed");
+                if wanted.drift == DriftPolicy::Off {
+                    return;
+                }
+            }
         }
         self.schedule.plan(name, Instant::now() + pause);
     }

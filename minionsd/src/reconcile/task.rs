@@ -48,19 +48,10 @@ impl ReconcilerParts {
         self,
         stop: CancellationToken,
     ) -> (Reconciler, impl Future<Output = ()> + Send) {
-        let parts = self;
         let (reconciler, asked) = Reconciler::new();
-        let events = parts.registry.events().follow();
-        let revision = parts.store.revision();
-        let ages = parts.store.read(|state| LeaseAges::at_start(state, Timestamp::now()));
-        let task = ReconcilerTask {
-            parts,
-            records: BTreeMap::new(),
-            schedule: AttemptSchedule::default(),
-            attempts: JoinSet::new(),
-            sweeping: JoinSet::new(),
-            ages,
-        };
+        let events = self.registry.events().follow();
+        let revision = self.store.revision();
+        let task = ReconcilerTask::new(self);
         (reconciler, task.run(events, revision, asked, stop))
     }
 }
@@ -81,13 +72,25 @@ pub(super) struct ReconcilerTask {
     pub(super) parts: ReconcilerParts,
     pub(super) records: BTreeMap<VmName, VmRecord>,
     pub(super) schedule: AttemptSchedule,
-    attempts: JoinSet<(VmName, AttemptKind, AttemptResult)>,
+    pub(super) attempts: JoinSet<(VmName, AttemptKind, AttemptResult)>,
     /// The search for leases that are no longer needed.
     sweeping: JoinSet<()>,
     ages: LeaseAges,
 }
 
 impl ReconcilerTask {
+    pub(super) fn new(parts: ReconcilerParts) -> Self {
+        let ages = parts.store.read(|state| LeaseAges::at_start(state, Timestamp::now()));
+        Self {
+            parts,
+            records: BTreeMap::new(),
+            schedule: AttemptSchedule::default(),
+            attempts: JoinSet::new(),
+            sweeping: JoinSet::new(),
+            ages,
+        }
+    }
+
     async fn run(
         mut self,
         mut events: EventReader,
@@ -135,7 +138,7 @@ impl ReconcilerTask {
     }
 
     /// Starts the attempts that are due.
-    fn start_due(&mut self) {
+    pub(super) fn start_due(&mut self) {
         let now = Instant::now();
         let records = &self.records;
         let is_failing = |vm: &VmName| records.get(vm).is_some_and(|one| one.failures > 0);

@@ -1,8 +1,11 @@
-//! Settings of a VM's declarations that a restore needs before the reconciler gets its turn.
+//! Settings of a VM's declarations that its supervisor uses: for a restore, before the reconciler gets its turn, and for the
+//! clock.
 
+use crate::config::RestorePolicy;
 use minions_api::VmName;
 use minions_declare::{DeclaredState, EffectiveConfig};
 use minions_proto::message::ChangeNetwork;
+use std::time::Duration;
 
 /// Network that declarations give a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) enum DeclaredNetwork {
 pub(super) struct DeclaredSettings {
     pub(super) network: DeclaredNetwork,
     pub(super) hostname: Option<String>,
+    /// Restore steps.
+    pub(super) restore: Option<RestorePolicy>,
 }
 
 impl DeclaredSettings {
@@ -35,7 +40,24 @@ impl DeclaredSettings {
         } else {
             DeclaredNetwork::Undeclared
         };
-        Self { network, hostname: config.hostname.map(|field| field.value) }
+        let restore = config.restore.as_ref().and_then(|field| {
+            let policy = RestorePolicy::declared(&field.value);
+            policy.inspect_err(|error| tracing::error!(%vm, %error, "declared restore steps")).ok()
+        });
+        Self { network, hostname: config.hostname.map(|field| field.value), restore }
+    }
+}
+
+/// Returns the clock limit of a VM: the declared one, or else `global`. `None`: its clock is never set.
+pub(super) fn clock_limit(
+    state: &DeclaredState,
+    vm: &VmName,
+    global: Option<Duration>,
+) -> Option<Duration> {
+    match state.declarations().clock_limit_ms(vm) {
+        None => global,
+        Some(0) => None,
+        Some(ms) => Some(Duration::from_millis(ms)),
     }
 }
 

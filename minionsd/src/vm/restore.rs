@@ -88,8 +88,9 @@ pub(crate) struct RestorePlan {
 impl RestorePlan {
     /// Returns the request for the next generation of `parent`.
     pub(super) fn request(&self, vm: &VmName, parent: InstanceId) -> RestoreRequest {
-        let RestorePolicy { steps, required, network, hook_timeout, .. } = &self.policy;
         let declared = self.declared.read(|state| DeclaredSettings::of(state, vm));
+        let policy = declared.restore.as_ref().unwrap_or(&self.policy);
+        let RestorePolicy { steps, required, network, hook_timeout, .. } = policy;
         let is_later = declared.network == DeclaredNetwork::Later;
         let runs = |step: &RestoreStepKind| *step != RestoreStepKind::Network || !is_later;
         let has = |step| steps.contains(&step) && runs(&step);
@@ -104,7 +105,7 @@ impl RestorePlan {
             DeclaredNetwork::Later => None,
             DeclaredNetwork::Undeclared => network.clone().or_else(|| self.networks.of(vm)),
         };
-        let hostname = declared.hostname.unwrap_or_else(|| self.policy.hostname_of(vm));
+        let hostname = declared.hostname.unwrap_or_else(|| policy.hostname_of(vm));
         RestoreRequest {
             parent,
             instance_id: uuid::Uuid::new_v4().to_string().into(),
@@ -207,6 +208,13 @@ mod tests {
         let network = request.network.clone().unwrap();
         assert_eq!(network.interfaces[0].addresses, Some(vec!["10.0.0.1/24".to_owned()]));
         assert_eq!((network.dns.unwrap(), request.steps.len()), (vec!["10.0.0.1".to_owned()], 2));
+        let policy = r#"{"declarations": [{"name": "web-*",
+            "restore": {"steps": ["clock", "hostname"], "required": ["clock"], "hook_timeout_ms": 7}}]}"#;
+        let policy: minions_api::declaration::ApplyRequest = serde_json::from_str(policy).unwrap();
+        declared.change(move |state| Ok((state.plan_apply(&policy, &[])?.0, ()))).await.unwrap();
+        let own = plan.request(&vm, "p".into());
+        assert_eq!((own.steps, own.network), (vec!["clock".into(), "hostname".into()], None));
+        assert_eq!((own.required, own.hook_timeout_ms), (vec!["clock".into()], Some(7)));
         request.validate().unwrap();
     }
 

@@ -6,7 +6,7 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use minions_api::declaration::{ConfigState, VmConfig};
+use minions_api::declaration::{ConfigState, DeclaredRestore, VmConfig};
 use minions_api::network::NetworkRequest;
 use reqwest::Method;
 use std::time::Duration;
@@ -70,8 +70,22 @@ fn value(config: &VmConfig, field: &str) -> String {
     if field == "drift" {
         return config.drift.as_str().to_owned();
     }
+    if field == "clock_limit_ms" {
+        return config.clock_limit_ms.map(|limit| limit.to_string()).unwrap_or_default();
+    }
+    if let ("restore", Some(restore)) = (field, &config.restore) {
+        return steps(restore);
+    }
     let Some(network) = &config.network else { return "-".to_owned() };
     of_network(network, field)
+}
+
+/// Lists restore steps; those that are required have an exclamation mark.
+fn steps(DeclaredRestore { steps, required, .. }: &DeclaredRestore) -> String {
+    let default = ["entropy", "clock"].map(str::to_owned).to_vec();
+    let steps = steps.clone().unwrap_or(default).into_iter();
+    let marked = steps.map(|step| if required.contains(&step) { format!("{step}!") } else { step });
+    marked.collect::<Vec<_>>().join(", ")
 }
 
 fn of_network(network: &NetworkRequest, field: &str) -> String {

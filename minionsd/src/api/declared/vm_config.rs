@@ -66,6 +66,8 @@ fn of_state(state: &DeclaredState, name: &VmName) -> VmConfig {
         declarations: config.declarations.clone(),
         labels: config.plain_labels(),
         drift: config.drift_policy(),
+        clock_limit_ms: config.clock_limit_ms.as_ref().map(|field| field.value),
+        restore: config.restore.as_ref().map(|field| field.value.clone()),
         network,
         origins: origins(state, &config),
         leases: state.leases().of_vm(name).cloned().collect(),
