@@ -351,6 +351,50 @@ pub struct FieldOrigin {
     pub from: String,
 }
 
+/// Explanation of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConfigExplanation {
+    /// Declarations that match the VM, the most specific one first.
+    pub declarations: Vec<MatchingDeclaration>,
+    /// Fields of these declarations.
+    pub fields: Vec<FieldExplanation>,
+}
+
+/// A declaration that matches a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MatchingDeclaration {
+    /// Name or pattern.
+    pub name: String,
+    /// Reason of its place among the others, for people.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "a pattern with 4 characters other than wildcards")
+    )]
+    pub rank: String,
+}
+
+/// A field, and all matching declarations that have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FieldExplanation {
+    /// Path of the field. `network.pool`, `network.ip` and `network.interfaces` are one field.
+    pub field: String,
+    /// Declarations that have it. The first one decides.
+    pub candidates: Vec<FieldCandidate>,
+}
+
+/// A declaration that has a field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FieldCandidate {
+    /// Name of the declaration.
+    pub from: String,
+    /// Value as JSON.
+    pub value: String,
+}
+
 /// Configuration that a VM must have, from all declarations that match it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -383,6 +427,9 @@ pub struct VmConfig {
     /// other, or an address that is not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Declarations that have each field. Only with `explain=true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<ConfigExplanation>,
     /// Agreement of the VM with this configuration. Absent if the VM does not exist, or if there is nothing to apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configured: Option<ConfigState>,

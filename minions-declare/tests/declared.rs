@@ -10,6 +10,7 @@ use minions_api::network::NetworkRequest;
 use minions_api::pool::{LeaseKind, ReserveRequest};
 use minions_api::{Timestamp, VmName};
 use minions_declare::document::{Document, DocumentFormat};
+use minions_declare::explain::explain;
 use minions_declare::{Change, DeclareError, DeclaredState, IfRevision};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -96,6 +97,48 @@ declarations:
     ];
     assert_eq!(origins, expected);
     assert_eq!(state.effective(&vm("db")).hostname.unwrap().value, "db");
+}
+
+#[test]
+fn an_explanation_lists_every_declaration_of_a_field_and_the_first_one_decides() {
+    let state = with_pool(
+        "
+declarations:
+- {name: '*', labels: {a.b: x}, network: {pool: lan, mtu: 1300}}
+- {name: 'web-?', labels: {a.b: y}, hostname: '{vm}'}
+- {name: web-1, network: {ip: 10.5.0.2/24}}
+- {name: db, hostname: other}
+",
+    );
+    let explained = explain(&vm("web-1"), state.declarations());
+    let ranks: Vec<_> =
+        explained.declarations.iter().map(|one| format!("{}: {}", one.name, one.rank)).collect();
+    let expected = [
+        "web-1: the name of the VM",
+        "web-?: a pattern with 4 characters other than wildcards",
+        "*: a pattern with 0 characters other than wildcards",
+    ];
+    assert_eq!(ranks, expected);
+    let fields: Vec<_> = explained
+        .fields
+        .iter()
+        .map(|one| {
+            let all = one.candidates.iter().map(|one| format!("{} {}", one.from, one.value));
+            format!("{}: {}", one.field, all.collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    let expected = [
+        r#"hostname: web-? "{vm}""#,
+        r#"labels.a.b: web-? "y", * "x""#,
+        r#"network.ip: web-1 "10.5.0.2/24", * "lan""#,
+        "network.mtu: * 1300",
+    ];
+    assert_eq!(fields, expected);
+    let config = state.effective(&vm("web-1"));
+    for field in &explained.fields {
+        let decides = config.origins().into_iter().find(|one| one.field == field.field).unwrap();
+        assert_eq!(decides.from, field.candidates[0].from, "{}", field.field);
+    }
 }
 
 #[test]

@@ -45,6 +45,9 @@ pub(crate) struct ConfigArgs {
     /// Apply the configuration now, and wait for the result
     #[arg(long)]
     pub(crate) apply: bool,
+    /// Also list all declarations that have each field, and why one of them decides
+    #[arg(long, conflicts_with = "apply")]
+    pub(crate) explain: bool,
 }
 
 /// Commands of `pool`.

@@ -74,6 +74,9 @@ async fn apply_shows_what_it_does_and_a_second_apply_changes_nothing() {
     let config = site.run(&["config", "web-1"]);
     config.assert(0, "applied", "").assert(0, "10.0.0.2/24", "").assert(0, "pool lan", "");
     site.run(&["config", "web-1", "--apply"]).assert(0, "applied", "");
+    site.run(&["config", "web-1", "--explain"])
+        .assert(0, "a pattern with 4 characters", "")
+        .assert(0, "network.pool  web-*", "");
     site.run(&["get", "web-1"]).assert(0, "app=web", "");
     site.run(&["pool", "ls"]).assert(0, "10.0.0.2-10.0.0.9", "");
     site.run(&["pool", "leases", "lan", "--hosts"]).assert(0, "10.0.0.2\tweb-1\n", "");

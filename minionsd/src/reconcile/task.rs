@@ -209,7 +209,7 @@ impl ReconcilerTask {
         }
     }
 
-    fn gone(&mut self, name: &VmName) {
+    pub(super) fn gone(&mut self, name: &VmName) {
         if let Some(mut record) = self.records.remove(name) {
             record.answer_all(ApplyAnswer::Gone);
         }
@@ -279,7 +279,7 @@ impl ReconcilerTask {
         }
     }
 
-    fn requested(&mut self, request: ReconcileRequest) {
+    pub(super) fn requested(&mut self, request: ReconcileRequest) {
         let (name, kind, caller) = match request {
             ReconcileRequest::Apply(vm, answer) => {
                 (vm.name().clone(), AttemptKind::Apply, Some((vm, answer)))

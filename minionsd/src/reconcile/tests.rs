@@ -1,6 +1,7 @@
 //! The reconciler with a registry and a store, and VMs whose sockets never answer.
 
 use super::attempt::AttemptKind;
+use super::handle::{ApplyAnswer, ReconcileRequest};
 use super::record::VmRecord;
 use super::task::ReconcilerTask;
 use super::wanted::WantedConfig;
@@ -161,6 +162,27 @@ async fn a_vm_that_comes_while_a_release_waits_keeps_its_address() {
     let (released, _vm) = tokio::join!(released, comes);
     let refusal = released.unwrap_err().to_string();
     assert!(refusal.contains("in use by late"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_vm_that_goes_or_is_replaced_is_named_to_those_who_wait_for_its_configuration() {
+    let (host, other) = (Host::start().await, Host::start().await);
+    host.apply(r#"{"declarations": [{"name": "*", "hostname": "x"}]}"#).await;
+    let (_first, vm) = host.vm("a").await;
+    let (_second, namesake) = other.vm("a").await;
+    let (_third, stranger) = other.vm("b").await;
+    let mut task = ReconcilerTask::new(host.parts());
+    let ask = |task: &mut ReconcilerTask, vm: &Vm| {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        task.requested(ReconcileRequest::Apply(vm.clone(), answer));
+        answered
+    };
+    assert_eq!(ask(&mut task, &stranger).await, Ok(ApplyAnswer::Gone));
+    assert_eq!(ask(&mut task, &namesake).await, Ok(ApplyAnswer::Replaced));
+    let mut waits = ask(&mut task, &vm);
+    assert!(waits.try_recv().is_err(), "its attempt has not ended");
+    task.gone(vm.name());
+    assert_eq!(waits.await, Ok(ApplyAnswer::Gone));
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use minions_api::declaration::{ConfigState, DeclaredRestore, VmConfig};
+use minions_api::declaration::{
+    ConfigExplanation, ConfigState, DeclaredRestore, FieldCandidate, VmConfig,
+};
 use minions_api::network::NetworkRequest;
 use reqwest::Method;
 use std::time::Duration;
@@ -24,12 +26,19 @@ pub(in super::super) async fn run(
         let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
         client.send_json(Method::POST, &path, &serde_json::json!({}), patience).await?
     } else {
-        client.get(&vm_path(&args.vm, "/config"), Context::registry()).await?
+        let query = if args.explain { "/config?explain=true" } else { "/config" };
+        client.get(&vm_path(&args.vm, query), Context::registry()).await?
     };
     context.printer.result(&config, head)?;
     if !context.printer.is_json() && !config.origins.is_empty() {
         context.printer.heading("")?;
         context.printer.result(&config, fields)?;
+    }
+    if let Some(explanation) = config.explanation.as_ref().filter(|_| !context.printer.is_json()) {
+        context.printer.heading("")?;
+        context.printer.result(explanation, ranks)?;
+        context.printer.heading("")?;
+        context.printer.result(explanation, candidates)?;
     }
     let is_applied = config.configured == Some(ConfigState::Applied);
     Ok(if args.apply && !is_applied { ExitStatus::Failure } else { ExitStatus::Success })
@@ -60,6 +69,23 @@ fn fields(config: &VmConfig) -> Rows {
     let table = Rows::with_header(&["FIELD", "VALUE", "FROM"]);
     config.origins.iter().fold(table, |table, origin| {
         table.row([origin.field.clone(), value(config, &origin.field), origin.from.clone()])
+    })
+}
+
+fn ranks(explanation: &ConfigExplanation) -> Rows {
+    let table = Rows::with_header(&["DECLARATION", "MATCHES AS"]);
+    let declarations = explanation.declarations.iter();
+    declarations.fold(table, |table, one| table.row([one.name.clone(), one.rank.clone()]))
+}
+
+fn candidates(explanation: &ConfigExplanation) -> Rows {
+    let table = Rows::with_header(&["FIELD", "DECLARED BY", "AS", "DECIDES"]);
+    let all = explanation.fields.iter().flat_map(|one| {
+        one.candidates.iter().enumerate().map(move |(at, candidate)| (&one.field, at, candidate))
+    });
+    all.fold(table, |table, (field, at, FieldCandidate { from, value })| {
+        let decides = if at == 0 { "yes" } else { "no" };
+        table.row([field.clone(), from.clone(), value.clone(), decides.to_owned()])
     })
 }
 

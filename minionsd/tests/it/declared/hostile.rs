@@ -50,24 +50,6 @@ async fn guests_that_hang_do_not_keep_another_guest_from_its_configuration() {
 }
 
 #[tokio::test]
-async fn a_vm_that_goes_while_its_configuration_is_applied_is_not_found() {
-    let daemon = TestDaemon::start().await;
-    let vm = FakeVmm::start_as(daemon.sockets(), "goes", Behaviour::Silent, "vmm").unwrap();
-    daemon.put("/declarations/goes", json!({ "hostname": "x" })).await;
-    daemon.until("/vms/goes", |vm| vm.json["configured"] == "pending").await;
-    let goes = async {
-        // The request has been received: replies to later ones are here.
-        for _ in 0..10 {
-            daemon.get("/vms/goes").await;
-        }
-        drop(vm);
-    };
-    let (applied, ()) = tokio::join!(daemon.post("/vms/goes/config/apply", json!({})), goes);
-    applied.assert_problem(404, "vm_not_found");
-    assert_eq!(applied.json["vm"], "goes");
-}
-
-#[tokio::test]
 async fn a_guest_that_refuses_or_breaks_the_protocol_is_shown_as_failed_with_the_reason() {
     let daemon = TestDaemon::start().await;
     let start = |name: &str, behaviour| FakeVmm::start(daemon.sockets(), name, behaviour).unwrap();
