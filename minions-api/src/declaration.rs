@@ -25,15 +25,48 @@ pub struct Declaration {
     #[cfg_attr(feature = "openapi", schema(example = "{vm}"))]
     pub hostname: Option<String>,
     /// Network of the guest.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::object_form::optional"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<DeclaredNetwork>,
     /// Reaction to a guest that differs from its declaration; default: `report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftPolicy>,
+    /// Clock offset in milliseconds above which the guest's clock is set, 100 to 86,400,000; 0: it is never set outside a
+    /// restore. Absent: as in minionsd's configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 86_400_000))]
+    pub clock_limit_ms: Option<u64>,
+    /// Steps of a guest that was restored or cloned, in place of those in minionsd's configuration file. One field: the most
+    /// specific declaration that has it decides about all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Box<DeclaredRestore>>,
+}
+
+/// Steps of a guest that was restored from a snapshot or cloned, as an entry of `[[restore]]` in minionsd's configuration
+/// file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredRestore {
+    /// Steps to run: `entropy`, `clock`, `hostname`, `machine_id`, `ssh_host_keys`, `network`, `hooks`. Absent: `entropy` and
+    /// `clock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = json!(["entropy", "clock"])))]
+    pub steps: Option<Vec<String>>,
+    /// Steps without which the VM does not become ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(example = json!(["entropy"])))]
+    pub required: Vec<String>,
+    /// Hostname for the step `hostname`; `{vm}` stands for the VM's name. A declared `hostname` has precedence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 64, example = "{vm}"))]
+    pub hostname: Option<String>,
+    /// Network for the step `network`. A declared `network` has precedence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRequest>,
+    /// Time limit of each hook in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 600_000))]
+    pub hook_timeout_ms: Option<u64>,
 }
 
 /// Network of a guest. `pool`, `ip` with `gateway`, and `interfaces` exclude each other and are one field: the most
@@ -318,6 +351,50 @@ pub struct FieldOrigin {
     pub from: String,
 }
 
+/// Explanation of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConfigExplanation {
+    /// Declarations that match the VM, the most specific one first.
+    pub declarations: Vec<MatchingDeclaration>,
+    /// Fields of these declarations.
+    pub fields: Vec<FieldExplanation>,
+}
+
+/// A declaration that matches a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MatchingDeclaration {
+    /// Name or pattern.
+    pub name: String,
+    /// Reason of its place among the others, for people.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "a pattern with 4 characters other than wildcards")
+    )]
+    pub rank: String,
+}
+
+/// A field, and all matching declarations that have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FieldExplanation {
+    /// Path of the field. `network.pool`, `network.ip` and `network.interfaces` are one field.
+    pub field: String,
+    /// Declarations that have it. The first one decides.
+    pub candidates: Vec<FieldCandidate>,
+}
+
+/// A declaration that has a field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FieldCandidate {
+    /// Name of the declaration.
+    pub from: String,
+    /// Value as JSON.
+    pub value: String,
+}
+
 /// Configuration that a VM must have, from all declarations that match it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -332,6 +409,12 @@ pub struct VmConfig {
     pub labels: Labels,
     /// Reaction to drift.
     pub drift: DriftPolicy,
+    /// Declared clock offset above which the guest's clock is set; 0: never. Absent: as in minionsd's configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_limit_ms: Option<u64>,
+    /// Declared restore steps. Absent: as in minionsd's configuration file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Box<DeclaredRestore>>,
     /// Network and hostname as they are sent to the agent. Absent if no declaration has any, or if an address is still to
     /// be leased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -344,6 +427,9 @@ pub struct VmConfig {
     /// other, or an address that is not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Declarations that have each field. Only with `explain=true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<ConfigExplanation>,
     /// Agreement of the VM with this configuration. Absent if the VM does not exist, or if there is nothing to apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configured: Option<ConfigState>,
@@ -352,21 +438,4 @@ pub struct VmConfig {
     pub configuration: Option<ConfigCondition>,
     /// Highest revision among the declarations and pools of this configuration.
     pub generation: u64,
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_is_an_object_or_absent() {
-        let declaration = |json| serde_json::from_str::<Declaration>(json);
-        assert_eq!(declaration(r#"{"name":"a","network":null}"#).unwrap().network, None);
-        let pool =
-            declaration(r#"{"name":"a","network":{"pool":"lan"}}"#).unwrap().network.unwrap();
-        assert_eq!(pool.pool.as_deref(), Some("lan"));
-        let list = declaration(r#"{"name":"a","network":[null,null]}"#).unwrap_err();
-        assert!(list.to_string().contains("expected an object"), "{list}");
-    }
 }

@@ -26,7 +26,7 @@ pub struct ErrorCodeInfo {
     pub advice: Option<&'static str>,
 }
 
-/// Answer to the question whether the guest may have executed a request that failed.
+/// Answer to the question whether the guest, or the writer of the declared state, may have executed a request that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestExecution {
     /// The guest has not executed it.
@@ -136,7 +136,7 @@ error_codes! {
         "the network of this VM is declared; change the declaration, or repeat the request with `override=true`";
     StateUnavailable: "state_unavailable", 503, "Declared state unavailable",
         "the database of the declared state cannot be written; `Retry-After`",
-        retry_after();
+        retry_after(), executed(GuestExecution::PerProblem);
     NotFound: "not_found", 404, "No such path",
         "no such path";
     MethodNotAllowed: "method_not_allowed", 405, "Method not allowed",

@@ -17,6 +17,7 @@
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
 //! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
+//! * [`object_form`]: deserializers that refuse lists in place of objects.
 //! * [`timestamp`]: points in time as RFC 3339.
 
 pub mod clock;
@@ -29,7 +30,7 @@ pub mod forward;
 pub mod health;
 pub mod label;
 pub mod network;
-mod object_form;
+pub mod object_form;
 pub mod pool;
 pub mod power;
 pub mod problem;

@@ -66,7 +66,8 @@ pub struct PoolList {
 }
 
 /// Kind of a lease. `pool`: chosen from a pool for a VM. `static`: a declaration has this address. `reserved`: kept by
-/// `POST /pools/{pool}/leases` until it is released.
+/// `POST /pools/{pool}/leases` until it is released. `duplicate`: another host on the link has the address, as the guest of
+/// `vm` found out; no VM gets it for an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +78,8 @@ pub enum LeaseKind {
     Static,
     /// Kept until it is released.
     Reserved,
+    /// Another host on the link has the address.
+    Duplicate,
 }
 
 impl LeaseKind {
@@ -87,6 +90,7 @@ impl LeaseKind {
             Self::Pool => "pool",
             Self::Static => "static",
             Self::Reserved => "reserved",
+            Self::Duplicate => "duplicate",
         }
     }
 }
@@ -98,7 +102,7 @@ pub struct Lease {
     /// The address.
     #[cfg_attr(feature = "openapi", schema(value_type = String, example = "10.0.0.2"))]
     pub address: IpAddr,
-    /// VM that holds the lease. Absent for a reservation that keeps the address from all VMs.
+    /// VM that holds the lease, or found the duplicate. Absent for a reservation that keeps the address from all VMs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<VmName>,
     /// Name or MAC address of the VM's interface as declared; empty for the first Ethernet interface.
@@ -106,7 +110,7 @@ pub struct Lease {
     pub interface: String,
     /// Kind of the lease.
     pub kind: LeaseKind,
-    /// Time since which no VM needs the lease. Absent while it is needed.
+    /// Time since which no VM needs the lease, or at which the duplicate was found. Absent while it is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<Timestamp>,
 }
@@ -131,7 +135,8 @@ pub struct ReserveRequest {
     /// VM that gets the address; it need not exist yet. Absent: no VM gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<VmName>,
-    /// Interface of the VM, as in its declaration; empty for the first Ethernet interface.
+    /// Interface of the VM, as in its declaration. Absent or empty: the interface that has the address already, else the
+    /// only one that the VM's declarations have in this pool, else the first Ethernet interface.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub interface: String,
 }

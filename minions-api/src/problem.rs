@@ -51,7 +51,7 @@ pub struct Problem {
     pub restored: Option<bool>,
     /// True if the same request can succeed later.
     pub retryable: bool,
-    /// True if the guest may have done the requested operation despite the failure.
+    /// True if the requested operation may have been done despite the failure, or may still be done.
     pub may_have_executed: bool,
 }
 

@@ -125,17 +125,38 @@ impl AddressPool {
         self.declared.release_after_secs.unwrap_or(RELEASE_AFTER_SECS) * 1000
     }
 
-    /// Returns all addresses that the pool may give.
+    /// Returns all addresses of the range without those that the pool keeps from VMs. Other pools of the subnet may keep
+    /// more.
     #[must_use]
     pub fn all_addresses(&self) -> FreeAddresses {
         let mut all = FreeAddresses::range(self.first, self.last);
+        self.remove_kept(&mut all);
+        all
+    }
+
+    /// Removes the addresses that no pool of the subnet gives: the gateway, and the reserved ones.
+    pub(crate) fn remove_kept(&self, addresses: &mut FreeAddresses) {
         if let Some(gateway) = self.gateway.map(number) {
-            all.remove(gateway, gateway);
+            addresses.remove(gateway, gateway);
         }
         for (first, last) in &self.reserved {
-            all.remove(*first, *last);
+            addresses.remove(*first, *last);
         }
-        all
+    }
+
+    /// Reports whether no pool of the subnet gives the address: it is the gateway, or reserved.
+    #[must_use]
+    pub fn keeps(&self, address: IpAddr) -> bool {
+        let is_reserved =
+            |(first, last): &(u128, u128)| (*first..=*last).contains(&number(address));
+        self.gateway == Some(address)
+            || (self.contains(address) && self.reserved.iter().any(is_reserved))
+    }
+
+    /// Reports whether both pools have the same subnet.
+    #[must_use]
+    pub fn has_subnet_of(&self, other: &Self) -> bool {
+        self.subnet == other.subnet
     }
 
     /// Reports whether the address is in the pool's subnet.
@@ -156,7 +177,7 @@ impl AddressPool {
         match lease.kind {
             LeaseKind::Pool => self.is_in_range(lease.address),
             LeaseKind::Reserved => self.contains(lease.address),
-            LeaseKind::Static => false,
+            LeaseKind::Static | LeaseKind::Duplicate => false,
         }
     }
 
@@ -168,7 +189,7 @@ impl AddressPool {
                 self.is_in_range(lease.address) && self.gateway != Some(lease.address)
             }
             LeaseKind::Reserved => self.can_be_reserved(lease.address),
-            LeaseKind::Static => true,
+            LeaseKind::Static | LeaseKind::Duplicate => true,
         }
     }
 
@@ -185,6 +206,12 @@ impl AddressPool {
     #[must_use]
     pub fn subnet_ends(&self) -> (IpAddr, IpAddr) {
         (self.subnet.network(), self.subnet.broadcast())
+    }
+
+    /// Returns the first and the last address of the range.
+    #[must_use]
+    pub fn range_ends(&self) -> (IpAddr, IpAddr) {
+        (self.address(self.first), self.address(self.last))
     }
 
     /// Returns the address with this number.

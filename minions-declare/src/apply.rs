@@ -181,7 +181,28 @@ impl DeclaredState {
                 None => self.check_pool_is_empty(before)?,
             }
         }
+        for (name, after) in &draft.pools {
+            self.check_gateway(self.pools.get(name).map(|before| &before.pool), &after.pool)?;
+        }
         Ok(())
+    }
+
+    /// Checks that nothing has a lease of a new gateway, of this pool or of another one with the same subnet.
+    fn check_gateway(
+        &self,
+        before: Option<&AddressPool>,
+        after: &AddressPool,
+    ) -> Result<(), DeclareError> {
+        let gateway = after.gateway();
+        let is_new = before.is_none_or(|before| before.gateway() != gateway);
+        let lease = gateway.filter(|_| is_new).and_then(|gateway| self.leases.get(gateway));
+        let Some(lease) = lease else { return Ok(()) };
+        Err(DeclareError::PoolConflict(format!(
+            "the gateway {} of the pool {:?} is leased by {}: release it first, or use another gateway",
+            lease.address,
+            after.name(),
+            lease.vm.as_ref().map_or("no VM", VmName::as_str)
+        )))
     }
 
     /// Checks that a changed pool still has the addresses that it gave.

@@ -1,7 +1,7 @@
 //! Checks of one declaration.
 
-use crate::declaration_set::DeclarationSet;
 use crate::effective::{Addressing, EffectiveConfig, addressing};
+use crate::guest_policy::check_policies;
 use crate::network::{network_request, no_pool};
 use crate::state::Pools;
 use crate::target::Target;
@@ -9,6 +9,7 @@ use minions_api::VmName;
 use minions_api::declaration::{Declaration, DeclaredInterface, DeclaredNetwork};
 use minions_api::label::{MAX_LABELS, check_key, check_value};
 use minions_proto::Invalid;
+use std::cell::Cell;
 
 /// Name server of a sample configuration, for a declaration that leaves name servers to another one.
 const SAMPLE_SERVER: &str = "192.0.2.1";
@@ -29,6 +30,7 @@ pub fn check_declaration(
         Invalid::new(field, invalid.reason)
     };
     check_labels(declaration).map_err(below)?;
+    check_policies(declaration).map_err(below)?;
     if let Some(network) = &declaration.network {
         check_forms(network).map_err(below)?;
         check_pools(network, pools).map_err(below)?;
@@ -84,7 +86,7 @@ fn check_pools(network: &DeclaredNetwork, pools: &Pools) -> Result<(), Invalid> 
 fn check_request(target: &Target, declaration: &Declaration, pools: &Pools) -> Result<(), Invalid> {
     let sample: Result<VmName, _> = "vm".parse();
     let Some(vm) = target.vm().cloned().or(sample.ok()) else { return Ok(()) };
-    let mut config = EffectiveConfig::of(&vm, &DeclarationSet::default());
+    let mut config = EffectiveConfig::none(&vm);
     let mut declaration = declaration.clone();
     if let Some(network) = &mut declaration.network {
         if addressing(network).is_none() {
@@ -95,12 +97,16 @@ fn check_request(target: &Target, declaration: &Declaration, pools: &Pools) -> R
         }
     }
     config.fill(target.as_str(), &declaration);
-    let first = |pool: &str| {
-        let pool = &pools.get(pool)?.pool;
-        pool.all_addresses().first(|_| false).map(|one| pool.address(one))
-    };
+    // Interfaces get different addresses, also those of one pool.
+    let needs = config.needs();
     let sample_lease = |need: &_| match need {
-        crate::LeaseNeed::Pool { pool, .. } => first(pool),
+        crate::LeaseNeed::Pool { pool, .. } => {
+            let pool = &pools.get(pool)?.pool;
+            let of_pool = |one: &&crate::LeaseNeed| matches!(one, crate::LeaseNeed::Pool { pool: of, .. } if of == pool.name());
+            let skipped = Cell::new(needs.iter().filter(of_pool).position(|one| one == need)?);
+            let skip = |_| skipped.replace(skipped.get().saturating_sub(1)) > 0;
+            pool.all_addresses().first(skip).map(|one| pool.address(one))
+        }
         crate::LeaseNeed::Fixed { address, .. } => Some(*address),
     };
     check_gateway_pools(config.addressing.as_ref().map(|field| &field.value), pools)?;

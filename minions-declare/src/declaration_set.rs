@@ -103,6 +103,12 @@ impl DeclarationSet {
         labels
     }
 
+    /// Returns the declared clock limit of a VM in milliseconds; 0: its clock is never set.
+    #[must_use]
+    pub fn clock_limit_ms(&self, vm: &VmName) -> Option<u64> {
+        self.matching(vm).find_map(|stored| stored.declaration.clock_limit_ms)
+    }
+
     /// Returns all declarations by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<StoredDeclaration>> {
         self.by_name.values()

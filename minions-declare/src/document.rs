@@ -1,6 +1,7 @@
 //! Declarations files, in YAML or TOML.
 
 use minions_api::declaration::Declaration;
+use minions_api::object_form::ObjectsOnly;
 use minions_api::pool::Pool;
 use serde::Deserialize;
 use std::path::Path;
@@ -105,7 +106,7 @@ fn from_yaml(text: &str) -> Result<Document, DocumentError> {
     };
     let mut failed = String::new();
     let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
-        serde_path_to_error::deserialize(yaml).map_err(|error| {
+        serde_path_to_error::deserialize(ObjectsOnly(yaml)).map_err(|error| {
             failed = error.path().to_string();
             error.into_inner()
         })
@@ -121,7 +122,7 @@ fn from_yaml(text: &str) -> Result<Document, DocumentError> {
 fn from_toml(text: &str) -> Result<Document, DocumentError> {
     let toml =
         toml::Deserializer::parse(text).map_err(|error| malformed(".", error.to_string()))?;
-    serde_path_to_error::deserialize(toml).map_err(|error| {
+    serde_path_to_error::deserialize(ObjectsOnly(toml)).map_err(|error| {
         let field = error.path().to_string();
         malformed(&field, error.into_inner().to_string())
     })
@@ -215,6 +216,11 @@ verify = []
             ),
             ("declarations: [{name: a, name: b}]", &["name"]),
             ("declarations: 3", &["declarations", "sequence"]),
+            ("pools: [[lan, 10.0.0.0/24]]", &["pools[0]", "mapping"]),
+            (
+                "declarations: [{name: a, network: {interfaces: [[eth0]]}}]",
+                &["declarations[0].network.interfaces[0]", "mapping"],
+            ),
         ] {
             let error = yaml_error(text);
             for word in words {
@@ -224,6 +230,9 @@ verify = []
         let toml =
             Document::parse("[[declarations]]\nnme = 'x'", DocumentFormat::Toml).unwrap_err();
         assert!(toml.to_string().contains("nme") && toml.to_string().contains("line 2"), "{toml}");
+        let list = Document::parse("pools = [['lan', '10.0.0.0/24']]", DocumentFormat::Toml);
+        let list = list.unwrap_err().to_string();
+        assert!(list.contains("pools[0]") && list.contains("an object"), "{list}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::declaration_set::DeclarationSet;
 use minions_api::VmName;
 use minions_api::declaration::{
-    Declaration, DeclaredInterface, DeclaredNetwork, DriftPolicy, FieldOrigin,
+    Declaration, DeclaredInterface, DeclaredNetwork, DeclaredRestore, DriftPolicy, FieldOrigin,
 };
 use minions_api::label::Labels;
 use minions_api::network::{Check, RouteRequest};
@@ -80,6 +80,10 @@ pub struct EffectiveConfig {
     pub mtu: Option<MergedField<u32>>,
     /// Checks after a change.
     pub verify: Option<MergedField<Vec<Check>>>,
+    /// Clock offset above which the guest's clock is set, in milliseconds; 0: never.
+    pub clock_limit_ms: Option<MergedField<u64>>,
+    /// Restore steps.
+    pub restore: Option<MergedField<Box<DeclaredRestore>>>,
     /// Highest revision of the declarations.
     pub revision: u64,
 }
@@ -134,10 +138,9 @@ impl Addressing {
 }
 
 impl EffectiveConfig {
-    /// Merges the declarations that match a VM: for each field, the most specific declaration that has it decides.
-    #[must_use]
-    pub fn of(vm: &VmName, declarations: &DeclarationSet) -> Self {
-        let mut merged = Self {
+    /// Returns the configuration of a VM that no declaration matches.
+    pub(crate) fn none(vm: &VmName) -> Self {
+        Self {
             vm: vm.clone(),
             declarations: Vec::new(),
             labels: BTreeMap::new(),
@@ -149,8 +152,16 @@ impl EffectiveConfig {
             search: None,
             mtu: None,
             verify: None,
+            clock_limit_ms: None,
+            restore: None,
             revision: 0,
-        };
+        }
+    }
+
+    /// Merges the declarations that match a VM: for each field, the most specific declaration that has it decides.
+    #[must_use]
+    pub fn of(vm: &VmName, declarations: &DeclarationSet) -> Self {
+        let mut merged = Self::none(vm);
         for stored in declarations.matching(vm) {
             merged.declarations.push(stored.target.as_str().to_owned());
             merged.revision = merged.revision.max(stored.revision);
@@ -161,7 +172,8 @@ impl EffectiveConfig {
 
     /// Adds the fields that no more specific declaration has.
     pub(crate) fn fill(&mut self, name: &str, declaration: &Declaration) {
-        let Declaration { name: _, labels, hostname, network, drift } = declaration;
+        let Declaration { name: _, labels, hostname, network, drift, clock_limit_ms, restore } =
+            declaration;
         for (key, value) in labels {
             let field = || MergedField { value: value.clone(), origin: name.to_owned() };
             self.labels.entry(key.clone()).or_insert_with(field);
@@ -169,6 +181,8 @@ impl EffectiveConfig {
         let hostname = hostname.as_ref().map(|name| name.replace("{vm}", self.vm.as_str()));
         fill(&mut self.hostname, name, hostname.as_ref());
         fill(&mut self.drift, name, drift.as_ref());
+        fill(&mut self.clock_limit_ms, name, clock_limit_ms.as_ref());
+        fill(&mut self.restore, name, restore.as_ref());
         let Some(network) = network else { return };
         fill(&mut self.addressing, name, addressing(network).as_ref());
         fill(&mut self.dns, name, network.dns.as_ref());
@@ -218,6 +232,8 @@ impl EffectiveConfig {
         let others = [
             named("hostname", self.hostname.as_ref()),
             named("drift", self.drift.as_ref()),
+            named("clock_limit_ms", self.clock_limit_ms.as_ref()),
+            named("restore", self.restore.as_ref()),
             addressing,
             named("network.dns", self.dns.as_ref()),
             named("network.routes", self.routes.as_ref()),

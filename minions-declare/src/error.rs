@@ -17,10 +17,10 @@ pub enum DeclareError {
     #[error("no pool is named {0:?}; GET /pools lists them")]
     NoPool(String),
     /// Missing lease.
-    #[error("{address} has no lease in the pool {pool:?}")]
+    #[error("{address} has no lease{}", in_pool(.pool.as_deref()))]
     NoLease {
-        /// Name of the pool.
-        pool: String,
+        /// Name of the pool, if the request names one.
+        pool: Option<String>,
         /// The address.
         address: IpAddr,
     },
@@ -54,6 +54,10 @@ pub enum DeclareError {
         /// VM that needs an address.
         vm: VmName,
     },
+}
+
+fn in_pool(pool: Option<&str>) -> String {
+    pool.map(|pool| format!(" in the pool {pool:?}")).unwrap_or_default()
 }
 
 fn revision_message(name: &str, revision: Option<u64>) -> String {

@@ -9,7 +9,8 @@
 //! * [`target`]: names and patterns of declarations, and their order. [`declaration_set`]: all declarations.
 //! * [`free_addresses`]: sets of addresses. [`address_pool`]: a checked pool. [`lease_book`]: leases by address and VM.
 //! * [`effective`]: the configuration of one VM, merged field by field. [`network`]: the request for its agent.
-//! * [`check`]: checks of one declaration. [`diff`]: differences between two versions of an item.
+//!   [`explain`]: which declarations have each field.
+//! * [`check`] (with `guest_policy`): checks of one declaration. [`diff`]: differences between two versions of an item.
 //! * [`state`]: everything together. [`apply`] (with `draft`), [`leasing`]: plans of changes.
 //! * [`document`]: declarations files.
 
@@ -23,7 +24,9 @@ pub mod document;
 mod draft;
 pub mod effective;
 pub mod error;
+pub mod explain;
 pub mod free_addresses;
+mod guest_policy;
 pub mod lease_book;
 pub mod leasing;
 pub mod network;

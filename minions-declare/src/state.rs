@@ -10,7 +10,7 @@ use minions_api::VmName;
 use minions_api::network::NetworkRequest;
 use minions_api::pool::{Lease, LeaseKind, PoolStatus};
 use minions_proto::Invalid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -66,11 +66,18 @@ pub struct DeclaredState {
 impl DeclaredState {
     /// Applies a plan that was made for this state.
     pub fn commit(&mut self, plan: &Plan) {
+        let mut changed = BTreeSet::new();
         for change in &plan.changes {
             match change {
-                Change::PutPool(stored) => self.put_pool(stored.clone()),
+                Change::PutPool(stored) => {
+                    let name = stored.pool.name().to_owned();
+                    changed.insert(stored.pool.subnet_ends());
+                    let before = self.pools.insert(name, Arc::new(stored.clone()));
+                    changed.extend(before.map(|before| before.pool.subnet_ends()));
+                }
                 Change::RemovePool(name) => {
-                    self.pools.remove(name);
+                    let before = self.pools.remove(name);
+                    changed.extend(before.map(|before| before.pool.subnet_ends()));
                     self.free.remove(name);
                 }
                 Change::PutDeclaration(stored) => self.declarations.insert(stored.clone()),
@@ -85,18 +92,27 @@ impl DeclaredState {
                 }
             }
         }
+        self.count_free(&changed);
         self.revision = self.revision.max(plan.revision);
     }
 
-    fn put_pool(&mut self, stored: StoredPool) {
-        let mut free = stored.pool.all_addresses();
-        for lease in self.leases_in(&stored.pool) {
-            let taken = number(lease.address);
-            free.remove(taken, taken);
+    /// Computes the free addresses of the pools with these subnets.
+    fn count_free(&mut self, subnets: &BTreeSet<(IpAddr, IpAddr)>) {
+        let is_changed = |stored: &&Arc<StoredPool>| subnets.contains(&stored.pool.subnet_ends());
+        let changed: Vec<_> = self.pools.values().filter(is_changed).cloned().collect();
+        for stored in changed {
+            let pool = &stored.pool;
+            let mut free = pool.all_addresses();
+            for other in self.pools.values().filter(|other| pool.has_subnet_of(&other.pool)) {
+                other.pool.remove_kept(&mut free);
+            }
+            let (first, last) = pool.range_ends();
+            for lease in self.leases.between(first, last) {
+                let taken = number(lease.address);
+                free.remove(taken, taken);
+            }
+            self.free.insert(pool.name().to_owned(), free);
         }
-        let name = stored.pool.name().to_owned();
-        self.free.insert(name.clone(), free);
-        self.pools.insert(name, Arc::new(stored));
     }
 
     fn take(&mut self, address: IpAddr) {
@@ -108,11 +124,9 @@ impl DeclaredState {
     }
 
     fn give_back(&mut self, address: IpAddr) {
-        for (name, free) in &mut self.free {
-            let Some(stored) = self.pools.get(name) else { continue };
-            if stored.pool.is_in_range(address)
-                && stored.pool.all_addresses().contains(number(address))
-            {
+        let is_kept = self.pools.values().any(|stored| stored.pool.keeps(address));
+        for (name, free) in self.free.iter_mut().filter(|_| !is_kept) {
+            if self.pools.get(name).is_some_and(|stored| stored.pool.is_in_range(address)) {
                 free.insert(number(address));
             }
         }
@@ -188,12 +202,15 @@ impl DeclaredState {
     pub fn lease_for(&self, vm: &VmName, need: &LeaseNeed) -> Option<&Lease> {
         match need {
             LeaseNeed::Fixed { address, .. } => {
-                self.leases.get(*address).filter(|lease| lease.vm.as_ref() == Some(vm))
+                let is_own = |lease: &&Lease| {
+                    lease.vm.as_ref() == Some(vm) && lease.kind != LeaseKind::Duplicate
+                };
+                self.leases.get(*address).filter(is_own)
             }
             LeaseNeed::Pool { interface, pool } => {
                 let pool = &self.pools.get(pool)?.pool;
                 let fits = |lease: &&Lease| match lease.kind {
-                    LeaseKind::Static => false,
+                    LeaseKind::Static | LeaseKind::Duplicate => false,
                     LeaseKind::Reserved => pool.contains(lease.address),
                     LeaseKind::Pool => pool.is_in_range(lease.address),
                 };

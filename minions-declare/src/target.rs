@@ -67,6 +67,18 @@ impl Target {
         }
     }
 
+    /// Describes the precedence, for people.
+    #[must_use]
+    pub fn specificity(&self) -> String {
+        if self.vm().is_some() {
+            return "the name of the VM".to_owned();
+        }
+        let wildcards = self.text.matches(['*', '?']).count();
+        let literals = self.text.len() - wildcards;
+        let unit = if literals == 1 { "character" } else { "characters" };
+        format!("a pattern with {literals} {unit} other than wildcards")
+    }
+
     fn precedence(&self) -> (bool, Reverse<usize>, usize, Reverse<usize>, &str) {
         let count = |wildcard| self.text.matches(wildcard).count();
         let (stars, singles) = (count('*'), count('?'));

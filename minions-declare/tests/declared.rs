@@ -10,6 +10,7 @@ use minions_api::network::NetworkRequest;
 use minions_api::pool::{LeaseKind, ReserveRequest};
 use minions_api::{Timestamp, VmName};
 use minions_declare::document::{Document, DocumentFormat};
+use minions_declare::explain::explain;
 use minions_declare::{Change, DeclareError, DeclaredState, IfRevision};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -63,8 +64,9 @@ fn the_most_specific_declaration_decides_field_by_field() {
     let state = with_pool(
         "
 declarations:
-- {name: '*', labels: {site: a, app: none}, hostname: '{vm}', drift: report, network: {search: [a.test]}}
-- {name: 'web-*', labels: {app: web}, network: {pool: lan, mtu: 1300}}
+- {name: '*', labels: {site: a, app: none}, hostname: '{vm}', drift: report, network: {search: [a.test]},
+   clock_limit_ms: 5000, restore: {steps: []}}
+- {name: 'web-*', labels: {app: web}, network: {pool: lan, mtu: 1300}, restore: {required: [clock]}}
 - {name: web-1, hostname: first, drift: repair, network: {dns: [9.9.9.9]}}
 ",
     );
@@ -75,6 +77,10 @@ declarations:
     assert_eq!(state.declarations().labels_of(&vm("web-1")), config.plain_labels());
     assert_eq!(config.hostname.as_ref().unwrap().value, "first");
     assert_eq!(config.drift_policy(), DriftPolicy::Repair);
+    assert_eq!(config.clock_limit_ms.as_ref().unwrap().value, 5000);
+    assert_eq!(state.declarations().clock_limit_ms(&vm("web-1")), Some(5000));
+    let restore = &config.restore.as_ref().unwrap().value;
+    assert_eq!((&restore.steps, restore.required.as_slice()), (&None, &["clock".to_owned()][..]));
     let origins: Vec<_> =
         config.origins().into_iter().map(|one| format!("{} {}", one.field, one.from)).collect();
     let expected = [
@@ -82,6 +88,8 @@ declarations:
         "labels.site *",
         "hostname web-1",
         "drift web-1",
+        "clock_limit_ms *",
+        "restore web-*",
         "network.pool web-*",
         "network.dns web-1",
         "network.search *",
@@ -89,6 +97,48 @@ declarations:
     ];
     assert_eq!(origins, expected);
     assert_eq!(state.effective(&vm("db")).hostname.unwrap().value, "db");
+}
+
+#[test]
+fn an_explanation_lists_every_declaration_of_a_field_and_the_first_one_decides() {
+    let state = with_pool(
+        "
+declarations:
+- {name: '*', labels: {a.b: x}, network: {pool: lan, mtu: 1300}}
+- {name: 'web-?', labels: {a.b: y}, hostname: '{vm}'}
+- {name: web-1, network: {ip: 10.5.0.2/24}}
+- {name: db, hostname: other}
+",
+    );
+    let explained = explain(&vm("web-1"), state.declarations());
+    let ranks: Vec<_> =
+        explained.declarations.iter().map(|one| format!("{}: {}", one.name, one.rank)).collect();
+    let expected = [
+        "web-1: the name of the VM",
+        "web-?: a pattern with 4 characters other than wildcards",
+        "*: a pattern with 0 characters other than wildcards",
+    ];
+    assert_eq!(ranks, expected);
+    let fields: Vec<_> = explained
+        .fields
+        .iter()
+        .map(|one| {
+            let all = one.candidates.iter().map(|one| format!("{} {}", one.from, one.value));
+            format!("{}: {}", one.field, all.collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    let expected = [
+        r#"hostname: web-? "{vm}""#,
+        r#"labels.a.b: web-? "y", * "x""#,
+        r#"network.ip: web-1 "10.5.0.2/24", * "lan""#,
+        "network.mtu: * 1300",
+    ];
+    assert_eq!(fields, expected);
+    let config = state.effective(&vm("web-1"));
+    for field in &explained.fields {
+        let decides = config.origins().into_iter().find(|one| one.field == field.field).unwrap();
+        assert_eq!(decides.from, field.candidates[0].from, "{}", field.field);
+    }
 }
 
 #[test]
@@ -129,7 +179,11 @@ fn a_lease_ends_after_its_time_and_a_vm_that_returns_in_time_keeps_it() {
         let is_used = |lease: &minions_api::pool::Lease| {
             lease.vm.as_ref().is_some_and(|vm| used.contains(&vm.as_str()))
         };
-        let plan = state.plan_sweep(at(secs), is_used);
+        let unused_for = |lease: &minions_api::pool::Lease| {
+            let since: SystemTime = lease.unused_since.unwrap().0;
+            at(secs).0.duration_since(since).unwrap()
+        };
+        let plan = state.plan_sweep(at(secs), is_used, unused_for);
         state.commit(&plan);
         plan.changes.len()
     };
@@ -165,7 +219,8 @@ fn a_reservation_gives_a_vm_its_address_and_never_ends_by_itself() {
         "10.0.0.3",
         "its own becomes reserved"
     );
-    let plan = state.plan_sweep(Timestamp(SystemTime::UNIX_EPOCH), |_| false);
+    let never = Duration::from_secs(u64::MAX);
+    let plan = state.plan_sweep(Timestamp(SystemTime::UNIX_EPOCH), |_| false, |_| never);
     assert!(plan.changes.is_empty(), "reservations stay: {plan:?}");
     for (address, words) in
         [("10.0.0.3", "belongs to a"), ("10.0.0.1", "gateway"), ("10.0.1.1", "subnet")]
@@ -174,9 +229,9 @@ fn a_reservation_gives_a_vm_its_address_and_never_ends_by_itself() {
         assert!(error.contains(words), "{address}: {error}");
     }
     let taken: IpAddr = "10.0.0.3".parse().unwrap();
-    let used = state.plan_release("lan", taken, |_| true).unwrap_err().to_string();
+    let used = state.plan_release(Some("lan"), taken, |_| true).unwrap_err().to_string();
     assert!(used.contains("in use by a"), "{used}");
-    let plan = state.plan_release("lan", taken, |_| false).unwrap();
+    let (plan, _) = state.plan_release(Some("lan"), taken, |_| false).unwrap();
     state.commit(&plan);
     assert_eq!(state.leases().get(taken), None);
 }
@@ -251,6 +306,28 @@ fn bad_declarations_are_refused_by_field_and_nothing_is_changed() {
         ("declarations: [{name: a, network: {mtu: 12}}]", &["network.mtu", "1280"]),
         ("declarations: [{name: a, network: {dns: [x]}}]", &["network.dns[0]"]),
         ("declarations: [{name: a, network: {routes: [{to: x}]}}]", &["network.routes[0]"]),
+        (
+            "declarations: [{name: a, clock_limit_ms: 99}]",
+            &["declarations[0].clock_limit_ms", "or 0"],
+        ),
+        (
+            "declarations: [{name: a, restore: {steps: [entropy, coffee]}}]",
+            &["declarations[0].restore.steps[1]", "coffee"],
+        ),
+        (
+            "declarations: [{name: a, restore: {required: [hooks]}}]",
+            &["restore.required", "not in `steps`"],
+        ),
+        ("declarations: [{name: a, restore: {hostname: 'a b'}}]", &["restore.hostname", "{vm}"]),
+        ("declarations: [{name: a, restore: {hook_timeout_ms: 0}}]", &["restore.hook_timeout_ms"]),
+        (
+            "declarations: [{name: a, restore: {network: {dns: [1.1.1.1], dry_run: true}}}]",
+            &["restore.network.dry_run", "absent"],
+        ),
+        (
+            "declarations: [{name: a, restore: {network: {ip: 10.0.0.2/24}}}]",
+            &["restore.network.gateway"],
+        ),
         ("pools: [{name: b, subnet: 10.0.0.0/25}]", &["\"lan\"", "\"b\"", "overlaps"]),
         ("pools: [{name: b, subnet: 10.0.0.0/24}]", &["\"lan\"", "\"b\"", "overlap"]),
         (
@@ -436,7 +513,7 @@ fn a_full_pool_of_65_000_addresses_is_leased_and_released_in_any_order() {
     assert_eq!((status.leased, status.free), (65_533, 0));
     assert!(matches!(state.plan_leases(&vm("x"), &needs), Err(DeclareError::Exhausted { .. })));
     let middle: IpAddr = "10.0.99.7".parse().unwrap();
-    let plan = state.plan_release("big", middle, |_| false).unwrap();
+    let (plan, _) = state.plan_release(Some("big"), middle, |_| false).unwrap();
     assert_eq!(plan.changes, [Change::RemoveLease(middle)]);
     state.commit(&plan);
     let plan = state.plan_leases(&vm("x"), &needs).unwrap();

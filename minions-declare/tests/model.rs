@@ -156,7 +156,12 @@ impl Host {
     fn sweep(&mut self) {
         let guests = &self.guests;
         let exists = |lease: &Lease| lease.vm.as_ref().is_some_and(|vm| guests.contains_key(vm));
-        let plan = self.state.plan_sweep(Timestamp(self.now), exists);
+        let now = self.now;
+        let unused_for = |lease: &Lease| {
+            let since: SystemTime = lease.unused_since.unwrap().0;
+            now.duration_since(since).unwrap()
+        };
+        let plan = self.state.plan_sweep(Timestamp(now), exists, unused_for);
         for change in &plan.changes {
             let Change::RemoveLease(address) = change else { continue };
             let vm = self.acknowledged.remove(address);

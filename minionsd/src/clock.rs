@@ -40,6 +40,11 @@ impl ClockKeeper {
         Self { limit, tried: None }
     }
 
+    /// Changes the limit.
+    pub(crate) fn set_limit(&mut self, limit: Option<Duration>) {
+        self.limit = limit;
+    }
+
     /// Sets the guest's clock if it is off by more than the limit and the last attempt is at least [`GAP`] ago. `health`
     /// is the answer to a request that was sent at `asked` and has just been answered.
     ///

@@ -10,10 +10,10 @@
 //!   `metrics`: counters and histograms. `events`: the history of VM events.
 //! * `agent`: the connection to one agent: connector, pool, client, stream.
 //! * `clock`: clock offsets of guests, and their correction.
+//! * `declared`: settings that VMs must have, and their addresses, in a database.
 //! * `vm`: discovery, registry, and one supervisor task per VM that owns its state.
 //! * `exec`: programs in guests: following, collecting, leaving.
 //! * `files`: operations on files of guests. `forward`: connections to ports and sockets in guests.
-//! * `declared`: settings that VMs must have, and their addresses, in a database.
 //! * `reconcile`: applies these settings to VMs that become ready.
 //! * `audit`: the audit log of operate calls.
 //! * `api`: the route list that is both routing and OpenAPI document, and a file per resource.
@@ -139,6 +139,7 @@ impl Daemon {
             pool_size: self.config.pool_size,
             clock_limit: self.config.clock_limit,
             restore: self.config.restore.clone(),
+            declared: self.declared.clone(),
             reattach_grace: self.config.reattach_grace,
             agent_ports: self.config.agent_ports.clone(),
         };

@@ -64,6 +64,14 @@ pub(crate) enum NetworkError {
 }
 
 impl NetworkError {
+    /// Returns the address that another host on the link uses.
+    pub(crate) fn duplicate(&self) -> Option<IpAddr> {
+        match self {
+            Self::Duplicate { address, .. } => Some(*address),
+            _ => None,
+        }
+    }
+
     /// Returns the kernel's error number if the kernel refused a step.
     pub(crate) fn errno(&self) -> Option<i32> {
         match self {

@@ -3,10 +3,12 @@
 
 use crate::error_chain;
 use crate::net::{ChangeError, NetworkConfigurator, NetworkError};
+use minions_proto::cidr::InterfaceAddress;
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Done, NetworkChanged, NetworkConfirm, NetworkState,
 };
 use minions_proto::{AgentError, ErrorCode};
+use std::net::IpAddr;
 
 /// Answers the base form of `configure_network`. A change that has begun is completed even if the host
 /// disconnects: a half-configured network is worse than either state.
@@ -14,7 +16,11 @@ pub(super) async fn base(
     network: &NetworkConfigurator,
     call: &ConfigureNetwork,
 ) -> Result<NetworkChanged, AgentError> {
-    let mut changed = network.configure(call.plan()?).await.map_err(failed)?;
+    let configured = network.configure(call.plan()?).await;
+    let mut changed = configured.map_err(|error| match error.error.duplicate() {
+        Some(_) => AgentError { field: Some("ip".to_owned()), ..failed(error) },
+        None => failed(error),
+    })?;
     // Also if nothing changed: the base protocol specifies this message.
     changed.message = "network configured".to_owned();
     Ok(changed)
@@ -25,7 +31,26 @@ pub(super) async fn rich(
     network: &NetworkConfigurator,
     call: &ChangeNetwork,
 ) -> Result<NetworkChanged, AgentError> {
-    network.configure(call.plan()?).await.map_err(failed)
+    network.configure(call.plan()?).await.map_err(|error| {
+        let field = error.error.duplicate().and_then(|address| field_of(call, address));
+        match field {
+            Some(field) => AgentError { field: Some(field), ..failed(error) },
+            None => failed(error),
+        }
+    })
+}
+
+/// Returns the path of an address in the request.
+fn field_of(call: &ChangeNetwork, address: IpAddr) -> Option<String> {
+    let is_it = |text: &String| {
+        InterfaceAddress::parse("address", text).is_ok_and(|one| one.address() == address)
+    };
+    let interfaces = call.interfaces.iter().enumerate();
+    let mut found = interfaces.filter_map(|(at, interface)| {
+        let index = interface.addresses.iter().flatten().position(is_it)?;
+        Some(format!("interfaces[{at}].addresses[{index}]"))
+    });
+    found.next().or_else(|| call.ip.as_ref().filter(|ip| is_it(ip)).map(|_| "ip".to_owned()))
 }
 
 pub(super) async fn confirm(

@@ -50,6 +50,10 @@ async fn a_failed_change_leaves_everything_as_it_was() {
             assert_eq!(error.code, Some(ErrorCode::NetworkFailed), "{change}: {error:?}");
             let (failed, restored) = (error.step.as_deref(), error.restored);
             assert_eq!((failed, restored), (Some(step), Some(true)), "{error:?}");
+            let is_duplicate = error.message.contains("in use by another host");
+            let field = is_duplicate.then_some("interfaces[0].addresses[0]");
+            assert_eq!(error.field.as_deref(), field, "{error:?}");
+            assert_eq!(is_duplicate, change.to_string().contains("66/"), "{change}");
             guest.is_again(&before).await;
             assert_eq!(guest.journal(), "", "{change}");
         };

@@ -45,6 +45,9 @@ pub(crate) struct ConfigArgs {
     /// Apply the configuration now, and wait for the result
     #[arg(long)]
     pub(crate) apply: bool,
+    /// Also list all declarations that have each field, and why one of them decides
+    #[arg(long, conflicts_with = "apply")]
+    pub(crate) explain: bool,
 }
 
 /// Commands of `pool`.
@@ -52,10 +55,10 @@ pub(crate) struct ConfigArgs {
 pub(crate) enum PoolCommand {
     /// List the address pools
     Ls,
-    /// List the leases of a pool
+    /// List the leases of a pool, or all leases
     Leases {
-        /// Name of the pool
-        pool: String,
+        /// Name of the pool (default: all leases, also of declared addresses that are in no pool)
+        pool: Option<String>,
         /// Print them as a hosts file
         #[arg(long)]
         hosts: bool,
@@ -69,7 +72,7 @@ pub(crate) enum PoolCommand {
         /// VM that gets the address
         #[arg(long, value_name = "VM")]
         vm: Option<VmName>,
-        /// Interface of the VM, as declared (default: the first Ethernet interface)
+        /// Interface of the VM, as declared (default: the one that has the address, else the only one in the pool)
         #[arg(
             long,
             value_name = "NAME",
@@ -80,9 +83,10 @@ pub(crate) enum PoolCommand {
         interface: String,
     },
     /// Release an address
+    #[command(allow_missing_positional = true)]
     Release {
-        /// Name of the pool
-        pool: String,
+        /// Name of the pool (default: any, also none)
+        pool: Option<String>,
         /// Address of the lease
         address: IpAddr,
     },

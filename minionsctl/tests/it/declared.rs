@@ -74,6 +74,9 @@ async fn apply_shows_what_it_does_and_a_second_apply_changes_nothing() {
     let config = site.run(&["config", "web-1"]);
     config.assert(0, "applied", "").assert(0, "10.0.0.2/24", "").assert(0, "pool lan", "");
     site.run(&["config", "web-1", "--apply"]).assert(0, "applied", "");
+    site.run(&["config", "web-1", "--explain"])
+        .assert(0, "a pattern with 4 characters", "")
+        .assert(0, "network.pool  web-*", "");
     site.run(&["get", "web-1"]).assert(0, "app=web", "");
     site.run(&["pool", "ls"]).assert(0, "10.0.0.2-10.0.0.9", "");
     site.run(&["pool", "leases", "lan", "--hosts"]).assert(0, "10.0.0.2\tweb-1\n", "");
@@ -104,6 +107,22 @@ async fn apply_shows_what_it_does_and_a_second_apply_changes_nothing() {
     site.run(&["pool", "release", "lan", "10.0.0.2"]).assert(0, "10.0.0.2 is free", "");
     let pruned = site.run(&["apply", "--prune", "-f", less.to_str().unwrap()]);
     pruned.assert(0, "- pool lan", "").assert(0, "~ labels.app: \"db\" -> \"sql\"", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_address_in_no_pool_is_listed_and_released_without_one() {
+    let mut site = Site::start(&["db-1"]).await;
+    let fixed = "declarations: [{name: db-1, network: {ip: 10.7.0.2/24, gateway: 10.7.0.1, dns: [10.7.0.1]}}]";
+    let file = site.file("fixed.yaml", fixed);
+    site.run(&["apply", "-f", file.to_str().unwrap()]).assert(0, "1 created", "");
+    site.run(&["wait", "db-1", "--for", "configured"]).assert(0, "db-1 is configured", "");
+    site.run(&["pool", "leases"]).assert(0, "10.7.0.2", "").assert(0, "static", "");
+    site.run(&["pool", "release", "10.7.0.2"]).assert(1, "", "in use by db-1");
+    site.vms.clear();
+    site.run(&["wait", "db-1", "--for", "gone"]).assert(0, "db-1 is gone", "");
+    site.run(&["pool", "release", "lan", "10.7.0.2"]).assert(1, "", "no pool is named");
+    site.run(&["pool", "release", "10.7.0.2"]).assert(0, "10.7.0.2 is free", "");
+    site.run(&["pool", "release", "10.7.0.2"]).assert(1, "", "has no lease");
 }
 
 #[tokio::test(flavor = "multi_thread")]

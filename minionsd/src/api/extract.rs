@@ -10,6 +10,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use minions_api::exec::MAX_TIMEOUT_MS;
+use minions_api::object_form::ObjectsOnly;
 use minions_api::{ErrorCode, VmName};
 use minions_proto::Invalid;
 use minions_proto::json::check_depth;
@@ -168,8 +169,8 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError>
     check_depth(text)
         .map_err(|error| ApiError::malformed(None, format!("invalid body: {error}")))?;
     let mut json = serde_json::Deserializer::from_slice(text);
-    let value =
-        serde_path_to_error::deserialize(&mut json).map_err(|error| invalid_json(&error))?;
+    let value = serde_path_to_error::deserialize(ObjectsOnly(&mut json))
+        .map_err(|error| invalid_json(&error))?;
     json.end().map_err(|error| {
         ApiError::malformed(None, format!("unexpected data after the JSON body: {error}"))
     })?;

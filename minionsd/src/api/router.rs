@@ -140,6 +140,8 @@ fn declared_routes(
         .routes(layers.around(Read, routes!(declared::leases::list_leases)))
         .routes(layers.around_program(routes!(declared::leases::reserve_address)))
         .routes(layers.around_program(routes!(declared::leases::release_address)))
+        .routes(layers.around(Read, routes!(declared::leases::list_all_leases)))
+        .routes(layers.around_program(routes!(declared::leases::release_any_address)))
 }
 
 /// Raises the body limit of a route to [`MAX_EXEC_BODY`].

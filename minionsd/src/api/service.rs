@@ -25,7 +25,7 @@ pub(super) async fn get_healthz() -> Json<Liveness> {
 /// Check that the daemon is ready
 ///
 /// The daemon is ready when it has scanned its directory for VMs and is not stopping. `detail`
-/// contains warnings about its settings and its audit log.
+/// contains warnings about its settings, its audit log and its declared state.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readyz", tag = "service",
     responses((status = 200, description = "Ready", body = Readiness), ServiceProblems),
@@ -42,10 +42,14 @@ pub(super) async fn get_readyz(State(api): State<ApiState>) -> Result<Json<Readi
 fn detail(api: &ApiState) -> Option<String> {
     let by_uid = api.policy.tcp_operate == TcpOperate::Uid;
     let audit = "the audit log cannot be written: operate calls are refused until it can";
-    let warnings: Vec<_> = [(by_uid, UID_WARNING), (api.audit.refuses_calls(), audit)]
-        .into_iter()
-        .filter_map(|(applies, warning)| applies.then_some(warning))
-        .collect();
+    let warnings: Vec<_> = [
+        by_uid.then_some(UID_WARNING),
+        api.audit.refuses_calls().then_some(audit),
+        api.declared.problem(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     (!warnings.is_empty()).then(|| warnings.join("; "))
 }
 

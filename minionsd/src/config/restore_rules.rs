@@ -4,6 +4,7 @@ use super::error::ConfigError;
 use super::{CLOCK_LIMITS, CLOCK_LIMITS_TEXT};
 use minions_api::VmName;
 use minions_api::VmPattern;
+use minions_api::declaration::DeclaredRestore;
 use minions_api::network::NetworkRequest;
 use minions_proto::message::{ChangeNetwork, MAX_HOOK_TIMEOUT_MS, RestoreStepKind};
 use serde::Deserialize;
@@ -105,6 +106,27 @@ impl Default for RestorePolicy {
 }
 
 impl RestorePolicy {
+    /// Converts the steps of a declaration.
+    ///
+    /// # Errors
+    ///
+    /// Never for a declaration in the store, which was checked by the same rules.
+    pub(crate) fn declared(restore: &DeclaredRestore) -> Result<Self, ConfigError> {
+        let DeclaredRestore { steps, required, hostname, network, hook_timeout_ms } =
+            restore.clone();
+        let vms = "*".to_owned();
+        let entry = RestoreEntry {
+            vms,
+            steps,
+            required,
+            hostname,
+            network,
+            hook_timeout_ms,
+            ..RestoreEntry::default()
+        };
+        entry.rule(0).map(|rule| rule.policy)
+    }
+
     /// Returns the hostname of `vm`.
     #[must_use]
     pub fn hostname_of(&self, vm: &VmName) -> String {
@@ -144,7 +166,7 @@ impl RestoreRules {
 }
 
 /// Entry of `restore` in the file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RestoreEntry {
     vms: String,

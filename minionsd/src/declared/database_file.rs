@@ -6,8 +6,10 @@
 use super::open_error::{StoreOpenError, open_error};
 use rusqlite::Connection;
 use rustix::fs::{FlockOperation, flock};
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +73,6 @@ pub(super) fn create_if_missing(
 /// the file may be shorter, and the log has the missing pages.
 pub(super) fn check_length(path: &Path) -> Result<(), StoreOpenError> {
     let failed = |source| file_error(path, source);
-    let log = std::fs::metadata(with_suffix(path, "-wal")).map_or(0, |log| log.len());
     let mut header = [0; HEADER];
     let mut file = File::open(path).map_err(failed)?;
     let len = file.metadata().map_err(failed)?.len();
@@ -88,10 +89,28 @@ pub(super) fn check_length(path: &Path) -> Result<(), StoreOpenError> {
         size => u64::from(size),
     };
     let whole = page * u64::from(u32::from_be_bytes([n3, n2, n1, n0]));
-    if log == 0 && len < whole {
+    if !has_log(path) && len < whole {
         return Err(damaged(format!("it has {len} of {whole} bytes")));
     }
     Ok(())
+}
+
+/// Reports whether the log may have changes that are not in the file.
+pub(super) fn has_log(path: &Path) -> bool {
+    std::fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// Returns the URI with which SQLite reads a file that no process changes.
+pub(super) fn immutable_uri(path: &Path) -> OsString {
+    let mut uri = b"file:".to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => uri.extend(format!("%{byte:02X}").bytes()),
+            byte => uri.push(*byte),
+        }
+    }
+    uri.extend(b"?immutable=1");
+    OsString::from_vec(uri)
 }
 
 fn directory(path: &Path) -> &Path {

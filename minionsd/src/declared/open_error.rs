@@ -43,6 +43,14 @@ pub enum StoreOpenError {
         /// Latest version that this program knows.
         known: i64,
     },
+    /// The disk has no room for what SQLite must write.
+    #[error("cannot write the database {} ({reason}): make room on its disk", .path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Cause from SQLite.
+        reason: String,
+    },
     /// The database cannot be used for another reason.
     #[error("cannot use the database {}: {reason}", .path.display())]
     Unusable {
@@ -69,9 +77,31 @@ fn advice(error: &io::Error) -> String {
 pub(super) fn open_error(path: &std::path::Path, error: &rusqlite::Error) -> StoreOpenError {
     let (path, reason) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreOpenError::Full { path, reason },
+        Some(rusqlite::ErrorCode::SystemIoFailure) if is_failed_write(error) => {
+            StoreOpenError::Full { path, reason }
+        }
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
             StoreOpenError::Damaged { path, reason }
         }
         _ => StoreOpenError::Unusable { path, reason },
     }
+}
+
+/// Reports whether an I/O error is one of a write. SQLite reports a full disk in this way where it extends the index of the
+/// log.
+fn is_failed_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{
+        SQLITE_IOERR_FSYNC, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_TRUNCATE,
+        SQLITE_IOERR_WRITE,
+    };
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    let writes = [
+        SQLITE_IOERR_FSYNC,
+        SQLITE_IOERR_SHMOPEN,
+        SQLITE_IOERR_SHMSIZE,
+        SQLITE_IOERR_TRUNCATE,
+        SQLITE_IOERR_WRITE,
+    ];
+    code.is_some_and(|code| writes.contains(&code))
 }

@@ -97,7 +97,7 @@ fn lease(row: &rusqlite::Row<'_>) -> Result<Lease, RowError> {
     let vm: Option<String> = row.get(1)?;
     let vm = vm.map(|vm| vm.parse::<VmName>()).transpose().map_err(|error| bad(&error))?;
     let kind: String = row.get(3)?;
-    let kinds = [LeaseKind::Pool, LeaseKind::Static, LeaseKind::Reserved];
+    let kinds = [LeaseKind::Pool, LeaseKind::Static, LeaseKind::Reserved, LeaseKind::Duplicate];
     let known = kinds.into_iter().find(|known| known.as_str() == kind);
     let kind = known.ok_or_else(|| bad(&Invalid::value("kind", &kind, "is unknown")))?;
     let since: Option<i64> = row.get(4)?;

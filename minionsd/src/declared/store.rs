@@ -5,14 +5,16 @@
 
 use super::database::StateDatabase;
 use super::open_error::StoreOpenError;
+use super::writer::{StateWriter, WriterMessage};
 use minions_declare::{DeclareError, DeclaredState, Plan};
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Changes that wait for the thread.
 const QUEUED: usize = 64;
@@ -29,22 +31,41 @@ pub(crate) enum StoreError {
     /// The database cannot be written. Nothing was changed.
     #[error("the database of the declared state cannot be written ({0}); nothing was changed")]
     Unwritable(String),
-    /// The database did not answer in time. The change may still be made.
+    /// The database did not answer in time.
+    #[error("the database of the declared state did not answer within 10 s; {}", left(*.queued))]
+    Slow {
+        /// True if the change waits for the thread, or is being made.
+        queued: bool,
+    },
+    /// The change could not be planned. Nothing was changed.
+    #[error("bug in minionsd: the change could not be planned; see the log of minionsd")]
+    PlanPanicked,
+    /// The thread has ended although the daemon does not stop.
     #[error(
-        "the database of the declared state did not answer within 10 s; the change may still be made"
+        "the declared state cannot be changed until minionsd is restarted, because of a bug (see its log); {}",
+        left(*.queued)
     )]
-    Slow,
+    WriterEnded {
+        /// True if the change waited for the thread, or was being made.
+        queued: bool,
+    },
     /// The daemon stops.
     #[error("minionsd is stopping")]
     Stopped,
 }
 
-/// Message to the thread.
-enum WriterMessage {
-    /// Plan and make a change.
-    Change(Box<dyn FnOnce(&mut StateWriter) + Send>),
-    /// Close the database and end.
-    Close,
+fn left(queued: bool) -> &'static str {
+    if queued { "the change may still be made" } else { "nothing was changed" }
+}
+
+impl StoreError {
+    /// Reports whether the change may have been made, or may still be made.
+    pub(crate) fn may_have_executed(&self) -> bool {
+        match self {
+            Self::Slow { queued } | Self::WriterEnded { queued } => *queued,
+            Self::Refused(_) | Self::Unwritable(_) | Self::PlanPanicked | Self::Stopped => false,
+        }
+    }
 }
 
 /// Handle of the declared state. Cheap to clone.
@@ -53,20 +74,24 @@ pub(crate) struct DeclaredStore {
     state: Arc<RwLock<DeclaredState>>,
     work: mpsc::Sender<WriterMessage>,
     revision: watch::Receiver<u64>,
+    health: Arc<WriterHealth>,
     is_persistent: bool,
+}
+
+/// What all tasks know about the thread.
+#[derive(Debug, Default)]
+pub(super) struct WriterHealth {
+    /// True from the time at which the daemon closes the database.
+    closing: AtomicBool,
+    /// True while the database cannot be written.
+    pub(super) failing: AtomicBool,
 }
 
 /// The thread that writes.
 pub(crate) struct StoreThread {
     thread: JoinHandle<()>,
     work: mpsc::Sender<WriterMessage>,
-}
-
-struct StateWriter {
-    database: Option<StateDatabase>,
-    state: Arc<RwLock<DeclaredState>>,
-    revision: watch::Sender<u64>,
-    is_failing: bool,
+    health: Arc<WriterHealth>,
 }
 
 impl fmt::Debug for StoreThread {
@@ -99,25 +124,20 @@ impl DeclaredStore {
         };
         let (sender, revision) = watch::channel(state.revision());
         let state = Arc::new(RwLock::new(state));
-        let (work, mut queue) = mpsc::channel::<WriterMessage>(QUEUED);
+        let health = Arc::new(WriterHealth::default());
+        let is_failing = database.as_ref().is_some_and(|database| !database.is_writable());
+        health.failing.store(is_failing, Ordering::Relaxed);
+        let (work, queue) = mpsc::channel::<WriterMessage>(QUEUED);
         let is_persistent = database.is_some();
-        let mut writer = StateWriter {
-            database,
-            state: Arc::clone(&state),
-            revision: sender,
-            is_failing: false,
-        };
-        let thread = std::thread::Builder::new().name("declared-state".into()).spawn(move || {
-            while let Some(WriterMessage::Change(change)) = queue.blocking_recv() {
-                change(&mut writer);
-            }
-        });
+        let writer = StateWriter::new(database, Arc::clone(&state), sender, Arc::clone(&health));
+        let thread = std::thread::Builder::new().name("declared-state".into());
+        let thread = thread.spawn(move || writer.run(queue));
         let thread = thread.map_err(|source| StoreOpenError::File {
             path: path.unwrap_or_else(|| Path::new("none")).to_owned(),
             source,
         })?;
-        let thread = StoreThread { thread, work: work.clone() };
-        Ok((Self { state, work, revision, is_persistent }, thread))
+        let thread = StoreThread { thread, work: work.clone(), health: Arc::clone(&health) };
+        Ok((Self { state, work, revision, health, is_persistent }, thread))
     }
 
     /// Reports whether the state outlives the daemon.
@@ -146,53 +166,65 @@ impl DeclaredStore {
         &self,
         plan: impl FnOnce(&DeclaredState) -> Result<(Plan, T), DeclareError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let work = Box::new(move |writer: &mut StateWriter| {
-            // The caller may have gone.
-            let _ = answer.send(writer.change(plan));
-        });
-        let change = async {
-            self.work.send(WriterMessage::Change(work)).await.map_err(|_| StoreError::Stopped)?;
-            answered.await.map_err(|_| StoreError::Stopped)?
-        };
-        timeout(PATIENCE, change).await.unwrap_or(Err(StoreError::Slow))
+        self.change_and_read(plan, |planned, _| planned).await
     }
-}
 
-impl StateWriter {
-    fn change<T>(
-        &mut self,
-        plan: impl FnOnce(&DeclaredState) -> Result<(Plan, T), DeclareError>,
+    /// Plans a change against the current state, writes it, makes it, and reads the state before any other change.
+    ///
+    /// Not undone if the future is dropped: the change is then made, or not.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub(crate) async fn change_and_read<P: 'static, T: Send + 'static>(
+        &self,
+        plan: impl FnOnce(&DeclaredState) -> Result<(Plan, P), DeclareError> + Send + 'static,
+        read: impl FnOnce(P, &DeclaredState) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        let planned = plan(&self.state.read().unwrap_or_else(PoisonError::into_inner));
-        let (plan, result) = planned?;
-        if plan.changes.is_empty() {
-            return Ok(result);
+        let deadline = Instant::now() + PATIENCE;
+        let (answer, answered) = oneshot::channel();
+        let change = WriterMessage::Change(Box::new(move |writer: &mut StateWriter| {
+            // The caller may have gone.
+            let _ = answer.send(writer.change(plan, read));
+        }));
+        match timeout_at(deadline, self.work.send(change)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(self.ended(false)),
+            Err(_) => return Err(StoreError::Slow { queued: false }),
         }
-        if let Some(database) = &mut self.database {
-            let written = database.write(&plan);
-            self.report(written.as_ref().err());
-            written.map_err(|error| StoreError::Unwritable(error.to_string()))?;
+        match timeout_at(deadline, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(self.ended(true)),
+            Err(_) => Err(StoreError::Slow { queued: true }),
         }
-        let revision = {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.commit(&plan);
-            state.revision()
-        };
-        self.revision.send_if_modified(|last| std::mem::replace(last, revision) != revision);
-        Ok(result)
     }
 
-    /// Logs the beginning and the end of a time in which the database cannot be written.
-    fn report(&mut self, error: Option<&rusqlite::Error>) {
-        match (self.is_failing, error) {
-            (false, Some(error)) => {
-                tracing::error!(%error, "the database of the declared state cannot be written");
-            }
-            (true, None) => tracing::info!("the database of the declared state is written again"),
-            (true, Some(_)) | (false, None) => {}
+    /// Returns the error of a change after the end of the thread.
+    fn ended(&self, queued: bool) -> StoreError {
+        if self.health.closing.load(Ordering::Relaxed) {
+            // Changes after the request to close are not made.
+            return StoreError::Stopped;
         }
-        self.is_failing = error.is_some();
+        StoreError::WriterEnded { queued }
+    }
+
+    /// Returns the number of changes that wait for the thread.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        QUEUED - self.work.capacity()
+    }
+
+    /// Returns the reason why changes are refused, for the operator of the host; `None` if they are not.
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        if self.work.is_closed() && !self.health.closing.load(Ordering::Relaxed) {
+            return Some(
+                "the declared state cannot be changed until minionsd is restarted, because of a bug: see its log",
+            );
+        }
+        let is_failing = self.health.failing.load(Ordering::Relaxed);
+        is_failing.then_some(
+            "the database of the declared state cannot be written: changes of it are refused until it can",
+        )
     }
 }
 
@@ -200,7 +232,8 @@ impl StoreThread {
     /// Closes the database after the changes that wait, and ends the thread. A disk that hangs ends the wait after some
     /// seconds.
     pub(crate) async fn close(self) {
-        let Self { thread, work } = self;
+        let Self { thread, work, health } = self;
+        health.closing.store(true, Ordering::Relaxed);
         let joined = async {
             // Fails only if the thread has ended.
             let _ = work.send(WriterMessage::Close).await;
@@ -211,3 +244,6 @@ impl StoreThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,17 @@ use crate::agent::{AgentRefusal, CallError, Lane, TransportError};
 use crate::declared::{DeclaredStore, StoreError};
 use crate::vm::Vm;
 use crate::vm::guest_text::clipped;
+use futures_util::FutureExt;
+use minions_api::Timestamp;
 use minions_api::network::{InterfaceRequest, NetworkRequest};
 use minions_declare::{DeclareError, DeclaredState, EffectiveConfig};
+use minions_proto::ErrorCode;
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Feature, NetworkChanged, NetworkDiff,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -76,6 +80,14 @@ pub(super) async fn attempt(vm: Vm, store: DeclaredStore, kind: AttemptKind) -> 
     }
 }
 
+/// Waits for an attempt. A panic is the failure of this attempt.
+pub(super) async fn guarded(attempt: impl Future<Output = AttemptResult>) -> AttemptResult {
+    AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("an attempt to configure a VM panicked");
+        AttemptResult::Failed("bug in minionsd: the attempt panicked; see the log".to_owned())
+    })
+}
+
 fn is_unreachable(error: &TransportError) -> bool {
     matches!(error, TransportError::Unreachable { .. })
 }
@@ -86,27 +98,75 @@ async fn reconcile(
     kind: AttemptKind,
 ) -> Result<AttemptResult, AttemptError> {
     let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (change, result) = compare_or_change(vm, store, kind, deadline).await?;
+        let duplicate = result.as_ref().err().zip(change.as_ref());
+        let duplicate = duplicate.and_then(|(error, change)| duplicate_in(error, change));
+        match duplicate {
+            Some(address) if quarantine(store, vm, address).await? => {}
+            Some(_) | None => return Ok(result?),
+        }
+    }
+}
+
+/// Puts an address that another host on the link has aside, if it is from a pool, so that the VM gets another one.
+async fn quarantine(store: &DeclaredStore, vm: &Vm, address: IpAddr) -> Result<bool, StoreError> {
+    let name = vm.name().clone();
+    let plan = move |state: &DeclaredState| {
+        let plan = state.plan_quarantine(&name, address, Timestamp::now());
+        let is_planned = !plan.changes.is_empty();
+        Ok((plan, is_planned))
+    };
+    let is_done = store.change(plan).await?;
+    if is_done {
+        tracing::warn!(vm = %vm.name(), %address, "another host on the link has the address; the VM gets another one");
+    }
+    Ok(is_done)
+}
+
+/// Returns the address of the request that another host has, if that is why the agent refused it.
+fn duplicate_in(error: &CallError, change: &ChangeNetwork) -> Option<IpAddr> {
+    let CallError::Refused(AgentRefusal::Answer(error)) = error else { return None };
+    let field = error.field.as_ref().filter(|_| error.code == Some(ErrorCode::NetworkFailed))?;
+    let mut addresses = change.interfaces.iter().enumerate().flat_map(|(at, interface)| {
+        let addresses = interface.addresses.iter().flatten().enumerate();
+        addresses.map(move |(index, text)| (format!("interfaces[{at}].addresses[{index}]"), text))
+    });
+    let (_, text) = addresses.find(|(path, _)| path == field)?;
+    text.split('/').next()?.parse().ok()
+}
+
+/// Makes one comparison or change. Also returns the request, if the agent can refuse it for one of its addresses.
+async fn compare_or_change(
+    vm: &Vm,
+    store: &DeclaredStore,
+    kind: AttemptKind,
+    deadline: Instant,
+) -> Result<(Option<ChangeNetwork>, Result<AttemptResult, CallError>), AttemptError> {
     let config = store.read(|state| state.effective(vm.name()));
     lease(store, &config).await?;
     let request = store.read(|state| state.network_request(&config));
     let Some(request) = request.map_err(DeclareError::Invalid)? else {
-        return Ok(AttemptResult::Nothing);
+        return Ok((None, Ok(AttemptResult::Nothing)));
     };
     let addresses = addresses(&request);
     if !vm.client().has_feature(Feature::Network, deadline).await.map_err(CallError::from)? {
-        return with_base_agent(vm, &request, kind, addresses, deadline).await;
+        let result = with_base_agent(vm, &request, kind, addresses, deadline).await?;
+        return Ok((None, Ok(result)));
     }
     let mut change = ChangeNetwork::from(request);
     change.dry_run = (kind == AttemptKind::Look).then_some(true);
-    let done = vm.client().call(&change, Lane::Stream, deadline).await?;
-    let differs = done.changed != Some(false);
-    Ok(match kind {
-        AttemptKind::Look if differs => AttemptResult::Drifted(differences(&done)),
-        AttemptKind::Look => AttemptResult::Applied { changed: false, addresses, can_look: true },
-        AttemptKind::Apply => {
-            AttemptResult::Applied { changed: differs, addresses, can_look: true }
+    let done = vm.client().call(&change, Lane::Stream, deadline).await;
+    let result = done.map(|done| {
+        let differs = done.changed != Some(false);
+        match kind {
+            AttemptKind::Look if differs => AttemptResult::Drifted(differences(&done)),
+            AttemptKind::Look | AttemptKind::Apply => {
+                AttemptResult::Applied { changed: differs, addresses, can_look: true }
+            }
         }
-    })
+    });
+    Ok((Some(change), result))
 }
 
 /// Writes the VM's leases to the database, before its agent hears of an address.
@@ -214,6 +274,14 @@ fn call_message(error: &CallError) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_has_failed() {
+        let result = guarded(async { panic!("a bug") }).await;
+        let AttemptResult::Failed(reason) = result else { panic!("{result:?}") };
+        assert!(reason.contains("bug in minionsd"), "{reason}");
+        assert_eq!(guarded(async { AttemptResult::Nothing }).await, AttemptResult::Nothing);
+    }
 
     #[test]
     fn only_a_request_with_nothing_else_fits_the_base_protocol() {

@@ -1,5 +1,6 @@
 //! Handle of the reconciler.
 
+use crate::vm::Vm;
 use minions_api::VmName;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +14,12 @@ pub(crate) enum NotApplied {
     /// Nothing is declared for the VM.
     #[error("no declaration has settings for this VM; GET /declarations lists them")]
     NothingDeclared,
+    /// No VM has the name any more.
+    #[error("the VM is gone")]
+    Gone,
+    /// Another VM has the name now.
+    #[error("another VM has the name now; repeat the request if that VM is meant")]
+    Replaced,
     /// The attempt did not end before the deadline.
     #[error("the configuration was not applied before the deadline; the attempt continues")]
     TimedOut,
@@ -28,10 +35,23 @@ pub(crate) struct Reconciler(mpsc::Sender<ReconcileRequest>);
 /// Request to the task.
 #[derive(Debug)]
 pub(super) enum ReconcileRequest {
-    /// Apply now, and answer when an attempt has ended; `false`: nothing is declared.
-    Apply(VmName, oneshot::Sender<bool>),
-    /// Compare soon: the guest was changed by hand.
+    /// Apply to this VM now.
+    Apply(Vm, oneshot::Sender<ApplyAnswer>),
+    /// Compare soon: the guest was changed by hand, or its leases were changed.
     Look(VmName),
+}
+
+/// Answer to a request to apply a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ApplyAnswer {
+    /// An attempt has ended.
+    Ended,
+    /// Nothing is declared.
+    NothingDeclared,
+    /// The VM is gone.
+    Gone,
+    /// Another VM has the name.
+    Replaced,
 }
 
 impl Reconciler {
@@ -44,21 +64,23 @@ impl Reconciler {
     /// Applies the configuration of a VM, and waits for the end of the attempt.
     ///
     /// Safe to cancel: the attempt continues.
-    pub(crate) async fn apply_now(&self, vm: &VmName, deadline: Instant) -> Result<(), NotApplied> {
+    pub(crate) async fn apply_now(&self, vm: &Vm, deadline: Instant) -> Result<(), NotApplied> {
         let (answer, answered) = oneshot::channel();
         let apply = async {
             let request = ReconcileRequest::Apply(vm.clone(), answer);
             self.0.send(request).await.map_err(|_| NotApplied::Stopping)?;
             match answered.await {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(NotApplied::NothingDeclared),
+                Ok(ApplyAnswer::Ended) => Ok(()),
+                Ok(ApplyAnswer::NothingDeclared) => Err(NotApplied::NothingDeclared),
+                Ok(ApplyAnswer::Gone) => Err(NotApplied::Gone),
+                Ok(ApplyAnswer::Replaced) => Err(NotApplied::Replaced),
                 Err(_) => Err(NotApplied::Stopping),
             }
         };
         timeout_at(deadline, apply).await.unwrap_or(Err(NotApplied::TimedOut))
     }
 
-    /// Compares the guest soon, because it was changed by hand.
+    /// Compares the guest soon, because it was changed by hand, or its leases were changed.
     pub(crate) async fn look_soon(&self, vm: &VmName) {
         // Fails only when the daemon ends.
         let _ = self.0.send(ReconcileRequest::Look(vm.clone())).await;

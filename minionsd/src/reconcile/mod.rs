@@ -11,17 +11,24 @@
 //! * [`conditions`]: agreement of each VM with its configuration, for all readers.
 //! * [`wanted`]: configuration of a VM, reduced to what decides about a new attempt.
 //! * [`attempt`]: one comparison or change. [`schedule`]: times of the next attempts, and their limits.
-//! * [`task`]: the task. [`handle`]: requests to it. [`sweep`]: the end of leases.
+//! * [`task`]: the task. [`record`]: its state for one VM. [`results`]: results of attempts. [`handle`]: requests to it.
+//! * [`sweep`]: the end of leases. [`lease_ages`]: their times.
 
 mod attempt;
 mod conditions;
 mod handle;
+mod lease_ages;
+mod record;
+mod results;
 mod schedule;
 mod sweep;
 mod task;
+#[cfg(test)]
+mod tests;
 mod wanted;
 
 pub(crate) use conditions::VmConditions;
 pub(crate) use handle::{NotApplied, Reconciler};
+pub(crate) use sweep::release;
 pub(crate) use task::ReconcilerParts;
 pub(crate) use wanted::is_declared;

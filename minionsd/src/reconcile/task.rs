@@ -1,9 +1,11 @@
 //! Task of the reconciler.
 
-use super::attempt::{AttemptKind, AttemptResult, InterfaceAddresses, attempt};
+use super::attempt::{AttemptKind, AttemptResult, attempt, guarded};
 use super::conditions::VmConditions;
-use super::handle::{ReconcileRequest, Reconciler};
-use super::schedule::{AttemptSchedule, at_step, backoff};
+use super::handle::{ApplyAnswer, ReconcileRequest, Reconciler};
+use super::lease_ages::LeaseAges;
+use super::record::{VmRecord, answer};
+use super::schedule::{AttemptSchedule, at_step};
 use super::sweep::sweep;
 use super::wanted::WantedConfig;
 use crate::declared::DeclaredStore;
@@ -14,17 +16,16 @@ use minions_api::declaration::{ConfigState, DriftPolicy};
 use minions_api::event::{Event, EventKind};
 use minions_api::vm::VmState;
 use minions_api::{Timestamp, VmName};
-use rand::RngExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Interval between looks for drift, at one VM.
-const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Interval between searches for leases that are no longer needed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -47,47 +48,49 @@ impl ReconcilerParts {
         self,
         stop: CancellationToken,
     ) -> (Reconciler, impl Future<Output = ()> + Send) {
-        let parts = self;
         let (reconciler, asked) = Reconciler::new();
-        let events = parts.registry.events().follow();
-        let revision = parts.store.revision();
-        let task = ReconcilerTask {
-            parts,
-            records: BTreeMap::new(),
-            schedule: AttemptSchedule::default(),
-            attempts: JoinSet::new(),
-        };
+        let events = self.registry.events().follow();
+        let revision = self.store.revision();
+        let task = ReconcilerTask::new(self);
         (reconciler, task.run(events, revision, asked, stop))
     }
 }
 
-/// State of the reconciler for one VM.
-#[derive(Debug)]
-struct VmRecord {
-    vm: Vm,
-    wanted: Option<WantedConfig>,
-    /// Kind of the next attempt.
-    next: AttemptKind,
-    /// Failed attempts in a row.
-    failures: u32,
-    /// Time at which the VM became ready, or its configuration another one, until it is applied.
-    pending_since: Instant,
-    /// True if something happened during the running attempt that needs another one.
-    is_outdated: bool,
-    /// Callers that wait for the running attempt, and for the one after it.
-    waiting: [Vec<oneshot::Sender<bool>>; 2],
-    /// Addresses that the guest has been given in this boot.
-    addresses: InterfaceAddresses,
+/// What is new about a VM.
+#[derive(Debug, Clone, Copy)]
+struct VmNews {
+    /// The guest must be compared even if its configuration is the same.
+    again: bool,
+    /// The guest may have lost its addresses.
+    is_other_boot: bool,
+    /// The news is about this VM, and not about all VMs.
+    is_single: bool,
 }
 
-struct ReconcilerTask {
-    parts: ReconcilerParts,
-    records: BTreeMap<VmName, VmRecord>,
-    schedule: AttemptSchedule,
-    attempts: JoinSet<(VmName, AttemptKind, AttemptResult)>,
+/// The task. Only it changes the records, the schedule and the conditions.
+pub(super) struct ReconcilerTask {
+    pub(super) parts: ReconcilerParts,
+    pub(super) records: BTreeMap<VmName, VmRecord>,
+    pub(super) schedule: AttemptSchedule,
+    pub(super) attempts: JoinSet<(VmName, AttemptKind, AttemptResult)>,
+    /// The search for leases that are no longer needed.
+    sweeping: JoinSet<()>,
+    ages: LeaseAges,
 }
 
 impl ReconcilerTask {
+    pub(super) fn new(parts: ReconcilerParts) -> Self {
+        let ages = parts.store.read(|state| LeaseAges::at_start(state, Timestamp::now()));
+        Self {
+            parts,
+            records: BTreeMap::new(),
+            schedule: AttemptSchedule::default(),
+            attempts: JoinSet::new(),
+            sweeping: JoinSet::new(),
+            ages,
+        }
+    }
+
     async fn run(
         mut self,
         mut events: EventReader,
@@ -102,29 +105,40 @@ impl ReconcilerTask {
             self.start_due();
             let next = self.schedule.next_after(Instant::now());
             tokio::select! {
+                // Events first: the results of attempts on many VMs are events too, and must not displace those that
+                // this task has not read.
+                biased;
                 () = stop.cancelled() => return,
                 item = events.next() => match item {
                     ReadItem::Event(event) => self.happened(&event),
                     // The missed events may be reboots.
                     ReadItem::Reset(_) => self.look_at_all(true).await,
                 },
-                Ok(()) = revision.changed() => self.look_at_all(false).await,
-                Some(request) = asked.recv() => self.requested(request),
-                Some(ended) = self.attempts.join_next() => match ended {
-                    Ok((vm, kind, result)) => self.ended(&vm, kind, result),
-                    Err(error) => tracing::error!(%error, "an attempt to configure a VM panicked"),
-                },
-                () = until(next) => {}
-                _ = sweeps.tick() => {
-                    let ReconcilerParts { registry, store, conditions, .. } = &self.parts;
-                    sweep(store, registry, conditions).await;
+                Some(Ok((vm, kind, result))) = self.attempts.join_next() => {
+                    self.ended(&vm, kind, result);
                 }
+                Some(request) = asked.recv() => self.requested(request),
+                () = until(next) => {}
+                Some(_) = self.sweeping.join_next() => {}
+                _ = sweeps.tick() => self.sweep(),
+                Ok(()) = revision.changed() => self.look_at_all(false).await,
             }
         }
     }
 
+    /// Starts a search for leases that are no longer needed, unless the last one still waits for the disk.
+    fn sweep(&mut self) {
+        if self.sweeping.is_empty() {
+            let ReconcilerParts { registry, store, conditions, .. } = &self.parts;
+            let (registry, store, conditions) =
+                (registry.clone(), store.clone(), conditions.clone());
+            let ages = self.ages.clone();
+            self.sweeping.spawn(async move { sweep(&store, &registry, &conditions, ages).await });
+        }
+    }
+
     /// Starts the attempts that are due.
-    fn start_due(&mut self) {
+    pub(super) fn start_due(&mut self) {
         let now = Instant::now();
         let records = &self.records;
         let is_failing = |vm: &VmName| records.get(vm).is_some_and(|one| one.failures > 0);
@@ -134,11 +148,17 @@ impl ReconcilerTask {
                 continue;
             };
             let (vm, store, kind) = (record.vm.clone(), self.parts.store.clone(), record.next);
+            let is_off = record.wanted.is_none_or(|wanted| wanted.drift == DriftPolicy::Off);
+            if kind == AttemptKind::Look && is_off {
+                self.schedule.ended(&name);
+                continue;
+            }
             if kind == AttemptKind::Apply {
                 // Until its result is known, and after a failure, the guest may have old and new addresses.
                 self.parts.conditions.settle(&name, None);
             }
-            self.attempts.spawn(async move { (name, kind, attempt(vm, store, kind).await) });
+            self.attempts
+                .spawn(async move { (name, kind, guarded(attempt(vm, store, kind)).await) });
         }
     }
 
@@ -158,9 +178,15 @@ impl ReconcilerTask {
         };
         let vm = self.parts.registry.vms().and_then(|vms| vms.get(&event.vm).cloned());
         let Some(vm) = vm else { return self.gone(&event.vm) };
+        if event.kind == EventKind::VmReplaced
+            && let Some(record) = self.records.get_mut(&event.vm)
+        {
+            record.answer_all(ApplyAnswer::Replaced);
+        }
         let becomes_ready = event.state == Some(VmState::Ready);
         let wanted = self.wanted(&event.vm);
-        self.update(vm, wanted, is_other_boot || becomes_ready, is_other_boot);
+        let news = VmNews { again: is_other_boot || becomes_ready, is_other_boot, is_single: true };
+        self.update(vm, wanted, news);
     }
 
     fn wanted(&self, vm: &VmName) -> Option<WantedConfig> {
@@ -178,21 +204,27 @@ impl ReconcilerTask {
                 tokio::task::yield_now().await;
             }
             let wanted = self.wanted(vm.name());
-            self.update(vm.clone(), wanted, is_other_boot, is_other_boot);
+            let news = VmNews { again: is_other_boot, is_other_boot, is_single: false };
+            self.update(vm.clone(), wanted, news);
         }
     }
 
-    fn gone(&mut self, name: &VmName) {
-        self.records.remove(name);
+    pub(super) fn gone(&mut self, name: &VmName) {
+        if let Some(mut record) = self.records.remove(name) {
+            record.answer_all(ApplyAnswer::Gone);
+        }
         self.schedule.cancel(name);
         self.parts.conditions.forget(name);
     }
 
-    /// Updates the record of a VM. `again`: the guest must be compared even if its configuration is the same.
-    /// `is_other_boot`: the guest may have lost its addresses.
-    fn update(&mut self, vm: Vm, wanted: Option<WantedConfig>, again: bool, is_other_boot: bool) {
+    /// Updates the record of a VM.
+    fn update(&mut self, vm: Vm, wanted: Option<WantedConfig>, news: VmNews) {
+        let VmNews { again, is_other_boot, is_single } = news;
         let name = vm.name().clone();
         let record = self.records.entry(name.clone()).or_insert_with(|| VmRecord::new(vm.clone()));
+        if !record.vm.is_same(&vm) {
+            record.answer_all(ApplyAnswer::Replaced);
+        }
         record.vm = vm;
         let before = std::mem::replace(&mut record.wanted, wanted);
         if is_other_boot {
@@ -214,7 +246,13 @@ impl ReconcilerTask {
         record.pending_since = Instant::now();
         record.is_outdated = self.schedule.is_running(&name);
         let is_ready = record.vm.state() == VmState::Ready;
-        self.condition(&name, ConfigState::Pending, None, wanted.generation);
+        let condition =
+            self.parts.conditions.set(&name, ConfigState::Pending, None, wanted.generation);
+        // A change of a pool may concern every VM of the host: thousands of events would displace all others, and say
+        // only what the caller's reply says. The result for each VM is an event.
+        if condition.is_some() && is_single {
+            self.publish(&name, ConfigState::Pending);
+        }
         if is_ready {
             self.schedule.plan(&name, Instant::now());
         }
@@ -241,24 +279,32 @@ impl ReconcilerTask {
         }
     }
 
-    fn requested(&mut self, request: ReconcileRequest) {
-        let (name, kind, answer) = match request {
-            ReconcileRequest::Apply(name, answer) => (name, AttemptKind::Apply, Some(answer)),
+    pub(super) fn requested(&mut self, request: ReconcileRequest) {
+        let (name, kind, caller) = match request {
+            ReconcileRequest::Apply(vm, answer) => {
+                (vm.name().clone(), AttemptKind::Apply, Some((vm, answer)))
+            }
             ReconcileRequest::Look(name) => (name, AttemptKind::Look, None),
         };
-        // The declared state may have another revision than this task has seen.
+        // The registry and the declared state may have changed more than this task has seen.
         let vm = self.parts.registry.vms().and_then(|vms| vms.get(&name).cloned());
+        let refusal = match (&vm, &caller) {
+            (None, _) => Some(ApplyAnswer::Gone),
+            (Some(vm), Some((meant, _))) if !vm.is_same(meant) => Some(ApplyAnswer::Replaced),
+            (Some(_), _) => None,
+        };
+        let mut waiting: Vec<_> = caller.into_iter().map(|(_, answer)| answer).collect();
+        if let Some(refusal) = refusal {
+            return answer(waiting, refusal);
+        }
         if let Some(vm) = vm {
             let wanted = self.wanted(&name);
-            self.update(vm, wanted, false, false);
+            let news = VmNews { again: false, is_other_boot: false, is_single: true };
+            self.update(vm, wanted, news);
         }
         let is_running = self.schedule.is_running(&name);
         let record = self.records.get_mut(&name).filter(|record| record.wanted.is_some());
-        let Some(record) = record else {
-            // The caller may have gone.
-            let _ = answer.map(|answer| answer.send(false));
-            return;
-        };
+        let Some(record) = record else { return answer(waiting, ApplyAnswer::NothingDeclared) };
         match kind {
             AttemptKind::Apply => {
                 record.next = AttemptKind::Apply;
@@ -267,147 +313,8 @@ impl ReconcilerTask {
             // After a running or planned change, the guest is compared anyway.
             AttemptKind::Look => {}
         }
-        record.waiting[usize::from(is_running)].extend(answer);
+        record.waiting[usize::from(is_running)].append(&mut waiting);
         self.schedule.plan(&name, Instant::now());
-    }
-
-    /// Handles the end of an attempt.
-    fn ended(&mut self, name: &VmName, kind: AttemptKind, result: AttemptResult) {
-        self.schedule.ended(name);
-        let Some(record) = self.records.get_mut(name) else { return };
-        let [current, next] = std::mem::take(&mut record.waiting);
-        record.waiting = [next, Vec::new()];
-        if std::mem::take(&mut record.is_outdated) {
-            // Another attempt is planned. Until it ends, the guest may have old and new addresses.
-            self.parts.conditions.settle(name, None);
-            return answer(current);
-        }
-        let Some(wanted) = record.wanted else { return answer(current) };
-        match result {
-            AttemptResult::Applied { changed, addresses, can_look } => {
-                record.addresses.extend(addresses);
-                let all = record.addresses.values().flatten().copied().collect();
-                self.applied(name, wanted, changed, can_look);
-                self.parts.conditions.settle(name, Some(all));
-            }
-            AttemptResult::Drifted(reason) => self.drifted(name, wanted, reason),
-            AttemptResult::Nothing => self.parts.conditions.clear(name),
-            AttemptResult::Unreachable(reason) => self.unreachable(name, wanted, kind, reason),
-            AttemptResult::Failed(reason) => self.failed(name, wanted, kind, reason),
-        }
-        answer(current);
-    }
-
-    fn applied(&mut self, name: &VmName, wanted: WantedConfig, changed: bool, can_look: bool) {
-        let Some(record) = self.records.get_mut(name) else { return };
-        record.failures = 0;
-        record.next = AttemptKind::Look;
-        let took = record.pending_since.elapsed();
-        if self.parts.conditions.state(name) != Some(ConfigState::Applied) {
-            self.parts.meters.configured.observe(took);
-            let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(vm = %name, changed, ms, generation = wanted.generation, "configuration applied");
-        }
-        self.condition(name, ConfigState::Applied, None, wanted.generation);
-        if wanted.drift != DriftPolicy::Off && can_look {
-            self.schedule.plan(name, at_step(Instant::now() + LOOK_INTERVAL));
-        }
-    }
-
-    fn drifted(&mut self, name: &VmName, wanted: WantedConfig, reason: String) {
-        let Some(record) = self.records.get_mut(name) else { return };
-        record.failures = 0;
-        record.pending_since = Instant::now();
-        let repairs = wanted.drift == DriftPolicy::Repair;
-        record.next = if repairs { AttemptKind::Apply } else { AttemptKind::Look };
-        let pause = if repairs { Duration::ZERO } else { LOOK_INTERVAL };
-        tracing::warn!(vm = %name, reason, "the guest differs from its declaration");
-        self.condition(name, ConfigState::Drifted, Some(reason), wanted.generation);
-        self.schedule.plan(name, Instant::now() + pause);
-    }
-
-    /// Handles a VM that could not be reached: its next attempt follows when it is ready.
-    fn unreachable(
-        &mut self,
-        name: &VmName,
-        wanted: WantedConfig,
-        kind: AttemptKind,
-        reason: String,
-    ) {
-        let Some(record) = self.records.get(name) else { return };
-        if record.vm.state() == VmState::Ready {
-            return self.failed(name, wanted, kind, reason);
-        }
-        if kind == AttemptKind::Apply {
-            self.condition(name, ConfigState::Pending, Some(reason), wanted.generation);
-        }
-    }
-
-    fn failed(&mut self, name: &VmName, wanted: WantedConfig, kind: AttemptKind, reason: String) {
-        let Some(record) = self.records.get_mut(name) else { return };
-        record.failures = record.failures.saturating_add(1);
-        let pause = backoff(record.failures, rand::rng().random());
-        match kind {
-            AttemptKind::Apply => {
-                record.next = AttemptKind::Apply;
-                tracing::warn!(vm = %name, reason, failures = record.failures, "configuration failed");
-                self.condition(name, ConfigState::Failed, Some(reason), wanted.generation);
-            }
-            // It says nothing about the guest's settings.
-            AttemptKind::Look => tracing::debug!(vm = %name, reason, "look for drift failed"),
-        }
-        self.schedule.plan(name, Instant::now() + pause);
-    }
-
-    /// Sets the condition, and publishes an event if its state changed.
-    fn condition(
-        &self,
-        name: &VmName,
-        state: ConfigState,
-        reason: Option<String>,
-        generation: u64,
-    ) {
-        let changed = self.parts.conditions.set(name, state, reason, generation);
-        let Some((vm, _)) = self.records.get(name).map(|record| &record.vm).zip(changed) else {
-            return;
-        };
-        let shown = self.parts.conditions.shown(name);
-        self.parts.registry.events().publish(Event {
-            kind: EventKind::VmConfigured,
-            at: Timestamp::now(),
-            vm: name.clone(),
-            state: None,
-            before: None,
-            cause: None,
-            reason: None,
-            parent: None,
-            parent_vm: None,
-            configured: Some(state),
-            configuration: shown.map(|(_, condition)| condition),
-            incarnation: vm.status().incarnation(),
-        });
-    }
-}
-
-impl VmRecord {
-    fn new(vm: Vm) -> Self {
-        Self {
-            vm,
-            wanted: None,
-            next: AttemptKind::Apply,
-            failures: 0,
-            pending_since: Instant::now(),
-            is_outdated: false,
-            waiting: [Vec::new(), Vec::new()],
-            addresses: InterfaceAddresses::new(),
-        }
-    }
-}
-
-fn answer(waiting: Vec<oneshot::Sender<bool>>) {
-    for one in waiting {
-        // The caller may have gone.
-        let _ = one.send(true);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use minions_api::VmName;
 use minions_api::declaration::DriftPolicy;
+use minions_api::pool::LeaseKind;
 use minions_declare::{DeclaredState, EffectiveConfig, LeaseNeed};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -31,6 +32,9 @@ impl WantedConfig {
             .hash(&mut hasher);
         for need in config.needs() {
             let LeaseNeed::Pool { pool, .. } = &need else { continue };
+            let lease = state.lease_for(vm, &need);
+            let reserved = lease.filter(|lease| lease.kind == LeaseKind::Reserved);
+            reserved.map(|lease| lease.address).hash(&mut hasher);
             let declared = state.pools().get(pool).map(|stored| stored.pool.declared());
             let given = declared.map(|pool| (&pool.subnet, &pool.gateway, &pool.dns, &pool.mtu));
             format!("{given:?}").hash(&mut hasher);

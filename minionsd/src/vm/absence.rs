@@ -48,6 +48,7 @@ impl TestHost {
         let each = VmSettings {
             pool_size: 2,
             clock_limit: None,
+            declared: crate::declared::DeclaredStore::open(None).unwrap().0,
             restore,
             reattach_grace: None,
             agent_ports,

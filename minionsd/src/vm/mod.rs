@@ -9,11 +9,12 @@
 //!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports about itself.
 //! * [`quiesce_lease`]: the lease of a quiesced guest.
 //! * [`generation`]: rewinds, and owners of instance ids. [`vmm_token`]: what tells an agent that its VMM is another
-//!   one. [`restore`]: requests to run the restore steps.
+//!   one. [`restore`]: requests to run the restore steps. [`declared_settings`]: what declarations say about them.
 //! * [`process`]: the process that listens on a socket.
 
 #[cfg(test)]
 mod absence;
+mod declared_settings;
 pub(crate) mod discovery;
 pub(crate) mod ending;
 mod generation;

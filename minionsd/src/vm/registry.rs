@@ -18,6 +18,7 @@ use crate::agent::{
 };
 use crate::budget::MemoryBudget;
 use crate::config::{AgentPorts, RestoreRules};
+use crate::declared::DeclaredStore;
 use crate::descriptors::Descriptors;
 use crate::events::EventHistory;
 use crate::metrics::Meters;
@@ -59,6 +60,11 @@ pub(crate) struct Vm {
 impl Vm {
     pub(crate) fn name(&self) -> &VmName {
         &self.name
+    }
+
+    /// Reports whether both are handles of one VM, and not of two that have had the same name.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.status.same_channel(&other.status)
     }
 
     /// Returns the VM's state: it tells whether the agent answers.
@@ -140,6 +146,8 @@ pub(crate) struct VmSettings {
     pub(crate) clock_limit: Option<Duration>,
     /// Restore steps of the guests.
     pub(crate) restore: RestoreRules,
+    /// Declared settings, which have precedence.
+    pub(crate) declared: DeclaredStore,
     /// Re-attach grace of new programs; `None` for the agent's default.
     pub(crate) reattach_grace: Option<Duration>,
     /// VSOCK ports of the agents.
@@ -375,7 +383,11 @@ impl RegistryTask {
             events: self.events.clone(),
             meters: Arc::clone(&self.meters),
             clock_limit: policy.clock_limit.or_global(self.each.clock_limit),
-            restore: RestorePlan { policy, networks: networks.clone() },
+            restore: RestorePlan {
+                policy,
+                networks: networks.clone(),
+                declared: self.each.declared.clone(),
+            },
             owners: self.owners.clone(),
             instances: self.instances.clone(),
             stop: stop.clone(),

@@ -1,8 +1,10 @@
 //! Requests to guests to run their restore steps.
 
+use super::declared_settings::{DeclaredNetwork, DeclaredSettings};
 use super::guest_text::{clipped, clipped_to};
 use crate::clock::unix_ms;
 use crate::config::RestorePolicy;
+use crate::declared::DeclaredStore;
 use minions_api::restore::RestoreReport;
 use minions_api::{Timestamp, VmName};
 use minions_proto::message::{
@@ -13,7 +15,7 @@ use rand::TryRng;
 use rand::rngs::{SysError, SysRng};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Number of random bytes for a guest: the kernel's generator has a key of 32 bytes.
 const ENTROPY_LEN: usize = 64;
@@ -81,9 +83,16 @@ impl LastNetworks {
 pub(crate) struct RestorePlan {
     pub(crate) policy: RestorePolicy,
     pub(crate) networks: LastNetworks,
+    pub(crate) declared: DeclaredStore,
 }
 
 impl RestorePlan {
+    /// Returns the time after which the steps of `vm` that still run count as failed.
+    pub(super) fn steps_limit(&self, vm: &VmName) -> Duration {
+        let declared = self.declared.read(|state| DeclaredSettings::of(state, vm).restore);
+        declared.as_ref().unwrap_or(&self.policy).steps_limit()
+    }
+
     /// Returns the request for the next generation of `parent`.
     ///
     /// Its random numbers are the kernel's: the generator of this process repeats them if the host is itself a VM that was
@@ -97,15 +106,25 @@ impl RestorePlan {
         vm: &VmName,
         parent: InstanceId,
     ) -> Result<RestoreRequest, SysError> {
-        let RestorePolicy { steps, required, network, hook_timeout, .. } = &self.policy;
-        let has = |step| steps.contains(&step);
+        let declared = self.declared.read(|state| DeclaredSettings::of(state, vm));
+        let policy = declared.restore.as_ref().unwrap_or(&self.policy);
+        let RestorePolicy { steps, required, network, hook_timeout, .. } = policy;
+        let is_later = declared.network == DeclaredNetwork::Later;
+        let runs = |step: &RestoreStepKind| *step != RestoreStepKind::Network || !is_later;
+        let has = |step| steps.contains(&step) && runs(&step);
         let names = |steps: &[RestoreStepKind]| {
-            steps.iter().map(|step| step.name().to_owned()).collect::<Vec<_>>()
+            let steps = steps.iter().filter(|step| runs(step));
+            steps.map(|step| step.name().to_owned()).collect::<Vec<_>>()
         };
         let (mut bytes, mut id) = (vec![0; ENTROPY_LEN], [0; 16]);
         SysRng.try_fill_bytes(&mut bytes)?;
         SysRng.try_fill_bytes(&mut id)?;
-        let network = network.clone().or_else(|| self.networks.of(vm));
+        let network = match declared.network {
+            DeclaredNetwork::Known(network) => Some(*network),
+            DeclaredNetwork::Later => None,
+            DeclaredNetwork::Undeclared => network.clone().or_else(|| self.networks.of(vm)),
+        };
+        let hostname = declared.hostname.unwrap_or_else(|| policy.hostname_of(vm));
         Ok(RestoreRequest {
             parent,
             instance_id: uuid::Builder::from_random_bytes(id).into_uuid().to_string().into(),
@@ -113,7 +132,7 @@ impl RestorePlan {
             time_unix_ms: unix_ms(SystemTime::now()),
             steps: names(steps),
             required: names(required),
-            hostname: has(RestoreStepKind::Hostname).then(|| self.policy.hostname_of(vm)),
+            hostname: has(RestoreStepKind::Hostname).then_some(hostname),
             network: network.filter(|_| has(RestoreStepKind::Network)),
             hook_timeout_ms: hook_timeout
                 .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
@@ -160,7 +179,8 @@ mod tests {
         networks.confirmed(&vm, "another");
         assert_eq!(networks.of(&vm), None, "not confirmed");
         networks.confirmed(&vm, "change");
-        let mut plan = RestorePlan { policy: RestorePolicy::default(), networks };
+        let (declared, _thread) = DeclaredStore::open(None).unwrap();
+        let mut plan = RestorePlan { policy: RestorePolicy::default(), networks, declared };
         let request = |plan: &RestorePlan, vm: &VmName| plan.request(vm, "p".into()).unwrap();
         let (first, second) = (request(&plan, &vm), request(&plan, &vm));
         assert_ne!(first.entropy, second.entropy);
@@ -175,6 +195,48 @@ mod tests {
         all.validate().unwrap();
         let other = request(&plan, &"web-2".parse().unwrap());
         assert_eq!(other.network, None, "the network of another VM");
+    }
+
+    #[tokio::test]
+    async fn a_declared_vm_gets_its_declared_network_and_not_the_last_one_by_hand() {
+        let vm: VmName = "web-1".parse().unwrap();
+        let networks = LastNetworks::default();
+        let dns = Some(vec!["1.1.1.1".to_owned()]);
+        networks.set(&vm, ChangeNetwork { dns, ..Default::default() }, None);
+        let (declared, _thread) = DeclaredStore::open(None).unwrap();
+        let steps = vec![RestoreStepKind::Hostname, RestoreStepKind::Network];
+        let policy = RestorePolicy { required: steps.clone(), steps, ..Default::default() };
+        let plan = RestorePlan { policy, networks, declared: declared.clone() };
+        let request = || plan.request(&vm, "p".into()).unwrap();
+        let by_hand = request();
+        assert_eq!(by_hand.network.unwrap().dns.unwrap(), ["1.1.1.1"]);
+        let apply = r#"{"pools": [{"name": "lan", "subnet": "10.0.0.0/24", "dns": ["10.0.0.1"]}],
+            "declarations": [{"name": "web-1", "hostname": "first", "network": {"pool": "lan"}}]}"#;
+        let apply: minions_api::declaration::ApplyRequest = serde_json::from_str(apply).unwrap();
+        declared.change(move |state| Ok((state.plan_apply(&apply, &[])?.0, ()))).await.unwrap();
+        let later = request();
+        assert_eq!((later.network, later.hostname.as_deref()), (None, Some("first")));
+        assert_eq!(
+            (later.steps, later.required),
+            (vec!["hostname".into()], vec!["hostname".into()])
+        );
+        let name = vm.clone();
+        let lease = move |state: &minions_declare::DeclaredState| {
+            Ok((state.plan_leases(&name, &state.effective(&name).needs())?, ()))
+        };
+        declared.change(lease).await.unwrap();
+        let leased = request();
+        let network = leased.network.clone().unwrap();
+        assert_eq!(network.interfaces[0].addresses, Some(vec!["10.0.0.1/24".to_owned()]));
+        assert_eq!((network.dns.unwrap(), leased.steps.len()), (vec!["10.0.0.1".to_owned()], 2));
+        let policy = r#"{"declarations": [{"name": "web-*",
+            "restore": {"steps": ["clock", "hostname"], "required": ["clock"], "hook_timeout_ms": 7}}]}"#;
+        let policy: minions_api::declaration::ApplyRequest = serde_json::from_str(policy).unwrap();
+        declared.change(move |state| Ok((state.plan_apply(&policy, &[])?.0, ()))).await.unwrap();
+        let own = request();
+        assert_eq!((own.steps, own.network), (vec!["clock".into(), "hostname".into()], None));
+        assert_eq!((own.required, own.hook_timeout_ms), (vec!["clock".into()], Some(7)));
+        leased.validate().unwrap();
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod generations;
 mod http_edges;
 mod interop;
 mod metrics;
+mod nested_objects;
 mod openapi;
 mod pauses;
 mod preconditions;

@@ -6,7 +6,9 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use minions_api::declaration::{ConfigState, VmConfig};
+use minions_api::declaration::{
+    ConfigExplanation, ConfigState, DeclaredRestore, FieldCandidate, VmConfig,
+};
 use minions_api::network::NetworkRequest;
 use reqwest::Method;
 use std::time::Duration;
@@ -24,12 +26,19 @@ pub(in super::super) async fn run(
         let patience = CallDeadlines { asked: context.timeout, at_most: CHANGE };
         client.send_json(Method::POST, &path, &serde_json::json!({}), patience).await?
     } else {
-        client.get(&vm_path(&args.vm, "/config"), Context::registry()).await?
+        let query = if args.explain { "/config?explain=true" } else { "/config" };
+        client.get(&vm_path(&args.vm, query), Context::registry()).await?
     };
     context.printer.result(&config, head)?;
     if !context.printer.is_json() && !config.origins.is_empty() {
         context.printer.heading("")?;
         context.printer.result(&config, fields)?;
+    }
+    if let Some(explanation) = config.explanation.as_ref().filter(|_| !context.printer.is_json()) {
+        context.printer.heading("")?;
+        context.printer.result(explanation, ranks)?;
+        context.printer.heading("")?;
+        context.printer.result(explanation, candidates)?;
     }
     let is_applied = config.configured == Some(ConfigState::Applied);
     Ok(if args.apply && !is_applied { ExitStatus::Failure } else { ExitStatus::Success })
@@ -63,6 +72,23 @@ fn fields(config: &VmConfig) -> Rows {
     })
 }
 
+fn ranks(explanation: &ConfigExplanation) -> Rows {
+    let table = Rows::with_header(&["DECLARATION", "MATCHES AS"]);
+    let declarations = explanation.declarations.iter();
+    declarations.fold(table, |table, one| table.row([one.name.clone(), one.rank.clone()]))
+}
+
+fn candidates(explanation: &ConfigExplanation) -> Rows {
+    let table = Rows::with_header(&["FIELD", "DECLARED BY", "AS", "DECIDES"]);
+    let all = explanation.fields.iter().flat_map(|one| {
+        one.candidates.iter().enumerate().map(move |(at, candidate)| (&one.field, at, candidate))
+    });
+    all.fold(table, |table, (field, at, FieldCandidate { from, value })| {
+        let decides = if at == 0 { "yes" } else { "no" };
+        table.row([field.clone(), from.clone(), value.clone(), decides.to_owned()])
+    })
+}
+
 fn value(config: &VmConfig, field: &str) -> String {
     if let Some(key) = field.strip_prefix("labels.") {
         return config.labels.get(key).cloned().unwrap_or_default();
@@ -70,8 +96,22 @@ fn value(config: &VmConfig, field: &str) -> String {
     if field == "drift" {
         return config.drift.as_str().to_owned();
     }
+    if field == "clock_limit_ms" {
+        return config.clock_limit_ms.map(|limit| limit.to_string()).unwrap_or_default();
+    }
+    if let ("restore", Some(restore)) = (field, &config.restore) {
+        return steps(restore);
+    }
     let Some(network) = &config.network else { return "-".to_owned() };
     of_network(network, field)
+}
+
+/// Lists restore steps; those that are required have an exclamation mark.
+fn steps(DeclaredRestore { steps, required, .. }: &DeclaredRestore) -> String {
+    let default = ["entropy", "clock"].map(str::to_owned).to_vec();
+    let steps = steps.clone().unwrap_or(default).into_iter();
+    let marked = steps.map(|step| if required.contains(&step) { format!("{step}!") } else { step });
+    marked.collect::<Vec<_>>().join(", ")
 }
 
 fn of_network(network: &NetworkRequest, field: &str) -> String {

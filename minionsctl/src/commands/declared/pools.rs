@@ -7,7 +7,7 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use minions_api::pool::{Lease, LeaseList, PoolList, PoolStatus, ReserveRequest};
+use minions_api::pool::{Lease, LeaseKind, LeaseList, PoolList, PoolStatus, ReserveRequest};
 use reqwest::Method;
 
 pub(in super::super) async fn run(
@@ -17,7 +17,9 @@ pub(in super::super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     match command {
         PoolCommand::Ls => list(context, client).await?,
-        PoolCommand::Leases { pool, hosts } => leases(context, client, &pool, hosts).await?,
+        PoolCommand::Leases { pool, hosts } => {
+            leases(context, client, pool.as_deref(), hosts).await?;
+        }
         PoolCommand::Reserve { pool, address, vm, interface } => {
             let request = ReserveRequest { address, vm, interface };
             let path = format!("/pools/{}/leases", path_segment(&pool));
@@ -28,8 +30,8 @@ pub(in super::super) async fn run(
             context.printer.result(&lease, |_| Rows::new().row([done]))?;
         }
         PoolCommand::Release { pool, address } => {
-            let address = path_segment(&address.to_string());
-            let path = format!("/pools/{}/leases/{address}", path_segment(&pool));
+            let leases = leases_path(pool.as_deref());
+            let path = format!("{leases}/{}", path_segment(&address.to_string()));
             let lease: Lease = client.delete(&path, Context::registry()).await?;
             let done = format!("{} is free", lease.address);
             context.printer.result(&lease, |_| Rows::new().row([done]))?;
@@ -59,17 +61,24 @@ fn row(PoolStatus { pool, leased, free, .. }: &PoolStatus) -> [String; 6] {
     ]
 }
 
+/// Returns the path of the leases of a pool, or of all leases.
+fn leases_path(pool: Option<&str>) -> String {
+    pool.map_or_else(
+        || "/leases".to_owned(),
+        |pool| format!("/pools/{}/leases", path_segment(pool)),
+    )
+}
+
 async fn leases(
     context: &Context<'_>,
     client: &DaemonClient,
-    pool: &str,
+    pool: Option<&str>,
     hosts: bool,
 ) -> Result<(), Failure> {
-    let path = format!("/pools/{}/leases", path_segment(pool));
-    let list: LeaseList = client.get(&path, Context::registry()).await?;
+    let list: LeaseList = client.get(&leases_path(pool), Context::registry()).await?;
     if hosts {
-        let named =
-            list.leases.iter().filter_map(|lease| Some((lease.address, lease.vm.as_ref()?)));
+        let held = list.leases.iter().filter(|lease| lease.kind != LeaseKind::Duplicate);
+        let named = held.filter_map(|lease| Some((lease.address, lease.vm.as_ref()?)));
         let lines: Vec<_> = named.map(|(address, vm)| format!("{address}\t{vm}")).collect();
         return if lines.is_empty() { Ok(()) } else { context.printer.lines(&lines) };
     }

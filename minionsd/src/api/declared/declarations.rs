@@ -98,12 +98,15 @@ pub(in super::super) async fn put_declaration(
         return Err(ApiError::invalid(&invalid));
     }
     note.subject(&name).await?;
-    let before = api.declared.read(DeclaredState::revision);
-    let plan =
-        move |state: &DeclaredState| Ok((state.plan_put_declaration(declaration, expected)?, ()));
-    api.declared.change(plan).await.map_err(ApiError::store)?;
-    let stored = api.declared.read(|state| find(state, &name)).map_err(ApiError::declare)?;
-    note.outcome(|| if stored.revision > before { "changed" } else { "unchanged" }.to_owned());
+    let plan = move |state: &DeclaredState| {
+        let plan = state.plan_put_declaration(declaration, expected)?;
+        let changed = !plan.changes.is_empty();
+        Ok((plan, changed))
+    };
+    let read = move |changed, state: &DeclaredState| find(state, &name).map(|one| (one, changed));
+    let stored = api.declared.change_and_read(plan, read).await.map_err(ApiError::store)?;
+    let (stored, changed) = stored.map_err(ApiError::declare)?;
+    note.outcome(|| if changed { "changed" } else { "unchanged" }.to_owned());
     Ok(tagged(stored.revision, stored))
 }
 

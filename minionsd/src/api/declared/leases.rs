@@ -1,10 +1,12 @@
-//! `GET` and `POST /pools/{pool}/leases`, `DELETE /pools/{pool}/leases/{address}`.
+//! `GET` and `POST /pools/{pool}/leases`, `DELETE /pools/{pool}/leases/{address}`, and `GET /leases`, `DELETE
+//! /leases/{address}`.
 
 use super::super::audit::AuditNote;
 use super::super::extract::{JsonBody, path_parameter};
-use super::super::problem::{ApiError, DeclaredProblems};
+use super::super::problem::{ApiError, DeclaredProblems, ServiceProblems};
 use super::super::state::ApiState;
 use super::pools::PoolName;
+use crate::reconcile::release;
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -66,6 +68,7 @@ pub(in super::super) async fn reserve_address(
     let plan = move |state: &DeclaredState| state.plan_reserve(&name, &request);
     let lease = api.declared.change(plan).await.map_err(ApiError::store)?;
     note.outcome(|| format!("reserved {}", lease.address));
+    reconcile_soon(&api, &lease).await;
     Ok(Json(lease))
 }
 
@@ -88,13 +91,53 @@ pub(in super::super) async fn release_address(
     note: AuditNote,
 ) -> Result<Json<Lease>, ApiError> {
     note.subject(&format!("{name} {address}")).await?;
-    let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
-    let conditions = api.conditions.clone();
-    let plan = move |state: &DeclaredState| {
-        let is_used = |lease: &Lease| conditions.is_used(state, &vms, lease);
-        let plan = state.plan_release(&name, address, is_used)?;
-        let lease = state.leases().get(address).cloned();
-        Ok((plan, lease.ok_or(DeclareError::NoLease { pool: name, address })?))
-    };
-    api.declared.change(plan).await.map(Json).map_err(ApiError::store)
+    release_lease(&api, Some(name), address).await
+}
+
+/// List all leases
+///
+/// Returns the leases of all pools, and those of declared addresses that are in the subnet of no pool, sorted by address.
+#[utoipa::path(
+    get, path = "/leases", operation_id = "list_all_leases", tag = "declared",
+    responses((status = 200, description = "Leases, sorted by address", body = LeaseList), ServiceProblems),
+)]
+pub(in super::super) async fn list_all_leases(State(api): State<ApiState>) -> Json<LeaseList> {
+    Json(LeaseList { leases: api.declared.read(|state| state.leases().iter().cloned().collect()) })
+}
+
+/// Release any address
+///
+/// Like the release of an address of a pool, for every lease: also that of a declared address that is in the subnet of no
+/// pool.
+#[utoipa::path(
+    delete, path = "/leases/{address}", operation_id = "release_any_address", tag = "declared",
+    params(("address" = String, Path, description = "Address of the lease")),
+    responses((status = 200, description = "Address released", body = Lease), DeclaredProblems),
+)]
+pub(in super::super) async fn release_any_address(
+    State(api): State<ApiState>,
+    LeaseAddress(address): LeaseAddress,
+    note: AuditNote,
+) -> Result<Json<Lease>, ApiError> {
+    note.subject(&address.to_string()).await?;
+    release_lease(&api, None, address).await
+}
+
+async fn release_lease(
+    api: &ApiState,
+    pool: Option<String>,
+    address: IpAddr,
+) -> Result<Json<Lease>, ApiError> {
+    api.registry.vms().ok_or_else(ApiError::starting)?;
+    let released = release(&api.declared, &api.registry, &api.conditions, pool, address).await;
+    let lease = released.map_err(ApiError::store)?;
+    reconcile_soon(api, &lease).await;
+    Ok(Json(lease))
+}
+
+/// Makes sure that the VM of a changed lease gets the address that it must have now.
+async fn reconcile_soon(api: &ApiState, lease: &Lease) {
+    if let Some(vm) = &lease.vm {
+        api.reconciler.look_soon(vm).await;
+    }
 }

@@ -88,8 +88,9 @@ pub(in super::super) async fn put_pool(
     }
     note.subject(&name).await?;
     let plan = move |state: &DeclaredState| Ok((state.plan_put_pool(pool, expected)?, ()));
-    api.declared.change(plan).await.map_err(ApiError::store)?;
-    let status = api.declared.read(|state| find(state, &name)).map_err(ApiError::declare)?;
+    let read = move |(), state: &DeclaredState| find(state, &name);
+    let status = api.declared.change_and_read(plan, read).await.map_err(ApiError::store)?;
+    let status = status.map_err(ApiError::declare)?;
     Ok(tagged(status.revision, status))
 }
 

@@ -1,14 +1,17 @@
 //! `GET /vms/{vm}/config` and `POST /vms/{vm}/config/apply`.
 
-use super::super::extract::{CallParams, CallerTimeout, TheVm, path_parameter};
+use super::super::extract::{CallParams, CallerTimeout, QueryParams, TheVm, path_parameter};
 use super::super::problem::{ApiError, DeclaredProblems};
 use super::super::state::ApiState;
+use crate::reconcile::NotApplied;
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use minions_api::VmName;
 use minions_api::declaration::{FieldOrigin, VmConfig};
+use minions_declare::explain::explain;
 use minions_declare::{DeclaredState, EffectiveConfig, LeaseNeed};
+use serde::Deserialize;
 use std::time::Duration;
 
 /// Default time to wait for the result of an apply: a network change with its checks takes at most this long.
@@ -31,17 +34,33 @@ impl FromRequestParts<ApiState> for AnyVmName {
 /// Get the configuration that a VM must have
 ///
 /// Merges all declarations that match the VM, and names the declaration that each field comes from. The VM need not exist.
-/// Never contacts the guest.
+/// Never contacts the guest. With `explain=true`, also lists all declarations that have each field, and why one of them
+/// decides.
 #[utoipa::path(
     get, path = "/vms/{vm}/config", operation_id = "get_config", tag = "declared",
-    params(("vm" = VmName, Path)),
+    params(("vm" = VmName, Path), ConfigQuery),
     responses((status = 200, description = "Effective configuration", body = VmConfig), DeclaredProblems),
 )]
 pub(in super::super) async fn get_config(
     State(api): State<ApiState>,
     AnyVmName(name): AnyVmName,
+    QueryParams(query): QueryParams<ConfigQuery>,
 ) -> Json<VmConfig> {
-    Json(effective(&api, &name))
+    let mut config = effective(&api, &name);
+    if query.explain == Some(true) {
+        let explained = api.declared.read(|state| explain(&name, state.declarations()));
+        config.explanation = Some(explained);
+    }
+    Json(config)
+}
+
+/// Query of `GET /vms/{vm}/config`.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in super::super) struct ConfigQuery {
+    /// True to list all declarations that have each field.
+    explain: Option<bool>,
 }
 
 fn effective(api: &ApiState, name: &VmName) -> VmConfig {
@@ -66,10 +85,13 @@ fn of_state(state: &DeclaredState, name: &VmName) -> VmConfig {
         declarations: config.declarations.clone(),
         labels: config.plain_labels(),
         drift: config.drift_policy(),
+        clock_limit_ms: config.clock_limit_ms.as_ref().map(|field| field.value),
+        restore: config.restore.as_ref().map(|field| field.value.clone()),
         network,
         origins: origins(state, &config),
         leases: state.leases().of_vm(name).cloned().collect(),
         problem,
+        explanation: None,
         configured: None,
         configuration: None,
         generation: state.generation(&config),
@@ -130,7 +152,13 @@ pub(in super::super) async fn apply_config(
     let deadline = patience.deadline_or(PATIENCE);
     let checked = vm.client().check_precondition(deadline).await;
     checked.map_err(|error| ApiError::call(vm.name(), error))?;
-    let applied = api.reconciler.apply_now(vm.name(), deadline).await;
-    applied.map_err(|error| ApiError::not_applied(error).about(vm.name().clone()))?;
+    let applied = api.reconciler.apply_now(&vm, deadline).await;
+    let applied = applied.and_then(|()| {
+        // An attempt ends before the registry knows that its VM is gone, or after.
+        let vms = api.registry.vms().unwrap_or_default();
+        let now = vms.get(vm.name()).ok_or(NotApplied::Gone)?;
+        if now.is_same(&vm) { Ok(()) } else { Err(NotApplied::Replaced) }
+    });
+    applied.map_err(|error| ApiError::not_applied(vm.name(), error))?;
     Ok(Json(effective(&api, vm.name())))
 }

@@ -91,9 +91,9 @@ fn a_kill_between_any_two_steps_leaves_the_state_before_or_after() {
     let mut after = before.clone();
     after.commit(&plan);
     let (mut database, _) = StateDatabase::open(&path).unwrap();
+    let connection = database.connection.as_mut().unwrap();
     let mut kills = vec![left_by_a_kill(&path)];
-    let transaction =
-        database.connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
     kills.push(left_by_a_kill(&path));
     for change in &plan.changes {
         rows::write(&transaction, change).unwrap();
@@ -237,4 +237,42 @@ fn a_read_only_disk_is_refused_at_the_start() {
     run(&["mount", "-o", "remount,ro"], disk.0.path());
     let error = StateDatabase::open(&path).unwrap_err().to_string();
     assert!(error.contains("Read-only file system") && error.contains("minionsd.db"), "{error}");
+}
+
+#[test]
+fn a_database_on_a_full_disk_is_read_and_written_again_when_there_is_room() {
+    for is_killed in [false, true] {
+        let (_dir, origin) = file();
+        let mut state = fill(&origin);
+        let mut left = vec![""];
+        // The log of a daemon that was killed has changes that are not in the file.
+        let (mut killed, _) = StateDatabase::open(&origin).unwrap();
+        if is_killed {
+            let plan = leased(&state, "in-the-log");
+            killed.write(&plan).unwrap();
+            state.commit(&plan);
+            left.push("-wal");
+        }
+        let disk = SmallDisk::mount();
+        let path = disk.0.path().join("100% full?.db");
+        for suffix in left {
+            let name = |path: &Path| format!("{}{suffix}", path.display());
+            fs::copy(name(&origin), name(&path)).unwrap();
+        }
+        let filler = disk.0.path().join("filler");
+        let _ = fs::write(&filler, vec![0; 1 << 20]);
+        let (mut database, all) = StateDatabase::open(&path).unwrap();
+        let mut read = DeclaredState::default();
+        read.commit(&all);
+        assert_eq!(shown(&read), shown(&state), "killed: {is_killed}");
+        assert!(!database.is_writable());
+        let plan = leased(&state, "later");
+        let error = database.write(&plan).unwrap_err().to_string();
+        assert!(error.contains("make room on its disk"), "{error}");
+        fs::remove_file(&filler).unwrap();
+        database.write(&plan).unwrap();
+        state.commit(&plan);
+        drop(database);
+        assert_eq!(shown(&state_of(&path)), shown(&state), "killed: {is_killed}");
+    }
 }

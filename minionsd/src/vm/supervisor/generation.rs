@@ -237,7 +237,7 @@ impl Supervisor {
         number: u64,
     ) -> SettledProbe {
         let steps = hold.generations.unfinished(parent);
-        let (waited, limit) = (steps.since.elapsed(), self.restore.policy.steps_limit());
+        let (waited, limit) = (steps.since.elapsed(), self.restore.steps_limit(&self.name));
         if waited < limit {
             self.wait(Failure::Restoring, message, agent, report);
             return SettledProbe::Waiting(pause_after(waited));

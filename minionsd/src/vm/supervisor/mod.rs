@@ -13,6 +13,7 @@ mod socket;
 
 pub(crate) use presence::Verdict;
 
+use super::declared_settings::clock_limit;
 use super::ending::EndingKind;
 use super::generation::{InstanceOwners, LastInstances};
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
@@ -236,6 +237,9 @@ impl Supervisor {
             }
         };
         if let Some(connection) = hold.line.connection() {
+            let declared = &self.restore.declared;
+            let limit = declared.read(|state| clock_limit(state, &self.name, self.clock_limit));
+            hold.clock.set_limit(limit);
             hold.clock.keep(&self.name, connection, &health, asked).await;
             self.lease.keep(&self.name, connection, &health, asked).await;
             connection.get_mut().rest();

@@ -38,6 +38,11 @@ impl Bridge {
         });
     }
 
+    /// Gives the host a further address on the bridge.
+    pub(crate) fn add_address(&self, address: &str) {
+        self.try_run(&format!("ip addr add {address} dev br0")).unwrap();
+    }
+
     fn try_run(&self, script: &str) -> Option<String> {
         in_namespaces(&self.0, &["--net"], script)
     }

@@ -89,3 +89,55 @@ async fn a_damaged_database_is_refused_with_what_to_do() {
     assert_eq!(until("the second daemon has ended", || second.ended()).code(), Some(1));
     assert!(second.log().contains("in use by another minionsd"), "{}", second.log());
 }
+
+/// A file system of 512 KiB, mounted until it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        crate::callers::must_be_root();
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"])
+            .arg(dir.path())
+            .status();
+        assert!(mounted.unwrap().success());
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_on_a_full_disk_starts_with_what_is_stored_and_refuses_changes_until_there_is_room()
+ {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SmallDisk::mount());
+    let state = disk.0.path().join("db");
+    let start = || Minionsd::builder().dir(dir.path()).arg("--state").arg(&state).start();
+    let put = async |daemon: &Minionsd, name: &str, subnet: &str| {
+        let path = format!("http://d/pools/{name}");
+        let pool = json!({ "subnet": subnet });
+        read(daemon.http().put(path).json(&pool).send().await.unwrap()).await
+    };
+    let mut daemon = start();
+    assert_eq!(put(&daemon, "lan", "10.0.0.0/24").await.status, 200);
+    daemon.end(rustix::process::Signal::KILL);
+    let filler = disk.0.path().join("filler");
+    let _ = fs::write(&filler, vec![0; 1 << 20]);
+    let daemon = start();
+    let pools = daemon.until("/pools", |pools| pools.status == 200).await.json;
+    assert_eq!(pools["pools"][0]["pool"]["name"], "lan", "{pools}");
+    let refused = put(&daemon, "wan", "10.1.0.0/24").await;
+    refused.assert_problem(503, "state_unavailable");
+    assert_eq!(refused.json["may_have_executed"], false);
+    let ready = daemon.until("/readyz", |ready| ready.status == 200).await.json;
+    assert!(ready["detail"].as_str().unwrap().contains("cannot be written"), "{ready}");
+    fs::remove_file(&filler).unwrap();
+    assert_eq!(put(&daemon, "wan", "10.1.0.0/24").await.status, 200);
+    let ready = daemon.until("/readyz", |ready| ready.status == 200).await.json;
+    assert_eq!(ready["detail"], serde_json::Value::Null, "{ready}");
+}

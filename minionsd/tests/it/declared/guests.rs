@@ -189,22 +189,67 @@ async fn a_changed_declaration_moves_the_guest_and_frees_its_old_address() {
 }
 
 #[tokio::test]
-async fn an_address_that_another_host_on_the_link_has_is_not_configured() {
-    let daemon = TestDaemon::start().await;
-    let bridge = Bridge::start();
-    let squatter = Guest::start(&bridge, daemon.sockets(), "squatter");
-    daemon.until_state("squatter", "ready").await;
-    squatter.run("ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up").unwrap();
+async fn an_address_that_another_host_has_is_put_aside_and_the_vm_gets_another_one() {
+    let (daemon, bridge) = (TestDaemon::start().await, Bridge::start());
+    bridge.add_address("10.0.0.2/24");
     let guest = Guest::start(&bridge, daemon.sockets(), "a");
     daemon.until_state("a", "ready").await;
     // A port of a bridge forwards only some time after its interface is up.
     guest.run("ip link set eth0 up").unwrap();
-    bridge.until_forwarding(2);
-    let mut request = declared();
-    request["declarations"][0]["name"] = json!("a");
-    assert_eq!(daemon.post("/declarations", request).await.status, 200);
+    bridge.until_forwarding(1);
+    assert_eq!(daemon.post("/declarations", declared()).await.status, 200);
+    daemon.until("/vms/a", |vm| vm.json["configured"] == "applied").await;
+    assert_eq!(guest.address().as_deref(), Some("10.0.0.3/24"));
+    let leases = daemon.get("/pools/lan/leases").await.json;
+    let shown: Vec<_> = leases["leases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lease| [&lease["address"], &lease["kind"], &lease["vm"]])
+        .collect();
+    let expected = [
+        [&json!("10.0.0.2"), &json!("duplicate"), &json!("a")],
+        [&json!("10.0.0.3"), &json!("pool"), &json!("a")],
+    ];
+    assert_eq!(shown, expected, "{leases}");
+    // An address that a declaration names is not replaced.
+    let fixed = json!({ "network": { "ip": "10.0.0.1/24" } });
+    daemon.put("/pools/lan", json!({ "subnet": "10.0.0.0/24" })).await;
+    assert_eq!(daemon.put("/declarations/a", fixed).await.status, 200);
     let vm = daemon.until("/vms/a", |vm| vm.json["configured"] == "failed").await;
     let reason = vm.json["configuration"]["reason"].as_str().unwrap();
-    assert!(reason.contains("10.0.0.2 is already in use"), "{reason}");
-    assert_eq!(guest.address(), None);
+    assert!(reason.contains("10.0.0.1 is already in use by another host"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_reserved_address_is_applied_at_once_and_is_not_drift() {
+    let (daemon, _bridge, guest) = with_guest("report").await;
+    let mut events = daemon.http.get(daemon.url("/events?vm=a")).send().await.unwrap();
+    let reserved =
+        daemon.post("/pools/lan/leases", json!({ "vm": "a", "address": "10.0.0.50" })).await;
+    assert_eq!(reserved.status, 200, "{reserved:?}");
+    let mut seen = String::new();
+    while !seen.contains("\"configured\":\"applied\"") {
+        seen += &String::from_utf8_lossy(&events.chunk().await.unwrap().unwrap());
+    }
+    assert!(seen.contains("\"configured\":\"pending\""), "{seen}");
+    assert!(!seen.contains("drifted"), "{seen}");
+    assert_eq!(guest.address().as_deref(), Some("10.0.0.50/24"));
+    let old = reqwest::Method::DELETE;
+    let released = daemon.request(old, "/pools/lan/leases/10.0.0.2").send().await.unwrap();
+    assert_eq!(released.status(), 200, "the guest no longer has it");
+}
+
+#[tokio::test]
+async fn a_changed_pool_is_an_event_for_each_result_and_not_for_each_beginning() {
+    let (daemon, _bridge, _guest) = with_guest("report").await;
+    let mut events = daemon.http.get(daemon.url("/events?vm=a")).send().await.unwrap();
+    let mut request = declared();
+    request["pools"][0]["mtu"] = json!(1390);
+    assert_eq!(daemon.post("/declarations", request).await.json["vms"], json!(["a"]));
+    let mut seen = String::new();
+    while !seen.contains("\"configured\":\"applied\"") {
+        seen += &String::from_utf8_lossy(&events.chunk().await.unwrap().unwrap());
+    }
+    assert!(!seen.contains("\"configured\":\"pending\""), "{seen}");
 }

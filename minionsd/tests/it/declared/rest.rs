@@ -65,6 +65,24 @@ async fn a_declaration_is_changed_only_in_the_revision_that_the_caller_knows() {
 }
 
 #[tokio::test]
+async fn each_of_many_changes_at_the_same_time_gets_the_reply_of_its_own_change() {
+    let daemon = TestDaemon::start().await;
+    for round in 0..10 {
+        let put = async |at: usize| {
+            let label = format!("{round}-{at}");
+            let body = json!({ "labels": { "writer": label } });
+            let reply = daemon.put("/declarations/a", body).await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+            assert_eq!(reply.json["declaration"]["labels"]["writer"], json!(label));
+            reply.headers["etag"].to_str().unwrap().to_owned()
+        };
+        let tags = futures_util::future::join_all((0..32).map(put)).await;
+        let different: std::collections::BTreeSet<_> = tags.iter().collect();
+        assert_eq!(different.len(), tags.len(), "{tags:?}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_items_are_refused_by_field_and_a_refused_apply_changes_nothing() {
     let daemon = TestDaemon::start().await;
     for (path, body, field) in [

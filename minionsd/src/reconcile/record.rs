@@ -1,0 +1,55 @@
+//! State of the reconciler for one VM.
+
+use super::attempt::{AttemptKind, InterfaceAddresses};
+use super::handle::ApplyAnswer;
+use super::wanted::WantedConfig;
+use crate::vm::Vm;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// State of the reconciler for one VM.
+#[derive(Debug)]
+pub(super) struct VmRecord {
+    pub(super) vm: Vm,
+    pub(super) wanted: Option<WantedConfig>,
+    /// Kind of the next attempt.
+    pub(super) next: AttemptKind,
+    /// Failed attempts in a row.
+    pub(super) failures: u32,
+    /// Time at which the VM became ready, or its configuration another one, until it is applied.
+    pub(super) pending_since: Instant,
+    /// True if something happened during the running attempt that needs another one.
+    pub(super) is_outdated: bool,
+    /// Callers that wait for the running attempt, and for the one after it.
+    pub(super) waiting: [Vec<oneshot::Sender<ApplyAnswer>>; 2],
+    /// Addresses that the guest has been given in this boot.
+    pub(super) addresses: InterfaceAddresses,
+}
+
+impl VmRecord {
+    pub(super) fn new(vm: Vm) -> Self {
+        Self {
+            vm,
+            wanted: None,
+            next: AttemptKind::Apply,
+            failures: 0,
+            pending_since: Instant::now(),
+            is_outdated: false,
+            waiting: [Vec::new(), Vec::new()],
+            addresses: InterfaceAddresses::new(),
+        }
+    }
+
+    /// Answers all callers that wait.
+    pub(super) fn answer_all(&mut self, with: ApplyAnswer) {
+        self.waiting.iter_mut().for_each(|waiting| answer(std::mem::take(waiting), with));
+    }
+}
+
+/// Answers callers that wait.
+pub(super) fn answer(waiting: Vec<oneshot::Sender<ApplyAnswer>>, with: ApplyAnswer) {
+    for one in waiting {
+        // The caller may have gone.
+        let _ = one.send(with);
+    }
+}

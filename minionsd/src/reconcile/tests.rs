@@ -1,0 +1,208 @@
+//! The reconciler with a registry and a store, and VMs whose sockets never answer.
+
+use super::attempt::AttemptKind;
+use super::handle::{ApplyAnswer, ReconcileRequest};
+use super::record::VmRecord;
+use super::task::ReconcilerTask;
+use super::wanted::WantedConfig;
+use super::*;
+use crate::budget::MemoryBudget;
+use crate::config::{Config, RestoreRules};
+use crate::declared::{DeclaredStore, StoreThread};
+use crate::descriptors::Descriptors;
+use crate::vm::{Registry, SharedResources, TrustedOwners, Vm, VmSettings};
+use minions_api::VmName;
+use minions_api::declaration::{ApplyRequest, DriftPolicy};
+use minions_api::pool::ReserveRequest;
+use minions_declare::{DeclareError, DeclaredState, Plan};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Host {
+    registry: Registry,
+    store: DeclaredStore,
+    conditions: VmConditions,
+    dir: TempDir,
+    _thread: StoreThread,
+}
+
+impl Host {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::parse("").unwrap();
+        let (store, thread) = DeclaredStore::open(None).unwrap();
+        let means = SharedResources {
+            descriptors: Descriptors::of_process(),
+            budget: MemoryBudget::default(),
+            meters: Arc::default(),
+        };
+        let settings = VmSettings {
+            pool_size: 2,
+            clock_limit: None,
+            restore: RestoreRules::default(),
+            declared: store.clone(),
+            reattach_grace: None,
+            agent_ports: config.agent_ports.clone(),
+        };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let trusted = TrustedOwners::of(&config);
+        let registry =
+            Registry::start(dir.path().to_owned(), trusted, settings, means, &tasks, &stop);
+        let host =
+            Self { registry, store, conditions: VmConditions::default(), dir, _thread: thread };
+        host.until("the first scan", |host| host.registry.vms()).await;
+        host
+    }
+
+    async fn until<T>(&self, what: &str, probe: impl Fn(&Self) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                if let Some(found) = probe(self) {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+    }
+
+    /// Starts a VM whose guest never answers.
+    async fn vm(&self, name: &str) -> (UnixListener, Vm) {
+        let listener = UnixListener::bind(self.dir.path().join(format!("{name}.vsock"))).unwrap();
+        let name: VmName = name.parse().unwrap();
+        let vm = self.until("the VM", |host| host.registry.vms()?.get(&name).cloned()).await;
+        (listener, vm)
+    }
+
+    fn parts(&self) -> ReconcilerParts {
+        ReconcilerParts {
+            registry: self.registry.clone(),
+            store: self.store.clone(),
+            conditions: self.conditions.clone(),
+            meters: Arc::default(),
+        }
+    }
+
+    async fn apply(&self, json: &str) {
+        let request: ApplyRequest = serde_json::from_str(json).unwrap();
+        let plan = move |state: &DeclaredState| Ok((state.plan_apply(&request, &[])?.0, ()));
+        self.store.change(plan).await.unwrap();
+    }
+
+    /// Reserves the address 10.0.0.7 of the pool `lan` for a VM.
+    async fn reserve(&self, vm: &str) {
+        let request = ReserveRequest {
+            address: Some("10.0.0.7".parse().unwrap()),
+            vm: Some(vm.parse().unwrap()),
+            interface: String::new(),
+        };
+        let plan = move |state: &DeclaredState| state.plan_reserve("lan", &request);
+        self.store.change(plan).await.unwrap();
+    }
+
+    /// Makes the writer of the declared state wait, as for a disk that hangs, until the sender is dropped.
+    async fn block(&self) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel::<()>();
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let wait = move |_: &DeclaredState| -> Result<(Plan, ()), DeclareError> {
+                let _ = begins.send(());
+                let _ = released.recv();
+                Ok((Plan::default(), ()))
+            };
+            store.change(wait).await
+        });
+        begun.await.unwrap();
+        release
+    }
+}
+
+const LAN: &str = r#"{"pools": [{"name": "lan", "subnet": "10.0.0.0/24"}]}"#;
+
+#[tokio::test]
+async fn a_search_for_unneeded_leases_that_waits_for_the_disk_does_not_delay_the_task() {
+    let host = Host::start().await;
+    host.apply(LAN).await;
+    host.reserve("later").await;
+    let (_listener, vm) = host.vm("a").await;
+    let release = host.block().await;
+    let stop = CancellationToken::new();
+    let (reconciler, task) = host.parts().start(stop.clone());
+    tokio::spawn(task);
+    host.until("the search waits", |host| (host.store.waiting() > 0).then_some(())).await;
+    let applied = reconciler.apply_now(&vm, Instant::now() + DEADLINE / 4).await;
+    assert_eq!(applied, Err(NotApplied::NothingDeclared));
+    drop(release);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_vm_that_comes_while_a_release_waits_keeps_its_address() {
+    let host = Host::start().await;
+    host.apply(LAN).await;
+    host.reserve("late").await;
+    let block = host.block().await;
+    let address = "10.0.0.7".parse().unwrap();
+    let Host { store, registry, conditions, .. } = &host;
+    let released = release(store, registry, conditions, Some("lan".to_owned()), address);
+    let comes = async {
+        host.until("the release waits", |host| (host.store.waiting() > 0).then_some(())).await;
+        let vm = host.vm("late").await;
+        drop(block);
+        vm
+    };
+    let (released, _vm) = tokio::join!(released, comes);
+    let refusal = released.unwrap_err().to_string();
+    assert!(refusal.contains("in use by late"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_vm_that_goes_or_is_replaced_is_named_to_those_who_wait_for_its_configuration() {
+    let (host, other) = (Host::start().await, Host::start().await);
+    host.apply(r#"{"declarations": [{"name": "*", "hostname": "x"}]}"#).await;
+    let (_first, vm) = host.vm("a").await;
+    let (_second, namesake) = other.vm("a").await;
+    let (_third, stranger) = other.vm("b").await;
+    let mut task = ReconcilerTask::new(host.parts());
+    let ask = |task: &mut ReconcilerTask, vm: &Vm| {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        task.requested(ReconcileRequest::Apply(vm.clone(), answer));
+        answered
+    };
+    assert_eq!(ask(&mut task, &stranger).await, Ok(ApplyAnswer::Gone));
+    assert_eq!(ask(&mut task, &namesake).await, Ok(ApplyAnswer::Replaced));
+    let mut waits = ask(&mut task, &vm);
+    assert!(waits.try_recv().is_err(), "its attempt has not ended");
+    task.gone(vm.name());
+    assert_eq!(waits.await, Ok(ApplyAnswer::Gone));
+}
+
+#[tokio::test]
+async fn a_guest_is_looked_at_only_if_its_drift_matters() {
+    let host = Host::start().await;
+    let (_listener, vm) = host.vm("a").await;
+    for (drift, attempts) in [(DriftPolicy::Off, 0), (DriftPolicy::Report, 1)] {
+        let declared = serde_json::json!({
+            "declarations": [{ "name": "a", "hostname": "x", "drift": drift }],
+        });
+        host.apply(&declared.to_string()).await;
+        let mut task = ReconcilerTask::new(host.parts());
+        let wanted = host.store.read(|state| WantedConfig::of(state, vm.name())).unwrap();
+        let mut record = VmRecord::new(vm.clone());
+        (record.wanted, record.next) = (Some(wanted), AttemptKind::Look);
+        task.records.insert(vm.name().clone(), record);
+        task.drifted(vm.name(), wanted, "the guest differs".to_owned());
+        assert_eq!(task.schedule.next_after(Instant::now()).is_some(), attempts == 1, "{drift:?}");
+        task.schedule.plan(vm.name(), Instant::now());
+        task.start_due();
+        assert_eq!(task.attempts.len(), attempts, "{drift:?}");
+    }
+}
