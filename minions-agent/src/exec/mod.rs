@@ -39,6 +39,7 @@ mod registry;
 mod ring;
 mod tail;
 mod user;
+mod user_files;
 
 pub(crate) use error::{ExecError, ExecRefusal};
 pub(crate) use object::Exec;

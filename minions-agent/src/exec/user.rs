@@ -3,8 +3,8 @@
 //! Reads `/etc/passwd` and `/etc/group` directly: the agent is linked statically, and the C library's lookups
 //! load shared libraries. Users that only a directory service knows are not found by name, but by number.
 
+use super::user_files::UserFile;
 use rustix::process::{Gid, Uid};
-use std::fs;
 use std::io;
 use std::sync::Arc;
 
@@ -31,15 +31,15 @@ pub(crate) enum UserError {
     Unreadable { file: &'static str, source: Arc<io::Error> },
 }
 
-const PASSWD: &str = "/etc/passwd";
-const GROUP: &str = "/etc/group";
+static PASSWD: UserFile = UserFile::new("/etc/passwd");
+static GROUP: UserFile = UserFile::new("/etc/group");
 
 /// Finds `USER` or `USER:GROUP`, each a name or a number.
 ///
 /// A number needs no entry: a user without one has the group of the same number, and the home `/`. If a group is
 /// given, the account has no supplementary groups.
 pub(super) fn find(spec: &str) -> Result<UserAccount, UserError> {
-    resolve(spec, &read(PASSWD)?, &read(GROUP)?)
+    resolve(spec, &read(&PASSWD)?, &read(&GROUP)?)
 }
 
 /// Returns the account of a uid, or `None` if the user files are unreadable.
@@ -57,13 +57,9 @@ pub(crate) fn find_identity(spec: &str) -> Result<(Uid, Gid, Vec<Gid>), UserErro
     find(spec).map(|account| (account.uid, account.gid, account.groups))
 }
 
-fn read(file: &'static str) -> Result<String, UserError> {
-    match fs::read(file) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        // In a guest without this file, numbers still work.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(UserError::Unreadable { file, source: Arc::new(error) }),
-    }
+/// Returns the contents of a file. In a guest without it, numbers still work.
+fn read(file: &UserFile) -> Result<Arc<str>, UserError> {
+    file.read().map_err(|error| UserError::Unreadable { file: file.path, source: Arc::new(error) })
 }
 
 fn resolve(spec: &str, passwd: &str, group: &str) -> Result<UserAccount, UserError> {

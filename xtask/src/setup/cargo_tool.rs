@@ -53,7 +53,9 @@ impl CargoTool {
             .arg("--target-dir")
             .arg(&build)
             // Flags for the workspace are not meant for another project's program.
-            .env_remove("RUSTFLAGS");
+            .env_remove("RUSTFLAGS")
+            // Of use only to its developers.
+            .env("CARGO_PROFILE_DEV_DEBUG", "false");
         command::run(&mut install)?;
         // A few hundred megabytes that are not needed again; harmless if they stay.
         let _ = fs::remove_dir_all(build);

@@ -37,7 +37,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const WORKERS: usize = 2;
 
 /// Duration of the run of one target, in seconds.
-const SECONDS: u32 = 8;
+const SECONDS: u32 = 5;
 
 /// Builds and runs all fuzz targets.
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
