@@ -10,7 +10,7 @@ use super::target::ExecTarget;
 use crate::agent::{
     AgentInstance, AgentRefusal, AgentStream, CallError, OpenError, TransportError,
 };
-use crate::vm::status::backoff;
+use crate::vm::backoff;
 use minions_api::vm::Failure;
 use minions_proto::Call;
 use minions_proto::error::ErrorCode as AgentCode;

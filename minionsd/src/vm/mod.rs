@@ -4,7 +4,8 @@
 //!   [`socket_dir`]: checks that their directory can be trusted. [`passed_over`]: files that are not VM sockets.
 //! * [`registry`]: the VMs of these sockets, by name.
 //! * [`supervisor`]: the only task that owns a VM's state.
-//!   [`line`]: its own connection to the agent. [`probe_error`]: reasons why a probe failed.
+//!   [`line`]: its own connection to the agent. [`probe_error`]: reasons why a probe failed. [`backoff`]: pauses after
+//!   failures.
 //! * [`status`]: the state and other facts about the VM. [`transition`]: the state machine.
 //!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports about itself.
 //! * [`quiesce_lease`]: the lease of a quiesced guest.
@@ -14,6 +15,7 @@
 
 #[cfg(test)]
 mod absence;
+mod backoff;
 mod declared_settings;
 pub(crate) mod discovery;
 pub(crate) mod ending;
@@ -34,5 +36,6 @@ pub(crate) mod supervisor;
 pub(crate) mod transition;
 mod vmm_token;
 
+pub(crate) use backoff::backoff;
 pub(crate) use registry::{Registry, SharedResources, Vm, VmSettings};
 pub(crate) use socket_dir::TrustedOwners;

@@ -13,6 +13,7 @@ mod socket;
 
 pub(crate) use presence::Verdict;
 
+use super::backoff;
 use super::declared_settings::clock_limit;
 use super::ending::EndingKind;
 use super::generation::{InstanceOwners, LastInstances};
@@ -21,7 +22,7 @@ use super::probe_error::ProbeError;
 use super::process::WatchedProcess;
 use super::quiesce_lease::HostLease;
 use super::restore::RestorePlan;
-use super::status::{AgentIdentity, StateChange, VmStatus, backoff};
+use super::status::{AgentIdentity, StateChange, VmStatus};
 use crate::agent::{AgentStatus, CallAccess, CallOutcomes, Listener, Permission, Pool, SocketId};
 use crate::clock::ClockKeeper;
 use crate::events::EventHistory;
