@@ -13,6 +13,7 @@ use crate::quiesce::{QuiesceControl, QuiesceSettings};
 use crate::session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -60,7 +61,10 @@ pub struct AgentConfig {
 }
 
 impl Default for AgentConfig {
+    /// Each configuration has a group of its own for programs: it also stores the guest's generation.
     fn default() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
         Self {
             capabilities: Capabilities::without_the_machine(),
             exec_timeout: DEFAULT_EXEC_TIMEOUT,
@@ -70,7 +74,7 @@ impl Default for AgentConfig {
             etc_dir: PathBuf::from("/etc"),
             dbus_machine_id: PathBuf::from("/var/lib/dbus/machine-id"),
             programs: ProgramDefaults::default(),
-            groups: ProgramGroups::Below(format!("minions-{}", std::process::id())),
+            groups: ProgramGroups::Below(format!("minions-{}-{number}", std::process::id())),
             hook_dir: PathBuf::from("/etc/minions"),
             freezes_file_systems: false,
             file_program: PathBuf::from(OWN_PROGRAM),
