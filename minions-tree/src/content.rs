@@ -31,8 +31,6 @@ pub enum MovedPart {
     End,
     /// Data of this file, or to this output, cannot be moved. Nothing was moved.
     Unsupported,
-    /// The file cannot be read. Nothing was moved.
-    Unreadable(io::Error),
 }
 
 /// Result of sending a part of a file.
@@ -62,9 +60,6 @@ pub fn send_content(
         match output.move_part(file, left - PIPE_LEN as u64)? {
             MovedPart::Bytes(len) => left = left.saturating_sub(len),
             MovedPart::End => return Ok(SentContent { missing: left, error: None }),
-            MovedPart::Unreadable(error) => {
-                return Ok(SentContent { missing: left, error: Some(error) });
-            }
             MovedPart::Unsupported => break,
         }
     }

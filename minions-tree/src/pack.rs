@@ -80,6 +80,12 @@ struct TreePacker<'a, O> {
     link_memory: usize,
 }
 
+/// Whether the stream contains all of a file.
+enum SentFile {
+    Whole,
+    Incomplete,
+}
+
 /// A file to add: its path for messages, and its name in the stream.
 struct TreeEntry<'a> {
     file: &'a OwnedFd,
@@ -124,11 +130,19 @@ impl<O: PackOutput> TreePacker<'_, O> {
             | FileType::CharacterDevice
             | FileType::BlockDevice => {}
         }
-        if let Some(first) = self.first_link(&stat, entry.member) {
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if !is_device && let Some(first) = self.first_link(&stat, entry.member) {
             return self.put(&member.link(EntryType::Link, &first));
         }
         match kind {
-            FileType::RegularFile => self.add_content(member, entry, &stat),
+            FileType::RegularFile => {
+                let added = self.add_content(member, entry, &stat);
+                if !matches!(added, Ok(SentFile::Whole)) {
+                    // Its other names must not become links to what the receiver has under this name.
+                    self.links.remove(&(stat.st_dev, stat.st_ino));
+                }
+                added.map(|_| ())
+            }
             FileType::Symlink => {
                 let target = readlinkat(entry.file, "", Vec::new())
                     .map_err(failed(entry.path, "readlink"))?;
@@ -202,7 +216,7 @@ impl<O: PackOutput> TreePacker<'_, O> {
         member: TarMember,
         entry: &TreeEntry<'_>,
         stat: &Stat,
-    ) -> Result<(), FileError> {
+    ) -> Result<SentFile, FileError> {
         let mut file = reopen(entry.file).map_err(failed(entry.path, "open"))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let map = SparseMap::of(&file, stat).map_err(failed(entry.path, "seek"))?;
@@ -211,10 +225,11 @@ impl<O: PackOutput> TreePacker<'_, O> {
         let missing =
             put_data(&mut file, &map, self.output).map_err(|error| FileError::not_sent(&error))?;
         match missing {
-            None => Ok(()),
+            None => Ok(SentFile::Whole),
             Some(error) => {
                 self.output.warn(&FileError::new(&error, entry.path, "read"));
-                put_incomplete(self.output).map_err(|error| FileError::not_sent(&error))
+                put_incomplete(self.output).map_err(|error| FileError::not_sent(&error))?;
+                Ok(SentFile::Incomplete)
             }
         }
     }

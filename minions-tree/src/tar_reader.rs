@@ -248,9 +248,11 @@ fn parse_records(mut data: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
 /// replacements.
 const REPLACED: [(u8, &[u8]); 2] = [(b'%', b"%25"), (b'=', b"%3D")];
 
-/// Replaces the characters in the key of a record that such a key cannot contain.
+/// Replaces the characters in the key of a record that such a key cannot contain. A key that is read back unchanged stays as
+/// it is: versions before this one do not decode keys.
 pub(crate) fn encode_key(key: &[u8]) -> Vec<u8> {
-    if !key.starts_with(XATTR_KEY) {
+    let is_plain = !key.contains(&b'=') && decode_key(key) == key;
+    if is_plain || !key.starts_with(XATTR_KEY) {
         return key.to_vec();
     }
     let mut encoded = Vec::with_capacity(key.len());
@@ -351,7 +353,9 @@ mod tests {
         for key in ["path%3D", "SCHILY.xattr.user.100%", "SCHILY.xattr.user.%2"] {
             assert_eq!(decode_key(key.as_bytes()), key.as_bytes());
         }
-        assert_eq!(encode_key(b"path%"), b"path%");
+        for key in ["path%", "SCHILY.xattr.user.100%"] {
+            assert_eq!(encode_key(key.as_bytes()), key.as_bytes());
+        }
     }
 
     #[test]

@@ -267,3 +267,20 @@ fn hard_links_of_symbolic_links_and_named_pipes_and_unusual_attributes_are_kept(
         assert_eq!(&value[..len], b"x=y");
     }
 }
+
+#[test]
+fn the_second_name_of_a_file_that_was_not_sent_whole_is_no_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("a"), vec![b'x'; 400_000]).unwrap();
+    fs::hard_link(from.join("a"), from.join("b")).unwrap();
+    let mut output = MemoryOutput { shortened: Some(from.join("a")), ..MemoryOutput::default() };
+    pack(&from, &mut output);
+    let (count, warnings) = unpack(&output.stream, &to).unwrap();
+    assert_eq!((count, warnings.len()), (2, 1), "{warnings:?}");
+    let names: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(fs::read(&names[0]).unwrap(), b"xxxxxxxxxx");
+    assert_eq!(fs::metadata(&names[0]).unwrap().nlink(), 1);
+}

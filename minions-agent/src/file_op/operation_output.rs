@@ -97,10 +97,10 @@ impl ContentOutput for OperationOutput {
                 Ok(0) => Ok(MovedPart::End),
                 Ok(len) => Ok(MovedPart::Bytes(len as u64)),
                 Err(Errno::INTR) => continue,
-                // Generated files end, for this call, at 2 GiB.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OVERFLOW) => Ok(MovedPart::Unsupported),
                 Err(Errno::PIPE) => Err(Errno::PIPE.into()),
-                Err(error) => Ok(MovedPart::Unreadable(error.into())),
+                // The file system or its file does not support it, or memory is short. If the file cannot be read
+                // either, read(2) says why.
+                Err(_) => Ok(MovedPart::Unsupported),
             };
         }
     }

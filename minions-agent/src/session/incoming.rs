@@ -54,6 +54,16 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
         &mut self.stream
     }
 
+    /// Waits for the first byte of the next frame, or for the end.
+    ///
+    /// Cancel safe.
+    pub(super) async fn begun(&mut self) -> Result<(), SessionError> {
+        if self.decoder.is_empty() {
+            self.fill().await?;
+        }
+        Ok(())
+    }
+
     /// Receives the next frame. Waits without limit for its first byte, and up to 30 s for its last.
     ///
     /// Cancel safe: what has arrived stays in the decoder.

@@ -24,7 +24,7 @@ use crate::error_chain;
 use crate::ops::{self, RequestAnswer};
 use bytes::Bytes;
 use incoming::{FrameReader, ReceivedFrame};
-use minions_proto::channel::{ChannelError, ChannelMessage};
+use minions_proto::channel::{ChannelError, ChannelMessage, HostControl};
 use minions_proto::frame::FrameError;
 use minions_proto::{AgentError, ErrorCode};
 use std::io;
@@ -32,7 +32,7 @@ use std::time::Duration;
 use stream::AfterStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Deadline for writing a whole reply: a host that does not read occupies a connection and its memory.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
@@ -87,25 +87,29 @@ async fn converse<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut is_after_stream = false;
+    // After a stream: the time at which the next request must have begun.
+    let mut reuse_until = None;
     loop {
-        let received = if is_after_stream {
-            let Ok(received) = timeout(REUSE_WITHIN, incoming.next()).await else {
+        if let Some(until) = reuse_until {
+            let Ok(begun) = timeout_at(until, incoming.begun()).await else {
                 part(incoming.stream()).await;
                 return Ok(());
             };
-            received?
-        } else {
-            incoming.next().await?
-        };
-        let reply = match received {
+            begun?;
+        }
+        let reply = match incoming.next().await? {
             ReceivedFrame::End => return Ok(()),
             // The host sent it before it had the stream's last message.
-            ReceivedFrame::Payload(payload) if is_after_stream && is_of_stream(&payload) => {
+            ReceivedFrame::Payload(payload) if reuse_until.is_some() && is_of_stream(&payload) => {
+                if is_leave(payload) {
+                    // This host waits for the end of the connection.
+                    part(incoming.stream()).await;
+                    return Ok(());
+                }
                 continue;
             }
             ReceivedFrame::Payload(payload) => {
-                is_after_stream = false;
+                reuse_until = None;
                 match incoming.attend(ops::answer(agent, &payload)).await? {
                     RequestAnswer::Reply(reply) => reply,
                     RequestAnswer::ReplyThen(reply, then) => {
@@ -137,7 +141,7 @@ where
                         write(incoming.stream(), &reply).await?;
                         let stream = stream::run(incoming, tail).await;
                         if let Ok(AfterStream::Requests) = stream {
-                            is_after_stream = true;
+                            reuse_until = Some(Instant::now() + REUSE_WITHIN);
                             continue;
                         }
                         part(incoming.stream()).await;
@@ -162,6 +166,11 @@ where
 /// begins with.
 fn is_of_stream(payload: &Bytes) -> bool {
     ChannelMessage::decode(payload.clone()).is_ok()
+}
+
+fn is_leave(payload: Bytes) -> bool {
+    let message = ChannelMessage::decode(payload);
+    message.is_ok_and(|message| matches!(message.host_control(), Ok(HostControl::Leave)))
 }
 
 fn refusal(code: ErrorCode, error: FrameError) -> Vec<u8> {

@@ -145,31 +145,31 @@ async fn speak<W: AsyncWrite + Unpin>(
             Some(refusal) = refusals.recv() => Some(ControlStep::More(AgentControl::Error(refusal))),
         };
         let last = match control {
-            None => false,
+            None => None,
             Some(ControlStep::Close) => return Ok(AfterStream::Close),
             Some(ControlStep::More(control)) => {
                 frame.clear();
                 ChannelMessage::agent(&control).encode(&mut frame);
-                false
+                None
             }
-            Some(ControlStep::Last(control)) => {
+            Some(ControlStep::Last(control, after)) => {
                 frame.clear();
                 ChannelMessage::agent(&control).encode(&mut frame);
-                true
+                Some(after)
             }
         };
         write.write_all(&frame).await?;
         write.flush().await?;
-        if last {
-            return Ok(AfterStream::Requests);
+        if let Some(after) = last {
+            return Ok(after);
         }
     }
 }
 
-/// Message for an event other than output on the control channel, and whether the stream continues.
+/// Message for an event other than output on the control channel, and what follows it.
 enum ControlStep {
     More(AgentControl),
-    Last(AgentControl),
+    Last(AgentControl, AfterStream),
     Close,
 }
 
@@ -179,17 +179,22 @@ fn control_of(piece: TailEvent) -> ControlStep {
             ControlStep::More(AgentControl::Gap { stream, from, to })
         }
         TailEvent::InputTaken(stdin) => ControlStep::More(AgentControl::Ack { stdin }),
-        TailEvent::Ended(ended) => ControlStep::Last(AgentControl::Exit(ended)),
+        TailEvent::Ended(ended) => {
+            ControlStep::Last(AgentControl::Exit(ended), AfterStream::Requests)
+        }
         TailEvent::TakenOver => {
             let message = "another client attached to this exec";
-            ControlStep::Last(AgentControl::Error(AgentError::new(ErrorCode::TakenOver, message)))
+            let error = AgentError::new(ErrorCode::TakenOver, message);
+            ControlStep::Last(AgentControl::Error(error), AfterStream::Requests)
         }
         TailEvent::Inherited(id) => {
             let message = format!(
                 "the guest was restored or cloned: this stream belongs to the guest that was saved; the program is \
                  listed as {id}"
             );
-            ControlStep::Last(AgentControl::Error(AgentError::new(ErrorCode::ExecGone, message)))
+            let error = AgentError::new(ErrorCode::ExecGone, message);
+            // A host recognises the end by the close.
+            ControlStep::Last(AgentControl::Error(error), AfterStream::Close)
         }
         // The stream of a snapshot ends without a message. Output is not passed to this function.
         TailEvent::Complete | TailEvent::Output(..) => ControlStep::Close,

@@ -111,6 +111,8 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        self.pooled.give_back(IdleConnection { connection, since: Instant::now() }, &self.epoch);
+        let since = Instant::now();
+        let idle = IdleConnection { connection, since, after_stream: false };
+        self.pooled.give_back(idle, &self.epoch);
     }
 }

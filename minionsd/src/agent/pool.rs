@@ -194,7 +194,7 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Checkout, CheckoutError> {
         let permit = self.permit(lane, deadline).await?;
-        let reused = self.reuse(idempotent, deadline).await?;
+        let reused = self.reuse(lane, idempotent, deadline).await?;
         let is_reused = reused.is_some();
         let (connection, epoch) = match reused {
             Some(reused) => reused,
@@ -295,19 +295,22 @@ impl Pool {
 
     async fn reuse(
         &self,
+        lane: Lane,
         idempotent: bool,
         deadline: Instant,
     ) -> Result<Option<(AgentConnection, CancellationToken)>, CheckoutError> {
         loop {
             let Some((idle, epoch)) = self.0.pooled.pop() else { return Ok(None) };
-            let IdleConnection { mut connection, since } = idle;
+            let IdleConnection { mut connection, since, after_stream } = idle;
             if connection.liveness() == Liveness::Dead {
                 continue;
             }
-            if idempotent || since.elapsed() < SUSPECT_AFTER {
+            // The agent may be about to close it. A program that is lost with it is found again by its id.
+            let may_end = after_stream && lane != Lane::Stream;
+            if idempotent || (since.elapsed() < SUSPECT_AFTER && !may_end) {
                 return Ok(Some((connection, epoch)));
             }
-            let idle = IdleConnection { connection, since };
+            let idle = IdleConnection { connection, since, after_stream };
             let mut asked = TestedConnection::new(idle, epoch.clone(), &self.0.pooled);
             self.0.gate.pass(deadline).await.map_err(CheckoutError::Barred)?;
             let ping = deadline.min(Instant::now() + PING_DEADLINE);

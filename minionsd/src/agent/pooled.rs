@@ -2,6 +2,7 @@
 
 use super::connector::AgentConnection;
 use crate::descriptors::Descriptors;
+use minions_proto::connection::Liveness;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +37,8 @@ struct KeptConnections {
 pub(super) struct IdleConnection {
     pub(super) connection: AgentConnection,
     pub(super) since: Instant,
+    /// True if it has carried no call since a stream: the agent closes it if no request follows soon.
+    pub(super) after_stream: bool,
 }
 
 impl PooledConnections {
@@ -58,9 +61,11 @@ impl PooledConnections {
         self.kept().idle.clear();
     }
 
-    /// Closes the connections that have been idle for `timeout`.
+    /// Closes the connections that have been idle for `timeout`, or that the agent has closed.
     pub(super) fn evict_idle(&self, timeout: Duration) {
-        self.kept().idle.retain(|idle| idle.since.elapsed() < timeout);
+        self.kept().idle.retain_mut(|idle| {
+            idle.since.elapsed() < timeout && idle.connection.liveness() == Liveness::Quiet
+        });
     }
 
     /// Closes the parked connections.
@@ -84,7 +89,7 @@ impl PooledConnections {
     /// Takes a connection back. It becomes idle if its last exchange was complete. If a reply is outstanding, the VM
     /// may be paused, so the connection is parked until the agent has answered a probe, which this requests.
     pub(super) fn give_back(&self, idle: IdleConnection, epoch: &CancellationToken) {
-        let IdleConnection { mut connection, since } = idle;
+        let IdleConnection { mut connection, since, after_stream } = idle;
         if self.descriptors.are_short() {
             // Other connections need the descriptor more than the next call to this VM does.
             return;
@@ -97,7 +102,7 @@ impl PooledConnections {
         }
         if connection.is_reusable() {
             if kept.idle.len() < self.limit {
-                kept.idle.push(IdleConnection { connection, since });
+                kept.idle.push(IdleConnection { connection, since, after_stream });
             }
         } else if connection.is_unanswered() {
             if kept.parked.len() >= self.limit {

@@ -116,7 +116,8 @@ impl AgentStream {
         let Ok(stream) = stream.reunite(writer.stream) else { return };
         share.release();
         let connection = Connection::new(AgentSocket::new(stream, share, descriptor));
-        pool.give_back(IdleConnection { connection, since: Instant::now() }, &epoch);
+        let since = Instant::now();
+        pool.give_back(IdleConnection { connection, since, after_stream: true }, &epoch);
         // The next stream may start as soon as the connection is in the pool.
         drop(permit);
     }

@@ -13,9 +13,11 @@ use super::wait::wait;
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
+use rustix::system::uname;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::LazyLock;
 
 /// A process that executes its program.
 #[derive(Debug)]
@@ -37,10 +39,17 @@ pub(super) fn spawn(
     confined: bool,
 ) -> Result<SpawnedProcess, SpawnError> {
     let directory = cgroup.and_then(Cgroup::directory);
+    // A process that switches to another user does not share the agent's memory meanwhile: that user may trace it.
+    let may_share = setup.account.is_none() && can_share_memory();
+    let (method, flags) = match may_share {
+        // The process has executed its program or ended when the system call returns, so nothing is waited for.
+        true => (CloneMethod::Vfork, PipeFlags::CLOEXEC | PipeFlags::NONBLOCK),
+        false => (CloneMethod::Fork, PipeFlags::CLOEXEC),
+    };
     // Exec closes the child's end: reading end of file means success.
-    let (failure, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (failure, theirs) = pipe_with(flags)?;
     let vectors = ExecVectors::of(&setup.image);
-    let start = |cgroup| start(cgroup, setup, &vectors, &theirs);
+    let start = |cgroup| start(cgroup, method, setup, &vectors, &theirs);
     let masked = BlockedSignals::all();
     let spawned = match directory {
         Some(directory) if confined => start(Some(directory))
@@ -55,7 +64,12 @@ pub(super) fn spawn(
     let spawned = spawned?;
     drop(theirs);
     let mut code = [0; 4];
-    match retry_on_intr(|| read(&failure, &mut code))? {
+    let read = match retry_on_intr(|| read(&failure, &mut code)) {
+        // Another program that is being started has a copy of the child's end.
+        Err(Errno::AGAIN) => 0,
+        read => read?,
+    };
+    match read {
         // A write of four bytes to a pipe is atomic, so there is no shorter read but the end.
         4 => {
             wait(spawned.pid)?;
@@ -69,12 +83,11 @@ pub(super) fn spawn(
 /// `failure` and exits.
 fn start(
     cgroup: Option<BorrowedFd<'_>>,
+    method: CloneMethod,
     setup: &SpawnSetup,
     vectors: &ExecVectors<'_>,
     failure: &OwnedFd,
 ) -> io::Result<SpawnedProcess> {
-    // A process that switches to another user does not share the agent's memory meanwhile: that user may trace it.
-    let method = if setup.account.is_none() { CloneMethod::Vfork } else { CloneMethod::Fork };
     let clone = |signals| {
         let child = || {
             let error = child::exec(setup, vectors, signals);
@@ -92,6 +105,20 @@ fn start(
         cloned => cloned,
     };
     cloned.map(|(pid, pidfd)| SpawnedProcess { pid, pidfd })
+}
+
+/// Reports whether a process may share the agent's memory until it executes its program. Before Linux 5.16, a core dump of
+/// one process kills all that share its memory.
+fn can_share_memory() -> bool {
+    static CAN: LazyLock<bool> =
+        LazyLock::new(|| is_since_5_16(&uname().release().to_string_lossy()));
+    *CAN
+}
+
+fn is_since_5_16(release: &str) -> bool {
+    let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse);
+    let (major, minor) = (numbers.next(), numbers.next());
+    matches!((major, minor), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (5_u32, 16_u32))
 }
 
 /// Guard that blocks all signals in this thread, and restores the mask when dropped.
@@ -116,5 +143,20 @@ impl Drop for BlockedSignals {
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_shared_only_on_kernels_whose_core_dumps_affect_one_process() {
+        for release in ["5.16.0", "6.1.0-57-cloud-amd64", "6.12", "10.0-rc1"] {
+            assert!(is_since_5_16(release), "{release}");
+        }
+        for release in ["5.15.190", "5.4.0-generic", "4.19", "", "rc", "6"] {
+            assert!(!is_since_5_16(release), "{release}");
+        }
     }
 }

@@ -69,6 +69,8 @@ pub(super) async fn pump(
         () = draining.cancelled() => SessionEnd::Restart,
     };
     let left = left.into_inner();
+    // Nothing follows the last message, so there is nothing to wait for.
+    let has_ended = matches!(end, SessionEnd::Exit | SessionEnd::TakenOver);
     let (code, reason) = match end {
         SessionEnd::Exit => (close_code::NORMAL, ""),
         SessionEnd::TakenOver => (close_code::POLICY, "taken_over"),
@@ -90,7 +92,7 @@ pub(super) async fn pump(
         SessionEnd::Vanished if left => return close_after_leave(stream).await,
         SessionEnd::Vanished => return,
     };
-    if left {
+    if left && !has_ended {
         close_after_leave(stream).await;
     } else {
         drop(stream);
