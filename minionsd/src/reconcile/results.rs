@@ -21,6 +21,7 @@ impl ReconcilerTask {
         let Some(record) = self.records.get_mut(name) else { return };
         let [current, next] = std::mem::take(&mut record.waiting);
         record.waiting = [next, Vec::new()];
+        record.attempted_at = Some(Instant::now());
         if std::mem::take(&mut record.is_outdated) {
             // Another attempt is planned. Until it ends, the guest may have old and new addresses.
             self.parts.conditions.settle(name, None);

@@ -387,6 +387,7 @@ mod tests {
             agent: Some(agent),
             time_unix_ms: None,
             quiesced: None,
+            network_changes: None,
         }
     }
 
@@ -478,6 +479,7 @@ mod tests {
                 agent,
                 time_unix_ms: None,
                 quiesced: None,
+                network_changes: None,
             };
             status.answered(health, Timestamp::now()).0
         };
