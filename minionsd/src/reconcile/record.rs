@@ -39,7 +39,7 @@ impl VmRecord {
             is_outdated: false,
             waiting: [Vec::new(), Vec::new()],
             attempted_at: None,
-            addresses: InterfaceAddresses::new(),
+            addresses: InterfaceAddresses::default(),
         }
     }
 

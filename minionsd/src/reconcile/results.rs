@@ -32,8 +32,8 @@ impl ReconcilerTask {
         };
         match result {
             AttemptResult::Applied { changed, addresses, can_look } => {
-                record.addresses.extend(addresses);
-                let all = record.addresses.values().flatten().copied().collect();
+                record.addresses.adopt(addresses);
+                let all = record.addresses.all();
                 // Before the event, whose readers may release the addresses that the guest has no more.
                 self.parts.conditions.settle(name, Some(all));
                 self.applied(name, wanted, changed, can_look);
