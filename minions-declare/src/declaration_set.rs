@@ -32,12 +32,11 @@ pub struct DeclarationSet {
 
 impl DeclarationSet {
     /// Adds or replaces a declaration.
-    pub fn insert(&mut self, stored: StoredDeclaration) {
+    pub fn insert(&mut self, stored: Arc<StoredDeclaration>) {
         self.forget_addresses(stored.target.as_str());
         for address in fixed_addresses(&stored.declaration) {
             *self.fixed.entry(address).or_default() += 1;
         }
-        let stored = Arc::new(stored);
         if stored.target.vm().is_none() {
             let place = self.patterns.binary_search_by(|one| one.target.cmp(&stored.target));
             match place {
