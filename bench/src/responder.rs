@@ -47,6 +47,7 @@ pub(crate) fn health_reply() -> Result<Vec<u8>, EncodeError> {
         }),
         time_unix_ms: Some(1_764_033_600_000),
         quiesced: None,
+        network_changes: None,
     })
 }
 

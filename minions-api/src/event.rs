@@ -17,7 +17,8 @@ pub const RESET: &str = "reset";
 /// listens on it. `vm.rebooted`: the guest booted again. `agent.restarted`: the agent was
 /// restarted, and the guest was not. `vm.restored`: the guest was restored from a snapshot.
 /// `vm.cloned`: the same, and the guest that was saved runs under another name. `vm.configured`:
-/// the VM's agreement with its declarations changed.
+/// the VM's agreement with its declarations changed; `pending` after a change of declarations or
+/// pools is no event, its result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum EventKind {

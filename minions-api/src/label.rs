@@ -40,11 +40,17 @@ impl LabelSelector {
     /// Reports whether the labels satisfy all requirements. A missing label differs from every value.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
+        self.matches_with(|key| labels.get(key))
+    }
+
+    /// Reports whether labels satisfy all requirements. `label` returns the value of a key.
+    #[must_use]
+    pub fn matches_with<'a>(&self, label: impl Fn(&str) -> Option<&'a String>) -> bool {
         self.0.iter().all(|requirement| match requirement {
-            LabelRequirement::Equals(key, value) => labels.get(key) == Some(value),
-            LabelRequirement::Differs(key, value) => labels.get(key) != Some(value),
-            LabelRequirement::Exists(key) => labels.contains_key(key),
-            LabelRequirement::Missing(key) => !labels.contains_key(key),
+            LabelRequirement::Equals(key, value) => label(key) == Some(value),
+            LabelRequirement::Differs(key, value) => label(key) != Some(value),
+            LabelRequirement::Exists(key) => label(key).is_some(),
+            LabelRequirement::Missing(key) => label(key).is_none(),
         })
     }
 }

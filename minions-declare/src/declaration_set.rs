@@ -4,7 +4,7 @@ use crate::effective::{LeaseNeed, addressing};
 use crate::target::Target;
 use minions_api::VmName;
 use minions_api::declaration::Declaration;
-use minions_api::label::Labels;
+use minions_api::label::{LabelSelector, Labels};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,12 +32,11 @@ pub struct DeclarationSet {
 
 impl DeclarationSet {
     /// Adds or replaces a declaration.
-    pub fn insert(&mut self, stored: StoredDeclaration) {
+    pub fn insert(&mut self, stored: Arc<StoredDeclaration>) {
         self.forget_addresses(stored.target.as_str());
         for address in fixed_addresses(&stored.declaration) {
             *self.fixed.entry(address).or_default() += 1;
         }
-        let stored = Arc::new(stored);
         if stored.target.vm().is_none() {
             let place = self.patterns.binary_search_by(|one| one.target.cmp(&stored.target));
             match place {
@@ -101,6 +100,15 @@ impl DeclarationSet {
             }
         }
         labels
+    }
+
+    /// Reports whether the labels of a VM satisfy a selector.
+    #[must_use]
+    pub fn has_labels(&self, vm: &VmName, selector: &LabelSelector) -> bool {
+        let matching: Vec<_> = self.matching(vm).collect();
+        selector.matches_with(|key| {
+            matching.iter().find_map(|stored| stored.declaration.labels.get(key))
+        })
     }
 
     /// Returns the declared clock limit of a VM in milliseconds; 0: its clock is never set.

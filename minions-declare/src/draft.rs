@@ -53,9 +53,9 @@ impl Draft {
             if action == ApplyAction::Unchanged {
                 continue;
             }
-            let stored = StoredPool { pool: parsed, revision: self.plan.revision };
-            self.plan.changes.push(Change::PutPool(stored.clone()));
-            self.pools.insert(pool.name.clone(), Arc::new(stored));
+            let stored = Arc::new(StoredPool { pool: parsed, revision: self.plan.revision });
+            self.plan.changes.push(Change::PutPool(Arc::clone(&stored)));
+            self.pools.insert(pool.name.clone(), stored);
         }
         Ok(())
     }
@@ -83,7 +83,8 @@ impl Draft {
                 declaration: declaration.clone(),
                 revision: self.plan.revision,
             };
-            self.plan.changes.push(Change::PutDeclaration(stored.clone()));
+            let stored = Arc::new(stored);
+            self.plan.changes.push(Change::PutDeclaration(Arc::clone(&stored)));
             self.declarations.insert(stored);
         }
         Ok(())

@@ -30,11 +30,11 @@ pub type Pools = BTreeMap<String, Arc<StoredPool>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Creates or replaces a pool.
-    PutPool(StoredPool),
+    PutPool(Arc<StoredPool>),
     /// Removes a pool.
     RemovePool(String),
-    /// Creates or replaces a declaration.
-    PutDeclaration(StoredDeclaration),
+    /// Creates or replaces a declaration. Shared with the state, because there may be thousands.
+    PutDeclaration(Arc<StoredDeclaration>),
     /// Removes a declaration.
     RemoveDeclaration(String),
     /// Creates or replaces the lease of an address.
@@ -72,7 +72,7 @@ impl DeclaredState {
                 Change::PutPool(stored) => {
                     let name = stored.pool.name().to_owned();
                     changed.insert(stored.pool.subnet_ends());
-                    let before = self.pools.insert(name, Arc::new(stored.clone()));
+                    let before = self.pools.insert(name, Arc::clone(stored));
                     changed.extend(before.map(|before| before.pool.subnet_ends()));
                 }
                 Change::RemovePool(name) => {
@@ -80,7 +80,7 @@ impl DeclaredState {
                     changed.extend(before.map(|before| before.pool.subnet_ends()));
                     self.free.remove(name);
                 }
-                Change::PutDeclaration(stored) => self.declarations.insert(stored.clone()),
+                Change::PutDeclaration(stored) => self.declarations.insert(Arc::clone(stored)),
                 Change::RemoveDeclaration(name) => self.declarations.remove(name),
                 Change::PutLease(lease) => {
                     self.take(lease.address);

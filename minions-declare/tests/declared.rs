@@ -74,7 +74,14 @@ declarations:
     assert_eq!(config.declarations, ["web-1", "web-*", "*"]);
     let labels = [("app".to_owned(), "web".to_owned()), ("site".to_owned(), "a".to_owned())];
     assert_eq!(config.plain_labels(), labels.into());
-    assert_eq!(state.declarations().labels_of(&vm("web-1")), config.plain_labels());
+    let declarations = state.declarations();
+    assert_eq!(declarations.labels_of(&vm("web-1")), config.plain_labels());
+    for (selector, matches) in
+        [("app=web", true), ("app=none", false), ("site=a,!env", true), ("app!=web", false)]
+    {
+        let selector = selector.parse().unwrap();
+        assert_eq!(declarations.has_labels(&vm("web-1"), &selector), matches, "{selector}");
+    }
     assert_eq!(config.hostname.as_ref().unwrap().value, "first");
     assert_eq!(config.drift_policy(), DriftPolicy::Repair);
     assert_eq!(config.clock_limit_ms.as_ref().unwrap().value, 5000);

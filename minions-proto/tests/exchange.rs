@@ -24,6 +24,7 @@ fn health(hostname: &str) -> Vec<u8> {
         agent: None,
         time_unix_ms: None,
         quiesced: None,
+        network_changes: None,
     })
     .unwrap()
 }

@@ -428,10 +428,16 @@ fn replies_have_the_bytes_of_the_base_protocol() {
         agent: None,
         time_unix_ms: None,
         quiesced: None,
+        network_changes: None,
     };
     assert_eq!(
         encode_reply(&health).unwrap(),
         b"\x00\x00\x00\x3e{\"status\":\"ok\",\"uptime_secs\":17,\"hostname\":\"cloud-hypervisor\"}"
+    );
+    let newer = Health { network_changes: Some(7), ..health };
+    assert_eq!(
+        encode_reply(&newer).unwrap(),
+        b"\x00\x00\x00\x52{\"status\":\"ok\",\"uptime_secs\":17,\"hostname\":\"cloud-hypervisor\",\"network_changes\":7}"
     );
     let error = AgentError { code: None, ..AgentError::new(ErrorCode::Other, "no") };
     assert_eq!(

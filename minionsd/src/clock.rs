@@ -119,6 +119,7 @@ mod tests {
             agent: Some(agent),
             time_unix_ms,
             quiesced: None,
+            network_changes: None,
         }
     }
 

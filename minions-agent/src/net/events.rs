@@ -12,10 +12,14 @@ use tokio::io::unix::AsyncFd;
 /// `RTMGRP_LINK`: an interface was added, removed or changed.
 const LINKS: u32 = 1;
 
+/// `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR`, `RTMGRP_IPV6_ROUTE`: an address or a route was added,
+/// removed or changed.
+const ADDRESSES_AND_ROUTES: u32 = 0x10 | 0x40 | 0x100 | 0x400;
+
 /// `MONITOR_GROUP_UDEV`: udev has processed a device.
 const UDEV: u32 = 2;
 
-/// Socket that is a member of one multicast group. Messages are discarded, and the kernel's buffer for them is
+/// Socket that is a member of multicast groups. Messages are discarded, and the kernel's buffer for them is
 /// bounded.
 #[derive(Debug)]
 pub(super) struct NetlinkEvents {
@@ -26,6 +30,11 @@ impl NetlinkEvents {
     pub(super) fn of_links() -> io::Result<Self> {
         // `NETLINK_ROUTE` is zero, the default.
         Self::open(None, LINKS)
+    }
+
+    /// Opens a socket for changes of interfaces, addresses and routes.
+    pub(super) fn of_network() -> io::Result<Self> {
+        Self::open(None, LINKS | ADDRESSES_AND_ROUTES)
     }
 
     pub(super) fn of_udev() -> io::Result<Self> {

@@ -17,6 +17,7 @@ mod address;
 mod apply;
 mod arrival;
 mod change;
+mod change_count;
 mod checks;
 mod config_file;
 mod desired;
@@ -47,6 +48,7 @@ mod verify;
 pub(crate) use error::{ChangeError, NetworkError};
 
 use crate::{boot_clock, error_chain};
+use change_count::ChangeCount;
 use dns::SystemPaths;
 use journal::ChangeJournal;
 use minions_proto::message::{NetworkChanged, NetworkPlan, NetworkState, PendingChange};
@@ -61,6 +63,7 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug)]
 pub(crate) struct NetworkConfigurator {
     shared: Arc<ConfiguratorState>,
+    changes: ChangeCount,
 }
 
 impl NetworkConfigurator {
@@ -76,7 +79,12 @@ impl NetworkConfigurator {
         if resume && let Ok(state) = Arc::clone(&shared.state).try_lock_owned() {
             tokio::spawn(left_over(Arc::clone(&shared), state));
         }
-        Self { shared }
+        Self { shared, changes: ChangeCount::start() }
+    }
+
+    /// Returns the number of changes of the network, whoever made them; `None` if the kernel does not report them.
+    pub(crate) fn changes(&self) -> Option<u64> {
+        self.changes.get()
     }
 
     /// Applies `plan` completely, or leaves the network as it is. Waits a few seconds for an interface that does

@@ -28,6 +28,7 @@ pub(super) fn answer(agent: &Agent) -> Health {
         })),
         time_unix_ms: Some(now_ms()),
         quiesced: agent.quiescer().lease(),
+        network_changes: agent.network().changes(),
     }
 }
 

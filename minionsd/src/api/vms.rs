@@ -1,14 +1,17 @@
 //! `GET /vms` and `GET /vms/{vm}`: the registry's view of VMs. No guest is contacted.
 
-use super::declared::labels::{VmQuery, labels_of};
+use super::declared::labels::{VmQuery, VmSelection, labels_of};
 use super::extract::{QueryParams, TheVm};
 use super::problem::{ApiError, ServiceProblems, VmProblems};
 use super::state::ApiState;
 use crate::vm::Vm;
+use crate::vm::registry::Vms;
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use minions_api::label::Labels;
 use minions_api::{VmName, vm};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// List all VMs
 ///
@@ -22,12 +25,38 @@ use minions_api::{VmName, vm};
 pub(super) async fn list_vms(
     State(api): State<ApiState>,
     QueryParams(query): QueryParams<VmQuery>,
-) -> Result<Json<vm::VmList>, ApiError> {
+) -> Result<Response, ApiError> {
     let selection = query.parse()?;
     let vms = api.registry.vms().ok_or_else(ApiError::starting)?;
-    let selected = vms.values().filter_map(|vm| Some((vm, selection.select(&api, vm)?)));
-    let vms = selected.map(|(vm, labels)| shown(&api, vm, labels, false)).collect();
-    Ok(Json(vm::VmList { vms }))
+    let list = ListedVms { api: &api, vms: &vms, selection: &selection };
+    Ok(Json(list).into_response())
+}
+
+/// The selected VMs as a [`vm::VmList`]. Each VM is converted when it is written: thousands of them take many megabytes.
+struct ListedVms<'a> {
+    api: &'a ApiState,
+    vms: &'a Vms,
+    selection: &'a VmSelection,
+}
+
+impl Serialize for ListedVms<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_struct("VmList", 1)?;
+        list.serialize_field("vms", &SelectedVms(self))?;
+        list.end()
+    }
+}
+
+struct SelectedVms<'a>(&'a ListedVms<'a>);
+
+impl Serialize for SelectedVms<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ListedVms { api, vms, selection } = self.0;
+        serializer.collect_seq(vms.values().filter_map(|vm| {
+            let labels = selection.select(api, vm)?;
+            Some(shown(api, vm, labels, false))
+        }))
+    }
 }
 
 /// Get a VM

@@ -8,6 +8,7 @@ use minions_declare::declaration_set::StoredDeclaration;
 use minions_declare::{Change, LeaseNeed, Plan, StoredPool, Target};
 use minions_proto::Invalid;
 use rusqlite::{Connection, Transaction, params};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Failure to read a row.
@@ -54,7 +55,8 @@ pub(super) fn read_all(connection: &Connection) -> Result<Plan, RowError> {
         let pool = json("pools", &name, &body)?;
         let parsed = AddressPool::parse("", &pool);
         let pool = parsed.map_err(|error| impossible("pools", &name, &error))?;
-        changes.push(Change::PutPool(StoredPool { pool, revision: revision.cast_unsigned() }));
+        let stored = StoredPool { pool, revision: revision.cast_unsigned() };
+        changes.push(Change::PutPool(Arc::new(stored)));
     }
     let mut statement = connection.prepare("SELECT name, body, revision FROM declarations")?;
     for row in statement.query_map([], versioned)? {
@@ -63,7 +65,8 @@ pub(super) fn read_all(connection: &Connection) -> Result<Plan, RowError> {
         let target = Target::parse("name", &declaration.name);
         let target = target.map_err(|error| impossible("declarations", &name, &error))?;
         let revision = revision.cast_unsigned();
-        changes.push(Change::PutDeclaration(StoredDeclaration { target, declaration, revision }));
+        let stored = StoredDeclaration { target, declaration, revision };
+        changes.push(Change::PutDeclaration(Arc::new(stored)));
     }
     let mut statement =
         connection.prepare("SELECT address, vm, interface, kind, unused_since_ms FROM leases")?;

@@ -12,7 +12,6 @@ use minions_proto::ErrorCode;
 use minions_proto::message::{
     ChangeNetwork, ConfigureNetwork, Feature, NetworkChanged, NetworkDiff,
 };
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -34,7 +33,28 @@ pub(super) enum AttemptKind {
 }
 
 /// Addresses of a guest's interfaces, by name or link-layer address as in the request; empty for the default one.
-pub(super) type InterfaceAddresses = BTreeMap<String, BTreeSet<IpAddr>>;
+/// Lists, because a guest has few: maps take ten times the memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct InterfaceAddresses(Vec<(String, Vec<IpAddr>)>);
+
+impl InterfaceAddresses {
+    /// Adopts the addresses of the interfaces that a later request names. Others keep theirs.
+    pub(super) fn adopt(&mut self, later: Self) {
+        let is_later = |name: &String| later.0.iter().any(|(other, _)| other == name);
+        self.0.retain(|(name, _)| !is_later(name));
+        self.0.extend(later.0);
+    }
+
+    /// Returns the addresses of all interfaces.
+    pub(super) fn all(&self) -> Box<[IpAddr]> {
+        self.0.iter().flat_map(|(_, addresses)| addresses).copied().collect()
+    }
+
+    /// Forgets all addresses.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
 
 /// Result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,13 +247,11 @@ fn addresses(request: &NetworkRequest) -> InterfaceAddresses {
     let parsed = |list: &Vec<String>| {
         list.iter().filter_map(|text| text.split('/').next()?.parse().ok()).collect()
     };
-    let interfaces = request.interfaces.iter();
-    interfaces
-        .filter_map(|one| {
-            let selector = one.name.clone().or_else(|| one.mac.clone()).unwrap_or_default();
-            Some((selector, parsed(one.addresses.as_ref()?)))
-        })
-        .collect()
+    let interfaces = request.interfaces.iter().filter_map(|one| {
+        let selector = one.name.clone().or_else(|| one.mac.clone()).unwrap_or_default();
+        Some((selector, parsed(one.addresses.as_ref()?)))
+    });
+    InterfaceAddresses(interfaces.collect())
 }
 
 /// Describes the differences of a guest.
@@ -315,10 +333,16 @@ mod tests {
                 { "mac": "52:54:00:12:34:56", "addresses": [] },
             ],
         });
-        let addresses = addresses(&serde_json::from_value(request).unwrap());
-        let given = ["10.0.0.2", "fd00::2"].map(|one| one.parse().unwrap());
-        let expected = [("", given.into()), ("52:54:00:12:34:56", BTreeSet::new())];
-        assert_eq!(addresses, expected.map(|(name, all)| (name.to_owned(), all)).into());
+        let mut addresses = addresses(&serde_json::from_value(request).unwrap());
+        let given = ["10.0.0.2", "fd00::2"].map(|one| one.parse::<IpAddr>().unwrap());
+        let mac = "52:54:00:12:34:56".to_owned();
+        let expected = vec![(String::new(), given.to_vec()), (mac.clone(), Vec::new())];
+        assert_eq!(addresses, InterfaceAddresses(expected));
+        let third: IpAddr = "10.0.0.3".parse().unwrap();
+        addresses.adopt(InterfaceAddresses(vec![(mac, vec![third])]));
+        assert_eq!(addresses.all().to_vec(), [given[0], given[1], third]);
+        addresses.adopt(InterfaceAddresses(vec![(String::new(), Vec::new())]));
+        assert_eq!(addresses.all().to_vec(), [third]);
     }
 
     #[test]

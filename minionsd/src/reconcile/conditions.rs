@@ -5,7 +5,7 @@ use minions_api::declaration::{ConfigCondition, ConfigState};
 use minions_api::pool::Lease;
 use minions_api::{Timestamp, VmName};
 use minions_declare::DeclaredState;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -26,7 +26,7 @@ pub(crate) struct VmConditions(Arc<RwLock<ConditionMaps>>);
 struct ConditionMaps {
     conditions: BTreeMap<VmName, VmCondition>,
     /// Addresses that the current boot of a guest has. A guest that is missing here may have any of its leases.
-    settled: BTreeMap<VmName, BTreeSet<IpAddr>>,
+    settled: BTreeMap<VmName, Box<[IpAddr]>>,
 }
 
 impl VmConditions {
@@ -89,7 +89,7 @@ impl VmConditions {
     }
 
     /// Records the addresses that a guest has; `None` if it may have any of its leases.
-    pub(super) fn settle(&self, vm: &VmName, addresses: Option<BTreeSet<IpAddr>>) {
+    pub(super) fn settle(&self, vm: &VmName, addresses: Option<Box<[IpAddr]>>) {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match addresses {
             Some(addresses) => _ = maps.settled.insert(vm.clone(), addresses),

@@ -22,6 +22,8 @@ pub(super) struct VmRecord {
     pub(super) is_outdated: bool,
     /// Callers that wait for the running attempt, and for the one after it.
     pub(super) waiting: [Vec<oneshot::Sender<ApplyAnswer>>; 2],
+    /// End of the last attempt.
+    pub(super) attempted_at: Option<Instant>,
     /// Addresses that the guest has been given in this boot.
     pub(super) addresses: InterfaceAddresses,
 }
@@ -36,7 +38,8 @@ impl VmRecord {
             pending_since: Instant::now(),
             is_outdated: false,
             waiting: [Vec::new(), Vec::new()],
-            addresses: InterfaceAddresses::new(),
+            attempted_at: None,
+            addresses: InterfaceAddresses::default(),
         }
     }
 

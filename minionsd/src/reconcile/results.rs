@@ -21,6 +21,7 @@ impl ReconcilerTask {
         let Some(record) = self.records.get_mut(name) else { return };
         let [current, next] = std::mem::take(&mut record.waiting);
         record.waiting = [next, Vec::new()];
+        record.attempted_at = Some(Instant::now());
         if std::mem::take(&mut record.is_outdated) {
             // Another attempt is planned. Until it ends, the guest may have old and new addresses.
             self.parts.conditions.settle(name, None);
@@ -31,8 +32,8 @@ impl ReconcilerTask {
         };
         match result {
             AttemptResult::Applied { changed, addresses, can_look } => {
-                record.addresses.extend(addresses);
-                let all = record.addresses.values().flatten().copied().collect();
+                record.addresses.adopt(addresses);
+                let all = record.addresses.all();
                 // Before the event, whose readers may release the addresses that the guest has no more.
                 self.parts.conditions.settle(name, Some(all));
                 self.applied(name, wanted, changed, can_look);

@@ -27,6 +27,10 @@ use tokio_util::sync::CancellationToken;
 /// Interval between looks for drift, at one VM.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Shortest time between an attempt and a look because the guest's network has changed: attempts change it too, and so may
+/// a program of the guest that works against its declaration.
+const LOOK_PAUSE: Duration = Duration::from_secs(10);
+
 /// Interval between searches for leases that are no longer needed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -101,6 +105,7 @@ impl ReconcilerTask {
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.look_at_all(false).await;
+        let news = self.parts.registry.network_news().clone();
         loop {
             self.start_due();
             let next = self.schedule.next_after(Instant::now());
@@ -118,6 +123,9 @@ impl ReconcilerTask {
                     self.ended(&vm, kind, result);
                 }
                 Some(request) = asked.recv() => self.requested(request),
+                changed = news.next() => {
+                    changed.iter().for_each(|vm| self.network_changed(vm));
+                }
                 () = until(next) => {}
                 Some(_) = self.sweeping.join_next() => {}
                 _ = sweeps.tick() => self.sweep(),
@@ -159,6 +167,17 @@ impl ReconcilerTask {
             }
             self.attempts
                 .spawn(async move { (name, kind, guarded(attempt(vm, store, kind)).await) });
+        }
+    }
+
+    /// Plans a look at a guest whose network has changed.
+    pub(super) fn network_changed(&mut self, name: &VmName) {
+        let Some(record) = self.records.get(name) else { return };
+        let looks = record.wanted.is_some_and(|wanted| wanted.drift != DriftPolicy::Off);
+        if looks && record.next == AttemptKind::Look && !self.schedule.is_running(name) {
+            let now = Instant::now();
+            let at = record.attempted_at.map_or(now, |last| (last + LOOK_PAUSE).max(now));
+            self.schedule.plan(name, at);
         }
     }
 

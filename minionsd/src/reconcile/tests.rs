@@ -206,3 +206,30 @@ async fn a_guest_is_looked_at_only_if_its_drift_matters() {
         assert_eq!(task.attempts.len(), attempts, "{drift:?}");
     }
 }
+
+#[tokio::test]
+async fn a_changed_network_is_looked_at_soon_but_not_all_the_time() {
+    let host = Host::start().await;
+    let (_listener, vm) = host.vm("a").await;
+    for (drift, is_looked_at) in [(DriftPolicy::Off, false), (DriftPolicy::Repair, true)] {
+        let declared = serde_json::json!({
+            "declarations": [{ "name": "a", "hostname": "x", "drift": drift }],
+        });
+        host.apply(&declared.to_string()).await;
+        let mut task = ReconcilerTask::new(host.parts());
+        let mut record = VmRecord::new(vm.clone());
+        record.wanted = host.store.read(|state| WantedConfig::of(state, vm.name()));
+        record.next = AttemptKind::Look;
+        record.attempted_at = Some(Instant::now());
+        task.records.insert(vm.name().clone(), record);
+        task.network_changed(vm.name());
+        task.start_due();
+        assert!(task.attempts.is_empty(), "the last attempt has just ended");
+        assert_eq!(task.schedule.next_after(Instant::now()).is_some(), is_looked_at);
+        task.schedule.cancel(vm.name());
+        task.records.get_mut(vm.name()).unwrap().attempted_at = None;
+        task.network_changed(vm.name());
+        task.start_due();
+        assert_eq!(task.attempts.len(), usize::from(is_looked_at));
+    }
+}

@@ -8,7 +8,7 @@
 //!   failures.
 //! * [`status`]: the state and other facts about the VM. [`transition`]: the state machine.
 //!   [`ending`]: the known end of a boot. [`guest_text`]: the bounds of what a guest reports about itself.
-//! * [`quiesce_lease`]: the lease of a quiesced guest.
+//! * [`quiesce_lease`]: the lease of a quiesced guest. [`network_news`]: guests whose network has changed.
 //! * [`generation`]: rewinds, and owners of instance ids. [`vmm_token`]: what tells an agent that its VMM is another
 //!   one. [`restore`]: requests to run the restore steps. [`declared_settings`]: what declarations say about them.
 //! * [`process`]: the process that listens on a socket.
@@ -22,6 +22,7 @@ pub(crate) mod ending;
 mod generation;
 pub(crate) mod guest_text;
 mod line;
+pub(crate) mod network_news;
 pub(crate) mod passed_over;
 mod probe_error;
 pub(crate) mod process;

@@ -107,7 +107,14 @@ mod tests {
 
     fn health(quiesced: Option<(&str, u64)>) -> Health {
         let quiesced = quiesced.map(|(id, lease_ms)| QuiesceLease { id: id.into(), lease_ms });
-        Health { uptime_secs: 1, hostname: "h".into(), agent: None, time_unix_ms: None, quiesced }
+        Health {
+            uptime_secs: 1,
+            hostname: "h".into(),
+            agent: None,
+            time_unix_ms: None,
+            quiesced,
+            network_changes: None,
+        }
     }
 
     fn later() -> SystemTime {

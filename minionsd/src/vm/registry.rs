@@ -6,6 +6,7 @@
 use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
 use super::generation::{InstanceOwners, LastInstances};
+use super::network_news::NetworkNews;
 use super::quiesce_lease::HostLease;
 use super::restore::{LastNetworks, RestorePlan};
 use super::socket_dir::TrustedOwners;
@@ -161,6 +162,7 @@ pub(crate) struct Registry {
     vms: watch::Receiver<Option<Arc<Vms>>>,
     events: EventHistory,
     dials: Dials,
+    network_news: NetworkNews,
 }
 
 /// Resources that the VMs share with the rest of the daemon.
@@ -186,6 +188,7 @@ impl Registry {
         let (found, looks) = mpsc::channel(1);
         let (verdicts, judged) = mpsc::channel(VERDICTS);
         let events = EventHistory::new();
+        let network_news = NetworkNews::default();
         let SharedResources { descriptors, budget, meters } = means;
         let dials = Dials::new(MAX_DIALS, tasks.clone(), descriptors, budget, Arc::clone(&meters));
         let keeper = RegistryTask {
@@ -200,12 +203,18 @@ impl Registry {
             owners: InstanceOwners::default(),
             instances: LastInstances::default(),
             networks: LastNetworks::default(),
+            network_news: network_news.clone(),
             verdicts,
             publish,
         };
         tasks.spawn(discovery::watch(socket_dir, trusted, meters, found));
         tasks.spawn(keeper.run(looks, judged));
-        Self { vms, events, dials }
+        Self { vms, events, dials, network_news }
+    }
+
+    /// Returns the VMs whose guests report that their network has changed.
+    pub(crate) fn network_news(&self) -> &NetworkNews {
+        &self.network_news
     }
 
     /// Returns the events of all VMs.
@@ -238,6 +247,7 @@ struct RegistryTask {
     owners: InstanceOwners,
     instances: LastInstances,
     networks: LastNetworks,
+    network_news: NetworkNews,
     verdicts: mpsc::Sender<VmVerdict>,
     publish: watch::Sender<Option<Arc<Vms>>>,
 }
@@ -390,6 +400,7 @@ impl RegistryTask {
             },
             owners: self.owners.clone(),
             instances: self.instances.clone(),
+            network_news: self.network_news.clone(),
             stop: stop.clone(),
             socket: socket.subscribe(),
             asked: asked.subscribe(),

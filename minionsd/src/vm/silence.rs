@@ -85,6 +85,7 @@ async fn connection(
         agent: None,
         time_unix_ms: None,
         quiesced: None,
+        network_changes: None,
     };
     let health = encode_reply(&health).unwrap();
     let (mut decoder, mut due) = (Decoder::new(), 0);

@@ -61,8 +61,12 @@ impl VmSelection {
         if !matches {
             return None;
         }
-        let labels = labels_of(api, vm.name());
-        self.label.as_ref().is_none_or(|label| label.matches(&labels)).then_some(labels)
+        api.declared.read(|state| {
+            let (name, declarations) = (vm.name(), state.declarations());
+            let label = self.label.as_ref();
+            let matches = label.is_none_or(|label| declarations.has_labels(name, label));
+            matches.then(|| declarations.labels_of(name))
+        })
     }
 }
 

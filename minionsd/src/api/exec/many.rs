@@ -258,7 +258,9 @@ fn select(wanted: &[String], vms: &Vms) -> Result<Vec<Vm>, ApiError> {
 fn with_labels(api: &ApiState, mut vms: Vec<Vm>, label: Option<&str>) -> Result<Vec<Vm>, ApiError> {
     let Some(label) = label else { return Ok(vms) };
     let selector = labels::selector(label)?;
-    vms.retain(|vm| selector.matches(&labels::labels_of(api, vm.name())));
+    api.declared.read(|state| {
+        vms.retain(|vm| state.declarations().has_labels(vm.name(), &selector));
+    });
     if vms.is_empty() {
         let detail = format!(
             "none of the selected VMs has the labels {label:?}; GET /vms?label= lists them"

@@ -28,6 +28,7 @@ fn health(instance: &str) -> Health {
         agent: Some(agent),
         time_unix_ms: None,
         quiesced: None,
+        network_changes: None,
     }
 }
 
@@ -119,6 +120,7 @@ fn a_shorter_uptime_of_a_base_agent_means_a_reboot() {
             agent,
             time_unix_ms: None,
             quiesced: None,
+            network_changes: None,
         };
         status.answered(health, Timestamp::now()).0
     };

@@ -18,6 +18,7 @@ use super::declared_settings::clock_limit;
 use super::ending::EndingKind;
 use super::generation::{InstanceOwners, LastInstances};
 use super::line::{ProbeAnswer, ProbeConnection, ProbeEvent};
+use super::network_news::NetworkNews;
 use super::probe_error::ProbeError;
 use super::process::WatchedProcess;
 use super::quiesce_lease::HostLease;
@@ -69,6 +70,7 @@ pub(crate) struct Supervisor {
     pub(crate) restore: RestorePlan,
     pub(super) owners: InstanceOwners,
     pub(super) instances: LastInstances,
+    pub(crate) network_news: NetworkNews,
     pub(crate) stop: CancellationToken,
     /// Socket that has the VM's name; `None` while its VMM has removed it.
     pub(crate) socket: watch::Receiver<Option<SocketId>>,
@@ -87,6 +89,8 @@ struct SupervisorState {
     vmm: Option<WatchedProcess>,
     clock: ClockKeeper,
     generations: GenerationState,
+    /// Number of changes of the guest's network in the last answer.
+    network_changes: Option<u64>,
     presence: SocketPresence,
     socket: watch::Receiver<Option<SocketId>>,
     asked: watch::Receiver<Option<EndingKind>>,
@@ -119,6 +123,7 @@ impl Supervisor {
             vmm: None,
             clock: ClockKeeper::new(self.clock_limit),
             generations: GenerationState::new(self.restores.clone()),
+            network_changes: None,
             presence: SocketPresence::There,
             socket: self.socket.clone(),
             asked: self.asked.clone(),
@@ -252,6 +257,12 @@ impl Supervisor {
             self.pool.close_idle();
         }
         self.pool.close_parked();
+        // The first number after a start of the agent says nothing.
+        let before = std::mem::replace(&mut hold.network_changes, health.network_changes);
+        if before.is_some() && health.network_changes.is_some() && before != health.network_changes
+        {
+            self.network_news.tell(&self.name);
+        }
         self.answered(*health, Timestamp::now());
         self.spare(hold);
         None

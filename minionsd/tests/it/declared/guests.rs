@@ -253,3 +253,13 @@ async fn a_changed_pool_is_an_event_for_each_result_and_not_for_each_beginning()
     }
     assert!(!seen.contains("\"configured\":\"pending\""), "{seen}");
 }
+
+#[tokio::test]
+async fn a_change_within_the_guest_is_noticed_without_waiting_for_the_next_look() {
+    let (daemon, _bridge, guest) = with_guest("report").await;
+    guest.run("ip addr add 10.0.0.200/24 dev eth0").unwrap();
+    // Looks are a minute apart; the deadline of a test is shorter.
+    let vm = daemon.until("/vms/a", |vm| vm.json["configured"] == "drifted").await;
+    let reason = vm.json["configuration"]["reason"].as_str().unwrap();
+    assert!(reason.contains("10.0.0.200/24"), "{reason}");
+}
