@@ -80,7 +80,7 @@ struct TreePacker<'a, O> {
     link_memory: usize,
 }
 
-/// Whether the stream contains all of a file.
+/// Extent to which the stream contains a file.
 enum SentFile {
     Whole,
     Incomplete,

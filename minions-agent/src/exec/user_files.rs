@@ -17,7 +17,7 @@ pub(super) struct UserFile {
     kept: Mutex<Option<(FileStamp, Arc<str>)>>,
 }
 
-/// What changes with the contents of a file: device, inode, size, and times of the last change in seconds and
+/// Properties of a file that change with its contents: device, inode, size, and times of the last change in seconds and
 /// nanoseconds.
 type FileStamp = (u64, u64, u64, [(i64, i64); 2]);
 

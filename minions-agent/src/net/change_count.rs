@@ -1,4 +1,4 @@
-//! Number of changes of the guest's network, whoever made them.
+//! Number of changes of the guest's network, made by the host or in the guest.
 
 use super::events::NetlinkEvents;
 use std::sync::Arc;

@@ -90,7 +90,7 @@ const LAST_SIGNAL: libc::c_int = 64;
 pub(super) enum SignalReset {
     /// All of them.
     All,
-    /// Those that the agent ignores: the kernel has reset those that it handles (`CLONE_CLEAR_SIGHAND`).
+    /// Signals that the agent ignores: the kernel has reset those that it handles (`CLONE_CLEAR_SIGHAND`).
     Ignored,
 }
 

@@ -10,9 +10,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// Relation of the new process to the memory of this one, until it executes its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CloneMethod {
-    /// It has a copy.
+    /// Copy of the memory.
     Fork,
-    /// It shares the memory, and the calling thread waits: the kernel copies neither page tables nor, later, each page
+    /// Shared memory, while the calling thread waits: the kernel copies neither page tables nor, later, each page
     /// that either process writes to.
     Vfork,
 }
