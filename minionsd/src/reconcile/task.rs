@@ -60,7 +60,7 @@ impl ReconcilerParts {
     }
 }
 
-/// What is new about a VM.
+/// News about a VM.
 #[derive(Debug, Clone, Copy)]
 struct VmNews {
     /// The guest must be compared even if its configuration is the same.

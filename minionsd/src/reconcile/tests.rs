@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-struct Host {
+struct TestHost {
     registry: Registry,
     store: DeclaredStore,
     conditions: VmConditions,
@@ -33,7 +33,7 @@ struct Host {
     _thread: StoreThread,
 }
 
-impl Host {
+impl TestHost {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config::parse("").unwrap();
@@ -129,7 +129,7 @@ const LAN: &str = r#"{"pools": [{"name": "lan", "subnet": "10.0.0.0/24"}]}"#;
 
 #[tokio::test]
 async fn a_search_for_unneeded_leases_that_waits_for_the_disk_does_not_delay_the_task() {
-    let host = Host::start().await;
+    let host = TestHost::start().await;
     host.apply(LAN).await;
     host.reserve("later").await;
     let (_listener, vm) = host.vm("a").await;
@@ -146,12 +146,12 @@ async fn a_search_for_unneeded_leases_that_waits_for_the_disk_does_not_delay_the
 
 #[tokio::test]
 async fn a_vm_that_comes_while_a_release_waits_keeps_its_address() {
-    let host = Host::start().await;
+    let host = TestHost::start().await;
     host.apply(LAN).await;
     host.reserve("late").await;
     let block = host.block().await;
     let address = "10.0.0.7".parse().unwrap();
-    let Host { store, registry, conditions, .. } = &host;
+    let TestHost { store, registry, conditions, .. } = &host;
     let released = release(store, registry, conditions, Some("lan".to_owned()), address);
     let comes = async {
         host.until("the release waits", |host| (host.store.waiting() > 0).then_some(())).await;
@@ -166,7 +166,7 @@ async fn a_vm_that_comes_while_a_release_waits_keeps_its_address() {
 
 #[tokio::test]
 async fn a_vm_that_goes_or_is_replaced_is_named_to_those_who_wait_for_its_configuration() {
-    let (host, other) = (Host::start().await, Host::start().await);
+    let (host, other) = (TestHost::start().await, TestHost::start().await);
     host.apply(r#"{"declarations": [{"name": "*", "hostname": "x"}]}"#).await;
     let (_first, vm) = host.vm("a").await;
     let (_second, namesake) = other.vm("a").await;
@@ -187,7 +187,7 @@ async fn a_vm_that_goes_or_is_replaced_is_named_to_those_who_wait_for_its_config
 
 #[tokio::test]
 async fn a_guest_is_looked_at_only_if_its_drift_matters() {
-    let host = Host::start().await;
+    let host = TestHost::start().await;
     let (_listener, vm) = host.vm("a").await;
     for (drift, attempts) in [(DriftPolicy::Off, 0), (DriftPolicy::Report, 1)] {
         let declared = serde_json::json!({
@@ -209,7 +209,7 @@ async fn a_guest_is_looked_at_only_if_its_drift_matters() {
 
 #[tokio::test]
 async fn a_changed_network_is_looked_at_soon_but_not_all_the_time() {
-    let host = Host::start().await;
+    let host = TestHost::start().await;
     let (_listener, vm) = host.vm("a").await;
     for (drift, is_looked_at) in [(DriftPolicy::Off, false), (DriftPolicy::Repair, true)] {
         let declared = serde_json::json!({
