@@ -13,7 +13,8 @@
 //! * [`health`], [`status`], [`network`], [`exec`], [`files`], [`forward`], [`clock`], [`power`], [`quiesce`]: one file per
 //!   resource.
 //! * [`restore`]: restores from a snapshot.
-//! * [`declaration`]: settings that VMs must have. [`pool`]: addresses for them. [`label`]: labels of VMs.
+//! * [`declaration`]: settings that VMs must have. [`explanation`]: where the settings of a VM come from.
+//! * [`pool`]: addresses for them. [`label`]: labels of VMs.
 //! * [`event`]: changes of VMs.
 //! * [`service`]: the daemon itself, and its caller.
 //! * [`problem`]: failures (RFC 9457); [`error_code`]: the table of their stable codes.
@@ -25,6 +26,7 @@ pub mod declaration;
 pub mod error_code;
 pub mod event;
 pub mod exec;
+pub mod explanation;
 pub mod files;
 pub mod forward;
 pub mod health;

@@ -268,15 +268,15 @@ mod tests {
 
     #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
     #[serde(rename_all = "snake_case")]
-    enum AnyForm {
+    enum VariantSample {
         Unit,
-        New(TwoFields),
-        Tuple(TwoFields, u8),
-        Fields { pair: TwoFields },
+        New(ValuePair),
+        Tuple(ValuePair, u8),
+        Fields { pair: ValuePair },
     }
 
     #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
-    struct TwoFields {
+    struct ValuePair {
         a: u8,
         b: Option<Box<str>>,
     }
@@ -297,7 +297,7 @@ mod tests {
             );
         }
         for json in [r#"{"new":[1,"x"]}"#, r#"{"tuple":[[1,"x"],2]}"#, r#"{"fields":[[1,"x"]]}"#] {
-            let error = parse::<AnyForm>(json).unwrap_err().to_string();
+            let error = parse::<VariantSample>(json).unwrap_err().to_string();
             assert!(error.contains("expected an object"), "{json}: {error}");
         }
     }
@@ -310,14 +310,14 @@ mod tests {
             parse::<ApplyRequest>(json).unwrap(),
             serde_json::from_str::<ApplyRequest>(json).unwrap()
         );
-        let pair = |a| TwoFields { a, b: Some("x".into()) };
+        let pair = |a| ValuePair { a, b: Some("x".into()) };
         for (json, expected) in [
-            (r#""unit""#, AnyForm::Unit),
-            (r#"{"new":{"a":1,"b":"x"}}"#, AnyForm::New(pair(1))),
-            (r#"{"tuple":[{"a":1,"b":"x"},2]}"#, AnyForm::Tuple(pair(1), 2)),
-            (r#"{"fields":{"pair":{"a":1,"b":"x"}}}"#, AnyForm::Fields { pair: pair(1) }),
+            (r#""unit""#, VariantSample::Unit),
+            (r#"{"new":{"a":1,"b":"x"}}"#, VariantSample::New(pair(1))),
+            (r#"{"tuple":[{"a":1,"b":"x"},2]}"#, VariantSample::Tuple(pair(1), 2)),
+            (r#"{"fields":{"pair":{"a":1,"b":"x"}}}"#, VariantSample::Fields { pair: pair(1) }),
         ] {
-            assert_eq!(parse::<AnyForm>(json).unwrap(), expected, "{json}");
+            assert_eq!(parse::<VariantSample>(json).unwrap(), expected, "{json}");
         }
         for json in ["{\"name\":\"a\",\"name\":\"b\"}", "{\"nme\":\"a\"}", "{\"name\":7}", "7"] {
             let with = parse::<crate::declaration::Declaration>(json).unwrap_err().to_string();

@@ -3,8 +3,9 @@
 use crate::declaration_set::DeclarationSet;
 use crate::effective::EffectiveConfig;
 use minions_api::VmName;
-use minions_api::declaration::{
-    ConfigExplanation, Declaration, FieldCandidate, FieldExplanation, MatchingDeclaration,
+use minions_api::declaration::Declaration;
+use minions_api::explanation::{
+    ConfigExplanation, FieldCandidate, FieldExplanation, MatchingDeclaration,
 };
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Number of changes of the guest's network, made by the host or in the guest.
+//! Number of changes of the guest's network, those of the agent and all others.
 
 use super::events::NetlinkEvents;
 use std::sync::Arc;

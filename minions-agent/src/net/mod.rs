@@ -82,7 +82,7 @@ impl NetworkConfigurator {
         Self { shared, changes: ChangeCount::start() }
     }
 
-    /// Returns the number of changes of the network, made by the host or in the guest; `None` if the kernel does not report them.
+    /// Returns the number of changes of the network, its own and all others; `None` if the kernel does not report them.
     pub(crate) fn changes(&self) -> Option<u64> {
         self.changes.get()
     }

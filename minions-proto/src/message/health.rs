@@ -35,8 +35,8 @@ pub struct Health {
     /// Lease of a [`Quiesce`](super::Quiesce). Absent: the guest is not quiesced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiesced: Option<QuiesceLease>,
-    /// Number of changes of interfaces, addresses and routes that the agent has noticed since its start, made by
-    /// the host or in the guest; changes within 100 ms may count as one. Absent if the kernel does not report them.
+    /// Number of changes of interfaces, addresses and routes that the agent has noticed since its start, its own and
+    /// all others; changes within 100 ms may count as one. Absent if the kernel does not report them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_changes: Option<u64>,
 }

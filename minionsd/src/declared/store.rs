@@ -78,7 +78,7 @@ pub(crate) struct DeclaredStore {
     is_persistent: bool,
 }
 
-/// Knowledge of all tasks about the thread.
+/// Condition of the thread, for all tasks.
 #[derive(Debug, Default)]
 pub(super) struct WriterHealth {
     /// True from the time at which the daemon closes the database.

@@ -14,7 +14,7 @@ pub(crate) enum NotApplied {
     /// Nothing is declared for the VM.
     #[error("no declaration has settings for this VM; GET /declarations lists them")]
     NothingDeclared,
-    /// Name that no VM has any more.
+    /// The VM is gone.
     #[error("the VM is gone")]
     Gone,
     /// Another VM has the name now.

@@ -1,4 +1,4 @@
-//! Times since which leases are no longer needed, measured with a clock that cannot be set.
+//! Times since which leases are no longer needed, measured with the monotonic clock.
 
 use minions_api::Timestamp;
 use minions_api::pool::Lease;

@@ -60,7 +60,7 @@ impl ReconcilerParts {
     }
 }
 
-/// Changes of a VM that the reconciler has not handled.
+/// News about a VM.
 #[derive(Debug, Clone, Copy)]
 struct VmNews {
     /// The guest must be compared even if its configuration is the same.

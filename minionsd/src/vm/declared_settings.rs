@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Network that declarations give a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DeclaredNetwork {
-    /// Network settings are in no declaration for the VM.
+    /// The declarations of the VM have no network settings.
     Undeclared,
     /// An address is still to be leased, or declarations contradict each other: the reconciler handles both when the VM is
     /// ready.

@@ -6,9 +6,8 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use minions_api::declaration::{
-    ConfigExplanation, ConfigState, DeclaredRestore, FieldCandidate, VmConfig,
-};
+use minions_api::declaration::{ConfigState, DeclaredRestore, VmConfig};
+use minions_api::explanation::{ConfigExplanation, FieldCandidate};
 use minions_api::network::NetworkRequest;
 use reqwest::Method;
 use std::time::Duration;
