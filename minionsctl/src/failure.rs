@@ -349,7 +349,7 @@ impl Failure {
 /// Returns the advice on the layer that failed, or on the code of the problem.
 fn problem_hint(problem: &Problem) -> Option<&'static str> {
     let advice = problem.failure.map(Layer::advice).or(problem.code.info().advice);
-    let executed = "the guest may have executed the request nevertheless";
+    let executed = "the request may have been executed nevertheless";
     advice.or_else(|| problem.may_have_executed.then_some(executed))
 }
 

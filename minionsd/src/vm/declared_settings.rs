@@ -65,3 +65,23 @@ fn has_network(config: &EffectiveConfig) -> bool {
     let EffectiveConfig { addressing, dns, routes, search, mtu, .. } = config;
     addressing.is_some() || dns.is_some() || routes.is_some() || search.is_some() || mtu.is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_clock_limit_has_precedence_and_zero_turns_it_off() {
+        let mut state = DeclaredState::default();
+        let request = r#"{"declarations": [
+            {"name": "off-*", "clock_limit_ms": 0}, {"name": "own-*", "clock_limit_ms": 250}]}"#;
+        let request = serde_json::from_str(request).unwrap();
+        let (plan, _) = state.plan_apply(&request, &[]).unwrap();
+        state.commit(&plan);
+        let global = Some(Duration::from_secs(1));
+        let limit = |vm: &str| clock_limit(&state, &vm.parse().unwrap(), global);
+        assert_eq!(limit("other"), global);
+        assert_eq!(limit("off-1"), None);
+        assert_eq!(limit("own-1"), Some(Duration::from_millis(250)));
+    }
+}

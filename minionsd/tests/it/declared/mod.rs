@@ -4,4 +4,5 @@ mod bridge;
 mod crashes;
 mod guests;
 mod hostile;
+mod policies;
 mod rest;
