@@ -39,8 +39,9 @@ pub(super) fn spawn(
     confined: bool,
 ) -> Result<SpawnedProcess, SpawnError> {
     let directory = cgroup.and_then(Cgroup::directory);
-    // A process that switches to another user does not share the agent's memory meanwhile: that user may trace it.
-    let may_share = setup.account.is_none() && can_share_memory();
+    // A process that switches to another user does not share the agent's memory meanwhile: that user may trace it. Nor does
+    // one with limits: the OOM killer spares a process that another one waits for.
+    let may_share = setup.account.is_none() && !confined && can_share_memory();
     let (method, flags) = match may_share {
         // The process has executed its program or ended when the system call returns, so nothing is waited for.
         true => (CloneMethod::Vfork, PipeFlags::CLOEXEC | PipeFlags::NONBLOCK),
