@@ -43,15 +43,13 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 /// Prepares everything that the tests need: a VM, a Debian guest, cargo-deny and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     let needs: Vec<PackageNeed> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
+    prepare(workspace, steps, AgentProfile::Quick, &needs)?;
     let rig = workspace.rig();
     thread::scope(|scope| {
-        // Two builds share the processors better than one, which often waits for a single crate.
-        let deny = scope.spawn(|| cargo_tool::CARGO_DENY.ensure(rig));
-        prepare(workspace, steps, AgentProfile::Quick, &needs)?;
         // Downloading and unpacking packages leaves the processors to the compiler.
         let debian = scope.spawn(|| debian::ensure(rig));
         let python = scope.spawn(|| python::ensure(&rig.venv()));
-        steps.run("cargo-deny", || joined(deny))?;
+        steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(rig))?;
         steps.run("Debian guest", || joined(debian))?;
         steps.run("python tools", || joined(python))
     })

@@ -39,22 +39,18 @@ const WORKERS: usize = 2;
 /// Duration of the run of one target, in seconds.
 const SECONDS: u32 = 5;
 
-/// Builds all fuzz targets.
-pub(super) fn build(workspace: &Workspace) -> anyhow::Result<()> {
+/// Builds and runs all fuzz targets.
+pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let dir = workspace.root().join(PACKAGE);
+    let build = workspace.target().join("fuzz");
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]);
-    cargo.arg(workspace.root().join(PACKAGE).join("Cargo.toml"));
-    cargo.arg("--target-dir").arg(workspace.target().join("fuzz"));
+    cargo.arg(dir.join("Cargo.toml")).arg("--target-dir").arg(&build);
     // With optimization, building all of minionsd takes longer than these runs.
     cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     command::run(&mut cargo)?;
-    Ok(())
-}
-
-/// Runs all fuzz targets, which must be built.
-pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let targets = names(&workspace.root().join(PACKAGE))?;
-    let programs = workspace.target().join("fuzz").join(TARGET).join("release");
+    let targets = names(&dir)?;
+    let programs = build.join(TARGET).join("release");
     let runs = AtomicU64::new(0);
     let next = AtomicUsize::new(0);
     let work = || -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use crate::{
     command,
@@ -103,19 +103,6 @@ fn lints(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
 }
 
 fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    // A build ends with one large crate after another, each on one processor: two builds share the processors better.
-    let built = thread::scope(|scope| {
-        let build = scope.spawn(|| fuzz::build(workspace));
-        check_code(workspace, steps)?;
-        build.join().map_err(|_| anyhow!("the build of the fuzz targets panicked"))
-    })?;
-    steps.run("fuzzing", || {
-        built?;
-        fuzz::run(workspace)
-    })
-}
-
-fn check_code(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     format(workspace, steps)?;
     lints(workspace, steps)?;
     steps.run("docs", || {
@@ -128,7 +115,8 @@ fn check_code(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
         // Advisories are in a repository that not every machine can reach.
         deny.args(["check", "bans", "licenses", "sources"]).current_dir(workspace.root());
         passed(&mut deny)
-    })
+    })?;
+    steps.run("fuzzing", || fuzz::run(workspace))
 }
 
 fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
