@@ -19,7 +19,7 @@ const HEADER: usize = 32;
 /// Lock of the database, held until it is dropped. It has a file of its own, so that backups can be made with the tools
 /// of SQLite while the daemon runs.
 #[derive(Debug)]
-pub(super) struct DatabaseLock(#[expect(dead_code, reason = "the lock ends with the file")] File);
+pub(super) struct DatabaseLock(File);
 
 impl DatabaseLock {
     /// Takes the lock of the database at `path`.
@@ -33,6 +33,14 @@ impl DatabaseLock {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreOpenError::InUse(path)),
             Err(error) => Err(file_error(&path, error.into())),
         }
+    }
+}
+
+impl Drop for DatabaseLock {
+    /// Unlocks. To close the file would not be enough: a process that another thread forks has a copy of the descriptor
+    /// until it executes its program, and the lock would last as long.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

@@ -7,11 +7,16 @@ fn opened() -> (DeclaredStore, StoreThread) {
     DeclaredStore::open(None).unwrap()
 }
 
-/// Makes the thread wait until the sender is dropped.
+/// Makes the thread wait until the sender is dropped. Returns when it waits, so that the queue is empty.
 fn block(store: &DeclaredStore) -> blocking::Sender<()> {
+    let (begin, begun) = blocking::channel();
     let (release, released) = blocking::channel::<()>();
-    let wait = move |_: &mut StateWriter| _ = released.recv();
+    let wait = move |_: &mut StateWriter| {
+        begin.send(()).unwrap();
+        let _ = released.recv();
+    };
     store.work.try_send(WriterMessage::Change(Box::new(wait))).unwrap();
+    begun.recv().unwrap();
     release
 }
 
