@@ -12,7 +12,7 @@ use testkit::wait::until_async_within;
 /// Steps in the order in which the agent runs them.
 const ALL_STEPS: &str = "[[restore]]\nvms = 'all-*'\n\
     steps = ['entropy', 'clock', 'hostname', 'machine_id', 'ssh_host_keys', 'network', 'hooks']\n\
-    required = ['entropy', 'hooks']\nhostname = '{vm}.example'\nhook_timeout_ms = 5000\n\
+    required = ['entropy', 'hooks']\nhostname = '{vm}.example'\nhook_timeout_ms = 60000\n\
     [restore.network]\nip = '10.0.2.99/24'\ngateway = '10.0.2.2'\n";
 
 fn is_generation(vm: &Reply, generation: u64) -> bool {
@@ -56,17 +56,21 @@ async fn a_guest_whose_backend_and_socket_are_replaced_is_the_next_generation() 
     assert_eq!(host.daemon.ended(), None);
 }
 
-/// Runs a script in the guest and returns its output. The new backend numbers its connections as the old one did, and
-/// the guest's kernel refuses a number that it has not released yet, so that a call can fail before it is sent.
-async fn prints(host: &Host, script: &str) -> String {
+/// Runs a script in a guest by `exec`, and returns its output. The new backend numbers its connections as the old one did,
+/// and the guest's kernel refuses a number that it has not released yet, so that a call can fail before it is sent.
+async fn output(exec: impl AsyncFn(Value) -> Reply, script: &str) -> String {
     let body = json!({ "command": "sh", "args": ["-c", script] });
     let ran = until_async_within(BOOT, "the guest runs a program", async || {
-        let ran = host.exec(body.clone()).await;
+        let ran = exec(body.clone()).await;
         if ran.status == 503 { Err(ran) } else { Ok(ran) }
     });
     let ran = ran.await;
     assert_eq!(ran.json["exit_code"], 0, "{ran:?}");
     ran.json["stdout"].as_str().unwrap().trim().to_owned()
+}
+
+async fn prints(host: &Host, script: &str) -> String {
+    output(async |body| host.exec(body).await, script).await
 }
 
 fn host_year() -> String {
@@ -109,10 +113,8 @@ impl Clones {
     }
 
     async fn prints(&self, name: &str, script: &str) -> String {
-        let body = json!({ "command": "sh", "args": ["-c", script] });
-        let ran = self.post(&format!("/vms/{name}/exec"), &body).await;
-        assert_eq!(ran.json["exit_code"], 0, "{ran:?}");
-        ran.json["stdout"].as_str().unwrap().trim().to_owned()
+        let path = format!("/vms/{name}/exec");
+        output(async |body| self.post(&path, &body).await, script).await
     }
 
     /// Returns random numbers of 16 bytes that the guest draws one after the other, by a single program: two guests

@@ -82,6 +82,9 @@ fn tests(workspace: &Workspace, steps: &mut Steps, groups: &[TestGroup]) -> Exit
         Ok(Outcome::done("passed"))
     });
     if let Err(error) = &outcome {
+        for failure in summary.failures() {
+            progress::error(&anyhow::Error::msg(failure));
+        }
         progress::error(error);
     }
     // Alone on the last line, because scripts read it.
