@@ -78,7 +78,7 @@ fn digest(mut from: impl Read) -> (u64, String) {
 }
 
 /// Size of a stream, many times larger than [`FLAT`], in bytes.
-const LARGE: u64 = 256 * 1024 * 1024;
+const LARGE: u64 = 128 * 1024 * 1024;
 
 /// Allowed growth of each peak resident set, in kB: enough for buffers of constant size.
 const FLAT: u64 = 8 * 1024;

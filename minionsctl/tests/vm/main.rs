@@ -4,6 +4,7 @@
 //! number of test threads bounds the VMs at the same time: one thread for each processor, or `--test-threads`.
 #![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
+mod api;
 mod boot;
 mod exec;
 mod files;

@@ -43,7 +43,8 @@ impl CargoTool {
 
     /// Runs `cargo install` on `what`, with the dependencies from its own lock file.
     pub(super) fn install(&self, rig: &Layout, what: &[&OsStr]) -> anyhow::Result<()> {
-        let build = rig.dir().join("tools-build");
+        // Of its own, because tools are built side by side.
+        let build = rig.dir().join("tools-build").join(self.name);
         let mut install = cargo();
         install
             .arg("install")

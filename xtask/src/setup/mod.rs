@@ -20,10 +20,7 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 
-use crate::{
-    progress::{Outcome, Steps},
-    workspace::Workspace,
-};
+use crate::{progress::Steps, workspace::Workspace};
 use agent::AgentProfile;
 use apt::{AptClient, PackageNeed};
 
@@ -43,20 +40,23 @@ pub(crate) fn for_vm(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result
 /// Prepares everything that the tests need: a VM, a Debian guest, cargo-deny and the OpenAPI tools.
 pub(crate) fn for_tests(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
     let needs: Vec<PackageNeed> = [python::NEED].into_iter().chain(apt::TEST_NEEDS).collect();
-    prepare(workspace, steps, AgentProfile::Quick, &needs)?;
+    let mut apt = packages(workspace, steps, &needs)?;
     let rig = workspace.rig();
     thread::scope(|scope| {
+        // Builds side by side: each leaves a processor idle for a part of its time.
+        let deny = scope.spawn(|| cargo_tool::CARGO_DENY.ensure(rig));
+        vm_parts(workspace, steps, AgentProfile::Quick, &mut apt)?;
         // Downloading and unpacking packages leaves the processors to the compiler.
         let debian = scope.spawn(|| debian::ensure(rig));
         let python = scope.spawn(|| python::ensure(&rig.venv()));
-        steps.run("cargo-deny", || cargo_tool::CARGO_DENY.ensure(rig))?;
+        steps.run("cargo-deny", || joined(deny))?;
         steps.run("Debian guest", || joined(debian))?;
         steps.run("python tools", || joined(python))
     })
 }
 
 /// Waits for a step in a thread of its own.
-fn joined(step: ScopedJoinHandle<'_, anyhow::Result<Outcome>>) -> anyhow::Result<Outcome> {
+pub(crate) fn joined<T>(step: ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<T> {
     step.join().map_err(|_| anyhow!("the step panicked"))?
 }
 
@@ -71,6 +71,16 @@ fn prepare(
     profile: AgentProfile,
     more: &[PackageNeed],
 ) -> anyhow::Result<()> {
+    let mut apt = packages(workspace, steps, more)?;
+    vm_parts(workspace, steps, profile, &mut apt)
+}
+
+/// Installs the packages that a VM needs, and `more`: the first of [`VM_STEPS`].
+fn packages(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    more: &[PackageNeed],
+) -> anyhow::Result<AptClient> {
     ensure!(std::env::consts::ARCH == "x86_64", "the VM rig is for x86-64 hosts only");
     let rig = workspace.rig();
     fs::create_dir_all(rig.dir())
@@ -78,7 +88,18 @@ fn prepare(
     let mut apt = AptClient::default();
     let needs: Vec<&PackageNeed> = apt::VM_NEEDS.iter().chain(more).collect();
     steps.run("Debian packages", || apt.ensure(&needs))?;
-    steps.run("guest kernel", || kernel::ensure(rig, &mut apt))?;
+    Ok(apt)
+}
+
+/// Prepares the parts of a VM: the other ones of [`VM_STEPS`].
+fn vm_parts(
+    workspace: &Workspace,
+    steps: &mut Steps,
+    profile: AgentProfile,
+    apt: &mut AptClient,
+) -> anyhow::Result<()> {
+    let rig = workspace.rig();
+    steps.run("guest kernel", || kernel::ensure(rig, apt))?;
     steps.run("vsock backend", || vsock_backend::ensure(rig))?;
     steps.run("static agent", || agent::ensure(workspace, profile))?;
     steps.run("guest image", || initrd::ensure(rig))

@@ -39,8 +39,14 @@ const WORKERS: usize = 2;
 /// Duration of the run of one target, in seconds.
 const SECONDS: u32 = 5;
 
-/// Builds and runs all fuzz targets.
-pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
+/// Programs of the fuzz targets.
+pub(super) struct FuzzTargets {
+    names: Vec<String>,
+    programs: PathBuf,
+}
+
+/// Builds all fuzz targets.
+pub(super) fn build(workspace: &Workspace) -> anyhow::Result<FuzzTargets> {
     let dir = workspace.root().join(PACKAGE);
     let build = workspace.target().join("fuzz");
     let mut cargo = cargo();
@@ -49,12 +55,16 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
     // With optimization, building all of minionsd takes longer than these runs.
     cargo.env("RUSTFLAGS", FLAGS).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     command::run(&mut cargo)?;
-    let targets = names(&dir)?;
-    let programs = build.join(TARGET).join("release");
+    Ok(FuzzTargets { names: names(&dir)?, programs: build.join(TARGET).join("release") })
+}
+
+/// Runs all fuzz targets.
+pub(super) fn run(workspace: &Workspace, targets: &FuzzTargets) -> anyhow::Result<Outcome> {
+    let FuzzTargets { names, programs } = targets;
     let runs = AtomicU64::new(0);
     let next = AtomicUsize::new(0);
     let work = || -> anyhow::Result<()> {
-        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(target) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
             let corpus = kept(workspace, "corpus", target)?;
             let artifacts = kept(workspace, "artifacts", target)?;
             let executed = fuzz(&programs.join(target), &corpus, &artifacts)?;
@@ -68,7 +78,7 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<Outcome> {
             worker.join().unwrap_or_else(|_| Err(anyhow!("a worker of the fuzz targets panicked")))
         })
     })?;
-    Ok(Outcome::done(format!("{} targets, {} runs", targets.len(), runs.into_inner())))
+    Ok(Outcome::done(format!("{} targets, {} runs", names.len(), runs.into_inner())))
 }
 
 /// Lists the targets: every file in `fuzz_targets` is one.

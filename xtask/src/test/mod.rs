@@ -106,20 +106,23 @@ fn lints(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
 }
 
 fn check_sources(workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
-    format(workspace, steps)?;
-    lints(workspace, steps)?;
-    steps.run("docs", || {
-        let mut doc = workspace.cargo("doc");
-        doc.args(["--workspace", "--all-features", "--no-deps", "--locked"]);
-        passed(doc.env("RUSTDOCFLAGS", "-D warnings"))
-    })?;
-    steps.run("dependencies", || {
-        let mut deny = Command::new(cargo_tool::CARGO_DENY.program(workspace.rig()));
-        // Advisories are in a repository that not every machine can reach.
-        deny.args(["check", "bans", "licenses", "sources"]).current_dir(workspace.root());
-        passed(&mut deny)
-    })?;
-    steps.run("fuzzing", || fuzz::run(workspace))
+    thread::scope(|scope| {
+        let fuzz_targets = scope.spawn(|| fuzz::build(workspace));
+        format(workspace, steps)?;
+        lints(workspace, steps)?;
+        steps.run("docs", || {
+            let mut doc = workspace.cargo("doc");
+            doc.args(["--workspace", "--all-features", "--no-deps", "--locked"]);
+            passed(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        })?;
+        steps.run("dependencies", || {
+            let mut deny = Command::new(cargo_tool::CARGO_DENY.program(workspace.rig()));
+            // Advisories are in a repository that not every machine can reach.
+            deny.args(["check", "bans", "licenses", "sources"]).current_dir(workspace.root());
+            passed(&mut deny)
+        })?;
+        steps.run("fuzzing", || fuzz::run(workspace, &setup::joined(fuzz_targets)?))
+    })
 }
 
 fn passed(command: &mut Command) -> anyhow::Result<Outcome> {

@@ -7,7 +7,7 @@ use testkit::rig::wait_until;
 
 /// Writes numbers in place to a file of a fixed length, so that debugfs, which does not read the journal, sees each.
 const WRITER: &str = "i=10000000; printf $i >/var/tick; sync
-    while :; do i=$((i + 1)); printf $i 1<>/var/tick; sync /var/tick; done";
+    while :; do i=$((i + 1)); printf $i 1<>/var/tick; sync /var/tick; sleep 0.05; done";
 
 /// Writes to the journal, which stores its messages in the root file system.
 const LOGGER: &str = "mkdir -p /var/log/journal; systemctl restart systemd-journald
