@@ -1,6 +1,7 @@
 //! The environment of a benchmark: a directory with VM sockets, and a minionsd that serves it.
 
 use std::{
+    ffi::OsStr,
     fs::{self, Permissions},
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -87,10 +88,19 @@ pub(crate) struct MeasuredDaemon {
 impl MeasuredDaemon {
     /// Starts the daemon with the sockets in `dir`.
     pub(crate) fn start(programs: &MeasuredPrograms, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(programs, dir, &[])
+    }
+
+    /// Starts the daemon with the sockets in `dir`, and with more options.
+    pub(crate) fn start_with(
+        programs: &MeasuredPrograms,
+        dir: &Path,
+        options: &[&OsStr],
+    ) -> anyhow::Result<Self> {
         let (address, socket) = (free_address()?, dir.join("minionsd.sock"));
         let mut command = Command::new(&programs.minionsd);
         command.args(["--listen", &address.to_string(), "--unix-socket"]).arg(&socket);
-        command.arg("--socket-dir").arg(dir);
+        command.arg("--socket-dir").arg(dir).args(options);
         let program = BackgroundProgram::spawn(&command, &dir.join("minionsd.log"))?;
         Ok(Self { program, address, socket })
     }

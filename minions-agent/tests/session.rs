@@ -284,7 +284,7 @@ async fn an_agent_announces_only_what_it_serves() {
     ] {
         let agent = RunningAgent::with_flags(flags).await;
         let about = agent.call(&HealthCheck {}).await.unwrap().agent.unwrap();
-        assert_eq!(about.features.names(), features, "{flags:?}");
+        assert_eq!(about.features.names().collect::<Vec<_>>(), features, "{flags:?}");
         let allowed = allowed.map(|all| all.iter().map(|&one| one.to_owned()).collect());
         assert_eq!(about.allowed, allowed, "{flags:?}");
     }

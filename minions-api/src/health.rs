@@ -2,6 +2,7 @@
 
 use crate::restore::RestoreState;
 use crate::timestamp::Timestamp;
+use minions_proto::message::Features;
 use serde::{Deserialize, Serialize};
 
 /// Health of a guest, as its agent reports it at the time of the request.
@@ -42,7 +43,8 @@ pub struct AgentInfo {
     /// Wire protocol that the agent speaks.
     pub protocol: u32,
     /// Capabilities beyond that protocol, without those that the agent refuses.
-    pub features: Vec<String>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub features: Features,
     /// Operations that the agent serves, if it was started without some of them (`minions-agent
     /// --allow`): `health`, `status`, `network`, `exec`, `write_file`, `clock`, `power`, `files`,
     /// `forward`, `quiesce`. Absent: all.

@@ -138,7 +138,7 @@ fn an_agent_is_restricted_only_if_it_says_so() {
     });
     let free: AgentInfo = serde_json::from_value(agent.clone()).unwrap();
     assert!(free.allows("exec") && free.allows("files"));
-    assert_eq!(free.features.names(), ["exec2", "later"]);
+    assert_eq!(free.features.names().collect::<Vec<_>>(), ["exec2", "later"]);
     agent["allowed"] = json!(["health"]);
     let restricted: AgentInfo = serde_json::from_value(agent).unwrap();
     assert!(restricted.allows("health") && !restricted.allows("exec"));

@@ -3,6 +3,7 @@
 
 mod agent;
 mod cli;
+mod declared;
 mod exec;
 mod files;
 mod growth;
@@ -35,6 +36,7 @@ enum BenchName {
     Vm,
     Cli,
     Files,
+    Declared,
 }
 
 /// Options of a run. `cargo xtask bench --help` describes those that it passes on.
@@ -86,6 +88,7 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<()> {
             BenchName::Vm => vm::run(&programs, amount)?,
             BenchName::Cli => cli::run(&programs, amount)?,
             BenchName::Files => files::run(&programs, amount)?,
+            BenchName::Declared => declared::run(&programs, amount)?,
         };
         println!("\n{}", report.to_table());
         write(options, &report)?;

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -41,6 +42,12 @@ impl RestClient {
         self.ask(Method::POST, path, Some(body), expected)
     }
 
+    /// Sends a GET and returns the answer, whose status must be 200.
+    pub(crate) fn get_text(&self, path: &str) -> anyhow::Result<String> {
+        let body = self.bytes(Method::GET, path, None, StatusCode::OK)?;
+        String::from_utf8(body.into()).with_context(|| format!("the answer to {path} is no text"))
+    }
+
     fn ask(
         &self,
         method: Method,
@@ -48,6 +55,17 @@ impl RestClient {
         body: Option<&Value>,
         expected: StatusCode,
     ) -> anyhow::Result<Value> {
+        let body = self.bytes(method, path, body, expected)?;
+        serde_json::from_slice(&body).with_context(|| format!("the answer to {path} is not JSON"))
+    }
+
+    fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        expected: StatusCode,
+    ) -> anyhow::Result<Bytes> {
         let mut request = self.http.request(method, format!("http://localhost{path}"));
         if let Some(body) = body {
             request = request.json(body);
@@ -62,7 +80,7 @@ impl RestClient {
             "{path} was answered with {status}: {}",
             String::from_utf8_lossy(&body)
         );
-        serde_json::from_slice(&body).with_context(|| format!("the answer to {path} is not JSON"))
+        Ok(body)
     }
 }
 

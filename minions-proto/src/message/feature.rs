@@ -1,7 +1,9 @@
 //! Features that an agent announces in its health reply.
 
 use super::bounded;
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Largest number of features in a health reply.
@@ -122,43 +124,75 @@ impl fmt::Display for Feature {
 /// Names of the features that an agent announces, including those that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
-pub struct Features(Vec<String>);
+pub struct Features(Box<[FeatureName]>);
+
+/// Name of a feature. Only unknown ones take memory: a daemon with thousands of agents has each list many times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+struct FeatureName(Cow<'static, str>);
+
+impl FeatureName {
+    fn of(name: &str) -> Self {
+        let known = Feature::ALL.into_iter().map(Feature::name).find(|known| *known == name);
+        Self(known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed))
+    }
+}
+
+impl<'de> Deserialize<'de> for FeatureName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(FeatureNameVisitor)
+    }
+}
+
+struct FeatureNameVisitor;
+
+impl Visitor<'_> for FeatureNameVisitor {
+    type Value = FeatureName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a feature")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<FeatureName, E> {
+        Ok(FeatureName::of(name))
+    }
+}
 
 impl Features {
     /// Reports whether the agent announces the feature.
     #[must_use]
     pub fn supports(&self, feature: Feature) -> bool {
-        self.0.iter().any(|name| name == feature.name())
+        self.names().any(|name| name == feature.name())
     }
 
     /// Returns the names in the order of the agent.
-    #[must_use]
-    pub fn names(&self) -> &[String] {
-        &self.0
-    }
-
-    /// Returns the names in the order of the agent.
-    #[must_use]
-    pub fn into_names(self) -> Vec<String> {
-        self.0
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &*name.0)
     }
 }
 
 impl From<Vec<String>> for Features {
     fn from(names: Vec<String>) -> Self {
-        Self(names)
+        names.iter().map(String::as_str).collect()
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Features {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        Self(names.into_iter().map(FeatureName::of).collect())
     }
 }
 
 impl FromIterator<Feature> for Features {
     fn from_iter<I: IntoIterator<Item = Feature>>(features: I) -> Self {
-        Self(features.into_iter().map(|feature| feature.name().to_owned()).collect())
+        let name = |feature: Feature| FeatureName(Cow::Borrowed(feature.name()));
+        Self(features.into_iter().map(name).collect())
     }
 }
 
 impl<'de> Deserialize<'de> for Features {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        bounded::list::<MAX, D, String>(deserializer).map(Self)
+        bounded::list::<MAX, D, FeatureName>(deserializer).map(|names| Self(names.into()))
     }
 }
 
@@ -175,7 +209,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&features).unwrap(), json);
         assert!(features.supports(Feature::Exec) && features.supports(Feature::Clock));
         assert!(!features.supports(Feature::ExecLimits) && !features.supports(Feature::Network));
-        assert_eq!(features.into_names(), ["exec2", "teleport", "clock"]);
+        assert_eq!(features.names().collect::<Vec<_>>(), ["exec2", "teleport", "clock"]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl AgentClient {
 
     /// Calls `read` with the agent's last description of itself; `None` for a base agent.
     pub(super) fn with_agent<T>(&self, read: impl FnOnce(Option<&AgentInfo>) -> T) -> T {
-        read(self.status.borrow().info.as_ref())
+        read(self.status.borrow().info.as_deref())
     }
 
     /// Checks that the agent announces `feature`, which `fields` of the request need; or, without fields, the request

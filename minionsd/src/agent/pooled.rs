@@ -63,9 +63,11 @@ impl PooledConnections {
 
     /// Closes the connections that have been idle for `timeout`, or that the agent has closed.
     pub(super) fn evict_idle(&self, timeout: Duration) {
-        self.kept().idle.retain_mut(|idle| {
+        let mut kept = self.kept();
+        kept.idle.retain_mut(|idle| {
             idle.since.elapsed() < timeout && idle.connection.liveness() == Liveness::Quiet
         });
+        kept.idle.shrink_to_fit();
     }
 
     /// Closes the parked connections.
@@ -102,6 +104,8 @@ impl PooledConnections {
         }
         if connection.is_reusable() {
             if kept.idle.len() < self.limit {
+                // Most VMs never have a second one.
+                kept.idle.reserve_exact(1);
                 kept.idle.push(IdleConnection { connection, since, after_stream });
             }
         } else if connection.is_unanswered() {

@@ -2,13 +2,14 @@
 
 use minions_api::vm::Failure;
 use minions_proto::message::AgentInfo;
+use std::sync::Arc;
 
 /// Status of an agent. The supervisor publishes it over a `watch` channel, which closes when the VM is gone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AgentStatus {
     pub(crate) access: CallAccess,
     /// Last description that the agent sent of itself; `None` for a base agent, and before the first answer.
-    pub(crate) info: Option<AgentInfo>,
+    pub(crate) info: Option<Arc<AgentInfo>>,
 }
 
 /// Decision whether calls may be sent.

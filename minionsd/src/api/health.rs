@@ -34,7 +34,7 @@ pub(super) async fn get_health(
         status: "ok".into(),
         uptime_secs: reply.uptime_secs,
         hostname: reply.hostname.clone(),
-        agent: reply.agent.clone().map(agent_info),
+        agent: reply.agent.as_ref().map(agent_info),
         clock_offset_ms: reply
             .time_unix_ms
             .map(|theirs| offset_ms(theirs, answered.asked, answered.answered)),
@@ -47,7 +47,7 @@ pub(super) async fn get_health(
 }
 
 /// Converts the agent's description from the wire type to the REST type.
-pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
+pub(super) fn agent_info(agent: &AgentInfo) -> health::AgentInfo {
     let AgentInfo {
         name,
         version,
@@ -62,15 +62,15 @@ pub(super) fn agent_info(agent: AgentInfo) -> health::AgentInfo {
         restore,
     } = agent;
     health::AgentInfo {
-        name,
-        version,
-        protocol,
-        features: features.into_names(),
-        allowed,
-        boot_id: boot_id.into(),
-        instance_id: instance_id.into(),
-        generation,
-        parent_instance_id: parent_instance_id.map(Into::into),
-        restore,
+        name: name.clone(),
+        version: version.clone(),
+        protocol: *protocol,
+        features: features.clone(),
+        allowed: allowed.clone(),
+        boot_id: boot_id.to_string(),
+        instance_id: instance_id.to_string(),
+        generation: *generation,
+        parent_instance_id: parent_instance_id.as_ref().map(ToString::to_string),
+        restore: *restore,
     }
 }

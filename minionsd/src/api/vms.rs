@@ -86,7 +86,7 @@ fn shown(api: &ApiState, vm: &Vm, labels: Labels, with_details: bool) -> vm::Vm 
         reason: status.reason,
         socket: vm.socket().display().to_string(),
         agent_port: vm.agent_port().get(),
-        agent: status.agent.map(super::health::agent_info),
+        agent: status.agent.as_deref().map(super::health::agent_info),
         hostname: status.hostname,
         quiesced_until: vm.lease().until(),
         failed_probes: status.failed_probes,

@@ -9,6 +9,7 @@ use minions_api::network::NetworkRequest;
 use minions_proto::message::{ChangeNetwork, MAX_HOOK_TIMEOUT_MS, RestoreStepKind};
 use serde::Deserialize;
 use std::ops::RangeInclusive;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Part of a hostname template that stands for the name of the VM.
@@ -45,7 +46,7 @@ pub struct RestoreRule {
     /// Names of the VMs.
     pub vms: VmPattern,
     /// Their steps.
-    pub policy: RestorePolicy,
+    pub policy: Arc<RestorePolicy>,
 }
 
 /// Restore steps of a VM.
@@ -124,7 +125,7 @@ impl RestorePolicy {
             hook_timeout_ms,
             ..RestoreEntry::default()
         };
-        entry.rule(0).map(|rule| rule.policy)
+        entry.rule(0).map(|rule| Arc::unwrap_or_clone(rule.policy))
     }
 
     /// Returns the hostname of `vm`.
@@ -153,9 +154,11 @@ impl RestorePolicy {
 impl RestoreRules {
     /// Returns the policy for `vm`: that of the first rule that matches.
     #[must_use]
-    pub fn of(&self, vm: &VmName) -> RestorePolicy {
+    pub fn of(&self, vm: &VmName) -> Arc<RestorePolicy> {
+        // One for all: a daemon has thousands of VMs, and often no rule.
+        static DEFAULT: LazyLock<Arc<RestorePolicy>> = LazyLock::new(Arc::default);
         let rule = self.0.iter().find(|rule| rule.vms.matches(vm));
-        rule.map(|rule| rule.policy.clone()).unwrap_or_default()
+        Arc::clone(rule.map_or(&*DEFAULT, |rule| &rule.policy))
     }
 
     /// Checks the entries of the file.
@@ -216,7 +219,7 @@ impl RestoreEntry {
             steps_timeout: self.steps_timeout_ms.map(Duration::from_millis),
             clock_limit: clock_limit(&field("clock_limit_ms"), self.clock_limit_ms)?,
         };
-        Ok(RestoreRule { vms, policy })
+        Ok(RestoreRule { vms, policy: Arc::new(policy) })
     }
 }
 
@@ -296,7 +299,7 @@ mod tests {
     #[test]
     fn entropy_and_clock_are_the_default_and_the_first_matching_rule_decides() {
         let web: VmName = "web-1".parse().unwrap();
-        assert_eq!(rules("").of(&web), RestorePolicy::default());
+        assert_eq!(*rules("").of(&web), RestorePolicy::default());
         let file = "[[restore]]\nvms = 'web-*'\nsteps = ['hooks', 'entropy', 'hostname', 'hooks']\n\
                     required = ['entropy']\nhostname = '{vm}.example'\nhook_timeout_ms = 5000\n\
                     [restore.network]\nip = '10.0.0.2/24'\ngateway = '10.0.0.1'\n\
@@ -307,7 +310,7 @@ mod tests {
         assert_eq!(policy.required, [Entropy]);
         assert_eq!(policy.hostname_of(&web), "web-1.example");
         assert_eq!(policy.hook_timeout, Some(Duration::from_secs(5)));
-        assert_eq!(policy.network.unwrap().ip.as_deref(), Some("10.0.0.2/24"));
+        assert_eq!(policy.network.as_ref().unwrap().ip.as_deref(), Some("10.0.0.2/24"));
         assert!(rules(file).of(&"db".parse().unwrap()).steps.is_empty());
     }
 

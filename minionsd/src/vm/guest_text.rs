@@ -14,7 +14,7 @@ pub(super) fn bounded(agent: AgentInfo) -> AgentInfo {
         name: clipped(agent.name),
         version: clipped(agent.version),
         protocol: agent.protocol,
-        features: few(agent.features.into_names()).into(),
+        features: agent.features.names().take(KEPT_FEATURES).map(start_of).collect(),
         boot_id: clipped(agent.boot_id.into()).into(),
         instance_id: clipped(agent.instance_id.into()).into(),
         allowed: agent.allowed.map(few),
@@ -27,6 +27,11 @@ pub(super) fn bounded(agent: AgentInfo) -> AgentInfo {
 
 fn few(names: Vec<String>) -> Vec<String> {
     names.into_iter().take(KEPT_FEATURES).map(clipped).collect()
+}
+
+/// Returns the start of a text of a guest, up to the bound.
+fn start_of(text: &str) -> &str {
+    &text[..text.floor_char_boundary(KEPT_TEXT)]
 }
 
 /// Truncates a text of a guest to the bound.
@@ -62,7 +67,8 @@ mod tests {
             restore: None,
         };
         let kept = bounded(agent);
-        let lists = [kept.features.into_names(), kept.allowed.unwrap()];
+        let features: Vec<_> = kept.features.names().map(str::to_owned).collect();
+        let lists = [features, kept.allowed.unwrap()];
         for list in &lists {
             assert_eq!(list.len(), KEPT_FEATURES);
         }

@@ -409,8 +409,10 @@ impl RegistryTask {
         };
         self.supervised += 1;
         let (number, verdicts, judged) = (self.supervised, self.verdicts.clone(), name.clone());
+        // Boxed, because a task has a place of its own for what it takes over.
+        let mut supervised = Box::pin(supervisor.run());
         self.tasks.spawn(async move {
-            if let Some(verdict) = supervisor.run().await {
+            if let Some(verdict) = supervised.as_mut().await {
                 // Fails only when the daemon ends.
                 let judged = VmVerdict { name: judged, supervisor: number, verdict };
                 let _ = verdicts.send(judged).await;

@@ -81,7 +81,7 @@ impl LastNetworks {
 /// Restore steps of one VM.
 #[derive(Debug, Clone)]
 pub(crate) struct RestorePlan {
-    pub(crate) policy: RestorePolicy,
+    pub(crate) policy: Arc<RestorePolicy>,
     pub(crate) networks: LastNetworks,
     pub(crate) declared: DeclaredStore,
 }
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(networks.of(&vm), None, "not confirmed");
         networks.confirmed(&vm, "change");
         let (declared, _thread) = DeclaredStore::open(None).unwrap();
-        let mut plan = RestorePlan { policy: RestorePolicy::default(), networks, declared };
+        let mut plan = RestorePlan { policy: Arc::default(), networks, declared };
         let request = |plan: &RestorePlan, vm: &VmName| plan.request(vm, "p".into()).unwrap();
         let (first, second) = (request(&plan, &vm), request(&plan, &vm));
         assert_ne!(first.entropy, second.entropy);
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!((first.hostname.as_deref(), first.network.is_some()), (None, false));
         assert_eq!(first.steps, ["entropy", "clock"]);
         first.validate().unwrap();
-        plan.policy.steps = RestoreStepKind::ALL.to_vec();
+        Arc::make_mut(&mut plan.policy).steps = RestoreStepKind::ALL.to_vec();
         let all = request(&plan, &vm);
         assert_eq!(all.hostname.as_deref(), Some("web-1"));
         assert!(all.network.as_ref().is_some_and(|network| network.confirm_within_ms.is_none()));
@@ -206,7 +206,7 @@ mod tests {
         let (declared, _thread) = DeclaredStore::open(None).unwrap();
         let steps = vec![RestoreStepKind::Hostname, RestoreStepKind::Network];
         let policy = RestorePolicy { required: steps.clone(), steps, ..Default::default() };
-        let plan = RestorePlan { policy, networks, declared: declared.clone() };
+        let plan = RestorePlan { policy: Arc::new(policy), networks, declared: declared.clone() };
         let request = || plan.request(&vm, "p".into()).unwrap();
         let by_hand = request();
         assert_eq!(by_hand.network.unwrap().dns.unwrap(), ["1.1.1.1"]);

@@ -10,6 +10,7 @@ use minions_api::Timestamp;
 use minions_api::restore::RestoreReport;
 use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
 use minions_proto::message::{AgentInfo, Health};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Interval between probes of a VM that answers, ± 10 % so that the probes of a thousand VMs spread out.
@@ -25,7 +26,7 @@ pub(crate) struct VmStatus {
     pub(crate) reason: Option<Reason>,
     /// Latest `reason`, kept after it no longer applies.
     pub(crate) last_error: Option<Reason>,
-    pub(crate) agent: Option<AgentInfo>,
+    pub(crate) agent: Option<Arc<AgentInfo>>,
     pub(crate) hostname: Option<String>,
     /// Uptime of the guest in its last answer, in seconds.
     uptime: Option<u64>,
@@ -125,7 +126,7 @@ impl VmStatus {
     /// Returns the identity of the VM, its boot and its agent.
     pub(crate) fn incarnation(&self) -> Incarnation {
         let (device, inode) = self.socket.numbers();
-        let agent = self.agent.as_ref();
+        let agent = self.agent.as_deref();
         Incarnation {
             id: agent.map(|agent| IncarnationId::of(agent).into_text()),
             device,
@@ -144,8 +145,8 @@ impl VmStatus {
         health: Health,
         now: Timestamp,
     ) -> (AgentIdentity, Option<StateChange>) {
-        let agent = health.agent.map(bounded);
-        let identity = self.compare(agent.as_ref(), health.uptime_secs);
+        let agent = health.agent.map(|agent| Arc::new(bounded(agent)));
+        let identity = self.compare(agent.as_deref(), health.uptime_secs);
         self.settle_ending(identity);
         self.attempts += 1;
         self.reason = None;
@@ -190,7 +191,7 @@ impl VmStatus {
     ) -> Option<StateChange> {
         self.attempts += 1;
         // The agent that answered before stays, so that the new generation is seen as such.
-        self.agent.get_or_insert_with(|| bounded(agent.clone()));
+        self.agent.get_or_insert_with(|| Arc::new(bounded(agent.clone())));
         (self.failed_probes, self.fruitless) = (0, 0);
         self.blind = false;
         self.last_seen = Some(now);
@@ -204,7 +205,7 @@ impl VmStatus {
     /// Records the generation of a restored guest whose restore steps have succeeded, with their report if this daemon has
     /// it.
     pub(crate) fn restored(&mut self, agent: AgentInfo, report: Option<RestoreReport>) {
-        self.agent = Some(agent);
+        self.agent = Some(Arc::new(agent));
         if report.is_some() {
             self.restore = report;
         }

@@ -8,7 +8,7 @@ use minions_api::network::Network;
 use minions_api::status::Interface;
 use minions_api::vm::{self, Failure as Fault, Vm};
 use minions_proto::hybrid::MAX_PATH_LEN;
-use minions_proto::message::{Feature, Features, OPERATIONS};
+use minions_proto::message::{Feature, OPERATIONS};
 use minions_proto::version::PROTOCOL;
 use std::net::IpAddr;
 
@@ -205,7 +205,6 @@ fn version(health: &Health) -> Finding {
         );
     };
     let what = format!("{} {}, protocol {}", agent.name, agent.version, agent.protocol);
-    let features = Features::from(agent.features.clone());
     let refused: Vec<_> =
         OPERATIONS.into_iter().filter(|operation| !allows(agent, operation)).collect();
     let what = match refused.as_slice() {
@@ -214,7 +213,7 @@ fn version(health: &Health) -> Finding {
     };
     let missing: Vec<_> = Feature::ALL
         .into_iter()
-        .filter(|feature| allows(agent, feature.operation()) && !features.supports(*feature))
+        .filter(|feature| allows(agent, feature.operation()) && !agent.features.supports(*feature))
         .map(Feature::name)
         .collect();
     if !missing.is_empty() {

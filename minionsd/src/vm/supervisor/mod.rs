@@ -234,7 +234,9 @@ impl Supervisor {
         answer: ProbeAnswer,
     ) -> Option<Duration> {
         let ProbeAnswer { health, asked, took, late: _, fresh } = answer;
-        let (health, asked) = match self.settle_generation(hold, health, asked).await {
+        // Boxed, because few guests are restored and each task has a place for the largest state.
+        let settled = Box::pin(self.settle_generation(hold, health, asked)).await;
+        let (health, asked) = match settled {
             SettledProbe::Ready(health, asked) => (health, asked),
             SettledProbe::Waiting(pause) => {
                 self.meters.probed(took, None);

@@ -9,6 +9,7 @@ use minions_proto::message::RestoreStepKind;
 use minionsd::config::{ClockLimit, RestorePolicy, RestoreRule, RestoreRules};
 use scripted::ScriptedGuest;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use testkit::daemon::{Reply, TestDaemon};
 
@@ -190,7 +191,7 @@ fn rules(steps: &[RestoreStepKind], required: &[RestoreStepKind]) -> RestoreRule
         hostname: "{vm}.example".into(),
         ..RestorePolicy::default()
     };
-    RestoreRules(vec![RestoreRule { vms: "web-*".parse().unwrap(), policy }])
+    RestoreRules(vec![RestoreRule { vms: "web-*".parse().unwrap(), policy: policy.into() }])
 }
 
 #[tokio::test]
@@ -259,7 +260,7 @@ async fn the_clock_of_a_guest_is_left_alone_if_its_rule_says_so() {
     let daemon = TestDaemon::with(|config| {
         config.clock_limit = Some(Duration::from_secs(1));
         config.restore = rules(&[], &[]);
-        config.restore.0[0].policy.clock_limit = ClockLimit::Off;
+        Arc::make_mut(&mut config.restore.0[0].policy).clock_limit = ClockLimit::Off;
     })
     .await;
     let start = |name: &str| {

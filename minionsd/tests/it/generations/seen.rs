@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use minions_proto::message::RestoreStepKind::{Clock, Entropy};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 use testkit::daemon::{Reply, TestDaemon};
 use testkit::minionsd::Minionsd;
@@ -98,7 +99,7 @@ async fn steps_that_do_not_end_fail_after_their_limit_and_may_still_succeed() {
     let limit = Some(Duration::from_millis(300));
     let daemon = TestDaemon::with(|config| {
         config.restore = rules(&[Entropy, Clock], &[]);
-        config.restore.0[0].policy.steps_timeout = limit;
+        Arc::make_mut(&mut config.restore.0[0].policy).steps_timeout = limit;
     })
     .await;
     let guest = ScriptedGuest::booted("first");
