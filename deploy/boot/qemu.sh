@@ -164,7 +164,7 @@ claim_socket() {
 
 # --- the processes ---
 
-scratch='' backend='' vm='' inode=''
+scratch='' backend='' vm=''
 
 # No child inherits $lock: a child that kept it open would hold the name after this script has ended.
 start_backend() {
@@ -178,7 +178,6 @@ start_backend() {
         ((++tries < 100)) || die "$VHOST_DEVICE_VSOCK created no sockets within 5 s"
         sleep 0.05
     done
-    inode=$(stat -c %i -- "$socket")
 }
 
 # /dev/kvm may exist and still be unable to run a VM (with nested virtualisation, for example); QEMU then
@@ -228,6 +227,9 @@ qemu_args() {
         *) misuse "--net $net" ;;
     esac
     local cmdline='console=ttyS0'
+    # At its start the kernel counts timer interrupts for 40 ms, and panics if an emulated processor that the
+    # host does not schedule gets too few of them.
+    [[ $accel != tcg ]] || cmdline+=' no_timer_check'
     args+=(-kernel "$kernel")
     [[ -z $initrd ]] || args+=(-initrd "$initrd")
     if [[ -n $disk ]]; then
@@ -252,8 +254,9 @@ cleanup() {
         kill "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    # The backend leaves its file. Remove it only if it is ours: the name may already belong to another VM.
-    if [[ -n $inode && $(stat -c %i -- "$socket" 2>/dev/null) == "$inode" ]]; then
+    # The backend leaves its file, or a new one: it listens again when QEMU ends. A file without a listener is
+    # stale, and the lock keeps other starts away.
+    if [[ -n $backend && -S $socket && ! -L $socket && -z $(ss -xlH src "$socket") ]]; then
         rm -f -- "$socket"
     fi
     [[ -z $scratch ]] || rm -rf -- "$scratch"

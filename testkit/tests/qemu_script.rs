@@ -1,9 +1,12 @@
-//! Command lines that `deploy/boot/qemu.sh` rejects before it starts anything.
+//! Command lines that `deploy/boot/qemu.sh` rejects before it starts anything, and what it leaves when it ends.
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use testkit::wait::until;
 
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/boot/qemu.sh")
@@ -67,4 +70,52 @@ fn the_hosts_own_network_namespace_is_rejected_under_any_name() {
         let stderr = rejected_under(&launcher, "user=own", 64);
         assert!(stderr.contains("own is this host's own network namespace"), "{last}: {stderr}");
     }
+}
+
+/// In place of the backend: listens on both sockets, and again, with another file, when QEMU ends.
+const BACKEND: &str = r#"#!/usr/bin/env python3
+import os, socket, sys, time
+paths = [sys.argv[sys.argv.index(option) + 1] for option in ("--socket", "--uds-path")]
+def listen(path):
+    if os.path.exists(path): os.unlink(path)
+    one = socket.socket(socket.AF_UNIX); one.bind(path); one.listen(); return one
+kept = [listen(path) for path in paths]
+while not os.path.exists(os.environ["QEMU_ENDED"]): time.sleep(0.01)
+kept.append(listen(paths[1]))
+open(os.environ["QEMU_ENDED"] + ".seen", "w").close()
+time.sleep(600)
+"#;
+
+/// In place of QEMU: writes its arguments, and ends with SIGTERM once the backend has noticed that.
+const QEMU: &str = r#"#!/usr/bin/env bash
+trap 'touch "$QEMU_ENDED"; until [[ -e $QEMU_ENDED.seen ]]; do sleep 0.01; done; exit 0' TERM
+printf '%s\n' "$@" >"$QEMU_ARGUMENTS.new" && mv "$QEMU_ARGUMENTS.new" "$QEMU_ARGUMENTS"
+while :; do sleep 0.01; done
+"#;
+
+#[test]
+fn a_script_that_is_terminated_leaves_no_socket_even_if_the_backend_has_bound_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("kernel"), "").unwrap();
+    for (name, program) in [("backend", BACKEND), ("qemu", QEMU)] {
+        fs::write(path(name), program).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new("bash");
+    command.arg(script()).args(["vm", "--accel", "tcg", "--net", "none", "--kernel"]);
+    command.arg(path("kernel")).arg("--initrd").arg(path("kernel"));
+    command.arg("--socket-dir").arg(path("sockets"));
+    command.env("QEMU", path("qemu")).env("VHOST_DEVICE_VSOCK", path("backend"));
+    command.env("QEMU_ENDED", path("ended")).env("QEMU_ARGUMENTS", path("arguments"));
+    let mut running = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until("QEMU runs", || path("arguments").exists().then_some(()));
+    let was_there = path("sockets/vm.vsock").exists();
+    let pid = Pid::from_child(&running);
+    kill_process(pid, Signal::TERM).unwrap();
+    running.wait().unwrap();
+    let arguments = fs::read_to_string(path("arguments")).unwrap();
+    assert!(arguments.contains("\nconsole=ttyS0 no_timer_check\n"), "{arguments}");
+    assert!(was_there && path("ended.seen").exists(), "the backend has not bound another socket");
+    assert!(!path("sockets/vm.vsock").exists(), "the socket was left");
 }

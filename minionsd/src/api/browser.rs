@@ -73,14 +73,10 @@ impl AllowedOrigins {
         if !over_tcp || self.allow(request.headers()) {
             return Ok(());
         }
-        if changes_something(request) {
-            let host = super::host::asked_for(request);
-            return from_our_own_page(request.headers(), host.as_ref());
-        }
-        if opens_our_page(request) {
+        if !changes_something(request) && opens_our_page(request) {
             return Ok(());
         }
-        from_our_own_site(request.headers())
+        from_our_own_page(request.headers(), super::host::asked_for(request).as_ref())
     }
 
     fn allow(&self, headers: &HeaderMap) -> bool {

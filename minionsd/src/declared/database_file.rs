@@ -24,14 +24,14 @@ pub(super) struct DatabaseLock(File);
 impl DatabaseLock {
     /// Takes the lock of the database at `path`.
     pub(super) fn take(path: &Path) -> Result<Self, StoreOpenError> {
-        let path = with_suffix(path, ".lock");
+        let lock = with_suffix(path, ".lock");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(|source| file_error(&path, source))?;
+        let file = options.open(&lock).map_err(|source| file_error(&lock, source))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreOpenError::InUse(path)),
-            Err(error) => Err(file_error(&path, error.into())),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreOpenError::InUse(path.to_owned())),
+            Err(error) => Err(file_error(&lock, error.into())),
         }
     }
 }

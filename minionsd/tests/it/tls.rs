@@ -90,6 +90,8 @@ fn beyond_loopback_no_request_is_answered_without_the_token() {
     }
     let wrong = ["-H", "Authorization: Bearer a-token-that-is-not-of-this-daemon", "/vms"];
     assert_eq!(daemon.curl(&wrong).0, 401);
+    let (status, body) = daemon.curl(&["-H", "Authorization: Bearer ", "/vms"]);
+    assert!(status == 401 && body.contains("the bearer token is empty"), "{status} {body}");
     assert!(daemon.with_token("/whoami").1.contains("\"kind\":\"token\""));
     let plain = ["--http1.1", "-k", "--url", "http://10.99.99.1:7443/vms", "/vms"];
     assert!(

@@ -4,7 +4,7 @@ use super::super::problem::ApiError;
 use super::peer::Peer;
 use super::policy::Policy;
 use axum::extract::Request;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderValue};
 use minions_api::ErrorCode;
 use minions_api::service::{Identity, Scope};
 use std::sync::Arc;
@@ -27,8 +27,14 @@ impl Caller {
         let has_token = match (request.headers().get(AUTHORIZATION), &policy.token) {
             (None, _) => false,
             (Some(shown), Some(token)) if token.is_shown_by(shown.as_bytes()) => true,
-            (Some(_), _) => {
-                return Err(unauthenticated("the bearer token does not match this daemon's token"));
+            (Some(sent), _) => {
+                return Err(unauthenticated(if is_empty_token(sent) {
+                    "the bearer token is empty: can you read the token's file? Without `Authorization`, the Unix \
+                     socket identifies you"
+                } else {
+                    "the bearer token does not match this daemon's token; without `Authorization`, the Unix \
+                     socket identifies you"
+                }));
             }
         };
         Ok(Self { peer, has_token })
@@ -110,6 +116,12 @@ impl Caller {
             }
         }
     }
+}
+
+/// Reports whether the header has no token, as with `Bearer $(cat FILE)` of a file that cannot be read.
+fn is_empty_token(authorization: &HeaderValue) -> bool {
+    let shown = authorization.as_bytes().trim_ascii();
+    shown.is_empty() || shown.eq_ignore_ascii_case(b"bearer")
 }
 
 fn unauthenticated(detail: &str) -> ApiError {

@@ -152,7 +152,7 @@ fn a_database_in_use_is_refused() {
     let (_dir, path) = file();
     let _first = StateDatabase::open(&path).unwrap();
     let error = StateDatabase::open(&path).unwrap_err();
-    assert!(matches!(&error, StoreOpenError::InUse(_)), "{error}");
+    assert!(matches!(&error, StoreOpenError::InUse(one) if *one == path), "{error}");
 }
 
 #[test]
