@@ -76,7 +76,8 @@ fn configured(vm: &Vm, configured: ConfigState) -> String {
     format!("{}{reason}", configured.as_str())
 }
 
-fn labels(vm: &Vm) -> Option<String> {
+/// Formats the labels of a VM; `None` if it has none.
+pub(super) fn labels(vm: &Vm) -> Option<String> {
     let labels = vm.labels.iter().map(|(key, value)| format!("{key}={value}"));
     let labels: Vec<_> = labels.collect();
     (!labels.is_empty()).then(|| labels.join(","))

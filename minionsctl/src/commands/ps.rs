@@ -1,26 +1,44 @@
-//! `minionsctl ps VM`: lists the programs of a VM.
+//! `minionsctl ps [VM]`: lists the programs of a VM. [`every_vm`]: of all VMs.
+
+mod every_vm;
 
 use super::context::Context;
+use super::ls::age;
 use crate::agent;
-use crate::client::vm_path;
+use crate::cli::PsArgs;
+use crate::client::{DaemonClient, vm_path};
+use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
+use minions_api::VmName;
 use minions_api::exec::{ExecInfo, ExecInfoList, ExecState};
 use minions_proto::message::ExecList;
+use std::sync::Arc;
 use std::time::Duration;
 
 const HEADER: [&str; 8] = ["ID", "STATE", "AGE", "EXIT", "USER", "TTY", "OUT", "COMMAND"];
 
-pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
-    match target {
+pub(super) async fn run(
+    context: &Context<'_>,
+    config: &ClientConfig,
+    args: &PsArgs,
+) -> Result<ExitStatus, Failure> {
+    if args.vm.is_none() && config.agent.is_none() {
+        return every_vm::run(context, Arc::new(DaemonClient::new(config)?), args.all).await;
+    }
+    match &Target::new(config, args.vm.clone())? {
         Target::Agent(address) => {
             let answer = agent::call(address, &ExecList {}, context.quick_direct()).await?;
-            Printer::json(&answer.json)?;
+            context.printer.json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
-            let list: ExecInfoList = client.get(&vm_path(vm, "/execs"), context.quick()).await?;
+            let list = programs(context, client, vm, args.all).await?;
+            if args.quiet || context.printer.is_names() {
+                context.printer.names(list.execs.iter().map(|info| info.id.as_str()))?;
+                return Ok(ExitStatus::Success);
+            }
             context.printer.result(&list, |list| {
                 let table = Rows::with_header(&HEADER);
                 list.execs.iter().fold(table, |table, info| table.row(row(info)))
@@ -28,6 +46,19 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// Returns the programs of a VM: those that have processes, or with `all` every one that the agent knows.
+async fn programs(
+    context: &Context<'_>,
+    client: &DaemonClient,
+    vm: &VmName,
+    all: bool,
+) -> Result<ExecInfoList, Failure> {
+    let mut list: ExecInfoList = client.get(&vm_path(vm, "/execs"), context.quick()).await?;
+    let left_running = |info: &ExecInfo| info.left_running.is_some_and(|left| left > 0);
+    list.execs.retain(|info| all || info.state == ExecState::Running || left_running(info));
+    Ok(list)
 }
 
 fn row(info: &ExecInfo) -> [String; 8] {
@@ -49,8 +80,7 @@ fn row(info: &ExecInfo) -> [String; 8] {
     [
         info.id.clone(),
         state,
-        // Whole seconds: milliseconds would only be noise.
-        humantime::format_duration(Duration::from_secs(info.age_ms / 1000)).to_string(),
+        age(Duration::from_millis(info.age_ms)),
         info.exit_code.map_or_else(|| "-".into(), |code| code.to_string()),
         info.user.clone().unwrap_or_else(|| "-".into()),
         if info.tty { "yes" } else { "no" }.into(),
