@@ -1,12 +1,12 @@
 //! Address, token and certificates. Flags override the environment, then come the context, the user's file and the
-//! host's. [`context_selection`]: the context that applies.
+//! host's. [`context_selection`]: the context that applies. [`settings_layer`]: the places of settings.
 
 mod context_selection;
+mod settings_layer;
 
 use crate::agent_address::AgentAddress;
 use crate::bounded_file;
 use crate::cli::Cli;
-use crate::contexts::ContextError;
 use crate::failure::Failure;
 use crate::host_address::HostAddress;
 use crate::output::Printer;
@@ -15,7 +15,8 @@ pub(crate) use context_selection::read_contexts;
 use minions_proto::AgentPort;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
-use std::env;
+pub(crate) use settings_layer::contexts_file;
+use settings_layer::{SettingsLayer, user_directory, variable};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,15 +33,6 @@ struct ConfigFile {
     ca_file: Option<PathBuf>,
     cert_file: Option<PathBuf>,
     agent_port: Option<i64>,
-}
-
-/// Settings from one place. Each overrides that of later layers.
-#[derive(Debug, Default)]
-struct SettingsLayer {
-    host: Option<String>,
-    token_file: Option<PathBuf>,
-    ca_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
 }
 
 /// Address of minionsd, and credentials for it.
@@ -116,11 +108,6 @@ impl From<ConfigFile> for SettingsLayer {
     }
 }
 
-/// Returns the value of a variable. An empty variable counts as not set.
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 /// Returns the agent of `--socket`.
 fn agent(cli: &Cli, files: &[ConfigFile]) -> Result<Option<AgentAddress>, Failure> {
     let Some(socket) = cli.socket.clone() else {
@@ -160,21 +147,6 @@ fn default_host(remark: bool) -> HostAddress {
         ));
     }
     loopback
-}
-
-/// Returns the directory of the user's settings, below `$XDG_CONFIG_HOME` or `~/.config` (XDG Base Directory).
-fn user_directory() -> Option<PathBuf> {
-    let base = env::var_os("XDG_CONFIG_HOME")
-        .filter(|base| !base.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")))?;
-    Some(base.join("minions"))
-}
-
-/// Returns the path of the user's contexts.
-pub(crate) fn contexts_file() -> Result<PathBuf, ContextError> {
-    let directory = user_directory().ok_or(ContextError::NoDirectory)?;
-    Ok(directory.join("contexts.toml"))
 }
 
 /// Reads the user's file and the host's. A file of the user that this process must not read, as after `su` without `-`,

@@ -140,7 +140,10 @@ impl Cli {
     ) -> Result<Self, clap::Error> {
         let mut grammar = Self::command();
         grammar.build();
-        let words = signal_words::with_signal_option(&grammar, args.into_iter().collect());
+        let mut words: Vec<_> = args.into_iter().collect();
+        if Self::named_command(words.iter().cloned()).as_deref() == Some("kill") {
+            words = signal_words::with_signal_option(&grammar, words);
+        }
         let words = program_words::with_dashes(&grammar, words);
         Self::try_parse_from(words)
     }
@@ -389,6 +392,19 @@ mod tests {
     #[test]
     fn the_command_line_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_wrapped_to_the_width_of_the_terminal() {
+        let longest = |width: usize| {
+            let mut grammar = Cli::command().term_width(width);
+            grammar.build();
+            let exec = grammar.find_subcommand("exec").unwrap().clone().term_width(width);
+            let help = exec.after_help("").override_usage("").render_help().to_string();
+            help.lines().map(|line| line.chars().count()).max().unwrap()
+        };
+        assert!(longest(80) <= 80, "{}", longest(80));
+        assert!(longest(200) > 100, "{}", longest(200));
     }
 
     #[test]

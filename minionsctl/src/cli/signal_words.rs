@@ -1,15 +1,11 @@
 //! Signals in the form of kill(1): `kill -9 VM ID`, `kill -TERM VM ID`.
 
-use super::Cli;
 use clap::Command;
 use std::ffi::OsString;
 
-/// Replaces the signal of a `kill` command, in the form of kill(1), by `-s SIGNAL`. `args` begins with the program's name
+/// Replaces the signal of the command `kill`, in the form of kill(1), by `-s SIGNAL`. `args` begins with the program's name
 /// of minionsctl. Returns `args` unchanged if the word after `kill` is an option of minionsctl.
 pub(super) fn with_signal_option(grammar: &Command, mut args: Vec<OsString>) -> Vec<OsString> {
-    if Cli::named_command(args.iter().cloned()).as_deref() != Some("kill") {
-        return args;
-    }
     let Some(at) = args.iter().position(|word| word == "kill") else { return args };
     let signal = args.get(at + 1).and_then(|word| word.to_str()?.strip_prefix('-'));
     let signal = signal.map(str::to_owned).filter(|signal| is_signal(grammar, signal));

@@ -2,7 +2,6 @@
 
 use super::context::Context;
 use super::declared::path_segment;
-use super::get::labels;
 use crate::cli::{LsArgs, SelectorArgs};
 use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
@@ -99,6 +98,13 @@ fn wide_row(vm: &Vm) -> [String; 10] {
 
 fn reason(vm: &Vm) -> String {
     vm.reason.as_ref().map_or_else(|| "-".into(), |reason| reason.message.clone())
+}
+
+/// Formats the labels of a VM; `None` if it has none.
+pub(super) fn labels(vm: &Vm) -> Option<String> {
+    let labels = vm.labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let labels: Vec<_> = labels.collect();
+    (!labels.is_empty()).then(|| labels.join(","))
 }
 
 /// Formats a duration with its two largest units: `2d 3h`.

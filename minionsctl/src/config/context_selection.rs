@@ -1,6 +1,6 @@
 //! The context that applies to a command: `--context`, the variable, or the current one.
 
-use super::{SettingsLayer, contexts_file, variable};
+use super::settings_layer::{SettingsLayer, contexts_file, variable};
 use crate::bounded_file;
 use crate::cli::Cli;
 use crate::contexts::{ContextFile, ContextSettings};

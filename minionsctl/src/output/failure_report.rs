@@ -1,6 +1,5 @@
 //! Failures as JSON, for `-o json`.
 
-use super::failure_line;
 use crate::failure::Failure;
 use minions_api::VmName;
 use serde::Serialize;
@@ -32,12 +31,13 @@ pub(super) struct FailureReport<'a> {
 }
 
 impl<'a> FailureReport<'a> {
-    pub(super) fn new(failure: &'a Failure, hint: Option<String>) -> Self {
+    /// `message`: the failure with its causes.
+    pub(super) fn new(failure: &'a Failure, message: String, hint: Option<String>) -> Self {
         let problem = failure.problem();
         Self {
             status: "error",
             code: failure.code(),
-            message: failure_line(failure),
+            message,
             hint,
             request_id: problem.map(|problem| problem.request_id.as_str()),
             http_status: problem.map(|problem| problem.status),

@@ -4,6 +4,7 @@
 //! daemon goes through [`Printer`], which makes control characters visible. Only the output of a program is passed
 //! on unchanged, because the user asked for it.
 
+mod active_character;
 mod failure_report;
 mod program;
 mod yaml;
@@ -12,6 +13,7 @@ pub(crate) use program::{ProgramOutput, write_to};
 
 use crate::cli::OutputFormat;
 use crate::failure::Failure;
+use active_character::is_active;
 use comfy_table::{ContentArrangement, Table, presets};
 use failure_report::FailureReport;
 use minions_proto::channel::OutputStream;
@@ -20,7 +22,6 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// Printer of a command's result, in the chosen format.
 #[derive(Debug)]
@@ -134,7 +135,7 @@ impl Printer {
         }
         let hint = suggestion.or_else(|| failure.hint().map(Cow::into_owned));
         if self.is_structured() {
-            let report = FailureReport::new(failure, hint);
+            let report = FailureReport::new(failure, failure_line(failure), hint);
             let text = match self.format {
                 OutputFormat::Yaml => yaml::text(&report).unwrap_or_default(),
                 _ => serde_json::to_string(&report)
@@ -249,34 +250,6 @@ fn harmless_json(text: &str) -> String {
         }
         shown
     })
-}
-
-/// Reports whether a terminal would act on the character or show nothing for it. Two names that differ only in an
-/// invisible character would look the same.
-fn is_active(character: char) -> bool {
-    if character.is_ascii() {
-        return character.is_ascii_control();
-    }
-    let category = character.general_category();
-    let formats = matches!(
-        category,
-        GeneralCategory::Control
-            | GeneralCategory::Format
-            | GeneralCategory::LineSeparator
-            | GeneralCategory::ParagraphSeparator
-    );
-    formats || is_ignorable(character)
-}
-
-/// Reports whether the character has the property `Default_Ignorable_Code_Point` without the category `Format`: the
-/// grapheme joiner, Hangul fillers, invisible Khmer vowels, variation selectors, and code points reserved for more.
-fn is_ignorable(character: char) -> bool {
-    matches!(
-        character,
-        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{2065}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}'
-    )
 }
 
 /// Writes to standard output. Does not use `std::io::stdout`, which ignores a descriptor that is not writable.

@@ -3,7 +3,8 @@
 //! Not the work of a library, because the escapes of JSON must also cover the characters that a terminal acts on: no
 //! library for YAML has such a setting.
 
-use super::{Failure, is_active};
+use super::active_character::is_active;
+use crate::failure::Failure;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;

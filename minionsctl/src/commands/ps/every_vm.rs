@@ -1,6 +1,6 @@
 //! `minionsctl ps` without a VM: the programs of all VMs.
 
-use super::{HEADER, programs, row};
+use super::program_table::{HEADER, programs, row};
 use crate::cli::SelectorArgs;
 use crate::client::DaemonClient;
 use crate::commands::context::Context;
