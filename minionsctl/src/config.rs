@@ -1,20 +1,28 @@
-//! Address, token and certificates. Flags override the environment, then come the user's file and the host's.
+//! Address, token and certificates. Flags override the environment, then come the context, the user's file and the
+//! host's. [`context_selection`]: the context that applies. [`settings_layer`]: the places of settings.
+
+mod context_selection;
+mod settings_layer;
 
 use crate::agent_address::AgentAddress;
 use crate::bounded_file;
 use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::host_address::HostAddress;
+use crate::output::Printer;
+use context_selection::SelectedContext;
+pub(crate) use context_selection::read_contexts;
 use minions_proto::AgentPort;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
-use std::env;
+pub(crate) use settings_layer::contexts_file;
+use settings_layer::{SettingsLayer, user_directory, variable};
 use std::io;
 use std::path::{Path, PathBuf};
 
 const SYSTEM_FILE: &str = "/etc/minions/config.toml";
 const DEFAULT_UNIX_SOCKET: &str = "/run/minions/minionsd.sock";
 const PORT_VARIABLE: &str = "MINIONS_AGENT_PORT";
-const DEFAULT_HOST: &str = "http://127.0.0.1:7070";
 
 /// Configuration file. Every key is optional.
 #[derive(Debug, Default, Deserialize)]
@@ -30,8 +38,7 @@ struct ConfigFile {
 /// Address of minionsd, and credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientConfig {
-    /// `http://…`, `https://…` or `unix://…`.
-    pub(crate) host: String,
+    pub(crate) host: HostAddress,
     /// The bearer token.
     pub(crate) token: Option<String>,
     /// CA bundle for `https://`, instead of the system store.
@@ -46,32 +53,58 @@ pub(crate) struct ClientConfig {
 
 impl ClientConfig {
     pub(crate) fn load(cli: &Cli) -> Result<Self, Failure> {
-        let files: Vec<ConfigFile> = [user_file(), Some(SYSTEM_FILE.into())]
-            .into_iter()
-            .flatten()
-            .map(|path| read(&path))
-            .collect::<Result<_, _>>()?;
-        let host = cli
-            .host
-            .clone()
-            .or_else(|| env::var("MINIONS_HOST").ok())
-            .or_else(|| files.iter().find_map(|file| file.host.clone()))
-            .unwrap_or_else(default_host);
-        let path =
-            |flag: &Option<PathBuf>, variable, in_file: fn(&ConfigFile) -> &Option<PathBuf>| {
-                flag.clone()
-                    .or_else(|| env::var_os(variable).map(PathBuf::from))
-                    .or_else(|| files.iter().find_map(|file| in_file(file).clone()))
-            };
-        let token_file = path(&cli.token_file, "MINIONS_TOKEN_FILE", |file| &file.token_file);
+        let files = config_files()?;
+        let agent = agent(cli, &files)?;
+        let layers = layers(cli, files)?;
+        let path = |setting: fn(&SettingsLayer) -> &Option<PathBuf>| {
+            layers.iter().find_map(|layer| setting(layer).clone())
+        };
+        let token = path(|layer| &layer.token_file).map(|path| token(&path)).transpose()?;
+        let host = match layers.iter().find_map(|layer| layer.host.as_ref()) {
+            Some(host) => host.parse()?,
+            None => default_host(agent.is_none() && token.is_none()),
+        };
         Ok(Self {
             host,
-            token: token_file.map(|path| token(&path)).transpose()?,
-            ca_file: path(&cli.ca_file, "MINIONS_CA_FILE", |file| &file.ca_file),
-            cert_file: path(&cli.cert_file, "MINIONS_CERT_FILE", |file| &file.cert_file),
-            agent: agent(cli, &files)?,
+            token,
+            ca_file: path(|layer| &layer.ca_file),
+            cert_file: path(|layer| &layer.cert_file),
+            agent,
             incarnation: cli.incarnation.clone(),
         })
+    }
+}
+
+/// Returns the settings of all places, the ones with the highest precedence first. Credentials in the files are for the
+/// host in the files, so a context replaces both.
+fn layers(cli: &Cli, files: Vec<ConfigFile>) -> Result<Vec<SettingsLayer>, Failure> {
+    let flags = SettingsLayer {
+        host: cli.host.clone(),
+        token_file: cli.token_file.clone(),
+        ca_file: cli.ca_file.clone(),
+        cert_file: cli.cert_file.clone(),
+    };
+    let environment = SettingsLayer {
+        host: variable("MINIONS_HOST"),
+        token_file: variable("MINIONS_TOKEN_FILE").map(Into::into),
+        ca_file: variable("MINIONS_CA_FILE").map(Into::into),
+        cert_file: variable("MINIONS_CERT_FILE").map(Into::into),
+    };
+    Ok(match SelectedContext::find(cli, environment.host.is_some())? {
+        Some(SelectedContext { settings, by_flag: true }) => {
+            vec![flags, settings.into(), environment]
+        }
+        Some(SelectedContext { settings, by_flag: false }) => {
+            vec![flags, environment, settings.into()]
+        }
+        None => [flags, environment].into_iter().chain(files.into_iter().map(Into::into)).collect(),
+    })
+}
+
+impl From<ConfigFile> for SettingsLayer {
+    fn from(file: ConfigFile) -> Self {
+        let ConfigFile { host, token_file, ca_file, cert_file, agent_port: _ } = file;
+        Self { host, token_file, ca_file, cert_file }
     }
 }
 
@@ -85,12 +118,11 @@ fn agent(cli: &Cli, files: &[ConfigFile]) -> Result<Option<AgentAddress>, Failur
             )),
         };
     };
-    let variable = env::var(PORT_VARIABLE).ok().filter(|text| !text.is_empty());
     let in_files = || files.iter().find_map(|file| file.agent_port);
     let invalid = |setting, value, source| Failure::Port { setting, value, source };
     let port = if let Some(port) = cli.port {
         port
-    } else if let Some(text) = variable {
+    } else if let Some(text) = variable(PORT_VARIABLE) {
         text.parse().map_err(|source| invalid(PORT_VARIABLE, text, source))?
     } else if let Some(number) = in_files() {
         AgentPort::try_from(number)
@@ -101,21 +133,38 @@ fn agent(cli: &Cli, files: &[ConfigFile]) -> Result<Option<AgentAddress>, Failur
     Ok(Some(AgentAddress { socket, port }))
 }
 
-/// Returns the Unix socket if this user may connect to it, otherwise loopback TCP, over which every user reads.
-fn default_host() -> String {
+/// Returns the Unix socket if this user may connect to it, otherwise loopback TCP, over which every user reads. `remark`
+/// reports a socket that is not used because of its permissions.
+fn default_host(remark: bool) -> HostAddress {
     if access(DEFAULT_UNIX_SOCKET, Access::WRITE_OK).is_ok() {
-        format!("unix://{DEFAULT_UNIX_SOCKET}")
-    } else {
-        DEFAULT_HOST.into()
+        return HostAddress::unix(DEFAULT_UNIX_SOCKET);
     }
+    let loopback = HostAddress::loopback();
+    if remark && access(DEFAULT_UNIX_SOCKET, Access::EXISTS).is_ok() {
+        Printer::remark_line(&format!(
+            "no permission for {DEFAULT_UNIX_SOCKET} (root and the group minions have it): using {loopback}, which \
+             only reads"
+        ));
+    }
+    loopback
 }
 
-/// Returns the path of the user's file, below `$XDG_CONFIG_HOME` or `~/.config` (XDG Base Directory).
-fn user_file() -> Option<PathBuf> {
-    let base = env::var_os("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")))?;
-    Some(base.join("minions/config.toml"))
+/// Reads the user's file and the host's. A file of the user that this process must not read, as after `su` without `-`,
+/// is reported and skipped.
+fn config_files() -> Result<Vec<ConfigFile>, Failure> {
+    let mut files = Vec::new();
+    if let Some(path) = user_directory().map(|directory| directory.join("config.toml")) {
+        match read(&path) {
+            Err(Failure::File { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Printer::remark_line(&format!("{} is ignored: {source}", path.display()));
+            }
+            file => files.push(file?),
+        }
+    }
+    files.push(read(Path::new(SYSTEM_FILE))?);
+    Ok(files)
 }
 
 fn read(path: &Path) -> Result<ConfigFile, Failure> {

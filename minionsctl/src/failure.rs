@@ -1,8 +1,13 @@
-//! The error type of all commands, with hints and exit codes.
+//! The error type of all commands, with hints and exit codes. [`code`]: stable codes.
+
+mod code;
 
 use crate::agent_address::AgentAddress;
+use crate::connect_failure::{ConnectFailure, PATH_TOO_LONG};
+use crate::contexts::ContextError;
 use crate::copy_error::CopyError;
 use crate::exit::ExitStatus;
+use crate::host_address::InvalidHost;
 use crate::link_error::LinkError;
 use crate::ssh_error::SshError;
 use minions_api::vm::Failure as Layer;
@@ -17,16 +22,11 @@ use minions_proto::handshake::HandshakeError;
 use minions_proto::hybrid::DialError;
 use minions_proto::port::InvalidPort;
 use std::borrow::Cow;
-use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Advice for a path that the kernel rejects (`minions_proto::hybrid::MAX_PATH_LEN`).
-const PATH_TOO_LONG: &str = "the path of a Unix socket has at most 107 bytes: use a shorter one, relative to its \
-                             directory or through a symbolic link";
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +39,8 @@ pub(crate) enum Failure {
     Unreachable {
         /// Address of minionsd.
         host: String,
-        /// Error of the HTTP client.
-        source: reqwest::Error,
+        /// Reason.
+        source: ConnectFailure,
     },
     /// minionsd was reached, but its answer broke off or took too long.
     #[error("no complete answer from minionsd at {host}")]
@@ -99,11 +99,12 @@ pub(crate) enum Failure {
     /// The terminal on standard input could not be set to raw mode.
     #[error("cannot set up the terminal")]
     Terminal(#[source] io::Error),
-    /// Malformed address of minionsd, from `--host`, the environment or a file.
-    #[error(
-        "invalid address of minionsd {0:?}: must be http://HOST:PORT, https://HOST:PORT or unix://PATH"
-    )]
-    Host(String),
+    /// Malformed address of minionsd, from `--host`, the environment, a context or a file.
+    #[error(transparent)]
+    Host(#[from] InvalidHost),
+    /// A context does not exist or cannot be changed.
+    #[error(transparent)]
+    Context(#[from] ContextError),
     /// A file could not be read.
     #[error("cannot read {}", .path.display())]
     File {
@@ -176,6 +177,9 @@ pub(crate) enum Failure {
     /// The arguments exclude each other, or the target does not support them.
     #[error("{0}")]
     Usage(&'static str),
+    /// The arguments exclude each other, with the affected values.
+    #[error("{0}")]
+    UsageText(String),
     /// An argument has an invalid value.
     #[error(transparent)]
     Invalid(#[from] minions_proto::Invalid),
@@ -288,8 +292,8 @@ impl Failure {
             Self::Agent(error) => {
                 matches!(error, ExchangeError::Lost { .. } | ExchangeError::TimedOut)
             }
-            Self::Unreachable { .. }
-            | Self::NoAnswer { .. }
+            Self::Unreachable { source, .. } => source.is_transient(),
+            Self::NoAnswer { .. }
             | Self::Silent { .. }
             | Self::BrokeOff { .. }
             | Self::Dial { .. } => true,
@@ -324,7 +328,7 @@ impl Failure {
     pub(crate) fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
             Self::Problem(problem) => problem_hint(problem)?,
-            Self::Unreachable { source, .. } => unreachable_hint(source),
+            Self::Unreachable { source, .. } => source.hint(),
             Self::Dial { address, source } => return dial_hint(address, source),
             Self::NotAnAgent { .. } => {
                 "select the port of minions-agent with --port; `minions-agent --port` sets it in the guest"
@@ -351,22 +355,6 @@ fn problem_hint(problem: &Problem) -> Option<&'static str> {
     let advice = problem.failure.map(Layer::advice).or(problem.code.info().advice);
     let executed = "the request may have been executed nevertheless";
     advice.or_else(|| problem.may_have_executed.then_some(executed))
-}
-
-fn unreachable_hint(error: &reqwest::Error) -> &'static str {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        match kind {
-            Some(io::ErrorKind::InvalidInput) => return PATH_TOO_LONG,
-            Some(io::ErrorKind::PermissionDenied) => {
-                return "use this socket as root or as a member of the group minions; over TCP \
-                        (--host http://127.0.0.1:7070) every user may read";
-            }
-            _ => cause = error.source(),
-        }
-    }
-    "is minionsd running? --host or MINIONS_HOST selects another address"
 }
 
 fn dial_hint(address: &AgentAddress, error: &DialError) -> Option<Cow<'static, str>> {

@@ -2,15 +2,16 @@
 //!
 //! # Layout
 //!
-//! * [`cli`]: the command line grammar (clap).
+//! * [`cli`]: the command line grammar (clap). [`usage`]: reports of command lines that cannot be parsed.
 //! * [`failure`]: the error type, with a hint for each error. [`exit`]: exit codes.
-//! * [`config`]: address, token and certificates; flags override the environment, which overrides files.
+//! * [`config`]: address, token and certificates; flags override the environment, which overrides files. [`contexts`]:
+//!   named addresses with their credentials. [`host_address`]: forms of an address.
 //! * [`client`]: minionsd over HTTP. [`agent`]: one agent over its socket, without minionsd, at an
 //!   [`agent_address`]. [`target`]: one of the two.
 //! * [`guest_listener`]: a listening socket in a guest, which is opened again when it is lost.
 //! * [`link`]: a stream to a program, over either. [`link_error`]: its failures. [`session`]: runs a remote program as if it were local,
 //!   re-attaching when the stream breaks. [`local`]: local input, signals and terminal.
-//! * [`copy_error`]: failures of `cp`.
+//! * [`connect_failure`]: reasons why minionsd cannot be reached. [`copy_error`]: failures of `cp`.
 //! * [`bounded_file`]: reads small files up to a limit.
 //! * [`ssh_error`]: failures of the SSH commands. [`ssh`]: an SSH server for the system's SSH client, whose sessions are programs in the guest.
 //! * [`commands`]: one file per command.
@@ -23,11 +24,14 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod connect_failure;
+mod contexts;
 mod copy_error;
 mod exit;
 mod failure;
 mod guest_listener;
 mod guest_relay;
+mod host_address;
 mod link;
 mod link_error;
 mod local;
@@ -36,8 +40,8 @@ mod session;
 mod ssh;
 mod ssh_error;
 mod target;
+mod usage;
 
-use clap::Parser;
 use exit::ExitStatus;
 use nix::sys::signal::SigSet;
 use output::Printer;
@@ -46,35 +50,21 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Signals that the parent process has blocked would never arrive, not even SIGINT. This cannot fail for a full set.
     let _ = SigSet::all().thread_unblock();
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::parse_words(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage::report(&error),
     };
-    let printer = Printer::new(cli.output);
+    let printer = Printer::new(cli.output, !cli.no_headers);
     let runs_a_program = cli.command.runs_a_program();
     let status = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(commands::run_bounded(cli, &printer)),
-        Err(error) => Err(failure::Failure::Runtime(error)),
+        Err(error) => Err(failure::Failure::Runtime(error).into()),
     };
-    let status = status.unwrap_or_else(|failure| {
-        printer.failure(&failure);
-        failure.exit_status(runs_a_program)
+    let status = status.unwrap_or_else(|failed| {
+        printer.failure_with(&failed.failure, failed.suggestion);
+        failed.failure.exit_status(runs_a_program)
     });
     status.into()
-}
-
-/// Prints help, the version or a usage error, and returns the exit code: 0 for help and version, otherwise 2,
-/// as usual. Usage errors of `exec`, `attach`, `quiesce`, `ssh` and `ssh-proxy` are 125 instead: 2 could be the exit code of the program.
-fn usage(error: &clap::Error) -> ExitCode {
-    // A closed standard error leaves no place to report this.
-    let _ = error.print();
-    if !error.use_stderr() {
-        return ExitStatus::Success.into();
-    }
-    match cli::Cli::named_command(std::env::args_os()).as_deref() {
-        Some("exec" | "attach" | "quiesce" | "ssh" | "ssh-proxy") => ExitStatus::Ours.into(),
-        _ => ExitCode::from(2),
-    }
 }
 
 impl From<ExitStatus> for ExitCode {

@@ -1,6 +1,6 @@
 //! Arguments of the commands for declared state.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use minions_api::VmName;
 use minions_api::label::LabelSelector;
 use std::net::IpAddr;
@@ -90,17 +90,6 @@ pub(crate) enum PoolCommand {
         /// Address of the lease
         address: IpAddr,
     },
-}
-
-/// State that `wait` waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WaitGoal {
-    /// The agent answers
-    Ready,
-    /// The declared configuration is applied
-    Configured,
-    /// The VM has no socket any more
-    Gone,
 }
 
 /// Selection of VMs by labels.

@@ -5,15 +5,20 @@ use clap::{Args, ValueEnum};
 use minions_api::VmName;
 use minions_api::exec as api;
 use minions_proto::message::{ExecId, MAX_LIMIT, Signal};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  minionsctl exec web-1 -- uptime
-  minionsctl exec -it web-1 -- bash                      a shell; ~. disconnects, ~? helps
-  tar c . | minionsctl exec -i web-1 -- tar x -C /srv    standard input from a pipe
-  minionsctl exec -d --id job-17 web-1 -- make           continues without a client: see ps, logs, attach
-  minionsctl exec --on 'web-*' -- uname -r               on many VMs at once
-  minionsctl exec -l app=web,env!=prod -- uname -r       on all VMs with these labels
+  minionsctl exec web-1 uptime
+  minionsctl exec -it web-1 bash                      a shell; ~. disconnects, ~? helps
+  minionsctl exec -e LANG=C -e HOME web-1 env         HOME has the local value
+  tar c . | minionsctl exec -i web-1 tar x -C /srv    standard input from a pipe
+  minionsctl exec -d --id job-17 web-1 make           continues without a client: see ps, logs, attach
+  minionsctl exec --on 'web-*' uname -r               on many VMs at once
+  minionsctl exec -l app=web,env!=prod uname -r       on all VMs with these labels
+
+The first word after VM is the program, and everything after it belongs to the program. `--` before the
+program is also accepted.
 
 Exit code: the program's own; 128+n after signal n; 124 at the time limit; 126 if it cannot be
 executed, 127 if it does not exist; 125 if it could not be run or was lost for any other reason.
@@ -21,9 +26,17 @@ executed, 127 if it does not exist; 125 if it could not be run or was lost for a
 With --socket, a plain `exec -- CMD` makes the base call and prints the agent's reply as JSON; any
 option makes it a stream, as through minionsd.";
 
+const USAGE: &str = "\
+minionsctl exec [OPTIONS] VM [--] CMD [ARGS]...
+       minionsctl exec [OPTIONS] --on NAME|--all|-l LABELS [--] CMD [ARGS]...
+       minionsctl --socket PATH exec [OPTIONS] [--] CMD [ARGS]...";
+
+/// Program of `shell`.
+const LOGIN_SHELL: &str = "command -v bash >/dev/null 2>&1 && exec bash -l; exec sh -l";
+
 /// Arguments of `exec`.
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[derive(Debug, Default, Args)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub(crate) struct ExecArgs {
     /// Name of the VM
     pub(crate) vm: Option<VmName>,
@@ -39,6 +52,11 @@ pub(crate) struct ExecArgs {
     /// Set an environment variable, repeatable; KEY alone takes the local value
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) env: Vec<String>,
+
+    /// Set environment variables from a file, repeatable: one KEY=VALUE or KEY per line, # starts a comment. --env
+    /// overrides them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
 
     /// Working directory (default: /)
     #[arg(short, long, value_name = "DIR")]
@@ -73,16 +91,16 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) on_disconnect: Option<OnDisconnect>,
 
-    #[command(flatten)]
-    pub(crate) many: ManyVmsArgs,
-
-    /// Program and its arguments, after `--`
+    /// Program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) many: ManyVmsArgs,
 }
 
 /// Arguments of `exec` on many VMs.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "On many VMs")]
 pub(crate) struct ManyVmsArgs {
     /// A VM, or a pattern with `*` and `?`, repeatable
@@ -128,10 +146,11 @@ impl ManyVmsArgs {
 impl ExecArgs {
     /// Reports whether the base protocol is sufficient: only a command, its arguments and a time limit.
     pub(crate) fn is_plain(&self) -> bool {
-        let Self { interactive, tty, env, workdir, user, rlimit, .. } = self;
+        let Self { interactive, tty, env, env_file, workdir, user, rlimit, .. } = self;
         let Self { memory, pids, detach, id, on_disconnect, .. } = self;
         !(*interactive || *tty || *detach)
             && env.is_empty()
+            && env_file.is_empty()
             && rlimit.is_empty()
             && (memory, pids) == (&None, &None)
             && (workdir, user, id, on_disconnect) == (&None, &None, &None, &None)
@@ -199,6 +218,32 @@ pub(crate) struct LogsArgs {
     /// Continue until the program ends
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Print only the last N lines of each stream
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+    /// Refused, with the reason
+    #[arg(long, hide = true, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Refused, with the reason
+    #[arg(short, long, hide = true)]
+    pub(crate) timestamps: bool,
+}
+
+/// Arguments of `shell`.
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// Name of the VM
+    pub(crate) vm: Option<VmName>,
+    /// User in the guest, by name or number (default: the agent's user)
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+}
+
+impl From<ShellArgs> for ExecArgs {
+    fn from(ShellArgs { vm, user }: ShellArgs) -> Self {
+        let argv = ["sh", "-c", LOGIN_SHELL].map(str::to_owned).to_vec();
+        Self { vm, user, argv, interactive: true, tty: true, ..Self::default() }
+    }
 }
 
 /// Arguments of `attach`.

@@ -1,33 +1,45 @@
 //! The command line grammar.
 
+mod context;
 mod copy;
 mod declared;
 mod duration;
 mod exec;
 mod files;
 mod forward;
+mod list;
 mod machine;
 mod network;
+mod option_words;
+mod program_words;
 mod quiesce;
+mod signal_words;
 mod ssh;
+mod wait;
 
+pub(crate) use context::ContextCommand;
 pub(crate) use copy::{CopyArgs, CopyManyArgs};
 pub(crate) use declared::{
-    ApplyArgs, ConfigArgs, DeclarationFiles, DiffArgs, PoolCommand, SelectorArgs, WaitGoal,
+    ApplyArgs, ConfigArgs, DeclarationFiles, DiffArgs, PoolCommand, SelectorArgs,
 };
-pub(crate) use exec::{AttachArgs, ExecArgs, KillArgs, LogsArgs, ManyVmsArgs};
+pub(crate) use exec::{
+    AttachArgs, ExecArgs, ExecIdArgs, KillArgs, LogsArgs, ManyVmsArgs, ShellArgs,
+};
 pub(crate) use files::{FileLocation, FsArgs, FsCommand, GuestFile};
 pub(crate) use forward::{ForwardArgs, ForwardSpec, HostTarget, ListenAddress, ReverseSpec};
+pub(crate) use list::{LsArgs, PsArgs};
 pub(crate) use machine::{PowerArgs, SetClockArgs};
 pub(crate) use network::{ConfigureNetworkArgs, ConfirmNetworkArgs};
 pub(crate) use quiesce::QuiesceArgs;
 pub(crate) use ssh::{HOST_SUFFIX, SshArgs, SshConfigArgs, SshProxyArgs};
+pub(crate) use wait::{WaitArgs, WaitGoal, WaitSubject};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use duration::duration;
 use minions_api::VmName;
 use minions_proto::AgentPort;
 use minions_proto::message::ExecId;
+use option_words::OptionWord;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,8 +54,8 @@ use std::time::Duration;
                   minionsctl --socket /run/minions/web-1.vsock health"
 )]
 pub(crate) struct Cli {
-    /// minionsd: http://HOST:PORT, https://HOST:PORT or unix://PATH [env: MINIONS_HOST] [default: its Unix socket if
-    /// this user may connect to it, otherwise http://127.0.0.1:7070]
+    /// minionsd: http://HOST:PORT, https://HOST:PORT, unix://PATH, HOST, HOST:PORT or /PATH [env: MINIONS_HOST]
+    /// [default: its Unix socket if this user may connect to it, otherwise http://127.0.0.1:7070]
     #[arg(
         long,
         global = true,
@@ -52,6 +64,17 @@ pub(crate) struct Cli {
         conflicts_with = "socket"
     )]
     pub(crate) host: Option<String>,
+
+    /// Context with the address and the credentials of minionsd (`minionsctl context ls`); `default`: no context
+    /// [env: MINIONS_CONTEXT]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "NAME",
+        conflicts_with_all = ["host", "socket"]
+    )]
+    pub(crate) context: Option<String>,
 
     /// File with the bearer token [env: MINIONS_TOKEN_FILE]
     #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
@@ -85,7 +108,7 @@ pub(crate) struct Cli {
     )]
     pub(crate) incarnation: Option<String>,
 
-    /// Output for people or for programs
+    /// Output: table or wide (all columns) for people; json or yaml for programs; name (only names, for lists)
     #[arg(
         short,
         long,
@@ -96,8 +119,12 @@ pub(crate) struct Cli {
     )]
     pub(crate) output: OutputFormat,
 
-    /// Limit for the whole command (`500ms`, `10s`, `5m`); for exec and attach, limit for the program. Refused for
-    /// quiesce, watch, forward, ssh and ssh-proxy
+    /// Print tables without their header lines
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_headers: bool,
+
+    /// Limit for the whole command (`500ms`, `10s`, `5m`, or a number of seconds); for exec and attach, limit for the
+    /// program. Refused for quiesce, watch, forward, ssh and ssh-proxy
     #[arg(long, global = true, help_heading = "Global options", value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -107,6 +134,20 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// Parses the command line. `args` begins with the program's name.
+    pub(crate) fn parse_words(
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let mut grammar = Self::command();
+        grammar.build();
+        let mut words: Vec<_> = args.into_iter().collect();
+        if Self::named_command(words.iter().cloned()).as_deref() == Some("kill") {
+            words = signal_words::with_signal_option(&grammar, words);
+        }
+        let words = program_words::with_dashes(&grammar, words);
+        Self::try_parse_from(words)
+    }
+
     /// Returns the command in `args`: the first word that is neither an option nor the value of one. It may be invalid.
     /// `args` begins with the program's name.
     pub(crate) fn named_command(args: impl IntoIterator<Item = OsString>) -> Option<String> {
@@ -117,12 +158,8 @@ impl Cli {
             if !word.starts_with('-') {
                 return Some(word.to_owned());
             }
-            let takes_next = grammar.get_arguments().any(|option| {
-                let long = option.get_long().map(|long| format!("--{long}"));
-                let short = option.get_short().map(|short| format!("-{short}"));
-                option.get_action().takes_values() && [long, short].contains(&Some(word.to_owned()))
-            });
-            if takes_next {
+            let option = OptionWord::parse(&grammar, &arg);
+            if option.is_some_and(|option| option.takes_next) {
                 args.next();
             }
         }
@@ -133,10 +170,16 @@ impl Cli {
 /// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// Output for people
+    /// Table for people
     Table,
-    /// Output for programs
+    /// Table with all columns
+    Wide,
+    /// Only names, one per line
+    Name,
+    /// JSON for programs
     Json,
+    /// YAML for programs
+    Yaml,
 }
 
 /// Scope of `--timeout`.
@@ -154,8 +197,10 @@ pub(crate) enum TimeoutMeaning {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the VMs and their states
-    Ls(SelectorArgs),
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
     /// Print what minionsd knows about a VM, and the reason if it is not ready
+    #[command(visible_alias = "inspect", alias = "describe", alias = "show")]
     Get {
         /// Name of the VM
         vm: VmName,
@@ -222,23 +267,24 @@ pub(crate) enum Command {
         id: Option<String>,
     },
     /// Print events as they happen: VMs found and gone, changes of state and incarnation
+    #[command(alias = "events")]
     Watch {
         /// Name of the VM (default: all VMs)
         vm: Option<VmName>,
     },
     /// Connect local ports and Unix sockets to those of the guest, until interrupted
+    #[command(alias = "port-forward")]
     Forward(ForwardArgs),
     /// List, print, create, rename and remove files of the guest
     Fs(FsArgs),
     /// Copy files and trees into guests, out of guests, and between guests: cp SRC… DST
     Cp(Box<CopyArgs>),
-    /// Run a program in the guest: exec VM -- CMD ARGS…
+    /// Run a program in the guest: exec VM CMD ARGS…
     Exec(Box<ExecArgs>),
-    /// List the programs that run and those that ended recently
-    Ps {
-        /// Name of the VM
-        vm: Option<VmName>,
-    },
+    /// Run a login shell in the guest: bash, or sh if the guest has no bash. As exec -it, with the same exit codes
+    Shell(ShellArgs),
+    /// List the programs that run in a VM, or in all VMs; with --all, also those that ended recently
+    Ps(PsArgs),
     /// Print a program's output so far
     Logs(LogsArgs),
     /// Re-attach to a program
@@ -251,44 +297,56 @@ pub(crate) enum Command {
     SshProxy(SshProxyArgs),
     /// Print the options with which ssh, rsync and git reach VM.minions, or install them into ~/.ssh
     SshConfig(SshConfigArgs),
-    /// Wait until a VM is ready (at most --timeout, default: 1 minute), in another boot with --rebooted-since; or,
-    /// with ID, until a program has ended, and end with its exit code
-    Wait {
-        /// Name of the VM
-        vm: VmName,
-        /// Id of a program (`minionsctl ps VM`)
-        id: Option<ExecId>,
-        /// Wait until the VM is ready in another boot than this one
-        #[arg(
-            long,
-            value_name = "BOOT_ID",
-            conflicts_with = "id",
-            value_parser = clap::builder::NonEmptyStringValueParser::new()
-        )]
-        rebooted_since: Option<String>,
-        /// State to wait for [default: ready]
-        #[arg(long = "for", value_name = "STATE", value_enum, conflicts_with_all = ["id", "rebooted_since"])]
-        goal: Option<WaitGoal>,
+    /// Wait until VMs are ready (at most --timeout, default: 1 minute) or in another state; or, with ID, until a program
+    /// has ended, and end with its exit code
+    Wait(WaitArgs),
+    /// Print the versions of minionsctl, minionsd and the agents
+    Version {
+        /// Print only the version of minionsctl
+        #[arg(long)]
+        client: bool,
+    },
+    /// Print what minionsd takes this caller for, and what the caller may do
+    Whoami,
+    /// Add, select and remove contexts: named addresses of minionsd with their credentials
+    Context {
+        /// Command
+        #[command(subcommand)]
+        command: ContextCommand,
     },
 }
 
 impl Command {
+    /// Reports whether the command prints a list of names with `-o name`.
+    pub(crate) fn lists_names(&self) -> bool {
+        matches!(self, Self::Ls(_) | Self::Ps(_) | Self::Context { command: ContextCommand::Ls })
+    }
+
+    /// Returns the program that the command is about, by its VM and id.
+    pub(crate) fn program(&self) -> Option<(VmName, ExecId)> {
+        let of = |exec: &ExecIdArgs| Some((exec.vm.clone()?, exec.id.clone()));
+        match self {
+            Self::Logs(args) => of(&args.exec),
+            Self::Attach(args) => of(&args.exec),
+            Self::Kill(args) => of(&args.exec),
+            Self::Wait(args) => args.program(),
+            _ => None,
+        }
+    }
+
     /// Reports whether the exit code is a remote program's.
     pub(crate) fn runs_a_program(&self) -> bool {
         matches!(
             self,
-            Self::Exec(_)
-                | Self::Attach(_)
-                | Self::Ssh(_)
-                | Self::SshProxy(_)
-                | Self::Wait { id: Some(_), .. }
-        ) || matches!(self, Self::Quiesce(args) if !args.command.is_empty())
+            Self::Exec(_) | Self::Attach(_) | Self::Ssh(_) | Self::SshProxy(_) | Self::Shell(_)
+        ) || matches!(self, Self::Wait(args) if args.program().is_some())
+            || matches!(self, Self::Quiesce(args) if !args.command.is_empty())
     }
 
     /// Returns what `--timeout` limits.
     pub(crate) fn meaning_of_timeout(&self) -> TimeoutMeaning {
         match self {
-            Self::Exec(_) | Self::Attach(_) => TimeoutMeaning::Program,
+            Self::Exec(_) | Self::Shell(_) | Self::Attach(_) => TimeoutMeaning::Program,
             // A limit would end the command before the thaw.
             Self::Quiesce(_)
             | Self::Watch { .. }
@@ -313,13 +371,16 @@ impl Command {
             | Self::Poweroff(_)
             | Self::Reboot(_)
             | Self::Thaw { .. }
-            | Self::Ps { .. }
+            | Self::Ps(_)
+            | Self::Version { .. }
+            | Self::Whoami
+            | Self::Context { .. }
             | Self::Fs(_)
             | Self::Cp(_)
             | Self::Logs(_)
             | Self::Kill(_)
             | Self::SshConfig(_)
-            | Self::Wait { .. } => TimeoutMeaning::Command,
+            | Self::Wait(_) => TimeoutMeaning::Command,
         }
     }
 }
@@ -331,6 +392,19 @@ mod tests {
     #[test]
     fn the_command_line_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_wrapped_to_the_width_of_the_terminal() {
+        let longest = |width: usize| {
+            let mut grammar = Cli::command().term_width(width);
+            grammar.build();
+            let exec = grammar.find_subcommand("exec").unwrap().clone().term_width(width);
+            let help = exec.after_help("").override_usage("").render_help().to_string();
+            help.lines().map(|line| line.chars().count()).max().unwrap()
+        };
+        assert!(longest(80) <= 80, "{}", longest(80));
+        assert!(longest(200) > 100, "{}", longest(200));
     }
 
     #[test]
@@ -363,6 +437,21 @@ mod tests {
             Cli::parse_from(["minionsctl", "exec", "web-1", "--", "ping", "-c", "3", "--host"]);
         let Command::Exec(exec) = cli.command else { panic!("not exec") };
         assert_eq!(exec.argv, ["ping", "-c", "3", "--host"]);
+    }
+
+    #[test]
+    fn a_program_needs_no_dashes() {
+        let words = ["minionsctl", "exec", "web-1", "-e", "A=1", "ping", "-c", "3", "--host"];
+        let cli = Cli::parse_words(words.map(Into::into)).unwrap();
+        let Command::Exec(exec) = cli.command else { panic!("not exec") };
+        assert_eq!(
+            (exec.argv, exec.env),
+            (
+                vec!["ping".to_owned(), "-c".into(), "3".into(), "--host".into()],
+                vec!["A=1".to_owned()]
+            )
+        );
+        assert_eq!(cli.host, None);
     }
 
     #[test]

@@ -10,8 +10,8 @@ pub(crate) const HOST_SUFFIX: &str = ".minions";
 const EXAMPLES: &str = "\
 Examples:
   minionsctl ssh web-1                       a login shell of root
-  minionsctl ssh eve@web-1 -- 'cd src && make'
-  minionsctl ssh --option SendEnv=LANG web-1 -- env
+  minionsctl ssh eve@web-1 'cd src && make'
+  minionsctl ssh --option SendEnv=LANG web-1 env
   minionsctl ssh-config --install            afterwards: ssh web-1.minions, git, rsync, Ansible
 
 The guest needs neither sshd nor a network, and no keys: minionsd authorizes the caller. As with ssh, the
@@ -21,7 +21,10 @@ Exit code: that of ssh, which is the program's own, or 255; 125 if ssh could not
 
 /// Arguments of `ssh`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    override_usage = "minionsctl ssh [OPTIONS] [USER@]VM [[--] CMD [ARGS]...]"
+)]
 pub(crate) struct SshArgs {
     /// Name of the VM, optionally with the user in the guest (default: root)
     #[arg(value_name = "[USER@]VM")]
@@ -35,7 +38,7 @@ pub(crate) struct SshArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) option: Vec<String>,
 
-    /// Command, after `--` (default: a login shell)
+    /// Command, also after `--` (default: a login shell)
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
 }

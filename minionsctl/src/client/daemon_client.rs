@@ -3,7 +3,9 @@
 use super::limits::{MAX_JSON, MAX_PROBLEM, MIB};
 use super::tls;
 use crate::config::ClientConfig;
+use crate::connect_failure::ConnectFailure;
 use crate::failure::Failure;
+use crate::host_address::InvalidHost;
 use minions_api::problem::MEDIA_TYPE;
 use minions_api::{Problem, VmName};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -42,7 +44,7 @@ pub(crate) struct CallDeadlines {
 
 impl DaemonClient {
     pub(crate) fn new(config: &ClientConfig) -> Result<Self, Failure> {
-        let host = config.host.clone();
+        let host = config.host.to_string();
         if config.token.is_some() && !is_private(&host) {
             return Err(Failure::Usage(
                 "refusing to send the token over the network in the clear: use https://, unix:// or a \
@@ -55,15 +57,14 @@ impl DaemonClient {
             .no_proxy();
         let base = host.trim_end_matches('/').to_owned();
         let (builder, base) = match host.strip_prefix("unix://") {
-            Some("") => return Err(Failure::Host(host)),
             Some(path) => (tls::none(builder).unix_socket(path), "http://localhost".to_owned()),
             None if host.starts_with("http://") => (tls::none(builder), base),
-            None if host.starts_with("https://") => (tls::trust(builder, config)?, base),
-            None => return Err(Failure::Host(host)),
+            None => (tls::trust(builder, config)?, base),
         };
-        let http = builder
-            .build()
-            .map_err(|source| Failure::Unreachable { host: host.clone(), source })?;
+        let http = builder.build().map_err(|error| {
+            let source = ConnectFailure::Other(error);
+            Failure::Unreachable { host: host.clone(), source }
+        })?;
         Ok(Self { http, base, host })
     }
 
@@ -119,7 +120,8 @@ impl DaemonClient {
     /// Returns the URL of `path` with a query.
     pub(super) fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Url, Failure> {
         let url = format!("{}{path}", self.base);
-        reqwest::Url::parse_with_params(&url, query).map_err(|_| Failure::Host(self.host.clone()))
+        reqwest::Url::parse_with_params(&url, query)
+            .map_err(|_| InvalidHost(self.host.clone()).into())
     }
 
     fn request(&self, method: Method, path: &str, patience: CallDeadlines) -> RequestBuilder {
@@ -143,8 +145,11 @@ impl DaemonClient {
         if !response.status().is_success() {
             return Err(self.problem(response).await);
         }
+        let described = described(&response);
         let body = self.body(response, MAX_JSON).await?;
-        serde_json::from_slice(&body).map_err(|error| self.not_minionsd(error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| {
+            self.not_minionsd(format!("{described}, which is not the expected JSON: {error}"))
+        })
     }
 
     /// Reads the body. Fails if it is longer than `at_most` bytes.
@@ -164,7 +169,9 @@ impl DaemonClient {
     pub(super) async fn problem(&self, response: Response) -> Failure {
         let status = response.status();
         if media_type(&response) != Some(MEDIA_TYPE) {
-            return self.not_minionsd(format!("status {status} without problem details"));
+            let what = described(&response);
+            return self
+                .not_minionsd(format!("status {status} with {what} in place of problem details"));
         }
         match self.body(response, MAX_PROBLEM).await {
             Err(failure) => failure,
@@ -177,10 +184,9 @@ impl DaemonClient {
 
     pub(super) fn no_response(&self, source: reqwest::Error) -> Failure {
         let host = self.host.clone();
-        if source.is_connect() {
-            Failure::Unreachable { host, source }
-        } else {
-            Failure::NoAnswer { host, source }
+        match ConnectFailure::of(&host, source) {
+            Ok(source) => Failure::Unreachable { host, source },
+            Err(source) => Failure::NoAnswer { host, source },
         }
     }
 
@@ -227,6 +233,17 @@ fn headers(config: &ClientConfig) -> Result<HeaderMap, Failure> {
         headers.insert(IF_INCARNATION, value);
     }
     Ok(headers)
+}
+
+/// Describes the body of an answer, for messages.
+fn described(response: &Response) -> String {
+    match media_type(response) {
+        Some(media_type) if media_type.starts_with("text/html") => {
+            "an HTML page (of a proxy, possibly)".into()
+        }
+        Some(media_type) => format!("a body of the type {media_type:?}"),
+        None => "a body without a type".into(),
+    }
 }
 
 fn media_type(response: &Response) -> Option<&str> {

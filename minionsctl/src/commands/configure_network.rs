@@ -63,7 +63,7 @@ async fn direct(
         };
         let call = ConfigureNetwork { ip, gateway, dns: change.dns.unwrap_or_default() };
         call.plan()?;
-        return Printer::json(&agent::call(address, &call, patience).await?.json);
+        return context.printer.json(&agent::call(address, &call, patience).await?.json);
     }
     change.plan()?;
     if !agent::has_network(address, context.quick_direct()).await? {
@@ -72,7 +72,7 @@ async fn direct(
              minions-agent",
         ));
     }
-    Printer::json(&agent::call(address, &change, patience).await?.json)
+    context.printer.json(&agent::call(address, &change, patience).await?.json)
 }
 
 fn request(args: cli::ConfigureNetworkArgs) -> Result<NetworkRequest, Failure> {
@@ -133,8 +133,8 @@ fn from_file(file: &Path) -> Result<NetworkRequest, Failure> {
 
 /// Prints the message, the differences and the remarks, each with its own columns.
 fn show(printer: &Printer, vm: &VmName, applied: &NetworkApplied) -> Result<(), Failure> {
-    if printer.is_json() {
-        return Printer::json(applied);
+    if printer.is_structured() {
+        return printer.json(applied);
     }
     printer.heading(&applied.message)?;
     printer.result(applied, |applied| {
@@ -183,7 +183,9 @@ pub(super) async fn confirm(
     match target {
         Target::Agent(address) => {
             let call = NetworkConfirm { id };
-            Printer::json(&agent::call(address, &call, context.quick_direct()).await?.json)?;
+            context
+                .printer
+                .json(&agent::call(address, &call, context.quick_direct()).await?.json)?;
         }
         Target::Vm(client, vm) => {
             let path = vm_path(vm, "/network/confirm");

@@ -5,7 +5,7 @@ use crate::cli::{FileLocation, FsArgs, FsCommand, GuestFile};
 use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows, write_to};
+use crate::output::{Rows, write_to};
 use minions_api::files::{DirectoryEntry, FileKind, FileMetadata};
 use minions_proto::channel::OutputStream;
 use std::ffi::OsStr;
@@ -51,8 +51,8 @@ fn json_only<T: serde::Serialize>(
     context: &Context<'_>,
     answer: &T,
 ) -> Result<ExitStatus, Failure> {
-    if context.printer.is_json() {
-        Printer::json(answer)?;
+    if context.printer.is_structured() {
+        context.printer.json(answer)?;
     }
     Ok(ExitStatus::Success)
 }
@@ -68,8 +68,8 @@ async fn list(
     let mut table = Rows::with_header(&["MODE", "OWNER", "SIZE", "MODIFIED", "NAME"]);
     let mut is_first = true;
     while let Some(entry) = lines.next().await? {
-        if context.printer.is_json() {
-            Printer::json_line(&entry)?;
+        if context.printer.is_structured() {
+            context.printer.json_line(&entry)?;
             continue;
         }
         entries.push(entry);
@@ -78,7 +78,7 @@ async fn list(
             is_first = false;
         }
     }
-    if !context.printer.is_json() && (is_first || !entries.is_empty()) {
+    if !context.printer.is_structured() && (is_first || !entries.is_empty()) {
         print_sorted(context, entries, table)?;
     }
     Ok(ExitStatus::Success)

@@ -26,7 +26,7 @@ pub(super) async fn run(
             .value("Cause:", vm.cause.as_str())
             .optional("Reason:", vm.reason.as_ref().map(|reason| &reason.message))
             .optional("Configured:", vm.configured.map(|one| configured(vm, one)))
-            .optional("Labels:", labels(vm))
+            .optional("Labels:", ls::labels(vm))
             .value("Socket:", &vm.socket)
             .value("Agent port:", vm.agent_port)
             .optional("Hostname:", vm.hostname.as_ref())
@@ -74,12 +74,6 @@ fn configured(vm: &Vm, configured: ConfigState) -> String {
     let reason = vm.configuration.as_ref().and_then(|condition| condition.reason.as_ref());
     let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("{}{reason}", configured.as_str())
-}
-
-fn labels(vm: &Vm) -> Option<String> {
-    let labels = vm.labels.iter().map(|(key, value)| format!("{key}={value}"));
-    let labels: Vec<_> = labels.collect();
-    (!labels.is_empty()).then(|| labels.join(","))
 }
 
 /// Formats the VMM's process: name, pid, memory and processor time.

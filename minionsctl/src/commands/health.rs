@@ -5,7 +5,7 @@ use crate::agent;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use minions_api::health::Health;
 use minions_proto::message::HealthCheck;
@@ -15,7 +15,7 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
     match target {
         Target::Agent(address) => {
             let answer = agent::call(address, &HealthCheck {}, context.quick_direct()).await?;
-            Printer::json(&answer.json)?;
+            context.printer.json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
             let health: Health = client.get(&vm_path(vm, "/health"), context.quick()).await?;

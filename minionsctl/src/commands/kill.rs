@@ -7,7 +7,7 @@ use crate::cli;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use minions_api::exec::{ExecInfo, SignalRequest};
 use minions_proto::message::{ExecRemove, ExecSignal, Signal};
@@ -36,7 +36,7 @@ pub(super) async fn run(
             } else {
                 agent::call(address, &ExecSignal { id, signal }, patience).await?.json
             };
-            Printer::json(&json)?;
+            context.printer.json(&json)?;
         }
         Target::Vm(client, vm) if args.remove => {
             let path = vm_path(vm, &format!("/execs/{id}"));

@@ -1,11 +1,12 @@
 //! `minionsctl logs VM ID`: prints a program's output.
 
 use super::context::Context;
+use super::log_tail::OutputTail;
 use crate::cli;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, write_to};
+use crate::output::write_to;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use minions_api::VmName;
@@ -33,12 +34,24 @@ pub(super) async fn run(
     vm: &VmName,
     args: &cli::LogsArgs,
 ) -> Result<ExitStatus, Failure> {
+    if args.since.is_some() || args.timestamps {
+        return Err(Failure::Usage(
+            "the output of programs is kept without timestamps: leave --since and --timestamps out, or use --tail",
+        ));
+    }
     let mut printed = PrintedOffsets::default();
+    if let Some(lines) = args.tail {
+        let ended = print_tail(context, client, vm, args, lines, &mut printed).await?;
+        if ended || !args.follow {
+            return Ok(ExitStatus::Success);
+        }
+    }
     let mut missed: Option<Instant> = None;
     let mut seen = false;
     loop {
         let before = (printed.stdout, printed.stderr);
-        let path = vm_path(vm, &format!("/execs/{}/output{}", args.exec.id, printed.query(args)));
+        let query = printed.query(args.follow);
+        let path = vm_path(vm, &format!("/execs/{}/output{query}", args.exec.id));
         let Err(failure) = replay(context, client, &path, &mut printed, &mut seen).await else {
             return Ok(ExitStatus::Success);
         };
@@ -53,6 +66,57 @@ pub(super) async fn run(
     }
 }
 
+/// Prints the last lines of each stream, and advances the offsets to the end of the output so far. Returns true if the
+/// program has ended.
+async fn print_tail(
+    context: &Context<'_>,
+    client: &DaemonClient,
+    vm: &VmName,
+    args: &cli::LogsArgs,
+    lines: usize,
+    printed: &mut PrintedOffsets,
+) -> Result<bool, Failure> {
+    if context.printer.is_structured() {
+        return Err(Failure::Usage("--tail and -o json exclude each other"));
+    }
+    let query = printed.query(false);
+    let path = vm_path(vm, &format!("/execs/{}/output{query}", args.exec.id));
+    let mut events = client.get_lines::<ExecEvent>(&path).await?;
+    let (mut stdout, mut stderr) = (OutputTail::default(), OutputTail::default());
+    let ended = loop {
+        match events.next().await?.ok_or_else(|| client.broke_off())? {
+            ExecEvent::Started { .. } | ExecEvent::Heartbeat | ExecEvent::Gap { .. } => {}
+            ExecEvent::Stdout(chunk) => {
+                let bytes = bytes_of(client, &chunk)?;
+                printed.stdout = Some(chunk.offset + bytes.len() as u64);
+                stdout.push(&bytes);
+            }
+            ExecEvent::Stderr(chunk) => {
+                let bytes = bytes_of(client, &chunk)?;
+                printed.stderr = Some(chunk.offset + bytes.len() as u64);
+                stderr.push(&bytes);
+            }
+            ExecEvent::Exit { .. } => break true,
+            ExecEvent::End => break false,
+            ExecEvent::Error { problem } => return Err(Failure::Problem(Box::new(problem))),
+        }
+    };
+    write_to(OutputStream::Stdout, &stdout.last(lines)).map_err(Failure::Output)?;
+    write_to(OutputStream::Stderr, &stderr.last(lines)).map_err(Failure::Output)?;
+    Ok(ended)
+}
+
+/// Returns the bytes of a chunk.
+fn bytes_of(client: &DaemonClient, chunk: &Chunk) -> Result<Vec<u8>, Failure> {
+    match (&chunk.data, &chunk.data_base64) {
+        (Some(text), _) => Ok(text.clone().into_bytes()),
+        (None, Some(base64)) => {
+            BASE64_STANDARD.decode(base64).map_err(|error| client.not_minionsd(error.to_string()))
+        }
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
 /// Prints one replay until its last event.
 async fn replay(
     context: &Context<'_>,
@@ -63,10 +127,10 @@ async fn replay(
 ) -> Result<(), Failure> {
     let mut events = client.get_lines::<ExecEvent>(path).await?;
     *seen = true;
-    let json = context.printer.is_json();
+    let json = context.printer.is_structured();
     while let Some(event) = events.next().await? {
         if json {
-            Printer::json_line(&event)?;
+            context.printer.json_line(&event)?;
         }
         match event {
             ExecEvent::Started { .. } | ExecEvent::Heartbeat => {}
@@ -93,13 +157,12 @@ async fn replay(
 }
 
 impl PrintedOffsets {
-    fn query(&self, args: &cli::LogsArgs) -> String {
+    fn query(&self, follow: bool) -> String {
         let offset = |name: &str, offset: Option<u64>| {
             offset.map_or_else(String::new, |offset| format!("&{name}={offset}"))
         };
         format!(
-            "?follow={}{}{}",
-            args.follow,
+            "?follow={follow}{}{}",
             offset("stdout_offset", self.stdout),
             offset("stderr_offset", self.stderr)
         )
@@ -120,13 +183,7 @@ impl PrintedOffsets {
         chunk: &Chunk,
         done: bool,
     ) -> Result<(), Failure> {
-        let bytes = match (&chunk.data, &chunk.data_base64) {
-            (Some(text), _) => text.clone().into_bytes(),
-            (None, Some(base64)) => BASE64_STANDARD
-                .decode(base64)
-                .map_err(|error| client.not_minionsd(error.to_string()))?,
-            (None, None) => Vec::new(),
-        };
+        let bytes = bytes_of(client, chunk)?;
         if !done {
             write_to(stream, &bytes).map_err(Failure::Output)?;
         }

@@ -17,8 +17,8 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
         Target::Agent(address) => direct(context, address).await?,
         Target::Vm(client, vm) => {
             let network: Network = client.get(&vm_path(vm, "/network"), context.quick()).await?;
-            if context.printer.is_json() {
-                Printer::json(&network)?;
+            if context.printer.is_structured() {
+                context.printer.json(&network)?;
             } else {
                 tables(context.printer, &network)?;
             }
@@ -30,14 +30,14 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
 async fn direct(context: &Context<'_>, address: &AgentAddress) -> Result<(), Failure> {
     if agent::has_network(address, context.quick_direct()).await? {
         let answer = agent::call(address, &ReadNetwork {}, context.quick_direct()).await?;
-        return Printer::json(&answer.json);
+        return context.printer.json(&answer.json);
     }
     let answer = agent::call(address, &ReportStatus {}, context.quick_direct()).await?;
     let interfaces = answer.reply.interfaces.ok_or(Failure::Usage(
         "this agent version supports only the base protocol, which does not report interfaces; upgrade \
          minions-agent",
     ))?;
-    Printer::json(&serde_json::json!({ "status": "ok", "interfaces": interfaces }))
+    context.printer.json(&serde_json::json!({ "status": "ok", "interfaces": interfaces }))
 }
 
 /// Prints the tables of interfaces, routes and name servers. A base agent reports interfaces only.

@@ -6,7 +6,7 @@ use crate::agent;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use minions_api::VmName;
 use minions_api::power::{PowerAccepted, PowerAction, PowerRequest};
@@ -41,7 +41,7 @@ pub(super) async fn run(
         Target::Agent(address) => {
             let call = Power { action, force };
             let answer = agent::call(address, &call, context.quick_direct()).await?;
-            Printer::json(&answer.json)?;
+            context.printer.json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
             // Before the call, which is part of the wait.
@@ -68,7 +68,7 @@ async fn wait_for_it(
     accepted: PowerAccepted,
     limit: WaitLimit,
 ) -> Result<(), Failure> {
-    if !context.printer.is_json() {
+    if !context.printer.is_structured() {
         context.printer.heading(&accepted.message)?;
     }
     let boot_id = accepted.boot_id.as_deref();

@@ -1,26 +1,41 @@
-//! `minionsctl ps VM`: lists the programs of a VM.
+//! `minionsctl ps [VM]`: lists the programs of a VM. [`every_vm`]: of all VMs. [`program_table`]: the
+//! programs and their table.
+
+mod every_vm;
+mod program_table;
 
 use super::context::Context;
 use crate::agent;
-use crate::client::vm_path;
+use crate::cli::PsArgs;
+use crate::client::DaemonClient;
+use crate::config::ClientConfig;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
-use minions_api::exec::{ExecInfo, ExecInfoList, ExecState};
 use minions_proto::message::ExecList;
-use std::time::Duration;
+use program_table::{HEADER, programs, row};
+use std::sync::Arc;
 
-const HEADER: [&str; 8] = ["ID", "STATE", "AGE", "EXIT", "USER", "TTY", "OUT", "COMMAND"];
-
-pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitStatus, Failure> {
-    match target {
+pub(super) async fn run(
+    context: &Context<'_>,
+    config: &ClientConfig,
+    args: &PsArgs,
+) -> Result<ExitStatus, Failure> {
+    if args.vm.is_none() && config.agent.is_none() {
+        return every_vm::run(context, Arc::new(DaemonClient::new(config)?), args.all).await;
+    }
+    match &Target::new(config, args.vm.clone())? {
         Target::Agent(address) => {
             let answer = agent::call(address, &ExecList {}, context.quick_direct()).await?;
-            Printer::json(&answer.json)?;
+            context.printer.json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
-            let list: ExecInfoList = client.get(&vm_path(vm, "/execs"), context.quick()).await?;
+            let list = programs(context, client, vm, args.all).await?;
+            if args.quiet || context.printer.is_names() {
+                context.printer.names(list.execs.iter().map(|info| info.id.as_str()))?;
+                return Ok(ExitStatus::Success);
+            }
             context.printer.result(&list, |list| {
                 let table = Rows::with_header(&HEADER);
                 list.execs.iter().fold(table, |table, info| table.row(row(info)))
@@ -28,56 +43,4 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
         }
     }
     Ok(ExitStatus::Success)
-}
-
-fn row(info: &ExecInfo) -> [String; 8] {
-    let state = match (info.state, info.attached) {
-        (ExecState::Running, _) if info.end_requested == Some(true) => "ending",
-        (ExecState::Running, true) => "attached",
-        (ExecState::Running, false) => "running",
-        (ExecState::Ended, _) => "ended",
-        (ExecState::Lost, _) => "lost",
-    };
-    let state =
-        if info.inherited == Some(true) { format!("{state}, inherited") } else { state.to_owned() };
-    // Processes that still run after the program has ended or was lost.
-    let state = match info.left_running {
-        Some(left) => format!("{state}+{left}"),
-        None => state,
-    };
-    let command = std::iter::once(&info.command).chain(&info.args).map(|word| quoted(word));
-    [
-        info.id.clone(),
-        state,
-        // Whole seconds: milliseconds would only be noise.
-        humantime::format_duration(Duration::from_secs(info.age_ms / 1000)).to_string(),
-        info.exit_code.map_or_else(|| "-".into(), |code| code.to_string()),
-        info.user.clone().unwrap_or_else(|| "-".into()),
-        if info.tty { "yes" } else { "no" }.into(),
-        format!("{} B", info.stdout_bytes.saturating_add(info.stderr_bytes)),
-        command.collect::<Vec<_>>().join(" "),
-    ]
-}
-
-/// Quotes a word as a shell would need it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.into();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn a_word_is_quoted_only_if_a_shell_needs_it() {
-        for (word, shown) in
-            [("ls", "ls"), ("-la", "-la"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'")]
-        {
-            assert_eq!(quoted(word), shown);
-        }
-    }
 }

@@ -11,7 +11,7 @@ use crate::client::{CallDeadlines, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::SignalListeners;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use futures_util::FutureExt;
 use host_command::HostCommand;
@@ -186,7 +186,7 @@ fn report(context: &Context<'_>, quiesced: &QuiescedReply) {
 
 fn print(context: &Context<'_>, quiesced: &QuiescedReply) -> Result<ExitStatus, Failure> {
     match &quiesced.shown {
-        ShownReply::Agent(json) => Printer::json(json)?,
+        ShownReply::Agent(json) => context.printer.json(json)?,
         ShownReply::Daemon(shown) => context.printer.result(shown, rows)?,
     }
     Ok(ExitStatus::Success)

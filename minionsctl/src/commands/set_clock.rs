@@ -6,7 +6,7 @@ use crate::cli;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use minions_api::clock::{ClockRequest, ClockSet};
 use minions_proto::message::SetClock;
@@ -24,7 +24,7 @@ pub(super) async fn run(
             let time_unix_ms = asked.unwrap_or_else(|| unix_ms(SystemTime::now()));
             let call = SetClock { time_unix_ms }.validate()?;
             let answer = agent::call(address, &call, context.quick_direct()).await?;
-            Printer::json(&answer.json)?;
+            context.printer.json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
             let body = ClockRequest { time_unix_ms: asked };

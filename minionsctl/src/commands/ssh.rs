@@ -29,6 +29,9 @@ pub(super) fn proxy_command(cli: &Cli) -> Result<Vec<String>, Failure> {
     if let Some(host) = &cli.host {
         words.extend(["--host".to_owned(), host.clone()]);
     }
+    if let Some(context) = &cli.context {
+        words.extend(["--context".to_owned(), context.clone()]);
+    }
     for (option, path) in [
         ("--token-file", &cli.token_file),
         ("--ca-file", &cli.ca_file),

@@ -6,7 +6,7 @@ use crate::agent;
 use crate::client::vm_path;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use minions_api::status::{Filesystem, Status};
 use minions_proto::message::ReportStatus;
@@ -17,7 +17,7 @@ pub(super) async fn run(context: &Context<'_>, target: &Target) -> Result<ExitSt
     match target {
         Target::Agent(address) => {
             let answer = agent::call(address, &ReportStatus {}, context.quick_direct()).await?;
-            Printer::json(&answer.json)?;
+            context.printer.json(&answer.json)?;
         }
         Target::Vm(client, vm) => {
             let status: Status = client.get(&vm_path(vm, "/status"), context.quick()).await?;

@@ -5,7 +5,7 @@ use crate::agent;
 use crate::client::{CallDeadlines, DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use minions_api::VmName;
 use minions_api::quiesce::{GuestThawed, HookRun};
@@ -25,7 +25,7 @@ pub(super) async fn run(
         Target::Agent(address) => {
             let patience = context.timeout.unwrap_or(AT_MOST);
             let answer = agent::call(address, &Thaw { id }, patience).await?;
-            Printer::json(&answer.json)?;
+            context.printer.json(&answer.json)?;
             report(context, &answer.reply.hooks);
         }
         Target::Vm(client, vm) => {

@@ -2,12 +2,10 @@
 //! `poweroff --wait`.
 
 use super::context::Context;
-use crate::cli::WaitGoal;
 use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use minions_api::declaration::ConfigState;
 use minions_api::vm::{Vm, VmState};
 use minions_api::{ErrorCode, VmName};
 use std::time::Duration;
@@ -44,53 +42,6 @@ pub(super) async fn run(
     Ok(ExitStatus::Success)
 }
 
-/// Runs `wait VM --for STATE`.
-pub(super) async fn run_for(
-    context: &Context<'_>,
-    client: &DaemonClient,
-    name: &VmName,
-    goal: WaitGoal,
-) -> Result<ExitStatus, Failure> {
-    let limit = WaitLimit::new(context.timeout.unwrap_or(DEFAULT_LIMIT));
-    let judge = |vm: Option<Vm>| match (goal, vm) {
-        (WaitGoal::Gone, None) => PollResult::Done(format!("{name} is gone")),
-        (WaitGoal::Ready, Some(vm)) if vm.state == VmState::Ready => {
-            PollResult::Done(format!("{name} is ready"))
-        }
-        (WaitGoal::Configured, Some(vm)) if vm.configured == Some(ConfigState::Applied) => {
-            PollResult::Done(format!("{name} is configured"))
-        }
-        (WaitGoal::Configured, Some(vm)) => PollResult::Seen(configured(&vm)),
-        (WaitGoal::Gone | WaitGoal::Ready, vm) => PollResult::Seen(seen(vm.as_ref())),
-        (WaitGoal::Configured, None) => PollResult::Seen(seen(None)),
-    };
-    let end = until(client, name, limit, false, judge).await?.map_err(|seen| {
-        let goal = match goal {
-            WaitGoal::Gone => "gone",
-            WaitGoal::Ready => "ready",
-            WaitGoal::Configured => "configured",
-        };
-        Failure::NotReached { goal, within: limit.within, seen }
-    })?;
-    context
-        .printer
-        .result(&serde_json::json!({ "message": end }), |_| Rows::new().row([end.clone()]))?;
-    Ok(ExitStatus::Success)
-}
-
-/// Returns the agreement of a VM with its declarations, and the reason.
-fn configured(vm: &Vm) -> String {
-    let Some(configured) = vm.configured else {
-        return format!("{}, and nothing is declared for it", seen(Some(vm)));
-    };
-    let reason = vm.configuration.as_ref().and_then(|condition| condition.reason.as_ref());
-    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    match vm.state {
-        VmState::Ready => format!("{} is {}{reason}", vm.name, configured.as_str()),
-        _ => format!("{}; it is {}{reason}", seen(Some(vm)), configured.as_str()),
-    }
-}
-
 /// Time limit of a wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitLimit {
@@ -104,13 +55,22 @@ impl WaitLimit {
         Self::new(context.timeout.unwrap_or(DEFAULT_LIMIT_TO_END))
     }
 
+    /// Returns the limit for a VM that starts, starting now.
+    pub(super) fn of(context: &Context<'_>) -> Self {
+        Self::new(context.timeout.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    pub(super) fn within(self) -> Duration {
+        self.within
+    }
+
     fn new(within: Duration) -> Self {
         Self { within, deadline: Instant::now() + within }
     }
 }
 
 /// Result of one poll.
-enum PollResult<T> {
+pub(super) enum PollResult<T> {
     Done(T),
     /// Description of the state that was seen instead.
     Seen(String),
@@ -118,7 +78,7 @@ enum PollResult<T> {
 
 /// Polls until `judge` returns `Done`. Returns the state that was seen last if the limit passes. `patient` keeps polling
 /// after transient failures of minionsd.
-async fn until<T>(
+pub(super) async fn until<T>(
     client: &DaemonClient,
     name: &VmName,
     limit: WaitLimit,
@@ -156,7 +116,7 @@ async fn until_ready(
     client: &DaemonClient,
     name: &VmName,
 ) -> Result<Vm, Failure> {
-    let limit = WaitLimit::new(context.timeout.unwrap_or(DEFAULT_LIMIT));
+    let limit = WaitLimit::of(context);
     let judge = |vm: Option<Vm>| match vm {
         Some(vm) if vm.state == VmState::Ready => PollResult::Done(vm),
         vm => PollResult::Seen(seen(vm.as_ref())),

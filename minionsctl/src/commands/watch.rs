@@ -6,7 +6,6 @@ use super::context::Context;
 use crate::client::{DaemonClient, EventMessage};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::Printer;
 use minions_api::VmName;
 use minions_api::event::{Event, Reset};
 use minions_api::vm::VmState;
@@ -86,8 +85,8 @@ async fn follow(
 }
 
 fn show(context: &Context<'_>, event: &Event) -> Result<(), Failure> {
-    if context.printer.is_json() {
-        return Printer::json_line(event);
+    if context.printer.is_structured() {
+        return context.printer.json_line(event);
     }
     context.printer.heading(&in_words(event))
 }

@@ -4,29 +4,37 @@
 //! daemon goes through [`Printer`], which makes control characters visible. Only the output of a program is passed
 //! on unchanged, because the user asked for it.
 
+mod active_character;
+mod failure_report;
 mod program;
+mod yaml;
 
 pub(crate) use program::{ProgramOutput, write_to};
 
 use crate::cli::OutputFormat;
 use crate::failure::Failure;
+use active_character::is_active;
 use comfy_table::{ContentArrangement, Table, presets};
+use failure_report::FailureReport;
 use minions_proto::channel::OutputStream;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 /// Printer of a command's result, in the chosen format.
 #[derive(Debug)]
 pub(crate) struct Printer {
     format: OutputFormat,
+    /// True if tables have header lines.
+    headers: bool,
 }
 
 impl Printer {
-    pub(crate) fn new(format: OutputFormat) -> Self {
-        Self { format }
+    /// `headers`: true if tables have header lines.
+    pub(crate) fn new(format: OutputFormat, headers: bool) -> Self {
+        Self { format, headers }
     }
 
     /// Prints `value` as JSON, or as the rows that `table` makes of it.
@@ -36,20 +44,28 @@ impl Printer {
         table: impl FnOnce(&T) -> Rows,
     ) -> Result<(), Failure> {
         match self.format {
-            OutputFormat::Json => Self::json(value),
-            OutputFormat::Table => emit(table(value).to_text().as_bytes()),
+            OutputFormat::Json | OutputFormat::Yaml => self.json(value),
+            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => {
+                emit(table(value).to_text(self.headers).as_bytes())
+            }
         }
     }
 
-    /// Prints `value` as indented JSON, in any format.
-    pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
+    /// Prints `value` as YAML if that is the format, otherwise as indented JSON.
+    pub(crate) fn json<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        if self.format == OutputFormat::Yaml {
+            return emit(yaml::text(value)?.as_bytes());
+        }
         let text =
             serde_json::to_string_pretty(value).map_err(|error| Failure::Output(error.into()))?;
         emit((harmless_json(&text) + "\n").as_bytes())
     }
 
-    /// Prints `value` as JSON on one line, in any format.
-    pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
+    /// Prints `value` as a YAML document if that is the format, otherwise as JSON on one line.
+    pub(crate) fn json_line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        if self.format == OutputFormat::Yaml {
+            return emit(format!("---\n{}", yaml::text(value)?).as_bytes());
+        }
         let text = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
         emit((harmless_json(&text) + "\n").as_bytes())
     }
@@ -65,9 +81,28 @@ impl Printer {
         emit(text.as_bytes())
     }
 
-    /// Reports whether the output format is JSON.
-    pub(crate) fn is_json(&self) -> bool {
-        self.format == OutputFormat::Json
+    /// Reports whether the output format is JSON or YAML.
+    pub(crate) fn is_structured(&self) -> bool {
+        matches!(self.format, OutputFormat::Json | OutputFormat::Yaml)
+    }
+
+    /// Reports whether tables have all columns.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.format == OutputFormat::Wide
+    }
+
+    /// Reports whether only names are printed.
+    pub(crate) fn is_names(&self) -> bool {
+        self.format == OutputFormat::Name
+    }
+
+    /// Prints names, one per line.
+    pub(crate) fn names<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Failure> {
+        let text: String = names.into_iter().map(|name| harmless(name) + "\n").collect();
+        emit(text.as_bytes())
     }
 
     /// Prints a remark to standard error.
@@ -89,13 +124,34 @@ impl Printer {
 
     /// Prints the failure with its causes, and a hint.
     pub(crate) fn failure(&self, failure: &Failure) {
+        self.failure_with(failure, None);
+    }
+
+    /// Prints the failure with its causes, and a hint: `suggestion`, or that of the failure.
+    pub(crate) fn failure_with(&self, failure: &Failure, suggestion: Option<String>) {
         if matches!(failure, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             // The reader closed the pipe on purpose, as `head` does.
             return;
         }
+        let hint = suggestion.or_else(|| failure.hint().map(Cow::into_owned));
+        if self.is_structured() {
+            let report = FailureReport::new(failure, failure_line(failure), hint);
+            let text = match self.format {
+                OutputFormat::Yaml => yaml::text(&report).unwrap_or_default(),
+                _ => serde_json::to_string(&report)
+                    .map(|text| harmless_json(&text))
+                    .unwrap_or_default(),
+            };
+            to_stderr(text.trim_end());
+            return;
+        }
         to_stderr(&format!("error: {}", failure_line(failure)));
-        if let Some(hint) = failure.hint() {
-            to_stderr(&format!("hint: {hint}"));
+        if let Some(hint) = hint {
+            to_stderr(&format!("hint: {}", harmless(&hint)));
+        }
+        // The log of minionsd has more about its own failures.
+        if let Some(problem) = failure.problem().filter(|problem| problem.status >= 500) {
+            to_stderr(&format!("request id: {}", harmless(&problem.request_id)));
         }
     }
 }
@@ -149,10 +205,10 @@ impl Rows {
         }
     }
 
-    fn to_text(&self) -> String {
+    fn to_text(&self, headers: bool) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        if !self.header.is_empty() {
+        if headers && !self.header.is_empty() {
             table.set_header(&self.header);
         }
         table.add_rows(&self.rows);
@@ -194,34 +250,6 @@ fn harmless_json(text: &str) -> String {
         }
         shown
     })
-}
-
-/// Reports whether a terminal would act on the character or show nothing for it. Two names that differ only in an
-/// invisible character would look the same.
-fn is_active(character: char) -> bool {
-    if character.is_ascii() {
-        return character.is_ascii_control();
-    }
-    let category = character.general_category();
-    let formats = matches!(
-        category,
-        GeneralCategory::Control
-            | GeneralCategory::Format
-            | GeneralCategory::LineSeparator
-            | GeneralCategory::ParagraphSeparator
-    );
-    formats || is_ignorable(character)
-}
-
-/// Reports whether the character has the property `Default_Ignorable_Code_Point` without the category `Format`: the
-/// grapheme joiner, Hangul fillers, invisible Khmer vowels, variation selectors, and code points reserved for more.
-fn is_ignorable(character: char) -> bool {
-    matches!(
-        character,
-        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{2065}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}'
-    )
 }
 
 /// Writes to standard output. Does not use `std::io::stdout`, which ignores a descriptor that is not writable.

@@ -69,9 +69,14 @@ async fn a_lost_program_is_never_a_success() {
 
 #[tokio::test]
 async fn a_usage_error_of_exec_has_its_own_exit_code() {
-    run(&["exec", "web-1", "ls", "-z"]).await.assert(125, "", "Usage:");
+    run(&["exec", "-z", "web-1", "ls"]).await.assert(125, "", "Usage:");
     run(&["helth"]).await.assert(2, "", "Usage:");
     run(&["--help"]).await.assert(0, "Usage:", "");
+    run(&[]).await.assert(0, "Usage:", "");
+    run(&["rm", "web-1"]).await.assert(2, "", "hint: `minionsctl kill VM ID --remove`");
+    let report = run(&["-o", "json", "helth"]).await;
+    let report: Value = serde_json::from_str(&report.stderr).unwrap();
+    assert_eq!(report["code"], "invalid_usage");
     for exec in [
         &["exec"][..],
         &["exec", "get", "--bogus"],

@@ -61,6 +61,9 @@ async fn a_user_who_may_not_use_the_default_socket_reads_over_tcp() {
     command.env("XDG_CONFIG_HOME", "/nonexistent").env_remove("MINIONS_HOST");
     command.env_remove("MINIONS_TOKEN_FILE");
     let ran = output(command).await;
+    let remark =
+        "no permission for /run/minions/minionsd.sock (root and the group minions have it)";
+    assert_eq!(stderr(&ran).matches(remark).count(), 1, "{ran:?}");
     // Nothing listens on that port in this namespace, but minionsctl has tried it.
     assert!(stderr(&ran).contains("cannot reach minionsd at http://127.0.0.1:7070"), "{ran:?}");
 }

@@ -5,11 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "in tests, a panic with its location is the report")]
 
 mod cli;
+mod connections;
+mod contexts;
 mod cp;
 mod declared;
 mod exec;
 mod files;
 mod limits;
+mod lists;
 mod port;
 mod power;
 mod quiesce;
@@ -20,3 +23,4 @@ mod scripted;
 mod shared;
 mod ssh;
 mod tls;
+mod waits;

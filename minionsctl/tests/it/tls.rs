@@ -101,8 +101,22 @@ async fn a_daemon_with_a_trusted_certificate_is_used_like_any_other() {
 async fn a_daemon_with_an_untrusted_certificate_gets_no_token() {
     let host = Host::start(false).await;
     fails(&host.ctl(&["--token-file", "token"], &["ls"]), "cannot reach minionsd");
+    fails(&host.ctl(&[], &["ls"]), "the certificate of the server is not trusted");
+    fails(&host.ctl(&[], &["ls"]), "hint: --ca-file");
     fails(&host.ctl(&["--ca-file", "token"], &["ls"]), "contains no PEM certificate");
     fails(&host.ctl(&["--ca-file", "missing"], &["ls"]), "cannot read ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_scheme_is_reported_with_the_right_one() {
+    let host = Host::start(false).await;
+    let plain = ctl(&format!("http://{}", host.address), &["ls"]).output().unwrap();
+    fails(&plain, "the server does not speak plain HTTP");
+    fails(&plain, "hint: if minionsd serves TLS there, use https://");
+    let daemon = testkit::daemon::TestDaemon::start().await;
+    let tls = ctl(&daemon.url("").replace("http://", "https://"), &["ls"]).output().unwrap();
+    fails(&tls, "the server does not speak TLS");
+    fails(&tls, "hint: if minionsd serves plain HTTP there, use http://");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use crate::cli::{CopyArgs, CopyManyArgs};
 use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::{Printer, failure_line};
+use crate::output::failure_line;
 use futures_util::StreamExt;
 use futures_util::stream;
 use minions_api::vm::VmList;
@@ -127,8 +127,8 @@ async fn to_vm(
             "incomplete" => VmOutcome::Incomplete,
             _ => VmOutcome::Failed,
         });
-        if context.printer.is_json() {
-            Printer::json_line(&result)?;
+        if context.printer.is_structured() {
+            context.printer.json_line(&result)?;
         }
     }
     Ok(worst)

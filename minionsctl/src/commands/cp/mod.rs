@@ -35,7 +35,6 @@ use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::terminal::output_is_terminal;
-use crate::output::Printer;
 use copy_end::CopyEnd;
 use copy_result::CopyResult;
 use copy_settings::CopySettings;
@@ -88,8 +87,8 @@ async fn all(
         if !result.is_ok() {
             status = ExitStatus::Failure;
         }
-        if context.printer.is_json() {
-            Printer::json_line(&result)?;
+        if context.printer.is_structured() {
+            context.printer.json_line(&result)?;
         }
     }
     Ok(status)
@@ -118,7 +117,7 @@ fn check(
         return Err(Failure::Usage("--mode does not apply to a tar stream (-)"));
     }
     if *destination == CopyEnd::Stream {
-        if context.printer.is_json() {
+        if context.printer.is_structured() {
             return Err(Failure::Usage(
                 "-o json and a tar stream on standard output exclude each other",
             ));

@@ -29,11 +29,13 @@ pub(in super::super) async fn run(
         client.get(&vm_path(&args.vm, query), Context::registry()).await?
     };
     context.printer.result(&config, head)?;
-    if !context.printer.is_json() && !config.origins.is_empty() {
+    if !context.printer.is_structured() && !config.origins.is_empty() {
         context.printer.heading("")?;
         context.printer.result(&config, fields)?;
     }
-    if let Some(explanation) = config.explanation.as_ref().filter(|_| !context.printer.is_json()) {
+    if let Some(explanation) =
+        config.explanation.as_ref().filter(|_| !context.printer.is_structured())
+    {
         context.printer.heading("")?;
         context.printer.result(explanation, ranks)?;
         context.printer.heading("")?;

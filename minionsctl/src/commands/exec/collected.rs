@@ -7,7 +7,6 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::local::read_all;
-use crate::output::Printer;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use minions_api::VmName;
@@ -35,7 +34,7 @@ pub(super) async fn from_agent(
     let call = Exec { command, args, timeout_ms };
     call.validate()?;
     let answer = agent::call(address, &call, at_most(context)).await?;
-    Printer::json(&answer.json)?;
+    context.printer.json(&answer.json)?;
     Ok(ExitStatus::remote(answer.reply.exit_code))
 }
 
@@ -53,7 +52,7 @@ pub(super) async fn from_daemon(
     let patience = CallDeadlines { asked: None, at_most: at_most(context) };
     let path = vm_path(vm, "/exec");
     let result: ExecResult = client.send_json(Method::POST, &path, &request, patience).await?;
-    Printer::json(&result)?;
+    context.printer.json(&result)?;
     Ok(ExitStatus::remote(result.exit_code))
 }
 

@@ -5,7 +5,7 @@ use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::link::{self, FirstMessage};
-use crate::output::{Printer, Rows};
+use crate::output::Rows;
 use crate::target::Target;
 use minions_api::VmName;
 use minions_api::exec::{ExecInfo, ExecRequest, OnDisconnect};
@@ -23,7 +23,9 @@ pub(super) async fn run(
     interactive: bool,
 ) -> Result<ExitStatus, Failure> {
     match target {
-        Target::Agent(_) => Printer::json(&start_over_stream(target, request, interactive).await?)?,
+        Target::Agent(_) => {
+            context.printer.json(&start_over_stream(target, request, interactive).await?)?
+        }
         Target::Vm(client, vm) => {
             let info = if interactive {
                 let id = start_over_stream(target, request, interactive).await?.id;

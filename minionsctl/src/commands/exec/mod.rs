@@ -40,7 +40,7 @@ pub(super) async fn run(
         ));
     }
     let target = Target::new(config, args.vm.clone())?;
-    let json = context.printer.is_json();
+    let json = context.printer.is_structured();
     match &target {
         _ if args.detach => detached::run(context, &target, request, args.interactive).await,
         _ if args.tty && json => Err(Failure::Usage("-t and -o json exclude each other")),

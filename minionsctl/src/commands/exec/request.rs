@@ -1,5 +1,6 @@
 //! Conversion of the arguments to an [`ExecRequest`].
 
+use crate::bounded_file::read_text;
 use crate::cli::ExecArgs;
 use crate::failure::Failure;
 use crate::local::terminal;
@@ -7,6 +8,7 @@ use minions_api::exec::ExecRequest;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::time::Duration;
 
 /// Converts the arguments that describe the program.
@@ -15,7 +17,7 @@ pub(super) fn request(args: &ExecArgs, timeout: Option<Duration>) -> Result<Exec
     Ok(ExecRequest {
         command: argv.next().unwrap_or_default(),
         args: argv.collect(),
-        env: variables(&args.env, |key| env::var_os(key))?,
+        env: environment(args)?,
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         rlimits: args.rlimit.iter().cloned().collect(),
@@ -27,6 +29,30 @@ pub(super) fn request(args: &ExecArgs, timeout: Option<Duration>) -> Result<Exec
         on_disconnect: args.on_disconnect.map(Into::into),
         ..ExecRequest::default()
     })
+}
+
+/// Returns the variables of the files, overridden by those of the options.
+fn environment(args: &ExecArgs) -> Result<BTreeMap<String, String>, Failure> {
+    let local = |key: &str| env::var_os(key);
+    let mut environment = BTreeMap::new();
+    for path in &args.env_file {
+        environment.extend(variables(&lines(&read_text(path)?), local).map_err(|_| {
+            let source = io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a line must be KEY=VALUE, or KEY with a local value in UTF-8",
+            );
+            Failure::File { path: path.clone(), source }
+        })?);
+    }
+    environment.extend(variables(&args.env, local)?);
+    Ok(environment)
+}
+
+/// Returns the lines of an environment file that are variables. A value is taken as it is, without quotes removed, as
+/// docker does.
+fn lines(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim_start);
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
 /// Parses `KEY=VALUE`, and `KEY` with its `local` value; skips a `KEY` without one.
@@ -69,6 +95,12 @@ mod tests {
         assert_eq!(parsed(&["A=B=C", "E="]).unwrap(), [pair("A", "B=C"), pair("E", "")]);
         assert_eq!(parsed(&["HOME", "NOPE"]).unwrap(), [pair("HOME", "/root")]);
         assert_eq!(parsed(&["A=1", "A=2"]).unwrap(), [pair("A", "2")]);
+    }
+
+    #[test]
+    fn an_environment_file_has_comments_and_values_with_all_their_characters() {
+        let file = "# comment\n\nA=1 # 2\n  B=\"x\"\nC= y \nHOME\n";
+        assert_eq!(lines(file), ["A=1 # 2", "B=\"x\"", "C= y ", "HOME"]);
     }
 
     #[test]

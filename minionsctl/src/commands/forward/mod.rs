@@ -17,7 +17,6 @@ use crate::client::{DaemonClient, vm_path};
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::guest_listener::GuestListener;
-use crate::output::Printer;
 use connection::ForwardTo;
 use listener::ForwardListener;
 use minions_api::forward::ForwardAddress;
@@ -98,8 +97,8 @@ fn print(
 ) -> Result<(), Failure> {
     for (listener, target) in &forwards.here {
         let listen = listener.to_string();
-        if context.printer.is_json() {
-            Printer::json_line(&ForwardLine { listen: &listen, target, reverse: false })?;
+        if context.printer.is_structured() {
+            context.printer.json_line(&ForwardLine { listen: &listen, target, reverse: false })?;
         } else {
             context.printer.heading(&format!("{listen} -> {} {target}", args.vm))?;
         }
@@ -109,8 +108,8 @@ fn print(
         let address = listener.address().to_string();
         let listen = address.split_once(':').map_or(&*address, |(_, listen)| listen);
         let target = server.target.to_string();
-        if context.printer.is_json() {
-            Printer::json_line(&ForwardLine { listen, target: &target, reverse: true })?;
+        if context.printer.is_structured() {
+            context.printer.json_line(&ForwardLine { listen, target: &target, reverse: true })?;
         } else {
             context.printer.heading(&format!("{} {listen} -> {target}", args.vm))?;
         }

@@ -8,3 +8,4 @@ mod objects;
 mod outcomes;
 pub(crate) mod restarts;
 mod terminal;
+mod words;

@@ -32,7 +32,9 @@ async fn a_detached_program_can_be_listed_read_followed_and_waited_for() {
     waiting.end().assert(5, "job ended with 5", "");
     let waited = guest.run(&["-o", "json", "wait", "web-1", "job"]);
     assert_eq!((waited.code, &waited.json()["exit_code"]), (5, &5.into()));
-    guest.run(&["ps", "web-1"]).assert(0, "ended", "");
+    guest.run(&["ps", "-a", "web-1"]).assert(0, "ended", "");
+    let running = guest.run(&["ps", "web-1"]);
+    assert!(!String::from_utf8_lossy(&running.stdout).contains("job"));
     guest.run(&["logs", "-f", "web-1", "job"]).assert(0, "one\nthree\n", "two\n");
 }
 
@@ -81,7 +83,7 @@ async fn a_program_can_be_signalled_and_removed() {
     guest.run(&["wait", "web-1", "usr1"]).assert(138, "(USR1)", "");
     start("gone");
     guest.run(&["kill", "web-1", "gone", "--remove"]).assert(0, "removed: gone", "");
-    let left = guest.run(&["ps", "web-1"]);
+    let left = guest.run(&["ps", "-a", "web-1"]);
     assert!(!String::from_utf8_lossy(&left.stdout).contains("gone"));
     guest.run(&["wait", "web-1", "gone"]).assert(125, "", "error:");
     guest.run(&["kill", "web-1", "gone"]).assert(1, "", "error:");
@@ -104,7 +106,7 @@ async fn the_same_start_twice_runs_the_program_once() {
 async fn control_characters_in_a_listed_program_are_escaped() {
     let guest = Guest::start().await;
     guest.run(&["exec", "web-1", "--", "true", "\u{1b}[2J"]).assert(0, "", "");
-    let listed = guest.run(&["ps", "web-1"]);
+    let listed = guest.run(&["ps", "-a", "web-1"]);
     listed.assert(0, "\\u{1b}[2J", "");
     assert!(!listed.stdout.contains(&0x1b));
 }

@@ -2,7 +2,7 @@
 //! moment.
 
 mod http;
-mod peer;
+pub(crate) mod peer;
 
 use crate::shared::command::ctl;
 use minions_proto::AgentError;

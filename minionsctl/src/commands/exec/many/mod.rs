@@ -8,7 +8,6 @@ use crate::client::DaemonClient;
 use crate::commands::context::Context;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
-use crate::output::Printer;
 use minions_api::exec::{ExecRequest, ManyExecEvent, ManyExecRequest};
 use shown::{OutputForm, ResultGroups};
 use tally::ResultTally;
@@ -29,14 +28,14 @@ pub(super) async fn run(
         fail_fast: args.fail_fast,
     };
     let mut events = client.post_lines::<ManyExecEvent>("/exec", &request).await?;
-    let json = context.printer.is_json();
+    let json = context.printer.is_structured();
     let look = OutputForm::of_ours();
     let mut tally = ResultTally::default();
     let mut groups = ResultGroups::default();
     let complete = loop {
         let Some(event) = events.next().await? else { break false };
         if json {
-            Printer::json_line(&event)?;
+            context.printer.json_line(&event)?;
         }
         tally.count(&event);
         match event {

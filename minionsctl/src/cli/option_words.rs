@@ -1,0 +1,58 @@
+//! Options among the words of a command line, before clap parses them: which words are options, and which are their
+//! values.
+
+use clap::{ArgAction, Command};
+use std::ffi::{OsStr, OsString};
+
+/// An option word, as the grammar of a command describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OptionWord {
+    /// Ids of the options in the word: several for `-it`.
+    pub(super) ids: Vec<String>,
+    /// True if the next word is the value.
+    pub(super) takes_next: bool,
+}
+
+impl OptionWord {
+    /// Parses a word that starts with a dash. Returns `None` if the command has no such option.
+    pub(super) fn parse(command: &Command, word: &OsStr) -> Option<Self> {
+        let word = word.to_str()?;
+        match word.strip_prefix("--") {
+            Some(long) => Self::long(command, long),
+            None => Self::shorts(command, word.strip_prefix('-')?),
+        }
+    }
+
+    fn long(command: &Command, word: &str) -> Option<Self> {
+        let (name, has_value) = match word.split_once('=') {
+            Some((name, _)) => (name, true),
+            None => (word, false),
+        };
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(name))?;
+        let takes_next = takes_value(arg.get_action()) && !has_value;
+        Some(Self { ids: vec![arg.get_id().to_string()], takes_next })
+    }
+
+    fn shorts(command: &Command, word: &str) -> Option<Self> {
+        let mut ids = Vec::new();
+        let mut letters = word.chars();
+        while let Some(letter) = letters.next() {
+            let arg = command.get_arguments().find(|arg| arg.get_short() == Some(letter))?;
+            ids.push(arg.get_id().to_string());
+            if takes_value(arg.get_action()) {
+                return Some(Self { ids, takes_next: letters.as_str().is_empty() });
+            }
+        }
+        (!ids.is_empty()).then_some(Self { ids, takes_next: false })
+    }
+}
+
+fn takes_value(action: &ArgAction) -> bool {
+    action.takes_values()
+}
+
+/// Reports whether a word is an option or a cluster of options; `-` alone is an argument.
+pub(super) fn is_option(word: &OsString) -> bool {
+    let bytes = word.as_encoded_bytes();
+    bytes.len() > 1 && bytes[0] == b'-'
+}
