@@ -3,6 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use minions_proto::announcement::Announcement;
 use minions_proto::frame::{MAX_FRAME_LEN, PREFIX_LEN};
 use minions_proto::message::{
     Done, ExecAttached, ExecInfo, ExecListed, ExecReply, ForwardAddress, ForwardListening, ForwardOpened, Health, NetworkChanged, NetworkState,
@@ -79,6 +80,13 @@ fuzz_target!(|payload: &[u8]| {
             assert_eq!(Request::decode(&frame[PREFIX_LEN..]).expect("just encoded"), request);
         }
         Err(error) => assert!(AgentError::from(error).code.is_some()),
+    }
+    if let Ok(announcement) = Announcement::decode(payload) {
+        let frame = announcement.encode().expect("at most six times as long as the payload");
+        // Escapes can make it longer than an announcement may be.
+        if let Ok(again) = Announcement::decode(&frame[PREFIX_LEN..]) {
+            assert_eq!(again, announcement);
+        }
     }
     let _ = decode_reply::<Done>(payload);
     let _ = decode_reply::<NetworkChanged>(payload);

@@ -11,6 +11,8 @@ use crate::ops::report_status::StatusSource;
 use crate::protection::ProgramDefaults;
 use crate::quiesce::{QuiesceControl, QuiesceSettings};
 use crate::session;
+use minions_proto::AgentPort;
+use minions_proto::announcement::Announcement;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,6 +169,12 @@ impl Agent {
             Ok(slot) => session::run(self, stream, slot).await,
             Err(_) => session::turn_away(stream).await,
         }
+    }
+
+    /// Returns the announcement of this agent, which listens on this port.
+    #[must_use]
+    pub fn announcement(&self, port: AgentPort) -> Announcement {
+        self.shared.generations.announcement(port)
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {

@@ -17,6 +17,7 @@
 //!
 //! * [`agent`]: state shared by all connections, and [`Agent::serve`] for one stream after its
 //!   handshake.
+//! * [`announce`]: tells the host that the agent listens.
 //! * [`capability`]: the kinds of request that this agent answers (`--allow`).
 //! * [`init`]: PID 1 of a VM without another init (`--init`).
 //! * [`listen`]: listeners for connections: VSOCK, or a Unix socket that emulates the VMM; either can
@@ -44,6 +45,7 @@
 //! * `identity`: the boot id and the agent's instance id.
 
 pub mod agent;
+pub mod announce;
 mod boot_clock;
 pub mod capability;
 mod cgroup;

@@ -1,6 +1,7 @@
 //! `minions-agent`: command line and startup of the agent, which is implemented in the library.
 
 use lexopt::{Arg, Parser, ValueExt};
+use minions_agent::announce::announce;
 use minions_agent::listen::{ListenAddress, ListenOption, Listener, PORT_VARIABLE};
 use minions_agent::log::LogWriter;
 use minions_agent::privileges::{self, PrivilegeError};
@@ -39,6 +40,8 @@ usage: minions-agent [OPTIONS]
   --allow-forward RULE,…              also forward to these targets: HOST:PORT or NETWORK; also listen on
                                       these addresses: listen:ADDRESS:PORT or listen:NETWORK [default:
                                       only loopback addresses and Unix sockets]
+  --no-announce                       do not connect to the host (CID 2, VSOCK port 1025) once the agent
+                                      listens; the host then finds the agent by its probes only
   --hook-dir DIR                      directory with the directories of hooks: freeze.d, thaw.d,
                                       restore.d [default: /etc/minions]
   --exec-timeout SECONDS              time limit of a base `exec` request that has none [default: 600];
@@ -63,6 +66,8 @@ enum CommandLine {
 struct ServeOptions {
     listen: ListenAddress,
     config: AgentConfig,
+    /// True if the agent tells its host that it listens.
+    announces: bool,
     level: Level,
 }
 
@@ -153,6 +158,7 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
     let mut allow = None::<Capabilities>;
     let mut config = AgentConfig::default();
     let mut level = Level::INFO;
+    let mut announces = true;
     while let Some(argument) = line.next()? {
         match argument {
             Arg::Long("listen") => listen = Some(line.value()?.parse()?),
@@ -163,6 +169,7 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
                 config.exec_timeout = seconds(line.value()?.parse()?)?;
             }
             Arg::Long("hook-dir") => config.hook_dir = line.value()?.into(),
+            Arg::Long("no-announce") => announces = false,
             Arg::Long("exec-user") => config.exec_user = Some(line.value()?.string()?),
             Arg::Long("log-level") => level = line.value()?.parse()?,
             Arg::Long("version") | Arg::Short('V') => {
@@ -178,7 +185,7 @@ fn parse(mut line: Parser) -> Result<CommandLine, lexopt::Error> {
         .on_port(port, port_of_environment()?)
         .map_err(|error| lexopt::Error::Custom(error.into()))?;
     config.capabilities = allow.unwrap_or_else(|| default_capabilities(&listen));
-    Ok(CommandLine::Serve(Box::new(ServeOptions { listen, config, level })))
+    Ok(CommandLine::Serve(Box::new(ServeOptions { listen, config, announces, level })))
 }
 
 /// Reads the port from the environment, for agents whose options are fixed. An empty variable is ignored.
@@ -208,7 +215,7 @@ fn run(
     protection: ProtectionReport,
     log: &LogWriter,
 ) -> Result<(), CommandError> {
-    let ServeOptions { listen, mut config, level } = options;
+    let ServeOptions { listen, mut config, announces, level } = options;
     log.take_panics();
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -239,6 +246,10 @@ fn run(
         let listener = Listener::bind(&listen).await.map_err(run_failure)?;
         let agent = Agent::new(config).map_err(run_failure)?;
         supervision.ready();
+        if let Some(target) = listener.announce_target().filter(|_| announces) {
+            let agent = agent.clone();
+            tokio::spawn(async move { announce(&agent, &target).await });
+        }
         tokio::select! {
             () = listener.serve(&agent, shutdown) => {}
             () = supervision.stay_alive() => {}

@@ -264,6 +264,36 @@ pub struct Reason {
     pub at: Timestamp,
 }
 
+/// Times of the current boot, as the daemon saw it. After a restart of the daemon, they begin when it found the VM
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(example = json!({
+    "vmm_seen_at": "2026-01-31T12:00:00.000Z",
+    "connected_at": "2026-01-31T12:00:01.750Z",
+    "announced_at": "2026-01-31T12:00:02.100Z",
+    "ready_at": "2026-01-31T12:00:02.104Z",
+    "configured_at": "2026-01-31T12:00:02.300Z"
+})))]
+pub struct BootTimeline {
+    /// Time at which the VM's socket was found, or found again after its VMM had removed it. After a reset within the
+    /// VMM, that of the first boot.
+    pub vmm_seen_at: Timestamp,
+    /// Time of the first answer to `CONNECT`: the guest has a listener on the agent's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_at: Option<Timestamp>,
+    /// Time of the agent's first announcement. Absent for agents that do not announce themselves. Until `ready_at` is
+    /// known, any guest can cause this value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced_at: Option<Timestamp>,
+    /// Time at which the agent answered a probe for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Timestamp>,
+    /// Time at which the guest had its declared configuration for the first time. Absent if nothing is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured_at: Option<Timestamp>,
+}
+
 /// Use of the connections to a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -324,6 +354,9 @@ pub struct Vm {
     /// Number of probes since the socket was found.
     #[serde(default)]
     pub attempts: u64,
+    /// Timeline of the current boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootTimeline>,
     /// Latest time of the next probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_probe: Option<Timestamp>,

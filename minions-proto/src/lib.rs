@@ -12,6 +12,7 @@
 //! * [`frame`]: bytes. A length-prefixed frame, its bounds, and an incremental decoder.
 //! * [`json`]: JSON from a peer, with a limit on its depth.
 //! * [`message`]: meaning. Requests, replies, the error reply.
+//! * [`announcement`]: what an agent sends to its host once it listens.
 //! * [`channel`]: channel mode, which a connection enters after the reply that opens a stream.
 //! * [`empty_messages`]: rate limit for messages of an agent that carry nothing.
 //! * [`exec_client`]: host side of a stream to an exec: offsets, acks, input to keep.
@@ -29,6 +30,7 @@
 //! * [`hybrid`] (feature `tokio`): connects to a VM's Unix socket and performs the handshake.
 //! * [`connection`] (feature `tokio`): one connection; one request and its reply at a time.
 
+pub mod announcement;
 pub mod channel;
 pub mod cidr;
 pub mod collect;

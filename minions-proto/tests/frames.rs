@@ -1,9 +1,10 @@
 //! Properties of frames and messages under arbitrary chunking and arbitrary bytes.
 
-use minions_proto::Request;
+use minions_proto::announcement::{Announcement, MAX_ANNOUNCEMENT_LEN};
 use minions_proto::frame::{Decoder, FrameError, MAX_FRAME_LEN, PREFIX_LEN, encode};
 use minions_proto::handshake::{parse_connect, parse_ok};
 use minions_proto::message::{ExecReply, Health, Status, decode_reply};
+use minions_proto::{AgentPort, Request};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -139,5 +140,37 @@ fn an_idle_decoder_releases_its_memory() {
             drop(decoder.next_frame().unwrap().unwrap());
             assert_eq!(decoder.capacity(), 0, "after a message of {len} bytes");
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_announcement_is_the_same_after_encoding_and_decoding(
+        port in 1_u32..u32::MAX,
+        protocol in any::<u32>(),
+        boot in ".{0,80}",
+        instance in ".{0,40}",
+    ) {
+        let announcement = Announcement {
+            port: AgentPort::try_from(i64::from(port)).unwrap(),
+            protocol,
+            boot_id: boot.into(),
+            instance_id: instance.into(),
+        };
+        let frame = announcement.encode().unwrap();
+        let (prefix, payload) = frame.split_first_chunk::<PREFIX_LEN>().unwrap();
+        prop_assert_eq!(Announcement::payload_len(*prefix).unwrap(), payload.len());
+        prop_assert_eq!(Announcement::decode(payload).unwrap(), announcement);
+    }
+
+    #[test]
+    fn arbitrary_bytes_as_an_announcement_do_not_panic(payload in vec(any::<u8>(), 0..1100)) {
+        let _ = Announcement::decode(&payload);
+    }
+
+    #[test]
+    fn a_length_of_an_announcement_beyond_its_bounds_is_rejected(len in any::<u32>()) {
+        let fits = (1..=MAX_ANNOUNCEMENT_LEN).contains(&usize::try_from(len).unwrap());
+        prop_assert_eq!(Announcement::payload_len(len.to_be_bytes()).is_ok(), fits);
     }
 }

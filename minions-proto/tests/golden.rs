@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic that says where is the report")]
 
 use bytes::BytesMut;
+use minions_proto::announcement::{Announcement, InvalidAnnouncement, MAX_ANNOUNCEMENT_LEN};
 use minions_proto::channel::{CHUNK_LEN, Channel, ChannelMessage};
 use minions_proto::error::{AgentError, ErrorCode};
 use minions_proto::forward::control;
@@ -19,7 +20,7 @@ use minions_proto::message::{
     RestoreRequest, RestoreState, RestoreStep, SetClock, Status, Thaw, Thawed, TokenCheck,
     WriteFile, WriteStream, decode_reply, encode_error, encode_reply, encode_request,
 };
-use minions_proto::{Call, Request};
+use minions_proto::{AgentPort, Call, Request};
 
 #[test]
 fn a_channel_message_is_a_frame_with_its_channel_first() {
@@ -509,4 +510,38 @@ fn errors_describe_the_fault_of_a_request() {
     assert!(message.contains("missing field `command`"), "{message}");
     let deep = format!(r#"{{"type":"exec","command":"a","x":{}}}"#, "[".repeat(100_000));
     assert_eq!(code(deep.as_bytes()).0, ErrorCode::BadRequest);
+}
+
+#[test]
+fn an_announcement_has_these_bytes() {
+    let announcement = Announcement::new(AgentPort::DEFAULT, "b".into(), "i".into());
+    let json = br#"{"type":"announce","port":1024,"protocol":2,"boot_id":"b","instance_id":"i"}"#;
+    let mut frame = vec![0, 0, 0, 76];
+    frame.extend_from_slice(json);
+    assert_eq!(announcement.encode().unwrap(), frame);
+    let later = br#"{"new":[1],"instance_id":"i","boot_id":"b","protocol":2,"port":1024,"type":"announce"}"#;
+    for payload in [&json[..], later] {
+        assert_eq!(Announcement::decode(payload).unwrap(), announcement);
+    }
+}
+
+#[test]
+fn what_is_not_an_announcement_is_rejected_with_the_reason() {
+    let rejected = |payload: &[u8]| Announcement::decode(payload).unwrap_err();
+    let with = |r#type: &str, port: i64| {
+        format!(r#"{{"type":"{type}","port":{port},"protocol":2,"boot_id":"b","instance_id":"i"}}"#)
+    };
+    assert!(matches!(rejected(with("announced", 1).as_bytes()), InvalidAnnouncement::Type));
+    let no_port = rejected(with("announce", 0).as_bytes());
+    assert!(no_port.to_string().contains("`port` is 0"), "{no_port}");
+    assert!(matches!(rejected(with("announce", -1).as_bytes()), InvalidAnnouncement::Json(_)));
+    for json in ["[]", "{}", "\u{0}", r#"{"type":"announce","port":1024}"#] {
+        assert!(matches!(rejected(json.as_bytes()), InvalidAnnouncement::Json(_)), "{json}");
+    }
+    let mut long = with("announce", 1024);
+    long.push_str(&" ".repeat(MAX_ANNOUNCEMENT_LEN - long.len()));
+    assert!(Announcement::decode(long.as_bytes()).is_ok());
+    long.push(' ');
+    assert!(matches!(rejected(long.as_bytes()), InvalidAnnouncement::Length(1025)));
+    assert!(matches!(rejected(b""), InvalidAnnouncement::Length(0)));
 }

@@ -104,6 +104,8 @@ pub struct Config {
     pub socket_owners: Vec<SocketOwner>,
     /// VSOCK ports of the VMs' agents.
     pub agent_ports: AgentPorts,
+    /// True if the daemon listens for announcements of agents.
+    pub announce: bool,
     /// File with the bearer token that allows callers to operate.
     pub token_file: Option<TokenFile>,
     /// Group whose members are allowed to operate.
@@ -201,6 +203,7 @@ impl Config {
                 .unwrap_or_else(|| DEFAULT_SOCKET_DIR.into()),
             socket_owners: socket_owners(&file.socket_owners)?,
             agent_ports: AgentPorts::parse(args.agent_port, file.agent_port, file.agent_ports)?,
+            announce: args.announce.or(file.announce).unwrap_or(true),
             token_file: match args.token_file.or(file.token_file) {
                 Some(path) => Some(TokenFile::Existing(path)),
                 None => state_dir.map(|dir| TokenFile::Created(dir.join(CREATED_TOKEN))),

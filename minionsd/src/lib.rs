@@ -135,6 +135,7 @@ impl Daemon {
             budget: budget.clone(),
             meters: Arc::clone(&meters),
         };
+        let trusted = vm::TrustedOwners::of(&self.config);
         let vm_settings = vm::VmSettings {
             pool_size: self.config.pool_size,
             clock_limit: self.config.clock_limit,
@@ -142,9 +143,9 @@ impl Daemon {
             declared: self.declared.clone(),
             reattach_grace: self.config.reattach_grace,
             agent_ports: self.config.agent_ports.clone(),
+            announce: self.config.announce.then(|| trusted.clone()),
         };
         let socket_dir = self.config.socket_dir.clone();
-        let trusted = vm::TrustedOwners::of(&self.config);
         let registry =
             vm::Registry::start(socket_dir, trusted, vm_settings, vm_deps, &tasks, &stop);
         let conditions = VmConditions::default();

@@ -43,6 +43,7 @@ pub fn config(dir: &Path) -> Config {
         socket_dir: dir.to_owned(),
         socket_owners: Vec::new(),
         agent_ports: AgentPorts::default(),
+        announce: true,
         token_file: None,
         operator_group: "minions".into(),
         tcp_read: TcpRead::Local,

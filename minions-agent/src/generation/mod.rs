@@ -19,6 +19,8 @@ pub(crate) use steps::run;
 
 use crate::identity::AgentIdentity;
 use crate::lock::lock;
+use minions_proto::AgentPort;
+use minions_proto::announcement::Announcement;
 use minions_proto::message::{
     AgentInfo, InstanceId, RestoreOutcome, RestoreRequest, RestoreState, RestoreStep,
     RestoreStepKind, VmmToken,
@@ -127,6 +129,12 @@ impl GenerationTracker {
             restore: state.restore,
             ..agent
         }
+    }
+
+    /// Returns the announcement of the agent, which listens on this port.
+    pub(crate) fn announcement(&self, port: AgentPort) -> Announcement {
+        let instance_id = self.state().instance_id.clone();
+        Announcement::new(port, self.identity.boot_id.clone(), instance_id)
     }
 
     /// Returns the reason why other requests than health checks and `restore` are refused; `None` if they are not.

@@ -2,6 +2,7 @@
 
 use super::{ListenError, pause_after};
 use crate::agent::Agent;
+use crate::announce::AnnounceTarget;
 use minions_proto::AgentPort;
 use minions_proto::handshake::{accept, grant};
 use std::fs::{self, Permissions};
@@ -24,7 +25,7 @@ const SOCKET_MODE: u32 = 0o600;
 pub(super) struct HybridListener {
     socket: UnixListener,
     port: AgentPort,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl HybridListener {
@@ -39,7 +40,7 @@ impl HybridListener {
             Err(_) => {}
         }
         let socket = UnixListener::bind(path).map_err(failed)?;
-        let listener = Self { socket, port, _file: Some(SocketFile(path.to_owned())) };
+        let listener = Self { socket, port, file: Some(SocketFile(path.to_owned())) };
         fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
         tracing::info!(path = %path.display(), %port, "listening on a hybrid socket");
         Ok(listener)
@@ -50,7 +51,13 @@ impl HybridListener {
         let socket = std::os::unix::net::UnixListener::from(fd);
         socket.set_nonblocking(true)?;
         tracing::info!("listening on the service manager's hybrid socket");
-        Ok(Self { socket: UnixListener::from_std(socket)?, port, _file: None })
+        Ok(Self { socket: UnixListener::from_std(socket)?, port, file: None })
+    }
+
+    /// Returns the host's socket next to the agent's own one; `None` if the service manager has created that.
+    pub(super) fn announce_target(&self) -> Option<AnnounceTarget> {
+        let path = self.file.as_ref()?.0.clone();
+        Some(AnnounceTarget::Hybrid { path, port: self.port })
     }
 
     pub(super) async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {

@@ -10,6 +10,7 @@ mod hybrid;
 mod vsock;
 
 use crate::agent::Agent;
+use crate::announce::AnnounceTarget;
 use crate::exec::ProgramGroups;
 use activated::PassedListener;
 use minions_proto::AgentPort;
@@ -225,6 +226,15 @@ impl Listener {
                 PassedListener::Hybrid(listener) => ListenerKind::Hybrid(listener),
             },
         }))
+    }
+
+    /// Returns the destination of the agent's announcement; `None` for a Unix socket of the service manager.
+    #[must_use]
+    pub fn announce_target(&self) -> Option<AnnounceTarget> {
+        match &self.0 {
+            ListenerKind::Vsock(listener) => listener.announce_target(),
+            ListenerKind::Hybrid(listener) => listener.announce_target(),
+        }
     }
 
     /// Serves all connections until `shutdown` completes. Then connections are closed, and their programs are

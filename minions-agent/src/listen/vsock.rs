@@ -5,6 +5,7 @@
 
 use super::{ListenError, pause_after};
 use crate::agent::Agent;
+use crate::announce::AnnounceTarget;
 use minions_proto::AgentPort;
 use rustix::io::ioctl_fionbio;
 use std::io;
@@ -48,6 +49,12 @@ impl HostListener {
         check(passed, requested)?;
         tracing::info!(port = passed, "listening on the service manager's vsock port");
         Ok(Self(listener))
+    }
+
+    /// Returns the host as the destination of an announcement.
+    pub(super) fn announce_target(&self) -> Option<AnnounceTarget> {
+        let port = i64::from(self.0.local_addr().ok()?.port());
+        Some(AnnounceTarget::Host { port: port.try_into().ok()? })
     }
 
     pub(super) async fn serve(self, agent: &Agent, shutdown: impl Future<Output = ()>) {

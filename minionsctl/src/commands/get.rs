@@ -9,7 +9,7 @@ use crate::output::Rows;
 use minions_api::VmName;
 use minions_api::declaration::ConfigState;
 use minions_api::restore::RestoreReport;
-use minions_api::vm::{Vm, Vmm};
+use minions_api::vm::{BootTimeline, Vm, Vmm};
 
 pub(super) async fn run(
     context: &Context<'_>,
@@ -38,6 +38,7 @@ pub(super) async fn run(
             .optional("Generation:", agent.and_then(|agent| agent.generation))
             .optional("Parent:", agent.and_then(|agent| agent.parent_instance_id.as_ref()))
             .optional("Restore:", vm.restore.as_ref().map(restore))
+            .optional("Boot:", vm.boot.as_ref().map(boot))
             .optional("Last seen:", vm.last_seen)
             .optional("Quiesced until:", vm.quiesced_until)
             .value("Failed probes:", format!("{} of {}", vm.failed_probes, vm.attempts))
@@ -68,6 +69,22 @@ fn restore(report: &RestoreReport) -> String {
     let failed: Vec<_> = failed.map(|step| format!("{}: {}", step.step, step.detail)).collect();
     let state = format!("{} at {}", report.state.as_str(), report.at);
     if failed.is_empty() { state } else { format!("{state}; failed: {}", failed.join("; ")) }
+}
+
+/// Formats the timeline of the boot: the time at which the VMM was seen, and the milliseconds from then to each step.
+fn boot(boot: &BootTimeline) -> String {
+    let seen = boot.vmm_seen_at;
+    let steps = [
+        ("connected", boot.connected_at),
+        ("announced", boot.announced_at),
+        ("ready", boot.ready_at),
+        ("configured", boot.configured_at),
+    ];
+    let steps = steps.iter().filter_map(|(step, at)| {
+        let after = (*at)?.0.duration_since(seen.0).unwrap_or_default();
+        Some(format!(", {step} after {} ms", after.as_millis()))
+    });
+    format!("VMM seen at {seen}{}", steps.collect::<String>())
 }
 
 fn configured(vm: &Vm, configured: ConfigState) -> String {

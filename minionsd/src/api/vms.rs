@@ -6,6 +6,7 @@ use super::problem::{ApiError, ServiceProblems, VmProblems};
 use super::state::ApiState;
 use crate::vm::Vm;
 use crate::vm::registry::Vms;
+use crate::vm::status::VmStatus;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -73,11 +74,20 @@ pub(super) async fn get_vm(State(api): State<ApiState>, TheVm(vm): TheVm) -> Jso
     Json(shown(&api, &vm, labels, true))
 }
 
+/// Returns the timeline of the current boot. A configuration of an earlier boot does not count.
+fn boot_timeline(api: &ApiState, vm: &Vm, status: &VmStatus) -> vm::BootTimeline {
+    let mut boot = status.boot_timeline();
+    let applied = api.conditions.first_applied(vm.name());
+    boot.configured_at = applied.filter(|at| boot.ready_at.is_some_and(|ready| *at >= ready));
+    boot
+}
+
 /// Converts a VM to its REST form. `with_details` adds the facts that must be looked up in `/proc` first.
 fn shown(api: &ApiState, vm: &Vm, labels: Labels, with_details: bool) -> vm::Vm {
     let (configured, configuration) = api.conditions.shown(vm.name()).unzip();
     let status = vm.status();
     let incarnation = status.incarnation();
+    let boot = boot_timeline(api, vm, &status);
     vm::Vm {
         name: vm.name().clone(),
         state: status.state,
@@ -93,6 +103,7 @@ fn shown(api: &ApiState, vm: &Vm, labels: Labels, with_details: bool) -> vm::Vm 
         last_seen: status.last_seen,
         last_error: status.last_error,
         attempts: status.attempts,
+        boot: Some(boot),
         next_probe: status.next_probe,
         incarnation,
         restore: status.restore,

@@ -31,6 +31,11 @@ pub struct Args {
     #[arg(long, value_name = "PORT", env = "MINIONS_AGENT_PORT")]
     pub agent_port: Option<AgentPort>,
 
+    /// Listen for announcements of agents on `<vm>.vsock_1025` next to each VM's socket: `true`, or `false` to find
+    /// agents by probes alone [default: true]
+    #[arg(long, value_name = "BOOL", env = "MINIONSD_ANNOUNCE")]
+    pub announce: Option<bool>,
+
     /// File with the bearer token that allows callers to operate: mode 0600, or 0640 with the operators' group
     /// [default: `token` in systemd's state directory, created on the first start; otherwise none]
     #[arg(long, value_name = "FILE", env = "MINIONSD_TOKEN_FILE")]

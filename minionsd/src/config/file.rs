@@ -20,6 +20,7 @@ pub(super) struct ConfigFile {
     pub(super) agent_port: Option<i64>,
     #[serde(default)]
     pub(super) agent_ports: Vec<PortEntry>,
+    pub(super) announce: Option<bool>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) operator_group: Option<String>,
     pub(super) tcp_read: Option<TcpRead>,

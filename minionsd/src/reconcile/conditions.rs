@@ -27,6 +27,8 @@ struct ConditionMaps {
     conditions: BTreeMap<VmName, VmCondition>,
     /// Addresses that the current boot of a guest has. A guest that is missing here may have any of its leases.
     settled: BTreeMap<VmName, Box<[IpAddr]>>,
+    /// Time at which the current boot of a guest had its configuration for the first time.
+    first_applied: BTreeMap<VmName, Timestamp>,
 }
 
 impl VmConditions {
@@ -73,6 +75,9 @@ impl VmConditions {
         let is_other = before.is_none_or(|before| before.state != state);
         let since = before.filter(|_| !is_other).map_or_else(Timestamp::now, |one| one.since);
         let condition = VmCondition { state, since, reason, generation };
+        if state == ConfigState::Applied {
+            maps.first_applied.entry(vm.clone()).or_insert_with(Timestamp::now);
+        }
         maps.conditions.insert(vm.clone(), condition.clone());
         is_other.then_some(condition)
     }
@@ -97,10 +102,24 @@ impl VmConditions {
         }
     }
 
+    /// Records that another boot of the guest has answered, which has no configuration yet.
+    pub(super) fn booted(&self, vm: &VmName) {
+        let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        maps.settled.remove(vm);
+        maps.first_applied.remove(vm);
+    }
+
+    /// Returns the time at which the current boot had its configuration for the first time.
+    pub(crate) fn first_applied(&self, vm: &VmName) -> Option<Timestamp> {
+        let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        maps.first_applied.get(vm).copied()
+    }
+
     /// Forgets a VM that is gone.
     pub(super) fn forget(&self, vm: &VmName) {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         maps.conditions.remove(vm);
         maps.settled.remove(vm);
+        maps.first_applied.remove(vm);
     }
 }

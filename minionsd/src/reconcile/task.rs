@@ -248,7 +248,7 @@ impl ReconcilerTask {
         let before = std::mem::replace(&mut record.wanted, wanted);
         if is_other_boot {
             record.addresses.clear();
-            self.parts.conditions.settle(&name, None);
+            self.parts.conditions.booted(&name);
         }
         let Some(wanted) = wanted else {
             self.schedule.cancel(&name);

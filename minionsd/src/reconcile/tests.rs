@@ -50,6 +50,7 @@ impl TestHost {
             declared: store.clone(),
             reattach_grace: None,
             agent_ports: config.agent_ports.clone(),
+            announce: None,
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let trusted = TrustedOwners::of(&config);

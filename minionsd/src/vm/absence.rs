@@ -52,6 +52,7 @@ impl TestHost {
             restore,
             reattach_grace: None,
             agent_ports,
+            announce: None,
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::start(dir.path().to_owned(), trusted, each, means, &tasks, &stop);

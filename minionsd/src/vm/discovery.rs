@@ -10,6 +10,7 @@ use crate::metrics::Meters;
 use futures_util::{FutureExt, StreamExt};
 use inotify::{Inotify, WatchMask};
 use minions_api::VmName;
+use minions_proto::announcement::ANNOUNCE_PORT;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -93,6 +94,11 @@ fn stem(file: &OsStr) -> Option<&OsStr> {
     (!bytes.starts_with(b".")).then(|| OsStr::from_bytes(bytes))
 }
 
+/// Reports whether the file is a socket that the daemon itself creates next to a VM's socket.
+fn is_for_announcements(file: &OsStr) -> bool {
+    file.as_bytes().ends_with(format!("{SUFFIX}_{ANNOUNCE_PORT}").as_bytes())
+}
+
 /// Scans `dir` at once, after each event in it, and every [`RESCAN_INTERVAL`], and sends the results. Returns when
 /// the receiver is dropped.
 pub(crate) async fn watch(
@@ -173,18 +179,18 @@ impl DirectoryEvents {
         }
     }
 
-    /// Waits for the next event; forever without inotify.
+    /// Waits for the next event that may concern a VM's socket; forever without inotify.
     ///
     /// Cancel safe.
     async fn next(&mut self) {
-        match &mut self.0 {
-            Some(stream) => {
-                if stream.next().await.is_none() {
-                    self.0 = None;
-                }
+        while let Some(stream) = &mut self.0 {
+            match stream.next().await {
+                Some(Ok(event)) if event.name.as_deref().is_some_and(is_for_announcements) => {}
+                Some(_) => return,
+                None => self.0 = None,
             }
-            None => std::future::pending().await,
         }
+        std::future::pending().await
     }
 
     /// Drops the queued events. The runtime's task budget bounds the number dropped in one call; the rest remain
@@ -217,7 +223,13 @@ mod tests {
     #[test]
     fn only_sockets_with_a_vm_name_are_vms() {
         let dir = dir();
-        for socket in ["web-1.vsock", "web-1.vsock_1024", ".hidden.vsock", "minionsd.sock"] {
+        for socket in [
+            "web-1.vsock",
+            "web-1.vsock_1024",
+            "web-1.vsock_1025",
+            ".hidden.vsock",
+            "minionsd.sock",
+        ] {
             UnixListener::bind(dir.path().join(socket)).unwrap();
         }
         fs::write(dir.path().join("file.vsock"), "").unwrap();

@@ -18,6 +18,7 @@ use super::probe_error::ProbeError;
 use super::vmm_token;
 use crate::agent::connector::DIAL_DEADLINE;
 use crate::agent::{AgentConnection, ConnectError, Connector, PendingDial, Permission};
+use minions_api::Timestamp;
 use minions_proto::AgentPort;
 use minions_proto::connection::ExchangeError;
 use minions_proto::foreign_service::ForeignService;
@@ -80,6 +81,8 @@ pub(super) struct ProbeConnection {
     to_dial: bool,
     /// True if only an answer on a new connection counts.
     verify: bool,
+    /// Time of the first answer to `CONNECT` that was not taken yet.
+    connected: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -168,6 +171,29 @@ impl ProbeConnection {
         self.probe();
     }
 
+    /// Starts a probe of an agent that has announced itself. A dial in progress may have begun before the agent listened,
+    /// and may be answered late or never, so another one starts. The same holds for a silent connection: a guest that
+    /// announces is not paused.
+    pub(super) fn announced(&mut self) {
+        let asked = self.held.as_ref().map(|held| held.asked.map(|asked| asked.since.elapsed()));
+        match asked {
+            // An idle connection, or one whose answer may still come in time.
+            Some(None) => self.probe(),
+            Some(Some(silence)) if silence < PROBE_DEADLINE => {}
+            Some(Some(_)) | None => {
+                let begun = self.attempt.map_or_else(Instant::now, |attempt| attempt.begun);
+                let until = Instant::now() + DIAL_DEADLINE;
+                self.attempt = Some(ProbeAttempt { begun, until });
+                self.to_dial = true;
+            }
+        }
+    }
+
+    /// Takes the time of the first answer to `CONNECT` since the last call.
+    pub(super) fn take_connected(&mut self) -> Option<Timestamp> {
+        self.connected.take()
+    }
+
     /// Closes the connection and forgets the dial.
     pub(super) fn hang_up(&mut self) {
         *self = Self { verify: self.verify, ..Self::to_port(self.port) };
@@ -254,6 +280,7 @@ impl ProbeConnection {
     ) -> Option<ProbeEvent> {
         match dialled {
             Ok(connection) => {
+                self.connected.get_or_insert_with(Timestamp::now);
                 let held = OpenConnection {
                     connection,
                     token: None,

@@ -11,11 +11,14 @@
 //! * [`quiesce_lease`]: the lease of a quiesced guest. [`network_news`]: guests whose network has changed.
 //! * [`generation`]: rewinds, and owners of instance ids. [`vmm_token`]: what tells an agent that its VMM is another
 //!   one. [`restore`]: requests to run the restore steps. [`declared_settings`]: what declarations say about them.
+//! * [`announce`]: announcements of agents. [`boot_times`]: the timeline of a boot.
 //! * [`process`]: the process that listens on a socket.
 
 #[cfg(test)]
 mod absence;
+mod announce;
 mod backoff;
+mod boot_times;
 mod declared_settings;
 pub(crate) mod discovery;
 pub(crate) mod ending;

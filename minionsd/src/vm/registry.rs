@@ -3,6 +3,7 @@
 //! One task owns the set of VMs: it starts and stops supervisors according to the sockets that discovery finds. All
 //! other tasks read the latest published set.
 
+use super::announce::{AnnounceKeeper, ReceivedAnnouncement};
 use super::discovery::{self, ScanResult, Sockets};
 use super::ending::EndingKind;
 use super::generation::{InstanceOwners, LastInstances};
@@ -153,6 +154,8 @@ pub(crate) struct VmSettings {
     pub(crate) reattach_grace: Option<Duration>,
     /// VSOCK ports of the agents.
     pub(crate) agent_ports: AgentPorts,
+    /// Owners that may hold the directories of sockets for announcements; `None` for no such sockets.
+    pub(crate) announce: Option<TrustedOwners>,
 }
 
 /// Handle of the registry. Cheap to clone.
@@ -369,7 +372,7 @@ impl RegistryTask {
     }
 
     fn supervise(&mut self, name: VmName, socket: VmSocket) -> Vm {
-        let id = socket.id;
+        let (id, socket_path) = (socket.id, socket.path.clone());
         let nudge = Arc::new(Notify::new());
         let calls = Arc::new(CallOutcomes::new(FAILURES_TO_UNREACHABLE));
         let port = self.each.agent_ports.of(&name);
@@ -378,6 +381,7 @@ impl RegistryTask {
         let (publish, status) = watch::channel(VmStatus::found(id, Timestamp::now()));
         let (socket, asked) = (watch::Sender::new(Some(id)), watch::Sender::new(None));
         let restores = watch::Sender::new(0);
+        let announced = self.listen_for_agent(&name, &socket_path);
         let networks = self.networks.clone();
         let policy = self.each.restore.of(&name);
         let (stop, lease) = (self.stop.child_token(), HostLease::default());
@@ -404,6 +408,7 @@ impl RegistryTask {
             stop: stop.clone(),
             socket: socket.subscribe(),
             asked: asked.subscribe(),
+            announced,
             lease: lease.clone(),
             restores: restores.subscribe(),
         };
@@ -430,6 +435,28 @@ impl RegistryTask {
         };
         self.known.insert(name, KnownVm { socket, supervisor: number, stop, vm: vm.clone() });
         vm
+    }
+}
+
+impl RegistryTask {
+    /// Starts to listen for announcements of the VM's agent, if that is configured.
+    fn listen_for_agent(
+        &self,
+        vm: &VmName,
+        socket: &Path,
+    ) -> watch::Receiver<Option<ReceivedAnnouncement>> {
+        let (announced, announcements) = watch::channel(None);
+        if let Some(trusted) = self.each.announce.clone() {
+            let keeper = AnnounceKeeper {
+                vm: vm.clone(),
+                vm_socket: socket.to_owned(),
+                trusted,
+                descriptors: self.dials.descriptors().clone(),
+                announced,
+            };
+            self.tasks.spawn(keeper.run());
+        }
+        announcements
     }
 }
 

@@ -208,3 +208,50 @@ async fn a_verification_probes_an_open_connection_before_it_dials() {
     assert!(matches!(heard, ProbeEvent::Answered(ProbeAnswer { fresh: true, .. })), "{heard:?}");
     assert_eq!(vmm.connections(), 2, "only an answer on a new connection counts");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_causes_a_dial_although_another_one_is_unanswered() {
+    let vmm = SilentVmm::start();
+    vmm.paused.send_replace(true);
+    let mut line = ProbeConnection::default();
+    for _ in 0..2 {
+        line.probe();
+        let heard = line.next(&vmm.connector).await;
+        assert!(matches!(heard, ProbeEvent::Failed(..)), "{heard:?}");
+    }
+    assert_eq!(vmm.connections(), 1);
+    line.announced();
+    vmm.paused.send_replace(false);
+    let began = Instant::now();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, ProbeEvent::Answered(ProbeAnswer { fresh: true, .. })), "{heard:?}");
+    assert_eq!((vmm.connections(), began.elapsed()), (2, Duration::ZERO));
+    assert!(line.take_connected().is_some() && line.take_connected().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_causes_a_dial_although_a_connection_is_silent() {
+    let vmm = SilentVmm::start();
+    let mut line = connected(&vmm).await;
+    vmm.paused.send_replace(true);
+    line.probe();
+    // The answer may still come in time.
+    line.announced();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, ProbeEvent::Failed(..)), "{heard:?}");
+    assert_eq!(vmm.connections(), 1);
+    line.announced();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, ProbeEvent::Failed(..)), "{heard:?}");
+    assert_eq!(vmm.connections(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_on_an_idle_connection_causes_a_health_check() {
+    let vmm = SilentVmm::start();
+    let mut line = connected(&vmm).await;
+    line.announced();
+    let heard = line.next(&vmm.connector).await;
+    assert!(matches!(heard, ProbeEvent::Answered(ProbeAnswer { fresh: false, .. })), "{heard:?}");
+    assert_eq!((vmm.connections(), vmm.requests()), (1, 2));
+}

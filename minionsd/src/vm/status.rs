@@ -1,6 +1,7 @@
 //! Status of a VM, as its supervisor publishes it. The state machine is in [`transition`](super::transition).
 
 use super::backoff;
+use super::boot_times::BootTimes;
 use super::ending::{Ending, EndingKind, ExplainedFailure, ObservedFailure};
 use super::guest_text::{bounded, clipped};
 use super::process::ProcessId;
@@ -8,8 +9,8 @@ use super::transition::{self, Observation};
 use crate::agent::{AgentStatus, CallAccess, IncarnationId, RefusalReason, SocketId};
 use minions_api::Timestamp;
 use minions_api::restore::RestoreReport;
-use minions_api::vm::{Cause, Failure, Incarnation, Reason, VmState};
-use minions_proto::message::{AgentInfo, Health};
+use minions_api::vm::{BootTimeline, Cause, Failure, Incarnation, Reason, VmState};
+use minions_proto::message::{AgentInfo, BootId, Health};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ pub(crate) struct VmStatus {
     recreated: bool,
     /// Known end of the boot that answered last.
     ending: Option<Ending>,
+    boot: BootTimes,
     /// Process that listens on the socket, if known.
     pub(crate) vmm: Option<ProcessId>,
     /// Last restore of the guest.
@@ -93,6 +95,7 @@ impl VmStatus {
             socket,
             recreated: false,
             ending: None,
+            boot: BootTimes::of_new_socket(now),
             vmm: None,
             restore: None,
             restores_carried_out: 0,
@@ -148,6 +151,8 @@ impl VmStatus {
         let agent = health.agent.map(|agent| Arc::new(bounded(agent)));
         let identity = self.compare(agent.as_deref(), health.uptime_secs);
         self.settle_ending(identity);
+        let boot = agent.as_ref().map(|agent| &agent.boot_id);
+        self.boot.answered(boot, identity == AgentIdentity::Rebooted, now);
         self.attempts += 1;
         self.reason = None;
         (self.failed_probes, self.fruitless) = (0, 0);
@@ -211,6 +216,22 @@ impl VmStatus {
         }
     }
 
+    /// Records that the VMM answered `CONNECT` at this time.
+    pub(crate) fn connected(&mut self, at: Timestamp) {
+        self.boot.connected(at);
+    }
+
+    /// Records that the agent announced itself at this time, in the boot with this id.
+    pub(crate) fn announced(&mut self, boot: BootId, at: Timestamp) {
+        let current = self.agent.as_ref().map(|agent| &agent.boot_id);
+        self.boot.announced(clipped(boot.into()).into(), current, at);
+    }
+
+    /// Returns the timeline of the current boot, without the time of its configuration.
+    pub(crate) fn boot_timeline(&self) -> BootTimeline {
+        self.boot.shown()
+    }
+
     /// Records that minionsd asked the guest to end.
     pub(crate) fn asked_to_end(&mut self, kind: EndingKind) {
         self.ending = Some(Ending::now(kind));
@@ -231,6 +252,7 @@ impl VmStatus {
             None => format!("its VMM ({vmm}) has removed the socket file"),
             Some(socket) => {
                 (self.socket, self.recreated) = (socket, true);
+                self.boot = BootTimes::of_new_socket(now);
                 format!("its VMM ({vmm}) has created the socket again")
             }
         };

@@ -414,7 +414,7 @@ async fn directory_removed_and_created_again_vms_found_again() {
         let later = FakeVmm::start(&dir, "web-2", Behaviour::Guest(guest)).unwrap();
         daemon.until_state("web-2", "ready").await;
         drop((vm, later));
-        fs::remove_dir(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
         daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
         daemon.get("/vms/web-1/health").await.assert_problem(404, "vm_not_found");
     }

@@ -10,6 +10,7 @@ mod callers;
 mod access;
 mod agent_port;
 mod agent_restarts;
+mod announcements;
 mod audit;
 mod bad_input;
 mod breaker;

@@ -188,7 +188,7 @@ async fn the_directory_may_be_removed_and_created_again() {
         let vm = FakeVmm::start(&dir, "web-1", well()).unwrap();
         daemon.until_state("web-1", "ready").await;
         drop(vm);
-        std::fs::remove_dir(&dir).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
         daemon.until("/vms", |list| list.json["vms"] == json!([])).await;
     }
 }

@@ -5,6 +5,7 @@ use crate::host::{Host, VM};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_guest_is_ready_as_another_boot_and_calls_until_then_fail() {
     let mut host = Host::start().await;
+    let mut announced_at = announced(&host).await;
     for _ in 0..3 {
         let before = host.agent().await;
         host.vm.reset().unwrap();
@@ -23,8 +24,19 @@ async fn a_reset_guest_is_ready_as_another_boot_and_calls_until_then_fail() {
         };
         assert_ne!(after["boot_id"], before["boot_id"]);
         assert_eq!(host.prints("echo back").await, "back");
+        let again = announced(&host).await;
+        // Times of this form have the order of their texts.
+        assert!(again > announced_at, "{again}, after {announced_at}");
+        announced_at = again;
     }
     assert_eq!(host.daemon.ended(), None);
+}
+
+/// Waits until the timeline of the boot has the agent's announcement, and returns its time.
+async fn announced(host: &Host) -> String {
+    let path = format!("/vms/{VM}");
+    let vm = host.until(&path, |vm| vm.json["boot"]["announced_at"].is_string()).await;
+    vm.json["boot"]["announced_at"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ mod socket;
 
 pub(crate) use presence::Verdict;
 
+use super::announce::ReceivedAnnouncement;
 use super::backoff;
 use super::declared_settings::clock_limit;
 use super::ending::EndingKind;
@@ -78,6 +79,8 @@ pub(crate) struct Supervisor {
     pub(crate) asked: watch::Receiver<Option<EndingKind>>,
     /// Lease of the quiesced guest.
     pub(crate) lease: HostLease,
+    /// Last announcement of the agent.
+    pub(super) announced: watch::Receiver<Option<ReceivedAnnouncement>>,
     /// Number of the last client's request to restore the guest.
     pub(crate) restores: watch::Receiver<u64>,
 }
@@ -95,6 +98,7 @@ struct SupervisorState {
     socket: watch::Receiver<Option<SocketId>>,
     asked: watch::Receiver<Option<EndingKind>>,
     listeners: watch::Receiver<Option<Listener>>,
+    announced: watch::Receiver<Option<ReceivedAnnouncement>>,
     /// Time at which the next probe is due.
     due: Instant,
     /// Time at which the last probe ended.
@@ -128,6 +132,7 @@ impl Supervisor {
             socket: self.socket.clone(),
             asked: self.asked.clone(),
             listeners: self.pool.connector().listeners(),
+            announced: self.announced.clone(),
             due: now,
             probed_at: now,
             early_deaths: 0,
@@ -149,6 +154,7 @@ impl Supervisor {
             Ok(()) = hold.socket.changed() => return self.socket_changed(hold),
             () = hold.presence.news(&mut hold.listeners) => return self.look_at_socket(hold),
             heard = hold.line.next(self.pool.connector()) => return self.heard(hold, heard).await,
+            Ok(()) = hold.announced.changed() => self.announced(hold),
             Ok(()) = hold.asked.changed() => self.asked_to_end(hold),
             Ok(()) = hold.generations.asked.changed() => hold.line.probe(),
             failure = self.calls.too_many_failed() => {
@@ -184,6 +190,9 @@ impl Supervisor {
     /// Handles an event on the connection and plans the next probe.
     async fn heard(&self, hold: &mut SupervisorState, heard: ProbeEvent) -> Option<Verdict> {
         let now = Instant::now();
+        if let Some(at) = hold.line.take_connected() {
+            self.note(|status| status.connected(at));
+        }
         if !hold.presence.is_there() {
             return self.heard_of_unidentified(hold, now);
         }
@@ -276,6 +285,23 @@ impl Supervisor {
             hold.line.hang_up();
         }
         self.pool.evict_idle();
+    }
+
+    /// Handles an announcement of the agent, whose content may be wrong: probes the VM.
+    fn announced(&self, hold: &mut SupervisorState) {
+        let Some(received) = hold.announced.borrow_and_update().clone() else { return };
+        self.note(|status| status.announced(received.announcement.boot_id, received.at));
+        if hold.presence.is_there() {
+            hold.line.announced();
+        }
+    }
+
+    /// Changes a part of the status for which no reader has to wake up.
+    fn note(&self, change: impl FnOnce(&mut VmStatus)) {
+        self.status.send_if_modified(|status| {
+            change(status);
+            false
+        });
     }
 
     fn asked_to_end(&self, hold: &mut SupervisorState) {
