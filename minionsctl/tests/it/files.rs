@@ -157,6 +157,9 @@ async fn ports_and_sockets_here_lead_to_a_port_in_the_guest() {
 async fn a_forward_that_cannot_begin_is_a_failure() {
     let guest = Guest::start().await;
     guest.run(&["forward", "none", "0:80"]).assert(1, "", "no VM named none");
+    // A caller who may only read is refused before anything listens.
+    let mut reader = ctl(&guest.daemon.url(""), &["forward", "web-1", "0:80"]);
+    Ran::of(reader.env_remove("MINIONS_TOKEN_FILE")).assert(1, "", "token");
     let used = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let listener = TcpListener::bind(used).unwrap();
     guest.run(&["forward", "web-1", &format!("{}:80", used.port())]).assert(

@@ -20,9 +20,11 @@ use crate::guest_listener::GuestListener;
 use connection::ForwardTo;
 use listener::ForwardListener;
 use minions_api::forward::ForwardAddress;
+use minions_api::service::{Scope, Whoami};
 use minions_api::vm::Vm;
 use reverse::ReverseForward;
 use serde::Serialize;
+use serde_json::Value;
 use std::io;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,10 +61,22 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     // Reports an unknown VM now, not at the first connection.
     let _: Vm = client.get(&vm_path(&args.vm, ""), Context::registry()).await?;
+    refused(&client, args).await?;
     let (reports, reported) = mpsc::channel(16);
     let forwards = open(&client, args, &reports).await?;
     print(context, args, &forwards)?;
     serve(context, forwards, &client, args, reports, reported).await
+}
+
+/// Reports a caller who may not forward now, not at the first connection.
+async fn refused(client: &DaemonClient, args: &ForwardArgs) -> Result<(), Failure> {
+    let whoami: Whoami = client.get("/whoami", Context::registry()).await?;
+    if whoami.scopes.contains(&Scope::Operate) {
+        return Ok(());
+    }
+    // Refused before anything else is checked, with the ways to get the scope.
+    let path = vm_path(&args.vm, "/forward?target=tcp:localhost:1");
+    client.get(&path, Context::registry()).await.map(|_: Value| ())
 }
 
 /// Opens all listeners, or none.
