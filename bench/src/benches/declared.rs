@@ -20,13 +20,13 @@ use crate::{
 /// Number of VMs, each with a declaration.
 const COUNT: u32 = 5000;
 
-/// Of so many VMs, one has a certain value of the label `shard`.
+/// Number of values of the label `shard`.
 const SHARDS: u32 = 10;
 
 /// Time for which an idle daemon is observed: two rounds of probes of every VM.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Time for the work that a start or a change leaves behind.
+/// Time for the remaining work after a start or a change.
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// Number of queries in each round.
