@@ -16,7 +16,7 @@ use minions_proto::AgentPort;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
 pub(crate) use settings_layer::contexts_file;
-use settings_layer::{SettingsLayer, user_directory, variable};
+use settings_layer::{SettingsLayer, is_of_another_user, path_variable, user_directory, variable};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ pub(crate) struct ClientConfig {
 
 impl ClientConfig {
     pub(crate) fn load(cli: &Cli) -> Result<Self, Failure> {
-        let files = config_files()?;
+        let files = config_files(cli)?;
         let agent = agent(cli, &files)?;
         let layers = layers(cli, files)?;
         let path = |setting: fn(&SettingsLayer) -> &Option<PathBuf>| {
@@ -62,7 +62,8 @@ impl ClientConfig {
         let token = path(|layer| &layer.token_file).map(|path| token(&path)).transpose()?;
         let host = match layers.iter().find_map(|layer| layer.host.as_ref()) {
             Some(host) => host.parse()?,
-            None => default_host(agent.is_none() && token.is_none()),
+            // With -o json, standard error has only JSON.
+            None => default_host(agent.is_none() && token.is_none() && !cli.output.is_structured()),
         };
         Ok(Self {
             host,
@@ -85,20 +86,35 @@ fn layers(cli: &Cli, files: Vec<ConfigFile>) -> Result<Vec<SettingsLayer>, Failu
         cert_file: cli.cert_file.clone(),
     };
     let environment = SettingsLayer {
-        host: variable("MINIONS_HOST"),
-        token_file: variable("MINIONS_TOKEN_FILE").map(Into::into),
-        ca_file: variable("MINIONS_CA_FILE").map(Into::into),
-        cert_file: variable("MINIONS_CERT_FILE").map(Into::into),
+        host: variable("MINIONS_HOST")?,
+        token_file: path_variable("MINIONS_TOKEN_FILE"),
+        ca_file: path_variable("MINIONS_CA_FILE"),
+        cert_file: path_variable("MINIONS_CERT_FILE"),
     };
     Ok(match SelectedContext::find(cli, environment.host.is_some())? {
-        Some(SelectedContext { settings, by_flag: true }) => {
-            vec![flags, settings.into(), environment]
+        // The environment's credentials are not for the context's host either.
+        Some(SelectedContext { settings }) => vec![flags, settings.into()],
+        None => {
+            let given = flags.host.as_ref().or(environment.host.as_ref());
+            let given = given.map(|host| host.parse::<HostAddress>()).transpose()?;
+            let files =
+                files.into_iter().map(|file| file.for_host(given.as_ref())).collect::<Vec<_>>();
+            [flags, environment].into_iter().chain(files).collect()
         }
-        Some(SelectedContext { settings, by_flag: false }) => {
-            vec![flags, environment, settings.into()]
-        }
-        None => [flags, environment].into_iter().chain(files.into_iter().map(Into::into)).collect(),
     })
+}
+
+impl ConfigFile {
+    /// Returns the settings. If another place gives the host, without credentials for another one.
+    fn for_host(self, given: Option<&HostAddress>) -> SettingsLayer {
+        let is_for = |given: &HostAddress| match &self.host {
+            Some(host) => host.parse::<HostAddress>().is_ok_and(|own| own == *given),
+            None => given.is_of_this_machine(),
+        };
+        let keeps = given.is_none_or(is_for);
+        let layer = SettingsLayer::from(self);
+        if keeps { layer } else { SettingsLayer { token_file: None, cert_file: None, ..layer } }
+    }
 }
 
 impl From<ConfigFile> for SettingsLayer {
@@ -122,7 +138,7 @@ fn agent(cli: &Cli, files: &[ConfigFile]) -> Result<Option<AgentAddress>, Failur
     let invalid = |setting, value, source| Failure::Port { setting, value, source };
     let port = if let Some(port) = cli.port {
         port
-    } else if let Some(text) = variable(PORT_VARIABLE) {
+    } else if let Some(text) = variable(PORT_VARIABLE)? {
         text.parse().map_err(|source| invalid(PORT_VARIABLE, text, source))?
     } else if let Some(number) = in_files() {
         AgentPort::try_from(number)
@@ -151,14 +167,14 @@ fn default_host(remark: bool) -> HostAddress {
 
 /// Reads the user's file and the host's. A file of the user that this process must not read, as after `su` without `-`,
 /// is reported and skipped.
-fn config_files() -> Result<Vec<ConfigFile>, Failure> {
+fn config_files(cli: &Cli) -> Result<Vec<ConfigFile>, Failure> {
     let mut files = Vec::new();
     if let Some(path) = user_directory().map(|directory| directory.join("config.toml")) {
         match read(&path) {
-            Err(Failure::File { source, .. })
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Printer::remark_line(&format!("{} is ignored: {source}", path.display()));
+            Err(Failure::File { source, .. }) if is_of_another_user(&path, &source) => {
+                if !cli.output.is_structured() {
+                    Printer::remark_line(&format!("{} is ignored: {source}", path.display()));
+                }
             }
             file => files.push(file?),
         }

@@ -53,7 +53,9 @@ impl ConnectFailure {
         let is_connect = error.is_connect();
         let mut cause = error.source();
         while let Some(reason) = cause {
-            if let Some(tls) = tls_error(reason) {
+            if let Some(tls) = tls_error(reason)
+                && (is_connect || is_about_certificates(tls))
+            {
                 return Ok(Self::of_tls(tls));
             }
             if is_connect && let Some(found) = Self::of_cause(reason) {
@@ -140,6 +142,24 @@ impl ConnectFailure {
             }
         }
     }
+}
+
+/// Reports whether the server has refused this client's certificate, or requires one. With TLS 1.3 such an alert comes after
+/// the connection is established. Other TLS errors on an established connection say nothing about what the server did.
+fn is_about_certificates(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let rustls::Error::AlertReceived(alert) = error else { return false };
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
 }
 
 /// Returns the TLS error that the error is or contains. An I/O error does not return its content as its source.

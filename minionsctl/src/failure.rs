@@ -177,6 +177,9 @@ pub(crate) enum Failure {
     /// The arguments exclude each other, or the target does not support them.
     #[error("{0}")]
     Usage(&'static str),
+    /// A variable has bytes that are not UTF-8.
+    #[error("the variable {0} is not valid UTF-8")]
+    NotText(&'static str),
     /// The arguments exclude each other, with the affected values.
     #[error("{0}")]
     UsageText(String),

@@ -34,6 +34,13 @@ impl HostAddress {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Reports whether the address is a Unix socket or a loopback address.
+    pub(crate) fn is_of_this_machine(&self) -> bool {
+        let url = Url::parse(&self.0).ok();
+        self.0.starts_with("unix://")
+            || url.as_ref().and_then(Url::host_str).is_some_and(is_loopback)
+    }
 }
 
 impl fmt::Display for HostAddress {
@@ -78,7 +85,8 @@ fn bare(text: &str) -> Option<String> {
     (!host.is_empty() && host.bytes().all(is_plain) && is_base(&url)).then_some(url)
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Reports whether a host name or address, also in brackets, is one of this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::Cli;
 use crate::exit::ExitStatus;
-use crate::output::to_stderr;
+use crate::output::{harmless_json, to_stderr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Error};
 use std::env;
@@ -53,12 +53,12 @@ pub(crate) fn report(error: &Error) -> ExitCode {
         let _ = Cli::command().print_help();
         return ExitStatus::Success.into();
     }
-    let is_json = wants_json(env::args_os());
+    let is_json = is_structured(env::args_os());
     if error.use_stderr() && is_json {
         let message = error.to_string();
         let report =
             serde_json::json!({ "status": "error", "code": "invalid_usage", "message": message });
-        to_stderr(&report.to_string());
+        to_stderr(&harmless_json(&report.to_string()));
     } else {
         // A closed standard error leaves no place to report this.
         let _ = error.print();
@@ -82,12 +82,21 @@ fn is_bare() -> bool {
     env::args_os().len() <= 1
 }
 
-/// Reports whether the words contain `-o json`.
-fn wants_json(args: impl IntoIterator<Item = OsString>) -> bool {
+/// Reports whether the words contain `-o json`, or `-o yaml`, whose failures are JSON as well.
+fn is_structured(args: impl IntoIterator<Item = OsString>) -> bool {
     let words: Vec<_> = args.into_iter().take_while(|word| word != "--").collect();
     let is_option = |word: &OsString| word == "-o" || word == "--output";
-    words.iter().any(|word| word == "-ojson" || word == "--output=json" || word == "-o=json")
-        || words.windows(2).any(|pair| is_option(&pair[0]) && pair[1] == "json")
+    let is_format = |word: &str| word == "json" || word == "yaml";
+    let joined = |word: &OsString| {
+        let word = word.to_str()?;
+        ["-o=", "-o", "--output="]
+            .iter()
+            .find_map(|option| word.strip_prefix(option).map(is_format))
+    };
+    words.iter().any(|word| joined(word) == Some(true))
+        || words
+            .windows(2)
+            .any(|pair| is_option(&pair[0]) && pair[1].to_str().is_some_and(is_format))
 }
 
 /// Returns the advice on a command of another tool.
@@ -114,8 +123,14 @@ mod tests {
 
     #[test]
     fn the_output_format_is_found_among_invalid_words() {
-        let wants = |line: &str| wants_json(line.split(' ').map(Into::into));
-        assert!(wants("m -o json bogus") && wants("m bogus -ojson") && wants("m --output=json"));
+        let wants = |line: &str| is_structured(line.split(' ').map(Into::into));
+        assert!(
+            wants("m -o yaml x")
+                && wants("m -o=yaml")
+                && wants("m -o json bogus")
+                && wants("m bogus -ojson")
+                && wants("m --output=json")
+        );
         assert!(!wants("m exec x -- -o json") && !wants("m -o table json"));
     }
 }

@@ -88,10 +88,10 @@ impl Descriptors {
         if self.are_short() { None } else { self.take() }
     }
 
-    /// Takes a descriptor for a listener, which is held as long as its VM exists. Returns `None` if half of the
-    /// descriptors are in use: the rest is for connections.
+    /// Takes a descriptor for a listener, which is held as long as its VM exists. Returns `None` if a quarter of the
+    /// descriptors is in use: with as many connections as listeners, [few would be left](Self::are_short) otherwise.
     pub(crate) fn take_for_listener(&self) -> Option<OwnedSemaphorePermit> {
-        if self.vms.available_permits() > self.vms_limit / 2 { self.take() } else { None }
+        if self.vms.available_permits() > self.vms_limit / 4 * 3 { self.take() } else { None }
     }
 
     /// Reports whether less than a quarter is left, so that idle connections should be closed.
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(taken.len(), shares.vms_limit);
         taken.clear();
         taken.extend(std::iter::from_fn(|| shares.take_for_listener()));
-        assert_eq!(taken.len(), shares.vms_limit - shares.vms_limit / 2);
+        assert_eq!(taken.len(), shares.vms_limit - shares.vms_limit / 4 * 3);
         taken.clear();
         assert!(!shares.are_short());
         assert_eq!(shares.figures().0, 0);

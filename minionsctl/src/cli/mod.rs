@@ -145,7 +145,14 @@ impl Cli {
             words = signal_words::with_signal_option(&grammar, words);
         }
         let words = program_words::with_dashes(&grammar, words);
-        Self::try_parse_from(words)
+        let cli = Self::try_parse_from(words)?;
+        // The parser knows neither names of VMs from ids of programs, nor their number.
+        if let Command::Wait(args) = &cli.command
+            && let Err(text) = args.subject()
+        {
+            return Err(Self::command().error(clap::error::ErrorKind::ValueValidation, text));
+        }
+        Ok(cli)
     }
 
     /// Returns the command in `args`: the first word that is neither an option nor the value of one. It may be invalid.
@@ -180,6 +187,13 @@ pub(crate) enum OutputFormat {
     Json,
     /// YAML for programs
     Yaml,
+}
+
+impl OutputFormat {
+    /// Reports whether the format is JSON or YAML.
+    pub(crate) fn is_structured(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml)
+    }
 }
 
 /// Scope of `--timeout`.

@@ -32,7 +32,7 @@ pub(crate) struct WaitArgs {
     #[arg(
         long,
         value_name = "BOOT_ID",
-        conflicts_with = "more",
+        conflicts_with_all = ["more", "selector"],
         value_parser = clap::builder::NonEmptyStringValueParser::new()
     )]
     pub(crate) rebooted_since: Option<String>,

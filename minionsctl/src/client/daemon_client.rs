@@ -208,8 +208,7 @@ fn is_private(host: &str) -> bool {
 
 fn is_loopback(host: &str) -> bool {
     let url = reqwest::Url::parse(host).ok();
-    let name = url.as_ref().and_then(|url| url.host_str());
-    matches!(name, Some("localhost" | "127.0.0.1" | "[::1]"))
+    url.as_ref().and_then(|url| url.host_str()).is_some_and(crate::host_address::is_loopback)
 }
 
 /// Returns the path of `resource` below `/vms/{vm}`. VM names need no escaping in a URL.

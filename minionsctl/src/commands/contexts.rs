@@ -59,7 +59,7 @@ impl NewContext {
 }
 
 /// Makes the path of a Unix socket absolute.
-fn absolute_host(host: HostAddress) -> Result<String, Failure> {
+pub(super) fn absolute_host(host: HostAddress) -> Result<String, Failure> {
     let Some(path) = host.as_str().strip_prefix("unix://") else { return Ok(host.to_string()) };
     let path =
         absolute(Path::new(path)).map_err(|source| Failure::File { path: path.into(), source })?;

@@ -59,6 +59,11 @@ pub(super) async fn run(
 }
 
 /// Returns the VMs with these labels, sorted by name.
+pub(super) async fn all(client: &DaemonClient) -> Result<VmList, Failure> {
+    client.get("/vms", Context::registry()).await
+}
+
+/// Returns the VMs that have these labels.
 pub(super) async fn selected(
     client: &DaemonClient,
     labels: &SelectorArgs,

@@ -27,7 +27,7 @@ pub(super) fn proxy_command(cli: &Cli) -> Result<Vec<String>, Failure> {
     };
     let mut words = vec![text(&env::current_exe().map_err(Failure::Runtime)?)?];
     if let Some(host) = &cli.host {
-        words.extend(["--host".to_owned(), host.clone()]);
+        words.extend(["--host".to_owned(), super::contexts::absolute_host(host.parse()?)?]);
     }
     if let Some(context) = &cli.context {
         words.extend(["--context".to_owned(), context.clone()]);

@@ -18,7 +18,7 @@ const DEFAULT_LIMIT: Duration = Duration::from_mins(1);
 const DEFAULT_LIMIT_TO_END: Duration = Duration::from_mins(2);
 
 /// Pause between two polls. minionsd answers from its own state, without asking the guest.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
     context: &Context<'_>,
@@ -64,6 +64,11 @@ impl WaitLimit {
         self.within
     }
 
+    /// Reports whether the limit passes within `pause`.
+    pub(super) fn is_over_after(self, pause: Duration) -> bool {
+        Instant::now() + pause > self.deadline
+    }
+
     fn new(within: Duration) -> Self {
         Self { within, deadline: Instant::now() + within }
     }
@@ -104,7 +109,7 @@ pub(super) async fn until<T>(
             PollResult::Done(done) => return Ok(Ok(done)),
             PollResult::Seen(seen) => seen,
         };
-        if Instant::now() + PAUSE > limit.deadline {
+        if limit.is_over_after(PAUSE) {
             return Ok(Err(seen));
         }
         sleep(PAUSE).await;

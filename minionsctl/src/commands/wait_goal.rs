@@ -2,17 +2,24 @@
 
 use super::context::Context;
 use super::ls;
-use super::wait::{PollResult, WaitLimit, seen, until};
+use super::wait::{PAUSE, PollResult, WaitLimit, seen};
 use crate::cli::{SelectorArgs, WaitGoal};
 use crate::client::DaemonClient;
 use crate::exit::ExitStatus;
 use crate::failure::Failure;
 use crate::output::Rows;
-use futures_util::future::join_all;
 use minions_api::VmName;
 use minions_api::declaration::ConfigState;
 use minions_api::vm::{Vm, VmState};
 use serde_json::json;
+use std::collections::BTreeMap;
+use tokio::time::{Instant, sleep};
+
+/// Pause between two lists, as a multiple of the time that a list takes.
+const PAUSE_FACTOR: u32 = 4;
+
+/// Number of VMs whose states are named at the time limit.
+const NAMED: usize = 10;
 
 /// Waits until all VMs that exist now and have these labels are in the state.
 pub(super) async fn run_selected(
@@ -22,31 +29,60 @@ pub(super) async fn run_selected(
     goal: WaitGoal,
 ) -> Result<ExitStatus, Failure> {
     let vms = ls::selected(client, labels).await?.vms;
-    if vms.is_empty() {
+    // VMs that are gone are not selected any more.
+    if vms.is_empty() && goal != WaitGoal::Gone {
         return Err(Failure::Usage("no VM to wait for: `minionsctl ls` lists the VMs"));
     }
     run(context, client, vms.into_iter().map(|vm| vm.name).collect(), goal).await
 }
 
-/// Waits until all of these VMs are in the state.
+/// Waits until each of these VMs has been in the state. All are judged by one list in each round.
 pub(super) async fn run(
     context: &Context<'_>,
     client: &DaemonClient,
-    mut vms: Vec<VmName>,
+    vms: Vec<VmName>,
     goal: WaitGoal,
 ) -> Result<ExitStatus, Failure> {
-    vms.sort();
-    vms.dedup();
     let limit = WaitLimit::of(context);
-    let waits =
-        vms.iter().map(|name| until(client, name, limit, false, |vm| judge(goal, name, vm)));
-    let ends = join_all(waits).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let missed: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).cloned().collect();
-    if !missed.is_empty() {
-        let seen = missed.join("; ");
-        return Err(Failure::NotReached { goal: goal.as_str(), within: limit.within(), seen });
+    let mut waiting: BTreeMap<VmName, String> =
+        vms.into_iter().map(|name| (name, String::new())).collect();
+    let mut reached: BTreeMap<VmName, String> = BTreeMap::new();
+    loop {
+        let asked = Instant::now();
+        match ls::all(client).await {
+            Ok(list) => {
+                let vms: BTreeMap<_, _> = list.vms.iter().map(|vm| (&vm.name, vm)).collect();
+                waiting.retain(|name, last| match judge(goal, name, vms.get(name).copied()) {
+                    PollResult::Done(message) => {
+                        reached.insert(name.clone(), message);
+                        false
+                    }
+                    PollResult::Seen(seen) => {
+                        *last = seen;
+                        true
+                    }
+                });
+            }
+            // minionsd may be restarting.
+            Err(failure) if failure.is_transient() => {
+                waiting.values_mut().for_each(|last| *last = failure.to_string());
+            }
+            Err(failure) => return Err(failure),
+        }
+        if waiting.is_empty() {
+            break;
+        }
+        // A list of thousands of VMs takes a while: minionsd has time for others.
+        let pause = PAUSE.max(asked.elapsed() * PAUSE_FACTOR);
+        if limit.is_over_after(pause) {
+            let seen = waiting.values().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+            let more = waiting.len().saturating_sub(NAMED);
+            let seen = if more > 0 { format!("{seen}; and {more} more") } else { seen };
+            return Err(Failure::NotReached { goal: goal.as_str(), within: limit.within(), seen });
+        }
+        sleep(pause).await;
     }
-    let messages: Vec<_> = ends.into_iter().flatten().collect();
+    let (vms, messages): (Vec<_>, Vec<_>) = reached.into_iter().unzip();
     let value = match messages.as_slice() {
         [message] => json!({ "message": message }),
         messages => json!({ "vms": vms, "messages": messages }),
@@ -57,7 +93,7 @@ pub(super) async fn run(
     Ok(ExitStatus::Success)
 }
 
-fn judge(goal: WaitGoal, name: &VmName, vm: Option<Vm>) -> PollResult<String> {
+fn judge(goal: WaitGoal, name: &VmName, vm: Option<&Vm>) -> PollResult<String> {
     let done = || PollResult::Done(format!("{name} is {}", goal.as_str()));
     match (goal, vm) {
         (WaitGoal::Gone, None) => done(),
@@ -68,12 +104,17 @@ fn judge(goal: WaitGoal, name: &VmName, vm: Option<Vm>) -> PollResult<String> {
             done()
         }
         (WaitGoal::Configured, Some(vm)) if vm.configured == Some(ConfigState::Applied) => done(),
-        (WaitGoal::Configured, Some(vm)) => PollResult::Seen(configured(&vm)),
+        (WaitGoal::Configured, Some(vm)) => PollResult::Seen(configured(vm)),
         (WaitGoal::Gone | WaitGoal::Ready | WaitGoal::Unreachable, vm) => {
-            PollResult::Seen(seen(vm.as_ref()))
+            PollResult::Seen(missing(name, vm))
         }
-        (WaitGoal::Configured, None) => PollResult::Seen(seen(None)),
+        (WaitGoal::Configured, None) => PollResult::Seen(missing(name, None)),
     }
+}
+
+/// Returns the state of a VM, which may be missing.
+fn missing(name: &VmName, vm: Option<&Vm>) -> String {
+    if vm.is_some() { seen(vm) } else { format!("no VM named {name}") }
 }
 
 impl WaitGoal {

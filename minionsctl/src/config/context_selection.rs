@@ -1,6 +1,6 @@
 //! The context that applies to a command: `--context`, the variable, or the current one.
 
-use super::settings_layer::{SettingsLayer, contexts_file, variable};
+use super::settings_layer::{SettingsLayer, contexts_file, is_of_another_user, variable};
 use crate::bounded_file;
 use crate::cli::Cli;
 use crate::contexts::{ContextFile, ContextSettings};
@@ -16,8 +16,6 @@ const VARIABLE: &str = "MINIONS_CONTEXT";
 #[derive(Debug)]
 pub(super) struct SelectedContext {
     pub(super) settings: ContextSettings,
-    /// True if `--context` selected it, which overrides the environment.
-    pub(super) by_flag: bool,
 }
 
 impl SelectedContext {
@@ -25,29 +23,37 @@ impl SelectedContext {
     /// selected with `--context`.
     pub(super) fn find(cli: &Cli, host_in_environment: bool) -> Result<Option<Self>, Failure> {
         let by_flag = cli.context.is_some();
+        // Also if the options are on both sides of the command, where the parser sees no conflict.
+        if by_flag && (cli.host.is_some() || cli.socket.is_some()) {
+            return Err(Failure::Usage("--context has an address: leave --host and --socket out"));
+        }
         let other_address = cli.host.is_some() || cli.socket.is_some() || host_in_environment;
         if other_address && !by_flag {
             return Ok(None);
         }
-        let name = cli.context.clone().or_else(|| variable(VARIABLE));
+        let name = match &cli.context {
+            Some(name) => Some(name.clone()),
+            None => variable(VARIABLE)?,
+        };
         let path = match (contexts_file(), &name) {
             (Ok(path), _) => path,
             (Err(_), None) => return Ok(None),
             (Err(error), Some(_)) => return Err(error.into()),
         };
         let file = match read_contexts(&path) {
-            // As after `su` without `-`.
             Err(Failure::File { source, .. })
-                if name.is_none() && source.kind() == io::ErrorKind::PermissionDenied =>
+                if name.is_none() && is_of_another_user(&path, &source) =>
             {
-                Printer::remark_line(&format!("{} is ignored: {source}", path.display()));
+                if !cli.output.is_structured() {
+                    Printer::remark_line(&format!("{} is ignored: {source}", path.display()));
+                }
                 return Ok(None);
             }
             file => file?,
         };
         let name = name.or_else(|| file.current.as_ref().map(|name| name.as_str().to_owned()));
         let settings = name.map(|name| file.select(&name).map(Option::<&_>::cloned)).transpose()?;
-        Ok(settings.flatten().map(|settings| Self { settings, by_flag }))
+        Ok(settings.flatten().map(|settings| Self { settings }))
     }
 }
 

@@ -1,8 +1,11 @@
 //! Places of settings: layers, variables, and the directory of the user.
 
 use crate::contexts::ContextError;
-use std::env;
-use std::path::PathBuf;
+use crate::failure::Failure;
+use rustix::process::geteuid;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{env, io};
 
 /// Settings from one place. Each overrides that of later layers.
 #[derive(Debug, Default)]
@@ -14,16 +17,33 @@ pub(super) struct SettingsLayer {
 }
 
 /// Returns the value of a variable. An empty variable counts as not set.
-pub(super) fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
+///
+/// # Errors
+///
+/// The value is not UTF-8. To ignore it would select another host or context.
+pub(super) fn variable(name: &'static str) -> Result<Option<String>, Failure> {
+    let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    value.into_string().map(Some).map_err(|_| Failure::NotText(name))
+}
+
+/// Returns the path in a variable. An empty variable counts as not set.
+pub(super) fn path_variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Reports whether a file of settings cannot be read because it is in the directory of another user, as after `su` without
+/// `-`. A file in the user's own directory is never skipped: its host and token would be replaced by others.
+pub(super) fn is_of_another_user(path: &Path, error: &io::Error) -> bool {
+    let own = || path.parent()?.metadata().ok();
+    error.kind() == io::ErrorKind::PermissionDenied
+        && own().is_none_or(|directory| directory.uid() != geteuid().as_raw())
 }
 
 /// Returns the directory of the user's settings, below `$XDG_CONFIG_HOME` or `~/.config` (XDG Base Directory).
 pub(super) fn user_directory() -> Option<PathBuf> {
-    let base = env::var_os("XDG_CONFIG_HOME")
-        .filter(|base| !base.is_empty())
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")))?;
+    // Relative paths are invalid (XDG Base Directory), and would lead to files of other users, for example in /tmp.
+    let absolute = |name| path_variable(name).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
     Some(base.join("minions"))
 }
 

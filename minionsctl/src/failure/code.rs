@@ -35,6 +35,7 @@ impl Failure {
             Self::Agent(_) => "agent_error",
             Self::Usage(_)
             | Self::UsageText(_)
+            | Self::NotText(_)
             | Self::Invalid(_)
             | Self::Host(_)
             | Self::Context(_)

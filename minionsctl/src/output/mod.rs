@@ -83,7 +83,7 @@ impl Printer {
 
     /// Reports whether the output format is JSON or YAML.
     pub(crate) fn is_structured(&self) -> bool {
-        matches!(self.format, OutputFormat::Json | OutputFormat::Yaml)
+        self.format.is_structured()
     }
 
     /// Reports whether tables have all columns.
@@ -238,7 +238,7 @@ fn harmless(text: &str) -> String {
 
 /// Escapes the characters of [`harmless`] in JSON text, as `\uXXXX`. The serializer has escaped C0 already, except
 /// for newlines between values; all others can occur only inside strings, where the escape means the same.
-fn harmless_json(text: &str) -> String {
+pub(crate) fn harmless_json(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, character| {
         if character != '\n' && is_active(character) {
             // A character above U+FFFF becomes a surrogate pair.

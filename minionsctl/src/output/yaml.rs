@@ -97,7 +97,10 @@ fn quoted(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             // Writing to a string cannot fail.
-            active if is_active(active) => drop(write!(quoted, "\\U{:08X}", u32::from(active))),
+            // YAML excludes the last two, and parsers refuse the whole document.
+            active if is_active(active) || matches!(active, '\u{fffe}' | '\u{ffff}') => {
+                let _ = write!(quoted, "\\U{:08X}", u32::from(active));
+            }
             other => quoted.push(other),
         }
     }
@@ -109,6 +112,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn characters_that_yaml_excludes_are_escaped() {
+        for excluded in ['\u{fffe}', '\u{ffff}', '\u{7}', '\u{9b}'] {
+            let document = text(&json!({ "hostname": format!("a{excluded}b") })).unwrap();
+            assert!(document.contains("\\U0000"), "{document:?}");
+            assert!(!document.contains(excluded), "{document:?}");
+        }
+    }
 
     #[test]
     fn lists_and_objects_are_indented_blocks() {

@@ -65,6 +65,10 @@ async fn a_context_has_an_address_and_credentials_and_can_be_selected() {
     with("MINIONS_CONTEXT", "nope", &["ls"]).assert(1, "", "must be one of far, here");
     user.run(&["--host", "/none.sock", "ls"]).assert(1, "", "at unix:///none.sock");
     user.run(&["--host", "/x", "--context", "here", "ls"]).assert(2, "", "cannot be used with");
+    // On both sides of the command, the parser sees no conflict.
+    let excluded = "leave --host and --socket out";
+    user.run(&["--host", "/x", "ls", "--context", "here"]).assert(1, "", excluded);
+    user.run(&["--context", "here", "ls", "--host", "/x"]).assert(1, "", excluded);
 
     user.run(&["context", "use", "default"]).assert(0, "", "");
     user.run(&["context", "current"]).assert(0, "default\n", "");
@@ -83,6 +87,19 @@ fn credentials_of_the_configuration_file_are_not_sent_to_the_host_of_a_context()
     user.run(&["--host", "/none.sock", "ls"]).assert(1, "", "cannot read /nowhere/token");
     user.run(&["context", "add", "far", "--host", "/far.sock"]).assert(0, "", "");
     user.run(&["--context", "far", "ls"]).assert(1, "", "at unix:///far.sock");
+    // Nor are those of the environment.
+    let mut listed = user.command(&["--context", "far", "ls"]);
+    listed.env("MINIONS_TOKEN_FILE", "/nowhere/of-the-environment");
+    Ran::of(&mut listed).assert(1, "", "at unix:///far.sock");
+    user.run(&["context", "use", "far"]).assert(0, "", "");
+    let mut listed = user.command(&["ls"]);
+    listed.env("MINIONS_TOKEN_FILE", "/nowhere/of-the-environment");
+    Ran::of(&mut listed).assert(1, "", "at unix:///far.sock");
+    user.run(&["context", "use", "default"]).assert(0, "", "");
+    // A file without a host is for this machine.
+    let elsewhere = ["--host", "https://nowhere.invalid:1", "ls"];
+    user.run(&elsewhere).assert(1, "", "https://nowhere.invalid:1");
+    assert!(!user.run(&elsewhere).stderr.contains("/nowhere/token"));
 }
 
 #[test]

@@ -20,7 +20,10 @@ async fn wait_ends_when_all_vms_are_in_the_state() {
     guest.run(&["wait", "--for", "unreachable", "web-2"]).assert(0, "web-2 is unreachable", "");
     drop(vm);
     guest.run(&["wait", "--for", "gone", "web-2"]).assert(0, "web-2 is gone", "");
-    guest.run(&["wait", "a", "b", "c"]).assert(1, "", "minionsctl wait --for ready a b c");
+    guest.run(&["wait", "--for", "gone", "-l", "app=web"]).assert(0, "", "");
+    guest.run(&["wait", "a", "b", "c"]).assert(2, "", "minionsctl wait --for ready a b c");
+    guest.run(&["wait", "web-1", ""]).assert(2, "", "invalid id");
+    guest.run(&["wait", "-l", "a=b", "--rebooted-since", "x"]).assert(2, "", "cannot be used with");
     guest.run(&["wait"]).assert(2, "", "Usage:");
     guest.run(&["wait", "--for", "ready", "-l", "app=web"]).assert(1, "", "no VM to wait for");
 }

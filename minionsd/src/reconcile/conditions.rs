@@ -90,7 +90,9 @@ impl VmConditions {
 
     /// Removes the condition of a VM without a configuration. Its guest keeps its addresses.
     pub(super) fn clear(&self, vm: &VmName) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).conditions.remove(vm);
+        let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        maps.conditions.remove(vm);
+        maps.first_applied.remove(vm);
     }
 
     /// Records the addresses that a guest has; `None` if it may have any of its leases.
@@ -102,11 +104,15 @@ impl VmConditions {
         }
     }
 
-    /// Records that another boot of the guest has answered, which has no configuration yet.
-    pub(super) fn booted(&self, vm: &VmName) {
+    /// Records that the guest may have lost its configuration. `ready_at` is the time at which its current boot became
+    /// ready: a configuration before it was one of an earlier boot.
+    pub(super) fn unsettled(&self, vm: &VmName, ready_at: Option<Timestamp>) {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         maps.settled.remove(vm);
-        maps.first_applied.remove(vm);
+        let applied = maps.first_applied.get(vm);
+        if applied.is_some_and(|applied| ready_at.is_none_or(|ready| applied.0 < ready.0)) {
+            maps.first_applied.remove(vm);
+        }
     }
 
     /// Returns the time at which the current boot had its configuration for the first time.
@@ -121,5 +127,32 @@ impl VmConditions {
         maps.conditions.remove(vm);
         maps.settled.remove(vm);
         maps.first_applied.remove(vm);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_first_configuration_of_a_boot_is_kept_until_another_boot_is_ready() {
+        let (conditions, vm) = (VmConditions::default(), "web-1".parse().unwrap());
+        conditions.set(&vm, ConfigState::Applied, None, 1);
+        let first = conditions.first_applied(&vm).unwrap();
+        let ready = |offset: i32| {
+            let apart = Duration::from_secs(u64::from(offset.unsigned_abs()));
+            Some(Timestamp(if offset < 0 { first.0 - apart } else { first.0 + apart }))
+        };
+        // The agent was restarted: the boot is the same.
+        conditions.unsettled(&vm, ready(-1));
+        conditions.set(&vm, ConfigState::Pending, None, 1);
+        conditions.set(&vm, ConfigState::Applied, None, 1);
+        assert_eq!(conditions.first_applied(&vm), Some(first));
+        conditions.unsettled(&vm, ready(1));
+        assert_eq!(conditions.first_applied(&vm), None);
+        conditions.set(&vm, ConfigState::Applied, None, 1);
+        conditions.clear(&vm);
+        assert_eq!(conditions.first_applied(&vm), None, "nothing is declared");
     }
 }

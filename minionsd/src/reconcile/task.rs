@@ -248,7 +248,7 @@ impl ReconcilerTask {
         let before = std::mem::replace(&mut record.wanted, wanted);
         if is_other_boot {
             record.addresses.clear();
-            self.parts.conditions.booted(&name);
+            self.parts.conditions.unsettled(&name, record.vm.ready_at());
         }
         let Some(wanted) = wanted else {
             self.schedule.cancel(&name);

@@ -36,7 +36,12 @@ impl BootTimes {
 
     /// Records that the VMM has answered `CONNECT`.
     pub(super) fn connected(&mut self, at: Timestamp) {
-        self.next.connected.get_or_insert(at);
+        if self.ready.is_some() {
+            // An earlier answer, which no health check followed, was another sign of the boot that was ready.
+            self.next.connected = Some(at);
+        } else {
+            self.next.connected.get_or_insert(at);
+        }
     }
 
     /// Records an announcement of the boot with this id.
@@ -118,6 +123,17 @@ mod tests {
         assert_eq!(seconds(&times), [Some(1), Some(2), None, Some(3)]);
         times.answered(Some(&two), true, at(12));
         assert_eq!(seconds(&times), [Some(1), Some(10), Some(11), Some(12)]);
+    }
+
+    #[test]
+    fn an_answer_to_connect_that_no_health_check_followed_is_not_of_the_next_boot() {
+        let mut times = BootTimes::of_new_socket(at(1));
+        let [one, two] = ["one", "two"].map(BootId::from);
+        times.answered(Some(&one), false, at(2));
+        times.connected(at(10));
+        times.connected(at(500));
+        times.answered(Some(&two), true, at(501));
+        assert_eq!(seconds(&times), [Some(1), Some(500), None, Some(501)]);
     }
 
     #[test]

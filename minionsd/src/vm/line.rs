@@ -219,6 +219,13 @@ impl ProbeConnection {
         if self.to_ask {
             return self.ask().await;
         }
+        if self.to_dial
+            && let Some(dial) = &mut self.dial
+        {
+            // The next dial waits for a turn: a line that holds one meanwhile, and others that do the same, would keep all
+            // turns for good.
+            dial.yield_turn();
+        }
         let until = self.attempt.filter(|_| !self.to_dial).map(|attempt| attempt.until);
         tokio::select! {
             // An answer that has already arrived counts, even if the deadline has passed meanwhile.

@@ -79,6 +79,11 @@ impl Vm {
         self.status.borrow().clone()
     }
 
+    /// Returns the time at which the current boot became ready for the first time.
+    pub(crate) fn ready_at(&self) -> Option<Timestamp> {
+        self.status.borrow().boot_timeline().ready_at
+    }
+
     /// Records that the guest was asked to end.
     pub(crate) fn asked_to_end(&self, kind: EndingKind) {
         self.asked.send_replace(Some(kind));

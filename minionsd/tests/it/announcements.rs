@@ -178,6 +178,61 @@ async fn a_stale_socket_is_replaced_and_what_is_not_the_daemons_stays() {
 }
 
 #[tokio::test]
+async fn a_link_of_a_vmms_user_to_another_vm_does_not_take_its_socket() {
+    let builder = Minionsd::builder();
+    let vms = builder.path().to_owned();
+    let of_user = vms.join("user");
+    fs::create_dir(&of_user).unwrap();
+    let _vm = FakeVmm::start(&vms, "web-1", Behaviour::Guest(guest())).unwrap();
+    let daemon = builder.start();
+    drop(connect(&vms).await);
+    let before = fs::symlink_metadata(host_socket(&vms)).unwrap().ino();
+    std::os::unix::fs::symlink(vms.join("web-1.vsock"), of_user.join("a.vsock")).unwrap();
+    std::os::unix::fs::symlink(of_user.join("a.vsock"), vms.join("a.vsock")).unwrap();
+    // A second name for the socket, which the administrator gave.
+    std::os::unix::fs::symlink("web-1.vsock", vms.join("alias.vsock")).unwrap();
+    until_async("both reasons are logged", async || {
+        let log = daemon.log();
+        let has = |words: &str| log.contains(words);
+        let is_done = has("a.vsock exists and is not a socket")
+            && has("another process listens on")
+            && has("vm=alias");
+        if is_done { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert_eq!(fs::symlink_metadata(host_socket(&vms)).unwrap().ino(), before);
+    send(&vms, &announcement()).await;
+    daemon.until("/vms/web-1", |vm| boot(vm)["announced_at"].is_string()).await;
+}
+
+/// Each of these guests leaves `CONNECT` unanswered and announces itself, so that its VM is dialled again.
+#[tokio::test]
+async fn guests_that_announce_and_do_not_answer_do_not_stop_the_dials_to_others() {
+    let daemon = TestDaemon::start().await;
+    let silent: Vec<_> = (0..70)
+        .map(|number| {
+            let name = format!("silent-{number}");
+            (FakeVmm::start(daemon.sockets(), &name, Behaviour::NeverGrants).unwrap(), name)
+        })
+        .collect();
+    for (vm, name) in &silent {
+        until_async("the VM is dialled", async || {
+            if vm.accepted() > 0 { Ok(()) } else { Err("no connection") }
+        })
+        .await;
+        let socket = daemon.sockets().join(format!("{name}.vsock_1025"));
+        for _ in 0..2 {
+            let mut stream =
+                until_async("there is a listener", async || UnixStream::connect(&socket).await)
+                    .await;
+            stream.write_all(&announcement()).await.unwrap();
+        }
+    }
+    let _vm = FakeVmm::start(daemon.sockets(), "web-1", Behaviour::Guest(guest())).unwrap();
+    daemon.until_state("web-1", "ready").await;
+}
+
+#[tokio::test]
 async fn without_the_setting_there_is_no_listener_and_vms_become_ready() {
     let builder = Minionsd::builder().config("announce = false\n");
     let vms = builder.path().to_owned();

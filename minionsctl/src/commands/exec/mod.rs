@@ -26,6 +26,11 @@ pub(super) async fn run(
 ) -> Result<ExitStatus, Failure> {
     let request = request::request(args, context.timeout)?;
     if args.many.is_meant() {
+        if config.agent.is_some() {
+            return Err(Failure::Usage(
+                "--socket names one agent: leave --on, --all and -l out, which select VMs of minionsd",
+            ));
+        }
         if args.vm.is_some() || args.interactive || args.tty || args.detach || args.id.is_some() {
             return Err(Failure::Usage(
                 "-l selects many VMs: leave out VM, and -i, -t, -d and --id, which are for a single program",

@@ -16,6 +16,13 @@ async fn the_first_word_after_the_vm_is_the_program_and_its_options_are_its_own(
         guest.run(args).assert(0, stdout, "");
     }
     let socket = guest.vm.path().to_str().unwrap();
+    // One agent and many VMs: neither may be ignored.
+    for many in [&["--all"][..], &["--on", "web-*"], &["-l", "app=web"]] {
+        let args = [&["--socket", socket, "exec"][..], many, &["echo"]].concat();
+        let mut both = crate::shared::command::minionsctl(&args);
+        let ran = crate::shared::command::Ran::of(&mut both);
+        assert!(ran.code == 125 && ran.stderr.contains("--socket"), "{many:?}: {}", ran.stderr);
+    }
     let direct = crate::shared::command::minionsctl(&["--socket", socket, "exec", "echo", "-x"])
         .output()
         .unwrap();

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 /// Announcements that are passed on without a pause after a quiet period: a boot and two restarts of the agent.
 const BURST: u32 = 3;
 
-/// Time between two announcements after the burst. Equals the longest pause between probes of a VM that does not
-/// answer: a guest that announces in a loop is probed about as often as a silent one.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two announcements after the burst. Equals the time after which a VM that does not answer `CONNECT` is
+/// dialled again: a guest that announces in a loop is dialled at most twice as often as a silent one.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Rate of one VM.
 #[derive(Debug, Default)]

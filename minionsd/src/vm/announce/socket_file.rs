@@ -11,14 +11,15 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, ope
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
-    sockopt,
 };
+use std::collections::BTreeMap;
 use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Length of the queue of connections; the kernel limits it to `net.core.somaxconn`. Some versions of Firecracker
@@ -75,17 +76,21 @@ pub(super) struct AnnounceSocket {
 }
 
 impl AnnounceSocket {
-    /// Listens next to the VM's own socket; if that is a symbolic link, next to its target, where the VMM connects.
+    /// Listens next to the VM's own socket; if that is a symbolic link, next to its target, where the VMM connects. A
+    /// target that is a link itself is refused: the VMM's user, who may own it, would choose another VM's place.
     ///
-    /// A socket without a listener is replaced, and so is one of this process, which belongs to an earlier VM of the
-    /// same name.
+    /// A socket without a listener is replaced, and so is that of an earlier VM of the same name.
     pub(super) fn bind(
+        vm: &VmName,
         vm_socket: &Path,
         trusted: &TrustedOwners,
     ) -> Result<Self, AnnounceBindError> {
         let unresolved = |source| AnnounceBindError::Create { path: vm_socket.to_owned(), source };
-        let resolved = fs::canonicalize(vm_socket).map_err(unresolved)?;
+        let resolved = target_of(vm_socket).map_err(unresolved)?;
         let of_vm = fs::symlink_metadata(&resolved).map_err(unresolved)?;
+        if !of_vm.file_type().is_socket() {
+            return Err(AnnounceBindError::NotASocket(resolved));
+        }
         check_directory(&resolved, of_vm.uid(), trusted)?;
         let mut path = resolved.into_os_string();
         path.push(format!("_{ANNOUNCE_PORT}"));
@@ -93,11 +98,17 @@ impl AnnounceSocket {
         if path.as_os_str().len() > MAX_PATH_LEN {
             return Err(AnnounceBindError::PathTooLong(path));
         }
-        let file = SocketFile::create(&path, &of_vm)?;
+        let file = SocketFile::create(&path, &of_vm, vm)?;
         let failed = |source| AnnounceBindError::Create { path: path.clone(), source };
         listen(&file.socket, BACKLOG).map_err(|errno| failed(errno.into()))?;
         let listener = UnixListener::from_std(StdListener::from(file.socket)).map_err(failed)?;
+        OwnSockets::insert(file.id, vm);
         Ok(Self { listener, path, id: file.id, owner: of_vm.uid() })
+    }
+
+    /// Reports whether the path still leads to this socket.
+    pub(super) fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| id_of(&found) == self.id)
     }
 
     /// Accepts the next connection.
@@ -118,7 +129,43 @@ impl AnnounceSocket {
 impl Drop for AnnounceSocket {
     fn drop(&mut self) {
         remove(&self.path, self.id);
+        OwnSockets::remove(self.id);
     }
+}
+
+/// Sockets of this process, by device and inode, and their VMs.
+struct OwnSockets;
+
+impl OwnSockets {
+    fn insert(id: (u64, u64), vm: &VmName) {
+        Self::all().insert(id, vm.clone());
+    }
+
+    fn remove(id: (u64, u64)) {
+        Self::all().remove(&id);
+    }
+
+    fn is_of(id: (u64, u64), vm: &VmName) -> bool {
+        Self::all().get(&id) == Some(vm)
+    }
+
+    fn all() -> MutexGuard<'static, BTreeMap<(u64, u64), VmName>> {
+        static ALL: Mutex<BTreeMap<(u64, u64), VmName>> = Mutex::new(BTreeMap::new());
+        ALL.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the path of the VM's own socket, or of the target of its link.
+fn target_of(vm_socket: &Path) -> io::Result<PathBuf> {
+    let dir = vm_socket.parent().unwrap_or(Path::new("/"));
+    let target = match fs::read_link(vm_socket) {
+        Ok(link) => dir.join(link),
+        // Not a link.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => vm_socket.to_owned(),
+        Err(error) => return Err(error),
+    };
+    let name = target.file_name().ok_or(io::ErrorKind::NotFound)?;
+    Ok(fs::canonicalize(target.parent().unwrap_or(Path::new("/")))?.join(name))
 }
 
 /// Socket that has a file and does not listen yet.
@@ -130,8 +177,8 @@ struct SocketFile {
 impl SocketFile {
     /// Creates the file for the owner of the VM's socket. Without the right to give it to another user, gives it to the
     /// group of the VM's socket, if that group may connect to the VM's socket too.
-    fn create(path: &Path, of_vm: &Metadata) -> Result<Self, AnnounceBindError> {
-        let file = Self::bound(path)?;
+    fn create(path: &Path, of_vm: &Metadata, vm: &VmName) -> Result<Self, AnnounceBindError> {
+        let file = Self::bound(path, vm)?;
         let uid = of_vm.uid();
         if uid == rustix::process::geteuid().as_raw() {
             return Ok(file);
@@ -145,7 +192,7 @@ impl SocketFile {
         }
     }
 
-    fn bound(path: &Path) -> Result<Self, AnnounceBindError> {
+    fn bound(path: &Path, vm: &VmName) -> Result<Self, AnnounceBindError> {
         let failed = |errno: Errno| AnnounceBindError::Create {
             path: path.to_owned(),
             source: errno.into(),
@@ -158,7 +205,7 @@ impl SocketFile {
         let address = SocketAddrUnix::new(path).map_err(failed)?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
-                make_way(path, &address)?;
+                make_way(path, &address, vm)?;
                 bind(&socket, &address).map_err(failed)?;
             }
             bound => bound.map_err(failed)?,
@@ -192,8 +239,8 @@ impl SocketFile {
     }
 }
 
-/// Removes a socket that has no listener, or whose listener is this process.
-fn make_way(path: &Path, address: &SocketAddrUnix) -> Result<(), AnnounceBindError> {
+/// Removes a socket that has no listener, or that is of an earlier VM of the same name.
+fn make_way(path: &Path, address: &SocketAddrUnix, vm: &VmName) -> Result<(), AnnounceBindError> {
     let failed = |source| AnnounceBindError::Create { path: path.to_owned(), source };
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -207,8 +254,7 @@ fn make_way(path: &Path, address: &SocketAddrUnix) -> Result<(), AnnounceBindErr
     let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .map_err(|errno| failed(errno.into()))?;
     let is_free = match connect(&client, address) {
-        Ok(()) => sockopt::socket_peercred(&client)
-            .is_ok_and(|peer| peer.pid == rustix::process::getpid()),
+        Ok(()) => OwnSockets::is_of(id_of(&metadata), vm),
         Err(errno) => errno == Errno::CONNREFUSED,
     };
     if !is_free {
